@@ -1,0 +1,52 @@
+//! The one source of wall-clock time. Timers use `tokio::time`, which tests can pause; what is written down or shown
+//! as a date comes from here, so that tests choose it.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use jiff::Timestamp;
+
+/// Tells the time. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Clock {
+    /// Milliseconds since 1970 that a test has set; `None` reads the system's clock.
+    fixed: Option<Arc<AtomicI64>>,
+}
+
+impl Clock {
+    /// Returns a clock that stands at `millis` until [`Clock::advance`] moves it.
+    pub fn fixed_at(millis: i64) -> Self {
+        Self { fixed: Some(Arc::new(AtomicI64::new(millis))) }
+    }
+
+    /// Returns milliseconds since 1970.
+    pub fn millis(&self) -> i64 {
+        match &self.fixed {
+            Some(fixed) => fixed.load(Ordering::Relaxed),
+            None => Timestamp::now().as_millisecond(),
+        }
+    }
+
+    /// Returns the day (UTC) as `2026-11-21`, the unit in which usage is counted.
+    pub fn day(&self) -> String {
+        Timestamp::from_millisecond(self.millis()).unwrap_or_default().strftime("%Y-%m-%d").to_string()
+    }
+
+    /// Moves a fixed clock; the system's clock is not ours to move.
+    pub fn advance(&self, millis: i64) {
+        if let Some(fixed) = &self.fixed {
+            fixed.fetch_add(millis, Ordering::Relaxed);
+        }
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Clock({})", self.millis())
+    }
+}

@@ -1,0 +1,79 @@
+//! The names that travel through every layer: rooms, turns, calls.
+//!
+//! They are plain strings in newtypes, so that one cannot be passed for another. Knows nothing of any protocol.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub String);
+
+        impl $name {
+            /// Returns the name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self(text.to_owned())
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                Self(text)
+            }
+        }
+    };
+}
+
+name!(
+    /// A room as its chat protocol names it (`!abc:example.org`, `terminal:default`).
+    RoomKey
+);
+name!(
+    /// An inbound event's id, unique within its room's protocol; the journal's key.
+    EventId
+);
+name!(
+    /// One turn: from the claimed event to its one terminal reply.
+    TurnId
+);
+name!(
+    /// One tool call of one turn. Unlike the model's own call id it is unique in the whole store; it is also the
+    /// command's id in the sandbox, so that a call can be found again after a crash.
+    CallId
+);
+
+/// Returns the first `bytes` bytes of the SHA-256 of `parts`, in hex. Each part is closed by a NUL, so that
+/// `["ab", "c"]` and `["a", "bc"]` differ.
+pub fn digest(parts: &[&str], bytes: usize) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    let hash = hash.finalize();
+    hash.iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Returns `bytes` random bytes from the operating system, in hex: for nonces, boot ids and instance ids.
+pub fn random(bytes: usize) -> String {
+    let mut buffer = vec![0_u8; bytes];
+    rand::fill(&mut buffer[..]);
+    buffer.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,143 @@
+//! What is said between the orchestrator and a model, in our own words. The wire format of a provider is made from
+//! these in `wire.rs`; the store keeps them as JSON, so a field may be added, never renamed.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// One message of a conversation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "role", rename_all = "snake_case")]
+pub enum Message {
+    /// Standing instructions; only ever the first message.
+    System {
+        /// The prompt.
+        text: String,
+    },
+    /// What a person said, or what the program tells the model on their behalf.
+    User {
+        /// Text and images in the order in which they were given.
+        parts: Vec<Part>,
+    },
+    /// The model's own message, stored whole with its calls.
+    Assistant(AssistantMessage),
+    /// The result of one call.
+    Tool {
+        /// The model's id of the call that this answers.
+        call_id: String,
+        /// What the tool has to say.
+        text: String,
+    },
+}
+
+/// A piece of a user message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Part {
+    /// Plain text.
+    Text {
+        /// The text.
+        text: String,
+    },
+    /// A picture, for models that see.
+    Image {
+        /// `image/png`, `image/jpeg` …
+        mime: String,
+        /// The bytes in base64.
+        data: String,
+    },
+}
+
+/// A whole message of the model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AssistantMessage {
+    /// What it says to the person; empty when it only calls tools.
+    #[serde(default)]
+    pub text: String,
+    /// The calls, in its own order.
+    #[serde(default)]
+    pub calls: Vec<ToolCall>,
+    /// What the provider wants back with the next request and nobody else may see (DeepSeek's `reasoning_content`,
+    /// OpenRouter's `reasoning_details`): field name to value, top level of the message.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub echo: serde_json::Map<String, Value>,
+}
+
+/// A call that the model asks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ToolCall {
+    /// The model's id (or ours, where it gave none); pairs the call with its result.
+    pub id: String,
+    /// The tool's name as the model wrote it; it may not exist.
+    pub name: String,
+    /// The arguments as the model wrote them; they may not parse.
+    pub arguments: String,
+    /// What the provider wants back with this call (Gemini's `extra_content` with its thought signature).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extra: Option<Value>,
+}
+
+/// Why the model stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finish {
+    /// It said all it wanted.
+    Stop,
+    /// It waits for its calls.
+    ToolCalls,
+    /// The output limit cut it off: calls in it may be incomplete and must not run.
+    Length,
+    /// The provider withheld the answer.
+    Filtered,
+}
+
+/// Tokens of one request, or a sum of such.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Prompt tokens, cached ones included.
+    pub input: u64,
+    /// Of `input`, those that the provider's cache served.
+    pub cached: u64,
+    /// Completion tokens, reasoning included.
+    pub output: u64,
+}
+
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.input += other.input;
+        self.cached += other.cached;
+        self.output += other.output;
+    }
+}
+
+/// A tool as the model is told of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ToolSpec {
+    /// The name.
+    pub name: &'static str,
+    /// When to use it, with its limits.
+    pub description: String,
+    /// JSON Schema of the arguments: an object with at least one property (Ollama, llama.cpp and vLLM reject less).
+    pub parameters: Value,
+}
+
+/// A finished answer of the model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completion {
+    /// The message, to be stored and sent back as it is.
+    pub message: AssistantMessage,
+    /// Why it ended.
+    pub finish: Finish,
+    /// What it cost; `None` when the provider did not say.
+    pub usage: Option<Usage>,
+}
+
+/// A piece of an answer on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Chunk {
+    /// Text for the person.
+    Text(String),
+    /// The model thinks; only that it does is shown, never what.
+    Reasoning,
+    /// A call has begun: its name is known, its arguments are still coming.
+    CallStarted(String),
+}
