@@ -2,7 +2,7 @@
 //!
 //! They are plain strings in newtypes, so that one cannot be passed for another. Knows nothing of any protocol.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -67,13 +67,20 @@ pub fn digest(parts: &[&str], bytes: usize) -> String {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
-    let hash = hash.finalize();
-    hash.iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize()[..bytes.min(32)])
 }
 
 /// Returns `bytes` random bytes from the operating system, in hex: for nonces, boot ids and instance ids.
 pub fn random(bytes: usize) -> String {
     let mut buffer = vec![0_u8; bytes];
     rand::fill(&mut buffer[..]);
-    buffer.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&buffer)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -5,5 +5,7 @@
 
 pub mod llm;
 
+pub mod store;
+
 pub mod clock;
 pub mod ids;

@@ -1,0 +1,90 @@
+//! Tool calls: recorded with the model's message, marked before they run and after they ended. What a crash leaves in
+//! between is what recovery has to find out.
+
+use rusqlite::{Row, params};
+use serde_json::Value;
+
+use super::{Address, Store, StoreError, turns};
+use crate::ids::{CallId, TurnId};
+
+/// How a call stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallRecord {
+    /// Its id in the store and in the sandbox.
+    pub call: CallId,
+    /// sandboxd's boot id at the time of the intent; `None` while the call was only asked for.
+    pub boot: Option<String>,
+    /// Its result, once it ended.
+    pub ended: Option<EndedCall>,
+}
+
+/// A call's result.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndedCall {
+    /// What the model is told.
+    pub text: String,
+    /// What else the program wants to remember of it (facts, summary).
+    pub details: Value,
+}
+
+impl Store {
+    /// Stores a message of the model whole, with the calls it asks for, in its order.
+    pub async fn append_calls(
+        &self,
+        address: &Address,
+        turn: &TurnId,
+        message: Value,
+        calls: Vec<CallId>,
+    ) -> Result<(), StoreError> {
+        let (address, turn) = (address.clone(), turn.clone());
+        self.write(move |tx| {
+            let seq = turns::append(tx, &address, &turn, &message)?;
+            let mut insert =
+                tx.prepare_cached("INSERT INTO calls (call, turn, message, position) VALUES (?1, ?2, ?3, ?4)")?;
+            for (position, call) in calls.iter().enumerate() {
+                insert.execute(params![call.as_str(), turn.as_str(), seq, position as i64])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Stores the intent to run a call in the sandbox with this boot id.
+    pub async fn start_call(&self, call: &CallId, boot: &str) -> Result<(), StoreError> {
+        let (call, boot, now) = (call.clone(), boot.to_owned(), self.clock.millis());
+        self.write(move |tx| {
+            tx.prepare_cached("UPDATE calls SET boot = ?2, started = ?3 WHERE call = ?1")?.execute(params![
+                call.as_str(),
+                boot,
+                now
+            ])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Stores a call's result.
+    pub async fn end_call(&self, call: &CallId, result: EndedCall) -> Result<(), StoreError> {
+        let (call, now) = (call.clone(), self.clock.millis());
+        self.write(move |tx| {
+            let details = serde_json::to_string(&result.details)?;
+            tx.prepare_cached("UPDATE calls SET ended = ?2, result = ?3, details = ?4 WHERE call = ?1")?
+                .execute(params![call.as_str(), now, result.text, details])?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Reads `call, boot, result, details` from the columns that start at `first`.
+pub(super) fn read(row: &Row<'_>, first: usize) -> rusqlite::Result<Result<CallRecord, StoreError>> {
+    let call: String = row.get(first)?;
+    let boot = row.get(first + 1)?;
+    let result: Option<String> = row.get(first + 2)?;
+    let details: Option<String> = row.get(first + 3)?;
+    let ended = result.map(|text| {
+        let details = details.as_deref().map_or(Ok(Value::Null), serde_json::from_str)?;
+        Ok::<_, StoreError>(EndedCall { text, details })
+    });
+    Ok(ended.transpose().map(|ended| CallRecord { call: call.into(), boot, ended }))
+}

@@ -1,0 +1,77 @@
+//! The conversation as the model is shown it.
+
+use rusqlite::{OptionalExtension, params};
+use serde_json::Value;
+
+use super::{Address, CallRecord, Store, StoreError, calls};
+use crate::ids::TurnId;
+
+/// A stored message, with how its calls stand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct History {
+    /// The turn in which it was said; `None` in what a compaction has left.
+    pub turn: Option<TurnId>,
+    /// The message.
+    pub message: Value,
+    /// The calls that it asked for, in its order. Empty in what a compaction has left, where results stand as messages.
+    pub calls: Vec<CallRecord>,
+}
+
+impl Store {
+    /// Returns a room's context, oldest first: what the last compaction has left, then all that came after it.
+    pub async fn history(&self, address: &Address) -> Result<Vec<History>, StoreError> {
+        let address = address.clone();
+        self.write(move |tx| {
+            let key = params![address.bot, address.room.as_str()];
+            let base: Option<(i64, String)> = tx
+                .prepare_cached("SELECT upto, messages FROM contexts WHERE bot = ?1 AND room = ?2")?
+                .query_row(key, |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            let (upto, kept) = match base {
+                Some((upto, text)) => (upto, serde_json::from_str::<Vec<Value>>(&text)?),
+                None => (0, Vec::new()),
+            };
+            let mut history: Vec<History> =
+                kept.into_iter().map(|message| History { turn: None, message, calls: Vec::new() }).collect();
+            let mut select = tx.prepare_cached(
+                "SELECT m.seq, m.turn, m.body, c.call, c.boot, c.result, c.details
+                 FROM messages m LEFT JOIN calls c ON c.message = m.seq
+                 WHERE m.bot = ?1 AND m.room = ?2 AND m.seq > ?3 ORDER BY m.seq, c.position",
+            )?;
+            let mut rows = select.query(params![address.bot, address.room.as_str(), upto])?;
+            let mut last = 0;
+            while let Some(row) = rows.next()? {
+                let seq: i64 = row.get(0)?;
+                if seq != last {
+                    last = seq;
+                    let message = serde_json::from_str(&row.get::<_, String>(2)?)?;
+                    let turn = Some(row.get::<_, String>(1)?.into());
+                    history.push(History { turn, message, calls: Vec::new() });
+                }
+                if row.get_ref(3)? != rusqlite::types::ValueRef::Null
+                    && let Some(entry) = history.last_mut()
+                {
+                    entry.calls.push(calls::read(row, 3)??);
+                }
+            }
+            Ok(history)
+        })
+        .await
+    }
+
+    /// Shows the model `messages` instead of all that was said in the room until now. The conversation itself stays.
+    pub async fn replace_context(&self, address: &Address, messages: Vec<Value>) -> Result<(), StoreError> {
+        let address = address.clone();
+        self.write(move |tx| {
+            let text = serde_json::to_string(&messages)?;
+            tx.execute(
+                "INSERT INTO contexts (bot, room, upto, messages)
+                 VALUES (?1, ?2, (SELECT coalesce(max(seq), 0) FROM messages WHERE bot = ?1 AND room = ?2), ?3)
+                 ON CONFLICT (bot, room) DO UPDATE SET upto = excluded.upto, messages = excluded.messages",
+                params![address.bot, address.room.as_str(), text],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+}

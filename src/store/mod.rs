@@ -1,0 +1,204 @@
+//! The one SQLite file: journal, turns, conversation, tool calls, outbox, usage.
+//!
+//! One thread owns the writing connection; every method sends it a closure and waits for the answer, so that each
+//! method is one transaction and nothing blocks the async runtime. Knows ids and JSON; it must not know what a message
+//! means. Called by hub, bots, orchestrator and ops.
+
+mod calls;
+mod context;
+mod journal;
+mod outbox;
+mod schema;
+mod turns;
+mod usage;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use rusqlite::{Connection, OptionalExtension, Transaction};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+pub use calls::{CallRecord, EndedCall};
+pub use context::History;
+pub use journal::{NewInbound, StoredInbound};
+pub use outbox::{NewOutbox, OutboxRow};
+pub use turns::{OpenTurn, TurnState};
+pub use usage::UsageRow;
+
+use crate::{
+    clock::Clock,
+    ids::{self, RoomKey},
+};
+
+/// Closures that may wait for the writer; more make callers wait.
+const QUEUE: usize = 256;
+/// How often the write-ahead log is folded back into the file, by a second connection so that no writer waits.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
+
+/// A bot in a room: what one actor owns, and the key of nearly every table.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Address {
+    /// The bot's name: `coder`.
+    pub bot: String,
+    /// The room.
+    pub room: RoomKey,
+}
+
+/// Why the database could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It could not be opened or brought up to date.
+    #[error("The database {} cannot be opened: {cause}. Check that the file and its folder belong to this user.", path.display())]
+    Open {
+        /// The database's file.
+        path: PathBuf,
+        /// What SQLite said.
+        cause: rusqlite::Error,
+    },
+    /// The disk is full.
+    #[error("The disk that holds the database is full. Free some space; work goes on by itself then.")]
+    Full,
+    /// SQLite failed.
+    #[error("The database failed: {0}.")]
+    Sqlite(rusqlite::Error),
+    /// A stored value cannot be read back.
+    #[error("A stored value cannot be read: {0}.")]
+    Corrupt(#[from] serde_json::Error),
+    /// The writer's thread is gone: the program ends.
+    #[error("The database is closed.")]
+    Closed,
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
+/// How much a commit waits for the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// A killed process loses nothing; a power cut may lose the last instants.
+    #[default]
+    Normal,
+    /// A power cut loses nothing either; each commit waits for the disk.
+    Full,
+}
+
+type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// The database. Cheap to clone; the file is closed when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// The writer's queue.
+    jobs: mpsc::SyncSender<Job>,
+    /// Stamps rows.
+    clock: Clock,
+    /// Names this installation; containers carry it as a label.
+    instance: Arc<str>,
+}
+
+impl Store {
+    /// Opens the database, makes it if there is none, and brings it up to date. Blocks; call it before serving.
+    pub fn open(path: &Path, durability: Durability, clock: Clock) -> Result<Self, StoreError> {
+        let fail = |cause| StoreError::Open { path: path.to_owned(), cause };
+        let mut connection = connect(path, durability).map_err(fail)?;
+        schema::migrate(&mut connection).map_err(fail)?;
+        let instance = instance(&connection).map_err(fail)?;
+        let (jobs, queue) = mpsc::sync_channel::<Job>(QUEUE);
+        let (ended, end) = mpsc::channel::<()>();
+        let checkpoints = Connection::open(path).map_err(fail)?;
+        thread::Builder::new()
+            .name("store-checkpoint".into())
+            .spawn(move || checkpoint(&checkpoints, &end))
+            .and_then(|_| {
+                thread::Builder::new().name("store".into()).spawn(move || {
+                    while let Ok(job) = queue.recv() {
+                        job(&mut connection);
+                    }
+                    drop(ended);
+                })
+            })
+            .map_err(|_| StoreError::Closed)?;
+        Ok(Self { jobs, clock, instance: instance.into() })
+    }
+
+    /// Returns the name of this installation, made once.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Returns the clock that stamps the rows.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Runs one transaction on the writer's thread.
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            let result = connection.transaction().map_err(StoreError::from).and_then(|transaction| {
+                let value = work(&transaction)?;
+                transaction.commit()?;
+                Ok(value)
+            });
+            // The caller may have gone away; the transaction stands all the same.
+            let _ = reply.send(result);
+        });
+        if let Err(refused) = self.jobs.try_send(job) {
+            let job = match refused {
+                mpsc::TrySendError::Full(job) => job,
+                mpsc::TrySendError::Disconnected(_) => return Err(StoreError::Closed),
+            };
+            let jobs = self.jobs.clone();
+            tokio::task::spawn_blocking(move || jobs.send(job))
+                .await
+                .map_err(|_| StoreError::Closed)?
+                .map_err(|_| StoreError::Closed)?;
+        }
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", if durability == Durability::Full { "FULL" } else { "NORMAL" })?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // Folding the log back costs a flush to disk: the checkpoint thread does it.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "cache_size", -2048)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn instance(connection: &Connection) -> rusqlite::Result<String> {
+    let found =
+        connection.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |row| row.get(0)).optional()?;
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    let made = ids::random(8);
+    connection.execute("INSERT INTO meta (key, value) VALUES ('instance', ?1)", [&made])?;
+    Ok(made)
+}
+
+fn checkpoint(connection: &Connection, end: &mpsc::Receiver<()>) {
+    while end.recv_timeout(CHECKPOINT_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+            tracing::warn!(%error, "the database's log could not be folded back; it grows until it can");
+        }
+    }
+}

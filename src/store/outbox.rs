@@ -1,0 +1,106 @@
+//! The outbox: what must reach a room exactly once. A row's payload is frozen when it is written; it stays until the
+//! chat protocol has confirmed it.
+
+use rusqlite::{Transaction, params};
+use serde_json::Value;
+
+use super::{Address, Store, StoreError};
+use crate::ids::{EventId, TurnId};
+
+/// Something to be sent.
+#[derive(Clone, Debug)]
+pub struct NewOutbox {
+    /// The transaction id: the same for the same answer, so that the protocol sends it once.
+    pub txn: String,
+    /// What to send, as the hub wrote it down.
+    pub payload: Value,
+    /// A file's bytes.
+    pub data: Option<Vec<u8>>,
+}
+
+/// A row that was not sent yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutboxRow {
+    /// The order in which a room's rows are sent.
+    pub seq: i64,
+    /// The transaction id.
+    pub txn: String,
+    /// Where to.
+    pub address: Address,
+    /// What.
+    pub payload: Value,
+    /// A file's bytes.
+    pub data: Option<Vec<u8>>,
+    /// When it was written, in milliseconds since 1970: homeservers forget transaction ids.
+    pub created: i64,
+}
+
+impl Store {
+    /// Puts something into the outbox while a turn works (a screenshot, a file).
+    pub async fn post(&self, address: &Address, turn: Option<&TurnId>, row: NewOutbox) -> Result<(), StoreError> {
+        let (address, turn, now) = (address.clone(), turn.cloned(), self.clock.millis());
+        self.write(move |tx| put(tx, &address, turn.as_ref(), &[row], now)).await
+    }
+
+    /// Returns a bot's rows that were not sent yet and come after `seq`, in their order, at most `limit`.
+    pub async fn unsent(&self, bot: &str, after: i64, limit: usize) -> Result<Vec<OutboxRow>, StoreError> {
+        let bot = bot.to_owned();
+        self.write(move |tx| {
+            let mut select = tx.prepare_cached(
+                "SELECT seq, txn, room, payload, data, created FROM outbox
+                 WHERE bot = ?1 AND sent IS NULL AND seq > ?2 ORDER BY seq LIMIT ?3",
+            )?;
+            let mut rows = select.query(params![bot, after, limit as i64])?;
+            let mut unsent = Vec::new();
+            while let Some(row) = rows.next()? {
+                unsent.push(OutboxRow {
+                    seq: row.get(0)?,
+                    txn: row.get(1)?,
+                    address: Address { bot: bot.clone(), room: row.get::<_, String>(2)?.into() },
+                    payload: serde_json::from_str(&row.get::<_, String>(3)?)?,
+                    data: row.get(4)?,
+                    created: row.get(5)?,
+                });
+            }
+            Ok(unsent)
+        })
+        .await
+    }
+
+    /// Notes that a row was sent, as which event; closes its turn when it was the last. The file's bytes go.
+    pub async fn sent(&self, seq: i64, event: &EventId) -> Result<(), StoreError> {
+        let (event, now) = (event.clone(), self.clock.millis());
+        self.write(move |tx| {
+            tx.prepare_cached("UPDATE outbox SET sent = ?2, data = NULL WHERE seq = ?1")?
+                .execute(params![seq, event.as_str()])?;
+            tx.prepare_cached(
+                "UPDATE turns SET state = 'closed', closed = ?2
+                 WHERE state = 'answered' AND turn = (SELECT turn FROM outbox WHERE seq = ?1)
+                   AND NOT EXISTS (SELECT 1 FROM outbox o WHERE o.turn = turns.turn AND o.sent IS NULL)",
+            )?
+            .execute(params![seq, now])?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Writes rows into the outbox; one whose transaction id is there already is left out.
+pub(super) fn put(
+    tx: &Transaction<'_>,
+    address: &Address,
+    turn: Option<&TurnId>,
+    rows: &[NewOutbox],
+    now: i64,
+) -> Result<(), StoreError> {
+    let mut insert = tx.prepare_cached(
+        "INSERT INTO outbox (txn, bot, room, turn, payload, data, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT (txn) DO NOTHING",
+    )?;
+    for row in rows {
+        let payload = serde_json::to_string(&row.payload)?;
+        let turn = turn.map(TurnId::as_str);
+        insert.execute(params![row.txn, address.bot, address.room.as_str(), turn, payload, row.data, now])?;
+    }
+    Ok(())
+}

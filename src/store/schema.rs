@@ -1,0 +1,80 @@
+//! The tables, and how an older database becomes a current one.
+//!
+//! Migrations only expand: version N of the program runs on the schema of N+1, so going back to an older binary needs
+//! no restored data. Add tables and nullable columns; never rename or drop.
+
+use rusqlite::Connection;
+
+/// One step a version; `PRAGMA user_version` counts those that were applied.
+const MIGRATIONS: &[&str] = &[r"
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+-- What people said, before anything acts on it. `turn` is set when a turn has claimed the event.
+CREATE TABLE inbound (
+    seq INTEGER PRIMARY KEY,
+    bot TEXT NOT NULL, room TEXT NOT NULL, event TEXT NOT NULL,
+    sender TEXT NOT NULL, body TEXT NOT NULL, received INTEGER NOT NULL,
+    turn TEXT, done INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (bot, event)
+);
+CREATE INDEX inbound_waiting ON inbound (bot, room, seq) WHERE turn IS NULL AND done = 0;
+CREATE INDEX inbound_turn ON inbound (turn) WHERE turn IS NOT NULL;
+
+-- How far a chat protocol's stream was admitted.
+CREATE TABLE positions (bot TEXT PRIMARY KEY, token TEXT NOT NULL) WITHOUT ROWID;
+
+-- state: open (works), answered (its answer is in the outbox), closed (the answer was sent).
+CREATE TABLE turns (
+    turn TEXT PRIMARY KEY, bot TEXT NOT NULL, room TEXT NOT NULL,
+    state TEXT NOT NULL, outcome TEXT, opened INTEGER NOT NULL, closed INTEGER
+) WITHOUT ROWID;
+CREATE INDEX turns_unfinished ON turns (opened) WHERE state <> 'closed';
+
+-- The conversation, append-only. Results of tool calls are not here: they are made from `calls`.
+CREATE TABLE messages (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    bot TEXT NOT NULL, room TEXT NOT NULL, turn TEXT NOT NULL, body TEXT NOT NULL
+);
+CREATE INDEX messages_room ON messages (bot, room, seq);
+
+-- What the model is shown instead of all messages up to `upto`: after a compaction, or after `!new`.
+CREATE TABLE contexts (
+    bot TEXT NOT NULL, room TEXT NOT NULL, upto INTEGER NOT NULL, messages TEXT NOT NULL,
+    PRIMARY KEY (bot, room)
+) WITHOUT ROWID;
+
+-- One row a tool call: asked (stored with the model's message), started (the intent, with sandboxd's boot id), ended.
+CREATE TABLE calls (
+    call TEXT PRIMARY KEY, turn TEXT NOT NULL, message INTEGER NOT NULL, position INTEGER NOT NULL,
+    boot TEXT, started INTEGER, ended INTEGER, result TEXT, details TEXT
+) WITHOUT ROWID;
+CREATE INDEX calls_message ON calls (message, position);
+CREATE INDEX calls_turn ON calls (turn);
+
+-- What must reach the room exactly once. `payload` is frozen; `data` holds a file until it was sent.
+CREATE TABLE outbox (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    txn TEXT NOT NULL UNIQUE, bot TEXT NOT NULL, room TEXT NOT NULL, turn TEXT,
+    payload TEXT NOT NULL, data BLOB, created INTEGER NOT NULL, sent TEXT
+);
+CREATE INDEX outbox_unsent ON outbox (bot, seq) WHERE sent IS NULL;
+CREATE INDEX outbox_turn ON outbox (turn);
+
+CREATE TABLE usage (
+    bot TEXT NOT NULL, room TEXT NOT NULL, day TEXT NOT NULL,
+    input INTEGER NOT NULL, cached INTEGER NOT NULL, output INTEGER NOT NULL, requests INTEGER NOT NULL,
+    PRIMARY KEY (bot, room, day)
+) WITHOUT ROWID;
+"];
+
+/// Brings the database to this program's version. A newer database is left as it is.
+pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    let version: usize = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? as usize;
+    for (index, step) in MIGRATIONS.iter().enumerate().skip(version) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", index as i64 + 1)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}

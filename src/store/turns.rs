@@ -1,0 +1,189 @@
+//! Turns: claimed events on one end, one terminal reply on the other.
+
+use rusqlite::{Transaction, params};
+use serde_json::Value;
+
+use super::{Address, NewOutbox, Store, StoreError, outbox};
+use crate::ids::{EventId, TurnId};
+
+/// Closed turns are kept this long.
+const KEEP_MILLIS: i64 = 30 * 24 * 3_600_000;
+
+/// How far a turn has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnState {
+    /// It works.
+    Open,
+    /// Its answer is in the outbox.
+    Answered,
+    /// Its answer was sent.
+    Closed,
+}
+
+impl TurnState {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Answered => "answered",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// A turn that a crash has left open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenTurn {
+    /// The turn.
+    pub turn: TurnId,
+    /// When it was opened, in milliseconds since 1970.
+    pub opened: i64,
+}
+
+impl Store {
+    /// Opens a turn: claims its events and starts the conversation's next part with `message`, in one transaction.
+    pub async fn open_turn(
+        &self,
+        address: &Address,
+        turn: &TurnId,
+        events: Vec<EventId>,
+        message: Value,
+    ) -> Result<(), StoreError> {
+        let (address, turn, now) = (address.clone(), turn.clone(), self.clock.millis());
+        self.write(move |tx| {
+            tx.execute(
+                "INSERT INTO turns (turn, bot, room, state, opened) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![turn.as_str(), address.bot, address.room.as_str(), TurnState::Open.as_str(), now],
+            )?;
+            claim(tx, &address, &turn, &events)?;
+            append(tx, &address, &turn, &message)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Lets an event steer a running turn: the turn claims it and the conversation goes on with `message`.
+    pub async fn steer_turn(
+        &self,
+        address: &Address,
+        turn: &TurnId,
+        event: EventId,
+        message: Value,
+    ) -> Result<(), StoreError> {
+        let (address, turn) = (address.clone(), turn.clone());
+        self.write(move |tx| {
+            claim(tx, &address, &turn, &[event])?;
+            append(tx, &address, &turn, &message)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Lets a turn claim an event that says nothing to the model (`!stop`): it is answered with the turn.
+    pub async fn claim(&self, address: &Address, turn: &TurnId, event: EventId) -> Result<(), StoreError> {
+        let (address, turn) = (address.clone(), turn.clone());
+        self.write(move |tx| claim(tx, &address, &turn, &[event])).await
+    }
+
+    /// Adds a message to the conversation.
+    pub async fn append_message(&self, address: &Address, turn: &TurnId, message: Value) -> Result<(), StoreError> {
+        let (address, turn) = (address.clone(), turn.clone());
+        self.write(move |tx| append(tx, &address, &turn, &message).map(drop)).await
+    }
+
+    /// Ends a turn's work: its last message, its outcome and what must be sent, in one transaction. Of two calls the
+    /// second changes nothing, so that a turn has one terminal reply.
+    pub async fn answer_turn(
+        &self,
+        address: &Address,
+        turn: &TurnId,
+        outcome: &str,
+        message: Option<Value>,
+        replies: Vec<NewOutbox>,
+    ) -> Result<(), StoreError> {
+        let (address, turn, outcome, now) = (address.clone(), turn.clone(), outcome.to_owned(), self.clock.millis());
+        self.write(move |tx| {
+            let changed = tx.execute(
+                "UPDATE turns SET state = ?2, outcome = ?3 WHERE turn = ?1 AND state = 'open'",
+                params![turn.as_str(), TurnState::Answered.as_str(), outcome],
+            )?;
+            if changed == 0 {
+                return Ok(());
+            }
+            if let Some(message) = message {
+                append(tx, &address, &turn, &message)?;
+            }
+            outbox::put(tx, &address, Some(&turn), &replies, now)
+        })
+        .await
+    }
+
+    /// Answers events that need no turn (commands): they are done and the replies are in the outbox, in one
+    /// transaction.
+    pub async fn reply(
+        &self,
+        address: &Address,
+        events: Vec<EventId>,
+        replies: Vec<NewOutbox>,
+    ) -> Result<(), StoreError> {
+        let (address, now) = (address.clone(), self.clock.millis());
+        self.write(move |tx| {
+            for event in &events {
+                tx.execute("UPDATE inbound SET done = 1 WHERE bot = ?1 AND event = ?2", [&address.bot, &event.0])?;
+            }
+            outbox::put(tx, &address, None, &replies, now)
+        })
+        .await
+    }
+
+    /// Returns the turns of a room whose work a crash has cut off, oldest first.
+    pub async fn open_turns(&self, address: &Address) -> Result<Vec<OpenTurn>, StoreError> {
+        let address = address.clone();
+        self.write(move |tx| {
+            let mut select = tx.prepare_cached(
+                "SELECT turn, opened FROM turns WHERE bot = ?1 AND room = ?2 AND state = 'open' ORDER BY opened",
+            )?;
+            let rows = select.query_map([&address.bot, address.room.as_str()], |row| {
+                Ok(OpenTurn { turn: row.get::<_, String>(0)?.into(), opened: row.get(1)? })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Deletes what was closed more than 30 days ago, except the conversation.
+    pub async fn prune(&self) -> Result<(), StoreError> {
+        let before = self.clock.millis() - KEEP_MILLIS;
+        self.write(move |tx| {
+            let old = "SELECT turn FROM turns WHERE state = 'closed' AND closed < ?1";
+            tx.execute(&format!("DELETE FROM inbound WHERE turn IN ({old})"), [before])?;
+            tx.execute(&format!("DELETE FROM outbox WHERE turn IN ({old})"), [before])?;
+            tx.execute("DELETE FROM inbound WHERE done = 1 AND received < ?1", [before])?;
+            tx.execute("DELETE FROM outbox WHERE turn IS NULL AND sent IS NOT NULL AND created < ?1", [before])?;
+            tx.execute("DELETE FROM turns WHERE state = 'closed' AND closed < ?1", [before])?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn claim(tx: &Transaction<'_>, address: &Address, turn: &TurnId, events: &[EventId]) -> Result<(), StoreError> {
+    let mut update =
+        tx.prepare_cached("UPDATE inbound SET turn = ?1 WHERE bot = ?2 AND event = ?3 AND turn IS NULL")?;
+    for event in events {
+        update.execute([turn.as_str(), &address.bot, event.as_str()])?;
+    }
+    Ok(())
+}
+
+/// Appends to the conversation; returns the message's place in it.
+pub(super) fn append(
+    tx: &Transaction<'_>,
+    address: &Address,
+    turn: &TurnId,
+    message: &Value,
+) -> Result<i64, StoreError> {
+    let mut insert = tx.prepare_cached("INSERT INTO messages (bot, room, turn, body) VALUES (?1, ?2, ?3, ?4)")?;
+    let body = serde_json::to_string(message)?;
+    insert.execute(params![address.bot, address.room.as_str(), turn.as_str(), body])?;
+    Ok(tx.last_insert_rowid())
+}

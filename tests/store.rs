@@ -1,0 +1,134 @@
+//! The store keeps what the design's invariants ask of it: an event once, a turn one reply, a call's state through a
+//! crash.
+
+use matrix_agent::{
+    clock::Clock,
+    ids::{CallId, EventId, TurnId},
+    store::{Address, Durability, EndedCall, NewInbound, NewOutbox, Store, StoreError},
+};
+use serde_json::json;
+
+struct Rig {
+    folder: tempfile::TempDir,
+    store: Store,
+    at: Address,
+}
+
+fn rig() -> Rig {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    Rig { folder, store, at: Address { bot: "coder".into(), room: "terminal:one".into() } }
+}
+
+fn open(folder: &tempfile::TempDir) -> Store {
+    Store::open(&folder.path().join("db"), Durability::Normal, Clock::fixed_at(1_000)).unwrap()
+}
+
+impl Rig {
+    async fn say(&self, event: &str) -> Vec<EventId> {
+        let new = NewInbound {
+            room: self.at.room.clone(),
+            event: event.into(),
+            sender: "anna".into(),
+            body: json!({"text": event}),
+        };
+        self.store.admit("coder", vec![new], Some(format!("after-{event}"))).await.unwrap()
+    }
+
+    async fn open_turn(&self, event: &str, turn: &str) {
+        let message = json!({"role": "user", "event": event});
+        self.store.open_turn(&self.at, &turn.into(), vec![event.into()], message).await.unwrap();
+    }
+}
+
+fn answer(txn: &str) -> NewOutbox {
+    NewOutbox { txn: txn.into(), payload: json!({"text": "done"}), data: None }
+}
+
+#[tokio::test]
+async fn an_event_is_admitted_once_with_its_position() {
+    let rig = rig();
+    assert_eq!(rig.say("e1").await, [EventId::from("e1")]);
+    assert_eq!(rig.say("e1").await, [], "the same event again is nothing new");
+    assert_eq!(rig.store.position("coder").await.unwrap().as_deref(), Some("after-e1"));
+    assert_eq!(rig.store.waiting(&rig.at, 10).await.unwrap().len(), 1);
+    rig.open_turn("e1", "t1").await;
+    assert_eq!(rig.store.waiting(&rig.at, 10).await.unwrap(), []);
+    assert_eq!(rig.store.claimed(&"t1".into()).await.unwrap()[0].sender, "anna");
+}
+
+#[tokio::test]
+async fn a_turn_has_one_terminal_reply_and_closes_when_it_was_sent() {
+    let rig = rig();
+    rig.say("e1").await;
+    rig.open_turn("e1", "t1").await;
+    let turn = TurnId::from("t1");
+    rig.store.answer_turn(&rig.at, &turn, "done", None, vec![answer("x1")]).await.unwrap();
+    rig.store.answer_turn(&rig.at, &turn, "failed", None, vec![answer("x2")]).await.unwrap();
+    let unsent = rig.store.unsent("coder", 0, 10).await.unwrap();
+    assert_eq!(unsent.iter().map(|row| row.txn.as_str()).collect::<Vec<_>>(), ["x1"]);
+    assert_eq!(rig.store.open_turns(&rig.at).await.unwrap(), []);
+    rig.store.sent(unsent[0].seq, &"sent1".into()).await.unwrap();
+    assert_eq!(rig.store.unsent("coder", 0, 10).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn history_holds_each_call_with_what_is_known_of_it_across_a_restart() {
+    let rig = rig();
+    rig.say("e1").await;
+    rig.open_turn("e1", "t1").await;
+    let turn = TurnId::from("t1");
+    let calls: Vec<CallId> = ["c1", "c2", "c3"].map(CallId::from).to_vec();
+    rig.store.append_calls(&rig.at, &turn, json!({"role": "assistant"}), calls.clone()).await.unwrap();
+    rig.store.start_call(&calls[0], "boot").await.unwrap();
+    let ended = EndedCall { text: "ok".into(), details: json!({"ok": true}) };
+    rig.store.end_call(&calls[0], ended.clone()).await.unwrap();
+    rig.store.start_call(&calls[1], "boot").await.unwrap();
+    let Rig { folder, store, at } = rig;
+    drop(store);
+
+    let store = open(&folder);
+    let history = store.history(&at).await.unwrap();
+    assert_eq!(history.len(), 2);
+    let seen: Vec<_> = history[1].calls.iter().map(|c| (c.call.as_str(), c.boot.as_deref(), c.ended.clone())).collect();
+    assert_eq!(seen, [("c1", Some("boot"), Some(ended)), ("c2", Some("boot"), None), ("c3", None, None)]);
+    assert_eq!(store.rooms_with_work("coder").await.unwrap(), [at.clone()]);
+
+    store.replace_context(&at, vec![json!("summary")]).await.unwrap();
+    store.append_message(&at, &turn, json!("later")).await.unwrap();
+    let shown: Vec<_> = store.history(&at).await.unwrap().into_iter().map(|entry| entry.message).collect();
+    assert_eq!(shown, [json!("summary"), json!("later")]);
+}
+
+#[tokio::test]
+async fn the_instance_keeps_its_name() {
+    let Rig { folder, store, .. } = rig();
+    let name = store.instance().to_owned();
+    drop(store);
+    assert_eq!(open(&folder).instance(), name);
+}
+
+#[test]
+fn a_file_that_is_no_database_is_named_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("db");
+    std::fs::write(&path, "this is no database, it only stands where one should stand, and it is long").unwrap();
+    let error = Store::open(&path, Durability::Normal, Clock::default()).unwrap_err();
+    assert!(matches!(error, StoreError::Open { .. }));
+    assert!(error.to_string().contains("cannot be opened"), "{error}");
+    assert!(std::fs::read_to_string(&path).unwrap().starts_with("this is no database"));
+}
+
+#[tokio::test]
+async fn usage_adds_up_by_day() {
+    let rig = rig();
+    rig.store.add_usage(&rig.at, 100, 80, 10).await.unwrap();
+    rig.store.add_usage(&rig.at, 50, 0, 5).await.unwrap();
+    rig.store.clock().advance(86_400_000);
+    rig.store.add_usage(&rig.at, 1, 0, 1).await.unwrap();
+    let days = rig.store.usage(&rig.at, 7).await.unwrap();
+    assert_eq!(
+        days.iter().map(|d| (d.day.as_str(), d.input, d.cached, d.output, d.requests)).collect::<Vec<_>>(),
+        [("1970-01-02", 1, 0, 1, 1), ("1970-01-01", 150, 80, 15, 2),]
+    );
+}
