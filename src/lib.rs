@@ -3,6 +3,8 @@
 //!
 //! The modules in the order in which data flows down; none may import one above it (`tests/architecture.rs`).
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 pub mod llm;
 
 pub mod store;
