@@ -9,5 +9,8 @@ pub mod llm;
 
 pub mod store;
 
+pub mod strings;
+
 pub mod clock;
+pub mod crash;
 pub mod ids;

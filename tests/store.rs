@@ -65,11 +65,12 @@ async fn a_turn_has_one_terminal_reply_and_closes_when_it_was_sent() {
     let turn = TurnId::from("t1");
     rig.store.answer_turn(&rig.at, &turn, "done", None, vec![answer("x1")]).await.unwrap();
     rig.store.answer_turn(&rig.at, &turn, "failed", None, vec![answer("x2")]).await.unwrap();
-    let unsent = rig.store.unsent("coder", 0, 10).await.unwrap();
-    assert_eq!(unsent.iter().map(|row| row.txn.as_str()).collect::<Vec<_>>(), ["x1"]);
+    let unsent = rig.store.next_unsent(&rig.at).await.unwrap().unwrap();
+    assert_eq!(unsent.txn, "x1");
+    assert_eq!(rig.store.rooms_with_unsent("coder").await.unwrap(), std::slice::from_ref(&rig.at));
     assert_eq!(rig.store.open_turns(&rig.at).await.unwrap(), []);
-    rig.store.sent(unsent[0].seq, &"sent1".into()).await.unwrap();
-    assert_eq!(rig.store.unsent("coder", 0, 10).await.unwrap(), []);
+    rig.store.sent(unsent.seq, &"sent1".into()).await.unwrap();
+    assert_eq!(rig.store.next_unsent(&rig.at).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -92,7 +93,7 @@ async fn history_holds_each_call_with_what_is_known_of_it_across_a_restart() {
     assert_eq!(history.len(), 2);
     let seen: Vec<_> = history[1].calls.iter().map(|c| (c.call.as_str(), c.boot.as_deref(), c.ended.clone())).collect();
     assert_eq!(seen, [("c1", Some("boot"), Some(ended)), ("c2", Some("boot"), None), ("c3", None, None)]);
-    assert_eq!(store.rooms_with_work("coder").await.unwrap(), [at.clone()]);
+    assert_eq!(store.rooms_with_work("coder").await.unwrap(), std::slice::from_ref(&at));
 
     store.replace_context(&at, vec![json!("summary")]).await.unwrap();
     store.append_message(&at, &turn, json!("later")).await.unwrap();

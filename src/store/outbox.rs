@@ -42,27 +42,35 @@ impl Store {
         self.write(move |tx| put(tx, &address, turn.as_ref(), &[row], now)).await
     }
 
-    /// Returns a bot's rows that were not sent yet and come after `seq`, in their order, at most `limit`.
-    pub async fn unsent(&self, bot: &str, after: i64, limit: usize) -> Result<Vec<OutboxRow>, StoreError> {
-        let bot = bot.to_owned();
+    /// Returns a room's oldest row that was not sent yet.
+    pub async fn next_unsent(&self, address: &Address) -> Result<Option<OutboxRow>, StoreError> {
+        let address = address.clone();
         self.write(move |tx| {
             let mut select = tx.prepare_cached(
-                "SELECT seq, txn, room, payload, data, created FROM outbox
-                 WHERE bot = ?1 AND sent IS NULL AND seq > ?2 ORDER BY seq LIMIT ?3",
+                "SELECT seq, txn, payload, data, created FROM outbox
+                 WHERE bot = ?1 AND room = ?2 AND sent IS NULL ORDER BY seq LIMIT 1",
             )?;
-            let mut rows = select.query(params![bot, after, limit as i64])?;
-            let mut unsent = Vec::new();
-            while let Some(row) = rows.next()? {
-                unsent.push(OutboxRow {
-                    seq: row.get(0)?,
-                    txn: row.get(1)?,
-                    address: Address { bot: bot.clone(), room: row.get::<_, String>(2)?.into() },
-                    payload: serde_json::from_str(&row.get::<_, String>(3)?)?,
-                    data: row.get(4)?,
-                    created: row.get(5)?,
-                });
-            }
-            Ok(unsent)
+            let mut rows = select.query(params![address.bot, address.room.as_str()])?;
+            let Some(row) = rows.next()? else { return Ok(None) };
+            Ok(Some(OutboxRow {
+                seq: row.get(0)?,
+                txn: row.get(1)?,
+                payload: serde_json::from_str(&row.get::<_, String>(2)?)?,
+                data: row.get(3)?,
+                created: row.get(4)?,
+                address: address.clone(),
+            }))
+        })
+        .await
+    }
+
+    /// Returns the rooms for which something waits to be sent.
+    pub async fn rooms_with_unsent(&self, bot: &str) -> Result<Vec<Address>, StoreError> {
+        let bot = bot.to_owned();
+        self.write(move |tx| {
+            let mut select = tx.prepare_cached("SELECT DISTINCT room FROM outbox WHERE bot = ?1 AND sent IS NULL")?;
+            let rows = select.query_map([&bot], |row| row.get::<_, String>(0))?;
+            rows.map(|room| Ok(Address { bot: bot.clone(), room: room?.into() })).collect()
         })
         .await
     }

@@ -57,7 +57,7 @@ CREATE TABLE outbox (
     txn TEXT NOT NULL UNIQUE, bot TEXT NOT NULL, room TEXT NOT NULL, turn TEXT,
     payload TEXT NOT NULL, data BLOB, created INTEGER NOT NULL, sent TEXT
 );
-CREATE INDEX outbox_unsent ON outbox (bot, seq) WHERE sent IS NULL;
+CREATE INDEX outbox_unsent ON outbox (bot, room, seq) WHERE sent IS NULL;
 CREATE INDEX outbox_turn ON outbox (turn);
 
 CREATE TABLE usage (
