@@ -7,6 +7,8 @@
 
 pub mod llm;
 
+pub mod gateway;
+
 pub mod store;
 
 pub mod strings;

@@ -1,0 +1,134 @@
+//! The log of the door: a line for each decision, with room, host, port, address, verdict and bytes.
+//!
+//! It must not be given paths, queries or headers: they carry secrets. Called by `web`, `tunnel` and `git`.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::time::Instant;
+
+use super::{
+    ProxyKind,
+    denial::Denial,
+    hosts::Host,
+    rooms::{Loudness, Rooms},
+};
+use crate::ids::RoomKey;
+
+/// Writes the log for one connection.
+pub(super) struct Audit<'a> {
+    pub(super) room: &'a RoomKey,
+    pub(super) kind: ProxyKind,
+    pub(super) rooms: &'a Rooms,
+}
+
+impl Audit<'_> {
+    /// Logs a refusal.
+    pub(super) fn denied(&self, denial: &Denial) {
+        let (host, port, address) = match denial {
+            Denial::NotAllowed(host)
+            | Denial::Unresolved(host)
+            | Denial::Unreachable(host)
+            | Denial::Broken(host)
+            | Denial::Silent(host) => (Some(host), None, None),
+            Denial::Port(host, port) => (Some(host), Some(*port), None),
+            Denial::Address { host, address, .. } => (Some(host), None, Some(*address)),
+            _ => (None, None, None),
+        };
+        let quiet = matches!(denial, Denial::NotAllowed(host) if host.is_browser_noise());
+        let loudness = if quiet { Loudness::Quiet } else { self.rooms.count_denial(self.room) };
+        let host = host.map(tracing::field::display);
+        let address = address.map(tracing::field::display);
+        let (room, kind, why) = (self.room, self.kind, Why(denial));
+        match loudness {
+            Loudness::Line => tracing::info!(%room, %kind, host, port, address, verdict = "denied", %why, "gateway"),
+            Loudness::LastLine => tracing::warn!(
+                %room, %kind, host, port, address, verdict = "denied", %why,
+                "gateway: this room's further denials of this minute are left out"
+            ),
+            Loudness::Quiet => tracing::debug!(%room, %kind, host, port, address, verdict = "denied", %why, "gateway"),
+        }
+    }
+
+    /// Begins the record of a connection that was allowed; it is logged when the record is dropped.
+    pub(super) fn allowed(&self, host: &Host, port: u16, address: Option<IpAddr>) -> Passage {
+        let (room, kind) = (self.room, self.kind);
+        let shown = address.map(tracing::field::display);
+        tracing::debug!(%room, %kind, %host, port, address = shown, verdict = "allowed", "gateway: begins");
+        Passage {
+            room: room.clone(),
+            kind,
+            host: host.clone(),
+            port,
+            address,
+            begun: Instant::now(),
+            verdict: "allowed",
+            up: Arc::default(),
+            down: Arc::default(),
+        }
+    }
+}
+
+/// A denial in the operator's words, without what came from the sandbox.
+struct Why<'a>(&'a Denial);
+
+impl std::fmt::Display for Why<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Denial::Address { why, .. } => write!(f, "resolves to {why}"),
+            // The name of a repository is a path.
+            Denial::NoRepository(_) => f.write_str("no public repository"),
+            other => f.write_str(other.reason()),
+        }
+    }
+}
+
+/// One connection that was let through.
+pub(super) struct Passage {
+    room: RoomKey,
+    kind: ProxyKind,
+    host: Host,
+    port: u16,
+    address: Option<IpAddr>,
+    begun: Instant,
+    verdict: &'static str,
+    /// Bytes from the sandbox and to it, counted while they flow.
+    pub(super) up: Arc<AtomicU64>,
+    /// See `up`.
+    pub(super) down: Arc<AtomicU64>,
+}
+
+impl Passage {
+    /// Takes the bytes from counters that run already.
+    pub(super) fn metered(mut self, (up, down): (Arc<AtomicU64>, Arc<AtomicU64>)) -> Self {
+        (self.up, self.down) = (up, down);
+        self
+    }
+
+    /// Tells that it was ended by force after it had been let through.
+    pub(super) fn closed(&mut self, verdict: &'static str) {
+        self.verdict = verdict;
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        tracing::info!(
+            room = %self.room,
+            kind = %self.kind,
+            host = %self.host,
+            port = self.port,
+            address = self.address.map(tracing::field::display),
+            verdict = self.verdict,
+            sent = self.up.load(Ordering::Relaxed),
+            received = self.down.load(Ordering::Relaxed),
+            millis = self.begun.elapsed().as_millis() as u64,
+            "gateway"
+        );
+    }
+}

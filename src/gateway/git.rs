@@ -1,0 +1,265 @@
+//! git's way to GitHub: the two requests of smart HTTP that read a public repository, and no others.
+//!
+//! The sandbox's git is told by `insteadOf` to ask here for `/github.com/OWNER/REPO…` in plain HTTP; from here it goes
+//! on over TLS. No credential goes along, neither a client's nor ours, so that only public repositories answer. It must
+//! not know the host list. `Gateway::serve` calls it with each connection of the kind `git`.
+
+use std::{
+    error::Error,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use hyper::{
+    HeaderMap, Method, Response, StatusCode,
+    header::{self, HeaderName, HeaderValue},
+};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::time::timeout;
+
+use super::{
+    Limits, Link,
+    body::Upload,
+    denial::Denial,
+    downstream::{Reader, Writer},
+    exchange::{Ended, exchange},
+    head::{Framing, Head, Target},
+    hosts::Host,
+    network::Network,
+};
+
+const GITHUB: &str = "github.com";
+const REQUEST_TYPE: &str = "application/x-git-upload-pack-request";
+
+/// What goes along to GitHub. Everything else stays here, above all `Authorization` and `Cookie`.
+const REQUEST_LINES: [HeaderName; 6] = [
+    header::ACCEPT,
+    header::ACCEPT_ENCODING,
+    header::ACCEPT_LANGUAGE,
+    header::CONTENT_ENCODING,
+    header::CONTENT_TYPE,
+    HeaderName::from_static("git-protocol"),
+];
+
+/// What comes back.
+const ANSWER_LINES: [HeaderName; 5] =
+    [header::CACHE_CONTROL, header::CONTENT_ENCODING, header::CONTENT_TYPE, header::EXPIRES, header::PRAGMA];
+
+/// The client for GitHub.
+pub(super) struct GitHub {
+    network: Network,
+    resolve: Duration,
+    connect: Duration,
+    idle: Duration,
+    /// Made at first use: it loads the machine's certificates, and a machine without any still serves all the rest.
+    client: OnceLock<Result<reqwest::Client, Denial>>,
+}
+
+impl GitHub {
+    pub(super) fn new(network: Network, limits: &Limits) -> Self {
+        let Limits { resolve, connect, idle, .. } = *limits;
+        Self { network, resolve, connect, idle, client: OnceLock::new() }
+    }
+
+    fn client(&self) -> Result<&reqwest::Client, Denial> {
+        let made = self.client.get_or_init(|| {
+            self.build().map_err(|error| {
+                tracing::error!(%error, cause = error.source().map(tracing::field::display), "no TLS client for GitHub");
+                Denial::NoTls
+            })
+        });
+        made.as_ref().map_err(Clone::clone)
+    }
+
+    fn build(&self) -> reqwest::Result<reqwest::Client> {
+        let mut client = reqwest::Client::builder()
+            .https_only(true)
+            // The environment's proxy would do the resolving, and so would undo the check.
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .dns_resolver(Arc::new(CheckedResolver { network: self.network.clone(), limit: self.resolve }))
+            .connect_timeout(self.connect)
+            .read_timeout(self.idle)
+            .pool_max_idle_per_host(8);
+        if let Some(root) = self.network.root() {
+            client = client.tls_certs_merge([reqwest::Certificate::from_pem(root.as_bytes())?]);
+        }
+        client.build()
+    }
+
+    async fn ask(&self, read: &Read, headers: &HeaderMap, upload: Upload) -> Result<reqwest::Response, Denial> {
+        let mut request = self.client()?.request(read.method(), read.url());
+        for name in REQUEST_LINES {
+            for value in headers.get_all(&name) {
+                request = request.header(name.clone(), value.clone());
+            }
+        }
+        let agent = headers.get(header::USER_AGENT).filter(|agent| agent.as_bytes().starts_with(b"git/"));
+        request = request.header(header::USER_AGENT, agent.cloned().unwrap_or(HeaderValue::from_static("git/2")));
+        if read.asks_for_pack {
+            request = request.body(reqwest::Body::wrap(upload));
+        }
+        match timeout(self.idle, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(denial_of(&error)),
+            Err(_) => Err(Denial::Silent(github())),
+        }
+    }
+}
+
+fn github() -> Host {
+    Host::Name(GITHUB.to_owned())
+}
+
+/// Finds the resolver's refusal among an error's causes; else tells what kind of failure it was.
+fn denial_of(error: &reqwest::Error) -> Denial {
+    // The error's own words have the URL, its causes' have not.
+    let causes: Vec<_> = std::iter::successors(error.source(), |cause| (*cause).source()).collect();
+    if let Some(denial) = causes.iter().find_map(|cause| cause.downcast_ref::<Denial>()) {
+        return denial.clone();
+    }
+    let causes = causes.iter().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    tracing::warn!(%causes, "gateway: GitHub failed");
+    match () {
+        () if error.is_connect() => Denial::Unreachable(github()),
+        () if error.is_timeout() => Denial::Silent(github()),
+        () => Denial::Broken(github()),
+    }
+}
+
+/// Gives the HTTP client only addresses that were checked.
+struct CheckedResolver {
+    network: Network,
+    limit: Duration,
+}
+
+impl Resolve for CheckedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (network, limit) = (self.network.clone(), self.limit);
+        Box::pin(async move {
+            let host = Host::parse(name.as_str()).ok_or("no host name")?;
+            let addresses = network.lookup(&host, limit, ()).await?;
+            // A port other than 0 is the test network's; the true one comes from the URL.
+            let there: Vec<_> = addresses.into_iter().map(|address| network.route((address, 0).into())).collect();
+            Ok(Box::new(there.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// One of the two requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Read {
+    /// `OWNER/REPO`, with `.git` if it was written.
+    repository: String,
+    /// `git-upload-pack`, else `info/refs`.
+    asks_for_pack: bool,
+}
+
+impl Read {
+    fn of(head: &Head) -> Result<Self, Denial> {
+        let Target::Origin { path } = &head.target else { return Err(Denial::NotARead) };
+        let rest = path.strip_prefix("/github.com/").ok_or(Denial::NotARead)?;
+        let read = Self::parse(rest)
+            .ok_or_else(|| if rest.contains("git-receive-pack") { Denial::Push } else { Denial::NotARead })?;
+        let typed = head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == REQUEST_TYPE);
+        let fits = if read.asks_for_pack { typed } else { matches!(head.framing, Framing::None | Framing::Length(0)) };
+        if head.method == read.method() && fits { Ok(read) } else { Err(Denial::NotARead) }
+    }
+
+    /// Parses what follows `github.com/` in a URL. Nothing is decoded, so nothing can hide in an encoding.
+    fn parse(path: &str) -> Option<Self> {
+        let (path, asks_for_pack) = match path.strip_suffix("/info/refs?service=git-upload-pack") {
+            Some(repository) => (repository, false),
+            None => (path.strip_suffix("/git-upload-pack")?, true),
+        };
+        let (owner, name) = path.split_once('/')?;
+        let is_name = |text: &str, extra: &[u8]| {
+            (1..=100).contains(&text.len())
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || extra.contains(&byte))
+        };
+        let sound = is_name(owner, b"-_") && is_name(name, b"-_.") && !matches!(name, "." | ".." | ".git");
+        sound.then(|| Self { repository: path.to_owned(), asks_for_pack })
+    }
+
+    fn method(&self) -> Method {
+        if self.asks_for_pack { Method::POST } else { Method::GET }
+    }
+
+    fn url(&self) -> String {
+        let what = if self.asks_for_pack { "git-upload-pack" } else { "info/refs?service=git-upload-pack" };
+        format!("https://{GITHUB}/{}/{what}", self.repository)
+    }
+}
+
+/// Serves one connection: requests one after another, each checked by itself.
+pub(super) async fn serve(link: &Link<'_>, reader: &mut Reader, writer: &mut Writer) {
+    let limits = &link.policy.limits;
+    let mut quiet = limits.head;
+    while let Some(head) = reader.head(quiet, limits.head).await {
+        quiet = limits.keep_alive;
+        writer.next();
+        let checked = head.and_then(|head| Read::of(&head).map(|read| (read, head)));
+        let (read, head) = match checked {
+            Ok(checked) => checked,
+            Err(denial) => {
+                link.audit.denied(&denial);
+                // The connection ends here; a sandbox that does not read the words has none.
+                let _ = writer.refuse(&denial, false).await;
+                return;
+            }
+        };
+        let meters = (reader.meter(), writer.meter());
+        let mut passage = None;
+        let ended = exchange(reader, writer, &head, |upload| {
+            let (passage, headers, read) = (&mut passage, &head.headers, &read);
+            async move {
+                let response = link.github.ask(read, headers, upload).await?;
+                let address = response.remote_addr().map(|address| address.ip());
+                *passage = Some(link.audit.allowed(&github(), 443, address).metered(meters));
+                answer(read, response)
+            }
+        })
+        .await;
+        match ended {
+            Ended::KeepAlive => {}
+            Ended::Close => return,
+            Ended::Denied(denial) => return link.audit.denied(&denial),
+        }
+    }
+}
+
+/// Turns GitHub's answer into the one for the sandbox.
+fn answer(read: &Read, response: reqwest::Response) -> Result<Response<reqwest::Body>, Denial> {
+    let status = response.status();
+    // For a repository that it does not show GitHub asks for a password, which git would then ask of nobody.
+    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND) {
+        let repository = format!("{GITHUB}/{}", read.repository);
+        return Err(Denial::NoRepository(repository));
+    }
+    let location = if status.is_redirection() {
+        let there = response.headers().get(header::LOCATION).and_then(|there| there.to_str().ok());
+        Some(there.and_then(|there| redirect(read, there)).ok_or(Denial::Redirect)?)
+    } else {
+        None
+    };
+    let mut response: Response<reqwest::Body> = response.into();
+    let from = std::mem::take(response.headers_mut());
+    for name in ANSWER_LINES {
+        for value in from.get_all(&name) {
+            response.headers_mut().append(name.clone(), value.clone());
+        }
+    }
+    if let Some(location) = location {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// A renamed repository: git is sent to its new name by this same way, if it is the same request there.
+fn redirect(read: &Read, location: &str) -> Option<HeaderValue> {
+    let there = location.strip_prefix("https://github.com/").or_else(|| location.strip_prefix('/'))?;
+    let there = Read::parse(there).filter(|there| there.asks_for_pack == read.asks_for_pack)?;
+    let path = there.url().replacen("https:/", "", 1);
+    HeaderValue::try_from(path).ok()
+}

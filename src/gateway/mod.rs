@@ -1,0 +1,179 @@
+//! The one door out of a sandbox. A sandbox has no network; sandboxd forwards what its programs want to send to the
+//! room's socket, and each such connection ends here, in the server's process, which knows the room by its socket.
+//!
+//! What comes in is hostile. The gateway must not know chats, models' meanings, containers or turns; it knows rooms by
+//! their key only. `sandbox` calls [`Gateway::serve`] with each connection. A new kind of traffic is a variant of
+//! [`ProxyKind`] and a file beside `web` and `git`.
+//!
+//! Security invariants:
+//! - No address is dialled that was not checked after resolution (`network`, `address`).
+//! - No byte of a request goes out as it came: HTTP is parsed and written anew (`head`, `body`, `exchange`); of TLS the
+//!   server name is compared first (`hello`, `tunnel`).
+//! - No path, query or header is logged: they carry secrets.
+
+mod address;
+mod audit;
+mod body;
+mod denial;
+mod downstream;
+mod exchange;
+mod git;
+pub mod head;
+pub mod hello;
+mod hosts;
+mod network;
+mod rooms;
+mod tunnel;
+mod web;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
+
+pub use self::{
+    address::refusal,
+    body::{BadBody, Decoded, Decoder},
+    denial::Denial,
+    hosts::{AllowedHosts, BadPattern, Host, default_allowed_hosts},
+    network::Network,
+};
+use self::{
+    audit::Audit,
+    git::GitHub,
+    rooms::{Place, Rooms},
+};
+use crate::ids::RoomKey;
+
+/// What a forwarded connection speaks. sandboxd names it in the connection's first frame; the sandbox layer translates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProxyKind {
+    /// An HTTP proxy: CONNECT, and plain HTTP with absolute URIs.
+    Web,
+    /// git's smart HTTP under `/github.com/`.
+    Git,
+}
+
+impl fmt::Display for ProxyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Web => "web",
+            Self::Git => "git",
+        })
+    }
+}
+
+/// What sandboxes may do, the same for every room.
+#[derive(Clone, Debug)]
+pub struct GatewayPolicy {
+    /// The hosts for the web proxy.
+    pub allowed_hosts: AllowedHosts,
+    /// How much and how long.
+    pub limits: Limits,
+}
+
+impl GatewayPolicy {
+    /// These hosts, with the standard limits.
+    pub fn new(allowed_hosts: AllowedHosts) -> Self {
+        Self { allowed_hosts, limits: Limits::default() }
+    }
+}
+
+/// The gateway's bounds. Memory follows from them: a connection buffers 256 KiB at most.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections that one room may have open at once.
+    pub per_room: usize,
+    /// Connections that all rooms may have open at once; each takes up to two file descriptors.
+    pub overall: usize,
+    /// Names that one room may have looked up at once.
+    pub lookups_per_room: usize,
+    /// How long a name may take to resolve.
+    pub resolve: Duration,
+    /// How long connecting may take, over all addresses of a host.
+    pub connect: Duration,
+    /// How long a request's head, or a ClientHello, may take from its first byte on.
+    pub head: Duration,
+    /// How long a connection may wait for its next request.
+    pub keep_alive: Duration,
+    /// How long nothing at all may move, in either direction.
+    pub idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            per_room: 64,
+            overall: 512,
+            lookups_per_room: 8,
+            resolve: Duration::from_secs(5),
+            connect: Duration::from_secs(10),
+            head: Duration::from_secs(10),
+            keep_alive: Duration::from_mins(1),
+            idle: Duration::from_mins(5),
+        }
+    }
+}
+
+/// The gateway. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    policy: GatewayPolicy,
+    network: Network,
+    rooms: Rooms,
+    github: GitHub,
+    cancel: CancellationToken,
+}
+
+/// What the files of the gateway get to serve one connection with.
+struct Link<'a> {
+    policy: &'a GatewayPolicy,
+    network: &'a Network,
+    github: &'a GitHub,
+    place: &'a Place,
+    audit: Audit<'a>,
+}
+
+impl Gateway {
+    /// Returns a gateway with this policy. All its connections end when `cancel` is.
+    pub fn new(policy: GatewayPolicy, network: Network, cancel: CancellationToken) -> Self {
+        let rooms = Rooms::new(policy.limits.per_room, policy.limits.overall, policy.limits.lookups_per_room);
+        let github = GitHub::new(network.clone(), &policy.limits);
+        Self { shared: Arc::new(Shared { policy, network, rooms, github, cancel }) }
+    }
+
+    /// Serves one forwarded connection to its end. Failures are told to the sandbox and to the log.
+    pub async fn serve(&self, room: &RoomKey, kind: ProxyKind, stream: UnixStream) {
+        let Shared { policy, network, rooms, github, cancel } = &*self.shared;
+        let (mut reader, mut writer) = downstream::split(stream, policy.limits.idle);
+        let audit = Audit { room, kind, rooms };
+        let Some(place) = rooms.enter(room) else {
+            let busy = Denial::Busy(policy.limits.per_room);
+            audit.denied(&busy);
+            // A refusal must not hold what it was refused for lack of.
+            let _ = tokio::time::timeout(Duration::from_secs(1), writer.refuse(&busy, false)).await;
+            return;
+        };
+        let link = Link { policy, network, github, place: &place, audit };
+        let serving = async {
+            match kind {
+                ProxyKind::Web => web::serve(&link, reader, writer).await,
+                ProxyKind::Git => git::serve(&link, &mut reader, &mut writer).await,
+            }
+        };
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = serving => {}
+        }
+    }
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("policy", &self.shared.policy).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,144 @@
+//! CONNECT: the server name in the ClientHello must be the host that was asked for, then bytes are copied both ways.
+//!
+//! It must not decide which hosts are allowed; `web` has done that, and dialled, before it comes here.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{
+    audit::Passage,
+    downstream::{Reader, Writer},
+    hello::{self, Hello},
+    hosts::Host,
+};
+
+/// How much is copied at a time.
+const PIECE: usize = 32 * 1024;
+
+/// A fatal alert `unrecognized_name`, so that TLS clients report more than a lost connection.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+/// Tells the sandbox that it is connected, checks what it then says to whom, and copies until both sides have ended.
+pub(super) async fn run(
+    mut reader: Reader,
+    mut writer: Writer,
+    upstream: TcpStream,
+    host: &Host,
+    passage: &mut Passage,
+    (limit, idle): (Duration, Duration),
+) {
+    if writer.raw(b"HTTP/1.1 200 Connection established\r\n\r\n").await.is_err() {
+        return passage.closed("ended by the sandbox");
+    }
+    match timeout(limit, check_name(&mut reader, host)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(why)) => {
+            let _ = writer.raw(&UNRECOGNIZED_NAME).await;
+            return passage.closed(why);
+        }
+        Err(_) => return passage.closed("closed: no ClientHello in time"),
+    }
+    let (mut from_sandbox, early) = reader.into_parts();
+    let mut to_sandbox = writer.into_half();
+    let (mut from_upstream, mut to_upstream) = upstream.into_split();
+    let clock = Activity::new();
+    let copying = async {
+        let up = async {
+            if write(&mut to_upstream, &early, &clock, &passage.up).await.is_ok() {
+                copy(&mut from_sandbox, &mut to_upstream, &clock, &passage.up).await;
+            }
+        };
+        tokio::join!(up, copy(&mut from_upstream, &mut to_sandbox, &clock, &passage.down));
+    };
+    tokio::select! {
+        () = copying => {}
+        () = clock.quiet_for(idle) => passage.closed("closed: idle"),
+    }
+}
+
+/// Reads the ClientHello and compares. Nothing is taken out of the reader.
+async fn check_name(reader: &mut Reader, host: &Host) -> Result<(), &'static str> {
+    loop {
+        match hello::parse(reader.buffered()) {
+            Ok(Hello::Partial { needed }) => {
+                if !reader.fill_to(needed).await.is_ok_and(|whole| whole) {
+                    return Err("closed: no ClientHello");
+                }
+            }
+            Ok(Hello::Whole { server_name }) => {
+                return match (host, server_name) {
+                    (Host::Name(host), Some(name)) if *host == name => Ok(()),
+                    // Clients name no server when they were given an address.
+                    (Host::Address(_), None) => Ok(()),
+                    (_, None) => Err("closed: no server name in the ClientHello"),
+                    (_, Some(_)) => Err("closed: another server name in the ClientHello"),
+                };
+            }
+            Err(_) => return Err("closed: no acceptable ClientHello"),
+        }
+    }
+}
+
+/// Copies one direction to its end and passes the end on.
+async fn copy<R, W>(from: &mut R, to: &mut W, clock: &Activity, count: &AtomicU64)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut piece = vec![0; PIECE];
+    while let Ok(length @ 1..) = from.read(&mut piece).await {
+        clock.touch();
+        if write(to, &piece[..length], clock, count).await.is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown().await;
+}
+
+async fn write<W: AsyncWrite + Unpin>(
+    to: &mut W,
+    bytes: &[u8],
+    clock: &Activity,
+    count: &AtomicU64,
+) -> std::io::Result<()> {
+    to.write_all(bytes).await?;
+    count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    clock.touch();
+    Ok(())
+}
+
+/// When bytes last moved, in either direction.
+struct Activity {
+    begun: Instant,
+    /// Milliseconds after `begun`.
+    last: AtomicU64,
+}
+
+impl Activity {
+    fn new() -> Self {
+        Self { begun: Instant::now(), last: AtomicU64::new(0) }
+    }
+
+    fn touch(&self) {
+        self.last.store(self.begun.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Ends when nothing has moved for `idle`.
+    async fn quiet_for(&self, idle: Duration) {
+        loop {
+            let until = self.begun + Duration::from_millis(self.last.load(Ordering::Relaxed)) + idle;
+            if until <= Instant::now() {
+                return;
+            }
+            sleep_until(until).await;
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The web proxy: CONNECT to port 443 and plain HTTP to port 80 of allowed hosts.
+//!
+//! It must not look into TLS or bodies. `Gateway::serve` calls it with each connection of the kind `web`.
+
+use std::{net::IpAddr, time::Duration};
+
+use hyper::{
+    Method, Request, Response,
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+    header::{self, HeaderValue},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, task::JoinSet, time::timeout};
+
+use super::{
+    Link,
+    body::Upload,
+    denial::Denial,
+    downstream::{Reader, Writer},
+    exchange::{Ended, exchange},
+    head::{self, Framing, Head, Target},
+    hosts::Host,
+    tunnel,
+};
+
+/// Bounds for the heads of answers.
+const MAX_ANSWER_HEAD: usize = 64 * 1024;
+const MAX_ANSWER_LINES: usize = 128;
+
+/// Serves one connection: requests one after another, each checked by itself, or one tunnel.
+pub(super) async fn serve(link: &Link<'_>, mut reader: Reader, mut writer: Writer) {
+    let limits = &link.policy.limits;
+    let mut kept = Kept::default();
+    let mut quiet = limits.head;
+    while let Some(head) = reader.head(quiet, limits.head).await {
+        quiet = limits.keep_alive;
+        writer.next();
+        let head = match head {
+            Ok(head) => head,
+            Err(denial) => return refuse(link, &mut writer, &denial, false).await,
+        };
+        let head_only = head.method == Method::HEAD;
+        match &head.target {
+            Target::Connect { host, port } => match open(link, host, *port, 443).await {
+                Ok((upstream, address)) => {
+                    let mut passage = link.audit.allowed(host, *port, Some(address));
+                    let times = (limits.head, limits.idle);
+                    return tunnel::run(reader, writer, upstream, host, &mut passage, times).await;
+                }
+                Err(denial) => return refuse(link, &mut writer, &denial, head_only).await,
+            },
+            Target::Absolute { host, port, path } => {
+                if let Err(denial) = permit(link, host, *port, 80) {
+                    return refuse(link, &mut writer, &denial, head_only).await;
+                }
+                match forward(link, &mut kept, &mut reader, &mut writer, &head, (host, path)).await {
+                    Ended::KeepAlive => {}
+                    Ended::Close => return,
+                    Ended::Denied(denial) => return link.audit.denied(&denial),
+                }
+            }
+            Target::Origin { .. } => return refuse(link, &mut writer, &Denial::NotAServer, head_only).await,
+        }
+    }
+}
+
+async fn refuse(link: &Link<'_>, writer: &mut Writer, denial: &Denial, head_only: bool) {
+    link.audit.denied(denial);
+    // The connection ends here; a sandbox that does not read the words has none.
+    let _ = writer.refuse(denial, head_only).await;
+}
+
+/// Decides by name and port alone.
+fn permit(link: &Link<'_>, host: &Host, port: u16, open_port: u16) -> Result<(), Denial> {
+    if !link.policy.allowed_hosts.allows(host) {
+        let github = matches!(host, Host::Name(name) if name == "github.com");
+        return Err(if github { Denial::GitHubByWeb } else { Denial::NotAllowed(host.clone()) });
+    }
+    if port != open_port {
+        return Err(Denial::Port(host.clone(), port));
+    }
+    Ok(())
+}
+
+/// Decides by name and port, then by address, and connects.
+async fn open(link: &Link<'_>, host: &Host, port: u16, open_port: u16) -> Result<(TcpStream, IpAddr), Denial> {
+    permit(link, host, port, open_port)?;
+    let limits = &link.policy.limits;
+    let unresolved = || Denial::Unresolved(host.clone());
+    let permit = link.place.lookups.clone().acquire_owned();
+    let permit = timeout(limits.resolve, permit).await.ok().and_then(Result::ok).ok_or_else(unresolved)?;
+    let addresses = link.network.lookup(host, limits.resolve, permit).await?;
+    link.network.dial(host, &addresses, port, limits.connect).await
+}
+
+/// The upstream of the last request, for the next one to the same host: apt asks for hundreds of files in a row.
+#[derive(Default)]
+struct Kept {
+    upstream: Option<Upstream>,
+    /// Drives the upstream's connection; ends with the sandbox's.
+    drivers: JoinSet<()>,
+}
+
+struct Upstream {
+    host: Host,
+    sender: SendRequest<Upload>,
+    address: IpAddr,
+}
+
+impl Kept {
+    /// Returns the kept upstream if it is one for `host` and still alive.
+    async fn take(&mut self, host: &Host) -> Option<Upstream> {
+        let mut upstream = self.upstream.take().filter(|upstream| upstream.host == *host)?;
+        // Its last answer has been read to the end, so it is ready in an instant or never.
+        matches!(timeout(Duration::from_secs(1), upstream.sender.ready()).await, Ok(Ok(()))).then_some(upstream)
+    }
+
+    async fn connect(&mut self, link: &Link<'_>, host: &Host) -> Result<Upstream, Denial> {
+        let (stream, address) = open(link, host, 80, 80).await?;
+        let mut client = http1::Builder::new();
+        client.max_buf_size(MAX_ANSWER_HEAD).max_headers(MAX_ANSWER_LINES);
+        let broken = |_| Denial::Broken(host.clone());
+        let (sender, connection) = client.handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        self.drivers = JoinSet::new();
+        // A failure of the connection comes out of the request that it breaks.
+        self.drivers.spawn(async move { drop(connection.await) });
+        Ok(Upstream { host: host.clone(), sender, address })
+    }
+}
+
+/// Sends one plain request, written anew, and streams its answer.
+async fn forward(
+    link: &Link<'_>,
+    kept: &mut Kept,
+    reader: &mut Reader,
+    writer: &mut Writer,
+    head: &Head,
+    (host, path): (&Host, &str),
+) -> Ended {
+    let mut passage = None;
+    let meters = (reader.meter(), writer.meter());
+    let head_only = head.method == Method::HEAD;
+    exchange(reader, writer, head, |upload| {
+        let (kept, passage) = (&mut *kept, &mut passage);
+        let mut begin =
+            move |address| *passage = Some(link.audit.allowed(host, 80, Some(address)).metered(meters.clone()));
+        async move {
+            let idle = link.policy.limits.idle;
+            // Only what may be sent twice goes over a used connection: its end may cross with the request.
+            let repeatable = head.framing == Framing::None && matches!(head.method, Method::GET | Method::HEAD);
+            if let Some(mut upstream) = kept.take(host).await.filter(|_| repeatable) {
+                let request = request(head, host, path, Upload::empty())?;
+                match timeout(idle, upstream.sender.send_request(request)).await {
+                    Ok(Ok(response)) => {
+                        begin(upstream.address);
+                        kept.upstream = Some(upstream);
+                        return clean(response, host, head_only);
+                    }
+                    Ok(Err(_)) => {}
+                    Err(_) => return Err(Denial::Silent(host.clone())),
+                }
+            }
+            let mut upstream = kept.connect(link, host).await?;
+            begin(upstream.address);
+            let request = request(head, host, path, upload)?;
+            let response = timeout(idle, upstream.sender.send_request(request)).await;
+            let response = response.map_err(|_| Denial::Silent(host.clone()))?;
+            let response = response.map_err(|_| Denial::Broken(host.clone()))?;
+            kept.upstream = Some(upstream);
+            clean(response, host, head_only)
+        }
+    })
+    .await
+}
+
+fn request(head: &Head, host: &Host, path: &str, upload: Upload) -> Result<Request<Upload>, Denial> {
+    let mut request = Request::new(upload);
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = path.parse().map_err(|_| Denial::Head(head::BadHead::BadTarget))?;
+    *request.headers_mut() = head::end_to_end(&head.headers);
+    let host = HeaderValue::try_from(host.to_string()).map_err(|_| Denial::Head(head::BadHead::BadTarget))?;
+    request.headers_mut().insert(header::HOST, host);
+    if let Framing::Length(length) = head.framing {
+        request.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    }
+    Ok(request)
+}
+
+/// Takes the hop's own lines off an answer; its framing is written anew, but for the length in an answer to HEAD, which
+/// tells of a body that is not there.
+fn clean(mut response: Response<Incoming>, host: &Host, head_only: bool) -> Result<Response<Incoming>, Denial> {
+    if response.status().is_informational() {
+        return Err(Denial::Broken(host.clone()));
+    }
+    let length = response.headers().get(header::CONTENT_LENGTH).filter(|_| head_only).cloned();
+    *response.headers_mut() = head::end_to_end(response.headers());
+    response.headers_mut().extend(length.map(|length| (header::CONTENT_LENGTH, length)));
+    Ok(response)
+}
