@@ -61,7 +61,7 @@ fn v4(high: u16, low: u16) -> Ipv4Addr {
 }
 
 /// Returns whether `address` is this machine's own: one of an interface, or one that the kernel routes to itself.
-pub fn is_own(address: IpAddr) -> bool {
+pub(super) fn is_own(address: IpAddr) -> bool {
     let plain = match address {
         IpAddr::V6(v6) if v6.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0] => {
             IpAddr::V4(v4(v6.segments()[6], v6.segments()[7]))
@@ -78,8 +78,8 @@ pub fn is_own(address: IpAddr) -> bool {
     listed || routes_to_itself(plain)
 }
 
-/// Asks the kernel which source it would use; for a destination on this machine that is the destination itself.
-/// Connecting a datagram socket sends nothing.
+/// Asks the kernel which source it would use; for a destination on this machine that is the destination itself, or
+/// loopback. Connecting a datagram socket sends nothing.
 fn routes_to_itself(address: IpAddr) -> bool {
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let probe = || -> std::io::Result<SocketAddr> {
@@ -87,7 +87,7 @@ fn routes_to_itself(address: IpAddr) -> bool {
         socket.connect((address, 9))?;
         socket.local_addr()
     };
-    probe().is_ok_and(|source| source.ip() == address)
+    probe().is_ok_and(|source| source.ip() == address || source.ip().is_loopback())
 }
 
 #[cfg(test)]

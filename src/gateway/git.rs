@@ -263,3 +263,88 @@ fn redirect(read: &Read, location: &str) -> Option<HeaderValue> {
     let path = there.url().replacen("https:/", "", 1);
     HeaderValue::try_from(path).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::head;
+
+    fn read(line: &str) -> Result<Read, Denial> {
+        let text = format!("{line} HTTP/1.1\r\nContent-Type: {REQUEST_TYPE}\r\n\r\n");
+        Read::of(&head::parse(text.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn the_two_reads_pass() {
+        let refs = read("GET /github.com/acme/site.git/info/refs?service=git-upload-pack").unwrap();
+        assert_eq!(refs.url(), "https://github.com/acme/site.git/info/refs?service=git-upload-pack");
+        let pack = read("POST /github.com/acme_x/my-site.v2/git-upload-pack").unwrap();
+        assert_eq!(pack.url(), "https://github.com/acme_x/my-site.v2/git-upload-pack");
+    }
+
+    #[test]
+    fn pushes_are_named_and_all_else_is_refused() {
+        for line in [
+            "GET /github.com/a/b/info/refs?service=git-receive-pack",
+            "POST /github.com/a/b/git-receive-pack",
+            "POST /github.com/a/b/git-receive-pack/git-upload-pack",
+        ] {
+            assert_eq!(read(line), Err(Denial::Push), "{line}");
+        }
+        for line in [
+            "POST /github.com/a/b/info/refs?service=git-upload-pack",
+            "GET /github.com/a/b/git-upload-pack",
+            "PUT /github.com/a/b/git-upload-pack",
+            "HEAD /github.com/a/b/info/refs?service=git-upload-pack",
+            "GET /github.com/a/b/info/refs",
+            "GET /github.com/a/b/info/refs?service=git-upload-pack&service=git-upload-archive",
+            "GET /github.com/a/b/info/refs?x=1&service=git-upload-pack",
+            "GET /github.com/a/b/HEAD",
+            "GET /github.com/a/b/archive/main.zip",
+            "GET /github.com/a/../info/refs?service=git-upload-pack",
+            "GET /github.com/a/.git/info/refs?service=git-upload-pack",
+            "GET /github.com/a/b/c/info/refs?service=git-upload-pack",
+            "GET /github.com/a/%62/info/refs?service=git-upload-pack",
+            "GET /github.com/a/b?/info/refs?service=git-upload-pack",
+            "GET /github.com//b/info/refs?service=git-upload-pack",
+            "GET /github.com//evil.org/a/b/info/refs?service=git-upload-pack",
+            "GET /github.com@evil.org/a/b/info/refs?service=git-upload-pack",
+            "GET /gitlab.com/a/b/info/refs?service=git-upload-pack",
+            "GET http://github.com/a/b/info/refs?service=git-upload-pack",
+            "CONNECT github.com:443",
+        ] {
+            assert_eq!(read(line), Err(Denial::NotARead), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_requests_have_their_types_and_no_others() {
+        let of = |text: &str| Read::of(&head::parse(text.as_bytes()).unwrap());
+        assert_eq!(of("POST /github.com/a/b/git-upload-pack HTTP/1.1\r\n\r\n"), Err(Denial::NotARead));
+        let with_body = "GET /github.com/a/b/info/refs?service=git-upload-pack HTTP/1.1\r\nContent-Length: 3\r\n\r\n";
+        assert_eq!(of(with_body), Err(Denial::NotARead));
+    }
+
+    #[test]
+    fn redirects_stay_on_the_route() {
+        let refs = read("GET /github.com/a/b/info/refs?service=git-upload-pack").unwrap();
+        let new = "/github.com/c/d.git/info/refs?service=git-upload-pack";
+        for there in [
+            "https://github.com/c/d.git/info/refs?service=git-upload-pack",
+            "/c/d.git/info/refs?service=git-upload-pack",
+        ] {
+            assert_eq!(redirect(&refs, there).unwrap(), new);
+        }
+        for there in [
+            "https://github.com.evil.org/c/d/info/refs?service=git-upload-pack",
+            "https://evil.org/c/d/info/refs?service=git-upload-pack",
+            "http://github.com/c/d/info/refs?service=git-upload-pack",
+            "//evil.org/c/d/info/refs?service=git-upload-pack",
+            "https://github.com/c/d/git-upload-pack",
+            "https://github.com/login",
+            "",
+        ] {
+            assert_eq!(redirect(&refs, there), None, "{there}");
+        }
+    }
+}

@@ -43,6 +43,7 @@ pub enum BadHello {
 
 /// Parses the start of a TLS stream.
 pub fn parse(bytes: &[u8]) -> Result<Hello, BadHello> {
+    let bytes = &bytes[..bytes.len().min(MAX_HELLO)];
     let mut message = Vec::new();
     let mut rest = bytes;
     loop {
@@ -190,16 +191,16 @@ mod tests {
         out
     }
 
-    fn names_server(name: &str) -> Result<Hello, BadHello> {
-        Ok(Hello::Whole { server_name: Some(name.into()) })
+    fn names_server(name: &str) -> Hello {
+        Hello::Whole { server_name: Some(name.into()) }
     }
 
     #[test]
     fn finds_the_name_and_ignores_what_follows() {
         let mut bytes = records(&message(&[extension(43, &[2, 3, 4]), names(&["PyPI.org"])].concat()), &[]);
-        assert_eq!(parse(&bytes), names_server("pypi.org"));
+        assert_eq!(parse(&bytes), Ok(names_server("pypi.org")));
         bytes.extend([23, 3, 3, 0, 1, 9]);
-        assert_eq!(parse(&bytes), names_server("pypi.org"));
+        assert_eq!(parse(&bytes), Ok(names_server("pypi.org")));
     }
 
     #[test]
@@ -240,7 +241,7 @@ mod tests {
     #[test]
     fn endless_fragments_end() {
         let long = message(&extension(21, &vec![0; MAX_HELLO - 100]));
-        assert_eq!(parse(&records(&long, &[1; MAX_HELLO])), Err(BadHello::TooLong));
+        assert_eq!(parse(&records(&long, &vec![1; MAX_HELLO])), Err(BadHello::TooLong));
     }
 
     proptest! {
@@ -268,7 +269,7 @@ mod tests {
                 list.iter().flat_map(|(kind, data)| extension(*kind, data)).collect()
             };
             let bytes = records(&message(&[all(&before), names(&[&name]), all(&after)].concat()), &cuts);
-            prop_assert_eq!(parse(&bytes), names_server(&name));
+            prop_assert_eq!(parse(&bytes), Ok(names_server(&name)));
             for end in 0..bytes.len() {
                 match parse(&bytes[..end]) {
                     Ok(Hello::Partial { needed }) => prop_assert!(needed > end && needed <= bytes.len()),
