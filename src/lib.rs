@@ -16,3 +16,4 @@ pub mod strings;
 pub mod clock;
 pub mod crash;
 pub mod ids;
+pub mod text;
