@@ -11,6 +11,8 @@ pub mod gateway;
 
 pub mod store;
 
+pub mod config;
+
 pub mod strings;
 
 pub mod clock;
