@@ -11,8 +11,11 @@ pub mod gateway;
 
 pub mod store;
 
+pub mod config;
+
 pub mod strings;
 
 pub mod clock;
 pub mod crash;
 pub mod ids;
+pub mod text;

@@ -1,0 +1,203 @@
+//! Makes the directories that only this service may enter, and refuses ones that somebody else has prepared.
+//!
+//! The default for IPC lies in `/tmp`, where anybody may be first. No path is followed that a stranger could turn
+//! elsewhere: every folder above must belong to root or to us, and one that others may write to must be sticky.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+/// Why a directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// Somebody else owns it, or one above it.
+    #[error("{} belongs to user {owner}, who could read or replace what is in it. Choose another directory, or remove it if you know who made it.", path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// The owner's user id.
+        owner: u32,
+    },
+    /// Others may rename what is in a directory above.
+    #[error("Everybody may rename what lies in {}. Choose a directory elsewhere, or take the right to write from the others.", path.display())]
+    Open {
+        /// The directory above.
+        path: PathBuf,
+    },
+    /// It is a link or a file.
+    #[error("{} is no directory (a link is not followed). Remove it or choose another one.", path.display())]
+    NotAFolder {
+        /// What is there.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("{} cannot be used: {cause}.", path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+/// Makes the directory ours alone (mode 0700), and makes it and what is missing above it if need be.
+pub fn make_private(path: &Path) -> Result<(), FolderError> {
+    let parent = path.parent().ok_or_else(|| FolderError::NotAFolder { path: path.to_owned() })?;
+    DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(fail(parent))?;
+    check_all_above(parent)?;
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(fail(path)(error)),
+        _ => {}
+    }
+    let folder = open_ours(path)?;
+    if folder.metadata().map_err(fail(path))?.mode() & 0o7777 != 0o700 {
+        folder.set_permissions(Permissions::from_mode(0o700)).map_err(fail(path))?;
+    }
+    Ok(())
+}
+
+/// Says whether [`make_private`] would refuse the directory, and changes nothing; returns whether it exists.
+pub fn check_private(path: &Path) -> Result<bool, FolderError> {
+    if fs::symlink_metadata(path).is_ok() {
+        check_all_above(path.parent().unwrap_or(path))?;
+        return open_ours(path).map(|_| true);
+    }
+    let existing = path.ancestors().find(|above| above.exists()).unwrap_or(path);
+    check_all_above(existing)?;
+    nix::unistd::access(existing, nix::unistd::AccessFlags::W_OK)
+        .map_err(|errno| fail(existing)(errno.into()))
+        .map(|()| false)
+}
+
+fn fail(path: &Path) -> impl FnOnce(io::Error) -> FolderError + use<> {
+    let path = path.to_owned();
+    move |cause| FolderError::Io { path, cause }
+}
+
+/// Checks the path as it was given, with its links, and where these lead: both must stay as they are.
+fn check_all_above(parent: &Path) -> Result<(), FolderError> {
+    let real = fs::canonicalize(parent).map_err(fail(parent))?;
+    parent.ancestors().chain(real.ancestors()).try_for_each(check_above)
+}
+
+fn check_above(path: &Path) -> Result<(), FolderError> {
+    const STICKY: u32 = 0o1000;
+    let metadata = fs::symlink_metadata(path).map_err(fail(path))?;
+    if !trusted(metadata.uid()) {
+        return Err(FolderError::Foreign { path: path.to_owned(), owner: metadata.uid() });
+    }
+    // A group of our own (as Ubuntu gives every user) is nobody else.
+    let ours = metadata.gid() == 0 || metadata.gid() == nix::unistd::getegid().as_raw();
+    let shared = if ours { 0o002 } else { 0o022 };
+    // A link has no mode of its own; its owner alone decides where it leads.
+    if !metadata.is_symlink() && metadata.mode() & shared != 0 && metadata.mode() & STICKY == 0 {
+        return Err(FolderError::Open { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+fn trusted(owner: u32) -> bool {
+    owner == 0 || owner == nix::unistd::geteuid().as_raw()
+}
+
+fn open_ours(path: &Path) -> Result<File, FolderError> {
+    let foreign = |owner| FolderError::Foreign { path: path.to_owned(), owner };
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let folder = match opened.map_err(|cause| (cause.raw_os_error(), cause)) {
+        Ok(folder) => folder,
+        Err((Some(libc::ENOTDIR | libc::ELOOP), _)) => return Err(FolderError::NotAFolder { path: path.to_owned() }),
+        // Only a stranger's folder does not open for its owner or root.
+        Err((Some(libc::EACCES), _)) => {
+            return Err(foreign(fs::symlink_metadata(path).map_err(fail(path))?.uid()));
+        }
+        Err((_, cause)) => return Err(fail(path)(cause)),
+    };
+    let owner = folder.metadata().map_err(fail(path))?.uid();
+    if trusted(owner) { Ok(folder) } else { Err(foreign(owner)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{chown, symlink};
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().mode() & 0o7777
+    }
+
+    /// A folder like `/tmp`: sticky, open to everybody.
+    fn shared() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o1777)).unwrap();
+        folder
+    }
+
+    #[test]
+    fn is_made_for_us_alone_and_tightened() {
+        let shared = shared();
+        let path = shared.path().join("a/b/ipc");
+        assert!(!check_private(&path).unwrap(), "looking makes nothing");
+        make_private(&path).unwrap();
+        assert!(check_private(&path).unwrap());
+        assert_eq!(mode(&path), 0o700);
+        fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
+        make_private(&path).unwrap();
+        assert_eq!(mode(&path), 0o700);
+    }
+
+    #[test]
+    fn links_and_files_are_refused() {
+        let shared = shared();
+        let target = shared.path().join("target");
+        fs::create_dir(&target).unwrap();
+        fs::set_permissions(&target, Permissions::from_mode(0o755)).unwrap();
+        let link = shared.path().join("link");
+        symlink(&target, &link).unwrap();
+        assert!(matches!(make_private(&link), Err(FolderError::NotAFolder { .. })));
+        assert_eq!(mode(&target), 0o755, "what a link leads to is not touched");
+        let dangling = shared.path().join("dangling");
+        symlink(shared.path().join("nowhere"), &dangling).unwrap();
+        assert!(matches!(make_private(&dangling), Err(FolderError::NotAFolder { .. })));
+        assert!(!shared.path().join("nowhere").exists());
+        let file = shared.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(matches!(make_private(&file), Err(FolderError::NotAFolder { .. })));
+        assert!(make_private(Path::new("/")).is_err());
+    }
+
+    #[test]
+    fn what_everybody_may_rename_is_refused() {
+        let shared = shared();
+        let open = shared.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(make_private(&open.join("ipc")), Err(FolderError::Open { path }) if path == open));
+    }
+
+    #[test]
+    fn strangers_folders_are_refused() {
+        if !nix::unistd::geteuid().is_root() {
+            return; // Only root can make a stranger's folder.
+        }
+        let shared = shared();
+        let path = shared.path().join("ipc");
+        fs::create_dir(&path).unwrap();
+        chown(&path, Some(4242), Some(4242)).unwrap();
+        let refused = make_private(&path).unwrap_err();
+        assert!(matches!(refused, FolderError::Foreign { owner: 4242, .. }), "{refused}");
+        assert!(matches!(check_private(&path), Err(FolderError::Foreign { owner: 4242, .. })));
+        assert!(matches!(make_private(&path.join("below")), Err(FolderError::Foreign { owner: 4242, .. })));
+        // A stranger's link to a folder that is ours.
+        let ours = shared.path().join("ours");
+        fs::create_dir(&ours).unwrap();
+        let link = shared.path().join("link");
+        symlink(&ours, &link).unwrap();
+        std::os::unix::fs::lchown(&link, Some(4242), Some(4242)).unwrap();
+        assert!(matches!(make_private(&link.join("ipc")), Err(FolderError::Foreign { owner: 4242, .. })));
+    }
+}

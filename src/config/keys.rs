@@ -1,0 +1,260 @@
+//! The one table of settings: name, type, default, what it is for, and how its value is read.
+//!
+//! `.env.example`, `config`, the hints for unknown keys and the typed [`super::Config`] all come from it. A new setting
+//! is one entry here and one line in `meaning.rs`.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use reqwest::Url;
+use secrecy::SecretString;
+
+use super::{
+    JournalSync,
+    parse::{self, Parsed},
+};
+
+/// What a setting is when nobody sets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// Nothing.
+    Unset,
+    /// This text, read like any other value.
+    Text(&'static str),
+    /// It follows from other settings or from who runs the program; the text says how.
+    Follows(&'static str),
+}
+
+/// All of a setting that does not depend on its type.
+#[derive(Debug)]
+pub struct About {
+    /// The name, as in the environment.
+    pub name: &'static str,
+    /// Under which heading it stands.
+    pub group: &'static str,
+    /// What it is when nobody sets it.
+    pub default: Preset,
+    /// Whether its value is never shown.
+    pub secret: bool,
+    /// Whether it is a list, in which an empty value is no slip that may be passed over.
+    pub list: bool,
+    /// Whether it stands in `.env.example` to be filled in, rather than commented out.
+    pub first: bool,
+    /// What it is for, in one or two sentences.
+    pub doc: &'static str,
+    /// Says what is wrong with a value.
+    pub check: fn(&str) -> Parsed<()>,
+}
+
+/// A setting whose value is a `T`.
+#[derive(Debug)]
+pub struct Key<T: 'static> {
+    /// All that does not depend on the type.
+    pub about: About,
+    /// Reads a value.
+    pub parse: fn(&str) -> Parsed<T>,
+}
+
+macro_rules! keys {
+    ($($group:literal { $($(#[doc = $doc:literal])+ $flags:tt $name:ident: $type:ty = $default:expr, $parse:expr;)+ })+) => {
+        $($(
+            $(#[doc = $doc])+
+            pub const $name: &Key<$type> = &Key {
+                about: About {
+                    name: stringify!($name),
+                    group: $group,
+                    default: $default,
+                    secret: keys!(@secret $flags),
+                    list: keys!(@list $flags),
+                    first: keys!(@first $flags),
+                    doc: concat!($($doc),+).trim_ascii_start(),
+                    check: |value| ($parse)(value).map(drop),
+                },
+                parse: $parse,
+            };
+        )+)+
+
+        /// Every setting, in the order in which they are shown.
+        pub const ALL: &[&About] = &[$($(&$name.about),+),+];
+    };
+    (@secret (secret)) => { true };
+    (@secret (first secret)) => { true };
+    (@secret $other:tt) => { false };
+    (@list (list)) => { true };
+    (@list $other:tt) => { false };
+    (@first (first)) => { true };
+    (@first (first secret)) => { true };
+    (@first $other:tt) => { false };
+}
+
+use Preset::{Follows, Text, Unset};
+
+keys! {
+    "Matrix" {
+        /// Public IP address of the server. MATRIX_HOMESERVER, MATRIX_USER and MATRIX_ADMIN_USER follow from it unless they are set.
+        (first) VPS_IP: IpAddr = Unset, parse::ip;
+        /// URL of the Matrix homeserver.
+        () MATRIX_HOMESERVER: Url = Text("https://matrix.org"), parse::url;
+        /// Matrix user ID of the bot.
+        () MATRIX_USER: String = Follows("`@matrixbot:VPS_IP`"), parse::user;
+        /// Password of the bot's account.
+        (first secret) MATRIX_PASSWORD: SecretString = Unset, parse::password;
+        /// Matrix user ID of the person who administers the bot.
+        () MATRIX_ADMIN_USER: String = Follows("`@admin:VPS_IP`"), parse::user;
+        /// Password of the administrator's account, from which `scripts/setup-synapse.sh` makes it.
+        (first secret) MATRIX_ADMIN_PASSWORD: SecretString = Unset, parse::password;
+        /// Who may command the bot: Matrix user IDs, parted by commas; `@*:server.example` means everybody on a server, `none` nobody.
+        (list) ALLOWED_USERS: Vec<String> = Follows("ADMIN_USERS"), parse::user_patterns;
+        /// Who may use the administrator's commands: Matrix user IDs, parted by commas.
+        (list) ADMIN_USERS: Vec<String> = Follows("MATRIX_ADMIN_USER"), parse::users;
+    }
+    "Model" {
+        /// API key of the orchestrator's model. Not needed for `ollama/…` and `llama-cpp/…`.
+        (first secret) LLM_API_KEY: SecretString = Unset, parse::token;
+        /// The model, in LiteLLM's form: `openrouter/…`, `anthropic/…`, `gemini/…`, `openai/…`, `dashscope/…`, `ollama/…`, `llama-cpp/…`.
+        () LLM_MODEL: String = Text("openrouter/anthropic/claude-sonnet-4"), parse::model;
+        /// Base URL of an OpenAI-compatible endpoint, up to where `/chat/completions` follows, for a server of your own.
+        () LLM_BASE_URL: Url = Follows("the provider's own"), parse::url;
+    }
+    "Coding agents and GitHub" {
+        /// Gemini API key for the plan and review agent.
+        (first secret) GEMINI_API_KEY: SecretString = Unset, parse::token;
+        /// DashScope API key for the Qwen agent that implements.
+        (first secret) DASHSCOPE_API_KEY: SecretString = Unset, parse::token;
+        /// Fine-grained GitHub token (contents and pull requests: write). It never enters a sandbox.
+        (secret) GITHUB_TOKEN: SecretString = Unset, parse::token;
+    }
+    "Sandboxes" {
+        /// The podman program, as a name on the PATH or a whole path.
+        () PODMAN_PATH: PathBuf = Text("podman"), parse::program;
+        /// Podman's API socket. If nothing answers there, the server starts `podman system service` itself.
+        () PODMAN_SOCKET: PathBuf = Follows("`/run/podman/podman.sock` as root, else `$XDG_RUNTIME_DIR/podman/podman.sock`"), parse::socket;
+        /// Image of the sandboxes.
+        () SANDBOX_IMAGE: String = Text("matrix-agent-sandbox:latest"), parse::image;
+        /// Memory of each sandbox.
+        () SANDBOX_MEMORY: u64 = Text("1g"), parse::size::<{ 64 << 20 }>;
+        /// Processors of each sandbox.
+        () SANDBOX_CPUS: f64 = Text("2"), parse::cpus;
+        /// Processes and threads in each sandbox. Chromium alone needs more than 64.
+        () SANDBOX_PIDS: u64 = Text("256"), parse::count::<16, 32_768>;
+        /// Disk space of each sandbox: its own layer and its volume together.
+        () SANDBOX_DISK: u64 = Text("10g"), parse::size::<{ 64 << 20 }>;
+        /// Hosts that a sandbox may reach, parted by commas: `example.org`, `*.example.org`, `default` for the package registries and GitHub's downloads, `*` for every public host, `none` for no host.
+        (list) SANDBOX_ALLOWED_HOSTS: Vec<String> = Text("default"), parse::list;
+        /// Certificates (PEM) that sandboxes trust, for networks with a certificate authority of their own.
+        () SANDBOX_CA_BUNDLE: PathBuf = Unset, parse::path;
+        /// Seconds without work after which a sandbox is stopped. Its files stay, and the next message starts it again.
+        () SANDBOX_IDLE_SECONDS: Duration = Text("1800"), parse::seconds::<10>;
+        /// Sandboxes that run at the same time; one more stops the one used least recently.
+        () MAX_RUNNING_SANDBOXES: u64 = Text("6"), parse::count::<1, 1000>;
+    }
+    "Limits" {
+        /// Seconds that a shell command may take.
+        () COMMAND_TIMEOUT_SECONDS: Duration = Text("120"), parse::seconds::<1>;
+        /// Seconds that a coding agent may take for one task.
+        () CODING_TIMEOUT_SECONDS: Duration = Text("1800"), parse::seconds::<1>;
+        /// Rounds of model and tools for each message.
+        () MAX_AGENT_TURNS: u64 = Text("25"), parse::count::<1, 1000>;
+        /// Free disk space below which sandboxes may no longer write.
+        () HOST_DISK_RESERVE: u64 = Text("2g"), parse::size::<{ 16 << 20 }>;
+    }
+    "Where things live" {
+        /// Directory of the database, the rooms' sockets and the secrets.
+        () STATE_DIR: PathBuf = Follows("`/var/lib/matrix-agent` as root, else `$XDG_STATE_HOME/matrix-agent`"), parse::socket_folder;
+        /// Directory in which the sandboxes' IPC events arrive.
+        () IPC_BASE_DIR: PathBuf = Text("/tmp/sandbox-ipc"), parse::path;
+        /// `normal`: a killed process loses nothing, a power cut may lose the last instants. `full`: neither does, and each write waits for the disk.
+        () JOURNAL_SYNC: JournalSync = Text("normal"), parse::journal_sync;
+    }
+}
+
+/// Returns the entry of `name`, in whatever case it is written.
+pub fn find(name: &str) -> Option<&'static About> {
+    ALL.iter().find(|about| about.name.eq_ignore_ascii_case(name)).copied()
+}
+
+/// Returns the known name nearest to `name`, if one is near enough to have been meant.
+pub fn nearest(name: &str) -> Option<&'static str> {
+    let name = name.to_ascii_uppercase();
+    ALL.iter()
+        .map(|about| (strsim::damerau_levenshtein(&name, about.name), about.name))
+        .min()
+        .filter(|(distance, known)| *distance <= known.len().min(name.len()) / 4)
+        .map(|(_, known)| known)
+}
+
+/// Returns the text of `.env.example`.
+pub fn example() -> String {
+    let mut text = "\
+# Settings of matrix-agent. Copy this file to `.env` and fill in what is empty; what is commented out shows the default.
+# A variable of the environment wins over this file, this file over `matrix-agent.toml`.
+# `matrix-agent config` shows what is in effect and names every mistake.
+"
+    .to_owned();
+    let mut group = "";
+    for about in ALL {
+        if about.group != group {
+            group = about.group;
+            text.extend(["\n# --- ", group, " ---\n"]);
+        }
+        text.push('\n');
+        comment(&mut text, about.doc);
+        match about.default {
+            Follows(from) => comment(&mut text, &format!("Default: {from}.")),
+            Unset | Text(_) => {}
+        }
+        text.push_str(if about.first { "" } else { "# " });
+        text.extend([about.name, " ="]);
+        if let Text(default) = about.default {
+            text.extend([" ", default]);
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Adds `words` as comment lines of a width that fits every screen.
+fn comment(text: &mut String, words: &str) {
+    const WIDTH: usize = 100;
+    let mut width = WIDTH;
+    for word in words.split(' ') {
+        if width + 1 + word.len() > WIDTH {
+            text.push_str(if text.ends_with('\n') { "#" } else { "\n#" });
+            width = 1;
+        }
+        text.extend([" ", word]);
+        width += 1 + word.len();
+    }
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_valid() {
+        for about in ALL {
+            if let Text(default) = about.default {
+                assert_eq!((about.check)(default), Ok(()), "{}", about.name);
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_found() {
+        for about in ALL {
+            assert_eq!(ALL.iter().filter(|other| other.name == about.name).count(), 1, "{}", about.name);
+            assert_eq!(find(&about.name.to_lowercase()).map(|found| found.name), Some(about.name));
+            assert!(about.doc.ends_with('.'), "{}", about.name);
+        }
+    }
+
+    #[test]
+    fn near_names_are_found_and_far_ones_not() {
+        assert_eq!(nearest("LLM_APIKEY"), Some("LLM_API_KEY"));
+        assert_eq!(nearest("llm_modle"), Some("LLM_MODEL"));
+        assert_eq!(nearest("MAX_TURNS"), None);
+        assert_eq!(nearest("DATABASE_URL"), None);
+        assert_eq!(nearest(""), None);
+    }
+}

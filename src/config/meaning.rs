@@ -1,0 +1,234 @@
+//! Turns what was typed into what it means, and remembers for each setting which value is in effect and why.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use serde::Serialize;
+
+use super::{
+    Config, Credentials, Limits, Llm, Matrix, Mistakes, Paths, People, Sandbox, Source, Sources,
+    keys::{self, About, Key, Preset},
+    raw::Raw,
+};
+
+/// One setting as it is in effect.
+#[derive(Clone, Debug, Serialize)]
+pub struct Setting {
+    /// The key.
+    pub key: &'static str,
+    /// The heading under which it stands.
+    #[serde(skip)]
+    pub group: &'static str,
+    /// The value as text; never that of a secret.
+    pub value: Option<String>,
+    /// Whether it is a secret.
+    pub secret: bool,
+    /// Whether it has a value.
+    pub set: bool,
+    /// Where the value comes from.
+    pub source: Source,
+}
+
+/// The settings, and what is wrong with them.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What they mean. Where a setting is wrong its default stands, so that `doctor` can go on; nobody else may.
+    pub config: Config,
+    /// Every setting as it is in effect, in the order of the table.
+    pub settings: Vec<Setting>,
+    /// What is wrong.
+    pub mistakes: Mistakes,
+}
+
+impl Loaded {
+    /// Returns where the value of a key comes from, for layers that find fault with it.
+    pub fn source(&self, name: &str) -> Option<Source> {
+        self.settings.iter().find(|setting| setting.key == name).map(|setting| setting.source.clone())
+    }
+}
+
+/// Reads all layers and gives every setting its meaning.
+pub fn load(sources: &Sources) -> Loaded {
+    let mut mistakes = Mistakes::default();
+    let raw = Raw::read(sources, &mut mistakes);
+    let mut reader = Reader { raw, settings: Vec::new(), mistakes };
+    let config = read(&mut reader, sources);
+    let place = |key: &str| keys::ALL.iter().position(|about| about.name == key);
+    reader.settings.sort_by_key(|setting| place(setting.key));
+    Loaded { config, settings: reader.settings, mistakes: reader.mistakes }
+}
+
+fn read(reader: &mut Reader, sources: &Sources) -> Config {
+    let (matrix, admin) = matrix(reader);
+    let admin = admin.map(|user| (user, "MATRIX_ADMIN_USER"));
+    let admins = reader.or_follows(keys::ADMIN_USERS, admin).unwrap_or_default();
+    let shown = (!admins.is_empty()).then(|| (admins.join(","), "ADMIN_USERS"));
+    let allowed = reader.or_follows(keys::ALLOWED_USERS, shown).unwrap_or_default();
+    Config {
+        llm: llm(reader),
+        credentials: Credentials {
+            gemini: reader.optional(keys::GEMINI_API_KEY),
+            dashscope: reader.optional(keys::DASHSCOPE_API_KEY),
+            github: reader.optional(keys::GITHUB_TOKEN),
+        },
+        sandbox: Sandbox {
+            podman_path: reader.value(keys::PODMAN_PATH),
+            podman_socket: reader.folder(keys::PODMAN_SOCKET, podman_socket(sources)),
+            image: reader.value(keys::SANDBOX_IMAGE),
+            memory: reader.value(keys::SANDBOX_MEMORY),
+            cpus: reader.value(keys::SANDBOX_CPUS),
+            pids: reader.value(keys::SANDBOX_PIDS),
+            disk: reader.value(keys::SANDBOX_DISK),
+            allowed_hosts: reader.value(keys::SANDBOX_ALLOWED_HOSTS),
+            ca_bundle: reader.optional(keys::SANDBOX_CA_BUNDLE),
+            idle: reader.value(keys::SANDBOX_IDLE_SECONDS),
+            max_running: reader.value(keys::MAX_RUNNING_SANDBOXES),
+        },
+        matrix,
+        people: People { allowed, admins },
+        limits: Limits {
+            command_timeout: reader.value(keys::COMMAND_TIMEOUT_SECONDS),
+            coding_timeout: reader.value(keys::CODING_TIMEOUT_SECONDS),
+            agent_turns: reader.value(keys::MAX_AGENT_TURNS),
+            host_disk_reserve: reader.value(keys::HOST_DISK_RESERVE),
+        },
+        paths: Paths {
+            state_dir: reader.folder(keys::STATE_DIR, state_dir(sources)),
+            ipc_base_dir: reader.value(keys::IPC_BASE_DIR),
+            journal_sync: reader.value(keys::JOURNAL_SYNC),
+        },
+    }
+}
+
+fn llm(reader: &mut Reader) -> Llm {
+    let model = reader.value(keys::LLM_MODEL);
+    let facts = reader.raw.model(&model);
+    Llm { model, api_key: reader.optional(keys::LLM_API_KEY), base_url: reader.optional(keys::LLM_BASE_URL), facts }
+}
+
+/// Reads the account, if there is a user for one, and the administrator, who may stand alone.
+fn matrix(reader: &mut Reader) -> (Option<Matrix>, Option<String>) {
+    let vps_ip = reader.optional(keys::VPS_IP);
+    let derived = |text: fn(&str) -> String| vps_ip.map(|ip| (text(&host(ip)), "VPS_IP"));
+    let homeserver = reader.value_or_follows(keys::MATRIX_HOMESERVER, derived(|host| format!("http://{host}:8008")));
+    let user = reader.or_follows(keys::MATRIX_USER, derived(|host| format!("@matrixbot:{host}")));
+    let password = reader.optional(keys::MATRIX_PASSWORD);
+    let admin = reader.or_follows(keys::MATRIX_ADMIN_USER, derived(|host| format!("@admin:{host}")));
+    let admin_password = reader.optional(keys::MATRIX_ADMIN_PASSWORD);
+    let admin_user = admin.clone();
+    (user.map(|user| Matrix { homeserver, user, password, admin_user, admin_password, vps_ip }), admin)
+}
+
+/// Returns an address as URLs and Matrix names hold it.
+fn host(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
+fn state_dir(sources: &Sources) -> PathBuf {
+    if sources.root {
+        return PathBuf::from("/var/lib/matrix-agent");
+    }
+    let state = sources.path("XDG_STATE_HOME").or_else(|| Some(sources.path("HOME")?.join(".local/state")));
+    state.unwrap_or_else(|| sources.folder.join("state")).join("matrix-agent")
+}
+
+fn podman_socket(sources: &Sources) -> PathBuf {
+    if sources.root {
+        return PathBuf::from("/run/podman/podman.sock");
+    }
+    let runtime = sources.path("XDG_RUNTIME_DIR");
+    runtime.unwrap_or_else(|| PathBuf::from(format!("/run/user/{}", nix::unistd::geteuid()))).join("podman/podman.sock")
+}
+
+struct Reader {
+    raw: Raw,
+    settings: Vec<Setting>,
+    mistakes: Mistakes,
+}
+
+impl Reader {
+    /// Returns the value that was typed, if it was and if it can be used.
+    fn typed<T>(&mut self, key: &Key<T>) -> Option<T> {
+        let typed = self.raw.get(&key.about)?.clone();
+        match (key.parse)(&typed.text) {
+            Ok(value) => {
+                self.note(&key.about, Some(typed.text), typed.source);
+                Some(value)
+            }
+            Err(wrong) => {
+                self.mistakes.add(key.about.name, Some(typed.source), wrong);
+                None
+            }
+        }
+    }
+
+    /// Reads a setting that may have no value.
+    fn optional<T>(&mut self, key: &Key<T>) -> Option<T> {
+        let value = self.typed(key);
+        if value.is_none() {
+            self.note(&key.about, None, Source::Default);
+        }
+        value
+    }
+
+    /// Reads a setting whose default is in the table.
+    fn value<T>(&mut self, key: &Key<T>) -> T {
+        if let Some(value) = self.typed(key) {
+            return value;
+        }
+        let Preset::Text(text) = key.about.default else {
+            unreachable!("{} has a default in the table: a test loads all settings", key.about.name)
+        };
+        self.note(&key.about, Some(text.to_owned()), Source::Default);
+        (key.parse)(text).unwrap_or_else(|_| unreachable!("a test parses every default of the table"))
+    }
+
+    /// Reads a setting that follows from another one, if that is set.
+    fn or_follows<T>(&mut self, key: &Key<T>, follows: Option<(String, &'static str)>) -> Option<T> {
+        if let Some(value) = self.typed(key) {
+            return Some(value);
+        }
+        let Some((text, from)) = follows else {
+            self.note(&key.about, None, Source::Default);
+            return None;
+        };
+        let value = (key.parse)(&text).ok();
+        self.note(&key.about, Some(text), Source::Follows(from));
+        value
+    }
+
+    /// Likewise, where the table has a default besides.
+    fn value_or_follows<T>(&mut self, key: &Key<T>, follows: Option<(String, &'static str)>) -> T {
+        if follows.is_none() {
+            return self.value(key);
+        }
+        self.or_follows(key, follows).unwrap_or_else(|| self.value(key))
+    }
+
+    /// Reads a path whose default depends on who runs the program. The default is checked too: a home directory may be
+    /// too deep for sockets.
+    fn folder(&mut self, key: &Key<PathBuf>, default: PathBuf) -> PathBuf {
+        if let Some(value) = self.typed(key) {
+            return value;
+        }
+        let text = default.to_string_lossy().into_owned();
+        if let Err(wrong) = (key.parse)(&text) {
+            self.mistakes.add(key.about.name, Some(Source::Default), wrong);
+        }
+        self.note(&key.about, Some(text), Source::Default);
+        default
+    }
+
+    fn note(&mut self, about: &About, value: Option<String>, source: Source) {
+        self.settings.push(Setting {
+            key: about.name,
+            group: about.group,
+            set: value.is_some(),
+            value: value.filter(|_| !about.secret),
+            secret: about.secret,
+            source,
+        });
+    }
+}

@@ -1,0 +1,174 @@
+//! The settings: what was typed (`raw`) and what it means ([`Config`]).
+//!
+//! A low layer. It must not know providers, hosts' patterns or Podman; whoever knows them adds what is wrong to the
+//! same [`Mistakes`] (`ops::settings` does). Called once at start by `cli`; everybody above gets the typed parts.
+
+mod dotenv;
+mod folders;
+pub mod keys;
+mod meaning;
+mod mistakes;
+pub mod parse;
+mod raw;
+
+use std::{net::IpAddr, num::NonZeroU64, path::PathBuf, time::Duration};
+
+use reqwest::Url;
+use secrecy::SecretString;
+use serde::Deserialize;
+
+pub use folders::{FolderError, check_private, make_private};
+pub use meaning::{Loaded, Setting, load};
+pub use mistakes::{Mistake, Mistakes, Wrong};
+pub use raw::{Source, Sources};
+
+/// What the settings mean.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The orchestrator's model.
+    pub llm: Llm,
+    /// The coding agents' keys and GitHub's token: what the gateway adds to requests.
+    pub credentials: Credentials,
+    /// The sandboxes.
+    pub sandbox: Sandbox,
+    /// The Matrix account; `None` when no bot user is set.
+    pub matrix: Option<Matrix>,
+    /// Who may do what.
+    pub people: People,
+    /// How much anything may take.
+    pub limits: Limits,
+    /// Where things live.
+    pub paths: Paths,
+}
+
+/// The orchestrator's model.
+#[derive(Clone, Debug)]
+pub struct Llm {
+    /// The model string in LiteLLM's form.
+    pub model: String,
+    /// The key; local providers need none.
+    pub api_key: Option<SecretString>,
+    /// Another endpoint than the provider's own.
+    pub base_url: Option<Url>,
+    /// What `matrix-agent.toml` says of this model.
+    pub facts: ModelFacts,
+}
+
+/// What a model's name does not tell; `[models."NAME"]` in `matrix-agent.toml`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelFacts {
+    /// Tokens that fit in its context.
+    pub context_window: Option<NonZeroU64>,
+    /// Whether it sees pictures.
+    pub vision: Option<bool>,
+}
+
+/// Secrets that only the gateway uses.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// For plan and review.
+    pub gemini: Option<SecretString>,
+    /// For implement.
+    pub dashscope: Option<SecretString>,
+    /// For pull requests and granted repositories.
+    pub github: Option<SecretString>,
+}
+
+/// The sandboxes.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    /// The podman program.
+    pub podman_path: PathBuf,
+    /// Podman's API socket.
+    pub podman_socket: PathBuf,
+    /// The image.
+    pub image: String,
+    /// Memory in bytes.
+    pub memory: u64,
+    /// Processors.
+    pub cpus: f64,
+    /// Processes and threads.
+    pub pids: u64,
+    /// Disk space in bytes.
+    pub disk: u64,
+    /// Patterns of hosts, and the words `default` and `*`, as they were typed; the gateway knows what they mean.
+    pub allowed_hosts: Vec<String>,
+    /// Certificates that sandboxes trust.
+    pub ca_bundle: Option<PathBuf>,
+    /// Time without work after which a sandbox is stopped.
+    pub idle: Duration,
+    /// Sandboxes that run at the same time.
+    pub max_running: u64,
+}
+
+/// The Matrix account.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    /// The homeserver.
+    pub homeserver: Url,
+    /// The bot.
+    pub user: String,
+    /// Its password, needed for the first login only.
+    pub password: Option<SecretString>,
+    /// The administrator.
+    pub admin_user: Option<String>,
+    /// Their password, from which the account is made.
+    pub admin_password: Option<SecretString>,
+    /// The address from which all this was derived.
+    pub vps_ip: Option<IpAddr>,
+}
+
+/// Who may do what. Both lists empty: nobody.
+#[derive(Clone, Debug)]
+pub struct People {
+    /// Who may command the bot: users, and `@*:server` for all of a server.
+    pub allowed: Vec<String>,
+    /// Who may use the administrator's commands.
+    pub admins: Vec<String>,
+}
+
+/// How much anything may take.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// A shell command.
+    pub command_timeout: Duration,
+    /// A coding agent's task.
+    pub coding_timeout: Duration,
+    /// Rounds of model and tools for each message.
+    pub agent_turns: u64,
+    /// Free disk space in bytes below which sandboxes may no longer write.
+    pub host_disk_reserve: u64,
+}
+
+/// Where things live.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// Database, sockets, secrets.
+    pub state_dir: PathBuf,
+    /// The sandboxes' IPC events.
+    pub ipc_base_dir: PathBuf,
+    /// How much a commit to the database waits for the disk.
+    pub journal_sync: JournalSync,
+}
+
+impl Paths {
+    /// Returns the database's file.
+    pub fn database(&self) -> PathBuf {
+        self.state_dir.join("matrix-agent.db")
+    }
+
+    /// Returns the folder in which each room has its own with the gateway's socket.
+    pub fn rooms(&self) -> PathBuf {
+        self.state_dir.join("rooms")
+    }
+}
+
+/// How much a commit to the database waits for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JournalSync {
+    /// A killed process loses nothing; a power cut may lose the last instants.
+    Normal,
+    /// A power cut loses nothing either.
+    Full,
+}

@@ -1,0 +1,391 @@
+//! The forms that values take: each parser turns the text of a setting into its type or says what is wrong with it.
+//!
+//! Pure; called through the table in `keys.rs` and by the tests. Texts of errors quote values through [`quote`],
+//! because a secret may have been pasted behind the wrong key.
+
+use std::{net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use reqwest::Url;
+use secrecy::SecretString;
+
+use super::{JournalSync, Wrong};
+use crate::text;
+
+/// The outcome of every parser.
+pub type Parsed<T> = Result<T, Wrong>;
+
+/// No setting is longer: a bound for what is read and shown.
+const LONGEST: usize = 4096;
+/// How much of a wrong value is shown.
+const SHOWN: usize = 40;
+
+/// Returns a value as errors show it: one line, short, and hidden where it looks like a key or holds a password.
+pub(super) fn quote(value: &str) -> String {
+    const KEYS: [&str; 8] = ["sk-", "sk_", "ghp_", "gho_", "github_pat_", "AIza", "xoxb-", "eyJ"];
+    let credentials = value.contains("://") && value.contains('@');
+    if credentials || KEYS.iter().any(|prefix| value.trim_start().starts_with(prefix)) {
+        return "the value (not shown: it looks like a secret)".to_owned();
+    }
+    format!("`{}`", text::one_line(value, SHOWN))
+}
+
+/// Any text on one line.
+pub(super) fn words(value: &str) -> Parsed<String> {
+    if value.len() > LONGEST {
+        return Err(Wrong::new(
+            format!("it is {} long", text::human_bytes(value.len() as u64)),
+            format!("Write at most {LONGEST} bytes"),
+        ));
+    }
+    if value.chars().any(char::is_control) {
+        return Err(Wrong::new("it holds control characters", "Write it again by hand, on one line"));
+    }
+    Ok(value.to_owned())
+}
+
+/// One word that may become part of a command line or a request.
+fn word(value: &str, example: &str) -> Parsed<String> {
+    let value = words(value)?;
+    if value.starts_with('-') || value.contains(char::is_whitespace) {
+        return Err(Wrong::new(format!("{} is not one word", quote(&value)), format!("Write it like `{example}`")));
+    }
+    Ok(value)
+}
+
+/// A model string in LiteLLM's form. Whether there is such a provider is for the layer that knows providers.
+pub(super) fn model(value: &str) -> Parsed<String> {
+    word(value, "openrouter/anthropic/claude-sonnet-4")
+}
+
+/// A reference to an image.
+pub(super) fn image(value: &str) -> Parsed<String> {
+    let value = word(value, "matrix-agent-sandbox:latest")?;
+    if value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"./:@_-".contains(&byte)) {
+        return Ok(value);
+    }
+    Err(Wrong::new(
+        format!("{} is not the name of an image", quote(&value)),
+        "Write it like `matrix-agent-sandbox:latest`",
+    ))
+}
+
+/// A program: a name on the PATH or an absolute path.
+pub(super) fn program(value: &str) -> Parsed<PathBuf> {
+    if value.contains('/') {
+        return path(value);
+    }
+    word(value, "podman").map(PathBuf::from)
+}
+
+/// A password: anything on one line.
+pub(super) fn password(value: &str) -> Parsed<SecretString> {
+    words(value).map(SecretString::from)
+}
+
+/// A key or token that travels in an HTTP header.
+pub(super) fn token(value: &str) -> Parsed<SecretString> {
+    if value.len() <= LONGEST && value.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(SecretString::from(value));
+    }
+    Err(Wrong::new(
+        "it holds blanks or other characters that no key has",
+        "Copy the key again, whole and without anything around it",
+    ))
+}
+
+/// A whole number between two bounds.
+pub(super) fn count<const MIN: u64, const MAX: u64>(value: &str) -> Parsed<u64> {
+    let mend = || format!("Write a whole number from {MIN} to {MAX}");
+    match u64::from_str(value) {
+        Ok(number) if (MIN..=MAX).contains(&number) => Ok(number),
+        Ok(number) => Err(Wrong::new(format!("{number} is out of range"), mend())),
+        Err(_) => Err(Wrong::new(format!("{} is not a whole number", quote(value)), mend())),
+    }
+}
+
+/// A time in seconds, up to a week.
+pub(super) fn seconds<const MIN: u64>(value: &str) -> Parsed<Duration> {
+    const WEEK: u64 = 7 * 24 * 60 * 60;
+    let mend = || format!("Write seconds as a whole number from {MIN} to {WEEK}, such as `{}`", MIN.max(120));
+    match u64::from_str(value) {
+        Ok(number) if (MIN..=WEEK).contains(&number) => Ok(Duration::from_secs(number)),
+        Ok(number) => Err(Wrong::new(format!("{number} seconds are out of range"), mend())),
+        Err(_) => Err(Wrong::new(format!("{} is not a number of seconds", quote(value)), mend())),
+    }
+}
+
+/// A number of processors; a part of one will do.
+pub(super) fn cpus(value: &str) -> Parsed<f64> {
+    match f64::from_str(value) {
+        Ok(number) if (0.1..=1024.0).contains(&number) => Ok(number),
+        _ => Err(Wrong::new(
+            format!("{} is not a number of processors", quote(value)),
+            "Write a number from 0.1 to 1024, such as `1.5`",
+        )),
+    }
+}
+
+/// A size, at least `MIN` bytes: `512m`, `1g`, `1.5 GiB`. As Podman has it, all units are powers of 1024.
+pub(super) fn size<const MIN: u64>(value: &str) -> Parsed<u64> {
+    let unit_at = value.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(value.len());
+    let (number, unit) = value.split_at(unit_at);
+    let shift = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => Some(0),
+        "k" | "kb" | "kib" => Some(10),
+        "m" | "mb" | "mib" => Some(20),
+        "g" | "gb" | "gib" => Some(30),
+        "t" | "tb" | "tib" => Some(40),
+        _ => None,
+    };
+    let least = text::human_bytes(MIN);
+    let bytes = shift.zip(f64::from_str(number).ok()).map(|(shift, number)| number * f64::from(shift).exp2());
+    // 2^53: beyond it a float no longer holds every byte, and no disk is that large.
+    match bytes {
+        Some(bytes) if bytes > 9_007_199_254_740_992.0 => {
+            Err(Wrong::new(format!("{} is larger than any disk", quote(value)), "Write a size such as `10g`"))
+        }
+        Some(bytes) if bytes.round() as u64 >= MIN => Ok(bytes.round() as u64),
+        Some(bytes) => Err(Wrong::new(
+            format!("{} is too small", text::human_bytes(bytes as u64)),
+            format!("Write at least {least}; a unit makes it clear, as in `512m` or `2g`"),
+        )),
+        None => Err(Wrong::new(format!("{} is not a size", quote(value)), "Write a size such as `512m` or `10g`")),
+    }
+}
+
+/// An IP address.
+pub(super) fn ip(value: &str) -> Parsed<IpAddr> {
+    IpAddr::from_str(value).map_err(|_| {
+        Wrong::new(
+            format!("{} is not an IP address", quote(value)),
+            "Write the address alone, such as `203.0.113.7`; for a host name set MATRIX_HOMESERVER, MATRIX_USER and \
+             MATRIX_ADMIN_USER instead",
+        )
+    })
+}
+
+/// A base URL, without credentials, query or final slash.
+pub(super) fn url(value: &str) -> Parsed<Url> {
+    let wrong = |what: &str| {
+        Wrong::new(
+            format!("{} {what}", quote(value)),
+            "Write it like `https://host.example` or `http://127.0.0.1:8008`",
+        )
+    };
+    let mut url = Url::parse(&words(value)?).map_err(|_| wrong("is not a URL"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return Err(wrong("is no http or https URL"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Wrong::new("the URL holds a user name or a password", "Leave them out of the URL"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong("has a `?` or `#` part"));
+    }
+    let path = url.path().trim_end_matches('/').to_owned();
+    url.set_path(&path);
+    Ok(url)
+}
+
+/// An absolute path.
+pub(super) fn path(value: &str) -> Parsed<PathBuf> {
+    let value = words(value)?;
+    if value.starts_with('/') && !value.split('/').any(|part| part == "..") {
+        return Ok(PathBuf::from(value));
+    }
+    Err(Wrong::new(
+        format!("{} is not an absolute path", quote(&value)),
+        "Write the whole path, from `/` on, without `..`",
+    ))
+}
+
+/// A directory in which sockets are made, whose paths the kernel limits to 108 bytes.
+pub(super) fn socket_folder(value: &str) -> Parsed<PathBuf> {
+    const LONGEST_FOLDER: usize = 80;
+    let path = path(value)?;
+    if path.as_os_str().len() <= LONGEST_FOLDER {
+        return Ok(path);
+    }
+    Err(Wrong::new(
+        format!("the path has {} bytes", path.as_os_str().len()),
+        format!("Choose one of at most {LONGEST_FOLDER}: sockets are made in it, and their paths are limited"),
+    ))
+}
+
+/// A Unix socket, as a path or as `unix://` and a path.
+pub(super) fn socket(value: &str) -> Parsed<PathBuf> {
+    let bare = value.strip_prefix("unix://").unwrap_or(value);
+    if bare.contains("://") {
+        return Err(Wrong::new(
+            format!("{} is not a Unix socket", quote(value)),
+            "Write the path of Podman's socket, such as `/run/podman/podman.sock`",
+        ));
+    }
+    if bare.len() > 107 {
+        return Err(Wrong::new("the path is longer than a socket's can be", "Choose one of at most 107 bytes"));
+    }
+    path(bare)
+}
+
+/// A Matrix user: `@name:server`.
+pub(super) fn user(value: &str) -> Parsed<String> {
+    let value = words(value)?;
+    let plain = |part: &str| !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || "*,@".contains(c));
+    let parts = value.strip_prefix('@').and_then(|rest| rest.split_once(':'));
+    let valid = value.len() <= 255 && parts.is_some_and(|(name, server)| plain(name) && plain(server));
+    if valid {
+        return Ok(value);
+    }
+    Err(Wrong::new(format!("{} is not a Matrix user", quote(&value)), "Write it like `@name:server.example`"))
+}
+
+/// A list of Matrix users.
+pub(super) fn users(value: &str) -> Parsed<Vec<String>> {
+    list(value)?.iter().map(|entry| user(entry)).collect()
+}
+
+/// A list of Matrix users, in which `@*:server` stands for everybody on a server.
+pub(super) fn user_patterns(value: &str) -> Parsed<Vec<String>> {
+    let check = |entry: String| match entry.strip_prefix("@*:") {
+        Some(server) => user(&format!("@anybody:{server}")).map(|_| entry.clone()),
+        None => user(&entry),
+    };
+    list(value)?.into_iter().map(check).collect()
+}
+
+/// A list of words, parted by commas or blanks. `none` alone is the empty list.
+pub(super) fn list(value: &str) -> Parsed<Vec<String>> {
+    let value = words(value)?;
+    let entries: Vec<String> = value
+        .split(|c: char| c == ',' || c.is_whitespace())
+        .filter(|entry| !entry.is_empty())
+        .map(str::to_owned)
+        .collect();
+    match entries.as_slice() {
+        [] => Err(Wrong::new("the list is empty", "Write `none` if that is meant, else remove the line")),
+        [only] if only == "none" => Ok(Vec::new()),
+        _ => Ok(entries),
+    }
+}
+
+/// How much a commit waits for the disk.
+pub(super) fn journal_sync(value: &str) -> Parsed<JournalSync> {
+    match value {
+        "normal" => Ok(JournalSync::Normal),
+        "full" => Ok(JournalSync::Full),
+        _ => Err(Wrong::new(format!("{} is no such mode", quote(value)), "Write `normal` or `full`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn sizes_are_podmans() {
+        for (text, bytes) in [
+            ("1g", 1 << 30),
+            ("512m", 512 << 20),
+            ("10GiB", 10 << 30),
+            ("1.5 gb", 3 << 29),
+            ("4096", 4096),
+            ("2T", 2 << 40),
+        ] {
+            assert_eq!(size::<1>(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "g", "1x", "-1g", "1e3g", "1..2g", "NaN", "inf", "99999999t", "1 g b", "１g"] {
+            assert!(size::<1>(text).is_err(), "{text}");
+        }
+        assert!(size::<1024>("6").unwrap_err().mend.contains("1 KiB"));
+    }
+
+    #[test]
+    fn numbers_keep_their_bounds() {
+        assert_eq!(count::<1, 9>("9"), Ok(9));
+        for text in ["0", "10", "-1", "1.0", "1_0", "18446744073709551616", "", "٣"] {
+            assert!(count::<1, 9>(text).is_err(), "{text}");
+        }
+        assert!(cpus("NaN").is_err() && cpus("inf").is_err() && cpus("0").is_err());
+        assert_eq!(cpus("1.5"), Ok(1.5));
+        assert!(seconds::<1>("2m").is_err());
+    }
+
+    #[test]
+    fn users_have_their_form() {
+        for text in ["@me:example.org", "@a.b=c/d:h", "@me:[::1]:8448", "@me:203.0.113.7"] {
+            assert_eq!(user(text).as_deref(), Ok(text));
+        }
+        for text in [
+            "me",
+            "@me",
+            "me:example.org",
+            "@:x",
+            "@me:",
+            "@a b:c",
+            "@*:c",
+            "@a,b:c",
+            "@a@b:c",
+            &format!("@{}:c", "a".repeat(300)),
+        ] {
+            assert!(user(text).is_err(), "{text}");
+        }
+        assert_eq!(user_patterns("@*:example.org, @me:x").unwrap().len(), 2);
+        assert!(users("@*:example.org").is_err(), "nobody becomes an administrator by a pattern");
+        assert!(user_patterns("@*").is_err() && user_patterns("*").is_err());
+    }
+
+    #[test]
+    fn lists_are_never_empty_by_accident() {
+        assert_eq!(list("a, b  c,").unwrap(), ["a", "b", "c"]);
+        assert_eq!(list("none").unwrap(), [""; 0]);
+        assert!(list(" , ").is_err());
+    }
+
+    #[test]
+    fn urls_hold_no_credentials_and_no_final_slash() {
+        assert_eq!(url("https://matrix.org/").unwrap().as_str(), "https://matrix.org/");
+        assert_eq!(url("http://[::1]:8008").unwrap().port(), Some(8008));
+        assert_eq!(url("https://host/v1/").unwrap().path(), "/v1");
+        for text in ["matrix.org", "ftp://host", "http://", "https://host/?a=b", "javascript:alert(1)", "https://a b"] {
+            assert!(url(text).is_err(), "{text}");
+        }
+        let wrong = url("https://me:hunter2@host").unwrap_err();
+        assert!(!format!("{wrong:?}").contains("hunter2"));
+        let wrong = url("me:hunter2@host://x").unwrap_err();
+        assert!(!format!("{wrong:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn what_looks_like_a_key_is_never_quoted() {
+        let wrong = model("sk-ant-secret secret").unwrap_err();
+        assert!(!format!("{wrong:?}").contains("secret secret"));
+    }
+
+    #[test]
+    fn paths_are_absolute() {
+        assert!(path("/var/lib/x").is_ok());
+        for text in ["x", "./x", "/a/../b", "~/x", ""] {
+            assert!(path(text).is_err(), "{text}");
+        }
+        assert_eq!(socket("unix:///run/p.sock"), Ok(PathBuf::from("/run/p.sock")));
+        assert!(socket("tcp://1.2.3.4:5").is_err());
+        assert!(socket_folder(&format!("/{}", "a".repeat(90))).is_err());
+        assert!(program("-rf").is_err() && program("podman --x").is_err());
+        assert_eq!(program("podman"), Ok(PathBuf::from("podman")));
+    }
+
+    proptest! {
+        #[test]
+        fn no_parser_panics(value in any::<String>()) {
+            let _ = (words(&value), model(&value), image(&value), program(&value), token(&value), size::<7>(&value));
+            let _ = (url(&value), path(&value), socket(&value), user_patterns(&value), ip(&value), cpus(&value));
+        }
+
+        #[test]
+        fn sizes_survive_their_own_notation(bytes in 1_u64..(1 << 50)) {
+            prop_assert_eq!(size::<1>(&bytes.to_string()), Ok(bytes));
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! What was typed: the text of every setting with the place it comes from. The environment wins over `.env`, `.env`
+//! over `matrix-agent.toml`.
+//!
+//! Knows the names of the settings, not what their values mean. Unknown names in the two files are mistakes, because
+//! nothing else lives there; the environment belongs to everybody, so unknown names in it are not.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fmt,
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use serde::{Serialize, Serializer};
+use toml::Spanned;
+
+use super::{
+    Mistakes, ModelFacts, Wrong, dotenv,
+    keys::{self, About},
+};
+use crate::text;
+
+/// The file of structured settings, in the working directory.
+const FILE: &str = "matrix-agent.toml";
+/// No file of settings is larger.
+const LARGEST: u64 = 1 << 20;
+
+/// Where settings are looked for.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The environment's variables.
+    pub environment: BTreeMap<OsString, OsString>,
+    /// The folder in which `.env` and `matrix-agent.toml` are looked for.
+    pub folder: PathBuf,
+    /// Another file instead of `.env`; it must exist.
+    pub env_file: Option<PathBuf>,
+    /// Another file instead of `matrix-agent.toml`; it must exist.
+    pub file: Option<PathBuf>,
+    /// Whether the program runs as root, on which some defaults depend.
+    pub root: bool,
+}
+
+impl Sources {
+    /// Returns those of this process, with the files that were named on the command line.
+    pub fn of_process(env_file: Option<PathBuf>, file: Option<PathBuf>) -> io::Result<Self> {
+        Ok(Self {
+            environment: std::env::vars_os().collect(),
+            folder: std::env::current_dir()?,
+            env_file,
+            file,
+            root: nix::unistd::geteuid().is_root(),
+        })
+    }
+
+    /// Returns a variable that is no setting of ours, if it is set to a text that is an absolute path.
+    pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
+        let value = PathBuf::from(self.environment.get(&OsString::from(name))?);
+        value.is_absolute().then_some(value)
+    }
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody set it.
+    Default,
+    /// It follows from another setting.
+    Follows(&'static str),
+    /// `matrix-agent.toml` or the file named instead.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// `.env` or the file named instead.
+    EnvFile {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// The environment.
+    Environment,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Follows(key) => write!(f, "from {key}"),
+            Self::File { path, line } | Self::EnvFile { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::Environment => f.write_str("environment"),
+        }
+    }
+}
+
+impl Serialize for Source {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The text of one setting. It may be a secret, so there is no `Debug`.
+#[derive(Clone)]
+pub(super) struct Typed {
+    /// The text.
+    pub text: String,
+    /// Where it stands.
+    pub source: Source,
+}
+
+/// All that was typed.
+#[derive(Clone, Default)]
+pub(super) struct Raw {
+    /// The settings, by name.
+    values: BTreeMap<&'static str, Typed>,
+    /// What `[models]` in the file says of models, by model string.
+    models: BTreeMap<String, ModelFacts>,
+}
+
+impl Raw {
+    /// Reads all layers. What cannot be read is added to `mistakes`.
+    pub(super) fn read(sources: &Sources, mistakes: &mut Mistakes) -> Self {
+        let mut raw = Self::default();
+        if let Some((path, text)) = open(sources, sources.file.as_deref(), FILE, mistakes) {
+            raw.add_file(&path, &text, mistakes);
+        }
+        if let Some((path, text)) = open(sources, sources.env_file.as_deref(), ".env", mistakes) {
+            raw.add_env_file(&path, &text, mistakes);
+        }
+        for about in keys::ALL {
+            match sources.environment.get(&OsString::from(about.name)).map(|value| value.to_str()) {
+                Some(Some(text)) => raw.set(about, text, Source::Environment),
+                Some(None) => {
+                    let wrong = Wrong::new("it is not valid UTF-8", "Write it in UTF-8");
+                    mistakes.add(about.name, Some(Source::Environment), wrong);
+                }
+                None => {}
+            }
+        }
+        raw
+    }
+
+    /// Returns what was typed for a setting.
+    pub(super) fn get(&self, about: &About) -> Option<&Typed> {
+        self.values.get(about.name)
+    }
+
+    /// Returns what the file says of a model.
+    pub(super) fn model(&self, model: &str) -> ModelFacts {
+        self.models.get(model).copied().unwrap_or_default()
+    }
+
+    /// An empty value counts as not set, as a line of `.env.example` that nobody filled in; not so for a list, where
+    /// it may mean "nobody" or "no host", and taking the default instead would open what was meant to be shut.
+    fn set(&mut self, about: &'static About, text: &str, source: Source) {
+        let text = if about.secret { text } else { text.trim() };
+        if !text.is_empty() || about.list {
+            self.values.insert(about.name, Typed { text: text.to_owned(), source });
+        }
+    }
+
+    fn add_env_file(&mut self, path: &Path, text: &str, mistakes: &mut Mistakes) {
+        let (lines, broken) = dotenv::read(text);
+        for line in broken {
+            let source = Source::EnvFile { path: path.to_owned(), line };
+            let wrong = Wrong::new(
+                "the line is not `KEY = value`",
+                "Mend or remove it; a value with a quote in it stands in quotes of the other kind",
+            );
+            mistakes.add(&name_of(path), Some(source), wrong);
+        }
+        for line in lines {
+            let source = Source::EnvFile { path: path.to_owned(), line: line.number };
+            match keys::find(&line.key) {
+                Some(about) => self.set(about, &line.value, source),
+                None => unknown(&line.key, source, mistakes),
+            }
+        }
+    }
+
+    fn add_models(&mut self, value: toml::Value, source: Source, mistakes: &mut Mistakes) {
+        let toml::Value::Table(models) = value else {
+            let wrong =
+                Wrong::new("it is no table", "Write `[models.\"ollama/qwen3\"]` and the model's facts below it");
+            return mistakes.add(MODELS, Some(source), wrong);
+        };
+        for (model, facts) in models {
+            match facts.try_into::<ModelFacts>() {
+                Ok(facts) => drop(self.models.insert(model, facts)),
+                Err(error) => {
+                    let wrong = Wrong::new(
+                        text::one_line(error.message(), 200),
+                        "What can be said of a model is `context_window = 131072` and `vision = true`",
+                    );
+                    mistakes.add(&format!("{MODELS}.\"{}\"", text::one_line(&model, 60)), Some(source.clone()), wrong);
+                }
+            }
+        }
+    }
+
+    fn add_file(&mut self, path: &Path, text: &str, mistakes: &mut Mistakes) {
+        let at = |offset: usize| Source::File { path: path.to_owned(), line: 1 + lines_before(text, offset) };
+        // Not `error.to_string()`: it shows the line, in which a secret may stand.
+        let entries = match toml::from_str::<BTreeMap<Spanned<String>, toml::Value>>(text) {
+            Ok(entries) => entries,
+            Err(error) => {
+                let source = error.span().map(|span| at(span.start));
+                let wrong =
+                    Wrong::new("the file is not valid TOML", "Mend the line, as in `llm_model = \"ollama/qwen3\"`");
+                return mistakes.add(&name_of(path), source, wrong);
+            }
+        };
+        for (name, value) in entries {
+            let source = at(name.span().start);
+            if name.get_ref() == MODELS {
+                self.add_models(value, source, mistakes);
+                continue;
+            }
+            let Some(about) = keys::find(name.get_ref()) else {
+                unknown(name.get_ref(), source, mistakes);
+                continue;
+            };
+            match plain(&value) {
+                Some(value) => self.set(about, &value, source),
+                None => mistakes.add(
+                    about.name,
+                    Some(source),
+                    Wrong::new(
+                        format!("it cannot be a {}", value.type_str()),
+                        "Write a text, a number, or a list of texts",
+                    ),
+                ),
+            }
+        }
+    }
+}
+
+/// The table in the file that tells of models what their names do not.
+const MODELS: &str = "models";
+
+fn lines_before(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+}
+
+/// Returns a TOML value as it would stand in the environment.
+fn plain(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Float(number) => Some(number.to_string()),
+        toml::Value::Array(entries) if entries.is_empty() => Some("none".to_owned()),
+        toml::Value::Array(entries) => {
+            entries.iter().map(toml::Value::as_str).collect::<Option<Vec<_>>>().map(|entries| entries.join(","))
+        }
+        _ => None,
+    }
+}
+
+fn unknown(name: &str, source: Source, mistakes: &mut Mistakes) {
+    // A stray line of a secret can look like a key: what is not a name like ours is not repeated.
+    let like_ours = name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    let (name, mend) = match keys::nearest(name) {
+        Some(known) => (name, format!("Did you mean {known}? If not, remove the line")),
+        None if like_ours => (name, "Remove the line; `.env.example` lists all settings".to_owned()),
+        None => ("(unknown)", "Remove the line; `.env.example` lists all settings".to_owned()),
+    };
+    mistakes.add(name, Some(source), Wrong::new("there is no such setting", mend));
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Reads the file that was named, which must exist, or else the usual one, which need not.
+fn open(sources: &Sources, named: Option<&Path>, usual: &str, mistakes: &mut Mistakes) -> Option<(PathBuf, String)> {
+    let path = sources.folder.join(named.unwrap_or(Path::new(usual)));
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(&path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let wrong = match read() {
+        Ok(bytes) if bytes.len() as u64 > LARGEST => {
+            Wrong::new("the file is larger than 1 MiB", "Name a file of settings")
+        }
+        Ok(bytes) => match String::from_utf8(bytes) {
+            // Shown as it was named, so that lines stay short.
+            Ok(text) => return Some((named.map_or_else(|| PathBuf::from(usual), Path::to_owned), text)),
+            Err(_) => Wrong::new("the file is not valid UTF-8", "Save it in UTF-8"),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => return None,
+        Err(error) => {
+            Wrong::new(format!("it cannot be read ({error})"), "Check that it exists and may be read by this user")
+        }
+    };
+    mistakes.add(&path.display().to_string(), None, wrong);
+    None
+}
