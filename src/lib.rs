@@ -7,6 +7,8 @@
 
 pub mod llm;
 
+pub mod orchestrator;
+
 pub mod store;
 
 pub mod strings;
