@@ -5,6 +5,8 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod orchestrator;
+
 pub mod llm;
 
 pub mod gateway;

@@ -1,0 +1,157 @@
+//! What a turn has done so far: a fold over its lines, the same whether they are being written or read back after a
+//! crash. Called by the machine.
+
+use std::mem;
+
+use crate::llm::{AssistantMessage, Message, Usage};
+
+use super::{
+    batch::{Access, Batch, CallResult, Known, State},
+    footer::Tally,
+    limits::{BAD_CALLS, Limit},
+    line::{Line, Note, Origin},
+    proof::Evidence,
+    stuck::{self, Step, Stuck},
+};
+
+/// Counts and remembers what later decisions need.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Account {
+    /// Requests that the model answered.
+    pub(super) rounds: u32,
+    /// Tokens of this turn.
+    pub(super) spent: Usage,
+    /// Empty answers.
+    pub(super) empty: u32,
+    /// Whether a claim was sent back already.
+    pub(super) doubted: bool,
+    /// Messages in a row without one call that ran.
+    bad: u32,
+    tally: Tally,
+    evidence: Evidence,
+    stuck: Stuck,
+}
+
+/// What a batch of results leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Go on.
+    Fine,
+    /// Go on, with a word.
+    Nudge,
+    /// Wrap up.
+    Stop(Limit),
+}
+
+/// Where the stored lines of a turn leave it.
+#[derive(Debug, Default)]
+pub(super) struct Replayed {
+    pub(super) account: Account,
+    /// Set when the turn was wrapping up.
+    pub(super) wrap: Option<Limit>,
+    /// What hangs in the air.
+    pub(super) open: Open,
+}
+
+/// The end of a turn's stored lines.
+#[derive(Debug, Default)]
+pub(super) enum Open {
+    /// The model is to be asked.
+    #[default]
+    Ask,
+    /// Results are missing, or were not looked at yet.
+    Batch(AssistantMessage, Origin, Batch),
+    /// A text whose claim was about to be sent back.
+    Claim,
+}
+
+impl Account {
+    /// Takes in an answered request.
+    pub(super) fn answered(&mut self, usage: Usage) {
+        self.rounds += 1;
+        self.spent += usage;
+    }
+
+    /// Takes in the results of a message's calls.
+    pub(super) fn batch(&mut self, batch: &Batch) -> Verdict {
+        let mut step = Step::default();
+        let mut ran_any = false;
+        for slot in &batch.slots {
+            let State::Done { result, ran } = &slot.state else { continue };
+            step.add(&slot.call.name, &slot.call.arguments, result.ok, &result.text);
+            if *ran {
+                ran_any = true;
+                self.tally.calls += 1;
+                self.evidence.take(&result.facts, result.ok, slot.access == Access::Shared);
+                for edit in &result.facts.edits {
+                    self.tally.edited(edit);
+                }
+            }
+        }
+        self.bad = if ran_any { 0 } else { self.bad + 1 };
+        match self.stuck.step(&step) {
+            _ if self.bad >= BAD_CALLS => Verdict::Stop(Limit::BadCalls),
+            stuck::Verdict::Stop => Verdict::Stop(Limit::Stuck),
+            stuck::Verdict::Nudge => Verdict::Nudge,
+            stuck::Verdict::Fine => Verdict::Fine,
+        }
+    }
+
+    /// Returns the evidence about what was edited and tested.
+    pub(super) fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    /// Returns whether any call ran.
+    pub(super) fn worked(&self) -> bool {
+        self.tally.calls > 0
+    }
+
+    /// Returns the counts for the footer.
+    pub(super) fn tally(&self) -> Tally {
+        Tally {
+            rounds: self.rounds,
+            tokens: self.spent.input + self.spent.output,
+            proof: self.evidence.proof(),
+            ..self.tally.clone()
+        }
+    }
+
+    /// Reads a turn's lines back.
+    pub(super) fn replay(lines: Vec<Line>, tools: &[Known]) -> Replayed {
+        let mut replayed = Replayed::default();
+        for line in lines {
+            if let Origin::Result { call, ran, ok, facts, pictures } = line.origin {
+                if let (Open::Batch(_, _, batch), Message::Tool { text, .. }) = (&mut replayed.open, line.message)
+                    && let Some(slot) = batch.open(&call)
+                {
+                    slot.state = State::Done { result: CallResult { text, ok, facts, pictures }, ran };
+                }
+                continue;
+            }
+            if let Open::Batch(_, _, batch) = mem::take(&mut replayed.open) {
+                // What it led to stands in the lines that follow.
+                _ = replayed.account.batch(&batch);
+            }
+            match (&line.message, &line.origin) {
+                (Message::Assistant(message), Origin::Model { calls, refused, usage }) => {
+                    replayed.account.answered(*usage);
+                    replayed.open = if calls.is_empty() {
+                        Open::Claim
+                    } else {
+                        let batch = Batch::new(message, calls, refused, tools);
+                        Open::Batch(message.clone(), line.origin.clone(), batch)
+                    };
+                }
+                (_, Origin::Program { note: Note::Empty }) => {
+                    replayed.account.rounds += 1;
+                    replayed.account.empty += 1;
+                }
+                (_, Origin::Program { note: Note::Unproven }) => replayed.account.doubted = true,
+                (_, Origin::Program { note: Note::WrapUp { limit } }) => replayed.wrap = Some(*limit),
+                _ => {}
+            }
+        }
+        replayed
+    }
+}

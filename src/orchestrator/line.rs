@@ -1,0 +1,160 @@
+//! What a turn writes down: messages with where they came from. The journal keeps lines as JSON, one after the other;
+//! a turn's whole state is a fold over its lines, so that a resumed turn decides as the first one would have.
+//!
+//! Fields and variants may be added, never renamed. Knows no store; called by everything in `orchestrator`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ids::{CallId, EventId},
+    llm::{Message, Part, Usage},
+};
+
+use super::limits::Limit;
+
+/// One stored message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// What the model is told, or said.
+    pub message: Message,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// Where a line came from, with what the model is not told of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "snake_case")]
+pub enum Origin {
+    /// The standing instructions. Made anew for every turn, never stored.
+    System,
+    /// Somebody in the room.
+    Person {
+        /// The event that this line answers for: its claim and the line are one transaction.
+        event: EventId,
+    },
+    /// The program, in the person's place.
+    Program {
+        /// Why it spoke.
+        note: Note,
+    },
+    /// The model: calls, or a text that the program did not take for the answer.
+    Model {
+        /// The ids of its calls, in their order.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        calls: Vec<CallId>,
+        /// Why a call must not run, for each call; such a call has no other result.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        refused: Vec<Option<String>>,
+        /// What the request cost.
+        #[serde(default)]
+        usage: Usage,
+    },
+    /// A call's result.
+    Result {
+        /// The call.
+        call: CallId,
+        /// Whether it ran at all.
+        ran: bool,
+        /// Whether it did what was asked.
+        ok: bool,
+        /// What it means for a claim of "done".
+        facts: CallFacts,
+        /// Pictures that it made: shown to the model after all results of the batch.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pictures: Vec<Part>,
+    },
+    /// The pictures of a batch, once compaction has written them out.
+    Pictures,
+    /// The answer: the turn's last line.
+    Final {
+        /// How the turn ended.
+        status: Status,
+    },
+    /// What compaction made of everything before it.
+    Summary {
+        /// The people's own words, so that the next compaction still has them.
+        words: Vec<String>,
+    },
+}
+
+/// Why the program spoke to the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "why", rename_all = "snake_case")]
+pub enum Note {
+    /// The model's message was empty, or ran away, and was dropped.
+    Empty,
+    /// It goes in circles.
+    Stuck,
+    /// It claims success that no test run shows.
+    Unproven,
+    /// A limit is reached.
+    WrapUp {
+        /// Which.
+        limit: Limit,
+    },
+}
+
+/// What a call means for a claim of "done".
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallFacts {
+    /// Files that it changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub edits: Vec<Edit>,
+    /// The outcome, if it was a test run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tests: Option<bool>,
+}
+
+/// A changed file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edit {
+    /// Its path as the tool knows it.
+    pub path: String,
+    /// Lines that came.
+    pub added: u32,
+    /// Lines that went.
+    pub removed: u32,
+}
+
+/// How a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// The model said its say.
+    Done,
+    /// The person stopped it.
+    Stopped,
+    /// It could not go on.
+    Failed,
+    /// It reached a limit.
+    Limit,
+}
+
+/// What a person said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserMessage {
+    /// The event by which it came.
+    pub event: EventId,
+    /// Who said it.
+    pub sender: String,
+    /// The words.
+    pub text: String,
+}
+
+impl UserMessage {
+    /// Returns what the conversation stores of it; the model is told who speaks, for a room may have many people.
+    pub fn to_message(&self) -> Line {
+        let text = format!("{}: {}", self.sender, self.text);
+        Line {
+            message: Message::User { parts: vec![Part::Text { text }] },
+            origin: Origin::Person { event: self.event.clone() },
+        }
+    }
+}
+
+impl Line {
+    /// Returns a line in which the program speaks to the model.
+    pub(super) fn program(note: Note, text: String) -> Self {
+        Self { message: Message::User { parts: vec![Part::Text { text }] }, origin: Origin::Program { note } }
+    }
+}

@@ -1,0 +1,605 @@
+//! One turn as a sans-I/O state machine: events in, actions out. It holds every rule of a turn and touches nothing:
+//! no clock, no network, no store.
+//!
+//! The driver carries out actions in their order, each finished before the next (a kept line is durable before anything
+//! that follows from it); `Ask` and `Run` only begin something whose end comes back as an event. A turn ends with
+//! exactly one [`Action::Answer`]; after it every event is ignored.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    mem,
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    ids::{CallId, EventId, TurnId},
+    llm::{AssistantMessage, Chunk, Completion, Finish, Message, Usage},
+};
+
+use super::{
+    account::{Account, Open, Verdict},
+    batch::{self, Batch, CallResult, CallToRun, Known, Slot, State},
+    compaction::{self, Measures, Plan},
+    context::{self, Context},
+    footer::Tally,
+    limits::{self, Limit, Limits},
+    line::{Line, Note, Origin, Status, UserMessage},
+    proof::Proof,
+    stuck::Stream,
+    words,
+};
+
+/// Steering messages that wait for the batch to end; more stay in the channel, and then in the journal.
+const HEARD: usize = 16;
+
+/// What a turn begins or goes on with.
+#[derive(Debug)]
+pub struct TurnInput {
+    /// The turn.
+    pub turn: TurnId,
+    /// The system message.
+    pub system: String,
+    /// What the tools' descriptions cost, in tokens.
+    pub overhead: u64,
+    /// What the model is shown: the room's context, this turn's lines included.
+    pub history: Vec<Line>,
+    /// This turn's lines alone, all of them.
+    pub stored: Vec<Line>,
+    /// The sandbox's boot id for each call whose intent is stored without a result.
+    pub boots: HashMap<CallId, String>,
+    /// The tools.
+    pub tools: Vec<Known>,
+    /// The model's context window, in tokens.
+    pub window: u64,
+    /// What the turn may use.
+    pub limits: Limits,
+    /// What is left of its time.
+    pub time_left: Duration,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The turn begins, or goes on after a restart: the first event, and only that.
+    Begin,
+    /// A piece of the model's message.
+    Chunk(Chunk),
+    /// The model's message is whole.
+    ModelDone {
+        /// The request's number.
+        request: u32,
+        /// The message.
+        completion: Completion,
+    },
+    /// The request failed for good; retries are behind it.
+    ModelFailed {
+        /// The request's number.
+        request: u32,
+        /// The request was too long for the model.
+        overflow: bool,
+        /// A plain sentence for the person.
+        why: String,
+    },
+    /// A call ended.
+    ToolDone {
+        /// The call.
+        call: CallId,
+        /// What it came to.
+        result: CallResult,
+    },
+    /// Somebody spoke in the room.
+    Said(UserMessage),
+    /// The time that was armed last is over.
+    TimeUp,
+    /// The person wants it stopped.
+    Stop,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Action {
+    /// Store a line.
+    Keep(Line),
+    /// From now on the room's context is this.
+    Rebase(Vec<Line>),
+    /// Begin a request to the model.
+    Ask(Request),
+    /// Begin a call.
+    Run(CallToRun),
+    /// Let `TimeUp` come after this long, instead of what was armed before.
+    Arm(Duration),
+    /// End the request and the calls under way; nothing more is heard of them.
+    Cancel,
+    /// Show the room something.
+    Show(Show),
+    /// The turn is over.
+    Answer(Answer),
+}
+
+/// A request to the model.
+#[derive(Debug)]
+pub struct Request {
+    /// Its number, which comes back with its end.
+    pub number: u32,
+    /// The messages. Drop it before the end is handed in, else the next append copies them all.
+    pub messages: Arc<Vec<Message>>,
+    /// Whether tools are offered.
+    pub tools: bool,
+    /// Tokens of the answer, if they are to be bounded.
+    pub max_output: Option<u64>,
+}
+
+/// What the room may see.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Show {
+    /// The model is asked; text that follows begins anew.
+    Thinking,
+    /// A piece of its text.
+    Text(String),
+    /// A message was taken into the turn.
+    Seen(EventId),
+    /// A plain sentence.
+    Notice(&'static str),
+}
+
+/// The turn's one answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// What the person reads.
+    pub text: String,
+    /// How the turn ended.
+    pub status: Status,
+    /// The line that ends the turn in the conversation.
+    pub line: Line,
+    /// The counts for the footer.
+    pub tally: Tally,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Machine {
+    turn: TurnId,
+    tools: Vec<Known>,
+    limits: Limits,
+    time_left: Duration,
+    window: u64,
+    max_output: Option<u64>,
+    context: Context,
+    account: Account,
+    boots: HashMap<CallId, String>,
+    /// Said during this turn, not yet shown to the model.
+    heard: VecDeque<UserMessage>,
+    /// The number of the last request.
+    requests: u32,
+    /// Set once the turn only wraps up.
+    wrap: Option<Limit>,
+    /// Whether the wrapping up was asked for without tools.
+    bare: bool,
+    summaries: u32,
+    weak: u32,
+    overflows: u32,
+    /// What a crash has left, until the turn begins.
+    open: Open,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Between two steps; never seen from outside once the turn has begun.
+    Ready,
+    Asking(Stream),
+    Summarising {
+        plan: Plan,
+        before: u64,
+    },
+    Running(Batch),
+    Ended,
+}
+
+/// Whether the next request fits.
+enum Room {
+    Enough,
+    BeingMade,
+    Gone,
+}
+
+type Out = Vec<Action>;
+
+impl Machine {
+    /// Takes up a turn where its lines leave it.
+    pub fn new(input: TurnInput) -> Self {
+        let replayed = Account::replay(input.stored, &input.tools);
+        let mut context = Context::new(input.system, input.overhead);
+        let mut history = input.history;
+        if let Open::Batch(message, origin, _) = &replayed.open {
+            // Its results follow when all are there, as in a turn that was not interrupted.
+            while matches!(history.last(), Some(Line { origin: Origin::Result { .. }, .. })) {
+                history.pop();
+            }
+            history.pop();
+            context.extend(history);
+            context.push(Message::Assistant(message.clone()), origin.clone());
+        } else {
+            context.extend(history);
+        }
+        Self {
+            turn: input.turn,
+            tools: input.tools,
+            max_output: input.limits.max_output,
+            limits: input.limits,
+            time_left: input.time_left,
+            window: input.window,
+            context,
+            account: replayed.account,
+            boots: input.boots,
+            heard: VecDeque::new(),
+            requests: 0,
+            wrap: replayed.wrap,
+            bare: false,
+            summaries: 0,
+            weak: 0,
+            overflows: 0,
+            open: replayed.open,
+            phase: Phase::Ready,
+        }
+    }
+
+    /// Takes in an event and says what is to be done, in this order.
+    pub fn handle(&mut self, event: Event) -> Vec<Action> {
+        let mut out = Out::new();
+        if matches!(self.phase, Phase::Ended) {
+            return out;
+        }
+        match event {
+            Event::Begin => self.begin(&mut out),
+            Event::Chunk(chunk) => self.chunk(chunk, &mut out),
+            Event::ModelDone { request, completion } if request == self.requests => match self.take_phase() {
+                Phase::Asking(_) => self.answered(completion, &mut out),
+                Phase::Summarising { plan, before } => {
+                    self.account.spent += completion.usage.unwrap_or_default();
+                    self.summarised(plan, before, Some(completion.message.text), &mut out);
+                }
+                other => self.phase = other,
+            },
+            Event::ModelFailed { request, overflow, why } if request == self.requests => match self.take_phase() {
+                Phase::Asking(_) => self.failed(overflow, &why, &mut out),
+                Phase::Summarising { plan, before } => self.summarised(plan, before, None, &mut out),
+                other => self.phase = other,
+            },
+            // Of a request that was given up.
+            Event::ModelDone { .. } | Event::ModelFailed { .. } => {}
+            Event::ToolDone { call, result } => self.tool_done(&call, result, &mut out),
+            Event::Said(message) => self.heard.push_back(message),
+            Event::TimeUp => self.time_up(&mut out),
+            Event::Stop => {
+                self.cut_short(words::CALL_STOPPED, words::CALL_STOPPED_EARLY, &mut out);
+                self.end_plainly(words::STOPPED.to_owned(), Status::Stopped, &mut out);
+            }
+        }
+        out
+    }
+
+    /// Returns whether another steering message can be taken in.
+    pub fn listens(&self) -> bool {
+        self.heard.len() < HEARD
+    }
+
+    fn take_phase(&mut self) -> Phase {
+        mem::replace(&mut self.phase, Phase::Ready)
+    }
+
+    fn begin(&mut self, out: &mut Out) {
+        out.push(Action::Arm(if self.wrap.is_some() { limits::WRAP_UP } else { self.time_left }));
+        match mem::take(&mut self.open) {
+            Open::Ask => self.advance(out),
+            Open::Batch(_, _, batch) => self.go_on(batch, out),
+            Open::Claim => self.doubt(out),
+        }
+    }
+
+    fn chunk(&mut self, chunk: Chunk, out: &mut Out) {
+        let (Phase::Asking(stream), Chunk::Text(text)) = (&mut self.phase, chunk) else { return };
+        if stream.runs_away(&text, limits::ANSWER_BYTES) {
+            out.push(Action::Cancel);
+            self.phase = Phase::Ready;
+            let usage = Usage { input: self.context.tokens(), ..Usage::default() };
+            self.account.answered(usage);
+            self.nudge_empty(words::RUNAWAY, out);
+        } else {
+            out.push(Action::Show(Show::Text(text)));
+        }
+    }
+
+    /// Takes in a whole message of the model.
+    fn answered(&mut self, completion: Completion, out: &mut Out) {
+        let Completion { mut message, finish, usage } = completion;
+        let counted = usage.filter(|usage| usage.input > 0);
+        let usage = counted.unwrap_or_else(|| Usage {
+            input: self.context.tokens(),
+            cached: 0,
+            output: context::tokens(&Message::Assistant(message.clone())),
+        });
+        self.account.answered(usage);
+        let silent = message.text.trim().is_empty();
+        if self.wrap.is_some() {
+            message.calls.clear();
+            return self.wrapped_up(message, finish, out);
+        }
+        if finish == Finish::Filtered && (silent || !message.calls.is_empty()) {
+            return self.end_plainly(words::FILTERED.to_owned(), Status::Failed, out);
+        }
+        if message.calls.is_empty() {
+            if silent {
+                let nudge = if finish == Finish::Length { words::CUT_EMPTY } else { words::EMPTY };
+                return self.nudge_empty(nudge, out);
+            }
+            return self.settle(message, finish, usage, out);
+        }
+        if finish == Finish::Length {
+            // A small cap would cut off the next try as well.
+            self.max_output = self.max_output.map(|most| (most * 2).min(self.window / 2));
+        }
+        let refused = batch::vet(&mut message, finish, &self.tools);
+        let ids = batch::ids(&self.turn, self.account.rounds, message.calls.len());
+        let batch = Batch::new(&message, &ids, &refused, &self.tools);
+        let refused = if refused.iter().any(Option::is_some) { refused } else { vec![] };
+        self.keep(Message::Assistant(message), Origin::Model { calls: ids, refused, usage }, out);
+        if let Some(usage) = counted {
+            self.context.measure(usage);
+        }
+        self.go_on(batch, out);
+    }
+
+    /// Decides whether a text is the answer.
+    fn settle(&mut self, message: AssistantMessage, finish: Finish, usage: Usage, out: &mut Out) {
+        let doubtful = !self.account.doubted && self.account.evidence().contradicts(&message.text);
+        if doubtful && self.limit().is_none() {
+            let origin = Origin::Model { calls: vec![], refused: vec![], usage };
+            self.keep(Message::Assistant(message), origin, out);
+            return self.doubt(out);
+        }
+        self.end(message, finish, Status::Done, out);
+    }
+
+    /// Sends a claim back.
+    fn doubt(&mut self, out: &mut Out) {
+        self.account.doubted = true;
+        let nudge = match self.account.evidence().proof() {
+            Proof::Red => words::UNPROVEN_RED,
+            _ => words::UNPROVEN_EDIT,
+        };
+        self.say(Note::Unproven, nudge.to_owned(), out);
+        self.advance(out);
+    }
+
+    fn nudge_empty(&mut self, nudge: &str, out: &mut Out) {
+        if let Some(limit) = self.wrap {
+            return self.end_at(limit, out);
+        }
+        self.account.empty += 1;
+        if self.account.empty > limits::EMPTY_NUDGES {
+            return self.end_plainly(words::NO_ANSWER.to_owned(), Status::Failed, out);
+        }
+        self.say(Note::Empty, nudge.to_owned(), out);
+        self.advance(out);
+    }
+
+    fn wrapped_up(&mut self, message: AssistantMessage, finish: Finish, out: &mut Out) {
+        let Some(limit) = self.wrap else { return };
+        if !message.text.trim().is_empty() {
+            self.end(message, finish, Status::Limit, out);
+        } else if self.bare {
+            self.end_at(limit, out);
+        } else {
+            // It called a tool all the same: once more, with none to call.
+            self.bare = true;
+            self.ask(out);
+        }
+    }
+
+    fn failed(&mut self, overflow: bool, why: &str, out: &mut Out) {
+        if let Some(limit) = self.wrap {
+            return self.end_at(limit, out);
+        }
+        if !overflow {
+            return self.end_plainly(words::failed(why, self.account.worked()), Status::Failed, out);
+        }
+        self.overflows += 1;
+        if self.overflows > limits::OVERFLOWS {
+            return self.end_at(Limit::Context, out);
+        }
+        // The window is smaller than we were told, or our estimate too low: either way this was too much.
+        self.window = self.window.min(self.context.tokens() * 9 / 10);
+        self.advance(out);
+    }
+
+    fn tool_done(&mut self, call: &CallId, result: CallResult, out: &mut Out) {
+        let mut batch = match self.take_phase() {
+            Phase::Running(batch) => batch,
+            other => return self.phase = other,
+        };
+        if let Some(slot) = batch.open(call) {
+            out.push(Action::Keep(slot.end(result, true)));
+        }
+        self.go_on(batch, out);
+    }
+
+    /// Starts what may start, or closes the batch.
+    fn go_on(&mut self, mut batch: Batch, out: &mut Out) {
+        while let Some(slot) = batch.start_next() {
+            let boot = self.boots.remove(&slot.id);
+            out.push(Action::Run(slot.to_run(boot)));
+        }
+        if !batch.is_complete() {
+            self.phase = Phase::Running(batch);
+            return;
+        }
+        match self.close(batch) {
+            Verdict::Fine => {}
+            Verdict::Nudge => self.say(Note::Stuck, words::STUCK.to_owned(), out),
+            Verdict::Stop(limit) if self.wrap.is_none() => self.wrap_up(limit, out),
+            Verdict::Stop(_) => {}
+        }
+        self.advance(out);
+    }
+
+    /// Shows the model a complete batch.
+    fn close(&mut self, batch: Batch) -> Verdict {
+        let verdict = self.account.batch(&batch);
+        self.context.answer(batch.slots.into_iter().filter_map(Slot::into_result));
+        verdict
+    }
+
+    /// Ends whatever is under way; calls without a result get one.
+    fn cut_short(&mut self, running: &str, waiting: &str, out: &mut Out) {
+        out.push(Action::Cancel);
+        let Phase::Running(mut batch) = self.take_phase() else { return };
+        for slot in &mut batch.slots {
+            let (text, ran) = match slot.state {
+                State::Done { .. } => continue,
+                State::Running => (running, true),
+                State::Waiting => (waiting, false),
+            };
+            out.push(Action::Keep(slot.end(CallResult::refused(text), ran)));
+        }
+        _ = self.close(batch);
+    }
+
+    fn time_up(&mut self, out: &mut Out) {
+        self.cut_short(words::CALL_TIME, words::CALL_TIME_EARLY, out);
+        if let Some(limit) = self.wrap {
+            return self.end_at(limit, out);
+        }
+        self.wrap_up(Limit::Time, out);
+        self.advance(out);
+    }
+
+    /// Returns the limit that is reached, if one is.
+    fn limit(&self) -> Option<Limit> {
+        if self.account.rounds >= self.limits.rounds {
+            Some(Limit::Rounds)
+        } else if self.account.spent.input + self.account.spent.output >= self.limits.tokens {
+            Some(Limit::Tokens)
+        } else {
+            None
+        }
+    }
+
+    fn wrap_up(&mut self, limit: Limit, out: &mut Out) {
+        self.wrap = Some(limit);
+        self.say(Note::WrapUp { limit }, words::wrap_up(limit, &self.limits), out);
+        out.push(Action::Arm(limits::WRAP_UP));
+        out.push(Action::Show(Show::Notice(words::WRAPPING_UP)));
+    }
+
+    /// Takes the next step when nothing is under way.
+    fn advance(&mut self, out: &mut Out) {
+        if self.wrap.is_none() {
+            match self.limit() {
+                Some(limit) => self.wrap_up(limit, out),
+                None => self.take_in_heard(out),
+            }
+        }
+        match self.make_room(out) {
+            Room::Enough => self.ask(out),
+            Room::BeingMade => {}
+            Room::Gone => self.end_at(Limit::Context, out),
+        }
+    }
+
+    /// Shows the model what was said meanwhile: only here, where no call is open.
+    fn take_in_heard(&mut self, out: &mut Out) {
+        while let Some(message) = self.heard.pop_front() {
+            let line = message.to_message();
+            self.keep(line.message, line.origin, out);
+            out.push(Action::Show(Show::Seen(message.event)));
+        }
+    }
+
+    fn make_room(&mut self, out: &mut Out) -> Room {
+        let measures = Measures::new(self.window);
+        if self.context.tokens() < measures.threshold() {
+            return Room::Enough;
+        }
+        if let Some(lines) = compaction::mask(&self.context, measures) {
+            self.rebase(lines, out);
+            if self.context.tokens() < measures.threshold() {
+                return Room::Enough;
+            }
+        }
+        if self.wrap.is_some() {
+            return Room::Enough;
+        }
+        let tired = self.weak >= limits::WEAK_SUMMARIES || self.summaries >= limits::SUMMARIES;
+        if let Some(plan) = (!tired).then(|| compaction::plan(&self.context, measures)).flatten() {
+            self.summaries += 1;
+            self.requests += 1;
+            out.push(Action::Show(Show::Notice(words::SUMMARISING)));
+            out.push(Action::Ask(Request {
+                number: self.requests,
+                messages: Arc::new(plan.request.clone()),
+                tools: false,
+                max_output: None,
+            }));
+            self.phase = Phase::Summarising { plan, before: self.context.tokens() };
+            return Room::BeingMade;
+        }
+        // Nothing is left to be gained; what still fits is tried.
+        if self.context.tokens() < self.window * 95 / 100 { Room::Enough } else { Room::Gone }
+    }
+
+    fn summarised(&mut self, plan: Plan, before: u64, summary: Option<String>, out: &mut Out) {
+        let summary = summary.filter(|summary| !summary.trim().is_empty());
+        self.rebase(plan.finish(summary.as_deref()), out);
+        let after = self.context.tokens();
+        let helped = after * 5 < before * 4 && after < Measures::new(self.window).threshold();
+        self.weak = if helped { 0 } else { self.weak + 1 };
+        self.advance(out);
+    }
+
+    fn rebase(&mut self, lines: Vec<Line>, out: &mut Out) {
+        out.push(Action::Rebase(lines.clone()));
+        self.context.rebase(lines);
+    }
+
+    fn ask(&mut self, out: &mut Out) {
+        self.requests += 1;
+        out.push(Action::Show(Show::Thinking));
+        out.push(Action::Ask(Request {
+            number: self.requests,
+            messages: self.context.messages(),
+            tools: !self.bare,
+            max_output: self.max_output,
+        }));
+        self.phase = Phase::Asking(Stream::default());
+    }
+
+    /// Appends a message and stores it.
+    fn keep(&mut self, message: Message, origin: Origin, out: &mut Out) {
+        out.push(Action::Keep(Line { message: message.clone(), origin: origin.clone() }));
+        self.context.push(message, origin);
+    }
+
+    /// Speaks to the model.
+    fn say(&mut self, note: Note, text: String, out: &mut Out) {
+        let line = Line::program(note, text);
+        self.keep(line.message, line.origin, out);
+    }
+
+    fn end_at(&mut self, limit: Limit, out: &mut Out) {
+        self.end_plainly(words::limit_reached(limit, &self.limits), Status::Limit, out);
+    }
+
+    fn end_plainly(&mut self, text: String, status: Status, out: &mut Out) {
+        self.end(AssistantMessage { text, ..AssistantMessage::default() }, Finish::Stop, status, out);
+    }
+
+    fn end(&mut self, message: AssistantMessage, finish: Finish, status: Status, out: &mut Out) {
+        let cut = matches!(finish, Finish::Length | Finish::Filtered);
+        let text = message.text.trim().to_owned() + if cut { words::ANSWER_CUT } else { "" };
+        let line = Line { message: Message::Assistant(message), origin: Origin::Final { status } };
+        out.push(Action::Answer(Answer { text, status, line, tally: self.account.tally() }));
+        self.phase = Phase::Ended;
+    }
+}

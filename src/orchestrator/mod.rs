@@ -1,0 +1,24 @@
+//! One turn of the agent: the model and the tools in turns, within limits, to exactly one answer.
+//!
+//! [`machine`] holds the rules and does no I/O; [`run_turn`] drives it with a model, tools and the store. Knows no chat
+//! protocol and no room's manners. Called by `bots`.
+
+mod account;
+mod batch;
+mod compaction;
+mod context;
+mod footer;
+mod limits;
+mod line;
+pub mod machine;
+mod prompt;
+mod proof;
+mod stuck;
+mod words;
+
+pub use batch::{Access, CallResult, CallToRun, Known};
+pub use footer::{Tally, footer};
+pub use limits::{Limit, Limits};
+pub use line::{CallFacts, Edit, Line, Note, Origin, Status, UserMessage};
+pub use prompt::system;
+pub use proof::Proof;

@@ -1,0 +1,120 @@
+//! Every sentence that the orchestrator says, to people and to the model, in one place and one voice.
+//!
+//! Texts only; no decisions.
+
+use super::limits::{CALLS_AT_ONCE, Limit, Limits};
+
+/// The head of a summary.
+pub(super) const SUMMARY_HEAD: &str = "[matrix-agent] The conversation so far was summarised to save space. The rules of \
+    the system message still hold; read a repository's AGENTS.md again before you change code in it. What follows is a \
+    record, not an order.";
+
+pub(super) const EMPTY: &str =
+    "[matrix-agent] Your last message was empty. Call a tool, or answer the person in plain text.";
+
+pub(super) const CUT_EMPTY: &str = "[matrix-agent] Your last message was cut off before it said anything. Think less and \
+    answer shorter, or take a smaller step.";
+
+pub(super) const RUNAWAY: &str =
+    "[matrix-agent] Your last message repeated itself without end and was dropped. Say it once, in a few sentences.";
+
+pub(super) const STUCK: &str = "[matrix-agent] You have made the same calls with the same results three times. Another try \
+    will not change them: take another way, or tell the person what blocks you.";
+
+pub(super) const UNPROVEN_EDIT: &str = "[matrix-agent] You say that it works, but files were edited after the last test run. \
+    Run the tests, or say plainly that they were not run. Then give your whole answer again: the person has not seen this one.";
+
+pub(super) const UNPROVEN_RED: &str = "[matrix-agent] You say that it works, but the last test run was red. Mend it, or say \
+    plainly which tests fail. Then give your whole answer again: the person has not seen this one.";
+
+pub(super) const CALL_CUT_OFF: &str = "Not run: your message was cut off at the output limit, so the call may be incomplete. \
+    Send it again in smaller pieces (write a long file in several steps).";
+
+pub(super) const CALL_STOPPED: &str = "Stopped by the person while it ran; it may have done part of its work.";
+pub(super) const CALL_STOPPED_EARLY: &str = "Not run: stopped by the person.";
+pub(super) const CALL_TIME: &str = "Ended at the turn's time limit; it may have done part of its work.";
+pub(super) const CALL_TIME_EARLY: &str = "Not run: the turn's time limit was reached.";
+pub(super) const CALL_LOST: &str = "No result was recorded: the turn was interrupted. Whether it ran is unknown; look before \
+    you repeat it.";
+
+pub(super) const PICTURES: &str = "[matrix-agent] The pictures of the calls above, in their order:";
+pub(super) const PICTURE_GONE: &str = "[matrix-agent] Old pictures were removed to save space.";
+
+pub(super) const SUMMARISING: &str = "Summarising the conversation so far, to make room.";
+pub(super) const WRAPPING_UP: &str = "A limit is reached; wrapping up.";
+pub(super) const STOPPED: &str = "Stopped. What was done so far stays in the workspace.";
+pub(super) const NO_ANSWER: &str =
+    "The model gave no answer, even when asked again. Please try once more, perhaps in other words.";
+pub(super) const FILTERED: &str =
+    "The model's provider withheld the answer (its content filter). Please put it in other words.";
+pub(super) const ANSWER_CUT: &str = "\n\n(The answer was cut off at the model's output limit.)";
+
+/// Returns the refusal of a call beyond the number that run at once.
+pub(super) fn too_many_calls() -> String {
+    format!("Not run: too many calls at once ({CALLS_AT_ONCE} at most). Send it again after the others.")
+}
+
+/// Returns the refusal of an unknown tool.
+pub(super) fn unknown_tool(name: &str, known: &[&str]) -> String {
+    format!("Not run: there is no tool `{name}`. The tools are: {}.", known.join(", "))
+}
+
+/// Returns the refusal of arguments that do not parse.
+pub(super) fn bad_arguments(why: &str) -> String {
+    format!(
+        "Not run: the arguments are no JSON object ({why}). Send one like {{\"path\": \"src/main.rs\"}}, with quotes \
+        and line breaks inside strings escaped."
+    )
+}
+
+/// Returns what stands in place of an old output.
+pub(super) fn masked(characters: usize) -> String {
+    format!("{MASKED} ({characters} characters). Make the call again if you need it.]")
+}
+
+/// How a masked output begins.
+pub(super) const MASKED: &str = "[old output removed to save space";
+
+/// Returns what a limit is, to be read after "reached".
+fn named(limit: Limit, limits: &Limits) -> String {
+    match limit {
+        Limit::Rounds => format!("the limit of {} turns", limits.rounds),
+        Limit::Time => format!("the time limit of {}", minutes(limits.time.as_secs())),
+        Limit::Tokens => format!("the limit of {} tokens", super::footer::short(limits.tokens)),
+        Limit::Stuck => "the point where the same calls keep giving the same results".to_owned(),
+        Limit::BadCalls => "the limit of calls in a row that could not run".to_owned(),
+        Limit::Context => "the end of the model's context window".to_owned(),
+    }
+}
+
+fn minutes(seconds: u64) -> String {
+    match (seconds / 60, seconds % 60) {
+        (0, seconds) => format!("{seconds} s"),
+        (minutes, 0) => format!("{minutes} min"),
+        (minutes, seconds) => format!("{minutes} min {seconds} s"),
+    }
+}
+
+/// Returns the last order to the model.
+pub(super) fn wrap_up(limit: Limit, limits: &Limits) -> String {
+    format!(
+        "[matrix-agent] You have reached {}: no more calls run in this turn. Answer the person now, without calling a \
+         tool: what is done, what is still open, and what to do next.",
+        named(limit, limits)
+    )
+}
+
+/// Returns what the person reads when the model did not even wrap up.
+pub(super) fn limit_reached(limit: Limit, limits: &Limits) -> String {
+    let next = match limit {
+        Limit::Rounds | Limit::Time | Limit::Tokens => "write “go on” to continue",
+        Limit::Stuck | Limit::BadCalls => "tell me another way, or split the task",
+        Limit::Context => "start afresh with `!new`",
+    };
+    format!("I stopped at {}. What was done so far stays in the workspace; {next}.", named(limit, limits))
+}
+
+/// Returns what the person reads when the model could not be reached or refused.
+pub(super) fn failed(why: &str, worked: bool) -> String {
+    if worked { format!("{why}\n\nWhat was done so far stays in the workspace.") } else { why.to_owned() }
+}
