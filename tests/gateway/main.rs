@@ -1,0 +1,5 @@
+//! The gateway through real sockets, real TLS and the real git; only names and routes are made up (`door.rs`).
+
+mod door;
+mod git;
+mod web;
