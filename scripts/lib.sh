@@ -1,0 +1,193 @@
+# shellcheck shell=bash
+# What the scripts share: how they speak, and what they ask of the machine. Sourced, never run.
+# Everything here looks first and changes only what is missing, so that a second run does nothing.
+
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+SCRIPTS_LOG=${SCRIPTS_LOG:-$REPO/target/scripts.log}
+STAGE_STARTED=$SECONDS
+STAGE_NAME=
+STAGES=()
+
+have() { command -v "$1" >/dev/null 2>&1; }
+note() { printf '  %s\n' "$*"; }
+
+# die CAUSE MEND: one line, then the end.
+die() {
+    printf '✗ %s. %s\n' "$1" "$2" >&2
+    exit 1
+}
+
+clock() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
+
+# stage NAME: what follows belongs to it; its time is told when the next one begins.
+stage() {
+    end_stage
+    STAGE_NAME=$1
+    STAGE_STARTED=$SECONDS
+    printf '▸ %s  (at %s)\n' "$1" "$(clock "$SECONDS")"
+}
+
+end_stage() {
+    [[ -n $STAGE_NAME ]] || return 0
+    local took
+    took=$(clock $((SECONDS - STAGE_STARTED)))
+    STAGES+=("$(printf '%6s  %s' "$took" "$STAGE_NAME")")
+    printf '✓ %s  (%s)\n' "$STAGE_NAME" "$took"
+    STAGE_NAME=
+}
+
+told_stages() { printf '%s\n' "${STAGES[@]}"; }
+
+# quietly CAUSE MEND COMMAND…: runs the command with its words in the log; on failure shows the last of them.
+quietly() {
+    local cause=$1 mend=$2
+    shift 2
+    mkdir -p "$(dirname "$SCRIPTS_LOG")"
+    if ! "$@" >"$SCRIPTS_LOG" 2>&1 </dev/null; then
+        tail -n 15 "$SCRIPTS_LOG" | sed 's/^/    /' >&2
+        die "$cause" "$mend (the whole: $SCRIPTS_LOG)"
+    fi
+}
+
+as_root() {
+    if [[ $EUID -eq 0 ]]; then
+        "$@"
+    elif have sudo; then
+        sudo -- "$@"
+    else
+        die "this needs root, and there is no sudo" "Run the script as root, or install sudo"
+    fi
+}
+
+check_system() {
+    local name="this system"
+    # shellcheck disable=SC1091
+    [[ -r /etc/os-release ]] && name=$(. /etc/os-release && printf '%s' "${PRETTY_NAME:-$ID}")
+    have apt-get || die "$name has no apt-get" "These scripts know Debian 12, 13 and Ubuntu 24.04; elsewhere install podman, gcc and Rust by hand, then: cargo build --profile quick"
+    case $name in
+        "Debian GNU/Linux 12"* | "Debian GNU/Linux 13"* | "Ubuntu 24.04"*) ;;
+        *) note "$name was never tried; Debian 12, 13 and Ubuntu 24.04 were. Going on." ;;
+    esac
+}
+
+# check_disk DIRECTORY GIGABYTES WHAT-FOR
+check_disk() {
+    local directory=$1 free
+    while [[ ! -d $directory ]]; do directory=$(dirname "$directory"); done
+    free=$(($(df -Pk "$directory" | awk 'NR == 2 {print $4}') / 1048576))
+    ((free >= $2)) || die "$directory has $free GB free, and $3 needs $2" "Free some space there"
+}
+
+missing_packages() {
+    local package
+    for package in "$@"; do
+        dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || printf '%s\n' "$package"
+    done
+}
+
+# install_packages PACKAGE…: Debian packages, only those that are not there.
+install_packages() {
+    local missing
+    mapfile -t missing < <(missing_packages "$@")
+    ((${#missing[@]} > 0)) || return 0
+    note "installing ${missing[*]}"
+    read_package_lists
+    quietly "apt-get could not install ${missing[*]}" "Mend what it says above, then try again" \
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends "${missing[@]}"
+}
+
+read_package_lists() {
+    [[ -z ${PACKAGE_LISTS_READ:-} ]] || return 0
+    quietly "the package lists could not be read" "Check the network and /etc/apt/sources.list, then try again" \
+        as_root apt-get -q update
+    PACKAGE_LISTS_READ=yes
+}
+
+unified_cgroups() { [[ $(stat -fc %T /sys/fs/cgroup 2>/dev/null) == cgroup2fs ]]; }
+
+# Podman itself. Builds use the host's network and sandboxes none, so that no network packages are needed.
+install_podman() {
+    if ! have podman; then
+        local runtime=runc # crun does not start containers under the old cgroups
+        unified_cgroups && runtime=crun
+        install_packages podman "$runtime"
+    elif ! unified_cgroups; then
+        install_packages runc
+    fi
+    install_packages uidmap ca-certificates
+}
+
+# The range from which each sandbox gets user ids of its own (`--userns=auto`).
+grant_id_range() {
+    local file
+    for file in /etc/subuid /etc/subgid; do
+        grep -qs '^containers:' "$file" && continue
+        note "adding the range of user ids for sandboxes to $file"
+        as_root sh -c "echo containers:2147483647:2147483648 >> $file"
+    done
+}
+
+# Where Podman's own defaults cannot work on this machine, and only there, a file says otherwise.
+configure_podman() {
+    local file=/etc/containers/containers.conf.d/50-matrix-agent.conf hard text=
+    hard=$(ulimit -Hn)
+    if [[ $EUID -eq 0 && $hard != unlimited ]] && ! prlimit --nofile=1048576:1048576 true 2>/dev/null; then
+        text+=$(printf '[containers]\ndefault_ulimits = ["nofile=1024:%s", "nproc=16384:16384"]\n' "$hard")$'\n'
+    fi
+    unified_cgroups || text+=$'[engine]\nruntime = "runc"\n'
+    [[ -n $text && $(cat "$file" 2>/dev/null) != "${text%$'\n'}" ]] || return 0
+    note "writing $file: this machine's limits or cgroups are not what Podman expects"
+    as_root mkdir -p "$(dirname "$file")"
+    printf '%s' "$text" | as_root tee "$file" >/dev/null
+}
+
+check_podman() {
+    quietly "podman does not work here" "Mend what it says above; \`podman info\` must answer" podman info
+}
+
+rust_wanted() { sed -n 's/^rust-version = "\(.*\)"/\1/p' "$REPO/Cargo.toml"; }
+
+# Tells whether `cargo` and `rustc` are there and new enough.
+rust_suffices() {
+    local version
+    have cargo && version=$(rustc --version 2>/dev/null | awk '{print $2}') && [[ -n $version ]] &&
+        [[ $(printf '%s\n' "$(rust_wanted)" "${version%%-*}" | sort -V | head -n 1) == "$(rust_wanted)" ]]
+}
+
+# ensure_rust [COMPONENT…]: what is there if it is new enough; else by rustup: the one that is there, Debian's, or the
+# one of sh.rustup.rs.
+ensure_rust() {
+    export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+    install_packages gcc libc6-dev
+    if ! rust_suffices; then
+        if ! have rustup; then
+            read_package_lists
+            if apt-cache show rustup >/dev/null 2>&1; then
+                install_packages rustup
+            else
+                install_packages curl ca-certificates
+                quietly "https://sh.rustup.rs could not be fetched" \
+                    "Install Rust $(rust_wanted) or newer (https://rustup.rs), so that \`cargo\` is found, then try again" \
+                    curl --proto '=https' --tlsv1.2 -sSf -m 120 -o "$REPO/target/rustup-init.sh" https://sh.rustup.rs
+                quietly "rustup could not be installed" "Install Rust $(rust_wanted) or newer by hand, then try again" \
+                    sh "$REPO/target/rustup-init.sh" -y --no-modify-path --profile minimal --default-toolchain none
+            fi
+        fi
+        note "installing Rust by rustup"
+        quietly "rustup could not install a toolchain" \
+            "Check that https://static.rust-lang.org is reachable, or install Rust $(rust_wanted) by hand, then try again" \
+            rustup toolchain install stable --profile minimal
+        quietly "rustup's toolchain could not be chosen" "Run: rustup default stable" rustup default stable
+        rust_suffices || die "Rust is $(rustc --version), and this project needs $(rust_wanted)" "Run: rustup update stable"
+    fi
+    local component
+    for component in "$@"; do
+        cargo "$component" --version >/dev/null 2>&1 && continue
+        quietly "cargo $component is missing" "Run: rustup component add $component" \
+            rustup component add "${component/#fmt/rustfmt}"
+    done
+    note "$(rustc --version)"
+}
+
+# The demo and the tests need the sandbox's image.
+build_image() { "$REPO/scripts/build-image.sh" "$@"; }
