@@ -60,6 +60,10 @@ pub struct AssistantMessage {
     /// OpenRouter's `reasoning_details`): field name to value, top level of the message.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub echo: serde_json::Map<String, Value>,
+    /// The model that wrote it, as [`super::Model::name`] gives it: another one neither gets its `echo` nor its calls'
+    /// `extra`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub model: String,
 }
 
 /// A call that the model asks for.

@@ -1,5 +1,26 @@
-//! Any OpenAI-compatible endpoint, streaming.
+//! Any OpenAI-compatible endpoint, streaming, with tool calls.
+//!
+//! Knows no rooms, no tools and no chat: messages in, a message out. [`Model`] is what the orchestrator uses; `config`
+//! validates with [`parse_model`].
+//!
+//! ```text
+//! complete() → request.rs (body) → async-openai → guard.rs (HTTP, clean events) → wire.rs (chunks) → assemble.rs → Completion
+//!      ↑ retry.rs                                      ↓ refusal.rs → LlmError
+//! ```
 
+mod assemble;
+mod error;
+mod guard;
 mod message;
+mod model;
+mod providers;
+mod refusal;
+mod request;
+mod retry;
+mod think;
+mod wire;
 
+pub use error::{LlmError, Said, Stage};
 pub use message::{AssistantMessage, Chunk, Completion, Finish, Message, Part, ToolCall, ToolSpec, Usage};
+pub use model::{Limits, Model, ModelSettings};
+pub use providers::{Endpoint, SettingError, parse_model};

@@ -1,0 +1,180 @@
+//! What can go wrong between us and a model, as a sentence for the person who waits and the mend for whoever runs the
+//! service. No variant holds a key or a piece of a prompt: `refusal.rs` cleans a provider's words before they get here.
+
+use std::{fmt, time::Duration};
+
+use super::providers::SettingError;
+
+/// Why there is no answer. `Display` is the sentence for the user.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LlmError {
+    /// The settings cannot work.
+    #[error("The model is not set up: {}: {}.", .0.key, .0.problem)]
+    Setting(#[from] SettingError),
+    /// No connection, or none that lasted until an answer.
+    #[error("The model's provider at {host} cannot be reached ({why}). Check the network and LLM_BASE_URL.")]
+    Unreachable {
+        /// Host and port.
+        host: String,
+        /// The cause in a few words.
+        why: String,
+    },
+    /// 401.
+    #[error("The model's provider refused the key. Check LLM_API_KEY.{0}")]
+    KeyRefused(Said),
+    /// 403.
+    #[error("The model's provider does not allow this with the present key (403). Check the account's rights.{0}")]
+    Forbidden(Said),
+    /// 402, or a quota that waiting does not refill.
+    #[error("The account at the model's provider has no credit left. Top it up, or set another LLM_API_KEY.{0}")]
+    NoCredit(Said),
+    /// 404.
+    #[error(
+        "The model's provider does not know `{model}`, or the address is wrong. Check LLM_MODEL and LLM_BASE_URL.{said}"
+    )]
+    UnknownModel {
+        /// The name that was sent.
+        model: String,
+        /// The provider's words.
+        said: Said,
+    },
+    /// 429, after all retries.
+    #[error("The model's provider takes no more requests just now; {}.{said}", again(*.wait))]
+    RateLimited {
+        /// How long it told us to wait.
+        wait: Option<Duration>,
+        /// The provider's words.
+        said: Said,
+    },
+    /// The conversation does not fit into the model's context.
+    #[error("The conversation has grown too long for the model. Start a new one with !new.{0}")]
+    Overflow(Said),
+    /// Any other 4xx: the request itself displeases.
+    #[error("The model's provider rejected the request ({status}). Another model may take it: see LLM_MODEL.{said}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// The provider's words.
+        said: Said,
+    },
+    /// 5xx, overload, or an error inside a stream, after all retries.
+    #[error("The model's provider has trouble{}; {}.{said}", number(*.status), again(*.wait))]
+    Unavailable {
+        /// The HTTP status, where there was one.
+        status: Option<u16>,
+        /// How long it told us to wait.
+        wait: Option<Duration>,
+        /// The provider's words.
+        said: Said,
+    },
+    /// Nothing came for too long.
+    #[error("The model {stage} within {} s. Try again, or choose a faster one with LLM_MODEL.", .limit.as_secs())]
+    Slow {
+        /// What it failed to do.
+        stage: Stage,
+        /// The limit that passed.
+        limit: Duration,
+    },
+    /// The stream ended in the middle.
+    #[error("The model's answer broke off in the middle. Try again.")]
+    Cut,
+    /// What came is no chat completion.
+    #[error("What the model's provider sent is no chat completion ({0}). Check LLM_BASE_URL and LLM_MODEL.")]
+    Garbled(&'static str),
+}
+
+/// What a model did not manage in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing at all came.
+    Begin,
+    /// It fell silent in the middle.
+    GoOn,
+    /// It went on without an end.
+    End,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Begin => "did not begin to answer",
+            Self::GoOn => "fell silent and did not go on",
+            Self::End => "did not end its answer",
+        })
+    }
+}
+
+/// A provider's own words: short, on one line, without key and prompt. Empty when it had none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said(pub(super) String);
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { Ok(()) } else { write!(f, " It said: “{}”", self.0) }
+    }
+}
+
+fn again(wait: Option<Duration>) -> String {
+    match wait {
+        Some(wait) if wait.as_secs() > 90 => format!("it asks to wait {} minutes", wait.as_secs().div_ceil(60)),
+        Some(wait) => format!("it asks to wait {} s", wait.as_secs().max(1)),
+        None => "try again in a minute".to_owned(),
+    }
+}
+
+fn number(status: Option<u16>) -> String {
+    status.map_or_else(String::new, |status| format!(" ({status})"))
+}
+
+impl LlmError {
+    /// Returns whether a shorter conversation would help. Never true for a rate limit.
+    pub fn is_overflow(&self) -> bool {
+        matches!(self, Self::Overflow(_))
+    }
+
+    /// Returns the sentence for the person who waits.
+    pub fn user_text(&self) -> String {
+        self.to_string()
+    }
+
+    /// Returns whether the same request may succeed a moment later.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::RateLimited { .. } | Self::Unavailable { .. } | Self::Cut)
+    }
+
+    /// Returns how long the provider told us to wait.
+    pub(super) fn told_wait(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { wait, .. } | Self::Unavailable { wait, .. } => *wait,
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_tell_the_mend() {
+        let said = || Said("no such key".to_owned());
+        insta::assert_snapshot!(
+            [
+                LlmError::KeyRefused(said()),
+                LlmError::RateLimited { wait: Some(Duration::from_hours(1)), said: Said::default() },
+                LlmError::Unavailable { status: Some(503), wait: None, said: Said::default() },
+                LlmError::Slow { stage: Stage::Begin, limit: Duration::from_mins(5) },
+                LlmError::Unreachable { host: "host:8000".to_owned(), why: "connection refused".to_owned() },
+            ]
+            .map(|error| error.user_text())
+            .join("\n"),
+            @r"
+        The model's provider refused the key. Check LLM_API_KEY. It said: “no such key”
+        The model's provider takes no more requests just now; it asks to wait 60 minutes.
+        The model's provider has trouble (503); try again in a minute.
+        The model did not begin to answer within 300 s. Try again, or choose a faster one with LLM_MODEL.
+        The model's provider at host:8000 cannot be reached (connection refused). Check the network and LLM_BASE_URL.
+        "
+        );
+    }
+}

@@ -1,0 +1,336 @@
+//! One configured model: asks it, streams what it says, asks again where that helps. Knows no rooms and keeps no history;
+//! called by the orchestrator, and by `doctor` for its probe.
+//!
+//! Dropping the future of [`Model::complete`] drops the connection: providers stop generating then.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_openai::{Client, config::Config, error::OpenAIError, types::stream::StreamResponse};
+use futures_util::StreamExt;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    assemble::Assembler,
+    error::{LlmError, Stage},
+    guard::{self, Fault, NoStream, Watch},
+    message::{Chunk, Completion, Message, Part, ToolSpec},
+    providers::{Endpoint, SettingError, parse_model},
+    refusal::{self, Asked},
+    request::{self, Request},
+    retry::Schedule,
+    wire::StreamChunk,
+};
+use crate::clock::Clock;
+
+/// What makes a [`Model`].
+#[derive(Clone, Debug)]
+pub struct ModelSettings {
+    /// LiteLLM's model string.
+    pub model: String,
+    /// Replaces the provider's own address.
+    pub base_url: Option<String>,
+    /// The provider's key; empty where none is needed.
+    pub key: SecretString,
+    /// Whether it sees pictures; `None`: by its name.
+    pub vision: Option<bool>,
+    /// Its context in tokens; `None`: by its name.
+    pub context_window: Option<u64>,
+    /// How long to wait for what.
+    pub limits: Limits,
+    /// Reads dates in `Retry-After`.
+    pub clock: Clock,
+}
+
+impl ModelSettings {
+    /// Returns settings with everything but model and key at its default.
+    pub fn new(model: impl Into<String>, key: SecretString) -> Self {
+        Self {
+            model: model.into(),
+            base_url: None,
+            key,
+            vision: None,
+            context_window: None,
+            limits: Limits::default(),
+            clock: Clock::default(),
+        }
+    }
+}
+
+/// How long to wait for what, and how often to ask.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// For the connection.
+    pub connect: Duration,
+    /// From the request to the first event. Local models read a long prompt for minutes.
+    pub first_token: Duration,
+    /// Between two events.
+    pub idle: Duration,
+    /// For the whole answer.
+    pub whole: Duration,
+    /// How often one request is sent at most.
+    pub attempts: usize,
+    /// The first wait before asking again; it doubles.
+    pub backoff: Duration,
+    /// A provider that asks to wait longer is not waited for.
+    pub longest_wait: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            first_token: Duration::from_mins(5),
+            idle: Duration::from_mins(2),
+            whole: Duration::from_mins(30),
+            attempts: 5,
+            backoff: Duration::from_secs(1),
+            longest_wait: Duration::from_mins(1),
+        }
+    }
+}
+
+/// After the model has said that it ended: how long its count of tokens may take.
+const TAIL: Duration = Duration::from_secs(2);
+/// For `doctor`, which has more to check.
+const PROBE_WITHIN: Duration = Duration::from_secs(30);
+
+/// A configured model. Cheap to clone; all clones share their connections.
+#[derive(Clone)]
+pub struct Model {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    endpoint: Endpoint,
+    http: reqwest::Client,
+    target: Arc<dyn Config>,
+    vision: bool,
+    context_window: u64,
+    limits: Limits,
+    clock: Clock,
+}
+
+impl Model {
+    /// Makes a model of its settings; nothing is sent yet.
+    pub fn new(settings: ModelSettings) -> Result<Self, LlmError> {
+        let endpoint = parse_model(&settings.model, settings.base_url.as_deref())?;
+        let mut http = reqwest::Client::builder()
+            .connect_timeout(settings.limits.connect)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("matrix-agent/", env!("CARGO_PKG_VERSION")));
+        if endpoint.is_loopback() {
+            http = http.no_proxy();
+        }
+        let http = http.build().map_err(|_| SettingError {
+            key: "LLM_BASE_URL",
+            problem: "TLS cannot be set up; install this machine's `ca-certificates`".to_owned(),
+        })?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                target: Arc::new(Target::new(endpoint.base_url(), &settings.key)?),
+                vision: settings.vision.unwrap_or_else(|| endpoint.vision()),
+                context_window: settings.context_window.unwrap_or_else(|| endpoint.context_window()),
+                endpoint,
+                http,
+                limits: settings.limits,
+                clock: settings.clock,
+            }),
+        })
+    }
+
+    /// Returns the model string as the operator wrote it.
+    pub fn name(&self) -> &str {
+        self.inner.endpoint.name()
+    }
+
+    /// Returns whether it sees pictures.
+    pub fn vision(&self) -> bool {
+        self.inner.vision
+    }
+
+    /// Returns the size of its context in tokens.
+    pub fn context_window(&self) -> u64 {
+        self.inner.context_window
+    }
+
+    /// Asks the model to go on with `messages`. What comes is shown to `on_chunk` at once; the whole is returned.
+    ///
+    /// Failures that pass (429, 5xx, a lost connection, a stream cut before its first word) are asked again, unless a
+    /// word or a call has been shown already. An answer that grows beyond all bounds is cut off as [`Finish::Length`].
+    ///
+    /// [`Finish::Length`]: super::Finish::Length
+    pub async fn complete(
+        &self,
+        messages: &[Message],
+        tools: &[ToolSpec],
+        max_output: Option<u64>,
+        on_chunk: &mut (dyn FnMut(Chunk) + Send),
+    ) -> Result<Completion, LlmError> {
+        let request = request::build(&self.inner.endpoint, self.inner.vision, messages, tools, max_output);
+        let mut schedule = Schedule::new(&self.inner.limits);
+        loop {
+            let mut shown = false;
+            let mut show = |chunk| {
+                shown |= !matches!(chunk, Chunk::Reasoning);
+                on_chunk(chunk);
+            };
+            let error = match self.attempt(&request, messages, &self.inner.limits, &mut show).await {
+                Ok(completion) => return Ok(completion),
+                Err(error) => error,
+            };
+            let Some(wait) = (!shown).then(|| schedule.next(&error)).flatten() else { return Err(error) };
+            tracing::warn!(model = self.name(), %error, wait_ms = wait.as_millis() as u64, "asking the model again");
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Asks for a single token, once: whether address, key and model are right. Returns how long it took.
+    pub async fn probe(&self) -> Result<Duration, LlmError> {
+        let started = Instant::now();
+        let messages = [Message::User { parts: vec![Part::Text { text: "ping".to_owned() }] }];
+        let request = request::build(&self.inner.endpoint, false, &messages, &[], Some(1));
+        let limits = Limits { first_token: PROBE_WITHIN, whole: PROBE_WITHIN, ..self.inner.limits.clone() };
+        match self.attempt(&request, &messages, &limits, &mut |_| {}).await {
+            Ok(_) => {}
+            // Reasoning models of OpenAI complain that one token is too little to finish: address, key and model are right.
+            Err(LlmError::Refused { status: 400, said }) if said.0.contains("max_tokens") => {}
+            Err(error) => return Err(error),
+        }
+        Ok(started.elapsed())
+    }
+
+    async fn attempt(
+        &self,
+        request: &Request<'_>,
+        messages: &[Message],
+        limits: &Limits,
+        show: &mut (dyn FnMut(Chunk) + Send),
+    ) -> Result<Completion, LlmError> {
+        let inner = &*self.inner;
+        let asked = Asked { key: inner.target.api_key().expose_secret(), model: inner.endpoint.model(), messages };
+        let watch = Arc::new(Watch::default());
+        let service = {
+            let (http, clock, watch) = (inner.http.clone(), inner.clock.clone(), watch.clone());
+            tower::service_fn(move |request| guard::send(request, http.clone(), clock.clone(), watch.clone()))
+        };
+        let client = Client::build(inner.http.clone(), inner.target.clone()).with_http_service(service);
+
+        let started = Instant::now();
+        let first = started + limits.first_token;
+        let end = started + limits.whole;
+        let slow = |stage, limit| LlmError::Slow { stage, limit };
+        let mut stream: StreamResponse<StreamChunk> =
+            match timeout_at(first, client.chat().create_stream_byot(request)).await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return Err(self.no_stream(error, &asked)),
+                Err(_) => return Err(slow(Stage::Begin, limits.first_token)),
+            };
+        let mut answer = Assembler::new(inner.endpoint.quirks().echo);
+        let mut due = (first, slow(Stage::Begin, limits.first_token));
+        loop {
+            if end < due.0 {
+                due = (end, slow(Stage::End, limits.whole));
+            }
+            match timeout_at(due.0, stream.next()).await {
+                Ok(Some(Ok(chunk))) => {
+                    answer.take(chunk, show).map_err(|error| refusal::from_stream(&error, &asked))?;
+                }
+                Ok(None) => break,
+                Ok(Some(Err(_))) => match watch.fault() {
+                    Some(Fault::TooMuch) => return Err(LlmError::Garbled("more than any answer holds")),
+                    Some(Fault::Garbled) => return Err(LlmError::Garbled("an event that is no JSON")),
+                    // What matters has come: a connection lost while it waited for the count of tokens harms nobody.
+                    _ if answer.has_ended() => break,
+                    _ => return Err(LlmError::Cut),
+                },
+                Err(_) if answer.has_ended() => break,
+                Err(_) => return Err(due.1),
+            }
+            if answer.is_full() {
+                tracing::warn!(model = self.name(), "the model's answer was cut off at its limit");
+                break;
+            }
+            let wait = if answer.has_ended() { TAIL.min(limits.idle) } else { limits.idle };
+            due = (Instant::now() + wait, slow(Stage::GoOn, limits.idle));
+        }
+        answer.finish(watch.is_done(), self.name())
+    }
+
+    fn no_stream(&self, error: OpenAIError, asked: &Asked<'_>) -> LlmError {
+        let unreachable = |why: &str| LlmError::Unreachable { host: self.inner.endpoint.host(), why: why.to_owned() };
+        let OpenAIError::Boxed(error) = error else { return unreachable("the request could not be built") };
+        match error.downcast::<NoStream>().map(|error| *error) {
+            Ok(NoStream::Refused(refused)) => refusal::from_http(&refused, asked),
+            Ok(NoStream::NotAStream(what)) => LlmError::Garbled(what),
+            Ok(NoStream::Transport(error)) => unreachable(&transport(&error)),
+            Err(_) => unreachable("the request failed"),
+        }
+    }
+}
+
+/// A few words for the innermost cause, which is the only one that tells anything. URLs and bodies are not in it.
+fn transport(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "it did not accept the connection in time".to_owned();
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string().chars().filter(|c| !c.is_control()).take(120).collect()
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Model({:?})", self.inner.endpoint)
+    }
+}
+
+/// Where requests go, with which headers. Not async-openai's own configuration: that one reads `OPENAI_*` from the
+/// environment and panics on a key with a line break.
+struct Target {
+    base_url: String,
+    headers: HeaderMap,
+    key: SecretString,
+}
+
+impl Target {
+    fn new(base_url: &str, key: &SecretString) -> Result<Self, SettingError> {
+        let key = SecretString::from(key.expose_secret().trim());
+        let mut headers = HeaderMap::new();
+        if !key.expose_secret().is_empty() {
+            let bearer = format!("Bearer {}", key.expose_secret());
+            let mut bearer = HeaderValue::from_str(&bearer).map_err(|_| SettingError {
+                key: "LLM_API_KEY",
+                problem: "holds characters that no key has; copy it again".to_owned(),
+            })?;
+            bearer.set_sensitive(true);
+            headers.insert(AUTHORIZATION, bearer);
+        }
+        Ok(Self { base_url: base_url.to_owned(), headers, key })
+    }
+}
+
+impl Config for Target {
+    fn headers(&self) -> HeaderMap {
+        self.headers.clone()
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base_url)
+    }
+
+    fn query(&self) -> Vec<(&str, &str)> {
+        Vec::new()
+    }
+
+    fn api_base(&self) -> &str {
+        &self.base_url
+    }
+
+    fn api_key(&self) -> &SecretString {
+        &self.key
+    }
+}

@@ -1,0 +1,441 @@
+//! The one table of providers: where each is, which variable names its key, and what it does differently from OpenAI's
+//! published API. Everything else in this folder asks a [`Quirks`] value and never compares a provider's name.
+//!
+//! Pure: no network, no environment. `config` calls [`parse_model`] to validate `LLM_MODEL` and `LLM_BASE_URL`.
+
+use std::fmt;
+
+use reqwest::Url;
+
+/// A row of the table.
+#[derive(Debug)]
+pub(super) struct Provider {
+    /// The first segment of LiteLLM's model string.
+    prefix: &'static str,
+    /// Where its OpenAI-compatible API is; `None`: only with `LLM_BASE_URL`.
+    base_url: Option<&'static str>,
+    /// The variable in which other programs expect its key; `None`: it needs none.
+    key_variable: Option<&'static str>,
+    /// What its API path is called when somebody gives only the host.
+    default_path: &'static str,
+    /// The context that it serves unless told otherwise, whatever the model could do.
+    window: Option<u64>,
+    quirks: Quirks,
+}
+
+/// What a provider wants done differently. The fields say what to do, not who wants it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Quirks {
+    /// Which of the two names the output limit has.
+    pub max_tokens: MaxTokens,
+    /// Ask for usage with `stream_options`; unknown fields are errors at some (Mistral), so only where known.
+    pub stream_usage: bool,
+    /// Ask for parallel calls in so many words: the default is "one at a time" there.
+    pub ask_parallel: bool,
+    /// What a call id may look like.
+    pub call_ids: CallIds,
+    /// What becomes of the reasoning.
+    pub echo: Echo,
+    /// `""` instead of `null` as the content of a message that only calls.
+    pub empty_content: bool,
+    /// Mark where the prompt's prefix may be cached.
+    pub cache_marks: bool,
+    /// A user message may not follow a tool's result: an assistant's word goes between.
+    pub bridge_user_after_tool: bool,
+    /// A call without a thought signature is refused: send the documented stand-in where there is none.
+    pub placeholder_signature: bool,
+}
+
+/// The name of the output limit's field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MaxTokens {
+    /// `max_tokens`, which nearly all take.
+    Classic,
+    /// `max_completion_tokens`, the only one OpenAI's reasoning models take.
+    Completion,
+}
+
+/// Rules for call ids, by the strictest reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CallIds {
+    /// At most 40 characters (OpenAI).
+    Short,
+    /// At most 64 of `[A-Za-z0-9_-]` (Anthropic).
+    Word,
+    /// Exactly nine alphanumerics (Mistral).
+    Nine,
+}
+
+/// Which reasoning goes back with the next request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Echo {
+    /// None.
+    Nothing,
+    /// `reasoning_content` as plain text on every assistant message, `""` where there was none (DeepSeek).
+    Content,
+    /// `reasoning_details`, unchanged and in order (OpenRouter).
+    Details,
+    /// `extra_content` of the calls (Gemini's thought signatures).
+    CallExtra,
+}
+
+/// What is sent to a server of which nothing is known: only what all of them take.
+const PLAIN: Quirks = Quirks {
+    max_tokens: MaxTokens::Classic,
+    stream_usage: false,
+    ask_parallel: false,
+    call_ids: CallIds::Short,
+    echo: Echo::Nothing,
+    empty_content: true,
+    cache_marks: false,
+    bridge_user_after_tool: false,
+    placeholder_signature: false,
+};
+
+static GENERIC: Provider = Provider {
+    prefix: "",
+    base_url: None,
+    key_variable: None,
+    default_path: "",
+    window: Some(LOCAL_WINDOW),
+    quirks: PLAIN,
+};
+
+/// What a local server is assumed to hold. llama.cpp's `-c` and Ollama's `OLLAMA_CONTEXT_LENGTH` decide, and Ollama cuts
+/// a longer prompt without a word: better too early a compaction than a lost beginning.
+const LOCAL_WINDOW: u64 = 32_768;
+
+#[rustfmt::skip]
+static PROVIDERS: &[Provider] = &[
+    Provider {
+        prefix: "openrouter", base_url: Some("https://openrouter.ai/api/v1"), key_variable: Some("OPENROUTER_API_KEY"),
+        default_path: "", window: None,
+        quirks: Quirks { stream_usage: true, call_ids: CallIds::Word, echo: Echo::Details, empty_content: false, ..PLAIN },
+    },
+    Provider {
+        prefix: "anthropic", base_url: Some("https://api.anthropic.com/v1"), key_variable: Some("ANTHROPIC_API_KEY"),
+        default_path: "", window: None,
+        quirks: Quirks { stream_usage: true, call_ids: CallIds::Word, empty_content: false, ..PLAIN },
+    },
+    Provider {
+        prefix: "gemini", base_url: Some("https://generativelanguage.googleapis.com/v1beta/openai"),
+        key_variable: Some("GEMINI_API_KEY"), default_path: "", window: None,
+        quirks: Quirks { stream_usage: true, echo: Echo::CallExtra, empty_content: false, ..PLAIN },
+    },
+    Provider {
+        prefix: "openai", base_url: Some("https://api.openai.com/v1"), key_variable: Some("OPENAI_API_KEY"),
+        default_path: "", window: None,
+        quirks: Quirks { max_tokens: MaxTokens::Completion, stream_usage: true, empty_content: false, ..PLAIN },
+    },
+    Provider {
+        prefix: "dashscope", base_url: Some("https://dashscope-intl.aliyuncs.com/compatible-mode/v1"),
+        key_variable: Some("DASHSCOPE_API_KEY"), default_path: "", window: None,
+        quirks: Quirks { stream_usage: true, ask_parallel: true, cache_marks: true, ..PLAIN },
+    },
+    Provider {
+        prefix: "deepseek", base_url: Some("https://api.deepseek.com/v1"), key_variable: Some("DEEPSEEK_API_KEY"),
+        default_path: "", window: None,
+        quirks: Quirks { stream_usage: true, echo: Echo::Content, ..PLAIN },
+    },
+    Provider {
+        prefix: "mistral", base_url: Some("https://api.mistral.ai/v1"), key_variable: Some("MISTRAL_API_KEY"),
+        default_path: "", window: None,
+        quirks: Quirks { call_ids: CallIds::Nine, bridge_user_after_tool: true, ..PLAIN },
+    },
+    Provider {
+        prefix: "ollama", base_url: Some("http://127.0.0.1:11434/v1"), key_variable: None,
+        default_path: "/v1", window: Some(LOCAL_WINDOW),
+        quirks: Quirks { stream_usage: true, ..PLAIN },
+    },
+    Provider {
+        prefix: "llama-cpp", base_url: Some("http://127.0.0.1:8080/v1"), key_variable: None,
+        default_path: "/v1", window: Some(LOCAL_WINDOW),
+        quirks: Quirks { stream_usage: true, ask_parallel: true, ..PLAIN },
+    },
+    Provider {
+        prefix: "hosted_vllm", base_url: None, key_variable: None,
+        default_path: "/v1", window: Some(LOCAL_WINDOW),
+        quirks: Quirks { stream_usage: true, ..PLAIN },
+    },
+];
+
+/// Model families by the start of the name's last segment: context in tokens, and whether they see pictures. The first
+/// match counts; both can be set by hand for a model that is not here.
+#[rustfmt::skip]
+const FAMILIES: &[(&str, u64, bool)] = &[
+    ("claude", 200_000, true),
+    ("gemini", 1_048_576, true),
+    ("gemma", 128_000, true),
+    ("gpt-oss", 131_072, false),
+    ("gpt-5", 400_000, true),
+    ("gpt-4.1", 1_047_576, true),
+    ("gpt-4o", 128_000, true),
+    ("o3", 200_000, true),
+    ("o4", 200_000, true),
+    ("qwen3-coder-plus", 1_000_000, false),
+    ("qwen3-coder-flash", 1_000_000, false),
+    ("qwen3-coder", 262_144, false),
+    ("qwen3-vl", 262_144, true),
+    ("qwen-vl", 131_072, true),
+    ("qwen", 131_072, false),
+    ("deepseek", 128_000, false),
+    ("devstral", 131_072, false),
+    ("codestral", 131_072, false),
+    ("pixtral", 131_072, true),
+    ("magistral", 40_000, false),
+    ("mistral", 131_072, true),
+    ("kimi", 131_072, false),
+    ("glm", 128_000, false),
+    ("grok", 131_072, true),
+    ("llama-4", 131_072, true),
+    ("llama", 131_072, false),
+];
+
+/// Why a model string or address cannot be used; what to write instead is part of the sentence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}")]
+pub struct SettingError {
+    /// The variable that is wrong: `LLM_MODEL`, `LLM_BASE_URL` or `LLM_API_KEY`.
+    pub key: &'static str,
+    /// What is wrong and how to mend it.
+    pub problem: String,
+}
+
+/// A model string understood: which model, where, and what is peculiar there.
+#[derive(Clone)]
+pub struct Endpoint {
+    provider: &'static Provider,
+    base_url: Url,
+    given: String,
+    model: String,
+    quirks: Quirks,
+}
+
+/// Reads LiteLLM's model string (`openrouter/anthropic/claude-sonnet-4`). A `base_url` replaces the table's; with one,
+/// a name whose prefix nobody knows goes to that server as it stands.
+pub fn parse_model(model: &str, base_url: Option<&str>) -> Result<Endpoint, SettingError> {
+    let given = model.trim();
+    let base_url = base_url.map(str::trim).filter(|url| !url.is_empty());
+    let bad = |problem: String| Err(SettingError { key: "LLM_MODEL", problem });
+    if given.is_empty() {
+        return bad(format!("no model is named; write for example `{EXAMPLE}`"));
+    }
+    if given.len() > 200 || given.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return bad("a model's name has no spaces and at most 200 characters".to_owned());
+    }
+    let (prefix, rest) = given.split_once('/').unwrap_or(("", given));
+    let known = PROVIDERS.iter().find(|provider| provider.prefix == prefix);
+    let (provider, name) = match (known, base_url) {
+        (Some(_), _) if rest.is_empty() => return bad(format!("`{prefix}/` needs a model's name after the slash")),
+        // LiteLLM's way to name any compatible server is `openai/…` with an address: OpenAI's own peculiarities are not
+        // that server's.
+        (Some(provider), Some(url)) if provider.prefix == "openai" && !url.contains("api.openai.com") => {
+            (&GENERIC, rest)
+        }
+        (Some(provider), _) => (provider, rest),
+        (None, Some(_)) => (&GENERIC, given),
+        (None, None) => return bad(unknown_prefix(given, prefix)),
+    };
+    let Some(address) = base_url.or(provider.base_url) else {
+        return bad(format!("`{prefix}/…` names no address of its own: set LLM_BASE_URL"));
+    };
+    Ok(Endpoint {
+        provider,
+        base_url: read_base_url(address, provider.default_path)?,
+        given: given.to_owned(),
+        model: name.to_owned(),
+        quirks: adapt(provider, name),
+    })
+}
+
+const EXAMPLE: &str = "openrouter/anthropic/claude-sonnet-4";
+
+fn unknown_prefix(given: &str, prefix: &str) -> String {
+    let nearest = PROVIDERS
+        .iter()
+        .map(|provider| (strsim::damerau_levenshtein(provider.prefix, prefix), provider.prefix))
+        .min()
+        .filter(|(distance, _)| *distance <= 2);
+    let names: Vec<_> = PROVIDERS.iter().map(|provider| provider.prefix).collect();
+    match nearest {
+        Some((_, near)) => format!("`{prefix}/` is no provider known here; did you mean `{near}/…`?"),
+        None => format!(
+            "`{given}` does not begin with a known provider ({}); for another server set LLM_BASE_URL",
+            names.join(", ")
+        ),
+    }
+}
+
+fn read_base_url(address: &str, default_path: &str) -> Result<Url, SettingError> {
+    let bad = |problem: &str| SettingError { key: "LLM_BASE_URL", problem: problem.to_owned() };
+    let address = address.trim_end_matches('/').trim_end_matches("/chat/completions");
+    let mut url = Url::parse(address).map_err(|_| bad("not a URL; write for example `https://host.example/v1`"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return Err(bad("must begin with `https://` or `http://` and name a host"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(bad("must hold no user or password; the key goes into LLM_API_KEY"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(bad("must end with the path (`…/v1`), without `?` or `#`"));
+    }
+    if url.path() == "/" && !default_path.is_empty() {
+        url.set_path(default_path);
+    }
+    Ok(url)
+}
+
+/// A router serves other houses' models: what those houses want holds there too.
+fn adapt(provider: &Provider, model: &str) -> Quirks {
+    let mut quirks = provider.quirks;
+    if provider.prefix == "openrouter" {
+        quirks.cache_marks = model.starts_with("anthropic/");
+        if model.starts_with("mistralai/") {
+            quirks.call_ids = CallIds::Nine;
+            quirks.bridge_user_after_tool = true;
+        }
+    }
+    // Google documents the stand-in for Gemini 3; older models never demanded a signature.
+    quirks.placeholder_signature = provider.prefix == "gemini" && model.starts_with("gemini-3");
+    quirks
+}
+
+impl Endpoint {
+    /// Returns the model string as the operator wrote it.
+    pub fn name(&self) -> &str {
+        &self.given
+    }
+
+    /// Returns the address of the API, without a slash at the end.
+    pub fn base_url(&self) -> &str {
+        self.base_url.as_str().trim_end_matches('/')
+    }
+
+    /// Returns the variable in which other programs expect this provider's key; `None`: it works without a key.
+    pub fn key_variable(&self) -> Option<&'static str> {
+        self.provider.key_variable
+    }
+
+    /// Returns whether the model is known to see pictures.
+    pub fn vision(&self) -> bool {
+        self.family().is_some_and(|(_, _, vision)| *vision)
+    }
+
+    /// Returns the size of the context in tokens, as far as one can know it from the name.
+    pub fn context_window(&self) -> u64 {
+        let family = self.family().map_or(LOCAL_WINDOW, |(_, window, _)| *window);
+        self.provider.window.map_or(family, |limit| family.min(limit))
+    }
+
+    /// Returns the model's name as the provider wants it.
+    pub(super) fn model(&self) -> &str {
+        &self.model
+    }
+
+    pub(super) fn quirks(&self) -> Quirks {
+        self.quirks
+    }
+
+    /// Returns host and port, for messages.
+    pub(super) fn host(&self) -> String {
+        let host = self.base_url.host_str().unwrap_or_default();
+        self.base_url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    }
+
+    /// Returns whether the server is on this machine, where no proxy stands between.
+    pub(super) fn is_loopback(&self) -> bool {
+        let host = self.base_url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+
+    fn family(&self) -> Option<&'static (&'static str, u64, bool)> {
+        let name = self.model.rsplit('/').next().unwrap_or_default().to_lowercase();
+        FAMILIES.iter().find(|(start, _, _)| name.starts_with(start))
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Endpoint({} at {})", self.given, self.base_url())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(model: &str, base: Option<&str>) -> Endpoint {
+        parse_model(model, base).expect("a good model string")
+    }
+
+    #[test]
+    fn every_prefix_of_the_issue_has_an_address() {
+        for (model, url, sent) in [
+            ("openrouter/anthropic/claude-sonnet-4", "https://openrouter.ai/api/v1", "anthropic/claude-sonnet-4"),
+            ("anthropic/claude-sonnet-4-5", "https://api.anthropic.com/v1", "claude-sonnet-4-5"),
+            ("gemini/gemini-3-pro", "https://generativelanguage.googleapis.com/v1beta/openai", "gemini-3-pro"),
+            ("openai/gpt-5", "https://api.openai.com/v1", "gpt-5"),
+            ("dashscope/qwen3-max", "https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "qwen3-max"),
+            ("ollama/qwen3:8b", "http://127.0.0.1:11434/v1", "qwen3:8b"),
+            ("llama-cpp/any", "http://127.0.0.1:8080/v1", "any"),
+            ("deepseek/deepseek-chat", "https://api.deepseek.com/v1", "deepseek-chat"),
+            ("mistral/mistral-large-latest", "https://api.mistral.ai/v1", "mistral-large-latest"),
+        ] {
+            let endpoint = parse(model, None);
+            assert_eq!((endpoint.base_url(), endpoint.model()), (url, sent), "{model}");
+        }
+    }
+
+    #[test]
+    fn an_address_replaces_the_tables_and_lets_any_name_through() {
+        assert_eq!(parse("qwen/qwen3-8b", Some("http://10.0.0.2:8000/v1/")).model(), "qwen/qwen3-8b");
+        assert_eq!(
+            parse("my-model", Some("http://10.0.0.2:8000/v1/chat/completions")).base_url(),
+            "http://10.0.0.2:8000/v1"
+        );
+        assert_eq!(parse("ollama/qwen3", Some("http://10.0.0.2:11434")).base_url(), "http://10.0.0.2:11434/v1");
+        let foreign = parse("openai/gpt-5", Some("http://proxy.example/v1"));
+        assert_eq!((foreign.model(), foreign.quirks()), ("gpt-5", PLAIN));
+        assert_eq!(parse("openai/gpt-5", Some("https://api.openai.com/v1")).quirks().max_tokens, MaxTokens::Completion);
+    }
+
+    #[test]
+    fn mistakes_name_the_key_and_the_mend() {
+        for (model, base, key, says) in [
+            ("", None, "LLM_MODEL", "no model is named"),
+            ("openruter/x", None, "LLM_MODEL", "did you mean `openrouter/…`?"),
+            ("gpt-5", None, "LLM_MODEL", "known provider"),
+            ("gemini/", None, "LLM_MODEL", "needs a model's name"),
+            ("hosted_vllm/x", None, "LLM_MODEL", "set LLM_BASE_URL"),
+            ("open ai/x", None, "LLM_MODEL", "no spaces"),
+            ("x", Some("localhost:8000"), "LLM_BASE_URL", "must begin with"),
+            ("x", Some("nonsense"), "LLM_BASE_URL", "not a URL"),
+            ("x", Some("https://user:pw@host/v1"), "LLM_BASE_URL", "no user or password"),
+            ("x", Some("https://host/v1?key=1"), "LLM_BASE_URL", "without `?`"),
+        ] {
+            let error = parse_model(model, base).expect_err(model);
+            assert_eq!(error.key, key, "{model}");
+            assert!(error.problem.contains(says), "{model}: {error}");
+        }
+    }
+
+    #[test]
+    fn routed_models_get_their_makers_quirks() {
+        let claude = parse("openrouter/anthropic/claude-sonnet-4", None).quirks();
+        assert!(claude.cache_marks && claude.echo == Echo::Details);
+        assert!(!parse("openrouter/openai/gpt-5", None).quirks().cache_marks);
+        assert_eq!(parse("openrouter/mistralai/devstral", None).quirks().call_ids, CallIds::Nine);
+        assert!(parse("gemini/gemini-3-pro", None).quirks().placeholder_signature);
+        assert!(!parse("gemini/gemini-2.5-pro", None).quirks().placeholder_signature);
+    }
+
+    #[test]
+    fn windows_and_eyes() {
+        let claude = parse("openrouter/anthropic/claude-sonnet-4", None);
+        assert_eq!((claude.context_window(), claude.vision()), (200_000, true));
+        let local = parse("ollama/qwen3:8b", None);
+        assert_eq!((local.context_window(), local.vision()), (LOCAL_WINDOW, false));
+        assert!(parse("dashscope/qwen3-vl-plus", None).vision());
+        assert!(parse("x", Some("http://[::1]:9/v1")).is_loopback());
+    }
+}

@@ -1,0 +1,5 @@
+//! What the capability tests share.
+
+#![expect(dead_code, unreachable_pub, reason = "each test binary uses another part")]
+
+pub mod scripted_llm;

@@ -1,0 +1,392 @@
+//! A scripted OpenAI-compatible server on a real port, for tests of this process and of others.
+//!
+//! ```ignore
+//! let llm = ScriptedLlm::start().await;
+//! llm.reply_calls(&[("run_command", json!({"command": "ls"}))]).reply_text("Two files.");
+//! llm.when("room-7").reply_text("only for a conversation in which a user said `room-7`");
+//! // … LLM_BASE_URL = llm.base_url() …
+//! let second = llm.arrived(2).await; // waits for the second request and returns its body
+//! ```
+//! Replies are used up in the order in which they were added: each request takes the first unused one that fits it. It
+//! runs in a thread with a runtime of its own, so that neither a blocking test nor a paused clock stops it.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{DefaultBodyLimit, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
+    response::Response,
+    routing::post,
+    serve::ListenerExt,
+};
+use futures_util::{StreamExt, stream};
+use serde_json::{Value, json};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+/// How long a test waits for what must come.
+const WITHIN: Duration = Duration::from_secs(20);
+
+/// What the server answers.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// A stream of these events (each with its blank line), and how it ends.
+    Stream(Vec<String>, End),
+    /// Another status, with headers and a body.
+    Status(u16, Vec<(&'static str, String)>, String),
+    /// Nothing, for ever.
+    Hang,
+}
+
+/// How a stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The body ends in good order.
+    Closed,
+    /// The connection breaks off.
+    Cut,
+    /// Nothing more comes, for ever.
+    Open,
+}
+
+impl Reply {
+    /// A text in three pieces, then the tokens.
+    pub fn text(text: &str) -> Self {
+        let third = text.floor_char_boundary(text.len() / 3);
+        let pieces = [&text[..third], &text[third..]];
+        let mut events: Vec<_> = pieces.map(|piece| delta(&json!({"content": piece}))).into();
+        events.extend(tail("stop"));
+        Self::Stream(events, End::Closed)
+    }
+
+    /// Calls with their arguments, in two pieces each, then the tokens.
+    pub fn calls(calls: &[(&str, Value)]) -> Self {
+        let mut events = vec![delta(&json!({"role": "assistant", "content": null}))];
+        for (index, (name, arguments)) in calls.iter().enumerate() {
+            let text = arguments.as_str().map_or_else(|| arguments.to_string(), str::to_owned);
+            let (head, rest) = text.split_at(text.floor_char_boundary(text.len() / 2));
+            let id = format!("call_{}_{index}", matrix_agent::ids::random(4));
+            let begin =
+                json!({"index": index, "id": id, "type": "function", "function": {"name": name, "arguments": head}});
+            events.push(delta(&json!({"tool_calls": [begin]})));
+            events.push(delta(&json!({"tool_calls": [{"index": index, "function": {"arguments": rest}}]})));
+        }
+        events.extend(tail("tool_calls"));
+        Self::Stream(events, End::Closed)
+    }
+
+    /// Server-sent events as they are; each ends with a blank line.
+    pub fn raw(sse: &str) -> Self {
+        Self::Stream(sse.split_inclusive("\n\n").map(str::to_owned).collect(), End::Closed)
+    }
+}
+
+fn event(value: &Value) -> String {
+    format!("data: {value}\n\n")
+}
+
+fn delta(delta: &Value) -> String {
+    event(&json!({"choices": [{"index": 0, "delta": delta, "finish_reason": null}]}))
+}
+
+fn tail(reason: &str) -> [String; 3] {
+    [
+        event(&json!({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})),
+        event(&json!({"choices": [], "usage": {"prompt_tokens": 100, "completion_tokens": 10}})),
+        "data: [DONE]\n\n".to_owned(),
+    ]
+}
+
+type Fits = Box<dyn Fn(&Value) -> bool + Send + Sync>;
+type Otherwise = Box<dyn Fn(&Value) -> Reply + Send + Sync>;
+
+struct Line {
+    fits: Fits,
+    gate: Option<Arc<Notify>>,
+    reply: Reply,
+}
+
+#[derive(Default)]
+struct Shared {
+    lines: Mutex<Vec<Line>>,
+    otherwise: Mutex<Option<Otherwise>>,
+    requests: Mutex<Vec<(HeaderMap, Value)>>,
+    /// Requests arrived, replies that the client did not wait for, connections.
+    counts: watch::Sender<(usize, usize, usize)>,
+}
+
+/// The server; it ends when dropped.
+pub struct ScriptedLlm {
+    shared: Arc<Shared>,
+    base_url: String,
+    cancel: CancellationToken,
+}
+
+impl ScriptedLlm {
+    /// Starts a server without any reply.
+    #[expect(clippy::unused_async, reason = "starting a server reads as something one waits for")]
+    pub async fn start() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        listener.set_nonblocking(true).expect("a non-blocking listener");
+        let address = listener.local_addr().expect("an address");
+        let (shared, cancel) = (Arc::new(Shared::default()), CancellationToken::new());
+        let (state, stop) = (shared.clone(), cancel.clone());
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async move {
+                let counted = state.clone();
+                let listener = tokio::net::TcpListener::from_std(listener).expect("a listener").tap_io(move |io| {
+                    let _ = io.set_nodelay(true);
+                    counted.counts.send_modify(|counts| counts.2 += 1);
+                });
+                let app = Router::new().route("/v1/chat/completions", post(answer));
+                let app = app.layer(DefaultBodyLimit::disable()).with_state(state);
+                tokio::select! {
+                    _ = axum::serve(listener, app) => {}
+                    () = stop.cancelled() => {}
+                }
+            });
+        });
+        Self { shared, base_url: format!("http://{address}/v1"), cancel }
+    }
+
+    /// What belongs into `LLM_BASE_URL`.
+    pub fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
+    /// Replies only to conversations in which a user's message contains `text`.
+    pub fn when(&self, text: &str) -> Script<'_> {
+        let text = text.to_owned();
+        self.matching(move |request| user_texts(request).iter().any(|said| said.contains(&text)))
+    }
+
+    /// Replies only to requests that fit.
+    pub fn matching(&self, fits: impl Fn(&Value) -> bool + Send + Sync + 'static) -> Script<'_> {
+        Script { llm: self, fits: Arc::new(fits), gate: None }
+    }
+
+    /// Answers whatever no other reply fits. Without it such a request gets a 400 that says so.
+    pub fn otherwise(&self, reply: impl Fn(&Value) -> Reply + Send + Sync + 'static) {
+        *lock(&self.shared.otherwise) = Some(Box::new(reply));
+    }
+
+    /// Adds a reply for any request; so do the methods below.
+    pub fn reply(&self, reply: Reply) -> &Self {
+        self.matching(|_| true).reply(reply);
+        self
+    }
+
+    /// A plain answer.
+    pub fn reply_text(&self, text: &str) -> &Self {
+        self.reply(Reply::text(text))
+    }
+
+    /// Tool calls; arguments that are a JSON string are sent as that text, well-formed or not.
+    pub fn reply_calls(&self, calls: &[(&str, Value)]) -> &Self {
+        self.reply(Reply::calls(calls))
+    }
+
+    /// Events as they are.
+    pub fn raw_sse(&self, sse: &str) -> &Self {
+        self.reply(Reply::raw(sse))
+    }
+
+    /// Another status.
+    pub fn status(&self, status: u16, headers: &[(&'static str, &str)], body: &str) -> &Self {
+        let headers = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        self.reply(Reply::Status(status, headers, body.to_owned()))
+    }
+
+    /// No answer at all.
+    pub fn hang(&self) -> &Self {
+        self.reply(Reply::Hang)
+    }
+
+    /// The first `n` events of `reply`, then the connection breaks.
+    pub fn cut_after(&self, n: usize, reply: Reply) -> &Self {
+        self.reply(shortened(reply, n, End::Cut))
+    }
+
+    /// The first `n` events of `reply`, then silence.
+    pub fn hang_after(&self, n: usize, reply: Reply) -> &Self {
+        self.reply(shortened(reply, n, End::Open))
+    }
+
+    /// The bodies of all requests so far.
+    pub fn requests(&self) -> Vec<Value> {
+        lock(&self.shared.requests).iter().map(|(_, body)| body.clone()).collect()
+    }
+
+    /// The headers of request `n` (the first is 1).
+    pub fn headers(&self, n: usize) -> HeaderMap {
+        lock(&self.shared.requests)[n - 1].0.clone()
+    }
+
+    /// Waits for request `n` (the first is 1) and returns its body.
+    pub async fn arrived(&self, n: usize) -> Value {
+        self.wait(&format!("request {n}"), |counts| counts.0 >= n).await;
+        lock(&self.shared.requests)[n - 1].1.clone()
+    }
+
+    /// Waits until clients have dropped `n` requests before their reply had ended.
+    pub async fn cancelled(&self, n: usize) {
+        self.wait(&format!("{n} dropped requests"), |counts| counts.1 >= n).await;
+    }
+
+    /// How many connections were made.
+    pub fn connections(&self) -> usize {
+        self.shared.counts.borrow().2
+    }
+
+    async fn wait(&self, what: &str, done: impl Fn(&(usize, usize, usize)) -> bool) {
+        let mut counts = self.shared.counts.subscribe();
+        let come = counts.wait_for(|counts| done(counts));
+        let come = tokio::time::timeout(WITHIN, come).await;
+        assert!(come.is_ok(), "the model never saw {what}; it had {} requests", self.requests().len());
+    }
+}
+
+impl Drop for ScriptedLlm {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+/// Replies for some requests only.
+pub struct Script<'a> {
+    llm: &'a ScriptedLlm,
+    fits: Arc<dyn Fn(&Value) -> bool + Send + Sync>,
+    gate: Option<Arc<Notify>>,
+}
+
+impl Script<'_> {
+    /// Holds the next reply back until `gate` is notified once.
+    pub fn after(mut self, gate: &Arc<Notify>) -> Self {
+        self.gate = Some(gate.clone());
+        self
+    }
+
+    /// Adds a reply.
+    pub fn reply(mut self, reply: Reply) -> Self {
+        let fits = self.fits.clone();
+        lock(&self.llm.shared.lines).push(Line {
+            fits: Box::new(move |request| fits(request)),
+            gate: self.gate.take(),
+            reply,
+        });
+        self
+    }
+
+    /// A plain answer.
+    pub fn reply_text(self, text: &str) -> Self {
+        self.reply(Reply::text(text))
+    }
+
+    /// Tool calls.
+    pub fn reply_calls(self, calls: &[(&str, Value)]) -> Self {
+        self.reply(Reply::calls(calls))
+    }
+}
+
+/// The texts of all users' messages of a request.
+pub fn user_texts(request: &Value) -> Vec<String> {
+    let messages = request["messages"].as_array().into_iter().flatten().filter(|message| message["role"] == "user");
+    messages
+        .map(|message| match &message["content"] {
+            Value::String(text) => text.clone(),
+            parts => parts
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|part| part["text"].as_str())
+                .collect::<Vec<_>>()
+                .join("\n"),
+        })
+        .collect()
+}
+
+fn shortened(reply: Reply, n: usize, end: End) -> Reply {
+    match reply {
+        Reply::Stream(events, _) => Reply::Stream(events.into_iter().take(n).collect(), end),
+        other => other,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counts a reply that was not read to its end.
+struct Unread(Arc<Shared>, bool);
+
+impl Unread {
+    fn read(&mut self) {
+        self.1 = false;
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        if self.1 {
+            self.0.counts.send_modify(|counts| counts.1 += 1);
+        }
+    }
+}
+
+async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: String) -> Response {
+    let body: Value = serde_json::from_str(&body).unwrap_or(Value::Null);
+    let line = {
+        let mut lines = lock(&shared.lines);
+        lines.iter().position(|line| (line.fits)(&body)).map(|at| lines.remove(at))
+    };
+    let (gate, reply) = match line {
+        Some(line) => (line.gate, line.reply),
+        None => (None, lock(&shared.otherwise).as_ref().map_or_else(unscripted, |reply| reply(&body))),
+    };
+    lock(&shared.requests).push((headers, body));
+    shared.counts.send_modify(|counts| counts.0 += 1);
+    let mut unread = Unread(shared, true);
+    if let Some(gate) = gate {
+        gate.notified().await;
+    }
+    match reply {
+        Reply::Hang => std::future::pending().await,
+        Reply::Status(status, headers, body) => {
+            unread.read();
+            let mut response = Response::new(Body::from(body));
+            *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+            for (name, value) in headers {
+                response
+                    .headers_mut()
+                    .insert(HeaderName::from_static(name), HeaderValue::from_str(&value).expect("a value"));
+            }
+            response
+        }
+        Reply::Stream(events, end) => {
+            let pieces = stream::iter(events.into_iter().map(Ok::<_, std::io::Error>));
+            let last = stream::once(async move {
+                if end == End::Open {
+                    std::future::pending::<Infallible>().await;
+                }
+                // Without this pause hyper would throw away with the connection what it has not yet sent.
+                tokio::task::yield_now().await;
+                unread.read();
+                if end == End::Cut { Err(std::io::Error::other("cut")) } else { Ok(String::new()) }
+            });
+            let mut response = Response::new(Body::from_stream(pieces.chain(last)));
+            response.headers_mut().insert("content-type", HeaderValue::from_static("text/event-stream"));
+            response
+        }
+    }
+}
+
+fn unscripted() -> Reply {
+    Reply::Status(400, Vec::new(), r#"{"error":{"message":"the test has no reply for this request"}}"#.to_owned())
+}
