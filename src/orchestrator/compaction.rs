@@ -58,6 +58,10 @@ impl Measures {
         KEEP_WORDS.min(self.window * 3 / 20)
     }
 
+    fn summary(self) -> u64 {
+        SUMMARY_TOKENS.min(self.window / 8)
+    }
+
     fn keep_tail(self) -> u64 {
         KEEP_TAIL.min(self.window * 3 / 20)
     }
@@ -103,6 +107,8 @@ pub(super) struct Plan {
     pub(super) request: Vec<Message>,
     words: Vec<String>,
     tail: Vec<Line>,
+    /// Tokens that the summary may have.
+    most: u64,
 }
 
 /// Plans a summary; `None` when nothing lies before what must stay.
@@ -119,7 +125,7 @@ pub(super) fn plan(context: &Context, measures: Measures) -> Option<Plan> {
     ];
     let tail =
         lines[start..].iter().map(|(message, origin)| Line { message: (*message).clone(), origin: (*origin).clone() });
-    Some(Plan { request, words, tail: tail.collect() })
+    Some(Plan { request, words, tail: tail.collect(), most: measures.summary() })
 }
 
 impl Plan {
@@ -127,9 +133,11 @@ impl Plan {
     pub(super) fn finish(self, summary: Option<&str>) -> Vec<Line> {
         let mut text = words::SUMMARY_HEAD.to_owned();
         match summary {
-            Some(summary) => _ = write!(text, "\n\n{}", cut(summary, SUMMARY_TOKENS)),
+            Some(summary) => _ = write!(text, "\n\n{}", cut(summary, self.most)),
             None => {
-                text.push_str("\n\n(No summary could be made: look at the files and the repository for what was done.)")
+                text.push_str(
+                    "\n\n(No summary could be made: look at the files and the repository for what was done.)",
+                );
             }
         }
         if !self.words.is_empty() {

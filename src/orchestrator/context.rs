@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use crate::llm::{AssistantMessage, Message, Part, Usage};
+use crate::{
+    ids::CallId,
+    llm::{AssistantMessage, Message, Part, Usage},
+};
 
 use super::{
     line::{Line, Origin},
@@ -67,7 +70,7 @@ impl Context {
                         continue;
                     }
                     if !message.calls.is_empty() {
-                        open = Some(Open::new(&message));
+                        open = Some(Open::new(&message, &origin));
                     }
                     self.push(Message::Assistant(message), origin);
                 }
@@ -85,7 +88,8 @@ impl Context {
     fn close(&mut self, open: Option<Open>) {
         let Some(open) = open else { return };
         self.answer(open.calls.into_iter().map(|(call_id, answer)| {
-            let (text, origin) = answer.unwrap_or_else(|| (words::CALL_LOST.to_owned(), lost(&call_id)));
+            let (text, origin) =
+                answer.unwrap_or_else(|| (words::CALL_LOST.to_owned(), not_run(call_id.as_str().into())));
             (call_id, text, origin)
         }));
     }
@@ -141,14 +145,8 @@ impl Context {
     }
 }
 
-fn lost(call_id: &str) -> Origin {
-    Origin::Result {
-        call: call_id.into(),
-        ran: false,
-        ok: false,
-        facts: super::line::CallFacts::default(),
-        pictures: vec![],
-    }
+fn not_run(call: CallId) -> Origin {
+    Origin::Result { call, ran: false, ok: false, facts: super::line::CallFacts::default(), pictures: vec![] }
 }
 
 /// A message whose calls are being answered.
@@ -157,8 +155,18 @@ struct Open {
 }
 
 impl Open {
-    fn new(message: &AssistantMessage) -> Self {
-        Self { calls: message.calls.iter().map(|call| (call.id.clone(), None)).collect() }
+    fn new(message: &AssistantMessage, origin: &Origin) -> Self {
+        let (ids, refused) = match origin {
+            Origin::Model { calls, refused, .. } => (&calls[..], &refused[..]),
+            _ => Default::default(),
+        };
+        let calls = message.calls.iter().enumerate().map(|(index, call)| {
+            // A refusal has no line of its own: it stands with the message.
+            let why = refused.get(index).cloned().flatten();
+            let id = ids.get(index).cloned().unwrap_or_else(|| call.id.clone().into());
+            (call.id.clone(), why.map(|why| (why, not_run(id))))
+        });
+        Self { calls: calls.collect() }
     }
 
     fn answer(&mut self, call_id: &str, text: String, origin: Origin) {

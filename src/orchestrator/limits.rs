@@ -15,7 +15,7 @@ pub(super) const BAD_CALLS: u32 = 4;
 /// Nudges after empty answers.
 pub(super) const EMPTY_NUDGES: u32 = 2;
 /// How long the model may take to wrap up.
-pub(super) const WRAP_UP: Duration = Duration::from_secs(60);
+pub(super) const WRAP_UP: Duration = Duration::from_mins(1);
 /// Summaries in one turn.
 pub(super) const SUMMARIES: u32 = 6;
 /// Summaries in a row that hardly helped.
@@ -40,7 +40,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { rounds: 25, time: Duration::from_secs(1800 + 300), tokens: 4_000_000, max_output: None }
+        Self { rounds: 25, time: Duration::from_mins(30 + 5), tokens: 4_000_000, max_output: None }
     }
 }
 

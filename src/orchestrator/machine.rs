@@ -436,10 +436,9 @@ impl Machine {
             return;
         }
         match self.close(batch) {
-            Verdict::Fine => {}
             Verdict::Nudge => self.say(Note::Stuck, words::STUCK.to_owned(), out),
             Verdict::Stop(limit) if self.wrap.is_none() => self.wrap_up(limit, out),
-            Verdict::Stop(_) => {}
+            Verdict::Fine | Verdict::Stop(_) => {}
         }
         self.advance(out);
     }

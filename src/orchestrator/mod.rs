@@ -16,6 +16,9 @@ mod proof;
 mod stuck;
 mod words;
 
+#[cfg(test)]
+mod tests;
+
 pub use batch::{Access, CallResult, CallToRun, Known};
 pub use footer::{Tally, footer};
 pub use limits::{Limit, Limits};

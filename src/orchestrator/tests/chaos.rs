@@ -1,0 +1,142 @@
+//! Random turns: whatever models, tools, people and crashes do, in whatever order, the harness's checks hold at every
+//! step, the turn ends with exactly one answer, and the number of requests is bounded.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// One thing that may happen.
+#[derive(Clone, Debug)]
+enum Happening {
+    Text(u8),
+    Empty(Finish),
+    Calls(Vec<u8>, Finish),
+    ModelFails(bool),
+    Piece(u16),
+    ToolEnds { which: u8, size: u16, kind: u8 },
+    Said,
+    TimeUp,
+    Stop,
+    Crash,
+    Late,
+}
+
+fn finish() -> impl Strategy<Value = Finish> {
+    prop_oneof![4 => Just(Finish::ToolCalls), 2 => Just(Finish::Stop), 1 => Just(Finish::Length), 1 => Just(Finish::Filtered)]
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        2 => any::<u8>().prop_map(Happening::Text),
+        1 => finish().prop_map(Happening::Empty),
+        14 => (prop::collection::vec(any::<u8>(), 1..24), finish()).prop_map(|(calls, finish)| Happening::Calls(calls, finish)),
+        1 => any::<bool>().prop_map(Happening::ModelFails),
+        2 => any::<u16>().prop_map(Happening::Piece),
+        30 => (any::<u8>(), any::<u16>(), any::<u8>()).prop_map(|(which, size, kind)| Happening::ToolEnds { which, size, kind }),
+        3 => Just(Happening::Said),
+        1 => Just(Happening::TimeUp),
+        1 => Just(Happening::Stop),
+        2 => Just(Happening::Crash),
+        1 => Just(Happening::Late),
+    ]
+}
+
+fn call(kind: u8) -> (&'static str, &'static str) {
+    match kind % 8 {
+        0 => ("read_file", r#"{"path":"a"}"#),
+        1 => ("run_command", r#"{"command":"ls"}"#),
+        2 => ("edit_file", r#"{"path":"a.rs"}"#),
+        3 => ("run_tests", "{}"),
+        4 => ("no such tool", "{}"),
+        5 => ("run_command", r#"{"command":"#),
+        6 => ("", "[]"),
+        _ => ("read_file", ""),
+    }
+}
+
+fn play(play: &mut Play, happening: Happening) {
+    let asked = play.asked.is_some();
+    match happening {
+        Happening::Text(kind) if asked => {
+            play.text(["Done.", "Not yet.", "✅ tests pass", "I cannot."][usize::from(kind % 4)]);
+        }
+        Happening::Empty(finish) if asked => play.reply(AssistantMessage::default(), finish, None),
+        Happening::Calls(calls, finish) if asked => {
+            let calls: Vec<_> = calls.into_iter().map(call).collect();
+            play.reply(calling(&calls), finish, None);
+        }
+        Happening::ModelFails(overflow) if asked => play.fails(overflow),
+        Happening::Piece(size) if asked => {
+            play.piece(&"again ".repeat(usize::from(size % 1000)));
+            // A request that was broken off is gone in the driver too; the harness sees the cancel.
+        }
+        Happening::ToolEnds { which, size, kind } if !play.running.is_empty() => {
+            let which = usize::from(which) % play.running.len();
+            let call = play.running[which].id.clone();
+            let text = "o".repeat(usize::from(size));
+            let result = match kind % 5 {
+                0 => edited("a.rs"),
+                1 => tested(kind > 100),
+                2 => bad(&text),
+                3 => CallResult {
+                    pictures: vec![Part::Image { mime: "image/png".into(), data: "a".into() }],
+                    ..good("a picture")
+                },
+                _ => good(&text),
+            };
+            play.feed(Event::ToolDone { call, result });
+        }
+        Happening::Said if play.machine.listens() => {
+            play.feed(Event::Said(said(&format!("e{}", play.stored.len()), "and this")));
+        }
+        Happening::TimeUp => play.feed(Event::TimeUp),
+        Happening::Stop => play.feed(Event::Stop),
+        Happening::Crash => play.crash(),
+        Happening::Late => play.feed(Event::ToolDone { call: "late".into(), result: good("late") }),
+        _ => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_turn_ends_with_one_answer_and_a_sound_history(
+        happenings in prop::collection::vec(happening(), 0..120),
+        window in prop_oneof![Just(6_000_u64), Just(30_000), Just(200_000)],
+        rounds in 1_u32..12,
+    ) {
+        let limits = Limits { rounds, ..Limits::default() };
+        let mut turn = Play::with(limits, window, vec![]);
+        let mut crashes = 0;
+        for happening in happenings {
+            if turn.answer.is_some() {
+                break;
+            }
+            crashes += u32::from(matches!(happening, Happening::Crash));
+            play(&mut turn, happening);
+        }
+        // Whatever hangs now: a model that calls on and on, tools that end, is led to an answer by the limits alone.
+        let mut steps = 0;
+        while turn.answer.is_none() {
+            steps += 1;
+            prop_assert!(steps < 1000, "it goes on for ever: {}", turn.log);
+            if turn.asked.is_some() {
+                turn.calls(&[("read_file", &format!(r#"{{"path":"{steps}"}}"#))]);
+            } else {
+                turn.result(good(&steps.to_string()));
+            }
+        }
+        // Rounds, summaries, overflows, the wrapping up twice; a crash repeats at most the request that it cut off.
+        prop_assert!(turn.requests <= rounds + 6 + 3 + 2 + crashes * 2 + crashes * 6, "{} requests", turn.requests);
+        // After the answer nothing moves.
+        for event in [Event::Stop, Event::TimeUp, Event::Said(said("late", "late"))] {
+            prop_assert!(turn.machine.handle(event).is_empty());
+        }
+        // The next turn finds a history that every provider takes.
+        let mut room = turn.context.clone();
+        room.push(turn.answer().line.clone());
+        let next = Play::with(Limits::default(), 200_000, room);
+        prop_assert!(next.asked.is_some());
+    }
+}

@@ -1,0 +1,354 @@
+//! Plays turns without a model, tools or a store: a tiny driver that carries out the machine's actions, writes the
+//! lines down, and checks after each step what must hold at all times.
+
+mod chaos;
+mod mistakes;
+mod room;
+mod turn;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use crate::{
+    ids::CallId,
+    llm::{AssistantMessage, Chunk, Completion, Finish, Message, Part, ToolCall, Usage},
+};
+
+use super::{
+    Access, CallFacts, CallResult, CallToRun, Edit, Known, Limits, Line, Note, Origin, Status, UserMessage,
+    machine::{Action, Answer, Event, Machine, Request, Show, TurnInput},
+};
+
+const TOOLS: &[Known] = &[
+    Known { name: "read_file", access: Access::Shared },
+    Known { name: "run_command", access: Access::Exclusive },
+    Known { name: "edit_file", access: Access::Exclusive },
+    Known { name: "run_tests", access: Access::Exclusive },
+];
+
+/// A turn in play.
+pub(super) struct Play {
+    machine: Machine,
+    limits: Limits,
+    window: u64,
+    /// What the store shows the model of this room.
+    context: Vec<Line>,
+    /// This turn's lines.
+    stored: Vec<Line>,
+    /// The request under way.
+    asked: Option<Request>,
+    /// The messages of the last request of the conversation, to see that it only grows.
+    last: Option<Arc<Vec<Message>>>,
+    /// The calls under way.
+    running: Vec<CallToRun>,
+    /// Every call that was ever started, in order.
+    started: Vec<CallToRun>,
+    armed: Option<Duration>,
+    shown: Vec<Show>,
+    requests: u32,
+    rebased: u32,
+    /// Calls that the room's earlier turns have left unanswered.
+    lost: usize,
+    /// In words, one letter or more an action: for tables.
+    log: String,
+    answer: Option<Answer>,
+}
+
+impl Play {
+    /// Begins a turn with one message in an empty room.
+    pub(super) fn new() -> Self {
+        Self::with(Limits::default(), 200_000, vec![])
+    }
+
+    /// Begins a turn.
+    pub(super) fn with(limits: Limits, window: u64, history: Vec<Line>) -> Self {
+        let first = said("e0", "fix the login").to_message();
+        let mut context = history;
+        context.push(first.clone());
+        let stored = vec![first];
+        let mut loaded = super::context::Context::new("system".into(), 100);
+        loaded.extend(context.clone());
+        let mut play = Self {
+            lost: lost(&loaded.messages()),
+            machine: machine(&limits, window, &context, &stored, HashMap::new()),
+            limits,
+            window,
+            context,
+            stored,
+            asked: None,
+            last: None,
+            running: vec![],
+            started: vec![],
+            armed: None,
+            shown: vec![],
+            requests: 0,
+            rebased: 0,
+            log: String::new(),
+            answer: None,
+        };
+        play.feed(Event::Begin);
+        play
+    }
+
+    /// The process dies and starts again: only what was stored is left.
+    pub(super) fn crash(&mut self) {
+        assert!(self.answer.is_none(), "an answered turn is not resumed");
+        let boots = self.running.drain(..).map(|call| (call.id, "boot".to_owned())).collect();
+        self.asked = None;
+        self.machine = machine(&self.limits, self.window, &self.context, &self.stored, boots);
+        self.log.push_str(" crash");
+        self.feed(Event::Begin);
+    }
+
+    /// Hands in an event and carries out what follows.
+    pub(super) fn feed(&mut self, event: Event) {
+        if let Event::ToolDone { call, .. } = &event {
+            self.running.retain(|running| running.id != *call);
+        }
+        if matches!(event, Event::ModelDone { .. } | Event::ModelFailed { .. }) {
+            self.asked = None;
+        }
+        for action in self.machine.handle(event) {
+            assert!(self.answer.is_none(), "nothing follows the answer: {action:?}");
+            self.carry_out(action);
+        }
+        let alive = self.asked.is_some() || !self.running.is_empty();
+        assert_ne!(alive, self.answer.is_some(), "a turn waits for something or is answered: {}", self.log);
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Keep(line) => {
+                self.log.push_str(match &line.origin {
+                    Origin::Person { .. } => " person",
+                    Origin::Program { note: Note::Empty } => " empty!",
+                    Origin::Program { note: Note::Stuck } => " stuck!",
+                    Origin::Program { note: Note::Unproven } => " prove!",
+                    Origin::Program { note: Note::WrapUp { .. } } => " wrap!",
+                    Origin::Model { .. } => " model",
+                    Origin::Result { .. } => " result",
+                    _ => panic!("the machine keeps no such line: {line:?}"),
+                });
+                let json = serde_json::to_string(&line).unwrap();
+                assert_eq!(serde_json::from_str::<Line>(&json).unwrap(), line, "what is stored reads back");
+                self.context.push(line.clone());
+                self.stored.push(line);
+            }
+            Action::Rebase(lines) => {
+                assert!(self.running.is_empty(), "no compaction within a batch");
+                self.log.push_str(" rebase");
+                self.rebased += 1;
+                self.last = None;
+                self.context = lines;
+            }
+            Action::Ask(request) => {
+                assert!(self.asked.is_none() && self.running.is_empty(), "one thing at a time: {}", self.log);
+                self.requests += 1;
+                self.log.push_str(if request.tools { " ask" } else { " ask-bare" });
+                check(&request.messages);
+                let summary = matches!(&request.messages[0], Message::System { text } if text != "system");
+                if !summary {
+                    if let Some(last) = &self.last {
+                        assert!(request.messages.starts_with(last), "the context only grows");
+                    }
+                    self.last = Some(Arc::new(request.messages.to_vec()));
+                    let mut loaded = super::context::Context::new("system".into(), 100);
+                    loaded.extend(self.context.clone());
+                    assert_eq!(*loaded.messages(), *request.messages, "the store would show the same: {}", self.log);
+                }
+                self.asked = Some(request);
+            }
+            Action::Run(call) => {
+                assert!(self.asked.is_none());
+                serde_json::from_str::<serde_json::Map<_, _>>(&call.arguments).expect("only what parses runs");
+                self.log.push_str(if call.resumed.is_some() { " look-up" } else { " run" });
+                self.started.push(call.clone());
+                self.running.push(call);
+            }
+            Action::Arm(time) => self.armed = Some(time),
+            Action::Cancel => {
+                self.log.push_str(" cancel");
+                self.asked = None;
+                self.running.clear();
+            }
+            Action::Show(show) => self.shown.push(show),
+            Action::Answer(answer) => {
+                assert!(self.asked.is_none() && self.running.is_empty(), "all has ended: {}", self.log);
+                assert!(!answer.text.trim().is_empty(), "an answer says something");
+                self.log.push_str(" answer");
+                let mut whole = super::context::Context::new("system".into(), 0);
+                let mut lines = self.context.clone();
+                lines.push(answer.line.clone());
+                whole.extend(lines);
+                check(&whole.messages());
+                assert_eq!(lost(&whole.messages()), self.lost, "every call was answered in the store itself");
+                self.answer = Some(answer);
+            }
+        }
+    }
+
+    /// The model answers with a whole message.
+    pub(super) fn reply(&mut self, message: AssistantMessage, finish: Finish, usage: Option<Usage>) {
+        let request = self.asked.as_ref().expect("a request is under way").number;
+        self.feed(Event::ModelDone { request, completion: Completion { message, finish, usage } });
+    }
+
+    /// The model answers with text.
+    pub(super) fn text(&mut self, text: &str) {
+        self.reply(AssistantMessage { text: text.into(), ..AssistantMessage::default() }, Finish::Stop, usage(1000));
+    }
+
+    /// The model asks for calls: a tool's name and its arguments each.
+    pub(super) fn calls(&mut self, calls: &[(&str, &str)]) {
+        self.reply(calling(calls), Finish::ToolCalls, usage(1000));
+    }
+
+    /// One call from a provider that does not count tokens.
+    pub(super) fn uncounted(&mut self, arguments: &str) {
+        self.reply(calling(&[("read_file", arguments)]), Finish::ToolCalls, None);
+    }
+
+    pub(super) fn fails(&mut self, overflow: bool) {
+        let request = self.asked.as_ref().expect("a request is under way").number;
+        self.feed(Event::ModelFailed { request, overflow, why: "The model cannot be reached.".into() });
+    }
+
+    /// The oldest running call ends.
+    pub(super) fn result(&mut self, result: CallResult) {
+        let call = self.running.first().expect("a call runs").id.clone();
+        self.feed(Event::ToolDone { call, result });
+    }
+
+    /// One call and its result.
+    pub(super) fn step(&mut self, name: &str, arguments: &str, result: CallResult) {
+        self.calls(&[(name, arguments)]);
+        self.result(result);
+    }
+
+    pub(super) fn piece(&mut self, text: &str) {
+        self.feed(Event::Chunk(Chunk::Text(text.into())));
+    }
+
+    /// What has happened since this was asked last.
+    pub(super) fn log(&mut self) -> String {
+        std::mem::take(&mut self.log).trim().to_owned()
+    }
+
+    pub(super) fn answer(&self) -> &Answer {
+        self.answer.as_ref().expect("the turn is answered")
+    }
+
+    pub(super) fn ended(&self) -> (Status, &str) {
+        (self.answer().status, &self.answer().text)
+    }
+
+    /// The messages of the request under way, each in a line.
+    pub(super) fn shown_to_model(&self) -> Vec<String> {
+        let request = self.asked.as_ref().expect("a request is under way");
+        request.messages.iter().map(brief).collect()
+    }
+
+    /// The text of the newest message in the request under way.
+    pub(super) fn newest(&self) -> String {
+        self.shown_to_model().pop().unwrap()
+    }
+}
+
+fn machine(limits: &Limits, window: u64, context: &[Line], stored: &[Line], boots: HashMap<CallId, String>) -> Machine {
+    Machine::new(TurnInput {
+        turn: "turn".into(),
+        system: "system".into(),
+        overhead: 100,
+        history: context.to_vec(),
+        stored: stored.to_vec(),
+        boots,
+        tools: TOOLS.to_vec(),
+        window,
+        limits: limits.clone(),
+        time_left: limits.time,
+    })
+}
+
+/// Checks what every provider asks of a conversation: the system message first and alone, no empty message, every call
+/// answered once, right after its message and in its order, no answer to nothing.
+pub(super) fn check(messages: &[Message]) {
+    let mut expected: Vec<&str> = vec![];
+    for (index, message) in messages.iter().enumerate() {
+        if let Message::Tool { call_id, .. } = message {
+            assert!(!expected.is_empty(), "result {call_id} answers nothing");
+            assert_eq!(expected.remove(0), call_id);
+            continue;
+        }
+        assert!(expected.is_empty(), "unanswered: {expected:?} before {message:?}");
+        match message {
+            Message::System { .. } => assert_eq!(index, 0),
+            Message::User { parts } => assert!(!parts.is_empty()),
+            Message::Assistant(message) => {
+                assert!(!message.text.is_empty() || !message.calls.is_empty(), "an empty message");
+                expected = message.calls.iter().map(|call| call.id.as_str()).collect();
+                for call in &message.calls {
+                    serde_json::from_str::<serde_json::Map<_, _>>(&call.arguments).expect("stored arguments parse");
+                    assert!(!call.name.is_empty() && !call.id.is_empty());
+                }
+            }
+            Message::Tool { .. } => unreachable!(),
+        }
+    }
+    assert!(expected.is_empty(), "unanswered at the end: {expected:?}");
+}
+
+fn lost(messages: &[Message]) -> usize {
+    let lost = |message: &&Message| matches!(message, Message::Tool { text, .. } if text == super::words::CALL_LOST);
+    messages.iter().filter(lost).count()
+}
+
+pub(super) fn brief(message: &Message) -> String {
+    match message {
+        Message::System { text } => format!("system: {text}"),
+        Message::User { parts } => {
+            let parts = parts.iter().map(|part| match part {
+                Part::Text { text } => text.as_str(),
+                Part::Image { .. } => "<picture>",
+            });
+            format!("user: {}", parts.collect::<Vec<_>>().join(" "))
+        }
+        Message::Assistant(message) => format!("assistant: {}[{}]", message.text, message.calls.len()),
+        Message::Tool { call_id, text } => format!("{call_id}: {text}"),
+    }
+}
+
+pub(super) fn said(event: &str, text: &str) -> UserMessage {
+    UserMessage { event: event.into(), sender: "anna".into(), text: text.into() }
+}
+
+pub(super) fn calling(calls: &[(&str, &str)]) -> AssistantMessage {
+    let calls = calls.iter().enumerate().map(|(index, (name, arguments))| ToolCall {
+        id: format!("c{index}"),
+        name: (*name).into(),
+        arguments: (*arguments).into(),
+        extra: None,
+    });
+    AssistantMessage { calls: calls.collect(), ..AssistantMessage::default() }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it stands where a provider may say nothing")]
+pub(super) fn usage(input: u64) -> Option<Usage> {
+    Some(Usage { input, cached: 0, output: 10 })
+}
+
+pub(super) fn good(text: &str) -> CallResult {
+    CallResult { text: text.into(), ok: true, ..CallResult::default() }
+}
+
+pub(super) fn bad(text: &str) -> CallResult {
+    CallResult { text: text.into(), ..CallResult::default() }
+}
+
+pub(super) fn edited(path: &str) -> CallResult {
+    let facts = CallFacts { edits: vec![Edit { path: path.into(), added: 12, removed: 3 }], tests: None };
+    CallResult { facts, ..good("edited") }
+}
+
+pub(super) fn tested(green: bool) -> CallResult {
+    let facts = CallFacts { edits: vec![], tests: Some(green) };
+    CallResult { facts, ..good(if green { "[PASS]" } else { "[FAIL]" }) }
+}

@@ -1,0 +1,171 @@
+//! Making room in the model's window.
+
+use super::*;
+use crate::orchestrator::words;
+
+/// Plays until a summary is asked for; every result has `size` characters.
+fn filled(window: u64, size: usize) -> Play {
+    let mut play = Play::with(Limits { rounds: 1000, ..Limits::default() }, window, vec![]);
+    for n in 0..1000 {
+        if summarising(&play) {
+            return play;
+        }
+        if n == 3 {
+            play.feed(Event::Said(said("e1", "and write it in Rust")));
+        }
+        // Arguments are not masked, so that masking alone is not enough.
+        let arguments = format!(r#"{{"path":"{n}","content":"{}"}}"#, "c".repeat(size / 4));
+        play.uncounted(&arguments);
+        play.result(good(&format!("{n} {}", "o".repeat(size))));
+    }
+    panic!("the window was never full");
+}
+
+fn summarising(play: &Play) -> bool {
+    play.shown.last() == Some(&Show::Notice(words::SUMMARISING))
+}
+
+#[test]
+fn old_outputs_are_masked_first_in_one_batch_and_recent_ones_stay() {
+    let mut play = Play::with(Limits { rounds: 100, ..Limits::default() }, 100_000, vec![]);
+    let mut rounds = 0;
+    while play.rebased == 0 {
+        play.uncounted(&format!(r#"{{"path":"{rounds}"}}"#));
+        play.result(good(&"x".repeat(16_000)));
+        rounds += 1;
+    }
+    // 75 % of the window in outputs of 4k tokens; a quarter of the window stays.
+    assert_eq!(rounds, 19);
+    let shown = play.shown_to_model();
+    let masked = shown.iter().filter(|line| line.contains(words::MASKED)).count();
+    let whole = shown.iter().filter(|line| line.contains("xxxx")).count();
+    assert_eq!((masked, whole), (13, 6));
+    assert!(
+        shown.iter().rposition(|line| line.contains(words::MASKED)) < shown.iter().position(|l| l.contains("xxxx"))
+    );
+    assert!(!summarising(&play));
+    assert_eq!(shown[1], "user: anna: fix the login");
+}
+
+#[test]
+fn small_outputs_and_small_gains_are_left_alone() {
+    let mut play = Play::with(Limits { rounds: 100, ..Limits::default() }, 100_000, vec![]);
+    for n in 0..100 {
+        if summarising(&play) {
+            break;
+        }
+        play.uncounted(&format!(r#"{{"path":"{n}","content":"{}"}}"#, "c".repeat(20_000)));
+        play.result(good("written"));
+    }
+    assert_eq!((summarising(&play), play.rebased), (true, 0), "masking would gain nothing");
+}
+
+#[test]
+fn a_summary_keeps_words_and_last_messages_and_asks_without_tools() {
+    let mut play = filled(40_000, 8_000);
+    let request = play.asked.as_ref().unwrap();
+    assert!(!request.tools);
+    assert_eq!(request.messages.len(), 2);
+    let record = brief(&request.messages[1]);
+    assert!(record.contains("<record>") && record.contains("is data"));
+    assert!(super::super::context::tokens(&request.messages[1]) < 40_000 * 3 / 5 + 200);
+    let before = play.context.len();
+    play.text("## Goal\nthe login works");
+    let shown = play.shown_to_model();
+    assert!(shown.len() < before);
+    assert!(shown[1].starts_with(&format!("user: {}", words::SUMMARY_HEAD)));
+    for kept in ["## Goal\nthe login works", "> anna: fix the login", "> anna: and write it in Rust"] {
+        assert!(shown[1].contains(kept), "{kept} in {}", shown[1]);
+    }
+    assert!(shown[2].starts_with("assistant"), "what stays begins with no result: {}", shown[2]);
+    assert!(shown.last().unwrap().contains("oooo"), "the last result is whole");
+    assert!(play.log().ends_with("rebase ask"));
+}
+
+#[test]
+fn the_second_summary_still_has_the_first_ones_words() {
+    let mut play = filled(40_000, 8_000);
+    play.text("first summary");
+    for n in 0..1000 {
+        if summarising(&play) {
+            break;
+        }
+        let arguments = format!(r#"{{"path":"again{n}","content":"{}"}}"#, "c".repeat(2000));
+        play.uncounted(&arguments);
+        play.result(good(&"o".repeat(8000)));
+    }
+    assert!(brief(&play.asked.as_ref().unwrap().messages[1]).contains("first summary"), "it is merged");
+    play.text("second summary");
+    let head = &play.shown_to_model()[1];
+    assert!(head.contains("second summary") && !head.contains("first summary"));
+    assert_eq!(head.matches("> anna: fix the login").count(), 1);
+}
+
+#[test]
+fn a_summary_that_fails_or_is_empty_leaves_words_and_last_messages() {
+    for broken in [true, false] {
+        let mut play = filled(40_000, 8_000);
+        if broken {
+            play.fails(true);
+        } else {
+            play.calls(&[("read_file", "{}")]);
+        }
+        assert!(play.log().ends_with("rebase ask"));
+        let head = &play.shown_to_model()[1];
+        assert!(head.contains("No summary could be made") && head.contains("> anna: fix the login"), "{head}");
+    }
+}
+
+#[test]
+fn a_stop_while_summarising_ends_at_once() {
+    let mut play = filled(40_000, 8_000);
+    play.log();
+    play.feed(Event::Stop);
+    assert_eq!(play.log(), "cancel answer");
+}
+
+#[test]
+fn a_crash_while_summarising_summarises_again_and_after_it_goes_on() {
+    let mut play = filled(40_000, 8_000);
+    play.crash();
+    assert!(summarising(&play));
+    play.text("## Goal\nthe login works");
+    let shown = play.shown_to_model();
+    let rounds = play.stored.iter().filter(|line| matches!(line.origin, Origin::Model { .. })).count();
+    play.crash();
+    assert_eq!(play.shown_to_model(), shown);
+    play.text("Done.");
+    assert_eq!(play.answer().tally.rounds as usize, rounds + 1, "the turn's own lines are all counted");
+}
+
+#[test]
+fn an_overflow_makes_room_though_the_count_seemed_fine() {
+    let mut play = Play::new();
+    for n in 0..10 {
+        play.calls(&[("read_file", &format!(r#"{{"path":"{n}"}}"#))]);
+        play.result(good(&"x".repeat(16_000)));
+    }
+    play.fails(true);
+    assert_eq!(play.rebased, 1);
+    assert!(!summarising(&play), "masking was enough");
+    play.text("Read.");
+    assert_eq!(play.ended().0, Status::Done);
+}
+
+#[test]
+fn a_message_that_alone_is_too_long_ends_in_words() {
+    let mut play = Play::new();
+    play.fails(true);
+    assert_eq!(play.ended().0, Status::Limit);
+    assert!(play.ended().1.contains("`!new`"), "{}", play.ended().1);
+}
+
+#[test]
+fn wrapping_up_in_a_full_window_only_masks() {
+    let mut play = Play::with(Limits { rounds: 9, ..Limits::default() }, 40_000, vec![]);
+    for n in 0..9 {
+        play.uncounted(&format!(r#"{{"path":"{n}"}}"#));
+        play.result(good(&"x".repeat(13_200)));
+    }
+    assert!(play.log().ends_with("wrap! rebase ask"), "{}", play.log());
+}

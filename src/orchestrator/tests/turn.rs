@@ -1,0 +1,353 @@
+//! The ways a turn may go, one by one.
+
+use std::time::Duration;
+
+use super::*;
+use crate::orchestrator::{Proof, words};
+
+const LS: (&str, &str) = ("run_command", r#"{"command":"ls"}"#);
+const READ: (&str, &str) = ("read_file", r#"{"path":"a"}"#);
+
+#[test]
+fn a_plain_answer_is_one_request() {
+    let mut play = Play::new();
+    assert_eq!(play.armed, Some(Limits::default().time));
+    play.piece("It ");
+    play.piece("works");
+    play.text("It works");
+    assert_eq!(play.log(), "ask answer");
+    assert_eq!(play.ended(), (Status::Done, "It works"));
+    assert_eq!(play.shown, [Show::Thinking, Show::Text("It ".into()), Show::Text("works".into())]);
+    assert_eq!(play.answer().tally.tokens, 1010);
+}
+
+#[test]
+fn tools_and_model_take_turns_and_everything_is_kept_before_the_next_step() {
+    let mut play = Play::new();
+    play.step(LS.0, LS.1, good("a b"));
+    play.calls(&[READ, READ, LS, READ]);
+    assert_eq!(play.log(), "ask model run result ask model run run");
+    play.result(good("1"));
+    play.result(good("2"));
+    assert_eq!(play.log(), "result result run");
+    play.result(good("3"));
+    play.result(good("4"));
+    assert_eq!(play.log(), "result run result ask");
+    let shown = ["c0: 1", "c1: 2", "c2: 3", "c3: 4"];
+    assert_eq!(play.shown_to_model()[5..], shown);
+    play.text("All read.");
+    let tally = &play.answer().tally;
+    assert_eq!((tally.rounds, tally.calls, tally.tokens), (3, 5, 3030));
+}
+
+#[test]
+fn results_reach_the_model_in_the_order_of_the_calls() {
+    let mut play = Play::new();
+    play.calls(&[READ, READ]);
+    let second = play.running[1].id.clone();
+    play.feed(Event::ToolDone { call: second, result: good("second") });
+    play.result(good("first"));
+    assert_eq!(play.shown_to_model()[3..], ["c0: first", "c1: second"]);
+}
+
+#[test]
+fn pictures_follow_after_all_results() {
+    let mut play = Play::new();
+    play.calls(&[READ, READ]);
+    let picture = Part::Image { mime: "image/png".into(), data: "aaaa".into() };
+    play.result(CallResult { pictures: vec![picture], ..good("a picture") });
+    play.result(good("text"));
+    assert_eq!(
+        play.shown_to_model()[3..],
+        [
+            "c0: a picture",
+            "c1: text",
+            "user: [matrix-agent] The pictures of the calls above, in their order: <picture>"
+        ]
+    );
+}
+
+#[test]
+fn what_is_said_meanwhile_follows_after_the_batch() {
+    let mut play = Play::new();
+    play.calls(&[READ, READ]);
+    play.result(good("1"));
+    play.feed(Event::Said(said("e1", "in German, please")));
+    assert_eq!(play.log(), "ask model run run result", "not within the batch");
+    play.result(good("2"));
+    assert_eq!(play.log(), "result person ask");
+    assert_eq!(play.newest(), "user: anna: in German, please");
+    assert_eq!(play.shown[play.shown.len() - 2..], [Show::Seen("e1".into()), Show::Thinking]);
+}
+
+#[test]
+fn what_is_said_while_the_model_answers_is_left_for_the_next_turn() {
+    let mut play = Play::new();
+    play.feed(Event::Said(said("e1", "wait")));
+    play.text("Here you are.");
+    assert_eq!(play.log(), "ask answer", "unclaimed: the hub makes a turn of it");
+}
+
+#[test]
+fn only_so_much_steering_is_taken_in() {
+    let mut play = Play::new();
+    for n in 0..16 {
+        assert!(play.machine.listens());
+        play.feed(Event::Said(said(&format!("e{n}"), "more")));
+    }
+    assert!(!play.machine.listens());
+}
+
+#[test]
+fn a_stop_answers_every_call_and_ends_at_once() {
+    let mut play = Play::new();
+    play.calls(&[READ, LS, READ]);
+    play.log();
+    play.feed(Event::Stop);
+    assert_eq!(play.log(), "cancel result result result answer");
+    let kept: Vec<_> = play.stored[2..].iter().map(|line| brief(&line.message)).collect();
+    assert_eq!(kept[0], format!("c0: {}", words::CALL_STOPPED));
+    assert_eq!(kept[1], format!("c1: {}", words::CALL_STOPPED_EARLY));
+    assert_eq!(play.ended(), (Status::Stopped, words::STOPPED));
+    play.feed(Event::TimeUp);
+    play.feed(Event::Stop);
+    assert_eq!(play.log(), "", "a second answer would be one too many");
+}
+
+#[test]
+fn a_stop_while_the_model_is_asked_ends_at_once() {
+    let mut play = Play::new();
+    play.feed(Event::Stop);
+    assert_eq!(play.log(), "ask cancel answer");
+}
+
+#[test]
+fn after_the_last_round_the_model_wraps_up() {
+    let mut play = Play::with(Limits { rounds: 2, ..Limits::default() }, 200_000, vec![]);
+    play.step(LS.0, LS.1, good("1"));
+    play.step(READ.0, READ.1, good("2"));
+    assert_eq!(play.log(), "ask model run result ask model run result wrap! ask");
+    assert!(play.newest().contains("the limit of 2 turns"), "{}", play.newest());
+    assert_eq!(play.armed, Some(Duration::from_mins(1)));
+    play.text("Half of it is done.");
+    assert_eq!(play.ended(), (Status::Limit, "Half of it is done."));
+}
+
+#[test]
+fn who_cannot_wrap_up_is_ended_with_a_plain_sentence() {
+    let plain =
+        "I stopped at the limit of 1 turns. What was done so far stays in the workspace; write “go on” to continue.";
+    let wrapping = || {
+        let mut play = Play::with(Limits { rounds: 1, ..Limits::default() }, 200_000, vec![]);
+        play.step(LS.0, LS.1, good("1"));
+        play.log();
+        play
+    };
+    let mut play = wrapping();
+    play.calls(&[LS]);
+    play.calls(&[LS]);
+    assert_eq!(play.log(), "ask-bare answer", "calls in it never run");
+    assert_eq!(play.ended(), (Status::Limit, plain));
+
+    let mut play = wrapping();
+    play.fails(false);
+    assert_eq!(play.ended(), (Status::Limit, plain));
+
+    let mut play = wrapping();
+    play.feed(Event::TimeUp);
+    assert_eq!((play.log().as_str(), play.ended()), ("cancel answer", (Status::Limit, plain)));
+
+    let mut play = wrapping();
+    play.reply(AssistantMessage { text: "Done half.".into(), ..calling(&[LS]) }, Finish::ToolCalls, None);
+    assert_eq!(play.ended(), (Status::Limit, "Done half."));
+}
+
+#[test]
+fn time_ends_the_batch_and_then_wraps_up() {
+    let mut play = Play::new();
+    play.calls(&[LS, LS]);
+    play.log();
+    play.feed(Event::TimeUp);
+    assert_eq!(play.log(), "cancel result result wrap! ask");
+    assert!(play.newest().contains("the time limit of 35 min"), "{}", play.newest());
+    play.text("The build was too slow.");
+    assert_eq!(play.ended().0, Status::Limit);
+}
+
+#[test]
+fn tokens_are_a_limit_and_are_guessed_where_the_provider_does_not_count() {
+    let limits = Limits { tokens: 5000, ..Limits::default() };
+    let mut play = Play::with(limits, 200_000, vec![]);
+    for _ in 0..100 {
+        let path = format!(r#"{{"path":"{}{}"}}"#, "x".repeat(2000), play.requests);
+        play.reply(calling(&[("read_file", &path)]), Finish::ToolCalls, None);
+        play.result(good("ok"));
+        if play.log().contains("wrap!") {
+            break;
+        }
+    }
+    assert_eq!(play.requests, 5);
+    assert!(play.newest().contains("5k tokens"), "{}", play.newest());
+}
+
+#[test]
+fn a_model_that_cannot_be_reached_ends_the_turn_in_words() {
+    let mut play = Play::new();
+    play.fails(false);
+    assert_eq!(play.ended(), (Status::Failed, "The model cannot be reached."));
+    let mut play = Play::new();
+    play.step(LS.0, LS.1, good("1"));
+    play.fails(false);
+    let text = "The model cannot be reached.\n\nWhat was done so far stays in the workspace.";
+    assert_eq!(play.ended(), (Status::Failed, text));
+}
+
+#[test]
+fn a_withheld_answer_says_so() {
+    let mut play = Play::new();
+    play.reply(AssistantMessage::default(), Finish::Filtered, None);
+    assert_eq!(play.ended(), (Status::Failed, words::FILTERED));
+    let mut play = Play::new();
+    play.reply(calling(&[LS]), Finish::Filtered, None);
+    assert_eq!((play.started.len(), play.ended().0), (0, Status::Failed));
+}
+
+#[test]
+fn circles_are_nudged_then_ended() {
+    let mut play = Play::new();
+    for _ in 0..4 {
+        play.step(LS.0, LS.1, good("the same"));
+    }
+    assert!(play.log().contains("model run result stuck! ask model run result ask"));
+    play.step(LS.0, LS.1, good("the same"));
+    assert_eq!(play.log(), "model run result wrap! ask");
+    play.text("I am going in circles: the file is not there.");
+    assert_eq!(play.ended().0, Status::Limit);
+}
+
+#[test]
+fn calls_that_never_can_run_end_the_turn() {
+    let mut play = Play::new();
+    for _ in 0..2 {
+        play.calls(&[("no_such_tool", "{}")]);
+        play.calls(&[("run_command", "{")]);
+    }
+    assert_eq!(play.log(), "ask model ask model ask model ask model wrap! ask");
+    assert_eq!(play.started.len(), 0);
+}
+
+#[test]
+fn too_many_calls_are_answered_but_not_run() {
+    let mut play = Play::new();
+    play.calls(&vec![READ; 50]);
+    assert_eq!(play.running.len(), 16);
+    while !play.running.is_empty() {
+        play.result(good("ok"));
+    }
+    assert!(play.newest().contains("too many calls at once (16 at most)"));
+    assert_eq!(play.shown_to_model().len(), 3 + 50);
+}
+
+#[test]
+fn late_and_foreign_events_change_nothing() {
+    let mut play = Play::new();
+    play.calls(&[LS]);
+    let call = play.running[0].id.clone();
+    play.log();
+    play.feed(Event::ToolDone { call: "stranger".into(), result: good("?") });
+    play.feed(Event::Chunk(Chunk::Text("late".into())));
+    let completion = Completion { message: calling(&[LS]), finish: Finish::Stop, usage: None };
+    for request in [0, 1, 7] {
+        play.asked = None;
+        play.feed(Event::ModelDone { request, completion: completion.clone() });
+        play.feed(Event::ModelFailed { request, overflow: true, why: String::new() });
+    }
+    assert_eq!(play.log(), "");
+    play.result(good("1"));
+    assert_eq!(play.log(), "result ask");
+    assert!(play.machine.handle(Event::ToolDone { call, result: good("again") }).is_empty());
+}
+
+#[test]
+fn a_crash_at_each_step_goes_on_from_the_last_line() {
+    let mut play = Play::new();
+    play.crash();
+    play.calls(&[READ, READ, LS]);
+    play.result(good("1"));
+    assert_eq!(play.log(), "ask crash ask model run run result");
+    play.crash();
+    assert_eq!(play.log(), "crash look-up", "the second read has an intent; the command waits for it");
+    assert_eq!(play.running[0].resumed.as_deref(), Some("boot"));
+    play.result(bad("unknown: the sandbox was started again"));
+    play.crash();
+    assert_eq!(play.log(), "result run crash look-up");
+    play.result(good("3"));
+    play.crash();
+    play.text("Done.");
+    assert_eq!(play.log(), "result ask crash ask answer");
+    let tally = &play.answer().tally;
+    assert_eq!((tally.rounds, tally.calls, tally.tokens), (2, 3, 2020), "counts survive");
+}
+
+#[test]
+fn a_crash_between_call_and_intent_runs_the_call() {
+    let mut play = Play::new();
+    play.calls(&[LS]);
+    play.running.clear();
+    play.crash();
+    assert_eq!(play.log(), "ask model run crash run");
+    assert_eq!(play.started[0].id, play.started[1].id, "under the same id");
+}
+
+#[test]
+fn a_crash_does_not_forget_what_must_not_run() {
+    let mut play = Play::new();
+    play.reply(calling(&[LS, LS]), Finish::Length, None);
+    play.stored.truncate(2);
+    play.context.truncate(2);
+    play.crash();
+    assert_eq!(play.log(), "ask model ask crash ask");
+    assert_eq!(play.newest(), format!("c1: {}", words::CALL_CUT_OFF));
+}
+
+#[test]
+fn a_crash_within_wrapping_up_wraps_up() {
+    let mut play = Play::with(Limits { rounds: 1, ..Limits::default() }, 200_000, vec![]);
+    play.step(LS.0, LS.1, good("1"));
+    play.armed = None;
+    play.crash();
+    assert_eq!(play.armed, Some(Duration::from_mins(1)));
+    play.text("Half.");
+    assert_eq!(play.log(), "ask model run result wrap! ask crash ask answer");
+    assert_eq!(play.ended().0, Status::Limit);
+}
+
+#[test]
+fn the_nudges_are_not_lost_in_a_crash_nor_said_twice() {
+    let mut play = Play::new();
+    for _ in 0..3 {
+        play.step(LS.0, LS.1, good("the same"));
+    }
+    play.log();
+    // The process died between the result and the word.
+    for lines in [&mut play.stored, &mut play.context] {
+        assert!(matches!(lines.pop().unwrap().origin, Origin::Program { note: Note::Stuck }));
+    }
+    play.last = None;
+    play.crash();
+    assert_eq!(play.log(), "crash stuck! ask");
+    play.crash();
+    assert_eq!(play.log(), "crash ask");
+}
+
+#[test]
+fn the_footer_tells_files_and_tests() {
+    let mut play = Play::new();
+    play.step("edit_file", r#"{"path":"src/login.rs"}"#, edited("src/login.rs"));
+    play.step("run_tests", "{}", tested(true));
+    play.text("Login works again.");
+    let tally = &play.answer().tally;
+    assert_eq!((tally.edits.len(), tally.edits[0].added, tally.proof), (1, 12, Proof::Green));
+    let footer = crate::orchestrator::footer(tally, Duration::from_secs(72));
+    assert_eq!(footer, "src/login.rs +12 −3 · 3 turns · 2 tools · 3k tokens · 1:12");
+}
