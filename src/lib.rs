@@ -4,6 +4,7 @@
 //! The modules in the order in which data flows down; none may import one above it (`tests/architecture.rs`).
 
 pub mod llm;
+pub mod sandbox;
 
 pub mod clock;
 pub mod ids;
