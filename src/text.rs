@@ -1,0 +1,284 @@
+//! Helpers for text that people and models read: cleaning what comes out of a sandbox, cutting what is too long,
+//! and writing sizes and durations.
+//!
+//! The lowest layer: knows nothing of rooms, tools or chats. Everybody above may call it. Escaping (HTML, `@room`)
+//! belongs to the chat adapter that knows the markup.
+
+use std::time::Duration;
+
+/// Returns `bytes` as text that is safe to show: terminal escapes and control characters are gone, invalid UTF-8 is
+/// replaced, newlines and tabs stay.
+///
+/// A line that was overwritten with carriage returns (a progress bar) keeps only what stood there last. An escape
+/// sequence that is never closed ends with its line, so that nothing can hide the lines after it. Characters that
+/// turn the direction of writing or are invisible copies of ASCII go too: they make people read something else than
+/// what the model reads. Whoever needs a file's exact bytes must not come here.
+pub fn strip(bytes: impl AsRef<[u8]>) -> String {
+    let bytes = bytes.as_ref();
+    let mut clean = String::with_capacity(bytes.len());
+    for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        if number > 0 {
+            clean.push('\n');
+        }
+        if line.contains(&b'\r') {
+            let last = line.split(|byte| *byte == b'\r').rev().map(strip_line).find(|part| !part.trim().is_empty());
+            clean.push_str(&last.unwrap_or_default());
+        } else {
+            clean.push_str(&strip_line(line));
+        }
+    }
+    clean
+}
+
+/// Cleans one line. `strip_ansi_escapes` drops tabs, so it only sees what lies between them.
+fn strip_line(line: &[u8]) -> String {
+    let mut clean = String::with_capacity(line.len());
+    for (number, part) in line.split(|byte| *byte == b'\t').enumerate() {
+        if number > 0 {
+            clean.push('\t');
+        }
+        // Most output is plain, and the escape parser costs more than everything else here.
+        if part.contains(&0x1b) {
+            let plain = strip_ansi_escapes::strip(part);
+            clean.extend(String::from_utf8_lossy(&plain).chars().filter(|c| visible(*c)));
+        } else {
+            clean.extend(String::from_utf8_lossy(part).chars().filter(|c| visible(*c)));
+        }
+    }
+    clean
+}
+
+fn visible(c: char) -> bool {
+    !(c.is_control()
+        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')  // bidirectional overrides
+        || matches!(c, '\u{e0000}'..='\u{e007f}')) // "tags": ASCII that no screen shows
+}
+
+/// Returns what stands where `bytes` were cut out.
+pub fn cut_mark(bytes: u64) -> String {
+    format!("… [{bytes} bytes cut] …")
+}
+
+/// Returns `text` with its middle cut out, so that it has at most `limit` bytes. Both ends stay, the end a little
+/// longer, because errors stand there; the cut falls between characters and on line ends where one is near.
+pub fn cut_middle(text: &str, limit: usize) -> String {
+    if text.len() <= limit {
+        return text.to_owned();
+    }
+    // The mark's own length depends on the count in it; the whole length has at least as many digits.
+    let mark_room = cut_mark(text.len() as u64).len() + 2;
+    let Some(room) = limit.checked_sub(mark_room) else {
+        return text[..floor(text, limit)].to_owned();
+    };
+    let head = head_end(text, room * 2 / 5);
+    let tail = tail_start(text, text.len() - (room - room * 2 / 5));
+    let mark = cut_mark((tail - head) as u64);
+    format!("{}\n{mark}\n{}", &text[..head], &text[tail..])
+}
+
+/// How far from the wished place a line end may lie to be preferred.
+const NEAR: usize = 200;
+
+fn head_end(text: &str, wished: usize) -> usize {
+    let wished = floor(text, wished);
+    match text[..wished].rfind('\n') {
+        Some(at) if wished - at <= NEAR => at,
+        _ => wished,
+    }
+}
+
+fn tail_start(text: &str, wished: usize) -> usize {
+    let wished = ceil(text, wished);
+    match text[wished..].find('\n') {
+        Some(at) if at <= NEAR => wished + at + 1,
+        _ => wished,
+    }
+}
+
+fn floor(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+}
+
+fn ceil(text: &str, at: usize) -> usize {
+    (at..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len())
+}
+
+/// Returns `text` as one clean line of at most `limit` characters: runs of white space become one space, and what is
+/// too long ends in `…`.
+pub fn one_line(text: &str, limit: usize) -> String {
+    let clean = strip(text);
+    let mut line = String::new();
+    let mut length = 0;
+    for (number, word) in clean.split_whitespace().enumerate() {
+        for c in (number > 0).then_some(' ').into_iter().chain(word.chars()) {
+            if length == limit {
+                line.pop();
+                if limit > 0 {
+                    line.push('…');
+                }
+                return line;
+            }
+            line.push(c);
+            length += 1;
+        }
+    }
+    line
+}
+
+/// Returns a size as people read it: `512 B`, `1.5 KiB`, `20 GiB`.
+pub fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    // 1023.95 would be shown as 1024.0 of the smaller unit.
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let text = format!("{value:.1}");
+    format!("{} {}", text.strip_suffix(".0").unwrap_or(&text), UNITS[unit])
+}
+
+/// Returns a duration as people read it in a sentence: `350 ms`, `4.2 s`, `1 min 12 s`, `3 h 5 min`, `2 d 4 h`.
+pub fn human_duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    if millis < 1000 {
+        return format!("{millis} ms");
+    }
+    // 9.95 s and more is shown in whole seconds: `10.0 s` says nothing that `10 s` does not.
+    if millis < 9950 {
+        return format!("{:.1} s", duration.as_secs_f64());
+    }
+    let seconds = (millis + 500) / 1000;
+    let pair = |large: u128, name: &str, small: u128, small_name: &str| {
+        if small == 0 { format!("{large} {name}") } else { format!("{large} {name} {small} {small_name}") }
+    };
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => pair(seconds / 60, "min", seconds % 60, "s"),
+        3600..86400 => pair(seconds / 3600, "h", seconds % 3600 / 60, "min"),
+        _ => pair(seconds / 86400, "d", seconds % 86400 / 3600, "h"),
+    }
+}
+
+/// Returns elapsed time as on a stopwatch, for lines that are updated while it runs: `0:42`, `1:02:03`.
+pub fn stopwatch(elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs();
+    let (hours, minutes, seconds) = (seconds / 3600, seconds % 3600 / 60, seconds % 60);
+    if hours == 0 { format!("{minutes}:{seconds:02}") } else { format!("{hours}:{minutes:02}:{seconds:02}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn strips_what_a_terminal_would_obey() {
+        assert_eq!(strip("\x1b[32mok\x1b[0m\tdone\n"), "ok\tdone\n");
+        assert_eq!(strip("\x1b]0;title\x07text\x07"), "text");
+        assert_eq!(strip(b"a\xffb\x00\x08c"), "a\u{fffd}bc");
+        assert_eq!(strip("one\r\ntwo"), "one\ntwo");
+        assert_eq!(strip("10 %\r50 %\r100 %\r\x1b[K\nnext"), "100 %\nnext");
+        assert_eq!(strip("\u{9b}31mred"), "31mred");
+    }
+
+    #[test]
+    fn an_unclosed_escape_hides_one_line_at_most() {
+        assert_eq!(strip("a\x1b]0;never closed\nb\x1bPnor this\nc"), "a\nb\nc");
+    }
+
+    #[test]
+    fn characters_that_deceive_the_eye_go() {
+        assert_eq!(strip("if \u{202e}admin\u{2066}"), "if admin");
+        assert_eq!(strip("hi\u{e0041}\u{e0042}"), "hi");
+    }
+
+    #[test]
+    fn cuts_at_line_ends_and_keeps_both_ends() {
+        let text: String = (0..1000).fold(String::new(), |text, line| text + &format!("line {line}\n"));
+        let cut = cut_middle(&text, 1000);
+        assert!(cut.len() <= 1000 && cut.len() > 800, "{}", cut.len());
+        assert!(cut.starts_with("line 0\n") && cut.ends_with("line 999\n"));
+        assert!(cut.lines().all(|line| line.starts_with("line ") || line.starts_with("… [")), "{cut}");
+    }
+
+    #[test]
+    fn tells_how_much_was_cut() {
+        let cut = cut_middle(&"x".repeat(10_000), 300);
+        let kept = cut.matches('x').count();
+        assert!(cut.contains(&format!("… [{} bytes cut] …", 10_000 - kept)), "{cut}");
+    }
+
+    #[test]
+    fn one_line_is_one_line() {
+        assert_eq!(one_line("  a\n\tb \x1b[1mc\x1b[0m ", 20), "a b c");
+        assert_eq!(one_line("abcdef", 4), "abc…");
+        assert_eq!(one_line("abcd", 4), "abcd");
+        assert_eq!(one_line("ab cd", 2), "a…");
+        assert_eq!(one_line("abc", 0), "");
+    }
+
+    #[test]
+    fn sizes() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1 KiB"),
+            (1536, "1.5 KiB"),
+            (1024 * 1024 - 1, "1 MiB"),
+            (10 << 30, "10 GiB"),
+            (u64::MAX, "16 EiB"),
+        ] {
+            assert_eq!(human_bytes(bytes), text);
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for (millis, text, watch) in [
+            (0, "0 ms", "0:00"),
+            (999, "999 ms", "0:00"),
+            (4_210, "4.2 s", "0:04"),
+            (9_949, "9.9 s", "0:09"),
+            (42_000, "42 s", "0:42"),
+            (59_700, "1 min", "0:59"),
+            (72_000, "1 min 12 s", "1:12"),
+            (3_723_000, "1 h 2 min", "1:02:03"),
+            (187_200_000, "2 d 4 h", "52:00:00"),
+        ] {
+            assert_eq!(human_duration(Duration::from_millis(millis)), text);
+            assert_eq!(stopwatch(Duration::from_millis(millis)), watch);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn stripped_text_is_clean_and_stays_so(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let clean = strip(&bytes);
+            prop_assert!(clean.chars().all(|c| c == '\n' || c == '\t' || visible(c)));
+            prop_assert_eq!(clean.matches('\n').count(), bytes.iter().filter(|byte| **byte == b'\n').count());
+            prop_assert_eq!(strip(&clean), clean);
+        }
+
+        #[test]
+        fn cut_text_fits(text in "\\PC{0,50}[a-zé✓\n]{0,600}", limit in 0_usize..700) {
+            let cut = cut_middle(&text, limit);
+            prop_assert!(cut.len() <= limit);
+            if text.len() <= limit {
+                prop_assert_eq!(cut, text);
+            }
+        }
+
+        #[test]
+        fn one_line_fits(text in any::<String>(), limit in 0_usize..60) {
+            let line = one_line(&text, limit);
+            prop_assert!(line.chars().count() <= limit);
+            prop_assert!(line.chars().all(visible));
+        }
+    }
+}
