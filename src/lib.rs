@@ -3,6 +3,8 @@
 //!
 //! The modules in the order in which data flows down; none may import one above it (`tests/architecture.rs`).
 
+pub mod tools;
+
 pub mod llm;
 pub mod sandbox;
 
