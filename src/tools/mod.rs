@@ -1,2 +1,5 @@
 //! x
+mod arguments;
+mod lines;
 mod matching;
+mod nearest;
