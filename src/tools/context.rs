@@ -43,7 +43,7 @@ pub struct ToolLimits {
 
 impl Default for ToolLimits {
     fn default() -> Self {
-        Self { command: Duration::from_secs(120), longest: Duration::from_secs(1800) }
+        Self { command: Duration::from_mins(2), longest: Duration::from_mins(30) }
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::{
     Access, Edit, Tool, ToolContext, ToolLimits, ToolResult, changed_lines,
     error::ToolError,
+    exec,
     files::{self, Whole},
     lines,
     matching::{self, Mismatch},
@@ -57,7 +58,8 @@ impl Tool for EditFile {
         let path = files::absolute(&arguments.path);
         if arguments.old_text.is_empty() {
             return Err(ToolError::Refused(
-                "old_text is empty. Copy the text to be replaced from the file, or write a new file with write_file.".into(),
+                "old_text is empty. Copy the text to be replaced from the file, or write a new file with write_file."
+                    .into(),
             ));
         }
         if arguments.old_text == arguments.new_text {
@@ -69,7 +71,8 @@ impl Tool for EditFile {
             Whole::Missing => return Err(files::missing(&path)),
             Whole::TooLarge(size) => {
                 let size = text::human_bytes(size);
-                let why = format!("{path} has {size}, and 2 MiB is the limit. Edit it with run_command (sed, python3).");
+                let why =
+                    format!("{path} has {size}, and 2 MiB is the limit. Edit it with run_command (sed, python3).");
                 return Err(ToolError::Refused(why));
             }
         };
@@ -84,8 +87,7 @@ impl Tool for EditFile {
             return Err(ToolError::Refused(format!("{path} already reads like this: there is nothing to change.")));
         }
         let content = Bytes::from(edited.clone());
-        let written = context.unless_stopped(sandbox.write_file(context.call.as_str(), &path, content)).await;
-        files::explained(&path, written)?;
+        exec::write(context, &sandbox, &path, content).await?;
 
         let (added, removed) = changed_lines(file, &edited);
         let shown = files::shown(&path);
@@ -123,11 +125,10 @@ fn refusal(path: &str, file: &str, arguments: &Arguments, mismatch: &Mismatch) -
             )
         }
         Mismatch::Missing => {
-            let mut text = format!("old_text is not in {path}. Nothing was changed.");
-            if let Some(line) = matching::already_there(file, &arguments.new_text) {
-                text.push_str(&format!(" new_text is already there, on line {line}: perhaps this edit was made before."));
-            }
-            match nearest(file, &arguments.old_text) {
+            let already = matching::already_there(file, &arguments.new_text)
+                .map(|line| format!(" new_text is already there, on line {line}: perhaps this edit was made before."))
+                .unwrap_or_default();
+            let next = match nearest(file, &arguments.old_text) {
                 Some(nearest) => {
                     let lines = text::cut_middle(&nearest.text, NEAREST_BYTES);
                     let tabs = if nearest.text.contains('\t') && !arguments.old_text.contains('\t') {
@@ -135,14 +136,14 @@ fn refusal(path: &str, file: &str, arguments: &Arguments, mismatch: &Mismatch) -
                     } else {
                         ""
                     };
-                    text.push_str(&format!(
-                        " The nearest lines, from line {}{tabs}:\n{lines}\n[copy old_text from them exactly]",
+                    format!(
+                        "The nearest lines, from line {}{tabs}:\n{lines}\n[copy old_text from them exactly]",
                         nearest.line
-                    ));
+                    )
                 }
-                None => text.push_str(" No lines are like it: read the file with read_file first."),
-            }
-            text
+                None => "No lines are like it: read the file with read_file first.".to_owned(),
+            };
+            format!("old_text is not in {path}. Nothing was changed.{already} {next}")
         }
     }
 }
@@ -160,13 +161,19 @@ mod tests {
     #[test]
     fn a_refusal_shows_what_the_next_call_needs() {
         let file = "fn one() {\n\tlet total = 1;\n}\nfn two() {\n\tlet total = 2;\n}\n";
-        insta::assert_snapshot!(refused(file, "    let totals = 2;", "x"), @r"
-        ");
-        insta::assert_snapshot!(refused(file, "let total", "x"), @r"
-        ");
-        insta::assert_snapshot!(refused(file, "import os", "let total = 2;"), @r"
-        ");
-        insta::assert_snapshot!(refused("x \ny\nx  \n", "x\t", "z"), @r"
-        ");
+        insta::assert_snapshot!(refused(file, "    let totals = 2;", "x"), @r#"
+        old_text is not in /workspace/a. Nothing was changed. The nearest lines, from line 5 (they are indented with tabs):
+        	let total = 2;
+        [copy old_text from them exactly]
+        "#);
+        insta::assert_snapshot!(refused(file, "let total", "x"), @r#"
+        old_text is in /workspace/a 2 times: lines 2, 5. Nothing was changed. Give more lines around the one that you mean, so that it is the only such place.
+        "#);
+        insta::assert_snapshot!(refused(file, "import os", "let total = 2;"), @r#"
+        old_text is not in /workspace/a. Nothing was changed. new_text is already there, on line 5: perhaps this edit was made before. No lines are like it: read the file with read_file first.
+        "#);
+        insta::assert_snapshot!(refused("x \ny\nx  \n", "x\t", "z"), @r#"
+        old_text is in /workspace/a 2 times (but for blanks at the end of lines): lines 1, 3. Nothing was changed. Give more lines around the one that you mean, so that it is the only such place.
+        "#);
     }
 }

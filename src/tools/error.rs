@@ -17,8 +17,13 @@ pub(super) enum ToolError {
     #[error("Did not run: the server was restarted before it began. Make the call again if it is still wanted.")]
     NotRun,
     /// After a crash or a lost sandbox: nobody knows.
-    #[error("unknown: the sandbox was restarted meanwhile; whether it ran, and how far, cannot be told. Check before repeating it.")]
+    #[error(
+        "unknown: the sandbox was restarted meanwhile; whether it ran, and how far, cannot be told. Check before repeating it."
+    )]
     Unknown,
+    /// After a crash: the sandbox has run too much since to remember the result.
+    #[error("It ran to its end, but its result is no longer kept. Look at what it did before repeating it.")]
+    Forgotten,
     /// The sandbox did not do its part.
     #[error("The sandbox failed: {0}.")]
     Sandbox(#[from] SandboxError),
@@ -33,6 +38,7 @@ impl ToolError {
             Self::Stopped => "stopped".to_owned(),
             Self::NotRun => "did not run".to_owned(),
             Self::Unknown => "unknown outcome".to_owned(),
+            Self::Forgotten => "result no longer known".to_owned(),
             Self::Sandbox(error) => error.to_string(),
         }
     }

@@ -5,14 +5,16 @@
 
 use std::{future::Future, time::Duration};
 
+use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 
 use super::{
     context::{ToolContext, ToolProgress},
     error::ToolError,
-    output,
+    files,
+    output::{self, SHOWN},
 };
-use crate::sandbox::{Command, Ended, Lookup, Process, Sandbox, SandboxError, Stdin, User};
+use crate::sandbox::{Captured, Command, Ended, Lookup, Process, Sandbox, SandboxError, Stdin, User};
 
 /// How long ending a command may take before its result is no longer waited for (by then its container is being ended).
 const STOP_LIMIT: Duration = Duration::from_secs(3);
@@ -63,16 +65,18 @@ pub(super) async fn run(context: &ToolContext, sandbox: &Sandbox, command: Comma
 
 /// Takes the result of the command `id` that was started, if it was, before the server crashed: under `boot_id`.
 /// Nothing is started.
-pub(super) async fn resume(context: &ToolContext, id: &str, boot_id: &str) -> Result<Ended, ToolError> {
+pub(super) async fn resume(context: &ToolContext, id: &str, boot_id: &str) -> Result<(Sandbox, Ended), ToolError> {
     let sandbox = context.sandbox().await?;
     if sandbox.boot_id() != boot_id {
         return Err(ToolError::Unknown);
     }
-    match context.unless_stopped(sandbox.lookup(id)).await? {
-        Lookup::Running(process) => finish(context, &sandbox, id, watch(context, process)).await,
-        Lookup::Ended(ended) => Ok(ended),
-        Lookup::Unknown => Err(ToolError::NotRun),
-    }
+    let ended = match context.unless_stopped(sandbox.lookup(id)).await? {
+        Lookup::Running(process) => finish(context, &sandbox, id, watch(context, process)).await?,
+        Lookup::Ended(ended) => ended,
+        Lookup::Forgotten => return Err(ToolError::Forgotten),
+        Lookup::Unknown => return Err(ToolError::NotRun),
+    };
+    Ok((sandbox, ended))
 }
 
 /// Follows a process to its end and shows the room what it says.
@@ -108,6 +112,27 @@ async fn finish(
     }
 }
 
+/// Writes a file under the call's id.
+pub(super) async fn write(
+    context: &ToolContext,
+    sandbox: &Sandbox,
+    path: &str,
+    content: Bytes,
+) -> Result<(), ToolError> {
+    let id = context.call.as_str();
+    match context.unless_stopped(sandbox.write_file(id, path, content)).await {
+        Err(ToolError::Stopped) => {
+            stop(sandbox, id).await?;
+            Err(ToolError::Stopped)
+        }
+        Err(ToolError::Sandbox(SandboxError::Disconnected)) => {
+            let ended = recover(context, sandbox, id).await?;
+            if output::succeeded(&ended.exit) { Ok(()) } else { Err(ToolError::Unknown) }
+        }
+        written => files::explained(path, written),
+    }
+}
+
 /// Ends the command's whole tree and returns what there was until then.
 async fn stop(sandbox: &Sandbox, id: &str) -> Result<Ended, ToolError> {
     let ended = async {
@@ -131,7 +156,7 @@ async fn recover(context: &ToolContext, before: &Sandbox, id: &str) -> Result<En
             match sandbox.lookup(id).await? {
                 Lookup::Running(process) => watch(context, process).await.map(Some),
                 Lookup::Ended(ended) => Ok(Some(ended)),
-                Lookup::Unknown => Ok(None),
+                Lookup::Forgotten | Lookup::Unknown => Ok(None),
             }
         };
         let ended = tokio::select! {
@@ -141,10 +166,40 @@ async fn recover(context: &ToolContext, before: &Sandbox, id: &str) -> Result<En
         };
         match ended {
             Ok(Some(ended)) => return Ok(ended),
-            Ok(None) => return Err(ToolError::NotRun),
+            // Perhaps the request was lost with the connection: as nobody can tell, nobody repeats it.
+            Ok(None) => return Err(ToolError::Unknown),
             Err(SandboxError::Disconnected) => {}
             Err(error) => return Err(error.into()),
         }
     }
     Err(ToolError::Unknown)
+}
+
+/// Returns the output as shown, and where the whole of it is.
+pub(super) async fn written(context: &ToolContext, sandbox: &Sandbox, id: &str, captured: &Captured) -> String {
+    let shown = output::show(captured, SHOWN);
+    if !shown.cut {
+        return shown.text;
+    }
+    let whole = match &captured.log {
+        Some(log) => Some(log.clone()),
+        None if captured.omitted == 0 && !context.cancel.is_cancelled() => keep(sandbox, id, captured).await,
+        None => None,
+    };
+    match whole {
+        Some(path) => format!("{}\n[the whole output: {path}]", shown.text),
+        None => format!("{}\n[the whole output was not kept; write it to a file if you need it]", shown.text),
+    }
+}
+
+/// Writes an output that is too long to show, and too short for the sandbox to have made a file of it, to one.
+async fn keep(sandbox: &Sandbox, id: &str, captured: &Captured) -> Option<String> {
+    let path = format!("{}/.cache/matrix-agent/{id}.txt", files::HOME);
+    let whole = [&captured.head[..], &captured.tail[..]].concat();
+    let id = format!("{id}-output");
+    let write = sandbox.write_file(&id, &path, whole.into());
+    match timeout(STOP_LIMIT, write).await {
+        Ok(Ok(())) => Some(path),
+        _ => None,
+    }
 }

@@ -71,9 +71,12 @@ pub(super) async fn read_whole(
 ) -> Result<Whole, ToolError> {
     let mut content = BytesMut::new();
     loop {
-        let read = context.unless_stopped(sandbox.read_file(path, content.len() as u64, limit + 1 - content.len() as u64));
+        let read =
+            context.unless_stopped(sandbox.read_file(path, content.len() as u64, limit + 1 - content.len() as u64));
         let slice = match read.await {
-            Err(ToolError::Sandbox(SandboxError::File { problem: FileProblem::NotFound, .. })) => return Ok(Whole::Missing),
+            Err(ToolError::Sandbox(SandboxError::File { problem: FileProblem::NotFound, .. })) => {
+                return Ok(Whole::Missing);
+            }
             slice => explained(path, slice)?,
         };
         content.extend_from_slice(&slice.bytes);

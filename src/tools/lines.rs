@@ -128,7 +128,7 @@ impl LineReader {
 /// Returns the lines of `file` that hold the bytes `from..to`, with some around them, under a heading that tells which
 /// they are.
 pub(super) fn snippet(file: &str, from: usize, to: usize) -> String {
-    let line_of = |at: usize| file.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
+    let line_of = |at: usize| file[..at].matches('\n').count();
     let lines: Vec<&str> = file.lines().collect();
     let first = line_of(from).saturating_sub(AROUND);
     // An end right behind a line end belongs to the line before.
@@ -141,7 +141,7 @@ pub(super) fn snippet(file: &str, from: usize, to: usize) -> String {
     for (number, line) in shown.iter().enumerate() {
         let half = SNIPPET_LINES / 2;
         if shown.len() > SNIPPET_LINES && number == half {
-            text.push_str(&format!("… [{} lines not shown] …\n", shown.len() - 2 * half));
+            text.extend(["… [", &(shown.len() - 2 * half).to_string(), " lines not shown] …\n"]);
         }
         if shown.len() > SNIPPET_LINES && (half..shown.len() - half).contains(&number) {
             continue;
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_snippet_shows_the_lines_around_the_edit() {
-        let file: String = (1..=20).map(|line| format!("line {line}\n")).collect();
+        let file = (1..=20).fold(String::new(), |file, line| file + &format!("line {line}\n"));
         let at = file.find("line 10\n").expect("is there");
         let text = snippet(&file, at, at + "line 10\n".len());
         assert!(text.starts_with("Lines 6–14 of 20 now:\nline 6\n") && text.ends_with("line 14\n"), "{text}");

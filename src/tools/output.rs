@@ -27,7 +27,9 @@ pub(super) fn show(captured: &Captured, limit: usize) -> Shown {
     }
     if is_binary(&captured.head) || is_binary(&captured.tail) {
         let size = text::human_bytes(size);
-        let text = format!("(binary output, {size}, not shown: write it to a file, or pipe it through `file -`, `strings` or `xxd | head`)");
+        let text = format!(
+            "(binary output, {size}, not shown: write it to a file, or pipe it through `file -`, `strings` or `xxd | head`)"
+        );
         return Shown { text, cut: false };
     }
     if captured.omitted == 0 {
@@ -76,7 +78,9 @@ pub(super) fn ending(exit: &Exit) -> (String, Option<&'static str>) {
         Exit::Signal(signal) => (format!("ended by signal {signal}{}", signal_name(*signal)), None),
         Exit::TimedOut => (
             "timed out: it and everything it had started were ended".to_owned(),
-            Some("If it needs longer, raise timeout_seconds; a server or watcher needs background=true; a prompt for input needs a flag that answers it."),
+            Some(
+                "If it needs longer, raise timeout_seconds; a server or watcher needs background=true; a prompt for input needs a flag that answers it.",
+            ),
         ),
         Exit::Killed => ("stopped from outside: it and everything it had started were ended".to_owned(), None),
         Exit::OutOfMemory => (
@@ -117,4 +121,66 @@ pub(super) fn last_line(piece: &[u8]) -> Option<String> {
     let clean = text::strip(end);
     let line = clean.lines().rev().find(|line| !line.trim().is_empty())?;
     Some(text::one_line(line, 120))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn captured(head: &[u8], omitted: u64, tail: &[u8]) -> Captured {
+        Captured { head: head.to_vec().into(), tail: tail.to_vec().into(), omitted, ..Captured::default() }
+    }
+
+    fn whole(bytes: &[u8]) -> String {
+        show(&captured(bytes, 0, b""), SHOWN).text
+    }
+
+    #[test]
+    fn output_is_shown_clean() {
+        assert_eq!(whole(b""), "(no output)");
+        assert_eq!(whole(b" \n\n"), "(only blanks)");
+        assert_eq!(whole(b"  \x1b[31mred\x1b[0m\n10%\r100%\n\n"), "  red\n100%");
+        // A character that is torn between head and tail is whole again.
+        assert_eq!(show(&captured(b"caf\xc3", 0, b"\xa9"), SHOWN).text, "café");
+    }
+
+    #[test]
+    fn binary_output_is_described() {
+        let noise: Vec<u8> = (0..=255).cycle().take(4096).collect();
+        assert!(whole(&noise).starts_with("(binary output, 4 KiB, not shown"), "{}", whole(&noise));
+        assert!(!is_binary("Grüße, 世界 ✓\n".repeat(50).as_bytes()));
+        assert!(!is_binary(&"世界".repeat(50).as_bytes()[1..]), "torn at its ends");
+        assert!(!is_binary(b"\x1b[1m\x1b[2Jx\x08\x07\r\n"));
+        assert!(is_binary(&[0; 100]));
+    }
+
+    #[test]
+    fn the_middle_is_cut_and_counted() {
+        let lines = |from: u32| (from..from + 2000).fold(String::new(), |all, line| all + &format!("line {line}\n"));
+        let (head, tail) = (lines(0), lines(900_000));
+        let shown = show(&captured(head.as_bytes(), 5_000_000, tail.as_bytes()), 2000);
+        assert!(shown.cut && shown.text.len() <= 2100, "{}", shown.text.len());
+        assert!(shown.text.starts_with("line 0\nline 1\n") && shown.text.ends_with("\nline 901999"));
+        assert!(
+            shown.text.lines().all(|line| line.starts_with("line ") || line.contains("bytes cut")),
+            "{}",
+            shown.text
+        );
+        let kept: usize = shown.text.lines().filter(|line| line.starts_with("line")).map(|line| line.len() + 1).sum();
+        let cut = head.len() + tail.len() + 5_000_000 - kept;
+        assert!(shown.text.contains(&text::cut_mark(cut as u64 + 2)), "{cut}: {}", shown.text);
+
+        let short = show(&captured(b"one\n", 10, b"end\n"), 2000);
+        assert_eq!(short, Shown { text: format!("one\n{}\nend", text::cut_mark(12)), cut: true });
+        let one = show(&captured(&[b'x'; 9000], 0, &[b'y'; 9000]), 1000);
+        assert!(one.cut && one.text.len() <= 1000);
+    }
+
+    #[test]
+    fn the_last_line_is_what_the_room_sees() {
+        assert_eq!(last_line(b"one\n\x1b[1mtwo\x1b[0m\n\n").as_deref(), Some("two"));
+        assert_eq!(last_line(b"10%\r20%\r").as_deref(), Some("20%"));
+        assert_eq!(last_line(b"\n \n"), None);
+        assert_eq!(last_line("é".repeat(5000).as_bytes()).map(|line| line.chars().count()), Some(120));
+    }
 }

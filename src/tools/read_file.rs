@@ -44,9 +44,7 @@ impl Tool for ReadFile {
 
     fn description(_limits: &ToolLimits, vision: bool) -> String {
         let pictures = if vision { " Shows you pictures (png, jpeg, gif, webp; at most 3 MB)." } else { "" };
-        format!(
-            "Read a text file: at most 2000 lines or 50 KB a call; the result says where to go on.{pictures}"
-        )
+        format!("Read a text file: at most 2000 lines or 50 KB a call; the result says where to go on.{pictures}")
     }
 
     fn label(arguments: &Arguments) -> String {
@@ -66,7 +64,9 @@ impl Tool for ReadFile {
         }
         if output::is_binary(&first.bytes[..first.bytes.len().min(8192)]) {
             let (kind, size) = (media::kind(&first.bytes), text::human_bytes(first.size));
-            let text = format!("[{path} is {kind}, {size}: not shown; look into it with run_command (file, strings, xxd | head)]");
+            let text = format!(
+                "[{path} is {kind}, {size}: not shown; look into it with run_command (file, strings, xxd | head)]"
+            );
             return Ok(ToolResult::good(summary, text));
         }
         let offset = arguments.offset.unwrap_or(1).max(1);
@@ -154,7 +154,10 @@ async fn picture(context: &ToolContext, sandbox: &Sandbox, path: &str, mime: &st
     };
     let about = format!("{path} is a picture ({mime}, {})", text::human_bytes(data.len() as u64));
     if !context.vision {
-        return Ok(ToolResult::good(summary, format!("[{about}. You cannot see pictures; send_file shows it to the people.]")));
+        return Ok(ToolResult::good(
+            summary,
+            format!("[{about}. You cannot see pictures; send_file shows it to the people.]"),
+        ));
     }
     let mut result = ToolResult::good(summary, format!("[{about}; it follows.]"));
     result.images.push(Image { mime: mime.to_owned(), data });

@@ -5,24 +5,12 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{
-    Access, Tool, ToolContext, ToolLimits, ToolResult, error::ToolError, exec, files,
-    output::{self, SHOWN},
-};
+use super::{Access, Tool, ToolContext, ToolLimits, ToolResult, error::ToolError, exec, files, jobs, output};
 use crate::{
-    ids::{CallId, digest},
-    sandbox::{Captured, Command, Ended, Exit, Lookup, Process, Sandbox, User},
+    sandbox::{Command, Ended, Exit, Sandbox, User},
     text,
 };
-
-/// How long a background command is watched, so that one that fails at once says so at once.
-const FIRST_LOOK: Duration = Duration::from_secs(1);
-/// What a running job has written comes at once; after so long a silence it was all.
-const QUIET: Duration = Duration::from_millis(200);
-/// A job that writes without a pause is read so far: more than is ever kept.
-const LOOK_BYTES: usize = 256 * 1024;
 
 pub(super) struct RunCommand;
 
@@ -71,8 +59,8 @@ impl Tool for RunCommand {
     fn label(arguments: &Arguments) -> String {
         match (&arguments.command, &arguments.job) {
             (Some(command), _) => text::one_line(command, 80),
-            (None, Some(job)) if arguments.stop => format!("end {}", text::one_line(&job_id(job), 20)),
-            (None, Some(job)) => format!("output of {}", text::one_line(&job_id(job), 20)),
+            (None, Some(job)) if arguments.stop => format!("end {}", text::one_line(&jobs::id_given(job), 20)),
+            (None, Some(job)) => format!("output of {}", text::one_line(&jobs::id_given(job), 20)),
             (None, None) => Self::NAME.to_owned(),
         }
     }
@@ -84,17 +72,17 @@ impl Tool for RunCommand {
                 if arguments.stop {
                     context.unless_stopped(sandbox.kill(&job)).await?;
                 }
-                look(context, &sandbox, &job).await
+                jobs::look(context, &sandbox, &job).await
             }
             Wanted::Command(line) if arguments.background => {
                 let sandbox = context.sandbox().await?;
-                let id = job_of(&context.call);
+                let id = jobs::id_of(&context.call);
                 let mut command = command(context, line, &arguments);
                 command.id.clone_from(&id);
                 command.timeout = arguments.timeout_seconds.filter(|it| *it > 0).map(Duration::from_secs);
                 command.background = true;
                 let process = context.unless_stopped(sandbox.spawn(command)).await?;
-                started(context, &sandbox, &id, line, process).await
+                jobs::started(context, &sandbox, &id, line, process).await
             }
             Wanted::Command(line) => {
                 let sandbox = context.sandbox().await?;
@@ -109,21 +97,9 @@ impl Tool for RunCommand {
             Wanted::Job(job) => Err(ToolError::Refused(format!(
                 "The server was restarted during this call; {job} is as it was, or ended if that was asked. Ask for it again."
             ))),
-            Wanted::Command(line) if arguments.background => {
-                let sandbox = context.sandbox().await?;
-                if sandbox.boot_id() != boot_id {
-                    return Err(ToolError::Unknown);
-                }
-                let id = job_of(&context.call);
-                match context.unless_stopped(sandbox.lookup(&id)).await? {
-                    Lookup::Running(process) => started(context, &sandbox, &id, line, process).await,
-                    Lookup::Ended(ended) => Ok(job_ended(context, &sandbox, &id, &ended).await),
-                    Lookup::Unknown => Err(ToolError::NotRun),
-                }
-            }
+            Wanted::Command(line) if arguments.background => jobs::resume(context, line, boot_id).await,
             Wanted::Command(line) => {
-                let ended = exec::resume(context, context.call.as_str(), boot_id).await?;
-                let sandbox = context.sandbox().await?;
+                let (sandbox, ended) = exec::resume(context, context.call.as_str(), boot_id).await?;
                 Ok(report(context, &sandbox, line, &arguments, &ended).await)
             }
         }
@@ -151,20 +127,9 @@ impl<'a> Wanted<'a> {
                 refused("The command contains a NUL byte, which no program can be given. Nothing was run.")
             }
             (Some(command), None) => Ok(Self::Command(command)),
-            (None, Some(job)) => Ok(Self::Job(job_id(job))),
+            (None, Some(job)) => Ok(Self::Job(jobs::id_given(job))),
         }
     }
-}
-
-/// Returns the id of the job that a call starts: short enough for a model to copy.
-fn job_of(call: &CallId) -> String {
-    format!("job-{}", digest(&[call.as_str()], 4))
-}
-
-/// Returns the id that a model means.
-fn job_id(given: &str) -> String {
-    let given = given.trim();
-    if given.starts_with("job-") { given.to_owned() } else { format!("job-{given}") }
 }
 
 fn command(context: &ToolContext, line: &str, arguments: &Arguments) -> Command {
@@ -193,19 +158,21 @@ async fn report(
     } else {
         output::ending(&ended.exit)
     };
-    let mut text = format!("{ending}\n{}", written(sandbox, context.call.as_str(), &ended.output).await);
+    let output = exec::written(context, sandbox, context.call.as_str(), &ended.output).await;
+    let mut notes: Vec<String> =
+        hint.into_iter().chain(hint_for(line, arguments, &output)).map(str::to_owned).collect();
     let leftovers = ended.output.ended_leftovers;
     if leftovers > 0 && ended.exit == Exit::Code(0) {
-        text.push_str(&format!(
-            "\n[{leftovers} process(es) that it left running were ended; use background=true for what shall stay]"
+        notes.push(format!(
+            "{leftovers} process(es) that it left running were ended; use background=true for what shall stay"
         ));
     }
-    for hint in hint.into_iter().chain(hint_for(line, arguments, &text)) {
-        text.push_str(&format!("\n[{hint}]"));
+    let longest = context.limits.longest.as_secs();
+    if arguments.timeout_seconds.is_some_and(|seconds| seconds > longest) {
+        notes.push(format!("timeout_seconds is {longest} at most; that was used"));
     }
-    if arguments.timeout_seconds.is_some_and(|it| it > context.limits.longest.as_secs()) {
-        text.push_str(&format!("\n[timeout_seconds is {} at most; that was used]", context.limits.longest.as_secs()));
-    }
+    let notes = notes.iter().fold(String::new(), |notes, note| notes + "\n[" + note + "]");
+    let text = format!("{ending}\n{output}{notes}");
     let label = text::one_line(line, 80);
     let mut result = if output::succeeded(&ended.exit) {
         ToolResult::good(label, text)
@@ -215,34 +182,6 @@ async fn report(
     };
     result.facts.tests = test_outcome(line, &ended.exit);
     result
-}
-
-/// Returns the output as shown, and where the whole of it is.
-async fn written(sandbox: &Sandbox, id: &str, captured: &Captured) -> String {
-    let shown = output::show(captured, SHOWN);
-    if !shown.cut {
-        return shown.text;
-    }
-    let whole = match &captured.log {
-        Some(log) => Some(log.clone()),
-        None if captured.omitted == 0 => keep(sandbox, id, captured).await,
-        None => None,
-    };
-    match whole {
-        Some(path) => format!("{}\n[the whole output: {path}]", shown.text),
-        None => format!("{}\n[the whole output was not kept; write it to a file if you need it]", shown.text),
-    }
-}
-
-/// Writes an output that is too long to show, and too short for the sandbox to have made a file of it, to one.
-async fn keep(sandbox: &Sandbox, id: &str, captured: &Captured) -> Option<String> {
-    let path = format!("{}/.cache/matrix-agent/{id}.txt", files::HOME);
-    let whole = [&captured.head[..], &captured.tail[..]].concat();
-    let write = sandbox.write_file(&format!("{id}-output"), &path, whole.into());
-    match timeout(Duration::from_secs(5), write).await {
-        Ok(Ok(())) => Some(path),
-        _ => None,
-    }
 }
 
 /// Returns what a model that runs into one of the usual walls should do instead.
@@ -258,9 +197,26 @@ fn hint_for(line: &str, arguments: &Arguments, output: &str) -> Option<&'static 
 /// not tell: its exit code is not the tests'.
 fn test_outcome(line: &str, exit: &Exit) -> Option<bool> {
     const RUNNERS: &[&str] = &[
-        "pytest", "cargo test", "cargo nextest", "go test", "npm test", "npm run test", "pnpm test", "yarn test",
-        "bun test", "make test", "just test", "unittest", "jest", "vitest", "tox", "nox", "ctest", "mvn test",
-        "gradlew test", "deno test",
+        "pytest",
+        "cargo test",
+        "cargo nextest",
+        "go test",
+        "npm test",
+        "npm run test",
+        "pnpm test",
+        "yarn test",
+        "bun test",
+        "make test",
+        "just test",
+        "unittest",
+        "jest",
+        "vitest",
+        "tox",
+        "nox",
+        "ctest",
+        "mvn test",
+        "gradlew test",
+        "deno test",
     ];
     let words = |text: &str| -> Vec<String> { text.split_whitespace().map(str::to_owned).collect() };
     let last = line.rsplit("&&").next().unwrap_or(line).trim();
@@ -274,102 +230,11 @@ fn test_outcome(line: &str, exit: &Exit) -> Option<bool> {
             window.iter().zip(&runner).all(|(word, wanted)| word == wanted || word.ends_with(&format!("/{wanted}")))
         })
     });
-    let only_asks = given.iter().any(|word| ["--version", "--help", "--collect-only", "install", "add"].contains(&word.as_str()));
+    let only_asks =
+        given.iter().any(|word| ["--version", "--help", "--collect-only", "install", "add"].contains(&word.as_str()));
     match exit {
         Exit::Code(code) if is_run && !only_asks => Some(*code == 0),
         _ => None,
-    }
-}
-
-/// Returns the result of a background command: what it has done in its first moments.
-async fn started(
-    context: &ToolContext,
-    sandbox: &Sandbox,
-    id: &str,
-    line: &str,
-    process: Process,
-) -> Result<ToolResult, ToolError> {
-    let label = format!("{} (in the background)", text::one_line(line, 70));
-    match first_look(context, process, FIRST_LOOK, FIRST_LOOK).await? {
-        Look::Ended(ended) => {
-            let mut result = job_ended(context, sandbox, id, &ended).await;
-            result.summary = label;
-            Ok(result)
-        }
-        Look::Running(output) => Ok(ToolResult::good(
-            label,
-            format!(
-                "Running in the background as {id}. Its output so far:\n{}\n[read on with job=\"{id}\", end it with job \
-                 and stop=true; it also ends when the sandbox is stopped for idleness]",
-                output::show(&output, SHOWN).text
-            ),
-        )),
-    }
-}
-
-/// Returns how a job stands.
-async fn look(context: &ToolContext, sandbox: &Sandbox, job: &str) -> Result<ToolResult, ToolError> {
-    match context.unless_stopped(sandbox.lookup(job)).await? {
-        Lookup::Unknown => Err(ToolError::Refused(format!(
-            "There is no job {job}: it was never started, or the sandbox was restarted since. Start the command again if \
-             it is still needed."
-        ))),
-        Lookup::Ended(ended) => Ok(job_ended(context, sandbox, job, &ended).await),
-        Lookup::Running(process) => match first_look(context, process, QUIET, FIRST_LOOK).await? {
-            Look::Ended(ended) => Ok(job_ended(context, sandbox, job, &ended).await),
-            Look::Running(output) => Ok(ToolResult::good(
-                format!("{job} runs"),
-                format!("{job} is running. Its output so far:\n{}", output::show(&output, SHOWN).text),
-            )),
-        },
-    }
-}
-
-async fn job_ended(context: &ToolContext, sandbox: &Sandbox, job: &str, ended: &Ended) -> ToolResult {
-    let (ending, hint) = output::ending(&ended.exit);
-    let mut text = format!("{job} has ended.\n{ending}\n{}", written(sandbox, &format!("{}-{job}", context.call), &ended.output).await);
-    if let Some(hint) = hint {
-        text.push_str(&format!("\n[{hint}]"));
-    }
-    // Having been ended is what was asked of it.
-    let ok = matches!(ended.exit, Exit::Code(0) | Exit::Killed);
-    ToolResult { ok, ..ToolResult::good(format!("{job} ended"), text) }
-}
-
-/// What a glance at a process finds.
-enum Look {
-    Ended(Ended),
-    Running(Captured),
-}
-
-/// Reads what a process writes until it is `quiet` for so long, `limit` is over, or it ends.
-async fn first_look(
-    context: &ToolContext,
-    mut process: Process,
-    quiet: Duration,
-    limit: Duration,
-) -> Result<Look, ToolError> {
-    let end = Instant::now() + limit;
-    let mut written = Vec::new();
-    loop {
-        let next = timeout_at(end.min(Instant::now() + quiet), process.next());
-        let piece = tokio::select! {
-            biased;
-            () = context.cancel.cancelled() => return Err(ToolError::Stopped),
-            piece = next => piece,
-        };
-        match piece {
-            Ok(Some(piece)) => {
-                let room = LOOK_BYTES - written.len();
-                written.extend_from_slice(&piece[..piece.len().min(room)]);
-                if written.len() < LOOK_BYTES && Instant::now() < end {
-                    continue;
-                }
-            }
-            Ok(None) => return Ok(Look::Ended(context.unless_stopped(process.wait()).await?)),
-            Err(_) => {}
-        }
-        return Ok(Look::Running(Captured { head: written.into(), ..Captured::default() }));
     }
 }
 
@@ -380,23 +245,30 @@ mod tests {
     #[test]
     fn a_plain_test_run_tells_its_outcome() {
         let outcome = |line: &str| test_outcome(line, &Exit::Code(1));
-        for run in ["cargo test", "cd x && pytest -q", "python3 -m pytest 2>&1", ".venv/bin/pytest", "CI=1 npm run test -- --watch=false"] {
+        for run in [
+            "cargo test",
+            "cd x && pytest -q",
+            "python3 -m pytest 2>&1",
+            ".venv/bin/pytest",
+            "CI=1 npm run test -- --watch=false",
+        ] {
             assert_eq!(outcome(run), Some(false), "{run}");
         }
         for other in [
-            "pytest | tail", "pytest; true", "pytest || true", "pip install pytest", "cat pytest.ini", "pytest --version",
-            "npm run test && echo ok", "cargo test &", "echo test", "ls # pytest",
+            "pytest | tail",
+            "pytest; true",
+            "pytest || true",
+            "pip install pytest",
+            "cat pytest.ini",
+            "pytest --version",
+            "npm run test && echo ok",
+            "cargo test &",
+            "echo test",
+            "ls # pytest",
         ] {
             assert_eq!(outcome(other), None, "{other}");
         }
         assert_eq!(test_outcome("go test ./...", &Exit::Code(0)), Some(true));
         assert_eq!(test_outcome("go test ./...", &Exit::TimedOut), None);
-    }
-
-    #[test]
-    fn a_job_is_found_by_what_models_write() {
-        assert_eq!(job_id(" job-1a2b3c4d "), "job-1a2b3c4d");
-        assert_eq!(job_id("1a2b3c4d"), "job-1a2b3c4d");
-        assert_eq!(job_of(&"x".into()).len(), 12);
     }
 }

@@ -57,10 +57,8 @@ impl Tool for SendFile {
         }
         let name = files::name_of(&path);
         let size = text::human_bytes(data.len() as u64);
-        let mut result = ToolResult::good(
-            format!("sent {name} ({size})"),
-            format!("{path} ({size}) goes to the room as {name}."),
-        );
+        let mut result =
+            ToolResult::good(format!("sent {name} ({size})"), format!("{path} ({size}) goes to the room as {name}."));
         let mime = media::mime(&name, &data).to_owned();
         result.attachments.push(Attachment { name, mime, data });
         Ok(result)

@@ -51,7 +51,9 @@ impl Tool for WriteFile {
     async fn run(context: &ToolContext, arguments: Arguments) -> Result<ToolResult, ToolError> {
         let path = files::absolute(&arguments.path);
         if path.ends_with('/') {
-            return Err(ToolError::Refused(format!("{path} names a folder: give the path of a file. Nothing was written.")));
+            return Err(ToolError::Refused(format!(
+                "{path} names a folder: give the path of a file. Nothing was written."
+            )));
         }
         let sandbox = context.sandbox().await?;
         let old = files::read_whole(context, &sandbox, &path, LIMIT).await?;
@@ -70,8 +72,7 @@ impl Tool for WriteFile {
             ));
         }
         let content = Bytes::from(content);
-        let written = context.unless_stopped(sandbox.write_file(context.call.as_str(), &path, content.clone())).await;
-        files::explained(&path, written)?;
+        exec::write(context, &sandbox, &path, content.clone()).await?;
         Ok(done(&path, &old, &content, arguments.append))
     }
 
@@ -90,7 +91,7 @@ pub(super) async fn resume_write(
     edit: Edit,
     boot_id: &str,
 ) -> Result<ToolResult, ToolError> {
-    let ended = exec::resume(context, context.call.as_str(), boot_id).await?;
+    let (_, ended) = exec::resume(context, context.call.as_str(), boot_id).await?;
     if !output::succeeded(&ended.exit) {
         let (ending, _) = output::ending(&ended.exit);
         return Err(ToolError::Refused(format!("{path} was not written ({ending}). Make the call again.")));
@@ -124,7 +125,8 @@ fn done(path: &str, old: &Whole, content: &[u8], append: bool) -> ToolResult {
             (added, 0, format!("Added to {path}: it has {now} lines now, {size}."))
         }
         Whole::Content(old) => {
-            let (added, removed) = super::changed_lines(&String::from_utf8_lossy(old), &String::from_utf8_lossy(content));
+            let (added, removed) =
+                super::changed_lines(&String::from_utf8_lossy(old), &String::from_utf8_lossy(content));
             let before = lines(old);
             (added, removed, format!("Replaced {path}: {before} lines before, {now} now (+{added} −{removed})."))
         }
