@@ -55,7 +55,7 @@ impl Tool for EditFile {
     }
 
     async fn run(context: &ToolContext, arguments: Arguments) -> Result<ToolResult, ToolError> {
-        let path = files::absolute(&arguments.path);
+        let path = files::named(&arguments.path)?;
         if arguments.old_text.is_empty() {
             return Err(ToolError::Refused(
                 "old_text is empty. Copy the text to be replaced from the file, or write a new file with write_file."

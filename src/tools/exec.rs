@@ -134,7 +134,7 @@ pub(super) async fn write(
 }
 
 /// Ends the command's whole tree and returns what there was until then.
-async fn stop(sandbox: &Sandbox, id: &str) -> Result<Ended, ToolError> {
+pub(super) async fn stop(sandbox: &Sandbox, id: &str) -> Result<Ended, ToolError> {
     let ended = async {
         sandbox.kill(id).await?;
         sandbox.lookup(id).await

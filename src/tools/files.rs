@@ -10,6 +10,8 @@ use crate::{
 
 /// Where the work is; relative paths begin there.
 const WORKSPACE: &str = "/workspace";
+/// The most bytes of a path that the kernel takes.
+const LONGEST: usize = 4095;
 /// The sandbox user's home.
 pub(super) const HOME: &str = "/home/agent";
 
@@ -26,6 +28,20 @@ pub(super) fn absolute(path: &str) -> String {
         let path = path.strip_prefix("./").unwrap_or(path);
         format!("{WORKSPACE}/{path}")
     }
+}
+
+/// Returns the path that a model means, if it can be one.
+pub(super) fn named(path: &str) -> Result<String, ToolError> {
+    let why = if path.trim().is_empty() {
+        "path is empty"
+    } else if path.contains('\0') {
+        "path contains a NUL byte"
+    } else if path.len() > LONGEST {
+        "path is too long"
+    } else {
+        return Ok(absolute(path));
+    };
+    Err(ToolError::Refused(format!("{why}. Give the path of a file, e.g. src/main.py.")))
 }
 
 /// Returns a path as people read it: relative to the workspace if it is in it.

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     ids::{CallId, digest},
-    sandbox::{Captured, Ended, Exit, Lookup, Process, Sandbox},
+    sandbox::{Captured, Command, Ended, Exit, Lookup, Process, Sandbox},
     text,
 };
 
@@ -36,6 +36,28 @@ pub(super) fn id_given(given: &str) -> String {
     if given.starts_with("job-") { given.to_owned() } else { format!("job-{given}") }
 }
 
+/// Starts `command`, the line `line`, as a job.
+pub(super) async fn start(
+    context: &ToolContext,
+    sandbox: &Sandbox,
+    line: &str,
+    mut command: Command,
+) -> Result<ToolResult, ToolError> {
+    let id = id_of(&context.call);
+    command.id.clone_from(&id);
+    command.background = true;
+    let work = async {
+        let process = context.unless_stopped(sandbox.spawn(command)).await?;
+        started(context, sandbox, &id, line, process).await
+    };
+    let result = work.await;
+    if matches!(result, Err(ToolError::Stopped)) {
+        // What a stopped call started must not stay; the outcome of ending it changes nothing for the model.
+        let _ = exec::stop(sandbox, &id).await;
+    }
+    result
+}
+
 /// Takes up the job that a call started, if it did, before the server crashed: under `boot_id`.
 pub(super) async fn resume(context: &ToolContext, line: &str, boot_id: &str) -> Result<ToolResult, ToolError> {
     let sandbox = context.sandbox().await?;
@@ -52,7 +74,7 @@ pub(super) async fn resume(context: &ToolContext, line: &str, boot_id: &str) -> 
 }
 
 /// Returns the result of a background command: what it has done in its first moments.
-pub(super) async fn started(
+async fn started(
     context: &ToolContext,
     sandbox: &Sandbox,
     id: &str,

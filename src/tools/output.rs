@@ -114,12 +114,15 @@ pub(super) fn succeeded(exit: &Exit) -> bool {
     *exit == Exit::Code(0)
 }
 
+/// Lines that begin with this are a script's word to the server and not shown while it runs.
+pub(super) const MARK: &str = "@@matrix-agent-";
+
 /// Returns the last line of a piece of output, for the room.
 pub(super) fn last_line(piece: &[u8]) -> Option<String> {
     // The end of a piece of any size is enough, and cheap.
     let end = &piece[piece.len().saturating_sub(512)..];
     let clean = text::strip(end);
-    let line = clean.lines().rev().find(|line| !line.trim().is_empty())?;
+    let line = clean.lines().rev().find(|line| !line.trim().is_empty() && !line.starts_with(MARK))?;
     Some(text::one_line(line, 120))
 }
 

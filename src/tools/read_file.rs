@@ -52,7 +52,7 @@ impl Tool for ReadFile {
     }
 
     async fn run(context: &ToolContext, arguments: Arguments) -> Result<ToolResult, ToolError> {
-        let path = files::absolute(&arguments.path);
+        let path = files::named(&arguments.path)?;
         let sandbox = context.sandbox().await?;
         let first = files::read_piece(context, &sandbox, &path, 0, PIECE).await?;
         if let Some(mime) = media::picture(&first.bytes) {

@@ -76,13 +76,9 @@ impl Tool for RunCommand {
             }
             Wanted::Command(line) if arguments.background => {
                 let sandbox = context.sandbox().await?;
-                let id = jobs::id_of(&context.call);
                 let mut command = command(context, line, &arguments);
-                command.id.clone_from(&id);
                 command.timeout = arguments.timeout_seconds.filter(|it| *it > 0).map(Duration::from_secs);
-                command.background = true;
-                let process = context.unless_stopped(sandbox.spawn(command)).await?;
-                jobs::started(context, &sandbox, &id, line, process).await
+                jobs::start(context, &sandbox, line, command).await
             }
             Wanted::Command(line) => {
                 let sandbox = context.sandbox().await?;

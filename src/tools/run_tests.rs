@@ -92,7 +92,7 @@ fn path_of(arguments: &Arguments) -> String {
 }
 
 fn mark_of(context: &ToolContext) -> String {
-    format!("@@{}", digest(&["run_tests", context.call.as_str()], 6))
+    format!("{}{}", output::MARK, digest(&["run_tests", context.call.as_str()], 6))
 }
 
 /// What the script said between its marks.

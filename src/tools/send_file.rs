@@ -40,7 +40,7 @@ impl Tool for SendFile {
     }
 
     async fn run(context: &ToolContext, arguments: Arguments) -> Result<ToolResult, ToolError> {
-        let path = files::absolute(&arguments.path);
+        let path = files::named(&arguments.path)?;
         let sandbox = context.sandbox().await?;
         let data = match files::read_whole(context, &sandbox, &path, LIMIT).await? {
             Whole::Content(data) => data,

@@ -49,7 +49,7 @@ impl Tool for WriteFile {
     }
 
     async fn run(context: &ToolContext, arguments: Arguments) -> Result<ToolResult, ToolError> {
-        let path = files::absolute(&arguments.path);
+        let path = files::named(&arguments.path)?;
         if path.ends_with('/') {
             return Err(ToolError::Refused(format!(
                 "{path} names a folder: give the path of a file. Nothing was written."
