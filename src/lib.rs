@@ -7,7 +7,11 @@
 
 pub mod orchestrator;
 
+pub mod tools;
+
 pub mod llm;
+
+pub mod sandbox;
 
 pub mod gateway;
 

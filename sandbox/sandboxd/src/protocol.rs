@@ -1,0 +1,286 @@
+//! The messages, one enum a direction, and the fixed places and numbers both ends rely on.
+//!
+//! sandboxd opens every connection. Its first frame is an [`Opening`], which says what the connection is: the control
+//! connection (then [`Request`]s one way, [`Event`]s the other), the bytes of one command, or one proxied connection.
+//! After `Stream` and `Proxy` the connection carries raw bytes.
+//!
+//! Rules of change: a field may be added with `#[serde(default)]` (unknown ones are ignored); anything else raises
+//! [`PROTOCOL`], and the server keeps speaking the version before, since sandboxes outlive a redeploy.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base64::Blob;
+
+/// The newest version of this protocol.
+pub const PROTOCOL: u32 = 1;
+/// What this build speaks: its own version and the one before (there was none before the first).
+pub const SPOKEN: Range = Range { min: if PROTOCOL > 1 { PROTOCOL - 1 } else { 1 }, max: PROTOCOL };
+
+/// Where the room's directory is mounted, read-only, inside its container.
+pub const ROOM_DIR: &str = "/run/matrix-agent";
+/// The socket's name in that directory.
+pub const SOCKET: &str = "sock";
+/// Where sandboxd itself is mounted, read-only.
+pub const BINARY: &str = "/run/sandboxd";
+/// The directory in the user's home that holds whole outputs.
+pub const LOG_DIR: &str = ".cache/matrix-agent";
+
+/// The bytes kept from the start of a command's output, whether or not anybody listens.
+pub const HEAD: usize = 16 * 1024;
+/// The bytes kept from its end.
+pub const TAIL: usize = 16 * 1024;
+/// The bytes of output that a command's log file takes.
+pub const LOG_LIMIT: u64 = 8 * 1024 * 1024;
+
+/// The file applets' exit code when there is no such file.
+pub const FILE_NOT_FOUND: i32 = 10;
+/// When it is a directory.
+pub const FILE_IS_DIRECTORY: i32 = 11;
+/// When it is a pipe, a device or a socket.
+pub const FILE_NOT_REGULAR: i32 = 12;
+/// When the user may not.
+pub const FILE_DENIED: i32 = 13;
+/// When the disk is full.
+pub const FILE_NO_SPACE: i32 = 14;
+
+/// A range of protocol versions, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// The oldest version spoken.
+    pub min: u32,
+    /// The newest version spoken.
+    pub max: u32,
+}
+
+impl Range {
+    /// Returns the newest version that both speak.
+    pub fn common(self, other: Self) -> Option<u32> {
+        let newest = self.max.min(other.max);
+        (newest >= self.min.max(other.min)).then_some(newest)
+    }
+}
+
+/// The first frame of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Opening {
+    /// The control connection's greeting; the answer is `Welcome` or `Refused`.
+    Hello {
+        /// The versions that this sandboxd speaks.
+        protocol: Range,
+        /// Which sandboxd it is: a short hash of its sources.
+        build: String,
+        /// Made anew at each start of the container: commands are known under one boot only.
+        boot_id: String,
+    },
+    /// A command's bytes: its output this way, its standard input the other.
+    Stream {
+        /// The nonce of the request that asked for it.
+        nonce: String,
+    },
+    /// One connection that a program in the sandbox made to a listener of sandboxd.
+    Proxy {
+        /// Which listener.
+        kind: ProxyKind,
+    },
+}
+
+/// A listener of sandboxd, and with it the gateway's route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyKind {
+    /// `HTTP_PROXY`: CONNECT and plain HTTP.
+    Web,
+    /// git's smart HTTP, where `insteadOf` sends it.
+    Git,
+}
+
+/// The server's messages on the control connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Accepts the greeting.
+    Welcome {
+        /// The version that both will speak.
+        protocol: u32,
+    },
+    /// Declines it: no version in common.
+    Refused {
+        /// What the server speaks.
+        supported: Range,
+    },
+    /// Starts a command. Answered by `Ended` when it has ended, or by `Failed`.
+    Run(Run),
+    /// Asks for a command of this boot: answered by `Attached`, `Ended` or `Unknown`.
+    Attach {
+        /// The command.
+        id: String,
+        /// For the stream of its output.
+        nonce: String,
+    },
+    /// Ends a command's whole tree; confirmed by its `Ended`, or by `Unknown`.
+    Kill {
+        /// The command.
+        id: String,
+        /// Why, as its `Ended` will tell.
+        cause: KillCause,
+    },
+    /// Asks for `Commands`.
+    List,
+    /// Asks for `Pong`.
+    Ping {
+        /// Comes back.
+        n: u64,
+    },
+}
+
+/// A command to start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Unique under this boot: a second `Run` with it fails, so that nothing runs twice.
+    pub id: String,
+    /// For the stream of its output, dialled when there is some (at once if `stdin`).
+    pub nonce: String,
+    /// Program and arguments; the program is looked up in the `PATH` of its environment.
+    pub argv: Vec<String>,
+    /// Put on top of the default environment.
+    pub env: Vec<(String, String)>,
+    /// Where it runs; empty: the workspace.
+    pub cwd: String,
+    /// As whom.
+    pub user: User,
+    /// Ended after this time, whether or not a server is there.
+    pub timeout_ms: Option<u64>,
+    /// Lives until its whole tree is gone. Otherwise it ends with its main process, and what that left behind is ended.
+    pub background: bool,
+    /// Its standard input comes on the stream. Otherwise it is `/dev/null`.
+    pub stdin: bool,
+}
+
+/// Whose rights a command has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum User {
+    /// The unprivileged user, without any capability.
+    #[default]
+    Agent,
+    /// The container's root, to install Debian packages.
+    Root,
+}
+
+/// Why a command is ended from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KillCause {
+    /// Somebody asked.
+    Killed,
+    /// The room's disk is full.
+    DiskFull,
+}
+
+/// sandboxd's messages on the control connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// A command has ended, now or before it was asked for.
+    Ended(Ended),
+    /// A running command's stream is coming: first what was kept, then what it writes from now on.
+    Attached {
+        /// The command.
+        id: String,
+        /// After so many bytes of the stream comes the gap.
+        head: u64,
+        /// The bytes that are missing there.
+        omitted: u64,
+    },
+    /// No such command runs or is remembered under this boot.
+    Unknown {
+        /// The command.
+        id: String,
+        /// It did run and end, but its result is no longer kept.
+        forgotten: bool,
+    },
+    /// What runs.
+    Commands {
+        /// In order of their start.
+        running: Vec<Running>,
+    },
+    /// Answers `Ping`.
+    Pong {
+        /// As it came.
+        n: u64,
+    },
+    /// A request could not be carried out.
+    Failed {
+        /// The command it was about.
+        id: String,
+        /// A sentence.
+        why: String,
+    },
+}
+
+/// A running command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// The command.
+    pub id: String,
+    /// Lives until its tree is gone.
+    pub background: bool,
+}
+
+/// How a command ended, and what it wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// The command.
+    pub id: String,
+    /// How.
+    pub exit: Exit,
+    /// The first bytes of its output.
+    pub head: Blob,
+    /// The last bytes, as far as they are not in `head`.
+    pub tail: Blob,
+    /// The bytes between.
+    pub omitted: u64,
+    /// Where in the sandbox the whole is (its first [`LOG_LIMIT`] bytes), if something was omitted.
+    pub log: Option<String>,
+    /// Processes of its tree that were ended because its main process had.
+    pub leftovers: u32,
+    /// Processes that could not be ended: the container has to be.
+    pub survivors: u32,
+    /// Its output went out on its stream too, as far as the server took it.
+    pub streamed: bool,
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By a signal that sandboxd did not send.
+    Signal(i32),
+    /// Its time was up.
+    TimedOut,
+    /// The server asked for it.
+    Killed,
+    /// The kernel ended it for want of memory, as far as can be told.
+    OutOfMemory,
+    /// The server ended it because the room's disk is full.
+    DiskFull,
+    /// It never ran, for the reason given.
+    NotStarted(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_common_version_is_chosen() {
+        let range = |min, max| Range { min, max };
+        assert_eq!(range(1, 2).common(range(2, 3)), Some(2));
+        assert_eq!(range(1, 5).common(range(1, 3)), Some(3));
+        assert_eq!(range(1, 1).common(range(2, 3)), None);
+        assert_eq!(range(4, 4).common(range(2, 3)), None);
+    }
+}

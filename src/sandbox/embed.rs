@@ -1,0 +1,59 @@
+//! The sandboxd inside this binary: `build.rs` builds it statically and puts its bytes here, so that a server is one
+//! file. Written out to the state directory, from where each container mounts it read-only. Called by the fleet.
+
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use super::error::SandboxError;
+
+/// Which sandboxd it is: a short hash of its sources, which its greeting carries too.
+pub const BUILD: &str = env!("SANDBOXD_BUILD");
+
+static BYTES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sandboxd.bin"));
+
+/// Writes sandboxd to `state_dir`, unless it is there, and returns its path. Named by its build: containers that run
+/// an earlier one keep theirs.
+pub fn install(state_dir: &Path) -> Result<PathBuf, SandboxError> {
+    let path = state_dir.join(format!("sandboxd-{BUILD}"));
+    let failed = |source| SandboxError::Install { path: path.clone(), source };
+    if fs::read(&path).is_ok_and(|bytes| bytes == BYTES) {
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(failed)?;
+        return Ok(path);
+    }
+    write(&path).map_err(failed)?;
+    Ok(path)
+}
+
+fn write(path: &Path) -> io::Result<()> {
+    let temporary = path.with_extension(format!("{}.tmp", crate::ids::random(4)));
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(&temporary)?;
+    let written = file
+        .write_all(BYTES)
+        .and_then(|()| file.set_permissions(fs::Permissions::from_mode(0o755)))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_written_once_and_mended_when_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = install(dir.path()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o755);
+        fs::write(&path, b"cut").unwrap();
+        assert_eq!(install(dir.path()).unwrap(), path);
+        assert_eq!(fs::read(&path).unwrap(), BYTES);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

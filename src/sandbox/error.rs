@@ -1,0 +1,94 @@
+//! What can go wrong with a sandbox, as a sentence that says what to do. Carries no command, no output and no secret.
+
+use std::{fmt, io, path::PathBuf, time::Duration};
+
+/// Why something about a sandbox failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The room's socket could not be made.
+    #[error("the room's socket {} cannot be made ({source}): check that STATE_DIR is writable and its path short", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The sandboxd inside the binary could not be written out.
+    #[error("sandboxd cannot be written to {} ({source}): check STATE_DIR and its free space", path.display())]
+    Install {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No answer in time.
+    #[error("the sandbox did not answer within {} s{}", .limit.as_secs_f32(), hint(.note.as_deref()))]
+    TimedOut {
+        /// The time it had.
+        limit: Duration,
+        /// What was seen meanwhile.
+        note: Option<String>,
+    },
+    /// What dialled in was not a sandboxd that we can speak to.
+    #[error("{0}")]
+    Fault(String),
+    /// The connection broke: what ran goes on, and can be looked up by its id once sandboxd has dialled again.
+    #[error("the connection to the sandbox was lost; it is being made anew")]
+    Disconnected,
+    /// sandboxd declined a request.
+    #[error("the sandbox declined: {0}")]
+    Declined(String),
+    /// A request above what a frame holds.
+    #[error(
+        "the command with its arguments and environment takes {0} bytes; 1 MB is the limit: put the rest into a file"
+    )]
+    TooLarge(usize),
+    /// A command did not end; the container is being ended in its place.
+    #[error("the command could not be ended, so its sandbox is being restarted")]
+    NotEnded,
+    /// A file operation failed.
+    #[error("{path}: {problem}")]
+    File {
+        /// The file, as it was named.
+        path: String,
+        /// Why.
+        problem: FileProblem,
+    },
+}
+
+fn hint(note: Option<&str>) -> String {
+    note.map(|note| format!(": {note}")).unwrap_or_default()
+}
+
+/// Why a file operation failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileProblem {
+    /// There is no such file.
+    NotFound,
+    /// It is a directory.
+    IsDirectory,
+    /// It is a pipe, a device or a socket.
+    NotRegular,
+    /// The sandbox's user may not.
+    Denied,
+    /// The disk is full.
+    NoSpace,
+    /// Above the limit for one operation, in bytes.
+    TooLarge(u64),
+    /// Anything else, in the sandbox's own words.
+    Other(String),
+}
+
+impl fmt::Display for FileProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound => f.write_str("no such file or directory"),
+            Self::IsDirectory => f.write_str("is a directory"),
+            Self::NotRegular => f.write_str("is not a regular file"),
+            Self::Denied => f.write_str("the sandbox's user may not do that"),
+            Self::NoSpace => f.write_str("the sandbox's disk is full"),
+            Self::TooLarge(limit) => write!(f, "is larger than the limit of {limit} bytes"),
+            Self::Other(why) => f.write_str(why),
+        }
+    }
+}

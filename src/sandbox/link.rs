@@ -1,0 +1,322 @@
+//! One room's socket: takes the connections that the room's sandboxd dials, and nobody else's.
+//!
+//! A connection counts only if its peer is the container's PID 1 as the kernel tells it, and even then nothing it says
+//! is believed: frames are bounded, waits have limits, the number of connections that have not said yet what they are
+//! is bounded, and a fault is this room's alone. Knows no Podman: whoever runs the container says which pid to expect
+//! ([`Link::set_peer`]) and ends the container when told to ([`LinkState::MustEnd`]). Called by the fleet.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sandboxd::{
+    frame,
+    protocol::{self, Opening, ProxyKind, Range, Request},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    time::timeout,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{
+    client::{Connection, Sandbox},
+    error::SandboxError,
+};
+
+/// Connections of one room that have not said yet what they are.
+const PENDING: usize = 64;
+/// How long such a connection waits until the room's PID 1 is known.
+const PEER_LIMIT: Duration = Duration::from_secs(10);
+/// How long it may take to say what it is.
+const OPENING_LIMIT: Duration = Duration::from_secs(5);
+
+/// One room's end of the connection to its sandboxd. Ends its tasks and removes the socket when dropped.
+pub struct Link {
+    shared: Arc<Shared>,
+    path: PathBuf,
+    _guard: DropGuard,
+}
+
+/// How a room's connection stands.
+#[derive(Clone)]
+pub enum LinkState {
+    /// Nobody has dialled, or the connection ended; sandboxd redials by itself within a second.
+    Waiting,
+    /// sandboxd is there.
+    Connected(Sandbox),
+    /// It is not to be spoken with, for the reason given. A good greeting clears this.
+    Fault(String),
+    /// A command could not be ended: the container has to be.
+    MustEnd(String),
+}
+
+/// A connection that a program in the sandbox made to one of sandboxd's listeners.
+pub struct ProxyStream {
+    /// Which listener.
+    pub kind: ProxyKind,
+    /// Its raw bytes.
+    pub stream: UnixStream,
+}
+
+/// What the accepting task, the connections and the link's owner share.
+pub(super) struct Shared {
+    /// The pid that may connect.
+    peer: watch::Sender<Option<u32>>,
+    /// How the connection stands.
+    pub(super) state: watch::Sender<LinkState>,
+    /// Where proxied connections go.
+    proxies: mpsc::Sender<ProxyStream>,
+    /// Streams that were asked for and have not come.
+    nonces: Mutex<HashMap<String, oneshot::Sender<UnixStream>>>,
+    /// Why the last stranger was turned away: told when nobody better comes.
+    turned_away: Mutex<Option<String>>,
+    /// Ends all tasks of this link.
+    pub(super) cancel: CancellationToken,
+}
+
+impl Link {
+    /// Makes the socket in `dir`, which must exist, and takes connections from then on. A socket left by an earlier
+    /// server is replaced; the directory never is, since the container's mount pins it.
+    pub fn bind(
+        dir: &Path,
+        proxies: mpsc::Sender<ProxyStream>,
+        cancel: &CancellationToken,
+    ) -> Result<Self, SandboxError> {
+        let path = dir.join(protocol::SOCKET);
+        let failed = |source| SandboxError::Socket { path: path.clone(), source };
+        let listener = listen(&path).map_err(failed)?;
+        let cancel = cancel.child_token();
+        let shared = Arc::new(Shared {
+            peer: watch::Sender::new(None),
+            state: watch::Sender::new(LinkState::Waiting),
+            proxies,
+            nonces: Mutex::default(),
+            turned_away: Mutex::default(),
+            cancel: cancel.clone(),
+        });
+        tokio::spawn(accept(listener, Arc::clone(&shared)));
+        Ok(Self { shared, path, _guard: cancel.drop_guard() })
+    }
+
+    /// Says which process may connect: the container's PID 1, by its pid on the host. Connections wait until this is
+    /// known. `None` when the container has stopped: a live connection is dropped.
+    pub fn set_peer(&self, pid: Option<u32>) {
+        let before = self.shared.peer.send_replace(pid);
+        if before != pid {
+            self.shared.turned_away().take();
+            self.shared.state.send_if_modified(|state| match state {
+                LinkState::Connected(sandbox) if before.is_some() => {
+                    sandbox.close();
+                    *state = LinkState::Waiting;
+                    true
+                }
+                LinkState::Fault(_) | LinkState::MustEnd(_) => {
+                    *state = LinkState::Waiting;
+                    true
+                }
+                LinkState::Connected(_) | LinkState::Waiting => false,
+            });
+        }
+    }
+
+    /// Waits at most `limit` for sandboxd's greeting. A fault fails at once, with its sentence.
+    pub async fn connected(&self, limit: Duration) -> Result<Sandbox, SandboxError> {
+        let mut states = self.shared.state.subscribe();
+        let wait = states.wait_for(|state| !matches!(state, LinkState::Waiting | LinkState::MustEnd(_)));
+        match timeout(limit, wait).await {
+            Ok(Ok(state)) => match &*state {
+                LinkState::Connected(sandbox) => Ok(sandbox.clone()),
+                LinkState::Fault(why) => Err(SandboxError::Fault(why.clone())),
+                LinkState::Waiting | LinkState::MustEnd(_) => Err(SandboxError::Disconnected),
+            },
+            Ok(Err(_)) => Err(SandboxError::Disconnected),
+            Err(_) => Err(SandboxError::TimedOut { limit, note: self.shared.turned_away().clone() }),
+        }
+    }
+
+    /// Returns the live connection, if there is one.
+    pub fn current(&self) -> Option<Sandbox> {
+        match &*self.shared.state.borrow() {
+            LinkState::Connected(sandbox) => Some(sandbox.clone()),
+            _ => None,
+        }
+    }
+
+    /// Returns a receiver of every change.
+    pub fn watch(&self) -> watch::Receiver<LinkState> {
+        self.shared.state.subscribe()
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // Already gone, or the room's directory is: either way nothing is left to remove.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl Shared {
+    /// Registers a nonce; the stream that names it arrives at the receiver.
+    pub(super) fn expect(&self, nonce: &str) -> oneshot::Receiver<UnixStream> {
+        let (sender, receiver) = oneshot::channel();
+        self.nonces().insert(nonce.to_owned(), sender);
+        receiver
+    }
+
+    /// Forgets a nonce whose stream nobody wants any more.
+    pub(super) fn forget(&self, nonce: &str) {
+        self.nonces().remove(nonce);
+    }
+
+    fn nonces(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<UnixStream>>> {
+        self.nonces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn turned_away(&self) -> MutexGuard<'_, Option<String>> {
+        self.turned_away.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fault(&self, why: String) {
+        tracing::warn!(%why, "sandbox link fault");
+        self.state.send_if_modified(|state| match state {
+            LinkState::Connected(_) | LinkState::MustEnd(_) => false,
+            LinkState::Waiting | LinkState::Fault(_) => {
+                *state = LinkState::Fault(why);
+                true
+            }
+        });
+    }
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = UnixListener::bind(path)?;
+    // The container's root is a stranger on the host (its own user namespace): only a socket open to all lets it
+    // connect. The parents of the room's directory are closed to all others, and the peer's pid is checked.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
+async fn accept(listener: UnixListener, shared: Arc<Shared>) {
+    let pending = Arc::new(Semaphore::new(PENDING));
+    let cancel = shared.cancel.clone();
+    let serve = async {
+        loop {
+            // Beyond the bound they queue in the kernel, whose own bound makes sandboxd dial again later.
+            let Ok(permit) = Arc::clone(&pending).acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let (shared, cancel) = (Arc::clone(&shared), shared.cancel.clone());
+                    tokio::spawn(async move {
+                        cancel.run_until_cancelled(greet(stream, permit, shared)).await;
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors, mostly: others have to finish first.
+                    tracing::warn!(%error, "a sandbox's connection cannot be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    };
+    cancel.run_until_cancelled(serve).await;
+}
+
+/// Finds out what a new connection is, and gives it to whom it is for.
+async fn greet(mut stream: UnixStream, permit: OwnedSemaphorePermit, shared: Arc<Shared>) {
+    let peer = stream.peer_cred().ok().and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok());
+    let mut expected = shared.peer.subscribe();
+    let expected = match timeout(PEER_LIMIT, expected.wait_for(Option::is_some)).await {
+        Ok(Ok(expected)) => *expected,
+        Ok(Err(_)) | Err(_) => return,
+    };
+    if peer.is_none() || peer != expected {
+        let why = "a process in the sandbox that is not its PID 1 connected and was turned away";
+        tracing::warn!(?peer, ?expected, "{why}");
+        *shared.turned_away() = Some(why.to_owned());
+        return;
+    }
+    let opening = match timeout(OPENING_LIMIT, read_opening(&mut stream)).await {
+        Ok(Ok(opening)) => opening,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+            return shared.fault(format!("the sandbox sent what sandboxd does not send ({error}): remove the sandbox"));
+        }
+        // It hung up or said nothing: it will dial again.
+        Ok(Err(_)) | Err(_) => return,
+    };
+    match opening {
+        Opening::Hello { protocol, build, boot_id } => {
+            drop(permit);
+            control(stream, protocol, build, boot_id, shared).await;
+        }
+        Opening::Stream { nonce } => {
+            let waiting = shared.nonces().remove(&nonce);
+            if let Some(waiting) = waiting {
+                // Whoever waited may have gone; then the stream closes, and sandboxd goes on without a listener.
+                let _ = waiting.send(stream);
+            }
+        }
+        Opening::Proxy { kind } => {
+            // A full channel makes this connection, and then the room's other ones, wait: that room's own affair.
+            let _ = shared.proxies.send(ProxyStream { kind, stream }).await;
+        }
+    }
+}
+
+async fn read_opening(stream: &mut UnixStream) -> io::Result<Opening> {
+    let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+    let mut prefix = [0; frame::PREFIX];
+    stream.read_exact(&mut prefix).await?;
+    let mut body = vec![0; frame::body_length(prefix, frame::OPENING).map_err(invalid)?];
+    stream.read_exact(&mut body).await?;
+    frame::message(&body).map_err(invalid)
+}
+
+async fn control(mut stream: UnixStream, theirs: Range, build: String, boot_id: String, shared: Arc<Shared>) {
+    let Some(version) = protocol::SPOKEN.common(theirs) else {
+        let refused = frame::encode(&Request::Refused { supported: protocol::SPOKEN });
+        let _ = timeout(OPENING_LIMIT, stream.write_all(&refused)).await;
+        return shared.fault(format!(
+            "the sandbox speaks protocol {} to {}, this server {} to {}: remove the sandbox, and it is made anew with the \
+             current sandboxd (its workspace is kept)",
+            theirs.min,
+            theirs.max,
+            protocol::SPOKEN.min,
+            protocol::SPOKEN.max
+        ));
+    };
+    let welcome = frame::encode(&Request::Welcome { protocol: version });
+    if !matches!(timeout(OPENING_LIMIT, stream.write_all(&welcome)).await, Ok(Ok(()))) {
+        return;
+    }
+    tracing::debug!(%boot_id, %build, version, "sandboxd connected");
+    let (connection, reader) = Connection::new(stream, boot_id, build, Arc::clone(&shared));
+    let sandbox = Sandbox::new(connection);
+    let before = shared.state.send_replace(LinkState::Connected(sandbox.clone()));
+    if let LinkState::Connected(before) = before {
+        before.close();
+    }
+    let ended = sandbox.serve(reader).await;
+    let ours = shared.state.send_if_modified(|state| match state {
+        LinkState::Connected(current) if current.same(&sandbox) => {
+            *state = LinkState::Waiting;
+            true
+        }
+        _ => false,
+    });
+    if let (true, Err(error)) = (ours, ended) {
+        shared.fault(format!("the sandbox sent what sandboxd does not send ({error}): remove the sandbox"));
+    }
+}

@@ -1,0 +1,348 @@
+//! A command, and the running process that it becomes, as the rest of the server sees them.
+//!
+//! A process's output arrives on a connection of its own, or, when it is short, together with its end. Knows the
+//! connection only by what it registered there. Called by `tools` through [`super::Sandbox`].
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use sandboxd::protocol::{self, Exit, User};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::oneshot,
+    time::timeout,
+};
+
+use super::{
+    client::{Connection, Reply},
+    error::SandboxError,
+};
+
+/// What one read of a stream takes at most.
+const CHUNK: usize = 256 * 1024;
+/// How long a stream may be silent after its command's end before it is given up.
+const TAIL_LIMIT: Duration = Duration::from_secs(10);
+
+/// A command for a sandbox.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// Unique in the room; the name by which it is found again after a crash.
+    pub id: String,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Put on top of the default environment.
+    pub env: Vec<(String, String)>,
+    /// Where it runs; empty: the workspace.
+    pub cwd: String,
+    /// Whose rights it has.
+    pub user: User,
+    /// Its standard input.
+    pub stdin: Stdin,
+    /// Ended by sandboxd after this time, also while no server is there.
+    pub timeout: Option<Duration>,
+    /// Lives until its whole tree is gone.
+    pub background: bool,
+}
+
+/// A command's standard input.
+#[derive(Clone, Debug)]
+pub enum Stdin {
+    /// `/dev/null`.
+    Null,
+    /// These bytes, then the end.
+    Bytes(Bytes),
+    /// What [`Process::write`] brings, until [`Process::close_stdin`].
+    Stream,
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How.
+    pub exit: Exit,
+    /// What it wrote.
+    pub output: Captured,
+}
+
+/// What is kept of a command's output: standard output and standard error in their true order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Captured {
+    /// Its start.
+    pub head: Bytes,
+    /// Its end, as far as it is not in `head`.
+    pub tail: Bytes,
+    /// The bytes between.
+    pub omitted: u64,
+    /// Where in the sandbox the whole is (its first 8 MiB), if something was omitted.
+    pub log: Option<String>,
+    /// Background children that were ended with it.
+    pub ended_leftovers: u32,
+}
+
+/// A command that runs or has just ended. Dropping it does not end the command; its output is then only kept.
+/// Standard input moves while [`Process::next`], [`Process::wait`] or [`Process::write`] is being awaited.
+pub struct Process {
+    id: String,
+    nonce: String,
+    connection: Arc<Connection>,
+    /// Its end, when it comes.
+    reply: oneshot::Receiver<Reply>,
+    /// Its end, once it came.
+    ended: Option<Result<protocol::Ended, Failure>>,
+    output: Output,
+    /// An attached process's gap: after so many bytes, so many are missing.
+    gap: Option<(u64, u64)>,
+    buffer: BytesMut,
+    stdin: Input,
+}
+
+/// Where a process's output comes from.
+enum Output {
+    /// A stream that has not come and, for a short output, never will.
+    Expected(oneshot::Receiver<UnixStream>),
+    /// The stream.
+    Streaming(OwnedReadHalf),
+    /// Nothing more comes.
+    Finished,
+}
+
+/// What becomes of a process's standard input.
+enum Input {
+    /// To be written when the stream comes.
+    Waiting(Stdin),
+    /// Open for [`Process::write`].
+    Open(OwnedWriteHalf),
+    /// Nothing more goes.
+    Closed,
+}
+
+/// A failure in place of an end.
+enum Failure {
+    Disconnected,
+    Declined(String),
+}
+
+/// What happened next to a process.
+enum Step {
+    Chunk(Bytes),
+    Ended,
+    Finished,
+}
+
+impl From<protocol::Ended> for Ended {
+    fn from(ended: protocol::Ended) -> Self {
+        let bounded = |mut bytes: Vec<u8>, limit| {
+            bytes.truncate(limit);
+            Bytes::from(bytes)
+        };
+        let plausible = |path: &String| path.starts_with('/') && !path.chars().any(char::is_control);
+        Self {
+            exit: ended.exit,
+            output: Captured {
+                head: bounded(ended.head.0, protocol::HEAD),
+                tail: bounded(ended.tail.0, protocol::TAIL),
+                omitted: ended.omitted,
+                log: ended.log.filter(plausible),
+                ended_leftovers: ended.leftovers,
+            },
+        }
+    }
+}
+
+impl Process {
+    /// A process whose request, with `nonce`, is about to be sent; its end will come as `reply`.
+    pub(super) fn new(
+        connection: Arc<Connection>,
+        id: String,
+        nonce: String,
+        reply: oneshot::Receiver<Reply>,
+        stdin: Stdin,
+    ) -> Self {
+        let output = Output::Expected(connection.expect_stream(&nonce));
+        let stdin = Input::Waiting(stdin);
+        Self { id, nonce, connection, reply, ended: None, output, gap: None, buffer: BytesMut::new(), stdin }
+    }
+
+    /// Notes where the kept output of an attached process has its gap.
+    pub(super) fn with_gap(mut self, head: u64, omitted: u64) -> Self {
+        self.gap = (omitted > 0).then_some((head, omitted));
+        self
+    }
+
+    /// Returns the command's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Returns the next bytes of its output; `None` when there will be no more. May be dropped and called again.
+    /// While it is not called, the command waits once the kernel's buffers are full.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            match self.step().await {
+                Step::Chunk(chunk) => return Some(chunk),
+                Step::Ended => {}
+                Step::Finished => return None,
+            }
+        }
+    }
+
+    /// Waits for its end. What it writes until then is read and dropped; the result keeps its start and end.
+    pub async fn wait(mut self) -> Result<Ended, SandboxError> {
+        loop {
+            match self.ended.take() {
+                Some(Ok(ended)) => return Ok(ended.into()),
+                Some(Err(Failure::Disconnected)) => return Err(SandboxError::Disconnected),
+                Some(Err(Failure::Declined(why))) => return Err(SandboxError::Declined(why)),
+                None if matches!(self.output, Output::Finished) => {
+                    self.ended = Some(end((&mut self.reply).await.ok()));
+                }
+                None => {
+                    self.step().await;
+                }
+            }
+        }
+    }
+
+    /// Writes to its standard input (with [`Stdin::Stream`]).
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), SandboxError> {
+        if let Output::Expected(stream) = &mut self.output {
+            let stream = stream.await.ok();
+            self.begin(stream);
+        }
+        let Input::Open(stdin) = &mut self.stdin else {
+            return Err(SandboxError::Declined("the command's standard input is closed".into()));
+        };
+        stdin.write_all(bytes).await.map_err(|_| SandboxError::Disconnected)
+    }
+
+    /// Ends its standard input.
+    pub async fn close_stdin(&mut self) -> Result<(), SandboxError> {
+        self.write(&[]).await?;
+        // Dropping this half shuts down its direction only.
+        self.stdin = Input::Closed;
+        Ok(())
+    }
+
+    async fn step(&mut self) -> Step {
+        match &mut self.output {
+            Output::Finished => Step::Finished,
+            Output::Streaming(stream) => {
+                self.buffer.reserve(CHUNK);
+                let read = if self.ended.is_some() {
+                    timeout(TAIL_LIMIT, stream.read_buf(&mut self.buffer)).await.unwrap_or(Ok(0))
+                } else {
+                    tokio::select! {
+                        biased;
+                        reply = &mut self.reply => {
+                            self.ended = Some(end(reply.ok()));
+                            return Step::Ended;
+                        }
+                        read = stream.read_buf(&mut self.buffer) => read,
+                    }
+                };
+                match read {
+                    Ok(read) if read > 0 => Step::Chunk(self.take_chunk()),
+                    // A broken stream ends like a whole one: how the command ended comes on the control connection.
+                    Ok(_) | Err(_) => {
+                        self.output = Output::Finished;
+                        Step::Finished
+                    }
+                }
+            }
+            Output::Expected(stream) => match &self.ended {
+                None => tokio::select! {
+                    stream = stream => {
+                        let stream = stream.ok();
+                        self.begin(stream);
+                        Step::Ended
+                    }
+                    reply = &mut self.reply => {
+                        self.ended = Some(end(reply.ok()));
+                        Step::Ended
+                    }
+                },
+                Some(Ok(ended)) if ended.streamed => {
+                    let stream = timeout(TAIL_LIMIT, stream).await.ok().and_then(Result::ok);
+                    self.begin(stream);
+                    Step::Ended
+                }
+                Some(ended) => {
+                    let short = ended.as_ref().ok().and_then(captured);
+                    self.output = Output::Finished;
+                    short.map_or(Step::Finished, Step::Chunk)
+                }
+            },
+        }
+    }
+
+    /// Takes the stream when it comes; without one (the connection ended) there is no more to expect.
+    fn begin(&mut self, stream: Option<UnixStream>) {
+        let Some((read, mut write)) = stream.map(UnixStream::into_split) else {
+            self.output = Output::Finished;
+            self.stdin = Input::Closed;
+            return;
+        };
+        self.output = Output::Streaming(read);
+        self.stdin = match std::mem::replace(&mut self.stdin, Input::Closed) {
+            Input::Waiting(Stdin::Stream) => Input::Open(write),
+            Input::Waiting(Stdin::Bytes(bytes)) => {
+                self.connection.supervise(async move {
+                    // A command may end without having read it all.
+                    let _ = write.write_all(&bytes).await;
+                });
+                Input::Closed
+            }
+            Input::Waiting(Stdin::Null) | Input::Open(_) | Input::Closed => Input::Closed,
+        };
+    }
+
+    /// Takes what was read, and puts a note where output is missing.
+    fn take_chunk(&mut self) -> Bytes {
+        let mut rest = self.buffer.split();
+        match self.gap {
+            None => {}
+            Some((head, omitted)) if (rest.len() as u64) < head => {
+                self.gap = Some((head - rest.len() as u64, omitted));
+            }
+            Some((head, omitted)) => {
+                self.gap = None;
+                let after = rest.split_off(head as usize);
+                rest.extend_from_slice(gap_note(omitted).as_bytes());
+                rest.extend_from_slice(&after);
+            }
+        }
+        rest.freeze()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.connection.forget_stream(&self.nonce);
+    }
+}
+
+fn end(reply: Option<Reply>) -> Result<protocol::Ended, Failure> {
+    match reply {
+        Some(Reply::Ended(ended)) => Ok(*ended),
+        Some(Reply::Failed(why)) => Err(Failure::Declined(why)),
+        Some(Reply::Attached { .. } | Reply::Unknown { .. }) | None => Err(Failure::Disconnected),
+    }
+}
+
+/// The output of a command that ended before it needed a stream.
+fn captured(ended: &protocol::Ended) -> Option<Bytes> {
+    let mut all = BytesMut::from(&ended.head.0[..]);
+    if ended.omitted > 0 {
+        all.extend_from_slice(gap_note(ended.omitted).as_bytes());
+    }
+    all.extend_from_slice(&ended.tail.0);
+    (!all.is_empty()).then(|| all.freeze())
+}
+
+fn gap_note(omitted: u64) -> String {
+    format!("\n[… {omitted} bytes of earlier output were not kept …]\n")
+}

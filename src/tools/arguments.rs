@@ -1,0 +1,158 @@
+//! From the text that a model wrote to a tool's arguments, and from a tool's arguments to the schema that models read.
+//!
+//! Knows no particular tool. What is unmistakable is accepted (a number or flag in quotes, an empty optional value, an
+//! object that was encoded twice); what is broken is never repaired: the model gets the parser's message and an example.
+
+use schemars::{JsonSchema, generate::SchemaSettings};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+/// Returns the JSON Schema of `T` as all providers take it: no references, no `null` types, nothing but what helps the
+/// model.
+pub(super) fn schema<T: JsonSchema>() -> Value {
+    let settings = SchemaSettings::draft07().with(|settings| {
+        settings.inline_subschemas = true;
+        settings.meta_schema = None;
+    });
+    let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
+    lean(&mut schema);
+    schema
+}
+
+/// Drops what only costs tokens or trips a provider.
+fn lean(schema: &mut Value) {
+    let Some(object) = schema.as_object_mut() else { return };
+    for key in ["title", "format", "default", "minimum", "additionalProperties"] {
+        object.remove(key);
+    }
+    if let Some(Value::Array(types)) = object.get_mut("type") {
+        types.retain(|kind| kind != "null");
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            object.insert("type".into(), only);
+        }
+    }
+    if let Some(Value::Object(properties)) = object.get_mut("properties") {
+        properties.values_mut().for_each(lean);
+        // The type's own documentation is for people who read the code.
+        object.remove("description");
+    }
+}
+
+/// Reads the arguments of a call; the error is what the model is told.
+pub(super) fn parse<T: JsonSchema + DeserializeOwned>(tool: &str, text: &str, example: &str) -> Result<T, String> {
+    let value = read(text).map_err(|why| {
+        let cut_off = if why.is_eof() { " They seem to be cut off: write long texts in several smaller calls." } else { "" };
+        format!(
+            "The arguments of {tool} are no valid JSON: {why}. Nothing was run.{cut_off} Send one JSON object, for example {example}"
+        )
+    })?;
+    let Value::Object(mut arguments) = value else {
+        return Err(format!("{tool} takes one JSON object, for example {example}. Nothing was run."));
+    };
+    let schema = schema::<T>();
+    coerce(&mut arguments, &schema);
+    serde_json::from_value(Value::Object(arguments))
+        .map_err(|why| format!("{tool} cannot use these arguments: {why}. Nothing was run. An example: {example}"))
+}
+
+fn read(text: &str) -> serde_json::Result<Value> {
+    if text.trim().is_empty() {
+        return Ok(Value::Object(Map::new()));
+    }
+    match serde_json::from_str(text)? {
+        Value::String(inner) if inner.trim_start().starts_with('{') => serde_json::from_str(&inner),
+        value => Ok(value),
+    }
+}
+
+/// Gives each argument the type that the schema names, where the value leaves no doubt, and drops empty optional ones.
+fn coerce(arguments: &mut Map<String, Value>, schema: &Value) {
+    let required = |name: &str| schema["required"].as_array().is_some_and(|names| names.iter().any(|it| it == name));
+    arguments.retain(|name, value| {
+        let empty = value.is_null() || value.as_str().is_some_and(str::is_empty);
+        !empty || required(name)
+    });
+    for (name, value) in arguments.iter_mut() {
+        let wanted = schema["properties"][name]["type"].as_str().unwrap_or_default();
+        let better = match (wanted, &*value) {
+            ("integer", Value::String(text)) => text.trim().parse::<u64>().ok().map(Value::from),
+            ("integer", Value::Number(number)) => number
+                .as_f64()
+                .filter(|it| it.fract() == 0.0 && (0.0..1e15).contains(it))
+                .map(|it| Value::from(it as u64)),
+            ("boolean", Value::String(text)) => text.trim().to_ascii_lowercase().parse::<bool>().ok().map(Value::from),
+            ("string", Value::Number(number)) => Some(Value::from(number.to_string())),
+            _ => None,
+        };
+        if let Some(better) = better {
+            *value = better;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+
+    /// Not for models.
+    #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    struct Arguments {
+        /// A path.
+        path: String,
+        /// A number.
+        lines: Option<u64>,
+        /// A flag.
+        #[serde(default)]
+        all: bool,
+    }
+
+    fn read(text: &str) -> Result<Arguments, String> {
+        parse("peek", text, r#"{"path":"a"}"#)
+    }
+
+    fn good(path: &str, lines: Option<u64>, all: bool) -> Arguments {
+        Arguments { path: path.into(), lines, all }
+    }
+
+    #[test]
+    fn a_schema_is_flat_and_lean() {
+        let expected = json!({"type": "object", "required": ["path"], "properties": {
+            "path": {"type": "string", "description": "A path."},
+            "lines": {"type": "integer", "description": "A number."},
+            "all": {"type": "boolean", "description": "A flag."},
+        }});
+        assert_eq!(schema::<Arguments>(), expected);
+    }
+
+    #[test]
+    fn what_is_unmistakable_is_taken() {
+        assert_eq!(read(r#"{"path":"a"}"#), Ok(good("a", None, false)));
+        assert_eq!(read(r#"{"path":"a","lines":"12","all":"True"}"#), Ok(good("a", Some(12), true)));
+        assert_eq!(read(r#"{"path":3000,"lines":12.0,"all":null}"#), Ok(good("3000", Some(12), false)));
+        assert_eq!(read(r#"{"path":"","lines":""}"#), Ok(good("", None, false)));
+        assert_eq!(read(r#""{\"path\":\"a\"}""#), Ok(good("a", None, false)));
+    }
+
+    #[test]
+    fn what_is_broken_is_told_with_an_example() {
+        for (text, says) in [
+            (r#"{"path":"a"#, "cut off"),
+            (r#"{"path":"a",}"#, "trailing comma"),
+            ("ls -l", "no valid JSON"),
+            ("[1]", "one JSON object"),
+            ("", "missing field `path`"),
+            (r#"{"path":"a","line":1}"#, "unknown field `line`, expected one of `path`, `lines`, `all`"),
+            (r#"{"path":"a","lines":"many"}"#, "many"),
+            (r#"{"path":"a","lines":-1}"#, "-1"),
+        ] {
+            let error = read(text).expect_err(text);
+            assert!(error.contains(says) && error.contains(r#"{"path":"a"}"#), "{text}: {error}");
+            assert!(error.contains("Nothing was run"), "{error}");
+        }
+    }
+}

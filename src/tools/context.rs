@@ -1,0 +1,133 @@
+//! What a call is given and what it gives back.
+//!
+//! Knows neither the model's messages nor the room's protocol: the orchestrator turns a result into both.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    ids::{CallId, RoomKey},
+    sandbox::Sandboxes,
+};
+
+/// What a call runs with.
+#[derive(Clone)]
+pub struct ToolContext {
+    /// Where the room's sandbox comes from.
+    pub sandboxes: Sandboxes,
+    /// Whose sandbox.
+    pub room: RoomKey,
+    /// The call; also its command's id in the sandbox.
+    pub call: CallId,
+    /// Ends the call, and whatever it started, within a second.
+    pub cancel: CancellationToken,
+    /// Takes what the room may see meanwhile. Full means that nobody waits for more: it is dropped.
+    pub progress: mpsc::Sender<ToolProgress>,
+    /// What the operator set.
+    pub limits: ToolLimits,
+    /// Whether the model sees pictures.
+    pub vision: bool,
+}
+
+/// What the operator set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToolLimits {
+    /// How long a command may take that asks for nothing else (`COMMAND_TIMEOUT_SECONDS`).
+    pub command: Duration,
+    /// How long one may ask for (`CODING_TIMEOUT_SECONDS`).
+    pub longest: Duration,
+}
+
+impl Default for ToolLimits {
+    fn default() -> Self {
+        Self { command: Duration::from_mins(2), longest: Duration::from_mins(30) }
+    }
+}
+
+/// Whether a tool may run beside others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It only looks.
+    Shared,
+    /// It may change things.
+    Exclusive,
+}
+
+/// News of a running call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToolProgress {
+    /// The last line of its output, clean.
+    Output(String),
+}
+
+/// What a call came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ToolResult {
+    /// For the model, cut to size.
+    pub text: String,
+    /// For the room: one line.
+    pub summary: String,
+    /// Whether it did what was asked.
+    pub ok: bool,
+    /// Pictures for the model.
+    pub images: Vec<Image>,
+    /// Files for the room.
+    pub attachments: Vec<Attachment>,
+    /// What it means for a claim of "done".
+    pub facts: Facts,
+}
+
+/// A picture for the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// `image/png` …
+    pub mime: String,
+    /// The file.
+    pub data: Bytes,
+}
+
+/// A file for the room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Its name, without a path.
+    pub name: String,
+    /// Its type.
+    pub mime: String,
+    /// The file.
+    pub data: Bytes,
+}
+
+/// What a call means for a claim of "done".
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Files that it changed.
+    pub edits: Vec<Edit>,
+    /// The outcome, if it was a test run.
+    pub tests: Option<bool>,
+}
+
+/// A changed file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edit {
+    /// Its path, relative to the workspace if it is in it.
+    pub path: String,
+    /// Lines that came.
+    pub added: u32,
+    /// Lines that went.
+    pub removed: u32,
+}
+
+impl ToolResult {
+    /// Returns a result that did what was asked.
+    pub(super) fn good(summary: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { text: text.into(), summary: summary.into(), ok: true, ..Self::default() }
+    }
+
+    /// Returns a result that did not.
+    pub(super) fn bad(summary: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { text: text.into(), summary: summary.into(), ..Self::default() }
+    }
+}

@@ -1,0 +1,205 @@
+//! Runs a command in the room's sandbox for a call: with progress, a stop that ends its whole tree, and a result also
+//! when the connection or the server was lost meanwhile.
+//!
+//! Knows no tool. A command is started once; afterwards it is only ever looked up by its id.
+
+use std::{future::Future, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout};
+
+use super::{
+    context::{ToolContext, ToolProgress},
+    error::ToolError,
+    files,
+    output::{self, SHOWN},
+};
+use crate::sandbox::{Captured, Command, Ended, Lookup, Process, Sandbox, SandboxError, Stdin, User};
+
+/// How long ending a command may take before its result is no longer waited for (by then its container is being ended).
+const STOP_LIMIT: Duration = Duration::from_secs(3);
+/// How often a call goes on after a lost connection.
+const RECOVERIES: u32 = 3;
+/// The room sees ten lines a second at most.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+impl ToolContext {
+    /// Returns the room's sandbox, started if need be.
+    pub(super) async fn sandbox(&self) -> Result<Sandbox, ToolError> {
+        self.unless_stopped(self.sandboxes.ensure(&self.room)).await
+    }
+
+    /// Waits for something that a stop may abandon.
+    pub(super) async fn unless_stopped<T>(
+        &self,
+        work: impl Future<Output = Result<T, SandboxError>>,
+    ) -> Result<T, ToolError> {
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(ToolError::Stopped),
+            result = work => Ok(result?),
+        }
+    }
+
+    /// Returns a command of this call with the usual settings.
+    pub(super) fn command(&self, argv: &[&str], limit: Duration) -> Command {
+        Command {
+            id: self.call.as_str().to_owned(),
+            argv: argv.iter().map(|&word| word.to_owned()).collect(),
+            env: Vec::new(),
+            cwd: String::new(),
+            user: User::Agent,
+            stdin: Stdin::Null,
+            timeout: Some(limit),
+            background: false,
+        }
+    }
+}
+
+/// Runs `command` to its end.
+pub(super) async fn run(context: &ToolContext, sandbox: &Sandbox, command: Command) -> Result<Ended, ToolError> {
+    let id = command.id.clone();
+    let work = async { watch(context, sandbox.spawn(command).await?).await };
+    finish(context, sandbox, &id, work).await
+}
+
+/// Takes the result of the command `id` that was started, if it was, before the server crashed: under `boot_id`.
+/// Nothing is started.
+pub(super) async fn resume(context: &ToolContext, id: &str, boot_id: &str) -> Result<(Sandbox, Ended), ToolError> {
+    let sandbox = context.sandbox().await?;
+    if sandbox.boot_id() != boot_id {
+        return Err(ToolError::Unknown);
+    }
+    let ended = match context.unless_stopped(sandbox.lookup(id)).await? {
+        Lookup::Running(process) => finish(context, &sandbox, id, watch(context, process)).await?,
+        Lookup::Ended(ended) => ended,
+        Lookup::Forgotten => return Err(ToolError::Forgotten),
+        Lookup::Unknown => return Err(ToolError::NotRun),
+    };
+    Ok((sandbox, ended))
+}
+
+/// Follows a process to its end and shows the room what it says.
+async fn watch(context: &ToolContext, mut process: Process) -> Result<Ended, SandboxError> {
+    let mut shown: Option<Instant> = None;
+    while let Some(piece) = process.next().await {
+        if shown.is_none_or(|at| at.elapsed() >= PROGRESS_EVERY)
+            && let Some(line) = output::last_line(&piece)
+        {
+            shown = Some(Instant::now());
+            // A full channel means that the room has not shown the last one yet.
+            let _ = context.progress.try_send(ToolProgress::Output(line));
+        }
+    }
+    process.wait().await
+}
+
+/// Waits for `work`, ends the command on a stop, and goes on after a lost connection.
+async fn finish(
+    context: &ToolContext,
+    sandbox: &Sandbox,
+    id: &str,
+    work: impl Future<Output = Result<Ended, SandboxError>>,
+) -> Result<Ended, ToolError> {
+    let ended = tokio::select! {
+        biased;
+        () = context.cancel.cancelled() => return stop(sandbox, id).await,
+        ended = work => ended,
+    };
+    match ended {
+        Err(SandboxError::Disconnected) => recover(context, sandbox, id).await,
+        ended => Ok(ended?),
+    }
+}
+
+/// Writes a file under the call's id.
+pub(super) async fn write(
+    context: &ToolContext,
+    sandbox: &Sandbox,
+    path: &str,
+    content: Bytes,
+) -> Result<(), ToolError> {
+    let id = context.call.as_str();
+    match context.unless_stopped(sandbox.write_file(id, path, content)).await {
+        Err(ToolError::Stopped) => {
+            stop(sandbox, id).await?;
+            Err(ToolError::Stopped)
+        }
+        Err(ToolError::Sandbox(SandboxError::Disconnected)) => {
+            let ended = recover(context, sandbox, id).await?;
+            if output::succeeded(&ended.exit) { Ok(()) } else { Err(ToolError::Unknown) }
+        }
+        written => files::explained(path, written),
+    }
+}
+
+/// Ends the command's whole tree and returns what there was until then.
+pub(super) async fn stop(sandbox: &Sandbox, id: &str) -> Result<Ended, ToolError> {
+    let ended = async {
+        sandbox.kill(id).await?;
+        sandbox.lookup(id).await
+    };
+    match timeout(STOP_LIMIT, ended).await {
+        Ok(Ok(Lookup::Ended(ended))) => Ok(ended),
+        _ => Err(ToolError::Stopped),
+    }
+}
+
+/// Finds the command again after the connection broke; it went on meanwhile.
+async fn recover(context: &ToolContext, before: &Sandbox, id: &str) -> Result<Ended, ToolError> {
+    for _ in 0..RECOVERIES {
+        let sandbox = context.sandbox().await?;
+        if sandbox.boot_id() != before.boot_id() {
+            return Err(ToolError::Unknown);
+        }
+        let work = async {
+            match sandbox.lookup(id).await? {
+                Lookup::Running(process) => watch(context, process).await.map(Some),
+                Lookup::Ended(ended) => Ok(Some(ended)),
+                Lookup::Forgotten | Lookup::Unknown => Ok(None),
+            }
+        };
+        let ended = tokio::select! {
+            biased;
+            () = context.cancel.cancelled() => return stop(&sandbox, id).await,
+            ended = work => ended,
+        };
+        match ended {
+            Ok(Some(ended)) => return Ok(ended),
+            // Perhaps the request was lost with the connection: as nobody can tell, nobody repeats it.
+            Ok(None) => return Err(ToolError::Unknown),
+            Err(SandboxError::Disconnected) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(ToolError::Unknown)
+}
+
+/// Returns the output as shown, and where the whole of it is.
+pub(super) async fn written(context: &ToolContext, sandbox: &Sandbox, id: &str, captured: &Captured) -> String {
+    let shown = output::show(captured, SHOWN);
+    if !shown.cut {
+        return shown.text;
+    }
+    let whole = match &captured.log {
+        Some(log) => Some(log.clone()),
+        None if captured.omitted == 0 && !context.cancel.is_cancelled() => keep(sandbox, id, captured).await,
+        None => None,
+    };
+    match whole {
+        Some(path) => format!("{}\n[the whole output: {path}]", shown.text),
+        None => format!("{}\n[the whole output was not kept; write it to a file if you need it]", shown.text),
+    }
+}
+
+/// Writes an output that is too long to show, and too short for the sandbox to have made a file of it, to one.
+async fn keep(sandbox: &Sandbox, id: &str, captured: &Captured) -> Option<String> {
+    let path = format!("{}/.cache/matrix-agent/{id}.txt", files::HOME);
+    let whole = [&captured.head[..], &captured.tail[..]].concat();
+    let id = format!("{id}-output");
+    let write = sandbox.write_file(&id, &path, whole.into());
+    match timeout(STOP_LIMIT, write).await {
+        Ok(Ok(())) => Some(path),
+        _ => None,
+    }
+}

@@ -1,0 +1,224 @@
+//! The tools that the model works with in its room's sandbox: one file a tool, one row a tool in [`ROWS`].
+//!
+//! Knows the sandbox's API and nothing of models, turns, rooms' protocols or the store. The orchestrator lists them
+//! ([`specs`]), runs a call ([`run`]) and, after a crash, takes up what became of one ([`resume`]). A call never fails:
+//! an error is a result that tells the model what to do next.
+
+mod arguments;
+mod context;
+mod edit_file;
+mod error;
+mod exec;
+mod files;
+mod jobs;
+mod lines;
+mod matching;
+mod media;
+mod nearest;
+mod output;
+mod read_file;
+mod run_command;
+mod run_tests;
+mod send_file;
+mod take_screenshot;
+mod write_file;
+
+use std::{future::Future, time::Duration};
+
+use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use similar::{Algorithm, ChangeTag, TextDiff};
+
+pub use self::context::{Access, Attachment, Edit, Facts, Image, ToolContext, ToolLimits, ToolProgress, ToolResult};
+use self::error::ToolError;
+use crate::{llm::ToolSpec, text};
+
+/// All tools, in the order in which models see them: a fixed one, so that a provider's cache stays good.
+const ROWS: &[Row] = &[
+    Row::of::<run_command::RunCommand>(),
+    Row::of::<read_file::ReadFile>(),
+    Row::of::<write_file::WriteFile>(),
+    Row::of::<edit_file::EditFile>(),
+    Row::of::<run_tests::RunTests>(),
+    Row::of::<take_screenshot::TakeScreenshot>(),
+    Row::of::<send_file::SendFile>(),
+];
+
+/// What a tool is.
+trait Tool: 'static {
+    /// As models call it.
+    const NAME: &'static str;
+    /// Whether it may run beside others.
+    const ACCESS: Access;
+    /// Arguments of a good call, shown with every bad one.
+    const EXAMPLE: &'static str;
+    /// What it takes. Flat, at least one property, each documented for the model.
+    type Arguments: JsonSchema + DeserializeOwned + Send;
+
+    /// Says when to use it, with its limits. Every request carries this: short.
+    fn description(limits: &ToolLimits, vision: bool) -> String;
+
+    /// Says in a few words what a call does, for the room.
+    fn label(arguments: &Self::Arguments) -> String;
+
+    /// Does it.
+    fn run(
+        context: &ToolContext,
+        arguments: Self::Arguments,
+    ) -> impl Future<Output = Result<ToolResult, ToolError>> + Send;
+
+    /// Says what became of a call that was begun under `boot_id` when the server crashed. Never does it again.
+    fn resume(
+        context: &ToolContext,
+        arguments: Self::Arguments,
+        boot_id: &str,
+    ) -> impl Future<Output = Result<ToolResult, ToolError>> + Send;
+}
+
+/// A tool in the table.
+struct Row {
+    name: &'static str,
+    access: Access,
+    spec: fn(&ToolLimits, bool) -> ToolSpec,
+    run: for<'a> fn(&'a ToolContext, &'a str, Option<&'a str>) -> BoxFuture<'a, ToolResult>,
+}
+
+impl Row {
+    const fn of<T: Tool>() -> Self {
+        Self {
+            name: T::NAME,
+            access: T::ACCESS,
+            spec: spec::<T>,
+            run: |context, text, boot_id| Box::pin(call::<T>(context, text, boot_id)),
+        }
+    }
+}
+
+/// Returns what models are told of the tools.
+pub fn specs(limits: &ToolLimits, vision: bool) -> Vec<ToolSpec> {
+    ROWS.iter().map(|row| (row.spec)(limits, vision)).collect()
+}
+
+/// Returns whether a tool may run beside others.
+pub fn access(name: &str) -> Access {
+    row(name).map_or(Access::Exclusive, |row| row.access)
+}
+
+/// Runs a call to its end. Cancelled, it ends what it started and returns within seconds.
+pub async fn run(context: &ToolContext, name: &str, arguments: &str) -> ToolResult {
+    match row(name) {
+        Some(row) => (row.run)(context, arguments, None).await,
+        None => unknown(name),
+    }
+}
+
+/// Says what became of a call whose beginning was recorded, under the sandbox's `boot_id`, and whose end was not. What
+/// still runs is waited for; nothing is run again.
+pub async fn resume(context: &ToolContext, name: &str, arguments: &str, boot_id: &str) -> ToolResult {
+    match row(name) {
+        Some(row) => (row.run)(context, arguments, Some(boot_id)).await,
+        None => unknown(name),
+    }
+}
+
+fn row(name: &str) -> Option<&'static Row> {
+    ROWS.iter().find(|row| row.name == name)
+}
+
+fn unknown(name: &str) -> ToolResult {
+    let name = text::one_line(name, 60);
+    let known: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+    let near = known.iter().max_by(|a, b| strsim::jaro(a, &name).total_cmp(&strsim::jaro(b, &name)));
+    let near = near.filter(|near| strsim::jaro(near, &name) > 0.75).map(|near| format!(" Do you mean {near}?"));
+    ToolResult::bad(
+        format!("unknown tool {name}"),
+        format!("There is no tool {name}.{} The tools are: {}.", near.unwrap_or_default(), known.join(", ")),
+    )
+}
+
+fn spec<T: Tool>(limits: &ToolLimits, vision: bool) -> ToolSpec {
+    ToolSpec {
+        name: T::NAME,
+        description: T::description(limits, vision),
+        parameters: arguments::schema::<T::Arguments>(),
+    }
+}
+
+async fn call<T: Tool>(context: &ToolContext, text: &str, boot_id: Option<&str>) -> ToolResult {
+    let arguments = match arguments::parse::<T::Arguments>(T::NAME, text, T::EXAMPLE) {
+        Ok(arguments) => arguments,
+        Err(why) => return ToolResult::bad(format!("{}: arguments not understood", T::NAME), why),
+    };
+    let label = T::label(&arguments);
+    let result = match boot_id {
+        None => T::run(context, arguments).await,
+        Some(boot_id) => T::resume(context, arguments, boot_id).await,
+    };
+    result.unwrap_or_else(|error| {
+        let brief = text::one_line(&error.brief(), 120);
+        ToolResult::bad(format!("{label}: {brief}"), error.to_string())
+    })
+}
+
+/// Returns how many lines came and went.
+fn changed_lines(before: &str, after: &str) -> (u32, u32) {
+    let diff =
+        TextDiff::configure().algorithm(Algorithm::Myers).timeout(Duration::from_millis(100)).diff_lines(before, after);
+    diff.iter_all_changes().fold((0, 0), |(added, removed), change| match change.tag() {
+        ChangeTag::Insert => (added + 1, removed),
+        ChangeTag::Delete => (added, removed + 1),
+        ChangeTag::Equal => (added, removed),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_models_are_told_is_settled() {
+        let specs = specs(&ToolLimits::default(), true);
+        insta::assert_json_snapshot!("specs", specs);
+    }
+
+    #[test]
+    fn every_tool_fits_every_provider() {
+        let all = specs(&ToolLimits::default(), true);
+        assert!(all.len() <= 12);
+        for spec in &all {
+            let schema = &spec.parameters;
+            assert_eq!(schema["type"], "object", "{}", spec.name);
+            let properties = schema["properties"].as_object().expect(spec.name);
+            assert!(!properties.is_empty(), "{}", spec.name);
+            for (name, property) in properties {
+                let kind = property["type"].as_str().expect("one type, not a list");
+                assert!(["string", "integer", "boolean"].contains(&kind), "{}.{name}", spec.name);
+                assert!(property["description"].as_str().is_some_and(|text| !text.is_empty()), "{}.{name}", spec.name);
+            }
+        }
+        let size = serde_json::to_string(&all).expect("is JSON").len();
+        assert!(size < 4800, "{size} bytes are more than 1,200 tokens in every request");
+    }
+
+    #[test]
+    fn an_unknown_tool_is_answered_with_the_known_ones() {
+        let result = unknown("read_files");
+        assert!(!result.ok);
+        assert_eq!(
+            result.text,
+            "There is no tool read_files. Do you mean read_file? The tools are: run_command, read_file, write_file, \
+             edit_file, run_tests, take_screenshot, send_file."
+        );
+        assert!(unknown("x").text.starts_with("There is no tool x. The tools are"));
+        assert_eq!(access("x"), Access::Exclusive);
+        assert_eq!(access("read_file"), Access::Shared);
+    }
+
+    #[test]
+    fn changes_are_counted_by_lines() {
+        assert_eq!(changed_lines("a\nb\nc\n", "a\nx\ny\nc\n"), (2, 1));
+        assert_eq!(changed_lines("", "a\n"), (1, 0));
+        assert_eq!(changed_lines("a", "a"), (0, 0));
+    }
+}

@@ -1,0 +1,184 @@
+//! `read_file`: lines of a text file, or a picture.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{
+    Access, Image, Tool, ToolContext, ToolLimits, ToolResult,
+    error::ToolError,
+    files::{self, Whole},
+    lines::{LINE_CHARS, LineReader, MOST_LINES, Taken},
+    media::{self, PICTURE_LIMIT},
+    output,
+};
+use crate::{
+    sandbox::{FileSlice, Sandbox},
+    text,
+};
+
+/// What one look takes.
+const PIECE: u64 = 256 * 1024;
+/// How far into a file lines are looked for.
+const REACH: u64 = 64 * 1024 * 1024;
+
+pub(super) struct ReadFile;
+
+/// For the model.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Arguments {
+    /// Relative to /workspace, or absolute.
+    #[serde(alias = "file_path")]
+    path: String,
+    /// The first line, from 1.
+    offset: Option<u64>,
+    /// How many lines.
+    limit: Option<u64>,
+}
+
+impl Tool for ReadFile {
+    const NAME: &'static str = "read_file";
+    const ACCESS: Access = Access::Shared;
+    const EXAMPLE: &'static str = r#"{"path":"src/a.py","offset":1,"limit":200}"#;
+    type Arguments = Arguments;
+
+    fn description(_limits: &ToolLimits, vision: bool) -> String {
+        let pictures = if vision { " Shows you pictures (png, jpeg, gif, webp; at most 3 MB)." } else { "" };
+        format!("Read a text file: at most 2000 lines or 50 KB a call; the result says where to go on.{pictures}")
+    }
+
+    fn label(arguments: &Arguments) -> String {
+        format!("read {}", files::shown(&files::absolute(&arguments.path)))
+    }
+
+    async fn run(context: &ToolContext, arguments: Arguments) -> Result<ToolResult, ToolError> {
+        let path = files::named(&arguments.path)?;
+        let sandbox = context.sandbox().await?;
+        let first = files::read_piece(context, &sandbox, &path, 0, PIECE).await?;
+        if let Some(mime) = media::picture(&first.bytes) {
+            return picture(context, &sandbox, &path, mime).await;
+        }
+        let summary = format!("read {}", files::shown(&path));
+        if first.bytes.is_empty() {
+            return Ok(ToolResult::good(summary, format!("[{path} is empty]")));
+        }
+        if output::is_binary(&first.bytes[..first.bytes.len().min(8192)]) {
+            let (kind, size) = (media::kind(&first.bytes), text::human_bytes(first.size));
+            let text = format!(
+                "[{path} is {kind}, {size}: not shown; look into it with run_command (file, strings, xxd | head)]"
+            );
+            return Ok(ToolResult::good(summary, text));
+        }
+        let offset = arguments.offset.unwrap_or(1).max(1);
+        let limit = arguments.limit.filter(|limit| *limit > 0).unwrap_or(MOST_LINES);
+        read_lines(context, &sandbox, &path, first, offset, limit).await.map(|text| ToolResult::good(summary, text))
+    }
+
+    async fn resume(_context: &ToolContext, _arguments: Arguments, _boot_id: &str) -> Result<ToolResult, ToolError> {
+        Err(ToolError::Refused("The server was restarted during this call. It changes nothing: make it again.".into()))
+    }
+}
+
+async fn read_lines(
+    context: &ToolContext,
+    sandbox: &Sandbox,
+    path: &str,
+    first: FileSlice,
+    offset: u64,
+    limit: u64,
+) -> Result<String, ToolError> {
+    let mut reader = LineReader::new(offset, limit);
+    let mut at = first.bytes.len() as u64;
+    let mut size = first.size.max(at);
+    reader.feed(&first.bytes);
+    let mut ended = at >= size;
+    while reader.wants_more() && !ended && at < REACH {
+        let piece = files::read_piece(context, sandbox, path, at, PIECE).await?;
+        reader.feed(&piece.bytes);
+        at += piece.bytes.len() as u64;
+        size = piece.size.max(at);
+        ended = piece.bytes.is_empty() || at >= size;
+    }
+    // The file in hand can be counted; a larger one is told by its size.
+    let total = (first.size <= first.bytes.len() as u64).then(|| total_lines(&first.bytes));
+    let stuck = reader.wants_more() && !ended;
+    let taken = reader.finish();
+    if stuck {
+        return Err(ToolError::Refused(format!(
+            "{path} has {}, and line {offset} is not in its first {}. Use run_command, e.g. `tail -n 100`, `rg -n`, `sed -n`.",
+            text::human_bytes(size),
+            text::human_bytes(REACH)
+        )));
+    }
+    if taken.lines == 0 {
+        return Err(ToolError::Refused(format!(
+            "offset {offset} is behind the end of {path}, which has {} lines.",
+            taken.seen
+        )));
+    }
+    Ok(format!("{}{}", taken.text, notice(&taken, offset, total, size)))
+}
+
+fn total_lines(bytes: &[u8]) -> u64 {
+    bytes.split_inclusive(|byte| *byte == b'\n').count() as u64
+}
+
+/// Returns what the model needs to know about what it does not see; nothing if it sees all.
+fn notice(taken: &Taken, offset: u64, total: Option<u64>, size: u64) -> String {
+    let last = offset + taken.lines - 1;
+    let whole = total.map_or_else(|| text::human_bytes(size), |total| format!("{total} lines"));
+    let mut notes = Vec::new();
+    if total.is_none_or(|total| last < total) {
+        notes.push(format!("lines {offset}–{last} of {whole}; go on with offset={}", last + 1));
+    } else if offset > 1 {
+        notes.push(format!("lines {offset}–{last} of {whole}: the end"));
+    }
+    if taken.cut_lines > 0 {
+        notes.push(format!("{} lines were cut at {LINE_CHARS} characters; `cut -c` shows the rest", taken.cut_lines));
+    }
+    if notes.is_empty() { String::new() } else { format!("[{}]", notes.join("; ")) }
+}
+
+async fn picture(context: &ToolContext, sandbox: &Sandbox, path: &str, mime: &str) -> Result<ToolResult, ToolError> {
+    let summary = format!("looked at {}", files::shown(path));
+    let data = match files::read_whole(context, sandbox, path, PICTURE_LIMIT).await? {
+        Whole::Content(data) => data,
+        Whole::Missing => return Err(files::missing(path)),
+        Whole::TooLarge(size) => {
+            let size = text::human_bytes(size);
+            return Err(ToolError::Refused(format!(
+                "{path} is a picture of {size}, and 3 MiB is the limit. Make a smaller copy and read that (for example \
+                 with Pillow: pip install pillow)."
+            )));
+        }
+    };
+    let about = format!("{path} is a picture ({mime}, {})", text::human_bytes(data.len() as u64));
+    if !context.vision {
+        return Ok(ToolResult::good(
+            summary,
+            format!("[{about}. You cannot see pictures; send_file shows it to the people.]"),
+        ));
+    }
+    let mut result = ToolResult::good(summary, format!("[{about}; it follows.]"));
+    result.images.push(Image { mime: mime.to_owned(), data });
+    Ok(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(offset: u64, lines: u64, total: Option<u64>, cut_lines: u64) -> String {
+        let taken = Taken { text: String::new(), lines, cut_lines, seen: 0 };
+        notice(&taken, offset, total, 3 * 1024 * 1024)
+    }
+
+    #[test]
+    fn the_notice_says_where_to_go_on() {
+        assert_eq!(told(1, 10, Some(10), 0), "");
+        assert_eq!(told(1, 2000, Some(2500), 0), "[lines 1–2000 of 2500 lines; go on with offset=2001]");
+        assert_eq!(told(2001, 500, Some(2500), 0), "[lines 2001–2500 of 2500 lines: the end]");
+        assert_eq!(told(5, 10, None, 0), "[lines 5–14 of 3 MiB; go on with offset=15]");
+        assert_eq!(told(1, 1, Some(1), 1), "[1 lines were cut at 2000 characters; `cut -c` shows the rest]");
+    }
+}

@@ -1,0 +1,270 @@
+//! `run_command`: a command line in the sandbox, to its end or in the background; later also a background job's output
+//! and its end.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Access, Tool, ToolContext, ToolLimits, ToolResult, error::ToolError, exec, files, jobs, output};
+use crate::{
+    sandbox::{Command, Ended, Exit, Sandbox, User},
+    text,
+};
+
+pub(super) struct RunCommand;
+
+/// For the model.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Arguments {
+    /// The command line, for bash.
+    command: Option<String>,
+    /// Where to run it; default /workspace.
+    #[serde(alias = "cwd")]
+    workdir: Option<String>,
+    /// For slow commands.
+    timeout_seconds: Option<u64>,
+    /// For servers and watchers: keeps running, returns a job id.
+    #[serde(default)]
+    background: bool,
+    /// Only to install Debian packages: run as the container's root.
+    #[serde(default)]
+    as_root: bool,
+    /// Instead of command: the id of a background job whose output to read.
+    job: Option<String>,
+    /// With job: end it.
+    #[serde(default)]
+    stop: bool,
+}
+
+impl Tool for RunCommand {
+    const NAME: &'static str = "run_command";
+    const ACCESS: Access = Access::Exclusive;
+    const EXAMPLE: &'static str = r#"{"command":"ls -la"}"#;
+    type Arguments = Arguments;
+
+    fn description(limits: &ToolLimits, _vision: bool) -> String {
+        format!(
+            "Run a bash command in the sandbox. Returns exit code and output, stdout and stderr together; of more than \
+             16 KB the middle is cut and the whole is in a file that the result names. No terminal, no input: use \
+             flags like -y. Limit {} s unless timeout_seconds says otherwise (at most {}). What it leaves running is \
+             ended with it: start servers with background=true, then read their output with job, end them with job and \
+             stop=true.",
+            limits.command.as_secs(),
+            limits.longest.as_secs(),
+        )
+    }
+
+    fn label(arguments: &Arguments) -> String {
+        match (&arguments.command, &arguments.job) {
+            (Some(command), _) => text::one_line(command, 80),
+            (None, Some(job)) if arguments.stop => format!("end {}", text::one_line(&jobs::id_given(job), 20)),
+            (None, Some(job)) => format!("output of {}", text::one_line(&jobs::id_given(job), 20)),
+            (None, None) => Self::NAME.to_owned(),
+        }
+    }
+
+    async fn run(context: &ToolContext, arguments: Arguments) -> Result<ToolResult, ToolError> {
+        match Wanted::of(&arguments)? {
+            Wanted::Job(job) => {
+                let sandbox = context.sandbox().await?;
+                if arguments.stop {
+                    context.unless_stopped(sandbox.kill(&job)).await?;
+                }
+                jobs::look(context, &sandbox, &job).await
+            }
+            Wanted::Command(line) if arguments.background => {
+                let sandbox = context.sandbox().await?;
+                let mut command = command(context, line, &arguments);
+                command.timeout = arguments.timeout_seconds.filter(|it| *it > 0).map(Duration::from_secs);
+                jobs::start(context, &sandbox, line, command).await
+            }
+            Wanted::Command(line) => {
+                let sandbox = context.sandbox().await?;
+                let ended = exec::run(context, &sandbox, command(context, line, &arguments)).await?;
+                Ok(report(context, &sandbox, line, &arguments, &ended).await)
+            }
+        }
+    }
+
+    async fn resume(context: &ToolContext, arguments: Arguments, boot_id: &str) -> Result<ToolResult, ToolError> {
+        match Wanted::of(&arguments)? {
+            Wanted::Job(job) => Err(ToolError::Refused(format!(
+                "The server was restarted during this call; {job} is as it was, or ended if that was asked. Ask for it again."
+            ))),
+            Wanted::Command(line) if arguments.background => jobs::resume(context, line, boot_id).await,
+            Wanted::Command(line) => {
+                let (sandbox, ended) = exec::resume(context, context.call.as_str(), boot_id).await?;
+                Ok(report(context, &sandbox, line, &arguments, &ended).await)
+            }
+        }
+    }
+}
+
+/// Which of its two uses a call makes.
+enum Wanted<'a> {
+    Command(&'a str),
+    Job(String),
+}
+
+impl<'a> Wanted<'a> {
+    fn of(arguments: &'a Arguments) -> Result<Self, ToolError> {
+        let refused = |why: &str| Err(ToolError::Refused(why.to_owned()));
+        match (&arguments.command, &arguments.job) {
+            (Some(_), Some(_)) => refused("Give either command or job, not both. Nothing was run."),
+            (None, None) => refused(
+                "Nothing to run: give a command, e.g. {\"command\":\"ls -la\"}, or the job whose output to read.",
+            ),
+            (Some(_), None) if arguments.stop => {
+                refused("stop belongs to job, e.g. {\"job\":\"job-1a2b3c4d\",\"stop\":true}. Nothing was run.")
+            }
+            (Some(command), None) if command.contains('\0') => {
+                refused("The command contains a NUL byte, which no program can be given. Nothing was run.")
+            }
+            (Some(command), None) => Ok(Self::Command(command)),
+            (None, Some(job)) => Ok(Self::Job(jobs::id_given(job))),
+        }
+    }
+}
+
+fn command(context: &ToolContext, line: &str, arguments: &Arguments) -> Command {
+    let wanted = arguments.timeout_seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs);
+    let limit = wanted.unwrap_or(context.limits.command).min(context.limits.longest);
+    let mut command = context.command(&["bash", "-c", line], limit);
+    command.cwd = arguments.workdir.as_deref().map(files::absolute).unwrap_or_default();
+    if arguments.as_root {
+        command.user = User::Root;
+        command.env.push(("DEBIAN_FRONTEND".into(), "noninteractive".into()));
+    }
+    command
+}
+
+/// Returns the result of a command that ran to its end.
+async fn report(
+    context: &ToolContext,
+    sandbox: &Sandbox,
+    line: &str,
+    arguments: &Arguments,
+    ended: &Ended,
+) -> ToolResult {
+    let stopped = context.cancel.is_cancelled() && ended.exit == Exit::Killed;
+    let (ending, hint) = if stopped {
+        ("stopped by the person: it and everything it had started were ended".to_owned(), None)
+    } else {
+        output::ending(&ended.exit)
+    };
+    let output = exec::written(context, sandbox, context.call.as_str(), &ended.output).await;
+    let mut notes: Vec<String> =
+        hint.into_iter().chain(hint_for(line, arguments, &output)).map(str::to_owned).collect();
+    let leftovers = ended.output.ended_leftovers;
+    if leftovers > 0 && ended.exit == Exit::Code(0) {
+        notes.push(format!(
+            "{leftovers} process(es) that it left running were ended; use background=true for what shall stay"
+        ));
+    }
+    let longest = context.limits.longest.as_secs();
+    if arguments.timeout_seconds.is_some_and(|seconds| seconds > longest) {
+        notes.push(format!("timeout_seconds is {longest} at most; that was used"));
+    }
+    let notes = notes.iter().fold(String::new(), |notes, note| notes + "\n[" + note + "]");
+    let text = format!("{ending}\n{output}{notes}");
+    let label = text::one_line(line, 80);
+    let mut result = if output::succeeded(&ended.exit) {
+        ToolResult::good(label, text)
+    } else {
+        let ending = ending.split(':').next().filter(|_| !matches!(ended.exit, Exit::Code(_))).unwrap_or(&ending);
+        ToolResult::bad(format!("{label} ({ending})"), text)
+    };
+    result.facts.tests = test_outcome(line, &ended.exit);
+    result
+}
+
+/// Returns what a model that runs into one of the usual walls should do instead.
+fn hint_for(line: &str, arguments: &Arguments, output: &str) -> Option<&'static str> {
+    let no_root = !arguments.as_root
+        && (line.contains("sudo ") && output.contains("sudo: ")
+            || output.contains("are you root?")
+            || output.contains("requires superuser privilege"));
+    no_root.then_some("there is no sudo here: give as_root=true to install Debian packages")
+}
+
+/// Returns the outcome of a command that plainly is a test run. One behind a pipe or followed by something else does
+/// not tell: its exit code is not the tests'.
+fn test_outcome(line: &str, exit: &Exit) -> Option<bool> {
+    const RUNNERS: &[&str] = &[
+        "pytest",
+        "cargo test",
+        "cargo nextest",
+        "go test",
+        "npm test",
+        "npm run test",
+        "pnpm test",
+        "yarn test",
+        "bun test",
+        "make test",
+        "just test",
+        "unittest",
+        "jest",
+        "vitest",
+        "tox",
+        "nox",
+        "ctest",
+        "mvn test",
+        "gradlew test",
+        "deno test",
+    ];
+    let words = |text: &str| -> Vec<String> { text.split_whitespace().map(str::to_owned).collect() };
+    let last = line.rsplit("&&").next().unwrap_or(line).trim();
+    if last.contains(['|', ';', '\n', '&', '#']) && !last.ends_with("2>&1") || last.contains(['|', ';', '\n']) {
+        return None;
+    }
+    let given = words(last);
+    let is_run = RUNNERS.iter().any(|runner| {
+        let runner = words(runner);
+        given.windows(runner.len()).any(|window| {
+            window.iter().zip(&runner).all(|(word, wanted)| word == wanted || word.ends_with(&format!("/{wanted}")))
+        })
+    });
+    let only_asks =
+        given.iter().any(|word| ["--version", "--help", "--collect-only", "install", "add"].contains(&word.as_str()));
+    match exit {
+        Exit::Code(code) if is_run && !only_asks => Some(*code == 0),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_test_run_tells_its_outcome() {
+        let outcome = |line: &str| test_outcome(line, &Exit::Code(1));
+        for run in [
+            "cargo test",
+            "cd x && pytest -q",
+            "python3 -m pytest 2>&1",
+            ".venv/bin/pytest",
+            "CI=1 npm run test -- --watch=false",
+        ] {
+            assert_eq!(outcome(run), Some(false), "{run}");
+        }
+        for other in [
+            "pytest | tail",
+            "pytest; true",
+            "pytest || true",
+            "pip install pytest",
+            "cat pytest.ini",
+            "pytest --version",
+            "npm run test && echo ok",
+            "cargo test &",
+            "echo test",
+            "ls # pytest",
+        ] {
+            assert_eq!(outcome(other), None, "{other}");
+        }
+        assert_eq!(test_outcome("go test ./...", &Exit::Code(0)), Some(true));
+        assert_eq!(test_outcome("go test ./...", &Exit::TimedOut), None);
+    }
+}

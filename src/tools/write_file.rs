@@ -1,0 +1,142 @@
+//! `write_file`: a whole file, new or in the place of the old one.
+
+use bytes::Bytes;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{
+    Access, Edit, Tool, ToolContext, ToolLimits, ToolResult,
+    error::ToolError,
+    exec,
+    files::{self, Whole},
+    output,
+};
+use crate::text;
+
+/// The most bytes of one file.
+const LIMIT: u64 = 2 * 1024 * 1024;
+
+pub(super) struct WriteFile;
+
+/// For the model.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Arguments {
+    /// Relative to /workspace, or absolute.
+    #[serde(alias = "file_path")]
+    path: String,
+    /// The whole content.
+    content: String,
+    /// Add content to the end of the file instead.
+    #[serde(default)]
+    append: bool,
+}
+
+impl Tool for WriteFile {
+    const NAME: &'static str = "write_file";
+    const ACCESS: Access = Access::Exclusive;
+    const EXAMPLE: &'static str = r#"{"path":"src/hello.py","content":"print(\"hello\")\n"}"#;
+    type Arguments = Arguments;
+
+    fn description(_limits: &ToolLimits, _vision: bool) -> String {
+        "Create a file with its folders, or replace one whole (at most 2 MB). To change parts of a file use edit_file. \
+         Write a long file in several calls with append=true."
+            .to_owned()
+    }
+
+    fn label(arguments: &Arguments) -> String {
+        format!("write {}", files::shown(&files::absolute(&arguments.path)))
+    }
+
+    async fn run(context: &ToolContext, arguments: Arguments) -> Result<ToolResult, ToolError> {
+        let path = files::named(&arguments.path)?;
+        if path.ends_with('/') {
+            return Err(ToolError::Refused(format!(
+                "{path} names a folder: give the path of a file. Nothing was written."
+            )));
+        }
+        let sandbox = context.sandbox().await?;
+        let old = files::read_whole(context, &sandbox, &path, LIMIT).await?;
+        let content = match (&old, arguments.append) {
+            (Whole::Content(old), true) => [&old[..], arguments.content.as_bytes()].concat(),
+            (Whole::TooLarge(size), true) => return Err(too_large(&path, *size)),
+            _ => arguments.content.into_bytes(),
+        };
+        if content.len() as u64 > LIMIT {
+            return Err(too_large(&path, content.len() as u64));
+        }
+        if matches!(&old, Whole::Content(old) if old[..] == content[..]) {
+            return Ok(ToolResult::good(
+                format!("{} unchanged", files::shown(&path)),
+                format!("Unchanged: {path} already has exactly this content."),
+            ));
+        }
+        let content = Bytes::from(content);
+        exec::write(context, &sandbox, &path, content.clone()).await?;
+        Ok(done(&path, &old, &content, arguments.append))
+    }
+
+    async fn resume(context: &ToolContext, arguments: Arguments, boot_id: &str) -> Result<ToolResult, ToolError> {
+        let path = files::absolute(&arguments.path);
+        let edit = Edit { path: files::shown(&path), added: lines(arguments.content.as_bytes()), removed: 0 };
+        resume_write(context, &path, "wrote", edit, boot_id).await
+    }
+}
+
+/// Takes the outcome of a write that was under way when the server crashed.
+pub(super) async fn resume_write(
+    context: &ToolContext,
+    path: &str,
+    verb: &str,
+    edit: Edit,
+    boot_id: &str,
+) -> Result<ToolResult, ToolError> {
+    let (_, ended) = exec::resume(context, context.call.as_str(), boot_id).await?;
+    if !output::succeeded(&ended.exit) {
+        let (ending, _) = output::ending(&ended.exit);
+        return Err(ToolError::Refused(format!("{path} was not written ({ending}). Make the call again.")));
+    }
+    let mut result = ToolResult::good(
+        format!("{verb} {}", files::shown(path)),
+        format!("Done: {path} was written before the server was restarted. Read it if you need to see it."),
+    );
+    result.facts.edits.push(edit);
+    Ok(result)
+}
+
+fn too_large(path: &str, size: u64) -> ToolError {
+    let size = text::human_bytes(size);
+    ToolError::Refused(format!(
+        "{path} would have {size}, and 2 MiB is the limit. Nothing was written. Make it with run_command instead."
+    ))
+}
+
+fn lines(content: &[u8]) -> u32 {
+    u32::try_from(content.split_inclusive(|byte| *byte == b'\n').count()).unwrap_or(u32::MAX)
+}
+
+fn done(path: &str, old: &Whole, content: &[u8], append: bool) -> ToolResult {
+    let now = lines(content);
+    let size = text::human_bytes(content.len() as u64);
+    let (added, removed, said) = match old {
+        Whole::Missing => (now, 0, format!("Created {path}: {now} lines, {size}.")),
+        Whole::Content(old) if append => {
+            let added = now - lines(old).min(now);
+            (added, 0, format!("Added to {path}: it has {now} lines now, {size}."))
+        }
+        Whole::Content(old) => {
+            let (added, removed) =
+                super::changed_lines(&String::from_utf8_lossy(old), &String::from_utf8_lossy(content));
+            let before = lines(old);
+            (added, removed, format!("Replaced {path}: {before} lines before, {now} now (+{added} −{removed})."))
+        }
+        Whole::TooLarge(before) => {
+            (now, 0, format!("Replaced {path}: {} before, {now} lines and {size} now.", text::human_bytes(*before)))
+        }
+    };
+    let shown = files::shown(path);
+    let verb = if matches!(old, Whole::Missing) { "created" } else { "wrote" };
+    let mut result = ToolResult::good(format!("{verb} {shown} (+{added} −{removed})"), said);
+    result.facts.edits.push(Edit { path: shown, added, removed });
+    result
+}
