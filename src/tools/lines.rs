@@ -199,6 +199,16 @@ mod tests {
     }
 
     #[test]
+    fn a_line_without_end_takes_no_memory() {
+        let mut reader = LineReader::new(1, 1);
+        for _ in 0..100 {
+            reader.feed(&[b'x'; 10_000]);
+        }
+        assert!(reader.line.capacity() < 20_000, "{}", reader.line.capacity());
+        assert!(reader.finish().text.ends_with("[line of 1000000 bytes cut]\n"));
+    }
+
+    #[test]
     fn a_snippet_shows_the_lines_around_the_edit() {
         let file = (1..=20).fold(String::new(), |file, line| file + &format!("line {line}\n"));
         let at = file.find("line 10\n").expect("is there");

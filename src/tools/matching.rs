@@ -258,9 +258,6 @@ fn comparable(line: &str, tier: Tier) -> String {
 /// Finds whole lines of the file that are, by the tier's measure, the lines of `old`.
 fn by_lines(file: &str, old: &str, new: &str, tier: Tier) -> Result<Option<Splice>, Mismatch> {
     let (old_lines, old_ended) = given_lines(old);
-    if old_lines.iter().all(|line| line.trim().is_empty()) {
-        return Ok(None);
-    }
     let lines = lines_of(file);
     let hay: Vec<String> = lines.iter().map(|line| comparable(line.text, tier)).collect();
     let needle: Vec<String> = old_lines.iter().map(|line| comparable(line, tier)).collect();

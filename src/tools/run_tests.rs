@@ -318,6 +318,13 @@ mod tests {
     }
 
     #[test]
+    fn only_the_last_mark_ends_the_tests() {
+        let result = told(Exit::Code(1), "@@m dir /w\n@@m test make test\n@@m test-exit 0\nmore\n@@m test-exit 1\n");
+        assert_eq!(result.facts.tests, Some(false));
+        assert!(result.text.ends_with("@@m test-exit 0\nmore"), "{}", result.text);
+    }
+
+    #[test]
     fn marks_are_found_around_a_flood() {
         let head = format!("{LINTED}@@m test pytest\n{}", "\u{fffd}a\n".repeat(2000));
         let tail = format!("{}3 failed\n@@m test-exit 1\n", "b\n".repeat(6000));

@@ -54,7 +54,7 @@ fn a_uniform_indentation_is_given_to_the_new_lines() {
 
 #[test]
 fn an_indentation_that_differs_from_line_to_line_is_no_match() {
-    assert_eq!(edit("if a:\n    b\n", "  if a:\n    b\n", "x"), Err(Mismatch::Missing));
+    assert_eq!(edit("if a:\n    b\n", "  if a:\n    b\n", "  x"), Err(Mismatch::Missing));
     // The new line would have to stand further out than the margin.
     assert_eq!(edit("a\nb\n", "  a\n  b", "  a\nc"), Err(Mismatch::Missing));
 }
