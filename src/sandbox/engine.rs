@@ -1,0 +1,398 @@
+//! Podman in our own verbs: create, start, stop, kill, inspect, watch, remove, and the same for volumes.
+//!
+//! bollard stays behind this file and `spec.rs`: a second engine would offer the same verbs. It knows labels, but no
+//! rooms. Called by the fleet, the reconciler and the disk watch.
+
+use std::{
+    collections::HashMap,
+    error::Error as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bollard::{
+    errors::Error as Bollard,
+    models::{
+        ContainerCreateBody, ContainerStateStatusEnum, ContainerSummaryStateEnum, EventMessage, VolumeCreateRequest,
+    },
+    query_parameters::{
+        CreateContainerOptions, EventsOptions, InspectContainerOptions, KillContainerOptions, ListContainersOptions,
+        ListVolumesOptions, RemoveContainerOptions, RemoveVolumeOptions, StartContainerOptions, StopContainerOptions,
+    },
+};
+use futures_util::{Stream, StreamExt};
+use thiserror::Error;
+use tokio::time::sleep;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::service::Service;
+
+/// What went wrong between us and Podman. The text is for the room or the terminal; it says what to do.
+#[derive(Clone, Debug, Error)]
+pub enum EngineError {
+    /// Nothing answers.
+    #[error("Podman does not answer: {0}. It is tried again by itself; `matrix-agent doctor` tells more.")]
+    Away(String),
+    /// It answered too late.
+    #[error("Podman did not finish in time ({0}). Try again; if it stays so, restart Podman.")]
+    TimedOut(&'static str),
+    /// The image is not there.
+    #[error("The sandbox image `{0}` is missing. Build it with `podman build -t {0} -f Containerfile .` or set SANDBOX_IMAGE.")]
+    ImageMissing(String),
+    /// No such container or volume.
+    #[error("Podman knows no `{0}`.")]
+    NotFound(String),
+    /// The name is taken.
+    #[error("The name `{0}` is taken in Podman by something that is not ours. Remove or rename that container.")]
+    Taken(String),
+    /// Podman refused, in its own words.
+    #[error("Podman refused to {doing}: {why}. `matrix-agent doctor` tells what this machine lacks.")]
+    Refused {
+        /// What it was asked for.
+        doing: &'static str,
+        /// Its answer, one line.
+        why: String,
+    },
+}
+
+/// A container's condition, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// PID 1 runs.
+    Running,
+    /// It runs, frozen.
+    Paused,
+    /// It can be started.
+    Stopped,
+}
+
+/// A container as Podman lists it.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: HashMap<String, String>,
+    /// Whether it runs.
+    pub condition: Condition,
+}
+
+/// A container as Podman's inspect shows it.
+#[derive(Clone, Debug)]
+pub struct Inspected {
+    /// Its id, 64 hex digits.
+    pub id: String,
+    /// Its labels.
+    pub labels: HashMap<String, String>,
+    /// Whether it runs.
+    pub condition: Condition,
+    /// The host's pid of its PID 1, while it runs.
+    pub pid: Option<u32>,
+    /// PID 1's last exit code.
+    pub exit_code: i64,
+    /// When it was started last, in RFC 3339.
+    pub started_at: String,
+    /// The image's id.
+    pub image: String,
+    /// The directory of its writable layer, where the storage driver has one.
+    pub writable_layer: Option<PathBuf>,
+}
+
+/// A volume.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    /// Its name.
+    pub name: String,
+    /// Where its files lie on the host.
+    pub mountpoint: PathBuf,
+    /// Its labels.
+    pub labels: HashMap<String, String>,
+}
+
+/// An image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Its id: changes with its content.
+    pub id: String,
+    /// The digest of its manifest, for people; its id where it has none.
+    pub digest: String,
+}
+
+/// A container's PID 1 ended.
+#[derive(Clone, Debug)]
+pub struct Died {
+    /// The container's name.
+    pub name: String,
+    /// Its exit code, if the event tells.
+    pub exit_code: Option<i64>,
+}
+
+/// The engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    service: Service,
+}
+
+impl Engine {
+    /// Starts looking for Podman; does not wait for it. `tasks` and `cancel` end what runs behind it.
+    pub fn start(
+        socket: Option<PathBuf>,
+        podman: PathBuf,
+        state_dir: &Path,
+        tasks: &TaskTracker,
+        cancel: CancellationToken,
+    ) -> Self {
+        Self { service: Service::start(socket, podman, state_dir, tasks, cancel) }
+    }
+
+    /// Waits until it is known whether Podman answers.
+    pub async fn reached(&self) -> Result<(), EngineError> {
+        self.service.client().await.map(|_| ()).map_err(EngineError::Away)
+    }
+
+    /// Waits until Podman answers, for as long as that takes; `false` when the server shuts down.
+    pub async fn up(&self) -> bool {
+        self.service.up().await.is_ok()
+    }
+
+    /// Returns the socket at which Podman answers now.
+    pub async fn socket(&self) -> Result<PathBuf, EngineError> {
+        self.service.socket().await.map_err(EngineError::Away)
+    }
+
+    /// Looks an image up.
+    pub async fn image(&self, image: &str) -> Result<Image, EngineError> {
+        let found = match self.docker().await?.inspect_image(image).await {
+            Ok(found) => found,
+            Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => {
+                return Err(EngineError::ImageMissing(image.to_owned()));
+            }
+            Err(error) => return Err(self.failed("inspect the image", image, &error)),
+        };
+        let id = found.id.unwrap_or_default();
+        let digest = found.repo_digests.unwrap_or_default().into_iter().next();
+        let digest = digest.and_then(|name| name.split_once('@').map(|(_, digest)| digest.to_owned()));
+        Ok(Image { digest: digest.unwrap_or_else(|| id.clone()), id })
+    }
+
+    /// Creates a container. `image` is only for the error's text.
+    pub async fn create(&self, name: &str, image: &str, body: ContainerCreateBody) -> Result<(), EngineError> {
+        let options = CreateContainerOptions { name: Some(name.to_owned()), ..Default::default() };
+        match self.docker().await?.create_container(Some(options), body).await {
+            Ok(created) => {
+                for warning in created.warnings {
+                    tracing::warn!(container = name, %warning, "Podman warns");
+                }
+                Ok(())
+            }
+            Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => {
+                Err(EngineError::ImageMissing(image.to_owned()))
+            }
+            Err(Bollard::DockerResponseServerError { message, .. }) if message.contains("already in use") => {
+                Err(EngineError::Taken(name.to_owned()))
+            }
+            Err(error) => Err(self.failed("create the container", name, &error)),
+        }
+    }
+
+    /// Starts a container; one that runs already is no error.
+    pub async fn start_container(&self, name: &str) -> Result<(), EngineError> {
+        let started = self.docker().await?.start_container(name, None::<StartContainerOptions>).await;
+        self.done("start the container", name, started)
+    }
+
+    /// Stops a container: SIGTERM, and SIGKILL after `grace`. One that is stopped already is no error.
+    pub async fn stop(&self, name: &str, grace: Duration) -> Result<(), EngineError> {
+        let options = StopContainerOptions { t: i32::try_from(grace.as_secs()).ok(), ..Default::default() };
+        let stopped = self.docker().await?.stop_container(name, Some(options)).await;
+        self.done("stop the container", name, stopped)
+    }
+
+    /// Kills a container at once, frozen or not. One that is stopped already is no error.
+    pub async fn kill(&self, name: &str) -> Result<(), EngineError> {
+        let options = KillContainerOptions { signal: "SIGKILL".to_owned() };
+        match self.docker().await?.kill_container(name, Some(options)).await {
+            // Podman has no code of its own for "not running".
+            Err(Bollard::DockerResponseServerError { status_code: 409, .. }) => Ok(()),
+            Err(Bollard::DockerResponseServerError { message, .. }) if message.contains("state improper") => Ok(()),
+            killed => self.done("kill the container", name, killed),
+        }
+    }
+
+    /// Freezes a container's processes.
+    pub async fn pause(&self, name: &str) -> Result<(), EngineError> {
+        let paused = self.docker().await?.pause_container(name).await;
+        self.done("pause the container", name, paused)
+    }
+
+    /// Lets a frozen container run on.
+    pub async fn unpause(&self, name: &str) -> Result<(), EngineError> {
+        let unpaused = self.docker().await?.unpause_container(name).await;
+        self.done("unpause the container", name, unpaused)
+    }
+
+    /// Removes a container, running or not. One that is gone already is no error.
+    pub async fn remove(&self, name: &str) -> Result<(), EngineError> {
+        let options = RemoveContainerOptions { force: true, ..Default::default() };
+        match self.docker().await?.remove_container(name, Some(options)).await {
+            Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+            removed => self.done("remove the container", name, removed),
+        }
+    }
+
+    /// Gives a container another name.
+    pub async fn rename(&self, name: &str, to: &str) -> Result<(), EngineError> {
+        let options = bollard::query_parameters::RenameContainerOptions { name: to.to_owned() };
+        let renamed = self.docker().await?.rename_container(name, options).await;
+        self.done("rename the container", name, renamed)
+    }
+
+    /// Shows a container.
+    pub async fn inspect(&self, name: &str) -> Result<Inspected, EngineError> {
+        let docker = self.docker().await?;
+        let found = settled(|| docker.inspect_container(name, None::<InspectContainerOptions>)).await;
+        let found = found.map_err(|error| self.failed("inspect the container", name, &error))?;
+        let state = found.state.unwrap_or_default();
+        let condition = match state.status {
+            Some(ContainerStateStatusEnum::RUNNING) => Condition::Running,
+            Some(ContainerStateStatusEnum::PAUSED) => Condition::Paused,
+            _ => Condition::Stopped,
+        };
+        let layer = found.graph_driver.and_then(|driver| driver.data.get("UpperDir").map(PathBuf::from));
+        Ok(Inspected {
+            id: found.id.unwrap_or_default(),
+            labels: found.config.and_then(|config| config.labels).unwrap_or_default(),
+            condition,
+            pid: state.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0),
+            exit_code: state.exit_code.unwrap_or_default(),
+            started_at: state.started_at.unwrap_or_default(),
+            image: found.image.unwrap_or_default(),
+            writable_layer: layer,
+        })
+    }
+
+    /// Lists the containers that carry `label` (`key` or `key=value`), running or not.
+    pub async fn list(&self, label: &str) -> Result<Vec<Listed>, EngineError> {
+        let docker = self.docker().await?;
+        let options = ListContainersOptions { all: true, filters: Some(filter(label)), ..Default::default() };
+        let found = settled(|| docker.list_containers(Some(options.clone()))).await;
+        let found = found.map_err(|error| self.failed("list the containers", label, &error))?;
+        Ok(found
+            .into_iter()
+            .filter_map(|container| {
+                let name = container.names?.into_iter().next()?.trim_start_matches('/').to_owned();
+                let condition = match container.state {
+                    Some(ContainerSummaryStateEnum::RUNNING) => Condition::Running,
+                    Some(ContainerSummaryStateEnum::PAUSED) => Condition::Paused,
+                    _ => Condition::Stopped,
+                };
+                Some(Listed { name, labels: container.labels.unwrap_or_default(), condition })
+            })
+            .collect())
+    }
+
+    /// Returns the ends of containers that carry `label`, from now on, until Podman goes away.
+    pub async fn watch(&self, label: &str) -> Result<impl Stream<Item = Died> + use<>, EngineError> {
+        let mut filters = filter(label);
+        filters.insert("type".to_owned(), vec!["container".to_owned()]);
+        let options = EventsOptions { filters: Some(filters), ..Default::default() };
+        let events = self.docker().await?.events(Some(options));
+        Ok(events.take_while(|event| std::future::ready(event.is_ok())).filter_map(async |event| died(event.ok()?)))
+    }
+
+    /// Makes a volume, or returns the one that has the name already, whosever it is.
+    pub async fn create_volume(&self, name: &str, labels: HashMap<String, String>) -> Result<Volume, EngineError> {
+        let request =
+            VolumeCreateRequest { name: Some(name.to_owned()), labels: Some(labels), ..Default::default() };
+        let made = self.docker().await?.create_volume(request).await;
+        made.map(volume).map_err(|error| self.failed("create the volume", name, &error))
+    }
+
+    /// Lists the volumes that carry `label` (`key` or `key=value`).
+    pub async fn volumes(&self, label: &str) -> Result<Vec<Volume>, EngineError> {
+        let options = ListVolumesOptions { filters: Some(filter(label)) };
+        let found = self.docker().await?.list_volumes(Some(options)).await;
+        let found = found.map_err(|error| self.failed("list the volumes", label, &error))?;
+        Ok(found.volumes.unwrap_or_default().into_iter().map(volume).collect())
+    }
+
+    /// Removes a volume with all that is in it. One that is gone already is no error.
+    pub async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
+        match self.docker().await?.remove_volume(name, None::<RemoveVolumeOptions>).await {
+            Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+            removed => self.done("remove the volume", name, removed),
+        }
+    }
+
+    async fn docker(&self) -> Result<bollard::Docker, EngineError> {
+        self.service.client().await.map_err(EngineError::Away)
+    }
+
+    /// Takes "it is so already" for success.
+    fn done(&self, doing: &'static str, name: &str, result: Result<(), Bollard>) -> Result<(), EngineError> {
+        match result {
+            Ok(()) | Err(Bollard::DockerResponseServerError { status_code: 304, .. }) => Ok(()),
+            Err(error) => Err(self.failed(doing, name, &error)),
+        }
+    }
+
+    /// Puts bollard's error into our words, and has the socket looked at if the request never got there.
+    fn failed(&self, doing: &'static str, name: &str, error: &Bollard) -> EngineError {
+        match error {
+            Bollard::DockerResponseServerError { status_code: 404, .. } => EngineError::NotFound(name.to_owned()),
+            Bollard::DockerResponseServerError { message, .. } => {
+                let why = message.lines().next().unwrap_or_default().trim_end_matches('.').to_owned();
+                EngineError::Refused { doing, why }
+            }
+            Bollard::RequestTimeoutError => EngineError::TimedOut(doing),
+            Bollard::JsonDataError { message, .. } => {
+                EngineError::Refused { doing, why: format!("its answer is not understood ({message})") }
+            }
+            error => {
+                self.service.report();
+                EngineError::Away(root_cause(error))
+            }
+        }
+    }
+}
+
+/// Asks again while the answer holds a state that bollard does not know: between the end of PID 1 and its cleanup
+/// (a tenth of a second) Podman calls a container `stopped`, a word that Docker does not have.
+async fn settled<T, F: Future<Output = Result<T, Bollard>>>(mut ask: impl FnMut() -> F) -> Result<T, Bollard> {
+    for _ in 0..40 {
+        match ask().await {
+            Err(Bollard::JsonDataError { .. }) => sleep(Duration::from_millis(50)).await,
+            answer => return answer,
+        }
+    }
+    ask().await
+}
+
+/// Returns the innermost cause: "No such file or directory" rather than "client error (Connect)".
+pub(super) fn root_cause(error: &Bollard) -> String {
+    let mut cause = error.source();
+    let mut text = error.to_string();
+    while let Some(inner) = cause {
+        text = inner.to_string();
+        cause = inner.source();
+    }
+    text
+}
+
+fn filter(label: &str) -> HashMap<String, Vec<String>> {
+    HashMap::from([("label".to_owned(), vec![label.to_owned()])])
+}
+
+fn volume(volume: bollard::models::Volume) -> Volume {
+    Volume { name: volume.name, mountpoint: PathBuf::from(volume.mountpoint), labels: volume.labels }
+}
+
+fn died(event: EventMessage) -> Option<Died> {
+    // Podman's word in some versions, Docker's in others; the API's own filter knows only one of them.
+    if !matches!(event.action.as_deref(), Some("die" | "died")) {
+        return None;
+    }
+    let attributes = event.actor?.attributes?;
+    let exit_code = attributes.get("containerExitCode").or_else(|| attributes.get("exitCode"));
+    Some(Died { name: attributes.get("name")?.clone(), exit_code: exit_code.and_then(|code| code.parse().ok()) })
+}

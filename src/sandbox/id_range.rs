@@ -1,0 +1,144 @@
+//! Which ids on the host are a room's: 65,536 of its own, for as long as its volume lives.
+//!
+//! `--userns=auto` alone would choose a range for each new *container*, and the files in the volume of a room whose
+//! container was made anew (a new image) would then belong to strangers. So the range is chosen here, once a volume,
+//! written on the volume as a label, and handed to Podman as the mapping of its `auto` mode; Podman keeps it clear of
+//! the ranges it gives to others. Rootless Podman has one range for all, so nothing here applies.
+
+use std::{collections::BTreeSet, fs, io, path::Path};
+
+/// Label on a volume: the first host id of its room.
+pub const LABEL: &str = "matrix-agent.ids";
+
+/// Ids a room.
+const SIZE: u64 = 65_536;
+
+/// The user in whose name Podman's storage takes ranges for `--userns=auto`.
+const OWNER: &str = "containers";
+
+/// A room's ids on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IdRange {
+    /// The id on the host that is 0 inside.
+    first: u32,
+}
+
+impl IdRange {
+    /// Reads a range back from the label that [`IdRange::label`] wrote.
+    pub fn from_label(text: &str) -> Option<Self> {
+        text.parse().ok().map(|first| Self { first })
+    }
+
+    /// Returns the range for the volume's label.
+    pub fn label(self) -> String {
+        self.first.to_string()
+    }
+
+    /// Returns the host's id for the id `inside`.
+    pub fn on_host(self, inside: u32) -> u32 {
+        self.first + inside
+    }
+
+    /// Returns Podman's user namespace mode with exactly this range.
+    pub fn userns_mode(self) -> String {
+        let map = format!("0:{}:{SIZE}", self.first);
+        format!("auto:size={SIZE},uidmapping={map},gidmapping={map}")
+    }
+}
+
+/// The ranges that Podman may give away, and those that rooms have.
+#[derive(Debug, Default)]
+pub struct IdRanges {
+    /// What the host set aside, as first id and number of ranges.
+    pools: Vec<(u64, u64)>,
+    taken: BTreeSet<IdRange>,
+}
+
+impl IdRanges {
+    /// Reads what the host set aside for `--userns=auto`: uids and gids must agree, as Podman maps both alike.
+    pub fn of_host() -> io::Result<Self> {
+        let read = |path| fs::read_to_string(Path::new(path)).map(|text| pools(&text));
+        let (uids, gids) = (read("/etc/subuid")?, read("/etc/subgid")?);
+        Ok(Self { pools: uids.into_iter().filter(|pool| gids.contains(pool)).collect(), taken: BTreeSet::new() })
+    }
+
+    /// Marks a range that a volume has.
+    pub fn take(&mut self, range: IdRange) {
+        self.taken.insert(range);
+    }
+
+    /// Gives a range back.
+    pub fn free(&mut self, range: IdRange) {
+        self.taken.remove(&range);
+    }
+
+    /// Chooses a free range, the first after the one that `seed` points to. The seed spreads servers that share a
+    /// Podman, and keeps away from the low end, where Podman takes its own. `None`: all are taken, or there are none.
+    pub fn choose(&mut self, seed: u64) -> Option<IdRange> {
+        let total: u64 = self.pools.iter().map(|(_, count)| count).sum();
+        let free = (0..total).map(|step| self.nth((seed % total + step) % total)).find(|range| !self.taken.contains(range))?;
+        self.taken.insert(free);
+        Some(free)
+    }
+
+    /// Returns the range with the number `index`, which is below the sum of all pools.
+    fn nth(&self, mut index: u64) -> IdRange {
+        let mut first = 0;
+        for (start, count) in &self.pools {
+            if index < *count {
+                first = start + index * SIZE;
+                break;
+            }
+            index -= count;
+        }
+        IdRange { first: u32::try_from(first).unwrap_or(u32::MAX) }
+    }
+}
+
+/// Returns the pools of [`OWNER`] in the text of `/etc/subuid` or `/etc/subgid`.
+fn pools(text: &str) -> Vec<(u64, u64)> {
+    text.lines()
+        .filter_map(|line| {
+            let mut fields = line.trim().split(':');
+            let (owner, start, count) = (fields.next()?, fields.next()?, fields.next()?);
+            let (start, count): (u64, u64) = (start.parse().ok()?, count.parse().ok()?);
+            let count = count.min(u64::from(u32::MAX).saturating_sub(start)) / SIZE; // the last id means "none"
+            (owner == OWNER && count > 0).then_some((start, count))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranges(text: &str) -> IdRanges {
+        IdRanges { pools: pools(text), taken: BTreeSet::new() }
+    }
+
+    #[test]
+    fn a_range_survives_its_label_and_becomes_podmans_mode() {
+        let range = ranges("containers:2147483647:2147483648").choose(2).unwrap();
+        assert_eq!(IdRange::from_label(&range.label()), Some(range));
+        assert_eq!(
+            range.userns_mode(),
+            "auto:size=65536,uidmapping=0:2147614719:65536,gidmapping=0:2147614719:65536"
+        );
+        assert_eq!(range.on_host(1000), 2_147_615_719);
+    }
+
+    #[test]
+    fn every_room_gets_another_range_until_none_is_left() {
+        let mut ranges = ranges("root:1:65536\ncontainers:100000:131072\ncontainers:900000:70000\n");
+        let firsts: BTreeSet<_> = (0..3).map(|_| ranges.choose(7).unwrap().first).collect();
+        assert_eq!(firsts, BTreeSet::from([100_000, 165_536, 900_000]));
+        assert_eq!(ranges.choose(7), None);
+        ranges.free(IdRange { first: 165_536 });
+        assert_eq!(ranges.choose(7), Some(IdRange { first: 165_536 }));
+    }
+
+    #[test]
+    fn a_host_without_ranges_has_none() {
+        assert_eq!(ranges("anna:100000:65536\ncontainers:5:1000").choose(1), None);
+    }
+}

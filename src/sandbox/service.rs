@@ -1,0 +1,293 @@
+//! Where Podman answers: finds its API socket, starts `podman system service` where none does, and tries again with
+//! backoff after it went away. Knows nothing of containers. `engine.rs` asks it for the client of each request and
+//! reports when one could not be sent.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bollard::{ClientVersion, Docker};
+use nix::unistd::geteuid;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
+    process::{Child, Command},
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// The Docker-compatible API that every Podman since 3.4 speaks; fixed, so that no request is spent on asking.
+const VERSION: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
+
+/// How long a request may wait for its answer's head. Above the grace of a stop, and above what a container's
+/// creation takes while an old kernel copies the image for a new id range.
+const REQUEST_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long a socket has to answer a ping. Generous: systemd may start Podman behind it first.
+const PING_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long our own service has to come up.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// Seconds without a connection after which our own service ends. While we live, the stream of events is a
+/// connection; so this only ends a service that a killed server left behind.
+const SERVICE_IDLE: u32 = 60;
+
+/// Longest line of the service's standard error that is kept.
+const LINE: usize = 1024;
+
+/// Between two tries while nothing answers: doubled from the first up to the last.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// Whether Podman answers, and through what.
+#[derive(Clone)]
+pub(super) enum Contact {
+    /// Nothing was tried yet.
+    Unknown,
+    /// It answers here.
+    Up {
+        /// The client, bound to the socket.
+        docker: Docker,
+        /// The socket's path.
+        socket: PathBuf,
+    },
+    /// It does not; why, in one sentence.
+    Away(String),
+}
+
+/// Keeps the way to Podman open. Cheap to clone; its task ends with the token given to [`Service::start`].
+#[derive(Clone)]
+pub(super) struct Service {
+    contact: watch::Receiver<Contact>,
+    /// Rung when a request could not be sent.
+    trouble: Arc<Notify>,
+}
+
+impl Service {
+    /// Starts looking for Podman: at `socket` or else the usual places, then by a service of our own, started from
+    /// `podman` on a socket in `state_dir`.
+    pub(super) fn start(
+        socket: Option<PathBuf>,
+        podman: PathBuf,
+        state_dir: &Path,
+        tasks: &TaskTracker,
+        cancel: CancellationToken,
+    ) -> Self {
+        let (sender, contact) = watch::channel(Contact::Unknown);
+        let trouble = Arc::new(Notify::new());
+        let own = state_dir.join("podman.sock");
+        let keeper = Keeper {
+            places: socket.map_or_else(usual_places, |socket| vec![socket]),
+            own,
+            podman,
+            child: None,
+            sender,
+            trouble: Arc::clone(&trouble),
+        };
+        tasks.spawn(keeper.run(cancel));
+        Self { contact, trouble }
+    }
+
+    /// Waits until it is known whether Podman answers, and returns the client or the reason why there is none.
+    pub(super) async fn client(&self) -> Result<Docker, String> {
+        match self.settled().await {
+            Contact::Up { docker, .. } => Ok(docker),
+            Contact::Away(why) => Err(why),
+            Contact::Unknown => Err("the server is shutting down".to_owned()),
+        }
+    }
+
+    /// Returns the socket at which Podman answers now.
+    pub(super) async fn socket(&self) -> Result<PathBuf, String> {
+        match self.settled().await {
+            Contact::Up { socket, .. } => Ok(socket),
+            Contact::Away(why) => Err(why),
+            Contact::Unknown => Err("the server is shutting down".to_owned()),
+        }
+    }
+
+    /// Waits until Podman answers. Never returns `Ok` while it is away; `Err` when the server shuts down.
+    pub(super) async fn up(&self) -> Result<(), watch::error::RecvError> {
+        let mut contact = self.contact.clone();
+        contact.wait_for(|contact| matches!(contact, Contact::Up { .. })).await.map(|_| ())
+    }
+
+    /// Tells that a request could not be sent: the socket is pinged, and looked for again if it is silent.
+    pub(super) fn report(&self) {
+        self.trouble.notify_one();
+    }
+
+    async fn settled(&self) -> Contact {
+        let mut contact = self.contact.clone();
+        match contact.wait_for(|contact| !matches!(contact, Contact::Unknown)).await {
+            Ok(contact) => contact.clone(),
+            Err(_) => Contact::Unknown,
+        }
+    }
+}
+
+/// The places where a distribution's own units put the socket for the current user.
+fn usual_places() -> Vec<PathBuf> {
+    if geteuid().is_root() {
+        return vec![PathBuf::from("/run/podman/podman.sock")];
+    }
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(|| format!("/run/user/{}", geteuid()).into(), PathBuf::from);
+    vec![runtime.join("podman/podman.sock")]
+}
+
+/// The task behind [`Service`].
+struct Keeper {
+    places: Vec<PathBuf>,
+    own: PathBuf,
+    podman: PathBuf,
+    /// Our own `podman system service`, if we had to start one. Killed when dropped.
+    child: Option<Child>,
+    sender: watch::Sender<Contact>,
+    trouble: Arc<Notify>,
+}
+
+impl Keeper {
+    async fn run(mut self, cancel: CancellationToken) {
+        cancel.run_until_cancelled(self.keep()).await;
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill().await; // it may be gone already; the containers do not depend on it
+            let _ = std::fs::remove_file(&self.own);
+        }
+    }
+
+    async fn keep(&mut self) {
+        let mut backoff = BACKOFF.0;
+        loop {
+            match self.find().await {
+                Ok((docker, socket)) => {
+                    if matches!(*self.sender.borrow(), Contact::Away(_)) {
+                        tracing::info!(socket = %socket.display(), "Podman answers again");
+                    } else {
+                        tracing::debug!(socket = %socket.display(), "Podman answers");
+                    }
+                    backoff = BACKOFF.0;
+                    self.sender.send_replace(Contact::Up { docker: docker.clone(), socket });
+                    self.hold(&docker).await;
+                }
+                Err(why) => {
+                    if !matches!(*self.sender.borrow(), Contact::Away(_)) {
+                        tracing::error!(cause = %why, "Podman is away: no sandbox can start until it answers; trying on");
+                    }
+                    self.sender.send_replace(Contact::Away(why));
+                    sleep(backoff).await;
+                    backoff = (backoff * 2).min(BACKOFF.1);
+                }
+            }
+        }
+    }
+
+    /// Returns when Podman stopped answering.
+    async fn hold(&mut self, docker: &Docker) {
+        loop {
+            tokio::select! {
+                () = self.trouble.notified() => if ping(docker).await.is_err() { return },
+                status = ended(&mut self.child) => {
+                    tracing::warn!(%status, "our Podman service ended; starting it again");
+                    self.child = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Tries the places in turn, then a service of our own.
+    async fn find(&mut self) -> Result<(Docker, PathBuf), String> {
+        let mut why = String::new();
+        for place in self.places.iter().chain([&self.own]) {
+            match connect(place).await {
+                Ok(docker) => return Ok((docker, place.clone())),
+                Err(cause) if why.is_empty() => why = cause,
+                Err(_) => {}
+            }
+        }
+        match self.serve().await {
+            Ok(docker) => Ok((docker, self.own.clone())),
+            Err(cause) => Err(format!("{why}, and {cause}")),
+        }
+    }
+
+    /// Starts `podman system service` and waits until it answers.
+    async fn serve(&mut self) -> Result<Docker, String> {
+        let _ = std::fs::remove_file(&self.own); // nobody answered there a moment ago
+        let program = self.podman.display();
+        let mut child = Command::new(&self.podman)
+            .args(["system", "service", &format!("--time={SERVICE_IDLE}")])
+            .arg(format!("unix://{}", self.own.display()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| format!("`{program}` cannot be started ({error}); install Podman or set PODMAN_PATH"))?;
+        let last_line = Arc::new(Mutex::new(String::new()));
+        if let Some(stderr) = child.stderr.take() {
+            tokio::spawn(keep_last_line(stderr, Arc::clone(&last_line))); // ends with the child's standard error
+        }
+        let started = Instant::now();
+        loop {
+            if let Ok(Some(status)) = child.try_wait() {
+                let line = last_line.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                return Err(format!("`{program} system service` ended at once ({status}) {line}").trim_end().to_owned());
+            }
+            if let Ok(docker) = connect(&self.own).await {
+                tracing::info!(socket = %self.own.display(), "started Podman's API service");
+                self.child = Some(child);
+                return Ok(docker);
+            }
+            if started.elapsed() > START_LIMIT {
+                return Err(format!("`{program} system service` did not answer within {} s", START_LIMIT.as_secs()));
+            }
+            sleep(Duration::from_millis(20)).await; // a fresh service announces itself in no other way
+        }
+    }
+}
+
+/// Waits for our service's end; for ever if there is none.
+async fn ended(child: &mut Option<Child>) -> String {
+    match child {
+        Some(child) => child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string()),
+        None => std::future::pending().await,
+    }
+}
+
+async fn connect(socket: &Path) -> Result<Docker, String> {
+    let path = socket.display();
+    let text = socket.to_str().ok_or_else(|| format!("the path `{path}` is no text"))?;
+    let docker = Docker::connect_with_unix(text, REQUEST_LIMIT.as_secs(), &VERSION)
+        .map_err(|_| format!("there is no Podman socket at `{path}`"))?;
+    ping(&docker).await.map_err(|why| format!("Podman's socket `{path}` does not answer ({why})"))?;
+    Ok(docker)
+}
+
+async fn ping(docker: &Docker) -> Result<(), String> {
+    match timeout(PING_LIMIT, docker.ping()).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(super::engine::root_cause(&error)),
+        Err(_) => Err(format!("no answer within {} s", PING_LIMIT.as_secs())),
+    }
+}
+
+/// Drains the service's standard error, or it would block, and keeps its last line for the error's text.
+async fn keep_last_line(stderr: impl AsyncRead + Unpin, last: Arc<Mutex<String>>) {
+    let mut reader = BufReader::new(stderr);
+    let mut line = Vec::with_capacity(LINE);
+    loop {
+        line.clear();
+        match (&mut reader).take(LINE as u64).read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {
+                let text = String::from_utf8_lossy(&line).trim().to_owned();
+                tracing::debug!(%text, "podman system service");
+                *last.lock().unwrap_or_else(PoisonError::into_inner) = text;
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The container of a room, written down: a pure function from the operator's options and the room's place to the
+//! body of Podman's create request. Knows nothing of what exists or runs. Every limit and every right of a sandbox is
+//! decided here; `observe.rs` shows what became of it.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, ResourcesUlimits};
+use sandboxd::protocol;
+
+use super::{id_range::IdRange, options::SandboxOptions};
+use crate::ids::{RoomKey, digest};
+
+/// Label: the server that owns a container or volume.
+pub const INSTANCE: &str = "matrix-agent.instance";
+/// Label: the room that it belongs to.
+pub const ROOM: &str = "matrix-agent.room";
+/// Label: the digest of the image that the container was made of.
+pub const IMAGE: &str = "matrix-agent.image";
+/// Label: a digest of all that this file decided. A container with another one is made anew when it next starts.
+pub const SPEC: &str = "matrix-agent.spec";
+
+/// The sandbox's workspace, in the volume's `workspace`.
+pub const WORKSPACE: &str = "/workspace";
+/// The agent's home, in the volume's `home`.
+pub const HOME: &str = "/home/agent";
+/// The agent's uid and gid inside.
+pub const AGENT: u32 = 1000;
+
+/// Where the volume as a whole is mounted, read-only and masked. Podman 4.3 cannot mount a part of a volume, so the
+/// two directories in it are bound one by one, and Podman would take the volume for unused: `podman volume prune`
+/// would delete it. This mount is the use that Podman sees; nobody inside sees anything in it, and nobody inside can
+/// replace the two directories by links to elsewhere.
+const VOLUME: &str = "/run/volume";
+
+/// Where the operator's certificates are.
+const CA_BUNDLE: &str = "/run/ca-bundle.crt";
+
+/// The variables by which OpenSSL, Node, pip, requests, curl, git and cargo find certificates.
+const CA_VARIABLES: [&str; 7] = [
+    "SSL_CERT_FILE",
+    "NODE_EXTRA_CA_CERTS",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "CARGO_HTTP_CAINFO",
+];
+
+/// What PID 1 needs to install packages, to run commands as `agent` and to end them. SYS_CHROOT opens `chroot` in
+/// Podman's seccomp profile, which Chromium's own sandbox needs.
+const CAPABILITIES: [&str; 7] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID", "KILL", "SYS_CHROOT"];
+
+/// Shared memory: Chromium needs more than the usual 64 MB.
+const SHM: i64 = 256 << 20;
+
+/// Limits a user, soft and hard. Podman's API ignores the defaults of `containers.conf`, and without these a container
+/// fails where the host's own hard limits are lower than Podman's wish.
+const ULIMITS: [(&str, i64, i64); 2] = [("nofile", 1024, 20_000), ("nproc", 16_384, 16_384)];
+
+/// One room's place on the host.
+#[derive(Clone, Debug)]
+pub struct Place<'a> {
+    /// The container's and the volume's name.
+    pub name: &'a str,
+    /// The room.
+    pub room: &'a RoomKey,
+    /// The directory with the room's socket.
+    pub directory: &'a Path,
+    /// Where the volume's files lie on the host.
+    pub volume: &'a Path,
+    /// The ids on the host that are the container's; `None`: Podman runs rootless and has but one range.
+    pub ids: Option<IdRange>,
+    /// sandboxd's binary on the host.
+    pub sandboxd: &'a Path,
+    /// The image's id.
+    pub image: &'a str,
+    /// The image's digest, for people.
+    pub image_digest: &'a str,
+}
+
+/// Returns the directories in the volume that hold the workspace and the home.
+pub fn volume_directories(volume: &Path) -> [PathBuf; 2] {
+    [volume.join("workspace"), volume.join("home")]
+}
+
+/// Returns the request that creates the room's container.
+pub fn container(options: &SandboxOptions, place: &Place<'_>) -> ContainerCreateBody {
+    let mut body = ContainerCreateBody {
+        image: Some(place.image.to_owned()),
+        hostname: Some("sandbox".to_owned()),
+        user: Some("0:0".to_owned()),
+        working_dir: Some(WORKSPACE.to_owned()),
+        entrypoint: Some(vec![protocol::BINARY.to_owned()]),
+        cmd: Some(Vec::new()),
+        env: Some(environment(options)),
+        stop_signal: Some("SIGTERM".to_owned()),
+        host_config: Some(host_config(options, place)),
+        ..Default::default()
+    };
+    let spec = digest(&[&serde_json::to_string(&body).unwrap_or_default()], 8);
+    body.labels = Some(labels(options, place.room, &[(IMAGE, place.image_digest), (SPEC, &spec)]));
+    body
+}
+
+/// Returns the label that marks all that is `instance`'s, as Podman's filters want it.
+pub fn owned_by(instance: &str) -> String {
+    format!("{INSTANCE}={instance}")
+}
+
+/// Returns the labels that everything of `room` carries, and `more`.
+pub fn labels(options: &SandboxOptions, room: &RoomKey, more: &[(&str, &str)]) -> HashMap<String, String> {
+    let ours = [(INSTANCE, options.instance.as_str()), (ROOM, room.as_str())];
+    ours.iter().chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+fn host_config(options: &SandboxOptions, place: &Place<'_>) -> HostConfig {
+    let memory = i64::try_from(options.memory).unwrap_or(i64::MAX);
+    HostConfig {
+        userns_mode: place.ids.map(|ids| ids.userns_mode()),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        cap_add: Some(CAPABILITIES.map(str::to_owned).into()),
+        security_opt: Some(vec!["no-new-privileges".to_owned(), format!("mask={VOLUME}")]),
+        network_mode: Some("none".to_owned()),
+        ipc_mode: Some("private".to_owned()),
+        memory: Some(memory),
+        memory_swap: Some(memory), // the sum of memory and swap: no swap
+        nano_cpus: Some((options.cpus * 1e9).round() as i64),
+        pids_limit: Some(i64::from(options.pids)),
+        shm_size: Some(SHM),
+        ulimits: Some(
+            ULIMITS
+                .iter()
+                .map(|(name, soft, hard)| ResourcesUlimits {
+                    name: Some((*name).to_owned()),
+                    soft: Some(*soft),
+                    hard: Some(*hard),
+                })
+                .collect(),
+        ),
+        log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+        mounts: Some(mounts(options, place)),
+        ..Default::default()
+    }
+}
+
+fn mounts(options: &SandboxOptions, place: &Place<'_>) -> Vec<Mount> {
+    let [workspace, home] = volume_directories(place.volume);
+    let mut mounts = vec![
+        mount(MountType::VOLUME, place.name.as_ref(), VOLUME, true),
+        mount(MountType::BIND, &workspace, WORKSPACE, false),
+        mount(MountType::BIND, &home, HOME, false),
+        mount(MountType::BIND, place.directory, protocol::ROOM_DIR, true),
+        mount(MountType::BIND, place.sandboxd, protocol::BINARY, true),
+    ];
+    if let Some(bundle) = &options.ca_bundle {
+        mounts.push(mount(MountType::BIND, bundle, CA_BUNDLE, true));
+    }
+    mounts
+}
+
+fn mount(typ: MountType, source: &Path, target: &str, read_only: bool) -> Mount {
+    Mount {
+        typ: Some(typ),
+        source: Some(source.to_string_lossy().into_owned()),
+        target: Some(target.to_owned()),
+        read_only: Some(read_only),
+        ..Default::default()
+    }
+}
+
+fn environment(options: &SandboxOptions) -> Vec<String> {
+    if options.ca_bundle.is_none() {
+        return Vec::new();
+    }
+    CA_VARIABLES.iter().map(|name| format!("{name}={CA_BUNDLE}")).collect()
+}
