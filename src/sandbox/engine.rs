@@ -31,22 +31,24 @@ use super::service::Service;
 #[derive(Clone, Debug, Error)]
 pub enum EngineError {
     /// Nothing answers.
-    #[error("Podman does not answer: {0}. It is tried again by itself; `matrix-agent doctor` tells more.")]
+    #[error("Podman does not answer: {0}; it is tried again by itself, and `matrix-agent doctor` tells more")]
     Away(String),
     /// It answered too late.
-    #[error("Podman did not finish in time ({0}). Try again; if it stays so, restart Podman.")]
+    #[error("Podman took too long to {0}: try again, and if it stays so, restart Podman")]
     TimedOut(&'static str),
     /// The image is not there.
-    #[error("The sandbox image `{0}` is missing. Build it with `podman build -t {0} -f Containerfile .` or set SANDBOX_IMAGE.")]
+    #[error(
+        "the sandbox image `{0}` is missing: build it with `podman build -t {0} -f Containerfile .`, or set SANDBOX_IMAGE"
+    )]
     ImageMissing(String),
     /// No such container or volume.
-    #[error("Podman knows no `{0}`.")]
+    #[error("Podman knows no `{0}`: it was removed meanwhile, so try again")]
     NotFound(String),
     /// The name is taken.
-    #[error("The name `{0}` is taken in Podman by something that is not ours. Remove or rename that container.")]
+    #[error("the name `{0}` is taken in Podman by a container of somebody else: remove or rename that one")]
     Taken(String),
     /// Podman refused, in its own words.
-    #[error("Podman refused to {doing}: {why}. `matrix-agent doctor` tells what this machine lacks.")]
+    #[error("Podman refused to {doing} ({why}): `matrix-agent doctor` tells what this machine lacks")]
     Refused {
         /// What it was asked for.
         doing: &'static str,
@@ -96,6 +98,10 @@ pub struct Inspected {
     pub image: String,
     /// The directory of its writable layer, where the storage driver has one.
     pub writable_layer: Option<PathBuf>,
+    /// The name of its volume.
+    pub volume_name: Option<String>,
+    /// Where its volume's files lie.
+    pub volume: Option<PathBuf>,
 }
 
 /// A volume.
@@ -240,13 +246,6 @@ impl Engine {
         }
     }
 
-    /// Gives a container another name.
-    pub async fn rename(&self, name: &str, to: &str) -> Result<(), EngineError> {
-        let options = bollard::query_parameters::RenameContainerOptions { name: to.to_owned() };
-        let renamed = self.docker().await?.rename_container(name, options).await;
-        self.done("rename the container", name, renamed)
-    }
-
     /// Shows a container.
     pub async fn inspect(&self, name: &str) -> Result<Inspected, EngineError> {
         let docker = self.docker().await?;
@@ -259,6 +258,8 @@ impl Engine {
             _ => Condition::Stopped,
         };
         let layer = found.graph_driver.and_then(|driver| driver.data.get("UpperDir").map(PathBuf::from));
+        let mounts = found.mounts.unwrap_or_default();
+        let volume = mounts.into_iter().find(|mount| mount.name.as_ref().is_some_and(|name| !name.is_empty()));
         Ok(Inspected {
             id: found.id.unwrap_or_default(),
             labels: found.config.and_then(|config| config.labels).unwrap_or_default(),
@@ -268,6 +269,8 @@ impl Engine {
             started_at: state.started_at.unwrap_or_default(),
             image: found.image.unwrap_or_default(),
             writable_layer: layer,
+            volume_name: volume.as_ref().and_then(|mount| mount.name.clone()),
+            volume: volume.and_then(|mount| mount.source).map(PathBuf::from),
         })
     }
 
@@ -302,8 +305,7 @@ impl Engine {
 
     /// Makes a volume, or returns the one that has the name already, whosever it is.
     pub async fn create_volume(&self, name: &str, labels: HashMap<String, String>) -> Result<Volume, EngineError> {
-        let request =
-            VolumeCreateRequest { name: Some(name.to_owned()), labels: Some(labels), ..Default::default() };
+        let request = VolumeCreateRequest { name: Some(name.to_owned()), labels: Some(labels), ..Default::default() };
         let made = self.docker().await?.create_volume(request).await;
         made.map(volume).map_err(|error| self.failed("create the volume", name, &error))
     }

@@ -54,6 +54,60 @@ pub enum SandboxError {
         /// Why.
         problem: FileProblem,
     },
+    /// Podman did not do what it was asked for.
+    #[error(transparent)]
+    Engine(#[from] super::engine::EngineError),
+    /// The container ended before sandboxd greeted.
+    #[error("the sandbox ended while it was starting (exit code {exit_code}): see the server's log, then try again")]
+    Died {
+        /// sandboxd's exit code.
+        exit_code: i64,
+    },
+    /// No place among the running ones became free.
+    #[error("all {limit} sandboxes that may run at once are at work: try again later, or raise MAX_RUNNING_SANDBOXES")]
+    AllAtWork {
+        /// How many may run.
+        limit: usize,
+    },
+    /// The host is below its reserve.
+    #[error("the host's disk is nearly full: sandboxes wait until the operator has made room (HOST_DISK_RESERVE)")]
+    HostDiskLow,
+    /// No id range is left for a room.
+    #[error(
+        "no user ids are left for another sandbox: add a line `containers:2147483647:2147483648` to /etc/subuid and /etc/subgid"
+    )]
+    NoIds,
+    /// The room's volume cannot be prepared.
+    #[error("the room's volume cannot be prepared at {} ({source}): the server must run as the user whose Podman it uses", path.display())]
+    Volume {
+        /// Where the volume lies.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A sandbox's disk use cannot be told.
+    #[error("the sandbox's files cannot be counted ({source})")]
+    Counting {
+        /// Why.
+        source: io::Error,
+    },
+    /// Two rooms' directories would be one.
+    #[error("this room cannot have a sandbox while that of {0} runs: their directories have the same name")]
+    RoomsCollide(crate::ids::RoomKey),
+    /// There is nothing to look at.
+    #[error("{0} has no sandbox: it gets one with its first command")]
+    NoSandbox(crate::ids::RoomKey),
+    /// The rooms' sockets would have too long a path.
+    #[error("STATE_DIR {} is too long: {longest} bytes at most, because of the rooms' sockets in it", path.display())]
+    StateDirTooLong {
+        /// The setting.
+        path: PathBuf,
+        /// What it may have.
+        longest: usize,
+    },
+    /// The server ends.
+    #[error("the server is shutting down")]
+    ShuttingDown,
 }
 
 fn hint(note: Option<&str>) -> String {

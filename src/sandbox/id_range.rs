@@ -8,7 +8,7 @@
 use std::{collections::BTreeSet, fs, io, path::Path};
 
 /// Label on a volume: the first host id of its room.
-pub const LABEL: &str = "matrix-agent.ids";
+pub(super) const LABEL: &str = "matrix-agent.ids";
 
 /// Ids a room.
 const SIZE: u64 = 65_536;
@@ -18,29 +18,29 @@ const OWNER: &str = "containers";
 
 /// A room's ids on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct IdRange {
+pub(super) struct IdRange {
     /// The id on the host that is 0 inside.
     first: u32,
 }
 
 impl IdRange {
     /// Reads a range back from the label that [`IdRange::label`] wrote.
-    pub fn from_label(text: &str) -> Option<Self> {
+    pub(super) fn from_label(text: &str) -> Option<Self> {
         text.parse().ok().map(|first| Self { first })
     }
 
     /// Returns the range for the volume's label.
-    pub fn label(self) -> String {
+    pub(super) fn label(self) -> String {
         self.first.to_string()
     }
 
     /// Returns the host's id for the id `inside`.
-    pub fn on_host(self, inside: u32) -> u32 {
+    pub(super) fn on_host(self, inside: u32) -> u32 {
         self.first + inside
     }
 
     /// Returns Podman's user namespace mode with exactly this range.
-    pub fn userns_mode(self) -> String {
+    pub(super) fn userns_mode(self) -> String {
         let map = format!("0:{}:{SIZE}", self.first);
         format!("auto:size={SIZE},uidmapping={map},gidmapping={map}")
     }
@@ -48,7 +48,7 @@ impl IdRange {
 
 /// The ranges that Podman may give away, and those that rooms have.
 #[derive(Debug, Default)]
-pub struct IdRanges {
+pub(super) struct IdRanges {
     /// What the host set aside, as first id and number of ranges.
     pools: Vec<(u64, u64)>,
     taken: BTreeSet<IdRange>,
@@ -56,27 +56,28 @@ pub struct IdRanges {
 
 impl IdRanges {
     /// Reads what the host set aside for `--userns=auto`: uids and gids must agree, as Podman maps both alike.
-    pub fn of_host() -> io::Result<Self> {
+    pub(super) fn of_host() -> io::Result<Self> {
         let read = |path| fs::read_to_string(Path::new(path)).map(|text| pools(&text));
         let (uids, gids) = (read("/etc/subuid")?, read("/etc/subgid")?);
         Ok(Self { pools: uids.into_iter().filter(|pool| gids.contains(pool)).collect(), taken: BTreeSet::new() })
     }
 
     /// Marks a range that a volume has.
-    pub fn take(&mut self, range: IdRange) {
+    pub(super) fn take(&mut self, range: IdRange) {
         self.taken.insert(range);
     }
 
     /// Gives a range back.
-    pub fn free(&mut self, range: IdRange) {
+    pub(super) fn free(&mut self, range: IdRange) {
         self.taken.remove(&range);
     }
 
     /// Chooses a free range, the first after the one that `seed` points to. The seed spreads servers that share a
     /// Podman, and keeps away from the low end, where Podman takes its own. `None`: all are taken, or there are none.
-    pub fn choose(&mut self, seed: u64) -> Option<IdRange> {
+    pub(super) fn choose(&mut self, seed: u64) -> Option<IdRange> {
         let total: u64 = self.pools.iter().map(|(_, count)| count).sum();
-        let free = (0..total).map(|step| self.nth((seed % total + step) % total)).find(|range| !self.taken.contains(range))?;
+        let free =
+            (0..total).map(|step| self.nth((seed % total + step) % total)).find(|range| !self.taken.contains(range))?;
         self.taken.insert(free);
         Some(free)
     }
@@ -120,10 +121,7 @@ mod tests {
     fn a_range_survives_its_label_and_becomes_podmans_mode() {
         let range = ranges("containers:2147483647:2147483648").choose(2).unwrap();
         assert_eq!(IdRange::from_label(&range.label()), Some(range));
-        assert_eq!(
-            range.userns_mode(),
-            "auto:size=65536,uidmapping=0:2147614719:65536,gidmapping=0:2147614719:65536"
-        );
+        assert_eq!(range.userns_mode(), "auto:size=65536,uidmapping=0:2147614719:65536,gidmapping=0:2147614719:65536");
         assert_eq!(range.on_host(1000), 2_147_615_719);
     }
 

@@ -3,14 +3,33 @@
 //! Knows the gateway (it hands over the sandboxes' proxied connections) and nothing above: no tools, no model, no chat.
 //! Called by `tools`, `hub` and `ops`.
 
+mod cgroup;
 mod client;
+mod disk;
 pub mod embed;
+pub mod engine;
+pub mod engine_info;
 mod error;
+mod fleet;
+mod id_range;
+mod limit;
 mod link;
+mod name;
+mod observe;
+mod options;
 mod process;
+mod reconcile;
+mod room;
+mod service;
+mod spec;
+mod usage;
 
+pub use cgroup::Limits;
 pub use client::{FileSlice, Lookup, RunningCommand, Sandbox};
 pub use error::{FileProblem, SandboxError};
+pub use fleet::{Doorman, Notice, SandboxState, SandboxSummary, Sandboxes};
 pub use link::{Link, LinkState, ProxyStream};
+pub use observe::{Inside, Observation, Outside};
+pub use options::SandboxOptions;
 pub use process::{Captured, Command, Ended, Process, Stdin};
 pub use sandboxd::protocol::{Exit, KillCause, ProxyKind, User};

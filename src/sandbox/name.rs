@@ -13,7 +13,7 @@ const PREFIX: &str = "sandbox-";
 
 /// Returns the names that `room` may have, best first: the plain one, then one that only this room has, then one that
 /// only this room of this instance has (two servers on one Podman may know the same room).
-pub fn candidates(instance: &str, room: &RoomKey) -> [String; 3] {
+pub(super) fn candidates(instance: &str, room: &RoomKey) -> [String; 3] {
     let slug = slug(room.as_str());
     [
         with_suffix(&slug, None, room),
@@ -24,17 +24,15 @@ pub fn candidates(instance: &str, room: &RoomKey) -> [String; 3] {
 
 /// Returns the name of the directory under `rooms/` that holds the room's socket: 8 hex digits, because a socket's
 /// whole path has 108 bytes at most.
-pub fn directory(room: &RoomKey) -> String {
+pub(super) fn directory(room: &RoomKey) -> String {
     digest(&[room.as_str()], 4)
 }
 
 /// Replaces what a container's name cannot hold by `-` and strips it at the ends: `!room:example.com` becomes
 /// `room-example.com`.
 fn slug(text: &str) -> String {
-    let replaced: String = text
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-') { c } else { '-' })
-        .collect();
+    let replaced: String =
+        text.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-') { c } else { '-' }).collect();
     replaced.trim_matches('-').to_owned()
 }
 

@@ -24,7 +24,7 @@ const VERSION: ClientVersion = ClientVersion { major_version: 1, minor_version: 
 
 /// How long a request may wait for its answer's head. Above the grace of a stop, and above what a container's
 /// creation takes while an old kernel copies the image for a new id range.
-const REQUEST_LIMIT: Duration = Duration::from_secs(120);
+const REQUEST_LIMIT: Duration = Duration::from_mins(2);
 
 /// How long a socket has to answer a ping. Generous: systemd may start Podman behind it first.
 const PING_LIMIT: Duration = Duration::from_secs(5);
@@ -134,7 +134,8 @@ fn usual_places() -> Vec<PathBuf> {
     if geteuid().is_root() {
         return vec![PathBuf::from("/run/podman/podman.sock")];
     }
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(|| format!("/run/user/{}", geteuid()).into(), PathBuf::from);
+    let runtime =
+        std::env::var_os("XDG_RUNTIME_DIR").map_or_else(|| format!("/run/user/{}", geteuid()).into(), PathBuf::from);
     vec![runtime.join("podman/podman.sock")]
 }
 
@@ -235,7 +236,9 @@ impl Keeper {
         loop {
             if let Ok(Some(status)) = child.try_wait() {
                 let line = last_line.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                return Err(format!("`{program} system service` ended at once ({status}) {line}").trim_end().to_owned());
+                return Err(format!("`{program} system service` ended at once ({status}) {line}")
+                    .trim_end()
+                    .to_owned());
             }
             if let Ok(docker) = connect(&self.own).await {
                 tracing::info!(socket = %self.own.display(), "started Podman's API service");

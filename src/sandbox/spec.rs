@@ -14,20 +14,20 @@ use super::{id_range::IdRange, options::SandboxOptions};
 use crate::ids::{RoomKey, digest};
 
 /// Label: the server that owns a container or volume.
-pub const INSTANCE: &str = "matrix-agent.instance";
+pub(super) const INSTANCE: &str = "matrix-agent.instance";
 /// Label: the room that it belongs to.
-pub const ROOM: &str = "matrix-agent.room";
+pub(super) const ROOM: &str = "matrix-agent.room";
 /// Label: the digest of the image that the container was made of.
-pub const IMAGE: &str = "matrix-agent.image";
+pub(super) const IMAGE: &str = "matrix-agent.image";
 /// Label: a digest of all that this file decided. A container with another one is made anew when it next starts.
-pub const SPEC: &str = "matrix-agent.spec";
+pub(super) const SPEC: &str = "matrix-agent.spec";
 
 /// The sandbox's workspace, in the volume's `workspace`.
-pub const WORKSPACE: &str = "/workspace";
+pub(super) const WORKSPACE: &str = "/workspace";
 /// The agent's home, in the volume's `home`.
-pub const HOME: &str = "/home/agent";
+pub(super) const HOME: &str = "/home/agent";
 /// The agent's uid and gid inside.
-pub const AGENT: u32 = 1000;
+pub(super) const AGENT: u32 = 1000;
 
 /// Where the volume as a whole is mounted, read-only and masked. Podman 4.3 cannot mount a part of a volume, so the
 /// two directories in it are bound one by one, and Podman would take the volume for unused: `podman volume prune`
@@ -62,32 +62,32 @@ const ULIMITS: [(&str, i64, i64); 2] = [("nofile", 1024, 20_000), ("nproc", 16_3
 
 /// One room's place on the host.
 #[derive(Clone, Debug)]
-pub struct Place<'a> {
-    /// The container's and the volume's name.
-    pub name: &'a str,
+pub(super) struct Place<'a> {
+    /// The volume's name.
+    pub(super) volume_name: &'a str,
     /// The room.
-    pub room: &'a RoomKey,
+    pub(super) room: &'a RoomKey,
     /// The directory with the room's socket.
-    pub directory: &'a Path,
+    pub(super) directory: &'a Path,
     /// Where the volume's files lie on the host.
-    pub volume: &'a Path,
+    pub(super) volume: &'a Path,
     /// The ids on the host that are the container's; `None`: Podman runs rootless and has but one range.
-    pub ids: Option<IdRange>,
+    pub(super) ids: Option<IdRange>,
     /// sandboxd's binary on the host.
-    pub sandboxd: &'a Path,
+    pub(super) sandboxd: &'a Path,
     /// The image's id.
-    pub image: &'a str,
+    pub(super) image: &'a str,
     /// The image's digest, for people.
-    pub image_digest: &'a str,
+    pub(super) image_digest: &'a str,
 }
 
 /// Returns the directories in the volume that hold the workspace and the home.
-pub fn volume_directories(volume: &Path) -> [PathBuf; 2] {
+pub(super) fn volume_directories(volume: &Path) -> [PathBuf; 2] {
     [volume.join("workspace"), volume.join("home")]
 }
 
 /// Returns the request that creates the room's container.
-pub fn container(options: &SandboxOptions, place: &Place<'_>) -> ContainerCreateBody {
+pub(super) fn container(options: &SandboxOptions, place: &Place<'_>) -> ContainerCreateBody {
     let mut body = ContainerCreateBody {
         image: Some(place.image.to_owned()),
         hostname: Some("sandbox".to_owned()),
@@ -106,20 +106,25 @@ pub fn container(options: &SandboxOptions, place: &Place<'_>) -> ContainerCreate
 }
 
 /// Returns the label that marks all that is `instance`'s, as Podman's filters want it.
-pub fn owned_by(instance: &str) -> String {
+pub(super) fn owned_by(instance: &str) -> String {
     format!("{INSTANCE}={instance}")
 }
 
 /// Returns the labels that everything of `room` carries, and `more`.
-pub fn labels(options: &SandboxOptions, room: &RoomKey, more: &[(&str, &str)]) -> HashMap<String, String> {
+pub(super) fn labels(options: &SandboxOptions, room: &RoomKey, more: &[(&str, &str)]) -> HashMap<String, String> {
     let ours = [(INSTANCE, options.instance.as_str()), (ROOM, room.as_str())];
     ours.iter().chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+/// Tells whether `labels` are those of this server's `room`.
+pub(super) fn is_of(labels: &HashMap<String, String>, options: &SandboxOptions, room: &RoomKey) -> bool {
+    labels.get(INSTANCE) == Some(&options.instance) && labels.get(ROOM).map(String::as_str) == Some(room.as_str())
 }
 
 fn host_config(options: &SandboxOptions, place: &Place<'_>) -> HostConfig {
     let memory = i64::try_from(options.memory).unwrap_or(i64::MAX);
     HostConfig {
-        userns_mode: place.ids.map(|ids| ids.userns_mode()),
+        userns_mode: place.ids.map(super::id_range::IdRange::userns_mode),
         cap_drop: Some(vec!["ALL".to_owned()]),
         cap_add: Some(CAPABILITIES.map(str::to_owned).into()),
         security_opt: Some(vec!["no-new-privileges".to_owned(), format!("mask={VOLUME}")]),
@@ -149,7 +154,7 @@ fn host_config(options: &SandboxOptions, place: &Place<'_>) -> HostConfig {
 fn mounts(options: &SandboxOptions, place: &Place<'_>) -> Vec<Mount> {
     let [workspace, home] = volume_directories(place.volume);
     let mut mounts = vec![
-        mount(MountType::VOLUME, place.name.as_ref(), VOLUME, true),
+        mount(MountType::VOLUME, place.volume_name.as_ref(), VOLUME, true),
         mount(MountType::BIND, &workspace, WORKSPACE, false),
         mount(MountType::BIND, &home, HOME, false),
         mount(MountType::BIND, place.directory, protocol::ROOM_DIR, true),

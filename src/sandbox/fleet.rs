@@ -1,0 +1,370 @@
+//! All rooms' sandboxes: the way by which `tools`, `hub` and `ops` get one, list them, look into them and remove them.
+//!
+//! Holds what the parts beneath share. How one room's container comes to life is `room.rs`, who may run is `limit.rs`,
+//! what else happens to containers is noticed by `reconcile.rs`, their disk is watched by `disk.rs`.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs, io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::Serialize;
+use tokio::{
+    sync::{Notify, broadcast, mpsc, watch},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    ProxyStream, Sandbox, SandboxError, disk, embed,
+    engine::{Engine, Image},
+    engine_info::EngineInfo,
+    id_range::IdRanges,
+    limit,
+    observe::{self, Observation},
+    options::SandboxOptions,
+    reconcile,
+    room::{self, Room},
+};
+use crate::ids::{RoomKey, digest};
+
+/// A room's proxied connections that wait to be served; beyond that the sandbox waits.
+const PROXIES: usize = 64;
+
+/// Notices that nobody took yet; beyond that the oldest are lost.
+const NOTICES: usize = 64;
+
+/// How long a shutdown waits for what is under way.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+
+/// A path of a Unix socket has 108 bytes, the final NUL included; `rooms/`, 8 digits, `/sock` and two slashes are ours.
+const LONGEST_STATE_DIR: usize = 107 - "/rooms/12345678/sock".len();
+
+/// Serves one proxied connection of a room to its end.
+pub type Doorman = Arc<dyn Fn(RoomKey, ProxyStream) -> futures_util::future::BoxFuture<'static, ()> + Send + Sync>;
+
+/// The fleet. Cheap to clone; one a state directory.
+#[derive(Clone)]
+pub struct Sandboxes {
+    shared: Arc<Shared>,
+}
+
+/// Something that a room should be told.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    /// Whom.
+    pub room: RoomKey,
+    /// What: a sentence.
+    pub text: String,
+}
+
+/// One room's sandbox in the list of all.
+#[derive(Clone, Debug, Serialize)]
+pub struct SandboxSummary {
+    /// The room.
+    pub room: RoomKey,
+    /// The container's name.
+    pub name: String,
+    /// Whether it runs.
+    pub state: SandboxState,
+    /// Seconds since it was used last, as far as this server knows.
+    pub idle_seconds: u64,
+}
+
+/// How a sandbox stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SandboxState {
+    /// It runs and answers.
+    Running,
+    /// It is being started or has not dialled back yet.
+    Starting,
+    /// It is frozen until the host has disk again.
+    Paused,
+    /// It starts when it is asked for.
+    Stopped,
+}
+
+/// What the parts of the fleet share.
+pub(super) struct Shared {
+    /// What the operator decided.
+    pub(super) options: SandboxOptions,
+    /// Podman.
+    pub(super) engine: Engine,
+    /// Who serves proxied connections.
+    doorman: Doorman,
+    /// sandboxd's binary, at a path that stays the same across builds.
+    pub(super) sandboxd: PathBuf,
+    /// Every room that has, had or wants a container or volume.
+    rooms: Mutex<HashMap<RoomKey, Arc<Room>>>,
+    /// Which ids on the host are whose.
+    ids: Mutex<IdRanges>,
+    /// The image, as last looked up.
+    image: Mutex<Option<Image>>,
+    /// What Podman said about itself.
+    info: Mutex<Option<EngineInfo>>,
+    /// The rooms that exist, once somebody who knows has said so.
+    pub(super) existing: Mutex<Option<HashSet<RoomKey>>>,
+    /// Set once what exists was listed; nothing is created before.
+    pub(super) adopted: watch::Sender<bool>,
+    /// Rung when a sandbox stopped running.
+    pub(super) freed: Notify,
+    /// The host's disk is below its reserve.
+    disk_low: AtomicBool,
+    notices: broadcast::Sender<Notice>,
+    pub(super) tasks: TaskTracker,
+    pub(super) cancel: CancellationToken,
+}
+
+impl Sandboxes {
+    /// Opens the fleet of the state directory: looks for Podman, adopts the sandboxes that run, and keeps watch. Comes
+    /// back also where Podman is away; whatever needs it then says so until it answers.
+    pub async fn open(
+        options: SandboxOptions,
+        doorman: Doorman,
+        cancel: &CancellationToken,
+    ) -> Result<Self, SandboxError> {
+        let cancel = cancel.child_token();
+        let tasks = TaskTracker::new();
+        let sandboxd = prepare(&options.state_dir)?;
+        let (socket, podman) = (options.podman_socket.clone(), options.podman_path.clone());
+        let engine = Engine::start(socket, podman, &options.state_dir, &tasks, cancel.clone());
+        let shared = Arc::new(Shared {
+            options,
+            engine,
+            doorman,
+            sandboxd,
+            rooms: Mutex::default(),
+            ids: Mutex::default(),
+            image: Mutex::default(),
+            info: Mutex::default(),
+            existing: Mutex::default(),
+            adopted: watch::Sender::new(false),
+            freed: Notify::new(),
+            disk_low: AtomicBool::new(false),
+            notices: broadcast::Sender::new(NOTICES),
+            tasks,
+            cancel,
+        });
+        shared.supervise(reconcile::run(Arc::clone(&shared)));
+        shared.supervise(limit::sweep(Arc::clone(&shared)));
+        shared.supervise(disk::run(Arc::clone(&shared)));
+        if shared.engine.reached().await.is_ok() {
+            shared.adoption().await?;
+        }
+        Ok(Self { shared })
+    }
+
+    /// Returns the room's sandbox, ready for a command: created or started if need be. Calls for one room share one
+    /// start; a start goes on when the caller goes away.
+    pub async fn ensure(&self, room: &RoomKey) -> Result<Sandbox, SandboxError> {
+        let shared = &self.shared;
+        if shared.disk_low.load(Ordering::SeqCst) {
+            return Err(SandboxError::HostDiskLow);
+        }
+        let room = shared.room(room);
+        if let Some(sandbox) = room.live() {
+            return Ok(sandbox);
+        }
+        let start = room::start(Arc::clone(shared), room);
+        shared.tasks.spawn(start).await.unwrap_or(Err(SandboxError::ShuttingDown))
+    }
+
+    /// Lists the sandboxes, by room.
+    pub async fn list(&self) -> Result<Vec<SandboxSummary>, SandboxError> {
+        self.shared.engine.reached().await?;
+        self.shared.adoption().await?;
+        let mut list: Vec<_> = self.shared.rooms().values().filter_map(|room| room.summary()).collect();
+        list.sort_by(|a, b| a.room.cmp(&b.room));
+        Ok(list)
+    }
+
+    /// Looks at a sandbox from the host and from inside.
+    pub async fn observe(&self, room: &RoomKey) -> Result<Observation, SandboxError> {
+        self.shared.engine.reached().await?;
+        self.shared.adoption().await?;
+        let room = self.shared.known(room).ok_or_else(|| SandboxError::NoSandbox(room.clone()))?;
+        observe::observe(&self.shared, &room).await
+    }
+
+    /// Removes a room's container, whatever it does, and its files too if `with_volume`. None is no error.
+    pub async fn remove(&self, room: &RoomKey, with_volume: bool) -> Result<(), SandboxError> {
+        self.shared.adoption().await?;
+        let Some(room) = self.shared.known(room) else { return Ok(()) };
+        room::remove(&self.shared, &room, with_volume).await
+    }
+
+    /// Says which rooms exist. At once and at every later look the containers of all others are removed, and their
+    /// files a day later. Until it is called, nothing is removed.
+    pub async fn keep_only(&self, rooms: impl IntoIterator<Item = RoomKey>) {
+        *self.shared.existing.lock().unwrap_or_else(PoisonError::into_inner) = Some(rooms.into_iter().collect());
+        reconcile::remove_gone(&self.shared).await;
+    }
+
+    /// Returns what rooms should be told from now on: that their disk is full, that they were paused.
+    pub fn notices(&self) -> broadcast::Receiver<Notice> {
+        self.shared.notices.subscribe()
+    }
+
+    /// Returns what Podman says about itself.
+    pub async fn engine_info(&self) -> Result<EngineInfo, SandboxError> {
+        Ok(EngineInfo::ask(&self.shared.engine).await?)
+    }
+
+    /// Compares what Podman has with what is known, as happens each minute by itself.
+    pub async fn reconcile(&self) -> Result<(), SandboxError> {
+        reconcile::reconcile(&self.shared).await
+    }
+
+    /// Ends the server's side. The containers run on, and are adopted by the next server.
+    pub async fn shutdown(&self) {
+        self.shared.cancel.cancel();
+        self.shared.tasks.close();
+        for room in self.shared.rooms().values() {
+            room.forget_link();
+        }
+        if timeout(SHUTDOWN_LIMIT, self.shared.tasks.wait()).await.is_err() {
+            tracing::warn!("some work on sandboxes did not end in time");
+        }
+    }
+}
+
+impl Shared {
+    /// Runs `task` until the fleet ends.
+    pub(super) fn supervise(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let cancel = self.cancel.clone();
+        self.tasks.spawn(async move {
+            cancel.run_until_cancelled_owned(task).await;
+        });
+    }
+
+    /// Waits until it is known what exists. Podman being away is an error at once.
+    pub(super) async fn adoption(&self) -> Result<(), SandboxError> {
+        let mut adopted = self.adopted.subscribe();
+        loop {
+            self.engine.reached().await?;
+            // Podman may go away meanwhile: asked again from time to time.
+            match timeout(Duration::from_secs(5), adopted.wait_for(|adopted| *adopted)).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(_)) => return Err(SandboxError::ShuttingDown),
+                Err(_) if self.cancel.is_cancelled() => return Err(SandboxError::ShuttingDown),
+                Err(_) => {}
+            }
+        }
+    }
+
+    pub(super) fn rooms(&self) -> MutexGuard<'_, HashMap<RoomKey, Arc<Room>>> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the room, known or not.
+    pub(super) fn room(&self, key: &RoomKey) -> Arc<Room> {
+        Arc::clone(self.rooms().entry(key.clone()).or_insert_with(|| Arc::new(Room::new(key.clone()))))
+    }
+
+    /// Returns the room if it is known.
+    pub(super) fn known(&self, key: &RoomKey) -> Option<Arc<Room>> {
+        self.rooms().get(key).map(Arc::clone)
+    }
+
+    /// Returns all rooms that are known.
+    pub(super) fn all(&self) -> Vec<Arc<Room>> {
+        self.rooms().values().map(Arc::clone).collect()
+    }
+
+    pub(super) fn ids(&self) -> MutexGuard<'_, IdRanges> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the host's end of a room's socket is.
+    pub(super) fn directory(&self, room: &Room) -> PathBuf {
+        self.options.state_dir.join("rooms").join(&room.directory)
+    }
+
+    /// Where the spread of id ranges starts for this server.
+    pub(super) fn id_seed(&self) -> u64 {
+        u64::from_str_radix(&digest(&[&self.options.instance], 7), 16).unwrap_or_default()
+    }
+
+    /// Returns the image, looked up at most once between two reconciliations.
+    pub(super) async fn image(&self) -> Result<Image, SandboxError> {
+        if let Some(image) = self.cached_image().clone() {
+            return Ok(image);
+        }
+        self.look_up_image().await
+    }
+
+    /// Looks the image up anew.
+    pub(super) async fn look_up_image(&self) -> Result<Image, SandboxError> {
+        let found = self.engine.image(&self.options.image).await;
+        *self.cached_image() = found.as_ref().ok().cloned();
+        Ok(found?)
+    }
+
+    fn cached_image(&self) -> MutexGuard<'_, Option<Image>> {
+        self.image.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns what Podman said about itself when it was asked first.
+    pub(super) async fn info(&self) -> Result<EngineInfo, SandboxError> {
+        if let Some(info) = self.info.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            return Ok(info);
+        }
+        let info = EngineInfo::ask(&self.engine).await?;
+        *self.info.lock().unwrap_or_else(PoisonError::into_inner) = Some(info.clone());
+        Ok(info)
+    }
+
+    /// Says whether the host's disk is below its reserve: no command starts while it is.
+    pub(super) fn set_disk_low(&self, low: bool) {
+        self.disk_low.store(low, Ordering::SeqCst);
+    }
+
+    /// Tells the room something, if anybody listens.
+    pub(super) fn tell(&self, room: &RoomKey, text: String) {
+        tracing::warn!(%room, %text, "a sandbox's room is told");
+        let _ = self.notices.send(Notice { room: room.clone(), text }); // nobody listening is no error
+    }
+
+    /// Returns where a room's link puts proxied connections, each of which is then served to its end.
+    pub(super) fn proxies(self: &Arc<Self>, room: &RoomKey) -> mpsc::Sender<ProxyStream> {
+        let (sender, mut receiver) = mpsc::channel(PROXIES);
+        let (shared, room) = (Arc::clone(self), room.clone());
+        self.supervise(async move {
+            while let Some(stream) = receiver.recv().await {
+                let serve = (shared.doorman)(room.clone(), stream);
+                shared.supervise(serve);
+            }
+        });
+        sender
+    }
+}
+
+/// Makes the state directory's parts and puts sandboxd at a path that stays the same across builds: a container keeps
+/// its mounts' sources for life, and gets the newest sandboxd when it next starts.
+fn prepare(state_dir: &Path) -> Result<PathBuf, SandboxError> {
+    if state_dir.as_os_str().len() > LONGEST_STATE_DIR {
+        return Err(SandboxError::StateDirTooLong { path: state_dir.to_owned(), longest: LONGEST_STATE_DIR });
+    }
+    let built = embed::install(state_dir)?;
+    let stable = state_dir.join("sandboxd");
+    let failed = |path: &Path, source: io::Error| SandboxError::Install { path: path.to_owned(), source };
+    let fresh = state_dir.join(format!("sandboxd.{}.tmp", crate::ids::random(4)));
+    fs::hard_link(&built, &fresh).and_then(|()| fs::rename(&fresh, &stable)).map_err(|error| failed(&stable, error))?;
+    // rename(2) does nothing where both names are one file already.
+    let _ = fs::remove_file(&fresh);
+
+    // Closed to other users of the host: the rooms' sockets in it are open to all, since containers' roots are strangers.
+    let rooms = state_dir.join("rooms");
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&rooms);
+    let closed = made.and_then(|()| fs::set_permissions(&rooms, fs::Permissions::from_mode(0o700)));
+    closed.map_err(|source| SandboxError::Socket { path: rooms.clone(), source })?;
+    Ok(stable)
+}

@@ -1,0 +1,213 @@
+//! What is known against what is: takes over running sandboxes at the start, notices those that ended or were removed,
+//! and removes those whose room is gone. Looks at each minute, and at once when Podman tells of an end. Touches only
+//! what carries this server's label.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use futures_util::{StreamExt, stream};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::{
+    SandboxError,
+    engine::{Condition, Died, Listed},
+    fleet::Shared,
+    id_range::{self, IdRange, IdRanges},
+    limit,
+    room::{self, Room, RoomVolume},
+    spec,
+};
+use crate::ids::RoomKey;
+
+/// Between two looks.
+const PERIOD: Duration = Duration::from_mins(1);
+
+/// After a look that failed.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Containers that are looked at at once.
+const PARALLEL: usize = 8;
+
+/// How long the files of a room that is gone are kept.
+const KEPT: Duration = Duration::from_hours(24);
+
+/// Keeps watch until the fleet ends.
+pub(super) async fn run(shared: Arc<Shared>) {
+    while shared.engine.up().await {
+        if let Err(error) = watch(&shared).await {
+            tracing::warn!(%error, "cannot compare the sandboxes with Podman's; trying again");
+            sleep(RETRY).await;
+        }
+    }
+}
+
+/// Watches until Podman goes away.
+async fn watch(shared: &Arc<Shared>) -> Result<(), SandboxError> {
+    let deaths = shared.engine.watch(&spec::owned_by(&shared.options.instance)).await?;
+    tokio::pin!(deaths);
+    let mut ticks = interval(PERIOD); // the first at once: it takes over what runs
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            death = deaths.next() => if let Some(death) = death { note(shared, &death) } else {
+                sleep(RETRY).await;
+                return Ok(());
+            },
+            _ = ticks.tick() => reconcile(shared).await?,
+        }
+    }
+}
+
+/// Looks at a container whose end was told.
+fn note(shared: &Arc<Shared>, death: &Died) {
+    let Some(room) = shared.all().into_iter().find(|room| room.container_name().as_ref() == Some(&death.name)) else {
+        return;
+    };
+    tracing::debug!(room = %room.key, exit_code = death.exit_code, "a sandbox's PID 1 ended");
+    room.ended.notify_waiters();
+    let shared_too = Arc::clone(shared);
+    shared.supervise(async move {
+        let mut container = room.container.lock().await; // after whoever stops or starts it
+        room::note_if_ended(&shared_too, &room, &mut container).await;
+    });
+}
+
+/// Compares once.
+pub(super) async fn reconcile(shared: &Arc<Shared>) -> Result<(), SandboxError> {
+    let ours = spec::owned_by(&shared.options.instance);
+    let first = !*shared.adopted.borrow();
+    if first {
+        take_id_ranges(shared).await?;
+    }
+    let (volumes, containers) = tokio::join!(shared.engine.volumes(&ours), shared.engine.list(&ours));
+    for volume in volumes? {
+        let Some(key) = volume.labels.get(spec::ROOM) else { continue };
+        let room = shared.room(&RoomKey::from(key.as_str()));
+        if let Ok(mut container) = room.container.try_lock() {
+            let ids = volume.labels.get(id_range::LABEL).and_then(|label| IdRange::from_label(label));
+            container.volume = Some(RoomVolume { name: volume.name, mountpoint: volume.mountpoint, ids });
+        }
+    }
+    let containers = containers?;
+    let listed: HashMap<String, &Listed> = containers.iter().map(|found| (found.name.clone(), found)).collect();
+    stream::iter(&containers).for_each_concurrent(PARALLEL, |found| compare(shared, found)).await;
+    for room in shared.all() {
+        let Ok(mut container) = room.container.try_lock() else { continue };
+        match &container.name {
+            Some(name) if !listed.contains_key(name) => {
+                // It may have been made since the list was: only an inspect is proof.
+                room::note_if_ended(shared, &room, &mut container).await;
+            }
+            _ => {}
+        }
+    }
+    if let Err(error) = shared.look_up_image().await {
+        tracing::debug!(%error, "no image");
+    }
+    shared.adopted.send_replace(true);
+    remove_gone(shared).await;
+    Ok(())
+}
+
+/// Notes one container that Podman has.
+async fn compare(shared: &Arc<Shared>, found: &Listed) {
+    let Some(key) = found.labels.get(spec::ROOM) else { return };
+    let room = shared.room(&RoomKey::from(key.as_str()));
+    let Ok(mut container) = room.container.try_lock() else { return }; // who holds it knows better
+    match container.name.clone() {
+        None => {
+            let label = found.labels.get(spec::SPEC).map(String::as_str);
+            room.note_container(&mut container, Some((&found.name, label)));
+        }
+        Some(known) if known != found.name => {
+            // Left by a creation under another name: a room has one.
+            if let Err(error) = shared.engine.remove(&found.name).await {
+                tracing::warn!(room = %room.key, container = found.name, %error, "a second container stays");
+            }
+            return;
+        }
+        Some(_) => {}
+    }
+    match (found.condition, room.is_running()) {
+        (Condition::Running | Condition::Paused, false) => {
+            if let Err(error) = room::adopt(shared, &room, &found.name).await {
+                tracing::warn!(room = %room.key, %error, "a running sandbox cannot be taken over");
+                room.forget_link();
+                limit::release(shared, &room);
+            }
+        }
+        (Condition::Stopped, true) => room::note_if_ended(shared, &room, &mut container).await,
+        (Condition::Running | Condition::Paused, true) | (Condition::Stopped, false) => {}
+    }
+}
+
+/// Learns which id ranges the host has, and which of them volumes have: ours and those of other servers.
+async fn take_id_ranges(shared: &Arc<Shared>) -> Result<(), SandboxError> {
+    if shared.info().await?.rootless {
+        return Ok(());
+    }
+    let mut ranges = IdRanges::of_host().unwrap_or_else(|error| {
+        tracing::warn!(%error, "/etc/subuid and /etc/subgid cannot be read: no new sandbox gets ids");
+        IdRanges::default()
+    });
+    for volume in shared.engine.volumes(id_range::LABEL).await? {
+        if let Some(range) = volume.labels.get(id_range::LABEL).and_then(|label| IdRange::from_label(label)) {
+            ranges.take(range);
+        }
+    }
+    *shared.ids() = ranges;
+    Ok(())
+}
+
+/// Removes the containers of rooms that are gone, and a day later their files.
+pub(super) async fn remove_gone(shared: &Arc<Shared>) {
+    let Some(existing) = existing(shared) else { return };
+    for room in shared.all() {
+        let mark = mark(shared, &room);
+        if existing.contains(&room.key) {
+            let _ = fs::remove_file(&mark); // mostly there is none
+            continue;
+        }
+        let since = fs::metadata(&mark).and_then(|mark| mark.modified());
+        let (has_container, has_volume) = match room.container.try_lock() {
+            Ok(container) => (container.name.is_some(), container.volume.is_some()),
+            Err(_) => continue,
+        };
+        if !has_container && !has_volume {
+            let _ = fs::remove_file(&mark);
+            continue;
+        }
+        let overdue = since.as_ref().is_ok_and(|since| since.elapsed().is_ok_and(|kept| kept > KEPT));
+        if !has_container && !overdue && since.is_ok() {
+            continue;
+        }
+        match room::remove(shared, &room, overdue).await {
+            Ok(()) => tracing::info!(room = %room.key, files = overdue, "removed the sandbox of a room that is gone"),
+            Err(error) => tracing::warn!(room = %room.key, %error, "the sandbox of a room that is gone stays"),
+        }
+        if since.is_err()
+            && let Err(error) = begin(&mark)
+        {
+            tracing::warn!(room = %room.key, %error, "cannot note since when a room is gone");
+        }
+    }
+}
+
+fn existing(shared: &Shared) -> Option<HashSet<RoomKey>> {
+    shared.existing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// A file whose date tells since when the room is gone.
+fn mark(shared: &Shared, room: &Room) -> PathBuf {
+    shared.directory(room).with_extension("gone")
+}
+
+fn begin(mark: &Path) -> io::Result<()> {
+    fs::write(mark, b"")?;
+    fs::File::options().write(true).open(mark)?.set_modified(SystemTime::now())
+}
