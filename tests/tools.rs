@@ -92,7 +92,7 @@ impl Bench {
 async fn open(options: &SandboxOptions) -> Sandboxes {
     // Nothing in these tests needs a network: what dials out is hung up on.
     let doorman = Arc::new(|_room, _stream| Box::pin(async {}) as _);
-    Sandboxes::open(options.clone(), doorman, CancellationToken::new()).await.unwrap()
+    Sandboxes::open(options.clone(), doorman, &CancellationToken::new()).await.unwrap()
 }
 
 async fn run(context: &ToolContext, name: &str, arguments: &Value) -> ToolResult {

@@ -124,7 +124,7 @@ pub(super) fn is_of(labels: &HashMap<String, String>, options: &SandboxOptions, 
 fn host_config(options: &SandboxOptions, place: &Place<'_>) -> HostConfig {
     let memory = i64::try_from(options.memory).unwrap_or(i64::MAX);
     HostConfig {
-        userns_mode: place.ids.map(super::id_range::IdRange::userns_mode),
+        userns_mode: place.ids.map(IdRange::userns_mode),
         cap_drop: Some(vec!["ALL".to_owned()]),
         cap_add: Some(CAPABILITIES.map(str::to_owned).into()),
         security_opt: Some(vec!["no-new-privileges".to_owned(), format!("mask={VOLUME}")]),

@@ -1,0 +1,218 @@
+//! The control connection: dials the server, greets it, takes its requests and sends it events, and dials again when
+//! the server is away. Knows no commands; called by the daemon's loop.
+
+use std::{
+    io, mem,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use sandboxd::{
+    frame,
+    protocol::{self, Opening, Request},
+};
+
+use crate::sys::{self, Epoll, Interest};
+
+/// How long after a failed dial the next follows: from the first, doubling, to the last.
+const REDIAL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// How long after a server declined the greeting: only another server would accept it.
+const DECLINED: Duration = Duration::from_secs(5);
+/// How long a server has to answer the greeting.
+const GREETING: Duration = Duration::from_secs(5);
+/// Bytes of events that wait for the server; beyond that no requests are taken.
+const FULL: usize = 1024 * 1024;
+
+/// The connection and its state.
+pub(crate) struct Control {
+    path: PathBuf,
+    hello: Vec<u8>,
+    token: u64,
+    state: State,
+    redial: Duration,
+    incoming: Vec<u8>,
+    outgoing: Vec<u8>,
+    sent: usize,
+}
+
+enum State {
+    /// Nobody there; dialled again then.
+    Away(Instant),
+    /// Greeted; answered until then.
+    Greeting(UnixStream, Instant),
+    /// The server has accepted the greeting.
+    Ready(UnixStream),
+}
+
+impl Control {
+    /// `token` is what the connection is polled under.
+    pub(crate) fn new(path: &Path, boot_id: String, token: u64) -> Self {
+        let build = option_env!("SANDBOXD_BUILD").unwrap_or("unknown").to_owned();
+        let hello = frame::encode(&Opening::Hello { protocol: protocol::SPOKEN, build, boot_id });
+        Self {
+            path: path.to_owned(),
+            hello,
+            token,
+            state: State::Away(Instant::now()),
+            redial: REDIAL.0,
+            incoming: Vec::new(),
+            outgoing: Vec::new(),
+            sent: 0,
+        }
+    }
+
+    /// Opens another connection to the server, if there is one that accepted the greeting.
+    pub(crate) fn open(&self, opening: &Opening) -> io::Result<UnixStream> {
+        if !self.is_ready() {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        let stream = sys::connect(&self.path)?;
+        let frame = frame::encode(opening);
+        // A fresh socket's buffer takes a whole opening, or something is wrong with it.
+        if sys::write(&stream, &frame)? == frame.len() { Ok(stream) } else { Err(io::ErrorKind::WriteZero.into()) }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(self.state, State::Ready(_))
+    }
+
+    /// When [`Control::tick`] wants to be called.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::Away(at) | State::Greeting(_, at) => Some(at),
+            State::Ready(_) => None,
+        }
+    }
+
+    /// Dials if it is time to, and gives up a server that does not answer.
+    pub(crate) fn tick(&mut self, now: Instant, epoll: &Epoll) {
+        match &self.state {
+            State::Away(at) if now >= *at => match self.dial(epoll) {
+                Ok(stream) => self.state = State::Greeting(stream, now + GREETING),
+                Err(_) => self.retry(now),
+            },
+            State::Greeting(_, until) if now >= *until => self.retry(now),
+            _ => {}
+        }
+    }
+
+    fn dial(&self, epoll: &Epoll) -> io::Result<UnixStream> {
+        let stream = sys::connect(&self.path)?;
+        if sys::write(&stream, &self.hello)? != self.hello.len() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        epoll.add(&stream, Interest::Read, self.token)?;
+        Ok(stream)
+    }
+
+    fn retry(&mut self, now: Instant) {
+        self.leave(now + self.redial);
+        self.redial = (self.redial * 2).min(REDIAL.1);
+    }
+
+    fn leave(&mut self, until: Instant) {
+        self.state = State::Away(until);
+        self.incoming = Vec::new();
+        self.outgoing = Vec::new();
+        self.sent = 0;
+    }
+
+    /// Queues an event; dropped while no server listens.
+    pub(crate) fn send(&mut self, frame: &[u8]) {
+        if self.is_ready() {
+            self.outgoing.extend_from_slice(frame);
+        }
+    }
+
+    /// Sends what is queued, as far as the server takes it, and sets what to poll for.
+    pub(crate) fn flush(&mut self, epoll: &Epoll) {
+        let (State::Ready(stream) | State::Greeting(stream, _)) = &self.state else { return };
+        let mut broken = false;
+        while self.sent < self.outgoing.len() {
+            match sys::write(stream, &self.outgoing[self.sent..]) {
+                Ok(written) => self.sent += written,
+                Err(error) if sys::again(&error) => break,
+                Err(_) => {
+                    broken = true;
+                    break;
+                }
+            }
+        }
+        let left = self.outgoing.len() - self.sent;
+        let interest = match left {
+            0 => Interest::Read,
+            1..FULL => Interest::ReadWrite,
+            _ => Interest::Write,
+        };
+        if broken || epoll.modify(stream, interest, self.token).is_err() {
+            return self.retry(Instant::now());
+        }
+        if left == 0 {
+            self.sent = 0;
+            self.outgoing.clear();
+            self.outgoing.shrink_to(64 * 1024);
+        }
+    }
+
+    /// Reads what the server sent and returns the requests in it.
+    pub(crate) fn receive(&mut self, scratch: &mut [u8]) -> Vec<Request> {
+        let (State::Ready(stream) | State::Greeting(stream, _)) = &self.state else { return Vec::new() };
+        let now = Instant::now();
+        match sys::read(stream, scratch) {
+            Ok(read @ 1..) => self.incoming.extend_from_slice(&scratch[..read]),
+            Err(error) if sys::again(&error) => return Vec::new(),
+            Ok(_) | Err(_) => {
+                self.retry(now);
+                return Vec::new();
+            }
+        }
+        let mut requests = Vec::new();
+        let mut taken = 0;
+        loop {
+            match frame::decode(&self.incoming[taken..], frame::TO_SANDBOXD) {
+                Ok(None) => break,
+                Ok(Some((request, length))) => {
+                    taken += length;
+                    match self.greeted(request, now) {
+                        Some(request) => requests.push(request),
+                        None if matches!(self.state, State::Away(_)) => return requests,
+                        None => {}
+                    }
+                }
+                Err(_) => {
+                    self.retry(now);
+                    return requests;
+                }
+            }
+        }
+        self.incoming.drain(..taken);
+        self.incoming.shrink_to(64 * 1024);
+        requests
+    }
+
+    /// Acts on the answer to the greeting; passes on what comes after it.
+    fn greeted(&mut self, request: Request, now: Instant) -> Option<Request> {
+        let known = |version: u32| (protocol::SPOKEN.min..=protocol::SPOKEN.max).contains(&version);
+        match (mem::replace(&mut self.state, State::Away(now)), request) {
+            (State::Greeting(stream, _), Request::Welcome { protocol }) if known(protocol) => {
+                self.redial = REDIAL.0;
+                self.state = State::Ready(stream);
+                None
+            }
+            (State::Greeting(..), Request::Refused { .. }) => {
+                self.leave(now + DECLINED);
+                None
+            }
+            (State::Ready(stream), request) => {
+                self.state = State::Ready(stream);
+                Some(request)
+            }
+            // Not what a server says here.
+            (State::Greeting(..) | State::Away(_), _) => {
+                self.retry(now);
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! A command's connection to the server: its output goes out on it, its standard input comes in.
+//!
+//! The connection is asked for only when there is something to carry, since a short output travels with the command's
+//! end. While it is there, the kernel's buffers make the command wait for a slow server; without a server nothing waits,
+//! and what would go out is dropped (the capture keeps its share). Called by a command's warden.
+
+use std::{
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    time::{Duration, Instant},
+};
+
+use crate::sys;
+
+/// Output that is worth a connection at once.
+const WORTH: usize = 8 * 1024;
+/// How long less than that may wait for more.
+const PATIENCE: Duration = Duration::from_millis(10);
+/// Bytes that may wait to go out before the command has to.
+const FULL: usize = 64 * 1024;
+
+/// The connection, if there is one.
+pub(crate) struct Live {
+    state: State,
+    /// What waits to go out, from `sent` on.
+    waiting: Vec<u8>,
+    sent: usize,
+    /// Since when something waits that no connection was asked for.
+    since: Option<Instant>,
+    /// The server has closed its end; what it sent before may still be unread.
+    gone: bool,
+    /// Standard input on its way from the connection to the command.
+    input: Input,
+}
+
+enum State {
+    /// Nothing to carry yet.
+    Unasked,
+    /// PID 1 was asked to dial.
+    Asked,
+    On(UnixStream),
+    /// Nobody listens.
+    Off,
+}
+
+struct Input {
+    /// The command's end; gone when the input has ended, or the command closed it.
+    pipe: Option<OwnedFd>,
+    waiting: Vec<u8>,
+    /// No more comes from the connection.
+    ended: bool,
+}
+
+/// Which of a connection's descriptors to poll, and for what.
+pub(crate) struct Polls {
+    pub(crate) stream: libc::pollfd,
+    pub(crate) input: libc::pollfd,
+}
+
+impl Live {
+    /// `input`: the writing end of the command's standard input, if it has one that the server feeds.
+    pub(crate) fn new(input: Option<OwnedFd>) -> Self {
+        // An input makes the connection worth it at once.
+        let since = input.is_some().then(Instant::now);
+        let ended = input.is_none();
+        let input = Input { pipe: input, waiting: Vec::new(), ended };
+        Self { state: State::Unasked, waiting: Vec::new(), sent: 0, since, gone: false, input }
+    }
+
+    /// Tells whether PID 1 is to be asked for a connection now.
+    pub(crate) fn ask(&mut self, now: Instant) -> bool {
+        let worth = self.input.pipe.is_some() || self.waiting.len() >= WORTH;
+        let late = self.since.is_some_and(|since| now >= since + PATIENCE);
+        let ask = matches!(self.state, State::Unasked) && (worth || late);
+        if ask {
+            self.state = State::Asked;
+        }
+        ask
+    }
+
+    /// When [`Live::ask`] wants to be called again.
+    pub(crate) fn patience(&self) -> Option<Instant> {
+        self.since.filter(|_| matches!(self.state, State::Unasked)).map(|since| since + PATIENCE)
+    }
+
+    /// The answer to having asked.
+    pub(crate) fn answer(&mut self, stream: Option<UnixStream>) {
+        if matches!(self.state, State::Asked) {
+            match stream {
+                Some(stream) => self.state = State::On(stream),
+                None => self.hang_up(),
+            }
+            self.flush();
+        }
+    }
+
+    /// Carries on over a new connection, beginning with what was kept.
+    pub(crate) fn attach(&mut self, stream: UnixStream, kept: Vec<u8>) {
+        self.hang_up();
+        self.gone = false;
+        self.state = State::On(stream);
+        self.waiting = kept;
+        self.flush();
+    }
+
+    /// Tells whether the command has to wait with more output.
+    pub(crate) fn full(&self) -> bool {
+        self.unsent() >= FULL
+    }
+
+    /// Tells whether its output went, or will go, to a server.
+    pub(crate) fn carries(&self) -> bool {
+        matches!(self.state, State::Asked | State::On(_))
+    }
+
+    /// Tells whether something still has to go out.
+    pub(crate) fn busy(&self) -> bool {
+        matches!(self.state, State::Asked) || matches!(self.state, State::On(_)) && self.sent < self.waiting.len()
+    }
+
+    /// Returns how many bytes still have to go out.
+    pub(crate) fn unsent(&self) -> usize {
+        self.waiting.len() - self.sent
+    }
+
+    /// Takes output.
+    pub(crate) fn push(&mut self, mut bytes: &[u8], now: Instant) {
+        if let State::On(stream) = &self.state
+            && self.waiting.is_empty()
+        {
+            match sys::write(stream, bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if sys::again(&error) => {}
+                Err(_) => self.hang_up(),
+            }
+        }
+        if !matches!(self.state, State::Off) {
+            self.waiting.extend_from_slice(bytes);
+            self.since.get_or_insert(now);
+        }
+    }
+
+    /// What to poll for.
+    pub(crate) fn polls(&self) -> Polls {
+        let stream = match &self.state {
+            State::On(stream) if !self.gone => Some(stream),
+            _ => None,
+        };
+        let wants_input = !self.input.ended && self.input.waiting.is_empty();
+        let pipe = self.input.pipe.as_ref();
+        Polls {
+            stream: sys::poll_entry(stream, wants_input, self.sent < self.waiting.len()),
+            input: sys::poll_entry(pipe, false, !self.input.waiting.is_empty()),
+        }
+    }
+
+    /// Acts on what [`Live::polls`] came back with.
+    pub(crate) fn handle(&mut self, polls: &Polls, scratch: &mut [u8]) {
+        if polls.input.revents & libc::POLLERR != 0 {
+            // The command has closed its input.
+            self.end_input();
+        }
+        if polls.stream.revents & libc::POLLIN != 0 {
+            self.take_input(scratch);
+        }
+        self.feed();
+        if polls.stream.revents & libc::POLLOUT != 0 {
+            self.flush();
+        }
+        if polls.stream.revents & (libc::POLLHUP | libc::POLLERR) != 0 {
+            self.gone = true;
+        }
+        if self.gone {
+            // What the server sent before it went is still the command's.
+            while !self.input.ended && self.input.waiting.is_empty() {
+                self.take_input(scratch);
+                self.feed();
+            }
+            if self.input.waiting.is_empty() {
+                self.hang_up();
+            }
+        }
+    }
+
+    /// Nobody listens any more.
+    pub(crate) fn hang_up(&mut self) {
+        self.state = State::Off;
+        self.waiting = Vec::new();
+        self.sent = 0;
+        self.input.ended = true;
+        self.feed();
+    }
+
+    fn flush(&mut self) {
+        let State::On(stream) = &self.state else { return };
+        while self.sent < self.waiting.len() {
+            match sys::write(stream, &self.waiting[self.sent..]) {
+                Ok(written) => self.sent += written,
+                Err(error) if sys::again(&error) => return,
+                Err(_) => return self.hang_up(),
+            }
+        }
+        self.waiting.clear();
+        self.sent = 0;
+    }
+
+    fn take_input(&mut self, scratch: &mut [u8]) {
+        let State::On(stream) = &self.state else {
+            self.input.ended = true;
+            return;
+        };
+        match sys::read(stream, scratch) {
+            Ok(0) => self.input.ended = true,
+            Ok(read) if self.input.pipe.is_some() => self.input.waiting.extend_from_slice(&scratch[..read]),
+            // Nobody reads it.
+            Ok(_) => {}
+            Err(error) if sys::again(&error) => {}
+            Err(_) => self.input.ended = true,
+        }
+    }
+
+    fn feed(&mut self) {
+        if let Some(pipe) = &self.input.pipe {
+            match sys::write(pipe, &self.input.waiting) {
+                Ok(written) => drop(self.input.waiting.drain(..written)),
+                Err(error) if sys::again(&error) => {}
+                Err(_) => return self.end_input(),
+            }
+            if self.input.ended && self.input.waiting.is_empty() {
+                self.input.pipe = None;
+            }
+        }
+    }
+
+    fn end_input(&mut self) {
+        self.input.pipe = None;
+        self.input.waiting = Vec::new();
+    }
+}

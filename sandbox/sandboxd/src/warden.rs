@@ -1,0 +1,421 @@
+//! A command's warden: a fork of PID 1 that is the subreaper of the command's tree, carries its output, holds it to its
+//! time, and ends it.
+//!
+//! It never runs a program, stays the container's root and hidden, so that the agent cannot touch it, and since it
+//! is a process of its own, nothing that one command does holds up another or PID 1. Talks to PID 1 over a pair of
+//! message sockets ([`Order`], [`Word`]). Called by PID 1's [`crate::commands`].
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    time::{Duration, Instant},
+};
+
+use sandboxd::{
+    base64::Blob,
+    frame,
+    protocol::{Ended, Event, Exit, KillCause, Run, User},
+};
+
+use crate::{
+    account::Account,
+    capture::{Capture, Parts},
+    launch::Launch,
+    live::Live,
+    sys, tree,
+    words::{Order, Word},
+};
+
+/// How long output is still taken after a command's main process has ended.
+const DRAIN: Duration = Duration::from_millis(100);
+/// How long processes have between SIGTERM and SIGKILL: when the command's time is up, …
+const TIMEOUT_GRACE: Duration = Duration::from_secs(1);
+/// … when somebody asked to end it (who wants to see it done within a second), …
+const KILL_GRACE: Duration = Duration::from_millis(200);
+/// … and when the main process has ended and left them.
+const LEFTOVER_GRACE: Duration = Duration::from_millis(200);
+/// How long SIGKILL is repeated before what still lives counts as a survivor.
+const FORCE: Duration = Duration::from_millis(500);
+/// How long between two looks at a tree that is being killed.
+const SWEEP_PAUSE: Duration = Duration::from_millis(5);
+/// How long a server may take no output of a command that has ended.
+const LINGER: Duration = Duration::from_secs(10);
+/// The size of a command's output pipe, and of one read from it.
+const PIPE: usize = 256 * 1024;
+const READ: usize = 64 * 1024;
+
+/// Forks the warden of a command that is ready to start. Returns its pid and PID 1's end of their socket.
+pub(crate) fn start(run: &Run, launch: &Launch, account: &Account, null: &OwnedFd) -> io::Result<(i32, OwnedFd)> {
+    let (ours, theirs) = sys::message_pair()?;
+    match sys::fork()? {
+        sys::Fork::Parent(pid) => Ok((pid, ours)),
+        sys::Fork::Child => {
+            sys::close_all_but(vec![theirs.as_raw_fd(), null.as_raw_fd()]);
+            // PID 1's own signals are not a warden's, and its descriptor for them is closed.
+            let code = match Warden::new(run, launch, account, null, theirs) {
+                Ok(mut warden) => {
+                    warden.watch();
+                    0
+                }
+                Err(_) => 1,
+            };
+            sys::quit(code)
+        }
+    }
+}
+
+/// Returns the frame that tells of a command that never ran.
+pub(crate) fn not_started(id: &str, why: String) -> Vec<u8> {
+    let nothing = Parts { head: Vec::new(), tail: Vec::new(), omitted: 0 };
+    ended(id, Exit::NotStarted(why), nothing, None, 0, 0, false)
+}
+
+/// Returns the frame that tells of a command whose warden was killed.
+pub(crate) fn lost(id: &str) -> Vec<u8> {
+    let nothing = Parts { head: Vec::new(), tail: Vec::new(), omitted: 0 };
+    ended(id, Exit::Signal(libc::SIGKILL), nothing, None, 0, 0, false)
+}
+
+fn ended(
+    id: &str,
+    exit: Exit,
+    parts: Parts,
+    log: Option<String>,
+    leftovers: u32,
+    survivors: u32,
+    streamed: bool,
+) -> Vec<u8> {
+    let Parts { head, tail, omitted } = parts;
+    let (head, tail) = (Blob(head), Blob(tail));
+    frame::encode(&Event::Ended(Ended {
+        id: id.to_owned(),
+        exit,
+        head,
+        tail,
+        omitted,
+        log,
+        leftovers,
+        survivors,
+        streamed,
+    }))
+}
+
+struct Warden<'a> {
+    run: &'a Run,
+    launch: &'a Launch,
+    pid1: OwnedFd,
+    signals: OwnedFd,
+    /// The command's own process, until it is collected.
+    main: i32,
+    /// How it ended.
+    status: Option<i32>,
+    /// Nothing of the tree is left.
+    childless: bool,
+    output: Option<OwnedFd>,
+    /// Says why its program does not run, if so.
+    report: OwnedFd,
+    capture: Capture,
+    live: Live,
+    deadline: Option<Instant>,
+    phase: Phase,
+    /// Why it was ended from outside.
+    cause: Option<Exit>,
+    leftovers: u32,
+    survivors: u32,
+    /// The kernel's count of processes that it ended for want of memory, before the command began.
+    oom_kills: Option<u64>,
+}
+
+#[derive(Clone, Copy)]
+enum Phase {
+    Running,
+    /// The main process has ended; what it left may end by itself, until then.
+    Draining(Instant),
+    /// SIGTERM was sent; SIGKILL follows then.
+    Asked(Instant),
+    /// SIGKILL is sent again and again, until then.
+    Forced(Instant),
+}
+
+impl<'a> Warden<'a> {
+    fn new(run: &'a Run, launch: &'a Launch, account: &Account, null: &OwnedFd, pid1: OwnedFd) -> io::Result<Self> {
+        sys::become_subreaper();
+        let signals = sys::take_signals(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP])?;
+        let oom_kills = oom_kills();
+        let (output, output_end) = sys::pipe()?;
+        sys::enlarge_pipe(&output, PIPE as i32);
+        sys::set_nonblocking(&output)?;
+        let (report, report_end) = sys::pipe()?;
+        sys::set_nonblocking(&report)?;
+        let input = if run.stdin { Some(sys::pipe()?) } else { None };
+        if run.user == User::Agent {
+            // So that it may open /dev/stdout and /dev/stdin.
+            sys::give(&output_end, account.uid, account.gid)?;
+            if let Some((read, _)) = &input {
+                sys::give(read, account.uid, account.gid)?;
+            }
+        }
+        let input_end = input.as_ref().map_or(null.as_raw_fd(), |(read, _)| read.as_raw_fd());
+        let started = launch.start(account, input_end, output_end.as_raw_fd(), report_end.as_raw_fd());
+        let now = Instant::now();
+        let input = match input {
+            Some((_, write)) => {
+                sys::set_nonblocking(&write)?;
+                Some(write)
+            }
+            None => None,
+        };
+        let (main, cause) = match started {
+            Ok(pid) => (pid, None),
+            Err(error) => (0, Some(Exit::NotStarted(no_process(&error)))),
+        };
+        Ok(Self {
+            run,
+            launch,
+            pid1,
+            signals,
+            main,
+            status: None,
+            childless: false,
+            output: Some(output),
+            report,
+            capture: Capture::new(&run.id, account),
+            live: Live::new(input),
+            deadline: run.timeout_ms.map(|limit| now + Duration::from_millis(limit.min(u64::from(u32::MAX)))),
+            phase: Phase::Running,
+            cause,
+            leftovers: 0,
+            survivors: 0,
+            oom_kills,
+        })
+    }
+
+    /// Watches over the command to its end, and then until its output is delivered.
+    fn watch(&mut self) {
+        let mut scratch = vec![0; READ];
+        while !self.over(Instant::now()) {
+            self.turn(self.wake_up(), &mut scratch);
+        }
+        self.drain(&mut scratch);
+        self.output = None;
+        let exit = self.exit();
+        let (parts, log) = (self.capture.parts(), self.capture.log());
+        let streamed = self.live.carries();
+        let frame = ended(&self.run.id, exit, parts, log, self.leftovers, self.survivors, streamed);
+        Word::Ended(frame).send(&self.pid1);
+
+        let mut until = Instant::now() + LINGER;
+        let mut left = self.live.unsent();
+        while self.live.busy() && Instant::now() < until {
+            self.turn(Some(until), &mut scratch);
+            if self.live.unsent() != left {
+                left = self.live.unsent();
+                until = Instant::now() + LINGER;
+            }
+        }
+    }
+
+    /// Waits for something to happen and acts on it.
+    fn turn(&mut self, until: Option<Instant>, scratch: &mut [u8]) {
+        if self.live.ask(Instant::now()) {
+            Word::Dial.send(&self.pid1);
+        }
+        let output = self.output.as_ref().filter(|_| !self.live.full());
+        let mut live = self.live.polls();
+        let mut entries = [
+            sys::poll_entry(Some(&self.pid1), true, false),
+            sys::poll_entry(Some(&self.signals), true, false),
+            sys::poll_entry(output, true, false),
+            live.stream,
+            live.input,
+        ];
+        sys::poll(&mut entries, until.map(|until| until.saturating_duration_since(Instant::now())));
+        [_, _, _, live.stream, live.input] = entries;
+        self.live.handle(&live, scratch);
+        if entries[2].revents != 0 {
+            self.read_output(scratch);
+        }
+        if entries[0].revents != 0 {
+            while let Some((order, stream)) = Order::receive(&self.pid1) {
+                self.obey(&order, stream);
+            }
+        }
+        if entries[1].revents != 0 {
+            while sys::next_signal(&self.signals).is_some() {}
+            self.reap();
+        }
+    }
+
+    fn wake_up(&self) -> Option<Instant> {
+        let phase = match self.phase {
+            Phase::Running => self.deadline,
+            Phase::Draining(until) | Phase::Asked(until) => Some(until),
+            Phase::Forced(_) => Some(Instant::now() + SWEEP_PAUSE),
+        };
+        [phase, self.live.patience()].into_iter().flatten().min()
+    }
+
+    /// Goes from phase to phase; tells when the last is over.
+    fn over(&mut self, now: Instant) -> bool {
+        if self.childless || self.main == 0 {
+            return true;
+        }
+        match self.phase {
+            Phase::Running => {
+                if self.status.is_some() && !self.run.background {
+                    self.phase = Phase::Draining(now + DRAIN);
+                } else if self.deadline.is_some_and(|deadline| now >= deadline) {
+                    self.cause = Some(Exit::TimedOut);
+                    self.ask_to_end(now + TIMEOUT_GRACE);
+                }
+            }
+            Phase::Draining(until) if now >= until => {
+                self.leftovers = self.ask_to_end(now + LEFTOVER_GRACE);
+            }
+            Phase::Asked(until) if now >= until => {
+                self.phase = Phase::Forced(now + FORCE);
+                self.sweep();
+            }
+            Phase::Forced(until) => {
+                if now >= until {
+                    self.survivors = tree::below(own_pid()).len() as u32;
+                    return true;
+                }
+                self.sweep();
+            }
+            Phase::Draining(_) | Phase::Asked(_) => {}
+        }
+        self.childless
+    }
+
+    fn ask_to_end(&mut self, until: Instant) -> u32 {
+        let processes = tree::below(own_pid());
+        tree::ask_to_end(&processes);
+        self.phase = Phase::Asked(until);
+        processes.len() as u32
+    }
+
+    fn sweep(&mut self) {
+        tree::sweep(|| tree::below(own_pid()));
+        self.reap();
+    }
+
+    fn obey(&mut self, order: &Order, stream: Option<UnixStream>) {
+        match (order, stream) {
+            (Order::Stream, stream) => self.live.answer(stream),
+            (Order::Attach, Some(stream)) => {
+                let Parts { head, tail, omitted } = self.capture.parts();
+                Word::Attached { head: head.len() as u64, omitted }.send(&self.pid1);
+                self.live.attach(stream, [head, tail].concat());
+            }
+            (Order::Attach, None) => {}
+            (Order::Kill(cause), _) => {
+                let until = Instant::now() + KILL_GRACE;
+                match self.phase {
+                    Phase::Running => {
+                        self.cause = Some(match cause {
+                            KillCause::Killed => Exit::Killed,
+                            KillCause::DiskFull => Exit::DiskFull,
+                        });
+                        self.ask_to_end(until);
+                    }
+                    Phase::Draining(_) => {
+                        self.leftovers = self.ask_to_end(until);
+                    }
+                    Phase::Asked(sooner) => self.phase = Phase::Asked(until.min(sooner)),
+                    Phase::Forced(_) => {}
+                }
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        loop {
+            match sys::reap() {
+                sys::Reaped::Child(pid, status) if pid == self.main => self.status = Some(status),
+                sys::Reaped::Child(..) => {}
+                sys::Reaped::None => return,
+                sys::Reaped::Childless => {
+                    self.childless = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn read_output(&mut self, scratch: &mut [u8]) -> usize {
+        let Some(output) = &self.output else { return 0 };
+        match sys::read(output, scratch) {
+            Ok(0) => self.output = None,
+            Ok(read) => {
+                self.capture.push(&scratch[..read]);
+                self.live.push(&scratch[..read], Instant::now());
+                return read;
+            }
+            Err(error) if sys::again(&error) => {}
+            Err(_) => self.output = None,
+        }
+        0
+    }
+
+    /// Takes what is left in the pipe. A process of another command may hold it open and write on: not more than was
+    /// in it.
+    fn drain(&mut self, scratch: &mut [u8]) {
+        let mut taken = 0;
+        while taken < PIPE {
+            match self.read_output(scratch) {
+                0 => return,
+                read => taken += read,
+            }
+        }
+    }
+
+    fn exit(&mut self) -> Exit {
+        if let Some(cause) = self.cause.take() {
+            return cause;
+        }
+        let mut report = [0; 8];
+        if let Ok(read @ 1..) = sys::read(&self.report, &mut report) {
+            return Exit::NotStarted(self.launch.explain(&report[..read]));
+        }
+        let status = self.status.unwrap_or_default();
+        let signal = libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status));
+        let code = libc::WEXITSTATUS(status);
+        // A shell that lost its child to SIGKILL tells so by its code.
+        let suspicious = signal == Some(libc::SIGKILL) || signal.is_none() && code == 128 + libc::SIGKILL;
+        let out_of_memory = suspicious
+            && match (self.oom_kills, oom_kills()) {
+                (Some(before), Some(after)) => after > before,
+                // The kernel does not tell: then it is the likeliest sender of a SIGKILL.
+                _ => signal.is_some(),
+            };
+        match signal {
+            _ if out_of_memory => Exit::OutOfMemory,
+            Some(signal) => Exit::Signal(signal),
+            None => Exit::Code(code),
+        }
+    }
+}
+
+fn own_pid() -> i32 {
+    std::process::id().cast_signed()
+}
+
+fn no_process(error: &io::Error) -> String {
+    format!("the sandbox has no room for another process ({error}): end some first")
+}
+
+/// How many processes of this container the kernel has ended for want of memory, if it tells.
+fn oom_kills() -> Option<u64> {
+    let told: BTreeMap<_, _> = ["/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"]
+        .iter()
+        .find_map(|path| fs::read_to_string(path).ok())?
+        .lines()
+        .filter_map(|line| line.split_once(' ').map(|(name, count)| (name.to_owned(), count.trim().to_owned())))
+        .collect();
+    told.get("oom_kill")?.parse().ok()
+}
