@@ -41,17 +41,17 @@ impl Audit<'_> {
             _ => (None, None, None),
         };
         let quiet = matches!(denial, Denial::NotAllowed(host) if host.is_browser_noise());
-        let loudness = if quiet { Loudness::Quiet } else { self.rooms.count_denial(self.room) };
+        let loudness = if quiet { Loudness::Quiet } else { self.rooms.count(self.room, false) };
         let host = host.map(tracing::field::display);
         let address = address.map(tracing::field::display);
         let (room, kind, why) = (self.room, self.kind, Why(denial));
-        match loudness {
-            Loudness::Line => tracing::info!(%room, %kind, host, port, address, verdict = "denied", %why, "gateway"),
-            Loudness::LastLine => tracing::warn!(
-                %room, %kind, host, port, address, verdict = "denied", %why,
-                "gateway: this room's further denials of this minute are left out"
-            ),
-            Loudness::Quiet => tracing::debug!(%room, %kind, host, port, address, verdict = "denied", %why, "gateway"),
+        if loudness == Loudness::Quiet {
+            tracing::debug!(%room, %kind, host, port, address, verdict = "denied", %why, "gateway");
+        } else {
+            tracing::info!(%room, %kind, host, port, address, verdict = "denied", %why, "gateway");
+        }
+        if loudness == Loudness::LastLine {
+            tracing::warn!(%room, "gateway: further denials of this minute are left out of the log");
         }
     }
 
@@ -68,6 +68,7 @@ impl Audit<'_> {
             address,
             begun: Instant::now(),
             verdict: "allowed",
+            loudness: self.rooms.count(self.room, true),
             up: Arc::default(),
             down: Arc::default(),
         }
@@ -97,6 +98,7 @@ pub(super) struct Passage {
     address: Option<IpAddr>,
     begun: Instant,
     verdict: &'static str,
+    loudness: Loudness,
     /// Bytes from the sandbox and to it, counted while they flow.
     pub(super) up: Arc<AtomicU64>,
     /// See `up`.
@@ -118,17 +120,17 @@ impl Passage {
 
 impl Drop for Passage {
     fn drop(&mut self) {
-        tracing::info!(
-            room = %self.room,
-            kind = %self.kind,
-            host = %self.host,
-            port = self.port,
-            address = self.address.map(tracing::field::display),
-            verdict = self.verdict,
-            sent = self.up.load(Ordering::Relaxed),
-            received = self.down.load(Ordering::Relaxed),
-            millis = self.begun.elapsed().as_millis() as u64,
-            "gateway"
-        );
+        let Self { room, kind, host, port, verdict, .. } = self;
+        let address = self.address.map(tracing::field::display);
+        let (sent, received) = (self.up.load(Ordering::Relaxed), self.down.load(Ordering::Relaxed));
+        let millis = self.begun.elapsed().as_millis() as u64;
+        if self.loudness == Loudness::Quiet {
+            tracing::debug!(%room, %kind, %host, port, address, verdict, sent, received, millis, "gateway");
+        } else {
+            tracing::info!(%room, %kind, %host, port, address, verdict, sent, received, millis, "gateway");
+        }
+        if self.loudness == Loudness::LastLine {
+            tracing::warn!(%room, "gateway: further connections of this minute are left out of the log");
+        }
     }
 }

@@ -12,8 +12,10 @@ use tokio::{sync::Semaphore, time::Instant};
 
 use crate::ids::RoomKey;
 
-/// A room may fill so many lines of the log with denials in each [`WINDOW`].
-const DENIAL_LINES: u32 = 60;
+/// So many lines of the log a room may fill in each [`WINDOW`], with what it was refused and with what it was granted:
+/// apt alone asks for hundreds of files.
+const DENIED_LINES: u32 = 60;
+const ALLOWED_LINES: u32 = 1000;
 const WINDOW: Duration = Duration::from_mins(1);
 
 /// When so many rooms are remembered, the idle ones are forgotten.
@@ -32,9 +34,10 @@ pub(super) struct Rooms {
 struct Room {
     connections: Arc<Semaphore>,
     lookups: Arc<Semaphore>,
-    /// When the current window of denials began, and how many were met in it.
+    /// When the current window began, and how many decisions of each kind fell in it.
     window: Instant,
-    denials: u32,
+    denied: u32,
+    allowed: u32,
 }
 
 /// One connection's place. Dropping it frees the place.
@@ -46,7 +49,7 @@ pub(super) struct Place {
     _room: tokio::sync::OwnedSemaphorePermit,
 }
 
-/// How loudly a denial is to be logged.
+/// How loudly a decision is to be logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Loudness {
     Line,
@@ -70,16 +73,18 @@ impl Rooms {
         Some(Place { lookups: Arc::clone(&room.lookups), _overall: overall, _room: own })
     }
 
-    /// Counts a denial. A sandbox in a loop must not fill the operator's disk.
-    pub(super) fn count_denial(&self, room: &RoomKey) -> Loudness {
+    /// Counts a decision. A sandbox in a loop must not fill the operator's disk.
+    pub(super) fn count(&self, room: &RoomKey, allowed: bool) -> Loudness {
         let mut rooms = self.lock();
         let room = self.room(&mut rooms, room);
         if room.window.elapsed() >= WINDOW {
             room.window = Instant::now();
-            room.denials = 0;
+            (room.denied, room.allowed) = (0, 0);
         }
-        room.denials = room.denials.saturating_add(1);
-        match room.denials.cmp(&DENIAL_LINES) {
+        let (count, lines) =
+            if allowed { (&mut room.allowed, ALLOWED_LINES) } else { (&mut room.denied, DENIED_LINES) };
+        *count = count.saturating_add(1);
+        match (*count).cmp(&lines) {
             std::cmp::Ordering::Less => Loudness::Line,
             std::cmp::Ordering::Equal => Loudness::LastLine,
             std::cmp::Ordering::Greater => Loudness::Quiet,
@@ -98,7 +103,8 @@ impl Rooms {
             connections: Arc::new(Semaphore::new(self.per_room)),
             lookups: Arc::new(Semaphore::new(self.lookups)),
             window: Instant::now(),
-            denials: 0,
+            denied: 0,
+            allowed: 0,
         })
     }
 
@@ -126,17 +132,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn denials_grow_quiet_until_the_next_window() {
+    async fn decisions_grow_quiet_until_the_next_window() {
         let rooms = Rooms::new(1, 1, 1);
         let room = RoomKey::from("a");
-        for _ in 1..DENIAL_LINES {
-            assert_eq!(rooms.count_denial(&room), Loudness::Line);
+        for _ in 1..DENIED_LINES {
+            assert_eq!(rooms.count(&room, false), Loudness::Line);
         }
-        assert_eq!(rooms.count_denial(&room), Loudness::LastLine);
-        assert_eq!(rooms.count_denial(&room), Loudness::Quiet);
-        assert_eq!(rooms.count_denial(&RoomKey::from("b")), Loudness::Line);
+        assert_eq!(rooms.count(&room, false), Loudness::LastLine);
+        assert_eq!(rooms.count(&room, false), Loudness::Quiet);
+        assert_eq!(rooms.count(&room, true), Loudness::Line);
+        assert_eq!(rooms.count(&RoomKey::from("b"), false), Loudness::Line);
         tokio::time::advance(WINDOW).await;
-        assert_eq!(rooms.count_denial(&room), Loudness::Line);
+        assert_eq!(rooms.count(&room, false), Loudness::Line);
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,7 +20,7 @@ use matrix_agent::{
 use rcgen::{CertifiedIssuer, KeyPair};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -279,4 +279,51 @@ pub(crate) async fn connect(stream: &mut UnixStream, target: &str) {
     stream.write_all(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n").as_bytes()).await.unwrap();
     let answer = until(stream, "\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+pub(crate) const HELLO: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Up: 1\r\n\r\nhello";
+
+pub(crate) fn sni(name: &str) -> ServerName<'static> {
+    ServerName::try_from(name.to_owned()).unwrap()
+}
+
+/// A door to `pypi.org` at 203.0.113.1 with an echoing TLS server.
+pub(crate) async fn door_to_tls(limits: Limits) -> (Door, Authority, Server) {
+    let mut door = Door::new(&["pypi.org", "other.org"], limits);
+    let authority = Authority::new();
+    let acceptor = authority.acceptor("pypi.org");
+    let server = door
+        .server(move |stream| {
+            let acceptor = acceptor.clone();
+            async move {
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let mut asked = Vec::new();
+                let _ = stream.read_to_end(&mut asked).await;
+                asked.reverse();
+                let _ = stream.write_all(&asked).await;
+                let _ = stream.shutdown().await;
+            }
+        })
+        .await;
+    door.name("pypi.org", &["203.0.113.1"]);
+    door.name("other.org", &["203.0.113.1"]);
+    door.route("203.0.113.1:443", server.address);
+    (door, authority, server)
+}
+
+/// A door to `deb.debian.org` at 203.0.113.2 with a plain server that answers `answer` to everything.
+pub(crate) async fn door_to_http(answer: &'static [u8], limits: Limits) -> (Door, Server, Recorded) {
+    let mut door = Door::new(&["deb.debian.org", "inside.org"], limits);
+    let (server, recorded) = door.recorder(answer).await;
+    door.name("deb.debian.org", &["203.0.113.2"]);
+    door.route("203.0.113.2:80", server.address);
+    (door, server, recorded)
+}
+
+/// A real ClientHello for `name`, in one record.
+pub(crate) fn client_hello(authority: &Authority, name: &str) -> Vec<u8> {
+    let mut client = rustls::ClientConnection::new(authority.client(true), sni(name)).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    hello
 }

@@ -2,4 +2,5 @@
 
 mod door;
 mod git;
+mod limits;
 mod web;

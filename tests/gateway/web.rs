@@ -1,51 +1,9 @@
 //! The door to the web: what passes, what does not, and what it costs to try.
 
-use std::{sync::Arc, time::Duration};
-
 use matrix_agent::gateway::{Limits, ProxyKind};
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::door::{self, Authority, Door, ask, connect, rest, soon, until};
-
-const HELLO: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Up: 1\r\n\r\nhello";
-
-fn sni(name: &str) -> ServerName<'static> {
-    ServerName::try_from(name.to_owned()).unwrap()
-}
-
-/// A door to `pypi.org` at 203.0.113.1 with an echoing TLS server.
-async fn door_to_tls(limits: Limits) -> (Door, Authority, door::Server) {
-    let mut door = Door::new(&["pypi.org", "other.org"], limits);
-    let authority = Authority::new();
-    let acceptor = authority.acceptor("pypi.org");
-    let server = door
-        .server(move |stream| {
-            let acceptor = acceptor.clone();
-            async move {
-                let Ok(mut stream) = acceptor.accept(stream).await else { return };
-                let mut asked = Vec::new();
-                let _ = stream.read_to_end(&mut asked).await;
-                asked.reverse();
-                let _ = stream.write_all(&asked).await;
-                let _ = stream.shutdown().await;
-            }
-        })
-        .await;
-    door.name("pypi.org", &["203.0.113.1"]);
-    door.name("other.org", &["203.0.113.1"]);
-    door.route("203.0.113.1:443", server.address);
-    (door, authority, server)
-}
-
-/// A door to `deb.debian.org` at 203.0.113.2 with a plain server that answers `answer` to everything.
-async fn door_to_http(answer: &'static [u8], limits: Limits) -> (Door, door::Server, door::Recorded) {
-    let mut door = Door::new(&["deb.debian.org", "inside.org"], limits);
-    let (server, recorded) = door.recorder(answer).await;
-    door.name("deb.debian.org", &["203.0.113.2"]);
-    door.route("203.0.113.2:80", server.address);
-    (door, server, recorded)
-}
+use crate::door::{Door, HELLO, ask, client_hello, connect, door_to_http, door_to_tls, rest, sni, soon, until};
 
 #[tokio::test]
 async fn tls_passes_to_an_allowed_host_with_half_close_both_ways() {
@@ -80,14 +38,6 @@ async fn another_server_name_or_none_is_closed_before_a_byte_goes_out() {
         ask(&mut stream, nonsense).await;
     }
     assert_eq!(recorded.text(), "");
-}
-
-/// A real ClientHello for `name`, in one record.
-fn client_hello(authority: &Authority, name: &str) -> Vec<u8> {
-    let mut client = rustls::ClientConnection::new(authority.client(true), sni(name)).unwrap();
-    let mut hello = Vec::new();
-    client.write_tls(&mut hello).unwrap();
-    hello
 }
 
 #[tokio::test]
@@ -347,138 +297,4 @@ async fn an_answer_that_breaks_off_does_not_look_whole() {
     door.route("203.0.113.2:80", server.address);
     let answer = ask(&mut door.open(ProxyKind::Web), b"GET http://deb.debian.org/ HTTP/1.1\r\n\r\n").await;
     assert!(answer.ends_with("5\r\nhello\r\n"), "{answer}");
-}
-
-#[tokio::test]
-async fn heads_are_bounded_in_size_and_time() {
-    let limits = Limits { head: Duration::from_millis(300), ..Limits::default() };
-    let (mut door, server, _) = door_to_http(HELLO, limits).await;
-    let huge = format!("GET http://deb.debian.org/ HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(64 * 1024));
-    let answer = ask(&mut door.open(ProxyKind::Web), huge.as_bytes()).await;
-    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
-    let many = format!("GET http://deb.debian.org/ HTTP/1.1\r\n{}\r\n", "X: a\r\n".repeat(200));
-    assert!(ask(&mut door.open(ProxyKind::Web), many.as_bytes()).await.starts_with("HTTP/1.1 431 "));
-
-    // A slow loris sends a byte now and then, and never an end.
-    let mut loris = door.open(ProxyKind::Web);
-    let (mut read, mut write) = loris.split();
-    let dripping = async {
-        for byte in b"GET http://deb.debian.org/ HTTP/1.1\r\nX: ".iter().chain([b'a'; 10_000].iter()) {
-            if write.write_all(&[*byte]).await.is_err() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let mut answer = String::new();
-    tokio::select! {
-        _ = soon(read.read_to_string(&mut answer)) => {}
-        () = dripping => panic!("it went on for ever"),
-    }
-    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
-    // One that says nothing at all is closed without a word.
-    assert_eq!(rest(&mut door.open(ProxyKind::Web)).await, "");
-    assert_eq!(server.accepted(), 0);
-}
-
-#[tokio::test]
-async fn tunnels_are_bounded_in_time() {
-    let limits = Limits { head: Duration::from_millis(300), idle: Duration::from_millis(300), ..Limits::default() };
-    let (mut door, authority, _server) = door_to_tls(limits).await;
-    let mut silent = door.open(ProxyKind::Web);
-    connect(&mut silent, "pypi.org:443").await;
-    silent.write_all(&client_hello(&authority, "pypi.org")[..40]).await.unwrap();
-    assert_eq!(rest(&mut silent).await, "", "half a ClientHello and then nothing");
-    let mut idle = door.open(ProxyKind::Web);
-    connect(&mut idle, "pypi.org:443").await;
-    let mut tls = soon(authority.connector(true).connect(sni("pypi.org"), idle)).await.unwrap();
-    assert!(soon(tls.read_u8()).await.is_err(), "nothing moved, so it was ended");
-}
-
-#[tokio::test]
-async fn a_room_has_so_many_connections_and_no_more() {
-    let limits = Limits { per_room: 3, overall: 4, ..Limits::default() };
-    let (mut door, _, _) = door_to_tls(limits).await;
-    let mut open = Vec::new();
-    for _ in 0..3 {
-        let mut stream = door.open(ProxyKind::Web);
-        connect(&mut stream, "pypi.org:443").await;
-        open.push(stream);
-    }
-    let refused = rest(&mut door.open(ProxyKind::Web)).await;
-    assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("Too many connections"), "{refused}");
-    let mut other = door.open_in("!other", ProxyKind::Web);
-    connect(&mut other, "pypi.org:443").await;
-    assert!(rest(&mut door.open_in("!third", ProxyKind::Web)).await.starts_with("HTTP/1.1 503 "), "the house is full");
-    drop(open.pop());
-    soon(async {
-        loop {
-            let mut stream = door.open(ProxyKind::Web);
-            if ask(&mut stream, b"GET / HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 400 ") {
-                break;
-            }
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn cancelling_ends_every_connection() {
-    let (mut door, authority, _server) = door_to_tls(Limits::default()).await;
-    let mut waiting = door.open(ProxyKind::Web);
-    let mut stream = door.open(ProxyKind::Web);
-    connect(&mut stream, "pypi.org:443").await;
-    let mut tls = soon(authority.connector(true).connect(sni("pypi.org"), stream)).await.unwrap();
-    door.cancel.cancel();
-    assert!(soon(tls.read_u8()).await.is_err());
-    assert_eq!(rest(&mut waiting).await, "");
-}
-
-/// Collects what is logged in this thread.
-#[derive(Clone, Default)]
-struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-#[tokio::test]
-async fn decisions_are_logged_without_secrets() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let guard = tracing::subscriber::set_default(subscriber);
-    let (mut door, _, _) = door_to_http(HELLO, Limits::default()).await;
-    door.name("inside.org", &["10.0.0.8"]);
-    let secret = "Authorization: Bearer SECRET1\r\nConnection: close\r\n\r\n";
-    for target in [
-        "GET http://deb.debian.org/SECRET2?q=SECRET3",
-        "GET http://evil.org/SECRET2",
-        "GET http://inside.org/SECRET2",
-        "CONNECT accounts.google.com:443",
-        "SECRET2 / SECRET3",
-    ] {
-        ask(&mut door.open(ProxyKind::Web), format!("{target} HTTP/1.1\r\n{secret}").as_bytes()).await;
-    }
-    drop(door);
-    drop(guard);
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    assert!(!log.contains("SECRET"), "{log}");
-    assert!(!log.contains("accounts.google.com"), "{log}");
-    let lines: Vec<_> = log.lines().collect();
-    assert_eq!(lines.len(), 4, "{log}");
-    for part in
-        ["room=!room", "host=deb.debian.org", "port=80", "address=203.0.113.2", "verdict=\"allowed\"", "received=5"]
-    {
-        assert!(lines[0].contains(part), "{part} in {log}");
-    }
-    assert!(lines[1].contains("host=evil.org") && lines[1].contains("verdict=\"denied\""), "{log}");
-    assert!(lines[2].contains("address=10.0.0.8") && lines[2].contains("a private address"), "{log}");
 }
