@@ -117,13 +117,14 @@ install_podman() {
     install_packages uidmap ca-certificates
 }
 
-# The range from which each sandbox gets user ids of its own (`--userns=auto`).
+# The user ids that sandboxes get: rootful, a range from which each has its own (`--userns=auto`); rootless, the user's.
 grant_id_range() {
-    local file
+    local owner=containers range=2147483647:2147483648 file
+    [[ $EUID -eq 0 ]] || { owner=$(id -un) && range=100000:65536; }
     for file in /etc/subuid /etc/subgid; do
-        grep -qs '^containers:' "$file" && continue
-        note "adding the range of user ids for sandboxes to $file"
-        as_root sh -c "echo containers:2147483647:2147483648 >> $file"
+        grep -qs "^$owner:" "$file" && continue
+        note "adding a range of user ids for sandboxes to $file"
+        as_root sh -c "echo '$owner:$range' >> $file"
     done
 }
 
@@ -189,5 +190,24 @@ ensure_rust() {
     note "$(rustc --version)"
 }
 
-# The demo and the tests need the sandbox's image.
-build_image() { "$REPO/scripts/build-image.sh" "$@"; }
+TOOLS=${XDG_CACHE_HOME:-$HOME/.cache}/matrix-agent-tools
+
+# cargo_tool NAME VERSION: a cargo subcommand, the one that is there or this version from crates.io, kept for later runs.
+cargo_tool() {
+    cargo "$1" --version >/dev/null 2>&1 && return 0
+    note "compiling cargo-$1 $2, once; it takes a minute or two"
+    quietly "cargo-$1 could not be installed" "Run: cargo install --locked cargo-$1" \
+        cargo install --quiet --debug --locked --root "$TOOLS" "cargo-$1@$2"
+}
+
+# python_tool NAME VERSION: a program that PyPI carries as a wheel.
+python_tool() {
+    have "$1" && return 0
+    install_packages python3-venv
+    [[ -x $TOOLS/python/bin/pip ]] || quietly "python3 could not make a virtual environment" \
+        "Run: apt-get install python3-venv" python3 -m venv "$TOOLS/python"
+    quietly "$1 could not be installed" "Check that PyPI is reachable, or install $1 $2 by hand" \
+        "$TOOLS/python/bin/pip" install --quiet --only-binary :all: "$1==$2"
+    mkdir -p "$TOOLS/bin"
+    ln -sf "../python/bin/$1" "$TOOLS/bin/$1"
+}

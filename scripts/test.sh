@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# All that must hold, on a machine that may have nothing yet: format, lints, scripts, spelling, dependencies, and every
+# test with a real Podman. What it installs for itself is kept for the next run.
+#   ./scripts/test.sh [ARGUMENTS FOR cargo nextest run]
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+cd "$REPO"
+export PATH="$PATH:$TOOLS/bin"
+
+check_system
+
+stage "what the tests need"
+check_disk "$REPO" 8 "the tests"
+install_podman
+grant_id_range
+configure_podman
+check_podman
+install_packages git shellcheck
+ensure_rust fmt clippy
+cargo_tool nextest 0.9.143
+cargo_tool deny 0.20.2
+cargo_tool machete 0.9.2
+python_tool typos 1.52.0
+
+stage "format, scripts, spelling, dependencies"
+cargo fmt --all --check || die "the format is off" "Run: cargo fmt --all"
+shellcheck -x scripts/*.sh .ci/run || die "shellcheck found something" "Mend it; a rule that is wrong here gets a comment that says why"
+typos || die "words are misspelt" "Mend them, or name them in typos.toml"
+quietly "a dependency is unused" "Take it out of its Cargo.toml" cargo machete
+quietly "a dependency is not allowed" "Read deny.toml" cargo deny --offline check bans licenses sources
+
+stage "lints"
+cargo clippy --locked --workspace --all-targets --quiet -- -D warnings || die "clippy has warnings" "Mend them"
+
+stage "the sandbox image"
+scripts/build-image.sh
+
+stage "building the tests"
+cargo nextest run --locked --workspace --no-run --cargo-quiet || die "the tests do not build" "Mend what the compiler says above"
+
+end_stage
+told_stages
+exec cargo nextest run --locked --workspace "$@" </dev/null

@@ -1,0 +1,350 @@
+//! The modules' arrows point down. `src/lib.rs` lists the modules from top to bottom: a blank line is a step down, and
+//! modules of one paragraph do not know each other. This test reads every file under `src/` and names each import that
+//! points up or sideways. It reads text, not types: comments and string literals are taken out, then every path that
+//! starts at the crate's root (`crate::x`, `crate::{x, y}`, enough `super::`) is an arrow to its first segment.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// What a module must not know although it stands above it (ARCHITECTURE.md says why).
+const STRANGERS: [(&str, &str); 3] = [("chat", "tools"), ("chat", "llm"), ("chat", "sandbox")];
+
+/// Crates that one place alone may name, so that the rest does not depend on how they speak.
+const KEPT_IN: [(&str, &str); 4] =
+    [("async_openai", "src/llm/"), ("podman_api", "src/"), ("bollard", "src/sandbox/"), ("rusqlite", "src/store/")];
+
+/// Of those, the ones that may stand in a single file only.
+const ONE_FILE: [&str; 1] = ["podman_api"];
+
+#[test]
+fn arrows_point_down() {
+    let levels = levels(&read("src/lib.rs"));
+    assert!(levels.len() > 3, "src/lib.rs lists too few modules: {levels:?}");
+    let mut wrong = Vec::new();
+    for file in sources() {
+        let inside = module_of(&file);
+        let Some(from) = inside.first() else { continue };
+        for arrow in arrows(&read(&file), inside.len()) {
+            if let Some(why) = judge(&levels, from, &arrow.to) {
+                wrong.push(format!("{}:{}: {from} → {}: {why}", file.display(), arrow.line, arrow.to));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "imports against the order of src/lib.rs:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_binary_is_thin() {
+    let main = tokens(&read("src/main.rs"));
+    for (at, token) in main.iter().enumerate() {
+        if token.text == "matrix_agent" && follows(&main, at + 1, "::") {
+            let to = &main[at + 3].text;
+            assert_eq!(to, "cli", "src/main.rs:{}: the binary calls `cli` and nothing else", token.line);
+        }
+    }
+}
+
+#[test]
+fn foreign_crates_stay_where_they_belong() {
+    let mut files: BTreeMap<&str, Vec<PathBuf>> = BTreeMap::new();
+    for file in sources() {
+        let tokens = tokens(&read(&file));
+        for (name, home) in KEPT_IN {
+            if tokens.iter().enumerate().any(|(at, token)| token.text == name && follows(&tokens, at + 1, "::")) {
+                assert!(file.starts_with(home), "{}: `{name}` belongs into {home}", file.display());
+                files.entry(name).or_default().push(file.clone());
+            }
+        }
+    }
+    for name in ONE_FILE {
+        let found = files.remove(name).unwrap_or_default();
+        assert!(found.len() <= 1, "`{name}` belongs into one file, and stands in {found:?}");
+    }
+}
+
+/// Says what is wrong with an arrow, if anything is. A name that is no module is the root's own (a macro, a constant).
+fn judge(levels: &BTreeMap<String, usize>, from: &str, to: &str) -> Option<String> {
+    if from == to {
+        return None;
+    }
+    let (Some(above), Some(below)) = (levels.get(from), levels.get(to)) else {
+        return (!levels.contains_key(from)).then(|| format!("`{from}` is not in src/lib.rs"));
+    };
+    if below < above {
+        Some(format!("`{to}` stands above; let what must travel up travel as an event or a parameter"))
+    } else if below == above {
+        Some("they stand side by side and do not know each other".to_owned())
+    } else if STRANGERS.contains(&(from, to)) {
+        Some("it must not know it, though it stands above it".to_owned())
+    } else {
+        None
+    }
+}
+
+/// Returns the modules of `lib.rs` with their level, the top being 0.
+fn levels(lib: &str) -> BTreeMap<String, usize> {
+    let mut levels = BTreeMap::new();
+    let mut level = 0;
+    let mut paragraph_had_module = false;
+    for line in lib.lines() {
+        let module = line.trim().strip_prefix("pub ").unwrap_or(line.trim()).strip_prefix("mod ");
+        if let Some(name) = module.and_then(|rest| rest.strip_suffix(';')) {
+            levels.insert(name.to_owned(), level);
+            paragraph_had_module = true;
+        } else if line.trim().is_empty() && paragraph_had_module {
+            level += 1;
+            paragraph_had_module = false;
+        }
+    }
+    levels
+}
+
+/// An import that starts at the crate's root.
+#[derive(Debug, PartialEq)]
+struct Arrow {
+    to: String,
+    line: usize,
+}
+
+/// Finds the arrows of a file whose own module is `depth` segments below the root.
+fn arrows(source: &str, depth: usize) -> Vec<Arrow> {
+    let tokens = tokens(source);
+    let mut arrows = Vec::new();
+    let mut braces = 0_usize;
+    let mut inline: Vec<usize> = Vec::new(); // the brace depths at which inline modules were opened
+    let mut at = 0;
+    while at < tokens.len() {
+        match tokens[at].text.as_str() {
+            "{" => {
+                if at >= 2 && tokens[at - 2].text == "mod" {
+                    inline.push(braces);
+                }
+                braces += 1;
+            }
+            "}" => {
+                braces = braces.saturating_sub(1);
+                if inline.last() == Some(&braces) {
+                    inline.pop();
+                }
+            }
+            "crate" if follows(&tokens, at + 1, "::") => targets(&tokens, at + 3, &mut arrows),
+            "super" if at == 0 || tokens[at - 1].text != ":" => {
+                let mut steps = 1;
+                let mut next = at + 1;
+                while follows(&tokens, next, "::") && tokens.get(next + 2).is_some_and(|token| token.text == "super") {
+                    steps += 1;
+                    next += 3;
+                }
+                if steps >= depth + inline.len() && follows(&tokens, next, "::") {
+                    targets(&tokens, next + 2, &mut arrows);
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    arrows
+}
+
+/// Notes what a path from the root leads to: one name, or each first name in a brace.
+fn targets(tokens: &[Token], at: usize, arrows: &mut Vec<Arrow>) {
+    let Some(first) = tokens.get(at) else { return };
+    if first.text != "{" {
+        arrows.push(Arrow { to: first.text.clone(), line: first.line });
+        return;
+    }
+    let mut depth = 0;
+    let mut expected = false;
+    for token in &tokens[at..] {
+        match token.text.as_str() {
+            "{" => {
+                depth += 1;
+                expected = depth == 1;
+            }
+            "}" => depth -= 1,
+            "," => expected = depth == 1,
+            _ if expected => {
+                arrows.push(Arrow { to: token.text.clone(), line: token.line });
+                expected = false;
+            }
+            _ => {}
+        }
+        if depth == 0 {
+            return;
+        }
+    }
+}
+
+/// A word or a single sign, with its line.
+#[derive(Debug)]
+struct Token {
+    text: String,
+    line: usize,
+}
+
+fn follows(tokens: &[Token], at: usize, signs: &str) -> bool {
+    signs.chars().enumerate().all(|(offset, sign)| {
+        tokens.get(at + offset).is_some_and(|token| token.text.len() == 1 && token.text.starts_with(sign))
+    })
+}
+
+/// Takes a source apart; comments, strings and characters are left out.
+fn tokens(source: &str) -> Vec<Token> {
+    let text: Vec<char> = source.chars().collect();
+    let mut tokens = Vec::new();
+    let mut line = 1;
+    let mut at = 0;
+    while at < text.len() {
+        let end = skipped(&text, at);
+        if end > at {
+            line += text[at..end].iter().filter(|sign| **sign == '\n').count();
+            at = end;
+            continue;
+        }
+        let end = word_end(&text, at);
+        if !text[at].is_whitespace() {
+            tokens.push(Token { text: text[at..end].iter().collect(), line });
+        } else if text[at] == '\n' {
+            line += 1;
+        }
+        at = end;
+    }
+    tokens
+}
+
+fn word_end(text: &[char], at: usize) -> usize {
+    let length = text[at..].iter().take_while(|sign| sign.is_alphanumeric() || **sign == '_').count();
+    at + length.max(1)
+}
+
+/// Returns where the comment, string or character that starts at `at` ends; `at` itself where none starts.
+fn skipped(text: &[char], at: usize) -> usize {
+    let starts = |signs: &str| signs.chars().enumerate().all(|(offset, sign)| text.get(at + offset) == Some(&sign));
+    let in_word = at > 0 && (text[at - 1].is_alphanumeric() || text[at - 1] == '_');
+    if starts("//") {
+        return text[at..].iter().position(|sign| *sign == '\n').map_or(text.len(), |length| at + length);
+    }
+    if starts("/*") {
+        return block_comment_end(text, at);
+    }
+    if !in_word && (starts("r\"") || starts("r#") || starts("br\"") || starts("br#")) {
+        let hashes_at = at + if text[at] == 'b' { 2 } else { 1 };
+        let hashes = text[hashes_at..].iter().take_while(|sign| **sign == '#').count();
+        if text.get(hashes_at + hashes) == Some(&'"') {
+            let close: Vec<char> = std::iter::once('"').chain(std::iter::repeat_n('#', hashes)).collect();
+            let body = hashes_at + hashes + 1;
+            let length = text[body..].windows(close.len()).position(|window| window == close);
+            return length.map_or(text.len(), |length| body + length + close.len());
+        }
+    }
+    if starts("\"") {
+        return quoted_end(text, at, '"');
+    }
+    // A lifetime is a quote as well, but nothing closes it.
+    if starts("'") && (text.get(at + 1) == Some(&'\\') || text.get(at + 2) == Some(&'\'')) {
+        return quoted_end(text, at, '\'');
+    }
+    at
+}
+
+fn block_comment_end(text: &[char], mut at: usize) -> usize {
+    let mut depth = 0;
+    while at < text.len() {
+        match (text[at], text.get(at + 1)) {
+            ('/', Some('*')) => {
+                depth += 1;
+                at += 2;
+            }
+            ('*', Some('/')) => {
+                depth -= 1;
+                at += 2;
+                if depth == 0 {
+                    return at;
+                }
+            }
+            _ => at += 1,
+        }
+    }
+    at
+}
+
+fn quoted_end(text: &[char], mut at: usize, quote: char) -> usize {
+    at += 1;
+    while at < text.len() && text[at] != quote {
+        at += if text[at] == '\\' { 2 } else { 1 };
+    }
+    (at + 1).min(text.len())
+}
+
+/// Returns the module path of a file: `src/hub/actor.rs` is `[hub, actor]`, `src/hub/mod.rs` is `[hub]`.
+fn module_of(file: &Path) -> Vec<String> {
+    let inside = file.strip_prefix("src").expect("every source lies in src").with_extension("");
+    let mut path: Vec<String> = inside.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+    if path.last().is_some_and(|last| last == "mod") {
+        path.pop();
+    }
+    if path == ["lib"] || path == ["main"] {
+        path.clear();
+    }
+    path
+}
+
+/// Returns every Rust file in `src/`, relative to the repository.
+fn sources() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut waiting = vec![root.join("src")];
+    let mut files = Vec::new();
+    while let Some(directory) = waiting.pop() {
+        for entry in fs::read_dir(&directory).expect("src can be read") {
+            let path = entry.expect("src can be read").path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path.strip_prefix(root).expect("src lies in the repository").to_owned());
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+fn read(file: impl AsRef<Path>) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn reads_imports_as_rust_does() {
+    let found = |source: &str, depth: usize| -> Vec<String> {
+        arrows(source, depth).into_iter().map(|arrow| arrow.to).collect()
+    };
+    assert_eq!(found("use crate::hub::Actor;", 1), ["hub"]);
+    assert_eq!(
+        found("use crate::{ids::{RoomKey, digest}, store};\nfn f() { crate::hub::run() }", 2),
+        ["ids", "store", "hub"]
+    );
+    assert_eq!(found("use super::store::Store;", 1), ["store"], "from a top-level file `super` is the root");
+    assert_eq!(found("use super::store::Store;", 2), Vec::<String>::new());
+    assert_eq!(found("use super::super::{store::Store, ids};", 2), ["store", "ids"]);
+    assert_eq!(found("mod tests { use super::super::hub; } use super::hub;", 1), ["hub", "hub"]);
+    assert_eq!(found("// crate::hub\n/* crate::a /* crate::b */ */ /// [`crate::c`]\n", 1), Vec::<String>::new());
+    assert_eq!(
+        found(r####"const A: &str = r#"crate::hub " "#; let b = "\"crate::x"; let c = '"'; crate::yes"####, 1),
+        ["yes"]
+    );
+    assert_eq!(found("fn f<'a>(x: &'a str) {} use crate::ids;", 1), ["ids"]);
+}
+
+#[test]
+fn tells_up_and_sideways_from_down() {
+    let levels = levels("//! Words.\n\npub mod hub;\n\npub mod llm;\npub mod sandbox;\n\nmod ids;\n");
+    assert_eq!(judge(&levels, "hub", "ids"), None);
+    assert_eq!(judge(&levels, "hub", "hub"), None);
+    assert!(judge(&levels, "ids", "hub").is_some_and(|why| why.contains("above")));
+    assert!(judge(&levels, "llm", "sandbox").is_some_and(|why| why.contains("side by side")));
+    assert!(judge(&levels, "new", "ids").is_some_and(|why| why.contains("src/lib.rs")));
+    assert_eq!(judge(&levels, "hub", "root_macro"), None);
+}
