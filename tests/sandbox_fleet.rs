@@ -5,12 +5,12 @@ use std::{
     collections::HashSet,
     path::PathBuf,
     process::{Command as Program, Stdio as Pipes},
-    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
 use matrix_agent::{
+    gateway::{AllowedHosts, Gateway, GatewayPolicy, Network},
     ids::{RoomKey, random},
     sandbox::{
         Command, Ended, Exit, Lookup, Sandbox, SandboxError, SandboxOptions, SandboxState, Sandboxes, Stdin, User,
@@ -59,8 +59,9 @@ impl House {
     }
 
     async fn open(&self) -> Sandboxes {
-        let doorman = Arc::new(|_, _| -> futures_util::future::BoxFuture<'static, ()> { Box::pin(async {}) });
-        Sandboxes::open(self.options.clone(), doorman, &CancellationToken::new()).await.unwrap()
+        let gateway =
+            Gateway::new(GatewayPolicy::new(AllowedHosts::standard()), Network::system(), CancellationToken::new());
+        Sandboxes::open(self.options.clone(), gateway, &CancellationToken::new()).await.unwrap()
     }
 
     fn label(&self) -> String {

@@ -2,9 +2,10 @@
 //!
 //! Needs Podman and its images `debian:trixie-slim` and, for the tests with Python or a browser, the sandbox image.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use matrix_agent::{
+    gateway::{AllowedHosts, Gateway, GatewayPolicy, Network},
     ids::{self, CallId, RoomKey},
     sandbox::{SandboxOptions, Sandboxes},
     tools::{self, ToolContext, ToolLimits, ToolProgress, ToolResult},
@@ -90,9 +91,9 @@ impl Bench {
 }
 
 async fn open(options: &SandboxOptions) -> Sandboxes {
-    // Nothing in these tests needs a network: what dials out is hung up on.
-    let doorman = Arc::new(|_room, _stream| Box::pin(async {}) as _);
-    Sandboxes::open(options.clone(), doorman, &CancellationToken::new()).await.unwrap()
+    let gateway =
+        Gateway::new(GatewayPolicy::new(AllowedHosts::standard()), Network::system(), CancellationToken::new());
+    Sandboxes::open(options.clone(), gateway, &CancellationToken::new()).await.unwrap()
 }
 
 async fn run(context: &ToolContext, name: &str, arguments: &Value) -> ToolResult {

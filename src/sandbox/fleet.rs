@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    ProxyStream, Sandbox, SandboxError, disk, embed,
+    ProxyKind, ProxyStream, Sandbox, SandboxError, disk, embed,
     engine::{Engine, Image},
     engine_info::EngineInfo,
     id_range::IdRanges,
@@ -33,7 +33,10 @@ use super::{
     reconcile,
     room::{self, Room},
 };
-use crate::ids::{RoomKey, digest};
+use crate::{
+    gateway::{self, Gateway},
+    ids::{RoomKey, digest},
+};
 
 /// A room's proxied connections that wait to be served; beyond that the sandbox waits.
 const PROXIES: usize = 64;
@@ -46,9 +49,6 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
 /// A path of a Unix socket has 108 bytes, the final NUL included; `rooms/`, 8 digits, `/sock` and two slashes are ours.
 const LONGEST_STATE_DIR: usize = 107 - "/rooms/12345678/sock".len();
-
-/// Serves one proxied connection of a room to its end.
-pub type Doorman = Arc<dyn Fn(RoomKey, ProxyStream) -> futures_util::future::BoxFuture<'static, ()> + Send + Sync>;
 
 /// The fleet. Cheap to clone; one a state directory.
 #[derive(Clone)]
@@ -98,8 +98,8 @@ pub(super) struct Shared {
     pub(super) options: SandboxOptions,
     /// Podman.
     pub(super) engine: Engine,
-    /// Who serves proxied connections.
-    doorman: Doorman,
+    /// Serves proxied connections.
+    gateway: Gateway,
     /// sandboxd's binary, at a path that stays the same across builds.
     pub(super) sandboxd: PathBuf,
     /// Every room that has, had or wants a container or volume.
@@ -128,7 +128,7 @@ impl Sandboxes {
     /// back also where Podman is away; whatever needs it then says so until it answers.
     pub async fn open(
         options: SandboxOptions,
-        doorman: Doorman,
+        gateway: Gateway,
         cancel: &CancellationToken,
     ) -> Result<Self, SandboxError> {
         let cancel = cancel.child_token();
@@ -139,7 +139,7 @@ impl Sandboxes {
         let shared = Arc::new(Shared {
             options,
             engine,
-            doorman,
+            gateway,
             sandboxd,
             rooms: Mutex::default(),
             ids: Mutex::default(),
@@ -338,9 +338,13 @@ impl Shared {
         let (sender, mut receiver) = mpsc::channel(PROXIES);
         let (shared, room) = (Arc::clone(self), room.clone());
         self.supervise(async move {
-            while let Some(stream) = receiver.recv().await {
-                let serve = (shared.doorman)(room.clone(), stream);
-                shared.supervise(serve);
+            while let Some(ProxyStream { kind, stream }) = receiver.recv().await {
+                let kind = match kind {
+                    ProxyKind::Web => gateway::ProxyKind::Web,
+                    ProxyKind::Git => gateway::ProxyKind::Git,
+                };
+                let (gateway, room) = (shared.gateway.clone(), room.clone());
+                shared.supervise(async move { gateway.serve(&room, kind, stream).await });
             }
         });
         sender

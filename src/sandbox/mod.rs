@@ -27,7 +27,7 @@ mod usage;
 pub use cgroup::Limits;
 pub use client::{FileSlice, Lookup, RunningCommand, Sandbox};
 pub use error::{FileProblem, SandboxError};
-pub use fleet::{Doorman, Notice, SandboxState, SandboxSummary, Sandboxes};
+pub use fleet::{Notice, SandboxState, SandboxSummary, Sandboxes};
 pub use link::{Link, LinkState, ProxyStream};
 pub use observe::{Inside, Observation, Outside};
 pub use options::SandboxOptions;
