@@ -3,10 +3,13 @@
 
 use std::mem;
 
-use crate::llm::{AssistantMessage, Message, Usage};
+use crate::{
+    llm::{AssistantMessage, Message, Usage},
+    tools::Access,
+};
 
 use super::{
-    batch::{Access, Batch, CallResult, Known, State},
+    batch::{Batch, CallResult, Known, State},
     footer::Tally,
     limits::{BAD_CALLS, Limit},
     line::{Line, Note, Origin},
@@ -60,9 +63,17 @@ pub(super) enum Open {
     #[default]
     Ask,
     /// Results are missing, or were not looked at yet.
-    Batch(AssistantMessage, Origin, Batch),
+    Batch(Box<OpenBatch>),
     /// A text whose claim was about to be sent back.
     Claim,
+}
+
+/// Calls whose results are missing.
+#[derive(Debug)]
+pub(super) struct OpenBatch {
+    pub(super) message: AssistantMessage,
+    pub(super) origin: Origin,
+    pub(super) batch: Batch,
 }
 
 impl Account {
@@ -122,16 +133,16 @@ impl Account {
         let mut replayed = Replayed::default();
         for line in lines {
             if let Origin::Result { call, ran, ok, facts, pictures } = line.origin {
-                if let (Open::Batch(_, _, batch), Message::Tool { text, .. }) = (&mut replayed.open, line.message)
-                    && let Some(slot) = batch.open(&call)
+                if let (Open::Batch(open), Message::Tool { text, .. }) = (&mut replayed.open, line.message)
+                    && let Some(slot) = open.batch.open(&call)
                 {
                     slot.state = State::Done { result: CallResult { text, ok, facts, pictures }, ran };
                 }
                 continue;
             }
-            if let Open::Batch(_, _, batch) = mem::take(&mut replayed.open) {
+            if let Open::Batch(open) = mem::take(&mut replayed.open) {
                 // What it led to stands in the lines that follow.
-                _ = replayed.account.batch(&batch);
+                _ = replayed.account.batch(&open.batch);
             }
             match (&line.message, &line.origin) {
                 (Message::Assistant(message), Origin::Model { calls, refused, usage }) => {
@@ -140,7 +151,11 @@ impl Account {
                         Open::Claim
                     } else {
                         let batch = Batch::new(message, calls, refused, tools);
-                        Open::Batch(message.clone(), line.origin.clone(), batch)
+                        Open::Batch(Box::new(OpenBatch {
+                            message: message.clone(),
+                            origin: line.origin.clone(),
+                            batch,
+                        }))
                     };
                 }
                 (_, Origin::Program { note: Note::Empty }) => {

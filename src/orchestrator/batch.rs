@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 use crate::{
     ids::{CallId, TurnId, digest},
     llm::{AssistantMessage, Finish, Message, Part, ToolCall},
+    text,
+    tools::Access,
 };
 
 use super::{
@@ -16,14 +18,8 @@ use super::{
     words,
 };
 
-/// Whether a tool may run beside others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// It only looks.
-    Shared,
-    /// It may change things.
-    Exclusive,
-}
+/// Characters of the line that tells the room what a call does.
+const DETAIL: usize = 100;
 
 /// A tool as the machine needs to know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,14 +110,16 @@ pub(super) fn vet(message: &mut AssistantMessage, finish: Finish, tools: &[Known
             Some(words::too_many_calls())
         } else if !tools.iter().any(|tool| tool.name == call.name) {
             let known: Vec<_> = tools.iter().map(|tool| tool.name).collect();
-            Some(words::unknown_tool(&shortened(&call.name, 64), &known))
+            Some(words::unknown_tool(&text::one_line(&call.name, 64), &known))
         } else {
             parsed.as_ref().err().map(|why| words::bad_arguments(why))
         };
         match parsed {
             Ok(_) if call.arguments.trim().is_empty() => "{}".clone_into(&mut call.arguments),
             Ok(_) => {}
-            Err(_) => call.arguments = serde_json::json!({ "unparsed": shortened(&call.arguments, 200) }).to_string(),
+            Err(_) => {
+                call.arguments = serde_json::json!({ "unparsed": text::cut_middle(&call.arguments, 200) }).to_string();
+            }
         }
         let name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if call.name.is_empty() || call.name.len() > 64 || !call.name.chars().all(name) {
@@ -147,25 +145,15 @@ fn parse(arguments: &str) -> Result<Map<String, Value>, String> {
     }
 }
 
-fn shortened(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
 /// Returns what a call does in one short line without control characters.
 fn detail(arguments: &str) -> String {
     let Ok(arguments) = parse(arguments) else { return String::new() };
     let value = ["command", "path", "url", "port", "id"].iter().find_map(|key| arguments.get(*key));
-    let text = match value {
-        Some(Value::String(text)) => text.clone(),
+    match value {
+        Some(Value::String(text)) => text::one_line(text, DETAIL),
         Some(Value::Number(number)) => number.to_string(),
-        _ => return String::new(),
-    };
-    let line: String = text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
-    let more = if text.trim_end().lines().nth(1).is_some() { " …" } else { "" };
-    shortened(&line, 100) + more
+        _ => String::new(),
+    }
 }
 
 /// Returns the ids of a message's calls, `round` being its number in the turn: unique in the store, the same after a
@@ -291,7 +279,7 @@ mod tests {
           null,
           "Not run: the arguments are no JSON object (EOF while parsing a string at line 1 column 15). Send one like {\"path\": \"src/main.rs\"}, with quotes and line breaks inside strings escaped.",
           "Not run: the arguments are no JSON object (it is some other JSON value). Send one like {\"path\": \"src/main.rs\"}, with quotes and line breaks inside strings escaped.",
-          "Not run: there is no tool `no such\ntool`. The tools are: read_file, run_command.",
+          "Not run: there is no tool `no such tool`. The tools are: read_file, run_command.",
           null
         ]
         "#);
@@ -345,9 +333,9 @@ mod tests {
 
     #[test]
     fn the_detail_of_a_call_is_one_clean_line() {
-        assert_eq!(detail(r#"{"command":"cargo test\nrm x"}"#), "cargo test …");
-        assert_eq!(detail("{\"path\":\"a\\u001b[31mb\"}"), "a[31mb");
+        assert_eq!(detail(r#"{"command":"cargo test\nrm x"}"#), "cargo test rm x");
+        assert_eq!(detail("{\"path\":\"a\\u001b[31mb\"}"), "ab");
         assert_eq!(detail(r#"{"content":"secret"}"#), "");
-        assert_eq!(detail(&format!(r#"{{"command":"{}"}}"#, "é".repeat(200))).chars().count(), 101);
+        assert_eq!(detail(&format!(r#"{{"command":"{}"}}"#, "é".repeat(200))).chars().count(), 100);
     }
 }

@@ -6,7 +6,10 @@
 
 use std::{collections::HashMap, fmt::Write};
 
-use crate::llm::{Message, Part};
+use crate::{
+    llm::{Message, Part},
+    text,
+};
 
 use super::{
     context::{Context, text_tokens, tokens},
@@ -24,7 +27,7 @@ const KEEP_WORDS: u64 = 20_000;
 const KEEP_TAIL: u64 = 20_000;
 /// A summary longer than this is cut.
 const SUMMARY_TOKENS: u64 = 8_000;
-/// Outputs and arguments in what the summariser reads, in characters.
+/// Outputs and arguments in what the summariser reads, in bytes.
 const OUTPUT_SHOWN: usize = 2_000;
 const ARGUMENTS_SHOWN: usize = 600;
 /// Below this an output is not worth masking.
@@ -215,22 +218,8 @@ fn cut(text: &str, most: u64) -> String {
     if size <= most {
         return text.to_owned();
     }
-    let characters = text.chars().count();
-    // By share, since a character may cost more than a quarter.
-    let half = (characters as u64 * most / size / 2) as usize;
-    middle_cut(text, characters, half)
-}
-
-/// Returns a text of at most `most` characters and a notice.
-fn cut_characters(text: &str, most: usize) -> String {
-    let characters = text.chars().count();
-    if characters <= most { text.to_owned() } else { middle_cut(text, characters, most / 2) }
-}
-
-fn middle_cut(text: &str, characters: usize, half: usize) -> String {
-    let place = |nth: usize| text.char_indices().nth(nth).map_or(text.len(), |(at, _)| at);
-    let left_out = characters - 2 * half;
-    format!("{}\n[… {left_out} characters left out …]\n{}", &text[..place(half)], &text[place(characters - half)..])
+    // By share, since a character of another script costs more than an ASCII one.
+    text::cut_middle(text, (text.len() as u64 * most / size) as usize)
 }
 
 /// Returns the older part as a record to be read, about `most` tokens of it; the oldest outputs go first.
@@ -259,15 +248,15 @@ fn entry(message: &Message, origin: &Origin) -> String {
             format!("## Summary of what lies before\n{}\n", plain(parts))
         }
         (Message::User { parts }, Origin::Person { .. }) => {
-            format!("## Person\n{}\n", cut_characters(&plain(parts), 4 * OUTPUT_SHOWN))
+            format!("## Person\n{}\n", text::cut_middle(&plain(parts), 4 * OUTPUT_SHOWN))
         }
-        (Message::User { parts }, _) => format!("## Program\n{}\n", cut_characters(&plain(parts), OUTPUT_SHOWN)),
-        (Message::Tool { text, .. }, _) => format!("## Result\n{}\n", cut_characters(text, OUTPUT_SHOWN)),
+        (Message::User { parts }, _) => format!("## Program\n{}\n", text::cut_middle(&plain(parts), OUTPUT_SHOWN)),
+        (Message::Tool { text, .. }, _) => format!("## Result\n{}\n", text::cut_middle(text, OUTPUT_SHOWN)),
         (Message::System { .. }, _) => String::new(),
         (Message::Assistant(message), _) => {
-            let mut text = format!("## Agent\n{}\n", cut_characters(&message.text, 2 * OUTPUT_SHOWN));
+            let mut text = format!("## Agent\n{}\n", text::cut_middle(&message.text, 2 * OUTPUT_SHOWN));
             for call in &message.calls {
-                _ = writeln!(text, "calls {} {}", call.name, cut_characters(&call.arguments, ARGUMENTS_SHOWN));
+                _ = writeln!(text, "calls {} {}", call.name, text::cut_middle(&call.arguments, ARGUMENTS_SHOWN));
             }
             text
         }

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::text;
+
 use super::{line::Edit, proof::Proof};
 
 /// Files named in full; further ones are counted.
@@ -53,7 +55,7 @@ pub fn footer(tally: &Tally, elapsed: Duration) -> String {
         parts.push(counted(tally.calls as usize, "tool"));
     }
     parts.push(format!("{} tokens", short(tally.tokens)));
-    parts.push(clock(elapsed));
+    parts.push(text::stopwatch(elapsed));
     parts.join(" · ")
 }
 
@@ -71,13 +73,6 @@ pub(super) fn short(count: u64) -> String {
             format!("{}.{}M", tenths / 10, tenths % 10)
         }
     }
-}
-
-/// Returns `0:07`, `1:12`, `1:02:03`.
-fn clock(elapsed: Duration) -> String {
-    let seconds = elapsed.as_secs();
-    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::tools::ToolLimits;
+
 /// Calls of one message that run; the rest is answered with a refusal.
 pub(super) const CALLS_AT_ONCE: usize = 16;
 /// Calls of one message that are kept at all.
@@ -36,11 +38,19 @@ pub struct Limits {
     pub tokens: u64,
     /// Tokens of one answer; `None` leaves it to the provider.
     pub max_output: Option<u64>,
+    /// What a single call may use.
+    pub tools: ToolLimits,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { rounds: 25, time: Duration::from_mins(30 + 5), tokens: 4_000_000, max_output: None }
+        Self {
+            rounds: 25,
+            time: Duration::from_mins(30 + 5),
+            tokens: 4_000_000,
+            max_output: None,
+            tools: ToolLimits::default(),
+        }
     }
 }
 

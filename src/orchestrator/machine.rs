@@ -212,14 +212,14 @@ impl Machine {
         let replayed = Account::replay(input.stored, &input.tools);
         let mut context = Context::new(input.system, input.overhead);
         let mut history = input.history;
-        if let Open::Batch(message, origin, _) = &replayed.open {
+        if let Open::Batch(open) = &replayed.open {
             // Its results follow when all are there, as in a turn that was not interrupted.
             while matches!(history.last(), Some(Line { origin: Origin::Result { .. }, .. })) {
                 history.pop();
             }
             history.pop();
             context.extend(history);
-            context.push(Message::Assistant(message.clone()), origin.clone());
+            context.push(Message::Assistant(open.message.clone()), open.origin.clone());
         } else {
             context.extend(history);
         }
@@ -293,7 +293,7 @@ impl Machine {
         out.push(Action::Arm(if self.wrap.is_some() { limits::WRAP_UP } else { self.time_left }));
         match mem::take(&mut self.open) {
             Open::Ask => self.advance(out),
-            Open::Batch(_, _, batch) => self.go_on(batch, out),
+            Open::Batch(open) => self.go_on(open.batch, out),
             Open::Claim => self.doubt(out),
         }
     }

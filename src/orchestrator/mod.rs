@@ -7,10 +7,14 @@ mod account;
 mod batch;
 mod compaction;
 mod context;
+mod driver;
 mod footer;
+mod hands;
+mod journal;
 mod limits;
 mod line;
 pub mod machine;
+mod progress;
 mod prompt;
 mod proof;
 mod stuck;
@@ -19,9 +23,11 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{Access, CallResult, CallToRun, Known};
+pub use batch::{CallResult, CallToRun, Known};
+pub use driver::{Outcome, Start, TurnContext, run_turn};
 pub use footer::{Tally, footer};
 pub use limits::{Limit, Limits};
 pub use line::{CallFacts, Edit, Line, Note, Origin, Status, UserMessage};
+pub use progress::Progress;
 pub use prompt::system;
 pub use proof::Proof;

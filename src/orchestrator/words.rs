@@ -2,6 +2,8 @@
 //!
 //! Texts only; no decisions.
 
+use crate::text;
+
 use super::limits::{CALLS_AT_ONCE, Limit, Limits};
 
 /// The head of a summary.
@@ -49,6 +51,11 @@ pub(super) const FILTERED: &str =
     "The model's provider withheld the answer (its content filter). Please put it in other words.";
 pub(super) const ANSWER_CUT: &str = "\n\n(The answer was cut off at the model's output limit.)";
 
+/// Returns what is added to a result whose file did not reach the room.
+pub(super) fn file_lost(name: &str) -> String {
+    format!("\n\nThe file `{name}` could not be handed to the room: the people do not see it.")
+}
+
 /// Returns the refusal of a call beyond the number that run at once.
 pub(super) fn too_many_calls() -> String {
     format!("Not run: too many calls at once ({CALLS_AT_ONCE} at most). Send it again after the others.")
@@ -79,19 +86,11 @@ pub(super) const MASKED: &str = "[old output removed to save space";
 fn named(limit: Limit, limits: &Limits) -> String {
     match limit {
         Limit::Rounds => format!("the limit of {} turns", limits.rounds),
-        Limit::Time => format!("the time limit of {}", minutes(limits.time.as_secs())),
+        Limit::Time => format!("the time limit of {}", text::human_duration(limits.time)),
         Limit::Tokens => format!("the limit of {} tokens", super::footer::short(limits.tokens)),
         Limit::Stuck => "the point where the same calls keep giving the same results".to_owned(),
         Limit::BadCalls => "the limit of calls in a row that could not run".to_owned(),
         Limit::Context => "the end of the model's context window".to_owned(),
-    }
-}
-
-fn minutes(seconds: u64) -> String {
-    match (seconds / 60, seconds % 60) {
-        (0, seconds) => format!("{seconds} s"),
-        (minutes, 0) => format!("{minutes} min"),
-        (minutes, seconds) => format!("{minutes} min {seconds} s"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The conversation as the model is shown it.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, ToSql, Transaction, params};
 use serde_json::Value;
 
 use super::{Address, CallRecord, Store, StoreError, calls};
@@ -33,27 +33,19 @@ impl Store {
             };
             let mut history: Vec<History> =
                 kept.into_iter().map(|message| History { turn: None, message, calls: Vec::new() }).collect();
-            let mut select = tx.prepare_cached(
-                "SELECT m.seq, m.turn, m.body, c.call, c.boot, c.result, c.details
-                 FROM messages m LEFT JOIN calls c ON c.message = m.seq
-                 WHERE m.bot = ?1 AND m.room = ?2 AND m.seq > ?3 ORDER BY m.seq, c.position",
-            )?;
-            let mut rows = select.query(params![address.bot, address.room.as_str(), upto])?;
-            let mut last = 0;
-            while let Some(row) = rows.next()? {
-                let seq: i64 = row.get(0)?;
-                if seq != last {
-                    last = seq;
-                    let message = serde_json::from_str(&row.get::<_, String>(2)?)?;
-                    let turn = Some(row.get::<_, String>(1)?.into());
-                    history.push(History { turn, message, calls: Vec::new() });
-                }
-                if row.get_ref(3)? != rusqlite::types::ValueRef::Null
-                    && let Some(entry) = history.last_mut()
-                {
-                    entry.calls.push(calls::read(row, 3)??);
-                }
-            }
+            read(tx, "m.seq > ?3", params![address.bot, address.room.as_str(), upto], &mut history)?;
+            Ok(history)
+        })
+        .await
+    }
+
+    /// Returns all messages of a turn, oldest first, also those that a compaction within it hides from the model.
+    pub async fn turn_history(&self, address: &Address, turn: &TurnId) -> Result<Vec<History>, StoreError> {
+        let (address, turn) = (address.clone(), turn.clone());
+        self.write(move |tx| {
+            let mut history = Vec::new();
+            let key = params![address.bot, address.room.as_str(), turn.as_str()];
+            read(tx, "m.turn = ?3", key, &mut history)?;
             Ok(history)
         })
         .await
@@ -74,4 +66,35 @@ impl Store {
         })
         .await
     }
+}
+
+/// Reads messages with their calls; `which` says which ones of the room of the first two parameters.
+fn read(
+    tx: &Transaction<'_>,
+    which: &'static str,
+    key: &[&dyn ToSql],
+    history: &mut Vec<History>,
+) -> Result<(), StoreError> {
+    let mut select = tx.prepare_cached(&format!(
+        "SELECT m.seq, m.turn, m.body, c.call, c.boot, c.result, c.details
+         FROM messages m LEFT JOIN calls c ON c.message = m.seq
+         WHERE m.bot = ?1 AND m.room = ?2 AND {which} ORDER BY m.seq, c.position"
+    ))?;
+    let mut rows = select.query(key)?;
+    let mut last = 0;
+    while let Some(row) = rows.next()? {
+        let seq: i64 = row.get(0)?;
+        if seq != last {
+            last = seq;
+            let message = serde_json::from_str(&row.get::<_, String>(2)?)?;
+            let turn = Some(row.get::<_, String>(1)?.into());
+            history.push(History { turn, message, calls: Vec::new() });
+        }
+        if row.get_ref(3)? != rusqlite::types::ValueRef::Null
+            && let Some(entry) = history.last_mut()
+        {
+            entry.calls.push(calls::read(row, 3)??);
+        }
+    }
+    Ok(())
 }

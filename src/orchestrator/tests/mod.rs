@@ -2,6 +2,7 @@
 //! lines down, and checks after each step what must hold at all times.
 
 mod chaos;
+pub(super) mod driver;
 mod mistakes;
 mod room;
 mod turn;
@@ -11,10 +12,11 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use crate::{
     ids::CallId,
     llm::{AssistantMessage, Chunk, Completion, Finish, Message, Part, ToolCall, Usage},
+    tools::Access,
 };
 
 use super::{
-    Access, CallFacts, CallResult, CallToRun, Edit, Known, Limits, Line, Note, Origin, Status, UserMessage,
+    CallFacts, CallResult, CallToRun, Edit, Known, Limits, Line, Note, Origin, Status, UserMessage,
     machine::{Action, Answer, Event, Machine, Request, Show, TurnInput},
 };
 

@@ -1,0 +1,388 @@
+//! Carries a turn out: the machine decides, this file asks the model, runs calls, keeps lines and the time.
+//!
+//! Actions are carried out in their order, and a line is durable before what follows from it begins. All that is under
+//! way lives in one future: dropping it (the program ends) leaves the turn open in the store, to be resumed, and the
+//! commands running in their sandbox. Called by `bots`.
+
+use std::{
+    collections::VecDeque,
+    mem,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{Instant, Sleep, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    crash,
+    ids::{CallId, TurnId},
+    llm::{Chunk, Completion, LlmError, Model, ToolSpec},
+    sandbox::Sandboxes,
+    store::{Address, Store, StoreError},
+};
+
+use super::{
+    batch::CallResult,
+    context::text_tokens,
+    footer::footer,
+    hands::{Hands, Toolbox, known},
+    journal::Journal,
+    limits::Limits,
+    line::{Line, Status, UserMessage},
+    machine::{Action, Answer, Event, Machine, Request, Show, TurnInput},
+    progress::{Outflow, Progress},
+    prompt,
+};
+
+/// How long calls may take to end once they are told to; by then their container is being ended.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// What a turn is carried out with.
+pub struct TurnContext {
+    /// The journal.
+    pub store: Store,
+    /// The model.
+    pub model: Model,
+    /// Where the room's sandbox comes from.
+    pub sandboxes: Sandboxes,
+    /// What the turn may use.
+    pub limits: Limits,
+    /// The bot and the room.
+    pub address: Address,
+    /// The turn; its first message is stored.
+    pub turn: TurnId,
+    /// What people say meanwhile. What is not taken stays unclaimed in the journal.
+    pub steering: mpsc::Receiver<UserMessage>,
+    /// What is worth seeing.
+    pub progress: mpsc::Sender<Progress>,
+    /// Somebody wants it stopped.
+    pub stop: CancellationToken,
+}
+
+/// Where a turn begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With its first message.
+    New,
+    /// Where a crash has left it.
+    Resumed {
+        /// When it was opened, in milliseconds since 1970.
+        opened: i64,
+    },
+}
+
+/// How a turn ended: its one answer, which the hub stores and sends in one transaction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// What the person reads.
+    pub text: String,
+    /// The line under it.
+    pub footer: String,
+    /// How it ended.
+    pub status: Status,
+    /// The conversation's last line of this turn.
+    pub message: Option<Line>,
+}
+
+impl Outcome {
+    /// Returns the outcome of a turn that could not go on.
+    pub fn failed(why: impl Into<String>) -> Self {
+        Self { text: why.into(), footer: String::new(), status: Status::Failed, message: None }
+    }
+}
+
+/// Carries out a turn to its one answer. May be dropped: the turn stays open then.
+pub async fn run_turn(context: TurnContext, start: Start) -> Outcome {
+    let vision = context.model.vision();
+    let tools = Toolbox::Sandbox { sandboxes: context.sandboxes, limits: context.limits.tools, vision };
+    let journal = Journal { store: context.store, address: context.address, turn: context.turn };
+    let turn = Turn {
+        model: context.model,
+        journal,
+        tools,
+        limits: context.limits,
+        steering: context.steering,
+        progress: context.progress,
+        stop: context.stop,
+    };
+    turn.run(start).await
+}
+
+/// A turn with its tools in place.
+pub(super) struct Turn {
+    pub(super) model: Model,
+    pub(super) journal: Journal,
+    pub(super) tools: Toolbox,
+    pub(super) limits: Limits,
+    pub(super) steering: mpsc::Receiver<UserMessage>,
+    pub(super) progress: mpsc::Sender<Progress>,
+    pub(super) stop: CancellationToken,
+}
+
+impl Turn {
+    /// Carries it out.
+    pub(super) async fn run(self, start: Start) -> Outcome {
+        let (journal, progress) = (self.journal.clone(), self.progress.clone());
+        let outflow = Arc::new(Outflow::default());
+        let outcome = self.drive(start, Arc::clone(&outflow)).await.unwrap_or_else(|error| {
+            tracing::error!(room = %journal.address.room, turn = %journal.turn, %error, "the turn cannot go on");
+            Outcome::failed(error.to_string())
+        });
+        outflow.flush(&progress);
+        outcome
+    }
+
+    async fn drive(self, start: Start, outflow: Arc<Outflow>) -> Result<Outcome, StoreError> {
+        let clock = self.journal.store.clock().clone();
+        let before = match start {
+            Start::New => Duration::ZERO,
+            Start::Resumed { opened } => Duration::from_millis((clock.millis() - opened).max(0) as u64),
+        };
+        let began = Instant::now();
+        let specs = self.tools.specs();
+        let loaded = self.journal.load(start != Start::New).await?;
+        let machine = Machine::new(TurnInput {
+            turn: self.journal.turn.clone(),
+            system: prompt::system(self.model.vision(), &clock.day()),
+            overhead: specs.iter().map(weight).sum(),
+            history: loaded.history,
+            stored: loaded.stored,
+            boots: loaded.boots,
+            tools: known(&specs),
+            window: self.model.context_window(),
+            // A turn that lay still is left at least half of its time.
+            time_left: self.limits.time.saturating_sub(before).max(self.limits.time / 2),
+            limits: self.limits,
+        });
+        let mut driver = Driver {
+            machine,
+            hands: Hands {
+                tools: self.tools,
+                journal: self.journal,
+                outflow: Arc::clone(&outflow),
+                progress: self.progress.clone(),
+            },
+            model: self.model,
+            specs: specs.into(),
+            outflow,
+            progress: self.progress,
+            steering: Some(self.steering),
+            stop: self.stop,
+            stopped: false,
+            request: None,
+            chunks: Arc::default(),
+            calls: FuturesUnordered::new(),
+            cancel: CancellationToken::new(),
+            deadline: Box::pin(sleep(Duration::ZERO)),
+            events: VecDeque::from([Event::Begin]),
+        };
+        let answer = driver.run().await;
+        if answer.is_err() {
+            // Nothing may run on without a journal.
+            driver.cancel().await;
+        }
+        let answer = answer?;
+        let footer = footer(&answer.tally, before + began.elapsed());
+        let journal = &driver.hands.journal;
+        tracing::info!(
+            room = %journal.address.room, turn = %journal.turn, status = ?answer.status, rounds = answer.tally.rounds,
+            calls = answer.tally.calls, tokens = answer.tally.tokens, "the turn is answered"
+        );
+        Ok(Outcome { text: answer.text, footer, status: answer.status, message: Some(answer.line) })
+    }
+}
+
+/// Returns what a tool's description costs in every request.
+fn weight(spec: &ToolSpec) -> u64 {
+    text_tokens(spec.name) + text_tokens(&spec.description) + text_tokens(&spec.parameters.to_string())
+}
+
+type Ended = (u32, Result<Completion, LlmError>);
+
+/// What is under way.
+struct Driver {
+    machine: Machine,
+    hands: Hands,
+    model: Model,
+    specs: Arc<[ToolSpec]>,
+    outflow: Arc<Outflow>,
+    progress: mpsc::Sender<Progress>,
+    /// `None` once the hub has closed it.
+    steering: Option<mpsc::Receiver<UserMessage>>,
+    stop: CancellationToken,
+    /// Whether the stop was handed in.
+    stopped: bool,
+    /// The request to the model.
+    request: Option<BoxFuture<'static, Ended>>,
+    /// What it has streamed since this was looked at last.
+    chunks: Arc<Chunks>,
+    /// The calls.
+    calls: FuturesUnordered<BoxFuture<'static, (CallId, Result<CallResult, StoreError>)>>,
+    /// Ends the calls.
+    cancel: CancellationToken,
+    deadline: Pin<Box<Sleep>>,
+    /// Events that were not handed in yet.
+    events: VecDeque<Event>,
+}
+
+/// Text on its way from the model to the machine: pieces grow together while nobody looks.
+#[derive(Debug, Default)]
+struct Chunks {
+    text: Mutex<String>,
+    more: Notify,
+}
+
+impl Chunks {
+    fn push(&self, chunk: Chunk) {
+        if let Chunk::Text(piece) = chunk {
+            self.text.lock().unwrap_or_else(PoisonError::into_inner).push_str(&piece);
+            self.more.notify_one();
+        }
+    }
+
+    fn take(&self) -> Option<Event> {
+        let text = mem::take(&mut *self.text.lock().unwrap_or_else(PoisonError::into_inner));
+        (!text.is_empty()).then_some(Event::Chunk(Chunk::Text(text)))
+    }
+}
+
+impl Driver {
+    async fn run(&mut self) -> Result<Answer, StoreError> {
+        loop {
+            let Some(event) = self.events.pop_front() else {
+                self.wait().await?;
+                continue;
+            };
+            for action in self.machine.handle(event) {
+                if let Some(answer) = self.carry_out(action).await? {
+                    return Ok(answer);
+                }
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, action: Action) -> Result<Option<Answer>, StoreError> {
+        match action {
+            Action::Keep(line) => self.hands.journal.keep(line).await?,
+            Action::Rebase(lines) => self.hands.journal.rebase(lines).await?,
+            Action::Ask(request) => self.ask(request),
+            Action::Run(call) => {
+                let (name, detail) = (call.name.clone(), call.detail.clone());
+                self.outflow.push(Progress::ToolStarted { call: call.id.clone(), name, detail });
+                let id = call.id.clone();
+                let work = self.hands.clone().run(call, self.cancel.clone());
+                self.calls.push(work.map(|result| (id, result)).boxed());
+            }
+            Action::Arm(time) => self.deadline.as_mut().reset(Instant::now() + time),
+            Action::Cancel => self.cancel().await,
+            Action::Show(show) => self.outflow.push(match show {
+                Show::Thinking => Progress::Thinking,
+                Show::Text(text) => Progress::Text(text),
+                Show::Seen(event) => Progress::Seen(event),
+                Show::Notice(text) => Progress::Notice(text.to_owned()),
+            }),
+            Action::Answer(answer) => return Ok(Some(answer)),
+        }
+        Ok(None)
+    }
+
+    fn ask(&mut self, request: Request) {
+        let Request { number, messages, tools, max_output } = request;
+        let (model, specs, chunks) = (self.model.clone(), Arc::clone(&self.specs), Arc::clone(&self.chunks));
+        self.request = Some(
+            async move {
+                crash::point("asked");
+                let tools = if tools { &specs[..] } else { &[] };
+                let ended = model.complete(&messages, tools, max_output, &mut |chunk| chunks.push(chunk)).await;
+                (number, ended)
+            }
+            .boxed(),
+        );
+    }
+
+    /// Ends the request and the calls, and waits until nothing runs any more.
+    async fn cancel(&mut self) {
+        self.request = None;
+        self.chunks.take();
+        mem::take(&mut self.cancel).cancel();
+        let calls = &mut self.calls;
+        if timeout(SETTLE, async { while calls.next().await.is_some() {} }).await.is_err() {
+            tracing::warn!(turn = %self.hands.journal.turn, "calls did not end in time and are left");
+        }
+        calls.clear();
+    }
+
+    /// Waits for something to happen and hands it to `events`.
+    async fn wait(&mut self) -> Result<(), StoreError> {
+        let event = tokio::select! {
+            biased;
+            () = self.stop.cancelled(), if !self.stopped => {
+                self.stopped = true;
+                Event::Stop
+            }
+            () = self.chunks.more.notified() => match self.chunks.take() {
+                Some(event) => event,
+                None => return Ok(()),
+            },
+            (number, ended) = under_way(&mut self.request) => return self.model_ended(number, ended).await,
+            Some((call, result)) = self.calls.next() => Event::ToolDone { call, result: result? },
+            message = next(&mut self.steering), if self.machine.listens() => {
+                let Some(message) = message else {
+                    self.steering = None;
+                    return Ok(());
+                };
+                Event::Said(message)
+            }
+            () = &mut self.deadline => {
+                // Over until it is armed again.
+                self.deadline.as_mut().reset(Instant::now() + Duration::from_hours(24 * 365));
+                Event::TimeUp
+            }
+            () = self.outflow.pump(&self.progress) => return Ok(()),
+        };
+        self.events.push_back(event);
+        Ok(())
+    }
+
+    async fn model_ended(&mut self, request: u32, ended: Result<Completion, LlmError>) -> Result<(), StoreError> {
+        // Dropping it gives back the messages, so that the next append need not copy them.
+        self.request = None;
+        self.events.extend(self.chunks.take());
+        self.events.push_back(match ended {
+            Ok(completion) => {
+                if let Some(usage) = completion.usage {
+                    self.hands.journal.used(usage).await?;
+                }
+                Event::ModelDone { request, completion }
+            }
+            Err(error) => {
+                let journal = &self.hands.journal;
+                tracing::warn!(room = %journal.address.room, turn = %journal.turn, %error, "the model failed");
+                Event::ModelFailed { request, overflow: error.is_overflow(), why: error.user_text() }
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Waits for the request, if there is one.
+async fn under_way(request: &mut Option<BoxFuture<'static, Ended>>) -> Ended {
+    match request {
+        Some(request) => request.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for the next message, if there may be one.
+async fn next(steering: &mut Option<mpsc::Receiver<UserMessage>>) -> Option<UserMessage> {
+    match steering {
+        Some(steering) => steering.recv().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,173 @@
+//! One call from its intent to its result: the sandbox's boot id is stored before it runs, its files reach the room's
+//! outbox before its result is stored, and whatever happens becomes a result.
+//!
+//! Knows the tools and the journal, nothing of the turn's rules. Called by the driver.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    llm::{Part, ToolSpec},
+    sandbox::Sandboxes,
+    store::StoreError,
+    tools::{self, Attachment, Facts, ToolContext, ToolLimits, ToolProgress, ToolResult},
+};
+
+use super::{
+    batch::{CallResult, CallToRun, Known},
+    journal::Journal,
+    line::{CallFacts, Edit},
+    progress::{Outflow, Progress},
+    words,
+};
+
+/// Lines of output that may wait to be shown.
+const LINES: usize = 8;
+/// How long a file may take until it is stored.
+const STORING: Duration = Duration::from_secs(30);
+
+/// What every call of a turn is run with. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Hands {
+    pub(super) tools: Toolbox,
+    pub(super) journal: Journal,
+    pub(super) outflow: Arc<Outflow>,
+    pub(super) progress: mpsc::Sender<Progress>,
+}
+
+/// Where calls are run.
+#[derive(Clone)]
+pub(super) enum Toolbox {
+    /// In the room's sandbox.
+    Sandbox { sandboxes: Sandboxes, limits: ToolLimits, vision: bool },
+    /// In a test's own words.
+    #[cfg(test)]
+    Scripted(super::tests::driver::Script),
+}
+
+impl Toolbox {
+    /// Returns what the model is told of the tools.
+    pub(super) fn specs(&self) -> Vec<ToolSpec> {
+        match self {
+            Self::Sandbox { limits, vision, .. } => tools::specs(limits, *vision),
+            #[cfg(test)]
+            Self::Scripted(_) => tools::specs(&ToolLimits::default(), false),
+        }
+    }
+}
+
+/// Returns how the tools may run beside each other.
+pub(super) fn known(specs: &[ToolSpec]) -> Vec<Known> {
+    specs.iter().map(|spec| Known { name: spec.name, access: tools::access(spec.name) }).collect()
+}
+
+impl Hands {
+    /// Runs a call, or finds out what became of it. Fails only when the store does.
+    pub(super) async fn run(self, call: CallToRun, cancel: CancellationToken) -> Result<CallResult, StoreError> {
+        let result = match self.boot(&call, &cancel).await {
+            Err(refusal) => refusal,
+            Ok(boot) => {
+                if call.resumed.is_none() {
+                    self.journal.intend(&call.id, &boot).await?;
+                }
+                self.work(&call, &boot, cancel).await
+            }
+        };
+        let result = self.hand_over(&call, result).await;
+        let ended = Progress::ToolEnded { call: call.id, summary: result.summary, ok: result.ok };
+        self.outflow.push(ended);
+        let pictures = result.images.into_iter();
+        let pictures = pictures.map(|image| Part::Image { mime: image.mime, data: BASE64_STANDARD.encode(image.data) });
+        let facts = facts(result.facts);
+        Ok(CallResult { text: result.text, ok: result.ok, facts, pictures: pictures.collect() })
+    }
+
+    /// Returns the sandbox's boot id, or why nothing can run.
+    async fn boot(&self, call: &CallToRun, cancel: &CancellationToken) -> Result<String, ToolResult> {
+        if let Some(boot) = &call.resumed {
+            return Ok(boot.clone());
+        }
+        let sandboxes = match &self.tools {
+            Toolbox::Sandbox { sandboxes, .. } => sandboxes,
+            #[cfg(test)]
+            Toolbox::Scripted(_) => return Ok("boot".to_owned()),
+        };
+        let ready = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(refused(words::CALL_STOPPED_EARLY.to_owned())),
+            ready = sandboxes.ensure(&self.journal.address.room) => ready,
+        };
+        ready.map(|sandbox| sandbox.boot_id().to_owned()).map_err(|error| {
+            tracing::error!(room = %self.journal.address.room, turn = %self.journal.turn, %error, "no sandbox");
+            refused(error.to_string())
+        })
+    }
+
+    async fn work(&self, call: &CallToRun, boot: &str, cancel: CancellationToken) -> ToolResult {
+        let (lines, mut line) = mpsc::channel(LINES);
+        let work = async {
+            match &self.tools {
+                Toolbox::Sandbox { sandboxes, limits, vision } => {
+                    let context = ToolContext {
+                        sandboxes: sandboxes.clone(),
+                        room: self.journal.address.room.clone(),
+                        call: call.id.clone(),
+                        cancel,
+                        progress: lines,
+                        limits: *limits,
+                        vision: *vision,
+                    };
+                    if call.resumed.is_some() {
+                        tools::resume(&context, &call.name, &call.arguments, boot).await
+                    } else {
+                        tools::run(&context, &call.name, &call.arguments).await
+                    }
+                }
+                #[cfg(test)]
+                Toolbox::Scripted(script) => script(call.clone(), boot.to_owned(), cancel, lines).await,
+            }
+        };
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut work => return result,
+                Some(ToolProgress::Output(line)) = line.recv() => {
+                    self.outflow.push(Progress::ToolOutput { call: call.id.clone(), line });
+                }
+            }
+        }
+    }
+
+    /// Hands a call's files to the room; the result says so if one could not be.
+    async fn hand_over(&self, call: &CallToRun, mut result: ToolResult) -> ToolResult {
+        for (index, Attachment { name, mime, data }) in std::mem::take(&mut result.attachments).into_iter().enumerate()
+        {
+            let (stored, is_stored) = oneshot::channel();
+            let key = format!("{}-{index}", call.id);
+            let lost = words::file_lost(&name);
+            let attachment = Progress::Attachment { key, name, mime, data: data.to_vec(), stored };
+            let handed = async { self.progress.send(attachment).await.is_ok() && is_stored.await.is_ok() };
+            if !timeout(STORING, handed).await.unwrap_or(false) {
+                result.ok = false;
+                result.text.push_str(&lost);
+            }
+        }
+        result
+    }
+}
+
+fn facts(facts: Facts) -> CallFacts {
+    let edits = facts.edits.into_iter().map(|edit| Edit { path: edit.path, added: edit.added, removed: edit.removed });
+    CallFacts { edits: edits.collect(), tests: facts.tests }
+}
+
+fn refused(text: String) -> ToolResult {
+    ToolResult { summary: text.clone(), text, ..ToolResult::default() }
+}

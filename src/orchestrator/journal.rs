@@ -1,0 +1,128 @@
+//! A turn's lines in the store: what each becomes there, and how they are read back.
+//!
+//! A message with calls and its calls are one transaction; so are a person's message and the claim of its event. A
+//! result is kept with its call. Knows no rule of a turn; called by the driver.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use crate::{
+    crash,
+    ids::{CallId, TurnId},
+    llm::{Message, Usage},
+    store::{Address, EndedCall, History, Store, StoreError},
+};
+
+use super::line::{Line, Origin};
+
+/// One turn's place in the store.
+#[derive(Clone, Debug)]
+pub(super) struct Journal {
+    pub(super) store: Store,
+    pub(super) address: Address,
+    pub(super) turn: TurnId,
+}
+
+/// What the store has of a turn.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    /// What the model is shown.
+    pub(super) history: Vec<Line>,
+    /// This turn's lines.
+    pub(super) stored: Vec<Line>,
+    /// The boot ids of calls with an intent and no result.
+    pub(super) boots: HashMap<CallId, String>,
+}
+
+impl Journal {
+    /// Reads what the turn begins or goes on with.
+    pub(super) async fn load(&self, resumed: bool) -> Result<Loaded, StoreError> {
+        let history = self.store.history(&self.address).await?;
+        // A compaction within the turn has hidden some of its lines; a new turn has had none.
+        let own: Vec<History> = if resumed {
+            self.store.turn_history(&self.address, &self.turn).await?
+        } else {
+            history.iter().filter(|row| row.turn.as_ref() == Some(&self.turn)).cloned().collect()
+        };
+        let boots = own.iter().flat_map(|row| &row.calls).filter(|call| call.ended.is_none());
+        let boots = boots.filter_map(|call| Some((call.call.clone(), call.boot.clone()?))).collect();
+        Ok(Loaded { history: lines(history), stored: lines(own), boots })
+    }
+
+    /// Stores a line.
+    pub(super) async fn keep(&self, line: Line) -> Result<(), StoreError> {
+        let (store, address, turn) = (&self.store, &self.address, &self.turn);
+        match &line.origin {
+            Origin::Person { event } => {
+                let event = event.clone();
+                store.steer_turn(address, turn, event, serde_json::to_value(line)?).await
+            }
+            Origin::Model { calls, .. } if !calls.is_empty() => {
+                let calls = calls.clone();
+                store.append_calls(address, turn, serde_json::to_value(line)?, calls).await?;
+                crash::point("called");
+                Ok(())
+            }
+            Origin::Result { call, .. } => {
+                let details = serde_json::to_value(&line.origin)?;
+                let text = match line.message {
+                    Message::Tool { text, .. } => text,
+                    _ => String::new(),
+                };
+                crash::point("ran");
+                store.end_call(call, EndedCall { text, details }).await?;
+                crash::point("ended");
+                Ok(())
+            }
+            _ => store.append_message(address, turn, serde_json::to_value(line)?).await,
+        }
+    }
+
+    /// Stores the intent to run a call.
+    pub(super) async fn intend(&self, call: &CallId, boot: &str) -> Result<(), StoreError> {
+        self.store.start_call(call, boot).await?;
+        crash::point("intended");
+        Ok(())
+    }
+
+    /// Stores what the model is shown from now on.
+    pub(super) async fn rebase(&self, lines: Vec<Line>) -> Result<(), StoreError> {
+        let lines = lines.into_iter().map(serde_json::to_value).collect::<Result<Vec<Value>, _>>()?;
+        self.store.replace_context(&self.address, lines).await
+    }
+
+    /// Counts what a request has cost.
+    pub(super) async fn used(&self, usage: Usage) -> Result<(), StoreError> {
+        self.store.add_usage(&self.address, usage.input, usage.cached, usage.output).await
+    }
+}
+
+/// Returns the lines that rows stand for: each message, followed by the results of its calls.
+fn lines(rows: Vec<History>) -> Vec<Line> {
+    let mut lines = Vec::with_capacity(rows.len());
+    for row in rows {
+        let line: Line = match serde_json::from_value(row.message) {
+            Ok(line) => line,
+            Err(error) => {
+                // One line less is better than a room that answers no more.
+                tracing::error!(turn = ?row.turn, %error, "a stored message cannot be read and is left out");
+                continue;
+            }
+        };
+        let ids: Vec<String> = match &line.message {
+            Message::Assistant(message) => message.calls.iter().map(|call| call.id.clone()).collect(),
+            _ => vec![],
+        };
+        lines.push(line);
+        for (call_id, call) in ids.into_iter().zip(row.calls) {
+            let Some(ended) = call.ended else { continue };
+            let message = Message::Tool { call_id, text: ended.text };
+            match serde_json::from_value(ended.details) {
+                Ok(origin) => lines.push(Line { message, origin }),
+                Err(error) => tracing::error!(call = %call.call, %error, "a stored result cannot be read"),
+            }
+        }
+    }
+    lines
+}

@@ -1,0 +1,166 @@
+//! What a turn shows of itself while it works. Showing never holds up the work: what is not taken waits in a short
+//! queue in which pieces of text grow together, the newest line of a call replaces the older, and the oldest gives way.
+//!
+//! Files for the room are the exception: they must not be lost, so the call that made one waits until it is stored.
+//! Knows no chat protocol; called by the driver, read by the hub.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::ids::{CallId, EventId};
+
+/// What waits at most.
+const WAITING: usize = 64;
+
+/// What is worth seeing.
+#[derive(Debug)]
+pub enum Progress {
+    /// The model is asked; text that follows begins anew.
+    Thinking,
+    /// A piece of the model's text.
+    Text(String),
+    /// A message was taken into the turn.
+    Seen(EventId),
+    /// A call has begun.
+    ToolStarted {
+        /// The call.
+        call: CallId,
+        /// The tool.
+        name: String,
+        /// What it does, in a line.
+        detail: String,
+    },
+    /// A call's newest line of output.
+    ToolOutput {
+        /// The call.
+        call: CallId,
+        /// The line.
+        line: String,
+    },
+    /// A call has ended.
+    ToolEnded {
+        /// The call.
+        call: CallId,
+        /// What came of it, in a line.
+        summary: String,
+        /// Whether it went well.
+        ok: bool,
+    },
+    /// A plain sentence that the person should read now.
+    Notice(String),
+    /// A file for the room.
+    Attachment {
+        /// The same for the same file after a restart, so that it is sent once.
+        key: String,
+        /// Its name, without a path.
+        name: String,
+        /// Its type.
+        mime: String,
+        /// The file.
+        data: Vec<u8>,
+        /// To be told when it is stored: only then the call's result is.
+        stored: oneshot::Sender<()>,
+    },
+}
+
+/// The queue before the hub's channel.
+#[derive(Debug, Default)]
+pub(super) struct Outflow {
+    waiting: Mutex<VecDeque<Progress>>,
+    more: Notify,
+}
+
+impl Outflow {
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Progress>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds something to be shown. Never waits.
+    pub(super) fn push(&self, progress: Progress) {
+        let mut waiting = self.waiting();
+        match (waiting.back_mut(), &progress) {
+            (Some(Progress::Text(text)), Progress::Text(piece)) => text.push_str(piece),
+            (Some(Progress::ToolOutput { call, line }), Progress::ToolOutput { call: same, line: newer })
+                if call == same =>
+            {
+                line.clone_from(newer);
+            }
+            _ => {
+                if waiting.len() == WAITING {
+                    waiting.pop_front();
+                }
+                waiting.push_back(progress);
+            }
+        }
+        self.more.notify_one();
+    }
+
+    /// Hands on what waits, as the channel takes it. Never ends; may be dropped at any time without a loss.
+    pub(super) async fn pump(&self, to: &mpsc::Sender<Progress>) {
+        loop {
+            while !self.waiting().is_empty() {
+                // Nobody looks any more: the work goes on all the same.
+                let Ok(permit) = to.reserve().await else { return std::future::pending().await };
+                if let Some(progress) = self.waiting().pop_front() {
+                    permit.send(progress);
+                }
+            }
+            self.more.notified().await;
+        }
+    }
+
+    /// Hands on what the channel takes at once.
+    pub(super) fn flush(&self, to: &mpsc::Sender<Progress>) {
+        let mut waiting = self.waiting();
+        while let Ok(permit) = to.try_reserve() {
+            let Some(progress) = waiting.pop_front() else { return };
+            permit.send(progress);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(call: &str, line: &str) -> Progress {
+        Progress::ToolOutput { call: call.into(), line: line.into() }
+    }
+
+    #[tokio::test]
+    async fn pieces_grow_together_and_the_newest_line_wins() {
+        let outflow = Outflow::default();
+        for progress in
+            [Progress::Text("a".into()), Progress::Text("b".into()), line("1", "x"), line("1", "y"), line("2", "z")]
+        {
+            outflow.push(progress);
+        }
+        let (to, mut from) = mpsc::channel(1);
+        let mut seen = vec![];
+        tokio::select! {
+            () = outflow.pump(&to) => {}
+            () = async { for _ in 0..3 { seen.push(format!("{:?}", from.recv().await.unwrap())); } } => {}
+        }
+        insta::assert_snapshot!(seen.join("\n"), @r#"
+        Text("ab")
+        ToolOutput { call: CallId("1"), line: "y" }
+        ToolOutput { call: CallId("2"), line: "z" }
+        "#);
+    }
+
+    #[test]
+    fn nobody_looking_costs_nothing_but_the_oldest() {
+        let outflow = Outflow::default();
+        for n in 0..1000 {
+            outflow.push(line(&n.to_string(), "x"));
+        }
+        assert_eq!(outflow.waiting().len(), WAITING);
+        let (to, mut from) = mpsc::channel(1);
+        outflow.flush(&to);
+        assert!(matches!(from.try_recv().unwrap(), Progress::ToolOutput { call, .. } if call.as_str() == "936"));
+    }
+}
