@@ -163,7 +163,7 @@ ensure_rust() {
     if ! rust_suffices; then
         if ! have rustup; then
             read_package_lists
-            if apt-cache show rustup >/dev/null 2>&1; then
+            if apt-cache policy rustup | grep -q 'Candidate: [0-9]'; then
                 install_packages rustup
             else
                 install_packages curl ca-certificates
