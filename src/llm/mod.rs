@@ -9,6 +9,7 @@
 //! ```
 
 mod assemble;
+mod demo_model;
 mod error;
 mod guard;
 mod message;
@@ -20,6 +21,7 @@ mod retry;
 mod think;
 mod wire;
 
+pub use demo_model::DemoModel;
 pub use error::{LlmError, Said, Stage};
 pub use message::{AssistantMessage, Chunk, Completion, Finish, Message, Part, ToolCall, ToolSpec, Usage};
 pub use model::{Limits, Model, ModelSettings};

@@ -66,6 +66,9 @@ fn body(model: &str, base: Option<&str>, messages: &[Message], tools: &[ToolSpec
 
 #[test]
 fn each_provider_gets_its_dialect() {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_sort_maps(true);
+    let _sorted = settings.bind_to_scope();
     for (name, model) in [
         ("openai", "openai/gpt-5"),
         ("anthropic", "anthropic/claude-sonnet-4-5"),
