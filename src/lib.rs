@@ -5,6 +5,10 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod cli;
+
+pub mod ops;
+
 pub mod orchestrator;
 
 pub mod tools;

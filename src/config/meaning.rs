@@ -40,9 +40,9 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Returns where the value of a key comes from, for layers that find fault with it.
+    /// Returns where the value of a key comes from, if it has one, for layers that find fault with it.
     pub fn source(&self, name: &str) -> Option<Source> {
-        self.settings.iter().find(|setting| setting.key == name).map(|setting| setting.source.clone())
+        self.settings.iter().find(|setting| setting.key == name && setting.set).map(|setting| setting.source.clone())
     }
 }
 

@@ -28,9 +28,14 @@ impl fmt::Display for Mistake {
         if let Some(source) = &self.source {
             write!(f, " ({source})")?;
         }
-        write!(f, ": {}.", self.what)?;
-        if self.mend.is_empty() { Ok(()) } else { write!(f, " {}.", self.mend) }
+        write!(f, ": {}", sentence(&self.what))?;
+        if self.mend.is_empty() { Ok(()) } else { write!(f, " {}", sentence(&self.mend)) }
     }
+}
+
+/// Returns the words with a full stop, where they do not end in another mark already.
+pub(crate) fn sentence(words: &str) -> String {
+    if words.ends_with(['.', '?', '!']) { words.to_owned() } else { format!("{words}.") }
 }
 
 /// All mistakes found, in the order of the table of keys.

@@ -19,6 +19,7 @@ use serde::Deserialize;
 
 pub use folders::{FolderError, check_private, make_private};
 pub use meaning::{Loaded, Setting, load};
+pub(crate) use mistakes::sentence;
 pub use mistakes::{Mistake, Mistakes, Wrong};
 pub use raw::{Source, Sources};
 

@@ -1,0 +1,91 @@
+//! `matrix-agent config`: what is in effect, and where it comes from.
+
+use std::io::{self, Write};
+
+use clap::ValueEnum;
+use serde_json::json;
+
+use super::{Configuration, Outcome};
+use crate::{
+    config::{Setting, Source, keys},
+    ops::Purpose,
+};
+
+/// Show the effective settings, secrets masked, or every mistake in them
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Demands what this subcommand needs besides
+    #[arg(long = "for", value_enum, value_name = "SUBCOMMAND")]
+    purpose: Option<For>,
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+    /// Prints `.env.example` instead: all settings with their defaults and what they are for
+    #[arg(long, conflicts_with_all = ["purpose", "json"])]
+    example: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum For {
+    /// The server
+    Run,
+    /// The agent in the terminal
+    Chat,
+    /// The demonstration, which needs nothing
+    Demo,
+}
+
+pub(super) fn run(args: &Args, configuration: &Configuration) -> anyhow::Result<Outcome> {
+    let mut out = io::stdout().lock();
+    if args.example {
+        out.write_all(keys::example().as_bytes())?;
+        return Ok(Outcome::Good);
+    }
+    let purpose = match args.purpose {
+        Some(For::Run) => Purpose::Run,
+        Some(For::Chat) => Purpose::Chat,
+        Some(For::Demo) | None => Purpose::Anything,
+    };
+    if let Err(mistakes) = configuration.check(purpose) {
+        if args.json {
+            writeln!(out, "{:#}", json!({ "mistakes": mistakes }))?;
+        }
+        return Err(mistakes.into());
+    }
+    let settings = configuration.settings();
+    if args.json {
+        writeln!(out, "{:#}", json!({ "settings": settings }))?;
+    } else {
+        out.write_all(table(settings).as_bytes())?;
+    }
+    Ok(Outcome::Good)
+}
+
+/// What stands for the value of a secret; the same for all, so that not even its length is told.
+const MASK: &str = "********";
+
+/// Lays the settings out as lines that `.env` would take.
+fn table(settings: &[Setting]) -> String {
+    let shown = |setting: &Setting| match &setting.value {
+        Some(value) => value.clone(),
+        None if setting.set => MASK.to_owned(),
+        None => String::new(),
+    };
+    let names = settings.iter().map(|setting| setting.key.len()).max().unwrap_or(0);
+    // One long list of hosts shall not push every remark off the screen.
+    let values = settings.iter().map(|setting| shown(setting).len()).filter(|width| *width <= 44).max().unwrap_or(0);
+    let mut text = String::new();
+    let mut group = "";
+    for setting in settings {
+        if setting.group != group {
+            text.extend([if group.is_empty() { "" } else { "\n" }, "# --- ", setting.group, " ---\n"]);
+            group = setting.group;
+        }
+        let remark = match &setting.source {
+            Source::Default if !setting.set => "not set".to_owned(),
+            source => source.to_string(),
+        };
+        text.push_str(&format!("{:names$} = {:values$} # {remark}\n", setting.key, shown(setting)));
+    }
+    text
+}

@@ -1,0 +1,85 @@
+//! What was typed on the command line. A subcommand is one file with its `Args` and its `run`, and one row in
+//! [`Command`] and in [`dispatch`].
+//!
+//! The top of all layers; `main.rs` calls [`main`]. Only here may anything be written to standard output.
+
+mod config;
+mod configuration;
+mod doctor;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use configuration::Configuration;
+
+use crate::config::{Mistakes, Sources};
+
+/// A self-hosted agentic coding server: each chat room gets its own hardened Podman container
+#[derive(Debug, Parser)]
+#[command(name = "matrix-agent", version, max_term_width = 100, disable_help_subcommand = true)]
+struct Cli {
+    /// Reads settings from this file instead of `.env`
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Settings")]
+    env_file: Option<PathBuf>,
+    /// Reads settings from this file instead of `matrix-agent.toml`
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Settings")]
+    config_file: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Config(config::Args),
+    Doctor(doctor::Args),
+}
+
+async fn dispatch(command: Command, configuration: Configuration) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Config(args) => config::run(&args, &configuration),
+        Command::Doctor(args) => doctor::run(args, configuration).await,
+    }
+}
+
+/// How a subcommand ended, when it could do its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// All is well: exit code 0.
+    Good,
+    /// It worked, but what it found or did is not well, and it has said so: exit code 1.
+    Bad,
+}
+
+/// Exit code for wrong settings and wrong arguments, as clap has it.
+const USAGE: u8 = 2;
+
+/// Reads the command line, does what it says, and returns the exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(Outcome::Good) => ExitCode::SUCCESS,
+        Ok(Outcome::Bad) => ExitCode::FAILURE,
+        // Whoever reads us has gone, as in `matrix-agent config | head -1`: nobody is left to tell.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = if error.is::<Mistakes>() { USAGE } else { 1 };
+            // A closed standard error changes nothing about the exit code.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    let configuration = Configuration::read(&Sources::of_process(cli.env_file, cli.config_file)?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(dispatch(cli.command, configuration))
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

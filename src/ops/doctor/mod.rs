@@ -1,0 +1,131 @@
+//! The health checks behind `matrix-agent doctor`: small functions that look at one thing each and change nothing.
+//!
+//! They run at the same time, each within its limit, so that a Podman that hangs hides nothing else. A check never
+//! fails: what it finds is a [`Check`]. Called by `cli`.
+
+mod database;
+mod host;
+mod model;
+mod podman;
+mod settings;
+
+use std::{fmt, pin::Pin, sync::Arc, time::Duration};
+
+use serde::Serialize;
+use tokio::{task::JoinSet, time};
+
+use crate::config::Loaded;
+
+/// How well a thing is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// As it should be.
+    Good,
+    /// It works, but somebody should look at it.
+    Warning,
+    /// Something will not work.
+    Bad,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Good => "✅",
+            Self::Warning => "⚠️",
+            Self::Bad => "❌",
+        })
+    }
+}
+
+/// What one check found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// The thing looked at.
+    pub name: &'static str,
+    /// How well it is.
+    pub status: Status,
+    /// What was found, in a sentence without its full stop.
+    pub what: String,
+    /// What to do about it, likewise.
+    pub mend: Option<String>,
+}
+
+impl Check {
+    fn good(name: &'static str, what: impl Into<String>) -> Self {
+        Self { name, status: Status::Good, what: what.into(), mend: None }
+    }
+
+    fn warning(name: &'static str, what: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { name, status: Status::Warning, what: what.into(), mend: Some(mend.into()) }
+    }
+
+    fn bad(name: &'static str, what: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { name, status: Status::Bad, what: what.into(), mend: Some(mend.into()) }
+    }
+}
+
+type Found = Pin<Box<dyn Future<Output = Vec<Check>> + Send>>;
+
+/// One row of the list: what is looked at, how long that may take, and the function.
+struct Examination {
+    name: &'static str,
+    limit: Duration,
+    run: fn(Arc<Loaded>) -> Found,
+}
+
+/// For what only reads this machine's own files.
+const QUICK: Duration = Duration::from_secs(10);
+/// For what asks somebody else, who may have to start first.
+const SLOW: Duration = Duration::from_secs(40);
+
+/// In the order in which they are shown.
+const EXAMINATIONS: &[Examination] = &[
+    Examination { name: "settings", limit: QUICK, run: |loaded| Box::pin(async move { settings::check(&loaded) }) },
+    Examination {
+        name: "podman",
+        limit: SLOW,
+        run: |loaded| Box::pin(async move { podman::check(&loaded.config).await }),
+    },
+    Examination {
+        name: "disk",
+        limit: QUICK,
+        run: |loaded| Box::pin(async move { host::check(&loaded.config).await }),
+    },
+    Examination {
+        name: "model",
+        limit: SLOW,
+        run: |loaded| Box::pin(async move { model::check(&loaded.config).await }),
+    },
+    Examination {
+        name: "database",
+        limit: SLOW,
+        run: |loaded| Box::pin(async move { database::check(&loaded.config).await }),
+    },
+];
+
+/// Looks at everything. Where settings are wrong their defaults are looked at, and the first check says so.
+pub async fn examine(loaded: Loaded) -> Vec<Check> {
+    let loaded = Arc::new(loaded);
+    let mut running = JoinSet::new();
+    for (place, examination) in EXAMINATIONS.iter().enumerate() {
+        let found = (examination.run)(loaded.clone());
+        running.spawn(async move { (place, time::timeout(examination.limit, found).await) });
+    }
+    let mut checks: Vec<Option<Vec<Check>>> = EXAMINATIONS.iter().map(|_| None).collect();
+    while let Some(ended) = running.join_next().await {
+        // One that panicked keeps its empty place and is told below.
+        if let Ok((place, found)) = ended {
+            let examination = &EXAMINATIONS[place];
+            checks[place] = Some(found.unwrap_or_else(|_| {
+                let what = format!("no result within {} s", examination.limit.as_secs());
+                vec![Check::bad(examination.name, what, "Look whether the machine or what is asked there hangs")]
+            }));
+        }
+    }
+    let lost = |examination: &Examination| {
+        vec![Check::bad(examination.name, "the check itself failed", "Report this with the lines above it, please")]
+    };
+    let found = checks.into_iter().zip(EXAMINATIONS);
+    found.flat_map(|(checks, examination)| checks.unwrap_or_else(|| lost(examination))).collect()
+}

@@ -1,0 +1,29 @@
+//! Looks at the model: asks it for one token.
+
+use super::Check;
+use crate::{config::Config, llm::Model, ops, text};
+
+const NAME: &str = "model";
+
+pub(super) async fn check(config: &Config) -> Vec<Check> {
+    vec![probe(config).await]
+}
+
+async fn probe(config: &Config) -> Check {
+    let name = &config.llm.model;
+    if !ops::has_model(config) {
+        return Check::bad(
+            NAME,
+            format!("`{name}` cannot be asked: LLM_API_KEY is not set"),
+            "Write the key into `.env`; until then `matrix-agent demo` and `chat --demo-model` work without one",
+        );
+    }
+    let answered = match Model::new(ops::model_settings(config)) {
+        Ok(model) => model.probe().await,
+        Err(error) => Err(error),
+    };
+    match answered {
+        Ok(took) => Check::good(NAME, format!("`{name}` answered after {}", text::human_duration(took))),
+        Err(error) => Check::bad(NAME, format!("`{name}` did not answer"), error.user_text()),
+    }
+}

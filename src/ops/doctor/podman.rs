@@ -1,0 +1,305 @@
+//! Looks at Podman: does it answer, what does it enforce, has it ids for the rooms, is the image there?
+//!
+//! Starts nothing that stays: where no socket answers, it tries whether the server could start Podman's service itself.
+
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Check, host};
+use crate::{
+    config::Config,
+    ids,
+    sandbox::{
+        engine::{Engine, EngineError},
+        engine_info::{Cgroups, EngineInfo},
+    },
+};
+
+/// The oldest Podman on which the sandboxes were tried.
+const TRIED: (u32, u32) = (4, 3);
+/// Ids that each room gets.
+const RANGE: u64 = 65_536;
+
+pub(super) async fn check(config: &Config) -> Vec<Check> {
+    let folder = match Scratch::new() {
+        Ok(folder) => folder,
+        Err(error) => {
+            return vec![Check::bad(
+                "podman",
+                format!("no temporary directory can be made ({error})"),
+                "Look at the disk and at TMPDIR",
+            )];
+        }
+    };
+    let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+    let _stop = cancel.clone().drop_guard();
+    let sandbox = &config.sandbox;
+    let engine = Engine::start(
+        Some(sandbox.podman_socket.clone()),
+        sandbox.podman_path.clone(),
+        &folder.0,
+        &tasks,
+        cancel.clone(),
+    );
+    let checks = ask(&engine, config).await;
+    // A service of our own must be gone before its directory is.
+    cancel.cancel();
+    tasks.close();
+    tasks.wait().await;
+    checks
+}
+
+async fn ask(engine: &Engine, config: &Config) -> Vec<Check> {
+    let socket = match engine.socket().await {
+        Ok(socket) => socket,
+        Err(error) => return vec![away(&error)],
+    };
+    let usual = &config.sandbox.podman_socket;
+    let way = if socket == *usual {
+        format!("answers at {}", usual.display())
+    } else {
+        format!("nothing answers at {}, but the server can start its service itself", usual.display())
+    };
+    let mut checks = match EngineInfo::ask(engine).await {
+        Ok(info) => facts(&info, &way, config),
+        Err(error) => vec![away(&error)],
+    };
+    checks.push(image(engine.image(&config.sandbox.image).await.map(|image| image.digest), &config.sandbox.image));
+    checks
+}
+
+fn away(error: &EngineError) -> Check {
+    let mend = "Install Podman, or set PODMAN_PATH and PODMAN_SOCKET to where it is";
+    let what = match error {
+        EngineError::Away(why) => why.clone(),
+        other => other.to_string(),
+    };
+    Check::bad("podman", what.trim_end_matches('.'), mend)
+}
+
+fn facts(info: &EngineInfo, way: &str, config: &Config) -> Vec<Check> {
+    let file = |path| fs::read_to_string(path).unwrap_or_default();
+    let (uids, gids) = (file("/etc/subuid"), file("/etc/subgid"));
+    vec![
+        version(info, way),
+        runtime(info),
+        limits(info),
+        if info.rootless { own_ids(&uids, &gids, &user()) } else { ids_of_rooms(info, &uids, &gids, config) },
+        storage(info, config),
+    ]
+}
+
+fn version(info: &EngineInfo, way: &str) -> Check {
+    let what = format!("{}, {}; {way}", info.version, if info.rootless { "rootless" } else { "rootful" });
+    let mut numbers = info.version.split('.').filter_map(|number| number.parse::<u32>().ok());
+    if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < TRIED {
+        return Check::warning(
+            "podman",
+            what,
+            format!("Podman before {}.{} was never tried here; update it", TRIED.0, TRIED.1),
+        );
+    }
+    Check::good("podman", what)
+}
+
+fn runtime(info: &EngineInfo) -> Check {
+    let what = format!("{}, seccomp {}", info.runtime, if info.seccomp { "on" } else { "off" });
+    if info.seccomp {
+        return Check::good("runtime", what);
+    }
+    Check::bad("runtime", what, "Use a kernel and a runtime with seccomp: it keeps sandboxes from most of the kernel")
+}
+
+fn limits(info: &EngineInfo) -> Check {
+    let what = format!("cgroups {} through {}", info.cgroups, info.cgroup_manager);
+    let unenforced = info.unenforced();
+    if unenforced.is_empty() {
+        return Check::good("limits", format!("{what}: memory, processors and processes are enforced"));
+    }
+    let mend = match info.cgroups {
+        Cgroups::V1 => "Boot with cgroups v2 (`systemd.unified_cgroup_hierarchy=1`), or run as root",
+        Cgroups::V2 => {
+            "Delegate the controllers to this user (systemd: `Delegate=yes` in user@.service.d), or run as root"
+        }
+    };
+    Check::warning("limits", format!("{what}: not enforced here: {}", unenforced.join(", ")), mend)
+}
+
+fn ids_of_rooms(info: &EngineInfo, uids: &str, gids: &str, config: &Config) -> Check {
+    const NAME: &str = "user namespaces";
+    let rooms = count(uids, &["containers"]).min(count(gids, &["containers"])) / RANGE;
+    let mend = "echo containers:2147483647:2147483648 | sudo tee -a /etc/subuid /etc/subgid";
+    if rooms == 0 {
+        return Check::bad(
+            NAME,
+            "no ids are set aside for `containers` in /etc/subuid and /etc/subgid, so no room can have its own",
+            mend,
+        );
+    }
+    if rooms < config.sandbox.max_running {
+        return Check::bad(NAME, format!("ids for {rooms} rooms only, fewer than MAX_RUNNING_SANDBOXES"), mend);
+    }
+    let what = format!("ids for {rooms} rooms, each with its own");
+    if !info.maps_ids_for_free() {
+        let what = format!("{what}; this kernel ({}) copies the image for each room", info.kernel);
+        return Check::warning(
+            NAME,
+            what,
+            "Use overlay storage and a kernel from 5.19 on, or have enough disk and patience",
+        );
+    }
+    Check::good(NAME, what)
+}
+
+/// Rootless: all rooms live in the one namespace of the user.
+fn own_ids(uids: &str, gids: &str, user: &[String]) -> Check {
+    const NAME: &str = "user namespaces";
+    let user: Vec<&str> = user.iter().map(String::as_str).collect();
+    if count(uids, &user).min(count(gids, &user)) < RANGE {
+        return Check::bad(
+            NAME,
+            format!("this user has fewer than {RANGE} ids in /etc/subuid and /etc/subgid"),
+            "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER, then `podman system migrate`",
+        );
+    }
+    Check::warning(
+        NAME,
+        "rootless: all rooms share this user's namespace, so a process that escapes from one reaches the others",
+        "Run as root, where each room has ids of its own, if strangers use this server",
+    )
+}
+
+/// Returns how many ids `/etc/subuid` or `/etc/subgid` sets aside for one of the names.
+fn count(text: &str, names: &[&str]) -> u64 {
+    let lines = text.lines().filter_map(|line| {
+        let mut fields = line.trim().split(':');
+        let (name, _, count) = (fields.next()?, fields.next()?, fields.next()?);
+        names.contains(&name).then(|| count.parse::<u64>().ok())?
+    });
+    lines.fold(0, u64::saturating_add)
+}
+
+/// Returns the names under which this user may stand in `/etc/subuid`.
+fn user() -> Vec<String> {
+    let uid = nix::unistd::geteuid();
+    let name = nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name);
+    name.into_iter().chain([uid.to_string()]).collect()
+}
+
+fn storage(info: &EngineInfo, config: &Config) -> Check {
+    let mut check = host::disk("disk of the sandboxes", &info.graph_root, config);
+    if let Some(mount) = host::mount_of(&info.graph_root) {
+        let quota = if mount.quota { "with project quotas" } else { "without quotas: usage is watched" };
+        check.what = format!("{} ({} {quota}, {} storage)", check.what, mount.kind, info.storage_driver);
+    }
+    check
+}
+
+fn image(digest: Result<String, EngineError>, name: &str) -> Check {
+    match digest {
+        Ok(digest) => Check::good("image", format!("{name} ({})", digest.get(..19).unwrap_or(&digest))),
+        Err(EngineError::ImageMissing(_)) => Check::bad(
+            "image",
+            format!("`{name}` is not there"),
+            "Build it with `./scripts/quickstart.sh`, or set SANDBOX_IMAGE to one that is there",
+        ),
+        Err(error) => Check::bad("image", error.to_string().trim_end_matches('.'), "Mend Podman first"),
+    }
+}
+
+/// A directory for the socket of a service of our own, removed with all that is in it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("matrix-agent-doctor-{}", ids::random(8)));
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed from the temporary directory is removed with it.
+        let _ = fs::remove_dir_all(Path::new(&self.0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{Sources, load},
+        ops::doctor::Status,
+    };
+
+    fn config() -> Config {
+        let folder = tempfile::tempdir().unwrap();
+        let sources = Sources {
+            environment: std::collections::BTreeMap::new(),
+            folder: folder.path().to_owned(),
+            env_file: None,
+            file: None,
+            root: true,
+        };
+        load(&sources).config
+    }
+
+    fn info() -> EngineInfo {
+        EngineInfo {
+            version: "4.3.1".into(),
+            rootless: false,
+            cgroups: Cgroups::V2,
+            controllers: ["cpu", "memory", "pids"].map(str::to_owned).into(),
+            cgroup_manager: "systemd".into(),
+            runtime: "crun".into(),
+            storage_driver: "overlay".into(),
+            graph_root: "/var/lib/containers/storage".into(),
+            volume_path: "/var/lib/containers/storage/volumes".into(),
+            file_system: "extfs".into(),
+            seccomp: true,
+            kernel: "6.1.0".into(),
+        }
+    }
+
+    #[test]
+    fn a_machine_as_it_should_be() {
+        let ids = "root:1:2\ncontainers:2147483647:2147483648\n";
+        for check in
+            [version(&info(), "x"), runtime(&info()), limits(&info()), ids_of_rooms(&info(), ids, ids, &config())]
+        {
+            assert_eq!(check.status, Status::Good, "{check:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_told_with_its_mend() {
+        let old = EngineInfo { version: "3.4.4".into(), ..info() };
+        assert_eq!(version(&old, "x").status, Status::Warning);
+        assert_eq!(runtime(&EngineInfo { seccomp: false, ..info() }).status, Status::Bad);
+        let rootless = EngineInfo { rootless: true, cgroups: Cgroups::V1, ..info() };
+        let check = limits(&rootless);
+        assert_eq!(check.status, Status::Warning);
+        assert!(check.what.contains("SANDBOX_MEMORY") && check.mend.unwrap().contains("v2"));
+        let config = config();
+        assert_eq!(ids_of_rooms(&info(), "", "", &config).status, Status::Bad);
+        let few = "containers:100000:131072";
+        assert!(ids_of_rooms(&info(), few, few, &config).what.contains("2 rooms"));
+        let many = "containers:2147483647:2147483648";
+        assert_eq!(ids_of_rooms(&info(), many, few, &config).status, Status::Bad, "uids and gids both count");
+        assert_eq!(
+            ids_of_rooms(&EngineInfo { kernel: "5.15".into(), ..info() }, many, many, &config).status,
+            Status::Warning
+        );
+        let user = ["me".to_owned(), "1000".to_owned()];
+        assert_eq!(own_ids("1000:100000:65536", "me:100000:65536", &user).status, Status::Warning);
+        assert_eq!(own_ids("you:100000:65536", "me:100000:65536", &user).status, Status::Bad);
+        assert_eq!(image(Err(EngineError::ImageMissing("x".into())), "x").status, Status::Bad);
+    }
+}

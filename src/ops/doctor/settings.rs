@@ -1,0 +1,116 @@
+//! Looks at the settings: mistakes, secrets that others can read, hosts open to all, the CA bundle, the directories.
+
+use std::{
+    fs,
+    io::Read,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use super::Check;
+use crate::{
+    config::{self, Config, Loaded, Source},
+    ops::{Purpose, review},
+};
+
+pub(super) fn check(loaded: &Loaded) -> Vec<Check> {
+    let config = &loaded.config;
+    let mut checks = mistakes(loaded);
+    checks.extend(secrets(loaded));
+    checks.push(hosts(config));
+    checks.extend(config.sandbox.ca_bundle.as_deref().map(ca_bundle));
+    checks.push(folder("state directory", "STATE_DIR", &config.paths.state_dir));
+    checks.push(folder("IPC directory", "IPC_BASE_DIR", &config.paths.ipc_base_dir));
+    checks
+}
+
+fn mistakes(loaded: &Loaded) -> Vec<Check> {
+    let found: Vec<Check> = review(loaded, Purpose::Anything)
+        .iter()
+        .map(|mistake| {
+            let place = mistake.source.as_ref().map(|source| format!(" ({source})")).unwrap_or_default();
+            let what = format!("{}{place}: {}", mistake.key, mistake.what);
+            Check::bad("settings", what, if mistake.mend.is_empty() { "Mend the setting" } else { &mistake.mend })
+        })
+        .collect();
+    if !found.is_empty() {
+        return found;
+    }
+    let set = loaded.settings.iter().filter(|setting| setting.source != Source::Default).count();
+    vec![Check::good("settings", format!("no mistakes, {set} set; `matrix-agent config` shows them"))]
+}
+
+/// Finds the files with secrets in them that others than their owner can read.
+fn secrets(loaded: &Loaded) -> Option<Check> {
+    let mut open: Vec<PathBuf> = loaded
+        .settings
+        .iter()
+        .filter(|setting| setting.secret)
+        .filter_map(|setting| match &setting.source {
+            Source::EnvFile { path, .. } | Source::File { path, .. } => Some(path.clone()),
+            _ => None,
+        })
+        .filter(|path| fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o077 != 0))
+        .collect();
+    open.dedup();
+    let names = open.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ");
+    (!open.is_empty()).then(|| {
+        Check::warning(
+            "secrets",
+            format!("other users of this machine can read the secrets in {names}"),
+            format!("chmod 600 {names}"),
+        )
+    })
+}
+
+fn hosts(config: &Config) -> Check {
+    let hosts = &config.sandbox.allowed_hosts;
+    if hosts.iter().any(|host| host == "*") {
+        return Check::warning(
+            "allowed hosts",
+            "sandboxes may reach every public host, and so may whoever talks the model into it",
+            "List the hosts that are needed in SANDBOX_ALLOWED_HOSTS, with `default` for the registries",
+        );
+    }
+    let what = if hosts.is_empty() { "none: sandboxes reach no host".to_owned() } else { hosts.join(", ") };
+    Check::good("allowed hosts", what)
+}
+
+fn ca_bundle(path: &Path) -> Check {
+    const NAME: &str = "CA bundle";
+    const LARGEST: u64 = 4 << 20;
+    let mut text = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(LARGEST).read_to_end(&mut text));
+    let shown = path.display();
+    if let Err(error) = read {
+        return Check::bad(
+            NAME,
+            format!("{shown} cannot be read ({error})"),
+            "Set SANDBOX_CA_BUNDLE to a file of certificates in PEM form",
+        );
+    }
+    let mark = b"-----BEGIN CERTIFICATE-----";
+    let count = text.windows(mark.len()).filter(|window| window == mark).count();
+    if count == 0 {
+        return Check::bad(
+            NAME,
+            format!("{shown} holds no certificate"),
+            "Set SANDBOX_CA_BUNDLE to a file of certificates in PEM form",
+        );
+    }
+    // In a sandbox with ids of its own even root is a stranger to the file.
+    if fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 == 0) {
+        return Check::bad(NAME, format!("sandboxes cannot read {shown}"), format!("chmod o+r {shown}"));
+    }
+    Check::good(NAME, format!("{shown}, {count} certificates"))
+}
+
+fn folder(name: &'static str, key: &str, path: &Path) -> Check {
+    match config::check_private(path) {
+        Ok(true) => Check::good(name, path.display().to_string()),
+        Ok(false) => Check::good(name, format!("{} (made at the first start)", path.display())),
+        Err(error) => {
+            Check::bad(name, error.to_string().trim_end_matches('.'), format!("Or set {key} to another directory"))
+        }
+    }
+}

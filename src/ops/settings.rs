@@ -1,0 +1,91 @@
+//! What the settings mean to the layers that `config` must not know: is there such a model, are these patterns of
+//! hosts, is all there that a subcommand needs?
+//!
+//! Called by `cli` for every subcommand, and by `doctor`.
+
+use std::num::NonZeroU64;
+
+use secrecy::SecretString;
+
+use crate::{
+    config::{Config, JournalSync, Loaded, Mistakes, Wrong},
+    gateway::{AllowedHosts, BadPattern, GatewayPolicy},
+    llm::{Endpoint, ModelSettings, SettingError, parse_model},
+    store::Durability,
+};
+
+/// What the settings are wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Nothing that needs more than correct values: `config`, the demo, administration.
+    Anything,
+    /// A chat in the terminal with the configured model.
+    Chat,
+    /// The server.
+    Run,
+}
+
+/// Returns all that is wrong with the settings for `purpose`.
+pub fn review(loaded: &Loaded, purpose: Purpose) -> Mistakes {
+    let mut mistakes = loaded.mistakes.clone();
+    let config = &loaded.config;
+    let mut add = |key: &str, wrong| {
+        if !mistakes.has(key) {
+            mistakes.add(key, loaded.source(key), wrong);
+        }
+    };
+    match endpoint(config) {
+        Ok(endpoint) if purpose != Purpose::Anything && !has_key(config, &endpoint) => add(
+            "LLM_API_KEY",
+            Wrong::new(
+                format!("it is not set, and `{}` needs a key", config.llm.model),
+                "Write the key into `.env`, or choose a model of your own with LLM_MODEL (`ollama/…`, `llama-cpp/…`) or \
+                 LLM_BASE_URL",
+            ),
+        ),
+        Ok(_) => {}
+        Err(error) => add(error.key, Wrong::new(error.problem, "")),
+    }
+    if let Err(error) = AllowedHosts::parse(&config.sandbox.allowed_hosts) {
+        add("SANDBOX_ALLOWED_HOSTS", Wrong::new(error.to_string(), ""));
+    }
+    mistakes
+}
+
+/// Returns whether a model can be asked: a key is set, or none is needed.
+pub fn has_model(config: &Config) -> bool {
+    endpoint(config).is_ok_and(|endpoint| has_key(config, &endpoint))
+}
+
+fn endpoint(config: &Config) -> Result<Endpoint, SettingError> {
+    parse_model(&config.llm.model, config.llm.base_url.as_ref().map(reqwest::Url::as_str))
+}
+
+/// A server of one's own may need no key; if it does, its own answer says so.
+fn has_key(config: &Config, endpoint: &Endpoint) -> bool {
+    config.llm.api_key.is_some() || config.llm.base_url.is_some() || endpoint.key_variable().is_none()
+}
+
+/// Returns what the model's client needs.
+pub fn model_settings(config: &Config) -> ModelSettings {
+    let key = config.llm.api_key.clone().unwrap_or_else(|| SecretString::from(""));
+    ModelSettings {
+        base_url: config.llm.base_url.as_ref().map(ToString::to_string),
+        vision: config.llm.facts.vision,
+        context_window: config.llm.facts.context_window.map(NonZeroU64::get),
+        ..ModelSettings::new(config.llm.model.clone(), key)
+    }
+}
+
+/// Returns what the gateway lets through. It fails only for settings that [`review`] has refused.
+pub(super) fn gateway(config: &Config) -> Result<GatewayPolicy, BadPattern> {
+    AllowedHosts::parse(&config.sandbox.allowed_hosts).map(GatewayPolicy::new)
+}
+
+/// Returns how much a commit waits for the disk.
+pub(super) fn durability(config: &Config) -> Durability {
+    match config.paths.journal_sync {
+        JournalSync::Normal => Durability::Normal,
+        JournalSync::Full => Durability::Full,
+    }
+}

@@ -1,0 +1,395 @@
+//! The settings as an operator meets them: through the binary, with an environment, a `.env` and a file of their own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Output,
+};
+
+use assert_cmd::Command;
+use matrix_agent::config::{Sources, load};
+use tempfile::TempDir;
+
+/// A working directory with nothing of this machine in it.
+struct Place {
+    folder: TempDir,
+    environment: Vec<(&'static str, String)>,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), environment: Vec::new() }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn env_file(self, text: impl AsRef<[u8]>) -> Self {
+        fs::write(self.path().join(".env"), text).unwrap();
+        self
+    }
+
+    fn file(self, text: impl AsRef<[u8]>) -> Self {
+        fs::write(self.path().join("matrix-agent.toml"), text).unwrap();
+        self
+    }
+
+    fn set(mut self, key: &'static str, value: impl Into<String>) -> Self {
+        self.environment.push((key, value.into()));
+        self
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_matrix-agent"));
+        command.env_clear().env("HOME", self.path()).envs(self.environment.iter().map(|(key, value)| (*key, value)));
+        Ran(command.current_dir(self.path()).args(arguments).output().unwrap())
+    }
+
+    /// Returns the value and the source that `config` shows for a key.
+    fn shown(&self, key: &str) -> (String, String) {
+        let ran = self.run(&["config", "--json"]);
+        assert_eq!(ran.code(), 0, "{}", ran.err());
+        let shown: serde_json::Value = serde_json::from_str(&ran.out()).unwrap();
+        let setting = shown["settings"].as_array().unwrap().iter().find(|setting| setting["key"] == key).unwrap();
+        (setting["value"].as_str().unwrap_or_default().to_owned(), setting["source"].as_str().unwrap().to_owned())
+    }
+
+    /// Returns what `config` complains about; it must end with exit code 2.
+    fn mistakes(&self) -> String {
+        let ran = self.run(&["config"]);
+        assert_eq!(ran.code(), 2, "{}{}", ran.out(), ran.err());
+        assert_eq!(ran.out(), "", "nothing is shown as being in effect");
+        ran.err()
+    }
+}
+
+struct Ran(Output);
+
+impl Ran {
+    fn code(&self) -> i32 {
+        self.0.status.code().unwrap()
+    }
+
+    fn out(&self) -> String {
+        String::from_utf8(self.0.stdout.clone()).unwrap()
+    }
+
+    fn err(&self) -> String {
+        String::from_utf8(self.0.stderr.clone()).unwrap()
+    }
+}
+
+fn pair(value: &str, source: &str) -> (String, String) {
+    (value.to_owned(), source.to_owned())
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_with_place_and_mend() {
+    let place = Place::new()
+        .file("sandbox_memory = \"lots\"\nsandbox_cpu = 2\n[models.x]\nvison = true\n")
+        .env_file(
+            "VPS_IP = my-server\nLLM_APIKEY = sk-hush\nthis line is broken sk-hush\nMAX_AGENT_TURNS = many\n\
+             STATE_DIR = state\nGITHUB_TOKEN = has blanks hush\n",
+        )
+        .set("COMMAND_TIMEOUT_SECONDS", "0")
+        .set("LLM_MODEL", "opnrouter/some/model")
+        .set("SANDBOX_ALLOWED_HOSTS", "https://example.org/")
+        .set("ALLOWED_USERS", "");
+    insta::assert_snapshot!(place.mistakes());
+    for arguments in [&["config", "--json"][..], &["config", "--for", "run"], &["config", "--for", "demo"]] {
+        let ran = place.run(arguments);
+        assert_eq!(ran.code(), 2);
+        assert!(!format!("{}{}", ran.out(), ran.err()).contains("hush"), "a secret was shown");
+    }
+    let json: serde_json::Value = serde_json::from_str(&place.run(&["config", "--json"]).out()).unwrap();
+    assert!(json["mistakes"].as_array().unwrap().len() >= 11, "{json:#}");
+}
+
+#[test]
+fn what_is_in_effect_is_shown_with_its_source_and_no_secret() {
+    let place = Place::new()
+        .file("max_agent_turns = 40\n")
+        .env_file("VPS_IP = 203.0.113.7\nMATRIX_PASSWORD = 'hush # hush'\nLLM_MODEL = ollama/qwen3\n")
+        .set("LLM_API_KEY", "hush-hush-hush")
+        .set("STATE_DIR", "/srv/agent")
+        .set("PODMAN_SOCKET", "unix:///run/podman.sock");
+    let ran = place.run(&["config"]);
+    assert_eq!(ran.code(), 0, "{}", ran.err());
+    insta::assert_snapshot!(ran.out());
+    let json = place.run(&["config", "--json"]).out();
+    assert!(!ran.out().contains("hush") && !json.contains("hush"));
+}
+
+#[test]
+fn the_environment_wins_over_dotenv_and_that_over_the_file() {
+    let place = Place::new()
+        .file("llm_model = \"ollama/file\"\nsandbox_pids = 300\nmax_agent_turns = 7\n")
+        .env_file("LLM_MODEL = ollama/dotenv\nSANDBOX_PIDS = 400\n")
+        .set("LLM_MODEL", "ollama/environment");
+    assert_eq!(place.shown("LLM_MODEL"), pair("ollama/environment", "environment"));
+    assert_eq!(place.shown("SANDBOX_PIDS"), pair("400", ".env:2"));
+    assert_eq!(place.shown("MAX_AGENT_TURNS"), pair("7", "matrix-agent.toml:3"));
+    assert_eq!(place.shown("SANDBOX_DISK"), pair("10g", "default"));
+}
+
+#[test]
+fn a_value_left_empty_is_not_set() {
+    let place = Place::new().env_file("LLM_API_KEY =\nMAX_AGENT_TURNS = 9\n").set("MAX_AGENT_TURNS", "");
+    assert_eq!(place.shown("MAX_AGENT_TURNS"), pair("9", ".env:2"));
+    assert_eq!(place.run(&["config", "--for", "run"]).code(), 2, "an empty key is no key");
+}
+
+#[test]
+fn an_empty_list_is_never_taken_for_the_default() {
+    for key in ["ALLOWED_USERS", "ADMIN_USERS", "SANDBOX_ALLOWED_HOSTS"] {
+        let place = Place::new().env_file(format!("{key} =\n"));
+        assert!(place.mistakes().contains("Write `none`"));
+        let place = Place::new().env_file(format!("{key} = none\n"));
+        assert_eq!(place.shown(key).0, "none");
+    }
+    assert_eq!(Place::new().file("sandbox_allowed_hosts = []").shown("SANDBOX_ALLOWED_HOSTS").0, "none");
+}
+
+#[test]
+fn vps_ip_stands_for_the_matrix_settings() {
+    let place = Place::new().env_file("VPS_IP = 203.0.113.7\n");
+    assert_eq!(place.shown("MATRIX_HOMESERVER"), pair("http://203.0.113.7:8008", "from VPS_IP"));
+    assert_eq!(place.shown("MATRIX_USER"), pair("@matrixbot:203.0.113.7", "from VPS_IP"));
+    assert_eq!(place.shown("MATRIX_ADMIN_USER"), pair("@admin:203.0.113.7", "from VPS_IP"));
+    assert_eq!(place.shown("ADMIN_USERS"), pair("@admin:203.0.113.7", "from MATRIX_ADMIN_USER"));
+    assert_eq!(place.shown("ALLOWED_USERS"), pair("@admin:203.0.113.7", "from ADMIN_USERS"));
+    let place = Place::new().env_file("VPS_IP = 2001:db8::7\n");
+    assert_eq!(place.shown("MATRIX_HOMESERVER").0, "http://[2001:db8::7]:8008");
+    assert_eq!(place.shown("MATRIX_USER").0, "@matrixbot:[2001:db8::7]");
+    let place = Place::new().env_file("VPS_IP = 203.0.113.7\n").set("MATRIX_ADMIN_USER", "@anna:example.org");
+    assert_eq!(place.shown("ALLOWED_USERS").0, "@anna:example.org");
+    assert_eq!(place.shown("MATRIX_USER").0, "@matrixbot:203.0.113.7", "the others still follow");
+}
+
+#[test]
+fn run_and_chat_demand_a_model() {
+    let none = Place::new();
+    for purpose in ["run", "chat"] {
+        let ran = none.run(&["config", "--for", purpose]);
+        assert_eq!(ran.code(), 2);
+        assert!(ran.err().contains("LLM_API_KEY") && ran.err().contains("Write the key into `.env`"), "{}", ran.err());
+    }
+    assert_eq!(none.run(&["config", "--for", "demo"]).code(), 0);
+    for place in [
+        Place::new().set("LLM_API_KEY", "key"),
+        Place::new().set("LLM_MODEL", "ollama/qwen3"),
+        Place::new().set("LLM_MODEL", "llama-cpp/anything"),
+        Place::new().set("LLM_MODEL", "my-model").set("LLM_BASE_URL", "http://127.0.0.1:8000/v1"),
+    ] {
+        let ran = place.run(&["config", "--for", "run"]);
+        assert_eq!(ran.code(), 0, "{}", ran.err());
+    }
+}
+
+#[test]
+fn names_that_nobody_knows_are_mistakes_in_the_files_only() {
+    let mistakes = Place::new().env_file("SANDBOX_MEMROY = 1g\nTOTALLY_ELSE = 1\nc2VjcmV0c2VjcmV0 =\n").mistakes();
+    assert!(
+        mistakes.contains("SANDBOX_MEMROY (.env:1)") && mistakes.contains("Did you mean SANDBOX_MEMORY?"),
+        "{mistakes}"
+    );
+    assert!(mistakes.contains("TOTALLY_ELSE (.env:2)") && mistakes.contains(".env:3"), "{mistakes}");
+    assert!(!mistakes.contains("c2VjcmV0"), "a stray line may be a secret");
+    let mistakes = Place::new().file("max_agent_trns = 3\n[sandbox]\nmemory = 1\n").mistakes();
+    assert!(mistakes.contains("MAX_AGENT_TURNS?") && mistakes.contains("matrix-agent.toml:2"), "{mistakes}");
+    let place = Place::new().set("SANDBOX_MEMROY", "1g").set("PATH", "/bin");
+    assert_eq!(place.run(&["config"]).code(), 0, "the environment belongs to everybody");
+}
+
+#[test]
+fn hostile_and_broken_values_are_told_and_nothing_breaks() {
+    let huge = "9".repeat(100_000);
+    let place = Place::new()
+        .set("MAX_AGENT_TURNS", huge.clone())
+        .set("SANDBOX_IMAGE", huge.clone())
+        .set("SANDBOX_MEMORY", "99999999999999t")
+        .set("SANDBOX_CPUS", "NaN")
+        .set("SANDBOX_DISK", "-5g")
+        .set("PODMAN_PATH", "--root=/")
+        .set("IPC_BASE_DIR", "/tmp/../etc")
+        .set("MATRIX_USER", "@a\u{1b}[31mb:c")
+        .set("MATRIX_HOMESERVER", "https://me:hush@host")
+        .set("LLM_API_KEY", "hush\nInjected: header");
+    let mistakes = place.mistakes();
+    for key in place.environment.iter().map(|(key, _)| key) {
+        assert!(mistakes.contains(key), "{key} is missing in {mistakes}");
+    }
+    assert!(mistakes.len() < 4000 && !mistakes.contains('\u{1b}') && !mistakes.contains("hush"), "{mistakes}");
+}
+
+#[test]
+fn files_that_cannot_be_read_are_told() {
+    assert!(Place::new().env_file(b"LLM_MODEL = \xff\xfe").mistakes().contains("not valid UTF-8"));
+    assert!(Place::new().env_file("A".repeat(2 << 20)).mistakes().contains("larger than 1 MiB"));
+    let mistakes = Place::new().file("llm_api_key = \"hush\nllm_model = 3").mistakes();
+    assert!(mistakes.contains("not valid TOML") && mistakes.contains("matrix-agent.toml:1"), "{mistakes}");
+    assert!(!mistakes.contains("hush"));
+    let mistakes =
+        Place::new().file("max_agent_turns = true\nsandbox_pids = 1979-05-27\nllm_model = {a = 1}").mistakes();
+    assert!(["boolean", "datetime", "table"].iter().all(|kind| mistakes.contains(kind)), "{mistakes}");
+    for flag in ["--env-file", "--config-file"] {
+        let ran = Place::new().run(&["config", flag, "missing"]);
+        assert!(ran.code() == 2 && ran.err().contains("cannot be read"), "{}", ran.err());
+    }
+    let folder = Place::new();
+    fs::create_dir(folder.path().join(".env")).unwrap();
+    assert!(folder.mistakes().contains("cannot be read"));
+}
+
+#[test]
+fn the_files_may_be_named() {
+    let place = Place::new().env_file("MAX_AGENT_TURNS = 3\n");
+    fs::write(place.path().join("other"), "MAX_AGENT_TURNS = 4\n").unwrap();
+    let ran = place.run(&["--env-file", "other", "config"]);
+    assert!(ran.out().contains("other:1") && !ran.out().contains(".env:"), "{}", ran.out());
+}
+
+#[test]
+fn dotenv_example_is_in_step_with_the_table() {
+    let example = include_str!("../.env.example");
+    assert_eq!(
+        Place::new().run(&["config", "--example"]).out(),
+        example,
+        "make it anew: `matrix-agent config --example > .env.example`"
+    );
+    let ran = Place::new().env_file(example).run(&["config"]);
+    assert_eq!(ran.code(), 0, "a copy that nobody filled in is no mistake: {}", ran.err());
+}
+
+#[test]
+fn everything_in_dotenv_example_may_be_uncommented() {
+    let settings = include_str!("../.env.example").lines().filter_map(|line| {
+        let line = line.trim_start_matches("# ");
+        let (key, value) = line.split_once(" =")?;
+        let set = !value.is_empty() && key.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+        set.then(|| format!("{line}\n"))
+    });
+    let text: String = settings.collect();
+    assert!(text.lines().count() > 15, "{text}");
+    let ran = Place::new().env_file(text).run(&["config"]);
+    assert_eq!(ran.code(), 0, "{}", ran.err());
+}
+
+#[test]
+fn every_setting_of_the_original_has_its_name_and_default() {
+    let place = Place::new();
+    for (key, default) in [
+        ("VPS_IP", ""),
+        ("MATRIX_HOMESERVER", "https://matrix.org"),
+        ("MATRIX_USER", ""),
+        ("MATRIX_PASSWORD", ""),
+        ("MATRIX_ADMIN_USER", ""),
+        ("MATRIX_ADMIN_PASSWORD", ""),
+        ("LLM_API_KEY", ""),
+        ("LLM_MODEL", "openrouter/anthropic/claude-sonnet-4"),
+        ("GEMINI_API_KEY", ""),
+        ("DASHSCOPE_API_KEY", ""),
+        ("GITHUB_TOKEN", ""),
+        ("PODMAN_PATH", "podman"),
+        ("SANDBOX_IMAGE", "matrix-agent-sandbox:latest"),
+        ("COMMAND_TIMEOUT_SECONDS", "120"),
+        ("CODING_TIMEOUT_SECONDS", "1800"),
+        ("MAX_AGENT_TURNS", "25"),
+        ("IPC_BASE_DIR", "/tmp/sandbox-ipc"),
+    ] {
+        assert_eq!(place.shown(key), pair(default, "default"), "{key}");
+    }
+}
+
+#[test]
+fn directories_follow_from_who_runs_it() {
+    let sources = |root, environment: &[(&str, &str)]| Sources {
+        environment: environment.iter().map(|(key, value)| (key.into(), value.into())).collect(),
+        folder: "/nowhere".into(),
+        env_file: None,
+        file: None,
+        root,
+    };
+    let paths = |sources: &Sources| {
+        let loaded = load(sources);
+        assert!(loaded.mistakes.is_empty(), "{}", loaded.mistakes);
+        (loaded.config.paths.state_dir, loaded.config.sandbox.podman_socket)
+    };
+    let pair = |state: &str, socket: &str| (PathBuf::from(state), PathBuf::from(socket));
+    let home = ("HOME", "/home/me");
+    assert_eq!(paths(&sources(true, &[home])), pair("/var/lib/matrix-agent", "/run/podman/podman.sock"));
+    let runtime = ("XDG_RUNTIME_DIR", "/run/user/7");
+    assert_eq!(
+        paths(&sources(false, &[home, runtime])),
+        pair("/home/me/.local/state/matrix-agent", "/run/user/7/podman/podman.sock")
+    );
+    let state = ("XDG_STATE_HOME", "/state");
+    assert_eq!(paths(&sources(false, &[home, runtime, state])).0, PathBuf::from("/state/matrix-agent"));
+    let relative = ("XDG_STATE_HOME", "state");
+    assert_eq!(paths(&sources(false, &[home, relative])).0, PathBuf::from("/home/me/.local/state/matrix-agent"));
+    let deep = format!("/home/{}", "x".repeat(80));
+    let loaded = load(&sources(false, &[("HOME", &deep)]));
+    assert!(loaded.mistakes.has("STATE_DIR"), "a home too deep for sockets is told: {}", loaded.mistakes);
+}
+
+#[test]
+fn secrets_show_in_no_debug_output() {
+    let place =
+        Place::new().env_file("LLM_API_KEY = hush\nMATRIX_USER = @a:b\nMATRIX_PASSWORD = hush\nGITHUB_TOKEN = hush\n");
+    let sources =
+        Sources { environment: [].into(), folder: place.path().to_owned(), env_file: None, file: None, root: false };
+    let loaded = load(&sources);
+    assert!(loaded.config.llm.api_key.is_some() && loaded.config.matrix.is_some());
+    assert!(!format!("{loaded:?}").contains("hush"));
+    assert!(!serde_json::to_string(&loaded.settings).unwrap().contains("hush"));
+}
+
+#[test]
+fn what_the_file_says_of_a_model_goes_with_that_model() {
+    let file = "llm_model = \"ollama/a\"\n[models.\"ollama/a\"]\ncontext_window = 5000\n[models.\"ollama/b\"]\nvision = true\n";
+    let place = Place::new().file(file);
+    let folder = place.path().to_owned();
+    let facts = |model: Option<&str>| {
+        let environment = model.map(|model| ("LLM_MODEL".into(), model.into())).into_iter().collect();
+        let sources = Sources { environment, folder: folder.clone(), env_file: None, file: None, root: false };
+        let facts = load(&sources).config.llm.facts;
+        (facts.context_window.map(u64::from), facts.vision)
+    };
+    assert_eq!(facts(None), (Some(5000), None));
+    assert_eq!(facts(Some("ollama/b")), (None, Some(true)));
+    assert_eq!(facts(Some("ollama/c")), (None, None));
+    assert!(Place::new().file("[models.x]\ncontext_window = 0").mistakes().contains("nonzero"));
+}
+
+#[test]
+fn the_example_of_the_file_is_right() {
+    let place = Place::new().file(include_str!("../docs/matrix-agent.toml"));
+    assert_eq!(place.shown("SANDBOX_ALLOWED_HOSTS"), pair("default,*.example.org", "matrix-agent.toml:10"));
+}
+
+#[test]
+fn a_reader_who_goes_away_is_no_error() {
+    use std::process::{Command, Stdio};
+    let place = Place::new();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_matrix-agent"))
+        .args(["config"])
+        .current_dir(place.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn help_reads_well() {
+    let place = Place::new();
+    for arguments in [&["--help"][..], &["config", "--help"], &["doctor", "--help"]] {
+        insta::assert_snapshot!(arguments.join(" ").replace("--", "").replace(' ', "_"), place.run(arguments).out());
+    }
+    let ran = place.run(&["confg"]);
+    assert!(ran.code() == 2 && ran.err().contains("'config'"), "{}", ran.err());
+}

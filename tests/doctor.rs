@@ -1,0 +1,192 @@
+//! `matrix-agent doctor`: what it finds on a machine where something is missing, and that one thing hides no other.
+
+use std::{fs, os::unix::fs::PermissionsExt, os::unix::net::UnixListener, path::Path};
+
+use assert_cmd::Command;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// What `doctor --json` found, with its exit code.
+struct Found {
+    code: i32,
+    json: Value,
+}
+
+impl Found {
+    fn check(&self, name: &str) -> &Value {
+        let checks = self.json["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no `{name}` in {:#}", self.json))
+    }
+
+    fn status(&self, name: &str) -> &str {
+        self.check(name)["status"].as_str().unwrap()
+    }
+
+    fn says(&self, name: &str, words: &str) -> bool {
+        format!("{}", self.check(name)).contains(words)
+    }
+}
+
+/// Runs it where Podman cannot be found unless `settings` say otherwise.
+fn doctor(folder: &Path, settings: &[(&str, &str)]) -> Found {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_matrix-agent"));
+    let state = folder.join("state");
+    command
+        .env_clear()
+        .env("STATE_DIR", &state)
+        .env("IPC_BASE_DIR", folder.join("ipc"))
+        .env("PODMAN_SOCKET", folder.join("none.sock"))
+        .env("PODMAN_PATH", "/nowhere/podman")
+        .envs(settings.iter().copied())
+        .current_dir(folder);
+    let output = command.args(["doctor", "--json"]).output().unwrap();
+    assert!(!state.exists(), "looking makes nothing");
+    Found { code: output.status.code().unwrap(), json: serde_json::from_slice(&output.stdout).unwrap() }
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+#[test]
+fn what_is_missing_is_told_and_hides_nothing_else() {
+    let folder = folder();
+    let found = doctor(folder.path(), &[]);
+    assert_eq!(found.code, 1);
+    assert_eq!(found.json["status"], "bad");
+    assert_eq!((found.status("podman"), found.status("model")), ("bad", "bad"));
+    assert!(found.says("podman", "/nowhere/podman") && found.says("podman", "Install Podman"), "{:#}", found.json);
+    for name in ["settings", "allowed hosts", "state directory", "disk of the state", "database", "server"] {
+        assert_eq!(found.status(name), "good", "{:#}", found.json);
+    }
+}
+
+#[test]
+fn a_podman_that_hangs_hides_nothing_else() {
+    let folder = folder();
+    let socket = folder.path().join("hangs.sock");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let found = doctor(folder.path(), &[("PODMAN_SOCKET", socket.to_str().unwrap())]);
+    assert_eq!(found.status("podman"), "bad");
+    assert!(found.says("podman", "no answer"), "{:#}", found.json);
+    assert_eq!(found.status("database"), "good");
+}
+
+#[test]
+fn wrong_settings_are_told_and_the_rest_is_looked_at() {
+    let folder = folder();
+    let settings =
+        [("MAX_AGENT_TURNS", "many"), ("SANDBOX_CA_BUNDLE", "/nowhere/ca.pem"), ("SANDBOX_ALLOWED_HOSTS", "*")];
+    let found = doctor(folder.path(), &settings);
+    assert!(found.status("settings") == "bad" && found.says("settings", "MAX_AGENT_TURNS (environment)"));
+    assert!(found.status("CA bundle") == "bad" && found.says("CA bundle", "cannot be read"));
+    assert!(found.status("allowed hosts") == "warning" && found.says("allowed hosts", "every public host"));
+}
+
+#[test]
+fn a_ca_bundle_must_be_one_and_readable_by_strangers() {
+    let folder = folder();
+    let bundle = folder.path().join("ca.pem");
+    let look = || {
+        let found = doctor(folder.path(), &[("SANDBOX_CA_BUNDLE", bundle.to_str().unwrap())]);
+        (found.status("CA bundle").to_owned(), found.check("CA bundle")["what"].as_str().unwrap().to_owned())
+    };
+    fs::write(&bundle, "no certificate").unwrap();
+    assert!(look().1.contains("holds no certificate"));
+    fs::write(&bundle, "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n").unwrap();
+    fs::set_permissions(&bundle, fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(look().1.contains("sandboxes cannot read"));
+    fs::set_permissions(&bundle, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(look().0, "good");
+}
+
+#[test]
+fn secrets_that_others_can_read_are_told() {
+    let folder = folder();
+    let file = folder.path().join(".env");
+    fs::write(&file, "LLM_MODEL = ollama/none\nGITHUB_TOKEN = hush\n").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let found = doctor(folder.path(), &[]);
+    assert!(found.status("secrets") == "warning" && found.says("secrets", "chmod 600"), "{:#}", found.json);
+    assert!(!found.json.to_string().contains("hush"));
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(!doctor(folder.path(), &[]).json.to_string().contains("chmod"));
+}
+
+#[test]
+fn a_full_disk_is_told() {
+    let folder = folder();
+    let found = doctor(folder.path(), &[("HOST_DISK_RESERVE", "4000t")]);
+    assert!(found.status("disk of the state") == "bad" && found.says("disk of the state", "HOST_DISK_RESERVE"));
+    let found = doctor(folder.path(), &[("SANDBOX_DISK", "4000t")]);
+    assert_eq!(found.status("disk of the state"), "warning");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_model_is_asked_for_one_token() {
+    use wiremock::{
+        Mock, MockServer, ResponseTemplate,
+        matchers::{body_partial_json, header, method, path},
+    };
+    let server = MockServer::start().await;
+    let chunk = r#"{"id":"1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":"p"},"finish_reason":"length"}]}"#;
+    let answer =
+        ResponseTemplate::new(200).set_body_raw(format!("data: {chunk}\n\ndata: [DONE]\n\n"), "text/event-stream");
+    Mock::given(method("POST"))
+        .and(path("/v1/chat/completions"))
+        .and(header("authorization", "Bearer hush"))
+        .and(body_partial_json(serde_json::json!({ "max_tokens": 1 })))
+        .respond_with(answer)
+        .mount(&server)
+        .await;
+    let base = format!("{}/v1", server.uri());
+    let look = move |key: &'static str| {
+        let base = base.clone();
+        tokio::task::spawn_blocking(move || {
+            let folder = folder();
+            doctor(folder.path(), &[("LLM_MODEL", "openai/m"), ("LLM_BASE_URL", &base), ("LLM_API_KEY", key)])
+        })
+    };
+    let found = look("hush").await.unwrap();
+    assert_eq!(found.status("model"), "good", "{:#}", found.json);
+    let found = look("wrong").await.unwrap();
+    assert_eq!(found.status("model"), "bad", "{:#}", found.json);
+    assert!(!found.json.to_string().contains("hush"));
+}
+
+#[test]
+fn a_real_podman_is_known() {
+    let folder = folder();
+    let podman = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+        .map(|place| place.join("podman"))
+        .find(|podman| podman.exists());
+    let Some(podman) = podman else { return }; // Nothing to look at here.
+    let path = std::env::var("PATH").unwrap();
+    let image = ("SANDBOX_IMAGE", "localhost/nobody/built-this:ever");
+    let found = doctor(folder.path(), &[("PODMAN_PATH", podman.to_str().unwrap()), ("PATH", &path), image]);
+    assert!(
+        found.status("podman") != "bad" && found.says("podman", "the server can start its service"),
+        "{:#}",
+        found.json
+    );
+    for name in ["runtime", "limits", "user namespaces", "disk of the sandboxes"] {
+        assert!(!found.check(name)["what"].as_str().unwrap().is_empty());
+    }
+    assert!(found.status("image") == "bad" && found.says("image", "SANDBOX_IMAGE"), "{:#}", found.json);
+}
+
+#[test]
+fn people_get_a_line_each_and_the_mend_below() {
+    let folder = folder();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_matrix-agent"));
+    command
+        .env_clear()
+        .env("PODMAN_PATH", "/nowhere/podman")
+        .env("PODMAN_SOCKET", "/nowhere/sock")
+        .current_dir(&folder);
+    let output = command.env("HOME", folder.path()).arg("doctor").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.lines().any(|line| line.starts_with("❌ podman")), "{text}");
+    assert!(text.lines().any(|line| line.trim_start().starts_with("→ Install Podman")), "{text}");
+    assert!(text.lines().last().unwrap().contains("to mend (❌)"), "{text}");
+}
