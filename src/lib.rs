@@ -9,6 +9,12 @@ pub mod cli;
 
 pub mod ops;
 
+pub mod chat;
+
+pub mod hub;
+
+pub mod bots;
+
 pub mod orchestrator;
 
 pub mod tools;

@@ -2,7 +2,7 @@
 //! that or every mistake at once.
 
 use crate::{
-    config::{self, Loaded, Mistakes, Setting, Sources},
+    config::{self, Config, Loaded, Mistakes, Setting, Sources},
     ops::{self, Purpose},
 };
 
@@ -27,6 +27,16 @@ impl Configuration {
     pub(super) fn check(&self, purpose: Purpose) -> Result<(), Mistakes> {
         let mistakes = ops::review(&self.loaded, purpose);
         if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
+    }
+
+    /// Returns the settings if they will do for `purpose`.
+    pub(super) fn checked(&self, purpose: Purpose) -> Result<&Config, Mistakes> {
+        self.check(purpose).map(|()| &self.loaded.config)
+    }
+
+    /// Returns whether a model can be asked.
+    pub(super) fn has_model(&self) -> bool {
+        ops::has_model(&self.loaded.config)
     }
 
     /// Returns what was read, right or wrong: for `doctor`, who tells all that is.

@@ -3,9 +3,15 @@
 //!
 //! The top of all layers; `main.rs` calls [`main`]. Only here may anything be written to standard output.
 
+mod chat;
 mod config;
 mod configuration;
+mod demo;
 mod doctor;
+mod host;
+mod run;
+mod sandbox;
+mod view;
 
 use std::{
     io::{self, Write},
@@ -34,12 +40,20 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Config(config::Args),
+    Run(run::Args),
+    Chat(chat::Args),
+    Demo(demo::Args),
+    Sandbox(sandbox::Args),
     Doctor(doctor::Args),
+    Config(config::Args),
 }
 
 async fn dispatch(command: Command, configuration: Configuration) -> anyhow::Result<Outcome> {
     match command {
+        Command::Run(args) => run::run(args, &configuration).await,
+        Command::Chat(args) => chat::run(args, &configuration).await,
+        Command::Demo(args) => demo::run(args, &configuration).await,
+        Command::Sandbox(args) => sandbox::run(args, &configuration).await,
         Command::Config(args) => config::run(&args, &configuration),
         Command::Doctor(args) => doctor::run(args, configuration).await,
     }
@@ -52,10 +66,17 @@ enum Outcome {
     Good,
     /// It worked, but what it found or did is not well, and it has said so: exit code 1.
     Bad,
+    /// The person broke it off: exit code 130, as shells have it.
+    Interrupted,
+    /// What ran in a sandbox ended with this code.
+    Code(u8),
 }
 
 /// Exit code for wrong settings and wrong arguments, as clap has it.
 const USAGE: u8 = 2;
+
+/// Exit code for Ctrl-C: 128 and the signal's number.
+const INTERRUPTED: u8 = 130;
 
 /// Reads the command line, does what it says, and returns the exit code.
 pub fn main() -> ExitCode {
@@ -63,6 +84,8 @@ pub fn main() -> ExitCode {
     match run(cli) {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
         Ok(Outcome::Bad) => ExitCode::FAILURE,
+        Ok(Outcome::Interrupted) => ExitCode::from(INTERRUPTED),
+        Ok(Outcome::Code(code)) => ExitCode::from(code),
         // Whoever reads us has gone, as in `matrix-agent config | head -1`: nobody is left to tell.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,6 +1,12 @@
 //! Running the service: the lock, the control socket, the health checks, and how the parts are put together.
 
+mod control;
 pub mod doctor;
+mod lock;
+mod server;
 mod settings;
 
+pub use control::{Answer, Operator, Request, control_socket};
+pub use lock::{Lock, LockError};
+pub use server::{House, Server};
 pub use settings::{Purpose, has_model, model_settings, review};

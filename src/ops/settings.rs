@@ -3,7 +3,7 @@
 //!
 //! Called by `cli` for every subcommand, and by `doctor`.
 
-use std::num::NonZeroU64;
+use std::{num::NonZeroU64, time::Duration};
 
 use secrecy::SecretString;
 
@@ -11,7 +11,10 @@ use crate::{
     config::{Config, JournalSync, Loaded, Mistakes, Wrong},
     gateway::{AllowedHosts, BadPattern, GatewayPolicy},
     llm::{Endpoint, ModelSettings, SettingError, parse_model},
+    orchestrator,
+    sandbox::SandboxOptions,
     store::Durability,
+    tools::ToolLimits,
 };
 
 /// What the settings are wanted for.
@@ -87,5 +90,35 @@ pub(super) fn durability(config: &Config) -> Durability {
     match config.paths.journal_sync {
         JournalSync::Normal => Durability::Normal,
         JournalSync::Full => Durability::Full,
+    }
+}
+
+/// Returns what the fleet of sandboxes must be told.
+pub(super) fn sandboxes(config: &Config, instance: &str) -> SandboxOptions {
+    let sandbox = config.sandbox.clone();
+    SandboxOptions {
+        state_dir: config.paths.state_dir.clone(),
+        instance: instance.to_owned(),
+        image: sandbox.image,
+        podman_socket: Some(sandbox.podman_socket),
+        podman_path: sandbox.podman_path,
+        memory: sandbox.memory,
+        cpus: sandbox.cpus,
+        pids: u32::try_from(sandbox.pids).unwrap_or(u32::MAX),
+        disk: sandbox.disk,
+        idle: sandbox.idle,
+        max_running: usize::try_from(sandbox.max_running).unwrap_or(usize::MAX),
+        host_disk_reserve: config.limits.host_disk_reserve,
+        ca_bundle: sandbox.ca_bundle,
+    }
+}
+
+/// Returns what a turn may use: as in the original, a whole task has five minutes more than a coding agent.
+pub(super) fn limits(config: &Config) -> orchestrator::Limits {
+    orchestrator::Limits {
+        rounds: u32::try_from(config.limits.agent_turns).unwrap_or(u32::MAX),
+        time: config.limits.coding_timeout + Duration::from_mins(5),
+        tools: ToolLimits { command: config.limits.command_timeout, longest: config.limits.coding_timeout },
+        ..orchestrator::Limits::default()
     }
 }

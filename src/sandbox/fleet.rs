@@ -5,7 +5,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs, io,
+    fmt, fs, io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{
@@ -78,6 +78,12 @@ pub struct SandboxSummary {
     pub idle_seconds: u64,
 }
 
+impl fmt::Display for SandboxSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<8}  {}  {}", self.state.as_str(), self.name, self.room)
+    }
+}
+
 /// How a sandbox stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -90,6 +96,17 @@ pub enum SandboxState {
     Paused,
     /// It starts when it is asked for.
     Stopped,
+}
+
+impl SandboxState {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Starting => "starting",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 /// What the parts of the fleet share.

@@ -2,4 +2,5 @@
 
 #![expect(dead_code, unreachable_pub, reason = "each test binary uses another part")]
 
+pub mod rig;
 pub mod scripted_llm;

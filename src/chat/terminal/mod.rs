@@ -1,0 +1,23 @@
+//! The terminal as a chat protocol: rooms named `terminal:NAME`, people who sit at this machine.
+//!
+//! Clients speak JSON, one frame a line, over the server's control socket. The server side admits what they say to the
+//! hub and hands them what the hub delivers; a client confirms what it has shown, so that an answer is kept until
+//! somebody has read it and is shown once.
+
+mod client;
+mod frame;
+mod server;
+
+pub use client::{Client, ClientError, Shown};
+pub use frame::{Hello, Say, ServerFrame};
+pub use server::Terminal;
+
+use crate::ids::RoomKey;
+
+/// The protocol's part of a room's key.
+const PREFIX: &str = "terminal:";
+
+/// Returns the key of a terminal's room.
+pub fn room(name: &str) -> RoomKey {
+    RoomKey(format!("{PREFIX}{name}"))
+}

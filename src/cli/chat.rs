@@ -1,0 +1,165 @@
+//! `matrix-agent chat`: the agent in the terminal.
+
+use std::io::{IsTerminal, Read};
+
+use anyhow::{Context, bail};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    signal,
+};
+
+use super::{Configuration, Outcome, host, view::View};
+use crate::{
+    chat::terminal::{Client, ServerFrame, Shown},
+    hub::{Ending, Live},
+    ids::EventId,
+    ops::{Request, Server},
+};
+
+/// The longest prompt that is read on standard input, in bytes.
+const PROMPT: u64 = 256 << 10;
+
+/// Talk to the agent in the terminal
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The room to sit in; each has its own sandbox and conversation
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    room: String,
+    /// Asks this, waits for the answer and ends
+    #[arg(short, long, value_name = "PROMPT")]
+    prompt: Option<String>,
+    /// Prints one event a line, as JSON
+    #[arg(long)]
+    json: bool,
+    /// Uses the built-in demo model, which understands a few plain orders
+    #[arg(long)]
+    demo_model: bool,
+}
+
+pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Result<Outcome> {
+    let prompt = match args.prompt {
+        Some(prompt) => Some(prompt),
+        None if std::io::stdin().is_terminal() => None,
+        None => Some(read_prompt()?),
+    };
+    let host = host::join(configuration, args.demo_model).await?;
+    let mut chat = Chat::join(&host.state_dir, &args.room, args.json).await?;
+    let outcome = match prompt {
+        Some(prompt) => chat.ask(prompt).await,
+        None => chat.talk().await,
+    };
+    if let Some(server) = host.server {
+        Server::shutdown(server).await;
+    }
+    outcome
+}
+
+fn read_prompt() -> anyhow::Result<String> {
+    let mut prompt = String::new();
+    std::io::stdin()
+        .take(PROMPT + 1)
+        .read_to_string(&mut prompt)
+        .context("The prompt on standard input is no text.")?;
+    if prompt.len() as u64 > PROMPT {
+        bail!(
+            "The prompt on standard input is longer than {} KiB. Put it into a file in the sandbox and name it.",
+            PROMPT >> 10
+        );
+    }
+    if prompt.trim().is_empty() {
+        bail!("The prompt on standard input is empty.");
+    }
+    Ok(prompt)
+}
+
+/// A person in a room.
+pub(super) struct Chat {
+    client: Client,
+    pub(super) view: View,
+}
+
+impl Chat {
+    pub(super) async fn join(state: &std::path::Path, room: &str, json: bool) -> anyhow::Result<Self> {
+        let opening = serde_json::to_string(&Request::Chat { room: room.to_owned() })?;
+        let files = state.join("terminal");
+        let client = Client::connect(&crate::ops::control_socket(state), opening, files).await?;
+        Ok(Self { client, view: View::new(json) })
+    }
+
+    /// Asks one thing and waits until it is answered.
+    pub(super) async fn ask(&mut self, prompt: String) -> anyhow::Result<Outcome> {
+        self.ask_and_watch(prompt, |_| {}).await
+    }
+
+    /// The same; `watch` sees each frame after it was shown.
+    pub(super) async fn ask_and_watch(
+        &mut self,
+        prompt: String,
+        mut watch: impl FnMut(&ServerFrame),
+    ) -> anyhow::Result<Outcome> {
+        let id = self.client.say(prompt).await?;
+        let (mut steers, mut stopping) = (false, false);
+        loop {
+            let shown = tokio::select! {
+                shown = self.client.next() => shown?,
+                _ = signal::ctrl_c() => {
+                    if std::mem::replace(&mut stopping, true) {
+                        return Ok(Outcome::Interrupted);
+                    }
+                    self.client.stop().await?;
+                    continue;
+                }
+            };
+            let Some(frame) = self.show(shown).await? else { continue };
+            watch(&frame);
+            match frame {
+                // Taken into a turn that ran already: that turn's answer is ours too.
+                ServerFrame::Live { live: Live::Seen { event } } if event == id => steers = true,
+                ServerFrame::Answer { asked, ending, .. } if asked == id || steers => {
+                    return Ok(if ending == Ending::Done { Outcome::Good } else { Outcome::Bad });
+                }
+                ServerFrame::Reply { asked, .. } if asked == id => return Ok(Outcome::Good),
+                ServerFrame::Refused { text } => bail!(text),
+                _ => {}
+            }
+        }
+    }
+
+    /// Talks until the person ends it.
+    async fn talk(&mut self) -> anyhow::Result<Outcome> {
+        self.view.note("Tell me what to do. `!help` lists the commands; Ctrl-C stops the work, Ctrl-D ends.")?;
+        let mut lines = BufReader::new(tokio::io::stdin()).lines();
+        let mut running: Option<EventId> = None;
+        loop {
+            tokio::select! {
+                line = lines.next_line() => match line? {
+                    None => return Ok(Outcome::Good),
+                    Some(line) if line.trim().is_empty() => {}
+                    Some(line) => drop(self.client.say(line).await?),
+                },
+                _ = signal::ctrl_c() => match running {
+                    Some(_) => self.client.stop().await?,
+                    None => return Ok(Outcome::Interrupted),
+                },
+                shown = self.client.next() => match self.show(shown?).await? {
+                    Some(ServerFrame::Live { live: Live::Started { asked } }) => running = Some(asked),
+                    Some(ServerFrame::Live { live: Live::Ended { .. } }) => running = None,
+                    _ => {}
+                },
+            }
+        }
+    }
+
+    async fn show(&mut self, shown: Shown) -> anyhow::Result<Option<ServerFrame>> {
+        match shown {
+            Shown::Lost => self.view.note("The server went away. Waiting for it to return …")?,
+            Shown::Back => self.view.note("The server is back.")?,
+            Shown::Frame(frame) => {
+                self.view.show(&frame)?;
+                self.client.confirm(&frame).await?;
+                return Ok(Some(frame));
+            }
+        }
+        Ok(None)
+    }
+}

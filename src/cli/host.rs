@@ -1,0 +1,68 @@
+//! Finds the server that runs, or hosts one in this process.
+
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+use tokio::net::UnixStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::Configuration;
+use crate::{
+    llm::{DemoModel, Model, ModelSettings},
+    ops::{House, Purpose, Server, control_socket, model_settings},
+};
+
+/// A server to talk to.
+pub(super) struct Host {
+    pub(super) state_dir: PathBuf,
+    /// Nothing where another process serves.
+    pub(super) server: Option<Server>,
+    /// Ends the demo model with this process's server.
+    _demo: Option<DropGuard>,
+}
+
+/// Joins the server that runs with this configuration's state directory, or starts one here.
+pub(super) async fn join(configuration: &Configuration, demo_model: bool) -> anyhow::Result<Host> {
+    let config = configuration.checked(Purpose::Anything)?;
+    let state_dir = config.paths.state_dir.clone();
+    if serves(&state_dir).await {
+        if demo_model {
+            anyhow::bail!(
+                "A server runs already, with its own model. Leave `--demo-model` away, stop the server, or give this one \
+                 another `STATE_DIR`."
+            );
+        }
+        return Ok(Host { state_dir, server: None, _demo: None });
+    }
+    if demo_model {
+        let cancel = CancellationToken::new();
+        let demo = DemoModel::start(cancel.clone()).await?;
+        let mut settings = ModelSettings::new(format!("openai/{}", DemoModel::MODEL), SecretString::from("demo"));
+        settings.base_url = Some(demo.base_url().to_owned());
+        let server = Some(Server::start(config, Model::new(settings)?).await?);
+        return Ok(Host { state_dir, server, _demo: Some(cancel.drop_guard()) });
+    }
+    Ok(Host { state_dir, server: Some(serve(configuration, Purpose::Chat).await?), _demo: None })
+}
+
+/// Starts a server here, with the configured model.
+pub(super) async fn serve(configuration: &Configuration, purpose: Purpose) -> anyhow::Result<Server> {
+    let config = configuration.checked(purpose)?;
+    Server::start(config, Model::new(model_settings(config))?).await
+}
+
+/// Joins the server that runs, or opens its house here just to administer it.
+pub(super) async fn administer(configuration: &Configuration) -> anyhow::Result<(PathBuf, Option<House>)> {
+    let config = configuration.checked(Purpose::Anything)?;
+    let state_dir = config.paths.state_dir.clone();
+    if serves(&state_dir).await {
+        return Ok((state_dir, None));
+    }
+    let house = House::open(config).await?;
+    house.administer()?;
+    Ok((state_dir, Some(house)))
+}
+
+async fn serves(state_dir: &std::path::Path) -> bool {
+    UnixStream::connect(control_socket(state_dir)).await.is_ok()
+}

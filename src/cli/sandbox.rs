@@ -1,0 +1,73 @@
+//! `matrix-agent sandbox`: the operator's hand on the rooms' containers.
+
+use std::io::Write;
+
+use anyhow::bail;
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+
+use super::{Configuration, Outcome, host};
+use crate::ops::{Answer, Operator, Request, control_socket};
+
+/// List, look into, use or remove the rooms' sandboxes
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+    /// Prints JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Lists all sandboxes
+    List,
+    /// Runs a command in a room's sandbox
+    Exec {
+        /// The room's key, its sandbox's name, or the name of a terminal's room
+        room: String,
+        /// The command, after `--`
+        #[arg(last = true, required = true)]
+        argv: Vec<String>,
+    },
+    /// Shows what is observed of a room's sandbox
+    Inspect {
+        /// The room's key, its sandbox's name, or the name of a terminal's room
+        room: String,
+    },
+    /// Removes a room's sandbox and its files
+    Rm {
+        /// The room's key, its sandbox's name, or the name of a terminal's room
+        room: String,
+    },
+}
+
+pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Result<Outcome> {
+    let request = match args.verb {
+        Verb::List => Request::Sandboxes,
+        Verb::Exec { room, argv } => Request::Exec { room, argv },
+        Verb::Inspect { room } => Request::Observe { room },
+        Verb::Rm { room } => Request::Remove { room },
+    };
+    let (state, house) = host::administer(configuration).await?;
+    let outcome = ask(&state, &request, args.json).await;
+    if let Some(house) = house {
+        house.shutdown().await;
+    }
+    outcome
+}
+
+async fn ask(state: &std::path::Path, request: &Request, json: bool) -> anyhow::Result<Outcome> {
+    let mut operator = Operator::ask(&control_socket(state), request).await?;
+    let mut out = std::io::stdout().lock();
+    while let Some(answer) = operator.next().await? {
+        match answer {
+            Answer::Value { value, .. } if json => writeln!(out, "{value}")?,
+            Answer::Value { text, .. } => writeln!(out, "{}", text.trim_end())?,
+            Answer::Output { data } => out.write_all(&BASE64.decode(data)?)?,
+            Answer::Exit { code } => return Ok(Outcome::Code(u8::try_from(code).unwrap_or(1))),
+            Answer::Failed { text } => bail!(text),
+        }
+    }
+    Ok(Outcome::Good)
+}

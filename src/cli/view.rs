@@ -1,0 +1,144 @@
+//! What `chat` and `demo` print: for people a stream of text with a progress line, for programs a frame a line.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    time::Instant,
+};
+
+use crate::{
+    chat::terminal::ServerFrame,
+    hub::{Ending, Live},
+    text,
+};
+
+/// The width that a progress line keeps to.
+const WIDTH: usize = 100;
+
+/// Prints what happens in a room.
+pub(super) struct View {
+    /// Frames as they are, for programs.
+    json: bool,
+    /// A terminal shows the progress line, which is written over.
+    live: bool,
+    /// The text that was streamed since the last tool: the answer that repeats it is not printed twice.
+    streamed: String,
+    /// A progress line stands there and must be wiped first.
+    line: bool,
+    started: Instant,
+    tools: u32,
+}
+
+impl View {
+    pub(super) fn new(json: bool) -> Self {
+        let live = !json && io::stderr().is_terminal();
+        Self { json, live, streamed: String::new(), line: false, started: Instant::now(), tools: 0 }
+    }
+
+    /// Prints a frame.
+    pub(super) fn show(&mut self, frame: &ServerFrame) -> io::Result<()> {
+        if self.json {
+            let mut out = io::stdout().lock();
+            serde_json::to_writer(&mut out, frame)?;
+            writeln!(out)?;
+            return out.flush();
+        }
+        match frame {
+            ServerFrame::Admitted { .. } => Ok(()),
+            ServerFrame::Live { live } => self.live(live),
+            ServerFrame::Answer { text, footer, ending, .. } => self.answer(text, footer, *ending),
+            ServerFrame::Reply { text, .. } => self.print(text),
+            ServerFrame::File { name, data, .. } => self.note(&format!("📎 {name}: {data}")),
+            ServerFrame::Refused { text } => self.note(text),
+        }
+    }
+
+    /// Says something about the conversation, not in it.
+    pub(super) fn note(&mut self, text: &str) -> io::Result<()> {
+        if self.json {
+            return Ok(());
+        }
+        self.wipe()?;
+        self.end_stream()?;
+        writeln!(io::stderr().lock(), "{text}")
+    }
+
+    fn live(&mut self, live: &Live) -> io::Result<()> {
+        match live {
+            Live::Started { .. } => {
+                (self.started, self.tools) = (Instant::now(), 0);
+                self.progress("working")
+            }
+            Live::Seen { .. } => self.note("(taken into the work)"),
+            Live::Thinking => self.progress("thinking"),
+            Live::Text { delta } => {
+                self.wipe()?;
+                let delta = text::strip(delta);
+                self.streamed += &delta;
+                let mut out = io::stdout().lock();
+                out.write_all(delta.as_bytes())?;
+                out.flush()
+            }
+            Live::ToolStarted { name, detail, .. } => {
+                self.end_stream()?;
+                self.tools += 1;
+                self.progress(&format!("{name}: {detail}"))
+            }
+            Live::ToolOutput { line, .. } => self.progress(line),
+            Live::ToolEnded { summary, ok, .. } => {
+                self.note(&format!("{} {}", if *ok { "✓" } else { "✗" }, text::one_line(summary, WIDTH)))
+            }
+            Live::Notice { text } => self.note(text),
+            Live::Ended { .. } => self.wipe(),
+        }
+    }
+
+    fn answer(&mut self, text: &str, footer: &str, ending: Ending) -> io::Result<()> {
+        self.wipe()?;
+        if self.streamed.trim() == text.trim() {
+            self.end_stream()?;
+        } else {
+            self.end_stream()?;
+            writeln!(io::stdout().lock(), "{}", text::strip(text))?;
+        }
+        let mark = match ending {
+            Ending::Done => "✓ done",
+            Ending::Stopped => "■ stopped",
+            Ending::Failed => "✗ failed",
+            Ending::Limit => "◐ limit",
+        };
+        writeln!(io::stderr().lock(), "{mark} · {footer}")
+    }
+
+    fn print(&mut self, text: &str) -> io::Result<()> {
+        self.wipe()?;
+        writeln!(io::stdout().lock(), "{}", text::strip(text))
+    }
+
+    /// Writes the progress line over the last one.
+    fn progress(&mut self, now: &str) -> io::Result<()> {
+        if !self.live {
+            return Ok(());
+        }
+        self.end_stream()?;
+        let elapsed = text::human_duration(self.started.elapsed());
+        let line = text::one_line(&format!("⚙️ {now}"), WIDTH - 24);
+        self.line = true;
+        write!(io::stderr().lock(), "\r\x1b[2K{line} · {} tools · {elapsed}", self.tools)
+    }
+
+    fn wipe(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.line) {
+            write!(io::stderr().lock(), "\r\x1b[2K")?;
+        }
+        Ok(())
+    }
+
+    /// Ends a line of streamed text, so that what follows starts a new one.
+    fn end_stream(&mut self) -> io::Result<()> {
+        let streamed = std::mem::take(&mut self.streamed);
+        if !streamed.is_empty() && !streamed.ends_with('\n') {
+            writeln!(io::stdout().lock())?;
+        }
+        Ok(())
+    }
+}

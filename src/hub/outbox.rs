@@ -1,0 +1,166 @@
+//! Brings what stands in the outbox to the chat protocol, each room's rows in order and each once.
+//!
+//! A room that cannot be reached waits, without holding up another; it is tried again with growing pauses, and at once
+//! when the protocol says that it is reachable.
+
+use std::{collections::HashMap, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::Outbound;
+use crate::{
+    crash,
+    ids::EventId,
+    store::{Address, OutboxRow, Store},
+};
+
+/// Wake-ups that may wait.
+const QUEUE: usize = 256;
+/// The first pause after a failed delivery; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A delivery that the chat protocol has not confirmed by then is tried again, with the same transaction id.
+const CONFIRM: Duration = Duration::from_secs(120);
+
+/// One row for the chat protocol to send.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The transaction id, the same at each try.
+    pub txn: String,
+    /// Where to.
+    pub address: Address,
+    /// What.
+    pub outbound: Outbound,
+    /// A file's bytes.
+    pub data: Option<Vec<u8>>,
+    /// When the row was written, in milliseconds since 1970.
+    pub created: i64,
+    /// Tells how it went; dropped, it counts as [`Undelivered`].
+    pub done: oneshot::Sender<Result<EventId, Undelivered>>,
+}
+
+/// The room could not be reached now; the row stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undelivered;
+
+/// Wakes the outbox. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    /// Rooms to look at.
+    wake: mpsc::Sender<Address>,
+}
+
+impl Outbox {
+    /// Starts delivering; the returned future is the task to supervise. It ends with `cancel`.
+    pub(super) fn start(
+        store: Store,
+        deliveries: mpsc::Sender<Delivery>,
+        cancel: CancellationToken,
+    ) -> (Self, impl Future<Output = ()> + Send) {
+        let (wake, wakes) = mpsc::channel(QUEUE);
+        (Self { wake }, deliver(store, deliveries, wakes, cancel))
+    }
+
+    /// Says that a room has rows to send, or that it can be reached again.
+    pub async fn wake(&self, address: &Address) {
+        // Closed only when the program ends; the rows are found at the next start.
+        let _ = self.wake.send(address.clone()).await;
+    }
+}
+
+async fn deliver(
+    store: Store,
+    deliveries: mpsc::Sender<Delivery>,
+    mut wakes: mpsc::Receiver<Address>,
+    cancel: CancellationToken,
+) {
+    // A room at work has a sender here, through which it is woken from its pause.
+    let mut rooms: HashMap<Address, mpsc::Sender<()>> = HashMap::new();
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => break,
+            Some(address) = wakes.recv() => {
+                if let Some(room) = rooms.get(&address) {
+                    // Full means that a wake-up waits already.
+                    let _ = room.try_send(());
+                } else {
+                    let (nudge, nudges) = mpsc::channel(1);
+                    rooms.insert(address.clone(), nudge);
+                    tasks.spawn(deliver_room(store.clone(), deliveries.clone(), address, nudges));
+                }
+            }
+            Some(ended) = tasks.join_next() => {
+                let Ok((address, mut nudges)) = ended else { continue };
+                rooms.remove(&address);
+                if nudges.try_recv().is_ok() {
+                    // Woken after its last look: look again.
+                    let (nudge, nudges) = mpsc::channel(1);
+                    rooms.insert(address.clone(), nudge);
+                    tasks.spawn(deliver_room(store.clone(), deliveries.clone(), address, nudges));
+                }
+            }
+        }
+    }
+}
+
+async fn deliver_room(
+    store: Store,
+    deliveries: mpsc::Sender<Delivery>,
+    address: Address,
+    mut nudges: mpsc::Receiver<()>,
+) -> (Address, mpsc::Receiver<()>) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let delivered = match store.next_unsent(&address).await {
+            Ok(None) => break,
+            Ok(Some(row)) => deliver_row(&store, &deliveries, row).await,
+            Err(error) => {
+                tracing::error!(room = %address.room, %error, "the outbox cannot be read");
+                false
+            }
+        };
+        if delivered {
+            pause = FIRST_PAUSE;
+        } else {
+            // Nudged or not, it is tried again.
+            let _ = time::timeout(pause, nudges.recv()).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        if deliveries.is_closed() {
+            break;
+        }
+    }
+    (address, nudges)
+}
+
+async fn deliver_row(store: &Store, deliveries: &mpsc::Sender<Delivery>, row: OutboxRow) -> bool {
+    let outbound = match serde_json::from_value(row.payload) {
+        Ok(outbound) => outbound,
+        Err(error) => {
+            tracing::error!(room = %row.address.room, txn = row.txn, %error, "an outbox row cannot be read");
+            return false;
+        }
+    };
+    let (done, confirmed) = oneshot::channel();
+    let delivery =
+        Delivery { txn: row.txn, address: row.address, outbound, data: row.data, created: row.created, done };
+    if deliveries.send(delivery).await.is_err() {
+        return false;
+    }
+    let Ok(Ok(Ok(event))) = time::timeout(CONFIRM, confirmed).await else { return false };
+    crash::point("answered");
+    match store.sent(row.seq, &event).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::error!(%event, %error, "a delivery could not be noted; it is sent again with the same transaction id");
+            false
+        }
+    }
+}

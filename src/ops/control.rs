@@ -1,0 +1,303 @@
+//! The control socket: how `chat`, `sandbox` and the other commands reach the server that runs. JSON, a frame a line:
+//! the server greets, the client asks, and what follows depends on what was asked.
+//!
+//! The socket belongs to the server's user (0600), and a peer of another user than that or root is refused.
+
+use std::{
+    io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use futures_util::{SinkExt, StreamExt};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::{
+    net::{
+        UnixListener, UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    time,
+};
+use tokio_util::{
+    codec::{FramedRead, FramedWrite, LinesCodec},
+    sync::CancellationToken,
+    task::TaskTracker,
+};
+
+use crate::{
+    chat::terminal::{self, Hello, Terminal},
+    hub::Hub,
+    ids::{self, RoomKey},
+    sandbox::{Command, Exit, SandboxError, Sandboxes, Stdin, User},
+};
+
+/// A client says what it wants within this time.
+const OPENING: Duration = Duration::from_secs(10);
+/// The longest line before the kind of connection is known.
+const LINE: usize = 1 << 20;
+
+/// What a client asks for, in its first line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub enum Request {
+    /// To sit in a terminal's room.
+    Chat {
+        /// The room's name.
+        room: String,
+    },
+    /// All sandboxes.
+    Sandboxes,
+    /// What is observed of one.
+    Observe {
+        /// The room's key, or a terminal room's name.
+        room: String,
+    },
+    /// To remove one, with its files.
+    Remove {
+        /// The room's key, or a terminal room's name.
+        room: String,
+    },
+    /// To run a command in one.
+    Exec {
+        /// The room's key, or a terminal room's name.
+        room: String,
+        /// The command.
+        argv: Vec<String>,
+    },
+}
+
+/// What the server answers, other than to a chat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    /// What was asked for.
+    Value {
+        /// For programs.
+        value: serde_json::Value,
+        /// For people.
+        text: String,
+    },
+    /// A piece of a command's output, in base64.
+    Output {
+        /// The piece.
+        data: String,
+    },
+    /// How a command ended.
+    Exit {
+        /// Its exit code, as a shell gives it.
+        code: i32,
+    },
+    /// It did not work.
+    Failed {
+        /// A plain sentence.
+        text: String,
+    },
+}
+
+/// What the socket gives access to.
+#[derive(Clone)]
+pub(super) struct Control {
+    pub(super) sandboxes: Sandboxes,
+    /// Nothing where only sandboxes are administered.
+    pub(super) chat: Option<(Hub, Terminal)>,
+}
+
+type Incoming = FramedRead<OwnedReadHalf, LinesCodec>;
+type Outgoing = FramedWrite<OwnedWriteHalf, LinesCodec>;
+
+impl Control {
+    /// Binds the socket. The caller holds the state directory's lock, so what lies there is left over.
+    pub(super) fn bind(path: &Path) -> io::Result<UnixListener> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
+    }
+
+    /// Serves clients until `cancel`.
+    pub(super) async fn serve(self, listener: UnixListener, tasks: TaskTracker, cancel: CancellationToken) {
+        loop {
+            let stream = tokio::select! {
+                () = cancel.cancelled() => return,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        tracing::warn!(%error, "a client could not be accepted");
+                        time::sleep(Duration::from_millis(100)).await;
+                        continue;
+                    }
+                },
+            };
+            let (control, cancel) = (self.clone(), cancel.clone());
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = cancel.cancelled() => {}
+                    result = control.client(stream, &cancel) => if let Err(error) = result {
+                        tracing::debug!(%error, "a client of the control socket went away");
+                    }
+                }
+            });
+        }
+    }
+
+    async fn client(&self, stream: UnixStream, cancel: &CancellationToken) -> anyhow::Result<()> {
+        let peer = stream.peer_cred()?.uid();
+        let us = nix::unistd::geteuid().as_raw();
+        anyhow::ensure!(peer == us || peer == 0, "the peer is user {peer}");
+        let name = nix::unistd::User::from_uid(peer.into()).ok().flatten().map_or(peer.to_string(), |user| user.name);
+        let (read, write) = stream.into_split();
+        let mut incoming = FramedRead::new(read, LinesCodec::new_with_max_length(LINE));
+        let mut outgoing = FramedWrite::new(write, LinesCodec::new());
+        send(&mut outgoing, &Hello::ours()).await?;
+        let Some(line) = time::timeout(OPENING, incoming.next()).await? else { return Ok(()) };
+        let request = match serde_json::from_str(&line?) {
+            Ok(request) => request,
+            Err(error) => return fail(&mut outgoing, &format!("That is no request: {error}.")).await,
+        };
+        match (request, &self.chat) {
+            (Request::Chat { room }, Some((hub, terminal))) => {
+                terminal.serve(hub, terminal::room(&room), name, incoming, outgoing, cancel.clone()).await;
+                Ok(())
+            }
+            (Request::Chat { .. }, None) => fail(&mut outgoing, "This process only administers sandboxes.").await,
+            (Request::Exec { room, argv }, _) => self.exec(incoming, outgoing, &room, argv).await,
+            (request, _) => match self.answer(request).await {
+                Ok(answer) => send(&mut outgoing, &answer).await,
+                Err(error) => fail(&mut outgoing, &error.to_string()).await,
+            },
+        }
+    }
+
+    async fn answer(&self, request: Request) -> Result<Answer, SandboxError> {
+        Ok(match request {
+            Request::Sandboxes => {
+                let list = self.sandboxes.list().await?;
+                let text = list.iter().map(|summary| format!("{summary}\n")).collect();
+                Answer::Value { value: serde_json::json!(list), text }
+            }
+            Request::Observe { room } => {
+                let observed = self.sandboxes.observe(&self.room(&room).await?).await?;
+                Answer::Value { value: serde_json::json!(observed), text: observed.to_string() }
+            }
+            Request::Remove { room } => {
+                let room = self.room(&room).await?;
+                self.sandboxes.remove(&room, true).await?;
+                Answer::Value { value: serde_json::json!(room), text: format!("Removed the sandbox of {room}.") }
+            }
+            Request::Chat { .. } | Request::Exec { .. } => Answer::Failed { text: "Not a question.".into() },
+        })
+    }
+
+    async fn exec(
+        &self,
+        mut incoming: Incoming,
+        mut outgoing: Outgoing,
+        room: &str,
+        argv: Vec<String>,
+    ) -> anyhow::Result<()> {
+        let started = async {
+            let room = self.room(room).await?;
+            let sandbox = self.sandboxes.ensure(&room).await?;
+            let command = Command {
+                id: format!("exec-{}", ids::random(8)),
+                argv,
+                env: Vec::new(),
+                cwd: "/workspace".into(),
+                user: User::Agent,
+                stdin: Stdin::Null,
+                timeout: None,
+                background: false,
+            };
+            let id = command.id.clone();
+            let process = sandbox.spawn(command).await?;
+            Ok::<_, SandboxError>((sandbox, process, id))
+        };
+        let (sandbox, mut process, id) = match started.await {
+            Ok(started) => started,
+            Err(error) => return fail(&mut outgoing, &error.to_string()).await,
+        };
+        loop {
+            tokio::select! {
+                piece = process.next() => match piece {
+                    Some(piece) => send(&mut outgoing, &Answer::Output { data: BASE64.encode(piece) }).await?,
+                    None => break,
+                },
+                // The client hung up: what it started ends with it.
+                _ = incoming.next() => {
+                    sandbox.kill(&id).await?;
+                    return Ok(());
+                }
+            }
+        }
+        let why = match process.wait().await?.exit {
+            Exit::Code(code) => return send(&mut outgoing, &Answer::Exit { code }).await,
+            Exit::Signal(signal) => return send(&mut outgoing, &Answer::Exit { code: 128 + signal }).await,
+            Exit::TimedOut => "The command took too long and was ended.".into(),
+            Exit::Killed => "The command was ended.".into(),
+            Exit::OutOfMemory => "The command used more memory than `SANDBOX_MEMORY` allows and was ended.".into(),
+            Exit::DiskFull => "The command used more disk than `SANDBOX_DISK` allows and was ended.".into(),
+            Exit::NotStarted(why) => format!("The command could not be started: {why}"),
+        };
+        fail(&mut outgoing, &why).await
+    }
+
+    /// Finds the room that an operator means: by its key, by its sandbox's name, or a terminal's by its name.
+    async fn room(&self, named: &str) -> Result<RoomKey, SandboxError> {
+        let list = self.sandboxes.list().await?;
+        let terminal = terminal::room(named);
+        list.into_iter()
+            .find(|summary| summary.room.as_str() == named || summary.name == named || summary.room == terminal)
+            .map(|summary| summary.room)
+            .ok_or_else(|| SandboxError::NoSandbox(RoomKey::from(named)))
+    }
+}
+
+/// A client of the socket for everything but a chat.
+pub struct Operator {
+    incoming: Incoming,
+    /// Dropping it hangs up, which ends what was started.
+    _outgoing: Outgoing,
+}
+
+impl Operator {
+    /// Connects and asks.
+    pub async fn ask(socket: &Path, request: &Request) -> anyhow::Result<Self> {
+        let stream = UnixStream::connect(socket).await?;
+        let (read, write) = stream.into_split();
+        let mut incoming = FramedRead::new(read, LinesCodec::new_with_max_length(LINE));
+        let mut outgoing = FramedWrite::new(write, LinesCodec::new());
+        let _: Hello = receive(&mut incoming).await?.ok_or_else(|| anyhow::anyhow!("The server hung up."))?;
+        send(&mut outgoing, request).await?;
+        Ok(Self { incoming, _outgoing: outgoing })
+    }
+
+    /// Returns the next part of the answer.
+    pub async fn next(&mut self) -> anyhow::Result<Option<Answer>> {
+        receive(&mut self.incoming).await
+    }
+}
+
+/// Returns where a server with this state directory listens.
+pub fn control_socket(state: &Path) -> PathBuf {
+    state.join("control.sock")
+}
+
+async fn send<T: Serialize>(outgoing: &mut Outgoing, frame: &T) -> anyhow::Result<()> {
+    Ok(outgoing.send(serde_json::to_string(frame)?).await?)
+}
+
+async fn fail(outgoing: &mut Outgoing, text: &str) -> anyhow::Result<()> {
+    send(outgoing, &Answer::Failed { text: text.to_owned() }).await
+}
+
+async fn receive<T: DeserializeOwned>(incoming: &mut Incoming) -> anyhow::Result<Option<T>> {
+    match incoming.next().await {
+        None => Ok(None),
+        Some(line) => Ok(Some(serde_json::from_str(&line?)?)),
+    }
+}

@@ -1,0 +1,88 @@
+//! One process owns a state directory: its database, its sandboxes, its sockets.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read, Seek, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use nix::fcntl::{Flock, FlockArg};
+
+/// The lock's file in the state directory; it holds the owner's pid.
+const FILE: &str = "lock";
+
+/// Holds the lock until it is dropped, or the process ends in whatever way.
+#[derive(Debug)]
+pub struct Lock {
+    _file: Flock<File>,
+}
+
+/// Why the lock was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process has it.
+    #[error("Another matrix-agent (process {pid}) works with {}. Stop it first, or give this one another `STATE_DIR`.", state.display())]
+    Held {
+        /// Who.
+        pid: String,
+        /// The state directory.
+        state: PathBuf,
+    },
+    /// The file cannot be used.
+    #[error("The lock in {} cannot be taken: {cause}. Check that the folder belongs to this user.", state.display())]
+    Io {
+        /// The state directory.
+        state: PathBuf,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+}
+
+impl Lock {
+    /// Takes the lock of a state directory, or says who holds it.
+    pub fn take(state: &Path) -> Result<Self, LockError> {
+        let io = |cause| LockError::Io { state: state.to_owned(), cause };
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(state.join(FILE))
+            .map_err(io)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(mut file) => {
+                file.set_len(0).map_err(io)?;
+                file.rewind().map_err(io)?;
+                write!(file, "{}", std::process::id()).map_err(io)?;
+                Ok(Self { _file: file })
+            }
+            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+                let mut pid = String::new();
+                // The owner may be writing it just now; the sentence is right without it too.
+                let _ = file.read_to_string(&mut pid);
+                Err(LockError::Held {
+                    pid: if pid.is_empty() { "unknown".into() } else { pid },
+                    state: state.to_owned(),
+                })
+            }
+            Err((_, errno)) => Err(io(errno.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_told_who_holds_it_and_the_next_may_have_it() {
+        let state = tempfile::tempdir().unwrap();
+        let first = Lock::take(state.path()).unwrap();
+        let refused = Lock::take(state.path()).unwrap_err().to_string();
+        assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
+        drop(first);
+        Lock::take(state.path()).unwrap();
+    }
+}

@@ -1,0 +1,105 @@
+//! The server killed with `kill -9` at every boundary of a turn, and started again: one answer each, and no command run
+//! twice without saying so.
+
+mod support;
+
+use std::os::unix::process::ExitStatusExt;
+
+use serde_json::{Value, json};
+use support::{
+    rig::{BARE, Rig, answers, block_on},
+    scripted_llm::{Reply, ScriptedLlm},
+};
+
+/// A model that has one command run and then tells what came of it, however often it is asked.
+fn one_command(request: &Value) -> Reply {
+    let last = request["messages"].as_array().unwrap().last().unwrap();
+    if last["role"] == "tool" {
+        Reply::text(&format!("It came to this: {}", last["content"].as_str().unwrap()))
+    } else {
+        Reply::calls(&[("run_command", json!({"command": "echo once >> /workspace/ran; echo it ran"}))])
+    }
+}
+
+/// Kills the server at `point`, starts it again, and returns the answer and how often the command ran.
+fn crash_at(point: &str) -> (String, usize) {
+    let llm = block_on(ScriptedLlm::start());
+    llm.otherwise(one_command);
+    let mut rig = Rig::new(BARE, llm.base_url());
+    let marker = rig.path().to_str().unwrap().to_owned();
+    rig.set("MATRIX_AGENT_CRASH_AT", &format!("{point}:{marker}"));
+    let mut server = rig.serve();
+    let chat = rig.ask("one", "please");
+    assert_eq!(server.died().signal(), Some(9), "the server was killed at {point}");
+    let _server = rig.serve();
+    let (code, frames) = chat.finish();
+    let answers = answers(&frames);
+    assert_eq!((code, answers.len()), (0, 1), "at {point}: {frames:#?}");
+    let count = rig.run(&["sandbox", "exec", "one", "--", "sh", "-c", "cat /workspace/ran || true"]);
+    let (_, later) = rig.ask("one", "!cost").finish();
+    assert_eq!(support::rig::answers(&later).len(), 0, "no second answer comes later, at {point}");
+    let ran = String::from_utf8_lossy(&count.stdout).matches("once").count();
+    (answers[0]["text"].as_str().unwrap().to_owned(), ran)
+}
+
+macro_rules! killed {
+    ($($name:ident $point:literal)*) => {$(
+        #[test]
+        fn $name() {
+            let (answer, ran) = crash_at($point);
+            assert_eq!(ran, 1, "{answer}");
+            assert!(answer.contains("it ran"), "{answer}");
+        }
+    )*};
+}
+
+killed! {
+    killed_when_the_message_was_received "received"
+    killed_when_it_was_journaled "journaled"
+    killed_when_it_was_claimed "claimed"
+    killed_when_the_model_was_asked "asked"
+    killed_when_the_tool_had_run "ran"
+    killed_when_its_result_was_stored "ended"
+    killed_when_the_answer_was_queued "queued"
+    killed_when_it_was_answered "answered"
+}
+
+/// Between the intent and the command nobody can know from the store; sandboxd knows.
+#[test]
+fn killed_when_the_calls_were_stored_or_the_intent_was() {
+    for point in ["stored", "started"] {
+        let (answer, ran) = crash_at(point);
+        match ran {
+            0 => assert!(answer.contains("did not run"), "at {point}: {answer}"),
+            1 => assert!(answer.contains("it ran"), "at {point}: {answer}"),
+            _ => panic!("at {point} it ran {ran} times"),
+        }
+    }
+}
+
+/// The command goes on while nobody is there, and its output is there when the server is.
+#[test]
+fn a_command_outlives_the_server_and_is_adopted_with_what_it_said_meanwhile() {
+    let llm = block_on(ScriptedLlm::start());
+    llm.otherwise(|request| {
+        let last = request["messages"].as_array().unwrap().last().unwrap();
+        if last["role"] == "tool" {
+            return Reply::text(&format!("It said: {}", last["content"].as_str().unwrap()));
+        }
+        let command = "echo before; while [ ! -e /workspace/go ]; do sleep 0.05; done; echo after";
+        Reply::calls(&[("run_command", json!({"command": command}))])
+    });
+    let rig = Rig::new(BARE, llm.base_url());
+    let server = rig.serve();
+    let mut chat = rig.ask("one", "go");
+    chat.until("its first line", |frame| frame["kind"] == "tool_output");
+    server.kill();
+    let _server = rig.serve();
+    let go = rig.run(&["sandbox", "exec", "one", "--", "touch", "/workspace/go"]);
+    assert!(go.status.success(), "{go:?}");
+    let (code, frames) = chat.finish();
+    let answer = answers(&frames)[0]["text"].as_str().unwrap().to_owned();
+    assert_eq!(code, 0);
+    assert!(answer.contains("before") && answer.contains("after"), "{answer}");
+    assert_eq!(llm.requests().len(), 2, "the command was not asked for again");
+}

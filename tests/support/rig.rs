@@ -1,0 +1,257 @@
+//! The program as people run it: the real binary, a state directory of its own, real Podman, a scripted model.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// A bare Debian: enough for commands and files.
+pub const BARE: &str = "docker.io/library/debian:trixie-slim";
+/// The sandbox image with all its tools.
+pub const FULL: &str = "localhost/matrix-agent-sandbox:latest";
+/// No wait in a test is longer.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// A state directory and how to start programs on it. Its containers and volumes are removed with it.
+pub struct Rig {
+    folder: tempfile::TempDir,
+    env: Vec<(String, String)>,
+}
+
+impl Rig {
+    /// A rig whose model is at `base_url`.
+    pub fn new(image: &str, base_url: &str) -> Self {
+        // A Unix socket's path has 108 bytes at most.
+        let folder = tempfile::Builder::new().prefix("ma-").tempdir_in("/tmp").unwrap();
+        let (state, ipc) = (folder.path().join("s"), folder.path().join("ipc"));
+        let env = [
+            ("STATE_DIR", state.to_str().unwrap()),
+            ("IPC_BASE_DIR", ipc.to_str().unwrap()),
+            ("SANDBOX_IMAGE", image),
+            ("LLM_BASE_URL", base_url),
+            ("LLM_API_KEY", "sk-scripted-secret"),
+            ("LLM_MODEL", "openai/scripted"),
+            ("HOST_DISK_RESERVE", "100m"),
+            ("RUST_LOG", "matrix_agent=debug"),
+        ];
+        let env = env.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        Self { folder, env }
+    }
+
+    /// Sets a variable for all that is started from now on.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.env.retain(|(known, _)| known != key);
+        self.env.push((key.to_owned(), value.to_owned()));
+    }
+
+    /// The folder that holds the state directory and what the test puts there.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The program with these arguments.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_matrix-agent"));
+        command.args(args).current_dir(self.folder.path()).stdin(Stdio::null());
+        for key in ["LLM_API_KEY", "LLM_MODEL", "SANDBOX_IMAGE", "STATE_DIR", "RUST_LOG"] {
+            command.env_remove(key);
+        }
+        command.envs(self.env.iter().map(|(key, value)| (key, value)));
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, args: &[&str]) -> std::process::Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Starts `chat --json` with one prompt in a room.
+    pub fn ask(&self, room: &str, prompt: &str) -> Chat {
+        Chat::start(self.command(&["chat", "--json", "--room", room, "-p", prompt]))
+    }
+
+    /// Starts the server and waits until it can be reached.
+    pub fn serve(&self) -> Server {
+        let log = self.folder.path().join("server.log");
+        let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
+        let child = self.command(&["run"]).stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        let mut server = Server { child, log };
+        let socket = self.folder.path().join("s/control.sock");
+        wait("the server's control socket", || {
+            assert!(server.child.try_wait().unwrap().is_none(), "the server ended: {}", server.log());
+            std::os::unix::net::UnixStream::connect(&socket).is_ok()
+        });
+        server
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let Some(instance) = instance(&self.folder.path().join("s/matrix-agent.db")) else { return };
+        let label = format!("label=matrix-agent.instance={instance}");
+        remove(&["ps", "--all", "--quiet", "--filter", &label], &["rm", "--force", "--time", "0"]);
+        remove(&["volume", "ls", "--quiet", "--filter", &label], &["volume", "rm", "--force"]);
+    }
+}
+
+fn instance(database: &Path) -> Option<String> {
+    let connection =
+        rusqlite::Connection::open_with_flags(database, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
+    connection.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |row| row.get(0)).ok()
+}
+
+fn remove(list: &[&str], remove: &[&str]) {
+    let Ok(found) = Command::new("podman").args(list).output() else { return };
+    let found = String::from_utf8_lossy(&found.stdout);
+    let ids: Vec<_> = found.split_whitespace().collect();
+    if !ids.is_empty() {
+        let _ = Command::new("podman").args(remove).args(ids).output();
+    }
+}
+
+/// A server that runs; ended with this.
+pub struct Server {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Server {
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as `kill -9` does.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits until it is gone by itself.
+    pub fn died(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait("the server's end", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A `chat --json` that runs.
+pub struct Chat {
+    child: Child,
+    frames: mpsc::Receiver<Value>,
+    /// All frames so far.
+    pub seen: Vec<Value>,
+}
+
+impl Chat {
+    /// Starts the command and reads its frames.
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let frames = read_frames(child.stdout.take().unwrap());
+        Self { child, frames, seen: Vec::new() }
+    }
+
+    /// Writes a line to its standard input, which must be piped.
+    pub fn type_line(&mut self, line: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for a frame that fits.
+    pub fn until(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let end = Instant::now() + LIMIT;
+        loop {
+            match self.frames.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(frame) => {
+                    self.seen.push(frame.clone());
+                    if fits(&frame) {
+                        return frame;
+                    }
+                }
+                Err(_) => panic!("waited for {what}, saw {:#?}", self.seen),
+            }
+        }
+    }
+
+    /// Waits for a frame of this event.
+    pub fn event(&mut self, name: &str) -> Value {
+        self.until(name, |frame| frame["event"] == name)
+    }
+
+    /// Waits for the end; returns the exit code and all frames.
+    pub fn finish(mut self) -> (i32, Vec<Value>) {
+        let end = Instant::now() + LIMIT;
+        while let Ok(frame) = self.frames.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            self.seen.push(frame);
+        }
+        let mut status = None;
+        wait("the end of chat", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        (status.unwrap().code().unwrap_or(-1), std::mem::take(&mut self.seen))
+    }
+}
+
+impl Drop for Chat {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read_frames(out: ChildStdout) -> mpsc::Receiver<Value> {
+    let (send, frames) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(out).lines().map_while(Result::ok) {
+            let frame = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+            if send.send(frame).is_err() {
+                return;
+            }
+        }
+    });
+    frames
+}
+
+/// Waits for a future from a test that is not async.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// The answers among the frames.
+pub fn answers(frames: &[Value]) -> Vec<&Value> {
+    frames.iter().filter(|frame| frame["event"] == "answer").collect()
+}
+
+/// Polls until it holds, or fails the test.
+pub fn wait(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + LIMIT;
+    while !holds() {
+        assert!(Instant::now() < end, "waited too long for {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
