@@ -7,8 +7,10 @@ use crate::{chat::terminal::ServerFrame, hub::Live, ops::Server, text};
 
 /// The room of the demo.
 const ROOM: &str = "demo";
-/// What a real model is asked; the demo model knows the job by its first word.
-const JOB: &str = "demo: in /workspace/demo write a small Python module `fizz.py` with a deliberate off-by-one bug and a \
+/// What the demo model is asked; it knows the job.
+const ORDER: &str = "demo";
+/// What a real model is asked.
+const JOB: &str = "In /workspace/demo write a small Python module `fizz.py` with a deliberate off-by-one bug and a \
 `test_fizz.py` for pytest. Run the tests and see them fail, mend the bug with edit_file, run the tests and see them pass. \
 Then write an index.html that shows the result, serve the folder on port 8000 in the background, take a screenshot of \
 it, and say in two sentences what you did.";
@@ -39,7 +41,7 @@ pub(super) async fn run(_args: Args, configuration: &Configuration) -> anyhow::R
     let mut stages: Vec<Stage> = Vec::new();
     let mut calls: HashMap<String, usize> = HashMap::new();
     let outcome = chat
-        .ask_and_watch(JOB.into(), |frame| match frame {
+        .ask_and_watch(if demo_model { ORDER } else { JOB }.into(), |frame| match frame {
             ServerFrame::Live { live: Live::ToolStarted { call, name, .. } } => {
                 calls.insert(call.clone(), stages.len());
                 let (name, summary) = (name.clone(), String::new());

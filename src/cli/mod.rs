@@ -91,7 +91,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let code = if error.is::<Mistakes>() { USAGE } else { 1 };
             // A closed standard error changes nothing about the exit code.
-            let _ = writeln!(io::stderr(), "error: {error:#}");
+            let _ = writeln!(io::stderr(), "error: {}", sentence(&error));
             ExitCode::from(code)
         }
     }
@@ -101,6 +101,17 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
     let configuration = Configuration::read(&Sources::of_process(cli.env_file, cli.config_file)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(dispatch(cli.command, configuration))
+}
+
+/// Returns an error with its causes, each of which is left out where the sentence before names it already.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut told = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !told.contains(&cause) {
+            told = format!("{told}: {cause}");
+        }
+    }
+    told
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
