@@ -8,6 +8,7 @@ use std::{
     fmt,
     future::Future,
     io,
+    os::fd::AsRawFd,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -16,6 +17,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
+use nix::sys::socket::{Shutdown, shutdown};
 use sandboxd::{
     frame::{self, FrameError},
     protocol::{self, Event, Exit, KillCause, Request, Run, Running},
@@ -327,6 +329,8 @@ impl Sandbox {
             () = connection.cancel.cancelled() => Ok(()),
         };
         connection.cancel.cancel();
+        // Whoever still holds this connection must not keep sandboxd from noticing its end.
+        let _ = shutdown(connection.writer.as_ref().as_raw_fd(), Shutdown::Both);
         let mut waiters = connection.waiters();
         *waiters = Waiters { closed: true, ..Waiters::default() };
         ended

@@ -193,8 +193,8 @@ impl Commands {
                 Ok(_) | Err(_) => {
                     // It is gone: normally after its last word; otherwise somebody killed it.
                     let Some(warden) = self.wardens.remove(&token) else { break };
-                    outcome.strays = true;
                     if !warden.ended {
+                        outcome.strays = true;
                         outcome.events.extend(self.ended(&warden.id, warden::lost(&warden.id)).events);
                     }
                 }

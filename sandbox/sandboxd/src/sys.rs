@@ -39,7 +39,7 @@ pub(crate) struct Ready {
 }
 
 /// What is wanted of a descriptor.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interest {
     /// Told as long as it is readable.
     Read,
