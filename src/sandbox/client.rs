@@ -362,6 +362,9 @@ impl Sandbox {
 
     /// Starts a command. Whether it could be started, its end tells ([`Exit::NotStarted`]).
     pub async fn spawn(&self, command: Command) -> Result<Process, SandboxError> {
+        if command.id.len() > protocol::ID_LIMIT {
+            return Err(SandboxError::Declined(format!("a command's id has at most {} bytes", protocol::ID_LIMIT)));
+        }
         let nonce = ids::random(16);
         let run = Run {
             id: command.id.clone(),
@@ -467,6 +470,11 @@ impl Sandbox {
         let Some((size, _)) = bytes.split_first_chunk::<8>() else { return Err(SandboxError::Disconnected) };
         let size = u64::from_be_bytes(*size);
         bytes.advance(8);
+        // What the kernel makes up as it is read, as in /proc, has no size.
+        if (bytes.len() as u64) < size.saturating_sub(offset).min(limit) {
+            let problem = FileProblem::Other("it did not come whole: it changed, or the connection broke".into());
+            return Err(SandboxError::File { path: plain(path), problem });
+        }
         Ok(FileSlice { bytes: bytes.freeze(), size })
     }
 

@@ -76,6 +76,10 @@ async fn a_command_runs_as_the_agent_with_its_output_in_order() {
     custom.cwd = "/usr".into();
     assert_eq!(output(&sandbox, custom).await, "no a b\n/usr\n");
 
+    // Neither PID 1 nor the command's warden is its to touch, or to look into.
+    let touch = "for p in 1 $PPID; do kill -9 $p 2>/dev/null || cat /proc/$p/maps /proc/$p/environ 2>/dev/null || echo no; done";
+    assert_eq!(output(&sandbox, shell(touch)).await, "no\nno\n");
+
     for (argv, cwd, expected) in [
         (&["nothing-like-this"][..], "", "the program nothing-like-this was not found"),
         (&["/etc/passwd"], "", "/etc/passwd is not executable"),
@@ -503,8 +507,16 @@ async fn a_kill_that_is_not_confirmed_asks_for_the_container_s_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_container_s_first_process_may_connect() {
     let (mut room, sandbox) = Room::start().await;
-    // Inside, any process can reach the socket; without a client for Unix sockets in this image, sandboxd's own program
-    // serves: as a second one it would greet. So the poser is this process, from outside.
+    // Inside, any process can reach the socket: this one says what sandboxd would say.
+    let greeting: String = hello(1, 1).iter().map(|byte| format!("\\x{byte:02x}")).collect();
+    let perl = format!(
+        r#"use Socket; socket(S, PF_UNIX, SOCK_STREAM, 0); connect(S, sockaddr_un("{}")) or die; syswrite S, "{greeting}";
+        print sysread(S, $answer, 100) ? "answered" : "hung up""#,
+        sandboxd::protocol::ROOM_DIR.to_owned() + "/sock",
+    );
+    for user in [User::Agent, User::Root] {
+        assert_eq!(output(&sandbox, Command { user, ..command(&["perl", "-e", &perl]) }).await, "hung up");
+    }
     let mut poser = UnixStream::connect(room.socket()).await.unwrap();
     let _ = poser.write_all(&hello(1, 1)).await;
     assert!(hung_up(&mut poser).await);
