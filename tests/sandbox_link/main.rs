@@ -510,7 +510,7 @@ async fn only_the_container_s_first_process_may_connect() {
     // Inside, any process can reach the socket: this one says what sandboxd would say.
     let greeting: String = hello(1, 1).iter().map(|byte| format!("\\x{byte:02x}")).collect();
     let perl = format!(
-        r#"use Socket; socket(S, PF_UNIX, SOCK_STREAM, 0); connect(S, sockaddr_un("{}")) or die; syswrite S, "{greeting}";
+        r#"use Socket; $SIG{{PIPE}} = "IGNORE"; socket(S, PF_UNIX, SOCK_STREAM, 0); connect(S, sockaddr_un("{}")) or die; syswrite S, "{greeting}";
         print sysread(S, $answer, 100) ? "answered" : "hung up""#,
         sandboxd::protocol::ROOM_DIR.to_owned() + "/sock",
     );
