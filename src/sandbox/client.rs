@@ -8,6 +8,7 @@ use std::{
     fmt,
     future::Future,
     io,
+    os::fd::AsRawFd,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -16,6 +17,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
+use nix::sys::socket::{Shutdown, shutdown};
 use sandboxd::{
     frame::{self, FrameError},
     protocol::{self, Event, Exit, KillCause, Request, Run, Running},
@@ -327,6 +329,8 @@ impl Sandbox {
             () = connection.cancel.cancelled() => Ok(()),
         };
         connection.cancel.cancel();
+        // Whoever still holds this connection must not keep sandboxd from noticing its end.
+        let _ = shutdown(connection.writer.as_ref().as_raw_fd(), Shutdown::Both);
         let mut waiters = connection.waiters();
         *waiters = Waiters { closed: true, ..Waiters::default() };
         ended
@@ -358,6 +362,9 @@ impl Sandbox {
 
     /// Starts a command. Whether it could be started, its end tells ([`Exit::NotStarted`]).
     pub async fn spawn(&self, command: Command) -> Result<Process, SandboxError> {
+        if command.id.len() > protocol::ID_LIMIT {
+            return Err(SandboxError::Declined(format!("a command's id has at most {} bytes", protocol::ID_LIMIT)));
+        }
         let nonce = ids::random(16);
         let run = Run {
             id: command.id.clone(),
@@ -463,6 +470,11 @@ impl Sandbox {
         let Some((size, _)) = bytes.split_first_chunk::<8>() else { return Err(SandboxError::Disconnected) };
         let size = u64::from_be_bytes(*size);
         bytes.advance(8);
+        // What the kernel makes up as it is read, as in /proc, has no size.
+        if (bytes.len() as u64) < size.saturating_sub(offset).min(limit) {
+            let problem = FileProblem::Other("it did not come whole: it changed, or the connection broke".into());
+            return Err(SandboxError::File { path: plain(path), problem });
+        }
         Ok(FileSlice { bytes: bytes.freeze(), size })
     }
 

@@ -33,7 +33,9 @@ use super::{
 
 /// Connections of one room that have not said yet what they are.
 const PENDING: usize = 64;
-/// How long such a connection waits until the room's PID 1 is known.
+/// Proxied connections of one room that wait until somebody takes them.
+const WAITING: usize = 256;
+/// How long a pending connection waits until the room's PID 1 is known.
 const PEER_LIMIT: Duration = Duration::from_secs(10);
 /// How long it may take to say what it is.
 const OPENING_LIMIT: Duration = Duration::from_secs(5);
@@ -74,6 +76,8 @@ pub(super) struct Shared {
     pub(super) state: watch::Sender<LinkState>,
     /// Where proxied connections go.
     proxies: mpsc::Sender<ProxyStream>,
+    /// Room for those that wait to go there.
+    waiting: Semaphore,
     /// Streams that were asked for and have not come.
     nonces: Mutex<HashMap<String, oneshot::Sender<UnixStream>>>,
     /// Why the last stranger was turned away: told when nobody better comes.
@@ -98,6 +102,7 @@ impl Link {
             peer: watch::Sender::new(None),
             state: watch::Sender::new(LinkState::Waiting),
             proxies,
+            waiting: Semaphore::new(WAITING),
             nonces: Mutex::default(),
             turned_away: Mutex::default(),
             cancel: cancel.clone(),
@@ -109,6 +114,8 @@ impl Link {
     /// Says which process may connect: the container's PID 1, by its pid on the host. Connections wait until this is
     /// known. `None` when the container has stopped: a live connection is dropped.
     pub fn set_peer(&self, pid: Option<u32>) {
+        // Podman says 0 of a container that does not run.
+        let pid = pid.filter(|pid| *pid != 0);
         let before = self.shared.peer.send_replace(pid);
         if before != pid {
             self.shared.turned_away().take();
@@ -269,7 +276,12 @@ async fn greet(mut stream: UnixStream, permit: OwnedSemaphorePermit, shared: Arc
             }
         }
         Opening::Proxy { kind } => {
-            // A full channel makes this connection, and then the room's other ones, wait: that room's own affair.
+            drop(permit);
+            // These wait by themselves: if the gateway is slow, that must not keep sandboxd from coming back.
+            let Ok(_waiting) = shared.waiting.try_acquire() else {
+                return tracing::warn!(?kind, "too many of a sandbox's connections wait for the gateway");
+            };
+            // Nobody takes any more when the room is being given up.
             let _ = shared.proxies.send(ProxyStream { kind, stream }).await;
         }
     }

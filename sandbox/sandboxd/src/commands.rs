@@ -9,7 +9,7 @@ use std::{
 
 use sandboxd::{
     frame,
-    protocol::{Event, KillCause, Opening, Run, Running},
+    protocol::{Event, ID_LIMIT, KillCause, Opening, Run, Running},
 };
 
 use crate::{
@@ -92,6 +92,9 @@ impl Commands {
         let failed = |why: &str| Outcome::event(&Event::Failed { id: run.id.clone(), why: why.to_owned() });
         if self.running(&run.id).is_some() || self.memory.recall(&run.id) != Recall::Never {
             return failed("a command with this id was started before");
+        }
+        if run.id.len() > ID_LIMIT {
+            return Outcome::default();
         }
         if self.wardens.len() >= RUNNING {
             return failed("too many commands are running: end some first");
@@ -193,8 +196,8 @@ impl Commands {
                 Ok(_) | Err(_) => {
                     // It is gone: normally after its last word; otherwise somebody killed it.
                     let Some(warden) = self.wardens.remove(&token) else { break };
-                    outcome.strays = true;
                     if !warden.ended {
+                        outcome.strays = true;
                         outcome.events.extend(self.ended(&warden.id, warden::lost(&warden.id)).events);
                     }
                 }

@@ -29,6 +29,8 @@ pub(crate) struct Control {
     path: PathBuf,
     hello: Vec<u8>,
     token: u64,
+    /// What the connection is polled for.
+    interest: Interest,
     state: State,
     redial: Duration,
     incoming: Vec<u8>,
@@ -54,6 +56,7 @@ impl Control {
             path: path.to_owned(),
             hello,
             token,
+            interest: Interest::Read,
             state: State::Away(Instant::now()),
             redial: REDIAL.0,
             incoming: Vec::new(),
@@ -113,6 +116,7 @@ impl Control {
 
     fn leave(&mut self, until: Instant) {
         self.state = State::Away(until);
+        self.interest = Interest::Read;
         self.incoming = Vec::new();
         self.outgoing = Vec::new();
         self.sent = 0;
@@ -145,9 +149,11 @@ impl Control {
             1..FULL => Interest::ReadWrite,
             _ => Interest::Write,
         };
-        if broken || epoll.modify(stream, interest, self.token).is_err() {
+        let told = interest == self.interest || epoll.modify(stream, interest, self.token).is_ok();
+        if broken || !told {
             return self.retry(Instant::now());
         }
+        self.interest = interest;
         if left == 0 {
             self.sent = 0;
             self.outgoing.clear();

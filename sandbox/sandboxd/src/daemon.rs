@@ -39,6 +39,7 @@ const STRAYS: Duration = Duration::from_millis(20);
 pub(crate) fn run() -> io::Result<()> {
     sys::hide();
     sys::set_habits();
+    sys::reset_signals();
     let signals = sys::take_signals(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT])?;
     // Above standard error, before all others: wardens keep it.
     let null = commands::null()?;

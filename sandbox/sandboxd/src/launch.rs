@@ -120,7 +120,8 @@ impl Launch {
     pub(crate) fn explain(&self, report: &[u8]) -> String {
         let error = report.get(1..5).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_le_bytes);
         let system = io::Error::from_raw_os_error(error);
-        let name = |text: &CStr| text.to_string_lossy().into_owned();
+        // A name may be as long as a request; the sentence has to fit into an answer.
+        let name = |text: &CStr| text.to_string_lossy().chars().take(200).collect::<String>();
         let program = self.arguments.first().map(|program| name(program)).unwrap_or_default();
         let directory = name(&self.directory);
         match (report.first(), error) {

@@ -77,6 +77,15 @@ impl Live {
         ask
     }
 
+    /// As [`Live::ask`], when the command has ended: what its end tells of the output needs no connection.
+    pub(crate) fn ask_at_end(&mut self, told: usize) -> bool {
+        let ask = matches!(self.state, State::Unasked) && self.waiting.len() > told;
+        if ask {
+            self.state = State::Asked;
+        }
+        ask
+    }
+
     /// When [`Live::ask`] wants to be called again.
     pub(crate) fn patience(&self) -> Option<Instant> {
         self.since.filter(|_| matches!(self.state, State::Unasked)).map(|since| since + PATIENCE)

@@ -8,7 +8,7 @@ use std::{
 
 /// Results kept, by number and by bytes.
 const RESULTS: usize = 256;
-const BYTES: usize = 512 * 1024;
+const BYTES: usize = 256 * 1024;
 /// Names kept of commands whose result is not: a name takes eight bytes.
 const NAMES: usize = 8192;
 

@@ -25,6 +25,8 @@ pub const BINARY: &str = "/run/sandboxd";
 /// The directory in the user's home that holds whole outputs.
 pub const LOG_DIR: &str = ".cache/matrix-agent";
 
+/// The longest id of a command.
+pub const ID_LIMIT: usize = 200;
 /// The bytes kept from the start of a command's output, whether or not anybody listens.
 pub const HEAD: usize = 16 * 1024;
 /// The bytes kept from its end.

@@ -39,7 +39,7 @@ pub(crate) struct Ready {
 }
 
 /// What is wanted of a descriptor.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interest {
     /// Told as long as it is readable.
     Read,
@@ -128,14 +128,22 @@ pub(crate) fn poll(entries: &mut [libc::pollfd], limit: Option<Duration>) {
     unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, milliseconds(limit)) };
 }
 
-/// Puts every signal back to its default, blocks `signals`, and returns a descriptor that reports them.
-pub(crate) fn take_signals(signals: &[c_int]) -> io::Result<OwnedFd> {
-    // SAFETY: a zeroed set is valid and then initialised; all pointers live through the calls.
+/// Puts every signal back to its default, whatever this process was started with, but lets writes to closed
+/// connections fail without one.
+pub(crate) fn reset_signals() {
+    // SAFETY: takes no pointer; no handler of ours is involved.
     unsafe {
         for signal in 1..32 {
             libc::signal(signal, libc::SIG_DFL);
         }
         libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+    }
+}
+
+/// Blocks `signals` and returns a descriptor that reports them.
+pub(crate) fn take_signals(signals: &[c_int]) -> io::Result<OwnedFd> {
+    // SAFETY: a zeroed set is valid and then initialised; all pointers live through the calls.
+    unsafe {
         let mut set = mem::zeroed();
         libc::sigemptyset(&raw mut set);
         for signal in signals {
@@ -148,16 +156,11 @@ pub(crate) fn take_signals(signals: &[c_int]) -> io::Result<OwnedFd> {
 
 /// Reads the next signal from [`take_signals`]' descriptor.
 pub(crate) fn next_signal(fd: &OwnedFd) -> Option<c_int> {
-    let mut info: libc::signalfd_siginfo = unsafe_zeroed();
-    let size = size_of::<libc::signalfd_siginfo>();
-    // SAFETY: the buffer has exactly this size.
-    let read = unsafe { libc::read(fd.as_raw_fd(), (&raw mut info).cast(), size) };
-    (read == size as isize).then_some(info.ssi_signo as c_int)
-}
-
-fn unsafe_zeroed() -> libc::signalfd_siginfo {
-    // SAFETY: it consists of integers only, for which zero is valid.
-    unsafe { mem::zeroed() }
+    // The record begins with the signal's number.
+    let mut record = [0; size_of::<libc::signalfd_siginfo>()];
+    let whole = read(fd, &mut record).is_ok_and(|read| read == record.len());
+    let number = record.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes).cast_signed());
+    number.filter(|_| whole)
 }
 
 /// Lets a new program have no signal blocked and none ignored. For the time between fork and exec.

@@ -18,7 +18,7 @@ use std::{
 use sandboxd::{
     base64::Blob,
     frame,
-    protocol::{Ended, Event, Exit, KillCause, Run, User},
+    protocol::{Ended, Event, Exit, HEAD, KillCause, Run, TAIL, User},
 };
 
 use crate::{
@@ -202,6 +202,9 @@ impl<'a> Warden<'a> {
         }
         self.drain(&mut scratch);
         self.output = None;
+        if self.live.ask_at_end(HEAD + TAIL) {
+            Word::Dial.send(&self.pid1);
+        }
         let exit = self.exit();
         let (parts, log) = (self.capture.parts(), self.capture.log());
         let streamed = self.live.carries();
