@@ -161,6 +161,11 @@ impl Engine {
         self.service.up().await.is_ok()
     }
 
+    /// Has the socket looked at: something about it was odd.
+    pub fn suspect(&self) {
+        self.service.report();
+    }
+
     /// Returns the socket at which Podman answers now.
     pub async fn socket(&self) -> Result<PathBuf, EngineError> {
         self.service.socket().await.map_err(EngineError::Away)
