@@ -33,6 +33,10 @@ struct House {
 
 impl House {
     fn new() -> Self {
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
         let directory = tempfile::Builder::new().prefix("fleet").tempdir().unwrap();
         let options = SandboxOptions {
             state_dir: directory.path().to_owned(),
@@ -59,9 +63,10 @@ impl House {
     }
 
     async fn open(&self) -> Sandboxes {
-        let gateway =
-            Gateway::new(GatewayPolicy::new(AllowedHosts::standard()), Network::system(), CancellationToken::new());
-        Sandboxes::open(self.options.clone(), gateway, &CancellationToken::new()).await.unwrap()
+        let cancel = CancellationToken::new();
+        let policy = GatewayPolicy::new(AllowedHosts::standard());
+        let gateway = Gateway::new(policy, Network::system(), cancel.child_token());
+        Sandboxes::open(self.options.clone(), gateway, &cancel).await.unwrap()
     }
 
     fn label(&self) -> String {
@@ -290,7 +295,7 @@ async fn the_next_server_takes_over_what_runs() {
     drop((sandbox.spawn(short).await.unwrap(), sandbox.spawn(long).await.unwrap()));
     let boot = sandbox.boot_id().to_owned();
     fleet.shutdown().await;
-    drop(fleet);
+    drop((sandbox, fleet)); // as a killed server's would, its connections close
 
     let fleet = house.open().await;
     let sandbox = fleet.ensure(&room).await.unwrap();
@@ -311,7 +316,7 @@ async fn only_our_own_gone_rooms_are_removed() {
     let (fleet, others) = (house.open().await, other.open().await);
     let (stays, goes, strange) = (house.room("stays"), house.room("goes"), other.room("strange"));
     let (a, b, c) = tokio::join!(fleet.ensure(&stays), fleet.ensure(&goes), others.ensure(&strange));
-    (a.unwrap(), b.unwrap(), c.unwrap());
+    assert!(a.is_ok() && b.is_ok() && c.is_ok());
     fleet.reconcile().await.unwrap();
     assert_eq!(house.containers().len(), 2, "until it is known which rooms exist, none is gone");
 
@@ -379,7 +384,7 @@ async fn the_hardening_is_what_is_observed() {
     assert!(seen.image.starts_with("sha256:") && seen.image_is_current);
     assert_eq!(seen.volume, house.volumes().into_iter().next());
     let text = seen.to_string();
-    assert!(text.contains("uid 1000, no capabilities, cannot gain more") && text.contains("256") | true, "{text}");
+    assert!(text.contains("uid 1000, no capabilities, cannot gain more"), "{text}");
     serde_json::to_string(&seen).unwrap();
 
     let facts = sh(
@@ -484,7 +489,7 @@ async fn podman_may_be_away_and_come_back() {
     service.kill().unwrap();
     service.wait().unwrap();
     assert_eq!(sh(&sandbox.unwrap(), "echo back").await, "back");
-    let error = fleet.list().await.unwrap_err().to_string();
+    let error = fleet.ensure(&house.room("later")).await.unwrap_err().to_string();
     assert!(error.contains("Podman does not answer"), "{error}");
 }
 

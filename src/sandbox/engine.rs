@@ -27,6 +27,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::service::Service;
 
+/// How often a removal that Podman refused is tried again, and after what time.
+const REMOVALS: u32 = 10;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(200);
+
+/// Characters of Podman's own words that are passed on.
+const REASON: usize = 400;
+
 /// What went wrong between us and Podman. The text is for the room or the terminal; it says what to do.
 #[derive(Clone, Debug, Error)]
 pub enum EngineError {
@@ -161,6 +168,11 @@ impl Engine {
         self.service.up().await.is_ok()
     }
 
+    /// Has the socket looked at: something about it was odd.
+    pub fn suspect(&self) {
+        self.service.report();
+    }
+
     /// Returns the socket at which Podman answers now.
     pub async fn socket(&self) -> Result<PathBuf, EngineError> {
         self.service.socket().await.map_err(EngineError::Away)
@@ -239,10 +251,19 @@ impl Engine {
 
     /// Removes a container, running or not. One that is gone already is no error.
     pub async fn remove(&self, name: &str) -> Result<(), EngineError> {
-        let options = RemoveContainerOptions { force: true, ..Default::default() };
-        match self.docker().await?.remove_container(name, Some(options)).await {
-            Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
-            removed => self.done("remove the container", name, removed),
+        let mut tries = 0;
+        loop {
+            let options = RemoveContainerOptions { force: true, ..Default::default() };
+            match self.docker().await?.remove_container(name, Some(options)).await {
+                Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => return Ok(()),
+                // Podman's own cleanup after the container's last end may be at it still.
+                Err(Bollard::DockerResponseServerError { message, .. }) if tries < REMOVALS => {
+                    tracing::debug!(container = name, %message, "a container is not removed at once; trying again");
+                    tries += 1;
+                    sleep(REMOVAL_PAUSE).await;
+                }
+                removed => return self.done("remove the container", name, removed),
+            }
         }
     }
 
@@ -343,7 +364,8 @@ impl Engine {
         match error {
             Bollard::DockerResponseServerError { status_code: 404, .. } => EngineError::NotFound(name.to_owned()),
             Bollard::DockerResponseServerError { message, .. } => {
-                let why = message.lines().next().unwrap_or_default().trim_end_matches('.').to_owned();
+                let words: Vec<_> = message.split_whitespace().collect();
+                let why = words.join(" ").chars().take(REASON).collect();
                 EngineError::Refused { doing, why }
             }
             Bollard::RequestTimeoutError => EngineError::TimedOut(doing),

@@ -55,6 +55,7 @@ async fn watch(shared: &Arc<Shared>) -> Result<(), SandboxError> {
     loop {
         tokio::select! {
             death = deaths.next() => if let Some(death) = death { note(shared, &death) } else {
+                shared.engine.suspect(); // it went away, most likely
                 sleep(RETRY).await;
                 return Ok(());
             },
