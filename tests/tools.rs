@@ -44,7 +44,7 @@ impl Bench {
             cpus: 2.0,
             pids: 256,
             disk: 20 << 30,
-            idle: Duration::from_secs(3600),
+            idle: Duration::from_hours(1),
             max_running: 4,
             host_disk_reserve: 1 << 30,
             ca_bundle: None,
@@ -62,7 +62,7 @@ impl Bench {
             call: CallId(ids::random(8)),
             cancel: CancellationToken::new(),
             progress,
-            limits: ToolLimits { command: Duration::from_secs(20), longest: Duration::from_secs(60) },
+            limits: ToolLimits { command: Duration::from_secs(20), longest: Duration::from_mins(1) },
             vision: true,
         };
         (context, receiver)
@@ -573,7 +573,8 @@ async fn a_page_is_photographed_for_the_model_and_the_room() {
     good(&unseen, &["You cannot see pictures"]);
     assert_eq!((unseen.images.len(), unseen.attachments.len()), (0, 1));
     bad(&bench.call("take_screenshot", json!({"url": "javascript:alert(1)"})).await, &["No picture"]);
-    bad(&bench.call("take_screenshot", json!({"url": "--width"})).await, &["No picture"]);
+    // An address, whatever it looks like; and no host that the gateway knows.
+    says(&bench.call("take_screenshot", json!({"url": "--width"})).await, &["http://--width/", "gateway"]);
     bench.close().await;
 }
 

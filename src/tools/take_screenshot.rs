@@ -141,7 +141,12 @@ async fn picture(
     let size = data.len() as u64;
     let (url, title) = (text::one_line(&about.url, 200), text::one_line(&about.title, 100));
     let status = about.status.filter(|status| *status >= 400);
-    let status = status.map(|status| format!(" The server answered with status {status}.")).unwrap_or_default();
+    let status = status.map(|status| {
+        let gateway = status == 403 && !url.starts_with("http://localhost") && url.starts_with("http://");
+        let or = if gateway { ", or the sandbox's gateway does not allow that host" } else { "" };
+        format!(" The server answered with status {status}{or}.")
+    });
+    let status = status.unwrap_or_default();
     let mut text = format!(
         "{url} \u{201c}{title}\u{201d}, {}×{} pixels, saved as {path}.{status} The room gets the picture.",
         about.width, about.height
