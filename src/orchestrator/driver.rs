@@ -297,9 +297,9 @@ impl Driver {
         let (model, specs, chunks) = (self.model.clone(), Arc::clone(&self.specs), Arc::clone(&self.chunks));
         self.request = Some(
             async move {
-                crash::point("asked");
                 let tools = if tools { &specs[..] } else { &[] };
                 let ended = model.complete(&messages, tools, max_output, &mut |chunk| chunks.push(chunk)).await;
+                crash::point("asked");
                 (number, ended)
             }
             .boxed(),

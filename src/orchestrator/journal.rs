@@ -61,7 +61,7 @@ impl Journal {
             Origin::Model { calls, .. } if !calls.is_empty() => {
                 let calls = calls.clone();
                 store.append_calls(address, turn, serde_json::to_value(line)?, calls).await?;
-                crash::point("called");
+                crash::point("stored");
                 Ok(())
             }
             Origin::Result { call, .. } => {
@@ -82,7 +82,7 @@ impl Journal {
     /// Stores the intent to run a call.
     pub(super) async fn intend(&self, call: &CallId, boot: &str) -> Result<(), StoreError> {
         self.store.start_call(call, boot).await?;
-        crash::point("intended");
+        crash::point("started");
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use std::{
 use crate::{
     ids::{CallId, EventId, TurnId},
     llm::{AssistantMessage, Chunk, Completion, Finish, Message, Usage},
+    text,
 };
 
 use super::{
@@ -206,6 +207,11 @@ enum Room {
 
 type Out = Vec<Action>;
 
+/// Returns whether a person would see nothing.
+fn is_silent(message: &AssistantMessage) -> bool {
+    text::strip(&message.text).trim().is_empty()
+}
+
 impl Machine {
     /// Takes up a turn where its lines leave it.
     pub fn new(input: TurnInput) -> Self {
@@ -321,7 +327,7 @@ impl Machine {
             output: context::tokens(&Message::Assistant(message.clone())),
         });
         self.account.answered(usage);
-        let silent = message.text.trim().is_empty();
+        let silent = is_silent(&message);
         if self.wrap.is_some() {
             message.calls.clear();
             return self.wrapped_up(message, finish, out);
@@ -387,7 +393,7 @@ impl Machine {
 
     fn wrapped_up(&mut self, message: AssistantMessage, finish: Finish, out: &mut Out) {
         let Some(limit) = self.wrap else { return };
-        if !message.text.trim().is_empty() {
+        if !is_silent(&message) {
             self.end(message, finish, Status::Limit, out);
         } else if self.bare {
             self.end_at(limit, out);
@@ -596,7 +602,8 @@ impl Machine {
 
     fn end(&mut self, message: AssistantMessage, finish: Finish, status: Status, out: &mut Out) {
         let cut = matches!(finish, Finish::Length | Finish::Filtered);
-        let text = message.text.trim().to_owned() + if cut { words::ANSWER_CUT } else { "" };
+        // It may relay what a command wrote, escapes and all.
+        let text = text::strip(&message.text).trim().to_owned() + if cut { words::ANSWER_CUT } else { "" };
         let line = Line { message: Message::Assistant(message), origin: Origin::Final { status } };
         out.push(Action::Answer(Answer { text, status, line, tally: self.account.tally() }));
         self.phase = Phase::Ended;

@@ -13,11 +13,18 @@ enum Happening {
     Calls(Vec<u8>, Finish),
     ModelFails(bool),
     Piece(u16),
-    ToolEnds { which: u8, size: u16, kind: u8 },
+    ToolEnds {
+        which: u8,
+        size: u16,
+        kind: u8,
+    },
     Said,
     TimeUp,
     Stop,
-    Crash,
+    /// Right now; `true`: before the intents of the running calls were stored.
+    Crash(bool),
+    /// Within the next event's actions.
+    CrashWithin(u8),
     Late,
 }
 
@@ -36,7 +43,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         3 => Just(Happening::Said),
         1 => Just(Happening::TimeUp),
         1 => Just(Happening::Stop),
-        2 => Just(Happening::Crash),
+        1 => any::<bool>().prop_map(Happening::Crash),
+        2 => any::<u8>().prop_map(Happening::CrashWithin),
         1 => Just(Happening::Late),
     ]
 }
@@ -91,7 +99,13 @@ fn play(play: &mut Play, happening: Happening) {
         }
         Happening::TimeUp => play.feed(Event::TimeUp),
         Happening::Stop => play.feed(Event::Stop),
-        Happening::Crash => play.crash(),
+        Happening::Crash(early) => {
+            if early {
+                play.running.clear();
+            }
+            play.crash();
+        }
+        Happening::CrashWithin(actions) => play.dies_after = Some(usize::from(actions % 6)),
         Happening::Late => play.feed(Event::ToolDone { call: "late".into(), result: good("late") }),
         _ => {}
     }
@@ -113,7 +127,7 @@ proptest! {
             if turn.answer.is_some() {
                 break;
             }
-            crashes += u32::from(matches!(happening, Happening::Crash));
+            crashes += u32::from(matches!(happening, Happening::Crash(_) | Happening::CrashWithin(_)));
             play(&mut turn, happening);
         }
         // Whatever hangs now: a model that calls on and on, tools that end, is led to an answer by the limits alone.

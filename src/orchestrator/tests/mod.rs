@@ -48,6 +48,8 @@ pub(super) struct Play {
     shown: Vec<Show>,
     requests: u32,
     rebased: u32,
+    /// The process dies after this many of the next event's actions.
+    dies_after: Option<usize>,
     /// Calls that the room's earlier turns have left unanswered.
     lost: usize,
     /// In words, one letter or more an action: for tables.
@@ -84,6 +86,7 @@ impl Play {
             shown: vec![],
             requests: 0,
             rebased: 0,
+            dies_after: None,
             log: String::new(),
             answer: None,
         };
@@ -96,6 +99,8 @@ impl Play {
         assert!(self.answer.is_none(), "an answered turn is not resumed");
         let boots = self.running.drain(..).map(|call| (call.id, "boot".to_owned())).collect();
         self.asked = None;
+        // The store shows the same as before, but a result that came last may not have been looked at yet.
+        self.last = None;
         self.machine = machine(&self.limits, self.window, &self.context, &self.stored, boots);
         self.log.push_str(" crash");
         self.feed(Event::Begin);
@@ -109,9 +114,16 @@ impl Play {
         if matches!(event, Event::ModelDone { .. } | Event::ModelFailed { .. }) {
             self.asked = None;
         }
-        for action in self.machine.handle(event) {
+        let dies_after = self.dies_after.take();
+        for (count, action) in self.machine.handle(event).into_iter().enumerate() {
             assert!(self.answer.is_none(), "nothing follows the answer: {action:?}");
+            if dies_after == Some(count) {
+                return self.crash();
+            }
             self.carry_out(action);
+        }
+        if dies_after.is_some() && self.answer.is_none() {
+            return self.crash();
         }
         let alive = self.asked.is_some() || !self.running.is_empty();
         assert_ne!(alive, self.answer.is_some(), "a turn waits for something or is answered: {}", self.log);

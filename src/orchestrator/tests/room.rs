@@ -169,3 +169,17 @@ fn wrapping_up_in_a_full_window_only_masks() {
     }
     assert!(play.log().ends_with("wrap! rebase ask"), "{}", play.log());
 }
+
+#[test]
+fn a_huge_paste_is_cut_and_the_turn_goes_on() {
+    let paste = said("paste", &format!("what is wrong here? {} END", "log line\n".repeat(100_000)));
+    let mut play = Play::with(Limits::default(), 100_000, vec![paste.to_message()]);
+    assert!(summarising(&play));
+    assert!(super::super::context::tokens(&play.asked.as_ref().unwrap().messages[1]) < 60_000);
+    play.text("## Goal\nfind the fault in a log");
+    let shown = play.shown_to_model();
+    assert!(shown[1].contains("what is wrong here?") && shown[1].contains("END") && shown[1].contains("bytes cut"));
+    assert!(shown.iter().any(|line| line.contains("anna: fix the login")));
+    play.text("Which log is it?");
+    assert_eq!(play.ended().0, Status::Done);
+}

@@ -351,3 +351,28 @@ fn the_footer_tells_files_and_tests() {
     let footer = crate::orchestrator::footer(tally, Duration::from_secs(72));
     assert_eq!(footer, "src/login.rs +12 −3 · 3 turns · 2 tools · 3k tokens · 1:12");
 }
+
+#[test]
+fn what_a_command_wrote_is_shown_without_its_escapes() {
+    let mut play = Play::new();
+    play.text("\u{1b}[31mred\u{1b}[0m\u{7}");
+    assert_eq!(play.ended().1, "red");
+    let mut play = Play::new();
+    play.text("\u{1b}[0m");
+    assert_eq!(play.log(), "ask empty! ask", "nothing that anybody would see");
+}
+
+#[test]
+fn a_step_costs_little_however_long_the_conversation() {
+    let long: Vec<Line> = (0..400).map(|n| said(&n.to_string(), &"words ".repeat(100)).to_message()).collect();
+    let mut play = Play::with(Limits { rounds: 1000, ..Limits::default() }, 1_000_000, long);
+    let place = |play: &Play| Arc::as_ptr(&play.asked.as_ref().unwrap().messages);
+    let before = place(&play);
+    play.step(READ.0, READ.1, good("1"));
+    assert_eq!(place(&play), before, "the 240 KB were not copied");
+    let began = std::time::Instant::now();
+    for n in 0..1000 {
+        drop(play.machine.handle(Event::Chunk(Chunk::Text(format!("piece {n} ")))));
+    }
+    assert!(began.elapsed() < Duration::from_millis(100), "{:?} for 1000 pieces", began.elapsed());
+}
