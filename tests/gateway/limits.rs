@@ -23,7 +23,7 @@ async fn heads_are_bounded_in_size_and_time() {
     let dripping = async {
         for byte in b"GET http://deb.debian.org/ HTTP/1.1\r\nX: ".iter().chain([b'a'; 10_000].iter()) {
             if write.write_all(&[*byte]).await.is_err() {
-                return;
+                return std::future::pending().await;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
