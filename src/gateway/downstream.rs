@@ -32,6 +32,10 @@ use super::{
 /// How much is read at a time.
 const PIECE: usize = 16 * 1024;
 
+/// What is taken of a sandbox that goes on sending after a refusal, in bytes and time.
+const LINGER: usize = 1024 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(1);
+
 /// The connection is of no more use, and nobody is left to tell.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection ended")]
@@ -135,6 +139,24 @@ impl Reader {
             }
         }
         Ok(true)
+    }
+
+    /// Takes what still comes after a refusal, and throws it away: a connection that is closed with bytes unread is
+    /// reset, and the reset can overtake the words.
+    pub(super) async fn linger(&mut self) {
+        let taking = async {
+            let mut taken = 0;
+            self.buffer.clear();
+            while let Ok(length @ 1..) = self.fill().await {
+                self.buffer.clear();
+                taken += length;
+                if taken > LINGER {
+                    return;
+                }
+            }
+        };
+        // Whoever sends on for longer is not listening.
+        let _ = timeout(LINGER_TIME, taking).await;
     }
 
     /// Returns what is read but not used.

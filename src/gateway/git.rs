@@ -205,7 +205,9 @@ pub(super) async fn serve(link: &Link<'_>, reader: &mut Reader, writer: &mut Wri
             Err(denial) => {
                 link.audit.denied(&denial);
                 // The connection ends here; a sandbox that does not read the words has none.
-                let _ = writer.refuse(&denial, false).await;
+                if writer.refuse(&denial, false).await.is_ok() {
+                    reader.linger().await;
+                }
                 return;
             }
         };
@@ -224,7 +226,10 @@ pub(super) async fn serve(link: &Link<'_>, reader: &mut Reader, writer: &mut Wri
         match ended {
             Ended::KeepAlive => {}
             Ended::Close => return,
-            Ended::Denied(denial) => return link.audit.denied(&denial),
+            Ended::Denied(denial) => {
+                link.audit.denied(&denial);
+                return reader.linger().await;
+            }
         }
     }
 }

@@ -38,7 +38,7 @@ pub(super) async fn serve(link: &Link<'_>, mut reader: Reader, mut writer: Write
         writer.next();
         let head = match head {
             Ok(head) => head,
-            Err(denial) => return refuse(link, &mut writer, &denial, false).await,
+            Err(denial) => return refuse(link, &mut reader, &mut writer, &denial, false).await,
         };
         let head_only = head.method == Method::HEAD;
         match &head.target {
@@ -48,27 +48,34 @@ pub(super) async fn serve(link: &Link<'_>, mut reader: Reader, mut writer: Write
                     let times = (limits.head, limits.idle);
                     return tunnel::run(reader, writer, upstream, host, &mut passage, times).await;
                 }
-                Err(denial) => return refuse(link, &mut writer, &denial, head_only).await,
+                Err(denial) => return refuse(link, &mut reader, &mut writer, &denial, head_only).await,
             },
             Target::Absolute { host, port, path } => {
                 if let Err(denial) = permit(link, host, *port, 80) {
-                    return refuse(link, &mut writer, &denial, head_only).await;
+                    return refuse(link, &mut reader, &mut writer, &denial, head_only).await;
                 }
                 match forward(link, &mut kept, &mut reader, &mut writer, &head, (host, path)).await {
                     Ended::KeepAlive => {}
                     Ended::Close => return,
-                    Ended::Denied(denial) => return link.audit.denied(&denial),
+                    Ended::Denied(denial) => {
+                        link.audit.denied(&denial);
+                        return reader.linger().await;
+                    }
                 }
             }
-            Target::Origin { .. } => return refuse(link, &mut writer, &Denial::NotAServer, head_only).await,
+            Target::Origin { .. } => {
+                return refuse(link, &mut reader, &mut writer, &Denial::NotAServer, head_only).await;
+            }
         }
     }
 }
 
-async fn refuse(link: &Link<'_>, writer: &mut Writer, denial: &Denial, head_only: bool) {
+async fn refuse(link: &Link<'_>, reader: &mut Reader, writer: &mut Writer, denial: &Denial, head_only: bool) {
     link.audit.denied(denial);
     // The connection ends here; a sandbox that does not read the words has none.
-    let _ = writer.refuse(denial, head_only).await;
+    if writer.refuse(denial, head_only).await.is_ok() {
+        reader.linger().await;
+    }
 }
 
 /// Decides by name and port alone.

@@ -23,20 +23,35 @@ async fn heads_are_bounded_in_size_and_time() {
     let dripping = async {
         for byte in b"GET http://deb.debian.org/ HTTP/1.1\r\nX: ".iter().chain([b'a'; 10_000].iter()) {
             if write.write_all(&[*byte]).await.is_err() {
-                return;
+                return std::future::pending().await;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let mut answer = String::new();
+    let mut answer = Vec::new();
     tokio::select! {
-        _ = soon(read.read_to_string(&mut answer)) => {}
+        _ = soon(read.read_to_end(&mut answer)) => {}
         () = dripping => panic!("it went on for ever"),
     }
+    let answer = String::from_utf8_lossy(&answer);
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     // One that says nothing at all is closed without a word.
     assert_eq!(rest(&mut door.open(ProxyKind::Web)).await, "");
     assert_eq!(server.accepted(), 0);
+}
+
+#[tokio::test]
+async fn a_refusal_is_heard_by_who_is_still_sending() {
+    let (mut door, _, _) = door_to_http(HELLO, Limits::default()).await;
+    let address = door.listen(ProxyKind::Web).await;
+    let mut program = tokio::net::TcpStream::connect(address).await.unwrap();
+    let length = 500_000;
+    let head = format!("POST http://evil.org/ HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
+    soon(program.write_all(head.as_bytes())).await.unwrap();
+    soon(program.write_all(&vec![b'x'; length])).await.unwrap();
+    let mut answer = String::new();
+    soon(program.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("evil.org"), "{answer}");
 }
 
 #[tokio::test]

@@ -212,6 +212,24 @@ async fn an_answer_to_head_tells_the_length_and_has_no_body() {
 }
 
 #[tokio::test]
+async fn each_request_goes_to_its_own_host() {
+    let (mut door, first, _) = door_to_http(HELLO, Limits::default()).await;
+    let (second, recorded) = door.recorder(HELLO).await;
+    door.name("inside.org", &["203.0.113.3"]);
+    door.route("203.0.113.3:80", second.address);
+    let mut stream = door.open(ProxyKind::Web);
+    let both =
+        b"GET http://deb.debian.org/1 HTTP/1.1\r\n\r\nGET http://inside.org/2 HTTP/1.1\r\nConnection: close\r\n\r\n";
+    assert_eq!(ask(&mut stream, both).await.matches("hello").count(), 2);
+    assert!(
+        recorded.text().starts_with("GET /2 ") && recorded.text().contains("host: inside.org"),
+        "{}",
+        recorded.text()
+    );
+    assert_eq!((first.accepted(), second.accepted()), (1, 1));
+}
+
+#[tokio::test]
 async fn each_request_of_a_connection_is_checked() {
     let (mut door, server, recorded) = door_to_http(HELLO, Limits::default()).await;
     let mut stream = door.open(ProxyKind::Web);
