@@ -81,7 +81,7 @@ check_disk() {
 missing_packages() {
     local package
     for package in "$@"; do
-        dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || printf '%s\n' "$package"
+        [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || printf '%s\n' "$package"
     done
 }
 
@@ -163,7 +163,7 @@ ensure_rust() {
     if ! rust_suffices; then
         if ! have rustup; then
             read_package_lists
-            if apt-cache policy rustup | grep -q 'Candidate: [0-9]'; then
+            if [[ $(apt-cache policy rustup) == *'Candidate: '[0-9]* ]]; then
                 install_packages rustup
             else
                 install_packages curl ca-certificates
