@@ -9,6 +9,7 @@ mod configuration;
 mod demo;
 mod doctor;
 mod host;
+mod log;
 mod run;
 mod sandbox;
 mod view;
@@ -98,9 +99,13 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    log::start(if matches!(cli.command, Command::Run(_)) { log::SERVER } else { log::QUIET });
     let configuration = Configuration::read(&Sources::of_process(cli.env_file, cli.config_file)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(dispatch(cli.command, configuration))
+    let outcome = runtime.block_on(dispatch(cli.command, configuration));
+    // All that must end in order has ended; a read on a terminal or on a dead network file system would never.
+    runtime.shutdown_background();
+    outcome
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
