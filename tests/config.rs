@@ -387,7 +387,15 @@ fn a_reader_who_goes_away_is_no_error() {
 #[test]
 fn help_reads_well() {
     let place = Place::new();
-    for arguments in [&["--help"][..], &["config", "--help"], &["doctor", "--help"]] {
+    for arguments in [
+        &["--help"][..],
+        &["run", "--help"],
+        &["chat", "--help"],
+        &["demo", "--help"],
+        &["sandbox", "--help"],
+        &["doctor", "--help"],
+        &["config", "--help"],
+    ] {
         insta::assert_snapshot!(arguments.join(" ").replace("--", "").replace(' ', "_"), place.run(arguments).out());
     }
     let ran = place.run(&["confg"]);

@@ -74,18 +74,18 @@ fn table(settings: &[Setting]) -> String {
     let names = settings.iter().map(|setting| setting.key.len()).max().unwrap_or(0);
     // One long list of hosts shall not push every remark off the screen.
     let values = settings.iter().map(|setting| shown(setting).len()).filter(|width| *width <= 44).max().unwrap_or(0);
-    let mut text = String::new();
+    let mut lines = Vec::new();
     let mut group = "";
     for setting in settings {
         if setting.group != group {
-            text.extend([if group.is_empty() { "" } else { "\n" }, "# --- ", setting.group, " ---\n"]);
+            lines.push(format!("{}# --- {} ---\n", if group.is_empty() { "" } else { "\n" }, setting.group));
             group = setting.group;
         }
         let remark = match &setting.source {
             Source::Default if !setting.set => "not set".to_owned(),
             source => source.to_string(),
         };
-        text.push_str(&format!("{:names$} = {:values$} # {remark}\n", setting.key, shown(setting)));
+        lines.push(format!("{:names$} = {:values$} # {remark}\n", setting.key, shown(setting)));
     }
-    text
+    lines.concat()
 }

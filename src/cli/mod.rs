@@ -9,6 +9,7 @@ mod configuration;
 mod demo;
 mod doctor;
 mod host;
+mod log;
 mod run;
 mod sandbox;
 mod view;
@@ -21,7 +22,6 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use configuration::Configuration;
-use tracing_subscriber::EnvFilter;
 
 use crate::config::{Mistakes, Sources};
 
@@ -98,19 +98,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Logs to standard error what `RUST_LOG` asks for: by default what an operator of the server should see, and to others
-/// only what went wrong.
-fn log(command: &Command) {
-    let default = if matches!(command, Command::Run(_)) { "warn,matrix_agent=info" } else { "error" };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
-}
-
 fn run(cli: Cli) -> anyhow::Result<Outcome> {
-    log(&cli.command);
+    log::start(if matches!(cli.command, Command::Run(_)) { log::SERVER } else { log::QUIET });
     let configuration = Configuration::read(&Sources::of_process(cli.env_file, cli.config_file)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(dispatch(cli.command, configuration))
+    let outcome = runtime.block_on(dispatch(cli.command, configuration));
+    // All that must end in order has ended; a read on a terminal or on a dead network file system would never.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Returns an error with its causes, each of which is left out where the sentence before names it already.

@@ -67,7 +67,10 @@ macro_rules! keys {
                     list: keys!(@list $flags),
                     first: keys!(@first $flags),
                     doc: concat!($($doc),+).trim_ascii_start(),
-                    check: |value| ($parse)(value).map(drop),
+                    check: |value| {
+                        let parse: fn(&str) -> Parsed<$type> = $parse;
+                        parse(value).map(drop)
+                    },
                 },
                 parse: $parse,
             };
@@ -135,7 +138,7 @@ keys! {
         /// Processors of each sandbox.
         () SANDBOX_CPUS: f64 = Text("2"), parse::cpus;
         /// Processes and threads in each sandbox. Chromium alone needs more than 64.
-        () SANDBOX_PIDS: u64 = Text("256"), parse::count::<16, 32_768>;
+        () SANDBOX_PIDS: u32 = Text("256"), parse::count::<_, 16, 32_768>;
         /// Disk space of each sandbox: its own layer and its volume together.
         () SANDBOX_DISK: u64 = Text("10g"), parse::size::<{ 64 << 20 }>;
         /// Hosts that a sandbox may reach, parted by commas: `example.org`, `*.example.org`, `default` for the package registries and GitHub's downloads, `*` for every public host, `none` for no host.
@@ -145,7 +148,7 @@ keys! {
         /// Seconds without work after which a sandbox is stopped. Its files stay, and the next message starts it again.
         () SANDBOX_IDLE_SECONDS: Duration = Text("1800"), parse::seconds::<10>;
         /// Sandboxes that run at the same time; one more stops the one used least recently.
-        () MAX_RUNNING_SANDBOXES: u64 = Text("6"), parse::count::<1, 1000>;
+        () MAX_RUNNING_SANDBOXES: usize = Text("6"), parse::count::<_, 1, 1000>;
     }
     "Limits" {
         /// Seconds that a shell command may take.
@@ -153,7 +156,7 @@ keys! {
         /// Seconds that a coding agent may take for one task.
         () CODING_TIMEOUT_SECONDS: Duration = Text("1800"), parse::seconds::<1>;
         /// Rounds of model and tools for each message.
-        () MAX_AGENT_TURNS: u64 = Text("25"), parse::count::<1, 1000>;
+        () MAX_AGENT_TURNS: u32 = Text("25"), parse::count::<_, 1, 1000>;
         /// Free disk space below which sandboxes may no longer write.
         () HOST_DISK_RESERVE: u64 = Text("2g"), parse::size::<{ 16 << 20 }>;
     }

@@ -90,7 +90,7 @@ pub struct Sandbox {
     /// Processors.
     pub cpus: f64,
     /// Processes and threads.
-    pub pids: u64,
+    pub pids: u32,
     /// Disk space in bytes.
     pub disk: u64,
     /// Patterns of hosts, and the words `default` and `*`, as they were typed; the gateway knows what they mean.
@@ -100,7 +100,7 @@ pub struct Sandbox {
     /// Time without work after which a sandbox is stopped.
     pub idle: Duration,
     /// Sandboxes that run at the same time.
-    pub max_running: u64,
+    pub max_running: usize,
 }
 
 /// The Matrix account.
@@ -137,7 +137,7 @@ pub struct Limits {
     /// A coding agent's task.
     pub coding_timeout: Duration,
     /// Rounds of model and tools for each message.
-    pub agent_turns: u64,
+    pub agent_turns: u32,
     /// Free disk space in bytes below which sandboxes may no longer write.
     pub host_disk_reserve: u64,
 }

@@ -94,11 +94,13 @@ pub(super) fn token(value: &str) -> Parsed<SecretString> {
 }
 
 /// A whole number between two bounds.
-pub(super) fn count<const MIN: u64, const MAX: u64>(value: &str) -> Parsed<u64> {
+pub(super) fn count<T: TryFrom<u32>, const MIN: u32, const MAX: u32>(value: &str) -> Parsed<T> {
     let mend = || format!("Write a whole number from {MIN} to {MAX}");
-    match u64::from_str(value) {
-        Ok(number) if (MIN..=MAX).contains(&number) => Ok(number),
-        Ok(number) => Err(Wrong::new(format!("{number} is out of range"), mend())),
+    match u64::from_str(value).map(|number| (number, u32::try_from(number).ok())) {
+        Ok((number, small)) => small
+            .filter(|small| (MIN..=MAX).contains(small))
+            .and_then(|small| T::try_from(small).ok())
+            .ok_or_else(|| Wrong::new(format!("{number} is out of range"), mend())),
         Err(_) => Err(Wrong::new(format!("{} is not a whole number", quote(value)), mend())),
     }
 }
@@ -303,9 +305,9 @@ mod tests {
 
     #[test]
     fn numbers_keep_their_bounds() {
-        assert_eq!(count::<1, 9>("9"), Ok(9));
+        assert_eq!(count::<u32, 1, 9>("9"), Ok(9));
         for text in ["0", "10", "-1", "1.0", "1_0", "18446744073709551616", "", "٣"] {
-            assert!(count::<1, 9>(text).is_err(), "{text}");
+            assert!(count::<usize, 1, 9>(text).is_err(), "{text}");
         }
         assert!(cpus("NaN").is_err() && cpus("inf").is_err() && cpus("0").is_err());
         assert_eq!(cpus("1.5"), Ok(1.5));

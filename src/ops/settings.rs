@@ -104,10 +104,10 @@ pub(super) fn sandboxes(config: &Config, instance: &str) -> SandboxOptions {
         podman_path: sandbox.podman_path,
         memory: sandbox.memory,
         cpus: sandbox.cpus,
-        pids: u32::try_from(sandbox.pids).unwrap_or(u32::MAX),
+        pids: sandbox.pids,
         disk: sandbox.disk,
         idle: sandbox.idle,
-        max_running: usize::try_from(sandbox.max_running).unwrap_or(usize::MAX),
+        max_running: sandbox.max_running,
         host_disk_reserve: config.limits.host_disk_reserve,
         ca_bundle: sandbox.ca_bundle,
     }
@@ -116,7 +116,7 @@ pub(super) fn sandboxes(config: &Config, instance: &str) -> SandboxOptions {
 /// Returns what a turn may use: as in the original, a whole task has five minutes more than a coding agent.
 pub(super) fn limits(config: &Config) -> orchestrator::Limits {
     orchestrator::Limits {
-        rounds: u32::try_from(config.limits.agent_turns).unwrap_or(u32::MAX),
+        rounds: config.limits.agent_turns,
         time: config.limits.coding_timeout + Duration::from_mins(5),
         tools: ToolLimits { command: config.limits.command_timeout, longest: config.limits.coding_timeout },
         ..orchestrator::Limits::default()

@@ -6,6 +6,7 @@
 
 mod calls;
 mod context;
+mod health;
 mod journal;
 mod outbox;
 mod schema;
@@ -25,6 +26,7 @@ use tokio::sync::oneshot;
 
 pub use calls::{CallRecord, EndedCall};
 pub use context::History;
+pub use health::Health;
 pub use journal::{NewInbound, StoredInbound};
 pub use outbox::{NewOutbox, OutboxRow};
 pub use turns::{OpenTurn, TurnState};

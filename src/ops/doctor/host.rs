@@ -57,7 +57,7 @@ pub(super) fn disk(name: &'static str, path: &Path, config: &Config) -> Check {
 }
 
 fn free(space: &Statvfs) -> u64 {
-    u64::from(space.blocks_available()).saturating_mul(space.fragment_size())
+    space.blocks_available().saturating_mul(space.fragment_size())
 }
 
 /// A mounted file system, as `/proc/self/mountinfo` has it.
@@ -96,7 +96,7 @@ fn open_files(config: &Config) -> Option<Check> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find(|line| line.starts_with("Max open files"))?;
     let limit: u64 = line.split_whitespace().nth(3)?.parse().ok()?;
-    let wanted = 256 + config.sandbox.max_running * PER_SANDBOX;
+    let wanted = 256 + config.sandbox.max_running as u64 * PER_SANDBOX;
     Some(if limit < wanted {
         Check::warning(
             NAME,

@@ -142,7 +142,7 @@ fn ids_of_rooms(info: &EngineInfo, uids: &str, gids: &str, config: &Config) -> C
             mend,
         );
     }
-    if rooms < config.sandbox.max_running {
+    if rooms < config.sandbox.max_running as u64 {
         return Check::bad(NAME, format!("ids for {rooms} rooms only, fewer than MAX_RUNNING_SANDBOXES"), mend);
     }
     let what = format!("ids for {rooms} rooms, each with its own");

@@ -1,0 +1,130 @@
+//! Looks at a database's file from outside, beside a server that may be using it: can it be written, is it whole?
+//!
+//! For `doctor`; the store itself never comes here.
+
+use std::{
+    path::Path,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::StoreError;
+use crate::text;
+
+/// How long another process may keep the file locked before that counts as "somebody writes".
+const BUSY: Duration = Duration::from_secs(2);
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It can be written, and all of it was read and is whole.
+    Whole,
+    /// It can be written; there was no time to read all of it.
+    Unread,
+    /// It is no database, or parts of it are lost; what SQLite says.
+    Damaged(String),
+}
+
+impl Health {
+    /// Looks at the file, which must exist, and stops reading after `limit`. Blocks.
+    pub fn of(path: &Path, limit: Duration) -> Result<Self, StoreError> {
+        let open = |cause| StoreError::Open { path: path.to_owned(), cause };
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(open)?;
+        connection.busy_timeout(BUSY)?;
+        match look(&connection, limit) {
+            Ok(health) => Ok(health),
+            Err(error) => match error.sqlite_error_code() {
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                    Ok(Self::Damaged(shown(&error.to_string())))
+                }
+                Some(ErrorCode::OperationInterrupted) => Ok(Self::Unread),
+                _ => Err(open(error)),
+            },
+        }
+    }
+}
+
+fn look(connection: &Connection, limit: Duration) -> rusqlite::Result<Health> {
+    match connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK;") {
+        // Somebody writes just now, so it can be written.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {}
+        other => other?,
+    }
+    let said: String =
+        limited(connection, limit, || connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
+    Ok(if said == "ok" { Health::Whole } else { Health::Damaged(shown(&said)) })
+}
+
+fn shown(said: &str) -> String {
+    text::one_line(said, 200)
+}
+
+/// Runs `query` on the connection, and interrupts it at the limit.
+fn limited<T>(connection: &Connection, limit: Duration, query: impl FnOnce() -> T) -> T {
+    let interrupt = connection.get_interrupt_handle();
+    let (done, ended) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            if ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                interrupt.interrupt();
+            }
+        });
+        let result = query();
+        drop(done);
+        result
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    fn filled(path: &Path) -> Connection {
+        let connection = Connection::open(path).unwrap();
+        connection.execute_batch("CREATE TABLE t (x TEXT); CREATE INDEX i ON t (x);").unwrap();
+        let fill = "INSERT INTO t WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 2000) \
+                    SELECT 'value ' || i FROM n";
+        connection.execute(fill, []).unwrap();
+        connection
+    }
+
+    #[test]
+    fn a_whole_one_is_whole_also_while_somebody_writes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("test.db");
+        let connection = filled(&path);
+        connection.pragma_update(None, "journal_mode", "WAL").unwrap();
+        assert_eq!(Health::of(&path, LIMIT).unwrap(), Health::Whole);
+        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+        assert_eq!(Health::of(&path, LIMIT).unwrap(), Health::Whole);
+    }
+
+    #[test]
+    fn damage_is_found_at_the_beginning_and_inside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("test.db");
+        drop(filled(&path));
+        let whole = fs::read(&path).unwrap();
+        for at in [0, whole.len() / 2] {
+            let mut bytes = whole.clone();
+            bytes[at..at + 4096].fill(0xa5);
+            fs::write(&path, bytes).unwrap();
+            assert!(matches!(Health::of(&path, LIMIT).unwrap(), Health::Damaged(_)), "{at}");
+        }
+    }
+
+    #[test]
+    fn one_that_cannot_be_opened_is_told_and_not_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("missing.db");
+        assert!(matches!(Health::of(&missing, LIMIT), Err(StoreError::Open { .. })));
+        assert!(!missing.exists());
+    }
+}
