@@ -139,7 +139,7 @@ impl Drop for Disk {
     fn drop(&mut self) {
         let _ = Program::new(self.path("podman")).args(["rm", "--all", "--force", "--time", "0"]).output();
         // The storage mounts its own directories onto themselves.
-        let _ = Program::new("umount").args(["--recursive"]).arg(self.path("")).output();
+        let _ = Program::new("umount").args(["--recursive", "--lazy"]).arg(self.path("")).output();
     }
 }
 
@@ -367,7 +367,7 @@ async fn below_the_hosts_reserve_what_works_is_paused_and_told() {
     // The image is empty: what runs is sandboxd's own applet, waiting for what to write.
     let write = ["/run/sandboxd", "fs", "write", "file", "4"].map(str::to_owned).into();
     let mut work = sandbox.spawn(Command { argv: write, stdin: Stdin::Stream, ..shell("") }).await.unwrap();
-    std::fs::write(disk.path("ballast"), vec![1; 200 << 20]).unwrap();
+    std::fs::write(disk.path("ballast"), vec![1; 280 << 20]).unwrap();
 
     let notice = timeout(LIMIT, notices.recv()).await.unwrap().unwrap();
     assert!(notice.room == writer && notice.text.contains("disk is nearly full"), "{notice:?}");
