@@ -99,6 +99,71 @@ impl Drop for House {
     }
 }
 
+/// A small file system with a Podman storage of its own and an empty image in it.
+struct Disk {
+    directory: TempDir,
+}
+
+impl Disk {
+    fn new() -> Self {
+        let directory = tempfile::Builder::new().prefix("disk").tempdir().unwrap();
+        let disk = Self { directory };
+        let (image, root) = (disk.directory.path().join("image"), disk.path(""));
+        std::fs::create_dir(&root).unwrap();
+        std::fs::File::create(&image).unwrap().set_len(384 << 20).unwrap();
+        must(Program::new("mkfs.ext4").args(["-q", "-m", "0"]).arg(&image));
+        must(Program::new("mount").args(["-o", "loop"]).args([&image, &root]));
+        std::fs::create_dir(disk.path("state")).unwrap();
+        let wrapper = format!(
+            "#!/bin/sh\nexec podman --root {0}/storage --runroot {0}/run --tmpdir {0}/tmp \"$@\"\n",
+            root.display()
+        );
+        std::fs::write(disk.path("podman"), wrapper).unwrap();
+        must(Program::new("chmod").arg("755").arg(disk.path("podman")));
+        must(
+            Program::new("tar")
+                .args(["--create", "--file"])
+                .arg(disk.path("empty.tar"))
+                .args(["--files-from", "/dev/null"]),
+        );
+        must(Program::new(disk.path("podman")).arg("import").arg(disk.path("empty.tar")).arg("localhost/empty:latest"));
+        disk
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join("root").join(name)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Program::new(self.path("podman")).args(["rm", "--all", "--force", "--time", "0"]).output();
+        // The storage mounts its own directories onto themselves.
+        let _ = Program::new("umount").args(["--recursive", "--lazy"]).arg(self.path("")).output();
+    }
+}
+
+fn must(program: &mut Program) {
+    let output = program.output().unwrap();
+    assert!(output.status.success(), "{program:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn signal(pid: u32, name: &str) {
+    must(Program::new("kill").args(["-s", name, &pid.to_string()]));
+}
+
+/// Finds the Podman service that serves this house.
+fn service_of(house: &House) -> u32 {
+    let socket = format!("unix://{}", house.directory.path().join("podman.sock").display());
+    let pids =
+        std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let serves = |pid: &u32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.split(|byte| *byte == 0).any(|argument| argument == socket.as_bytes())
+    };
+    pids.into_iter().find(serves).expect("the service runs")
+}
+
 fn podman(arguments: &[&str]) -> String {
     let output = Program::new("podman").args(arguments).stderr(Pipes::null()).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
@@ -219,6 +284,110 @@ async fn other_limits_make_the_container_anew_and_keep_the_files() {
     let (before, after) = (before.outside.unwrap(), after.outside.unwrap());
     assert_eq!(before.uid_map, after.uid_map, "the files' owners are the room's");
     assert_eq!(after.limits.memory, Some(256 << 20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_image_is_taken_at_the_next_start() {
+    let image = format!("localhost/{}:latest", random(6));
+    let house = House::with(|options| options.image.clone_from(&image));
+    podman(&["tag", IMAGE, &image]);
+    let fleet = house.open().await;
+    let room = house.room("image");
+    let sandbox = fleet.ensure(&room).await.unwrap();
+    sh(&sandbox, "echo kept > file").await;
+    let before = fleet.observe(&room).await.unwrap();
+    assert!(before.image_is_current);
+
+    let recipe = house.directory.path().join("Containerfile");
+    std::fs::write(&recipe, format!("FROM {IMAGE}\nLABEL made=anew\n")).unwrap();
+    podman(&["build", "--tag", &image, "--file", recipe.to_str().unwrap(), house.directory.path().to_str().unwrap()]);
+    fleet.reconcile().await.unwrap();
+    assert!(sandbox.is_connected(), "what runs is left alone");
+    assert!(!fleet.observe(&room).await.unwrap().image_is_current);
+
+    podman(&["stop", "--time", "2", &before.container]);
+    until(&fleet, &room, SandboxState::Stopped).await;
+    let sandbox = fleet.ensure(&room).await.unwrap();
+    assert_eq!(sh(&sandbox, "cat file").await, "kept");
+    let after = fleet.observe(&room).await.unwrap();
+    assert!(after.image_is_current && after.image != before.image && after.id != before.id);
+    fleet.remove(&room, true).await.unwrap();
+    podman(&["rmi", "--force", &image]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandboxd_that_does_not_answer_is_ended_with_its_container() {
+    let house = House::new();
+    let fleet = house.open().await;
+    let room = house.room("stuck");
+    let sandbox = fleet.ensure(&room).await.unwrap();
+    let work = sandbox.spawn(shell("sleep 600")).await.unwrap();
+    let pid = fleet.observe(&room).await.unwrap().outside.unwrap().pid;
+    signal(pid, "STOP");
+    timeout(LIMIT, sandbox.kill(work.id())).await.unwrap().unwrap();
+    let again = timeout(LIMIT, fleet.ensure(&room)).await.unwrap().unwrap();
+    assert_ne!(again.boot_id(), sandbox.boot_id());
+    assert_eq!(sh(&again, "echo usable").await, "usable");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_own_podman_service_is_started_again() {
+    let house = House::with(|options| options.podman_socket = Some(options.state_dir.join("nobody.sock")));
+    let fleet = house.open().await;
+    let room = house.room("service");
+    let sandbox = fleet.ensure(&room).await.unwrap();
+    signal(service_of(&house), "KILL");
+    assert_eq!(sh(&sandbox, "echo on").await, "on", "what runs does not notice");
+    let again = async {
+        while fleet.observe(&room).await.is_err() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(LIMIT, again).await.unwrap();
+    fleet.ensure(&house.room("another")).await.unwrap();
+    fleet.shutdown().await;
+    assert!(!house.directory.path().join("podman.sock").exists(), "it ends with the server");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn below_the_hosts_reserve_what_works_is_paused_and_told() {
+    let disk = Disk::new();
+    let house = House::with(|options| {
+        options.state_dir = disk.path("state");
+        options.podman_path = disk.path("podman");
+        options.podman_socket = Some(disk.path("nobody.sock"));
+        options.image = "localhost/empty:latest".into();
+        options.host_disk_reserve = 100 << 20;
+    });
+    let fleet = house.open().await;
+    let mut notices = fleet.notices();
+    let (writer, quiet) = (house.room("writer"), house.room("quiet"));
+    let sandbox = fleet.ensure(&writer).await.unwrap();
+    fleet.ensure(&quiet).await.unwrap();
+    // The image is empty: what runs is sandboxd's own applet, waiting for what to write.
+    let write = ["/run/sandboxd", "fs", "write", "file", "4"].map(str::to_owned).into();
+    let mut work = sandbox.spawn(Command { argv: write, stdin: Stdin::Stream, ..shell("") }).await.unwrap();
+    std::fs::write(disk.path("ballast"), vec![1; 280 << 20]).unwrap();
+
+    let notice = timeout(LIMIT, notices.recv()).await.unwrap().unwrap();
+    assert!(notice.room == writer && notice.text.contains("disk is nearly full"), "{notice:?}");
+    let state = |room: &RoomKey, list: &[matrix_agent::sandbox::SandboxSummary]| {
+        list.iter().find(|sandbox| sandbox.room == *room).map(|sandbox| sandbox.state)
+    };
+    let list = fleet.list().await.unwrap();
+    assert_eq!(state(&writer, &list), Some(SandboxState::Paused));
+    assert_eq!(state(&quiet, &list), Some(SandboxState::Running), "who does not work cannot write");
+    assert!(matches!(fleet.ensure(&quiet).await, Err(SandboxError::HostDiskLow)));
+
+    std::fs::remove_file(disk.path("ballast")).unwrap();
+    let notice = timeout(LIMIT, notices.recv()).await.unwrap().unwrap();
+    assert!(notice.text.contains("runs on"), "{notice:?}");
+    work.write(b"done").await.unwrap();
+    work.close_stdin().await.unwrap();
+    assert_eq!(timeout(LIMIT, work.wait()).await.unwrap().unwrap().exit, Exit::Code(0));
+    fleet.remove(&writer, true).await.unwrap();
+    fleet.remove(&quiet, true).await.unwrap();
+    fleet.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -325,8 +325,18 @@ impl Engine {
     }
 
     /// Makes a volume, or returns the one that has the name already, whosever it is.
-    pub async fn create_volume(&self, name: &str, labels: HashMap<String, String>) -> Result<Volume, EngineError> {
-        let request = VolumeCreateRequest { name: Some(name.to_owned()), labels: Some(labels), ..Default::default() };
+    pub async fn create_volume(
+        &self,
+        name: &str,
+        labels: HashMap<String, String>,
+        driver_opts: HashMap<String, String>,
+    ) -> Result<Volume, EngineError> {
+        let request = VolumeCreateRequest {
+            name: Some(name.to_owned()),
+            labels: Some(labels),
+            driver_opts: Some(driver_opts),
+            ..Default::default()
+        };
         let made = self.docker().await?.create_volume(request).await;
         made.map(volume).map_err(|error| self.failed("create the volume", name, &error))
     }

@@ -27,11 +27,11 @@ use super::{
     engine::{Engine, Image},
     engine_info::EngineInfo,
     id_range::IdRanges,
-    limit,
+    life, limit,
     observe::{self, Observation},
     options::SandboxOptions,
     reconcile,
-    room::{self, Room},
+    room::Room,
 };
 use crate::{
     gateway::{self, Gateway},
@@ -133,6 +133,8 @@ pub(super) struct Shared {
     pub(super) adopted: watch::Sender<bool>,
     /// Rung when a sandbox stopped running.
     pub(super) freed: Notify,
+    /// The file systems can set hard limits.
+    pub(super) quota: AtomicBool,
     /// The host's disk is below its reserve.
     disk_low: AtomicBool,
     notices: broadcast::Sender<Notice>,
@@ -165,6 +167,7 @@ impl Sandboxes {
             existing: Mutex::default(),
             adopted: watch::Sender::new(false),
             freed: Notify::new(),
+            quota: AtomicBool::new(false),
             disk_low: AtomicBool::new(false),
             notices: broadcast::Sender::new(NOTICES),
             tasks,
@@ -190,7 +193,7 @@ impl Sandboxes {
         if let Some(sandbox) = room.live() {
             return Ok(sandbox);
         }
-        let start = room::start(Arc::clone(shared), room);
+        let start = life::start(Arc::clone(shared), room);
         shared.tasks.spawn(start).await.unwrap_or(Err(SandboxError::ShuttingDown))
     }
 
@@ -215,7 +218,7 @@ impl Sandboxes {
     pub async fn remove(&self, room: &RoomKey, with_volume: bool) -> Result<(), SandboxError> {
         self.shared.adoption().await?;
         let Some(room) = self.shared.known(room) else { return Ok(()) };
-        room::remove(&self.shared, &room, with_volume).await
+        life::remove(&self.shared, &room, with_volume).await
     }
 
     /// Says which rooms exist. At once and at every later look the containers of all others are removed, and their

@@ -5,11 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::{
-    SandboxError,
-    fleet::Shared,
-    room::{self, Room},
-};
+use super::{SandboxError, fleet::Shared, life, room::Room};
 
 /// Somebody who was just given a sandbox is about to use it: for so long it counts as being at work.
 const GRACE: Duration = Duration::from_secs(1);
@@ -118,7 +114,7 @@ async fn stop_if(shared: &Arc<Shared>, room: &Arc<Room>, idle: Duration, tolerat
     };
     // Used meanwhile? Whoever uses it touches it first and looks at `stopping` then.
     let stopped = spare && room.is_running() && room.idle() >= idle && {
-        let stopped = room::stop(shared, room, &container).await;
+        let stopped = life::stop(shared, room, &container).await;
         if let Err(error) = &stopped {
             tracing::warn!(room = %room.key, %error, "a sandbox cannot be stopped");
         }

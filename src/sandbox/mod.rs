@@ -5,6 +5,7 @@
 
 mod cgroup;
 mod client;
+mod creation;
 mod disk;
 pub mod embed;
 pub mod engine;
@@ -12,12 +13,14 @@ pub mod engine_info;
 mod error;
 mod fleet;
 mod id_range;
+mod life;
 mod limit;
 mod link;
 mod name;
 mod observe;
 mod options;
 mod process;
+mod quota;
 mod reconcile;
 mod room;
 mod service;

@@ -6,7 +6,7 @@ use std::{
     collections::{HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -18,8 +18,8 @@ use super::{
     engine::{Condition, Died, Listed},
     fleet::Shared,
     id_range::{self, IdRange, IdRanges},
-    limit,
-    room::{self, Room, RoomVolume},
+    life, limit, quota,
+    room::{Room, RoomVolume},
     spec,
 };
 use crate::ids::RoomKey;
@@ -74,7 +74,7 @@ fn note(shared: &Arc<Shared>, death: &Died) {
     let shared_too = Arc::clone(shared);
     shared.supervise(async move {
         let mut container = room.container.lock().await; // after whoever stops or starts it
-        room::note_if_ended(&shared_too, &room, &mut container).await;
+        life::note_if_ended(&shared_too, &room, &mut container).await;
     });
 }
 
@@ -84,6 +84,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>) -> Result<(), SandboxError> 
     let first = !*shared.adopted.borrow();
     if first {
         take_id_ranges(shared).await?;
+        look_for_quotas(shared).await?;
     }
     let (volumes, containers) = tokio::join!(shared.engine.volumes(&ours), shared.engine.list(&ours));
     for volume in volumes? {
@@ -102,7 +103,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>) -> Result<(), SandboxError> 
         match &container.name {
             Some(name) if !listed.contains_key(name) => {
                 // It may have been made since the list was: only an inspect is proof.
-                room::note_if_ended(shared, &room, &mut container).await;
+                life::note_if_ended(shared, &room, &mut container).await;
             }
             _ => {}
         }
@@ -136,13 +137,13 @@ async fn compare(shared: &Arc<Shared>, found: &Listed) {
     }
     match (found.condition, room.is_running()) {
         (Condition::Running | Condition::Paused, false) => {
-            if let Err(error) = room::adopt(shared, &room, &found.name).await {
+            if let Err(error) = life::adopt(shared, &room, &found.name).await {
                 tracing::warn!(room = %room.key, %error, "a running sandbox cannot be taken over");
                 room.forget_link();
                 limit::release(shared, &room);
             }
         }
-        (Condition::Stopped, true) => room::note_if_ended(shared, &room, &mut container).await,
+        (Condition::Stopped, true) => life::note_if_ended(shared, &room, &mut container).await,
         (Condition::Running | Condition::Paused, true) | (Condition::Stopped, false) => {}
     }
 }
@@ -162,6 +163,15 @@ async fn take_id_ranges(shared: &Arc<Shared>) -> Result<(), SandboxError> {
         }
     }
     *shared.ids() = ranges;
+    Ok(())
+}
+
+/// Learns whether the disk limit can be left to the file systems.
+async fn look_for_quotas(shared: &Arc<Shared>) -> Result<(), SandboxError> {
+    let info = shared.info().await?;
+    let all = [&info.graph_root, &info.volume_path];
+    let quota = !info.rootless && all.iter().all(|directory| quota::available(directory).unwrap_or_default());
+    shared.quota.store(quota, Ordering::SeqCst);
     Ok(())
 }
 
@@ -187,7 +197,7 @@ pub(super) async fn remove_gone(shared: &Arc<Shared>) {
         if !has_container && !overdue && since.is_ok() {
             continue;
         }
-        match room::remove(shared, &room, overdue).await {
+        match life::remove(shared, &room, overdue).await {
             Ok(()) => tracing::info!(room = %room.key, files = overdue, "removed the sandbox of a room that is gone"),
             Err(error) => tracing::warn!(room = %room.key, %error, "the sandbox of a room that is gone stays"),
         }

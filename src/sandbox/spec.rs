@@ -73,6 +73,8 @@ pub(super) struct Place<'a> {
     pub(super) volume: &'a Path,
     /// The ids on the host that are the container's; `None`: Podman runs rootless and has but one range.
     pub(super) ids: Option<IdRange>,
+    /// Whether the file system can set a hard limit.
+    pub(super) quota: bool,
     /// sandboxd's binary on the host.
     pub(super) sandboxd: &'a Path,
     /// The image's id.
@@ -84,6 +86,12 @@ pub(super) struct Place<'a> {
 /// Returns the directories in the volume that hold the workspace and the home.
 pub(super) fn volume_directories(volume: &Path) -> [PathBuf; 2] {
     [volume.join("workspace"), volume.join("home")]
+}
+
+/// Returns the driver options of a volume, for a hard limit where there can be one.
+pub(super) fn volume_options(options: &SandboxOptions, quota: bool) -> HashMap<String, String> {
+    let limit = quota.then(|| ("o".to_owned(), format!("size={}", options.disk)));
+    limit.into_iter().collect()
 }
 
 /// Returns the request that creates the room's container.
@@ -145,6 +153,7 @@ fn host_config(options: &SandboxOptions, place: &Place<'_>) -> HostConfig {
                 })
                 .collect(),
         ),
+        storage_opt: place.quota.then(|| HashMap::from([("size".to_owned(), options.disk.to_string())])),
         log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
         mounts: Some(mounts(options, place)),
         ..Default::default()
@@ -181,4 +190,74 @@ fn environment(options: &SandboxOptions) -> Vec<String> {
         return Vec::new();
     }
     CA_VARIABLES.iter().map(|name| format!("{name}={CA_BUNDLE}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn options() -> SandboxOptions {
+        SandboxOptions {
+            state_dir: "/state".into(),
+            instance: "here".into(),
+            image: "image:latest".into(),
+            podman_socket: None,
+            podman_path: "podman".into(),
+            memory: 1 << 30,
+            cpus: 1.5,
+            pids: 256,
+            disk: 10 << 30,
+            idle: Duration::from_mins(30),
+            max_running: 4,
+            host_disk_reserve: 0,
+            ca_bundle: Some("/etc/ssl/certs/ca.crt".into()),
+        }
+    }
+
+    fn place(room: &RoomKey) -> Place<'_> {
+        Place {
+            volume_name: "sandbox-r-x",
+            room,
+            directory: Path::new("/state/rooms/0a1b2c3d"),
+            volume: Path::new("/volumes/sandbox-r-x/_data"),
+            ids: IdRange::from_label("2147614719"),
+            quota: false,
+            sandboxd: Path::new("/state/sandboxd"),
+            image: "sha256:11",
+            image_digest: "sha256:22",
+        }
+    }
+
+    /// All that is asked of Podman for a room: a change here changes what a sandbox may do.
+    #[test]
+    fn the_whole_request() {
+        let room = RoomKey::from("!r:x");
+        let mut body = container(&options(), &place(&room));
+        let labels = body.labels.take().unwrap_or_default();
+        insta::assert_json_snapshot!(body);
+        assert_eq!(labels.get(INSTANCE).map(String::as_str), Some("here"));
+        assert_eq!(labels.get(ROOM).map(String::as_str), Some("!r:x"));
+        assert_eq!(labels.get(IMAGE).map(String::as_str), Some("sha256:22"));
+    }
+
+    #[test]
+    fn rootless_podman_has_one_namespace_for_all() {
+        let room = RoomKey::from("!r:x");
+        let body = container(&options(), &Place { ids: None, ..place(&room) });
+        assert_eq!(body.host_config.and_then(|host| host.userns_mode), None);
+    }
+
+    #[test]
+    fn the_label_changes_with_what_a_container_is_made_of_and_with_nothing_else() {
+        let room = RoomKey::from("!r:x");
+        let spec =
+            |options: &SandboxOptions, place: &Place<'_>| container(options, place).labels.unwrap()[SPEC].clone();
+        let before = spec(&options(), &place(&room));
+        assert_eq!(before, spec(&SandboxOptions { idle: Duration::from_mins(1), ..options() }, &place(&room)));
+        assert_ne!(before, spec(&SandboxOptions { pids: 512, ..options() }, &place(&room)));
+        assert_ne!(before, spec(&options(), &Place { image: "sha256:33", ..place(&room) }));
+        assert_ne!(before, spec(&options(), &Place { quota: true, ..place(&room) }));
+    }
 }

@@ -1,0 +1,267 @@
+//! How a room's container comes to life and ends: started, greeted, taken over, stopped, killed, removed.
+//!
+//! Called under the room's lock by the fleet, the limiter and the reconciler. Making a container that does not exist is
+//! `creation.rs`.
+
+use std::{
+    fs,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    Link, LinkState, Sandbox, SandboxError,
+    creation::{create, wanted},
+    engine::{Condition, EngineError},
+    fleet::Shared,
+    limit,
+    room::{Container, Room},
+};
+
+/// How long a started container has for sandboxd's greeting: thirty at once on two slow processors need seconds.
+const GREETING_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long the sandboxd of an adopted container has to dial again: it tries at least each second.
+const REDIAL_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a stop waits until it kills. sandboxd needs a second at most.
+const STOP_GRACE: Duration = Duration::from_secs(3);
+
+/// Brings the room's sandbox to life, or returns the one that somebody else brought to life meanwhile.
+pub(super) async fn start(shared: Arc<Shared>, room: Arc<Room>) -> Result<Sandbox, SandboxError> {
+    shared.adoption().await?;
+    let mut container = room.container.lock().await;
+    if room.is_frozen() {
+        return Err(SandboxError::HostDiskLow);
+    }
+    if let Some(sandbox) = room.live() {
+        return Ok(sandbox);
+    }
+    if room.is_running() {
+        let error = match redial(&shared, &room, &container).await {
+            Ok(sandbox) => return Ok(sandbox),
+            Err(error) => error,
+        };
+        tracing::warn!(room = %room.key, %error, "a running sandbox cannot be spoken with, so it is ended");
+        end(&shared, &room, &mut container).await?;
+        if matches!(error, SandboxError::Fault(_)) {
+            return Err(error); // said once; the next try finds a fresh one
+        }
+    }
+    limit::admit(&shared, &room).await?;
+    let started = run(&shared, &room, &mut container).await;
+    if started.is_err() {
+        abandon(&shared, &room, &container).await;
+    }
+    started
+}
+
+/// Creates the container if need be, starts it and waits for the greeting.
+async fn run(shared: &Arc<Shared>, room: &Arc<Room>, container: &mut Container) -> Result<Sandbox, SandboxError> {
+    let image = shared.image().await?;
+    bind(shared, room)?; // before anything that takes time: sandboxd dials as soon as it runs
+    if container.name.is_some() && container.spec != wanted(shared, room, container, &image) {
+        tracing::info!(room = %room.key, "image or limits changed: the container is made anew, its files stay");
+        discard(shared, room, container).await?;
+    }
+    for _ in 0..2 {
+        let name = match &container.name {
+            Some(name) => name.clone(),
+            None => create(shared, room, container, &image).await?,
+        };
+        match shared.engine.start_container(&name).await {
+            // Somebody removed it behind our back.
+            Err(EngineError::NotFound(_)) => room.note_container(container, None),
+            started => {
+                started?;
+                return greet(shared, room, &name).await;
+            }
+        }
+    }
+    Err(EngineError::NotFound(room.key.to_string()).into())
+}
+
+/// Makes the room's socket.
+fn bind(shared: &Arc<Shared>, room: &Arc<Room>) -> Result<(), SandboxError> {
+    let collides = |other: &Arc<Room>| other.directory == room.directory && other.key != room.key;
+    if let Some(other) = shared.all().iter().find(|other| collides(other) && other.link().is_some()) {
+        return Err(SandboxError::RoomsCollide(other.key.clone()));
+    }
+    let directory = shared.directory(room);
+    // Open to all: the container's root is a stranger on the host. Its parent is closed to all.
+    let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(&directory);
+    let opened = made.and_then(|()| fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)));
+    opened.map_err(|source| SandboxError::Socket { path: directory.clone(), source })?;
+    let link = Link::bind(&directory, shared.proxies(&room.key), &shared.cancel)?;
+    room.set_link(link);
+    Ok(())
+}
+
+/// Waits for the sandboxd of a container that counts as running: it dials by itself.
+async fn redial(shared: &Arc<Shared>, room: &Arc<Room>, container: &Container) -> Result<Sandbox, SandboxError> {
+    let link = room.link().ok_or(SandboxError::Disconnected)?;
+    if matches!(*link.watch().borrow(), LinkState::MustEnd(_)) {
+        return Err(SandboxError::NotEnded);
+    }
+    let name = container.name.as_deref().ok_or(SandboxError::Disconnected)?;
+    greeting(shared, room, &link, name, REDIAL_LIMIT).await
+}
+
+/// Waits for a freshly started container's sandboxd, and watches the connection from then on.
+async fn greet(shared: &Arc<Shared>, room: &Arc<Room>, name: &str) -> Result<Sandbox, SandboxError> {
+    let link = room.link().ok_or(SandboxError::ShuttingDown)?;
+    let sandbox = greeting(shared, room, &link, name, GREETING_LIMIT).await?;
+    watch(shared, room, &link);
+    room.touch();
+    Ok(sandbox)
+}
+
+/// Lets the container's PID 1 connect and waits for its greeting, or for the container's end.
+async fn greeting(
+    shared: &Arc<Shared>,
+    room: &Arc<Room>,
+    link: &Arc<Link>,
+    name: &str,
+    limit: Duration,
+) -> Result<Sandbox, SandboxError> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let ended = room.ended.notified();
+        let seen = shared.engine.inspect(name).await?;
+        if seen.condition == Condition::Stopped {
+            return Err(SandboxError::Died { exit_code: seen.exit_code });
+        }
+        link.set_peer(seen.pid);
+        tokio::select! {
+            sandbox = link.connected(deadline.saturating_duration_since(Instant::now())) => return sandbox,
+            // It may be a late word of an earlier run's end: looked at again.
+            () = ended => {}
+        }
+    }
+}
+
+/// Takes a container that runs already: one of an earlier server of this state directory.
+pub(super) async fn adopt(shared: &Arc<Shared>, room: &Arc<Room>, name: &str) -> Result<(), SandboxError> {
+    let seen = shared.engine.inspect(name).await?;
+    if seen.condition == Condition::Stopped {
+        return Ok(());
+    }
+    bind(shared, room)?;
+    room.set_running(true);
+    room.set_frozen(seen.condition == Condition::Paused);
+    room.touch();
+    if let Some(link) = room.link() {
+        link.set_peer(seen.pid);
+        watch(shared, room, &link);
+    }
+    tracing::info!(room = %room.key, container = name, "took over a running sandbox");
+    Ok(())
+}
+
+/// Ends the container when its link says so. Ends itself with the link.
+fn watch(shared: &Arc<Shared>, room: &Arc<Room>, link: &Arc<Link>) {
+    let mut states = link.watch();
+    let (fleet, room) = (Arc::clone(shared), Arc::clone(room));
+    fleet.clone().supervise(async move {
+        let shared = fleet;
+        // An error: the link is gone, and nothing is left to watch.
+        let Ok(state) =
+            states.wait_for(|state| matches!(state, LinkState::MustEnd(_))).await.map(|state| state.clone())
+        else {
+            return;
+        };
+        let LinkState::MustEnd(why) = state else { return };
+        tracing::warn!(room = %room.key, %why, "the sandbox's container is killed");
+        // By its name, without the lock: whoever holds the lock may be waiting for just this.
+        let Some(name) = room.container_name() else { return };
+        if let Err(error) = shared.engine.kill(&name).await {
+            tracing::error!(room = %room.key, %error, "the container cannot be killed");
+        }
+        let mut container = room.container.lock().await;
+        note_if_ended(&shared, &room, &mut container).await;
+    });
+}
+
+/// Looks whether a container that counts as running has ended, and notes it.
+pub(super) async fn note_if_ended(shared: &Shared, room: &Room, container: &mut Container) {
+    let Some(name) = container.name.clone().filter(|_| room.is_running()) else { return };
+    match shared.engine.inspect(&name).await {
+        Ok(seen) if seen.condition == Condition::Stopped => {
+            tracing::warn!(room = %room.key, container = name, exit_code = seen.exit_code, "a sandbox ended by itself");
+        }
+        Err(EngineError::NotFound(_)) => {
+            tracing::warn!(room = %room.key, container = name, "a sandbox was removed by somebody else");
+            room.note_container(container, None);
+        }
+        Ok(_) | Err(_) => return,
+    }
+    room.forget_link();
+    limit::release(shared, room);
+}
+
+/// Stops the container; it can be started again. The caller has seen to it that nobody uses it.
+pub(super) async fn stop(shared: &Shared, room: &Room, container: &Container) -> Result<(), SandboxError> {
+    if let Some(name) = &container.name {
+        shared.engine.stop(name, STOP_GRACE).await?;
+    }
+    room.forget_link();
+    limit::release(shared, room);
+    Ok(())
+}
+
+/// Ends the container at once.
+async fn end(shared: &Shared, room: &Room, container: &mut Container) -> Result<(), SandboxError> {
+    room.forget_link();
+    if let Some(name) = container.name.clone() {
+        match shared.engine.kill(&name).await {
+            Err(EngineError::NotFound(_)) => room.note_container(container, None),
+            killed => killed?,
+        }
+    }
+    limit::release(shared, room);
+    Ok(())
+}
+
+/// Leaves nothing half started behind after a failed start.
+async fn abandon(shared: &Shared, room: &Room, container: &Container) {
+    room.forget_link();
+    if let Some(name) = &container.name
+        && let Err(error) = shared.engine.kill(name).await
+    {
+        tracing::warn!(room = %room.key, %error, "a sandbox that failed to start cannot be killed");
+    }
+    limit::release(shared, room);
+}
+
+/// Removes the container, whatever it does, and with it the volume if `with_volume`.
+pub(super) async fn remove(shared: &Shared, room: &Room, with_volume: bool) -> Result<(), SandboxError> {
+    let mut container = room.container.lock().await;
+    room.forget_link();
+    discard(shared, room, &mut container).await?;
+    limit::release(shared, room);
+    if with_volume && let Some(volume) = container.volume.take() {
+        if let Err(error) = shared.engine.remove_volume(&volume.name).await {
+            container.volume = Some(volume);
+            return Err(error.into());
+        }
+        if let Some(ids) = volume.ids {
+            shared.ids().free(ids);
+        }
+        let directory = shared.directory(room);
+        if let Err(error) = fs::remove_dir_all(&directory) {
+            tracing::debug!(directory = %directory.display(), %error, "a removed room's directory stays");
+        }
+    }
+    Ok(())
+}
+
+async fn discard(shared: &Shared, room: &Room, container: &mut Container) -> Result<(), SandboxError> {
+    if let Some(name) = container.name.clone() {
+        shared.engine.remove(&name).await?;
+        room.note_container(container, None);
+    }
+    Ok(())
+}
