@@ -337,7 +337,7 @@ fn reads_imports_as_rust_does() {
     assert_eq!(found("mod tests { use super::super::hub; } use super::hub;", 1), ["hub", "hub"]);
     assert_eq!(found("// crate::hub\n/* crate::a /* crate::b */ */ /// [`crate::c`]\n", 1), Vec::<String>::new());
     assert_eq!(
-        found(r####"const A: &str = r#"crate::hub " "#; let b = "\"crate::x"; let c = '"'; crate::yes"####, 1),
+        found(r##"const A: &str = r#"crate::hub " "#; let b = "\"crate::x"; let c = '"'; crate::yes"##, 1),
         ["yes"]
     );
     assert_eq!(found("fn f<'a>(x: &'a str) {} use crate::ids;", 1), ["ids"]);
