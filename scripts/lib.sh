@@ -3,6 +3,7 @@
 # Everything here looks first and changes only what is missing, so that a second run does nothing.
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+export PODMAN_IGNORE_CGROUPSV1_WARNING=1 # doctor tells about old cgroups, once and with the mend
 SCRIPTS_LOG=${SCRIPTS_LOG:-$REPO/target/scripts.log}
 STAGE_STARTED=$SECONDS
 STAGE_NAME=

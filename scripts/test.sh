@@ -25,7 +25,7 @@ python_tool typos 1.52.0
 
 stage "format, scripts, spelling, dependencies"
 cargo fmt --all --check || die "the format is off" "Run: cargo fmt --all"
-shellcheck -x scripts/*.sh .ci/run || die "shellcheck found something" "Mend it; a rule that is wrong here gets a comment that says why"
+{ shellcheck -x scripts/*.sh .ci/run sandbox/image/*.sh && shellcheck -s sh src/tools/*.sh; } || die "shellcheck found something" "Mend it; a rule that is wrong here gets a comment that says why"
 typos || die "words are misspelt" "Mend them, or name them in typos.toml"
 quietly "a dependency is unused" "Take it out of its Cargo.toml" cargo machete
 quietly "a dependency is not allowed" "Read deny.toml" cargo deny --offline check bans licenses sources

@@ -1,7 +1,8 @@
 //! matrix-agent: a self-hosted agentic coding server. Each chat room gets its own hardened Podman container, in which
 //! an orchestrator model works with tools.
 //!
-//! The modules in the order in which data flows down; none may import one above it (`tests/architecture.rs`).
+//! The modules in the order in which data flows down; none may import one above it. A blank line is a step down: those
+//! of one paragraph do not know each other (`tests/architecture.rs`).
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
@@ -20,7 +21,6 @@ pub mod orchestrator;
 pub mod tools;
 
 pub mod llm;
-
 pub mod sandbox;
 
 pub mod gateway;

@@ -60,7 +60,10 @@ pub(crate) fn build(
     }
     set("GIT_CONFIG_COUNT", &GIT_FORMS.len().to_string());
     for (place, form) in GIT_FORMS.iter().enumerate() {
-        set(&format!("GIT_CONFIG_KEY_{place}"), &format!("url.http://127.0.0.1:{}/.insteadOf", proxy::GIT_PORT));
+        set(
+            &format!("GIT_CONFIG_KEY_{place}"),
+            &format!("url.http://127.0.0.1:{}/github.com/.insteadOf", proxy::GIT_PORT),
+        );
         set(&format!("GIT_CONFIG_VALUE_{place}"), form);
     }
     if user == User::Root {
@@ -102,7 +105,7 @@ mod tests {
             ("HTTPS_PROXY", "http://127.0.0.1:3128"),
             ("no_proxy", LOCAL),
             ("GIT_CONFIG_COUNT", "3"),
-            ("GIT_CONFIG_KEY_2", "url.http://127.0.0.1:3129/.insteadOf"),
+            ("GIT_CONFIG_KEY_2", "url.http://127.0.0.1:3129/github.com/.insteadOf"),
             ("GIT_CONFIG_VALUE_0", "https://github.com/"),
         ] {
             assert_eq!(all.get(name).map(String::as_str), Some(value), "{name}");
