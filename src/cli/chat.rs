@@ -97,7 +97,20 @@ impl Chat {
         prompt: String,
         mut watch: impl FnMut(&ServerFrame),
     ) -> anyhow::Result<Outcome> {
+        let stops = prompt.trim().eq_ignore_ascii_case("!stop");
         let id = self.client.say(prompt).await?;
+        let outcome = self.answered(id, stops, &mut watch).await?;
+        self.client.settle().await?;
+        Ok(outcome)
+    }
+
+    /// Waits for the answer to what was said as `id`; `stops`: it asked for a stop, which is an answer that is well.
+    async fn answered(
+        &mut self,
+        id: EventId,
+        stops: bool,
+        watch: &mut impl FnMut(&ServerFrame),
+    ) -> anyhow::Result<Outcome> {
         let (mut steers, mut stopping) = (false, false);
         loop {
             let shown = tokio::select! {
@@ -116,7 +129,8 @@ impl Chat {
                 // Taken into a turn that ran already: that turn's answer is ours too.
                 ServerFrame::Live { live: Live::Seen { event } } if event == id => steers = true,
                 ServerFrame::Answer { asked, ending, .. } if asked == id || steers => {
-                    return Ok(if ending == Ending::Done { Outcome::Good } else { Outcome::Bad });
+                    let good = ending == Ending::Done || stops && ending == Ending::Stopped;
+                    return Ok(if good { Outcome::Good } else { Outcome::Bad });
                 }
                 ServerFrame::Reply { asked, .. } if asked == id => return Ok(Outcome::Good),
                 ServerFrame::Refused { text } => bail!(text),
@@ -154,6 +168,7 @@ impl Chat {
         match shown {
             Shown::Lost => self.view.note("The server went away. Waiting for it to return …")?,
             Shown::Back => self.view.note("The server is back.")?,
+            Shown::Settled => {}
             Shown::Frame(frame) => {
                 self.view.show(&frame)?;
                 self.client.confirm(&frame).await?;

@@ -43,7 +43,7 @@ impl View {
             return out.flush();
         }
         match frame {
-            ServerFrame::Admitted { .. } => Ok(()),
+            ServerFrame::Admitted { .. } | ServerFrame::Noted { .. } => Ok(()),
             ServerFrame::Live { live } => self.live(live),
             ServerFrame::Answer { text, footer, ending, .. } => self.answer(text, footer, *ending),
             ServerFrame::Reply { text, .. } => self.print(text),

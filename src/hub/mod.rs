@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use message::{Body, Ending, Inbound, Live, LiveIn, Outbound};
-pub use outbox::{Delivery, Outbox, Undelivered};
+pub use outbox::{Delivery, Outbox, Sent, Undelivered};
 
 use crate::{
     bots::Coder,

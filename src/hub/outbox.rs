@@ -42,7 +42,16 @@ pub struct Delivery {
     /// When the row was written, in milliseconds since 1970.
     pub created: i64,
     /// Tells how it went; dropped, it counts as [`Undelivered`].
-    pub done: oneshot::Sender<Result<EventId, Undelivered>>,
+    pub done: oneshot::Sender<Result<Sent, Undelivered>>,
+}
+
+/// The room has it.
+#[derive(Debug)]
+pub struct Sent {
+    /// As which event.
+    pub event: EventId,
+    /// Told once that is noted: from then on the row is not sent again, whatever happens.
+    pub noted: oneshot::Sender<()>,
 }
 
 /// The room could not be reached now; the row stays.
@@ -154,10 +163,14 @@ async fn deliver_row(store: &Store, deliveries: &mpsc::Sender<Delivery>, row: Ou
     if deliveries.send(delivery).await.is_err() {
         return false;
     }
-    let Ok(Ok(Ok(event))) = time::timeout(CONFIRM, confirmed).await else { return false };
+    let Ok(Ok(Ok(Sent { event, noted }))) = time::timeout(CONFIRM, confirmed).await else { return false };
     crash::point("answered");
     match store.sent(row.seq, &event).await {
-        Ok(()) => true,
+        Ok(()) => {
+            // Not everybody waits for it.
+            let _ = noted.send(());
+            true
+        }
         Err(error) => {
             tracing::error!(%event, %error, "a delivery could not be noted; it is sent again with the same transaction id");
             false

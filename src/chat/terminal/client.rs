@@ -25,6 +25,8 @@ use crate::ids::{self, EventId};
 const RETURN: Duration = Duration::from_secs(60);
 /// The pause between two attempts to reach it.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long the end of a client waits for its last confirmations.
+const SETTLE: Duration = Duration::from_secs(10);
 /// A server greets within this time.
 const GREETING: Duration = Duration::from_secs(5);
 
@@ -64,6 +66,8 @@ pub enum Shown {
     Lost,
     /// The server is back.
     Back,
+    /// All that was confirmed is noted.
+    Settled,
 }
 
 /// A person at a terminal, in one room.
@@ -77,6 +81,8 @@ pub struct Client {
     unadmitted: Vec<Say>,
     /// What was shown: it is not shown again when its confirmation was lost.
     shown: HashSet<String>,
+    /// What was shown and is not noted by the server yet.
+    unnoted: HashSet<String>,
     /// The server is away, and it was told.
     lost: bool,
 }
@@ -94,6 +100,7 @@ impl Client {
             link,
             unadmitted: Vec::new(),
             shown: HashSet::new(),
+            unnoted: HashSet::new(),
             lost: false,
         })
     }
@@ -125,6 +132,7 @@ impl Client {
             return Ok(());
         };
         self.shown.insert(txn.clone());
+        self.unnoted.insert(txn.clone());
         self.confirm_txn(txn.clone()).await
     }
 
@@ -140,6 +148,13 @@ impl Client {
             let Some(Ok(line)) = self.link.0.next().await else { return self.reconnect().await };
             let mut frame: ServerFrame = serde_json::from_str(&line)?;
             match &mut frame {
+                ServerFrame::Noted { txn } => {
+                    self.unnoted.remove(txn);
+                    if self.unnoted.is_empty() {
+                        return Ok(Shown::Settled);
+                    }
+                    continue;
+                }
                 ServerFrame::Admitted { id } => self.unadmitted.retain(|say| said(say) != Some(id)),
                 ServerFrame::Answer { txn, .. } | ServerFrame::Reply { txn, .. } | ServerFrame::File { txn, .. }
                     if self.shown.contains(txn) =>
@@ -155,6 +170,18 @@ impl Client {
             }
             return Ok(Shown::Frame(frame));
         }
+    }
+
+    /// Waits until the server has noted all that was shown, across a restart of it; but not for ever.
+    pub async fn settle(&mut self) -> Result<(), ClientError> {
+        let settled = async {
+            while !self.unnoted.is_empty() {
+                self.next().await?;
+            }
+            Ok(())
+        };
+        // Not noted in that time: the room's next client may be shown it again.
+        time::timeout(SETTLE, settled).await.unwrap_or(Ok(()))
     }
 
     /// Waits for the server to return. Tells first that it is lost, then, when called again, that it is back.

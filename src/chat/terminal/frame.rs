@@ -103,6 +103,11 @@ pub enum ServerFrame {
         /// Its bytes in base64 on the wire; the path under which the client has saved it in `chat --json`.
         data: String,
     },
+    /// What the client has confirmed is noted: it will not be sent again.
+    Noted {
+        /// Its transaction id.
+        txn: String,
+    },
     /// Something the client did was refused.
     Refused {
         /// A plain sentence.

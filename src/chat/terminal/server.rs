@@ -18,7 +18,7 @@ use tokio_util::{
 
 use super::frame::{CLIENT_LINE, MESSAGE, Say, ServerFrame};
 use crate::{
-    hub::{Body, CODER, Delivery, Hub, Inbound, LiveIn, Outbound, Undelivered},
+    hub::{Body, CODER, Delivery, Hub, Inbound, LiveIn, Outbound, Sent, Undelivered},
     ids::{EventId, RoomKey},
     store::Address,
 };
@@ -45,7 +45,7 @@ struct State {
 
 struct Unconfirmed {
     room: RoomKey,
-    done: oneshot::Sender<Result<EventId, Undelivered>>,
+    done: oneshot::Sender<Result<Sent, Undelivered>>,
 }
 
 struct Client {
@@ -123,10 +123,10 @@ impl Terminal {
         let (event, body) = match serde_json::from_str(line) {
             Err(error) => return Some(refused(&format!("That is no frame of this protocol: {error}."))),
             Ok(Say::Shown { txn }) => {
-                if let Some(shown) = self.state().unconfirmed.remove(&txn) {
-                    let _ = shown.done.send(Ok(EventId(txn)));
-                }
-                return None;
+                let shown = self.state().unconfirmed.remove(&txn)?;
+                let (noted, is_noted) = oneshot::channel();
+                shown.done.send(Ok(Sent { event: EventId(txn.clone()), noted })).ok()?;
+                return is_noted.await.ok().map(|()| ServerFrame::Noted { txn });
             }
             Ok(Say::Say { text, .. }) if text.len() > MESSAGE => {
                 let text = format!("The message has {} KiB; {} KiB can be taken.", text.len() >> 10, MESSAGE >> 10);
