@@ -15,10 +15,10 @@ const UNLIMITED: u64 = 1 << 60;
 
 /// A process's control groups.
 pub(super) enum Cgroup {
-    /// The directory in the unified hierarchy.
-    V2(PathBuf),
-    /// The path below each controller's own hierarchy.
-    V1(Vec<(String, PathBuf)>),
+    /// The path in the unified hierarchy.
+    V2 { root: PathBuf, path: PathBuf },
+    /// The path in each controller's own hierarchy.
+    V1 { root: PathBuf, controllers: Vec<(String, PathBuf)> },
 }
 
 /// Limits in force. `None`: there is none.
@@ -44,67 +44,80 @@ impl Cgroup {
     }
 
     fn parse(text: &str, root: &Path) -> Self {
-        let mut unified = root.to_owned();
+        let mut unified = PathBuf::new();
         let mut controllers = Vec::new();
         for line in text.lines() {
             let mut fields = line.splitn(3, ':').skip(1);
             let (Some(names), Some(path)) = (fields.next(), fields.next()) else { continue };
             let path = path.trim_start_matches('/');
             if names.is_empty() {
-                unified = root.join(path);
+                unified = PathBuf::from(path);
             }
             for name in names.split(',').filter(|name| !name.is_empty()) {
-                controllers.push((name.to_owned(), root.join(name).join(path)));
+                controllers.push((name.to_owned(), PathBuf::from(path)));
             }
         }
         // Under version 1 there may be a unified line too, without controllers.
         if controllers.iter().any(|(name, _)| name == "memory" || name == "pids") {
-            Self::V1(controllers)
+            Self::V1 { root: root.to_owned(), controllers }
         } else {
-            Self::V2(unified)
+            Self::V2 { root: root.to_owned(), path: unified }
         }
     }
 
-    /// Reads the limits in force.
+    /// Reads the limits in force. A group's own file is not all: crun puts PID 1 into a group below the one that has the
+    /// limits, so the tightest on the way up holds.
     pub(super) fn limits(&self) -> Limits {
-        let number = |text: Option<String>| text?.trim().parse::<u64>().ok().filter(|number| *number < UNLIMITED);
-        match self {
-            Self::V2(_) => Limits {
-                memory: number(self.read("memory", "memory.max")),
-                memory_used: number(self.read("memory", "memory.current")),
-                cpus: self.read("cpu", "cpu.max").and_then(|text| {
-                    let (quota, period) = text.trim().split_once(' ')?;
-                    ratio(quota, period)
-                }),
-                pids: number(self.read("pids", "pids.max")),
-                pids_used: number(self.read("pids", "pids.current")),
-            },
-            Self::V1(_) => Limits {
-                memory: number(self.read("memory", "memory.limit_in_bytes")),
-                memory_used: number(self.read("memory", "memory.usage_in_bytes")),
-                cpus: self.read("cpu", "cpu.cfs_quota_us").and_then(|quota| {
-                    let period = self.read("cpu", "cpu.cfs_period_us")?;
-                    ratio(quota.trim(), period.trim())
-                }),
-                pids: number(self.read("pids", "pids.max")),
-                pids_used: number(self.read("pids", "pids.current")),
-            },
-        }
+        let (memory, used, cpus) = match self {
+            Self::V2 { .. } => ("memory.max", "memory.current", "cpu.max"),
+            Self::V1 { .. } => ("memory.limit_in_bytes", "memory.usage_in_bytes", "cpu.cfs_quota_us"),
+        };
+        let (memory, memory_used) = self.tightest("memory", memory, used);
+        let (pids, pids_used) = self.tightest("pids", "pids.max", "pids.current");
+        let cpus = self.ways_up("cpu").into_iter().filter_map(|group| {
+            let quota = read(&group, cpus)?;
+            match self {
+                Self::V2 { .. } => quota.split_once(' ').and_then(|(quota, period)| ratio(quota, period)),
+                Self::V1 { .. } => ratio(&quota, &read(&group, "cpu.cfs_period_us")?),
+            }
+        });
+        Limits { memory, memory_used, cpus: cpus.min_by(f64::total_cmp), pids, pids_used }
+    }
+
+    /// Returns the lowest limit on the way up, and what counts against it. Without a limit nothing is counted: it would
+    /// be the whole machine's.
+    fn tightest(&self, controller: &str, limit: &str, used: &str) -> (Option<u64>, Option<u64>) {
+        let limits = self.ways_up(controller).into_iter().filter_map(|group| {
+            let limit = read(&group, limit)?.parse().ok().filter(|limit| *limit < UNLIMITED)?;
+            Some((limit, read(&group, used).and_then(|used| used.parse().ok())))
+        });
+        limits.min_by_key(|(limit, _)| *limit).map_or((None, None), |(limit, used)| (Some(limit), used))
     }
 
     /// Returns the processes in the group, by their pids on the host.
     pub(super) fn processes(&self) -> Vec<u32> {
-        let text = self.read("pids", "cgroup.procs").unwrap_or_default();
+        let own = self.ways_up("pids").into_iter().next();
+        let text = own.and_then(|group| read(&group, "cgroup.procs")).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
-    fn read(&self, controller: &str, file: &str) -> Option<String> {
-        let directory = match self {
-            Self::V2(directory) => directory,
-            Self::V1(controllers) => &controllers.iter().find(|(name, _)| name == controller)?.1,
+    /// Returns the group's directory and those above it.
+    fn ways_up(&self, controller: &str) -> Vec<PathBuf> {
+        let (directory, depth) = match self {
+            Self::V2 { root, path } => (root.join(path), path.components().count()),
+            Self::V1 { root, controllers } => {
+                let Some((_, path)) = controllers.iter().find(|(name, _)| name == controller) else {
+                    return Vec::new();
+                };
+                (root.join(controller).join(path), path.components().count())
+            }
         };
-        fs::read_to_string(directory.join(file)).ok()
+        directory.ancestors().take(depth).map(Path::to_owned).collect()
     }
+}
+
+fn read(group: &Path, file: &str) -> Option<String> {
+    fs::read_to_string(group.join(file)).ok().map(|text| text.trim().to_owned())
 }
 
 /// Returns quota over period; `None`: no quota (`max`, or -1 in version 1).
@@ -124,14 +137,17 @@ mod tests {
     }
 
     #[test]
-    fn version_2_keeps_all_in_one_directory() {
+    fn version_2_keeps_all_in_one_directory_or_above_it() {
         let root = tempfile::tempdir().unwrap();
         write(root.path(), "machine/x/memory.max", "1073741824\n");
         write(root.path(), "machine/x/memory.current", "4096\n");
+        write(root.path(), "machine/x/container/memory.max", "max\n");
+        write(root.path(), "machine/x/container/memory.current", "2048\n");
+        write(root.path(), "machine/memory.max", "2147483648\n");
         write(root.path(), "machine/x/cpu.max", "150000 100000\n");
         write(root.path(), "machine/x/pids.max", "max\n");
-        write(root.path(), "machine/x/cgroup.procs", "7\n9\n");
-        let cgroup = Cgroup::parse("0::/machine/x\n", root.path());
+        write(root.path(), "machine/x/container/cgroup.procs", "7\n9\n");
+        let cgroup = Cgroup::parse("0::/machine/x/container\n", root.path());
         let limits = Limits { memory: Some(1 << 30), memory_used: Some(4096), cpus: Some(1.5), ..Limits::default() };
         assert_eq!(cgroup.limits(), limits);
         assert_eq!(cgroup.processes(), [7, 9]);

@@ -6,6 +6,7 @@
 
 use std::{collections::HashMap, io, path::Path, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use nix::sys::statvfs::statvfs;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -25,6 +26,9 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 /// The least growth on disk that is worth a count, so that a log file does not cause one each second.
 const STEP: u64 = 8 << 20;
+
+/// How long the count of one sandbox may take.
+const COUNT_LIMIT: Duration = Duration::from_mins(1);
 
 /// So much more than the reserve must be free before what was frozen runs on: a tenth.
 const RELIEF: u64 = 10;
@@ -86,6 +90,9 @@ impl Watch {
         }
         self.base = Some(space.used);
         for room in running {
+            if !works(&room).await {
+                continue; // nothing in it writes
+            }
             if let Err(error) = self.count(shared, info, &room).await {
                 tracing::warn!(room = %room.key, %error, "cannot count a sandbox's files");
             }
@@ -112,19 +119,15 @@ impl Watch {
     async fn count(&mut self, shared: &Arc<Shared>, info: &EngineInfo, room: &Arc<Room>) -> Result<(), SandboxError> {
         let Some(name) = room.container_name() else { return Ok(()) };
         let places = places(info, &shared.options, &shared.engine.inspect(&name).await?);
-        let now = usage::measure(&places).await.map_err(|source| SandboxError::Counting { source })?;
+        let now = usage::measure(&places, COUNT_LIMIT).await.map_err(|source| SandboxError::Counting { source })?;
         let before = self.taken.insert(room.key.clone(), now).unwrap_or_default();
         if now <= shared.options.disk || now <= before {
             return Ok(()); // above it, but not growing: whoever cleans up must be able to
         }
         let Some(sandbox) = room.connection() else { return Ok(()) };
-        let mut ended = 0;
-        for command in sandbox.running().await? {
-            if sandbox.end(&command.id, KillCause::DiskFull).await.is_ok() {
-                ended += 1;
-            }
-        }
-        if ended > 0 {
+        let commands = sandbox.running().await?;
+        let ends = commands.iter().map(|command| sandbox.end(&command.id, KillCause::DiskFull));
+        if join_all(ends).await.iter().any(Result::is_ok) {
             shared.tell(
                 &room.key,
                 format!(

@@ -57,6 +57,9 @@ pub enum SandboxError {
     /// Podman did not do what it was asked for.
     #[error(transparent)]
     Engine(#[from] super::engine::EngineError),
+    /// What exists could not be taken over.
+    #[error("the sandboxes that exist cannot be listed ({0}): it is tried again by itself")]
+    NotListed(String),
     /// The container ended before sandboxd greeted.
     #[error("the sandbox ended while it was starting (exit code {exit_code}): see the server's log, then try again")]
     Died {

@@ -47,6 +47,9 @@ const NOTICES: usize = 64;
 /// How long a shutdown waits for what is under way.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long what exists may take to be looked at: some hundred containers need seconds.
+const ADOPTION_LIMIT: Duration = Duration::from_secs(30);
+
 /// A path of a Unix socket has 108 bytes, the final NUL included; `rooms/`, 8 digits, `/sock` and two slashes are ours.
 const LONGEST_STATE_DIR: usize = 107 - "/rooms/12345678/sock".len();
 
@@ -109,6 +112,16 @@ impl SandboxState {
     }
 }
 
+/// Whether what exists was taken over from the server before.
+pub(super) enum Adoption {
+    /// Podman was not asked yet.
+    Pending,
+    /// Podman's answer was no use; why.
+    Failed(String),
+    /// It was.
+    Done,
+}
+
 /// What the parts of the fleet share.
 pub(super) struct Shared {
     /// What the operator decided.
@@ -129,8 +142,8 @@ pub(super) struct Shared {
     info: Mutex<Option<EngineInfo>>,
     /// The rooms that exist, once somebody who knows has said so.
     pub(super) existing: Mutex<Option<HashSet<RoomKey>>>,
-    /// Set once what exists was listed; nothing is created before.
-    pub(super) adopted: watch::Sender<bool>,
+    /// Whether it is known what exists; nothing is created before.
+    pub(super) adoption: watch::Sender<Adoption>,
     /// Rung when a sandbox stopped running.
     pub(super) freed: Notify,
     /// The file systems can set hard limits.
@@ -165,7 +178,7 @@ impl Sandboxes {
             image: Mutex::default(),
             info: Mutex::default(),
             existing: Mutex::default(),
-            adopted: watch::Sender::new(false),
+            adoption: watch::Sender::new(Adoption::Pending),
             freed: Notify::new(),
             quota: AtomicBool::new(false),
             disk_low: AtomicBool::new(false),
@@ -176,8 +189,8 @@ impl Sandboxes {
         shared.supervise(reconcile::run(Arc::clone(&shared)));
         shared.supervise(limit::sweep(Arc::clone(&shared)));
         shared.supervise(disk::run(Arc::clone(&shared)));
-        if shared.engine.reached().await.is_ok() {
-            shared.adoption().await?;
+        if let Err(error) = shared.adoption().await {
+            tracing::debug!(%error, "sandboxes are not usable yet"); // the cause was logged where it arose
         }
         Ok(Self { shared })
     }
@@ -194,12 +207,12 @@ impl Sandboxes {
             return Ok(sandbox);
         }
         let start = life::start(Arc::clone(shared), room);
-        shared.tasks.spawn(start).await.unwrap_or(Err(SandboxError::ShuttingDown))
+        let start = shared.cancel.clone().run_until_cancelled_owned(start);
+        shared.tasks.spawn(start).await.ok().flatten().unwrap_or(Err(SandboxError::ShuttingDown))
     }
 
     /// Lists the sandboxes, by room.
     pub async fn list(&self) -> Result<Vec<SandboxSummary>, SandboxError> {
-        self.shared.engine.reached().await?;
         self.shared.adoption().await?;
         let mut list: Vec<_> = self.shared.rooms().values().filter_map(|room| room.summary()).collect();
         list.sort_by(|a, b| a.room.cmp(&b.room));
@@ -208,7 +221,6 @@ impl Sandboxes {
 
     /// Looks at a sandbox from the host and from inside.
     pub async fn observe(&self, room: &RoomKey) -> Result<Observation, SandboxError> {
-        self.shared.engine.reached().await?;
         self.shared.adoption().await?;
         let room = self.shared.known(room).ok_or_else(|| SandboxError::NoSandbox(room.clone()))?;
         observe::observe(&self.shared, &room).await
@@ -265,18 +277,18 @@ impl Shared {
         });
     }
 
-    /// Waits until it is known what exists. Podman being away is an error at once.
+    /// Waits until it is known what exists. That Podman is away, or cannot be asked, is an error at once.
     pub(super) async fn adoption(&self) -> Result<(), SandboxError> {
-        let mut adopted = self.adopted.subscribe();
-        loop {
-            self.engine.reached().await?;
-            // Podman may go away meanwhile: asked again from time to time.
-            match timeout(Duration::from_secs(5), adopted.wait_for(|adopted| *adopted)).await {
-                Ok(Ok(_)) => return Ok(()),
-                Ok(Err(_)) => return Err(SandboxError::ShuttingDown),
-                Err(_) if self.cancel.is_cancelled() => return Err(SandboxError::ShuttingDown),
-                Err(_) => {}
-            }
+        self.engine.reached().await?;
+        let mut adoption = self.adoption.subscribe();
+        let settled = adoption.wait_for(|adoption| !matches!(adoption, Adoption::Pending));
+        match timeout(ADOPTION_LIMIT, settled).await {
+            Ok(Ok(adoption)) => match &*adoption {
+                Adoption::Failed(why) => Err(SandboxError::NotListed(why.clone())),
+                Adoption::Done | Adoption::Pending => Ok(()),
+            },
+            Ok(Err(_)) => Err(SandboxError::ShuttingDown),
+            Err(_) => Err(SandboxError::TimedOut { limit: ADOPTION_LIMIT, note: None }),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a sandbox really is: read from the kernel on the host, from Podman, and by a probe inside, never from what was
 //! asked for. `!sandbox` and `matrix-agent sandbox inspect` show this one thing, as text or as JSON.
 
-use std::{fmt, fs, io};
+use std::{fmt, fs, io, time::Duration};
 
 use serde::Serialize;
 
@@ -63,6 +63,9 @@ const CAPABILITIES: [&str; 41] = [
 
 /// What a probe inside reads at most of a file.
 const PROBE: u64 = 64 * 1024;
+
+/// How long its files may be counted: somebody waits for the answer.
+const COUNT_LIMIT: Duration = Duration::from_secs(5);
 
 /// A sandbox as observed.
 #[derive(Clone, Debug, Serialize)]
@@ -157,7 +160,7 @@ pub(super) async fn observe(shared: &Shared, room: &Room) -> Result<Observation,
         None => None,
     };
     let info = shared.info().await?;
-    let disk_used = usage::measure(&disk::places(&info, &shared.options, &seen)).await.ok();
+    let disk_used = usage::measure(&disk::places(&info, &shared.options, &seen), COUNT_LIMIT).await.ok();
     let current = shared.look_up_image().await.ok();
     Ok(Observation {
         room: room.key.clone(),

@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::{
     SandboxError,
     engine::{Condition, Died, Listed},
-    fleet::Shared,
+    fleet::{Adoption, Shared},
     id_range::{self, IdRange, IdRanges},
     life, limit, quota,
     room::{Room, RoomVolume},
@@ -40,6 +40,13 @@ const KEPT: Duration = Duration::from_hours(24);
 pub(super) async fn run(shared: Arc<Shared>) {
     while shared.engine.up().await {
         if let Err(error) = watch(&shared).await {
+            shared.adoption.send_if_modified(|adoption| {
+                let pending = !matches!(adoption, Adoption::Done);
+                if pending {
+                    *adoption = Adoption::Failed(error.to_string());
+                }
+                pending
+            });
             tracing::warn!(%error, "cannot compare the sandboxes with Podman's; trying again");
             sleep(RETRY).await;
         }
@@ -81,7 +88,7 @@ fn note(shared: &Arc<Shared>, death: &Died) {
 /// Compares once.
 pub(super) async fn reconcile(shared: &Arc<Shared>) -> Result<(), SandboxError> {
     let ours = spec::owned_by(&shared.options.instance);
-    let first = !*shared.adopted.borrow();
+    let first = !matches!(*shared.adoption.borrow(), Adoption::Done);
     if first {
         take_id_ranges(shared).await?;
         look_for_quotas(shared).await?;
@@ -111,7 +118,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>) -> Result<(), SandboxError> 
     if let Err(error) = shared.look_up_image().await {
         tracing::debug!(%error, "no image");
     }
-    shared.adopted.send_replace(true);
+    shared.adoption.send_replace(Adoption::Done);
     remove_gone(shared).await;
     Ok(())
 }

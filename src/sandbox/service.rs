@@ -95,7 +95,10 @@ impl Service {
     pub(super) async fn client(&self) -> Result<Docker, String> {
         match self.settled().await {
             Contact::Up { docker, .. } => Ok(docker),
-            Contact::Away(why) => Err(why),
+            Contact::Away(why) => {
+                self.report();
+                Err(why)
+            }
             Contact::Unknown => Err("the server is shutting down".to_owned()),
         }
     }
@@ -178,7 +181,9 @@ impl Keeper {
                         tracing::error!(cause = %why, "Podman is away: no sandbox can start until it answers; trying on");
                     }
                     self.sender.send_replace(Contact::Away(why));
-                    sleep(backoff).await;
+                    sleep(BACKOFF.0).await;
+                    // Somebody who asks for it cuts the rest short.
+                    let _ = timeout(backoff.saturating_sub(BACKOFF.0), self.trouble.notified()).await;
                     backoff = (backoff * 2).min(BACKOFF.1);
                 }
             }

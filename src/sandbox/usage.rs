@@ -17,9 +17,6 @@ use tokio::{process::Command, task::spawn_blocking, time::timeout};
 
 use super::cgroup::Cgroup;
 
-/// How long a walk may take: a million files need some seconds.
-const LIMIT: Duration = Duration::from_mins(1);
-
 /// Open files that are looked at in one sandbox.
 const OPEN_FILES: usize = 100_000;
 
@@ -34,15 +31,17 @@ pub(super) struct Places {
     pub(super) rootless: Option<PathBuf>,
 }
 
-/// Counts the bytes on disk.
-pub(super) async fn measure(places: &Places) -> io::Result<u64> {
+/// Counts the bytes on disk, if that takes no longer than `limit`: a million files need some seconds.
+pub(super) async fn measure(places: &Places, limit: Duration) -> io::Result<u64> {
     let pid = places.pid;
-    let (walked, deleted) =
-        tokio::join!(walk(places), spawn_blocking(move || pid.map_or(0, |pid| deleted(pid).unwrap_or_default())));
+    let (walked, deleted) = tokio::join!(
+        walk(places, limit),
+        spawn_blocking(move || pid.map_or(0, |pid| deleted(pid).unwrap_or_default()))
+    );
     Ok(walked? + deleted.unwrap_or_default())
 }
 
-async fn walk(places: &Places) -> io::Result<u64> {
+async fn walk(places: &Places, limit: Duration) -> io::Result<u64> {
     if places.directories.is_empty() {
         return Ok(0);
     }
@@ -56,7 +55,7 @@ async fn walk(places: &Places) -> io::Result<u64> {
     };
     command.args(["--summarize", "--one-file-system", "--block-size=1", "--"]).args(&places.directories);
     command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    let output = timeout(LIMIT, command.output()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let output = timeout(limit, command.output()).await.map_err(|_| io::ErrorKind::TimedOut)??;
     // A file that vanished on the way makes it fail, and does not matter.
     sum(&String::from_utf8_lossy(&output.stdout), places.directories.len())
         .ok_or_else(|| io::Error::other("`du` did not tell the size of every directory"))
@@ -117,7 +116,7 @@ mod tests {
         file.sync_all().unwrap();
         std::os::unix::fs::symlink("/usr", directory.path().join("link")).unwrap();
         let places = Places { directories: vec![directory.path().to_owned()], ..Places::default() };
-        let bytes = measure(&places).await.unwrap();
+        let bytes = measure(&places, Duration::from_mins(1)).await.unwrap();
         assert!((1 << 20..2 << 20).contains(&bytes), "{bytes}");
     }
 }
