@@ -319,21 +319,24 @@ impl Sandbox {
         Self { connection }
     }
 
-    /// Reads and writes until the connection ends; then ends everything that waits for it. An error: what came was not
-    /// sandboxd's.
+    /// Reads and writes until the connection ends. An error: what came was not sandboxd's.
     pub(super) async fn serve(&self, reader: OwnedReadHalf) -> Result<(), FrameError> {
         let connection = &self.connection;
-        let ended = tokio::select! {
+        tokio::select! {
             ended = connection.read(reader) => ended,
             _ = connection.write() => Ok(()),
             () = connection.cancel.cancelled() => Ok(()),
-        };
+        }
+    }
+
+    /// Ends the connection and everything that waits for it. Whoever is told so finds the link's state changed already.
+    pub(super) fn finish(&self) {
+        let connection = &self.connection;
         connection.cancel.cancel();
         // Whoever still holds this connection must not keep sandboxd from noticing its end.
         let _ = shutdown(connection.writer.as_ref().as_raw_fd(), Shutdown::Both);
         let mut waiters = connection.waiters();
         *waiters = Waiters { closed: true, ..Waiters::default() };
-        ended
     }
 
     /// Ends the connection from this side.

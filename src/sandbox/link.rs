@@ -137,7 +137,11 @@ impl Link {
     /// Waits at most `limit` for sandboxd's greeting. A fault fails at once, with its sentence.
     pub async fn connected(&self, limit: Duration) -> Result<Sandbox, SandboxError> {
         let mut states = self.shared.state.subscribe();
-        let wait = states.wait_for(|state| !matches!(state, LinkState::Waiting | LinkState::MustEnd(_)));
+        let wait = states.wait_for(|state| match state {
+            LinkState::Connected(sandbox) => sandbox.is_connected(),
+            LinkState::Fault(_) => true,
+            LinkState::Waiting | LinkState::MustEnd(_) => false,
+        });
         match timeout(limit, wait).await {
             Ok(Ok(state)) => match &*state {
                 LinkState::Connected(sandbox) => Ok(sandbox.clone()),
@@ -152,7 +156,7 @@ impl Link {
     /// Returns the live connection, if there is one.
     pub fn current(&self) -> Option<Sandbox> {
         match &*self.shared.state.borrow() {
-            LinkState::Connected(sandbox) => Some(sandbox.clone()),
+            LinkState::Connected(sandbox) if sandbox.is_connected() => Some(sandbox.clone()),
             _ => None,
         }
     }
@@ -331,4 +335,5 @@ async fn control(mut stream: UnixStream, theirs: Range, build: String, boot_id: 
     if let (true, Err(error)) = (ours, ended) {
         shared.fault(format!("the sandbox sent what sandboxd does not send ({error}): remove the sandbox"));
     }
+    sandbox.finish();
 }

@@ -175,19 +175,18 @@ async fn a_kill_ends_the_whole_tree_whatever_it_does_against_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fork_bomb_is_ended_and_the_sandbox_usable_after() {
     let (_room, sandbox) = Room::start().await;
-    let bomb = Command {
-        id: "bomb".into(),
-        ..shell("trap '' TERM; echo lit; b() { b | b & }; b; while :; do b; done 2> /dev/null")
-    };
+    // Each of its processes forks as fast as it can, and none hears SIGTERM.
+    let bomb = r#"$SIG{TERM} = "IGNORE"; $| = 1; print "lit"; while (1) { fork }"#;
+    let bomb = Command { id: "bomb".into(), ..command(&["perl", "-e", bomb]) };
     let mut process = sandbox.spawn(bomb).await.unwrap();
     read_until(&mut process, "lit").await;
     // It has hit the limit of processes when another command finds no room.
     let full = async { while !matches!(run(&sandbox, command(&["true"])).await.exit, Exit::NotStarted(_)) {} };
     timeout(LIMIT, full).await.unwrap();
-    let asked = Instant::now();
-    sandbox.kill("bomb").await.unwrap();
-    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
-    assert_eq!(process.wait().await.unwrap().exit, Exit::Killed);
+    // On a machine with nothing else to do this takes a tenth of a second. If it takes more than one, the server asks
+    // for the container's end, which is the fleet's to do: here only the tree's end counts.
+    let (_confirmed, ended) = tokio::join!(sandbox.kill("bomb"), process.wait());
+    assert_eq!(ended.unwrap().exit, Exit::Killed);
     let left = output(&sandbox, shell("echo /proc/[0-9]* | wc -w")).await;
     assert!(left.trim().parse::<u32>().unwrap() <= 6, "{left}");
 }
@@ -305,8 +304,8 @@ async fn root_of_the_container_can_do_what_installing_needs() {
         .await
         .unwrap();
     read_until(&mut watched, "up").await;
-    let children = "for s in /proc/[0-9]*/stat; do read -r pid _ _ parent _ < $s; [ $parent = 1 ] && [ $pid != $PPID ] && kill -9 $pid; done; true";
-    assert_eq!(run(&sandbox, Command { user: User::Root, ..shell(children) }).await.exit, Exit::Code(0));
+    let wardens = "w=; for s in /proc/[0-9]*/stat; do read -r pid _ _ parent _ < $s; [ $parent = 1 ] && [ $pid != $PPID ] && w=\"$w $pid\"; done; kill -9 $w";
+    assert_eq!(run(&sandbox, Command { user: User::Root, ..shell(wardens) }).await.exit, Exit::Code(0));
     assert_eq!(timeout(LIMIT, watched.wait()).await.unwrap().unwrap().exit, Exit::Signal(9));
     timeout(LIMIT, async { while count(&sandbox, "4714").await > 0 {} }).await.unwrap();
 

@@ -245,3 +245,115 @@ impl Live {
         self.input.waiting = Vec::new();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connected(live: &mut Live) -> UnixStream {
+        let (near, far) = UnixStream::pair().unwrap();
+        for stream in [&near, &far] {
+            stream.set_nonblocking(true).unwrap();
+        }
+        assert!(live.ask(Instant::now() + PATIENCE));
+        live.answer(Some(near));
+        far
+    }
+
+    fn turn(live: &mut Live) {
+        let mut polls = live.polls();
+        let mut entries = [polls.stream, polls.input];
+        sys::poll(&mut entries, Some(Duration::ZERO));
+        [polls.stream, polls.input] = entries;
+        live.handle(&polls, &mut [0; 4096]);
+    }
+
+    #[test]
+    fn a_connection_is_asked_for_when_it_is_worth_it() {
+        let now = Instant::now();
+        let mut live = Live::new(None);
+        assert!(!live.ask(now + PATIENCE * 2));
+        live.push(b"little", now);
+        assert!(!live.ask(now) && live.ask(now + PATIENCE) && !live.ask(now + PATIENCE));
+
+        let mut live = Live::new(None);
+        live.push(&[0; WORTH], now);
+        assert!(live.ask(now));
+        let (_read, write) = sys::pipe().unwrap();
+        assert!(Live::new(Some(write)).ask(now));
+    }
+
+    #[test]
+    fn at_the_end_only_what_the_end_does_not_tell_needs_one() {
+        let now = Instant::now();
+        let mut live = Live::new(None);
+        live.push(&[0; 32], now);
+        assert!(!live.ask_at_end(32) && !live.carries());
+        live.push(&[0; 1], now);
+        assert!(live.ask_at_end(32) && live.carries() && live.busy());
+    }
+
+    #[test]
+    fn a_slow_server_makes_the_command_wait_and_none_does_not() {
+        let now = Instant::now();
+        let mut live = Live::new(None);
+        live.push(b"begin", now);
+        let far = connected(&mut live);
+        while !live.full() {
+            live.push(&[1; 4096], now);
+        }
+        let mut taken = 0;
+        while live.unsent() > 0 {
+            taken += sys::read(&far, &mut [0; 4096]).unwrap();
+            turn(&mut live);
+        }
+        assert!(taken > 0 && !live.full() && live.carries());
+        drop(far);
+        turn(&mut live);
+        for _ in 0..100 {
+            live.push(&[1; 4096], now);
+        }
+        assert!(!live.full() && !live.carries() && !live.busy());
+        // Nor while there was none from the start.
+        let mut live = Live::new(None);
+        live.push(&[0; WORTH], now);
+        assert!(live.ask(now));
+        live.answer(None);
+        assert_eq!((live.unsent(), live.busy()), (0, false));
+    }
+
+    #[test]
+    fn an_input_comes_whole_also_from_a_server_that_has_gone() {
+        let (read, write) = sys::pipe().unwrap();
+        sys::set_nonblocking(&write).unwrap();
+        let mut live = Live::new(Some(write));
+        let far = connected(&mut live);
+        let sent = sys::write(&far, &vec![7; 150_000]).unwrap();
+        drop(far);
+        let (mut got, mut buffer) = (0, [0; 4096]);
+        // More than the pipe holds: it goes on as the command reads.
+        loop {
+            turn(&mut live);
+            match sys::read(&read, &mut buffer).unwrap() {
+                0 => break,
+                count => got += count,
+            }
+        }
+        assert_eq!(got, sent);
+    }
+
+    #[test]
+    fn an_attached_server_gets_what_was_kept_first() {
+        let now = Instant::now();
+        let mut live = Live::new(None);
+        live.push(b"lost", now);
+        drop(connected(&mut live));
+        turn(&mut live);
+        let (near, far) = UnixStream::pair().unwrap();
+        live.attach(near, b"kept ".to_vec());
+        live.push(b"new", now);
+        let mut buffer = [0; 16];
+        let read = sys::read(&far, &mut buffer).unwrap();
+        assert_eq!(&buffer[..read], b"kept new");
+    }
+}

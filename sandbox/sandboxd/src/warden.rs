@@ -38,10 +38,12 @@ const TIMEOUT_GRACE: Duration = Duration::from_secs(1);
 const KILL_GRACE: Duration = Duration::from_millis(200);
 /// … and when the main process has ended and left them.
 const LEFTOVER_GRACE: Duration = Duration::from_millis(200);
+/// More processes than this are not given that time.
+const CROWD: usize = 64;
 /// How long SIGKILL is repeated before what still lives counts as a survivor.
-const FORCE: Duration = Duration::from_millis(500);
+const FORCE: Duration = Duration::from_secs(3);
 /// How long between two looks at a tree that is being killed.
-const SWEEP_PAUSE: Duration = Duration::from_millis(5);
+const SWEEP_PAUSE: Duration = Duration::from_millis(20);
 /// How long a server may take no output of a command that has ended.
 const LINGER: Duration = Duration::from_secs(10);
 /// The size of a command's output pipe, and of one read from it.
@@ -137,8 +139,8 @@ enum Phase {
     Draining(Instant),
     /// SIGTERM was sent; SIGKILL follows then.
     Asked(Instant),
-    /// SIGKILL is sent again and again, until then.
-    Forced(Instant),
+    /// SIGKILL is sent to what is left: next at the one time, for the last time at the other.
+    Forced(Instant, Instant),
 }
 
 impl<'a> Warden<'a> {
@@ -257,7 +259,7 @@ impl<'a> Warden<'a> {
         let phase = match self.phase {
             Phase::Running => self.deadline,
             Phase::Draining(until) | Phase::Asked(until) => Some(until),
-            Phase::Forced(_) => Some(Instant::now() + SWEEP_PAUSE),
+            Phase::Forced(next, _) => Some(next),
         };
         [phase, self.live.patience()].into_iter().flatten().min()
     }
@@ -280,17 +282,16 @@ impl<'a> Warden<'a> {
                 self.leftovers = self.ask_to_end(now + LEFTOVER_GRACE);
             }
             Phase::Asked(until) if now >= until => {
-                self.phase = Phase::Forced(now + FORCE);
-                self.sweep();
+                self.sweep(now + FORCE);
             }
-            Phase::Forced(until) => {
+            Phase::Forced(next, until) if now >= next => {
                 if now >= until {
                     self.survivors = tree::below(own_pid()).len() as u32;
                     return true;
                 }
-                self.sweep();
+                self.sweep(until);
             }
-            Phase::Draining(_) | Phase::Asked(_) => {}
+            Phase::Draining(_) | Phase::Asked(_) | Phase::Forced(..) => {}
         }
         self.childless
     }
@@ -298,13 +299,19 @@ impl<'a> Warden<'a> {
     fn ask_to_end(&mut self, until: Instant) -> u32 {
         let processes = tree::below(own_pid());
         tree::ask_to_end(&processes);
-        self.phase = Phase::Asked(until);
+        // A crowd is no program that tidies up, and each moment that it has makes it slower to end.
+        self.phase = Phase::Asked(if processes.len() > CROWD { Instant::now() } else { until });
         processes.len() as u32
     }
 
-    fn sweep(&mut self) {
+    fn sweep(&mut self, until: Instant) {
+        if self.status.is_none() {
+            // Its own group first: while a fork bomb runs, even to look for it takes long.
+            sys::kill(-self.main, libc::SIGSTOP);
+        }
         tree::sweep(|| tree::below(own_pid()));
         self.reap();
+        self.phase = Phase::Forced(Instant::now() + SWEEP_PAUSE, until);
     }
 
     fn obey(&mut self, order: &Order, stream: Option<UnixStream>) {
@@ -330,7 +337,7 @@ impl<'a> Warden<'a> {
                         self.leftovers = self.ask_to_end(until);
                     }
                     Phase::Asked(sooner) => self.phase = Phase::Asked(until.min(sooner)),
-                    Phase::Forced(_) => {}
+                    Phase::Forced(..) => {}
                 }
             }
         }
