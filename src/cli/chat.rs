@@ -127,7 +127,7 @@ impl Chat {
             watch(&frame);
             match frame {
                 // Taken into a turn that ran already: that turn's answer is ours too.
-                ServerFrame::Live { live: Live::Seen { event } } if event == id => steers = true,
+                ServerFrame::Live { live: Live::Seen { said } } if said == id => steers = true,
                 ServerFrame::Answer { asked, ending, .. } if asked == id || steers => {
                     let good = ending == Ending::Done || stops && ending == Ending::Stopped;
                     return Ok(if good { Outcome::Good } else { Outcome::Bad });

@@ -137,6 +137,7 @@ impl Actor {
                             Intent::Command(Command::Stop) => {
                                 stopped.cancel();
                                 self.hub.inner.store.claim(&self.address, &turn.id, event.event.clone()).await?;
+                                self.show(Live::Seen { said: event.event.clone() });
                             }
                             Intent::Command(Command::New) => {}
                             Intent::Command(command) => self.command(&event, command).await?,
@@ -197,7 +198,7 @@ impl Actor {
         let live = match progress {
             Progress::Thinking => Live::Thinking,
             Progress::Text(delta) => Live::Text { delta },
-            Progress::Seen(event) => Live::Seen { event },
+            Progress::Seen(said) => Live::Seen { said },
             Progress::ToolStarted { call, name, detail } => Live::ToolStarted { call: call.0, name, detail },
             Progress::ToolOutput { call, line } => Live::ToolOutput { call: call.0, line },
             Progress::ToolEnded { call, summary, ok } => Live::ToolEnded { call: call.0, summary, ok },

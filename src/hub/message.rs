@@ -93,7 +93,7 @@ pub enum Live {
     /// A message was taken into the running turn.
     Seen {
         /// That message.
-        event: EventId,
+        said: EventId,
     },
     /// A piece of the model's text.
     Text {
