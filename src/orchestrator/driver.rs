@@ -152,6 +152,7 @@ impl Turn {
             system: prompt::system(self.model.vision(), &clock.day()),
             overhead: specs.iter().map(weight).sum(),
             history: loaded.history,
+            base: loaded.base,
             stored: loaded.stored,
             boots: loaded.boots,
             tools: known(&specs),

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
@@ -29,6 +30,8 @@ pub(super) struct Journal {
 pub(super) struct Loaded {
     /// What the model is shown.
     pub(super) history: Vec<Line>,
+    /// How many of them a compaction has left.
+    pub(super) base: usize,
     /// This turn's lines.
     pub(super) stored: Vec<Line>,
     /// The boot ids of calls with an intent and no result.
@@ -47,7 +50,12 @@ impl Journal {
         };
         let boots = own.iter().flat_map(|row| &row.calls).filter(|call| call.ended.is_none());
         let boots = boots.filter_map(|call| Some((call.call.clone(), call.boot.clone()?))).collect();
-        Ok(Loaded { history: lines(history), stored: lines(own), boots })
+        let after = history.iter().position(|row| row.turn.is_some()).unwrap_or(history.len());
+        let (base, said) = history.split_at(after);
+        let mut history = lines(base);
+        let base = history.len();
+        history.extend(lines(said));
+        Ok(Loaded { history, base, stored: lines(&own), boots })
     }
 
     /// Stores a line.
@@ -99,10 +107,10 @@ impl Journal {
 }
 
 /// Returns the lines that rows stand for: each message, followed by the results of its calls.
-fn lines(rows: Vec<History>) -> Vec<Line> {
+fn lines(rows: &[History]) -> Vec<Line> {
     let mut lines = Vec::with_capacity(rows.len());
     for row in rows {
-        let line: Line = match serde_json::from_value(row.message) {
+        let line = match Line::deserialize(&row.message) {
             Ok(line) => line,
             Err(error) => {
                 // One line less is better than a room that answers no more.
@@ -115,10 +123,10 @@ fn lines(rows: Vec<History>) -> Vec<Line> {
             _ => vec![],
         };
         lines.push(line);
-        for (call_id, call) in ids.into_iter().zip(row.calls) {
-            let Some(ended) = call.ended else { continue };
-            let message = Message::Tool { call_id, text: ended.text };
-            match serde_json::from_value(ended.details) {
+        for (call_id, call) in ids.into_iter().zip(&row.calls) {
+            let Some(ended) = &call.ended else { continue };
+            let message = Message::Tool { call_id, text: ended.text.clone() };
+            match Origin::deserialize(&ended.details) {
                 Ok(origin) => lines.push(Line { message, origin }),
                 Err(error) => tracing::error!(call = %call.call, %error, "a stored result cannot be read"),
             }

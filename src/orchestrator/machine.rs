@@ -45,6 +45,8 @@ pub struct TurnInput {
     pub overhead: u64,
     /// What the model is shown: the room's context, this turn's lines included.
     pub history: Vec<Line>,
+    /// How many of `history` a compaction has left; what follows was said after it.
+    pub base: usize,
     /// This turn's lines alone, all of them.
     pub stored: Vec<Line>,
     /// The sandbox's boot id for each call whose intent is stored without a result.
@@ -215,17 +217,23 @@ fn is_silent(message: &AssistantMessage) -> bool {
 impl Machine {
     /// Takes up a turn where its lines leave it.
     pub fn new(input: TurnInput) -> Self {
-        let replayed = Account::replay(input.stored, &input.tools);
+        let mut replayed = Account::replay(input.stored, &input.tools);
         let mut context = Context::new(input.system, input.overhead);
         let mut history = input.history;
-        if let Open::Batch(open) = &replayed.open {
-            // Its results follow when all are there, as in a turn that was not interrupted.
-            while matches!(history.last(), Some(Line { origin: Origin::Result { .. }, .. })) {
-                history.pop();
+        if let Open::Batch(open) = replayed.open {
+            let message = history.iter().rposition(|line| !matches!(line.origin, Origin::Result { .. }));
+            if let Some(message) = message.filter(|message| *message >= input.base) {
+                // Its results follow when all are there, as in a turn that was not interrupted.
+                history.truncate(message);
+                context.extend(history);
+                context.push(Message::Assistant(open.message.clone()), open.origin.clone());
+                replayed.open = Open::Batch(open);
+            } else {
+                // A compaction came after it, so it was complete and had led to nothing.
+                _ = replayed.account.batch(&open.batch);
+                context.extend(history);
+                replayed.open = Open::Ask;
             }
-            history.pop();
-            context.extend(history);
-            context.push(Message::Assistant(open.message.clone()), open.origin.clone());
         } else {
             context.extend(history);
         }

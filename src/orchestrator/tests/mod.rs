@@ -34,6 +34,8 @@ pub(super) struct Play {
     window: u64,
     /// What the store shows the model of this room.
     context: Vec<Line>,
+    /// How many of them a compaction has left.
+    base: usize,
     /// This turn's lines.
     stored: Vec<Line>,
     /// The request under way.
@@ -73,10 +75,11 @@ impl Play {
         loaded.extend(context.clone());
         let mut play = Self {
             lost: lost(&loaded.messages()),
-            machine: machine(&limits, window, &context, &stored, HashMap::new()),
+            machine: machine(&limits, window, (&context, 0), &stored, HashMap::new()),
             limits,
             window,
             context,
+            base: 0,
             stored,
             asked: None,
             last: None,
@@ -101,7 +104,7 @@ impl Play {
         self.asked = None;
         // The store shows the same as before, but a result that came last may not have been looked at yet.
         self.last = None;
-        self.machine = machine(&self.limits, self.window, &self.context, &self.stored, boots);
+        self.machine = machine(&self.limits, self.window, (&self.context, self.base), &self.stored, boots);
         self.log.push_str(" crash");
         self.feed(Event::Begin);
     }
@@ -152,6 +155,7 @@ impl Play {
                 self.log.push_str(" rebase");
                 self.rebased += 1;
                 self.last = None;
+                self.base = lines.len();
                 self.context = lines;
             }
             Action::Ask(request) => {
@@ -267,12 +271,19 @@ impl Play {
     }
 }
 
-fn machine(limits: &Limits, window: u64, context: &[Line], stored: &[Line], boots: HashMap<CallId, String>) -> Machine {
+fn machine(
+    limits: &Limits,
+    window: u64,
+    (context, base): (&[Line], usize),
+    stored: &[Line],
+    boots: HashMap<CallId, String>,
+) -> Machine {
     Machine::new(TurnInput {
         turn: "turn".into(),
         system: "system".into(),
         overhead: 100,
         history: context.to_vec(),
+        base,
         stored: stored.to_vec(),
         boots,
         tools: TOOLS.to_vec(),

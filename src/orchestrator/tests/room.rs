@@ -139,6 +139,21 @@ fn a_crash_while_summarising_summarises_again_and_after_it_goes_on() {
 }
 
 #[test]
+fn a_crash_right_after_masking_shows_the_same_and_counts_the_batch_once() {
+    let mut play = Play::with(Limits { rounds: 100, ..Limits::default() }, 100_000, vec![]);
+    let picture = Part::Image { mime: "image/png".into(), data: "aaaa".into() };
+    while play.rebased == 0 {
+        play.uncounted(&format!(r#"{{"path":"{}"}}"#, play.requests));
+        play.result(CallResult { pictures: vec![picture.clone()], ..good(&"x".repeat(16_000)) });
+    }
+    let (shown, calls) = (play.shown_to_model(), play.started.len());
+    play.crash();
+    assert_eq!(play.shown_to_model(), shown);
+    play.text("Read.");
+    assert_eq!(play.answer().tally.calls as usize, calls);
+}
+
+#[test]
 fn an_overflow_makes_room_though_the_count_seemed_fine() {
     let mut play = Play::new();
     for n in 0..10 {

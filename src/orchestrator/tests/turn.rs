@@ -89,6 +89,16 @@ fn what_is_said_while_the_model_answers_is_left_for_the_next_turn() {
 }
 
 #[test]
+fn what_is_said_as_a_limit_is_reached_is_left_for_the_next_turn() {
+    let mut play = Play::with(Limits { rounds: 1, ..Limits::default() }, 200_000, vec![]);
+    play.calls(&[LS]);
+    play.feed(Event::Said(said("e1", "and the logout")));
+    play.result(good("1"));
+    play.text("Half.");
+    assert_eq!(play.log(), "ask model run result wrap! ask answer", "nobody could act on it any more");
+}
+
+#[test]
 fn only_so_much_steering_is_taken_in() {
     let mut play = Play::new();
     for n in 0..16 {
