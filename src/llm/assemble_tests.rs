@@ -98,6 +98,14 @@ fn one_call_however_its_pieces_are_labelled() {
 }
 
 #[test]
+fn of_two_ends_the_one_that_says_more_counts() {
+    let end = |reason: &str| json!({"choices": [{"delta": {"content": "x"}, "finish_reason": reason}]});
+    assert_eq!(assemble(vec![end("stop"), end("length")]).0.finish, Finish::Length);
+    assert_eq!(assemble(vec![end("MAX_TOKENS"), end("stop")]).0.finish, Finish::Length);
+    assert_eq!(assemble(vec![end("content_filter"), end("")]).0.finish, Finish::Filtered);
+}
+
+#[test]
 fn too_many_calls_and_too_long_ones_are_cut_off() {
     let many = (0..=MAX_CALLS).map(|index| json!({"choices": [{"delta": {"tool_calls": [{"index": index, "function": {"name": "a", "arguments": "{}"}}]}}]}));
     let (completion, _) = assemble(many.collect());

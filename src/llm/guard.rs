@@ -277,6 +277,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_body_is_read_to_its_end_so_that_the_connection_can_be_used_again() {
+        let (watch, end) = (Arc::new(Watch::default()), Arc::new(AtomicBool::new(false)));
+        let reached = end.clone();
+        let late = stream::once(async move {
+            tokio::task::yield_now().await;
+            reached.store(true, Ordering::Release);
+            Ok(Bytes::new())
+        });
+        let body = stream::once(async { Ok(Bytes::from_static(b"data: {}\n\ndata: [DONE]\n\n")) }).chain(late);
+        assert_eq!(events(body, watch).count().await, 1);
+        assert!(end.load(Ordering::Acquire));
+    }
+
+    #[tokio::test]
     async fn the_last_event_needs_no_blank_line() {
         let (events, watch) = read(vec![b"data: {}\n\ndata: 1"]).await;
         assert_eq!(events, ["data: {}\n\n", "data: 1\n\n"]);

@@ -241,9 +241,8 @@ impl Model {
                 Ok(Some(Err(_))) => match watch.fault() {
                     Some(Fault::TooMuch) => return Err(LlmError::Garbled("more than any answer holds")),
                     Some(Fault::Garbled) => return Err(LlmError::Garbled("an event that is no JSON")),
-                    // What matters has come: a connection lost while it waited for the count of tokens harms nobody.
-                    _ if answer.has_ended() => break,
-                    _ => return Err(LlmError::Cut),
+                    // A lost connection: it harms nobody if only the count of tokens was missing.
+                    Some(Fault::Cut) | None => break,
                 },
                 Err(_) if answer.has_ended() => break,
                 Err(_) => return Err(due.1),

@@ -112,9 +112,10 @@ fn every_call_is_answered_once_and_nothing_else_is() {
     let messages = [
         result("stray", "nobody asked"),
         user("a"),
-        assistant(vec![call("1", "t", "{}"), call("2", "t", "{}")]),
+        assistant(vec![call("1", "t", "{}"), call("2", "t", "{}"), call("2", "t", "{}")]),
         result("2", "two"),
         result("2", "two again"),
+        result("2", "two once more"),
         result("9", "stray"),
         assistant(vec![]),
         user("b"),
@@ -130,6 +131,7 @@ fn every_call_is_answered_once_and_nothing_else_is() {
             (json!("assistant"), json!(null)),
             (json!("tool"), json!("No result was recorded for this call.")),
             (json!("tool"), json!("two")),
+            (json!("tool"), json!("two again")),
             (json!("user"), json!([{"type": "text", "text": "b"}, {"type": "text", "text": "c"}])),
         ]
     );

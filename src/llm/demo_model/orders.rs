@@ -30,7 +30,7 @@ pub(super) enum Order {
     },
     /// `screenshot URL`
     Screenshot(String),
-    /// `demo`
+    /// `demo`, `demo: JOB IN WORDS`
     Demo,
 }
 
@@ -123,6 +123,10 @@ fn order_at(text: &str) -> Option<Order> {
     if let Some(path) = argument("test").filter(|path| path.contains(['/', '.'])) {
         return Some(Order::Test { path: Some(path), command: None });
     }
+    // Behind the colon stands the job in words, for models that can read them.
+    if strip_word(line, "demo:").is_some() {
+        return Some(Order::Demo);
+    }
     match line.trim_end_matches(['.', '!']).to_ascii_lowercase().as_str() {
         "test" => Some(Order::Test { path: None, command: None }),
         "demo" => Some(Order::Demo),
@@ -171,6 +175,7 @@ mod tests {
             ("test: npm test", test(None, Some("npm test"))),
             ("screenshot http://localhost:3000/", Some(Order::Screenshot("http://localhost:3000/".into()))),
             ("anna: demo!", Some(Order::Demo)),
+            ("anna: demo: write a module, run: nothing", Some(Order::Demo)),
             ("hello", None),
             ("run:", None),
             ("write a poem about: cats", None),
