@@ -131,16 +131,19 @@ grant_id_range() {
 
 # Where Podman's own defaults cannot work on this machine, and only there, a file says otherwise.
 configure_podman() {
-    local file=/etc/containers/containers.conf.d/50-matrix-agent.conf hard text=
+    local file=/etc/containers hard text=
+    [[ $EUID -eq 0 ]] || file=${XDG_CONFIG_HOME:-$HOME/.config}/containers
+    file+=/containers.conf.d/50-matrix-agent.conf
     hard=$(ulimit -Hn)
+    # Rootful Podman wants to raise the limit; rootless takes what there is.
     if [[ $EUID -eq 0 && $hard != unlimited ]] && ! prlimit --nofile=1048576:1048576 true 2>/dev/null; then
-        text+=$(printf '[containers]\ndefault_ulimits = ["nofile=1024:%s", "nproc=16384:16384"]\n' "$hard")$'\n'
+        text+="[containers]"$'\n'"default_ulimits = [\"nofile=1024:$hard\", \"nproc=16384:16384\"]"$'\n'
     fi
     unified_cgroups || text+=$'[engine]\nruntime = "runc"\n'
     [[ -n $text && $(cat "$file" 2>/dev/null) != "${text%$'\n'}" ]] || return 0
     note "writing $file: this machine's limits or cgroups are not what Podman expects"
-    as_root mkdir -p "$(dirname "$file")"
-    printf '%s' "$text" | as_root tee "$file" >/dev/null
+    mkdir -p "$(dirname "$file")"
+    printf '%s' "$text" >"$file"
 }
 
 check_podman() {
