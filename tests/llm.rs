@@ -3,7 +3,10 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use matrix_agent::llm::{
     Chunk, Completion, Finish, LlmError, Message, Model, ModelSettings, Part, Stage, ToolSpec, Usage,
@@ -396,10 +399,36 @@ async fn a_stream_that_never_ends_is_ended() {
     }
 }
 
+/// What was logged while it lived, on this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("a log").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::test]
-async fn garbage_is_an_error_and_does_not_reach_the_room() {
-    let error = failing("x", "data: {\"choices\":[{\"delta\":{\"content\":\"my secret\n\n").await;
-    assert_eq!(error, LlmError::Garbled("an event that is no JSON"));
+async fn garbage_is_an_error_and_reaches_neither_room_nor_log() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone());
+    let guard = tracing::subscriber::set_default(subscriber.finish());
+    let deep = format!("data: {}\"my secret\"{}\n\n", "[".repeat(500), "]".repeat(500));
+    for sse in ["data: {\"choices\":[{\"delta\":{\"content\":\"my secret\n\n", "data: my secret\n\n", &deep] {
+        assert_eq!(failing("x", sse).await, LlmError::Garbled("an event that is no JSON"));
+    }
+    failing("x", "data: {\"error\":{\"message\":\"you said: tell me hello and a secret in many words\"}}\n\n").await;
+    drop(guard);
+    let log = String::from_utf8_lossy(&log.0.lock().expect("a log")).into_owned();
+    assert!(log.contains("asking the model again") && !log.contains("my secret") && !log.contains(KEY), "{log}");
     assert_eq!(failing("x", "data: [DONE]\n\n").await, LlmError::Garbled("an empty stream"));
     assert_eq!(failing("x", "").await, LlmError::Cut);
     // An empty answer is an answer: whoever asked decides what to make of it.

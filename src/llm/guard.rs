@@ -18,7 +18,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
 use hyper::http;
 use reqwest::{Body, Response, header};
-use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use super::{refusal::Refusal, retry::retry_after};
 use crate::clock::Clock;
@@ -239,7 +239,8 @@ impl<S: Stream<Item = reqwest::Result<Bytes>>> Reader<S> {
             let _ = tokio::time::timeout(END_WITHIN, rest).await;
             return None;
         }
-        if serde_json::from_slice::<IgnoredAny>(&event).is_err() {
+        // Read as what async-openai will read it as: what fails there is logged there, and it is a person's text.
+        if serde_json::from_slice::<Value>(&event).is_err() {
             return Some(Err(self.watch.fail(Fault::Garbled)));
         }
         let mut line = Vec::with_capacity(event.len() + 8);

@@ -42,6 +42,8 @@ pub(super) struct Quirks {
     pub cache_marks: bool,
     /// A user message may not follow a tool's result: an assistant's word goes between.
     pub bridge_user_after_tool: bool,
+    /// A conversation with calls in it is refused where no tools are given: give one that stands for none.
+    pub tools_beside_calls: bool,
     /// A call without a thought signature is refused: send the documented stand-in where there is none.
     pub placeholder_signature: bool,
 }
@@ -89,6 +91,7 @@ const PLAIN: Quirks = Quirks {
     empty_content: true,
     cache_marks: false,
     bridge_user_after_tool: false,
+    tools_beside_calls: false,
     placeholder_signature: false,
 };
 
@@ -110,12 +113,17 @@ static PROVIDERS: &[Provider] = &[
     Provider {
         prefix: "openrouter", base_url: Some("https://openrouter.ai/api/v1"), key_variable: Some("OPENROUTER_API_KEY"),
         default_path: "", window: None,
-        quirks: Quirks { stream_usage: true, call_ids: CallIds::Word, echo: Echo::Details, empty_content: false, ..PLAIN },
+        quirks: Quirks {
+            stream_usage: true, call_ids: CallIds::Word, echo: Echo::Details, empty_content: false, tools_beside_calls: true,
+            ..PLAIN
+        },
     },
     Provider {
         prefix: "anthropic", base_url: Some("https://api.anthropic.com/v1"), key_variable: Some("ANTHROPIC_API_KEY"),
         default_path: "", window: None,
-        quirks: Quirks { stream_usage: true, call_ids: CallIds::Word, empty_content: false, ..PLAIN },
+        quirks: Quirks {
+            stream_usage: true, call_ids: CallIds::Word, empty_content: false, tools_beside_calls: true, ..PLAIN
+        },
     },
     Provider {
         prefix: "gemini", base_url: Some("https://generativelanguage.googleapis.com/v1beta/openai"),
@@ -361,81 +369,5 @@ impl fmt::Debug for Endpoint {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(model: &str, base: Option<&str>) -> Endpoint {
-        parse_model(model, base).expect("a good model string")
-    }
-
-    #[test]
-    fn every_prefix_of_the_issue_has_an_address() {
-        for (model, url, sent) in [
-            ("openrouter/anthropic/claude-sonnet-4", "https://openrouter.ai/api/v1", "anthropic/claude-sonnet-4"),
-            ("anthropic/claude-sonnet-4-5", "https://api.anthropic.com/v1", "claude-sonnet-4-5"),
-            ("gemini/gemini-3-pro", "https://generativelanguage.googleapis.com/v1beta/openai", "gemini-3-pro"),
-            ("openai/gpt-5", "https://api.openai.com/v1", "gpt-5"),
-            ("dashscope/qwen3-max", "https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "qwen3-max"),
-            ("ollama/qwen3:8b", "http://127.0.0.1:11434/v1", "qwen3:8b"),
-            ("llama-cpp/any", "http://127.0.0.1:8080/v1", "any"),
-            ("deepseek/deepseek-chat", "https://api.deepseek.com/v1", "deepseek-chat"),
-            ("mistral/mistral-large-latest", "https://api.mistral.ai/v1", "mistral-large-latest"),
-        ] {
-            let endpoint = parse(model, None);
-            assert_eq!((endpoint.base_url(), endpoint.model()), (url, sent), "{model}");
-        }
-    }
-
-    #[test]
-    fn an_address_replaces_the_tables_and_lets_any_name_through() {
-        assert_eq!(parse("qwen/qwen3-8b", Some("http://10.0.0.2:8000/v1/")).model(), "qwen/qwen3-8b");
-        assert_eq!(
-            parse("my-model", Some("http://10.0.0.2:8000/v1/chat/completions")).base_url(),
-            "http://10.0.0.2:8000/v1"
-        );
-        assert_eq!(parse("ollama/qwen3", Some("http://10.0.0.2:11434")).base_url(), "http://10.0.0.2:11434/v1");
-        let foreign = parse("openai/gpt-5", Some("http://proxy.example/v1"));
-        assert_eq!((foreign.model(), foreign.quirks()), ("gpt-5", PLAIN));
-        assert_eq!(parse("openai/gpt-5", Some("https://api.openai.com/v1")).quirks().max_tokens, MaxTokens::Completion);
-    }
-
-    #[test]
-    fn mistakes_name_the_key_and_the_mend() {
-        for (model, base, key, says) in [
-            ("", None, "LLM_MODEL", "no model is named"),
-            ("openruter/x", None, "LLM_MODEL", "did you mean `openrouter/…`?"),
-            ("gpt-5", None, "LLM_MODEL", "known provider"),
-            ("gemini/", None, "LLM_MODEL", "needs a model's name"),
-            ("hosted_vllm/x", None, "LLM_MODEL", "set LLM_BASE_URL"),
-            ("open ai/x", None, "LLM_MODEL", "no spaces"),
-            ("x", Some("localhost:8000"), "LLM_BASE_URL", "must begin with"),
-            ("x", Some("nonsense"), "LLM_BASE_URL", "not a URL"),
-            ("x", Some("https://user:pw@host/v1"), "LLM_BASE_URL", "no user or password"),
-            ("x", Some("https://host/v1?key=1"), "LLM_BASE_URL", "without `?`"),
-        ] {
-            let error = parse_model(model, base).expect_err(model);
-            assert_eq!(error.key, key, "{model}");
-            assert!(error.problem.contains(says), "{model}: {error}");
-        }
-    }
-
-    #[test]
-    fn routed_models_get_their_makers_quirks() {
-        let claude = parse("openrouter/anthropic/claude-sonnet-4", None).quirks();
-        assert!(claude.cache_marks && claude.echo == Echo::Details);
-        assert!(!parse("openrouter/openai/gpt-5", None).quirks().cache_marks);
-        assert_eq!(parse("openrouter/mistralai/devstral", None).quirks().call_ids, CallIds::Nine);
-        assert!(parse("gemini/gemini-3-pro", None).quirks().placeholder_signature);
-        assert!(!parse("gemini/gemini-2.5-pro", None).quirks().placeholder_signature);
-    }
-
-    #[test]
-    fn windows_and_eyes() {
-        let claude = parse("openrouter/anthropic/claude-sonnet-4", None);
-        assert_eq!((claude.context_window(), claude.vision()), (200_000, true));
-        let local = parse("ollama/qwen3:8b", None);
-        assert_eq!((local.context_window(), local.vision()), (LOCAL_WINDOW, false));
-        assert!(parse("dashscope/qwen3-vl-plus", None).vision());
-        assert!(parse("x", Some("http://[::1]:9/v1")).is_loopback());
-    }
-}
+#[path = "providers_tests.rs"]
+mod tests;

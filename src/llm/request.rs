@@ -4,7 +4,7 @@
 //! It also mends what would make a strict provider refuse every later request of a room: an unanswered call, a result
 //! nobody asked for, a user's word between results, arguments that are no JSON, a tool's name with odd characters.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::LazyLock};
 
 use serde::{Serialize, de::IgnoredAny};
 use serde_json::Value;
@@ -111,6 +111,13 @@ struct WireSpec<'a> {
     parameters: &'a Value,
 }
 
+/// Stands for "no tools" where their absence is refused.
+static NO_TOOL: LazyLock<ToolSpec> = LazyLock::new(|| ToolSpec {
+    name: "no_tool",
+    description: "No tool can be called now; this one does nothing.".to_owned(),
+    parameters: serde_json::json!({"type": "object", "properties": {"unused": {"type": "string"}}}),
+});
+
 /// Returns the body that asks `endpoint` to go on with `messages`. Pictures become a note where the model has no eyes.
 pub(super) fn build<'a>(
     endpoint: &'a Endpoint,
@@ -126,13 +133,18 @@ pub(super) fn build<'a>(
         mark_prefixes(&mut history.out);
     }
     let classic = quirks.max_tokens == MaxTokens::Classic;
+    let mut tools: Vec<_> = tools.iter().map(WireTool::from).collect();
+    let asked = !tools.is_empty();
+    if !asked && quirks.tools_beside_calls && history.out.iter().any(|message| !message.tool_calls.is_empty()) {
+        tools.push(WireTool::from(&*NO_TOOL));
+    }
     Request {
         model: endpoint.model(),
         messages: history.out,
-        tools: tools.iter().map(WireTool::from).collect(),
+        tools,
         stream: true,
         stream_options: quirks.stream_usage.then_some(StreamOptions { include_usage: true }),
-        parallel_tool_calls: (quirks.ask_parallel && !tools.is_empty()).then_some(true),
+        parallel_tool_calls: (quirks.ask_parallel && asked).then_some(true),
         max_tokens: max_output.filter(|_| classic),
         max_completion_tokens: max_output.filter(|_| !classic),
     }

@@ -107,6 +107,19 @@ fn no_tools_no_field() {
 }
 
 #[test]
+fn calls_without_tools_get_one_that_stands_for_none_where_that_is_demanded() {
+    for (model, wanted) in [("anthropic/x", true), ("openrouter/anthropic/x", true), ("openai/gpt-5", false)] {
+        let with_calls = body(model, None, &conversation(model), &[]);
+        assert_eq!(
+            with_calls.pointer("/tools/0/function/name").is_some_and(|name| name == "no_tool"),
+            wanted,
+            "{model}"
+        );
+        assert_eq!(body(model, None, &[user("x")], &[]).get("tools"), None, "{model}");
+    }
+}
+
+#[test]
 fn every_call_is_answered_once_and_nothing_else_is() {
     let assistant = |calls| Message::Assistant(AssistantMessage { calls, ..AssistantMessage::default() });
     let messages = [

@@ -26,82 +26,14 @@ use axum::{
     serve::ListenerExt,
 };
 use futures_util::{StreamExt, stream};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use super::replies::{End, Reply};
+
 /// How long a test waits for what must come.
 const WITHIN: Duration = Duration::from_secs(20);
-
-/// What the server answers.
-#[derive(Clone, Debug)]
-pub enum Reply {
-    /// A stream of these events (each with its blank line), and how it ends.
-    Stream(Vec<String>, End),
-    /// Another status, with headers and a body.
-    Status(u16, Vec<(&'static str, String)>, String),
-    /// Nothing, for ever.
-    Hang,
-}
-
-/// How a stream ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The body ends in good order.
-    Closed,
-    /// The connection breaks off.
-    Cut,
-    /// Nothing more comes, for ever.
-    Open,
-}
-
-impl Reply {
-    /// A text in three pieces, then the tokens.
-    pub fn text(text: &str) -> Self {
-        let third = text.floor_char_boundary(text.len() / 3);
-        let pieces = [&text[..third], &text[third..]];
-        let mut events: Vec<_> = pieces.map(|piece| delta(&json!({"content": piece}))).into();
-        events.extend(tail("stop"));
-        Self::Stream(events, End::Closed)
-    }
-
-    /// Calls with their arguments, in two pieces each, then the tokens.
-    pub fn calls(calls: &[(&str, Value)]) -> Self {
-        let mut events = vec![delta(&json!({"role": "assistant", "content": null}))];
-        for (index, (name, arguments)) in calls.iter().enumerate() {
-            let text = arguments.as_str().map_or_else(|| arguments.to_string(), str::to_owned);
-            let (head, rest) = text.split_at(text.floor_char_boundary(text.len() / 2));
-            let id = format!("call_{}_{index}", matrix_agent::ids::random(4));
-            let begin =
-                json!({"index": index, "id": id, "type": "function", "function": {"name": name, "arguments": head}});
-            events.push(delta(&json!({"tool_calls": [begin]})));
-            events.push(delta(&json!({"tool_calls": [{"index": index, "function": {"arguments": rest}}]})));
-        }
-        events.extend(tail("tool_calls"));
-        Self::Stream(events, End::Closed)
-    }
-
-    /// Server-sent events as they are; each ends with a blank line.
-    pub fn raw(sse: &str) -> Self {
-        Self::Stream(sse.split_inclusive("\n\n").map(str::to_owned).collect(), End::Closed)
-    }
-}
-
-fn event(value: &Value) -> String {
-    format!("data: {value}\n\n")
-}
-
-fn delta(delta: &Value) -> String {
-    event(&json!({"choices": [{"index": 0, "delta": delta, "finish_reason": null}]}))
-}
-
-fn tail(reason: &str) -> [String; 3] {
-    [
-        event(&json!({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})),
-        event(&json!({"choices": [], "usage": {"prompt_tokens": 100, "completion_tokens": 10}})),
-        "data: [DONE]\n\n".to_owned(),
-    ]
-}
 
 type Fits = Box<dyn Fn(&Value) -> bool + Send + Sync>;
 type Otherwise = Box<dyn Fn(&Value) -> Reply + Send + Sync>;
@@ -211,12 +143,12 @@ impl ScriptedLlm {
 
     /// The first `n` events of `reply`, then the connection breaks.
     pub fn cut_after(&self, n: usize, reply: Reply) -> &Self {
-        self.reply(shortened(reply, n, End::Cut))
+        self.reply(reply.first(n, End::Cut))
     }
 
     /// The first `n` events of `reply`, then silence.
     pub fn hang_after(&self, n: usize, reply: Reply) -> &Self {
-        self.reply(shortened(reply, n, End::Open))
+        self.reply(reply.first(n, End::Open))
     }
 
     /// The bodies of all requests so far.
@@ -310,13 +242,6 @@ pub fn user_texts(request: &Value) -> Vec<String> {
                 .join("\n"),
         })
         .collect()
-}
-
-fn shortened(reply: Reply, n: usize, end: End) -> Reply {
-    match reply {
-        Reply::Stream(events, _) => Reply::Stream(events.into_iter().take(n).collect(), end),
-        other => other,
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
