@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// An actor with nothing to do ends after this long; the next event starts it again.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 /// Waiting events that are looked at together.
 const BATCH: usize = 64;
 /// Steering messages that may wait for the running turn; more stay in the journal.

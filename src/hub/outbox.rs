@@ -24,9 +24,9 @@ const QUEUE: usize = 256;
 /// The first pause after a failed delivery; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// A delivery that the chat protocol has not confirmed by then is tried again, with the same transaction id.
-const CONFIRM: Duration = Duration::from_secs(120);
+const CONFIRM: Duration = Duration::from_mins(2);
 
 /// One row for the chat protocol to send.
 #[derive(Debug)]

@@ -177,7 +177,8 @@ impl Control {
         Ok(match request {
             Request::Sandboxes => {
                 let list = self.sandboxes.list().await?;
-                let text = list.iter().map(|summary| format!("{summary}\n")).collect();
+                let lines: Vec<_> = list.iter().map(ToString::to_string).collect();
+                let text = lines.join("\n");
                 Answer::Value { value: serde_json::json!(list), text }
             }
             Request::Observe { room } => {

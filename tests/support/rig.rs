@@ -15,7 +15,7 @@ pub const BARE: &str = "docker.io/library/debian:trixie-slim";
 /// The sandbox image with all its tools.
 pub const FULL: &str = "localhost/matrix-agent-sandbox:latest";
 /// No wait in a test is longer.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_mins(1);
 
 /// A state directory and how to start programs on it. Its containers and volumes are removed with it.
 pub struct Rig {
@@ -192,7 +192,7 @@ impl Chat {
                         return frame;
                     }
                 }
-                Err(_) => panic!("waited for {what}, saw {:#?}", self.seen),
+                Err(error) => panic!("waited for {what} ({error}), saw {:#?}", self.seen),
             }
         }
     }

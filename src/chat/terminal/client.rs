@@ -22,7 +22,7 @@ use super::frame::{Hello, PROTOCOL, SERVER_LINE, Say, ServerFrame};
 use crate::ids::{self, EventId};
 
 /// A server that was there and is gone may take this long to come back.
-const RETURN: Duration = Duration::from_secs(60);
+const RETURN: Duration = Duration::from_mins(1);
 /// The pause between two attempts to reach it.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long the end of a client waits for its last confirmations.
