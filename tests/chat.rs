@@ -217,3 +217,18 @@ fn what_an_interrupted_client_left_is_answered_to_the_next_and_only_once() {
     let (_, frames) = rig.ask("one", "!help").finish();
     assert_eq!(answers(&frames).len(), 0, "it is not told again");
 }
+
+#[test]
+fn ctrl_c_stops_the_turn_and_what_ran() {
+    let (llm, rig) = rig();
+    let _server = rig.serve();
+    llm.reply(run_command("echo up; sleep 1000"));
+    let mut chat = rig.ask("one", "go");
+    chat.until("the command's output", |frame| frame["kind"] == "tool_output");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(chat.pid()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let (code, frames) = chat.finish();
+    assert_eq!((code, &answers(&frames)[0]["ending"]), (1, &json!("stopped")));
+    let left = rig.run(&["sandbox", "exec", "one", "--", "sh", "-c", "cat /proc/[0-9]*/comm"]);
+    assert!(!String::from_utf8_lossy(&left.stdout).contains("sleep"), "{left:?}");
+}

@@ -22,7 +22,7 @@ pub use outbox::{Delivery, Outbox, Sent, Undelivered};
 use crate::{
     bots::Coder,
     crash,
-    ids::EventId,
+    ids::{EventId, RoomKey},
     store::{Address, NewInbound, Store, StoreError},
 };
 
@@ -106,6 +106,12 @@ impl Hub {
     /// Says that a room can be reached (again): what waits for it is sent.
     pub async fn reachable(&self, address: &Address) {
         self.inner.outbox.wake(address).await;
+    }
+
+    /// Tells a room something about its sandbox now (it was paused, its disk is full). Not kept: it is of no use later.
+    pub fn tell(&self, room: &RoomKey, text: String) {
+        let address = Address { bot: CODER.into(), room: room.clone() };
+        let _ = self.inner.live.try_send(LiveIn { address, live: Live::Notice { text } });
     }
 
     /// Wakes a room's actor, or starts it.

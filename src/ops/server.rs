@@ -3,7 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
-use tokio::{sync::mpsc, time};
+use tokio::{
+    sync::{broadcast::error::RecvError, mpsc},
+    time,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -94,6 +97,7 @@ impl Server {
         let port = Port { deliveries, live };
         let (tasks, cancel) = (house.tasks.clone(), house.cancel.clone());
         let hub = Hub::start(house.store.clone(), coder, port, tasks, cancel).await?;
+        house.tasks.spawn(tell(house.sandboxes.clone(), hub.clone(), house.cancel.clone()));
         house.listen(Control { sandboxes: house.sandboxes.clone(), chat: Some((hub, terminal)) })?;
         Ok(Self { house })
     }
@@ -101,5 +105,20 @@ impl Server {
     /// Ends what runs: turns stay open and are resumed at the next start, containers stay.
     pub async fn shutdown(self) {
         self.house.shutdown().await;
+    }
+}
+
+/// Brings what the fleet has to say to the rooms.
+async fn tell(sandboxes: Sandboxes, hub: Hub, cancel: CancellationToken) {
+    let mut notices = sandboxes.notices();
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            notice = notices.recv() => match notice {
+                Ok(notice) => hub.tell(&notice.room, notice.text),
+                Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "rooms were not told all that happened to them"),
+                Err(RecvError::Closed) => return,
+            },
+        }
     }
 }
