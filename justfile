@@ -14,7 +14,7 @@ fmt:
 
 # Runs the tests that match, or all: `just test sandbox`.
 test *filter:
-    cargo nextest run --workspace {{filter}}
+    cargo nextest run --workspace {{ filter }}
 
 # Everything that CI checks.
 ci:
@@ -38,4 +38,4 @@ bench:
 
 # Talks to the agent in the terminal, with the model of `.env`.
 chat *arguments:
-    cargo run --profile quick --bin matrix-agent -- chat {{arguments}}
+    cargo run --profile quick --bin matrix-agent -- chat {{ arguments }}
