@@ -30,12 +30,13 @@ use crate::{
 use super::{
     batch::CallResult,
     context::text_tokens,
+    event::{Action, Answer, Event, Request, Show, TurnInput},
     footer::footer,
     hands::{Hands, Toolbox, known},
     journal::Journal,
     limits::Limits,
     line::{Line, Status, UserMessage},
-    machine::{Action, Answer, Event, Machine, Request, Show, TurnInput},
+    machine::Machine,
     progress::{Outflow, Progress},
     prompt,
 };

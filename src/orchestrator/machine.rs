@@ -5,159 +5,36 @@
 //! that follows from it); `Ask` and `Run` only begin something whose end comes back as an event. A turn ends with
 //! exactly one [`Action::Answer`]; after it every event is ignored.
 
+mod room;
+
 use std::{
     collections::{HashMap, VecDeque},
     mem,
-    sync::Arc,
     time::Duration,
 };
 
 use crate::{
-    ids::{CallId, EventId, TurnId},
+    ids::{CallId, TurnId},
     llm::{AssistantMessage, Chunk, Completion, Finish, Message, Usage},
     text,
 };
 
 use super::{
     account::{Account, Open, Verdict},
-    batch::{self, Batch, CallResult, CallToRun, Known, Slot, State},
-    compaction::{self, Measures, Plan},
+    batch::{self, Batch, CallResult, Known, Slot, State},
+    compaction::Plan,
     context::{self, Context},
-    footer::Tally,
+    event::{Action, Answer, Event, Request, Show, TurnInput},
     limits::{self, Limit, Limits},
     line::{Line, Note, Origin, Status, UserMessage},
     proof::Proof,
     stuck::Stream,
     words,
 };
+use room::Room;
 
 /// Steering messages that wait for the batch to end; more stay in the channel, and then in the journal.
 const HEARD: usize = 16;
-
-/// What a turn begins or goes on with.
-#[derive(Debug)]
-pub struct TurnInput {
-    /// The turn.
-    pub turn: TurnId,
-    /// The system message.
-    pub system: String,
-    /// What the tools' descriptions cost, in tokens.
-    pub overhead: u64,
-    /// What the model is shown: the room's context, this turn's lines included.
-    pub history: Vec<Line>,
-    /// How many of `history` a compaction has left; what follows was said after it.
-    pub base: usize,
-    /// This turn's lines alone, all of them.
-    pub stored: Vec<Line>,
-    /// The sandbox's boot id for each call whose intent is stored without a result.
-    pub boots: HashMap<CallId, String>,
-    /// The tools.
-    pub tools: Vec<Known>,
-    /// The model's context window, in tokens.
-    pub window: u64,
-    /// What the turn may use.
-    pub limits: Limits,
-    /// What is left of its time.
-    pub time_left: Duration,
-}
-
-/// What happened.
-#[derive(Debug)]
-pub enum Event {
-    /// The turn begins, or goes on after a restart: the first event, and only that.
-    Begin,
-    /// A piece of the model's message.
-    Chunk(Chunk),
-    /// The model's message is whole.
-    ModelDone {
-        /// The request's number.
-        request: u32,
-        /// The message.
-        completion: Completion,
-    },
-    /// The request failed for good; retries are behind it.
-    ModelFailed {
-        /// The request's number.
-        request: u32,
-        /// The request was too long for the model.
-        overflow: bool,
-        /// A plain sentence for the person.
-        why: String,
-    },
-    /// A call ended.
-    ToolDone {
-        /// The call.
-        call: CallId,
-        /// What it came to.
-        result: CallResult,
-    },
-    /// Somebody spoke in the room.
-    Said(UserMessage),
-    /// The time that was armed last is over.
-    TimeUp,
-    /// The person wants it stopped.
-    Stop,
-}
-
-/// What is to be done.
-#[derive(Debug)]
-pub enum Action {
-    /// Store a line.
-    Keep(Line),
-    /// From now on the room's context is this.
-    Rebase(Vec<Line>),
-    /// Begin a request to the model.
-    Ask(Request),
-    /// Begin a call.
-    Run(CallToRun),
-    /// Let `TimeUp` come after this long, instead of what was armed before.
-    Arm(Duration),
-    /// End the request and the calls under way; nothing more is heard of them.
-    Cancel,
-    /// Show the room something.
-    Show(Show),
-    /// The turn is over.
-    Answer(Answer),
-}
-
-/// A request to the model.
-#[derive(Debug)]
-pub struct Request {
-    /// Its number, which comes back with its end.
-    pub number: u32,
-    /// The messages. Drop it before the end is handed in, else the next append copies them all.
-    pub messages: Arc<Vec<Message>>,
-    /// Whether tools are offered.
-    pub tools: bool,
-    /// Tokens of the answer, if they are to be bounded.
-    pub max_output: Option<u64>,
-}
-
-/// What the room may see.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Show {
-    /// The model is asked; text that follows begins anew.
-    Thinking,
-    /// A piece of its text.
-    Text(String),
-    /// A message was taken into the turn.
-    Seen(EventId),
-    /// A plain sentence.
-    Notice(&'static str),
-}
-
-/// The turn's one answer.
-#[derive(Debug)]
-pub struct Answer {
-    /// What the person reads.
-    pub text: String,
-    /// How the turn ended.
-    pub status: Status,
-    /// The line that ends the turn in the conversation.
-    pub line: Line,
-    /// The counts for the footer.
-    pub tally: Tally,
-}
 
 /// The machine.
 #[derive(Debug)]
@@ -198,13 +75,6 @@ enum Phase {
     },
     Running(Batch),
     Ended,
-}
-
-/// Whether the next request fits.
-enum Room {
-    Enough,
-    BeingMade,
-    Gone,
 }
 
 type Out = Vec<Action>;
@@ -419,13 +289,7 @@ impl Machine {
         if !overflow {
             return self.end_plainly(words::failed(why, self.account.worked()), Status::Failed, out);
         }
-        self.overflows += 1;
-        if self.overflows > limits::OVERFLOWS {
-            return self.end_at(Limit::Context, out);
-        }
-        // The window is smaller than we were told, or our estimate too low: either way this was too much.
-        self.window = self.window.min(self.context.tokens() * 9 / 10);
-        self.advance(out);
+        self.overflowed(out);
     }
 
     fn tool_done(&mut self, call: &CallId, result: CallResult, out: &mut Out) {
@@ -528,52 +392,6 @@ impl Machine {
             self.keep(line.message, line.origin, out);
             out.push(Action::Show(Show::Seen(message.event)));
         }
-    }
-
-    fn make_room(&mut self, out: &mut Out) -> Room {
-        let measures = Measures::new(self.window);
-        if self.context.tokens() < measures.threshold() {
-            return Room::Enough;
-        }
-        if let Some(lines) = compaction::mask(&self.context, measures) {
-            self.rebase(lines, out);
-            if self.context.tokens() < measures.threshold() {
-                return Room::Enough;
-            }
-        }
-        if self.wrap.is_some() {
-            return Room::Enough;
-        }
-        let tired = self.weak >= limits::WEAK_SUMMARIES || self.summaries >= limits::SUMMARIES;
-        if let Some(plan) = (!tired).then(|| compaction::plan(&self.context, measures)).flatten() {
-            self.summaries += 1;
-            self.requests += 1;
-            out.push(Action::Show(Show::Notice(words::SUMMARISING)));
-            out.push(Action::Ask(Request {
-                number: self.requests,
-                messages: Arc::new(plan.request.clone()),
-                tools: false,
-                max_output: None,
-            }));
-            self.phase = Phase::Summarising { plan, before: self.context.tokens() };
-            return Room::BeingMade;
-        }
-        // Nothing is left to be gained; what still fits is tried.
-        if self.context.tokens() < self.window * 95 / 100 { Room::Enough } else { Room::Gone }
-    }
-
-    fn summarised(&mut self, plan: Plan, before: u64, summary: Option<String>, out: &mut Out) {
-        let summary = summary.filter(|summary| !summary.trim().is_empty());
-        self.rebase(plan.finish(summary.as_deref()), out);
-        let after = self.context.tokens();
-        let helped = after * 5 < before * 4 && after < Measures::new(self.window).threshold();
-        self.weak = if helped { 0 } else { self.weak + 1 };
-        self.advance(out);
-    }
-
-    fn rebase(&mut self, lines: Vec<Line>, out: &mut Out) {
-        out.push(Action::Rebase(lines.clone()));
-        self.context.rebase(lines);
     }
 
     fn ask(&mut self, out: &mut Out) {

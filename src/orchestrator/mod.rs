@@ -1,6 +1,6 @@
 //! One turn of the agent: the model and the tools in turns, within limits, to exactly one answer.
 //!
-//! [`machine`] holds the rules and does no I/O; [`run_turn`] drives it with a model, tools and the store. Knows no chat
+//! [`Machine`] holds the rules and does no I/O; [`run_turn`] drives it with a model, tools and the store. Knows no chat
 //! protocol and no room's manners. Called by `bots`.
 
 mod account;
@@ -8,12 +8,13 @@ mod batch;
 mod compaction;
 mod context;
 mod driver;
+mod event;
 mod footer;
 mod hands;
 mod journal;
 mod limits;
 mod line;
-pub mod machine;
+mod machine;
 mod progress;
 mod prompt;
 mod proof;
@@ -25,9 +26,11 @@ mod tests;
 
 pub use batch::{CallResult, CallToRun, Known};
 pub use driver::{Outcome, Start, TurnContext, run_turn};
+pub use event::{Action, Answer, Event, Request, Show, TurnInput};
 pub use footer::{Tally, footer};
 pub use limits::{Limit, Limits};
 pub use line::{CallFacts, Edit, Line, Note, Origin, Status, UserMessage};
+pub use machine::Machine;
 pub use progress::Progress;
 pub use prompt::system;
 pub use proof::Proof;

@@ -66,11 +66,12 @@ pub(super) async fn run(context: &ToolContext, sandbox: &Sandbox, command: Comma
 /// Takes the result of the command `id` that was started, if it was, before the server crashed: under `boot_id`.
 /// Nothing is started.
 pub(super) async fn resume(context: &ToolContext, id: &str, boot_id: &str) -> Result<(Sandbox, Ended), ToolError> {
-    let sandbox = context.sandbox().await?;
+    // Not abandoned by a stop: what still runs must be found to be ended.
+    let sandbox = context.sandboxes.ensure(&context.room).await?;
     if sandbox.boot_id() != boot_id {
         return Err(ToolError::Unknown);
     }
-    let ended = match context.unless_stopped(sandbox.lookup(id)).await? {
+    let ended = match sandbox.lookup(id).await? {
         Lookup::Running(process) => finish(context, &sandbox, id, watch(context, process)).await?,
         Lookup::Ended(ended) => ended,
         Lookup::Forgotten => return Err(ToolError::Forgotten),

@@ -17,7 +17,8 @@ use crate::{
 
 use super::{
     CallFacts, CallResult, CallToRun, Edit, Known, Limits, Line, Note, Origin, Status, UserMessage,
-    machine::{Action, Answer, Event, Machine, Request, Show, TurnInput},
+    event::{Action, Answer, Event, Request, Show, TurnInput},
+    machine::Machine,
 };
 
 const TOOLS: &[Known] = &[

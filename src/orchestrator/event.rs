@@ -1,0 +1,142 @@
+//! What goes into the machine and what comes out of it.
+//!
+//! Types only. Called by the machine, its driver and its tests.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use crate::{
+    ids::{CallId, EventId, TurnId},
+    llm::{Chunk, Completion, Message},
+};
+
+use super::{
+    batch::{CallResult, CallToRun, Known},
+    footer::Tally,
+    limits::Limits,
+    line::{Line, Status, UserMessage},
+};
+
+/// What a turn begins or goes on with.
+#[derive(Debug)]
+pub struct TurnInput {
+    /// The turn.
+    pub turn: TurnId,
+    /// The system message.
+    pub system: String,
+    /// What the tools' descriptions cost, in tokens.
+    pub overhead: u64,
+    /// What the model is shown: the room's context, this turn's lines included.
+    pub history: Vec<Line>,
+    /// How many of `history` a compaction has left; what follows was said after it.
+    pub base: usize,
+    /// This turn's lines alone, all of them.
+    pub stored: Vec<Line>,
+    /// The sandbox's boot id for each call whose intent is stored without a result.
+    pub boots: HashMap<CallId, String>,
+    /// The tools.
+    pub tools: Vec<Known>,
+    /// The model's context window, in tokens.
+    pub window: u64,
+    /// What the turn may use.
+    pub limits: Limits,
+    /// What is left of its time.
+    pub time_left: Duration,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The turn begins, or goes on after a restart: the first event, and only that.
+    Begin,
+    /// A piece of the model's message.
+    Chunk(Chunk),
+    /// The model's message is whole.
+    ModelDone {
+        /// The request's number.
+        request: u32,
+        /// The message.
+        completion: Completion,
+    },
+    /// The request failed for good; retries are behind it.
+    ModelFailed {
+        /// The request's number.
+        request: u32,
+        /// The request was too long for the model.
+        overflow: bool,
+        /// A plain sentence for the person.
+        why: String,
+    },
+    /// A call ended.
+    ToolDone {
+        /// The call.
+        call: CallId,
+        /// What it came to.
+        result: CallResult,
+    },
+    /// Somebody spoke in the room.
+    Said(UserMessage),
+    /// The time that was armed last is over.
+    TimeUp,
+    /// The person wants it stopped.
+    Stop,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Action {
+    /// Store a line.
+    Keep(Line),
+    /// From now on the room's context is this.
+    Rebase(Vec<Line>),
+    /// Begin a request to the model.
+    Ask(Request),
+    /// Begin a call.
+    Run(CallToRun),
+    /// Let `TimeUp` come after this long, instead of what was armed before.
+    Arm(Duration),
+    /// End the request and the calls under way; nothing more is heard of them.
+    Cancel,
+    /// Show the room something.
+    Show(Show),
+    /// The turn is over.
+    Answer(Answer),
+}
+
+/// A request to the model.
+#[derive(Debug)]
+pub struct Request {
+    /// Its number, which comes back with its end.
+    pub number: u32,
+    /// The messages. Drop it before the end is handed in, else the next append copies them all.
+    pub messages: Arc<Vec<Message>>,
+    /// Whether tools are offered.
+    pub tools: bool,
+    /// Tokens of the answer, if they are to be bounded.
+    pub max_output: Option<u64>,
+}
+
+/// What the room may see.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Show {
+    /// The model is asked; text that follows begins anew.
+    Thinking,
+    /// A piece of its text.
+    Text(String),
+    /// A message was taken into the turn.
+    Seen(EventId),
+    /// A plain sentence.
+    Notice(&'static str),
+}
+
+/// The turn's one answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// What the person reads.
+    pub text: String,
+    /// How the turn ended.
+    pub status: Status,
+    /// The line that ends the turn in the conversation.
+    pub line: Line,
+    /// The counts for the footer.
+    pub tally: Tally,
+}
