@@ -308,7 +308,7 @@ async fn a_new_image_is_taken_at_the_next_start() {
     podman(&["stop", "--time", "2", &before.container]);
     until(&fleet, &room, SandboxState::Stopped).await;
     let sandbox = fleet.ensure(&room).await.unwrap();
-    assert_eq!(sh(&sandbox, "cat file").await, "kept");
+    assert_eq!(sh(&sandbox, "cat file; echo mine >> file").await, "kept");
     let after = fleet.observe(&room).await.unwrap();
     assert!(after.image_is_current && after.image != before.image && after.id != before.id);
     fleet.remove(&room, true).await.unwrap();
@@ -440,7 +440,7 @@ async fn the_least_used_makes_room_but_never_one_at_work() {
     let fleet = house.open().await;
     let (first, second, third) = (house.room("first"), house.room("second"), house.room("third"));
     let busy = fleet.ensure(&first).await.unwrap();
-    let work = busy.spawn(shell("sleep 600")).await.unwrap();
+    let work = busy.spawn(Command { background: true, ..shell("sleep 600") }).await.unwrap();
     fleet.ensure(&second).await.unwrap();
 
     let sandbox = fleet.ensure(&third).await.unwrap();
@@ -467,6 +467,7 @@ async fn the_next_server_takes_over_what_runs() {
     drop((sandbox, fleet)); // as a killed server's would, its connections close
 
     let fleet = house.open().await;
+    until(&fleet, &room, SandboxState::Running).await;
     let sandbox = fleet.ensure(&room).await.unwrap();
     assert_eq!(sandbox.boot_id(), boot);
     let ended = match sandbox.lookup(&short_id).await.unwrap() {
@@ -559,7 +560,7 @@ async fn the_hardening_is_what_is_observed() {
     let facts = sh(
         &sandbox,
         "grep -c BEGIN $SSL_CERT_FILE | grep -qv '^0$' && df --output=size -B1 /dev/shm | tail -1; ulimit -Hn; \
-         touch /run/sandboxd /run/matrix-agent/x $SSL_CERT_FILE 2>&1 | wc -l; hostname",
+         touch /run/sandboxd /run/matrix-agent/x $SSL_CERT_FILE 2>&1 | wc -l; ls -A /run/volume; hostname",
     )
     .await;
     assert_eq!(facts, "268435456\n20000\n3\nsandbox");

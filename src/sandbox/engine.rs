@@ -430,3 +430,19 @@ fn died(event: EventMessage) -> Option<Died> {
     let exit_code = attributes.get("containerExitCode").or_else(|| attributes.get("exitCode"));
     Some(Died { name: attributes.get("name")?.clone(), exit_code: exit_code.and_then(|code| code.parse().ok()) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_not_settled_is_asked_for_again() {
+        let mut asked = 0;
+        let answer = settled(|| {
+            asked += 1;
+            let unsettled = Bollard::JsonDataError { message: "unknown variant `stopped`".to_owned(), column: 1 };
+            std::future::ready(if asked < 3 { Err(unsettled) } else { Ok(asked) })
+        });
+        assert_eq!(answer.await.ok(), Some(3));
+    }
+}
