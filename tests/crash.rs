@@ -103,3 +103,24 @@ fn a_command_outlives_the_server_and_is_adopted_with_what_it_said_meanwhile() {
     assert!(answer.contains("before") && answer.contains("after"), "{answer}");
     assert_eq!(llm.requests().len(), 2, "the command was not asked for again");
 }
+
+/// A stop that was heard holds, also when the server dies before it could say so.
+#[test]
+fn a_stop_survives_the_server() {
+    let llm = block_on(ScriptedLlm::start());
+    llm.otherwise(|_| Reply::calls(&[("run_command", json!({"command": "echo up; sleep 1000"}))]));
+    let mut rig = Rig::new(BARE, llm.base_url());
+    let marker = rig.path().to_str().unwrap().to_owned();
+    rig.set("MATRIX_AGENT_CRASH_AT", &format!("stopped:{marker}"));
+    let mut server = rig.serve();
+    let mut chat = rig.ask("one", "go");
+    chat.until("the command's output", |frame| frame["kind"] == "tool_output");
+    let stop = rig.ask("one", "!stop");
+    assert_eq!(server.died().signal(), Some(9));
+    let _server = rig.serve();
+    let (_, frames) = chat.finish();
+    assert_eq!(answers(&frames).iter().map(|answer| &answer["ending"]).collect::<Vec<_>>(), ["stopped"]);
+    drop(stop);
+    let left = rig.run(&["sandbox", "exec", "one", "--", "sh", "-c", "cat /proc/[0-9]*/comm"]);
+    assert!(!String::from_utf8_lossy(&left.stdout).contains("sleep"), "{left:?}");
+}

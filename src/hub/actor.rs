@@ -72,9 +72,15 @@ impl Actor {
     async fn work(&mut self) -> Result<(), StoreError> {
         let store = self.hub.inner.store.clone();
         for open in store.open_turns(&self.address).await? {
-            let Some(first) = store.claimed(&open.turn).await?.into_iter().next() else { continue };
+            let claimed = store.claimed(&open.turn).await?;
+            let stopped = CancellationToken::new();
+            // It was told to stop, and the process died before it had said so.
+            if claimed.iter().any(|event| intent(event) == Intent::Command(Command::Stop)) {
+                stopped.cancel();
+            }
+            let Some(first) = claimed.into_iter().next() else { continue };
             let turn = Turn { id: open.turn, asked: first.event, sender: first.sender };
-            self.turn(turn, Start::Resumed { opened: open.opened }).await?;
+            self.turn(turn, Start::Resumed { opened: open.opened }, stopped).await?;
         }
         while !self.hub.inner.cancel.is_cancelled() {
             let waiting = store.waiting(&self.address, 1).await?;
@@ -102,15 +108,14 @@ impl Actor {
         let stored = to_json(&message.to_message())?;
         self.hub.inner.store.open_turn(&self.address, &id, vec![asked.event.clone()], stored).await?;
         crash::point("claimed");
-        self.turn(Turn { id, asked: asked.event, sender: asked.sender }, Start::New).await
+        self.turn(Turn { id, asked: asked.event, sender: asked.sender }, Start::New, CancellationToken::new()).await
     }
 
-    /// Runs a turn to its end and puts its answer into the outbox.
-    async fn turn(&mut self, turn: Turn, start: Start) -> Result<(), StoreError> {
+    /// Runs a turn to its end, which `stopped` brings about at once, and puts its answer into the outbox.
+    async fn turn(&mut self, turn: Turn, start: Start, stopped: CancellationToken) -> Result<(), StoreError> {
         self.show(Live::Started { asked: turn.asked.clone() });
         let (steer, steering) = mpsc::channel(STEER);
         let (progress, mut seen) = mpsc::channel(PROGRESS);
-        let stopped = CancellationToken::new();
         let job = TurnJob {
             address: self.address.clone(),
             turn: turn.id.clone(),
@@ -135,9 +140,10 @@ impl Actor {
                         }
                         match intent(&event) {
                             Intent::Command(Command::Stop) => {
-                                stopped.cancel();
                                 self.hub.inner.store.claim(&self.address, &turn.id, event.event.clone()).await?;
+                                crash::point("stopped");
                                 self.show(Live::Seen { said: event.event.clone() });
+                                stopped.cancel();
                             }
                             Intent::Command(Command::New) => {}
                             Intent::Command(command) => self.command(&event, command).await?,

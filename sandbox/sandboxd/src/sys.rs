@@ -333,25 +333,28 @@ pub(crate) fn kill(pid: i32, signal: c_int) {
     unsafe { libc::kill(pid, signal) };
 }
 
+/// Sets one of a process's own switches. The kernel reads whole words, also where an `int` is half of one.
+fn control(switch: c_int, value: c_int) -> io::Result<()> {
+    let (value, none) = (libc::c_ulong::from(value.cast_unsigned()), 0 as libc::c_ulong);
+    // SAFETY: none of the switches used here takes a pointer.
+    check(unsafe { libc::prctl(switch, value, none, none, none) }).map(drop)
+}
+
 /// Makes this process the one that orphans among its descendants fall to, and ends it with its parent.
 pub(crate) fn become_subreaper() {
-    // SAFETY: these take no pointer.
-    unsafe {
-        libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
-    }
+    // Neither can fail on a kernel that has containers.
+    let _ = control(libc::PR_SET_CHILD_SUBREAPER, 1);
+    end_with_parent();
 }
 
 /// Ends this process with its parent. A change of user undoes it, so it comes after that.
 pub(crate) fn end_with_parent() {
-    // SAFETY: takes no pointer.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
+    let _ = control(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
 }
 
 /// Closes this process's memory and `/proc` entries to the other users.
 pub(crate) fn hide() {
-    // SAFETY: takes no pointer.
-    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+    let _ = control(libc::PR_SET_DUMPABLE, 0);
 }
 
 /// Gives every new file the usual mode, and writes no core files.
@@ -435,16 +438,17 @@ pub(crate) fn start_session(niceness: c_int) {
 pub(crate) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     #[repr(C)]
     struct Header(u32, c_int);
+    // A kernel that knows no ambient capabilities has none to clear.
+    let _ = control(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL);
+    for capability in 0..64 {
+        // Needs SETPCAP, which a room's container does not have; what stays in the bounding set cannot be gained
+        // without new privileges, and those are forbidden.
+        if control(libc::PR_CAPBSET_DROP, capability).is_err() {
+            break;
+        }
+    }
     // SAFETY: pointers and lengths belong together and live through the calls.
     unsafe {
-        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-        for capability in 0..64 {
-            // Needs SETPCAP, which a room's container does not have; what stays in the bounding set cannot be gained
-            // without new privileges, and those are forbidden below.
-            if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) != 0 {
-                break;
-            }
-        }
         check(libc::setgroups(groups.len(), groups.as_ptr()))?;
         check(libc::setresgid(gid, gid, gid))?;
         check(libc::setresuid(uid, uid, uid))?;
@@ -459,8 +463,7 @@ pub(crate) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> 
 
 /// Forbids this process and its children to gain privileges by a program they start.
 pub(crate) fn forbid_new_privileges() -> io::Result<()> {
-    // SAFETY: takes no pointer.
-    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }).map(drop)
+    control(libc::PR_SET_NO_NEW_PRIVS, 1)
 }
 
 /// Replaces this process's program; returns only what went wrong.
