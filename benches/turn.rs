@@ -53,7 +53,9 @@ fn main() {
         assert_eq!(taken.len(), CALLS, "{frames:#?}");
         if turn > 0 {
             let mut all = model.times.lock().unwrap();
-            taken.into_iter().for_each(|time| all.add(time));
+            for time in taken {
+                all.add(time);
+            }
         }
     }
 
