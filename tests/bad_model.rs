@@ -4,12 +4,14 @@ mod support;
 
 use serde_json::{Value, json};
 use support::{
-    rig::{BARE, LIMIT, Rig, answers, block_on},
-    scripted_llm::{End, Reply, ScriptedLlm, user_texts},
+    rig::{BARE, Rig, answers, block_on},
+    scripted_llm::{End, Reply, ScriptedLlm, results, user_texts},
 };
 
 /// What the rig configures, and what no frame and no log may hold.
 const KEY: &str = "sk-scripted-secret";
+/// The question that gets garbage; no log may hold it.
+const PROMPT: &str = "please bake the blue cake of my grandmother";
 /// The question after the garbage.
 const NEXT: &str = "and now?";
 
@@ -47,7 +49,7 @@ fn cut(reply: Reply, count: usize) -> Reply {
 
 fn status(status: u16, headers: &[(&'static str, &str)]) -> Reply {
     let headers = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-    let body = json!({"error": {"message": format!("no good: the key {KEY} and 'please' were sent")}});
+    let body = json!({"error": {"message": format!("no good: the key {KEY} and '{PROMPT}' were sent")}});
     Reply::Status(status, headers, body.to_string())
 }
 
@@ -98,7 +100,7 @@ fn after(garbage: impl Fn() -> Reply + Send + Sync + 'static) -> Came {
     let mut rig = Rig::new(BARE, llm.base_url());
     rig.set("RUST_LOG", "debug");
     let server = rig.serve();
-    let (code, frames) = rig.ask("one", "please").finish();
+    let (code, frames) = rig.ask("one", PROMPT).finish();
     let requests = llm.requests();
     let told = answers(&frames);
     assert_eq!((code, told.len()), (1, 1), "{told:#?}");
@@ -110,7 +112,7 @@ fn after(garbage: impl Fn() -> Reply + Send + Sync + 'static) -> Came {
     let shown = json!([frames, later]).to_string();
     let log = server.log();
     assert!(!shown.contains(KEY) && !log.contains(KEY), "the key came out");
-    assert!(!log.contains("please"), "the prompt came out");
+    assert!(!log.contains("grandmother"), "the prompt came out");
     Came { ending, text, requests }
 }
 
@@ -151,12 +153,6 @@ garbage! {
         => "failed" 1 "LLM_BASE_URL"
 }
 
-/// The results of the tools in a request.
-fn results(request: &Value) -> Vec<&str> {
-    let messages = request["messages"].as_array().unwrap();
-    messages.iter().filter(|message| message["role"] == "tool").map(|it| it["content"].as_str().unwrap()).collect()
-}
-
 /// As many as run at once do, in order; each of the others is told that it did not.
 #[test]
 fn fifty_parallel_calls_each_have_a_result() {
@@ -165,7 +161,7 @@ fn fifty_parallel_calls_each_have_a_result() {
     let calls: Vec<_> =
         (0..50).map(|n| ("run_command", json!({"command": format!("echo {n} | tee -a all")}))).collect();
     llm.reply_calls(&calls).reply_calls(&[("run_command", json!({"command": "cat all"}))]).reply_text("Sixteen ran.");
-    let (code, frames) = rig.ask("one", "please").finish();
+    let (code, frames) = rig.ask("one", PROMPT).finish();
     assert_eq!((code, answers(&frames).len()), (0, 1));
     let requests = llm.requests();
     requests.iter().for_each(unbroken);
@@ -188,17 +184,16 @@ fn a_command_of_megabytes_is_refused_and_the_next_runs() {
         llm.reply_calls(&[("run_command", json!({"command": format!("echo {}", "x".repeat(size))}))]);
     }
     llm.reply_calls(&[("run_command", json!({"command": "echo usable"}))]).reply_text("The last one ran.");
-    let began = std::time::Instant::now();
-    let (code, frames) = rig.ask("one", "please").finish();
+    let (code, frames) = rig.ask("one", PROMPT).finish();
     assert_eq!((code, answers(&frames).len()), (0, 1), "{:#?}", answers(&frames));
     let requests = llm.requests();
     requests.iter().for_each(unbroken);
     let told = results(requests.last().unwrap());
     assert_eq!(told.last(), Some(&"exit code: 0\nusable"));
     for told in &told[..3] {
-        assert!(!told.contains("exit code: 0") && told.contains("long"), "{}", &told[..told.len().min(500)]);
+        let told = told[..told.len().min(500)].to_lowercase();
+        assert!(told.starts_with("not run: ") || told.starts_with("not started: "), "{told}");
     }
-    assert!(began.elapsed() < LIMIT);
 }
 
 /// A slip is told to the model, which mends it: the person sees the answer alone.
@@ -208,7 +203,7 @@ fn slips_that_the_model_mends_are_not_the_persons() {
     let rig = Rig::new(BARE, llm.base_url());
     llm.reply(call(r#"{"command": "echo"#)).reply_calls(&[("shell", json!({}))]).reply_text("");
     llm.reply(call(r#"{"command": "echo mended"}"#)).reply_text("Mended.");
-    let (code, frames) = rig.ask("one", "please").finish();
+    let (code, frames) = rig.ask("one", PROMPT).finish();
     assert_eq!((code, answers(&frames).len()), (0, 1));
     assert_eq!(answers(&frames)[0]["text"], "Mended.");
     let requests = llm.requests();
