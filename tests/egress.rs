@@ -61,7 +61,7 @@ def plain(target):
     s = tunnel(target)
     s.sendall(b"GET / HTTP/1.1\r\nHost: pypi.org\r\n\r\n"); s.settimeout(10)
     got = s.recv(100)
-    if not got: raise OSError("closed")
+    if not got or got[0] == 21: raise OSError("a TLS alert and the end")
     return "answered %r" % got
 
 def get(url):

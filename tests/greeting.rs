@@ -33,10 +33,9 @@ fn ask(rig: &Rig, room: &str, command: &str) -> String {
     told[0]["text"].as_str().unwrap().to_owned()
 }
 
-/// The sandboxd that new containers get.
+/// The sandboxd that containers get.
 fn binary(rig: &Rig) -> PathBuf {
-    let entries = fs::read_dir(rig.path().join("s")).unwrap().map(|entry| entry.unwrap().path());
-    entries.into_iter().find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("sandboxd-")).unwrap()
+    rig.path().join("s/sandboxd")
 }
 
 /// Puts a program in the place of sandboxd, for containers that start from now on.
@@ -50,7 +49,7 @@ fn replace(path: &PathBuf, content: &[u8]) {
 /// A program that connects to the room's socket and sends `bytes`, an expression of Perl; then it stays.
 fn dialler(bytes: &str) -> String {
     format!(
-        "#!/usr/bin/perl\nuse Socket; $SIG{{TERM}} = sub {{ exit }};\n\
+        "#!/usr/bin/perl\nuse Socket; $SIG{{TERM}} = sub {{ exit }}; $SIG{{PIPE}} = 'IGNORE';\n\
          socket(S, PF_UNIX, SOCK_STREAM, 0); connect(S, sockaddr_un('/run/matrix-agent/sock')) or die;\n\
          sub frame {{ pack('N', length $_[0]) . $_[0] }}\n\
          syswrite(S, {bytes}); sleep;\n"

@@ -68,8 +68,11 @@ hostile! {
     one_that_fills_the_memory: {"command": "head -c 1G /dev/zero | tail", "timeout_seconds": 30} => ["out of memory"]
     one_that_fills_the_memory_as_root:
         {"command": "head -c 1G /dev/zero | tail", "timeout_seconds": 30, "as_root": true} => ["out of memory"]
-    one_that_fills_the_shared_memory: {"command": "head -c 1G /dev/zero > /dev/shm/big; rm -f /dev/shm/big"}
-        => ["out of memory"]
+    one_that_fills_the_shared_memory_and_leaves_it_full: {"command": "head -c 1G /dev/zero > /dev/shm/big"}
+        => ["exit code: 1", "No space left on device"]
+    one_that_leaves_segments_of_shared_memory: {"command": "for i in {1..40}; do perl -e \
+        '$id = shmget(0, 4 << 20, 0600 | 512) // die $!; shmwrite($id, \"x\" x (4 << 20), 0, 4 << 20) || die $!' || break; \
+        done; echo $i"} => ["exit code: 0\n40"]
     one_that_kills_all_it_can: {"command": "kill -9 -1; kill -9 $$", "timeout_seconds": 5} => ["ended by signal 9"]
     one_that_kills_all_it_can_as_root: {"command": "kill -9 -1; kill -9 1; kill -9 $$", "as_root": true}
         => ["ended by signal 9"]
