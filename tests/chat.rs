@@ -2,10 +2,10 @@
 
 mod support;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use support::{
     rig::{BARE, Rig, answers, block_on},
-    scripted_llm::{Reply, ScriptedLlm},
+    scripted_llm::{Reply, ScriptedLlm, results},
 };
 
 fn rig() -> (ScriptedLlm, Rig) {
@@ -16,16 +16,6 @@ fn rig() -> (ScriptedLlm, Rig) {
 
 fn run_command(command: &str) -> Reply {
     Reply::calls(&[("run_command", json!({"command": command}))])
-}
-
-/// The texts of the tools' results that a request carries.
-fn results(request: &Value) -> Vec<&str> {
-    let messages = request["messages"].as_array().unwrap();
-    messages
-        .iter()
-        .filter(|message| message["role"] == "tool")
-        .filter_map(|message| message["content"].as_str())
-        .collect()
 }
 
 #[test]

@@ -156,11 +156,14 @@ async fn make_volume(
 /// Makes the volume's two directories and gives them to the agent. No container sees the directory above them, so
 /// nothing in it can have been put there by a sandbox.
 fn fill(volume: &RoomVolume) -> io::Result<()> {
+    // Podman may know a volume whose directory is gone: somebody deleted it, or the volume of the same name that another
+    // server was just removing. Its files are lost either way; the room need not be. No more than the volume's own two
+    // levels: where even their parent is missing, this is not the machine that the volume is on.
+    for directory in volume.mountpoint.parent().into_iter().chain([&*volume.mountpoint]) {
+        make_directory(directory)?;
+    }
     for directory in spec::volume_directories(&volume.mountpoint) {
-        match fs::DirBuilder::new().mode(0o755).create(&directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
+        make_directory(&directory)?;
         // Rootless, only the container's root can give them away: sandboxd does.
         if let Some(ids) = volume.ids
             && fs::symlink_metadata(&directory)?.uid() == 0
@@ -170,4 +173,12 @@ fn fill(volume: &RoomVolume) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes a directory, unless it is there.
+fn make_directory(path: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o755).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }

@@ -55,6 +55,13 @@ const CAPABILITIES: [&str; 7] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "S
 
 /// Shared memory: Chromium needs more than the usual 64 MB.
 const SHM: i64 = 256 << 20;
+/// Of the sandbox's memory, at most this part: what lies in `/dev/shm` counts as memory and outlives the command that put
+/// it there, so that a full one must leave enough for the next command.
+const SHM_PART: i64 = 4;
+
+/// The other kind of shared memory has no files that one could delete: a segment goes with the last process that has
+/// it.
+const SYSCTLS: [(&str, &str); 1] = [("kernel.shm_rmid_forced", "1")];
 
 /// Limits a user, soft and hard. Podman's API ignores the defaults of `containers.conf`, and without these a container
 /// fails where the host's own hard limits are lower than Podman's wish.
@@ -142,7 +149,8 @@ fn host_config(options: &SandboxOptions, place: &Place<'_>) -> HostConfig {
         memory_swap: Some(memory), // the sum of memory and swap: no swap
         nano_cpus: Some((options.cpus * 1e9).round() as i64),
         pids_limit: Some(i64::from(options.pids)),
-        shm_size: Some(SHM),
+        shm_size: Some(SHM.min(memory / SHM_PART)),
+        sysctls: Some(SYSCTLS.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
         ulimits: Some(
             ULIMITS
                 .iter()

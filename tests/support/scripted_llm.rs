@@ -244,6 +244,12 @@ pub fn user_texts(request: &Value) -> Vec<String> {
         .collect()
 }
 
+/// The texts of the tools' results that a request carries.
+pub fn results(request: &Value) -> Vec<&str> {
+    let messages = request["messages"].as_array().into_iter().flatten();
+    messages.filter(|message| message["role"] == "tool").filter_map(|message| message["content"].as_str()).collect()
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

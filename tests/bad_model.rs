@@ -1,0 +1,215 @@
+//! A model that sends garbage: each turn ends with exactly one answer, and the next question in the same room works.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{
+    rig::{BARE, Rig, answers, block_on},
+    scripted_llm::{End, Reply, ScriptedLlm, results, user_texts},
+};
+
+/// What the rig configures, and what no frame and no log may hold.
+const KEY: &str = "sk-scripted-secret";
+/// The question that gets garbage; no log may hold it.
+const PROMPT: &str = "please bake the blue cake of my grandmother";
+/// The question after the garbage.
+const NEXT: &str = "and now?";
+
+fn event(value: &Value) -> String {
+    format!("data: {value}\n\n")
+}
+
+fn text(piece: &str) -> String {
+    event(&json!({"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": null}]}))
+}
+
+/// A whole stream of these events.
+fn stream(events: Vec<String>) -> Reply {
+    Reply::Stream(events, End::Closed)
+}
+
+/// A call of `run_command` with this text as its arguments.
+fn call(arguments: &str) -> Reply {
+    Reply::calls(&[("run_command", json!(arguments))])
+}
+
+/// The same reply with another reason for its end.
+fn finished(reply: Reply, reason: &str) -> Reply {
+    let Reply::Stream(events, end) = reply else { return reply };
+    let marked =
+        |event: String| event.replace(r#""finish_reason":"tool_calls""#, &format!(r#""finish_reason":"{reason}""#));
+    Reply::Stream(events.into_iter().map(marked).collect(), end)
+}
+
+/// The same reply, cut after `count` events.
+fn cut(reply: Reply, count: usize) -> Reply {
+    let Reply::Stream(events, _) = reply else { return reply };
+    Reply::Stream(events.into_iter().take(count).collect(), End::Cut)
+}
+
+fn status(status: u16, headers: &[(&'static str, &str)]) -> Reply {
+    let headers = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    let body = json!({"error": {"message": format!("no good: the key {KEY} and '{PROMPT}' were sent")}});
+    Reply::Status(status, headers, body.to_string())
+}
+
+/// Asserts that a strict provider takes this conversation: each call has its one result right after its message, and
+/// arguments that parse; nothing is empty; nobody answers a call that was not made.
+fn unbroken(request: &Value) {
+    let messages = request["messages"].as_array().unwrap();
+    let mut open: Vec<&Value> = Vec::new();
+    for message in messages {
+        if message["role"] == "tool" {
+            let at = open.iter().position(|id| **id == message["tool_call_id"]).expect("a result without its call");
+            open.remove(at);
+            assert!(!message["content"].as_str().unwrap().is_empty());
+            continue;
+        }
+        assert!(open.is_empty(), "calls without results: {open:?}");
+        let calls = message["tool_calls"].as_array().map_or(&[][..], Vec::as_slice);
+        for call in calls {
+            let function = &call["function"];
+            let arguments: Value = serde_json::from_str(function["arguments"].as_str().unwrap()).unwrap();
+            assert!(arguments.is_object(), "{call}");
+            let name = function["name"].as_str().unwrap();
+            let good = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+            assert!(!name.is_empty() && name.len() <= 64 && name.chars().all(good), "{name}");
+            open.push(&call["id"]);
+        }
+        let said = message["content"].as_str().is_some_and(|text| !text.trim().is_empty());
+        assert!(said || message["content"].is_array() || !calls.is_empty(), "an empty message: {message}");
+    }
+    assert!(open.is_empty(), "calls without results: {open:?}");
+}
+
+/// What a turn with garbage came to.
+struct Came {
+    ending: String,
+    text: String,
+    /// Requests of the turn.
+    requests: Vec<Value>,
+}
+
+/// Has the model answer all of a turn with `garbage`, then asks again in the same room, and checks what always holds.
+fn after(garbage: impl Fn() -> Reply + Send + Sync + 'static) -> Came {
+    let llm = block_on(ScriptedLlm::start());
+    llm.otherwise(move |request| {
+        let next = user_texts(request).iter().any(|text| text.contains(NEXT));
+        if next { Reply::text("All is well again.") } else { garbage() }
+    });
+    let mut rig = Rig::new(BARE, llm.base_url());
+    rig.set("RUST_LOG", "debug");
+    let server = rig.serve();
+    let (code, frames) = rig.ask("one", PROMPT).finish();
+    let requests = llm.requests();
+    let told = answers(&frames);
+    assert_eq!((code, told.len()), (1, 1), "{told:#?}");
+    let (ending, text) = (told[0]["ending"].as_str().unwrap().to_owned(), told[0]["text"].as_str().unwrap().to_owned());
+    let (code, later) = rig.ask("one", NEXT).finish();
+    assert_eq!((code, answers(&later).len()), (0, 1), "{later:#?}");
+    assert_eq!(answers(&later)[0]["text"], "All is well again.");
+    llm.requests().iter().for_each(unbroken);
+    let shown = json!([frames, later]).to_string();
+    let log = server.log();
+    assert!(!shown.contains(KEY) && !log.contains(KEY), "the key came out");
+    assert!(!log.contains("grandmother"), "the prompt came out");
+    Came { ending, text, requests }
+}
+
+macro_rules! garbage {
+    ($($name:ident: $reply:expr => $ending:literal $requests:literal $words:literal)*) => {$(
+        #[test]
+        fn $name() {
+            let came = after(|| $reply);
+            assert_eq!((came.ending.as_str(), came.requests.len()), ($ending, $requests), "{}", came.text);
+            assert!(came.text.contains($words), "{}", came.text);
+        }
+    )*};
+}
+
+// Each reply is given again and again: how the turn ends, after how many requests, and what the person reads.
+garbage! {
+    arguments_that_are_no_json: call(r#"{"command": "ls"#) => "limit" 6 "calls in a row that could not run"
+    arguments_that_are_no_object: call(r#"["ls"]"#) => "limit" 6 "calls in a row that could not run"
+    an_unknown_tool: Reply::calls(&[("rm -rf\n/", json!({"path": "x"}))]) => "limit" 6 "calls in a row that could not run"
+    a_tool_with_a_name_of_a_megabyte: Reply::calls(&[(&"x".repeat(1 << 20), json!({}))]) => "limit" 6 "could not run"
+    empty_answers: Reply::text("") => "failed" 3 "gave no answer"
+    answers_of_blanks: Reply::text(" \n\t\u{1b}[0m ") => "failed" 3 "gave no answer"
+    a_stream_cut_in_the_text: cut(Reply::text("Half of it."), 1) => "failed" 1 "broke off"
+    a_stream_cut_in_a_call: cut(call(r#"{"command": "touch /workspace/x"}"#), 2) => "failed" 1 "broke off"
+    a_megabyte_of_one_token: Reply::text(&"ha".repeat(512 << 10)) => "failed" 3 "gave no answer"
+    a_megabyte_of_one_token_in_pieces: stream(vec![text("ha"); 512 << 10]) => "failed" 3 "gave no answer"
+    trouble_for_ever: status(500, &[("retry-after-ms", "1")]) => "failed" 5 "has trouble (500)"
+    a_rate_limit_that_nobody_waits_for: status(429, &[("retry-after", "3600")]) => "failed" 1 "wait 60 minutes"
+    a_key_that_is_refused: status(401, &[]) => "failed" 1 "LLM_API_KEY"
+    calls_cut_off_at_the_output_limit:
+        finished(call(r#"{"command": "touch /workspace/x"}"#), "length") => "limit" 6 "calls in a row that could not run"
+    an_error_in_the_stream:
+        stream(vec![text("Well"), event(&json!({"error": {"code": 502, "message": format!("lost {KEY}")}}))])
+        => "failed" 1 "has trouble (502)"
+    events_that_are_no_json: Reply::raw("data: {\"choices\": [{\n\n") => "failed" 1 "no chat completion"
+    a_web_page_in_place_of_an_answer:
+        Reply::Status(200, vec![("content-type", "text/html".to_owned())], "<h1>Log in</h1>".to_owned())
+        => "failed" 1 "LLM_BASE_URL"
+}
+
+/// As many as run at once do, in order; each of the others is told that it did not.
+#[test]
+fn fifty_parallel_calls_each_have_a_result() {
+    let llm = block_on(ScriptedLlm::start());
+    let rig = Rig::new(BARE, llm.base_url());
+    let calls: Vec<_> =
+        (0..50).map(|n| ("run_command", json!({"command": format!("echo {n} | tee -a all")}))).collect();
+    llm.reply_calls(&calls).reply_calls(&[("run_command", json!({"command": "cat all"}))]).reply_text("Sixteen ran.");
+    let (code, frames) = rig.ask("one", PROMPT).finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1));
+    let requests = llm.requests();
+    requests.iter().for_each(unbroken);
+    let told = results(&requests[2]);
+    assert_eq!(told.len(), 51);
+    for (n, told) in told[..50].iter().enumerate() {
+        let expected = if n < 16 { format!("exit code: 0\n{n}") } else { "Not run: too many calls at once".to_owned() };
+        assert!(told.starts_with(&expected), "{n}: {told}");
+    }
+    let order: String = (0..16).map(|n| format!("\n{n}")).collect();
+    assert_eq!(told[50], format!("exit code: 0{order}"));
+}
+
+/// What fits into no command line and no frame is refused as the one call it is; the sandbox goes on.
+#[test]
+fn a_command_of_megabytes_is_refused_and_the_next_runs() {
+    let llm = block_on(ScriptedLlm::start());
+    let rig = Rig::new(BARE, llm.base_url());
+    for size in [200 << 10, 1 << 20, 3 << 20] {
+        llm.reply_calls(&[("run_command", json!({"command": format!("echo {}", "x".repeat(size))}))]);
+    }
+    llm.reply_calls(&[("run_command", json!({"command": "echo usable"}))]).reply_text("The last one ran.");
+    let (code, frames) = rig.ask("one", PROMPT).finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1), "{:#?}", answers(&frames));
+    let requests = llm.requests();
+    requests.iter().for_each(unbroken);
+    let told = results(requests.last().unwrap());
+    assert_eq!(told.last(), Some(&"exit code: 0\nusable"));
+    for told in &told[..3] {
+        let told = told[..told.len().min(500)].to_lowercase();
+        assert!(told.starts_with("not run: ") || told.starts_with("not started: "), "{told}");
+    }
+}
+
+/// A slip is told to the model, which mends it: the person sees the answer alone.
+#[test]
+fn slips_that_the_model_mends_are_not_the_persons() {
+    let llm = block_on(ScriptedLlm::start());
+    let rig = Rig::new(BARE, llm.base_url());
+    llm.reply(call(r#"{"command": "echo"#)).reply_calls(&[("shell", json!({}))]).reply_text("");
+    llm.reply(call(r#"{"command": "echo mended"}"#)).reply_text("Mended.");
+    let (code, frames) = rig.ask("one", PROMPT).finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1));
+    assert_eq!(answers(&frames)[0]["text"], "Mended.");
+    let requests = llm.requests();
+    requests.iter().for_each(unbroken);
+    let told = results(&requests[4]);
+    assert!(told[0].contains("no JSON object"), "{told:?}");
+    assert!(told[1].contains("no tool `shell`. The tools are: run_command"), "{told:?}");
+    assert_eq!(told[2], "exit code: 0\nmended");
+}

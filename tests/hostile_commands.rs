@@ -1,0 +1,99 @@
+//! Commands that do their worst: each is ended at its limit, the model is told so plainly, and the next command of the
+//! same turn finds a sandbox that works and that nothing was left in.
+
+mod support;
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use support::{
+    rig::{BARE, Rig, answers, block_on},
+    scripted_llm::{ScriptedLlm, results},
+};
+
+/// Names what lives beside PID 1, the shell that asks and whatever started it.
+const LEFT: &str = "for p in /proc/[0-9]*; do case ${p#/proc/} in 1|$$|$PPID) continue;; esac; \
+    read -r name < $p/comm && echo left: $name; done 2> /dev/null; echo usable";
+
+/// Has the model run `hostile` in a sandbox with little of everything, and then look; returns what it was told of both.
+fn run(hostile: &Value, look: &str) -> [String; 2] {
+    let llm = block_on(ScriptedLlm::start());
+    let mut rig = Rig::new(BARE, llm.base_url());
+    rig.set("SANDBOX_MEMORY", "128m");
+    rig.set("SANDBOX_PIDS", "64");
+    rig.set("SANDBOX_DISK", "64m");
+    llm.reply_calls(&[("run_command", hostile.clone())]);
+    llm.reply_calls(&[("run_command", json!({"command": look}))]).reply_text("Survived.");
+    let (code, frames) = rig.ask("hostile", "go").finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+    let requests = llm.requests();
+    let told = results(&requests[2]);
+    assert_eq!(told.len(), 2, "{told:?}");
+    [told[0].to_owned(), told[1].to_owned()]
+}
+
+macro_rules! hostile {
+    ($($name:ident: $arguments:tt => $words:expr)*) => {$(
+        #[test]
+        fn $name() {
+            let [told, after] = run(&json!($arguments), LEFT);
+            for word in $words {
+                assert!(told.contains(word), "{word}: {told}");
+            }
+            assert!(told.len() < 17 * 1024, "{}", told.len());
+            let first = told.lines().next();
+            assert_eq!(after, "exit code: 0\nusable", "after: {first:?}");
+        }
+    )*};
+}
+
+hostile! {
+    one_that_prints_without_end: {"command": "yes 'no end'", "timeout_seconds": 1} => ["timed out", "no end", "bytes cut"]
+    one_that_prints_a_line_without_end: {"command": "tr '\\0' x < /dev/zero", "timeout_seconds": 1} => ["timed out", "xxx"]
+    one_that_forks_without_end: {"command": "bomb() { bomb | bomb & }; bomb; sleep 1000", "timeout_seconds": 2}
+        => ["timed out", "everything it had started"]
+    one_that_forks_without_end_as_root:
+        {"command": "bomb() { bomb | bomb & }; bomb; sleep 1000", "timeout_seconds": 2, "as_root": true} => ["timed out"]
+    one_that_starts_threads_of_its_own_session_for_ever:
+        {"command": "while :; do setsid sleep 1000 & done 2> /dev/null", "timeout_seconds": 2} => ["timed out"]
+    one_that_ignores_every_signal_it_can:
+        {"command": "trap '' TERM INT HUP QUIT; echo deaf; while :; do sleep 1; done", "timeout_seconds": 1}
+        => ["timed out", "deaf"]
+    one_that_stops_itself: {"command": "echo halt; kill -STOP $$", "timeout_seconds": 1} => ["timed out", "halt"]
+    one_that_becomes_a_daemon_and_goes: {"command": "(trap '' TERM HUP; setsid setsid sleep 1000 &) & echo gone"}
+        => ["exit code: 0", "gone", "left running were ended"]
+    one_that_becomes_a_daemon_and_stays:
+        {"command": "(setsid sh -c 'trap \"\" TERM; setsid sleep 1000 & sleep 1000' &) ; exec sleep 1000",
+         "timeout_seconds": 1} => ["timed out"]
+    one_that_fills_the_memory: {"command": "head -c 1G /dev/zero | tail", "timeout_seconds": 30} => ["out of memory"]
+    one_that_fills_the_memory_as_root:
+        {"command": "head -c 1G /dev/zero | tail", "timeout_seconds": 30, "as_root": true} => ["out of memory"]
+    one_that_fills_the_shared_memory_and_leaves_it_full: {"command": "head -c 1G /dev/zero > /dev/shm/big"}
+        => ["exit code: 1", "No space left on device"]
+    one_that_leaves_segments_of_shared_memory: {"command": "for i in {1..40}; do perl -e \
+        '$id = shmget(0, 4 << 20, 0600 | 512) // die $!; shmwrite($id, \"x\" x (4 << 20), 0, 4 << 20) || die $!' || break; \
+        done; echo $i"} => ["exit code: 0\n40"]
+    one_that_kills_all_it_can: {"command": "kill -9 -1; kill -9 $$", "timeout_seconds": 5} => ["ended by signal 9"]
+    one_that_kills_all_it_can_as_root: {"command": "kill -9 -1; kill -9 1; kill -9 $$", "as_root": true}
+        => ["ended by signal 9"]
+    one_that_nests_folders_without_end:
+        {"command": "d=$(printf 'd%.0s' {1..200}); while mkdir $d && cd $d; do :; done; sleep 1000", "timeout_seconds": 2}
+        => ["timed out"]
+}
+
+/// Wherever it writes: the volume, the container's own layer, a file without a name.
+#[test]
+fn one_that_fills_the_disk_is_ended_and_what_it_wrote_can_be_deleted() {
+    for (place, gone) in [("/workspace/big", false), ("/var/tmp/big", false), ("/workspace/big", true)] {
+        let unlink = if gone { "rm $0;" } else { "" };
+        // In steps, so that a machine under load is not filled up before anybody looks.
+        let fill = format!(
+            "exec bash -c 'exec 3> $0; {unlink} for i in {{1..400}}; do head -c 8M /dev/zero >&3 || exit; sleep 0.05; \
+             done' {place}"
+        );
+        let look = format!("rm -f {place}; head -c 8M /dev/zero > /workspace/small && echo usable");
+        let [told, after] = run(&json!({"command": fill, "timeout_seconds": 60}), &look);
+        assert!(told.contains("disk full") && told.contains("Delete what is not needed"), "{place}: {told}");
+        assert_eq!(after, "exit code: 0\nusable", "{}", Path::new(place).display());
+    }
+}
