@@ -170,6 +170,7 @@ fn nothing_inside_or_beside_the_gateway_is_reached_even_when_all_hosts_are_allow
 
 /// The registries answer; a name that the list lacks, and one that is only claimed, do not.
 #[test]
+#[expect(clippy::print_stderr, reason = "a machine without a network is told so")]
 fn the_package_registries_answer_and_nobody_in_their_name() {
     let llm = block_on(ScriptedLlm::start());
     let rig = rig(&llm);
