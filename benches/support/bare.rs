@@ -10,10 +10,12 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bollard::{
     Docker,
+    errors::Error,
     models::{ContainerCreateBody, MountType},
     query_parameters::{
         CreateContainerOptions, RemoveContainerOptions, RemoveVolumeOptions, StartContainerOptions,
@@ -106,10 +108,29 @@ impl Bare {
         docker.start_container(&self.name, None::<StartContainerOptions>).await.unwrap();
     }
 
+    /// Removes it with its volume. Podman refuses while it still cleans up, so it is asked again.
     pub async fn remove(&self, docker: &Docker) {
-        let options = RemoveContainerOptions { force: true, ..Default::default() };
-        docker.remove_container(&self.name, Some(options)).await.unwrap();
-        docker.remove_volume(&self.name, None::<RemoveVolumeOptions>).await.unwrap();
+        let mut last = None;
+        for _ in 0..40 {
+            let options = RemoveContainerOptions { force: true, ..Default::default() };
+            let removed = match gone(docker.remove_container(&self.name, Some(options)).await) {
+                Ok(()) => gone(docker.remove_volume(&self.name, None::<RemoveVolumeOptions>).await),
+                refused => refused,
+            };
+            match removed {
+                Ok(()) => return,
+                Err(error) => last = Some(error),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("Podman does not remove {}: {last:?}", self.name);
+    }
+}
+
+fn gone(removed: Result<(), Error>) -> Result<(), Error> {
+    match removed {
+        Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+        removed => removed,
     }
 }
 

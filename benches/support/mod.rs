@@ -38,7 +38,8 @@ impl House {
         let directory = tempfile::Builder::new().prefix(name).tempdir().unwrap();
         let socket = format!("unix://{}", directory.path().join("podman.sock").display());
         let mut service = Command::new("podman");
-        let service = service.args(["system", "service", "--time=0", &socket]).stdout(Stdio::null()).spawn().unwrap();
+        let service = service.args(["system", "service", "--time=0", &socket]);
+        let service = service.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let end = Instant::now() + Duration::from_secs(20);
         while std::os::unix::net::UnixStream::connect(directory.path().join("podman.sock")).is_err() {
             assert!(Instant::now() < end, "`podman system service` does not answer");
