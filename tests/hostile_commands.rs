@@ -11,9 +11,9 @@ use support::{
     scripted_llm::{ScriptedLlm, results},
 };
 
-/// Names what lives beside PID 1, the shell that asks and whatever started it.
+/// Names what lives beside PID 1, the shell that asks and whatever started it; a warden may be about to go.
 const LEFT: &str = "for p in /proc/[0-9]*; do case ${p#/proc/} in 1|$$|$PPID) continue;; esac; \
-    read -r name < $p/comm && echo left: $name; done 2> /dev/null; echo usable";
+    read -r name < $p/comm && [ $name = sandboxd ] || echo left: $name; done 2> /dev/null; echo usable";
 
 /// Has the model run `hostile` in a sandbox with little of everything, and then look; returns what it was told of both.
 fn run(hostile: &Value, look: &str) -> [String; 2] {

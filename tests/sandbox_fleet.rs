@@ -563,7 +563,7 @@ async fn the_hardening_is_what_is_observed() {
          touch /run/sandboxd /run/matrix-agent/x $SSL_CERT_FILE 2>&1 | wc -l; ls -A /run/volume; hostname",
     )
     .await;
-    assert_eq!(facts, "268435456\n20000\n3\nsandbox");
+    assert_eq!(facts, "134217728\n20000\n3\nsandbox");
 }
 
 #[tokio::test(flavor = "multi_thread")]
