@@ -23,12 +23,12 @@ const CLI: usize = 15;
 const OUTPUT: u64 = 100_000_000;
 const STREAMS: usize = 6;
 
-/// Prints the microseconds that each of `$1` forks and execs takes.
+/// Prints the microseconds that each of `$1` forks and execs of `$2` and what follows takes.
 const BASH: &str =
     r"for ((i = 0; i < $1; i++)); do a=$EPOCHREALTIME; /bin/true; b=$EPOCHREALTIME; echo $((${b/./} - ${a/./})); done";
 /// Prints the hundredths of a second that `$1` take together, in a shell that uses vfork.
 const DASH: &str = r"read a _ < /proc/uptime; i=0; while [ $i -lt $1 ]; do /bin/true; i=$((i+1)); done; read b _ < /proc/uptime; echo $a $b";
-const DASHES: u32 = 600;
+const DASHES: u32 = 100;
 
 fn main() {
     run(measure());
@@ -55,25 +55,19 @@ async fn measure() {
 }
 
 async fn trivial(sandbox: &Sandbox, docker: &Docker, container: &str) {
-    let (mut ours, mut bash) = (Times::default(), Times::default());
-    for batch in 0..=BATCHES {
-        let counts = batch > 0; // the first warms up
-        for _ in 0..BATCH {
-            let start = Instant::now();
-            spawn(sandbox, &["/bin/true"]).await.wait().await.unwrap();
-            if counts {
-                ours.since(start);
-            }
-        }
-        let printed = output(sandbox, &["bash", "-c", BASH, "bash", &BATCH.to_string()]).await;
-        for micros in printed.lines().filter(|_| counts) {
-            bash.push(micros.parse::<f64>().unwrap() / 1e3);
-        }
+    let [mut ours, mut bash, mut tool, mut bare_tool] = [const { Times::new() }; 4];
+    let mut dash = 0.0;
+    through(sandbox, &["/bin/true"], &mut Times::new()).await; // warms up
+    for _ in 0..BATCHES {
+        through(sandbox, &["/bin/true"], &mut ours).await;
+        within(sandbox, &["/bin/true"], &mut bash).await;
+        through(sandbox, &["bash", "-c", "true"], &mut tool).await;
+        within(sandbox, &["bash", "-c", "true"], &mut bare_tool).await;
+        let printed = output(sandbox, &["dash", "-c", DASH, "dash", &DASHES.to_string()]).await;
+        let (before, after) = printed.split_once(' ').unwrap();
+        dash += after.parse::<f64>().unwrap() - before.parse::<f64>().unwrap();
     }
-    let printed = output(sandbox, &["dash", "-c", DASH, "dash", &DASHES.to_string()]).await;
-    let (before, after) = printed.split_once(' ').unwrap();
-    let seconds = after.parse::<f64>().unwrap() - before.parse::<f64>().unwrap();
-    let dash = seconds * 1e3 / f64::from(DASHES);
+    let dash = dash * 1e3 / f64::from(DASHES) / BATCHES as f64;
 
     let (mut rest, mut cli) = (Times::default(), Times::default());
     for _ in 0..REST {
@@ -93,8 +87,16 @@ async fn trivial(sandbox: &Sandbox, docker: &Docker, container: &str) {
         "a trivial command, median, above a bare fork, exec and wait in the same container",
         "≤ 1 ms above",
         &format!("{mine:.2} ms (p95 {:.2})", ours.percentile(95)),
-        &format!("bash {bash:.2} ms, dash (mean, vfork) {dash:.2} ms"),
+        &format!("bash {bash:.2} ms, dash {dash:.2} ms (mean, vfork)"),
         &format!("+{:.2} ms", mine - floor),
+    );
+    let (mine_tool, bare_tool) = (tool.median(), bare_tool.median());
+    row(
+        "`bash -c true`, as a tool's call runs it, median",
+        "",
+        &format!("{mine_tool:.2} ms"),
+        &format!("{bare_tool:.2} ms from bash"),
+        &format!("+{:.2} ms", mine_tool - bare_tool),
     );
     for (what, times) in [("Podman's REST exec", &rest), ("`podman exec`", &cli)] {
         row(
@@ -105,6 +107,22 @@ async fn trivial(sandbox: &Sandbox, docker: &Docker, container: &str) {
             &format!("{:.0} ×", times.median() / mine),
         );
     }
+}
+
+/// Runs a command again and again through the sandbox.
+async fn through(sandbox: &Sandbox, argv: &[&str], times: &mut Times) {
+    for _ in 0..BATCH {
+        let start = Instant::now();
+        spawn(sandbox, argv).await.wait().await.unwrap();
+        times.since(start);
+    }
+}
+
+/// Has bash in the container run it again and again.
+async fn within(sandbox: &Sandbox, argv: &[&str], times: &mut Times) {
+    let count = BATCH.to_string();
+    let printed = output(sandbox, &[&["bash", "-c", BASH, "bash", &count], argv].concat()).await;
+    printed.lines().for_each(|micros| times.push(micros.parse::<f64>().unwrap() / 1e3));
 }
 
 /// The three requests that a command and its exit code take.
