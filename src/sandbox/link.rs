@@ -116,22 +116,26 @@ impl Link {
     pub fn set_peer(&self, pid: Option<u32>) {
         // Podman says 0 of a container that does not run.
         let pid = pid.filter(|pid| *pid != 0);
-        let before = self.shared.peer.send_replace(pid);
-        if before != pid {
-            self.shared.turned_away().take();
-            self.shared.state.send_if_modified(|state| match state {
-                LinkState::Connected(sandbox) if before.is_some() => {
-                    sandbox.close();
-                    *state = LinkState::Waiting;
-                    true
-                }
-                LinkState::Fault(_) | LinkState::MustEnd(_) => {
-                    *state = LinkState::Waiting;
-                    true
-                }
-                LinkState::Connected(_) | LinkState::Waiting => false,
-            });
+        let before = *self.shared.peer.borrow();
+        if before == pid {
+            return;
         }
+        // What the last one did is forgotten before the new one is let in: its connection may wait already, and what it
+        // does must stay.
+        self.shared.turned_away().take();
+        self.shared.state.send_if_modified(|state| match state {
+            LinkState::Connected(sandbox) if before.is_some() => {
+                sandbox.close();
+                *state = LinkState::Waiting;
+                true
+            }
+            LinkState::Fault(_) | LinkState::MustEnd(_) => {
+                *state = LinkState::Waiting;
+                true
+            }
+            LinkState::Connected(_) | LinkState::Waiting => false,
+        });
+        self.shared.peer.send_replace(pid);
     }
 
     /// Waits at most `limit` for sandboxd's greeting. A fault fails at once, with its sentence.

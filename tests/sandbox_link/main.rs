@@ -464,6 +464,21 @@ async fn garbage_ends_the_connection_and_nothing_else() {
     }
 }
 
+/// A connection waits until it is known who may connect; what it does then, at once, is not taken for what an earlier
+/// peer did.
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_that_waited_for_its_hearing_is_told() {
+    for _ in 0..300 {
+        let dir = tempfile::tempdir().unwrap();
+        let link = Link::bind(dir.path(), mpsc::channel(1).0, &CancellationToken::new()).unwrap();
+        let mut stream = UnixStream::connect(dir.path().join("sock")).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        tokio::task::yield_now().await;
+        link.set_peer(Some(std::process::id()));
+        assert!(fault(&link).await.starts_with("the sandbox sent what sandboxd does not send"));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_nobody_asked_for_change_nothing() {
     let (dir, link, mut stream) = pretend(&hello(1, 1)).await;
