@@ -120,12 +120,12 @@ fn a_process_that_poses_as_sandboxd_is_turned_away() {
     }
 }
 
-/// Podman knows the volume, and its files are gone: the room starts with none instead of never again.
+/// Podman knows the volume, and its files are gone: the room starts with none instead of never again. Each question has
+/// a server of its own, so that nobody else removes the container at the same time.
 #[test]
 fn a_room_whose_volume_was_deleted_behind_podmans_back_starts_afresh() {
     let llm = obedient();
     let rig = Rig::new(BARE, llm.base_url());
-    let _server = rig.serve();
     assert_eq!(ask(&rig, "deleted", "echo mine > note"), "exit code: 0\n(no output)");
     let list = rig.run(&["sandbox", "list"]);
     let list = String::from_utf8_lossy(&list.stdout).into_owned();
