@@ -136,7 +136,10 @@ fn a_room_whose_volume_was_deleted_behind_podmans_back_starts_afresh() {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     };
     let files = podman(&["volume", "inspect", "--format", "{{.Mountpoint}}", name]);
-    podman(&["rm", "--force", "--time", "0", name]);
+    // Podman's own clean-up of a container that was just killed may still hold its mounts.
+    support::rig::wait("the container's removal", || {
+        std::process::Command::new("podman").args(["rm", "--force", "--time", "0", name]).status().unwrap().success()
+    });
     fs::remove_dir_all(PathBuf::from(&files).parent().unwrap()).unwrap();
     let told = ask(&rig, "deleted", "ls; echo afresh > note && cat note");
     assert_eq!(told, "exit code: 0\nafresh");
