@@ -21,11 +21,11 @@ const REST: usize = 25;
 const CLI: usize = 15;
 /// The bytes that a noisy command writes.
 const OUTPUT: u64 = 100_000_000;
-const STREAMS: usize = 6;
+const STREAMS: usize = 12;
 
 /// Prints the microseconds that each of `$1` forks and execs of `$2` and what follows takes.
 const BASH: &str =
-    r"for ((i = 0; i < $1; i++)); do a=$EPOCHREALTIME; /bin/true; b=$EPOCHREALTIME; echo $((${b/./} - ${a/./})); done";
+    r#"for ((i = 0; i < $1; i++)); do a=$EPOCHREALTIME; "${@:2}"; b=$EPOCHREALTIME; echo $((${b/./} - ${a/./})); done"#;
 /// Prints the hundredths of a second that `$1` take together, in a shell that uses vfork.
 const DASH: &str = r"read a _ < /proc/uptime; i=0; while [ $i -lt $1 ]; do /bin/true; i=$((i+1)); done; read b _ < /proc/uptime; echo $a $b";
 const DASHES: u32 = 100;

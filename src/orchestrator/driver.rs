@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     crash,
     ids::{CallId, TurnId},
-    llm::{Chunk, Completion, LlmError, Model, ToolSpec},
+    llm::{Chunk, Completion, LlmError, Model, ToolSpec, Usage},
     sandbox::Sandboxes,
     store::{Address, Store, StoreError},
 };
@@ -178,6 +178,7 @@ impl Turn {
             stop: self.stop,
             stopped: false,
             request: None,
+            cost: None,
             chunks: Arc::default(),
             calls: FuturesUnordered::new(),
             cancel: CancellationToken::new(),
@@ -222,6 +223,8 @@ struct Driver {
     stopped: bool,
     /// The request to the model.
     request: Option<BoxFuture<'static, Ended>>,
+    /// What the last one has cost, until that is stored.
+    cost: Option<Usage>,
     /// What it has streamed since this was looked at last.
     chunks: Arc<Chunks>,
     /// The calls.
@@ -263,15 +266,21 @@ impl Driver {
             };
             for action in self.machine.handle(event) {
                 if let Some(answer) = self.carry_out(action).await? {
+                    self.count().await?;
                     return Ok(answer);
                 }
             }
+            self.count().await?;
         }
     }
 
     async fn carry_out(&mut self, action: Action) -> Result<Option<Answer>, StoreError> {
         match action {
-            Action::Keep(line) => self.hands.journal.keep(line).await?,
+            Action::Keep(line) => {
+                let (cost, journal) = (self.cost.take(), &self.hands.journal);
+                // Handed in together: the next request has to wait for the store once only.
+                tokio::try_join!(journal.used(cost), journal.keep(line))?;
+            }
             Action::Rebase(lines) => self.hands.journal.rebase(lines).await?,
             Action::Ask(request) => self.ask(request),
             Action::Run(call) => {
@@ -292,6 +301,11 @@ impl Driver {
             Action::Answer(answer) => return Ok(Some(answer)),
         }
         Ok(None)
+    }
+
+    /// Stores what the last request cost, if no line has taken it along.
+    async fn count(&mut self) -> Result<(), StoreError> {
+        self.hands.journal.used(self.cost.take()).await
     }
 
     fn ask(&mut self, request: Request) {
@@ -332,7 +346,10 @@ impl Driver {
                 Some(event) => event,
                 None => return Ok(()),
             },
-            (number, ended) = under_way(&mut self.request) => return self.model_ended(number, ended).await,
+            (number, ended) = under_way(&mut self.request) => {
+                self.model_ended(number, ended);
+                return Ok(());
+            }
             Some((call, result)) = self.calls.next() => Event::ToolDone { call, result: result? },
             message = next(&mut self.steering), if self.machine.listens() => {
                 let Some(message) = message else {
@@ -352,15 +369,13 @@ impl Driver {
         Ok(())
     }
 
-    async fn model_ended(&mut self, request: u32, ended: Result<Completion, LlmError>) -> Result<(), StoreError> {
+    fn model_ended(&mut self, request: u32, ended: Result<Completion, LlmError>) {
         // Dropping it gives back the messages, so that the next append need not copy them.
         self.request = None;
         self.events.extend(self.chunks.take());
         self.events.push_back(match ended {
             Ok(completion) => {
-                if let Some(usage) = completion.usage {
-                    self.hands.journal.used(usage).await?;
-                }
+                self.cost = completion.usage;
                 Event::ModelDone { request, completion }
             }
             Err(error) => {
@@ -369,7 +384,6 @@ impl Driver {
                 Event::ModelFailed { request, overflow: error.is_overflow(), why: error.user_text() }
             }
         });
-        Ok(())
     }
 }
 

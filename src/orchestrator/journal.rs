@@ -100,8 +100,9 @@ impl Journal {
         self.store.replace_context(&self.address, lines).await
     }
 
-    /// Counts what a request has cost.
-    pub(super) async fn used(&self, usage: Usage) -> Result<(), StoreError> {
+    /// Counts what a request has cost, if that is known.
+    pub(super) async fn used(&self, usage: Option<Usage>) -> Result<(), StoreError> {
+        let Some(usage) = usage else { return Ok(()) };
         self.store.add_usage(&self.address, usage.input, usage.cached, usage.output).await
     }
 }

@@ -124,8 +124,14 @@ pub(crate) fn poll_entry(fd: Option<&impl AsRawFd>, read: bool, write: bool) -> 
 
 /// Waits for any of `entries`, for at most `limit`.
 pub(crate) fn poll(entries: &mut [libc::pollfd], limit: Option<Duration>) {
-    // SAFETY: pointer and length are the slice's. An interruption is like a timeout: the caller looks again.
-    unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, milliseconds(limit)) };
+    let limit = limit.map(|limit| libc::timespec {
+        tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: limit.subsec_nanos().into(),
+    });
+    let limit = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: pointer and length are the slice's, the limit lives through the call. An interruption is like a timeout:
+    // the caller looks again.
+    unsafe { libc::ppoll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, limit, ptr::null()) };
 }
 
 /// Puts every signal back to its default, whatever this process was started with, but lets writes to closed

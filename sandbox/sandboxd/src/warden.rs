@@ -48,7 +48,10 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(20);
 const LINGER: Duration = Duration::from_secs(10);
 /// The size of a command's output pipe, and of one read from it.
 const PIPE: usize = 256 * 1024;
-const READ: usize = 64 * 1024;
+/// A read that brings so much is followed by a pause in which the pipe fills. Without it each write of the command would
+/// wake the warden and then the server, and on a small machine those switches take the time of all that runs beside.
+const BULK: usize = 4 * 1024;
+const PAUSE: Duration = Duration::from_micros(250);
 
 /// Forks the warden of a command that is ready to start. Returns its pid and PID 1's end of their socket.
 pub(crate) fn start(run: &Run, launch: &Launch, account: &Account, null: &OwnedFd) -> io::Result<(i32, OwnedFd)> {
@@ -118,6 +121,8 @@ struct Warden<'a> {
     /// Nothing of the tree is left.
     childless: bool,
     output: Option<OwnedFd>,
+    /// Until when the output is let gather.
+    pause: Option<Instant>,
     /// Says why its program does not run, if so.
     report: OwnedFd,
     capture: Capture,
@@ -184,6 +189,7 @@ impl<'a> Warden<'a> {
             status: None,
             childless: false,
             output: Some(output),
+            pause: None,
             report,
             capture: Capture::new(&run.id, account),
             live: Live::new(input),
@@ -198,7 +204,7 @@ impl<'a> Warden<'a> {
 
     /// Watches over the command to its end, and then until its output is delivered.
     fn watch(&mut self) {
-        let mut scratch = vec![0; READ];
+        let mut scratch = vec![0; PIPE];
         while !self.over(Instant::now()) {
             self.turn(self.wake_up(), &mut scratch);
         }
@@ -229,7 +235,8 @@ impl<'a> Warden<'a> {
         if self.live.ask(Instant::now()) {
             Word::Dial.send(&self.pid1);
         }
-        let output = self.output.as_ref().filter(|_| !self.live.full());
+        self.pause = self.pause.filter(|until| Instant::now() < *until);
+        let output = self.output.as_ref().filter(|_| self.pause.is_none() && !self.live.full());
         let mut live = self.live.polls();
         let mut entries = [
             sys::poll_entry(Some(&self.pid1), true, false),
@@ -261,7 +268,7 @@ impl<'a> Warden<'a> {
             Phase::Draining(until) | Phase::Asked(until) => Some(until),
             Phase::Forced(next, _) => Some(next),
         };
-        [phase, self.live.patience()].into_iter().flatten().min()
+        [phase, self.live.patience(), self.pause].into_iter().flatten().min()
     }
 
     /// Goes from phase to phase; tells when the last is over.
@@ -363,7 +370,9 @@ impl<'a> Warden<'a> {
             Ok(0) => self.output = None,
             Ok(read) => {
                 self.capture.push(&scratch[..read]);
-                self.live.push(&scratch[..read], Instant::now());
+                let now = Instant::now();
+                self.live.push(&scratch[..read], now);
+                self.pause = (read >= BULK).then(|| now + PAUSE);
                 return read;
             }
             Err(error) if sys::again(&error) => {}
