@@ -156,7 +156,7 @@ impl Chat {
                     None => return Ok(Outcome::Interrupted),
                 },
                 shown = self.client.next() => match self.show(shown?).await? {
-                    Some(ServerFrame::Live { live: Live::Started { asked } }) => running = Some(asked),
+                    Some(ServerFrame::Live { live: Live::Started { asked, .. } }) => running = Some(asked),
                     Some(ServerFrame::Live { live: Live::Ended { .. } }) => running = None,
                     _ => {}
                 },

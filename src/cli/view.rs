@@ -68,6 +68,7 @@ impl View {
                 (self.started, self.tools) = (Instant::now(), 0);
                 self.progress("working")
             }
+            Live::Queued { before, .. } => self.progress(&format!("waiting: {before} before this one")),
             Live::Seen { .. } => self.note("(taken into the work)"),
             Live::Thinking => self.progress("thinking"),
             Live::Text { delta } => {

@@ -95,7 +95,7 @@ impl Actor {
 
     async fn command(&self, asked: &StoredInbound, command: Command) -> Result<(), StoreError> {
         let text = self.hub.inner.coder.command(&self.address, command).await;
-        let outbound = Outbound::Reply { text, asked: asked.event.clone() };
+        let outbound = Outbound::Reply { text, asked: asked.event.clone(), thread: None };
         let reply = NewOutbox { txn: self.txn(&asked.event, "reply"), payload: to_json(&outbound)?, data: None };
         self.hub.inner.store.reply(&self.address, vec![asked.event.clone()], vec![reply]).await?;
         self.hub.inner.outbox.wake(&self.address).await;
@@ -113,7 +113,7 @@ impl Actor {
 
     /// Runs a turn to its end, which `stopped` brings about at once, and puts its answer into the outbox.
     async fn turn(&mut self, turn: Turn, start: Start, stopped: CancellationToken) -> Result<(), StoreError> {
-        self.show(Live::Started { asked: turn.asked.clone() });
+        self.show(Live::Started { asked: turn.asked.clone(), thread: None });
         let (steer, steering) = mpsc::channel(STEER);
         let (progress, mut seen) = mpsc::channel(PROGRESS);
         let job = TurnJob {
@@ -188,6 +188,7 @@ impl Actor {
             ending,
             asked: turn.asked,
             sender: turn.sender,
+            thread: None,
         };
         let message = outcome.message.map(|message| to_json(&message)).transpose()?;
         let row = NewOutbox { txn, payload: to_json(&answer)?, data: None };
@@ -210,7 +211,7 @@ impl Actor {
             Progress::ToolEnded { call, summary, ok } => Live::ToolEnded { call: call.0, summary, ok },
             Progress::Notice(text) => Live::Notice { text },
             Progress::Attachment { key, name, mime, data, stored } => {
-                let file = Outbound::File { name, mime };
+                let file = Outbound::File { name, mime, thread: None };
                 let row = NewOutbox { txn: self.txn(&turn.asked, &key), payload: to_json(&file)?, data: Some(data) };
                 self.hub.inner.store.post(&self.address, Some(&turn.id), row).await?;
                 // The turn may have been stopped while the file was stored.
@@ -236,7 +237,14 @@ impl Actor {
 
 fn intent(event: &StoredInbound) -> Intent {
     match serde_json::from_value(event.body.clone()) {
-        Ok(Body::Said { text }) => Intent::of(&text),
+        Ok(Body::Said { text, .. }) => Intent::of(&text),
+        Ok(
+            Body::File { .. }
+            | Body::Unsupported { .. }
+            | Body::Edited { .. }
+            | Body::Redacted { .. }
+            | Body::Locked { .. },
+        ) => Intent::Command(Command::Unknown(String::new())),
         Ok(Body::Stop) => Intent::Command(Command::Stop),
         Err(error) => {
             tracing::error!(event = %event.event, %error, "a journaled event cannot be read");

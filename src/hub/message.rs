@@ -2,6 +2,7 @@
 //! added, never renamed.
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use crate::{
     ids::{EventId, RoomKey},
@@ -29,9 +30,53 @@ pub enum Body {
     Said {
         /// The text as it was written.
         text: String,
+        /// The thread in which it was written.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thread: Option<EventId>,
+    },
+    /// Sent a file.
+    File {
+        /// Its name as the sender gave it: not to be trusted as a path.
+        name: String,
+        /// Its type as the sender gave it.
+        mime: String,
+        /// Its size in bytes, if the sender told it.
+        size: Option<u64>,
+        /// What the protocol needs to fetch it ([`Fetch`]).
+        source: serde_json::Value,
+        /// What was written with it; may be empty.
+        caption: String,
+        /// The thread in which it was sent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thread: Option<EventId>,
+    },
+    /// Sent something that nobody here can work with: a voice message, a location, a poll.
+    Unsupported {
+        /// What, as in "I cannot work with ….": `voice messages`.
+        what: String,
+        /// The thread in which it was sent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thread: Option<EventId>,
+    },
+    /// Changed an earlier message of the same sender.
+    Edited {
+        /// That message.
+        target: EventId,
+        /// Its new text.
+        text: String,
+    },
+    /// Took an earlier message of the same sender back.
+    Redacted {
+        /// That message.
+        target: EventId,
     },
     /// Pressed the button that stops the running turn.
     Stop,
+    /// Something that cannot be read until its key comes; nobody acts on it before.
+    Locked {
+        /// What the protocol needs to try again.
+        raw: serde_json::Value,
+    },
 }
 
 /// What must reach the room once; frozen in the outbox.
@@ -50,6 +95,23 @@ pub enum Outbound {
         asked: EventId,
         /// Who asked.
         sender: String,
+        /// The thread in which they did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thread: Option<EventId>,
+    },
+    /// What a turn's progress message says in the end, if the protocol made one. Follows the answer.
+    Closing {
+        /// The event that asked.
+        asked: EventId,
+        /// How the turn ended.
+        ending: Ending,
+        /// What it took, in a few words: `7 tools · 1:12`.
+        footer: String,
+    },
+    /// A sentence to the room that answers nobody: a greeting, what became of its sandbox.
+    Notice {
+        /// Markdown.
+        text: String,
     },
     /// The reply to a command.
     Reply {
@@ -57,6 +119,9 @@ pub enum Outbound {
         text: String,
         /// The event that asked.
         asked: EventId,
+        /// The thread in which it did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thread: Option<EventId>,
     },
     /// A file; its bytes stand beside this in the outbox.
     File {
@@ -64,6 +129,9 @@ pub enum Outbound {
         name: String,
         /// Its type.
         mime: String,
+        /// The thread of the turn that made it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thread: Option<EventId>,
     },
 }
 
@@ -89,6 +157,16 @@ pub enum Live {
     Started {
         /// The event that asked.
         asked: EventId,
+        /// The thread in which it did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thread: Option<EventId>,
+    },
+    /// All turns that may run at once are running; this one waits.
+    Queued {
+        /// The event that asked.
+        asked: EventId,
+        /// How many wait before it.
+        before: usize,
     },
     /// A message was taken into the running turn.
     Seen {
@@ -137,6 +215,19 @@ pub enum Live {
         /// How.
         ending: Ending,
     },
+}
+
+/// A file that somebody sent, to be fetched by its protocol when its turn has come.
+#[derive(Debug)]
+pub struct Fetch {
+    /// The bot and the room.
+    pub address: Address,
+    /// The file's [`Body::File::source`].
+    pub source: serde_json::Value,
+    /// More bytes than these are not wanted.
+    pub limit: u64,
+    /// Gets the bytes, or a plain sentence that says why there are none.
+    pub done: oneshot::Sender<Result<Vec<u8>, String>>,
 }
 
 /// A [`Live`] event with where it belongs.

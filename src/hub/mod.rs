@@ -16,7 +16,7 @@ use std::{
 use tokio::sync::{Notify, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use message::{Body, Ending, Inbound, Live, LiveIn, Outbound};
+pub use message::{Body, Ending, Fetch, Inbound, Live, LiveIn, Outbound};
 pub use outbox::{Delivery, Outbox, Sent, Undelivered};
 
 use crate::{
@@ -47,13 +47,15 @@ struct Inner {
     cancel: CancellationToken,
 }
 
-/// The two channels on which a chat protocol listens.
+/// The channels on which a chat protocol listens.
 #[derive(Debug)]
 pub struct Port {
     /// What must be sent once.
     pub deliveries: mpsc::Sender<Delivery>,
     /// What is worth seeing now.
     pub live: mpsc::Sender<LiveIn>,
+    /// Files that must be fetched.
+    pub fetches: mpsc::Sender<Fetch>,
 }
 
 impl Hub {

@@ -94,7 +94,8 @@ impl Server {
         let (live, seen) = mpsc::channel(QUEUE);
         let terminal = Terminal::default();
         house.tasks.spawn(terminal.clone().dispatch(delivered, seen, house.cancel.clone()));
-        let port = Port { deliveries, live };
+        let (fetches, _) = mpsc::channel(QUEUE);
+        let port = Port { deliveries, live, fetches };
         let (tasks, cancel) = (house.tasks.clone(), house.cancel.clone());
         let hub = Hub::start(house.store.clone(), coder, port, tasks, cancel).await?;
         house.tasks.spawn(tell(house.sandboxes.clone(), hub.clone(), house.cancel.clone()));

@@ -18,7 +18,7 @@ use tokio_util::{
 
 use super::frame::{CLIENT_LINE, MESSAGE, Say, ServerFrame};
 use crate::{
-    hub::{Body, CODER, Delivery, Hub, Inbound, LiveIn, Outbound, Sent, Undelivered},
+    hub::{Body, CODER, Delivery, Hub, Inbound, Live, LiveIn, Outbound, Sent, Undelivered},
     ids::{EventId, RoomKey},
     store::Address,
 };
@@ -132,7 +132,7 @@ impl Terminal {
                 let text = format!("The message has {} KiB; {} KiB can be taken.", text.len() >> 10, MESSAGE >> 10);
                 return Some(refused(&text));
             }
-            Ok(Say::Say { id, text }) => (id, Body::Said { text }),
+            Ok(Say::Say { id, text }) => (id, Body::Said { text, thread: None }),
             Ok(Say::Stop { id }) => (id, Body::Stop),
         };
         let inbound = Inbound { room: room.clone(), event: event.clone(), sender: sender.to_owned(), body };
@@ -148,8 +148,14 @@ impl Terminal {
             Outbound::Answer { text, footer, ending, asked, .. } => {
                 ServerFrame::Answer { txn: txn.clone(), text, footer, ending, asked }
             }
-            Outbound::Reply { text, asked } => ServerFrame::Reply { txn: txn.clone(), text, asked },
-            Outbound::File { name, mime } => {
+            Outbound::Reply { text, asked, .. } => ServerFrame::Reply { txn: txn.clone(), text, asked },
+            Outbound::Notice { text } => {
+                let shown = self.state().send(&address.room, &ServerFrame::Live { live: Live::Notice { text } });
+                return if shown { confirm(done, txn) } else { drop(done.send(Err(Undelivered))) };
+            }
+            // What a terminal shows of a turn's progress ends with the turn.
+            Outbound::Closing { .. } => return confirm(done, txn),
+            Outbound::File { name, mime, .. } => {
                 let data = BASE64.encode(data.unwrap_or_default());
                 ServerFrame::File { txn: txn.clone(), name, mime, data }
             }
@@ -193,6 +199,12 @@ impl State {
         }
         taken
     }
+}
+
+/// Confirms what needs no client.
+fn confirm(done: oneshot::Sender<Result<Sent, Undelivered>>, txn: String) {
+    let (noted, _) = oneshot::channel();
+    let _ = done.send(Ok(Sent { event: EventId(txn), noted }));
 }
 
 fn refused(text: &str) -> ServerFrame {
