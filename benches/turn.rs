@@ -141,7 +141,7 @@ fn serve(connection: TcpStream, state: &Mutex<State>) {
             .write_all(&chunk(&event(&json!({"choices": [{"index": 0, "delta": delta, "finish_reason": null}]}))))
             .unwrap();
         let mut last = event(&json!({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}));
-        last += &event(&json!({"choices": [], "usage": {"prompt_tokens": 60_000, "completion_tokens": 10}}));
+        last.push_str(&event(&json!({"choices": [], "usage": {"prompt_tokens": 60_000, "completion_tokens": 10}})));
         last += "data: [DONE]\n\n";
         let mut last = chunk(&last);
         last.extend_from_slice(b"0\r\n\r\n");

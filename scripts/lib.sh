@@ -215,3 +215,70 @@ python_tool() {
     mkdir -p "$TOOLS/bin"
     ln -sf "../python/bin/$1" "$TOOLS/bin/$1"
 }
+
+# Synapse's version, here and in the image of setup-synapse.sh; requirements.txt pins it and all that it needs.
+synapse_version() { sed -n 's/^matrix-synapse==\([^ ]*\).*/\1/p' "$REPO/scripts/synapse/requirements.txt"; }
+
+# test_synapse: the homeserver that the tests start, in a virtual environment that is made whole or not at all.
+test_synapse() {
+    local to version
+    version=$(synapse_version)
+    to=$TOOLS/synapse-$version
+    [[ ! -x $to/bin/python ]] || return 0
+    note "installing Synapse $version for the tests, once"
+    install_packages python3-venv
+    rm -rf "$to" "$to.part"
+    quietly "python3 could not make a virtual environment" "Run: apt-get install python3-venv" \
+        python3 -m venv "$to.part"
+    quietly "Synapse $version could not be installed" "Check that PyPI is reachable, then try again" \
+        "$to.part/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes --no-deps \
+        -r "$REPO/scripts/synapse/requirements.txt"
+    mv "$to.part" "$to"
+}
+
+# test_element: the client that the tests look through; it is bundled inside the sandbox image, so that comes first.
+test_element() { "$REPO/tests/element/run.sh" build; }
+
+ENV_FILE=${ENV_FILE:-$REPO/.env}
+
+# setting KEY: its value as the program sees it: of the environment, else of .env.
+setting() {
+    local value
+    [[ -z ${!1:-} ]] || { printf '%s' "${!1}" && return 0; }
+    [[ -r $ENV_FILE ]] || return 0
+    value=$(sed -nE "s/^[[:space:]]*(export[[:space:]]+)?$1[[:space:]]*=[[:space:]]*//p" "$ENV_FILE" | tail -n 1)
+    value=${value%$'\r'}
+    case $value in
+        \"*) value=$(sed -E 's/^"(([^"\\]|\\.)*)".*/\1/; s/\\(["\\$])/\1/g' <<<"$value") ;;
+        \'*) value=${value#\'} && value=${value%%\'*} ;;
+        *) value=$(sed -E 's/(^|[[:space:]])#.*//; s/[[:space:]]+$//' <<<"$value") ;;
+    esac
+    printf '%s' "$value"
+}
+
+# settle KEY VALUE: writes a setting into .env where it has its place, and makes .env if there is none. Nobody else may
+# read that file, and no value stands in a command line.
+settle() {
+    local part
+    if [[ ! -e $ENV_FILE ]]; then
+        install -m 600 "$REPO/.env.example" "$ENV_FILE"
+    fi
+    part=$(mktemp "$ENV_FILE.XXXXXX")
+    KEY=$1 VALUE=$2 awk '
+        function key(line) { sub(/^[ \t]*(export[ \t]+)?/, "", line); sub(/[ \t]*=.*/, "", line); return line }
+        { lines[NR] = $0 }
+        key($0) == ENVIRON["KEY"] && /=/ { typed = NR }
+        key(substr($0, 2)) == ENVIRON["KEY"] && /^#.*=/ { shown = NR }
+        END {
+            place = typed ? typed : shown ? shown : NR + 1
+            lines[place] = ENVIRON["KEY"] " = " ENVIRON["VALUE"]
+            for (i = 1; i <= (place > NR ? place : NR); i++) print lines[i]
+        }' "$ENV_FILE" >"$part"
+    # A link stays one, and who owns the file stays its owner.
+    cat "$part" >"$ENV_FILE"
+    rm -f "$part"
+    chmod 600 "$ENV_FILE"
+}
+
+# A password that nobody has to type.
+new_password() { head -c 18 /dev/urandom | base64 | tr '+/' '-_'; }

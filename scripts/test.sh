@@ -16,25 +16,31 @@ install_podman
 grant_id_range
 configure_podman
 check_podman
-install_packages git shellcheck
+install_packages git shellcheck systemd
 ensure_rust fmt clippy
 cargo_tool nextest 0.9.143
 cargo_tool deny 0.20.2
 cargo_tool machete 0.9.2
 python_tool typos 1.52.0
+test_synapse
 
 stage "format, scripts, spelling, dependencies"
 cargo fmt --all --check || die "the format is off" "Run: cargo fmt --all"
-{ shellcheck -x scripts/*.sh .ci/run sandbox/image/*.sh && shellcheck -s sh src/tools/*.sh; } || die "shellcheck found something" "Mend it; a rule that is wrong here gets a comment that says why"
+{ shellcheck -x scripts/*.sh .ci/run sandbox/image/*.sh tests/element/*.sh && shellcheck -s sh src/tools/*.sh; } || die "shellcheck found something" "Mend it; a rule that is wrong here gets a comment that says why"
+service=$(mktemp -d)/matrix-agent.service
+sed 's|^ExecStart=[^ ]*|ExecStart=/bin/true|' systemd/matrix-agent.service >"$service"
+quietly "systemd would not take the service" "Mend systemd/matrix-agent.service" systemd-analyze verify "$service"
 typos || die "words are misspelt" "Mend them, or name them in typos.toml"
+quietly "the dependencies could not be fetched" "Check that crates.io is reachable, then try again" cargo fetch --locked
 quietly "a dependency is unused" "Take it out of its Cargo.toml" cargo machete
 quietly "a dependency is not allowed" "Read deny.toml" cargo deny --offline check bans licenses sources
 
 stage "lints"
 cargo clippy --locked --workspace --all-targets --quiet -- -D warnings || die "clippy has warnings" "Mend them"
 
-stage "the sandbox image"
+stage "the sandbox image, and Element in it"
 scripts/build-image.sh
+test_element
 
 stage "building the tests"
 cargo nextest run --locked --workspace --no-run --cargo-quiet || die "the tests do not build" "Mend what the compiler says above"

@@ -2,15 +2,34 @@
 
 /// The reply to `!help`.
 pub const HELP: &str = "\
-I work in this room's own sandbox: tell me what to do, in your own words.
+I work in this room's own sandbox: tell me what to do, in your own words. Files that you send me land in `/workspace/uploads`.
 
 - `!stop` stops what I am doing
+- `!status` shows what I am doing
 - `!new` begins a new conversation; the files stay
 - `!sandbox` shows this room's sandbox as it is observed
+- `!model` shows the model that I think with
 - `!cost` shows the tokens used in this room
 - `!help` shows this
 
 A message while I work is taken into the work.";
+
+/// What the bot says when it has joined a room.
+pub const GREETING: &str =
+    "Hello. Tell me what to do: I work in this room's own sandbox. `!help` shows what else there is.";
+
+/// Why a file cannot be fetched while there is no connection.
+pub const HOMESERVER_AWAY: &str = "the homeserver cannot be reached now";
+
+/// Why a file was not fetched.
+pub const FILE_UNNAMED: &str = "the message does not say where the file is";
+
+/// The reply to messages whose key has not come.
+pub const UNREADABLE: &str = "I cannot read this message, because your client has not sent me its key. Please send it again; \
+    if I still cannot read it, sign out of your client and in again.";
+
+/// Why a file was not fetched.
+pub const DOWNLOAD_SLOW: &str = "the download took too long";
 
 /// The reply to `!new`.
 pub const NEW: &str = "A new conversation. The files in `/workspace` are as they were.";
@@ -18,14 +37,17 @@ pub const NEW: &str = "A new conversation. The files in `/workspace` are as they
 /// The reply to `!stop` when nothing runs.
 pub const NOTHING_RUNS: &str = "Nothing is running.";
 
-/// The answer of a turn that was stopped.
-pub const STOPPED: &str = "Stopped.";
+/// The answer of a turn that was stopped before it had begun.
+pub const STOPPED: &str = "Stopped before I had begun.";
 
 /// The reply to `!cost` before anything was asked.
 pub const NO_COST: &str = "No tokens were used in this room yet.";
 
 /// The answer when the program itself failed; the log has the cause.
 pub const INTERNAL: &str = "Something went wrong on my side, and I could not finish this. The log of the server has the cause; ask again to go on.";
+
+/// The reply to a command that is not carried out in time.
+pub const TOO_SLOW: &str = "That takes too long just now. Try again in a minute.";
 
 /// The reply to a `!word` that is no command.
 pub fn unknown_command(word: &str) -> String {
@@ -40,4 +62,95 @@ pub fn command_failed(cause: &str) -> String {
 /// A line of the reply to `!cost`.
 pub fn cost_of_day(day: &str, input: u64, cached: u64, output: u64, requests: u64) -> String {
     format!("- {day}: {input} in ({cached} cached), {output} out, {requests} requests\n")
+}
+
+/// Why a file was not fetched.
+pub fn download_failed(cause: &str) -> String {
+    format!("it could not be downloaded: {cause}")
+}
+
+/// Stands in a room in place of a file that the homeserver would not take.
+pub fn file_too_large_to_send(name: &str, size: &str, limit: &str) -> String {
+    format!("`{name}` has {size}, and the homeserver takes {limit}. It stays in the sandbox: ask me for a part of it.")
+}
+
+/// The reply to `!model`.
+pub fn model(name: &str, window: u64, vision: bool) -> String {
+    let sees = if vision { "sees pictures" } else { "does not see pictures" };
+    format!(
+        "The model is `{name}`; {window} tokens fit in its context, and it {sees}. Whoever runs the server changes it \
+         with `LLM_MODEL` and a restart."
+    )
+}
+
+/// The first line of the reply to `!status` while a turn works.
+pub fn working(what: &str, time: &str, tools: u32, now: Option<&str>) -> String {
+    let tools = match tools {
+        0 => String::new(),
+        1 => ", 1 tool so far".to_owned(),
+        _ => format!(", {tools} tools so far"),
+    };
+    let now = now.map(|now| format!("; now: {now}")).unwrap_or_default();
+    format!("Working on “{what}” for {time}{tools}{now}.")
+}
+
+/// The first line of the reply to `!status` while a turn waits for others.
+pub fn queued(what: &str, before: usize) -> String {
+    match before {
+        0 => format!("Waiting with “{what}” until one of the running jobs ends; it is next."),
+        _ => format!("Waiting with “{what}” until running jobs end; {before} before it."),
+    }
+}
+
+/// The first line of the reply to `!status` while a file is fetched.
+pub fn fetching(name: &str) -> String {
+    format!("Fetching the file `{name}`.")
+}
+
+/// The last line of the reply to `!status`.
+pub fn model_and_sandbox(model: &str, sandbox: &str) -> String {
+    format!("Model `{model}`; sandbox {sandbox}.")
+}
+
+/// The reply to something that nobody here can work with.
+pub fn unsupported(what: &str) -> String {
+    format!("I cannot work with {what}. Please write it, or send it as a file.")
+}
+
+/// The reply to a file that came without words.
+pub fn saved(path: &str) -> String {
+    format!("Saved as `{path}`. Tell me what to do with it.")
+}
+
+/// The reply to a file that is too large.
+pub fn file_too_large(name: &str, size: &str, limit: &str) -> String {
+    format!(
+        "`{name}` was not saved: it has {size}, and I take files of up to {limit}. Send it in parts, or tell me where to download it."
+    )
+}
+
+/// The reply to a file that the chat server did not hand out.
+pub fn file_not_fetched(name: &str) -> String {
+    format!("`{name}` was not saved: it could not be fetched from the chat server. Please send it again.")
+}
+
+/// The reply to a file that could not be written.
+pub fn file_not_saved(name: &str, cause: &str) -> String {
+    let cause = cause.trim_end_matches('.');
+    format!("`{name}` was not saved: {cause}. Please send it again later.")
+}
+
+/// What the model is told of a saved file.
+pub fn upload(name: &str, path: &str, mime: &str, size: &str) -> String {
+    format!("[{name} saved as {path}: {mime}, {size}]")
+}
+
+/// What the model is told when somebody changed a message that it has seen.
+pub fn changed(who: &str, old: &str, new: &str) -> String {
+    format!("[matrix-agent] {who} changed their message “{old}” to: {new}")
+}
+
+/// What the model is told when somebody took a message back that it has seen.
+pub fn taken_back(who: &str, old: &str) -> String {
+    format!("[matrix-agent] {who} took their message “{old}” back: leave out what it asks for.")
 }

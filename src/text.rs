@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn cuts_at_line_ends_and_keeps_both_ends() {
-        let text: String = (0..1000).fold(String::new(), |text, line| text + &format!("line {line}\n"));
+        let text: String = (0..1000).fold(String::new(), |text, line| format!("{text}line {line}\n"));
         let cut = cut_middle(&text, 1000);
         assert!(cut.len() <= 1000 && cut.len() > 800, "{}", cut.len());
         assert!(cut.starts_with("line 0\n") && cut.ends_with("line 999\n"));

@@ -171,7 +171,7 @@ fn fifty_parallel_calls_each_have_a_result() {
         let expected = if n < 16 { format!("exit code: 0\n{n}") } else { "Not run: too many calls at once".to_owned() };
         assert!(told.starts_with(&expected), "{n}: {told}");
     }
-    let order = (0..16).fold(String::new(), |text, n| text + &format!("\n{n}"));
+    let order = (0..16).fold(String::new(), |text, n| format!("{text}\n{n}"));
     assert_eq!(told[50], format!("exit code: 0{order}"));
 }
 

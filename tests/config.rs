@@ -148,6 +148,10 @@ fn an_empty_list_is_never_taken_for_the_default() {
         let place = Place::new().env_file(format!("{key} = none\n"));
         assert_eq!(place.shown(key).0, "none");
     }
+    for empty in ["", "none"] {
+        let place = Place::new().env_file(format!("ALLOWED_ROOMS = {empty}\n"));
+        assert!(place.mistakes().contains("ALLOWED_USERS"), "it would open every room");
+    }
     assert_eq!(Place::new().file("sandbox_allowed_hosts = []").shown("SANDBOX_ALLOWED_HOSTS").0, "none");
 }
 

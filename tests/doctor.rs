@@ -154,6 +154,41 @@ async fn the_model_is_asked_for_one_token() {
     assert!(!found.json.to_string().contains("hush"));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_homeserver_is_asked_where_there_is_an_account() {
+    use wiremock::{Mock, MockServer, ResponseTemplate, matchers::path};
+    let nothing = tokio::task::spawn_blocking(|| doctor(folder().path(), &[])).await.unwrap();
+    for name in ["homeserver", "account"] {
+        assert!(nothing.json["checks"].as_array().unwrap().iter().all(|check| check["name"] != name));
+    }
+    let looks = |versions: ResponseTemplate, flow: &'static str, password: &'static str| async move {
+        let server = MockServer::start().await;
+        Mock::given(path("/_matrix/client/versions")).respond_with(versions).mount(&server).await;
+        let flows = ResponseTemplate::new(200).set_body_json(serde_json::json!({ "flows": [{ "type": flow }] }));
+        Mock::given(path("/_matrix/client/v3/login")).respond_with(flows).mount(&server).await;
+        let url = server.uri();
+        let settings = move || {
+            let settings =
+                [("MATRIX_HOMESERVER", url.as_str()), ("MATRIX_USER", "@bot:localhost"), ("MATRIX_PASSWORD", password)];
+            doctor(folder().path(), &settings)
+        };
+        tokio::task::spawn_blocking(settings).await.unwrap()
+    };
+    let versions = || ResponseTemplate::new(200).set_body_json(serde_json::json!({ "versions": ["v1.11"] }));
+
+    let found = looks(versions(), "m.login.password", "hush").await;
+    assert_eq!((found.status("homeserver"), found.status("account")), ("good", "good"), "{:#}", found.json);
+    assert!(found.says("account", "@bot:localhost logs in") && !found.json.to_string().contains("hush"));
+
+    let found = looks(versions(), "m.login.sso", "").await;
+    assert_eq!((found.status("homeserver"), found.status("account")), ("bad", "bad"), "{:#}", found.json);
+    assert!(found.says("homeserver", "no login by password") && found.says("account", "MATRIX_PASSWORD is not set"));
+
+    let found = looks(ResponseTemplate::new(404).set_body_string("Welcome!"), "m.login.password", "hush").await;
+    assert_eq!((found.status("homeserver"), found.status("account")), ("bad", "good"), "{:#}", found.json);
+    assert!(found.says("homeserver", "does not answer like a Matrix homeserver"), "{:#}", found.json);
+}
+
 #[test]
 fn a_real_podman_is_known() {
     let folder = folder();

@@ -31,8 +31,9 @@ impl Rig {
             event: event.into(),
             sender: "anna".into(),
             body: json!({"text": event}),
+            target: None,
         };
-        self.store.admit("coder", vec![new], Some(format!("after-{event}"))).await.unwrap()
+        self.store.admit("coder", vec![new], vec![], Some(format!("after-{event}"))).await.unwrap()
     }
 
     async fn open_turn(&self, event: &str, turn: &str) {
@@ -51,9 +52,9 @@ async fn an_event_is_admitted_once_with_its_position() {
     assert_eq!(rig.say("e1").await, [EventId::from("e1")]);
     assert_eq!(rig.say("e1").await, [], "the same event again is nothing new");
     assert_eq!(rig.store.position("coder").await.unwrap().as_deref(), Some("after-e1"));
-    assert_eq!(rig.store.waiting(&rig.at, 10).await.unwrap().len(), 1);
+    assert_eq!(rig.store.waiting(&rig.at, 0, 10).await.unwrap().len(), 1);
     rig.open_turn("e1", "t1").await;
-    assert_eq!(rig.store.waiting(&rig.at, 10).await.unwrap(), []);
+    assert_eq!(rig.store.waiting(&rig.at, 0, 10).await.unwrap(), []);
     assert_eq!(rig.store.claimed(&"t1".into()).await.unwrap()[0].sender, "anna");
 }
 

@@ -22,6 +22,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 pub mod bare;
+pub mod stamps;
 
 /// A bare Debian: what the sandbox's start costs does not depend on what its image holds.
 pub const IMAGE: &str = "docker.io/library/debian:trixie-slim";

@@ -1,19 +1,23 @@
 //! The coding bot: a message is work for the orchestrator, or a command.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ids::TurnId,
+    ids::{RoomKey, TurnId},
     llm::Model,
     orchestrator::{self, Limits, Outcome, Progress, Start, TurnContext, UserMessage},
-    sandbox::Sandboxes,
+    sandbox::{SandboxError, Sandboxes},
     store::{Address, Store},
-    strings,
+    strings, text,
 };
 
+use super::upload::{self, Sent, Upload};
+
+/// How long `!status` waits for word of the sandbox.
+const LOOK: Duration = Duration::from_secs(5);
 /// The days that `!cost` shows.
 const COST_DAYS: usize = 7;
 
@@ -39,6 +43,10 @@ pub enum Command {
     Sandbox,
     /// Shows the tokens used.
     Cost,
+    /// Shows what runs.
+    Status,
+    /// Shows the model.
+    Model,
     /// A word that is no command.
     Unknown(String),
 }
@@ -57,6 +65,8 @@ impl Intent {
             "new" => Command::New,
             "sandbox" => Command::Sandbox,
             "cost" => Command::Cost,
+            "status" => Command::Status,
+            "model" => Command::Model,
             _ => Command::Unknown(trimmed.to_owned()),
         })
     }
@@ -81,6 +91,17 @@ pub struct TurnJob {
     pub abandon: CancellationToken,
 }
 
+/// What the bot may use.
+#[derive(Clone, Debug)]
+pub struct Allowance {
+    /// In one turn.
+    pub turn: Limits,
+    /// Turns that run at the same time, over all rooms.
+    pub at_once: usize,
+    /// How long the files of a room that was left are kept.
+    pub grace: Duration,
+}
+
 /// The bot. Cheap to clone.
 #[derive(Clone)]
 pub struct Coder {
@@ -91,17 +112,22 @@ struct Inner {
     store: Store,
     sandboxes: Sandboxes,
     model: Model,
-    limits: Limits,
+    allowance: Allowance,
 }
 
 impl Coder {
     /// Puts the bot together.
-    pub fn new(store: Store, sandboxes: Sandboxes, model: Model, limits: Limits) -> Self {
-        Self { inner: Arc::new(Inner { store, sandboxes, model, limits }) }
+    pub fn new(store: Store, sandboxes: Sandboxes, model: Model, allowance: Allowance) -> Self {
+        Self { inner: Arc::new(Inner { store, sandboxes, model, allowance }) }
     }
 
-    /// Carries out a command and returns what to say.
-    pub async fn command(&self, address: &Address, command: Command) -> String {
+    /// Returns what the bot may use.
+    pub fn allowance(&self) -> &Allowance {
+        &self.inner.allowance
+    }
+
+    /// Carries out a command and returns what to say. `doing` says what the room's turn does, for `!status`.
+    pub async fn command(&self, address: &Address, command: Command, doing: &str) -> String {
         match command {
             Command::Help => strings::HELP.to_owned(),
             Command::Stop => strings::NOTHING_RUNS.to_owned(),
@@ -114,8 +140,46 @@ impl Coder {
                 Err(error) => strings::command_failed(&error.to_string()),
             },
             Command::Cost => self.cost(address).await,
+            Command::Status => format!("{doing}\n{}", self.standing(address).await),
+            Command::Model => {
+                let model = &self.inner.model;
+                strings::model(model.name(), model.context_window(), model.vision())
+            }
             Command::Unknown(word) => strings::unknown_command(&word),
         }
+    }
+
+    /// Tells the model and the sandbox's state in a line.
+    async fn standing(&self, address: &Address) -> String {
+        let sandbox = match time::timeout(LOOK, self.inner.sandboxes.list()).await {
+            Ok(Ok(list)) => match list.into_iter().find(|summary| summary.room == address.room) {
+                Some(summary) => {
+                    let idle = text::human_duration(Duration::from_secs(summary.idle_seconds));
+                    format!("{}, last used {idle} ago", summary.state.as_str())
+                }
+                None => "not made yet".to_owned(),
+            },
+            Ok(Err(error)) => format!("not to be seen ({error})"),
+            Err(_) => "not to be seen just now".to_owned(),
+        };
+        strings::model_and_sandbox(self.inner.model.name(), &sandbox)
+    }
+
+    /// Saves a file in a room's sandbox. The error is a part of a sentence.
+    pub async fn save(&self, address: &Address, sent: &Sent, bytes: Vec<u8>) -> Result<Upload, String> {
+        let Inner { store, sandboxes, model, .. } = &*self.inner;
+        let sandbox = sandboxes.ensure(&address.room).await.map_err(|error| error.to_string())?;
+        upload::save(store, &sandbox, address, sent, bytes, model.vision()).await
+    }
+
+    /// Removes a room's container, and its files too if `with_files`.
+    pub async fn remove(&self, room: &RoomKey, with_files: bool) -> Result<(), SandboxError> {
+        self.inner.sandboxes.remove(room, with_files).await
+    }
+
+    /// Says which rooms may have a sandbox; those of all others are removed. They are noted when this is polled first.
+    pub async fn keep_only(&self, rooms: Vec<RoomKey>) {
+        self.inner.sandboxes.keep_only(rooms).await;
     }
 
     async fn cost(&self, address: &Address) -> String {
@@ -128,7 +192,7 @@ impl Coder {
         }
         let mut text = format!("Tokens used in this room with `{}`:\n", self.inner.model.name());
         for day in days {
-            text += &strings::cost_of_day(&day.day, day.input, day.cached, day.output, day.requests);
+            text.push_str(&strings::cost_of_day(&day.day, day.input, day.cached, day.output, day.requests));
         }
         text
     }
@@ -138,12 +202,17 @@ impl Coder {
         // The sandbox starts while the model thinks; if that fails, the first tool call says why.
         let warm = self.inner.sandboxes.clone();
         let room = job.address.room.clone();
-        let warming = tokio::spawn(async move { warm.ensure(&room).await.map(drop) });
+        let stop = job.stop.clone();
+        let warming = tokio::spawn(async move {
+            if !stop.is_cancelled() {
+                let _ = warm.ensure(&room).await;
+            }
+        });
         let context = TurnContext {
             store: self.inner.store.clone(),
             model: self.inner.model.clone(),
             sandboxes: self.inner.sandboxes.clone(),
-            limits: self.inner.limits.clone(),
+            limits: self.inner.allowance.turn.clone(),
             address: job.address,
             turn: job.turn,
             steering: job.steering,

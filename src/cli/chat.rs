@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Read};
 use anyhow::{Context, bail};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    signal,
+    signal::unix::{Signal, SignalKind, signal},
 };
 
 use super::{Configuration, Outcome, host, view::View};
@@ -76,6 +76,8 @@ fn read_prompt() -> anyhow::Result<String> {
 pub(super) struct Chat {
     client: Client,
     pub(super) view: View,
+    /// Kept from the start: what is pressed between two waits would be lost to one made anew.
+    ctrl_c: Signal,
 }
 
 impl Chat {
@@ -83,7 +85,7 @@ impl Chat {
         let opening = serde_json::to_string(&Request::Chat { room: room.to_owned() })?;
         let files = state.join("terminal");
         let client = Client::connect(&crate::ops::control_socket(state), opening, files).await?;
-        Ok(Self { client, view: View::new(json) })
+        Ok(Self { client, view: View::new(json), ctrl_c: signal(SignalKind::interrupt())? })
     }
 
     /// Asks one thing and waits until it is answered.
@@ -115,7 +117,7 @@ impl Chat {
         loop {
             let shown = tokio::select! {
                 shown = self.client.next() => shown?,
-                _ = signal::ctrl_c() => {
+                _ = self.ctrl_c.recv() => {
                     if std::mem::replace(&mut stopping, true) {
                         return Ok(Outcome::Interrupted);
                     }
@@ -151,7 +153,7 @@ impl Chat {
                     Some(line) if line.trim().is_empty() => {}
                     Some(line) => drop(self.client.say(line).await?),
                 },
-                _ = signal::ctrl_c() => match running {
+                _ = self.ctrl_c.recv() => match running {
                     Some(_) => self.client.stop().await?,
                     None => return Ok(Outcome::Interrupted),
                 },

@@ -34,21 +34,28 @@ pub(super) async fn join(configuration: &Configuration, demo_model: bool) -> any
         }
         return Ok(Host { state_dir, server: None, _demo: None });
     }
-    if demo_model {
-        let cancel = CancellationToken::new();
-        let demo = DemoModel::start(cancel.clone()).await?;
-        let mut settings = ModelSettings::new(format!("openai/{}", DemoModel::MODEL), SecretString::from("demo"));
-        settings.base_url = Some(demo.base_url().to_owned());
-        let server = Some(Server::start(config, Model::new(settings)?).await?);
-        return Ok(Host { state_dir, server, _demo: Some(cancel.drop_guard()) });
-    }
-    Ok(Host { state_dir, server: Some(serve(configuration, Purpose::Chat).await?), _demo: None })
+    let (server, demo) = serve(configuration, Purpose::Chat, demo_model).await?;
+    Ok(Host { state_dir, server: Some(server), _demo: demo })
 }
 
-/// Starts a server here, with the configured model.
-pub(super) async fn serve(configuration: &Configuration, purpose: Purpose) -> anyhow::Result<Server> {
-    let config = configuration.checked(purpose)?;
-    Server::start(config, Model::new(model_settings(config))?).await
+/// Starts a server here, with the configured model, or with the built-in one, which ends when the guard is dropped.
+pub(super) async fn serve(
+    configuration: &Configuration,
+    purpose: Purpose,
+    demo_model: bool,
+) -> anyhow::Result<(Server, Option<DropGuard>)> {
+    let rooms = purpose == Purpose::Run;
+    if !demo_model {
+        let config = configuration.checked(purpose)?;
+        return Ok((Server::start(config, Model::new(model_settings(config))?, rooms).await?, None));
+    }
+    let config = configuration.checked(Purpose::Anything)?;
+    let cancel = CancellationToken::new();
+    let demo = DemoModel::start(cancel.clone()).await?;
+    let mut settings = ModelSettings::new(format!("openai/{}", DemoModel::MODEL), SecretString::from("demo"));
+    settings.base_url = Some(demo.base_url().to_owned());
+    let server = Server::start(config, Model::new(settings)?, rooms).await?;
+    Ok((server, Some(cancel.drop_guard())))
 }
 
 /// Joins the server that runs, or opens its house here just to administer it.
@@ -63,6 +70,7 @@ pub(super) async fn administer(configuration: &Configuration) -> anyhow::Result<
     Ok((state_dir, Some(house)))
 }
 
-async fn serves(state_dir: &std::path::Path) -> bool {
+/// Returns whether a server runs with this state directory.
+pub(super) async fn serves(state_dir: &std::path::Path) -> bool {
     UnixStream::connect(control_socket(state_dir)).await.is_ok()
 }

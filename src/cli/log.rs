@@ -6,8 +6,8 @@ use tracing_subscriber::EnvFilter;
 
 /// What the server tells unless `RUST_LOG` says otherwise.
 pub(super) const SERVER: &str = "warn,matrix_agent=info";
-/// Says what it cannot decode, and that may be a prompt.
-const NEVER: &str = ",async_openai=off";
+/// The one says what it cannot decode, and that may be a prompt; the other calls answers that it expects errors.
+const NEVER: &str = ",async_openai=off,matrix_sdk::http_client=off";
 /// What the other subcommands tell: their own output says all that matters.
 pub(super) const QUIET: &str = "error";
 

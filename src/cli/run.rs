@@ -1,25 +1,53 @@
 //! `matrix-agent run`: the server.
 
-use tokio::signal::unix::{SignalKind, signal};
+use std::{convert::Infallible, future::pending, time::Duration};
+
+use sd_notify::NotifyState;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{self, MissedTickBehavior},
+};
 
 use super::{Configuration, Outcome, host};
-use crate::ops::Purpose;
+use crate::ops::{Pulse, Purpose};
 
 /// Run the server
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Uses the built-in demo model, which understands a few plain orders
+    #[arg(long)]
+    demo_model: bool,
+}
 
-pub(super) async fn run(_args: Args, configuration: &Configuration) -> anyhow::Result<Outcome> {
+pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Result<Outcome> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let server = host::serve(configuration, Purpose::Run).await?;
+    let (mut server, _demo) = host::serve(configuration, Purpose::Run, args.demo_model).await?;
+    let pulse = server.pulse();
     // Without systemd there is nobody to tell.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(Outcome::Good),
+        _ = interrupt.recv() => Ok(Outcome::Good),
+        error = server.failed() => Err(error),
+        never = watched(pulse, sd_notify::watchdog_enabled()) => match never {},
+    };
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
     server.shutdown().await;
-    Ok(Outcome::Good)
+    ended
+}
+
+/// Tells systemd's watchdog that the server works, twice in each `limit`.
+async fn watched(pulse: Pulse, limit: Option<Duration>) -> Infallible {
+    let Some(limit) = limit else { return pending().await };
+    let mut turn = time::interval(limit / 2);
+    turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        turn.tick().await;
+        // One that never comes is what the watchdog is for: it hears nothing then, and ends the process.
+        match pulse.beat().await {
+            Ok(()) => drop(sd_notify::notify(&[NotifyState::Watchdog])),
+            Err(error) => tracing::error!(%error, "the server does not work"),
+        }
+    }
 }

@@ -69,12 +69,13 @@ impl View {
                 self.progress("working")
             }
             Live::Queued { before, .. } => self.progress(&format!("waiting: {before} before this one")),
+            Live::Heard { .. } => Ok(()),
             Live::Seen { .. } => self.note("(taken into the work)"),
             Live::Thinking => self.progress("thinking"),
             Live::Text { delta } => {
                 self.wipe()?;
                 let delta = text::strip(delta);
-                self.streamed += &delta;
+                self.streamed.push_str(&delta);
                 let mut out = io::stdout().lock();
                 out.write_all(delta.as_bytes())?;
                 out.flush()

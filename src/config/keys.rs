@@ -107,6 +107,8 @@ keys! {
         (first secret) MATRIX_ADMIN_PASSWORD: SecretString = Unset, parse::password;
         /// Who may command the bot: Matrix user IDs, parted by commas; `@*:server.example` means everybody on a server, `none` nobody.
         (list) ALLOWED_USERS: Vec<String> = Follows("ADMIN_USERS"), parse::user_patterns;
+        /// Rooms in which the bot works: room IDs or aliases, parted by commas. Not set: every room to which somebody of ALLOWED_USERS invites it.
+        (list) ALLOWED_ROOMS: Vec<String> = Unset, parse::rooms;
         /// Who may use the administrator's commands: Matrix user IDs, parted by commas.
         (list) ADMIN_USERS: Vec<String> = Follows("MATRIX_ADMIN_USER"), parse::users;
     }
@@ -157,6 +159,10 @@ keys! {
         () CODING_TIMEOUT_SECONDS: Duration = Text("1800"), parse::seconds::<1>;
         /// Rounds of model and tools for each message.
         () MAX_AGENT_TURNS: u32 = Text("25"), parse::count::<_, 1, 1000>;
+        /// Messages that are worked on at the same time, over all rooms; the others wait for their turn.
+        () MAX_CONCURRENT_TURNS: usize = Text("8"), parse::count::<_, 1, 1000>;
+        /// Hours that the files of a room are kept after its last person has left or the bot was removed; `0` deletes them at once.
+        () ROOM_GRACE_HOURS: Duration = Text("24"), parse::hours;
         /// Free disk space below which sandboxes may no longer write.
         () HOST_DISK_RESERVE: u64 = Text("2g"), parse::size::<{ 16 << 20 }>;
     }

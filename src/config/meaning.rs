@@ -84,11 +84,13 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
             max_running: reader.value(keys::MAX_RUNNING_SANDBOXES),
         },
         matrix,
-        people: People { allowed, admins },
+        people: People { allowed, admins, rooms: reader.optional(keys::ALLOWED_ROOMS).unwrap_or_default() },
         limits: Limits {
             command_timeout: reader.value(keys::COMMAND_TIMEOUT_SECONDS),
             coding_timeout: reader.value(keys::CODING_TIMEOUT_SECONDS),
             agent_turns: reader.value(keys::MAX_AGENT_TURNS),
+            concurrent_turns: reader.value(keys::MAX_CONCURRENT_TURNS),
+            room_grace: reader.value(keys::ROOM_GRACE_HOURS),
             host_disk_reserve: reader.value(keys::HOST_DISK_RESERVE),
         },
         paths: Paths {

@@ -120,13 +120,15 @@ pub struct Matrix {
     pub vps_ip: Option<IpAddr>,
 }
 
-/// Who may do what. Both lists empty: nobody.
+/// Who may do what. No users: nobody.
 #[derive(Clone, Debug)]
 pub struct People {
     /// Who may command the bot: users, and `@*:server` for all of a server.
     pub allowed: Vec<String>,
     /// Who may use the administrator's commands.
     pub admins: Vec<String>,
+    /// The rooms in which the bot works, by id or alias. Empty: every room to which somebody allowed invites it.
+    pub rooms: Vec<String>,
 }
 
 /// How much anything may take.
@@ -138,6 +140,10 @@ pub struct Limits {
     pub coding_timeout: Duration,
     /// Rounds of model and tools for each message.
     pub agent_turns: u32,
+    /// Turns that run at the same time, over all rooms.
+    pub concurrent_turns: usize,
+    /// How long the files of a room that was left are kept.
+    pub room_grace: Duration,
     /// Free disk space in bytes below which sandboxes may no longer write.
     pub host_disk_reserve: u64,
 }

@@ -116,6 +116,12 @@ pub(super) fn seconds<const MIN: u64>(value: &str) -> Parsed<Duration> {
     }
 }
 
+/// A time in hours, up to a year.
+pub(super) fn hours(value: &str) -> Parsed<Duration> {
+    const YEAR: u32 = 366 * 24;
+    count::<u32, 0, YEAR>(value).map(|hours| Duration::from_hours(hours.into()))
+}
+
 /// A number of processors; a part of one will do.
 pub(super) fn cpus(value: &str) -> Parsed<f64> {
     match f64::from_str(value) {
@@ -255,6 +261,31 @@ pub(super) fn user_patterns(value: &str) -> Parsed<Vec<String>> {
     list(value)?.into_iter().map(check).collect()
 }
 
+/// A list of Matrix rooms: `!id:server`, `!id` as newer rooms have it, or `#alias:server`. An empty list would open
+/// every room, so `none` is refused.
+pub(super) fn rooms(value: &str) -> Parsed<Vec<String>> {
+    let rooms = if value.trim().is_empty() { Vec::new() } else { list(value)? };
+    if rooms.is_empty() {
+        return Err(Wrong::new(
+            "it names no room",
+            "Write `none` behind ALLOWED_USERS if nobody is meant, or remove the line to allow every room to which an \
+             allowed user invites the bot",
+        ));
+    }
+    for room in &rooms {
+        let id = room.strip_prefix('!').is_some_and(|id| !id.is_empty() && !id.starts_with(':'));
+        let alias = room.strip_prefix('#').and_then(|alias| alias.split_once(':'));
+        let alias = alias.is_some_and(|(name, server)| !name.is_empty() && !server.is_empty());
+        if room.len() > 255 || !(id || alias) {
+            return Err(Wrong::new(
+                format!("{} is not a Matrix room", quote(room)),
+                "Write its id or alias like `!id:server.example` or `#name:server.example`",
+            ));
+        }
+    }
+    Ok(rooms)
+}
+
 /// A list of words, parted by commas or blanks. `none` alone is the empty list.
 pub(super) fn list(value: &str) -> Parsed<Vec<String>> {
     let value = words(value)?;
@@ -336,6 +367,18 @@ mod tests {
         assert_eq!(user_patterns("@*:example.org, @me:x").unwrap().len(), 2);
         assert!(users("@*:example.org").is_err(), "nobody becomes an administrator by a pattern");
         assert!(user_patterns("@*").is_err() && user_patterns("*").is_err());
+    }
+
+    #[test]
+    fn rooms_are_ids_or_aliases_and_never_none() {
+        assert_eq!(rooms("!a:b.c, #team:b.c !AbC-no_server").unwrap().len(), 3);
+        for text in
+            ["none", "", "team", "#team", "#:b", "#team:", "!", "!:b", "@me:b", &format!("!{}", "a".repeat(300))]
+        {
+            assert!(rooms(text).is_err(), "{text}");
+        }
+        assert_eq!(hours("0"), Ok(Duration::ZERO));
+        assert!(hours("-1").is_err() && hours("9000").is_err() && hours("1.5").is_err());
     }
 
     #[test]

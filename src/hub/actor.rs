@@ -1,38 +1,75 @@
-//! One actor owns a bot in a room: it claims what was said, one turn at a time, and lets what is said meanwhile steer
-//! the running turn.
+//! One actor owns a bot in a room: it sees to what was said in order, one turn at a time. What is said while it waits
+//! for a file or for a place among the running turns is looked at here; what is said during a turn, in `turn`.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
-
-use tokio::{
-    sync::{Notify, mpsc},
-    time,
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{Body, Ending, Hub, Live, LiveIn, Outbound};
+use tokio::{sync::Notify, time};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Ending, Hub, Live,
+    change::Told,
+    doing::Doing,
+    meaning::{FileSent, Meaning, words},
+    side::{self, Asked, Side, txn},
+    slots::Place,
+    to_json,
+    turn::{Running, Turn},
+    upload::Uploading,
+};
 use crate::{
-    bots::{Command, Intent, TurnJob},
+    bots::{Command, Upload},
     crash,
-    ids::{self, EventId, TurnId},
-    orchestrator::{Outcome, Progress, Start, Status, UserMessage},
-    store::{Address, NewOutbox, StoreError, StoredInbound},
+    ids::{EventId, TurnId},
+    llm::Part,
+    orchestrator::{Outcome, Start, UserMessage},
+    store::{Address, StoreError, StoredInbound},
     strings,
 };
 
 /// An actor with nothing to do ends after this long; the next event starts it again.
 const IDLE: Duration = Duration::from_mins(1);
 /// Waiting events that are looked at together.
-const BATCH: usize = 64;
-/// Steering messages that may wait for the running turn; more stay in the journal.
-const STEER: usize = 16;
-/// Progress that may wait to be shown.
-const PROGRESS: usize = 256;
+pub(super) const BATCH: usize = 64;
 /// The pause after the database failed.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// How an actor is reached.
+#[derive(Default)]
+pub(super) struct Mailbox {
+    /// Something new was said, or the room was left.
+    pub(super) notify: Notify,
+    /// The turn that works or is about to, and what ends it.
+    turn: Mutex<Option<(TurnId, CancellationToken)>>,
+}
+
+impl Mailbox {
+    /// Ends the turn if it is one of these.
+    pub(super) fn stop(&self, turns: &[TurnId]) {
+        if let Some((turn, stop)) = &*self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+            && turns.contains(turn)
+        {
+            stop.cancel();
+        }
+    }
+
+    /// Returns whether a turn works, or is about to.
+    pub(super) fn has_turn(&self) -> bool {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Notes which turn works.
+    pub(super) fn set_turn(&self, turn: Option<(TurnId, CancellationToken)>) {
+        *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = turn;
+    }
+}
+
 /// Runs the actor until it has nothing to do, or the program ends.
-pub(super) async fn run(hub: Hub, address: Address, notify: Arc<Notify>) {
-    let mut actor = Actor { hub, address, notify };
+pub(super) async fn run(hub: Hub, address: Address, mail: Arc<Mailbox>) {
+    let mut actor = Actor::new(hub, address, mail);
     loop {
         match actor.work().await {
             Ok(()) => {}
@@ -46,213 +83,357 @@ pub(super) async fn run(hub: Hub, address: Address, notify: Arc<Notify>) {
         }
         tokio::select! {
             () = actor.hub.inner.cancel.cancelled() => return,
-            () = actor.notify.notified() => {}
-            () = time::sleep(IDLE) => if actor.hub.retire(&actor.address, &actor.notify) { return },
+            () = actor.mail.notify.notified() => {}
+            () = time::sleep(IDLE) => if actor.hub.retire(&actor.address, &actor.mail) { return },
         }
     }
 }
 
-struct Actor {
-    hub: Hub,
-    address: Address,
-    /// Something new was said.
-    notify: Arc<Notify>,
-}
-
-/// A turn as the actor knows it.
-struct Turn {
-    id: TurnId,
-    /// The event that asked, and who asked.
-    asked: EventId,
-    sender: String,
+pub(super) struct Actor {
+    pub(super) hub: Hub,
+    pub(super) address: Address,
+    pub(super) mail: Arc<Mailbox>,
+    /// Commands that are carried out beside other things.
+    pub(super) side: Side,
+    /// Up to here events that are no work were looked at.
+    looked: i64,
+    /// The file that is being fetched before its turn.
+    upload: Option<Uploading>,
+    /// The file that was saved, and whose event waits for a place.
+    saved: Option<(EventId, Upload)>,
+    /// The place among the running turns, or in the queue for one.
+    pub(super) place: Option<Place>,
+    pub(super) doing: Doing,
 }
 
 impl Actor {
+    fn new(hub: Hub, address: Address, mail: Arc<Mailbox>) -> Self {
+        Self {
+            hub,
+            address,
+            mail,
+            side: Side::default(),
+            looked: 0,
+            upload: None,
+            saved: None,
+            place: None,
+            doing: Doing::Nothing,
+        }
+    }
+
     /// Does all that waits: turns that a crash has cut off, then what was said since.
     async fn work(&mut self) -> Result<(), StoreError> {
-        let store = self.hub.inner.store.clone();
-        for open in store.open_turns(&self.address).await? {
-            let claimed = store.claimed(&open.turn).await?;
-            let stopped = CancellationToken::new();
-            // It was told to stop, and the process died before it had said so.
-            if claimed.iter().any(|event| intent(event) == Intent::Command(Command::Stop)) {
-                stopped.cancel();
-            }
-            let Some(first) = claimed.into_iter().next() else { continue };
-            let turn = Turn { id: open.turn, asked: first.event, sender: first.sender };
-            self.turn(turn, Start::Resumed { opened: open.opened }, stopped).await?;
+        self.rest();
+        let result = self.go_on().await;
+        self.rest();
+        result
+    }
+
+    /// Lets go of all that belongs to work under way.
+    fn rest(&mut self) {
+        self.mail.set_turn(None);
+        (self.side, self.upload, self.saved, self.place, self.doing) = Default::default();
+    }
+
+    async fn go_on(&mut self) -> Result<(), StoreError> {
+        for open in self.hub.inner.store.open_turns(&self.address).await? {
+            self.resume(open.turn, open.opened).await?;
         }
         while !self.hub.inner.cancel.is_cancelled() {
-            let waiting = store.waiting(&self.address, 1).await?;
-            let Some(first) = waiting.into_iter().next() else { break };
-            match intent(&first) {
-                Intent::Command(command) => self.command(&first, command).await?,
-                Intent::Ask(text) => self.ask(first, text).await?,
+            let Some(first) = self.hub.inner.store.next_waiting(&self.address).await? else { break };
+            let (meaning, thread) = Meaning::of(&first);
+            if !meaning.is_work() {
+                // Whatever is under way for this very event begins anew, here.
+                self.side = Side::default();
             }
-        }
-        Ok(())
-    }
-
-    async fn command(&self, asked: &StoredInbound, command: Command) -> Result<(), StoreError> {
-        let text = self.hub.inner.coder.command(&self.address, command).await;
-        let outbound = Outbound::Reply { text, asked: asked.event.clone(), thread: None };
-        let reply = NewOutbox { txn: self.txn(&asked.event, "reply"), payload: to_json(&outbound)?, data: None };
-        self.hub.inner.store.reply(&self.address, vec![asked.event.clone()], vec![reply]).await?;
-        self.hub.inner.outbox.wake(&self.address).await;
-        Ok(())
-    }
-
-    async fn ask(&mut self, asked: StoredInbound, text: String) -> Result<(), StoreError> {
-        let id = TurnId(self.txn(&asked.event, "turn"));
-        let message = UserMessage { event: asked.event.clone(), sender: asked.sender.clone(), text };
-        let stored = to_json(&message.to_message())?;
-        self.hub.inner.store.open_turn(&self.address, &id, vec![asked.event.clone()], stored).await?;
-        crash::point("claimed");
-        self.turn(Turn { id, asked: asked.event, sender: asked.sender }, Start::New, CancellationToken::new()).await
-    }
-
-    /// Runs a turn to its end, which `stopped` brings about at once, and puts its answer into the outbox.
-    async fn turn(&mut self, turn: Turn, start: Start, stopped: CancellationToken) -> Result<(), StoreError> {
-        self.show(Live::Started { asked: turn.asked.clone(), thread: None });
-        let (steer, steering) = mpsc::channel(STEER);
-        let (progress, mut seen) = mpsc::channel(PROGRESS);
-        let job = TurnJob {
-            address: self.address.clone(),
-            turn: turn.id.clone(),
-            start,
-            steering,
-            progress,
-            stop: stopped.clone(),
-            abandon: self.hub.inner.cancel.child_token(),
-        };
-        let coder = self.hub.inner.coder.clone();
-        // Should the database fail below, the work ends with this call, and is resumed from what is stored.
-        let mut work = AbortOnDropHandle::new(tokio::spawn(async move { coder.turn(job).await }));
-        let mut offered = HashSet::new();
-        let outcome = loop {
-            tokio::select! {
-                ended = &mut work => break ended,
-                Some(progress) = seen.recv() => self.progress(&turn, progress).await?,
-                () = self.notify.notified() => {
-                    for event in self.hub.inner.store.waiting(&self.address, BATCH).await? {
-                        if offered.contains(&event.event) {
-                            continue;
-                        }
-                        match intent(&event) {
-                            Intent::Command(Command::Stop) => {
-                                self.hub.inner.store.claim(&self.address, &turn.id, event.event.clone()).await?;
-                                crash::point("stopped");
-                                self.show(Live::Seen { said: event.event.clone() });
-                                stopped.cancel();
-                            }
-                            Intent::Command(Command::New) => {}
-                            Intent::Command(command) => self.command(&event, command).await?,
-                            Intent::Ask(text) => {
-                                let message = UserMessage { event: event.event.clone(), sender: event.sender, text };
-                                if steer.try_send(message).is_err() {
-                                    continue;
-                                }
-                            }
-                        }
-                        offered.insert(event.event);
+            match meaning {
+                Meaning::Ask(text) => {
+                    if self.placed(&first, &text).await? {
+                        self.begin(first, thread, text, None).await?;
                     }
                 }
+                Meaning::File(file) => self.file(first, thread, file).await?,
+                Meaning::Change(change) => drop(self.change(&first, &change, None).await?),
+                Meaning::Stop => self.command(first, thread, Command::Stop).await?,
+                Meaning::Command(command) => self.command(first, thread, command).await?,
+                Meaning::Unsupported(what) => self.reply(first.event, thread, strings::unsupported(&what)).await?,
+                Meaning::Broken => self.reply(first.event, thread, strings::INTERNAL.to_owned()).await?,
             }
-        };
-        while let Ok(progress) = seen.try_recv() {
-            self.progress(&turn, progress).await?;
         }
-        let outcome = match outcome {
-            Ok(Some(outcome)) => outcome,
-            // The program ends: the turn stays open and is resumed at the next start.
-            Ok(None) => return Ok(()),
-            Err(panic) => {
-                tracing::error!(room = %self.address.room, turn = %turn.id, error = %panic, "a turn ended by a panic");
-                Outcome::failed(strings::INTERNAL)
-            }
-        };
-        self.answer(turn, outcome).await
+        Ok(())
     }
 
-    async fn answer(&self, turn: Turn, outcome: Outcome) -> Result<(), StoreError> {
-        let ending = match outcome.status {
-            Status::Done => Ending::Done,
-            Status::Stopped => Ending::Stopped,
-            Status::Failed => Ending::Failed,
-            Status::Limit => Ending::Limit,
+    async fn resume(&mut self, id: TurnId, opened: i64) -> Result<(), StoreError> {
+        let claimed = self.hub.inner.store.claimed(&id).await?;
+        let Some(first) = claimed.first() else { return Ok(()) };
+        let stop = CancellationToken::new();
+        self.mail.set_turn(Some((id.clone(), stop.clone())));
+        // Looked at after the line above, so that nobody can have left the room in between.
+        if !self.hub.inner.store.is_open(&id).await? {
+            return Ok(());
+        }
+        let stops = |event: &StoredInbound| match Meaning::of(event).0 {
+            Meaning::Stop => true,
+            Meaning::Change(change) => change.text.is_none() && change.target == first.event,
+            _ => false,
         };
-        let txn = self.txn(&turn.asked, "answer");
-        let answer = Outbound::Answer {
-            text: outcome.text,
-            footer: outcome.footer,
-            ending,
-            asked: turn.asked,
-            sender: turn.sender,
-            thread: None,
+        // It was told to stop, and the process died before it had said so.
+        if claimed.iter().any(stops) {
+            stop.cancel();
+        }
+        let turn = Turn {
+            id,
+            asked: first.event.clone(),
+            sender: first.sender.clone(),
+            thread: Meaning::thread(first),
+            what: words(&first.body),
+            opened,
         };
-        let message = outcome.message.map(|message| to_json(&message)).transpose()?;
-        let row = NewOutbox { txn, payload: to_json(&answer)?, data: None };
-        let name = to_json(&ending)?;
-        let name = name.as_str().unwrap_or_default();
-        self.hub.inner.store.answer_turn(&self.address, &turn.id, name, message, vec![row]).await?;
-        crash::point("queued");
-        self.show(Live::Ended { ending });
+        self.turn(turn, Start::Resumed { opened }, stop).await
+    }
+
+    /// Opens a turn and carries it out.
+    async fn begin(
+        &mut self,
+        asked: StoredInbound,
+        thread: Option<EventId>,
+        text: String,
+        picture: Option<Part>,
+    ) -> Result<(), StoreError> {
+        let what = words(&asked.body);
+        let Some((turn, stop)) = self.open(asked, thread, what, text, picture, vec![]).await? else { return Ok(()) };
+        crash::point("claimed");
+        self.turn(turn, Start::New, stop).await
+    }
+
+    /// Opens a turn for `asked`, which also answers `others`; `None` if it waits no more.
+    async fn open(
+        &mut self,
+        asked: StoredInbound,
+        thread: Option<EventId>,
+        what: String,
+        text: String,
+        picture: Option<Part>,
+        others: Vec<EventId>,
+    ) -> Result<Option<(Turn, CancellationToken)>, StoreError> {
+        let store = &self.hub.inner.store;
+        let id = TurnId(txn(&self.address, &asked.event, "turn"));
+        let message = self.message(&asked.event, &asked.sender, text, picture).await?;
+        let stop = CancellationToken::new();
+        // Before it is open in the store, so that whoever closes it there finds it here.
+        self.mail.set_turn(Some((id.clone(), stop.clone())));
+        let events = std::iter::once(asked.event.clone()).chain(others).collect();
+        if !store.open_turn(&self.address, &id, events, to_json(&message.to_message())?).await? {
+            self.mail.set_turn(None);
+            return Ok(None);
+        }
+        let opened = store.clock().millis();
+        Ok(Some((Turn { id, asked: asked.event, sender: asked.sender, thread, what, opened }, stop)))
+    }
+
+    /// Returns what somebody says as the model is told it.
+    pub(super) async fn message(
+        &self,
+        event: &EventId,
+        sender: &str,
+        text: String,
+        picture: Option<Part>,
+    ) -> Result<UserMessage, StoreError> {
+        let several = self.hub.inner.store.others_spoke(&self.address, sender).await?;
+        let speaker = several.then(|| sender.to_owned());
+        Ok(UserMessage { event: event.clone(), speaker, text, pictures: picture.into_iter().collect() })
+    }
+
+    /// Returns whether a turn may begin for `first`. If not, it has waited for a while.
+    async fn placed(&mut self, first: &StoredInbound, what: &str) -> Result<bool, StoreError> {
+        let before = self.place.get_or_insert_with(|| self.hub.inner.slots.enter()).before();
+        let Some(before) = before else { return Ok(true) };
+        self.show_queue(&first.event, Meaning::thread(first), what, before);
+        let Self { place: Some(place), mail, side, hub, .. } = self else { return Ok(false) };
+        tokio::select! {
+            () = hub.inner.cancel.cancelled() => {}
+            () = place.moved() => {}
+            ended = side.ended() => ended?,
+            () = mail.notify.notified() => self.meanwhile().await?,
+        }
+        Ok(false)
+    }
+
+    /// Shows how many turns wait before one, when that has changed.
+    pub(super) fn show_queue(&mut self, asked: &EventId, thread: Option<EventId>, what: &str, before: usize) {
+        let queued = Doing::Queued { asked: asked.clone(), what: what.to_owned(), before };
+        if self.doing != queued {
+            self.show(Live::Queued { asked: asked.clone(), thread, before });
+            self.doing = queued;
+        }
+    }
+
+    /// Returns the place that a turn has or waits for.
+    pub(super) fn its_place(&mut self) -> &mut Place {
+        self.place.get_or_insert_with(|| self.hub.inner.slots.enter())
+    }
+
+    /// Sees to a file for a while: fetches and saves it, then answers or begins the turn that its caption asks for.
+    async fn file(&mut self, first: StoredInbound, thread: Option<EventId>, file: FileSent) -> Result<(), StoreError> {
+        if let Some((_, upload)) = self.saved.take_if(|(event, _)| *event == first.event) {
+            if self.placed(&first, &file.caption).await? {
+                let text = format!("{}\n\n{}", file.caption, upload.text);
+                return self.begin(first, thread, text, upload.picture).await;
+            }
+            self.saved = Some((first.event, upload));
+            return Ok(());
+        }
+        if self.upload.as_ref().is_none_or(|upload| upload.event != first.event) {
+            self.place = None;
+            self.doing = Doing::Fetching { name: file.name.clone() };
+            self.upload = Some(Uploading::begin(&self.hub, &self.address, &first.event, file.clone()));
+        }
+        let Self { upload: Some(upload), mail, side, hub, .. } = self else { return Ok(()) };
+        let saved = tokio::select! {
+            () = hub.inner.cancel.cancelled() => return Ok(()),
+            ended = side.ended() => return ended,
+            () = mail.notify.notified() => return self.meanwhile().await,
+            saved = upload.ended() => saved,
+        };
+        (self.upload, self.doing) = Default::default();
+        crash::point("saved");
+        match saved {
+            Err(sentence) => self.reply(first.event, thread, sentence).await,
+            Ok(upload) if file.caption.trim().is_empty() => self.acknowledge(first, thread, upload).await,
+            Ok(upload) => {
+                self.saved = Some((first.event, upload));
+                Ok(())
+            }
+        }
+    }
+
+    /// Says that a file is there, and lets the model see it with the next message.
+    async fn acknowledge(
+        &mut self,
+        first: StoredInbound,
+        thread: Option<EventId>,
+        upload: Upload,
+    ) -> Result<(), StoreError> {
+        let message = self.message(&first.event, &first.sender, upload.text, upload.picture).await?;
+        let reply = side::reply_row(&self.address, &first.event, thread, strings::saved(&upload.path))?;
+        let line = (TurnId(txn(&self.address, &first.event, "file")), to_json(&message.to_message())?);
+        let store = &self.hub.inner.store;
+        store.reply_and_keep(&self.address, vec![first.event], vec![reply], Some(line)).await?;
         self.hub.inner.outbox.wake(&self.address).await;
         Ok(())
     }
 
-    async fn progress(&self, turn: &Turn, progress: Progress) -> Result<(), StoreError> {
-        let live = match progress {
-            Progress::Thinking => Live::Thinking,
-            Progress::Text(delta) => Live::Text { delta },
-            Progress::Seen(said) => Live::Seen { said },
-            Progress::ToolStarted { call, name, detail } => Live::ToolStarted { call: call.0, name, detail },
-            Progress::ToolOutput { call, line } => Live::ToolOutput { call: call.0, line },
-            Progress::ToolEnded { call, summary, ok } => Live::ToolEnded { call: call.0, summary, ok },
-            Progress::Notice(text) => Live::Notice { text },
-            Progress::Attachment { key, name, mime, data, stored } => {
-                let file = Outbound::File { name, mime, thread: None };
-                let row = NewOutbox { txn: self.txn(&turn.asked, &key), payload: to_json(&file)?, data: Some(data) };
-                self.hub.inner.store.post(&self.address, Some(&turn.id), row).await?;
-                // The turn may have been stopped while the file was stored.
-                let _ = stored.send(());
-                self.hub.inner.outbox.wake(&self.address).await;
-                return Ok(());
-            }
-        };
-        self.show(live);
+    /// Looks at what was said while something waits that has not begun; a stop ends it before it has.
+    async fn meanwhile(&mut self) -> Result<(), StoreError> {
+        let Some(stop) = self.look(None).await? else { return Ok(()) };
+        let Some(first) = self.hub.inner.store.next_waiting(&self.address).await? else { return Ok(()) };
+        let (meaning, thread) = Meaning::of(&first);
+        if !meaning.is_work() || first.seq > stop.seq {
+            // It is answered in its turn.
+            return Ok(());
+        }
+        let mut others = self.work_before(stop.seq).await?;
+        others.retain(|event| *event != first.event);
+        others.push(stop.event);
+        let text = words(&first.body);
+        let opened = self.open(first, thread, text.clone(), text, None, others.clone()).await?;
+        let Some((turn, _)) = opened else { return Ok(()) };
+        crash::point("stopped");
+        self.show(Live::Started { asked: turn.asked.clone(), thread: turn.thread.clone() });
+        self.show_taken(others);
+        self.answer(turn, Outcome::stopped(strings::STOPPED)).await?;
+        (self.upload, self.saved, self.place, self.doing) = Default::default();
         Ok(())
     }
 
-    fn show(&self, live: Live) {
-        // Live events are worth nothing later: what does not fit is dropped.
-        let _ = self.hub.inner.live.try_send(LiveIn { address: self.address.clone(), live });
-    }
-
-    /// The same part of the same answer always has the same transaction id.
-    fn txn(&self, asked: &EventId, part: &str) -> String {
-        ids::digest(&[&self.address.bot, self.address.room.as_str(), asked.as_str(), part], 16)
-    }
-}
-
-fn intent(event: &StoredInbound) -> Intent {
-    match serde_json::from_value(event.body.clone()) {
-        Ok(Body::Said { text, .. }) => Intent::of(&text),
-        Ok(
-            Body::File { .. }
-            | Body::Unsupported { .. }
-            | Body::Edited { .. }
-            | Body::Redacted { .. }
-            | Body::Locked { .. },
-        ) => Intent::Command(Command::Unknown(String::new())),
-        Ok(Body::Stop) => Intent::Command(Command::Stop),
-        Err(error) => {
-            tracing::error!(event = %event.event, %error, "a journaled event cannot be read");
-            Intent::Command(Command::Unknown(String::new()))
+    /// Returns the messages that were said before `seq` and that nobody has acted on.
+    pub(super) async fn work_before(&self, seq: i64) -> Result<Vec<EventId>, StoreError> {
+        let (mut events, mut after) = (vec![], 0);
+        loop {
+            let page = self.hub.inner.store.waiting(&self.address, after, BATCH).await?;
+            let Some(last) = page.last() else { return Ok(events) };
+            after = last.seq;
+            for event in page {
+                if event.seq >= seq {
+                    return Ok(events);
+                }
+                if Meaning::of(&event).0.is_work() {
+                    events.push(event.event);
+                }
+            }
         }
     }
-}
 
-fn to_json<T: serde::Serialize>(value: &T) -> Result<serde_json::Value, StoreError> {
-    Ok(serde_json::to_value(value)?)
+    /// Looks at what came since and is no work: commands are carried out, changes are made. Ends early with what asks
+    /// for a stop.
+    pub(super) async fn look(&mut self, running: Option<&mut Running>) -> Result<Option<StoredInbound>, StoreError> {
+        let mut running = running;
+        loop {
+            let page = self.hub.inner.store.waiting(&self.address, self.looked, BATCH).await?;
+            if page.is_empty() {
+                return Ok(None);
+            }
+            for event in page {
+                self.looked = event.seq;
+                let (meaning, thread) = Meaning::of(&event);
+                match meaning {
+                    Meaning::Stop => return Ok(Some(event)),
+                    Meaning::Change(change) => {
+                        if self.change(&event, &change, running.as_deref_mut()).await? == Told::Stop {
+                            return Ok(Some(event));
+                        }
+                    }
+                    // Not before the turn has ended; the others are work.
+                    Meaning::Command(Command::New) | Meaning::Ask(_) | Meaning::File(_) => {}
+                    Meaning::Command(command) => {
+                        let doing = self.doing.line(self.hub.inner.store.clock().millis());
+                        self.side.begin(&self.hub, &self.address, Asked { event, thread, command, doing });
+                    }
+                    Meaning::Unsupported(what) => {
+                        self.reply(event.event, thread, strings::unsupported(&what)).await?;
+                    }
+                    Meaning::Broken => self.reply(event.event, thread, strings::INTERNAL.to_owned()).await?,
+                }
+            }
+        }
+    }
+
+    /// Lets go of what was being done for a message that was taken back before its turn had begun, if that was done.
+    pub(super) fn drop_waiting(&mut self, event: &EventId) {
+        let fetching = self.upload.take_if(|upload| upload.event == *event).is_some();
+        let saved = self.saved.take_if(|(of, _)| of == event).is_some();
+        let queued = matches!(&self.doing, Doing::Queued { asked, .. } if asked == event);
+        if queued {
+            self.show(Live::Ended { ending: Ending::Stopped });
+        }
+        if fetching || saved || queued {
+            self.doing = Doing::Nothing;
+        }
+    }
+
+    async fn command(
+        &mut self,
+        event: StoredInbound,
+        thread: Option<EventId>,
+        command: Command,
+    ) -> Result<(), StoreError> {
+        let doing = self.doing.line(self.hub.inner.store.clock().millis());
+        side::carry_out(&self.hub, &self.address, Asked { event, thread, command, doing }).await
+    }
+
+    pub(super) async fn reply(&self, asked: EventId, thread: Option<EventId>, text: String) -> Result<(), StoreError> {
+        side::reply(&self.hub, &self.address, asked, thread, text).await
+    }
+
+    pub(super) fn show(&self, live: Live) {
+        self.hub.show(&self.address, live);
+    }
+
+    /// Shows that a turn, which a stop ends, has taken these.
+    pub(super) fn show_taken(&self, events: Vec<EventId>) {
+        for said in events {
+            self.show(Live::Heard { said: said.clone() });
+            self.show(Live::Seen { said });
+        }
+    }
 }

@@ -165,8 +165,17 @@ pub enum Live {
     Queued {
         /// The event that asked.
         asked: EventId,
+        /// The thread in which it did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thread: Option<EventId>,
         /// How many wait before it.
         before: usize,
+    },
+    /// A message that was said during a turn has reached it. It is taken in with the next step, or begins a turn of its
+    /// own should there be none.
+    Heard {
+        /// That message.
+        said: EventId,
     },
     /// A message was taken into the running turn.
     Seen {
@@ -224,10 +233,19 @@ pub struct Fetch {
     pub address: Address,
     /// The file's [`Body::File::source`].
     pub source: serde_json::Value,
-    /// More bytes than these are not wanted.
+    /// The most bytes that are wanted.
     pub limit: u64,
-    /// Gets the bytes, or a plain sentence that says why there are none.
-    pub done: oneshot::Sender<Result<Vec<u8>, String>>,
+    /// Gets the bytes, or why there are none.
+    pub done: oneshot::Sender<Result<Vec<u8>, NotFetched>>,
+}
+
+/// Why a file was not fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotFetched {
+    /// It has more bytes than are wanted, as far as that is known: this many at least.
+    TooLarge(u64),
+    /// Something else, in words for who sent it.
+    Failed(String),
 }
 
 /// A [`Live`] event with where it belongs.

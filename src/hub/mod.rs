@@ -5,26 +5,39 @@
 //! [`LiveIn`] on bounded channels.
 
 mod actor;
+mod change;
+mod doing;
+mod homes;
+mod meaning;
 mod message;
 mod outbox;
+mod rooms;
+mod side;
+mod slots;
+mod turn;
+mod upload;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Mutex as Lock, Notify, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use message::{Body, Ending, Fetch, Inbound, Live, LiveIn, Outbound};
+pub use message::{Body, Ending, Fetch, Inbound, Live, LiveIn, NotFetched, Outbound};
 pub use outbox::{Delivery, Outbox, Sent, Undelivered};
 
 use crate::{
     bots::Coder,
     crash,
-    ids::{EventId, RoomKey},
-    store::{Address, NewInbound, Store, StoreError},
+    ids::{self, EventId, RoomKey},
+    store::{Address, LockedInbound, NewInbound, NewOutbox, Store, StoreError},
+    strings,
 };
+use actor::Mailbox;
+use homes::Homes;
+use slots::Slots;
 
 /// The name of the coding bot, the hub's first.
 pub const CODER: &str = "coder";
@@ -41,8 +54,20 @@ struct Inner {
     outbox: Outbox,
     /// What is worth seeing now; what does not fit is dropped.
     live: mpsc::Sender<LiveIn>,
-    /// The actors at work, each with what wakes it.
-    actors: Mutex<HashMap<Address, Arc<Notify>>>,
+    /// Which rooms use another one's sandbox and conversation.
+    homes: Arc<Homes>,
+    /// Files that are to be fetched.
+    fetches: mpsc::Sender<Fetch>,
+    /// How many turns run at the same time.
+    slots: Slots,
+    /// The actors at work, each with how it is reached.
+    actors: Mutex<HashMap<Address, Arc<Mailbox>>>,
+    /// The homes that may have a sandbox.
+    kept: Mutex<HashSet<RoomKey>>,
+    /// Held while a left room's sandbox is removed, so that nobody comes back in between.
+    leaving: Lock<()>,
+    /// Rung when rooms that were left are to be looked at.
+    sweep: Notify,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
@@ -67,11 +92,28 @@ impl Hub {
         tasks: TaskTracker,
         cancel: CancellationToken,
     ) -> Result<Self, StoreError> {
-        let (outbox, delivering) = Outbox::start(store.clone(), port.deliveries, cancel.clone());
+        let homes = Arc::new(Homes::load(store.homes(CODER).await?));
+        let (outbox, delivering) = Outbox::start(store.clone(), homes.clone(), port.deliveries, cancel.clone());
         tasks.spawn(delivering);
-        let inner = Inner { store, coder, outbox, live: port.live, actors: Mutex::default(), tasks, cancel };
+        let kept = store.homes_in_use(CODER).await?.into_iter();
+        let kept = kept.chain(store.joined_rooms(CODER).await?.iter().map(|room| homes.home(room))).collect();
+        let inner = Inner {
+            slots: Slots::new(coder.allowance().at_once),
+            store,
+            coder,
+            outbox,
+            live: port.live,
+            homes,
+            fetches: port.fetches,
+            actors: Mutex::default(),
+            kept: Mutex::new(kept),
+            leaving: Lock::default(),
+            sweep: Notify::new(),
+            tasks,
+            cancel,
+        };
         let hub = Self { inner: Arc::new(inner) };
-        hub.inner.store.prune().await?;
+        hub.inner.tasks.spawn(hub.clone().sweep());
         for address in hub.inner.store.rooms_with_unsent(CODER).await? {
             hub.inner.outbox.wake(&address).await;
         }
@@ -85,60 +127,130 @@ impl Hub {
     /// was said. When this returns, the events are answered even if the process dies.
     pub async fn admit(&self, events: Vec<Inbound>, position: Option<String>) -> Result<Vec<EventId>, StoreError> {
         crash::point("received");
-        let mut rooms: Vec<_> = events.iter().map(|event| event.room.clone()).collect();
-        rooms.sort_unstable();
-        rooms.dedup();
-        let events = events
-            .into_iter()
-            .map(|event| {
-                let body = serde_json::to_value(event.body)?;
-                Ok(NewInbound { room: event.room, event: event.event, sender: event.sender, body })
-            })
-            .collect::<Result<_, serde_json::Error>>()?;
-        let fresh = self.inner.store.admit(CODER, events, position).await?;
-        crash::point("journaled");
-        if !fresh.is_empty() {
-            for room in rooms {
-                self.wake(&Address { bot: CODER.into(), room });
+        let (mut new, mut locked) = (Vec::with_capacity(events.len()), Vec::new());
+        let mut rooms = HashMap::new();
+        for event in events {
+            let body = to_json(&event.body)?;
+            if let Body::Locked { .. } = event.body {
+                // Under the room itself: its key is looked for there.
+                locked.push(LockedInbound { room: event.room, event: event.event, sender: event.sender, body });
+            } else {
+                let room = self.inner.homes.home(&event.room);
+                rooms.insert(event.event.clone(), room.clone());
+                new.push(journaled(room, event.event, event.sender, &event.body, body));
             }
+        }
+        let fresh = self.inner.store.admit(CODER, new, locked, position).await?;
+        crash::point("journaled");
+        let woken: HashSet<_> = fresh.iter().filter_map(|event| rooms.remove(event)).collect();
+        for room in woken {
+            self.wake(&address(room));
         }
         Ok(fresh)
     }
 
+    /// Returns the newest events admitted as [`Body::Locked`] whose key has not come, oldest first, at most `limit`.
+    pub async fn locked(&self, limit: usize) -> Result<Vec<Inbound>, StoreError> {
+        let rows = self.inner.store.locked(CODER, limit).await?;
+        rows.into_iter()
+            .map(|row| {
+                let body = serde_json::from_value(row.body)?;
+                Ok(Inbound { room: row.room, event: row.event, sender: row.sender, body })
+            })
+            .collect()
+    }
+
+    /// The key of a locked event came (`Some`: what it says; it is acted on as if it were admitted now), or it is
+    /// given up (`None`). An event that is not locked any more is left as it is.
+    pub async fn unlocked(&self, event: &EventId, body: Option<Body>) -> Result<(), StoreError> {
+        let Some(body) = body else { return self.inner.store.unlock(CODER, event, None).await.map(drop) };
+        let Some((room, sender)) = self.inner.store.locked_event(CODER, event).await? else { return Ok(()) };
+        let home = self.inner.homes.home(&room);
+        let new = journaled(home.clone(), event.clone(), sender, &body, serde_json::to_value(&body)?);
+        if self.inner.store.unlock(CODER, event, Some(new)).await? {
+            self.wake(&address(home));
+        }
+        Ok(())
+    }
+
+    /// Says to the sender of a locked event that it cannot be read, unless its key has come meanwhile, or they were told
+    /// so in that room before.
+    pub async fn unreadable(&self, event: &EventId, thread: Option<EventId>) -> Result<(), StoreError> {
+        let Some((room, sender)) = self.inner.store.locked_event(CODER, event).await? else { return Ok(()) };
+        let home = address(self.inner.homes.home(&room));
+        let text = strings::UNREADABLE.to_owned();
+        let outbound = Outbound::Reply { text, asked: event.clone(), thread };
+        // The outbox takes a transaction id once; until it forgets it, nothing more is said.
+        let txn = ids::digest(&[CODER, home.room.as_str(), &sender, "unreadable"], 16);
+        let row = NewOutbox { txn, payload: to_json(&outbound)?, data: None };
+        self.inner.store.post(&home, None, row).await?;
+        self.inner.outbox.wake(&home).await;
+        Ok(())
+    }
+
+    /// Notes that a delivery is about to be sent from a device, so that its next try says so ([`Delivery::tried`]).
+    pub async fn trying(&self, txn: &str, device: &str) -> Result<(), StoreError> {
+        self.inner.store.trying(txn, device).await
+    }
+
     /// Says that a room can be reached (again): what waits for it is sent.
     pub async fn reachable(&self, address: &Address) {
-        self.inner.outbox.wake(address).await;
+        let address = Address { room: self.inner.homes.home(&address.room), ..address.clone() };
+        self.inner.outbox.wake(&address).await;
     }
 
     /// Tells a room something about its sandbox now (it was paused, its disk is full). Not kept: it is of no use later.
     pub fn tell(&self, room: &RoomKey, text: String) {
-        let address = Address { bot: CODER.into(), room: room.clone() };
-        let _ = self.inner.live.try_send(LiveIn { address, live: Live::Notice { text } });
+        self.show(&address(room.clone()), Live::Notice { text });
+    }
+
+    /// Shows something to the people of a home. Live events are worth nothing later: what does not fit is dropped.
+    fn show(&self, home: &Address, live: Live) {
+        let address = Address { bot: home.bot.clone(), room: self.inner.homes.current(&home.room) };
+        let _ = self.inner.live.try_send(LiveIn { address, live });
     }
 
     /// Wakes a room's actor, or starts it.
     fn wake(&self, address: &Address) {
         let mut actors = self.inner.actors.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(notify) = actors.get(address) {
-            notify.notify_one();
+        if let Some(mail) = actors.get(address) {
+            mail.notify.notify_one();
             return;
         }
-        let notify = Arc::new(Notify::new());
-        notify.notify_one();
-        actors.insert(address.clone(), notify.clone());
-        self.inner.tasks.spawn(actor::run(self.clone(), address.clone(), notify));
+        self.keep(&address.room);
+        let mail = Arc::new(Mailbox::default());
+        mail.notify.notify_one();
+        actors.insert(address.clone(), mail.clone());
+        self.inner.tasks.spawn(actor::run(self.clone(), address.clone(), mail));
     }
 
     /// Ends an actor, unless something came for it meanwhile.
-    fn retire(&self, address: &Address, notify: &Arc<Notify>) -> bool {
+    fn retire(&self, address: &Address, mail: &Mailbox) -> bool {
         let mut actors = self.inner.actors.lock().unwrap_or_else(PoisonError::into_inner);
         // `wake` notifies under this lock, so what came meanwhile is seen here.
-        let mut notified = std::pin::pin!(notify.notified());
+        let mut notified = std::pin::pin!(mail.notify.notified());
         if notified.as_mut().enable() {
-            notify.notify_one();
+            mail.notify.notify_one();
             return false;
         }
         actors.remove(address);
         true
     }
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Result<serde_json::Value, StoreError> {
+    Ok(serde_json::to_value(value)?)
+}
+
+fn address(room: RoomKey) -> Address {
+    Address { bot: CODER.into(), room }
+}
+
+/// Returns an event as the journal takes it.
+fn journaled(room: RoomKey, event: EventId, sender: String, body: &Body, stored: serde_json::Value) -> NewInbound {
+    let target = match body {
+        Body::Edited { target, .. } | Body::Redacted { target } => Some(target.clone()),
+        _ => None,
+    };
+    NewInbound { room, event, sender, body: stored, target }
 }

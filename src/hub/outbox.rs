@@ -2,8 +2,13 @@
 //!
 //! A room that cannot be reached waits, without holding up another; it is tried again with growing pauses, and at once
 //! when the protocol says that it is reachable.
+//!
+//! A row may have reached the room without our knowing it: the process died, or the answer was lost. Where the protocol
+//! cannot tell by the transaction id alone (another device, an id that the server has forgotten) it calls
+//! [`super::Hub::trying`] before each send. The first attempt is kept and comes with every later [`Delivery`] of the
+//! row as `tried`: `None` means that the row was never sent, anything else that the room is to be looked into first.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -12,11 +17,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::Outbound;
+use super::{Outbound, homes::Homes};
 use crate::{
     crash,
     ids::EventId,
-    store::{Address, OutboxRow, Store},
+    store::{Address, OutboxRow, Store, Tried},
 };
 
 /// Wake-ups that may wait.
@@ -41,6 +46,8 @@ pub struct Delivery {
     pub data: Option<Vec<u8>>,
     /// When the row was written, in milliseconds since 1970.
     pub created: i64,
+    /// The first attempt to send it, if [`super::Hub::trying`] told of one.
+    pub tried: Option<Tried>,
     /// Tells how it went; dropped, it counts as [`Undelivered`].
     pub done: oneshot::Sender<Result<Sent, Undelivered>>,
 }
@@ -69,11 +76,12 @@ impl Outbox {
     /// Starts delivering; the returned future is the task to supervise. It ends with `cancel`.
     pub(super) fn start(
         store: Store,
+        homes: Arc<Homes>,
         deliveries: mpsc::Sender<Delivery>,
         cancel: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (wake, wakes) = mpsc::channel(QUEUE);
-        (Self { wake }, deliver(store, deliveries, wakes, cancel))
+        (Self { wake }, deliver(Courier { store, homes, deliveries }, wakes, cancel))
     }
 
     /// Says that a room has rows to send, or that it can be reached again.
@@ -83,12 +91,15 @@ impl Outbox {
     }
 }
 
-async fn deliver(
+/// What delivering needs. Cheap to clone.
+#[derive(Clone)]
+struct Courier {
     store: Store,
+    homes: Arc<Homes>,
     deliveries: mpsc::Sender<Delivery>,
-    mut wakes: mpsc::Receiver<Address>,
-    cancel: CancellationToken,
-) {
+}
+
+async fn deliver(courier: Courier, mut wakes: mpsc::Receiver<Address>, cancel: CancellationToken) {
     // A room at work has a sender here, through which it is woken from its pause.
     let mut rooms: HashMap<Address, mpsc::Sender<()>> = HashMap::new();
     let mut tasks = JoinSet::new();
@@ -102,7 +113,7 @@ async fn deliver(
                 } else {
                     let (nudge, nudges) = mpsc::channel(1);
                     rooms.insert(address.clone(), nudge);
-                    tasks.spawn(deliver_room(store.clone(), deliveries.clone(), address, nudges));
+                    tasks.spawn(courier.clone().deliver_room(address, nudges));
                 }
             }
             Some(ended) = tasks.join_next() => {
@@ -112,68 +123,67 @@ async fn deliver(
                     // Woken after its last look: look again.
                     let (nudge, nudges) = mpsc::channel(1);
                     rooms.insert(address.clone(), nudge);
-                    tasks.spawn(deliver_room(store.clone(), deliveries.clone(), address, nudges));
+                    tasks.spawn(courier.clone().deliver_room(address, nudges));
                 }
             }
         }
     }
 }
 
-async fn deliver_room(
-    store: Store,
-    deliveries: mpsc::Sender<Delivery>,
-    address: Address,
-    mut nudges: mpsc::Receiver<()>,
-) -> (Address, mpsc::Receiver<()>) {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let delivered = match store.next_unsent(&address).await {
-            Ok(None) => break,
-            Ok(Some(row)) => deliver_row(&store, &deliveries, row).await,
+impl Courier {
+    async fn deliver_room(self, address: Address, mut nudges: mpsc::Receiver<()>) -> (Address, mpsc::Receiver<()>) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let delivered = match self.store.next_unsent(&address).await {
+                Ok(None) => break,
+                Ok(Some(row)) => self.deliver_row(row).await,
+                Err(error) => {
+                    tracing::error!(room = %address.room, %error, "the outbox cannot be read");
+                    false
+                }
+            };
+            if delivered {
+                pause = FIRST_PAUSE;
+            } else {
+                // Nudged or not, it is tried again.
+                let _ = time::timeout(pause, nudges.recv()).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            if self.deliveries.is_closed() {
+                break;
+            }
+        }
+        (address, nudges)
+    }
+
+    async fn deliver_row(&self, row: OutboxRow) -> bool {
+        let OutboxRow { seq, txn, address, payload, data, created, tried } = row;
+        let outbound = match serde_json::from_value(payload) {
+            Ok(outbound) => outbound,
             Err(error) => {
-                tracing::error!(room = %address.room, %error, "the outbox cannot be read");
-                false
+                tracing::error!(room = %address.room, txn, %error, "an outbox row cannot be read");
+                return false;
             }
         };
-        if delivered {
-            pause = FIRST_PAUSE;
-        } else {
-            // Nudged or not, it is tried again.
-            let _ = time::timeout(pause, nudges.recv()).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-        if deliveries.is_closed() {
-            break;
-        }
-    }
-    (address, nudges)
-}
-
-async fn deliver_row(store: &Store, deliveries: &mpsc::Sender<Delivery>, row: OutboxRow) -> bool {
-    let outbound = match serde_json::from_value(row.payload) {
-        Ok(outbound) => outbound,
-        Err(error) => {
-            tracing::error!(room = %row.address.room, txn = row.txn, %error, "an outbox row cannot be read");
+        let (done, confirmed) = oneshot::channel();
+        // Where people are now: the room may have been upgraded since the row was written.
+        let address = Address { room: self.homes.current(&address.room), bot: address.bot };
+        let delivery = Delivery { txn, address, outbound, data, created, tried, done };
+        if self.deliveries.send(delivery).await.is_err() {
             return false;
         }
-    };
-    let (done, confirmed) = oneshot::channel();
-    let delivery =
-        Delivery { txn: row.txn, address: row.address, outbound, data: row.data, created: row.created, done };
-    if deliveries.send(delivery).await.is_err() {
-        return false;
-    }
-    let Ok(Ok(Ok(Sent { event, noted }))) = time::timeout(CONFIRM, confirmed).await else { return false };
-    crash::point("answered");
-    match store.sent(row.seq, &event).await {
-        Ok(()) => {
-            // Not everybody waits for it.
-            let _ = noted.send(());
-            true
-        }
-        Err(error) => {
-            tracing::error!(%event, %error, "a delivery could not be noted; it is sent again with the same transaction id");
-            false
+        let Ok(Ok(Ok(Sent { event, noted }))) = time::timeout(CONFIRM, confirmed).await else { return false };
+        crash::point("answered");
+        match self.store.sent(seq, &event).await {
+            Ok(()) => {
+                // Not everybody waits for it.
+                let _ = noted.send(());
+                true
+            }
+            Err(error) => {
+                tracing::error!(%event, %error, "a delivery could not be noted; it is sent again with the same transaction id");
+                false
+            }
         }
     }
 }

@@ -3,10 +3,12 @@
 mod control;
 pub mod doctor;
 mod lock;
+mod pulse;
 mod server;
 mod settings;
 
 pub use control::{Answer, Operator, Request, control_socket};
 pub use lock::{Lock, LockError};
+pub use pulse::Pulse;
 pub use server::{House, Server};
 pub use settings::{Purpose, has_model, model_settings, review};

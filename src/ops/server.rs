@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use tokio::{
-    sync::{broadcast::error::RecvError, mpsc},
+    sync::{broadcast::error::RecvError, oneshot},
     time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -12,11 +12,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     control::{Control, control_socket},
     lock::Lock,
+    pulse::Pulse,
     settings,
 };
 use crate::{
     bots::Coder,
-    chat::terminal::Terminal,
+    chat::{
+        Inbox, distribute,
+        matrix::{Account, Matrix, People, SessionError},
+        terminal::Terminal,
+    },
     clock::Clock,
     config::Config,
     gateway::{Gateway, Network},
@@ -68,6 +73,28 @@ impl House {
         Ok(())
     }
 
+    /// Connects the Matrix account.
+    async fn enter_rooms(
+        &self,
+        account: Account,
+        people: People,
+        hub: &Hub,
+    ) -> anyhow::Result<(Option<Port>, oneshot::Receiver<SessionError>)> {
+        let (tell, failed) = oneshot::channel();
+        // Boxed: the SDK's futures are large, and this one is a part of all that starts a server.
+        let matrix = Box::pin(Matrix::open(account)).await?;
+        let (inbox, port) = Inbox::new(QUEUE);
+        let (hub, store) = (hub.clone(), self.store.clone());
+        let (tasks, cancel) = (self.tasks.clone(), self.cancel.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = Box::pin(matrix.run(hub, store, people, inbox, tasks, cancel)).await {
+                // Nobody waits for it while the program ends.
+                let _ = tell.send(error);
+            }
+        });
+        Ok((Some(port), failed))
+    }
+
     /// Ends what runs; the containers stay and are taken over at the next start.
     pub async fn shutdown(self) {
         self.cancel.cancel();
@@ -83,24 +110,42 @@ impl House {
 /// The whole: a house with people in it.
 pub struct Server {
     house: House,
+    /// The Matrix session is lost for good.
+    failed: oneshot::Receiver<SessionError>,
 }
 
 impl Server {
-    /// Starts everything. When it returns, clients can connect and what an earlier process left is being taken up.
-    pub async fn start(config: &Config, model: Model) -> anyhow::Result<Self> {
+    /// Starts everything; the Matrix account only with `rooms`. When it returns, clients can connect and what an earlier
+    /// process left is being taken up.
+    pub async fn start(config: &Config, model: Model, rooms: bool) -> anyhow::Result<Self> {
         let house = House::open(config).await?;
-        let coder = Coder::new(house.store.clone(), house.sandboxes.clone(), model, settings::limits(config));
-        let (deliveries, delivered) = mpsc::channel(QUEUE);
-        let (live, seen) = mpsc::channel(QUEUE);
+        let coder = Coder::new(house.store.clone(), house.sandboxes.clone(), model, settings::allowance(config));
+        let (inbox, port) = Inbox::new(QUEUE);
         let terminal = Terminal::default();
-        house.tasks.spawn(terminal.clone().dispatch(delivered, seen, house.cancel.clone()));
-        let (fetches, _) = mpsc::channel(QUEUE);
-        let port = Port { deliveries, live, fetches };
         let (tasks, cancel) = (house.tasks.clone(), house.cancel.clone());
         let hub = Hub::start(house.store.clone(), coder, port, tasks, cancel).await?;
+        let (matrix, failed) = match settings::matrix(config).filter(|_| rooms) {
+            Some(account) => house.enter_rooms(account, settings::people(config), &hub).await?,
+            None => (None, oneshot::channel().1),
+        };
+        house.tasks.spawn(distribute(inbox, terminal.clone(), matrix, house.cancel.clone()));
         house.tasks.spawn(tell(house.sandboxes.clone(), hub.clone(), house.cancel.clone()));
         house.listen(Control { sandboxes: house.sandboxes.clone(), chat: Some((hub, terminal)) })?;
-        Ok(Self { house })
+        Ok(Self { house, failed })
+    }
+
+    /// Waits until the server cannot go on by itself, and returns why. Pending for as long as it can.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        match (&mut self.failed).await {
+            Ok(error) => error.into(),
+            // Without an account nothing of it can fail.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Returns what tells whether the server works.
+    pub fn pulse(&self) -> Pulse {
+        Pulse::new(self.house.store.clone())
     }
 
     /// Ends what runs: turns stay open and are resumed at the next start, containers stay.

@@ -8,8 +8,11 @@ use std::{num::NonZeroU64, time::Duration};
 use secrecy::SecretString;
 
 use crate::{
+    bots::Allowance,
+    chat::matrix::{Account, People},
     config::{Config, JournalSync, Loaded, Mistakes, Wrong},
     gateway::{AllowedHosts, BadPattern, GatewayPolicy},
+    hub::CODER,
     llm::{Endpoint, ModelSettings, SettingError, parse_model},
     orchestrator,
     sandbox::SandboxOptions,
@@ -69,6 +72,22 @@ fn has_key(config: &Config, endpoint: &Endpoint) -> bool {
     config.llm.api_key.is_some() || config.llm.base_url.is_some() || endpoint.key_variable().is_none()
 }
 
+/// Returns the Matrix account, if one is set.
+pub(super) fn matrix(config: &Config) -> Option<Account> {
+    config.matrix.as_ref().map(|matrix| Account {
+        bot: CODER,
+        homeserver: matrix.homeserver.to_string(),
+        user: matrix.user.clone(),
+        password: matrix.password.clone(),
+        state_dir: config.paths.state_dir.clone(),
+    })
+}
+
+/// Returns who may command the bot in Matrix rooms.
+pub(super) fn people(config: &Config) -> People {
+    People { users: config.people.allowed.clone(), rooms: config.people.rooms.clone() }
+}
+
 /// Returns what the model's client needs.
 pub fn model_settings(config: &Config) -> ModelSettings {
     let key = config.llm.api_key.clone().unwrap_or_else(|| SecretString::from(""));
@@ -113,8 +132,13 @@ pub(super) fn sandboxes(config: &Config, instance: &str) -> SandboxOptions {
     }
 }
 
+/// Returns what the coding bot may use.
+pub(super) fn allowance(config: &Config) -> Allowance {
+    Allowance { turn: limits(config), at_once: config.limits.concurrent_turns, grace: config.limits.room_grace }
+}
+
 /// Returns what a turn may use: as in the original, a whole task has five minutes more than a coding agent.
-pub(super) fn limits(config: &Config) -> orchestrator::Limits {
+fn limits(config: &Config) -> orchestrator::Limits {
     orchestrator::Limits {
         rounds: config.limits.agent_turns,
         time: config.limits.coding_timeout + Duration::from_mins(5),

@@ -83,6 +83,12 @@ pub(super) fn mask(context: &Context, measures: Measures) -> Option<Vec<Line>> {
                 text: if text.starts_with(words::MASKED) { continue } else { words::masked(text.chars().count()) },
             },
             (Message::User { .. }, Origin::Pictures) => text_message(words::PICTURE_GONE),
+            // The words stay, the pictures go.
+            (Message::User { parts }, Origin::Person { .. }) if parts.iter().any(is_picture) => {
+                let mut parts: Vec<Part> = parts.iter().filter(|part| !is_picture(part)).cloned().collect();
+                parts.push(Part::Text { text: words::PICTURE_GONE.to_owned() });
+                Message::User { parts }
+            }
             _ => continue,
         };
         let cost = tokens(message);
@@ -156,6 +162,10 @@ impl Plan {
 
 fn text_message(text: &str) -> Message {
     Message::User { parts: vec![Part::Text { text: text.to_owned() }] }
+}
+
+fn is_picture(part: &Part) -> bool {
+    matches!(part, Part::Image { .. })
 }
 
 fn plain(parts: &[Part]) -> String {

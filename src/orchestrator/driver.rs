@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     crash,
     ids::{CallId, TurnId},
-    llm::{Chunk, Completion, LlmError, Model, ToolSpec, Usage},
+    llm::{AssistantMessage, Chunk, Completion, LlmError, Message, Model, ToolSpec, Usage},
     sandbox::Sandboxes,
     store::{Address, Store, StoreError},
 };
@@ -31,11 +31,11 @@ use super::{
     batch::CallResult,
     context::text_tokens,
     event::{Action, Answer, Event, Request, Show, TurnInput},
-    footer::footer,
+    footer::{brief, footer},
     hands::{Hands, Toolbox, known},
     journal::Journal,
     limits::Limits,
-    line::{Line, Status, UserMessage},
+    line::{Line, Origin, Status, UserMessage},
     machine::Machine,
     progress::{Outflow, Progress},
     prompt,
@@ -85,6 +85,8 @@ pub struct Outcome {
     pub text: String,
     /// The line under it.
     pub footer: String,
+    /// The same in a few words.
+    pub brief: String,
     /// How it ended.
     pub status: Status,
     /// The conversation's last line of this turn.
@@ -94,7 +96,15 @@ pub struct Outcome {
 impl Outcome {
     /// Returns the outcome of a turn that could not go on.
     pub fn failed(why: impl Into<String>) -> Self {
-        Self { text: why.into(), footer: String::new(), status: Status::Failed, message: None }
+        Self { text: why.into(), footer: String::new(), brief: String::new(), status: Status::Failed, message: None }
+    }
+
+    /// Returns the outcome of a turn that was stopped before it had begun.
+    pub fn stopped(text: impl Into<String>) -> Self {
+        let text = text.into();
+        let message = Message::Assistant(AssistantMessage { text: text.clone(), ..AssistantMessage::default() });
+        let message = Line { message, origin: Origin::Final { status: Status::Stopped } };
+        Self { text, status: Status::Stopped, message: Some(message), ..Self::failed("") }
     }
 }
 
@@ -191,13 +201,14 @@ impl Turn {
             driver.cancel().await;
         }
         let answer = answer?;
-        let footer = footer(&answer.tally, before + began.elapsed());
+        let elapsed = before + began.elapsed();
+        let (footer, brief) = (footer(&answer.tally, elapsed), brief(&answer.tally, elapsed));
         let journal = &driver.hands.journal;
         tracing::info!(
             room = %journal.address.room, turn = %journal.turn, status = ?answer.status, rounds = answer.tally.rounds,
             calls = answer.tally.calls, tokens = answer.tally.tokens, "the turn is answered"
         );
-        Ok(Outcome { text: answer.text, footer, status: answer.status, message: Some(answer.line) })
+        Ok(Outcome { text: answer.text, footer, brief, status: answer.status, message: Some(answer.line) })
     }
 }
 

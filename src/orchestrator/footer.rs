@@ -1,4 +1,4 @@
-//! The line under an answer: `src/login.rs +12 −3 · 7 turns · 5 tools · 84k tokens · 1:12`.
+//! The line under an answer: `src/login.rs +12 −3 · 7 turns · 5 tools · 84k tokens · 1:12`, and in brief: `5 tools · 1:12`.
 //!
 //! Pure text from counts; called by the driver when a turn ends.
 
@@ -59,6 +59,12 @@ pub fn footer(tally: &Tally, elapsed: Duration) -> String {
     parts.join(" · ")
 }
 
+/// Returns the same in a few words, for where little room is.
+pub fn brief(tally: &Tally, elapsed: Duration) -> String {
+    let time = text::stopwatch(elapsed);
+    if tally.calls > 0 { format!("{} · {time}", counted(tally.calls as usize, "tool")) } else { time }
+}
+
 fn counted(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
@@ -99,6 +105,13 @@ mod tests {
         );
         let tally = Tally { rounds: 1, tokens: 1_234_567, proof: Proof::Red, ..Tally::default() };
         assert_eq!(footer(&tally, Duration::from_secs(3723)), "tests: red · 1 turn · 1.2M tokens · 1:02:03");
+    }
+
+    #[test]
+    fn in_brief_it_is_tools_and_time() {
+        let tally = Tally { rounds: 9, calls: 7, tokens: 84_210, ..Tally::default() };
+        assert_eq!(brief(&tally, Duration::from_secs(72)), "7 tools · 1:12");
+        assert_eq!(brief(&Tally::default(), Duration::from_secs(3)), "0:03");
     }
 
     #[test]

@@ -131,24 +131,27 @@ pub enum Status {
 }
 
 /// What a person said.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct UserMessage {
     /// The event by which it came.
     pub event: EventId,
-    /// Who said it.
-    pub sender: String,
+    /// Who said it, where the model should be told: only if more than one person speaks in the room.
+    pub speaker: Option<String>,
     /// The words.
     pub text: String,
+    /// What they show: [`Part::Image`]s.
+    pub pictures: Vec<Part>,
 }
 
 impl UserMessage {
-    /// Returns what the conversation stores of it; the model is told who speaks, for a room may have many people.
+    /// Returns what the conversation stores of it.
     pub fn to_message(&self) -> Line {
-        let text = format!("{}: {}", self.sender, self.text);
-        Line {
-            message: Message::User { parts: vec![Part::Text { text }] },
-            origin: Origin::Person { event: self.event.clone() },
-        }
+        let text = match &self.speaker {
+            Some(speaker) => format!("{speaker}: {}", self.text),
+            None => self.text.clone(),
+        };
+        let parts = std::iter::once(Part::Text { text }).chain(self.pictures.iter().cloned()).collect();
+        Line { message: Message::User { parts }, origin: Origin::Person { event: self.event.clone() } }
     }
 }
 

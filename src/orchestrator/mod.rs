@@ -27,7 +27,7 @@ mod tests;
 pub use batch::{CallResult, CallToRun, Known};
 pub use driver::{Outcome, Start, TurnContext, run_turn};
 pub use event::{Action, Answer, Event, Request, Show, TurnInput};
-pub use footer::{Tally, footer};
+pub use footer::{Tally, brief, footer};
 pub use limits::{Limit, Limits};
 pub use line::{CallFacts, Edit, Line, Note, Origin, Status, UserMessage};
 pub use machine::Machine;

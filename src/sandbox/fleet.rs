@@ -102,7 +102,8 @@ pub enum SandboxState {
 }
 
 impl SandboxState {
-    fn as_str(self) -> &'static str {
+    /// Returns the state in a word.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
             Self::Starting => "starting",

@@ -1,6 +1,6 @@
 //! The journal: what people said, written down before anything acts on it.
 
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde_json::Value;
 
 use super::{Address, Store, StoreError};
@@ -17,6 +17,43 @@ pub struct NewInbound {
     pub sender: String,
     /// What was said, as the hub wrote it down.
     pub body: Value,
+    /// The event that this one changes, if it is an edit or a redaction.
+    pub target: Option<EventId>,
+}
+
+/// An event that cannot be read until its key comes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LockedInbound {
+    /// Where it was said.
+    pub room: RoomKey,
+    /// Its id; the journal takes it once.
+    pub event: EventId,
+    /// Who said it.
+    pub sender: String,
+    /// What the protocol needs to try again.
+    pub body: Value,
+}
+
+/// An event of the journal with what became of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// The event.
+    pub inbound: StoredInbound,
+    /// Where it was said.
+    pub room: RoomKey,
+    /// What became of it.
+    pub standing: Standing,
+}
+
+/// What became of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing yet.
+    Waiting,
+    /// A turn answers it.
+    Claimed(TurnId),
+    /// It is done, without a turn.
+    Done,
 }
 
 /// An event in the journal.
@@ -36,27 +73,35 @@ pub struct StoredInbound {
 
 impl Store {
     /// Writes events down, and how far the protocol's stream was read, in one transaction. Returns the ids that were
-    /// new: an event that comes again is left out.
+    /// new: an event that comes again is left out. One that was locked and comes again readable is new.
     pub async fn admit(
         &self,
         bot: &str,
         events: Vec<NewInbound>,
+        locked: Vec<LockedInbound>,
         position: Option<String>,
     ) -> Result<Vec<EventId>, StoreError> {
         let (bot, now) = (bot.to_owned(), self.clock.millis());
         self.write(move |tx| {
-            let mut fresh = Vec::with_capacity(events.len());
-            {
-                let mut insert = tx.prepare_cached(
-                    "INSERT INTO inbound (bot, room, event, sender, body, received) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                     ON CONFLICT (bot, event) DO NOTHING",
-                )?;
-                for new in events {
-                    let body = serde_json::to_string(&new.body)?;
-                    let row = params![bot, new.room.as_str(), new.event.as_str(), new.sender, body, now];
-                    if insert.execute(row)? == 1 {
-                        fresh.push(new.event);
-                    }
+            let mut fresh = Vec::with_capacity(events.len() + locked.len());
+            for new in events {
+                if insert(tx, &bot, &new, now)? {
+                    tx.prepare_cached("DELETE FROM locked WHERE bot = ?1 AND event = ?2")?
+                        .execute([&bot, &new.event.0])?;
+                    fresh.push(new.event);
+                }
+            }
+            for new in locked {
+                let body = serde_json::to_string(&new.body)?;
+                let added = tx
+                    .prepare_cached(
+                        "INSERT INTO locked (bot, room, event, sender, body) SELECT ?1, ?2, ?3, ?4, ?5
+                         WHERE NOT EXISTS (SELECT 1 FROM inbound WHERE bot = ?1 AND event = ?3)
+                         ON CONFLICT (bot, event) DO NOTHING",
+                    )?
+                    .execute([&bot, &new.room.0, &new.event.0, &new.sender, &body])?;
+                if added == 1 {
+                    fresh.push(new.event);
                 }
             }
             if let Some(token) = position {
@@ -71,6 +116,65 @@ impl Store {
         .await
     }
 
+    /// Returns the newest events whose key has not come, oldest first, at most `limit`.
+    pub async fn locked(&self, bot: &str, limit: usize) -> Result<Vec<LockedInbound>, StoreError> {
+        let bot = bot.to_owned();
+        self.write(move |tx| {
+            let mut select = tx.prepare_cached(
+                "SELECT room, event, sender, body FROM
+                     (SELECT * FROM locked WHERE bot = ?1 ORDER BY seq DESC LIMIT ?2) ORDER BY seq",
+            )?;
+            let rows = select.query_map(params![bot, limit as i64], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get::<_, String>(3)?))
+            })?;
+            rows.map(|row| {
+                let (room, event, sender, body) = row?;
+                Ok(LockedInbound { room: room.into(), event: event.into(), sender, body: serde_json::from_str(&body)? })
+            })
+            .collect()
+        })
+        .await
+    }
+
+    /// Returns one event whose key has not come.
+    pub async fn locked_event(&self, bot: &str, event: &EventId) -> Result<Option<(RoomKey, String)>, StoreError> {
+        let (bot, event) = (bot.to_owned(), event.clone());
+        self.write(move |tx| {
+            let mut select = tx.prepare_cached("SELECT room, sender FROM locked WHERE bot = ?1 AND event = ?2")?;
+            let found = select.query_row([&bot, &event.0], |row| Ok((RoomKey(row.get(0)?), row.get(1)?))).optional()?;
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Lets a locked event take its place at the journal's end, as `new` says, or gives it up for good. One that is not
+    /// locked any more is no error; returns whether it was.
+    pub async fn unlock(&self, bot: &str, event: &EventId, new: Option<NewInbound>) -> Result<bool, StoreError> {
+        let (bot, event, now) = (bot.to_owned(), event.clone(), self.clock.millis());
+        self.write(move |tx| {
+            let given_up = tx
+                .prepare_cached("SELECT room, sender, body FROM locked WHERE bot = ?1 AND event = ?2")?
+                .query_row([&bot, &event.0], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?)))
+                .optional()?;
+            let Some((room, sender, body)) = given_up else { return Ok(false) };
+            tx.execute("DELETE FROM locked WHERE bot = ?1 AND event = ?2", [&bot, &event.0])?;
+            if let Some(new) = new {
+                insert(tx, &bot, &new, now)?;
+            } else {
+                let body = serde_json::from_str(&body)?;
+                insert(
+                    tx,
+                    &bot,
+                    &NewInbound { room: RoomKey(room), event: event.clone(), sender, body, target: None },
+                    now,
+                )?;
+                done(tx, &bot, &[event])?;
+            }
+            Ok(true)
+        })
+        .await
+    }
+
     /// Returns how far the bot's stream was read.
     pub async fn position(&self, bot: &str) -> Result<Option<String>, StoreError> {
         let bot = bot.to_owned();
@@ -80,16 +184,83 @@ impl Store {
         .await
     }
 
-    /// Returns the events of a room that no turn has claimed yet, oldest first, at most `limit`.
-    pub async fn waiting(&self, address: &Address, limit: usize) -> Result<Vec<StoredInbound>, StoreError> {
+    /// Returns what a room has to see to next: the oldest event that changes another, else the oldest of all that no
+    /// turn has claimed.
+    pub async fn next_waiting(&self, address: &Address) -> Result<Option<StoredInbound>, StoreError> {
         let address = address.clone();
         self.write(move |tx| {
             let mut select = tx.prepare_cached(
                 "SELECT seq, event, sender, body, received FROM inbound
-                 WHERE bot = ?1 AND room = ?2 AND turn IS NULL AND done = 0 ORDER BY seq LIMIT ?3",
+                 WHERE bot = ?1 AND room = ?2 AND turn IS NULL AND done = 0 ORDER BY target IS NULL, seq LIMIT 1",
             )?;
-            let rows = select.query_map(params![address.bot, address.room.as_str(), limit as i64], read)?;
+            select.query_row([&address.bot, &address.room.0], read).optional()?.transpose()
+        })
+        .await
+    }
+
+    /// Returns the events of a room that no turn has claimed yet and that came after `seq`, oldest first, at most
+    /// `limit`.
+    pub async fn waiting(&self, address: &Address, seq: i64, limit: usize) -> Result<Vec<StoredInbound>, StoreError> {
+        let address = address.clone();
+        self.write(move |tx| {
+            let mut select = tx.prepare_cached(
+                "SELECT seq, event, sender, body, received FROM inbound
+                 WHERE bot = ?1 AND room = ?2 AND turn IS NULL AND done = 0 AND seq > ?3 ORDER BY seq LIMIT ?4",
+            )?;
+            let rows = select.query_map(params![address.bot, address.room.as_str(), seq, limit as i64], read)?;
             rows.map(|row| row?).collect()
+        })
+        .await
+    }
+
+    /// Returns an event and what became of it.
+    pub async fn find(&self, bot: &str, event: &EventId) -> Result<Option<Found>, StoreError> {
+        let (bot, event) = (bot.to_owned(), event.clone());
+        self.write(move |tx| {
+            let mut select = tx.prepare_cached(
+                "SELECT seq, event, sender, body, received, room, turn, done FROM inbound WHERE bot = ?1 AND event = ?2",
+            )?;
+            let mut rows = select.query([&bot, &event.0])?;
+            let Some(row) = rows.next()? else { return Ok(None) };
+            let standing = match (row.get::<_, Option<String>>(6)?, row.get(7)?) {
+                (Some(turn), _) => Standing::Claimed(turn.into()),
+                (None, true) => Standing::Done,
+                (None, false) => Standing::Waiting,
+            };
+            Ok(Some(Found { inbound: read(row)??, room: RoomKey(row.get(5)?), standing }))
+        })
+        .await
+    }
+
+    /// Gives a waiting event another body, as `change` asks, which is done with it.
+    pub async fn rewrite(&self, bot: &str, event: &EventId, body: Value, change: &EventId) -> Result<(), StoreError> {
+        let (bot, event, change) = (bot.to_owned(), event.clone(), change.clone());
+        self.write(move |tx| {
+            let body = serde_json::to_string(&body)?;
+            tx.execute(
+                "UPDATE inbound SET body = ?3 WHERE bot = ?1 AND event = ?2 AND turn IS NULL AND done = 0",
+                [&bot, &event.0, &body],
+            )?;
+            done(tx, &bot, &[change])
+        })
+        .await
+    }
+
+    /// Says that events need no answer (any more).
+    pub async fn done(&self, bot: &str, events: Vec<EventId>) -> Result<(), StoreError> {
+        let bot = bot.to_owned();
+        self.write(move |tx| done(tx, &bot, &events)).await
+    }
+
+    /// Returns whether others than `sender` have spoken in a room.
+    pub async fn others_spoke(&self, address: &Address, sender: &str) -> Result<bool, StoreError> {
+        let (address, sender) = (address.clone(), sender.to_owned());
+        self.write(move |tx| {
+            let mut select = tx.prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM inbound WHERE bot = ?1 AND room = ?2 AND sender < ?3)
+                     OR EXISTS (SELECT 1 FROM inbound WHERE bot = ?1 AND room = ?2 AND sender > ?3)",
+            )?;
+            Ok(select.query_row([&address.bot, &address.room.0, &sender], |row| row.get(0))?)
         })
         .await
     }
@@ -120,6 +291,35 @@ impl Store {
         })
         .await
     }
+}
+
+/// Writes an event down; tells whether it is new.
+fn insert(tx: &Transaction<'_>, bot: &str, new: &NewInbound, now: i64) -> Result<bool, StoreError> {
+    let body = serde_json::to_string(&new.body)?;
+    let target = new.target.as_ref().map(EventId::as_str);
+    let mut insert = tx.prepare_cached(
+        "INSERT INTO inbound (bot, room, event, sender, body, received, target) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT (bot, event) DO NOTHING",
+    )?;
+    let row = params![bot, new.room.as_str(), new.event.as_str(), new.sender, body, now, target];
+    Ok(insert.execute(row)? == 1)
+}
+
+/// Returns whether an event waits in a room and nobody has acted on it.
+pub(super) fn waits(tx: &Transaction<'_>, address: &Address, event: &EventId) -> Result<bool, StoreError> {
+    let mut select = tx.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM inbound
+         WHERE bot = ?1 AND event = ?2 AND room = ?3 AND turn IS NULL AND done = 0)",
+    )?;
+    Ok(select.query_row([&address.bot, &event.0, &address.room.0], |row| row.get(0))?)
+}
+
+pub(super) fn done(tx: &Transaction<'_>, bot: &str, events: &[EventId]) -> Result<(), StoreError> {
+    let mut update = tx.prepare_cached("UPDATE inbound SET done = 1 WHERE bot = ?1 AND event = ?2")?;
+    for event in events {
+        update.execute([bot, event.as_str()])?;
+    }
+    Ok(())
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Result<StoredInbound, StoreError>> {

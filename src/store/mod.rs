@@ -8,7 +8,9 @@ mod calls;
 mod context;
 mod health;
 mod journal;
+mod notes;
 mod outbox;
+mod rooms;
 mod schema;
 mod turns;
 mod usage;
@@ -27,8 +29,9 @@ use tokio::sync::oneshot;
 pub use calls::{CallRecord, EndedCall};
 pub use context::History;
 pub use health::Health;
-pub use journal::{NewInbound, StoredInbound};
-pub use outbox::{NewOutbox, OutboxRow};
+pub use journal::{Found, LockedInbound, NewInbound, Standing, StoredInbound};
+pub use outbox::{NewOutbox, OutboxRow, Tried};
+pub use rooms::{Alias, LeftRoom};
 pub use turns::{OpenTurn, TurnState};
 pub use usage::UsageRow;
 
@@ -141,6 +144,11 @@ impl Store {
     /// Returns the clock that stamps the rows.
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// Waits for a turn on the writer's thread, and changes nothing.
+    pub async fn take_turn(&self) -> Result<(), StoreError> {
+        self.write(|_| Ok(())).await
     }
 
     /// Runs one transaction on the writer's thread.

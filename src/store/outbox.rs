@@ -33,6 +33,17 @@ pub struct OutboxRow {
     pub data: Option<Vec<u8>>,
     /// When it was written, in milliseconds since 1970: homeservers forget transaction ids.
     pub created: i64,
+    /// The first attempt to send it, if there was one: it may be in the room already.
+    pub tried: Option<Tried>,
+}
+
+/// An attempt to send a row. A homeserver knows a transaction id only from the same device, and not for ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// The device that tried.
+    pub device: String,
+    /// When, in milliseconds since 1970.
+    pub at: i64,
 }
 
 impl Store {
@@ -47,7 +58,7 @@ impl Store {
         let address = address.clone();
         self.write(move |tx| {
             let mut select = tx.prepare_cached(
-                "SELECT seq, txn, payload, data, created FROM outbox
+                "SELECT seq, txn, payload, data, created, tried_by, tried_at FROM outbox
                  WHERE bot = ?1 AND room = ?2 AND sent IS NULL ORDER BY seq LIMIT 1",
             )?;
             let mut rows = select.query(params![address.bot, address.room.as_str()])?;
@@ -58,8 +69,23 @@ impl Store {
                 payload: serde_json::from_str(&row.get::<_, String>(2)?)?,
                 data: row.get(3)?,
                 created: row.get(4)?,
+                tried: match (row.get(5)?, row.get(6)?) {
+                    (Some(device), Some(at)) => Some(Tried { device, at }),
+                    _ => None,
+                },
                 address: address.clone(),
             }))
+        })
+        .await
+    }
+
+    /// Notes that a row is about to be sent from a device. Only the first attempt is kept.
+    pub async fn trying(&self, txn: &str, device: &str) -> Result<(), StoreError> {
+        let (txn, device, now) = (txn.to_owned(), device.to_owned(), self.clock.millis());
+        self.write(move |tx| {
+            tx.prepare_cached("UPDATE outbox SET tried_by = ?2, tried_at = ?3 WHERE txn = ?1 AND tried_by IS NULL")?
+                .execute(params![txn, device, now])?;
+            Ok(())
         })
         .await
     }

@@ -6,7 +6,9 @@
 use rusqlite::Connection;
 
 /// One step a version; `PRAGMA user_version` counts those that were applied.
-const MIGRATIONS: &[&str] = &[r"
+const MIGRATIONS: &[&str] = &[FIRST, ROOMS];
+
+const FIRST: &str = r"
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 -- What people said, before anything acts on it. `turn` is set when a turn has claimed the event.
@@ -65,7 +67,42 @@ CREATE TABLE usage (
     input INTEGER NOT NULL, cached INTEGER NOT NULL, output INTEGER NOT NULL, requests INTEGER NOT NULL,
     PRIMARY KEY (bot, room, day)
 ) WITHOUT ROWID;
-"];
+";
+
+/// Rooms that people invite to and leave, messages that are edited, taken back or locked.
+const ROOMS: &str = r"
+-- Rooms in which a bot is, or was a while ago. `joined` is the event by which it came last; `missed` is set once
+-- nobody was left, and with `cleared` the conversation is gone and only the sandbox still has to be removed.
+CREATE TABLE rooms (
+    bot TEXT NOT NULL, room TEXT NOT NULL, joined TEXT NOT NULL, missed INTEGER, cleared INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (bot, room)
+) WITHOUT ROWID;
+
+-- Whose sandbox and conversation an upgraded room uses. Every other table has the home, never the room.
+CREATE TABLE homes (
+    seq INTEGER PRIMARY KEY, bot TEXT NOT NULL, room TEXT NOT NULL, home TEXT NOT NULL, UNIQUE (bot, room)
+);
+
+-- Events whose key has not come. They move to `inbound` when it does. `room` is the room itself, not its home.
+CREATE TABLE locked (
+    seq INTEGER PRIMARY KEY, bot TEXT NOT NULL, room TEXT NOT NULL, event TEXT NOT NULL,
+    sender TEXT NOT NULL, body TEXT NOT NULL, UNIQUE (bot, event)
+);
+
+-- The event that an event changes (an edit, a redaction): those are looked at before others.
+ALTER TABLE inbound ADD COLUMN target TEXT;
+-- Tells whether more than one person speaks.
+CREATE INDEX inbound_senders ON inbound (bot, room, sender);
+
+-- What the chat protocol wants to find again after a restart.
+CREATE TABLE notes (
+    bot TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, noted INTEGER NOT NULL, PRIMARY KEY (bot, key)
+) WITHOUT ROWID;
+
+-- The first attempt to send a row: by which device, and when.
+ALTER TABLE outbox ADD COLUMN tried_by TEXT;
+ALTER TABLE outbox ADD COLUMN tried_at INTEGER;
+";
 
 /// Brings the database to this program's version. A newer database is left as it is.
 pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {

@@ -3,7 +3,7 @@
 use rusqlite::{Transaction, params};
 use serde_json::Value;
 
-use super::{Address, NewOutbox, Store, StoreError, outbox};
+use super::{Address, NewOutbox, Store, StoreError, journal, outbox};
 use crate::ids::{EventId, TurnId};
 
 /// Closed turns are kept this long.
@@ -40,23 +40,29 @@ pub struct OpenTurn {
 }
 
 impl Store {
-    /// Opens a turn: claims its events and starts the conversation's next part with `message`, in one transaction.
+    /// Opens a turn: claims its events, the one that asks first, and starts the conversation's next part with
+    /// `message`, in one transaction. Tells whether it did: it does nothing if the asking event waits no more.
     pub async fn open_turn(
         &self,
         address: &Address,
         turn: &TurnId,
         events: Vec<EventId>,
         message: Value,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let (address, turn, now) = (address.clone(), turn.clone(), self.clock.millis());
         self.write(move |tx| {
+            if let Some(asked) = events.first()
+                && !journal::waits(tx, &address, asked)?
+            {
+                return Ok(false);
+            }
             tx.execute(
                 "INSERT INTO turns (turn, bot, room, state, opened) VALUES (?1, ?2, ?3, ?4, ?5)",
                 params![turn.as_str(), address.bot, address.room.as_str(), TurnState::Open.as_str(), now],
             )?;
             claim(tx, &address, &turn, &events)?;
             append(tx, &address, &turn, &message)?;
-            Ok(())
+            Ok(true)
         })
         .await
     }
@@ -78,10 +84,21 @@ impl Store {
         .await
     }
 
-    /// Lets a turn claim an event that says nothing to the model (`!stop`): it is answered with the turn.
-    pub async fn claim(&self, address: &Address, turn: &TurnId, event: EventId) -> Result<(), StoreError> {
+    /// Lets a turn claim events that say nothing to the model (`!stop`): they are answered with the turn.
+    pub async fn claim(&self, address: &Address, turn: &TurnId, events: Vec<EventId>) -> Result<(), StoreError> {
         let (address, turn) = (address.clone(), turn.clone());
-        self.write(move |tx| claim(tx, &address, &turn, &[event])).await
+        self.write(move |tx| claim(tx, &address, &turn, &events)).await
+    }
+
+    /// Returns whether a turn works still.
+    pub async fn is_open(&self, turn: &TurnId) -> Result<bool, StoreError> {
+        let turn = turn.clone();
+        self.write(move |tx| {
+            let mut select =
+                tx.prepare_cached("SELECT EXISTS (SELECT 1 FROM turns WHERE turn = ?1 AND state = 'open')")?;
+            Ok(select.query_row([turn.as_str()], |row| row.get(0))?)
+        })
+        .await
     }
 
     /// Adds a message to the conversation.
@@ -91,7 +108,7 @@ impl Store {
     }
 
     /// Ends a turn's work: its last message, its outcome and what must be sent, in one transaction. Of two calls the
-    /// second changes nothing, so that a turn has one terminal reply.
+    /// second changes nothing, so that a turn has one terminal reply. Tells whether the turn was open.
     pub async fn answer_turn(
         &self,
         address: &Address,
@@ -99,7 +116,7 @@ impl Store {
         outcome: &str,
         message: Option<Value>,
         replies: Vec<NewOutbox>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let (address, turn, outcome, now) = (address.clone(), turn.clone(), outcome.to_owned(), self.clock.millis());
         self.write(move |tx| {
             let changed = tx.execute(
@@ -107,28 +124,45 @@ impl Store {
                 params![turn.as_str(), TurnState::Answered.as_str(), outcome],
             )?;
             if changed == 0 {
-                return Ok(());
+                return Ok(false);
             }
             if let Some(message) = message {
                 append(tx, &address, &turn, &message)?;
             }
-            outbox::put(tx, &address, Some(&turn), &replies, now)
+            outbox::put(tx, &address, Some(&turn), &replies, now)?;
+            Ok(true)
         })
         .await
     }
 
     /// Answers events that need no turn (commands): they are done and the replies are in the outbox, in one
-    /// transaction.
+    /// transaction. Does nothing if the first of them waits no more.
     pub async fn reply(
         &self,
         address: &Address,
         events: Vec<EventId>,
         replies: Vec<NewOutbox>,
     ) -> Result<(), StoreError> {
+        self.reply_and_keep(address, events, replies, None).await
+    }
+
+    /// As [`Store::reply`], and the conversation goes on with a message, under the name of a turn that never was.
+    pub async fn reply_and_keep(
+        &self,
+        address: &Address,
+        events: Vec<EventId>,
+        replies: Vec<NewOutbox>,
+        message: Option<(TurnId, Value)>,
+    ) -> Result<(), StoreError> {
         let (address, now) = (address.clone(), self.clock.millis());
         self.write(move |tx| {
-            for event in &events {
-                tx.execute("UPDATE inbound SET done = 1 WHERE bot = ?1 AND event = ?2", [&address.bot, &event.0])?;
+            let Some(first) = events.first() else { return Ok(()) };
+            if !journal::waits(tx, &address, first)? {
+                return Ok(());
+            }
+            journal::done(tx, &address.bot, &events)?;
+            if let Some((turn, message)) = message {
+                append(tx, &address, &turn, &message)?;
             }
             outbox::put(tx, &address, None, &replies, now)
         })
@@ -150,7 +184,7 @@ impl Store {
         .await
     }
 
-    /// Deletes what was closed more than 30 days ago, except the conversation.
+    /// Deletes what was closed or noted more than 30 days ago, except the conversation.
     pub async fn prune(&self) -> Result<(), StoreError> {
         let before = self.clock.millis() - KEEP_MILLIS;
         self.write(move |tx| {
@@ -160,6 +194,7 @@ impl Store {
             tx.execute("DELETE FROM inbound WHERE done = 1 AND received < ?1", [before])?;
             tx.execute("DELETE FROM outbox WHERE turn IS NULL AND sent IS NOT NULL AND created < ?1", [before])?;
             tx.execute("DELETE FROM turns WHERE state = 'closed' AND closed < ?1", [before])?;
+            tx.execute("DELETE FROM notes WHERE noted < ?1", [before])?;
             Ok(())
         })
         .await

@@ -6,7 +6,7 @@
 use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
     context::{ToolContext, ToolProgress},
@@ -80,19 +80,26 @@ pub(super) async fn resume(context: &ToolContext, id: &str, boot_id: &str) -> Re
     Ok((sandbox, ended))
 }
 
-/// Follows a process to its end and shows the room what it says.
+/// Follows a process to its end and shows the room what it says: its newest line, also of one that says no more.
 async fn watch(context: &ToolContext, mut process: Process) -> Result<Ended, SandboxError> {
-    let mut shown: Option<Instant> = None;
-    while let Some(piece) = process.next().await {
-        if shown.is_none_or(|at| at.elapsed() >= PROGRESS_EVERY)
-            && let Some(line) = output::last_line(&piece)
-        {
-            shown = Some(Instant::now());
-            // A full channel means that the room has not shown the last one yet.
-            let _ = context.progress.try_send(ToolProgress::Output(line));
+    let mut newest = None;
+    let mut next = Instant::now();
+    loop {
+        tokio::select! {
+            biased;
+            () = sleep_until(next), if newest.is_some() => {
+                next = Instant::now() + PROGRESS_EVERY;
+                if let Some(line) = newest.take() {
+                    // A full channel means that the room has not shown the last one yet.
+                    let _ = context.progress.try_send(ToolProgress::Output(line));
+                }
+            }
+            piece = process.next() => match piece {
+                Some(piece) => newest = output::last_line(&piece).or(newest),
+                None => return process.wait().await,
+            },
         }
     }
-    process.wait().await
 }
 
 /// Waits for `work`, ends the command on a stop, and goes on after a lost connection.

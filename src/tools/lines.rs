@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_snippet_shows_the_lines_around_the_edit() {
-        let file = (1..=20).fold(String::new(), |file, line| file + &format!("line {line}\n"));
+        let file = (1..=20).fold(String::new(), |file, line| format!("{file}line {line}\n"));
         let at = file.find("line 10\n").expect("is there");
         let text = snippet(&file, at, at + "line 10\n".len());
         assert!(text.starts_with("Lines 6–14 of 20 now:\nline 6\n") && text.ends_with("line 14\n"), "{text}");

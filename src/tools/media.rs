@@ -1,12 +1,12 @@
 //! What kind of file some bytes are: by their first bytes for pictures and the like, by the name for the rest.
 //!
-//! Pure; called by the tools that read or send files.
+//! Pure; called by the tools that read or send files, and by the bots for what people send.
 
 /// The most bytes of a picture that a model is shown: providers refuse more than 5 MB in base64.
 pub(super) const PICTURE_LIMIT: u64 = 3 * 1024 * 1024;
 
 /// Returns the type of a picture that models see.
-pub(super) fn picture(bytes: &[u8]) -> Option<&'static str> {
+pub fn picture(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some("image/png"),
         [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),

@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_middle_is_cut_and_counted() {
-        let lines = |from: u32| (from..from + 2000).fold(String::new(), |all, line| all + &format!("line {line}\n"));
+        let lines = |from: u32| (from..from + 2000).fold(String::new(), |all, line| format!("{all}line {line}\n"));
         let (head, tail) = (lines(0), lines(900_000));
         let shown = show(&captured(head.as_bytes(), 5_000_000, tail.as_bytes()), 2000);
         assert!(shown.cut && shown.text.len() <= 2100, "{}", shown.text.len());

@@ -167,7 +167,7 @@ async fn report(
     if arguments.timeout_seconds.is_some_and(|seconds| seconds > longest) {
         notes.push(format!("timeout_seconds is {longest} at most; that was used"));
     }
-    let notes = notes.iter().fold(String::new(), |notes, note| notes + "\n[" + note + "]");
+    let notes = notes.iter().fold(String::new(), |notes, note| notes + "\n[" + note.as_str() + "]");
     let text = format!("{ending}\n{output}{notes}");
     let label = text::one_line(line, 80);
     let mut result = if output::succeeded(&ended.exit) {

@@ -2,6 +2,12 @@
 
 #![expect(dead_code, unreachable_pub, reason = "each test binary uses another part")]
 
+pub mod bot;
+pub mod element;
+pub mod person;
+pub mod proxy;
 pub mod replies;
 pub mod rig;
 pub mod scripted_llm;
+pub mod seen;
+pub mod synapse;

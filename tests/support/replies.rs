@@ -50,6 +50,17 @@ impl Reply {
         Self::Stream(events, End::Closed)
     }
 
+    /// The same after these words of the model.
+    pub fn saying(self, text: &str) -> Self {
+        match self {
+            Self::Stream(mut events, end) => {
+                events.insert(0, delta(&json!({"content": text})));
+                Self::Stream(events, end)
+            }
+            other => other,
+        }
+    }
+
     /// Only the first `n` events of a stream, with another end.
     pub fn first(self, n: usize, end: End) -> Self {
         match self {

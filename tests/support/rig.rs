@@ -49,6 +49,11 @@ impl Rig {
         self.env.push((key.to_owned(), value.to_owned()));
     }
 
+    /// What a variable was set to.
+    pub fn get(&self, key: &str) -> Option<String> {
+        self.env.iter().find(|(known, _)| known == key).map(|(_, value)| value.clone())
+    }
+
     /// The folder that holds the state directory and what the test puts there.
     pub fn path(&self) -> &Path {
         self.folder.path()
@@ -75,6 +80,22 @@ impl Rig {
         Chat::start(self.command(&["chat", "--json", "--room", room, "-p", prompt]))
     }
 
+    /// How many containers there are, and how many volumes.
+    pub fn sandboxes(&self) -> (usize, usize) {
+        let Some(instance) = instance(&self.database()) else { return (0, 0) };
+        let filter = format!("label=matrix-agent.instance={instance}");
+        let count = |list: &[&str]| {
+            let found = Command::new("podman").args(list).args(["--quiet", "--filter", &filter]).output().unwrap();
+            String::from_utf8(found.stdout).unwrap().lines().count()
+        };
+        (count(&["ps", "--all"]), count(&["volume", "ls"]))
+    }
+
+    /// The store's file; a test may change it while no server runs.
+    pub fn database(&self) -> PathBuf {
+        self.folder.path().join("s/matrix-agent.db")
+    }
+
     /// Starts the server and waits until it can be reached.
     pub fn serve(&self) -> Server {
         let log = self.folder.path().join("server.log");
@@ -92,7 +113,7 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        let Some(instance) = instance(&self.folder.path().join("s/matrix-agent.db")) else { return };
+        let Some(instance) = instance(&self.database()) else { return };
         let label = format!("label=matrix-agent.instance={instance}");
         remove(&["ps", "--all", "--quiet", "--filter", &label], &["rm", "--force", "--time", "0"]);
         remove(&["volume", "ls", "--quiet", "--filter", &label], &["volume", "rm", "--force"]);

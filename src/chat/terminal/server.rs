@@ -54,24 +54,9 @@ struct Client {
 }
 
 impl Terminal {
-    /// Hands what the hub sends to the clients, until `cancel`.
-    pub async fn dispatch(
-        self,
-        mut deliveries: mpsc::Receiver<Delivery>,
-        mut live: mpsc::Receiver<LiveIn>,
-        cancel: CancellationToken,
-    ) {
-        loop {
-            tokio::select! {
-                () = cancel.cancelled() => return,
-                Some(delivery) = deliveries.recv() => self.deliver(delivery),
-                Some(live) = live.recv() => {
-                    let frame = ServerFrame::Live { live: live.live };
-                    self.state().send(&live.address.room, &frame);
-                }
-                else => return,
-            }
-        }
+    /// Shows something to the clients in a room.
+    pub fn show(&self, live: LiveIn) {
+        self.state().send(&live.address.room, &ServerFrame::Live { live: live.live });
     }
 
     /// Serves one client in one room, as `sender`, until it hangs up. Its first frame was read by the caller.
@@ -142,7 +127,8 @@ impl Terminal {
         })
     }
 
-    fn deliver(&self, delivery: Delivery) {
+    /// Hands something to the clients in a room, of which one must confirm it.
+    pub fn deliver(&self, delivery: Delivery) {
         let Delivery { txn, address, outbound, data, done, .. } = delivery;
         let frame = match outbound {
             Outbound::Answer { text, footer, ending, asked, .. } => {

@@ -2,7 +2,7 @@
 //! understands a few plain orders and says so.
 //!
 //! Stateless: each answer is worked out from the conversation in the request, so that a turn survives a restart like one
-//! with a real model. Started by `demo` and by `chat --demo-model`, never by `run`.
+//! with a real model. Started by `demo`, and by `chat` and `run` with `--demo-model` alone.
 
 mod job;
 mod moves;

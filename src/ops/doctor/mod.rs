@@ -4,6 +4,7 @@
 //! fails: what it finds is a [`Check`]. Called by `cli`.
 
 mod database;
+mod homeserver;
 mod host;
 mod model;
 mod podman;
@@ -96,6 +97,11 @@ const EXAMINATIONS: &[Examination] = &[
         name: "model",
         limit: SLOW,
         run: |loaded| Box::pin(async move { model::check(&loaded.config).await }),
+    },
+    Examination {
+        name: "homeserver",
+        limit: SLOW,
+        run: |loaded| Box::pin(async move { homeserver::check(&loaded.config).await }),
     },
     Examination {
         name: "database",

@@ -99,8 +99,9 @@ impl Rig {
     }
 
     async fn admit(&self, event: &str) {
-        let new = NewInbound { room: at().room, event: event.into(), sender: "anna".into(), body: Value::Null };
-        self.store.admit("coder", vec![new], None).await.unwrap();
+        let new =
+            NewInbound { room: at().room, event: event.into(), sender: "anna".into(), body: Value::Null, target: None };
+        self.store.admit("coder", vec![new], vec![], None).await.unwrap();
     }
 
     fn turn(&mut self, script: Script) -> Turn {

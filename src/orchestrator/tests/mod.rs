@@ -343,7 +343,7 @@ pub(super) fn brief(message: &Message) -> String {
 }
 
 pub(super) fn said(event: &str, text: &str) -> UserMessage {
-    UserMessage { event: event.into(), sender: "anna".into(), text: text.into() }
+    UserMessage { event: event.into(), speaker: Some("anna".into()), text: text.into(), pictures: vec![] }
 }
 
 pub(super) fn calling(calls: &[(&str, &str)]) -> AssistantMessage {

@@ -107,8 +107,8 @@ proptest! {
     #[test]
     fn an_edit_that_changes_nothing_changes_nothing(lines in files(), from in 0_usize..12, len in 1_usize..4, blanks in "[ \t]{0,3}", by in "[ ]{0,4}", plain in any::<bool>()) {
         let from = from % lines.len();
-        let file = lines.join(&format!("{blanks}\n")) + &blanks + "\n";
-        let mut old = by.clone() + &lines[from..(from + len).min(lines.len())].join(&format!("\n{by}")) + "\n";
+        let file = lines.join(&format!("{blanks}\n")) + blanks.as_str() + "\n";
+        let mut old = by.clone() + lines[from..(from + len).min(lines.len())].join(&format!("\n{by}")).as_str() + "\n";
         if plain {
             old = old.replace('“', "\"");
         }
@@ -120,7 +120,7 @@ proptest! {
     fn a_deeper_file_is_edited_like_its_shallow_twin(lines in files(), from in 0_usize..12, len in 2_usize..4, by in "[ ]{1,4}", new in "[a-z]{1,4}\n[a-z]{1,4}") {
         let from = from % lines.len();
         let old = lines[from..(from + len).min(lines.len())].join("\n");
-        let deeper = |text: &str| text.lines().fold(String::new(), |deeper, line| deeper + &by + line + "\n");
+        let deeper = |text: &str| text.lines().fold(String::new(), |deeper, line| deeper + by.as_str() + line + "\n");
         let file = lines.join("\n") + "\n";
         if !old.contains('\n') || lines[from].starts_with(' ') {
             return Ok(()); // A part of one line is exact in both.

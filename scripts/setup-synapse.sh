@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# A Matrix homeserver of one's own on this machine: Synapse in a Podman container, for loopback alone unless told
+# otherwise, without federation and with registration closed; and the accounts of the bot and of the person who
+# administers it. Run it again at any time: what is there stays as it is.
+#   ./scripts/setup-synapse.sh [--listen ADDRESS] [--port PORT]
+#     --listen   who else may reach it: 0.0.0.0 or an address of this machine; 127.0.0.1 takes that back
+#     --port     instead of 8008
+# It reads MATRIX_USER, MATRIX_PASSWORD, MATRIX_ADMIN_USER, MATRIX_ADMIN_PASSWORD and VPS_IP from .env, and writes what is
+# missing there. Container and volume are named by SYNAPSE_NAME (matrix-agent-synapse).
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+# shellcheck source=scripts/image.sh
+. "$(dirname "$0")/image.sh"
+
+NAME=${SYNAPSE_NAME:-matrix-agent-synapse}
+IMAGE=localhost/matrix-agent-synapse:latest
+USAGE="Usage: scripts/setup-synapse.sh [--listen ADDRESS] [--port PORT]"
+listen='' port=''
+
+while (($# > 0)); do
+    case $1 in
+        --listen | --port) (($# > 1)) || die "$1 needs a value" "$USAGE" ;;
+        *) die "$1 is not known" "$USAGE" ;;
+    esac
+    [[ $1 == --listen ]] && listen=$2 || port=$2
+    shift 2
+done
+[[ -z $port || $port =~ ^[0-9]{1,5}$ && $port -ge 1 && $port -le 65535 ]] || die "--port $port is no port" "$USAGE"
+[[ -z $listen || $listen =~ ^[0-9.]+$ || $listen == *:* ]] ||
+    die "--listen $listen is no IP address" "Give one of this machine (\`ip address\` lists them), or 0.0.0.0 for all"
+
+# ---- who ----
+
+host=$(setting VPS_IP)
+[[ $host != *:* ]] || host="[$host]"
+host=${host:-localhost}
+user=$(setting MATRIX_USER)
+admin=$(setting MATRIX_ADMIN_USER)
+homeserver=$(setting MATRIX_HOMESERVER)
+if [[ -z $user ]]; then
+    server=${admin#*:}
+    user=@matrixbot:${server:-$host}
+fi
+admin=${admin:-@admin:${user#*:}}
+server=${user#*:}
+for who in "$user" "$admin"; do
+    [[ $who =~ ^@[a-z0-9._=/+-]+:[A-Za-z0-9.:-]+$|^@[a-z0-9._=/+-]+:\[[0-9A-Fa-f:.]+\](:[0-9]+)?$ ]] ||
+        die "\`$who\` is no Matrix user ID that Synapse makes" "Write it as @name:server, in small letters"
+done
+[[ ${admin#*:} == "$server" ]] ||
+    die "MATRIX_USER ($user) and MATRIX_ADMIN_USER ($admin) are of two servers" "Give both the same name after the colon"
+[[ $user != "$admin" ]] || die "MATRIX_USER and MATRIX_ADMIN_USER are the same account" "The bot needs one of its own"
+case $homeserver in
+    "" | http://127.0.0.1:* | http://localhost:* | "http://$host:"*) ;;
+    *) die "MATRIX_HOMESERVER names another homeserver ($homeserver)" \
+        "The bot uses that one and needs none here; to have one here, take MATRIX_HOMESERVER out of .env" ;;
+esac
+
+# ---- the container ----
+
+mkdir -p "$REPO/target"
+have podman || install_podman
+configure_podman
+mapfile -t inputs < <(find "$REPO/scripts/synapse" -type f ! -name '*.pyc')
+build_image "the homeserver's image" "$IMAGE" 2 "" "$REPO/scripts/synapse" "${inputs[@]}"
+
+inside=(podman run --rm --interactive --network host --cap-drop=all --volume "$NAME:/data" "$IMAGE")
+told=$(printf 'SERVER_NAME=%s\nLISTEN=%s\nPORT=%s\n' "$server" "$listen" "$port" |
+    "${inside[@]}" /opt/synapse/setup.py configure 2>"$SCRIPTS_LOG") || {
+    problem=$(sed -n 's/^error: //p' "$SCRIPTS_LOG" | tail -n 1)
+    case $problem in
+        *"was made for"*) die "$problem" "Name the users in .env accordingly; or begin anew, without its rooms: podman rm -f $NAME; podman volume rm $NAME" ;;
+        *"cannot be used"*) die "$problem" "\`ip address\` lists the addresses of this machine; 0.0.0.0 is all of them" ;;
+    esac
+    tail -n 5 "$SCRIPTS_LOG" | sed 's/^/    /' >&2
+    die "Synapse could not be configured" "Mend what it says above, then try again (the whole: $SCRIPTS_LOG)"
+}
+value() { sed -n "s/^$1=//p" <<<"$told"; }
+port=$(value port)
+addresses=$(value addresses)
+url=http://127.0.0.1:$port
+
+wanted=$(podman image inspect --format '{{.Id}}' "$IMAGE")-$(value config)
+state=$(podman container inspect --format "{{.State.Status}} {{index .Config.Labels \"org.matrix-agent.inputs\"}}" "$NAME" 2>/dev/null || true)
+if [[ $state == "running $wanted" ]]; then
+    note "Synapse runs: $url"
+else
+    podman rm --force --time 10 "$NAME" >/dev/null 2>&1 || true
+    if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+        die "port $port is taken by another program" "Stop it (\`ss -ltnp\` names it), or choose another port: --port 8009"
+    fi
+    # The host's network: it listens on this machine's loopback, and Podman's own networks may not be installed.
+    quietly "Podman could not start Synapse" "Mend what it says above, then try again" \
+        podman run --detach --name "$NAME" --restart always --network host --cap-drop=all \
+        --security-opt no-new-privileges --read-only --tmpfs /tmp --pids-limit 256 --stop-timeout 10 \
+        --log-driver k8s-file --log-opt max-size=10mb --label "org.matrix-agent.inputs=$wanted" \
+        --volume "$NAME:/data" "$IMAGE"
+    note "Synapse started: $url"
+fi
+if [[ -d /run/systemd/system && $EUID -eq 0 ]]; then
+    systemctl --quiet enable podman-restart.service 2>/dev/null ||
+        note "after a reboot, start it with: podman start $NAME"
+else
+    note "after a reboot, start it with: podman start $NAME"
+fi
+
+# ---- the accounts ----
+
+password=$(setting MATRIX_PASSWORD)
+admin_password=$(setting MATRIX_ADMIN_PASSWORD)
+[[ -n $password ]] || { password=$(new_password) && settle MATRIX_PASSWORD "$password"; }
+[[ -n $admin_password ]] || { admin_password=$(new_password) && settle MATRIX_ADMIN_PASSWORD "$admin_password"; }
+if ! printf 'USER=%s\nPASSWORD=%s\nADMIN_USER=%s\nADMIN_PASSWORD=%s\n' "$user" "$password" "$admin" "$admin_password" |
+    podman exec --interactive "$NAME" /opt/synapse/bin/python /opt/synapse/setup.py accounts 2>"$SCRIPTS_LOG" | sed 's/^/  /'; then
+    { podman logs --tail 10 "$NAME" 2>&1; tail -n 5 "$SCRIPTS_LOG"; } | sed 's/^/    /' >&2
+    die "the accounts could not be made" "Mend what Synapse says above, then try again (its log: podman logs $NAME)"
+fi
+[[ $homeserver == "$url" ]] || settle MATRIX_HOMESERVER "$url"
+[[ -n $(setting MATRIX_USER) ]] || settle MATRIX_USER "$user"
+[[ -n $(setting MATRIX_ADMIN_USER) ]] || settle MATRIX_ADMIN_USER "$admin"
+
+for address in $addresses; do
+    [[ $address == 127.0.0.1 || $address == ::1 ]] ||
+        note "it listens on $address too: passwords and unencrypted rooms travel there in the clear; a reverse proxy with TLS is better"
+done

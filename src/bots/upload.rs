@@ -1,0 +1,155 @@
+//! Files that people send: into the room's sandbox they go, under a name that is safe there, and pictures before the
+//! model's eyes.
+//!
+//! What a file is called and is comes from outside: its name becomes one plain path component, its type is read from
+//! its bytes. Called by the hub's actors with bytes that the chat protocol has fetched.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+
+use crate::{
+    ids::{self, EventId},
+    llm::Part,
+    sandbox::{FileProblem, Sandbox, SandboxError},
+    store::{Address, Store},
+    strings, text, tools,
+};
+
+/// Where files land.
+const FOLDER: &str = "/workspace/uploads";
+/// The longest name, in bytes.
+const LONGEST: usize = 100;
+/// Names that are tried before one is made up.
+const TRIES: u32 = 20;
+/// The most bytes of a picture that a model is shown: in base64 they are 5 MB, and providers refuse more.
+const PICTURE_LIMIT: usize = 3_750_000;
+
+/// A file as somebody sent it.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// By which event: the same event's file is saved under the same name when it is saved again.
+    pub event: EventId,
+    /// Its name, not to be trusted.
+    pub name: String,
+    /// Its type, not to be trusted.
+    pub mime: String,
+}
+
+/// A file in the sandbox.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upload {
+    /// Where.
+    pub path: String,
+    /// What the model is told of it.
+    pub text: String,
+    /// The file itself, if it is a picture that the model can be shown.
+    pub picture: Option<Part>,
+}
+
+/// Writes a file into a room's sandbox.
+pub(super) async fn save(
+    store: &Store,
+    sandbox: &Sandbox,
+    address: &Address,
+    sent: &Sent,
+    bytes: Vec<u8>,
+    vision: bool,
+) -> Result<Upload, String> {
+    let key = format!("upload:{}", sent.event);
+    let noted = store.noted(&address.bot, &key).await.map_err(|error| error.to_string())?;
+    let path = if let Some(path) = noted {
+        path
+    } else {
+        let path = free_path(sandbox, sent).await.map_err(|error| error.to_string())?;
+        // Before it is written: after a crash it is written to the same place.
+        store.note(&address.bot, &key, &path).await.map_err(|error| error.to_string())?;
+        path
+    };
+    let bytes = Bytes::from(bytes);
+    let written = sandbox.write_file(&format!("upload-{}", ids::random(8)), &path, bytes.clone()).await;
+    written.map_err(|error| error.to_string())?;
+    let picture = tools::picture(&bytes);
+    let mime = picture.map_or_else(|| text::one_line(&sent.mime, 60), str::to_owned);
+    let size = text::human_bytes(bytes.len() as u64);
+    let name = text::one_line(&sent.name, LONGEST);
+    let shown = picture.filter(|_| vision && bytes.len() <= PICTURE_LIMIT);
+    Ok(Upload {
+        text: strings::upload(&name, &path, &mime, &size),
+        path,
+        picture: shown.map(|mime| Part::Image { mime: mime.to_owned(), data: BASE64_STANDARD.encode(&bytes) }),
+    })
+}
+
+/// Returns a path at which nothing lies yet.
+async fn free_path(sandbox: &Sandbox, sent: &Sent) -> Result<String, SandboxError> {
+    let name = safe_name(&sent.name);
+    for number in 1..=TRIES {
+        let path =
+            format!("{FOLDER}/{}", numbered(&name, &if number == 1 { String::new() } else { format!("-{number}") }));
+        match sandbox.read_file(&path, 0, 1).await {
+            Err(SandboxError::File { problem: FileProblem::NotFound, .. }) => return Ok(path),
+            Ok(_) | Err(SandboxError::File { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let suffix = format!("-{}", ids::digest(&[sent.event.as_str()], 4));
+    Ok(format!("{FOLDER}/{}", numbered(&name, &suffix)))
+}
+
+/// Returns one path component that no shell, terminal or program takes for something else.
+fn safe_name(given: &str) -> String {
+    let last = given.rsplit(['/', '\\']).find(|part| !part.trim().is_empty()).unwrap_or_default();
+    let clean: String = text::strip(last).chars().filter(|c| !c.is_control()).collect();
+    let clean = clean.replace('`', "'");
+    let clean = clean.trim().trim_start_matches(['.', '-', ' ']).trim_end_matches(['.', ' ']);
+    if clean.is_empty() { "file".to_owned() } else { numbered(clean, "") }
+}
+
+/// Puts a suffix before the name's extension, within the longest name.
+fn numbered(name: &str, suffix: &str) -> String {
+    let (stem, extension) = match name.rsplit_once('.') {
+        Some((stem, extension)) if !stem.is_empty() && extension.len() <= 16 => (stem, format!(".{extension}")),
+        _ => (name, String::new()),
+    };
+    let room = LONGEST - suffix.len() - extension.len();
+    let stem = stem[..stem.floor_char_boundary(room)].trim_end();
+    format!("{stem}{suffix}{extension}")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_are_plain_and_keep_their_extension() {
+        for (given, safe) in [
+            ("photo.png", "photo.png"),
+            ("../../etc/passwd", "passwd"),
+            ("C:\\temp\\a b.txt", "a b.txt"),
+            (".bashrc", "bashrc"),
+            ("-rf", "rf"),
+            ("a\nb\u{1b}[31m.txt", "ab.txt"),
+            ("a`b.txt", "a'b.txt"),
+            ("..", "file"),
+            ("", "file"),
+            ("dir/", "dir"),
+        ] {
+            assert_eq!(safe_name(given), safe, "{given:?}");
+        }
+        let long = safe_name(&format!("{}.tar", "ü".repeat(200)));
+        assert!(long.len() <= LONGEST && long.ends_with("ü.tar"), "{long}");
+        assert_eq!(numbered("photo.png", "-2"), "photo-2.png");
+        assert!((LONGEST - 1..=LONGEST).contains(&numbered(&long, "-12345678").len()));
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_is_one_component(given in any::<String>()) {
+            let name = safe_name(&given);
+            prop_assert!(!name.is_empty() && name.len() <= LONGEST);
+            prop_assert!(!name.starts_with(['.', '-']) && !name.contains('/') && !name.chars().any(char::is_control));
+        }
+    }
+}

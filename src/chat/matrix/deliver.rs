@@ -1,0 +1,277 @@
+//! Sends what the hub hands out: each row of the outbox as one event, with the row's own transaction id.
+
+mod earlier;
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use matrix_sdk::{
+    Room,
+    ruma::{OwnedEventId, OwnedTransactionId, OwnedUserId},
+};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use self::earlier::Earlier;
+use super::{
+    Adapter, media, render,
+    render::Rendered,
+    scheduler::{Class, Failed, Unsent},
+    trouble::Trouble,
+    view,
+};
+use crate::{
+    chat::Inbox,
+    crash,
+    hub::{Delivery, Outbound, Sent, Undelivered},
+    ids::{self, EventId, RoomKey},
+};
+
+/// The key that each of our events carries.
+const KEY: &str = "org.matrix-agent.txn";
+/// What the whole of a long answer is called.
+const WHOLE: &str = "answer.md";
+
+/// What is being sent, and what was said of what cannot be. Bounded by the rooms: each has one row in flight.
+#[derive(Default)]
+struct Desk {
+    /// Rows at which a task works. The outbox may ask again for one while that still waits for its turn.
+    sending: HashSet<String>,
+    /// The homeserver is away, and that was said.
+    away: bool,
+    /// Rooms into which the homeserver lets nothing, where that was said.
+    refused: HashSet<RoomKey>,
+}
+
+type Shared = Arc<Mutex<Desk>>;
+
+/// A row at which a task works, for as long as it does.
+struct Sending {
+    desk: Shared,
+    txn: String,
+}
+
+impl Sending {
+    /// None: another task works at it.
+    fn begin(desk: &Shared, txn: &str) -> Option<Self> {
+        lock(desk).sending.insert(txn.to_owned()).then(|| Self { desk: desk.clone(), txn: txn.to_owned() })
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        lock(&self.desk).sending.remove(&self.txn);
+    }
+}
+
+/// Takes what the hub hands out until the program ends.
+pub(super) async fn run(adapter: Adapter, mut inbox: Inbox) {
+    let desk = Shared::default();
+    loop {
+        tokio::select! {
+            Some(delivery) = inbox.deliveries.recv() => {
+                // Dropped, it is asked for again: by then the one in flight is done.
+                if let Some(sending) = Sending::begin(&desk, &delivery.txn) {
+                    adapter.spawn(deliver(adapter.clone(), sending, delivery));
+                }
+            }
+            Some(live) = inbox.live.recv() => view::take(&adapter, live),
+            Some(fetch) = inbox.fetches.recv() => adapter.spawn(media::fetch(adapter.client(), fetch)),
+            else => return,
+        }
+    }
+}
+
+fn lock(desk: &Shared) -> MutexGuard<'_, Desk> {
+    desk.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn deliver(adapter: Adapter, sending: Sending, delivery: Delivery) {
+    let sent = send(&adapter, &delivery).await;
+    lock(&sending.desk).tell(&delivery.address.room, sent.as_ref().err());
+    drop(sending);
+    let told = sent.map_err(|_| Undelivered).map(|event| {
+        crash::point("sent");
+        Sent { event: EventId::from(event.as_str()), noted: oneshot::channel().0 }
+    });
+    // The outbox may have given up waiting; then it asks again.
+    let _ = delivery.done.send(told);
+}
+
+impl Desk {
+    /// Says what has changed: one line when something cannot be sent, one when it can be again.
+    fn tell(&mut self, room: &RoomKey, trouble: Option<&Trouble>) {
+        match trouble {
+            None => {
+                if std::mem::take(&mut self.away) {
+                    tracing::info!("messages are sent again");
+                }
+                if self.refused.remove(room) {
+                    tracing::info!(%room, "messages are sent to this room again");
+                }
+            }
+            Some(trouble @ Trouble::Lasting(_)) if self.refused.insert(room.clone()) => {
+                tracing::warn!(%room, %trouble, "a message could not be sent; it is tried again");
+            }
+            Some(trouble) if !matches!(trouble, Trouble::Lasting(_)) && !std::mem::replace(&mut self.away, true) => {
+                tracing::warn!(%room, %trouble, "messages cannot be sent now; they are tried again");
+            }
+            Some(trouble) => tracing::debug!(%room, %trouble, "a message still cannot be sent"),
+        }
+    }
+}
+
+async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Trouble> {
+    let key = &delivery.address.room;
+    let room = view::deliver_to(adapter, key).ok_or_else(|| match adapter.client() {
+        Some(_) => Trouble::Lasting("the bot is not in the room".to_owned()),
+        None => Trouble::Away("there is no session now".to_owned()),
+    })?;
+    let earlier = Earlier::look(&room, delivery.tried.as_ref(), adapter.store.clock().millis()).await?;
+    if delivery.tried.is_none() {
+        let device = room.client().device_id().map(ToString::to_string).unwrap_or_default();
+        adapter.hub.trying(&delivery.txn, &device).await.map_err(|error| Trouble::Away(error.to_string()))?;
+    }
+    let txn = &delivery.txn;
+    let content = match &delivery.outbound {
+        Outbound::Answer { text, footer, asked, sender, thread, .. } => {
+            let short = render::shortened(text);
+            let name = display_name(&room, sender).await;
+            let rendered = render::answer(Some((sender, &name)), short.as_deref().unwrap_or(text), footer);
+            let mut content = related(to_content("m.text", &rendered), thread.as_ref(), Some(asked));
+            content["m.mentions"] = json!({ "user_ids": [sender] });
+            let whole = ids::digest(&[txn, "whole"], 16);
+            // The file goes first: where the answer is, it is.
+            if short.is_some() && earlier.find(txn, &content).or_else(|| earlier.find(&whole, &Value::Null)).is_none() {
+                let file = media::upload(adapter, &room, &whole, WHOLE, "text/markdown", text.as_bytes()).await?;
+                post(adapter, Class::Answer, &room, &whole, related(file, thread.as_ref(), None)).await?;
+            }
+            content
+        }
+        Outbound::Reply { text, asked, thread } => {
+            related(to_content("m.text", &render::markdown(text)), thread.as_ref(), Some(asked))
+        }
+        Outbound::Notice { text } => to_content("m.notice", &render::markdown(text)),
+        Outbound::File { name, mime, thread } => {
+            if let Some(event) = earlier.find(txn, &Value::Null) {
+                return Ok(event);
+            }
+            let data = delivery.data.as_deref().unwrap_or_default();
+            related(media::upload(adapter, &room, txn, name, mime, data).await?, thread.as_ref(), None)
+        }
+        Outbound::Closing { asked, ending, footer } => {
+            // What is in flight notes its event before it is settled.
+            adapter.scheduler.settle(key, asked.as_str()).await;
+            let progress = view::noted(adapter, asked).await?;
+            let rendered = render::markdown(&super::progress::closing(*ending, footer));
+            let Some(progress) = progress else { return event_of(txn) };
+            let progress = if let Ok(progress) = OwnedEventId::try_from(progress) {
+                progress
+            } else {
+                // It was sent, and nobody knows as what: its transaction id tells.
+                let begun = view::txn_of(key, asked);
+                post(adapter, Class::Answer, &room, &begun, to_content("m.notice", &rendered)).await?
+            };
+            view::edit(&progress, &rendered)
+        }
+    };
+    if let Some(event) = earlier.find(txn, &content) {
+        return Ok(event);
+    }
+    let class = if matches!(delivery.outbound, Outbound::Notice { .. }) { Class::Greeting } else { Class::Answer };
+    post(adapter, class, &room, txn, content).await
+}
+
+/// What needs no event is noted under its transaction id.
+fn event_of(txn: &str) -> Result<OwnedEventId, Trouble> {
+    OwnedEventId::try_from(format!("${txn}")).map_err(|error| Trouble::Lasting(error.to_string()))
+}
+
+async fn post(
+    adapter: &Adapter,
+    class: Class,
+    room: &Room,
+    txn: &str,
+    content: Value,
+) -> Result<OwnedEventId, Trouble> {
+    let (to, txn) = (room.clone(), txn.to_owned());
+    let send = move || {
+        let (to, txn, content) = (to.clone(), txn.clone(), content.clone());
+        async move { send_raw(&to, Some(&txn), content).await }
+    };
+    adapter.scheduler.send(class, &RoomKey::from(room.room_id().as_str()), send).await.map_err(|unsent| match unsent {
+        Unsent::Failed(trouble) => trouble,
+        Unsent::Ended => Trouble::Away("the program ends".to_owned()),
+    })
+}
+
+/// Sends a message; without a transaction id each call is one of its own.
+pub(super) async fn send_raw(room: &Room, txn: Option<&str>, content: Value) -> Result<OwnedEventId, Failed<Trouble>> {
+    send_kind(room, "m.room.message", txn, content).await
+}
+
+/// As [`send_raw`], for any type of event.
+pub(super) async fn send_kind(
+    room: &Room,
+    kind: &str,
+    txn: Option<&str>,
+    mut content: Value,
+) -> Result<OwnedEventId, Failed<Trouble>> {
+    let mut request = room.send_raw(kind, {
+        if let Some(txn) = txn {
+            content[KEY] = txn.into();
+        }
+        content
+    });
+    let id: Option<OwnedTransactionId> = txn.map(Into::into);
+    if let Some(id) = &id {
+        request = request.with_transaction_id(id);
+    }
+    match request.await {
+        Ok(sent) => Ok(sent.response.event_id),
+        Err(error) => Err(match Trouble::from(error) {
+            Trouble::Limited(wait) => Failed::Limited(wait),
+            trouble => Failed::Other(trouble),
+        }),
+    }
+}
+
+/// Returns a message's content; it mentions nobody.
+pub(super) fn to_content(kind: &str, rendered: &Rendered) -> Value {
+    let mut content = json!({ "msgtype": kind, "body": rendered.body, "m.mentions": {} });
+    if let Some(html) = &rendered.html {
+        content["format"] = "org.matrix.custom.html".into();
+        content["formatted_body"] = html.as_str().into();
+    }
+    content
+}
+
+/// Puts a message where it belongs: into a thread, to a question, or nowhere.
+pub(super) fn related(mut content: Value, thread: Option<&EventId>, asked: Option<&EventId>) -> Value {
+    let relation = relation(thread, asked);
+    if !relation.is_null() {
+        content["m.relates_to"] = relation;
+    }
+    content
+}
+
+fn relation(thread: Option<&EventId>, asked: Option<&EventId>) -> Value {
+    match (thread, asked) {
+        (Some(thread), asked) => json!({
+            "rel_type": "m.thread", "event_id": thread, "is_falling_back": true,
+            "m.in_reply_to": { "event_id": asked.unwrap_or(thread) },
+        }),
+        (None, Some(asked)) => json!({ "m.in_reply_to": { "event_id": asked } }),
+        (None, None) => Value::Null,
+    }
+}
+
+async fn display_name(room: &Room, user: &str) -> String {
+    let Ok(id) = OwnedUserId::try_from(user) else { return user.to_owned() };
+    match room.get_member_no_sync(&id).await {
+        Ok(Some(member)) => member.name().to_owned(),
+        Ok(None) | Err(_) => id.localpart().to_owned(),
+    }
+}

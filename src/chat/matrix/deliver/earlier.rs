@@ -1,0 +1,76 @@
+//! What of a row has reached the room already, where its transaction ids no longer tell: after a long time, or from
+//! another device.
+
+use std::{collections::HashMap, time::Duration};
+
+use matrix_sdk::{
+    Room,
+    deserialized_responses::{TimelineEvent, TimelineEventKind},
+    room::MessagesOptions,
+    ruma::{OwnedEventId, UInt},
+};
+use serde_json::Value;
+
+use super::{super::trouble::Trouble, KEY};
+use crate::store::Tried;
+
+/// Homeservers forget transaction ids, Synapse after half an hour at the earliest.
+const REMEMBERED: Duration = Duration::from_mins(25);
+/// Events on a page of the room's history, and pages that are looked through.
+const PAGE: u32 = 250;
+const PAGES: usize = 8;
+
+/// The bot's own events in a room, as far back as one was looked for.
+#[derive(Debug, Default)]
+pub(super) struct Earlier {
+    /// By transaction id.
+    sent: HashMap<String, OwnedEventId>,
+    /// Those that another device of the bot has encrypted, which this one cannot read, with what they relate to: that is
+    /// never encrypted.
+    locked: Vec<(Value, OwnedEventId)>,
+}
+
+impl Earlier {
+    /// Looks into the room if the homeserver may not know the transaction ids of a row that was tried before.
+    pub(super) async fn look(room: &Room, tried: Option<&Tried>, now: i64) -> Result<Self, Trouble> {
+        let mut earlier = Self::default();
+        let device = room.client().device_id().map(ToString::to_string).unwrap_or_default();
+        let Some(tried) = tried else { return Ok(earlier) };
+        let age = Duration::from_millis(u64::try_from(now - tried.at).unwrap_or_default());
+        if tried.device == device && age < REMEMBERED {
+            return Ok(earlier);
+        }
+        let mut from = None;
+        for _ in 0..PAGES {
+            let mut page = MessagesOptions::backward().from(from.as_deref());
+            page.limit = UInt::from(PAGE);
+            let page = room.messages(page).await?;
+            let more = !page.chunk.is_empty();
+            for event in page.chunk {
+                earlier.add(room, &event);
+            }
+            from = page.end.filter(|_| more);
+            if from.is_none() {
+                break;
+            }
+        }
+        Ok(earlier)
+    }
+
+    fn add(&mut self, room: &Room, event: &TimelineEvent) {
+        let json: Value = serde_json::from_str(event.raw().json().get()).unwrap_or_default();
+        let Some(id) = event.event_id().filter(|_| json["sender"] == room.own_user_id().as_str()) else { return };
+        if let Some(txn) = json["content"][KEY].as_str() {
+            self.sent.insert(txn.to_owned(), id);
+        } else if matches!(event.kind, TimelineEventKind::UnableToDecrypt { .. }) {
+            self.locked.push((json["content"]["m.relates_to"].clone(), id));
+        }
+    }
+
+    /// Returns the event that was sent under a transaction id, or that cannot be read and relates as `content` does.
+    pub(super) fn find(&self, txn: &str, content: &Value) -> Option<OwnedEventId> {
+        let relation = &content["m.relates_to"];
+        let replies = |known: &&(Value, OwnedEventId)| !relation.is_null() && known.0 == *relation;
+        self.sent.get(txn).or_else(|| self.locked.iter().find(replies).map(|known| &known.1)).cloned()
+    }
+}

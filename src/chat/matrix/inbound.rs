@@ -1,0 +1,311 @@
+//! What an event of a room means to the hub. Pure: JSON in, [`Body`] out. Events come from strangers: whatever does not
+//! have the shape that it should is passed over.
+
+use matrix_sdk::ruma::{OwnedEventId, OwnedUserId, UserId};
+use serde_json::Value;
+
+use super::people::People;
+use crate::{
+    hub::{Body, Inbound},
+    ids::{EventId, RoomKey},
+};
+
+/// The reaction that stops a turn. Some clients add a variation selector.
+pub(super) const STOP: &str = "🛑";
+
+/// An event as it was read.
+#[derive(Debug)]
+pub(super) struct Read<'a> {
+    /// Its JSON, decrypted where that was possible.
+    pub(super) event: &'a Value,
+    /// How it came.
+    pub(super) came: Came,
+}
+
+/// How an event came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Came {
+    /// In the clear.
+    Plain,
+    /// Encrypted, and was decrypted.
+    Decrypted,
+    /// Encrypted, and its key is not there.
+    Locked,
+}
+
+/// What is known of the room.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub(super) room: &'a RoomKey,
+    pub(super) own: &'a UserId,
+    pub(super) people: &'a People,
+    pub(super) encrypted: bool,
+    /// The event that the running turn's progress message is, if there is one.
+    pub(super) progress: Option<&'a str>,
+}
+
+/// Returns what the hub is to know of an event, if anything.
+pub(super) fn read(place: Place<'_>, read: &Read<'_>) -> Option<Inbound> {
+    let event = read.event;
+    let sender: OwnedUserId = event["sender"].as_str()?.try_into().ok()?;
+    if sender == place.own || !place.people.lists(&sender) {
+        return None;
+    }
+    let id: OwnedEventId = event["event_id"].as_str()?.try_into().ok()?;
+    let body = match event["type"].as_str()? {
+        "m.room.encrypted" if read.came == Came::Locked => Body::Locked { raw: event.clone() },
+        // These are never encrypted, and the worst that a forged one does is to stop a turn.
+        "m.reaction" => {
+            let relation = &event["content"]["m.relates_to"];
+            let stops = relation["key"].as_str()?.trim_end_matches('\u{fe0f}') == STOP;
+            (stops && relation["event_id"].as_str() == place.progress && place.progress.is_some())
+                .then_some(Body::Stop)?
+        }
+        "m.room.redaction" => {
+            let target = event["content"]["redacts"].as_str().or(event["redacts"].as_str())?;
+            Body::Redacted { target: target.into() }
+        }
+        _ if place.encrypted && read.came != Came::Decrypted => return None,
+        "m.room.message" => message(place.own, &event["content"])?,
+        "m.sticker" => unsupported("stickers", &event["content"]),
+        "m.poll.start" | "org.matrix.msc3381.poll.start" => unsupported("polls", &event["content"]),
+        _ => return None,
+    };
+    Some(Inbound { room: place.room.clone(), event: id.as_str().into(), sender: sender.to_string(), body })
+}
+
+fn message(own: &UserId, content: &Value) -> Option<Body> {
+    let relation = &content["m.relates_to"];
+    if relation["rel_type"] == "m.replace" {
+        let text = said(&content["m.new_content"])?;
+        return Some(Body::Edited { target: relation["event_id"].as_str()?.into(), text });
+    }
+    let thread = thread(content);
+    Some(match content["msgtype"].as_str()? {
+        "m.text" | "m.emote" => {
+            let text = said(content).filter(|text| !text.trim().is_empty())?;
+            let command = command_to(own, content, &text).map(str::to_owned);
+            Body::Said { text: command.unwrap_or(text), thread }
+        }
+        // What programs say; answering it is how bots talk to each other for ever.
+        "m.notice" => return None,
+        "m.audio" if !content["org.matrix.msc3245.voice"].is_null() => unsupported("voice messages", content),
+        "m.image" | "m.file" | "m.audio" | "m.video" => file(content, thread)?,
+        "m.location" => unsupported("locations", content),
+        _ => unsupported("messages of this kind", content),
+    })
+}
+
+fn file(content: &Value, thread: Option<EventId>) -> Option<Body> {
+    let body = content["body"].as_str().unwrap_or_default();
+    let (name, caption) = match content["filename"].as_str() {
+        Some(name) if name != body => (name, body),
+        Some(name) => (name, ""),
+        None => (body, ""),
+    };
+    // One of the two is what it takes to fetch it.
+    let source = if content["file"].is_object() {
+        serde_json::json!({ "file": content["file"] })
+    } else {
+        serde_json::json!({ "url": content["url"].as_str()? })
+    };
+    Some(Body::File {
+        name: name.to_owned(),
+        mime: content["info"]["mimetype"].as_str().unwrap_or("application/octet-stream").to_owned(),
+        size: content["info"]["size"].as_u64(),
+        source,
+        caption: caption.to_owned(),
+        thread,
+    })
+}
+
+fn unsupported(what: &str, content: &Value) -> Body {
+    Body::Unsupported { what: what.to_owned(), thread: thread(content) }
+}
+
+pub(super) fn thread(content: &Value) -> Option<EventId> {
+    let relation = &content["m.relates_to"];
+    (relation["rel_type"] == "m.thread").then(|| relation["event_id"].as_str().map(EventId::from)).flatten()
+}
+
+/// Returns what was written, without the words of somebody else that a reply may repeat before it (older clients do).
+fn said(content: &Value) -> Option<String> {
+    let body = content["body"].as_str()?;
+    if content["m.relates_to"]["m.in_reply_to"].is_null() || !body.starts_with("> ") {
+        return Some(body.to_owned());
+    }
+    let quoted = body.lines().take_while(|line| line.starts_with('>')).map(|line| line.len() + 1).sum::<usize>();
+    Some(body.get(quoted..).unwrap_or_default().trim_start_matches('\n').to_owned())
+}
+
+/// Returns the command in a message that names the bot first, as in `bot: !stop`.
+fn command_to<'a>(own: &UserId, content: &Value, text: &'a str) -> Option<&'a str> {
+    let (before, command) = text.split_at(text.find('!')?);
+    let named = before.trim().trim_end_matches([':', ',']);
+    let link = format!("https://matrix.to/#/{own}");
+    // What a client shows instead of the id: the HTML says what that is.
+    let shown = content["formatted_body"].as_str().and_then(|html| {
+        let (shown, _) = html.trim_start().strip_prefix(&format!("<a href=\"{link}\">"))?.split_once("</a>")?;
+        Some(shown.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&"))
+    });
+    let is_link = || named.starts_with('[') && named.ends_with(&format!("]({link})"));
+    let names = [own.as_str(), own.localpart(), shown.as_deref().unwrap_or(own.as_str())];
+    (names.contains(&named) || named.strip_prefix('@') == Some(own.localpart()) || is_link()).then_some(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use matrix_sdk::ruma::user_id;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn read_as(encrypted: bool, came: Came, event: &Value) -> Option<Body> {
+        let people = People { users: vec!["@anna:a.org".into()], rooms: vec![] };
+        let room = RoomKey::from("!room:a.org");
+        let place =
+            Place { room: &room, own: user_id!("@bot:a.org"), people: &people, encrypted, progress: Some("$progress") };
+        read(place, &Read { event, came }).map(|inbound| inbound.body)
+    }
+
+    fn event(kind: &str, content: Value) -> Value {
+        let mut event = json!({"type": kind, "sender": "@anna:a.org", "event_id": "$e"});
+        event["content"] = content;
+        event
+    }
+
+    fn plain(content: Value) -> Option<Body> {
+        read_as(false, Came::Plain, &event("m.room.message", content))
+    }
+
+    fn said(text: &str) -> Body {
+        Body::Said { text: text.into(), thread: None }
+    }
+
+    #[test]
+    fn a_listed_persons_words_count_and_nobody_elses() {
+        let hello = json!({"msgtype": "m.text", "body": "hello"});
+        assert_eq!(plain(hello.clone()), Some(said("hello")));
+        for stranger in ["@bot:a.org", "@bert:a.org", "anna", ""] {
+            let mut event = event("m.room.message", hello.clone());
+            event["sender"] = stranger.into();
+            assert_eq!(read_as(false, Came::Plain, &event), None, "{stranger}");
+        }
+        assert_eq!(plain(json!({"msgtype": "m.notice", "body": "hello"})), None);
+    }
+
+    #[test]
+    fn an_encrypted_room_takes_nothing_in_the_clear_but_a_stop() {
+        let hello = event("m.room.message", json!({"msgtype": "m.text", "body": "hello"}));
+        assert_eq!(read_as(true, Came::Plain, &hello), None);
+        assert_eq!(read_as(true, Came::Decrypted, &hello), Some(said("hello")));
+        let reaction = |target: &str| {
+            event(
+                "m.reaction",
+                json!({"m.relates_to": {"rel_type": "m.annotation", "event_id": target, "key": "🛑\u{fe0f}"}}),
+            )
+        };
+        assert_eq!(read_as(true, Came::Plain, &reaction("$progress")), Some(Body::Stop));
+        assert_eq!(read_as(true, Came::Plain, &reaction("$other")), None);
+        let locked = event("m.room.encrypted", json!({"algorithm": "m.megolm.v1.aes-sha2"}));
+        assert_eq!(read_as(true, Came::Locked, &locked), Some(Body::Locked { raw: locked.clone() }));
+    }
+
+    #[test]
+    fn edits_redactions_threads_and_replies_are_told_apart() {
+        let edit = json!({"msgtype": "m.text", "body": "* new", "m.new_content": {"msgtype": "m.text", "body": "new"},
+            "m.relates_to": {"rel_type": "m.replace", "event_id": "$old"}});
+        assert_eq!(plain(edit), Some(Body::Edited { target: "$old".into(), text: "new".into() }));
+        for redaction in [
+            event("m.room.redaction", json!({"redacts": "$old"})),
+            json!({"type": "m.room.redaction", "sender": "@anna:a.org", "event_id": "$e", "redacts": "$old", "content": {}}),
+        ] {
+            let body = read_as(false, Came::Plain, &redaction);
+            assert_eq!(body, Some(Body::Redacted { target: "$old".into() }));
+        }
+        let threaded =
+            json!({"msgtype": "m.text", "body": "x", "m.relates_to": {"rel_type": "m.thread", "event_id": "$root"}});
+        assert_eq!(plain(threaded), Some(Body::Said { text: "x".into(), thread: Some("$root".into()) }));
+        let reply = json!({"msgtype": "m.text", "body": "> <@eve:x> delete it\n> all\n\nno", "m.relates_to": {"m.in_reply_to": {"event_id": "$q"}}});
+        assert_eq!(plain(reply), Some(said("no")));
+        assert_eq!(plain(json!({"msgtype": "m.text", "body": "> quoted\n\nby me"})), Some(said("> quoted\n\nby me")));
+    }
+
+    #[test]
+    fn a_command_may_name_the_bot_first() {
+        for (body, html) in [
+            ("@bot:a.org: !stop", ""),
+            ("@bot:a.org !stop", ""),
+            ("bot, !stop", ""),
+            ("@bot: !stop", ""),
+            ("[Agent](https://matrix.to/#/@bot:a.org): !stop", ""),
+            ("A & B: !stop", "<a href=\"https://matrix.to/#/@bot:a.org\">A &amp; B</a>: !stop"),
+        ] {
+            let content = json!({"msgtype": "m.text", "body": body, "formatted_body": html});
+            assert_eq!(plain(content), Some(said("!stop")), "{body}");
+        }
+        for body in ["anna: !stop", "bots: !stop", "do not !stop", "it works!"] {
+            assert_eq!(plain(json!({"msgtype": "m.text", "body": body})), Some(said(body)));
+        }
+        assert_eq!(plain(json!({"msgtype": "m.text", "body": " \n"})), None, "nothing was said");
+    }
+
+    #[test]
+    fn files_keep_what_it_takes_to_fetch_them_and_the_rest_is_named() {
+        let file = plain(json!({"msgtype": "m.image", "body": "look", "filename": "a.png", "url": "mxc://a/b",
+            "info": {"mimetype": "image/png", "size": 7}}));
+        let expected = Body::File {
+            name: "a.png".into(),
+            mime: "image/png".into(),
+            size: Some(7),
+            source: json!({"url": "mxc://a/b"}),
+            caption: "look".into(),
+            thread: None,
+        };
+        assert_eq!(file, Some(expected));
+        assert_eq!(plain(json!({"msgtype": "m.file", "body": "a"})), None, "nothing to fetch");
+        let voice = json!({"msgtype": "m.audio", "body": "v", "url": "mxc://a/b", "org.matrix.msc3245.voice": {}});
+        assert_eq!(plain(voice), Some(Body::Unsupported { what: "voice messages".into(), thread: None }));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_read_or_passed_over(kind in "m\\.(room\\.message|reaction|room\\.redaction|room\\.encrypted|sticker)",
+            content in json(), came in prop_oneof![Just(Came::Plain), Just(Came::Decrypted), Just(Came::Locked)]) {
+            read_as(came != Came::Plain, came, &event(&kind, content));
+        }
+    }
+
+    /// Random JSON in which the keys that matter come up often.
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<i64>().prop_map(Value::from),
+            "> .{0,9}\n?.{0,9}".prop_map(Value::from),
+            "m\\.(text|notice|image|audio|replace|thread)".prop_map(Value::from)
+        ];
+        let key = prop_oneof![
+            "msgtype",
+            "body",
+            "url",
+            "file",
+            "rel_type",
+            "event_id",
+            "key",
+            "info",
+            "filename",
+            "m\\.relates_to",
+            "m\\.new_content",
+            "m\\.in_reply_to",
+            "redacts"
+        ];
+        leaf.prop_recursive(3, 32, 8, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(key.clone(), inner, 0..8)
+                    .prop_map(|map| Value::Object(map.into_iter().collect()))
+            ]
+        })
+    }
+}

@@ -1,0 +1,231 @@
+//! Matrix: the bot as a member of rooms.
+//!
+//! [`Matrix`] keeps one account's session and connects it with the hub: what is said goes into the journal (`sync.rs`,
+//! `inbound.rs`), what must be sent comes out of the outbox (`deliver.rs`), and what is worth seeing meanwhile becomes one
+//! message a turn that is edited (`view.rs`). Knows no tool and no sandbox.
+
+mod deliver;
+mod inbound;
+mod media;
+mod pace;
+mod people;
+mod progress;
+mod render;
+mod rooms;
+mod scheduler;
+mod session;
+mod sync;
+mod trouble;
+mod view;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use matrix_sdk::Client;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use people::People;
+pub use session::{Account, SessionError};
+pub use trouble::Fault;
+
+use super::Inbox;
+use crate::{
+    hub::{CODER, Hub},
+    ids::{EventId, RoomKey},
+    store::{Address, Store, StoreError},
+};
+use scheduler::Scheduler;
+
+use trouble::Trouble;
+use view::View;
+
+/// The pause after a failed try to get a session; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
+/// One account in its rooms.
+#[derive(Debug)]
+pub struct Matrix {
+    account: Account,
+    /// The session of the start, or why there was none yet.
+    opened: Result<Client, SessionError>,
+}
+
+/// What all parts of the adapter share. Cheap to clone.
+#[derive(Clone)]
+struct Adapter {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    hub: Hub,
+    store: Store,
+    people: People,
+    scheduler: Scheduler,
+    /// The session, while there is one.
+    client: watch::Sender<Option<Client>>,
+    /// The rooms in which a turn runs.
+    views: Mutex<HashMap<RoomKey, Arc<View>>>,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+}
+
+impl std::ops::Deref for Adapter {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl Matrix {
+    /// Gets a session. Fails when somebody has to do something first; a homeserver that is away now is waited for later.
+    pub async fn open(account: Account) -> Result<Self, SessionError> {
+        let opened = account.open().await;
+        match opened {
+            Err(error) if !error.passes(true) => Err(error),
+            opened => Ok(Self { account, opened }),
+        }
+    }
+
+    /// Serves the rooms until `cancel`. Fails when the session is lost for good.
+    pub async fn run(
+        self,
+        hub: Hub,
+        store: Store,
+        people: People,
+        inbox: Inbox,
+        tasks: TaskTracker,
+        cancel: CancellationToken,
+    ) -> Result<(), SessionError> {
+        let inner = Inner {
+            hub,
+            store,
+            people,
+            scheduler: Scheduler::start(&tasks, cancel.clone()),
+            client: watch::Sender::new(None),
+            views: Mutex::default(),
+            tasks,
+            cancel,
+        };
+        let adapter = Adapter { inner: Arc::new(inner) };
+        adapter.spawn(deliver::run(adapter.clone(), inbox));
+        let (mut opened, mut ended) = (Some(self.opened), None);
+        let (mut pause, mut told) = (FIRST_PAUSE, String::new());
+        loop {
+            let open = async {
+                match (opened.take(), ended) {
+                    (Some(opened), _) => opened,
+                    (None, None) => self.account.open().await,
+                    (None, Some(soft)) => self.account.renew(soft).await,
+                }
+            };
+            let Some(session) = adapter.cancel.run_until_cancelled(Box::pin(open)).await else { return Ok(()) };
+            let mut wait = pause;
+            match session {
+                Ok(client) => {
+                    (ended, told) = (None, String::new());
+                    let since = Instant::now();
+                    adapter.client.send_replace(Some(client.clone()));
+                    let end = sync::run(&adapter, &client, &adapter.cancel).await;
+                    adapter.client.send_replace(None);
+                    match end {
+                        sync::End::Cancelled => return Ok(()),
+                        sync::End::LoggedOut { soft } => {
+                            tracing::warn!("the homeserver has ended the session; the bot logs in again");
+                            ended = Some(soft);
+                        }
+                        sync::End::Store(error) => {
+                            tracing::error!(%error, "messages cannot be written down; they are read again");
+                            opened = Some(Ok(client));
+                        }
+                    }
+                    // What has held for long is mended at once; what ends again and again is not.
+                    if since.elapsed() >= LONGEST_PAUSE {
+                        pause = FIRST_PAUSE;
+                        continue;
+                    }
+                }
+                Err(error) if error.passes(false) => {
+                    match &error {
+                        SessionError::Homeserver(Trouble::LoggedOut { soft }) => ended = Some(*soft),
+                        SessionError::Homeserver(Trouble::Limited(asked)) => wait = wait.max(*asked),
+                        _ => {}
+                    }
+                    let words = error.to_string();
+                    if told != words {
+                        tracing::warn!(%error, "there is no session yet; it is tried again");
+                        told = words;
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            tokio::select! {
+                () = adapter.cancel.cancelled() => return Ok(()),
+                () = tokio::time::sleep(wait) => {}
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+impl Adapter {
+    /// Runs something that ends with the program.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let cancel = self.cancel.clone();
+        self.tasks.spawn(async move {
+            cancel.run_until_cancelled(task).await;
+        });
+    }
+
+    /// Returns the session, if there is one now.
+    fn client(&self) -> Option<Client> {
+        self.client.borrow().clone()
+    }
+
+    fn views(&self) -> MutexGuard<'_, HashMap<RoomKey, Arc<View>>> {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the running turn's progress message, if there is one.
+    fn progress_event(&self, room: &RoomKey) -> Option<String> {
+        self.views().get(room).and_then(|view| view.event())
+    }
+
+    /// Shows people that their messages were read.
+    fn seen(&self, client: &Client, events: impl Iterator<Item = (RoomKey, EventId)>) {
+        use matrix_sdk::ruma::{api::client::receipt::create_receipt::v3::ReceiptType, events::receipt::ReceiptThread};
+        // One receipt a room says it of all before.
+        let newest: HashMap<_, _> = events.collect();
+        for (room, event) in newest {
+            let (Ok(id), Ok(event)) = (room.as_str().try_into(), event.as_str().try_into()) else { continue };
+            let id: &matrix_sdk::ruma::RoomId = id;
+            let Some(room) = client.get_room(id) else { continue };
+            let event: matrix_sdk::ruma::OwnedEventId = event;
+            self.spawn(async move {
+                if let Err(error) = room.send_single_receipt(ReceiptType::Read, ReceiptThread::Unthreaded, event).await
+                {
+                    tracing::debug!(%error, "a receipt could not be sent");
+                }
+            });
+        }
+    }
+
+    /// The bot is no longer in a room.
+    async fn left(&self, room: &RoomKey) -> Result<(), StoreError> {
+        self.views().remove(room);
+        self.hub.left(room).await
+    }
+
+    /// Tells the hub that the rooms can be reached (again).
+    async fn reachable(&self, client: &Client) {
+        for room in client.joined_rooms() {
+            let room = RoomKey::from(room.room_id().as_str());
+            self.hub.reachable(&Address { bot: CODER.into(), room }).await;
+        }
+    }
+}

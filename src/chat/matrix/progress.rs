@@ -1,0 +1,405 @@
+//! What the one progress message of a turn says: fed with the turn's [`Live`] events, it gives a few lines of Markdown.
+//!
+//! Pure: time is passed in; when to send is `pace`'s matter. Most of what it shows comes out of a sandbox or from a model
+//! under a stranger's spell, so all is cleaned, cut and kept from acting as markup. Called by the Matrix adapter.
+
+mod line;
+
+use std::{collections::VecDeque, time::Duration};
+
+use tokio::time::Instant;
+
+use self::line::{around, code, prose};
+use crate::{
+    hub::{Ending, Live},
+    text,
+};
+
+/// A turn that takes as long is worth a progress message, whatever it does: look at [`Progress::worth`] again then.
+pub(super) const QUICK: Duration = Duration::from_secs(2);
+/// Lines below the first.
+const LINES: usize = 6;
+/// Of these, the calls that are running; a line for the rest of them included.
+const RUNNING: usize = 4;
+/// Calls that are followed at once; more are counted, their output is not shown.
+const FOLLOWED: usize = 32;
+/// Characters that a line may add to its mark.
+const WIDTH: usize = 180;
+/// Characters of what a call does, and of the model's own words in the first line.
+const BRIEF: usize = 80;
+/// Ends a line without beginning a new paragraph.
+const BREAK: &str = "  \n";
+
+/// One turn's progress. Bounded: it keeps a few short lines.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// When the turn began to wait or to work.
+    started: Instant,
+    /// How many turns wait before this one, as long as it waits itself.
+    queued: Option<usize>,
+    /// Something was shown that must not go unseen: a queue, a notice.
+    told: bool,
+    /// Calls that were begun.
+    tools: u32,
+    /// What the model says in its current message.
+    words: Words,
+    /// Calls that have begun and not ended, oldest first, the first [`FOLLOWED`] only.
+    running: Vec<Running>,
+    /// The last things done and said, as ready lines, oldest first.
+    done: VecDeque<String>,
+}
+
+/// The first line of the model's current message. It is shown once it is whole, not word by word.
+#[derive(Debug)]
+enum Words {
+    /// What came of it until now; may be empty.
+    Growing(String),
+    /// The line.
+    Whole(String),
+}
+
+#[derive(Debug)]
+struct Running {
+    call: String,
+    /// The tool, for the first line.
+    name: String,
+    /// What it does; may be empty.
+    detail: String,
+    /// Its newest line of output; may be empty.
+    output: String,
+}
+
+impl Progress {
+    /// Returns the progress of a turn that begins, or begins to wait, `now`.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            started: now,
+            queued: None,
+            told: false,
+            tools: 0,
+            words: Words::Growing(String::new()),
+            running: Vec::new(),
+            done: VecDeque::new(),
+        }
+    }
+
+    /// Takes in what happened. Returns whether [`Progress::text`] says something else than before, its time apart.
+    pub(super) fn take(&mut self, live: &Live, now: Instant) -> bool {
+        if let Live::Queued { before, .. } = live {
+            self.told = true;
+            return self.queued.replace(*before) != Some(*before);
+        }
+        let waited = self.queued.take().is_some();
+        let changed = match live {
+            Live::Started { .. } => {
+                self.started = now;
+                true
+            }
+            // The message itself gets a reaction; the end has its own words.
+            Live::Queued { .. } | Live::Heard { .. } | Live::Seen { .. } | Live::Ended { .. } => false,
+            Live::Thinking => {
+                matches!(std::mem::replace(&mut self.words, Words::Growing(String::new())), Words::Whole(_))
+            }
+            Live::Text { delta } => self.words.grow(delta),
+            Live::ToolStarted { call, name, detail } => {
+                self.words.end();
+                self.tools = self.tools.saturating_add(1);
+                if self.running.len() < FOLLOWED {
+                    self.running.push(Running {
+                        call: call.clone(),
+                        name: text::one_line(&name.replace('_', " "), BRIEF),
+                        detail: text::one_line(detail, BRIEF),
+                        output: String::new(),
+                    });
+                }
+                true
+            }
+            Live::ToolOutput { call, line } => {
+                let line = text::one_line(line, WIDTH / 2);
+                match self.running.iter_mut().find(|running| running.call == *call) {
+                    Some(running) if !line.is_empty() => std::mem::replace(&mut running.output, line.clone()) != line,
+                    _ => false,
+                }
+            }
+            Live::ToolEnded { call, summary, ok } => {
+                let at = self.running.iter().position(|running| running.call == *call);
+                let detail = at.map(|at| self.running.remove(at).detail).unwrap_or_default();
+                let mark = if *ok { '✓' } else { '✗' };
+                self.note(format!("{mark} {}", around(summary, &detail, WIDTH)));
+                true
+            }
+            Live::Notice { text } => {
+                self.told = true;
+                self.note(format!("ℹ️ {}", prose(text, WIDTH)));
+                true
+            }
+        };
+        changed || waited
+    }
+
+    /// Returns whether the turn is worth a progress message: a quick answer must not leave one behind. Once true, it
+    /// stays true, and without an event it becomes so [`QUICK`] after the start.
+    pub(super) fn worth(&self, now: Instant) -> bool {
+        self.tools > 0 || self.told || now.duration_since(self.started) >= QUICK
+    }
+
+    /// Returns what the message says `now`, as Markdown: at most seven lines of at most 200 characters.
+    pub(super) fn text(&self, now: Instant) -> String {
+        if let Some(before) = self.queued {
+            return if before == 0 { "⏳ next in line".to_owned() } else { format!("⏳ {before} before this one") };
+        }
+        let mut lines = vec![self.head(now)];
+        let running = self.running();
+        lines.extend(self.done.iter().skip((self.done.len() + running.len()).saturating_sub(LINES)).cloned());
+        lines.extend(running);
+        lines.join(BREAK)
+    }
+
+    /// What it does now, the calls, the time.
+    fn head(&self, now: Instant) -> String {
+        let doing = match (&self.words, self.running.last()) {
+            (Words::Whole(words), _) => prose(words, BRIEF),
+            (Words::Growing(_), Some(running)) => prose(&running.name, BRIEF),
+            (Words::Growing(_), None) => "thinking …".to_owned(),
+        };
+        let tools = match self.tools {
+            0 => String::new(),
+            1 => " · 1 tool".to_owned(),
+            tools => format!(" · {tools} tools"),
+        };
+        format!("⚙️ {doing}{tools} · {}", text::stopwatch(now.duration_since(self.started)))
+    }
+
+    /// A line for each call that is running, the newest ones if there are too many.
+    fn running(&self) -> Vec<String> {
+        let all = self.running.len();
+        let hidden = if all > RUNNING { all - (RUNNING - 1) } else { 0 };
+        let rest = (hidden > 0).then(|| format!("▸ {hidden} more"));
+        rest.into_iter().chain(self.running.iter().skip(hidden).map(Running::line)).collect()
+    }
+
+    fn note(&mut self, line: String) {
+        if self.done.len() == LINES {
+            self.done.pop_front();
+        }
+        self.done.push_back(line);
+    }
+}
+
+impl Words {
+    /// Takes a piece of the message; returns whether the line is whole now and was not before.
+    fn grow(&mut self, delta: &str) -> bool {
+        let Self::Growing(line) = self else { return false };
+        for c in delta.chars() {
+            if c == '\n' && !line.trim().is_empty() || line.len() >= 2 * BRIEF {
+                return self.end();
+            }
+            line.push(c);
+        }
+        false
+    }
+
+    /// Takes what came as the whole line; returns whether that changed what is shown.
+    fn end(&mut self) -> bool {
+        let Self::Growing(line) = self else { return false };
+        // The model writes Markdown: what marks headings, lists and stress says nothing in a status line.
+        let line = text::one_line(&line.replace(['*', '`'], ""), 2 * BRIEF);
+        let line = line.trim_start_matches(['#', '>', '-', ' ']).trim_end_matches([':', '.', '…', ' ']);
+        let whole = !line.is_empty();
+        *self = if whole { Self::Whole(line.to_owned()) } else { Self::Growing(String::new()) };
+        whole
+    }
+}
+
+impl Running {
+    fn line(&self) -> String {
+        let what = match &*self.detail {
+            "" => prose(&self.name, BRIEF),
+            // A path or a port alone does not say what is done with it; a command line does.
+            word if !word.contains(' ') => format!("{} {}", prose(&self.name, BRIEF / 4), code(word)),
+            line => code(line),
+        };
+        if self.output.is_empty() { format!("▸ {what}") } else { format!("▸ {what}: {}", code(&self.output)) }
+    }
+}
+
+/// Returns what a progress message says in the end. `footer` is what it took, in a few words: `7 tools · 1:12`.
+pub(super) fn closing(ending: Ending, footer: &str) -> String {
+    let end = match ending {
+        Ending::Done => "✓ done",
+        Ending::Stopped => "■ stopped",
+        Ending::Failed => "✗ failed",
+        Ending::Limit => "◐ limit",
+    };
+    let footer = prose(footer, WIDTH);
+    if footer.is_empty() { end.to_owned() } else { format!("{end} · {footer}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ids::EventId;
+
+    fn started(call: &str, name: &str, detail: &str) -> Live {
+        Live::ToolStarted { call: call.into(), name: name.into(), detail: detail.into() }
+    }
+
+    fn output(call: &str, line: &str) -> Live {
+        Live::ToolOutput { call: call.into(), line: line.into() }
+    }
+
+    fn ended(call: &str, summary: &str, ok: bool) -> Live {
+        Live::ToolEnded { call: call.into(), summary: summary.into(), ok }
+    }
+
+    fn text(delta: &str) -> Live {
+        Live::Text { delta: delta.into() }
+    }
+
+    fn queued(before: usize) -> Live {
+        Live::Queued { asked: EventId::from("$a"), thread: None, before }
+    }
+
+    /// Feeds all and returns the lines after `seconds`.
+    fn lines(events: &[Live], seconds: u64) -> Vec<String> {
+        let start = Instant::now();
+        let mut progress = Progress::new(start);
+        for live in events {
+            progress.take(live, start);
+        }
+        progress.text(start + Duration::from_secs(seconds)).split(BREAK).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn looks_as_designed() {
+        let mut events = vec![
+            Live::Started { asked: EventId::from("$a"), thread: None },
+            Live::Thinking,
+            started("1", "run_command", "git clone acme/site"),
+            ended("1", "cloned acme/site", true),
+            started("2", "edit_file", "/workspace/src/login.rs"),
+            ended("2", "edited src/login.rs (+12 −3)", true),
+            started("3", "run_command", "cargo test --test a_b | tail"),
+            ended("3", "cargo test --test a_b | tail (exit code 1)", false),
+            Live::Thinking,
+        ];
+        let mut below = vec!["✓ cloned `acme/site`", "✓ edited `src/login.rs` (+12 −3)"];
+        below.push("✗ `cargo test --test a_b | tail` (exit code 1)");
+        assert_eq!(lines(&events, 40), [&["⚙️ thinking … · 3 tools · 0:40"], &below[..]].concat());
+
+        events.extend([text("**Running the"), text(" tests:**\nmore"), started("4", "run_command", "cargo test")]);
+        events.extend([output("4", "31 passed …"), output("4", " \x1b[0m"), started("5", "read_file", "src/a_b.rs")]);
+        below.extend(["▸ `cargo test`: `31 passed …`", "▸ read file `src/a_b.rs`"]);
+        assert_eq!(lines(&events, 42), [&["⚙️ Running the tests · 5 tools · 0:42"], &below[..]].concat());
+    }
+
+    #[test]
+    fn only_what_changes_the_lines_is_told() {
+        let start = Instant::now();
+        let mut progress = Progress::new(start);
+        assert!(!progress.take(&text("\n---\n"), start) && !progress.take(&text("I look "), start));
+        assert!(progress.take(&text("at it\n"), start) && progress.text(start).contains("I look at it"));
+        assert!(!progress.take(&text("and more\n"), start) && !progress.text(start).contains("more"));
+        assert!(progress.take(&Live::Thinking, start) && progress.text(start).contains("thinking"));
+        progress.take(&started("1", "t", ""), start);
+        assert!(progress.take(&output("1", "x"), start) && !progress.take(&output("1", "x "), start));
+    }
+
+    #[test]
+    fn only_what_takes_its_time_is_worth_a_message() {
+        let start = Instant::now();
+        let mut quick = Progress::new(start);
+        let told = [Live::Thinking, text("Hello.\n"), Live::Ended { ending: Ending::Done }]
+            .map(|live| quick.take(&live, start));
+        assert_eq!(told, [false, true, false]);
+        assert!(!quick.worth(start + Duration::from_millis(1_999)) && quick.worth(start + QUICK));
+        for live in [started("1", "run_tests", ""), queued(0), Live::Notice { text: "The model is slow.".into() }] {
+            let mut progress = Progress::new(start);
+            assert!(progress.take(&live, start) && progress.worth(start), "{live:?}");
+        }
+    }
+
+    #[test]
+    fn a_queued_turn_tells_its_place_until_it_begins() {
+        let start = Instant::now();
+        let later = start + Duration::from_mins(5);
+        let mut progress = Progress::new(start);
+        assert!(progress.take(&queued(3), start));
+        assert_eq!(progress.text(later), "⏳ 3 before this one");
+        assert!(!progress.take(&queued(3), start) && progress.take(&queued(0), start));
+        assert_eq!(progress.text(later), "⏳ next in line");
+        assert!(progress.take(&Live::Started { asked: EventId::from("$a"), thread: None }, later));
+        assert_eq!(progress.text(later), "⚙️ thinking … · 0:00", "waiting is not working");
+        assert!(progress.worth(later));
+    }
+
+    #[test]
+    fn what_comes_from_a_sandbox_stays_text() {
+        let events = [
+            started("1", "run_command", "echo `id` \x1b[31m*x*"),
+            output("1", "``` </code><img src=x>\n# no\x07 @room"),
+            ended("0", "**bold** [a](http://x) <b> &amp; a_b_c main.rs, 1.5 s", true),
+        ];
+        assert_eq!(
+            lines(&events, 0)[1..],
+            [
+                "✓ `**bold**` `[a](http://x`) `<b>` `&amp`; `a_b_c` `main.rs`, 1.5 s",
+                "▸ `echo 'id' *x*`: `''' </code><img src=x> # no @room`",
+            ]
+        );
+    }
+
+    #[test]
+    fn many_calls_at_once_leave_room_for_what_was_done() {
+        let mut events: Vec<_> = (0..40).map(|n| started(&n.to_string(), "t", &format!("call {n}"))).collect();
+        events.extend((0..9).map(|n| ended(&n.to_string(), &format!("did {n}"), true)));
+        let below = ["✓ did 7", "✓ did 8", "▸ 20 more", "▸ `call 29`", "▸ `call 30`", "▸ `call 31`"];
+        assert_eq!(lines(&events, 0)[1..], below);
+    }
+
+    #[test]
+    fn the_end_says_how_and_what_it_took() {
+        assert_eq!(closing(Ending::Done, "7 tools · 1:12"), "✓ done · 7 tools · 1:12");
+        assert_eq!(closing(Ending::Stopped, ""), "■ stopped");
+        assert_eq!(closing(Ending::Failed, "no `x`\n*"), "✗ failed · no `'x'` `*`");
+        assert_eq!(closing(Ending::Limit, "9 tools"), "◐ limit · 9 tools");
+    }
+
+    fn live() -> impl Strategy<Value = Live> {
+        let line = || prop_oneof![any::<String>(), "[a-z`*_./@ …\\x1b<]{0,300}", "(`[a-z]` ){0,200}"];
+        let call = || (0..50_u32).prop_map(|call| call.to_string());
+        prop_oneof![
+            line().prop_map(|delta| Live::Text { delta }),
+            Just(Live::Thinking),
+            (call(), line(), line()).prop_map(|(call, name, detail)| Live::ToolStarted { call, name, detail }),
+            (call(), line()).prop_map(|(call, line)| Live::ToolOutput { call, line }),
+            (call(), line(), any::<bool>()).prop_map(|(call, summary, ok)| Live::ToolEnded { call, summary, ok }),
+            line().prop_map(|text| Live::Notice { text }),
+            any::<usize>().prop_map(queued),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn whatever_happens_it_is_short_clean_and_told_when_it_changes(events in prop::collection::vec(live(), 0..60)) {
+            let start = Instant::now();
+            let mut progress = Progress::new(start);
+            for live in &events {
+                let before = progress.text(start);
+                let told = progress.take(live, start);
+                let text = progress.text(start);
+                prop_assert!(told || text == before, "{} became {}", before, text);
+                let lines: Vec<_> = text.split(BREAK).collect();
+                prop_assert!(lines.len() <= 1 + LINES && progress.done.len() <= LINES);
+                for line in lines {
+                    prop_assert!(line.chars().count() <= 200, "{}", line);
+                    prop_assert!(!line.contains(char::is_control), "{}", line);
+                    prop_assert_eq!(line.matches('`').count() % 2, 0, "{}", line);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Which addresses become links, and how they stand in an attribute.
+
+use super::words;
+use std::fmt::Write as _;
+
+/// Returns the address as it stands between the quotes of an `href`, or none if it is no link: only `http`, `https`
+/// and `mailto` are. Paths of files, `javascript:` and the rest are not. Nor is a link to a user, which clients show
+/// as a mention: only the event's `m.mentions` mentions somebody.
+pub(super) fn href(address: &str) -> Option<String> {
+    let address = address.trim();
+    let (scheme, rest) = address.split_once(':')?;
+    let whole = match scheme.to_ascii_lowercase().as_str() {
+        "http" | "https" => {
+            let place = rest.strip_prefix("//")?;
+            place.starts_with(|c: char| c.is_alphanumeric() || c == '[') && !names_user(place)
+        }
+        "mailto" => rest.contains('@'),
+        _ => false,
+    };
+    whole.then(|| encode(address))
+}
+
+/// Returns the link to a user, or none if that is no user's id.
+pub(super) fn user(id: &str) -> Option<String> {
+    let (name, server) = id.strip_prefix('@')?.split_once(':')?;
+    if name.is_empty() || server.is_empty() || id.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return None;
+    }
+    let name = name.replace('%', "%25").replace('/', "%2F").replace('?', "%3F").replace('#', "%23");
+    Some(encode(&format!("https://matrix.to/#/@{name}:{server}")))
+}
+
+/// Whether clients would show this address as the name of a user: `…/#/@bob:example.org` of matrix.to and of the
+/// clients that copy it, also with the `@` encoded, and `matrix:u/bob:example.org`.
+pub(super) fn names_user(address: &str) -> bool {
+    let to_user = |fragment: &str| fragment.contains('@') || fragment.contains("%40");
+    address.contains("matrix:u") || address.split_once('#').is_some_and(|(_, fragment)| to_user(fragment))
+}
+
+/// Encodes what must not stand in an address or in an attribute, and the `@` of each `@room`.
+fn encode(address: &str) -> String {
+    let mut encoded = String::with_capacity(address.len());
+    for (at, c) in address.char_indices() {
+        match c {
+            '&' => encoded.push_str("&amp;"),
+            '@' if words::is_room(&address[at + 1..]) => encoded.push_str("%40"),
+            '"' | '\'' | '<' | '>' | '`' | '{' | '}' | '|' | '^' | '\\' => percent(&mut encoded, c),
+            c if c.is_ascii_graphic() => encoded.push(c),
+            c => percent(&mut encoded, c),
+        }
+    }
+    encoded
+}
+
+fn percent(out: &mut String, c: char) {
+    for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "%{byte:02X}");
+    }
+}

@@ -1,0 +1,154 @@
+//! The bot's own comings and goings: invites, greetings, rooms that are empty or have a successor.
+//!
+//! Requests that may take long are tasks of their own, so that they hold up nobody's messages. Called by the reader.
+
+use std::time::Duration;
+
+use matrix_sdk::{
+    Client, Room, RoomMemberships, RoomState,
+    ruma::{OwnedRoomId, RoomId},
+};
+use tokio::time;
+
+use super::{Adapter, sync::aliases, trouble::Trouble};
+use crate::{
+    ids::{EventId, RoomKey},
+    store::StoreError,
+    strings,
+};
+
+/// Tries to join or leave a room, and the pause after the first of them; it doubles.
+const TRIES: u32 = 8;
+const PAUSE: Duration = Duration::from_millis(500);
+/// Servers that are asked for a room's successor.
+const SERVERS: usize = 5;
+
+/// Joins the room if a listed user has invited the bot, else declines.
+pub(super) fn invited(adapter: &Adapter, room: Room) {
+    let adapter = adapter.clone();
+    adapter.clone().spawn(async move {
+        let inviter = match room.invite_details().await {
+            Ok(invite) => invite.inviter_id,
+            // Answered already.
+            Err(_) => return,
+        };
+        let id = room.room_id().to_owned();
+        if adapter.people.lists(&inviter) && adapter.people.opens(&id, aliases(&room).iter().map(AsRef::as_ref)) {
+            let joined = again(|| async {
+                if room.state() == RoomState::Joined { Ok(()) } else { room.join().await.map_err(Trouble::from) }
+            });
+            match joined.await {
+                Ok(()) => tracing::info!(room = %id, %inviter, "joined"),
+                Err(trouble) => tracing::warn!(room = %id, %inviter, %trouble, "the room cannot be joined"),
+            }
+        } else {
+            tracing::warn!(room = %id, %inviter, "an invite was declined: ALLOWED_USERS or ALLOWED_ROOMS does not list it");
+            leave(&room).await;
+        }
+    });
+}
+
+/// Takes note of a room that the bot is in now, and greets it once.
+pub(super) async fn entered(adapter: &Adapter, room: &Room) -> Result<(), StoreError> {
+    let key = RoomKey::from(room.room_id().as_str());
+    let own = match room.get_member_no_sync(room.own_user_id()).await {
+        Ok(Some(member)) => member.event().event_id().map(|id| EventId::from(id.as_str())),
+        Ok(None) | Err(_) => None,
+    };
+    if let Some(before) = room.predecessor_room()
+        && let Some(old) = room.client().get_room(&before.room_id)
+        && old.successor_room().is_some_and(|next| next.room_id == *room.room_id())
+    {
+        // Both rooms name each other, so it was an upgrade by who may do that.
+        let old = RoomKey::from(before.room_id.as_str());
+        adapter.hub.moved(&old, &key).await?;
+    }
+    // Without its own event the room's id will do: it is greeted at the first join only.
+    let joined = own.unwrap_or_else(|| EventId::from(room.room_id().as_str()));
+    let open = adapter.people.opens(room.room_id(), aliases(room).iter().map(AsRef::as_ref));
+    adapter.hub.joined(&key, &joined, open.then(|| strings::GREETING.to_owned())).await
+}
+
+/// Looks whether the room still needs the bot: leaves when nobody is there whom it serves, follows when there is a
+/// successor. `departed`: somebody whom it serves has just gone.
+pub(super) fn look(adapter: &Adapter, room: &Room, departed: bool) {
+    let successor = room.successor_room().map(|next| next.room_id);
+    // In the successor already, the bot needs the old room no more than its people do.
+    let successor = successor.filter(|next| !is_in(&room.client(), next));
+    let alone = room.joined_members_count() == 1;
+    if successor.is_none() && !alone && !departed {
+        return;
+    }
+    let (room, adapter) = (room.clone(), adapter.clone());
+    adapter.clone().spawn(async move {
+        match successor {
+            None if alone || unserved(&adapter, &room).await => {
+                tracing::info!(room = %room.room_id(), "nobody whom the bot serves is left in the room; it leaves");
+                leave(&room).await;
+            }
+            None => {}
+            Some(next) => follow(&room, next).await,
+        }
+    });
+}
+
+/// Returns whether no listed user is in the room; not when that is not known.
+async fn unserved(adapter: &Adapter, room: &Room) -> bool {
+    let members = again(|| async { room.members(RoomMemberships::JOIN).await.map_err(Trouble::from) });
+    match members.await {
+        Ok(members) => {
+            // A pattern may list the bot, too.
+            let others = members.iter().map(|member| member.user_id()).filter(|id| *id != room.own_user_id());
+            !others.into_iter().any(|id| adapter.people.lists(id))
+        }
+        Err(trouble) => {
+            tracing::warn!(room = %room.room_id(), %trouble, "who is left in the room is not known; the bot stays");
+            false
+        }
+    }
+}
+
+fn is_in(client: &Client, room: &RoomId) -> bool {
+    client.get_room(room).is_some_and(|room| room.state() == RoomState::Joined)
+}
+
+/// Joins a room's successor. Where that needs an invite, the invite will do it.
+async fn follow(room: &Room, next: OwnedRoomId) {
+    let client = room.client();
+    // The servers that may know it: the old room's, and everybody's in it that we know without asking.
+    let mut servers: Vec<_> = room.room_id().server_name().map(ToOwned::to_owned).into_iter().collect();
+    for member in room.members_no_sync(RoomMemberships::JOIN).await.unwrap_or_default() {
+        let server = member.user_id().server_name();
+        if servers.len() < SERVERS && !servers.iter().any(|known| known == server) {
+            servers.push(server.to_owned());
+        }
+    }
+    if let Err(error) = client.join_room_by_id_or_alias((&*next).into(), &servers).await {
+        let trouble = Trouble::from(error);
+        tracing::info!(room = %next, %trouble, "the room's successor cannot be joined without an invite");
+    }
+}
+
+async fn leave(room: &Room) {
+    // Not the SDK's own `leave`, which leaves the room's predecessors too.
+    let request = || matrix_sdk::ruma::api::client::membership::leave_room::v3::Request::new(room.room_id().to_owned());
+    let left = again(|| async { room.client().send(request()).await.map(drop).map_err(Trouble::from) });
+    if let Err(trouble) = left.await {
+        tracing::warn!(room = %room.room_id(), %trouble, "the room cannot be left");
+    }
+}
+
+/// Tries until it works, or would not work however often it is tried.
+async fn again<T, F: Future<Output = Result<T, Trouble>>>(attempt: impl Fn() -> F) -> Result<T, Trouble> {
+    let mut pause = PAUSE;
+    let mut tries = 1;
+    loop {
+        match attempt().await {
+            Err(Trouble::Away(_)) if tries < TRIES => time::sleep(pause).await,
+            Err(Trouble::Limited(wait)) if tries < TRIES => time::sleep(wait.max(pause)).await,
+            ended => return ended,
+        }
+        tries += 1;
+        pause *= 2;
+    }
+}

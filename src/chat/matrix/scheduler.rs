@@ -1,0 +1,220 @@
+//! One send scheduler an account: who may send now, for homeservers limit by account, not by room.
+//!
+//! Answers go first, then greetings, then reactions; within a class first come, first served. A room has one of these
+//! in flight at a time, so what is sent there one after the other arrives in that order. Progress comes last: of each
+//! message only the newest state is kept, the message that was edited longest ago goes first, and
+//! [`pace`](super::pace) says when. A refusal (429) pauses everything; the refused send is the next of its class.
+//!
+//! An edit of progress takes no place among the messages, so an answer does not wait for one that is in flight; it does
+//! wait for the first state, which makes the message. Progress never takes all places in flight.
+//!
+//! Knows Matrix only by its limits. Called by whatever in the Matrix adapter sends into a room. A send runs in the task
+//! that asks for it and must end by itself: its request needs a time limit.
+
+mod queues;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use tokio::{
+    sync::{Notify, oneshot},
+    time::{self, Instant},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::queues::{Next, Place, Queues};
+use crate::ids::RoomKey;
+
+/// What goes before what. Progress has a way of its own, [`Scheduler::progress`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// What must reach the room: answers, replies, files, and how a progress message ends.
+    Answer,
+    /// What answers nobody: greetings, notices.
+    Greeting,
+    /// Reactions.
+    Reaction,
+}
+
+/// Why a send did not succeed, as the send itself tells.
+#[derive(Debug)]
+pub(super) enum Failed<E> {
+    /// The homeserver limits the rate, and asks to wait this long. Nothing was sent; the scheduler tries again.
+    Limited(Duration),
+    /// Something else: it goes to who asked.
+    Other(E),
+}
+
+/// Why something was not sent, as it is told to who asked.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unsent<E> {
+    /// The scheduler has ended before it was its turn.
+    #[error("the program ends")]
+    Ended,
+    /// The send failed.
+    #[error(transparent)]
+    Failed(E),
+}
+
+/// Sends one state of a progress message; gives the pause if the homeserver asks for one.
+type Attempt = Box<dyn Fn() -> BoxFuture<'static, Option<Duration>> + Send>;
+
+/// Lets an account's sends go. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Scheduler {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    queues: Mutex<Queues<Pass, Attempt>>,
+    /// Something may go that could not before.
+    wake: Notify,
+}
+
+/// Leave to send one thing. Dropped, its place is free again, whatever became of the send.
+struct Pass {
+    shared: Arc<Shared>,
+    place: Place,
+}
+
+impl Scheduler {
+    /// Starts the scheduler of an account. It ends with `cancel`; its tasks are `tasks`'.
+    pub(super) fn start(tasks: &TaskTracker, cancel: CancellationToken) -> Self {
+        let queues = Mutex::new(Queues::new(Instant::now()));
+        let shared = Arc::new(Shared { queues, wake: Notify::new() });
+        tasks.spawn(run(shared.clone(), tasks.clone(), cancel));
+        Self { shared }
+    }
+
+    /// Waits for its turn and sends; returns what came of it. After a 429 it waits and calls `send` again, which must
+    /// use the same transaction id. Nothing is sent if this is dropped while it waits.
+    pub(super) async fn send<T, E, F, Fut>(&self, class: Class, room: &RoomKey, mut send: F) -> Result<T, Unsent<E>>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T, Failed<E>>>,
+    {
+        let mut turn = self.shared.wait(class, room, false);
+        loop {
+            let pass = turn.await.map_err(|_| Unsent::Ended)?;
+            let pause = match send().await {
+                Ok(sent) => {
+                    pass.taken();
+                    return Ok(sent);
+                }
+                Err(Failed::Other(error)) => {
+                    pass.taken();
+                    return Err(Unsent::Failed(error));
+                }
+                Err(Failed::Limited(pause)) => pause,
+            };
+            // It stands in front again before its room is free for another.
+            turn = self.shared.wait(class, room, true);
+            pass.limited(pause, None);
+        }
+    }
+
+    /// Queues the newest state of the progress message `key`, in place of the one that is queued. Never waits. It is
+    /// dropped when the message was settled or has had all its edits, and when the program ends; a failure is not told.
+    pub(super) fn progress<E, F, Fut>(&self, room: &RoomKey, key: &str, send: F)
+    where
+        F: Fn() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), Failed<E>>> + Send + 'static,
+    {
+        let attempt: Attempt = Box::new(move || {
+            let sending = send();
+            Box::pin(async move {
+                match sending.await {
+                    Err(Failed::Limited(pause)) => Some(pause),
+                    Ok(()) | Err(Failed::Other(_)) => None,
+                }
+            })
+        });
+        let replaced = self.shared.queues().queue((room.clone(), key.to_owned()), attempt, Instant::now());
+        self.shared.wake.notify_one();
+        // What foreign code it holds is dropped here, where nothing is locked; so everywhere below.
+        drop(replaced);
+    }
+
+    /// Sees to it that no state of the progress message `key` goes out any more, and waits for one that is in flight:
+    /// what is sent next is its end.
+    pub(super) async fn settle(&self, room: &RoomKey, key: &str) {
+        let (dropped, in_flight) = self.shared.queues().settle((room.clone(), key.to_owned()));
+        drop(dropped);
+        if let Some(in_flight) = in_flight {
+            // It is only ever dropped: that is the word.
+            let _ = in_flight.await;
+        }
+    }
+}
+
+/// Lets go what may go, until `cancel`.
+async fn run(shared: Arc<Shared>, tasks: TaskTracker, cancel: CancellationToken) {
+    let pass = |place| Pass { shared: shared.clone(), place };
+    while !cancel.is_cancelled() {
+        let next = shared.queues().next(Instant::now());
+        let until = match next {
+            Next::Caller(go, place) => {
+                // If the caller is gone, the pass comes back and its place is free again.
+                let _ = go.send(pass(place));
+                continue;
+            }
+            Next::Progress(attempt, place) => {
+                let (pass, cancel) = (pass(place), cancel.clone());
+                tasks.spawn(async move {
+                    match cancel.run_until_cancelled(attempt()).await {
+                        Some(Some(pause)) => pass.limited(pause, Some(attempt)),
+                        Some(None) => pass.taken(),
+                        None => {}
+                    }
+                });
+                continue;
+            }
+            Next::Nothing(until) => until,
+        };
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = shared.wake.notified() => {}
+            () = time::sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
+        }
+    }
+    let dropped = shared.queues().end();
+    drop(dropped);
+}
+
+impl Shared {
+    fn queues(&self) -> MutexGuard<'_, Queues<Pass, Attempt>> {
+        // Nothing that panics is called while it is locked.
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self, class: Class, room: &RoomKey, first: bool) -> oneshot::Receiver<Pass> {
+        let turn = self.queues().wait(class, room, first);
+        self.wake.notify_one();
+        turn
+    }
+}
+
+impl Pass {
+    /// The send ended, and was not refused for its rate.
+    fn taken(self) {
+        self.shared.queues().taken(&self.place, Instant::now());
+    }
+
+    /// The send was refused for its rate; `again` is the progress to be tried again.
+    fn limited(self, pause: Duration, again: Option<Attempt>) {
+        let dropped = self.shared.queues().limited(&self.place, pause, again, Instant::now());
+        drop(dropped);
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.shared.queues().free(&self.place);
+        self.shared.wake.notify_one();
+    }
+}

@@ -1,0 +1,290 @@
+//! Who waits to send, and what may go now. Time is passed in; called by its parent alone, under its lock.
+//!
+//! `P` is what lets a caller send, `A` what sends a state of a progress message. Of the latter none is dropped here: it
+//! holds foreign code, and goes back to who holds the lock.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{
+    super::pace::{Account, Edits},
+    Class,
+};
+use crate::ids::RoomKey;
+
+/// Progress edits in flight at most: the other places are free for answers at any time.
+const PROGRESS_IN_FLIGHT: usize = 4;
+/// A progress message that nobody settled is forgotten after this long without a new state.
+const FORGOTTEN: Duration = Duration::from_hours(1);
+/// Settled messages that are remembered, for states that come late.
+const SETTLED: usize = 256;
+
+/// A room's progress message.
+type Key = (RoomKey, String);
+
+/// The queues of an account.
+pub(super) struct Queues<P, A> {
+    account: Account,
+    /// Who waits, a queue for each [`Class`]. Each entry belongs to a caller who waits, so callers bound it.
+    callers: [VecDeque<Waiting<P>>; 3],
+    /// Progress messages that are not settled.
+    messages: HashMap<Key, Message<A>>,
+    /// The last messages that were settled, oldest first.
+    settled: VecDeque<Key>,
+    /// Rooms in which something is in flight that nothing may overtake.
+    busy: HashSet<RoomKey>,
+    /// Sends in flight, progress included.
+    in_flight: usize,
+    /// Progress in flight.
+    progressing: usize,
+    /// Nothing goes any more.
+    ended: bool,
+}
+
+struct Waiting<P> {
+    room: RoomKey,
+    go: oneshot::Sender<P>,
+}
+
+struct Message<A> {
+    edits: Edits,
+    /// When its last state was sent, or its first was queued.
+    since: Instant,
+    /// Its newest state, if that was not sent.
+    queued: Option<A>,
+    in_flight: bool,
+    /// Who waits for what is in flight; nothing else goes out then.
+    settling: Vec<oneshot::Sender<()>>,
+}
+
+/// A place in flight.
+pub(super) struct Place {
+    /// The room that it keeps busy.
+    room: Option<RoomKey>,
+    /// The progress message of which it sends a state.
+    message: Option<Key>,
+}
+
+/// What may go now.
+pub(super) enum Next<P, A> {
+    /// A caller's send.
+    Caller(oneshot::Sender<P>, Place),
+    /// The newest state of a progress message.
+    Progress(A, Place),
+    /// Nothing, before this time or before something is queued or ends.
+    Nothing(Option<Instant>),
+}
+
+impl<P, A> Queues<P, A> {
+    /// Returns the queues of an account in which nothing waits.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            account: Account::new(now),
+            callers: [VecDeque::new(), VecDeque::new(), VecDeque::new()],
+            messages: HashMap::new(),
+            settled: VecDeque::new(),
+            busy: HashSet::new(),
+            in_flight: 0,
+            progressing: 0,
+            ended: false,
+        }
+    }
+
+    /// Puts a caller in its queue, or in front of it. The receiver fails once all has ended.
+    pub(super) fn wait(&mut self, class: Class, room: &RoomKey, first: bool) -> oneshot::Receiver<P> {
+        let (go, turn) = oneshot::channel();
+        if !self.ended {
+            let queue = &mut self.callers[class as usize];
+            queue.retain(|waiting| !waiting.go.is_closed());
+            let waiting = Waiting { room: room.clone(), go };
+            if first { queue.push_front(waiting) } else { queue.push_back(waiting) }
+        }
+        turn
+    }
+
+    /// Queues a state of a progress message; returns what is dropped for it.
+    pub(super) fn queue(&mut self, key: Key, state: A, now: Instant) -> Option<A> {
+        if self.ended || self.settled.contains(&key) {
+            return Some(state);
+        }
+        if !self.messages.contains_key(&key) {
+            self.messages.retain(|_, message| {
+                message.queued.is_some() || message.in_flight || now.duration_since(message.since) < FORGOTTEN
+            });
+        }
+        let message = self.messages.entry(key).or_insert_with(|| Message {
+            edits: Edits::new(now),
+            since: now,
+            queued: None,
+            in_flight: false,
+            settling: Vec::new(),
+        });
+        if message.edits.due().is_none() { Some(state) } else { message.queued.replace(state) }
+    }
+
+    /// Forgets a progress message; returns the state that is dropped, and what ends with the one in flight.
+    pub(super) fn settle(&mut self, key: Key) -> (Option<A>, Option<oneshot::Receiver<()>>) {
+        let (dropped, in_flight) = match self.messages.get_mut(&key) {
+            Some(message) if message.in_flight => {
+                let (settled, in_flight) = oneshot::channel();
+                message.settling.push(settled);
+                (message.queued.take(), Some(in_flight))
+            }
+            _ => (self.messages.remove(&key).and_then(|message| message.queued), None),
+        };
+        if !self.settled.contains(&key) {
+            if self.settled.len() == SETTLED {
+                self.settled.pop_front();
+            }
+            self.settled.push_back(key);
+        }
+        (dropped, in_flight)
+    }
+
+    /// Picks what may go `now`, and takes a place for it.
+    pub(super) fn next(&mut self, now: Instant) -> Next<P, A> {
+        if self.in_flight >= self.account.window() {
+            return Next::Nothing(None);
+        }
+        if self.account.open() > now {
+            return Next::Nothing(Some(self.account.open()));
+        }
+        for queue in &mut self.callers {
+            let free = |waiting: &Waiting<P>| !waiting.go.is_closed() && !self.busy.contains(&waiting.room);
+            if let Some(waiting) = queue.iter().position(free).and_then(|at| queue.remove(at)) {
+                return Next::Caller(waiting.go, self.place(Some(waiting.room), None, now));
+            }
+        }
+        self.next_progress(now)
+    }
+
+    /// Picks the progress that may go `now`: what has no message yet, then what was edited longest ago.
+    fn next_progress(&mut self, now: Instant) -> Next<P, A> {
+        if self.progressing >= PROGRESS_IN_FLIGHT {
+            return Next::Nothing(None);
+        }
+        let ready = self.messages.iter_mut().filter_map(|(key, message)| {
+            let waits = message.queued.is_some() && !message.in_flight && !self.busy.contains(&key.0);
+            let due = message.edits.due().filter(|_| waits)?.max(self.account.progress()).max(now);
+            Some((due, key, message))
+        });
+        let first = ready.min_by_key(|(due, _, message)| (*due, !message.edits.is_new(), message.since));
+        let Some((due, key, message)) = first else { return Next::Nothing(None) };
+        if due > now {
+            return Next::Nothing(Some(due));
+        }
+        let Some(state) = message.queued.take() else { return Next::Nothing(None) };
+        message.in_flight = true;
+        self.progressing += 1;
+        let room = message.edits.is_new().then(|| key.0.clone());
+        let key = key.clone();
+        Next::Progress(state, self.place(room, Some(key), now))
+    }
+
+    fn place(&mut self, room: Option<RoomKey>, message: Option<Key>, now: Instant) -> Place {
+        self.in_flight += 1;
+        self.account.begun(now);
+        self.busy.extend(room.clone());
+        Place { room, message }
+    }
+
+    /// What has this place ended, and was not refused for its rate.
+    pub(super) fn taken(&mut self, place: &Place, now: Instant) {
+        self.account.taken();
+        if let Some(message) = place.message.as_ref().and_then(|key| self.messages.get_mut(key)) {
+            message.edits.sent(now);
+            message.since = now;
+        }
+    }
+
+    /// What has this place was refused for its rate; `again` is the state to be tried again. Returns it if there is a
+    /// newer one, or none is wanted.
+    pub(super) fn limited(&mut self, place: &Place, pause: Duration, again: Option<A>, now: Instant) -> Option<A> {
+        self.account.limited(now, pause);
+        match place.message.as_ref().and_then(|key| self.messages.get_mut(key)) {
+            Some(message) if message.queued.is_none() && message.settling.is_empty() => {
+                message.queued = again;
+                None
+            }
+            _ => again,
+        }
+    }
+
+    /// Frees a place.
+    pub(super) fn free(&mut self, place: &Place) {
+        self.in_flight -= 1;
+        if let Some(room) = &place.room {
+            self.busy.remove(room);
+        }
+        let Some(key) = &place.message else { return };
+        self.progressing -= 1;
+        if let Some(message) = self.messages.get_mut(key) {
+            message.in_flight = false;
+            // Nothing is queued then; who waits is told by the drop.
+            if !message.settling.is_empty() {
+                self.messages.remove(key);
+            }
+        }
+    }
+
+    /// Lets nothing go any more; returns what waits, to be dropped.
+    pub(super) fn end(&mut self) -> impl Sized + use<P, A> {
+        self.ended = true;
+        (std::mem::take(&mut self.callers), std::mem::take(&mut self.messages))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Plain = Queues<(), u32>;
+
+    fn key(name: &str) -> Key {
+        (RoomKey::from("a"), name.to_owned())
+    }
+
+    #[test]
+    fn nothing_grows_without_bound() {
+        let now = Instant::now();
+        let mut queues = Plain::new(now);
+        // Callers who gave up.
+        (0..100).for_each(|_| drop(queues.wait(Class::Answer, &RoomKey::from("a"), false)));
+        assert_eq!(queues.callers[0].len(), 1);
+        // Messages that were settled.
+        (0..2 * SETTLED).for_each(|n| assert!(queues.settle(key(&n.to_string())).0.is_none()));
+        assert_eq!(queues.settled.len(), SETTLED);
+        // And one that never was: its last state is long gone when there is another.
+        assert!(queues.queue(key("never settled"), 1, now).is_none());
+        let Next::Progress(1, place) = queues.next(now) else { panic!("it did not go") };
+        queues.taken(&place, now);
+        queues.free(&place);
+        queues.queue(key("soon"), 2, now + FORGOTTEN / 2);
+        assert_eq!(queues.messages.len(), 2);
+        queues.queue(key("later"), 3, now + FORGOTTEN);
+        assert!(queues.messages.len() == 2 && !queues.messages.contains_key(&key("never settled")), "what waits stays");
+    }
+
+    #[test]
+    fn a_message_has_as_many_states_as_its_pace_gives_and_no_more() {
+        let mut now = Instant::now();
+        let mut queues = Plain::new(now);
+        let mut states = 0;
+        while queues.queue(key("turn"), states, now).is_none() {
+            let mut next = queues.next(now);
+            if let Next::Nothing(Some(due)) = next {
+                now = due;
+                next = queues.next(now);
+            }
+            let Next::Progress(_, place) = next else { panic!("it did not go") };
+            queues.taken(&place, now);
+            queues.free(&place);
+            states += 1;
+        }
+        assert_eq!(states, 99);
+    }
+}

@@ -1,0 +1,192 @@
+//! The files of one account: its session, its secrets, and the folder of the SDK's store.
+//!
+//! Secrets are 0600 in a folder of 0700 and are written whole or not at all. The SDK makes its databases as the umask
+//! has it: its folder is 0700 from the start, and the files in it are tightened as soon as they are there.
+
+use std::{
+    fs, io,
+    io::Write,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use matrix_sdk::{authentication::matrix::MatrixSession, ruma::OwnedDeviceId};
+use rand::RngCore;
+
+use super::{Fault, SessionError};
+use crate::config;
+
+/// The SDK's databases that nothing else makes up for.
+const DATABASES: [&str; 2] = ["matrix-sdk-crypto.sqlite3", "matrix-sdk-state.sqlite3"];
+
+/// The files of an account; cheap to make.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    state_dir: PathBuf,
+    bot: &'static str,
+}
+
+/// What is kept of a session.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(super) struct Saved {
+    /// The device knows its rooms, is signed, and its recovery key is kept.
+    pub(super) ready: bool,
+    /// The devices that this one replaces, until they are removed from the account.
+    #[serde(default)]
+    pub(super) lost: Vec<OwnedDeviceId>,
+    /// What the SDK needs to go on with it.
+    #[serde(flatten)]
+    pub(super) session: MatrixSession,
+}
+
+impl Files {
+    pub(super) fn new(state_dir: &Path, bot: &'static str) -> Self {
+        Self { state_dir: state_dir.to_owned(), bot }
+    }
+
+    /// The folder of the SDK's databases.
+    pub(super) fn store(&self) -> PathBuf {
+        self.state_dir.join("matrix").join(self.bot)
+    }
+
+    /// Returns whether the SDK's databases are there: without the one for keys the device is lost, without the one for
+    /// rooms it would seem to be in none.
+    pub(super) fn has_store(&self) -> bool {
+        DATABASES.iter().all(|name| self.store().join(name).exists())
+    }
+
+    /// The session's file.
+    pub(super) fn session(&self) -> PathBuf {
+        self.secret("session.json")
+    }
+
+    /// Reads the session, if there is one.
+    pub(super) fn saved(&self) -> Result<Option<Saved>, SessionError> {
+        let path = self.session();
+        let Some(json) = read(&path)? else { return Ok(None) };
+        serde_json::from_slice(&json).map(Some).map_err(|error| {
+            SessionError::Setup(Fault::new(
+                format!("{} is damaged ({error})", path.display()),
+                "Remove it and set MATRIX_PASSWORD: the bot logs in anew, and its recovery key signs the new device",
+            ))
+        })
+    }
+
+    /// Keeps a session.
+    pub(super) fn save(&self, saved: &Saved) -> Result<(), SessionError> {
+        let json = serde_json::to_vec(saved)
+            .map_err(|error| SessionError::File { path: self.session(), source: error.into() })?;
+        self.write(&self.session(), &json)
+    }
+
+    /// Reads the recovery key, if there is one.
+    pub(super) fn recovery_key(&self) -> Result<Option<String>, SessionError> {
+        let key = read(&self.secret("recovery-key"))?;
+        Ok(key.map(|key| String::from_utf8_lossy(&key).trim().to_owned()).filter(|key| !key.is_empty()))
+    }
+
+    /// Keeps the recovery key.
+    pub(super) fn keep_recovery_key(&self, key: &str) -> Result<(), SessionError> {
+        self.write(&self.secret("recovery-key"), key.as_bytes())
+    }
+
+    /// Puts a recovery key aside that opens nothing any more.
+    pub(super) fn put_recovery_key_aside(&self) -> Result<(), SessionError> {
+        let path = self.secret("recovery-key");
+        match fs::rename(&path, path.with_extension("old")) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(SessionError::File { path, source }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the key that the store is opened with. A raw one: a passphrase would cost a slow derivation at each start.
+    pub(super) fn store_key(&self) -> Result<[u8; 32], SessionError> {
+        let path = self.secret("store-key");
+        if let Some(key) = read(&path)? {
+            return key.try_into().map_err(|_| {
+                SessionError::Setup(Fault::new(
+                    format!("{} does not hold 32 bytes", path.display()),
+                    format!("Restore it, or move it and {} away: a new device is made then", self.store().display()),
+                ))
+            });
+        }
+        let mut key = [0; 32];
+        rand::rng().fill_bytes(&mut key);
+        self.write(&path, &key)?;
+        Ok(key)
+    }
+
+    /// Makes the store's folder, for us alone.
+    pub(super) fn make_store(&self) -> Result<PathBuf, SessionError> {
+        let store = self.store();
+        private(&self.state_dir.join("matrix"))?;
+        private(&store)?;
+        Ok(store)
+    }
+
+    /// Takes the store's files from everybody else. What SQLite adds to them later has the modes that they have.
+    pub(super) fn tighten_store(&self) -> Result<(), SessionError> {
+        let store = self.store();
+        let tighten = || {
+            for file in fs::read_dir(&store)? {
+                let path = file?.path();
+                match fs::set_permissions(&path, fs::Permissions::from_mode(0o600)) {
+                    // SQLite removes files of its own at any time.
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            Ok(())
+        };
+        tighten().map_err(|source| SessionError::File { path: store.clone(), source })
+    }
+
+    /// A store belongs to one device: a new device begins with an empty folder. The last one's is kept for whoever wants
+    /// to look into it.
+    pub(super) fn put_store_aside(&self) -> Result<(), SessionError> {
+        let store = self.store();
+        if !store.exists() {
+            return Ok(());
+        }
+        let aside = store.with_extension("old");
+        let fail = |source| SessionError::File { path: store.clone(), source };
+        match fs::remove_dir_all(&aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
+            _ => {}
+        }
+        fs::rename(&store, &aside).map_err(fail)?;
+        tracing::warn!(folder = %aside.display(), "the keys of the last device were put aside");
+        Ok(())
+    }
+
+    fn secret(&self, name: &str) -> PathBuf {
+        self.state_dir.join("secrets").join(format!("matrix-{}-{name}", self.bot))
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), SessionError> {
+        private(&self.state_dir.join("secrets"))?;
+        let fresh = path.with_extension("new");
+        let write = || {
+            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&fresh, path)
+        };
+        write().map_err(|source| SessionError::File { path: path.to_owned(), source })
+    }
+}
+
+fn private(folder: &Path) -> Result<(), SessionError> {
+    config::make_private(folder).map_err(|error| {
+        let what = error.to_string();
+        SessionError::Setup(Fault::new(what.trim_end_matches('.'), "Or set STATE_DIR to another directory"))
+    })
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, SessionError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(SessionError::File { path: path.to_owned(), source }),
+    }
+}

@@ -1,0 +1,121 @@
+//! What goes wrong between this program and a homeserver, as one plain sentence each, and what can be done about it.
+
+use std::time::Duration;
+
+use matrix_sdk::{
+    HttpError,
+    ruma::api::error::{ErrorKind, RetryAfter},
+};
+
+/// Until a homeserver that does not say when may be asked again.
+const NO_HINT: Duration = Duration::from_secs(5);
+
+/// What somebody has to mend. Neither part has a full stop.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}. {mend}")]
+pub struct Fault {
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it.
+    pub mend: String,
+}
+
+impl Fault {
+    pub(super) fn new(what: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { what: what.into(), mend: mend.into() }
+    }
+}
+
+/// Why a request to the homeserver came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// It cannot be reached, or does not work now: it is tried again.
+    #[error("{0}")]
+    Away(String),
+    /// Something answers that is no homeserver, or that cannot prove to be this one.
+    #[error(transparent)]
+    Stranger(Fault),
+    /// It wants fewer requests.
+    #[error("the homeserver wants to be asked again in {} ms", .0.as_millis())]
+    Limited(Duration),
+    /// It no longer knows this session.
+    #[error("the homeserver no longer knows this session")]
+    LoggedOut {
+        /// The device is still there: its keys can be used on.
+        soft: bool,
+    },
+    /// Trying again changes nothing; the sentence says what does.
+    #[error("{0}")]
+    Lasting(String),
+}
+
+impl From<matrix_sdk::Error> for Trouble {
+    fn from(error: matrix_sdk::Error) -> Self {
+        match error {
+            matrix_sdk::Error::Http(error) => (&*error).into(),
+            other => Self::Lasting(chain(&other)),
+        }
+    }
+}
+
+impl From<HttpError> for Trouble {
+    fn from(error: HttpError) -> Self {
+        (&error).into()
+    }
+}
+
+impl From<&HttpError> for Trouble {
+    fn from(error: &HttpError) -> Self {
+        if let HttpError::Cached(error) = error {
+            return (&**error).into();
+        }
+        if error.as_uiaa_response().is_some() {
+            return Self::Lasting("the homeserver wants more than the password that it was given".to_owned());
+        }
+        let Some(api) = error.as_client_api_error() else {
+            let words = chain(error);
+            return match error {
+                HttpError::Reqwest(_) if words.contains("certificate") => Self::Stranger(Fault::new(
+                    format!("the homeserver's certificate is not trusted ({words})"),
+                    "Check MATRIX_HOMESERVER, or have the certificate signed by an authority that this machine knows",
+                )),
+                HttpError::Reqwest(_) => Self::Away(format!("the homeserver cannot be reached: {words}")),
+                _ => stranger(&words),
+            };
+        };
+        match api.error_kind() {
+            Some(ErrorKind::LimitExceeded(limit)) => Self::Limited(match limit.retry_after {
+                Some(RetryAfter::Delay(pause)) => pause,
+                Some(RetryAfter::DateTime(_)) | None => NO_HINT,
+            }),
+            Some(ErrorKind::UnknownToken(token)) => Self::LoggedOut { soft: token.soft_logout },
+            Some(ErrorKind::MissingToken) => Self::LoggedOut { soft: false },
+            _ if api.status_code.is_server_error() => Self::Away(format!("the homeserver has a problem: {api}")),
+            _ if api.status_code.as_u16() == 429 => Self::Limited(NO_HINT),
+            // Homeservers say it with an `errcode`; this is some web server or proxy.
+            None => stranger(&api.to_string()),
+            Some(_) => Self::Lasting(format!("the homeserver refuses: {api}")),
+        }
+    }
+}
+
+fn stranger(words: &str) -> Trouble {
+    Trouble::Stranger(Fault::new(
+        format!("what answers at MATRIX_HOMESERVER does not answer like a Matrix homeserver ({words})"),
+        "Check MATRIX_HOMESERVER",
+    ))
+}
+
+/// The whole of an error in one line: the cause is often in its sources only.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_words = cause.to_string();
+        if !words.contains(&cause_words) {
+            words = format!("{words}: {cause_words}");
+        }
+        source = cause.source();
+    }
+    words
+}

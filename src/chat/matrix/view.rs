@@ -1,0 +1,231 @@
+//! What a room sees of its running turn: one message that is edited, and that somebody types.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use matrix_sdk::{Room, ruma::OwnedEventId};
+use serde_json::{Value, json};
+use tokio::time::{self, Instant};
+
+use super::{
+    Adapter,
+    deliver::{related, send_kind, send_raw, to_content},
+    progress::{Progress, QUICK},
+    render,
+    scheduler::{Class, Failed},
+    trouble::Trouble,
+};
+use crate::{
+    crash,
+    hub::{CODER, Live, LiveIn},
+    ids::{self, EventId, RoomKey},
+};
+
+/// How often what changes by itself (the time) is shown, and typing is said again.
+const TICK: Duration = Duration::from_secs(5);
+/// The reaction that says that a message was taken into the work.
+const SEEN: &str = "👀";
+
+/// A room's running turn.
+pub(super) struct View {
+    room: RoomKey,
+    asked: EventId,
+    thread: Option<EventId>,
+    state: Mutex<State>,
+}
+
+struct State {
+    progress: Progress,
+    /// The message, once it was sent.
+    event: Option<OwnedEventId>,
+    /// What it says now.
+    shown: String,
+}
+
+/// Under which the store knows a turn's progress message.
+fn note_of(asked: &EventId) -> String {
+    format!("progress:{asked}")
+}
+
+/// Returns the progress message of a question, also of an earlier process; empty as long as it was begun and nobody knows
+/// whether it has arrived.
+pub(super) async fn noted(adapter: &Adapter, asked: &EventId) -> Result<Option<String>, Trouble> {
+    adapter.store.noted(CODER, &note_of(asked)).await.map_err(|error| Trouble::Away(error.to_string()))
+}
+
+/// The transaction id of a turn's progress message: the same after a restart, so that it is not sent twice.
+pub(super) fn txn_of(room: &RoomKey, asked: &EventId) -> String {
+    ids::digest(&[CODER, room.as_str(), asked.as_str(), "progress"], 16)
+}
+
+impl View {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the message's event, once it was sent.
+    pub(super) fn event(&self) -> Option<String> {
+        self.state().event.as_ref().map(ToString::to_string)
+    }
+}
+
+/// Takes what happened in a turn.
+pub(super) fn take(adapter: &Adapter, LiveIn { address, live }: LiveIn) {
+    let room = address.room;
+    match &live {
+        Live::Started { asked, thread } => start(adapter, &room, asked, thread.as_ref()),
+        Live::Queued { asked, thread, .. } if !adapter.views().contains_key(&room) => {
+            start(adapter, &room, asked, thread.as_ref());
+        }
+        Live::Heard { said } => react(adapter, &room, said),
+        Live::Ended { .. } => {
+            // The closing row of the outbox says how it ended.
+            adapter.views().remove(&room);
+            typing(adapter, &room, false);
+            return;
+        }
+        _ => {}
+    }
+    let view = adapter.views().get(&room).cloned();
+    let Some(view) = view else {
+        if let Live::Notice { text } = live {
+            tell(adapter, &room, &text);
+        }
+        return;
+    };
+    if view.state().progress.take(&live, Instant::now()) {
+        show(adapter, &view);
+    }
+}
+
+fn start(adapter: &Adapter, room: &RoomKey, asked: &EventId, thread: Option<&EventId>) {
+    let mut views = adapter.views();
+    // It began to wait, and now it runs.
+    if views.get(room).is_some_and(|view| view.asked == *asked) {
+        return;
+    }
+    let state = State { progress: Progress::new(Instant::now()), event: None, shown: String::new() };
+    let view =
+        Arc::new(View { room: room.clone(), asked: asked.clone(), thread: thread.cloned(), state: Mutex::new(state) });
+    views.insert(room.clone(), Arc::clone(&view));
+    drop(views);
+    let ticking = adapter.clone();
+    adapter.spawn(async move { tick(&ticking, &view).await });
+}
+
+/// Shows how time passes, for as long as the turn runs.
+async fn tick(adapter: &Adapter, view: &Arc<View>) {
+    // What is worth a message only by the time that it takes is shown as soon as it is.
+    let mut pause = QUICK;
+    loop {
+        typing(adapter, &view.room, true);
+        time::sleep(std::mem::replace(&mut pause, TICK)).await;
+        if !adapter.views().get(&view.room).is_some_and(|current| Arc::ptr_eq(current, view)) {
+            return;
+        }
+        show(adapter, view);
+    }
+}
+
+/// Queues the message's newest state, if it has changed.
+fn show(adapter: &Adapter, view: &Arc<View>) {
+    {
+        let (state, now) = (view.state(), Instant::now());
+        if !state.progress.worth(now) && state.event.is_none() || state.progress.text(now) == state.shown {
+            return;
+        }
+    }
+    let (sending, shown) = (adapter.clone(), Arc::clone(view));
+    adapter.scheduler.progress(&view.room, view.asked.as_str(), move || {
+        let (adapter, view) = (sending.clone(), Arc::clone(&shown));
+        async move { send(&adapter, &view).await }
+    });
+}
+
+async fn send(adapter: &Adapter, view: &View) -> Result<(), Failed<Trouble>> {
+    let Some(room) = deliver_to(adapter, &view.room) else { return Ok(()) };
+    let (text, event) = {
+        let state = view.state();
+        (state.progress.text(Instant::now()), state.event.clone())
+    };
+    let rendered = render::markdown(&text);
+    let event = match event {
+        // After a restart the message is there already.
+        None => noted(adapter, &view.asked).await.map_err(Failed::Other)?.and_then(|event| event.try_into().ok()),
+        known => known,
+    };
+    let event = if let Some(event) = event {
+        send_raw(&room, None, edit(&event, &rendered)).await?;
+        event
+    } else {
+        let content = related(to_content("m.notice", &rendered), view.thread.as_ref(), None);
+        // It may arrive without our knowing it: whoever ends it must know that it was begun.
+        note(adapter, view, "").await;
+        let event = send_raw(&room, Some(&txn_of(&view.room, &view.asked)), content).await?;
+        crash::point("shown");
+        note(adapter, view, event.as_str()).await;
+        event
+    };
+    let mut state = view.state();
+    state.event = Some(event);
+    state.shown = text;
+    Ok(())
+}
+
+/// Notes which event the message is; as long as that is not known, nothing.
+async fn note(adapter: &Adapter, view: &View, event: &str) {
+    if let Err(error) = adapter.store.note(CODER, &note_of(&view.asked), event).await {
+        tracing::warn!(%error, "a progress message could not be noted; it may stay as it is");
+    }
+}
+
+/// Returns the content that changes a message.
+pub(super) fn edit(event: &matrix_sdk::ruma::EventId, rendered: &render::Rendered) -> Value {
+    let new = to_content("m.notice", rendered);
+    let mut content = new.clone();
+    content["body"] = format!("* {}", rendered.body).into();
+    content["m.new_content"] = new;
+    content["m.relates_to"] = json!({ "rel_type": "m.replace", "event_id": event });
+    content
+}
+
+/// Returns the room, if the bot can send there now.
+pub(super) fn deliver_to(adapter: &Adapter, room: &RoomKey) -> Option<Room> {
+    let id: matrix_sdk::ruma::OwnedRoomId = room.as_str().try_into().ok()?;
+    adapter.client()?.get_room(&id).filter(|room| room.state() == matrix_sdk::RoomState::Joined)
+}
+
+/// Tells a room in which no turn runs what happened to its sandbox.
+fn tell(adapter: &Adapter, room: &RoomKey, text: &str) {
+    let content = to_content("m.notice", &render::markdown(text));
+    post(adapter, Class::Greeting, room, "m.room.message", None, content);
+}
+
+fn react(adapter: &Adapter, room: &RoomKey, said: &EventId) {
+    let txn = ids::digest(&[CODER, room.as_str(), said.as_str(), "seen"], 16);
+    let content = json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": said, "key": SEEN } });
+    post(adapter, Class::Reaction, room, "m.reaction", Some(txn), content);
+}
+
+/// Sends what is of no use later: if it cannot be sent now, it never is.
+fn post(adapter: &Adapter, class: Class, room: &RoomKey, kind: &'static str, txn: Option<String>, content: Value) {
+    let Some(to) = deliver_to(adapter, room) else { return };
+    let (adapter, room) = (adapter.clone(), room.clone());
+    adapter.clone().spawn(async move {
+        let send = || send_kind(&to, kind, txn.as_deref(), content.clone());
+        if let Err(trouble) = adapter.scheduler.send(class, &room, send).await {
+            tracing::debug!(%room, %trouble, "a notice or a reaction could not be sent");
+        }
+    });
+}
+
+fn typing(adapter: &Adapter, room: &RoomKey, types: bool) {
+    let Some(room) = deliver_to(adapter, room) else { return };
+    adapter.spawn(async move {
+        if let Err(error) = room.typing_notice(types).await {
+            tracing::debug!(%error, "typing could not be shown");
+        }
+    });
+}

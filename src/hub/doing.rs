@@ -1,0 +1,91 @@
+//! What a room's actor does just now, for `!status`. Pure.
+
+use std::time::Duration;
+
+use crate::{ids::EventId, orchestrator::Progress, strings, text};
+
+/// How much of a message is shown.
+const SHOWN: usize = 60;
+
+/// What an actor does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Doing {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// It fetches a file.
+    Fetching {
+        /// The file's name.
+        name: String,
+    },
+    /// It waits for a place among the turns that run.
+    Queued {
+        /// The event that asked.
+        asked: EventId,
+        /// What was asked.
+        what: String,
+        /// How many wait before it.
+        before: usize,
+    },
+    /// A turn works.
+    Working {
+        /// What was asked.
+        what: String,
+        /// Since when, in milliseconds since 1970.
+        since: i64,
+        /// Calls so far.
+        tools: u32,
+        /// The call that was begun last and runs still, in a line.
+        now: Option<String>,
+    },
+}
+
+impl Doing {
+    /// Takes in what a turn shows of itself.
+    pub(super) fn take(&mut self, progress: &Progress) {
+        let Self::Working { tools, now, .. } = self else { return };
+        match progress {
+            Progress::ToolStarted { name, detail, .. } => {
+                *tools += 1;
+                *now = Some(text::one_line(&format!("{name}: {detail}"), SHOWN));
+            }
+            Progress::ToolEnded { .. } => *now = None,
+            _ => {}
+        }
+    }
+
+    /// Says it in a line, at `clock` milliseconds since 1970.
+    pub(super) fn line(&self, clock: i64) -> String {
+        match self {
+            Self::Nothing => strings::NOTHING_RUNS.to_owned(),
+            Self::Fetching { name } => strings::fetching(&text::one_line(name, SHOWN)),
+            Self::Queued { what, before, .. } => strings::queued(&text::one_line(what, SHOWN), *before),
+            Self::Working { what, since, tools, now } => {
+                let time = text::stopwatch(Duration::from_millis((clock - since).max(0) as u64));
+                strings::working(&text::one_line(what, SHOWN), &time, *tools, now.as_deref())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_state_is_one_line() {
+        let what = "fix the login, please".to_owned();
+        let mut doing = Doing::Working { what: what.clone(), since: 1_000, tools: 0, now: None };
+        assert_eq!(doing.line(43_000), "Working on “fix the login, please” for 0:42.");
+        let call = || "c".into();
+        doing.take(&Progress::ToolStarted { call: call(), name: "run_command".into(), detail: "cargo test".into() });
+        assert_eq!(
+            doing.line(43_000),
+            "Working on “fix the login, please” for 0:42, 1 tool so far; now: run_command: cargo test."
+        );
+        doing.take(&Progress::ToolEnded { call: call(), summary: String::new(), ok: true });
+        assert!(doing.line(0).ends_with("for 0:00, 1 tool so far."), "{}", doing.line(0));
+        assert!(Doing::Queued { asked: EventId::from("$a"), what, before: 2 }.line(0).ends_with("2 before it."));
+        assert_eq!(Doing::Nothing.line(0), "Nothing is running.");
+    }
+}

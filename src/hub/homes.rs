@@ -1,0 +1,85 @@
+//! Whose sandbox and conversation a room uses: its own, or after an upgrade those of the room before it.
+//!
+//! Everything inside the hub and below it goes by the *home*, the room in which a conversation began. Here, at the
+//! hub's edge, names are translated: inwards to the home, outwards to the room in which people are now. Pure state;
+//! what it holds is kept in the store.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use crate::{ids::RoomKey, store::Alias};
+
+/// The translation, both ways.
+#[derive(Debug, Default)]
+pub(super) struct Homes {
+    maps: Mutex<Maps>,
+}
+
+#[derive(Debug, Default)]
+struct Maps {
+    /// Room to home; a room that is its own home is not in it.
+    homes: HashMap<RoomKey, RoomKey>,
+    /// Home to the newest room that uses it.
+    current: HashMap<RoomKey, RoomKey>,
+}
+
+impl Homes {
+    /// Takes in what the store has, oldest first.
+    pub(super) fn load(aliases: Vec<Alias>) -> Self {
+        let homes = Self::default();
+        for alias in aliases {
+            homes.set(&alias.room, &alias.home);
+        }
+        homes
+    }
+
+    /// Returns a room's home.
+    pub(super) fn home(&self, room: &RoomKey) -> RoomKey {
+        self.maps(|maps| maps.homes.get(room).unwrap_or(room).clone())
+    }
+
+    /// Returns the room in which the people of a home are.
+    pub(super) fn current(&self, home: &RoomKey) -> RoomKey {
+        self.maps(|maps| maps.current.get(home).unwrap_or(home).clone())
+    }
+
+    /// Lets a room use `home` from now on.
+    pub(super) fn set(&self, room: &RoomKey, home: &RoomKey) {
+        self.maps(|maps| {
+            maps.homes.insert(room.clone(), home.clone());
+            maps.current.insert(home.clone(), room.clone());
+        });
+    }
+
+    /// Forgets a home with all rooms that used it.
+    pub(super) fn forget(&self, home: &RoomKey) {
+        self.maps(|maps| {
+            maps.homes.retain(|_, used| used != home);
+            maps.current.remove(home);
+        });
+    }
+
+    fn maps<T>(&self, work: impl FnOnce(&mut Maps) -> T) -> T {
+        work(&mut self.maps.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_of_upgrades_leads_to_the_first_room_and_back_to_the_last() {
+        let (a, b, c) = (RoomKey::from("!a"), RoomKey::from("!b"), RoomKey::from("!c"));
+        let homes = Homes::default();
+        assert_eq!((homes.home(&a), homes.current(&a)), (a.clone(), a.clone()));
+        homes.set(&b, &a);
+        homes.set(&c, &homes.home(&b));
+        assert_eq!((homes.home(&c), homes.home(&b)), (a.clone(), a.clone()));
+        assert_eq!(homes.current(&a), c);
+        homes.forget(&a);
+        assert_eq!((homes.home(&c), homes.current(&a)), (c, a));
+    }
+}

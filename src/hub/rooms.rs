@@ -1,0 +1,187 @@
+//! Rooms that a bot comes into, leaves, and takes along when they are upgraded; and the end of what a room left behind.
+//!
+//! Called by the chat protocol, which knows who is where. A room that was left keeps its files and its conversation for
+//! the grace; its container goes at once. What could not be done (Podman is away) is tried again each minute.
+
+use std::{
+    pin::pin,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use tokio::time::{self, MissedTickBehavior};
+
+use super::{CODER, Hub, Outbound, actor::Mailbox, address, to_json};
+use crate::{
+    ids::{self, EventId, RoomKey},
+    store::{LeftRoom, NewOutbox, StoreError},
+};
+
+/// Between two looks at the rooms that were left.
+const LOOK: Duration = Duration::from_mins(1);
+/// Looks until old rows are pruned again: a day's.
+const PRUNE: u64 = 24 * 60;
+/// How long somebody who comes back waits for a removal that is under way.
+const COME_BACK: Duration = Duration::from_secs(10);
+
+impl Hub {
+    /// Notes that the bot is in a room now. `greeting` goes to its outbox, once for each time it joined: `joined` is
+    /// the join event's id.
+    pub async fn joined(&self, room: &RoomKey, joined: &EventId, greeting: Option<String>) -> Result<(), StoreError> {
+        let home = address(self.inner.homes.home(room));
+        let txn = ids::digest(&[CODER, room.as_str(), joined.as_str(), "greeting"], 16);
+        let greeting = greeting
+            .map(|text| {
+                Ok::<_, StoreError>(NewOutbox { txn, payload: to_json(&Outbound::Notice { text })?, data: None })
+            })
+            .transpose()?;
+        {
+            // A container that hangs must not keep people out.
+            let _removal = time::timeout(COME_BACK, self.inner.leaving.lock()).await;
+            self.inner.store.join(&home, room, joined, greeting).await?;
+        }
+        self.keep(&home.room);
+        self.inner.outbox.wake(&home).await;
+        Ok(())
+    }
+
+    /// Notes that nobody is left in a room whom the bot could serve there, or that it was thrown out. A running turn is
+    /// stopped without an answer, and what was not sent yet is dropped. The container goes at once, volume and files
+    /// when the grace is over. Being [`Hub::joined`] again in time finds them. A room that another one has followed
+    /// takes nothing along.
+    pub async fn left(&self, room: &RoomKey) -> Result<(), StoreError> {
+        let home = address(self.inner.homes.home(room));
+        if self.inner.homes.current(&home.room) != *room {
+            return self.inner.store.leave_old(CODER, room).await;
+        }
+        let turns = self.inner.store.leave(&home, room).await?;
+        if let Some(mail) = self.mailbox(&home.room) {
+            mail.stop(&turns);
+            mail.notify.notify_one();
+        }
+        self.inner.sweep.notify_one();
+        Ok(())
+    }
+
+    /// Notes that a room was upgraded: sandbox and conversation of `from` belong to `to` from now on, and what waits to
+    /// be sent goes there.
+    pub async fn moved(&self, from: &RoomKey, to: &RoomKey) -> Result<(), StoreError> {
+        let home = self.inner.homes.home(from);
+        if self.inner.homes.home(to) == home {
+            return Ok(());
+        }
+        self.inner.store.move_home(CODER, to, &home).await?;
+        self.inner.homes.set(to, &home);
+        tracing::info!(%from, %to, "the room was upgraded; its sandbox goes along");
+        let home = address(home);
+        self.wake(&home);
+        self.inner.outbox.wake(&home).await;
+        Ok(())
+    }
+
+    /// Returns the rooms in which the bot is.
+    pub async fn rooms(&self) -> Result<Vec<RoomKey>, StoreError> {
+        self.inner.store.joined_rooms(CODER).await
+    }
+
+    /// Returns the room under whose name a room's sandbox is known.
+    pub fn home(&self, room: &RoomKey) -> RoomKey {
+        self.inner.homes.home(room)
+    }
+
+    /// Says that a home may have a sandbox from now on. Never waits.
+    pub(super) fn keep(&self, home: &RoomKey) {
+        let mut kept = self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.insert(home.clone()) {
+            self.tell_kept(kept.iter().cloned().collect());
+        }
+    }
+
+    /// Lets all sandboxes but those of these homes be removed. Called with the list locked, so that the newest holds.
+    fn tell_kept(&self, kept: Vec<RoomKey>) {
+        let coder = self.inner.coder.clone();
+        let mut told = Box::pin(async move { coder.keep_only(kept).await });
+        // The list is taken over at once; what then has to be removed may take its time.
+        if told.as_mut().now_or_never().is_none() {
+            let cancel = self.inner.cancel.clone();
+            self.inner.tasks.spawn(async move {
+                cancel.run_until_cancelled(told).await;
+            });
+        }
+    }
+
+    /// Looks at the rooms that were left, now and then, until the program ends.
+    pub(super) async fn sweep(self) {
+        {
+            let kept = self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            self.tell_kept(kept.iter().cloned().collect());
+        }
+        let mut ticks = time::interval(LOOK); // the first at once
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = 0_u64;
+        loop {
+            tokio::select! {
+                () = self.inner.cancel.cancelled() => return,
+                _ = ticks.tick() => {
+                    if looks.is_multiple_of(PRUNE)
+                        && let Err(error) = self.inner.store.prune().await
+                    {
+                        tracing::error!(%error, "old rows could not be pruned");
+                    }
+                    looks += 1;
+                }
+                () = self.inner.sweep.notified() => {}
+            }
+            let look = pin!(self.look_at_left_rooms());
+            match self.inner.cancel.run_until_cancelled(look).await {
+                Some(Err(error)) => tracing::error!(%error, "rooms that were left could not be looked at"),
+                Some(Ok(())) => {}
+                None => return,
+            }
+        }
+    }
+
+    fn mailbox(&self, home: &RoomKey) -> Option<Arc<Mailbox>> {
+        let actors = self.inner.actors.lock().unwrap_or_else(PoisonError::into_inner);
+        actors.get(&address(home.clone())).cloned()
+    }
+
+    async fn look_at_left_rooms(&self) -> Result<(), StoreError> {
+        let store = &self.inner.store;
+        let grace = self.inner.coder.allowance().grace.as_millis() as i64;
+        for left in store.left_rooms(CODER).await? {
+            let _nobody_comes_back = self.inner.leaving.lock().await;
+            if !store.is_left(CODER, &left.room).await? {
+                continue;
+            }
+            let home = self.inner.homes.home(&left.room);
+            let over = left.cleared || store.clock().millis() - left.since >= grace;
+            // A turn that is just ending would write into what is cleared; it rings when it has ended.
+            let works = self.mailbox(&home).is_some_and(|mail| mail.has_turn());
+            if over && !works {
+                self.clear(&left, &home).await?;
+            } else if let Err(error) = self.inner.coder.remove(&home, false).await {
+                tracing::warn!(room = %left.room, %error, "the container of a room that was left stays for now");
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes all that a room has left behind.
+    async fn clear(&self, left: &LeftRoom, home: &RoomKey) -> Result<(), StoreError> {
+        let store = &self.inner.store;
+        if !store.clear_room(&address(home.clone()), &left.room).await? {
+            return Ok(());
+        }
+        if let Err(error) = self.inner.coder.remove(home, true).await {
+            tracing::warn!(room = %left.room, %error, "the files of a room that was left stay for now");
+            return Ok(());
+        }
+        store.forget_room(CODER, &left.room).await?;
+        self.inner.homes.forget(home);
+        self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(home);
+        tracing::info!(room = %left.room, "the files and the conversation of a room that was left are deleted");
+        Ok(())
+    }
+}

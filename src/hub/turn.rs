@@ -1,0 +1,317 @@
+//! A turn as its room's actor sees it: what is said meanwhile steers it, a stop ends it, and its answer goes into the
+//! outbox together with its end.
+
+use std::collections::HashSet;
+
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use super::{
+    Ending, Live, Outbound,
+    actor::{Actor, BATCH},
+    doing::Doing,
+    meaning::Meaning,
+    side::txn,
+    to_json,
+    upload::Uploading,
+};
+use crate::{
+    bots::{TurnJob, Upload},
+    crash,
+    ids::{EventId, TurnId},
+    orchestrator::{Outcome, Progress, Start, Status, UserMessage},
+    store::{NewOutbox, Standing, StoreError, StoredInbound},
+    strings,
+};
+
+/// Steering messages that may wait for the running turn; more stay in the journal.
+const STEER: usize = 16;
+/// Progress that may wait to be shown.
+const PROGRESS: usize = 256;
+
+/// A turn as the actor knows it.
+#[derive(Clone, Debug)]
+pub(super) struct Turn {
+    pub(super) id: TurnId,
+    /// The event that asked, and who asked, in which thread, what.
+    pub(super) asked: EventId,
+    pub(super) sender: String,
+    pub(super) thread: Option<EventId>,
+    pub(super) what: String,
+    /// When it was opened, in milliseconds since 1970.
+    pub(super) opened: i64,
+}
+
+/// A turn at work, or about to be.
+pub(super) struct Running {
+    pub(super) turn: Turn,
+    steer: mpsc::Sender<UserMessage>,
+    /// What was handed to it.
+    offered: HashSet<EventId>,
+    /// Up to here messages were handed to it.
+    offered_to: i64,
+    /// The file that is fetched to be handed to it; what came after it waits.
+    upload: Option<(Uploading, Option<EventId>)>,
+    stop: CancellationToken,
+}
+
+impl Running {
+    /// Returns whether the turn was handed an event.
+    pub(super) fn has(&self, event: &EventId) -> bool {
+        self.offered.contains(event)
+    }
+
+    /// Hands a message to the turn. One for which there is no room waits in the journal, to be looked at when the turn
+    /// has ended; `false`.
+    pub(super) fn tell(&mut self, event: &StoredInbound, message: UserMessage) -> bool {
+        let told = self.steer.try_send(message).is_ok();
+        if told {
+            self.offered.insert(event.event.clone());
+        }
+        told
+    }
+
+    /// Waits for the end of the file under way; for ever if there is none.
+    async fn uploaded(&mut self) -> (EventId, Option<EventId>, Result<Upload, String>) {
+        let ended = match &mut self.upload {
+            Some((upload, _)) => upload.ended().await,
+            None => std::future::pending().await,
+        };
+        match self.upload.take() {
+            Some((upload, thread)) => (upload.event, thread, ended),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Actor {
+    /// Runs a turn to its end, which `stop` brings about at once, and puts its answer into the outbox.
+    pub(super) async fn turn(&mut self, turn: Turn, start: Start, stop: CancellationToken) -> Result<(), StoreError> {
+        let (steer, steering) = mpsc::channel(STEER);
+        let mut running = Running {
+            turn: turn.clone(),
+            steer,
+            offered: HashSet::new(),
+            offered_to: 0,
+            upload: None,
+            stop: stop.clone(),
+        };
+        // Whatever came with the message that asks steers the turn at once.
+        self.mail.notify.notify_one();
+        if !self.admitted(&mut running).await? {
+            return Ok(());
+        }
+        self.show(Live::Started { asked: turn.asked.clone(), thread: turn.thread.clone() });
+        self.doing = Doing::Working { what: turn.what.clone(), since: turn.opened, tools: 0, now: None };
+        let (progress, mut seen) = mpsc::channel(PROGRESS);
+        let job = TurnJob {
+            address: self.address.clone(),
+            turn: turn.id.clone(),
+            start,
+            steering,
+            progress,
+            stop,
+            abandon: self.hub.inner.cancel.child_token(),
+        };
+        let coder = self.hub.inner.coder.clone();
+        // Should the database fail below, the work ends with this call, and is resumed from what is stored.
+        let mut work = AbortOnDropHandle::new(tokio::spawn(async move { coder.turn(job).await }));
+        let outcome = loop {
+            tokio::select! {
+                ended = &mut work => break ended,
+                Some(progress) = seen.recv() => {
+                    let taken_in = matches!(progress, Progress::Seen(_));
+                    self.progress(&turn, progress).await?;
+                    if taken_in {
+                        // There is room for another message.
+                        self.offer(&mut running).await?;
+                    }
+                }
+                () = self.mail.notify.notified() => self.heed(&mut running).await?,
+                ended = self.side.ended() => ended?,
+                (event, thread, saved) = running.uploaded() => {
+                    self.hand_over(&mut running, event, thread, saved).await?;
+                    self.offer(&mut running).await?;
+                }
+            }
+        };
+        while let Ok(progress) = seen.try_recv() {
+            self.progress(&turn, progress).await?;
+        }
+        let outcome = match outcome {
+            Ok(Some(outcome)) => outcome,
+            // The program ends: the turn stays open and is resumed at the next start.
+            Ok(None) => return Ok(()),
+            Err(panic) => {
+                tracing::error!(room = %self.address.room, turn = %turn.id, error = %panic, "a turn ended by a panic");
+                Outcome::failed(strings::INTERNAL)
+            }
+        };
+        self.doing = Doing::Nothing;
+        let answered = self.answer(turn, outcome).await;
+        self.place = None;
+        answered
+    }
+
+    /// Waits for a place among the running turns, which one that is to end does not need. `false`: the program ends.
+    async fn admitted(&mut self, running: &mut Running) -> Result<bool, StoreError> {
+        while !running.stop.is_cancelled() {
+            let Some(before) = self.its_place().before() else { return Ok(true) };
+            let turn = running.turn.clone();
+            self.show_queue(&turn.asked, turn.thread.clone(), &turn.what, before);
+            let (cancel, mail) = (self.hub.inner.cancel.clone(), self.mail.clone());
+            let place = self.its_place();
+            tokio::select! {
+                () = cancel.cancelled() => return Ok(false),
+                () = running.stop.cancelled() => {}
+                () = place.moved() => {}
+                () = mail.notify.notified() => self.heed(running).await?,
+            }
+        }
+        Ok(true)
+    }
+
+    /// Looks at what was said meanwhile.
+    async fn heed(&mut self, running: &mut Running) -> Result<(), StoreError> {
+        while let Some(stop) = self.look(Some(running)).await? {
+            let mut events = vec![stop.event.clone()];
+            if matches!(Meaning::of(&stop).0, Meaning::Stop) {
+                // What was said before it is stopped, too.
+                events.extend(self.work_before(stop.seq).await?);
+            }
+            self.hub.inner.store.claim(&self.address, &running.turn.id, events.clone()).await?;
+            crash::point("stopped");
+            self.show_taken(events);
+            running.upload = None;
+            running.stop.cancel();
+        }
+        self.offer(running).await
+    }
+
+    /// Hands what people say to the turn, in order, as much as it takes.
+    async fn offer(&mut self, running: &mut Running) -> Result<(), StoreError> {
+        while running.upload.is_none() && running.steer.capacity() > 0 && !running.stop.is_cancelled() {
+            let page = self.hub.inner.store.waiting(&self.address, running.offered_to, BATCH).await?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            for event in page {
+                match Meaning::of(&event) {
+                    (Meaning::Ask(text), _) => {
+                        if running.steer.capacity() == 0 {
+                            return Ok(());
+                        }
+                        let message = self.message(&event.event, &event.sender, text, None).await?;
+                        if running.tell(&event, message) {
+                            self.show(Live::Heard { said: event.event });
+                        }
+                    }
+                    (Meaning::File(file), thread) => {
+                        let upload = Uploading::begin(&self.hub, &self.address, &event.event, file);
+                        running.upload = Some((upload, thread));
+                        running.offered_to = event.seq;
+                        return Ok(());
+                    }
+                    _ => {}
+                }
+                running.offered_to = event.seq;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands a file to the turn, or says what is wrong with it.
+    async fn hand_over(
+        &mut self,
+        running: &mut Running,
+        event: EventId,
+        thread: Option<EventId>,
+        saved: Result<Upload, String>,
+    ) -> Result<(), StoreError> {
+        let upload = match saved {
+            Ok(upload) => upload,
+            Err(sentence) => return self.reply(event, thread, sentence).await,
+        };
+        // It may have been taken back meanwhile, or have got another caption.
+        let Some(found) = self.hub.inner.store.find(&self.address.bot, &event).await? else { return Ok(()) };
+        let (Standing::Waiting, (Meaning::File(file), _)) = (found.standing, Meaning::of(&found.inbound)) else {
+            return Ok(());
+        };
+        let text =
+            if file.caption.trim().is_empty() { upload.text } else { format!("{}\n\n{}", file.caption, upload.text) };
+        let message = self.message(&event, &found.inbound.sender, text, upload.picture).await?;
+        if running.tell(&found.inbound, message) {
+            self.show(Live::Heard { said: event });
+        }
+        Ok(())
+    }
+
+    /// Stores a turn's end with what must be sent, in one transaction.
+    pub(super) async fn answer(&mut self, turn: Turn, outcome: Outcome) -> Result<(), StoreError> {
+        let ending = match outcome.status {
+            Status::Done => Ending::Done,
+            Status::Stopped => Ending::Stopped,
+            Status::Failed => Ending::Failed,
+            Status::Limit => Ending::Limit,
+        };
+        let row = |part: &str, outbound: &Outbound| {
+            let payload = to_json(outbound)?;
+            Ok::<_, StoreError>(NewOutbox { txn: txn(&self.address, &turn.asked, part), payload, data: None })
+        };
+        let answer = Outbound::Answer {
+            text: outcome.text,
+            footer: outcome.footer,
+            ending,
+            asked: turn.asked.clone(),
+            sender: turn.sender,
+            thread: turn.thread,
+        };
+        let closing = Outbound::Closing { asked: turn.asked.clone(), ending, footer: outcome.brief };
+        let rows = vec![row("answer", &answer)?, row("closing", &closing)?];
+        let message = outcome.message.map(|message| to_json(&message)).transpose()?;
+        let name = to_json(&ending)?;
+        let name = name.as_str().unwrap_or_default();
+        let (store, address) = (&self.hub.inner.store, &self.address);
+        if store.answer_turn(address, &turn.id, name, message.clone(), rows).await? {
+            crash::point("queued");
+        } else {
+            // Nobody is left in the room. Should somebody come back, the model is to know that it ended.
+            store.drop_unsent(address).await?;
+            if let Some(message) = message {
+                store.append_message(address, &turn.id, message).await?;
+            }
+            self.mail.set_turn(None);
+            // What the turn did last may have made the container anew.
+            self.hub.inner.sweep.notify_one();
+        }
+        self.mail.set_turn(None);
+        self.show(Live::Ended { ending });
+        self.hub.inner.outbox.wake(&self.address).await;
+        Ok(())
+    }
+
+    async fn progress(&mut self, turn: &Turn, progress: Progress) -> Result<(), StoreError> {
+        self.doing.take(&progress);
+        let live = match progress {
+            Progress::Thinking => Live::Thinking,
+            Progress::Text(delta) => Live::Text { delta },
+            Progress::Seen(said) => Live::Seen { said },
+            Progress::ToolStarted { call, name, detail } => Live::ToolStarted { call: call.0, name, detail },
+            Progress::ToolOutput { call, line } => Live::ToolOutput { call: call.0, line },
+            Progress::ToolEnded { call, summary, ok } => Live::ToolEnded { call: call.0, summary, ok },
+            Progress::Notice(text) => Live::Notice { text },
+            Progress::Attachment { key, name, mime, data, stored } => {
+                let file = Outbound::File { name, mime, thread: turn.thread.clone() };
+                let txn = txn(&self.address, &turn.asked, &key);
+                let row = NewOutbox { txn, payload: to_json(&file)?, data: Some(data) };
+                self.hub.inner.store.post(&self.address, Some(&turn.id), row).await?;
+                // The turn may have been stopped while the file was stored.
+                let _ = stored.send(());
+                self.hub.inner.outbox.wake(&self.address).await;
+                return Ok(());
+            }
+        };
+        self.show(live);
+        Ok(())
+    }
+}

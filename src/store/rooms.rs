@@ -1,0 +1,227 @@
+//! The rooms in which a bot is or was, and whose sandbox and conversation an upgraded room uses.
+//!
+//! Everything of a conversation stands under its home: the room in which it began. The hub translates; here only
+//! [`Store::move_home`] knows both.
+
+use rusqlite::{Transaction, params};
+
+use super::{Address, NewOutbox, Store, StoreError, outbox};
+use crate::ids::{EventId, RoomKey, TurnId};
+
+/// A room in which nobody is left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftRoom {
+    /// The room.
+    pub room: RoomKey,
+    /// Since when, in milliseconds since 1970.
+    pub since: i64,
+    /// Its conversation is gone already; its sandbox is not known to be.
+    pub cleared: bool,
+}
+
+/// A room that uses another one's sandbox and conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alias {
+    /// The room.
+    pub room: RoomKey,
+    /// The room in which the conversation began.
+    pub home: RoomKey,
+}
+
+impl Store {
+    /// Notes that a bot is in a room, by the event `joined`. The greeting goes to the outbox of `home` if the bot has
+    /// not come by that event before.
+    pub async fn join(
+        &self,
+        home: &Address,
+        room: &RoomKey,
+        joined: &EventId,
+        greeting: Option<NewOutbox>,
+    ) -> Result<(), StoreError> {
+        let (home, room, joined, now) = (home.clone(), room.clone(), joined.clone(), self.clock.millis());
+        self.write(move |tx| {
+            let known: bool = tx.query_row(
+                "SELECT EXISTS (SELECT 1 FROM rooms WHERE bot = ?1 AND room = ?2 AND joined = ?3)",
+                [&home.bot, &room.0, &joined.0],
+                |row| row.get(0),
+            )?;
+            tx.execute(
+                "INSERT INTO rooms (bot, room, joined) VALUES (?1, ?2, ?3) ON CONFLICT (bot, room)
+                 DO UPDATE SET joined = excluded.joined, missed = NULL, cleared = 0",
+                [&home.bot, &room.0, &joined.0],
+            )?;
+            match greeting {
+                Some(greeting) if !known => outbox::put(tx, &home, None, &[greeting], now),
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+
+    /// Returns the rooms in which a bot is.
+    pub async fn joined_rooms(&self, bot: &str) -> Result<Vec<RoomKey>, StoreError> {
+        let bot = bot.to_owned();
+        self.write(move |tx| {
+            let mut select = tx.prepare_cached("SELECT room FROM rooms WHERE bot = ?1 AND missed IS NULL")?;
+            let rows = select.query_map([&bot], |row| row.get::<_, String>(0).map(RoomKey))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Notes that nobody is left in a room, whose conversation stands under `home`: its turns are over without an
+    /// answer, and what waits in it or for it is dropped. Returns the turns that were open.
+    pub async fn leave(&self, home: &Address, room: &RoomKey) -> Result<Vec<TurnId>, StoreError> {
+        let (home, room, now) = (home.clone(), room.clone(), self.clock.millis());
+        self.write(move |tx| {
+            let at = [&home.bot, &home.room.0];
+            tx.execute(
+                "INSERT INTO rooms (bot, room, joined, missed) VALUES (?1, ?2, '', ?3)
+                 ON CONFLICT (bot, room) DO UPDATE SET missed = coalesce(missed, excluded.missed)",
+                params![home.bot, room.as_str(), now],
+            )?;
+            tx.execute("DELETE FROM locked WHERE bot = ?1 AND room = ?2", [&home.bot, &room.0])?;
+            tx.execute("UPDATE inbound SET done = 1 WHERE bot = ?1 AND room = ?2 AND turn IS NULL AND done = 0", at)?;
+            let open = tx
+                .prepare("SELECT turn FROM turns WHERE bot = ?1 AND room = ?2 AND state = 'open'")?
+                .query_map(at, |row| row.get::<_, String>(0).map(TurnId))?
+                .collect::<Result<_, _>>()?;
+            tx.execute(
+                "UPDATE turns SET state = 'closed', outcome = coalesce(outcome, 'left'), closed = ?3
+                 WHERE bot = ?1 AND room = ?2 AND state <> 'closed'",
+                params![home.bot, home.room.as_str(), now],
+            )?;
+            drop_unsent(tx, &home)?;
+            Ok(open)
+        })
+        .await
+    }
+
+    /// Notes that the bot is no longer in a room that another one has followed; what belongs to their home stays.
+    pub async fn leave_old(&self, bot: &str, room: &RoomKey) -> Result<(), StoreError> {
+        let (bot, room) = (bot.to_owned(), room.clone());
+        self.write(move |tx| {
+            tx.execute("DELETE FROM rooms WHERE bot = ?1 AND room = ?2", [&bot, &room.0])?;
+            tx.execute("DELETE FROM locked WHERE bot = ?1 AND room = ?2", [&bot, &room.0])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Drops what was not sent yet to a room that was left.
+    pub async fn drop_unsent(&self, home: &Address) -> Result<(), StoreError> {
+        let home = home.clone();
+        self.write(move |tx| drop_unsent(tx, &home)).await
+    }
+
+    /// Returns the rooms in which nobody is left and whose files may still be there.
+    pub async fn left_rooms(&self, bot: &str) -> Result<Vec<LeftRoom>, StoreError> {
+        let bot = bot.to_owned();
+        self.write(move |tx| {
+            let mut select =
+                tx.prepare_cached("SELECT room, missed, cleared FROM rooms WHERE bot = ?1 AND missed IS NOT NULL")?;
+            let rows = select.query_map([&bot], |row| {
+                Ok(LeftRoom { room: RoomKey(row.get(0)?), since: row.get(1)?, cleared: row.get(2)? })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Returns whether a room is noted as left.
+    pub async fn is_left(&self, bot: &str, room: &RoomKey) -> Result<bool, StoreError> {
+        let (bot, room) = (bot.to_owned(), room.clone());
+        self.write(move |tx| {
+            let mut select = tx.prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM rooms WHERE bot = ?1 AND room = ?2 AND missed IS NOT NULL)",
+            )?;
+            Ok(select.query_row([&bot, &room.0], |row| row.get(0))?)
+        })
+        .await
+    }
+
+    /// Deletes the conversation of a room that is still left; tells whether it was.
+    pub async fn clear_room(&self, home: &Address, room: &RoomKey) -> Result<bool, StoreError> {
+        let (home, room) = (home.clone(), room.clone());
+        self.write(move |tx| {
+            let left = tx.execute(
+                "UPDATE rooms SET cleared = 1 WHERE bot = ?1 AND room = ?2 AND missed IS NOT NULL",
+                [&home.bot, &room.0],
+            )?;
+            if left == 0 {
+                return Ok(false);
+            }
+            let at = [&home.bot, &home.room.0];
+            tx.execute("DELETE FROM calls WHERE turn IN (SELECT turn FROM turns WHERE bot = ?1 AND room = ?2)", at)?;
+            for table in ["messages", "contexts", "turns", "inbound", "outbox"] {
+                tx.execute(&format!("DELETE FROM {table} WHERE bot = ?1 AND room = ?2"), at)?;
+            }
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Forgets a room that is still left, and that it used another's sandbox.
+    pub async fn forget_room(&self, bot: &str, room: &RoomKey) -> Result<(), StoreError> {
+        let (bot, room) = (bot.to_owned(), room.clone());
+        self.write(move |tx| {
+            let at = [&bot, &room.0];
+            let gone = tx.execute("DELETE FROM rooms WHERE bot = ?1 AND room = ?2 AND missed IS NOT NULL", at)?;
+            if gone > 0 {
+                tx.execute(
+                    "DELETE FROM homes WHERE bot = ?1
+                     AND home = (SELECT home FROM homes WHERE bot = ?1 AND room = ?2)",
+                    at,
+                )?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Lets a room use the sandbox and the conversation of `home` from now on. What waits in it or for it goes along.
+    pub async fn move_home(&self, bot: &str, room: &RoomKey, home: &RoomKey) -> Result<(), StoreError> {
+        let (bot, room, home) = (bot.to_owned(), room.clone(), home.clone());
+        self.write(move |tx| {
+            let row = [&bot, &room.0, &home.0];
+            // Made anew: of all rooms of a home the last is the one in which people are.
+            tx.execute("DELETE FROM homes WHERE bot = ?1 AND room = ?2", [&bot, &room.0])?;
+            tx.execute("INSERT INTO homes (bot, room, home) VALUES (?1, ?2, ?3)", row)?;
+            tx.execute("UPDATE inbound SET room = ?3 WHERE bot = ?1 AND room = ?2 AND turn IS NULL AND done = 0", row)?;
+            tx.execute("UPDATE outbox SET room = ?3 WHERE bot = ?1 AND room = ?2 AND sent IS NULL", row)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Returns the rooms that use another's sandbox, in the order in which they came to do so.
+    pub async fn homes(&self, bot: &str) -> Result<Vec<Alias>, StoreError> {
+        let bot = bot.to_owned();
+        self.write(move |tx| {
+            let mut select = tx.prepare_cached("SELECT room, home FROM homes WHERE bot = ?1 ORDER BY seq")?;
+            let rows =
+                select.query_map([&bot], |row| Ok(Alias { room: RoomKey(row.get(0)?), home: RoomKey(row.get(1)?) }))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Returns every home in which something was ever said and that was not cleared: each may have a sandbox.
+    pub async fn homes_in_use(&self, bot: &str) -> Result<Vec<RoomKey>, StoreError> {
+        let bot = bot.to_owned();
+        self.write(move |tx| {
+            let mut select = tx.prepare_cached(
+                "SELECT DISTINCT room FROM messages WHERE bot = ?1 UNION SELECT room FROM turns WHERE bot = ?1
+                 UNION SELECT DISTINCT room FROM inbound WHERE bot = ?1",
+            )?;
+            let rows = select.query_map([&bot], |row| row.get::<_, String>(0).map(RoomKey))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+}
+
+fn drop_unsent(tx: &Transaction<'_>, home: &Address) -> Result<(), StoreError> {
+    tx.execute("DELETE FROM outbox WHERE bot = ?1 AND room = ?2 AND sent IS NULL", [&home.bot, &home.room.0])?;
+    Ok(())
+}

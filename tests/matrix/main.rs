@@ -1,0 +1,20 @@
+//! The bot in Matrix rooms: a real homeserver, the real binary, real sandboxes, persons with real clients. Only the
+//! model is scripted.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod backlog;
+mod commands;
+mod crash;
+mod element;
+mod files;
+mod hostile;
+mod locked;
+mod messages;
+mod outage;
+mod people;
+mod places;
+mod session;
+mod talk;
+mod trouble;
