@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# From a fresh Debian 12, 13 or Ubuntu 24.04 to an agent at work: installs what is missing, builds the program and the
-# sandbox image, and shows one real job. Run it again at any time: what is there stays as it is.
-#   ./scripts/quickstart.sh
+# From a fresh Debian 12, 13 or Ubuntu 24.04 to an agent in a Matrix room: installs what is missing, builds the program and
+# the sandbox image, starts a homeserver and the server, shows one real job in a room, and says how to log in. Run it again
+# at any time: what is there stays as it is, and a server of an older build or older settings is started anew.
+#   ./scripts/quickstart.sh [--listen ADDRESS] [--port PORT]      (of the homeserver; see setup-synapse.sh)
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 cd "$REPO"
+PROGRAM=target/quick/matrix-agent
 
 check_system
 
 stage "Podman"
-[[ -x target/quick/matrix-agent ]] || check_disk "$REPO" 5 "the build"
+[[ -x $PROGRAM ]] || check_disk "$REPO" 5 "the build"
 install_podman
 grant_id_range
 configure_podman
@@ -28,9 +30,73 @@ cargo build --locked --profile quick --bin matrix-agent </dev/null ||
 stage "the sandbox image"
 scripts/build-image.sh
 
+stage "the homeserver"
+case $(setting MATRIX_HOMESERVER) in
+    "" | http://127.0.0.1:* | http://localhost:* | "http://$(setting VPS_IP):"*) scripts/setup-synapse.sh "$@" ;;
+    *) note "yours: $(setting MATRIX_HOMESERVER)" ;;
+esac
+
+stage "the server"
+"$PROGRAM" config >/dev/null || die "the settings have mistakes" "Mend in .env what it says above"
+in_effect() { "$PROGRAM" config | sed -nE "s/^$1 +=[[:space:]]*([^[:space:]]*).*/\1/p"; }
+state=$(in_effect STATE_DIR)
+log=$state/server.log
+mode=()
+"$PROGRAM" config --for run >/dev/null 2>&1 || mode=(--demo-model)
+inputs=$({ cat "$PROGRAM" "$ENV_FILE" && env | grep -E '^(LLM|MATRIX|SANDBOX|STATE|IPC|PODMAN)_' | sort; } | sha256sum)
+serves() { [[ -S $state/control.sock ]] && ! flock --nonblock "$state/lock" true; }
+if serves; then
+    pid=$(<"$state/lock")
+    if [[ ! -f $state/quickstart ]]; then
+        note "runs already, as process $pid, started by something else than this script"
+    elif [[ $(<"$state/quickstart") != "$pid $inputs" ]]; then
+        note "the program or the settings have changed: starting it anew"
+        kill -TERM "$pid"
+        for ((i = 0; i < 300; i++)); do serves || break; sleep 0.1; done
+    else
+        note "runs as process $pid"
+    fi
+fi
+if ! serves; then
+    rm -f "$state/quickstart"
+    (umask 077 && mkdir -p "$state" && : >>"$log")
+    setsid "$PROGRAM" run "${mode[@]}" </dev/null >>"$log" 2>&1 &
+    pid=$!
+    for ((i = 0; i < 600; i++)); do
+        ! serves || break
+        kill -0 "$pid" 2>/dev/null || { tail -n 5 "$log" >&2 && die "the server does not start" "Mend what it says above; \`$PROGRAM doctor\` checks what it needs"; }
+        sleep 0.1
+    done
+    serves || die "the server is not ready after a minute" "Its log tells why: $log"
+    printf '%s' "$pid $inputs" >"$state/quickstart"
+    note "started as process $pid; its log is $log"
+fi
+
 end_stage
 told_stages
 printf '\n'
-target/quick/matrix-agent demo "$@" </dev/null ||
-    die "the demo did not end well" "See what it says above; \`target/quick/matrix-agent doctor\` checks what it needs"
-printf '\nNext: cp .env.example .env, put LLM_API_KEY into it, then: target/quick/matrix-agent chat\n'
+"$PROGRAM" demo --room </dev/null ||
+    die "the demo did not end well" "See what it says above; \`$PROGRAM doctor\` checks what it needs"
+
+homeserver=$(in_effect MATRIX_HOMESERVER)
+port=${homeserver##*:}
+cat <<TOLD
+
+Log in with Element (or any Matrix client):
+  homeserver  $homeserver
+  user        $(in_effect MATRIX_ADMIN_USER)
+  password    MATRIX_ADMIN_PASSWORD in .env
+Then invite $(in_effect MATRIX_USER) to a room, and write what is to be done.
+TOLD
+if [[ $homeserver == http://127.0.0.1:* ]]; then
+    cat <<TOLD
+It listens on this machine alone. From elsewhere:
+  a tunnel    ssh -L $port:127.0.0.1:$port $(id -un)@$(hostname), then the same address there
+  a proxy     one that speaks TLS, for phones: with Caddy the two words \`reverse_proxy 127.0.0.1:$port\` under your domain
+  a network   that you trust: scripts/setup-synapse.sh --listen ADDRESS (nothing is encrypted on the way)
+TOLD
+fi
+if ((${#mode[@]})); then
+    printf '\nThe demo model works there, which is no real one. Put LLM_API_KEY into .env, and run this script again.\n'
+fi
+printf '%s\n' "The server runs until this machine stops, or \`kill $pid\`; as a service: systemd/matrix-agent.service."

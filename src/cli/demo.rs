@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, io::Write, time::Instant};
 
-use super::{Configuration, Outcome, chat::Chat, host};
+use super::{Configuration, Outcome, chat::Chat, demo_room, host};
 use crate::{chat::terminal::ServerFrame, hub::Live, ops::Server, text};
 
 /// The room of the demo.
@@ -17,7 +17,11 @@ it, and say in two sentences what you did.";
 
 /// Do one small real job, and tell it as it happens
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Does it in a Matrix room, by the server that runs, asked by MATRIX_ADMIN_USER
+    #[arg(long)]
+    room: bool,
+}
 
 /// A stage of the job: one tool call.
 struct Stage {
@@ -27,8 +31,12 @@ struct Stage {
     seconds: f64,
 }
 
-pub(super) async fn run(_args: Args, configuration: &Configuration) -> anyhow::Result<Outcome> {
+pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Result<Outcome> {
     let demo_model = !configuration.has_model();
+    let order = if demo_model { ORDER } else { JOB };
+    if args.room {
+        return demo_room::run(configuration, order).await;
+    }
     let started = Instant::now();
     let host = host::join(configuration, demo_model).await?;
     let mut chat = Chat::join(&host.state_dir, ROOM, false).await?;
@@ -41,7 +49,7 @@ pub(super) async fn run(_args: Args, configuration: &Configuration) -> anyhow::R
     let mut stages: Vec<Stage> = Vec::new();
     let mut calls: HashMap<String, usize> = HashMap::new();
     let outcome = chat
-        .ask_and_watch(if demo_model { ORDER } else { JOB }.into(), |frame| match frame {
+        .ask_and_watch(order.into(), |frame| match frame {
             ServerFrame::Live { live: Live::ToolStarted { call, name, .. } } => {
                 calls.insert(call.clone(), stages.len());
                 let (name, summary) = (name.clone(), String::new());

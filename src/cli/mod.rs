@@ -7,6 +7,7 @@ mod chat;
 mod config;
 mod configuration;
 mod demo;
+mod demo_room;
 mod doctor;
 mod host;
 mod log;
