@@ -46,6 +46,8 @@ use view::View;
 /// The pause after a failed try to get a session; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// A receipt waits as long: the homeserver would work at it before a quick answer.
+const RECEIPT: Duration = Duration::from_millis(300);
 
 /// One account in its rooms.
 #[derive(Debug)]
@@ -207,6 +209,7 @@ impl Adapter {
             let Some(room) = client.get_room(id) else { continue };
             let event: matrix_sdk::ruma::OwnedEventId = event;
             self.spawn(async move {
+                tokio::time::sleep(RECEIPT).await;
                 if let Err(error) = room.send_single_receipt(ReceiptType::Read, ReceiptThread::Unthreaded, event).await
                 {
                     tracing::debug!(%error, "a receipt could not be sent");

@@ -23,6 +23,8 @@ use crate::{
     ids::{self, EventId, RoomKey},
 };
 
+/// A turn that takes as long is shown as typing: before that its answer would have to wait behind the homeserver's work.
+const SLOW: Duration = Duration::from_millis(400);
 /// How often what changes by itself (the time) is shown, and typing is said again.
 const TICK: Duration = Duration::from_secs(5);
 /// The reaction that says that a message was taken into the work.
@@ -42,6 +44,8 @@ struct State {
     event: Option<OwnedEventId>,
     /// What it says now.
     shown: String,
+    /// People see the bot type.
+    typing: bool,
 }
 
 /// Under which the store knows a turn's progress message.
@@ -82,8 +86,10 @@ pub(super) fn take(adapter: &Adapter, LiveIn { address, live }: LiveIn) {
         Live::Heard { said } => react(adapter, &room, said),
         Live::Ended { .. } => {
             // The closing row of the outbox says how it ended.
-            adapter.views().remove(&room);
-            typing(adapter, &room, false);
+            let ended = adapter.views().remove(&room);
+            if ended.is_some_and(|view| view.state().typing) {
+                typing(adapter, &room, false);
+            }
             return;
         }
         _ => {}
@@ -106,7 +112,7 @@ fn start(adapter: &Adapter, room: &RoomKey, asked: &EventId, thread: Option<&Eve
     if views.get(room).is_some_and(|view| view.asked == *asked) {
         return;
     }
-    let state = State { progress: Progress::new(Instant::now()), event: None, shown: String::new() };
+    let state = State { progress: Progress::new(Instant::now()), event: None, shown: String::new(), typing: false };
     let view =
         Arc::new(View { room: room.clone(), asked: asked.clone(), thread: thread.cloned(), state: Mutex::new(state) });
     views.insert(room.clone(), Arc::clone(&view));
@@ -117,14 +123,15 @@ fn start(adapter: &Adapter, room: &RoomKey, asked: &EventId, thread: Option<&Eve
 
 /// Shows how time passes, for as long as the turn runs.
 async fn tick(adapter: &Adapter, view: &Arc<View>) {
-    // What is worth a message only by the time that it takes is shown as soon as it is.
-    let mut pause = QUICK;
-    loop {
-        typing(adapter, &view.room, true);
-        time::sleep(std::mem::replace(&mut pause, TICK)).await;
+    // A quick answer needs no typing before it, and what is worth a message only by the time that it takes is shown as
+    // soon as it is.
+    for pause in [SLOW, QUICK.saturating_sub(SLOW)].into_iter().chain(std::iter::repeat(TICK)) {
+        time::sleep(pause).await;
         if !adapter.views().get(&view.room).is_some_and(|current| Arc::ptr_eq(current, view)) {
             return;
         }
+        view.state().typing = true;
+        typing(adapter, &view.room, true);
         show(adapter, view);
     }
 }
