@@ -324,6 +324,7 @@ async fn control(mut stream: UnixStream, theirs: Range, build: String, boot_id: 
     tracing::debug!(%boot_id, %build, version, "sandboxd connected");
     let (connection, reader) = Connection::new(stream, boot_id, build, Arc::clone(&shared));
     let sandbox = Sandbox::new(connection);
+    let _finish = Finish(sandbox.clone());
     let before = shared.state.send_replace(LinkState::Connected(sandbox.clone()));
     if let LinkState::Connected(before) = before {
         before.close();
@@ -339,5 +340,14 @@ async fn control(mut stream: UnixStream, theirs: Range, build: String, boot_id: 
     if let (true, Err(error)) = (ours, ended) {
         shared.fault(format!("the sandbox sent what sandboxd does not send ({error}): remove the sandbox"));
     }
-    sandbox.finish();
+}
+
+/// Finishes a connection however its task ends: one that is cancelled together with its link runs to no end of its own,
+/// and sandboxd would wait for ever for a connection that somebody still holds.
+struct Finish(Sandbox);
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
 }
