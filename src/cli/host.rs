@@ -8,6 +8,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Configuration;
 use crate::{
+    clock::Clock,
     llm::{DemoModel, Model, ModelSettings},
     ops::{House, Purpose, Server, control_socket, model_settings},
 };
@@ -47,14 +48,14 @@ pub(super) async fn serve(
     let rooms = purpose == Purpose::Run;
     if !demo_model {
         let config = configuration.checked(purpose)?;
-        return Ok((Server::start(config, Model::new(model_settings(config))?, rooms).await?, None));
+        return Ok((Server::start(config, Model::new(model_settings(config))?, rooms, Clock::default()).await?, None));
     }
     let config = configuration.checked(Purpose::Anything)?;
     let cancel = CancellationToken::new();
     let demo = DemoModel::start(cancel.clone()).await?;
     let mut settings = ModelSettings::new(format!("openai/{}", DemoModel::MODEL), SecretString::from("demo"));
     settings.base_url = Some(demo.base_url().to_owned());
-    let server = Server::start(config, Model::new(settings)?, rooms).await?;
+    let server = Server::start(config, Model::new(settings)?, rooms, Clock::default()).await?;
     Ok((server, Some(cancel.drop_guard())))
 }
 
@@ -65,7 +66,7 @@ pub(super) async fn administer(configuration: &Configuration) -> anyhow::Result<
     if serves(&state_dir).await {
         return Ok((state_dir, None));
     }
-    let house = House::open(config).await?;
+    let house = House::open(config, Clock::default()).await?;
     house.administer()?;
     Ok((state_dir, Some(house)))
 }

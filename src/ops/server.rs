@@ -48,11 +48,11 @@ pub struct House {
 
 impl House {
     /// Takes the lock, opens the database and takes the sandboxes over.
-    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+    pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Self> {
         let state_dir = config.paths.state_dir.clone();
         crate::config::make_private(&state_dir)?;
         let lock = Lock::take(&state_dir)?;
-        let store = Store::open(&config.paths.database(), settings::durability(config), Clock::default())?;
+        let store = Store::open(&config.paths.database(), settings::durability(config), clock)?;
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let gateway = Gateway::new(settings::gateway(config)?, Network::system(), cancel.child_token());
         let options = settings::sandboxes(config, store.instance());
@@ -117,8 +117,8 @@ pub struct Server {
 impl Server {
     /// Starts everything; the Matrix account only with `rooms`. When it returns, clients can connect and what an earlier
     /// process left is being taken up.
-    pub async fn start(config: &Config, model: Model, rooms: bool) -> anyhow::Result<Self> {
-        let house = House::open(config).await?;
+    pub async fn start(config: &Config, model: Model, rooms: bool, clock: Clock) -> anyhow::Result<Self> {
+        let house = House::open(config, clock).await?;
         let coder = Coder::new(house.store.clone(), house.sandboxes.clone(), model, settings::allowance(config));
         let (inbox, port) = Inbox::new(QUEUE);
         let terminal = Terminal::default();

@@ -1,7 +1,7 @@
-//! The homeserver goes away and comes back, answers with errors, loses answers, forgets what it was told: each message
-//! is answered once, and the log says once that it went and once that it came back.
+//! The homeserver goes away and comes back, for an hour too, answers with errors, loses answers, hangs, forgets what it
+//! was told: each message is answered once, and the log says once that it went and once that it came back.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use matrix_sdk::ruma::RoomId;
 use serde_json::json;
@@ -9,7 +9,8 @@ use tokio::sync::Notify;
 
 use crate::support::{
     bot::Town,
-    proxy::{Fault, Proxy},
+    hosted::Hosted,
+    proxy::{Asked, Fault, Proxy},
     replies::Reply,
     rig::wait,
     synapse::Limits,
@@ -86,6 +87,76 @@ async fn a_homeserver_that_goes_away_during_a_turn_gets_the_answer_when_it_is_ba
         town.synapse.restart().await;
         town.answered_once(room, &asked).await;
     }
+}
+
+/// The server hears nothing for an hour, and then, within a minute, that the homeserver answers again.
+async fn an_hour_without(
+    hosted: &Hosted,
+    proxy: &Proxy,
+    away: impl Future<Output = ()>,
+    back: impl Future<Output = ()>,
+) {
+    let words = ["messages cannot be read now", "messages cannot be sent now", "messages still cannot be read"];
+    let before = words.map(|words| hosted.logged(words));
+    away.await;
+    tokio::task::block_in_place(|| hosted.pass(Duration::from_hours(1)));
+    let [read, sent, tries] = std::array::from_fn(|at| hosted.logged(words[at]) - before[at]);
+    assert!(read == 1 && sent <= 1, "it is told once: {}", hosted.log());
+    assert!((30..80).contains(&tries), "it is tried about once in a minute, not {tries} times");
+    back.await;
+    let asked = proxy.count(Asked::is_sync);
+    until("it is tried again", || {
+        hosted.pass(Duration::from_secs(1));
+        proxy.count(Asked::is_sync) > asked
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_hour_without_a_homeserver_costs_no_message() {
+    let mut proxy = None;
+    let mut town = Town::prepared(Limits::Relaxed, |rig| proxy = Some(Proxy::before(rig))).await;
+    let proxy = proxy.unwrap();
+    let gate = Arc::new(Notify::new());
+    town.llm.when("refuses").after(&gate).reply_text("Ended.");
+    town.llm.when("hangs").after(&gate).reply_text("Ended.");
+    town.llm.otherwise(|_| Reply::text("Here."));
+    let (plain, sealed) = (town.room(false).await, town.room(true).await);
+    for room in [&plain, &sealed] {
+        let asked = town.anna.say(room, "hello").await;
+        town.answered_once(room, &asked).await;
+        // A sandbox that is made meanwhile would not keep pace with the time.
+        town.in_sandbox(room, "true");
+    }
+    let host = |town: &mut Town| {
+        drop(town.server.take());
+        tokio::task::block_in_place(|| Hosted::start(&town.rig))
+    };
+
+    let hosted = host(&mut town);
+    let asked = town.anna.say(&plain, "it refuses").await;
+    town.llm.arrived(3).await;
+    let away = async {
+        town.synapse.stop().await;
+        gate.notify_one();
+    };
+    an_hour_without(&hosted, &proxy, away, town.synapse.restart()).await;
+    town.answered_once(&plain, &asked).await;
+
+    let asked = town.anna.say(&sealed, "it hangs").await;
+    town.llm.arrived(4).await;
+    let away = async {
+        town.synapse.freeze().await;
+        gate.notify_one();
+    };
+    an_hour_without(&hosted, &proxy, away, town.synapse.thaw()).await;
+    town.answered_once(&sealed, &asked).await;
+
+    drop(hosted);
+    let asked = town.anna.say(&sealed, "it is away at the start").await;
+    town.synapse.stop().await;
+    let hosted = host(&mut town);
+    an_hour_without(&hosted, &proxy, async {}, town.synapse.restart()).await;
+    town.answered_once(&sealed, &asked).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

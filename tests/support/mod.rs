@@ -4,6 +4,7 @@
 
 pub mod bot;
 pub mod element;
+pub mod hosted;
 pub mod person;
 pub mod proxy;
 pub mod replies;

@@ -54,6 +54,11 @@ impl Rig {
         self.env.iter().find(|(known, _)| known == key).map(|(_, value)| value.clone())
     }
 
+    /// All variables that were set.
+    pub fn env(&self) -> &[(String, String)] {
+        &self.env
+    }
+
     /// The folder that holds the state directory and what the test puts there.
     pub fn path(&self) -> &Path {
         self.folder.path()

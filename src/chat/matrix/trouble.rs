@@ -1,6 +1,6 @@
 //! What goes wrong between this program and a homeserver, as one plain sentence each, and what can be done about it.
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 use matrix_sdk::{
     HttpError,
@@ -79,7 +79,11 @@ impl From<&HttpError> for Trouble {
                     format!("the homeserver's certificate is not trusted ({words})"),
                     "Check MATRIX_HOMESERVER, or have the certificate signed by an authority that this machine knows",
                 )),
-                HttpError::Reqwest(_) => Self::Away(format!("the homeserver cannot be reached: {words}")),
+                // Its own words are the address, with all that was asked; the cause stands in its source.
+                HttpError::Reqwest(failed) => {
+                    let cause = failed.source().map_or_else(|| chain(failed), chain);
+                    Self::Away(format!("the homeserver cannot be reached: {cause}"))
+                }
                 _ => stranger(&words),
             };
         };
@@ -107,7 +111,7 @@ fn stranger(words: &str) -> Trouble {
 }
 
 /// The whole of an error in one line: the cause is often in its sources only.
-fn chain(error: &dyn std::error::Error) -> String {
+fn chain(error: &dyn Error) -> String {
     let mut words = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
