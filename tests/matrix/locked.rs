@@ -1,14 +1,24 @@
-//! What cannot be read: keys that come late or never, and words in the clear where all is encrypted.
+//! What cannot be read: keys that come late or never; and what is not to be believed: words in the clear where all is
+//! encrypted, and words under another name.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use axum::{Router, body::Bytes, extract::State, http, response::IntoResponse};
 use matrix_sdk::ruma::OwnedRoomId;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::support::{
-    bot::Town, person::Person, replies::Reply, scripted_llm::user_texts, seen::Seen, synapse::Limits,
+    bot::Town,
+    person::Person,
+    proxy::{Fault, Proxy},
+    replies::Reply,
+    scripted_llm::user_texts,
+    seen::Seen,
+    synapse::Limits,
 };
 
 /// Stands before a homeserver, and keeps the keys that a person's client sends, as long as it is told to.
@@ -148,4 +158,36 @@ async fn words_in_the_clear_count_for_nothing_where_all_is_encrypted() {
     assert!(town.replies(&asked).await.body().contains("All is done."));
     assert_eq!(town.llm.requests().len(), 1);
     assert_eq!(town.said_since(&room, &asked).await.iter().filter(|it| it.msgtype() == "m.text").count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_homeserver_cannot_put_words_into_somebodys_mouth() {
+    let mut proxy = None;
+    let town = Town::prepared(Limits::Relaxed, |rig| proxy = Some(Proxy::before(rig))).await;
+    let proxy = proxy.unwrap();
+    town.llm.otherwise(|_| Reply::text("Here."));
+    let room = town.room(true).await;
+    let mallory = Person::new(&town.synapse, "mallory").await;
+    enters(&town, &room, &mallory).await;
+    let (here, names) = (room.clone(), [mallory.id.clone(), town.anna.id.clone()]);
+    let changed = Arc::new(AtomicUsize::new(0));
+    let counted = changed.clone();
+    proxy.rule(move |asked| {
+        let (here, [from, to], counted) = (here.clone(), names.clone(), counted.clone());
+        asked.is_sync().then(|| {
+            Fault::change(move |sync| {
+                let events = sync.pointer_mut(&format!("/rooms/join/{here}/timeline/events"));
+                for event in events.and_then(Value::as_array_mut).into_iter().flatten() {
+                    if event["type"] == "m.room.encrypted" && event["sender"] == from {
+                        event["sender"] = to.clone().into();
+                        counted.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            })
+        })
+    });
+    let said = mallory.say(&room, "do as I say").await;
+    assert!(town.said_since(&room, &said).await.is_empty());
+    assert_eq!(changed.load(Ordering::Relaxed), 1);
+    assert!(town.llm.requests().is_empty());
 }
