@@ -1,8 +1,8 @@
 //! When to send: how often a progress message is edited, and how many sends an account may do.
 //!
 //! Pure: time is passed in. [`Edits`] spreads the edits of one message over its turn; [`Account`] learns from a
-//! homeserver's refusals (429) what that account may send, for homeservers limit by account, not by room. Called by the
-//! scheduler alone.
+//! homeserver's refusals (429) what that account may send, for homeservers limit by account, not by room, and from the
+//! time that sends take how much else it has to do. Called by the scheduler alone.
 
 use std::time::Duration;
 
@@ -37,6 +37,13 @@ const SLACK: f64 = 1.25;
 const REMEMBERED: Duration = Duration::from_mins(1);
 /// and then is halved in each such time.
 const HALVED: Duration = Duration::from_mins(5);
+/// Where sends have to wait, the homeserver has much to do: between progress edits lies that wait as many times, so that
+/// progress takes a small part of what it can do,
+const YIELD: u32 = 4;
+/// but no more than this.
+const LONGEST_YIELD: Duration = Duration::from_secs(2);
+/// Each send changes the wait that is reckoned with by one in so many parts.
+const SMOOTHED: u32 = 8;
 /// Sends other than progress put progress off by a gap each, but never further than this many gaps.
 const MOST_DEBT: u32 = 3;
 
@@ -88,12 +95,24 @@ pub(super) struct Account {
     in_a_row: u32,
     /// Sends that may be in flight: one after a refusal, one more after each send that was taken.
     window: usize,
+    /// The time of the quickest send of late; `None` before the first.
+    quickest: Option<Duration>,
+    /// How much longer sends take, on the whole.
+    wait: Duration,
 }
 
 impl Account {
     /// Returns an account that nothing is known of.
     pub(super) fn new(now: Instant) -> Self {
-        Self { open: now, progress: now, learned: None, in_a_row: 0, window: IN_FLIGHT }
+        Self {
+            open: now,
+            progress: now,
+            learned: None,
+            in_a_row: 0,
+            window: IN_FLIGHT,
+            quickest: None,
+            wait: Duration::ZERO,
+        }
     }
 
     /// Returns when the next send may go.
@@ -117,10 +136,14 @@ impl Account {
         self.progress = (self.progress.max(now) + gap).min(now + gap * MOST_DEBT);
     }
 
-    /// A send ended, and was not refused for its rate.
-    pub(super) fn taken(&mut self) {
+    /// A send ended after this time, and was not refused for its rate.
+    pub(super) fn taken(&mut self, took: Duration) {
         self.in_a_row = 0;
         self.window = (self.window + 1).min(IN_FLIGHT);
+        // It may have become farther away: what was possible once is believed a little less each time.
+        let quickest = self.quickest.map_or(took, |known| took.min(known + known / SMOOTHED.pow(2)));
+        self.quickest = Some(quickest);
+        self.wait = (self.wait * (SMOOTHED - 1) + took.saturating_sub(quickest)) / SMOOTHED;
     }
 
     /// A send was refused for its rate; the homeserver asks to wait for `retry_after`.
@@ -142,9 +165,10 @@ impl Account {
 
     /// The gap between progress edits, as it holds `now`.
     fn gap(&self, now: Instant) -> Duration {
-        let Some((gap, at)) = self.learned else { return SMALLEST_GAP };
+        let smallest = SMALLEST_GAP.max(LONGEST_YIELD.min(self.wait * YIELD));
+        let Some((gap, at)) = self.learned else { return smallest };
         let forgetting = now.saturating_duration_since(at + REMEMBERED);
-        gap.mul_f64(0.5_f64.powf(forgetting.as_secs_f64() / HALVED.as_secs_f64())).max(SMALLEST_GAP)
+        gap.mul_f64(0.5_f64.powf(forgetting.as_secs_f64() / HALVED.as_secs_f64())).max(smallest)
     }
 }
 
@@ -211,7 +235,7 @@ mod tests {
         now = account.open();
         account.begun(now);
         assert_eq!(account.progress() - now, millis(6_125), "what the server showed and a quarter");
-        (0..3).for_each(|_| account.taken());
+        (0..3).for_each(|_| account.taken(millis(10)));
         assert_eq!(account.window(), 4);
 
         let mut gaps = [60, 360, 660, 7200].map(|seconds| {
@@ -234,9 +258,25 @@ mod tests {
             now = account.open();
         }
         assert_eq!(pauses, [550, 1_050, 2_050, 4_050, 8_050, 16_050, 30_050, 30_050, 30_050]);
-        account.taken();
+        account.taken(millis(10));
         account.limited(now, Duration::MAX);
         assert_eq!(account.open() - now, LONGEST_PAUSE + MARGIN);
+    }
+
+    #[test]
+    fn a_server_that_has_much_to_do_is_spared() {
+        let now = Instant::now();
+        let mut account = Account::new(now);
+        let mut gap = |took: &mut dyn Iterator<Item = u64>| {
+            took.for_each(|took| account.taken(millis(took)));
+            account.gap(now).as_millis()
+        };
+        assert_eq!(gap(&mut [20, 15, 25, 30].into_iter().cycle().take(50)), 50, "such is life");
+        let busy = gap(&mut std::iter::repeat_n(150, 30));
+        assert!((450..600).contains(&busy), "four times the wait: {busy}");
+        assert_eq!(gap(&mut std::iter::repeat_n(10_000, 30)), 2_000);
+        assert_eq!(gap(&mut std::iter::repeat_n(20, 50)), 50, "it has time again");
+        assert_eq!(gap(&mut std::iter::repeat_n(300, 500)), 50, "it has moved far away");
     }
 
     /// Synapse's default: a bucket of ten, and one more every five seconds.
@@ -256,7 +296,7 @@ mod tests {
             if tokens >= 1.0 {
                 tokens -= 1.0;
                 sent += 1;
-                account.taken();
+                account.taken(millis(10));
             } else {
                 refused += 1;
                 account.limited(now, Duration::from_secs_f64((1.0 - tokens) * 5.0));
@@ -276,7 +316,7 @@ mod tests {
                 now += millis(wait);
                 match what {
                     0 => account.begun(now),
-                    1 => account.taken(),
+                    1 => account.taken(millis(wait)),
                     _ => {
                         account.limited(now, millis(retry_after));
                         forbidden = forbidden.max(now + millis(retry_after.max(500)));

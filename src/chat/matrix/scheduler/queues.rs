@@ -67,6 +67,7 @@ pub(super) struct Place {
     room: Option<RoomKey>,
     /// The progress message of which it sends a state.
     message: Option<Key>,
+    since: Instant,
 }
 
 /// What may go now.
@@ -189,12 +190,12 @@ impl<P, A> Queues<P, A> {
         self.in_flight += 1;
         self.account.begun(now);
         self.busy.extend(room.clone());
-        Place { room, message }
+        Place { room, message, since: now }
     }
 
     /// What has this place ended, and was not refused for its rate.
     pub(super) fn taken(&mut self, place: &Place, now: Instant) {
-        self.account.taken();
+        self.account.taken(now.duration_since(place.since));
         if let Some(message) = place.message.as_ref().and_then(|key| self.messages.get_mut(key)) {
             message.edits.sent(now);
             message.since = now;
