@@ -3,7 +3,7 @@
 use super::{
     Ending, Outbound,
     actor::Actor,
-    meaning::{Change, with_text, words},
+    meaning::{Change, Meaning, with_text, words},
     side::txn,
     to_json,
     turn::Running,
@@ -71,7 +71,12 @@ impl Actor {
 
     /// Drops a question that waits. If the room was shown that it does, it is shown that it does no more.
     async fn drop_question(&mut self, event: &StoredInbound, old: &StoredInbound) -> Result<(), StoreError> {
-        let closing = Outbound::Closing { asked: old.event.clone(), ending: Ending::Stopped, footer: String::new() };
+        let closing = Outbound::Closing {
+            asked: old.event.clone(),
+            ending: Ending::Stopped,
+            footer: String::new(),
+            thread: Meaning::thread(old),
+        };
         let txn = txn(&self.address, &old.event, "closing");
         let row = NewOutbox { txn, payload: to_json(&closing)?, data: None };
         let events = vec![old.event.clone(), event.event.clone()];

@@ -107,6 +107,9 @@ pub enum Outbound {
         ending: Ending,
         /// What it took, in a few words: `7 tools · 1:12`.
         footer: String,
+        /// The thread in which it was asked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thread: Option<EventId>,
     },
     /// A sentence to the room that answers nobody: a greeting, what became of its sandbox.
     Notice {

@@ -264,9 +264,10 @@ impl Actor {
             ending,
             asked: turn.asked.clone(),
             sender: turn.sender,
-            thread: turn.thread,
+            thread: turn.thread.clone(),
         };
-        let closing = Outbound::Closing { asked: turn.asked.clone(), ending, footer: outcome.brief };
+        let closing =
+            Outbound::Closing { asked: turn.asked.clone(), ending, footer: outcome.brief, thread: turn.thread };
         let rows = vec![row("answer", &answer)?, row("closing", &closing)?];
         let message = outcome.message.map(|message| to_json(&message)).transpose()?;
         let name = to_json(&ending)?;

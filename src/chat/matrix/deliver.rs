@@ -161,7 +161,7 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
             let data = delivery.data.as_deref().unwrap_or_default();
             related(media::upload(adapter, &room, txn, name, mime, data).await?, thread.as_ref(), None)
         }
-        Outbound::Closing { asked, ending, footer } => {
+        Outbound::Closing { asked, ending, footer, thread } => {
             // What is in flight notes its event before it is settled.
             adapter.scheduler.settle(key, asked.as_str()).await;
             let progress = view::noted(adapter, asked).await?;
@@ -172,7 +172,8 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
             } else {
                 // It was sent, and nobody knows as what: its transaction id tells.
                 let begun = view::txn_of(key, asked);
-                post(adapter, Class::Answer, &room, &begun, to_content("m.notice", &rendered)).await?
+                let content = related(to_content("m.notice", &rendered), thread.as_ref(), None);
+                post(adapter, Class::Answer, &room, &begun, content).await?
             };
             view::edit(&progress, &rendered)
         }
