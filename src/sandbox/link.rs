@@ -26,10 +26,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{
-    client::{Connection, Sandbox},
-    error::SandboxError,
-};
+use super::{client::Sandbox, connection::Connection, error::SandboxError};
 
 /// Connections of one room that have not said yet what they are.
 const PENDING: usize = 64;
@@ -125,7 +122,7 @@ impl Link {
         self.shared.turned_away().take();
         self.shared.state.send_if_modified(|state| match state {
             LinkState::Connected(sandbox) if before.is_some() => {
-                sandbox.close();
+                sandbox.connection().close();
                 *state = LinkState::Waiting;
                 true
             }
@@ -323,15 +320,14 @@ async fn control(mut stream: UnixStream, theirs: Range, build: String, boot_id: 
     }
     tracing::debug!(%boot_id, %build, version, "sandboxd connected");
     let (connection, reader) = Connection::new(stream, boot_id, build, Arc::clone(&shared));
-    let sandbox = Sandbox::new(connection);
-    let _finish = Finish(sandbox.clone());
-    let before = shared.state.send_replace(LinkState::Connected(sandbox.clone()));
+    let _finish = Finish(Arc::clone(&connection));
+    let before = shared.state.send_replace(LinkState::Connected(Sandbox::new(Arc::clone(&connection))));
     if let LinkState::Connected(before) = before {
-        before.close();
+        before.connection().close();
     }
-    let ended = sandbox.serve(reader).await;
+    let ended = connection.serve(reader).await;
     let ours = shared.state.send_if_modified(|state| match state {
-        LinkState::Connected(current) if current.same(&sandbox) => {
+        LinkState::Connected(current) if Arc::ptr_eq(current.connection(), &connection) => {
             *state = LinkState::Waiting;
             true
         }
@@ -344,7 +340,7 @@ async fn control(mut stream: UnixStream, theirs: Range, build: String, boot_id: 
 
 /// Finishes a connection however its task ends: one that is cancelled together with its link runs to no end of its own,
 /// and sandboxd would wait for ever for a connection that somebody still holds.
-struct Finish(Sandbox);
+struct Finish(Arc<Connection>);
 
 impl Drop for Finish {
     fn drop(&mut self) {

@@ -5,6 +5,7 @@
 
 mod cgroup;
 mod client;
+mod connection;
 mod creation;
 mod disk;
 pub mod embed;

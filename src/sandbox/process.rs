@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    client::{Connection, Reply},
+    connection::{Connection, Reply},
     error::SandboxError,
 };
 

@@ -1,0 +1,105 @@
+//! What a sandbox may take of the host, and what becomes of one that takes more.
+
+use std::time::Duration;
+
+use matrix_agent::{
+    ids::RoomKey,
+    sandbox::{Command, Exit, SandboxError, SandboxState, Stdin},
+};
+use tokio::time::{sleep, timeout};
+
+use crate::house::{Disk, House, LIMIT, run, sh, shell};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn below_the_hosts_reserve_what_works_is_paused_and_told() {
+    let disk = Disk::new();
+    let house = House::with(|options| {
+        options.state_dir = disk.path("state");
+        options.podman_path = disk.path("podman");
+        options.podman_socket = Some(disk.path("nobody.sock"));
+        options.image = "localhost/empty:latest".into();
+        options.host_disk_reserve = 100 << 20;
+    });
+    let fleet = house.open().await;
+    let mut notices = fleet.notices();
+    let (writer, quiet) = (house.room("writer"), house.room("quiet"));
+    let sandbox = fleet.ensure(&writer).await.unwrap();
+    fleet.ensure(&quiet).await.unwrap();
+    // The image is empty: what runs is sandboxd's own applet, waiting for what to write.
+    let write = ["/run/sandboxd", "fs", "write", "file", "4"].map(str::to_owned).into();
+    let mut work = sandbox.spawn(Command { argv: write, stdin: Stdin::Stream, ..shell("") }).await.unwrap();
+    std::fs::write(disk.path("ballast"), vec![1; 280 << 20]).unwrap();
+
+    let notice = timeout(LIMIT, notices.recv()).await.unwrap().unwrap();
+    assert!(notice.room == writer && notice.text.contains("disk is nearly full"), "{notice:?}");
+    let state = |room: &RoomKey, list: &[matrix_agent::sandbox::SandboxSummary]| {
+        list.iter().find(|sandbox| sandbox.room == *room).map(|sandbox| sandbox.state)
+    };
+    let list = fleet.list().await.unwrap();
+    assert_eq!(state(&writer, &list), Some(SandboxState::Paused));
+    assert_eq!(state(&quiet, &list), Some(SandboxState::Running), "who does not work cannot write");
+    assert!(matches!(fleet.ensure(&quiet).await, Err(SandboxError::HostDiskLow)));
+
+    std::fs::remove_file(disk.path("ballast")).unwrap();
+    let notice = timeout(LIMIT, notices.recv()).await.unwrap().unwrap();
+    assert!(notice.text.contains("runs on"), "{notice:?}");
+    work.write(b"done").await.unwrap();
+    work.close_stdin().await.unwrap();
+    assert_eq!(timeout(LIMIT, work.wait()).await.unwrap().unwrap().exit, Exit::Code(0));
+    fleet.remove(&writer, true).await.unwrap();
+    fleet.remove(&quiet, true).await.unwrap();
+    fleet.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_memory_hog_and_a_fork_bomb_end_at_their_limits() {
+    let house = House::with(|options| (options.memory, options.pids) = (128 << 20, 64));
+    let fleet = house.open().await;
+    let room = house.room("hog");
+    let sandbox = fleet.ensure(&room).await.unwrap();
+    let hog = run(&sandbox, shell("head -c 1G /dev/zero | tail")).await;
+    assert!(hog.exit != Exit::Code(0), "{hog:?}");
+    assert_eq!(sh(&sandbox, "echo usable").await, "usable");
+
+    let bomb = Command { timeout: Some(Duration::from_secs(3)), ..shell("bomb() { bomb | bomb & }; bomb; sleep 600") };
+    let bomb = run(&sandbox, bomb).await;
+    assert!(matches!(bomb.exit, Exit::TimedOut | Exit::Code(_)), "{bomb:?}");
+    let sandbox = fleet.ensure(&room).await.unwrap();
+    assert_eq!(sh(&sandbox, "echo usable").await, "usable");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_fills_the_disk_is_ended_and_told() {
+    let house = House::with(|options| options.disk = 64 << 20);
+    let fleet = house.open().await;
+    let mut notices = fleet.notices();
+    let room = house.room("filler");
+    let sandbox = fleet.ensure(&room).await.unwrap();
+    // In steps, so that a slow watch still finds it writing; far above the limit in the end.
+    let fill = "i=0; while [ $i -lt 400 ]; do head -c 8M /dev/zero >> big; i=$((i+1)); sleep 0.05; done";
+    let filler = run(&sandbox, shell(fill)).await;
+    assert_eq!(filler.exit, Exit::DiskFull, "{filler:?}");
+    let notice = timeout(LIMIT, notices.recv()).await.unwrap().unwrap();
+    assert!(notice.room == room && notice.text.contains("disk is full"), "{notice:?}");
+    assert_eq!(sh(&sandbox, "rm big; echo usable").await, "usable");
+
+    // A file without a name counts too.
+    let hidden = "exec 3> hidden; rm hidden; while :; do head -c 8M /dev/zero >&3; sleep 0.05; done";
+    assert_eq!(run(&sandbox, shell(hidden)).await.exit, Exit::DiskFull);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_host_starts_nothing() {
+    let house = House::with(|options| options.host_disk_reserve = u64::MAX / 4);
+    let fleet = house.open().await;
+    let room = house.room("full");
+    let refused = async {
+        loop {
+            match fleet.ensure(&room).await {
+                Err(SandboxError::HostDiskLow) => return,
+                _ => sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    timeout(LIMIT, refused).await.unwrap();
+}

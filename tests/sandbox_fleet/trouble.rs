@@ -1,0 +1,110 @@
+//! What goes wrong around a sandbox: its sandboxd, Podman, the host, other hands.
+
+use std::{path::PathBuf, process::Command as Program, time::Duration};
+
+use matrix_agent::sandbox::SandboxState;
+use tokio::time::{sleep, timeout};
+
+use crate::house::{House, LIMIT, podman, service_of, sh, shell, signal, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandboxd_that_does_not_answer_is_ended_with_its_container() {
+    let house = House::new();
+    let fleet = house.open().await;
+    let room = house.room("stuck");
+    let sandbox = fleet.ensure(&room).await.unwrap();
+    let work = sandbox.spawn(shell("sleep 600")).await.unwrap();
+    let pid = fleet.observe(&room).await.unwrap().outside.unwrap().pid;
+    signal(pid, "STOP");
+    timeout(LIMIT, sandbox.kill(work.id())).await.unwrap().unwrap();
+    let again = timeout(LIMIT, fleet.ensure(&room)).await.unwrap().unwrap();
+    assert_ne!(again.boot_id(), sandbox.boot_id());
+    assert_eq!(sh(&again, "echo usable").await, "usable");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_own_podman_service_is_started_again() {
+    let house = House::with(|options| options.podman_socket = Some(options.state_dir.join("nobody.sock")));
+    let fleet = house.open().await;
+    let room = house.room("service");
+    let sandbox = fleet.ensure(&room).await.unwrap();
+    signal(service_of(&house), "KILL");
+    assert_eq!(sh(&sandbox, "echo on").await, "on", "what runs does not notice");
+    let again = async {
+        while fleet.observe(&room).await.is_err() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(LIMIT, again).await.unwrap();
+    fleet.ensure(&house.room("another")).await.unwrap();
+    fleet.shutdown().await;
+    assert!(!house.directory.path().join("podman.sock").exists(), "it ends with the server");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_do_to_a_container_is_noticed() {
+    let house = House::new();
+    let fleet = house.open().await;
+    let room = house.room("meddled");
+    let sandbox = fleet.ensure(&room).await.unwrap();
+    sh(&sandbox, "echo kept > file").await;
+    let name = house.containers().into_iter().next().unwrap();
+    podman(&["kill", &name]);
+    until(&fleet, &room, SandboxState::Stopped).await;
+    let sandbox = fleet.ensure(&room).await.unwrap();
+    assert_eq!(sh(&sandbox, "cat file").await, "kept");
+
+    podman(&["rm", "--force", "--time", "0", &name]);
+    let sandbox = fleet.ensure(&room).await;
+    let sandbox = match sandbox {
+        Ok(sandbox) if sandbox.is_connected() => sandbox,
+        _ => fleet.ensure(&room).await.unwrap(),
+    };
+    assert_eq!(sh(&sandbox, "cat file").await, "kept");
+    podman(&["volume", "prune", "--force", "--filter", &house.label()]);
+    assert_eq!(house.volumes().len(), 1, "a volume in use is not pruned");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_start_says_why() {
+    let house = House::with(|options| options.image = "localhost/no-such-image:latest".into());
+    let error = house.open().await.ensure(&house.room("a")).await.unwrap_err().to_string();
+    assert!(error.contains("`localhost/no-such-image:latest` is missing: build it with"), "{error}");
+
+    let house = House::new();
+    let fleet = house.open().await;
+    std::fs::copy("/bin/false", house.directory.path().join("false")).unwrap();
+    std::fs::rename(house.directory.path().join("false"), house.directory.path().join("sandboxd")).unwrap();
+    let error = fleet.ensure(&house.room("b")).await.unwrap_err().to_string();
+    assert!(error.contains("ended while it was starting (exit code 1)"), "{error}");
+    assert!(matches!(fleet.list().await.unwrap()[0].state, SandboxState::Stopped));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn podman_may_be_away_and_come_back() {
+    let house = House::with(|options| {
+        options.podman_path = PathBuf::from("/no/such/podman");
+        options.podman_socket = Some(options.state_dir.join("later.sock"));
+    });
+    let fleet = house.open().await;
+    let room = house.room("late");
+    let error = fleet.ensure(&room).await.unwrap_err().to_string();
+    assert!(error.contains("Podman does not answer") && error.contains("set PODMAN_PATH"), "{error}");
+
+    let socket = format!("unix://{}", house.directory.path().join("later.sock").display());
+    let mut service = Program::new("podman").args(["system", "service", "--time=0", &socket]).spawn().unwrap();
+    let back = async {
+        loop {
+            match fleet.ensure(&room).await {
+                Ok(sandbox) => return sandbox,
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            }
+        }
+    };
+    let sandbox = timeout(LIMIT, back).await;
+    service.kill().unwrap();
+    service.wait().unwrap();
+    assert_eq!(sh(&sandbox.unwrap(), "echo back").await, "back");
+    let error = fleet.ensure(&house.room("later")).await.unwrap_err().to_string();
+    assert!(error.contains("Podman does not answer"), "{error}");
+}
