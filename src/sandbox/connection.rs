@@ -312,7 +312,7 @@ impl Connection {
         }
     }
 
-    /// Has the container ended, which is no longer to be trusted with it.
+    /// Asks for the container's end: nothing less ends what runs in it.
     pub(super) fn must_end(&self, why: String) {
         tracing::warn!(%why, "the sandbox's container has to be ended");
         self.link.state.send_replace(LinkState::MustEnd(why));
