@@ -96,6 +96,8 @@ impl Person {
             // The homeserver would name its own address.
             .respect_login_well_known(false)
             .request_config(RequestConfig::new().disable_retry().timeout(LIMIT))
+            // Keys that come so race with the events that they open.
+            .with_enable_share_history_on_invite(false)
             .build()
             .await
             .unwrap();

@@ -268,6 +268,9 @@ impl Account {
             .homeserver_url(&self.homeserver)
             .sqlite_store_with_config_and_cache_path(settings, None::<&Path>)
             .request_config(requests())
+            // Else whoever invites chooses what is downloaded, of any size, and what fails there fails the join. What was
+            // said before is not answered anyway.
+            .with_enable_share_history_on_invite(false)
             .build()
             .await
             .map_err(|error| self.not_built(error))
