@@ -81,7 +81,7 @@ except OSError as error:
 fn rig(llm: &ScriptedLlm) -> Rig {
     let mut rig = Rig::new(FULL, llm.base_url());
     let bundle = "/etc/ssl/certs/ca-certificates.crt";
-    if Path::new(bundle).exists() {
+    if std::env::var_os("SANDBOX_CA_BUNDLE").is_none() && Path::new(bundle).exists() {
         rig.set("SANDBOX_CA_BUNDLE", bundle);
     }
     rig

@@ -12,6 +12,10 @@ use matrix_agent::{
     ids::{RoomKey, random},
     sandbox::{Command, Ended, Exit, Sandbox, SandboxOptions, SandboxState, Sandboxes, Stdin, User},
 };
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -144,8 +148,8 @@ pub(crate) fn must(program: &mut Program) {
     assert!(output.status.success(), "{program:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-pub(crate) fn signal(pid: u32, name: &str) {
-    must(Program::new("kill").args(["-s", name, &pid.to_string()]));
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
 }
 
 /// Finds the Podman service that serves this house.

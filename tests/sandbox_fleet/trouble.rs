@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::Command as Program, time::Duration};
 
 use matrix_agent::sandbox::SandboxState;
+use nix::sys::signal::Signal;
 use tokio::time::{sleep, timeout};
 
 use crate::house::{House, LIMIT, podman, service_of, sh, shell, signal, until};
@@ -15,7 +16,7 @@ async fn a_sandboxd_that_does_not_answer_is_ended_with_its_container() {
     let sandbox = fleet.ensure(&room).await.unwrap();
     let work = sandbox.spawn(shell("sleep 600")).await.unwrap();
     let pid = fleet.observe(&room).await.unwrap().outside.unwrap().pid;
-    signal(pid, "STOP");
+    signal(pid, Signal::SIGSTOP);
     timeout(LIMIT, sandbox.kill(work.id())).await.unwrap().unwrap();
     let again = timeout(LIMIT, fleet.ensure(&room)).await.unwrap().unwrap();
     assert_ne!(again.boot_id(), sandbox.boot_id());
@@ -28,7 +29,7 @@ async fn our_own_podman_service_is_started_again() {
     let fleet = house.open().await;
     let room = house.room("service");
     let sandbox = fleet.ensure(&room).await.unwrap();
-    signal(service_of(&house), "KILL");
+    signal(service_of(&house), Signal::SIGKILL);
     assert_eq!(sh(&sandbox, "echo on").await, "on", "what runs does not notice");
     let again = async {
         while fleet.observe(&room).await.is_err() {
