@@ -239,7 +239,7 @@ test_synapse() {
 # test_element: the client that the tests look through; it is bundled inside the sandbox image, so that comes first.
 test_element() { "$REPO/tests/element/run.sh" build; }
 
-ENV_FILE=${ENV_FILE:-$REPO/.env}
+ENV_FILE=$REPO/.env
 
 # setting KEY: its value as the program sees it: of the environment, else of .env.
 setting() {
