@@ -10,7 +10,7 @@ use matrix_sdk::{
 };
 use tokio::time;
 
-use super::{Adapter, sync::aliases, trouble::Trouble};
+use super::{Adapter, people::People, trouble::Trouble};
 use crate::{
     ids::{EventId, RoomKey},
     store::StoreError,
@@ -23,6 +23,12 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Servers that are asked for a room's successor.
 const SERVERS: usize = 5;
 
+/// Returns whether the bot may work in a room, by its id or one of its aliases.
+pub(super) fn is_open(people: &People, room: &Room) -> bool {
+    let aliases: Vec<_> = room.canonical_alias().into_iter().chain(room.alt_aliases()).collect();
+    people.opens(room.room_id(), aliases.iter().map(AsRef::as_ref))
+}
+
 /// Joins the room if a listed user has invited the bot, else declines.
 pub(super) fn invited(adapter: &Adapter, room: Room) {
     let adapter = adapter.clone();
@@ -33,7 +39,7 @@ pub(super) fn invited(adapter: &Adapter, room: Room) {
             Err(_) => return,
         };
         let id = room.room_id().to_owned();
-        if adapter.people.lists(&inviter) && adapter.people.opens(&id, aliases(&room).iter().map(AsRef::as_ref)) {
+        if adapter.people.lists(&inviter) && is_open(&adapter.people, &room) {
             let joined = again(|| async {
                 if room.state() == RoomState::Joined { Ok(()) } else { room.join().await.map_err(Trouble::from) }
             });
@@ -65,8 +71,7 @@ pub(super) async fn entered(adapter: &Adapter, room: &Room) -> Result<(), StoreE
     }
     // Without its own event the room's id will do: it is greeted at the first join only.
     let joined = own.unwrap_or_else(|| EventId::from(room.room_id().as_str()));
-    let open = adapter.people.opens(room.room_id(), aliases(room).iter().map(AsRef::as_ref));
-    adapter.hub.joined(&key, &joined, open.then(|| strings::GREETING.to_owned())).await
+    adapter.hub.joined(&key, &joined, is_open(&adapter.people, room).then(|| strings::GREETING.to_owned())).await
 }
 
 /// Looks whether the room still needs the bot: leaves when nobody is there whom it serves, follows when there is a

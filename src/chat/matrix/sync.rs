@@ -333,7 +333,7 @@ impl<'a> Reader<'a> {
 
     async fn read(&self, room: &Room, timeline: &[TimelineEvent]) -> Result<Vec<Inbound>, Trouble> {
         let Some(own) = self.client.user_id() else { return Ok(vec![]) };
-        if timeline.is_empty() || !self.adapter.people.opens(room.room_id(), aliases(room).iter().map(AsRef::as_ref)) {
+        if timeline.is_empty() || !rooms::is_open(&self.adapter.people, room) {
             return Ok(vec![]);
         }
         // Asks the homeserver once a room, when the SDK does not know.
@@ -436,8 +436,4 @@ fn read_one(place: Place<'_>, event: &TimelineEvent) -> Option<Inbound> {
 
 fn is_forged(state: &VerificationState) -> bool {
     matches!(state, VerificationState::Unverified(VerificationLevel::MismatchedSender))
-}
-
-pub(super) fn aliases(room: &Room) -> Vec<matrix_sdk::ruma::OwnedRoomAliasId> {
-    room.canonical_alias().into_iter().chain(room.alt_aliases()).collect()
 }
