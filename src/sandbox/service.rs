@@ -227,6 +227,8 @@ impl Keeper {
         let mut child = Command::new(&self.podman)
             .args(["system", "service", &format!("--time={SERVICE_IDLE}")])
             .arg(format!("unix://{}", self.own.display()))
+            // When a container's memory runs out, conmon leaves an empty file `oom` where Podman was started.
+            .current_dir(self.own.parent().unwrap_or(Path::new("/")))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

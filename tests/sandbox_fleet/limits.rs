@@ -59,6 +59,7 @@ async fn a_memory_hog_and_a_fork_bomb_end_at_their_limits() {
     let sandbox = fleet.ensure(&room).await.unwrap();
     let hog = run(&sandbox, shell("head -c 1G /dev/zero | tail")).await;
     assert!(hog.exit != Exit::Code(0), "{hog:?}");
+    assert!(!std::path::Path::new("oom").exists(), "conmon has left a file in the server's folder");
     assert_eq!(sh(&sandbox, "echo usable").await, "usable");
 
     let bomb = Command { timeout: Some(Duration::from_secs(3)), ..shell("bomb() { bomb | bomb & }; bomb; sleep 600") };

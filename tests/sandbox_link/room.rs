@@ -128,7 +128,10 @@ fn bind(dir: &Path) -> (Link, mpsc::Receiver<ProxyStream>) {
 }
 
 fn podman(arguments: &[&str]) -> Output {
-    let output = process::Command::new("podman").args(arguments).output().expect("podman is installed");
+    // When memory runs out, conmon leaves an empty file `oom` where Podman was started.
+    let folder = std::env::temp_dir();
+    let output =
+        process::Command::new("podman").args(arguments).current_dir(folder).output().expect("podman is installed");
     assert!(output.status.success(), "podman {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     output
 }
