@@ -95,6 +95,8 @@ pub(super) struct Actor {
     pub(super) mail: Arc<Mailbox>,
     /// Commands that are carried out beside other things.
     pub(super) side: Side,
+    /// A crash or a failure may have left turns open.
+    cut_off: bool,
     /// Up to here events that are no work were looked at.
     looked: i64,
     /// The file that is being fetched before its turn.
@@ -113,6 +115,7 @@ impl Actor {
             address,
             mail,
             side: Side::default(),
+            cut_off: true,
             looked: 0,
             upload: None,
             saved: None,
@@ -126,6 +129,7 @@ impl Actor {
         self.rest();
         let result = self.go_on().await;
         self.rest();
+        self.cut_off = result.is_err();
         result
     }
 
@@ -136,8 +140,10 @@ impl Actor {
     }
 
     async fn go_on(&mut self) -> Result<(), StoreError> {
-        for open in self.hub.inner.store.open_turns(&self.address).await? {
-            self.resume(open.turn, open.opened).await?;
+        if self.cut_off {
+            for open in self.hub.inner.store.open_turns(&self.address).await? {
+                self.resume(open.turn, open.opened).await?;
+            }
         }
         while !self.hub.inner.cancel.is_cancelled() {
             let Some(first) = self.hub.inner.store.next_waiting(&self.address).await? else { break };
