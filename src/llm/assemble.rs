@@ -1,7 +1,7 @@
 //! Puts a streamed answer together from its chunks. Pure: no network, no clock; `model.rs` feeds it.
 //!
 //! Providers disagree on nearly everything here (which chunk has the id, whether `index` counts, how an end is called):
-//! the rules are beside the code, and each has a recorded stream in `tests/llm.rs`.
+//! the rules are beside the code, and each has a recorded stream in `tests/llm/providers.rs`.
 
 use std::collections::HashSet;
 

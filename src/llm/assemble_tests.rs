@@ -1,4 +1,4 @@
-//! How pieces of calls find together; whole streams are in `tests/llm.rs`.
+//! How pieces of calls find together; whole streams are in `tests/llm/providers.rs`.
 
 use serde_json::{Value, json};
 

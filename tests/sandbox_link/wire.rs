@@ -1,0 +1,193 @@
+//! What becomes of whoever breaks the protocol, or is not who may speak it.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    time::{Duration, Instant},
+};
+
+use matrix_agent::sandbox::{Command, Link, LinkState, SandboxError, User};
+use sandboxd::{
+    frame,
+    protocol::{Opening, Range, Request},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    sync::mpsc,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::room::{LIMIT, Room, command, output, shell};
+
+/// A link whose peer is this very process, and a connection to it.
+async fn pretend(first: &[u8]) -> (tempfile::TempDir, Link, UnixStream) {
+    let dir = tempfile::tempdir().unwrap();
+    let (sender, _) = mpsc::channel(1);
+    let link = Link::bind(dir.path(), sender, &CancellationToken::new()).unwrap();
+    link.set_peer(Some(std::process::id()));
+    let mut stream = UnixStream::connect(dir.path().join("sock")).await.unwrap();
+    stream.write_all(first).await.unwrap();
+    (dir, link, stream)
+}
+
+fn hello(min: u32, max: u32) -> Vec<u8> {
+    let (build, boot_id) = ("b".into(), "boot".into());
+    frame::encode(&Opening::Hello { protocol: Range { min, max }, build, boot_id })
+}
+
+async fn fault(link: &Link) -> String {
+    match link.connected(LIMIT).await {
+        Err(SandboxError::Fault(why)) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn hung_up(stream: &mut UnixStream) -> bool {
+    // With bytes of ours unread it is a reset, else an end.
+    timeout(LIMIT, stream.read(&mut [0; 64])).await.is_ok_and(|read| !matches!(read, Ok(1..)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_the_server_does_not_speak_is_refused_in_plain_words() {
+    let (dir, link, mut stream) = pretend(&hello(90, 91)).await;
+    let why = fault(&link).await;
+    assert!(why.starts_with("the sandbox speaks protocol 90 to 91, this server 1 to 1: remove the sandbox"), "{why}");
+    let mut answer = vec![0; 256];
+    let length = timeout(LIMIT, stream.read(&mut answer)).await.unwrap().unwrap();
+    let (answer, _) = frame::decode::<Request>(&answer[..length], frame::TO_SANDBOXD).unwrap().unwrap();
+    assert_eq!(answer, Request::Refused { supported: Range { min: 1, max: 1 } });
+
+    // A newer one that still speaks ours is welcome, and clears the fault.
+    let mut stream = UnixStream::connect(dir.path().join("sock")).await.unwrap();
+    stream.write_all(&hello(1, 91)).await.unwrap();
+    let sandbox = timeout(LIMIT, async {
+        loop {
+            match link.current() {
+                Some(sandbox) => break sandbox,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    });
+    assert_eq!(sandbox.await.unwrap().boot_id(), "boot");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_ends_the_connection_and_nothing_else() {
+    for first in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\xff\xff\xff\xff", b"\0\0\0\x02{}", b"\0\0\x10\x01"] {
+        let (_dir, link, mut stream) = pretend(first).await;
+        assert!(fault(&link).await.starts_with("the sandbox sent what sandboxd does not send"));
+        assert!(hung_up(&mut stream).await);
+    }
+    // After the greeting too; whoever waits on the connection is told.
+    for garbage in [&b"\xff\xff\xff\xff"[..], b"\0\0\0\x04oops"] {
+        let (_dir, link, mut stream) = pretend(&hello(1, 1)).await;
+        let sandbox = link.connected(LIMIT).await.unwrap();
+        let process = sandbox.spawn(shell("true")).await.unwrap();
+        stream.write_all(garbage).await.unwrap();
+        assert!(matches!(timeout(LIMIT, process.wait()).await.unwrap(), Err(SandboxError::Disconnected)));
+        assert!(fault(&link).await.starts_with("the sandbox sent what sandboxd does not send"));
+        assert!(matches!(sandbox.spawn(shell("true")).await, Err(SandboxError::Disconnected)));
+    }
+}
+
+/// A connection waits until it is known who may connect; what it does then, at once, is not taken for what an earlier
+/// peer did.
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_that_waited_for_its_hearing_is_told() {
+    for _ in 0..300 {
+        let dir = tempfile::tempdir().unwrap();
+        let link = Link::bind(dir.path(), mpsc::channel(1).0, &CancellationToken::new()).unwrap();
+        let mut stream = UnixStream::connect(dir.path().join("sock")).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        tokio::task::yield_now().await;
+        link.set_peer(Some(std::process::id()));
+        assert!(fault(&link).await.starts_with("the sandbox sent what sandboxd does not send"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_asked_for_change_nothing() {
+    let (dir, link, mut stream) = pretend(&hello(1, 1)).await;
+    let sandbox = link.connected(LIMIT).await.unwrap();
+    for event in [
+        r#"{"unknown":{"id":"x","forgotten":true}}"#,
+        r#"{"attached":{"id":"x","head":1,"omitted":2}}"#,
+        r#"{"commands":{"running":[]}}"#,
+        r#"{"pong":{"n":99}}"#,
+        r#"{"failed":{"id":"x","why":"\u001b[31m"}}"#,
+        r#"{"ended":{"id":"x","exit":{"code":0},"head":"","tail":"","omitted":18446744073709551615,"log":null,"leftovers":4294967295,"survivors":0,"streamed":true}}"#,
+    ] {
+        let event = [&(event.len() as u32).to_be_bytes()[..], event.as_bytes()].concat();
+        stream.write_all(&event).await.unwrap();
+    }
+    let mut strange = UnixStream::connect(dir.path().join("sock")).await.unwrap();
+    strange.write_all(&frame::encode(&Opening::Stream { nonce: "guessed".into() })).await.unwrap();
+    assert!(hung_up(&mut strange).await);
+    assert!(sandbox.is_connected() && link.current().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_that_is_not_confirmed_asks_for_the_container_s_end() {
+    let (_dir, link, stream) = pretend(&hello(1, 1)).await;
+    let sandbox = link.connected(LIMIT).await.unwrap();
+    let mut states = link.watch();
+    let asked = Instant::now();
+    let end = async {
+        let state = states.wait_for(|state| matches!(state, LinkState::MustEnd(_))).await.unwrap().clone();
+        assert!(matches!(state, LinkState::MustEnd(why) if why.contains("did not end within a second")));
+        assert!(asked.elapsed() < Duration::from_millis(1500), "{:?}", asked.elapsed());
+        // As when the container ends.
+        drop(stream);
+    };
+    let (killed, ()) = tokio::join!(sandbox.kill("deaf"), end);
+    killed.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_container_s_first_process_may_connect() {
+    let (mut room, sandbox) = Room::start().await;
+    // Inside, any process can reach the socket: this one says what sandboxd would say.
+    let greeting = hello(1, 1).iter().map(|byte| format!("\\x{byte:02x}")).collect::<Vec<_>>().concat();
+    let perl = format!(
+        r#"use Socket; $SIG{{PIPE}} = "IGNORE"; socket(S, PF_UNIX, SOCK_STREAM, 0); connect(S, sockaddr_un("{}")) or die; syswrite S, "{greeting}";
+        print sysread(S, $answer, 100) ? "answered" : "hung up""#,
+        sandboxd::protocol::ROOM_DIR.to_owned() + "/sock",
+    );
+    for user in [User::Agent, User::Root] {
+        assert_eq!(output(&sandbox, Command { user, ..command(&["perl", "-e", &perl]) }).await, "hung up");
+    }
+    let mut poser = UnixStream::connect(room.socket()).await.unwrap();
+    let _ = poser.write_all(&hello(1, 1)).await;
+    assert!(hung_up(&mut poser).await);
+    assert_eq!(output(&sandbox, command(&["echo", "there"])).await, "there\n");
+
+    // When nobody better comes, the poser is named.
+    room.drop_link();
+    let link = room.rebind();
+    link.set_peer(Some(1));
+    let mut poser = UnixStream::connect(room.socket()).await.unwrap();
+    let _ = poser.write_all(&hello(1, 1)).await;
+    assert!(hung_up(&mut poser).await);
+    let error = link.connected(Duration::from_millis(50)).await.unwrap_err().to_string();
+    assert!(error.contains("that is not its PID 1 connected and was turned away"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_s_directory_must_be_there() {
+    let (sender, _) = mpsc::channel(1);
+    let missing = std::env::temp_dir().join("nothing/here");
+    let error = Link::bind(&missing, sender, &CancellationToken::new()).err().unwrap().to_string();
+    assert!(error.contains("check that STATE_DIR is writable"), "{error}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let (sender, _) = mpsc::channel(1);
+    let cancel = CancellationToken::new();
+    let first = Link::bind(dir.path(), sender.clone(), &cancel).unwrap();
+    std::mem::forget(first);
+    // The socket that a killed server left is taken over.
+    let socket = dir.path().join("sock");
+    let _second = Link::bind(dir.path(), sender, &cancel).unwrap();
+    assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o666);
+}

@@ -1,0 +1,137 @@
+//! One room with a sandbox of its own, in which the tools are called.
+
+use std::{path::PathBuf, time::Duration};
+
+use matrix_agent::{
+    gateway::{AllowedHosts, Gateway, GatewayPolicy, Network},
+    ids::{self, CallId, RoomKey},
+    sandbox::{SandboxOptions, Sandboxes},
+    tools::{self, ToolContext, ToolLimits, ToolProgress, ToolResult},
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const PLAIN: &str = "docker.io/library/debian:trixie-slim";
+pub(crate) const FULL: &str = "localhost/matrix-agent-sandbox:latest";
+/// No call of these tests may take longer.
+pub(crate) const LIMIT: Duration = Duration::from_secs(100);
+
+/// One room with a sandbox of its own.
+pub(crate) struct Bench {
+    pub(crate) sandboxes: Sandboxes,
+    pub(crate) options: SandboxOptions,
+    pub(crate) room: RoomKey,
+    _state: TempDir,
+}
+
+impl Bench {
+    pub(crate) async fn open(image: &str) -> Self {
+        let state = tempfile::Builder::new().prefix("ma-tools").tempdir_in("/tmp").unwrap();
+        let options = SandboxOptions {
+            state_dir: state.path().to_owned(),
+            instance: format!("tools-{}", ids::random(4)),
+            image: image.to_owned(),
+            podman_socket: std::env::var_os("PODMAN_SOCKET").map(PathBuf::from),
+            podman_path: "podman".into(),
+            memory: 1 << 30,
+            cpus: 2.0,
+            pids: 256,
+            disk: 20 << 30,
+            idle: Duration::from_hours(1),
+            max_running: 4,
+            host_disk_reserve: 1 << 30,
+            ca_bundle: None,
+        };
+        let sandboxes = open(&options).await;
+        let room = RoomKey(format!("tools:{}", ids::random(4)));
+        Self { sandboxes, options, room, _state: state }
+    }
+
+    pub(crate) fn context(&self) -> (ToolContext, mpsc::Receiver<ToolProgress>) {
+        let (progress, receiver) = mpsc::channel(16);
+        let context = ToolContext {
+            sandboxes: self.sandboxes.clone(),
+            room: self.room.clone(),
+            call: CallId(ids::random(8)),
+            cancel: CancellationToken::new(),
+            progress,
+            limits: ToolLimits { command: Duration::from_secs(20), longest: Duration::from_mins(1) },
+            vision: true,
+        };
+        (context, receiver)
+    }
+
+    pub(crate) async fn call(&self, name: &str, arguments: Value) -> ToolResult {
+        let (context, _progress) = self.context();
+        run(&context, name, &arguments).await
+    }
+
+    /// Runs a command that has to succeed and returns its output.
+    pub(crate) async fn sh(&self, command: &str) -> String {
+        let result = self.call("run_command", json!({ "command": command })).await;
+        assert!(result.ok, "{command}: {}", result.text);
+        result.text.strip_prefix("exit code: 0\n").unwrap_or_else(|| panic!("{}", result.text)).to_owned()
+    }
+
+    /// Counts the processes whose command line matches (write it so that it does not match itself).
+    pub(crate) async fn running(&self, pattern: &str) -> String {
+        self.sh(&format!("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -o '{pattern}' | wc -l")).await
+    }
+
+    pub(crate) async fn boot_id(&self) -> String {
+        self.sandboxes.ensure(&self.room).await.unwrap().boot_id().to_owned()
+    }
+
+    pub(crate) async fn close(self) {
+        self.sandboxes.shutdown().await;
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let label = format!("label=matrix-agent.instance={}", self.options.instance);
+        for id in podman(&["ps", "--all", "--quiet", "--filter", &label]).lines() {
+            podman(&["rm", "--force", "--time", "0", id]);
+        }
+        for name in podman(&["volume", "ls", "--quiet", "--filter", &label]).lines() {
+            podman(&["volume", "rm", "--force", name]);
+        }
+    }
+}
+
+fn podman(arguments: &[&str]) -> String {
+    let output = std::process::Command::new("podman").args(arguments).output().expect("podman is there");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub(crate) async fn open(options: &SandboxOptions) -> Sandboxes {
+    let gateway =
+        Gateway::new(GatewayPolicy::new(AllowedHosts::standard()), Network::system(), CancellationToken::new());
+    Sandboxes::open(options.clone(), gateway, &CancellationToken::new()).await.unwrap()
+}
+
+pub(crate) async fn run(context: &ToolContext, name: &str, arguments: &Value) -> ToolResult {
+    timeout(LIMIT, tools::run(context, name, &arguments.to_string())).await.expect("ends within its limit")
+}
+
+#[track_caller]
+pub(crate) fn good(result: &ToolResult, parts: &[&str]) {
+    assert!(result.ok, "{}", result.text);
+    says(result, parts);
+}
+
+#[track_caller]
+pub(crate) fn bad(result: &ToolResult, parts: &[&str]) {
+    assert!(!result.ok, "{}", result.text);
+    says(result, parts);
+}
+
+#[track_caller]
+pub(crate) fn says(result: &ToolResult, parts: &[&str]) {
+    for part in parts {
+        assert!(result.text.contains(part), "{part:?} is not in: {}", result.text);
+    }
+    assert!(!result.summary.is_empty() && !result.summary.contains('\n'), "{:?}", result.summary);
+}

@@ -1,0 +1,8 @@
+//! Every tool against a real sandbox: good calls, bad ones, and what a hostile or careless program does to them.
+//!
+//! Needs Podman and its images `debian:trixie-slim` and, for the tests with Python or a browser, the sandbox image.
+
+mod bench;
+mod commands;
+mod files;
+mod pages;
