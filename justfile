@@ -34,7 +34,7 @@ image:
 
 # Measures, and prints the tables of README.md.
 bench:
-    cargo bench
+    cargo bench --profile release
 
 # Talks to the agent in the terminal, with the model of `.env`.
 chat *arguments:

@@ -11,7 +11,7 @@ use matrix_sdk::{
     Client,
     config::{RequestConfig, SyncSettings, SyncToken},
     encryption::EncryptionSettings,
-    ruma::{OwnedRoomId, events::room::message::RoomMessageEventContent},
+    ruma::OwnedRoomId,
 };
 use serde_json::{Value, json};
 
@@ -36,6 +36,7 @@ const CROWD: usize = 30;
 /// Rooms of the measurements of memory and start.
 const IDLE: usize = 30;
 const MANY: usize = 100;
+const MOST: usize = 200;
 /// How long the idle bot's processor time is watched.
 const WATCH: Duration = Duration::from_mins(1);
 const TOOLS: usize = 10;
@@ -72,6 +73,9 @@ async fn measure() {
     let echo = Echo::start(&town.synapse).await;
 
     let rooms = idle(&mut town).await;
+    // What the homeserver has to do for the answer shall be the same.
+    let asked_first = town.anna.say(&rooms[0], "hi").await;
+    *echo.answer.lock().unwrap() = town.anna.answer_to(&asked_first).await.content;
     invites(&town, &echo).await;
     for encrypted in [false, true] {
         questions(&town, &echo, &stamps, &asked, encrypted).await;
@@ -94,9 +98,7 @@ fn reply(request: &Value) -> Reply {
 /// Memory and processor time of the idle bot, and its start.
 async fn idle(town: &mut Town) -> Vec<OwnedRoomId> {
     let mut rooms = Vec::new();
-    while rooms.len() < IDLE {
-        rooms.push(town.room(false).await);
-    }
+    grow(town, &mut rooms, IDLE).await;
     let pid = town.server.as_ref().map(Server::pid).unwrap().to_string();
     let (before, busy) = (memory(&pid, "status", "RssAnon"), cpu(&pid));
     tokio::time::sleep(WATCH).await;
@@ -104,12 +106,28 @@ async fn idle(town: &mut Town) -> Vec<OwnedRoomId> {
     let rss = memory(&pid, "status", "VmRSS");
     row(&format!("the bot idle in {IDLE} rooms, resident memory"), "≤ 50 MB", &format!("{rss:.1} MB"), "", "");
     row("the same, processor time", "≤ 0.05 %", &format!("{busy:.2} % of one"), "", "");
-    while rooms.len() < MANY {
-        rooms.push(town.room(false).await);
-    }
+    grow(town, &mut rooms, MANY).await;
     let each = (memory(&pid, "status", "RssAnon") - before) / (MANY - IDLE) as f64;
     row("each further room (RssAnon)", "≤ 0.2 MB", &format!("{each:.3} MB"), "", "");
 
+    start(town, &rooms, "≤ 0.5 s above").await;
+    grow(town, &mut rooms, MOST).await;
+    start(town, &rooms, "").await;
+    let pid = town.server.as_ref().map(Server::pid).unwrap().to_string();
+    let rss = memory(&pid, "status", "VmRSS");
+    row(&format!("the bot in {MOST} rooms, resident memory"), "", &format!("{rss:.1} MB"), "", "");
+    rooms
+}
+
+/// Brings the bot into rooms, until it is in `count`.
+async fn grow(town: &Town, rooms: &mut Vec<OwnedRoomId>, count: usize) {
+    while rooms.len() < count {
+        rooms.push(town.room(false).await);
+    }
+}
+
+/// The bot's start, to its first answer.
+async fn start(town: &mut Town, rooms: &[OwnedRoomId], goal: &str) {
     let login = json!({"type": "m.login.password", "identifier": {"type": "m.id.user", "user": "bot"},
         "password": password("bot")});
     let call = |path, token, body| town.synapse.call(reqwest::Method::POST, path, token, body);
@@ -131,13 +149,12 @@ async fn idle(town: &mut Town) -> Vec<OwnedRoomId> {
     }
     town.serve();
     row(
-        &format!("start in {MANY} rooms → a question answered, median of 3"),
-        "≤ 0.5 s above",
+        &format!("start in {} rooms → a question answered, median of 3", rooms.len()),
+        goal,
         &format!("{:.0} ms", ours.median()),
         &format!("{:.0} ms (the homeserver's answer to a first sync)", bare.median()),
         &format!("{:+.0} ms", ours.median() - bare.median()),
     );
-    rooms
 }
 
 async fn invites(town: &Town, echo: &Echo) {
@@ -157,35 +174,61 @@ async fn questions(town: &Town, echo: &Echo, stamps: &Stamps, asked: &Asked, enc
     let kind = if encrypted { "encrypted" } else { "plain" };
     let ours_in = town.room(encrypted).await;
     let theirs_in = echo.room(&town.anna, encrypted).await;
-    let (mut ours, mut theirs) = (Times::default(), Times::default());
-    let (mut to_model, mut to_room) = (Times::default(), Times::default());
+    let (mut ours, mut theirs) = (Paths::default(), Paths::default());
     for number in 0..QUESTIONS + 5 {
         stamps.take_sent();
         let mine = ask(&town.anna, &ours_in, "hi").await;
+        echo.stamps.take_sent();
         let other = ask(&town.anna, &theirs_in, "hi").await;
         // The first ones bring keys and containers.
         if number < 5 {
             continue;
         }
-        ours.add(mine);
-        theirs.add(other);
-        let asked = asked.0.lock().unwrap().unwrap();
-        to_room.add(stamps.take_sent().unwrap() - asked);
-        // A later answer to the same request for news would be one to what the bot itself has sent.
-        if let Some(synced) = stamps.synced_before(asked) {
-            to_model.add(asked - synced);
-        }
+        let model = asked.0.lock().unwrap().unwrap();
+        ours.add(mine, stamps, model, model);
+        let (read, answers) = echo.last.lock().unwrap().unwrap();
+        theirs.add(other, &echo.stamps, read, answers);
     }
-    compare(&format!("a question → its answer at the person's client ({kind}), median"), "≤ 1.15 ×", &ours, &theirs);
-    let both = |times: &Times| format!("{:.2} / {:.2} ms", times.median(), times.percentile(95));
-    row(&format!("sync's bytes → request at the model ({kind}), p50 / p95"), "≤ 2 / 5 ms", &both(&to_model), "", "");
-    row(
+    compare(
+        &format!("a question → its answer at the person's client ({kind}), median"),
+        "≤ 1.15 ×",
+        &ours.whole,
+        &theirs.whole,
+    );
+    beside(&format!("sync's bytes → request at the model ({kind}), p50 / p95"), "≤ 2 / 5 ms", &ours.to, &theirs.to);
+    beside(
         &format!("the model's answer → request to the room ({kind}), p50 / p95"),
         "p95 ≤ 5 ms",
-        &both(&to_room),
-        "",
-        "",
+        &ours.from,
+        &theirs.from,
     );
+}
+
+/// How long questions took, and of that the way in and the way out.
+#[derive(Default)]
+struct Paths {
+    whole: Times,
+    to: Times,
+    from: Times,
+}
+
+impl Paths {
+    /// Adds a question of which the way in ended at `reached`, and the way out began at `left`.
+    fn add(&mut self, whole: Duration, stamps: &Stamps, reached: Instant, left: Instant) {
+        self.whole.add(whole);
+        self.from.add(stamps.take_sent().unwrap() - left);
+        // A later answer to the same request for news would be one to what the bot itself has sent.
+        if let Some(synced) = stamps.synced_before(reached) {
+            self.to.add(reached - synced);
+        }
+    }
+}
+
+/// A row about a part of which the SDK takes its share.
+fn beside(what: &str, goal: &str, ours: &Times, sdk: &Times) {
+    let both = |times: &Times| format!("{:.2} / {:.2} ms", times.median(), times.percentile(95));
+    let more = format!("{:+.2} ms", ours.median() - sdk.median());
+    row(what, goal, &both(ours), &format!("{} (the SDK's call alone)", both(sdk)), &more);
 }
 
 async fn crowd(town: &Town, echo: &Echo, rooms: &[OwnedRoomId]) {
@@ -240,6 +283,11 @@ fn cpu(pid: &str) -> f64 {
 /// A client that answers without doing anything.
 struct Echo {
     id: String,
+    stamps: Stamps,
+    /// What it answers.
+    answer: Arc<Mutex<Value>>,
+    /// When the SDK had read the last question, and when it was told to send the answer.
+    last: Arc<Mutex<Option<(Instant, Instant)>>>,
     task: tokio::task::AbortHandle,
 }
 
@@ -253,9 +301,14 @@ impl Echo {
     async fn start(synapse: &Synapse) -> Self {
         let id = synapse.account("echo").await;
         synapse.exempt(&id).await;
+        let (stamps, answer) = (Stamps::default(), Arc::<Mutex<Value>>::default());
+        let last = Arc::<Mutex<Option<(Instant, Instant)>>>::default();
+        let (noted, content) = (Arc::clone(&last), Arc::clone(&answer));
         let folder = tempfile::tempdir().unwrap();
         let client = Client::builder()
-            .homeserver_url(synapse.url())
+            .homeserver_url(stamps.proxy(synapse.url()).await)
+            // Else it would pass the proxy by.
+            .respect_login_well_known(false)
             .sqlite_store(folder.path(), None)
             .request_config(RequestConfig::new().disable_retry())
             .with_encryption_settings(EncryptionSettings { auto_enable_cross_signing: true, ..Default::default() })
@@ -270,6 +323,7 @@ impl Echo {
             loop {
                 let settings = SyncSettings::new().token(token).timeout(Duration::from_secs(20));
                 let response = client.sync_once(settings).await.unwrap();
+                let read = Instant::now();
                 let own = client.user_id().unwrap().to_owned();
                 for room in client.invited_rooms() {
                     room.join().await.unwrap();
@@ -282,9 +336,10 @@ impl Echo {
                         }
                         let asked = event["event_id"].as_str().unwrap().to_owned();
                         let room = client.get_room(&room).unwrap();
+                        let (noted, mut content) = (Arc::clone(&noted), content.lock().unwrap().clone());
                         tokio::spawn(async move {
-                            let mut content = serde_json::to_value(RoomMessageEventContent::text_plain("hi")).unwrap();
                             content["m.relates_to"] = json!({"m.in_reply_to": {"event_id": asked}});
+                            *noted.lock().unwrap() = Some((read, Instant::now()));
                             room.send_raw("m.room.message", content).await.unwrap();
                         });
                     }
@@ -292,7 +347,7 @@ impl Echo {
                 token = SyncToken::Specific(response.next_batch);
             }
         });
-        Self { id, task: task.abort_handle() }
+        Self { id, stamps, answer, last, task: task.abort_handle() }
     }
 
     async fn room(&self, anna: &Person, encrypted: bool) -> OwnedRoomId {

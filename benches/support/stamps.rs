@@ -41,7 +41,8 @@ impl Stamps {
         let stamps = self.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let server = TcpStream::connect(to).await.unwrap();
+                // It is restarted, or gone at the end.
+                let Ok(server) = TcpStream::connect(to).await else { continue };
                 let _ = (client.set_nodelay(true), server.set_nodelay(true));
                 let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
                 let syncing = Arc::new(Mutex::new(false));
