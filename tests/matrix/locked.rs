@@ -1,5 +1,5 @@
 //! What cannot be read: keys that come late or never; and what is not to be believed: words in the clear where all is
-//! encrypted, and words under another name.
+//! encrypted, words under another name, keys that come unasked.
 
 use std::sync::{
     Arc, Mutex,
@@ -190,4 +190,29 @@ async fn a_homeserver_cannot_put_words_into_somebodys_mouth() {
     assert!(town.said_since(&room, &said).await.is_empty());
     assert_eq!(changed.load(Ordering::Relaxed), 1);
     assert!(town.llm.requests().is_empty());
+}
+
+/// What whoever invites hands over is of any size, and comes in the way of the join.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_come_with_an_invite_are_not_fetched() {
+    let mut proxy = None;
+    let town = Town::prepared(Limits::Relaxed, |rig| {
+        rig.set("ALLOWED_USERS", "@*:localhost");
+        proxy = Some(Proxy::before(rig));
+    })
+    .await;
+    let proxy = proxy.unwrap();
+    town.llm.otherwise(|_| Reply::text("Here."));
+    town.synapse.account("bert").await;
+    let bert = Person::login_sharing(&town.synapse, "bert").await;
+    let room = bert.create_room(true, &[]).await;
+    bert.say(&room, "said before").await;
+    bert.invite(&room, &town.bot).await;
+    bert.joined(&room, &town.bot).await;
+    for _ in 0..2 {
+        // The keys came before this message, in the same or an earlier answer of the homeserver.
+        let asked = bert.say(&room, "hello").await;
+        bert.answer_to(&asked).await;
+    }
+    assert_eq!(proxy.count(|asked| asked.path.contains("/media/download/")), 0);
 }

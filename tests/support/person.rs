@@ -9,7 +9,7 @@ use std::{
 };
 
 use matrix_sdk::{
-    Client, Room,
+    Client, ClientBuilder, Room,
     attachment::AttachmentConfig,
     config::{RequestConfig, SyncSettings, SyncToken},
     encryption::EncryptionSettings,
@@ -89,18 +89,24 @@ impl Person {
 
     /// The same, by another way to the homeserver.
     pub async fn login_at(url: &str, name: &str) -> Self {
+        // Keys that come with an invite race with the events that they open.
+        Self::with_client(url, name, |client| client.with_enable_share_history_on_invite(false)).await
+    }
+
+    /// The same, with a client that hands whom it invites the keys of what was said before.
+    pub async fn login_sharing(synapse: &Synapse, name: &str) -> Self {
+        Self::with_client(synapse.url(), name, |client| client.with_enable_share_history_on_invite(true)).await
+    }
+
+    async fn with_client(url: &str, name: &str, set: impl FnOnce(ClientBuilder) -> ClientBuilder) -> Self {
         let encryption = EncryptionSettings { auto_enable_cross_signing: true, ..EncryptionSettings::default() };
         let client = Client::builder()
             .homeserver_url(url)
             .with_encryption_settings(encryption)
             // The homeserver would name its own address.
             .respect_login_well_known(false)
-            .request_config(RequestConfig::new().disable_retry().timeout(LIMIT))
-            // Keys that come so race with the events that they open.
-            .with_enable_share_history_on_invite(false)
-            .build()
-            .await
-            .unwrap();
+            .request_config(RequestConfig::new().disable_retry().timeout(LIMIT));
+        let client = set(client).build().await.unwrap();
         client.matrix_auth().login_username(name, &password(name)).send().await.unwrap();
         client.encryption().wait_for_e2ee_initialization_tasks().await;
         let (tell, inbox) = watch::channel(Inbox::default());
