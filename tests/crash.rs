@@ -3,13 +3,14 @@
 
 mod support;
 
-use std::os::unix::process::ExitStatusExt;
+use std::{os::unix::process::ExitStatusExt, sync::Arc};
 
 use serde_json::{Value, json};
 use support::{
-    rig::{BARE, Rig, answers, block_on},
+    rig::{BARE, Rig, answers, block_on, wait},
     scripted_llm::{Reply, ScriptedLlm},
 };
+use tokio::sync::Notify;
 
 /// A model that has one command run and then tells what came of it, however often it is asked.
 fn one_command(request: &Value) -> Reply {
@@ -102,6 +103,30 @@ fn a_command_outlives_the_server_and_is_adopted_with_what_it_said_meanwhile() {
     assert_eq!(code, 0);
     assert!(answer.contains("before") && answer.contains("after"), "{answer}");
     assert_eq!(llm.requests().len(), 2, "the command was not asked for again");
+}
+
+/// The turn whose answer the database does not take is gone on with once it does, by the same server.
+#[test]
+fn a_database_that_fails_costs_no_answer() {
+    let llm = block_on(ScriptedLlm::start());
+    let gate = Arc::new(Notify::new());
+    llm.when("please").after(&gate).reply_text("Here.");
+    llm.otherwise(|_| Reply::text("Here."));
+    let rig = Rig::new(BARE, llm.base_url());
+    let server = rig.serve();
+    let chat = rig.ask("one", "please");
+    block_on(llm.arrived(1));
+    let database = rusqlite::Connection::open(rig.database()).unwrap();
+    database
+        .execute_batch("CREATE TRIGGER broken BEFORE INSERT ON outbox BEGIN SELECT RAISE(ABORT, 'it is broken'); END")
+        .unwrap();
+    gate.notify_one();
+    wait("that is told", || server.log().contains("the room's work stands still"));
+    database.execute_batch("DROP TRIGGER broken").unwrap();
+    let (code, frames) = chat.finish();
+    let answers = answers(&frames);
+    assert_eq!((code, answers.len()), (0, 1), "{frames:#?}");
+    assert!(answers[0]["text"].as_str().unwrap().contains("Here."), "{answers:?}");
 }
 
 /// A stop that was heard holds, also when the server dies before it could say so.
