@@ -47,10 +47,40 @@ pub enum LlmError {
         said: Said,
     },
     /// The conversation does not fit into the model's context.
-    #[error("The conversation has grown too long for the model. Start a new one with !new.{0}")]
-    Overflow(Said),
+    #[error("The conversation has grown too long for the model. Start a new one with !new.{said}")]
+    Overflow {
+        /// The provider's words.
+        said: Said,
+        /// The figures in them.
+        told: Told,
+    },
+    /// An answer as long as was asked for is more than the model gives.
+    #[error("The model's provider gives no answers as long as were asked for. Another model may: see LLM_MODEL.{said}")]
+    AnswerTooLong {
+        /// The most tokens that it gives.
+        longest: Option<u64>,
+        /// The provider's words.
+        said: Said,
+    },
+    /// It takes the pictures in the conversation amiss.
+    #[error(
+        "The model's provider refused the pictures in this conversation. Start a new one with `!new`, or set a model that \
+         sees with LLM_MODEL.{said}"
+    )]
+    Pictures {
+        /// The provider's words.
+        said: Said,
+        /// The model sees none at all.
+        blind: bool,
+    },
+    /// Any 3xx. None is followed: the key would go along.
+    #[error("The model's provider answered with a redirect, which is not followed. Check LLM_BASE_URL.")]
+    Redirected,
     /// Any other 4xx: the request itself displeases.
-    #[error("The model's provider rejected the request ({status}). Another model may take it: see LLM_MODEL.{said}")]
+    #[error(
+        "The model's provider rejected the request ({status}). If it does so again, start a new conversation with `!new`, \
+         or set another model with LLM_MODEL.{said}"
+    )]
     Refused {
         /// The HTTP status.
         status: u16,
@@ -81,6 +111,30 @@ pub enum LlmError {
     /// What came is no chat completion.
     #[error("What the model's provider sent is no chat completion ({0}). Check LLM_BASE_URL and LLM_MODEL.")]
     Garbled(&'static str),
+}
+
+/// How many tokens a model takes and how many it was given, as far as its provider tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The most that it takes.
+    pub limit: Option<u64>,
+    /// What it was given.
+    pub asked: Option<u64>,
+}
+
+/// What may make a request go through that was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Nothing in the request is to blame.
+    Nothing,
+    /// A shorter conversation.
+    Shorter(Told),
+    /// A conversation without pictures.
+    NoPictures,
+    /// A shorter answer, of at most so many tokens.
+    ShorterAnswer(Option<u64>),
+    /// The request displeases, and nobody knows why.
+    Unknown,
 }
 
 /// What a model did not manage in time.
@@ -129,7 +183,18 @@ fn number(status: Option<u16>) -> String {
 impl LlmError {
     /// Returns whether a shorter conversation would help. Never true for a rate limit.
     pub fn is_overflow(&self) -> bool {
-        matches!(self, Self::Overflow(_))
+        matches!(self, Self::Overflow { .. })
+    }
+
+    /// Returns what may help.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Overflow { told, .. } => Remedy::Shorter(*told),
+            Self::Pictures { .. } => Remedy::NoPictures,
+            Self::AnswerTooLong { longest, .. } => Remedy::ShorterAnswer(*longest),
+            Self::Refused { .. } => Remedy::Unknown,
+            _ => Remedy::Nothing,
+        }
     }
 
     /// Returns the sentence for the person who waits.

@@ -47,6 +47,13 @@ pub enum Part {
     },
 }
 
+impl Part {
+    /// Returns whether it is a picture.
+    pub fn is_picture(&self) -> bool {
+        matches!(self, Self::Image { .. })
+    }
+}
+
 /// A whole message of the model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct AssistantMessage {

@@ -9,6 +9,8 @@
 //! ```
 
 mod assemble;
+mod causes;
+mod clean;
 mod demo_model;
 mod error;
 mod guard;
@@ -22,7 +24,7 @@ mod think;
 mod wire;
 
 pub use demo_model::DemoModel;
-pub use error::{LlmError, Said, Stage};
+pub use error::{LlmError, Remedy, Said, Stage, Told};
 pub use message::{AssistantMessage, Chunk, Completion, Finish, Message, Part, ToolCall, ToolSpec, Usage};
 pub use model::{Limits, Model, ModelSettings};
 pub use providers::{Endpoint, SettingError, parse_model};

@@ -3,7 +3,14 @@
 //!
 //! Dropping the future of [`Model::complete`] drops the connection: providers stop generating then.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use async_openai::{Client, config::Config, error::OpenAIError, types::stream::StreamResponse};
 use futures_util::StreamExt;
@@ -13,7 +20,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     assemble::Assembler,
-    error::{LlmError, Stage},
+    error::{LlmError, Stage, Told},
     guard::{self, Fault, NoStream, Watch},
     message::{Chunk, Completion, Message, Part, ToolSpec},
     providers::{Endpoint, SettingError, parse_model},
@@ -107,10 +114,17 @@ struct Inner {
     http: reqwest::Client,
     target: Arc<dyn Config>,
     vision: bool,
+    /// Set once its provider has said that it sees no pictures, whatever its name promised.
+    blind: AtomicBool,
     context_window: u64,
+    /// What its provider has called the most that fits, when a request was too long.
+    told_window: AtomicU64,
     limits: Limits,
     clock: Clock,
 }
+
+/// A window below this is no figure to believe.
+const LEAST_WINDOW: u64 = 1024;
 
 impl Model {
     /// Makes a model of its settings; nothing is sent yet.
@@ -131,7 +145,9 @@ impl Model {
             inner: Arc::new(Inner {
                 target: Arc::new(Target::new(endpoint.base_url(), &settings.key)?),
                 vision: settings.vision.unwrap_or_else(|| endpoint.vision()),
+                blind: AtomicBool::new(false),
                 context_window: settings.context_window.unwrap_or_else(|| endpoint.context_window()),
+                told_window: AtomicU64::new(u64::MAX),
                 endpoint,
                 http,
                 limits: settings.limits,
@@ -147,12 +163,12 @@ impl Model {
 
     /// Returns whether it sees pictures.
     pub fn vision(&self) -> bool {
-        self.inner.vision
+        self.inner.vision && !self.inner.blind.load(Ordering::Relaxed)
     }
 
     /// Returns the size of its context in tokens.
     pub fn context_window(&self) -> u64 {
-        self.inner.context_window
+        self.inner.context_window.min(self.inner.told_window.load(Ordering::Relaxed))
     }
 
     /// Asks the model to go on with `messages`. What comes is shown to `on_chunk` at once; the whole is returned.
@@ -168,7 +184,7 @@ impl Model {
         max_output: Option<u64>,
         on_chunk: &mut (dyn FnMut(Chunk) + Send),
     ) -> Result<Completion, LlmError> {
-        let request = request::build(&self.inner.endpoint, self.inner.vision, messages, tools, max_output);
+        let request = request::build(&self.inner.endpoint, self.vision(), messages, tools, max_output);
         let mut schedule = Schedule::new(&self.inner.limits);
         loop {
             let mut shown = false;
@@ -180,9 +196,21 @@ impl Model {
                 Ok(completion) => return Ok(completion),
                 Err(error) => error,
             };
+            self.learn(&error);
             let Some(wait) = (!shown).then(|| schedule.next(&error)).flatten() else { return Err(error) };
             tracing::warn!(model = self.name(), %error, wait_ms = wait.as_millis() as u64, "asking the model again");
             tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Remembers what a refusal tells of the model, for all rooms and until the program ends.
+    fn learn(&self, error: &LlmError) {
+        match error {
+            LlmError::Overflow { told: Told { limit: Some(limit), .. }, .. } if *limit >= LEAST_WINDOW => {
+                self.inner.told_window.fetch_min(*limit, Ordering::Relaxed);
+            }
+            LlmError::Pictures { blind: true, .. } => self.inner.blind.store(true, Ordering::Relaxed),
+            _ => {}
         }
     }
 
@@ -193,7 +221,7 @@ impl Model {
         let request = request::build(&self.inner.endpoint, false, &messages, &[], Some(1));
         let limits = Limits { first_token: PROBE_WITHIN, whole: PROBE_WITHIN, ..self.inner.limits.clone() };
         match self.attempt(&request, &messages, &limits, &mut |_| {}).await {
-            Ok(_) => {}
+            Ok(_) | Err(LlmError::AnswerTooLong { .. }) => {}
             // Reasoning models of OpenAI complain that one token is too little to finish: address, key and model are right.
             Err(LlmError::Refused { status: 400, said }) if said.0.contains("max_tokens") => {}
             Err(error) => return Err(error),

@@ -9,7 +9,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
-    error::{LlmError, Said},
+    causes::{self, Excess},
+    clean::clean,
+    error::{LlmError, Said, Told},
     message::{Message, Part},
 };
 
@@ -34,29 +36,6 @@ pub(super) struct Asked<'a> {
     pub messages: &'a [Message],
 }
 
-/// How long a quotation may be.
-const QUOTED: usize = 300;
-/// A run of this many characters of the prompt is the prompt.
-const PROMPT_RUN: usize = 24;
-
-/// What servers say when the conversation is too long. All lower case.
-const OVERFLOW: &[&str] = &[
-    "prompt is too long",
-    "maximum context length",
-    "exceeds the context window",
-    "available context size",
-    "exceed_context_size",
-    "input token count",
-    "context_length_exceeded",
-    "context length exceeded",
-    "range of input length",
-    "reduce the length of the messages",
-];
-
-/// What servers say when waiting will not help.
-const NO_CREDIT: &[&str] =
-    &["insufficient_quota", "insufficient balance", "insufficient credits", "arrearage", "billing_hard_limit"];
-
 /// The words of a refusal, found in whatever JSON it came.
 #[derive(Default)]
 struct Words {
@@ -66,6 +45,19 @@ struct Words {
     /// A status inside the body.
     status: Option<u16>,
     wait: Option<Duration>,
+    /// Tokens, where the server gives them in fields of their own (llama.cpp).
+    told: Told,
+}
+
+impl Asked<'_> {
+    /// Returns whether pictures were sent.
+    fn shows_pictures(&self) -> bool {
+        let pictures = |message: &Message| match message {
+            Message::User { parts } => parts.iter().any(Part::is_picture),
+            _ => false,
+        };
+        self.messages.iter().any(pictures)
+    }
 }
 
 /// Returns the error for a non-2xx answer.
@@ -97,19 +89,40 @@ pub(super) fn from_stream(value: &Value, asked: &Asked<'_>) -> LlmError {
 }
 
 fn judge(status: Option<u16>, words: &Words, asked: &Asked<'_>) -> LlmError {
-    let lower = format!("{} {}", words.kind, words.message.to_lowercase());
-    let any = |needles: &[&str]| needles.iter().any(|needle| lower.contains(needle));
+    let lower = format!("{} {}", words.message.to_lowercase(), words.kind);
     let said = Said(clean(&words.message, asked));
     let wait = words.wait;
+    let told = if words.told == Told::default() { causes::told(&lower) } else { words.told };
     match status {
-        Some(401) => LlmError::KeyRefused(said),
-        Some(402) => LlmError::NoCredit(said),
-        // Before all else: a limit per minute may well speak of "input token count".
-        Some(429) if any(NO_CREDIT) => LlmError::NoCredit(said),
-        Some(429) => LlmError::RateLimited { wait, said },
-        Some(413) => LlmError::Overflow(said),
-        _ if any(OVERFLOW) => LlmError::Overflow(said),
-        _ if any(NO_CREDIT) => LlmError::NoCredit(said),
+        Some(401) => return LlmError::KeyRefused(said),
+        Some(402) => return LlmError::NoCredit(said),
+        // A limit per minute may well speak of "input token count".
+        Some(429) => {
+            return match () {
+                () if causes::one_request_too_large(&lower) => LlmError::Overflow { said, told },
+                () if causes::no_credit(&lower, wait.is_some()) => LlmError::NoCredit(said),
+                () => LlmError::RateLimited { wait, said },
+            };
+        }
+        // A body that is too large: pictures are most of one.
+        Some(413) if asked.shows_pictures() => return LlmError::Pictures { said, blind: false },
+        Some(413) => return LlmError::Overflow { said, told },
+        _ => {}
+    }
+    match causes::excess(&lower) {
+        Some(Excess::Conversation) => return LlmError::Overflow { said, told },
+        Some(Excess::Answer) => {
+            return LlmError::AnswerTooLong { longest: causes::longest_answer(&lower), said };
+        }
+        None => {}
+    }
+    if asked.shows_pictures()
+        && let Some(blind) = causes::pictures(&lower)
+    {
+        return LlmError::Pictures { said, blind };
+    }
+    match status {
+        None | Some(400..=499) if causes::no_credit(&lower, false) => LlmError::NoCredit(said),
         // Google answers a wrong key with 400.
         Some(400) if lower.contains("api key not valid") || lower.contains("api_key_invalid") => {
             LlmError::KeyRefused(said)
@@ -117,9 +130,7 @@ fn judge(status: Option<u16>, words: &Words, asked: &Asked<'_>) -> LlmError {
         Some(403) => LlmError::Forbidden(said),
         Some(404) => LlmError::UnknownModel { model: asked.model.to_owned(), said },
         Some(status @ (400..=407 | 409..=499)) => LlmError::Refused { status, said },
-        Some(status @ 300..=399) => {
-            LlmError::Refused { status, said: Said("a redirect, which is not followed".to_owned()) }
-        }
+        Some(300..=399) => LlmError::Redirected,
         _ => LlmError::Unavailable { status, wait, said },
     }
 }
@@ -152,6 +163,7 @@ fn read(value: &Value) -> Words {
     let code = error.get("code").or_else(|| value.get("code"));
     let number = code.and_then(|code| code.as_u64().or_else(|| code.as_str()?.parse().ok()));
     let details = error.get("details").and_then(Value::as_array);
+    let tokens = |key: &str| error.get(key).and_then(Value::as_u64);
     let delay = details.and_then(|list| list.iter().find_map(|item| item.get("retryDelay")?.as_str()));
     Words {
         message,
@@ -160,6 +172,7 @@ fn read(value: &Value) -> Words {
         wait: delay
             .and_then(|delay| delay.strip_suffix('s')?.parse().ok())
             .and_then(|s| Duration::try_from_secs_f64(s).ok()),
+        told: Told { limit: tokens("n_ctx"), asked: tokens("n_prompt_tokens") },
     }
 }
 
@@ -173,85 +186,12 @@ fn plain(body: &[u8]) -> String {
     title.map(|(title, _)| title.to_owned()).unwrap_or_default()
 }
 
-/// Makes a provider's words fit to be shown: one line, bounded, no key, no prompt.
-fn clean(message: &str, asked: &Asked<'_>) -> String {
-    let bounded: String = message.chars().take(4 * QUOTED).collect();
-    let without_key = if asked.key.len() >= 4 { bounded.replace(asked.key, "[key]") } else { bounded };
-    let mut out = String::new();
-    for word in without_key.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
-        if !out.is_empty() {
-            out.push(' ');
-        }
-        out.push_str(if looks_like_key(word, asked) { "[key]" } else { word });
-    }
-    let mut out = without_prompt(&out, asked.messages);
-    if out.chars().count() > QUOTED {
-        out = out.chars().take(QUOTED).chain(['…']).collect();
-    }
-    out
-}
-
-/// A masked key (`sk-ab***xyz`) gives away its ends, so the marks of a key are enough; the model's own name is long and
-/// full of digits too, and is just what one wants to read.
-fn looks_like_key(word: &str, asked: &Asked<'_>) -> bool {
-    let bare = word.trim_matches(|c: char| !c.is_alphanumeric() && c != '*');
-    if bare.is_empty() || asked.model.contains(bare) {
-        return false;
-    }
-    let marked = ["sk-", "AIza", "gsk_", "pk-", "xai-"].iter().any(|mark| bare.contains(mark));
-    let head: String = asked.key.chars().take(6).collect();
-    let shares_head = head.chars().count() == 6 && bare.contains(&head);
-    let long = bare.split(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_')).any(|run| {
-        run.len() >= 24 && run.bytes().any(|b| b.is_ascii_digit()) && run.bytes().any(|b| b.is_ascii_alphabetic())
-    });
-    marked || shares_head || long || bare.contains("***")
-}
-
-/// Takes out what stands in the conversation too, in runs of whole words.
-fn without_prompt(text: &str, messages: &[Message]) -> String {
-    let words: Vec<&str> = text.split(' ').collect();
-    let mut quoted = vec![false; words.len()];
-    for start in 0..words.len() {
-        // The shortest run from here that is long enough to mean something.
-        let run = (start + 1..=words.len())
-            .map(|end| (end, words[start..end].join(" ")))
-            .find(|(_, run)| bare(run).len() >= PROMPT_RUN);
-        if let Some((end, run)) = run
-            && in_conversation(bare(&run), messages)
-        {
-            quoted[start..end].fill(true);
-        }
-    }
-    let mut out: Vec<&str> = Vec::new();
-    for (word, quoted) in words.into_iter().zip(quoted) {
-        if !quoted {
-            out.push(word);
-        } else if out.last() != Some(&"[…]") {
-            out.push("[…]");
-        }
-    }
-    out.join(" ")
-}
-
-fn bare(run: &str) -> &str {
-    run.trim_matches(|c: char| !c.is_alphanumeric())
-}
-
-fn in_conversation(run: &str, messages: &[Message]) -> bool {
-    messages.iter().any(|message| match message {
-        Message::System { text } | Message::Tool { text, .. } => text.contains(run),
-        Message::User { parts } => parts.iter().any(|part| matches!(part, Part::Text { text } if text.contains(run))),
-        Message::Assistant(message) => {
-            message.text.contains(run) || message.calls.iter().any(|call| call.arguments.contains(run))
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::llm::{AssistantMessage, clean::QUOTED};
 
     const KEY: &str = "sk-or-v1-0123456789abcdef";
 
@@ -284,22 +224,62 @@ mod tests {
     }
 
     #[test]
-    fn overflow_is_known_by_its_phrases_and_a_rate_limit_never_is_one() {
+    fn overflow_is_known_whatever_the_status_and_a_rate_limit_never_is_one() {
         for phrase in [
             "prompt is too long: 210000 tokens > 200000 maximum",
-            "This model's maximum context length is 8192 tokens",
-            "Your input exceeds the context window of this model",
-            "the request exceeds the available context size. try increasing the context size",
             "The input token count (1200000) exceeds the maximum number of tokens allowed",
             "Range of input length should be [1, 129024]",
         ] {
             let body = json!({"error": {"message": phrase}}).to_string();
             assert!(http(400, &body).is_overflow(), "{phrase}");
+            assert!(http(422, &body).is_overflow(), "{phrase}");
             assert!(http(500, &body).is_overflow(), "{phrase}");
             assert!(!http(429, &body).is_overflow(), "{phrase}");
         }
         assert!(http(400, r#"{"error":{"message":"x","code":"context_length_exceeded"}}"#).is_overflow());
         assert!(http(413, "").is_overflow());
+        let groq = "Request too large for model `x` on tokens per minute (TPM): Limit 6000, Requested 7200";
+        for status in [413, 429] {
+            let error = http(status, &json!({"error": {"message": groq}}).to_string());
+            let LlmError::Overflow { told, .. } = error else { panic!("{error}") };
+            assert_eq!(told, Told { limit: Some(6000), asked: Some(7200) });
+        }
+    }
+
+    #[test]
+    fn llama_cpp_tells_its_figures_in_fields() {
+        let body = r#"{"error":{"code":400,"message":"the request exceeds the available context size. try increasing the context size or enable context shift","type":"exceed_context_size_error","n_prompt_tokens":5000,"n_ctx":4096}}"#;
+        let LlmError::Overflow { told, .. } = http(400, body) else { panic!("no overflow") };
+        assert_eq!(told, Told { limit: Some(4096), asked: Some(5000) });
+    }
+
+    #[test]
+    fn pictures_are_to_blame_only_where_some_were_sent() {
+        let body = r#"{"error":{"message":"No endpoints found that support image input","code":404}}"#;
+        assert!(matches!(http(404, body), LlmError::UnknownModel { .. }));
+        let picture = Part::Image { mime: "image/png".to_owned(), data: "aaaa".to_owned() };
+        let messages = [Message::User { parts: vec![picture] }];
+        let shown = |status: u16, body: &str| {
+            from_http(&Refusal { status, wait: None, body: body.as_bytes().to_vec() }, &asked(&messages))
+        };
+        assert!(matches!(shown(404, body), LlmError::Pictures { blind: true, .. }));
+        let broken = r#"{"error":{"message":"Could not process image"}}"#;
+        assert!(matches!(shown(400, broken), LlmError::Pictures { blind: false, .. }));
+        assert!(matches!(shown(413, ""), LlmError::Pictures { blind: false, .. }));
+        assert!(
+            shown(400, r#"{"error":{"message":"prompt is too long: 210000 tokens > 200000 maximum"}}"#).is_overflow()
+        );
+        assert!(matches!(shown(400, "no"), LlmError::Refused { .. }));
+    }
+
+    #[test]
+    fn an_empty_account_is_told_as_such_whatever_the_status() {
+        let anthropic = r#"{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade or purchase credits."}}"#;
+        for status in [400, 403] {
+            assert!(matches!(http(status, anthropic), LlmError::NoCredit(_)), "{status}");
+        }
+        let google = r#"{"error":{"code":429,"message":"You exceeded your current quota, please check your plan and billing details.","status":"RESOURCE_EXHAUSTED","details":[{"retryDelay":"34s"}]}}"#;
+        assert!(matches!(http(429, google), LlmError::RateLimited { .. }), "it only wants to be waited for");
     }
 
     #[test]
@@ -358,6 +338,11 @@ mod tests {
                 assert!(!text.contains(leak), "{leak} in {text}");
             }
         }
+        // Its own words and ours are no prompt: a cause stays readable though the model has repeated it.
+        let cause = "Incorrect API key was provided, see the docs";
+        let own = AssistantMessage { text: cause.to_owned(), ..AssistantMessage::default() };
+        let messages = [Message::System { text: cause.to_owned() }, Message::Assistant(own)];
+        assert_eq!(clean(cause, &asked(&messages)), cause);
         let long = clean(&"a b\u{1b}[31m\n".repeat(1000), &asked(&[]));
         assert!(long.chars().count() <= QUOTED + 1 && !long.contains('\u{1b}') && !long.contains('\n'));
         assert_eq!(

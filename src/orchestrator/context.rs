@@ -57,7 +57,7 @@ impl Context {
     pub(super) fn extend(&mut self, lines: Vec<Line>) {
         let mut open: Option<Open> = None;
         for line in lines {
-            match line {
+            match line.mended() {
                 Line { message: Message::Tool { call_id, text }, origin } => {
                     // A result that answers nothing is dropped: providers reject it.
                     if let Some(open) = &mut open {
@@ -122,6 +122,18 @@ impl Context {
         self.measured.map_or(self.estimate, |measured| measured + self.since)
     }
 
+    /// Takes in that a request was too long: a count that lies below the estimate is not believed any more.
+    pub(super) fn too_long(&mut self) {
+        if self.estimate > self.tokens() {
+            self.measured = None;
+        }
+    }
+
+    /// Returns the tokens of the next request, or the estimate where that is more.
+    pub(super) fn at_most(&self) -> u64 {
+        self.tokens().max(self.estimate)
+    }
+
     /// Returns what a request carries. Cheap.
     pub(super) fn messages(&self) -> Arc<Vec<Message>> {
         Arc::clone(&self.messages)
@@ -130,6 +142,29 @@ impl Context {
     /// Returns the messages with their origins.
     pub(super) fn lines(&self) -> impl DoubleEndedIterator<Item = (&Message, &Origin)> + ExactSizeIterator {
         self.messages.iter().zip(&self.origins)
+    }
+
+    /// Returns whether the next request shows pictures.
+    pub(super) fn has_pictures(&self) -> bool {
+        self.messages
+            .iter()
+            .any(|message| matches!(message, Message::User { parts } if parts.iter().any(Part::is_picture)))
+    }
+
+    /// Returns the lines with a note in place of each picture.
+    pub(super) fn without_pictures(&self) -> Vec<Line> {
+        let noted = |part: &Part| match part {
+            part if part.is_picture() => Part::Text { text: words::PICTURE_REFUSED.to_owned() },
+            part => part.clone(),
+        };
+        let lines = self.lines().skip(1).map(|(message, origin)| {
+            let message = match message {
+                Message::User { parts } => Message::User { parts: parts.iter().map(noted).collect() },
+                other => other.clone(),
+            };
+            Line { message, origin: origin.clone() }
+        });
+        lines.collect()
     }
 
     /// Replaces everything after the system message. What the provider counted no longer holds.

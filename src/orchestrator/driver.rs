@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     crash,
     ids::{CallId, TurnId},
-    llm::{AssistantMessage, Chunk, Completion, LlmError, Message, Model, ToolSpec, Usage},
+    llm::{Chunk, Completion, LlmError, Model, ToolSpec, Usage},
     sandbox::Sandboxes,
     store::{Address, Store, StoreError},
 };
@@ -35,10 +35,10 @@ use super::{
     hands::{Hands, Toolbox, known},
     journal::Journal,
     limits::Limits,
-    line::{Line, Origin, Status, UserMessage},
+    line::{Line, Status, UserMessage},
     machine::Machine,
     progress::{Outflow, Progress},
-    prompt,
+    prompt, words,
 };
 
 /// How long calls may take to end once they are told to; by then their container is being ended.
@@ -101,10 +101,8 @@ impl Outcome {
 
     /// Returns the outcome of a turn that was stopped before it had begun.
     pub fn stopped(text: impl Into<String>) -> Self {
-        let text = text.into();
-        let message = Message::Assistant(AssistantMessage { text: text.clone(), ..AssistantMessage::default() });
-        let message = Line { message, origin: Origin::Final { status: Status::Stopped } };
-        Self { text, status: Status::Stopped, message: Some(message), ..Self::failed("") }
+        let message = Line::ended(Status::Stopped, words::NOTE_STOPPED.to_owned());
+        Self { status: Status::Stopped, message: Some(message), ..Self::failed(text) }
     }
 }
 
@@ -392,7 +390,7 @@ impl Driver {
             Err(error) => {
                 let journal = &self.hands.journal;
                 tracing::warn!(room = %journal.address.room, turn = %journal.turn, %error, "the model failed");
-                Event::ModelFailed { request, overflow: error.is_overflow(), why: error.user_text() }
+                Event::ModelFailed { request, remedy: error.remedy(), why: error.user_text() }
             }
         });
     }

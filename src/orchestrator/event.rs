@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::{
     ids::{CallId, EventId, TurnId},
-    llm::{Chunk, Completion, Message},
+    llm::{Chunk, Completion, Message, Remedy},
 };
 
 use super::{
@@ -61,8 +61,8 @@ pub enum Event {
     ModelFailed {
         /// The request's number.
         request: u32,
-        /// The request was too long for the model.
-        overflow: bool,
+        /// What may help.
+        remedy: Remedy,
         /// A plain sentence for the person.
         why: String,
     },

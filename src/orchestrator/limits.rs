@@ -24,6 +24,8 @@ pub(super) const SUMMARIES: u32 = 6;
 pub(super) const WEAK_SUMMARIES: u32 = 2;
 /// Requests refused as too long before the turn gives up.
 pub(super) const OVERFLOWS: u32 = 3;
+/// Requests whose answer was to be too long before the turn gives up.
+pub(super) const SHORTENED: u32 = 2;
 /// Bytes of text in one message of the model.
 pub(super) const ANSWER_BYTES: usize = 256 * 1024;
 

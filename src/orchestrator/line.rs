@@ -10,7 +10,7 @@ use crate::{
     llm::{Message, Part, Usage},
 };
 
-use super::limits::Limit;
+use super::{limits::Limit, words};
 
 /// One stored message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,7 +65,7 @@ pub enum Origin {
     },
     /// The pictures of a batch, once compaction has written them out.
     Pictures,
-    /// The answer: the turn's last line.
+    /// The turn's last line: the answer, or the program's note of an end without one.
     Final {
         /// How the turn ended.
         status: Status,
@@ -156,6 +156,29 @@ impl UserMessage {
 }
 
 impl Line {
+    /// Returns the last line of a turn that the program ended in the model's place. What the person reads is more than
+    /// that, and would be taken for the model's own words; it is not stored.
+    pub(super) fn ended(status: Status, note: String) -> Self {
+        let message = Message::User { parts: vec![Part::Text { text: note }] };
+        Self { message, origin: Origin::Final { status } }
+    }
+
+    /// Returns the program's note in place of a sentence that an older version stored as the model's own.
+    pub(super) fn mended(self) -> Self {
+        let (Message::Assistant(message), Origin::Final { status }) = (&self.message, &self.origin) else {
+            return self;
+        };
+        // What a model has said carries the model's name.
+        let program = message.model.is_empty() && message.calls.is_empty();
+        let note = match status {
+            Status::Stopped if program => words::NOTE_STOPPED,
+            Status::Failed if program => words::NOTE_FAILED,
+            Status::Limit if program && message.text.starts_with(words::STOPPED_AT) => words::NOTE_LIMIT,
+            _ => return self,
+        };
+        Self::ended(*status, note.to_owned())
+    }
+
     /// Returns a line in which the program speaks to the model.
     pub(super) fn program(note: Note, text: String) -> Self {
         Self { message: Message::User { parts: vec![Part::Text { text }] }, origin: Origin::Program { note } }

@@ -15,7 +15,7 @@ use std::{
 
 use crate::{
     ids::{CallId, TurnId},
-    llm::{AssistantMessage, Chunk, Completion, Finish, Message, Usage},
+    llm::{AssistantMessage, Chunk, Completion, Finish, Message, Remedy, Usage},
     text,
 };
 
@@ -59,6 +59,10 @@ pub struct Machine {
     summaries: u32,
     weak: u32,
     overflows: u32,
+    /// Whether room was made because of a refusal that nobody understands.
+    guessed: bool,
+    /// Times that the answer was asked for in fewer tokens.
+    shortened: u32,
     /// What a crash has left, until the turn begins.
     open: Open,
     phase: Phase,
@@ -124,6 +128,8 @@ impl Machine {
             summaries: 0,
             weak: 0,
             overflows: 0,
+            guessed: false,
+            shortened: 0,
             open: replayed.open,
             phase: Phase::Ready,
         }
@@ -146,8 +152,8 @@ impl Machine {
                 }
                 other => self.phase = other,
             },
-            Event::ModelFailed { request, overflow, why } if request == self.requests => match self.take_phase() {
-                Phase::Asking(_) => self.failed(overflow, &why, &mut out),
+            Event::ModelFailed { request, remedy, why } if request == self.requests => match self.take_phase() {
+                Phase::Asking(_) => self.failed(remedy, &why, &mut out),
                 Phase::Summarising { plan, before } => self.summarised(plan, before, None, &mut out),
                 other => self.phase = other,
             },
@@ -282,14 +288,15 @@ impl Machine {
         }
     }
 
-    fn failed(&mut self, overflow: bool, why: &str, out: &mut Out) {
-        if let Some(limit) = self.wrap {
-            return self.end_at(limit, out);
+    fn failed(&mut self, remedy: Remedy, why: &str, out: &mut Out) {
+        if self.relieve(remedy, out) {
+            return;
         }
-        if !overflow {
-            return self.end_plainly(words::failed(why, self.account.worked()), Status::Failed, out);
+        match (self.wrap, remedy) {
+            (Some(limit), _) => self.end_at(limit, out),
+            (None, Remedy::Shorter(_)) => self.end_at(Limit::Context, out),
+            (None, _) => self.end_plainly(words::failed(why, self.account.worked()), Status::Failed, out),
         }
-        self.overflowed(out);
     }
 
     fn tool_done(&mut self, call: &CallId, result: CallResult, out: &mut Out) {
@@ -422,15 +429,24 @@ impl Machine {
         self.end_plainly(words::limit_reached(limit, &self.limits), Status::Limit, out);
     }
 
+    /// Ends the turn with a sentence of the program's own, which the model never sees as its words.
     fn end_plainly(&mut self, text: String, status: Status, out: &mut Out) {
-        self.end(AssistantMessage { text, ..AssistantMessage::default() }, Finish::Stop, status, out);
+        let note = match status {
+            Status::Stopped => words::NOTE_STOPPED,
+            Status::Limit => words::NOTE_LIMIT,
+            Status::Failed | Status::Done => words::NOTE_FAILED,
+        };
+        self.answer(text, status, Line::ended(status, note.to_owned()), out);
     }
 
     fn end(&mut self, message: AssistantMessage, finish: Finish, status: Status, out: &mut Out) {
         let cut = matches!(finish, Finish::Length | Finish::Filtered);
         // It may relay what a command wrote, escapes and all.
         let text = text::strip(&message.text).trim().to_owned() + if cut { words::ANSWER_CUT } else { "" };
-        let line = Line { message: Message::Assistant(message), origin: Origin::Final { status } };
+        self.answer(text, status, Line { message: Message::Assistant(message), origin: Origin::Final { status } }, out);
+    }
+
+    fn answer(&mut self, text: String, status: Status, line: Line, out: &mut Out) {
         out.push(Action::Answer(Answer { text, status, line, tally: self.account.tally() }));
         self.phase = Phase::Ended;
     }

@@ -42,6 +42,9 @@ pub(super) const CALL_LOST: &str = "No result was recorded: the turn was interru
 pub(super) const PICTURES: &str = "[matrix-agent] The pictures of the calls above, in their order:";
 pub(super) const PICTURE_GONE: &str = "[matrix-agent] Old pictures were removed to save space.";
 
+pub(super) const PICTURE_REFUSED: &str = "[matrix-agent] A picture stood here. The model's provider refused it, so it was \
+    taken out; the file itself is where it was.";
+
 pub(super) const SUMMARISING: &str = "Summarising the conversation so far, to make room.";
 pub(super) const WRAPPING_UP: &str = "A limit is reached; wrapping up.";
 pub(super) const STOPPED: &str = "Stopped. What was done so far stays in the workspace.";
@@ -50,6 +53,13 @@ pub(super) const NO_ANSWER: &str =
 pub(super) const FILTERED: &str =
     "The model's provider withheld the answer (its content filter). Please put it in other words.";
 pub(super) const ANSWER_CUT: &str = "\n\n(The answer was cut off at the model's output limit.)";
+
+/// What the model is told of turns that ended without its answer. The sentence that the person read is not in them: it
+/// may hold a provider's words, and the model would take it for its own.
+pub(super) const NOTE_STOPPED: &str = "[matrix-agent] The person stopped the turn above; it has no answer.";
+pub(super) const NOTE_FAILED: &str = "[matrix-agent] The turn above ended without an answer: the model could not be asked or gave none. The person was told why.";
+pub(super) const NOTE_LIMIT: &str =
+    "[matrix-agent] The turn above ended at a limit, without an answer. The person was told which.";
 
 /// Returns what is added to a result whose file did not reach the room.
 pub(super) fn file_lost(name: &str) -> String {
@@ -103,6 +113,9 @@ pub(super) fn wrap_up(limit: Limit, limits: &Limits) -> String {
     )
 }
 
+/// How the next sentence begins.
+pub(super) const STOPPED_AT: &str = "I stopped at ";
+
 /// Returns what the person reads when the model did not even wrap up.
 pub(super) fn limit_reached(limit: Limit, limits: &Limits) -> String {
     let next = match limit {
@@ -110,7 +123,7 @@ pub(super) fn limit_reached(limit: Limit, limits: &Limits) -> String {
         Limit::Stuck | Limit::BadCalls => "tell me another way, or split the task",
         Limit::Context => "start afresh with `!new`",
     };
-    format!("I stopped at {}. What was done so far stays in the workspace; {next}.", named(limit, limits))
+    format!("{STOPPED_AT}{}. What was done so far stays in the workspace; {next}.", named(limit, limits))
 }
 
 /// Returns what the person reads when the model could not be reached or refused.

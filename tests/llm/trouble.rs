@@ -84,12 +84,12 @@ async fn refusals_are_told_once_with_their_mend_and_without_the_key() {
         (
             422,
             r#"{"detail":[{"msg":"extra fields"}]}"#.to_owned(),
-            "The model's provider rejected the request (422). Another model may take it: see LLM_MODEL. It said: “extra fields”",
+            "The model's provider rejected the request (422). If it does so again, start a new conversation with `!new`, or set another model with LLM_MODEL. It said: “extra fields”",
         ),
         (
             307,
             String::new(),
-            "The model's provider rejected the request (307). Another model may take it: see LLM_MODEL. It said: “a redirect, which is not followed”",
+            "The model's provider answered with a redirect, which is not followed. Check LLM_BASE_URL.",
         ),
         (
             400,

@@ -3,8 +3,16 @@
 
 use std::sync::Arc;
 
-use super::{Action, Limit, Line, Machine, Out, Phase, Request, Show, limits, words};
-use crate::orchestrator::compaction::{self, Measures, Plan};
+use super::{Action, Line, Machine, Out, Phase, Request, Show, limits, words};
+use crate::{
+    llm::{Remedy, Told},
+    orchestrator::compaction::{self, Measures, Plan},
+};
+
+/// Tokens from which on a conversation is long, however large the window.
+const SUSPICIOUS: u64 = 32_000;
+/// Tokens of an answer where nobody says how many are too many.
+const SHORT_ANSWER: u64 = 4096;
 
 /// Whether the next request fits.
 pub(super) enum Room {
@@ -62,14 +70,48 @@ impl Machine {
         self.context.rebase(lines);
     }
 
-    /// Takes in that a request was too long.
-    pub(super) fn overflowed(&mut self, out: &mut Out) {
-        self.overflows += 1;
-        if self.overflows > limits::OVERFLOWS {
-            return self.end_at(Limit::Context, out);
+    /// Takes in that a request was refused, and asks again where something can be done about it.
+    pub(super) fn relieve(&mut self, remedy: Remedy, out: &mut Out) -> bool {
+        let wraps = self.wrap.is_some();
+        match remedy {
+            Remedy::NoPictures | Remedy::Unknown if self.context.has_pictures() => {
+                self.rebase(self.context.without_pictures(), out);
+            }
+            Remedy::Shorter(told) if !wraps && self.overflows < limits::OVERFLOWS => {
+                self.overflows += 1;
+                self.shrink(told);
+            }
+            // It may be too long in words that nobody knows: whoever is refused for another reason has lost little.
+            Remedy::Unknown if !wraps && !self.guessed && self.context.at_most() > self.suspicious() => {
+                self.guessed = true;
+                self.shrink(Told::default());
+            }
+            Remedy::ShorterAnswer(longest) if self.shortened < limits::SHORTENED => {
+                self.shortened += 1;
+                let half = self.max_output.map_or(SHORT_ANSWER, |most| most / 2);
+                self.max_output = Some(longest.map_or(half, |longest| longest.min(self.max_output.unwrap_or(longest))));
+            }
+            _ => return false,
         }
-        // The window is smaller than we were told, or our estimate too low: either way this was too much.
-        self.window = self.window.min(self.context.tokens() * 9 / 10);
         self.advance(out);
+        true
+    }
+
+    /// Takes in that the window is smaller than we were told, or our estimate too low: either way this was too much.
+    fn shrink(&mut self, told: Told) {
+        self.context.too_long();
+        let tokens = self.context.tokens();
+        let limit = match (told.limit, told.asked) {
+            // In our own measure, which may be another than the provider's.
+            (Some(limit), Some(asked)) if asked > 0 => limit.saturating_mul(tokens) / asked,
+            (Some(limit), _) => limit,
+            (None, _) => tokens,
+        };
+        self.window = self.window.min(limit).min(tokens * 9 / 10);
+    }
+
+    /// Returns the tokens above which a conversation may be what a refusal is about.
+    fn suspicious(&self) -> u64 {
+        (self.window / 3).min(SUSPICIOUS)
     }
 }

@@ -11,7 +11,7 @@ enum Happening {
     Text(u8),
     Empty(Finish),
     Calls(Vec<u8>, Finish),
-    ModelFails(bool),
+    ModelFails(u8),
     Piece(u16),
     ToolEnds {
         which: u8,
@@ -37,7 +37,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => any::<u8>().prop_map(Happening::Text),
         1 => finish().prop_map(Happening::Empty),
         14 => (prop::collection::vec(any::<u8>(), 1..24), finish()).prop_map(|(calls, finish)| Happening::Calls(calls, finish)),
-        1 => any::<bool>().prop_map(Happening::ModelFails),
+        1 => any::<u8>().prop_map(Happening::ModelFails),
         2 => any::<u16>().prop_map(Happening::Piece),
         30 => (any::<u8>(), 0..20_000_u16, any::<u8>()).prop_map(|(which, size, kind)| Happening::ToolEnds { which, size, kind }),
         3 => Just(Happening::Said),
@@ -73,7 +73,13 @@ fn play(play: &mut Play, happening: Happening) {
             let calls: Vec<_> = calls.into_iter().map(call).collect();
             play.reply(calling(&calls), finish, None);
         }
-        Happening::ModelFails(overflow) if asked => play.fails(overflow),
+        Happening::ModelFails(kind) if asked => play.fails(match kind % 6 {
+            0 | 1 => Remedy::Nothing,
+            2 => shorter(),
+            3 => Remedy::NoPictures,
+            4 => Remedy::ShorterAnswer(None),
+            _ => Remedy::Unknown,
+        }),
         Happening::Piece(size) if asked => {
             play.piece(&"again ".repeat(usize::from(size % 1000)));
             // A request that was broken off is gone in the driver too; the harness sees the cancel.
@@ -139,8 +145,10 @@ proptest! {
                 turn.result(good(&steps.to_string()));
             }
         }
-        // Rounds, summaries, overflows, the wrapping up twice; a crash repeats at most the request that it cut off.
-        prop_assert!(turn.requests <= rounds + 6 + 3 + 2 + crashes * 2 + crashes * 6, "{} requests", turn.requests);
+        // Rounds, summaries, overflows, the wrapping up twice, shorter answers, one guess, and one more for each time that
+        // pictures were taken out; a crash repeats at most the request that it cut off, and its relief.
+        let most = rounds + 6 + 3 + 2 + 2 + 1 + turn.rebased + crashes * 2 + crashes * 9;
+        prop_assert!(turn.requests <= most, "{} requests", turn.requests);
         // After the answer nothing moves.
         for event in [Event::Stop, Event::TimeUp, Event::Said(said("late", "late"))] {
             prop_assert!(turn.machine.handle(event).is_empty());

@@ -209,6 +209,6 @@ fn m12_usage_from_before_a_compaction_is_not_trusted_and_only_an_overflow_is_one
     assert_eq!(play.rebased, 1, "80k tokens were counted before; they no longer hold");
 
     let mut play = Play::new();
-    play.fails(false);
+    play.fails(Remedy::Nothing);
     assert_eq!((play.rebased, play.ended().0), (0, Status::Failed), "a rate limit is no overflow");
 }

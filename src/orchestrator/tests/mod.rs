@@ -11,7 +11,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::{
     ids::CallId,
-    llm::{AssistantMessage, Chunk, Completion, Finish, Message, Part, ToolCall, Usage},
+    llm::{AssistantMessage, Chunk, Completion, Finish, Message, Part, Remedy, Told, ToolCall, Usage},
     tools::Access,
 };
 
@@ -226,9 +226,9 @@ impl Play {
         self.reply(calling(&[("read_file", arguments)]), Finish::ToolCalls, None);
     }
 
-    pub(super) fn fails(&mut self, overflow: bool) {
+    pub(super) fn fails(&mut self, remedy: Remedy) {
         let request = self.asked.as_ref().expect("a request is under way").number;
-        self.feed(Event::ModelFailed { request, overflow, why: "The model cannot be reached.".into() });
+        self.feed(Event::ModelFailed { request, remedy, why: "The model cannot be reached.".into() });
     }
 
     /// The oldest running call ends.
@@ -340,6 +340,10 @@ pub(super) fn brief(message: &Message) -> String {
         Message::Assistant(message) => format!("assistant: {}[{}]", message.text, message.calls.len()),
         Message::Tool { call_id, text } => format!("{call_id}: {text}"),
     }
+}
+
+pub(super) fn shorter() -> Remedy {
+    Remedy::Shorter(Told::default())
 }
 
 pub(super) fn said(event: &str, text: &str) -> UserMessage {

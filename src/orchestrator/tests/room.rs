@@ -106,7 +106,7 @@ fn a_summary_that_fails_or_is_empty_leaves_words_and_last_messages() {
     for broken in [true, false] {
         let mut play = filled(40_000, 8_000);
         if broken {
-            play.fails(true);
+            play.fails(shorter());
         } else {
             play.calls(&[("read_file", "{}")]);
         }
@@ -160,7 +160,7 @@ fn an_overflow_makes_room_though_the_count_seemed_fine() {
         play.calls(&[("read_file", &format!(r#"{{"path":"{n}"}}"#))]);
         play.result(good(&"x".repeat(16_000)));
     }
-    play.fails(true);
+    play.fails(shorter());
     assert_eq!(play.rebased, 1);
     assert!(!summarising(&play), "masking was enough");
     play.text("Read.");
@@ -168,9 +168,82 @@ fn an_overflow_makes_room_though_the_count_seemed_fine() {
 }
 
 #[test]
+fn a_refusal_that_nobody_understands_makes_room_once_in_a_long_conversation() {
+    let mut play = Play::new();
+    play.fails(Remedy::Unknown);
+    assert_eq!((play.log().as_str(), play.ended().0), ("ask answer", Status::Failed), "a short one is not to blame");
+
+    let mut play = Play::new();
+    for n in 0..10 {
+        play.calls(&[("read_file", &format!(r#"{{"path":"{n}"}}"#))]);
+        play.result(good(&"x".repeat(16_000)));
+    }
+    play.log();
+    play.fails(Remedy::Unknown);
+    assert_eq!(play.log(), "rebase ask");
+    play.fails(Remedy::Unknown);
+    assert_eq!((play.log().as_str(), play.ended().0), ("answer", Status::Failed));
+}
+
+#[test]
+fn the_figures_of_a_refusal_say_how_much_room_is_needed() {
+    // Estimated at 41k tokens, counted by the provider as 80k: of its 40k only 20k are ours.
+    let mut play = Play::new();
+    for n in 0..10 {
+        play.uncounted(&format!(r#"{{"path":"{n}"}}"#));
+        play.result(good(&"x".repeat(16_000)));
+    }
+    play.fails(Remedy::Shorter(Told { limit: Some(40_000), asked: Some(80_000) }));
+    let size =
+        |play: &Play| -> u64 { play.asked.as_ref().unwrap().messages.iter().map(super::super::context::tokens).sum() };
+    if summarising(&play) {
+        play.text("## Goal\nthe login works");
+    }
+    assert!(size(&play) < 20_000 * 75 / 100, "{}", size(&play));
+    play.text("Read.");
+    assert_eq!(play.ended().0, Status::Done);
+}
+
+#[test]
+fn refused_pictures_are_taken_out_for_good_and_the_request_is_made_again() {
+    for remedy in [Remedy::NoPictures, Remedy::Unknown] {
+        let picture = Part::Image { mime: "image/png".into(), data: "aaaa".into() };
+        let mut first = said("old", "what is this?");
+        first.pictures = vec![picture.clone()];
+        let mut play = Play::with(Limits::default(), 200_000, vec![first.to_message()]);
+        play.calls(&[("read_file", r#"{"path":"a.png"}"#)]);
+        play.result(CallResult { pictures: vec![picture], ..good("a picture") });
+        assert!(play.newest().contains("<picture>"));
+        play.log();
+        play.fails(remedy);
+        assert_eq!(play.log(), "rebase ask");
+        let shown = play.shown_to_model();
+        assert!(shown.iter().all(|line| !line.contains("<picture>")), "{shown:?}");
+        assert_eq!(shown.iter().filter(|line| line.contains(words::PICTURE_REFUSED)).count(), 2);
+        assert!(shown[1].starts_with("user: anna: what is this?"), "the words stay: {}", shown[1]);
+        play.crash();
+        assert_eq!(play.shown_to_model(), shown, "it holds over a crash");
+        play.log();
+        play.fails(remedy);
+        assert_eq!(play.log(), "answer", "once");
+    }
+}
+
+#[test]
+fn an_answer_that_was_to_be_too_long_is_asked_for_shorter() {
+    let mut play = Play::new();
+    play.fails(Remedy::ShorterAnswer(Some(8192)));
+    assert_eq!(play.asked.as_ref().unwrap().max_output, Some(8192));
+    play.fails(Remedy::ShorterAnswer(None));
+    assert_eq!(play.asked.as_ref().unwrap().max_output, Some(4096));
+    play.fails(Remedy::ShorterAnswer(None));
+    assert_eq!(play.ended().0, Status::Failed);
+}
+
+#[test]
 fn a_message_that_alone_is_too_long_ends_in_words() {
     let mut play = Play::new();
-    play.fails(true);
+    play.fails(shorter());
     assert_eq!(play.ended().0, Status::Limit);
     assert!(play.ended().1.contains("`!new`"), "{}", play.ended().1);
 }

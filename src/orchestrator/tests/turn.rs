@@ -160,7 +160,7 @@ fn who_cannot_wrap_up_is_ended_with_a_plain_sentence() {
     assert_eq!(play.ended(), (Status::Limit, plain));
 
     let mut play = wrapping();
-    play.fails(false);
+    play.fails(Remedy::Nothing);
     assert_eq!(play.ended(), (Status::Limit, plain));
 
     let mut play = wrapping();
@@ -203,13 +203,72 @@ fn tokens_are_a_limit_and_are_guessed_where_the_provider_does_not_count() {
 #[test]
 fn a_model_that_cannot_be_reached_ends_the_turn_in_words() {
     let mut play = Play::new();
-    play.fails(false);
+    play.fails(Remedy::Nothing);
     assert_eq!(play.ended(), (Status::Failed, "The model cannot be reached."));
     let mut play = Play::new();
     play.step(LS.0, LS.1, good("1"));
-    play.fails(false);
+    play.fails(Remedy::Nothing);
     let text = "The model cannot be reached.\n\nWhat was done so far stays in the workspace.";
     assert_eq!(play.ended(), (Status::Failed, text));
+}
+
+#[test]
+fn what_the_program_says_never_becomes_the_models_words() {
+    type End = fn(&mut Play);
+    let told: [(&str, End); 4] = [
+        (words::NOTE_FAILED, |play| play.fails(Remedy::Nothing)),
+        (words::NOTE_STOPPED, |play| play.feed(Event::Stop)),
+        (words::NOTE_LIMIT, |play| play.fails(shorter())),
+        (words::NOTE_FAILED, |play| play.reply(AssistantMessage::default(), Finish::Filtered, None)),
+    ];
+    for (note, end) in told {
+        let mut play = Play::with(Limits::default(), 200_000, vec![said("old", &"words ".repeat(400)).to_message()]);
+        // A request that is too long is tried again while there is something to leave out.
+        while play.answer.is_none() {
+            if play.asked.as_ref().is_some_and(|request| !request.tools) {
+                play.text("a summary");
+            } else {
+                end(&mut play);
+            }
+        }
+        let line = play.answer().line.clone();
+        assert_eq!(brief(&line.message), format!("user: {note}"));
+        assert!(!note.contains("model cannot be reached"), "{note}");
+    }
+}
+
+#[test]
+fn failures_that_an_older_version_stored_as_the_models_words_are_shown_as_notes() {
+    let old = |text: &str, status: Status, model: &str| Line {
+        message: Message::Assistant(AssistantMessage {
+            text: text.into(),
+            model: model.into(),
+            ..AssistantMessage::default()
+        }),
+        origin: Origin::Final { status },
+    };
+    let failed = "The model's provider refused the key. Check LLM_API_KEY. It said: “Incorrect API key provided”";
+    let play = Play::with(
+        Limits::default(),
+        200_000,
+        vec![
+            old(failed, Status::Failed, ""),
+            old("Stopped. What was done so far stays in the workspace.", Status::Stopped, ""),
+            old("I stopped at the limit of 25 turns. What was done …", Status::Limit, ""),
+            old("Half of it is done.", Status::Limit, "openai/gpt-5"),
+            old("All of it is done.", Status::Done, "openai/gpt-5"),
+        ],
+    );
+    assert_eq!(
+        play.shown_to_model()[1..6],
+        [
+            format!("user: {}", words::NOTE_FAILED),
+            format!("user: {}", words::NOTE_STOPPED),
+            format!("user: {}", words::NOTE_LIMIT),
+            "assistant: Half of it is done.[0]".to_owned(),
+            "assistant: All of it is done.[0]".to_owned(),
+        ]
+    );
 }
 
 #[test]
@@ -270,7 +329,7 @@ fn late_and_foreign_events_change_nothing() {
     for request in [0, 1, 7] {
         play.asked = None;
         play.feed(Event::ModelDone { request, completion: completion.clone() });
-        play.feed(Event::ModelFailed { request, overflow: true, why: String::new() });
+        play.feed(Event::ModelFailed { request, remedy: shorter(), why: String::new() });
     }
     assert_eq!(play.log(), "");
     play.result(good("1"));

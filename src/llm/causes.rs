@@ -1,0 +1,360 @@
+//! What a refusal means, by its words. Providers share no code for "too long", "no credit" or "no pictures", and each
+//! says it in words of its own, so they are recognised by words in combination, one sentence at a time.
+//!
+//! Pure; called by `refusal` with a provider's words in lower case.
+
+use super::error::Told;
+
+/// What a conversation's length is called.
+const LENGTH: &[&str] = &[
+    "context",
+    "prompt",
+    "input",
+    "token",
+    "messages",
+    "conversation",
+    "chat history",
+    "sequence length",
+    "model length",
+    "text bytes",
+    "request body",
+    "request size",
+    "payload",
+    "上下文",
+    "输入",
+];
+/// What it is called when there is too much of it.
+const TOO_MUCH: &[&str] = &[
+    "exceed",
+    "too long",
+    "too large",
+    "too big",
+    "too many",
+    "longer than",
+    "larger than",
+    "greater than",
+    "bigger than",
+    "more than",
+    "less than",
+    "at most",
+    "<=",
+    "overflow",
+    "over the limit",
+    "limited to",
+    "not fit",
+    "n't fit",
+    "cannot fit",
+    "surpass",
+    "room in",
+    "ran out of",
+    "out of range",
+    "beyond",
+    "超",
+];
+/// Where these stand, nothing else has to.
+const TOO_LONG: &[&str] = &[
+    "context_length_exceeded",
+    "exceed_context_size",
+    "max_prompt_tokens_exceeded",
+    "tokens_limit_reached",
+    "request_too_large",
+    "request too large",
+    "request entity too large",
+    "maximum context",
+    "maximum prompt",
+    "maximum input",
+    "maximum sequence",
+    "maximum model len",
+    "maximum number of tokens",
+    "max_model_len",
+    "range of input length",
+    "reduce the length of the messages",
+    "reduce the length of either",
+    "token limit",
+    "context limit",
+    "prompt limit",
+    "context is full",
+    "long context",
+    "prompt 超长",
+];
+/// What the limit of an answer is called.
+const OUTPUT: &[&str] = &[
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "maxoutputtokens",
+    "max_new_tokens",
+    "output tokens",
+    "completion tokens",
+];
+/// A sentence with one of these is about the conversation, even if it speaks of the answer's limit too.
+const CONVERSATION: &[&str] = &["context", "prompt", "input", "messages"];
+/// What speaks of a call, or of a value that a field may have.
+const FIELDS: &[&str] = &["tool_call", "tools[", "'tools'", "function.name", "input should be"];
+/// What speaks of a rate.
+const RATE: &[&str] =
+    &["rate limit", "rate_limit", "per minute", "per min", "per day", "tpm", "rpm", "quota", "throttl"];
+/// What speaks of pictures.
+const PICTURES: &[&str] = &[
+    "image",
+    "picture",
+    "vision",
+    "visual",
+    "multimodal",
+    "multi-modal",
+    "mmproj",
+    "media type",
+    "media_type",
+    "pixel",
+    "base64",
+    "data url",
+];
+/// What says that a model has no eyes at all.
+const BLIND: &[&str] = &[
+    "not support",
+    "unsupported",
+    "n't support",
+    "no endpoints",
+    "not a multimodal",
+    "not multimodal",
+    "mmproj",
+    "text-only",
+    "text only",
+    "only supports text",
+    "only support text",
+    "not accept",
+    "unknown variant",
+    "no vision",
+    "without vision",
+    "missing data required for image",
+    "not enabled",
+];
+/// What speaks of one picture, not of all.
+const ONE_PICTURE: &[&str] =
+    &["format", "media type", "media_type", "mime", "size", "dimension", "pixel", "base64", "too many", "too large"];
+
+/// What servers say when waiting will not help; where these stand, nothing else has to.
+const NO_CREDIT: &[&str] = &[
+    "insufficient_quota",
+    "insufficient balance",
+    "insufficient credits",
+    "arrearage",
+    "billing_hard_limit",
+    "billing_not_active",
+    "exceeded_current_quota",
+    "payment required",
+    "payment_required",
+    "account is not active",
+    "credit balance is too low",
+    "key limit exceeded",
+    "accountoverdue",
+    "余额不足",
+    "欠费",
+];
+/// What money is called.
+const MONEY: &[&str] = &[
+    "credit ",
+    "credits",
+    "balance ",
+    "billing",
+    "payment",
+    "prepa",
+    "in arrears",
+    "overdue",
+    "spend",
+    "recharge",
+    "unpaid",
+    "funds",
+    "usage limits",
+    "included usage",
+    "good standing",
+];
+/// What it is called when there is none.
+const NONE_LEFT: &[&str] = &[
+    "insufficient",
+    "too low",
+    "not enough",
+    "exhausted",
+    "depleted",
+    "exceed",
+    "reached",
+    "used all",
+    "used up",
+    "run out",
+    "ran out",
+    "no credit",
+    "any credits",
+    "more credits",
+    "requires",
+    "required",
+    "purchase",
+    "suspended",
+    "not active",
+    "inactive",
+    "past due",
+    "disabled",
+    "negative",
+    "overdue",
+    "arrears",
+    "make sure",
+];
+
+fn any(text: &str, words: &[&str]) -> bool {
+    words.iter().any(|word| text.contains(word))
+}
+
+/// Which length is the wrong one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Excess {
+    /// The conversation's.
+    Conversation,
+    /// That which the answer may have.
+    Answer,
+}
+
+/// Returns whether something is too long, and what.
+pub(super) fn excess(lower: &str) -> Option<Excess> {
+    if any(lower, RATE) {
+        return one_request_too_large(lower).then_some(Excess::Conversation);
+    }
+    sentences(lower).find_map(|sentence| {
+        let pictures = any(sentence, PICTURES) && !sentence.contains("token");
+        if pictures || any(sentence, FIELDS) {
+            return None;
+        }
+        let output = any(sentence, OUTPUT) && !any(sentence, CONVERSATION);
+        if output && (any(sentence, TOO_MUCH) || any(sentence, &["maximum", "range", "invalid", "> "])) {
+            return Some(Excess::Answer);
+        }
+        let long = any(sentence, TOO_LONG) || any(sentence, LENGTH) && any(sentence, TOO_MUCH);
+        long.then_some(Excess::Conversation)
+    })
+}
+
+/// Returns whether a refusal that speaks of a rate says that this one request alone is more than the rate allows: then
+/// no waiting helps.
+pub(super) fn one_request_too_large(lower: &str) -> bool {
+    if !any(lower, &["token", "tpm"]) {
+        return false;
+    }
+    if any(lower, &["request too large", "request is too large", "request_too_large"]) {
+        return true;
+    }
+    if let (Some(limit), Some(requested)) = (number_after(lower, "limit"), number_after(lower, "requested")) {
+        return requested > limit;
+    }
+    let running_sum = any(lower, &["used", "remaining", "current"]);
+    let told = told(lower);
+    !running_sum
+        && any(lower, &["exceed", "larger than", "more than"])
+        && any(lower, &["request", "prompt", "input", "message"])
+        && told.limit.is_some()
+        && told.asked > told.limit
+}
+
+/// Returns whether the account has nothing left. `passing`: a wait was told, after which it goes on.
+pub(super) fn no_credit(lower: &str, passing: bool) -> bool {
+    let by_words = || {
+        !passing
+            && !any(lower, &["rate limit", "per minute", "per day", "tpm", "rpm", "resource_exhausted"])
+            && sentences(lower).any(|sentence| any(sentence, MONEY) && any(sentence, NONE_LEFT))
+    };
+    any(lower, NO_CREDIT) || by_words()
+}
+
+/// Returns whether pictures are refused; `Some(true)`: all pictures, because the model sees none.
+pub(super) fn pictures(lower: &str) -> Option<bool> {
+    any(lower, PICTURES).then(|| any(lower, BLIND) && !any(lower, ONE_PICTURE))
+}
+
+fn sentences(text: &str) -> impl Iterator<Item = &str> {
+    text.split(['\n', ';']).flat_map(|line| line.split(". "))
+}
+
+/// Numbers below this are no model's window, but a part of a name, a count of tries, a wait.
+const LEAST: u64 = 512;
+
+/// Returns how much a model takes and how much it was given, as far as a refusal tells it in tokens.
+pub(super) fn told(lower: &str) -> Told {
+    if !any(lower, &["token", "context"]) || any(lower, &["bytes", "characters", "string too long"]) {
+        return Told::default();
+    }
+    let all = numbers(lower);
+    let figures: Vec<_> = all.iter().filter(|figure| figure.value >= LEAST).collect();
+    // `198000 + 8192 > 200000`: what is larger than the sum of two is the limit.
+    if let [first, second, third] = &figures[..]
+        && lower[first.end..second.start].trim() == "+"
+        && lower[second.end..third.start].trim() == ">"
+    {
+        return Told { limit: Some(third.value), asked: Some(first.value + second.value) };
+    }
+    let Some(largest) = figures.iter().map(|figure| figure.value).max() else { return Told::default() };
+    if let Some(limit) = figures.iter().find(|figure| figure.value < largest) {
+        return Told { limit: Some(limit.value), asked: Some(largest) };
+    }
+    // One figure alone is the limit where it is called one, and not what is over it (`exceeded by 1234 tokens`).
+    let before = &lower[..figures[0].start];
+    let before = &before[before.ceil_char_boundary(before.len().saturating_sub(40))..];
+    let named =
+        any(before, &["limit", "maximum", "max", "length", "size", "window", "context", "allowed", "range", "exceed"]);
+    let over = before.trim_end().ends_with(" by");
+    Told { limit: (named && !over).then_some(largest), asked: None }
+}
+
+/// Returns the longest answer that a model gives, if a refusal tells it.
+pub(super) fn longest_answer(lower: &str) -> Option<u64> {
+    numbers(lower).into_iter().map(|figure| figure.value).filter(|value| *value >= LEAST).min()
+}
+
+fn number_after(text: &str, word: &str) -> Option<u64> {
+    let all = numbers(text);
+    text.match_indices(word).find_map(|(at, _)| {
+        let after = at + word.len();
+        let between = |figure: &&Figure| {
+            figure.start >= after && text[after..figure.start].chars().all(|c| matches!(c, ' ' | ':' | '='))
+        };
+        all.iter().find(between).map(|figure| figure.value)
+    })
+}
+
+/// A number in a text.
+struct Figure {
+    value: u64,
+    start: usize,
+    end: usize,
+}
+
+/// Finds the numbers that stand for themselves: not those in a name (`gpt-4o-2024-08-06`) or behind a point.
+fn numbers(text: &str) -> Vec<Figure> {
+    let bytes = text.as_bytes();
+    let digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
+    let part_of_a_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'/') || byte >= 0x80;
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        if !digit(at) {
+            at += 1;
+            continue;
+        }
+        let start = at;
+        let mut value: u64 = 0;
+        // `40,000` and `40_000` are one number.
+        while digit(at) || matches!(bytes.get(at), Some(b',' | b'_')) && (1..=3).all(|next| digit(at + next)) {
+            if digit(at) {
+                value = value.saturating_mul(10).saturating_add(u64::from(bytes[at] - b'0'));
+            }
+            at += 1;
+        }
+        let fraction = bytes.get(at) == Some(&b'.') && digit(at + 1);
+        let glued = start > 0 && (part_of_a_word(bytes[start - 1]) || bytes[start - 1] == b'.');
+        let followed = bytes.get(at).is_some_and(|byte| part_of_a_word(*byte));
+        if !fraction && !glued && !followed {
+            found.push(Figure { value, start, end: at });
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+#[path = "causes_tests.rs"]
+mod tests;

@@ -1,0 +1,87 @@
+//! Makes a provider's words fit to be shown: one line, bounded, no key, no prompt.
+//!
+//! Of the prompt only what people said and what tools gave back is taken out: that is what is nobody else's business. The
+//! system message and the program's own sentences are no secret, and a cause must not vanish because the model repeated
+//! it. Pure; called by `refusal`.
+
+use super::{
+    message::{Message, Part},
+    refusal::Asked,
+};
+
+/// How long a quotation may be.
+pub(super) const QUOTED: usize = 300;
+/// A run of this many characters of the prompt is the prompt.
+const PROMPT_RUN: usize = 24;
+
+/// Returns a provider's words as they may be shown.
+pub(super) fn clean(message: &str, asked: &Asked<'_>) -> String {
+    let bounded: String = message.chars().take(4 * QUOTED).collect();
+    let without_key = if asked.key.len() >= 4 { bounded.replace(asked.key, "[key]") } else { bounded };
+    let mut out = String::new();
+    for word in without_key.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        out.push_str(if looks_like_key(word, asked) { "[key]" } else { word });
+    }
+    let mut out = without_prompt(&out, asked.messages);
+    if out.chars().count() > QUOTED {
+        out = out.chars().take(QUOTED).chain(['…']).collect();
+    }
+    out
+}
+
+/// A masked key (`sk-ab***xyz`) gives away its ends, so the marks of a key are enough; the model's own name is long and
+/// full of digits too, and is just what one wants to read.
+fn looks_like_key(word: &str, asked: &Asked<'_>) -> bool {
+    let bare = word.trim_matches(|c: char| !c.is_alphanumeric() && c != '*');
+    if bare.is_empty() || asked.model.contains(bare) {
+        return false;
+    }
+    let marked = ["sk-", "AIza", "gsk_", "pk-", "xai-"].iter().any(|mark| bare.contains(mark));
+    let head: String = asked.key.chars().take(6).collect();
+    let shares_head = head.chars().count() == 6 && bare.contains(&head);
+    let long = bare.split(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_')).any(|run| {
+        run.len() >= 24 && run.bytes().any(|b| b.is_ascii_digit()) && run.bytes().any(|b| b.is_ascii_alphabetic())
+    });
+    marked || shares_head || long || bare.contains("***")
+}
+
+/// Takes out what stands in the conversation too, in runs of whole words.
+fn without_prompt(text: &str, messages: &[Message]) -> String {
+    let words: Vec<&str> = text.split(' ').collect();
+    let mut quoted = vec![false; words.len()];
+    for start in 0..words.len() {
+        // The shortest run from here that is long enough to mean something.
+        let run = (start + 1..=words.len())
+            .map(|end| (end, words[start..end].join(" ")))
+            .find(|(_, run)| bare(run).len() >= PROMPT_RUN);
+        if let Some((end, run)) = run
+            && in_conversation(bare(&run), messages)
+        {
+            quoted[start..end].fill(true);
+        }
+    }
+    let mut out: Vec<&str> = Vec::new();
+    for (word, quoted) in words.into_iter().zip(quoted) {
+        if !quoted {
+            out.push(word);
+        } else if out.last() != Some(&"[…]") {
+            out.push("[…]");
+        }
+    }
+    out.join(" ")
+}
+
+fn bare(run: &str) -> &str {
+    run.trim_matches(|c: char| !c.is_alphanumeric())
+}
+
+fn in_conversation(run: &str, messages: &[Message]) -> bool {
+    messages.iter().any(|message| match message {
+        Message::Tool { text, .. } => text.contains(run),
+        Message::User { parts } => parts.iter().any(|part| matches!(part, Part::Text { text } if text.contains(run))),
+        Message::System { .. } | Message::Assistant(_) => false,
+    })
+}
