@@ -2,11 +2,15 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use serde_json::json;
 use support::{
     rig::{BARE, Rig, answers, block_on},
     scripted_llm::{Reply, ScriptedLlm, results},
+    wire::Wire,
 };
+use tokio::sync::Notify;
 
 fn rig() -> (ScriptedLlm, Rig) {
     let llm = block_on(ScriptedLlm::start());
@@ -221,4 +225,114 @@ fn ctrl_c_stops_the_turn_and_what_ran() {
     assert_eq!((code, &answers(&frames)[0]["ending"]), (1, &json!("stopped")));
     let left = rig.run(&["sandbox", "exec", "one", "--", "sh", "-c", "cat /proc/[0-9]*/comm"]);
     assert!(!String::from_utf8_lossy(&left.stdout).contains("sleep"), "{left:?}");
+}
+
+#[test]
+fn however_many_terminals_watch_each_is_shown_the_answer_and_each_confirmation_is_answered() {
+    let (llm, rig) = rig();
+    llm.reply_text("Here.");
+    let _server = rig.serve();
+    let mut terminals = [Wire::join(&rig, "one"), Wire::join(&rig, "one"), Wire::join(&rig, "one")];
+    terminals[0].say("q1", "hello");
+    for terminal in &mut terminals {
+        let answer = terminal.event("answer");
+        assert_eq!((&answer["text"], &answer["asked"]), (&json!("Here."), &json!("q1")));
+        terminal.confirm(&answer);
+        terminal.confirm(&answer);
+    }
+}
+
+#[test]
+fn who_was_away_when_another_terminal_was_shown_the_answer_gets_it_all_the_same() {
+    let (llm, rig) = rig();
+    let gate = Arc::new(Notify::new());
+    llm.when("first").after(&gate).reply(run_command("true"));
+    llm.reply_text("Both done.");
+    let _server = rig.serve();
+    let mut watcher = Wire::join(&rig, "one");
+    let mut first = Wire::join(&rig, "one");
+    first.say("q1", "first");
+    block_on(llm.arrived(1));
+    let mut second = Wire::join(&rig, "one");
+    second.say("q2", "second");
+    second.tell(&json!({"do": "open", "id": "q2"}));
+    assert_eq!(second.event("open")["id"], "q2", "it is not answered yet");
+    drop((first, second));
+    gate.notify_one();
+    let answer = watcher.event("answer");
+    assert_eq!((&answer["asked"], &answer["others"]), (&json!("q1"), &json!(["q2"])));
+    watcher.confirm(&answer);
+    for id in ["q1", "q2"] {
+        let mut back = Wire::join(&rig, "one");
+        back.tell(&json!({"do": "open", "id": id}));
+        assert_eq!(back.event("answer"), answer, "{id}");
+        back.confirm(&answer);
+    }
+    let mut stranger = Wire::join(&rig, "two");
+    for id in ["q1", "q9"] {
+        stranger.tell(&json!({"do": "open", "id": id}));
+        assert_eq!(stranger.event("unknown")["id"], id, "nobody said that in this room");
+    }
+}
+
+#[test]
+fn the_reply_to_a_command_and_a_file_come_again_to_who_was_away() {
+    let (llm, rig) = rig();
+    llm.reply(run_command("echo words > a.txt"));
+    llm.reply(Reply::calls(&[("send_file", json!({"path": "a.txt"}))])).reply_text("Sent.");
+    let _server = rig.serve();
+    let mut watcher = Wire::join(&rig, "one");
+    let mut away = Wire::join(&rig, "one");
+    away.say("q1", "send it");
+    away.say("q2", "!cost");
+    drop(away);
+    for event in ["reply", "file", "answer"] {
+        let frame = watcher.event(event);
+        watcher.confirm(&frame);
+    }
+    let mut back = Wire::join(&rig, "one");
+    back.tell(&json!({"do": "open", "id": "q2"}));
+    assert_eq!(back.event("reply")["asked"], "q2");
+    back.tell(&json!({"do": "open", "id": "q1"}));
+    let file = back.event("file");
+    assert_eq!((&file["name"], &file["data"]), (&json!("a.txt"), &json!(null)), "the watcher has saved it");
+    assert_eq!(back.event("answer")["asked"], "q1");
+}
+
+#[test]
+fn a_terminal_that_sleeps_keeps_nothing_from_the_next() {
+    let (llm, rig) = rig();
+    let gate = Arc::new(Notify::new());
+    llm.when("hello").after(&gate).reply_text("Here.");
+    let _server = rig.serve();
+    let mut sleeper = Wire::join(&rig, "one");
+    sleeper.say("q1", "hello");
+    gate.notify_one();
+    let answer = sleeper.event("answer");
+    // It confirms nothing, and does not go away.
+    let mut next = Wire::join(&rig, "one");
+    next.say("q2", "!help");
+    assert_eq!(next.event("answer"), answer);
+    next.confirm(&answer);
+    assert_eq!(next.event("reply")["asked"], "q2");
+}
+
+#[test]
+fn a_question_that_the_server_has_lost_ends_with_an_error() {
+    let (llm, mut rig) = rig();
+    // Without sandboxes, so that none is left when the database that knows of it is gone.
+    rig.set("PODMAN_PATH", "/nonexistent/podman");
+    rig.set("PODMAN_SOCKET", rig.path().join("no.sock").to_str().unwrap().to_owned().as_str());
+    llm.hang();
+    let server = rig.serve();
+    let mut chat = rig.ask("one", "hello");
+    chat.event("admitted");
+    server.kill();
+    for file in ["matrix-agent.db", "matrix-agent.db-wal", "matrix-agent.db-shm"] {
+        let _ = std::fs::remove_file(rig.path().join("s").join(file));
+    }
+    let _server = rig.serve();
+    let (code, frames) = chat.finish();
+    assert_ne!(code, 0);
+    assert_eq!(frames.last().unwrap()["event"], "unknown", "{frames:#?}");
 }

@@ -8,7 +8,10 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use super::{Configuration, Outcome, host, view::View};
+use super::{
+    Configuration, Outcome, host,
+    view::{UNKNOWN, View},
+};
 use crate::{
     chat::terminal::{Client, ServerFrame, Shown},
     hub::{Ending, Live},
@@ -113,7 +116,7 @@ impl Chat {
         stops: bool,
         watch: &mut impl FnMut(&ServerFrame),
     ) -> anyhow::Result<Outcome> {
-        let (mut steers, mut stopping) = (false, false);
+        let mut stopping = false;
         loop {
             let shown = tokio::select! {
                 shown = self.client.next() => shown?,
@@ -128,14 +131,15 @@ impl Chat {
             let Some(frame) = self.show(shown).await? else { continue };
             watch(&frame);
             match frame {
-                // Taken into a turn that ran already: that turn's answer is ours too.
-                ServerFrame::Live { live: Live::Seen { said } } if said == id => steers = true,
-                ServerFrame::Answer { asked, ending, .. } if asked == id || steers => {
+                ServerFrame::Answer { asked, others, ending, .. } if asked == id || others.contains(&id) => {
                     let good = ending == Ending::Done || stops && ending == Ending::Stopped;
                     return Ok(if good { Outcome::Good } else { Outcome::Bad });
                 }
                 ServerFrame::Reply { asked, .. } if asked == id => return Ok(Outcome::Good),
-                ServerFrame::Refused { text } => bail!(text),
+                ServerFrame::Unknown { id: unknown } if unknown == id => bail!(UNKNOWN),
+                ServerFrame::Refused { id: refused, text } if refused.as_ref().is_none_or(|it| *it == id) => {
+                    bail!(text);
+                }
                 _ => {}
             }
         }

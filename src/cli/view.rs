@@ -11,6 +11,9 @@ use crate::{
     text,
 };
 
+/// What is said of a question that the server does not know.
+pub(super) const UNKNOWN: &str = "The server does not know what was asked: it was started with another state directory, or has forgotten it. Ask again.";
+
 /// The width that a progress line keeps to.
 const WIDTH: usize = 100;
 
@@ -43,12 +46,15 @@ impl View {
             return out.flush();
         }
         match frame {
-            ServerFrame::Admitted { .. } | ServerFrame::Noted { .. } => Ok(()),
+            ServerFrame::Admitted { .. } | ServerFrame::Noted { .. } | ServerFrame::Open { .. } => Ok(()),
             ServerFrame::Live { live } => self.live(live),
             ServerFrame::Answer { text, footer, ending, .. } => self.answer(text, footer, *ending),
             ServerFrame::Reply { text, .. } => self.print(text),
-            ServerFrame::File { name, data, .. } => self.note(&format!("📎 {name}: {data}")),
-            ServerFrame::Refused { text } => self.note(text),
+            ServerFrame::File { name, data, .. } => {
+                self.note(&format!("📎 {name}: {}", data.as_deref().unwrap_or_default()))
+            }
+            ServerFrame::Unknown { .. } => self.note(UNKNOWN),
+            ServerFrame::Refused { text, .. } => self.note(text),
         }
     }
 

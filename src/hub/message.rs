@@ -93,6 +93,9 @@ pub enum Outbound {
         ending: Ending,
         /// The event that asked.
         asked: EventId,
+        /// The other events that it answers: what was said during the turn and taken into it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        others: Vec<EventId>,
         /// Who asked.
         sender: String,
         /// The thread in which they did.

@@ -5,6 +5,7 @@
 //! [`LiveIn`] on bounded channels.
 
 mod actor;
+mod became;
 mod change;
 mod doing;
 mod homes;
@@ -25,6 +26,7 @@ use std::{
 use tokio::sync::{Mutex as Lock, Notify, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use became::{Became, Part};
 pub use message::{Body, Ending, Fetch, Inbound, Live, LiveIn, NotFetched, Outbound};
 pub use outbox::{Delivery, Outbox, Sent, Undelivered};
 

@@ -258,11 +258,14 @@ impl Actor {
             let payload = to_json(outbound)?;
             Ok::<_, StoreError>(NewOutbox { txn: txn(&self.address, &turn.asked, part), payload, data: None })
         };
+        let claimed = self.hub.inner.store.claimed(&turn.id).await?;
+        let others = claimed.into_iter().map(|event| event.event).filter(|event| *event != turn.asked).collect();
         let answer = Outbound::Answer {
             text: outcome.text,
             footer: outcome.footer,
             ending,
             asked: turn.asked.clone(),
+            others,
             sender: turn.sender,
             thread: turn.thread.clone(),
         };

@@ -1,11 +1,11 @@
 //! The outbox: what must reach a room exactly once. A row's payload is frozen when it is written; it stays until the
 //! chat protocol has confirmed it.
 
-use rusqlite::{Transaction, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde_json::Value;
 
 use super::{Address, Store, StoreError};
-use crate::ids::{EventId, TurnId};
+use crate::ids::{EventId, RoomKey, TurnId};
 
 /// Something to be sent.
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ pub struct NewOutbox {
     pub data: Option<Vec<u8>>,
 }
 
-/// A row that was not sent yet.
+/// A row, sent or not.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutboxRow {
     /// The order in which a room's rows are sent.
@@ -29,7 +29,7 @@ pub struct OutboxRow {
     pub address: Address,
     /// What.
     pub payload: Value,
-    /// A file's bytes.
+    /// A file's bytes, until it was sent.
     pub data: Option<Vec<u8>>,
     /// When it was written, in milliseconds since 1970: homeservers forget transaction ids.
     pub created: i64,
@@ -46,6 +46,9 @@ pub struct Tried {
     pub at: i64,
 }
 
+/// The columns that [`read`] takes.
+const COLUMNS: &str = "seq, txn, bot, room, payload, data, created, tried_by, tried_at";
+
 impl Store {
     /// Puts something into the outbox while a turn works (a screenshot, a file).
     pub async fn post(&self, address: &Address, turn: Option<&TurnId>, row: NewOutbox) -> Result<(), StoreError> {
@@ -57,24 +60,43 @@ impl Store {
     pub async fn next_unsent(&self, address: &Address) -> Result<Option<OutboxRow>, StoreError> {
         let address = address.clone();
         self.write(move |tx| {
-            let mut select = tx.prepare_cached(
-                "SELECT seq, txn, payload, data, created, tried_by, tried_at FROM outbox
-                 WHERE bot = ?1 AND room = ?2 AND sent IS NULL ORDER BY seq LIMIT 1",
-            )?;
-            let mut rows = select.query(params![address.bot, address.room.as_str()])?;
-            let Some(row) = rows.next()? else { return Ok(None) };
-            Ok(Some(OutboxRow {
-                seq: row.get(0)?,
-                txn: row.get(1)?,
-                payload: serde_json::from_str(&row.get::<_, String>(2)?)?,
-                data: row.get(3)?,
-                created: row.get(4)?,
-                tried: match (row.get(5)?, row.get(6)?) {
-                    (Some(device), Some(at)) => Some(Tried { device, at }),
-                    _ => None,
-                },
-                address: address.clone(),
-            }))
+            let mut select = tx.prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM outbox WHERE bot = ?1 AND room = ?2 AND sent IS NULL ORDER BY seq LIMIT 1"
+            ))?;
+            select.query_row([&address.bot, &address.room.0], read).optional()?.transpose()
+        })
+        .await
+    }
+
+    /// Returns the rows of a turn, sent or not, oldest first.
+    pub async fn rows_of_turn(&self, turn: &TurnId) -> Result<Vec<OutboxRow>, StoreError> {
+        let turn = turn.clone();
+        self.write(move |tx| {
+            let mut select =
+                tx.prepare_cached(&format!("SELECT {COLUMNS} FROM outbox WHERE turn = ?1 ORDER BY seq"))?;
+            let rows = select.query_map([turn.as_str()], read)?;
+            rows.map(|row| row?).collect()
+        })
+        .await
+    }
+
+    /// Returns the row of a transaction id, sent or not.
+    pub async fn row(&self, txn: &str) -> Result<Option<OutboxRow>, StoreError> {
+        let txn = txn.to_owned();
+        self.write(move |tx| {
+            let mut select = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM outbox WHERE txn = ?1"))?;
+            select.query_row([&txn], read).optional()?.transpose()
+        })
+        .await
+    }
+
+    /// Returns whether the row of a transaction id waits to be sent.
+    pub async fn is_unsent(&self, txn: &str) -> Result<bool, StoreError> {
+        let txn = txn.to_owned();
+        self.write(move |tx| {
+            let mut select =
+                tx.prepare_cached("SELECT EXISTS (SELECT 1 FROM outbox WHERE txn = ?1 AND sent IS NULL)")?;
+            Ok(select.query_row([&txn], |row| row.get(0))?)
         })
         .await
     }
@@ -137,4 +159,23 @@ pub(super) fn put(
         insert.execute(params![row.txn, address.bot, address.room.as_str(), turn, payload, row.data, now])?;
     }
     Ok(())
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Result<OutboxRow, StoreError>> {
+    let payload: String = row.get(4)?;
+    let (seq, txn, data, created) = (row.get(0)?, row.get(1)?, row.get(5)?, row.get(6)?);
+    let address = Address { bot: row.get(2)?, room: RoomKey(row.get(3)?) };
+    let tried = match (row.get(7)?, row.get(8)?) {
+        (Some(device), Some(at)) => Some(Tried { device, at }),
+        _ => None,
+    };
+    Ok(serde_json::from_str(&payload).map_err(StoreError::from).map(|payload| OutboxRow {
+        seq,
+        txn,
+        address,
+        payload,
+        data,
+        created,
+        tried,
+    }))
 }

@@ -12,3 +12,4 @@ pub mod rig;
 pub mod scripted_llm;
 pub mod seen;
 pub mod synapse;
+pub mod wire;

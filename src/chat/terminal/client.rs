@@ -1,4 +1,7 @@
 //! The client's side: speaks for a person at the terminal, outlives the server's restarts, shows everything once.
+//!
+//! It knows what it has said that nobody has answered yet. After a broken connection, and now and then while it waits, it
+//! asks the server what became of that: another client may have been shown the answer meanwhile.
 
 use std::{
     collections::HashSet,
@@ -27,6 +30,10 @@ const RETURN: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long the end of a client waits for its last confirmations.
 const SETTLE: Duration = Duration::from_secs(10);
+/// How long a client with open questions hears nothing before it asks what became of them.
+const ASK: Duration = Duration::from_secs(15);
+/// A server that is there answers that within this time, and takes what is said to it.
+const SILENCE: Duration = Duration::from_mins(1);
 /// A server greets within this time.
 const GREETING: Duration = Duration::from_secs(5);
 
@@ -41,6 +48,12 @@ pub enum ClientError {
         "The server went away and did not return within a minute. What you asked is in its journal: it is answered when it starts again."
     )]
     Gone,
+    /// It is there, and says nothing.
+    #[error(
+        "The server has not answered for a minute. Its log (`journalctl -u matrix-agent`) may say why; what you asked is \
+         answered once it works again."
+    )]
+    Silent,
     /// The server is another program's version.
     #[error(
         "The server is matrix-agent {0} and speaks another protocol than this program. Restart the server, or use the same version."
@@ -77,12 +90,22 @@ pub struct Client {
     /// Where files are saved.
     files: PathBuf,
     link: Link,
+    /// Read, and not yet handed out.
+    held: Option<ServerFrame>,
     /// Said and not yet admitted: said again after a restart; the journal takes each once.
     unadmitted: Vec<Say>,
+    /// Said and not yet answered.
+    open: Vec<EventId>,
+    /// When the server is asked next what became of those.
+    ask_at: Instant,
+    /// Since when it has not said anything although it was asked.
+    silent_since: Option<Instant>,
     /// What was shown: it is not shown again when its confirmation was lost.
     shown: HashSet<String>,
     /// What was shown and is not noted by the server yet.
     unnoted: HashSet<String>,
+    /// The connection is of no use any more.
+    broken: bool,
     /// The server is away, and it was told.
     lost: bool,
 }
@@ -98,9 +121,14 @@ impl Client {
             opening,
             files,
             link,
+            held: None,
             unadmitted: Vec::new(),
+            open: Vec::new(),
+            ask_at: Instant::now() + ASK,
+            silent_since: None,
             shown: HashSet::new(),
             unnoted: HashSet::new(),
+            broken: false,
             lost: false,
         })
     }
@@ -118,58 +146,126 @@ impl Client {
     }
 
     async fn send(&mut self, say: Say) -> Result<(), ClientError> {
-        let line = serde_json::to_string(&say)?;
-        self.unadmitted.push(say);
-        // A broken connection shows itself in `next`, which says it again.
-        let _ = self.link.1.send(line).await;
+        self.open.extend(said(&say).cloned());
+        self.ask_at = Instant::now() + ASK;
+        self.unadmitted.push(say.clone());
+        self.write(&say).await
+    }
+
+    /// Writes a line. A connection that does not take it shows itself in `next`, which says it again on another one.
+    async fn write(&mut self, say: &Say) -> Result<(), ClientError> {
+        let line = serde_json::to_string(say)?;
+        if !self.broken {
+            self.broken = !matches!(time::timeout(SILENCE, self.link.1.send(line)).await, Ok(Ok(())));
+        }
         Ok(())
     }
 
     /// Confirms that a frame was shown, so that it is not sent again.
     pub async fn confirm(&mut self, frame: &ServerFrame) -> Result<(), ClientError> {
-        let (ServerFrame::Answer { txn, .. } | ServerFrame::Reply { txn, .. } | ServerFrame::File { txn, .. }) = frame
-        else {
-            return Ok(());
-        };
+        let Some(txn) = txn_of(frame) else { return Ok(()) };
         self.shown.insert(txn.clone());
         self.unnoted.insert(txn.clone());
-        self.confirm_txn(txn.clone()).await
-    }
-
-    async fn confirm_txn(&mut self, txn: String) -> Result<(), ClientError> {
-        let line = serde_json::to_string(&Say::Shown { txn })?;
-        let _ = self.link.1.send(line).await;
-        Ok(())
+        self.write(&Say::Shown { txn: txn.clone() }).await
     }
 
     /// Returns what comes next to be shown. Safe to be cancelled and called again.
     pub async fn next(&mut self) -> Result<Shown, ClientError> {
         loop {
-            let Some(Ok(line)) = self.link.0.next().await else { return self.reconnect().await };
-            let mut frame: ServerFrame = serde_json::from_str(&line)?;
-            match &mut frame {
-                ServerFrame::Noted { txn } => {
-                    self.unnoted.remove(txn);
-                    if self.unnoted.is_empty() {
-                        return Ok(Shown::Settled);
-                    }
-                    continue;
-                }
-                ServerFrame::Admitted { id } => self.unadmitted.retain(|say| said(say) != Some(id)),
-                ServerFrame::Answer { txn, .. } | ServerFrame::Reply { txn, .. } | ServerFrame::File { txn, .. }
-                    if self.shown.contains(txn) =>
-                {
-                    let txn = txn.clone();
-                    self.confirm_txn(txn).await?;
-                    continue;
-                }
-                ServerFrame::File { name, data, txn, .. } => {
-                    *data = save(&self.files, txn, name, data).await?.display().to_string();
-                }
-                _ => {}
+            if self.held.is_none() && !self.read().await? {
+                return self.reconnect().await;
             }
-            return Ok(Shown::Frame(frame));
+            if self.is_shown().await?
+                && let Some(frame) = self.held.take()
+            {
+                return Ok(Shown::Frame(frame));
+            }
+            if let Some(ServerFrame::Noted { txn }) = self.held.take()
+                && self.unnoted.remove(&txn)
+                && self.unnoted.is_empty()
+            {
+                return Ok(Shown::Settled);
+            }
         }
+    }
+
+    /// Reads the next frame; `false`: the connection is of no use any more.
+    async fn read(&mut self) -> Result<bool, ClientError> {
+        while !self.broken {
+            let line = tokio::select! {
+                // What came while this program was held up is read before the server is thought to be silent.
+                biased;
+                line = self.link.0.next() => line,
+                () = time::sleep_until(self.ask_at), if !self.open.is_empty() => {
+                    self.ask().await?;
+                    continue;
+                }
+            };
+            let Some(Ok(line)) = line else {
+                self.broken = true;
+                break;
+            };
+            (self.ask_at, self.silent_since) = (Instant::now() + ASK, None);
+            let frame = serde_json::from_str(&line)?;
+            self.settles(&frame);
+            self.held = Some(frame);
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Makes the frame that was read ready to be shown; `false`: it is not to be.
+    async fn is_shown(&mut self) -> Result<bool, ClientError> {
+        let again = self.held.as_ref().and_then(txn_of).filter(|txn| self.shown.contains(*txn)).cloned();
+        if let Some(txn) = again {
+            self.write(&Say::Shown { txn }).await?;
+            return Ok(false);
+        }
+        match &mut self.held {
+            Some(ServerFrame::Noted { .. } | ServerFrame::Open { .. }) | None => Ok(false),
+            Some(ServerFrame::File { name, data, txn, .. }) => {
+                let path = path_of(&self.files, txn, name);
+                match data {
+                    Some(data) => save(&self.files, &path, data).await?,
+                    // Another client was handed it.
+                    None if fs::try_exists(&path).await? => {}
+                    None => return Ok(false),
+                }
+                *data = Some(path.display().to_string());
+                Ok(true)
+            }
+            Some(_) => Ok(true),
+        }
+    }
+
+    /// Takes note of what a frame settles.
+    fn settles(&mut self, frame: &ServerFrame) {
+        match frame {
+            ServerFrame::Admitted { id } => self.unadmitted.retain(|say| said(say) != Some(id)),
+            ServerFrame::Answer { asked, others, .. } => self.open.retain(|id| id != asked && !others.contains(id)),
+            ServerFrame::Reply { asked, .. } => self.open.retain(|id| id != asked),
+            ServerFrame::Unknown { id } | ServerFrame::Refused { id: Some(id), .. } => {
+                self.open.retain(|open| open != id);
+                self.unadmitted.retain(|say| said(say) != Some(id));
+            }
+            _ => {}
+        }
+    }
+
+    /// Says again what may not have arrived, and asks what became of all that is not answered yet.
+    async fn ask(&mut self) -> Result<(), ClientError> {
+        let since = *self.silent_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= SILENCE {
+            return Err(ClientError::Silent);
+        }
+        self.ask_at = Instant::now() + ASK;
+        for say in self.unadmitted.clone() {
+            self.write(&say).await?;
+        }
+        for id in self.open.clone() {
+            self.write(&Say::Open { id }).await?;
+        }
+        Ok(())
     }
 
     /// Waits until the server has noted all that was shown, across a restart of it; but not for ever.
@@ -199,11 +295,11 @@ impl Client {
                 Err(_) => time::sleep(PAUSE).await,
             }
         };
-        self.lost = false;
-        for say in &self.unadmitted {
-            let line = serde_json::to_string(say)?;
-            let _ = self.link.1.send(line).await;
+        (self.broken, self.lost, self.silent_since) = (false, false, None);
+        for txn in self.unnoted.clone() {
+            self.write(&Say::Shown { txn }).await?;
         }
+        self.ask().await?;
         Ok(Shown::Back)
     }
 }
@@ -211,7 +307,15 @@ impl Client {
 fn said(say: &Say) -> Option<&EventId> {
     match say {
         Say::Say { id, .. } | Say::Stop { id } => Some(id),
-        Say::Shown { .. } => None,
+        Say::Open { .. } | Say::Shown { .. } => None,
+    }
+}
+
+/// Returns the transaction id of what is to be confirmed.
+fn txn_of(frame: &ServerFrame) -> Option<&String> {
+    match frame {
+        ServerFrame::Answer { txn, .. } | ServerFrame::Reply { txn, .. } | ServerFrame::File { txn, .. } => Some(txn),
+        _ => None,
     }
 }
 
@@ -230,17 +334,46 @@ async fn connect(socket: &Path, opening: &str) -> Result<Link, ClientError> {
     Ok((incoming, outgoing))
 }
 
-/// Saves a file under a name that its transaction id makes its own, so that a second delivery replaces the first.
-async fn save(folder: &Path, txn: &str, name: &str, data: &str) -> Result<PathBuf, ClientError> {
-    let bytes = BASE64.decode(data).map_err(|error| std::io::Error::other(error.to_string()))?;
+/// Returns where a file is saved: under a name that its transaction id makes its own, so that a second delivery replaces
+/// the first.
+fn path_of(folder: &Path, txn: &str, name: &str) -> PathBuf {
     // The name comes from the sandbox: nothing of it may be a path.
     let name: String = name
         .chars()
         .map(|letter| if letter.is_alphanumeric() || ".-_ ".contains(letter) { letter } else { '_' })
         .take(100)
         .collect();
+    folder.join(format!("{}-{}", txn.get(..8).unwrap_or(txn), name.trim_start_matches('.')))
+}
+
+async fn save(folder: &Path, path: &Path, data: &str) -> Result<(), ClientError> {
+    let bytes = BASE64.decode(data).map_err(|error| std::io::Error::other(error.to_string()))?;
     fs::create_dir_all(folder).await?;
-    let path = folder.join(format!("{}-{}", txn.get(..8).unwrap_or(txn), name.trim_start_matches('.')));
-    fs::write(&path, bytes).await?;
-    Ok(path)
+    Ok(fs::write(path, bytes).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_takes_a_question_and_says_nothing_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("s");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let hello = serde_json::to_string(&Hello::ours()).unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut stream, format!("{hello}\n").as_bytes()).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        let mut client = Client::connect(&socket, "{}".into(), folder.path().into()).await.unwrap();
+        let before = Instant::now();
+        client.say("hello".into()).await.unwrap();
+        assert!(matches!(client.next().await, Err(ClientError::Silent)));
+        assert!(before.elapsed() >= SILENCE, "it had its time: {:?}", before.elapsed());
+        server.abort();
+    }
 }

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// The version of this protocol. A client and a server of different versions do not talk.
-pub(super) const PROTOCOL: u32 = 1;
+pub(super) const PROTOCOL: u32 = 2;
 /// The longest line a client may send: a prompt of 256 KiB, JSON-escaped.
 pub(super) const CLIENT_LINE: usize = 2 << 20;
 /// The longest line a server sends: a file of 20 MiB in base64, and its name.
@@ -29,6 +29,11 @@ pub enum Say {
     },
     /// Stops the running turn.
     Stop {
+        /// The client's id for it.
+        id: EventId,
+    },
+    /// Asks what became of something that the client has said: it comes back, or has waited for a while.
+    Open {
         /// The client's id for it.
         id: EventId,
     },
@@ -82,6 +87,9 @@ pub enum ServerFrame {
         ending: Ending,
         /// The message that asked.
         asked: EventId,
+        /// The other messages that it answers: those that were taken into the turn.
+        #[serde(default)]
+        others: Vec<EventId>,
     },
     /// The reply to a command.
     Reply {
@@ -100,16 +108,31 @@ pub enum ServerFrame {
         name: String,
         /// Its type.
         mime: String,
-        /// Its bytes in base64 on the wire; the path under which the client has saved it in `chat --json`.
-        data: String,
+        /// Its bytes in base64 on the wire, or nothing if another client has saved the same file; the path under which it
+        /// lies in `chat --json`.
+        #[serde(default)]
+        data: Option<String>,
     },
     /// What the client has confirmed is noted: it will not be sent again.
     Noted {
         /// Its transaction id.
         txn: String,
     },
+    /// What the client has asked for with [`Say::Open`] is not answered yet.
+    Open {
+        /// The client's id for it.
+        id: EventId,
+    },
+    /// What the client has asked for with [`Say::Open`] is not known here.
+    Unknown {
+        /// The client's id for it.
+        id: EventId,
+    },
     /// Something the client did was refused.
     Refused {
+        /// The client's id for what is not taken, if it was something to be answered.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<EventId>,
         /// A plain sentence.
         text: String,
     },

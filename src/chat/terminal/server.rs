@@ -1,15 +1,20 @@
 //! The server's side: which clients sit in which room, and what was shown to them.
+//!
+//! What must reach a room goes to all its clients, and is delivered once one of them has confirmed it. Who was away just
+//! then loses nothing: it asks what became of what it has said ([`Say::Open`]) and is told from the store.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{mpsc, oneshot},
+    sync::{Mutex as Lock, mpsc, oneshot},
+    time::timeout,
 };
 use tokio_util::{
     codec::{FramedRead, FramedWrite, LinesCodec},
@@ -18,20 +23,24 @@ use tokio_util::{
 
 use super::frame::{CLIENT_LINE, MESSAGE, Say, ServerFrame};
 use crate::{
-    hub::{Body, CODER, Delivery, Hub, Inbound, Live, LiveIn, Outbound, Sent, Undelivered},
+    hub::{Became, Body, CODER, Delivery, Hub, Inbound, Live, LiveIn, Outbound, Part, Sent, Undelivered},
     ids::{EventId, RoomKey},
-    store::Address,
+    store::{Address, StoreError},
 };
 
 /// Frames that may wait for a slow client; what does not fit of the live ones is dropped.
 const BACKLOG: usize = 512;
 /// Clients at once.
 const CLIENTS: usize = 64;
+/// A client that is turned away has this long to read why.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// The terminal's rooms. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Terminal {
     state: Arc<Mutex<State>>,
+    /// Held while a confirmation is noted, so that who confirms the same meanwhile is told when it is.
+    noting: Arc<Lock<()>>,
 }
 
 #[derive(Default)]
@@ -51,12 +60,28 @@ struct Unconfirmed {
 struct Client {
     room: RoomKey,
     frames: mpsc::Sender<ServerFrame>,
+    /// Ends the connection.
+    hang_up: CancellationToken,
+}
+
+/// A client's place in a room, for as long as this lives.
+struct Seat {
+    terminal: Terminal,
+    id: u64,
+    frames: mpsc::Sender<ServerFrame>,
+    hang_up: CancellationToken,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.terminal.state().leave(self.id);
+    }
 }
 
 impl Terminal {
     /// Shows something to the clients in a room.
     pub fn show(&self, live: LiveIn) {
-        self.state().send(&live.address.room, &ServerFrame::Live { live: live.live });
+        self.state().show(&live.address.room, &ServerFrame::Live { live: live.live });
     }
 
     /// Serves one client in one room, as `sender`, until it hangs up. Its first frame was read by the caller.
@@ -73,79 +98,109 @@ impl Terminal {
         W: AsyncWrite + Unpin,
     {
         incoming.decoder_mut().clone_from(&LinesCodec::new_with_max_length(CLIENT_LINE));
-        let (frames, mut queue) = mpsc::channel(BACKLOG);
-        let Some(id) = self.state().join(room.clone(), frames.clone()) else {
-            let _ = send(&mut outgoing, &refused("Too many terminals are open. Close one and try again.")).await;
+        let Some((seat, mut queue)) = self.join(room.clone()) else {
+            let full = refused(None, "Too many terminals are open. Close one and try again.");
+            let _ = timeout(LAST_WORDS, send(&mut outgoing, &full)).await;
             return;
         };
         let address = Address { bot: CODER.into(), room };
         hub.reachable(&address).await;
-        loop {
-            let frame = tokio::select! {
-                () = cancel.cancelled() => break,
-                Some(frame) = queue.recv() => frame,
-                line = incoming.next() => match line {
-                    None => break,
-                    Some(Err(error)) => {
-                        let _ = send(&mut outgoing, &refused(&format!("That could not be read: {error}."))).await;
-                        break;
-                    }
-                    Some(Ok(line)) => match self.take(hub, &address.room, &sender, &line).await {
-                        Some(answer) => answer,
-                        None => continue,
-                    },
-                },
-            };
-            if send(&mut outgoing, &frame).await.is_err() {
-                break;
+        let writing = async {
+            while let Some(frame) = queue.recv().await {
+                if send(&mut outgoing, &frame).await.is_err() {
+                    return;
+                }
             }
+        };
+        // Beside the writing: a client that is still saying something long may not read meanwhile.
+        let reading = async {
+            while let Some(line) = incoming.next().await {
+                let line = match line {
+                    Ok(line) => line,
+                    Err(error) => return Some(refused(None, &format!("That could not be read: {error}."))),
+                };
+                for frame in self.take(hub, &address.room, &sender, &line).await {
+                    if seat.frames.send(frame).await.is_err() {
+                        return None;
+                    }
+                }
+            }
+            None
+        };
+        let last = tokio::select! {
+            () = cancel.cancelled() => None,
+            () = seat.hang_up.cancelled() => None,
+            () = writing => None,
+            last = reading => last,
+        };
+        if let Some(last) = last {
+            let _ = timeout(LAST_WORDS, send(&mut outgoing, &last)).await;
         }
-        self.state().leave(id);
+    }
+
+    fn join(&self, room: RoomKey) -> Option<(Seat, mpsc::Receiver<ServerFrame>)> {
+        let (frames, queue) = mpsc::channel(BACKLOG);
+        let hang_up = CancellationToken::new();
+        let client = Client { room, frames: frames.clone(), hang_up: hang_up.clone() };
+        let id = self.state().join(client)?;
+        Some((Seat { terminal: self.clone(), id, frames, hang_up }, queue))
     }
 
     /// Does what a client's line says; returns what to tell it.
-    async fn take(&self, hub: &Hub, room: &RoomKey, sender: &str, line: &str) -> Option<ServerFrame> {
+    async fn take(&self, hub: &Hub, room: &RoomKey, sender: &str, line: &str) -> Vec<ServerFrame> {
         let (event, body) = match serde_json::from_str(line) {
-            Err(error) => return Some(refused(&format!("That is no frame of this protocol: {error}."))),
-            Ok(Say::Shown { txn }) => {
-                let shown = self.state().unconfirmed.remove(&txn)?;
-                let (noted, is_noted) = oneshot::channel();
-                shown.done.send(Ok(Sent { event: EventId(txn.clone()), noted })).ok()?;
-                return is_noted.await.ok().map(|()| ServerFrame::Noted { txn });
+            Err(error) => return vec![refused(None, &format!("That is no frame of this protocol: {error}."))],
+            Ok(Say::Shown { txn }) => return self.confirmed(hub, txn).await.into_iter().collect(),
+            Ok(Say::Open { id }) => {
+                return became(hub, room, &id).await.unwrap_or_else(|error| {
+                    tracing::error!(%room, %error, "what became of a message cannot be told");
+                    vec![ServerFrame::Open { id }]
+                });
             }
-            Ok(Say::Say { text, .. }) if text.len() > MESSAGE => {
+            Ok(Say::Say { id, text }) if text.len() > MESSAGE => {
                 let text = format!("The message has {} KiB; {} KiB can be taken.", text.len() >> 10, MESSAGE >> 10);
-                return Some(refused(&text));
+                return vec![refused(Some(id), &text)];
             }
             Ok(Say::Say { id, text }) => (id, Body::Said { text, thread: None }),
             Ok(Say::Stop { id }) => (id, Body::Stop),
         };
         let inbound = Inbound { room: room.clone(), event: event.clone(), sender: sender.to_owned(), body };
-        Some(match hub.admit(vec![inbound], None).await {
+        vec![match hub.admit(vec![inbound], None).await {
             Ok(_) => ServerFrame::Admitted { id: event },
-            Err(error) => refused(&error.to_string()),
-        })
+            Err(error) => refused(Some(event), &error.to_string()),
+        }]
+    }
+
+    /// Takes a client's confirmation. Each client is told once it is noted, whoever was the first to confirm; what is
+    /// still to be delivered comes to the client again, which confirms it again.
+    async fn confirmed(&self, hub: &Hub, txn: String) -> Option<ServerFrame> {
+        let _one_at_a_time = self.noting.lock().await;
+        let unconfirmed = self.state().unconfirmed.remove(&txn);
+        if let Some(unconfirmed) = unconfirmed {
+            let (noted, is_noted) = oneshot::channel();
+            let sent = Sent { event: EventId(txn.clone()), noted };
+            if unconfirmed.done.send(Ok(sent)).is_ok() && is_noted.await.is_ok() {
+                return Some(ServerFrame::Noted { txn });
+            }
+        }
+        match hub.is_undelivered(&txn).await {
+            Ok(false) => Some(ServerFrame::Noted { txn }),
+            Ok(true) => None,
+            Err(error) => {
+                tracing::error!(%error, "whether something was delivered cannot be told");
+                None
+            }
+        }
     }
 
     /// Hands something to the clients in a room, of which one must confirm it.
     pub fn deliver(&self, delivery: Delivery) {
         let Delivery { txn, address, outbound, data, done, .. } = delivery;
-        let frame = match outbound {
-            Outbound::Answer { text, footer, ending, asked, .. } => {
-                ServerFrame::Answer { txn: txn.clone(), text, footer, ending, asked }
-            }
-            Outbound::Reply { text, asked, .. } => ServerFrame::Reply { txn: txn.clone(), text, asked },
-            Outbound::Notice { text } => {
-                let shown = self.state().send(&address.room, &ServerFrame::Live { live: Live::Notice { text } });
-                return if shown { confirm(done, txn) } else { drop(done.send(Err(Undelivered))) };
-            }
-            // What a terminal shows of a turn's progress ends with the turn.
-            Outbound::Closing { .. } => return confirm(done, txn),
-            Outbound::File { name, mime, .. } => {
-                let data = BASE64.encode(data.unwrap_or_default());
-                ServerFrame::File { txn: txn.clone(), name, mime, data }
-            }
-        };
+        if let Outbound::Notice { text } = outbound {
+            let shown = self.state().show(&address.room, &ServerFrame::Live { live: Live::Notice { text } });
+            return if shown { confirm(done, txn) } else { drop(done.send(Err(Undelivered))) };
+        }
+        let Some(frame) = frame(Part { txn: txn.clone(), outbound, data }) else { return confirm(done, txn) };
         let mut state = self.state();
         if state.send(&address.room, &frame) {
             state.unconfirmed.insert(txn, Unconfirmed { room: address.room, done });
@@ -160,12 +215,14 @@ impl Terminal {
 }
 
 impl State {
-    fn join(&mut self, room: RoomKey, frames: mpsc::Sender<ServerFrame>) -> Option<u64> {
+    fn join(&mut self, client: Client) -> Option<u64> {
         if self.clients.len() >= CLIENTS {
             return None;
         }
+        // What the others have not confirmed so far is handed out again, to this one too.
+        self.unconfirmed.retain(|_, unconfirmed| unconfirmed.room != client.room);
         self.next += 1;
-        self.clients.insert(self.next, Client { room, frames });
+        self.clients.insert(self.next, client);
         Some(self.next)
     }
 
@@ -177,14 +234,64 @@ impl State {
         }
     }
 
-    /// Sends a frame to all clients of a room; tells whether there was one to take it.
-    fn send(&self, room: &RoomKey, frame: &ServerFrame) -> bool {
+    /// Shows a frame to all clients of a room that have room for it; tells whether there was one.
+    fn show(&self, room: &RoomKey, frame: &ServerFrame) -> bool {
         let mut taken = false;
         for client in self.clients.values().filter(|client| client.room == *room) {
             taken |= client.frames.try_send(frame.clone()).is_ok();
         }
         taken
     }
+
+    /// Sends a frame that nobody may miss to all clients of a room; tells whether there was one to take it. One that is
+    /// too slow for it is hung up on: it comes back and asks.
+    fn send(&self, room: &RoomKey, frame: &ServerFrame) -> bool {
+        let mut taken = false;
+        for client in self.clients.values().filter(|client| client.room == *room) {
+            if client.frames.try_send(frame.clone()).is_ok() {
+                taken = true;
+            } else {
+                client.hang_up.cancel();
+            }
+        }
+        taken
+    }
+}
+
+/// Returns what became of what a client has said.
+async fn became(hub: &Hub, room: &RoomKey, id: &EventId) -> Result<Vec<ServerFrame>, StoreError> {
+    Ok(match hub.became(room, id).await? {
+        Became::Unknown => vec![ServerFrame::Unknown { id: id.clone() }],
+        Became::Open => vec![ServerFrame::Open { id: id.clone() }],
+        Became::Answered(parts) => parts.into_iter().filter_map(frame).map(|frame| answering(frame, id)).collect(),
+    })
+}
+
+/// Returns a part of an answer as a client is shown it; none of what a terminal does not show.
+fn frame(part: Part) -> Option<ServerFrame> {
+    let Part { txn, outbound, data } = part;
+    Some(match outbound {
+        Outbound::Answer { text, footer, ending, asked, others, .. } => {
+            ServerFrame::Answer { txn, text, footer, ending, asked, others }
+        }
+        Outbound::Reply { text, asked, .. } => ServerFrame::Reply { txn, text, asked },
+        Outbound::File { name, mime, .. } => {
+            ServerFrame::File { txn, name, mime, data: data.map(|data| BASE64.encode(data)) }
+        }
+        // What a terminal shows of a turn's progress ends with the turn.
+        Outbound::Notice { .. } | Outbound::Closing { .. } => return None,
+    })
+}
+
+/// Returns an answer that names a message among those that it answers, also where an earlier version has stored it.
+fn answering(mut frame: ServerFrame, id: &EventId) -> ServerFrame {
+    if let ServerFrame::Answer { asked, others, .. } = &mut frame
+        && asked != id
+        && !others.contains(id)
+    {
+        others.push(id.clone());
+    }
+    frame
 }
 
 /// Confirms what needs no client.
@@ -193,8 +300,8 @@ fn confirm(done: oneshot::Sender<Result<Sent, Undelivered>>, txn: String) {
     let _ = done.send(Ok(Sent { event: EventId(txn), noted }));
 }
 
-fn refused(text: &str) -> ServerFrame {
-    ServerFrame::Refused { text: text.to_owned() }
+fn refused(id: Option<EventId>, text: &str) -> ServerFrame {
+    ServerFrame::Refused { id, text: text.to_owned() }
 }
 
 async fn send<W: AsyncWrite + Unpin>(

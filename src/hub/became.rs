@@ -1,0 +1,61 @@
+//! What became of something that was said: for who said it and was away when it was answered.
+
+use super::{CODER, Hub, Outbound, address, side::txn};
+use crate::{
+    ids::{EventId, RoomKey},
+    store::{OutboxRow, Standing, StoreError},
+};
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Became {
+    /// Nobody said it in this room, or it was so long ago that it is forgotten.
+    Unknown,
+    /// It is not answered yet.
+    Open,
+    /// It was answered. All that its answer consists of, in order.
+    Answered(Vec<Part>),
+}
+
+/// A part of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// The transaction id with which it is delivered, too.
+    pub txn: String,
+    /// What it says.
+    pub outbound: Outbound,
+    /// A file's bytes; they are gone once the file was delivered.
+    pub data: Option<Vec<u8>>,
+}
+
+impl Hub {
+    /// Returns what became of what was said in a room.
+    pub async fn became(&self, room: &RoomKey, event: &EventId) -> Result<Became, StoreError> {
+        let home = address(self.inner.homes.home(room));
+        let store = &self.inner.store;
+        let Some(found) = store.find(CODER, event).await?.filter(|found| found.room == home.room) else {
+            return Ok(Became::Unknown);
+        };
+        let rows = match &found.standing {
+            Standing::Waiting => return Ok(Became::Open),
+            Standing::Claimed(turn) => store.rows_of_turn(turn).await?,
+            Standing::Done => store.row(&txn(&home, event, "reply")).await?.into_iter().collect(),
+        };
+        let parts = rows.into_iter().map(part).collect::<Result<Vec<_>, _>>()?;
+        let ends = |part: &Part| matches!(part.outbound, Outbound::Answer { .. } | Outbound::Reply { .. });
+        Ok(match parts.iter().any(ends) {
+            true => Became::Answered(parts),
+            false if matches!(found.standing, Standing::Done) => Became::Unknown,
+            false => Became::Open,
+        })
+    }
+
+    /// Returns whether something of this transaction id waits to be delivered.
+    pub async fn is_undelivered(&self, txn: &str) -> Result<bool, StoreError> {
+        self.inner.store.is_unsent(txn).await
+    }
+}
+
+fn part(row: OutboxRow) -> Result<Part, StoreError> {
+    Ok(Part { txn: row.txn, outbound: serde_json::from_value(row.payload)?, data: row.data })
+}
