@@ -33,6 +33,8 @@ pub struct Sent {
     pub name: String,
     /// Its type, not to be trusted.
     pub mime: String,
+    /// It was sent earlier: what lies there of it may have been worked on, and stays.
+    pub again: bool,
 }
 
 /// A file in the sandbox.
@@ -57,7 +59,9 @@ pub(super) async fn save(
 ) -> Result<Upload, String> {
     let key = format!("upload:{}", sent.event);
     let noted = store.noted(&address.bot, &key).await.map_err(|error| error.to_string())?;
+    let mut stays = false;
     let path = if let Some(path) = noted {
+        stays = sent.again && sandbox.read_file(&path, 0, 1).await.is_ok();
         path
     } else {
         let path = free_path(sandbox, sent).await.map_err(|error| error.to_string())?;
@@ -66,8 +70,10 @@ pub(super) async fn save(
         path
     };
     let bytes = Bytes::from(bytes);
-    let written = sandbox.write_file(&format!("upload-{}", ids::random(8)), &path, bytes.clone()).await;
-    written.map_err(|error| error.to_string())?;
+    if !stays {
+        let written = sandbox.write_file(&format!("upload-{}", ids::random(8)), &path, bytes.clone()).await;
+        written.map_err(|error| error.to_string())?;
+    }
     let picture = tools::picture(&bytes);
     let mime = picture.map_or_else(|| text::one_line(&sent.mime, 60), str::to_owned);
     let size = text::human_bytes(bytes.len() as u64);

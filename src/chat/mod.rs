@@ -18,7 +18,7 @@ pub struct Inbox {
     pub deliveries: mpsc::Receiver<Delivery>,
     /// What is worth seeing now.
     pub live: mpsc::Receiver<LiveIn>,
-    /// Files that must be fetched.
+    /// What messages bring along, to be fetched.
     pub fetches: mpsc::Receiver<Fetch>,
 }
 

@@ -11,17 +11,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Ending, Hub, Live,
+    bringing::{Bringing, Brought},
     change::Told,
     doing::Doing,
-    meaning::{FileSent, Meaning, words},
+    meaning::{Ask, Meaning, words},
     side::{self, Asked, Side, txn},
     slots::Place,
     to_json,
     turn::{Running, Turn},
-    upload::Uploading,
 };
 use crate::{
-    bots::{Command, Upload},
+    bots::Command,
     crash,
     ids::{EventId, TurnId},
     llm::Part,
@@ -99,10 +99,10 @@ pub(super) struct Actor {
     cut_off: bool,
     /// Up to here events that are no work were looked at.
     looked: i64,
-    /// The file that is being fetched before its turn.
-    upload: Option<Uploading>,
-    /// The file that was saved, and whose event waits for a place.
-    saved: Option<(EventId, Upload)>,
+    /// What a message brings along, being fetched before its turn.
+    bringing: Option<Bringing>,
+    /// What has come along with a message that waits for a place.
+    brought: Option<(EventId, Brought)>,
     /// The place among the running turns, or in the queue for one.
     pub(super) place: Option<Place>,
     pub(super) doing: Doing,
@@ -117,8 +117,8 @@ impl Actor {
             side: Side::default(),
             cut_off: true,
             looked: 0,
-            upload: None,
-            saved: None,
+            bringing: None,
+            brought: None,
             place: None,
             doing: Doing::Nothing,
         }
@@ -136,7 +136,7 @@ impl Actor {
     /// Lets go of all that belongs to work under way.
     fn rest(&mut self) {
         self.mail.set_turn(None);
-        (self.side, self.upload, self.saved, self.place, self.doing) = Default::default();
+        (self.side, self.bringing, self.brought, self.place, self.doing) = Default::default();
     }
 
     async fn go_on(&mut self) -> Result<(), StoreError> {
@@ -153,12 +153,12 @@ impl Actor {
                 self.side = Side::default();
             }
             match meaning {
-                Meaning::Ask(text) => {
-                    if self.placed(&first, &text).await? {
-                        self.begin(first, thread, text, None).await?;
+                Meaning::Ask(ask) if ask.is_plain() => {
+                    if self.placed(&first, &ask.text).await? {
+                        self.begin(first, thread, ask.text, vec![]).await?;
                     }
                 }
-                Meaning::File(file) => self.file(first, thread, file).await?,
+                Meaning::Ask(ask) => self.ask_with_more(first, thread, ask).await?,
                 Meaning::Change(change) => drop(self.change(&first, &change, None).await?),
                 Meaning::Stop => self.command(first, thread, Command::Stop).await?,
                 Meaning::Command(command) => self.command(first, thread, command).await?,
@@ -204,10 +204,10 @@ impl Actor {
         asked: StoredInbound,
         thread: Option<EventId>,
         text: String,
-        picture: Option<Part>,
+        pictures: Vec<Part>,
     ) -> Result<(), StoreError> {
         let what = words(&asked.body);
-        let Some((turn, stop)) = self.open(asked, thread, what, text, picture, vec![]).await? else { return Ok(()) };
+        let Some((turn, stop)) = self.open(asked, thread, what, text, pictures, vec![]).await? else { return Ok(()) };
         crash::point("claimed");
         self.turn(turn, Start::New, stop).await
     }
@@ -219,12 +219,12 @@ impl Actor {
         thread: Option<EventId>,
         what: String,
         text: String,
-        picture: Option<Part>,
+        pictures: Vec<Part>,
         others: Vec<EventId>,
     ) -> Result<Option<(Turn, CancellationToken)>, StoreError> {
         let store = &self.hub.inner.store;
         let id = TurnId(txn(&self.address, &asked.event, "turn"));
-        let message = self.message(&asked.event, &asked.sender, text, picture).await?;
+        let message = self.message(&asked.event, &asked.sender, text, pictures).await?;
         let stop = CancellationToken::new();
         // Before it is open in the store, so that whoever closes it there finds it here.
         self.mail.set_turn(Some((id.clone(), stop.clone())));
@@ -243,11 +243,11 @@ impl Actor {
         event: &EventId,
         sender: &str,
         text: String,
-        picture: Option<Part>,
+        pictures: Vec<Part>,
     ) -> Result<UserMessage, StoreError> {
         let several = self.hub.inner.store.others_spoke(&self.address, sender).await?;
         let speaker = several.then(|| sender.to_owned());
-        Ok(UserMessage { event: event.clone(), speaker, text, pictures: picture.into_iter().collect() })
+        Ok(UserMessage { event: event.clone(), speaker, text, pictures })
     }
 
     /// Returns whether a turn may begin for `first`. If not, it has waited for a while.
@@ -279,37 +279,47 @@ impl Actor {
         self.place.get_or_insert_with(|| self.hub.inner.slots.enter())
     }
 
-    /// Sees to a file for a while: fetches and saves it, then answers or begins the turn that its caption asks for.
-    async fn file(&mut self, first: StoredInbound, thread: Option<EventId>, file: FileSent) -> Result<(), StoreError> {
-        if let Some((_, upload)) = self.saved.take_if(|(event, _)| *event == first.event) {
-            if self.placed(&first, &file.caption).await? {
-                let text = format!("{}\n\n{}", file.caption, upload.text);
-                return self.begin(first, thread, text, upload.picture).await;
+    /// Sees to a message that brings something along for a while: fetches that, then answers or begins the turn that its
+    /// words ask for.
+    async fn ask_with_more(
+        &mut self,
+        first: StoredInbound,
+        thread: Option<EventId>,
+        ask: Ask,
+    ) -> Result<(), StoreError> {
+        if let Some((_, brought)) = self.brought.take_if(|(event, _)| *event == first.event) {
+            if self.placed(&first, &ask.text).await? {
+                return self.begin(first, thread, brought.behind(&ask.text), brought.pictures).await;
             }
-            self.saved = Some((first.event, upload));
+            self.brought = Some((first.event, brought));
             return Ok(());
         }
-        if self.upload.as_ref().is_none_or(|upload| upload.event != first.event) {
+        let words = !ask.text.trim().is_empty();
+        if self.bringing.as_ref().is_none_or(|bringing| bringing.event != first.event) {
             self.place = None;
-            self.doing = Doing::Fetching { name: file.name.clone() };
-            self.upload = Some(Uploading::begin(&self.hub, &self.address, &first.event, file.clone()));
+            if let Some(file) = &ask.file {
+                self.doing = Doing::Fetching { name: file.name.clone() };
+            }
+            self.bringing = Some(Bringing::begin(&self.hub, &self.address, &first.event, ask));
         }
-        let Self { upload: Some(upload), mail, side, hub, .. } = self else { return Ok(()) };
-        let saved = tokio::select! {
+        let Self { bringing: Some(bringing), mail, side, hub, .. } = self else { return Ok(()) };
+        let brought = tokio::select! {
             () = hub.inner.cancel.cancelled() => return Ok(()),
             ended = side.ended() => return ended,
             () = mail.notify.notified() => return self.meanwhile().await,
-            saved = upload.ended() => saved,
+            brought = bringing.ended() => brought,
         };
-        (self.upload, self.doing) = Default::default();
+        (self.bringing, self.doing) = Default::default();
         crash::point("saved");
-        match saved {
+        match brought {
             Err(sentence) => self.reply(first.event, thread, sentence).await,
-            Ok(upload) if file.caption.trim().is_empty() => self.acknowledge(first, thread, upload).await,
-            Ok(upload) => {
-                self.saved = Some((first.event, upload));
-                Ok(())
-            }
+            Ok(brought) => match &brought.saved {
+                Some(path) if !words => self.acknowledge(first, thread, strings::saved(path), brought).await,
+                _ => {
+                    self.brought = Some((first.event, brought));
+                    Ok(())
+                }
+            },
         }
     }
 
@@ -318,10 +328,11 @@ impl Actor {
         &mut self,
         first: StoredInbound,
         thread: Option<EventId>,
-        upload: Upload,
+        saved: String,
+        brought: Brought,
     ) -> Result<(), StoreError> {
-        let message = self.message(&first.event, &first.sender, upload.text, upload.picture).await?;
-        let reply = side::reply_row(&self.address, &first.event, thread, strings::saved(&upload.path))?;
+        let message = self.message(&first.event, &first.sender, brought.behind(""), brought.pictures).await?;
+        let reply = side::reply_row(&self.address, &first.event, thread, saved)?;
         let line = (TurnId(txn(&self.address, &first.event, "file")), to_json(&message.to_message())?);
         let store = &self.hub.inner.store;
         store.reply_and_keep(&self.address, vec![first.event], vec![reply], Some(line)).await?;
@@ -342,13 +353,13 @@ impl Actor {
         others.retain(|event| *event != first.event);
         others.push(stop.event);
         let text = words(&first.body);
-        let opened = self.open(first, thread, text.clone(), text, None, others.clone()).await?;
+        let opened = self.open(first, thread, text.clone(), text, vec![], others.clone()).await?;
         let Some((turn, _)) = opened else { return Ok(()) };
         crash::point("stopped");
         self.show(Live::Started { asked: turn.asked.clone(), thread: turn.thread.clone() });
         self.show_taken(others);
         self.answer(turn, Outcome::stopped(strings::STOPPED)).await?;
-        (self.upload, self.saved, self.place, self.doing) = Default::default();
+        (self.bringing, self.brought, self.place, self.doing) = Default::default();
         Ok(())
     }
 
@@ -390,7 +401,7 @@ impl Actor {
                         }
                     }
                     // Not before the turn has ended; the others are work.
-                    Meaning::Command(Command::New) | Meaning::Ask(_) | Meaning::File(_) => {}
+                    Meaning::Command(Command::New) | Meaning::Ask(_) => {}
                     Meaning::Command(command) => {
                         let doing = self.doing.line(self.hub.inner.store.clock().millis());
                         self.side.begin(&self.hub, &self.address, Asked { event, thread, command, doing });
@@ -406,8 +417,8 @@ impl Actor {
 
     /// Lets go of what was being done for a message that was taken back before its turn had begun, if that was done.
     pub(super) fn drop_waiting(&mut self, event: &EventId) {
-        let fetching = self.upload.take_if(|upload| upload.event == *event).is_some();
-        let saved = self.saved.take_if(|(of, _)| of == event).is_some();
+        let fetching = self.bringing.take_if(|bringing| bringing.event == *event).is_some();
+        let saved = self.brought.take_if(|(of, _)| of == event).is_some();
         let queued = matches!(&self.doing, Doing::Queued { asked, .. } if asked == event);
         if queued {
             self.show(Live::Ended { ending: Ending::Stopped });

@@ -12,9 +12,7 @@ use super::Body;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Meaning {
     /// Work.
-    Ask(String),
-    /// A file, with or without words.
-    File(FileSent),
+    Ask(Ask),
     /// The running turn is to end.
     Stop,
     /// Something that needs no model.
@@ -27,6 +25,23 @@ pub(super) enum Meaning {
     Broken,
 }
 
+/// What somebody asks for, and what that brings along.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Ask {
+    /// The words; may be empty beside a file.
+    pub(super) text: String,
+    pub(super) file: Option<FileSent>,
+    /// The message to which it replies.
+    pub(super) about: Option<EventId>,
+}
+
+impl Ask {
+    /// Returns whether the words are all.
+    pub(super) fn is_plain(&self) -> bool {
+        self.file.is_none() && self.about.is_none()
+    }
+}
+
 /// A file that waits to be fetched.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct FileSent {
@@ -34,7 +49,6 @@ pub(super) struct FileSent {
     pub(super) mime: String,
     pub(super) size: Option<u64>,
     pub(super) source: serde_json::Value,
-    pub(super) caption: String,
 }
 
 /// An edit or a redaction.
@@ -57,13 +71,14 @@ impl Meaning {
             }
         };
         match body {
-            Body::Said { text, thread } => match Intent::of(&text) {
-                Intent::Ask(text) => (Self::Ask(text), thread),
+            Body::Said { text, thread, about } => match Intent::of(&text) {
+                Intent::Ask(text) => (Self::Ask(Ask { text, file: None, about }), thread),
                 Intent::Command(Command::Stop) => (Self::Stop, thread),
                 Intent::Command(command) => (Self::Command(command), thread),
             },
-            Body::File { name, mime, size, source, caption, thread } => {
-                (Self::File(FileSent { name, mime, size, source, caption }), thread)
+            Body::File { name, mime, size, source, caption, thread, about } => {
+                let file = FileSent { name, mime, size, source };
+                (Self::Ask(Ask { text: caption, file: Some(file), about }), thread)
             }
             Body::Unsupported { what, thread } => (Self::Unsupported(what), thread),
             Body::Edited { target, text } => (Self::Change(Change { target, text: Some(text) }), None),
@@ -81,16 +96,16 @@ impl Meaning {
 
     /// Returns whether it is said to the model.
     pub(super) fn is_work(&self) -> bool {
-        matches!(self, Self::Ask(_) | Self::File(_))
+        matches!(self, Self::Ask(_))
     }
 }
 
 /// Returns a stored body with another text, and its old one; `None` if it has no text that could be changed.
 pub(super) fn with_text(body: &serde_json::Value, text: &str) -> Option<Body> {
     match serde_json::from_value(body.clone()).ok()? {
-        Body::Said { thread, .. } => Some(Body::Said { text: text.to_owned(), thread }),
-        Body::File { name, mime, size, source, thread, .. } => {
-            Some(Body::File { name, mime, size, source, caption: text.to_owned(), thread })
+        Body::Said { thread, about, .. } => Some(Body::Said { text: text.to_owned(), thread, about }),
+        Body::File { name, mime, size, source, thread, about, .. } => {
+            Some(Body::File { name, mime, size, source, caption: text.to_owned(), thread, about })
         }
         _ => None,
     }

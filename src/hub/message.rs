@@ -33,6 +33,9 @@ pub enum Body {
         /// The thread in which it was written.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thread: Option<EventId>,
+        /// The message to which it replies, if the person chose one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        about: Option<EventId>,
     },
     /// Sent a file.
     File {
@@ -49,6 +52,9 @@ pub enum Body {
         /// The thread in which it was sent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thread: Option<EventId>,
+        /// The message to which it replies, if the person chose one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        about: Option<EventId>,
     },
     /// Sent something that nobody here can work with: a voice message, a location, a poll.
     Unsupported {
@@ -232,17 +238,70 @@ pub enum Live {
     },
 }
 
-/// A file that somebody sent, to be fetched by its protocol when its turn has come.
+/// What a message brings along, to be fetched by its protocol when its turn has come.
 #[derive(Debug)]
-pub struct Fetch {
-    /// The bot and the room.
-    pub address: Address,
+pub enum Fetch {
+    /// A file.
+    File(FetchFile),
+    /// The message to which it replies.
+    Quote(FetchQuote),
+}
+
+/// A file that somebody sent.
+#[derive(Debug)]
+pub struct FetchFile {
     /// The file's [`Body::File::source`].
     pub source: serde_json::Value,
     /// The most bytes that are wanted.
     pub limit: u64,
     /// Gets the bytes, or why there are none.
     pub done: oneshot::Sender<Result<Vec<u8>, NotFetched>>,
+}
+
+/// A message to which somebody replies.
+#[derive(Debug)]
+pub struct FetchQuote {
+    /// The room.
+    pub room: RoomKey,
+    /// The message.
+    pub event: EventId,
+    /// Gets what it says, or why that is not known.
+    pub done: oneshot::Sender<Result<Quoted, NotQuoted>>,
+}
+
+/// A message to which somebody replies, as it reads now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quoted {
+    /// Who wrote it.
+    pub sender: String,
+    /// What their word counts for.
+    pub author: Author,
+    /// What they wrote or sent.
+    pub body: Body,
+}
+
+/// What the word of a quoted message's author counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// The bot itself wrote it.
+    Bot,
+    /// Somebody who may command the bot.
+    Listed,
+    /// Somebody who may not.
+    Stranger,
+    /// It stands in the clear in an encrypted room: anybody may have written it under that name.
+    Unproven,
+}
+
+/// Why a quoted message is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotQuoted {
+    /// It was taken back.
+    TakenBack,
+    /// It is not there, cannot be decrypted, or is none that could be read.
+    Unreadable,
+    /// The chat server does not answer now.
+    Away,
 }
 
 /// Why a file was not fetched.

@@ -6,12 +6,14 @@
 
 mod actor;
 mod became;
+mod bringing;
 mod change;
 mod doing;
 mod homes;
 mod meaning;
 mod message;
 mod outbox;
+mod quote;
 mod rooms;
 mod side;
 mod slots;
@@ -27,7 +29,9 @@ use tokio::sync::{Mutex as Lock, Notify, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use became::{Became, Part};
-pub use message::{Body, Ending, Fetch, Inbound, Live, LiveIn, NotFetched, Outbound};
+pub use message::{
+    Author, Body, Ending, Fetch, FetchFile, FetchQuote, Inbound, Live, LiveIn, NotFetched, NotQuoted, Outbound, Quoted,
+};
 pub use outbox::{Delivery, Outbox, Sent, Undelivered};
 
 use crate::{
@@ -58,7 +62,7 @@ struct Inner {
     live: mpsc::Sender<LiveIn>,
     /// Which rooms use another one's sandbox and conversation.
     homes: Arc<Homes>,
-    /// Files that are to be fetched.
+    /// What messages bring along, to be fetched.
     fetches: mpsc::Sender<Fetch>,
     /// How many turns run at the same time.
     slots: Slots,
@@ -81,7 +85,7 @@ pub struct Port {
     pub deliveries: mpsc::Sender<Delivery>,
     /// What is worth seeing now.
     pub live: mpsc::Sender<LiveIn>,
-    /// Files that must be fetched.
+    /// What messages bring along, to be fetched.
     pub fetches: mpsc::Sender<Fetch>,
 }
 

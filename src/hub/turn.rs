@@ -9,14 +9,14 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     Ending, Live, Outbound,
     actor::{Actor, BATCH},
+    bringing::{Bringing, Brought},
     doing::Doing,
     meaning::Meaning,
     side::txn,
     to_json,
-    upload::Uploading,
 };
 use crate::{
-    bots::{TurnJob, Upload},
+    bots::TurnJob,
     crash,
     ids::{EventId, TurnId},
     orchestrator::{Outcome, Progress, Start, Status, UserMessage},
@@ -50,8 +50,8 @@ pub(super) struct Running {
     offered: HashSet<EventId>,
     /// Up to here messages were handed to it.
     offered_to: i64,
-    /// The file that is fetched to be handed to it; what came after it waits.
-    upload: Option<(Uploading, Option<EventId>)>,
+    /// What a message brings along, being fetched to be handed to it, and the message's thread; what came after it waits.
+    bringing: Option<(Bringing, Option<EventId>)>,
     stop: CancellationToken,
 }
 
@@ -71,14 +71,14 @@ impl Running {
         told
     }
 
-    /// Waits for the end of the file under way; for ever if there is none.
-    async fn uploaded(&mut self) -> (EventId, Option<EventId>, Result<Upload, String>) {
-        let ended = match &mut self.upload {
-            Some((upload, _)) => upload.ended().await,
+    /// Waits for the end of what is being fetched; for ever if that is nothing.
+    async fn brought(&mut self) -> (EventId, Option<EventId>, Result<Brought, String>) {
+        let ended = match &mut self.bringing {
+            Some((bringing, _)) => bringing.ended().await,
             None => std::future::pending().await,
         };
-        match self.upload.take() {
-            Some((upload, thread)) => (upload.event, thread, ended),
+        match self.bringing.take() {
+            Some((bringing, thread)) => (bringing.event, thread, ended),
             None => std::future::pending().await,
         }
     }
@@ -93,7 +93,7 @@ impl Actor {
             steer,
             offered: HashSet::new(),
             offered_to: 0,
-            upload: None,
+            bringing: None,
             stop: stop.clone(),
         };
         // Whatever came with the message that asks steers the turn at once.
@@ -129,8 +129,8 @@ impl Actor {
                 }
                 () = self.mail.notify.notified() => self.heed(&mut running).await?,
                 ended = self.side.ended() => ended?,
-                (event, thread, saved) = running.uploaded() => {
-                    self.hand_over(&mut running, event, thread, saved).await?;
+                (event, thread, brought) = running.brought() => {
+                    self.hand_over(&mut running, event, thread, brought).await?;
                     self.offer(&mut running).await?;
                 }
             }
@@ -182,7 +182,7 @@ impl Actor {
             self.hub.inner.store.claim(&self.address, &running.turn.id, events.clone()).await?;
             crash::point("stopped");
             self.show_taken(events);
-            running.upload = None;
+            running.bringing = None;
             running.stop.cancel();
         }
         self.offer(running).await
@@ -190,25 +190,25 @@ impl Actor {
 
     /// Hands what people say to the turn, in order, as much as it takes.
     async fn offer(&mut self, running: &mut Running) -> Result<(), StoreError> {
-        while running.upload.is_none() && running.steer.capacity() > 0 && !running.stop.is_cancelled() {
+        while running.bringing.is_none() && running.steer.capacity() > 0 && !running.stop.is_cancelled() {
             let page = self.hub.inner.store.waiting(&self.address, running.offered_to, BATCH).await?;
             if page.is_empty() {
                 return Ok(());
             }
             for event in page {
                 match Meaning::of(&event) {
-                    (Meaning::Ask(text), _) => {
+                    (Meaning::Ask(ask), _) if ask.is_plain() => {
                         if running.steer.capacity() == 0 {
                             return Ok(());
                         }
-                        let message = self.message(&event.event, &event.sender, text, None).await?;
+                        let message = self.message(&event.event, &event.sender, ask.text, vec![]).await?;
                         if running.tell(&event, message) {
                             self.show(Live::Heard { said: event.event });
                         }
                     }
-                    (Meaning::File(file), thread) => {
-                        let upload = Uploading::begin(&self.hub, &self.address, &event.event, file);
-                        running.upload = Some((upload, thread));
+                    (Meaning::Ask(ask), thread) => {
+                        let bringing = Bringing::begin(&self.hub, &self.address, &event.event, ask);
+                        running.bringing = Some((bringing, thread));
                         running.offered_to = event.seq;
                         return Ok(());
                     }
@@ -220,26 +220,25 @@ impl Actor {
         Ok(())
     }
 
-    /// Hands a file to the turn, or says what is wrong with it.
+    /// Hands a message to the turn together with what it brings along, or says what is wrong with that.
     async fn hand_over(
         &mut self,
         running: &mut Running,
         event: EventId,
         thread: Option<EventId>,
-        saved: Result<Upload, String>,
+        brought: Result<Brought, String>,
     ) -> Result<(), StoreError> {
-        let upload = match saved {
-            Ok(upload) => upload,
+        let brought = match brought {
+            Ok(brought) => brought,
             Err(sentence) => return self.reply(event, thread, sentence).await,
         };
-        // It may have been taken back meanwhile, or have got another caption.
+        // It may have been taken back meanwhile, or have got other words.
         let Some(found) = self.hub.inner.store.find(&self.address.bot, &event).await? else { return Ok(()) };
-        let (Standing::Waiting, (Meaning::File(file), _)) = (found.standing, Meaning::of(&found.inbound)) else {
+        let (Standing::Waiting, (Meaning::Ask(ask), _)) = (found.standing, Meaning::of(&found.inbound)) else {
             return Ok(());
         };
-        let text =
-            if file.caption.trim().is_empty() { upload.text } else { format!("{}\n\n{}", file.caption, upload.text) };
-        let message = self.message(&event, &found.inbound.sender, text, upload.picture).await?;
+        let text = brought.behind(&ask.text);
+        let message = self.message(&event, &found.inbound.sender, text, brought.pictures).await?;
         if running.tell(&found.inbound, message) {
             self.show(Live::Heard { said: event });
         }

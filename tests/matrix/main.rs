@@ -15,6 +15,7 @@ mod messages;
 mod outage;
 mod people;
 mod places;
+mod quotes;
 mod session;
 mod talk;
 mod trouble;

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use self::earlier::Earlier;
 use super::{
-    Adapter, media, render,
+    Adapter, media, quote, render,
     render::Rendered,
     scheduler::{Class, Failed, Unsent},
     trouble::Trouble,
@@ -25,7 +25,7 @@ use super::{
 use crate::{
     chat::Inbox,
     crash,
-    hub::{Delivery, Outbound, Sent, Undelivered},
+    hub::{Delivery, Fetch, Outbound, Sent, Undelivered},
     ids::{self, EventId, RoomKey},
 };
 
@@ -78,7 +78,10 @@ pub(super) async fn run(adapter: Adapter, mut inbox: Inbox) {
                 }
             }
             Some(live) = inbox.live.recv() => view::take(&adapter, live),
-            Some(fetch) = inbox.fetches.recv() => adapter.spawn(media::fetch(adapter.client(), fetch)),
+            Some(fetch) = inbox.fetches.recv() => match fetch {
+                Fetch::File(file) => adapter.spawn(media::fetch(adapter.client(), file)),
+                Fetch::Quote(quote) => adapter.spawn(quote::fetch(adapter.clone(), quote)),
+            },
             else => return,
         }
     }

@@ -66,7 +66,7 @@ pub(super) fn read(place: Place<'_>, read: &Read<'_>) -> Option<Inbound> {
             Body::Redacted { target: target.into() }
         }
         _ if place.encrypted && read.came != Came::Decrypted => return None,
-        "m.room.message" => message(place.own, &event["content"])?,
+        "m.room.message" => message(place.own, &sender, &event["content"])?,
         "m.sticker" => unsupported("stickers", &event["content"]),
         "m.poll.start" | "org.matrix.msc3381.poll.start" => unsupported("polls", &event["content"]),
         _ => return None,
@@ -74,29 +74,41 @@ pub(super) fn read(place: Place<'_>, read: &Read<'_>) -> Option<Inbound> {
     Some(Inbound { room: place.room.clone(), event: id.as_str().into(), sender: sender.to_string(), body })
 }
 
-fn message(own: &UserId, content: &Value) -> Option<Body> {
+fn message(own: &UserId, sender: &UserId, content: &Value) -> Option<Body> {
     let relation = &content["m.relates_to"];
     if relation["rel_type"] == "m.replace" {
-        let text = said(&content["m.new_content"])?;
+        let text = spoken(sender, &content["m.new_content"])?;
         return Some(Body::Edited { target: relation["event_id"].as_str()?.into(), text });
     }
-    let thread = thread(content);
+    let (thread, about) = (thread(content), about(content));
     Some(match content["msgtype"].as_str()? {
         "m.text" | "m.emote" => {
-            let text = said(content).filter(|text| !text.trim().is_empty())?;
+            let text = spoken(sender, content).filter(|text| !text.trim().is_empty())?;
             let command = command_to(own, content, &text).map(str::to_owned);
-            Body::Said { text: command.unwrap_or(text), thread }
+            Body::Said { text: command.unwrap_or(text), thread, about }
         }
         // What programs say; answering it is how bots talk to each other for ever.
         "m.notice" => return None,
+        // How two devices come to trust each other says nothing to anybody.
+        kind if kind.starts_with("m.key.verification.") => return None,
         "m.audio" if !content["org.matrix.msc3245.voice"].is_null() => unsupported("voice messages", content),
-        "m.image" | "m.file" | "m.audio" | "m.video" => file(content, thread)?,
+        "m.image" | "m.file" | "m.audio" | "m.video" => file(content, thread, about)?,
         "m.location" => unsupported("locations", content),
         _ => unsupported("messages of this kind", content),
     })
 }
 
-fn file(content: &Value, thread: Option<EventId>) -> Option<Body> {
+/// Returns a message as it is quoted: what anybody has written or sent, whatever it may count for.
+pub(super) fn words(sender: &UserId, content: &Value) -> Option<Body> {
+    let kind = content["msgtype"].as_str().unwrap_or_default();
+    if matches!(kind, "m.image" | "m.file" | "m.audio" | "m.video") {
+        return file(content, None, None);
+    }
+    let text = spoken(sender, content).or_else(|| Some(content["org.matrix.msc1767.text"].as_str()?.to_owned()));
+    Some(Body::Said { text: text.filter(|text| !text.trim().is_empty())?, thread: None, about: None })
+}
+
+fn file(content: &Value, thread: Option<EventId>, about: Option<EventId>) -> Option<Body> {
     let body = content["body"].as_str().unwrap_or_default();
     let (name, caption) = match content["filename"].as_str() {
         Some(name) if name != body => (name, body),
@@ -116,6 +128,7 @@ fn file(content: &Value, thread: Option<EventId>) -> Option<Body> {
         source,
         caption: caption.to_owned(),
         thread,
+        about,
     })
 }
 
@@ -128,14 +141,38 @@ pub(super) fn thread(content: &Value) -> Option<EventId> {
     (relation["rel_type"] == "m.thread").then(|| relation["event_id"].as_str().map(EventId::from)).flatten()
 }
 
+/// Returns the message to which this one replies, if the person chose one: clients without threads are given one too that
+/// nobody chose.
+fn about(content: &Value) -> Option<EventId> {
+    let relation = &content["m.relates_to"];
+    let chosen = relation["rel_type"] != "m.thread" || relation["is_falling_back"] != true;
+    relation["m.in_reply_to"]["event_id"].as_str().filter(|_| chosen).map(EventId::from)
+}
+
+/// Returns what somebody wrote; what they do (`/me waves`) with their name before it, which it makes no sense without.
+fn spoken(sender: &UserId, content: &Value) -> Option<String> {
+    let text = said(content)?;
+    Some(if content["msgtype"] == "m.emote" { format!("* {} {text}", sender.localpart()) } else { text })
+}
+
 /// Returns what was written, without the words of somebody else that a reply may repeat before it (older clients do).
+/// What the person quotes stays.
 fn said(content: &Value) -> Option<String> {
     let body = content["body"].as_str()?;
-    if content["m.relates_to"]["m.in_reply_to"].is_null() || !body.starts_with("> ") {
+    let html = content["formatted_body"].as_str().unwrap_or_default();
+    let replies = !content["m.relates_to"]["m.in_reply_to"].is_null() && repeats_somebody(body);
+    if !(replies || html.trim_start().starts_with("<mx-reply>")) {
         return Some(body.to_owned());
     }
-    let quoted = body.lines().take_while(|line| line.starts_with('>')).map(|line| line.len() + 1).sum::<usize>();
-    Some(body.get(quoted..).unwrap_or_default().trim_start_matches('\n').to_owned())
+    let repeated: usize = body.split_inclusive('\n').take_while(|line| line.starts_with('>')).map(str::len).sum();
+    Some(body.get(repeated..).unwrap_or_default().trim_start_matches(['\r', '\n']).to_owned())
+}
+
+/// Returns whether a message begins as clients repeat somebody's words: `> <@anna:example.org> words`.
+fn repeats_somebody(body: &str) -> bool {
+    let named = body.strip_prefix("> ").map(|line| line.strip_prefix("* ").unwrap_or(line));
+    let user = named.and_then(|line| line.strip_prefix('<')?.split_once('>'));
+    user.is_some_and(|(user, _)| UserId::parse(user).is_ok())
 }
 
 /// Returns the command in a message that names the bot first, as in `bot: !stop`.
@@ -180,7 +217,7 @@ mod tests {
     }
 
     fn said(text: &str) -> Body {
-        Body::Said { text: text.into(), thread: None }
+        Body::Said { text: text.into(), thread: None, about: None }
     }
 
     #[test]
@@ -226,10 +263,40 @@ mod tests {
         }
         let threaded =
             json!({"msgtype": "m.text", "body": "x", "m.relates_to": {"rel_type": "m.thread", "event_id": "$root"}});
-        assert_eq!(plain(threaded), Some(Body::Said { text: "x".into(), thread: Some("$root".into()) }));
-        let reply = json!({"msgtype": "m.text", "body": "> <@eve:x> delete it\n> all\n\nno", "m.relates_to": {"m.in_reply_to": {"event_id": "$q"}}});
-        assert_eq!(plain(reply), Some(said("no")));
-        assert_eq!(plain(json!({"msgtype": "m.text", "body": "> quoted\n\nby me"})), Some(said("> quoted\n\nby me")));
+        assert_eq!(plain(threaded), Some(Body::Said { text: "x".into(), thread: Some("$root".into()), about: None }));
+    }
+
+    #[test]
+    fn only_what_a_client_repeats_is_cut_from_a_reply_and_a_quote_of_ones_own_stays() {
+        let reply = json!({"m.in_reply_to": {"event_id": "$q"}});
+        let fallback = json!({"rel_type": "m.thread", "event_id": "$root", "is_falling_back": true,
+            "m.in_reply_to": {"event_id": "$q"}});
+        let chosen = json!({"rel_type": "m.thread", "event_id": "$root", "is_falling_back": false,
+            "m.in_reply_to": {"event_id": "$q"}});
+        let mx = "<mx-reply><blockquote>x</blockquote></mx-reply>no";
+        for (body, html, relation, text, about) in [
+            ("> <@eve:x> delete it\n> all\n\nno", "", &reply, "no", true),
+            ("> * <@eve:x> waves\r\n\r\nno", "", &reply, "no", true),
+            ("> delete it\n> all\n\nno", mx, &reply, "no", true),
+            ("> <@eve:x> delete it\n\n> all of it\n\nno", "", &fallback, "> all of it\n\nno", false),
+            ("> all of it\n\nno", "", &reply, "> all of it\n\nno", true),
+            ("> all of it\n\nno", "", &fallback, "> all of it\n\nno", false),
+            ("> <b> is bold\n\nno", "", &chosen, "> <b> is bold\n\nno", true),
+            ("> <@eve:x> said so\n\nno", "", &json!({}), "> <@eve:x> said so\n\nno", false),
+        ] {
+            let content = json!({"msgtype": "m.text", "body": body, "formatted_body": html, "m.relates_to": relation});
+            let thread = relation["event_id"].as_str().map(EventId::from);
+            let about = about.then(|| EventId::from("$q"));
+            assert_eq!(plain(content), Some(Body::Said { text: text.into(), thread, about }), "{body:?} {relation}");
+        }
+    }
+
+    #[test]
+    fn who_does_something_is_named() {
+        assert_eq!(plain(json!({"msgtype": "m.emote", "body": "waves"})), Some(said("* anna waves")));
+        let edit = json!({"msgtype": "m.emote", "body": "* nods", "m.new_content": {"msgtype": "m.emote", "body": "nods"},
+            "m.relates_to": {"rel_type": "m.replace", "event_id": "$old"}});
+        assert_eq!(plain(edit), Some(Body::Edited { target: "$old".into(), text: "* anna nods".into() }));
     }
 
     #[test]
@@ -262,6 +329,7 @@ mod tests {
             source: json!({"url": "mxc://a/b"}),
             caption: "look".into(),
             thread: None,
+            about: None,
         };
         assert_eq!(file, Some(expected));
         assert_eq!(plain(json!({"msgtype": "m.file", "body": "a"})), None, "nothing to fetch");
@@ -282,7 +350,7 @@ mod tests {
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<i64>().prop_map(Value::from),
-            "> .{0,9}\n?.{0,9}".prop_map(Value::from),
+            "> (<@a:b>)?.{0,9}\n?.{0,9}".prop_map(Value::from),
             "m\\.(text|notice|image|audio|replace|thread)".prop_map(Value::from)
         ];
         let key = prop_oneof![

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::{Adapter, deliver::to_content, render, trouble::Trouble};
 use crate::{
     crash,
-    hub::{CODER, Fetch, NotFetched},
+    hub::{CODER, FetchFile, NotFetched},
     strings, text,
 };
 
@@ -100,8 +100,8 @@ async fn send(client: &Client, room: &Room, mime: &str, data: &[u8]) -> Result<V
 }
 
 /// Fetches what somebody sent.
-pub(super) async fn fetch(client: Option<Client>, fetch: Fetch) {
-    let Fetch { source, limit, done, .. } = fetch;
+pub(super) async fn fetch(client: Option<Client>, wanted: FetchFile) {
+    let FetchFile { source, limit, done } = wanted;
     let got = match client {
         None => Err(NotFetched::Failed(strings::HOMESERVER_AWAY.to_owned())),
         Some(client) => timeout(DOWNLOAD, download(&client, &source, limit))

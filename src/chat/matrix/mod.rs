@@ -10,6 +10,7 @@ mod media;
 mod pace;
 mod people;
 mod progress;
+mod quote;
 mod render;
 mod rooms;
 mod scheduler;

@@ -144,7 +144,7 @@ async fn leave(room: &Room) {
 }
 
 /// Tries until it works, or would not work however often it is tried.
-async fn again<T, F: Future<Output = Result<T, Trouble>>>(attempt: impl Fn() -> F) -> Result<T, Trouble> {
+pub(super) async fn again<T, F: Future<Output = Result<T, Trouble>>>(attempt: impl Fn() -> F) -> Result<T, Trouble> {
     let mut pause = PAUSE;
     let mut tries = 1;
     loop {

@@ -161,7 +161,7 @@ impl Terminal {
                 let text = format!("The message has {} KiB; {} KiB can be taken.", text.len() >> 10, MESSAGE >> 10);
                 return vec![refused(Some(id), &text)];
             }
-            Ok(Say::Say { id, text }) => (id, Body::Said { text, thread: None }),
+            Ok(Say::Say { id, text }) => (id, Body::Said { text, thread: None, about: None }),
             Ok(Say::Stop { id }) => (id, Body::Stop),
         };
         let inbound = Inbound { room: room.clone(), event: event.clone(), sender: sender.to_owned(), body };

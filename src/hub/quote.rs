@@ -1,0 +1,68 @@
+//! The message to which somebody replies, as the model is told of it: data with its author's name, never an order. A
+//! file in it lands in the sandbox like one that was sent.
+
+use std::time::Duration;
+
+use tokio::{sync::oneshot, time};
+
+use super::{
+    Author, Body, Fetch, FetchQuote, Hub, NotQuoted, Quoted, bringing::Brought, meaning::FileSent, upload::upload,
+};
+use crate::{ids::EventId, store::Address, strings, text};
+
+/// How long the chat protocol has to find the message.
+const FINDING: Duration = Duration::from_secs(30);
+/// The most bytes of it that the model is told; of a longer one the middle is cut.
+const LONGEST: usize = 16 << 10;
+
+/// Fetches the message `about`, and what it carries. What cannot be had is said in its place.
+pub(super) async fn quote(hub: &Hub, address: &Address, about: EventId, brought: &mut Brought) {
+    let found = find(hub, address, about.clone()).await;
+    let Quoted { sender, author, body } = match found {
+        Ok(quoted) => quoted,
+        Err(why) => {
+            tracing::info!(room = %address.room, event = %about, ?why, "a message to which somebody replies is not known");
+            return brought.note(strings::not_quoted(match why {
+                NotQuoted::TakenBack => strings::QUOTE_TAKEN_BACK,
+                NotQuoted::Unreadable => strings::QUOTE_UNREADABLE,
+                NotQuoted::Away => strings::HOMESERVER_AWAY,
+            }));
+        }
+    };
+    let whose = match author {
+        Author::Bot => strings::QUOTE_OWN.to_owned(),
+        Author::Listed => strings::quote_of(&sender),
+        Author::Stranger => strings::quote_of_stranger(&sender),
+        Author::Unproven => strings::quote_unproven(&sender),
+    };
+    let (words, file) = match body {
+        Body::File { name, mime, size, source, caption, .. } => {
+            let words = if caption.trim().is_empty() { format!("[{}]", text::one_line(&name, 100)) } else { caption };
+            (words, Some(FileSent { name, mime, size, source }))
+        }
+        Body::Said { text, .. } => (text, None),
+        Body::Unsupported { what, .. } => (format!("[{what}]"), None),
+        _ => return brought.note(strings::not_quoted(strings::QUOTE_UNREADABLE)),
+    };
+    // Each line is marked, so that none can pass for something that stands behind the quote.
+    let words = text::cut_middle(text::strip(&words).trim(), LONGEST);
+    let lines: Vec<_> = words.lines().map(|line| format!("> {line}")).collect();
+    brought.note(strings::quoted(&whose, &lines.join("\n")));
+    if let Some(file) = file {
+        match upload(hub, address, about, file, true).await {
+            Ok(upload) => brought.take(upload),
+            Err(sentence) => brought.note(format!("[{sentence}]")),
+        }
+    }
+}
+
+async fn find(hub: &Hub, address: &Address, event: EventId) -> Result<Quoted, NotQuoted> {
+    let (done, found) = oneshot::channel();
+    let room = hub.inner.homes.current(&address.room);
+    let fetch = Fetch::Quote(FetchQuote { room, event, done });
+    let found = async {
+        hub.inner.fetches.send(fetch).await.ok()?;
+        found.await.ok()
+    };
+    time::timeout(FINDING, found).await.ok().flatten().unwrap_or(Err(NotQuoted::Away))
+}
