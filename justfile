@@ -38,4 +38,4 @@ bench:
 
 # Talks to the agent in the terminal, with the model of `.env`.
 chat *arguments:
-    cargo run --profile quick --bin matrix-agent -- chat {{ arguments }}
+    cargo run --profile quick --bin matrix-agent -- {{ if path_exists(".env") == "true" { "--env-file .env" } else { "" } }} chat {{ arguments }}

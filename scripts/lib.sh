@@ -280,5 +280,17 @@ settle() {
     chmod 600 "$ENV_FILE"
 }
 
+# link_settings: leaves a link to this clone's .env where the program looks for it, so that its commands work from
+# everywhere. A file of one's own there stays.
+link_settings() {
+    local folder=${XDG_CONFIG_HOME:-$HOME/.config}/matrix-agent
+    if [[ ! -e $folder/.env || -L $folder/.env ]]; then
+        (umask 077 && mkdir -p "$folder")
+        ln -sfn "$ENV_FILE" "$folder/.env"
+    elif [[ ! $folder/.env -ef $ENV_FILE ]]; then
+        note "$folder/.env is another file: the commands read that one, this script $ENV_FILE"
+    fi
+}
+
 # A password that nobody has to type.
 new_password() { head -c 18 /dev/urandom | base64 | tr '+/' '-_'; }

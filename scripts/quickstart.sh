@@ -37,12 +37,14 @@ case $(setting MATRIX_HOMESERVER) in
 esac
 
 stage "the server"
-"$PROGRAM" config >/dev/null || die "the settings have mistakes" "Mend in .env what it says above"
-in_effect() { "$PROGRAM" config | sed -nE "s/^$1 +=[[:space:]]*([^[:space:]]*).*/\1/p"; }
+link_settings
+program() { "$PROGRAM" --env-file "$ENV_FILE" "$@"; }
+program config >/dev/null || die "the settings have mistakes" "Mend in .env what it says above"
+in_effect() { program config | sed -nE "s/^$1 +=[[:space:]]*([^[:space:]]*).*/\1/p"; }
 state=$(in_effect STATE_DIR)
 log=$state/server.log
 mode=()
-"$PROGRAM" config --for run >/dev/null 2>&1 || mode=(--demo-model)
+program config --for run >/dev/null 2>&1 || mode=(--demo-model)
 inputs=$({ cat "$PROGRAM" "$ENV_FILE" && env | grep -E '^(LLM|MATRIX|SANDBOX|STATE|IPC|PODMAN)_' | sort; } | sha256sum)
 serves() { [[ -S $state/control.sock ]] && ! flock --nonblock "$state/lock" true; }
 if serves; then
@@ -59,12 +61,12 @@ if serves; then
 fi
 if ! serves; then
     rm -f "$state/quickstart"
-    (umask 077 && mkdir -p "$state" && : >>"$log")
-    setsid "$PROGRAM" run "${mode[@]}" </dev/null >>"$log" 2>&1 &
+    (umask 077 && mkdir -p "$state" && : >"$state/server.out")
+    setsid "$PROGRAM" --env-file "$ENV_FILE" run --log-file "$log" "${mode[@]}" </dev/null >"$state/server.out" 2>&1 &
     pid=$!
     for ((i = 0; i < 600; i++)); do
         ! serves || break
-        kill -0 "$pid" 2>/dev/null || { tail -n 5 "$log" >&2 && die "the server does not start" "Mend what it says above; \`$PROGRAM doctor\` checks what it needs"; }
+        kill -0 "$pid" 2>/dev/null || { tail -n 5 "$log" "$state/server.out" >&2; die "the server does not start" "Mend what it says above; \`$PROGRAM doctor\` checks what it needs"; }
         sleep 0.1
     done
     serves || die "the server is not ready after a minute" "Its log tells why: $log"
@@ -75,7 +77,7 @@ fi
 end_stage
 told_stages
 printf '\n'
-"$PROGRAM" demo --room </dev/null ||
+program demo --room </dev/null ||
     die "the demo did not end well" "See what it says above; \`$PROGRAM doctor\` checks what it needs"
 
 homeserver=$(in_effect MATRIX_HOMESERVER)

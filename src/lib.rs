@@ -29,6 +29,8 @@ pub mod store;
 
 pub mod config;
 
+pub mod net;
+
 pub mod strings;
 
 pub mod clock;

@@ -1,7 +1,8 @@
 //! The settings as an operator meets them: through the binary, with an environment, a `.env` and a file of their own.
 
 use std::{
-    fs,
+    fs, mem,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Output,
 };
@@ -10,7 +11,7 @@ use assert_cmd::Command;
 use matrix_agent::config::{Sources, load};
 use tempfile::TempDir;
 
-/// A working directory with nothing of this machine in it.
+/// A home with nothing of this machine in it, in which the program runs.
 struct Place {
     folder: TempDir,
     environment: Vec<(&'static str, String)>,
@@ -25,14 +26,26 @@ impl Place {
         self.folder.path()
     }
 
+    /// The folder of this person's settings.
+    fn settings(&self) -> PathBuf {
+        let folder = self.path().join(".config/matrix-agent");
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
     fn env_file(self, text: impl AsRef<[u8]>) -> Self {
-        fs::write(self.path().join(".env"), text).unwrap();
+        fs::write(self.settings().join(".env"), text).unwrap();
         self
     }
 
     fn file(self, text: impl AsRef<[u8]>) -> Self {
-        fs::write(self.path().join("matrix-agent.toml"), text).unwrap();
+        fs::write(self.settings().join("matrix-agent.toml"), text).unwrap();
         self
+    }
+
+    fn sources(&self) -> Sources {
+        let environment = [("HOME".into(), self.path().into())].into();
+        Sources::new(environment, self.path().to_owned(), false)
     }
 
     fn set(mut self, key: &'static str, value: impl Into<String>) -> Self {
@@ -43,7 +56,12 @@ impl Place {
     fn run(&self, arguments: &[&str]) -> Ran {
         let mut command = Command::new(env!("CARGO_BIN_EXE_matrix-agent"));
         command.env_clear().env("HOME", self.path()).envs(self.environment.iter().map(|(key, value)| (*key, value)));
-        Ran(command.current_dir(self.path()).args(arguments).output().unwrap())
+        let mut output = command.current_dir(self.path()).args(arguments).output().unwrap();
+        let home = self.path().to_str().unwrap();
+        for text in [&mut output.stdout, &mut output.stderr] {
+            *text = String::from_utf8(mem::take(text)).unwrap().replace(home, "~").into_bytes();
+        }
+        Ran(output)
     }
 
     /// Returns the value and the source that `config` shows for a key.
@@ -128,15 +146,15 @@ fn the_environment_wins_over_dotenv_and_that_over_the_file() {
         .env_file("LLM_MODEL = ollama/dotenv\nSANDBOX_PIDS = 400\n")
         .set("LLM_MODEL", "ollama/environment");
     assert_eq!(place.shown("LLM_MODEL"), pair("ollama/environment", "environment"));
-    assert_eq!(place.shown("SANDBOX_PIDS"), pair("400", ".env:2"));
-    assert_eq!(place.shown("MAX_AGENT_TURNS"), pair("7", "matrix-agent.toml:3"));
+    assert_eq!(place.shown("SANDBOX_PIDS"), pair("400", "~/.config/matrix-agent/.env:2"));
+    assert_eq!(place.shown("MAX_AGENT_TURNS"), pair("7", "~/.config/matrix-agent/matrix-agent.toml:3"));
     assert_eq!(place.shown("SANDBOX_DISK"), pair("10g", "default"));
 }
 
 #[test]
 fn a_value_left_empty_is_not_set() {
     let place = Place::new().env_file("LLM_API_KEY =\nMAX_AGENT_TURNS = 9\n").set("MAX_AGENT_TURNS", "");
-    assert_eq!(place.shown("MAX_AGENT_TURNS"), pair("9", ".env:2"));
+    assert_eq!(place.shown("MAX_AGENT_TURNS"), pair("9", "~/.config/matrix-agent/.env:2"));
     assert_eq!(place.run(&["config", "--for", "run"]).code(), 2, "an empty key is no key");
 }
 
@@ -195,10 +213,14 @@ fn run_and_chat_demand_a_model() {
 fn names_that_nobody_knows_are_mistakes_in_the_files_only() {
     let mistakes = Place::new().env_file("SANDBOX_MEMROY = 1g\nTOTALLY_ELSE = 1\nc2VjcmV0c2VjcmV0 =\n").mistakes();
     assert!(
-        mistakes.contains("SANDBOX_MEMROY (.env:1)") && mistakes.contains("Did you mean SANDBOX_MEMORY?"),
+        mistakes.contains("SANDBOX_MEMROY (~/.config/matrix-agent/.env:1)")
+            && mistakes.contains("Did you mean SANDBOX_MEMORY?"),
         "{mistakes}"
     );
-    assert!(mistakes.contains("TOTALLY_ELSE (.env:2)") && mistakes.contains(".env:3"), "{mistakes}");
+    assert!(
+        mistakes.contains("TOTALLY_ELSE (~/.config/matrix-agent/.env:2)") && mistakes.contains(".env:3"),
+        "{mistakes}"
+    );
     assert!(!mistakes.contains("c2VjcmV0"), "a stray line may be a secret");
     let mistakes = Place::new().file("max_agent_trns = 3\n[sandbox]\nmemory = 1\n").mistakes();
     assert!(mistakes.contains("MAX_AGENT_TURNS?") && mistakes.contains("matrix-agent.toml:2"), "{mistakes}");
@@ -242,7 +264,7 @@ fn files_that_cannot_be_read_are_told() {
         assert!(ran.code() == 2 && ran.err().contains("cannot be read"), "{}", ran.err());
     }
     let folder = Place::new();
-    fs::create_dir(folder.path().join(".env")).unwrap();
+    fs::create_dir(folder.settings().join(".env")).unwrap();
     assert!(folder.mistakes().contains("cannot be read"));
 }
 
@@ -252,6 +274,57 @@ fn the_files_may_be_named() {
     fs::write(place.path().join("other"), "MAX_AGENT_TURNS = 4\n").unwrap();
     let ran = place.run(&["--env-file", "other", "config"]);
     assert!(ran.out().contains("other:1") && !ran.out().contains(".env:"), "{}", ran.out());
+}
+
+#[test]
+fn a_folder_is_not_obeyed_because_the_program_runs_in_it() {
+    let place = Place::new();
+    fs::write(place.path().join(".env"), "PODMAN_PATH = /evil\nLLM_BASE_URL = http://evil\nbroken\n").unwrap();
+    fs::write(place.path().join("matrix-agent.toml"), "podman_path = \"/evil\"").unwrap();
+    assert_eq!(place.shown("PODMAN_PATH"), pair("podman", "default"));
+    assert_eq!(place.shown("LLM_BASE_URL"), pair("", "default"));
+    // They are named, with the option that reads them, wherever somebody would look for the reason.
+    let told =
+        [place.run(&["config"]).out(), place.run(&["config", "--for", "chat"]).err(), place.run(&["doctor"]).out()];
+    for told in told {
+        for words in ["~/.env is not read", "--env-file ~/.env", "--config-file ~/matrix-agent.toml"] {
+            assert!(told.contains(words), "{words} in {told}");
+        }
+    }
+    assert_eq!(place.run(&["config", "--json", "--env-file", ".env"]).code(), 2, "it is read where it is named");
+    // What is read all the same, by a link from the usual place, is not among them.
+    symlink(place.path().join("matrix-agent.toml"), place.settings().join("matrix-agent.toml")).unwrap();
+    assert_eq!(place.shown("PODMAN_PATH"), pair("/evil", "~/.config/matrix-agent/matrix-agent.toml:1"));
+    assert!(!place.run(&["config"]).out().contains("--config-file"));
+    // A link that leads nowhere is a mistake, not a missing file.
+    symlink(place.path().join("gone"), place.settings().join(".env")).unwrap();
+    assert!(place.mistakes().contains("cannot be read"));
+}
+
+#[test]
+fn settings_come_from_one_folder_the_persons_own_before_the_systems() {
+    let (own, system) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(system.path().join(".env"), "LLM_API_KEY = key\nMAX_AGENT_TURNS = 3\n").unwrap();
+    let sources = Sources {
+        folders: vec![own.path().to_owned(), system.path().to_owned()],
+        ..Sources::new([].into(), "/nowhere".into(), true)
+    };
+    let config = load(&sources).config;
+    assert!(config.llm.api_key.is_some() && config.limits.agent_turns == 3);
+    // An address from one folder never meets a secret from the other.
+    fs::write(own.path().join("matrix-agent.toml"), "llm_base_url = \"http://127.0.0.1:1/v1\"").unwrap();
+    let config = load(&sources).config;
+    assert!(config.llm.api_key.is_none() && config.llm.base_url.is_some() && config.limits.agent_turns == 25);
+    let usual = |environment: &[(&str, &str)]| {
+        let environment = environment.iter().map(|(key, value)| (key.into(), value.into())).collect();
+        Sources::new(environment, "/nowhere".into(), false).folders
+    };
+    let system = PathBuf::from("/etc/matrix-agent");
+    assert_eq!(usual(&[("HOME", "/home/me")]), [PathBuf::from("/home/me/.config/matrix-agent"), system.clone()]);
+    let relative = [("HOME", "/home/me"), ("XDG_CONFIG_HOME", "here")];
+    assert_eq!(usual(&relative)[0], PathBuf::from("/home/me/.config/matrix-agent"), "a relative one is none");
+    assert_eq!(usual(&[("HOME", "/h"), ("XDG_CONFIG_HOME", "/c")])[0], PathBuf::from("/c/matrix-agent"));
+    assert_eq!(usual(&[("HOME", "."), ("XDG_CONFIG_HOME", "")]), [system]);
 }
 
 #[test]
@@ -308,12 +381,9 @@ fn every_setting_of_the_original_has_its_name_and_default() {
 
 #[test]
 fn directories_follow_from_who_runs_it() {
-    let sources = |root, environment: &[(&str, &str)]| Sources {
-        environment: environment.iter().map(|(key, value)| (key.into(), value.into())).collect(),
-        folder: "/nowhere".into(),
-        env_file: None,
-        file: None,
-        root,
+    let sources = |root, environment: &[(&str, &str)]| {
+        let environment = environment.iter().map(|(key, value)| (key.into(), value.into())).collect();
+        Sources { folders: vec![], ..Sources::new(environment, "/nowhere".into(), root) }
     };
     let paths = |sources: &Sources| {
         let loaded = load(sources);
@@ -341,9 +411,7 @@ fn directories_follow_from_who_runs_it() {
 fn secrets_show_in_no_debug_output() {
     let place =
         Place::new().env_file("LLM_API_KEY = hush\nMATRIX_USER = @a:b\nMATRIX_PASSWORD = hush\nGITHUB_TOKEN = hush\n");
-    let sources =
-        Sources { environment: [].into(), folder: place.path().to_owned(), env_file: None, file: None, root: false };
-    let loaded = load(&sources);
+    let loaded = load(&place.sources());
     assert!(loaded.config.llm.api_key.is_some() && loaded.config.matrix.is_some());
     assert!(!format!("{loaded:?}").contains("hush"));
     assert!(!serde_json::to_string(&loaded.settings).unwrap().contains("hush"));
@@ -353,10 +421,9 @@ fn secrets_show_in_no_debug_output() {
 fn what_the_file_says_of_a_model_goes_with_that_model() {
     let file = "llm_model = \"ollama/a\"\n[models.\"ollama/a\"]\ncontext_window = 5000\n[models.\"ollama/b\"]\nvision = true\n";
     let place = Place::new().file(file);
-    let folder = place.path().to_owned();
     let facts = |model: Option<&str>| {
-        let environment = model.map(|model| ("LLM_MODEL".into(), model.into())).into_iter().collect();
-        let sources = Sources { environment, folder: folder.clone(), env_file: None, file: None, root: false };
+        let mut sources = place.sources();
+        sources.environment.extend(model.map(|model| ("LLM_MODEL".into(), model.into())));
         let facts = load(&sources).config.llm.facts;
         (facts.context_window.map(u64::from), facts.vision)
     };
@@ -369,7 +436,10 @@ fn what_the_file_says_of_a_model_goes_with_that_model() {
 #[test]
 fn the_example_of_the_file_is_right() {
     let place = Place::new().file(include_str!("../docs/matrix-agent.toml"));
-    assert_eq!(place.shown("SANDBOX_ALLOWED_HOSTS"), pair("default,*.example.org", "matrix-agent.toml:10"));
+    assert_eq!(
+        place.shown("SANDBOX_ALLOWED_HOSTS"),
+        pair("default,*.example.org", "~/.config/matrix-agent/matrix-agent.toml:10")
+    );
 }
 
 #[test]

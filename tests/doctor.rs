@@ -37,6 +37,7 @@ fn doctor(folder: &Path, settings: &[(&str, &str)]) -> Found {
         .env("IPC_BASE_DIR", folder.join("ipc"))
         .env("PODMAN_SOCKET", folder.join("none.sock"))
         .env("PODMAN_PATH", "/nowhere/podman")
+        .env("XDG_CONFIG_HOME", folder.join("config"))
         .envs(settings.iter().copied())
         .current_dir(folder);
     let output = command.args(["doctor", "--json"]).output().unwrap();
@@ -103,7 +104,8 @@ fn a_ca_bundle_must_be_one_and_readable_by_strangers() {
 #[test]
 fn secrets_that_others_can_read_are_told() {
     let folder = folder();
-    let file = folder.path().join(".env");
+    let file = folder.path().join("config/matrix-agent/.env");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(&file, "LLM_MODEL = ollama/none\nGITHUB_TOKEN = hush\n").unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let found = doctor(folder.path(), &[]);
@@ -111,6 +113,25 @@ fn secrets_that_others_can_read_are_told() {
     assert!(!found.json.to_string().contains("hush"));
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     assert!(!doctor(folder.path(), &[]).json.to_string().contains("chmod"));
+}
+
+#[test]
+fn what_others_can_read_on_the_way_is_told_and_no_password_is_sent_there() {
+    let folder = folder();
+    let settings = [
+        ("VPS_IP", "203.0.113.7"),
+        ("MATRIX_PASSWORD", "hush"),
+        ("LLM_BASE_URL", "http://192.0.2.1:9/v1"),
+        ("LLM_MODEL", "openai/m"),
+    ];
+    let found = doctor(folder.path(), &settings);
+    assert!(found.says("account", "no password is sent to http://203.0.113.7:8008"), "{:#}", found.json);
+    assert!(found.says("account", "ALLOW_PLAIN_HTTP"), "{:#}", found.json);
+    let all = found.json.to_string();
+    assert!(all.contains("everybody on the way to http://203.0.113.7:8008"), "{:#}", found.json);
+    assert!(all.contains("everybody on the way to 192.0.2.1"), "{:#}", found.json);
+    let allowed = [&settings[..], &[("ALLOW_PLAIN_HTTP", "true")]].concat();
+    assert!(!doctor(folder.path(), &allowed).says("account", "no password is sent"));
 }
 
 #[test]

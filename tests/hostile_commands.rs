@@ -97,3 +97,22 @@ fn one_that_fills_the_disk_is_ended_and_what_it_wrote_can_be_deleted() {
         assert_eq!(after, "exit code: 0\nusable", "{}", Path::new(place).display());
     }
 }
+
+/// Whoever is not sandboxd is turned away at the room's socket, which is a line of the log: a loop of it fills no disk.
+#[test]
+fn one_that_knocks_at_the_servers_socket_without_end_fills_no_log() {
+    let knock = "perl -MSocket -e 'while (1) { socket(my $s, PF_UNIX, SOCK_STREAM, 0); \
+                 connect($s, sockaddr_un(\"/run/matrix-agent/sock\")) or next; $n++ == 2000 and exit }'; echo knocked";
+    let llm = block_on(ScriptedLlm::start());
+    let rig = Rig::new(BARE, llm.base_url());
+    let server = rig.serve();
+    llm.reply_calls(&[("run_command", json!({"command": knock, "timeout_seconds": 60}))]).reply_text("Survived.");
+    let (code, frames) = rig.ask("hostile", "go").finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+    assert_eq!(results(&llm.requests()[1]), ["exit code: 0\nknocked"]);
+    let lines = server.log().matches("not its PID 1 connected and was turned away").count();
+    assert!((1..=20).contains(&lines), "{lines} lines");
+    let log = server.stop();
+    let sum = log.lines().find(|line| line.contains("lines were left out of the log")).expect("a sum at the end");
+    assert!(sum.contains("room=terminal:hostile") && sum.contains("turned away"), "{sum}");
+}

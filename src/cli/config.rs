@@ -54,9 +54,12 @@ pub(super) fn run(args: &Args, configuration: &Configuration) -> anyhow::Result<
     }
     let settings = configuration.settings();
     if args.json {
-        writeln!(out, "{:#}", json!({ "settings": settings }))?;
+        writeln!(out, "{:#}", json!({ "settings": settings, "unread": configuration.unread() }))?;
     } else {
         out.write_all(table(settings).as_bytes())?;
+        for (at, file) in configuration.unread().iter().enumerate() {
+            writeln!(out, "{}# {file}; {}.", if at == 0 { "\n" } else { "" }, file.mend())?;
+        }
     }
     Ok(Outcome::Good)
 }

@@ -2,7 +2,7 @@
 //! that or every mistake at once.
 
 use crate::{
-    config::{self, Config, Loaded, Mistakes, Setting, Sources},
+    config::{self, Config, Loaded, Mistakes, Setting, Sources, Unread},
     ops::{self, Purpose},
 };
 
@@ -21,6 +21,11 @@ impl Configuration {
     /// Returns every setting as it is in effect.
     pub(super) fn settings(&self) -> &[Setting] {
         &self.loaded.settings
+    }
+
+    /// Returns the files of settings that were not read, though somebody might believe so.
+    pub(super) fn unread(&self) -> &[Unread] {
+        &self.loaded.unread
     }
 
     /// Says whether the settings will do for `purpose`.

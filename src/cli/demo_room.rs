@@ -25,7 +25,7 @@ use tokio::{signal, time::timeout};
 use transcript::{Line, Transcript};
 
 use super::{Configuration, Outcome, host};
-use crate::{config, ops::Purpose, text};
+use crate::{config, net, ops::Purpose, text};
 
 /// What the room is called; one of that name is used again.
 const NAME: &str = "matrix-agent demo";
@@ -80,10 +80,15 @@ impl Person {
         let (Some(user), Some(password)) = (&matrix.admin_user, &matrix.admin_password) else {
             bail!("MATRIX_ADMIN_USER and MATRIX_ADMIN_PASSWORD are not both set. They are who speaks in the demo.");
         };
+        if let Some(refused) = matrix.password_refused() {
+            bail!("{} {}", config::sentence(&refused.what), config::sentence(&refused.mend));
+        }
         let bot = UserId::parse(&matrix.user).context("MATRIX_USER is no Matrix user ID.")?;
         let away = || format!("The homeserver {} does not answer. See that it runs.", matrix.homeserver);
         let requests = RequestConfig::new().timeout(REQUEST).retry_limit(3);
-        let client = Client::builder().homeserver_url(matrix.homeserver.as_str()).request_config(requests);
+        let http = net::client_of(&matrix.homeserver).build().context("No connection can be set up.")?;
+        let client = Client::builder().homeserver_url(matrix.homeserver.as_str()).http_client(http);
+        let client = client.request_config(requests);
         let client = client.build().await.with_context(away)?;
         let login = client.matrix_auth().login_username(user, password.expose_secret());
         let login = login.initial_device_display_name("matrix-agent demo").send();

@@ -1,8 +1,29 @@
-//! The log: one line an event on standard error, where journald or a terminal takes it. `RUST_LOG` chooses what is told.
+//! The log: one line an event on standard error, where journald or a terminal takes it, or in a file of bounded size.
+//! `RUST_LOG` chooses what is told.
+//!
+//! Sandboxes, strangers in rooms and providers can cause lines without end. So each line passes [`Flood`], which counts
+//! them by kind and room, and [`Lines`], which bounds its length: no place that logs has to think of it.
 
-use std::io::{self, IsTerminal};
+mod file;
+mod flood;
+mod lines;
 
-use tracing_subscriber::EnvFilter;
+use std::{
+    io::{self, IsTerminal},
+    path::Path,
+};
+
+use tracing::Subscriber;
+use tracing_subscriber::{
+    EnvFilter, Registry,
+    fmt::{self, writer::BoxMakeWriter},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
+use file::LogFile;
+pub(super) use flood::Flood;
+use lines::Lines;
 
 /// What the server tells unless `RUST_LOG` says otherwise.
 pub(super) const SERVER: &str = "warn,matrix_agent=info";
@@ -11,11 +32,110 @@ const NEVER: &str = ",async_openai=off,matrix_sdk::http_client=off";
 /// What the other subcommands tell: their own output says all that matters.
 pub(super) const QUIET: &str = "error";
 
-/// Starts the log.
-pub(super) fn start(usual: &str) {
+/// Starts the log, on standard error or in `file`. What is left out of it is told by [`Flood::tell`].
+pub(super) fn start(usual: &str, file: Option<&Path>) -> io::Result<Flood> {
     let chosen = std::env::var("RUST_LOG").ok().filter(|directives| !directives.is_empty());
     // A directive that cannot be read is left out, the others hold: a typing error shall not stop the server.
     let filter = EnvFilter::builder().parse_lossy(chosen.as_deref().unwrap_or(usual).to_owned() + NEVER);
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    log.with_ansi(io::stderr().is_terminal()).init();
+    let flood = Flood::default();
+    let (writer, colours) = match file {
+        Some(file) => (BoxMakeWriter::new(LogFile::open(file)?), false),
+        None => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
+    };
+    subscriber(writer, colours, filter, flood.clone()).init();
+    Ok(flood)
+}
+
+/// Returns what writes the lines that `filter` and `flood` let through.
+fn subscriber(writer: BoxMakeWriter, colours: bool, filter: EnvFilter, flood: Flood) -> impl Subscriber + Send + Sync {
+    let lines = fmt::layer().with_ansi(colours).with_writer(Lines(writer));
+    Registry::default().with(filter).with(flood).with(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// Collects what is written.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Returns what is logged while `events` happen.
+    fn logged(events: impl FnOnce(&Flood)) -> String {
+        let (written, flood) = (Written::default(), Flood::default());
+        let writer = written.clone();
+        let writer = BoxMakeWriter::new(move || writer.clone());
+        let subscriber = subscriber(writer, false, EnvFilter::new("info"), flood.clone());
+        tracing::subscriber::with_default(subscriber, || events(&flood));
+        String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn a_flood_of_one_room_is_summed_up_and_hides_no_other() {
+        let log = logged(|flood| {
+            for _ in 0..100_000 {
+                tracing::warn!(room = "!a:x", "turned away");
+            }
+            tracing::warn!(room = "!b:x", "turned away");
+            tracing::warn!(room = "!a:x", "something else");
+            flood.tell();
+        });
+        assert!(log.lines().count() < 40, "{} lines", log.lines().count());
+        assert!(log.contains("!b:x") && log.contains("something else"), "{log}");
+        let summary = log.lines().find(|line| line.contains("left out")).unwrap();
+        assert!(summary.contains("99980") && summary.contains("!a:x") && summary.contains("turned away"), "{summary}");
+    }
+
+    #[test]
+    fn the_room_may_be_named_by_a_span() {
+        let log = logged(|flood| {
+            for room in ["!a:x", "!b:x"] {
+                let _room = tracing::info_span!("sandbox", %room).entered();
+                let _inner = tracing::info_span!("inner").entered();
+                for _ in 0..50 {
+                    tracing::warn!("turned away");
+                }
+            }
+            flood.tell();
+        });
+        let summaries: Vec<_> = log.lines().filter(|line| line.contains("left out")).collect();
+        assert_eq!(summaries.len(), 2, "{log}");
+        assert!(summaries.iter().all(|line| line.contains("30")), "{summaries:?}");
+    }
+
+    #[test]
+    fn a_flood_from_ever_new_rooms_is_summed_up_too() {
+        let log = logged(|flood| {
+            for room in 0..50_000 {
+                tracing::warn!(room, "an invite was declined");
+            }
+            flood.tell();
+        });
+        assert!(log.lines().count() < 600, "{} lines", log.lines().count());
+        assert!(log.contains("left out"), "{log}");
+    }
+
+    #[test]
+    fn a_line_is_one_line_of_bounded_length() {
+        let log = logged(|_| {
+            tracing::warn!(why = %"x".repeat(1 << 20), "long");
+            tracing::warn!(why = %"first\n2026-01-01T00:00:00Z  INFO forged", "broken");
+        });
+        assert_eq!(log.lines().count(), 2, "{log}");
+        assert!(log.len() < 2 * lines::LONGEST, "{}", log.len());
+        assert!(log.contains("bytes cut"), "{log}");
+    }
 }

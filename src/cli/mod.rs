@@ -21,6 +21,7 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use configuration::Configuration;
 
@@ -30,10 +31,10 @@ use crate::config::{Mistakes, Sources};
 #[derive(Debug, Parser)]
 #[command(name = "matrix-agent", version, max_term_width = 100, disable_help_subcommand = true)]
 struct Cli {
-    /// Reads settings from this file instead of `.env`
+    /// Reads settings from this file instead of `.env` in ~/.config/matrix-agent or /etc/matrix-agent
     #[arg(long, global = true, value_name = "FILE", help_heading = "Settings")]
     env_file: Option<PathBuf>,
-    /// Reads settings from this file instead of `matrix-agent.toml`
+    /// Reads settings from this file instead of `matrix-agent.toml` there
     #[arg(long, global = true, value_name = "FILE", help_heading = "Settings")]
     config_file: Option<PathBuf>,
     #[command(subcommand)]
@@ -100,10 +101,22 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<Outcome> {
-    log::start(if matches!(cli.command, Command::Run(_)) { log::SERVER } else { log::QUIET });
+    // Databases, logs and sockets are this user's alone, whoever starts the program; what others need is opened by name.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let (usual, file) = match &cli.command {
+        Command::Run(args) => (log::SERVER, args.log_file()),
+        _ => (log::QUIET, None),
+    };
+    let flood = log::start(usual, file).context("the log file cannot be written")?;
     let configuration = Configuration::read(&Sources::of_process(cli.env_file, cli.config_file)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(dispatch(cli.command, configuration));
+    let outcome = runtime.block_on(async {
+        tokio::select! {
+            outcome = dispatch(cli.command, configuration) => outcome,
+            never = flood.tell_every_minute() => match never {},
+        }
+    });
+    flood.tell();
     // All that must end in order has ended; a read on a terminal or on a dead network file system would never.
     runtime.shutdown_background();
     outcome

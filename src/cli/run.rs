@@ -1,6 +1,11 @@
 //! `matrix-agent run`: the server.
 
-use std::{convert::Infallible, future::pending, time::Duration};
+use std::{
+    convert::Infallible,
+    future::pending,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use sd_notify::NotifyState;
 use tokio::{
@@ -17,6 +22,16 @@ pub(super) struct Args {
     /// Uses the built-in demo model, which understands a few plain orders
     #[arg(long)]
     demo_model: bool,
+    /// Logs to this file instead of standard error, and puts it aside when it has 16 MiB
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+}
+
+impl Args {
+    /// Returns the file to log to, if not to standard error.
+    pub(super) fn log_file(&self) -> Option<&Path> {
+        self.log_file.as_deref()
+    }
 }
 
 pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Result<Outcome> {

@@ -97,6 +97,8 @@ keys! {
         (first) VPS_IP: IpAddr = Unset, parse::ip;
         /// URL of the Matrix homeserver.
         () MATRIX_HOMESERVER: Url = Text("https://matrix.org"), parse::url;
+        /// Whether passwords may be sent to a homeserver elsewhere in plain HTTP, which everybody on the way can read.
+        () ALLOW_PLAIN_HTTP: bool = Text("false"), parse::flag;
         /// Matrix user ID of the bot.
         () MATRIX_USER: String = Follows("`@matrixbot:VPS_IP`"), parse::user;
         /// Password of the bot's account.
@@ -194,7 +196,8 @@ pub fn nearest(name: &str) -> Option<&'static str> {
 /// Returns the text of `.env.example`.
 pub fn example() -> String {
     let mut text = "\
-# Settings of matrix-agent. Copy this file to `.env` and fill in what is empty; what is commented out shows the default.
+# Settings of matrix-agent. Copy this file to `~/.config/matrix-agent/.env` (or `/etc/matrix-agent/.env`) and fill in what is
+# empty; what is commented out shows the default.
 # A variable of the environment wins over this file, this file over `matrix-agent.toml`.
 # `matrix-agent config` shows what is in effect and names every mistake.
 "

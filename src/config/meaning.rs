@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 use serde::Serialize;
 
 use super::{
-    Config, Credentials, Limits, Llm, Matrix, Mistakes, Paths, People, Sandbox, Source, Sources,
+    Config, Credentials, Limits, Llm, Matrix, Mistakes, Paths, People, Sandbox, Source, Sources, Unread,
     keys::{self, About, Key, Preset},
     raw::Raw,
 };
@@ -37,6 +37,8 @@ pub struct Loaded {
     pub settings: Vec<Setting>,
     /// What is wrong.
     pub mistakes: Mistakes,
+    /// Files of settings that were not read, though somebody might believe so.
+    pub unread: Vec<Unread>,
 }
 
 impl Loaded {
@@ -54,7 +56,7 @@ pub fn load(sources: &Sources) -> Loaded {
     let config = read(&mut reader, sources);
     let place = |key: &str| keys::ALL.iter().position(|about| about.name == key);
     reader.settings.sort_by_key(|setting| place(setting.key));
-    Loaded { config, settings: reader.settings, mistakes: reader.mistakes }
+    Loaded { config, settings: reader.settings, mistakes: reader.mistakes, unread: sources.unread() }
 }
 
 fn read(reader: &mut Reader, sources: &Sources) -> Config {
@@ -112,12 +114,14 @@ fn matrix(reader: &mut Reader) -> (Option<Matrix>, Option<String>) {
     let vps_ip = reader.optional(keys::VPS_IP);
     let derived = |text: fn(&str) -> String| vps_ip.map(|ip| (text(&host(ip)), "VPS_IP"));
     let homeserver = reader.value_or_follows(keys::MATRIX_HOMESERVER, derived(|host| format!("http://{host}:8008")));
+    let allow_plain_http = reader.value(keys::ALLOW_PLAIN_HTTP);
     let user = reader.or_follows(keys::MATRIX_USER, derived(|host| format!("@matrixbot:{host}")));
     let password = reader.optional(keys::MATRIX_PASSWORD);
     let admin = reader.or_follows(keys::MATRIX_ADMIN_USER, derived(|host| format!("@admin:{host}")));
     let admin_password = reader.optional(keys::MATRIX_ADMIN_PASSWORD);
     let admin_user = admin.clone();
-    (user.map(|user| Matrix { homeserver, user, password, admin_user, admin_password, vps_ip }), admin)
+    let matrix = |user| Matrix { homeserver, allow_plain_http, user, password, admin_user, admin_password, vps_ip };
+    (user.map(matrix), admin)
 }
 
 /// Returns an address as URLs and Matrix names hold it.
@@ -129,11 +133,14 @@ fn host(ip: IpAddr) -> String {
 }
 
 fn state_dir(sources: &Sources) -> PathBuf {
+    const SYSTEM: &str = "/var/lib/matrix-agent";
     if sources.root {
-        return PathBuf::from("/var/lib/matrix-agent");
+        return PathBuf::from(SYSTEM);
     }
+    // Without a home it is the system's too, which this user can hardly write to, and is told so: never the folder in
+    // which the program runs.
     let state = sources.path("XDG_STATE_HOME").or_else(|| Some(sources.path("HOME")?.join(".local/state")));
-    state.unwrap_or_else(|| sources.folder.join("state")).join("matrix-agent")
+    state.map_or_else(|| PathBuf::from(SYSTEM), |state| state.join("matrix-agent"))
 }
 
 fn podman_socket(sources: &Sources) -> PathBuf {

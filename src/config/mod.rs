@@ -9,6 +9,7 @@ pub mod keys;
 mod meaning;
 mod mistakes;
 pub mod parse;
+mod places;
 mod raw;
 
 use std::{net::IpAddr, num::NonZeroU64, path::PathBuf, time::Duration};
@@ -21,7 +22,10 @@ pub use folders::{FolderError, check_private, make_private};
 pub use meaning::{Loaded, Setting, load};
 pub(crate) use mistakes::sentence;
 pub use mistakes::{Mistake, Mistakes, Wrong};
-pub use raw::{Source, Sources};
+pub use places::{Sources, Unread};
+pub use raw::Source;
+
+use crate::net;
 
 /// What the settings mean.
 #[derive(Clone, Debug)]
@@ -108,6 +112,8 @@ pub struct Sandbox {
 pub struct Matrix {
     /// The homeserver.
     pub homeserver: Url,
+    /// Whether a password may be sent there although everybody on the way can read it.
+    pub allow_plain_http: bool,
     /// The bot.
     pub user: String,
     /// Its password, needed for the first login only.
@@ -157,6 +163,20 @@ pub struct Paths {
     pub ipc_base_dir: PathBuf,
     /// How much a commit to the database waits for the disk.
     pub journal_sync: JournalSync,
+}
+
+impl Matrix {
+    /// Says why no password is sent to the homeserver, and what to do about it; `None` if it may be sent.
+    pub fn password_refused(&self) -> Option<Wrong> {
+        let refused = net::is_plain(&self.homeserver) && !self.allow_plain_http;
+        refused.then(|| {
+            Wrong::new(
+                format!("no password is sent to {}, since everybody on the way could read it", self.homeserver),
+                "Set MATRIX_HOMESERVER to an https:// address, or to http://127.0.0.1:8008 if it runs on this machine; on a \
+                 network that you trust set ALLOW_PLAIN_HTTP=true",
+            )
+        })
+    }
 }
 
 impl Paths {

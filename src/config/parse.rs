@@ -302,6 +302,14 @@ pub(super) fn list(value: &str) -> Parsed<Vec<String>> {
 }
 
 /// How much a commit waits for the disk.
+pub(super) fn flag(value: &str) -> Parsed<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err(Wrong::new(format!("{} is neither true nor false", quote(value)), "Write `true` or `false`")),
+    }
+}
+
 pub(super) fn journal_sync(value: &str) -> Parsed<JournalSync> {
     match value {
         "normal" => Ok(JournalSync::Normal),

@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fmt,
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
 };
@@ -19,47 +19,12 @@ use toml::Spanned;
 use super::{
     Mistakes, ModelFacts, Wrong, dotenv,
     keys::{self, About},
+    places::{self, Sources},
 };
 use crate::text;
 
-/// The file of structured settings, in the working directory.
-const FILE: &str = "matrix-agent.toml";
 /// No file of settings is larger.
 const LARGEST: u64 = 1 << 20;
-
-/// Where settings are looked for.
-#[derive(Clone, Debug)]
-pub struct Sources {
-    /// The environment's variables.
-    pub environment: BTreeMap<OsString, OsString>,
-    /// The folder in which `.env` and `matrix-agent.toml` are looked for.
-    pub folder: PathBuf,
-    /// Another file instead of `.env`; it must exist.
-    pub env_file: Option<PathBuf>,
-    /// Another file instead of `matrix-agent.toml`; it must exist.
-    pub file: Option<PathBuf>,
-    /// Whether the program runs as root, on which some defaults depend.
-    pub root: bool,
-}
-
-impl Sources {
-    /// Returns those of this process, with the files that were named on the command line.
-    pub fn of_process(env_file: Option<PathBuf>, file: Option<PathBuf>) -> io::Result<Self> {
-        Ok(Self {
-            environment: std::env::vars_os().collect(),
-            folder: std::env::current_dir()?,
-            env_file,
-            file,
-            root: nix::unistd::geteuid().is_root(),
-        })
-    }
-
-    /// Returns a variable that is no setting of ours, if it is set to a text that is an absolute path.
-    pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
-        let value = PathBuf::from(self.environment.get(&OsString::from(name))?);
-        value.is_absolute().then_some(value)
-    }
-}
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,10 +90,10 @@ impl Raw {
     /// Reads all layers. What cannot be read is added to `mistakes`.
     pub(super) fn read(sources: &Sources, mistakes: &mut Mistakes) -> Self {
         let mut raw = Self::default();
-        if let Some((path, text)) = open(sources, sources.file.as_deref(), FILE, mistakes) {
+        if let Some((path, text)) = open(sources, sources.file.as_deref(), places::FILE, mistakes) {
             raw.add_file(&path, &text, mistakes);
         }
-        if let Some((path, text)) = open(sources, sources.env_file.as_deref(), ".env", mistakes) {
+        if let Some((path, text)) = open(sources, sources.env_file.as_deref(), places::ENV_FILE, mistakes) {
             raw.add_env_file(&path, &text, mistakes);
         }
         for about in keys::ALL {
@@ -277,7 +242,10 @@ fn name_of(path: &Path) -> String {
 
 /// Reads the file that was named, which must exist, or else the usual one, which need not.
 fn open(sources: &Sources, named: Option<&Path>, usual: &str, mistakes: &mut Mistakes) -> Option<(PathBuf, String)> {
-    let path = sources.folder.join(named.unwrap_or(Path::new(usual)));
+    let path = match named {
+        Some(named) => sources.working_directory.join(named),
+        None => sources.folder()?.join(usual),
+    };
     let read = || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         File::open(&path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
@@ -289,10 +257,14 @@ fn open(sources: &Sources, named: Option<&Path>, usual: &str, mistakes: &mut Mis
         }
         Ok(bytes) => match String::from_utf8(bytes) {
             // Shown as it was named, so that lines stay short.
-            Ok(text) => return Some((named.map_or_else(|| PathBuf::from(usual), Path::to_owned), text)),
+            Ok(text) => return Some((named.map_or(path, Path::to_owned), text)),
             Err(_) => Wrong::new("the file is not valid UTF-8", "Save it in UTF-8"),
         },
-        Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => return None,
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound && named.is_none() && fs::symlink_metadata(&path).is_err() =>
+        {
+            return None;
+        }
         Err(error) => {
             Wrong::new(format!("it cannot be read ({error})"), "Check that it exists and may be read by this user")
         }

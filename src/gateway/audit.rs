@@ -12,19 +12,13 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{
-    ProxyKind,
-    denial::Denial,
-    hosts::Host,
-    rooms::{Loudness, Rooms},
-};
+use super::{ProxyKind, denial::Denial, hosts::Host};
 use crate::ids::RoomKey;
 
 /// Writes the log for one connection.
 pub(super) struct Audit<'a> {
     pub(super) room: &'a RoomKey,
     pub(super) kind: ProxyKind,
-    pub(super) rooms: &'a Rooms,
 }
 
 impl Audit<'_> {
@@ -41,17 +35,13 @@ impl Audit<'_> {
             _ => (None, None, None),
         };
         let quiet = matches!(denial, Denial::NotAllowed(host) if host.is_browser_noise());
-        let loudness = if quiet { Loudness::Quiet } else { self.rooms.count(self.room, false) };
         let host = host.map(tracing::field::display);
         let address = address.map(tracing::field::display);
         let (room, kind, why) = (self.room, self.kind, Why(denial));
-        if loudness == Loudness::Quiet {
+        if quiet {
             tracing::debug!(%room, %kind, host, port, address, verdict = "denied", %why, "gateway");
         } else {
             tracing::info!(%room, %kind, host, port, address, verdict = "denied", %why, "gateway");
-        }
-        if loudness == Loudness::LastLine {
-            tracing::warn!(%room, "gateway: further denials of this minute are left out of the log");
         }
     }
 
@@ -68,7 +58,6 @@ impl Audit<'_> {
             address,
             begun: Instant::now(),
             verdict: "allowed",
-            loudness: self.rooms.count(self.room, true),
             up: Arc::default(),
             down: Arc::default(),
         }
@@ -98,7 +87,6 @@ pub(super) struct Passage {
     address: Option<IpAddr>,
     begun: Instant,
     verdict: &'static str,
-    loudness: Loudness,
     /// Bytes from the sandbox and to it, counted while they flow.
     pub(super) up: Arc<AtomicU64>,
     /// See `up`.
@@ -124,13 +112,6 @@ impl Drop for Passage {
         let address = self.address.map(tracing::field::display);
         let (sent, received) = (self.up.load(Ordering::Relaxed), self.down.load(Ordering::Relaxed));
         let millis = self.begun.elapsed().as_millis() as u64;
-        if self.loudness == Loudness::Quiet {
-            tracing::debug!(%room, %kind, %host, port, address, verdict, sent, received, millis, "gateway");
-        } else {
-            tracing::info!(%room, %kind, %host, port, address, verdict, sent, received, millis, "gateway");
-        }
-        if self.loudness == Loudness::LastLine {
-            tracing::warn!(%room, "gateway: further connections of this minute are left out of the log");
-        }
+        tracing::info!(%room, %kind, %host, port, address, verdict, sent, received, millis, "gateway");
     }
 }

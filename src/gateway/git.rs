@@ -27,6 +27,7 @@ use super::{
     hosts::Host,
     network::Network,
 };
+use crate::net;
 
 const GITHUB: &str = "github.com";
 const REQUEST_TYPE: &str = "application/x-git-upload-pack-request";
@@ -72,12 +73,10 @@ impl GitHub {
     }
 
     fn build(&self) -> reqwest::Result<reqwest::Client> {
-        let mut client = reqwest::Client::builder()
+        let mut client = net::client()
             .https_only(true)
             // The environment's proxy would do the resolving, and so would undo the check.
             .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
             .dns_resolver(Arc::new(CheckedResolver { network: self.network.clone(), limit: self.resolve }))
             .connect_timeout(self.connect)
             .read_timeout(self.idle)

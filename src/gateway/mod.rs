@@ -6,12 +6,11 @@
 //! [`ProxyKind`] and a file beside `web` and `git`.
 //!
 //! Security invariants:
-//! - No address is dialled that was not checked after resolution (`network`, `address`).
+//! - No address is dialled that was not checked after resolution (`network`, `net::refusal`).
 //! - No byte of a request goes out as it came: HTTP is parsed and written anew (`head`, `body`, `exchange`); of TLS the
 //!   server name is compared first (`hello`, `tunnel`).
 //! - No path, query or header is logged: they carry secrets.
 
-mod address;
 mod audit;
 mod body;
 mod denial;
@@ -31,17 +30,16 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 
-pub use self::{
-    address::refusal,
-    body::{BadBody, Decoded, Decoder},
-    denial::Denial,
-    hosts::{AllowedHosts, BadPattern, Host, default_allowed_hosts},
-    network::Network,
-};
 use self::{
     audit::Audit,
     git::GitHub,
     rooms::{Place, Rooms},
+};
+pub use self::{
+    body::{BadBody, Decoded, Decoder},
+    denial::Denial,
+    hosts::{AllowedHosts, BadPattern, Host, default_allowed_hosts},
+    network::Network,
 };
 use crate::ids::RoomKey;
 
@@ -150,7 +148,7 @@ impl Gateway {
     pub async fn serve(&self, room: &RoomKey, kind: ProxyKind, stream: UnixStream) {
         let Shared { policy, network, rooms, github, cancel } = &*self.shared;
         let (mut reader, mut writer) = downstream::split(stream, policy.limits.idle);
-        let audit = Audit { room, kind, rooms };
+        let audit = Audit { room, kind };
         let Some(place) = rooms.enter(room) else {
             let busy = Denial::Busy(policy.limits.per_room);
             audit.denied(&busy);

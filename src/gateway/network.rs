@@ -12,7 +12,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{address, denial::Denial, hosts::Host};
+use super::{denial::Denial, hosts::Host};
+use crate::net;
 
 /// The most addresses of one name that are looked at; the rest are never dialled.
 const MAX_ADDRESSES: usize = 16;
@@ -47,7 +48,7 @@ impl Network {
                 }
                 .boxed()
             }),
-            own: Arc::new(address::is_own),
+            own: Arc::new(net::is_own),
             route: Arc::new(|address| address),
             root: None,
         }
@@ -114,8 +115,7 @@ impl Network {
             }
         };
         for address in &addresses {
-            let why =
-                address::refusal(*address).or_else(|| (self.own)(*address).then_some("this server's own address"));
+            let why = net::refusal(*address).or_else(|| (self.own)(*address).then_some("this server's own address"));
             if let Some(why) = why {
                 return Err(Denial::Address { host: host.clone(), address: *address, why });
             }

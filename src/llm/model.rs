@@ -29,7 +29,7 @@ use super::{
     retry::Schedule,
     wire::StreamChunk,
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, net};
 
 /// What makes a [`Model`].
 #[derive(Clone, Debug)]
@@ -130,10 +130,7 @@ impl Model {
     /// Makes a model of its settings; nothing is sent yet.
     pub fn new(settings: ModelSettings) -> Result<Self, LlmError> {
         let endpoint = parse_model(&settings.model, settings.base_url.as_deref())?;
-        let mut http = reqwest::Client::builder()
-            .connect_timeout(settings.limits.connect)
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("matrix-agent/", env!("CARGO_PKG_VERSION")));
+        let mut http = net::client().connect_timeout(settings.limits.connect);
         if endpoint.is_loopback() {
             http = http.no_proxy();
         }

@@ -9,7 +9,7 @@ use secrecy::SecretString;
 
 use crate::{
     bots::Allowance,
-    chat::matrix::{Account, People},
+    chat::matrix::{Account, Fault, People},
     config::{Config, JournalSync, Loaded, Mistakes, Wrong},
     gateway::{AllowedHosts, BadPattern, GatewayPolicy},
     hub::CODER,
@@ -41,14 +41,13 @@ pub fn review(loaded: &Loaded, purpose: Purpose) -> Mistakes {
         }
     };
     match endpoint(config) {
-        Ok(endpoint) if purpose != Purpose::Anything && !has_key(config, &endpoint) => add(
-            "LLM_API_KEY",
-            Wrong::new(
-                format!("it is not set, and `{}` needs a key", config.llm.model),
-                "Write the key into `.env`, or choose a model of your own with LLM_MODEL (`ollama/…`, `llama-cpp/…`) or \
-                 LLM_BASE_URL",
-            ),
-        ),
+        Ok(endpoint) if purpose != Purpose::Anything && !has_key(config, &endpoint) => {
+            let mend = "Write the key into `.env`, or choose a model of your own with LLM_MODEL (`ollama/…`, \
+                        `llama-cpp/…`) or LLM_BASE_URL";
+            let unread = loaded.unread.iter().map(|file| format!("{file}; {}", file.mend()));
+            let mend = std::iter::once(mend.to_owned()).chain(unread).collect::<Vec<_>>().join(". ");
+            add("LLM_API_KEY", Wrong::new(format!("it is not set, and `{}` needs a key", config.llm.model), mend));
+        }
         Ok(_) => {}
         Err(error) => add(error.key, Wrong::new(error.problem, "")),
     }
@@ -79,6 +78,7 @@ pub(super) fn matrix(config: &Config) -> Option<Account> {
         homeserver: matrix.homeserver.to_string(),
         user: matrix.user.clone(),
         password: matrix.password.clone(),
+        refused: matrix.password_refused().map(|wrong| Fault::new(wrong.what, wrong.mend)),
         state_dir: config.paths.state_dir.clone(),
     })
 }

@@ -31,6 +31,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{
     error::SandboxError,
@@ -131,9 +132,10 @@ impl Connection {
     /// Runs `work` beside the connection, at most as long as it lives.
     pub(super) fn supervise(&self, work: impl Future<Output = ()> + Send + 'static) {
         let cancel = self.cancel.clone();
-        tokio::spawn(async move {
+        let supervised = async move {
             cancel.run_until_cancelled(work).await;
-        });
+        };
+        tokio::spawn(supervised.in_current_span());
     }
 
     /// Begins to wait for what becomes of a command.

@@ -95,7 +95,9 @@ fn bind(shared: &Arc<Shared>, room: &Arc<Room>) -> Result<(), SandboxError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(&directory);
     let opened = made.and_then(|()| fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)));
     opened.map_err(|source| SandboxError::Socket { path: directory.clone(), source })?;
-    let link = Link::bind(&directory, shared.proxies(&room.key), &shared.cancel)?;
+    // The link and its connections know no room; their lines of the log name it by this.
+    let link = tracing::warn_span!("sandbox", room = %room.key)
+        .in_scope(|| Link::bind(&directory, shared.proxies(&room.key), &shared.cancel))?;
     room.set_link(link);
     Ok(())
 }

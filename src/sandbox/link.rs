@@ -25,6 +25,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::Instrument;
 
 use super::{client::Sandbox, connection::Connection, error::SandboxError};
 
@@ -34,6 +35,10 @@ const PENDING: usize = 64;
 const WAITING: usize = 256;
 /// How long a pending connection waits until the room's PID 1 is known.
 const PEER_LIMIT: Duration = Duration::from_secs(10);
+/// After so many strangers the room's socket rests for so long: a process that connects in a loop costs the host no more
+/// than some hundred connections in a second, and sandboxd, which stands in the same queue, waits an instant.
+const STRANGERS: u32 = 32;
+const STRANGERS_PAUSE: Duration = Duration::from_millis(50);
 /// How long it may take to say what it is.
 const OPENING_LIMIT: Duration = Duration::from_secs(5);
 
@@ -104,7 +109,7 @@ impl Link {
             turned_away: Mutex::default(),
             cancel: cancel.clone(),
         });
-        tokio::spawn(accept(listener, Arc::clone(&shared)));
+        tokio::spawn(accept(listener, Arc::clone(&shared)).in_current_span());
         Ok(Self { shared, path, _guard: cancel.drop_guard() })
     }
 
@@ -196,6 +201,19 @@ impl Shared {
         self.turned_away.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns whether a connection comes from another process than the one that may connect. While nobody knows which
+    /// that is, nobody is turned away.
+    fn turns_away(&self, stream: &UnixStream, expected: Option<u32>) -> bool {
+        let peer = stream.peer_cred().ok().and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok());
+        if expected.is_none() || (peer.is_some() && peer == expected) {
+            return false;
+        }
+        let why = "a process in the sandbox that is not its PID 1 connected and was turned away";
+        tracing::warn!(?peer, ?expected, "{why}");
+        *self.turned_away() = Some(why.to_owned());
+        true
+    }
+
     fn fault(&self, why: String) {
         tracing::warn!(%why, "sandbox link fault");
         self.state.send_if_modified(|state| match state {
@@ -225,15 +243,23 @@ async fn accept(listener: UnixListener, shared: Arc<Shared>) {
     let pending = Arc::new(Semaphore::new(PENDING));
     let cancel = shared.cancel.clone();
     let serve = async {
+        let mut strangers = 0;
         loop {
             // Beyond the bound they queue in the kernel, whose own bound makes sandboxd dial again later.
             let Ok(permit) = Arc::clone(&pending).acquire_owned().await else { return };
             match listener.accept().await {
+                Ok((stream, _)) if shared.turns_away(&stream, *shared.peer.borrow()) => {
+                    strangers += 1;
+                    if strangers % STRANGERS == 0 {
+                        tokio::time::sleep(STRANGERS_PAUSE).await;
+                    }
+                }
                 Ok((stream, _)) => {
                     let (shared, cancel) = (Arc::clone(&shared), shared.cancel.clone());
-                    tokio::spawn(async move {
+                    let greeted = async move {
                         cancel.run_until_cancelled(greet(stream, permit, shared)).await;
-                    });
+                    };
+                    tokio::spawn(greeted.in_current_span());
                 }
                 Err(error) => {
                     // Out of descriptors, mostly: others have to finish first.
@@ -248,16 +274,12 @@ async fn accept(listener: UnixListener, shared: Arc<Shared>) {
 
 /// Finds out what a new connection is, and gives it to whom it is for.
 async fn greet(mut stream: UnixStream, permit: OwnedSemaphorePermit, shared: Arc<Shared>) {
-    let peer = stream.peer_cred().ok().and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok());
     let mut expected = shared.peer.subscribe();
     let expected = match timeout(PEER_LIMIT, expected.wait_for(Option::is_some)).await {
         Ok(Ok(expected)) => *expected,
         Ok(Err(_)) | Err(_) => return,
     };
-    if peer.is_none() || peer != expected {
-        let why = "a process in the sandbox that is not its PID 1 connected and was turned away";
-        tracing::warn!(?peer, ?expected, "{why}");
-        *shared.turned_away() = Some(why.to_owned());
+    if shared.turns_away(&stream, expected) {
         return;
     }
     let opening = match timeout(OPENING_LIMIT, read_opening(&mut stream)).await {

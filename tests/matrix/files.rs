@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     bot::Town,
+    proxy::{Fault, Proxy},
     replies::Reply,
     rig::FULL,
     scripted_llm::{results, user_texts},
@@ -195,4 +196,21 @@ async fn what_the_bot_makes_comes_as_files_and_pictures_and_what_is_too_large_as
         assert_eq!(file.body(), "answer.md");
         assert_eq!(String::from_utf8(town.anna.download(&file).await).unwrap().trim(), long.trim());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_homeserver_leads_no_download_to_the_hosts_own_network() {
+    let mut proxy = None;
+    let town = Town::prepared(Limits::Relaxed, |rig| proxy = Some(Proxy::before(rig))).await;
+    let proxy = proxy.unwrap();
+    let inside = wiremock::MockServer::start().await;
+    let secret = wiremock::ResponseTemplate::new(200).set_body_string("for this machine alone");
+    wiremock::Mock::given(wiremock::matchers::any()).respond_with(secret).mount(&inside).await;
+    let room = town.room(false).await;
+    let there = inside.uri();
+    proxy.rule(move |asked| asked.path.contains("/media/download/").then(|| Fault::Redirect(format!("{there}/key"))));
+    let sent = town.anna.upload(&room, "notes.txt", b"notes".to_vec(), "text/plain").await;
+    let reply = town.replies(&sent).await;
+    assert!(reply.body().contains("could not be downloaded"), "{reply:?}");
+    assert_eq!(inside.received_requests().await.unwrap().len(), 0, "the service inside was asked");
 }

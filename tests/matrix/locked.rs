@@ -38,7 +38,7 @@ struct Kept {
 impl Keeper {
     /// Starts one; returns it with its address.
     async fn start(homeserver: &str) -> (Self, String) {
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = matrix_agent::net::client().no_proxy().build().unwrap();
         let keeper = Self { homeserver: homeserver.to_owned(), http, kept: Arc::default() };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

@@ -39,7 +39,7 @@ impl Hosted {
     pub fn start(rig: &Rig) -> Self {
         let mut sources = Sources::of_process(None, None).unwrap();
         sources.environment.extend(rig.env().iter().map(|(key, value)| (key.into(), value.into())));
-        rig.path().clone_into(&mut sources.folder);
+        sources.folders.clear();
         let config = config::load(&sources).config;
         let log = rig.path().join("hosted.log");
         let (file, (ready, is_ready)) = (File::create(&log).unwrap(), mpsc::channel());

@@ -111,7 +111,7 @@ impl Person {
         client.encryption().wait_for_e2ee_initialization_tasks().await;
         let (tell, inbox) = watch::channel(Inbox::default());
         let task = tokio::spawn(sync(client.clone(), tell));
-        let http = reqwest::Client::builder().no_proxy().timeout(LIMIT).build().unwrap();
+        let http = matrix_agent::net::client().no_proxy().timeout(LIMIT).build().unwrap();
         let id = client.user_id().unwrap().to_string();
         let person = Self { id, client, inbox, sync: task.abort_handle(), http };
         person.until("the first sync", |inbox| (inbox.syncs > 0).then_some(())).await;

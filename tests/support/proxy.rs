@@ -43,6 +43,8 @@ impl Asked {
 pub enum Fault {
     /// The homeserver never gets it; this is the answer.
     Answer(u16, String),
+    /// The homeserver never gets it; the answer leads there.
+    Redirect(String),
     /// The homeserver does it, and its answer is lost on the way.
     Lost,
     /// The homeserver gets it once this is rung.
@@ -81,7 +83,7 @@ impl Proxy {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shared = Arc::new(Shared {
             upstream: rig.get("MATRIX_HOMESERVER").unwrap(),
-            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            http: matrix_agent::net::client().no_proxy().build().unwrap(),
             rule: Mutex::default(),
             asked: watch::Sender::default(),
         });
@@ -141,6 +143,11 @@ async fn carry(State(shared): State<Arc<Shared>>, request: Request) -> Response 
     match fault {
         None => {}
         Some(Fault::Answer(status, body)) => return answer(status, body.into()),
+        Some(Fault::Redirect(to)) => {
+            let mut response = answer(302, Bytes::new());
+            response.headers_mut().insert("location", to.parse().unwrap());
+            return response;
+        }
         Some(Fault::Lost) => lost = true,
         Some(Fault::Held(until)) => until.notified().await,
         Some(Fault::Changed(how)) => change = Some(how),

@@ -67,6 +67,8 @@ impl Rig {
     /// The program with these arguments.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_matrix-agent"));
+        // The settings of whoever runs the tests are none of theirs.
+        command.args(["--env-file", "/dev/null", "--config-file", "/dev/null"]);
         command.args(args).current_dir(self.folder.path()).stdin(Stdio::null());
         for key in ["LLM_API_KEY", "LLM_MODEL", "SANDBOX_IMAGE", "STATE_DIR", "RUST_LOG"] {
             command.env_remove(key);
@@ -161,6 +163,14 @@ impl Server {
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Ends it as systemd does, and returns what it has logged.
+    pub fn stop(mut self) -> String {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.died();
+        self.log()
     }
 
     /// Waits until it is gone by itself.

@@ -75,7 +75,7 @@ impl Synapse {
 
     /// The same, with more lines of YAML in its configuration.
     pub async fn configured(limits: Limits, more: &str) -> Self {
-        let http = reqwest::Client::builder().no_proxy().timeout(LIMIT).build().unwrap();
+        let http = matrix_agent::net::client().no_proxy().timeout(LIMIT).build().unwrap();
         // Another test's homeserver may take the port first: then another is tried.
         for _ in 0..3 {
             let folder = tempfile::Builder::new().prefix("hs-").tempdir_in("/tmp").unwrap();

@@ -32,6 +32,7 @@ use matrix_sdk::{
     },
     store::{RoomLoadSettings, StateStoreDataKey},
 };
+use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time;
 
@@ -39,7 +40,7 @@ use super::{
     sync,
     trouble::{Fault, Trouble},
 };
-use crate::crash;
+use crate::{crash, net};
 use files::{Files, Saved};
 
 /// How long one request may take; a sync adds the time for which it waits.
@@ -66,6 +67,8 @@ pub struct Account {
     pub user: String,
     /// Its password, for the first login and for a lost session.
     pub password: Option<SecretString>,
+    /// Why the password must not be sent to the homeserver, if it must not.
+    pub refused: Option<Fault>,
     /// Where the server keeps its state.
     pub state_dir: PathBuf,
 }
@@ -166,9 +169,10 @@ impl Account {
                 crash::point("introduced");
             }
             let slow = |_| Trouble::Away("the homeserver takes too long to take the device's keys".to_owned());
-            let keys = keys::put_in_place(&client, &files, self.password.as_ref(), !saved.ready);
+            let password = self.password().ok();
+            let keys = keys::put_in_place(&client, &files, password, !saved.ready);
             saved.ready = time::timeout(KEYS, keys).await.map_err(slow)??;
-            if let Some(password) = self.password.as_ref().filter(|_| !saved.lost.is_empty()) {
+            if let Some(password) = password.filter(|_| !saved.lost.is_empty()) {
                 keys::forget(&client, &saved.lost, password).await;
                 saved.lost.clear();
             }
@@ -242,6 +246,9 @@ impl Account {
     }
 
     fn password(&self) -> Result<&SecretString, SessionError> {
+        if let Some(fault) = &self.refused {
+            return Err(SessionError::Setup(fault.clone()));
+        }
         self.password.as_ref().ok_or_else(|| {
             SessionError::Setup(Fault::new(
                 format!("{} has to log in, and MATRIX_PASSWORD is not set", self.user),
@@ -252,8 +259,19 @@ impl Account {
 
     /// Makes a client without a store.
     async fn bare_client(&self) -> Result<Client, SessionError> {
-        let client = Client::builder().homeserver_url(&self.homeserver).request_config(requests()).build().await;
-        client.map_err(|error| self.not_built(error))
+        let client = Client::builder().homeserver_url(&self.homeserver).http_client(self.http()?);
+        client.request_config(requests()).build().await.map_err(|error| self.not_built(error))
+    }
+
+    /// Makes what carries the SDK's requests and the downloads of media.
+    fn http(&self) -> Result<reqwest::Client, SessionError> {
+        let client = Url::parse(&self.homeserver).ok().map(|homeserver| net::client_of(&homeserver).build());
+        client.and_then(Result::ok).ok_or_else(|| {
+            SessionError::Setup(Fault::new(
+                "no connection to the homeserver can be set up",
+                "Check MATRIX_HOMESERVER, and install this machine's `ca-certificates`",
+            ))
+        })
     }
 
     async fn client(&self) -> Result<Client, SessionError> {
@@ -266,6 +284,7 @@ impl Account {
             .journal_size_limit(LOG);
         Client::builder()
             .homeserver_url(&self.homeserver)
+            .http_client(self.http()?)
             .sqlite_store_with_config_and_cache_path(settings, None::<&Path>)
             .request_config(requests())
             // Else whoever invites chooses what is downloaded, of any size, and what fails there fails the join. What was

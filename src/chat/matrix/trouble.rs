@@ -21,7 +21,8 @@ pub struct Fault {
 }
 
 impl Fault {
-    pub(super) fn new(what: impl Into<String>, mend: impl Into<String>) -> Self {
+    /// Returns the pair, each a sentence without its full stop.
+    pub fn new(what: impl Into<String>, mend: impl Into<String>) -> Self {
         Self { what: what.into(), mend: mend.into() }
     }
 }

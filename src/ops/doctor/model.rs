@@ -1,12 +1,23 @@
 //! Looks at the model: asks it for one token.
 
 use super::Check;
-use crate::{config::Config, llm::Model, ops, text};
+use crate::{config::Config, llm::Model, net, ops, text};
 
 const NAME: &str = "model";
 
 pub(super) async fn check(config: &Config) -> Vec<Check> {
-    vec![probe(config).await]
+    let mut checks = vec![probe(config).await];
+    if let Some(url) = config.llm.base_url.as_ref().filter(|url| net::is_plain(url)) {
+        checks.push(Check::warning(
+            NAME,
+            format!(
+                "everybody on the way to {} can read the key and what is said in the rooms",
+                url.host_str().unwrap_or_default()
+            ),
+            "Set LLM_BASE_URL to an https:// address, or reach the server through a tunnel",
+        ));
+    }
+    checks
 }
 
 async fn probe(config: &Config) -> Check {

@@ -242,11 +242,8 @@ mod tests {
     fn config() -> Config {
         let folder = tempfile::tempdir().unwrap();
         let sources = Sources {
-            environment: std::collections::BTreeMap::new(),
-            folder: folder.path().to_owned(),
-            env_file: None,
-            file: None,
-            root: true,
+            folders: vec![],
+            ..Sources::new(std::collections::BTreeMap::new(), folder.path().to_owned(), true)
         };
         load(&sources).config
     }

@@ -16,6 +16,7 @@ use crate::{
 pub(super) fn check(loaded: &Loaded) -> Vec<Check> {
     let config = &loaded.config;
     let mut checks = mistakes(loaded);
+    checks.extend(loaded.unread.iter().map(|file| Check::warning("settings", file.to_string(), file.mend())));
     checks.extend(secrets(loaded));
     checks.push(hosts(config));
     checks.extend(config.sandbox.ca_bundle.as_deref().map(ca_bundle));

@@ -1,9 +1,11 @@
-//! Which addresses a sandbox may never reach, whatever its host list says.
+//! Which addresses are not public: where a sandbox may never reach, and where no redirect may lead the server.
 //!
-//! Pure but for [`is_own`], which asks the kernel. It must not know names, ports or rooms. Called by `network` for every
-//! address that a name resolved to.
+//! Pure but for [`is_own`], which asks the kernel. It must not know names, ports or rooms. Called for every address that a name
+//! resolved to.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use reqwest::Url;
 
 /// Returns why `address` may not be reached ("a private address"), or `None` when it is a public one.
 ///
@@ -61,7 +63,7 @@ fn v4(high: u16, low: u16) -> Ipv4Addr {
 }
 
 /// Returns whether `address` is this machine's own: one of an interface, or one that the kernel routes to itself.
-pub(super) fn is_own(address: IpAddr) -> bool {
+pub fn is_own(address: IpAddr) -> bool {
     let plain = match address {
         IpAddr::V6(v6) if v6.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0] => {
             IpAddr::V4(v4(v6.segments()[6], v6.segments()[7]))
@@ -76,6 +78,15 @@ pub(super) fn is_own(address: IpAddr) -> bool {
         v4.or(v6) == Some(plain)
     });
     listed || routes_to_itself(plain)
+}
+
+/// Returns whether what is sent to `url` can be read on the way: it goes in plain HTTP, and not to this machine. A name
+/// other than `localhost` may lead anywhere.
+pub fn is_plain(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let local = host == "localhost"
+        || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback() || is_own(address));
+    url.scheme() == "http" && !local
 }
 
 /// Asks the kernel which source it would use; for a destination on this machine that is the destination itself, or
@@ -98,6 +109,24 @@ mod tests {
 
     fn at(text: &str) -> IpAddr {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn plain_is_what_others_can_read_on_the_way() {
+        let plain = |text: &str| is_plain(&Url::parse(text).unwrap());
+        for text in
+            ["http://203.0.113.7:8008", "http://matrix.example.org", "http://[2001:db8::7]:8008", "http://10.0.0.1/"]
+        {
+            assert!(plain(text), "{text}");
+        }
+        for text in ["https://203.0.113.7", "http://127.0.0.1:8008", "http://localhost:8008", "http://[::1]:8008"] {
+            assert!(!plain(text), "{text}");
+        }
+        // An address of an interface of this machine, if it has one besides loopback.
+        let interfaces = nix::ifaddrs::getifaddrs().unwrap();
+        for own in interfaces.filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip())) {
+            assert!(!plain(&format!("http://{own}:8008")), "{own}");
+        }
     }
 
     #[test]

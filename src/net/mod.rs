@@ -1,0 +1,10 @@
+//! How the program itself talks to the network: which addresses are public, and the one constructor of HTTP clients.
+//!
+//! Knows no protocol above HTTP. Whoever makes requests calls [`client`] or [`client_of`] and adds limits of its own;
+//! `clippy.toml` forbids to make a client in another way. `gateway` judges a sandbox's destinations by the same addresses.
+
+mod address;
+mod client;
+
+pub use address::{is_own, is_plain, refusal};
+pub use client::{client, client_of};
