@@ -4,13 +4,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
 use sandboxd::protocol::{self, Exit, KillCause, Request, Run, Running};
-use tokio::{
-    sync::oneshot,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
 use super::{
-    connection::{ANSWER_LIMIT, Connection, Reply, Wants, plain},
+    connection::{Connection, Reply, Wants, plain},
     error::{FileProblem, SandboxError},
     process::{Command, Ended, Process, Stdin},
 };
@@ -100,7 +97,10 @@ impl Sandbox {
             stdin: !matches!(command.stdin, Stdin::Null),
         };
         let reply = self.connection.wait_for(&command.id, Wants::Start)?;
-        let process = Process::new(Arc::clone(&self.connection), command.id, nonce, reply, command.stdin);
+        let mut process = Process::new(Arc::clone(&self.connection), command.id, nonce, reply, command.stdin);
+        if let Some(limit) = command.timeout {
+            process.hold_to(limit);
+        }
         self.connection.send(&Request::Run(run)).await?;
         Ok(process)
     }
@@ -112,7 +112,7 @@ impl Sandbox {
         let answer = self.connection.wait_for(id, Wants::Attach)?;
         let process = Process::new(Arc::clone(&self.connection), id.to_owned(), nonce.clone(), end, Stdin::Null);
         self.connection.send(&Request::Attach { id: id.to_owned(), nonce }).await?;
-        Ok(match within(ANSWER_LIMIT, answer).await? {
+        Ok(match self.connection.answer(answer).await? {
             Reply::Attached { head, omitted } => Lookup::Running(process.with_gap(head, omitted)),
             Reply::Ended(ended) => Lookup::Ended((*ended).into()),
             Reply::Unknown { forgotten: true } => Lookup::Forgotten,
@@ -127,7 +127,8 @@ impl Sandbox {
     }
 
     /// As [`Sandbox::kill`], and says why. A command that has ended already, or never ran, is no error. If sandboxd does
-    /// not confirm within a second, the container is ended.
+    /// not confirm within a second, the container is ended; but not one that is held from outside: nothing runs in it, and
+    /// what was asked for happens as soon as it runs on.
     pub async fn end(&self, id: &str, cause: KillCause) -> Result<(), SandboxError> {
         let reply = self.connection.wait_for(id, Wants::End)?;
         self.connection.send(&Request::Kill { id: id.to_owned(), cause }).await?;
@@ -135,7 +136,10 @@ impl Sandbox {
             Ok(Ok(Reply::Ended(ended))) if ended.survivors > 0 => {}
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(_)) => return Err(SandboxError::Disconnected),
-            Err(_) => self.connection.must_end("a command did not end within a second of being killed".into()),
+            Err(_) => match self.connection.held().await {
+                Some(held) => return Err(held),
+                None => self.connection.must_end("a command did not end within a second of being killed".into()),
+            },
         }
         // With the container everything in it ends, and so does this connection.
         timeout(END_LIMIT, self.connection.closed()).await.map_err(|_| SandboxError::NotEnded)
@@ -145,7 +149,7 @@ impl Sandbox {
     pub async fn running(&self) -> Result<Vec<RunningCommand>, SandboxError> {
         let list = self.connection.wait_for_list()?;
         self.connection.send(&Request::List).await?;
-        within(ANSWER_LIMIT, list).await
+        self.connection.answer(list).await
     }
 
     /// Asks for a sign of life and returns how long it took.
@@ -153,7 +157,7 @@ impl Sandbox {
         let (n, pong) = self.connection.wait_for_pong()?;
         let asked = Instant::now();
         self.connection.send(&Request::Ping { n }).await?;
-        within(ANSWER_LIMIT, pong).await?;
+        self.connection.answer(pong).await?;
         Ok(asked.elapsed())
     }
 
@@ -197,14 +201,6 @@ impl Sandbox {
 impl fmt::Debug for Sandbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Sandbox({})", self.boot_id())
-    }
-}
-
-async fn within<T>(limit: Duration, answer: oneshot::Receiver<T>) -> Result<T, SandboxError> {
-    match timeout(limit, answer).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(_)) => Err(SandboxError::Disconnected),
-        Err(_) => Err(SandboxError::TimedOut { limit, note: None }),
     }
 }
 

@@ -186,7 +186,7 @@ impl Connection {
         if request.len() > frame::TO_SANDBOXD {
             return Err(SandboxError::TooLarge(request.len()));
         }
-        timeout(ANSWER_LIMIT, async {
+        let sent = timeout(ANSWER_LIMIT, async {
             loop {
                 let shrank = self.unsent_shrank.notified();
                 if self.is_closed() {
@@ -198,8 +198,14 @@ impl Connection {
                 shrank.await;
             }
         })
-        .await
-        .map_err(|_| SandboxError::TimedOut { limit: ANSWER_LIMIT, note: Some("it takes no requests".into()) })?
+        .await;
+        match sent {
+            Ok(sent) => sent,
+            Err(_) => {
+                let note = Some("it takes no requests".into());
+                Err(self.held().await.unwrap_or(SandboxError::TimedOut { limit: ANSWER_LIMIT, note }))
+            }
+        }
     }
 
     fn try_send(&self, request: &[u8]) -> bool {
@@ -311,6 +317,20 @@ impl Connection {
                     let _ = waiter.send(());
                 }
             }
+        }
+    }
+
+    /// Asks whether the container is held from outside, so that nothing in it can answer.
+    pub(super) async fn held(&self) -> Option<SandboxError> {
+        self.link.held(ANSWER_LIMIT).await
+    }
+
+    /// Waits for an answer of sandboxd's for its usual time, and tells what keeps it from answering.
+    pub(super) async fn answer<T>(&self, answer: oneshot::Receiver<T>) -> Result<T, SandboxError> {
+        match timeout(ANSWER_LIMIT, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(SandboxError::Disconnected),
+            Err(_) => Err(self.held().await.unwrap_or(SandboxError::TimedOut { limit: ANSWER_LIMIT, note: None })),
         }
     }
 

@@ -15,6 +15,7 @@ use super::{
     engine::Inspected,
     engine_info::EngineInfo,
     fleet::Shared,
+    life,
     options::SandboxOptions,
     room::Room,
     usage::{self, Places},
@@ -177,7 +178,7 @@ async fn freeze(shared: &Shared, room: &Room) {
     let Some(name) = &container.name else { return };
     match shared.engine.pause(name).await {
         Ok(()) => {
-            room.set_frozen(true);
+            life::set_frozen(shared, room, true);
             shared.tell(
                 &room.key,
                 format!("{}; what runs in the sandbox is paused until then", SandboxError::HostDiskLow),
@@ -192,7 +193,7 @@ async fn thaw(shared: &Shared, room: &Room) {
     let Some(name) = &container.name else { return };
     match shared.engine.unpause(name).await {
         Ok(()) => {
-            room.set_frozen(false);
+            life::set_frozen(shared, room, false);
             shared.tell(&room.key, "the host has disk again: the sandbox runs on".to_owned());
         }
         Err(error) => tracing::warn!(room = %room.key, %error, "a paused sandbox cannot run on"),

@@ -131,13 +131,24 @@ pub struct Image {
     pub digest: String,
 }
 
-/// A container's PID 1 ended.
+/// Something happened to a container.
 #[derive(Clone, Debug)]
-pub struct Died {
+pub struct Happened {
     /// The container's name.
     pub name: String,
-    /// Its exit code, if the event tells.
-    pub exit_code: Option<i64>,
+    /// What.
+    pub what: Change,
+}
+
+/// What may happen to a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Its PID 1 ended, with this exit code if the event tells.
+    Died(Option<i64>),
+    /// It was frozen.
+    Paused,
+    /// It runs on.
+    Unpaused,
 }
 
 /// The engine. Cheap to clone.
@@ -315,13 +326,13 @@ impl Engine {
             .collect())
     }
 
-    /// Returns the ends of containers that carry `label`, from now on, until Podman goes away.
-    pub async fn watch(&self, label: &str) -> Result<impl Stream<Item = Died> + use<>, EngineError> {
+    /// Returns what happens to containers that carry `label`, from now on, until Podman goes away.
+    pub async fn watch(&self, label: &str) -> Result<impl Stream<Item = Happened> + use<>, EngineError> {
         let mut filters = filter(label);
         filters.insert("type".to_owned(), vec!["container".to_owned()]);
         let options = EventsOptions { filters: Some(filters), ..Default::default() };
         let events = self.docker().await?.events(Some(options));
-        Ok(events.take_while(|event| std::future::ready(event.is_ok())).filter_map(async |event| died(event.ok()?)))
+        Ok(events.take_while(|event| std::future::ready(event.is_ok())).filter_map(async |event| happened(event.ok()?)))
     }
 
     /// Makes a volume, or returns the one that has the name already, whosever it is.
@@ -421,14 +432,19 @@ fn volume(volume: bollard::models::Volume) -> Volume {
     Volume { name: volume.name, mountpoint: PathBuf::from(volume.mountpoint), labels: volume.labels }
 }
 
-fn died(event: EventMessage) -> Option<Died> {
-    // Podman's word in some versions, Docker's in others; the API's own filter knows only one of them.
-    if !matches!(event.action.as_deref(), Some("die" | "died")) {
-        return None;
-    }
+fn happened(event: EventMessage) -> Option<Happened> {
     let attributes = event.actor?.attributes?;
-    let exit_code = attributes.get("containerExitCode").or_else(|| attributes.get("exitCode"));
-    Some(Died { name: attributes.get("name")?.clone(), exit_code: exit_code.and_then(|code| code.parse().ok()) })
+    let what = match event.action.as_deref()? {
+        // Podman's word in some versions, Docker's in others; the API's own filter knows only one of them.
+        "die" | "died" => {
+            let exit_code = attributes.get("containerExitCode").or_else(|| attributes.get("exitCode"));
+            Change::Died(exit_code.and_then(|code| code.parse().ok()))
+        }
+        "pause" => Change::Paused,
+        "unpause" => Change::Unpaused,
+        _ => return None,
+    };
+    Some(Happened { name: attributes.get("name")?.clone(), what })
 }
 
 #[cfg(test)]

@@ -75,6 +75,12 @@ pub enum SandboxError {
     /// The host is below its reserve.
     #[error("the host's disk is nearly full: sandboxes wait until the operator has made room (HOST_DISK_RESERVE)")]
     HostDiskLow,
+    /// Somebody else has frozen the container.
+    #[error("the sandbox is paused, and not by this server: `podman unpause {container}` on the host lets it run on")]
+    Paused {
+        /// Its name.
+        container: String,
+    },
     /// No id range is left for a room.
     #[error(
         "no user ids are left for another sandbox: add a line `containers:2147483647:2147483648` to /etc/subuid and /etc/subgid"

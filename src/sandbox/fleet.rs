@@ -95,7 +95,7 @@ pub enum SandboxState {
     Running,
     /// It is being started or has not dialled back yet.
     Starting,
-    /// It is frozen until the host has disk again.
+    /// It is frozen: by us until the host has disk again, or by somebody else.
     Paused,
     /// It starts when it is asked for.
     Stopped,

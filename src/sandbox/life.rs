@@ -4,8 +4,9 @@
 //! `creation.rs`.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -34,8 +35,10 @@ const STOP_GRACE: Duration = Duration::from_secs(3);
 pub(super) async fn start(shared: Arc<Shared>, room: Arc<Room>) -> Result<Sandbox, SandboxError> {
     shared.adoption().await?;
     let mut container = room.container.lock().await;
-    if room.is_frozen() {
-        return Err(SandboxError::HostDiskLow);
+    if room.is_held()
+        && let Some(held) = held(&shared, &room).await
+    {
+        return Err(held);
     }
     if let Some(sandbox) = room.live() {
         return Ok(sandbox);
@@ -43,6 +46,7 @@ pub(super) async fn start(shared: Arc<Shared>, room: Arc<Room>) -> Result<Sandbo
     if room.is_running() {
         let error = match redial(&shared, &room, &container).await {
             Ok(sandbox) => return Ok(sandbox),
+            Err(held @ SandboxError::Paused { .. }) => return Err(held),
             Err(error) => error,
         };
         tracing::warn!(room = %room.key, %error, "a running sandbox cannot be spoken with, so it is ended");
@@ -98,6 +102,11 @@ fn bind(shared: &Arc<Shared>, room: &Arc<Room>) -> Result<(), SandboxError> {
     // The link and its connections know no room; their lines of the log name it by this.
     let link = tracing::warn_span!("sandbox", room = %room.key)
         .in_scope(|| Link::bind(&directory, shared.proxies(&room.key), &shared.cancel))?;
+    let (fleet, asked) = (Arc::downgrade(shared), Arc::downgrade(room));
+    link.ask_when_silent(Box::new(move || {
+        let (fleet, room) = (fleet.upgrade(), asked.upgrade());
+        Box::pin(async move { held(&*fleet?, &*room?).await })
+    }));
     room.set_link(link);
     Ok(())
 }
@@ -133,8 +142,13 @@ async fn greeting(
     loop {
         let ended = room.ended.notified();
         let seen = shared.engine.inspect(name).await?;
-        if seen.condition == Condition::Stopped {
-            return Err(SandboxError::Died { exit_code: seen.exit_code });
+        match seen.condition {
+            Condition::Running => {}
+            Condition::Paused => {
+                room.set_paused(true);
+                return Err(SandboxError::Paused { container: name.to_owned() });
+            }
+            Condition::Stopped => return Err(SandboxError::Died { exit_code: seen.exit_code }),
         }
         link.set_peer(seen.pid);
         tokio::select! {
@@ -153,7 +167,9 @@ pub(super) async fn adopt(shared: &Arc<Shared>, room: &Arc<Room>, name: &str) ->
     }
     bind(shared, room)?;
     room.set_running(true);
-    room.set_frozen(seen.condition == Condition::Paused);
+    let paused = seen.condition == Condition::Paused;
+    room.set_paused(paused);
+    set_frozen(shared, room, paused && frozen_mark(shared, room).exists());
     room.touch();
     if let Some(link) = room.link() {
         link.set_peer(seen.pid);
@@ -161,6 +177,37 @@ pub(super) async fn adopt(shared: &Arc<Shared>, room: &Arc<Room>, name: &str) ->
     }
     tracing::info!(room = %room.key, container = name, "took over a running sandbox");
     Ok(())
+}
+
+/// Looks whether the room's container is frozen, by us or by somebody else, and says so then.
+pub(super) async fn held(shared: &Shared, room: &Room) -> Option<SandboxError> {
+    if room.is_frozen() {
+        return Some(SandboxError::HostDiskLow);
+    }
+    let container = room.container_name()?;
+    // Podman away: what it said last holds.
+    if let Ok(seen) = shared.engine.inspect(&container).await {
+        room.set_paused(seen.condition == Condition::Paused);
+    }
+    room.is_held().then_some(SandboxError::Paused { container })
+}
+
+/// Notes that we froze the room's container, or that it is not frozen by us: also for the next server, which must leave
+/// alone what somebody else paused.
+pub(super) fn set_frozen(shared: &Shared, room: &Room, frozen: bool) {
+    let mark = frozen_mark(shared, room);
+    let noted = if frozen { fs::write(&mark, b"") } else { fs::remove_file(&mark) };
+    if let Err(error) = noted
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(room = %room.key, %error, "cannot note whether a sandbox is frozen");
+    }
+    room.set_frozen(frozen);
+}
+
+/// A file that tells that we froze the room's container.
+fn frozen_mark(shared: &Shared, room: &Room) -> PathBuf {
+    shared.directory(room).with_extension("frozen")
 }
 
 /// Ends the container when its link says so. Ends itself with the link.

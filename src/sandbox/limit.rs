@@ -52,7 +52,8 @@ pub(super) async fn admit(shared: &Arc<Shared>, room: &Arc<Room>) -> Result<(), 
 /// Counts `room` no longer among the running ones.
 pub(super) fn release(shared: &Shared, room: &Room) {
     room.set_running(false);
-    room.set_frozen(false);
+    room.set_paused(false);
+    life::set_frozen(shared, room, false);
     shared.freed.notify_waiters();
 }
 
@@ -64,7 +65,7 @@ pub(super) async fn sweep(shared: Arc<Shared>) {
     loop {
         sleep(pause).await;
         for room in shared.all() {
-            if room.is_running() && !room.is_frozen() && room.idle() >= idle {
+            if room.is_running() && !room.is_held() && room.idle() >= idle {
                 let stopped = stop_if(&shared, &room, idle, Work::Background).await;
                 if stopped {
                     tracing::info!(room = %room.key, "stopped an idle sandbox");
@@ -90,7 +91,7 @@ async fn stop_least_used(shared: &Arc<Shared>, wanting: &Arc<Room>) -> bool {
         shared.all().into_iter().filter(|room| room.is_running() && !Arc::ptr_eq(room, wanting)).collect();
     running.sort_by_key(|room| std::cmp::Reverse(room.idle()));
     for room in running {
-        if room.idle() >= GRACE && stop_if(shared, &room, GRACE, Work::None).await {
+        if room.idle() >= GRACE && !room.is_held() && stop_if(shared, &room, GRACE, Work::None).await {
             tracing::info!(room = %room.key, "stopped the least used sandbox to make room for another");
             return true;
         }

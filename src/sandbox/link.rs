@@ -10,10 +10,11 @@ use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use sandboxd::{
     frame,
     protocol::{self, Opening, ProxyKind, Range, Request},
@@ -62,6 +63,9 @@ pub enum LinkState {
     MustEnd(String),
 }
 
+/// Looks whether the container is held from outside, frozen for instance, so that nothing in it can answer; says so then.
+pub type Holder = Box<dyn Fn() -> BoxFuture<'static, Option<SandboxError>> + Send + Sync>;
+
 /// A connection that a program in the sandbox made to one of sandboxd's listeners.
 pub struct ProxyStream {
     /// Which listener.
@@ -82,6 +86,8 @@ pub(super) struct Shared {
     waiting: Semaphore,
     /// Streams that were asked for and have not come.
     nonces: Mutex<HashMap<String, oneshot::Sender<UnixStream>>>,
+    /// Whoever runs the container, to be asked when nothing answers.
+    holder: OnceLock<Holder>,
     /// Why the last stranger was turned away: told when nobody better comes.
     turned_away: Mutex<Option<String>>,
     /// Ends all tasks of this link.
@@ -106,11 +112,17 @@ impl Link {
             proxies,
             waiting: Semaphore::new(WAITING),
             nonces: Mutex::default(),
+            holder: OnceLock::new(),
             turned_away: Mutex::default(),
             cancel: cancel.clone(),
         });
         tokio::spawn(accept(listener, Arc::clone(&shared)).in_current_span());
         Ok(Self { shared, path, _guard: cancel.drop_guard() })
+    }
+
+    /// Says whom to ask when sandboxd does not answer in time. The first one stays.
+    pub fn ask_when_silent(&self, holder: Holder) {
+        let _ = self.shared.holder.set(holder);
     }
 
     /// Says which process may connect: the container's PID 1, by its pid on the host. Connections wait until this is
@@ -195,6 +207,11 @@ impl Shared {
 
     fn nonces(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<UnixStream>>> {
         self.nonces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks whoever runs the container, for at most `limit`, whether it is held from outside.
+    pub(super) async fn held(&self, limit: Duration) -> Option<SandboxError> {
+        timeout(limit, self.holder.get()?()).await.ok().flatten()
     }
 
     fn turned_away(&self) -> MutexGuard<'_, Option<String>> {

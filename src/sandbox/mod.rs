@@ -32,7 +32,7 @@ pub use cgroup::Limits;
 pub use client::{FileSlice, Lookup, RunningCommand, Sandbox};
 pub use error::{FileProblem, SandboxError};
 pub use fleet::{Notice, SandboxState, SandboxSummary, Sandboxes};
-pub use link::{Link, LinkState, ProxyStream};
+pub use link::{Holder, Link, LinkState, ProxyStream};
 pub use observe::{Inside, Observation, Outside};
 pub use options::SandboxOptions;
 pub use process::{Captured, Command, Ended, Process, Stdin};

@@ -14,11 +14,12 @@ use tokio::{
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::oneshot,
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
-    connection::{Connection, Reply},
+    client::Sandbox,
+    connection::{ANSWER_LIMIT, Connection, Reply},
     error::SandboxError,
 };
 
@@ -26,6 +27,10 @@ use super::{
 const CHUNK: usize = 256 * 1024;
 /// How long a stream may be silent after its command's end before it is given up.
 const TAIL_LIMIT: Duration = Duration::from_secs(10);
+
+/// How much longer than its own limit a command is waited for: sandboxd ends it at its time, and needs four seconds for
+/// one that resists. A container that was paused ends nothing.
+const OVERTIME: Duration = Duration::from_secs(10);
 
 /// A command for a sandbox.
 #[derive(Clone, Debug)]
@@ -98,6 +103,8 @@ pub struct Process {
     gap: Option<(u64, u64)>,
     buffer: BytesMut,
     stdin: Input,
+    /// When it is no longer waited for, whatever sandboxd does.
+    deadline: Option<Instant>,
 }
 
 /// Where a process's output comes from.
@@ -124,6 +131,8 @@ enum Input {
 enum Failure {
     Disconnected,
     Declined(String),
+    /// Its end did not come in time.
+    Overdue,
 }
 
 /// What happened next to a process.
@@ -164,7 +173,24 @@ impl Process {
     ) -> Self {
         let output = Output::Expected(connection.expect_stream(&nonce));
         let stdin = Input::Waiting(stdin);
-        Self { id, nonce, connection, reply, ended: None, output, gap: None, buffer: BytesMut::new(), stdin }
+        Self {
+            id,
+            nonce,
+            connection,
+            reply,
+            ended: None,
+            output,
+            gap: None,
+            buffer: BytesMut::new(),
+            stdin,
+            deadline: None,
+        }
+    }
+
+    /// Waits for its end a little longer than `limit`, which is its own, and no longer: sandboxd may be unable to hold it
+    /// to that.
+    pub fn hold_to(&mut self, limit: Duration) {
+        self.deadline = Instant::now().checked_add(limit + OVERTIME);
     }
 
     /// Notes where the kept output of an attached process has its gap.
@@ -197,8 +223,12 @@ impl Process {
                 Some(Ok(ended)) => return Ok(ended.into()),
                 Some(Err(Failure::Disconnected)) => return Err(SandboxError::Disconnected),
                 Some(Err(Failure::Declined(why))) => return Err(SandboxError::Declined(why)),
+                Some(Err(Failure::Overdue)) => return self.overdue().await,
                 None if matches!(self.output, Output::Finished) => {
-                    self.ended = Some(end((&mut self.reply).await.ok()));
+                    self.ended = Some(match within(self.deadline, &mut self.reply).await {
+                        Some(reply) => end(reply.ok()),
+                        None => Err(Failure::Overdue),
+                    });
                 }
                 None => {
                     self.step().await;
@@ -210,13 +240,14 @@ impl Process {
     /// Writes to its standard input (with [`Stdin::Stream`]).
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), SandboxError> {
         if let Output::Expected(stream) = &mut self.output {
-            let stream = stream.await.ok();
+            let stream = within(self.deadline, stream).await.and_then(Result::ok);
             self.begin(stream);
         }
         let Input::Open(stdin) = &mut self.stdin else {
             return Err(SandboxError::Declined("the command's standard input is closed".into()));
         };
-        stdin.write_all(bytes).await.map_err(|_| SandboxError::Disconnected)
+        let written = within(self.deadline, stdin.write_all(bytes)).await;
+        written.and_then(Result::ok).ok_or(SandboxError::Disconnected)
     }
 
     /// Ends its standard input.
@@ -227,7 +258,35 @@ impl Process {
         Ok(())
     }
 
+    /// Ends a command that sandboxd did not hold to its time, and says what keeps it from that.
+    async fn overdue(mut self) -> Result<Ended, SandboxError> {
+        if let Some(held) = self.connection.held().await {
+            return Err(held);
+        }
+        Sandbox::new(Arc::clone(&self.connection)).kill(&self.id).await?;
+        let ended = match timeout(ANSWER_LIMIT, &mut self.reply).await {
+            Ok(reply) => end(reply.ok()),
+            Err(_) => Err(Failure::Disconnected),
+        };
+        match ended {
+            Ok(ended) if ended.exit == Exit::Killed => Ok(protocol::Ended { exit: Exit::TimedOut, ..ended }.into()),
+            Ok(ended) => Ok(ended.into()),
+            Err(Failure::Declined(why)) => Err(SandboxError::Declined(why)),
+            Err(Failure::Disconnected | Failure::Overdue) => Err(SandboxError::Disconnected),
+        }
+    }
+
     async fn step(&mut self) -> Step {
+        let deadline = self.deadline.filter(|_| self.ended.is_none());
+        if let Some(step) = within(deadline, self.advance()).await {
+            return step;
+        }
+        self.ended = Some(Err(Failure::Overdue));
+        self.output = Output::Finished;
+        Step::Finished
+    }
+
+    async fn advance(&mut self) -> Step {
         match &mut self.output {
             Output::Finished => Step::Finished,
             Output::Streaming(stream) => {
@@ -322,6 +381,14 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.connection.forget_stream(&self.nonce);
+    }
+}
+
+/// Waits for `work` until `deadline`, if there is one. `None`: it was over first.
+async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline, work).await.ok(),
+        None => Some(work.await),
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::{
     SandboxError,
-    engine::{Condition, Died, Listed},
+    engine::{Change, Condition, Happened, Listed},
     fleet::{Adoption, Shared},
     id_range::{self, IdRange, IdRanges},
     life, limit, quota,
@@ -55,13 +55,13 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 /// Watches until Podman goes away.
 async fn watch(shared: &Arc<Shared>) -> Result<(), SandboxError> {
-    let deaths = shared.engine.watch(&spec::owned_by(&shared.options.instance)).await?;
-    tokio::pin!(deaths);
+    let news = shared.engine.watch(&spec::owned_by(&shared.options.instance)).await?;
+    tokio::pin!(news);
     let mut ticks = interval(PERIOD); // the first at once: it takes over what runs
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            death = deaths.next() => if let Some(death) = death { note(shared, &death) } else {
+            happened = news.next() => if let Some(happened) = happened { note(shared, &happened) } else {
                 shared.engine.suspect(); // it went away, most likely
                 sleep(RETRY).await;
                 return Ok(());
@@ -71,12 +71,19 @@ async fn watch(shared: &Arc<Shared>) -> Result<(), SandboxError> {
     }
 }
 
-/// Looks at a container whose end was told.
-fn note(shared: &Arc<Shared>, death: &Died) {
-    let Some(room) = shared.all().into_iter().find(|room| room.container_name().as_ref() == Some(&death.name)) else {
-        return;
+/// Notes what happened to a container, and looks at one whose end was told.
+fn note(shared: &Arc<Shared>, happened: &Happened) {
+    let named = |room: &Arc<Room>| room.container_name().as_ref() == Some(&happened.name);
+    let Some(room) = shared.all().into_iter().find(named) else { return };
+    let exit_code = match happened.what {
+        Change::Died(exit_code) => exit_code,
+        Change::Paused => return room.set_paused(true),
+        Change::Unpaused => {
+            room.set_paused(false);
+            return life::set_frozen(shared, &room, false); // by whomever: if the disk is still short, it is frozen anew
+        }
     };
-    tracing::debug!(room = %room.key, exit_code = death.exit_code, "a sandbox's PID 1 ended");
+    tracing::debug!(room = %room.key, exit_code, "a sandbox's PID 1 ended");
     room.ended.notify_waiters();
     let shared_too = Arc::clone(shared);
     shared.supervise(async move {
@@ -151,7 +158,9 @@ async fn compare(shared: &Arc<Shared>, found: &Listed) {
             }
         }
         (Condition::Stopped, true) => life::note_if_ended(shared, &room, &mut container).await,
-        (Condition::Running | Condition::Paused, true) | (Condition::Stopped, false) => {}
+        // An event may have been missed.
+        (Condition::Running | Condition::Paused, true) => room.set_paused(found.condition == Condition::Paused),
+        (Condition::Stopped, false) => {}
     }
 }
 

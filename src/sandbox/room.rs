@@ -40,8 +40,10 @@ pub(super) struct Room {
     running: AtomicBool,
     /// It is about to be stopped: whoever wants it waits for the lock.
     stopping: AtomicBool,
-    /// It is frozen for want of disk.
+    /// We froze it for want of disk.
     frozen: AtomicBool,
+    /// Podman said last that it is paused, whoever did that.
+    paused: AtomicBool,
     last_used: Mutex<Instant>,
     /// Rung when Podman tells of the end of its PID 1.
     pub(super) ended: Notify,
@@ -77,6 +79,7 @@ impl Room {
             running: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             frozen: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
             last_used: Mutex::new(Instant::now()),
             ended: Notify::new(),
         }
@@ -85,14 +88,17 @@ impl Room {
     /// Returns the live connection, for use: whoever stops idle ones sees it. `None`: the lock has to be waited for.
     pub(super) fn live(&self) -> Option<Sandbox> {
         self.touch(); // before the look at `stopping`: whoever stops it looks the other way round
-        if self.stopping.load(Ordering::SeqCst) || self.is_frozen() {
+        if self.stopping.load(Ordering::SeqCst) {
             return None;
         }
         self.connection()
     }
 
-    /// Returns the live connection without using it.
+    /// Returns the live connection without using it. `None` also while nothing behind it can answer.
     pub(super) fn connection(&self) -> Option<Sandbox> {
+        if self.is_held() {
+            return None;
+        }
         self.link().and_then(|link| link.current()).filter(Sandbox::is_connected)
     }
 
@@ -126,6 +132,15 @@ impl Room {
         self.frozen.store(frozen, Ordering::SeqCst);
     }
 
+    pub(super) fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::SeqCst);
+    }
+
+    /// Tells whether nothing in it runs on for now, whoever froze it.
+    pub(super) fn is_held(&self) -> bool {
+        self.is_frozen() || self.paused.load(Ordering::SeqCst)
+    }
+
     /// Returns the container's name, if there is one.
     pub(super) fn container_name(&self) -> Option<String> {
         locked(&self.name).clone()
@@ -135,7 +150,7 @@ impl Room {
     pub(super) fn summary(&self) -> Option<SandboxSummary> {
         let state = if !self.is_running() {
             SandboxState::Stopped
-        } else if self.is_frozen() {
+        } else if self.is_held() {
             SandboxState::Paused
         } else if self.connection().is_some() {
             SandboxState::Running

@@ -72,12 +72,18 @@ pub(super) async fn resume(context: &ToolContext, id: &str, boot_id: &str) -> Re
         return Err(ToolError::Unknown);
     }
     let ended = match sandbox.lookup(id).await? {
-        Lookup::Running(process) => finish(context, &sandbox, id, watch(context, process)).await?,
+        Lookup::Running(process) => finish(context, &sandbox, id, watch(context, held(context, process))).await?,
         Lookup::Ended(ended) => ended,
         Lookup::Forgotten => return Err(ToolError::Forgotten),
         Lookup::Unknown => return Err(ToolError::NotRun),
     };
     Ok((sandbox, ended))
+}
+
+/// Holds a process that was found again to the most that any command may take: its own limit only sandboxd knows.
+fn held(context: &ToolContext, mut process: Process) -> Process {
+    process.hold_to(context.limits.longest.max(context.limits.command));
+    process
 }
 
 /// Follows a process to its end and shows the room what it says: its newest line, also of one that says no more.
@@ -162,7 +168,7 @@ async fn recover(context: &ToolContext, before: &Sandbox, id: &str) -> Result<En
         }
         let work = async {
             match sandbox.lookup(id).await? {
-                Lookup::Running(process) => watch(context, process).await.map(Some),
+                Lookup::Running(process) => watch(context, held(context, process)).await.map(Some),
                 Lookup::Ended(ended) => Ok(Some(ended)),
                 Lookup::Forgotten | Lookup::Unknown => Ok(None),
             }

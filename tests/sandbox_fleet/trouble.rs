@@ -2,11 +2,11 @@
 
 use std::{path::PathBuf, process::Command as Program, time::Duration};
 
-use matrix_agent::sandbox::SandboxState;
+use matrix_agent::sandbox::{Command, Exit, Lookup, SandboxError, SandboxState};
 use nix::sys::signal::Signal;
 use tokio::time::{sleep, timeout};
 
-use crate::house::{House, LIMIT, podman, service_of, sh, shell, signal, until};
+use crate::house::{House, LIMIT, podman, service_of, sh, shell, signal, text, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sandboxd_that_does_not_answer_is_ended_with_its_container() {
@@ -108,4 +108,68 @@ async fn podman_may_be_away_and_come_back() {
     assert_eq!(sh(&sandbox.unwrap(), "echo back").await, "back");
     let error = fleet.ensure(&house.room("later")).await.unwrap_err().to_string();
     assert!(error.contains("Podman does not answer"), "{error}");
+}
+
+/// As an operator may who looks into something, or a backup.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_that_somebody_else_paused_is_told_as_paused_and_left_alone() {
+    let house = House::new();
+    let fleet = house.open().await;
+    let room = house.room("frozen");
+    let sandbox = fleet.ensure(&room).await.unwrap();
+    let work = sandbox.spawn(shell("sleep 600")).await.unwrap();
+    let name = house.containers().into_iter().next().unwrap();
+    podman(&["pause", &name]);
+    until(&fleet, &room, SandboxState::Paused).await;
+
+    let told = |what: &str, error: SandboxError| {
+        assert!(error.to_string().contains(&format!("`podman unpause {name}`")), "{what}: {error}");
+    };
+    told("a new call", fleet.ensure(&room).await.unwrap_err());
+    told("a stop", timeout(LIMIT, sandbox.kill(work.id())).await.unwrap().unwrap_err());
+    told("a look", timeout(LIMIT, sandbox.running()).await.unwrap().unwrap_err());
+    let status = || podman(&["inspect", "--format", "{{.State.Status}}", &name]).trim().to_owned();
+    assert_eq!(status(), "paused", "it is not ours to end");
+
+    // The next server does not take it for one that the last had frozen.
+    fleet.shutdown().await;
+    let fleet = house.open().await;
+    told("the next server", fleet.ensure(&room).await.unwrap_err());
+    fleet.reconcile().await.unwrap();
+    assert_eq!(status(), "paused");
+
+    podman(&["unpause", &name]);
+    until(&fleet, &room, SandboxState::Running).await;
+    let again = fleet.ensure(&room).await.unwrap();
+    assert_eq!(again.boot_id(), sandbox.boot_id());
+    assert_eq!(sh(&again, "echo usable").await, "usable");
+    match timeout(LIMIT, again.lookup(work.id())).await.unwrap().unwrap() {
+        Lookup::Ended(ended) => assert_eq!(ended.exit, Exit::Killed, "the stop was waiting for it"),
+        _ => panic!("the stop was lost"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commands_limit_is_held_from_outside() {
+    let house = House::new();
+    let fleet = house.open().await;
+    let room = house.room("outside");
+    let sandbox = fleet.ensure(&room).await.unwrap();
+    let limited = Command { timeout: Some(Duration::from_secs(2)), ..shell("echo begun; sleep 600") };
+    let mut work = sandbox.spawn(limited).await.unwrap();
+    assert_eq!(timeout(LIMIT, work.next()).await.unwrap().unwrap(), "begun\n");
+    let name = house.containers().into_iter().next().unwrap();
+    podman(&["pause", &name]);
+    let id = work.id().to_owned();
+    let error = timeout(LIMIT, work.wait()).await.expect("it ends").unwrap_err();
+    assert!(matches!(error, SandboxError::Paused { .. }), "{error}");
+
+    podman(&["unpause", &name]);
+    until(&fleet, &room, SandboxState::Running).await;
+    let ended = match timeout(LIMIT, sandbox.lookup(&id)).await.unwrap().unwrap() {
+        Lookup::Running(process) => timeout(LIMIT, process.wait()).await.unwrap().unwrap(),
+        Lookup::Ended(ended) => ended,
+        _ => panic!("it did run"),
+    };
+    assert_eq!((ended.exit.clone(), text(&ended)), (Exit::TimedOut, "begun".to_owned()));
 }

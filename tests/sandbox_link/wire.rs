@@ -191,3 +191,24 @@ async fn a_socket_s_directory_must_be_there() {
     let _second = Link::bind(dir.path(), sender, &cancel).unwrap();
     assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o666);
 }
+
+/// Whatever is asked of a sandboxd that says nothing more, as one in a frozen container does, ends at a limit of ours.
+#[tokio::test(start_paused = true)]
+async fn every_wait_for_a_silent_sandboxd_ends() {
+    let (_dir, link, mut stream) = pretend(&hello(1, 1)).await;
+    let sandbox = link.connected(LIMIT).await.unwrap();
+    assert!(stream.read(&mut [0; 256]).await.unwrap() > 0, "the welcome");
+    let timed_out = |what: &str, error: SandboxError| {
+        assert!(matches!(error, SandboxError::TimedOut { .. } | SandboxError::NotEnded), "{what}: {error}");
+    };
+    timed_out("a list", sandbox.running().await.unwrap_err());
+    timed_out("a ping", sandbox.ping().await.unwrap_err());
+    timed_out("a look at a command", sandbox.lookup("a").await.err().unwrap());
+    timed_out("the end of a command", sandbox.kill("a").await.unwrap_err());
+    timed_out("reading a file", sandbox.read_file("/etc/hosts", 0, 10).await.unwrap_err());
+    timed_out("writing a file", sandbox.write_file("w", "/tmp/x", "x".into()).await.unwrap_err());
+    let limited = Command { timeout: Some(Duration::from_secs(5)), ..command(&["true"]) };
+    timed_out("a command with a limit", sandbox.spawn(limited).await.unwrap().wait().await.unwrap_err());
+    let limited = Command { timeout: Some(Duration::from_secs(5)), ..command(&["true"]) };
+    assert_eq!(sandbox.spawn(limited).await.unwrap().next().await, None, "its output");
+}
