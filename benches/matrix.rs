@@ -59,8 +59,6 @@ async fn measure() {
         let proxy = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(seen.proxy(&homeserver)));
         rig.set("MATRIX_HOMESERVER", &proxy);
         rig.set("RUST_LOG", "matrix_agent=info");
-        rig.set("MAX_CONCURRENT_TURNS", "64");
-        rig.set("MAX_RUNNING_SANDBOXES", "64");
     })
     .await;
     town.synapse.exempt(&town.bot).await;

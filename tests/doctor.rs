@@ -225,7 +225,7 @@ fn a_real_podman_is_known() {
         "{:#}",
         found.json
     );
-    for name in ["runtime", "limits", "user namespaces", "disk of the sandboxes"] {
+    for name in ["runtime", "limits", "memory of the sandboxes", "user namespaces", "disk of the sandboxes"] {
         assert!(!found.check(name)["what"].as_str().unwrap().is_empty());
     }
     assert!(found.status("image") == "bad" && found.says("image", "SANDBOX_IMAGE"), "{:#}", found.json);

@@ -45,3 +45,23 @@ fn a_turn_goes_on_when_its_sandbox_was_paused() {
     let requests = llm.requests();
     assert!(results(requests.last().unwrap()).last().unwrap().contains("back"));
 }
+
+#[test]
+fn a_room_that_waits_for_memory_is_told_so_and_then_served() {
+    let (llm, mut rig) = rig();
+    rig.set("SANDBOX_MEMORY_TOTAL", "64m");
+    let fill = "head -c 100M /dev/zero > /dev/shm/x; echo full; until [ -e go ]; do sleep 0.1; done";
+    llm.when("fill").reply(run_command(fill)).reply_text("Filled.");
+    llm.when("small").reply(run_command("echo small")).reply_text("Done.");
+    let _server = rig.serve();
+    let mut large = rig.ask("large", "fill it");
+    large.until("the command's output", |frame| frame["kind"] == "tool_output" && frame["line"] == "full");
+    let mut small = rig.ask("small", "a small thing");
+    let told = small.until("word that it waits", |frame| frame.to_string().contains("memory is short"));
+    assert!(told.to_string().contains("goes on as soon as one of them is idle"), "{told}");
+    let go = rig.run(&["sandbox", "exec", "large", "--", "touch", "/workspace/go"]);
+    assert!(go.status.success(), "{go:?}");
+    assert_eq!(large.finish().0, 0, "what is at work is never stopped");
+    let (code, frames) = small.finish();
+    assert_eq!((code, &answers(&frames)[0]["text"]), (0, &json!("Done.")), "{frames:#?}");
+}

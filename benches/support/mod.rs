@@ -62,6 +62,7 @@ impl House {
             pids: 256,
             disk: 10 << 30,
             idle: Duration::from_hours(1),
+            memory_total: u64::MAX,
             max_running: 100,
             host_disk_reserve: 0,
             ca_bundle: None,

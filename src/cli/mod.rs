@@ -24,6 +24,7 @@ use std::{
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use configuration::Configuration;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::{Mistakes, Sources};
 
@@ -108,6 +109,7 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         _ => (log::QUIET, None),
     };
     let flood = log::start(usual, file).context("the log file cannot be written")?;
+    raise_open_files();
     let configuration = Configuration::read(&Sources::of_process(cli.env_file, cli.config_file)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
@@ -120,6 +122,14 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
     // All that must end in order has ended; a read on a terminal or on a dead network file system would never.
     runtime.shutdown_background();
     outcome
+}
+
+/// Takes as many open files as this process may have: shells and services begin with far fewer, and each room's
+/// connections take some. Where that is not granted, the server works with what it has, and `doctor` tells.
+fn raise_open_files() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
 }
 
 /// Returns an error with its causes, each of which is left out where the sentence before names it already.

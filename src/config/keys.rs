@@ -9,7 +9,7 @@ use reqwest::Url;
 use secrecy::SecretString;
 
 use super::{
-    JournalSync,
+    JournalSync, Part,
     parse::{self, Parsed},
 };
 
@@ -151,8 +151,10 @@ keys! {
         () SANDBOX_CA_BUNDLE: PathBuf = Unset, parse::path;
         /// Seconds without work after which a sandbox is stopped. Its files stay, and the next message starts it again.
         () SANDBOX_IDLE_SECONDS: Duration = Text("1800"), parse::seconds::<10>;
-        /// Sandboxes that run at the same time; one more stops the one used least recently.
-        () MAX_RUNNING_SANDBOXES: usize = Text("6"), parse::count::<_, 1, 1000>;
+        /// Memory that all sandboxes may use together, as a part of the host's or as a size. When it gets short, the one used least recently is stopped; what is at work is not, and whoever wants to start waits.
+        () SANDBOX_MEMORY_TOTAL: Part = Text("60%"), parse::part;
+        /// Sandboxes that run at the same time, however little memory they use: each takes open files. One more stops the one used least recently.
+        () MAX_RUNNING_SANDBOXES: usize = Text("128"), parse::count::<_, 1, 1000>;
     }
     "Limits" {
         /// Seconds that a shell command may take.

@@ -83,6 +83,7 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
             allowed_hosts: reader.value(keys::SANDBOX_ALLOWED_HOSTS),
             ca_bundle: reader.optional(keys::SANDBOX_CA_BUNDLE),
             idle: reader.value(keys::SANDBOX_IDLE_SECONDS),
+            memory_total: reader.value(keys::SANDBOX_MEMORY_TOTAL),
             max_running: reader.value(keys::MAX_RUNNING_SANDBOXES),
         },
         matrix,

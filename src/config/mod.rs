@@ -103,6 +103,8 @@ pub struct Sandbox {
     pub ca_bundle: Option<PathBuf>,
     /// Time without work after which a sandbox is stopped.
     pub idle: Duration,
+    /// Memory that all of them may use together.
+    pub memory_total: Part,
     /// Sandboxes that run at the same time.
     pub max_running: usize,
 }
@@ -152,6 +154,25 @@ pub struct Limits {
     pub room_grace: Duration,
     /// Free disk space in bytes below which sandboxes may no longer write.
     pub host_disk_reserve: u64,
+}
+
+/// A part of something that has a size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// So many hundredths of it.
+    Percent(u32),
+    /// So many bytes.
+    Bytes(u64),
+}
+
+impl Part {
+    /// Returns the part in bytes.
+    pub fn of(self, whole: u64) -> u64 {
+        match self {
+            Self::Percent(percent) => whole / 100 * u64::from(percent),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
 }
 
 /// Where things live.

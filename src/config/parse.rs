@@ -8,7 +8,7 @@ use std::{net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 use reqwest::Url;
 use secrecy::SecretString;
 
-use super::{JournalSync, Wrong};
+use super::{JournalSync, Part, Wrong};
 use crate::text;
 
 /// The outcome of every parser.
@@ -158,6 +158,18 @@ pub(super) fn size<const MIN: u64>(value: &str) -> Parsed<u64> {
             format!("Write at least {least}; a unit makes it clear, as in `512m` or `2g`"),
         )),
         None => Err(Wrong::new(format!("{} is not a size", quote(value)), "Write a size such as `512m` or `10g`")),
+    }
+}
+
+/// A part of the host's memory in percent, or a size of at least 64 MiB.
+pub(super) fn part(value: &str) -> Parsed<Part> {
+    let Some(percent) = value.strip_suffix('%') else { return size::<{ 64 << 20 }>(value).map(Part::Bytes) };
+    match u32::from_str(percent.trim_end()) {
+        Ok(percent @ 1..=100) => Ok(Part::Percent(percent)),
+        _ => Err(Wrong::new(
+            format!("{} is not a part", quote(value)),
+            "Write a percentage from `1%` to `100%`, or a size such as `8g`",
+        )),
     }
 }
 
@@ -340,6 +352,17 @@ mod tests {
             assert!(size::<1>(text).is_err(), "{text}");
         }
         assert!(size::<1024>("6").unwrap_err().mend.contains("1 KiB"));
+    }
+
+    #[test]
+    fn a_part_is_a_percentage_or_a_size() {
+        assert_eq!(part("60%"), Ok(Part::Percent(60)));
+        assert_eq!(part("5 %"), Ok(Part::Percent(5)));
+        assert_eq!(part("8g"), Ok(Part::Bytes(8 << 30)));
+        for text in ["0%", "101%", "-1%", "0.5%", "%", "60 %%", "1m"] {
+            assert!(part(text).is_err(), "{text}");
+        }
+        assert_eq!(Part::Percent(60).of(1000), 600);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::{
     hub::CODER,
     llm::{Endpoint, ModelSettings, SettingError, parse_model},
     orchestrator,
-    sandbox::SandboxOptions,
+    sandbox::{SandboxOptions, memory},
     store::Durability,
     tools::ToolLimits,
 };
@@ -126,10 +126,16 @@ pub(super) fn sandboxes(config: &Config, instance: &str) -> SandboxOptions {
         pids: sandbox.pids,
         disk: sandbox.disk,
         idle: sandbox.idle,
+        memory_total: memory_total(config),
         max_running: sandbox.max_running,
         host_disk_reserve: config.limits.host_disk_reserve,
         ca_bundle: sandbox.ca_bundle,
     }
+}
+
+/// Returns the bytes of memory that all sandboxes may use together. No bound where the host's memory is not known.
+pub(super) fn memory_total(config: &Config) -> u64 {
+    config.sandbox.memory_total.of(memory::of_host().unwrap_or(u64::MAX))
 }
 
 /// Returns what the coding bot may use.

@@ -21,6 +21,15 @@ pub(super) enum Cgroup {
     V1 { root: PathBuf, controllers: Vec<(String, PathBuf)> },
 }
 
+/// A container's group of memory: the files that tell what it uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MemoryGroup {
+    usage: PathBuf,
+    stat: PathBuf,
+    /// The line of `stat` that tells of pages that nobody has used lately.
+    inactive: &'static str,
+}
+
 /// Limits in force. `None`: there is none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Limits {
@@ -94,6 +103,21 @@ impl Cgroup {
         limits.min_by_key(|(limit, _)| *limit).map_or((None, None), |(limit, used)| (Some(limit), used))
     }
 
+    /// Finds the group that holds the process's memory to a limit. `None` where nothing does that but what also holds this
+    /// very server: then nothing is counted for the process.
+    pub(super) fn memory_group(&self) -> Option<MemoryGroup> {
+        let ours = Self::of(std::process::id()).map(|ours| ours.ways_up("memory")).unwrap_or_default();
+        let (limit, usage, inactive) = match self {
+            Self::V2 { .. } => ("memory.max", "memory.current", "inactive_file"),
+            Self::V1 { .. } => ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        };
+        let limited = |group: &PathBuf| {
+            read(group, limit).and_then(|limit| limit.parse::<u64>().ok()).is_some_and(|limit| limit < UNLIMITED)
+        };
+        let group = self.ways_up("memory").into_iter().find(limited).filter(|group| !ours.contains(group))?;
+        Some(MemoryGroup { usage: group.join(usage), stat: group.join("memory.stat"), inactive })
+    }
+
     /// Returns the processes in the group, by their pids on the host.
     pub(super) fn processes(&self) -> Vec<u32> {
         let own = self.ways_up("pids").into_iter().next();
@@ -113,6 +137,16 @@ impl Cgroup {
             }
         };
         directory.ancestors().take(depth).map(Path::to_owned).collect()
+    }
+}
+
+impl MemoryGroup {
+    /// Returns the bytes in use, without the files' pages that the kernel would drop first.
+    pub(super) fn used(&self) -> Option<u64> {
+        let usage: u64 = fs::read_to_string(&self.usage).ok()?.trim().parse().ok()?;
+        let stat = fs::read_to_string(&self.stat).ok()?;
+        let inactive = stat.lines().find_map(|line| line.split_once(' ').filter(|(name, _)| *name == self.inactive));
+        Some(usage.saturating_sub(inactive.and_then(|(_, bytes)| bytes.parse().ok()).unwrap_or_default()))
     }
 }
 
@@ -151,6 +185,25 @@ mod tests {
         let limits = Limits { memory: Some(1 << 30), memory_used: Some(4096), cpus: Some(1.5), ..Limits::default() };
         assert_eq!(cgroup.limits(), limits);
         assert_eq!(cgroup.processes(), [7, 9]);
+    }
+
+    #[test]
+    fn memory_in_use_is_what_the_kernel_cannot_just_drop() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "x/memory.max", "1073741824\n");
+        write(root.path(), "x/memory.current", "5000\n");
+        write(root.path(), "x/memory.stat", "anon 1000\ninactive_file 3000\nactive_file 10\n");
+        write(root.path(), "x/container/memory.max", "max\n");
+        let unified = Cgroup::parse("0::/x/container\n", root.path());
+        assert_eq!(unified.memory_group().and_then(|group| group.used()), Some(2000));
+
+        write(root.path(), "memory/p/memory.limit_in_bytes", "1073741824\n");
+        write(root.path(), "memory/p/memory.usage_in_bytes", "5000\n");
+        write(root.path(), "memory/p/memory.stat", "inactive_file 1\ntotal_inactive_file 4000\n");
+        write(root.path(), "memory/free/memory.limit_in_bytes", "9223372036854771712\n");
+        let of = |group: &str| Cgroup::parse(&format!("4:memory:/{group}\n"), root.path()).memory_group();
+        assert_eq!(of("p").and_then(|group| group.used()), Some(1000));
+        assert_eq!(of("free"), None, "rootless Podman under version 1 sets no limit, and nothing is counted");
     }
 
     #[test]

@@ -105,6 +105,11 @@ impl EngineInfo {
             .collect()
     }
 
+    /// Returns whether the kernel counts each container's memory.
+    pub fn counts_memory(&self) -> bool {
+        !self.unenforced().contains(&"SANDBOX_MEMORY")
+    }
+
     /// Returns whether every container can have an id range of its own without a copy of its image: the kernel must
     /// map ids on overlay mounts (5.19), and Podman must have root.
     pub fn maps_ids_for_free(&self) -> bool {

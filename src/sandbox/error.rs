@@ -67,11 +67,8 @@ pub enum SandboxError {
         exit_code: i64,
     },
     /// No place among the running ones became free.
-    #[error("all {limit} sandboxes that may run at once are at work: try again later, or raise MAX_RUNNING_SANDBOXES")]
-    AllAtWork {
-        /// How many may run.
-        limit: usize,
-    },
+    #[error("{}: try again later, or raise {}", .0, .0.setting())]
+    AllAtWork(super::limit::Full),
     /// The host is below its reserve.
     #[error("the host's disk is nearly full: sandboxes wait until the operator has made room (HOST_DISK_RESERVE)")]
     HostDiskLow,

@@ -28,6 +28,7 @@ use super::{
     engine_info::EngineInfo,
     id_range::IdRanges,
     life, limit,
+    memory::Memory,
     observe::{self, Observation},
     options::SandboxOptions,
     reconcile,
@@ -147,6 +148,10 @@ pub(super) struct Shared {
     pub(super) adoption: watch::Sender<Adoption>,
     /// Rung when a sandbox stopped running.
     pub(super) freed: Notify,
+    /// What all sandboxes use of memory.
+    pub(super) memory: Memory,
+    /// Those who want to start, in order of their coming.
+    pub(super) queue: limit::Queue,
     /// The file systems can set hard limits.
     pub(super) quota: AtomicBool,
     /// The host's disk is below its reserve.
@@ -169,6 +174,7 @@ impl Sandboxes {
         let sandboxd = prepare(&options.state_dir)?;
         let (socket, podman) = (options.podman_socket.clone(), options.podman_path.clone());
         let engine = Engine::start(socket, podman, &options.state_dir, &tasks, cancel.clone());
+        let memory = Memory::new(options.memory_total);
         let shared = Arc::new(Shared {
             options,
             engine,
@@ -181,6 +187,8 @@ impl Sandboxes {
             existing: Mutex::default(),
             adoption: watch::Sender::new(Adoption::Pending),
             freed: Notify::new(),
+            memory,
+            queue: limit::Queue::default(),
             quota: AtomicBool::new(false),
             disk_low: AtomicBool::new(false),
             notices: broadcast::Sender::new(NOTICES),
@@ -189,6 +197,7 @@ impl Sandboxes {
         });
         shared.supervise(reconcile::run(Arc::clone(&shared)));
         shared.supervise(limit::sweep(Arc::clone(&shared)));
+        shared.supervise(limit::hold_memory(Arc::clone(&shared)));
         shared.supervise(disk::run(Arc::clone(&shared)));
         if let Err(error) = shared.adoption().await {
             tracing::debug!(%error, "sandboxes are not usable yet"); // the cause was logged where it arose

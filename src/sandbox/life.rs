@@ -7,7 +7,7 @@ use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -151,6 +151,7 @@ async fn greeting(
             Condition::Stopped => return Err(SandboxError::Died { exit_code: seen.exit_code }),
         }
         link.set_peer(seen.pid);
+        room.note_pid(seen.pid);
         tokio::select! {
             sandbox = link.connected(deadline.saturating_duration_since(Instant::now())) => return sandbox,
             // It may be a late word of an earlier run's end: looked at again.
@@ -167,6 +168,8 @@ pub(super) async fn adopt(shared: &Arc<Shared>, room: &Arc<Room>, name: &str) ->
     }
     bind(shared, room)?;
     room.set_running(true);
+    room.memory_used.store(shared.memory.expected(shared.options.memory), Ordering::SeqCst);
+    room.note_pid(seen.pid);
     let paused = seen.condition == Condition::Paused;
     room.set_paused(paused);
     set_frozen(shared, room, paused && frozen_mark(shared, room).exists());

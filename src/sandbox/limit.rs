@@ -1,23 +1,38 @@
-//! Who may run: at most so many sandboxes at once, and none that nobody uses. The one that was used least recently
-//! makes room for another, but never one at work. Knows when and whom, not how a container stops (`room.rs`).
+//! Who may run: as many sandboxes as fit into the memory that they may use together, and a number far above that; and
+//! none that nobody uses. The one that was used least recently makes room for another, but never one at work: then
+//! whoever wants to start queues, and is told. Knows when and whom, not how a container stops (`life.rs`) nor what it
+//! uses (`memory.rs`).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::{
+    sync::{Mutex, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
+};
 
-use super::{SandboxError, fleet::Shared, life, room::Room};
+use super::{SandboxError, fleet::Shared, life, memory::Short, room::Room};
 
 /// Somebody who was just given a sandbox is about to use it: for so long it counts as being at work.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// How long a start waits for a place among the running ones.
-const ADMIT_LIMIT: Duration = Duration::from_mins(1);
+const ADMIT_LIMIT: Duration = Duration::from_mins(2);
+
+/// Whoever waits longer than this is told.
+const TELL_AFTER: Duration = Duration::from_secs(2);
 
 /// How long a sandbox may take to tell what runs in it.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 /// Between two looks for idle ones: a tenth of the idle time, within these.
 const SWEEP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// Between two looks at the memory that all use together.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What runs in a sandbox.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,19 +45,87 @@ enum Work {
     Foreground,
 }
 
-/// Waits until `room` may count among the running ones, and counts it. Stops another one if need be.
+/// Why no further sandbox may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// So many run, which is all that may.
+    Number(usize),
+    /// All of them together leave too little memory.
+    Memory(Short),
+}
+
+impl Full {
+    /// Returns the setting that allows more.
+    pub(super) fn setting(&self) -> &'static str {
+        match self {
+            Self::Number(_) => "MAX_RUNNING_SANDBOXES",
+            Self::Memory(_) => "SANDBOX_MEMORY_TOTAL",
+        }
+    }
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(limit) => write!(f, "all {limit} sandboxes that may run at once are at work"),
+            Self::Memory(short) => write!(f, "{short}"),
+        }
+    }
+}
+
+/// Those who want to start, in order of their coming.
+pub(super) struct Queue {
+    /// Held by the first.
+    first: Mutex<()>,
+    /// Why the first has to wait, if it does.
+    why: watch::Sender<Option<Full>>,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { first: Mutex::default(), why: watch::Sender::new(None) }
+    }
+}
+
+/// Waits until `room` may count among the running ones, and counts it. Stops another one if need be. Whoever waits long
+/// is told why.
 pub(super) async fn admit(shared: &Arc<Shared>, room: &Arc<Room>) -> Result<(), SandboxError> {
     let deadline = Instant::now() + ADMIT_LIMIT;
+    let why = &shared.queue.why;
+    let waiting = async {
+        let Ok(_first) = timeout_at(deadline, shared.queue.first.lock()).await else {
+            let full = *why.borrow();
+            return Err(full.unwrap_or(Full::Number(shared.options.max_running)));
+        };
+        let admitted = admit_first(shared, room, deadline).await;
+        why.send_replace(None);
+        admitted
+    };
+    let told = async {
+        sleep(TELL_AFTER).await;
+        if let Ok(Some(full)) = why.subscribe().wait_for(Option::is_some).await.as_deref() {
+            shared.tell(&room.key, format!("{full}. Work in this room goes on as soon as one of them is idle."));
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        admitted = waiting => admitted.map_err(SandboxError::AllAtWork),
+        never = told => never,
+    }
+}
+
+/// Waits until the first in the queue may run.
+async fn admit_first(shared: &Arc<Shared>, room: &Arc<Room>, deadline: Instant) -> Result<(), Full> {
     loop {
         let freed = shared.freed.notified(); // from here on no place that becomes free is missed
-        if try_admit(shared, room) {
-            return Ok(());
-        }
-        if stop_least_used(shared, room).await {
+        let Err(full) = try_admit(shared, room) else { return Ok(()) };
+        let missing = if let Full::Memory(short) = full { short.missing } else { 0 };
+        if stop_least_used(shared, Some(room), missing).await {
             continue;
         }
+        shared.queue.why.send_replace(Some(full));
         if Instant::now() >= deadline {
-            return Err(SandboxError::AllAtWork { limit: shared.options.max_running });
+            return Err(full);
         }
         // A command's end frees no place by itself: looked at again.
         let _ = timeout_at(deadline.min(Instant::now() + GRACE), freed).await;
@@ -75,24 +158,62 @@ pub(super) async fn sweep(shared: Arc<Shared>) {
     }
 }
 
-fn try_admit(shared: &Shared, room: &Room) -> bool {
-    let rooms = shared.rooms(); // held: two starts must not take one place
-    let running = rooms.values().filter(|room| room.is_running()).count();
-    let free = running < shared.options.max_running;
-    if free {
-        room.set_running(true);
+/// Stops idle sandboxes when all together use more than they may: they grow while nobody starts.
+pub(super) async fn hold_memory(shared: Arc<Shared>) {
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        while let Err(short) = look(&shared, 0, None) {
+            if !stop_least_used(&shared, None, short.missing).await {
+                break;
+            }
+        }
     }
-    free
 }
 
-/// Stops the one that was used least recently and is not at work. `false`: there is none.
-async fn stop_least_used(shared: &Arc<Shared>, wanting: &Arc<Room>) -> bool {
-    let mut running: Vec<_> =
-        shared.all().into_iter().filter(|room| room.is_running() && !Arc::ptr_eq(room, wanting)).collect();
-    running.sort_by_key(|room| std::cmp::Reverse(room.idle()));
-    for room in running {
-        if room.idle() >= GRACE && !room.is_held() && stop_if(shared, &room, GRACE, Work::None).await {
-            tracing::info!(room = %room.key, "stopped the least used sandbox to make room for another");
+fn try_admit(shared: &Shared, room: &Arc<Room>) -> Result<(), Full> {
+    let running = shared.all().iter().filter(|room| room.is_running()).count();
+    if running >= shared.options.max_running {
+        return Err(Full::Number(shared.options.max_running));
+    }
+    let expected = shared.memory.expected(shared.options.memory);
+    look(shared, expected, Some(room)).map_err(Full::Memory)?;
+    room.memory_used.store(expected, Ordering::SeqCst);
+    room.set_running(true);
+    Ok(())
+}
+
+/// Looks whether `more` memory fits beside what all but `wanting` use.
+fn look(shared: &Shared, more: u64, wanting: Option<&Arc<Room>>) -> Result<(), Short> {
+    let running = running(shared, wanting);
+    if running.is_empty() {
+        return Ok(());
+    }
+    shared.memory.look(&running);
+    shared.memory.room_for(more, &running)
+}
+
+fn running(shared: &Shared, but: Option<&Arc<Room>>) -> Vec<Arc<Room>> {
+    let counts = |room: &Arc<Room>| room.is_running() && but.is_none_or(|but| !Arc::ptr_eq(room, but));
+    shared.all().into_iter().filter(counts).collect()
+}
+
+/// Stops the one that was used least recently and is not at work. `false`: there is none, or all that could be stopped
+/// would not free the memory that is `missing`, so that their rooms would wait too and nobody be helped.
+async fn stop_least_used(shared: &Arc<Shared>, wanting: Option<&Arc<Room>>, missing: u64) -> bool {
+    let mut spare: Vec<_> =
+        running(shared, wanting).into_iter().filter(|room| room.idle() >= GRACE && !room.is_held()).collect();
+    spare.sort_by_key(|room| std::cmp::Reverse(room.idle()));
+    let used = |room: &Room| room.memory_used.load(Ordering::SeqCst);
+    let mut freed: u64 = spare.iter().map(|room| used(room)).sum();
+    for room in spare {
+        if freed < missing {
+            return false;
+        }
+        freed -= used(&room);
+        if stop_if(shared, &room, GRACE, Work::None).await {
+            tracing::info!(room = %room.key, "stopped the least used sandbox to make room for others");
             return true;
         }
     }

@@ -25,6 +25,8 @@ pub struct SandboxOptions {
     pub disk: u64,
     /// How long an unused sandbox runs on (`SANDBOX_IDLE_SECONDS`).
     pub idle: Duration,
+    /// Memory that all sandboxes may use together (`SANDBOX_MEMORY_TOTAL`).
+    pub memory_total: u64,
     /// How many may run at once (`MAX_RUNNING_SANDBOXES`).
     pub max_running: usize,
     /// Free disk that the host keeps for itself (`HOST_DISK_RESERVE`).

@@ -99,6 +99,7 @@ pub(super) async fn reconcile(shared: &Arc<Shared>) -> Result<(), SandboxError> 
     if first {
         take_id_ranges(shared).await?;
         look_for_quotas(shared).await?;
+        look_for_counts(shared).await?;
     }
     let (volumes, containers) = tokio::join!(shared.engine.volumes(&ours), shared.engine.list(&ours));
     for volume in volumes? {
@@ -188,6 +189,18 @@ async fn look_for_quotas(shared: &Arc<Shared>) -> Result<(), SandboxError> {
     let all = [&info.graph_root, &info.volume_path];
     let quota = !info.rootless && all.iter().all(|directory| quota::available(directory).unwrap_or_default());
     shared.quota.store(quota, Ordering::SeqCst);
+    Ok(())
+}
+
+/// Learns whether the kernel counts each container's memory.
+async fn look_for_counts(shared: &Arc<Shared>) -> Result<(), SandboxError> {
+    let counted = shared.info().await?.counts_memory();
+    if !counted {
+        tracing::warn!(
+            "the memory of sandboxes cannot be counted here: each one that runs is taken for SANDBOX_MEMORY"
+        );
+    }
+    shared.memory.set_counted(counted);
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -19,6 +19,7 @@ use tokio::{
 
 use super::{
     Link, Sandbox,
+    cgroup::{Cgroup, MemoryGroup},
     fleet::{SandboxState, SandboxSummary},
     id_range::IdRange,
     name,
@@ -45,6 +46,10 @@ pub(super) struct Room {
     /// Podman said last that it is paused, whoever did that.
     paused: AtomicBool,
     last_used: Mutex<Instant>,
+    /// Where the kernel counts its memory, while it runs.
+    memory: Mutex<Option<MemoryGroup>>,
+    /// The memory that it used when it was looked at last, while it runs.
+    pub(super) memory_used: AtomicU64,
     /// Rung when Podman tells of the end of its PID 1.
     pub(super) ended: Notify,
 }
@@ -81,6 +86,8 @@ impl Room {
             frozen: AtomicBool::new(false),
             paused: AtomicBool::new(false),
             last_used: Mutex::new(Instant::now()),
+            memory: Mutex::default(),
+            memory_used: AtomicU64::new(0),
             ended: Notify::new(),
         }
     }
@@ -118,6 +125,15 @@ impl Room {
 
     pub(super) fn set_running(&self, running: bool) {
         self.running.store(running, Ordering::SeqCst);
+    }
+
+    /// Notes which process on the host is its PID 1, whose control group tells what the sandbox uses.
+    pub(super) fn note_pid(&self, pid: Option<u32>) {
+        *locked(&self.memory) = pid.and_then(|pid| Cgroup::of(pid).ok()?.memory_group());
+    }
+
+    pub(super) fn memory_group(&self) -> Option<MemoryGroup> {
+        locked(&self.memory).clone()
     }
 
     pub(super) fn set_stopping(&self, stopping: bool) {

@@ -218,6 +218,7 @@ mod tests {
             pids: 256,
             disk: 10 << 30,
             idle: Duration::from_mins(30),
+            memory_total: u64::MAX,
             max_running: 4,
             host_disk_reserve: 0,
             ca_bundle: Some("/etc/ssl/certs/ca.crt".into()),

@@ -49,6 +49,7 @@ impl House {
             pids: 128,
             disk: 1 << 30,
             idle: Duration::from_hours(1),
+            memory_total: u64::MAX,
             max_running: 8,
             host_disk_reserve: 0,
             ca_bundle: None,

@@ -4,5 +4,6 @@
 mod house;
 mod life;
 mod limits;
+mod memory;
 mod trouble;
 mod walls;

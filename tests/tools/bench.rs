@@ -40,6 +40,7 @@ impl Bench {
             pids: 256,
             disk: 20 << 30,
             idle: Duration::from_hours(1),
+            memory_total: u64::MAX,
             max_running: 4,
             host_disk_reserve: 1 << 30,
             ca_bundle: None,

@@ -13,12 +13,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Check, host};
 use crate::{
-    config::Config,
+    config::{Config, Part},
     ids,
+    ops::settings,
     sandbox::{
         engine::{Engine, EngineError},
         engine_info::{Cgroups, EngineInfo},
     },
+    text,
 };
 
 /// The oldest Podman on which the sandboxes were tried.
@@ -90,6 +92,7 @@ fn facts(info: &EngineInfo, way: &str, config: &Config) -> Vec<Check> {
         version(info, way),
         runtime(info),
         limits(info),
+        memory(info, config, settings::memory_total(config)),
         if info.rootless { own_ids(&uids, &gids, &user()) } else { ids_of_rooms(info, &uids, &gids, config) },
         storage(info, config),
     ]
@@ -129,6 +132,31 @@ fn limits(info: &EngineInfo) -> Check {
         }
     };
     Check::warning("limits", format!("{what}: not enforced here: {}", unenforced.join(", ")), mend)
+}
+
+fn memory(info: &EngineInfo, config: &Config, together: u64) -> Check {
+    const NAME: &str = "memory of the sandboxes";
+    let each = config.sandbox.memory;
+    let share = match config.sandbox.memory_total {
+        Part::Percent(percent) => format!("{percent} % of the host's"),
+        Part::Bytes(_) => "as SANDBOX_MEMORY_TOTAL says".to_owned(),
+    };
+    let what = format!("{} together ({share}), {} each", text::human_bytes(together), text::human_bytes(each));
+    if !info.counts_memory() {
+        let count = (together / each.max(1)).max(1);
+        return Check::warning(
+            NAME,
+            format!(
+                "{what}; it cannot be counted here, so each is taken for all that it may use, and {count} run at once"
+            ),
+            "Boot with cgroups v2, or run as root; or set SANDBOX_MEMORY_TOTAL to more",
+        );
+    }
+    if together < each {
+        let what = format!("{what}: a single one may use more than all together");
+        return Check::warning(NAME, what, "Raise SANDBOX_MEMORY_TOTAL, or lower SANDBOX_MEMORY");
+    }
+    Check::good(NAME, format!("{what}, at most {} at once", config.sandbox.max_running))
 }
 
 fn ids_of_rooms(info: &EngineInfo, uids: &str, gids: &str, config: &Config) -> Check {
@@ -273,6 +301,19 @@ mod tests {
         {
             assert_eq!(check.status, Status::Good, "{check:?}");
         }
+    }
+
+    #[test]
+    fn the_share_of_memory_is_told_and_what_is_wrong_with_it() {
+        let config = config();
+        let look = |info: &EngineInfo, together| memory(info, &config, together);
+        let check = look(&info(), 5 << 30);
+        assert_eq!(check.what, "5 GiB together (60 % of the host's), 1 GiB each, at most 128 at once");
+        assert_eq!(check.status, Status::Good);
+        let check = look(&info(), 512 << 20);
+        assert!(check.status == Status::Warning && check.what.contains("a single one may use more"), "{check:?}");
+        let check = look(&EngineInfo { rootless: true, cgroups: Cgroups::V1, ..info() }, 5 << 30);
+        assert!(check.status == Status::Warning && check.what.ends_with("and 5 run at once"), "{check:?}");
     }
 
     #[test]
