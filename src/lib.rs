@@ -33,6 +33,7 @@ pub mod net;
 
 pub mod strings;
 
+pub mod child;
 pub mod clock;
 pub mod crash;
 pub mod ids;

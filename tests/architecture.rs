@@ -62,6 +62,18 @@ fn foreign_crates_stay_where_they_belong() {
     }
 }
 
+/// Whoever makes a command by itself passes the server's environment on, with all secrets in it.
+#[test]
+fn programs_are_started_in_one_place() {
+    for file in sources() {
+        let tokens = tokens(&read(&file));
+        let makes =
+            |at: usize| tokens[at].text == "Command" && follows(&tokens, at + 1, "::") && tokens[at + 3].text == "new";
+        let made = (0..tokens.len().saturating_sub(3)).any(makes);
+        assert!(!made || file.ends_with("src/child.rs"), "{}: use `child::command`", file.display());
+    }
+}
+
 #[test]
 fn the_map_names_every_module() {
     let map = read("ARCHITECTURE.md");

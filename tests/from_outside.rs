@@ -1,4 +1,5 @@
-//! What happens to a room's sandbox from outside, as the room sees it: the real binary, real Podman, a scripted model.
+//! What the host does to a room, as the room sees it, and what the server gives away on the host: the real binary, real
+//! Podman, a scripted model.
 
 mod support;
 
@@ -64,4 +65,33 @@ fn a_room_that_waits_for_memory_is_told_so_and_then_served() {
     assert_eq!(large.finish().0, 0, "what is at work is never stopped");
     let (code, frames) = small.finish();
     assert_eq!((code, &answers(&frames)[0]["text"]), (0, &json!("Done.")), "{frames:#?}");
+}
+
+/// What a process was given to begin with can be read in `/proc` as long as it lives.
+#[test]
+fn what_the_server_starts_gets_none_of_its_secrets() {
+    let (_llm, mut rig) = rig();
+    for key in ["MATRIX_PASSWORD", "GITHUB_TOKEN", "GEMINI_API_KEY", "NOT_OURS_BUT_SECRET"] {
+        rig.set(key, "hush-hush");
+    }
+    let nobody = rig.path().join("nobody.sock");
+    rig.set("PODMAN_SOCKET", nobody.to_str().unwrap());
+    rig.set("XDG_CACHE_HOME", "/tmp/of-podman");
+    let server = rig.serve();
+    let parent = |pid: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u32>().ok())
+    };
+    let pids = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let children: Vec<_> = pids.filter(|pid| parent(pid) == Some(server.pid())).collect();
+    assert!(!children.is_empty(), "Podman's service runs");
+    for pid in children {
+        let read =
+            |file: &str| String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/{file}")).unwrap()).into_owned();
+        let (command, environment) = (read("cmdline").replace('\0', " "), read("environ"));
+        for secret in ["hush-hush", "sk-scripted-secret"] {
+            assert!(!environment.contains(secret), "{command}: {}", environment.replace('\0', "\n"));
+        }
+        assert!(environment.contains("PATH=") && environment.contains("XDG_CACHE_HOME=/tmp/of-podman"), "{command}");
+    }
 }

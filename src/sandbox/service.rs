@@ -13,11 +13,13 @@ use bollard::{ClientVersion, Docker};
 use nix::unistd::geteuid;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
-    process::{Child, Command},
+    process::Child,
     sync::{Notify, watch},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::child;
 
 /// The Docker-compatible API that every Podman since 3.4 speaks; fixed, so that no request is spent on asking.
 const VERSION: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
@@ -224,15 +226,13 @@ impl Keeper {
     async fn serve(&mut self) -> Result<Docker, String> {
         let _ = std::fs::remove_file(&self.own); // nobody answered there a moment ago
         let program = self.podman.display();
-        let mut child = Command::new(&self.podman)
+        let mut child = child::command(&self.podman)
             .args(["system", "service", &format!("--time={SERVICE_IDLE}")])
             .arg(format!("unix://{}", self.own.display()))
             // When a container's memory runs out, conmon leaves an empty file `oom` where Podman was started.
             .current_dir(self.own.parent().unwrap_or(Path::new("/")))
-            .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
             .spawn()
             .map_err(|error| format!("`{program}` cannot be started ({error}); install Podman or set PODMAN_PATH"))?;
         let last_line = Arc::new(Mutex::new(String::new()));

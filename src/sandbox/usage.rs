@@ -13,9 +13,10 @@ use std::{
 };
 
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
-use tokio::{process::Command, task::spawn_blocking, time::timeout};
+use tokio::{task::spawn_blocking, time::timeout};
 
 use super::cgroup::Cgroup;
+use crate::child;
 
 /// Open files that are looked at in one sandbox.
 const OPEN_FILES: usize = 100_000;
@@ -46,15 +47,15 @@ async fn walk(places: &Places, limit: Duration) -> io::Result<u64> {
         return Ok(0);
     }
     let mut command = match &places.rootless {
-        None => Command::new("du"),
+        None => child::command("du"),
         Some(podman) => {
-            let mut command = Command::new(podman);
+            let mut command = child::command(podman);
             command.args(["unshare", "du"]);
             command
         }
     };
     command.args(["--summarize", "--one-file-system", "--block-size=1", "--"]).args(&places.directories);
-    command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    command.stderr(Stdio::null());
     let output = timeout(limit, command.output()).await.map_err(|_| io::ErrorKind::TimedOut)??;
     // A file that vanished on the way makes it fail, and does not matter.
     sum(&String::from_utf8_lossy(&output.stdout), places.directories.len())
