@@ -89,17 +89,13 @@ async function start() {
       "--dns-prefetch-disable",
     ],
   };
-  const attempts = process.getuid() === 0 ? [false] : [true, false]; // Chromium's own sandbox is not for root
-  let why;
-  for (const chromiumSandbox of attempts) {
-    try {
-      return await chromium.launch({ ...options, chromiumSandbox });
-    } catch (error) {
-      why ??= error;
-    }
+  try {
+    // Chromium's own sandbox is made of namespaces, which nobody may make in here.
+    return await chromium.launch({ ...options, chromiumSandbox: false });
+  } catch (error) {
+    const cause = /ENOENT|doesn't exist/.test(error.message) ? `${options.executablePath} is missing` : firstLine(error);
+    throw new Failure(START, `the browser did not start: ${cause}; check that the sandbox has memory and processes left`);
   }
-  const cause = /ENOENT|doesn't exist/.test(why.message) ? `${options.executablePath} is missing` : firstLine(why);
-  throw new Failure(START, `the browser did not start: ${cause}; check that the sandbox has memory and processes left`);
 }
 
 function explain(error, call) {

@@ -76,6 +76,13 @@ hostile! {
     one_that_kills_all_it_can: {"command": "kill -9 -1; kill -9 $$", "timeout_seconds": 5} => ["ended by signal 9"]
     one_that_kills_all_it_can_as_root: {"command": "kill -9 -1; kill -9 1; kill -9 $$", "as_root": true}
         => ["ended by signal 9"]
+    one_that_wants_a_namespace_of_its_own:
+        {"command": "for what in --user --mount --net --pid; do unshare --map-root-user $what true && echo nested; done; \
+            mount -t tmpfs none /mnt"}
+        => ["unshare failed: Operation not permitted", "mount: /mnt: must be superuser"]
+    one_that_wants_a_namespace_of_its_own_as_root:
+        {"command": "unshare --user true || unshare --mount true || chroot / true", "as_root": true}
+        => ["unshare failed: Operation not permitted", "chroot: cannot change root directory"]
     one_that_nests_folders_without_end:
         {"command": "d=$(printf 'd%.0s' {1..200}); while mkdir $d && cd $d; do :; done; sleep 1000", "timeout_seconds": 2}
         => ["timed out"]

@@ -21,7 +21,7 @@ const END_LIMIT: Duration = Duration::from_secs(10);
 const FILE_LIMIT: Duration = Duration::from_mins(1);
 /// The most that one read of a file brings.
 const FILE_MAX: u64 = 64 * 1024 * 1024;
-/// Runs sandboxd's own program as a command: its file applets.
+/// Runs sandboxd's own program as a command: its applets.
 const APPLET: &str = "/proc/self/exe";
 
 /// One room's live connection. Cheap to clone.
@@ -161,12 +161,24 @@ impl Sandbox {
         Ok(asked.elapsed())
     }
 
+    /// Has the agent try to make a user namespace of its own, and returns why it could not; `None` if it could.
+    pub async fn try_user_namespace(&self) -> Result<Option<String>, SandboxError> {
+        let command = applet(format!("probe-{}", ids::random(8)), &["probe"], Stdin::Null);
+        let ended = self.spawn(command).await?.wait().await?;
+        let told = plain(&String::from_utf8_lossy(&ended.output.head));
+        match ended.exit {
+            Exit::Code(0) => Ok((!told.is_empty()).then_some(told)),
+            // A sandboxd from before there was a probe.
+            _ => Err(SandboxError::Declined(told)),
+        }
+    }
+
     /// Reads at most `limit` bytes of a file from `offset`, as the sandbox's user. A relative path starts at the
     /// workspace.
     pub async fn read_file(&self, path: &str, offset: u64, limit: u64) -> Result<FileSlice, SandboxError> {
         let limit = limit.min(FILE_MAX);
-        let arguments = ["read", path, &offset.to_string(), &limit.to_string()];
-        let command = file_command(format!("fs-{}", ids::random(8)), &arguments, Stdin::Null);
+        let arguments = ["fs", "read", path, &offset.to_string(), &limit.to_string()];
+        let command = applet(format!("fs-{}", ids::random(8)), &arguments, Stdin::Null);
         let mut process = self.spawn(command).await?;
         let mut bytes = BytesMut::new();
         while let Some(chunk) = process.next().await {
@@ -192,7 +204,7 @@ impl Sandbox {
     /// the old content or the new, nothing between. `id` is the command's, so that it can be looked up.
     pub async fn write_file(&self, id: &str, path: &str, content: Bytes) -> Result<(), SandboxError> {
         let size = content.len().to_string();
-        let command = file_command(id.to_owned(), &["write", path, &size], Stdin::Bytes(content));
+        let command = applet(id.to_owned(), &["fs", "write", path, &size], Stdin::Bytes(content));
         let ended = self.spawn(command).await?.wait().await?;
         file_result(path, ended)
     }
@@ -204,8 +216,8 @@ impl fmt::Debug for Sandbox {
     }
 }
 
-fn file_command(id: String, arguments: &[&str], stdin: Stdin) -> Command {
-    let argv = [APPLET, "fs"].iter().chain(arguments).map(|argument| (*argument).to_owned()).collect();
+fn applet(id: String, arguments: &[&str], stdin: Stdin) -> Command {
+    let argv = [APPLET].iter().chain(arguments).map(|argument| (*argument).to_owned()).collect();
     Command {
         id,
         argv,

@@ -199,13 +199,11 @@ impl Connection {
             }
         })
         .await;
-        match sent {
-            Ok(sent) => sent,
-            Err(_) => {
-                let note = Some("it takes no requests".into());
-                Err(self.held().await.unwrap_or(SandboxError::TimedOut { limit: ANSWER_LIMIT, note }))
-            }
-        }
+        let Ok(sent) = sent else {
+            let note = Some("it takes no requests".into());
+            return Err(self.held().await.unwrap_or(SandboxError::TimedOut { limit: ANSWER_LIMIT, note }));
+        };
+        sent
     }
 
     fn try_send(&self, request: &[u8]) -> bool {

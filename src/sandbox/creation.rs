@@ -44,6 +44,7 @@ fn place<'a>(
         ids: volume.ids,
         quota: shared.quota.load(Ordering::SeqCst),
         sandboxd: &shared.sandboxd,
+        seccomp: &shared.seccomp,
         image: &image.id,
         image_digest: &image.digest,
     }

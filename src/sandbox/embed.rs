@@ -19,21 +19,26 @@ static BYTES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sandboxd.bin"));
 /// an earlier one keep theirs.
 pub fn install(state_dir: &Path) -> Result<PathBuf, SandboxError> {
     let path = state_dir.join(format!("sandboxd-{BUILD}"));
-    let failed = |source| SandboxError::Install { path: path.clone(), source };
-    if fs::read(&path).is_ok_and(|bytes| bytes == BYTES) {
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(failed)?;
-        return Ok(path);
-    }
-    write(&path).map_err(failed)?;
+    put(&path, BYTES, 0o755)?;
     Ok(path)
 }
 
-fn write(path: &Path) -> io::Result<()> {
+/// Writes a file for containers, unless it is there as it should be.
+pub(super) fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SandboxError> {
+    let put = if fs::read(path).is_ok_and(|there| there == bytes) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    } else {
+        write(path, bytes, mode)
+    };
+    put.map_err(|source| SandboxError::Install { path: path.to_owned(), source })
+}
+
+fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let temporary = path.with_extension(format!("{}.tmp", crate::ids::random(4)));
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(&temporary)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
     let written = file
-        .write_all(BYTES)
-        .and_then(|()| file.set_permissions(fs::Permissions::from_mode(0o755)))
+        .write_all(bytes)
+        .and_then(|()| file.set_permissions(fs::Permissions::from_mode(mode)))
         .and_then(|()| file.sync_all())
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {

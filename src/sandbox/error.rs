@@ -13,8 +13,8 @@ pub enum SandboxError {
         /// Why.
         source: io::Error,
     },
-    /// The sandboxd inside the binary could not be written out.
-    #[error("sandboxd cannot be written to {} ({source}): check STATE_DIR and its free space", path.display())]
+    /// What the binary holds for containers could not be written out.
+    #[error("{} cannot be written ({source}): check STATE_DIR and its free space", path.display())]
     Install {
         /// Where.
         path: PathBuf,

@@ -33,6 +33,7 @@ use super::{
     options::SandboxOptions,
     reconcile,
     room::Room,
+    seccomp,
 };
 use crate::{
     gateway::{self, Gateway},
@@ -134,6 +135,8 @@ pub(super) struct Shared {
     gateway: Gateway,
     /// sandboxd's binary, at a path that stays the same across builds.
     pub(super) sandboxd: PathBuf,
+    /// Our seccomp profile, at a path that changes with it.
+    pub(super) seccomp: PathBuf,
     /// Every room that has, had or wants a container or volume.
     rooms: Mutex<HashMap<RoomKey, Arc<Room>>>,
     /// Which ids on the host are whose.
@@ -172,6 +175,7 @@ impl Sandboxes {
         let cancel = cancel.child_token();
         let tasks = TaskTracker::new();
         let sandboxd = prepare(&options.state_dir)?;
+        let seccomp = seccomp::install(&options.state_dir)?;
         let (socket, podman) = (options.podman_socket.clone(), options.podman_path.clone());
         let engine = Engine::start(socket, podman, &options.state_dir, &tasks, cancel.clone());
         let memory = Memory::new(options.memory_total);
@@ -180,6 +184,7 @@ impl Sandboxes {
             engine,
             gateway,
             sandboxd,
+            seccomp,
             rooms: Mutex::default(),
             ids: Mutex::default(),
             image: Mutex::default(),

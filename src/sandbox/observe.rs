@@ -134,6 +134,8 @@ pub struct Inside {
     pub no_new_privileges: bool,
     /// Whether a seccomp filter is on.
     pub seccomp: bool,
+    /// What became of its attempt to make a user namespace, in which it would have every capability.
+    pub user_namespace: Attempt,
     /// The network interfaces.
     pub interfaces: Vec<String>,
     /// Which sandboxd it is.
@@ -142,6 +144,18 @@ pub struct Inside {
     pub boot_id: String,
     /// Commands that run.
     pub commands: usize,
+}
+
+/// What became of something that was tried inside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Attempt {
+    /// It was refused, in the kernel's words.
+    Refused(String),
+    /// It was allowed.
+    Allowed,
+    /// It could not be tried.
+    Unknown,
 }
 
 /// Looks at the room's sandbox.
@@ -199,10 +213,11 @@ impl Outside {
 
 impl Inside {
     async fn of(sandbox: &Sandbox) -> Result<Self, SandboxError> {
-        let (status, devices, commands) = tokio::join!(
+        let (status, devices, commands, namespace) = tokio::join!(
             sandbox.read_file("/proc/self/status", 0, PROBE),
             sandbox.read_file("/proc/self/net/dev", 0, PROBE),
             sandbox.running(),
+            sandbox.try_user_namespace(),
         );
         let status = Status::parse(&String::from_utf8_lossy(&status?.bytes));
         Ok(Self {
@@ -211,12 +226,22 @@ impl Inside {
             capabilities: status.capabilities,
             no_new_privileges: status.no_new_privileges,
             seccomp: status.seccomp,
+            user_namespace: match namespace {
+                Ok(Some(why)) => Attempt::Refused(why),
+                Ok(None) => Attempt::Allowed,
+                Err(_) => Attempt::Unknown,
+            },
             interfaces: interfaces(&String::from_utf8_lossy(&devices?.bytes)),
             sandboxd: sandbox.build().to_owned(),
             boot_id: sandbox.boot_id().to_owned(),
-            commands: commands?.iter().filter(|command| !command.id.starts_with("fs-")).count(),
+            commands: commands?.iter().filter(|command| !is_ours(&command.id)).count(),
         })
     }
+}
+
+/// Tells whether a command is one of those with which we look.
+fn is_ours(id: &str) -> bool {
+    id.starts_with("fs-") || id.starts_with("probe-")
 }
 
 /// What matters of `/proc/PID/status`.
@@ -302,6 +327,7 @@ impl fmt::Display for Observation {
                     inside.uid,
                     rights(&inside.capabilities, inside.no_new_privileges)
                 )?;
+                writeln!(f, "nesting   {}", nesting(&inside.user_namespace))?;
                 writeln!(f, "network   {}", network(&inside.interfaces))?;
                 writeln!(f, "commands  {} running", inside.commands)?;
             }
@@ -331,6 +357,14 @@ fn rights(capabilities: &[String], no_new_privileges: bool) -> String {
         if capabilities.is_empty() { "no capabilities".to_owned() } else { format!("may {}", capabilities.join(", ")) };
     text.push_str(if no_new_privileges { ", cannot gain more" } else { ", CAN GAIN MORE" });
     text
+}
+
+fn nesting(attempt: &Attempt) -> String {
+    match attempt {
+        Attempt::Refused(why) => format!("`unshare` of a user namespace was tried and refused: {why}"),
+        Attempt::Allowed => "CAN MAKE USER NAMESPACES, in which it has every capability".to_owned(),
+        Attempt::Unknown => "it could not be tried whether it makes user namespaces".to_owned(),
+    }
 }
 
 fn network(interfaces: &[String]) -> String {
@@ -424,6 +458,14 @@ mod tests {
         image     sha256:1 (not the newest: made anew at its next start)
         volume    sandbox-r-x
         ");
+    }
+
+    #[test]
+    fn an_attempt_is_told_as_it_ended() {
+        let refused = Attempt::Refused("Operation not permitted (os error 1)".into());
+        assert!(nesting(&refused).ends_with("refused: Operation not permitted (os error 1)"));
+        assert!(nesting(&Attempt::Allowed).starts_with("CAN MAKE"));
+        assert!(is_ours("probe-1") && is_ours("fs-1") && !is_ours("job-1"));
     }
 
     #[test]

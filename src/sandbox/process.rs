@@ -97,7 +97,7 @@ pub struct Process {
     /// Its end, when it comes.
     reply: oneshot::Receiver<Reply>,
     /// Its end, once it came.
-    ended: Option<Result<protocol::Ended, Failure>>,
+    ended: Option<Result<Box<protocol::Ended>, Failure>>,
     output: Output,
     /// An attached process's gap: after so many bytes, so many are missing.
     gap: Option<(u64, u64)>,
@@ -220,7 +220,7 @@ impl Process {
     pub async fn wait(mut self) -> Result<Ended, SandboxError> {
         loop {
             match self.ended.take() {
-                Some(Ok(ended)) => return Ok(ended.into()),
+                Some(Ok(ended)) => return Ok((*ended).into()),
                 Some(Err(Failure::Disconnected)) => return Err(SandboxError::Disconnected),
                 Some(Err(Failure::Declined(why))) => return Err(SandboxError::Declined(why)),
                 Some(Err(Failure::Overdue)) => return self.overdue().await,
@@ -269,8 +269,8 @@ impl Process {
             Err(_) => Err(Failure::Disconnected),
         };
         match ended {
-            Ok(ended) if ended.exit == Exit::Killed => Ok(protocol::Ended { exit: Exit::TimedOut, ..ended }.into()),
-            Ok(ended) => Ok(ended.into()),
+            Ok(ended) if ended.exit == Exit::Killed => Ok(protocol::Ended { exit: Exit::TimedOut, ..*ended }.into()),
+            Ok(ended) => Ok((*ended).into()),
             Err(Failure::Declined(why)) => Err(SandboxError::Declined(why)),
             Err(Failure::Disconnected | Failure::Overdue) => Err(SandboxError::Disconnected),
         }
@@ -330,7 +330,7 @@ impl Process {
                     Step::Ended
                 }
                 Some(ended) => {
-                    let short = ended.as_ref().ok().and_then(captured);
+                    let short = ended.as_ref().ok().and_then(|ended| captured(ended));
                     self.output = Output::Finished;
                     short.map_or(Step::Finished, Step::Chunk)
                 }
@@ -392,9 +392,9 @@ async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> 
     }
 }
 
-fn end(reply: Option<Reply>) -> Result<protocol::Ended, Failure> {
+fn end(reply: Option<Reply>) -> Result<Box<protocol::Ended>, Failure> {
     match reply {
-        Some(Reply::Ended(ended)) => Ok(*ended),
+        Some(Reply::Ended(ended)) => Ok(ended),
         Some(Reply::Failed(why)) => Err(Failure::Declined(why)),
         Some(Reply::Attached { .. } | Reply::Unknown { .. }) | None => Err(Failure::Disconnected),
     }

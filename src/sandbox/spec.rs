@@ -49,9 +49,8 @@ const CA_VARIABLES: [&str; 7] = [
     "CARGO_HTTP_CAINFO",
 ];
 
-/// What PID 1 needs to install packages, to run commands as `agent` and to end them. SYS_CHROOT opens `chroot` in
-/// Podman's seccomp profile, which Chromium's own sandbox needs.
-const CAPABILITIES: [&str; 7] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID", "KILL", "SYS_CHROOT"];
+/// What PID 1 needs to install packages, to run commands as `agent` and to end them.
+const CAPABILITIES: [&str; 6] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID", "KILL"];
 
 /// Shared memory: Chromium needs more than the usual 64 MB.
 const SHM: i64 = 256 << 20;
@@ -84,6 +83,8 @@ pub(super) struct Place<'a> {
     pub(super) quota: bool,
     /// sandboxd's binary on the host.
     pub(super) sandboxd: &'a Path,
+    /// Our seccomp profile on the host.
+    pub(super) seccomp: &'a Path,
     /// The image's id.
     pub(super) image: &'a str,
     /// The image's digest, for people.
@@ -142,7 +143,11 @@ fn host_config(options: &SandboxOptions, place: &Place<'_>) -> HostConfig {
         userns_mode: place.ids.map(IdRange::userns_mode),
         cap_drop: Some(vec!["ALL".to_owned()]),
         cap_add: Some(CAPABILITIES.map(str::to_owned).into()),
-        security_opt: Some(vec!["no-new-privileges".to_owned(), format!("mask={VOLUME}")]),
+        security_opt: Some(vec![
+            "no-new-privileges".to_owned(),
+            format!("seccomp={}", place.seccomp.display()),
+            format!("mask={VOLUME}"),
+        ]),
         network_mode: Some("none".to_owned()),
         ipc_mode: Some("private".to_owned()),
         memory: Some(memory),
@@ -234,6 +239,7 @@ mod tests {
             ids: IdRange::from_label("2147614719"),
             quota: false,
             sandboxd: Path::new("/state/sandboxd"),
+            seccomp: Path::new("/state/seccomp-0a.json"),
             image: "sha256:11",
             image_digest: "sha256:22",
         }
@@ -268,5 +274,6 @@ mod tests {
         assert_ne!(before, spec(&SandboxOptions { pids: 512, ..options() }, &place(&room)));
         assert_ne!(before, spec(&options(), &Place { image: "sha256:33", ..place(&room) }));
         assert_ne!(before, spec(&options(), &Place { quota: true, ..place(&room) }));
+        assert_ne!(before, spec(&options(), &Place { seccomp: Path::new("/state/seccomp-0b.json"), ..place(&room) }));
     }
 }

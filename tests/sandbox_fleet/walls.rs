@@ -1,6 +1,6 @@
 //! What keeps a sandbox apart from the others and from the host.
 
-use matrix_agent::sandbox::Command;
+use matrix_agent::sandbox::{Attempt, Command};
 
 use crate::house::{House, root, run, sh, shell, text};
 
@@ -63,7 +63,7 @@ async fn the_hardening_is_what_is_observed() {
     assert_eq!(inside.boot_id, sandbox.boot_id());
 
     let outside = seen.outside.clone().unwrap();
-    let expected = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID", "SYS_CHROOT"];
+    let expected = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"];
     assert_eq!(outside.capabilities, expected);
     assert!(outside.no_new_privileges && outside.seccomp && outside.uid > 65_535);
     assert_eq!(outside.uid_map, [[0, u64::from(outside.uid), 65_536]]);
@@ -74,6 +74,8 @@ async fn the_hardening_is_what_is_observed() {
     assert_eq!(seen.volume, house.volumes().into_iter().next());
     let text = seen.to_string();
     assert!(text.contains("uid 1000, no capabilities, cannot gain more"), "{text}");
+    assert!(matches!(&inside.user_namespace, Attempt::Refused(why) if why.contains("not permitted")), "{inside:?}");
+    assert!(text.contains("`unshare` of a user namespace was tried and refused: Operation not permitted"), "{text}");
     serde_json::to_string(&seen).unwrap();
 
     let facts = sh(
@@ -83,4 +85,62 @@ async fn the_hardening_is_what_is_observed() {
     )
     .await;
     assert_eq!(facts, "134217728\n20000\n3\nsandbox");
+}
+
+/// In a user namespace of its own a process without any capability would have them all.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_inside_makes_a_namespace_or_reaches_what_leads_out_of_containers() {
+    /// Each call with its number (x86-64, AArch64) and arguments with which the kernel itself would do it, or complain of
+    /// something else than of rights.
+    const REFUSED: [(&str, u32, u32, &str); 24] = [
+        ("unshare(CLONE_NEWUSER)", 272, 97, "0x10000000"),
+        ("unshare(CLONE_NEWNS | CLONE_NEWUSER)", 272, 97, "0x10020000"),
+        ("unshare(nothing)", 272, 97, "0"),
+        ("setns", 308, 268, "0, 0x10000000"),
+        ("clone(CLONE_NEWUSER)", 56, 220, "0x10000000 | 17, 0, 0, 0, 0"),
+        ("clone(CLONE_NEWUSER | CLONE_NEWNET)", 56, 220, "0x50000000 | 17, 0, 0, 0, 0"),
+        ("clone3", 435, 435, "0, 0"),
+        ("mount", 165, 40, "0, 0, 0, 0, 0"),
+        ("umount2", 166, 39, "0, 0"),
+        ("move_mount", 429, 429, "0, 0, 0, 0, 0"),
+        ("open_tree", 428, 428, "0, 0, 0"),
+        ("fsopen", 430, 430, "0, 0"),
+        ("fsconfig", 431, 431, "0, 0, 0, 0, 0"),
+        ("fsmount", 432, 432, "0, 0, 0"),
+        ("fspick", 433, 433, "0, 0, 0"),
+        ("mount_setattr", 442, 442, "0, 0, 0, 0, 0"),
+        ("pivot_root", 155, 41, "0, 0"),
+        ("chroot", 161, 51, "0"),
+        ("keyctl", 250, 219, "0, -3, 1, 0, 0"),
+        ("add_key", 248, 217, "0, 0, 0, 0, 0"),
+        ("bpf", 321, 280, "0, 0, 0"),
+        ("userfaultfd", 323, 282, "1"),
+        ("perf_event_open", 298, 241, "0, 0, 0, 0, 0"),
+        ("io_uring_setup", 425, 425, "1, 0"),
+    ];
+    let house = House::new();
+    let fleet = house.open().await;
+    let sandbox = fleet.ensure(&house.room("nested")).await.unwrap();
+    for user in [shell as fn(&str) -> Command, root] {
+        let call = |(name, intel, arm, arguments): &(&str, u32, u32, &str)| {
+            let number = if cfg!(target_arch = "aarch64") { arm } else { intel };
+            // A child that did get its namespace says nothing and ends.
+            format!(
+                "$! = 0; $r = syscall({number}, {arguments}); exit if $r == 0 && '{name}' =~ /clone/; \
+                 print \"{name}: $r \", $! + 0, \"\\n\";"
+            )
+        };
+        // AF_VSOCK knows no network namespace: it would lead to the machine that this machine runs on.
+        let vsock = "$! = 0; print 'vsock: ', socket(S, 40, 1, 0) ? 1 : -1, ' ', $! + 0, \"\\n\";".to_owned();
+        let script = REFUSED.iter().map(call).chain([vsock]).collect::<Vec<_>>().join("\n");
+        let told = run(&sandbox, Command { argv: ["perl", "-e", &script].map(str::to_owned).into(), ..user("") }).await;
+        let told = text(&told);
+        assert_eq!(told.lines().count(), REFUSED.len() + 1, "{told}");
+        for line in told.lines() {
+            let wanted = if line.starts_with("clone3") || line.starts_with("vsock") { ": -1 38" } else { ": -1 1" };
+            assert!(line.ends_with(wanted), "{line}");
+        }
+    }
+    let ended = run(&sandbox, shell("unshare --user --map-root-user true")).await;
+    assert!(text(&ended).contains("Operation not permitted"), "{ended:?}");
 }

@@ -45,7 +45,7 @@ impl Room {
     fn podman_run(&self, binary: &Path) {
         let room = format!("{}:{}:ro", self.dir.path().display(), protocol::ROOM_DIR);
         let binary = format!("{}:{}:ro", binary.display(), protocol::BINARY);
-        let capabilities = "CHOWN,DAC_OVERRIDE,FOWNER,SETUID,SETGID,KILL,SYS_CHROOT";
+        let capabilities = "CHOWN,DAC_OVERRIDE,FOWNER,SETUID,SETGID,KILL";
         podman(&[
             "run",
             "--detach",

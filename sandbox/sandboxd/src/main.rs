@@ -23,13 +23,23 @@ use std::{
     process::ExitCode,
 };
 
+/// Tries as a command what a sandbox must not be able to do, and prints why it could not; nothing if it could.
+fn probe() -> ExitCode {
+    if let Err(error) = sys::enter_new_user_namespace() {
+        let _ = write!(io::stdout(), "{error}");
+    }
+    ExitCode::SUCCESS
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args_os().skip(1).map(|it| it.to_string_lossy().into_owned()).collect();
-    if let Some((applet, arguments)) = arguments.split_first()
-        && applet == "fs"
-    {
-        let code = files::run(arguments, &mut io::stdin().lock(), &mut io::stdout().lock());
-        return ExitCode::from(code as u8);
+    match arguments.split_first() {
+        Some((applet, arguments)) if applet == "fs" => {
+            let code = files::run(arguments, &mut io::stdin().lock(), &mut io::stdout().lock());
+            return ExitCode::from(code as u8);
+        }
+        Some((applet, _)) if applet == "probe" => return probe(),
+        _ => {}
     }
     let failure = if std::process::id() != 1 {
         "sandboxd is made to be PID 1 of a container".to_owned()

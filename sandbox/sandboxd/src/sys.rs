@@ -467,6 +467,12 @@ pub(crate) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> 
     Ok(())
 }
 
+/// Puts this process into a user namespace of its own, where it would have every capability.
+pub(crate) fn enter_new_user_namespace() -> io::Result<()> {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::unshare(libc::CLONE_NEWUSER) }).map(drop)
+}
+
 /// Forbids this process and its children to gain privileges by a program they start.
 pub(crate) fn forbid_new_privileges() -> io::Result<()> {
     control(libc::PR_SET_NO_NEW_PRIVS, 1)

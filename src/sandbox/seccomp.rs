@@ -1,0 +1,120 @@
+//! Which calls of the kernel a sandbox may make: our own seccomp profile, after Podman's, but without what leads to new
+//! namespaces, mounts, keyrings and programs in the kernel. In a user namespace of its own a process without any
+//! capability would have them all, and with them the parts of the kernel in which most ways out of containers are found.
+//!
+//! `seccomp.json` is the profile; what it does not name is answered with ENOSYS, as by an older kernel, so that programs
+//! fall back. Written out by the fleet for Podman, which puts it into each container that it creates (`spec.rs`).
+
+use std::path::{Path, PathBuf};
+
+use super::{embed, error::SandboxError};
+use crate::ids::digest;
+
+static PROFILE: &str = include_str!("seccomp.json");
+
+/// Writes the profile to `state_dir`, unless it is there, and returns its path. Named by its digest: with another profile
+/// a container is made of something else, and so anew.
+pub(super) fn install(state_dir: &Path) -> Result<PathBuf, SandboxError> {
+    let path = state_dir.join(format!("seccomp-{}.json", digest(&[PROFILE], 6)));
+    embed::put(&path, PROFILE.as_bytes(), 0o644)?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs};
+
+    use serde_json::Value;
+
+    use super::*;
+
+    /// What leads out of a sandbox, or to parts of the kernel that no build needs.
+    const NEVER: [&str; 35] = [
+        "unshare",
+        "setns",
+        "clone3",
+        "mount",
+        "umount",
+        "umount2",
+        "move_mount",
+        "open_tree",
+        "open_tree_attr",
+        "fsopen",
+        "fsmount",
+        "fsconfig",
+        "fspick",
+        "mount_setattr",
+        "pivot_root",
+        "chroot",
+        "keyctl",
+        "add_key",
+        "request_key",
+        "bpf",
+        "userfaultfd",
+        "perf_event_open",
+        "io_uring_setup",
+        "io_uring_enter",
+        "io_uring_register",
+        "init_module",
+        "finit_module",
+        "delete_module",
+        "kexec_load",
+        "kexec_file_load",
+        "open_by_handle_at",
+        "name_to_handle_at",
+        "syslog",
+        "reboot",
+        "socketcall",
+    ];
+
+    fn rules() -> Vec<Value> {
+        let profile: Value = serde_json::from_str(PROFILE).unwrap();
+        assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO", "what is not named is refused");
+        profile["syscalls"].as_array().unwrap().clone()
+    }
+
+    fn names(rule: &Value) -> BTreeSet<&str> {
+        rule["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn nothing_that_leads_out_is_allowed() {
+        for rule in rules().iter().filter(|rule| rule["action"] == "SCMP_ACT_ALLOW") {
+            let allowed = names(rule);
+            for name in NEVER {
+                assert!(!allowed.contains(name), "{name}: {}", rule["comment"]);
+            }
+            for name in ["clone", "socket", "personality"] {
+                assert!(!allowed.contains(name) || rule["args"].is_array(), "{name} without a condition");
+            }
+        }
+    }
+
+    #[test]
+    fn a_process_may_be_made_only_without_a_namespace_of_its_own() {
+        let new =
+            [libc::CLONE_NEWNS, libc::CLONE_NEWCGROUP, libc::CLONE_NEWUTS, libc::CLONE_NEWIPC, libc::CLONE_NEWUSER]
+                .into_iter()
+                .chain([libc::CLONE_NEWPID, libc::CLONE_NEWNET])
+                .fold(0, |mask, flag| mask | flag as u32);
+        let rules = rules();
+        let allowed: Vec<_> = rules
+            .iter()
+            .filter(|rule| rule["action"] == "SCMP_ACT_ALLOW" && names(rule).contains("clone"))
+            .map(|rule| &rule["args"])
+            .collect();
+        let masked = serde_json::json!([{"index": 0, "value": new, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]);
+        assert_eq!(allowed, [&masked]);
+        let clone3 = rules.iter().find(|rule| names(rule).contains("clone3")).unwrap();
+        assert_eq!(clone3["errnoRet"], libc::ENOSYS, "any other answer would not make a libc fall back");
+    }
+
+    #[test]
+    fn it_is_named_by_what_it_holds_and_mended_when_damaged() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = install(directory.path()).unwrap();
+        fs::write(&path, "{}").unwrap();
+        assert_eq!(install(directory.path()).unwrap(), path);
+        assert_eq!(fs::read_to_string(&path).unwrap(), PROFILE);
+    }
+}
