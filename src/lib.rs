@@ -37,4 +37,5 @@ pub mod child;
 pub mod clock;
 pub mod crash;
 pub mod ids;
+pub mod json;
 pub mod text;

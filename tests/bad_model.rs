@@ -12,6 +12,9 @@ use support::{
 const KEY: &str = "sk-scripted-secret";
 /// The question that gets garbage; no log may hold it.
 const PROMPT: &str = "please bake the blue cake of my grandmother";
+/// A call as a model writes it whose server knows no tools.
+const IN_TEXT: &str =
+    "I look.\n<tool_call>\n{\"name\": \"run_command\", \"arguments\": {\"command\": \"touch ran\"}}\n</tool_call>";
 /// The question after the garbage.
 const NEXT: &str = "and now?";
 
@@ -135,8 +138,7 @@ garbage! {
     a_tool_with_a_name_of_a_megabyte: Reply::calls(&[(&"x".repeat(1 << 20), json!({}))]) => "limit" 6 "could not run"
     empty_answers: Reply::text("") => "failed" 3 "gave no answer"
     answers_of_blanks: Reply::text(" \n\t\u{1b}[0m ") => "failed" 3 "gave no answer"
-    a_stream_cut_in_the_text: cut(Reply::text("Half of it."), 1) => "failed" 1 "broke off"
-    a_stream_cut_in_a_call: cut(call(r#"{"command": "touch /workspace/x"}"#), 2) => "failed" 1 "broke off"
+    a_stream_cut_in_the_text: cut(Reply::text("Half of it."), 1) => "failed" 5 "broke off"
     a_megabyte_of_one_token: Reply::text(&"ha".repeat(512 << 10)) => "failed" 3 "gave no answer"
     a_megabyte_of_one_token_in_pieces: stream(vec![text("ha"); 512 << 10]) => "failed" 3 "gave no answer"
     trouble_for_ever: status(500, &[("retry-after-ms", "1")]) => "failed" 5 "has trouble (500)"
@@ -145,9 +147,16 @@ garbage! {
     calls_cut_off_at_the_output_limit:
         finished(call(r#"{"command": "touch /workspace/x"}"#), "length") => "limit" 6 "calls in a row that could not run"
     an_error_in_the_stream:
-        stream(vec![text("Well"), event(&json!({"error": {"code": 502, "message": format!("lost {KEY}")}}))])
-        => "failed" 1 "has trouble (502)"
-    events_that_are_no_json: Reply::raw("data: {\"choices\": [{\n\n") => "failed" 1 "no chat completion"
+        stream(vec![text("Well"), event(&json!({"error": {"code": 401, "message": format!("lost {KEY}")}}))])
+        => "failed" 1 "refused the key"
+    an_error_labelled_as_a_stream:
+        Reply::labelled("text/event-stream", r#"{"error":{"message":"no such model here","code":404}}"#)
+        => "failed" 1 "no such model here"
+    calls_written_as_text: Reply::text(IN_TEXT) => "failed" 2 "LLM_MODEL"
+    calls_that_the_provider_cannot_read:
+        Reply::Status(400, vec![], json!({"error": {"code": "tool_use_failed", "message": "Failed to call a function.",
+            "failed_generation": "<function=run_command"}}).to_string())
+        => "failed" 3 "LLM_MODEL"
     a_web_page_in_place_of_an_answer:
         Reply::Status(200, vec![("content-type", "text/html".to_owned())], "<h1>Log in</h1>".to_owned())
         => "failed" 1 "LLM_BASE_URL"
@@ -209,7 +218,108 @@ fn slips_that_the_model_mends_are_not_the_persons() {
     let requests = llm.requests();
     requests.iter().for_each(unbroken);
     let told = results(&requests[4]);
-    assert!(told[0].contains("no JSON object"), "{told:?}");
+    assert!(told[0].contains("no JSON object") && told[0].ends_with(r#"for example {"command":"ls -la"}"#), "{told:?}");
     assert!(told[1].contains("no tool `shell`. The tools are: run_command"), "{told:?}");
     assert_eq!(told[2], "exit code: 0\nmended");
+}
+
+/// What was shown of an answer that breaks off is void: the next try takes its place, and the answer is said once.
+#[test]
+fn an_answer_that_breaks_off_is_asked_for_again_and_said_once() {
+    let llm = block_on(ScriptedLlm::start());
+    let rig = Rig::new(BARE, llm.base_url());
+    let whole = "Here is the whole answer.";
+    let overloaded = event(&json!({"error": {"type": "overloaded_error", "message": "Overloaded"}}));
+    llm.reply(cut(call(r#"{"command": "touch ran"}"#).saying("Here is"), 4));
+    llm.reply(stream(vec![text("Here is the wh"), overloaded])).reply_text(whole);
+    let (code, frames) = rig.ask("one", PROMPT).finish();
+    assert_eq!((code, answers(&frames).len(), llm.requests().len()), (0, 1, 3), "{frames:#?}");
+    assert_eq!(answers(&frames)[0]["text"], whole);
+    assert!(frames.iter().all(|frame| frame["kind"] != "tool_started"), "a call of a broken answer has run");
+    // A program that adds up what follows the last "thinking" has the answer.
+    let thinking = frames.iter().rposition(|frame| frame["kind"] == "thinking").expect("a new try");
+    let said: String = frames[thinking..].iter().filter_map(|frame| frame["delta"].as_str()).collect();
+    assert_eq!(said, whole);
+
+    llm.reply(cut(Reply::text(whole), 1)).reply_text(whole);
+    let plain = rig.run(&["chat", "--room", "two", "-p", PROMPT]);
+    assert_eq!(String::from_utf8_lossy(&plain.stdout), format!("{whole}\n"));
+}
+
+/// What other clients read as a call is run, once; the history holds it as strict providers want it.
+#[test]
+fn calls_are_read_as_other_clients_read_them() {
+    let llm = block_on(ScriptedLlm::start());
+    let rig = Rig::new(BARE, llm.base_url());
+    let ls = |n: usize| format!(r#"{{"command":"echo {n} >> ran; tail -1 ran"}}"#);
+    let odd = [
+        ("functions.run_command", ls(0)),
+        ("run_command<|channel|>commentary", ls(1)),
+        ("default_api.Run_Command ", ls(2)),
+        ("run_command", format!("{{}}{}", ls(3))),
+        ("run_command", ls(4).repeat(2)),
+        ("run_command", json!(ls(5)).to_string()),
+        ("run_command", "{\"command\":\"echo 6 >> ran\n\ttail -1 ran\"}".to_owned()),
+        ("run_command", format!("{}<|call|>", ls(7))),
+        ("run_command", r#"{"command":"echo 8 >> ran; tail -1 ran # \ud83d"}"#.to_owned()),
+    ];
+    for (name, arguments) in &odd {
+        llm.reply(Reply::calls(&[(*name, json!(arguments))]));
+    }
+    // Deltas, and then the whole message once more.
+    let whole = json!({"content": "I look.", "tool_calls": [{"id": "c", "type": "function",
+        "function": {"name": "run_command", "arguments": ls(odd.len())}}]});
+    let delta = |delta: Value| event(&json!({"choices": [{"index": 0, "delta": delta}]}));
+    let begin = json!({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "run_command", "arguments": ls(odd.len())}}]});
+    let last = event(&json!({"choices": [{"index": 0, "delta": {}, "message": whole, "finish_reason": "tool_calls"}]}));
+    llm.reply(stream(vec![text("I "), text("look."), delta(begin), last]));
+    llm.reply_calls(&[("run_command", json!({"command": "wc -l < ran"}))]).reply_text("Done.");
+    let (code, frames) = rig.ask("one", PROMPT).finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+    let requests = llm.requests();
+    requests.iter().for_each(unbroken);
+    let told = results(requests.last().unwrap());
+    let mut expected: Vec<_> = (0..=odd.len()).map(|n| format!("exit code: 0\n{n}")).collect();
+    expected.push(format!("exit code: 0\n{}", odd.len() + 1));
+    assert_eq!(told, expected);
+    let said = &requests.last().unwrap()["messages"];
+    let said: Vec<_> = said.as_array().unwrap().iter().filter(|message| message["content"] == "I look.").collect();
+    assert_eq!(said.len(), 1, "said once");
+    assert_eq!(said[0]["tool_calls"].as_array().unwrap().len(), 1);
+}
+
+/// It is told once to use the tools' interface; if it then does, nobody hears of it.
+#[test]
+fn a_call_written_as_text_is_never_run_and_sent_back_once() {
+    let llm = block_on(ScriptedLlm::start());
+    let rig = Rig::new(BARE, llm.base_url());
+    llm.reply_text(IN_TEXT).reply(call(r#"{"command": "ls ran"}"#)).reply_text("There is none.");
+    let (code, frames) = rig.ask("one", PROMPT).finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+    assert_eq!(answers(&frames)[0]["text"], "There is none.");
+    let requests = llm.requests();
+    assert!(user_texts(&requests[1]).last().unwrap().contains("Call the tool through the tool interface"));
+    assert!(results(&requests[2])[0].contains("No such file"), "{:?}", results(&requests[2]));
+}
+
+#[test]
+fn an_answer_that_is_only_reasoning_is_shown_as_what_it_is() {
+    let llm = block_on(ScriptedLlm::start());
+    let rig = Rig::new(BARE, llm.base_url());
+    let thought = |delta: Value| event(&json!({"choices": [{"index": 0, "delta": delta}]}));
+    let end = || event(&json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}));
+    let ways = [
+        vec![thought(json!({"reasoning_content": "It is "})), thought(json!({"reasoning_content": "forty-two."}))],
+        vec![thought(
+            json!({"reasoning": "It is forty-two.", "reasoning_details": [{"type": "reasoning.text", "text": "It is forty-two."}]}),
+        )],
+        vec![text("<think>It is "), text("forty-two.</think>\n")],
+        vec![text("<think>It is forty-two.")],
+    ];
+    for (n, way) in ways.into_iter().enumerate() {
+        llm.reply(stream([way, vec![end()]].concat()));
+        let (code, frames) = rig.ask(&format!("room-{n}"), PROMPT).finish();
+        assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+        assert_eq!(answers(&frames)[0]["text"], "(The model gave no answer, only its reasoning:)\n\nIt is forty-two.");
+    }
 }

@@ -23,7 +23,9 @@ pub(super) struct View {
     json: bool,
     /// A terminal shows the progress line, which is written over.
     live: bool,
-    /// The text that was streamed since the last tool: the answer that repeats it is not printed twice.
+    /// A terminal shows text as it comes. A file or a program gets it once it stands: it may yet be taken back.
+    stream: bool,
+    /// The text that came since the last tool: the answer that repeats it is not printed twice.
     streamed: String,
     /// A progress line stands there and must be wiped first.
     line: bool,
@@ -34,7 +36,8 @@ pub(super) struct View {
 impl View {
     pub(super) fn new(json: bool) -> Self {
         let live = !json && io::stderr().is_terminal();
-        Self { json, live, streamed: String::new(), line: false, started: Instant::now(), tools: 0 }
+        let stream = io::stdout().is_terminal();
+        Self { json, live, stream, streamed: String::new(), line: false, started: Instant::now(), tools: 0 }
     }
 
     /// Prints a frame.
@@ -64,7 +67,9 @@ impl View {
             return Ok(());
         }
         self.wipe()?;
-        self.end_stream()?;
+        if self.stream {
+            self.end_stream()?;
+        }
         writeln!(io::stderr().lock(), "{text}")
     }
 
@@ -77,11 +82,17 @@ impl View {
             Live::Queued { before, .. } => self.progress(&format!("waiting: {before} before this one")),
             Live::Heard { .. } => Ok(()),
             Live::Seen { .. } => self.note("(taken into the work)"),
-            Live::Thinking => self.progress("thinking"),
+            Live::Thinking => {
+                self.take_back()?;
+                self.progress("thinking")
+            }
             Live::Text { delta } => {
-                self.wipe()?;
                 let delta = text::strip(delta);
                 self.streamed.push_str(&delta);
+                if !self.stream {
+                    return Ok(());
+                }
+                self.wipe()?;
                 let mut out = io::stdout().lock();
                 out.write_all(delta.as_bytes())?;
                 out.flush()
@@ -105,7 +116,7 @@ impl View {
         if self.streamed.trim() == text.trim() {
             self.end_stream()?;
         } else {
-            self.end_stream()?;
+            self.take_back()?;
             writeln!(io::stdout().lock(), "{}", text::strip(text))?;
         }
         let mark = match ending {
@@ -127,7 +138,9 @@ impl View {
         if !self.live {
             return Ok(());
         }
-        self.end_stream()?;
+        if self.stream {
+            self.end_stream()?;
+        }
         let elapsed = text::human_duration(self.started.elapsed());
         let line = text::one_line(&format!("⚙️ {now}"), WIDTH - 24);
         self.line = true;
@@ -141,11 +154,24 @@ impl View {
         Ok(())
     }
 
+    /// Takes back text that turned out not to be the answer.
+    fn take_back(&mut self) -> io::Result<()> {
+        if self.stream && !self.streamed.trim().is_empty() {
+            return self.note("(that was not the whole answer)");
+        }
+        self.streamed.clear();
+        Ok(())
+    }
+
     /// Ends a line of streamed text, so that what follows starts a new one.
     fn end_stream(&mut self) -> io::Result<()> {
         let streamed = std::mem::take(&mut self.streamed);
+        let mut out = io::stdout().lock();
+        if !self.stream {
+            write!(out, "{streamed}")?;
+        }
         if !streamed.is_empty() && !streamed.ends_with('\n') {
-            writeln!(io::stdout().lock())?;
+            writeln!(out)?;
         }
         Ok(())
     }

@@ -121,6 +121,8 @@ keys! {
         () LLM_MODEL: String = Text("openrouter/anthropic/claude-sonnet-4"), parse::model;
         /// Base URL of an OpenAI-compatible endpoint, up to where `/chat/completions` follows, for a server of your own.
         () LLM_BASE_URL: Url = Follows("the provider's own"), parse::url;
+        /// Seconds of silence after which an answer of the model is given up and asked for again. What keeps a connection alive while the model thinks is no silence.
+        () LLM_IDLE_SECONDS: Duration = Text("120"), parse::seconds::<1>;
     }
     "Coding agents and GitHub" {
         /// Gemini API key for the plan and review agent.

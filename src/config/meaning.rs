@@ -107,7 +107,13 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
 fn llm(reader: &mut Reader) -> Llm {
     let model = reader.value(keys::LLM_MODEL);
     let facts = reader.raw.model(&model);
-    Llm { model, api_key: reader.optional(keys::LLM_API_KEY), base_url: reader.optional(keys::LLM_BASE_URL), facts }
+    Llm {
+        model,
+        api_key: reader.optional(keys::LLM_API_KEY),
+        base_url: reader.optional(keys::LLM_BASE_URL),
+        idle: reader.value(keys::LLM_IDLE_SECONDS),
+        facts,
+    }
 }
 
 /// Reads the account, if there is a user for one, and the administrator, who may stand alone.

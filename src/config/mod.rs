@@ -55,6 +55,8 @@ pub struct Llm {
     pub api_key: Option<SecretString>,
     /// Another endpoint than the provider's own.
     pub base_url: Option<Url>,
+    /// Silence after which an answer is given up.
+    pub idle: Duration,
     /// What `matrix-agent.toml` says of this model.
     pub facts: ModelFacts,
 }

@@ -199,7 +199,7 @@ pub enum Live {
         /// The piece.
         delta: String,
     },
-    /// The model thinks.
+    /// The model is asked, for the first time or again: text that was not followed by a call or the answer is void.
     Thinking,
     /// A tool has begun.
     ToolStarted {

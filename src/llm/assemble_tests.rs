@@ -4,11 +4,12 @@ use serde_json::{Value, json};
 
 use super::{
     super::{
+        calls::MAX_CALLS,
         message::{Chunk, Completion, Finish},
         providers::Echo,
         wire::StreamChunk,
     },
-    Assembler, MAX_CALLS, MAX_TEXT,
+    Assembler, MAX_TEXT,
 };
 
 fn chunk(value: Value) -> StreamChunk {

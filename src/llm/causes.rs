@@ -77,6 +77,19 @@ const TOO_LONG: &[&str] = &[
     "long context",
     "prompt 超长",
 ];
+/// What servers say when they could not read the call that the model wrote: Groq (which adds the `failed_generation`),
+/// Gemini's ends, Ollama, llama.cpp.
+const BAD_CALL: &[&str] = &[
+    "tool_use_failed",
+    "failed_generation",
+    "failed to call a function",
+    "tool call validation failed",
+    "malformed_function_call",
+    "unexpected_tool_call",
+    "error parsing tool call",
+    "failed to parse tool call",
+    "invalid tool call arguments",
+];
 /// What the limit of an answer is called.
 const OUTPUT: &[&str] = &[
     "max_tokens",
@@ -210,6 +223,11 @@ pub(super) enum Excess {
     Conversation,
     /// That which the answer may have.
     Answer,
+}
+
+/// Returns whether the provider could not read a call that the model wrote: the model's slip, not the request's fault.
+pub(super) fn bad_call(lower: &str) -> bool {
+    BAD_CALL.iter().any(|phrase| lower.contains(phrase))
 }
 
 /// Returns whether something is too long, and what.

@@ -108,9 +108,19 @@ pub enum LlmError {
     /// The stream ended in the middle.
     #[error("The model's answer broke off in the middle. Try again.")]
     Cut,
-    /// What came is no chat completion.
+    /// What came is no chat completion, and never will be one.
     #[error("What the model's provider sent is no chat completion ({0}). Check LLM_BASE_URL and LLM_MODEL.")]
     Garbled(&'static str),
+    /// What came is no whole chat completion; the next one may be.
+    #[error(
+        "What the model's provider sent is no chat completion ({0}). Try again; if it stays so, check LLM_BASE_URL and LLM_MODEL."
+    )]
+    Broken(&'static str),
+    /// The model wrote a call that its provider could not read: its own slip, which it is told.
+    #[error(
+        "The model wrote a tool call that its provider could not read. Another model may do better: see LLM_MODEL.{0}"
+    )]
+    BadCall(Said),
 }
 
 /// How many tokens a model takes and how many it was given, as far as its provider tells.
@@ -204,7 +214,15 @@ impl LlmError {
 
     /// Returns whether the same request may succeed a moment later.
     pub(super) fn is_passing(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::RateLimited { .. } | Self::Unavailable { .. } | Self::Cut)
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::RateLimited { .. }
+                | Self::Unavailable { .. }
+                | Self::Slow { stage: Stage::GoOn, .. }
+                | Self::Cut
+                | Self::Broken(_)
+        )
     }
 
     /// Returns how long the provider told us to wait.

@@ -99,6 +99,8 @@ pub enum Finish {
     Length,
     /// The provider withheld the answer.
     Filtered,
+    /// The provider could not read a call that the model wrote, and gave nothing but the reason: that is the text.
+    BadCall,
 }
 
 /// Tokens of one request, or a sum of such.
@@ -140,6 +142,8 @@ pub struct Completion {
     pub finish: Finish,
     /// What it cost; `None` when the provider did not say.
     pub usage: Option<Usage>,
+    /// The end of what the model thought, for an answer in which nothing else stands.
+    pub reasoning: String,
 }
 
 /// A piece of an answer on its way.
@@ -151,4 +155,6 @@ pub enum Chunk {
     Reasoning,
     /// A call has begun: its name is known, its arguments are still coming.
     CallStarted(String),
+    /// The answer broke off and is asked for again: what was shown of it is void.
+    Restart,
 }

@@ -4,15 +4,17 @@
 //! validates with [`parse_model`].
 //!
 //! ```text
-//! complete() → request.rs (body) → async-openai → guard.rs (HTTP, clean events) → wire.rs (chunks) → assemble.rs → Completion
+//! complete() → request.rs (body) → async-openai → guard.rs (HTTP) → events.rs (clean events) → wire.rs (chunks) → assemble.rs → Completion
 //!      ↑ retry.rs                                      ↓ refusal.rs → LlmError
 //! ```
 
 mod assemble;
+mod calls;
 mod causes;
 mod clean;
 mod demo_model;
 mod error;
+mod events;
 mod guard;
 mod message;
 mod model;

@@ -16,13 +16,14 @@ use async_openai::{Client, config::Config, error::OpenAIError, types::stream::St
 use futures_util::StreamExt;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     assemble::Assembler,
-    error::{LlmError, Stage, Told},
+    error::{LlmError, Said, Stage, Told},
     guard::{self, Fault, NoStream, Watch},
-    message::{Chunk, Completion, Message, Part, ToolSpec},
+    message::{AssistantMessage, Chunk, Completion, Finish, Message, Part, ToolSpec},
     providers::{Endpoint, SettingError, parse_model},
     refusal::{self, Asked},
     request::{self, Request},
@@ -72,9 +73,9 @@ pub struct Limits {
     pub connect: Duration,
     /// From the request to the first event. Local models read a long prompt for minutes.
     pub first_token: Duration,
-    /// Between two events.
+    /// Between two bytes, comments included.
     pub idle: Duration,
-    /// For the whole answer.
+    /// For the whole answer, however often it is asked for.
     pub whole: Duration,
     /// How often one request is sent at most.
     pub attempts: usize,
@@ -170,10 +171,9 @@ impl Model {
 
     /// Asks the model to go on with `messages`. What comes is shown to `on_chunk` at once; the whole is returned.
     ///
-    /// Failures that pass (429, 5xx, a lost connection, a stream cut before its first word) are asked again, unless a
-    /// word or a call has been shown already. An answer that grows beyond all bounds is cut off as [`Finish::Length`].
-    ///
-    /// [`Finish::Length`]: super::Finish::Length
+    /// An answer that fails for a reason that passes (429, 5xx, a lost connection, a stream that breaks off or is empty) is
+    /// asked for again, after words too: nothing was done on it yet, and [`Chunk::Restart`] takes back what was shown. An
+    /// answer that grows beyond all bounds is cut off as [`Finish::Length`].
     pub async fn complete(
         &self,
         messages: &[Message],
@@ -182,20 +182,27 @@ impl Model {
         on_chunk: &mut (dyn FnMut(Chunk) + Send),
     ) -> Result<Completion, LlmError> {
         let request = request::build(&self.inner.endpoint, self.vision(), messages, tools, max_output);
-        let mut schedule = Schedule::new(&self.inner.limits);
+        let limits = &self.inner.limits;
+        let mut schedule = Schedule::new(limits);
+        let end = Instant::now() + limits.whole;
         loop {
             let mut shown = false;
             let mut show = |chunk| {
                 shown |= !matches!(chunk, Chunk::Reasoning);
                 on_chunk(chunk);
             };
-            let error = match self.attempt(&request, messages, &self.inner.limits, &mut show).await {
-                Ok(completion) => return Ok(completion),
+            let error = match self.attempt(&request, messages, limits, end, &mut show).await {
+                Err(LlmError::BadCall(said)) => return Ok(self.bad_call(said)),
                 Err(error) => error,
+                completion => return completion,
             };
             self.learn(&error);
-            let Some(wait) = (!shown).then(|| schedule.next(&error)).flatten() else { return Err(error) };
+            let wait = schedule.next(&error).filter(|wait| Instant::now() + *wait < end);
+            let Some(wait) = wait else { return Err(error) };
             tracing::warn!(model = self.name(), %error, wait_ms = wait.as_millis() as u64, "asking the model again");
+            if shown {
+                on_chunk(Chunk::Restart);
+            }
             tokio::time::sleep(wait).await;
         }
     }
@@ -211,13 +218,18 @@ impl Model {
         }
     }
 
+    fn bad_call(&self, said: Said) -> Completion {
+        let message = AssistantMessage { text: said.0, model: self.name().to_owned(), ..AssistantMessage::default() };
+        Completion { message, finish: Finish::BadCall, usage: None, reasoning: String::new() }
+    }
+
     /// Asks for a single token, once: whether address, key and model are right. Returns how long it took.
     pub async fn probe(&self) -> Result<Duration, LlmError> {
         let started = Instant::now();
         let messages = [Message::User { parts: vec![Part::Text { text: "ping".to_owned() }] }];
         let request = request::build(&self.inner.endpoint, false, &messages, &[], Some(1));
         let limits = Limits { first_token: PROBE_WITHIN, whole: PROBE_WITHIN, ..self.inner.limits.clone() };
-        match self.attempt(&request, &messages, &limits, &mut |_| {}).await {
+        match self.attempt(&request, &messages, &limits, started + limits.whole, &mut |_| {}).await {
             Ok(_) | Err(LlmError::AnswerTooLong { .. }) => {}
             // Reasoning models of OpenAI complain that one token is too little to finish: address, key and model are right.
             Err(LlmError::Refused { status: 400, said }) if said.0.contains("max_tokens") => {}
@@ -231,6 +243,7 @@ impl Model {
         request: &Request<'_>,
         messages: &[Message],
         limits: &Limits,
+        end: Instant,
         show: &mut (dyn FnMut(Chunk) + Send),
     ) -> Result<Completion, LlmError> {
         let inner = &*self.inner;
@@ -242,44 +255,53 @@ impl Model {
         };
         let client = Client::build(inner.http.clone(), inner.target.clone()).with_http_service(service);
 
-        let started = Instant::now();
-        let first = started + limits.first_token;
-        let end = started + limits.whole;
-        let slow = |stage, limit| LlmError::Slow { stage, limit };
+        let first = Instant::now() + limits.first_token;
+        let begin = LlmError::Slow { stage: Stage::Begin, limit: limits.first_token };
         let mut stream: StreamResponse<StreamChunk> =
-            match timeout_at(first, client.chat().create_stream_byot(request)).await {
+            match timeout_at(first.min(end), client.chat().create_stream_byot(request)).await {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => return Err(self.no_stream(error, &asked)),
-                Err(_) => return Err(slow(Stage::Begin, limits.first_token)),
+                Err(_) => return Err(begin),
             };
         let mut answer = Assembler::new(inner.endpoint.quirks().echo);
-        let mut due = (first, slow(Stage::Begin, limits.first_token));
+        let (mut due, mut silence) = (first, begin);
         loop {
-            if end < due.0 {
-                due = (end, slow(Stage::End, limits.whole));
-            }
-            match timeout_at(due.0, stream.next()).await {
+            match timeout_at(due.min(end), stream.next()).await {
                 Ok(Some(Ok(chunk))) => {
                     answer.take(chunk, show).map_err(|error| refusal::from_stream(&error, &asked))?;
                 }
                 Ok(None) => break,
                 Ok(Some(Err(_))) => match watch.fault() {
+                    Some(Fault::WebPage) => return Err(LlmError::Garbled("a web page")),
                     Some(Fault::TooMuch) => return Err(LlmError::Garbled("more than any answer holds")),
-                    Some(Fault::Garbled) => return Err(LlmError::Garbled("an event that is no JSON")),
+                    Some(Fault::Garbled) => return Err(LlmError::Broken("an event that is no JSON")),
                     // A lost connection: it harms nobody if only the count of tokens was missing.
                     Some(Fault::Cut) | None => break,
                 },
                 Err(_) if answer.has_ended() => break,
-                Err(_) => return Err(due.1),
+                Err(_) if end <= due => return Err(LlmError::Slow { stage: Stage::End, limit: limits.whole }),
+                Err(_) => {
+                    // Comments, which come no further than to `events.rs`, are life too.
+                    let alive = watch.heard().map_or(due, |heard| heard + limits.idle);
+                    if alive <= due {
+                        return Err(silence);
+                    }
+                    due = alive;
+                    continue;
+                }
             }
             if answer.is_full() {
                 tracing::warn!(model = self.name(), "the model's answer was cut off at its limit");
                 break;
             }
-            let wait = if answer.has_ended() { TAIL.min(limits.idle) } else { limits.idle };
-            due = (Instant::now() + wait, slow(Stage::GoOn, limits.idle));
+            due = Instant::now() + if answer.has_ended() { TAIL.min(limits.idle) } else { limits.idle };
+            silence = LlmError::Slow { stage: Stage::GoOn, limit: limits.idle };
         }
-        answer.finish(watch.is_done(), self.name())
+        match (answer.finish(watch.is_done(), self.name()), watch.words()) {
+            // What stood where events should be says why there were none.
+            (Err(_), Some(words)) => Err(refusal::from_stream(&json!({"error": {"message": words}}), &asked)),
+            (finished, _) => finished,
+        }
     }
 
     fn no_stream(&self, error: OpenAIError, asked: &Asked<'_>) -> LlmError {
@@ -287,7 +309,6 @@ impl Model {
         let OpenAIError::Boxed(error) = error else { return unreachable("the request could not be built") };
         match error.downcast::<NoStream>().map(|error| *error) {
             Ok(NoStream::Refused(refused)) => refusal::from_http(&refused, asked),
-            Ok(NoStream::NotAStream(what)) => LlmError::Garbled(what),
             Ok(NoStream::Transport(error)) => unreachable(&transport(&error)),
             Err(_) => unreachable("the request failed"),
         }

@@ -14,6 +14,7 @@ use super::{
     error::{LlmError, Said, Told},
     message::{Message, Part},
 };
+use crate::json;
 
 /// A non-2xx answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,12 +63,19 @@ impl Asked<'_> {
 
 /// Returns the error for a non-2xx answer.
 pub(super) fn from_http(refusal: &Refusal, asked: &Asked<'_>) -> LlmError {
-    let mut words = match serde_json::from_slice::<Value>(&refusal.body) {
-        Ok(value) => read(&value),
-        Err(_) => Words { message: plain(&refusal.body), ..Words::default() },
+    let mut words = match json_of(&refusal.body) {
+        Some(value) => read(&value),
+        None => Words { message: plain(&refusal.body), ..Words::default() },
     };
     words.wait = refusal.wait.or(words.wait);
     judge(Some(refusal.status), &words, asked)
+}
+
+/// Finds the JSON of a refusal: as it is, or as the data of an event.
+fn json_of(body: &[u8]) -> Option<Value> {
+    let text = json::lossy(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body));
+    let event = || text.lines().find_map(|line| serde_json::from_str(line.trim_start().strip_prefix("data:")?).ok());
+    serde_json::from_str(&text).ok().or_else(event)
 }
 
 /// Returns the error for an error object inside a stream.
@@ -107,6 +115,7 @@ fn judge(status: Option<u16>, words: &Words, asked: &Asked<'_>) -> LlmError {
         // A body that is too large: pictures are most of one.
         Some(413) if asked.shows_pictures() => return LlmError::Pictures { said, blind: false },
         Some(413) => return LlmError::Overflow { said, told },
+        _ if causes::bad_call(&lower) => return LlmError::BadCall(said),
         _ => {}
     }
     match causes::excess(&lower) {
@@ -136,7 +145,7 @@ fn judge(status: Option<u16>, words: &Words, asked: &Asked<'_>) -> LlmError {
 }
 
 /// Finds the words: `{"error": {…}}`, `{"error": "…"}`, `[{"error": …}]` (Google), `{"message", "code"}` (DashScope, vLLM),
-/// `{"detail": …}` (FastAPI), and OpenRouter's upstream error in `metadata.raw`.
+/// `{"detail": …}` (FastAPI), `{"errors": [{…}]}` (Cloudflare), and OpenRouter's upstream error in `metadata.raw`.
 fn read(value: &Value) -> Words {
     let value = value.get(0).unwrap_or(value);
     let error = value.get("error").filter(|error| !error.is_null()).unwrap_or(value);
@@ -151,8 +160,14 @@ fn read(value: &Value) -> Words {
             Some(Value::Array(list)) => {
                 list.iter().filter_map(|item| item.get("msg")?.as_str()).collect::<Vec<_>>().join("; ")
             }
-            _ => String::new(),
+            _ => ["msg", "error_msg"].iter().find_map(|key| error.get(key)?.as_str()).unwrap_or_default().to_owned(),
         };
+    }
+    if message.is_empty()
+        && let Some(first) = value.get("errors").and_then(|errors| errors.get(0))
+    {
+        let words = first.as_str().or_else(|| first.get("message")?.as_str());
+        words.unwrap_or_default().clone_into(&mut message);
     }
     if let Some(raw) = error.pointer("/metadata/raw").and_then(Value::as_str) {
         let inner = serde_json::from_str::<Value>(raw).map_or_else(|_| raw.to_owned(), |raw| read(&raw).message);
@@ -211,6 +226,11 @@ mod tests {
             (r#"[{"error":{"code":400,"message":"bad thing","status":"INVALID_ARGUMENT"}}]"#, "bad thing"),
             (r#"{"object":"error","message":"bad thing","code":400}"#, "bad thing"),
             (r#"{"detail":"bad thing"}"#, "bad thing"),
+            (r#"{"success":false,"errors":[{"code":7,"message":"bad thing"}]}"#, "bad thing"),
+            (r#"{"code":"1211","msg":"bad thing"}"#, "bad thing"),
+            ("\u{feff}{\"error\":{\"message\":\"bad\nthing\"}}", "bad thing"),
+            ("event: error\ndata: {\"error\":{\"message\":\"bad thing\"}}\n\n", "bad thing"),
+            (r#"{"error":{"message":"bad \ud83d thing"}}"#, "bad \u{fffd} thing"),
             (r#"{"detail":[{"loc":["body"],"msg":"bad"},{"msg":"thing"}]}"#, "bad; thing"),
             ("bad thing", "bad thing"),
             ("<html><head><title>bad thing</title></head></html>", "bad thing"),
@@ -300,6 +320,27 @@ mod tests {
         assert!(matches!(http(529, ""), LlmError::Unavailable { status: Some(529), .. }));
         let google = r#"{"error":{"code":429,"message":"quota","details":[{"@type":"x"},{"retryDelay":"34.5s"}]}}"#;
         assert_eq!(http(429, google).told_wait(), Some(Duration::from_millis(34_500)));
+    }
+
+    #[test]
+    fn a_call_that_the_provider_could_not_read_is_the_models_slip() {
+        for (status, body) in [
+            (
+                400,
+                r#"{"error":{"message":"Failed to call a function. Please adjust your prompt. See 'failed_generation' for more details.","type":"invalid_request_error","code":"tool_use_failed","failed_generation":"<function=run_command{}"}}"#,
+            ),
+            (
+                400,
+                r#"{"error":{"message":"tool call validation failed: parameters for tool run_command did not match schema","code":"x"}}"#,
+            ),
+            (500, r#"{"error":{"message":"error parsing tool call: raw='{\"a' err=unexpected end of JSON input"}}"#),
+        ] {
+            assert!(matches!(http(status, body), LlmError::BadCall(_)), "{body}");
+        }
+        assert!(matches!(
+            http(429, r#"{"error":{"message":"tool call validation failed"}}"#),
+            LlmError::RateLimited { .. }
+        ));
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! When to ask again, and how long to wait before. Knows no HTTP beyond the header that says so.
 //!
 //! Not async-openai's own retry layer: that one reads `Retry-After` in whole seconds only, obeys however long a wait it is
-//! told, loses the status of a 429 whose body is not OpenAI's, and cannot ask again when a stream was cut before its
-//! first word.
+//! told, loses the status of a 429 whose body is not OpenAI's, and cannot ask again when a stream was cut.
 
 use std::time::Duration;
 
@@ -38,7 +37,8 @@ impl Schedule {
         match error.told_wait() {
             // Nobody waits that long in a chat: say so instead.
             Some(told) if told > self.longest => None,
-            Some(told) => Some(told.max(Duration::from_millis(1))),
+            // Some say 0, and a clock that is wrong says a date that has passed.
+            Some(told) => Some(told.max(own)),
             None => Some(own),
         }
     }
@@ -79,6 +79,11 @@ mod tests {
 
         let mut schedule = Schedule::new(&Limits::default());
         assert_eq!(schedule.next(&limited(Some(7))), Some(Duration::from_secs(7)));
+        for base in [2, 4, 8] {
+            let wait = schedule.next(&limited(Some(0))).expect("a wait");
+            assert!((Duration::from_secs(base)..=Duration::from_secs(2 * base)).contains(&wait), "{base}: {wait:?}");
+        }
+        let mut schedule = Schedule::new(&Limits::default());
         assert_eq!(schedule.next(&limited(Some(61))), None);
         assert_eq!(schedule.next(&LlmError::KeyRefused(Said::default())), None);
     }

@@ -5,6 +5,47 @@
 /// The tags in use, with their ends.
 const TAGS: [(&str, &str); 3] = [("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<thought>", "</thought>")];
 
+/// Of reasoning, what may be shown should nothing else come: its end, where a conclusion would stand.
+const KEPT: usize = 32 * 1024;
+
+/// What the model thought: counted, and its end kept.
+#[derive(Debug, Default)]
+pub(super) struct Thoughts {
+    text: String,
+    bytes: usize,
+}
+
+impl Thoughts {
+    /// Adds to them.
+    pub(super) fn push(&mut self, piece: &str) {
+        self.count(piece.len());
+        self.text.push_str(piece);
+        if self.text.len() > 2 * KEPT {
+            self.cut();
+        }
+    }
+
+    /// Counts bytes that are thought, but are no words.
+    pub(super) fn count(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    /// Returns how many bytes came.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Returns their end.
+    pub(super) fn into_text(mut self) -> String {
+        self.cut();
+        self.text
+    }
+
+    fn cut(&mut self) {
+        self.text.drain(..self.text.ceil_char_boundary(self.text.len().saturating_sub(KEPT)));
+    }
+}
+
 /// A filter for a text that comes in pieces.
 #[derive(Debug, Default)]
 pub(super) struct ThinkFilter {
@@ -25,26 +66,25 @@ enum State {
 }
 
 impl ThinkFilter {
-    /// Appends what of `piece` is for the person to `answer`; returns how many bytes were thought.
-    pub(super) fn feed(&mut self, piece: &str, answer: &mut String) -> usize {
+    /// Appends what of `piece` is for the person to `answer`, and the rest to `thoughts`.
+    pub(super) fn feed(&mut self, piece: &str, answer: &mut String, thoughts: &mut Thoughts) {
         if matches!(self.state, State::Answer) {
             answer.push_str(piece);
-            return 0;
+            return;
         }
         self.held.push_str(piece);
-        let mut thought = 0;
         loop {
             match self.state {
-                State::Answer => return thought,
+                State::Answer => return,
                 State::Start => {
                     let text = self.held.trim_start();
                     if let Some((open, close)) = TAGS.iter().find(|(open, _)| text.starts_with(open)) {
-                        thought += open.len();
+                        thoughts.count(open.len());
                         self.held = text[open.len()..].to_owned();
                         self.state = State::Thinking(close);
                     } else if TAGS.iter().any(|(open, _)| open.starts_with(text)) {
                         self.held = text.to_owned();
-                        return thought;
+                        return;
                     } else {
                         answer.push_str(text);
                         self.held.clear();
@@ -53,15 +93,16 @@ impl ThinkFilter {
                 }
                 State::Thinking(close) => {
                     if let Some(at) = self.held.find(close) {
-                        thought += at + close.len();
+                        thoughts.push(&self.held[..at]);
+                        thoughts.count(close.len());
                         self.held.drain(..at + close.len());
                         self.state = State::Start;
                     } else {
                         // The end may be cut in two by the next piece.
                         let keep = self.held.floor_char_boundary(self.held.len().saturating_sub(close.len() - 1));
-                        thought += keep;
+                        thoughts.push(&self.held[..keep]);
                         self.held.drain(..keep);
-                        return thought;
+                        return;
                     }
                 }
             }
@@ -69,9 +110,11 @@ impl ThinkFilter {
     }
 
     /// Appends what was held back for a tag that never came.
-    pub(super) fn finish(self, answer: &mut String) {
-        if matches!(self.state, State::Start) {
-            answer.push_str(&self.held);
+    pub(super) fn finish(self, answer: &mut String, thoughts: &mut Thoughts) {
+        match self.state {
+            State::Start => answer.push_str(&self.held),
+            State::Thinking(_) => thoughts.push(&self.held),
+            State::Answer => {}
         }
     }
 }
@@ -97,14 +140,19 @@ pub(super) fn after_lone_end(text: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn filter(pieces: &[&str]) -> String {
-        let mut answer = String::new();
+    /// The answer and the thoughts.
+    fn parted(pieces: &[&str]) -> (String, String) {
+        let (mut answer, mut thoughts) = (String::new(), Thoughts::default());
         let mut filter = ThinkFilter::default();
         for piece in pieces {
-            filter.feed(piece, &mut answer);
+            filter.feed(piece, &mut answer, &mut thoughts);
         }
-        filter.finish(&mut answer);
-        answer
+        filter.finish(&mut answer, &mut thoughts);
+        (answer, thoughts.into_text())
+    }
+
+    fn filter(pieces: &[&str]) -> String {
+        parted(pieces).0
     }
 
     #[test]
@@ -112,7 +160,8 @@ mod tests {
         let whole = "\n <think>a </thi b\u{e4}</think>\n\n<thinking>c</thinking>\nThe answer: <think> is a tag.";
         for cut in whole.char_indices().map(|(at, _)| at) {
             let (a, b) = whole.split_at(cut);
-            assert_eq!(filter(&[a, b]), "The answer: <think> is a tag.", "cut at {cut}");
+            let (answer, thoughts) = parted(&[a, b]);
+            assert_eq!((&*answer, &*thoughts), ("The answer: <think> is a tag.", "a </thi b\u{e4}c"), "cut at {cut}");
         }
         let single: Vec<_> = whole.split("").collect();
         assert_eq!(filter(&single), "The answer: <think> is a tag.");
@@ -124,6 +173,18 @@ mod tests {
         assert_eq!(filter(&["<thi"]), "<thi");
         assert_eq!(filter(&["a <think>b</think>"]), "a <think>b</think>");
         assert_eq!(filter(&["<think>never closed"]), "");
+    }
+
+    #[test]
+    fn of_endless_thoughts_the_end_is_kept() {
+        let mut thoughts = Thoughts::default();
+        for n in 0..100_000 {
+            thoughts.push(&format!("ä{n} "));
+        }
+        assert!(thoughts.bytes() > 700_000);
+        let text = thoughts.into_text();
+        assert!(text.len() <= KEPT && text.ends_with("ä99999 "), "{}", text.len());
+        assert_eq!(parted(&["<think>never ", "closed"]).1, "never closed");
     }
 
     #[test]

@@ -30,9 +30,15 @@ struct Fields {
 
 impl From<Value> for StreamChunk {
     fn from(value: Value) -> Self {
-        let present = |key: &str| value.get(key).is_some_and(|field| !field.is_null());
-        // `{"error": …}` nearly everywhere; DashScope and vLLM put `code` and `message` at the top.
-        if present("error") || (!present("choices") && present("message")) {
+        // Google's errors come in a list.
+        let value = match value {
+            Value::Array(mut list) if list.len() == 1 => list.swap_remove(0),
+            other => other,
+        };
+        let says = |key: &str| value.get(key).is_some_and(|field| !is_empty(field));
+        // `{"error": …}` nearly everywhere; DashScope and vLLM put `code` and `message` at the top, FastAPI a `detail`.
+        let chunk = value.get("choices").is_some_and(|choices| !choices.is_null());
+        if says("error") || (!chunk && ERROR_WORDS.iter().any(|key| says(key))) {
             return Self { error: Some(value), ..Self::default() };
         }
         let fields: Fields = serde_json::from_value(value).unwrap_or_default();
@@ -40,6 +46,20 @@ impl From<Value> for StreamChunk {
         let error = fields.choices.iter().find_map(|choice| choice.error.clone());
         let error = error.map(|error| serde_json::json!({ "error": error }));
         Self { choices: fields.choices, usage: fields.usage, error }
+    }
+}
+
+/// Where words of an error stand at the top of an object that is no chunk.
+const ERROR_WORDS: [&str; 5] = ["message", "detail", "msg", "errors", "error_msg"];
+
+/// Returns whether a field says nothing, whatever its type is.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
     }
 }
 
@@ -53,7 +73,7 @@ pub(super) struct Choice {
     /// What is new.
     #[serde(deserialize_with = "lenient")]
     pub delta: Delta,
-    /// The whole message at once, from servers that do not stream although asked to.
+    /// The whole message at once: from servers that do not stream although asked to, and from some that do, at the end.
     #[serde(deserialize_with = "lenient")]
     pub message: Option<Delta>,
     /// Why it ended.
@@ -158,6 +178,18 @@ impl WireUsage {
     }
 }
 
+/// Returns about how many bytes a value holds, whatever is in it.
+pub(super) fn weight(value: &Value) -> usize {
+    /// Of what has no length, and of what stands around it.
+    const EACH: usize = 8;
+    EACH + match value {
+        Value::String(text) => text.len(),
+        Value::Array(list) => list.iter().map(weight).sum(),
+        Value::Object(fields) => fields.iter().map(|(key, value)| key.len() + weight(value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    }
+}
+
 /// Reads a field, or takes its default where it has another type.
 fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(deserializer: D) -> Result<T, D::Error> {
     let value = Value::deserialize(deserializer)?;
@@ -197,8 +229,20 @@ mod tests {
             r#"{"code":"Throttling","message":"x","request_id":"1"}"#,
             r#"{"object":"error","message":"x","code":400}"#,
             r#"{"choices":[{"error":{"code":502,"message":"x"},"delta":{},"finish_reason":"error"}]}"#,
+            r#"[{"error":{"code":400,"message":"x","status":"INVALID_ARGUMENT"}}]"#,
+            r#"{"detail":[{"msg":"x"}]}"#,
+            r#"{"success":false,"errors":[{"message":"x"}]}"#,
+            r#"{"code":"x","msg":"x"}"#,
         ] {
             assert!(read(text).error.is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_that_says_nothing_beside_an_answer_is_none() {
+        for nothing in ["null", "false", "\"\"", "{}", "[]"] {
+            let text = format!(r#"{{"error":{nothing},"message":"","choices":[{{"delta":{{"content":"x"}}}}]}}"#);
+            assert!(read(&text).error.is_none() && read(&text).choices.len() == 1, "{text}");
         }
     }
 

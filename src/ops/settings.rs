@@ -13,7 +13,7 @@ use crate::{
     config::{Config, JournalSync, Loaded, Mistakes, Wrong},
     gateway::{AllowedHosts, BadPattern, GatewayPolicy},
     hub::CODER,
-    llm::{Endpoint, ModelSettings, SettingError, parse_model},
+    llm::{self, Endpoint, ModelSettings, SettingError, parse_model},
     orchestrator,
     sandbox::{SandboxOptions, memory},
     store::Durability,
@@ -91,7 +91,9 @@ pub(super) fn people(config: &Config) -> People {
 /// Returns what the model's client needs.
 pub fn model_settings(config: &Config) -> ModelSettings {
     let key = config.llm.api_key.clone().unwrap_or_else(|| SecretString::from(""));
+    let (idle, usual) = (config.llm.idle, llm::Limits::default());
     ModelSettings {
+        limits: llm::Limits { idle, first_token: usual.first_token.max(idle), whole: usual.whole.max(idle), ..usual },
         base_url: config.llm.base_url.as_ref().map(ToString::to_string),
         vision: config.llm.facts.vision,
         context_window: config.llm.facts.context_window.map(NonZeroU64::get),

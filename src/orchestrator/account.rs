@@ -26,6 +26,8 @@ pub(super) struct Account {
     pub(super) spent: Usage,
     /// Empty answers.
     pub(super) empty: u32,
+    /// Calls written as text.
+    pub(super) in_text: u32,
     /// Whether a claim was sent back already.
     pub(super) doubted: bool,
     /// Messages in a row without one call that ran.
@@ -161,6 +163,10 @@ impl Account {
                 (_, Origin::Program { note: Note::Empty }) => {
                     replayed.account.rounds += 1;
                     replayed.account.empty += 1;
+                }
+                (_, Origin::Program { note: Note::CallInText }) => {
+                    replayed.account.rounds += 1;
+                    replayed.account.in_text += 1;
                 }
                 (_, Origin::Program { note: Note::Unproven }) => replayed.account.doubted = true,
                 (_, Origin::Program { note: Note::WrapUp { limit } }) => replayed.wrap = Some(*limit),

@@ -9,7 +9,7 @@ use crate::{
     ids::{CallId, TurnId, digest},
     llm::{AssistantMessage, Finish, Message, Part, ToolCall},
     text,
-    tools::Access,
+    tools::{self, Access},
 };
 
 use super::{
@@ -88,10 +88,10 @@ pub(super) enum State {
     Done { result: CallResult, ran: bool },
 }
 
-/// Makes a message fit to be stored and sent back: unique, well-formed ids and names, arguments that parse, not more
-/// calls than anybody needs. Strict providers reject every later request for one malformed call in the history.
+/// Makes a message fit to be stored and sent back: unique, well-formed ids and names, arguments that are objects, not
+/// more calls than anybody needs. Strict providers reject every later request for one malformed call in the history.
 /// Returns, for each call left, why it must not run.
-pub(super) fn vet(message: &mut AssistantMessage, finish: Finish, tools: &[Known]) -> Vec<Option<String>> {
+pub(super) fn vet(message: &mut AssistantMessage, finish: Finish) -> Vec<Option<String>> {
     message.calls.truncate(CALLS_KEPT);
     let mut refusals = Vec::with_capacity(message.calls.len());
     for index in 0..message.calls.len() {
@@ -103,51 +103,31 @@ pub(super) fn vet(message: &mut AssistantMessage, finish: Finish, tools: &[Known
         while before.iter().any(|other| other.id == call.id) {
             call.id = format!("{}_{index}", call.id);
         }
-        let parsed = parse(&call.arguments);
-        let refusal = if finish == Finish::Length {
+        let tools::Call { tool, arguments, refusal } = tools::read_call(&call.name, &call.arguments);
+        refusals.push(if finish == Finish::Length {
             Some(words::CALL_CUT_OFF.to_owned())
         } else if index >= CALLS_AT_ONCE {
             Some(words::too_many_calls())
-        } else if !tools.iter().any(|tool| tool.name == call.name) {
-            let known: Vec<_> = tools.iter().map(|tool| tool.name).collect();
-            Some(words::unknown_tool(&text::one_line(&call.name, 64), &known))
         } else {
-            parsed.as_ref().err().map(|why| words::bad_arguments(why))
-        };
-        match parsed {
-            Ok(_) if call.arguments.trim().is_empty() => "{}".clone_into(&mut call.arguments),
-            Ok(_) => {}
-            Err(_) => {
-                call.arguments = serde_json::json!({ "unparsed": text::cut_middle(&call.arguments, 200) }).to_string();
-            }
-        }
-        let name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        if call.name.is_empty() || call.name.len() > 64 || !call.name.chars().all(name) {
-            call.name = call.name.chars().take(64).map(|c| if name(c) { c } else { '_' }).collect();
-            if call.name.is_empty() {
-                "unknown".clone_into(&mut call.name);
-            }
-        }
-        refusals.push(refusal);
+            refusal
+        });
+        call.arguments = arguments
+            .unwrap_or_else(|| serde_json::json!({ "unparsed": text::cut_middle(&call.arguments, 200) }).to_string());
+        call.name = tool.map_or_else(|| well_formed(&call.name), str::to_owned);
     }
     refusals
 }
 
-/// Parses arguments; nothing at all counts as an empty object, as some models write it.
-fn parse(arguments: &str) -> Result<Map<String, Value>, String> {
-    if arguments.trim().is_empty() {
-        return Ok(Map::new());
-    }
-    match serde_json::from_str(arguments) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err("it is some other JSON value".to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
+/// Returns a name that no tool has as providers take it.
+fn well_formed(name: &str) -> String {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let name: String = name.chars().take(64).map(|c| if fits(c) { c } else { '_' }).collect();
+    if name.is_empty() { "unknown".to_owned() } else { name }
 }
 
 /// Returns what a call does in one short line without control characters.
 fn detail(arguments: &str) -> String {
-    let Ok(arguments) = parse(arguments) else { return String::new() };
+    let Ok(arguments) = serde_json::from_str::<Map<String, Value>>(arguments) else { return String::new() };
     let value = ["command", "path", "url", "port", "id"].iter().find_map(|key| arguments.get(*key));
     match value {
         Some(Value::String(text)) => text::one_line(text, DETAIL),
@@ -272,14 +252,16 @@ mod tests {
             ("", "run_command", "[1]"),
             ("b", "no such\ntool", "{}"),
             ("c", "read_file", " "),
+            ("d", "functions.run_command", r#"{}{"command":"ls"}"#),
         ]);
-        let refusals = vet(&mut message, Finish::ToolCalls, TOOLS);
+        let refusals = vet(&mut message, Finish::ToolCalls);
         insta::assert_json_snapshot!(refusals, @r#"
         [
           null,
-          "Not run: the arguments are no JSON object (EOF while parsing a string at line 1 column 15). Send one like {\"path\": \"src/main.rs\"}, with quotes and line breaks inside strings escaped.",
-          "Not run: the arguments are no JSON object (it is some other JSON value). Send one like {\"path\": \"src/main.rs\"}, with quotes and line breaks inside strings escaped.",
-          "Not run: there is no tool `no such tool`. The tools are: read_file, run_command.",
+          "Not run: the arguments of run_command are no JSON object (EOF while parsing a string at line 1 column 15). They seem to be cut off: write long texts in several smaller calls. Send one, for example {\"command\":\"ls -la\"}",
+          "Not run: the arguments of run_command are no JSON object (it is some other JSON value). Send one, for example {\"command\":\"ls -la\"}",
+          "Not run: there is no tool `no such tool`. The tools are: run_command, read_file, write_file, edit_file, run_tests, take_screenshot, send_file.",
+          null,
           null
         ]
         "#);
@@ -293,6 +275,7 @@ mod tests {
                 ("call_2", "run_command", r#"{"unparsed":"[1]"}"#),
                 ("b", "no_such_tool", "{}"),
                 ("c", "read_file", "{}"),
+                ("d", "run_command", r#"{"command":"ls"}"#),
             ]
         );
     }
@@ -300,10 +283,10 @@ mod tests {
     #[test]
     fn fifty_calls_are_answered_but_sixteen_run_and_a_thousand_are_cut() {
         let fifty = vec![("x", "read_file", "{}"); 50];
-        let refusals = vet(&mut message(&fifty), Finish::ToolCalls, TOOLS);
+        let refusals = vet(&mut message(&fifty), Finish::ToolCalls);
         assert_eq!(refusals.iter().filter(|refusal| refusal.is_none()).count(), 16);
         let mut thousand = message(&vec![("x", "read_file", "{}"); 1000]);
-        assert_eq!(vet(&mut thousand, Finish::ToolCalls, TOOLS).len(), 64);
+        assert_eq!(vet(&mut thousand, Finish::ToolCalls).len(), 64);
         assert_eq!(thousand.calls.len(), 64);
     }
 

@@ -4,17 +4,11 @@
 //! way lives in one future: dropping it (the program ends) leaves the turn open in the store, to be resumed, and the
 //! commands running in their sandbox. Called by `bots`.
 
-use std::{
-    collections::VecDeque,
-    mem,
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::VecDeque, mem, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::mpsc,
     time::{Instant, Sleep, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -22,13 +16,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     crash,
     ids::{CallId, TurnId},
-    llm::{Chunk, Completion, LlmError, Model, ToolSpec, Usage},
+    llm::{Completion, LlmError, Model, ToolSpec, Usage},
     sandbox::Sandboxes,
     store::{Address, Store, StoreError},
 };
 
 use super::{
     batch::CallResult,
+    chunks::Chunks,
     context::text_tokens,
     event::{Action, Answer, Event, Request, Show, TurnInput},
     footer::{brief, footer},
@@ -245,27 +240,6 @@ struct Driver {
     events: VecDeque<Event>,
 }
 
-/// Text on its way from the model to the machine: pieces grow together while nobody looks.
-#[derive(Debug, Default)]
-struct Chunks {
-    text: Mutex<String>,
-    more: Notify,
-}
-
-impl Chunks {
-    fn push(&self, chunk: Chunk) {
-        if let Chunk::Text(piece) = chunk {
-            self.text.lock().unwrap_or_else(PoisonError::into_inner).push_str(&piece);
-            self.more.notify_one();
-        }
-    }
-
-    fn take(&self) -> Option<Event> {
-        let text = mem::take(&mut *self.text.lock().unwrap_or_else(PoisonError::into_inner));
-        (!text.is_empty()).then_some(Event::Chunk(Chunk::Text(text)))
-    }
-}
-
 impl Driver {
     async fn run(&mut self) -> Result<Answer, StoreError> {
         loop {
@@ -334,7 +308,7 @@ impl Driver {
     /// Ends the request and the calls, and waits until nothing runs any more.
     async fn cancel(&mut self) {
         self.request = None;
-        self.chunks.take();
+        drop(self.chunks.take());
         mem::take(&mut self.cancel).cancel();
         let calls = &mut self.calls;
         if timeout(SETTLE, async { while calls.next().await.is_some() {} }).await.is_err() {
@@ -351,10 +325,10 @@ impl Driver {
                 self.stopped = true;
                 Event::Stop
             }
-            () = self.chunks.more.notified() => match self.chunks.take() {
-                Some(event) => event,
-                None => return Ok(()),
-            },
+            () = self.chunks.come() => {
+                self.events.extend(self.chunks.take());
+                return Ok(());
+            }
             (number, ended) = under_way(&mut self.request) => {
                 self.model_ended(number, ended);
                 return Ok(());

@@ -118,7 +118,7 @@ pub struct Request {
 /// What the room may see.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Show {
-    /// The model is asked; text that follows begins anew.
+    /// The model is asked, for the first time or again: text that was not followed by a call or the answer is void.
     Thinking,
     /// A piece of its text.
     Text(String),

@@ -16,6 +16,8 @@ pub(super) const CALLS_KEPT: usize = 64;
 pub(super) const BAD_CALLS: u32 = 4;
 /// Nudges after empty answers.
 pub(super) const EMPTY_NUDGES: u32 = 2;
+/// Nudges after calls written as text.
+pub(super) const IN_TEXT_NUDGES: u32 = 1;
 /// How long the model may take to wrap up.
 pub(super) const WRAP_UP: Duration = Duration::from_mins(1);
 /// Summaries in one turn.

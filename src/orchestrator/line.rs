@@ -81,8 +81,10 @@ pub enum Origin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "why", rename_all = "snake_case")]
 pub enum Note {
-    /// The model's message was empty, or ran away, and was dropped.
+    /// The model's message was empty, or ran away, or held a call that its provider could not read; it was dropped.
     Empty,
+    /// The model's message was a call written as text, and was dropped.
+    CallInText,
     /// It goes in circles.
     Stuck,
     /// It claims success that no test run shows.

@@ -6,6 +6,7 @@
 //! exactly one [`Action::Answer`]; after it every event is ignored.
 
 mod room;
+mod settle;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -27,7 +28,6 @@ use super::{
     event::{Action, Answer, Event, Request, Show, TurnInput},
     limits::{self, Limit, Limits},
     line::{Line, Note, Origin, Status, UserMessage},
-    proof::Proof,
     stuck::Stream,
     words,
 };
@@ -148,7 +148,8 @@ impl Machine {
                 Phase::Asking(_) => self.answered(completion, &mut out),
                 Phase::Summarising { plan, before } => {
                     self.account.spent += completion.usage.unwrap_or_default();
-                    self.summarised(plan, before, Some(completion.message.text), &mut out);
+                    let summary = (completion.finish != Finish::BadCall).then_some(completion.message.text);
+                    self.summarised(plan, before, summary, &mut out);
                 }
                 other => self.phase = other,
             },
@@ -189,102 +190,23 @@ impl Machine {
     }
 
     fn chunk(&mut self, chunk: Chunk, out: &mut Out) {
-        let (Phase::Asking(stream), Chunk::Text(text)) = (&mut self.phase, chunk) else { return };
+        let Phase::Asking(stream) = &mut self.phase else { return };
+        let text = match chunk {
+            Chunk::Text(text) => text,
+            Chunk::Restart => {
+                *stream = Stream::default();
+                return out.push(Action::Show(Show::Thinking));
+            }
+            Chunk::Reasoning | Chunk::CallStarted(_) => return,
+        };
         if stream.runs_away(&text, limits::ANSWER_BYTES) {
             out.push(Action::Cancel);
             self.phase = Phase::Ready;
             let usage = Usage { input: self.context.tokens(), ..Usage::default() };
             self.account.answered(usage);
-            self.nudge_empty(words::RUNAWAY, out);
+            self.nudge_empty(words::RUNAWAY, words::NO_ANSWER, out);
         } else {
             out.push(Action::Show(Show::Text(text)));
-        }
-    }
-
-    /// Takes in a whole message of the model.
-    fn answered(&mut self, completion: Completion, out: &mut Out) {
-        let Completion { mut message, finish, usage } = completion;
-        let counted = usage.filter(|usage| usage.input > 0);
-        let usage = counted.unwrap_or_else(|| Usage {
-            input: self.context.tokens(),
-            cached: 0,
-            output: context::tokens(&Message::Assistant(message.clone())),
-        });
-        self.account.answered(usage);
-        let silent = is_silent(&message);
-        if self.wrap.is_some() {
-            message.calls.clear();
-            return self.wrapped_up(message, finish, out);
-        }
-        if finish == Finish::Filtered && (silent || !message.calls.is_empty()) {
-            return self.end_plainly(words::FILTERED.to_owned(), Status::Failed, out);
-        }
-        if message.calls.is_empty() {
-            if silent {
-                let nudge = if finish == Finish::Length { words::CUT_EMPTY } else { words::EMPTY };
-                return self.nudge_empty(nudge, out);
-            }
-            return self.settle(message, finish, usage, out);
-        }
-        if finish == Finish::Length {
-            // A small cap would cut off the next try as well.
-            self.max_output = self.max_output.map(|most| (most * 2).min(self.window / 2));
-        }
-        let refused = batch::vet(&mut message, finish, &self.tools);
-        let ids = batch::ids(&self.turn, self.account.rounds, message.calls.len());
-        let batch = Batch::new(&message, &ids, &refused, &self.tools);
-        let refused = if refused.iter().any(Option::is_some) { refused } else { vec![] };
-        self.keep(Message::Assistant(message), Origin::Model { calls: ids, refused, usage }, out);
-        if let Some(usage) = counted {
-            self.context.measure(usage);
-        }
-        self.go_on(batch, out);
-    }
-
-    /// Decides whether a text is the answer.
-    fn settle(&mut self, message: AssistantMessage, finish: Finish, usage: Usage, out: &mut Out) {
-        let doubtful = !self.account.doubted && self.account.evidence().contradicts(&message.text);
-        if doubtful && self.limit().is_none() {
-            let origin = Origin::Model { calls: vec![], refused: vec![], usage };
-            self.keep(Message::Assistant(message), origin, out);
-            return self.doubt(out);
-        }
-        self.end(message, finish, Status::Done, out);
-    }
-
-    /// Sends a claim back.
-    fn doubt(&mut self, out: &mut Out) {
-        self.account.doubted = true;
-        let nudge = match self.account.evidence().proof() {
-            Proof::Red => words::UNPROVEN_RED,
-            _ => words::UNPROVEN_EDIT,
-        };
-        self.say(Note::Unproven, nudge.to_owned(), out);
-        self.advance(out);
-    }
-
-    fn nudge_empty(&mut self, nudge: &str, out: &mut Out) {
-        if let Some(limit) = self.wrap {
-            return self.end_at(limit, out);
-        }
-        self.account.empty += 1;
-        if self.account.empty > limits::EMPTY_NUDGES {
-            return self.end_plainly(words::NO_ANSWER.to_owned(), Status::Failed, out);
-        }
-        self.say(Note::Empty, nudge.to_owned(), out);
-        self.advance(out);
-    }
-
-    fn wrapped_up(&mut self, message: AssistantMessage, finish: Finish, out: &mut Out) {
-        let Some(limit) = self.wrap else { return };
-        if !is_silent(&message) {
-            self.end(message, finish, Status::Limit, out);
-        } else if self.bare {
-            self.end_at(limit, out);
-        } else {
-            // It called a tool all the same: once more, with none to call.
-            self.bare = true;
-            self.ask(out);
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod account;
 mod batch;
+mod chunks;
 mod compaction;
 mod context;
 mod driver;
@@ -15,6 +16,7 @@ mod journal;
 mod limits;
 mod line;
 mod machine;
+mod markup;
 mod progress;
 mod prompt;
 mod proof;

@@ -19,7 +19,7 @@ const WAITING: usize = 64;
 /// What is worth seeing.
 #[derive(Debug)]
 pub enum Progress {
-    /// The model is asked; text that follows begins anew.
+    /// The model is asked, for the first time or again: text that was not followed by a call or the answer is void.
     Thinking,
     /// A piece of the model's text.
     Text(String),

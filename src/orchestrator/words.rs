@@ -17,6 +17,10 @@ pub(super) const EMPTY: &str =
 pub(super) const CUT_EMPTY: &str = "[matrix-agent] Your last message was cut off before it said anything. Think less and \
     answer shorter, or take a smaller step.";
 
+pub(super) const CALL_IN_TEXT: &str = "[matrix-agent] Your last message was, or ended with, a tool call written as text. Such \
+    text is never run, and the person has not seen it. Call the tool through the tool interface. If you only meant to show \
+    it to the person, give your whole answer again and end it with a sentence.";
+
 pub(super) const RUNAWAY: &str =
     "[matrix-agent] Your last message repeated itself without end and was dropped. Say it once, in a few sentences.";
 
@@ -50,6 +54,9 @@ pub(super) const WRAPPING_UP: &str = "A limit is reached; wrapping up.";
 pub(super) const STOPPED: &str = "Stopped. What was done so far stays in the workspace.";
 pub(super) const NO_ANSWER: &str =
     "The model gave no answer, even when asked again. Please try once more, perhaps in other words.";
+pub(super) const BAD_CALLS: &str = "The model's tool calls cannot be read by its provider, even when asked again. Please try once \
+    more, or choose another model with LLM_MODEL.";
+pub(super) const ONLY_THOUGHT: &str = "(The model gave no answer, only its reasoning:)";
 pub(super) const FILTERED: &str =
     "The model's provider withheld the answer (its content filter). Please put it in other words.";
 pub(super) const ANSWER_CUT: &str = "\n\n(The answer was cut off at the model's output limit.)";
@@ -61,6 +68,24 @@ pub(super) const NOTE_FAILED: &str = "[matrix-agent] The turn above ended withou
 pub(super) const NOTE_LIMIT: &str =
     "[matrix-agent] The turn above ended at a limit, without an answer. The person was told which.";
 
+/// Returns what the model is told of a call that its provider could not read; `why` is what the provider said.
+pub(super) fn bad_call(why: &str) -> String {
+    let why = if why.is_empty() { String::new() } else { format!(" It said: “{why}”") };
+    format!(
+        "[matrix-agent] Your last message held a tool call that your provider could not read, so nothing of it was run.{why} \
+        Make the call again: an exact tool name, and arguments that are one JSON object."
+    )
+}
+
+/// Returns what the person reads when the model writes its calls as text again.
+pub(super) fn calls_no_tools(model: &str) -> String {
+    let model = if model.is_empty() { "The model".to_owned() } else { format!("The model `{model}`") };
+    format!(
+        "{model}, or the server that runs it, calls no tools: it writes the calls as text, which is never run. Set LLM_MODEL \
+        to a model that calls tools, or turn tool calls on in its server."
+    )
+}
+
 /// Returns what is added to a result whose file did not reach the room.
 pub(super) fn file_lost(name: &str) -> String {
     format!("\n\nThe file `{name}` could not be handed to the room: the people do not see it.")
@@ -69,19 +94,6 @@ pub(super) fn file_lost(name: &str) -> String {
 /// Returns the refusal of a call beyond the number that run at once.
 pub(super) fn too_many_calls() -> String {
     format!("Not run: too many calls at once ({CALLS_AT_ONCE} at most). Send it again after the others.")
-}
-
-/// Returns the refusal of an unknown tool.
-pub(super) fn unknown_tool(name: &str, known: &[&str]) -> String {
-    format!("Not run: there is no tool `{name}`. The tools are: {}.", known.join(", "))
-}
-
-/// Returns the refusal of arguments that do not parse.
-pub(super) fn bad_arguments(why: &str) -> String {
-    format!(
-        "Not run: the arguments are no JSON object ({why}). Send one like {{\"path\": \"src/main.rs\"}}, with quotes \
-        and line breaks inside strings escaped."
-    )
 }
 
 /// Returns what stands in place of an old output.

@@ -1,7 +1,7 @@
-//! From the text that a model wrote to a tool's arguments, and from a tool's arguments to the schema that models read.
+//! From the object that a call holds to a tool's arguments, and from a tool's arguments to the schema that models read.
 //!
-//! Knows no particular tool. What is unmistakable is accepted (a number or flag in quotes, an empty optional value, an
-//! object that was encoded twice); what is broken is never repaired: the model gets the parser's message and an example.
+//! Knows no particular tool. What is unmistakable is accepted (a number or flag in quotes, an empty optional value); all
+//! else is told to the model, with an example.
 
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::de::DeserializeOwned;
@@ -39,31 +39,14 @@ fn lean(schema: &mut Value) {
     }
 }
 
-/// Reads the arguments of a call; the error is what the model is told.
-pub(super) fn parse<T: JsonSchema + DeserializeOwned>(tool: &str, text: &str, example: &str) -> Result<T, String> {
-    let value = read(text).map_err(|why| {
-        let cut_off = if why.is_eof() { " They seem to be cut off: write long texts in several smaller calls." } else { "" };
-        format!(
-            "The arguments of {tool} are no valid JSON: {why}. Nothing was run.{cut_off} Send one JSON object, for example {example}"
-        )
-    })?;
-    let Value::Object(mut arguments) = value else {
-        return Err(format!("{tool} takes one JSON object, for example {example}. Nothing was run."));
+/// Reads the arguments of a call, an object as [`super::read_call`] gives it; the error is what the model is told.
+pub(super) fn parse<T: JsonSchema + DeserializeOwned>(tool: &str, object: &str, example: &str) -> Result<T, String> {
+    let told = |why: &serde_json::Error| {
+        format!("{tool} cannot use these arguments: {why}. Nothing was run. An example: {example}")
     };
-    let schema = schema::<T>();
-    coerce(&mut arguments, &schema);
-    serde_json::from_value(Value::Object(arguments))
-        .map_err(|why| format!("{tool} cannot use these arguments: {why}. Nothing was run. An example: {example}"))
-}
-
-fn read(text: &str) -> serde_json::Result<Value> {
-    if text.trim().is_empty() {
-        return Ok(Value::Object(Map::new()));
-    }
-    match serde_json::from_str(text)? {
-        Value::String(inner) if inner.trim_start().starts_with('{') => serde_json::from_str(&inner),
-        value => Ok(value),
-    }
+    let mut arguments: Map<String, Value> = serde_json::from_str(object).map_err(|why| told(&why))?;
+    coerce(&mut arguments, &schema::<T>());
+    serde_json::from_value(Value::Object(arguments)).map_err(|why| told(&why))
 }
 
 /// Gives each argument the type that the schema names, where the value leaves no doubt, and drops empty optional ones.
@@ -135,17 +118,13 @@ mod tests {
         assert_eq!(read(r#"{"path":"a","lines":"12","all":"True"}"#), Ok(good("a", Some(12), true)));
         assert_eq!(read(r#"{"path":3000,"lines":12.0,"all":null}"#), Ok(good("3000", Some(12), false)));
         assert_eq!(read(r#"{"path":"","lines":""}"#), Ok(good("", None, false)));
-        assert_eq!(read(r#""{\"path\":\"a\"}""#), Ok(good("a", None, false)));
     }
 
     #[test]
     fn what_is_broken_is_told_with_an_example() {
         for (text, says) in [
-            (r#"{"path":"a"#, "cut off"),
-            (r#"{"path":"a",}"#, "trailing comma"),
-            ("ls -l", "no valid JSON"),
-            ("[1]", "one JSON object"),
-            ("", "missing field `path`"),
+            ("[1]", "invalid type"),
+            ("{}", "missing field `path`"),
             (r#"{"path":"a","line":1}"#, "unknown field `line`, expected one of `path`, `lines`, `all`"),
             (r#"{"path":"a","lines":"many"}"#, "many"),
             (r#"{"path":"a","lines":-1}"#, "-1"),

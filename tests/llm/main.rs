@@ -5,5 +5,8 @@
 mod support;
 
 mod asked;
+mod broken;
+mod labels;
 mod providers;
+mod repeated;
 mod trouble;

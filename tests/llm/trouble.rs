@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     asked::{KEY, ask, complete, failing, model, settings, stream},
-    support::scripted_llm::{Reply, ScriptedLlm},
+    support::scripted_llm::{End, Reply, ScriptedLlm},
 };
 
 #[tokio::test]
@@ -45,14 +45,6 @@ async fn a_failure_that_passes_is_asked_again() {
     assert_eq!(completion.expect("an answer").message.text, "Here I am.");
     assert_eq!(llm.requests().len(), 4);
     assert!(shown.iter().all(|chunk| matches!(chunk, Chunk::Text(text) if "Here I am.".contains(text.as_str()))));
-}
-
-#[tokio::test]
-async fn nothing_is_asked_again_once_a_word_was_shown() {
-    let llm = ScriptedLlm::start().await;
-    llm.cut_after(1, Reply::text("Half an answer")).reply_text("never asked");
-    let (completion, shown) = complete(&model(&llm, "x")).await;
-    assert_eq!((completion, shown.len(), llm.requests().len()), (Err(LlmError::Cut), 1, 1));
 }
 
 #[tokio::test]
@@ -109,15 +101,19 @@ async fn refusals_are_told_once_with_their_mend_and_without_the_key() {
 #[tokio::test]
 async fn every_silence_has_a_limit() {
     let llm = ScriptedLlm::start().await;
-    llm.hang().hang_after(1, Reply::text("Half an answer"));
+    llm.hang().hang_after(1, Reply::text("Half an answer")).reply_text("All of it.");
     let mut settings = settings(&llm, "x");
     settings.limits.first_token = Duration::from_millis(100);
     settings.limits.idle = Duration::from_millis(100);
     let model = Model::new(settings).expect("a model");
     let slow = |stage| Err(LlmError::Slow { stage, limit: Duration::from_millis(100) });
     assert_eq!(complete(&model).await.0, slow(Stage::Begin));
-    assert_eq!(complete(&model).await.0, slow(Stage::GoOn));
+    // One that has begun and falls silent is a connection that was lost.
+    assert_eq!(complete(&model).await.0.map(|completion| completion.message.text), Ok("All of it.".to_owned()));
     llm.cancelled(2).await;
+    llm.otherwise(|_| Reply::text("Half an answer").first(1, End::Open));
+    assert_eq!(complete(&model).await.0, slow(Stage::GoOn));
+    llm.cancelled(7).await;
 }
 
 #[tokio::test]
@@ -175,13 +171,13 @@ async fn garbage_is_an_error_and_reaches_neither_room_nor_log() {
     let guard = tracing::subscriber::set_default(subscriber.finish());
     let deep = format!("data: {}\"my secret\"{}\n\n", "[".repeat(500), "]".repeat(500));
     for sse in ["data: {\"choices\":[{\"delta\":{\"content\":\"my secret\n\n", "data: my secret\n\n", &deep] {
-        assert_eq!(failing("x", sse).await, LlmError::Garbled("an event that is no JSON"));
+        assert_eq!(failing("x", sse).await, LlmError::Broken("an event that is no JSON"));
     }
     failing("x", "data: {\"error\":{\"message\":\"you said: tell me hello and a secret in many words\"}}\n\n").await;
     drop(guard);
     let log = String::from_utf8_lossy(&log.0.lock().expect("a log")).into_owned();
     assert!(log.contains("asking the model again") && !log.contains("my secret") && !log.contains(KEY), "{log}");
-    assert_eq!(failing("x", "data: [DONE]\n\n").await, LlmError::Garbled("an empty stream"));
+    assert_eq!(failing("x", "data: [DONE]\n\n").await, LlmError::Broken("an empty stream"));
     assert_eq!(failing("x", "").await, LlmError::Cut);
     // An empty answer is an answer: whoever asked decides what to make of it.
     let (completion, _) = stream(

@@ -1,5 +1,7 @@
 //! What a scripted model answers: streams as providers send them, other statuses, silence.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 /// What the server answers.
@@ -9,6 +11,8 @@ pub enum Reply {
     Stream(Vec<String>, End),
     /// Another status, with headers and a body.
     Status(u16, Vec<(&'static str, String)>, String),
+    /// Status 200 with this content type and these bytes, each piece after a pause.
+    Bytes(&'static str, Vec<Vec<u8>>, Duration),
     /// Nothing, for ever.
     Hang,
 }
@@ -67,6 +71,11 @@ impl Reply {
             Self::Stream(events, _) => Self::Stream(events.into_iter().take(n).collect(), end),
             other => other,
         }
+    }
+
+    /// Status 200 with this content type and this body.
+    pub fn labelled(label: &'static str, body: impl Into<Vec<u8>>) -> Self {
+        Self::Bytes(label, vec![body.into()], Duration::ZERO)
     }
 
     /// Server-sent events as they are; each ends with a blank line.

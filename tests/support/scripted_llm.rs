@@ -300,6 +300,21 @@ async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Str
             }
             response
         }
+        Reply::Bytes(label, pieces, pause) => {
+            let pieces = stream::iter(pieces).then(move |piece| async move {
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
+                Ok::<_, Infallible>(piece)
+            });
+            let last = stream::once(async move {
+                unread.read();
+                Ok(Vec::new())
+            });
+            let mut response = Response::new(Body::from_stream(pieces.chain(last)));
+            response.headers_mut().insert("content-type", HeaderValue::from_static(label));
+            response
+        }
         Reply::Stream(events, end) => {
             let pieces = stream::iter(events.into_iter().map(Ok::<_, std::io::Error>));
             let last = stream::once(async move {

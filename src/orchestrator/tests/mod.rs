@@ -139,6 +139,7 @@ impl Play {
                 self.log.push_str(match &line.origin {
                     Origin::Person { .. } => " person",
                     Origin::Program { note: Note::Empty } => " empty!",
+                    Origin::Program { note: Note::CallInText } => " in-text!",
                     Origin::Program { note: Note::Stuck } => " stuck!",
                     Origin::Program { note: Note::Unproven } => " prove!",
                     Origin::Program { note: Note::WrapUp { .. } } => " wrap!",
@@ -208,7 +209,10 @@ impl Play {
     /// The model answers with a whole message.
     pub(super) fn reply(&mut self, message: AssistantMessage, finish: Finish, usage: Option<Usage>) {
         let request = self.asked.as_ref().expect("a request is under way").number;
-        self.feed(Event::ModelDone { request, completion: Completion { message, finish, usage } });
+        self.feed(Event::ModelDone {
+            request,
+            completion: Completion { message, finish, usage, reasoning: String::new() },
+        });
     }
 
     /// The model answers with text.

@@ -325,7 +325,8 @@ fn late_and_foreign_events_change_nothing() {
     play.log();
     play.feed(Event::ToolDone { call: "stranger".into(), result: good("?") });
     play.feed(Event::Chunk(Chunk::Text("late".into())));
-    let completion = Completion { message: calling(&[LS]), finish: Finish::Stop, usage: None };
+    let completion =
+        Completion { message: calling(&[LS]), finish: Finish::Stop, usage: None, reasoning: String::new() };
     for request in [0, 1, 7] {
         play.asked = None;
         play.feed(Event::ModelDone { request, completion: completion.clone() });
@@ -444,4 +445,98 @@ fn a_step_costs_little_however_long_the_conversation() {
         drop(play.machine.handle(Event::Chunk(Chunk::Text(format!("piece {n} ")))));
     }
     assert!(began.elapsed() < Duration::from_millis(100), "{:?} for 1000 pieces", began.elapsed());
+}
+
+const IN_TEXT: &str = r#"<tool_call>{"name": "run_command", "arguments": {"command": "ls"}}</tool_call>"#;
+
+#[test]
+fn a_call_written_as_text_is_sent_back_once_and_never_run() {
+    let mut play = Play::new();
+    play.text(IN_TEXT);
+    assert_eq!(play.log(), "ask in-text! ask");
+    assert_eq!(
+        play.shown_to_model()[2],
+        format!("user: {}", words::CALL_IN_TEXT),
+        "the slip itself is not shown again"
+    );
+    // The count survives a crash.
+    play.crash();
+    play.text(IN_TEXT);
+    assert!(play.started.is_empty());
+    assert_eq!(play.ended().0, Status::Failed);
+    assert!(play.ended().1.contains("calls no tools") && play.ended().1.contains("LLM_MODEL"), "{}", play.ended().1);
+
+    let mut play = Play::new();
+    play.text(IN_TEXT);
+    play.step("run_command", r#"{"command":"ls"}"#, good("a"));
+    play.text(&format!("Qwen writes {IN_TEXT} then."));
+    assert_eq!(play.ended().0, Status::Done);
+
+    // Wrapping up, it is no answer either.
+    let mut play = Play::with(Limits { rounds: 1, ..Limits::default() }, 200_000, vec![]);
+    play.step("read_file", r#"{"path":"a"}"#, good("1"));
+    play.text(IN_TEXT);
+    play.text(IN_TEXT);
+    assert_eq!(play.ended().0, Status::Limit);
+    assert!(play.ended().1.starts_with("I stopped at"), "{}", play.ended().1);
+}
+
+#[test]
+fn a_call_that_the_provider_could_not_read_is_told_to_the_model() {
+    let mut play = Play::new();
+    let slip = |play: &mut Play| {
+        let message = AssistantMessage { text: "missing properties: 'command'".into(), ..AssistantMessage::default() };
+        play.reply(message, Finish::BadCall, None);
+    };
+    slip(&mut play);
+    assert_eq!(play.log(), "ask empty! ask");
+    assert!(play.newest().contains("missing properties: 'command'"), "{}", play.newest());
+    slip(&mut play);
+    slip(&mut play);
+    assert_eq!(play.ended(), (Status::Failed, words::BAD_CALLS));
+
+    let mut play = Play::with(Limits { rounds: 1, ..Limits::default() }, 200_000, vec![]);
+    play.step("read_file", r#"{"path":"a"}"#, good("1"));
+    slip(&mut play);
+    play.text("Read.");
+    assert_eq!(play.ended(), (Status::Limit, "Read."));
+}
+
+#[test]
+fn text_of_a_try_that_broke_off_is_taken_back() {
+    let mut play = Play::new();
+    play.piece("Half an a");
+    play.feed(Event::Chunk(Chunk::Restart));
+    // What was said before does not count against the new try.
+    play.piece(&"ha".repeat(1000));
+    play.feed(Event::Chunk(Chunk::Restart));
+    play.piece("The answer.");
+    let text = |text: &str| Show::Text(text.into());
+    let expected = [
+        Show::Thinking,
+        text("Half an a"),
+        Show::Thinking,
+        text(&"ha".repeat(1000)),
+        Show::Thinking,
+        text("The answer."),
+    ];
+    assert_eq!(play.shown, expected);
+    play.text("The answer.");
+    assert_eq!(play.ended(), (Status::Done, "The answer."));
+}
+
+#[test]
+fn reasoning_alone_is_an_answer_that_is_marked() {
+    let reply = |finish| {
+        let mut play = Play::new();
+        let request = play.asked.as_ref().unwrap().number;
+        let message = AssistantMessage::default();
+        let completion = Completion { message, finish, usage: None, reasoning: " It is 42.\n".into() };
+        play.feed(Event::ModelDone { request, completion });
+        play
+    };
+    let play = reply(Finish::Stop);
+    assert_eq!(play.ended(), (Status::Done, &*format!("{}\n\nIt is 42.", words::ONLY_THOUGHT)));
+    // Cut off in its thoughts, it is asked to think less.
+    assert!(reply(Finish::Length).newest().contains("Think less"));
 }

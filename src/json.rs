@@ -1,0 +1,155 @@
+//! JSON as others write it. What leaves no doubt is read (half an emoji, a broken byte, a raw line break in a string);
+//! what is cut off or broken in any other way stays an error.
+//!
+//! Pure. Called by `llm` for what providers send and by `tools` for what models write as arguments.
+
+use std::borrow::Cow;
+
+/// Tells where an object or a list that comes in pieces ends, without reading it again with each piece.
+#[derive(Debug, Default)]
+pub struct Braces {
+    depth: usize,
+    in_string: bool,
+    escaped: bool,
+    closed: bool,
+}
+
+impl Braces {
+    /// Takes the next piece; returns where in it the value ends, if it does. What follows is not looked at.
+    pub fn feed(&mut self, piece: &[u8]) -> Option<usize> {
+        for (at, byte) in piece.iter().enumerate() {
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' if self.in_string => self.escaped = true,
+                b'"' => self.in_string = !self.in_string,
+                b'{' | b'[' if !self.in_string => self.depth += 1,
+                b'}' | b']' if !self.in_string => {
+                    self.depth = self.depth.saturating_sub(1);
+                    if self.depth == 0 {
+                        self.closed = true;
+                        return Some(at + 1);
+                    }
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// Returns whether a value has begun and not ended.
+    pub fn is_open(&self) -> bool {
+        self.depth > 0
+    }
+
+    /// Returns whether a value has ended.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+}
+
+/// Returns the text of JSON with what strict readers refuse although nobody doubts it: bytes that are no UTF-8 and
+/// surrogates without their other half become U+FFFD, control characters inside strings are escaped.
+pub fn lossy(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut in_string = false;
+    let mut rest: &str = &text;
+    while let Some(c) = rest.chars().next() {
+        let (written, length): (Cow<'_, str>, usize) = match c {
+            '\\' if in_string => escape(rest),
+            '\n' if in_string => ("\\n".into(), 1),
+            '\r' if in_string => ("\\r".into(), 1),
+            '\t' if in_string => ("\\t".into(), 1),
+            control if in_string && u32::from(control) < 0x20 => (format!("\\u{:04x}", u32::from(control)).into(), 1),
+            plain => {
+                in_string ^= plain == '"';
+                (rest[..plain.len_utf8()].into(), plain.len_utf8())
+            }
+        };
+        out.push_str(&written);
+        rest = &rest[length..];
+    }
+    out
+}
+
+/// Returns the escape at the beginning of `text` as it may stand, and how long it was.
+fn escape(text: &str) -> (Cow<'_, str>, usize) {
+    let unit = |text: &str| {
+        let digits = text.strip_prefix("\\u")?.get(..4)?;
+        u16::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'))
+    };
+    match unit(text) {
+        Some(0xD800..=0xDBFF) if matches!(text.get(6..).and_then(unit), Some(0xDC00..=0xDFFF)) => {
+            (text[..12].into(), 12)
+        }
+        Some(0xD800..=0xDFFF) => ("\\ufffd".into(), 6),
+        // Any other, whatever it is: the backslash and the character that it stands before.
+        _ => {
+            let length = 1 + text[1..].chars().next().map_or(0, char::len_utf8);
+            (text[..length].into(), length)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Option<Value> {
+        serde_json::from_str(&lossy(bytes)).ok()
+    }
+
+    #[test]
+    fn what_leaves_no_doubt_is_read() {
+        for (text, value) in [
+            (&br#"{"a":"\ud83d"}"#[..], json!({"a": "\u{fffd}"})),
+            (br#"{"a":"\ude00x\ud83d\ud83d\ude00"}"#, json!({"a": "\u{fffd}x\u{fffd}\u{1f600}"})),
+            (br#"{"a":"\ud83d\n"}"#, json!({"a": "\u{fffd}\n"})),
+            (b"{\"a\":\"b\xffc\"}", json!({"a": "b\u{fffd}c"})),
+            (b"{\"a\":\"b\nc\r\td\x01\"}", json!({"a": "b\nc\r\td\u{1}"})),
+            (b"{\n\t\"a\":\n1}", json!({"a": 1})),
+            (br#"{"a\\":"\\"}"#, json!({"a\\": "\\"})),
+        ] {
+            assert_eq!(read(text), Some(value), "{}", String::from_utf8_lossy(text));
+        }
+    }
+
+    #[test]
+    fn what_is_broken_stays_broken() {
+        for text in [
+            r#"{"a":"b"#,
+            r#"{"a":"b\"#,
+            r#"{"a":"\u12"#,
+            r#"{"a":"\u12"}"#,
+            r#"{"a":"\ud83d"#,
+            "{'a':1}",
+            r#"{"a":1,}"#,
+        ] {
+            assert_eq!(read(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn sound_json_is_left_alone_and_nothing_panics(text in any::<String>(), noise in prop::collection::vec(any::<u8>(), 0..64)) {
+            let sound = json!({"a": text, "b": [text]}).to_string();
+            prop_assert_eq!(lossy(sound.as_bytes()), sound);
+            let _ = lossy(&noise);
+            let _ = lossy(&[br#"{"\u"#, &noise[..]].concat());
+        }
+
+        #[test]
+        fn a_value_ends_where_it_ends_however_it_is_cut(text in "[\"{}\\[\\]a\\\\]{0,24}", cut in any::<prop::sample::Index>()) {
+            let value = json!({"k": text, "l": [{"m": text}]}).to_string();
+            let cut = cut.index(value.len());
+            let mut braces = Braces::default();
+            prop_assert_eq!(braces.feed(&value.as_bytes()[..cut]), None);
+            let rest = [&value.as_bytes()[cut..], b"}{"].concat();
+            prop_assert_eq!(braces.feed(&rest), Some(value.len() - cut));
+            prop_assert!(braces.is_closed() && !braces.is_open());
+        }
+    }
+}

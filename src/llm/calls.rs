@@ -1,0 +1,221 @@
+//! Puts the calls of a streamed answer together from their pieces. Pure; part of `assemble.rs`.
+//!
+//! Nobody agrees on which piece has the id, whether `index` counts, and whether the whole is sent once more at the end.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use super::{
+    message::{Chunk, ToolCall},
+    wire::CallDelta,
+};
+use crate::{ids, json::Braces};
+
+/// Arguments of one call.
+const MAX_ARGUMENTS: usize = 1024 * 1024;
+/// Arguments of all calls, and what goes back with them.
+const MAX_ALL_ARGUMENTS: usize = 4 * 1024 * 1024;
+/// Calls of one message.
+pub(super) const MAX_CALLS: usize = 64;
+/// Ids and names are labels; a longer one is cut.
+const MAX_LABEL: usize = 256;
+
+/// Calls on their way.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    all: Vec<PartialCall>,
+    /// Bytes of what goes back with the calls.
+    extras: usize,
+    /// A limit above is reached: the rest is not read.
+    full: bool,
+}
+
+#[derive(Debug, Default)]
+struct PartialCall {
+    index: Option<u64>,
+    id: String,
+    name: String,
+    arguments: String,
+    braces: Braces,
+    extra: Option<Value>,
+}
+
+/// A piece of a call, read.
+struct Piece {
+    index: Option<u64>,
+    id: String,
+    name: String,
+    arguments: String,
+    extra: Option<Value>,
+}
+
+impl From<CallDelta> for Piece {
+    fn from(delta: CallDelta) -> Self {
+        let CallDelta { index, id, function, extra_content } = delta;
+        let arguments = match function.arguments {
+            Value::Null => String::new(),
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        let (id, name) = (label(id.unwrap_or_default()), label(function.name.unwrap_or_default()));
+        Self { index, id, name, arguments, extra: extra_content }
+    }
+}
+
+impl PartialCall {
+    /// Returns whether its arguments are a whole object with something in it.
+    fn is_whole(&self) -> bool {
+        is_whole(&self.arguments)
+    }
+}
+
+fn is_whole(arguments: &str) -> bool {
+    matches!(serde_json::from_str::<Value>(arguments), Ok(Value::Object(fields)) if !fields.is_empty())
+}
+
+/// Returns whether arguments say nothing: some servers begin every call with such.
+fn is_nothing(arguments: &str) -> bool {
+    let bare = arguments.trim();
+    bare.is_empty()
+        || bare.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).is_some_and(|it| it.trim().is_empty())
+}
+
+impl Calls {
+    /// Returns whether a limit is reached.
+    pub(super) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Returns whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Takes a piece of a call.
+    pub(super) fn take(&mut self, delta: CallDelta, show: &mut dyn FnMut(Chunk)) {
+        let piece = Piece::from(delta);
+        if let Some(at) = self.continued(&piece) {
+            self.go_on(at, piece, show);
+        } else {
+            self.begin(piece, show);
+        }
+    }
+
+    /// Takes the calls of a whole message that came after pieces of it: they are the same calls, whole.
+    pub(super) fn take_whole(&mut self, calls: Vec<CallDelta>, show: &mut dyn FnMut(Chunk)) {
+        for (at, delta) in calls.into_iter().enumerate() {
+            let mut piece = Piece::from(delta);
+            let known = self.all.iter().position(|call| !piece.id.is_empty() && call.id == piece.id);
+            let same = |call: &&PartialCall| call.name.is_empty() || piece.name.is_empty() || call.name == piece.name;
+            let Some(at) = known.or_else(|| self.all.get(at).filter(same).map(|_| at)) else {
+                self.begin(piece, show);
+                continue;
+            };
+            let call = &mut self.all[at];
+            if call.is_whole() || !is_whole(&piece.arguments) {
+                piece.arguments.clear();
+            } else {
+                call.arguments.clear();
+                call.braces = Braces::default();
+            }
+            self.go_on(at, piece, show);
+        }
+    }
+
+    fn begin(&mut self, piece: Piece, show: &mut dyn FnMut(Chunk)) {
+        if self.all.len() == MAX_CALLS {
+            self.full = true;
+            return;
+        }
+        self.all.push(PartialCall { index: piece.index, ..PartialCall::default() });
+        self.go_on(self.all.len() - 1, piece, show);
+    }
+
+    /// Adds a piece to the call that it belongs to.
+    fn go_on(&mut self, at: usize, piece: Piece, show: &mut dyn FnMut(Chunk)) {
+        let Piece { id, name, arguments, extra, .. } = piece;
+        let held: usize = self.all.iter().map(|call| call.arguments.len()).sum::<usize>() + self.extras;
+        let call = &mut self.all[at];
+        if call.id.is_empty() {
+            call.id = id;
+        }
+        if let Some(extra) = extra {
+            self.extras += super::wire::weight(&extra);
+            if held + self.extras > MAX_ALL_ARGUMENTS {
+                self.full = true;
+                return;
+            }
+            call.extra = Some(extra);
+        }
+        let nameless = call.name.is_empty();
+        if nameless || name.starts_with(&call.name) {
+            // Some send all of the name so far with each piece.
+            if !name.is_empty() {
+                call.name = name;
+            }
+        } else if call.name.len() + name.len() <= MAX_LABEL {
+            call.name.push_str(&name);
+        }
+        if nameless && !call.name.is_empty() {
+            show(Chunk::CallStarted(call.name.clone()));
+        }
+        if call.arguments.len() + arguments.len() > MAX_ARGUMENTS || held + arguments.len() > MAX_ALL_ARGUMENTS {
+            self.full = true;
+        } else {
+            if call.braces.is_closed() && is_nothing(&call.arguments) {
+                call.braces = Braces::default();
+            }
+            call.braces.feed(arguments.as_bytes());
+            call.arguments.push_str(&arguments);
+        }
+    }
+
+    /// Returns the call that a piece belongs to; `None` when it begins another.
+    fn continued(&self, piece: &Piece) -> Option<usize> {
+        let Piece { index, id, name, arguments, .. } = piece;
+        let at = match index {
+            Some(_) => self.all.iter().rposition(|call| call.index == *index)?,
+            None if !id.is_empty() && self.all.iter().any(|call| call.id == *id) => {
+                return self.all.iter().position(|call| call.id == *id);
+            }
+            None => self.all.len().checked_sub(1)?,
+        };
+        let call = &self.all[at];
+        if name.is_empty() {
+            // Some proxies make up a new id for every piece: only a name begins a call.
+            return Some(at);
+        }
+        let another_id = !id.is_empty() && !call.id.is_empty() && call.id != *id;
+        let another_name = call.name != *name && (index.is_none() || !call.arguments.is_empty());
+        // Gemini and Ollama have given index 0 to every call: the same tool, called again with arguments of its own. The
+        // same arguments are no second call, and `{}` was none.
+        let again = call.braces.is_closed()
+            && !is_nothing(arguments)
+            && !is_nothing(&call.arguments)
+            && arguments.trim() != call.arguments.trim()
+            && (id.is_empty() || call.id != *id);
+        let another = !call.name.is_empty() && (another_id || another_name || again);
+        (!another).then_some(at)
+    }
+
+    /// Gives every call an id of its own, for the history pairs calls and results by it. `extras`: what the provider
+    /// wants back with them is kept.
+    pub(super) fn finish(self, extras: bool) -> Vec<ToolCall> {
+        let mut seen = HashSet::new();
+        let mut finished = Vec::with_capacity(self.all.len());
+        for call in self.all {
+            let own = !call.id.is_empty() && !seen.contains(&call.id);
+            let id = if own { call.id } else { format!("call_{}", ids::random(8)) };
+            seen.insert(id.clone());
+            let extra = call.extra.filter(|_| extras);
+            finished.push(ToolCall { id, name: call.name, arguments: call.arguments, extra });
+        }
+        finished
+    }
+}
+
+fn label(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MAX_LABEL));
+    text
+}

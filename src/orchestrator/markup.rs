@@ -1,0 +1,272 @@
+//! Recognises a tool call that a model wrote as text, because it or its server does not speak the tool interface. Such a
+//! text is never run; all that is decided here is whether it is shown as an answer.
+//!
+//! Only a text that is such a call, or ends with one, counts, and only if it names a tool that exists: whoever explains
+//! tools goes on in prose after the example. Pure; called by the machine.
+
+use std::ops::Range;
+
+use serde_json::Value;
+
+use crate::{json, tools};
+
+/// Places at which JSON may begin that are tried.
+const CANDIDATES: usize = 64;
+/// Where a call names its tool: this far from its opening mark at most.
+const HEAD: usize = 300;
+/// Names of tags that open a call in the dialects of models: Qwen, Hermes, Claude, GLM, Llama, MiniMax and others.
+const TAGS: [&str; 14] = [
+    "tool_call",
+    "tool_calls",
+    "toolcall",
+    "function",
+    "functions",
+    "function_call",
+    "function_calls",
+    "functioncall",
+    "invoke",
+    "tool_use",
+    "tool_request",
+    "tool_code",
+    "tool",
+    "call",
+];
+/// The same for marks such as `<|python_tag|>`, beside all that speak of tools.
+const MARKS: [&str; 6] = ["python_tag", "channel", "start", "action_start", "plugin", "function"];
+/// Words that stand between an opening mark and the tool's name.
+const FILLERS: [&str; 7] = ["function", "functions", "commentary", "analysis", "assistant", "call", "to"];
+/// Names of fenced blocks that hold calls in Python's form.
+const CALL_FENCES: [&str; 4] = ["tool_code", "tool_call", "tool_calls", "tool"];
+
+/// Returns whether a text is, or ends with, the call of a tool that exists.
+pub(super) fn ends_in_call(text: &str) -> bool {
+    let text = text.trim();
+    let code = Code::of(text);
+    if let Some(Fence { label, body }) = &code.last {
+        let body = text[body.clone()].trim();
+        let python = CALL_FENCES.contains(&&*label.to_ascii_lowercase());
+        return is_json_call(body) || tagged(body, body) || python && invoked(body);
+    }
+    let prose = code.masked(text);
+    ends_in_json(text, &prose) || tagged(text, &prose) || prose.lines().last().is_some_and(invoked)
+}
+
+/// The code in a Markdown text.
+struct Code {
+    /// Bytes within fences and backticks.
+    ranges: Vec<Range<usize>>,
+    /// The fenced block with which the text ends.
+    last: Option<Fence>,
+}
+
+struct Fence {
+    label: String,
+    body: Range<usize>,
+}
+
+impl Code {
+    fn of(text: &str) -> Self {
+        let mut ranges = Vec::new();
+        let mut last = None;
+        // The label of the open fence, and where its body begins.
+        let mut open: Option<(String, usize)> = None;
+        let mut at = 0;
+        for line in text.split_inclusive('\n') {
+            let (begin, bare) = (at, line.trim());
+            at += line.len();
+            let mark = bare.starts_with("```") || bare.starts_with("~~~");
+            match &open {
+                None if mark => {
+                    last = None;
+                    open = Some((bare.trim_matches(['`', '~', ' ']).to_owned(), at));
+                }
+                Some((label, body)) if mark => {
+                    ranges.push(*body..begin);
+                    // What stands behind the closing mark is the text's end then, not the fence.
+                    let closes = bare.trim_matches(['`', '~']).is_empty();
+                    last = closes.then(|| Fence { label: label.clone(), body: *body..begin });
+                    open = None;
+                }
+                Some(_) => {}
+                None => {
+                    if !bare.is_empty() {
+                        last = None;
+                    }
+                    ranges.extend(inline(line).map(|range| begin + range.start..begin + range.end));
+                }
+            }
+        }
+        if let Some((label, body)) = open {
+            ranges.push(body..text.len());
+            last = Some(Fence { label, body: body..text.len() });
+        }
+        Self { ranges, last }
+    }
+
+    /// Returns the text with its code blanked out, every other byte in its place.
+    fn masked(&self, text: &str) -> String {
+        let mut masked = String::with_capacity(text.len());
+        for range in &self.ranges {
+            masked.push_str(&text[masked.len()..range.start]);
+            masked.extend(std::iter::repeat_n(' ', range.len()));
+        }
+        masked.push_str(&text[masked.len()..]);
+        masked
+    }
+}
+
+/// Returns what stands between backticks in a line.
+fn inline(line: &str) -> impl Iterator<Item = Range<usize>> {
+    let ticks: Vec<usize> = line.match_indices('`').map(|(at, _)| at).collect();
+    ticks.chunks_exact(2).map(|pair| pair[0]..pair[1]).collect::<Vec<_>>().into_iter()
+}
+
+/// Returns whether a text ends in JSON that is a call. `prose` is the same text with its code blanked out.
+fn ends_in_json(text: &str, prose: &str) -> bool {
+    if !text.ends_with(['}', ']']) {
+        return false;
+    }
+    let starts = prose.match_indices(['{', '[']).map(|(at, _)| at);
+    starts.take(CANDIDATES).any(|at| is_json_call(&text[at..]))
+}
+
+fn is_json_call(text: &str) -> bool {
+    let value = serde_json::from_str(text).or_else(|_| serde_json::from_str(&json::lossy(text.as_bytes())));
+    value.is_ok_and(|value: Value| is_call(&value)) || {
+        // One after the other.
+        let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>().peekable();
+        values.peek().is_some() && values.all(|value| value.is_ok_and(|value| is_call(&value)))
+    }
+}
+
+/// Returns whether a value has a call's form and names a tool.
+fn is_call(value: &Value) -> bool {
+    let fields = match value {
+        Value::Array(calls) => return !calls.is_empty() && calls.iter().all(is_call),
+        Value::Object(fields) => fields,
+        _ => return false,
+    };
+    let inner = ["function", "function_call", "tool_call", "tool_calls"].iter().find_map(|key| fields.get(*key));
+    if inner.is_some_and(|inner| !inner.is_string() && is_call(inner)) {
+        return true;
+    }
+    if let [(name, Value::Object(_))] = fields.iter().collect::<Vec<_>>()[..]
+        && tools::named(name).is_some()
+    {
+        return true;
+    }
+    let name = ["name", "tool", "tool_name", "function", "function_name", "action", "recipient_name"];
+    let named = name.iter().filter_map(|key| fields.get(*key)?.as_str()).any(|name| tools::named(name).is_some());
+    let given = ["arguments", "parameters", "args", "input", "tool_input", "action_input", "params"];
+    let given = given.iter().find_map(|key| fields.get(*key));
+    // A tool's description has a name and parameters too.
+    let described = fields.contains_key("description") || given.is_some_and(|given| given.get("properties").is_some());
+    named && given.is_some() && !described
+}
+
+/// Returns whether a text ends in a call between tags or marks.
+fn tagged(text: &str, prose: &str) -> bool {
+    let openings: Vec<usize> = prose.match_indices(['<', '[']).map(|(at, _)| at).collect();
+    openings.into_iter().rev().take(CANDIDATES).any(|at| Opening::read(&text[at..]).is_some_and(|it| it.is_call()))
+}
+
+/// A tag or mark that opens a call, and the text behind it.
+struct Opening<'a> {
+    inside: &'a str,
+    rest: &'a str,
+}
+
+impl<'a> Opening<'a> {
+    fn read(text: &'a str) -> Option<Self> {
+        let fancy = ["<|", "<｜"].iter().find(|mark| text.starts_with(**mark));
+        let (inside, rest) = match fancy {
+            Some(mark) => {
+                let close = if *mark == "<|" { "|>" } else { "｜>" };
+                text[mark.len()..].split_once(close)?
+            }
+            None if text.starts_with('[') => text[1..].split_once(']')?,
+            None => text[1..].split_once('>')?,
+        };
+        // A tag is short, and on one line.
+        if inside.len() > HEAD || inside.contains('\n') {
+            return None;
+        }
+        let lower = inside.to_ascii_lowercase();
+        let word = lower.split(|c: char| c.is_whitespace() || c == '=').next().unwrap_or_default();
+        let tool_word = || word.replace('▁', "_").split(['_', '-', ':']).any(|part| part.starts_with("tool"));
+        let opens = match text.as_bytes()[0] {
+            b'[' => tool_word(),
+            _ if fancy.is_some() => tool_word() || MARKS.contains(&word),
+            _ => {
+                let tag = word.rsplit(':').next().unwrap_or_default();
+                TAGS.contains(&tag) || tools::named(tag).is_some()
+            }
+        };
+        opens.then_some(Self { inside, rest: rest.trim() })
+    }
+
+    fn is_call(&self) -> bool {
+        let named_inside = names_tool(self.inside);
+        let mut words = words(self.rest).peekable();
+        while words.next_if(|word| FILLERS.contains(&word.to_ascii_lowercase().as_str())).is_some() {}
+        let begins = self.rest.starts_with(['{', '[', '<', '`'])
+            || words
+                .peek()
+                .is_some_and(|word| self.rest.starts_with(|c: char| c.is_alphanumeric()) && names_tool(word));
+        let head = &self.rest[..self.rest.floor_char_boundary(HEAD)];
+        (named_inside || begins && names_tool(head)) && ends_closed(self.rest)
+    }
+}
+
+/// Returns whether nothing but closing marks, or the end of arguments, stands at the end.
+fn ends_closed(rest: &str) -> bool {
+    let rest = rest.trim_end_matches(['`', '\n', ' ']);
+    if rest.ends_with('>') {
+        let tag = rest.rfind('<').map_or("", |at| &rest[at..]);
+        return tag.starts_with("</") || tag.starts_with("<|") || tag.starts_with("<｜") || tag.ends_with("|>");
+    }
+    if rest.ends_with(']')
+        && rest.rfind('[').is_some_and(|at| rest[at..].starts_with("[/") || rest[at..].starts_with("[END"))
+    {
+        return true;
+    }
+    let json = |at: usize| {
+        let mut values = serde_json::Deserializer::from_str(&rest[at..]).into_iter::<Value>().peekable();
+        values.peek().is_some() && values.all(|value| value.is_ok())
+    };
+    match rest.chars().last() {
+        Some('}' | ']') => rest.match_indices(['{', '[']).take(CANDIDATES).any(|(at, _)| json(at)) || invoked(rest),
+        Some(')') => rest.lines().count() == 1 && invoked(rest),
+        _ => false,
+    }
+}
+
+/// Returns the words of a text, names with their prefixes kept whole.
+fn words(text: &str) -> impl Iterator<Item = String> {
+    text.split(|c: char| !c.is_alphanumeric() && !matches!(c, '_' | '.' | ':' | '-' | '/'))
+        .filter(|word| !word.is_empty())
+        .map(|word| word.trim_end_matches(".call").to_owned())
+}
+
+fn names_tool(text: &str) -> bool {
+    words(text).any(|word| tools::named(&word).is_some())
+}
+
+/// Returns whether a line is a call in Python's form with named arguments: `[run_command(command="ls")]`.
+fn invoked(line: &str) -> bool {
+    let line = line.trim().trim_start_matches('[').trim_end_matches(']');
+    let line = line.strip_prefix("print(").and_then(|rest| rest.strip_suffix(')')).unwrap_or(line);
+    let Some((name, given)) = line.split_once('(') else { return false };
+    let name = name.trim().trim_end_matches(".call");
+    let is_name = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.' | ':'));
+    let Some(given) = given.trim_end().strip_suffix(')').map(str::trim) else { return false };
+    let keyword = given.split_once('=').is_some_and(|(key, _)| {
+        let key = key.trim();
+        !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || c == '_')
+    });
+    is_name && tools::named(name).is_some() && (keyword || given.is_empty() || given.starts_with('{'))
+}
+
+#[cfg(test)]
+#[path = "markup_tests.rs"]
+mod tests;
