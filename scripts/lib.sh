@@ -115,7 +115,7 @@ install_podman() {
     elif ! unified_cgroups; then
         install_packages runc
     fi
-    install_packages uidmap ca-certificates
+    install_packages uidmap ca-certificates e2fsprogs # rooms' files are ext4 images
 }
 
 # The user ids that sandboxes get: rootful, a range from which each has its own (`--userns=auto`); rootless, the user's.

@@ -159,6 +159,38 @@ fn the_sandbox_tells_what_is_observed_of_it() {
 }
 
 #[test]
+fn files_that_are_gone_are_told_to_the_room_and_to_the_model_once() {
+    let (llm, rig) = rig();
+    llm.reply(run_command("echo mine > note")).reply_text("written");
+    let _server = rig.serve();
+    rig.ask("one", "write").finish();
+    let list = String::from_utf8(rig.run(&["sandbox", "list"]).stdout).unwrap();
+    let name = list.split_whitespace().nth(1).unwrap();
+    let stopped = std::process::Command::new("podman").args(["stop", "--time", "2", name]).output().unwrap();
+    assert!(stopped.status.success(), "{stopped:?}");
+    for entry in std::fs::read_dir(rig.path().join("s/workspaces")).unwrap().flatten() {
+        let is_record = entry.path().extension().is_some_and(|extension| extension == "json");
+        if !is_record {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+    }
+
+    llm.reply(run_command("cat note")).reply(run_command("ls; echo works")).reply_text("Gone.");
+    let mut server_tells = rig.ask("one", "read");
+    server_tells.until("what became of the files", |frame| frame.to_string().contains("files of this room are gone"));
+    server_tells.finish();
+    let requests = llm.requests();
+    let told = results(requests.last().unwrap());
+    let last: Vec<_> = told[told.len() - 2..].to_vec();
+    assert!(
+        last[0].contains("files of this room are gone") && last[0].contains("this call was not run"),
+        "{}",
+        last[0]
+    );
+    assert_eq!(last[1], "exit code: 0\nworks");
+}
+
+#[test]
 fn a_second_server_says_who_holds_the_state_directory() {
     let (_llm, rig) = rig();
     let server = rig.serve();

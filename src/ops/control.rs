@@ -186,7 +186,7 @@ impl Control {
                 Answer::Value { value: serde_json::json!(observed), text: observed.to_string() }
             }
             Request::Remove { room } => {
-                let room = self.room(&room).await?;
+                let room = self.room_with_files(&room).await?;
                 self.sandboxes.remove(&room, true).await?;
                 Answer::Value { value: serde_json::json!(room), text: format!("Removed the sandbox of {room}.") }
             }
@@ -245,6 +245,22 @@ impl Control {
             Exit::NotStarted(why) => format!("The command could not be started: {why}"),
         };
         fail(&mut outgoing, &why).await
+    }
+
+    /// Finds the room that an operator means also if all that is left of its sandbox are its files.
+    async fn room_with_files(&self, named: &str) -> Result<RoomKey, SandboxError> {
+        match self.room(named).await {
+            Err(error @ SandboxError::NoSandbox(_)) => {
+                let terminal = terminal::room(named);
+                for named in [named, terminal.as_str()] {
+                    if let Some(room) = self.sandboxes.without_container(named).await? {
+                        return Ok(room);
+                    }
+                }
+                Err(error)
+            }
+            found => found,
+        }
     }
 
     /// Finds the room that an operator means: by its key, by its sandbox's name, or a terminal's by its name.

@@ -103,6 +103,9 @@ impl Hands {
             () = cancel.cancelled() => return Err(refused(words::CALL_STOPPED_EARLY.to_owned())),
             ready = sandboxes.ensure(&self.journal.address.room) => ready,
         };
+        if let Some(loss) = sandboxes.take_loss(&self.journal.address.room).await {
+            return Err(refused(loss.to_string()));
+        }
         ready.map(|sandbox| sandbox.boot_id().to_owned()).map_err(|error| {
             tracing::error!(room = %self.journal.address.room, turn = %self.journal.turn, %error, "no sandbox");
             refused(error.to_string())

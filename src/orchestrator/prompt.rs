@@ -20,7 +20,7 @@ sandbox, and answer in the room.
 # Where you are
 - The sandbox is a Linux container (Debian) that belongs to this room. It is not the host: you cannot reach the host, its \
 files, or other rooms, and you need not try.
-- `/workspace` (the work) and `/home/agent` (your home) are a volume and stay. Everything else is lost when the container \
+- `/workspace` (the work) and `/home/agent` (your home) stay. Everything else is lost when the container \
 is made anew: system packages, `/tmp`, running processes. Say so when the work depends on it.
 - Commands run as user `agent`. Install with npm, pip, uv or cargo into your home; Debian packages as the container's root \
 (`as_root`), for example `apt-get update && apt-get install -y NAME`.

@@ -1,12 +1,12 @@
-//! Making what does not exist: a room's volume with its two directories, and its container, each under the first name
-//! that is free. Called by `life.rs` under the room's lock.
+//! Making what does not exist: a room's files with their two directories, its volume, and its container, each under the
+//! first name that is free. Called by `life.rs` under the room's lock.
 
 use std::{
     collections::HashMap,
     fs, io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, lchown},
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::Ordering,
+    time::Duration,
 };
 
 use tokio::task::spawn_blocking;
@@ -14,34 +14,53 @@ use tokio::task::spawn_blocking;
 use super::{
     SandboxError,
     engine::{self, EngineError, Image},
+    files::{self, Kind, Record, RoomFiles},
     fleet::Shared,
     id_range::{self, IdRange},
-    name,
+    image, life, mounts, moving, name,
+    program::Program,
     room::{Container, Room, RoomVolume},
     spec::{self, Place},
 };
 
-/// Returns the label that a container of today would carry; `None` where there is no volume for one.
+/// How long a room's files may take to be removed.
+const REMOVE_LIMIT: Duration = Duration::from_mins(10);
+
+/// What Podman says of a container whose volume it cannot mount.
+const NOT_MOUNTED: &str = "mounting volume";
+
+/// Returns the label that a container of today would carry; `None` where there are no files for one.
 pub(super) fn wanted(shared: &Shared, room: &Room, container: &Container, image: &Image) -> Option<String> {
-    let volume = container.volume.as_ref()?;
     let directory = shared.directory(room);
-    let body = spec::container(&shared.options, &place(shared, room, volume, &directory, image));
+    let (volume, files) = roots(shared, room, container)?;
+    let body = spec::container(&shared.options, &place(shared, room, container, volume, &files, &directory, image));
     body.labels?.remove(spec::SPEC)
+}
+
+/// Returns the volume, if there is one, and where the files lie.
+fn roots<'a>(shared: &Shared, room: &Room, container: &'a Container) -> Option<(Option<&'a str>, PathBuf)> {
+    let files = shared.files.of(&room.key);
+    if files.kind() == Some(Kind::Directory) {
+        return Some((None, files.directory));
+    }
+    container.volume.as_ref().map(|volume| (Some(volume.name.as_str()), volume.mountpoint.clone()))
 }
 
 fn place<'a>(
     shared: &'a Shared,
     room: &'a Room,
-    volume: &'a RoomVolume,
+    container: &Container,
+    volume_name: Option<&'a str>,
+    files: &'a Path,
     directory: &'a Path,
     image: &'a Image,
 ) -> Place<'a> {
     Place {
-        volume_name: &volume.name,
+        volume_name,
         room: &room.key,
         directory,
-        volume: &volume.mountpoint,
-        ids: volume.ids,
+        files,
+        ids: container.ids(),
         quota: shared.quota.load(Ordering::SeqCst),
         sandboxd: &shared.sandboxd,
         seccomp: &shared.seccomp,
@@ -57,16 +76,21 @@ pub(super) async fn create(
     container: &mut Container,
     image: &Image,
 ) -> Result<String, SandboxError> {
-    let volume = volume(shared, room, container).await?;
+    if shared.files.of(&room.key).kind() != Some(Kind::Directory) {
+        volume(shared, room, container).await?;
+    }
     let directory = shared.directory(room);
     let mut image = image.clone();
-    let mut names = vec![volume.name.clone()];
+    let mut names: Vec<_> = container.volume.iter().map(|volume| volume.name.clone()).collect();
     names.extend(name::candidates(&shared.options.instance, &room.key));
     names.dedup();
     let mut names = names.into_iter();
     let mut name = names.next().unwrap_or_default();
     loop {
-        let body = spec::container(&shared.options, &place(shared, room, &volume, &directory, &image));
+        let missing = || SandboxError::from(EngineError::NotFound(name.clone()));
+        let (volume, files) = roots(shared, room, container).ok_or_else(missing)?;
+        let place = place(shared, room, container, volume, &files, &directory, &image);
+        let body = spec::container(&shared.options, &place);
         let label = body.labels.as_ref().and_then(|labels| labels.get(spec::SPEC)).cloned();
         match shared.engine.create(&name, &shared.options.image, body).await {
             Ok(()) => {
@@ -99,41 +123,157 @@ pub(super) async fn create(
     }
 }
 
-/// Makes the room's volume, or finds it, with the two directories in it.
-async fn volume(shared: &Shared, room: &Room, container: &mut Container) -> Result<RoomVolume, SandboxError> {
-    let rootless = shared.info().await?.rootless;
-    let known = container.volume.take();
-    let ids = match &known {
-        Some(volume) => volume.ids,
-        None if rootless => None,
+/// Said to a room whose files are gone.
+const LOST: &str =
+    "the files of this room are gone: somebody deleted them on the host. Its sandbox begins with empty folders";
+
+/// Sees to it that the room has files that can be used. If they are gone, the room is told, new ones are made, and the
+/// record keeps it for the model.
+pub(super) async fn prepare(shared: &Shared, room: &Room, container: &mut Container) -> Result<(), SandboxError> {
+    let files = shared.files.of(&room.key);
+    let podmans = container.volume.as_ref().filter(|volume| volume.image.is_none()).map(|volume| &volume.mountpoint);
+    match (files.kind(), podmans) {
+        (None, Some(from)) if from.exists() => {
+            if container.is_to_be_moved() {
+                moving::take_over(shared, room, container).await?;
+            }
+            return Ok(());
+        }
+        (Some(_), Some(_)) => moving::finish(shared, room, container).await?,
+        _ => {}
+    }
+    match files.kind() {
+        Some(Kind::Image) => usable(shared, &files).await,
+        Some(Kind::Directory) => blocking(&files, files.directory.clone(), container.ids()).await,
+        // Where a part is left, the making of what is missing was interrupted: nothing was in it.
+        None if !container.has_files() || files.part.exists() => make(shared, room, container).await,
+        None => {
+            life::discard(shared, room, container).await?;
+            if let Some(volume) = container.volume.take() {
+                shared.engine.remove_volume(&volume.name).await?;
+                container.record.get_or_insert_with(|| Record::new(&room.key, volume.ids));
+            }
+            if let Some(record) = &mut container.record {
+                record.lost = true;
+            }
+            make(shared, room, container).await?;
+            room.set_lost(true);
+            shared.tell(&room.key, LOST.to_owned());
+            Ok(())
+        }
+    }
+}
+
+/// Makes the room's first files.
+async fn make(shared: &Shared, room: &Room, container: &mut Container) -> Result<(), SandboxError> {
+    let files = shared.files.of(&room.key);
+    let (ids, chosen) = match &container.record {
+        Some(record) => (record.ids(), None),
+        None if shared.info().await?.rootless => (None, None),
         None => {
             let seed = shared.id_seed();
-            Some(shared.ids().choose(seed).ok_or(SandboxError::NoIds)?)
+            let chosen = shared.ids().choose(seed).ok_or(SandboxError::NoIds)?;
+            (Some(chosen), Some(chosen))
         }
     };
+    let kind = if shared.images.load(Ordering::SeqCst) { Kind::Image } else { Kind::Directory };
+    let record = container.record.clone().unwrap_or_else(|| Record::new(&room.key, ids));
+    if let Err(error) = make_files(shared, &files, kind, &record).await {
+        if let Some(chosen) = chosen {
+            shared.ids().free(chosen);
+        }
+        return Err(error);
+    }
+    container.record = Some(record);
+    container.fresh = true;
+    Ok(())
+}
+
+async fn make_files(shared: &Shared, files: &RoomFiles, kind: Kind, record: &Record) -> Result<(), SandboxError> {
+    let failed = |source| SandboxError::Files { path: files.part.clone(), source };
+    remove_directory(shared, &files.part).await.map_err(failed)?;
+    match kind {
+        Kind::Directory => blocking(files, files.part.clone(), record.ids()).await?,
+        Kind::Image => {
+            let pattern = files.part.with_extension("new");
+            blocking(files, pattern.clone(), record.ids()).await?;
+            let made = image::make(&files.part, shared.options.disk, &pattern, 0).await;
+            fs::remove_dir_all(&pattern).and(made).map_err(failed)?;
+        }
+    }
+    keep(files, kind, record).await
+}
+
+/// Writes the record, and lets the part that was made count.
+pub(super) async fn keep(files: &RoomFiles, kind: Kind, record: &Record) -> Result<(), SandboxError> {
+    let (places, record) = (files.clone(), record.clone());
+    let work = move || {
+        files::sync(&places.part)?;
+        places.note(&record)?;
+        places.finish(kind)
+    };
+    let kept = spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+    kept.map_err(|source| SandboxError::Files { path: files.part.clone(), source })
+}
+
+async fn blocking(files: &RoomFiles, root: PathBuf, ids: Option<IdRange>) -> Result<(), SandboxError> {
+    let furnished = spawn_blocking(move || files::furnish(&root, ids)).await;
+    let furnished = furnished.unwrap_or_else(|error| Err(io::Error::other(error)));
+    furnished.map_err(|source| SandboxError::Files { path: files.directory.clone(), source })
+}
+
+/// Looks whether an image can be mounted, and enlarges it if the share was raised since it was made.
+async fn usable(shared: &Shared, files: &RoomFiles) -> Result<(), SandboxError> {
+    let broken = |why: String| SandboxError::NotMounted { image: files.image.clone(), why };
+    let size = image::check(&files.image).map_err(|error| broken(error.to_string()))?;
+    if let Some(why) = shared.unmountable() {
+        return Err(broken(why));
+    }
+    let wanted = shared.options.disk / image::BLOCK * image::BLOCK;
+    if size < wanted {
+        match image::grow(&files.image, &files.part, wanted).await {
+            Ok(()) => tracing::info!(image = %files.image.display(), "a room's image was enlarged to SANDBOX_DISK"),
+            Err(error) => tracing::warn!(image = %files.image.display(), %error, "a room's image cannot be enlarged"),
+        }
+    }
+    Ok(())
+}
+
+/// Makes the room's volume, or finds it. Of an image, the two directories that are bound lie in it and appear when it
+/// is mounted; Podman looks for them before, so empty ones are there too.
+async fn volume(shared: &Shared, room: &Room, container: &mut Container) -> Result<(), SandboxError> {
+    let files = shared.files.of(&room.key);
+    let known = container.volume.take();
+    if let Some(volume) = known.as_ref().filter(|volume| volume.image.is_none()) {
+        // One of an older server that could not be moved.
+        blocking(&files, volume.mountpoint.clone(), volume.ids).await?;
+        container.volume = known;
+        return Ok(());
+    }
+    let ids = container.ids();
     let label = ids.map(IdRange::label);
     let more: Vec<_> = label.iter().map(|label| (id_range::LABEL, label.as_str())).collect();
     let labels = spec::labels(&shared.options, &room.key, &more);
     let names = known
         .map_or_else(|| name::candidates(&shared.options.instance, &room.key).to_vec(), |volume| vec![volume.name]);
     for name in &names {
-        let made = make_volume(shared, name, &labels).await?;
+        let mut made = make_volume(shared, name, &labels, &files.image).await?;
         if !spec::is_of(&made.labels, &shared.options, &room.key) {
             continue; // another room's, or another server's
         }
-        let found = made.labels.get(id_range::LABEL).and_then(|label| IdRange::from_label(label));
-        if let Some(chosen) = ids.filter(|_| found != ids) {
-            shared.ids().free(chosen); // the volume was there, with a range of its own
+        if image::device(&made.options).as_ref() != Some(&files.image) {
+            // One of ours that is something else: the image is what counts.
+            shared.engine.remove_volume(name).await?;
+            made = make_volume(shared, name, &labels, &files.image).await?;
         }
-        let volume = RoomVolume { name: made.name, mountpoint: made.mountpoint, ids: found };
-        let owned = volume.clone();
-        let filled = spawn_blocking(move || fill(&owned)).await.unwrap_or_else(|error| Err(io::Error::other(error)));
-        filled.map_err(|source| SandboxError::Volume { path: volume.mountpoint.clone(), source })?;
-        container.volume = Some(volume.clone());
-        return Ok(volume);
-    }
-    if let Some(chosen) = ids {
-        shared.ids().free(chosen);
+        let places = made.mountpoint.parent().into_iter().chain([&*made.mountpoint]).map(Path::to_owned);
+        let places: Vec<_> = places.chain(spec::part_directories(&made.mountpoint)).collect();
+        let bound = spawn_blocking(move || places.iter().try_for_each(|place| files::make_directory(place))).await;
+        let bound = bound.unwrap_or_else(|error| Err(io::Error::other(error)));
+        bound.map_err(|source| SandboxError::Volume { path: made.mountpoint.clone(), source })?;
+        let image = Some(files.image.clone());
+        container.volume = Some(RoomVolume { name: made.name, mountpoint: made.mountpoint, ids, image });
+        return Ok(());
     }
     Err(EngineError::Taken(names.last().cloned().unwrap_or_default()).into())
 }
@@ -142,44 +282,72 @@ async fn make_volume(
     shared: &Shared,
     name: &str,
     labels: &HashMap<String, String>,
+    image: &Path,
 ) -> Result<engine::Volume, EngineError> {
-    loop {
-        let limit = spec::volume_options(&shared.options, shared.quota.load(Ordering::SeqCst));
-        match shared.engine.create_volume(name, labels.clone(), limit).await {
-            Err(EngineError::Refused { why, .. }) if shared.quota.swap(false, Ordering::SeqCst) => {
-                tracing::warn!(%why, "no volume with a disk quota can be made; the disk is watched instead");
-            }
-            made => return made,
-        }
-    }
+    shared.engine.create_volume(name, labels.clone(), image::volume_options(image)).await
 }
 
-/// Makes the volume's two directories and gives them to the agent. No container sees the directory above them, so
-/// nothing in it can have been put there by a sandbox.
-fn fill(volume: &RoomVolume) -> io::Result<()> {
-    // Podman may know a volume whose directory is gone: somebody deleted it, or the volume of the same name that another
-    // server was just removing. Its files are lost either way; the room need not be. No more than the volume's own two
-    // levels: where even their parent is missing, this is not the machine that the volume is on.
-    for directory in volume.mountpoint.parent().into_iter().chain([&*volume.mountpoint]) {
-        make_directory(directory)?;
+/// Mends what kept a container from its start, if it was its volume and that can be mended; whoever called tries again.
+pub(super) async fn mend(
+    shared: &Shared,
+    room: &Room,
+    container: &mut Container,
+    error: EngineError,
+) -> Result<(), SandboxError> {
+    let (EngineError::Refused { why, .. }, Some(volume)) = (&error, container.volume.clone()) else {
+        return Err(error.into());
+    };
+    if !why.contains(NOT_MOUNTED) {
+        return Err(error.into());
     }
-    for directory in spec::volume_directories(&volume.mountpoint) {
-        make_directory(&directory)?;
-        // Rootless, only the container's root can give them away: sandboxd does.
-        if let Some(ids) = volume.ids
-            && fs::symlink_metadata(&directory)?.uid() == 0
-        {
-            let agent = ids.on_host(spec::AGENT);
-            lchown(&directory, Some(agent), Some(agent))?;
-        }
+    // Left by a Podman that was killed while it cleaned up.
+    if mounts::unmount(&volume.mountpoint).unwrap_or_default() {
+        return Ok(());
+    }
+    let files = shared.files.of(&room.key);
+    if !container.fresh {
+        return Err(SandboxError::NotMounted { image: files.image, why: why.clone() });
+    }
+    // Nothing is in it yet, so directories do as well from the first.
+    tracing::warn!(%why, "Podman cannot mount images here: rooms' files are directories, whose size is only watched");
+    shared.images.store(false, Ordering::SeqCst);
+    life::discard(shared, room, container).await?;
+    shared.engine.remove_volume(&volume.name).await?;
+    container.volume = None;
+    let failed = |source| SandboxError::Files { path: files.image.clone(), source };
+    files::remove_file(&files.image).map_err(failed)?;
+    make(shared, room, container).await
+}
+
+/// Removes the room's files, whichever it has, and its volume.
+pub(super) async fn remove_files(shared: &Shared, room: &Room, container: &mut Container) -> Result<(), SandboxError> {
+    let ids = container.ids();
+    if let Some(volume) = &container.volume {
+        shared.engine.remove_volume(&volume.name).await?;
+        container.volume = None;
+    }
+    let files = shared.files.of(&room.key);
+    let failed = |source| SandboxError::Files { path: files.directory.clone(), source };
+    for directory in [&files.part, &files.directory] {
+        remove_directory(shared, directory).await.map_err(failed)?;
+    }
+    files.forget().map_err(failed)?;
+    container.record = None;
+    if let Some(ids) = ids {
+        shared.ids().free(ids);
     }
     Ok(())
 }
 
-/// Makes a directory, unless it is there.
-fn make_directory(path: &Path) -> io::Result<()> {
-    match fs::DirBuilder::new().mode(0o755).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        Ok(()) | Err(_) => Ok(()),
+/// Removes a directory, or a file, that a sandbox may have written to.
+pub(super) async fn remove_directory(shared: &Shared, path: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(path).is_err() {
+        return Ok(());
     }
+    let rootless = shared.rootless().await;
+    Program::inside(rootless.as_deref(), "rm")
+        .args(["--recursive", "--force", "--one-file-system", "--"])
+        .arg(path)
+        .run(REMOVE_LIMIT)
+        .await
 }

@@ -14,9 +14,9 @@ use super::{
     KillCause, SandboxError,
     engine::Inspected,
     engine_info::EngineInfo,
+    files::Kind,
     fleet::Shared,
     life,
-    options::SandboxOptions,
     room::Room,
     usage::{self, Places},
 };
@@ -70,7 +70,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match space(&info.graph_root, &info.volume_path) {
+        match space(&info.graph_root, &shared.options.state_dir) {
             Ok(space) => watch.look(&shared, &info, space).await,
             Err(error) => tracing::debug!(%error, "cannot see the free disk space"),
         }
@@ -119,8 +119,8 @@ impl Watch {
     /// Counts one sandbox, and ends its commands if it is above its share and growing.
     async fn count(&mut self, shared: &Arc<Shared>, info: &EngineInfo, room: &Arc<Room>) -> Result<(), SandboxError> {
         let Some(name) = room.container_name() else { return Ok(()) };
-        let places = places(info, &shared.options, &shared.engine.inspect(&name).await?);
-        let now = usage::measure(&places, COUNT_LIMIT).await.map_err(|source| SandboxError::Counting { source })?;
+        let places = places(shared, info, room, &shared.engine.inspect(&name).await?);
+        let now = usage::measure(&places, COUNT_LIMIT).await.map_err(|source| SandboxError::Counting { source })?.bytes;
         let before = self.taken.insert(room.key.clone(), now).unwrap_or_default();
         if now <= shared.options.disk || now <= before {
             return Ok(()); // above it, but not growing: whoever cleans up must be able to
@@ -201,14 +201,29 @@ async fn thaw(shared: &Shared, room: &Room) {
 }
 
 /// Returns where a container's files are.
-pub(super) fn places(info: &EngineInfo, options: &SandboxOptions, seen: &Inspected) -> Places {
-    let rootless = info.rootless.then(|| options.podman_path.clone());
-    let directories = seen.volume.iter().chain(&seen.writable_layer).cloned().collect();
-    Places { directories, pid: seen.pid, rootless }
+pub(super) fn places(shared: &Shared, info: &EngineInfo, room: &Room, seen: &Inspected) -> Places {
+    let rootless = info.rootless.then(|| shared.options.podman_path.clone());
+    let files = shared.files.of(&room.key);
+    let (directory, image) = match files.kind() {
+        Some(Kind::Image) => (None, Some(files.image)),
+        Some(Kind::Directory) => (Some(files.directory), None),
+        None => (seen.volume.clone(), None),
+    };
+    let directories = directory.into_iter().chain(seen.writable_layer.clone()).collect();
+    Places { directories, image, pid: seen.pid, rootless }
 }
 
-/// Asks for the space where writable layers and volumes lie.
-fn space(graph_root: &Path, volumes: &Path) -> io::Result<Space> {
+/// Fails where `bytes` more on the state directory's file system would leave less than the host's reserve.
+pub(super) fn room_for(shared: &Shared, bytes: u64) -> io::Result<()> {
+    let stat = statvfs(&shared.options.state_dir)?;
+    if stat.blocks_available() * stat.fragment_size() >= bytes.saturating_add(shared.options.host_disk_reserve) {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::StorageFull, "too little disk is free for a copy"))
+}
+
+/// Asks for the space where writable layers and rooms' files lie.
+fn space(graph_root: &Path, files: &Path) -> io::Result<Space> {
     let ask = |path: &Path| -> io::Result<(u64, Space)> {
         let stat = statvfs(path)?;
         let unit = stat.fragment_size();
@@ -216,9 +231,9 @@ fn space(graph_root: &Path, volumes: &Path) -> io::Result<Space> {
         Ok((stat.filesystem_id(), Space { used, free: stat.blocks_available() * unit }))
     };
     let (id, graph) = ask(graph_root)?;
-    match ask(volumes) {
-        Ok((other, volumes)) if other != id => {
-            Ok(Space { used: graph.used + volumes.used, free: graph.free.min(volumes.free) })
+    match ask(files) {
+        Ok((other, files)) if other != id => {
+            Ok(Space { used: graph.used + files.used, free: graph.free.min(files.free) })
         }
         Ok(_) | Err(_) => Ok(graph),
     }

@@ -120,6 +120,8 @@ pub struct Volume {
     pub mountpoint: PathBuf,
     /// Its labels.
     pub labels: HashMap<String, String>,
+    /// What its driver was told to mount; none: a directory of Podman's own.
+    pub options: HashMap<String, String>,
 }
 
 /// An image.
@@ -429,7 +431,12 @@ fn filter(label: &str) -> HashMap<String, Vec<String>> {
 }
 
 fn volume(volume: bollard::models::Volume) -> Volume {
-    Volume { name: volume.name, mountpoint: PathBuf::from(volume.mountpoint), labels: volume.labels }
+    Volume {
+        name: volume.name,
+        mountpoint: PathBuf::from(volume.mountpoint),
+        labels: volume.labels,
+        options: volume.options,
+    }
 }
 
 fn happened(event: EventMessage) -> Option<Happened> {

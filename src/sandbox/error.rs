@@ -91,6 +91,33 @@ pub enum SandboxError {
         /// Why.
         source: io::Error,
     },
+    /// The room's files cannot be made, or removed.
+    #[error("the room's files cannot be prepared at {} ({source}): check STATE_DIR and its free space", path.display())]
+    Files {
+        /// Where they lie.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The room's image is damaged, or this machine cannot mount it.
+    #[error(
+        "the room's files cannot be mounted ({why}): they are in {}. `matrix-agent doctor` tells whether images can be \
+         mounted here. A damaged one is mended by `e2fsck -f`, comes back from a backup, or goes with `matrix-agent \
+         sandbox rm`; the room then begins with no files",
+        image.display()
+    )]
+    NotMounted {
+        /// The image.
+        image: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The room's files were there and are not any more. Said once.
+    #[error(
+        "the files of this room are gone: somebody deleted them on the host. /workspace and the home directory are empty \
+         now, and this call was not run. Say so to the people in the room, then clone or write anew what is needed"
+    )]
+    FilesLost,
     /// A sandbox's disk use cannot be told.
     #[error("the sandbox's files cannot be counted ({source})")]
     Counting {

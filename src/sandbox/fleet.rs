@@ -26,9 +26,11 @@ use super::{
     ProxyKind, ProxyStream, Sandbox, SandboxError, disk, embed,
     engine::{Engine, Image},
     engine_info::EngineInfo,
+    files::Files,
     id_range::IdRanges,
     life, limit,
     memory::Memory,
+    name,
     observe::{self, Observation},
     options::SandboxOptions,
     reconcile,
@@ -155,8 +157,14 @@ pub(super) struct Shared {
     pub(super) memory: Memory,
     /// Those who want to start, in order of their coming.
     pub(super) queue: limit::Queue,
-    /// The file systems can set hard limits.
+    /// Where rooms' files lie.
+    pub(super) files: Files,
+    /// Podman can set a hard limit on a container's writable layer.
     pub(super) quota: AtomicBool,
+    /// A room's first files are an image.
+    pub(super) images: AtomicBool,
+    /// What Podman mounts, it also unmounts.
+    pub(super) mountable: AtomicBool,
     /// The host's disk is below its reserve.
     disk_low: AtomicBool,
     notices: broadcast::Sender<Notice>,
@@ -176,6 +184,8 @@ impl Sandboxes {
         let tasks = TaskTracker::new();
         let sandboxd = prepare(&options.state_dir)?;
         let seccomp = seccomp::install(&options.state_dir)?;
+        let files = Files::open(&options.state_dir);
+        let files = files.map_err(|source| SandboxError::Files { path: options.state_dir.clone(), source })?;
         let (socket, podman) = (options.podman_socket.clone(), options.podman_path.clone());
         let engine = Engine::start(socket, podman, &options.state_dir, &tasks, cancel.clone());
         let memory = Memory::new(options.memory_total);
@@ -194,7 +204,10 @@ impl Sandboxes {
             freed: Notify::new(),
             memory,
             queue: limit::Queue::default(),
+            files,
             quota: AtomicBool::new(false),
+            images: AtomicBool::new(false),
+            mountable: AtomicBool::new(false),
             disk_low: AtomicBool::new(false),
             notices: broadcast::Sender::new(NOTICES),
             tasks,
@@ -226,12 +239,42 @@ impl Sandboxes {
         shared.tasks.spawn(start).await.ok().flatten().unwrap_or(Err(SandboxError::ShuttingDown))
     }
 
+    /// Returns what a model has to be told before it works on in a sandbox whose files were gone: once.
+    pub async fn take_loss(&self, room: &RoomKey) -> Option<SandboxError> {
+        let room = self.shared.known(room).filter(|room| room.set_lost(false))?;
+        let mut container = room.container.lock().await;
+        if let Some(record) = &mut container.record {
+            record.lost = false;
+            if let Err(error) = self.shared.files.of(&room.key).note(record) {
+                tracing::warn!(room = %room.key, %error, "it cannot be noted that the model knows of its lost files");
+            }
+        }
+        Some(SandboxError::FilesLost)
+    }
+
     /// Lists the sandboxes, by room.
     pub async fn list(&self) -> Result<Vec<SandboxSummary>, SandboxError> {
         self.shared.adoption().await?;
         let mut list: Vec<_> = self.shared.rooms().values().filter_map(|room| room.summary()).collect();
         list.sort_by(|a, b| a.room.cmp(&b.room));
         Ok(list)
+    }
+
+    /// Finds a room that has files but no container any more, by its key or by the name that its sandbox had.
+    pub async fn without_container(&self, named: &str) -> Result<Option<RoomKey>, SandboxError> {
+        self.shared.adoption().await?;
+        for room in self.shared.all() {
+            let Ok(container) = room.container.try_lock() else { continue }; // it is being started
+            if container.name.is_some() || !container.has_files() {
+                continue;
+            }
+            let names = name::candidates(&self.shared.options.instance, &room.key);
+            let volume = container.volume.as_ref().map(|volume| volume.name.as_str());
+            if room.key.as_str() == named || volume == Some(named) || volume.is_none() && names[0] == named {
+                return Ok(Some(room.key.clone()));
+            }
+        }
+        Ok(None)
     }
 
     /// Looks at a sandbox from the host and from inside.
@@ -241,11 +284,11 @@ impl Sandboxes {
         observe::observe(&self.shared, &room).await
     }
 
-    /// Removes a room's container, whatever it does, and its files too if `with_volume`. None is no error.
-    pub async fn remove(&self, room: &RoomKey, with_volume: bool) -> Result<(), SandboxError> {
+    /// Removes a room's container, whatever it does, and its files too if `with_files`. None is no error.
+    pub async fn remove(&self, room: &RoomKey, with_files: bool) -> Result<(), SandboxError> {
         self.shared.adoption().await?;
         let Some(room) = self.shared.known(room) else { return Ok(()) };
-        life::remove(&self.shared, &room, with_volume).await
+        life::remove(&self.shared, &room, with_files).await
     }
 
     /// Says which rooms exist. At once and at every later look the containers of all others are removed, and their
@@ -367,6 +410,18 @@ impl Shared {
         let info = EngineInfo::ask(&self.engine).await?;
         *self.info.lock().unwrap_or_else(PoisonError::into_inner) = Some(info.clone());
         Ok(info)
+    }
+
+    /// Returns Podman if it runs rootless: its user namespace alone may look into rooms' files then.
+    pub(super) async fn rootless(&self) -> Option<PathBuf> {
+        let rootless = self.info().await.is_ok_and(|info| info.rootless);
+        rootless.then(|| self.options.podman_path.clone())
+    }
+
+    /// Returns why no image can be mounted here, if that is so.
+    pub(super) fn unmountable(&self) -> Option<String> {
+        let mountable = self.mountable.load(Ordering::SeqCst);
+        (!mountable).then(|| "what Podman mounts here stays mounted".to_owned())
     }
 
     /// Says whether the host's disk is below its reserve: no command starts while it is.

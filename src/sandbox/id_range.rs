@@ -1,8 +1,8 @@
-//! Which ids on the host are a room's: 65,536 of its own, for as long as its volume lives.
+//! Which ids on the host are a room's: 65,536 of its own, for as long as its files live.
 //!
 //! `--userns=auto` alone would choose a range for each new *container*, and the files in the volume of a room whose
-//! container was made anew (a new image) would then belong to strangers. So the range is chosen here, once a volume,
-//! written on the volume as a label, and handed to Podman as the mapping of its `auto` mode; Podman keeps it clear of
+//! container was made anew (a new image) would then belong to strangers. So the range is chosen here, once a room,
+//! written into the room's record and on its volume as a label, and handed to Podman as the mapping of its `auto` mode; Podman keeps it clear of
 //! the ranges it gives to others. Rootless Podman has one range for all, so nothing here applies.
 
 use std::{collections::BTreeSet, fs, io, path::Path};
@@ -27,6 +27,11 @@ impl IdRange {
     /// Reads a range back from the label that [`IdRange::label`] wrote.
     pub(super) fn from_label(text: &str) -> Option<Self> {
         text.parse().ok().map(|first| Self { first })
+    }
+
+    /// Takes a range up again by its first id, which is [`Self::on_host`]'s answer for 0.
+    pub(super) fn from_first(first: u32) -> Self {
+        Self { first }
     }
 
     /// Returns the range for the volume's label.

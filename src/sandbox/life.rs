@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     Link, LinkState, Sandbox, SandboxError,
-    creation::{create, wanted},
+    creation::{self, create, wanted},
     engine::{Condition, EngineError},
     fleet::Shared,
     limit,
@@ -66,12 +66,13 @@ pub(super) async fn start(shared: Arc<Shared>, room: Arc<Room>) -> Result<Sandbo
 /// Creates the container if need be, starts it and waits for the greeting.
 async fn run(shared: &Arc<Shared>, room: &Arc<Room>, container: &mut Container) -> Result<Sandbox, SandboxError> {
     let image = shared.image().await?;
+    creation::prepare(shared, room, container).await?;
     bind(shared, room)?; // before anything that takes time: sandboxd dials as soon as it runs
     if container.name.is_some() && container.spec != wanted(shared, room, container, &image) {
         tracing::info!(room = %room.key, "image or limits changed: the container is made anew, its files stay");
         discard(shared, room, container).await?;
     }
-    for _ in 0..2 {
+    for _ in 0..3 {
         let name = match &container.name {
             Some(name) => name.clone(),
             None => create(shared, room, container, &image).await?,
@@ -79,8 +80,9 @@ async fn run(shared: &Arc<Shared>, room: &Arc<Room>, container: &mut Container) 
         match shared.engine.start_container(&name).await {
             // Somebody removed it behind our back.
             Err(EngineError::NotFound(_)) => room.note_container(container, None),
-            started => {
-                started?;
+            Err(error) => creation::mend(shared, room, container, error).await?,
+            Ok(()) => {
+                container.fresh = false;
                 return greet(shared, room, &name).await;
             }
         }
@@ -288,20 +290,14 @@ async fn abandon(shared: &Shared, room: &Room, container: &Container) {
     limit::release(shared, room);
 }
 
-/// Removes the container, whatever it does, and with it the volume if `with_volume`.
-pub(super) async fn remove(shared: &Shared, room: &Room, with_volume: bool) -> Result<(), SandboxError> {
+/// Removes the container, whatever it does, and with it the room's files if `with_files`.
+pub(super) async fn remove(shared: &Shared, room: &Room, with_files: bool) -> Result<(), SandboxError> {
     let mut container = room.container.lock().await;
     room.forget_link();
     discard(shared, room, &mut container).await?;
     limit::release(shared, room);
-    if with_volume && let Some(volume) = container.volume.take() {
-        if let Err(error) = shared.engine.remove_volume(&volume.name).await {
-            container.volume = Some(volume);
-            return Err(error.into());
-        }
-        if let Some(ids) = volume.ids {
-            shared.ids().free(ids);
-        }
+    if with_files && container.has_files() {
+        creation::remove_files(shared, room, &mut container).await?;
         let directory = shared.directory(room);
         if let Err(error) = fs::remove_dir_all(&directory) {
             tracing::debug!(directory = %directory.display(), %error, "a removed room's directory stays");
@@ -310,7 +306,8 @@ pub(super) async fn remove(shared: &Shared, room: &Room, with_volume: bool) -> R
     Ok(())
 }
 
-async fn discard(shared: &Shared, room: &Room, container: &mut Container) -> Result<(), SandboxError> {
+/// Removes the container; its files stay.
+pub(super) async fn discard(shared: &Shared, room: &Room, container: &mut Container) -> Result<(), SandboxError> {
     if let Some(name) = container.name.clone() {
         shared.engine.remove(&name).await?;
         room.note_container(container, None);

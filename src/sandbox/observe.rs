@@ -174,7 +174,8 @@ pub(super) async fn observe(shared: &Shared, room: &Room) -> Result<Observation,
         None => None,
     };
     let info = shared.info().await?;
-    let disk_used = usage::measure(&disk::places(&info, &shared.options, &seen), COUNT_LIMIT).await.ok();
+    let places = disk::places(shared, &info, room, &seen);
+    let disk_used = usage::measure(&places, COUNT_LIMIT).await.ok().map(|taken| taken.bytes);
     let current = shared.look_up_image().await.ok();
     Ok(Observation {
         room: room.key.clone(),

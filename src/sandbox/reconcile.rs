@@ -16,9 +16,10 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::{
     SandboxError,
     engine::{Change, Condition, Happened, Listed},
+    files::Record,
     fleet::{Adoption, Shared},
     id_range::{self, IdRange, IdRanges},
-    life, limit, quota,
+    image, life, limit, mounts, moving,
     room::{Room, RoomVolume},
     spec,
 };
@@ -98,7 +99,8 @@ pub(super) async fn reconcile(shared: &Arc<Shared>) -> Result<(), SandboxError> 
     let first = !matches!(*shared.adoption.borrow(), Adoption::Done);
     if first {
         take_id_ranges(shared).await?;
-        look_for_quotas(shared).await?;
+        take_records(shared).await?;
+        look_at_mounts(shared).await?;
         look_for_counts(shared).await?;
     }
     let (volumes, containers) = tokio::join!(shared.engine.volumes(&ours), shared.engine.list(&ours));
@@ -107,7 +109,8 @@ pub(super) async fn reconcile(shared: &Arc<Shared>) -> Result<(), SandboxError> 
         let room = shared.room(&RoomKey::from(key.as_str()));
         if let Ok(mut container) = room.container.try_lock() {
             let ids = volume.labels.get(id_range::LABEL).and_then(|label| IdRange::from_label(label));
-            container.volume = Some(RoomVolume { name: volume.name, mountpoint: volume.mountpoint, ids });
+            let image = image::device(&volume.options);
+            container.volume = Some(RoomVolume { name: volume.name, mountpoint: volume.mountpoint, ids, image });
         }
     }
     let containers = containers?;
@@ -127,6 +130,9 @@ pub(super) async fn reconcile(shared: &Arc<Shared>) -> Result<(), SandboxError> 
         tracing::debug!(%error, "no image");
     }
     shared.adoption.send_replace(Adoption::Done);
+    if first {
+        shared.supervise(moving::run(Arc::clone(shared)));
+    }
     remove_gone(shared).await;
     Ok(())
 }
@@ -179,16 +185,41 @@ async fn take_id_ranges(shared: &Arc<Shared>) -> Result<(), SandboxError> {
             ranges.take(range);
         }
     }
+    // Podman may have forgotten the volumes; the files are there.
+    for range in read_records(shared)?.iter().filter_map(Record::ids) {
+        ranges.take(range);
+    }
     *shared.ids() = ranges;
     Ok(())
 }
 
-/// Learns whether the disk limit can be left to the file systems.
-async fn look_for_quotas(shared: &Arc<Shared>) -> Result<(), SandboxError> {
+/// Learns which rooms have files, whether or not Podman knows of them.
+async fn take_records(shared: &Arc<Shared>) -> Result<(), SandboxError> {
+    for record in read_records(shared)? {
+        let room = shared.room(&record.room);
+        room.set_lost(record.lost);
+        room.container.lock().await.record = Some(record);
+    }
+    Ok(())
+}
+
+fn read_records(shared: &Shared) -> Result<Vec<Record>, SandboxError> {
+    shared.files.records().map_err(|source| SandboxError::Files { path: shared.options.state_dir.clone(), source })
+}
+
+/// Learns whether the disk limit can be left to the file systems, and whether rooms' files can be images.
+async fn look_at_mounts(shared: &Arc<Shared>) -> Result<(), SandboxError> {
     let info = shared.info().await?;
-    let all = [&info.graph_root, &info.volume_path];
-    let quota = !info.rootless && all.iter().all(|directory| quota::available(directory).unwrap_or_default());
-    shared.quota.store(quota, Ordering::SeqCst);
+    if info.rootless {
+        return Ok(()); // it may neither set quotas nor mount
+    }
+    shared.quota.store(mounts::quota(&info.graph_root).unwrap_or_default(), Ordering::SeqCst);
+    let shares = mounts::share(&info.volume_path);
+    if let Err(error) = &shares {
+        tracing::warn!(path = %info.volume_path.display(), %error, "the mount cannot be shared, so no image is mounted");
+    }
+    shared.mountable.store(shares.is_ok(), Ordering::SeqCst);
+    shared.images.store(shares.is_ok() && image::can_be_made(), Ordering::SeqCst);
     Ok(())
 }
 
@@ -214,11 +245,11 @@ pub(super) async fn remove_gone(shared: &Arc<Shared>) {
             continue;
         }
         let since = fs::metadata(&mark).and_then(|mark| mark.modified());
-        let (has_container, has_volume) = match room.container.try_lock() {
-            Ok(container) => (container.name.is_some(), container.volume.is_some()),
+        let (has_container, has_files) = match room.container.try_lock() {
+            Ok(container) => (container.name.is_some(), container.has_files()),
             Err(_) => continue,
         };
-        if !has_container && !has_volume {
+        if !has_container && !has_files {
             let _ = fs::remove_file(&mark);
             continue;
         }

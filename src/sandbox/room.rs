@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     Link, Sandbox,
     cgroup::{Cgroup, MemoryGroup},
+    files::Record,
     fleet::{SandboxState, SandboxSummary},
     id_range::IdRange,
     name,
@@ -50,6 +51,8 @@ pub(super) struct Room {
     memory: Mutex<Option<MemoryGroup>>,
     /// The memory that it used when it was looked at last, while it runs.
     pub(super) memory_used: AtomicU64,
+    /// Its files were gone, and the model was not told yet.
+    lost: AtomicBool,
     /// Rung when Podman tells of the end of its PID 1.
     pub(super) ended: Notify,
 }
@@ -62,6 +65,12 @@ pub(super) struct Container {
     /// The label that tells what it was made of.
     pub(super) spec: Option<String>,
     pub(super) volume: Option<RoomVolume>,
+    /// What was written down of its files.
+    pub(super) record: Option<Record>,
+    /// Its files were made by the start that is under way.
+    pub(super) fresh: bool,
+    /// Its files could not be moved out of Podman's volume: not tried again by this server.
+    pub(super) unmoved: bool,
 }
 
 /// A room's volume.
@@ -69,8 +78,28 @@ pub(super) struct Container {
 pub(super) struct RoomVolume {
     pub(super) name: String,
     pub(super) mountpoint: PathBuf,
-    /// The room's ids on the host; `None`: made by rootless Podman.
+    /// The room's ids on the host as its label tells; `None`: made by rootless Podman.
     pub(super) ids: Option<IdRange>,
+    /// The image that it is; `None`: its files lie in Podman's storage, as those of older servers did.
+    pub(super) image: Option<PathBuf>,
+}
+
+impl Container {
+    /// Returns the room's ids on the host; `None`: made by rootless Podman, or not chosen yet.
+    pub(super) fn ids(&self) -> Option<IdRange> {
+        let volume = || self.volume.as_ref().and_then(|volume| volume.ids);
+        self.record.as_ref().map_or_else(volume, Record::ids)
+    }
+
+    /// Tells whether the room has, or had, files.
+    pub(super) fn has_files(&self) -> bool {
+        self.volume.is_some() || self.record.is_some()
+    }
+
+    /// Tells whether its files lie where a `prune` of Podman's reaches them, and may be moved.
+    pub(super) fn is_to_be_moved(&self) -> bool {
+        !self.unmoved && self.volume.as_ref().is_some_and(|volume| volume.image.is_none())
+    }
 }
 
 impl Room {
@@ -88,6 +117,7 @@ impl Room {
             last_used: Mutex::new(Instant::now()),
             memory: Mutex::default(),
             memory_used: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
             ended: Notify::new(),
         }
     }
@@ -155,6 +185,11 @@ impl Room {
     /// Tells whether nothing in it runs on for now, whoever froze it.
     pub(super) fn is_held(&self) -> bool {
         self.is_frozen() || self.paused.load(Ordering::SeqCst)
+    }
+
+    /// Notes whether the model has to be told that the room's files were gone; returns whether it had to be.
+    pub(super) fn set_lost(&self, lost: bool) -> bool {
+        self.lost.swap(lost, Ordering::SeqCst)
     }
 
     /// Returns the container's name, if there is one.

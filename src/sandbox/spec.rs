@@ -22,7 +22,7 @@ pub(super) const IMAGE: &str = "matrix-agent.image";
 /// Label: a digest of all that this file decided. A container with another one is made anew when it next starts.
 pub(super) const SPEC: &str = "matrix-agent.spec";
 
-/// The sandbox's workspace, in the volume's `workspace`.
+/// The sandbox's workspace, in the room's files' `workspace`.
 pub(super) const WORKSPACE: &str = "/workspace";
 /// The agent's home, in the volume's `home`.
 pub(super) const HOME: &str = "/home/agent";
@@ -30,9 +30,9 @@ pub(super) const HOME: &str = "/home/agent";
 pub(super) const AGENT: u32 = 1000;
 
 /// Where the volume as a whole is mounted, read-only and masked. Podman 4.3 cannot mount a part of a volume, so the
-/// two directories in it are bound one by one, and Podman would take the volume for unused: `podman volume prune`
-/// would delete it. This mount is the use that Podman sees; nobody inside sees anything in it, and nobody inside can
-/// replace the two directories by links to elsewhere.
+/// two directories in it are bound one by one, and Podman would take the volume for unused: it would neither mount it
+/// nor keep `podman volume prune` from it. This mount is the use that Podman sees; nobody inside sees anything in it,
+/// and nobody inside can replace the two directories by links to elsewhere.
 const VOLUME: &str = "/run/volume";
 
 /// Where the operator's certificates are.
@@ -69,17 +69,17 @@ const ULIMITS: [(&str, i64, i64); 2] = [("nofile", 1024, 20_000), ("nproc", 16_3
 /// One room's place on the host.
 #[derive(Clone, Debug)]
 pub(super) struct Place<'a> {
-    /// The volume's name.
-    pub(super) volume_name: &'a str,
+    /// The volume's name; `None`: the files are directories of the server's own.
+    pub(super) volume_name: Option<&'a str>,
     /// The room.
     pub(super) room: &'a RoomKey,
     /// The directory with the room's socket.
     pub(super) directory: &'a Path,
-    /// Where the volume's files lie on the host.
-    pub(super) volume: &'a Path,
+    /// Where the files lie on the host.
+    pub(super) files: &'a Path,
     /// The ids on the host that are the container's; `None`: Podman runs rootless and has but one range.
     pub(super) ids: Option<IdRange>,
-    /// Whether the file system can set a hard limit.
+    /// Whether the file system can set a hard limit on the writable layer.
     pub(super) quota: bool,
     /// sandboxd's binary on the host.
     pub(super) sandboxd: &'a Path,
@@ -91,15 +91,9 @@ pub(super) struct Place<'a> {
     pub(super) image_digest: &'a str,
 }
 
-/// Returns the directories in the volume that hold the workspace and the home.
-pub(super) fn volume_directories(volume: &Path) -> [PathBuf; 2] {
-    [volume.join("workspace"), volume.join("home")]
-}
-
-/// Returns the driver options of a volume, for a hard limit where there can be one.
-pub(super) fn volume_options(options: &SandboxOptions, quota: bool) -> HashMap<String, String> {
-    let limit = quota.then(|| ("o".to_owned(), format!("size={}", options.disk)));
-    limit.into_iter().collect()
+/// Returns the directories in a room's files that hold the workspace and the home.
+pub(super) fn part_directories(files: &Path) -> [PathBuf; 2] {
+    [files.join("workspace"), files.join("home")]
 }
 
 /// Returns the request that creates the room's container.
@@ -143,11 +137,7 @@ fn host_config(options: &SandboxOptions, place: &Place<'_>) -> HostConfig {
         userns_mode: place.ids.map(IdRange::userns_mode),
         cap_drop: Some(vec!["ALL".to_owned()]),
         cap_add: Some(CAPABILITIES.map(str::to_owned).into()),
-        security_opt: Some(vec![
-            "no-new-privileges".to_owned(),
-            format!("seccomp={}", place.seccomp.display()),
-            format!("mask={VOLUME}"),
-        ]),
+        security_opt: Some(security(place)),
         network_mode: Some("none".to_owned()),
         ipc_mode: Some("private".to_owned()),
         memory: Some(memory),
@@ -173,15 +163,22 @@ fn host_config(options: &SandboxOptions, place: &Place<'_>) -> HostConfig {
     }
 }
 
+fn security(place: &Place<'_>) -> Vec<String> {
+    let mut security = vec!["no-new-privileges".to_owned(), format!("seccomp={}", place.seccomp.display())];
+    security.extend(place.volume_name.map(|_| format!("mask={VOLUME}")));
+    security
+}
+
 fn mounts(options: &SandboxOptions, place: &Place<'_>) -> Vec<Mount> {
-    let [workspace, home] = volume_directories(place.volume);
-    let mut mounts = vec![
-        mount(MountType::VOLUME, place.volume_name.as_ref(), VOLUME, true),
+    let [workspace, home] = part_directories(place.files);
+    let volume = place.volume_name.map(|name| mount(MountType::VOLUME, name.as_ref(), VOLUME, true));
+    let mut mounts: Vec<_> = volume.into_iter().collect();
+    mounts.extend([
         mount(MountType::BIND, &workspace, WORKSPACE, false),
         mount(MountType::BIND, &home, HOME, false),
         mount(MountType::BIND, place.directory, protocol::ROOM_DIR, true),
         mount(MountType::BIND, place.sandboxd, protocol::BINARY, true),
-    ];
+    ]);
     if let Some(bundle) = &options.ca_bundle {
         mounts.push(mount(MountType::BIND, bundle, CA_BUNDLE, true));
     }
@@ -232,10 +229,10 @@ mod tests {
 
     fn place(room: &RoomKey) -> Place<'_> {
         Place {
-            volume_name: "sandbox-r-x",
+            volume_name: Some("sandbox-r-x"),
             room,
             directory: Path::new("/state/rooms/0a1b2c3d"),
-            volume: Path::new("/volumes/sandbox-r-x/_data"),
+            files: Path::new("/volumes/sandbox-r-x/_data"),
             ids: IdRange::from_label("2147614719"),
             quota: false,
             sandboxd: Path::new("/state/sandboxd"),

@@ -1,4 +1,5 @@
-//! How much disk a sandbox takes: its volume, its writable layer, and files that were deleted but are still open.
+//! How much disk a sandbox takes, in bytes and in inodes: its files, its writable layer, and what was deleted but is
+//! still open or mapped.
 //!
 //! The host opens nothing in a workspace: `du` walks it, following no link, and open files are only counted through
 //! `/proc`. Called by `disk.rs` and `observe.rs`.
@@ -8,15 +9,16 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process::Stdio,
     time::Duration,
 };
 
-use nix::sys::statfs::{TMPFS_MAGIC, statfs};
-use tokio::{task::spawn_blocking, time::timeout};
+use nix::sys::{
+    stat::makedev,
+    statfs::{TMPFS_MAGIC, statfs},
+};
+use tokio::task::spawn_blocking;
 
-use super::cgroup::Cgroup;
-use crate::child;
+use super::{cgroup::Cgroup, image, program::Program, spec};
 
 /// Open files that are looked at in one sandbox.
 const OPEN_FILES: usize = 100_000;
@@ -24,40 +26,44 @@ const OPEN_FILES: usize = 100_000;
 /// Where a sandbox's files are.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places {
-    /// Directories on the host: the volume, the writable layer.
+    /// Directories on the host: the writable layer, and the room's files unless they are an image.
     pub(super) directories: Vec<PathBuf>,
+    /// The image. Its inodes are its own, and none of the host's.
+    pub(super) image: Option<PathBuf>,
     /// The host's pid of PID 1, while it runs.
     pub(super) pid: Option<u32>,
     /// Podman, if it runs rootless: the files then belong to ids that only its user namespace may read.
     pub(super) rootless: Option<PathBuf>,
 }
 
-/// Counts the bytes on disk, if that takes no longer than `limit`: a million files need some seconds.
-pub(super) async fn measure(places: &Places, limit: Duration) -> io::Result<u64> {
-    let pid = places.pid;
-    let (walked, deleted) = tokio::join!(
-        walk(places, limit),
-        spawn_blocking(move || pid.map_or(0, |pid| deleted(pid).unwrap_or_default()))
-    );
-    Ok(walked? + deleted.unwrap_or_default())
+/// What is taken of the host's disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Usage {
+    pub(super) bytes: u64,
+    pub(super) inodes: u64,
 }
 
-async fn walk(places: &Places, limit: Duration) -> io::Result<u64> {
+/// Counts what is on disk, if that takes no longer than `limit`: a million files need some seconds.
+pub(super) async fn measure(places: &Places, limit: Duration) -> io::Result<Usage> {
+    let (pid, image) = (places.pid, places.image.clone());
+    let (bytes, inodes, hidden) = tokio::join!(
+        walk(places, "--block-size=1", limit),
+        walk(places, "--inodes", limit),
+        spawn_blocking(move || pid.map_or_else(Usage::default, |pid| deleted(pid, image.is_some()).unwrap_or_default())),
+    );
+    let hidden = hidden.unwrap_or_default();
+    let image = places.image.as_deref().map(image::used).transpose()?.unwrap_or_default();
+    Ok(Usage { bytes: bytes? + image + hidden.bytes, inodes: inodes? + hidden.inodes })
+}
+
+async fn walk(places: &Places, unit: &str, limit: Duration) -> io::Result<u64> {
     if places.directories.is_empty() {
         return Ok(0);
     }
-    let mut command = match &places.rootless {
-        None => child::command("du"),
-        Some(podman) => {
-            let mut command = child::command(podman);
-            command.args(["unshare", "du"]);
-            command
-        }
-    };
-    command.args(["--summarize", "--one-file-system", "--block-size=1", "--"]).args(&places.directories);
-    command.stderr(Stdio::null());
-    let output = timeout(limit, command.output()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let mut du = Program::inside(places.rootless.as_deref(), "du");
+    du.args(["--summarize", "--one-file-system", unit, "--"]).args(&places.directories);
     // A file that vanished on the way makes it fail, and does not matter.
+    let output = du.output(limit).await?;
     sum(&String::from_utf8_lossy(&output.stdout), places.directories.len())
         .ok_or_else(|| io::Error::other("`du` did not tell the size of every directory"))
 }
@@ -69,26 +75,42 @@ fn sum(text: &str, expected: usize) -> Option<u64> {
 }
 
 /// Counts files that have no name any more but are held open: `du` cannot see them.
-fn deleted(pid: u32) -> io::Result<u64> {
+/// Those of an `image` take nothing but what the image takes already.
+fn deleted(pid: u32, image: bool) -> io::Result<Usage> {
+    let counted = if image { Some(device_of_workspace(pid)?) } else { None };
     let mut seen = HashSet::new();
-    let mut bytes = 0;
+    let mut taken = Usage::default();
     let mut left = OPEN_FILES;
     for process in Cgroup::of(pid)?.processes() {
         let Ok(entries) = fs::read_dir(format!("/proc/{process}/fd")) else { continue };
         for entry in entries.flatten() {
             if left == 0 {
-                return Ok(bytes);
+                return Ok(taken);
             }
             left -= 1;
             // Through /proc this is the open file itself, wherever its name would lead.
             let Ok(file) = fs::metadata(entry.path()) else { continue };
-            if file.is_file() && file.nlink() == 0 && seen.insert((file.dev(), file.ino())) && !in_memory(&entry.path())
-            {
-                bytes += file.blocks() * 512;
+            let new = file.is_file() && file.nlink() == 0 && seen.insert((file.dev(), file.ino()));
+            if new && Some(file.dev()) != counted && !in_memory(&entry.path()) {
+                taken.bytes += file.blocks() * 512;
+                taken.inodes += 1;
             }
         }
     }
-    Ok(bytes)
+    Ok(taken)
+}
+
+/// Reads from the mounts of PID 1 on which device its workspace is. Nobody in the sandbox can change them.
+fn device_of_workspace(pid: u32) -> io::Result<u64> {
+    device_of(&fs::read_to_string(format!("/proc/{pid}/mountinfo"))?, spec::WORKSPACE)
+        .ok_or_else(|| io::Error::other("the sandbox has no workspace"))
+}
+
+fn device_of(mountinfo: &str, point: &str) -> Option<u64> {
+    let mut mounts = mountinfo.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let mount = mounts.find(|fields| fields.get(4) == Some(&point))?;
+    let (major, minor) = mount.get(2)?.split_once(':')?;
+    Some(makedev(major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// Shared memory counts as memory.
@@ -117,7 +139,8 @@ mod tests {
         file.sync_all().unwrap();
         std::os::unix::fs::symlink("/usr", directory.path().join("link")).unwrap();
         let places = Places { directories: vec![directory.path().to_owned()], ..Places::default() };
-        let bytes = measure(&places, Duration::from_mins(1)).await.unwrap();
-        assert!((1 << 20..2 << 20).contains(&bytes), "{bytes}");
+        let taken = measure(&places, Duration::from_mins(1)).await.unwrap();
+        assert!((1 << 20..2 << 20).contains(&taken.bytes), "{taken:?}");
+        assert_eq!(taken.inodes, 3, "the directory, the file and the link");
     }
 }

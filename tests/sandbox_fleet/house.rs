@@ -127,8 +127,31 @@ impl Disk {
                 .arg(disk.path("empty.tar"))
                 .args(["--files-from", "/dev/null"]),
         );
-        must(Program::new(disk.path("podman")).arg("import").arg(disk.path("empty.tar")).arg("localhost/empty:latest"));
+        disk.import();
         disk
+    }
+
+    /// Brings the empty image, the only one.
+    pub(crate) fn import(&self) {
+        must(Program::new(self.path("podman")).arg("import").arg(self.path("empty.tar")).arg("localhost/empty:latest"));
+    }
+
+    /// A house whose state and sandboxes are on this disk.
+    pub(crate) fn house(&self, change: impl FnOnce(&mut SandboxOptions)) -> House {
+        House::with(|options| {
+            options.state_dir = self.path("state");
+            options.podman_path = self.path("podman");
+            options.podman_socket = Some(self.path("nobody.sock"));
+            options.image = "localhost/empty:latest".into();
+            change(options);
+        })
+    }
+
+    /// Returns what Podman says of the storage on this disk; it must succeed.
+    pub(crate) fn podman(&self, arguments: &[&str]) -> String {
+        let output = Program::new(self.path("podman")).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

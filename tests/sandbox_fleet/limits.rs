@@ -13,13 +13,7 @@ use crate::house::{Disk, House, LIMIT, run, sh, shell};
 #[tokio::test(flavor = "multi_thread")]
 async fn below_the_hosts_reserve_what_works_is_paused_and_told() {
     let disk = Disk::new();
-    let house = House::with(|options| {
-        options.state_dir = disk.path("state");
-        options.podman_path = disk.path("podman");
-        options.podman_socket = Some(disk.path("nobody.sock"));
-        options.image = "localhost/empty:latest".into();
-        options.host_disk_reserve = 100 << 20;
-    });
+    let house = disk.house(|options| options.host_disk_reserve = 100 << 20);
     let fleet = house.open().await;
     let mut notices = fleet.notices();
     let (writer, quiet) = (house.room("writer"), house.room("quiet"));
@@ -76,16 +70,17 @@ async fn who_fills_the_disk_is_ended_and_told() {
     let mut notices = fleet.notices();
     let room = house.room("filler");
     let sandbox = fleet.ensure(&room).await.unwrap();
-    // In steps, so that a slow watch still finds it writing; far above the limit in the end.
-    let fill = "i=0; while [ $i -lt 400 ]; do head -c 8M /dev/zero >> big; i=$((i+1)); sleep 0.05; done";
+    // In steps, so that a slow watch still finds it writing; far above the limit in the end. Not in the workspace, where
+    // writing fails by itself.
+    let fill = "i=0; while [ $i -lt 400 ]; do head -c 8M /dev/zero >> /var/tmp/big; i=$((i+1)); sleep 0.05; done";
     let filler = run(&sandbox, shell(fill)).await;
     assert_eq!(filler.exit, Exit::DiskFull, "{filler:?}");
     let notice = timeout(LIMIT, notices.recv()).await.unwrap().unwrap();
     assert!(notice.room == room && notice.text.contains("disk is full"), "{notice:?}");
-    assert_eq!(sh(&sandbox, "rm big; echo usable").await, "usable");
+    assert_eq!(sh(&sandbox, "rm /var/tmp/big; echo usable").await, "usable");
 
     // A file without a name counts too.
-    let hidden = "exec 3> hidden; rm hidden; while :; do head -c 8M /dev/zero >&3; sleep 0.05; done";
+    let hidden = "exec 3> /var/tmp/hidden; rm /var/tmp/hidden; while :; do head -c 8M /dev/zero >&3; sleep 0.05; done";
     assert_eq!(run(&sandbox, shell(hidden)).await.exit, Exit::DiskFull);
 }
 

@@ -17,6 +17,7 @@ use crate::{
     ids,
     ops::settings,
     sandbox::{
+        self,
         engine::{Engine, EngineError},
         engine_info::{Cgroups, EngineInfo},
     },
@@ -49,7 +50,7 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
         &tasks,
         cancel.clone(),
     );
-    let checks = ask(&engine, config).await;
+    let checks = ask(&engine, config, &folder.0).await;
     // A service of our own must be gone before its directory is.
     cancel.cancel();
     tasks.close();
@@ -57,7 +58,7 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     checks
 }
 
-async fn ask(engine: &Engine, config: &Config) -> Vec<Check> {
+async fn ask(engine: &Engine, config: &Config, folder: &Path) -> Vec<Check> {
     let socket = match engine.socket().await {
         Ok(socket) => socket,
         Err(error) => return vec![away(&error)],
@@ -69,7 +70,13 @@ async fn ask(engine: &Engine, config: &Config) -> Vec<Check> {
         format!("nothing answers at {}, but the server can start its service itself", usual.display())
     };
     let mut checks = match EngineInfo::ask(engine).await {
-        Ok(info) => facts(&info, &way, config),
+        Ok(info) => {
+            let mut checks = facts(&info, &way, config);
+            let root = nix::unistd::geteuid().is_root();
+            let tried = if info.rootless || !root { None } else { Some(sandbox::try_images(folder).await) };
+            checks.push(files(info.rootless, tried));
+            checks
+        }
         Err(error) => vec![away(&error)],
     };
     checks.push(image(engine.image(&config.sandbox.image).await.map(|image| image.digest), &config.sandbox.image));
@@ -223,10 +230,25 @@ fn user() -> Vec<String> {
 fn storage(info: &EngineInfo, config: &Config) -> Check {
     let mut check = host::disk("disk of the sandboxes", &info.graph_root, config);
     if let Some(mount) = host::mount_of(&info.graph_root) {
-        let quota = if mount.quota { "with project quotas" } else { "without quotas: usage is watched" };
+        let quota = if mount.quota { "with project quotas" } else { "without quotas: writable layers are watched" };
         check.what = format!("{} ({} {quota}, {} storage)", check.what, mount.kind, info.storage_driver);
     }
     check
+}
+
+/// How the rooms' files are bounded; `tried`: what came of an image that was mounted, where it could be tried.
+fn files(rootless: bool, tried: Option<io::Result<()>>) -> Check {
+    const NAME: &str = "rooms' files";
+    match tried {
+        None if rootless => Check::good(NAME, "directories, whose size is watched: rootless Podman mounts no images"),
+        None => Check::good(NAME, "only root can try whether a room's image can be mounted here"),
+        Some(Ok(())) => Check::good(NAME, "an image for each room, which holds no more than SANDBOX_DISK"),
+        Some(Err(error)) => Check::warning(
+            NAME,
+            format!("directories, whose size is only watched, as no image can be mounted here ({error})"),
+            "Install e2fsprogs, load the module `loop`, and where this is a container, give it /dev/loop-control",
+        ),
+    }
 }
 
 fn image(digest: Result<String, EngineError>, name: &str) -> Check {
@@ -335,6 +357,10 @@ mod tests {
             ids_of_rooms(&EngineInfo { kernel: "5.15".into(), ..info() }, many, many, &config).status,
             Status::Warning
         );
+        assert_eq!(files(false, Some(Ok(()))).status, Status::Good);
+        let check = files(false, Some(Err(io::Error::other("`mount` failed: no loop device"))));
+        assert!(check.status == Status::Warning && check.what.contains("no loop device"), "{check:?}");
+        assert!(files(true, None).what.contains("rootless"));
         let user = ["me".to_owned(), "1000".to_owned()];
         assert_eq!(own_ids("1000:100000:65536", "me:100000:65536", &user).status, Status::Warning);
         assert_eq!(own_ids("you:100000:65536", "me:100000:65536", &user).status, Status::Bad);

@@ -1,0 +1,205 @@
+//! Where a room's files lie on the host: under `workspaces/` in the state directory, where no `prune` of Podman's reaches
+//! them. One of two: an image, a file with an ext4 file system in it that Podman mounts as the room's volume, so that
+//! its size is a hard limit; or, where no image can be mounted, a directory. Beside them lies the room's record.
+//!
+//! Looks only at its own names, never into a workspace. What an image is made of, `image.rs` knows; whether there is a
+//! volume for it, `creation.rs`.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{id_range::IdRange, spec};
+use crate::ids::{RoomKey, digest};
+
+/// All rooms' files.
+#[derive(Debug)]
+pub(super) struct Files {
+    directory: PathBuf,
+}
+
+/// The places of one room's files. That they are named does not mean that they exist.
+#[derive(Clone, Debug)]
+pub(super) struct RoomFiles {
+    /// The image, where there is one.
+    pub(super) image: PathBuf,
+    /// The directory, where there is no image.
+    pub(super) directory: PathBuf,
+    /// What is not finished: an image or a directory that is only taken once it bears the name above.
+    pub(super) part: PathBuf,
+    record: PathBuf,
+}
+
+/// Which of the two a room has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Image,
+    Directory,
+}
+
+/// What has to be known of a room's files also when Podman has forgotten the room's volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// The room.
+    pub(super) room: RoomKey,
+    /// The first of the ids on the host to which the files belong; `None`: made by rootless Podman.
+    pub(super) ids: Option<u32>,
+    /// They were gone and were made anew, and the model was not told yet.
+    #[serde(default)]
+    pub(super) lost: bool,
+}
+
+impl Record {
+    pub(super) fn new(room: &RoomKey, ids: Option<IdRange>) -> Self {
+        Self { room: room.clone(), ids: ids.map(|ids| ids.on_host(0)), lost: false }
+    }
+
+    pub(super) fn ids(&self) -> Option<IdRange> {
+        self.ids.map(IdRange::from_first)
+    }
+}
+
+impl Files {
+    /// Opens the place, which nobody else on the host may look into.
+    pub(super) fn open(state_dir: &Path) -> io::Result<Self> {
+        let directory = state_dir.join("workspaces");
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
+        Ok(Self { directory })
+    }
+
+    /// Returns the places of a room's files.
+    pub(super) fn of(&self, room: &RoomKey) -> RoomFiles {
+        let path = |ending: &str| self.directory.join(format!("{}{ending}", digest(&[room.as_str()], 16)));
+        RoomFiles { image: path(".ext4"), directory: path(""), part: path(".part"), record: path(".json") }
+    }
+
+    /// Reads all records. One that cannot be read is left alone and told.
+    pub(super) fn records(&self) -> io::Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            match read(&path) {
+                Ok(record) => records.push(record),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "a record of a room's files is unreadable");
+                }
+            }
+        }
+        Ok(records)
+    }
+}
+
+impl RoomFiles {
+    /// Returns what the room has; `None`: nothing, or no longer.
+    pub(super) fn kind(&self) -> Option<Kind> {
+        if self.image.exists() {
+            Some(Kind::Image)
+        } else if self.directory.exists() {
+            Some(Kind::Directory)
+        } else {
+            None
+        }
+    }
+
+    /// Writes the record.
+    pub(super) fn note(&self, record: &Record) -> io::Result<()> {
+        let fresh = self.record.with_extension("json.tmp");
+        fs::write(&fresh, serde_json::to_vec(record)?)?;
+        sync(&fresh)?;
+        fs::rename(&fresh, &self.record)
+    }
+
+    /// Lets what was made as [`Self::part`] count.
+    pub(super) fn finish(&self, kind: Kind) -> io::Result<()> {
+        let finished = match kind {
+            Kind::Image => &self.image,
+            Kind::Directory => &self.directory,
+        };
+        fs::rename(&self.part, finished)?;
+        sync(finished.parent().unwrap_or(finished))
+    }
+
+    /// Removes the record, after all that it tells of.
+    pub(super) fn forget(&self) -> io::Result<()> {
+        remove_file(&self.image)?;
+        remove_file(&self.record)
+    }
+}
+
+/// Makes the two directories of a room in `root` and gives them to its agent.
+pub(super) fn furnish(root: &Path, ids: Option<IdRange>) -> io::Result<()> {
+    make_directory(root)?;
+    for directory in spec::part_directories(root) {
+        make_directory(&directory)?;
+        // Rootless, only the container's root can give them away: sandboxd does.
+        if let Some(ids) = ids
+            && fs::symlink_metadata(&directory)?.uid() == 0
+        {
+            let agent = ids.on_host(spec::AGENT);
+            lchown(&directory, Some(agent), Some(agent))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes a directory, unless it is there.
+pub(super) fn make_directory(path: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o755).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Removes a file, unless it is gone.
+pub(super) fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Waits until what was written to a file or directory is on the disk.
+pub(super) fn sync(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}
+
+fn read(path: &Path) -> io::Result<Record> {
+    Ok(serde_json::from_slice(&fs::read(path)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_found_again_and_a_broken_one_is_passed_over() {
+        let state = tempfile::tempdir().unwrap();
+        let files = Files::open(state.path()).unwrap();
+        let (one, two) = (RoomKey::from("!one:x"), RoomKey::from("!two:x"));
+        let record = Record::new(&one, IdRange::from_label("2147614719"));
+        files.of(&one).note(&record).unwrap();
+        fs::write(files.of(&two).record, b"{").unwrap();
+        assert_eq!(files.records().unwrap(), std::slice::from_ref(&record));
+        assert_eq!(record.ids(), IdRange::from_label("2147614719"));
+    }
+
+    #[test]
+    fn what_is_not_finished_does_not_count() {
+        let state = tempfile::tempdir().unwrap();
+        let files = Files::open(state.path()).unwrap().of(&RoomKey::from("!one:x"));
+        fs::write(&files.part, b"").unwrap();
+        assert_eq!(files.kind(), None);
+        files.finish(Kind::Image).unwrap();
+        assert_eq!(files.kind(), Some(Kind::Image));
+        files.forget().unwrap();
+        assert_eq!(files.kind(), None);
+    }
+}
