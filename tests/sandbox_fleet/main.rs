@@ -6,5 +6,6 @@ mod house;
 mod life;
 mod limits;
 mod memory;
+mod neighbours;
 mod trouble;
 mod walls;

@@ -282,10 +282,10 @@ async fn calls_that_make_no_sense_are_answered() {
     let bench = Bench::open(PLAIN).await;
     let (context, _progress) = bench.context();
     for (name, arguments, says) in [
-        ("read_files", "{}", "Do you mean read_file?"),
-        ("", "{}", "There is no tool"),
+        ("read_files", "{}", "Do you mean `read_file`?"),
+        ("", "{}", "there is no tool"),
         ("write_file", r#"{"path":"a","content":"cut of"#, "cut off"),
-        ("run_command", "ls -la", "no valid JSON"),
+        ("run_command", "ls -la", "no JSON object"),
         ("edit_file", r#"{"path":"a"}"#, "missing field `old_text`"),
         ("take_screenshot", "{}", "missing field `url`"),
     ] {
