@@ -124,9 +124,6 @@ pub enum SandboxError {
         /// Why.
         source: io::Error,
     },
-    /// Two rooms' directories would be one.
-    #[error("this room cannot have a sandbox while that of {0} runs: their directories have the same name")]
-    RoomsCollide(crate::ids::RoomKey),
     /// There is nothing to look at.
     #[error("{0} has no sandbox: it gets one with its first command")]
     NoSandbox(crate::ids::RoomKey),

@@ -375,7 +375,7 @@ impl Shared {
 
     /// Where the host's end of a room's socket is.
     pub(super) fn directory(&self, room: &Room) -> PathBuf {
-        self.options.state_dir.join("rooms").join(&room.directory)
+        room.directory(&self.options.state_dir)
     }
 
     /// Where the spread of id ranges starts for this server.

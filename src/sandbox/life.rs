@@ -92,10 +92,6 @@ async fn run(shared: &Arc<Shared>, room: &Arc<Room>, container: &mut Container) 
 
 /// Makes the room's socket.
 fn bind(shared: &Arc<Shared>, room: &Arc<Room>) -> Result<(), SandboxError> {
-    let collides = |other: &Arc<Room>| other.directory == room.directory && other.key != room.key;
-    if let Some(other) = shared.all().iter().find(|other| collides(other) && other.link().is_some()) {
-        return Err(SandboxError::RoomsCollide(other.key.clone()));
-    }
     let directory = shared.directory(room);
     // Open to all: the container's root is a stranger on the host. Its parent is closed to all.
     let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(&directory);
@@ -298,9 +294,8 @@ pub(super) async fn remove(shared: &Shared, room: &Room, with_files: bool) -> Re
     limit::release(shared, room);
     if with_files && container.has_files() {
         creation::remove_files(shared, room, &mut container).await?;
-        let directory = shared.directory(room);
-        if let Err(error) = fs::remove_dir_all(&directory) {
-            tracing::debug!(directory = %directory.display(), %error, "a removed room's directory stays");
+        if let Err(error) = room.remove_directory(&shared.options.state_dir) {
+            tracing::debug!(room = %room.key, %error, "a removed room's directory stays");
         }
     }
     Ok(())

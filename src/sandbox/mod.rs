@@ -31,6 +31,7 @@ mod reconcile;
 mod room;
 mod seccomp;
 mod service;
+mod sockets;
 mod spec;
 mod usage;
 

@@ -1,4 +1,4 @@
-//! What a room's container, volume and directory are called.
+//! What a room's container and volume are called.
 //!
 //! Pure functions over the room's key; knows nothing of Podman and of what exists. The fleet asks for the candidates
 //! in order and takes the first that is free, then finds the room again by its label, never by its name.
@@ -20,12 +20,6 @@ pub(super) fn candidates(instance: &str, room: &RoomKey) -> [String; 3] {
         with_suffix(&slug, Some(&digest(&[room.as_str()], 4)), room),
         with_suffix(&slug, Some(&digest(&[instance, room.as_str()], 4)), room),
     ]
-}
-
-/// Returns the name of the directory under `rooms/` that holds the room's socket: 8 hex digits, because a socket's
-/// whole path has 108 bytes at most.
-pub(super) fn directory(room: &RoomKey) -> String {
-    digest(&[room.as_str()], 4)
 }
 
 /// Replaces what a container's name cannot hold by `-` and strips it at the ends: `!room:example.com` becomes

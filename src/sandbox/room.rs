@@ -4,7 +4,8 @@
 //! under its room's lock, so that two calls for one room share one start, while different rooms go in parallel.
 
 use std::{
-    path::PathBuf,
+    io,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -23,15 +24,15 @@ use super::{
     files::Record,
     fleet::{SandboxState, SandboxSummary},
     id_range::IdRange,
-    name,
+    sockets,
 };
 use crate::ids::RoomKey;
 
 /// A room, whether or not it has a container.
 pub(super) struct Room {
     pub(super) key: RoomKey,
-    /// The name of its directory under `rooms/`.
-    pub(super) directory: String,
+    /// The directory of its socket, once somebody has asked for it.
+    directory: Mutex<Option<PathBuf>>,
     /// What is known of its container and volume. The lock is held while they change.
     pub(super) container: Lock<Container>,
     /// The container's name, for those who must not wait for the lock.
@@ -105,7 +106,7 @@ impl Container {
 impl Room {
     pub(super) fn new(key: RoomKey) -> Self {
         Self {
-            directory: name::directory(&key),
+            directory: Mutex::default(),
             key,
             container: Lock::default(),
             name: Mutex::default(),
@@ -120,6 +121,18 @@ impl Room {
             lost: AtomicBool::new(false),
             ended: Notify::new(),
         }
+    }
+
+    /// Returns the directory of the room's socket.
+    pub(super) fn directory(&self, state_dir: &Path) -> PathBuf {
+        locked(&self.directory).get_or_insert_with(|| sockets::directory(state_dir, &self.key)).clone()
+    }
+
+    /// Removes the directory of the room's socket; the next sandbox gets another one.
+    pub(super) fn remove_directory(&self, state_dir: &Path) -> io::Result<()> {
+        let directory = self.directory(state_dir);
+        locked(&self.directory).take();
+        sockets::remove(state_dir, &self.key, &directory)
     }
 
     /// Returns the live connection, for use: whoever stops idle ones sees it. `None`: the lock has to be waited for.

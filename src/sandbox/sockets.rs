@@ -1,0 +1,130 @@
+//! What the directories of the rooms' sockets are called, below `rooms/` in the state directory.
+//!
+//! A socket's whole path has 108 bytes at most, so the names are short: 8 hex digits. A digest of the room as short as
+//! that could be met on purpose, because whoever makes a room can choose among many ids for it: two rooms would share a
+//! directory, and one keep the other from its sandbox. So a name is random, and written down in a file that bears the
+//! room's long digest.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::ids::{RoomKey, digest, random};
+
+/// Names that are tried until one is free.
+const TRIES: usize = 100;
+
+/// Returns the directory of a room's socket, whether or not it exists. It keeps its name from then on, since a container
+/// keeps its mounts for life. Where the name cannot be written down it holds until the server ends.
+pub(super) fn directory(state_dir: &Path, room: &RoomKey) -> PathBuf {
+    let rooms = state_dir.join("rooms");
+    let file = name_file(&rooms, room);
+    if let Some(name) = fs::read_to_string(&file).ok().filter(|name| is_name(name)) {
+        return rooms.join(name);
+    }
+    let name = earlier(&rooms, room).unwrap_or_else(|| free(&rooms));
+    if let Err(error) = write_down(&file, &name) {
+        tracing::warn!(%room, %error, "the name of a room's directory cannot be written down");
+    }
+    rooms.join(name)
+}
+
+/// Removes a room's directory and forgets its name.
+pub(super) fn remove(state_dir: &Path, room: &RoomKey, directory: &Path) -> io::Result<()> {
+    fs::remove_dir_all(directory)?;
+    fs::remove_file(name_file(&state_dir.join("rooms"), room))
+}
+
+fn name_file(rooms: &Path, room: &RoomKey) -> PathBuf {
+    rooms.join(format!("{}.name", digest(&[room.as_str()], 16)))
+}
+
+fn is_name(name: &str) -> bool {
+    name.len() == 8 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Returns the name that earlier versions gave the room, if its directory is there and no other room has it: a container
+/// that runs has it mounted.
+fn earlier(rooms: &Path, room: &RoomKey) -> Option<String> {
+    let name = digest(&[room.as_str()], 4);
+    (rooms.join(&name).is_dir() && !names(rooms).contains(&name)).then_some(name)
+}
+
+/// Returns a name that no room has.
+fn free(rooms: &Path) -> String {
+    let taken = names(rooms);
+    let is_free = |name: &String| !taken.contains(name) && fs::symlink_metadata(rooms.join(name)).is_err();
+    std::iter::repeat_with(|| random(4)).take(TRIES).find(is_free).unwrap_or_else(|| random(4))
+}
+
+/// Returns all names that are written down.
+fn names(rooms: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(rooms) else { return Vec::new() };
+    let files = entries.flatten().map(|entry| entry.path());
+    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "name"));
+    files.filter_map(|path| fs::read_to_string(path).ok()).collect()
+}
+
+/// Writes a name whole or not at all.
+fn write_down(file: &Path, name: &str) -> io::Result<()> {
+    let part = file.with_extension("part");
+    fs::write(&part, name)?;
+    fs::rename(part, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn state() -> tempfile::TempDir {
+        let state = tempfile::tempdir().unwrap();
+        fs::create_dir(state.path().join("rooms")).unwrap();
+        state
+    }
+
+    /// Two rooms whose short digests are one.
+    fn twins() -> (RoomKey, RoomKey) {
+        let mut seen = HashMap::new();
+        for number in 0.. {
+            let room = RoomKey::from(format!("!{number}"));
+            if let Some(twin) = seen.insert(digest(&[room.as_str()], 4), room.clone()) {
+                return (twin, room);
+            }
+        }
+        unreachable!("short digests meet")
+    }
+
+    #[test]
+    fn rooms_with_one_short_digest_have_directories_of_their_own() {
+        let state = state();
+        let (a, b) = twins();
+        let own = directory(state.path(), &a);
+        assert_ne!(own, directory(state.path(), &b));
+        assert_eq!(directory(state.path(), &a), own, "it stays");
+        assert_eq!(own.file_name().unwrap().len(), 8);
+        assert_ne!(directory(self::state().path(), &a).file_name(), own.file_name(), "nobody can know it before");
+    }
+
+    #[test]
+    fn a_directory_of_an_earlier_version_stays_with_one_room() {
+        let state = state();
+        let (a, b) = twins();
+        let earlier = state.path().join("rooms").join(digest(&[a.as_str()], 4));
+        fs::create_dir(&earlier).unwrap();
+        assert_eq!(directory(state.path(), &a), earlier);
+        assert_ne!(directory(state.path(), &b), earlier);
+        remove(state.path(), &a, &earlier).unwrap();
+        assert_ne!(directory(state.path(), &a), earlier, "once it is gone its name is a random one");
+    }
+
+    #[test]
+    fn a_name_that_is_damaged_leads_nowhere_else() {
+        let state = state();
+        let room = RoomKey::from("!r:x");
+        fs::write(name_file(&state.path().join("rooms"), &room), "../../etc").unwrap();
+        assert_eq!(directory(state.path(), &room).parent(), Some(&*state.path().join("rooms")));
+    }
+}
