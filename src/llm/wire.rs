@@ -57,9 +57,9 @@ fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::String(text) => text.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        _ => false,
+        Value::Array(list) => list.iter().all(is_empty),
+        Value::Object(fields) => fields.values().all(is_empty),
+        Value::Bool(true) | Value::Number(_) => false,
     }
 }
 
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn an_error_that_says_nothing_beside_an_answer_is_none() {
-        for nothing in ["null", "false", "\"\"", "{}", "[]"] {
+        for nothing in ["null", "false", "\"\"", "{}", "[]", r#"{"code":null,"message":""}"#] {
             let text = format!(r#"{{"error":{nothing},"message":"","choices":[{{"delta":{{"content":"x"}}}}]}}"#);
             assert!(read(&text).error.is_none() && read(&text).choices.len() == 1, "{text}");
         }

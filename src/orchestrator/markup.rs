@@ -45,7 +45,8 @@ pub(super) fn ends_in_call(text: &str) -> bool {
     if let Some(Fence { label, body }) = &code.last {
         let body = text[body.clone()].trim();
         let python = CALL_FENCES.contains(&&*label.to_ascii_lowercase());
-        return is_json_call(body) || tagged(body, body) || python && invoked(body);
+        let labelled = tools::named(label).is_some() && is_object(body);
+        return labelled || is_json_call(body) || tagged(body, body) || python && invoked(body);
     }
     let prose = code.masked(text);
     ends_in_json(text, &prose) || tagged(text, &prose) || prose.lines().last().is_some_and(invoked)
@@ -127,7 +128,31 @@ fn ends_in_json(text: &str, prose: &str) -> bool {
         return false;
     }
     let starts = prose.match_indices(['{', '[']).map(|(at, _)| at);
-    starts.take(CANDIDATES).any(|at| is_json_call(&text[at..]))
+    starts.take(CANDIDATES).any(|at| is_json_call(&text[at..]) || announced(&prose[..at]) && is_object(&text[at..]))
+}
+
+/// Returns whether the words before an object name its tool on a line of their own: the name alone, or after a word like
+/// `Action:`, which may be followed by a label for the object.
+fn announced(before: &str) -> bool {
+    let before = before.trim_end();
+    let mut lines = before.lines().rev().filter(|line| !line.trim().is_empty());
+    let (last, previous) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let label = |line: &str, labels: &[&str]| {
+        let (label, rest) = line.split_once(':')?;
+        let label = label.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase();
+        labels.contains(&&*label).then(|| rest.trim().to_owned())
+    };
+    let named = |line: &str| {
+        let name = label(line, &["action", "tool", "function", "tool name", "function name", "call"]);
+        tools::named(name.as_deref().unwrap_or(line.trim())).is_some()
+    };
+    let given = ["action input", "input", "args", "arguments", "parameters", "tool input"];
+    let bare = label(last, &given).is_some_and(|rest| rest.is_empty());
+    if bare { named(previous) } else { named(last) }
+}
+
+fn is_object(text: &str) -> bool {
+    serde_json::from_str::<serde_json::Map<String, Value>>(text).is_ok()
 }
 
 fn is_json_call(text: &str) -> bool {
