@@ -75,10 +75,10 @@ pub fn file_too_large_to_send(name: &str, size: &str, limit: &str) -> String {
 }
 
 /// The reply to `!model`.
-pub fn model(name: &str, window: u64, vision: bool) -> String {
+pub fn model(name: &str, window: u64, source: &str, vision: bool) -> String {
     let sees = if vision { "sees pictures" } else { "does not see pictures" };
     format!(
-        "The model is `{name}`; {window} tokens fit in its context, and it {sees}. Whoever runs the server changes it \
+        "The model is `{name}`; {window} tokens fit in its context ({source}), and it {sees}. Whoever runs the server changes it \
          with `LLM_MODEL` and a restart."
     )
 }

@@ -143,7 +143,9 @@ impl Coder {
             Command::Status => format!("{doing}\n{}", self.standing(address).await),
             Command::Model => {
                 let model = &self.inner.model;
-                strings::model(model.name(), model.context_window(), model.vision())
+                model.ask_window().await;
+                let window = model.window();
+                strings::model(model.name(), window.tokens, &window.source.to_string(), model.vision())
             }
             Command::Unknown(word) => strings::unknown_command(&word),
         }

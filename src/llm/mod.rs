@@ -22,7 +22,9 @@ mod providers;
 mod refusal;
 mod request;
 mod retry;
+mod servers;
 mod think;
+mod window;
 mod wire;
 
 pub use demo_model::DemoModel;
@@ -30,3 +32,4 @@ pub use error::{LlmError, Remedy, Said, Stage, Told};
 pub use message::{AssistantMessage, Chunk, Completion, Finish, Message, Part, ToolCall, ToolSpec, Usage};
 pub use model::{Limits, Model, ModelSettings};
 pub use providers::{Endpoint, SettingError, parse_model};
+pub use window::{Window, WindowSource};

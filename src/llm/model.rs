@@ -5,15 +5,19 @@
 
 use std::{
     fmt,
+    pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use async_openai::{Client, config::Config, error::OpenAIError, types::stream::StreamResponse};
-use futures_util::StreamExt;
+use futures_util::{
+    StreamExt,
+    future::{self, Either},
+};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
@@ -28,6 +32,8 @@ use super::{
     refusal::{self, Asked},
     request::{self, Request},
     retry::Schedule,
+    servers,
+    window::{self, Window},
     wire::StreamChunk,
 };
 use crate::{clock::Clock, net};
@@ -117,15 +123,10 @@ struct Inner {
     vision: bool,
     /// Set once its provider has said that it sees no pictures, whatever its name promised.
     blind: AtomicBool,
-    context_window: u64,
-    /// What its provider has called the most that fits, when a request was too long.
-    told_window: AtomicU64,
+    window: window::Known,
     limits: Limits,
     clock: Clock,
 }
-
-/// A window below this is no figure to believe.
-const LEAST_WINDOW: u64 = 1024;
 
 impl Model {
     /// Makes a model of its settings; nothing is sent yet.
@@ -144,8 +145,7 @@ impl Model {
                 target: Arc::new(Target::new(endpoint.base_url(), &settings.key)?),
                 vision: settings.vision.unwrap_or_else(|| endpoint.vision()),
                 blind: AtomicBool::new(false),
-                context_window: settings.context_window.unwrap_or_else(|| endpoint.context_window()),
-                told_window: AtomicU64::new(u64::MAX),
+                window: window::Known::new(settings.context_window, &endpoint),
                 endpoint,
                 http,
                 limits: settings.limits,
@@ -166,7 +166,22 @@ impl Model {
 
     /// Returns the size of its context in tokens.
     pub fn context_window(&self) -> u64 {
-        self.inner.context_window.min(self.inner.told_window.load(Ordering::Relaxed))
+        self.window().tokens
+    }
+
+    /// Returns the size of its context, and who says so.
+    pub fn window(&self) -> Window {
+        self.inner.window.window()
+    }
+
+    /// Asks its server for the size of its context, where it can be asked and has not been asked lately. Takes a moment
+    /// at most; may be dropped.
+    pub async fn ask_window(&self) {
+        let inner = &*self.inner;
+        if inner.window.wants_to_ask() {
+            let answer = servers::ask(&inner.http, &inner.endpoint, &inner.target.headers()).await;
+            inner.window.answered(answer);
+        }
     }
 
     /// Asks the model to go on with `messages`. What comes is shown to `on_chunk` at once; the whole is returned.
@@ -175,6 +190,22 @@ impl Model {
     /// asked for again, after words too: nothing was done on it yet, and [`Chunk::Restart`] takes back what was shown. An
     /// answer that grows beyond all bounds is cut off as [`Finish::Length`].
     pub async fn complete(
+        &self,
+        messages: &[Message],
+        tools: &[ToolSpec],
+        max_output: Option<u64>,
+        on_chunk: &mut (dyn FnMut(Chunk) + Send),
+    ) -> Result<Completion, LlmError> {
+        let mut answer = pin!(self.ask_until_answered(messages, tools, max_output, on_chunk));
+        // Beside the request: a server that is slow to say how much it holds keeps nobody waiting.
+        let asking = pin!(self.ask_window());
+        match future::select(answer.as_mut(), asking).await {
+            Either::Left((answered, _)) => answered,
+            Either::Right(((), answer)) => answer.await,
+        }
+    }
+
+    async fn ask_until_answered(
         &self,
         messages: &[Message],
         tools: &[ToolSpec],
@@ -210,9 +241,7 @@ impl Model {
     /// Remembers what a refusal tells of the model, for all rooms and until the program ends.
     fn learn(&self, error: &LlmError) {
         match error {
-            LlmError::Overflow { told: Told { limit: Some(limit), .. }, .. } if *limit >= LEAST_WINDOW => {
-                self.inner.told_window.fetch_min(*limit, Ordering::Relaxed);
-            }
+            LlmError::Overflow { told: Told { limit: Some(limit), .. }, .. } => self.inner.window.refused(*limit),
             LlmError::Pictures { blind: true, .. } => self.inner.blind.store(true, Ordering::Relaxed),
             _ => {}
         }

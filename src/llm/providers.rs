@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::window::{Window, WindowSource};
+
 use reqwest::Url;
 
 /// A row of the table.
@@ -20,7 +22,22 @@ pub(super) struct Provider {
     default_path: &'static str,
     /// The context that it serves unless told otherwise, whatever the model could do.
     window: Option<u64>,
+    /// Who can be asked for the context.
+    asking: Asking,
     quirks: Quirks,
+}
+
+/// Who can be asked how much fits into a model's context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asking {
+    /// Nobody; the names are known.
+    Nobody,
+    /// OpenRouter, which has it for each model.
+    OpenRouter,
+    /// Ollama.
+    Ollama,
+    /// Some server: vLLM, llama-server, LM Studio, Ollama …
+    Anything,
 }
 
 /// What a provider wants done differently. The fields say what to do, not who wants it.
@@ -100,7 +117,8 @@ static GENERIC: Provider = Provider {
     base_url: None,
     key_variable: None,
     default_path: "",
-    window: Some(LOCAL_WINDOW),
+    window: None,
+    asking: Asking::Anything,
     quirks: PLAIN,
 };
 
@@ -112,7 +130,7 @@ const LOCAL_WINDOW: u64 = 32_768;
 static PROVIDERS: &[Provider] = &[
     Provider {
         prefix: "openrouter", base_url: Some("https://openrouter.ai/api/v1"), key_variable: Some("OPENROUTER_API_KEY"),
-        default_path: "", window: None,
+        default_path: "", window: None, asking: Asking::OpenRouter,
         quirks: Quirks {
             stream_usage: true, call_ids: CallIds::Word, echo: Echo::Details, empty_content: false, tools_beside_calls: true,
             ..PLAIN
@@ -120,70 +138,98 @@ static PROVIDERS: &[Provider] = &[
     },
     Provider {
         prefix: "anthropic", base_url: Some("https://api.anthropic.com/v1"), key_variable: Some("ANTHROPIC_API_KEY"),
-        default_path: "", window: None,
+        default_path: "", window: None, asking: Asking::Nobody,
         quirks: Quirks {
             stream_usage: true, call_ids: CallIds::Word, empty_content: false, tools_beside_calls: true, ..PLAIN
         },
     },
     Provider {
         prefix: "gemini", base_url: Some("https://generativelanguage.googleapis.com/v1beta/openai"),
-        key_variable: Some("GEMINI_API_KEY"), default_path: "", window: None,
+        key_variable: Some("GEMINI_API_KEY"), default_path: "", window: None, asking: Asking::Nobody,
         quirks: Quirks { stream_usage: true, echo: Echo::CallExtra, empty_content: false, ..PLAIN },
     },
     Provider {
         prefix: "openai", base_url: Some("https://api.openai.com/v1"), key_variable: Some("OPENAI_API_KEY"),
-        default_path: "", window: None,
+        default_path: "", window: None, asking: Asking::Nobody,
         quirks: Quirks { max_tokens: MaxTokens::Completion, stream_usage: true, empty_content: false, ..PLAIN },
     },
     Provider {
         prefix: "dashscope", base_url: Some("https://dashscope-intl.aliyuncs.com/compatible-mode/v1"),
-        key_variable: Some("DASHSCOPE_API_KEY"), default_path: "", window: None,
+        key_variable: Some("DASHSCOPE_API_KEY"), default_path: "", window: None, asking: Asking::Nobody,
         quirks: Quirks { stream_usage: true, ask_parallel: true, cache_marks: true, ..PLAIN },
     },
     Provider {
         prefix: "deepseek", base_url: Some("https://api.deepseek.com/v1"), key_variable: Some("DEEPSEEK_API_KEY"),
-        default_path: "", window: None,
+        default_path: "", window: None, asking: Asking::Nobody,
         quirks: Quirks { stream_usage: true, echo: Echo::Content, ..PLAIN },
     },
     Provider {
         prefix: "mistral", base_url: Some("https://api.mistral.ai/v1"), key_variable: Some("MISTRAL_API_KEY"),
-        default_path: "", window: None,
+        default_path: "", window: None, asking: Asking::Nobody,
         quirks: Quirks { call_ids: CallIds::Nine, bridge_user_after_tool: true, ..PLAIN },
     },
     Provider {
         prefix: "ollama", base_url: Some("http://127.0.0.1:11434/v1"), key_variable: None,
-        default_path: "/v1", window: Some(LOCAL_WINDOW),
+        default_path: "/v1", window: Some(LOCAL_WINDOW), asking: Asking::Ollama,
         quirks: Quirks { stream_usage: true, ..PLAIN },
     },
     Provider {
         prefix: "llama-cpp", base_url: Some("http://127.0.0.1:8080/v1"), key_variable: None,
-        default_path: "/v1", window: Some(LOCAL_WINDOW),
+        default_path: "/v1", window: Some(LOCAL_WINDOW), asking: Asking::Anything,
         quirks: Quirks { stream_usage: true, ask_parallel: true, ..PLAIN },
     },
     Provider {
         prefix: "hosted_vllm", base_url: None, key_variable: None,
-        default_path: "/v1", window: Some(LOCAL_WINDOW),
+        default_path: "/v1", window: None, asking: Asking::Anything,
         quirks: Quirks { stream_usage: true, ..PLAIN },
     },
 ];
 
-/// Model families by the start of the name's last segment: context in tokens, and whether they see pictures. The first
-/// match counts; both can be set by hand for a model that is not here.
+/// Model families by what their names begin with, wherever a model is served and whatever stands before it there: context
+/// in tokens, and whether they see pictures. The first match counts; both can be set by hand for a model that is not here.
 #[rustfmt::skip]
 const FAMILIES: &[(&str, u64, bool)] = &[
+    ("claude-instant", 100_000, false),
+    ("claude-2.0", 100_000, false),
+    ("claude-2", 200_000, false),
     ("claude", 200_000, true),
+    ("gemini-1.5-pro", 2_097_152, true),
     ("gemini", 1_048_576, true),
+    ("codegemma", 8192, false),
+    ("gemma-2", 8192, false),
+    ("gemma2", 8192, false),
+    ("gemma-3-1b", 32_768, false),
+    ("gemma-3-270m", 32_768, false),
+    ("gemma3:1b", 32_768, false),
+    ("gemma3:270m", 32_768, false),
     ("gemma", 128_000, true),
     ("gpt-oss", 131_072, false),
     ("gpt-5", 400_000, true),
     ("gpt-4.1", 1_047_576, true),
     ("gpt-4o", 128_000, true),
+    ("gpt-4.5", 128_000, true),
+    ("gpt-4-turbo", 128_000, true),
+    ("gpt-4-1106", 128_000, false),
+    ("gpt-4-0125", 128_000, false),
+    ("gpt-4-32k", 32_768, false),
+    ("gpt-4", 8192, false),
+    ("gpt-3.5", 16_385, false),
+    ("gpt-35", 16_385, false),
+    ("chatgpt-4o", 128_000, true),
+    ("codex-mini", 200_000, true),
+    ("o1-mini", 128_000, false),
+    ("o1-preview", 128_000, false),
+    ("o1", 200_000, true),
     ("o3", 200_000, true),
     ("o4", 200_000, true),
     ("qwen3-coder-plus", 1_000_000, false),
     ("qwen3-coder-flash", 1_000_000, false),
     ("qwen3-coder", 262_144, false),
+    ("qwen3-max", 262_144, false),
+    ("qwen3-next", 262_144, false),
     ("qwen3-vl", 262_144, true),
+    ("qwen2.5-vl", 131_072, true),
+    ("qwq", 131_072, false),
     ("qwen-vl", 131_072, true),
     ("qwen", 131_072, false),
     ("deepseek", 128_000, false),
@@ -191,11 +237,35 @@ const FAMILIES: &[(&str, u64, bool)] = &[
     ("codestral", 131_072, false),
     ("pixtral", 131_072, true),
     ("magistral", 40_000, false),
+    ("ministral", 131_072, false),
+    ("mixtral", 32_768, false),
+    ("mistral-7b", 32_768, false),
     ("mistral", 131_072, true),
+    ("kimi-k2-0711", 131_072, false),
+    ("kimi-k2", 262_144, false),
     ("kimi", 131_072, false),
+    ("glm-4.5v", 65_536, true),
+    ("glm-4.6", 200_000, false),
     ("glm", 128_000, false),
+    ("grok-code", 256_000, false),
+    ("grok-4-fast", 2_000_000, true),
+    ("grok-4", 256_000, true),
     ("grok", 131_072, true),
+    ("minimax-m1", 1_000_000, false),
+    ("minimax-m2", 196_608, false),
+    ("command-a", 256_000, false),
+    ("command-r", 128_000, false),
+    ("phi-4", 16_384, false),
+    ("phi-3", 128_000, false),
+    ("codellama", 16_384, false),
     ("llama-4", 131_072, true),
+    ("llama4", 131_072, true),
+    ("llama-2", 4096, false),
+    ("llama2", 4096, false),
+    ("meta-llama-3-", 8192, false),
+    ("llama-3-", 8192, false),
+    ("llama3:", 8192, false),
+    ("llama3-", 8192, false),
     ("llama", 131_072, false),
 ];
 
@@ -329,10 +399,21 @@ impl Endpoint {
         self.family().is_some_and(|(_, _, vision)| *vision)
     }
 
-    /// Returns the size of the context in tokens, as far as one can know it from the name.
-    pub fn context_window(&self) -> u64 {
-        let family = self.family().map_or(LOCAL_WINDOW, |(_, window, _)| *window);
-        self.provider.window.map_or(family, |limit| family.min(limit))
+    /// Returns the size of the context, as far as one can know it from the name.
+    pub(super) fn window(&self) -> Window {
+        let family = self.family().map(|(_, window, _)| *window);
+        match (family, self.provider.window) {
+            (Some(tokens), Some(limit)) if tokens > limit => Window { tokens: limit, source: WindowSource::Guess },
+            (Some(tokens), _) => Window { tokens, source: WindowSource::Name },
+            (None, limit) => Window { tokens: limit.unwrap_or(LOCAL_WINDOW), source: WindowSource::Guess },
+        }
+    }
+
+    /// Returns who can be asked for the size of the context.
+    pub(super) fn asking(&self) -> Asking {
+        // Another address than its own: whatever server that is.
+        let moved = self.provider.base_url.is_some_and(|own| own != self.base_url());
+        if moved && self.provider.asking == Asking::Nobody { Asking::Anything } else { self.provider.asking }
     }
 
     /// Returns the model's name as the provider wants it.
@@ -358,7 +439,9 @@ impl Endpoint {
 
     fn family(&self) -> Option<&'static (&'static str, u64, bool)> {
         let name = self.model.rsplit('/').next().unwrap_or_default().to_lowercase();
-        FAMILIES.iter().find(|(start, _, _)| name.starts_with(start))
+        // `us.anthropic.claude-…`, `bartowski_Qwen3-…`, `my-gpt-4o`.
+        let begins = |(at, _): &(usize, &str)| !name[..*at].ends_with(|c: char| c.is_ascii_alphanumeric());
+        FAMILIES.iter().find(|(start, _, _)| name.match_indices(start).any(|found| begins(&found)))
     }
 }
 

@@ -70,9 +70,44 @@ fn routed_models_get_their_makers_quirks() {
 #[test]
 fn windows_and_eyes() {
     let claude = parse("openrouter/anthropic/claude-sonnet-4", None);
-    assert_eq!((claude.context_window(), claude.vision()), (200_000, true));
+    assert_eq!((claude.window().tokens, claude.vision()), (200_000, true));
     let local = parse("ollama/qwen3:8b", None);
-    assert_eq!((local.context_window(), local.vision()), (LOCAL_WINDOW, false));
+    assert_eq!((local.window().tokens, local.vision()), (LOCAL_WINDOW, false));
     assert!(parse("dashscope/qwen3-vl-plus", None).vision());
     assert!(parse("x", Some("http://[::1]:9/v1")).is_loopback());
+}
+
+#[test]
+fn known_families_keep_their_window_wherever_they_are_served() {
+    for (model, tokens) in [
+        ("claude-sonnet-4-20250514", 200_000),
+        ("openai/claude-sonnet-4", 200_000),
+        ("us.anthropic.claude-sonnet-4-20250514-v1:0", 200_000),
+        ("hosted_vllm/Qwen/Qwen3-Coder-30B-A3B-Instruct-FP8", 262_144),
+        ("openai/my-gpt-4o", 128_000),
+        ("gpt-4", 8192),
+        ("bartowski_Meta-Llama-3.1-8B-Instruct-GGUF", 131_072),
+        ("accounts/fireworks/models/kimi-k2-instruct-0905", 262_144),
+        ("deepseek/deepseek-chat", 128_000),
+    ] {
+        let window = parse(model, Some("http://10.0.0.2:8000/v1")).window();
+        assert_eq!(window, Window { tokens, source: WindowSource::Name }, "{model}");
+    }
+    for model in ["scripted", "foo3-large", "a-model"] {
+        let window = parse(model, Some("http://10.0.0.2:8000/v1")).window();
+        assert_eq!(window, Window { tokens: LOCAL_WINDOW, source: WindowSource::Guess }, "{model}");
+    }
+}
+
+#[test]
+fn who_is_asked_for_the_window() {
+    for (model, base, asking) in [
+        ("openrouter/x/y", None, Asking::OpenRouter),
+        ("ollama/qwen3:8b", Some("http://10.0.0.2:11434"), Asking::Ollama),
+        ("anthropic/claude-sonnet-4", None, Asking::Nobody),
+        ("anthropic/claude-sonnet-4", Some("https://proxy.example/v1"), Asking::Anything),
+        ("openai/x", Some("http://10.0.0.2:8000/v1"), Asking::Anything),
+    ] {
+        assert_eq!(parse(model, base).asking(), asking, "{model}");
+    }
 }

@@ -24,7 +24,7 @@ use crate::{
 use super::{
     batch::CallResult,
     chunks::Chunks,
-    context::text_tokens,
+    context::{text_tokens, tokens},
     event::{Action, Answer, Event, Request, Show, TurnInput},
     footer::{brief, footer},
     hands::{Hands, Toolbox, known},
@@ -38,6 +38,9 @@ use super::{
 
 /// How long calls may take to end once they are told to; by then their container is being ended.
 const SETTLE: Duration = Duration::from_secs(5);
+
+/// Tokens of a conversation that may be too long for a server of one's own.
+const LONG: u64 = 3000;
 
 /// What a turn is carried out with.
 pub struct TurnContext {
@@ -151,6 +154,11 @@ impl Turn {
         let began = Instant::now();
         let specs = self.tools.specs();
         let loaded = self.journal.load(start != Start::New).await?;
+        if loaded.history.iter().map(|line| tokens(&line.message)).sum::<u64>() > LONG {
+            // A moment at most, and seldom; a short conversation fits anywhere.
+            self.model.ask_window().await;
+        }
+        let window = self.model.context_window();
         let machine = Machine::new(TurnInput {
             turn: self.journal.turn.clone(),
             system: prompt::system(self.model.vision(), &clock.day()),
@@ -160,7 +168,7 @@ impl Turn {
             stored: loaded.stored,
             boots: loaded.boots,
             tools: known(&specs),
-            window: self.model.context_window(),
+            window,
             // A turn that lay still is left at least half of its time.
             time_left: self.limits.time.saturating_sub(before).max(self.limits.time / 2),
             limits: self.limits,
@@ -174,6 +182,7 @@ impl Turn {
                 progress: self.progress.clone(),
             },
             model: self.model,
+            window,
             specs: specs.into(),
             outflow,
             progress: self.progress,
@@ -217,6 +226,8 @@ struct Driver {
     machine: Machine,
     hands: Hands,
     model: Model,
+    /// The window that the machine knows of.
+    window: u64,
     specs: Arc<[ToolSpec]>,
     outflow: Arc<Outflow>,
     progress: mpsc::Sender<Progress>,
@@ -356,6 +367,10 @@ impl Driver {
         // Dropping it gives back the messages, so that the next append need not copy them.
         self.request = None;
         self.events.extend(self.chunks.take());
+        let window = self.model.context_window();
+        if mem::replace(&mut self.window, window) != window {
+            self.events.push_back(Event::Window(window));
+        }
         self.events.push_back(match ended {
             Ok(completion) => {
                 self.cost = completion.usage;

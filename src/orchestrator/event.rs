@@ -66,6 +66,8 @@ pub enum Event {
         /// A plain sentence for the person.
         why: String,
     },
+    /// The model's context window is found to be another than was thought, in tokens.
+    Window(u64),
     /// A call ended.
     ToolDone {
         /// The call.

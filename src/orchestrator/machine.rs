@@ -160,6 +160,7 @@ impl Machine {
             },
             // Of a request that was given up.
             Event::ModelDone { .. } | Event::ModelFailed { .. } => {}
+            Event::Window(tokens) => self.resize(tokens),
             Event::ToolDone { call, result } => self.tool_done(&call, result, &mut out),
             Event::Said(message) => self.heard.push_back(message),
             Event::TimeUp => self.time_up(&mut out),

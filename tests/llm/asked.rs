@@ -11,6 +11,7 @@ pub(crate) const KEY: &str = "sk-test-0123456789";
 pub(crate) fn settings(llm: &ScriptedLlm, model: &str) -> ModelSettings {
     let mut settings = ModelSettings::new(model, KEY.to_owned().into());
     settings.base_url = Some(llm.base_url().to_owned());
+    settings.context_window = Some(32_768); // so that it is not asked
     settings.limits.backoff = Duration::from_millis(5);
     settings
 }

@@ -10,3 +10,4 @@ mod labels;
 mod providers;
 mod repeated;
 mod trouble;
+mod windows;

@@ -110,6 +110,12 @@ impl Machine {
         self.window = self.window.min(limit).min(tokens * 9 / 10);
     }
 
+    /// Takes in how large the window is. What a refusal has taught in this turn stays.
+    pub(super) fn resize(&mut self, tokens: u64) {
+        let taught = self.overflows > 0 || self.guessed;
+        self.window = if taught { self.window.min(tokens) } else { tokens };
+    }
+
     /// Returns the tokens above which a conversation may be what a refusal is about.
     fn suspicious(&self) -> u64 {
         (self.window / 3).min(SUSPICIOUS)

@@ -107,6 +107,7 @@ impl Rig {
     fn turn(&mut self, script: Script) -> Turn {
         let mut settings = ModelSettings::new("openai/test", SecretString::from("key"));
         settings.base_url = Some(format!("{}/v1", self.server.uri()));
+        settings.context_window = Some(32_768); // so that it is not asked
         let (steer, steering) = mpsc::channel(16);
         let (progress, seen) = mpsc::channel(64);
         (self.steer, self.progress) = (steer, Some(seen));

@@ -1,0 +1,172 @@
+//! Asks a server how much fits into the context of a model that it runs. Each kind of server has its own way; which kind
+//! it is shows in what it answers.
+//!
+//! Called by `model`. Nothing waits for it longer than a moment, and a server that does not answer costs nothing.
+
+use std::time::Duration;
+
+use futures_util::future::join;
+use reqwest::{Client, RequestBuilder, header::HeaderMap};
+use serde_json::{Value, json};
+
+use super::providers::{Asking, Endpoint};
+
+/// How long all questions may take.
+pub(super) const WITHIN: Duration = Duration::from_secs(2);
+/// The most bytes of an answer. A list of many hundred models is left unread.
+const MOST: usize = 1 << 20;
+
+/// What a server says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// So much fits.
+    Holds(u64),
+    /// The model could hold so much; what it gets is known once it is loaded.
+    AtMost(u64),
+    /// It does not say.
+    Nothing,
+}
+
+/// Asks. The key goes where requests go, and nowhere else.
+pub(super) async fn ask(http: &Client, endpoint: &Endpoint, headers: &HeaderMap) -> Answer {
+    let (base, model) = (endpoint.base_url(), endpoint.model());
+    let root = base.strip_suffix("/v1").unwrap_or(base);
+    let get = |url: String| read(http.get(url).headers(headers.clone()));
+    let in_list = || async { get(format!("{base}/models")).await.and_then(|list| listed(&list, model)) };
+    let props = || async {
+        let query = [("model", model), ("autoload", "false")];
+        let request = http.get(format!("{root}/props")).query(&query).headers(headers.clone());
+        read(request)
+            .await
+            .and_then(|props| props["default_generation_settings"]["n_ctx"].as_u64())
+            .filter(|size| *size > 0)
+    };
+    let loaded = || async { get(format!("{root}/api/ps")).await.and_then(|list| ollama_loaded(&list, model)) };
+    let shown = || async {
+        let request = http.post(format!("{root}/api/show")).json(&json!({"model": model})).headers(headers.clone());
+        read(request).await.and_then(|about| ollama_shown(&about))
+    };
+    let studio = || async { get(format!("{root}/api/v0/models")).await.and_then(|list| listed(&list, model)) };
+    let holds = |found: Option<u64>| found.map(Answer::Holds);
+    let answer = async {
+        let found = match endpoint.asking() {
+            Asking::Nobody => None,
+            Asking::OpenRouter => {
+                let endpoints = get(format!("{base}/models/{model}/endpoints")).await;
+                holds(endpoints.and_then(|list| most(&list["data"]["endpoints"])))
+            }
+            Asking::Ollama => {
+                let (loaded, shown) = join(loaded(), shown()).await;
+                holds(loaded).or(shown)
+            }
+            Asking::Anything => {
+                let (listed, props) = join(in_list(), props()).await;
+                match holds(listed.or(props)) {
+                    Some(answer) => Some(answer),
+                    None => {
+                        let ((loaded, shown), studio) = join(join(loaded(), shown()), studio()).await;
+                        holds(loaded.or(studio)).or(shown)
+                    }
+                }
+            }
+        };
+        found.unwrap_or(Answer::Nothing)
+    };
+    tokio::time::timeout(WITHIN, answer).await.unwrap_or(Answer::Nothing)
+}
+
+async fn read(request: RequestBuilder) -> Option<Value> {
+    let mut answer = request.send().await.ok().filter(|answer| answer.status().is_success())?;
+    let mut body = Vec::new();
+    while let Some(piece) = answer.chunk().await.ok()? {
+        body.extend_from_slice(&piece);
+        if body.len() > MOST {
+            return None;
+        }
+    }
+    serde_json::from_slice(&body).ok()
+}
+
+/// Reads a list of models: vLLM and SGLang say `max_model_len`, llama-server `meta.n_ctx`, LM Studio
+/// `loaded_context_length`, Groq `context_window`, Mistral `max_context_length`, many others `context_length`.
+fn listed(list: &Value, model: &str) -> Option<u64> {
+    let entries = list["data"].as_array().or_else(|| list.as_array())?;
+    let is_it = |entry: &&Value| {
+        let aliases = entry["aliases"].as_array().into_iter().flatten();
+        let mut names = [&entry["id"], &entry["name"]].into_iter().chain(aliases);
+        names.any(|name| name.as_str() == Some(model))
+    };
+    // A server with one model serves it under any name.
+    let entry = entries.iter().find(is_it).or_else(|| entries.first().filter(|_| entries.len() == 1))?;
+    // LM Studio's `max_context_length` is what a model could hold.
+    let loaded_or_not = !entry["state"].is_null();
+    let fields = [
+        &entry["max_model_len"],
+        &entry["meta"]["n_ctx"],
+        &entry["loaded_context_length"],
+        &entry["context_window"],
+        &entry["context_length"],
+        if loaded_or_not { &Value::Null } else { &entry["max_context_length"] },
+    ];
+    fields.into_iter().find_map(Value::as_u64)
+}
+
+/// Returns the largest context among the places at which OpenRouter has a model: it sends a request where it fits.
+fn most(endpoints: &Value) -> Option<u64> {
+    endpoints.as_array()?.iter().filter_map(|endpoint| endpoint["context_length"].as_u64()).max()
+}
+
+fn ollama_loaded(list: &Value, model: &str) -> Option<u64> {
+    let tagged = if model.contains(':') { model.to_owned() } else { format!("{model}:latest") };
+    let is_it = |entry: &&Value| [&entry["name"], &entry["model"]].iter().any(|name| name.as_str() == Some(&tagged));
+    list["models"].as_array()?.iter().find(is_it)?["context_length"].as_u64()
+}
+
+/// Reads what Ollama says of a model: `num_ctx` is what it gets, `….context_length` what it could hold.
+fn ollama_shown(about: &Value) -> Option<Answer> {
+    let parameters = about["parameters"].as_str().unwrap_or_default().lines();
+    let set = parameters.filter_map(|line| line.trim().strip_prefix("num_ctx")?.trim().parse().ok()).next();
+    let could = || {
+        let mut facts = about["model_info"].as_object()?.iter();
+        facts.find(|(name, _)| name.ends_with(".context_length")).and_then(|(_, value)| value.as_u64())
+    };
+    set.map(Answer::Holds).or_else(|| could().map(Answer::AtMost))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_lists_are_read() {
+        let single: Value =
+            serde_json::from_str(include_str!("../../tests/llm/fixtures/llama-server-models.json")).unwrap();
+        assert_eq!(listed(&single, "tiny-a"), Some(1024));
+        assert_eq!(listed(&single, "any-name"), Some(1024), "it has one, and serves it under any name");
+        let vllm = json!({"object": "list", "data": [
+            {"id": "Qwen/Qwen3-8B", "object": "model", "owned_by": "vllm", "max_model_len": 40_960},
+            {"id": "my-lora", "object": "model", "parent": "Qwen/Qwen3-8B", "max_model_len": 20_480},
+        ]});
+        assert_eq!(listed(&vllm, "my-lora"), Some(20_480));
+        assert_eq!(listed(&vllm, "another"), None);
+        let studio = |state: &str, loaded: Value| json!({"data": [{"id": "a", "state": state, "max_context_length": 131_072, "loaded_context_length": loaded}]});
+        assert_eq!(listed(&studio("loaded", json!(4096)), "a"), Some(4096));
+        assert_eq!(listed(&studio("not-loaded", Value::Null), "a"), None);
+        assert_eq!(listed(&json!({"data": [{"id": "gpt-4o", "object": "model"}]}), "gpt-4o"), None);
+        assert_eq!(listed(&json!({"error": "no"}), "a"), None);
+    }
+
+    #[test]
+    fn what_ollama_says_is_read() {
+        let list = json!({"models": [{"name": "qwen3:8b", "model": "qwen3:8b", "context_length": 4096}, {"name": "b:latest", "context_length": 8192}]});
+        assert_eq!((ollama_loaded(&list, "qwen3:8b"), ollama_loaded(&list, "b")), (Some(4096), Some(8192)));
+        assert_eq!(ollama_loaded(&list, "c"), None);
+        let about = |parameters: &str| json!({"parameters": parameters, "model_info": {"general.architecture": "qwen3", "qwen3.context_length": 40_960}});
+        assert_eq!(
+            ollama_shown(&about("stop \"<|im_end|>\"\nnum_ctx                        16384")),
+            Some(Answer::Holds(16_384))
+        );
+        assert_eq!(ollama_shown(&about("")), Some(Answer::AtMost(40_960)));
+        assert_eq!(ollama_shown(&json!({})), None);
+    }
+}

@@ -1,0 +1,171 @@
+//! How much fits into a model's context, and who says so.
+//!
+//! In this order: the operator's setting, the server that was asked, the family by the model's name, a cautious guess.
+//! A refusal that named a smaller figure goes before them all, for it is what holds. Pure state; `model` keeps one.
+
+use std::{
+    fmt,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{providers::Endpoint, servers::Answer};
+
+/// A window below this is no figure to believe.
+const LEAST: u64 = 1024;
+/// Between two questions to a server: it may be restarted with another size.
+const AGAIN: Duration = Duration::from_mins(10);
+
+/// Who says how large a context is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WindowSource {
+    /// `context_window` in `matrix-agent.toml`.
+    Setting,
+    /// Its server, when it was asked.
+    Server,
+    /// Its provider, when a request was too long.
+    Refusal,
+    /// Its name, which is that of a known family.
+    Name,
+    /// Nobody: a guess.
+    Guess,
+}
+
+impl fmt::Display for WindowSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Setting => "so says `context_window` in matrix-agent.toml",
+            Self::Server => "so says its server",
+            Self::Refusal => "so said its provider when a request was too long",
+            Self::Name => "so it is with models of its name",
+            Self::Guess => "a guess: set `context_window` for it in matrix-agent.toml",
+        })
+    }
+}
+
+/// The size of a context, and who says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// In tokens.
+    pub tokens: u64,
+    /// Who says so.
+    pub source: WindowSource,
+}
+
+/// All that is known of a model's context; 0 stands for nothing.
+#[derive(Debug)]
+pub(super) struct Known {
+    setting: Option<u64>,
+    by_name: Window,
+    server: AtomicU64,
+    refusal: AtomicU64,
+    /// When the server may be asked again; `None`: now.
+    next: Mutex<Option<Instant>>,
+}
+
+impl Known {
+    pub(super) fn new(setting: Option<u64>, endpoint: &Endpoint) -> Self {
+        Self {
+            setting,
+            by_name: endpoint.window(),
+            server: AtomicU64::new(0),
+            refusal: AtomicU64::new(0),
+            next: Mutex::default(),
+        }
+    }
+
+    /// Returns what holds now.
+    pub(super) fn window(&self) -> Window {
+        let (server, refusal) = (self.server.load(Ordering::Relaxed), self.refusal.load(Ordering::Relaxed));
+        let said = match (self.setting, server) {
+            (Some(tokens), _) => Window { tokens, source: WindowSource::Setting },
+            (None, 0) => self.by_name,
+            (None, tokens) => Window { tokens, source: WindowSource::Server },
+        };
+        if refusal > 0 && refusal < said.tokens {
+            return Window { tokens: refusal, source: WindowSource::Refusal };
+        }
+        said
+    }
+
+    /// Takes in the limit that a refusal named.
+    pub(super) fn refused(&self, limit: u64) {
+        if limit >= LEAST && (limit < self.refusal.load(Ordering::Relaxed) || self.refusal.load(Ordering::Relaxed) == 0)
+        {
+            self.refusal.store(limit, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns whether the server is to be asked now.
+    pub(super) fn wants_to_ask(&self) -> bool {
+        let next = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        self.setting.is_none() && next.is_none_or(|next| next <= Instant::now())
+    }
+
+    /// Takes in what the server answered.
+    pub(super) fn answered(&self, answer: Answer) {
+        let (tokens, again) = match answer {
+            Answer::Holds(tokens) => (tokens, false),
+            // What it has loaded is known once it has loaded it.
+            Answer::AtMost(tokens) => (self.by_name.tokens.min(tokens), true),
+            Answer::Nothing => (0, false),
+        };
+        if tokens >= LEAST {
+            self.server.store(tokens, Ordering::Relaxed);
+        }
+        let next = (!again).then(|| Instant::now() + AGAIN);
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::llm::parse_model;
+
+    fn known(setting: Option<u64>, model: &str) -> Known {
+        Known::new(setting, &parse_model(model, Some("http://127.0.0.1:9/v1")).unwrap())
+    }
+
+    fn window(tokens: u64, source: WindowSource) -> Window {
+        Window { tokens, source }
+    }
+
+    #[test]
+    fn the_setting_goes_before_the_server_and_the_server_before_the_name() {
+        let model = known(None, "nobody-knows-it");
+        assert_eq!(model.window(), window(32_768, WindowSource::Guess));
+        let model = known(None, "anthropic.claude-sonnet-4");
+        assert_eq!(model.window(), window(200_000, WindowSource::Name));
+        model.answered(Answer::Holds(65_536));
+        assert_eq!(model.window(), window(65_536, WindowSource::Server));
+        assert!(!model.wants_to_ask());
+        model.refused(500);
+        model.refused(40_000);
+        model.refused(60_000);
+        assert_eq!(model.window(), window(40_000, WindowSource::Refusal));
+
+        let model = known(Some(10_000), "claude-sonnet-4");
+        assert!(!model.wants_to_ask());
+        assert_eq!(model.window(), window(10_000, WindowSource::Setting));
+        model.refused(40_000);
+        assert_eq!(model.window(), window(10_000, WindowSource::Setting));
+    }
+
+    #[test]
+    fn a_model_that_is_not_loaded_yet_is_asked_about_again() {
+        let model = known(None, "nobody-knows-it");
+        assert!(model.wants_to_ask());
+        model.answered(Answer::AtMost(8192));
+        assert_eq!((model.window().tokens, model.wants_to_ask()), (8192, true));
+        model.answered(Answer::AtMost(131_072));
+        assert_eq!(model.window(), window(32_768, WindowSource::Server), "what it could hold is not what it was given");
+        model.answered(Answer::Nothing);
+        assert!(!model.wants_to_ask());
+    }
+}
