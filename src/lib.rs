@@ -33,6 +33,8 @@ pub mod net;
 
 pub mod strings;
 
+pub mod pictures;
+
 pub mod child;
 pub mod clock;
 pub mod crash;

@@ -118,8 +118,9 @@ pub fn unsupported(what: &str) -> String {
 }
 
 /// The reply to a file that came without words.
-pub fn saved(path: &str) -> String {
-    format!("Saved as `{path}`. Tell me what to do with it.")
+pub fn saved(path: &str, unshown: Option<&str>) -> String {
+    let unshown = unshown.map(|why| format!(" As a picture it cannot be shown: {why}.")).unwrap_or_default();
+    format!("Saved as `{path}`.{unshown} Tell me what to do with it.")
 }
 
 /// The reply to a file that is too large.
@@ -143,6 +144,16 @@ pub fn file_not_saved(name: &str, cause: &str) -> String {
 /// What the model is told of a saved file.
 pub fn upload(name: &str, path: &str, mime: &str, size: &str) -> String {
     format!("[{name} saved as {path}: {mime}, {size}]")
+}
+
+/// What the model is told besides of a picture that is not shown whole.
+pub fn picture_shown(note: &str) -> String {
+    format!(" [The picture is shown{note}.]")
+}
+
+/// What the model is told besides of a picture that is not shown.
+pub fn picture_not_shown(why: &str) -> String {
+    format!(" [The picture cannot be shown: {why}. Tell the person.]")
 }
 
 /// What the model is told when somebody changed a message that it has seen.

@@ -2,10 +2,17 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use image::{
+    ImageEncoder,
+    codecs::png::{CompressionType, FilterType, PngEncoder},
+};
 use serde_json::{Value, json};
 use support::{
     rig::{BARE, Rig, answers, block_on},
-    scripted_llm::{Reply, ScriptedLlm, user_texts},
+    scripted_llm::{Reply, ScriptedLlm, results, user_texts},
 };
 
 fn rig() -> (ScriptedLlm, Rig) {
@@ -109,4 +116,128 @@ fn a_refusal_that_nothing_helps_against_names_the_way_out() {
     let (ending, text) = ask(&rig, "hello");
     assert_eq!(ending, "failed");
     assert!(text.contains("`!new`"), "{text}");
+}
+
+/// Writes a picture of these bytes into the room's workspace, in base64 through the shell.
+fn write(name: &str, bytes: &[u8]) -> (&'static str, Value) {
+    let base64 = BASE64_STANDARD.encode(bytes);
+    ("run_command", json!({"command": format!("printf %s {base64} | base64 -d > {name}")}))
+}
+
+fn read(name: &str) -> (&'static str, Value) {
+    ("read_file", json!({"path": name}))
+}
+
+/// The pictures that a request shows, decoded.
+fn shown(request: &Value) -> Vec<image::DynamicImage> {
+    let parts = request["messages"].as_array().unwrap().iter().filter_map(|message| message["content"].as_array());
+    let urls = parts.flatten().filter_map(|part| part["image_url"]["url"].as_str());
+    urls.map(|url| {
+        let (_, data) = url.split_once(";base64,").unwrap();
+        image::load_from_memory(&BASE64_STANDARD.decode(data).unwrap()).unwrap()
+    })
+    .collect()
+}
+
+/// A grey picture, packed so well that it fits into a command.
+fn picture(width: u32, height: u32) -> Vec<u8> {
+    let mut data = Vec::new();
+    let encoder = PngEncoder::new_with_quality(&mut data, CompressionType::Best, FilterType::NoFilter);
+    let pixels = vec![90; (width * height) as usize];
+    encoder.write_image(&pixels, width, height, image::ExtendedColorType::L8).unwrap();
+    data
+}
+
+/// A rig whose model's name is one that is known to see pictures.
+fn seeing() -> (ScriptedLlm, Rig) {
+    let (llm, mut rig) = rig();
+    rig.set("LLM_MODEL", "openai/gpt-4o");
+    (llm, rig)
+}
+
+#[test]
+fn pictures_are_decoded_scaled_and_kept_in_files_before_they_are_shown() {
+    let (llm, rig) = seeing();
+    let whole = picture(300, 200);
+    llm.reply_calls(&[write("good.png", &whole)])
+        .reply_calls(&[write("tall.png", &picture(1280, 16_384))])
+        .reply_calls(&[write("broken.png", &[&whole[..60], &[7; 200]].concat())])
+        .reply_calls(&[read("good.png"), read("tall.png"), read("broken.png")])
+        .reply_text("Seen.");
+    llm.reply_text("Seen again.");
+    assert_eq!(ask(&rig, "look at them").1, "Seen.");
+    let request = llm.requests().pop().unwrap();
+    let sizes: Vec<_> = shown(&request).iter().map(|image| (image.width(), image.height())).collect();
+    assert_eq!(sizes, [(300, 200), (156, 2000)]);
+    let told = results(&request);
+    assert!(told[4].contains("scaled down from 1280×16384 to 156×2000 pixels"), "{}", told[4]);
+    assert!(told[5].contains("it cannot be shown: it is broken"), "{}", told[5]);
+
+    // In files of the room's own, read by nobody else; the database has their names.
+    let folder = rig.path().join("s/pictures");
+    let rooms: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(rooms.len(), 1);
+    let files: Vec<_> = std::fs::read_dir(&rooms[0]).unwrap().map(|entry| entry.unwrap()).collect();
+    assert_eq!(files.len(), 2);
+    assert!(files.iter().all(|file| file.metadata().unwrap().permissions().mode() & 0o777 == 0o600));
+    let database = rusqlite::Connection::open(rig.database()).unwrap();
+    let longest: i64 = database.query_row("SELECT max(length(details)) FROM calls", [], |row| row.get(0)).unwrap();
+    assert!(longest < 1000, "{longest} bytes of details");
+    drop(database);
+
+    // A later process shows them again; what is gone is a note, and a new conversation leaves nothing behind.
+    let tall = files.iter().min_by_key(|file| file.metadata().unwrap().modified().unwrap()).unwrap().path();
+    std::fs::remove_file(tall).unwrap();
+    assert_eq!(ask(&rig, "and again?").1, "Seen again.");
+    let request = llm.requests().pop().unwrap();
+    assert_eq!(shown(&request).len(), 1);
+    assert!(request.to_string().contains("no longer kept"), "{request}");
+    rig.ask("one", "!new").finish();
+    assert!(!rooms[0].exists());
+}
+
+#[test]
+fn pictures_that_the_provider_refuses_are_taken_out_for_good() {
+    for (status, words) in [
+        (400, "Could not process image"),
+        (400, "no"),
+        (413, "Request Entity Too Large"),
+        (404, "No endpoints found that support image input"),
+        (500, "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"),
+    ] {
+        let (llm, rig) = seeing();
+        let refuses = move |request: &Value| !shown(request).is_empty();
+        llm.matching(move |request| !refuses(request))
+            .reply_calls(&[write("a.png", &picture(30, 20))])
+            .reply_calls(&[read("a.png")]);
+        llm.otherwise(move |request| if refuses(request) { refusal(status, words) } else { Reply::text("I go on.") });
+        {
+            let _server = rig.serve();
+            assert_eq!(ask(&rig, "look at it"), ("done".to_owned(), "I go on.".to_owned()), "{words}");
+        }
+        let requests = llm.requests();
+        assert_eq!(requests.iter().filter(|request| refuses(request)).count(), 1, "{words}: once with, once without");
+        assert!(requests.last().unwrap().to_string().contains("A picture stood here"), "{words}");
+        // After a restart too.
+        assert_eq!(ask(&rig, "and now?").0, "done");
+        assert_eq!(llm.requests().len(), requests.len() + 1, "{words}");
+    }
+}
+
+#[test]
+fn pictures_that_an_older_version_stored_in_the_database_are_shown_still() {
+    let (llm, rig) = seeing();
+    llm.reply_text("Begun.").reply_text("Seen.");
+    assert_eq!(ask(&rig, "begin").1, "Begun.");
+    let data = BASE64_STANDARD.encode(picture(30, 20));
+    let line = json!({
+        "message": {"role": "user", "parts": [{"type": "text", "text": "look"}, {"type": "image", "mime": "image/png", "data": data}]},
+        "origin": {"from": "person", "event": "older"},
+    });
+    let database = rusqlite::Connection::open(rig.database()).unwrap();
+    let sql = "INSERT INTO messages (bot, room, turn, body) SELECT bot, room, 'older', ?1 FROM messages LIMIT 1";
+    assert_eq!(database.execute(sql, [line.to_string()]).unwrap(), 1);
+    drop(database);
+    assert_eq!(ask(&rig, "and now?").1, "Seen.");
+    assert_eq!(shown(&llm.requests()[1]).len(), 1);
 }

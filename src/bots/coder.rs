@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::{sync::mpsc, time};
 use tokio_util::sync::CancellationToken;
 
@@ -9,6 +10,7 @@ use crate::{
     ids::{RoomKey, TurnId},
     llm::Model,
     orchestrator::{self, Limits, Outcome, Progress, Start, TurnContext, UserMessage},
+    pictures::Gallery,
     sandbox::{SandboxError, Sandboxes},
     store::{Address, Store},
     strings, text,
@@ -112,13 +114,14 @@ struct Inner {
     store: Store,
     sandboxes: Sandboxes,
     model: Model,
+    gallery: Gallery,
     allowance: Allowance,
 }
 
 impl Coder {
     /// Puts the bot together.
-    pub fn new(store: Store, sandboxes: Sandboxes, model: Model, allowance: Allowance) -> Self {
-        Self { inner: Arc::new(Inner { store, sandboxes, model, allowance }) }
+    pub fn new(store: Store, sandboxes: Sandboxes, model: Model, gallery: Gallery, allowance: Allowance) -> Self {
+        Self { inner: Arc::new(Inner { store, sandboxes, model, gallery, allowance }) }
     }
 
     /// Returns what the bot may use.
@@ -132,7 +135,10 @@ impl Coder {
             Command::Help => strings::HELP.to_owned(),
             Command::Stop => strings::NOTHING_RUNS.to_owned(),
             Command::New => match self.inner.store.replace_context(address, Vec::new()).await {
-                Ok(()) => strings::NEW.to_owned(),
+                Ok(()) => {
+                    self.forget_pictures(&address.room).await;
+                    strings::NEW.to_owned()
+                }
                 Err(error) => strings::command_failed(&error.to_string()),
             },
             Command::Sandbox => match self.inner.sandboxes.observe(&address.room).await {
@@ -168,14 +174,28 @@ impl Coder {
     }
 
     /// Saves a file in a room's sandbox. The error is a part of a sentence.
-    pub async fn save(&self, address: &Address, sent: &Sent, bytes: Vec<u8>) -> Result<Upload, String> {
-        let Inner { store, sandboxes, model, .. } = &*self.inner;
+    pub async fn save(&self, address: &Address, sent: &Sent, bytes: Bytes) -> Result<Upload, String> {
+        let Inner { store, sandboxes, model, gallery, .. } = &*self.inner;
         let sandbox = sandboxes.ensure(&address.room).await.map_err(|error| error.to_string())?;
-        upload::save(store, &sandbox, address, sent, bytes, model.vision()).await
+        let mut upload = upload::save(store, &sandbox, address, sent, bytes.clone()).await?;
+        if model.vision() {
+            upload.show(gallery, address, bytes).await;
+        }
+        Ok(upload)
     }
 
-    /// Removes a room's container, and its files too if `with_files`.
+    /// Removes the pictures of a conversation that nobody goes on with. What stays behind is bounded.
+    async fn forget_pictures(&self, room: &RoomKey) {
+        if let Err(error) = self.inner.gallery.clear(room).await {
+            tracing::warn!(%room, %error, "the room's pictures could not be removed");
+        }
+    }
+
+    /// Removes a room's container, and its files and pictures too if `with_files`.
     pub async fn remove(&self, room: &RoomKey, with_files: bool) -> Result<(), SandboxError> {
+        if with_files {
+            self.forget_pictures(room).await;
+        }
         self.inner.sandboxes.remove(room, with_files).await
     }
 
@@ -214,6 +234,7 @@ impl Coder {
             store: self.inner.store.clone(),
             model: self.inner.model.clone(),
             sandboxes: self.inner.sandboxes.clone(),
+            gallery: self.inner.gallery.clone(),
             limits: self.inner.allowance.turn.clone(),
             address: job.address,
             turn: job.turn,

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::{
     ids::{self, EventId},
     llm::Part,
+    pictures::{self, Gallery},
     sandbox::{FileProblem, Sandbox, SandboxError},
     store::{Address, Store},
     strings, text, tools,
@@ -21,8 +22,6 @@ const FOLDER: &str = "/workspace/uploads";
 const LONGEST: usize = 100;
 /// Names that are tried before one is made up.
 const TRIES: u32 = 20;
-/// The most bytes of a picture that a model is shown: in base64 they are 5 MB, and providers refuse more.
-const PICTURE_LIMIT: usize = 3_750_000;
 
 /// A file as somebody sent it.
 #[derive(Clone, Debug)]
@@ -44,8 +43,10 @@ pub struct Upload {
     pub path: String,
     /// What the model is told of it.
     pub text: String,
-    /// The file itself, if it is a picture that the model can be shown.
+    /// What the model is shown of it, if it is a picture.
     pub picture: Option<Part>,
+    /// Why it is a picture that the model is not shown.
+    pub unshown: Option<String>,
 }
 
 /// Writes a file into a room's sandbox.
@@ -54,8 +55,7 @@ pub(super) async fn save(
     sandbox: &Sandbox,
     address: &Address,
     sent: &Sent,
-    bytes: Vec<u8>,
-    vision: bool,
+    bytes: Bytes,
 ) -> Result<Upload, String> {
     let key = format!("upload:{}", sent.event);
     let noted = store.noted(&address.bot, &key).await.map_err(|error| error.to_string())?;
@@ -69,21 +69,46 @@ pub(super) async fn save(
         store.note(&address.bot, &key, &path).await.map_err(|error| error.to_string())?;
         path
     };
-    let bytes = Bytes::from(bytes);
     if !stays {
         let written = sandbox.write_file(&format!("upload-{}", ids::random(8)), &path, bytes.clone()).await;
         written.map_err(|error| error.to_string())?;
     }
-    let picture = tools::picture(&bytes);
-    let mime = picture.map_or_else(|| text::one_line(&sent.mime, 60), str::to_owned);
+    let mime = tools::picture(&bytes).map_or_else(|| text::one_line(&sent.mime, 60), str::to_owned);
     let size = text::human_bytes(bytes.len() as u64);
     let name = text::one_line(&sent.name, LONGEST);
-    let shown = picture.filter(|_| vision && bytes.len() <= PICTURE_LIMIT);
-    Ok(Upload {
-        text: strings::upload(&name, &path, &mime, &size),
-        path,
-        picture: shown.map(|mime| Part::Image { mime: mime.to_owned(), data: BASE64_STANDARD.encode(&bytes) }),
-    })
+    Ok(Upload { text: strings::upload(&name, &path, &mime, &size), path, picture: None, unshown: None })
+}
+
+impl Upload {
+    /// Lets the model see the file if it is a picture; what it is told says so if it cannot be shown, or not whole.
+    pub(super) async fn show(&mut self, gallery: &Gallery, address: &Address, file: Bytes) {
+        if tools::picture(&file).is_none() {
+            return;
+        }
+        let picture = match pictures::prepare(file).await {
+            Ok(picture) => picture,
+            Err(why) => return self.stays_unseen(why.to_string()),
+        };
+        let base64 = BASE64_STANDARD.encode(&picture.data).into();
+        match gallery.keep(&address.room, picture.data.clone()).await {
+            Ok(name) => {
+                let note = picture.note();
+                if !note.is_empty() {
+                    self.text.push_str(&strings::picture_shown(&note));
+                }
+                self.picture = Some(Part::Picture { name, mime: picture.mime.to_owned(), data: Some(base64) });
+            }
+            Err(error) => {
+                tracing::error!(room = %address.room, %error, "a picture is not kept");
+                self.stays_unseen("the server could not store it".to_owned());
+            }
+        }
+    }
+
+    fn stays_unseen(&mut self, why: String) {
+        self.text.push_str(&strings::picture_not_shown(&why));
+        self.unshown = Some(why);
+    }
 }
 
 /// Returns a path at which nothing lies yet.

@@ -208,6 +208,11 @@ impl Paths {
         self.state_dir.join("matrix-agent.db")
     }
 
+    /// Returns the folder of the pictures that models are shown.
+    pub fn pictures(&self) -> PathBuf {
+        self.state_dir.join("pictures")
+    }
+
     /// Returns the folder in which each room has its own with the gateway's socket.
     pub fn rooms(&self) -> PathBuf {
         self.state_dir.join("rooms")

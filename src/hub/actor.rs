@@ -314,7 +314,7 @@ impl Actor {
         match brought {
             Err(sentence) => self.reply(first.event, thread, sentence).await,
             Ok(brought) => match &brought.saved {
-                Some(path) if !words => self.acknowledge(first, thread, strings::saved(path), brought).await,
+                Some(saved) if !words => self.acknowledge(first, thread, saved.clone(), brought).await,
                 _ => {
                     self.brought = Some((first.event, brought));
                     Ok(())

@@ -9,7 +9,7 @@ use crate::{bots::Upload, ids::EventId, llm::Part, store::Address, strings};
 /// What came along.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Brought {
-    /// Where the message's own file lies.
+    /// What the person is told of the message's own file.
     pub(super) saved: Option<String>,
     /// What the model is told of all that.
     notes: Vec<String>,
@@ -68,7 +68,7 @@ async fn bring(hub: &Hub, address: &Address, event: EventId, ask: Ask) -> Result
     }
     if let Some(file) = ask.file {
         let upload = upload(hub, address, event, file, false).await?;
-        brought.saved = Some(upload.path.clone());
+        brought.saved = Some(strings::saved(&upload.path, upload.unshown.as_deref()));
         brought.take(upload);
     }
     Ok(brought)

@@ -44,7 +44,7 @@ pub(super) async fn upload(
         Ok(None) | Err(_) => return Err(strings::file_not_fetched(&name)),
     };
     let sent = Sent { event, name: file.name, mime: file.mime, again };
-    let saved = hub.inner.coder.save(address, &sent, bytes).await;
+    let saved = hub.inner.coder.save(address, &sent, bytes.into()).await;
     saved.map_err(|cause| {
         tracing::warn!(room = %address.room, event = %sent.event, %cause, "a file was not saved");
         strings::file_not_saved(&name, &cause)

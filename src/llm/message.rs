@@ -1,6 +1,8 @@
 //! What is said between the orchestrator and a model, in our own words. The wire format of a provider is made from
 //! these in `wire.rs`; the store keeps them as JSON, so a field may be added, never renamed.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -38,19 +40,29 @@ pub enum Part {
         /// The text.
         text: String,
     },
-    /// A picture, for models that see.
+    /// A picture that is stored with the message, as older versions did it.
     Image {
         /// `image/png`, `image/jpeg` …
         mime: String,
         /// The bytes in base64.
         data: String,
     },
+    /// A picture, for models that see. Its file is kept elsewhere.
+    Picture {
+        /// The name of its file.
+        name: String,
+        /// `image/png` or `image/jpeg`.
+        mime: String,
+        /// The bytes in base64 while it is in memory; `None`: not read yet, or gone.
+        #[serde(skip)]
+        data: Option<Arc<str>>,
+    },
 }
 
 impl Part {
-    /// Returns whether it is a picture.
+    /// Returns whether it is a picture that can be shown.
     pub fn is_picture(&self) -> bool {
-        matches!(self, Self::Image { .. })
+        matches!(self, Self::Image { .. } | Self::Picture { data: Some(_), .. })
     }
 }
 

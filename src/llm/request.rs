@@ -111,6 +111,9 @@ struct WireSpec<'a> {
     parameters: &'a Value,
 }
 
+/// Stands for a picture whose file is gone.
+const PICTURE_LOST: &str = "[a picture, which is no longer kept; look at the file again if it matters]";
+
 /// Stands for "no tools" where their absence is refused.
 static NO_TOOL: LazyLock<ToolSpec> = LazyLock::new(|| ToolSpec {
     name: "no_tool",
@@ -222,10 +225,12 @@ impl<'a> History<'a> {
             .filter_map(|part| match part {
                 Part::Text { text } if text.is_empty() => None,
                 Part::Text { text } => Some(text_part(text.into())),
-                Part::Image { mime, data } if self.vision => {
-                    Some(WirePart::ImageUrl { image_url: ImageUrl { url: format!("data:{mime};base64,{data}") } })
+                Part::Picture { data: None, .. } => Some(text_part(PICTURE_LOST.into())),
+                Part::Image { .. } | Part::Picture { .. } if !self.vision => {
+                    Some(text_part("[a picture, which this model cannot see]".into()))
                 }
-                Part::Image { .. } => Some(text_part("[a picture, which this model cannot see]".into())),
+                Part::Image { mime, data } => Some(picture(mime, data)),
+                Part::Picture { mime, data: Some(data), .. } => Some(picture(mime, data)),
             })
             .collect();
         if wire.is_empty() {
@@ -319,6 +324,10 @@ impl<'a> History<'a> {
             self.out.push(wire);
         }
     }
+}
+
+fn picture<'a>(mime: &str, data: &str) -> WirePart<'a> {
+    WirePart::ImageUrl { image_url: ImageUrl { url: format!("data:{mime};base64,{data}") } }
 }
 
 fn text_part(text: Cow<'_, str>) -> WirePart<'_> {

@@ -27,6 +27,7 @@ use crate::{
     gateway::{Gateway, Network},
     hub::{Hub, Port},
     llm::Model,
+    pictures::Gallery,
     sandbox::Sandboxes,
     store::Store,
 };
@@ -119,7 +120,13 @@ impl Server {
     /// process left is being taken up.
     pub async fn start(config: &Config, model: Model, rooms: bool, clock: Clock) -> anyhow::Result<Self> {
         let house = House::open(config, clock).await?;
-        let coder = Coder::new(house.store.clone(), house.sandboxes.clone(), model, settings::allowance(config));
+        let coder = Coder::new(
+            house.store.clone(),
+            house.sandboxes.clone(),
+            model,
+            Gallery::new(config.paths.pictures()),
+            settings::allowance(config),
+        );
         let (inbox, port) = Inbox::new(QUEUE);
         let terminal = Terminal::default();
         let (tasks, cancel) = (house.tasks.clone(), house.cancel.clone());

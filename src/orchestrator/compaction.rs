@@ -165,13 +165,13 @@ fn text_message(text: &str) -> Message {
 }
 
 fn is_picture(part: &Part) -> bool {
-    matches!(part, Part::Image { .. })
+    matches!(part, Part::Image { .. } | Part::Picture { .. })
 }
 
 fn plain(parts: &[Part]) -> String {
     let texts = parts.iter().map(|part| match part {
         Part::Text { text } => text.as_str(),
-        Part::Image { .. } => "[picture]",
+        Part::Image { .. } | Part::Picture { .. } => "[picture]",
     });
     texts.collect::<Vec<_>>().join("\n")
 }

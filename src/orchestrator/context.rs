@@ -18,6 +18,10 @@ use super::{
 
 /// What a picture costs, at the usual size.
 const PICTURE_TOKENS: u64 = 1500;
+/// The most pictures that a request shows, and their most bytes in base64. Providers refuse requests of more than 20 to
+/// 32 MB, and more than 20 pictures of this size.
+const PICTURES: usize = 20;
+const PICTURE_BYTES: usize = 16 << 20;
 /// What a message costs besides its text.
 const MESSAGE_TOKENS: u64 = 4;
 
@@ -146,20 +150,59 @@ impl Context {
 
     /// Returns whether the next request shows pictures.
     pub(super) fn has_pictures(&self) -> bool {
-        self.messages
-            .iter()
-            .any(|message| matches!(message, Message::User { parts } if parts.iter().any(Part::is_picture)))
+        self.pictures().next().is_some()
+    }
+
+    /// Returns how many bytes each picture of the next request has, in base64, the newest first.
+    fn pictures(&self) -> impl Iterator<Item = usize> {
+        let parts = self.messages.iter().rev().filter_map(|message| match message {
+            Message::User { parts } => Some(parts.iter().rev()),
+            _ => None,
+        });
+        parts.flatten().filter_map(|part| match part {
+            Part::Image { data, .. } => Some(data.len()),
+            Part::Picture { data, .. } => data.as_ref().map(|data| data.len()),
+            Part::Text { .. } => None,
+        })
+    }
+
+    /// Returns the lines with a note in place of older pictures, if the next request would show too many.
+    pub(super) fn with_fewer_pictures(&self) -> Option<Vec<Line>> {
+        let fitting = |most: usize, most_bytes: usize| {
+            let mut bytes = 0;
+            let fits = |size: &usize| {
+                bytes += size;
+                bytes <= most_bytes
+            };
+            self.pictures().take(most).take_while(fits).count()
+        };
+        let all = self.pictures().count();
+        if fitting(PICTURES, PICTURE_BYTES) == all {
+            return None;
+        }
+        // More go than need to: each change costs the provider's cache.
+        let mut gone = all - fitting(PICTURES / 2, PICTURE_BYTES / 2).max(1);
+        Some(self.noted(|| {
+            let note = (gone > 0).then_some(words::PICTURE_GONE);
+            gone = gone.saturating_sub(1);
+            note
+        }))
     }
 
     /// Returns the lines with a note in place of each picture.
     pub(super) fn without_pictures(&self) -> Vec<Line> {
-        let noted = |part: &Part| match part {
-            part if part.is_picture() => Part::Text { text: words::PICTURE_REFUSED.to_owned() },
-            part => part.clone(),
+        self.noted(|| Some(words::PICTURE_REFUSED))
+    }
+
+    /// Returns the lines with what `note` says in place of pictures; it is asked for each, the oldest first.
+    fn noted(&self, mut note: impl FnMut() -> Option<&'static str>) -> Vec<Line> {
+        let mut noted = |part: &Part| match part.is_picture().then(&mut note).flatten() {
+            Some(note) => Part::Text { text: note.to_owned() },
+            None => part.clone(),
         };
         let lines = self.lines().skip(1).map(|(message, origin)| {
             let message = match message {
-                Message::User { parts } => Message::User { parts: parts.iter().map(noted).collect() },
+                Message::User { parts } => Message::User { parts: parts.iter().map(&mut noted).collect() },
                 other => other.clone(),
             };
             Line { message, origin: origin.clone() }
@@ -220,7 +263,7 @@ pub(super) fn tokens(message: &Message) -> u64 {
                 .iter()
                 .map(|part| match part {
                     Part::Text { text } => text_tokens(text),
-                    Part::Image { .. } => PICTURE_TOKENS,
+                    Part::Image { .. } | Part::Picture { .. } => PICTURE_TOKENS,
                 })
                 .sum(),
             Message::Assistant(message) => {

@@ -17,6 +17,7 @@ use crate::{
     crash,
     ids::{CallId, TurnId},
     llm::{Completion, LlmError, Model, ToolSpec, Usage},
+    pictures::Gallery,
     sandbox::Sandboxes,
     store::{Address, Store, StoreError},
 };
@@ -50,6 +51,8 @@ pub struct TurnContext {
     pub model: Model,
     /// Where the room's sandbox comes from.
     pub sandboxes: Sandboxes,
+    /// Where pictures are kept.
+    pub gallery: Gallery,
     /// What the turn may use.
     pub limits: Limits,
     /// The bot and the room.
@@ -108,7 +111,8 @@ impl Outcome {
 pub async fn run_turn(context: TurnContext, start: Start) -> Outcome {
     let vision = context.model.vision();
     let tools = Toolbox::Sandbox { sandboxes: context.sandboxes, limits: context.limits.tools, vision };
-    let journal = Journal { store: context.store, address: context.address, turn: context.turn };
+    let journal =
+        Journal { store: context.store, address: context.address, turn: context.turn, gallery: context.gallery };
     let turn = Turn {
         model: context.model,
         journal,

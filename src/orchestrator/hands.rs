@@ -5,7 +5,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -13,7 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    llm::{Part, ToolSpec},
+    llm::ToolSpec,
     sandbox::Sandboxes,
     store::StoreError,
     tools::{self, Attachment, Facts, ToolContext, ToolLimits, ToolProgress, ToolResult},
@@ -82,10 +81,19 @@ impl Hands {
         let result = self.hand_over(&call, result).await;
         let ended = Progress::ToolEnded { call: call.id, summary: result.summary, ok: result.ok };
         self.outflow.push(ended);
-        let pictures = result.images.into_iter();
-        let pictures = pictures.map(|image| Part::Image { mime: image.mime, data: BASE64_STANDARD.encode(image.data) });
+        let (mut text, mut pictures) = (result.text, Vec::new());
+        for image in result.images {
+            match self.journal.keep_picture(&image.mime, image.data).await {
+                Ok(picture) => pictures.push(picture),
+                Err(error) => {
+                    let journal = &self.journal;
+                    tracing::error!(room = %journal.address.room, turn = %journal.turn, %error, "a picture is not kept");
+                    text.push_str(words::PICTURE_LOST);
+                }
+            }
+        }
         let facts = facts(result.facts);
-        Ok(CallResult { text: result.text, ok: result.ok, facts, pictures: pictures.collect() })
+        Ok(CallResult { text, ok: result.ok, facts, pictures })
     }
 
     /// Returns the sandbox's boot id, or why nothing can run.

@@ -3,15 +3,22 @@
 //! A message with calls and its calls are one transaction; so are a person's message and the claim of its event. A
 //! result is kept with its call. Knows no rule of a turn; called by the driver.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+    sync::Arc,
+};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
     crash,
     ids::{CallId, TurnId},
-    llm::{Message, Usage},
+    llm::{Message, Part, Usage},
+    pictures::Gallery,
     store::{Address, EndedCall, History, Store, StoreError},
 };
 
@@ -23,6 +30,7 @@ pub(super) struct Journal {
     pub(super) store: Store,
     pub(super) address: Address,
     pub(super) turn: TurnId,
+    pub(super) gallery: Gallery,
 }
 
 /// What the store has of a turn.
@@ -55,7 +63,31 @@ impl Journal {
         let mut history = lines(base);
         let base = history.len();
         history.extend(lines(said));
-        Ok(Loaded { history, base, stored: lines(&own), boots })
+        let mut stored = lines(&own);
+        self.hang_up(history.iter_mut().chain(&mut stored)).await;
+        Ok(Loaded { history, base, stored, boots })
+    }
+
+    /// Keeps a picture, to be shown in this room.
+    pub(super) async fn keep_picture(&self, mime: &str, data: Bytes) -> io::Result<Part> {
+        let base64 = BASE64_STANDARD.encode(&data).into();
+        let name = self.gallery.keep(&self.address.room, data).await?;
+        Ok(Part::Picture { name, mime: mime.to_owned(), data: Some(base64) })
+    }
+
+    /// Reads the pictures that lines name.
+    async fn hang_up(&self, lines: impl Iterator<Item = &mut Line>) {
+        let mut frames: Vec<_> = lines.flat_map(Line::pictures).collect();
+        if frames.is_empty() {
+            return;
+        }
+        let names: BTreeSet<_> = frames.iter().map(|(name, _)| (*name).clone()).collect();
+        let found = self.gallery.read(&self.address.room, names.into_iter().collect()).await;
+        let found: HashMap<String, Arc<str>> =
+            found.into_iter().map(|(name, data)| (name, BASE64_STANDARD.encode(data).into())).collect();
+        for (name, data) in &mut frames {
+            **data = found.get(*name).cloned();
+        }
     }
 
     /// Stores a line.

@@ -3,6 +3,8 @@
 //!
 //! Fields and variants may be added, never renamed. Knows no store; called by everything in `orchestrator`.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -141,7 +143,7 @@ pub struct UserMessage {
     pub speaker: Option<String>,
     /// The words.
     pub text: String,
-    /// What they show: [`Part::Image`]s.
+    /// What they show: [`Part::Picture`]s.
     pub pictures: Vec<Part>,
 }
 
@@ -179,6 +181,23 @@ impl Line {
             _ => return self,
         };
         Self::ended(*status, note.to_owned())
+    }
+
+    /// Returns the names of the pictures whose files are kept, each with the place for its data.
+    pub(super) fn pictures(&mut self) -> Vec<(&String, &mut Option<Arc<str>>)> {
+        let said = match &mut self.message {
+            Message::User { parts } => &mut parts[..],
+            _ => &mut [],
+        };
+        let made = match &mut self.origin {
+            Origin::Result { pictures, .. } => &mut pictures[..],
+            _ => &mut [],
+        };
+        let frames = said.iter_mut().chain(made).filter_map(|part| match part {
+            Part::Picture { name, data, .. } => Some((&*name, data)),
+            _ => None,
+        });
+        frames.collect()
     }
 
     /// Returns a line in which the program speaks to the model.

@@ -46,6 +46,8 @@ pub(super) const CALL_LOST: &str = "No result was recorded: the turn was interru
 pub(super) const PICTURES: &str = "[matrix-agent] The pictures of the calls above, in their order:";
 pub(super) const PICTURE_GONE: &str = "[matrix-agent] Old pictures were removed to save space.";
 
+pub(super) const PICTURE_LOST: &str =
+    "\n\n[matrix-agent] The picture could not be stored on the server, so it is not shown. Tell the person.";
 pub(super) const PICTURE_REFUSED: &str = "[matrix-agent] A picture stood here. The model's provider refused it, so it was \
     taken out; the file itself is where it was.";
 

@@ -2,9 +2,6 @@
 //!
 //! Pure; called by the tools that read or send files, and by the bots for what people send.
 
-/// The most bytes of a picture that a model is shown: providers refuse more than 5 MB in base64.
-pub(super) const PICTURE_LIMIT: u64 = 3 * 1024 * 1024;
-
 /// Returns the type of a picture that models see.
 pub fn picture(bytes: &[u8]) -> Option<&'static str> {
     match bytes {

@@ -8,10 +8,10 @@ use super::{
     error::ToolError,
     files::{self, Whole},
     lines::{LINE_CHARS, LineReader, MOST_LINES, Taken},
-    media::{self, PICTURE_LIMIT},
-    output,
+    media, output,
 };
 use crate::{
+    pictures,
     sandbox::{FileSlice, Sandbox},
     text,
 };
@@ -43,7 +43,7 @@ impl Tool for ReadFile {
     type Arguments = Arguments;
 
     fn description(_limits: &ToolLimits, vision: bool) -> String {
-        let pictures = if vision { " Shows you pictures (png, jpeg, gif, webp; at most 3 MB)." } else { "" };
+        let pictures = if vision { " Shows you pictures (png, jpeg, gif, webp), at 2000 pixels a side." } else { "" };
         format!("Read a text file: at most 2000 lines or 50 KB a call; the result says where to go on.{pictures}")
     }
 
@@ -141,13 +141,13 @@ fn notice(taken: &Taken, offset: u64, total: Option<u64>, size: u64) -> String {
 
 async fn picture(context: &ToolContext, sandbox: &Sandbox, path: &str, mime: &str) -> Result<ToolResult, ToolError> {
     let summary = format!("looked at {}", files::shown(path));
-    let data = match files::read_whole(context, sandbox, path, PICTURE_LIMIT).await? {
+    let data = match files::read_whole(context, sandbox, path, pictures::FILE_LIMIT).await? {
         Whole::Content(data) => data,
         Whole::Missing => return Err(files::missing(path)),
         Whole::TooLarge(size) => {
             let size = text::human_bytes(size);
             return Err(ToolError::Refused(format!(
-                "{path} is a picture of {size}, and 3 MiB is the limit. Make a smaller copy and read that (for example \
+                "{path} is a picture of {size}, and 32 MiB is the limit. Make a smaller copy and read that (for example \
                  with Pillow: pip install pillow)."
             )));
         }
@@ -159,8 +159,13 @@ async fn picture(context: &ToolContext, sandbox: &Sandbox, path: &str, mime: &st
             format!("[{about}. You cannot see pictures; send_file shows it to the people.]"),
         ));
     }
-    let mut result = ToolResult::good(summary, format!("[{about}; it follows.]"));
-    result.images.push(Image { mime: mime.to_owned(), data });
+    let picture = pictures::prepare(data).await.map_err(|why| {
+        ToolError::Refused(format!(
+            "{about}, but it cannot be shown: {why}. Look into it with run_command (file, xxd)."
+        ))
+    })?;
+    let mut result = ToolResult::good(summary, format!("[{about}; it follows{}.]", picture.note()));
+    result.images.push(Image { mime: picture.mime.to_owned(), data: picture.data });
     Ok(result)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `screenshot.mjs`, which is in the sandbox's image, drives the browser there.
 
-use std::time::Duration;
+use std::{fmt::Write, time::Duration};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -12,11 +12,11 @@ use super::{
     error::ToolError,
     exec,
     files::{self, Whole},
-    media::{self, PICTURE_LIMIT},
-    output,
+    media, output,
 };
 use crate::{
     ids::digest,
+    pictures,
     sandbox::{Ended, Exit, Sandbox},
     text,
 };
@@ -138,7 +138,6 @@ async fn picture(
             return Err(ToolError::Refused("The browser left no picture. Try again.".into()));
         }
     };
-    let size = data.len() as u64;
     let (url, title) = (text::one_line(&about.url, 200), text::one_line(&about.title, 100));
     let status = about.status.filter(|status| *status >= 400);
     let status = status.map(|status| {
@@ -155,13 +154,14 @@ async fn picture(
     let mut result = ToolResult::good(format!("{}{titled}", TakeScreenshot::label(arguments)), String::new());
     if !context.vision {
         text.push_str(" You cannot see pictures: check the page's text instead, e.g. with curl.");
-    } else if size > PICTURE_LIMIT {
-        text.push_str(
-            " It is too large to be shown to you (3 MiB is the limit): take one without full_page, or smaller.",
-        );
     } else {
-        text.push_str(" It follows.");
-        result.images.push(Image { mime: "image/png".into(), data: data.clone() });
+        match pictures::prepare(data.clone()).await {
+            Ok(picture) => {
+                _ = write!(text, " It follows{}.", picture.note());
+                result.images.push(Image { mime: picture.mime.to_owned(), data: picture.data });
+            }
+            Err(why) => _ = write!(text, " It cannot be shown to you: {why}."),
+        }
     }
     result.text = text;
     result.attachments.push(Attachment { name: "screenshot.png".into(), mime: "image/png".into(), data });

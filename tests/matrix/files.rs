@@ -64,6 +64,10 @@ async fn what_people_send_lands_in_the_sandbox_and_before_the_models_eyes() {
             assert!(reply.body().contains(&format!("Saved as `{path}`.")), "{reply:?}");
             assert_eq!(town.in_sandbox(&room, &format!("cat {path}")), path);
         }
+        let broken = town.anna.upload(&room, "broken.png", POINT[..POINT.len() / 2].to_vec(), "image/png").await;
+        let reply = town.replies(&broken).await;
+        let sentence = "As a picture it cannot be shown: it is broken, for its data cannot be decoded.";
+        assert!(reply.body().contains(sentence), "{reply:?}");
         let asked = town.llm.requests().len();
         let caption = TextMessageEventContent::plain("what is in it?");
         let config = AttachmentConfig::new().caption(Some(caption));

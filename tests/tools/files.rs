@@ -103,8 +103,13 @@ async fn files_are_read_within_bounds() {
     let unseen = run(&context, "read_file", &json!({"path": "dot.png"})).await;
     good(&unseen, &["You cannot see pictures"]);
     assert!(unseen.images.is_empty());
-    bench.sh("cp dot.png big.png; truncate -s 4M big.png").await;
-    bad(&read(json!({"path": "big.png"})).await, &["4 MiB, and 3 MiB is the limit"]);
+    bench.sh("cp dot.png big.png; truncate -s 4M big.png; cp dot.png huge.png; truncate -s 33M huge.png").await;
+    let big = read(json!({"path": "big.png"})).await;
+    good(&big, &["is a picture (image/png, 4 MiB); it follows"]);
+    assert!(big.images[0].data.len() < 1000, "made anew without what lies behind it");
+    bad(&read(json!({"path": "huge.png"})).await, &["33 MiB, and 32 MiB is the limit"]);
+    bench.sh("head -c 40 dot.png > cut.png").await;
+    bad(&read(json!({"path": "cut.png"})).await, &["it cannot be shown: it is broken"]);
 
     let sent = bench.call("send_file", json!({"path": "dot.png"})).await;
     good(&sent, &["goes to the room as dot.png"]);

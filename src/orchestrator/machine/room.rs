@@ -24,6 +24,9 @@ pub(super) enum Room {
 impl Machine {
     /// Sees to it that the next request fits.
     pub(super) fn make_room(&mut self, out: &mut Out) -> Room {
+        if let Some(lines) = self.context.with_fewer_pictures() {
+            self.rebase(lines, out);
+        }
         let measures = Measures::new(self.window);
         if self.context.tokens() < measures.threshold() {
             return Room::Enough;

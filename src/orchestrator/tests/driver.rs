@@ -19,6 +19,7 @@ use crate::{
     ids::TurnId,
     llm::{Model, ModelSettings},
     orchestrator::{Outcome, Progress, Start, driver::Turn, hands::Toolbox, journal::Journal, words},
+    pictures::Gallery,
     store::{Address, Durability, NewInbound, Store},
     tools::{Attachment, ToolProgress, ToolResult},
 };
@@ -70,7 +71,7 @@ fn asks(calls: &[(&str, &str)]) -> String {
 struct Rig {
     server: MockServer,
     store: Store,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     steer: mpsc::Sender<UserMessage>,
     progress: Option<mpsc::Receiver<Progress>>,
     stop: CancellationToken,
@@ -84,14 +85,8 @@ impl Rig {
         Mock::given(any()).respond_with(said).mount(&server).await;
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("db"), Durability::Normal, Clock::fixed_at(1_000_000)).unwrap();
-        let rig = Self {
-            server,
-            store,
-            _folder: folder,
-            steer: mpsc::channel(1).0,
-            progress: None,
-            stop: CancellationToken::new(),
-        };
+        let rig =
+            Self { server, store, folder, steer: mpsc::channel(1).0, progress: None, stop: CancellationToken::new() };
         rig.admit("e0").await;
         let first = serde_json::to_value(said_by_anna("e0").to_message()).unwrap();
         rig.store.open_turn(&at(), &turn(), vec!["e0".into()], first).await.unwrap();
@@ -113,13 +108,18 @@ impl Rig {
         (self.steer, self.progress) = (steer, Some(seen));
         Turn {
             model: Model::new(settings).unwrap(),
-            journal: Journal { store: self.store.clone(), address: at(), turn: turn() },
+            journal: self.journal(turn()),
             tools: Toolbox::Scripted(script),
             limits: Limits::default(),
             steering,
             progress,
             stop: self.stop.clone(),
         }
+    }
+
+    fn journal(&self, turn: TurnId) -> Journal {
+        let gallery = Gallery::new(self.folder.path().join("pictures"));
+        Journal { store: self.store.clone(), address: at(), turn, gallery }
     }
 
     async fn run(&mut self, start: Start, script: Script) -> Outcome {
@@ -342,7 +342,7 @@ async fn the_next_turn_sees_the_last_one_and_its_own_compaction_survives_a_crash
     let outcome = rig.run(Start::New, echo()).await;
     let last = serde_json::to_value(outcome.message.unwrap()).unwrap();
     rig.store.answer_turn(&at(), &turn(), "done", Some(last), vec![]).await.unwrap();
-    let journal = Journal { store: rig.store.clone(), address: at(), turn: "next".into() };
+    let journal = rig.journal("next".into());
     let first = serde_json::to_value(said_by_anna("e9").to_message()).unwrap();
     rig.store.open_turn(&at(), &"next".into(), vec![], first).await.unwrap();
     let loaded = journal.load(false).await.unwrap();

@@ -337,7 +337,7 @@ pub(super) fn brief(message: &Message) -> String {
         Message::User { parts } => {
             let parts = parts.iter().map(|part| match part {
                 Part::Text { text } => text.as_str(),
-                Part::Image { .. } => "<picture>",
+                Part::Image { .. } | Part::Picture { .. } => "<picture>",
             });
             format!("user: {}", parts.collect::<Vec<_>>().join(" "))
         }

@@ -1,0 +1,188 @@
+//! The pictures that models are shown, in files by their hash, a folder for each room. A conversation names them; what
+//! the folder no longer has is shown as a note.
+//!
+//! Bounded: a room's least recently shown pictures go first. `!new` and the end of a room remove its folder.
+
+use std::{
+    collections::HashMap,
+    fs::{self, DirBuilder, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tokio::task::spawn_blocking;
+
+use crate::ids::{RoomKey, digest, random};
+
+/// The most pictures of a room.
+const MOST: usize = 40;
+/// The most bytes of a room's pictures.
+const MOST_BYTES: u64 = 48 << 20;
+
+/// All rooms' pictures. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Gallery {
+    folder: PathBuf,
+}
+
+impl Gallery {
+    /// Returns the gallery in a folder, which is made when it is needed.
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// Keeps a picture of a room; returns the name by which it is found again.
+    pub async fn keep(&self, room: &RoomKey, data: Bytes) -> io::Result<String> {
+        let folder = self.room(room);
+        off_the_async_threads(move || {
+            let name = name_of(&data);
+            put(&folder, &name, &data)?;
+            bound(&folder)?;
+            Ok(name)
+        })
+        .await
+    }
+
+    /// Returns those of a room's pictures that are still there, and counts them as shown now.
+    pub async fn read(&self, room: &RoomKey, names: Vec<String>) -> HashMap<String, Bytes> {
+        let folder = self.room(room);
+        let found = off_the_async_threads(move || {
+            let found = names.into_iter().filter_map(|name| {
+                let data = read(&folder, &name)?;
+                Some((name, data))
+            });
+            Ok(found.collect())
+        });
+        found.await.unwrap_or_default()
+    }
+
+    /// Removes a room's pictures.
+    pub async fn clear(&self, room: &RoomKey) -> io::Result<()> {
+        let folder = self.room(room);
+        off_the_async_threads(move || match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        })
+        .await
+    }
+
+    fn room(&self, room: &RoomKey) -> PathBuf {
+        self.folder.join(digest(&[room.as_str()], 16))
+    }
+}
+
+async fn off_the_async_threads<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+fn name_of(data: &[u8]) -> String {
+    Sha256::digest(data)[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn put(folder: &Path, name: &str, data: &[u8]) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let path = folder.join(name);
+    if fs::exists(&path)? {
+        return touch(&path);
+    }
+    // Under another name until it is whole.
+    let unfinished = folder.join(format!("{name}.{}", random(4)));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    let written = file.write_all(data).and_then(|()| fs::rename(&unfinished, &path));
+    if written.is_err() {
+        let _ = fs::remove_file(&unfinished);
+    }
+    written
+}
+
+fn read(folder: &Path, name: &str) -> Option<Bytes> {
+    // A name is read from the conversation: only what was written here is opened.
+    if name.len() != 32 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let path = folder.join(name);
+    let data = fs::read(&path).ok()?;
+    // One that is not counted as shown is only removed earlier.
+    let _ = touch(&path);
+    (name_of(&data) == name).then(|| data.into())
+}
+
+fn touch(path: &Path) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path)?.set_modified(SystemTime::now())
+}
+
+/// Removes what is too much, the least recently shown first, and what a crash has left unfinished with it.
+fn bound(folder: &Path) -> io::Result<()> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let about = entry.metadata()?;
+        files.push((about.modified()?, about.len(), entry.path()));
+    }
+    files.sort_by(|one, other| other.0.cmp(&one.0));
+    let mut bytes = 0;
+    for (index, (_, size, path)) in files.into_iter().enumerate() {
+        bytes += size;
+        // The newest stays, whatever its size.
+        if index > 0 && (index >= MOST || bytes > MOST_BYTES) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::PermissionsExt, time::Duration};
+
+    use super::*;
+
+    fn gallery() -> (tempfile::TempDir, Gallery, RoomKey) {
+        let folder = tempfile::tempdir().unwrap();
+        let gallery = Gallery::new(folder.path().join("pictures"));
+        (folder, gallery, RoomKey::from("!a:example.org"))
+    }
+
+    #[tokio::test]
+    async fn pictures_are_found_again_in_their_room_alone_and_read_by_nobody_else() {
+        let (_folder, gallery, room) = gallery();
+        let name = gallery.keep(&room, Bytes::from_static(b"one")).await.unwrap();
+        assert_eq!(gallery.keep(&room, Bytes::from_static(b"one")).await.unwrap(), name, "once");
+        let found = gallery.read(&room, vec![name.clone(), "../../etc/passwd".into(), "0".repeat(32)]).await;
+        assert_eq!(found, HashMap::from([(name.clone(), Bytes::from_static(b"one"))]));
+        assert!(gallery.read(&RoomKey::from("!b:example.org"), vec![name.clone()]).await.is_empty());
+        let (folder, file) = (gallery.room(&room), gallery.room(&room).join(&name));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&folder), mode(&file)), (0o700, 0o600));
+        fs::write(&file, b"another").unwrap();
+        assert!(gallery.read(&room, vec![name]).await.is_empty(), "what was changed is not it any more");
+        gallery.clear(&room).await.unwrap();
+        assert!(!folder.exists());
+        gallery.clear(&room).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_least_recently_shown_go_first() {
+        let (_folder, gallery, room) = gallery();
+        let mut names = Vec::new();
+        for n in 0..MOST {
+            let name = gallery.keep(&room, Bytes::from(format!("picture {n}"))).await.unwrap();
+            // The file system's clock may be too coarse to tell them apart.
+            let shown = SystemTime::UNIX_EPOCH + Duration::from_secs(n as u64);
+            let file = OpenOptions::new().write(true).open(gallery.room(&room).join(&name)).unwrap();
+            file.set_modified(shown).unwrap();
+            names.push(name);
+        }
+        assert_eq!(gallery.read(&room, vec![names[0].clone()]).await.len(), 1);
+        gallery.keep(&room, Bytes::from_static(b"one more")).await.unwrap();
+        let left = gallery.read(&room, names.clone()).await;
+        assert_eq!(left.len(), MOST - 1);
+        assert!(left.contains_key(&names[0]) && !left.contains_key(&names[1]), "the first was shown again");
+    }
+}
