@@ -9,6 +9,9 @@ use hyper::StatusCode;
 
 use super::{body::BadBody, head::BadHead, hosts::Host};
 
+/// The header that tells a refusal from what a site has answered. `sandbox/screenshot.mjs` looks for it.
+pub(super) const MARK: &str = "Matrix-Agent-Refusal";
+
 /// A refusal. Its `Display` is the body of the answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {

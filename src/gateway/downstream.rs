@@ -25,7 +25,7 @@ use tokio::{
 
 use super::{
     body::{BadBody, Decoded, Decoder, Part},
-    denial::Denial,
+    denial::{self, Denial},
     head::{self, BadHead, Framing, Head, MAX_HEAD},
 };
 
@@ -234,10 +234,11 @@ impl Writer {
         self.begun = true;
         let body = format!("{denial}\n");
         let head = format!(
-            "HTTP/1.1 {} {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 {} {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n{}: 1\r\nConnection: close\r\n\r\n",
             denial.status().as_u16(),
             denial.reason(),
-            body.len()
+            body.len(),
+            denial::MARK
         );
         self.raw(head.as_bytes()).await?;
         if !head_only {

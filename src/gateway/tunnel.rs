@@ -23,6 +23,9 @@ use super::{
 /// How much is copied at a time.
 const PIECE: usize = 32 * 1024;
 
+/// The answer to a CONNECT that may go on.
+pub(super) const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
+
 /// A fatal alert `unrecognized_name`, so that TLS clients report more than a lost connection.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
@@ -35,7 +38,7 @@ pub(super) async fn run(
     passage: &mut Passage,
     (limit, idle): (Duration, Duration),
 ) {
-    if writer.raw(b"HTTP/1.1 200 Connection established\r\n\r\n").await.is_err() {
+    if writer.raw(ESTABLISHED).await.is_err() {
         return passage.closed("ended by the sandbox");
     }
     match timeout(limit, check_name(&mut reader, host)).await {

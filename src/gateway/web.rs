@@ -1,4 +1,5 @@
-//! The web proxy: CONNECT to port 443 and plain HTTP to port 80 of allowed hosts.
+//! The web proxy: CONNECT to port 443 and plain HTTP to port 80 of allowed hosts. Some clients (Node's `fetch`) ask for a
+//! tunnel to port 80 as well: what comes in it is plain HTTP to that host, and treated like any other.
 //!
 //! It must not look into TLS or bodies. `Gateway::serve` calls it with each connection of the kind `web`.
 
@@ -33,6 +34,8 @@ pub(super) async fn serve(link: &Link<'_>, mut reader: Reader, mut writer: Write
     let limits = &link.policy.limits;
     let mut kept = Kept::default();
     let mut quiet = limits.head;
+    // The host of a tunnel to port 80.
+    let mut inside: Option<Host> = None;
     while let Some(head) = reader.head(quiet, limits.head).await {
         quiet = limits.keep_alive;
         writer.next();
@@ -41,30 +44,37 @@ pub(super) async fn serve(link: &Link<'_>, mut reader: Reader, mut writer: Write
             Err(denial) => return refuse(link, &mut reader, &mut writer, &denial, false).await,
         };
         let head_only = head.method == Method::HEAD;
-        match &head.target {
-            Target::Connect { host, port } => match open(link, host, *port, 443).await {
+        let place = match (&head.target, &inside) {
+            (Target::Connect { host, port: 80 }, None) => match permit(link, host, 80, 80) {
+                Ok(()) if writer.raw(tunnel::ESTABLISHED).await.is_err() => return,
+                Ok(()) => {
+                    inside = Some(host.clone());
+                    continue;
+                }
+                Err(denial) => Err(denial),
+            },
+            (Target::Connect { host, port }, None) => match open(link, host, *port, 443).await {
                 Ok((upstream, address)) => {
                     let mut passage = link.audit.allowed(host, *port, Some(address));
                     let times = (limits.head, limits.idle);
                     return tunnel::run(reader, writer, upstream, host, &mut passage, times).await;
                 }
-                Err(denial) => return refuse(link, &mut reader, &mut writer, &denial, head_only).await,
+                Err(denial) => Err(denial),
             },
-            Target::Absolute { host, port, path } => {
-                if let Err(denial) = permit(link, host, *port, 80) {
-                    return refuse(link, &mut reader, &mut writer, &denial, head_only).await;
-                }
-                match forward(link, &mut kept, &mut reader, &mut writer, &head, (host, path)).await {
-                    Ended::KeepAlive => {}
-                    Ended::Close => return,
-                    Ended::Denied(denial) => {
-                        link.audit.denied(&denial);
-                        return reader.linger().await;
-                    }
-                }
-            }
-            Target::Origin { .. } => {
-                return refuse(link, &mut reader, &mut writer, &Denial::NotAServer, head_only).await;
+            (Target::Absolute { host, port, path }, None) => permit(link, host, *port, 80).map(|()| (host, path)),
+            (Target::Origin { path }, Some(host)) => Ok((host, path)),
+            _ => Err(Denial::NotAServer),
+        };
+        let place = match place {
+            Ok((host, path)) => (host, path.as_str()),
+            Err(denial) => return refuse(link, &mut reader, &mut writer, &denial, head_only).await,
+        };
+        match forward(link, &mut kept, &mut reader, &mut writer, &head, place).await {
+            Ended::KeepAlive => {}
+            Ended::Close => return,
+            Ended::Denied(denial) => {
+                link.audit.denied(&denial);
+                return reader.linger().await;
             }
         }
     }

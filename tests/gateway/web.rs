@@ -75,7 +75,7 @@ async fn hosts_that_are_not_listed_are_refused_in_plain_words() {
         ("GET http://evil.org/", 403, "SANDBOX_ALLOWED_HOSTS"),
         ("CONNECT github.com:443", 403, "git clone https://github.com/OWNER/REPO"),
         ("CONNECT pypi.org:22", 403, "port 22 of pypi.org"),
-        ("CONNECT pypi.org:80", 403, "port 80 of pypi.org"),
+        ("CONNECT evil.org:80", 403, "evil.org: it is not among the allowed hosts"),
         ("GET http://pypi.org:8080/", 403, "port 8080 of pypi.org"),
         ("GET http://pypi.org:443/", 403, "port 443 of pypi.org"),
         ("CONNECT 127.1:443", 400, "target is not understood"),
@@ -199,6 +199,34 @@ async fn plain_requests_are_written_anew() {
     let mut lines: Vec<_> = request.lines().skip(1).filter(|line| !line.is_empty()).collect();
     lines.sort_unstable();
     assert_eq!(lines, ["host: deb.debian.org", "range: bytes=5-", "user-agent: apt"]);
+}
+
+#[tokio::test]
+async fn a_tunnel_to_port_80_carries_plain_requests_to_its_host_alone() {
+    let (mut door, server, recorded) = door_to_http(HELLO, Limits::default()).await;
+    let mut stream = door.open(ProxyKind::Web);
+    connect(&mut stream, "deb.debian.org:80").await;
+    for _ in 0..2 {
+        stream.write_all(b"GET /a HTTP/1.1\r\nHost: evil.org\r\nProxy-Connection: keep-alive\r\n\r\n").await.unwrap();
+        assert!(until(&mut stream, "hello").await.starts_with("HTTP/1.1 200 "));
+    }
+    let request = recorded.text().to_ascii_lowercase();
+    assert!(request.contains("host: deb.debian.org") && !request.contains("evil.org"), "{request}");
+    for other in ["GET http://evil.org/", "CONNECT deb.debian.org:80", "CONNECT evil.org:443"] {
+        let mut stream = door.open(ProxyKind::Web);
+        connect(&mut stream, "deb.debian.org:80").await;
+        let answer = ask(&mut stream, format!("{other} HTTP/1.1\r\nHost: evil.org\r\n\r\n").as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{other}: {answer}");
+    }
+    // Nor does anything else pass.
+    let mut stream = door.open(ProxyKind::Web);
+    connect(&mut stream, "deb.debian.org:80").await;
+    let answer = ask(&mut stream, b"SSH-2.0-OpenSSH_9.9\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    // A refusal is marked, so that it is not taken for a page.
+    let answer = ask(&mut door.open(ProxyKind::Web), b"GET http://evil.org/ HTTP/1.1\r\n\r\n").await;
+    assert!(answer.contains("\r\nMatrix-Agent-Refusal: 1\r\n"), "{answer}");
+    assert_eq!(server.accepted(), 1);
 }
 
 #[tokio::test]

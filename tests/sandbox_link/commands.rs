@@ -54,7 +54,7 @@ async fn a_command_runs_as_the_agent_with_its_output_in_order() {
     let none = "0000000000000000";
     let expected = format!(
         "1000\nagent\nagent\n/workspace\n0022\nnot a tty\nCapInh: {none}\nCapPrm: {none}\nCapEff: {none}\nCapAmb: {none}\n\
-         NoNewPrivs: 1\n500\n/home/agent dumb 1 http://127.0.0.1:3128\nok\n"
+         NoNewPrivs: 1\n500\n/home/agent dumb http://127.0.0.1:3128\nok\n"
     );
     // Standard input, output and error, and the directory that `ls` reads, after a line with the total.
     assert_eq!(facts, expected + "5\n");

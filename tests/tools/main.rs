@@ -4,5 +4,6 @@
 
 mod bench;
 mod commands;
+mod environment;
 mod files;
 mod pages;

@@ -9,11 +9,14 @@ use crate::{account, account::Account, proxy};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What the image or the container's maker may change.
-const DEFAULTS: [(&str, &str); 10] = [
+/// What the image or the container's maker may change. `CI` is not among them: it makes builds and installs do something
+/// else than they do for people. A program whose output goes to a log is read there while it runs, so Python must not
+/// hold it back. Node takes its proxy from the environment only when it is told to.
+const DEFAULTS: [(&str, &str); 11] = [
     ("PATH", PATH),
     ("LANG", "C.UTF-8"),
-    ("CI", "1"),
+    ("PYTHONUNBUFFERED", "1"),
+    ("NODE_USE_ENV_PROXY", "1"),
     ("NO_COLOR", "1"),
     ("PAGER", "cat"),
     ("GIT_PAGER", "cat"),
@@ -91,13 +94,15 @@ mod tests {
 
     #[test]
     fn the_request_wins_over_the_image_and_the_image_over_the_defaults() {
-        let container = pairs(&[("LANG", "de_DE.UTF-8"), ("HOME", "/root"), ("TERM", "xterm"), ("CI", "yes")]);
-        let all = build(&container, &account(), User::Agent, &pairs(&[("CI", "2"), ("X", "y")]));
+        let container = pairs(&[("LANG", "de_DE.UTF-8"), ("HOME", "/root"), ("TERM", "xterm"), ("NO_COLOR", "0")]);
+        let all = build(&container, &account(), User::Agent, &pairs(&[("NO_COLOR", ""), ("X", "y")]));
         for (name, value) in [
             ("LANG", "de_DE.UTF-8"),
             ("HOME", "/home/agent"),
             ("TERM", "dumb"),
-            ("CI", "2"),
+            ("NO_COLOR", ""),
+            ("PYTHONUNBUFFERED", "1"),
+            ("NODE_USE_ENV_PROXY", "1"),
             ("X", "y"),
             ("USER", "agent"),
             ("PATH", PATH),
@@ -110,6 +115,7 @@ mod tests {
         ] {
             assert_eq!(all.get(name).map(String::as_str), Some(value), "{name}");
         }
+        assert!(!all.contains_key("CI"), "a command is no build server");
     }
 
     #[test]
