@@ -9,7 +9,7 @@ use crate::{
 };
 
 use super::{
-    batch::{Batch, CallResult, Known, State},
+    batch::{Batch, CallResult, Known, Slot, State},
     footer::Tally,
     limits::{BAD_CALLS, Limit},
     line::{Line, Note, Origin},
@@ -78,6 +78,12 @@ pub(super) struct OpenBatch {
     pub(super) batch: Batch,
 }
 
+/// Returns whether all that a message's calls did was to wait for something that runs on.
+fn waited(batch: &Batch) -> bool {
+    let waits = |slot: &Slot| matches!(&slot.state, State::Done { result, .. } if result.facts.waits);
+    !batch.slots.is_empty() && batch.slots.iter().all(waits)
+}
+
 impl Account {
     /// Takes in an answered request.
     pub(super) fn answered(&mut self, usage: Usage) {
@@ -102,6 +108,10 @@ impl Account {
             }
         }
         self.bad = if ran_any { 0 } else { self.bad + 1 };
+        if waited(batch) {
+            self.stuck.waited();
+            return Verdict::Fine;
+        }
         match self.stuck.step(&step) {
             _ if self.bad >= BAD_CALLS => Verdict::Stop(Limit::BadCalls),
             stuck::Verdict::Stop => Verdict::Stop(Limit::Stuck),

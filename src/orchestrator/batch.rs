@@ -128,7 +128,7 @@ fn well_formed(name: &str) -> String {
 /// Returns what a call does in one short line without control characters.
 fn detail(arguments: &str) -> String {
     let Ok(arguments) = serde_json::from_str::<Map<String, Value>>(arguments) else { return String::new() };
-    let value = ["command", "path", "url", "port", "id"].iter().find_map(|key| arguments.get(*key));
+    let value = ["command", "path", "url", "port", "job", "id"].iter().find_map(|key| arguments.get(*key));
     match value {
         Some(Value::String(text)) => text::one_line(text, DETAIL),
         Some(Value::Number(number)) => number.to_string(),

@@ -20,6 +20,7 @@ use crate::{
     pictures::Gallery,
     sandbox::Sandboxes,
     store::{Address, Store, StoreError},
+    tools::JobsSeen,
 };
 
 use super::{
@@ -184,6 +185,8 @@ impl Turn {
                 journal: self.journal,
                 outflow: Arc::clone(&outflow),
                 progress: self.progress.clone(),
+                heard: CancellationToken::new(),
+                jobs: JobsSeen::default(),
             },
             model: self.model,
             window,
@@ -308,6 +311,8 @@ impl Driver {
 
     fn ask(&mut self, request: Request) {
         let Request { number, messages, tools, max_output } = request;
+        // What was said so far is shown to the model now; what is said from here on ends the next wait.
+        self.hands.heard = CancellationToken::new();
         let (model, specs, chunks) = (self.model.clone(), Arc::clone(&self.specs), Arc::clone(&self.chunks));
         self.request = Some(
             async move {
@@ -354,6 +359,7 @@ impl Driver {
                     self.steering = None;
                     return Ok(());
                 };
+                self.hands.heard.cancel();
                 Event::Said(message)
             }
             () = &mut self.deadline => {

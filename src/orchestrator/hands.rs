@@ -15,7 +15,7 @@ use crate::{
     llm::ToolSpec,
     sandbox::Sandboxes,
     store::StoreError,
-    tools::{self, Attachment, Facts, ToolContext, ToolLimits, ToolProgress, ToolResult},
+    tools::{self, Attachment, Facts, JobsSeen, ToolContext, ToolLimits, ToolProgress, ToolResult},
 };
 
 use super::{
@@ -38,6 +38,10 @@ pub(super) struct Hands {
     pub(super) journal: Journal,
     pub(super) outflow: Arc<Outflow>,
     pub(super) progress: mpsc::Sender<Progress>,
+    /// Ends calls that only wait: somebody has said something that the model is to be shown.
+    pub(super) heard: CancellationToken,
+    /// What the model has seen of background jobs.
+    pub(super) jobs: JobsSeen,
 }
 
 /// Where calls are run.
@@ -130,6 +134,8 @@ impl Hands {
                         room: self.journal.address.room.clone(),
                         call: call.id.clone(),
                         cancel,
+                        heard: self.heard.clone(),
+                        jobs: self.jobs.clone(),
                         progress: lines,
                         limits: *limits,
                         vision: *vision,
@@ -176,7 +182,7 @@ impl Hands {
 
 fn facts(facts: Facts) -> CallFacts {
     let edits = facts.edits.into_iter().map(|edit| Edit { path: edit.path, added: edit.added, removed: edit.removed });
-    CallFacts { edits: edits.collect(), tests: facts.tests }
+    CallFacts { edits: edits.collect(), tests: facts.tests, waits: facts.waits }
 }
 
 fn refused(text: String) -> ToolResult {

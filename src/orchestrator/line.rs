@@ -107,6 +107,9 @@ pub struct CallFacts {
     /// The outcome, if it was a test run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tests: Option<bool>,
+    /// It only waited for something that runs on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waits: bool,
 }
 
 /// A changed file.

@@ -146,7 +146,7 @@ mod tests {
     use crate::orchestrator::line::Edit;
 
     fn edit(path: &str) -> CallFacts {
-        CallFacts { edits: vec![Edit { path: path.into(), added: 1, removed: 0 }], tests: None }
+        CallFacts { edits: vec![Edit { path: path.into(), added: 1, removed: 0 }], ..CallFacts::default() }
     }
 
     fn test(green: bool) -> CallFacts {

@@ -1,7 +1,9 @@
 //! Going in circles: the same calls with the same results, alone or in a cycle, and one message that repeats itself.
 //!
 //! Results count as much as calls: polling whose answer changes is no loop. In failed results digits do not count, for
-//! a time or a process id changes while the error stays. Called by the machine after each batch.
+//! a time or a process id changes while the error stays; but where a command sleeps before it looks, they may be the
+//! progress that it waits for. A message whose calls only waited for something that runs on is no step at all, and the
+//! world may be another one after it. Called by the machine after each batch.
 
 use std::{
     collections::{VecDeque, hash_map::DefaultHasher},
@@ -40,7 +42,7 @@ impl Step {
     /// Adds a call and its result.
     pub(super) fn add(&mut self, name: &str, arguments: &str, ok: bool, result: &str) {
         (name, arguments, ok).hash(&mut self.0);
-        if ok {
+        if ok || arguments.contains("sleep ") {
             result.hash(&mut self.0);
         } else {
             for part in result.split(|c: char| c.is_ascii_digit()).filter(|part| !part.is_empty()) {
@@ -69,6 +71,11 @@ impl Stuck {
             }
         }
         verdict
+    }
+
+    /// Takes in that time has passed: what is done again from here on is a new try.
+    pub(super) fn waited(&mut self) {
+        self.steps.clear();
     }
 
     /// Returns how many steps at the end equal the one `period` before them.
@@ -143,17 +150,18 @@ mod tests {
 
     #[test]
     fn polling_is_no_loop_but_an_error_with_a_clock_is() {
-        let run = |ok: bool| {
+        let run = |command: &str, ok: bool| {
             let mut stuck = Stuck::default();
             let verdicts = (0..5).map(|n| {
                 let mut step = Step::default();
-                step.add("run_command", r#"{"command":"ci"}"#, ok, &format!("ended after {n}.{n} s"));
+                step.add("run_command", command, ok, &format!("ended after {n}.{n} s"));
                 stuck.step(&step)
             });
             verdicts.last()
         };
-        assert_eq!(run(true), Some(Verdict::Fine));
-        assert_eq!(run(false), Some(Verdict::Stop));
+        assert_eq!(run(r#"{"command":"ci"}"#, true), Some(Verdict::Fine));
+        assert_eq!(run(r#"{"command":"ci"}"#, false), Some(Verdict::Stop));
+        assert_eq!(run(r#"{"command":"sleep 5; cat log; test -e done"}"#, false), Some(Verdict::Fine));
     }
 
     #[test]

@@ -25,7 +25,8 @@ pub(super) const RUNAWAY: &str =
     "[matrix-agent] Your last message repeated itself without end and was dropped. Say it once, in a few sentences.";
 
 pub(super) const STUCK: &str = "[matrix-agent] You have made the same calls with the same results three times. Another try \
-    will not change them: take another way, or tell the person what blocks you.";
+    will not change them: take another way, or tell the person what blocks you. To wait for a background job, give run_command \
+    its job with timeout_seconds.";
 
 pub(super) const UNPROVEN_EDIT: &str = "[matrix-agent] You say that it works, but files were edited after the last test run. \
     Run the tests, or say plainly that they were not run. Then give your whole answer again: the person has not seen this one.";

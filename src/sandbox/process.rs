@@ -101,6 +101,8 @@ pub struct Process {
     output: Output,
     /// An attached process's gap: after so many bytes, so many are missing.
     gap: Option<(u64, u64)>,
+    /// Bytes of output that came or are missing.
+    written: u64,
     buffer: BytesMut,
     stdin: Input,
     /// When it is no longer waited for, whatever sandboxd does.
@@ -181,6 +183,7 @@ impl Process {
             ended: None,
             output,
             gap: None,
+            written: 0,
             buffer: BytesMut::new(),
             stdin,
             deadline: None,
@@ -202,6 +205,12 @@ impl Process {
     /// Returns the command's id.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Returns how many bytes it had written up to what [`Process::next`] has returned, those included that an attached
+    /// process was no longer there for.
+    pub fn written(&self) -> u64 {
+        self.written
     }
 
     /// Returns the next bytes of its output; `None` when there will be no more. May be dropped and called again.
@@ -362,6 +371,7 @@ impl Process {
     /// Takes what was read, and puts a note where output is missing.
     fn take_chunk(&mut self) -> Bytes {
         let mut rest = self.buffer.split();
+        self.written += rest.len() as u64;
         match self.gap {
             None => {}
             Some((head, omitted)) if (rest.len() as u64) < head => {
@@ -369,6 +379,7 @@ impl Process {
             }
             Some((head, omitted)) => {
                 self.gap = None;
+                self.written += omitted;
                 let after = rest.split_off(head as usize);
                 rest.extend_from_slice(gap_note(omitted).as_bytes());
                 rest.extend_from_slice(&after);

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::jobs::JobsSeen;
 use crate::{
     ids::{CallId, RoomKey},
     sandbox::Sandboxes,
@@ -24,6 +25,10 @@ pub struct ToolContext {
     pub call: CallId,
     /// Ends the call, and whatever it started, within a second.
     pub cancel: CancellationToken,
+    /// Somebody has said something in the room: a call that only waits ends with what there is.
+    pub heard: CancellationToken,
+    /// What the model has seen of background jobs.
+    pub jobs: JobsSeen,
     /// Takes what the room may see meanwhile. Full means that nobody waits for more: it is dropped.
     pub progress: mpsc::Sender<ToolProgress>,
     /// What the operator set.
@@ -107,6 +112,8 @@ pub struct Facts {
     pub edits: Vec<Edit>,
     /// The outcome, if it was a test run.
     pub tests: Option<bool>,
+    /// It only waited for something that runs on: to do the same again is no repetition.
+    pub waits: bool,
 }
 
 /// A changed file.

@@ -34,7 +34,7 @@ use similar::{Algorithm, ChangeTag, TextDiff};
 pub use self::call::{Call, named, read as read_call};
 pub use self::context::{Access, Attachment, Edit, Facts, Image, ToolContext, ToolLimits, ToolProgress, ToolResult};
 use self::error::ToolError;
-pub use self::media::picture;
+pub use self::{jobs::JobsSeen, media::picture};
 use crate::{llm::ToolSpec, text};
 
 /// All tools, in the order in which models see them: a fixed one, so that a provider's cache stays good.

@@ -23,7 +23,7 @@ pub(super) struct Arguments {
     /// Where to run it; default /workspace.
     #[serde(alias = "cwd")]
     workdir: Option<String>,
-    /// For slow commands.
+    /// For slow commands. With job: wait so long for new output or its end.
     timeout_seconds: Option<u64>,
     /// For servers and watchers: keeps running, returns a job id.
     #[serde(default)]
@@ -67,13 +67,7 @@ impl Tool for RunCommand {
 
     async fn run(context: &ToolContext, arguments: Arguments) -> Result<ToolResult, ToolError> {
         match Wanted::of(&arguments)? {
-            Wanted::Job(job) => {
-                let sandbox = context.sandbox().await?;
-                if arguments.stop {
-                    context.unless_stopped(sandbox.kill(&job)).await?;
-                }
-                jobs::look(context, &sandbox, &job).await
-            }
+            Wanted::Job(job) => job_of(context, &arguments, &job).await,
             Wanted::Command(line) if arguments.background => {
                 let sandbox = context.sandbox().await?;
                 let mut command = command(context, line, &arguments);
@@ -90,9 +84,8 @@ impl Tool for RunCommand {
 
     async fn resume(context: &ToolContext, arguments: Arguments, boot_id: &str) -> Result<ToolResult, ToolError> {
         match Wanted::of(&arguments)? {
-            Wanted::Job(job) => Err(ToolError::Refused(format!(
-                "The server was restarted during this call; {job} is as it was, or ended if that was asked. Ask for it again."
-            ))),
+            // Looking again changes nothing, and neither does ending what has ended.
+            Wanted::Job(job) => job_of(context, &arguments, &job).await,
             Wanted::Command(line) if arguments.background => jobs::resume(context, line, boot_id).await,
             Wanted::Command(line) => {
                 let (sandbox, ended) = exec::resume(context, context.call.as_str(), boot_id).await?;
@@ -126,6 +119,17 @@ impl<'a> Wanted<'a> {
             (None, Some(job)) => Ok(Self::Job(jobs::id_given(job))),
         }
     }
+}
+
+/// Looks at a job, after a wait or after having ended it.
+async fn job_of(context: &ToolContext, arguments: &Arguments, job: &str) -> Result<ToolResult, ToolError> {
+    if arguments.stop {
+        let sandbox = context.sandbox().await?;
+        context.unless_stopped(sandbox.kill(job)).await?;
+        return jobs::look(context, job, None).await;
+    }
+    let wait = arguments.timeout_seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs);
+    jobs::look(context, job, wait.map(|wait| wait.min(context.limits.longest))).await
 }
 
 fn command(context: &ToolContext, line: &str, arguments: &Arguments) -> Command {
@@ -177,6 +181,7 @@ async fn report(
         ToolResult::bad(format!("{label} ({ending})"), text)
     };
     result.facts.tests = test_outcome(line, &ended.exit);
+    result.facts.waits = naps(line) && jobs::any_runs(context, sandbox).await;
     result
 }
 
@@ -187,6 +192,11 @@ fn hint_for(line: &str, arguments: &Arguments, output: &str) -> Option<&'static 
             || output.contains("are you root?")
             || output.contains("requires superuser privilege"));
     no_root.then_some("there is no sudo here: give as_root=true to install Debian packages")
+}
+
+/// Returns whether a command lets time pass before it looks at something.
+fn naps(line: &str) -> bool {
+    line.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-').any(|word| word == "sleep")
 }
 
 /// Returns the outcome of a command that plainly is a test run. One behind a pipe or followed by something else does
@@ -237,6 +247,16 @@ fn test_outcome(line: &str, exit: &Exit) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_that_sleeps_waits() {
+        for line in ["sleep 5; cat log", "until [ -e x ]; do sleep 1;done", "/bin/sleep 3 && ls"] {
+            assert!(naps(line), "{line}");
+        }
+        for line in ["cat sleep_log", "ls", "./no-sleep", "time.sleeper"] {
+            assert!(!naps(line), "{line}");
+        }
+    }
 
     #[test]
     fn a_plain_test_run_tells_its_outcome() {

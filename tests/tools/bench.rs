@@ -6,7 +6,7 @@ use matrix_agent::{
     gateway::{AllowedHosts, Gateway, GatewayPolicy, Network},
     ids::{self, CallId, RoomKey},
     sandbox::{SandboxOptions, Sandboxes},
-    tools::{self, ToolContext, ToolLimits, ToolProgress, ToolResult},
+    tools::{self, JobsSeen, ToolContext, ToolLimits, ToolProgress, ToolResult},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -23,6 +23,7 @@ pub(crate) struct Bench {
     pub(crate) sandboxes: Sandboxes,
     pub(crate) options: SandboxOptions,
     pub(crate) room: RoomKey,
+    jobs: JobsSeen,
     _state: TempDir,
 }
 
@@ -47,7 +48,7 @@ impl Bench {
         };
         let sandboxes = open(&options).await;
         let room = RoomKey(format!("tools:{}", ids::random(4)));
-        Self { sandboxes, options, room, _state: state }
+        Self { sandboxes, options, room, jobs: JobsSeen::default(), _state: state }
     }
 
     pub(crate) fn context(&self) -> (ToolContext, mpsc::Receiver<ToolProgress>) {
@@ -57,6 +58,8 @@ impl Bench {
             room: self.room.clone(),
             call: CallId(ids::random(8)),
             cancel: CancellationToken::new(),
+            heard: CancellationToken::new(),
+            jobs: self.jobs.clone(),
             progress,
             limits: ToolLimits { command: Duration::from_secs(20), longest: Duration::from_mins(1) },
             vision: true,

@@ -6,4 +6,5 @@ mod bench;
 mod commands;
 mod environment;
 mod files;
+mod jobs;
 mod pages;

@@ -378,11 +378,11 @@ pub(super) fn bad(text: &str) -> CallResult {
 }
 
 pub(super) fn edited(path: &str) -> CallResult {
-    let facts = CallFacts { edits: vec![Edit { path: path.into(), added: 12, removed: 3 }], tests: None };
+    let facts = CallFacts { edits: vec![Edit { path: path.into(), added: 12, removed: 3 }], ..CallFacts::default() };
     CallResult { facts, ..good("edited") }
 }
 
 pub(super) fn tested(green: bool) -> CallResult {
-    let facts = CallFacts { edits: vec![], tests: Some(green) };
+    let facts = CallFacts { tests: Some(green), ..CallFacts::default() };
     CallResult { facts, ..good(if green { "[PASS]" } else { "[FAIL]" }) }
 }

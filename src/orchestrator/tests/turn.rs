@@ -294,6 +294,46 @@ fn circles_are_nudged_then_ended() {
     assert_eq!(play.ended().0, Status::Limit);
 }
 
+/// The result of a call that only waited.
+fn waits(text: &str) -> CallResult {
+    let facts = CallFacts { waits: true, ..CallFacts::default() };
+    CallResult { facts, ..good(text) }
+}
+
+#[test]
+fn a_build_that_is_waited_for_is_no_circle() {
+    let look = ("run_command", r#"{"job":"job-1"}"#);
+    let mut play = Play::new();
+    for _ in 0..12 {
+        play.step(look.0, look.1, waits("job-1 is running. Its output so far:\n(no output)"));
+    }
+    assert!(!play.log().contains('!'));
+    play.crash();
+    play.step(look.0, look.1, waits("job-1 is running. Its output so far:\n(no output)"));
+    assert_eq!(play.log(), "crash ask model run result ask");
+    // Looking at what has ended is one.
+    for _ in 0..5 {
+        play.step(look.0, look.1, good("job-1 has ended."));
+    }
+    assert!(play.log().contains("stuck!"));
+}
+
+#[test]
+fn a_server_that_is_waited_for_may_be_asked_again() {
+    let (wait, ask) = (("run_command", r#"{"job":"job-1"}"#), ("run_command", r#"{"command":"curl -sf localhost"}"#));
+    let mut play = Play::new();
+    for _ in 0..6 {
+        play.step(ask.0, ask.1, bad("exit code: 7"));
+        play.step(wait.0, wait.1, waits("job-1 is still running"));
+    }
+    assert!(!play.log().contains('!'));
+    // Without a wait between it is a circle, whatever runs.
+    for _ in 0..5 {
+        play.step(ask.0, ask.1, bad("exit code: 7"));
+    }
+    assert!(play.log().contains("wrap!"));
+}
+
 #[test]
 fn calls_that_never_can_run_end_the_turn() {
     let mut play = Play::new();
