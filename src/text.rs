@@ -4,7 +4,11 @@
 //! The lowest layer: knows nothing of rooms, tools or chats. Everybody above may call it. Escaping (HTML, `@room`)
 //! belongs to the chat adapter that knows the markup.
 
+mod names;
+
 use std::time::Duration;
+
+pub use names::{look_of, plain_punctuation, typeable};
 
 /// Returns `bytes` as text that is safe to show: terminal escapes and control characters are gone, invalid UTF-8 is
 /// replaced, newlines and tabs stay.

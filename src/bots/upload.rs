@@ -130,8 +130,7 @@ async fn free_path(sandbox: &Sandbox, sent: &Sent) -> Result<String, SandboxErro
 /// Returns one path component that no shell, terminal or program takes for something else.
 fn safe_name(given: &str) -> String {
     let last = given.rsplit(['/', '\\']).find(|part| !part.trim().is_empty()).unwrap_or_default();
-    let clean: String = text::strip(last).chars().filter(|c| !c.is_control()).collect();
-    let clean = clean.replace('`', "'");
+    let clean = text::typeable(&text::strip(last)).replace('`', "'");
     let clean = clean.trim().trim_start_matches(['.', '-', ' ']).trim_end_matches(['.', ' ']);
     if clean.is_empty() { "file".to_owned() } else { numbered(clean, "") }
 }
@@ -161,7 +160,11 @@ mod tests {
             ("C:\\temp\\a b.txt", "a b.txt"),
             (".bashrc", "bashrc"),
             ("-rf", "rf"),
-            ("a\nb\u{1b}[31m.txt", "ab.txt"),
+            ("a\nb\u{1b}[31m.txt", "a b.txt"),
+            ("Bildschirmfoto um 3.04.05\u{202f}PM.png", "Bildschirmfoto um 3.04.05 PM.png"),
+            ("Cafe\u{301}\u{a0}Mu\u{308}ller\u{200b}.pdf", "Café Müller.pdf"),
+            ("\u{202e}gnp.exe", "gnp.exe"),
+            ("\u{a0}.\u{202f}hidden", "hidden"),
             ("a`b.txt", "a'b.txt"),
             ("..", "file"),
             ("", "file"),
@@ -181,6 +184,7 @@ mod tests {
             let name = safe_name(&given);
             prop_assert!(!name.is_empty() && name.len() <= LONGEST);
             prop_assert!(!name.starts_with(['.', '-']) && !name.contains('/') && !name.chars().any(char::is_control));
+            prop_assert_eq!(text::typeable(&name), name);
         }
     }
 }

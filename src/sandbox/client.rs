@@ -21,6 +21,9 @@ const END_LIMIT: Duration = Duration::from_secs(10);
 const FILE_LIMIT: Duration = Duration::from_mins(1);
 /// The most that one read of a file brings.
 const FILE_MAX: u64 = 64 * 1024 * 1024;
+/// The most bytes of names that a directory's listing brings, and of one name.
+const LIST_MAX: usize = 1024 * 1024;
+const NAME_MAX: usize = 256;
 /// Runs sandboxd's own program as a command: its applets.
 const APPLET: &str = "/proc/self/exe";
 
@@ -201,12 +204,33 @@ impl Sandbox {
     }
 
     /// Writes a whole file as the sandbox's user: parents are made, an existing file's mode is kept, and a reader sees
-    /// the old content or the new, nothing between. `id` is the command's, so that it can be looked up.
-    pub async fn write_file(&self, id: &str, path: &str, content: Bytes) -> Result<(), SandboxError> {
+    /// the old content or the new, nothing between. `id` is the command's, so that it can be looked up. Returns where the
+    /// file is if a link led there.
+    pub async fn write_file(&self, id: &str, path: &str, content: Bytes) -> Result<Option<String>, SandboxError> {
         let size = content.len().to_string();
         let command = applet(id.to_owned(), &["fs", "write", path, &size], Stdin::Bytes(content));
         let ended = self.spawn(command).await?.wait().await?;
-        file_result(path, ended)
+        let there = link_target(&ended);
+        file_result(path, ended)?;
+        Ok(there)
+    }
+
+    /// Returns the names in a directory; `None` if there are too many to tell.
+    pub async fn list_directory(&self, path: &str) -> Result<Option<Vec<String>>, SandboxError> {
+        let arguments = ["fs", "list", path, &LIST_MAX.to_string()];
+        let mut process = self.spawn(applet(format!("fs-{}", ids::random(8)), &arguments, Stdin::Null)).await?;
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = process.next().await {
+            if bytes.len() + chunk.len() > LIST_MAX {
+                return Err(SandboxError::Declined("it sent more than was asked for".into()));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        file_result(path, process.wait().await?)?;
+        // A name takes at most so many bytes: if one more had fitted, there was none.
+        let whole = bytes.len() + NAME_MAX < LIST_MAX;
+        let names = bytes[..].split(|byte| *byte == 0).skip(1);
+        Ok(whole.then(|| names.filter_map(|name| String::from_utf8(name.to_vec()).ok()).collect()))
     }
 }
 
@@ -228,6 +252,12 @@ fn applet(id: String, arguments: &[&str], stdin: Stdin) -> Command {
         timeout: Some(FILE_LIMIT),
         background: false,
     }
+}
+
+/// Returns where a link led a write that has ended.
+fn link_target(ended: &Ended) -> Option<String> {
+    let there = String::from_utf8_lossy(&ended.output.head);
+    (ended.exit == Exit::Code(0) && there.starts_with('/')).then(|| plain(&there))
 }
 
 fn file_result(path: &str, ended: Ended) -> Result<(), SandboxError> {

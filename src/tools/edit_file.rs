@@ -8,7 +8,8 @@ use super::{
     Access, Edit, Tool, ToolContext, ToolLimits, ToolResult, changed_lines,
     error::ToolError,
     exec,
-    files::{self, Whole},
+    files::{self, Named, Whole},
+    form::Form,
     lines,
     matching::{self, Mismatch},
     nearest::nearest,
@@ -55,7 +56,7 @@ impl Tool for EditFile {
     }
 
     async fn run(context: &ToolContext, arguments: Arguments) -> Result<ToolResult, ToolError> {
-        let path = files::named(&arguments.path)?;
+        let mut named = Named::as_given(files::named(&arguments.path)?);
         if arguments.old_text.is_empty() {
             return Err(ToolError::Refused(
                 "old_text is empty. Copy the text to be replaced from the file, or write a new file with write_file."
@@ -66,8 +67,10 @@ impl Tool for EditFile {
             return Err(ToolError::Refused("old_text and new_text are the same: there is nothing to change.".into()));
         }
         let sandbox = context.sandbox().await?;
-        let file = match files::read_whole(context, &sandbox, &path, LIMIT).await? {
-            Whole::Content(file) => file,
+        let read = named.read_whole(context, &sandbox, LIMIT).await?;
+        let Named { path, note } = named;
+        let content = match read {
+            Whole::Content(content) => content,
             Whole::Missing => return Err(files::missing(&path)),
             Whole::TooLarge(size) => {
                 let size = text::human_bytes(size);
@@ -76,18 +79,19 @@ impl Tool for EditFile {
                 return Err(ToolError::Refused(why));
             }
         };
-        let Ok(file) = std::str::from_utf8(&file) else {
+        let form = Form::of(&content);
+        let Some(file) = form.read(&content) else {
             let why = format!("{path} is not UTF-8 text. Edit it with run_command (sed, python3).");
             return Err(ToolError::Refused(why));
         };
+        let file = file.as_str();
         let splice = matching::locate(file, &arguments.old_text, &arguments.new_text)
             .map_err(|mismatch| ToolError::Refused(refusal(&path, file, &arguments, &mismatch)))?;
         let edited = splice.apply(file);
         if edited == file {
             return Err(ToolError::Refused(format!("{path} already reads like this: there is nothing to change.")));
         }
-        let content = Bytes::from(edited.clone());
-        exec::write(context, &sandbox, &path, content).await?;
+        let there = exec::write(context, &sandbox, &path, Bytes::from(form.write(&edited))).await?;
 
         let (added, removed) = changed_lines(file, &edited);
         let shown = files::shown(&path);
@@ -97,7 +101,8 @@ impl Tool for EditFile {
             .map(|what| format!(" The match was inexact ({what}): check that it is what you meant."))
             .unwrap_or_default();
         let around = lines::snippet(&edited, splice.range.start, splice.range.start + splice.replacement.len());
-        let text = format!("Edited {path} (+{added} −{removed}).{inexact}\n{around}");
+        let link = there.map(|there| files::through_link(&path, &there)).unwrap_or_default();
+        let text = format!("{note}Edited {path} (+{added} −{removed}).{link}{inexact}\n{around}");
         let mut result = ToolResult::good(format!("edited {shown} (+{added} −{removed})"), text);
         result.facts.edits.push(Edit { path: shown, added, removed });
         Ok(result)

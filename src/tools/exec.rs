@@ -126,13 +126,13 @@ async fn finish(
     }
 }
 
-/// Writes a file under the call's id.
+/// Writes a file under the call's id. Returns where it is if a link led there.
 pub(super) async fn write(
     context: &ToolContext,
     sandbox: &Sandbox,
     path: &str,
     content: Bytes,
-) -> Result<(), ToolError> {
+) -> Result<Option<String>, ToolError> {
     let id = context.call.as_str();
     match context.unless_stopped(sandbox.write_file(id, path, content)).await {
         Err(ToolError::Stopped) => {
@@ -141,7 +141,7 @@ pub(super) async fn write(
         }
         Err(ToolError::Sandbox(SandboxError::Disconnected)) => {
             let ended = recover(context, sandbox, id).await?;
-            if output::succeeded(&ended.exit) { Ok(()) } else { Err(ToolError::Unknown) }
+            if output::succeeded(&ended.exit) { Ok(None) } else { Err(ToolError::Unknown) }
         }
         written => files::explained(path, written),
     }
@@ -213,7 +213,7 @@ async fn keep(sandbox: &Sandbox, id: &str, captured: &Captured) -> Option<String
     let id = format!("{id}-output");
     let write = sandbox.write_file(&id, &path, whole.into());
     match timeout(STOP_LIMIT, write).await {
-        Ok(Ok(())) => Some(path),
+        Ok(Ok(_)) => Some(path),
         _ => None,
     }
 }

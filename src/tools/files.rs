@@ -12,6 +12,8 @@ use crate::{
 const WORKSPACE: &str = "/workspace";
 /// The most bytes of a path that the kernel takes.
 const LONGEST: usize = 4095;
+/// The most folders of a path in which a name is looked for.
+const DEEPEST: usize = 32;
 /// The sandbox user's home.
 pub(super) const HOME: &str = "/home/agent";
 
@@ -57,6 +59,106 @@ pub(super) fn name_of(path: &str) -> String {
     if name.is_empty() { "file".to_owned() } else { name }
 }
 
+/// A file that was found, perhaps under a name that only looks like the one that was given.
+pub(super) struct Named {
+    /// Its path as it is.
+    pub(super) path: String,
+    /// What is to be said of that; empty if nothing is.
+    pub(super) note: String,
+}
+
+impl Named {
+    /// Takes a path as it was given.
+    pub(super) fn as_given(path: String) -> Self {
+        Self { path, note: String::new() }
+    }
+
+    /// Returns what keeps the file from being read, if anything does; where there is none, takes the only one whose name
+    /// looks the same.
+    pub(super) async fn look(
+        &mut self,
+        context: &ToolContext,
+        sandbox: &Sandbox,
+    ) -> Result<Option<FileProblem>, ToolError> {
+        loop {
+            match context.unless_stopped(sandbox.read_file(&self.path, 0, 0)).await {
+                Ok(_) => return Ok(None),
+                Err(error)
+                    if is_missing(&error) && self.note.is_empty() && self.look_closer(context, sandbox).await => {}
+                Err(ToolError::Sandbox(SandboxError::File { problem, .. })) => return Ok(Some(problem)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Reads a piece of the file; where there is none, of the only one whose name looks the same.
+    pub(super) async fn read_piece(
+        &mut self,
+        context: &ToolContext,
+        sandbox: &Sandbox,
+        offset: u64,
+        limit: u64,
+    ) -> Result<FileSlice, ToolError> {
+        match context.unless_stopped(sandbox.read_file(&self.path, offset, limit)).await {
+            Err(error) if is_missing(&error) && self.look_closer(context, sandbox).await => {}
+            piece => return explained(&self.path, piece),
+        }
+        read_piece(context, sandbox, &self.path, offset, limit).await
+    }
+
+    /// Reads the whole file; where there is none, the only one whose name looks the same.
+    pub(super) async fn read_whole(
+        &mut self,
+        context: &ToolContext,
+        sandbox: &Sandbox,
+        limit: u64,
+    ) -> Result<Whole, ToolError> {
+        match read_whole(context, sandbox, &self.path, limit).await? {
+            Whole::Missing if self.look_closer(context, sandbox).await => {
+                read_whole(context, sandbox, &self.path, limit).await
+            }
+            whole => Ok(whole),
+        }
+    }
+
+    /// Looks for the only file whose name looks like the given one; people's files are named with spaces and accents that
+    /// nobody can type. Without one, nothing changes.
+    async fn look_closer(&mut self, context: &ToolContext, sandbox: &Sandbox) -> bool {
+        let mut found = String::new();
+        let mut differs = false;
+        for name in self.path.split('/').filter(|name| !name.is_empty()).take(DEEPEST) {
+            let folder = if found.is_empty() { "/" } else { &found };
+            let Ok(Some(names)) = context.unless_stopped(sandbox.list_directory(folder)).await else { return false };
+            let Some(same) = same_look(&names, name) else { return false };
+            differs |= same != name;
+            found.extend(["/", same]);
+        }
+        if differs {
+            self.note = format!(
+                "[there is no {}: taken was {}, whose name looks the same; its spaces or accents are other characters]\n",
+                self.path,
+                text::strip(&found)
+            );
+            self.path = found;
+        }
+        differs
+    }
+}
+
+/// Returns the name among `names` that is `name`, or else the only one that looks like it.
+fn same_look<'a>(names: &'a [String], name: &str) -> Option<&'a str> {
+    if let Some(same) = names.iter().find(|known| *known == name) {
+        return Some(same);
+    }
+    let look = text::look_of(name);
+    let mut alike = names.iter().filter(|known| text::look_of(known) == look);
+    alike.next().filter(|_| alike.next().is_none()).map(String::as_str)
+}
+
+fn is_missing(error: &ToolError) -> bool {
+    matches!(error, ToolError::Sandbox(SandboxError::File { problem: FileProblem::NotFound, .. }))
+}
+
 /// Reads a piece of a file.
 pub(super) async fn read_piece(
     context: &ToolContext,
@@ -90,9 +192,7 @@ pub(super) async fn read_whole(
         let read =
             context.unless_stopped(sandbox.read_file(path, content.len() as u64, limit + 1 - content.len() as u64));
         let slice = match read.await {
-            Err(ToolError::Sandbox(SandboxError::File { problem: FileProblem::NotFound, .. })) => {
-                return Ok(Whole::Missing);
-            }
+            Err(error) if is_missing(&error) => return Ok(Whole::Missing),
             slice => explained(path, slice)?,
         };
         content.extend_from_slice(&slice.bytes);
@@ -128,9 +228,19 @@ fn explain(path: &str, problem: &FileProblem) -> String {
     format!("{path}: {problem}. {hint}")
 }
 
+/// Says that a write went through a link.
+pub(super) fn through_link(path: &str, there: &str) -> String {
+    format!(" {path} is a link, and what was written is in {}.", text::one_line(there, LONGEST))
+}
+
+/// The refusal of a file with a problem.
+pub(super) fn refused(path: &str, problem: &FileProblem) -> ToolError {
+    ToolError::Refused(explain(path, problem))
+}
+
 /// The refusal of a file that does not exist.
 pub(super) fn missing(path: &str) -> ToolError {
-    ToolError::Refused(explain(path, &FileProblem::NotFound))
+    refused(path, &FileProblem::NotFound)
 }
 
 #[cfg(test)]
@@ -148,6 +258,21 @@ mod tests {
             (" a b ", "/workspace/a b"),
         ] {
             assert_eq!(absolute(given), meant);
+        }
+    }
+
+    #[test]
+    fn a_name_is_found_by_its_look_if_only_one_looks_so() {
+        let names: Vec<String> =
+            ["Foto 3\u{202f}PM.png", "cafe\u{301}.txt", "a\u{a0}b", "a\u{2009}b", "a.txt"].map(str::to_owned).to_vec();
+        for (given, found) in [
+            ("Foto 3 PM.png", Some("Foto 3\u{202f}PM.png")),
+            ("café.txt", Some("cafe\u{301}.txt")),
+            ("a b", None),
+            ("a\u{a0}b", Some("a\u{a0}b")),
+            ("A.txt", None),
+        ] {
+            assert_eq!(same_look(&names, given), found, "{given}");
         }
     }
 

@@ -18,6 +18,8 @@ const SNIPPET_CHARS: usize = 200;
 
 /// Takes the wanted lines out of a file that comes in pieces.
 pub(super) struct LineReader {
+    /// What ends a line.
+    end: u8,
     /// Lines still to skip.
     skip: u64,
     /// Lines still to take.
@@ -37,7 +39,7 @@ pub(super) struct LineReader {
 }
 
 /// What a [`LineReader`] found.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Taken {
     /// The lines, each with its end.
     pub(super) text: String,
@@ -47,12 +49,15 @@ pub(super) struct Taken {
     pub(super) cut_lines: u64,
     /// Lines that went by before and with them: all of the file's, if it was read to its end.
     pub(super) seen: u64,
+    /// The last of them is the file's last, and nothing ends it there.
+    pub(super) unended: bool,
 }
 
 impl LineReader {
-    /// Prepares to take at most `limit` lines from line `offset` (from 1).
-    pub(super) fn new(offset: u64, limit: u64) -> Self {
+    /// Prepares to take at most `limit` lines from line `offset` (from 1). `old_ends`: a carriage return alone ends a line.
+    pub(super) fn new(offset: u64, limit: u64, old_ends: bool) -> Self {
         Self {
+            end: if old_ends { b'\r' } else { b'\n' },
             skip: offset.saturating_sub(1),
             left: limit.min(MOST_LINES),
             room: MOST_BYTES,
@@ -72,11 +77,12 @@ impl LineReader {
 
     /// Takes what is wanted of the next piece.
     pub(super) fn feed(&mut self, piece: &[u8]) {
-        for part in piece.split_inclusive(|byte| *byte == b'\n') {
+        let end = self.end;
+        for part in piece.split_inclusive(|byte| *byte == end) {
             if !self.wants_more() {
                 return;
             }
-            let body = part.strip_suffix(b"\n").unwrap_or(part);
+            let body = part.strip_suffix(&[end]).unwrap_or(part);
             self.length += body.len() as u64;
             // Four bytes a character at most; one more tells that there was more.
             let room = (LINE_CHARS * 4 + 4).saturating_sub(self.line.len());
@@ -91,10 +97,12 @@ impl LineReader {
 
     /// Takes the last line and returns all.
     pub(super) fn finish(mut self) -> Taken {
+        let before = self.taken;
         if self.length > 0 && self.wants_more() {
             self.end_line();
         }
-        Taken { text: self.text, lines: self.taken, cut_lines: self.cut_lines, seen: self.seen }
+        let unended = self.taken > before;
+        Taken { text: self.text, lines: self.taken, cut_lines: self.cut_lines, seen: self.seen, unended }
     }
 
     fn end_line(&mut self) {
@@ -161,7 +169,7 @@ mod tests {
     use super::*;
 
     fn take(pieces: &[&[u8]], offset: u64, limit: u64) -> Taken {
-        let mut reader = LineReader::new(offset, limit);
+        let mut reader = LineReader::new(offset, limit, false);
         for piece in pieces {
             reader.feed(piece);
         }
@@ -169,17 +177,20 @@ mod tests {
     }
 
     fn taken(text: &str, lines: u64, seen: u64) -> Taken {
-        Taken { text: text.into(), lines, cut_lines: 0, seen }
+        Taken { text: text.into(), lines, seen, ..Taken::default() }
     }
 
     #[test]
     fn a_range_is_taken_and_the_rest_is_not_read() {
         assert_eq!(take(&[b"a\nb\nc\nd\n"], 2, 2), taken("b\nc\n", 2, 3));
-        assert_eq!(take(&[b"a\nb"], 1, 10), taken("a\nb\n", 2, 2));
+        assert_eq!(take(&[b"a\nb"], 1, 10), Taken { unended: true, ..taken("a\nb\n", 2, 2) });
         assert_eq!(take(&[b"a\nb\n"], 5, 10), taken("", 0, 2));
         assert_eq!(take(&[b"a\r\n\r\nb\r\n"], 0, 10), taken("a\n\nb\n", 3, 3));
         assert_eq!(take(&[b""], 1, 10), taken("", 0, 0));
-        let mut reader = LineReader::new(1, 1);
+        let mut reader = LineReader::new(2, 1, true);
+        reader.feed(b"a\rb\rc");
+        assert_eq!(reader.finish(), taken("b\n", 1, 2));
+        let mut reader = LineReader::new(1, 1, false);
         reader.feed(b"a\nb\n");
         assert!(!reader.wants_more());
     }
@@ -200,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_line_without_end_takes_no_memory() {
-        let mut reader = LineReader::new(1, 1);
+        let mut reader = LineReader::new(1, 1, false);
         for _ in 0..100 {
             reader.feed(&[b'x'; 10_000]);
         }

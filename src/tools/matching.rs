@@ -9,6 +9,9 @@ use std::ops::Range;
 
 use similar::{Algorithm, DiffTag, capture_diff_slices};
 
+use super::form::{self, Ends};
+use crate::text::plain_punctuation;
+
 /// More matches than this are not counted: the refusal reads the same.
 const COUNT_LIMIT: usize = 1000;
 
@@ -82,8 +85,11 @@ pub(super) enum Mismatch {
 pub(super) fn locate(file: &str, old: &str, new: &str) -> Result<Splice, Mismatch> {
     let whole = exact(file, old);
     if let Some(found) = one(file, &whole, Tier::Exact)? {
-        let replacement = with_line_ends(new, only_crlf(file));
-        return Ok(Splice { range: found..found + old.len(), replacement, tier: Tier::Exact });
+        let range = found..found + old.len();
+        // Whoever writes carriage returns where both kinds of line ends are means them.
+        let meant = old.contains('\r') && form::ends_of(file.as_bytes()) == Ends::Mixed;
+        let replacement = if meant { new.to_owned() } else { with_line_ends(file, &range, new) };
+        return Ok(Splice { range, replacement, tier: Tier::Exact });
     }
     if let Some(splice) = by_chars(file, old, new, Tier::LineEnds)? {
         return Ok(splice);
@@ -139,13 +145,17 @@ fn one(file: &str, starts: &[usize], tier: Tier) -> Result<Option<usize>, Mismat
     }
 }
 
-fn only_crlf(file: &str) -> bool {
-    let ends = file.matches('\n').count();
-    ends > 0 && file.matches("\r\n").count() == ends
-}
-
-fn with_line_ends(text: &str, crlf: bool) -> String {
-    if crlf { text.replace("\r\n", "\n").replace('\n', "\r\n") } else { text.to_owned() }
+/// Returns `new`, which goes to `range`, with the line ends that the file has there.
+fn with_line_ends(file: &str, range: &Range<usize>, new: &str) -> String {
+    match form::ends_of(file.as_bytes()) {
+        Ends::Lf | Ends::Cr => new.to_owned(),
+        Ends::CrLf => new.replace("\r\n", "\n").replace('\n', "\r\n"),
+        Ends::Mixed => {
+            let behind = &file[range.end..];
+            let crlf = behind.find('\n').is_some_and(|end| file[..range.end + end].ends_with('\r'));
+            form::mixed(&file[range.clone()], new, if crlf { "\r\n" } else { "\n" })
+        }
+    }
 }
 
 /// A text made comparable, each character with the place that it came from.
@@ -174,17 +184,6 @@ impl Plain {
     }
 }
 
-/// Returns the ASCII character that people and models write for `char`.
-fn plain_punctuation(char: char) -> char {
-    match char {
-        '\u{2018}' | '\u{2019}' | '\u{201a}' | '\u{201b}' => '\'',
-        '\u{201c}'..='\u{201f}' => '"',
-        '\u{2010}'..='\u{2015}' | '\u{2212}' => '-',
-        '\u{a0}' | '\u{2002}'..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{3000}' => ' ',
-        other => other,
-    }
-}
-
 /// Finds `old` anywhere, also inside a line, in characters made comparable.
 fn by_chars(file: &str, old: &str, new: &str, tier: Tier) -> Result<Option<Splice>, Mismatch> {
     if tier == Tier::LineEnds && !file.contains('\r') && !old.contains('\r') {
@@ -208,9 +207,8 @@ fn by_chars(file: &str, old: &str, new: &str, tier: Tier) -> Result<Option<Splic
     let tail = given[head..].iter().rev().zip(wanted[head..].iter().rev()).take_while(|(a, b)| a == b).count();
     let range = hay.offsets[starts[0] + head]..hay.offsets[starts[0] + given.len() - tail];
     let changed: String = wanted[head..wanted.len() - tail].iter().collect();
-    let around = &file[hay.offsets[starts[0]]..hay.offsets[starts[0] + given.len()]];
-    let crlf = around.contains("\r\n") || only_crlf(file);
-    Ok(Some(Splice { range, replacement: with_line_ends(&changed, crlf), tier }))
+    let replacement = with_line_ends(file, &range, &changed);
+    Ok(Some(Splice { range, replacement, tier }))
 }
 
 /// A line of a file without its end.
@@ -222,6 +220,13 @@ struct Line<'a> {
     end: usize,
     /// Where the next line begins.
     next: usize,
+}
+
+impl Line<'_> {
+    /// Returns its end; for a last line without one, LF.
+    fn end_of_line(&self, file: &str) -> &'static str {
+        if file[self.end..self.next].starts_with('\r') { "\r\n" } else { "\n" }
+    }
 }
 
 fn lines_of(file: &str) -> Vec<Line<'_>> {
@@ -277,25 +282,33 @@ fn by_lines(file: &str, old: &str, new: &str, tier: Tier) -> Result<Option<Splic
     let Some(shift) = Shift::between(matched, &old_lines) else { return Ok(None) };
 
     let (new_lines, new_ended) = if new.is_empty() { (Vec::new(), false) } else { given_lines(new) };
-    let mut kept: Vec<String> = Vec::with_capacity(new_lines.len());
+    // Each with its end: a line that stays keeps its own, a new one ends as the line before it.
+    let mut kept: Vec<(String, &str)> = Vec::with_capacity(new_lines.len());
+    let mut end_of_line = first.end_of_line(file);
     for op in capture_diff_slices(Algorithm::Myers, &old_lines, &new_lines) {
         let (tag, of_old, of_new) = op.as_tag_tuple();
+        let replaced = of_old.clone().filter_map(|at| matched.get(at));
         match tag {
-            DiffTag::Equal => kept.extend(matched[of_old].iter().map(|line| line.text.to_owned())),
+            DiffTag::Equal => kept.extend(replaced.map(|line| {
+                end_of_line = line.end_of_line(file);
+                (line.text.to_owned(), end_of_line)
+            })),
             DiffTag::Delete => {}
             DiffTag::Insert | DiffTag::Replace => {
+                let mut ends = replaced.map(|line| line.end_of_line(file));
                 for line in &new_lines[of_new] {
                     let Some(shifted) = shift.apply(line) else { return Ok(None) };
-                    kept.push(shifted);
+                    end_of_line = ends.next().unwrap_or(end_of_line);
+                    kept.push((shifted, end_of_line));
                 }
             }
         }
     }
-    let end_of_line = if file[first.end..].starts_with("\r\n") { "\r\n" } else { "\n" };
-    let mut replacement = kept.join(end_of_line);
     let end = if old_ended { last.next } else { last.end };
-    if new_ended && !(old_ended && last.next == last.end) {
-        replacement.push_str(end_of_line);
+    let mut replacement: String = kept.iter().flat_map(|(line, end)| [line.as_str(), *end]).collect();
+    if !new_ended || old_ended && last.next == last.end {
+        let end_of_last = kept.last().map_or(0, |(_, end)| end.len());
+        replacement.truncate(replacement.len() - end_of_last);
     }
     Ok(Some(Splice { range: first.start..end, replacement, tier }))
 }

@@ -11,6 +11,7 @@ mod edit_file;
 mod error;
 mod exec;
 mod files;
+mod form;
 mod jobs;
 mod lines;
 mod matching;

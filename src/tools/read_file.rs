@@ -6,7 +6,8 @@ use serde::Deserialize;
 use super::{
     Access, Image, Tool, ToolContext, ToolLimits, ToolResult,
     error::ToolError,
-    files::{self, Whole},
+    files::{self, Named, Whole},
+    form::{Encoding, Ends, Form},
     lines::{LINE_CHARS, LineReader, MOST_LINES, Taken},
     media, output,
 };
@@ -18,6 +19,10 @@ use crate::{
 
 /// What one look takes.
 const PIECE: u64 = 256 * 1024;
+/// The most bytes of a text in UTF-16 that is shown.
+const WIDE_LIMIT: u64 = 2 * 1024 * 1024;
+/// The mark with which a text in UTF-8 may begin.
+const BOM: &[u8] = b"\xef\xbb\xbf";
 /// How far into a file lines are looked for.
 const REACH: u64 = 64 * 1024 * 1024;
 
@@ -52,31 +57,56 @@ impl Tool for ReadFile {
     }
 
     async fn run(context: &ToolContext, arguments: Arguments) -> Result<ToolResult, ToolError> {
-        let path = files::named(&arguments.path)?;
+        let mut named = Named::as_given(files::named(&arguments.path)?);
         let sandbox = context.sandbox().await?;
-        let first = files::read_piece(context, &sandbox, &path, 0, PIECE).await?;
+        let first = named.read_piece(context, &sandbox, 0, PIECE).await?;
+        let Named { path, note } = named;
         if let Some(mime) = media::picture(&first.bytes) {
-            return picture(context, &sandbox, &path, mime).await;
+            return picture(context, &sandbox, &path, mime).await.map(|result| with_note(result, &note));
         }
         let summary = format!("read {}", files::shown(&path));
         if first.bytes.is_empty() {
-            return Ok(ToolResult::good(summary, format!("[{path} is empty]")));
+            return Ok(ToolResult::good(summary, format!("{note}[{path} is empty]")));
         }
+        let form = Form::of(&first.bytes);
+        let first = if matches!(form.encoding, Encoding::Utf16Le | Encoding::Utf16Be) {
+            decoded(context, &sandbox, &path, form).await?.unwrap_or(first)
+        } else {
+            first
+        };
         if output::is_binary(&first.bytes[..first.bytes.len().min(8192)]) {
             let (kind, size) = (media::kind(&first.bytes), text::human_bytes(first.size));
             let text = format!(
-                "[{path} is {kind}, {size}: not shown; look into it with run_command (file, strings, xxd | head)]"
+                "{note}[{path} is {kind}, {size}: not shown; look into it with run_command (file, strings, xxd | head)]"
             );
             return Ok(ToolResult::good(summary, text));
         }
         let offset = arguments.offset.unwrap_or(1).max(1);
         let limit = arguments.limit.filter(|limit| *limit > 0).unwrap_or(MOST_LINES);
-        read_lines(context, &sandbox, &path, first, offset, limit).await.map(|text| ToolResult::good(summary, text))
+        let text = read_lines(context, &sandbox, &path, first, form, (offset, limit)).await?;
+        Ok(with_note(ToolResult::good(summary, text), &note))
     }
 
-    async fn resume(_context: &ToolContext, _arguments: Arguments, _boot_id: &str) -> Result<ToolResult, ToolError> {
-        Err(ToolError::Refused("The server was restarted during this call. It changes nothing: make it again.".into()))
+    async fn resume(context: &ToolContext, arguments: Arguments, _boot_id: &str) -> Result<ToolResult, ToolError> {
+        // It only looks.
+        Self::run(context, arguments).await
     }
+}
+
+fn with_note(mut result: ToolResult, note: &str) -> ToolResult {
+    result.text.insert_str(0, note);
+    result
+}
+
+/// Returns a file in UTF-16 as one in UTF-8, if it is not too large.
+async fn decoded(
+    context: &ToolContext,
+    sandbox: &Sandbox,
+    path: &str,
+    form: Form,
+) -> Result<Option<FileSlice>, ToolError> {
+    let Whole::Content(bytes) = files::read_whole(context, sandbox, path, WIDE_LIMIT).await? else { return Ok(None) };
+    Ok(form.read(&bytes).map(|text| FileSlice { size: text.len() as u64, bytes: text.into() }))
 }
 
 async fn read_lines(
@@ -84,13 +114,13 @@ async fn read_lines(
     sandbox: &Sandbox,
     path: &str,
     first: FileSlice,
-    offset: u64,
-    limit: u64,
+    form: Form,
+    (offset, limit): (u64, u64),
 ) -> Result<String, ToolError> {
-    let mut reader = LineReader::new(offset, limit);
+    let mut reader = LineReader::new(offset, limit, form.ends == Ends::Cr);
     let mut at = first.bytes.len() as u64;
     let mut size = first.size.max(at);
-    reader.feed(&first.bytes);
+    reader.feed(first.bytes.strip_prefix(BOM).unwrap_or(&first.bytes));
     let mut ended = at >= size;
     while reader.wants_more() && !ended && at < REACH {
         let piece = files::read_piece(context, sandbox, path, at, PIECE).await?;
@@ -100,7 +130,8 @@ async fn read_lines(
         ended = piece.bytes.is_empty() || at >= size;
     }
     // The file in hand can be counted; a larger one is told by its size.
-    let total = (first.size <= first.bytes.len() as u64).then(|| total_lines(&first.bytes));
+    let whole = first.size <= first.bytes.len() as u64;
+    let total = whole.then(|| total_lines(&first.bytes, if form.ends == Ends::Cr { b'\r' } else { b'\n' }));
     let stuck = reader.wants_more() && !ended;
     let taken = reader.finish();
     if stuck {
@@ -116,15 +147,15 @@ async fn read_lines(
             taken.seen
         )));
     }
-    Ok(format!("{}{}", taken.text, notice(&taken, offset, total, size)))
+    Ok(format!("{}{}", taken.text, notice(&taken, offset, total, size, form)))
 }
 
-fn total_lines(bytes: &[u8]) -> u64 {
-    bytes.split_inclusive(|byte| *byte == b'\n').count() as u64
+fn total_lines(bytes: &[u8], end: u8) -> u64 {
+    bytes.split_inclusive(|byte| *byte == end).count() as u64
 }
 
 /// Returns what the model needs to know about what it does not see; nothing if it sees all.
-fn notice(taken: &Taken, offset: u64, total: Option<u64>, size: u64) -> String {
+fn notice(taken: &Taken, offset: u64, total: Option<u64>, size: u64, form: Form) -> String {
     let last = offset + taken.lines - 1;
     let whole = total.map_or_else(|| text::human_bytes(size), |total| format!("{total} lines"));
     let mut notes = Vec::new();
@@ -135,6 +166,13 @@ fn notice(taken: &Taken, offset: u64, total: Option<u64>, size: u64) -> String {
     }
     if taken.cut_lines > 0 {
         notes.push(format!("{} lines were cut at {LINE_CHARS} characters; `cut -c` shows the rest", taken.cut_lines));
+    }
+    let told = form.told();
+    if !told.is_empty() {
+        notes.push(format!("the file has {}: not shown, and kept by write_file and edit_file", told.join(" and ")));
+    }
+    if taken.unended {
+        notes.push("the last line has no line end".to_owned());
     }
     if notes.is_empty() { String::new() } else { format!("[{}]", notes.join("; ")) }
 }
@@ -174,8 +212,8 @@ mod tests {
     use super::*;
 
     fn told(offset: u64, lines: u64, total: Option<u64>, cut_lines: u64) -> String {
-        let taken = Taken { text: String::new(), lines, cut_lines, seen: 0 };
-        notice(&taken, offset, total, 3 * 1024 * 1024)
+        let taken = Taken { lines, cut_lines, ..Taken::default() };
+        notice(&taken, offset, total, 3 * 1024 * 1024, Form::default())
     }
 
     #[test]
@@ -184,6 +222,13 @@ mod tests {
         assert_eq!(told(1, 2000, Some(2500), 0), "[lines 1–2000 of 2500 lines; go on with offset=2001]");
         assert_eq!(told(2001, 500, Some(2500), 0), "[lines 2001–2500 of 2500 lines: the end]");
         assert_eq!(told(5, 10, None, 0), "[lines 5–14 of 3 MiB; go on with offset=15]");
+        let taken = Taken { lines: 1, unended: true, ..Taken::default() };
+        let form = Form::of(b"\xef\xbb\xbfa\r\nb");
+        assert_eq!(
+            notice(&taken, 1, Some(1), 1, form),
+            "[the file has a byte order mark and CRLF line ends: not shown, and kept by write_file and edit_file; the last \
+             line has no line end]"
+        );
         assert_eq!(told(1, 1, Some(1), 1), "[1 lines were cut at 2000 characters; `cut -c` shows the rest]");
     }
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::{
     Access, Attachment, Tool, ToolContext, ToolLimits, ToolResult,
     error::ToolError,
-    files::{self, Whole},
+    files::{self, Named, Whole},
     media,
 };
 use crate::text;
@@ -40,9 +40,11 @@ impl Tool for SendFile {
     }
 
     async fn run(context: &ToolContext, arguments: Arguments) -> Result<ToolResult, ToolError> {
-        let path = files::named(&arguments.path)?;
+        let mut file = Named::as_given(files::named(&arguments.path)?);
         let sandbox = context.sandbox().await?;
-        let data = match files::read_whole(context, &sandbox, &path, LIMIT).await? {
+        let read = file.read_whole(context, &sandbox, LIMIT).await?;
+        let Named { path, note } = file;
+        let data = match read {
             Whole::Content(data) => data,
             Whole::Missing => return Err(files::missing(&path)),
             Whole::TooLarge(size) => {
@@ -57,14 +59,17 @@ impl Tool for SendFile {
         }
         let name = files::name_of(&path);
         let size = text::human_bytes(data.len() as u64);
-        let mut result =
-            ToolResult::good(format!("sent {name} ({size})"), format!("{path} ({size}) goes to the room as {name}."));
+        let mut result = ToolResult::good(
+            format!("sent {name} ({size})"),
+            format!("{note}{path} ({size}) goes to the room as {name}."),
+        );
         let mime = media::mime(&name, &data).to_owned();
         result.attachments.push(Attachment { name, mime, data });
         Ok(result)
     }
 
-    async fn resume(_context: &ToolContext, _arguments: Arguments, _boot_id: &str) -> Result<ToolResult, ToolError> {
-        Err(ToolError::Refused("The server was restarted before the file was sent. Make the call again.".into()))
+    async fn resume(context: &ToolContext, arguments: Arguments, _boot_id: &str) -> Result<ToolResult, ToolError> {
+        // A call's file reaches the room once, however often it is handed over.
+        Self::run(context, arguments).await
     }
 }

@@ -9,6 +9,7 @@ use super::{
     error::ToolError,
     exec,
     files::{self, Whole},
+    form::Form,
     output,
 };
 use crate::text;
@@ -58,7 +59,7 @@ impl Tool for WriteFile {
         let sandbox = context.sandbox().await?;
         let old = files::read_whole(context, &sandbox, &path, LIMIT).await?;
         let content = match (&old, arguments.append) {
-            (Whole::Content(old), true) => [&old[..], arguments.content.as_bytes()].concat(),
+            (Whole::Content(old), append) => over(old, &arguments.content, append),
             (Whole::TooLarge(size), true) => return Err(too_large(&path, *size)),
             _ => arguments.content.into_bytes(),
         };
@@ -72,14 +73,43 @@ impl Tool for WriteFile {
             ));
         }
         let content = Bytes::from(content);
-        exec::write(context, &sandbox, &path, content.clone()).await?;
-        Ok(done(&path, &old, &content, arguments.append))
+        let there = exec::write(context, &sandbox, &path, content.clone()).await?;
+        let mut result = done(&path, &old, &content, arguments.append);
+        if let Some(there) = there {
+            let new = if matches!(old, Whole::Missing) { " It led to nothing before." } else { "" };
+            result.text.extend([files::through_link(&path, &there).as_str(), new]);
+        }
+        Ok(result)
     }
 
     async fn resume(context: &ToolContext, arguments: Arguments, boot_id: &str) -> Result<ToolResult, ToolError> {
         let path = files::absolute(&arguments.path);
         let edit = Edit { path: files::shown(&path), added: lines(arguments.content.as_bytes()), removed: 0 };
         resume_write(context, &path, "wrote", edit, boot_id).await
+    }
+}
+
+/// Returns what is written over `old`, or behind it, so that only what the model changed is changed: line ends, byte order
+/// mark and encoding stay.
+fn over(old: &[u8], content: &str, append: bool) -> Vec<u8> {
+    let form = Form::of(old);
+    let Some(text) = form.read(old) else {
+        return if append { [old, content.as_bytes()].concat() } else { content.as_bytes().to_vec() };
+    };
+    if append {
+        return form.write(&[text.as_str(), &form.ended(content)].concat());
+    }
+    form.write(&form.fit(&text, content))
+}
+
+/// Says what was kept that the model did not write, and what was not.
+fn kept(old: &[u8], content: &[u8]) -> String {
+    let (before, now) = (Form::of(old).told(), Form::of(content).told());
+    let words = |told: &[&str]| if told.is_empty() { "UTF-8 with LF".to_owned() } else { told.join(" and ") };
+    if before == now {
+        if now.is_empty() { String::new() } else { format!(" It keeps its {}.", words(&now)) }
+    } else {
+        format!(" It was {} before and is {} now.", words(&before), words(&now))
     }
 }
 
@@ -112,7 +142,12 @@ fn too_large(path: &str, size: u64) -> ToolError {
 }
 
 fn lines(content: &[u8]) -> u32 {
-    u32::try_from(content.split_inclusive(|byte| *byte == b'\n').count()).unwrap_or(u32::MAX)
+    u32::try_from(readable(content).split_inclusive('\n').count()).unwrap_or(u32::MAX)
+}
+
+/// Returns a file as text, however it is written.
+fn readable(content: &[u8]) -> String {
+    Form::of(content).read(content).unwrap_or_else(|| String::from_utf8_lossy(content).into_owned())
 }
 
 fn done(path: &str, old: &Whole, content: &[u8], append: bool) -> ToolResult {
@@ -122,13 +157,12 @@ fn done(path: &str, old: &Whole, content: &[u8], append: bool) -> ToolResult {
         Whole::Missing => (now, 0, format!("Created {path}: {now} lines, {size}.")),
         Whole::Content(old) if append => {
             let added = now - lines(old).min(now);
-            (added, 0, format!("Added to {path}: it has {now} lines now, {size}."))
+            (added, 0, format!("Added to {path}: it has {now} lines now, {size}.{}", kept(old, content)))
         }
         Whole::Content(old) => {
-            let (added, removed) =
-                super::changed_lines(&String::from_utf8_lossy(old), &String::from_utf8_lossy(content));
-            let before = lines(old);
-            (added, removed, format!("Replaced {path}: {before} lines before, {now} now (+{added} −{removed})."))
+            let (added, removed) = super::changed_lines(&readable(old), &readable(content));
+            let (before, kept) = (lines(old), kept(old, content));
+            (added, removed, format!("Replaced {path}: {before} lines before, {now} now (+{added} −{removed}).{kept}"))
         }
         Whole::TooLarge(before) => {
             (now, 0, format!("Replaced {path}: {} before, {now} lines and {size} now.", text::human_bytes(*before)))

@@ -128,3 +128,91 @@ async fn files_are_read_within_bounds() {
     }
     bench.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn line_ends_marks_and_encodings_are_told_and_kept() {
+    let bench = Bench::open(PLAIN).await;
+    let write = |path: &str, content: &str| bench.call("write_file", json!({"path": path, "content": content}));
+    let read = |path: &str| bench.call("read_file", json!({"path": path}));
+    // Each with one changed line, and then as many lines differ.
+    for (name, bytes, told, changed) in [
+        ("crlf", "a\\r\\nb\\r\\nc\\r\\n", "CRLF line ends", "a\\r\\nB\\r\\nc\\r\\n"),
+        ("mixed", "a\\r\\nb\\nc\\r\\n", "mixed line ends", "a\\r\\nB\\nc\\r\\n"),
+        ("cr", "a\\rb\\rc\\r", "CR line ends", "a\\rB\\rc\\r"),
+        ("bom", "\\357\\273\\277a\\nb\\nc\\n", "a byte order mark", "\\357\\273\\277a\\nB\\nc\\n"),
+        (
+            "wide",
+            "\\377\\376a\\0\\r\\0\\n\\0b\\0\\r\\0\\n\\0c\\0\\r\\0\\n\\0",
+            "UTF-16 and CRLF line ends",
+            "\\377\\376a\\0\\r\\0\\n\\0B\\0\\r\\0\\n\\0c\\0\\r\\0\\n\\0",
+        ),
+    ] {
+        let has = async |bytes: &str| {
+            assert_eq!(bench.sh(&format!("printf '{bytes}' | cmp - {name} && echo same")).await, "same", "{name}");
+        };
+        bench.sh(&format!("printf '{bytes}' > {name}")).await;
+        let shown = read(name).await;
+        assert!(shown.text.starts_with("a\nb\nc\n[") && shown.text.contains(told), "{name}: {}", shown.text);
+        let written = write(name, "a\nB\nc\n").await;
+        good(&written, &["(+1 −1)", told]);
+        has(changed).await;
+        let edit = json!({"path": name, "old_text": "a\nB\n", "new_text": "a\nb\n"});
+        good(&bench.call("edit_file", edit).await, &["(+1 −1)"]);
+        has(bytes).await;
+    }
+    bench.call("write_file", json!({"path": "crlf", "content": "d\n", "append": true})).await;
+    assert_eq!(bench.sh("tail -c 5 crlf | od -An -c | tr -d ' '").await, "\\r\\nd\\r\\n");
+    // A new file is written as it is given, and so is one that becomes another.
+    good(&write("new", "a\r\nb\n").await, &["Created"]);
+    assert_eq!(bench.sh("od -An -c new | tr -d ' '").await, "a\\r\\nb\\n");
+    bench.sh("printf 'caf\\351\\n' > latin; printf 'a\\nb' > open").await;
+    good(&read("latin").await, &["bytes that are not UTF-8"]);
+    good(&write("latin", "café\n").await, &["It was bytes that are not UTF-8 before and is UTF-8 with LF now"]);
+    good(&read("open").await, &["a\nb\n[the last line has no line end]"]);
+    good(&write("open", "A\nb\n").await, &["(+1 −1)"]);
+    assert_eq!(bench.sh("od -An -c open | tr -d ' '").await, "A\\nb");
+    bench.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_git_diff_of_one_changed_line_in_a_crlf_file_is_one_line() {
+    let bench = Bench::open(crate::bench::FULL).await;
+    bench.sh("git init -q . && printf 'a\\r\\nb\\r\\nc\\r\\n' > f.txt && git add . && git commit -qm one").await;
+    bench.call("write_file", json!({"path": "f.txt", "content": "a\nchanged\nc\n"})).await;
+    assert_eq!(bench.sh("git diff --numstat").await, "1\t1\tf.txt");
+    bench.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_found_by_a_name_that_looks_the_same() {
+    let bench = Bench::open(PLAIN).await;
+    let (typed, real) = ("shots Müller/Bild 3 PM.txt", "shots Mu\u{308}ller/Bild\u{a0}3\u{202f}PM.txt");
+    bench.sh(&format!("mkdir -p 'shots Mu\u{308}ller'; echo text > '{real}'")).await;
+    good(&bench.call("read_file", json!({"path": typed})).await, &["whose name looks the same", real, "text"]);
+    let edit = json!({"path": typed, "old_text": "text", "new_text": "more"});
+    good(&bench.call("edit_file", edit).await, &["whose name looks the same", "Edited"]);
+    let sent = bench.call("send_file", json!({"path": typed})).await;
+    good(&sent, &["whose name looks the same", "goes to the room as Bild 3 PM.txt"]);
+    // Of two that look the same none is taken, and one that is there is itself.
+    bench.sh(&format!("echo two > '{}'", real.replace('\u{a0}', " "))).await;
+    bad(&bench.call("read_file", json!({"path": typed})).await, &["no such file"]);
+    good(&bench.call("read_file", json!({"path": real})).await, &["more"]);
+    bench.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_through_a_link_says_where_it_went() {
+    let bench = Bench::open(PLAIN).await;
+    bench.sh("ln -s real/new.txt dangling; echo old > there; ln -s there link").await;
+    let write = |path: &str| bench.call("write_file", json!({"path": path, "content": "content\n"}));
+    good(&write("dangling").await, &["dangling is a link", "/workspace/real/new.txt", "It led to nothing before"]);
+    good(&write("link").await, &["link is a link", "/workspace/there"]);
+    let edit = json!({"path": "link", "old_text": "content", "new_text": "edited"});
+    good(&bench.call("edit_file", edit).await, &["link is a link"]);
+    assert_eq!(
+        bench.sh("cat real/new.txt there; readlink dangling link").await,
+        "content\nedited\nreal/new.txt\nthere"
+    );
+    assert!(!write("plain").await.text.contains("link"));
+    bench.close().await;
+}

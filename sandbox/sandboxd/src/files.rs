@@ -1,19 +1,27 @@
-//! The file applets: `sandboxd fs read PATH OFFSET LIMIT` and `sandboxd fs write PATH SIZE`. They run as commands, as
-//! the agent, so that a file operation has the agent's rights, can be killed, and is found again after a crash.
+//! The file applets: `sandboxd fs read PATH OFFSET LIMIT`, `sandboxd fs write PATH SIZE` and `sandboxd fs list PATH LIMIT`.
+//! They run as commands, as the agent, so that a file operation has the agent's rights, can be killed, and is found
+//! again after a crash.
 //!
 //! Reading prints the file's size in eight bytes (big-endian), then what was asked for. Writing takes the content from
-//! standard input, and puts it in place only if it is whole. Knows nothing of the daemon.
+//! standard input, puts it in place only if it is whole, and prints the place if a link led there. Listing prints the
+//! names in a directory, each behind a NUL. Knows nothing of the daemon.
 
 use std::{
     fs,
     io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
 
 use sandboxd::protocol::{FILE_DENIED, FILE_IS_DIRECTORY, FILE_NO_SPACE, FILE_NOT_FOUND, FILE_NOT_REGULAR};
 
 use crate::sys;
+
+/// The most links that are followed one after the other, as in the kernel.
+const LINKS: usize = 40;
 
 /// Runs an applet and returns its exit code; what went wrong besides goes to `output` in words.
 pub(crate) fn run(arguments: &[String], input: &mut impl Read, output: &mut impl Write) -> i32 {
@@ -23,7 +31,8 @@ pub(crate) fn run(arguments: &[String], input: &mut impl Read, output: &mut impl
         ["read", path, offset, limit] => {
             number(offset).and_then(|offset| read(Path::new(path), offset, number(limit)?, output))
         }
-        ["write", path, size] => number(size).and_then(|size| write(Path::new(path), size, input)),
+        ["write", path, size] => number(size).and_then(|size| write(Path::new(path), size, input, output)),
+        ["list", path, limit] => number(limit).and_then(|limit| list(Path::new(path), limit, output)),
         _ => Err(io::ErrorKind::InvalidInput.into()),
     };
     let Err(error) = done else { return 0 };
@@ -50,11 +59,27 @@ fn read(path: &Path, offset: u64, limit: u64, output: &mut impl Write) -> io::Re
     output.flush()
 }
 
-fn write(path: &Path, size: u64, input: &mut impl Read) -> io::Result<()> {
+fn list(path: &Path, limit: u64, output: &mut impl Write) -> io::Result<()> {
+    let mut left = limit;
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name();
+        let bytes = [b"\0", name.as_bytes()].concat();
+        // Who asked sees by the length that not all are told.
+        left = left.saturating_sub(bytes.len() as u64);
+        if left == 0 {
+            break;
+        }
+        output.write_all(&bytes)?;
+    }
+    output.flush()
+}
+
+fn write(path: &Path, size: u64, input: &mut impl Read, output: &mut impl Write) -> io::Result<()> {
     // A link is followed, so that what it points to gets the content and the link stays.
+    let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
     let path = match fs::canonicalize(path) {
         Ok(path) => path,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => end_of_links(path),
         Err(error) => return Err(error),
     };
     let mode = match fs::metadata(&path) {
@@ -69,6 +94,8 @@ fn write(path: &Path, size: u64, input: &mut impl Read) -> io::Result<()> {
     };
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     fs::create_dir_all(parent)?;
+    let parent = fs::canonicalize(parent)?;
+    let path = parent.join(name);
     let suffix = format!("{:016x}", u64::from_ne_bytes(sys::random()?));
     // The name is cut: with the suffix it must not become too long.
     let name: String = name.to_string_lossy().chars().take(40).collect();
@@ -84,7 +111,22 @@ fn write(path: &Path, size: u64, input: &mut impl Read) -> io::Result<()> {
     if let Some(mode) = mode {
         file.set_permissions(fs::Permissions::from_mode(mode))?;
     }
-    fs::rename(&temporary.0, &path)
+    fs::rename(&temporary.0, &path)?;
+    if is_link {
+        output.write_all(path.as_os_str().as_bytes())?;
+        output.flush()?;
+    }
+    Ok(())
+}
+
+/// Returns where links lead that end at nothing.
+fn end_of_links(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        let Ok(target) = fs::read_link(&path) else { break };
+        path = path.parent().unwrap_or(Path::new("/")).join(target);
+    }
+    path
 }
 
 /// Removed again unless it was renamed.
@@ -160,10 +202,40 @@ mod tests {
         fs::write(&file, "old").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
         std::os::unix::fs::symlink("run.sh", &link).unwrap();
-        assert_eq!(applet(&["write", &link, "3"], b"new").0, 0);
+        let told = fs::canonicalize(&file).unwrap().into_os_string().into_encoded_bytes();
+        assert_eq!(applet(&["write", &link, "3"], b"new"), (0, told));
         assert_eq!(fs::read(&file).unwrap(), b"new");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o755);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_followed_and_that_is_told() {
+        let room = Room::new("dangling");
+        std::os::unix::fs::symlink("b", room.path("a")).unwrap();
+        std::os::unix::fs::symlink("deep/c", room.path("b")).unwrap();
+        let (code, told) = applet(&["write", &room.path("a"), "3"], b"new");
+        assert_eq!(code, 0);
+        assert_eq!(fs::read(room.path("deep/c")).unwrap(), b"new");
+        assert!(fs::symlink_metadata(room.path("a")).unwrap().is_symlink());
+        assert!(String::from_utf8(told).unwrap().ends_with("/deep/c"));
+        // One that goes round has no end.
+        std::os::unix::fs::symlink("loop", room.path("loop")).unwrap();
+        assert_eq!(applet(&["write", &room.path("loop"), "1"], b"x").0, 1);
+    }
+
+    #[test]
+    fn a_directory_is_listed_as_far_as_the_limit() {
+        let room = Room::new("list");
+        for name in ["a b", "c"] {
+            fs::write(room.path(name), "").unwrap();
+        }
+        let (code, listed) = applet(&["list", &room.path(""), "100"], b"");
+        let mut names: Vec<_> = listed.split(|byte| *byte == 0).skip(1).collect();
+        names.sort_unstable();
+        assert_eq!((code, names), (0, vec![&b"a b"[..], b"c"]));
+        assert!(applet(&["list", &room.path(""), "4"], b"").1.len() < 4);
+        assert_eq!(applet(&["list", &room.path("none"), "9"], b"").0, FILE_NOT_FOUND);
     }
 
     #[test]

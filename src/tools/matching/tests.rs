@@ -39,6 +39,19 @@ fn new_lines_take_the_line_ends_of_the_file() {
 }
 
 #[test]
+fn where_line_ends_are_mixed_each_line_keeps_its_own() {
+    let file = "one\r\ntwo\nthree\r\nfour\n";
+    becomes(file, "two", "TWO", "one\r\nTWO\nthree\r\nfour\n", Tier::Exact);
+    becomes(file, "one", "one\nmore", "one\r\nmore\r\ntwo\nthree\r\nfour\n", Tier::Exact);
+    becomes(file, "two", "two\nmore", "one\r\ntwo\nmore\nthree\r\nfour\n", Tier::Exact);
+    becomes(file, "one\ntwo\nthree", "ONE\ntwo\nTHREE", "ONE\r\ntwo\nTHREE\r\nfour\n", Tier::LineEnds);
+    becomes(file, "two\nthree", "TWO\nthree", "one\r\nTWO\nthree\r\nfour\n", Tier::Exact);
+    becomes(file, "one\ntwo \nthree\n", "ONE\ntwo\n3\n", "ONE\r\ntwo\n3\r\nfour\n", Tier::TrailingBlanks);
+    // Who writes them means them.
+    becomes(file, "one\r\n", "one\n", "one\ntwo\nthree\r\nfour\n", Tier::Exact);
+}
+
+#[test]
 fn blanks_at_ends_of_lines_do_not_matter_and_unchanged_lines_keep_theirs() {
     becomes("f() {  \n  a\t\n}\n", "f() {\n  a\n}", "f() {\n  b\n}", "f() {  \n  b\n}\n", Tier::TrailingBlanks);
     becomes("end ", "end\n", "fin\n", "fin", Tier::TrailingBlanks);
