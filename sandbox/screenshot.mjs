@@ -10,6 +10,7 @@ import { rename, rm, writeFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { chromium } from "playwright-core";
 
+const REFUSAL = "matrix-agent-refusal"; // the header of what the sandbox's gateway refuses
 const CALL = 2, LOAD = 3, START = 4, PICTURE = 5;
 const LARGEST_VIEW = 4096;
 const TALLEST_PAGE = 16384; // pixels; Chromium draws no taller surface
@@ -83,6 +84,7 @@ async function start() {
     args: [
       ...proxyFlags(process.env),
       "--disable-gpu",
+      "--allow-insecure-localhost", // a server in the sandbox has a certificate of its own making; no other host may
       "--disable-quic",
       "--disable-domain-reliability",
       "--no-pings",
@@ -109,27 +111,42 @@ function explain(error, call) {
     ERR_EMPTY_RESPONSE: "the server closed the connection without an answer; read its log",
     ERR_FILE_NOT_FOUND: "there is no such file",
     ERR_CERT_AUTHORITY_INVALID: "its certificate is not signed by an authority the browser knows",
+    ERR_CERT_COMMON_NAME_INVALID: "its certificate is for another host",
+    ERR_CERT_DATE_INVALID: "its certificate is not valid today",
     ERR_ABORTED: "the address is a download or was cancelled, not a page",
   };
   if (reason) return `${call.url} did not load (${reason}): ${known[reason] ?? "check the address"}`;
   if (error?.name === "TimeoutError") {
-    return `${call.url} did not answer within ${call.timeout / 1000} s; read the server's log, or give a longer --timeout`;
+    return `${call.url} did not answer within ${call.timeout / 1000} s; read the server's log`;
   }
   return `${call.url} did not load: ${text}`;
 }
 
 async function open(browser, call) {
   const page = await browser.newPage({ viewport: call.view, deviceScaleFactor: 1 });
-  let response;
+  // A page may go on to another one by itself: what counts is where it ends.
+  let last, failed;
+  const isPage = (request) => request.isNavigationRequest() && request.frame() === page.mainFrame();
+  page.on("response", (response) => {
+    if (isPage(response.request())) [last, failed] = [response, undefined];
+  });
+  page.on("requestfailed", (request) => {
+    if (isPage(request)) failed = request.failure()?.errorText;
+  });
   try {
-    response = await page.goto(call.url, { waitUntil: "domcontentloaded", timeout: call.timeout });
+    await page.goto(call.url, { waitUntil: "domcontentloaded", timeout: call.timeout });
   } catch (error) {
     throw new Failure(LOAD, explain(error, call));
   }
   // What the page still loads is awaited within limits, and its picture taken even if it never ends.
   await page.waitForLoadState("load", { timeout: call.timeout }).catch(() => {});
   await page.waitForLoadState("networkidle", { timeout: QUIET_MS }).catch(() => {});
-  return { page, status: response?.status() || null };
+  if (page.url().startsWith("chrome-error:")) throw new Failure(LOAD, explain(failed ?? "net::ERR_FAILED", call));
+  if (last?.headers()[REFUSAL]) {
+    const words = (await last.text().catch(() => "")).trim().replace(/\.$/, "");
+    throw new Failure(LOAD, `${call.url} did not load: ${words || "the sandbox's gateway refuses it"}`);
+  }
+  return { page, status: last?.status() || null };
 }
 
 async function take(page, call) {

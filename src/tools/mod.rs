@@ -18,6 +18,7 @@ mod matching;
 mod media;
 mod nearest;
 mod output;
+mod page;
 mod read_file;
 mod run_command;
 mod run_tests;

@@ -28,6 +28,10 @@ const NO_COMMAND: i32 = 68;
 /// What pytest and unittest exit with when they find no test.
 const NO_TESTS: i32 = 5;
 
+/// What helps where tests do not end in time.
+const SLOW: &str =
+    "If they need longer, raise timeout_seconds; one that watches or asks needs a command with a flag that ends it.";
+
 pub(super) struct RunTests;
 
 /// For the model.
@@ -201,6 +205,7 @@ fn report(path: &str, mark: &str, ended: &Ended) -> Result<ToolResult, ToolError
         sections.push(format!("== lint: {command} ==\n{shown}"));
     }
     let (ending, hint) = output::ending(&ended.exit);
+    let hint = if ended.exit == Exit::TimedOut { Some(SLOW) } else { hint };
     let shown = output::show(&said.test_output, SHOWN - 2048);
     let none_found = |code: i32, command: &str| {
         let python = command.contains("pytest") || command.contains("unittest");
@@ -311,6 +316,7 @@ mod tests {
         assert_eq!((empty.ok, empty.facts.tests), (false, None));
         let late = told(Exit::TimedOut, "@@m dir /w\n@@m test make test\nworking\n");
         assert!(late.text.contains("timed out") && late.text.contains("working"), "{}", late.text);
+        assert!(late.text.contains("raise timeout_seconds") && !late.text.contains("background"), "{}", late.text);
         assert_eq!(late.facts.tests, Some(false));
         assert_eq!(told(Exit::Killed, "@@m dir /w\n@@m test make test\n").facts.tests, None);
         let many = report("/w", "@@m", &ended(Exit::Code(MANY_PROJECTS), "@@m many a b\n")).expect_err("is refused");

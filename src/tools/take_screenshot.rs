@@ -12,7 +12,7 @@ use super::{
     error::ToolError,
     exec,
     files::{self, Whole},
-    media, output,
+    media, output, page,
 };
 use crate::{
     ids::digest,
@@ -33,7 +33,7 @@ pub(super) struct TakeScreenshot;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {
-    /// A URL, the port of a server in the sandbox (3000), or the path of an HTML file.
+    /// A URL, the port of a server in the sandbox (3000), or the path of a file (site/index.html).
     #[serde(alias = "port", alias = "path")]
     url: String,
     /// The whole page, not just its top.
@@ -63,8 +63,9 @@ impl Tool for TakeScreenshot {
     }
 
     async fn run(context: &ToolContext, arguments: Arguments) -> Result<ToolResult, ToolError> {
-        let url = address(&arguments.url)?;
+        let meant = page::read(&arguments.url)?;
         let sandbox = context.sandbox().await?;
+        let url = page::locate(context, &sandbox, meant).await?;
         let (width, height) = (arguments.width.unwrap_or(1280), arguments.height.unwrap_or(800));
         let (width, height) = (width.clamp(64, 4096).to_string(), height.clamp(64, 4096).to_string());
         let out = out_of(context);
@@ -81,24 +82,6 @@ impl Tool for TakeScreenshot {
         let (sandbox, ended) = exec::resume(context, context.call.as_str(), boot_id).await?;
         picture(context, &sandbox, &arguments, &ended).await
     }
-}
-
-/// Returns the address that a model means.
-fn address(given: &str) -> Result<String, ToolError> {
-    let given = given.trim();
-    if given.is_empty() {
-        return Err(ToolError::Refused(
-            "url is empty. Give a URL or a port, e.g. {\"url\":\"http://localhost:3000/\"}.".into(),
-        ));
-    }
-    if let Ok(port) = given.trim_start_matches(':').parse::<u16>() {
-        return Ok(format!("http://localhost:{port}/"));
-    }
-    if given.starts_with('/') {
-        return Ok(format!("file://{}", given.replace('%', "%25").replace('#', "%23").replace('?', "%3F")));
-    }
-    // A server's own word for "every address"; browsers are asked for one.
-    Ok(given.replacen("://0.0.0.0", "://localhost", 1))
 }
 
 fn out_of(context: &ToolContext) -> String {
@@ -140,12 +123,7 @@ async fn picture(
     };
     let (url, title) = (text::one_line(&about.url, 200), text::one_line(&about.title, 100));
     let status = about.status.filter(|status| *status >= 400);
-    let status = status.map(|status| {
-        let gateway = status == 403 && !url.starts_with("http://localhost") && url.starts_with("http://");
-        let or = if gateway { ", or the sandbox's gateway does not allow that host" } else { "" };
-        format!(" The server answered with status {status}{or}.")
-    });
-    let status = status.unwrap_or_default();
+    let status = status.map(|status| format!(" The server answered with status {status}.")).unwrap_or_default();
     let mut text = format!(
         "{url} \u{201c}{title}\u{201d}, {}×{} pixels, saved as {path}.{status} The room gets the picture.",
         about.width, about.height
@@ -202,22 +180,6 @@ fn missing_browser() -> String {
 mod tests {
     use super::*;
     use crate::sandbox::Captured;
-
-    #[test]
-    fn an_address_is_taken_as_it_is_meant() {
-        for (given, meant) in [
-            ("3000", "http://localhost:3000/"),
-            (":8080", "http://localhost:8080/"),
-            ("localhost:3000/a", "localhost:3000/a"),
-            ("http://0.0.0.0:3000/", "http://localhost:3000/"),
-            ("https://example.org/", "https://example.org/"),
-            ("/workspace/a b#1.html", "file:///workspace/a b%231.html"),
-            ("99999", "99999"),
-        ] {
-            assert_eq!(address(given).expect(given), meant);
-        }
-        assert!(address(" ").is_err());
-    }
 
     fn said(exit: Exit, output: &'static str) -> Result<About, ToolError> {
         about(&Ended { exit, output: Captured { head: output.into(), ..Captured::default() } })
