@@ -69,6 +69,11 @@ pub fn download_failed(cause: &str) -> String {
     format!("it could not be downloaded: {cause}")
 }
 
+/// What the room reads in place of a file that is no longer there to be sent.
+pub fn file_gone(name: &str) -> String {
+    format!("The file `{name}` could not be sent: it is no longer on the server. Ask for it again.")
+}
+
 /// Stands in a room in place of a file that the homeserver would not take.
 pub fn file_too_large_to_send(name: &str, size: &str, limit: &str) -> String {
     format!("`{name}` has {size}, and the homeserver takes {limit}. It stays in the sandbox: ask me for a part of it.")

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use support::{
-    rig::{BARE, Rig, answers, block_on},
+    rig::{BARE, Rig, answers, block_on, wait},
     scripted_llm::{ScriptedLlm, results},
 };
 
@@ -128,4 +128,43 @@ fn one_that_knocks_at_the_servers_socket_without_end_fills_no_log() {
     let log = server.stop();
     let sum = log.lines().find(|line| line.contains("lines were left out of the log")).expect("a sum at the end");
     assert!(sum.contains("room=terminal:hostile") && sum.contains("turned away"), "{sum}");
+}
+
+/// The most memory that a process has had, in MiB.
+fn most_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+/// A model under somebody's spell sends what it can: 48 files of 20 MB, sixteen at a time.
+#[test]
+fn one_that_sends_files_without_end_fills_neither_memory_nor_database() {
+    let llm = block_on(ScriptedLlm::start());
+    llm.when("others").reply_text("Still here.");
+    llm.reply_calls(&[("run_command", json!({"command": "head -c 20000000 /dev/urandom > big"}))]);
+    let send: Vec<_> = (0..16).map(|_| ("send_file", json!({"path": "big"}))).collect();
+    llm.reply_calls(&send).reply_calls(&send).reply_calls(&send).reply_text("All sent.");
+    let rig = Rig::new(BARE, llm.base_url());
+    let server = rig.serve();
+    let mut chat = rig.ask("hostile", "send it all");
+    chat.until("the first file", |frame| frame["event"] == "file");
+    // Another room is answered meanwhile.
+    assert_eq!(rig.ask("calm", "others?").finish().0, 0);
+    let (code, frames) = chat.finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1));
+    let files = frames.iter().filter(|frame| frame["event"] == "file").count();
+    assert_eq!(files, 5, "a hundred megabytes a turn");
+    let requests = llm.requests();
+    let told = results(requests.last().unwrap());
+    let refused = told.iter().filter(|told| told.contains("100 MiB is the limit of a turn")).count();
+    assert_eq!((told.len(), refused), (1 + 48, 43));
+
+    let memory = most_memory(server.pid());
+    assert!(memory < 350, "{memory} MiB");
+    let state = rig.database().parent().unwrap().to_owned();
+    let size = |name: &str| std::fs::metadata(state.join(name)).map_or(0, |file| file.len());
+    assert!(size("matrix-agent.db") < 4 << 20, "{}", size("matrix-agent.db"));
+    assert!(size("matrix-agent.db-wal") < 17 << 20, "{}", size("matrix-agent.db-wal"));
+    wait("the sent files to be gone", || std::fs::read_dir(state.join("outgoing")).unwrap().next().is_none());
 }

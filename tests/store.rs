@@ -43,7 +43,7 @@ impl Rig {
 }
 
 fn answer(txn: &str) -> NewOutbox {
-    NewOutbox { txn: txn.into(), payload: json!({"text": "done"}), data: None }
+    NewOutbox { txn: txn.into(), payload: json!({"text": "done"}), file: None }
 }
 
 #[tokio::test]
@@ -133,4 +133,46 @@ async fn usage_adds_up_by_day() {
         days.iter().map(|d| (d.day.as_str(), d.input, d.cached, d.output, d.requests)).collect::<Vec<_>>(),
         [("1970-01-02", 1, 0, 1, 1), ("1970-01-01", 150, 80, 15, 2),]
     );
+}
+
+/// What lies beside the database, with who may read it.
+fn kept(rig: &Rig) -> Vec<(String, u32)> {
+    use std::os::unix::fs::PermissionsExt;
+    let Ok(entries) = std::fs::read_dir(rig.folder.path().join("outgoing")) else { return Vec::new() };
+    let told = entries.map(|entry| {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        (entry.file_name().into_string().unwrap(), mode)
+    });
+    told.collect()
+}
+
+#[tokio::test]
+async fn a_file_lies_beside_the_database_until_it_is_sent() {
+    let rig = rig();
+    let store = &rig.store;
+    let name = store.keep_file("txn-1", vec![7; 1 << 20].into()).await.unwrap();
+    assert_eq!(store.keep_file("txn-1", vec![7; 1 << 20].into()).await.unwrap(), name, "the same file is kept once");
+    assert_eq!(kept(&rig), [(name.clone(), 0o600)]);
+    store.post(&rig.at, None, NewOutbox { file: Some(name.clone()), ..answer("txn-1") }).await.unwrap();
+    let row = store.next_unsent(&rig.at).await.unwrap().unwrap();
+    assert_eq!((row.file.as_ref(), row.data), (Some(&name), None));
+    assert_eq!(store.kept_file(&name).await.unwrap().map(|data| data.len()), Some(1 << 20));
+    let database = std::fs::metadata(rig.folder.path().join("db")).unwrap().len();
+    assert!(database < 1 << 20, "{database}");
+
+    // A crash before the row was written leaves a file that nobody waits for: the next start removes it, and no other.
+    store.keep_file("txn-2", vec![7; 10].into()).await.unwrap();
+    assert_eq!(kept(&rig).len(), 2);
+    let again = open(&rig.folder);
+    assert_eq!(kept(&rig), [(name.clone(), 0o600)]);
+
+    again.sent(row.seq, &"$sent".into()).await.unwrap();
+    assert_eq!((kept(&rig), again.kept_file(&name).await.unwrap()), (vec![], None));
+
+    // What is dropped with a room goes as well.
+    let other = again.keep_file("txn-3", vec![7; 10].into()).await.unwrap();
+    again.post(&rig.at, None, NewOutbox { file: Some(other), ..answer("txn-3") }).await.unwrap();
+    again.drop_unsent(&rig.at).await.unwrap();
+    assert_eq!(kept(&rig), []);
 }

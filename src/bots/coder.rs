@@ -14,6 +14,7 @@ use crate::{
     sandbox::{SandboxError, Sandboxes},
     store::{Address, Store},
     strings, text,
+    tools::LargeFiles,
 };
 
 use super::upload::{self, Sent, Upload};
@@ -115,13 +116,15 @@ struct Inner {
     sandboxes: Sandboxes,
     model: Model,
     gallery: Gallery,
+    large: LargeFiles,
     allowance: Allowance,
 }
 
 impl Coder {
     /// Puts the bot together.
     pub fn new(store: Store, sandboxes: Sandboxes, model: Model, gallery: Gallery, allowance: Allowance) -> Self {
-        Self { inner: Arc::new(Inner { store, sandboxes, model, gallery, allowance }) }
+        let large = LargeFiles::default();
+        Self { inner: Arc::new(Inner { store, sandboxes, model, gallery, large, allowance }) }
     }
 
     /// Returns what the bot may use.
@@ -235,6 +238,7 @@ impl Coder {
             model: self.inner.model.clone(),
             sandboxes: self.inner.sandboxes.clone(),
             gallery: self.inner.gallery.clone(),
+            large: self.inner.large.clone(),
             limits: self.inner.allowance.turn.clone(),
             address: job.address,
             turn: job.turn,

@@ -3,7 +3,7 @@
 use super::{CODER, Hub, Outbound, address, side::txn};
 use crate::{
     ids::{EventId, RoomKey},
-    store::{OutboxRow, Standing, StoreError},
+    store::{OutboxRow, Standing, Store, StoreError},
 };
 
 /// What became of it.
@@ -41,7 +41,10 @@ impl Hub {
             Standing::Claimed(turn) => store.rows_of_turn(turn).await?,
             Standing::Done => store.row(&txn(&home, event, "reply")).await?.into_iter().collect(),
         };
-        let parts = rows.into_iter().map(part).collect::<Result<Vec<_>, _>>()?;
+        let mut parts = Vec::with_capacity(rows.len());
+        for row in rows {
+            parts.push(part(store, row).await?);
+        }
         let ends = |part: &Part| matches!(part.outbound, Outbound::Answer { .. } | Outbound::Reply { .. });
         Ok(match parts.iter().any(ends) {
             true => Became::Answered(parts),
@@ -56,6 +59,10 @@ impl Hub {
     }
 }
 
-fn part(row: OutboxRow) -> Result<Part, StoreError> {
-    Ok(Part { txn: row.txn, outbound: serde_json::from_value(row.payload)?, data: row.data })
+async fn part(store: &Store, row: OutboxRow) -> Result<Part, StoreError> {
+    let data = match &row.file {
+        Some(file) => store.kept_file(file).await?,
+        None => row.data,
+    };
+    Ok(Part { txn: row.txn, outbound: serde_json::from_value(row.payload)?, data })
 }

@@ -78,7 +78,7 @@ impl Actor {
             thread: Meaning::thread(old),
         };
         let txn = txn(&self.address, &old.event, "closing");
-        let row = NewOutbox { txn, payload: to_json(&closing)?, data: None };
+        let row = NewOutbox { txn, payload: to_json(&closing)?, file: None };
         let events = vec![old.event.clone(), event.event.clone()];
         self.hub.inner.store.reply(&self.address, events, vec![row]).await?;
         self.drop_waiting(&old.event);

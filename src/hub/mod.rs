@@ -188,7 +188,7 @@ impl Hub {
         let outbound = Outbound::Reply { text, asked: event.clone(), thread };
         // The outbox takes a transaction id once; until it forgets it, nothing more is said.
         let txn = ids::digest(&[CODER, home.room.as_str(), &sender, "unreadable"], 16);
-        let row = NewOutbox { txn, payload: to_json(&outbound)?, data: None };
+        let row = NewOutbox { txn, payload: to_json(&outbound)?, file: None };
         self.inner.store.post(&home, None, row).await?;
         self.inner.outbox.wake(&home).await;
         Ok(())

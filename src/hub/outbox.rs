@@ -11,7 +11,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     task::JoinSet,
     time,
 };
@@ -22,6 +22,7 @@ use crate::{
     crash,
     ids::EventId,
     store::{Address, OutboxRow, Store, Tried},
+    strings,
 };
 
 /// Wake-ups that may wait.
@@ -30,6 +31,8 @@ const QUEUE: usize = 256;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// Files that may be on their way at the same time.
+const LARGE: usize = 4;
 /// A delivery that the chat protocol has not confirmed by then is tried again, with the same transaction id.
 const CONFIRM: Duration = Duration::from_mins(2);
 
@@ -81,7 +84,10 @@ impl Outbox {
         cancel: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (wake, wakes) = mpsc::channel(QUEUE);
-        (Self { wake }, deliver(Courier { store, homes, deliveries }, wakes, cancel))
+        (
+            Self { wake },
+            deliver(Courier { store, homes, deliveries, large: Arc::new(Semaphore::new(LARGE)) }, wakes, cancel),
+        )
     }
 
     /// Says that a room has rows to send, or that it can be reached again.
@@ -97,6 +103,8 @@ struct Courier {
     store: Store,
     homes: Arc<Homes>,
     deliveries: mpsc::Sender<Delivery>,
+    /// Places for files in memory.
+    large: Arc<Semaphore>,
 }
 
 async fn deliver(courier: Courier, mut wakes: mpsc::Receiver<Address>, cancel: CancellationToken) {
@@ -157,12 +165,33 @@ impl Courier {
     }
 
     async fn deliver_row(&self, row: OutboxRow) -> bool {
-        let OutboxRow { seq, txn, address, payload, data, created, tried } = row;
-        let outbound = match serde_json::from_value(payload) {
+        let OutboxRow { seq, txn, address, payload, file, data, created, tried } = row;
+        let mut outbound = match serde_json::from_value(payload) {
             Ok(outbound) => outbound,
             Err(error) => {
                 tracing::error!(room = %address.room, txn, %error, "an outbox row cannot be read");
                 return false;
+            }
+        };
+        // Held until it is sent, so that not every room's file is in memory at once.
+        let (_place, data) = match file {
+            None => (None, data),
+            Some(file) => {
+                let place = Arc::clone(&self.large).acquire_owned().await.ok();
+                match self.store.kept_file(&file).await {
+                    Ok(Some(data)) => (place, Some(data)),
+                    Ok(None) => {
+                        tracing::error!(room = %address.room, txn, "a file that was to be sent is gone from STATE_DIR");
+                        if let Outbound::File { name, .. } = &outbound {
+                            outbound = Outbound::Notice { text: strings::file_gone(name) };
+                        }
+                        (None, None)
+                    }
+                    Err(error) => {
+                        tracing::error!(room = %address.room, txn, %error, "a file that is to be sent cannot be read");
+                        return false;
+                    }
+                }
             }
         };
         let (done, confirmed) = oneshot::channel();

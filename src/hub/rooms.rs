@@ -33,7 +33,7 @@ impl Hub {
         let txn = ids::digest(&[CODER, room.as_str(), joined.as_str(), "greeting"], 16);
         let greeting = greeting
             .map(|text| {
-                Ok::<_, StoreError>(NewOutbox { txn, payload: to_json(&Outbound::Notice { text })?, data: None })
+                Ok::<_, StoreError>(NewOutbox { txn, payload: to_json(&Outbound::Notice { text })?, file: None })
             })
             .transpose()?;
         {

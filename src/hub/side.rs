@@ -83,7 +83,7 @@ pub(super) fn reply_row(
     text: String,
 ) -> Result<NewOutbox, StoreError> {
     let outbound = Outbound::Reply { text, asked: asked.clone(), thread };
-    Ok(NewOutbox { txn: txn(address, asked, "reply"), payload: to_json(&outbound)?, data: None })
+    Ok(NewOutbox { txn: txn(address, asked, "reply"), payload: to_json(&outbound)?, file: None })
 }
 
 /// Returns the transaction id of a part of an answer: always the same for the same part.

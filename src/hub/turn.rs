@@ -255,7 +255,7 @@ impl Actor {
         };
         let row = |part: &str, outbound: &Outbound| {
             let payload = to_json(outbound)?;
-            Ok::<_, StoreError>(NewOutbox { txn: txn(&self.address, &turn.asked, part), payload, data: None })
+            Ok::<_, StoreError>(NewOutbox { txn: txn(&self.address, &turn.asked, part), payload, file: None })
         };
         let claimed = self.hub.inner.store.claimed(&turn.id).await?;
         let others = claimed.into_iter().map(|event| event.event).filter(|event| *event != turn.asked).collect();
@@ -306,7 +306,15 @@ impl Actor {
             Progress::Attachment { key, name, mime, data, stored } => {
                 let file = Outbound::File { name, mime, thread: turn.thread.clone() };
                 let txn = txn(&self.address, &turn.asked, &key);
-                let row = NewOutbox { txn, payload: to_json(&file)?, data: Some(data) };
+                let kept = match self.hub.inner.store.keep_file(&txn, data).await {
+                    Ok(kept) => kept,
+                    Err(error) => {
+                        // Who waits for it is told that it was not stored.
+                        tracing::warn!(room = %self.address.room, turn = %turn.id, %error, "a file cannot be sent");
+                        return Ok(());
+                    }
+                };
+                let row = NewOutbox { txn, payload: to_json(&file)?, file: Some(kept) };
                 self.hub.inner.store.post(&self.address, Some(&turn.id), row).await?;
                 // The turn may have been stopped while the file was stored.
                 let _ = stored.send(());

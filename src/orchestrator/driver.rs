@@ -20,7 +20,7 @@ use crate::{
     pictures::Gallery,
     sandbox::Sandboxes,
     store::{Address, Store, StoreError},
-    tools::JobsSeen,
+    tools::{JobsSeen, LargeFiles},
 };
 
 use super::{
@@ -54,6 +54,8 @@ pub struct TurnContext {
     pub sandboxes: Sandboxes,
     /// Where pictures are kept.
     pub gallery: Gallery,
+    /// Where its large files wait for memory, beside those of all other turns.
+    pub large: LargeFiles,
     /// What the turn may use.
     pub limits: Limits,
     /// The bot and the room.
@@ -111,7 +113,8 @@ impl Outcome {
 /// Carries out a turn to its one answer. May be dropped: the turn stays open then.
 pub async fn run_turn(context: TurnContext, start: Start) -> Outcome {
     let vision = context.model.vision();
-    let tools = Toolbox::Sandbox { sandboxes: context.sandboxes, limits: context.limits.tools, vision };
+    let (sandboxes, limits, large) = (context.sandboxes, context.limits.tools, context.large);
+    let tools = Toolbox::Sandbox { sandboxes, limits, vision, large };
     let journal =
         Journal { store: context.store, address: context.address, turn: context.turn, gallery: context.gallery };
     let turn = Turn {
@@ -187,6 +190,7 @@ impl Turn {
                 progress: self.progress.clone(),
                 heard: CancellationToken::new(),
                 jobs: JobsSeen::default(),
+                sent: Arc::default(),
             },
             model: self.model,
             window,

@@ -3,7 +3,13 @@
 //!
 //! Knows the tools and the journal, nothing of the turn's rules. Called by the driver.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -15,7 +21,7 @@ use crate::{
     llm::ToolSpec,
     sandbox::Sandboxes,
     store::StoreError,
-    tools::{self, Attachment, Facts, JobsSeen, ToolContext, ToolLimits, ToolProgress, ToolResult},
+    tools::{self, Attachment, Facts, JobsSeen, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult},
 };
 
 use super::{
@@ -28,6 +34,8 @@ use super::{
 
 /// Lines of output that may wait to be shown.
 const LINES: usize = 8;
+/// The most bytes of files that one turn hands to the room.
+const FILES: u64 = 100 * 1024 * 1024;
 /// How long a file may take until it is stored.
 const STORING: Duration = Duration::from_secs(30);
 
@@ -42,13 +50,15 @@ pub(super) struct Hands {
     pub(super) heard: CancellationToken,
     /// What the model has seen of background jobs.
     pub(super) jobs: JobsSeen,
+    /// Bytes of files that the turn has handed to the room.
+    pub(super) sent: Arc<AtomicU64>,
 }
 
 /// Where calls are run.
 #[derive(Clone)]
 pub(super) enum Toolbox {
     /// In the room's sandbox.
-    Sandbox { sandboxes: Sandboxes, limits: ToolLimits, vision: bool },
+    Sandbox { sandboxes: Sandboxes, limits: ToolLimits, vision: bool, large: LargeFiles },
     /// In a test's own words.
     #[cfg(test)]
     Scripted(super::tests::driver::Script),
@@ -128,7 +138,7 @@ impl Hands {
         let (lines, mut line) = mpsc::channel(LINES);
         let work = async {
             match &self.tools {
-                Toolbox::Sandbox { sandboxes, limits, vision } => {
+                Toolbox::Sandbox { sandboxes, limits, vision, large } => {
                     let context = ToolContext {
                         sandboxes: sandboxes.clone(),
                         room: self.journal.address.room.clone(),
@@ -136,6 +146,7 @@ impl Hands {
                         cancel,
                         heard: self.heard.clone(),
                         jobs: self.jobs.clone(),
+                        large: large.clone(),
                         progress: lines,
                         limits: *limits,
                         vision: *vision,
@@ -166,10 +177,18 @@ impl Hands {
     async fn hand_over(&self, call: &CallToRun, mut result: ToolResult) -> ToolResult {
         for (index, Attachment { name, mime, data }) in std::mem::take(&mut result.attachments).into_iter().enumerate()
         {
+            let size = data.len() as u64;
+            let before = self.sent.fetch_add(size, Ordering::Relaxed);
+            if before + size > FILES {
+                self.sent.fetch_sub(size, Ordering::Relaxed);
+                result.ok = false;
+                result.text.push_str(&words::too_many_files(&name, before, FILES));
+                continue;
+            }
             let (stored, is_stored) = oneshot::channel();
             let key = format!("{}-{index}", call.id);
             let lost = words::file_lost(&name);
-            let attachment = Progress::Attachment { key, name, mime, data: data.to_vec(), stored };
+            let attachment = Progress::Attachment { key, name, mime, data, stored };
             let handed = async { self.progress.send(attachment).await.is_ok() && is_stored.await.is_ok() };
             if !timeout(STORING, handed).await.unwrap_or(false) {
                 result.ok = false;

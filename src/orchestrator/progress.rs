@@ -9,6 +9,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::ids::{CallId, EventId};
@@ -61,7 +62,7 @@ pub enum Progress {
         /// Its type.
         mime: String,
         /// The file.
-        data: Vec<u8>,
+        data: Bytes,
         /// To be told when it is stored: only then the call's result is.
         stored: oneshot::Sender<()>,
     },

@@ -94,6 +94,15 @@ pub(super) fn file_lost(name: &str) -> String {
     format!("\n\nThe file `{name}` could not be handed to the room: the people do not see it.")
 }
 
+/// Returns what is added to a result whose file was too much for one turn.
+pub(super) fn too_many_files(name: &str, sent: u64, limit: u64) -> String {
+    let (sent, limit) = (text::human_bytes(sent), text::human_bytes(limit));
+    format!(
+        "\n\nThe file `{name}` was not handed to the room: {sent} were sent in this turn, and {limit} is the limit of a \
+         turn. Send the ones that matter most, packed, and say what is missing."
+    )
+}
+
 /// Returns the refusal of a call beyond the number that run at once.
 pub(super) fn too_many_calls() -> String {
     format!("Not run: too many calls at once ({CALLS_AT_ONCE} at most). Send it again after the others.")

@@ -20,8 +20,8 @@ use super::{disk::size, room::Room};
 /// What a sandbox counts as until it has been measured: a container's start with a first command takes less.
 const STARTING: u64 = 16 << 20;
 
-/// Figures are no older than this when somebody wants to start: many who start at once share a look.
-const FRESH: Duration = Duration::from_millis(20);
+/// Figures are no older than this when somebody wants to start.
+const FRESH: Duration = Duration::from_millis(100);
 
 /// From here on the host is short of memory, whoever takes it: the percentage of the last ten seconds in which nothing on
 /// it could go on for want of memory.

@@ -25,6 +25,8 @@ use super::{
 
 /// What one read of a stream takes at most.
 const CHUNK: usize = 256 * 1024;
+/// The most bytes of a path, as in the kernel.
+const PATH: usize = 4096;
 /// How long a stream may be silent after its command's end before it is given up.
 const TAIL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -150,7 +152,8 @@ impl From<protocol::Ended> for Ended {
             bytes.truncate(limit);
             Bytes::from(bytes)
         };
-        let plausible = |path: &String| path.starts_with('/') && !path.chars().any(char::is_control);
+        let plausible =
+            |path: &String| path.starts_with('/') && path.len() <= PATH && !path.chars().any(char::is_control);
         Self {
             exit: ended.exit,
             output: Captured {
@@ -423,4 +426,33 @@ fn captured(ended: &protocol::Ended) -> Option<Bytes> {
 
 fn gap_note(omitted: u64) -> String {
     format!("\n[… {omitted} bytes of earlier output were not kept …]\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use sandboxd::base64::Blob;
+
+    use super::*;
+
+    #[test]
+    fn a_log_file_s_path_is_believed_as_far_as_a_path_may_go() {
+        let log = |log: String| {
+            let ended = protocol::Ended {
+                id: "x".into(),
+                exit: Exit::Code(0),
+                head: Blob(Vec::new()),
+                tail: Blob(Vec::new()),
+                omitted: 1,
+                log: Some(log),
+                leftovers: 0,
+                survivors: 0,
+                streamed: false,
+            };
+            Ended::from(ended).output.log
+        };
+        assert_eq!(log("/home/agent/x.log".into()).as_deref(), Some("/home/agent/x.log"));
+        for hostile in [format!("/{}", "x".repeat(250_000)), "relative".into(), "/a\nb".into()] {
+            assert_eq!(log(hostile), None);
+        }
+    }
 }

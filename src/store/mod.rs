@@ -6,6 +6,7 @@
 
 mod calls;
 mod context;
+mod files;
 mod health;
 mod journal;
 mod notes;
@@ -42,6 +43,8 @@ use crate::{
 
 /// Closures that may wait for the writer; more make callers wait.
 const QUEUE: usize = 256;
+/// Bytes of the write-ahead log that are kept to be written over.
+const LOG_KEPT: i64 = 16 << 20;
 /// How often the write-ahead log is folded back into the file, by a second connection so that no writer waits.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
@@ -71,6 +74,9 @@ pub enum StoreError {
     /// SQLite failed.
     #[error("The database failed: {0}.")]
     Sqlite(rusqlite::Error),
+    /// A file on its way to a room cannot be kept or read.
+    #[error("A file that is to be sent cannot be kept in STATE_DIR: {0}.")]
+    File(std::io::Error),
     /// A stored value cannot be read back.
     #[error("A stored value cannot be read: {0}.")]
     Corrupt(#[from] serde_json::Error),
@@ -107,6 +113,8 @@ pub struct Store {
     jobs: mpsc::SyncSender<Job>,
     /// Stamps rows.
     clock: Clock,
+    /// Where files lie that are to be sent.
+    files: Arc<Path>,
     /// Names this installation; containers carry it as a label.
     instance: Arc<str>,
 }
@@ -118,6 +126,8 @@ impl Store {
         let mut connection = connect(path, durability).map_err(fail)?;
         schema::migrate(&mut connection).map_err(fail)?;
         let instance = instance(&connection).map_err(fail)?;
+        let files = files::folder(path);
+        files::tidy(&files, &connection)?;
         let (jobs, queue) = mpsc::sync_channel::<Job>(QUEUE);
         let (ended, end) = mpsc::channel::<()>();
         let checkpoints = Connection::open(path).map_err(fail)?;
@@ -133,7 +143,7 @@ impl Store {
                 })
             })
             .map_err(|_| StoreError::Closed)?;
-        Ok(Self { jobs, clock, instance: instance.into() })
+        Ok(Self { jobs, clock, files: files.into(), instance: instance.into() })
     }
 
     /// Returns the name of this installation, made once.
@@ -189,6 +199,8 @@ fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> 
     connection.pragma_update(None, "foreign_keys", true)?;
     // Folding the log back costs a flush to disk: the checkpoint thread does it.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    // A log that has grown once gives the space back when it begins anew.
+    connection.pragma_update(None, "journal_size_limit", LOG_KEPT)?;
     connection.pragma_update(None, "cache_size", -2048)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)

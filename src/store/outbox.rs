@@ -14,8 +14,8 @@ pub struct NewOutbox {
     pub txn: String,
     /// What to send, as the hub wrote it down.
     pub payload: Value,
-    /// A file's bytes.
-    pub data: Option<Vec<u8>>,
+    /// The name of a file that was kept for it ([`Store::keep_file`]).
+    pub file: Option<String>,
 }
 
 /// A row, sent or not.
@@ -29,7 +29,9 @@ pub struct OutboxRow {
     pub address: Address,
     /// What.
     pub payload: Value,
-    /// A file's bytes, until it was sent.
+    /// The name of its file ([`Store::kept_file`]), which is gone once it was sent.
+    pub file: Option<String>,
+    /// A file's bytes, as rows of older versions have them until they were sent.
     pub data: Option<Vec<u8>>,
     /// When it was written, in milliseconds since 1970: homeservers forget transaction ids.
     pub created: i64,
@@ -47,7 +49,7 @@ pub struct Tried {
 }
 
 /// The columns that [`read`] takes.
-const COLUMNS: &str = "seq, txn, bot, room, payload, data, created, tried_by, tried_at";
+const COLUMNS: &str = "seq, txn, bot, room, payload, data, created, tried_by, tried_at, file";
 
 impl Store {
     /// Puts something into the outbox while a turn works (a screenshot, a file).
@@ -123,21 +125,25 @@ impl Store {
         .await
     }
 
-    /// Notes that a row was sent, as which event; closes its turn when it was the last. The file's bytes go.
+    /// Notes that a row was sent, as which event; closes its turn when it was the last. Its file goes.
     pub async fn sent(&self, seq: i64, event: &EventId) -> Result<(), StoreError> {
         let (event, now) = (event.clone(), self.clock.millis());
-        self.write(move |tx| {
-            tx.prepare_cached("UPDATE outbox SET sent = ?2, data = NULL WHERE seq = ?1")?
-                .execute(params![seq, event.as_str()])?;
+        let sent = self.write(move |tx| {
+            let mut sent =
+                tx.prepare_cached("UPDATE outbox SET sent = ?2, data = NULL WHERE seq = ?1 RETURNING file")?;
+            let file: Option<Option<String>> =
+                sent.query_row(params![seq, event.as_str()], |row| row.get(0)).optional()?;
             tx.prepare_cached(
                 "UPDATE turns SET state = 'closed', closed = ?2
                  WHERE state = 'answered' AND turn = (SELECT turn FROM outbox WHERE seq = ?1)
                    AND NOT EXISTS (SELECT 1 FROM outbox o WHERE o.turn = turns.turn AND o.sent IS NULL)",
             )?
             .execute(params![seq, now])?;
-            Ok(())
-        })
-        .await
+            Ok(file.flatten())
+        });
+        let file = sent.await?;
+        self.remove_files(file.into_iter().collect()).await;
+        Ok(())
     }
 }
 
@@ -150,20 +156,20 @@ pub(super) fn put(
     now: i64,
 ) -> Result<(), StoreError> {
     let mut insert = tx.prepare_cached(
-        "INSERT INTO outbox (txn, bot, room, turn, payload, data, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+        "INSERT INTO outbox (txn, bot, room, turn, payload, file, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
          ON CONFLICT (txn) DO NOTHING",
     )?;
     for row in rows {
         let payload = serde_json::to_string(&row.payload)?;
         let turn = turn.map(TurnId::as_str);
-        insert.execute(params![row.txn, address.bot, address.room.as_str(), turn, payload, row.data, now])?;
+        insert.execute(params![row.txn, address.bot, address.room.as_str(), turn, payload, row.file, now])?;
     }
     Ok(())
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Result<OutboxRow, StoreError>> {
     let payload: String = row.get(4)?;
-    let (seq, txn, data, created) = (row.get(0)?, row.get(1)?, row.get(5)?, row.get(6)?);
+    let (seq, txn, data, created, file) = (row.get(0)?, row.get(1)?, row.get(5)?, row.get(6)?, row.get(9)?);
     let address = Address { bot: row.get(2)?, room: RoomKey(row.get(3)?) };
     let tried = match (row.get(7)?, row.get(8)?) {
         (Some(device), Some(at)) => Some(Tried { device, at }),
@@ -174,6 +180,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Result<OutboxRow, StoreError>> {
         txn,
         address,
         payload,
+        file,
         data,
         created,
         tried,

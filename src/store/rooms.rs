@@ -5,7 +5,7 @@
 
 use rusqlite::{Transaction, params};
 
-use super::{Address, NewOutbox, Store, StoreError, outbox};
+use super::{Address, NewOutbox, Store, StoreError, files, outbox};
 use crate::ids::{EventId, RoomKey, TurnId};
 
 /// A room in which nobody is left.
@@ -73,7 +73,7 @@ impl Store {
     /// answer, and what waits in it or for it is dropped. Returns the turns that were open.
     pub async fn leave(&self, home: &Address, room: &RoomKey) -> Result<Vec<TurnId>, StoreError> {
         let (home, room, now) = (home.clone(), room.clone(), self.clock.millis());
-        self.write(move |tx| {
+        let left = self.write(move |tx| {
             let at = [&home.bot, &home.room.0];
             tx.execute(
                 "INSERT INTO rooms (bot, room, joined, missed) VALUES (?1, ?2, '', ?3)
@@ -82,7 +82,7 @@ impl Store {
             )?;
             tx.execute("DELETE FROM locked WHERE bot = ?1 AND room = ?2", [&home.bot, &room.0])?;
             tx.execute("UPDATE inbound SET done = 1 WHERE bot = ?1 AND room = ?2 AND turn IS NULL AND done = 0", at)?;
-            let open = tx
+            let open: Vec<TurnId> = tx
                 .prepare("SELECT turn FROM turns WHERE bot = ?1 AND room = ?2 AND state = 'open'")?
                 .query_map(at, |row| row.get::<_, String>(0).map(TurnId))?
                 .collect::<Result<_, _>>()?;
@@ -91,10 +91,11 @@ impl Store {
                  WHERE bot = ?1 AND room = ?2 AND state <> 'closed'",
                 params![home.bot, home.room.as_str(), now],
             )?;
-            drop_unsent(tx, &home)?;
-            Ok(open)
-        })
-        .await
+            Ok((open, drop_unsent(tx, &home)?))
+        });
+        let (open, files) = left.await?;
+        self.remove_files(files).await;
+        Ok(open)
     }
 
     /// Notes that the bot is no longer in a room that another one has followed; what belongs to their home stays.
@@ -111,7 +112,9 @@ impl Store {
     /// Drops what was not sent yet to a room that was left.
     pub async fn drop_unsent(&self, home: &Address) -> Result<(), StoreError> {
         let home = home.clone();
-        self.write(move |tx| drop_unsent(tx, &home)).await
+        let files = self.write(move |tx| drop_unsent(tx, &home)).await?;
+        self.remove_files(files).await;
+        Ok(())
     }
 
     /// Returns the rooms in which nobody is left and whose files may still be there.
@@ -221,7 +224,9 @@ impl Store {
     }
 }
 
-fn drop_unsent(tx: &Transaction<'_>, home: &Address) -> Result<(), StoreError> {
+/// Returns the files of what was dropped.
+fn drop_unsent(tx: &Transaction<'_>, home: &Address) -> Result<Vec<String>, StoreError> {
+    let files = files::unsent(tx, &home.bot, home.room.as_str())?;
     tx.execute("DELETE FROM outbox WHERE bot = ?1 AND room = ?2 AND sent IS NULL", [&home.bot, &home.room.0])?;
-    Ok(())
+    Ok(files)
 }

@@ -6,7 +6,7 @@
 use rusqlite::Connection;
 
 /// One step a version; `PRAGMA user_version` counts those that were applied.
-const MIGRATIONS: &[&str] = &[FIRST, ROOMS];
+const MIGRATIONS: &[&str] = &[FIRST, ROOMS, FILES];
 
 const FIRST: &str = r"
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -102,6 +102,12 @@ CREATE TABLE notes (
 -- The first attempt to send a row: by which device, and when.
 ALTER TABLE outbox ADD COLUMN tried_by TEXT;
 ALTER TABLE outbox ADD COLUMN tried_at INTEGER;
+";
+
+/// Files that are to be sent lie beside the database.
+const FILES: &str = r"
+-- The file's name in STATE_DIR/outgoing; removed there once the row is sent. `data` is older.
+ALTER TABLE outbox ADD COLUMN file TEXT;
 ";
 
 /// Brings the database to this program's version. A newer database is left as it is.

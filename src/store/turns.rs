@@ -197,7 +197,8 @@ impl Store {
             tx.execute("DELETE FROM notes WHERE noted < ?1", [before])?;
             Ok(())
         })
-        .await
+        .await?;
+        self.sweep_files().await
     }
 }
 

@@ -2,17 +2,20 @@
 //!
 //! Knows neither the model's messages nor the room's protocol: the orchestrator turns a result into both.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::jobs::JobsSeen;
+use super::{error::ToolError, jobs::JobsSeen};
 use crate::{
     ids::{CallId, RoomKey},
     sandbox::Sandboxes,
 };
+
+/// Files that may be large and in memory at the same time.
+const LARGE: usize = 2;
 
 /// What a call runs with.
 #[derive(Clone)]
@@ -29,6 +32,8 @@ pub struct ToolContext {
     pub heard: CancellationToken,
     /// What the model has seen of background jobs.
     pub jobs: JobsSeen,
+    /// Where a file that may be large waits until there is memory for it.
+    pub large: LargeFiles,
     /// Takes what the room may see meanwhile. Full means that nobody waits for more: it is dropped.
     pub progress: mpsc::Sender<ToolProgress>,
     /// What the operator set.
@@ -52,6 +57,35 @@ impl Default for ToolLimits {
     }
 }
 
+/// Places in memory for files that may be large, over all rooms. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LargeFiles(Arc<Semaphore>);
+
+/// A place, until the last copy is dropped.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Given back when it is dropped.
+    _permit: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+impl Default for LargeFiles {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(LARGE)))
+    }
+}
+
+impl ToolContext {
+    /// Waits for a place in memory for a file that may be large.
+    pub(super) async fn place(&self) -> Result<Place, ToolError> {
+        let permit = Arc::clone(&self.large.0).acquire_owned();
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(ToolError::Stopped),
+            permit = permit => Ok(Place { _permit: permit.ok().map(Arc::new) }),
+        }
+    }
+}
+
 /// Whether a tool may run beside others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -69,7 +103,7 @@ pub enum ToolProgress {
 }
 
 /// What a call came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct ToolResult {
     /// For the model, cut to size.
     pub text: String,
@@ -81,6 +115,8 @@ pub struct ToolResult {
     pub images: Vec<Image>,
     /// Files for the room.
     pub attachments: Vec<Attachment>,
+    /// Held as long as they are in memory.
+    pub place: Option<Place>,
     /// What it means for a claim of "done".
     pub facts: Facts,
 }

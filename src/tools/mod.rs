@@ -34,7 +34,9 @@ use serde::de::DeserializeOwned;
 use similar::{Algorithm, ChangeTag, TextDiff};
 
 pub use self::call::{Call, named, read as read_call};
-pub use self::context::{Access, Attachment, Edit, Facts, Image, ToolContext, ToolLimits, ToolProgress, ToolResult};
+pub use self::context::{
+    Access, Attachment, Edit, Facts, Image, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult,
+};
 use self::error::ToolError;
 pub use self::{jobs::JobsSeen, media::picture};
 use crate::{llm::ToolSpec, text};

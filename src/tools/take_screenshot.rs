@@ -109,6 +109,7 @@ async fn picture(
 ) -> Result<ToolResult, ToolError> {
     let about = about(ended)?;
     let path = out_of(context);
+    let place = context.place().await?;
     let data = match files::read_whole(context, sandbox, &path, ROOM_LIMIT).await? {
         Whole::Content(data) if media::picture(&data) == Some("image/png") => data,
         Whole::TooLarge(size) => {
@@ -142,6 +143,7 @@ async fn picture(
         }
     }
     result.text = text;
+    result.place = Some(place);
     result.attachments.push(Attachment { name: "screenshot.png".into(), mime: "image/png".into(), data });
     Ok(result)
 }

@@ -6,7 +6,7 @@ use matrix_agent::{
     gateway::{AllowedHosts, Gateway, GatewayPolicy, Network},
     ids::{self, CallId, RoomKey},
     sandbox::{SandboxOptions, Sandboxes},
-    tools::{self, JobsSeen, ToolContext, ToolLimits, ToolProgress, ToolResult},
+    tools::{self, JobsSeen, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -60,6 +60,7 @@ impl Bench {
             cancel: CancellationToken::new(),
             heard: CancellationToken::new(),
             jobs: self.jobs.clone(),
+            large: LargeFiles::default(),
             progress,
             limits: ToolLimits { command: Duration::from_secs(20), longest: Duration::from_mins(1) },
             vision: true,

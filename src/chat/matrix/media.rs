@@ -59,12 +59,23 @@ pub(super) async fn upload(
         crash::point("uploaded");
         source
     };
+    let mut content = content(name, mime, data);
+    if let (Some(content), Some(source)) = (content.as_object_mut(), source.as_object()) {
+        content.extend(source.clone());
+    }
+    Ok(content)
+}
+
+/// Returns the content of a file's event, but for where the file is.
+fn content(name: &str, mime: &str, data: &[u8]) -> Value {
     let kind = match mime.split('/').next() {
         Some("image") => "m.image",
         Some("video") => "m.video",
         Some("audio") => "m.audio",
         _ => "m.file",
     };
+    // Both are the same, or clients take the body for a caption.
+    let name = render::name(name);
     let mut content = json!({
         "msgtype": kind, "body": name, "filename": name, "info": { "mimetype": mime, "size": data.len() },
         // Without it clients and servers look for names in the body.
@@ -74,10 +85,7 @@ pub(super) async fn upload(
         content["info"]["w"] = width.into();
         content["info"]["h"] = height.into();
     }
-    if let (Some(content), Some(source)) = (content.as_object_mut(), source.as_object()) {
-        content.extend(source.clone());
-    }
-    Ok(content)
+    content
 }
 
 /// Returns the width and the height that a PNG states, as every screenshot does: clients keep its place free, and what
@@ -171,6 +179,18 @@ fn failed(cause: &str) -> NotFetched {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_name_of_a_file_calls_nobody() {
+        let plain = content("report.pdf", "application/pdf", b"x");
+        assert_eq!((plain["body"].as_str(), plain["filename"].as_str()), (Some("report.pdf"), Some("report.pdf")));
+        for name in ["@room", "@room.png", "for @room now.txt"] {
+            let content = content(name, "image/png", b"x");
+            let body = content["body"].as_str().expect("is text");
+            assert!(!body.contains("@room") && body.contains("room"), "{body}");
+            assert_eq!(content["filename"], content["body"], "or it is a caption");
+        }
+    }
 
     #[test]
     fn a_png_says_how_large_it_is() {

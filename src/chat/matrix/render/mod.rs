@@ -79,6 +79,11 @@ pub(super) fn answer(mention: Option<(&str, &str)>, text: &str, footer: &str) ->
     Rendered { body, html }
 }
 
+/// Returns a file's name as a body: it pings nobody.
+pub(super) fn name(name: &str) -> String {
+    words::defuse(name)
+}
+
 /// Returns cleaned Markdown as a body: nothing pings, no empty lines around it.
 fn body(clean: &str) -> String {
     // Spaces before the first line stay: they may make it a block of code.
