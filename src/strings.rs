@@ -4,7 +4,7 @@
 pub const HELP: &str = "\
 I work in this room's own sandbox: tell me what to do, in your own words. Files that you send me land in `/workspace/uploads`.
 
-- `!stop` stops what I am doing
+- `!stop` stops what I am doing; `!stop jobs` ends what runs in the background
 - `!status` shows what I am doing
 - `!new` begins a new conversation; the files stay
 - `!sandbox` shows this room's sandbox as it is observed
@@ -36,6 +36,20 @@ pub const NEW: &str = "A new conversation. The files in `/workspace` are as they
 
 /// The reply to `!stop` when nothing runs.
 pub const NOTHING_RUNS: &str = "Nothing is running.";
+
+/// The reply to `!stop jobs` when there are none.
+pub const NO_JOBS: &str = "Nothing runs in the background.";
+
+/// What a stop leaves running.
+pub fn jobs_left(jobs: &str, count: usize) -> String {
+    let them = if count == 1 { "it" } else { "them" };
+    format!("Still running in the background: {jobs}. `!stop jobs` ends {them}.")
+}
+
+/// The reply to `!stop jobs`.
+pub fn jobs_ended(jobs: &str) -> String {
+    format!("Ended, with all that it had started: {jobs}.")
+}
 
 /// The answer of a turn that was stopped before it had begun.
 pub const STOPPED: &str = "Stopped before I had begun.";

@@ -58,6 +58,16 @@ fn visible(c: char) -> bool {
         || matches!(c, '\u{e0000}'..='\u{e007f}')) // "tags": ASCII that no screen shows
 }
 
+/// Returns `text` without what cannot be seen (joiners, marks of direction, selectors, a byte order mark), and without
+/// the white space around it.
+pub fn bare(text: &str) -> String {
+    let is_seen = |c: &char| {
+        !matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}')
+    };
+    text.chars().filter(is_seen).collect::<String>().trim().to_owned()
+}
+
 /// Returns what stands where `bytes` were cut out.
 pub fn cut_mark(bytes: u64) -> String {
     format!("… [{bytes} bytes cut] …")

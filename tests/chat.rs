@@ -368,3 +368,37 @@ fn a_question_that_the_server_has_lost_ends_with_an_error() {
     assert_ne!(code, 0);
     assert_eq!(frames.last().unwrap()["event"], "unknown", "{frames:#?}");
 }
+
+#[test]
+fn a_stop_says_which_background_jobs_are_left_and_stop_jobs_ends_them() {
+    let (llm, rig) = rig();
+    let job = "(setsid sleep 1000 &); sleep 1000; true watcher";
+    llm.reply(Reply::calls(&[("run_command", json!({"command": job, "background": true}))]));
+    llm.reply(run_command("echo up; sleep 500"));
+    let _server = rig.serve();
+    let mut chat = rig.ask("one", "go");
+    chat.until("the command's output", |frame| frame["kind"] == "tool_output" && frame["line"] == "up");
+    rig.ask("one", "!Stop.").finish();
+    let (_, frames) = chat.finish();
+    let answer = answers(&frames)[0]["text"].as_str().unwrap().to_owned();
+    assert!(answer.contains("true watcher` (job-") && answer.contains("`!stop jobs` ends it."), "{answer}");
+    assert!(!answer.contains("sleep 500"), "what the turn ran has ended: {answer}");
+    let sleeps = || {
+        let left = rig.run(&["sandbox", "exec", "one", "--", "sh", "-c", "cat /proc/[0-9]*/comm"]);
+        String::from_utf8_lossy(&left.stdout).matches("sleep").count()
+    };
+    assert_eq!(sleeps(), 2, "the job and what it has forked run on");
+    let told = |command: &str| {
+        let (code, frames) = rig.ask("one", command).finish();
+        let reply = frames.iter().find(|frame| frame["event"] == "reply").unwrap()["text"].as_str().unwrap().to_owned();
+        assert_eq!(code, 0, "{reply}");
+        reply
+    };
+    let again = told("!stop");
+    assert!(again.contains("Nothing is running.") && again.contains("true watcher"), "{again}");
+    let ended = told("!stop jobs");
+    assert!(ended.starts_with("Ended") && ended.contains("true watcher"), "{ended}");
+    assert_eq!(sleeps(), 0);
+    assert_eq!(told("!stop"), "Nothing is running.");
+    assert_eq!(told("!stop jobs"), "Nothing runs in the background.");
+}

@@ -17,63 +17,16 @@ use crate::{
     tools::LargeFiles,
 };
 
-use super::upload::{self, Sent, Upload};
+use super::{
+    intent::Command,
+    jobs,
+    upload::{self, Sent, Upload},
+};
 
 /// How long `!status` waits for word of the sandbox.
 const LOOK: Duration = Duration::from_secs(5);
 /// The days that `!cost` shows.
 const COST_DAYS: usize = 7;
-
-/// What a message asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Intent {
-    /// Work.
-    Ask(String),
-    /// Something that needs no model.
-    Command(Command),
-}
-
-/// A command, written as `!word`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Lists the commands.
-    Help,
-    /// Stops the running turn.
-    Stop,
-    /// Begins a new conversation.
-    New,
-    /// Shows the room's sandbox.
-    Sandbox,
-    /// Shows the tokens used.
-    Cost,
-    /// Shows what runs.
-    Status,
-    /// Shows the model.
-    Model,
-    /// A word that is no command.
-    Unknown(String),
-}
-
-impl Intent {
-    /// Reads a message. Only a lone `!word` is a command: `!important: fix the login` is work.
-    pub fn of(text: &str) -> Self {
-        let trimmed = text.trim();
-        let Some(word) = trimmed.strip_prefix('!') else { return Self::Ask(text.to_owned()) };
-        if word.is_empty() || !word.chars().all(|letter| letter.is_ascii_alphabetic()) {
-            return Self::Ask(text.to_owned());
-        }
-        Self::Command(match word.to_ascii_lowercase().as_str() {
-            "help" => Command::Help,
-            "stop" => Command::Stop,
-            "new" => Command::New,
-            "sandbox" => Command::Sandbox,
-            "cost" => Command::Cost,
-            "status" => Command::Status,
-            "model" => Command::Model,
-            _ => Command::Unknown(trimmed.to_owned()),
-        })
-    }
-}
 
 /// One turn's work.
 #[derive(Debug)]
@@ -136,7 +89,14 @@ impl Coder {
     pub async fn command(&self, address: &Address, command: Command, doing: &str) -> String {
         match command {
             Command::Help => strings::HELP.to_owned(),
-            Command::Stop => strings::NOTHING_RUNS.to_owned(),
+            Command::Stop => {
+                let left = self.jobs_left(&address.room).await.map(|left| format!("\n\n{left}"));
+                format!("{}{}", strings::NOTHING_RUNS, left.unwrap_or_default())
+            }
+            Command::StopJobs => match jobs::end(&self.inner.sandboxes, &address.room).await {
+                Ok(ended) => ended,
+                Err(error) => strings::command_failed(&error.to_string()),
+            },
             Command::New => match self.inner.store.replace_context(address, Vec::new()).await {
                 Ok(()) => {
                     self.forget_pictures(&address.room).await;
@@ -158,6 +118,11 @@ impl Coder {
             }
             Command::Unknown(word) => strings::unknown_command(&word),
         }
+    }
+
+    /// Says which background jobs are left running in a room, if any are: a stop ends none of them.
+    pub async fn jobs_left(&self, room: &RoomKey) -> Option<String> {
+        jobs::left(&self.inner.sandboxes, room).await
     }
 
     /// Tells the model and the sandbox's state in a line.
@@ -252,19 +217,5 @@ impl Coder {
         };
         warming.abort();
         outcome
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_lone_word_is_a_command() {
-        assert_eq!(Intent::of(" !STOP \n"), Intent::Command(Command::Stop));
-        assert_eq!(Intent::of("!frobnicate"), Intent::Command(Command::Unknown("!frobnicate".into())));
-        for work in ["!important: fix it", "!", "!!", "stop", "", "! stop"] {
-            assert_eq!(Intent::of(work), Intent::Ask(work.into()), "{work:?}");
-        }
     }
 }

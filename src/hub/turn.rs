@@ -257,10 +257,16 @@ impl Actor {
             let payload = to_json(outbound)?;
             Ok::<_, StoreError>(NewOutbox { txn: txn(&self.address, &turn.asked, part), payload, file: None })
         };
+        let mut text = outcome.text;
+        if ending == Ending::Stopped
+            && let Some(left) = self.hub.inner.coder.jobs_left(&self.address.room).await
+        {
+            text = format!("{text}\n\n{left}");
+        }
         let claimed = self.hub.inner.store.claimed(&turn.id).await?;
         let others = claimed.into_iter().map(|event| event.event).filter(|event| *event != turn.asked).collect();
         let answer = Outbound::Answer {
-            text: outcome.text,
+            text,
             footer: outcome.footer,
             ending,
             asked: turn.asked.clone(),

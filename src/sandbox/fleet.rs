@@ -252,6 +252,12 @@ impl Sandboxes {
         Some(SandboxError::FilesLost)
     }
 
+    /// Returns the room's sandbox if it runs; starts none.
+    pub async fn running(&self, room: &RoomKey) -> Result<Option<Sandbox>, SandboxError> {
+        self.shared.adoption().await?;
+        Ok(self.shared.known(room).and_then(|room| room.connection()))
+    }
+
     /// Lists the sandboxes, by room.
     pub async fn list(&self) -> Result<Vec<SandboxSummary>, SandboxError> {
         self.shared.adoption().await?;

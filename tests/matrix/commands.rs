@@ -43,6 +43,11 @@ async fn each_command_is_answered_whatever_stands_before_it() {
         ("!frobnicate", "I know no command `!frobnicate`."),
         ("bot: !model", "The model is"),
         ("@bot:localhost !model", "The model is"),
+        ("!Model.", "The model is"),
+        ("! Stop", "Nothing is running."),
+        ("/stop", "Nothing is running."),
+        ("\u{200b}!stop!\u{a0}", "Nothing is running."),
+        ("!stop jobs", "Nothing runs in the background."),
     ] {
         let told = town.told(&room, command).await;
         assert!(told.contains(answer), "{command}: {told}");

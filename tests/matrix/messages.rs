@@ -43,7 +43,7 @@ async fn a_thread_is_answered_in_the_thread_and_a_reply_without_what_it_quotes()
     let kinds: Vec<_> = said.iter().filter(|it| it.sender == town.bot).map(|it| it.msgtype.as_str()).collect();
     assert_eq!(kinds, ["m.notice", "m.file", "m.text", "m.text"], "progress, file, answer, status: {said:#?}");
     assert!(said.iter().all(|it| it.thread == root), "all of it stands in the thread: {said:#?}");
-    assert!(answer.mentions(&town.anna.id) && answer.body().contains("You said: make it"), "{answer:?}");
+    assert!(answer.body().contains("You said: make it"), "{answer:?}");
 
     // As older clients reply.
     let content = json!({

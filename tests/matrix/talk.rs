@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 
 use crate::support::{
     bot::Town,
+    person::Person,
     replies::Reply,
     scripted_llm::{results, user_texts},
 };
@@ -23,7 +24,6 @@ async fn an_invite_is_followed_by_one_greeting_and_a_question_by_one_answer_that
     let answer = town.anna.answer_to(&asked).await;
     assert!(answer.body().contains("It is **done**."), "{answer:?}");
     assert!(answer.content["formatted_body"].as_str().unwrap().contains("<strong>done</strong>"), "{answer:?}");
-    assert!(answer.mentions(&town.anna.id));
     assert_eq!(answer.msgtype(), "m.text");
     assert!(results(&town.llm.requests()[1])[0].contains("done"));
 
@@ -37,7 +37,7 @@ async fn an_invite_is_followed_by_one_greeting_and_a_question_by_one_answer_that
     assert_eq!(bots.len(), 3, "a greeting, a progress message, an answer: {bots:#?}");
     assert_eq!((bots[0].msgtype.as_str(), bots[1].msgtype.as_str()), ("m.notice", "m.notice"));
     assert!(bots[1].body.contains("1 tool"), "{bots:#?}");
-    town.anna.unread_is(&room, (1, 1)).await;
+    town.anna.unread_is(&room, (1, 0)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -127,5 +127,34 @@ async fn an_encrypted_room_is_answered_encrypted_without_a_red_shield() {
             assert!(matches!(event.seal, crate::support::seen::Seal::Opened { shield: false }), "{event:?}");
         }
         assert_ne!(event.reply_to(), plain, "a command in the clear was answered");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_mentions_who_asked_only_where_others_are() {
+    let town = Town::start().await;
+    town.llm.otherwise(|_| Reply::text("Here you are."));
+    let carl = Person::new(&town.synapse, "carl").await;
+    for encrypted in [false, true] {
+        let room = town.room(encrypted).await;
+        let between_two = town.anna.say(&room, "just for me").await;
+        let answer = town.replies(&between_two).await;
+        assert_eq!(answer.content["m.mentions"], json!({}), "{answer:?}");
+        let html = answer.content["formatted_body"].as_str().unwrap();
+        assert!(answer.body().starts_with("Here you are.") && !html.contains("matrix.to"), "{answer:?}");
+
+        town.anna.invite(&room, &carl.id).await;
+        let invited = town.anna.say(&room, "nobody has come yet").await;
+        assert!(!town.replies(&invited).await.mentions(&town.anna.id));
+        carl.accept(&room).await;
+        town.anna.joined(&room, &carl.id).await;
+        let among_others = town.anna.say(&room, "for all to see").await;
+        let answer = town.replies(&among_others).await;
+        assert!(answer.mentions(&town.anna.id) && answer.body().starts_with("anna: Here"), "{answer:?}");
+
+        carl.leave(&room).await;
+        town.anna.member(&room, &carl.id, "leave").await;
+        let alone_again = town.anna.say(&room, "and now").await;
+        assert!(!town.replies(&alone_again).await.mentions(&town.anna.id));
     }
 }

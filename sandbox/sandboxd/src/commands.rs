@@ -9,7 +9,7 @@ use std::{
 
 use sandboxd::{
     frame,
-    protocol::{Event, ID_LIMIT, KillCause, Opening, Run, Running},
+    protocol::{Event, ID_LIMIT, KillCause, LINE_LIMIT, Opening, Run, Running},
 };
 
 use crate::{
@@ -44,6 +44,7 @@ struct Warden {
     id: String,
     socket: OwnedFd,
     background: bool,
+    line: String,
     nonce: String,
     /// It has told how the command ended; it may still deliver output.
     ended: bool,
@@ -109,7 +110,10 @@ impl Commands {
             epoll.add(&socket, Interest::Read, token).map_err(|error| error.to_string())?;
             self.next_token += 1;
             let (id, nonce) = (run.id.clone(), run.nonce.clone());
-            self.wardens.insert(token, Warden { pid, id, socket, background: run.background, nonce, ended: false });
+            let line = run.argv.last().map(String::as_str).unwrap_or_default();
+            let line = line[..line.floor_char_boundary(LINE_LIMIT)].to_owned();
+            let warden = Warden { pid, id, socket, background: run.background, line, nonce, ended: false };
+            self.wardens.insert(token, warden);
             Ok(())
         });
         match watched {
@@ -151,7 +155,11 @@ impl Commands {
     /// Answers what runs.
     pub(crate) fn list(&self) -> Outcome {
         let running = self.wardens.values().filter(|warden| !warden.ended);
-        let running = running.map(|warden| Running { id: warden.id.clone(), background: warden.background });
+        let running = running.map(|warden| Running {
+            id: warden.id.clone(),
+            background: warden.background,
+            line: warden.line.clone(),
+        });
         Outcome::event(&Event::Commands { running: running.collect() })
     }
 

@@ -25,6 +25,8 @@ pub const BINARY: &str = "/run/sandboxd";
 /// The directory in the user's home that holds whole outputs.
 pub const LOG_DIR: &str = ".cache/matrix-agent";
 
+/// What is told of a command's line, in bytes.
+pub const LINE_LIMIT: usize = 200;
 /// The longest id of a command.
 pub const ID_LIMIT: usize = 200;
 /// The bytes kept from the start of a command's output, whether or not anybody listens.
@@ -228,6 +230,10 @@ pub struct Running {
     pub id: String,
     /// Lives until its tree is gone.
     pub background: bool,
+    /// What it runs, cut to [`LINE_LIMIT`] bytes: its last argument, which of `bash -c` is the line. Empty where it is not
+    /// told.
+    #[serde(default)]
+    pub line: String,
 }
 
 /// How a command ended, and what it wrote.

@@ -141,10 +141,13 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
     let content = match &delivery.outbound {
         Outbound::Answer { text, footer, asked, sender, thread, .. } => {
             let short = render::shortened(text);
-            let name = display_name(&room, sender).await;
-            let rendered = render::answer(Some((sender, &name)), short.as_deref().unwrap_or(text), footer);
+            let called = if is_for_two(&room) { None } else { Some((&**sender, display_name(&room, sender).await)) };
+            let called = called.as_ref().map(|(id, name)| (*id, &**name));
+            let rendered = render::answer(called, short.as_deref().unwrap_or(text), footer);
             let mut content = related(to_content("m.text", &rendered), thread.as_ref(), Some(asked));
-            content["m.mentions"] = json!({ "user_ids": [sender] });
+            if let Some((id, _)) = called {
+                content["m.mentions"] = json!({ "user_ids": [id] });
+            }
             let whole = ids::digest(&[txn, "whole"], 16);
             // The file goes first: where the answer is, it is.
             if short.is_some() && earlier.find(txn, &content).or_else(|| earlier.find(&whole, &Value::Null)).is_none() {
@@ -270,6 +273,12 @@ fn relation(thread: Option<&EventId>, asked: Option<&EventId>) -> Value {
         (None, Some(asked)) => json!({ "m.in_reply_to": { "event_id": asked } }),
         (None, None) => Value::Null,
     }
+}
+
+/// Returns whether only one person is in a room with the bot. Their client tells them of each message there, and would
+/// highlight the whole of one that called them.
+fn is_for_two(room: &Room) -> bool {
+    room.joined_members_count() == 2
 }
 
 async fn display_name(room: &Room, user: &str) -> String {

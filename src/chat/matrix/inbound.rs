@@ -8,6 +8,7 @@ use super::people::People;
 use crate::{
     hub::{Body, Inbound},
     ids::{EventId, RoomKey},
+    text,
 };
 
 /// The reaction that stops a turn. Some clients add a variation selector.
@@ -84,7 +85,7 @@ fn message(own: &UserId, sender: &UserId, content: &Value) -> Option<Body> {
     Some(match content["msgtype"].as_str()? {
         "m.text" | "m.emote" => {
             let text = spoken(sender, content).filter(|text| !text.trim().is_empty())?;
-            let command = command_to(own, content, &text).map(str::to_owned);
+            let command = command_to(own, content, &text);
             Body::Said { text: command.unwrap_or(text), thread, about }
         }
         // What programs say; answering it is how bots talk to each other for ever.
@@ -175,19 +176,60 @@ fn repeats_somebody(body: &str) -> bool {
     user.is_some_and(|(user, _)| UserId::parse(user).is_ok())
 }
 
-/// Returns the command in a message that names the bot first, as in `bot: !stop`.
-fn command_to<'a>(own: &UserId, content: &Value, text: &'a str) -> Option<&'a str> {
-    let (before, command) = text.split_at(text.find('!')?);
-    let named = before.trim().trim_end_matches([':', ',']);
-    let link = format!("https://matrix.to/#/{own}");
-    // What a client shows instead of the id: the HTML says what that is.
-    let shown = content["formatted_body"].as_str().and_then(|html| {
-        let (shown, _) = html.trim_start().strip_prefix(&format!("<a href=\"{link}\">"))?.split_once("</a>")?;
-        Some(shown.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&"))
-    });
-    let is_link = || named.starts_with('[') && named.ends_with(&format!("]({link})"));
-    let names = [own.as_str(), own.localpart(), shown.as_deref().unwrap_or(own.as_str())];
-    (names.contains(&named) || named.strip_prefix('@') == Some(own.localpart()) || is_link()).then_some(command)
+/// Returns what is said to the bot in a message that names it before or behind a command, as in `bot: !stop`. What is a
+/// command, its bot decides.
+fn command_to(own: &UserId, content: &Value, text: &str) -> Option<String> {
+    let text = text::bare(text);
+    let is_command = |rest: &&str| rest.trim_start_matches(['`', '*', '_']).starts_with(['!', '！', '/']);
+    let mut names = names(own, content);
+    names.extend(linked(&text, own));
+    // Some begin with others.
+    names.sort_by_key(|name| std::cmp::Reverse(name.len()));
+    names.iter().find_map(|name| {
+        let before = strip_name(&text, name).map(|rest| rest.trim_start_matches([':', ',', ' ', '\u{a0}']));
+        let behind = || {
+            text.strip_suffix(&**name)?.strip_suffix([' ', '\u{a0}', ',']).map(|rest| rest.trim_end_matches([',', ' ']))
+        };
+        before.filter(is_command).or_else(|| behind().filter(is_command)).map(str::to_owned)
+    })
+}
+
+/// Returns what follows a name with which a text begins, however it is capitalised.
+fn strip_name<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let begins = text.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+    text.get(name.len()..).filter(|rest| begins && !rest.starts_with(char::is_alphanumeric))
+}
+
+/// Returns the names by which a message may call the bot: its own, and what a client shows for it, as the HTML tells.
+fn names(own: &UserId, content: &Value) -> Vec<String> {
+    let mut names = vec![own.to_string(), format!("@{}", own.localpart()), own.localpart().to_owned()];
+    for anchor in content["formatted_body"].as_str().unwrap_or_default().split("href=\"").skip(1) {
+        let shown = anchor.split_once('"').filter(|(url, _)| leads_to(url, own));
+        let shown = shown.and_then(|(_, rest)| rest.split_once('>')?.1.split_once("</a>"));
+        names.extend(shown.map(|(shown, _)| {
+            let shown = shown.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&#39;", "'");
+            text::bare(&shown.replace("&amp;", "&"))
+        }));
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+/// Returns the links to the bot with which a text begins and ends, written as in Markdown.
+fn linked(text: &str, own: &UserId) -> Vec<String> {
+    let link = |link: &str| {
+        let (_, url) = link.strip_prefix('[')?.strip_suffix(')')?.rsplit_once("](")?;
+        leads_to(url, own).then(|| link.to_owned())
+    };
+    let first = text.find(')').and_then(|end| link(&text[..=end]));
+    let last = text.rfind('[').and_then(|start| link(&text[start..]));
+    first.into_iter().chain(last).collect()
+}
+
+/// Returns whether an address is the bot's: some clients write it percent-encoded.
+fn leads_to(url: &str, own: &UserId) -> bool {
+    let url = url.replace("%40", "@").replace("%3A", ":").replace("%3a", ":").replace("%23", "#");
+    url.strip_prefix("https://matrix.to/#/") == Some(own.as_str())
 }
 
 #[cfg(test)]
@@ -300,19 +342,42 @@ mod tests {
     }
 
     #[test]
-    fn a_command_may_name_the_bot_first() {
-        for (body, html) in [
-            ("@bot:a.org: !stop", ""),
-            ("@bot:a.org !stop", ""),
-            ("bot, !stop", ""),
-            ("@bot: !stop", ""),
-            ("[Agent](https://matrix.to/#/@bot:a.org): !stop", ""),
-            ("A & B: !stop", "<a href=\"https://matrix.to/#/@bot:a.org\">A &amp; B</a>: !stop"),
+    fn a_command_may_name_the_bot_before_it_or_behind() {
+        let pill = |shown: &str| format!("<a href=\"https://matrix.to/#/@bot:a.org\">{shown}</a>");
+        for (body, html, command) in [
+            ("@bot:a.org: !stop", String::new(), "!stop"),
+            ("@bot:a.org !stop", String::new(), "!stop"),
+            ("@bot:a.org\u{a0}!stop", String::new(), "!stop"),
+            ("bot, !stop", String::new(), "!stop"),
+            ("Bot: !Stop.", String::new(), "!Stop."),
+            ("@bot: !stop", String::new(), "!stop"),
+            ("\u{200b}@bot:\u{200b} ! stop", String::new(), "! stop"),
+            ("!stop @bot:a.org", String::new(), "!stop"),
+            ("!stop, bot", String::new(), "!stop"),
+            ("[Agent](https://matrix.to/#/@bot:a.org): !stop", String::new(), "!stop"),
+            ("[Agent](https://matrix.to/#/%40bot%3Aa.org) !stop", String::new(), "!stop"),
+            ("!stop [Agent](https://matrix.to/#/@bot:a.org)", String::new(), "!stop"),
+            ("A & B: !stop", pill("A &amp; B") + ": !stop", "!stop"),
+            ("!stop A & B", format!("!stop {}", pill("A &amp; B")), "!stop"),
+            ("A & B !stop jobs", format!("<p>{} !stop jobs</p>", pill("A &amp; B")), "!stop jobs"),
         ] {
             let content = json!({"msgtype": "m.text", "body": body, "formatted_body": html});
-            assert_eq!(plain(content), Some(said("!stop")), "{body}");
+            assert_eq!(plain(content), Some(said(command)), "{body}");
         }
-        for body in ["anna: !stop", "bots: !stop", "do not !stop", "it works!"] {
+        let reply = json!({"msgtype": "m.text", "body": "> <@bot:a.org> working\n\n@bot: !stop",
+            "formatted_body": format!("<mx-reply>x</mx-reply>{}: !stop", pill("bot")),
+            "m.relates_to": {"m.in_reply_to": {"event_id": "$q"}}});
+        let Some(Body::Said { text, .. }) = plain(reply) else { panic!("it is said") };
+        assert_eq!(text, "!stop");
+        for body in [
+            "anna: !stop",
+            "bots: !stop",
+            "do not !stop",
+            "it works!",
+            "bot: stop",
+            "ask the bot !stop",
+            "robot: !stop",
+        ] {
             assert_eq!(plain(json!({"msgtype": "m.text", "body": body})), Some(said(body)));
         }
         assert_eq!(plain(json!({"msgtype": "m.text", "body": " \n"})), None, "nothing was said");

@@ -1,0 +1,194 @@
+//! Commands in what people write, as they write them: on a telephone, which makes the first letter a capital and ends
+//! with a full stop, or copied from the help, with its marks. Pure.
+
+use crate::text;
+
+/// What a message asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// Work.
+    Ask(String),
+    /// Something that needs no model.
+    Command(Command),
+}
+
+/// A command, written as `!word`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Lists the commands.
+    Help,
+    /// Stops the running turn.
+    Stop,
+    /// Ends what runs in the background.
+    StopJobs,
+    /// Begins a new conversation.
+    New,
+    /// Shows the room's sandbox.
+    Sandbox,
+    /// Shows the tokens used.
+    Cost,
+    /// Shows what runs.
+    Status,
+    /// Shows the model.
+    Model,
+    /// A word that is no command.
+    Unknown(String),
+}
+
+/// What may stand around a command that was copied or emphasised.
+const AROUND: &[char] = &['`', '*', '_', '~', '"', '\'', '“', '”', '„', '‘', '’', '«', '»', '(', ')', '[', ']'];
+/// What begins a command: the last as East Asian keyboards have it.
+const MARKS: &[char] = &['!', '/', '！'];
+/// Words with which people ask for a stop, or name what is to be stopped.
+const POLITE: &[&str] = &["please", "pls", "now", "it", "this", "that", "bitte"];
+const WHICH: &[&str] = &["the", "all", "my", "background", "running"];
+
+impl Intent {
+    /// Reads a message. Only a lone command is one: `!important: fix the login` and `!new colours for it` are work.
+    pub fn of(text: &str) -> Self {
+        let clean = text::bare(text).trim_matches(|c: char| c.is_whitespace() || AROUND.contains(&c)).to_owned();
+        let command = clean.strip_prefix(MARKS).and_then(|rest| {
+            let words: Vec<_> = rest.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+            let words: Vec<_> = words.into_iter().map(str::to_lowercase).collect();
+            let words: Vec<_> = words.iter().map(String::as_str).collect();
+            Command::of(&words)
+        });
+        match command {
+            Some(command) => Self::Command(command),
+            None if is_unknown(&clean) => Self::Command(Command::Unknown(clean)),
+            None => Self::Ask(text.to_owned()),
+        }
+    }
+}
+
+impl Command {
+    fn of(words: &[&str]) -> Option<Self> {
+        Some(match *words {
+            ["help"] => Self::Help,
+            ["new"] => Self::New,
+            ["sandbox"] => Self::Sandbox,
+            ["cost"] => Self::Cost,
+            ["status"] => Self::Status,
+            ["model"] => Self::Model,
+            ["stop", ref rest @ ..] => match *rest {
+                [ref which @ .., "job" | "jobs"] if all(which, WHICH) => Self::StopJobs,
+                _ if all(rest, POLITE) => Self::Stop,
+                _ => return None,
+            },
+            _ => return None,
+        })
+    }
+}
+
+fn all(words: &[&str], of: &[&str]) -> bool {
+    words.iter().all(|word| of.contains(word))
+}
+
+/// Returns whether this is a lone `!word`, which nobody means as work.
+fn is_unknown(clean: &str) -> bool {
+    clean.strip_prefix('!').is_some_and(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphabetic()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_command_is_taken_as_people_write_it() {
+        for stop in [
+            "!stop",
+            " !STOP \n",
+            "!Stop",
+            "!stop.",
+            "!Stop!",
+            "!STOP!!!",
+            "!stop…",
+            "!stop,",
+            "! stop",
+            "!\u{a0}stop",
+            "\u{200b}!stop",
+            "!stop\u{feff}",
+            "\u{200e}!stop\u{200f}",
+            "！stop",
+            "/stop",
+            "/Stop.",
+            "`!stop`",
+            "**!stop**",
+            "“!stop”",
+            "!stop please",
+            "!stop now!",
+            "!stop it, please.",
+            "!stop 🙏",
+            "!!stop",
+            "(!stop)",
+            "!stop\n\n",
+        ] {
+            assert_eq!(Intent::of(stop), Intent::Command(Command::Stop), "{stop:?}");
+        }
+        for jobs in [
+            "!stop jobs",
+            "!Stop jobs.",
+            "!stop  Jobs",
+            "! stop job",
+            "/stop jobs",
+            "!stop the jobs",
+            "!stop all background jobs!",
+        ] {
+            assert_eq!(Intent::of(jobs), Intent::Command(Command::StopJobs), "{jobs:?}");
+        }
+        for (text, command) in [
+            ("!help", Command::Help),
+            ("!Help?", Command::Help),
+            ("/help", Command::Help),
+            ("!New.", Command::New),
+            ("! new", Command::New),
+            ("!status…", Command::Status),
+            ("!COST", Command::Cost),
+            ("!model?", Command::Model),
+            ("`!sandbox`", Command::Sandbox),
+            ("!frobnicate", Command::Unknown("!frobnicate".into())),
+            ("\u{200b}!frobnicate ", Command::Unknown("!frobnicate".into())),
+        ] {
+            assert_eq!(Intent::of(text), Intent::Command(command), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn work_stays_work() {
+        for work in [
+            "!important: fix it",
+            "!",
+            "!!",
+            "/",
+            "stop",
+            "stop.",
+            "",
+            "! important",
+            "/workspace",
+            "/tmp",
+            "!wow!",
+            "!new colours for it",
+            "!stop the server on port 80",
+            "!stop jobs that fail",
+            "!help me with the login",
+            "please !stop",
+            "it works!",
+            "/stopwatch",
+            "!stop() is called twice",
+            "5!",
+            "!= is unequal",
+        ] {
+            assert_eq!(Intent::of(work), Intent::Ask(work.into()), "{work:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_written_is_read(text in any::<String>(), around in "[ .!?`*\\u{200b}\\u{a0}]{0,4}") {
+            Intent::of(&text);
+            prop_assert_eq!(Intent::of(&format!("!stop{around}")), Intent::Command(Command::Stop));
+        }
+    }
+}
