@@ -28,6 +28,9 @@ pub const FILE_UNNAMED: &str = "the message does not say where the file is";
 pub const UNREADABLE: &str = "I cannot read this message, because your client has not sent me its key. Please send it again; \
     if I still cannot read it, sign out of your client and in again.";
 
+/// Why a request to verify the bot is cancelled.
+pub const CANNOT_VERIFY: &str = "I am a program, and cannot compare emoji or scan codes with you.";
+
 /// Why a file was not fetched.
 pub const DOWNLOAD_SLOW: &str = "the download took too long";
 

@@ -19,3 +19,4 @@ mod quotes;
 mod session;
 mod talk;
 mod trouble;
+mod verification;

@@ -17,6 +17,7 @@ mod scheduler;
 mod session;
 mod sync;
 mod trouble;
+mod verification;
 mod view;
 
 use std::{

@@ -31,6 +31,7 @@ use super::{
     inbound::{self, Came, Place, Read},
     rooms,
     trouble::Trouble,
+    verification,
 };
 use crate::{
     crash,
@@ -204,6 +205,7 @@ impl<'a> Reader<'a> {
         let error = match self.client.sync_once(self.settings()).await {
             Ok(response) => {
                 let keys = !response.to_device.is_empty();
+                verification::by_device(self.adapter, self.client, &response.to_device);
                 return Ok(Answer { next_batch: response.next_batch, rooms: response.rooms, keys });
             }
             Err(error) => error,
@@ -233,6 +235,7 @@ impl<'a> Reader<'a> {
             // Of an account's past, read without a position, nothing is answered.
             if self.position.is_some() {
                 let timeline = self.timeline(&room, &update.timeline).await?;
+                verification::in_room(self.adapter, &room, &timeline);
                 events.extend(self.read(&room, &timeline).await?);
                 let news = News::of(&timeline, &self.adapter.people);
                 departed = news.departed;

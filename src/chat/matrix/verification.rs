@@ -1,0 +1,160 @@
+//! Requests to verify the bot, in a room or from device to device. It is a program: it can compare nothing with anybody,
+//! so each request to it is cancelled with a reason, at once, instead of leaving a person before a window that waits for
+//! ten minutes. What others verify with each other is no matter of its own.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use matrix_sdk::{
+    Client, Room,
+    deserialized_responses::{ProcessedToDeviceEvent, TimelineEvent},
+    ruma::{
+        DeviceId, OwnedDeviceId, OwnedTransactionId, OwnedUserId, UserId,
+        api::client::to_device::send_event_to_device::v3::Request,
+        events::{AnyToDeviceEventContent, ToDeviceEventType},
+        serde::Raw,
+        to_device::DeviceIdOrAllDevices,
+    },
+};
+use serde_json::{Value, json};
+
+use super::{Adapter, deliver::send_kind, people::People, rooms::again, scheduler::Failed, trouble::Trouble};
+use crate::{ids, strings};
+
+const REQUEST: &str = "m.key.verification.request";
+const CANCEL: &str = "m.key.verification.cancel";
+/// Clients give a request up by themselves after so long.
+const FRESH: Duration = Duration::from_mins(10);
+
+/// Cancels what people of a room have asked of the bot.
+pub(super) fn in_room(adapter: &Adapter, room: &Room, timeline: &[TimelineEvent]) {
+    let now = adapter.store.clock().millis();
+    for event in timeline {
+        let Ok(event) = serde_json::from_str::<Value>(event.raw().json().get()) else { continue };
+        let Some(id) = asked_in_room(room.own_user_id(), &adapter.people, &event, now) else { continue };
+        tracing::info!(room = %room.room_id(), event = id, "a request to verify the bot is cancelled");
+        let content = cancel(json!({ "m.relates_to": { "rel_type": "m.reference", "event_id": id } }));
+        let (room, txn) = (room.clone(), ids::digest(&[room.room_id().as_str(), id, CANCEL], 16));
+        adapter.spawn(async move {
+            let sent = again(|| async {
+                send_kind(&room, CANCEL, Some(&txn), content.clone()).await.map_err(|failed| match failed {
+                    Failed::Limited(wait) => Trouble::Limited(wait),
+                    Failed::Other(trouble) => trouble,
+                })
+            });
+            tell(sent.await.map(drop));
+        });
+    }
+}
+
+/// Cancels what other devices have asked of the bot's.
+pub(super) fn by_device(adapter: &Adapter, client: &Client, events: &[ProcessedToDeviceEvent]) {
+    let Some(own) = client.user_id() else { return };
+    for event in events {
+        let Ok(event) = serde_json::from_str::<Value>(event.to_raw().json().get()) else { continue };
+        let Some(asked) = asked_by_device(own, client.device_id(), &adapter.people, &event) else { continue };
+        tracing::info!(user = %asked.user, device = %asked.device, "a request to verify the bot's device is cancelled");
+        let content = cancel(json!({ "transaction_id": asked.flow }));
+        let Ok(content) = serde_json::value::to_raw_value(&content) else { continue };
+        let content: Raw<AnyToDeviceEventContent> = Raw::from_json(content);
+        let device = BTreeMap::from([(DeviceIdOrAllDevices::DeviceId(asked.device), content)]);
+        let messages = BTreeMap::from([(asked.user, device)]);
+        let txn = OwnedTransactionId::from(ids::digest(&[&asked.flow, CANCEL], 16));
+        let client = client.clone();
+        adapter.spawn(async move {
+            let sent = again(|| async {
+                let request = Request::new_raw(ToDeviceEventType::from(CANCEL), txn.clone(), messages.clone());
+                client.send(request).await.map_err(Trouble::from)
+            });
+            tell(sent.await.map(drop));
+        });
+    }
+}
+
+fn tell(sent: Result<(), Trouble>) {
+    if let Err(trouble) = sent {
+        tracing::warn!(%trouble, "a verification could not be cancelled; it ends by itself");
+    }
+}
+
+fn cancel(mut content: Value) -> Value {
+    content["code"] = "m.user".into();
+    content["reason"] = strings::CANNOT_VERIFY.into();
+    content
+}
+
+/// Returns the id of an event by which somebody who may ask the bot for something asks it for its verification.
+fn asked_in_room<'a>(own: &UserId, people: &People, event: &'a Value, now: i64) -> Option<&'a str> {
+    let content = &event["content"];
+    let asks = event["type"] == "m.room.message" && content["msgtype"] == REQUEST && content["to"] == own.as_str();
+    let sender: OwnedUserId = event["sender"].as_str()?.try_into().ok()?;
+    let age = now.saturating_sub(event["origin_server_ts"].as_i64()?);
+    let counts = sender != own && people.lists(&sender) && age < FRESH.as_millis() as i64;
+    event["event_id"].as_str().filter(|_| asks && counts)
+}
+
+/// A request from another device.
+#[derive(Debug, PartialEq, Eq)]
+struct Asked {
+    user: OwnedUserId,
+    device: OwnedDeviceId,
+    flow: String,
+}
+
+/// Returns what another device of the bot's account, or one of somebody who may ask the bot for something, asks.
+fn asked_by_device(own: &UserId, own_device: Option<&DeviceId>, people: &People, event: &Value) -> Option<Asked> {
+    let content = &event["content"];
+    let user: OwnedUserId = event["sender"].as_str()?.try_into().ok()?;
+    let device = OwnedDeviceId::from(content["from_device"].as_str()?);
+    let flow = content["transaction_id"].as_str()?.to_owned();
+    let own_other = user == own && own_device.is_some_and(|own| own != device);
+    let asks = event["type"] == REQUEST && (own_other || user != own && people.lists(&user));
+    asks.then_some(Asked { user, device, flow })
+}
+
+#[cfg(test)]
+mod tests {
+    use matrix_sdk::ruma::{device_id, user_id};
+
+    use super::*;
+
+    fn people() -> People {
+        People { users: vec!["@anna:a.org".into()], rooms: vec![] }
+    }
+
+    #[test]
+    fn only_what_a_listed_person_has_just_asked_of_the_bot_itself_is_answered() {
+        let asked = |sender: &str, to: &str, age: i64| {
+            let event = json!({"type": "m.room.message", "sender": sender, "event_id": "$v", "origin_server_ts": 1_000_000,
+                "content": {"msgtype": REQUEST, "to": to, "from_device": "D", "methods": ["m.sas.v1"], "body": "x"}});
+            asked_in_room(user_id!("@bot:a.org"), &people(), &event, 1_000_000 + age).is_some()
+        };
+        assert!(asked("@anna:a.org", "@bot:a.org", 0) && asked("@anna:a.org", "@bot:a.org", -5_000));
+        assert!(!asked("@anna:a.org", "@carl:a.org", 0), "one for somebody else");
+        assert!(!asked("@carl:a.org", "@bot:a.org", 0), "one of somebody who is not listed");
+        assert!(!asked("@bot:a.org", "@bot:a.org", 0), "the bot's own");
+        assert!(!asked("@anna:a.org", "@bot:a.org", 600_000), "one that has ended by itself");
+        let said = json!({"type": "m.room.message", "sender": "@anna:a.org", "event_id": "$v", "origin_server_ts": 0,
+            "content": {"msgtype": "m.text", "to": "@bot:a.org", "body": "x"}});
+        assert_eq!(asked_in_room(user_id!("@bot:a.org"), &people(), &said, 0), None);
+    }
+
+    #[test]
+    fn a_device_that_asks_is_answered_if_its_owner_may_and_never_the_bots_own() {
+        let asked = |sender: &str, device: &str, kind: &str| {
+            let event = json!({"type": kind, "sender": sender, "content": {
+                "from_device": device, "transaction_id": "t", "methods": ["m.sas.v1"], "timestamp": 1}});
+            let own = (user_id!("@bot:a.org"), Some(device_id!("OWN")));
+            asked_by_device(own.0, own.1, &people(), &event).map(|asked| asked.device.to_string())
+        };
+        assert_eq!(asked("@anna:a.org", "PHONE", REQUEST).as_deref(), Some("PHONE"));
+        assert_eq!(asked("@bot:a.org", "OTHER", REQUEST).as_deref(), Some("OTHER"));
+        for (sender, device, kind) in [
+            ("@bot:a.org", "OWN", REQUEST),
+            ("@carl:a.org", "PHONE", REQUEST),
+            ("@anna:a.org", "PHONE", "m.key.verification.start"),
+            ("anna", "PHONE", REQUEST),
+        ] {
+            assert_eq!(asked(sender, device, kind), None, "{sender} {device} {kind}");
+        }
+    }
+}
