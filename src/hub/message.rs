@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     ids::{EventId, RoomKey},
-    store::Address,
+    store::{Address, Sealed},
 };
 
 /// Something that happened in a room, as the chat protocol read it.
@@ -20,6 +20,8 @@ pub struct Inbound {
     pub sender: String,
     /// What.
     pub body: Body,
+    /// The ciphertext that it was read from, where the protocol encrypts: each is taken once, whatever its event is called.
+    pub sealed: Option<Sealed>,
 }
 
 /// What somebody did.

@@ -14,6 +14,7 @@ mod meaning;
 mod message;
 mod outbox;
 mod quote;
+mod replays;
 mod rooms;
 mod side;
 mod slots;
@@ -38,13 +39,16 @@ use crate::{
     bots::Coder,
     crash,
     ids::{self, EventId, RoomKey},
-    store::{Address, LockedInbound, NewInbound, NewOutbox, Store, StoreError},
+    store::{Address, LockedInbound, NewInbound, NewOutbox, Sealed, Store, StoreError},
     strings,
 };
 use actor::Mailbox;
 use homes::Homes;
+use replays::Replays;
 use slots::Slots;
 
+/// Events without a key that are tried again together.
+const LOCKED: usize = 1000;
 /// The name of the coding bot, the hub's first.
 pub const CODER: &str = "coder";
 
@@ -72,6 +76,8 @@ struct Inner {
     kept: Mutex<HashSet<RoomKey>>,
     /// Held while a left room's sandbox is removed, so that nobody comes back in between.
     leaving: Lock<()>,
+    /// Messages that were told again under another id.
+    replays: Replays,
     /// Rung when rooms that were left are to be looked at.
     sweep: Notify,
     tasks: TaskTracker,
@@ -114,6 +120,7 @@ impl Hub {
             actors: Mutex::default(),
             kept: Mutex::new(kept),
             leaving: Lock::default(),
+            replays: Replays::default(),
             sweep: Notify::new(),
             tasks,
             cancel,
@@ -135,7 +142,9 @@ impl Hub {
         crash::point("received");
         let (mut new, mut locked) = (Vec::with_capacity(events.len()), Vec::new());
         let mut rooms = HashMap::new();
-        for event in events {
+        let sealed = events.iter().filter_map(|event| Some((event.event.clone(), event.sealed.clone()?))).collect();
+        let replayed = self.replayed(sealed).await?;
+        for event in events.into_iter().filter(|event| !replayed.contains(&event.event)) {
             let body = to_json(&event.body)?;
             if let Body::Locked { .. } = event.body {
                 // Under the room itself: its key is looked for there.
@@ -155,21 +164,25 @@ impl Hub {
         Ok(fresh)
     }
 
-    /// Returns the newest events admitted as [`Body::Locked`] whose key has not come, oldest first, at most `limit`.
-    pub async fn locked(&self, limit: usize) -> Result<Vec<Inbound>, StoreError> {
-        let rows = self.inner.store.locked(CODER, limit).await?;
+    /// Returns the newest events admitted as [`Body::Locked`] whose key has not come, oldest first.
+    pub async fn locked(&self) -> Result<Vec<Inbound>, StoreError> {
+        let rows = self.inner.store.locked(CODER, LOCKED).await?;
         rows.into_iter()
             .map(|row| {
                 let body = serde_json::from_value(row.body)?;
-                Ok(Inbound { room: row.room, event: row.event, sender: row.sender, body })
+                Ok(Inbound { room: row.room, event: row.event, sender: row.sender, body, sealed: None })
             })
             .collect()
     }
 
     /// The key of a locked event came (`Some`: what it says; it is acted on as if it were admitted now), or it is
     /// given up (`None`). An event that is not locked any more is left as it is.
-    pub async fn unlocked(&self, event: &EventId, body: Option<Body>) -> Result<(), StoreError> {
-        let Some(body) = body else { return self.inner.store.unlock(CODER, event, None).await.map(drop) };
+    pub async fn unlocked(&self, event: &EventId, read: Option<Inbound>) -> Result<(), StoreError> {
+        let sealed = read.iter().filter_map(|read| Some((event.clone(), read.sealed.clone()?))).collect();
+        let replayed = !self.replayed(sealed).await?.is_empty();
+        let Some(Inbound { body, .. }) = read.filter(|_| !replayed) else {
+            return self.inner.store.unlock(CODER, event, None).await.map(drop);
+        };
         let Some((room, sender)) = self.inner.store.locked_event(CODER, event).await? else { return Ok(()) };
         let home = self.inner.homes.home(&room);
         let new = journaled(home.clone(), event.clone(), sender, &body, serde_json::to_value(&body)?);
@@ -177,6 +190,16 @@ impl Hub {
             self.wake(&address(home));
         }
         Ok(())
+    }
+
+    /// Takes ciphertexts, each once; returns the events of those that another event has brought before.
+    async fn replayed(&self, sealed: Vec<(EventId, Sealed)>) -> Result<HashSet<EventId>, StoreError> {
+        if sealed.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let replayed = self.inner.store.take_ciphertexts(CODER, sealed).await?;
+        self.inner.replays.count(replayed.len());
+        Ok(replayed)
     }
 
     /// Says to the sender of a locked event that it cannot be read, unless its key has come meanwhile, or they were told

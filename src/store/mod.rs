@@ -13,6 +13,7 @@ mod notes;
 mod outbox;
 mod rooms;
 mod schema;
+mod sealed;
 mod turns;
 mod usage;
 
@@ -33,6 +34,7 @@ pub use health::Health;
 pub use journal::{Found, LockedInbound, NewInbound, Standing, StoredInbound};
 pub use outbox::{NewOutbox, OutboxRow, Tried};
 pub use rooms::{Alias, LeftRoom};
+pub use sealed::Sealed;
 pub use turns::{OpenTurn, TurnState};
 pub use usage::UsageRow;
 

@@ -6,7 +6,7 @@
 use rusqlite::Connection;
 
 /// One step a version; `PRAGMA user_version` counts those that were applied.
-const MIGRATIONS: &[&str] = &[FIRST, ROOMS, FILES];
+const MIGRATIONS: &[&str] = &[FIRST, ROOMS, FILES, CIPHERTEXTS];
 
 const FIRST: &str = r"
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -108,6 +108,15 @@ ALTER TABLE outbox ADD COLUMN tried_at INTEGER;
 const FILES: &str = r"
 -- The file's name in STATE_DIR/outgoing; removed there once the row is sent. `data` is older.
 ALTER TABLE outbox ADD COLUMN file TEXT;
+";
+
+/// What was said encrypted counts once.
+const CIPHERTEXTS: &str = r"
+-- The place of each message that was read in the session of its key, and the event that brought it. Never pruned.
+CREATE TABLE ciphertexts (
+    bot TEXT NOT NULL, session TEXT NOT NULL, place INTEGER NOT NULL, event TEXT NOT NULL,
+    PRIMARY KEY (bot, session, place)
+) WITHOUT ROWID;
 ";
 
 /// Brings the database to this program's version. A newer database is left as it is.

@@ -10,6 +10,7 @@ mod crash;
 mod element;
 mod files;
 mod hostile;
+mod lies;
 mod locked;
 mod messages;
 mod outage;

@@ -72,7 +72,8 @@ pub(super) fn read(place: Place<'_>, read: &Read<'_>) -> Option<Inbound> {
         "m.poll.start" | "org.matrix.msc3381.poll.start" => unsupported("polls", &event["content"]),
         _ => return None,
     };
-    Some(Inbound { room: place.room.clone(), event: id.as_str().into(), sender: sender.to_string(), body })
+    let room = place.room.clone();
+    Some(Inbound { room, event: id.as_str().into(), sender: sender.to_string(), body, sealed: None })
 }
 
 fn message(own: &UserId, sender: &UserId, content: &Value) -> Option<Body> {

@@ -31,7 +31,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use people::People;
-pub use session::{Account, SessionError};
+pub use session::{Account, Session, SessionError};
 pub use trouble::Fault;
 
 use super::Inbox;
@@ -56,7 +56,7 @@ const RECEIPT: Duration = Duration::from_millis(300);
 pub struct Matrix {
     account: Account,
     /// The session of the start, or why there was none yet.
-    opened: Result<Client, SessionError>,
+    opened: Result<Session, SessionError>,
 }
 
 /// What all parts of the adapter share. Cheap to clone.
@@ -131,11 +131,11 @@ impl Matrix {
             let Some(session) = adapter.cancel.run_until_cancelled(Box::pin(open)).await else { return Ok(()) };
             let mut wait = pause;
             match session {
-                Ok(client) => {
+                Ok(session) => {
                     (ended, told) = (None, String::new());
                     let since = Instant::now();
-                    adapter.client.send_replace(Some(client.clone()));
-                    let end = sync::run(&adapter, &client, &adapter.cancel).await;
+                    adapter.client.send_replace(Some(session.client.clone()));
+                    let end = sync::run(&adapter, &session, &adapter.cancel).await;
                     adapter.client.send_replace(None);
                     match end {
                         sync::End::Cancelled => return Ok(()),
@@ -145,7 +145,7 @@ impl Matrix {
                         }
                         sync::End::Store(error) => {
                             tracing::error!(%error, "messages cannot be written down; they are read again");
-                            opened = Some(Ok(client));
+                            opened = Some(Ok(session));
                         }
                     }
                     // What has held for long is mended at once; what ends again and again is not.

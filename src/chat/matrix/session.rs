@@ -7,24 +7,20 @@
 mod examine;
 mod files;
 mod keys;
+mod store;
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    pin::Pin,
-    time::Duration,
-};
+use std::{io, ops::Deref, path::PathBuf, time::Duration};
 
 use matrix_sdk::{
-    Client, ClientBuildError, SqliteStoreConfig,
+    Client, ClientBuildError, ThreadingSupport,
     authentication::matrix::MatrixSession,
-    config::{RequestConfig, SyncSettings, SyncToken},
+    config::RequestConfig,
     ruma::{
         OwnedDeviceId,
         api::{
             client::{
                 session::login::v3::{LoginInfo, Password, Request},
-                sync::sync_events::v3::Filter,
+                sync::sync_events::v3::{self, Filter},
                 uiaa::{MatrixUserIdentifier, UserIdentifier},
             },
             error::ErrorKind,
@@ -32,6 +28,7 @@ use matrix_sdk::{
     },
     store::{RoomLoadSettings, StateStoreDataKey},
 };
+use matrix_sdk_base::{BaseClient, DmRoomDefinition};
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time;
@@ -47,12 +44,6 @@ use files::{Files, Saved};
 const REQUEST: Duration = Duration::from_secs(30);
 /// How long a new device may take to have its keys in place.
 const KEYS: Duration = Duration::from_mins(1);
-/// Each store's connections: one writes, one reads.
-const CONNECTIONS: usize = 2;
-/// Each connection's cache, in bytes.
-const CACHE: u32 = 256 * 1024;
-/// Each store's write-ahead log is cut back to this, in bytes.
-const LOG: u32 = 2 * 1024 * 1024;
 /// What the account's list of devices calls this one.
 const DEVICE: &str = "matrix-agent";
 
@@ -71,6 +62,23 @@ pub struct Account {
     pub refused: Option<Fault>,
     /// Where the server keeps its state.
     pub state_dir: PathBuf,
+}
+
+/// A session on the homeserver.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// All that the SDK offers.
+    pub(super) client: Client,
+    /// Its lower half, which keeps the state of rooms and keys. The same as inside the client.
+    pub(super) base: BaseClient,
+}
+
+impl Deref for Session {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
 }
 
 /// Why there is no session.
@@ -115,8 +123,8 @@ enum Way {
 }
 
 impl Account {
-    /// Restores the session, or logs in. The client that comes back has read nothing yet.
-    pub async fn open(&self) -> Result<Client, SessionError> {
+    /// Restores the session, or logs in. The one that comes back has read nothing yet.
+    pub async fn open(&self) -> Result<Session, SessionError> {
         match self.way()? {
             Way::LogIn => self.log_in(vec![]).await,
             Way::Replace(saved) => {
@@ -145,7 +153,7 @@ impl Account {
     }
 
     /// Makes a new session after the homeserver has ended the last one. With `soft` the device is still there.
-    pub async fn renew(&self, soft: bool) -> Result<Client, SessionError> {
+    pub async fn renew(&self, soft: bool) -> Result<Session, SessionError> {
         let Some(saved) = self.files().saved()? else { return self.log_in(vec![]).await };
         if !soft || !self.files().has_store() {
             return self.replace(saved).await;
@@ -160,50 +168,50 @@ impl Account {
         Files::new(&self.state_dir, self.bot)
     }
 
-    async fn restore(&self, mut saved: Saved) -> Result<Client, SessionError> {
+    async fn restore(&self, mut saved: Saved) -> Result<Session, SessionError> {
         let files = self.files();
         if !saved.ready || files.recovery_key()?.is_none() {
-            let client = self.restored(&saved).await?;
+            let session = self.restored(&saved).await?;
             if !saved.ready {
-                introduce(&client).await?;
+                introduce(&session).await?;
                 crash::point("introduced");
             }
             let slow = |_| Trouble::Away("the homeserver takes too long to take the device's keys".to_owned());
             let password = self.password().ok();
-            let keys = keys::put_in_place(&client, &files, password, !saved.ready);
+            let keys = keys::put_in_place(&session, &files, password, !saved.ready);
             saved.ready = time::timeout(KEYS, keys).await.map_err(slow)??;
             if let Some(password) = password.filter(|_| !saved.lost.is_empty()) {
-                keys::forget(&client, &saved.lost, password).await;
+                keys::forget(&session, &saved.lost, password).await;
                 saved.lost.clear();
             }
             crash::point("settled");
             files.save(&saved)?;
         }
-        // Another client: the one above has read once, and the SDK would hide an answer that ends where that did.
+        // Another one: the one above has read once, and the SDK would hide an answer that ends where that did.
         self.restored(&saved).await
     }
 
-    /// Opens the store. The client has read nothing.
-    async fn restored(&self, saved: &Saved) -> Result<Client, SessionError> {
-        let client = self.client().await?;
+    /// Opens the store. The session has read nothing.
+    async fn restored(&self, saved: &Saved) -> Result<Session, SessionError> {
+        let session = self.with_store().await?;
         // The SDK would hand out an answer that it has seen before as an empty one, and a kill between its write and
         // ours would lose the messages in it.
-        client
+        session
             .state_store()
             .remove_kv_data(StateStoreDataKey::SyncToken)
             .await
             .map_err(|error| self.damaged(&error))?;
-        client
+        session
             .matrix_auth()
             .restore_session(saved.session.clone(), RoomLoadSettings::default())
             .await
             .map_err(|error| self.damaged(&error))?;
         self.files().tighten_store()?;
-        Ok(client)
+        Ok(session)
     }
 
     /// Makes a new device, in place of these.
-    async fn log_in(&self, lost: Vec<OwnedDeviceId>) -> Result<Client, SessionError> {
+    async fn log_in(&self, lost: Vec<OwnedDeviceId>) -> Result<Session, SessionError> {
         let session = self.session(None).await?;
         crash::point("logged-in");
         // In this order, so that a kill in between leaves no session with the store of another device.
@@ -216,7 +224,7 @@ impl Account {
     }
 
     /// Makes a new device in place of one that is lost.
-    async fn replace(&self, mut saved: Saved) -> Result<Client, SessionError> {
+    async fn replace(&self, mut saved: Saved) -> Result<Session, SessionError> {
         saved.lost.push(saved.session.meta.device_id);
         self.log_in(saved.lost).await
     }
@@ -260,7 +268,7 @@ impl Account {
     /// Makes a client without a store.
     async fn bare_client(&self) -> Result<Client, SessionError> {
         let client = Client::builder().homeserver_url(&self.homeserver).http_client(self.http()?);
-        client.request_config(requests()).build().await.map_err(|error| self.not_built(error))
+        client.request_config(requests(Duration::ZERO)).build().await.map_err(|error| self.not_built(error))
     }
 
     /// Makes what carries the SDK's requests and the downloads of media.
@@ -274,31 +282,29 @@ impl Account {
         })
     }
 
-    async fn client(&self) -> Result<Client, SessionError> {
+    /// Makes a session that nobody is logged in to.
+    async fn with_store(&self) -> Result<Session, SessionError> {
         let folder = self.files().make_store()?;
         let key = self.files().store_key()?;
-        let settings = SqliteStoreConfig::new(&folder)
-            .key(Some(&key))
-            .pool_max_size(CONNECTIONS)
-            .cache_size(CACHE)
-            .journal_size_limit(LOG);
-        Client::builder()
+        let stores = store::open(&folder, &key).await.map_err(|error| self.damaged(&error))?;
+        let base = BaseClient::new(stores, ThreadingSupport::Disabled, DmRoomDefinition::default());
+        let client = Client::builder()
             .homeserver_url(&self.homeserver)
+            .base_client(base.clone())
             .http_client(self.http()?)
-            .sqlite_store_with_config_and_cache_path(settings, None::<&Path>)
-            .request_config(requests())
+            .request_config(requests(Duration::ZERO))
             // Else whoever invites chooses what is downloaded, of any size, and what fails there fails the join. What was
             // said before is not answered anyway.
             .with_enable_share_history_on_invite(false)
             .build()
             .await
-            .map_err(|error| self.not_built(error))
+            .map_err(|error| self.not_built(error))?;
+        Ok(Session { client, base })
     }
 
     fn not_built(&self, error: ClientBuildError) -> SessionError {
         match error {
             ClientBuildError::Http(error) => SessionError::Homeserver(error.into()),
-            ClientBuildError::SqliteStore(error) => self.damaged(&error),
             other => SessionError::Setup(Fault::new(
                 format!("the homeserver cannot be used ({other})"),
                 "Check MATRIX_HOMESERVER",
@@ -329,18 +335,14 @@ impl Account {
 }
 
 /// Uploads a new device's keys, and learns of the rooms: who reads from an old position on is told only what has changed.
-async fn introduce(client: &Client) -> Result<(), Trouble> {
-    let settings = SyncSettings::new()
-        .token(SyncToken::NoToken)
-        .timeout(Duration::ZERO)
-        .filter(Filter::FilterDefinition(sync::filter()));
-    // Boxed for the compiler, which else loses its way in the type.
-    let asked: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(client.sync_once(settings));
-    asked.await?;
-    Ok(())
+async fn introduce(session: &Session) -> Result<(), Trouble> {
+    let mut request = v3::Request::new();
+    request.filter = Some(Filter::FilterDefinition(sync::filter()));
+    sync::Answer::ask(session, request, Duration::ZERO).await.map(drop)
 }
 
-/// The SDK's own retries last up to a quarter of an hour; ours are said in the log.
-fn requests() -> RequestConfig {
-    RequestConfig::new().timeout(REQUEST).disable_retry()
+/// What holds for a request that the homeserver may answer as much later. The SDK's own retries last up to a quarter of an
+/// hour; ours are said in the log.
+pub(super) fn requests(later: Duration) -> RequestConfig {
+    RequestConfig::new().timeout(REQUEST + later).disable_retry()
 }

@@ -4,6 +4,13 @@
 //! The SDK's own loops and handlers are not used: they store their position before anything is written down, and sleep
 //! when answers come fast. Called by the adapter as a supervised task.
 
+mod answer;
+mod history;
+mod lenient;
+mod locked;
+mod outgoing;
+mod reading;
+mod sealed;
 mod timeline;
 
 use std::{
@@ -13,45 +20,38 @@ use std::{
 };
 
 use matrix_sdk::{
-    Client, Room, RoomState,
-    config::{SyncSettings, SyncToken},
-    deserialized_responses::{TimelineEvent, TimelineEventKind, VerificationLevel, VerificationState},
-    room::MessagesOptions,
-    ruma::{OwnedRoomId, RoomId, UInt, api::client::sync::sync_events::v3::Filter, presence::PresenceState},
-    store::{StateStoreDataKey, StateStoreDataValue},
-    sync::{RoomUpdates, Timeline},
+    Room, RoomState,
+    deserialized_responses::TimelineEvent,
+    ruma::{
+        OwnedRoomId, RoomId,
+        api::client::sync::sync_events::v3::{Filter, Request},
+    },
+    sync::Timeline,
 };
-use serde_json::Value;
+use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-pub(super) use self::timeline::filter;
-use self::timeline::{News, joined_at};
-use super::{
-    Adapter,
-    inbound::{self, Came, Place, Read},
-    rooms,
-    trouble::Trouble,
-    verification,
+pub(super) use self::{answer::Answer, timeline::filter};
+use self::{
+    history::{Gap, Told},
+    locked::{locked_in, wait_for_keys},
+    timeline::{News, joined_at},
 };
+use super::{Adapter, rooms, session::Session, trouble::Trouble, verification};
 use crate::{
     crash,
-    hub::{Body, CODER, Inbound},
-    ids::{EventId, RoomKey},
+    hub::{Body, CODER},
+    ids::RoomKey,
     store::{Address, StoreError},
 };
 
 /// How long the homeserver holds a request when there is nothing new.
 const HOLD: Duration = Duration::from_secs(30);
-/// Events that one page of a room's history brings, and pages that are read to fill a gap.
-const PAGE: u32 = 250;
-const PAGES: usize = 80;
 /// The pause after a failure; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-/// Events without a key that are tried again together.
-const LOCKED: usize = 100;
-/// How long the key of an event may take before the room is told that it has not come.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a copy of new keys may take on its way to the homeserver.
+const BACKUP: Duration = Duration::from_mins(1);
 
 /// Why reading has ended.
 #[derive(Debug)]
@@ -68,8 +68,8 @@ pub(super) enum End {
 }
 
 /// Reads until the program ends or the session does.
-pub(super) async fn run(adapter: &Adapter, client: &Client, cancel: &CancellationToken) -> End {
-    let mut reader = match Reader::new(adapter, client).await {
+pub(super) async fn run(adapter: &Adapter, session: &Session, cancel: &CancellationToken) -> End {
+    let mut reader = match Reader::new(adapter, session).await {
         Ok(reader) => reader,
         Err(error) => return End::Store(error),
     };
@@ -91,7 +91,7 @@ pub(super) async fn run(adapter: &Adapter, client: &Client, cancel: &Cancellatio
                     tracing::info!(rooms = reader.joined.len(), "messages are read");
                 }
                 if begins && !reader.first {
-                    adapter.reachable(client).await;
+                    adapter.reachable(&session.client).await;
                 }
                 pause = FIRST_PAUSE;
                 continue;
@@ -111,7 +111,7 @@ pub(super) async fn run(adapter: &Adapter, client: &Client, cancel: &Cancellatio
         reader.first = true;
         tokio::select! {
             () = cancel.cancelled() => return End::Cancelled,
-            () = tokio::time::sleep(wait) => {}
+            () = time::sleep(wait) => {}
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
@@ -148,17 +148,9 @@ impl From<StoreError> for NotTaken {
     }
 }
 
-/// An answer of `/sync`.
-struct Answer {
-    next_batch: String,
-    rooms: RoomUpdates,
-    /// Keys may have come.
-    keys: bool,
-}
-
 struct Reader<'a> {
     adapter: &'a Adapter,
-    client: &'a Client,
+    session: &'a Session,
     /// How far the stream was admitted.
     position: Option<String>,
     /// The rooms that the hub knows the bot to be in.
@@ -168,23 +160,16 @@ struct Reader<'a> {
     /// The next answer is the first, or the first after some trouble: it comes at once, whatever is in it, and all rooms
     /// and invites are looked at.
     first: bool,
+    /// Answers have malformed parts, and that was said.
+    mended: bool,
 }
 
 impl<'a> Reader<'a> {
-    async fn new(adapter: &'a Adapter, client: &'a Client) -> Result<Self, StoreError> {
+    async fn new(adapter: &'a Adapter, session: &'a Session) -> Result<Self, StoreError> {
         let position = adapter.store.position(CODER).await?;
         let known = adapter.hub.rooms().await?;
         let joined = known.iter().filter_map(|room| room.as_str().try_into().ok()).collect();
-        Ok(Self { adapter, client, position, joined, kept: None, first: true })
-    }
-
-    fn settings(&self) -> SyncSettings {
-        let token = self.position.clone().map_or(SyncToken::NoToken, SyncToken::Specific);
-        SyncSettings::new()
-            .token(token)
-            .timeout(if self.first { Duration::ZERO } else { HOLD })
-            .filter(Filter::FilterDefinition(filter()))
-            .set_presence(PresenceState::Online)
+        Ok(Self { adapter, session, position, joined, kept: None, first: true, mended: false })
     }
 
     /// Takes the next answer, or the one that could not be taken before.
@@ -200,43 +185,49 @@ impl<'a> Reader<'a> {
         taken
     }
 
-    async fn ask(&self) -> Result<Answer, Trouble> {
-        let mut updates = self.client.subscribe_to_all_room_updates();
-        let error = match self.client.sync_once(self.settings()).await {
-            Ok(response) => {
-                let keys = !response.to_device.is_empty();
-                verification::by_device(self.adapter, self.client, &response.to_device);
-                return Ok(Answer { next_batch: response.next_batch, rooms: response.rooms, keys });
+    async fn ask(&mut self) -> Result<Answer, Trouble> {
+        let hold = if self.first { Duration::ZERO } else { HOLD };
+        let mut request = Request::new();
+        request.filter = Some(Filter::FilterDefinition(filter()));
+        request.since.clone_from(&self.position);
+        let answer = Answer::ask(self.session, request, hold).await?;
+        if answer.mended && !mem::replace(&mut self.mended, true) {
+            tracing::warn!("parts of the homeserver's answer are malformed; they are left out, and the rest is read");
+        }
+        verification::by_device(self.adapter, &self.session.client, &answer.to_device);
+        self.back_up();
+        Ok(answer)
+    }
+
+    /// Lets a copy of new keys be made, which a lost device is made up for with.
+    fn back_up(&self) {
+        let encryption = self.session.client.encryption();
+        self.adapter.spawn(async move {
+            let copied = time::timeout(BACKUP, encryption.backups().wait_for_steady_state().into_future()).await;
+            if !matches!(copied, Ok(Ok(()))) {
+                tracing::debug!("new keys could not be copied to the homeserver; it is tried again");
             }
-            Err(error) => error,
-        };
-        // At an event without a type the SDK fails when it has taken the answer, which it hands out once only.
-        let Ok(rooms) = updates.try_recv() else { return Err(error.into()) };
-        let position = self.client.state_store().get_kv_data(StateStoreDataKey::SyncToken).await;
-        let position = position.ok().flatten().and_then(StateStoreDataValue::into_sync_token);
-        let Some(next_batch) = position else { return Err(error.into()) };
-        tracing::warn!(%error, "the homeserver told of an event that is none; the others are read");
-        Ok(Answer { next_batch, rooms, keys: true })
+        });
     }
 
     /// Takes an answer. Where it fails it may have taken a part: to take it again does no harm.
     async fn take(&mut self, response: &Answer) -> Result<(), NotTaken> {
         // What was said earlier comes first. Keys may also have come just before a kill.
-        if self.first || response.keys {
-            self.unlock().await?;
+        if self.first || !response.to_device.is_empty() {
+            locked::unlock(self.adapter, &self.session.client).await?;
         }
         let mut events = Vec::new();
         let (mut changed, mut opened) = (Vec::new(), Vec::new());
         for (id, update) in &response.rooms.joined {
-            let Some(room) = self.client.get_room(id) else { continue };
+            let Some(room) = self.session.client.get_room(id) else { continue };
             // Before what is said there: a successor's first words belong to the conversation that it takes over.
             self.entered(&room).await?;
             let mut departed = false;
             // Of an account's past, read without a position, nothing is answered.
             if self.position.is_some() {
-                let timeline = self.timeline(&room, &update.timeline).await?;
-                verification::in_room(self.adapter, &room, &timeline);
-                events.extend(self.read(&room, &timeline).await?);
+                let timeline = self.timeline(&room, response, &update.timeline).await?;
+                verification::in_room(self.adapter, &room, timeline.iter().map(|told| &told.event));
+                events.extend(reading::read(self.adapter, &room, &timeline).await?);
                 let news = News::of(&timeline, &self.adapter.people);
                 departed = news.departed;
                 if news.rights {
@@ -258,11 +249,11 @@ impl<'a> Reader<'a> {
         }
         self.position = Some(response.next_batch.clone());
         let fresh = fresh.into_iter().filter_map(|event| Some((places.get(&event)?.clone(), event)));
-        self.adapter.seen(self.client, fresh);
+        self.adapter.seen(&self.session.client, fresh);
 
         if self.first {
             // Those of an answer that the SDK has taken, and a kill has kept from us.
-            for room in self.client.joined_rooms() {
+            for room in self.session.client.joined_rooms() {
                 self.entered(&room).await?;
                 if !response.rooms.joined.contains_key(room.room_id()) {
                     changed.push((room, false));
@@ -281,15 +272,14 @@ impl<'a> Reader<'a> {
         }
         // Invites that came while the program was down stand in the SDK's store only.
         let invited = if self.first {
-            self.client.invited_rooms()
+            self.session.client.invited_rooms()
         } else {
-            response.rooms.invited.keys().filter_map(|id| self.client.get_room(id)).collect()
+            response.rooms.invited.keys().filter_map(|id| self.session.client.get_room(id)).collect()
         };
         for room in invited {
             rooms::invited(self.adapter, room);
         }
-        let locked =
-            if self.first { self.adapter.hub.locked(LOCKED).await?.iter().map(locked_in).collect() } else { locked };
+        let locked = if self.first { self.adapter.hub.locked().await?.iter().map(locked_in).collect() } else { locked };
         if !locked.is_empty() {
             self.adapter.spawn(wait_for_keys(self.adapter.clone(), locked));
         }
@@ -298,11 +288,13 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns a room's events since the last answer, or since the bot came: what was said before is not said to it.
-    async fn timeline(&self, room: &Room, timeline: &Timeline) -> Result<Vec<TimelineEvent>, Trouble> {
-        let mut events = timeline.events.clone();
+    async fn timeline(&self, room: &Room, answer: &Answer, timeline: &Timeline) -> Result<Vec<Told>, Trouble> {
+        let told = |event: &TimelineEvent| Told { event: event.clone(), sealed: answer.sealed(event) };
+        let mut events: Vec<_> = timeline.events.iter().map(told).collect();
         let mut came = joined_at(&events, room);
         if timeline.limited && came.is_none() {
-            events.splice(0..0, self.gap(room, timeline.prev_batch.clone()).await?);
+            let gap = Gap::read(room, timeline.prev_batch.clone(), self.position.as_deref()).await?;
+            events.splice(0..0, gap.events);
             came = joined_at(&events, room);
         }
         Ok(events.split_off(came.map_or(0, |came| came + 1)))
@@ -319,7 +311,8 @@ impl<'a> Reader<'a> {
 
     /// Notes rooms that the bot has lost without having been told.
     async fn missed(&mut self) -> Result<(), StoreError> {
-        let gone = |id: &&OwnedRoomId| self.client.get_room(id).is_none_or(|room| room.state() != RoomState::Joined);
+        let gone =
+            |id: &&OwnedRoomId| self.session.client.get_room(id).is_none_or(|room| room.state() != RoomState::Joined);
         for id in self.joined.iter().filter(gone).cloned().collect::<Vec<_>>() {
             self.left(&id).await?;
         }
@@ -333,110 +326,4 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
-
-    async fn read(&self, room: &Room, timeline: &[TimelineEvent]) -> Result<Vec<Inbound>, Trouble> {
-        let Some(own) = self.client.user_id() else { return Ok(vec![]) };
-        if timeline.is_empty() || !rooms::is_open(&self.adapter.people, room) {
-            return Ok(vec![]);
-        }
-        // Asks the homeserver once a room, when the SDK does not know.
-        let encrypted = match room.latest_encryption_state().await.map_err(Trouble::from) {
-            Ok(state) => state.is_encrypted(),
-            // It will never be known: nothing in the clear counts there.
-            Err(Trouble::Lasting(_)) => true,
-            Err(trouble) => return Err(trouble),
-        };
-        let key = RoomKey::from(room.room_id().as_str());
-        let progress = self.adapter.progress_event(&key);
-        let place = Place { room: &key, own, people: &self.adapter.people, encrypted, progress: progress.as_deref() };
-        Ok(timeline.iter().filter_map(|event| read_one(place, event)).collect())
-    }
-
-    /// Fetches what lies between the last answer and the start of a timeline that was cut. Fails when trying again may
-    /// help.
-    async fn gap(&self, room: &Room, before: Option<String>) -> Result<Vec<TimelineEvent>, Trouble> {
-        let mut events = Vec::new();
-        let mut from = before;
-        for _ in 0..PAGES {
-            let mut page = MessagesOptions::backward().from(from.as_deref());
-            page.limit = UInt::from(PAGE);
-            page.to.clone_from(&self.position);
-            match room.messages(page).await.map_err(Trouble::from) {
-                Ok(page) => {
-                    let more = !page.chunk.is_empty();
-                    events.extend(page.chunk);
-                    from = page.end.filter(|_| more);
-                }
-                Err(trouble @ Trouble::Lasting(_)) => {
-                    tracing::warn!(room = %room.room_id(), %trouble, "a part of the room's history cannot be read");
-                    from = None;
-                }
-                Err(trouble) => return Err(trouble),
-            }
-            if from.is_none() {
-                break;
-            }
-        }
-        if from.is_some() {
-            tracing::warn!(room = %room.room_id(), read = events.len(), "more was said than is read: the oldest is left out");
-        }
-        events.reverse();
-        Ok(events)
-    }
-
-    /// Tries again what could not be decrypted.
-    async fn unlock(&self) -> Result<(), NotTaken> {
-        for locked in self.adapter.hub.locked(LOCKED).await? {
-            let Body::Locked { raw } = &locked.body else { continue };
-            let Ok(id) = OwnedRoomId::try_from(locked.room.as_str()) else { continue };
-            let (Some(room), Ok(raw)) = (self.client.get_room(&id), serde_json::value::to_raw_value(raw)) else {
-                continue;
-            };
-            let event = matrix_sdk::ruma::serde::Raw::<
-                matrix_sdk::ruma::events::room::encrypted::OriginalSyncRoomEncryptedEvent,
-            >::from_json(raw);
-            let Ok(event) = room.decrypt_event(&event, None).await else { continue };
-            if !matches!(event.kind, TimelineEventKind::Decrypted(_)) {
-                continue;
-            }
-            let body = self.read(&room, &[event]).await?.into_iter().next().map(|inbound| inbound.body);
-            self.adapter.hub.unlocked(&locked.event, body).await?;
-        }
-        Ok(())
-    }
-}
-
-/// Returns a locked event, and its thread, which is never encrypted.
-fn locked_in(inbound: &Inbound) -> (EventId, Option<EventId>) {
-    let thread = match &inbound.body {
-        Body::Locked { raw } => inbound::thread(&raw["content"]),
-        _ => None,
-    };
-    (inbound.event.clone(), thread)
-}
-
-/// Says of events whose key does not come that they cannot be read.
-async fn wait_for_keys(adapter: Adapter, events: Vec<(EventId, Option<EventId>)>) {
-    tokio::time::sleep(PATIENCE).await;
-    for (event, thread) in events {
-        if let Err(error) = adapter.hub.unreadable(&event, thread).await {
-            tracing::warn!(%event, %error, "a message cannot be read, and that could not be said");
-        }
-    }
-}
-
-fn read_one(place: Place<'_>, event: &TimelineEvent) -> Option<Inbound> {
-    let came = match &event.kind {
-        // Somebody else's key, under the name of this one.
-        TimelineEventKind::Decrypted(event) if is_forged(&event.encryption_info.verification_state) => return None,
-        TimelineEventKind::Decrypted(_) => Came::Decrypted,
-        TimelineEventKind::UnableToDecrypt { .. } => Came::Locked,
-        TimelineEventKind::PlainText { .. } => Came::Plain,
-    };
-    let event: Value = serde_json::from_str(event.raw().json().get()).ok()?;
-    inbound::read(place, &Read { event: &event, came })
-}
-
-fn is_forged(state: &VerificationState) -> bool {
-    matches!(state, VerificationState::Unverified(VerificationLevel::MismatchedSender))
 }

@@ -26,7 +26,7 @@ const CANCEL: &str = "m.key.verification.cancel";
 const FRESH: Duration = Duration::from_mins(10);
 
 /// Cancels what people of a room have asked of the bot.
-pub(super) fn in_room(adapter: &Adapter, room: &Room, timeline: &[TimelineEvent]) {
+pub(super) fn in_room<'a>(adapter: &Adapter, room: &Room, timeline: impl Iterator<Item = &'a TimelineEvent>) {
     let now = adapter.store.clock().millis();
     for event in timeline {
         let Ok(event) = serde_json::from_str::<Value>(event.raw().json().get()) else { continue };

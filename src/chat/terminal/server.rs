@@ -164,7 +164,8 @@ impl Terminal {
             Ok(Say::Say { id, text }) => (id, Body::Said { text, thread: None, about: None }),
             Ok(Say::Stop { id }) => (id, Body::Stop),
         };
-        let inbound = Inbound { room: room.clone(), event: event.clone(), sender: sender.to_owned(), body };
+        let (room, sender) = (room.clone(), sender.to_owned());
+        let inbound = Inbound { room, event: event.clone(), sender, body, sealed: None };
         vec![match hub.admit(vec![inbound], None).await {
             Ok(_) => ServerFrame::Admitted { id: event },
             Err(error) => refused(Some(event), &error.to_string()),

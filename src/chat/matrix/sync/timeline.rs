@@ -2,7 +2,6 @@
 
 use matrix_sdk::{
     Room,
-    deserialized_responses::TimelineEvent,
     ruma::{
         UInt, UserId,
         api::client::filter::{Filter as EventFilter, FilterDefinition, LazyLoadOptions, RoomEventFilter, RoomFilter},
@@ -10,15 +9,15 @@ use matrix_sdk::{
 };
 use serde_json::Value;
 
-use super::super::people::People;
+use super::{super::people::People, history::Told};
 
 /// Events of one room in one answer; more are fetched from the room's history.
 const TIMELINE: u32 = 100;
 
 /// Returns where in a timeline the bot came into the room. A change of its name looks like a join, and is none.
-pub(super) fn joined_at(timeline: &[TimelineEvent], room: &Room) -> Option<usize> {
-    timeline.iter().rposition(|event| {
-        let event: Value = serde_json::from_str(event.raw().json().get()).unwrap_or_default();
+pub(super) fn joined_at(timeline: &[Told], room: &Room) -> Option<usize> {
+    timeline.iter().rposition(|told| {
+        let event: Value = serde_json::from_str(told.event.raw().json().get()).unwrap_or_default();
         event["type"] == "m.room.member"
             && event["state_key"] == room.own_user_id().as_str()
             && event["content"]["membership"] == "join"
@@ -36,10 +35,10 @@ pub(super) struct News {
 }
 
 impl News {
-    pub(super) fn of(timeline: &[TimelineEvent], people: &People) -> Self {
+    pub(super) fn of(timeline: &[Told], people: &People) -> Self {
         let mut news = Self::default();
-        for event in timeline {
-            let event: Value = serde_json::from_str(event.raw().json().get()).unwrap_or_default();
+        for told in timeline {
+            let event: Value = serde_json::from_str(told.event.raw().json().get()).unwrap_or_default();
             let Some(key) = event["state_key"].as_str() else { continue };
             let (kind, membership) = (event["type"].as_str(), event["content"]["membership"].as_str());
             news.rights |= kind == Some("m.room.power_levels");

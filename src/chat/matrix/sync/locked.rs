@@ -1,0 +1,60 @@
+//! Events whose key has not come: tried again when keys come, and told of when that takes long.
+
+use std::time::Duration;
+
+use matrix_sdk::{
+    Client,
+    deserialized_responses::TimelineEventKind,
+    ruma::{OwnedRoomId, events::room::encrypted::OriginalSyncRoomEncryptedEvent, serde::Raw},
+};
+
+use super::{
+    super::{Adapter, inbound},
+    NotTaken,
+    history::Told,
+    reading, sealed,
+};
+use crate::{
+    hub::{Body, Inbound},
+    ids::EventId,
+};
+
+/// How long the key of an event may take before the room is told that it has not come.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Tries again what could not be decrypted.
+pub(super) async fn unlock(adapter: &Adapter, client: &Client) -> Result<(), NotTaken> {
+    for locked in adapter.hub.locked().await? {
+        let Body::Locked { raw } = &locked.body else { continue };
+        let Ok(id) = OwnedRoomId::try_from(locked.room.as_str()) else { continue };
+        let (Some(room), Ok(raw)) = (client.get_room(&id), serde_json::value::to_raw_value(raw)) else { continue };
+        let sealed = sealed::of(&raw);
+        let event = Raw::<OriginalSyncRoomEncryptedEvent>::from_json(raw);
+        let Ok(event) = room.decrypt_event(&event, None).await else { continue };
+        if !matches!(event.kind, TimelineEventKind::Decrypted(_)) {
+            continue;
+        }
+        let read = reading::read(adapter, &room, &[Told { event, sealed }]).await?.into_iter().next();
+        adapter.hub.unlocked(&locked.event, read).await?;
+    }
+    Ok(())
+}
+
+/// Returns a locked event, and its thread, which is never encrypted.
+pub(super) fn locked_in(inbound: &Inbound) -> (EventId, Option<EventId>) {
+    let thread = match &inbound.body {
+        Body::Locked { raw } => inbound::thread(&raw["content"]),
+        _ => None,
+    };
+    (inbound.event.clone(), thread)
+}
+
+/// Says of events whose key does not come that they cannot be read.
+pub(super) async fn wait_for_keys(adapter: Adapter, events: Vec<(EventId, Option<EventId>)>) {
+    tokio::time::sleep(PATIENCE).await;
+    for (event, thread) in events {
+        if let Err(error) = adapter.hub.unreadable(&event, thread).await {
+            tracing::warn!(%event, %error, "a message cannot be read, and that could not be said");
+        }
+    }
+}

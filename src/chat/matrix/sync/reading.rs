@@ -1,0 +1,58 @@
+//! What is said in a room, as the hub is told of it.
+
+use matrix_sdk::{
+    Room,
+    deserialized_responses::{TimelineEventKind, VerificationLevel, VerificationState},
+};
+use serde_json::Value;
+
+use super::{
+    super::{
+        Adapter,
+        inbound::{self, Came, Place, Read},
+        rooms,
+        trouble::Trouble,
+    },
+    history::Told,
+};
+use crate::{hub::Inbound, ids::RoomKey};
+
+/// Returns what of a room's events is for the hub.
+pub(super) async fn read(adapter: &Adapter, room: &Room, timeline: &[Told]) -> Result<Vec<Inbound>, Trouble> {
+    if timeline.is_empty() || !rooms::is_open(&adapter.people, room) {
+        return Ok(vec![]);
+    }
+    // Asks the homeserver once a room, when the SDK does not know.
+    let encrypted = match room.latest_encryption_state().await.map_err(Trouble::from) {
+        Ok(state) => state.is_encrypted(),
+        // It will never be known: nothing in the clear counts there.
+        Err(Trouble::Lasting(_)) => true,
+        Err(trouble) => return Err(trouble),
+    };
+    let key = RoomKey::from(room.room_id().as_str());
+    let progress = adapter.progress_event(&key);
+    let own = room.own_user_id();
+    let place = Place { room: &key, own, people: &adapter.people, encrypted, progress: progress.as_deref() };
+    Ok(timeline.iter().filter_map(|told| read_one(place, told)).collect())
+}
+
+fn read_one(place: Place<'_>, told: &Told) -> Option<Inbound> {
+    let came = match &told.event.kind {
+        // Somebody else's key, under the name of this one.
+        TimelineEventKind::Decrypted(event) if is_forged(&event.encryption_info.verification_state) => return None,
+        TimelineEventKind::Decrypted(_) => Came::Decrypted,
+        TimelineEventKind::UnableToDecrypt { .. } => Came::Locked,
+        TimelineEventKind::PlainText { .. } => Came::Plain,
+    };
+    // Nobody could say whether it comes for the first time.
+    if came == Came::Decrypted && told.sealed.is_none() {
+        return None;
+    }
+    let event: Value = serde_json::from_str(told.event.raw().json().get()).ok()?;
+    let inbound = inbound::read(place, &Read { event: &event, came })?;
+    Some(Inbound { sealed: told.sealed.clone().filter(|_| came == Came::Decrypted), ..inbound })
+}
+
+fn is_forged(state: &VerificationState) -> bool {
+    matches!(state, VerificationState::Unverified(VerificationLevel::MismatchedSender))
+}

@@ -1,0 +1,48 @@
+//! The ciphertexts that were read: each is taken once. Rows stay when all else of a room goes, for a homeserver can tell an
+//! old message again at any time.
+
+use std::collections::HashSet;
+
+use rusqlite::params;
+
+use super::{Store, StoreError};
+use crate::ids::EventId;
+
+/// What tells one ciphertext from every other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Whose key it was made with.
+    pub session: String,
+    /// Its place among all that were made with that key.
+    pub place: u32,
+}
+
+impl Store {
+    /// Takes ciphertexts for the events in which they came. Returns the events whose ciphertext another event has taken
+    /// before; the same event again is none of them.
+    pub async fn take_ciphertexts(
+        &self,
+        bot: &str,
+        sealed: Vec<(EventId, Sealed)>,
+    ) -> Result<HashSet<EventId>, StoreError> {
+        let bot = bot.to_owned();
+        self.write(move |tx| {
+            let mut take = tx.prepare_cached(
+                "INSERT INTO ciphertexts (bot, session, place, event) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (bot, session, place) DO NOTHING",
+            )?;
+            let mut taken =
+                tx.prepare_cached("SELECT event FROM ciphertexts WHERE bot = ?1 AND session = ?2 AND place = ?3")?;
+            let mut replayed = HashSet::new();
+            for (event, Sealed { session, place }) in sealed {
+                take.execute(params![bot, session, place, event.as_str()])?;
+                let by: String = taken.query_row(params![bot, session, place], |row| row.get(0))?;
+                if by != event.as_str() {
+                    replayed.insert(event);
+                }
+            }
+            Ok(replayed)
+        })
+        .await
+    }
+}
