@@ -5,7 +5,7 @@
 //! what it holds is kept in the store.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Mutex, PoisonError},
 };
 
@@ -23,12 +23,17 @@ struct Maps {
     homes: HashMap<RoomKey, RoomKey>,
     /// Home to the newest room that uses it.
     current: HashMap<RoomKey, RoomKey>,
+    /// Rooms and homes in which all was encrypted once.
+    encrypted: HashSet<RoomKey>,
+    /// Rooms that were said to follow others, and did not.
+    refused: HashSet<RoomKey>,
 }
 
 impl Homes {
     /// Takes in what the store has, oldest first.
-    pub(super) fn load(aliases: Vec<Alias>) -> Self {
+    pub(super) fn load(aliases: Vec<Alias>, encrypted: Vec<RoomKey>) -> Self {
         let homes = Self::default();
+        homes.encrypt(encrypted);
         for alias in aliases {
             homes.set(&alias.room, &alias.home);
         }
@@ -43,6 +48,24 @@ impl Homes {
     /// Returns the room in which the people of a home are.
     pub(super) fn current(&self, home: &RoomKey) -> RoomKey {
         self.maps(|maps| maps.current.get(home).unwrap_or(home).clone())
+    }
+
+    /// Returns whether a room, or its home, was encrypted once.
+    pub(super) fn is_encrypted(&self, room: &RoomKey) -> bool {
+        self.maps(|maps| {
+            let home = maps.homes.get(room).unwrap_or(room);
+            maps.encrypted.contains(room) || maps.encrypted.contains(home)
+        })
+    }
+
+    /// Takes note of rooms and homes that are encrypted.
+    pub(super) fn encrypt(&self, rooms: impl IntoIterator<Item = RoomKey>) {
+        self.maps(|maps| maps.encrypted.extend(rooms));
+    }
+
+    /// Notes that a room has not taken over what another one has; tells whether that is news.
+    pub(super) fn refuse(&self, room: &RoomKey) -> bool {
+        self.maps(|maps| maps.refused.insert(room.clone()))
     }
 
     /// Lets a room use `home` from now on.
@@ -81,5 +104,16 @@ mod tests {
         assert_eq!(homes.current(&a), c);
         homes.forget(&a);
         assert_eq!((homes.home(&c), homes.current(&a)), (c, a));
+    }
+
+    #[test]
+    fn a_room_is_encrypted_when_its_home_is_and_stays_so() {
+        let (a, b, c) = (RoomKey::from("!a"), RoomKey::from("!b"), RoomKey::from("!c"));
+        let homes = Homes::load(vec![], vec![a.clone()]);
+        homes.set(&b, &a);
+        assert!(homes.is_encrypted(&a) && homes.is_encrypted(&b) && !homes.is_encrypted(&c));
+        homes.encrypt([c.clone()]);
+        homes.forget(&a);
+        assert!(homes.is_encrypted(&a) && homes.is_encrypted(&c));
     }
 }

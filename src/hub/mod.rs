@@ -104,7 +104,7 @@ impl Hub {
         tasks: TaskTracker,
         cancel: CancellationToken,
     ) -> Result<Self, StoreError> {
-        let homes = Arc::new(Homes::load(store.homes(CODER).await?));
+        let homes = Arc::new(Homes::load(store.homes(CODER).await?, store.encrypted(CODER).await?));
         let (outbox, delivering) = Outbox::start(store.clone(), homes.clone(), port.deliveries, cancel.clone());
         tasks.spawn(delivering);
         let kept = store.homes_in_use(CODER).await?.into_iter();

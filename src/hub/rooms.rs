@@ -65,19 +65,48 @@ impl Hub {
     }
 
     /// Notes that a room was upgraded: sandbox and conversation of `from` belong to `to` from now on, and what waits to
-    /// be sent goes there.
+    /// be sent goes there. Nothing goes from a room that was encrypted once to one that never was, or to one that has a
+    /// conversation of its own.
     pub async fn moved(&self, from: &RoomKey, to: &RoomKey) -> Result<(), StoreError> {
         let home = self.inner.homes.home(from);
         if self.inner.homes.home(to) == home {
             return Ok(());
         }
-        self.inner.store.move_home(CODER, to, &home).await?;
+        let refused = if self.is_encrypted(from) && !self.is_encrypted(to) {
+            Some("it is not encrypted, and the other one is")
+        } else if self.inner.store.move_home(CODER, from, to, &home).await? {
+            None
+        } else {
+            Some("it has a conversation of its own already")
+        };
+        if let Some(why) = refused {
+            if self.inner.homes.refuse(to) {
+                tracing::warn!(%from, %to, why, "a room that is said to follow another takes nothing along");
+            }
+            return Ok(());
+        }
         self.inner.homes.set(to, &home);
+        if self.is_encrypted(to) {
+            self.note_encrypted(to).await?;
+        }
         tracing::info!(%from, %to, "the room was upgraded; its sandbox goes along");
         let home = address(home);
         self.wake(&home);
         self.inner.outbox.wake(&home).await;
         Ok(())
+    }
+
+    /// Notes that all in a room is encrypted. From now on it is, whatever anybody says.
+    pub async fn note_encrypted(&self, room: &RoomKey) -> Result<(), StoreError> {
+        let rooms = vec![room.clone(), self.inner.homes.home(room)];
+        self.inner.store.note_encrypted(CODER, rooms.clone()).await?;
+        self.inner.homes.encrypt(rooms);
+        Ok(())
+    }
+
+    /// Returns whether a room, or one whose conversation it has taken over, was encrypted once.
+    pub fn is_encrypted(&self, room: &RoomKey) -> bool {
+        self.inner.homes.is_encrypted(room)
     }
 
     /// Returns the rooms in which the bot is.

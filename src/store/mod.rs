@@ -6,6 +6,7 @@
 
 mod calls;
 mod context;
+mod encrypted;
 mod files;
 mod health;
 mod journal;

@@ -182,17 +182,34 @@ impl Store {
         .await
     }
 
-    /// Lets a room use the sandbox and the conversation of `home` from now on. What waits in it or for it goes along.
-    pub async fn move_home(&self, bot: &str, room: &RoomKey, home: &RoomKey) -> Result<(), StoreError> {
-        let (bot, room, home) = (bot.to_owned(), room.clone(), home.clone());
+    /// Lets a room use the sandbox and the conversation of `home` from now on, which was that of `from`. What waits in it or
+    /// for it goes along. Not if it has a conversation of its own already; returns whether it does.
+    pub async fn move_home(
+        &self,
+        bot: &str,
+        from: &RoomKey,
+        room: &RoomKey,
+        home: &RoomKey,
+    ) -> Result<bool, StoreError> {
+        let (bot, from, room, home) = (bot.to_owned(), from.clone(), room.clone(), home.clone());
         self.write(move |tx| {
+            let settled: bool = tx.query_row(
+                "SELECT EXISTS (SELECT 1 FROM turns WHERE bot = ?1 AND room = ?2)",
+                [&bot, &room.0],
+                |row| row.get(0),
+            )?;
+            if settled {
+                return Ok(false);
+            }
             let row = [&bot, &room.0, &home.0];
             // Made anew: of all rooms of a home the last is the one in which people are.
             tx.execute("DELETE FROM homes WHERE bot = ?1 AND room = ?2", [&bot, &room.0])?;
             tx.execute("INSERT INTO homes (bot, room, home) VALUES (?1, ?2, ?3)", row)?;
             tx.execute("UPDATE inbound SET room = ?3 WHERE bot = ?1 AND room = ?2 AND turn IS NULL AND done = 0", row)?;
             tx.execute("UPDATE outbox SET room = ?3 WHERE bot = ?1 AND room = ?2 AND sent IS NULL", row)?;
-            Ok(())
+            // Left already, and with nobody in the old room its files would have an end.
+            tx.execute("DELETE FROM rooms WHERE bot = ?1 AND room = ?2 AND missed IS NOT NULL", [&bot, &from.0])?;
+            Ok(true)
         })
         .await
     }

@@ -6,7 +6,7 @@
 use rusqlite::Connection;
 
 /// One step a version; `PRAGMA user_version` counts those that were applied.
-const MIGRATIONS: &[&str] = &[FIRST, ROOMS, FILES, CIPHERTEXTS];
+const MIGRATIONS: &[&str] = &[FIRST, ROOMS, FILES, CIPHERTEXTS, ENCRYPTED];
 
 const FIRST: &str = r"
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -117,6 +117,12 @@ CREATE TABLE ciphertexts (
     bot TEXT NOT NULL, session TEXT NOT NULL, place INTEGER NOT NULL, event TEXT NOT NULL,
     PRIMARY KEY (bot, session, place)
 ) WITHOUT ROWID;
+";
+
+/// Once encrypted, a room is encrypted for ever.
+const ENCRYPTED: &str = r"
+-- The rooms, and the homes that they use, in which all was encrypted once. Never pruned.
+CREATE TABLE encrypted (bot TEXT NOT NULL, room TEXT NOT NULL, PRIMARY KEY (bot, room)) WITHOUT ROWID;
 ";
 
 /// Brings the database to this program's version. A newer database is left as it is.

@@ -206,3 +206,201 @@ async fn the_same_ciphertext_under_a_new_event_id_runs_once() {
     }
     assert!(town.log().contains("told again under another id"), "the operator is told");
 }
+
+/// A model that writes a file when it is told to keep something, and else says what is in it.
+fn keeper(request: &Value) -> Reply {
+    let texts = user_texts(request);
+    let last = texts.last().map_or("", String::as_str);
+    let messages = request["messages"].as_array().unwrap();
+    match results(request).last() {
+        Some(result) if messages.last().unwrap()["role"] == "tool" => Reply::text(&format!("It says: {result}")),
+        _ if last.contains("keep") => {
+            Reply::calls(&[("run_command", json!({"command": "echo treasure >> /workspace/x"}))])
+        }
+        _ => Reply::calls(&[("run_command", json!({"command": "cat /workspace/x || echo nothing"}))]),
+    }
+}
+
+/// Lets somebody whom the bot does not list into Anna's room, who may do there whatever she may.
+async fn admin(town: &Town, room: &OwnedRoomId, person: &Person) {
+    town.anna.invite(room, &person.id).await;
+    person.accept(room).await;
+    town.anna.joined(room, &person.id).await;
+    town.anna.state(room, "m.room.power_levels", "", json!({"users": {&person.id: 100, &town.anna.id: 100}})).await;
+    let told = |event: &Seen| event.kind == "m.room.power_levels" && event.content["users"][&person.id] == 100;
+    person.wait_for("the rights", told).await;
+}
+
+/// Makes a room that claims to follow another one, which says so too.
+async fn usurp(town: &Town, old: &OwnedRoomId, mallory: &Person) -> OwnedRoomId {
+    let made = json!({
+        "preset": "public_chat", "invite": [town.anna.id],
+        "creation_content": {"predecessor": {"room_id": old, "event_id": "$any"}},
+    });
+    let made = mallory.call(Method::POST, "/_matrix/client/v3/createRoom", Some(made)).await;
+    let new = OwnedRoomId::try_from(made["room_id"].as_str().unwrap()).unwrap();
+    mallory.joined(&new, &mallory.id).await;
+    town.anna.accept(&new).await;
+    mallory.state(old, "m.room.tombstone", "", json!({"body": "we moved", "replacement_room": new})).await;
+    mallory.joined(&new, &town.bot).await;
+    new
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_that_says_it_follows_an_encrypted_one_gets_nothing_of_it_in_the_clear() {
+    let town = Town::start().await;
+    town.llm.otherwise(keeper);
+    let mallory = Person::new(&town.synapse, "mallory").await;
+    let sealed = town.room(true).await;
+    let asked = town.anna.say(&sealed, "keep it").await;
+    town.replies(&asked).await;
+    admin(&town, &sealed, &mallory).await;
+    let open = usurp(&town, &sealed, &mallory).await;
+
+    let asked = town.anna.say(&open, "read it").await;
+    let answer = town.replies(&asked).await;
+    assert!(answer.body().contains("nothing") && !answer.body().contains("treasure"), "{answer:?}");
+    let texts = user_texts(town.llm.requests().last().unwrap());
+    assert!(!texts.iter().any(|text| text.contains("keep it")), "{texts:?}");
+    // Who asks in the old room is answered there, where it is encrypted.
+    let asked = town.anna.say(&sealed, "read it").await;
+    let answer = town.replies(&asked).await;
+    assert!(answer.room == sealed && answer.body().contains("treasure"), "{answer:?}");
+    assert_eq!(answer.seal, Seal::Opened { shield: false });
+    assert_eq!(town.log().matches("takes nothing along").count(), 1, "it is told once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_for_which_no_listed_person_has_asked_gets_no_answer_of_the_old_room() {
+    let town = Town::start().await;
+    town.llm.otherwise(keeper);
+    let mallory = Person::new(&town.synapse, "mallory").await;
+    let old = town.room(false).await;
+    let asked = town.anna.say(&old, "keep it").await;
+    town.replies(&asked).await;
+    admin(&town, &old, &mallory).await;
+    let new = usurp(&town, &old, &mallory).await;
+
+    let asked = town.anna.say(&old, "read it").await;
+    let answer = town.replies(&asked).await;
+    assert!(answer.room == old && answer.body().contains("treasure"), "{answer:?}");
+    let told = |event: &Seen| event.room == new && event.sender == town.bot && event.body().contains("treasure");
+    assert!(!mallory.events().iter().any(told), "{:#?}", mallory.events());
+    // A word of hers is what takes them along.
+    let asked = town.anna.say(&new, "read it").await;
+    let answer = town.replies(&asked).await;
+    assert!(answer.room == new && answer.body().contains("treasure"), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_whose_encryption_the_homeserver_hides_takes_and_tells_nothing_in_the_clear() {
+    let (town, proxy) = proxied().await;
+    town.llm.otherwise(|_| Reply::text("The treasure is here."));
+    let room = town.room(true).await;
+    let asked = town.anna.say(&room, "where is it?").await;
+    town.replies(&asked).await;
+
+    // The bot has to log in anew, and nothing says any more that the room is encrypted.
+    let ended = AtomicUsize::new(0);
+    proxy.rule(move |asked: &Asked| {
+        if asked.path.contains("/state/m.room.encryption") {
+            return Some(Fault::Answer(404, json!({"errcode": "M_NOT_FOUND", "error": "none"}).to_string()));
+        }
+        if !asked.is_sync() {
+            return None;
+        }
+        if ended.fetch_add(1, Ordering::Relaxed) == 0 {
+            let error = json!({"errcode": "M_UNKNOWN_TOKEN", "error": "gone", "soft_logout": false});
+            return Some(Fault::Answer(401, error.to_string()));
+        }
+        Some(Fault::change(hide_encryption))
+    });
+    let device = || {
+        let session = std::fs::read(town.rig.path().join("s/secrets/matrix-coder-session.json")).unwrap();
+        serde_json::from_slice::<Value>(&session).unwrap()
+    };
+    let before = device()["device_id"].clone();
+    town.anna.say(&room, "wake up").await;
+    until("a new device", || device()["device_id"] != before && device()["ready"] == true);
+    let mark = town.anna.events().last().unwrap().id.clone();
+
+    let requests = || town.llm.requests().iter().flat_map(user_texts).collect::<Vec<_>>().join("\n");
+    let spilled = town.anna.send_plain(&room, "m.room.message", json!({"msgtype": "m.text", "body": "spill it"})).await;
+    town.anna.wait_for("the plain words", |event| event.id == spilled).await;
+    // What she asks encrypted is heard; the answer would go out in the clear, and is held.
+    let (bot, fresh) = (matrix_sdk::ruma::UserId::parse(&town.bot).unwrap(), device()["device_id"].clone());
+    let encryption = town.anna.client.encryption();
+    while encryption.get_device(&bot, fresh.as_str().unwrap().into()).await.unwrap().is_none() {
+        encryption.request_user_identity(&bot).await.unwrap();
+    }
+    town.anna.say(&room, "a question").await;
+    until("the question is heard", || requests().contains("a question"));
+    until("the operator is told", || town.log().contains("the homeserver says now that it is not"));
+    assert!(!requests().contains("spill it"), "{}", requests());
+    let told = |event: &&Seen| event.sender == town.bot && event.is_message() && event.room == room;
+    let events = town.anna.events();
+    let since = events.iter().skip_while(|event| event.id != mark).filter(told);
+    assert!(!since.clone().any(|event| event.seal == Seal::Plain), "{:#?}", since.collect::<Vec<_>>());
+}
+
+/// Takes out of an answer of `/sync` what says that rooms are encrypted.
+fn hide_encryption(sync: &mut Value) {
+    let rooms = sync["rooms"]["join"].as_object_mut().into_iter().flat_map(|rooms| rooms.values_mut());
+    for room in rooms {
+        for part in ["state", "timeline", "state_after", "org.matrix.msc4222.state_after"] {
+            if let Some(events) = room[part]["events"].as_array_mut() {
+                events.retain(|event| event["type"] != "m.room.encryption");
+            }
+        }
+    }
+}
+
+/// Anybody can send what looks encrypted into a plain room.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_looks_encrypted_does_not_mute_a_plain_room() {
+    let town = Town::start().await;
+    town.llm.otherwise(|_| Reply::text("Here."));
+    let mallory = Person::new(&town.synapse, "mallory").await;
+    let room = town.room(false).await;
+    admin(&town, &room, &mallory).await;
+    let content = json!({"algorithm": "m.megolm.v1.aes-sha2", "session_id": "none", "ciphertext": "AwgAEhA",
+        "sender_key": "none", "device_id": "NONE"});
+    for person in [&mallory, &town.anna] {
+        person.send_plain(&room, "m.room.encrypted", content.clone()).await;
+    }
+    let asked = town.anna.say(&room, "hello").await;
+    assert!(town.replies(&asked).await.body().contains("Here."));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alias_means_the_room_to_which_the_directory_leads_whatever_a_room_calls_itself() {
+    let mut proxy = None;
+    let town = Town::prepared(Limits::Relaxed, |rig| {
+        rig.set("ALLOWED_ROOMS", "#work:localhost");
+        proxy = Some(Proxy::before(rig));
+    })
+    .await;
+    let proxy = proxy.unwrap();
+    town.llm.otherwise(|_| Reply::text("Here."));
+    let name = json!({"type": "m.room.canonical_alias", "state_key": "", "sender": town.anna.id,
+        "content": {"alias": "#work:localhost", "alt_aliases": ["#work:localhost"]}});
+    proxy.rule(move |asked: &Asked| {
+        let name = name.clone();
+        asked.is_sync().then(|| {
+            Fault::change(move |sync| {
+                for invite in sync["rooms"]["invite"].as_object_mut().into_iter().flat_map(|rooms| rooms.values_mut()) {
+                    invite["invite_state"]["events"].as_array_mut().unwrap().push(name.clone());
+                }
+            })
+        })
+    });
+    let other = town.anna.create_room(false, &[&town.bot]).await;
+    town.anna.member(&other, &town.bot, "leave").await;
+
+    let made = json!({"room_alias_name": "work", "invite": [town.bot]});
+    let made = town.anna.call(Method::POST, "/_matrix/client/v3/createRoom", Some(made)).await;
+    let work = OwnedRoomId::try_from(made["room_id"].as_str().unwrap()).unwrap();
+    town.greeted(&work).await;
+    let asked = town.anna.say(&work, "hello").await;
+    town.replies(&asked).await;
+}

@@ -132,6 +132,7 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
         Some(_) => Trouble::Lasting("the bot is not in the room".to_owned()),
         None => Trouble::Away("there is no session now".to_owned()),
     })?;
+    never_in_the_clear(adapter, &room).await?;
     let earlier = Earlier::look(&room, delivery.tried.as_ref(), adapter.store.clock().millis()).await?;
     if delivery.tried.is_none() {
         let device = room.client().device_id().map(ToString::to_string).unwrap_or_default();
@@ -203,10 +204,10 @@ async fn post(
     txn: &str,
     content: Value,
 ) -> Result<OwnedEventId, Trouble> {
-    let (to, txn) = (room.clone(), txn.to_owned());
+    let (by, to, txn) = (adapter.clone(), room.clone(), txn.to_owned());
     let send = move || {
-        let (to, txn, content) = (to.clone(), txn.clone(), content.clone());
-        async move { send_raw(&to, Some(&txn), content).await }
+        let (by, to, txn, content) = (by.clone(), to.clone(), txn.clone(), content.clone());
+        async move { send_raw(&by, &to, Some(&txn), content).await }
     };
     adapter.scheduler.send(class, &RoomKey::from(room.room_id().as_str()), send).await.map_err(|unsent| match unsent {
         Unsent::Failed(trouble) => trouble,
@@ -215,11 +216,31 @@ async fn post(
 }
 
 /// Sends a message; without a transaction id each call is one of its own.
-pub(super) async fn send_raw(room: &Room, txn: Option<&str>, content: Value) -> Result<OwnedEventId, Failed<Trouble>> {
+pub(super) async fn send_raw(
+    adapter: &Adapter,
+    room: &Room,
+    txn: Option<&str>,
+    content: Value,
+) -> Result<OwnedEventId, Failed<Trouble>> {
+    never_in_the_clear(adapter, room).await.map_err(Failed::Other)?;
     send_kind(room, "m.room.message", txn, content).await
 }
 
-/// As [`send_raw`], for any type of event.
+/// Refuses what the SDK would send in the clear into a room that was encrypted once: the homeserver says that it is not any
+/// more, or somebody who can make it say so.
+async fn never_in_the_clear(adapter: &Adapter, room: &Room) -> Result<(), Trouble> {
+    if !adapter.hub.is_encrypted(&RoomKey::from(room.room_id().as_str()))
+        || room.latest_encryption_state().await?.is_encrypted()
+    {
+        return Ok(());
+    }
+    Err(Trouble::Lasting(
+        "the room was encrypted, and the homeserver says now that it is not; nothing is sent there in the clear"
+            .to_owned(),
+    ))
+}
+
+/// As [`send_raw`], for any type of event, and for what is never encrypted.
 pub(super) async fn send_kind(
     room: &Room,
     kind: &str,

@@ -5,6 +5,7 @@
 //! message a turn that is edited (`view.rs`). Knows no tool and no sandbox.
 
 mod deliver;
+mod directory;
 mod inbound;
 mod media;
 mod pace;
@@ -21,12 +22,12 @@ mod verification;
 mod view;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use matrix_sdk::Client;
+use matrix_sdk::{Client, ruma::OwnedRoomId};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -40,6 +41,7 @@ use crate::{
     ids::{EventId, RoomKey},
     store::{Address, Store, StoreError},
 };
+use directory::Directory;
 use scheduler::Scheduler;
 
 use trouble::Trouble;
@@ -74,6 +76,10 @@ struct Inner {
     client: watch::Sender<Option<Client>>,
     /// The rooms in which a turn runs.
     views: Mutex<HashMap<RoomKey, Arc<View>>>,
+    /// Where the aliases of rooms lead.
+    directory: Directory,
+    /// Rooms that the bot joins because a listed person has invited it.
+    asked: Mutex<HashSet<OwnedRoomId>>,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
@@ -113,6 +119,8 @@ impl Matrix {
             scheduler: Scheduler::start(&tasks, cancel.clone()),
             client: watch::Sender::new(None),
             views: Mutex::default(),
+            directory: Directory::default(),
+            asked: Mutex::default(),
             tasks,
             cancel,
         };
@@ -193,6 +201,10 @@ impl Adapter {
 
     fn views(&self) -> MutexGuard<'_, HashMap<RoomKey, Arc<View>>> {
         self.views.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn asked(&self) -> MutexGuard<'_, HashSet<OwnedRoomId>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the running turn's progress message, if there is one.

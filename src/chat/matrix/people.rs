@@ -1,6 +1,6 @@
 //! Who may command the bot, and in which rooms. Fail-closed: nobody who is not listed. Pure.
 
-use matrix_sdk::ruma::{RoomAliasId, RoomId, UserId};
+use matrix_sdk::ruma::{OwnedRoomId, RoomId, UserId};
 
 /// The lists, as they were set.
 #[derive(Clone, Debug)]
@@ -20,19 +20,22 @@ impl People {
         })
     }
 
-    /// Returns whether the bot may work in this room.
-    pub fn opens<'a>(&self, room: &RoomId, aliases: impl IntoIterator<Item = &'a RoomAliasId>) -> bool {
-        if self.rooms.is_empty() {
-            return true;
-        }
-        let listed = |name: &str| self.rooms.iter().any(|room| room == name);
-        listed(room.as_str()) || aliases.into_iter().any(|alias| listed(alias.as_str()))
+    /// Returns whether the bot may work in this room. `named` are the rooms to which the listed aliases lead.
+    pub fn opens<'a>(&self, room: &RoomId, named: impl IntoIterator<Item = &'a OwnedRoomId>) -> bool {
+        self.rooms.is_empty()
+            || self.rooms.iter().any(|listed| listed == room)
+            || named.into_iter().any(|id| id == room)
+    }
+
+    /// Returns the aliases among the listed rooms.
+    pub fn aliases(&self) -> impl Iterator<Item = &str> {
+        self.rooms.iter().map(String::as_str).filter(|room| room.starts_with('#'))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use matrix_sdk::ruma::{room_alias_id, room_id, user_id};
+    use matrix_sdk::ruma::{owned_room_id, room_id, user_id};
 
     use super::*;
 
@@ -53,10 +56,12 @@ mod tests {
 
     #[test]
     fn rooms_are_open_unless_some_are_listed() {
-        let (room, alias) = (room_id!("!a:a.org"), room_alias_id!("#work:a.org"));
+        let (room, named) = (room_id!("!a:a.org"), owned_room_id!("!a:a.org"));
         assert!(people(&[], &[]).opens(room, []));
         assert!(people(&[], &["!a:a.org"]).opens(room, []));
-        assert!(people(&[], &["#work:a.org"]).opens(room, [alias]));
-        assert!(!people(&[], &["#work:a.org"]).opens(room, []));
+        let by_alias = people(&[], &["#work:a.org", "!b:a.org"]);
+        assert!(by_alias.opens(room, [&named]) && !by_alias.opens(room, []));
+        assert_eq!(by_alias.aliases().collect::<Vec<_>>(), ["#work:a.org"]);
+        assert!(!by_alias.opens(room_id!("!c:a.org"), [&named]));
     }
 }

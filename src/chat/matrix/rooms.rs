@@ -10,7 +10,7 @@ use matrix_sdk::{
 };
 use tokio::time;
 
-use super::{Adapter, people::People, trouble::Trouble};
+use super::{Adapter, trouble::Trouble};
 use crate::{
     ids::{EventId, RoomKey},
     store::StoreError,
@@ -22,12 +22,8 @@ const TRIES: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(500);
 /// Servers that are asked for a room's successor.
 const SERVERS: usize = 5;
-
-/// Returns whether the bot may work in a room, by its id or one of its aliases.
-pub(super) fn is_open(people: &People, room: &Room) -> bool {
-    let aliases: Vec<_> = room.canonical_alias().into_iter().chain(room.alt_aliases()).collect();
-    people.opens(room.room_id(), aliases.iter().map(AsRef::as_ref))
-}
+/// Upgrades of a room one after the other that are made up for at once.
+const UPGRADES: usize = 8;
 
 /// Joins the room if a listed user has invited the bot, else declines.
 pub(super) fn invited(adapter: &Adapter, room: Room) {
@@ -39,7 +35,8 @@ pub(super) fn invited(adapter: &Adapter, room: Room) {
             Err(_) => return,
         };
         let id = room.room_id().to_owned();
-        if adapter.people.lists(&inviter) && is_open(&adapter.people, &room) {
+        if adapter.people.lists(&inviter) && adapter.opens_now(&room).await {
+            adapter.asked().insert(id.clone());
             let joined = again(|| async {
                 if room.state() == RoomState::Joined { Ok(()) } else { room.join().await.map_err(Trouble::from) }
             });
@@ -61,23 +58,63 @@ pub(super) async fn entered(adapter: &Adapter, room: &Room) -> Result<(), StoreE
         Ok(Some(member)) => member.event().event_id().map(|id| EventId::from(id.as_str())),
         Ok(None) | Err(_) => None,
     };
-    if let Some(before) = room.predecessor_room()
-        && let Some(old) = room.client().get_room(&before.room_id)
-        && old.successor_room().is_some_and(|next| next.room_id == *room.room_id())
-    {
-        // Both rooms name each other, so it was an upgrade by who may do that.
-        let old = RoomKey::from(before.room_id.as_str());
-        adapter.hub.moved(&old, &key).await?;
+    note_encrypted(adapter, room).await?;
+    // Whoever has invited the bot here wants it here, with all that belongs to it.
+    if adapter.asked().remove(room.room_id()) {
+        take_along(adapter, room).await?;
     }
     // Without its own event the room's id will do: it is greeted at the first join only.
     let joined = own.unwrap_or_else(|| EventId::from(room.room_id().as_str()));
-    adapter.hub.joined(&key, &joined, is_open(&adapter.people, room).then(|| strings::GREETING.to_owned())).await
+    adapter.hub.joined(&key, &joined, adapter.opens(room.room_id()).then(|| strings::GREETING.to_owned())).await
+}
+
+/// Takes note of a room that is encrypted: it is from now on, whatever the homeserver says.
+pub(super) async fn note_encrypted(adapter: &Adapter, room: &Room) -> Result<(), StoreError> {
+    let key = RoomKey::from(room.room_id().as_str());
+    if !adapter.hub.is_encrypted(&key) && is_encrypted(room).await {
+        adapter.hub.note_encrypted(&key).await?;
+    }
+    Ok(())
+}
+
+/// Returns whether a room is encrypted, as far as the homeserver says so. It is asked once a room.
+async fn is_encrypted(room: &Room) -> bool {
+    let state = room.latest_encryption_state().await;
+    state.unwrap_or_else(|_| room.encryption_state()).is_encrypted()
+}
+
+/// Lets an upgraded room take over what the room before it has. Called once a listed person has asked for it: by an invite,
+/// or by a word in the new room. Both rooms must name each other, so that it was an upgrade by who may do that; but anybody
+/// who may do that is not enough, nor is the homeserver.
+pub(super) async fn take_along(adapter: &Adapter, room: &Room) -> Result<(), StoreError> {
+    if !adapter.opens(room.room_id()) {
+        return Ok(());
+    }
+    // One that was upgraded again before anybody spoke in it stands between.
+    let mut upgrades = vec![room.clone()];
+    while upgrades.len() <= UPGRADES
+        && let Some(before) = upgrades.last().and_then(predecessor)
+    {
+        upgrades.push(before);
+    }
+    for pair in upgrades.windows(2).rev() {
+        note_encrypted(adapter, &pair[0]).await?;
+        let [to, from] = [&pair[0], &pair[1]].map(|room| RoomKey::from(room.room_id().as_str()));
+        adapter.hub.moved(&from, &to).await?;
+    }
+    Ok(())
+}
+
+/// Returns the room that a room has replaced, if both say so.
+fn predecessor(room: &Room) -> Option<Room> {
+    let before = room.client().get_room(&room.predecessor_room()?.room_id)?;
+    before.successor_room().is_some_and(|next| next.room_id == *room.room_id()).then_some(before)
 }
 
 /// Looks whether the room still needs the bot: leaves when nobody is there whom it serves, follows when there is a
 /// successor. `departed`: somebody whom it serves has just gone.
 pub(super) fn look(adapter: &Adapter, room: &Room, departed: bool) {
-    let successor = room.successor_room().map(|next| next.room_id);
+    let successor = room.successor_room().map(|next| next.room_id).filter(|next| adapter.opens(next));
     // In the successor already, the bot needs the old room no more than its people do.
     let successor = successor.filter(|next| !is_in(&room.client(), next));
     let alone = room.joined_members_count() == 1;

@@ -40,7 +40,7 @@ use self::{
 use super::{Adapter, rooms, session::Session, trouble::Trouble, verification};
 use crate::{
     crash,
-    hub::{Body, CODER},
+    hub::{Body, CODER, Inbound},
     ids::RoomKey,
     store::{Address, StoreError},
 };
@@ -148,6 +148,11 @@ impl From<StoreError> for NotTaken {
     }
 }
 
+/// Returns whether somebody has said something, and so wants the bot where they have.
+fn is_word(inbound: &Inbound) -> bool {
+    matches!(inbound.body, Body::Said { .. } | Body::File { .. })
+}
+
 struct Reader<'a> {
     adapter: &'a Adapter,
     session: &'a Session,
@@ -169,6 +174,10 @@ impl<'a> Reader<'a> {
         let position = adapter.store.position(CODER).await?;
         let known = adapter.hub.rooms().await?;
         let joined = known.iter().filter_map(|room| room.as_str().try_into().ok()).collect();
+        // What the SDK knows of rooms holds from now on, also where a homeserver will say something else.
+        for room in session.rooms().into_iter().filter(|room| room.encryption_state().is_encrypted()) {
+            rooms::note_encrypted(adapter, &room).await?;
+        }
         Ok(Self { adapter, session, position, joined, kept: None, first: true, mended: false })
     }
 
@@ -186,6 +195,10 @@ impl<'a> Reader<'a> {
     }
 
     async fn ask(&mut self) -> Result<Answer, Trouble> {
+        if self.adapter.look_up_if_old(&self.session.client).await {
+            // Upgraded rooms may be open now.
+            self.first = true;
+        }
         let hold = if self.first { Duration::ZERO } else { HOLD };
         let mut request = Request::new();
         request.filter = Some(Filter::FilterDefinition(filter()));
@@ -220,14 +233,19 @@ impl<'a> Reader<'a> {
         let (mut changed, mut opened) = (Vec::new(), Vec::new());
         for (id, update) in &response.rooms.joined {
             let Some(room) = self.session.client.get_room(id) else { continue };
-            // Before what is said there: a successor's first words belong to the conversation that it takes over.
+            // Before what is said there, and so is what an upgraded room takes over: its first words belong to that.
             self.entered(&room).await?;
+            rooms::note_encrypted(self.adapter, &room).await?;
             let mut departed = false;
             // Of an account's past, read without a position, nothing is answered.
             if self.position.is_some() {
                 let timeline = self.timeline(&room, response, &update.timeline).await?;
                 verification::in_room(self.adapter, &room, timeline.iter().map(|told| &told.event));
-                events.extend(reading::read(self.adapter, &room, &timeline).await?);
+                let read = reading::read(self.adapter, &room, &timeline).await?;
+                if read.iter().any(is_word) {
+                    rooms::take_along(self.adapter, &room).await?;
+                }
+                events.extend(read);
                 let news = News::of(&timeline, &self.adapter.people);
                 departed = news.departed;
                 if news.rights {

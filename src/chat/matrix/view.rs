@@ -30,6 +30,9 @@ const TICK: Duration = Duration::from_secs(5);
 /// The reaction that says that a message was taken into the work.
 const SEEN: &str = "👀";
 
+/// The type of what is said.
+const MESSAGE: &str = "m.room.message";
+
 /// A room's running turn.
 pub(super) struct View {
     room: RoomKey,
@@ -164,13 +167,13 @@ async fn send(adapter: &Adapter, view: &View) -> Result<(), Failed<Trouble>> {
         known => known,
     };
     let event = if let Some(event) = event {
-        send_raw(&room, None, edit(&event, &rendered)).await?;
+        send_raw(adapter, &room, None, edit(&event, &rendered)).await?;
         event
     } else {
         let content = related(to_content("m.notice", &rendered), view.thread.as_ref(), None);
         // It may arrive without our knowing it: whoever ends it must know that it was begun.
         note(adapter, view, "").await;
-        let event = send_raw(&room, Some(&txn_of(&view.room, &view.asked)), content).await?;
+        let event = send_raw(adapter, &room, Some(&txn_of(&view.room, &view.asked)), content).await?;
         crash::point("shown");
         note(adapter, view, event.as_str()).await;
         event
@@ -207,7 +210,7 @@ pub(super) fn deliver_to(adapter: &Adapter, room: &RoomKey) -> Option<Room> {
 /// Tells a room in which no turn runs what happened to its sandbox.
 fn tell(adapter: &Adapter, room: &RoomKey, text: &str) {
     let content = to_content("m.notice", &render::markdown(text));
-    post(adapter, Class::Greeting, room, "m.room.message", None, content);
+    post(adapter, Class::Greeting, room, MESSAGE, None, content);
 }
 
 fn react(adapter: &Adapter, room: &RoomKey, said: &EventId) {
@@ -221,7 +224,12 @@ fn post(adapter: &Adapter, class: Class, room: &RoomKey, kind: &'static str, txn
     let Some(to) = deliver_to(adapter, room) else { return };
     let (adapter, room) = (adapter.clone(), room.clone());
     adapter.clone().spawn(async move {
-        let send = || send_kind(&to, kind, txn.as_deref(), content.clone());
+        let send = || async {
+            match kind {
+                MESSAGE => send_raw(&adapter, &to, txn.as_deref(), content.clone()).await,
+                kind => send_kind(&to, kind, txn.as_deref(), content.clone()).await,
+            }
+        };
         if let Err(trouble) = adapter.scheduler.send(class, &room, send).await {
             tracing::debug!(%room, %trouble, "a notice or a reaction could not be sent");
         }

@@ -9,10 +9,10 @@ use matrix_sdk::{
 };
 
 use super::{
-    super::{Adapter, inbound},
+    super::{Adapter, inbound, rooms},
     NotTaken,
     history::Told,
-    reading, sealed,
+    is_word, reading, sealed,
 };
 use crate::{
     hub::{Body, Inbound},
@@ -34,7 +34,10 @@ pub(super) async fn unlock(adapter: &Adapter, client: &Client) -> Result<(), Not
         if !matches!(event.kind, TimelineEventKind::Decrypted(_)) {
             continue;
         }
-        let read = reading::read(adapter, &room, &[Told { event, sealed }]).await?.into_iter().next();
+        let read = reading::read(adapter, &room, &[Told { event, sealed }]).await?.pop();
+        if read.as_ref().is_some_and(is_word) {
+            rooms::take_along(adapter, &room).await?;
+        }
         adapter.hub.unlocked(&locked.event, read).await?;
     }
     Ok(())

@@ -10,30 +10,45 @@ use super::{
     super::{
         Adapter,
         inbound::{self, Came, Place, Read},
-        rooms,
+        people::People,
         trouble::Trouble,
     },
+    NotTaken,
     history::Told,
 };
 use crate::{hub::Inbound, ids::RoomKey};
 
 /// Returns what of a room's events is for the hub.
-pub(super) async fn read(adapter: &Adapter, room: &Room, timeline: &[Told]) -> Result<Vec<Inbound>, Trouble> {
-    if timeline.is_empty() || !rooms::is_open(&adapter.people, room) {
+pub(super) async fn read(adapter: &Adapter, room: &Room, timeline: &[Told]) -> Result<Vec<Inbound>, NotTaken> {
+    if timeline.is_empty() || !adapter.opens(room.room_id()) {
         return Ok(vec![]);
     }
-    // Asks the homeserver once a room, when the SDK does not know.
-    let encrypted = match room.latest_encryption_state().await.map_err(Trouble::from) {
-        Ok(state) => state.is_encrypted(),
-        // It will never be known: nothing in the clear counts there.
-        Err(Trouble::Lasting(_)) => true,
-        Err(trouble) => return Err(trouble),
-    };
     let key = RoomKey::from(room.room_id().as_str());
+    let encrypted = adapter.hub.is_encrypted(&key) || {
+        // Asks the homeserver once a room, when the SDK does not know.
+        let state = match room.latest_encryption_state().await.map_err(Trouble::from) {
+            Ok(state) => state.is_encrypted(),
+            // It will never be known: nothing in the clear counts there.
+            Err(Trouble::Lasting(_)) => true,
+            Err(trouble) => return Err(trouble.into()),
+        };
+        let encrypted = state || timeline.iter().any(|told| is_sealed_by_listed(&adapter.people, told));
+        if encrypted {
+            adapter.hub.note_encrypted(&key).await?;
+        }
+        encrypted
+    };
     let progress = adapter.progress_event(&key);
     let own = room.own_user_id();
     let place = Place { room: &key, own, people: &adapter.people, encrypted, progress: progress.as_deref() };
     Ok(timeline.iter().filter_map(|told| read_one(place, told)).collect())
+}
+
+/// Returns whether a listed person's client has encrypted an event, and so holds its room for encrypted: anybody can send
+/// what looks encrypted, and only with their key it is.
+fn is_sealed_by_listed(people: &People, told: &Told) -> bool {
+    let TimelineEventKind::Decrypted(event) = &told.event.kind else { return false };
+    !is_forged(&event.encryption_info.verification_state) && people.lists(&event.encryption_info.sender)
 }
 
 fn read_one(place: Place<'_>, told: &Told) -> Option<Inbound> {

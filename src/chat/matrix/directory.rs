@@ -1,0 +1,124 @@
+//! Which rooms the aliases in `ALLOWED_ROOMS` mean.
+//!
+//! A room can call itself whatever it likes, so it is not asked: an alias means the room to which the directory of the
+//! alias's own server leads. That is asked at the start, now and then, and before an invite is declined; what it said last is
+//! kept for as long as it does not answer.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use matrix_sdk::{
+    Client, HttpError, Room,
+    ruma::{OwnedRoomAliasId, OwnedRoomId, RoomId, api::error::ErrorKind},
+};
+use tokio::time::{self, Instant};
+
+use super::Adapter;
+use crate::hub::CODER;
+
+/// How long an answer holds.
+const HOLDS: Duration = Duration::from_mins(10);
+/// How long the directory may take.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// What the directory has said.
+#[derive(Debug, Default)]
+pub(super) struct Directory {
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    rooms: HashMap<String, OwnedRoomId>,
+    asked: Option<Instant>,
+}
+
+/// Under which the store knows where an alias led last.
+fn note_of(alias: &str) -> String {
+    format!("alias:{alias}")
+}
+
+impl Directory {
+    fn known<T>(&self, work: impl FnOnce(&mut Known) -> T) -> T {
+        work(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Adapter {
+    /// Returns whether the bot may work in a room, as far as is known.
+    pub(super) fn opens(&self, room: &RoomId) -> bool {
+        self.directory.known(|known| self.people.opens(room, known.rooms.values()))
+    }
+
+    /// The same; what is not known is asked for.
+    pub(super) async fn opens_now(&self, room: &Room) -> bool {
+        if !self.opens(room.room_id()) && self.people.aliases().next().is_some() {
+            self.look_up(&room.client()).await;
+        }
+        self.opens(room.room_id())
+    }
+
+    /// Asks the directory again if the last answers are old; tells whether they have changed.
+    pub(super) async fn look_up_if_old(&self, client: &Client) -> bool {
+        let old = self.directory.known(|known| known.asked.is_none_or(|asked| asked.elapsed() >= HOLDS));
+        old && self.look_up(client).await
+    }
+
+    async fn look_up(&self, client: &Client) -> bool {
+        let before = self.directory.known(|known| {
+            known.asked = Some(Instant::now());
+            known.rooms.clone()
+        });
+        for alias in self.people.aliases() {
+            let note = note_of(alias);
+            let found = match resolve(client, alias).await {
+                Found::Room(room) => {
+                    if let Err(error) = self.store.note(CODER, &note, room.as_str()).await {
+                        tracing::warn!(alias, %error, "where an alias leads could not be noted");
+                    }
+                    Some(room)
+                }
+                Found::Nothing => {
+                    if before.contains_key(alias) {
+                        tracing::warn!(alias, "ALLOWED_ROOMS names an alias that leads nowhere any more");
+                    }
+                    let _ = self.store.forget(CODER, &note).await;
+                    None
+                }
+                Found::Silence => match before.get(alias) {
+                    Some(room) => Some(room.clone()),
+                    None => self.store.noted(CODER, &note).await.ok().flatten().and_then(|room| room.try_into().ok()),
+                },
+            };
+            self.directory.known(|known| match found {
+                Some(room) => known.rooms.insert(alias.to_owned(), room),
+                None => known.rooms.remove(alias),
+            });
+        }
+        self.directory.known(|known| known.rooms != before)
+    }
+}
+
+/// What the directory says of an alias.
+enum Found {
+    Room(OwnedRoomId),
+    Nothing,
+    /// It does not answer.
+    Silence,
+}
+
+async fn resolve(client: &Client, alias: &str) -> Found {
+    let Ok(id) = OwnedRoomAliasId::try_from(alias) else { return Found::Nothing };
+    match time::timeout(LIMIT, client.resolve_room_alias(&id)).await {
+        Ok(Ok(answer)) => Found::Room(answer.room_id),
+        Ok(Err(error)) if HttpError::client_api_error_kind(&error) == Some(&ErrorKind::NotFound) => Found::Nothing,
+        Ok(Err(error)) => {
+            tracing::debug!(alias, %error, "an alias cannot be looked up now");
+            Found::Silence
+        }
+        Err(_) => Found::Silence,
+    }
+}

@@ -1,0 +1,32 @@
+//! Rooms in which everything was encrypted once. Never forgotten: whoever could make it so could have what is said there in
+//! the clear.
+
+use super::{Store, StoreError};
+use crate::ids::RoomKey;
+
+impl Store {
+    /// Notes that rooms are encrypted.
+    pub async fn note_encrypted(&self, bot: &str, rooms: Vec<RoomKey>) -> Result<(), StoreError> {
+        let bot = bot.to_owned();
+        self.write(move |tx| {
+            let mut note =
+                tx.prepare_cached("INSERT INTO encrypted (bot, room) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
+            for room in rooms {
+                note.execute([&bot, &room.0])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Returns the rooms that were noted as encrypted.
+    pub async fn encrypted(&self, bot: &str) -> Result<Vec<RoomKey>, StoreError> {
+        let bot = bot.to_owned();
+        self.write(move |tx| {
+            let mut select = tx.prepare_cached("SELECT room FROM encrypted WHERE bot = ?1")?;
+            let rows = select.query_map([&bot], |row| row.get::<_, String>(0).map(RoomKey))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+}
