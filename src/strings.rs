@@ -31,6 +31,9 @@ pub const UNREADABLE: &str = "I cannot read this message, because your client ha
 /// Why a request to verify the bot is cancelled.
 pub const CANNOT_VERIFY: &str = "I am a program, and cannot compare emoji or scan codes with you.";
 
+/// Said to a room in which more was said while the bot was away than it reads.
+pub const GAP: &str = "So much was said here while I was away that I have not read the oldest of it. If something of that was for me, please say it again.";
+
 /// Why a file was not fetched.
 pub const DOWNLOAD_SLOW: &str = "the download took too long";
 

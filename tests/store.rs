@@ -4,7 +4,7 @@
 use matrix_agent::{
     clock::Clock,
     ids::{CallId, EventId, TurnId},
-    store::{Address, Durability, EndedCall, NewInbound, NewOutbox, Store, StoreError},
+    store::{Address, Durability, EndedCall, LockedInbound, NewInbound, NewOutbox, Sealed, Store, StoreError},
 };
 use serde_json::json;
 
@@ -175,4 +175,45 @@ async fn a_file_lies_beside_the_database_until_it_is_sent() {
     again.post(&rig.at, None, NewOutbox { file: Some(other), ..answer("txn-3") }).await.unwrap();
     again.drop_unsent(&rig.at).await.unwrap();
     assert_eq!(kept(&rig), []);
+}
+
+#[tokio::test]
+async fn of_what_cannot_be_read_a_room_keeps_the_newest_hundred() {
+    let rig = rig();
+    let locked = |room: &str, n: usize| LockedInbound {
+        room: room.into(),
+        event: format!("{room}-{n}").into(),
+        sender: "anna".into(),
+        body: json!({"n": n}),
+    };
+    let quiet: Vec<_> = (0..3).map(|n| locked("quiet", n)).collect();
+    rig.store.admit("coder", vec![], quiet, None).await.unwrap();
+    for n in 0..30 {
+        let flood: Vec<_> = (0..10).map(|more| locked("flooded", n * 10 + more)).collect();
+        rig.store.admit("coder", vec![], flood, None).await.unwrap();
+    }
+    let kept = rig.store.locked("coder", 1000).await.unwrap();
+    let of =
+        |room: &str| kept.iter().filter(|it| it.room.as_str() == room).map(|it| it.event.clone()).collect::<Vec<_>>();
+    assert_eq!(of("quiet").len(), 3, "one room's flood costs the others nothing");
+    assert_eq!(of("flooded"), (200..300).map(|n| format!("flooded-{n}").into()).collect::<Vec<EventId>>());
+}
+
+#[tokio::test]
+async fn a_ciphertext_is_taken_by_one_event_and_stays_so() {
+    let rig = rig();
+    let sealed = |place| Sealed { session: "session".into(), place };
+    let take = |event: &str, place| {
+        let (store, event) = (rig.store.clone(), EventId::from(event));
+        async move { store.take_ciphertexts("coder", vec![(event, sealed(place))]).await.unwrap().len() }
+    };
+    assert_eq!((take("e1", 0).await, take("e1", 0).await), (0, 0), "the same event again is no replay");
+    assert_eq!((take("e2", 0).await, take("e2", 1).await), (1, 0));
+    rig.say("e1").await;
+    rig.store.leave(&rig.at, &rig.at.room).await.unwrap();
+    assert!(rig.store.clear_room(&rig.at, &rig.at.room).await.unwrap());
+    rig.store.forget_room("coder", &rig.at.room).await.unwrap();
+    rig.store.clock().advance(400 * 86_400_000);
+    rig.store.prune().await.unwrap();
+    assert_eq!(take("e3", 0).await, 1, "whatever else was forgotten");
 }

@@ -111,6 +111,8 @@ keys! {
         (list) ALLOWED_USERS: Vec<String> = Follows("ADMIN_USERS"), parse::user_patterns;
         /// Rooms in which the bot works: room IDs or aliases, parted by commas. Not set: every room to which somebody of ALLOWED_USERS invites it.
         (list) ALLOWED_ROOMS: Vec<String> = Unset, parse::rooms;
+        /// Whether encrypted messages count from devices that nobody has signed, and are answered so that those can read it: `true` or `false`. Needed where a person's client knows no cross-signing; a homeserver can add such a device to anybody's account.
+        () ALLOW_UNSIGNED_DEVICES: bool = Text("false"), parse::flag;
         /// Who may use the administrator's commands: Matrix user IDs, parted by commas.
         (list) ADMIN_USERS: Vec<String> = Follows("MATRIX_ADMIN_USER"), parse::users;
     }

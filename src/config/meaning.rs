@@ -126,8 +126,18 @@ fn matrix(reader: &mut Reader) -> (Option<Matrix>, Option<String>) {
     let password = reader.optional(keys::MATRIX_PASSWORD);
     let admin = reader.or_follows(keys::MATRIX_ADMIN_USER, derived(|host| format!("@admin:{host}")));
     let admin_password = reader.optional(keys::MATRIX_ADMIN_PASSWORD);
+    let unsigned_devices = reader.value(keys::ALLOW_UNSIGNED_DEVICES);
     let admin_user = admin.clone();
-    let matrix = |user| Matrix { homeserver, allow_plain_http, user, password, admin_user, admin_password, vps_ip };
+    let matrix = |user| Matrix {
+        homeserver,
+        allow_plain_http,
+        user,
+        password,
+        admin_user,
+        admin_password,
+        vps_ip,
+        unsigned_devices,
+    };
     (user.map(matrix), admin)
 }
 

@@ -128,6 +128,8 @@ pub struct Matrix {
     pub admin_password: Option<SecretString>,
     /// The address from which all this was derived.
     pub vps_ip: Option<IpAddr>,
+    /// Devices count that nobody has signed.
+    pub unsigned_devices: bool,
 }
 
 /// Who may do what. No users: nobody.

@@ -84,6 +84,10 @@ pub enum Body {
     Locked {
         /// What the protocol needs to try again.
         raw: serde_json::Value,
+        /// Its key is there, and nobody vouches for the device that has sent it. Until when, in milliseconds since 1970,
+        /// that may change; then it is given up.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<i64>,
     },
 }
 

@@ -176,20 +176,21 @@ impl Hub {
     }
 
     /// The key of a locked event came (`Some`: what it says; it is acted on as if it were admitted now), or it is
-    /// given up (`None`). An event that is not locked any more is left as it is.
-    pub async fn unlocked(&self, event: &EventId, read: Option<Inbound>) -> Result<(), StoreError> {
+    /// given up (`None`). An event that is not locked any more is left as it is; returns whether it was.
+    pub async fn unlocked(&self, event: &EventId, read: Option<Inbound>) -> Result<bool, StoreError> {
         let sealed = read.iter().filter_map(|read| Some((event.clone(), read.sealed.clone()?))).collect();
         let replayed = !self.replayed(sealed).await?.is_empty();
         let Some(Inbound { body, .. }) = read.filter(|_| !replayed) else {
-            return self.inner.store.unlock(CODER, event, None).await.map(drop);
+            return self.inner.store.unlock(CODER, event, None).await;
         };
-        let Some((room, sender)) = self.inner.store.locked_event(CODER, event).await? else { return Ok(()) };
+        let Some((room, sender)) = self.inner.store.locked_event(CODER, event).await? else { return Ok(false) };
         let home = self.inner.homes.home(&room);
         let new = journaled(home.clone(), event.clone(), sender, &body, serde_json::to_value(&body)?);
-        if self.inner.store.unlock(CODER, event, Some(new)).await? {
+        let was_locked = self.inner.store.unlock(CODER, event, Some(new)).await?;
+        if was_locked {
             self.wake(&address(home));
         }
-        Ok(())
+        Ok(was_locked)
     }
 
     /// Takes ciphertexts, each once; returns the events of those that another event has brought before.
@@ -200,6 +201,17 @@ impl Hub {
         let replayed = self.inner.store.take_ciphertexts(CODER, sealed).await?;
         self.inner.replays.count(replayed.len());
         Ok(replayed)
+    }
+
+    /// Says to a room that not all that was said there could be read; once for each `answer` of the protocol.
+    pub async fn tell_gap(&self, room: &RoomKey, answer: &str) -> Result<(), StoreError> {
+        let home = address(self.inner.homes.home(room));
+        let txn = ids::digest(&[CODER, room.as_str(), answer, "gap"], 16);
+        let outbound = Outbound::Notice { text: strings::GAP.to_owned() };
+        let row = NewOutbox { txn, payload: to_json(&outbound)?, data: None };
+        self.inner.store.post(&home, None, row).await?;
+        self.inner.outbox.wake(&home).await;
+        Ok(())
     }
 
     /// Says to the sender of a locked event that it cannot be read, unless its key has come meanwhile, or they were told

@@ -80,6 +80,7 @@ pub(super) fn matrix(config: &Config) -> Option<Account> {
         password: matrix.password.clone(),
         refused: matrix.password_refused().map(|wrong| Fault::new(wrong.what, wrong.mend)),
         state_dir: config.paths.state_dir.clone(),
+        unsigned_devices: matrix.unsigned_devices,
     })
 }
 

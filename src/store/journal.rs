@@ -6,6 +6,9 @@ use serde_json::Value;
 use super::{Address, Store, StoreError};
 use crate::ids::{EventId, RoomKey, TurnId};
 
+/// Events without a key that are kept of a room, the newest. A client that has lost its keys sends them without end.
+const LOCKED: i64 = 100;
+
 /// An event on its way into the journal.
 #[derive(Clone, Debug)]
 pub struct NewInbound {
@@ -102,6 +105,11 @@ impl Store {
                     .execute([&bot, &new.room.0, &new.event.0, &new.sender, &body])?;
                 if added == 1 {
                     fresh.push(new.event);
+                    tx.prepare_cached(
+                        "DELETE FROM locked WHERE bot = ?1 AND room = ?2 AND seq <=
+                             (SELECT seq FROM locked WHERE bot = ?1 AND room = ?2 ORDER BY seq DESC LIMIT 1 OFFSET ?3)",
+                    )?
+                    .execute(params![bot, new.room.as_str(), LOCKED])?;
                 }
             }
             if let Some(token) = position {

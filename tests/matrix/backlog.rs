@@ -190,6 +190,40 @@ fn page(asked: &Asked, anna: &str) -> Value {
     page
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_is_told_when_more_was_said_than_is_read() {
+    let (town, proxy) = proxied().await;
+    let room = town.room(false).await;
+    // The history has no end, and a page one message.
+    let (here, anna) = (room.to_string(), town.anna.id.clone());
+    proxy.rule(move |asked: &Asked| {
+        if asked.path.contains("/messages") {
+            let n: usize = rand::random_range(0..usize::MAX);
+            let event = json!({"type": "m.room.message", "event_id": format!("$made-up-{n}"), "sender": "@eve:localhost",
+                "origin_server_ts": 1, "content": {"msgtype": "m.text", "body": "blah"}});
+            let page = json!({"start": "a", "end": format!("page-{n}"), "chunk": [event]});
+            return Some(Fault::Answer(200, page.to_string()));
+        }
+        let (here, anna) = (here.clone(), anna.clone());
+        asked.is_sync().then(|| {
+            Fault::change(move |sync| {
+                let timeline = sync.pointer_mut(&format!("/rooms/join/{here}/timeline"));
+                let said = |timeline: &&mut Value| timeline.to_string().contains(&format!("\"sender\":\"{anna}\""));
+                if let Some(timeline) = timeline.filter(said) {
+                    timeline["limited"] = true.into();
+                    timeline["prev_batch"] = "page-0".into();
+                }
+            })
+        })
+    });
+    let asked = town.anna.say(&room, "!help").await;
+    let told = |event: &crate::support::seen::Seen| {
+        event.sender == town.bot && event.msgtype() == "m.notice" && event.body().contains("please say it again")
+    };
+    town.anna.wait_after(&asked, "the notice", told).await;
+    town.anna.answer_to(&asked).await;
+}
+
 /// The most memory that the bot has used, in KiB.
 fn memory(town: &Town) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", town.server.as_ref().unwrap().pid())).unwrap();

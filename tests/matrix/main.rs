@@ -20,4 +20,5 @@ mod quotes;
 mod session;
 mod talk;
 mod trouble;
+mod unsigned;
 mod verification;

@@ -54,7 +54,7 @@ pub(super) fn read(place: Place<'_>, read: &Read<'_>) -> Option<Inbound> {
     }
     let id: OwnedEventId = event["event_id"].as_str()?.try_into().ok()?;
     let body = match event["type"].as_str()? {
-        "m.room.encrypted" if read.came == Came::Locked => Body::Locked { raw: event.clone() },
+        "m.room.encrypted" if read.came == Came::Locked => Body::Locked { raw: event.clone(), until: None },
         // These are never encrypted, and the worst that a forged one does is to stop a turn.
         "m.reaction" => {
             let relation = &event["content"]["m.relates_to"];
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(read_as(true, Came::Plain, &reaction("$progress")), Some(Body::Stop));
         assert_eq!(read_as(true, Came::Plain, &reaction("$other")), None);
         let locked = event("m.room.encrypted", json!({"algorithm": "m.megolm.v1.aes-sha2"}));
-        assert_eq!(read_as(true, Came::Locked, &locked), Some(Body::Locked { raw: locked.clone() }));
+        assert_eq!(read_as(true, Came::Locked, &locked), Some(Body::Locked { raw: locked.clone(), until: None }));
     }
 
     #[test]

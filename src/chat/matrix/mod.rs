@@ -43,6 +43,7 @@ use crate::{
 };
 use directory::Directory;
 use scheduler::Scheduler;
+use sync::Unsigned;
 
 use trouble::Trouble;
 use view::View;
@@ -78,6 +79,8 @@ struct Inner {
     views: Mutex<HashMap<RoomKey, Arc<View>>>,
     /// Where the aliases of rooms lead.
     directory: Directory,
+    /// Messages for whose devices nobody has vouched yet.
+    unsigned: Unsigned,
     /// Rooms that the bot joins because a listed person has invited it.
     asked: Mutex<HashSet<OwnedRoomId>>,
     tasks: TaskTracker,
@@ -120,6 +123,7 @@ impl Matrix {
             client: watch::Sender::new(None),
             views: Mutex::default(),
             directory: Directory::default(),
+            unsigned: Unsigned::default(),
             asked: Mutex::default(),
             tasks,
             cancel,

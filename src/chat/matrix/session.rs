@@ -29,6 +29,7 @@ use matrix_sdk::{
     store::{RoomLoadSettings, StateStoreDataKey},
 };
 use matrix_sdk_base::{BaseClient, DmRoomDefinition};
+use matrix_sdk_crypto::{CollectStrategy, TrustRequirement};
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time;
@@ -62,6 +63,8 @@ pub struct Account {
     pub refused: Option<Fault>,
     /// Where the server keeps its state.
     pub state_dir: PathBuf,
+    /// Other people's devices count that nobody has signed.
+    pub unsigned_devices: bool,
 }
 
 /// A session on the homeserver.
@@ -158,7 +161,7 @@ impl Account {
         if !soft || !self.files().has_store() {
             return self.replace(saved).await;
         }
-        let session = self.session(Some(saved.session.meta.device_id.clone())).await?;
+        let session = self.session(saved.session.meta.device_id.clone()).await?;
         let saved = Saved { session, ..saved };
         self.files().save(&saved)?;
         self.restore(saved).await
@@ -212,13 +215,14 @@ impl Account {
 
     /// Makes a new device, in place of these.
     async fn log_in(&self, lost: Vec<OwnedDeviceId>) -> Result<Session, SessionError> {
-        let session = self.session(None).await?;
+        let session = self.session(self.files().next_device()?).await?;
         crash::point("logged-in");
         // In this order, so that a kill in between leaves no session with the store of another device.
         self.files().put_store_aside()?;
         crash::point("put-aside");
         let saved = Saved { ready: false, lost, session };
         self.files().save(&saved)?;
+        self.files().device_is_kept()?;
         crash::point("kept");
         self.restore(saved).await
     }
@@ -230,13 +234,13 @@ impl Account {
     }
 
     /// Logs in by password, as a new device or on one that is there. Nothing is kept yet.
-    async fn session(&self, device: Option<OwnedDeviceId>) -> Result<MatrixSession, SessionError> {
+    async fn session(&self, device: OwnedDeviceId) -> Result<MatrixSession, SessionError> {
         let password = self.password()?;
         // It is not known yet to which device the store will belong.
         let client = self.bare_client().await?;
         let user = UserIdentifier::Matrix(MatrixUserIdentifier::new(self.user.clone()));
         let mut request = Request::new(LoginInfo::Password(Password::new(user, password.expose_secret().to_owned())));
-        request.device_id = device;
+        request.device_id = Some(device);
         request.initial_device_display_name = Some(DEVICE.to_owned());
         let response = client.send(request).await.map_err(|error| self.login_failed(error.into()))?;
         if response.user_id != self.user {
@@ -268,7 +272,7 @@ impl Account {
     /// Makes a client without a store.
     async fn bare_client(&self) -> Result<Client, SessionError> {
         let client = Client::builder().homeserver_url(&self.homeserver).http_client(self.http()?);
-        client.request_config(requests(Duration::ZERO)).build().await.map_err(|error| self.not_built(error))
+        client.request_config(requests(Duration::ZERO)).build().await.map_err(not_built)
     }
 
     /// Makes what carries the SDK's requests and the downloads of media.
@@ -287,7 +291,12 @@ impl Account {
         let folder = self.files().make_store()?;
         let key = self.files().store_key()?;
         let stores = store::open(&folder, &key).await.map_err(|error| self.damaged(&error))?;
-        let base = BaseClient::new(stores, ThreadingSupport::Disabled, DmRoomDefinition::default());
+        let mut base = BaseClient::new(stores, ThreadingSupport::Disabled, DmRoomDefinition::default());
+        if !self.unsigned_devices {
+            // Whoever runs a homeserver can add devices to everybody's account there, and cannot sign them.
+            base.decryption_settings.sender_device_trust_requirement = TrustRequirement::CrossSigned;
+            base.room_key_recipient_strategy = CollectStrategy::IdentityBasedStrategy;
+        }
         let client = Client::builder()
             .homeserver_url(&self.homeserver)
             .base_client(base.clone())
@@ -298,18 +307,8 @@ impl Account {
             .with_enable_share_history_on_invite(false)
             .build()
             .await
-            .map_err(|error| self.not_built(error))?;
+            .map_err(not_built)?;
         Ok(Session { client, base })
-    }
-
-    fn not_built(&self, error: ClientBuildError) -> SessionError {
-        match error {
-            ClientBuildError::Http(error) => SessionError::Homeserver(error.into()),
-            other => SessionError::Setup(Fault::new(
-                format!("the homeserver cannot be used ({other})"),
-                "Check MATRIX_HOMESERVER",
-            )),
-        }
     }
 
     fn login_failed(&self, error: matrix_sdk::Error) -> SessionError {
@@ -331,6 +330,16 @@ impl Account {
             format!("the encryption keys in {} cannot be used ({error})", self.files().store().display()),
             "Move that folder away and set MATRIX_PASSWORD: a new device is made then, and the recovery key signs it",
         ))
+    }
+}
+
+fn not_built(error: ClientBuildError) -> SessionError {
+    match error {
+        ClientBuildError::Http(error) => SessionError::Homeserver(error.into()),
+        other => SessionError::Setup(Fault::new(
+            format!("the homeserver cannot be used ({other})"),
+            "Check MATRIX_HOMESERVER",
+        )),
     }
 }
 

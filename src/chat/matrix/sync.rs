@@ -12,6 +12,7 @@ mod outgoing;
 mod reading;
 mod sealed;
 mod timeline;
+mod unsigned;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -31,7 +32,7 @@ use matrix_sdk::{
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-pub(super) use self::{answer::Answer, timeline::filter};
+pub(super) use self::{answer::Answer, timeline::filter, unsigned::Unsigned};
 use self::{
     history::{Gap, Told},
     locked::{locked_in, wait_for_keys},
@@ -239,7 +240,10 @@ impl<'a> Reader<'a> {
             let mut departed = false;
             // Of an account's past, read without a position, nothing is answered.
             if self.position.is_some() {
-                let timeline = self.timeline(&room, response, &update.timeline).await?;
+                let (timeline, whole) = self.timeline(&room, response, &update.timeline).await?;
+                if !whole && self.adapter.opens(id) {
+                    self.adapter.hub.tell_gap(&RoomKey::from(id.as_str()), &response.next_batch).await?;
+                }
                 verification::in_room(self.adapter, &room, timeline.iter().map(|told| &told.event));
                 let read = reading::read(self.adapter, &room, &timeline).await?;
                 if read.iter().any(is_word) {
@@ -258,9 +262,9 @@ impl<'a> Reader<'a> {
         if some {
             crash::point("synced");
         }
-        let (locked, readable): (Vec<_>, Vec<_>) = events.iter().partition(|it| matches!(it.body, Body::Locked { .. }));
-        let places: HashMap<_, _> = readable.iter().map(|it| (it.event.clone(), it.room.clone())).collect();
-        let locked: Vec<_> = locked.into_iter().map(locked_in).collect();
+        let (locked, readable): (Vec<_>, Vec<_>) =
+            events.iter().cloned().partition(|it| matches!(it.body, Body::Locked { .. }));
+        let places: HashMap<_, _> = readable.into_iter().map(|it| (it.event, it.room)).collect();
         let fresh = self.adapter.hub.admit(events, Some(response.next_batch.clone())).await?;
         if some {
             crash::point("admitted");
@@ -297,25 +301,39 @@ impl<'a> Reader<'a> {
         for room in invited {
             rooms::invited(self.adapter, room);
         }
-        let locked = if self.first { self.adapter.hub.locked().await?.iter().map(locked_in).collect() } else { locked };
-        if !locked.is_empty() {
-            self.adapter.spawn(wait_for_keys(self.adapter.clone(), locked));
-        }
+        let locked = if self.first { self.adapter.hub.locked().await? } else { locked };
+        self.wait_for(locked);
         self.first = false;
         Ok(())
     }
 
-    /// Returns a room's events since the last answer, or since the bot came: what was said before is not said to it.
-    async fn timeline(&self, room: &Room, answer: &Answer, timeline: &Timeline) -> Result<Vec<Told>, Trouble> {
+    /// Waits for what it takes to read these: their keys, or somebody who vouches for their devices.
+    fn wait_for(&self, locked: Vec<Inbound>) {
+        let is_unsigned = |it: &Inbound| matches!(it.body, Body::Locked { until: Some(_), .. });
+        let (unsigned, keyless): (Vec<_>, Vec<_>) = locked.into_iter().partition(is_unsigned);
+        for message in unsigned {
+            unsigned::vouch(self.adapter, &self.session.client, message);
+        }
+        if !keyless.is_empty() {
+            let keyless = keyless.iter().map(locked_in).collect();
+            self.adapter.spawn(wait_for_keys(self.adapter.clone(), keyless));
+        }
+    }
+
+    /// Returns a room's events since the last answer, or since the bot came, for what was said before is not said to it; and
+    /// whether these are all.
+    async fn timeline(&self, room: &Room, answer: &Answer, timeline: &Timeline) -> Result<(Vec<Told>, bool), Trouble> {
         let told = |event: &TimelineEvent| Told { event: event.clone(), sealed: answer.sealed(event) };
         let mut events: Vec<_> = timeline.events.iter().map(told).collect();
         let mut came = joined_at(&events, room);
+        let mut whole = true;
         if timeline.limited && came.is_none() {
             let gap = Gap::read(room, timeline.prev_batch.clone(), self.position.as_deref()).await?;
             events.splice(0..0, gap.events);
             came = joined_at(&events, room);
+            whole = gap.whole || came.is_some();
         }
-        Ok(events.split_off(came.map_or(0, |came| came + 1)))
+        Ok((events.split_off(came.map_or(0, |came| came + 1)), whole))
     }
 
     /// Takes note of a room that the bot was not known to be in.

@@ -27,8 +27,9 @@ use crate::{
 const SLOW: Duration = Duration::from_millis(400);
 /// How often what changes by itself (the time) is shown, and typing is said again.
 const TICK: Duration = Duration::from_secs(5);
-/// The reaction that says that a message was taken into the work.
-const SEEN: &str = "👀";
+/// The reactions that say that a message was taken into the work, and that it does not count.
+const SEEN: (&str, &str) = ("seen", "👀");
+const REFUSED: (&str, &str) = ("refused", "❌");
 
 /// The type of what is said.
 const MESSAGE: &str = "m.room.message";
@@ -86,7 +87,7 @@ pub(super) fn take(adapter: &Adapter, LiveIn { address, live }: LiveIn) {
         Live::Queued { asked, thread, .. } if !adapter.views().contains_key(&room) => {
             start(adapter, &room, asked, thread.as_ref());
         }
-        Live::Heard { said } => react(adapter, &room, said),
+        Live::Heard { said } => react(adapter, &room, said, SEEN),
         Live::Ended { .. } => {
             // The closing row of the outbox says how it ended.
             let ended = adapter.views().remove(&room);
@@ -213,9 +214,14 @@ fn tell(adapter: &Adapter, room: &RoomKey, text: &str) {
     post(adapter, Class::Greeting, room, MESSAGE, None, content);
 }
 
-fn react(adapter: &Adapter, room: &RoomKey, said: &EventId) {
-    let txn = ids::digest(&[CODER, room.as_str(), said.as_str(), "seen"], 16);
-    let content = json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": said, "key": SEEN } });
+/// Says that a message does not count.
+pub(super) fn refuse(adapter: &Adapter, room: &RoomKey, said: &EventId) {
+    react(adapter, room, said, REFUSED);
+}
+
+fn react(adapter: &Adapter, room: &RoomKey, said: &EventId, (name, key): (&str, &str)) {
+    let txn = ids::digest(&[CODER, room.as_str(), said.as_str(), name], 16);
+    let content = json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": said, "key": key } });
     post(adapter, Class::Reaction, room, "m.reaction", Some(txn), content);
 }
 

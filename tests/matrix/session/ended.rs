@@ -23,7 +23,7 @@ async fn a_homeserver_that_is_away_at_the_start_is_waited_for() {
     let mut town = Town { synapse, llm, rig, server, bot: "@bot:localhost".into(), anna };
     town.answers_all();
     let away = "there is no session yet; it is tried again error=the homeserver cannot be reached";
-    assert_eq!(times(&town.log(), away), 1, "{}", town.log());
+    until("the log's word", || times(&town.log(), away) == 1);
     let doctor = tokio::task::block_in_place(|| town.rig.run(&["doctor"]));
     let told = String::from_utf8(doctor.stdout).unwrap();
     assert!(told.lines().any(|line| line.starts_with("❌ homeserver") && line.contains("cannot be reached")), "{told}");

@@ -50,17 +50,21 @@ async fn killed_at_any_step_of_a_login_the_next_start_mends_it() {
         town.serve();
         town.known_to_anna(&town.device()).await;
         let identity = town.identity().await;
+        assert_eq!(town.devices().await, [town.device()], "nothing is left over after {first}");
         town.kill();
         assert!(!text(&town.rig, RECOVERY).is_empty(), "after {first}");
 
         // The session alone is not enough at one of the points: there must be a store to put aside.
-        let lost = state(&town.rig).join(if second == "put-aside" { SESSION } else { STORE });
+        let without_session = second == "put-aside";
+        let lost = state(&town.rig).join(if without_session { SESSION } else { STORE });
         if lost.is_dir() { fs::remove_dir_all(lost) } else { fs::remove_file(lost) }.unwrap();
         killed(&mut town.rig, second);
         town.serve();
         let device = town.device();
         town.known_to_anna(&device).await;
         assert_eq!(town.identity().await, identity, "after {second}");
+        // Without the session's file nobody knows which device was the bot's.
+        assert_eq!(town.devices().await.len(), 1 + usize::from(without_session), "after {second}");
         let saved = saved(&town.rig);
         assert_eq!(
             (&saved["ready"], saved["lost"].as_array().map(Vec::len)),

@@ -1,8 +1,21 @@
 //! Looks whether the account could work, and changes nothing. Called by `doctor`.
 
-use matrix_sdk::ruma::api::client::{discovery::get_supported_versions, session::get_login_types};
+use std::time::Duration;
 
-use super::{Account, Fault, SessionError, Trouble, Way};
+use matrix_sdk::{
+    ruma::{
+        OwnedUserId,
+        api::client::{discovery::get_supported_versions, keys::get_keys, session::get_login_types},
+    },
+    store::RoomLoadSettings,
+};
+use serde_json::Value;
+use tokio::time;
+
+use super::{Account, Fault, SessionError, Trouble, Way, files::Saved};
+
+/// How long the homeserver may take to show the bot's own keys.
+const KEYS: Duration = Duration::from_secs(20);
 
 /// What the homeserver and the account look like: what is good about each, or what to mend.
 #[derive(Clone, Debug)]
@@ -19,7 +32,50 @@ impl Account {
         let way = self.way();
         let restores = matches!(way, Ok(Way::Restore(_)));
         let homeserver = self.examine_homeserver(!restores).await.map_err(fault);
-        Examined { homeserver, account: way.and_then(|way| self.examine_way(&way)).map_err(fault) }
+        let account = match (&way, &homeserver) {
+            (Ok(Way::Restore(saved)), Ok(_)) => self.examine_device(saved).await,
+            _ => way.and_then(|way| self.examine_way(&way)),
+        };
+        Examined { homeserver, account: account.map_err(fault) }
+    }
+
+    /// Looks whether other people's clients take the device for one of the account's own. Without that they warn of it, and
+    /// it cannot tell them the keys of its answers.
+    async fn examine_device(&self, saved: &Saved) -> Result<String, SessionError> {
+        let (user, device) = (&self.user, &saved.session.meta.device_id);
+        let slow = |_| Trouble::Away("the homeserver takes too long to show the device's keys".to_owned());
+        if time::timeout(KEYS, self.is_signed(saved)).await.map_err(slow)?? {
+            return Ok(format!("{user} is logged in as device {device}, which is signed"));
+        }
+        let key = self.files().recovery_key_file();
+        Err(SessionError::Setup(Fault::new(
+            format!("the bot's own device {device} is not signed, so nobody can read its answers in encrypted rooms"),
+            format!(
+                "Set MATRIX_PASSWORD, move {} away if it is there, and start the server again: it signs its device then",
+                key.display()
+            ),
+        )))
+    }
+
+    /// Asks the homeserver what it tells others.
+    async fn is_signed(&self, saved: &Saved) -> Result<bool, SessionError> {
+        let client = self.bare_client().await?;
+        let session = saved.session.clone();
+        client
+            .matrix_auth()
+            .restore_session(session, RoomLoadSettings::default())
+            .await
+            .map_err(|error| self.damaged(&error))?;
+        let Ok(user) = OwnedUserId::try_from(self.user.as_str()) else { return Ok(false) };
+        let mut asked = get_keys::v3::Request::new();
+        asked.device_keys.insert(user.clone(), vec![]);
+        let told = client.send(asked).await.map_err(Trouble::from)?;
+        let json = |raw: &str| serde_json::from_str::<Value>(raw).unwrap_or_default();
+        let device = told.device_keys.get(&user).and_then(|devices| devices.get(&saved.session.meta.device_id));
+        let device = device.map(|keys| json(keys.json().get())).unwrap_or_default();
+        let signing = told.self_signing_keys.get(&user).map(|keys| json(keys.json().get())).unwrap_or_default();
+        let signing = signing["keys"].as_object().into_iter().flat_map(|keys| keys.keys());
+        Ok(signing.into_iter().any(|key| device["signatures"][user.as_str()][key].is_string()))
     }
 
     async fn examine_homeserver(&self, logs_in: bool) -> Result<String, SessionError> {

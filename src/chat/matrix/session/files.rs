@@ -14,7 +14,7 @@ use matrix_sdk::{authentication::matrix::MatrixSession, ruma::OwnedDeviceId};
 use rand::RngCore;
 
 use super::{Fault, SessionError};
-use crate::config;
+use crate::{config, ids};
 
 /// The SDK's databases that nothing else makes up for.
 const DATABASES: [&str; 2] = ["matrix-sdk-crypto.sqlite3", "matrix-sdk-state.sqlite3"];
@@ -79,20 +79,47 @@ impl Files {
         self.write(&self.session(), &json)
     }
 
+    /// The recovery key's file.
+    pub(super) fn recovery_key_file(&self) -> PathBuf {
+        self.secret("recovery-key")
+    }
+
+    /// Returns what the next device is called, which is written down before the homeserver hears of it: a login that was
+    /// killed before its session was kept has left a device behind, and the next one takes that.
+    pub(super) fn next_device(&self) -> Result<OwnedDeviceId, SessionError> {
+        let path = self.secret("next-device");
+        let known = read(&path)?.and_then(|name| String::from_utf8(name).ok()).filter(|name| !name.is_empty());
+        if let Some(name) = known {
+            return Ok(name.into());
+        }
+        let name = ids::random(5).to_uppercase();
+        self.write(&path, name.as_bytes())?;
+        Ok(name.into())
+    }
+
+    /// The next device is there, and its session is kept.
+    pub(super) fn device_is_kept(&self) -> Result<(), SessionError> {
+        let path = self.secret("next-device");
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(SessionError::File { path, source }),
+            _ => Ok(()),
+        }
+    }
+
     /// Reads the recovery key, if there is one.
     pub(super) fn recovery_key(&self) -> Result<Option<String>, SessionError> {
-        let key = read(&self.secret("recovery-key"))?;
+        let key = read(&self.recovery_key_file())?;
         Ok(key.map(|key| String::from_utf8_lossy(&key).trim().to_owned()).filter(|key| !key.is_empty()))
     }
 
     /// Keeps the recovery key.
     pub(super) fn keep_recovery_key(&self, key: &str) -> Result<(), SessionError> {
-        self.write(&self.secret("recovery-key"), key.as_bytes())
+        self.write(&self.recovery_key_file(), key.as_bytes())
     }
 
     /// Puts a recovery key aside that opens nothing any more.
     pub(super) fn put_recovery_key_aside(&self) -> Result<(), SessionError> {
-        let path = self.secret("recovery-key");
+        let path = self.recovery_key_file();
         match fs::rename(&path, path.with_extension("old")) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(SessionError::File { path, source }),
             _ => Ok(()),

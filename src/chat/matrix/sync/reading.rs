@@ -2,7 +2,9 @@
 
 use matrix_sdk::{
     Room,
-    deserialized_responses::{TimelineEventKind, VerificationLevel, VerificationState},
+    deserialized_responses::{
+        TimelineEventKind, UnableToDecryptReason as Reason, VerificationLevel, VerificationState,
+    },
 };
 use serde_json::Value;
 
@@ -15,6 +17,7 @@ use super::{
     },
     NotTaken,
     history::Told,
+    unsigned,
 };
 use crate::{hub::Inbound, ids::RoomKey};
 
@@ -41,7 +44,7 @@ pub(super) async fn read(adapter: &Adapter, room: &Room, timeline: &[Told]) -> R
     let progress = adapter.progress_event(&key);
     let own = room.own_user_id();
     let place = Place { room: &key, own, people: &adapter.people, encrypted, progress: progress.as_deref() };
-    Ok(timeline.iter().filter_map(|told| read_one(place, told)).collect())
+    Ok(timeline.iter().filter_map(|told| read_one(adapter, place, told)).collect())
 }
 
 /// Returns whether a listed person's client has encrypted an event, and so holds its room for encrypted: anybody can send
@@ -51,12 +54,19 @@ fn is_sealed_by_listed(people: &People, told: &Told) -> bool {
     !is_forged(&event.encryption_info.verification_state) && people.lists(&event.encryption_info.sender)
 }
 
-fn read_one(place: Place<'_>, told: &Told) -> Option<Inbound> {
+fn read_one(adapter: &Adapter, place: Place<'_>, told: &Told) -> Option<Inbound> {
+    let mut untrusted = false;
     let came = match &told.event.kind {
-        // Somebody else's key, under the name of this one.
         TimelineEventKind::Decrypted(event) if is_forged(&event.encryption_info.verification_state) => return None,
         TimelineEventKind::Decrypted(_) => Came::Decrypted,
-        TimelineEventKind::UnableToDecrypt { .. } => Came::Locked,
+        TimelineEventKind::UnableToDecrypt { utd_info, .. } => {
+            match &utd_info.reason {
+                Reason::SenderIdentityNotTrusted(VerificationLevel::MismatchedSender) => return None,
+                Reason::SenderIdentityNotTrusted(_) => untrusted = true,
+                _ => {}
+            }
+            Came::Locked
+        }
         TimelineEventKind::PlainText { .. } => Came::Plain,
     };
     // Nobody could say whether it comes for the first time.
@@ -64,10 +74,14 @@ fn read_one(place: Place<'_>, told: &Told) -> Option<Inbound> {
         return None;
     }
     let event: Value = serde_json::from_str(told.event.raw().json().get()).ok()?;
-    let inbound = inbound::read(place, &Read { event: &event, came })?;
+    let mut inbound = inbound::read(place, &Read { event: &event, came })?;
+    if untrusted {
+        unsigned::limit(adapter, &mut inbound);
+    }
     Some(Inbound { sealed: told.sealed.clone().filter(|_| came == Came::Decrypted), ..inbound })
 }
 
+/// Somebody else's key, under the name of this one.
 fn is_forged(state: &VerificationState) -> bool {
     matches!(state, VerificationState::Unverified(VerificationLevel::MismatchedSender))
 }

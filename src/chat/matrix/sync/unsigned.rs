@@ -1,0 +1,110 @@
+//! Messages from devices that nobody has signed. A homeserver can add a device to anybody's account; only the person can sign
+//! it. So such a message counts only if the person's keys, asked for anew, vouch for its device within moments. If not it is
+//! given up, and its sender is told by a reaction: that is never encrypted, and so can be read on that device.
+
+use std::{
+    collections::HashSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use matrix_sdk::{Client, ruma::OwnedUserId};
+use tokio::time::{self, Instant};
+
+use super::{
+    super::{Adapter, view},
+    NotTaken,
+    locked::{self, Tried},
+};
+use crate::{
+    hub::{Body, Inbound},
+    ids::EventId,
+};
+
+/// How long the sender's keys may take to vouch for a device.
+const VOUCHED: Duration = Duration::from_secs(15);
+/// Between two questions for them.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Messages for which keys are asked at the same time; with more of them under way one is given up at once.
+const AT_ONCE: usize = 64;
+
+/// The messages for which keys are asked.
+#[derive(Debug, Default)]
+pub(in crate::chat::matrix) struct Unsigned {
+    asking: Mutex<HashSet<EventId>>,
+}
+
+impl Unsigned {
+    fn asking(&self) -> MutexGuard<'_, HashSet<EventId>> {
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says of a message until when somebody has to vouch for it.
+pub(super) fn limit(adapter: &Adapter, message: &mut Inbound) {
+    if let Body::Locked { until, .. } = &mut message.body {
+        *until = Some(adapter.store.clock().millis() + VOUCHED.as_millis() as i64);
+    }
+}
+
+/// Tries a message again until its time is over; then it is given up. Does not wait for it.
+pub(super) fn vouch(adapter: &Adapter, client: &Client, message: Inbound) {
+    let (adapter, client) = (adapter.clone(), client.clone());
+    tracing::debug!(event = %message.event, "a message waits for somebody to vouch for its device");
+    let place = {
+        let mut asking = adapter.unsigned.asking();
+        let place = asking.len() < AT_ONCE;
+        if !asking.insert(message.event.clone()) {
+            return;
+        }
+        place
+    };
+    adapter.clone().spawn(async move {
+        let vouched = place && is_vouched(&adapter, &client, &message).await;
+        if !vouched {
+            give_up(&adapter, &message).await;
+        }
+        adapter.unsigned.asking().remove(&message.event);
+    });
+}
+
+async fn is_vouched(adapter: &Adapter, client: &Client, message: &Inbound) -> bool {
+    let Body::Locked { until: Some(until), .. } = message.body else { return false };
+    // After a restart its time may be over long since, and its device signed meanwhile: nobody waits for it any more.
+    let Ok(left) = u64::try_from(until - adapter.store.clock().millis()) else { return false };
+    let end = Instant::now() + Duration::from_millis(left).min(VOUCHED);
+    loop {
+        match look(adapter, client, message).await {
+            Ok(Tried::Gone) => return true,
+            Ok(Tried::Locked | Tried::Untrusted) => {}
+            Err(error) => tracing::warn!(event = %message.event, %error, "a message could not be tried again"),
+        }
+        if Instant::now() >= end {
+            return false;
+        }
+        time::sleep(PAUSE).await;
+    }
+}
+
+/// Asks for the sender's keys, and tries the message with them.
+async fn look(adapter: &Adapter, client: &Client, message: &Inbound) -> Result<Tried, NotTaken> {
+    if let Ok(sender) = OwnedUserId::try_from(message.sender.as_str())
+        && let Err(error) = client.encryption().request_user_identity(&sender).await
+    {
+        tracing::debug!(%error, "a person's keys cannot be asked for now");
+    }
+    locked::retry(adapter, client, message).await
+}
+
+/// Forgets a message, and says so to whoever has sent it.
+async fn give_up(adapter: &Adapter, message: &Inbound) {
+    let Inbound { room, event, sender, .. } = message;
+    match adapter.hub.unlocked(event, None).await {
+        Ok(true) => {
+            tracing::warn!(%room, %event, sender, "a message was dropped: it comes from a device that its owner has not signed");
+            view::refuse(adapter, room, event);
+        }
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%room, %event, %error, "a message from an unsigned device could not be dropped"),
+    }
+}
