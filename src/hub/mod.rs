@@ -208,7 +208,7 @@ impl Hub {
         let home = address(self.inner.homes.home(room));
         let txn = ids::digest(&[CODER, room.as_str(), answer, "gap"], 16);
         let outbound = Outbound::Notice { text: strings::GAP.to_owned() };
-        let row = NewOutbox { txn, payload: to_json(&outbound)?, data: None };
+        let row = NewOutbox { txn, payload: to_json(&outbound)?, file: None };
         self.inner.store.post(&home, None, row).await?;
         self.inner.outbox.wake(&home).await;
         Ok(())
