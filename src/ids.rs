@@ -77,7 +77,8 @@ pub fn random(bytes: usize) -> String {
     hex(&buffer)
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Returns `bytes` in hex.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");

@@ -61,12 +61,12 @@ pub(super) async fn ask(http: &Client, endpoint: &Endpoint, headers: &HeaderMap)
             }
             Asking::Anything => {
                 let (listed, props) = join(in_list(), props()).await;
-                match holds(listed.or(props)) {
-                    Some(answer) => Some(answer),
-                    None => {
-                        let ((loaded, shown), studio) = join(join(loaded(), shown()), studio()).await;
-                        holds(loaded.or(studio)).or(shown)
-                    }
+                let told = holds(listed.or(props));
+                if told.is_some() {
+                    told
+                } else {
+                    let ((loaded, shown), studio) = join(join(loaded(), shown()), studio()).await;
+                    holds(loaded.or(studio)).or(shown)
                 }
             }
         };
@@ -124,8 +124,8 @@ fn ollama_loaded(list: &Value, model: &str) -> Option<u64> {
 
 /// Reads what Ollama says of a model: `num_ctx` is what it gets, `….context_length` what it could hold.
 fn ollama_shown(about: &Value) -> Option<Answer> {
-    let parameters = about["parameters"].as_str().unwrap_or_default().lines();
-    let set = parameters.filter_map(|line| line.trim().strip_prefix("num_ctx")?.trim().parse().ok()).next();
+    let mut parameters = about["parameters"].as_str().unwrap_or_default().lines();
+    let set = parameters.find_map(|line| line.trim().strip_prefix("num_ctx")?.trim().parse().ok());
     let could = || {
         let mut facts = about["model_info"].as_object()?.iter();
         facts.find(|(name, _)| name.ends_with(".context_length")).and_then(|(_, value)| value.as_u64())

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
 
-use crate::ids::{RoomKey, digest, random};
+use crate::ids::{RoomKey, digest, hex, random};
 
 /// The most pictures of a room.
 const MOST: usize = 40;
@@ -82,7 +82,7 @@ async fn off_the_async_threads<T: Send + 'static>(
 }
 
 fn name_of(data: &[u8]) -> String {
-    Sha256::digest(data)[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(data)[..16])
 }
 
 fn put(folder: &Path, name: &str, data: &[u8]) -> io::Result<()> {
@@ -125,7 +125,7 @@ fn bound(folder: &Path) -> io::Result<()> {
         let about = entry.metadata()?;
         files.push((about.modified()?, about.len(), entry.path()));
     }
-    files.sort_by(|one, other| other.0.cmp(&one.0));
+    files.sort_by_key(|file| std::cmp::Reverse(file.0));
     let mut bytes = 0;
     for (index, (_, size, path)) in files.into_iter().enumerate() {
         bytes += size;

@@ -131,9 +131,7 @@ async fn picture(
     );
     let titled = if title.is_empty() { String::new() } else { format!(": {title}") };
     let mut result = ToolResult::good(format!("{}{titled}", TakeScreenshot::label(arguments)), String::new());
-    if !context.vision {
-        text.push_str(" You cannot see pictures: check the page's text instead, e.g. with curl.");
-    } else {
+    if context.vision {
         match pictures::prepare(data.clone()).await {
             Ok(picture) => {
                 _ = write!(text, " It follows{}.", picture.note());
@@ -141,6 +139,8 @@ async fn picture(
             }
             Err(why) => _ = write!(text, " It cannot be shown to you: {why}."),
         }
+    } else {
+        text.push_str(" You cannot see pictures: check the page's text instead, e.g. with curl.");
     }
     result.text = text;
     result.place = Some(place);
