@@ -284,8 +284,8 @@ async fn calls_that_make_no_sense_are_answered() {
     for (name, arguments, says) in [
         ("read_files", "{}", "Do you mean `read_file`?"),
         ("", "{}", "there is no tool"),
-        ("write_file", r#"{"path":"a","content":"cut of"#, "cut off"),
-        ("run_command", "ls -la", "no JSON object"),
+        ("write_file", r#"{"path":"a","content":"cut of"#, "cannot use these arguments"),
+        ("run_command", "ls -la", "cannot use these arguments"),
         ("edit_file", r#"{"path":"a"}"#, "missing field `old_text`"),
         ("take_screenshot", "{}", "missing field `url`"),
     ] {
