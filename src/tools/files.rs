@@ -264,9 +264,9 @@ mod tests {
     #[test]
     fn a_name_is_found_by_its_look_if_only_one_looks_so() {
         let names: Vec<String> =
-            ["Foto 3\u{202f}PM.png", "cafe\u{301}.txt", "a\u{a0}b", "a\u{2009}b", "a.txt"].map(str::to_owned).to_vec();
+            ["Photo 3\u{202f}PM.png", "cafe\u{301}.txt", "a\u{a0}b", "a\u{2009}b", "a.txt"].map(str::to_owned).to_vec();
         for (given, found) in [
-            ("Foto 3 PM.png", Some("Foto 3\u{202f}PM.png")),
+            ("Photo 3 PM.png", Some("Photo 3\u{202f}PM.png")),
             ("café.txt", Some("cafe\u{301}.txt")),
             ("a b", None),
             ("a\u{a0}b", Some("a\u{a0}b")),
