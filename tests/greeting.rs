@@ -120,10 +120,10 @@ fn a_process_that_poses_as_sandboxd_is_turned_away() {
     }
 }
 
-/// Podman knows the volume, and its files are gone: the room starts with none instead of never again. Each question has
-/// a server of its own, so that nobody else removes the container at the same time.
+/// Podman knows the volume, and its directory is gone: the room's files lie elsewhere, and it starts with them. Each
+/// question has a server of its own, so that nobody else removes the container at the same time.
 #[test]
-fn a_room_whose_volume_was_deleted_behind_podmans_back_starts_afresh() {
+fn a_room_whose_volume_was_deleted_behind_podmans_back_keeps_its_files() {
     let llm = obedient();
     let rig = Rig::new(BARE, llm.base_url());
     assert_eq!(ask(&rig, "deleted", "echo mine > note"), "exit code: 0\n(no output)");
@@ -141,6 +141,6 @@ fn a_room_whose_volume_was_deleted_behind_podmans_back_starts_afresh() {
         std::process::Command::new("podman").args(["rm", "--force", "--time", "0", name]).status().unwrap().success()
     });
     fs::remove_dir_all(PathBuf::from(&files).parent().unwrap()).unwrap();
-    let told = ask(&rig, "deleted", "ls; echo afresh > note && cat note");
-    assert_eq!(told, "exit code: 0\nafresh");
+    let told = ask(&rig, "deleted", "cat note; echo more > note && cat note");
+    assert_eq!(told, "exit code: 0\nmine\nmore");
 }

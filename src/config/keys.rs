@@ -147,7 +147,7 @@ keys! {
         () SANDBOX_CPUS: f64 = Text("2"), parse::cpus;
         /// Processes and threads in each sandbox. Chromium alone needs more than 64.
         () SANDBOX_PIDS: u32 = Text("256"), parse::count::<_, 16, 32_768>;
-        /// Disk space of each sandbox: its own layer and its volume together.
+        /// Disk space of each sandbox: its own layer and its files together. A larger one enlarges rooms' files when they next start; a smaller one counts for new rooms.
         () SANDBOX_DISK: u64 = Text("10g"), parse::size::<{ 64 << 20 }>;
         /// Hosts that a sandbox may reach, parted by commas: `example.org`, `*.example.org`, `default` for the package registries and GitHub's downloads, `*` for every public host, `none` for no host.
         (list) SANDBOX_ALLOWED_HOSTS: Vec<String> = Text("default"), parse::list;
