@@ -15,6 +15,8 @@ pub struct Wire {
     lines: BufReader<UnixStream>,
     /// All frames so far.
     pub seen: Vec<Value>,
+    /// Those that nobody has waited for yet: frames of one moment come in any order.
+    passed: Vec<Value>,
 }
 
 impl Wire {
@@ -22,7 +24,7 @@ impl Wire {
     pub fn join(rig: &Rig, room: &str) -> Self {
         let stream = UnixStream::connect(rig.path().join("s/control.sock")).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
-        let mut wire = Self { lines: BufReader::new(stream), seen: Vec::new() };
+        let mut wire = Self { lines: BufReader::new(stream), seen: Vec::new(), passed: Vec::new() };
         wire.until("the greeting", |frame| !frame["protocol"].is_null());
         wire.tell(&json!({"ask": "chat", "room": room}));
         wire
@@ -45,8 +47,11 @@ impl Wire {
         self.until("that it is noted", |noted| noted["event"] == "noted" && noted["txn"] == frame["txn"]);
     }
 
-    /// Waits for a frame that fits.
+    /// Waits for a frame that fits, or takes one that came before and was not waited for.
     pub fn until(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        if let Some(at) = self.passed.iter().position(&fits) {
+            return self.passed.remove(at);
+        }
         loop {
             let mut line = String::new();
             match self.lines.read_line(&mut line) {
@@ -56,6 +61,7 @@ impl Wire {
                     if fits(&frame) {
                         return frame;
                     }
+                    self.passed.push(frame);
                 }
                 ended => panic!("waited for {what} ({ended:?}), saw {:#?}", self.seen),
             }
