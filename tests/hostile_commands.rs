@@ -3,11 +3,14 @@
 
 mod support;
 
-use std::path::Path;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use support::{
-    rig::{BARE, Rig, answers, block_on, wait},
+    rig::{BARE, FULL, Rig, answers, block_on, wait},
     scripted_llm::{ScriptedLlm, results},
 };
 
@@ -17,8 +20,12 @@ const LEFT: &str = "for p in /proc/[0-9]*; do case ${p#/proc/} in 1|$$|$PPID) co
 
 /// Has the model run `hostile` in a sandbox with little of everything, and then look; returns what it was told of both.
 fn run(hostile: &Value, look: &str) -> [String; 2] {
+    run_in(BARE, hostile, look)
+}
+
+fn run_in(image: &str, hostile: &Value, look: &str) -> [String; 2] {
     let llm = block_on(ScriptedLlm::start());
-    let mut rig = Rig::new(BARE, llm.base_url());
+    let mut rig = Rig::new(image, llm.base_url());
     rig.set("SANDBOX_MEMORY", "128m");
     rig.set("SANDBOX_PIDS", "64");
     rig.set("SANDBOX_DISK", "64m");
@@ -168,4 +175,78 @@ fn one_that_sends_files_without_end_fills_neither_memory_nor_database() {
     assert!(size("matrix-agent.db") < 4 << 20, "{}", size("matrix-agent.db"));
     assert!(size("matrix-agent.db-wal") < 17 << 20, "{}", size("matrix-agent.db-wal"));
     wait("the sent files to be gone", || std::fs::read_dir(state.join("outgoing")).unwrap().next().is_none());
+}
+
+/// Files that no walk over directories finds, in the container's own layer, which nothing limits by itself.
+#[test]
+fn one_that_hides_files_on_the_disk_is_ended() {
+    let make = "import mmap, os, socket, time\n\
+        a, b = socket.socketpair()\n\
+        kept = []\n\
+        for i in range(200):\n\
+        \x20   fd = os.open(f'/var/tmp/{i}', os.O_RDWR | os.O_CREAT)\n\
+        \x20   os.unlink(f'/var/tmp/{i}')\n\
+        \x20   os.write(fd, b'x' * (4 << 20))\n\
+        \x20   HIDE\n\
+        \x20   os.close(fd)\n\
+        \x20   time.sleep(0.1)\n";
+    for (how, hide) in [
+        ("mapped and closed", "kept.append(mmap.mmap(fd, 4 << 20))"),
+        ("on its way between processes", "socket.send_fds(a, [b'x'], [fd])"),
+    ] {
+        let script = format!("python3 -c \"{}\"", make.replace("HIDE", hide));
+        let [told, after] = run_in(FULL, &json!({"command": script, "timeout_seconds": 60}), "echo usable");
+        assert!(told.contains("disk full"), "{how}: {told}");
+        assert_eq!(after, "exit code: 0\nusable", "{how}");
+    }
+}
+
+/// Empty files take no bytes, but the host's inodes.
+#[test]
+fn one_that_makes_files_without_end_is_ended() {
+    let make = "mkdir /var/tmp/many; cd /var/tmp/many; i=0; while [ $i -lt 200000 ]; do i=$((i+1)); : > $i; \
+        [ $((i % 1000)) = 0 ] && sleep 0.2; done";
+    let look = "rm -r /var/tmp/many && echo usable";
+    let [told, after] = run(&json!({"command": make, "timeout_seconds": 60}), look);
+    assert!(told.contains("disk full"), "{told}");
+    assert_eq!(after, "exit code: 0\nusable");
+}
+
+/// How long the second room's command takes, at the median, while `hostile` runs in the first.
+fn beside(rig: &Rig, llm: &ScriptedLlm, hostile: &str) -> Duration {
+    llm.reply_calls(&[("run_command", json!({"command": hostile, "timeout_seconds": 12}))]).reply_text("Over.");
+    let mut hog = rig.ask("hog", "go");
+    hog.until("the command", |frame| frame.to_string().contains("run_command"));
+    let mut times: Vec<_> = (0..41)
+        .map(|_| {
+            let started = Instant::now();
+            let done = rig.run(&["sandbox", "exec", "other", "--", "sh", "-c", "echo on > file && cat file"]);
+            assert_eq!(String::from_utf8_lossy(&done.stdout), "on\n", "{done:?}");
+            started.elapsed()
+        })
+        .collect();
+    hog.finish();
+    times.sort();
+    times[times.len() / 2]
+}
+
+#[test]
+fn one_that_fills_the_disk_costs_the_next_room_no_more_than_one_that_spins() {
+    let llm = block_on(ScriptedLlm::start());
+    let mut rig = Rig::new(BARE, llm.base_url());
+    rig.set("SANDBOX_DISK", "64m");
+    let _server = rig.serve();
+    for room in ["hog", "other"] {
+        llm.reply_calls(&[("run_command", json!({"command": "true"}))]).reply_text("Ready.");
+        rig.ask(room, "begin").finish();
+    }
+    let spins = beside(&rig, &llm, "while :; do :; done");
+    for hostile in [
+        "while :; do head -c 4M /dev/zero >> /var/tmp/big; done",
+        "while :; do head -c 4M /dev/zero >> /workspace/big; done",
+        "mkdir -p /var/tmp/many; cd /var/tmp/many; i=0; while :; do i=$((i+1)); : > $i; done",
+    ] {
+        let fills = beside(&rig, &llm, hostile);
+        assert!(fills <= spins.mul_f64(1.5), "{hostile}: {fills:?} beside {spins:?}");
+    }
 }

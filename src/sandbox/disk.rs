@@ -1,14 +1,19 @@
-//! Disk: no sandbox takes more than its share, and the host keeps its reserve.
+//! Disk: no sandbox takes more than its share, in bytes and in inodes.
 //!
-//! Where the file system knows quotas, Podman sets them (`spec.rs`) and writing simply fails. Everywhere the free
-//! space is asked for each second while anything runs, which costs nothing; only when it fell are files counted. The
-//! commands of a sandbox above its share are ended; below the host's reserve what works is frozen, and both are told.
+//! A room's image is limited by its own size, and where the file system knows quotas, Podman sets one for the writable
+//! layer: there writing simply fails. Everything else is watched: the free space is asked for each second while anything
+//! runs, which costs nothing; only when it fell are files counted, beside the watch. The commands of a sandbox above
+//! its share are ended, and it is told. One that cannot be counted, or not in time, is above it. What is missing on
+//! the disk and in no count is held against who wrote as much and has files on their way between processes. The host's reserve is `reserve.rs`.
 
 use std::{collections::HashMap, io, path::Path, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use nix::sys::statvfs::statvfs;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval},
+};
 
 use super::{
     KillCause, SandboxError,
@@ -16,9 +21,10 @@ use super::{
     engine_info::EngineInfo,
     files::Kind,
     fleet::Shared,
-    life,
+    image,
+    reserve::Reserve,
     room::Room,
-    usage::{self, Places},
+    usage::{self, Places, Usage},
 };
 use crate::ids::RoomKey;
 
@@ -26,32 +32,54 @@ use crate::ids::RoomKey;
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// The least growth on disk that is worth a count, so that a log file does not cause one each second.
-const STEP: u64 = 8 << 20;
+pub(super) const STEP: Usage = Usage { bytes: 8 << 20, inodes: 1000 };
 
 /// How long the count of one sandbox may take.
 const COUNT_LIMIT: Duration = Duration::from_mins(1);
 
-/// So much more than the reserve must be free before what was frozen runs on: a tenth.
-const RELIEF: u64 = 10;
+/// For so long growth that no count explains is added up.
+const WINDOW: Duration = Duration::from_mins(10);
 
 /// What the watch remembers between two looks.
-#[derive(Default)]
 struct Watch {
     /// What each sandbox took when it was counted last.
-    taken: HashMap<RoomKey, u64>,
-    /// Bytes in use on the file systems at the last count, or less if some were freed since.
-    base: Option<u64>,
-    /// Below the reserve.
-    low: bool,
+    taken: HashMap<RoomKey, Usage>,
+    /// In use on the file systems at the last count, or less if some was freed since.
+    base: Option<Usage>,
+    /// Counts under way.
+    counts: JoinSet<(Arc<Room>, Result<Usage, SandboxError>)>,
+    round: Option<Round>,
+    unexplained: Unexplained,
+    reserve: Reserve,
+}
+
+/// Counts of all sandboxes that work, begun together.
+struct Round {
+    /// Bytes in use when it began.
+    used: u64,
+    /// By how much the counts have grown.
+    explained: i128,
+}
+
+/// Growth of the disk that is in no count: files that are only on their way between processes.
+struct Unexplained {
+    since: Instant,
+    bytes: i128,
+    /// Bytes in use at the end of the last round.
+    used: Option<u64>,
+    /// What each sandbox had written when this began.
+    written: HashMap<RoomKey, u64>,
 }
 
 /// The file systems that sandboxes write to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Space {
-    /// Bytes in use.
-    pub(super) used: u64,
-    /// Bytes that may still be written, on the fuller one.
-    pub(super) free: u64,
+    /// In use.
+    pub(super) used: Usage,
+    /// What may still be written, on the fuller one.
+    pub(super) free: Usage,
+    /// The part of the bytes that the reserve is, taken of the inodes.
+    pub(super) inode_reserve: u64,
 }
 
 /// Watches until the fleet ends.
@@ -65,12 +93,19 @@ pub(super) async fn run(shared: Arc<Shared>) {
             Err(_) => tokio::time::sleep(PERIOD).await, // Podman away: nothing can write either
         }
     };
-    let mut watch = Watch::default();
+    let mut watch = Watch {
+        taken: HashMap::new(),
+        base: None,
+        counts: JoinSet::new(),
+        round: None,
+        unexplained: Unexplained { since: Instant::now(), bytes: 0, used: None, written: HashMap::new() },
+        reserve: Reserve::default(),
+    };
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match space(&info.graph_root, &shared.options.state_dir) {
+        match space(&info.graph_root, &shared.options.state_dir, shared.options.host_disk_reserve) {
             Ok(space) => watch.look(&shared, &info, space).await,
             Err(error) => tracing::debug!(%error, "cannot see the free disk space"),
         }
@@ -79,124 +114,164 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 impl Watch {
     async fn look(&mut self, shared: &Arc<Shared>, info: &EngineInfo, space: Space) {
-        self.guard_reserve(shared, space).await;
+        while let Some(counted) = self.counts.try_join_next() {
+            if let Ok((room, counted)) = counted {
+                self.judge(shared, &room, counted).await;
+            }
+        }
+        self.close_round(shared).await;
         let running: Vec<_> = shared.all().into_iter().filter(|room| room.is_running()).collect();
         self.taken.retain(|key, _| running.iter().any(|room| room.key == *key));
+        let count_all = self.reserve.guard(shared, space, &running, &self.taken, self.counts.is_empty()).await;
         if running.is_empty() {
             self.base = None;
             return;
         }
-        if !self.due(space.used, running.len(), shared.options.disk) {
+        self.unexplained.notice(&running);
+        let due = self.due(space.used, running.len(), share(shared));
+        if !(due || count_all) || !self.counts.is_empty() {
             return;
         }
         self.base = Some(space.used);
+        self.round = Some(Round { used: space.used.bytes, explained: 0 });
         for room in running {
-            if !works(&room).await {
-                continue; // nothing in it writes
-            }
-            if let Err(error) = self.count(shared, info, &room).await {
-                tracing::warn!(room = %room.key, %error, "cannot count a sandbox's files");
+            if works(&room).await {
+                let (shared, info) = (Arc::clone(shared), info.clone());
+                self.counts.spawn(async move {
+                    let counted = count(&shared, &info, &room).await;
+                    (room, counted)
+                });
             }
         }
     }
 
     /// Tells whether the disk filled so much that a sandbox may be above its share: none can be unless at least its
     /// own headroom was written, whoever wrote it. Half of that is taken, for files that were freed at the same time.
-    fn due(&mut self, used: u64, running: usize, share: u64) -> bool {
-        let base = *self.base.get_or_insert(used);
-        if used < base {
-            self.base = Some(used);
-            return false;
-        }
-        let most = self.taken.values().max().copied().unwrap_or_default();
-        let mut headroom = share.saturating_sub(most) / 2;
-        if self.taken.len() < running {
-            headroom = headroom.min(share / 8); // one has not been counted yet
-        }
-        used - base >= headroom.max(STEP)
+    fn due(&mut self, used: Usage, running: usize, share: Usage) -> bool {
+        let base = self.base.get_or_insert(used);
+        base.bytes = base.bytes.min(used.bytes);
+        base.inodes = base.inodes.min(used.inodes);
+        let (base, new) = (*base, self.taken.len() < running); // one has not been counted yet
+        let full = |of: fn(&Usage) -> u64| {
+            let most = self.taken.values().map(of).max().unwrap_or_default();
+            let headroom = of(&share).saturating_sub(most) / 2;
+            let headroom = if new { headroom.min(of(&share) / 8) } else { headroom };
+            of(&used) - of(&base) >= headroom.max(of(&STEP))
+        };
+        full(|usage| usage.bytes) || full(|usage| usage.inodes)
     }
 
-    /// Counts one sandbox, and ends its commands if it is above its share and growing.
-    async fn count(&mut self, shared: &Arc<Shared>, info: &EngineInfo, room: &Arc<Room>) -> Result<(), SandboxError> {
-        let Some(name) = room.container_name() else { return Ok(()) };
-        let places = places(shared, info, room, &shared.engine.inspect(&name).await?);
-        let now = usage::measure(&places, COUNT_LIMIT).await.map_err(|source| SandboxError::Counting { source })?.bytes;
+    /// Ends the commands of a sandbox that is above its share and growing, or cannot be counted.
+    async fn judge(&mut self, shared: &Shared, room: &Room, counted: Result<Usage, SandboxError>) {
+        let share = share(shared);
+        let now = match counted {
+            Ok(now) => now,
+            Err(error) if room.is_running() => {
+                let why = format!("{error}, so it counts as full");
+                tracing::warn!(room = %room.key, %error, "a sandbox cannot be counted");
+                return full(shared, room, &why).await;
+            }
+            Err(_) => return, // it ended meanwhile
+        };
         let before = self.taken.insert(room.key.clone(), now).unwrap_or_default();
-        if now <= shared.options.disk || now <= before {
-            return Ok(()); // above it, but not growing: whoever cleans up must be able to
+        if let Some(round) = &mut self.round {
+            round.explained += i128::from(now.bytes) - i128::from(before.bytes);
         }
-        let Some(sandbox) = room.connection() else { return Ok(()) };
-        let commands = sandbox.running().await?;
-        let ends = commands.iter().map(|command| sandbox.end(&command.id, KillCause::DiskFull));
-        if join_all(ends).await.iter().any(Result::is_ok) {
-            shared.tell(
-                &room.key,
-                format!(
-                    "the sandbox's disk is full ({} of {}): what was running in it was ended; delete something, or \
-                     have the operator raise SANDBOX_DISK",
-                    size(now),
-                    size(shared.options.disk)
-                ),
-            );
+        // Above it, but not growing: whoever cleans up must be able to.
+        if now.bytes > share.bytes && now.bytes > before.bytes {
+            full(shared, room, &format!("{} of {}", size(now.bytes), size(share.bytes))).await;
+        } else if now.inodes > share.inodes && now.inodes > before.inodes {
+            full(shared, room, &format!("{} of {} files outside of its workspace", now.inodes, share.inodes)).await;
         }
-        Ok(())
     }
 
-    /// Freezes what works while the host is below its reserve, and lets it run on afterwards.
-    async fn guard_reserve(&mut self, shared: &Arc<Shared>, space: Space) {
-        let reserve = shared.options.host_disk_reserve;
-        let low = if self.low { space.free < reserve + reserve / RELIEF } else { space.free < reserve };
-        if low != self.low {
-            self.low = low;
-            shared.set_disk_low(low);
-            let (free, reserve) = (size(space.free), size(reserve));
-            if low {
-                tracing::error!(free, reserve, "the host's disk is nearly full: sandboxes are paused");
-            } else {
-                tracing::info!(free, "the host's disk has room again: sandboxes run on");
-            }
+    /// Looks, once all counts of a round are there, whether they explain what is in use.
+    async fn close_round(&mut self, shared: &Shared) {
+        let Some(round) = self.round.take_if(|_| self.counts.is_empty()) else { return };
+        let missing = &mut self.unexplained;
+        if let Some(used) = missing.used.replace(round.used) {
+            missing.bytes += i128::from(round.used) - i128::from(used) - round.explained;
         }
-        for room in shared.all() {
-            if low && room.is_running() && !room.is_frozen() && works(&room).await {
-                freeze(shared, &room).await;
-            } else if !low && room.is_running() && room.is_frozen() {
-                thaw(shared, &room).await;
+        if missing.bytes > i128::from(share(shared).bytes) {
+            let (room, wrote) = shared
+                .all()
+                .into_iter()
+                .filter(|room| room.is_running())
+                .map(|room| (missing.wrote(&room), room))
+                .max_by_key(|(wrote, _)| *wrote)
+                .map_or((None, 0), |(wrote, room)| (Some(room), wrote));
+            let wrote_most = i128::from(wrote) >= missing.bytes / 2;
+            if let Some(room) = room.filter(|room| wrote_most && room.sends_files()) {
+                let hidden = size(u64::try_from(missing.bytes).unwrap_or(u64::MAX));
+                full(shared, &room, &format!("{hidden} are in no file that can be seen")).await;
             }
+            missing.begin();
+        } else if missing.bytes <= 0 || missing.since.elapsed() > WINDOW {
+            missing.begin();
         }
     }
 }
 
-async fn works(room: &Room) -> bool {
+impl Unexplained {
+    fn begin(&mut self) {
+        self.since = Instant::now();
+        self.bytes = 0;
+        self.written.clear();
+    }
+
+    /// Notes what the sandboxes that are new to it had written.
+    fn notice(&mut self, running: &[Arc<Room>]) {
+        self.written.retain(|key, _| running.iter().any(|room| room.key == *key));
+        for room in running {
+            self.written.entry(room.key.clone()).or_insert_with(|| room.written());
+        }
+    }
+
+    fn wrote(&self, room: &Room) -> u64 {
+        let before = self.written.get(&room.key).copied().unwrap_or(u64::MAX);
+        room.written().saturating_sub(before)
+    }
+}
+
+/// Returns what one sandbox may take.
+fn share(shared: &Shared) -> Usage {
+    let bytes = shared.options.disk;
+    Usage { bytes, inodes: bytes / image::BYTES_AN_INODE }
+}
+
+async fn count(shared: &Shared, info: &EngineInfo, room: &Room) -> Result<Usage, SandboxError> {
+    let failed = |source| SandboxError::Counting { source };
+    let name = room.container_name().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+    let places = places(shared, info, room, &shared.engine.inspect(&name).await?);
+    usage::measure(&places, COUNT_LIMIT).await.map_err(failed)
+}
+
+/// Ends what runs in a sandbox that is above its share, and tells it so.
+async fn full(shared: &Shared, room: &Room, what: &str) {
+    if end_all(room).await {
+        shared.tell(
+            &room.key,
+            format!(
+                "the sandbox's disk is full ({what}): what was running in it was ended; delete something, or have the \
+                 operator raise SANDBOX_DISK"
+            ),
+        );
+    }
+}
+
+/// Ends every command of a sandbox for what it takes of the disk; `false`: there was none.
+pub(super) async fn end_all(room: &Room) -> bool {
+    let Some(sandbox) = room.connection() else { return false };
+    let commands = sandbox.running().await.unwrap_or_default();
+    let ends = commands.iter().map(|command| sandbox.end(&command.id, KillCause::DiskFull));
+    join_all(ends).await.iter().any(Result::is_ok)
+}
+
+/// Tells whether a command runs in a sandbox.
+pub(super) async fn works(room: &Room) -> bool {
     match room.connection() {
         Some(sandbox) => sandbox.running().await.is_ok_and(|commands| !commands.is_empty()),
         None => false,
-    }
-}
-
-async fn freeze(shared: &Shared, room: &Room) {
-    let Ok(container) = room.container.try_lock() else { return };
-    let Some(name) = &container.name else { return };
-    match shared.engine.pause(name).await {
-        Ok(()) => {
-            life::set_frozen(shared, room, true);
-            shared.tell(
-                &room.key,
-                format!("{}; what runs in the sandbox is paused until then", SandboxError::HostDiskLow),
-            );
-        }
-        Err(error) => tracing::warn!(room = %room.key, %error, "a sandbox cannot be paused"),
-    }
-}
-
-async fn thaw(shared: &Shared, room: &Room) {
-    let Ok(container) = room.container.try_lock() else { return };
-    let Some(name) = &container.name else { return };
-    match shared.engine.unpause(name).await {
-        Ok(()) => {
-            life::set_frozen(shared, room, false);
-            shared.tell(&room.key, "the host has disk again: the sandbox runs on".to_owned());
-        }
-        Err(error) => tracing::warn!(room = %room.key, %error, "a paused sandbox cannot run on"),
     }
 }
 
@@ -223,22 +298,35 @@ pub(super) fn room_for(shared: &Shared, bytes: u64) -> io::Result<()> {
 }
 
 /// Asks for the space where writable layers and rooms' files lie.
-fn space(graph_root: &Path, files: &Path) -> io::Result<Space> {
+fn space(graph_root: &Path, files: &Path, reserve: u64) -> io::Result<Space> {
     let ask = |path: &Path| -> io::Result<(u64, Space)> {
         let stat = statvfs(path)?;
         let unit = stat.fragment_size();
         let used = stat.blocks().saturating_sub(stat.blocks_free()) * unit;
-        Ok((stat.filesystem_id(), Space { used, free: stat.blocks_available() * unit }))
+        // A file system that makes inodes as it needs them names none.
+        let inodes = if stat.files() == 0 { u64::MAX } else { stat.files_available() };
+        let part = u128::from(stat.files()) * u128::from(reserve) / u128::from((stat.blocks() * unit).max(1));
+        let space = Space {
+            used: Usage { bytes: used, inodes: stat.files().saturating_sub(stat.files_free()) },
+            free: Usage { bytes: stat.blocks_available() * unit, inodes },
+            inode_reserve: u64::try_from(part).unwrap_or(u64::MAX),
+        };
+        Ok((stat.filesystem_id(), space))
     };
     let (id, graph) = ask(graph_root)?;
     match ask(files) {
         Ok((other, files)) if other != id => {
-            Ok(Space { used: graph.used + files.used, free: graph.free.min(files.free) })
+            let used =
+                Usage { bytes: graph.used.bytes + files.used.bytes, inodes: graph.used.inodes + files.used.inodes };
+            let free = Usage {
+                bytes: graph.free.bytes.min(files.free.bytes),
+                inodes: graph.free.inodes.min(files.free.inodes),
+            };
+            Ok(Space { used, free, inode_reserve: graph.inode_reserve.min(files.inode_reserve) })
         }
         Ok(_) | Err(_) => Ok(graph),
     }
 }
-
 /// Writes a number of bytes for people.
 pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -257,27 +345,43 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    #[test]
-    fn files_are_counted_only_once_enough_was_written() {
-        let mut watch = Watch::default();
-        assert!(!watch.due(1000 * MIB, 1, 800 * MIB), "the first look has nothing to compare with");
-        assert!(!watch.due(1099 * MIB, 1, 800 * MIB));
-        assert!(watch.due(1100 * MIB, 1, 800 * MIB), "an eighth of the share: it was never counted");
-
-        watch.base = Some(1100 * MIB);
-        watch.taken.insert("a".into(), 100 * MIB);
-        assert!(!watch.due(1400 * MIB, 1, 800 * MIB));
-        assert!(watch.due(1450 * MIB, 1, 800 * MIB), "half of its headroom");
-        assert!(!watch.due(1099 * MIB, 1, 800 * MIB));
-        assert!(watch.due(1449 * MIB, 1, 800 * MIB), "what was freed between is not held against growth");
+    fn watch(base: Option<Usage>, taken: &[(&str, u64, u64)]) -> Watch {
+        let taken = taken.iter().map(|(key, mib, inodes)| ((*key).into(), bytes(*mib, *inodes)));
+        Watch {
+            taken: taken.collect(),
+            base,
+            counts: JoinSet::new(),
+            round: None,
+            unexplained: Unexplained { since: Instant::now(), bytes: 0, used: None, written: HashMap::new() },
+            reserve: Reserve::default(),
+        }
     }
 
-    #[test]
-    fn one_at_its_limit_is_counted_at_every_step() {
-        let mut watch = Watch { base: Some(0), ..Watch::default() };
-        watch.taken.insert("a".into(), 900 * MIB);
-        assert!(!watch.due(STEP - 1, 1, 800 * MIB));
-        assert!(watch.due(STEP, 1, 800 * MIB));
+    fn bytes(mib: u64, inodes: u64) -> Usage {
+        Usage { bytes: mib * MIB, inodes }
+    }
+
+    #[tokio::test]
+    async fn files_are_counted_only_once_enough_was_written() {
+        let (share, mut new) = (bytes(800, 100_000), watch(None, &[]));
+        assert!(!new.due(bytes(1000, 0), 1, share), "the first look has nothing to compare with");
+        assert!(!new.due(bytes(1099, 0), 1, share));
+        assert!(new.due(bytes(1100, 0), 1, share), "an eighth of the share: it was never counted");
+
+        let mut known = watch(Some(bytes(1100, 50_000)), &[("a", 100, 90_000)]);
+        assert!(!known.due(bytes(1400, 50_000), 1, share));
+        assert!(known.due(bytes(1450, 50_000), 1, share), "half of its headroom");
+        assert!(known.due(bytes(1100, 55_000), 1, share), "half of its inodes");
+        assert!(!known.due(bytes(1099, 50_000), 1, share));
+        assert!(known.due(bytes(1449, 50_000), 1, share), "what was freed between is not held against growth");
+    }
+
+    #[tokio::test]
+    async fn one_at_its_limit_is_counted_at_every_step() {
+        let mut full = watch(Some(Usage::default()), &[("a", 900, 0)]);
+        let share = bytes(800, 100_000);
+        assert!(!full.due(Usage { bytes: STEP.bytes - 1, inodes: 0 }, 1, share));
+        assert!(full.due(STEP, 1, share));
     }
 
     #[test]

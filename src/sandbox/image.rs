@@ -22,7 +22,7 @@ pub(super) const TYPE: &str = "ext4";
 pub(super) const BLOCK: u64 = 4096;
 
 /// Bytes for each inode: half of what is usual, as trees of packages consist of small files.
-const BYTES_AN_INODE: u64 = 8192;
+pub(super) const BYTES_AN_INODE: u64 = 8192;
 
 /// How long an empty file system may take to be made.
 const MAKE_LIMIT: Duration = Duration::from_mins(1);

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -23,6 +23,7 @@ use super::{
     cgroup::{Cgroup, MemoryGroup},
     files::Record,
     fleet::{SandboxState, SandboxSummary},
+    hidden,
     id_range::IdRange,
     sockets,
 };
@@ -48,6 +49,8 @@ pub(super) struct Room {
     /// Podman said last that it is paused, whoever did that.
     paused: AtomicBool,
     last_used: Mutex<Instant>,
+    /// Its PID 1 on the host, while it runs; 0: there is none.
+    pid: AtomicU32,
     /// Where the kernel counts its memory, while it runs.
     memory: Mutex<Option<MemoryGroup>>,
     /// The memory that it used when it was looked at last, while it runs.
@@ -116,6 +119,7 @@ impl Room {
             frozen: AtomicBool::new(false),
             paused: AtomicBool::new(false),
             last_used: Mutex::new(Instant::now()),
+            pid: AtomicU32::new(0),
             memory: Mutex::default(),
             memory_used: AtomicU64::new(0),
             lost: AtomicBool::new(false),
@@ -172,7 +176,24 @@ impl Room {
 
     /// Notes which process on the host is its PID 1, whose control group tells what the sandbox uses.
     pub(super) fn note_pid(&self, pid: Option<u32>) {
+        self.pid.store(pid.unwrap_or_default(), Ordering::SeqCst);
         *locked(&self.memory) = pid.and_then(|pid| Cgroup::of(pid).ok()?.memory_group());
+    }
+
+    /// Returns the bytes that its processes have written so far.
+    pub(super) fn written(&self) -> u64 {
+        match self.pid.load(Ordering::SeqCst) {
+            0 => 0,
+            pid => hidden::written(pid),
+        }
+    }
+
+    /// Tells whether open files are on their way between its processes.
+    pub(super) fn sends_files(&self) -> bool {
+        match self.pid.load(Ordering::SeqCst) {
+            0 => false,
+            pid => hidden::sends_files(pid),
+        }
     }
 
     pub(super) fn memory_group(&self) -> Option<MemoryGroup> {

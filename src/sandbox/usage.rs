@@ -1,27 +1,11 @@
-//! How much disk a sandbox takes, in bytes and in inodes: its files, its writable layer, and what was deleted but is
-//! still open or mapped.
-//!
-//! The host opens nothing in a workspace: `du` walks it, following no link, and open files are only counted through
-//! `/proc`. Called by `disk.rs` and `observe.rs`.
+//! How much disk a sandbox takes, in bytes and in inodes: its files, its writable layer, and what no walk finds
+//! (`hidden.rs`). The host opens nothing in a workspace: `du` walks it, following no link. Called by `disk.rs` and `observe.rs`.
 
-use std::{
-    collections::HashSet,
-    fs, io,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, path::PathBuf, time::Duration};
 
-use nix::sys::{
-    stat::makedev,
-    statfs::{TMPFS_MAGIC, statfs},
-};
 use tokio::task::spawn_blocking;
 
-use super::{cgroup::Cgroup, image, program::Program, spec};
-
-/// Open files that are looked at in one sandbox.
-const OPEN_FILES: usize = 100_000;
+use super::{hidden, image, program::Program};
 
 /// Where a sandbox's files are.
 #[derive(Clone, Debug, Default)]
@@ -49,9 +33,9 @@ pub(super) async fn measure(places: &Places, limit: Duration) -> io::Result<Usag
     let (bytes, inodes, hidden) = tokio::join!(
         walk(places, "--block-size=1", limit),
         walk(places, "--inodes", limit),
-        spawn_blocking(move || pid.map_or_else(Usage::default, |pid| deleted(pid, image.is_some()).unwrap_or_default())),
+        spawn_blocking(move || pid.map_or_else(|| Ok(Usage::default()), |pid| hidden::deleted(pid, image.is_some())))
     );
-    let hidden = hidden.unwrap_or_default();
+    let hidden = hidden??;
     let image = places.image.as_deref().map(image::used).transpose()?.unwrap_or_default();
     Ok(Usage { bytes: bytes? + image + hidden.bytes, inodes: inodes? + hidden.inodes })
 }
@@ -60,8 +44,9 @@ async fn walk(places: &Places, unit: &str, limit: Duration) -> io::Result<u64> {
     if places.directories.is_empty() {
         return Ok(0);
     }
-    let mut du = Program::inside(places.rootless.as_deref(), "du");
-    du.args(["--summarize", "--one-file-system", unit, "--"]).args(&places.directories);
+    // What else runs on the host goes first.
+    let mut du = Program::inside(places.rootless.as_deref(), "nice");
+    du.args(["--adjustment=10", "du"]).args(["--summarize", "--one-file-system", unit, "--"]).args(&places.directories);
     // A file that vanished on the way makes it fail, and does not matter.
     let output = du.output(limit).await?;
     sum(&String::from_utf8_lossy(&output.stdout), places.directories.len())
@@ -74,53 +59,9 @@ fn sum(text: &str, expected: usize) -> Option<u64> {
     sizes.filter(|sizes| sizes.len() == expected).map(|sizes| sizes.iter().sum())
 }
 
-/// Counts files that have no name any more but are held open: `du` cannot see them.
-/// Those of an `image` take nothing but what the image takes already.
-fn deleted(pid: u32, image: bool) -> io::Result<Usage> {
-    let counted = if image { Some(device_of_workspace(pid)?) } else { None };
-    let mut seen = HashSet::new();
-    let mut taken = Usage::default();
-    let mut left = OPEN_FILES;
-    for process in Cgroup::of(pid)?.processes() {
-        let Ok(entries) = fs::read_dir(format!("/proc/{process}/fd")) else { continue };
-        for entry in entries.flatten() {
-            if left == 0 {
-                return Ok(taken);
-            }
-            left -= 1;
-            // Through /proc this is the open file itself, wherever its name would lead.
-            let Ok(file) = fs::metadata(entry.path()) else { continue };
-            let new = file.is_file() && file.nlink() == 0 && seen.insert((file.dev(), file.ino()));
-            if new && Some(file.dev()) != counted && !in_memory(&entry.path()) {
-                taken.bytes += file.blocks() * 512;
-                taken.inodes += 1;
-            }
-        }
-    }
-    Ok(taken)
-}
-
-/// Reads from the mounts of PID 1 on which device its workspace is. Nobody in the sandbox can change them.
-fn device_of_workspace(pid: u32) -> io::Result<u64> {
-    device_of(&fs::read_to_string(format!("/proc/{pid}/mountinfo"))?, spec::WORKSPACE)
-        .ok_or_else(|| io::Error::other("the sandbox has no workspace"))
-}
-
-fn device_of(mountinfo: &str, point: &str) -> Option<u64> {
-    let mut mounts = mountinfo.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let mount = mounts.find(|fields| fields.get(4) == Some(&point))?;
-    let (major, minor) = mount.get(2)?.split_once(':')?;
-    Some(makedev(major.parse().ok()?, minor.parse().ok()?))
-}
-
-/// Shared memory counts as memory.
-fn in_memory(path: &Path) -> bool {
-    statfs(path).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::{fs, io::Write};
 
     use super::*;
 

@@ -46,6 +46,55 @@ async fn below_the_hosts_reserve_what_works_is_paused_and_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn below_the_hosts_reserve_who_grew_is_ended_and_the_others_work_on() {
+    let disk = Disk::new();
+    let house = disk.house(|options| options.host_disk_reserve = 100 << 20);
+    let fleet = house.open().await;
+    let mut notices = fleet.notices();
+    let (hog, other) = (house.room("hog"), house.room("other"));
+    let (greedy, quiet) = (fleet.ensure(&hog).await.unwrap(), fleet.ensure(&other).await.unwrap());
+    // The image is empty: what runs is sandboxd's own applet, which writes what it gets.
+    let write = |size: &str| Command {
+        argv: ["/run/sandboxd", "fs", "write", "file", size].map(str::to_owned).into(),
+        stdin: Stdin::Stream,
+        ..shell("")
+    };
+    let mut work = quiet.spawn(write("4")).await.unwrap();
+    let mut hostile = greedy.spawn(write("400000000")).await.unwrap();
+    let piece = vec![1; 1 << 20];
+    let fill = async {
+        while hostile.write(&piece).await.is_ok() {
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let notice = async {
+        loop {
+            let notice = notices.recv().await.unwrap();
+            assert_eq!(notice.room, hog, "{notice:?}");
+            if notice.text.contains("this sandbox wrote most") {
+                return;
+            }
+        }
+    };
+    timeout(LIMIT, async { tokio::join!(fill, notice) }).await.expect("it is ended and told");
+    assert_eq!(timeout(LIMIT, hostile.wait()).await.unwrap().unwrap().exit, Exit::DiskFull);
+
+    // What it wrote is still there, so the disk is still short; the other one is not held up by that.
+    let list = fleet.list().await.unwrap();
+    assert!(list.iter().all(|sandbox| sandbox.state == SandboxState::Running), "{list:?}");
+    work.write(b"done").await.unwrap();
+    work.close_stdin().await.unwrap();
+    assert_eq!(timeout(LIMIT, work.wait()).await.unwrap().unwrap().exit, Exit::Code(0));
+    let mut more = fleet.ensure(&other).await.unwrap().spawn(write("4")).await.unwrap();
+    more.write(b"more").await.unwrap();
+    more.close_stdin().await.unwrap();
+    assert_eq!(timeout(LIMIT, more.wait()).await.unwrap().unwrap().exit, Exit::Code(0));
+    fleet.remove(&hog, true).await.unwrap();
+    fleet.remove(&other, true).await.unwrap();
+    fleet.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_memory_hog_and_a_fork_bomb_end_at_their_limits() {
     let house = House::with(|options| (options.memory, options.pids) = (128 << 20, 64));
     let fleet = house.open().await;
