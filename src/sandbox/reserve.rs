@@ -89,13 +89,15 @@ impl Reserve {
             }
             return false;
         }
+        // Also one whose command is over: what it wrote may reach the disk only now.
+        let free: Vec<_> = running.iter().filter(|room| !room.is_frozen()).collect();
         let mut working = Vec::new();
-        for room in running {
-            if !room.is_frozen() && works(room).await {
+        for &room in &free {
+            if works(room).await {
                 working.push(room);
             }
         }
-        if let Some((room, wrote)) = self.worst(shared, &working, taken, space) {
+        if let Some((room, wrote)) = self.worst(shared, &free, taken, space) {
             self.blame(shared, room, &wrote, space.used.bytes).await;
             return false;
         }
@@ -136,7 +138,7 @@ impl Reserve {
     fn worst<'a>(
         &self,
         shared: &Shared,
-        working: &[&'a Arc<Room>],
+        rooms: &[&'a Arc<Room>],
         taken: &HashMap<RoomKey, Usage>,
         space: Space,
     ) -> Option<(&'a Arc<Room>, String)> {
@@ -144,14 +146,14 @@ impl Reserve {
             let disk = space.used.bytes.saturating_sub(self.used[0]);
             let grew =
                 |room: &Room| self.marks.get(&room.key).map_or(0, |since| Mark::of(shared, room).growth(since[0]));
-            let most = working.iter().map(|room| (grew(room), *room)).max_by_key(|(grew, _)| *grew);
+            let most = rooms.iter().map(|room| (grew(room), *room)).max_by_key(|(grew, _)| *grew);
             if let Some((grew, room)) = most.filter(|(grew, _)| *grew >= STEP.bytes.max(disk / 4)) {
                 return Some((room, size(grew)));
             }
         }
         if self.short(space.free.inodes, space.inode_reserve) {
             let files = |room: &Room| taken.get(&room.key).map_or(0, |taken| taken.inodes);
-            let most = working.iter().map(|room| (files(room), *room)).max_by_key(|(files, _)| *files);
+            let most = rooms.iter().map(|room| (files(room), *room)).max_by_key(|(files, _)| *files);
             return most
                 .filter(|(files, _)| *files >= STEP.inodes)
                 .map(|(files, room)| (room, format!("{files} files")));
