@@ -109,7 +109,7 @@ impl Held {
             Ok(file) => self.count(entry, &file),
             Err(_) if ["/memfd:", "/dev/shm/", "/dev/zero", "/SYSV"].iter().any(|memory| name.starts_with(memory)) => {}
             Err(_) => {
-                self.taken.bytes += entry.file_name().and_then(|range| length(range.to_str()?)).unwrap_or_default()
+                self.taken.bytes += entry.file_name().and_then(|range| length(range.to_str()?)).unwrap_or_default();
             }
         }
         Ok(())

@@ -104,7 +104,7 @@ impl Reserve {
         if !self.ended.is_empty() {
             return false; // it was found; the others work on
         }
-        if !working.is_empty() && !(self.counted && idle) {
+        if !(working.is_empty() || self.counted && idle) {
             return !std::mem::replace(&mut self.counted, true);
         }
         shared.set_disk_low(true);
