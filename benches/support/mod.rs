@@ -101,11 +101,11 @@ impl Drop for House {
         }
         let volumes = podman(&["volume", "ls", "--quiet"]);
         for name in volumes.split_whitespace().filter(|name| name.contains(&self.instance)) {
-            podman(&["volume", "rm", "--force", name]);
+            podman(&["volume", "rm", name]);
         }
         let volumes = podman(&["volume", "ls", "--quiet", "--filter", &label]);
         for name in volumes.split_whitespace() {
-            podman(&["volume", "rm", "--force", name]);
+            podman(&["volume", "rm", name]);
         }
         let _ = self.service.kill();
         let _ = self.service.wait();

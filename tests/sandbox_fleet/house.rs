@@ -95,7 +95,7 @@ impl Drop for House {
             podman(&["rm", "--force", "--time", "0", &name]);
         }
         for name in self.volumes() {
-            podman(&["volume", "rm", "--force", &name]);
+            podman(&["volume", "rm", &name]);
         }
     }
 }

@@ -122,8 +122,16 @@ impl Drop for Rig {
     fn drop(&mut self) {
         let Some(instance) = instance(&self.database()) else { return };
         let label = format!("label=matrix-agent.instance={instance}");
-        remove(&["ps", "--all", "--quiet", "--filter", &label], &["rm", "--force", "--time", "0"]);
-        remove(&["volume", "ls", "--quiet", "--filter", &label], &["volume", "rm", "--force"]);
+        // A server that is about to end may still be making one. Volumes go without `--force`: with it Podman locks the
+        // volume and then its container, whose own clean-up locks them the other way round, and both wait for ever.
+        for _ in 0..100 {
+            remove(&["ps", "--all", "--quiet", "--filter", &label], &["rm", "--force", "--time", "0"]);
+            remove(&["volume", "ls", "--quiet", "--filter", &label], &["volume", "rm"]);
+            if self.sandboxes() == (0, 0) {
+                break;
+            }
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
     }
 }
 

@@ -101,7 +101,7 @@ impl Drop for Bench {
             podman(&["rm", "--force", "--time", "0", id]);
         }
         for name in podman(&["volume", "ls", "--quiet", "--filter", &label]).lines() {
-            podman(&["volume", "rm", "--force", name]);
+            podman(&["volume", "rm", name]);
         }
     }
 }
