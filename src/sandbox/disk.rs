@@ -6,7 +6,7 @@
 //! its share are ended, and it is told. One that cannot be counted, or not in time, is above it. What is missing on
 //! the disk and in no count is held against who wrote as much and has files on their way between processes. The host's reserve is `reserve.rs`.
 
-use std::{collections::HashMap, io, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashMap, fs, io, os::unix::fs::MetadataExt, path::Path, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use nix::sys::statvfs::statvfs;
@@ -122,7 +122,10 @@ impl Watch {
         self.close_round(shared).await;
         let running: Vec<_> = shared.all().into_iter().filter(|room| room.is_running()).collect();
         self.taken.retain(|key, _| running.iter().any(|room| room.key == *key));
-        let count_all = self.reserve.guard(shared, space, &running, &self.taken, self.counts.is_empty()).await;
+        let promised = running.iter().map(|room| promised(shared, room)).sum();
+        let free = Usage { bytes: space.free.bytes.saturating_sub(promised), ..space.free };
+        let idle = self.counts.is_empty();
+        let count_all = self.reserve.guard(shared, Space { free, ..space }, &running, &self.taken, idle).await;
         if running.is_empty() {
             self.base = None;
             return;
@@ -231,6 +234,18 @@ impl Unexplained {
         let before = self.written.get(&room.key).copied().unwrap_or(u64::MAX);
         room.written().saturating_sub(before)
     }
+}
+
+/// Returns the bytes that a room's image holds but has not yet taken of the host's disk: what is written to it may stay
+/// in memory for half a minute.
+fn promised(shared: &Shared, room: &Room) -> u64 {
+    let Ok(container) = room.container.try_lock() else { return 0 }; // it starts or stops
+    let Some(volume) = container.volume.as_ref().filter(|volume| volume.image.is_some()) else { return 0 };
+    let image = shared.files.of(&room.key).image;
+    let (Ok(image), Ok(inside)) = (fs::metadata(image), statvfs(&volume.mountpoint)) else { return 0 };
+    let mounted = inside.blocks() * inside.fragment_size() <= image.len(); // else it is the host's file system
+    let held = inside.blocks().saturating_sub(inside.blocks_free()) * inside.fragment_size();
+    if mounted { held.saturating_sub(image.blocks() * 512) } else { 0 }
 }
 
 /// Returns what one sandbox may take.
