@@ -46,6 +46,10 @@ name!(
     RoomKey
 );
 name!(
+    /// A bot of an account: the one who answers (`coder`).
+    BotName
+);
+name!(
     /// An inbound event's id, unique within its room's protocol; the journal's key.
     EventId
 );

@@ -66,6 +66,11 @@ pub const NO_COST: &str = "No tokens were used in this room yet.";
 /// The answer when the program itself failed; the log has the cause.
 pub const INTERNAL: &str = "Something went wrong on my side, and I could not finish this. The log of the server has the cause; ask again to go on.";
 
+/// The answer of a turn whose bot is not set up any more.
+pub fn bot_gone(name: &str) -> String {
+    format!("The bot `{name}` that worked on this is not set up here any more. Ask again, and another one answers.")
+}
+
 /// The reply to a command that is not carried out in time.
 pub const TOO_SLOW: &str = "That takes too long just now. Try again in a minute.";
 

@@ -3,8 +3,10 @@
 
 use matrix_agent::{
     clock::Clock,
-    ids::{CallId, EventId, TurnId},
-    store::{Address, Durability, EndedCall, LockedInbound, NewInbound, NewOutbox, Sealed, Store, StoreError},
+    ids::{BotName, CallId, EventId, TurnId},
+    store::{
+        Address, Conversation, Durability, EndedCall, LockedInbound, NewInbound, NewOutbox, Sealed, Store, StoreError,
+    },
 };
 use serde_json::json;
 
@@ -37,9 +39,18 @@ impl Rig {
     }
 
     async fn open_turn(&self, event: &str, turn: &str) {
-        let message = json!({"role": "user", "event": event});
-        self.store.open_turn(&self.at, &turn.into(), vec![event.into()], message).await.unwrap();
+        self.open_turn_of("coder", event, turn).await;
     }
+
+    async fn open_turn_of(&self, bot: &str, event: &str, turn: &str) {
+        let message = json!({"role": "user", "event": event});
+        self.store.open_turn(&of(bot, &self.at), &turn.into(), vec![event.into()], message).await.unwrap();
+    }
+}
+
+/// Returns a bot's conversation.
+fn of(bot: &str, at: &Address) -> Conversation {
+    Conversation { address: at.clone(), bot: bot.into() }
 }
 
 fn answer(txn: &str) -> NewOutbox {
@@ -90,16 +101,50 @@ async fn history_holds_each_call_with_what_is_known_of_it_across_a_restart() {
     drop(store);
 
     let store = open(&folder);
-    let history = store.history(&at).await.unwrap();
+    let history = store.history(&of("coder", &at)).await.unwrap();
     assert_eq!(history.len(), 2);
     let seen: Vec<_> = history[1].calls.iter().map(|c| (c.call.as_str(), c.boot.as_deref(), c.ended.clone())).collect();
     assert_eq!(seen, [("c1", Some("boot"), Some(ended)), ("c2", Some("boot"), None), ("c3", None, None)]);
     assert_eq!(store.rooms_with_work("coder").await.unwrap(), std::slice::from_ref(&at));
 
-    store.replace_context(&at, vec![json!("summary")]).await.unwrap();
+    store.replace_context(&of("coder", &at), vec![json!("summary")]).await.unwrap();
     store.append_message(&at, &turn, json!("later")).await.unwrap();
-    let shown: Vec<_> = store.history(&at).await.unwrap().into_iter().map(|entry| entry.message).collect();
+    let shown: Vec<_> =
+        store.history(&of("coder", &at)).await.unwrap().into_iter().map(|entry| entry.message).collect();
     assert_eq!(shown, [json!("summary"), json!("later")]);
+}
+
+#[tokio::test]
+async fn bots_of_one_account_share_a_room_and_no_conversation() {
+    let rig = rig();
+    for (bot, event, turn) in [("coder", "e1", "t1"), ("lb", "e2", "t2"), ("coder", "e3", "t3")] {
+        rig.say(event).await;
+        rig.open_turn_of(bot, event, turn).await;
+        rig.store.append_message(&rig.at, &turn.into(), json!({"answer": turn})).await.unwrap();
+    }
+    let note = (BotName::from("lb"), TurnId::from("never"), json!("a file"));
+    rig.say("e4").await;
+    rig.store.reply_and_keep(&rig.at, vec!["e4".into()], vec![answer("x1")], Some(note)).await.unwrap();
+    let Rig { folder, store, at } = rig;
+    drop(store);
+
+    let store = open(&folder);
+    let open: Vec<_> = store.open_turns(&at).await.unwrap().into_iter().map(|open| (open.turn.0, open.bot.0)).collect();
+    let turns = [("t1", "coder"), ("t2", "lb"), ("t3", "coder")];
+    assert_eq!(open, turns.map(|(turn, bot)| (turn.to_owned(), bot.to_owned())));
+    let (coder, lb) = (of("coder", &at), of("lb", &at));
+    let shown = async |of: &Conversation| {
+        let history = store.history(of).await.unwrap();
+        history.into_iter().map(|entry| entry.message.to_string()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(
+        shown(&coder).await,
+        r#"{"event":"e1","role":"user"} {"answer":"t1"} {"event":"e3","role":"user"} {"answer":"t3"}"#
+    );
+    assert_eq!(shown(&lb).await, r#"{"event":"e2","role":"user"} {"answer":"t2"} "a file""#);
+    store.replace_context(&lb, vec![json!("new")]).await.unwrap();
+    assert_eq!(shown(&lb).await, r#""new""#);
+    assert!(shown(&coder).await.contains("t3"), "what one bot forgets the other one keeps");
 }
 
 #[tokio::test]

@@ -3,13 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::{sync::mpsc, time};
-use tokio_util::sync::CancellationToken;
+use futures_util::{FutureExt, future::BoxFuture};
+use serde_json::Value;
+use tokio::time;
 
 use crate::{
-    ids::{RoomKey, TurnId},
+    ids::{BotName, RoomKey},
     llm::Model,
-    orchestrator::{self, Limits, Outcome, Progress, Start, TurnContext, UserMessage},
+    orchestrator::{self, Limits, TurnContext, UserMessage},
     pictures::Gallery,
     sandbox::{SandboxError, Sandboxes},
     store::{Address, Store},
@@ -18,34 +19,18 @@ use crate::{
 };
 
 use super::{
-    intent::Command,
+    Bot, Intent, Order, Outcome, Permits, Policy, Said, TurnJob,
+    command::Command,
     jobs,
     upload::{self, Sent, Upload},
 };
 
 /// How long `!status` waits for word of the sandbox.
 const LOOK: Duration = Duration::from_secs(5);
+/// The bot's name in the store.
+const NAME: &str = "coder";
 /// The days that `!cost` shows.
 const COST_DAYS: usize = 7;
-
-/// One turn's work.
-#[derive(Debug)]
-pub struct TurnJob {
-    /// The bot and the room.
-    pub address: Address,
-    /// The turn; its first message is stored.
-    pub turn: TurnId,
-    /// From the beginning, or from where a crash left it.
-    pub start: Start,
-    /// What people say meanwhile.
-    pub steering: mpsc::Receiver<UserMessage>,
-    /// What is worth seeing.
-    pub progress: mpsc::Sender<Progress>,
-    /// Somebody wants it stopped: it ends with an answer.
-    pub stop: CancellationToken,
-    /// The program ends: it is left as it is, to be resumed.
-    pub abandon: CancellationToken,
-}
 
 /// What the bot may use.
 #[derive(Clone, Debug)]
@@ -54,8 +39,6 @@ pub struct Allowance {
     pub turn: Limits,
     /// Turns that run at the same time, over all rooms.
     pub at_once: usize,
-    /// How long the files of a room that was left are kept.
-    pub grace: Duration,
 }
 
 /// The bot. Cheap to clone.
@@ -65,39 +48,44 @@ pub struct Coder {
 }
 
 struct Inner {
+    name: BotName,
+    policy: Policy,
+    permits: Permits,
     store: Store,
     sandboxes: Sandboxes,
     model: Model,
     gallery: Gallery,
     large: LargeFiles,
-    allowance: Allowance,
+    limits: Limits,
 }
 
 impl Coder {
     /// Puts the bot together.
-    pub fn new(store: Store, sandboxes: Sandboxes, model: Model, gallery: Gallery, allowance: Allowance) -> Self {
-        let large = LargeFiles::default();
-        Self { inner: Arc::new(Inner { store, sandboxes, model, gallery, large, allowance }) }
+    pub fn new(
+        store: Store,
+        sandboxes: Sandboxes,
+        model: Model,
+        gallery: Gallery,
+        policy: Policy,
+        allowance: Allowance,
+    ) -> Self {
+        let Allowance { turn: limits, at_once } = allowance;
+        let (name, permits, large) = (BotName::from(NAME), Permits::new(at_once), LargeFiles::default());
+        let inner = Inner { name, policy, permits, store, sandboxes, model, gallery, large, limits };
+        Self { inner: Arc::new(inner) }
     }
 
-    /// Returns what the bot may use.
-    pub fn allowance(&self) -> &Allowance {
-        &self.inner.allowance
-    }
-
-    /// Carries out a command and returns what to say. `doing` says what the room's turn does, for `!status`.
-    pub async fn command(&self, address: &Address, command: Command, doing: &str) -> String {
-        match command {
-            Command::Help => strings::HELP.to_owned(),
-            Command::Stop => {
-                let left = self.jobs_left(&address.room).await.map(|left| format!("\n\n{left}"));
-                format!("{}{}", strings::NOTHING_RUNS, left.unwrap_or_default())
-            }
+    async fn command(&self, order: &Order) -> String {
+        let address = &order.at.address;
+        // Asked for an order, so it is one.
+        match Command::of(&order.text).unwrap_or(Command::Help) {
+            // Without a turn there is nothing to stop; the hub says so.
+            Command::Help | Command::Stop => strings::HELP.to_owned(),
             Command::StopJobs => match jobs::end(&self.inner.sandboxes, &address.room).await {
                 Ok(ended) => ended,
                 Err(error) => strings::command_failed(&error.to_string()),
             },
-            Command::New => match self.inner.store.replace_context(address, Vec::new()).await {
+            Command::New => match self.inner.store.replace_context(&order.at, Vec::new()).await {
                 Ok(()) => {
                     self.forget_pictures(&address.room).await;
                     strings::NEW.to_owned()
@@ -109,7 +97,7 @@ impl Coder {
                 Err(error) => strings::command_failed(&error.to_string()),
             },
             Command::Cost => self.cost(address).await,
-            Command::Status => format!("{doing}\n{}", self.standing(address).await),
+            Command::Status => format!("{}\n{}", order.doing, self.standing(address).await),
             Command::Model => {
                 let model = &self.inner.model;
                 model.ask_window().await;
@@ -118,11 +106,6 @@ impl Coder {
             }
             Command::Unknown(word) => strings::unknown_command(&word),
         }
-    }
-
-    /// Says which background jobs are left running in a room, if any are: a stop ends none of them.
-    pub async fn jobs_left(&self, room: &RoomKey) -> Option<String> {
-        jobs::left(&self.inner.sandboxes, room).await
     }
 
     /// Tells the model and the sandbox's state in a line.
@@ -141,8 +124,7 @@ impl Coder {
         strings::model_and_sandbox(self.inner.model.name(), &sandbox)
     }
 
-    /// Saves a file in a room's sandbox. The error is a part of a sentence.
-    pub async fn save(&self, address: &Address, sent: &Sent, bytes: Bytes) -> Result<Upload, String> {
+    async fn save(&self, address: &Address, sent: &Sent, bytes: Bytes) -> Result<Upload, String> {
         let Inner { store, sandboxes, model, gallery, .. } = &*self.inner;
         let sandbox = sandboxes.ensure(&address.room).await.map_err(|error| error.to_string())?;
         let mut upload = upload::save(store, &sandbox, address, sent, bytes.clone()).await?;
@@ -157,19 +139,6 @@ impl Coder {
         if let Err(error) = self.inner.gallery.clear(room).await {
             tracing::warn!(%room, %error, "the room's pictures could not be removed");
         }
-    }
-
-    /// Removes a room's container, and its files and pictures too if `with_files`.
-    pub async fn remove(&self, room: &RoomKey, with_files: bool) -> Result<(), SandboxError> {
-        if with_files {
-            self.forget_pictures(room).await;
-        }
-        self.inner.sandboxes.remove(room, with_files).await
-    }
-
-    /// Says which rooms may have a sandbox; those of all others are removed. They are noted when this is polled first.
-    pub async fn keep_only(&self, rooms: Vec<RoomKey>) {
-        self.inner.sandboxes.keep_only(rooms).await;
     }
 
     async fn cost(&self, address: &Address) -> String {
@@ -187,11 +156,10 @@ impl Coder {
         text
     }
 
-    /// Works on a turn. `None`: the program ends, the turn stays open.
-    pub async fn turn(&self, job: TurnJob) -> Option<Outcome> {
+    async fn work(&self, job: TurnJob) -> Option<Outcome> {
         // The sandbox starts while the model thinks; if that fails, the first tool call says why.
         let warm = self.inner.sandboxes.clone();
-        let room = job.address.room.clone();
+        let room = job.at.address.room.clone();
         let stop = job.stop.clone();
         let warming = tokio::spawn(async move {
             if !stop.is_cancelled() {
@@ -204,8 +172,8 @@ impl Coder {
             sandboxes: self.inner.sandboxes.clone(),
             gallery: self.inner.gallery.clone(),
             large: self.inner.large.clone(),
-            limits: self.inner.allowance.turn.clone(),
-            address: job.address,
+            limits: self.inner.limits.clone(),
+            at: job.at,
             turn: job.turn,
             steering: job.steering,
             progress: job.progress,
@@ -213,9 +181,90 @@ impl Coder {
         };
         let outcome = tokio::select! {
             () = job.abandon.cancelled() => None,
-            outcome = orchestrator::run_turn(context, job.start) => Some(outcome),
+            outcome = orchestrator::run_turn(context, job.start) => Some(outcome.into()),
         };
         warming.abort();
         outcome
     }
+}
+
+impl Bot for Coder {
+    fn name(&self) -> &BotName {
+        &self.inner.name
+    }
+
+    fn policy(&self) -> &Policy {
+        &self.inner.policy
+    }
+
+    fn permits(&self) -> &Permits {
+        &self.inner.permits
+    }
+
+    fn owns_sandbox(&self) -> bool {
+        true
+    }
+
+    fn intent(&self, said: &Said<'_>) -> Option<Intent> {
+        // What stands beside a file is said of the file.
+        let command = if said.has_file { None } else { Command::of(said.text) };
+        Some(match command {
+            None => Intent::Work,
+            Some(Command::Stop) => Intent::Stop,
+            Some(Command::New) => Intent::OrderBetweenTurns,
+            Some(_) => Intent::Order,
+        })
+    }
+
+    fn greeting(&self) -> Option<String> {
+        Some(strings::GREETING.to_owned())
+    }
+
+    fn line(&self, message: &UserMessage) -> Value {
+        stored(&message.to_message())
+    }
+
+    fn stopped(&self) -> Outcome {
+        orchestrator::Outcome::stopped(strings::STOPPED).into()
+    }
+
+    fn turn(&self, job: TurnJob) -> BoxFuture<'_, Option<Outcome>> {
+        self.work(job).boxed()
+    }
+
+    fn carry_out(&self, order: Order) -> BoxFuture<'_, String> {
+        async move { self.command(&order).await }.boxed()
+    }
+
+    fn keep_file<'a>(&'a self, at: &'a Address, sent: &'a Sent, bytes: Bytes) -> BoxFuture<'a, Result<Upload, String>> {
+        self.save(at, sent, bytes).boxed()
+    }
+
+    fn left_running<'a>(&'a self, at: &'a Address) -> BoxFuture<'a, Option<String>> {
+        jobs::left(&self.inner.sandboxes, &at.room).boxed()
+    }
+
+    fn let_go<'a>(&'a self, at: &'a Address, with_files: bool) -> BoxFuture<'a, Result<(), String>> {
+        async move {
+            if with_files {
+                self.forget_pictures(&at.room).await;
+            }
+            let removed = self.inner.sandboxes.remove(&at.room, with_files).await;
+            removed.map_err(|error: SandboxError| error.to_string())
+        }
+        .boxed()
+    }
+}
+
+impl From<orchestrator::Outcome> for Outcome {
+    fn from(outcome: orchestrator::Outcome) -> Self {
+        let orchestrator::Outcome { text, footer, brief, ending, line } = outcome;
+        Self { text, footer, brief, ending, line: line.as_ref().map(stored) }
+    }
+}
+
+/// Returns a line as the conversation stores it.
+fn stored(line: &orchestrator::Line) -> Value {
+    // Lines are plain data: nothing in them can fail to become JSON.
+    serde_json::to_value(line).unwrap_or_default()
 }

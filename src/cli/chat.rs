@@ -13,7 +13,7 @@ use super::{
     view::{UNKNOWN, View},
 };
 use crate::{
-    bots::{Command, Intent},
+    bots::Command,
     chat::terminal::{Client, ServerFrame, Shown},
     hub::{Ending, Live},
     ids::EventId,
@@ -103,7 +103,7 @@ impl Chat {
         prompt: String,
         mut watch: impl FnMut(&ServerFrame),
     ) -> anyhow::Result<Outcome> {
-        let stops = Intent::of(&prompt) == Intent::Command(Command::Stop);
+        let stops = Command::of(&prompt) == Some(Command::Stop);
         let id = self.client.say(prompt).await?;
         let outcome = self.answered(id, stops, &mut watch).await?;
         self.client.settle().await?;

@@ -1,4 +1,4 @@
-//! One actor owns a bot in a room: it sees to what was said in order, one turn at a time. What is said while it waits
+//! One actor owns a room: it sees to what was said there in order, one turn at a time. What is said while it waits
 //! for a file or for a place among the running turns is looked at here; what is said during a turn, in `turn`.
 
 use std::{
@@ -10,23 +10,20 @@ use tokio::{sync::Notify, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Ending, Hub, Live,
+    AccountHub, Ending, Live,
     bringing::{Bringing, Brought},
     change::Told,
     doing::Doing,
-    meaning::{Ask, Meaning, words},
+    meaning::{Ask, Meaning, Order, thread, words},
     side::{self, Asked, Side, txn},
-    slots::Place,
-    to_json,
     turn::{Running, Turn},
 };
 use crate::{
-    bots::Command,
+    bots::{Bot, Outcome, Permit, Start, UserMessage},
     crash,
-    ids::{EventId, TurnId},
+    ids::{BotName, EventId, TurnId},
     llm::Part,
-    orchestrator::{Outcome, Start, UserMessage},
-    store::{Address, StoreError, StoredInbound},
+    store::{Address, Conversation, OpenTurn, StoreError, StoredInbound},
     strings,
 };
 
@@ -68,7 +65,7 @@ impl Mailbox {
 }
 
 /// Runs the actor until it has nothing to do, or the program ends.
-pub(super) async fn run(hub: Hub, address: Address, mail: Arc<Mailbox>) {
+pub(super) async fn run(hub: AccountHub, address: Address, mail: Arc<Mailbox>) {
     let mut actor = Actor::new(hub, address, mail);
     loop {
         match actor.work().await {
@@ -90,10 +87,10 @@ pub(super) async fn run(hub: Hub, address: Address, mail: Arc<Mailbox>) {
 }
 
 pub(super) struct Actor {
-    pub(super) hub: Hub,
+    pub(super) hub: AccountHub,
     pub(super) address: Address,
     pub(super) mail: Arc<Mailbox>,
-    /// Commands that are carried out beside other things.
+    /// Orders that are carried out beside other things.
     pub(super) side: Side,
     /// A crash or a failure may have left turns open.
     cut_off: bool,
@@ -103,13 +100,13 @@ pub(super) struct Actor {
     bringing: Option<Bringing>,
     /// What has come along with a message that waits for a place.
     brought: Option<(EventId, Brought)>,
-    /// The place among the running turns, or in the queue for one.
-    pub(super) place: Option<Place>,
+    /// The permit for a turn of this bot, or the place in the queue for one.
+    pub(super) permit: Option<(BotName, Permit)>,
     pub(super) doing: Doing,
 }
 
 impl Actor {
-    fn new(hub: Hub, address: Address, mail: Arc<Mailbox>) -> Self {
+    fn new(hub: AccountHub, address: Address, mail: Arc<Mailbox>) -> Self {
         Self {
             hub,
             address,
@@ -119,7 +116,7 @@ impl Actor {
             looked: 0,
             bringing: None,
             brought: None,
-            place: None,
+            permit: None,
             doing: Doing::Nothing,
         }
     }
@@ -136,40 +133,51 @@ impl Actor {
     /// Lets go of all that belongs to work under way.
     fn rest(&mut self) {
         self.mail.set_turn(None);
-        (self.side, self.bringing, self.brought, self.place, self.doing) = Default::default();
+        (self.side, self.bringing, self.brought, self.permit, self.doing) = Default::default();
     }
 
     async fn go_on(&mut self) -> Result<(), StoreError> {
         if self.cut_off {
             for open in self.hub.inner.store.open_turns(&self.address).await? {
-                self.resume(open.turn, open.opened).await?;
+                self.resume(open).await?;
             }
         }
         while !self.hub.inner.cancel.is_cancelled() {
             let Some(first) = self.hub.inner.store.next_waiting(&self.address).await? else { break };
-            let (meaning, thread) = Meaning::of(&first);
+            let (meaning, thread) = self.meaning(&first);
             if !meaning.is_work() {
                 // Whatever is under way for this very event begins anew, here.
                 self.side = Side::default();
             }
             match meaning {
                 Meaning::Ask(ask) if ask.is_plain() => {
-                    if self.placed(&first, &ask.text).await? {
-                        self.begin(first, thread, ask.text, vec![]).await?;
+                    if self.permitted(&*ask.bot, &first, &ask.text).await? {
+                        self.begin(ask.bot, first, thread, ask.text, vec![]).await?;
                     }
                 }
                 Meaning::Ask(ask) => self.ask_with_more(first, thread, ask).await?,
                 Meaning::Change(change) => drop(self.change(&first, &change, None).await?),
-                Meaning::Stop => self.command(first, thread, Command::Stop).await?,
-                Meaning::Command(command) => self.command(first, thread, command).await?,
+                Meaning::Stop => self.nothing_to_stop(first.event, thread).await?,
+                Meaning::Order(order) => {
+                    let asked = self.asked(first, thread, order);
+                    side::carry_out(&self.hub, &self.address, asked).await?;
+                }
                 Meaning::Unsupported(what) => self.reply(first.event, thread, strings::unsupported(&what)).await?,
+                Meaning::Nothing => self.hub.inner.store.done(&self.address.bot, vec![first.event]).await?,
                 Meaning::Broken => self.reply(first.event, thread, strings::INTERNAL.to_owned()).await?,
             }
         }
         Ok(())
     }
 
-    async fn resume(&mut self, id: TurnId, opened: i64) -> Result<(), StoreError> {
+    /// Returns what an event asks for, and the thread in which it was said.
+    pub(super) fn meaning(&self, event: &StoredInbound) -> (Meaning, Option<EventId>) {
+        let local = self.hub.inner.ports.is_local(&self.address.room);
+        Meaning::of(event, &self.hub.inner.bots, local)
+    }
+
+    async fn resume(&mut self, open: OpenTurn) -> Result<(), StoreError> {
+        let OpenTurn { turn: id, bot, opened } = open;
         let claimed = self.hub.inner.store.claimed(&id).await?;
         let Some(first) = claimed.first() else { return Ok(()) };
         let stop = CancellationToken::new();
@@ -178,7 +186,7 @@ impl Actor {
         if !self.hub.inner.store.is_open(&id).await? {
             return Ok(());
         }
-        let stops = |event: &StoredInbound| match Meaning::of(event).0 {
+        let stops = |event: &StoredInbound| match self.meaning(event).0 {
             Meaning::Stop => true,
             Meaning::Change(change) => change.text.is_none() && change.target == first.event,
             _ => false,
@@ -191,50 +199,60 @@ impl Actor {
             id,
             asked: first.event.clone(),
             sender: first.sender.clone(),
-            thread: Meaning::thread(first),
+            thread: thread(&first.body),
             what: words(&first.body),
             opened,
         };
-        self.turn(turn, Start::Resumed { opened }, stop).await
+        if let Some(bot) = self.hub.inner.bots.named(&bot).cloned() {
+            return self.turn(bot, turn, Start::Resumed { opened }, stop).await;
+        }
+        let outcome = Outcome::plain(Ending::Failed, strings::bot_gone(bot.as_str()));
+        self.answer(None, turn, outcome).await
     }
 
     /// Opens a turn and carries it out.
     async fn begin(
         &mut self,
+        bot: Arc<dyn Bot>,
         asked: StoredInbound,
         thread: Option<EventId>,
         text: String,
         pictures: Vec<Part>,
     ) -> Result<(), StoreError> {
-        let what = words(&asked.body);
-        let Some((turn, stop)) = self.open(asked, thread, what, text, pictures, vec![]).await? else { return Ok(()) };
+        let opened = self.open(&*bot, asked, thread, text, pictures, vec![]).await?;
+        let Some((turn, stop)) = opened else { return Ok(()) };
         crash::point("claimed");
-        self.turn(turn, Start::New, stop).await
+        self.turn(bot, turn, Start::New, stop).await
     }
 
     /// Opens a turn for `asked`, which also answers `others`; `None` if it waits no more.
     async fn open(
         &mut self,
+        bot: &dyn Bot,
         asked: StoredInbound,
         thread: Option<EventId>,
-        what: String,
         text: String,
         pictures: Vec<Part>,
         others: Vec<EventId>,
     ) -> Result<Option<(Turn, CancellationToken)>, StoreError> {
-        let store = &self.hub.inner.store;
+        let (store, what) = (&self.hub.inner.store, words(&asked.body));
         let id = TurnId(txn(&self.address, &asked.event, "turn"));
         let message = self.message(&asked.event, &asked.sender, text, pictures).await?;
         let stop = CancellationToken::new();
         // Before it is open in the store, so that whoever closes it there finds it here.
         self.mail.set_turn(Some((id.clone(), stop.clone())));
         let events = std::iter::once(asked.event.clone()).chain(others).collect();
-        if !store.open_turn(&self.address, &id, events, to_json(&message.to_message())?).await? {
+        if !store.open_turn(&self.conversation(bot), &id, events, bot.line(&message)).await? {
             self.mail.set_turn(None);
             return Ok(None);
         }
         let opened = store.clock().millis();
         Ok(Some((Turn { id, asked: asked.event, sender: asked.sender, thread, what, opened }, stop)))
+    }
+
+    /// Returns a bot's conversation in this room.
+    pub(super) fn conversation(&self, bot: &dyn Bot) -> Conversation {
+        Conversation { address: self.address.clone(), bot: bot.name().clone() }
     }
 
     /// Returns what somebody says as the model is told it.
@@ -250,15 +268,14 @@ impl Actor {
         Ok(UserMessage { event: event.clone(), speaker, text, pictures })
     }
 
-    /// Returns whether a turn may begin for `first`. If not, it has waited for a while.
-    async fn placed(&mut self, first: &StoredInbound, what: &str) -> Result<bool, StoreError> {
-        let before = self.place.get_or_insert_with(|| self.hub.inner.slots.enter()).before();
-        let Some(before) = before else { return Ok(true) };
-        self.show_queue(&first.event, Meaning::thread(first), what, before);
-        let Self { place: Some(place), mail, side, hub, .. } = self else { return Ok(false) };
+    /// Returns whether a turn of the bot may begin for `first`. If not, it has waited for a while.
+    async fn permitted(&mut self, bot: &dyn Bot, first: &StoredInbound, what: &str) -> Result<bool, StoreError> {
+        let Some(before) = self.permit(bot).before() else { return Ok(true) };
+        self.show_queue(&first.event, thread(&first.body), what, before);
+        let Self { permit: Some((_, permit)), mail, side, hub, .. } = self else { return Ok(false) };
         tokio::select! {
             () = hub.inner.cancel.cancelled() => {}
-            () = place.moved() => {}
+            () = permit.moved() => {}
             ended = side.ended() => ended?,
             () = mail.notify.notified() => self.meanwhile().await?,
         }
@@ -274,9 +291,12 @@ impl Actor {
         }
     }
 
-    /// Returns the place that a turn has or waits for.
-    pub(super) fn its_place(&mut self) -> &mut Place {
-        self.place.get_or_insert_with(|| self.hub.inner.slots.enter())
+    /// Returns the permit that a turn of a bot has or waits for.
+    pub(super) fn permit(&mut self, bot: &dyn Bot) -> &mut Permit {
+        // One that was taken for another bot is of no use to this one.
+        let held = self.permit.take().filter(|(of, _)| of == bot.name());
+        let held = held.unwrap_or_else(|| (bot.name().clone(), bot.permits().enter()));
+        &mut self.permit.insert(held).1
     }
 
     /// Sees to a message that brings something along for a while: fetches that, then answers or begins the turn that its
@@ -287,16 +307,17 @@ impl Actor {
         thread: Option<EventId>,
         ask: Ask,
     ) -> Result<(), StoreError> {
+        let bot = Arc::clone(&ask.bot);
         if let Some((_, brought)) = self.brought.take_if(|(event, _)| *event == first.event) {
-            if self.placed(&first, &ask.text).await? {
-                return self.begin(first, thread, brought.behind(&ask.text), brought.pictures).await;
+            if self.permitted(&*bot, &first, &ask.text).await? {
+                return self.begin(bot, first, thread, brought.behind(&ask.text), brought.pictures).await;
             }
             self.brought = Some((first.event, brought));
             return Ok(());
         }
         let words = !ask.text.trim().is_empty();
         if self.bringing.as_ref().is_none_or(|bringing| bringing.event != first.event) {
-            self.place = None;
+            self.permit = None;
             if let Some(file) = &ask.file {
                 self.doing = Doing::Fetching { name: file.name.clone() };
             }
@@ -314,7 +335,7 @@ impl Actor {
         match brought {
             Err(sentence) => self.reply(first.event, thread, sentence).await,
             Ok(brought) => match &brought.saved {
-                Some(saved) if !words => self.acknowledge(first, thread, saved.clone(), brought).await,
+                Some(saved) if !words => self.acknowledge(&*bot, first, thread, saved.clone(), brought).await,
                 _ => {
                     self.brought = Some((first.event, brought));
                     Ok(())
@@ -326,6 +347,7 @@ impl Actor {
     /// Says that a file is there, and lets the model see it with the next message.
     async fn acknowledge(
         &mut self,
+        bot: &dyn Bot,
         first: StoredInbound,
         thread: Option<EventId>,
         saved: String,
@@ -333,7 +355,7 @@ impl Actor {
     ) -> Result<(), StoreError> {
         let message = self.message(&first.event, &first.sender, brought.behind(""), brought.pictures).await?;
         let reply = side::reply_row(&self.address, &first.event, thread, saved)?;
-        let line = (TurnId(txn(&self.address, &first.event, "file")), to_json(&message.to_message())?);
+        let line = (bot.name().clone(), TurnId(txn(&self.address, &first.event, "file")), bot.line(&message));
         let store = &self.hub.inner.store;
         store.reply_and_keep(&self.address, vec![first.event], vec![reply], Some(line)).await?;
         self.hub.inner.outbox.wake(&self.address).await;
@@ -344,22 +366,24 @@ impl Actor {
     async fn meanwhile(&mut self) -> Result<(), StoreError> {
         let Some(stop) = self.look(None).await? else { return Ok(()) };
         let Some(first) = self.hub.inner.store.next_waiting(&self.address).await? else { return Ok(()) };
-        let (meaning, thread) = Meaning::of(&first);
-        if !meaning.is_work() || first.seq > stop.seq {
-            // It is answered in its turn.
+        let (Meaning::Ask(ask), thread) = self.meaning(&first) else { return Ok(()) };
+        if first.seq > stop.seq {
+            // The stop is answered in its turn.
             return Ok(());
         }
+        let bot = ask.bot;
         let mut others = self.work_before(stop.seq).await?;
         others.retain(|event| *event != first.event);
         others.push(stop.event);
         let text = words(&first.body);
-        let opened = self.open(first, thread, text.clone(), text, vec![], others.clone()).await?;
+        let opened = self.open(&*bot, first, thread, text, vec![], others.clone()).await?;
         let Some((turn, _)) = opened else { return Ok(()) };
         crash::point("stopped");
         self.show(Live::Started { asked: turn.asked.clone(), thread: turn.thread.clone() });
         self.show_taken(others);
-        self.answer(turn, Outcome::stopped(strings::STOPPED)).await?;
-        (self.bringing, self.brought, self.place, self.doing) = Default::default();
+        let outcome = bot.stopped();
+        self.answer(Some(&*bot), turn, outcome).await?;
+        (self.bringing, self.brought, self.permit, self.doing) = Default::default();
         Ok(())
     }
 
@@ -374,14 +398,14 @@ impl Actor {
                 if event.seq >= seq {
                     return Ok(events);
                 }
-                if Meaning::of(&event).0.is_work() {
+                if self.meaning(&event).0.is_work() {
                     events.push(event.event);
                 }
             }
         }
     }
 
-    /// Looks at what came since and is no work: commands are carried out, changes are made. Ends early with what asks
+    /// Looks at what came since and is no work: orders are carried out, changes are made. Ends early with what asks
     /// for a stop.
     pub(super) async fn look(&mut self, running: Option<&mut Running>) -> Result<Option<StoredInbound>, StoreError> {
         let mut running = running;
@@ -392,7 +416,7 @@ impl Actor {
             }
             for event in page {
                 self.looked = event.seq;
-                let (meaning, thread) = Meaning::of(&event);
+                let (meaning, thread) = self.meaning(&event);
                 match meaning {
                     Meaning::Stop => return Ok(Some(event)),
                     Meaning::Change(change) => {
@@ -400,11 +424,17 @@ impl Actor {
                             return Ok(Some(event));
                         }
                     }
-                    // Not before the turn has ended; the others are work.
-                    Meaning::Command(Command::New) | Meaning::Ask(_) => {}
-                    Meaning::Command(command) => {
-                        let doing = self.doing.line(self.hub.inner.store.clock().millis());
-                        self.side.begin(&self.hub, &self.address, Asked { event, thread, command, doing });
+                    Meaning::Ask(_) => {}
+                    Meaning::Order(order) => {
+                        // What is to come between a bot's turns waits for the end of its own, and not for another bot's.
+                        let others = running.as_deref().is_some_and(|running| running.bot.name() != order.bot.name());
+                        if !order.between_turns || others {
+                            let asked = self.asked(event, thread, order);
+                            self.side.begin(&self.hub, &self.address, asked);
+                        }
+                    }
+                    Meaning::Nothing => {
+                        self.hub.inner.store.done(&self.address.bot, vec![event.event]).await?;
                     }
                     Meaning::Unsupported(what) => {
                         self.reply(event.event, thread, strings::unsupported(&what)).await?;
@@ -428,14 +458,21 @@ impl Actor {
         }
     }
 
-    async fn command(
-        &mut self,
-        event: StoredInbound,
-        thread: Option<EventId>,
-        command: Command,
-    ) -> Result<(), StoreError> {
+    /// Returns an order as it is carried out.
+    fn asked(&self, event: StoredInbound, thread: Option<EventId>, order: Order) -> Asked {
         let doing = self.doing.line(self.hub.inner.store.clock().millis());
-        side::carry_out(&self.hub, &self.address, Asked { event, thread, command, doing }).await
+        Asked { event, thread, bot: order.bot, text: order.text, doing }
+    }
+
+    /// Says that no turn runs that could be stopped, and what runs all the same.
+    async fn nothing_to_stop(&mut self, event: EventId, thread: Option<EventId>) -> Result<(), StoreError> {
+        let mut text = strings::NOTHING_RUNS.to_owned();
+        for bot in self.hub.inner.bots.iter() {
+            if let Some(left) = bot.left_running(&self.address).await {
+                text = format!("{text}\n\n{left}");
+            }
+        }
+        self.reply(event, thread, text).await
     }
 
     pub(super) async fn reply(&self, asked: EventId, thread: Option<EventId>, text: String) -> Result<(), StoreError> {

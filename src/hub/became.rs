@@ -1,6 +1,6 @@
 //! What became of something that was said: for who said it and was away when it was answered.
 
-use super::{CODER, Hub, Outbound, address, side::txn};
+use super::{AccountHub, Outbound, side::txn};
 use crate::{
     ids::{EventId, RoomKey},
     store::{OutboxRow, Standing, Store, StoreError},
@@ -28,12 +28,12 @@ pub struct Part {
     pub data: Option<Vec<u8>>,
 }
 
-impl Hub {
+impl AccountHub {
     /// Returns what became of what was said in a room.
     pub async fn became(&self, room: &RoomKey, event: &EventId) -> Result<Became, StoreError> {
-        let home = address(self.inner.homes.home(room));
+        let home = self.address(self.inner.homes.home(room));
         let store = &self.inner.store;
-        let Some(found) = store.find(CODER, event).await?.filter(|found| found.room == home.room) else {
+        let Some(found) = store.find(self.account(), event).await?.filter(|found| found.room == home.room) else {
             return Ok(Became::Unknown);
         };
         let rows = match &found.standing {

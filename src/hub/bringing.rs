@@ -3,7 +3,7 @@
 
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Hub, meaning::Ask, quote::quote, upload::upload};
+use super::{AccountHub, meaning::Ask, quote::quote, upload::upload};
 use crate::{bots::Upload, ids::EventId, llm::Part, store::Address, strings};
 
 /// What came along.
@@ -46,7 +46,7 @@ pub(super) struct Bringing {
 
 impl Bringing {
     /// Begins to fetch what comes along with a message.
-    pub(super) fn begin(hub: &Hub, address: &Address, event: &EventId, ask: Ask) -> Self {
+    pub(super) fn begin(hub: &AccountHub, address: &Address, event: &EventId, ask: Ask) -> Self {
         let (hub, address, sent) = (hub.clone(), address.clone(), event.clone());
         let work = async move { bring(&hub, &address, sent, ask).await };
         Self { event: event.clone(), task: AbortOnDropHandle::new(tokio::spawn(work)) }
@@ -61,13 +61,14 @@ impl Bringing {
     }
 }
 
-async fn bring(hub: &Hub, address: &Address, event: EventId, ask: Ask) -> Result<Brought, String> {
+async fn bring(hub: &AccountHub, address: &Address, event: EventId, ask: Ask) -> Result<Brought, String> {
+    let Ask { bot, about, file, .. } = ask;
     let mut brought = Brought::default();
-    if let Some(about) = ask.about {
-        quote(hub, address, about, &mut brought).await;
+    if let Some(about) = about {
+        quote(hub, address, &*bot, about, &mut brought).await;
     }
-    if let Some(file) = ask.file {
-        let upload = upload(hub, address, event, file, false).await?;
+    if let Some(file) = file {
+        let upload = upload(hub, address, &*bot, event, file, false).await?;
         brought.saved = Some(strings::saved(&upload.path, upload.unshown.as_deref()));
         brought.take(upload);
     }

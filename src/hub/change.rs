@@ -3,13 +3,13 @@
 use super::{
     Ending, Outbound,
     actor::Actor,
-    meaning::{Change, Meaning, with_text, words},
+    meaning::{Change, thread, with_text, words},
     side::txn,
     to_json,
     turn::Running,
 };
 use crate::{
-    orchestrator::UserMessage,
+    bots::UserMessage,
     store::{NewOutbox, Standing, StoreError, StoredInbound},
     strings, text,
 };
@@ -75,7 +75,7 @@ impl Actor {
             asked: old.event.clone(),
             ending: Ending::Stopped,
             footer: String::new(),
-            thread: Meaning::thread(old),
+            thread: thread(&old.body),
         };
         let txn = txn(&self.address, &old.event, "closing");
         let row = NewOutbox { txn, payload: to_json(&closing)?, file: None };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{ids::EventId, orchestrator::Progress, strings, text};
+use crate::{bots::Progress, ids::EventId, strings, text};
 
 /// How much of a message is shown.
 const SHOWN: usize = 60;

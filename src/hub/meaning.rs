@@ -1,33 +1,41 @@
-//! What an event of the journal asks of its room's actor. Pure.
+//! What an event of the journal asks of its room's actor. Pure, but for the bots that are asked.
+
+use std::sync::Arc;
 
 use crate::{
-    bots::{Command, Intent},
+    bots::{Bot, Intent, Said},
     ids::EventId,
     store::StoredInbound,
 };
 
-use super::Body;
+use super::{
+    Body,
+    bots::{Bots, Panicked, Speaker},
+};
 
 /// What is to be done about an event.
-#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Meaning {
-    /// Work.
+    /// Work for a bot.
     Ask(Ask),
     /// The running turn is to end.
     Stop,
-    /// Something that needs no model.
-    Command(Command),
+    /// An order to a bot.
+    Order(Order),
     /// An earlier message is changed.
     Change(Change),
     /// Something that nobody here can work with; what.
     Unsupported(String),
-    /// It cannot be read.
+    /// No bot wants it.
+    Nothing,
+    /// It cannot be read, or the bot that should have said what it means has failed.
     Broken,
 }
 
 /// What somebody asks for, and what that brings along.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone)]
 pub(super) struct Ask {
+    /// Of whom.
+    pub(super) bot: Arc<dyn Bot>,
     /// The words; may be empty beside a file.
     pub(super) text: String,
     pub(super) file: Option<FileSent>,
@@ -40,6 +48,16 @@ impl Ask {
     pub(super) fn is_plain(&self) -> bool {
         self.file.is_none() && self.about.is_none()
     }
+}
+
+/// An order that needs no turn.
+pub(super) struct Order {
+    /// To whom.
+    pub(super) bot: Arc<dyn Bot>,
+    /// Its words.
+    pub(super) text: String,
+    /// Whether it waits until the bot's running turn has ended.
+    pub(super) between_turns: bool,
 }
 
 /// A file that waits to be fetched.
@@ -61,8 +79,8 @@ pub(super) struct Change {
 }
 
 impl Meaning {
-    /// Reads an event; also returns the thread in which it was said.
-    pub(super) fn of(event: &StoredInbound) -> (Self, Option<EventId>) {
+    /// Reads an event, said by somebody who sits at this machine if `local`; also returns the thread in which it was said.
+    pub(super) fn of(event: &StoredInbound, bots: &Bots, local: bool) -> (Self, Option<EventId>) {
         let body = match serde_json::from_value(event.body.clone()) {
             Ok(body) => body,
             Err(error) => {
@@ -70,33 +88,42 @@ impl Meaning {
                 return (Self::Broken, None);
             }
         };
+        let speaker = if local { Speaker::Local } else { Speaker::Person(&event.sender) };
+        let wanted = |text: String, file: Option<FileSent>, about| {
+            let said = Said { text: &text, has_file: file.is_some() };
+            match bots.wants(speaker, &said) {
+                Err(Panicked) => Self::Broken,
+                Ok(None) => Self::Nothing,
+                Ok(Some((_, Intent::Stop))) => Self::Stop,
+                Ok(Some((bot, Intent::Work))) => Self::Ask(Ask { bot, text, file, about }),
+                Ok(Some((bot, Intent::Order))) => Self::Order(Order { bot, text, between_turns: false }),
+                Ok(Some((bot, Intent::OrderBetweenTurns))) => Self::Order(Order { bot, text, between_turns: true }),
+            }
+        };
         match body {
-            Body::Said { text, thread, about } => match Intent::of(&text) {
-                Intent::Ask(text) => (Self::Ask(Ask { text, file: None, about }), thread),
-                Intent::Command(Command::Stop) => (Self::Stop, thread),
-                Intent::Command(command) => (Self::Command(command), thread),
-            },
+            Body::Said { text, thread, about } => (wanted(text, None, about), thread),
             Body::File { name, mime, size, source, caption, thread, about } => {
-                let file = FileSent { name, mime, size, source };
-                (Self::Ask(Ask { text: caption, file: Some(file), about }), thread)
+                (wanted(caption, Some(FileSent { name, mime, size, source }), about), thread)
             }
             Body::Unsupported { what, thread } => (Self::Unsupported(what), thread),
             Body::Edited { target, text } => (Self::Change(Change { target, text: Some(text) }), None),
             Body::Redacted { target } => (Self::Change(Change { target, text: None }), None),
             Body::Stop => (Self::Stop, None),
-            // Never journaled before it was unlocked.
             Body::Locked { .. } => (Self::Broken, None),
         }
     }
 
-    /// Returns the thread of an event.
-    pub(super) fn thread(event: &StoredInbound) -> Option<EventId> {
-        Self::of(event).1
-    }
-
-    /// Returns whether it is said to the model.
+    /// Returns whether it is said to a bot's model.
     pub(super) fn is_work(&self) -> bool {
         matches!(self, Self::Ask(_))
+    }
+}
+
+/// Returns the thread in which a stored body was said.
+pub(super) fn thread(body: &serde_json::Value) -> Option<EventId> {
+    match serde_json::from_value(body.clone()).ok()? {
+        Body::Said { thread, .. } | Body::File { thread, .. } | Body::Unsupported { thread, .. } => thread,
+        _ => None,
     }
 }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::{
+    bots::Ending,
     ids::{EventId, RoomKey},
     store::{Address, Sealed},
 };
@@ -151,20 +152,6 @@ pub enum Outbound {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thread: Option<EventId>,
     },
-}
-
-/// How a turn ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ending {
-    /// The model said that it is done.
-    Done,
-    /// Somebody stopped it.
-    Stopped,
-    /// It could not go on.
-    Failed,
-    /// One of its limits was reached.
-    Limit,
 }
 
 /// What is worth seeing while a turn works. Never durable: a client that misses some sees the next.
@@ -322,7 +309,7 @@ pub enum NotFetched {
 /// A [`Live`] event with where it belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveIn {
-    /// The bot and the room.
+    /// The account and the room.
     pub address: Address,
     /// What happened.
     pub live: Live,

@@ -1,23 +1,27 @@
-//! Everything durable passes here: the journal, one actor for each bot in each room, the outbox.
+//! Everything durable passes here: the journal, one actor for each room, the outbox.
 //!
-//! An inbound event is written down before anything acts on it; an actor claims it, a bot works on it, and the answer
-//! goes out through the outbox. Called by `chat/`, of which it knows no protocol: it hands out [`Delivery`] and
-//! [`LiveIn`] on bounded channels.
+//! An [`AccountHub`] serves one account: an identity at a chat protocol, such as a Matrix login, with its own journal,
+//! position and outbox. An inbound event is written down before anything acts on it; the room's actor claims it, one of
+//! the account's bots works on it, and the answer goes out through the outbox. What concerns all accounts is the
+//! [`Keeper`]'s. Called by `chat/`, of which it knows no protocol: it hands out [`Delivery`], [`Fetch`] and [`LiveIn`].
 
 mod actor;
 mod became;
+mod bots;
 mod bringing;
 mod change;
 mod doing;
 mod homes;
+mod keeper;
 mod meaning;
 mod message;
+mod notes;
 mod outbox;
+mod port;
 mod quote;
 mod replays;
 mod rooms;
 mod side;
-mod slots;
 mod turn;
 mod upload;
 
@@ -26,54 +30,58 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tokio::sync::{Mutex as Lock, Notify, mpsc};
+use tokio::sync::{Mutex as Lock, Notify, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use became::{Became, Part};
+pub use keeper::Keeper;
 pub use message::{
-    Author, Body, Ending, Fetch, FetchFile, FetchQuote, Inbound, Live, LiveIn, NotFetched, NotQuoted, Outbound, Quoted,
+    Author, Body, Fetch, FetchFile, FetchQuote, Inbound, Live, LiveIn, NotFetched, NotQuoted, Outbound, Quoted,
 };
 pub use outbox::{Delivery, Outbox, Sent, Undelivered};
+pub use port::{Inbox, Port, Rooms};
 
+pub use crate::bots::Ending;
 use crate::{
-    bots::Coder,
+    bots::{Bot, Policies},
     crash,
     ids::{self, EventId, RoomKey},
     store::{Address, LockedInbound, NewInbound, NewOutbox, Sealed, Store, StoreError},
     strings,
 };
 use actor::Mailbox;
+use bots::Bots;
 use homes::Homes;
+use port::Ports;
 use replays::Replays;
-use slots::Slots;
 
 /// Events without a key that are tried again together.
 const LOCKED: usize = 1000;
-/// The name of the coding bot, the hub's first.
-pub const CODER: &str = "coder";
+/// Live events that may wait for one who watches; who is slower than that misses the oldest.
+const WATCHED: usize = 1024;
 
-/// The hub. Cheap to clone.
+/// One account's hub. Cheap to clone.
 #[derive(Clone)]
-pub struct Hub {
+pub struct AccountHub {
     inner: Arc<Inner>,
 }
 
 struct Inner {
+    /// The account's name: `coder`, the first one. It is stored with all that is the account's.
+    account: String,
     store: Store,
-    coder: Coder,
+    bots: Bots,
+    policies: Policies,
+    ports: Ports,
     outbox: Outbox,
-    /// What is worth seeing now; what does not fit is dropped.
-    live: mpsc::Sender<LiveIn>,
+    /// What is worth seeing now.
+    live: broadcast::Sender<LiveIn>,
     /// Which rooms use another one's sandbox and conversation.
     homes: Arc<Homes>,
-    /// What messages bring along, to be fetched.
-    fetches: mpsc::Sender<Fetch>,
-    /// How many turns run at the same time.
-    slots: Slots,
+    /// What concerns the other accounts, too.
+    keeper: Keeper,
     /// The actors at work, each with how it is reached.
     actors: Mutex<HashMap<Address, Arc<Mailbox>>>,
-    /// The homes that may have a sandbox.
-    kept: Mutex<HashSet<RoomKey>>,
     /// Held while a left room's sandbox is removed, so that nobody comes back in between.
     leaving: Lock<()>,
     /// Messages that were told again under another id.
@@ -84,41 +92,41 @@ struct Inner {
     cancel: CancellationToken,
 }
 
-/// The channels on which a chat protocol listens.
-#[derive(Debug)]
-pub struct Port {
-    /// What must be sent once.
-    pub deliveries: mpsc::Sender<Delivery>,
-    /// What is worth seeing now.
-    pub live: mpsc::Sender<LiveIn>,
-    /// What messages bring along, to be fetched.
-    pub fetches: mpsc::Sender<Fetch>,
+/// What an account consists of.
+pub struct Account {
+    /// Its name, which is stored with all that is its own: it must not change.
+    pub name: String,
+    /// Who answers, in the order in which they are asked.
+    pub bots: Vec<Arc<dyn Bot>>,
+    /// The protocols through which people reach it.
+    pub ports: Vec<Port>,
 }
 
-impl Hub {
+impl AccountHub {
     /// Starts the hub and takes up what an earlier process left: open turns, waiting events, unsent answers.
     pub async fn start(
+        account: Account,
         store: Store,
-        coder: Coder,
-        port: Port,
+        keeper: Keeper,
         tasks: TaskTracker,
         cancel: CancellationToken,
     ) -> Result<Self, StoreError> {
-        let homes = Arc::new(Homes::load(store.homes(CODER).await?, store.encrypted(CODER).await?));
-        let (outbox, delivering) = Outbox::start(store.clone(), homes.clone(), port.deliveries, cancel.clone());
+        let Account { name: account, bots, ports } = account;
+        let homes = Arc::new(Homes::load(store.homes(&account).await?, store.encrypted(&account).await?));
+        let ports = Ports::new(ports);
+        let (outbox, delivering) = Outbox::start(store.clone(), homes.clone(), ports.clone(), cancel.clone());
         tasks.spawn(delivering);
-        let kept = store.homes_in_use(CODER).await?.into_iter();
-        let kept = kept.chain(store.joined_rooms(CODER).await?.iter().map(|room| homes.home(room))).collect();
         let inner = Inner {
-            slots: Slots::new(coder.allowance().at_once),
+            account,
             store,
-            coder,
+            policies: Policies::new(bots.iter().map(|bot| bot.policy().clone())),
+            bots: Bots::new(bots),
+            ports,
             outbox,
-            live: port.live,
+            live: broadcast::Sender::new(WATCHED),
             homes,
-            fetches: port.fetches,
+            keeper,
             actors: Mutex::default(),
-            kept: Mutex::new(kept),
             leaving: Lock::default(),
             replays: Replays::default(),
             sweep: Notify::new(),
@@ -127,13 +135,33 @@ impl Hub {
         };
         let hub = Self { inner: Arc::new(inner) };
         hub.inner.tasks.spawn(hub.clone().sweep());
-        for address in hub.inner.store.rooms_with_unsent(CODER).await? {
+        for address in hub.inner.store.rooms_with_unsent(hub.account()).await? {
             hub.inner.outbox.wake(&address).await;
         }
-        for address in hub.inner.store.rooms_with_work(CODER).await? {
+        for address in hub.inner.store.rooms_with_work(hub.account()).await? {
             hub.wake(&address);
         }
         Ok(hub)
+    }
+
+    /// Returns the account's name.
+    pub fn account(&self) -> &str {
+        &self.inner.account
+    }
+
+    /// Returns a room of this account.
+    pub fn address(&self, room: RoomKey) -> Address {
+        Address { bot: self.inner.account.clone(), room }
+    }
+
+    /// Returns whom the account's bots hear, and where.
+    pub fn policies(&self) -> &Policies {
+        &self.inner.policies
+    }
+
+    /// Returns what is worth seeing from now on, in all rooms of the account. Who is too slow misses the oldest.
+    pub fn watch(&self) -> broadcast::Receiver<LiveIn> {
+        self.inner.live.subscribe()
     }
 
     /// Writes events down, with how far the protocol's stream was read, and wakes the rooms in which something new
@@ -155,18 +183,18 @@ impl Hub {
                 new.push(journaled(room, event.event, event.sender, &event.body, body));
             }
         }
-        let fresh = self.inner.store.admit(CODER, new, locked, position).await?;
+        let fresh = self.inner.store.admit(self.account(), new, locked, position).await?;
         crash::point("journaled");
         let woken: HashSet<_> = fresh.iter().filter_map(|event| rooms.remove(event)).collect();
         for room in woken {
-            self.wake(&address(room));
+            self.wake(&self.address(room));
         }
         Ok(fresh)
     }
 
     /// Returns the newest events admitted as [`Body::Locked`] whose key has not come, oldest first.
     pub async fn locked(&self) -> Result<Vec<Inbound>, StoreError> {
-        let rows = self.inner.store.locked(CODER, LOCKED).await?;
+        let rows = self.inner.store.locked(self.account(), LOCKED).await?;
         rows.into_iter()
             .map(|row| {
                 let body = serde_json::from_value(row.body)?;
@@ -181,14 +209,16 @@ impl Hub {
         let sealed = read.iter().filter_map(|read| Some((event.clone(), read.sealed.clone()?))).collect();
         let replayed = !self.replayed(sealed).await?.is_empty();
         let Some(Inbound { body, .. }) = read.filter(|_| !replayed) else {
-            return self.inner.store.unlock(CODER, event, None).await;
+            return self.inner.store.unlock(self.account(), event, None).await;
         };
-        let Some((room, sender)) = self.inner.store.locked_event(CODER, event).await? else { return Ok(false) };
+        let Some((room, sender)) = self.inner.store.locked_event(self.account(), event).await? else {
+            return Ok(false);
+        };
         let home = self.inner.homes.home(&room);
         let new = journaled(home.clone(), event.clone(), sender, &body, serde_json::to_value(&body)?);
-        let was_locked = self.inner.store.unlock(CODER, event, Some(new)).await?;
+        let was_locked = self.inner.store.unlock(self.account(), event, Some(new)).await?;
         if was_locked {
-            self.wake(&address(home));
+            self.wake(&self.address(home));
         }
         Ok(was_locked)
     }
@@ -198,15 +228,15 @@ impl Hub {
         if sealed.is_empty() {
             return Ok(HashSet::new());
         }
-        let replayed = self.inner.store.take_ciphertexts(CODER, sealed).await?;
+        let replayed = self.inner.store.take_ciphertexts(self.account(), sealed).await?;
         self.inner.replays.count(replayed.len());
         Ok(replayed)
     }
 
     /// Says to a room that not all that was said there could be read; once for each `answer` of the protocol.
     pub async fn tell_gap(&self, room: &RoomKey, answer: &str) -> Result<(), StoreError> {
-        let home = address(self.inner.homes.home(room));
-        let txn = ids::digest(&[CODER, room.as_str(), answer, "gap"], 16);
+        let home = self.address(self.inner.homes.home(room));
+        let txn = ids::digest(&[self.account(), room.as_str(), answer, "gap"], 16);
         let outbound = Outbound::Notice { text: strings::GAP.to_owned() };
         let row = NewOutbox { txn, payload: to_json(&outbound)?, file: None };
         self.inner.store.post(&home, None, row).await?;
@@ -217,12 +247,12 @@ impl Hub {
     /// Says to the sender of a locked event that it cannot be read, unless its key has come meanwhile, or they were told
     /// so in that room before.
     pub async fn unreadable(&self, event: &EventId, thread: Option<EventId>) -> Result<(), StoreError> {
-        let Some((room, sender)) = self.inner.store.locked_event(CODER, event).await? else { return Ok(()) };
-        let home = address(self.inner.homes.home(&room));
+        let Some((room, sender)) = self.inner.store.locked_event(self.account(), event).await? else { return Ok(()) };
+        let home = self.address(self.inner.homes.home(&room));
         let text = strings::UNREADABLE.to_owned();
         let outbound = Outbound::Reply { text, asked: event.clone(), thread };
         // The outbox takes a transaction id once; until it forgets it, nothing more is said.
-        let txn = ids::digest(&[CODER, home.room.as_str(), &sender, "unreadable"], 16);
+        let txn = ids::digest(&[self.account(), home.room.as_str(), &sender, "unreadable"], 16);
         let row = NewOutbox { txn, payload: to_json(&outbound)?, file: None };
         self.inner.store.post(&home, None, row).await?;
         self.inner.outbox.wake(&home).await;
@@ -235,20 +265,21 @@ impl Hub {
     }
 
     /// Says that a room can be reached (again): what waits for it is sent.
-    pub async fn reachable(&self, address: &Address) {
-        let address = Address { room: self.inner.homes.home(&address.room), ..address.clone() };
-        self.inner.outbox.wake(&address).await;
+    pub async fn reachable(&self, room: &RoomKey) {
+        let home = self.address(self.inner.homes.home(room));
+        self.inner.outbox.wake(&home).await;
     }
 
     /// Tells a room something about its sandbox now (it was paused, its disk is full). Not kept: it is of no use later.
     pub fn tell(&self, room: &RoomKey, text: String) {
-        self.show(&address(room.clone()), Live::Notice { text });
+        self.show(&self.address(room.clone()), Live::Notice { text });
     }
 
     /// Shows something to the people of a home. Live events are worth nothing later: what does not fit is dropped.
     fn show(&self, home: &Address, live: Live) {
         let address = Address { bot: home.bot.clone(), room: self.inner.homes.current(&home.room) };
-        let _ = self.inner.live.try_send(LiveIn { address, live });
+        // Nobody may be watching.
+        let _ = self.inner.live.send(LiveIn { address, live });
     }
 
     /// Wakes a room's actor, or starts it.
@@ -258,7 +289,7 @@ impl Hub {
             mail.notify.notify_one();
             return;
         }
-        self.keep(&address.room);
+        self.keep(address);
         let mail = Arc::new(Mailbox::default());
         mail.notify.notify_one();
         actors.insert(address.clone(), mail.clone());
@@ -281,10 +312,6 @@ impl Hub {
 
 fn to_json<T: serde::Serialize>(value: &T) -> Result<serde_json::Value, StoreError> {
     Ok(serde_json::to_value(value)?)
-}
-
-fn address(room: RoomKey) -> Address {
-    Address { bot: CODER.into(), room }
 }
 
 /// Returns an event as the journal takes it.

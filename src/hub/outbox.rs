@@ -5,7 +5,7 @@
 //!
 //! A row may have reached the room without our knowing it: the process died, or the answer was lost. Where the protocol
 //! cannot tell by the transaction id alone (another device, an id that the server has forgotten) it calls
-//! [`super::Hub::trying`] before each send. The first attempt is kept and comes with every later [`Delivery`] of the
+//! [`super::AccountHub::trying`] before each send. The first attempt is kept and comes with every later [`Delivery`] of the
 //! row as `tried`: `None` means that the row was never sent, anything else that the room is to be looked into first.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Outbound, homes::Homes};
+use super::{Outbound, homes::Homes, port::Ports};
 use crate::{
     crash,
     ids::EventId,
@@ -49,7 +49,7 @@ pub struct Delivery {
     pub data: Option<Vec<u8>>,
     /// When the row was written, in milliseconds since 1970.
     pub created: i64,
-    /// The first attempt to send it, if [`super::Hub::trying`] told of one.
+    /// The first attempt to send it, if [`super::AccountHub::trying`] told of one.
     pub tried: Option<Tried>,
     /// Tells how it went; dropped, it counts as [`Undelivered`].
     pub done: oneshot::Sender<Result<Sent, Undelivered>>,
@@ -80,14 +80,11 @@ impl Outbox {
     pub(super) fn start(
         store: Store,
         homes: Arc<Homes>,
-        deliveries: mpsc::Sender<Delivery>,
+        ports: Ports,
         cancel: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send) {
         let (wake, wakes) = mpsc::channel(QUEUE);
-        (
-            Self { wake },
-            deliver(Courier { store, homes, deliveries, large: Arc::new(Semaphore::new(LARGE)) }, wakes, cancel),
-        )
+        (Self { wake }, deliver(Courier { store, homes, ports, large: Arc::new(Semaphore::new(LARGE)) }, wakes, cancel))
     }
 
     /// Says that a room has rows to send, or that it can be reached again.
@@ -102,7 +99,7 @@ impl Outbox {
 struct Courier {
     store: Store,
     homes: Arc<Homes>,
-    deliveries: mpsc::Sender<Delivery>,
+    ports: Ports,
     /// Places for files in memory.
     large: Arc<Semaphore>,
 }
@@ -157,9 +154,6 @@ impl Courier {
                 let _ = time::timeout(pause, nudges.recv()).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
-            if self.deliveries.is_closed() {
-                break;
-            }
         }
         (address, nudges)
     }
@@ -198,10 +192,11 @@ impl Courier {
         // Where people are now: the room may have been upgraded since the row was written.
         let address = Address { room: self.homes.current(&address.room), bot: address.bot };
         let delivery = Delivery { txn, address, outbound, data, created, tried, done };
-        if self.deliveries.send(delivery).await.is_err() {
-            return false;
-        }
-        let Ok(Ok(Ok(Sent { event, noted }))) = time::timeout(CONFIRM, confirmed).await else { return false };
+        let answered = async {
+            self.ports.deliver(delivery).await;
+            confirmed.await
+        };
+        let Ok(Ok(Ok(Sent { event, noted }))) = time::timeout(CONFIRM, answered).await else { return false };
         crash::point("answered");
         match self.store.sent(seq, &event).await {
             Ok(()) => {

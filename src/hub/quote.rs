@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::{sync::oneshot, time};
 
 use super::{
-    Author, Body, Fetch, FetchQuote, Hub, NotQuoted, Quoted, bringing::Brought, meaning::FileSent, upload::upload,
+    AccountHub, Author, Body, Fetch, FetchQuote, NotQuoted, Quoted, bringing::Brought, meaning::FileSent,
+    upload::upload,
 };
-use crate::{ids::EventId, store::Address, strings, text};
+use crate::{bots::Bot, ids::EventId, store::Address, strings, text};
 
 /// How long the chat protocol has to find the message.
 const FINDING: Duration = Duration::from_secs(30);
@@ -16,7 +17,7 @@ const FINDING: Duration = Duration::from_secs(30);
 const LONGEST: usize = 16 << 10;
 
 /// Fetches the message `about`, and what it carries. What cannot be had is said in its place.
-pub(super) async fn quote(hub: &Hub, address: &Address, about: EventId, brought: &mut Brought) {
+pub(super) async fn quote(hub: &AccountHub, address: &Address, bot: &dyn Bot, about: EventId, brought: &mut Brought) {
     let found = find(hub, address, about.clone()).await;
     let Quoted { sender, author, body } = match found {
         Ok(quoted) => quoted,
@@ -49,19 +50,19 @@ pub(super) async fn quote(hub: &Hub, address: &Address, about: EventId, brought:
     let lines: Vec<_> = words.lines().map(|line| format!("> {line}")).collect();
     brought.note(strings::quoted(&whose, &lines.join("\n")));
     if let Some(file) = file {
-        match upload(hub, address, about, file, true).await {
+        match upload(hub, address, bot, about, file, true).await {
             Ok(upload) => brought.take(upload),
             Err(sentence) => brought.note(format!("[{sentence}]")),
         }
     }
 }
 
-async fn find(hub: &Hub, address: &Address, event: EventId) -> Result<Quoted, NotQuoted> {
+async fn find(hub: &AccountHub, address: &Address, event: EventId) -> Result<Quoted, NotQuoted> {
     let (done, found) = oneshot::channel();
     let room = hub.inner.homes.current(&address.room);
     let fetch = Fetch::Quote(FetchQuote { room, event, done });
     let found = async {
-        hub.inner.fetches.send(fetch).await.ok()?;
+        hub.inner.ports.fetch(&address.room, fetch).await;
         found.await.ok()
     };
     time::timeout(FINDING, found).await.ok().flatten().unwrap_or(Err(NotQuoted::Away))

@@ -4,33 +4,30 @@
 //! the grace; its container goes at once. What could not be done (Podman is away) is tried again each minute.
 
 use std::{
-    pin::pin,
     sync::{Arc, PoisonError},
     time::Duration,
 };
 
-use futures_util::FutureExt;
 use tokio::time::{self, MissedTickBehavior};
 
-use super::{CODER, Hub, Outbound, actor::Mailbox, address, to_json};
+use super::{AccountHub, Outbound, actor::Mailbox, to_json};
 use crate::{
     ids::{self, EventId, RoomKey},
-    store::{LeftRoom, NewOutbox, StoreError},
+    store::{Address, LeftRoom, NewOutbox, StoreError},
 };
 
 /// Between two looks at the rooms that were left.
 const LOOK: Duration = Duration::from_mins(1);
-/// Looks until old rows are pruned again: a day's.
-const PRUNE: u64 = 24 * 60;
 /// How long somebody who comes back waits for a removal that is under way.
 const COME_BACK: Duration = Duration::from_secs(10);
 
-impl Hub {
-    /// Notes that the bot is in a room now. `greeting` goes to its outbox, once for each time it joined: `joined` is
-    /// the join event's id.
-    pub async fn joined(&self, room: &RoomKey, joined: &EventId, greeting: Option<String>) -> Result<(), StoreError> {
-        let home = address(self.inner.homes.home(room));
-        let txn = ids::digest(&[CODER, room.as_str(), joined.as_str(), "greeting"], 16);
+impl AccountHub {
+    /// Notes that the account is in a room now. With `greet` the first bot that has something to say greets it, once for
+    /// each time it joined: `joined` is the join event's id.
+    pub async fn joined(&self, room: &RoomKey, joined: &EventId, greet: bool) -> Result<(), StoreError> {
+        let home = self.address(self.inner.homes.home(room));
+        let txn = ids::digest(&[self.account(), room.as_str(), joined.as_str(), "greeting"], 16);
+        let greeting = self.inner.bots.iter().filter(|_| greet).find_map(|bot| bot.greeting());
         let greeting = greeting
             .map(|text| {
                 Ok::<_, StoreError>(NewOutbox { txn, payload: to_json(&Outbound::Notice { text })?, file: None })
@@ -41,19 +38,19 @@ impl Hub {
             let _removal = time::timeout(COME_BACK, self.inner.leaving.lock()).await;
             self.inner.store.join(&home, room, joined, greeting).await?;
         }
-        self.keep(&home.room);
+        self.keep(&home);
         self.inner.outbox.wake(&home).await;
         Ok(())
     }
 
     /// Notes that nobody is left in a room whom the bot could serve there, or that it was thrown out. A running turn is
     /// stopped without an answer, and what was not sent yet is dropped. The container goes at once, volume and files
-    /// when the grace is over. Being [`Hub::joined`] again in time finds them. A room that another one has followed
+    /// when the grace is over. Being [`AccountHub::joined`] again in time finds them. A room that another one has followed
     /// takes nothing along.
     pub async fn left(&self, room: &RoomKey) -> Result<(), StoreError> {
-        let home = address(self.inner.homes.home(room));
+        let home = self.address(self.inner.homes.home(room));
         if self.inner.homes.current(&home.room) != *room {
-            return self.inner.store.leave_old(CODER, room).await;
+            return self.inner.store.leave_old(self.account(), room).await;
         }
         let turns = self.inner.store.leave(&home, room).await?;
         if let Some(mail) = self.mailbox(&home.room) {
@@ -74,7 +71,7 @@ impl Hub {
         }
         let refused = if self.is_encrypted(from) && !self.is_encrypted(to) {
             Some("it is not encrypted, and the other one is")
-        } else if self.inner.store.move_home(CODER, from, to, &home).await? {
+        } else if self.inner.store.move_home(self.account(), from, to, &home).await? {
             None
         } else {
             Some("it has a conversation of its own already")
@@ -90,7 +87,7 @@ impl Hub {
             self.note_encrypted(to).await?;
         }
         tracing::info!(%from, %to, "the room was upgraded; its sandbox goes along");
-        let home = address(home);
+        let home = self.address(home);
         self.wake(&home);
         self.inner.outbox.wake(&home).await;
         Ok(())
@@ -99,7 +96,7 @@ impl Hub {
     /// Notes that all in a room is encrypted. From now on it is, whatever anybody says.
     pub async fn note_encrypted(&self, room: &RoomKey) -> Result<(), StoreError> {
         let rooms = vec![room.clone(), self.inner.homes.home(room)];
-        self.inner.store.note_encrypted(CODER, rooms.clone()).await?;
+        self.inner.store.note_encrypted(self.account(), rooms.clone()).await?;
         self.inner.homes.encrypt(rooms);
         Ok(())
     }
@@ -111,7 +108,7 @@ impl Hub {
 
     /// Returns the rooms in which the bot is.
     pub async fn rooms(&self) -> Result<Vec<RoomKey>, StoreError> {
-        self.inner.store.joined_rooms(CODER).await
+        self.inner.store.joined_rooms(self.account()).await
     }
 
     /// Returns the room under whose name a room's sandbox is known.
@@ -119,51 +116,24 @@ impl Hub {
         self.inner.homes.home(room)
     }
 
-    /// Says that a home may have a sandbox from now on. Never waits.
-    pub(super) fn keep(&self, home: &RoomKey) {
-        let mut kept = self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.insert(home.clone()) {
-            self.tell_kept(kept.iter().cloned().collect());
-        }
-    }
-
-    /// Lets all sandboxes but those of these homes be removed. Called with the list locked, so that the newest holds.
-    fn tell_kept(&self, kept: Vec<RoomKey>) {
-        let coder = self.inner.coder.clone();
-        let mut told = Box::pin(async move { coder.keep_only(kept).await });
-        // The list is taken over at once; what then has to be removed may take its time.
-        if told.as_mut().now_or_never().is_none() {
-            let cancel = self.inner.cancel.clone();
-            self.inner.tasks.spawn(async move {
-                cancel.run_until_cancelled(told).await;
-            });
+    /// Says that a home may have a sandbox from now on, if one of the bots works in one. Never waits.
+    pub(super) fn keep(&self, home: &Address) {
+        if self.inner.bots.iter().any(|bot| bot.owns_sandbox()) {
+            self.inner.keeper.keep(home);
         }
     }
 
     /// Looks at the rooms that were left, now and then, until the program ends.
     pub(super) async fn sweep(self) {
-        {
-            let kept = self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            self.tell_kept(kept.iter().cloned().collect());
-        }
         let mut ticks = time::interval(LOOK); // the first at once
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut looks = 0_u64;
         loop {
             tokio::select! {
                 () = self.inner.cancel.cancelled() => return,
-                _ = ticks.tick() => {
-                    if looks.is_multiple_of(PRUNE)
-                        && let Err(error) = self.inner.store.prune().await
-                    {
-                        tracing::error!(%error, "old rows could not be pruned");
-                    }
-                    looks += 1;
-                }
+                _ = ticks.tick() => {}
                 () = self.inner.sweep.notified() => {}
             }
-            let look = pin!(self.look_at_left_rooms());
-            match self.inner.cancel.run_until_cancelled(look).await {
+            match self.inner.cancel.run_until_cancelled(self.look_at_left_rooms()).await {
                 Some(Err(error)) => tracing::error!(%error, "rooms that were left could not be looked at"),
                 Some(Ok(())) => {}
                 None => return,
@@ -173,15 +143,15 @@ impl Hub {
 
     fn mailbox(&self, home: &RoomKey) -> Option<Arc<Mailbox>> {
         let actors = self.inner.actors.lock().unwrap_or_else(PoisonError::into_inner);
-        actors.get(&address(home.clone())).cloned()
+        actors.get(&self.address(home.clone())).cloned()
     }
 
     async fn look_at_left_rooms(&self) -> Result<(), StoreError> {
         let store = &self.inner.store;
-        let grace = self.inner.coder.allowance().grace.as_millis() as i64;
-        for left in store.left_rooms(CODER).await? {
+        let grace = self.inner.keeper.grace().as_millis() as i64;
+        for left in store.left_rooms(self.account()).await? {
             let _nobody_comes_back = self.inner.leaving.lock().await;
-            if !store.is_left(CODER, &left.room).await? {
+            if !store.is_left(self.account(), &left.room).await? {
                 continue;
             }
             let home = self.inner.homes.home(&left.room);
@@ -190,8 +160,8 @@ impl Hub {
             let works = self.mailbox(&home).is_some_and(|mail| mail.has_turn());
             if over && !works {
                 self.clear(&left, &home).await?;
-            } else if let Err(error) = self.inner.coder.remove(&home, false).await {
-                tracing::warn!(room = %left.room, %error, "the container of a room that was left stays for now");
+            } else if let Err(error) = self.let_go(&home, false).await {
+                tracing::warn!(room = %left.room, error, "the container of a room that was left stays for now");
             }
         }
         Ok(())
@@ -200,17 +170,26 @@ impl Hub {
     /// Deletes all that a room has left behind.
     async fn clear(&self, left: &LeftRoom, home: &RoomKey) -> Result<(), StoreError> {
         let store = &self.inner.store;
-        if !store.clear_room(&address(home.clone()), &left.room).await? {
+        if !store.clear_room(&self.address(home.clone()), &left.room).await? {
             return Ok(());
         }
-        if let Err(error) = self.inner.coder.remove(home, true).await {
-            tracing::warn!(room = %left.room, %error, "the files of a room that was left stay for now");
+        if let Err(error) = self.let_go(home, true).await {
+            tracing::warn!(room = %left.room, error, "the files of a room that was left stay for now");
             return Ok(());
         }
-        store.forget_room(CODER, &left.room).await?;
+        store.forget_room(self.account(), &left.room).await?;
         self.inner.homes.forget(home);
-        self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(home);
+        self.inner.keeper.forget(&self.address(home.clone()));
         tracing::info!(room = %left.room, "the files and the conversation of a room that was left are deleted");
+        Ok(())
+    }
+
+    /// Lets all bots let go of what they hold for a home.
+    async fn let_go(&self, home: &RoomKey, with_files: bool) -> Result<(), String> {
+        let home = self.address(home.clone());
+        for bot in self.inner.bots.iter() {
+            bot.let_go(&home, with_files).await?;
+        }
         Ok(())
     }
 }

@@ -1,31 +1,31 @@
-//! Commands that are carried out beside a running turn, so that a slow one holds up neither the turn nor a stop.
+//! Orders that are carried out beside a running turn, so that a slow one holds up neither the turn nor a stop.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{task::JoinSet, time};
 
-use super::{Hub, Outbound, to_json};
+use super::{AccountHub, Outbound, to_json};
 use crate::{
-    bots::Command,
+    bots::{Bot, Order},
     ids::{self, EventId},
-    store::{Address, NewOutbox, StoreError, StoredInbound},
+    store::{Address, Conversation, NewOutbox, StoreError, StoredInbound},
     strings,
 };
 
-/// Commands that run at the same time in one room; more stay in the journal until the turn has ended.
+/// Orders that are carried out at the same time in one room; more stay in the journal until the turn has ended.
 const AT_ONCE: usize = 8;
 /// How long one may take.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// The commands under way. What is dropped with it is carried out again: its event still waits.
+/// The orders under way. What is dropped with it is carried out again: its event still waits.
 #[derive(Default)]
 pub(super) struct Side {
     running: JoinSet<Result<(), StoreError>>,
 }
 
 impl Side {
-    /// Begins a command, if there is room for it.
-    pub(super) fn begin(&mut self, hub: &Hub, address: &Address, asked: Asked) {
+    /// Begins an order, if there is room for it.
+    pub(super) fn begin(&mut self, hub: &AccountHub, address: &Address, asked: Asked) {
         if self.running.len() < AT_ONCE {
             let (hub, address) = (hub.clone(), address.clone());
             self.running.spawn(async move { carry_out(&hub, &address, asked).await });
@@ -37,7 +37,7 @@ impl Side {
         match self.running.join_next().await {
             Some(Ok(result)) => result,
             Some(Err(panic)) => {
-                tracing::error!(error = %panic, "a command ended by a panic");
+                tracing::error!(error = %panic, "an order ended by a panic");
                 Ok(())
             }
             None => std::future::pending().await,
@@ -45,25 +45,28 @@ impl Side {
     }
 }
 
-/// A command with where it came from.
+/// An order with where it came from.
 pub(super) struct Asked {
     pub(super) event: StoredInbound,
     pub(super) thread: Option<EventId>,
-    pub(super) command: Command,
+    pub(super) bot: Arc<dyn Bot>,
+    /// Its words.
+    pub(super) text: String,
     /// What the room's turn does, in a line.
     pub(super) doing: String,
 }
 
-/// Carries a command out and puts the reply into the outbox.
-pub(super) async fn carry_out(hub: &Hub, address: &Address, asked: Asked) -> Result<(), StoreError> {
-    let Asked { event, thread, command, doing } = asked;
-    let text = time::timeout(LIMIT, hub.inner.coder.command(address, command, &doing)).await;
-    reply(hub, address, event.event, thread, text.unwrap_or_else(|_| strings::TOO_SLOW.to_owned())).await
+/// Carries an order out and puts the reply into the outbox.
+pub(super) async fn carry_out(hub: &AccountHub, address: &Address, asked: Asked) -> Result<(), StoreError> {
+    let Asked { event, thread, bot, text, doing } = asked;
+    let at = Conversation { address: address.clone(), bot: bot.name().clone() };
+    let reply_text = time::timeout(LIMIT, bot.carry_out(Order { at, text, doing })).await;
+    reply(hub, address, event.event, thread, reply_text.unwrap_or_else(|_| strings::TOO_SLOW.to_owned())).await
 }
 
 /// Replies to an event, which is done with it.
 pub(super) async fn reply(
-    hub: &Hub,
+    hub: &AccountHub,
     address: &Address,
     asked: EventId,
     thread: Option<EventId>,

@@ -1,7 +1,7 @@
 //! A turn as its room's actor sees it: what is said meanwhile steers it, a stop ends it, and its answer goes into the
 //! outbox together with its end.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -16,10 +16,9 @@ use super::{
     to_json,
 };
 use crate::{
-    bots::TurnJob,
+    bots::{Bot, Outcome, Progress, Start, TurnJob, UserMessage},
     crash,
     ids::{EventId, TurnId},
-    orchestrator::{Outcome, Progress, Start, Status, UserMessage},
     store::{NewOutbox, Standing, StoreError, StoredInbound},
     strings,
 };
@@ -45,6 +44,8 @@ pub(super) struct Turn {
 /// A turn at work, or about to be.
 pub(super) struct Running {
     pub(super) turn: Turn,
+    /// The bot that works on it.
+    pub(super) bot: Arc<dyn Bot>,
     steer: mpsc::Sender<UserMessage>,
     /// What was handed to it.
     offered: HashSet<EventId>,
@@ -86,10 +87,17 @@ impl Running {
 
 impl Actor {
     /// Runs a turn to its end, which `stop` brings about at once, and puts its answer into the outbox.
-    pub(super) async fn turn(&mut self, turn: Turn, start: Start, stop: CancellationToken) -> Result<(), StoreError> {
+    pub(super) async fn turn(
+        &mut self,
+        bot: Arc<dyn Bot>,
+        turn: Turn,
+        start: Start,
+        stop: CancellationToken,
+    ) -> Result<(), StoreError> {
         let (steer, steering) = mpsc::channel(STEER);
         let mut running = Running {
             turn: turn.clone(),
+            bot: Arc::clone(&bot),
             steer,
             offered: HashSet::new(),
             offered_to: 0,
@@ -105,7 +113,7 @@ impl Actor {
         self.doing = Doing::Working { what: turn.what.clone(), since: turn.opened, tools: 0, now: None };
         let (progress, mut seen) = mpsc::channel(PROGRESS);
         let job = TurnJob {
-            address: self.address.clone(),
+            at: self.conversation(&*bot),
             turn: turn.id.clone(),
             start,
             steering,
@@ -113,9 +121,9 @@ impl Actor {
             stop,
             abandon: self.hub.inner.cancel.child_token(),
         };
-        let coder = self.hub.inner.coder.clone();
+        let working = Arc::clone(&bot);
         // Should the database fail below, the work ends with this call, and is resumed from what is stored.
-        let mut work = AbortOnDropHandle::new(tokio::spawn(async move { coder.turn(job).await }));
+        let mut work = AbortOnDropHandle::new(tokio::spawn(async move { working.turn(job).await }));
         let outcome = loop {
             tokio::select! {
                 ended = &mut work => break ended,
@@ -144,27 +152,28 @@ impl Actor {
             Ok(None) => return Ok(()),
             Err(panic) => {
                 tracing::error!(room = %self.address.room, turn = %turn.id, error = %panic, "a turn ended by a panic");
-                Outcome::failed(strings::INTERNAL)
+                Outcome::plain(Ending::Failed, strings::INTERNAL)
             }
         };
         self.doing = Doing::Nothing;
-        let answered = self.answer(turn, outcome).await;
-        self.place = None;
+        let answered = self.answer(Some(&*bot), turn, outcome).await;
+        self.permit = None;
         answered
     }
 
-    /// Waits for a place among the running turns, which one that is to end does not need. `false`: the program ends.
+    /// Waits for a permit, which one that is to end does not need. `false`: the program ends.
     async fn admitted(&mut self, running: &mut Running) -> Result<bool, StoreError> {
         while !running.stop.is_cancelled() {
-            let Some(before) = self.its_place().before() else { return Ok(true) };
+            let bot = Arc::clone(&running.bot);
+            let Some(before) = self.permit(&*bot).before() else { return Ok(true) };
             let turn = running.turn.clone();
             self.show_queue(&turn.asked, turn.thread.clone(), &turn.what, before);
             let (cancel, mail) = (self.hub.inner.cancel.clone(), self.mail.clone());
-            let place = self.its_place();
+            let permit = self.permit(&*bot);
             tokio::select! {
                 () = cancel.cancelled() => return Ok(false),
                 () = running.stop.cancelled() => {}
-                () = place.moved() => {}
+                () = permit.moved() => {}
                 () = mail.notify.notified() => self.heed(running).await?,
             }
         }
@@ -175,7 +184,7 @@ impl Actor {
     async fn heed(&mut self, running: &mut Running) -> Result<(), StoreError> {
         while let Some(stop) = self.look(Some(running)).await? {
             let mut events = vec![stop.event.clone()];
-            if matches!(Meaning::of(&stop).0, Meaning::Stop) {
+            if matches!(self.meaning(&stop).0, Meaning::Stop) {
                 // What was said before it is stopped, too.
                 events.extend(self.work_before(stop.seq).await?);
             }
@@ -188,7 +197,7 @@ impl Actor {
         self.offer(running).await
     }
 
-    /// Hands what people say to the turn, in order, as much as it takes.
+    /// Hands what people say to the turn's bot, in order, as much as it takes. What they say to another one waits.
     async fn offer(&mut self, running: &mut Running) -> Result<(), StoreError> {
         while running.bringing.is_none() && running.steer.capacity() > 0 && !running.stop.is_cancelled() {
             let page = self.hub.inner.store.waiting(&self.address, running.offered_to, BATCH).await?;
@@ -196,7 +205,8 @@ impl Actor {
                 return Ok(());
             }
             for event in page {
-                match Meaning::of(&event) {
+                match self.meaning(&event) {
+                    (Meaning::Ask(ask), _) if ask.bot.name() != running.bot.name() => {}
                     (Meaning::Ask(ask), _) if ask.is_plain() => {
                         if running.steer.capacity() == 0 {
                             return Ok(());
@@ -234,7 +244,7 @@ impl Actor {
         };
         // It may have been taken back meanwhile, or have got other words.
         let Some(found) = self.hub.inner.store.find(&self.address.bot, &event).await? else { return Ok(()) };
-        let (Standing::Waiting, (Meaning::Ask(ask), _)) = (found.standing, Meaning::of(&found.inbound)) else {
+        let (Standing::Waiting, (Meaning::Ask(ask), _)) = (found.standing, self.meaning(&found.inbound)) else {
             return Ok(());
         };
         let text = brought.behind(&ask.text);
@@ -245,21 +255,22 @@ impl Actor {
         Ok(())
     }
 
-    /// Stores a turn's end with what must be sent, in one transaction.
-    pub(super) async fn answer(&mut self, turn: Turn, outcome: Outcome) -> Result<(), StoreError> {
-        let ending = match outcome.status {
-            Status::Done => Ending::Done,
-            Status::Stopped => Ending::Stopped,
-            Status::Failed => Ending::Failed,
-            Status::Limit => Ending::Limit,
-        };
+    /// Stores a turn's end with what must be sent, in one transaction. `bot`: who worked on it, if that is known still.
+    pub(super) async fn answer(
+        &mut self,
+        bot: Option<&dyn Bot>,
+        turn: Turn,
+        outcome: Outcome,
+    ) -> Result<(), StoreError> {
+        let ending = outcome.ending;
         let row = |part: &str, outbound: &Outbound| {
             let payload = to_json(outbound)?;
             Ok::<_, StoreError>(NewOutbox { txn: txn(&self.address, &turn.asked, part), payload, file: None })
         };
         let mut text = outcome.text;
         if ending == Ending::Stopped
-            && let Some(left) = self.hub.inner.coder.jobs_left(&self.address.room).await
+            && let Some(bot) = bot
+            && let Some(left) = bot.left_running(&self.address).await
         {
             text = format!("{text}\n\n{left}");
         }
@@ -277,7 +288,7 @@ impl Actor {
         let closing =
             Outbound::Closing { asked: turn.asked.clone(), ending, footer: outcome.brief, thread: turn.thread };
         let rows = vec![row("answer", &answer)?, row("closing", &closing)?];
-        let message = outcome.message.map(|message| to_json(&message)).transpose()?;
+        let message = outcome.line;
         let name = to_json(&ending)?;
         let name = name.as_str().unwrap_or_default();
         let (store, address) = (&self.hub.inner.store, &self.address);

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::{sync::oneshot, time};
 
-use super::{Fetch, FetchFile, Hub, NotFetched, meaning::FileSent};
+use super::{AccountHub, Fetch, FetchFile, NotFetched, meaning::FileSent};
 use crate::{
-    bots::{Sent, Upload},
+    bots::{Bot, Sent, Upload},
     ids::EventId,
     store::Address,
     strings, text,
@@ -19,8 +19,9 @@ const FETCHING: Duration = Duration::from_mins(2);
 
 /// Fetches and saves the file of an event; `again`: it was sent earlier, and what became of it in the sandbox stays.
 pub(super) async fn upload(
-    hub: &Hub,
+    hub: &AccountHub,
     address: &Address,
+    bot: &dyn Bot,
     event: EventId,
     file: FileSent,
     again: bool,
@@ -34,7 +35,7 @@ pub(super) async fn upload(
     let (done, fetched) = oneshot::channel();
     let fetch = Fetch::File(FetchFile { source: file.source, limit: LARGEST, done });
     let fetched = async {
-        hub.inner.fetches.send(fetch).await.ok()?;
+        hub.inner.ports.fetch(&address.room, fetch).await;
         fetched.await.ok()
     };
     let bytes = match time::timeout(FETCHING, fetched).await {
@@ -44,7 +45,7 @@ pub(super) async fn upload(
         Ok(None) | Err(_) => return Err(strings::file_not_fetched(&name)),
     };
     let sent = Sent { event, name: file.name, mime: file.mime, again };
-    let saved = hub.inner.coder.save(address, &sent, bytes.into()).await;
+    let saved = bot.keep_file(address, &sent, bytes.into()).await;
     saved.map_err(|cause| {
         tracing::warn!(room = %address.room, event = %sent.event, %cause, "a file was not saved");
         strings::file_not_saved(&name, &cause)

@@ -28,7 +28,7 @@ use tokio_util::{
 
 use crate::{
     chat::terminal::{self, Hello, Terminal},
-    hub::Hub,
+    hub::AccountHub,
     ids::{self, RoomKey},
     sandbox::{Command, Exit, SandboxError, Sandboxes, Stdin, User},
 };
@@ -101,7 +101,7 @@ pub enum Answer {
 pub(super) struct Control {
     pub(super) sandboxes: Sandboxes,
     /// Nothing where only sandboxes are administered.
-    pub(super) chat: Option<(Hub, Terminal)>,
+    pub(super) chat: Option<(AccountHub, Terminal)>,
 }
 
 type Incoming = FramedRead<OwnedReadHalf, LinesCodec>;

@@ -1,6 +1,6 @@
 //! How the parts are put together: what `run` serves, and what the other commands host where no server runs.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
@@ -18,14 +18,13 @@ use super::{
 use crate::{
     bots::Coder,
     chat::{
-        Inbox, distribute,
-        matrix::{Account, Matrix, People, SessionError},
-        terminal::Terminal,
+        matrix::{self, Matrix, SessionError},
+        terminal::{self, Terminal},
     },
     clock::Clock,
     config::Config,
     gateway::{Gateway, Network},
-    hub::{Hub, Port},
+    hub::{Account, AccountHub, Inbox, Keeper, Port},
     llm::Model,
     pictures::Gallery,
     sandbox::Sandboxes,
@@ -74,26 +73,17 @@ impl House {
         Ok(())
     }
 
-    /// Connects the Matrix account.
-    async fn enter_rooms(
-        &self,
-        account: Account,
-        people: People,
-        hub: &Hub,
-    ) -> anyhow::Result<(Option<Port>, oneshot::Receiver<SessionError>)> {
+    /// Serves a Matrix account; tells when it cannot go on by itself.
+    fn serve_rooms(&self, matrix: Matrix, hub: AccountHub, inbox: Inbox) -> oneshot::Receiver<SessionError> {
         let (tell, failed) = oneshot::channel();
-        // Boxed: the SDK's futures are large, and this one is a part of all that starts a server.
-        let matrix = Box::pin(Matrix::open(account)).await?;
-        let (inbox, port) = Inbox::new(QUEUE);
-        let (hub, store) = (hub.clone(), self.store.clone());
         let (tasks, cancel) = (self.tasks.clone(), self.cancel.clone());
         self.tasks.spawn(async move {
-            if let Err(error) = Box::pin(matrix.run(hub, store, people, inbox, tasks, cancel)).await {
+            if let Err(error) = Box::pin(matrix.run(hub, inbox, tasks, cancel)).await {
                 // Nobody waits for it while the program ends.
                 let _ = tell.send(error);
             }
         });
-        Ok((Some(port), failed))
+        failed
     }
 
     /// Ends what runs; the containers stay and are taken over at the next start.
@@ -120,22 +110,36 @@ impl Server {
     /// process left is being taken up.
     pub async fn start(config: &Config, model: Model, rooms: bool, clock: Clock) -> anyhow::Result<Self> {
         let house = House::open(config, clock).await?;
+        let (tasks, cancel) = (house.tasks.clone(), house.cancel.clone());
         let coder = Coder::new(
             house.store.clone(),
             house.sandboxes.clone(),
             model,
             Gallery::new(config.paths.pictures()),
+            settings::policy(config),
             settings::allowance(config),
         );
-        let (inbox, port) = Inbox::new(QUEUE);
-        let terminal = Terminal::default();
-        let (tasks, cancel) = (house.tasks.clone(), house.cancel.clone());
-        let hub = Hub::start(house.store.clone(), coder, port, tasks, cancel).await?;
-        let (matrix, failed) = match settings::matrix(config).filter(|_| rooms) {
-            Some(account) => house.enter_rooms(account, settings::people(config), &hub).await?,
-            None => (None, oneshot::channel().1),
+        let sandboxes = Some(house.sandboxes.clone());
+        let grace = config.limits.room_grace;
+        let keeper = Keeper::start(house.store.clone(), sandboxes, grace, tasks.clone(), cancel.clone()).await?;
+        let (at_terminals, from_terminals) = Port::new(terminal::ROOMS, QUEUE);
+        let (in_rooms, from_rooms) = Port::new(matrix::ROOMS, QUEUE);
+        let mut ports = vec![at_terminals];
+        let login = settings::matrix(config).filter(|_| rooms);
+        // What is to be sent to rooms that are not served stays in the outbox.
+        ports.extend(login.is_some().then_some(in_rooms));
+        let account = Account { name: settings::FIRST_ACCOUNT.to_owned(), bots: vec![Arc::new(coder)], ports };
+        let hub = AccountHub::start(account, house.store.clone(), keeper, tasks, cancel.clone()).await?;
+        let failed = match login {
+            Some(login) => {
+                // Boxed: the SDK's futures are large, and this one is a part of all that starts a server.
+                let matrix = Box::pin(Matrix::open(login)).await?;
+                house.serve_rooms(matrix, hub.clone(), from_rooms)
+            }
+            None => oneshot::channel().1,
         };
-        house.tasks.spawn(distribute(inbox, terminal.clone(), matrix, house.cancel.clone()));
+        let terminal = Terminal::default();
+        house.tasks.spawn(terminal.clone().run(from_terminals, hub.watch(), cancel));
         house.tasks.spawn(tell(house.sandboxes.clone(), hub.clone(), house.cancel.clone()));
         house.listen(Control { sandboxes: house.sandboxes.clone(), chat: Some((hub, terminal)) })?;
         Ok(Self { house, failed })
@@ -162,7 +166,7 @@ impl Server {
 }
 
 /// Brings what the fleet has to say to the rooms.
-async fn tell(sandboxes: Sandboxes, hub: Hub, cancel: CancellationToken) {
+async fn tell(sandboxes: Sandboxes, hub: AccountHub, cancel: CancellationToken) {
     let mut notices = sandboxes.notices();
     loop {
         tokio::select! {

@@ -8,17 +8,19 @@ use std::{num::NonZeroU64, time::Duration};
 use secrecy::SecretString;
 
 use crate::{
-    bots::Allowance,
-    chat::matrix::{Account, Fault, People},
+    bots::{Allowance, People, Policy},
+    chat::matrix::{Account, Fault},
     config::{Config, JournalSync, Loaded, Mistakes, Wrong},
     gateway::{AllowedHosts, BadPattern, GatewayPolicy},
-    hub::CODER,
     llm::{self, Endpoint, ModelSettings, SettingError, parse_model},
     orchestrator,
     sandbox::{SandboxOptions, memory},
     store::Durability,
     tools::ToolLimits,
 };
+
+/// The name of the first account, under which the store has all that it ever had.
+pub(super) const FIRST_ACCOUNT: &str = "coder";
 
 /// What the settings are wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +76,7 @@ fn has_key(config: &Config, endpoint: &Endpoint) -> bool {
 /// Returns the Matrix account, if one is set.
 pub(super) fn matrix(config: &Config) -> Option<Account> {
     config.matrix.as_ref().map(|matrix| Account {
-        bot: CODER,
+        name: FIRST_ACCOUNT.to_owned(),
         homeserver: matrix.homeserver.to_string(),
         user: matrix.user.clone(),
         password: matrix.password.clone(),
@@ -84,9 +86,9 @@ pub(super) fn matrix(config: &Config) -> Option<Account> {
     })
 }
 
-/// Returns who may command the bot in Matrix rooms.
-pub(super) fn people(config: &Config) -> People {
-    People { users: config.people.allowed.clone(), rooms: config.people.rooms.clone() }
+/// Returns whom the coding bot hears, and where.
+pub(super) fn policy(config: &Config) -> Policy {
+    Policy { people: People::Listed(config.people.allowed.clone()), rooms: config.people.rooms.clone() }
 }
 
 /// Returns what the model's client needs.
@@ -143,7 +145,7 @@ pub(super) fn memory_total(config: &Config) -> u64 {
 
 /// Returns what the coding bot may use.
 pub(super) fn allowance(config: &Config) -> Allowance {
-    Allowance { turn: limits(config), at_once: config.limits.concurrent_turns, grace: config.limits.room_grace }
+    Allowance { turn: limits(config), at_once: config.limits.concurrent_turns }
 }
 
 /// Returns what a turn may use: as in the original, a whole task has five minutes more than a coding agent.

@@ -19,7 +19,7 @@ use crate::{
     llm::{Completion, LlmError, Model, ToolSpec, Usage},
     pictures::Gallery,
     sandbox::Sandboxes,
-    store::{Address, Store, StoreError},
+    store::{Conversation, Store, StoreError},
     tools::{JobsSeen, LargeFiles},
 };
 
@@ -32,7 +32,7 @@ use super::{
     hands::{Hands, Toolbox, known},
     journal::Journal,
     limits::Limits,
-    line::{Line, Status, UserMessage},
+    line::{Ending, Line, UserMessage},
     machine::Machine,
     progress::{Outflow, Progress},
     prompt, words,
@@ -58,8 +58,8 @@ pub struct TurnContext {
     pub large: LargeFiles,
     /// What the turn may use.
     pub limits: Limits,
-    /// The bot and the room.
-    pub address: Address,
+    /// The conversation that it goes on with.
+    pub at: Conversation,
     /// The turn; its first message is stored.
     pub turn: TurnId,
     /// What people say meanwhile. What is not taken stays unclaimed in the journal.
@@ -82,7 +82,7 @@ pub enum Start {
     },
 }
 
-/// How a turn ended: its one answer, which the hub stores and sends in one transaction.
+/// How a turn ended, with its one answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// What the person reads.
@@ -92,21 +92,21 @@ pub struct Outcome {
     /// The same in a few words.
     pub brief: String,
     /// How it ended.
-    pub status: Status,
+    pub ending: Ending,
     /// The conversation's last line of this turn.
-    pub message: Option<Line>,
+    pub line: Option<Line>,
 }
 
 impl Outcome {
     /// Returns the outcome of a turn that could not go on.
     pub fn failed(why: impl Into<String>) -> Self {
-        Self { text: why.into(), footer: String::new(), brief: String::new(), status: Status::Failed, message: None }
+        Self { text: why.into(), footer: String::new(), brief: String::new(), ending: Ending::Failed, line: None }
     }
 
     /// Returns the outcome of a turn that was stopped before it had begun.
     pub fn stopped(text: impl Into<String>) -> Self {
-        let message = Line::ended(Status::Stopped, words::NOTE_STOPPED.to_owned());
-        Self { status: Status::Stopped, message: Some(message), ..Self::failed(text) }
+        let line = Line::ended(Ending::Stopped, words::NOTE_STOPPED.to_owned());
+        Self { ending: Ending::Stopped, line: Some(line), ..Self::failed(text) }
     }
 }
 
@@ -115,8 +115,7 @@ pub async fn run_turn(context: TurnContext, start: Start) -> Outcome {
     let vision = context.model.vision();
     let (sandboxes, limits, large) = (context.sandboxes, context.limits.tools, context.large);
     let tools = Toolbox::Sandbox { sandboxes, limits, vision, large };
-    let journal =
-        Journal { store: context.store, address: context.address, turn: context.turn, gallery: context.gallery };
+    let journal = Journal { store: context.store, at: context.at, turn: context.turn, gallery: context.gallery };
     let turn = Turn {
         model: context.model,
         journal,
@@ -146,7 +145,7 @@ impl Turn {
         let (journal, progress) = (self.journal.clone(), self.progress.clone());
         let outflow = Arc::new(Outflow::default());
         let outcome = self.drive(start, Arc::clone(&outflow)).await.unwrap_or_else(|error| {
-            tracing::error!(room = %journal.address.room, turn = %journal.turn, %error, "the turn cannot go on");
+            tracing::error!(room = %journal.at.address.room, turn = %journal.turn, %error, "the turn cannot go on");
             Outcome::failed(error.to_string())
         });
         outflow.flush(&progress);
@@ -218,10 +217,10 @@ impl Turn {
         let (footer, brief) = (footer(&answer.tally, elapsed), brief(&answer.tally, elapsed));
         let journal = &driver.hands.journal;
         tracing::info!(
-            room = %journal.address.room, turn = %journal.turn, status = ?answer.status, rounds = answer.tally.rounds,
+            room = %journal.at.address.room, turn = %journal.turn, status = ?answer.status, rounds = answer.tally.rounds,
             calls = answer.tally.calls, tokens = answer.tally.tokens, "the turn is answered"
         );
-        Ok(Outcome { text: answer.text, footer, brief, status: answer.status, message: Some(answer.line) })
+        Ok(Outcome { text: answer.text, footer, brief, ending: answer.status, line: Some(answer.line) })
     }
 }
 
@@ -392,7 +391,7 @@ impl Driver {
             }
             Err(error) => {
                 let journal = &self.hands.journal;
-                tracing::warn!(room = %journal.address.room, turn = %journal.turn, %error, "the model failed");
+                tracing::warn!(room = %journal.at.address.room, turn = %journal.turn, %error, "the model failed");
                 Event::ModelFailed { request, remedy: error.remedy(), why: error.user_text() }
             }
         });

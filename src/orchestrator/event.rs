@@ -13,7 +13,7 @@ use super::{
     batch::{CallResult, CallToRun, Known},
     footer::Tally,
     limits::Limits,
-    line::{Line, Status, UserMessage},
+    line::{Ending, Line, UserMessage},
 };
 
 /// What a turn begins or goes on with.
@@ -136,7 +136,7 @@ pub struct Answer {
     /// What the person reads.
     pub text: String,
     /// How the turn ended.
-    pub status: Status,
+    pub status: Ending,
     /// The line that ends the turn in the conversation.
     pub line: Line,
     /// The counts for the footer.

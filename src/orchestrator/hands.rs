@@ -101,7 +101,7 @@ impl Hands {
                 Ok(picture) => pictures.push(picture),
                 Err(error) => {
                     let journal = &self.journal;
-                    tracing::error!(room = %journal.address.room, turn = %journal.turn, %error, "a picture is not kept");
+                    tracing::error!(room = %journal.at.address.room, turn = %journal.turn, %error, "a picture is not kept");
                     text.push_str(words::PICTURE_LOST);
                 }
             }
@@ -123,13 +123,13 @@ impl Hands {
         let ready = tokio::select! {
             biased;
             () = cancel.cancelled() => return Err(refused(words::CALL_STOPPED_EARLY.to_owned())),
-            ready = sandboxes.ensure(&self.journal.address.room) => ready,
+            ready = sandboxes.ensure(&self.journal.at.address.room) => ready,
         };
-        if let Some(loss) = sandboxes.take_loss(&self.journal.address.room).await {
+        if let Some(loss) = sandboxes.take_loss(&self.journal.at.address.room).await {
             return Err(refused(loss.to_string()));
         }
         ready.map(|sandbox| sandbox.boot_id().to_owned()).map_err(|error| {
-            tracing::error!(room = %self.journal.address.room, turn = %self.journal.turn, %error, "no sandbox");
+            tracing::error!(room = %self.journal.at.address.room, turn = %self.journal.turn, %error, "no sandbox");
             refused(error.to_string())
         })
     }
@@ -141,7 +141,7 @@ impl Hands {
                 Toolbox::Sandbox { sandboxes, limits, vision, large } => {
                     let context = ToolContext {
                         sandboxes: sandboxes.clone(),
-                        room: self.journal.address.room.clone(),
+                        room: self.journal.at.address.room.clone(),
                         call: call.id.clone(),
                         cancel,
                         heard: self.heard.clone(),

@@ -19,7 +19,7 @@ use crate::{
     ids::{CallId, TurnId},
     llm::{Message, Part, Usage},
     pictures::Gallery,
-    store::{Address, EndedCall, History, Store, StoreError},
+    store::{Conversation, EndedCall, History, Store, StoreError},
 };
 
 use super::line::{Line, Origin};
@@ -28,7 +28,7 @@ use super::line::{Line, Origin};
 #[derive(Clone, Debug)]
 pub(super) struct Journal {
     pub(super) store: Store,
-    pub(super) address: Address,
+    pub(super) at: Conversation,
     pub(super) turn: TurnId,
     pub(super) gallery: Gallery,
 }
@@ -49,10 +49,10 @@ pub(super) struct Loaded {
 impl Journal {
     /// Reads what the turn begins or goes on with.
     pub(super) async fn load(&self, resumed: bool) -> Result<Loaded, StoreError> {
-        let history = self.store.history(&self.address).await?;
+        let history = self.store.history(&self.at).await?;
         // A compaction within the turn has hidden some of its lines; a new turn has had none.
         let own: Vec<History> = if resumed {
-            self.store.turn_history(&self.address, &self.turn).await?
+            self.store.turn_history(&self.at.address, &self.turn).await?
         } else {
             history.iter().filter(|row| row.turn.as_ref() == Some(&self.turn)).cloned().collect()
         };
@@ -71,7 +71,7 @@ impl Journal {
     /// Keeps a picture, to be shown in this room.
     pub(super) async fn keep_picture(&self, mime: &str, data: Bytes) -> io::Result<Part> {
         let base64 = BASE64_STANDARD.encode(&data).into();
-        let name = self.gallery.keep(&self.address.room, data).await?;
+        let name = self.gallery.keep(&self.at.address.room, data).await?;
         Ok(Part::Picture { name, mime: mime.to_owned(), data: Some(base64) })
     }
 
@@ -82,7 +82,7 @@ impl Journal {
             return;
         }
         let names: BTreeSet<_> = frames.iter().map(|(name, _)| (*name).clone()).collect();
-        let found = self.gallery.read(&self.address.room, names.into_iter().collect()).await;
+        let found = self.gallery.read(&self.at.address.room, names.into_iter().collect()).await;
         let found: HashMap<String, Arc<str>> =
             found.into_iter().map(|(name, data)| (name, BASE64_STANDARD.encode(data).into())).collect();
         for (name, data) in &mut frames {
@@ -92,7 +92,7 @@ impl Journal {
 
     /// Stores a line.
     pub(super) async fn keep(&self, line: Line) -> Result<(), StoreError> {
-        let (store, address, turn) = (&self.store, &self.address, &self.turn);
+        let (store, address, turn) = (&self.store, &self.at.address, &self.turn);
         match &line.origin {
             Origin::Person { event } => {
                 let event = event.clone();
@@ -129,13 +129,13 @@ impl Journal {
     /// Stores what the model is shown from now on.
     pub(super) async fn rebase(&self, lines: Vec<Line>) -> Result<(), StoreError> {
         let lines = lines.into_iter().map(serde_json::to_value).collect::<Result<Vec<Value>, _>>()?;
-        self.store.replace_context(&self.address, lines).await
+        self.store.replace_context(&self.at, lines).await
     }
 
     /// Counts what a request has cost, if that is known.
     pub(super) async fn used(&self, usage: Option<Usage>) -> Result<(), StoreError> {
         let Some(usage) = usage else { return Ok(()) };
-        self.store.add_usage(&self.address, usage.input, usage.cached, usage.output).await
+        self.store.add_usage(&self.at.address, usage.input, usage.cached, usage.output).await
     }
 }
 

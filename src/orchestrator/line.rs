@@ -70,7 +70,7 @@ pub enum Origin {
     /// The turn's last line: the answer, or the program's note of an end without one.
     Final {
         /// How the turn ended.
-        status: Status,
+        status: Ending,
     },
     /// What compaction made of everything before it.
     Summary {
@@ -126,7 +126,7 @@ pub struct Edit {
 /// How a turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Status {
+pub enum Ending {
     /// The model said its say.
     Done,
     /// The person stopped it.
@@ -165,7 +165,7 @@ impl UserMessage {
 impl Line {
     /// Returns the last line of a turn that the program ended in the model's place. What the person reads is more than
     /// that, and would be taken for the model's own words; it is not stored.
-    pub(super) fn ended(status: Status, note: String) -> Self {
+    pub(super) fn ended(status: Ending, note: String) -> Self {
         let message = Message::User { parts: vec![Part::Text { text: note }] };
         Self { message, origin: Origin::Final { status } }
     }
@@ -178,9 +178,9 @@ impl Line {
         // What a model has said carries the model's name.
         let program = message.model.is_empty() && message.calls.is_empty();
         let note = match status {
-            Status::Stopped if program => words::NOTE_STOPPED,
-            Status::Failed if program => words::NOTE_FAILED,
-            Status::Limit if program && message.text.starts_with(words::STOPPED_AT) => words::NOTE_LIMIT,
+            Ending::Stopped if program => words::NOTE_STOPPED,
+            Ending::Failed if program => words::NOTE_FAILED,
+            Ending::Limit if program && message.text.starts_with(words::STOPPED_AT) => words::NOTE_LIMIT,
             _ => return self,
         };
         Self::ended(*status, note.to_owned())

@@ -27,7 +27,7 @@ use super::{
     context::{self, Context},
     event::{Action, Answer, Event, Request, Show, TurnInput},
     limits::{self, Limit, Limits},
-    line::{Line, Note, Origin, Status, UserMessage},
+    line::{Ending, Line, Note, Origin, UserMessage},
     stuck::Stream,
     words,
 };
@@ -166,7 +166,7 @@ impl Machine {
             Event::TimeUp => self.time_up(&mut out),
             Event::Stop => {
                 self.cut_short(words::CALL_STOPPED, words::CALL_STOPPED_EARLY, &mut out);
-                self.end_plainly(words::STOPPED.to_owned(), Status::Stopped, &mut out);
+                self.end_plainly(words::STOPPED.to_owned(), Ending::Stopped, &mut out);
             }
         }
         out
@@ -218,7 +218,7 @@ impl Machine {
         match (self.wrap, remedy) {
             (Some(limit), _) => self.end_at(limit, out),
             (None, Remedy::Shorter(_)) => self.end_at(Limit::Context, out),
-            (None, _) => self.end_plainly(words::failed(why, self.account.worked()), Status::Failed, out),
+            (None, _) => self.end_plainly(words::failed(why, self.account.worked()), Ending::Failed, out),
         }
     }
 
@@ -349,27 +349,27 @@ impl Machine {
     }
 
     fn end_at(&mut self, limit: Limit, out: &mut Out) {
-        self.end_plainly(words::limit_reached(limit, &self.limits), Status::Limit, out);
+        self.end_plainly(words::limit_reached(limit, &self.limits), Ending::Limit, out);
     }
 
     /// Ends the turn with a sentence of the program's own, which the model never sees as its words.
-    fn end_plainly(&mut self, text: String, status: Status, out: &mut Out) {
+    fn end_plainly(&mut self, text: String, status: Ending, out: &mut Out) {
         let note = match status {
-            Status::Stopped => words::NOTE_STOPPED,
-            Status::Limit => words::NOTE_LIMIT,
-            Status::Failed | Status::Done => words::NOTE_FAILED,
+            Ending::Stopped => words::NOTE_STOPPED,
+            Ending::Limit => words::NOTE_LIMIT,
+            Ending::Failed | Ending::Done => words::NOTE_FAILED,
         };
         self.answer(text, status, Line::ended(status, note.to_owned()), out);
     }
 
-    fn end(&mut self, message: AssistantMessage, finish: Finish, status: Status, out: &mut Out) {
+    fn end(&mut self, message: AssistantMessage, finish: Finish, status: Ending, out: &mut Out) {
         let cut = matches!(finish, Finish::Length | Finish::Filtered);
         // It may relay what a command wrote, escapes and all.
         let text = text::strip(&message.text).trim().to_owned() + if cut { words::ANSWER_CUT } else { "" };
         self.answer(text, status, Line { message: Message::Assistant(message), origin: Origin::Final { status } }, out);
     }
 
-    fn answer(&mut self, text: String, status: Status, line: Line, out: &mut Out) {
+    fn answer(&mut self, text: String, status: Ending, line: Line, out: &mut Out) {
         out.push(Action::Answer(Answer { text, status, line, tally: self.account.tally() }));
         self.phase = Phase::Ended;
     }

@@ -31,7 +31,7 @@ pub use driver::{Outcome, Start, TurnContext, run_turn};
 pub use event::{Action, Answer, Event, Request, Show, TurnInput};
 pub use footer::{Tally, brief, footer};
 pub use limits::{Limit, Limits};
-pub use line::{CallFacts, Edit, Line, Note, Origin, Status, UserMessage};
+pub use line::{CallFacts, Edit, Ending, Line, Note, Origin, UserMessage};
 pub use machine::Machine;
 pub use progress::Progress;
 pub use prompt::system;

@@ -1,9 +1,9 @@
 //! The conversation as the model is shown it.
 
-use rusqlite::{OptionalExtension, ToSql, Transaction, params};
+use rusqlite::{OptionalExtension, Row, ToSql, Transaction, params};
 use serde_json::Value;
 
-use super::{Address, CallRecord, Store, StoreError, calls};
+use super::{Address, CallRecord, Conversation, Store, StoreError, answerer, calls};
 use crate::ids::TurnId;
 
 /// A stored message, with how its calls stand.
@@ -18,22 +18,30 @@ pub struct History {
 }
 
 impl Store {
-    /// Returns a room's context, oldest first: what the last compaction has left, then all that came after it.
-    pub async fn history(&self, address: &Address) -> Result<Vec<History>, StoreError> {
-        let address = address.clone();
+    /// Returns a conversation's context, oldest first: what the last compaction has left, then all that came after it.
+    pub async fn history(&self, at: &Conversation) -> Result<Vec<History>, StoreError> {
+        let at = at.clone();
         self.write(move |tx| {
-            let key = params![address.bot, address.room.as_str()];
-            let base: Option<(i64, String)> = tx
-                .prepare_cached("SELECT upto, messages FROM contexts WHERE bot = ?1 AND room = ?2")?
-                .query_row(key, |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()?;
+            let (account, room, bot) = (&at.address.bot, at.address.room.as_str(), answerer(&at.bot));
+            let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+            let base: Option<(i64, String)> = match bot {
+                None => tx
+                    .prepare_cached("SELECT upto, messages FROM contexts WHERE bot = ?1 AND room = ?2")?
+                    .query_row(params![account, room], row),
+                Some(bot) => tx
+                    .prepare_cached(
+                        "SELECT upto, messages FROM contexts_of_bots WHERE bot = ?1 AND room = ?2 AND answerer = ?3",
+                    )?
+                    .query_row(params![account, room, bot], row),
+            }
+            .optional()?;
             let (upto, kept) = match base {
                 Some((upto, text)) => (upto, serde_json::from_str::<Vec<Value>>(&text)?),
                 None => (0, Vec::new()),
             };
             let mut history: Vec<History> =
                 kept.into_iter().map(|message| History { turn: None, message, calls: Vec::new() }).collect();
-            read(tx, "m.seq > ?3", params![address.bot, address.room.as_str(), upto], &mut history)?;
+            read(tx, "m.seq > ?3 AND m.answerer IS ?4", params![account, room, upto, bot], &mut history)?;
             Ok(history)
         })
         .await
@@ -51,17 +59,27 @@ impl Store {
         .await
     }
 
-    /// Shows the model `messages` instead of all that was said in the room until now. The conversation itself stays.
-    pub async fn replace_context(&self, address: &Address, messages: Vec<Value>) -> Result<(), StoreError> {
-        let address = address.clone();
+    /// Shows the model `messages` instead of all that was said in the conversation until now, which itself stays.
+    pub async fn replace_context(&self, at: &Conversation, messages: Vec<Value>) -> Result<(), StoreError> {
+        let at = at.clone();
         self.write(move |tx| {
+            let (account, room) = (&at.address.bot, at.address.room.as_str());
             let text = serde_json::to_string(&messages)?;
-            tx.execute(
-                "INSERT INTO contexts (bot, room, upto, messages)
-                 VALUES (?1, ?2, (SELECT coalesce(max(seq), 0) FROM messages WHERE bot = ?1 AND room = ?2), ?3)
-                 ON CONFLICT (bot, room) DO UPDATE SET upto = excluded.upto, messages = excluded.messages",
-                params![address.bot, address.room.as_str(), text],
-            )?;
+            match answerer(&at.bot) {
+                None => tx.execute(
+                    "INSERT INTO contexts (bot, room, upto, messages)
+                     VALUES (?1, ?2, (SELECT coalesce(max(seq), 0) FROM messages WHERE bot = ?1 AND room = ?2), ?3)
+                     ON CONFLICT (bot, room) DO UPDATE SET upto = excluded.upto, messages = excluded.messages",
+                    params![account, room, text],
+                )?,
+                Some(bot) => tx.execute(
+                    "INSERT INTO contexts_of_bots (bot, room, answerer, upto, messages)
+                     VALUES (?1, ?2, ?4, (SELECT coalesce(max(seq), 0) FROM messages WHERE bot = ?1 AND room = ?2), ?3)
+                     ON CONFLICT (bot, room, answerer)
+                     DO UPDATE SET upto = excluded.upto, messages = excluded.messages",
+                    params![account, room, text, bot],
+                )?,
+            };
             Ok(())
         })
         .await

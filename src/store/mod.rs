@@ -41,7 +41,7 @@ pub use usage::UsageRow;
 
 use crate::{
     clock::Clock,
-    ids::{self, RoomKey},
+    ids::{self, BotName, RoomKey},
 };
 
 /// Closures that may wait for the writer; more make callers wait.
@@ -58,6 +58,23 @@ pub struct Address {
     pub bot: String,
     /// The room.
     pub room: RoomKey,
+}
+
+/// What one bot has said and heard in a room: the key of its messages and its context.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Conversation {
+    /// The account and the room.
+    pub address: Address,
+    /// The bot.
+    pub bot: BotName,
+}
+
+/// The bot whose rows are older than the column that names one: there it is null.
+const FIRST_BOT: &str = "coder";
+
+/// Returns a bot as the column `answerer` names it.
+fn answerer(bot: &BotName) -> Option<&str> {
+    Some(bot.as_str()).filter(|name| *name != FIRST_BOT)
 }
 
 /// Why the database could not be used.

@@ -156,7 +156,7 @@ impl Store {
             }
             let at = [&home.bot, &home.room.0];
             tx.execute("DELETE FROM calls WHERE turn IN (SELECT turn FROM turns WHERE bot = ?1 AND room = ?2)", at)?;
-            for table in ["messages", "contexts", "turns", "inbound", "outbox"] {
+            for table in ["messages", "contexts", "contexts_of_bots", "turns", "inbound", "outbox"] {
                 tx.execute(&format!("DELETE FROM {table} WHERE bot = ?1 AND room = ?2"), at)?;
             }
             Ok(true)
@@ -226,15 +226,17 @@ impl Store {
         .await
     }
 
-    /// Returns every home in which something was ever said and that was not cleared: each may have a sandbox.
-    pub async fn homes_in_use(&self, bot: &str) -> Result<Vec<RoomKey>, StoreError> {
-        let bot = bot.to_owned();
+    /// Returns the homes of all accounts in which something was ever said and that were not cleared, or in whose rooms
+    /// somebody is: each may have a sandbox.
+    pub async fn homes_in_use(&self) -> Result<Vec<Address>, StoreError> {
         self.write(move |tx| {
             let mut select = tx.prepare_cached(
-                "SELECT DISTINCT room FROM messages WHERE bot = ?1 UNION SELECT room FROM turns WHERE bot = ?1
-                 UNION SELECT DISTINCT room FROM inbound WHERE bot = ?1",
+                "SELECT DISTINCT bot, room FROM messages UNION SELECT bot, room FROM turns
+                 UNION SELECT DISTINCT bot, room FROM inbound
+                 UNION SELECT r.bot, coalesce(h.home, r.room) FROM rooms r
+                     LEFT JOIN homes h ON h.bot = r.bot AND h.room = r.room WHERE r.missed IS NULL",
             )?;
-            let rows = select.query_map([&bot], |row| row.get::<_, String>(0).map(RoomKey))?;
+            let rows = select.query_map([], |row| Ok(Address { bot: row.get(0)?, room: RoomKey(row.get(1)?) }))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
         .await

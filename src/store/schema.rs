@@ -6,7 +6,7 @@
 use rusqlite::Connection;
 
 /// One step a version; `PRAGMA user_version` counts those that were applied.
-const MIGRATIONS: &[&str] = &[FIRST, ROOMS, FILES, CIPHERTEXTS, ENCRYPTED];
+const MIGRATIONS: &[&str] = &[FIRST, ROOMS, FILES, CIPHERTEXTS, ENCRYPTED, BOTS];
 
 const FIRST: &str = r"
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -123,6 +123,19 @@ CREATE TABLE ciphertexts (
 const ENCRYPTED: &str = r"
 -- The rooms, and the homes that they use, in which all was encrypted once. Never pruned.
 CREATE TABLE encrypted (bot TEXT NOT NULL, room TEXT NOT NULL, PRIMARY KEY (bot, room)) WITHOUT ROWID;
+";
+
+/// Several bots answer on one account. The column `bot` of every table is older than that and names the account.
+const BOTS: &str = r"
+-- The bot whose turn and whose line it is; null: the coding bot, which was the only one.
+ALTER TABLE turns ADD COLUMN answerer TEXT;
+ALTER TABLE messages ADD COLUMN answerer TEXT;
+
+-- As `contexts`, which stays the coding bot's.
+CREATE TABLE contexts_of_bots (
+    bot TEXT NOT NULL, room TEXT NOT NULL, answerer TEXT NOT NULL, upto INTEGER NOT NULL, messages TEXT NOT NULL,
+    PRIMARY KEY (bot, room, answerer)
+) WITHOUT ROWID;
 ";
 
 /// Brings the database to this program's version. A newer database is left as it is.

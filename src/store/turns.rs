@@ -3,8 +3,8 @@
 use rusqlite::{Transaction, params};
 use serde_json::Value;
 
-use super::{Address, NewOutbox, Store, StoreError, journal, outbox};
-use crate::ids::{EventId, TurnId};
+use super::{Address, Conversation, FIRST_BOT, NewOutbox, Store, StoreError, answerer, journal, outbox};
+use crate::ids::{BotName, EventId, TurnId};
 
 /// Closed turns are kept this long.
 const KEEP_MILLIS: i64 = 30 * 24 * 3_600_000;
@@ -35,6 +35,8 @@ impl TurnState {
 pub struct OpenTurn {
     /// The turn.
     pub turn: TurnId,
+    /// The bot that works on it.
+    pub bot: BotName,
     /// When it was opened, in milliseconds since 1970.
     pub opened: i64,
 }
@@ -44,24 +46,33 @@ impl Store {
     /// `message`, in one transaction. Tells whether it did: it does nothing if the asking event waits no more.
     pub async fn open_turn(
         &self,
-        address: &Address,
+        at: &Conversation,
         turn: &TurnId,
         events: Vec<EventId>,
         message: Value,
     ) -> Result<bool, StoreError> {
-        let (address, turn, now) = (address.clone(), turn.clone(), self.clock.millis());
+        let (at, turn, now) = (at.clone(), turn.clone(), self.clock.millis());
         self.write(move |tx| {
+            let address = &at.address;
             if let Some(asked) = events.first()
-                && !journal::waits(tx, &address, asked)?
+                && !journal::waits(tx, address, asked)?
             {
                 return Ok(false);
             }
+            let row = params![
+                turn.as_str(),
+                address.bot,
+                address.room.as_str(),
+                TurnState::Open.as_str(),
+                now,
+                answerer(&at.bot)
+            ];
             tx.execute(
-                "INSERT INTO turns (turn, bot, room, state, opened) VALUES (?1, ?2, ?3, ?4, ?5)",
-                params![turn.as_str(), address.bot, address.room.as_str(), TurnState::Open.as_str(), now],
+                "INSERT INTO turns (turn, bot, room, state, opened, answerer) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                row,
             )?;
-            claim(tx, &address, &turn, &events)?;
-            append(tx, &address, &turn, &message)?;
+            claim(tx, address, &turn, &events)?;
+            append(tx, address, &turn, &message)?;
             Ok(true)
         })
         .await
@@ -146,13 +157,13 @@ impl Store {
         self.reply_and_keep(address, events, replies, None).await
     }
 
-    /// As [`Store::reply`], and the conversation goes on with a message, under the name of a turn that never was.
+    /// As [`Store::reply`], and a bot's conversation goes on with a message, under the name of a turn that never was.
     pub async fn reply_and_keep(
         &self,
         address: &Address,
         events: Vec<EventId>,
         replies: Vec<NewOutbox>,
-        message: Option<(TurnId, Value)>,
+        message: Option<(BotName, TurnId, Value)>,
     ) -> Result<(), StoreError> {
         let (address, now) = (address.clone(), self.clock.millis());
         self.write(move |tx| {
@@ -161,8 +172,9 @@ impl Store {
                 return Ok(());
             }
             journal::done(tx, &address.bot, &events)?;
-            if let Some((turn, message)) = message {
-                append(tx, &address, &turn, &message)?;
+            if let Some((bot, turn, message)) = message {
+                let at = Conversation { address: address.clone(), bot };
+                append_to(tx, &at, &turn, &message)?;
             }
             outbox::put(tx, &address, None, &replies, now)
         })
@@ -174,10 +186,12 @@ impl Store {
         let address = address.clone();
         self.write(move |tx| {
             let mut select = tx.prepare_cached(
-                "SELECT turn, opened FROM turns WHERE bot = ?1 AND room = ?2 AND state = 'open' ORDER BY opened",
+                "SELECT turn, opened, answerer FROM turns WHERE bot = ?1 AND room = ?2 AND state = 'open' ORDER BY opened",
             )?;
             let rows = select.query_map([&address.bot, address.room.as_str()], |row| {
-                Ok(OpenTurn { turn: row.get::<_, String>(0)?.into(), opened: row.get(1)? })
+                let bot: Option<String> = row.get(2)?;
+                let bot = bot.map_or_else(|| BotName::from(FIRST_BOT), BotName);
+                Ok(OpenTurn { turn: row.get::<_, String>(0)?.into(), bot, opened: row.get(1)? })
             })?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
@@ -211,15 +225,31 @@ fn claim(tx: &Transaction<'_>, address: &Address, turn: &TurnId, events: &[Event
     Ok(())
 }
 
-/// Appends to the conversation; returns the message's place in it.
+/// Appends to the conversation of the turn's bot; returns the message's place in it.
 pub(super) fn append(
     tx: &Transaction<'_>,
     address: &Address,
     turn: &TurnId,
     message: &Value,
 ) -> Result<i64, StoreError> {
-    let mut insert = tx.prepare_cached("INSERT INTO messages (bot, room, turn, body) VALUES (?1, ?2, ?3, ?4)")?;
+    let mut insert = tx.prepare_cached(
+        "INSERT INTO messages (bot, room, turn, body, answerer)
+         VALUES (?1, ?2, ?3, ?4, (SELECT answerer FROM turns WHERE turn = ?3))",
+    )?;
     let body = serde_json::to_string(message)?;
     insert.execute(params![address.bot, address.room.as_str(), turn.as_str(), body])?;
     Ok(tx.last_insert_rowid())
+}
+
+/// Appends to a conversation what belongs to no turn.
+fn append_to(tx: &Transaction<'_>, at: &Conversation, turn: &TurnId, message: &Value) -> Result<(), StoreError> {
+    let row = params![
+        at.address.bot,
+        at.address.room.as_str(),
+        turn.as_str(),
+        serde_json::to_string(message)?,
+        answerer(&at.bot)
+    ];
+    tx.execute("INSERT INTO messages (bot, room, turn, body, answerer) VALUES (?1, ?2, ?3, ?4, ?5)", row)?;
+    Ok(())
 }

@@ -12,20 +12,19 @@ use matrix_sdk::{
     ruma::{OwnedEventId, OwnedTransactionId, OwnedUserId},
 };
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, broadcast::error::RecvError, oneshot};
 
 use self::earlier::Earlier;
 use super::{
-    Adapter, media, quote, render,
+    Adapter, ROOMS, media, quote, render,
     render::Rendered,
     scheduler::{Class, Failed, Unsent},
     trouble::Trouble,
     view,
 };
 use crate::{
-    chat::Inbox,
     crash,
-    hub::{Delivery, Fetch, Outbound, Sent, Undelivered},
+    hub::{Delivery, Fetch, Inbox, LiveIn, Outbound, Sent, Undelivered},
     ids::{self, EventId, RoomKey},
 };
 
@@ -67,7 +66,7 @@ impl Drop for Sending {
 }
 
 /// Takes what the hub hands out until the program ends.
-pub(super) async fn run(adapter: Adapter, mut inbox: Inbox) {
+pub(super) async fn run(adapter: Adapter, mut inbox: Inbox, mut live: broadcast::Receiver<LiveIn>) {
     let desk = Shared::default();
     loop {
         tokio::select! {
@@ -77,7 +76,13 @@ pub(super) async fn run(adapter: Adapter, mut inbox: Inbox) {
                     adapter.spawn(deliver(adapter.clone(), sending, delivery));
                 }
             }
-            Some(live) = inbox.live.recv() => view::take(&adapter, live),
+            seen = live.recv() => match seen {
+                // The account may have rooms of another protocol, too.
+                Ok(live) if ROOMS.owns(&live.address.room) => view::take(&adapter, live),
+                Ok(_) => {}
+                Err(RecvError::Lagged(missed)) => tracing::debug!(missed, "rooms were not shown all progress"),
+                Err(RecvError::Closed) => return,
+            },
             Some(fetch) = inbox.fetches.recv() => match fetch {
                 Fetch::File(file) => adapter.spawn(media::fetch(adapter.client(), file)),
                 Fetch::Quote(quote) => adapter.spawn(quote::fetch(adapter.clone(), quote)),
@@ -133,7 +138,7 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
         None => Trouble::Away("there is no session now".to_owned()),
     })?;
     never_in_the_clear(adapter, &room).await?;
-    let earlier = Earlier::look(&room, delivery.tried.as_ref(), adapter.store.clock().millis()).await?;
+    let earlier = Earlier::look(&room, delivery.tried.as_ref(), adapter.hub.clock().millis()).await?;
     if delivery.tried.is_none() {
         let device = room.client().device_id().map(ToString::to_string).unwrap_or_default();
         adapter.hub.trying(&delivery.txn, &device).await.map_err(|error| Trouble::Away(error.to_string()))?;
@@ -178,7 +183,7 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
                 progress
             } else {
                 // It was sent, and nobody knows as what: its transaction id tells.
-                let begun = view::txn_of(key, asked);
+                let begun = view::txn_of(adapter, key, asked);
                 let content = related(to_content("m.notice", &rendered), thread.as_ref(), None);
                 post(adapter, Class::Answer, &room, &begun, content).await?
             };

@@ -17,7 +17,6 @@ use matrix_sdk::{
 use tokio::time::{self, Instant};
 
 use super::Adapter;
-use crate::hub::CODER;
 
 /// How long an answer holds.
 const HOLDS: Duration = Duration::from_mins(10);
@@ -50,12 +49,15 @@ impl Directory {
 impl Adapter {
     /// Returns whether the bot may work in a room, as far as is known.
     pub(super) fn opens(&self, room: &RoomId) -> bool {
-        self.directory.known(|known| self.people.opens(room, known.rooms.values()))
+        self.directory.known(|known| {
+            let named: Vec<_> = known.rooms.values().map(|id| id.as_str()).collect();
+            self.hub.policies().opens(room.as_str(), &named)
+        })
     }
 
     /// The same; what is not known is asked for.
     pub(super) async fn opens_now(&self, room: &Room) -> bool {
-        if !self.opens(room.room_id()) && self.people.aliases().next().is_some() {
+        if !self.opens(room.room_id()) && self.hub.policies().aliases().next().is_some() {
             self.look_up(&room.client()).await;
         }
         self.opens(room.room_id())
@@ -72,11 +74,11 @@ impl Adapter {
             known.asked = Some(Instant::now());
             known.rooms.clone()
         });
-        for alias in self.people.aliases() {
+        for alias in self.hub.policies().aliases() {
             let note = note_of(alias);
             let found = match resolve(client, alias).await {
                 Found::Room(room) => {
-                    if let Err(error) = self.store.note(CODER, &note, room.as_str()).await {
+                    if let Err(error) = self.hub.note(&note, room.as_str()).await {
                         tracing::warn!(alias, %error, "where an alias leads could not be noted");
                     }
                     Some(room)
@@ -85,12 +87,12 @@ impl Adapter {
                     if before.contains_key(alias) {
                         tracing::warn!(alias, "ALLOWED_ROOMS names an alias that leads nowhere any more");
                     }
-                    let _ = self.store.forget(CODER, &note).await;
+                    let _ = self.hub.forget_note(&note).await;
                     None
                 }
                 Found::Silence => match before.get(alias) {
                     Some(room) => Some(room.clone()),
-                    None => self.store.noted(CODER, &note).await.ok().flatten().and_then(|room| room.try_into().ok()),
+                    None => self.hub.noted(&note).await.ok().flatten().and_then(|room| room.try_into().ok()),
                 },
             };
             self.directory.known(|known| match found {

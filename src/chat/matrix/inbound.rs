@@ -4,8 +4,8 @@
 use matrix_sdk::ruma::{OwnedEventId, OwnedUserId, UserId};
 use serde_json::Value;
 
-use super::people::People;
 use crate::{
+    bots::Policies,
     hub::{Body, Inbound},
     ids::{EventId, RoomKey},
     text,
@@ -39,7 +39,7 @@ pub(super) enum Came {
 pub(super) struct Place<'a> {
     pub(super) room: &'a RoomKey,
     pub(super) own: &'a UserId,
-    pub(super) people: &'a People,
+    pub(super) policies: &'a Policies,
     pub(super) encrypted: bool,
     /// The event that the running turn's progress message is, if there is one.
     pub(super) progress: Option<&'a str>,
@@ -49,7 +49,7 @@ pub(super) struct Place<'a> {
 pub(super) fn read(place: Place<'_>, read: &Read<'_>) -> Option<Inbound> {
     let event = read.event;
     let sender: OwnedUserId = event["sender"].as_str()?.try_into().ok()?;
-    if sender == place.own || !place.people.lists(&sender) {
+    if sender == place.own || !place.policies.hears(sender.as_str()) {
         return None;
     }
     let id: OwnedEventId = event["event_id"].as_str()?.try_into().ok()?;
@@ -240,12 +240,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::bots::{People, Policy};
 
     fn read_as(encrypted: bool, came: Came, event: &Value) -> Option<Body> {
-        let people = People { users: vec!["@anna:a.org".into()], rooms: vec![] };
+        let policies = Policies::new([Policy { people: People::Listed(vec!["@anna:a.org".into()]), rooms: vec![] }]);
         let room = RoomKey::from("!room:a.org");
-        let place =
-            Place { room: &room, own: user_id!("@bot:a.org"), people: &people, encrypted, progress: Some("$progress") };
+        let place = Place {
+            room: &room,
+            own: user_id!("@bot:a.org"),
+            policies: &policies,
+            encrypted,
+            progress: Some("$progress"),
+        };
         read(place, &Read { event, came }).map(|inbound| inbound.body)
     }
 

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::{Adapter, deliver::to_content, render, trouble::Trouble};
 use crate::{
     crash,
-    hub::{CODER, FetchFile, NotFetched},
+    hub::{FetchFile, NotFetched},
     strings, text,
 };
 
@@ -38,7 +38,7 @@ pub(super) async fn upload(
 ) -> Result<Value, Trouble> {
     let client = room.client();
     let noted = format!("media:{txn}");
-    let known = adapter.store.noted(CODER, &noted).await.unwrap_or_else(|error| {
+    let known = adapter.hub.noted(&noted).await.unwrap_or_else(|error| {
         tracing::warn!(%error, "an upload may be made a second time");
         None
     });
@@ -53,7 +53,7 @@ pub(super) async fn upload(
             return Ok(to_content("m.notice", &render::markdown(&sentence)));
         }
         let source = send(&client, room, mime, data).await?;
-        if let Err(error) = adapter.store.note(CODER, &noted, &source.to_string()).await {
+        if let Err(error) = adapter.hub.note(&noted, &source.to_string()).await {
             tracing::warn!(%error, "an upload could not be noted");
         }
         crash::point("uploaded");

@@ -9,7 +9,6 @@ mod directory;
 mod inbound;
 mod media;
 mod pace;
-mod people;
 mod progress;
 mod quote;
 mod render;
@@ -31,15 +30,13 @@ use matrix_sdk::{Client, ruma::OwnedRoomId};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use people::People;
 pub use session::{Account, Session, SessionError};
 pub use trouble::Fault;
 
-use super::Inbox;
 use crate::{
-    hub::{CODER, Hub},
+    hub::{AccountHub, Inbox, Rooms},
     ids::{EventId, RoomKey},
-    store::{Address, Store, StoreError},
+    store::StoreError,
 };
 use directory::Directory;
 use scheduler::Scheduler;
@@ -48,6 +45,8 @@ use sync::Unsigned;
 use trouble::Trouble;
 use view::View;
 
+/// The rooms of Matrix.
+pub const ROOMS: Rooms = Rooms { prefix: "!", local: false };
 /// The pause after a failed try to get a session; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
@@ -69,9 +68,7 @@ struct Adapter {
 }
 
 struct Inner {
-    hub: Hub,
-    store: Store,
-    people: People,
+    hub: AccountHub,
     scheduler: Scheduler,
     /// The session, while there is one.
     client: watch::Sender<Option<Client>>,
@@ -108,17 +105,13 @@ impl Matrix {
     /// Serves the rooms until `cancel`. Fails when the session is lost for good.
     pub async fn run(
         self,
-        hub: Hub,
-        store: Store,
-        people: People,
+        hub: AccountHub,
         inbox: Inbox,
         tasks: TaskTracker,
         cancel: CancellationToken,
     ) -> Result<(), SessionError> {
         let inner = Inner {
             hub,
-            store,
-            people,
             scheduler: Scheduler::start(&tasks, cancel.clone()),
             client: watch::Sender::new(None),
             views: Mutex::default(),
@@ -129,7 +122,7 @@ impl Matrix {
             cancel,
         };
         let adapter = Adapter { inner: Arc::new(inner) };
-        adapter.spawn(deliver::run(adapter.clone(), inbox));
+        adapter.spawn(deliver::run(adapter.clone(), inbox, adapter.hub.watch()));
         let (mut opened, mut ended) = (Some(self.opened), None);
         let (mut pause, mut told) = (FIRST_PAUSE, String::new());
         loop {
@@ -246,7 +239,7 @@ impl Adapter {
     async fn reachable(&self, client: &Client) {
         for room in client.joined_rooms() {
             let room = RoomKey::from(room.room_id().as_str());
-            self.hub.reachable(&Address { bot: CODER.into(), room }).await;
+            self.hub.reachable(&room).await;
         }
     }
 }

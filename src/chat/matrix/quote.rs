@@ -13,8 +13,9 @@ use matrix_sdk::{
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{Adapter, inbound, people::People, rooms::again, trouble::Trouble, view};
+use super::{Adapter, inbound, rooms::again, trouble::Trouble, view};
 use crate::{
+    bots::Policies,
     hub::{Author, Body, FetchQuote, NotQuoted, Quoted},
     ids::{EventId, RoomKey},
 };
@@ -40,11 +41,11 @@ async fn find(adapter: &Adapter, room: &RoomKey, event: &EventId) -> Result<Quot
     })?;
     // What is not known will do for a mark: it is quoted all the same.
     let encrypted = room.latest_encryption_state().await.is_ok_and(|state| state.is_encrypted());
-    read(&event, room.own_user_id(), &adapter.people, encrypted)
+    read(&event, room.own_user_id(), adapter.hub.policies(), encrypted)
 }
 
 /// Reads a message that was found.
-fn read(event: &TimelineEvent, own: &UserId, people: &People, encrypted: bool) -> Result<Quoted, NotQuoted> {
+fn read(event: &TimelineEvent, own: &UserId, policies: &Policies, encrypted: bool) -> Result<Quoted, NotQuoted> {
     let (sealed, edit_counts) = match &event.kind {
         TimelineEventKind::UnableToDecrypt { .. } => return Err(NotQuoted::Unreadable),
         TimelineEventKind::PlainText { .. } => (false, true),
@@ -65,7 +66,7 @@ fn read(event: &TimelineEvent, own: &UserId, people: &People, encrypted: bool) -
         Author::Unproven
     } else if sender == own {
         Author::Bot
-    } else if people.lists(&sender) {
+    } else if policies.hears(sender.as_str()) {
         Author::Listed
     } else {
         Author::Stranger
@@ -110,11 +111,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::bots::{People, Policy};
 
     fn read_plain(event: &Value, encrypted: bool) -> Result<Quoted, NotQuoted> {
-        let people = People { users: vec!["@anna:a.org".into()], rooms: vec![] };
+        let policies = Policies::new([Policy { people: People::Listed(vec!["@anna:a.org".into()]), rooms: vec![] }]);
         let event = TimelineEvent::from_plaintext(Raw::new(event).unwrap().cast_unchecked());
-        read(&event, user_id!("@bot:a.org"), &people, encrypted)
+        read(&event, user_id!("@bot:a.org"), &policies, encrypted)
     }
 
     fn event(sender: &str, content: Value) -> Value {

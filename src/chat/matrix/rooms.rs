@@ -14,7 +14,6 @@ use super::{Adapter, trouble::Trouble};
 use crate::{
     ids::{EventId, RoomKey},
     store::StoreError,
-    strings,
 };
 
 /// Tries to join or leave a room, and the pause after the first of them; it doubles.
@@ -35,7 +34,7 @@ pub(super) fn invited(adapter: &Adapter, room: Room) {
             Err(_) => return,
         };
         let id = room.room_id().to_owned();
-        if adapter.people.lists(&inviter) && adapter.opens_now(&room).await {
+        if adapter.hub.policies().hears(inviter.as_str()) && adapter.opens_now(&room).await {
             adapter.asked().insert(id.clone());
             let joined = again(|| async {
                 if room.state() == RoomState::Joined { Ok(()) } else { room.join().await.map_err(Trouble::from) }
@@ -65,7 +64,7 @@ pub(super) async fn entered(adapter: &Adapter, room: &Room) -> Result<(), StoreE
     }
     // Without its own event the room's id will do: it is greeted at the first join only.
     let joined = own.unwrap_or_else(|| EventId::from(room.room_id().as_str()));
-    adapter.hub.joined(&key, &joined, adapter.opens(room.room_id()).then(|| strings::GREETING.to_owned())).await
+    adapter.hub.joined(&key, &joined, adapter.opens(room.room_id())).await
 }
 
 /// Takes note of a room that is encrypted: it is from now on, whatever the homeserver says.
@@ -141,7 +140,7 @@ async fn unserved(adapter: &Adapter, room: &Room) -> bool {
         Ok(members) => {
             // A pattern may list the bot, too.
             let others = members.iter().map(|member| member.user_id()).filter(|id| *id != room.own_user_id());
-            !others.into_iter().any(|id| adapter.people.lists(id))
+            !others.into_iter().any(|id| adapter.hub.policies().hears(id.as_str()))
         }
         Err(trouble) => {
             tracing::warn!(room = %room.room_id(), %trouble, "who is left in the room is not known; the bot stays");

@@ -51,8 +51,8 @@ const DEVICE: &str = "matrix-agent";
 /// An account on a homeserver.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// Names the bot's folder and files.
-    pub bot: &'static str,
+    /// The account's name in the store, which its folder and files carry, too.
+    pub name: String,
     /// The homeserver's address.
     pub homeserver: String,
     /// The account's full id.
@@ -168,7 +168,7 @@ impl Account {
     }
 
     fn files(&self) -> Files {
-        Files::new(&self.state_dir, self.bot)
+        Files::new(&self.state_dir, &self.name)
     }
 
     async fn restore(&self, mut saved: Saved) -> Result<Session, SessionError> {

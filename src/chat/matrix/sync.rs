@@ -41,9 +41,9 @@ use self::{
 use super::{Adapter, rooms, session::Session, trouble::Trouble, verification};
 use crate::{
     crash,
-    hub::{Body, CODER, Inbound},
+    hub::{Body, Inbound},
     ids::RoomKey,
-    store::{Address, StoreError},
+    store::StoreError,
 };
 
 /// How long the homeserver holds a request when there is nothing new.
@@ -172,7 +172,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     async fn new(adapter: &'a Adapter, session: &'a Session) -> Result<Self, StoreError> {
-        let position = adapter.store.position(CODER).await?;
+        let position = adapter.hub.position().await?;
         let known = adapter.hub.rooms().await?;
         let joined = known.iter().filter_map(|room| room.as_str().try_into().ok()).collect();
         // What the SDK knows of rooms holds from now on, also where a homeserver will say something else.
@@ -250,7 +250,7 @@ impl<'a> Reader<'a> {
                     rooms::take_along(self.adapter, &room).await?;
                 }
                 events.extend(read);
-                let news = News::of(&timeline, &self.adapter.people);
+                let news = News::of(&timeline, self.adapter.hub.policies());
                 departed = news.departed;
                 if news.rights {
                     opened.push(RoomKey::from(id.as_str()));
@@ -287,7 +287,7 @@ impl<'a> Reader<'a> {
             rooms::look(self.adapter, &room, departed);
         }
         for room in opened {
-            self.adapter.hub.reachable(&Address { bot: CODER.into(), room }).await;
+            self.adapter.hub.reachable(&room).await;
         }
         for id in response.rooms.left.keys() {
             self.left(id).await?;

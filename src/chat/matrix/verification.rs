@@ -17,8 +17,8 @@ use matrix_sdk::{
 };
 use serde_json::{Value, json};
 
-use super::{Adapter, deliver::send_kind, people::People, rooms::again, scheduler::Failed, trouble::Trouble};
-use crate::{ids, strings};
+use super::{Adapter, deliver::send_kind, rooms::again, scheduler::Failed, trouble::Trouble};
+use crate::{bots::Policies, ids, strings};
 
 const REQUEST: &str = "m.key.verification.request";
 const CANCEL: &str = "m.key.verification.cancel";
@@ -27,10 +27,10 @@ const FRESH: Duration = Duration::from_mins(10);
 
 /// Cancels what people of a room have asked of the bot.
 pub(super) fn in_room<'a>(adapter: &Adapter, room: &Room, timeline: impl Iterator<Item = &'a TimelineEvent>) {
-    let now = adapter.store.clock().millis();
+    let now = adapter.hub.clock().millis();
     for event in timeline {
         let Ok(event) = serde_json::from_str::<Value>(event.raw().json().get()) else { continue };
-        let Some(id) = asked_in_room(room.own_user_id(), &adapter.people, &event, now) else { continue };
+        let Some(id) = asked_in_room(room.own_user_id(), adapter.hub.policies(), &event, now) else { continue };
         tracing::info!(room = %room.room_id(), event = id, "a request to verify the bot is cancelled");
         let content = cancel(json!({ "m.relates_to": { "rel_type": "m.reference", "event_id": id } }));
         let (room, txn) = (room.clone(), ids::digest(&[room.room_id().as_str(), id, CANCEL], 16));
@@ -51,7 +51,7 @@ pub(super) fn by_device(adapter: &Adapter, client: &Client, events: &[ProcessedT
     let Some(own) = client.user_id() else { return };
     for event in events {
         let Ok(event) = serde_json::from_str::<Value>(event.to_raw().json().get()) else { continue };
-        let Some(asked) = asked_by_device(own, client.device_id(), &adapter.people, &event) else { continue };
+        let Some(asked) = asked_by_device(own, client.device_id(), adapter.hub.policies(), &event) else { continue };
         tracing::info!(user = %asked.user, device = %asked.device, "a request to verify the bot's device is cancelled");
         let content = cancel(json!({ "transaction_id": asked.flow }));
         let Ok(content) = serde_json::value::to_raw_value(&content) else { continue };
@@ -83,12 +83,12 @@ fn cancel(mut content: Value) -> Value {
 }
 
 /// Returns the id of an event by which somebody who may ask the bot for something asks it for its verification.
-fn asked_in_room<'a>(own: &UserId, people: &People, event: &'a Value, now: i64) -> Option<&'a str> {
+fn asked_in_room<'a>(own: &UserId, policies: &Policies, event: &'a Value, now: i64) -> Option<&'a str> {
     let content = &event["content"];
     let asks = event["type"] == "m.room.message" && content["msgtype"] == REQUEST && content["to"] == own.as_str();
     let sender: OwnedUserId = event["sender"].as_str()?.try_into().ok()?;
     let age = now.saturating_sub(event["origin_server_ts"].as_i64()?);
-    let counts = sender != own && people.lists(&sender) && age < FRESH.as_millis() as i64;
+    let counts = sender != own && policies.hears(sender.as_str()) && age < FRESH.as_millis() as i64;
     event["event_id"].as_str().filter(|_| asks && counts)
 }
 
@@ -101,13 +101,13 @@ struct Asked {
 }
 
 /// Returns what another device of the bot's account, or one of somebody who may ask the bot for something, asks.
-fn asked_by_device(own: &UserId, own_device: Option<&DeviceId>, people: &People, event: &Value) -> Option<Asked> {
+fn asked_by_device(own: &UserId, own_device: Option<&DeviceId>, policies: &Policies, event: &Value) -> Option<Asked> {
     let content = &event["content"];
     let user: OwnedUserId = event["sender"].as_str()?.try_into().ok()?;
     let device = OwnedDeviceId::from(content["from_device"].as_str()?);
     let flow = content["transaction_id"].as_str()?.to_owned();
     let own_other = user == own && own_device.is_some_and(|own| own != device);
-    let asks = event["type"] == REQUEST && (own_other || user != own && people.lists(&user));
+    let asks = event["type"] == REQUEST && (own_other || user != own && policies.hears(user.as_str()));
     asks.then_some(Asked { user, device, flow })
 }
 
@@ -116,9 +116,10 @@ mod tests {
     use matrix_sdk::ruma::{device_id, user_id};
 
     use super::*;
+    use crate::bots::{People, Policy};
 
-    fn people() -> People {
-        People { users: vec!["@anna:a.org".into()], rooms: vec![] }
+    fn policies() -> Policies {
+        Policies::new([Policy { people: People::Listed(vec!["@anna:a.org".into()]), rooms: vec![] }])
     }
 
     #[test]
@@ -126,7 +127,7 @@ mod tests {
         let asked = |sender: &str, to: &str, age: i64| {
             let event = json!({"type": "m.room.message", "sender": sender, "event_id": "$v", "origin_server_ts": 1_000_000,
                 "content": {"msgtype": REQUEST, "to": to, "from_device": "D", "methods": ["m.sas.v1"], "body": "x"}});
-            asked_in_room(user_id!("@bot:a.org"), &people(), &event, 1_000_000 + age).is_some()
+            asked_in_room(user_id!("@bot:a.org"), &policies(), &event, 1_000_000 + age).is_some()
         };
         assert!(asked("@anna:a.org", "@bot:a.org", 0) && asked("@anna:a.org", "@bot:a.org", -5_000));
         assert!(!asked("@anna:a.org", "@carl:a.org", 0), "one for somebody else");
@@ -135,7 +136,7 @@ mod tests {
         assert!(!asked("@anna:a.org", "@bot:a.org", 600_000), "one that has ended by itself");
         let said = json!({"type": "m.room.message", "sender": "@anna:a.org", "event_id": "$v", "origin_server_ts": 0,
             "content": {"msgtype": "m.text", "to": "@bot:a.org", "body": "x"}});
-        assert_eq!(asked_in_room(user_id!("@bot:a.org"), &people(), &said, 0), None);
+        assert_eq!(asked_in_room(user_id!("@bot:a.org"), &policies(), &said, 0), None);
     }
 
     #[test]
@@ -144,7 +145,7 @@ mod tests {
             let event = json!({"type": kind, "sender": sender, "content": {
                 "from_device": device, "transaction_id": "t", "methods": ["m.sas.v1"], "timestamp": 1}});
             let own = (user_id!("@bot:a.org"), Some(device_id!("OWN")));
-            asked_by_device(own.0, own.1, &people(), &event).map(|asked| asked.device.to_string())
+            asked_by_device(own.0, own.1, &policies(), &event).map(|asked| asked.device.to_string())
         };
         assert_eq!(asked("@anna:a.org", "PHONE", REQUEST).as_deref(), Some("PHONE"));
         assert_eq!(asked("@bot:a.org", "OTHER", REQUEST).as_deref(), Some("OTHER"));

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     crash,
-    hub::{CODER, Live, LiveIn},
+    hub::{Live, LiveIn},
     ids::{self, EventId, RoomKey},
 };
 
@@ -60,12 +60,12 @@ fn note_of(asked: &EventId) -> String {
 /// Returns the progress message of a question, also of an earlier process; empty as long as it was begun and nobody knows
 /// whether it has arrived.
 pub(super) async fn noted(adapter: &Adapter, asked: &EventId) -> Result<Option<String>, Trouble> {
-    adapter.store.noted(CODER, &note_of(asked)).await.map_err(|error| Trouble::Away(error.to_string()))
+    adapter.hub.noted(&note_of(asked)).await.map_err(|error| Trouble::Away(error.to_string()))
 }
 
 /// The transaction id of a turn's progress message: the same after a restart, so that it is not sent twice.
-pub(super) fn txn_of(room: &RoomKey, asked: &EventId) -> String {
-    ids::digest(&[CODER, room.as_str(), asked.as_str(), "progress"], 16)
+pub(super) fn txn_of(adapter: &Adapter, room: &RoomKey, asked: &EventId) -> String {
+    ids::digest(&[adapter.hub.account(), room.as_str(), asked.as_str(), "progress"], 16)
 }
 
 impl View {
@@ -174,7 +174,7 @@ async fn send(adapter: &Adapter, view: &View) -> Result<(), Failed<Trouble>> {
         let content = related(to_content("m.notice", &rendered), view.thread.as_ref(), None);
         // It may arrive without our knowing it: whoever ends it must know that it was begun.
         note(adapter, view, "").await;
-        let event = send_raw(adapter, &room, Some(&txn_of(&view.room, &view.asked)), content).await?;
+        let event = send_raw(adapter, &room, Some(&txn_of(adapter, &view.room, &view.asked)), content).await?;
         crash::point("shown");
         note(adapter, view, event.as_str()).await;
         event
@@ -187,7 +187,7 @@ async fn send(adapter: &Adapter, view: &View) -> Result<(), Failed<Trouble>> {
 
 /// Notes which event the message is; as long as that is not known, nothing.
 async fn note(adapter: &Adapter, view: &View, event: &str) {
-    if let Err(error) = adapter.store.note(CODER, &note_of(&view.asked), event).await {
+    if let Err(error) = adapter.hub.note(&note_of(&view.asked), event).await {
         tracing::warn!(%error, "a progress message could not be noted; it may stay as it is");
     }
 }
@@ -220,7 +220,7 @@ pub(super) fn refuse(adapter: &Adapter, room: &RoomKey, said: &EventId) {
 }
 
 fn react(adapter: &Adapter, room: &RoomKey, said: &EventId, (name, key): (&str, &str)) {
-    let txn = ids::digest(&[CODER, room.as_str(), said.as_str(), name], 16);
+    let txn = ids::digest(&[adapter.hub.account(), room.as_str(), said.as_str(), name], 16);
     let content = json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": said, "key": key } });
     post(adapter, Class::Reaction, room, "m.reaction", Some(txn), content);
 }

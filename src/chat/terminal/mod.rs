@@ -12,10 +12,13 @@ pub use client::{Client, ClientError, Shown};
 pub use frame::{Hello, Say, ServerFrame};
 pub use server::Terminal;
 
-use crate::ids::RoomKey;
+use crate::{hub::Rooms, ids::RoomKey};
 
 /// The protocol's part of a room's key.
 const PREFIX: &str = "terminal:";
+
+/// The rooms of terminals: whoever sits in one sits at this machine.
+pub const ROOMS: Rooms = Rooms { prefix: PREFIX, local: true };
 
 /// Returns the key of a terminal's room.
 pub fn room(name: &str) -> RoomKey {

@@ -13,7 +13,7 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{Mutex as Lock, mpsc, oneshot},
+    sync::{Mutex as Lock, broadcast, broadcast::error::RecvError, mpsc, oneshot},
     time::timeout,
 };
 use tokio_util::{
@@ -23,9 +23,9 @@ use tokio_util::{
 
 use super::frame::{CLIENT_LINE, MESSAGE, Say, ServerFrame};
 use crate::{
-    hub::{Became, Body, CODER, Delivery, Hub, Inbound, Live, LiveIn, Outbound, Part, Sent, Undelivered},
+    hub::{AccountHub, Became, Body, Delivery, Inbound, Inbox, Live, LiveIn, Outbound, Part, Sent, Undelivered},
     ids::{EventId, RoomKey},
-    store::{Address, StoreError},
+    store::StoreError,
 };
 
 /// Frames that may wait for a slow client; what does not fit of the live ones is dropped.
@@ -79,15 +79,32 @@ impl Drop for Seat {
 }
 
 impl Terminal {
+    /// Brings what comes from the hub to the clients, until `cancel`.
+    pub async fn run(self, mut inbox: Inbox, mut live: broadcast::Receiver<LiveIn>, cancel: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                Some(delivery) = inbox.deliveries.recv() => self.deliver(delivery),
+                // A client sends no files, so there is nothing to fetch.
+                Some(fetch) = inbox.fetches.recv() => drop(fetch),
+                seen = live.recv() => match seen {
+                    Ok(live) => self.show(live),
+                    Err(RecvError::Lagged(missed)) => tracing::debug!(missed, "terminals were not shown all progress"),
+                    Err(RecvError::Closed) => return,
+                },
+            }
+        }
+    }
+
     /// Shows something to the clients in a room.
-    pub fn show(&self, live: LiveIn) {
+    fn show(&self, live: LiveIn) {
         self.state().show(&live.address.room, &ServerFrame::Live { live: live.live });
     }
 
     /// Serves one client in one room, as `sender`, until it hangs up. Its first frame was read by the caller.
     pub async fn serve<R, W>(
         &self,
-        hub: &Hub,
+        hub: &AccountHub,
         room: RoomKey,
         sender: String,
         mut incoming: FramedRead<R, LinesCodec>,
@@ -103,8 +120,8 @@ impl Terminal {
             let _ = timeout(LAST_WORDS, send(&mut outgoing, &full)).await;
             return;
         };
-        let address = Address { bot: CODER.into(), room };
-        hub.reachable(&address).await;
+        let address = hub.address(room);
+        hub.reachable(&address.room).await;
         let writing = async {
             while let Some(frame) = queue.recv().await {
                 if send(&mut outgoing, &frame).await.is_err() {
@@ -147,7 +164,7 @@ impl Terminal {
     }
 
     /// Does what a client's line says; returns what to tell it.
-    async fn take(&self, hub: &Hub, room: &RoomKey, sender: &str, line: &str) -> Vec<ServerFrame> {
+    async fn take(&self, hub: &AccountHub, room: &RoomKey, sender: &str, line: &str) -> Vec<ServerFrame> {
         let (event, body) = match serde_json::from_str(line) {
             Err(error) => return vec![refused(None, &format!("That is no frame of this protocol: {error}."))],
             Ok(Say::Shown { txn }) => return self.confirmed(hub, txn).await.into_iter().collect(),
@@ -174,7 +191,7 @@ impl Terminal {
 
     /// Takes a client's confirmation. Each client is told once it is noted, whoever was the first to confirm; what is
     /// still to be delivered comes to the client again, which confirms it again.
-    async fn confirmed(&self, hub: &Hub, txn: String) -> Option<ServerFrame> {
+    async fn confirmed(&self, hub: &AccountHub, txn: String) -> Option<ServerFrame> {
         let _one_at_a_time = self.noting.lock().await;
         let unconfirmed = self.state().unconfirmed.remove(&txn);
         if let Some(unconfirmed) = unconfirmed {
@@ -195,7 +212,7 @@ impl Terminal {
     }
 
     /// Hands something to the clients in a room, of which one must confirm it.
-    pub fn deliver(&self, delivery: Delivery) {
+    fn deliver(&self, delivery: Delivery) {
         let Delivery { txn, address, outbound, data, done, .. } = delivery;
         if let Outbound::Notice { text } = outbound {
             let shown = self.state().show(&address.room, &ServerFrame::Live { live: Live::Notice { text } });
@@ -260,7 +277,7 @@ impl State {
 }
 
 /// Returns what became of what a client has said.
-async fn became(hub: &Hub, room: &RoomKey, id: &EventId) -> Result<Vec<ServerFrame>, StoreError> {
+async fn became(hub: &AccountHub, room: &RoomKey, id: &EventId) -> Result<Vec<ServerFrame>, StoreError> {
     Ok(match hub.became(room, id).await? {
         Became::Unknown => vec![ServerFrame::Unknown { id: id.clone() }],
         Became::Open => vec![ServerFrame::Open { id: id.clone() }],

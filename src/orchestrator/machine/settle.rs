@@ -4,7 +4,7 @@
 use std::mem;
 
 use super::{
-    AssistantMessage, Batch, Completion, Finish, Machine, Message, Note, Origin, Out, Status, Usage, batch, context,
+    AssistantMessage, Batch, Completion, Ending, Finish, Machine, Message, Note, Origin, Out, Usage, batch, context,
     is_silent, limits, words,
 };
 use crate::{
@@ -37,7 +37,7 @@ impl Machine {
             return self.wrapped_up(message, finish, out);
         }
         if finish == Finish::Filtered && (silent || !message.calls.is_empty()) {
-            return self.end_plainly(words::FILTERED.to_owned(), Status::Failed, out);
+            return self.end_plainly(words::FILTERED.to_owned(), Ending::Failed, out);
         }
         if message.calls.is_empty() {
             if silent {
@@ -72,7 +72,7 @@ impl Machine {
             self.keep(Message::Assistant(message), origin, out);
             return self.doubt(out);
         }
-        self.end(message, finish, Status::Done, out);
+        self.end(message, finish, Ending::Done, out);
     }
 
     /// Sends a claim back.
@@ -93,7 +93,7 @@ impl Machine {
         }
         self.account.empty += 1;
         if self.account.empty > limits::EMPTY_NUDGES {
-            return self.end_plainly(gave_up.to_owned(), Status::Failed, out);
+            return self.end_plainly(gave_up.to_owned(), Ending::Failed, out);
         }
         self.say(Note::Empty, nudge.to_owned(), out);
         self.advance(out);
@@ -102,7 +102,7 @@ impl Machine {
     pub(super) fn wrapped_up(&mut self, message: AssistantMessage, finish: Finish, out: &mut Out) {
         let Some(limit) = self.wrap else { return };
         if !is_silent(&message) && !markup::ends_in_call(&message.text) {
-            self.end(message, finish, Status::Limit, out);
+            self.end(message, finish, Ending::Limit, out);
         } else if self.bare {
             self.end_at(limit, out);
         } else {
@@ -116,7 +116,7 @@ impl Machine {
     pub(super) fn call_in_text(&mut self, message: &AssistantMessage, out: &mut Out) {
         self.account.in_text += 1;
         if self.account.in_text > limits::IN_TEXT_NUDGES {
-            return self.end_plainly(words::calls_no_tools(&message.model), Status::Failed, out);
+            return self.end_plainly(words::calls_no_tools(&message.model), Ending::Failed, out);
         }
         // Not kept: a model that sees its slip in the history repeats it.
         self.say(Note::CallInText, words::CALL_IN_TEXT.to_owned(), out);

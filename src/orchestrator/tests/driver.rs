@@ -20,7 +20,7 @@ use crate::{
     llm::{Model, ModelSettings},
     orchestrator::{Outcome, Progress, Start, driver::Turn, hands::Toolbox, journal::Journal, words},
     pictures::Gallery,
-    store::{Address, Durability, NewInbound, Store},
+    store::{Address, Conversation, Durability, NewInbound, Store},
     tools::{Attachment, ToolProgress, ToolResult},
 };
 
@@ -94,8 +94,13 @@ impl Rig {
     }
 
     async fn admit(&self, event: &str) {
-        let new =
-            NewInbound { room: at().room, event: event.into(), sender: "anna".into(), body: Value::Null, target: None };
+        let new = NewInbound {
+            room: address().room,
+            event: event.into(),
+            sender: "anna".into(),
+            body: Value::Null,
+            target: None,
+        };
         self.store.admit("coder", vec![new], vec![], None).await.unwrap();
     }
 
@@ -119,7 +124,7 @@ impl Rig {
 
     fn journal(&self, turn: TurnId) -> Journal {
         let gallery = Gallery::new(self.folder.path().join("pictures"));
-        Journal { store: self.store.clone(), address: at(), turn, gallery }
+        Journal { store: self.store.clone(), at: at(), turn, gallery }
     }
 
     async fn run(&mut self, start: Start, script: Script) -> Outcome {
@@ -140,7 +145,7 @@ impl Rig {
 
     /// The calls without a result.
     async fn unanswered(&self) -> usize {
-        let rows = self.store.turn_history(&at(), &turn()).await.unwrap();
+        let rows = self.store.turn_history(&address(), &turn()).await.unwrap();
         rows.iter().flat_map(|row| &row.calls).filter(|call| call.ended.is_none()).count()
     }
 
@@ -150,7 +155,11 @@ impl Rig {
     }
 }
 
-fn at() -> Address {
+fn at() -> Conversation {
+    Conversation { address: address(), bot: "coder".into() }
+}
+
+fn address() -> Address {
     Address { bot: "coder".into(), room: "terminal:one".into() }
 }
 
@@ -183,9 +192,9 @@ const LS: (&str, &str) = ("run_command", r#"{"command":"ls"}"#);
 async fn a_turn_runs_from_its_message_to_its_answer() {
     let mut rig = Rig::new(&[asks(&[LS]), says("There are two files.")]).await;
     let outcome = rig.run(Start::New, echo()).await;
-    assert_eq!((outcome.text.as_str(), outcome.status), ("There are two files.", Status::Done));
+    assert_eq!((outcome.text.as_str(), outcome.ending), ("There are two files.", Ending::Done));
     assert_eq!(outcome.footer, "2 turns · 1 tool · 2k tokens · 0:00");
-    assert!(matches!(outcome.message.unwrap().origin, Origin::Final { status: Status::Done }));
+    assert!(matches!(outcome.line.unwrap().origin, Origin::Final { status: Ending::Done }));
     assert_eq!(
         rig.heard().await,
         [
@@ -194,7 +203,7 @@ async fn a_turn_runs_from_its_message_to_its_answer() {
         ]
     );
     assert_eq!(rig.unanswered().await, 0);
-    let usage = &rig.store.usage(&at(), 1).await.unwrap()[0];
+    let usage = &rig.store.usage(&address(), 1).await.unwrap()[0];
     assert_eq!((usage.input, usage.output, usage.requests), (2000, 20, 2));
     let seen: Vec<String> = rig.seen().iter().map(|progress| format!("{progress:?}")).collect();
     insta::assert_snapshot!(seen.join("\n"), @r#"
@@ -222,7 +231,7 @@ async fn a_stop_ends_what_runs_and_answers_every_call() {
         })
     });
     let outcome = rig.run(Start::New, script).await;
-    assert_eq!((outcome.text.as_str(), outcome.status), (words::STOPPED, Status::Stopped));
+    assert_eq!((outcome.text.as_str(), outcome.ending), (words::STOPPED, Ending::Stopped));
     assert_eq!(has_ended.recv().await, Some(()), "the call was told and waited for");
     assert_eq!(has_ended.recv().await, None, "the second never began");
     assert_eq!(rig.unanswered().await, 0);
@@ -324,7 +333,7 @@ async fn nobody_watching_does_not_hold_up_the_turn() {
     let lines: Vec<_> = (0..8).map(|n| asks(&vec![("read_file", &*format!(r#"{{"path":"{n}"}}"#)); 16])).collect();
     let mut rig = Rig::new(&[lines, vec![says("All read.")]].concat()).await;
     let outcome = rig.run(Start::New, echo()).await;
-    assert_eq!((outcome.text.as_str(), outcome.status), ("All read.", Status::Done));
+    assert_eq!((outcome.text.as_str(), outcome.ending), ("All read.", Ending::Done));
     assert_eq!(outcome.footer, "9 turns · 128 tools · 9k tokens · 0:00");
 }
 
@@ -332,7 +341,7 @@ async fn nobody_watching_does_not_hold_up_the_turn() {
 async fn a_model_that_refuses_ends_the_turn_in_words() {
     let mut rig = Rig::new(&[]).await;
     let outcome = rig.run(Start::New, echo()).await;
-    assert_eq!(outcome.status, Status::Failed);
+    assert_eq!(outcome.ending, Ending::Failed);
     assert!(outcome.text.starts_with("The model's provider rejected the request (400)."), "{}", outcome.text);
 }
 
@@ -340,8 +349,8 @@ async fn a_model_that_refuses_ends_the_turn_in_words() {
 async fn the_next_turn_sees_the_last_one_and_its_own_compaction_survives_a_crash() {
     let mut rig = Rig::new(&[asks(&[LS]), says("Two files.")]).await;
     let outcome = rig.run(Start::New, echo()).await;
-    let last = serde_json::to_value(outcome.message.unwrap()).unwrap();
-    rig.store.answer_turn(&at(), &turn(), "done", Some(last), vec![]).await.unwrap();
+    let last = serde_json::to_value(outcome.line.unwrap()).unwrap();
+    rig.store.answer_turn(&address(), &turn(), "done", Some(last), vec![]).await.unwrap();
     let journal = rig.journal("next".into());
     let first = serde_json::to_value(said_by_anna("e9").to_message()).unwrap();
     rig.store.open_turn(&at(), &"next".into(), vec![], first).await.unwrap();

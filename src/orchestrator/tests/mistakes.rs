@@ -19,7 +19,7 @@ fn m01_no_call_stays_unanswered_and_a_broken_history_is_mended_on_load() {
     assert_eq!(play.shown_to_model()[3], format!("c0: {}", words::CALL_LOST));
     play.calls(&[("read_file", "{}")]);
     play.feed(Event::Stop);
-    assert_eq!(play.ended().0, Status::Stopped);
+    assert_eq!(play.ended().0, Ending::Stopped);
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn m02_compaction_ends_after_two_weak_ones_and_never_follows_an_answer() {
         }
     }
     assert_eq!(summaries, 2);
-    assert_eq!(play.ended().0, Status::Limit);
+    assert_eq!(play.ended().0, Ending::Limit);
     assert!(play.ended().1.contains("context window"), "{}", play.ended().1);
 
     let mut play = Play::with(Limits::default(), 8_000, vec![]);
@@ -64,11 +64,11 @@ fn m04_empty_answers_are_nudged_twice_and_never_end_in_silence() {
         play.text(text);
     }
     assert_eq!(play.log(), "ask empty! ask empty! ask answer");
-    assert_eq!(play.ended(), (Status::Failed, words::NO_ANSWER));
+    assert_eq!(play.ended(), (Ending::Failed, words::NO_ANSWER));
     let mut play = Play::new();
     play.text("");
     play.text("Sorry. Here it is.");
-    assert_eq!(play.ended(), (Status::Done, "Sorry. Here it is."));
+    assert_eq!(play.ended(), (Ending::Done, "Sorry. Here it is."));
 }
 
 #[test]
@@ -104,12 +104,12 @@ fn m06_done_is_checked_against_the_last_test_run_and_the_last_edit() {
     assert!(play.newest().contains("edited after the last test run"));
     play.step("run_tests", "{}", tested(true));
     play.text("Done.");
-    assert_eq!((play.ended(), play.answer().tally.proof), ((Status::Done, "Done."), Proof::Green));
+    assert_eq!((play.ended(), play.answer().tally.proof), ((Ending::Done, "Done."), Proof::Green));
 
     let mut play = Play::new();
     edit(&mut play);
     play.text("I changed a.rs; the tests were not run.");
-    assert_eq!((play.ended().0, play.answer().tally.proof), (Status::Done, Proof::Unverified), "honest: no nudge");
+    assert_eq!((play.ended().0, play.answer().tally.proof), (Ending::Done, Proof::Unverified), "honest: no nudge");
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn m06_a_claim_is_sent_back_across_a_crash_and_not_beyond_the_limit() {
     let mut play = Play::with(Limits { rounds: 2, ..Limits::default() }, 200_000, vec![]);
     play.step("edit_file", r#"{"path":"a.rs"}"#, edited("a.rs"));
     play.text("Done.");
-    assert_eq!(play.ended(), (Status::Done, "Done."), "no round is left to run tests in");
+    assert_eq!(play.ended(), (Ending::Done, "Done."), "no round is left to run tests in");
 }
 
 #[test]
@@ -210,5 +210,5 @@ fn m12_usage_from_before_a_compaction_is_not_trusted_and_only_an_overflow_is_one
 
     let mut play = Play::new();
     play.fails(Remedy::Nothing);
-    assert_eq!((play.rebased, play.ended().0), (0, Status::Failed), "a rate limit is no overflow");
+    assert_eq!((play.rebased, play.ended().0), (0, Ending::Failed), "a rate limit is no overflow");
 }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 use super::{
-    CallFacts, CallResult, CallToRun, Edit, Known, Limits, Line, Note, Origin, Status, UserMessage,
+    CallFacts, CallResult, CallToRun, Edit, Ending, Known, Limits, Line, Note, Origin, UserMessage,
     event::{Action, Answer, Event, Request, Show, TurnInput},
     machine::Machine,
 };
@@ -260,7 +260,7 @@ impl Play {
         self.answer.as_ref().expect("the turn is answered")
     }
 
-    pub(super) fn ended(&self) -> (Status, &str) {
+    pub(super) fn ended(&self) -> (Ending, &str) {
         (self.answer().status, &self.answer().text)
     }
 

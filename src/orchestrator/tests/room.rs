@@ -164,14 +164,14 @@ fn an_overflow_makes_room_though_the_count_seemed_fine() {
     assert_eq!(play.rebased, 1);
     assert!(!summarising(&play), "masking was enough");
     play.text("Read.");
-    assert_eq!(play.ended().0, Status::Done);
+    assert_eq!(play.ended().0, Ending::Done);
 }
 
 #[test]
 fn a_refusal_that_nobody_understands_makes_room_once_in_a_long_conversation() {
     let mut play = Play::new();
     play.fails(Remedy::Unknown);
-    assert_eq!((play.log().as_str(), play.ended().0), ("ask answer", Status::Failed), "a short one is not to blame");
+    assert_eq!((play.log().as_str(), play.ended().0), ("ask answer", Ending::Failed), "a short one is not to blame");
 
     let mut play = Play::new();
     for n in 0..10 {
@@ -182,7 +182,7 @@ fn a_refusal_that_nobody_understands_makes_room_once_in_a_long_conversation() {
     play.fails(Remedy::Unknown);
     assert_eq!(play.log(), "rebase ask");
     play.fails(Remedy::Unknown);
-    assert_eq!((play.log().as_str(), play.ended().0), ("answer", Status::Failed));
+    assert_eq!((play.log().as_str(), play.ended().0), ("answer", Ending::Failed));
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn the_figures_of_a_refusal_say_how_much_room_is_needed() {
     }
     assert!(size(&play) < 20_000 * 75 / 100, "{}", size(&play));
     play.text("Read.");
-    assert_eq!(play.ended().0, Status::Done);
+    assert_eq!(play.ended().0, Ending::Done);
 }
 
 #[test]
@@ -237,14 +237,14 @@ fn an_answer_that_was_to_be_too_long_is_asked_for_shorter() {
     play.fails(Remedy::ShorterAnswer(None));
     assert_eq!(play.asked.as_ref().unwrap().max_output, Some(4096));
     play.fails(Remedy::ShorterAnswer(None));
-    assert_eq!(play.ended().0, Status::Failed);
+    assert_eq!(play.ended().0, Ending::Failed);
 }
 
 #[test]
 fn a_message_that_alone_is_too_long_ends_in_words() {
     let mut play = Play::new();
     play.fails(shorter());
-    assert_eq!(play.ended().0, Status::Limit);
+    assert_eq!(play.ended().0, Ending::Limit);
     assert!(play.ended().1.contains("`!new`"), "{}", play.ended().1);
 }
 
@@ -269,5 +269,5 @@ fn a_huge_paste_is_cut_and_the_turn_goes_on() {
     assert!(shown[1].contains("what is wrong here?") && shown[1].contains("END") && shown[1].contains("bytes cut"));
     assert!(shown.iter().any(|line| line.contains("anna: fix the login")));
     play.text("Which log is it?");
-    assert_eq!(play.ended().0, Status::Done);
+    assert_eq!(play.ended().0, Ending::Done);
 }

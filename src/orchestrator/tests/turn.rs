@@ -16,7 +16,7 @@ fn a_plain_answer_is_one_request() {
     play.piece("works");
     play.text("It works");
     assert_eq!(play.log(), "ask answer");
-    assert_eq!(play.ended(), (Status::Done, "It works"));
+    assert_eq!(play.ended(), (Ending::Done, "It works"));
     assert_eq!(play.shown, [Show::Thinking, Show::Text("It ".into()), Show::Text("works".into())]);
     assert_eq!(play.answer().tally.tokens, 1010);
 }
@@ -118,7 +118,7 @@ fn a_stop_answers_every_call_and_ends_at_once() {
     let kept: Vec<_> = play.stored[2..].iter().map(|line| brief(&line.message)).collect();
     assert_eq!(kept[0], format!("c0: {}", words::CALL_STOPPED));
     assert_eq!(kept[1], format!("c1: {}", words::CALL_STOPPED_EARLY));
-    assert_eq!(play.ended(), (Status::Stopped, words::STOPPED));
+    assert_eq!(play.ended(), (Ending::Stopped, words::STOPPED));
     play.feed(Event::TimeUp);
     play.feed(Event::Stop);
     assert_eq!(play.log(), "", "a second answer would be one too many");
@@ -140,7 +140,7 @@ fn after_the_last_round_the_model_wraps_up() {
     assert!(play.newest().contains("the limit of 2 turns"), "{}", play.newest());
     assert_eq!(play.armed, Some(Duration::from_mins(1)));
     play.text("Half of it is done.");
-    assert_eq!(play.ended(), (Status::Limit, "Half of it is done."));
+    assert_eq!(play.ended(), (Ending::Limit, "Half of it is done."));
 }
 
 #[test]
@@ -157,19 +157,19 @@ fn who_cannot_wrap_up_is_ended_with_a_plain_sentence() {
     play.calls(&[LS]);
     play.calls(&[LS]);
     assert_eq!(play.log(), "ask-bare answer", "calls in it never run");
-    assert_eq!(play.ended(), (Status::Limit, plain));
+    assert_eq!(play.ended(), (Ending::Limit, plain));
 
     let mut play = wrapping();
     play.fails(Remedy::Nothing);
-    assert_eq!(play.ended(), (Status::Limit, plain));
+    assert_eq!(play.ended(), (Ending::Limit, plain));
 
     let mut play = wrapping();
     play.feed(Event::TimeUp);
-    assert_eq!((play.log().as_str(), play.ended()), ("cancel answer", (Status::Limit, plain)));
+    assert_eq!((play.log().as_str(), play.ended()), ("cancel answer", (Ending::Limit, plain)));
 
     let mut play = wrapping();
     play.reply(AssistantMessage { text: "Done half.".into(), ..calling(&[LS]) }, Finish::ToolCalls, None);
-    assert_eq!(play.ended(), (Status::Limit, "Done half."));
+    assert_eq!(play.ended(), (Ending::Limit, "Done half."));
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn time_ends_the_batch_and_then_wraps_up() {
     assert_eq!(play.log(), "cancel result result wrap! ask");
     assert!(play.newest().contains("the time limit of 35 min"), "{}", play.newest());
     play.text("The build was too slow.");
-    assert_eq!(play.ended().0, Status::Limit);
+    assert_eq!(play.ended().0, Ending::Limit);
 }
 
 #[test]
@@ -204,12 +204,12 @@ fn tokens_are_a_limit_and_are_guessed_where_the_provider_does_not_count() {
 fn a_model_that_cannot_be_reached_ends_the_turn_in_words() {
     let mut play = Play::new();
     play.fails(Remedy::Nothing);
-    assert_eq!(play.ended(), (Status::Failed, "The model cannot be reached."));
+    assert_eq!(play.ended(), (Ending::Failed, "The model cannot be reached."));
     let mut play = Play::new();
     play.step(LS.0, LS.1, good("1"));
     play.fails(Remedy::Nothing);
     let text = "The model cannot be reached.\n\nWhat was done so far stays in the workspace.";
-    assert_eq!(play.ended(), (Status::Failed, text));
+    assert_eq!(play.ended(), (Ending::Failed, text));
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn what_the_program_says_never_becomes_the_models_words() {
 
 #[test]
 fn failures_that_an_older_version_stored_as_the_models_words_are_shown_as_notes() {
-    let old = |text: &str, status: Status, model: &str| Line {
+    let old = |text: &str, status: Ending, model: &str| Line {
         message: Message::Assistant(AssistantMessage {
             text: text.into(),
             model: model.into(),
@@ -252,11 +252,11 @@ fn failures_that_an_older_version_stored_as_the_models_words_are_shown_as_notes(
         Limits::default(),
         200_000,
         vec![
-            old(failed, Status::Failed, ""),
-            old("Stopped. What was done so far stays in the workspace.", Status::Stopped, ""),
-            old("I stopped at the limit of 25 turns. What was done …", Status::Limit, ""),
-            old("Half of it is done.", Status::Limit, "openai/gpt-5"),
-            old("All of it is done.", Status::Done, "openai/gpt-5"),
+            old(failed, Ending::Failed, ""),
+            old("Stopped. What was done so far stays in the workspace.", Ending::Stopped, ""),
+            old("I stopped at the limit of 25 turns. What was done …", Ending::Limit, ""),
+            old("Half of it is done.", Ending::Limit, "openai/gpt-5"),
+            old("All of it is done.", Ending::Done, "openai/gpt-5"),
         ],
     );
     assert_eq!(
@@ -275,10 +275,10 @@ fn failures_that_an_older_version_stored_as_the_models_words_are_shown_as_notes(
 fn a_withheld_answer_says_so() {
     let mut play = Play::new();
     play.reply(AssistantMessage::default(), Finish::Filtered, None);
-    assert_eq!(play.ended(), (Status::Failed, words::FILTERED));
+    assert_eq!(play.ended(), (Ending::Failed, words::FILTERED));
     let mut play = Play::new();
     play.reply(calling(&[LS]), Finish::Filtered, None);
-    assert_eq!((play.started.len(), play.ended().0), (0, Status::Failed));
+    assert_eq!((play.started.len(), play.ended().0), (0, Ending::Failed));
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn circles_are_nudged_then_ended() {
     play.step(LS.0, LS.1, good("the same"));
     assert_eq!(play.log(), "model run result wrap! ask");
     play.text("I am going in circles: the file is not there.");
-    assert_eq!(play.ended().0, Status::Limit);
+    assert_eq!(play.ended().0, Ending::Limit);
 }
 
 /// The result of a call that only waited.
@@ -429,7 +429,7 @@ fn a_crash_within_wrapping_up_wraps_up() {
     assert_eq!(play.armed, Some(Duration::from_mins(1)));
     play.text("Half.");
     assert_eq!(play.log(), "ask model run result wrap! ask crash ask answer");
-    assert_eq!(play.ended().0, Status::Limit);
+    assert_eq!(play.ended().0, Ending::Limit);
 }
 
 #[test]
@@ -503,21 +503,21 @@ fn a_call_written_as_text_is_sent_back_once_and_never_run() {
     play.crash();
     play.text(IN_TEXT);
     assert!(play.started.is_empty());
-    assert_eq!(play.ended().0, Status::Failed);
+    assert_eq!(play.ended().0, Ending::Failed);
     assert!(play.ended().1.contains("calls no tools") && play.ended().1.contains("LLM_MODEL"), "{}", play.ended().1);
 
     let mut play = Play::new();
     play.text(IN_TEXT);
     play.step("run_command", r#"{"command":"ls"}"#, good("a"));
     play.text(&format!("Qwen writes {IN_TEXT} then."));
-    assert_eq!(play.ended().0, Status::Done);
+    assert_eq!(play.ended().0, Ending::Done);
 
     // Wrapping up, it is no answer either.
     let mut play = Play::with(Limits { rounds: 1, ..Limits::default() }, 200_000, vec![]);
     play.step("read_file", r#"{"path":"a"}"#, good("1"));
     play.text(IN_TEXT);
     play.text(IN_TEXT);
-    assert_eq!(play.ended().0, Status::Limit);
+    assert_eq!(play.ended().0, Ending::Limit);
     assert!(play.ended().1.starts_with("I stopped at"), "{}", play.ended().1);
 }
 
@@ -533,13 +533,13 @@ fn a_call_that_the_provider_could_not_read_is_told_to_the_model() {
     assert!(play.newest().contains("missing properties: 'command'"), "{}", play.newest());
     slip(&mut play);
     slip(&mut play);
-    assert_eq!(play.ended(), (Status::Failed, words::BAD_CALLS));
+    assert_eq!(play.ended(), (Ending::Failed, words::BAD_CALLS));
 
     let mut play = Play::with(Limits { rounds: 1, ..Limits::default() }, 200_000, vec![]);
     play.step("read_file", r#"{"path":"a"}"#, good("1"));
     slip(&mut play);
     play.text("Read.");
-    assert_eq!(play.ended(), (Status::Limit, "Read."));
+    assert_eq!(play.ended(), (Ending::Limit, "Read."));
 }
 
 #[test]
@@ -562,7 +562,7 @@ fn text_of_a_try_that_broke_off_is_taken_back() {
     ];
     assert_eq!(play.shown, expected);
     play.text("The answer.");
-    assert_eq!(play.ended(), (Status::Done, "The answer."));
+    assert_eq!(play.ended(), (Ending::Done, "The answer."));
 }
 
 #[test]
@@ -576,7 +576,7 @@ fn reasoning_alone_is_an_answer_that_is_marked() {
         play
     };
     let play = reply(Finish::Stop);
-    assert_eq!(play.ended(), (Status::Done, &*format!("{}\n\nIt is 42.", words::ONLY_THOUGHT)));
+    assert_eq!(play.ended(), (Ending::Done, &*format!("{}\n\nIt is 42.", words::ONLY_THOUGHT)));
     // Cut off in its thoughts, it is asked to think less.
     assert!(reply(Finish::Length).newest().contains("Think less"));
 }

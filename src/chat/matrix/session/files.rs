@@ -23,7 +23,7 @@ const DATABASES: [&str; 2] = ["matrix-sdk-crypto.sqlite3", "matrix-sdk-state.sql
 #[derive(Clone, Debug)]
 pub(super) struct Files {
     state_dir: PathBuf,
-    bot: &'static str,
+    account: String,
 }
 
 /// What is kept of a session.
@@ -40,13 +40,13 @@ pub(super) struct Saved {
 }
 
 impl Files {
-    pub(super) fn new(state_dir: &Path, bot: &'static str) -> Self {
-        Self { state_dir: state_dir.to_owned(), bot }
+    pub(super) fn new(state_dir: &Path, account: &str) -> Self {
+        Self { state_dir: state_dir.to_owned(), account: account.to_owned() }
     }
 
     /// The folder of the SDK's databases.
     pub(super) fn store(&self) -> PathBuf {
-        self.state_dir.join("matrix").join(self.bot)
+        self.state_dir.join("matrix").join(&self.account)
     }
 
     /// Returns whether the SDK's databases are there: without the one for keys the device is lost, without the one for
@@ -187,7 +187,7 @@ impl Files {
     }
 
     fn secret(&self, name: &str) -> PathBuf {
-        self.state_dir.join("secrets").join(format!("matrix-{}-{name}", self.bot))
+        self.state_dir.join("secrets").join(format!("matrix-{}-{name}", self.account))
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), SessionError> {

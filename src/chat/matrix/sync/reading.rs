@@ -12,14 +12,13 @@ use super::{
     super::{
         Adapter,
         inbound::{self, Came, Place, Read},
-        people::People,
         trouble::Trouble,
     },
     NotTaken,
     history::Told,
     unsigned,
 };
-use crate::{hub::Inbound, ids::RoomKey};
+use crate::{bots::Policies, hub::Inbound, ids::RoomKey};
 
 /// Returns what of a room's events is for the hub.
 pub(super) async fn read(adapter: &Adapter, room: &Room, timeline: &[Told]) -> Result<Vec<Inbound>, NotTaken> {
@@ -35,7 +34,7 @@ pub(super) async fn read(adapter: &Adapter, room: &Room, timeline: &[Told]) -> R
             Err(Trouble::Lasting(_)) => true,
             Err(trouble) => return Err(trouble.into()),
         };
-        let encrypted = state || timeline.iter().any(|told| is_sealed_by_listed(&adapter.people, told));
+        let encrypted = state || timeline.iter().any(|told| is_sealed_by_listed(adapter.hub.policies(), told));
         if encrypted {
             adapter.hub.note_encrypted(&key).await?;
         }
@@ -43,15 +42,15 @@ pub(super) async fn read(adapter: &Adapter, room: &Room, timeline: &[Told]) -> R
     };
     let progress = adapter.progress_event(&key);
     let own = room.own_user_id();
-    let place = Place { room: &key, own, people: &adapter.people, encrypted, progress: progress.as_deref() };
+    let place = Place { room: &key, own, policies: adapter.hub.policies(), encrypted, progress: progress.as_deref() };
     Ok(timeline.iter().filter_map(|told| read_one(adapter, place, told)).collect())
 }
 
 /// Returns whether a listed person's client has encrypted an event, and so holds its room for encrypted: anybody can send
 /// what looks encrypted, and only with their key it is.
-fn is_sealed_by_listed(people: &People, told: &Told) -> bool {
+fn is_sealed_by_listed(policies: &Policies, told: &Told) -> bool {
     let TimelineEventKind::Decrypted(event) = &told.event.kind else { return false };
-    !is_forged(&event.encryption_info.verification_state) && people.lists(&event.encryption_info.sender)
+    !is_forged(&event.encryption_info.verification_state) && policies.hears(event.encryption_info.sender.as_str())
 }
 
 fn read_one(adapter: &Adapter, place: Place<'_>, told: &Told) -> Option<Inbound> {

@@ -9,7 +9,8 @@ use matrix_sdk::{
 };
 use serde_json::Value;
 
-use super::{super::people::People, history::Told};
+use super::history::Told;
+use crate::bots::Policies;
 
 /// Events of one room in one answer; more are fetched from the room's history.
 const TIMELINE: u32 = 100;
@@ -35,7 +36,7 @@ pub(super) struct News {
 }
 
 impl News {
-    pub(super) fn of(timeline: &[Told], people: &People) -> Self {
+    pub(super) fn of(timeline: &[Told], policies: &Policies) -> Self {
         let mut news = Self::default();
         for told in timeline {
             let event: Value = serde_json::from_str(told.event.raw().json().get()).unwrap_or_default();
@@ -44,7 +45,7 @@ impl News {
             news.rights |= kind == Some("m.room.power_levels");
             news.departed |= kind == Some("m.room.member")
                 && matches!(membership, Some("leave" | "ban"))
-                && UserId::parse(key).is_ok_and(|user| people.lists(&user));
+                && UserId::parse(key).is_ok_and(|user| policies.hears(user.as_str()));
         }
         news
     }

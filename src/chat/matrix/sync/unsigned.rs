@@ -43,7 +43,7 @@ impl Unsigned {
 /// Says of a message until when somebody has to vouch for it.
 pub(super) fn limit(adapter: &Adapter, message: &mut Inbound) {
     if let Body::Locked { until, .. } = &mut message.body {
-        *until = Some(adapter.store.clock().millis() + VOUCHED.as_millis() as i64);
+        *until = Some(adapter.hub.clock().millis() + VOUCHED.as_millis() as i64);
     }
 }
 
@@ -71,7 +71,7 @@ pub(super) fn vouch(adapter: &Adapter, client: &Client, message: Inbound) {
 async fn is_vouched(adapter: &Adapter, client: &Client, message: &Inbound) -> bool {
     let Body::Locked { until: Some(until), .. } = message.body else { return false };
     // After a restart its time may be over long since, and its device signed meanwhile: nobody waits for it any more.
-    let Ok(left) = u64::try_from(until - adapter.store.clock().millis()) else { return false };
+    let Ok(left) = u64::try_from(until - adapter.hub.clock().millis()) else { return false };
     let end = Instant::now() + Duration::from_millis(left).min(VOUCHED);
     loop {
         match look(adapter, client, message).await {

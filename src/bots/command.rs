@@ -3,15 +3,6 @@
 
 use crate::text;
 
-/// What a message asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Intent {
-    /// Work.
-    Ask(String),
-    /// Something that needs no model.
-    Command(Command),
-}
-
 /// A command, written as `!word`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -43,26 +34,21 @@ const MARKS: &[char] = &['!', '/', '！'];
 const POLITE: &[&str] = &["please", "pls", "now", "it", "this", "that", "bitte"];
 const WHICH: &[&str] = &["the", "all", "my", "background", "running"];
 
-impl Intent {
-    /// Reads a message. Only a lone command is one: `!important: fix the login` and `!new colours for it` are work.
-    pub fn of(text: &str) -> Self {
+impl Command {
+    /// Reads a message; `None`: it is work. Only a lone command is one: `!important: fix the login` and
+    /// `!new colours for it` are work.
+    pub fn of(text: &str) -> Option<Self> {
         let clean = text::bare(text).trim_matches(|c: char| c.is_whitespace() || AROUND.contains(&c)).to_owned();
         let command = clean.strip_prefix(MARKS).and_then(|rest| {
             let words: Vec<_> = rest.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
             let words: Vec<_> = words.into_iter().map(str::to_lowercase).collect();
             let words: Vec<_> = words.iter().map(String::as_str).collect();
-            Command::of(&words)
+            Self::of_words(&words)
         });
-        match command {
-            Some(command) => Self::Command(command),
-            None if is_unknown(&clean) => Self::Command(Command::Unknown(clean)),
-            None => Self::Ask(text.to_owned()),
-        }
+        command.or_else(|| is_unknown(&clean).then_some(Self::Unknown(clean)))
     }
-}
 
-impl Command {
-    fn of(words: &[&str]) -> Option<Self> {
+    fn of_words(words: &[&str]) -> Option<Self> {
         Some(match *words {
             ["help"] => Self::Help,
             ["new"] => Self::New,
@@ -125,7 +111,7 @@ mod tests {
             "(!stop)",
             "!stop\n\n",
         ] {
-            assert_eq!(Intent::of(stop), Intent::Command(Command::Stop), "{stop:?}");
+            assert_eq!(Command::of(stop), Some(Command::Stop), "{stop:?}");
         }
         for jobs in [
             "!stop jobs",
@@ -136,7 +122,7 @@ mod tests {
             "!stop the jobs",
             "!stop all background jobs!",
         ] {
-            assert_eq!(Intent::of(jobs), Intent::Command(Command::StopJobs), "{jobs:?}");
+            assert_eq!(Command::of(jobs), Some(Command::StopJobs), "{jobs:?}");
         }
         for (text, command) in [
             ("!help", Command::Help),
@@ -151,7 +137,7 @@ mod tests {
             ("!frobnicate", Command::Unknown("!frobnicate".into())),
             ("\u{200b}!frobnicate ", Command::Unknown("!frobnicate".into())),
         ] {
-            assert_eq!(Intent::of(text), Intent::Command(command), "{text:?}");
+            assert_eq!(Command::of(text), Some(command), "{text:?}");
         }
     }
 
@@ -180,15 +166,15 @@ mod tests {
             "5!",
             "!= is unequal",
         ] {
-            assert_eq!(Intent::of(work), Intent::Ask(work.into()), "{work:?}");
+            assert_eq!(Command::of(work), None, "{work:?}");
         }
     }
 
     proptest! {
         #[test]
         fn whatever_is_written_is_read(text in any::<String>(), around in "[ .!?`*\\u{200b}\\u{a0}]{0,4}") {
-            Intent::of(&text);
-            prop_assert_eq!(Intent::of(&format!("!stop{around}")), Intent::Command(Command::Stop));
+            Command::of(&text);
+            prop_assert_eq!(Command::of(&format!("!stop{around}")), Some(Command::Stop));
         }
     }
 }

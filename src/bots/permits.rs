@@ -1,6 +1,6 @@
 //! How many turns run at the same time, over all rooms: whoever comes first begins first.
 //!
-//! Pure waiting; knows no turn. An actor takes a [`Place`] for each turn and gives it back by dropping it.
+//! Pure waiting; knows no turn. A [`Permit`] is taken for each turn and given back by dropping it.
 
 use std::{
     collections::VecDeque,
@@ -9,19 +9,19 @@ use std::{
 
 use tokio::sync::watch;
 
-/// All places. Cheap to clone.
+/// The permits of one bot. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Slots {
-    shared: Arc<Shared>,
+pub struct Permits {
+    queue: Arc<Queue>,
 }
 
-struct Shared {
-    state: Mutex<State>,
+struct Queue {
+    state: Mutex<Taken>,
     /// Changes whenever somebody's number may have changed.
     moved: watch::Sender<()>,
 }
 
-struct State {
+struct Taken {
     limit: usize,
     running: usize,
     /// Counts those who came, to tell them apart.
@@ -29,40 +29,40 @@ struct State {
     waiting: VecDeque<u64>,
 }
 
-/// A place among those who run, or in the queue for one.
-pub(super) struct Place {
-    shared: Arc<Shared>,
+/// A permit to be among those who run, or in the queue for one.
+pub struct Permit {
+    queue: Arc<Queue>,
     moved: watch::Receiver<()>,
     id: u64,
     runs: bool,
 }
 
-impl Slots {
-    /// Returns `limit` free places.
-    pub(super) fn new(limit: usize) -> Self {
-        let state = State { limit, running: 0, next: 0, waiting: VecDeque::new() };
-        Self { shared: Arc::new(Shared { state: Mutex::new(state), moved: watch::Sender::new(()) }) }
+impl Permits {
+    /// Returns `limit` permits.
+    pub fn new(limit: usize) -> Self {
+        let state = Taken { limit, running: 0, next: 0, waiting: VecDeque::new() };
+        Self { queue: Arc::new(Queue { state: Mutex::new(state), moved: watch::Sender::new(()) }) }
     }
 
     /// Joins the end of the queue.
-    pub(super) fn enter(&self) -> Place {
-        let mut state = self.shared.state();
+    pub fn enter(&self) -> Permit {
+        let mut state = self.queue.state();
         let id = state.next;
         state.next += 1;
         state.waiting.push_back(id);
-        Place { shared: Arc::clone(&self.shared), moved: self.shared.moved.subscribe(), id, runs: false }
+        Permit { queue: Arc::clone(&self.queue), moved: self.queue.moved.subscribe(), id, runs: false }
     }
 }
 
-impl Place {
-    /// Takes a free place, if it is this one's turn: `None`. Else returns how many wait before it.
-    pub(super) fn before(&mut self) -> Option<usize> {
+impl Permit {
+    /// Takes a free one, if it is this one's turn: `None`. Else returns how many wait before it.
+    pub fn before(&mut self) -> Option<usize> {
         if self.runs {
             return None;
         }
         self.moved.borrow_and_update();
         {
-            let mut state = self.shared.state();
+            let mut state = self.queue.state();
             // Whoever waits is in the queue.
             let before = state.waiting.iter().position(|id| *id == self.id)?;
             if before >= state.limit.saturating_sub(state.running) {
@@ -72,33 +72,33 @@ impl Place {
             state.running += 1;
         }
         self.runs = true;
-        self.shared.moved.send_replace(());
+        self.queue.moved.send_replace(());
         None
     }
 
-    /// Waits until [`Place::before`] may say something else.
-    pub(super) async fn moved(&mut self) {
+    /// Waits until [`Permit::before`] may say something else.
+    pub async fn moved(&mut self) {
         // The sender lives as long as this.
         let _ = self.moved.changed().await;
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         {
-            let mut state = self.shared.state();
+            let mut state = self.queue.state();
             if self.runs {
                 state.running -= 1;
             } else {
                 state.waiting.retain(|id| *id != self.id);
             }
         }
-        self.shared.moved.send_replace(());
+        self.queue.moved.send_replace(());
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, Taken> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -109,9 +109,9 @@ mod tests {
 
     #[test]
     fn whoever_came_first_begins_first() {
-        let slots = Slots::new(2);
-        let mut places: Vec<Place> = (0..5).map(|_| slots.enter()).collect();
-        let ahead = |places: &mut Vec<Place>| places.iter_mut().map(Place::before).collect::<Vec<_>>();
+        let all = Permits::new(2);
+        let mut places: Vec<Permit> = (0..5).map(|_| all.enter()).collect();
+        let ahead = |places: &mut Vec<Permit>| places.iter_mut().map(Permit::before).collect::<Vec<_>>();
         assert_eq!(ahead(&mut places), [None, None, Some(0), Some(1), Some(2)]);
         drop(places.remove(3));
         assert_eq!(ahead(&mut places), [None, None, Some(0), Some(1)], "one who goes away lets the others up");
@@ -123,8 +123,8 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_is_told_when_a_place_is_free() {
-        let slots = Slots::new(1);
-        let (mut first, mut second) = (slots.enter(), slots.enter());
+        let all = Permits::new(1);
+        let (mut first, mut second) = (all.enter(), all.enter());
         assert_eq!((first.before(), second.before()), (None, Some(0)));
         let freed = tokio::spawn(async move {
             second.moved().await;

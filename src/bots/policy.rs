@@ -1,0 +1,108 @@
+//! Whom a bot hears, and where. Fail-closed: nobody who is not listed. Pure.
+
+use std::sync::Arc;
+
+/// The rules of one bot, as they were set.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Whom it hears.
+    pub people: People,
+    /// Rooms by id or alias; empty: every room into which somebody whom it hears has invited it.
+    pub rooms: Vec<String>,
+}
+
+/// Whom a bot hears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum People {
+    /// Everybody who is in one of its rooms.
+    Everybody,
+    /// These, as their protocol names them; `@*:server` is everybody of a Matrix homeserver.
+    Listed(Vec<String>),
+}
+
+impl Policy {
+    /// Returns whether it hears this person.
+    pub fn hears(&self, person: &str) -> bool {
+        match &self.people {
+            People::Everybody => true,
+            People::Listed(listed) => listed.iter().any(|pattern| match pattern.strip_prefix("@*:") {
+                // A server's name may have a port; a user's local part has no colon.
+                Some(server) => person.split_once(':').is_some_and(|(_, of)| of == server),
+                None => person == pattern,
+            }),
+        }
+    }
+
+    /// Returns whether it works in this room. `named` are the rooms to which its aliases lead.
+    pub fn opens(&self, room: &str, named: &[&str]) -> bool {
+        self.rooms.is_empty() || self.rooms.iter().any(|listed| listed == room) || named.contains(&room)
+    }
+
+    /// Returns the aliases among its rooms.
+    pub fn aliases(&self) -> impl Iterator<Item = &str> {
+        self.rooms.iter().map(String::as_str).filter(|room| room.starts_with('#'))
+    }
+}
+
+/// The rules of all bots of an account together: what one of them hears is written down. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Policies {
+    all: Arc<[Policy]>,
+}
+
+impl Policies {
+    /// Takes the rules of an account's bots.
+    pub fn new(all: impl IntoIterator<Item = Policy>) -> Self {
+        Self { all: all.into_iter().collect() }
+    }
+
+    /// Returns whether a bot hears this person.
+    pub fn hears(&self, person: &str) -> bool {
+        self.all.iter().any(|policy| policy.hears(person))
+    }
+
+    /// Returns whether a bot works in this room. `named` are the rooms to which the aliases lead.
+    pub fn opens(&self, room: &str, named: &[&str]) -> bool {
+        self.all.iter().any(|policy| policy.opens(room, named))
+    }
+
+    /// Returns the aliases among the rooms.
+    pub fn aliases(&self) -> impl Iterator<Item = &str> {
+        self.all.iter().flat_map(Policy::aliases)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(people: &[&str], rooms: &[&str]) -> Policy {
+        let owned = |list: &[&str]| list.iter().map(|entry| (*entry).to_owned()).collect();
+        Policy { people: People::Listed(owned(people)), rooms: owned(rooms) }
+    }
+
+    #[test]
+    fn only_listed_people_are_heard_and_a_pattern_is_a_whole_server() {
+        let listed = policy(&["@anna:a.org", "@*:b.org", "@*:c.org:8448"], &[]);
+        for heard in ["@anna:a.org", "@any:b.org", "@any:c.org:8448"] {
+            assert!(listed.hears(heard), "{heard}");
+        }
+        for stranger in
+            ["@bert:a.org", "@anna:a.org.evil", "@anna:b.org.evil", "@any:c.org", "@b.org", "b.org", "", "@x:y:b.org"]
+        {
+            assert!(!listed.hears(stranger), "{stranger}");
+        }
+        assert!(!policy(&[], &[]).hears("@anna:a.org"), "no list is nobody");
+        assert!(Policy { people: People::Everybody, rooms: vec![] }.hears("@anna:a.org"));
+    }
+
+    #[test]
+    fn rooms_are_open_unless_some_are_listed() {
+        assert!(policy(&[], &[]).opens("!a:a.org", &[]));
+        assert!(policy(&[], &["!a:a.org"]).opens("!a:a.org", &[]));
+        let by_alias = policy(&[], &["#work:a.org", "!b:a.org"]);
+        assert!(by_alias.opens("!a:a.org", &["!a:a.org"]) && !by_alias.opens("!a:a.org", &[]));
+        assert_eq!(by_alias.aliases().collect::<Vec<_>>(), ["#work:a.org"]);
+        assert!(!by_alias.opens("!c:a.org", &["!a:a.org"]));
+    }
+}

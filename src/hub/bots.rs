@@ -1,0 +1,71 @@
+//! The bots of an account, asked in order: the first that wants a message has it.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use crate::{
+    bots::{Bot, Intent, Said},
+    ids::BotName,
+};
+
+/// The bots. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Bots {
+    all: Arc<[Arc<dyn Bot>]>,
+}
+
+/// Who said something.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Speaker<'a> {
+    /// Somebody who sits at this machine: every bot hears them.
+    Local,
+    /// Somebody in a room, by the name that their protocol has for them.
+    Person(&'a str),
+}
+
+/// A bot that wants a message, and what it means to that bot.
+pub(super) type Wanted = (Arc<dyn Bot>, Intent);
+
+/// A bot has panicked over a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Panicked;
+
+impl Bots {
+    pub(super) fn new(all: Vec<Arc<dyn Bot>>) -> Self {
+        Self { all: all.into() }
+    }
+
+    /// Returns all of them, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<dyn Bot>> {
+        self.all.iter()
+    }
+
+    /// Returns the bot of this name, unless it is not set up any more.
+    pub(super) fn named(&self, name: &BotName) -> Option<&Arc<dyn Bot>> {
+        self.iter().find(|bot| bot.name() == name)
+    }
+
+    /// Returns the bot that wants a message, and what it means to that bot.
+    pub(super) fn wants(&self, speaker: Speaker<'_>, said: &Said<'_>) -> Result<Option<Wanted>, Panicked> {
+        for bot in self.iter() {
+            let hears = match speaker {
+                Speaker::Local => true,
+                Speaker::Person(person) => bot.policy().hears(person),
+            };
+            if !hears {
+                continue;
+            }
+            // One bot's mistake must not end the work of a room that others serve, too.
+            let intent = catch_unwind(AssertUnwindSafe(|| bot.intent(said))).map_err(|_| {
+                tracing::error!(bot = %bot.name(), "a bot panicked over what a message means to it");
+                Panicked
+            })?;
+            if let Some(intent) = intent {
+                return Ok(Some((Arc::clone(bot), intent)));
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,101 @@
+//! What concerns all accounts of a server: which rooms may have a sandbox, how long the files of rooms that were left
+//! stay, and when old rows are pruned.
+//!
+//! Two accounts share the sandboxes' host, so the list of those that may stay is made of all accounts in the store: also
+//! of one that cannot be served now, or is not set up any more.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use tokio::time::{self, MissedTickBehavior};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    sandbox::Sandboxes,
+    store::{Address, Store, StoreError},
+};
+
+/// Between two prunings of old rows.
+const PRUNE: Duration = Duration::from_hours(24);
+
+/// The one keeper of a server. Cheap to clone.
+#[derive(Clone)]
+pub struct Keeper {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    /// `None` where no bot works in one.
+    sandboxes: Option<Sandboxes>,
+    /// How long the files of a room that was left are kept.
+    grace: Duration,
+    /// The homes that may have a sandbox.
+    kept: Mutex<HashSet<Address>>,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+}
+
+impl Keeper {
+    /// Reads which homes may have a sandbox, and looks after them until `cancel`.
+    pub async fn start(
+        store: Store,
+        sandboxes: Option<Sandboxes>,
+        grace: Duration,
+        tasks: TaskTracker,
+        cancel: CancellationToken,
+    ) -> Result<Self, StoreError> {
+        let kept = Mutex::new(store.homes_in_use().await?.into_iter().collect());
+        let inner = Inner { store, sandboxes, grace, kept, tasks, cancel };
+        let keeper = Self { inner: Arc::new(inner) };
+        keeper.inner.tasks.spawn(keeper.clone().run());
+        Ok(keeper)
+    }
+
+    /// Returns how long the files of a room that was left are kept.
+    pub(super) fn grace(&self) -> Duration {
+        self.inner.grace
+    }
+
+    /// Says that a home may have a sandbox from now on. Never waits.
+    pub(super) fn keep(&self, home: &Address) {
+        let mut kept = self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.insert(home.clone()) {
+            self.tell_kept(&kept);
+        }
+    }
+
+    /// Says that a home has none any more.
+    pub(super) fn forget(&self, home: &Address) {
+        self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(home);
+    }
+
+    /// Lets all sandboxes but those of these homes be removed. Called with the list locked, so that the newest holds.
+    fn tell_kept(&self, kept: &HashSet<Address>) {
+        let Some(sandboxes) = self.inner.sandboxes.clone() else { return };
+        let rooms: Vec<_> = kept.iter().map(|home| home.room.clone()).collect();
+        let mut told = Box::pin(async move { sandboxes.keep_only(rooms).await });
+        // The list is taken over at once; what then has to be removed may take its time.
+        if told.as_mut().now_or_never().is_none() {
+            let cancel = self.inner.cancel.clone();
+            self.inner.tasks.spawn(async move {
+                cancel.run_until_cancelled(told).await;
+            });
+        }
+    }
+
+    async fn run(self) {
+        self.tell_kept(&self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut ticks = time::interval(PRUNE); // the first at once
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while self.inner.cancel.run_until_cancelled(ticks.tick()).await.is_some() {
+            if let Some(Err(error)) = self.inner.cancel.run_until_cancelled(self.inner.store.prune()).await {
+                tracing::error!(%error, "old rows could not be pruned");
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Where the hub meets a chat protocol: what must be sent once, and what is to be fetched, on bounded channels.
+//!
+//! An account has a port for each protocol through which people reach it. The protocol keeps the [`Inbox`], the hub the
+//! [`Port`]. What is worth seeing now is not here: any number may watch it ([`super::AccountHub::watch`]).
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::{Delivery, Fetch};
+use crate::ids::RoomKey;
+
+/// Which rooms are a port's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Rooms {
+    /// What their keys begin with.
+    pub prefix: &'static str,
+    /// Whoever is in them sits at this machine, so every bot hears them.
+    pub local: bool,
+}
+
+/// The hub's end.
+#[derive(Debug)]
+pub struct Port {
+    rooms: Rooms,
+    deliveries: mpsc::Sender<Delivery>,
+    fetches: mpsc::Sender<Fetch>,
+}
+
+/// The protocol's end.
+#[derive(Debug)]
+pub struct Inbox {
+    /// What must be sent once.
+    pub deliveries: mpsc::Receiver<Delivery>,
+    /// What messages bring along, to be fetched.
+    pub fetches: mpsc::Receiver<Fetch>,
+}
+
+impl Port {
+    /// Returns one with its other end; on each of its channels `queue` may wait.
+    pub fn new(rooms: Rooms, queue: usize) -> (Self, Inbox) {
+        let (deliveries_in, deliveries) = mpsc::channel(queue);
+        let (fetches_in, fetches) = mpsc::channel(queue);
+        (Self { rooms, deliveries: deliveries_in, fetches: fetches_in }, Inbox { deliveries, fetches })
+    }
+}
+
+/// The ports of an account. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Ports {
+    all: Arc<[Port]>,
+}
+
+impl Ports {
+    pub(super) fn new(all: Vec<Port>) -> Self {
+        Self { all: all.into() }
+    }
+
+    /// Returns whether the people in a room sit at this machine.
+    pub(super) fn is_local(&self, room: &RoomKey) -> bool {
+        self.of(room).is_some_and(|port| port.rooms.local)
+    }
+
+    /// Hands a delivery to the protocol whose room it is. One that is not served now, or ended, takes none: it is dropped,
+    /// which counts as undelivered.
+    pub(super) async fn deliver(&self, delivery: Delivery) {
+        if let Some(port) = self.of(&delivery.address.room) {
+            let _ = port.deliveries.send(delivery).await;
+        }
+    }
+
+    /// Asks the protocol of a room to fetch something, likewise.
+    pub(super) async fn fetch(&self, room: &RoomKey, fetch: Fetch) {
+        if let Some(port) = self.of(room) {
+            let _ = port.fetches.send(fetch).await;
+        }
+    }
+
+    fn of(&self, room: &RoomKey) -> Option<&Port> {
+        self.all.iter().find(|port| port.rooms.owns(room))
+    }
+}
+
+impl Rooms {
+    /// Returns whether a room is among them.
+    pub fn owns(self, room: &RoomKey) -> bool {
+        room.as_str().starts_with(self.prefix)
+    }
+}
