@@ -99,7 +99,8 @@ pub enum Answer {
 /// What the socket gives access to.
 #[derive(Clone)]
 pub(super) struct Control {
-    pub(super) sandboxes: Sandboxes,
+    /// Nothing where no bot works in one.
+    pub(super) sandboxes: Option<Sandboxes>,
     /// Nothing where only sandboxes are administered.
     pub(super) chat: Option<(AccountHub, Terminal)>,
 }
@@ -165,8 +166,26 @@ impl Control {
                 Ok(())
             }
             (Request::Chat { .. }, None) => fail(&mut outgoing, "This process only administers sandboxes.").await,
-            (Request::Exec { room, argv }, _) => self.exec(incoming, outgoing, &room, argv).await,
-            (request, _) => match self.answer(request).await {
+            (request, _) => {
+                let Some(sandboxes) = self.sandboxes.clone() else {
+                    return fail(&mut outgoing, "No bot of this server works in sandboxes.").await;
+                };
+                Administration { sandboxes }.serve(request, incoming, outgoing).await
+            }
+        }
+    }
+}
+
+/// The sandboxes, as operators see to them.
+struct Administration {
+    sandboxes: Sandboxes,
+}
+
+impl Administration {
+    async fn serve(&self, request: Request, incoming: Incoming, mut outgoing: Outgoing) -> anyhow::Result<()> {
+        match request {
+            Request::Exec { room, argv } => self.exec(incoming, outgoing, &room, argv).await,
+            request => match self.answer(request).await {
                 Ok(answer) => send(&mut outgoing, &answer).await,
                 Err(error) => fail(&mut outgoing, &error.to_string()).await,
             },

@@ -10,5 +10,5 @@ mod settings;
 pub use control::{Answer, Operator, Request, control_socket};
 pub use lock::{Lock, LockError};
 pub use pulse::Pulse;
-pub use server::{House, Server};
-pub use settings::{Purpose, has_model, model_settings, review};
+pub use server::{House, Served, Server};
+pub use settings::{Purpose, has_model, matrix_login, model_settings, review};

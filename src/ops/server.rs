@@ -3,8 +3,9 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use futures_util::future::join_all;
 use tokio::{
-    sync::{broadcast::error::RecvError, oneshot},
+    sync::{broadcast::error::RecvError, mpsc},
     time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -16,22 +17,22 @@ use super::{
     settings,
 };
 use crate::{
-    bots::Coder,
+    bots::{Bot, Coder},
     chat::{
-        matrix::{self, Matrix, SessionError},
+        matrix::{self, Login, Matrix, Serving, SessionError},
         terminal::{self, Terminal},
     },
     clock::Clock,
     config::Config,
     gateway::{Gateway, Network},
-    hub::{Account, AccountHub, Inbox, Keeper, Port},
+    hub::{Account, AccountHub, Keeper, Port},
     llm::Model,
     pictures::Gallery,
     sandbox::Sandboxes,
     store::Store,
 };
 
-/// Deliveries and live events that may wait for the chat protocol.
+/// Deliveries and files to fetch that may wait for a chat protocol.
 const QUEUE: usize = 1024;
 /// What runs may take this long to end.
 const GRACE: Duration = Duration::from_secs(5);
@@ -39,25 +40,64 @@ const GRACE: Duration = Duration::from_secs(5);
 /// A state directory, its database and its sandboxes, owned by this process; without a chat.
 pub struct House {
     store: Store,
-    sandboxes: Sandboxes,
+    /// `None` where no bot works in one.
+    sandboxes: Option<Sandboxes>,
+    /// How long the files of a room that was left are kept.
+    room_grace: Duration,
     tasks: TaskTracker,
     cancel: CancellationToken,
     state_dir: PathBuf,
     _lock: Lock,
 }
 
+/// An account as it is to be served.
+pub struct Served {
+    /// Its name in the store.
+    pub name: String,
+    /// Who answers, in the order in which they are asked.
+    pub bots: Vec<Arc<dyn Bot>>,
+    /// How it gets into Matrix rooms, if it does.
+    pub login: Option<Login>,
+    /// Whether people at terminals reach it. They reach one account only, the first of which this is said.
+    pub terminals: bool,
+}
+
 impl House {
     /// Takes the lock, opens the database and takes the sandboxes over.
     pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Self> {
+        let mut house = Self::without_sandboxes(config, clock)?;
+        let gateway = Gateway::new(settings::gateway(config)?, Network::system(), house.cancel.child_token());
+        let options = settings::sandboxes(config, house.store.instance());
+        house.sandboxes = Some(Sandboxes::open(options, gateway, &house.cancel).await?);
+        Ok(house)
+    }
+
+    /// The same for bots that work in none: nothing of Podman is needed, and the coding bot cannot be one of them.
+    pub fn without_sandboxes(config: &Config, clock: Clock) -> anyhow::Result<Self> {
         let state_dir = config.paths.state_dir.clone();
         crate::config::make_private(&state_dir)?;
         let lock = Lock::take(&state_dir)?;
         let store = Store::open(&config.paths.database(), settings::durability(config), clock)?;
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
-        let gateway = Gateway::new(settings::gateway(config)?, Network::system(), cancel.child_token());
-        let options = settings::sandboxes(config, store.instance());
-        let sandboxes = Sandboxes::open(options, gateway, &cancel).await?;
-        Ok(Self { store, sandboxes, tasks, cancel, state_dir, _lock: lock })
+        let room_grace = config.limits.room_grace;
+        Ok(Self { store, sandboxes: None, room_grace, tasks, cancel, state_dir, _lock: lock })
+    }
+
+    /// Returns the coding bot of this house, if it has sandboxes.
+    pub fn coder(&self, config: &Config, model: Model) -> Option<Coder> {
+        Some(Coder::new(
+            self.store.clone(),
+            self.sandboxes.clone()?,
+            model,
+            Gallery::new(config.paths.pictures()),
+            settings::policy(config),
+            settings::allowance(config),
+        ))
+    }
+
+    /// Returns the store, for bots that keep something of their own.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Lets operators in through the control socket.
@@ -73,17 +113,59 @@ impl House {
         Ok(())
     }
 
-    /// Serves a Matrix account; tells when it cannot go on by itself.
-    fn serve_rooms(&self, matrix: Matrix, hub: AccountHub, inbox: Inbox) -> oneshot::Receiver<SessionError> {
-        let (tell, failed) = oneshot::channel();
-        let (tasks, cancel) = (self.tasks.clone(), self.cancel.clone());
-        self.tasks.spawn(async move {
-            if let Err(error) = Box::pin(matrix.run(hub, inbox, tasks, cancel)).await {
-                // Nobody waits for it while the program ends.
-                let _ = tell.send(error);
+    /// Serves accounts side by side. When it returns, clients can connect, what an earlier process left is being taken up,
+    /// and each account was tried once. One that cannot be served is told in the log and tried again.
+    ///
+    /// # Errors
+    ///
+    /// There are accounts with a login, and none of them can be served.
+    pub async fn serve(self, accounts: Vec<Served>) -> anyhow::Result<Server> {
+        let (tasks, cancel) = (&self.tasks, &self.cancel);
+        let (store, sandboxes) = (self.store.clone(), self.sandboxes.clone());
+        let keeper = Keeper::start(store, sandboxes.clone(), self.room_grace, tasks.clone(), cancel.clone()).await?;
+        let (mut logins, mut chat) = (vec![], None);
+        for Served { name, bots, login, terminals } in accounts {
+            let (at_terminals, from_terminals) = Port::new(terminal::ROOMS, QUEUE);
+            let (in_rooms, from_rooms) = Port::new(matrix::ROOMS, QUEUE);
+            let terminals = terminals && chat.is_none();
+            // What is to be sent to rooms that are not served stays in the outbox.
+            let ports = terminals.then_some(at_terminals).into_iter().chain(login.is_some().then_some(in_rooms));
+            let account = Account { name, bots, ports: ports.collect() };
+            let (store, keeper) = (self.store.clone(), keeper.clone());
+            let hub = AccountHub::start(account, store, keeper, tasks.clone(), cancel.clone()).await?;
+            if let Some(sandboxes) = sandboxes.clone() {
+                tasks.spawn(tell(sandboxes, hub.clone(), cancel.clone()));
             }
+            if terminals {
+                let terminal = Terminal::default();
+                tasks.spawn(terminal.clone().run(from_terminals, hub.watch(), cancel.clone()));
+                chat = Some((hub.clone(), terminal));
+            }
+            logins.extend(login.map(|login| (login, hub, from_rooms)));
+        }
+        let serving = Serving::new(logins.len());
+        let opening = logins.into_iter().map(|(login, hub, inbox)| async {
+            // Boxed: the SDK's futures are large, and these are a part of all that starts a server.
+            (Box::pin(Matrix::open(login)).await, hub, inbox)
         });
-        failed
+        let mut opened = join_all(opening).await;
+        if !opened.is_empty() && opened.iter().all(|(matrix, ..)| matrix.has_trouble()) {
+            let (matrix, ..) = opened.swap_remove(0);
+            self.shutdown().await;
+            return Err(matrix.into_trouble().map_or_else(|| anyhow::anyhow!("No account can be served."), Into::into));
+        }
+        let (tell, failed) = mpsc::channel(1);
+        for (matrix, hub, inbox) in opened {
+            let (tell, serving, tracker, cancel) = (tell.clone(), serving.clone(), tasks.clone(), cancel.clone());
+            tasks.spawn(async move {
+                if let Err(error) = Box::pin(matrix.run(hub, inbox, serving, tracker, cancel)).await {
+                    // Nobody waits for it while the program ends.
+                    let _ = tell.try_send(error);
+                }
+            });
+        }
+        self.listen(Control { sandboxes: self.sandboxes.clone(), chat })?;
+        Ok(Server { house: self, failed })
     }
 
     /// Ends what runs; the containers stay and are taken over at the next start.
@@ -93,7 +175,9 @@ impl House {
         if time::timeout(GRACE, self.tasks.wait()).await.is_err() {
             tracing::warn!("some tasks did not end in time");
         }
-        self.sandboxes.shutdown().await;
+        if let Some(sandboxes) = self.sandboxes {
+            sandboxes.shutdown().await;
+        }
         let _ = std::fs::remove_file(control_socket(&self.state_dir));
     }
 }
@@ -101,56 +185,26 @@ impl House {
 /// The whole: a house with people in it.
 pub struct Server {
     house: House,
-    /// The Matrix session is lost for good.
-    failed: oneshot::Receiver<SessionError>,
+    /// The last Matrix session is lost for good.
+    failed: mpsc::Receiver<SessionError>,
 }
 
 impl Server {
-    /// Starts everything; the Matrix account only with `rooms`. When it returns, clients can connect and what an earlier
-    /// process left is being taken up.
+    /// Starts everything that is set up; Matrix accounts only with `rooms`.
     pub async fn start(config: &Config, model: Model, rooms: bool, clock: Clock) -> anyhow::Result<Self> {
         let house = House::open(config, clock).await?;
-        let (tasks, cancel) = (house.tasks.clone(), house.cancel.clone());
-        let coder = Coder::new(
-            house.store.clone(),
-            house.sandboxes.clone(),
-            model,
-            Gallery::new(config.paths.pictures()),
-            settings::policy(config),
-            settings::allowance(config),
-        );
-        let sandboxes = Some(house.sandboxes.clone());
-        let grace = config.limits.room_grace;
-        let keeper = Keeper::start(house.store.clone(), sandboxes, grace, tasks.clone(), cancel.clone()).await?;
-        let (at_terminals, from_terminals) = Port::new(terminal::ROOMS, QUEUE);
-        let (in_rooms, from_rooms) = Port::new(matrix::ROOMS, QUEUE);
-        let mut ports = vec![at_terminals];
-        let login = settings::matrix(config).filter(|_| rooms);
-        // What is to be sent to rooms that are not served stays in the outbox.
-        ports.extend(login.is_some().then_some(in_rooms));
-        let account = Account { name: settings::FIRST_ACCOUNT.to_owned(), bots: vec![Arc::new(coder)], ports };
-        let hub = AccountHub::start(account, house.store.clone(), keeper, tasks, cancel.clone()).await?;
-        let failed = match login {
-            Some(login) => {
-                // Boxed: the SDK's futures are large, and this one is a part of all that starts a server.
-                let matrix = Box::pin(Matrix::open(login)).await?;
-                house.serve_rooms(matrix, hub.clone(), from_rooms)
-            }
-            None => oneshot::channel().1,
-        };
-        let terminal = Terminal::default();
-        house.tasks.spawn(terminal.clone().run(from_terminals, hub.watch(), cancel));
-        house.tasks.spawn(tell(house.sandboxes.clone(), hub.clone(), house.cancel.clone()));
-        house.listen(Control { sandboxes: house.sandboxes.clone(), chat: Some((hub, terminal)) })?;
-        Ok(Self { house, failed })
+        let bots = house.coder(config, model).into_iter().map(|coder| Arc::new(coder) as Arc<dyn Bot>).collect();
+        let login = settings::matrix_login(config).filter(|_| rooms);
+        let name = settings::FIRST_ACCOUNT.to_owned();
+        house.serve(vec![Served { name, bots, login, terminals: true }]).await
     }
 
     /// Waits until the server cannot go on by itself, and returns why. Pending for as long as it can.
     pub async fn failed(&mut self) -> anyhow::Error {
-        match (&mut self.failed).await {
-            Ok(error) => error.into(),
+        match self.failed.recv().await {
+            Some(error) => error.into(),
             // Without an account nothing of it can fail.
-            Err(_) => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 

@@ -9,7 +9,7 @@ use secrecy::SecretString;
 
 use crate::{
     bots::{Allowance, People, Policy},
-    chat::matrix::{Account, Fault},
+    chat::matrix::{Fault, Login},
     config::{Config, JournalSync, Loaded, Mistakes, Wrong},
     gateway::{AllowedHosts, BadPattern, GatewayPolicy},
     llm::{self, Endpoint, ModelSettings, SettingError, parse_model},
@@ -74,8 +74,8 @@ fn has_key(config: &Config, endpoint: &Endpoint) -> bool {
 }
 
 /// Returns the Matrix account, if one is set.
-pub(super) fn matrix(config: &Config) -> Option<Account> {
-    config.matrix.as_ref().map(|matrix| Account {
+pub fn matrix_login(config: &Config) -> Option<Login> {
+    config.matrix.as_ref().map(|matrix| Login {
         name: FIRST_ACCOUNT.to_owned(),
         homeserver: matrix.homeserver.to_string(),
         user: matrix.user.clone(),

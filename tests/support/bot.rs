@@ -40,6 +40,11 @@ impl Town {
     /// The same, with more lines of YAML for the homeserver.
     pub async fn configured(limits: Limits, more: &str, prepare: impl FnOnce(&mut Rig)) -> Self {
         let (synapse, llm) = tokio::join!(Synapse::configured(limits, more), ScriptedLlm::start());
+        Self::on(synapse, llm, prepare).await
+    }
+
+    /// The same on a homeserver and with a model that are there already.
+    pub async fn on(synapse: Synapse, llm: ScriptedLlm, prepare: impl FnOnce(&mut Rig)) -> Self {
         let bot = synapse.account("bot").await;
         let anna = Person::new(&synapse, "anna").await;
         let mut rig = Rig::new(BARE, llm.base_url());

@@ -21,6 +21,8 @@ pub const LIMIT: Duration = Duration::from_mins(1);
 pub struct Rig {
     folder: tempfile::TempDir,
     env: Vec<(String, String)>,
+    /// What serves in place of the program, with its arguments.
+    house: Option<(PathBuf, Vec<String>)>,
 }
 
 impl Rig {
@@ -40,7 +42,12 @@ impl Rig {
             ("RUST_LOG", "matrix_agent=debug"),
         ];
         let env = env.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        Self { folder, env }
+        Self { folder, env, house: None }
+    }
+
+    /// Lets another program serve, with these arguments and the same environment.
+    pub fn serve_with(&mut self, program: PathBuf, arguments: &[&str]) {
+        self.house = Some((program, arguments.iter().map(|&argument| argument.to_owned()).collect()));
     }
 
     /// Sets a variable for all that is started from now on.
@@ -68,8 +75,20 @@ impl Rig {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_matrix-agent"));
         // The settings of whoever runs the tests are none of theirs.
-        command.args(["--env-file", "/dev/null", "--config-file", "/dev/null"]);
-        command.args(args).current_dir(self.folder.path()).stdin(Stdio::null());
+        command.args(["--env-file", "/dev/null", "--config-file", "/dev/null"]).args(args);
+        self.prepared(command)
+    }
+
+    /// What serves.
+    fn serving(&self) -> Command {
+        let Some((program, arguments)) = &self.house else { return self.command(&["run"]) };
+        let mut command = Command::new(program);
+        command.args(arguments);
+        self.prepared(command)
+    }
+
+    fn prepared(&self, mut command: Command) -> Command {
+        command.current_dir(self.folder.path()).stdin(Stdio::null());
         for key in ["LLM_API_KEY", "LLM_MODEL", "SANDBOX_IMAGE", "STATE_DIR", "RUST_LOG"] {
             command.env_remove(key);
         }
@@ -107,7 +126,7 @@ impl Rig {
     pub fn serve(&self) -> Server {
         let log = self.folder.path().join("server.log");
         let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
-        let child = self.command(&["run"]).stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        let child = self.serving().stdout(Stdio::null()).stderr(file).spawn().unwrap();
         let mut server = Server { child, log };
         let socket = self.folder.path().join("s/control.sock");
         wait("the server's control socket", || {

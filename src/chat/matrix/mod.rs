@@ -14,6 +14,7 @@ mod quote;
 mod render;
 mod rooms;
 mod scheduler;
+mod serving;
 mod session;
 mod sync;
 mod trouble;
@@ -22,6 +23,7 @@ mod view;
 
 use std::{
     collections::{HashMap, HashSet},
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -30,7 +32,8 @@ use matrix_sdk::{Client, ruma::OwnedRoomId};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use session::{Account, Session, SessionError};
+pub use serving::Serving;
+pub use session::{Login, Session, SessionError};
 pub use trouble::Fault;
 
 use crate::{
@@ -50,13 +53,16 @@ pub const ROOMS: Rooms = Rooms { prefix: "!", local: false };
 /// The pause after a failed try to get a session; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// The same after what somebody has to mend, such as a wrong password: homeservers shut out who tries it often.
+const LOST_PAUSE: Duration = Duration::from_mins(1);
+const LONGEST_LOST: Duration = Duration::from_hours(1);
 /// A receipt waits as long: the homeserver would work at it before a quick answer.
 const RECEIPT: Duration = Duration::from_millis(300);
 
 /// One account in its rooms.
 #[derive(Debug)]
 pub struct Matrix {
-    account: Account,
+    login: Login,
     /// The session of the start, or why there was none yet.
     opened: Result<Session, SessionError>,
 }
@@ -93,20 +99,29 @@ impl std::ops::Deref for Adapter {
 }
 
 impl Matrix {
-    /// Gets a session. Fails when somebody has to do something first; a homeserver that is away now is waited for later.
-    pub async fn open(account: Account) -> Result<Self, SessionError> {
-        let opened = account.open().await;
-        match opened {
-            Err(error) if !error.passes(true) => Err(error),
-            opened => Ok(Self { account, opened }),
-        }
+    /// Tries to get a session. What has failed is tried again by [`Matrix::run`].
+    pub async fn open(login: Login) -> Self {
+        Self { opened: login.open().await, login }
     }
 
-    /// Serves the rooms until `cancel`. Fails when the session is lost for good.
+    /// Returns why there is no session, if somebody has to do something about it first; a homeserver that is away now is
+    /// only waited for.
+    pub fn into_trouble(self) -> Option<SessionError> {
+        self.opened.err().filter(|error| !error.passes(true))
+    }
+
+    /// Returns whether there is such trouble.
+    pub fn has_trouble(&self) -> bool {
+        self.opened.as_ref().is_err_and(|error| !error.passes(true))
+    }
+
+    /// Serves the rooms until `cancel`. An account that is lost is tried again, ever more seldom, while `serving` has
+    /// others that can be served. Fails when it was the last.
     pub async fn run(
         self,
         hub: AccountHub,
         inbox: Inbox,
+        serving: Serving,
         tasks: TaskTracker,
         cancel: CancellationToken,
     ) -> Result<(), SessionError> {
@@ -125,12 +140,13 @@ impl Matrix {
         adapter.spawn(deliver::run(adapter.clone(), inbox, adapter.hub.watch()));
         let (mut opened, mut ended) = (Some(self.opened), None);
         let (mut pause, mut told) = (FIRST_PAUSE, String::new());
+        let (mut lost, mut first) = (None, true);
         loop {
             let open = async {
                 match (opened.take(), ended) {
                     (Some(opened), _) => opened,
-                    (None, None) => self.account.open().await,
-                    (None, Some(soft)) => self.account.renew(soft).await,
+                    (None, None) => self.login.open().await,
+                    (None, Some(soft)) => self.login.renew(soft).await,
                 }
             };
             let Some(session) = adapter.cancel.run_until_cancelled(Box::pin(open)).await else { return Ok(()) };
@@ -138,6 +154,10 @@ impl Matrix {
             match session {
                 Ok(session) => {
                     (ended, told) = (None, String::new());
+                    if lost.take().is_some() {
+                        serving.found();
+                        tracing::info!(account = adapter.hub.account(), "the account is served again");
+                    }
                     let since = Instant::now();
                     adapter.client.send_replace(Some(session.client.clone()));
                     let end = sync::run(&adapter, &session, &adapter.cancel).await;
@@ -159,7 +179,7 @@ impl Matrix {
                         continue;
                     }
                 }
-                Err(error) if error.passes(false) => {
+                Err(error) if error.passes(mem::take(&mut first)) => {
                     match &error {
                         SessionError::Homeserver(Trouble::LoggedOut { soft }) => ended = Some(*soft),
                         SessionError::Homeserver(Trouble::Limited(asked)) => wait = wait.max(*asked),
@@ -171,7 +191,19 @@ impl Matrix {
                         told = words;
                     }
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    if lost.is_none() && !serving.lose() {
+                        return Err(error);
+                    }
+                    let words = error.to_string();
+                    if told != words {
+                        tracing::error!(account = adapter.hub.account(), %error, "the account cannot be served; others are");
+                        told = words;
+                    }
+                    wait = lost.map_or(LOST_PAUSE, |before: Duration| (before * 2).min(LONGEST_LOST));
+                    lost = Some(wait);
+                    ended = None;
+                }
             }
             tokio::select! {
                 () = adapter.cancel.cancelled() => return Ok(()),

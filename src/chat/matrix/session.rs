@@ -48,9 +48,9 @@ const KEYS: Duration = Duration::from_mins(1);
 /// What the account's list of devices calls this one.
 const DEVICE: &str = "matrix-agent";
 
-/// An account on a homeserver.
+/// How an account logs in to its homeserver.
 #[derive(Clone, Debug)]
-pub struct Account {
+pub struct Login {
     /// The account's name in the store, which its folder and files carry, too.
     pub name: String,
     /// The homeserver's address.
@@ -125,7 +125,7 @@ enum Way {
     Restore(Saved),
 }
 
-impl Account {
+impl Login {
     /// Restores the session, or logs in. The one that comes back has read nothing yet.
     pub async fn open(&self) -> Result<Session, SessionError> {
         match self.way()? {

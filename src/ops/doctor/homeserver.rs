@@ -4,7 +4,7 @@ use super::Check;
 use crate::{chat::matrix::Fault, config::Config, net, ops::settings};
 
 pub(super) async fn check(config: &Config) -> Vec<Check> {
-    let (Some(matrix), Some(account)) = (&config.matrix, settings::matrix(config)) else { return vec![] };
+    let (Some(matrix), Some(account)) = (&config.matrix, settings::matrix_login(config)) else { return vec![] };
     // Boxed: the SDK's futures are large.
     let found = Box::pin(account.examine()).await;
     let mut checks = vec![tell("homeserver", found.homeserver), tell("account", found.account)];

@@ -12,7 +12,7 @@ use matrix_sdk::{
 use serde_json::Value;
 use tokio::time;
 
-use super::{Account, Fault, SessionError, Trouble, Way, files::Saved};
+use super::{Fault, Login, SessionError, Trouble, Way, files::Saved};
 
 /// How long the homeserver may take to show the bot's own keys.
 const KEYS: Duration = Duration::from_secs(20);
@@ -26,7 +26,7 @@ pub struct Examined {
     pub account: Result<String, Fault>,
 }
 
-impl Account {
+impl Login {
     /// Looks at the homeserver and at the account's files, without logging in.
     pub async fn examine(&self) -> Examined {
         let way = self.way();

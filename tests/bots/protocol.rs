@@ -1,0 +1,167 @@
+//! An account's hub with a protocol that nobody has written yet, in this process: what the hub asks of one, and what it
+//! makes of bots that fail.
+
+use std::{sync::Arc, time::Duration};
+
+use matrix_agent::{
+    bots::{Bot, Intent, People},
+    clock::Clock,
+    hub::{Account, AccountHub, Body, Delivery, Ending, Inbound, Inbox, Keeper, Live, Outbound, Port, Rooms, Sent},
+    ids::EventId,
+    store::{Durability, Store},
+};
+use tokio::{sync::oneshot, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::small::Small;
+
+const ROOMS: Rooms = Rooms { prefix: "talk/", local: false };
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A hub of one account, and the protocol's end.
+struct Desk {
+    hub: AccountHub,
+    inbox: Inbox,
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Desk {
+    async fn open(folder: &tempfile::TempDir, bots: impl FnOnce(&Store) -> Vec<Arc<dyn Bot>>) -> Self {
+        let store = Store::open(&folder.path().join("db"), Durability::Normal, Clock::default()).unwrap();
+        let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+        let grace = Duration::from_hours(1);
+        let keeper = Keeper::start(store.clone(), None, grace, tasks.clone(), cancel.clone()).await.unwrap();
+        let (port, inbox) = Port::new(ROOMS, 16);
+        let account = Account { name: "talk".into(), bots: bots(&store), ports: vec![port] };
+        let hub = AccountHub::start(account, store, keeper, tasks.clone(), cancel.clone()).await.unwrap();
+        Self { hub, inbox, cancel, tasks }
+    }
+
+    async fn say(&self, sender: &str, event: &str, text: &str) {
+        let body = Body::Said { text: text.into(), thread: None, about: None };
+        let inbound =
+            Inbound { room: "talk/one".into(), event: event.into(), sender: sender.into(), body, sealed: None };
+        self.hub.admit(vec![inbound], None).await.unwrap();
+    }
+
+    /// The next thing to send that is no progress, and confirms it.
+    async fn next(&mut self) -> Outbound {
+        loop {
+            let delivery = timeout(LIMIT, self.inbox.deliveries.recv()).await.expect("a delivery").unwrap();
+            let Delivery { txn, outbound, done, .. } = delivery;
+            let (noted, _) = oneshot::channel();
+            done.send(Ok(Sent { event: EventId(txn), noted })).unwrap();
+            if !matches!(outbound, Outbound::Closing { .. }) {
+                return outbound;
+            }
+        }
+    }
+
+    async fn end(self) {
+        self.cancel.cancel();
+        self.tasks.close();
+        timeout(LIMIT, self.tasks.wait()).await.expect("all tasks end");
+    }
+}
+
+fn text_of(outbound: &Outbound) -> &str {
+    match outbound {
+        Outbound::Answer { text, .. } | Outbound::Reply { text, .. } | Outbound::Notice { text } => text,
+        other => panic!("no words: {other:?}"),
+    }
+}
+
+fn everybody(store: &Store, name: &str) -> Arc<Small> {
+    Arc::new(Small::new(name, People::Everybody, store, |_| Some(Intent::Work)))
+}
+
+#[tokio::test]
+async fn a_protocol_needs_a_port_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::open(&folder, |store| vec![everybody(store, "echo")]).await;
+    let mut watched = desk.hub.watch();
+    desk.hub.joined(&"talk/one".into(), &"joined".into(), true).await.unwrap();
+    assert_eq!(text_of(&desk.next().await), "echo is here.");
+    desk.say("anna", "e1", "hello").await;
+    let answer = desk.next().await;
+    assert_eq!(text_of(&answer), "echo heard: hello");
+    let Outbound::Answer { ending, asked, sender, .. } = answer else { panic!("{answer:?}") };
+    assert_eq!((ending, asked, sender), (Ending::Done, "e1".into(), "anna".into()));
+    desk.say("anna", "e1", "hello").await;
+    desk.say("anna", "e2", "again").await;
+    assert_eq!(text_of(&desk.next().await), "echo heard: again", "the same event twice is answered once");
+    let mut live = vec![];
+    while let Ok(seen) = watched.try_recv() {
+        live.push(seen.live);
+    }
+    assert!(live.contains(&Live::Started { asked: "e1".into(), thread: None }), "{live:?}");
+    desk.end().await;
+}
+
+#[tokio::test]
+async fn where_two_bots_want_everything_the_order_decides() {
+    let folder = tempfile::tempdir().unwrap();
+    let bots = |store: &Store| -> Vec<Arc<dyn Bot>> {
+        let listed = People::Listed(vec!["anna".into()]);
+        let first = Arc::new(Small::new("first", listed, store, |_| Some(Intent::Work)));
+        vec![first, everybody(store, "second")]
+    };
+    let mut desk = Desk::open(&folder, bots).await;
+    desk.say("anna", "e1", "hello").await;
+    assert_eq!(text_of(&desk.next().await), "first heard: hello");
+    desk.say("bert", "e2", "hello").await;
+    assert_eq!(text_of(&desk.next().await), "second heard: hello", "whom the first does not hear the second may");
+    desk.end().await;
+}
+
+#[tokio::test]
+async fn a_bot_that_panics_over_a_message_is_answered_for_with_one_sentence_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut panics = None;
+    let bots = |store: &Store| -> Vec<Arc<dyn Bot>> {
+        let small = everybody(store, "echo");
+        panics = Some(small.clone());
+        vec![small]
+    };
+    let mut desk = Desk::open(&folder, bots).await;
+    panics.unwrap().panic_once();
+    desk.say("anna", "e1", "hello").await;
+    let told = desk.next().await;
+    assert!(text_of(&told).starts_with("Something went wrong"), "{told:?}");
+    desk.say("anna", "e2", "and now?").await;
+    assert_eq!(text_of(&desk.next().await), "echo heard: and now?");
+    desk.end().await;
+}
+
+#[tokio::test]
+async fn what_no_bot_wants_is_passed_over_and_holds_up_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let bots = |store: &Store| -> Vec<Arc<dyn Bot>> {
+        let picky = |text: &str| text.starts_with('/').then_some(Intent::Work);
+        vec![Arc::new(Small::new("picky", People::Everybody, store, picky))]
+    };
+    let mut desk = Desk::open(&folder, bots).await;
+    desk.say("anna", "e1", "just talk").await;
+    desk.say("anna", "e2", "/ask").await;
+    assert_eq!(text_of(&desk.next().await), "picky heard: /ask");
+    desk.end().await;
+}
+
+#[tokio::test]
+async fn a_turn_whose_bot_is_not_set_up_any_more_is_ended_with_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let desk = Desk::open(&folder, |store| vec![everybody(store, "gone")]).await;
+    let mut watched = desk.hub.watch();
+    desk.say("anna", "e1", "wait for me").await;
+    let begun = Live::Started { asked: "e1".into(), thread: None };
+    while timeout(LIMIT, watched.recv()).await.expect("the turn begins").unwrap().live != begun {}
+    desk.end().await;
+
+    let mut desk = Desk::open(&folder, |store| vec![everybody(store, "new")]).await;
+    let told = desk.next().await;
+    assert!(text_of(&told).contains("`gone`"), "{told:?}");
+    desk.say("anna", "e2", "and you?").await;
+    assert_eq!(text_of(&desk.next().await), "new heard: and you?");
+    desk.end().await;
+}
