@@ -475,3 +475,42 @@ fn help_reads_well() {
     let ran = place.run(&["confg"]);
     assert!(ran.code() == 2 && ran.err().contains("'config'"), "{}", ran.err());
 }
+
+#[test]
+fn any_number_of_accounts_is_read_and_each_may_differ_from_the_first() {
+    let place = Place::new()
+        .env_file("MATRIX_HOMESERVER=https://one.org\nMATRIX_USER=@bot:one.org\nALLOWED_USERS=@anna:one.org\n")
+        .file(
+            "[accounts.family]\nuser = \"@helper:two.org\"\nhomeserver = \"https://two.org\"\n\
+             allowed_users = [\"@bert:two.org\", \"@*:three.org\"]\nallowed_rooms = [\"#family:two.org\"]\n\
+             password = \"secret two\"\n[accounts.work]\nuser = \"@other:one.org\"\n",
+        );
+    let loaded = load(&place.sources());
+    assert!(loaded.mistakes.is_empty(), "{}", loaded.mistakes);
+    let [family, work] = &loaded.config.accounts[..] else { panic!("{:?}", loaded.config.accounts) };
+    assert_eq!((family.name.as_str(), family.matrix.user.as_str()), ("family", "@helper:two.org"));
+    assert_eq!(family.matrix.homeserver.as_str(), "https://two.org/");
+    assert_eq!(family.people.allowed, ["@bert:two.org", "@*:three.org"]);
+    assert_eq!(family.people.rooms, ["#family:two.org"]);
+    assert!(family.matrix.password.is_some() && work.matrix.password.is_none(), "a password is one account's own");
+    assert_eq!((work.matrix.user.as_str(), work.matrix.homeserver.as_str()), ("@other:one.org", "https://one.org/"));
+    assert_eq!(work.people.allowed, ["@anna:one.org"]);
+}
+
+#[test]
+fn what_is_wrong_with_an_account_is_told_by_its_name_and_no_value_of_it_is_shown() {
+    for (text, told) in [
+        ("accounts = 5", "accounts"),
+        ("[accounts]\nx = \"secret\"", "accounts.x"),
+        ("[accounts.coder]\nuser = \"@a:b.org\"", "that cannot be an account's name"),
+        ("[accounts.\"../x\"]\nuser = \"@a:b.org\"", "that cannot be an account's name"),
+        ("[accounts.a]\npassword = \"secret\"", "it has no `user`"),
+        ("[accounts.a]\nuser = \"anna\"", "accounts.a.user"),
+        ("[accounts.a]\nuser = [1, 2]", "accounts.a.user"),
+        ("[accounts.a]\nuser = \"@a:b.org\"\npasswords = \"secret\"", "accounts.a.passwords"),
+        ("[accounts.a]\nuser = \"@a:b.org\"\n[accounts.b]\nuser = \"@a:b.org\"", "@a:b.org is an account already"),
+    ] {
+        let mistakes = Place::new().file(text).mistakes();
+        assert!(mistakes.contains(told) && !mistakes.contains("secret"), "{text}: {mistakes}");
+    }
+}

@@ -3,6 +3,10 @@
 use std::{fs, os::unix::fs::PermissionsExt, os::unix::net::UnixListener, path::Path};
 
 use assert_cmd::Command;
+use matrix_agent::{
+    clock::Clock,
+    store::{Durability, NewInbound, Store},
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -245,4 +249,40 @@ fn people_get_a_line_each_and_the_mend_below() {
     assert!(text.lines().any(|line| line.starts_with("❌ podman")), "{text}");
     assert!(text.lines().any(|line| line.trim_start().starts_with("→ Install Podman")), "{text}");
     assert!(text.lines().last().unwrap().contains("to mend (❌)"), "{text}");
+}
+
+#[test]
+fn an_account_that_is_set_up_no_more_keeps_what_waits_and_is_told() {
+    let folder = folder();
+    let state = folder.path().join("old");
+    fs::create_dir(&state).unwrap();
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = Store::open(&state.join("matrix-agent.db"), Durability::Normal, Clock::default()).unwrap();
+        let said = |event: &str| NewInbound {
+            room: "!a:b.org".into(),
+            event: event.into(),
+            sender: "anna".into(),
+            body: Value::Null,
+            target: None,
+        };
+        store.admit("family", vec![said("e1"), said("e2")], vec![], None).await.unwrap();
+        store.admit("coder", vec![said("e1")], vec![], None).await.unwrap();
+    });
+    let found = doctor(folder.path(), &[("STATE_DIR", state.to_str().unwrap())]);
+    assert_eq!(found.status("accounts"), "warning");
+    assert!(found.says("accounts", "`family` is not set up, and 2 messages and 0 answers wait"), "{:#}", found.json);
+    assert!(!found.says("accounts", "coder"), "the first account is always there: {:#}", found.json);
+    let file = folder.path().join("matrix-agent.toml");
+    fs::write(&file, "[accounts.family]\nuser = \"@a:b.org\"\nhomeserver = \"http://127.0.0.1:9\"\n").unwrap();
+    fs::create_dir_all(folder.path().join("config/matrix-agent")).unwrap();
+    fs::rename(&file, folder.path().join("config/matrix-agent/matrix-agent.toml")).unwrap();
+    let found = doctor(folder.path(), &[("STATE_DIR", state.to_str().unwrap())]);
+    assert!(
+        found.json["checks"].as_array().unwrap().iter().all(|check| check["name"] != "accounts"),
+        "{:#}",
+        found.json
+    );
+    assert_eq!(found.status("account"), "bad", "the account itself is looked at: {:#}", found.json);
 }

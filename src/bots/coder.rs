@@ -44,12 +44,13 @@ pub struct Allowance {
 /// The bot. Cheap to clone.
 #[derive(Clone)]
 pub struct Coder {
+    policy: Policy,
     inner: Arc<Inner>,
 }
 
+/// What the bot has once, however many accounts it answers on.
 struct Inner {
     name: BotName,
-    policy: Policy,
     permits: Permits,
     store: Store,
     sandboxes: Sandboxes,
@@ -71,8 +72,14 @@ impl Coder {
     ) -> Self {
         let Allowance { turn: limits, at_once } = allowance;
         let (name, permits, large) = (BotName::from(NAME), Permits::new(at_once), LargeFiles::default());
-        let inner = Inner { name, policy, permits, store, sandboxes, model, gallery, large, limits };
-        Self { inner: Arc::new(inner) }
+        let inner = Inner { name, permits, store, sandboxes, model, gallery, large, limits };
+        Self { policy, inner: Arc::new(inner) }
+    }
+
+    /// Returns the same bot for another account, on which it hears others.
+    #[must_use]
+    pub fn hearing(&self, policy: Policy) -> Self {
+        Self { policy, inner: self.inner.clone() }
     }
 
     async fn command(&self, order: &Order) -> String {
@@ -194,7 +201,7 @@ impl Bot for Coder {
     }
 
     fn policy(&self) -> &Policy {
-        &self.inner.policy
+        &self.policy
     }
 
     fn permits(&self) -> &Permits {

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 use serde::Serialize;
 
 use super::{
-    Config, Credentials, Limits, Llm, Matrix, Mistakes, Paths, People, Sandbox, Source, Sources, Unread,
+    Config, Credentials, Limits, Llm, Matrix, Mistakes, Paths, People, Sandbox, Source, Sources, Unread, accounts,
     keys::{self, About, Key, Preset},
     raw::Raw,
 };
@@ -60,11 +60,14 @@ pub fn load(sources: &Sources) -> Loaded {
 }
 
 fn read(reader: &mut Reader, sources: &Sources) -> Config {
-    let (matrix, admin) = matrix(reader);
+    let (matrix, defaults, admin) = matrix(reader);
     let admin = admin.map(|user| (user, "MATRIX_ADMIN_USER"));
     let admins = reader.or_follows(keys::ADMIN_USERS, admin).unwrap_or_default();
     let shown = (!admins.is_empty()).then(|| (admins.join(","), "ADMIN_USERS"));
     let allowed = reader.or_follows(keys::ALLOWED_USERS, shown).unwrap_or_default();
+    let people = People { allowed, admins, rooms: reader.optional(keys::ALLOWED_ROOMS).unwrap_or_default() };
+    let Reader { raw, mistakes, .. } = reader;
+    let accounts = accounts::read(&raw.accounts, matrix.as_ref(), &defaults, &people, mistakes);
     Config {
         llm: llm(reader),
         credentials: Credentials {
@@ -87,7 +90,8 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
             max_running: reader.value(keys::MAX_RUNNING_SANDBOXES),
         },
         matrix,
-        people: People { allowed, admins, rooms: reader.optional(keys::ALLOWED_ROOMS).unwrap_or_default() },
+        accounts,
+        people,
         limits: Limits {
             command_timeout: reader.value(keys::COMMAND_TIMEOUT_SECONDS),
             coding_timeout: reader.value(keys::CODING_TIMEOUT_SECONDS),
@@ -116,8 +120,9 @@ fn llm(reader: &mut Reader) -> Llm {
     }
 }
 
-/// Reads the account, if there is a user for one, and the administrator, who may stand alone.
-fn matrix(reader: &mut Reader) -> (Option<Matrix>, Option<String>) {
+/// Reads the account, if there is a user for one, what holds for others as long as they say nothing else, and the
+/// administrator, who may stand alone.
+fn matrix(reader: &mut Reader) -> (Option<Matrix>, Matrix, Option<String>) {
     let vps_ip = reader.optional(keys::VPS_IP);
     let derived = |text: fn(&str) -> String| vps_ip.map(|ip| (text(&host(ip)), "VPS_IP"));
     let homeserver = reader.value_or_follows(keys::MATRIX_HOMESERVER, derived(|host| format!("http://{host}:8008")));
@@ -128,17 +133,17 @@ fn matrix(reader: &mut Reader) -> (Option<Matrix>, Option<String>) {
     let admin_password = reader.optional(keys::MATRIX_ADMIN_PASSWORD);
     let unsigned_devices = reader.value(keys::ALLOW_UNSIGNED_DEVICES);
     let admin_user = admin.clone();
-    let matrix = |user| Matrix {
+    let defaults = Matrix {
         homeserver,
         allow_plain_http,
-        user,
+        user: String::new(),
         password,
         admin_user,
         admin_password,
         vps_ip,
         unsigned_devices,
     };
-    (user.map(matrix), admin)
+    (user.map(|user| Matrix { user, ..defaults.clone() }), defaults, admin)
 }
 
 /// Returns an address as URLs and Matrix names hold it.

@@ -3,6 +3,7 @@
 //! A low layer. It must not know providers, hosts' patterns or Podman; whoever knows them adds what is wrong to the
 //! same [`Mistakes`] (`ops::settings` does). Called once at start by `cli`; everybody above gets the typed parts.
 
+mod accounts;
 mod dotenv;
 mod folders;
 pub mod keys;
@@ -38,6 +39,8 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// The Matrix account; `None` when no bot user is set.
     pub matrix: Option<Matrix>,
+    /// The accounts beside it.
+    pub accounts: Vec<Account>,
     /// Who may do what.
     pub people: People,
     /// How much anything may take.
@@ -130,6 +133,19 @@ pub struct Matrix {
     pub vps_ip: Option<IpAddr>,
     /// Devices count that nobody has signed.
     pub unsigned_devices: bool,
+}
+
+/// A Matrix account beside the one of `MATRIX_USER`.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Its name, which its files and all that is stored of it carry.
+    pub name: String,
+    /// Its login.
+    pub matrix: Matrix,
+    /// Whom it hears, and where.
+    pub people: People,
+    /// Where all this was set.
+    pub source: Source,
 }
 
 /// Who may do what. No users: nobody.

@@ -17,7 +17,7 @@ use serde::{Serialize, Serializer};
 use toml::Spanned;
 
 use super::{
-    Mistakes, ModelFacts, Wrong, dotenv,
+    Mistakes, ModelFacts, Wrong, accounts, dotenv,
     keys::{self, About},
     places::{self, Sources},
 };
@@ -84,6 +84,8 @@ pub(super) struct Raw {
     values: BTreeMap<&'static str, Typed>,
     /// What `[models]` in the file says of models, by model string.
     models: BTreeMap<String, ModelFacts>,
+    /// What `[accounts]` in the file says of accounts.
+    pub(super) accounts: Vec<accounts::Typed>,
 }
 
 impl Raw {
@@ -167,6 +169,23 @@ impl Raw {
         }
     }
 
+    fn add_accounts(&mut self, value: toml::Value, source: &Source, mistakes: &mut Mistakes) {
+        let mend = "Write `[accounts.NAME]` and `user = \"@name:example.org\"` below it";
+        let toml::Value::Table(table) = value else {
+            return mistakes.add(accounts::TABLE, Some(source.clone()), Wrong::new("it is no table", mend));
+        };
+        for (name, account) in table {
+            let toml::Value::Table(entries) = account else {
+                let key = format!("{}.{}", accounts::TABLE, text::one_line(&name, 40));
+                mistakes.add(&key, Some(source.clone()), Wrong::new("it is no table", mend));
+                continue;
+            };
+            // What cannot stand in the environment is no value of any key, and is told as such there.
+            let values = entries.into_iter().map(|(key, value)| (key, plain(&value).unwrap_or_default())).collect();
+            self.accounts.push(accounts::Typed { name, values, source: source.clone() });
+        }
+    }
+
     fn add_file(&mut self, path: &Path, text: &str, mistakes: &mut Mistakes) {
         let at = |offset: usize| Source::File { path: path.to_owned(), line: 1 + lines_before(text, offset) };
         // Not `error.to_string()`: it shows the line, in which a secret may stand.
@@ -183,6 +202,10 @@ impl Raw {
             let source = at(name.span().start);
             if name.get_ref() == MODELS {
                 self.add_models(value, source, mistakes);
+                continue;
+            }
+            if name.get_ref() == accounts::TABLE {
+                self.add_accounts(value, &source, mistakes);
                 continue;
             }
             let Some(about) = keys::find(name.get_ref()) else {

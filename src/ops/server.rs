@@ -90,7 +90,7 @@ impl House {
             self.sandboxes.clone()?,
             model,
             Gallery::new(config.paths.pictures()),
-            settings::policy(config),
+            settings::policy(&config.people),
             settings::allowance(config),
         ))
     }
@@ -193,10 +193,20 @@ impl Server {
     /// Starts everything that is set up; Matrix accounts only with `rooms`.
     pub async fn start(config: &Config, model: Model, rooms: bool, clock: Clock) -> anyhow::Result<Self> {
         let house = House::open(config, clock).await?;
-        let bots = house.coder(config, model).into_iter().map(|coder| Arc::new(coder) as Arc<dyn Bot>).collect();
-        let login = settings::matrix_login(config).filter(|_| rooms);
-        let name = settings::FIRST_ACCOUNT.to_owned();
-        house.serve(vec![Served { name, bots, login, terminals: true }]).await
+        let Some(coder) = house.coder(config, model) else { return house.serve(vec![]).await };
+        let first = Served {
+            name: settings::FIRST_ACCOUNT.to_owned(),
+            bots: vec![Arc::new(coder.clone())],
+            login: settings::matrix_login(config).filter(|_| rooms),
+            terminals: true,
+        };
+        let others = config.accounts.iter().filter(|_| rooms).map(|account| Served {
+            name: account.name.clone(),
+            bots: vec![Arc::new(coder.hearing(settings::policy(&account.people)))],
+            login: Some(settings::login(config, &account.name, &account.matrix)),
+            terminals: false,
+        });
+        house.serve([first].into_iter().chain(others).collect()).await
     }
 
     /// Waits until the server cannot go on by itself, and returns why. Pending for as long as it can.

@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use crate::{
     bots::{Allowance, People, Policy},
     chat::matrix::{Fault, Login},
-    config::{Config, JournalSync, Loaded, Mistakes, Wrong},
+    config::{self, Config, JournalSync, Loaded, Matrix, Mistakes, Wrong},
     gateway::{AllowedHosts, BadPattern, GatewayPolicy},
     llm::{self, Endpoint, ModelSettings, SettingError, parse_model},
     orchestrator,
@@ -73,22 +73,27 @@ fn has_key(config: &Config, endpoint: &Endpoint) -> bool {
     config.llm.api_key.is_some() || config.llm.base_url.is_some() || endpoint.key_variable().is_none()
 }
 
-/// Returns the Matrix account, if one is set.
+/// Returns how the account of `MATRIX_USER` logs in, if one is set.
 pub fn matrix_login(config: &Config) -> Option<Login> {
-    config.matrix.as_ref().map(|matrix| Login {
-        name: FIRST_ACCOUNT.to_owned(),
+    config.matrix.as_ref().map(|matrix| login(config, FIRST_ACCOUNT, matrix))
+}
+
+/// Returns how an account logs in.
+pub(super) fn login(config: &Config, name: &str, matrix: &Matrix) -> Login {
+    Login {
+        name: name.to_owned(),
         homeserver: matrix.homeserver.to_string(),
         user: matrix.user.clone(),
         password: matrix.password.clone(),
         refused: matrix.password_refused().map(|wrong| Fault::new(wrong.what, wrong.mend)),
         state_dir: config.paths.state_dir.clone(),
         unsigned_devices: matrix.unsigned_devices,
-    })
+    }
 }
 
-/// Returns whom the coding bot hears, and where.
-pub(super) fn policy(config: &Config) -> Policy {
-    Policy { people: People::Listed(config.people.allowed.clone()), rooms: config.people.rooms.clone() }
+/// Returns whom the coding bot hears on an account, and where.
+pub(super) fn policy(people: &config::People) -> Policy {
+    Policy { people: People::Listed(people.allowed.clone()), rooms: people.rooms.clone() }
 }
 
 /// Returns what the model's client needs.

@@ -47,6 +47,36 @@ impl Health {
     }
 }
 
+/// What an account's people still wait for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The account.
+    pub account: String,
+    /// Messages that nobody has acted on.
+    pub messages: u64,
+    /// Answers that were not sent.
+    pub answers: u64,
+}
+
+impl Waiting {
+    /// Returns what waits in a database's file, by account. Blocks.
+    pub fn of(path: &Path) -> Result<Vec<Self>, StoreError> {
+        let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        connection.busy_timeout(BUSY)?;
+        let mut select = connection.prepare(
+            "SELECT bot, sum(message), sum(1 - message) FROM (
+                 SELECT bot, 1 AS message FROM inbound WHERE turn IS NULL AND done = 0
+                 UNION ALL SELECT bot, 0 FROM outbox WHERE sent IS NULL
+             ) GROUP BY bot ORDER BY bot",
+        )?;
+        let count = |row: &rusqlite::Row<'_>, index| row.get::<_, i64>(index).map(|count| count as u64);
+        let rows = select.query_map([], |row| {
+            Ok(Self { account: row.get(0)?, messages: count(row, 1)?, answers: count(row, 2)? })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
 fn look(connection: &Connection, limit: Duration) -> rusqlite::Result<Health> {
     match connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK;") {
         // Somebody writes just now, so it can be written.

@@ -31,7 +31,7 @@ use tokio::sync::oneshot;
 
 pub use calls::{CallRecord, EndedCall};
 pub use context::History;
-pub use health::Health;
+pub use health::{Health, Waiting};
 pub use journal::{Found, LockedInbound, NewInbound, Standing, StoredInbound};
 pub use outbox::{NewOutbox, OutboxRow, Tried};
 pub use rooms::{Alias, LeftRoom};

@@ -10,8 +10,9 @@ use super::{
     support::{
         bot::Town,
         person::Person,
-        scripted_llm::{Reply, user_texts},
+        scripted_llm::{Reply, ScriptedLlm, user_texts},
         seen::Seen,
+        synapse::{Limits, Synapse, password},
     },
 };
 
@@ -163,4 +164,39 @@ async fn an_account_that_cannot_log_in_keeps_no_other_from_serving() {
     let told =
         log.lines().filter(|line| line.contains("the account cannot be served") && line.contains("echo")).count();
     assert_eq!(told, 1, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_of_the_configuration_is_served_beside_the_first_and_hears_its_own_people() {
+    let (synapse, llm) = tokio::join!(Synapse::configured(Limits::Relaxed, ""), ScriptedLlm::start());
+    let (helper, bert) = (synapse.account("helper").await, Person::new(&synapse, "bert").await);
+    llm.otherwise(|request| Reply::text(&format!("heard: {}", user_texts(request).join(" + "))));
+    let town = Town::on(synapse, llm, |rig| {
+        let file = rig.path().join("matrix-agent.toml");
+        let (password, bert) = (password("helper"), &bert.id);
+        let account = format!(
+            "[accounts.family]\nuser = \"{helper}\"\npassword = \"{password}\"\nallowed_users = [\"{bert}\"]\n"
+        );
+        std::fs::write(&file, account).unwrap();
+        let arguments = ["--env-file", "/dev/null", "--config-file", file.to_str().unwrap(), "run"];
+        rig.serve_with(env!("CARGO_BIN_EXE_matrix-agent").into(), &arguments);
+    })
+    .await;
+    let room = town.anna.create_room(false, &[&town.bot, &bert.id]).await;
+    bert.accept(&room).await;
+    greeted(&town.anna, &room, &town.bot).await;
+    let own = bert.create_room(false, &[&helper, &town.anna.id]).await;
+    town.anna.accept(&own).await;
+    greeted(&bert, &own, &helper).await;
+
+    let unheard = bert.say(&room, "hello first").await;
+    let asked = town.anna.say(&room, "hello").await;
+    let answer = answer_of(&town.anna, &town.bot, &asked).await;
+    assert!(answer.body().contains("heard: hello") && !answer.body().contains("first"), "{answer:?}");
+    let not_heard = town.anna.say(&own, "hello second").await;
+    let asked = bert.say(&own, "good day").await;
+    let answer = answer_of(&bert, &helper, &asked).await;
+    assert!(answer.body().contains("heard: good day") && !answer.body().contains("second"), "{answer:?}");
+    assert_eq!(answers_of(&town.anna, &town.bot, &unheard), 0, "bert is listed for the other account only");
+    assert_eq!(answers_of(&bert, &helper, &not_heard), 0, "and anna for the first");
 }

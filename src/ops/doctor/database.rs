@@ -3,7 +3,12 @@
 use std::{fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use super::Check;
-use crate::{config::Config, store::Health, text};
+use crate::{
+    config::Config,
+    ops::settings::FIRST_ACCOUNT,
+    store::{Health, Waiting},
+    text,
+};
 
 const NAME: &str = "database";
 /// A large file is not read to its end: what was seen until then is told.
@@ -13,13 +18,17 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     let path = config.paths.database();
     let owner = owner(&config.paths.state_dir);
     // SQLite blocks; a panic in it is caught where this check's task is awaited.
-    let database = tokio::task::spawn_blocking(move || look(&path)).await;
-    let database = database.unwrap_or_else(|_| Check::bad(NAME, "the check itself failed", "Try again"));
+    let accounts: Vec<_> = config.accounts.iter().map(|account| account.name.clone()).collect();
+    let looked = move || [look(&path)].into_iter().chain(left_alone(&path, &accounts)).collect();
+    let database = tokio::task::spawn_blocking(looked).await;
+    let mut checks: Vec<_> =
+        database.unwrap_or_else(|_| vec![Check::bad(NAME, "the check itself failed", "Try again")]);
     let server = match owner {
         Some(pid) => Check::good("server", format!("runs as process {pid}")),
         None => Check::good("server", "none runs on this state directory"),
     };
-    vec![database, server]
+    checks.push(server);
+    checks
 }
 
 fn look(path: &Path) -> Check {
@@ -45,6 +54,22 @@ fn look(path: &Path) -> Check {
             "Check that the file and its folder belong to this user and that the disk is not full",
         ),
     }
+}
+
+/// Finds accounts that are not set up any more and whose people still wait for something.
+fn left_alone(path: &Path, accounts: &[String]) -> Vec<Check> {
+    // A file that cannot be read was told of already.
+    let waiting = if path.exists() { Waiting::of(path).unwrap_or_default() } else { vec![] };
+    let gone = waiting.into_iter().filter(|it| it.account != FIRST_ACCOUNT && !accounts.contains(&it.account));
+    gone.map(|Waiting { account, messages, answers }| {
+        let account = text::one_line(&account, 40);
+        Check::warning(
+            "accounts",
+            format!("`{account}` is not set up, and {messages} messages and {answers} answers wait there"),
+            format!("They are kept. Set up `[accounts.{account}]` again and they go on"),
+        )
+    })
+    .collect()
 }
 
 /// Returns the process that holds the lock of a state directory. The kernel's list is read, because to try the lock

@@ -1,12 +1,26 @@
-//! Looks at the Matrix account: does the homeserver answer, and can the bot log in?
+//! Looks at the Matrix accounts: does the homeserver answer, and can each of them log in?
+
+use futures_util::future::join_all;
 
 use super::Check;
-use crate::{chat::matrix::Fault, config::Config, net, ops::settings};
+use crate::{
+    chat::matrix::Fault,
+    config::{Config, Matrix},
+    net,
+    ops::settings,
+};
 
 pub(super) async fn check(config: &Config) -> Vec<Check> {
-    let (Some(matrix), Some(account)) = (&config.matrix, settings::matrix_login(config)) else { return vec![] };
+    let first = config.matrix.iter().map(|matrix| (settings::FIRST_ACCOUNT, matrix));
+    let others = config.accounts.iter().map(|account| (account.name.as_str(), &account.matrix));
+    // At the same time, so that a homeserver that hangs hides no other.
+    let found = join_all(first.chain(others).map(|(name, matrix)| check_one(config, name, matrix))).await;
+    found.into_iter().flatten().collect()
+}
+
+async fn check_one(config: &Config, name: &str, matrix: &Matrix) -> Vec<Check> {
     // Boxed: the SDK's futures are large.
-    let found = Box::pin(account.examine()).await;
+    let found = Box::pin(settings::login(config, name, matrix).examine()).await;
     let mut checks = vec![tell("homeserver", found.homeserver), tell("account", found.account)];
     if net::is_plain(&matrix.homeserver) {
         checks.push(Check::warning(

@@ -43,11 +43,11 @@ fn mistakes(loaded: &Loaded) -> Vec<Check> {
 
 /// Finds the files with secrets in them that others than their owner can read.
 fn secrets(loaded: &Loaded) -> Option<Check> {
-    let mut open: Vec<PathBuf> = loaded
-        .settings
-        .iter()
-        .filter(|setting| setting.secret)
-        .filter_map(|setting| match &setting.source {
+    let settings = loaded.settings.iter().filter(|setting| setting.secret).map(|setting| &setting.source);
+    let accounts = loaded.config.accounts.iter().filter(|account| account.matrix.password.is_some());
+    let mut open: Vec<PathBuf> = settings
+        .chain(accounts.map(|account| &account.source))
+        .filter_map(|source| match source {
             Source::EnvFile { path, .. } | Source::File { path, .. } => Some(path.clone()),
             _ => None,
         })
