@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
+    time::{Duration, SystemTime},
 };
 
 use jiff::Timestamp;
@@ -28,6 +29,7 @@ impl Clock {
     pub fn millis(&self) -> i64 {
         match &self.fixed {
             Some(fixed) => fixed.load(Ordering::Relaxed),
+            #[expect(clippy::disallowed_methods, reason = "this is the one place that reads it")]
             None => Timestamp::now().as_millisecond(),
         }
     }
@@ -35,6 +37,11 @@ impl Clock {
     /// Returns the day (UTC) as `2026-11-21`, the unit in which usage is counted.
     pub fn day(&self) -> String {
         Timestamp::from_millisecond(self.millis()).unwrap_or_default().strftime("%Y-%m-%d").to_string()
+    }
+
+    /// Returns the time as a file's date.
+    pub fn file_date(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(self.millis()).unwrap_or(0))
     }
 
     /// Moves a fixed clock; the system's clock is not ours to move.

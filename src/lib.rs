@@ -35,6 +35,7 @@ pub mod strings;
 
 pub mod pictures;
 
+pub mod backoff;
 pub mod child;
 pub mod clock;
 pub mod crash;

@@ -230,11 +230,6 @@ impl Paths {
     pub fn pictures(&self) -> PathBuf {
         self.state_dir.join("pictures")
     }
-
-    /// Returns the folder in which each room has its own with the gateway's socket.
-    pub fn rooms(&self) -> PathBuf {
-        self.state_dir.join("rooms")
-    }
 }
 
 /// How much a commit to the database waits for the disk.

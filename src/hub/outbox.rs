@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Outbound, homes::Homes, port::Ports};
 use crate::{
+    backoff::Backoff,
     crash,
     ids::EventId,
     store::{Address, OutboxRow, Store, Tried},
@@ -27,7 +28,7 @@ use crate::{
 
 /// Wake-ups that may wait.
 const QUEUE: usize = 256;
-/// The first pause after a failed delivery; it doubles.
+/// The first pause after a failed delivery.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
@@ -137,7 +138,7 @@ async fn deliver(courier: Courier, mut wakes: mpsc::Receiver<Address>, cancel: C
 
 impl Courier {
     async fn deliver_room(self, address: Address, mut nudges: mpsc::Receiver<()>) -> (Address, mpsc::Receiver<()>) {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             let delivered = match self.store.next_unsent(&address).await {
                 Ok(None) => break,
@@ -148,11 +149,10 @@ impl Courier {
                 }
             };
             if delivered {
-                pause = FIRST_PAUSE;
+                backoff.reset();
             } else {
                 // Nudged or not, it is tried again.
-                let _ = time::timeout(pause, nudges.recv()).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                let _ = time::timeout(backoff.next_pause(), nudges.recv()).await;
             }
         }
         (address, nudges)

@@ -9,14 +9,16 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
 
-use crate::ids::{RoomKey, digest, hex, random};
+use crate::{
+    clock::Clock,
+    ids::{RoomKey, digest, hex, random},
+};
 
 /// The most pictures of a room.
 const MOST: usize = 40;
@@ -114,7 +116,7 @@ fn read(folder: &Path, name: &str) -> Option<Bytes> {
 }
 
 fn touch(path: &Path) -> io::Result<()> {
-    OpenOptions::new().write(true).open(path)?.set_modified(SystemTime::now())
+    OpenOptions::new().write(true).open(path)?.set_modified(Clock::default().file_date())
 }
 
 /// Removes what is too much, the least recently shown first, and what a crash has left unfinished with it.
@@ -174,7 +176,7 @@ mod tests {
         for n in 0..MOST {
             let name = gallery.keep(&room, Bytes::from(format!("picture {n}"))).await.unwrap();
             // The file system's clock may be too coarse to tell them apart.
-            let shown = SystemTime::UNIX_EPOCH + Duration::from_secs(n as u64);
+            let shown = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(n as u64);
             let file = OpenOptions::new().write(true).open(gallery.room(&room).join(&name)).unwrap();
             file.set_modified(shown).unwrap();
             names.push(name);

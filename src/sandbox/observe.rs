@@ -14,7 +14,7 @@ use super::{
     room::Room,
     spec, usage,
 };
-use crate::ids::RoomKey;
+use crate::{clock::Clock, ids::RoomKey};
 
 /// The kernel's names of capabilities, by their number.
 const CAPABILITIES: [&str; 41] = [
@@ -303,7 +303,7 @@ fn same_id(a: &str, b: &str) -> bool {
 
 fn uptime(seen: &Inspected) -> Option<u64> {
     let started: jiff::Timestamp = seen.started_at.parse().ok().filter(|_| seen.condition != Condition::Stopped)?;
-    u64::try_from(jiff::Timestamp::now().duration_since(started).as_secs()).ok()
+    u64::try_from((Clock::default().millis() - started.as_millisecond()) / 1000).ok()
 }
 
 impl fmt::Display for Observation {

@@ -7,7 +7,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, atomic::Ordering},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use futures_util::{StreamExt, stream};
@@ -23,7 +23,7 @@ use super::{
     room::{Room, RoomVolume},
     spec,
 };
-use crate::ids::RoomKey;
+use crate::{clock::Clock, ids::RoomKey};
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_mins(1);
@@ -280,5 +280,5 @@ fn mark(shared: &Shared, room: &Room) -> PathBuf {
 
 fn begin(mark: &Path) -> io::Result<()> {
     fs::write(mark, b"")?;
-    fs::File::options().write(true).open(mark)?.set_modified(SystemTime::now())
+    fs::File::options().write(true).open(mark)?.set_modified(Clock::default().file_date())
 }

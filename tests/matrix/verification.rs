@@ -66,7 +66,7 @@ async fn a_device_that_asks_the_bots_device_gets_a_reason_too() {
     });
     let content = json!({
         "from_device": town.anna.client.device_id().unwrap(), "methods": ["m.sas.v1"], "transaction_id": "flow-1",
-        "timestamp": std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64,
+        "timestamp": matrix_agent::clock::Clock::default().millis(),
     });
     let content: Raw<AnyToDeviceEventContent> = Raw::new(&content).unwrap().cast_unchecked();
     let to = BTreeMap::from([(DeviceIdOrAllDevices::AllDevices, content)]);

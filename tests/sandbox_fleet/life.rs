@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use matrix_agent::{
+    clock::Clock,
     ids::random,
     sandbox::{Command, Exit, Lookup, SandboxState},
 };
@@ -171,7 +172,7 @@ async fn only_our_own_gone_rooms_are_removed() {
     assert_eq!(house.volumes().len(), 2, "files stay for a day");
 
     // A day later.
-    let yesterday = std::time::SystemTime::now() - Duration::from_hours(25);
+    let yesterday = Clock::default().file_date() - Duration::from_hours(25);
     let marks = std::fs::read_dir(house.directory.path().join("rooms")).unwrap().flatten();
     let mark = marks.map(|entry| entry.path()).find(|path| path.extension().is_some_and(|e| e == "gone")).unwrap();
     std::fs::File::options().write(true).open(mark).unwrap().set_modified(yesterday).unwrap();

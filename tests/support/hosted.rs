@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::mpsc,
     thread::{self, JoinHandle},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use matrix_agent::{
@@ -82,8 +82,7 @@ impl Drop for Hosted {
 }
 
 async fn live(config: Config, ready: &mpsc::Sender<()>, mut passing: queue::UnboundedReceiver<Pass>) {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let clock = Clock::fixed_at(i64::try_from(now.as_millis()).unwrap());
+    let clock = Clock::fixed_at(Clock::default().millis());
     let model = Model::new(model_settings(&config)).unwrap();
     let server = Server::start(&config, model, true, clock.clone()).await.unwrap();
     ready.send(()).unwrap();

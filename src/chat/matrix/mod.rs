@@ -37,6 +37,7 @@ pub use session::{Login, Session, SessionError};
 pub use trouble::Fault;
 
 use crate::{
+    backoff::Backoff,
     hub::{AccountHub, Inbox, Rooms},
     ids::{EventId, RoomKey},
     store::StoreError,
@@ -50,7 +51,7 @@ use view::View;
 
 /// The rooms of Matrix.
 pub const ROOMS: Rooms = Rooms { prefix: "!", local: false };
-/// The pause after a failed try to get a session; it doubles.
+/// The pause after a failed try to get a session.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// The same after what somebody has to mend, such as a wrong password: homeservers shut out who tries it often.
@@ -139,8 +140,8 @@ impl Matrix {
         let adapter = Adapter { inner: Arc::new(inner) };
         adapter.spawn(deliver::run(adapter.clone(), inbox, adapter.hub.watch()));
         let (mut opened, mut ended) = (Some(self.opened), None);
-        let (mut pause, mut told) = (FIRST_PAUSE, String::new());
-        let (mut lost, mut first) = (None, true);
+        let (mut lost, mut first, mut told) = (None, true, String::new());
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             let open = async {
                 match (opened.take(), ended) {
@@ -150,7 +151,8 @@ impl Matrix {
                 }
             };
             let Some(session) = adapter.cancel.run_until_cancelled(Box::pin(open)).await else { return Ok(()) };
-            let mut wait = pause;
+            let initial = mem::take(&mut first);
+            let mut wait;
             match session {
                 Ok(session) => {
                     (ended, told) = (None, String::new());
@@ -175,11 +177,13 @@ impl Matrix {
                     }
                     // What has held for long is mended at once; what ends again and again is not.
                     if since.elapsed() >= LONGEST_PAUSE {
-                        pause = FIRST_PAUSE;
+                        backoff.reset();
                         continue;
                     }
+                    wait = backoff.next_pause();
                 }
-                Err(error) if error.passes(mem::take(&mut first)) => {
+                Err(error) if error.passes(initial) => {
+                    wait = backoff.next_pause();
                     match &error {
                         SessionError::Homeserver(Trouble::LoggedOut { soft }) => ended = Some(*soft),
                         SessionError::Homeserver(Trouble::Limited(asked)) => wait = wait.max(*asked),
@@ -195,13 +199,12 @@ impl Matrix {
                     if lost.is_none() && !serving.lose() {
                         return Err(error);
                     }
+                    wait = lost.get_or_insert_with(|| Backoff::new(LOST_PAUSE, LONGEST_LOST)).next_pause();
                     let words = error.to_string();
                     if told != words {
                         tracing::error!(account = adapter.hub.account(), %error, "the account cannot be served; others are");
                         told = words;
                     }
-                    wait = lost.map_or(LOST_PAUSE, |before: Duration| (before * 2).min(LONGEST_LOST));
-                    lost = Some(wait);
                     ended = None;
                 }
             }
@@ -209,7 +212,6 @@ impl Matrix {
                 () = adapter.cancel.cancelled() => return Ok(()),
                 () = tokio::time::sleep(wait) => {}
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 }

@@ -12,13 +12,15 @@ use tokio::time;
 
 use super::{Adapter, trouble::Trouble};
 use crate::{
+    backoff::Backoff,
     ids::{EventId, RoomKey},
     store::StoreError,
 };
 
-/// Tries to join or leave a room, and the pause after the first of them; it doubles.
+/// Tries to join or leave a room, the pause after the first of them, and the longest.
 const TRIES: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// Servers that are asked for a room's successor.
 const SERVERS: usize = 5;
 /// Upgrades of a room one after the other that are made up for at once.
@@ -181,15 +183,13 @@ async fn leave(room: &Room) {
 
 /// Tries until it works, or would not work however often it is tried.
 pub(super) async fn again<T, F: Future<Output = Result<T, Trouble>>>(attempt: impl Fn() -> F) -> Result<T, Trouble> {
-    let mut pause = PAUSE;
-    let mut tries = 1;
-    loop {
+    let mut backoff = Backoff::new(PAUSE, LONGEST_PAUSE);
+    for _ in 1..TRIES {
         match attempt().await {
-            Err(Trouble::Away(_)) if tries < TRIES => time::sleep(pause).await,
-            Err(Trouble::Limited(wait)) if tries < TRIES => time::sleep(wait.max(pause)).await,
+            Err(Trouble::Away(_)) => time::sleep(backoff.next_pause()).await,
+            Err(Trouble::Limited(wait)) => time::sleep(wait.max(backoff.next_pause())).await,
             ended => return ended,
         }
-        tries += 1;
-        pause *= 2;
     }
+    attempt().await
 }

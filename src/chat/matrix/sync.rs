@@ -40,6 +40,7 @@ use self::{
 };
 use super::{Adapter, rooms, session::Session, trouble::Trouble, verification};
 use crate::{
+    backoff::Backoff,
     crash,
     hub::{Body, Inbound},
     ids::RoomKey,
@@ -74,7 +75,7 @@ pub(super) async fn run(adapter: &Adapter, session: &Session, cancel: &Cancellat
         Ok(reader) => reader,
         Err(error) => return End::Store(error),
     };
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     // What was said of the trouble that lasts: each kind is said once, not with each try.
     let mut told = HashSet::new();
     loop {
@@ -94,12 +95,12 @@ pub(super) async fn run(adapter: &Adapter, session: &Session, cancel: &Cancellat
                 if begins && !reader.first {
                     adapter.reachable(&session.client).await;
                 }
-                pause = FIRST_PAUSE;
+                backoff.reset();
                 continue;
             }
             Err(NotTaken::Trouble(Trouble::LoggedOut { soft })) => return End::LoggedOut { soft: *soft },
-            Err(NotTaken::Trouble(Trouble::Limited(wait))) => pause.max(*wait),
-            Err(_) => pause,
+            Err(NotTaken::Trouble(Trouble::Limited(wait))) => backoff.next_pause().max(*wait),
+            Err(_) => backoff.next_pause(),
         };
         if let Err(trouble) = taken {
             if told.insert(trouble.kind()) {
@@ -114,7 +115,6 @@ pub(super) async fn run(adapter: &Adapter, session: &Session, cancel: &Cancellat
             () = cancel.cancelled() => return End::Cancelled,
             () = time::sleep(wait) => {}
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
