@@ -61,7 +61,9 @@ async fn three_rooms_at_work_under_the_limits_of_an_unmodified_synapse_get_all_t
     for (n, room) in rooms.iter().enumerate() {
         let shown: Vec<_> = town.anna.shown(room).into_iter().filter(|it| it.sender == town.bot).collect();
         assert_eq!(shown.len(), 3, "a greeting, a progress message, an answer: {shown:#?}");
-        assert!(shown[2].body.contains(&format!("Done with work-{n}.")), "{shown:#?}");
+        // A progress message that was refused may come after the answer: answers go first.
+        let answers = shown.iter().filter(|it| it.body.contains(&format!("Done with work-{n}."))).count();
+        assert_eq!(answers, 1, "{shown:#?}");
     }
     let (refused, early) = *pauses.lock().unwrap();
     assert!(refused > 0 && early == 0, "{refused} refusals, {early} sends before the time");
