@@ -63,6 +63,16 @@ name!(
     CallId
 );
 
+/// A room as one account knows it: what one actor owns, and the key of nearly every table. Two accounts in one room share
+/// nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Address {
+    /// The account's name: `coder`.
+    pub account: String,
+    /// The room.
+    pub room: RoomKey,
+}
+
 /// Returns the first `bytes` bytes of the SHA-256 of `parts`, in hex. Each part is closed by a NUL, so that
 /// `["ab", "c"]` and `["a", "bc"]` differ.
 pub fn digest(parts: &[&str], bytes: usize) -> String {

@@ -3,10 +3,8 @@
 
 use matrix_agent::{
     clock::Clock,
-    ids::{BotName, CallId, EventId, TurnId},
-    store::{
-        Address, Conversation, Durability, EndedCall, LockedInbound, NewInbound, NewOutbox, Sealed, Store, StoreError,
-    },
+    ids::{Address, BotName, CallId, EventId, TurnId},
+    store::{Conversation, Durability, EndedCall, LockedInbound, NewInbound, NewOutbox, Sealed, Store, StoreError},
 };
 use serde_json::json;
 
@@ -19,7 +17,7 @@ struct Rig {
 fn rig() -> Rig {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder);
-    Rig { folder, store, at: Address { bot: "coder".into(), room: "terminal:one".into() } }
+    Rig { folder, store, at: Address { account: "coder".into(), room: "terminal:one".into() } }
 }
 
 fn open(folder: &tempfile::TempDir) -> Store {

@@ -8,12 +8,12 @@ use serde_json::Value;
 use tokio::time;
 
 use crate::{
-    ids::{BotName, RoomKey},
+    ids::{Address, BotName, RoomKey},
     llm::Model,
     orchestrator::{self, Limits, TurnContext, UserMessage},
     pictures::Gallery,
     sandbox::{SandboxError, Sandboxes},
-    store::{Address, Store},
+    store::Store,
     strings, text,
     tools::LargeFiles,
 };

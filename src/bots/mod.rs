@@ -24,8 +24,8 @@ pub use upload::{Sent, Upload};
 
 pub use crate::orchestrator::{Ending, Progress, Start, UserMessage};
 use crate::{
-    ids::{BotName, TurnId},
-    store::{Address, Conversation},
+    ids::{Address, BotName, TurnId},
+    store::Conversation,
 };
 
 /// One who answers in the rooms of an account. An account has one or more of them; the first that wants a message has it.

@@ -8,11 +8,11 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 
 use crate::{
-    ids::{self, EventId},
+    ids::{self, Address, EventId},
     llm::Part,
     pictures::{self, Gallery},
     sandbox::{FileProblem, Sandbox, SandboxError},
-    store::{Address, Store},
+    store::Store,
     strings, text, tools,
 };
 
@@ -58,7 +58,7 @@ pub(super) async fn save(
     bytes: Bytes,
 ) -> Result<Upload, String> {
     let key = format!("upload:{}", sent.event);
-    let noted = store.noted(&address.bot, &key).await.map_err(|error| error.to_string())?;
+    let noted = store.noted(&address.account, &key).await.map_err(|error| error.to_string())?;
     let mut stays = false;
     let path = if let Some(path) = noted {
         stays = sent.again && sandbox.read_file(&path, 0, 1).await.is_ok();
@@ -66,7 +66,7 @@ pub(super) async fn save(
     } else {
         let path = free_path(sandbox, sent).await.map_err(|error| error.to_string())?;
         // Before it is written: after a crash it is written to the same place.
-        store.note(&address.bot, &key, &path).await.map_err(|error| error.to_string())?;
+        store.note(&address.account, &key, &path).await.map_err(|error| error.to_string())?;
         path
     };
     if !stays {

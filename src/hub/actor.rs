@@ -21,9 +21,9 @@ use super::{
 use crate::{
     bots::{Bot, Outcome, Permit, Start, UserMessage},
     crash,
-    ids::{BotName, EventId, TurnId},
+    ids::{Address, BotName, EventId, TurnId},
     llm::Part,
-    store::{Address, Conversation, OpenTurn, StoreError, StoredInbound},
+    store::{Conversation, OpenTurn, StoreError, StoredInbound},
     strings,
 };
 
@@ -163,7 +163,7 @@ impl Actor {
                     side::carry_out(&self.hub, &self.address, asked).await?;
                 }
                 Meaning::Unsupported(what) => self.reply(first.event, thread, strings::unsupported(&what)).await?,
-                Meaning::Nothing => self.hub.inner.store.done(&self.address.bot, vec![first.event]).await?,
+                Meaning::Nothing => self.hub.inner.store.done(&self.address.account, vec![first.event]).await?,
                 Meaning::Broken => self.reply(first.event, thread, strings::INTERNAL.to_owned()).await?,
             }
         }
@@ -434,7 +434,7 @@ impl Actor {
                         }
                     }
                     Meaning::Nothing => {
-                        self.hub.inner.store.done(&self.address.bot, vec![event.event]).await?;
+                        self.hub.inner.store.done(&self.address.account, vec![event.event]).await?;
                     }
                     Meaning::Unsupported(what) => {
                         self.reply(event.event, thread, strings::unsupported(&what)).await?;

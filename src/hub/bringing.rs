@@ -4,7 +4,12 @@
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{AccountHub, meaning::Ask, quote::quote, upload::upload};
-use crate::{bots::Upload, ids::EventId, llm::Part, store::Address, strings};
+use crate::{
+    bots::Upload,
+    ids::{Address, EventId},
+    llm::Part,
+    strings,
+};
 
 /// What came along.
 #[derive(Clone, Debug, Default)]

@@ -34,7 +34,7 @@ impl Actor {
         change: &Change,
         running: Option<&mut Running>,
     ) -> Result<Told, StoreError> {
-        let (store, bot) = (&self.hub.inner.store, &self.address.bot);
+        let (store, bot) = (&self.hub.inner.store, &self.address.account);
         let found = store.find(bot, &change.target).await?;
         let own = found.filter(|found| found.room == self.address.room && found.inbound.sender == event.sender);
         let Some(target) = own else {

@@ -15,8 +15,9 @@ use tokio::time::{self, MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    ids::Address,
     sandbox::Sandboxes,
-    store::{Address, Store, StoreError},
+    store::{Store, StoreError},
 };
 
 /// Between two prunings of old rows.

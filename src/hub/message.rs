@@ -6,8 +6,8 @@ use tokio::sync::oneshot;
 
 use crate::{
     bots::Ending,
-    ids::{EventId, RoomKey},
-    store::{Address, Sealed},
+    ids::{Address, EventId, RoomKey},
+    store::Sealed,
 };
 
 /// Something that happened in a room, as the chat protocol read it.

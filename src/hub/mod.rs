@@ -45,8 +45,8 @@ pub use crate::bots::Ending;
 use crate::{
     bots::{Bot, Policies},
     crash,
-    ids::{self, EventId, RoomKey},
-    store::{Address, LockedInbound, NewInbound, NewOutbox, Sealed, Store, StoreError},
+    ids::{self, Address, EventId, RoomKey},
+    store::{LockedInbound, NewInbound, NewOutbox, Sealed, Store, StoreError},
     strings,
 };
 use actor::Mailbox;
@@ -151,7 +151,7 @@ impl AccountHub {
 
     /// Returns a room of this account.
     pub fn address(&self, room: RoomKey) -> Address {
-        Address { bot: self.inner.account.clone(), room }
+        Address { account: self.inner.account.clone(), room }
     }
 
     /// Returns whom the account's bots hear, and where.
@@ -277,7 +277,7 @@ impl AccountHub {
 
     /// Shows something to the people of a home. Live events are worth nothing later: what does not fit is dropped.
     fn show(&self, home: &Address, live: Live) {
-        let address = Address { bot: home.bot.clone(), room: self.inner.homes.current(&home.room) };
+        let address = Address { account: home.account.clone(), room: self.inner.homes.current(&home.room) };
         // Nobody may be watching.
         let _ = self.inner.live.send(LiveIn { address, live });
     }

@@ -21,8 +21,8 @@ use super::{Outbound, homes::Homes, port::Ports};
 use crate::{
     backoff::Backoff,
     crash,
-    ids::EventId,
-    store::{Address, OutboxRow, Store, Tried},
+    ids::{Address, EventId},
+    store::{OutboxRow, Store, Tried},
     strings,
 };
 
@@ -190,7 +190,7 @@ impl Courier {
         };
         let (done, confirmed) = oneshot::channel();
         // Where people are now: the room may have been upgraded since the row was written.
-        let address = Address { room: self.homes.current(&address.room), bot: address.bot };
+        let address = Address { room: self.homes.current(&address.room), account: address.account };
         let delivery = Delivery { txn, address, outbound, data, created, tried, done };
         let answered = async {
             self.ports.deliver(delivery).await;

@@ -9,7 +9,11 @@ use super::{
     AccountHub, Author, Body, Fetch, FetchQuote, NotQuoted, Quoted, bringing::Brought, meaning::FileSent,
     upload::upload,
 };
-use crate::{bots::Bot, ids::EventId, store::Address, strings, text};
+use crate::{
+    bots::Bot,
+    ids::{Address, EventId},
+    strings, text,
+};
 
 /// How long the chat protocol has to find the message.
 const FINDING: Duration = Duration::from_secs(30);

@@ -12,8 +12,8 @@ use tokio::time::{self, MissedTickBehavior};
 
 use super::{AccountHub, Outbound, actor::Mailbox, to_json};
 use crate::{
-    ids::{self, EventId, RoomKey},
-    store::{Address, LeftRoom, NewOutbox, StoreError},
+    ids::{self, Address, EventId, RoomKey},
+    store::{LeftRoom, NewOutbox, StoreError},
 };
 
 /// Between two looks at the rooms that were left.

@@ -7,8 +7,8 @@ use tokio::{task::JoinSet, time};
 use super::{AccountHub, Outbound, to_json};
 use crate::{
     bots::{Bot, Order},
-    ids::{self, EventId},
-    store::{Address, Conversation, NewOutbox, StoreError, StoredInbound},
+    ids::{self, Address, EventId},
+    store::{Conversation, NewOutbox, StoreError, StoredInbound},
     strings,
 };
 
@@ -91,5 +91,5 @@ pub(super) fn reply_row(
 
 /// Returns the transaction id of a part of an answer: always the same for the same part.
 pub(super) fn txn(address: &Address, asked: &EventId, part: &str) -> String {
-    ids::digest(&[&address.bot, address.room.as_str(), asked.as_str(), part], 16)
+    ids::digest(&[&address.account, address.room.as_str(), asked.as_str(), part], 16)
 }

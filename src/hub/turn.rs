@@ -243,7 +243,7 @@ impl Actor {
             Err(sentence) => return self.reply(event, thread, sentence).await,
         };
         // It may have been taken back meanwhile, or have got other words.
-        let Some(found) = self.hub.inner.store.find(&self.address.bot, &event).await? else { return Ok(()) };
+        let Some(found) = self.hub.inner.store.find(&self.address.account, &event).await? else { return Ok(()) };
         let (Standing::Waiting, (Meaning::Ask(ask), _)) = (found.standing, self.meaning(&found.inbound)) else {
             return Ok(());
         };

@@ -7,8 +7,7 @@ use tokio::{sync::oneshot, time};
 use super::{AccountHub, Fetch, FetchFile, NotFetched, meaning::FileSent};
 use crate::{
     bots::{Bot, Sent, Upload},
-    ids::EventId,
-    store::Address,
+    ids::{Address, EventId},
     strings, text,
 };
 

@@ -4,8 +4,8 @@
 use rusqlite::{Row, params};
 use serde_json::Value;
 
-use super::{Address, Store, StoreError, turns};
-use crate::ids::{CallId, TurnId};
+use super::{Store, StoreError, turns};
+use crate::ids::{Address, CallId, TurnId};
 
 /// How a call stands.
 #[derive(Clone, Debug, PartialEq)]

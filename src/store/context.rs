@@ -3,8 +3,8 @@
 use rusqlite::{OptionalExtension, Row, ToSql, Transaction, params};
 use serde_json::Value;
 
-use super::{Address, CallRecord, Conversation, Store, StoreError, answerer, calls};
-use crate::ids::TurnId;
+use super::{CallRecord, Conversation, Store, StoreError, answerer, calls};
+use crate::ids::{Address, TurnId};
 
 /// A stored message, with how its calls stand.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +22,7 @@ impl Store {
     pub async fn history(&self, at: &Conversation) -> Result<Vec<History>, StoreError> {
         let at = at.clone();
         self.write(move |tx| {
-            let (account, room, bot) = (&at.address.bot, at.address.room.as_str(), answerer(&at.bot));
+            let (account, room, bot) = (&at.address.account, at.address.room.as_str(), answerer(&at.bot));
             let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
             let base: Option<(i64, String)> = match bot {
                 None => tx
@@ -52,7 +52,7 @@ impl Store {
         let (address, turn) = (address.clone(), turn.clone());
         self.write(move |tx| {
             let mut history = Vec::new();
-            let key = params![address.bot, address.room.as_str(), turn.as_str()];
+            let key = params![address.account, address.room.as_str(), turn.as_str()];
             read(tx, "m.turn = ?3", key, &mut history)?;
             Ok(history)
         })
@@ -63,7 +63,7 @@ impl Store {
     pub async fn replace_context(&self, at: &Conversation, messages: Vec<Value>) -> Result<(), StoreError> {
         let at = at.clone();
         self.write(move |tx| {
-            let (account, room) = (&at.address.bot, at.address.room.as_str());
+            let (account, room) = (&at.address.account, at.address.room.as_str());
             let text = serde_json::to_string(&messages)?;
             match answerer(&at.bot) {
                 None => tx.execute(

@@ -3,8 +3,8 @@
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde_json::Value;
 
-use super::{Address, Store, StoreError};
-use crate::ids::{EventId, RoomKey, TurnId};
+use super::{Store, StoreError};
+use crate::ids::{Address, EventId, RoomKey, TurnId};
 
 /// Events without a key that are kept of a room, the newest. A client that has lost its keys sends them without end.
 const LOCKED: i64 = 100;
@@ -201,7 +201,7 @@ impl Store {
                 "SELECT seq, event, sender, body, received FROM inbound
                  WHERE bot = ?1 AND room = ?2 AND turn IS NULL AND done = 0 ORDER BY target IS NULL, seq LIMIT 1",
             )?;
-            select.query_row([&address.bot, &address.room.0], read).optional()?.transpose()
+            select.query_row([&address.account, &address.room.0], read).optional()?.transpose()
         })
         .await
     }
@@ -215,7 +215,7 @@ impl Store {
                 "SELECT seq, event, sender, body, received FROM inbound
                  WHERE bot = ?1 AND room = ?2 AND turn IS NULL AND done = 0 AND seq > ?3 ORDER BY seq LIMIT ?4",
             )?;
-            let rows = select.query_map(params![address.bot, address.room.as_str(), seq, limit as i64], read)?;
+            let rows = select.query_map(params![address.account, address.room.as_str(), seq, limit as i64], read)?;
             rows.map(|row| row?).collect()
         })
         .await
@@ -268,7 +268,7 @@ impl Store {
                 "SELECT EXISTS (SELECT 1 FROM inbound WHERE bot = ?1 AND room = ?2 AND sender < ?3)
                      OR EXISTS (SELECT 1 FROM inbound WHERE bot = ?1 AND room = ?2 AND sender > ?3)",
             )?;
-            Ok(select.query_row([&address.bot, &address.room.0, &sender], |row| row.get(0))?)
+            Ok(select.query_row([&address.account, &address.room.0, &sender], |row| row.get(0))?)
         })
         .await
     }
@@ -295,7 +295,7 @@ impl Store {
                  UNION SELECT room FROM turns WHERE bot = ?1 AND state = 'open'",
             )?;
             let rows = select.query_map([&bot], |row| row.get::<_, String>(0))?;
-            rows.map(|room| Ok(Address { bot: bot.clone(), room: room?.into() })).collect()
+            rows.map(|room| Ok(Address { account: bot.clone(), room: room?.into() })).collect()
         })
         .await
     }
@@ -319,7 +319,7 @@ pub(super) fn waits(tx: &Transaction<'_>, address: &Address, event: &EventId) ->
         "SELECT EXISTS (SELECT 1 FROM inbound
          WHERE bot = ?1 AND event = ?2 AND room = ?3 AND turn IS NULL AND done = 0)",
     )?;
-    Ok(select.query_row([&address.bot, &event.0, &address.room.0], |row| row.get(0))?)
+    Ok(select.query_row([&address.account, &event.0, &address.room.0], |row| row.get(0))?)
 }
 
 pub(super) fn done(tx: &Transaction<'_>, bot: &str, events: &[EventId]) -> Result<(), StoreError> {

@@ -26,7 +26,6 @@ use std::{
 };
 
 use rusqlite::{Connection, OptionalExtension, Transaction};
-use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 pub use calls::{CallRecord, EndedCall};
@@ -41,7 +40,7 @@ pub use usage::UsageRow;
 
 use crate::{
     clock::Clock,
-    ids::{self, BotName, RoomKey},
+    ids::{self, Address, BotName},
 };
 
 /// Closures that may wait for the writer; more make callers wait.
@@ -50,15 +49,6 @@ const QUEUE: usize = 256;
 const LOG_KEPT: i64 = 16 << 20;
 /// How often the write-ahead log is folded back into the file, by a second connection so that no writer waits.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
-
-/// A bot in a room: what one actor owns, and the key of nearly every table.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Address {
-    /// The bot's name: `coder`.
-    pub bot: String,
-    /// The room.
-    pub room: RoomKey,
-}
 
 /// What one bot has said and heard in a room: the key of its messages and its context.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -4,8 +4,8 @@
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde_json::Value;
 
-use super::{Address, Store, StoreError};
-use crate::ids::{EventId, RoomKey, TurnId};
+use super::{Store, StoreError};
+use crate::ids::{Address, EventId, RoomKey, TurnId};
 
 /// Something to be sent.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ impl Store {
             let mut select = tx.prepare_cached(&format!(
                 "SELECT {COLUMNS} FROM outbox WHERE bot = ?1 AND room = ?2 AND sent IS NULL ORDER BY seq LIMIT 1"
             ))?;
-            select.query_row([&address.bot, &address.room.0], read).optional()?.transpose()
+            select.query_row([&address.account, &address.room.0], read).optional()?.transpose()
         })
         .await
     }
@@ -120,7 +120,7 @@ impl Store {
         self.write(move |tx| {
             let mut select = tx.prepare_cached("SELECT DISTINCT room FROM outbox WHERE bot = ?1 AND sent IS NULL")?;
             let rows = select.query_map([&bot], |row| row.get::<_, String>(0))?;
-            rows.map(|room| Ok(Address { bot: bot.clone(), room: room?.into() })).collect()
+            rows.map(|room| Ok(Address { account: bot.clone(), room: room?.into() })).collect()
         })
         .await
     }
@@ -162,7 +162,7 @@ pub(super) fn put(
     for row in rows {
         let payload = serde_json::to_string(&row.payload)?;
         let turn = turn.map(TurnId::as_str);
-        insert.execute(params![row.txn, address.bot, address.room.as_str(), turn, payload, row.file, now])?;
+        insert.execute(params![row.txn, address.account, address.room.as_str(), turn, payload, row.file, now])?;
     }
     Ok(())
 }
@@ -170,7 +170,7 @@ pub(super) fn put(
 fn read(row: &Row<'_>) -> rusqlite::Result<Result<OutboxRow, StoreError>> {
     let payload: String = row.get(4)?;
     let (seq, txn, data, created, file) = (row.get(0)?, row.get(1)?, row.get(5)?, row.get(6)?, row.get(9)?);
-    let address = Address { bot: row.get(2)?, room: RoomKey(row.get(3)?) };
+    let address = Address { account: row.get(2)?, room: RoomKey(row.get(3)?) };
     let tried = match (row.get(7)?, row.get(8)?) {
         (Some(device), Some(at)) => Some(Tried { device, at }),
         _ => None,

@@ -5,8 +5,8 @@
 
 use rusqlite::{Transaction, params};
 
-use super::{Address, NewOutbox, Store, StoreError, files, outbox};
-use crate::ids::{EventId, RoomKey, TurnId};
+use super::{NewOutbox, Store, StoreError, files, outbox};
+use crate::ids::{Address, EventId, RoomKey, TurnId};
 
 /// A room in which nobody is left.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,13 +42,13 @@ impl Store {
         self.write(move |tx| {
             let known: bool = tx.query_row(
                 "SELECT EXISTS (SELECT 1 FROM rooms WHERE bot = ?1 AND room = ?2 AND joined = ?3)",
-                [&home.bot, &room.0, &joined.0],
+                [&home.account, &room.0, &joined.0],
                 |row| row.get(0),
             )?;
             tx.execute(
                 "INSERT INTO rooms (bot, room, joined) VALUES (?1, ?2, ?3) ON CONFLICT (bot, room)
                  DO UPDATE SET joined = excluded.joined, missed = NULL, cleared = 0",
-                [&home.bot, &room.0, &joined.0],
+                [&home.account, &room.0, &joined.0],
             )?;
             match greeting {
                 Some(greeting) if !known => outbox::put(tx, &home, None, &[greeting], now),
@@ -74,13 +74,13 @@ impl Store {
     pub async fn leave(&self, home: &Address, room: &RoomKey) -> Result<Vec<TurnId>, StoreError> {
         let (home, room, now) = (home.clone(), room.clone(), self.clock.millis());
         let left = self.write(move |tx| {
-            let at = [&home.bot, &home.room.0];
+            let at = [&home.account, &home.room.0];
             tx.execute(
                 "INSERT INTO rooms (bot, room, joined, missed) VALUES (?1, ?2, '', ?3)
                  ON CONFLICT (bot, room) DO UPDATE SET missed = coalesce(missed, excluded.missed)",
-                params![home.bot, room.as_str(), now],
+                params![home.account, room.as_str(), now],
             )?;
-            tx.execute("DELETE FROM locked WHERE bot = ?1 AND room = ?2", [&home.bot, &room.0])?;
+            tx.execute("DELETE FROM locked WHERE bot = ?1 AND room = ?2", [&home.account, &room.0])?;
             tx.execute("UPDATE inbound SET done = 1 WHERE bot = ?1 AND room = ?2 AND turn IS NULL AND done = 0", at)?;
             let open: Vec<TurnId> = tx
                 .prepare("SELECT turn FROM turns WHERE bot = ?1 AND room = ?2 AND state = 'open'")?
@@ -89,7 +89,7 @@ impl Store {
             tx.execute(
                 "UPDATE turns SET state = 'closed', outcome = coalesce(outcome, 'left'), closed = ?3
                  WHERE bot = ?1 AND room = ?2 AND state <> 'closed'",
-                params![home.bot, home.room.as_str(), now],
+                params![home.account, home.room.as_str(), now],
             )?;
             Ok((open, drop_unsent(tx, &home)?))
         });
@@ -149,12 +149,12 @@ impl Store {
         self.write(move |tx| {
             let left = tx.execute(
                 "UPDATE rooms SET cleared = 1 WHERE bot = ?1 AND room = ?2 AND missed IS NOT NULL",
-                [&home.bot, &room.0],
+                [&home.account, &room.0],
             )?;
             if left == 0 {
                 return Ok(false);
             }
-            let at = [&home.bot, &home.room.0];
+            let at = [&home.account, &home.room.0];
             tx.execute("DELETE FROM calls WHERE turn IN (SELECT turn FROM turns WHERE bot = ?1 AND room = ?2)", at)?;
             for table in ["messages", "contexts", "contexts_of_bots", "turns", "inbound", "outbox"] {
                 tx.execute(&format!("DELETE FROM {table} WHERE bot = ?1 AND room = ?2"), at)?;
@@ -236,7 +236,7 @@ impl Store {
                  UNION SELECT r.bot, coalesce(h.home, r.room) FROM rooms r
                      LEFT JOIN homes h ON h.bot = r.bot AND h.room = r.room WHERE r.missed IS NULL",
             )?;
-            let rows = select.query_map([], |row| Ok(Address { bot: row.get(0)?, room: RoomKey(row.get(1)?) }))?;
+            let rows = select.query_map([], |row| Ok(Address { account: row.get(0)?, room: RoomKey(row.get(1)?) }))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
         .await
@@ -245,7 +245,7 @@ impl Store {
 
 /// Returns the files of what was dropped.
 fn drop_unsent(tx: &Transaction<'_>, home: &Address) -> Result<Vec<String>, StoreError> {
-    let files = files::unsent(tx, &home.bot, home.room.as_str())?;
-    tx.execute("DELETE FROM outbox WHERE bot = ?1 AND room = ?2 AND sent IS NULL", [&home.bot, &home.room.0])?;
+    let files = files::unsent(tx, &home.account, home.room.as_str())?;
+    tx.execute("DELETE FROM outbox WHERE bot = ?1 AND room = ?2 AND sent IS NULL", [&home.account, &home.room.0])?;
     Ok(files)
 }

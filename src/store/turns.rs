@@ -3,8 +3,8 @@
 use rusqlite::{Transaction, params};
 use serde_json::Value;
 
-use super::{Address, Conversation, FIRST_BOT, NewOutbox, Store, StoreError, answerer, journal, outbox};
-use crate::ids::{BotName, EventId, TurnId};
+use super::{Conversation, FIRST_BOT, NewOutbox, Store, StoreError, answerer, journal, outbox};
+use crate::ids::{Address, BotName, EventId, TurnId};
 
 /// Closed turns are kept this long.
 const KEEP_MILLIS: i64 = 30 * 24 * 3_600_000;
@@ -61,7 +61,7 @@ impl Store {
             }
             let row = params![
                 turn.as_str(),
-                address.bot,
+                address.account,
                 address.room.as_str(),
                 TurnState::Open.as_str(),
                 now,
@@ -171,7 +171,7 @@ impl Store {
             if !journal::waits(tx, &address, first)? {
                 return Ok(());
             }
-            journal::done(tx, &address.bot, &events)?;
+            journal::done(tx, &address.account, &events)?;
             if let Some((bot, turn, message)) = message {
                 let at = Conversation { address: address.clone(), bot };
                 append_to(tx, &at, &turn, &message)?;
@@ -188,7 +188,7 @@ impl Store {
             let mut select = tx.prepare_cached(
                 "SELECT turn, opened, answerer FROM turns WHERE bot = ?1 AND room = ?2 AND state = 'open' ORDER BY opened",
             )?;
-            let rows = select.query_map([&address.bot, address.room.as_str()], |row| {
+            let rows = select.query_map([&address.account, address.room.as_str()], |row| {
                 let bot: Option<String> = row.get(2)?;
                 let bot = bot.map_or_else(|| BotName::from(FIRST_BOT), BotName);
                 Ok(OpenTurn { turn: row.get::<_, String>(0)?.into(), bot, opened: row.get(1)? })
@@ -220,7 +220,7 @@ fn claim(tx: &Transaction<'_>, address: &Address, turn: &TurnId, events: &[Event
     let mut update =
         tx.prepare_cached("UPDATE inbound SET turn = ?1 WHERE bot = ?2 AND event = ?3 AND turn IS NULL")?;
     for event in events {
-        update.execute([turn.as_str(), &address.bot, event.as_str()])?;
+        update.execute([turn.as_str(), &address.account, event.as_str()])?;
     }
     Ok(())
 }
@@ -237,14 +237,14 @@ pub(super) fn append(
          VALUES (?1, ?2, ?3, ?4, (SELECT answerer FROM turns WHERE turn = ?3))",
     )?;
     let body = serde_json::to_string(message)?;
-    insert.execute(params![address.bot, address.room.as_str(), turn.as_str(), body])?;
+    insert.execute(params![address.account, address.room.as_str(), turn.as_str(), body])?;
     Ok(tx.last_insert_rowid())
 }
 
 /// Appends to a conversation what belongs to no turn.
 fn append_to(tx: &Transaction<'_>, at: &Conversation, turn: &TurnId, message: &Value) -> Result<(), StoreError> {
     let row = params![
-        at.address.bot,
+        at.address.account,
         at.address.room.as_str(),
         turn.as_str(),
         serde_json::to_string(message)?,

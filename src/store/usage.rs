@@ -2,7 +2,8 @@
 
 use rusqlite::params;
 
-use super::{Address, Store, StoreError};
+use super::{Store, StoreError};
+use crate::ids::Address;
 
 /// Tokens of one room on one day.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +31,7 @@ impl Store {
                    cached = cached + excluded.cached, output = output + excluded.output, requests = requests + 1",
             )?
             .execute(params![
-                address.bot,
+                address.account,
                 address.room.as_str(),
                 day,
                 input as i64,
@@ -50,7 +51,7 @@ impl Store {
                 "SELECT day, input, cached, output, requests FROM usage
                  WHERE bot = ?1 AND room = ?2 ORDER BY day DESC LIMIT ?3",
             )?;
-            let rows = select.query_map(params![address.bot, address.room.as_str(), days as i64], |row| {
+            let rows = select.query_map(params![address.account, address.room.as_str(), days as i64], |row| {
                 let count = |index| row.get::<_, i64>(index).map(|value| value as u64);
                 Ok(UsageRow {
                     day: row.get(0)?,

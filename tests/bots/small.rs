@@ -12,8 +12,8 @@ use matrix_agent::{
         Bot, Ending, Intent, Order, Outcome, People, Permits, Policy, Progress, Said, Sent, TurnJob, Upload,
         UserMessage,
     },
-    ids::BotName,
-    store::{Address, Store},
+    ids::{Address, BotName},
+    store::Store,
 };
 use serde_json::{Value, json};
 

@@ -16,11 +16,11 @@ use wiremock::{Mock, MockServer, Request, Respond, ResponseTemplate, matchers::a
 use super::*;
 use crate::{
     clock::Clock,
-    ids::TurnId,
+    ids::{Address, TurnId},
     llm::{Model, ModelSettings},
     orchestrator::{Outcome, Progress, Start, driver::Turn, hands::Toolbox, journal::Journal, words},
     pictures::Gallery,
-    store::{Address, Conversation, Durability, NewInbound, Store},
+    store::{Conversation, Durability, NewInbound, Store},
     tools::{Attachment, ToolProgress, ToolResult},
 };
 
@@ -160,7 +160,7 @@ fn at() -> Conversation {
 }
 
 fn address() -> Address {
-    Address { bot: "coder".into(), room: "terminal:one".into() }
+    Address { account: "coder".into(), room: "terminal:one".into() }
 }
 
 fn turn() -> TurnId {
