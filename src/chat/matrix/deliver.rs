@@ -9,7 +9,7 @@ use std::{
 
 use matrix_sdk::{
     Room,
-    ruma::{OwnedEventId, OwnedTransactionId, OwnedUserId},
+    ruma::{OwnedEventId, OwnedUserId},
 };
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, broadcast::error::RecvError, oneshot};
@@ -17,8 +17,8 @@ use tokio::sync::{broadcast, broadcast::error::RecvError, oneshot};
 use self::earlier::Earlier;
 use super::{
     Adapter, ROOMS, media, quote, render,
-    render::Rendered,
-    scheduler::{Class, Failed, Unsent},
+    scheduler::{Class, Unsent},
+    send::{edit, joined_room, never_in_the_clear, related, send_raw, to_content},
     trouble::Trouble,
     view,
 };
@@ -28,8 +28,6 @@ use crate::{
     ids::{self, EventId, RoomKey},
 };
 
-/// The key that each of our events carries.
-const KEY: &str = "org.matrix-agent.txn";
 /// What the whole of a long answer is called.
 const WHOLE: &str = "answer.md";
 
@@ -133,7 +131,7 @@ impl Desk {
 
 async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Trouble> {
     let key = &delivery.address.room;
-    let room = view::deliver_to(adapter, key).ok_or_else(|| match adapter.client() {
+    let room = joined_room(adapter, key).ok_or_else(|| match adapter.client() {
         Some(_) => Trouble::Lasting("the bot is not in the room".to_owned()),
         None => Trouble::Away("there is no session now".to_owned()),
     })?;
@@ -187,7 +185,7 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
                 let content = related(to_content("m.notice", &rendered), thread.as_ref(), None);
                 post(adapter, Class::Answer, &room, &begun, content).await?
             };
-            view::edit(&progress, &rendered)
+            edit(&progress, &rendered)
         }
     };
     if let Some(event) = earlier.find(txn, &content) {
@@ -218,87 +216,6 @@ async fn post(
         Unsent::Failed(trouble) => trouble,
         Unsent::Ended => Trouble::Away("the program ends".to_owned()),
     })
-}
-
-/// Sends a message; without a transaction id each call is one of its own.
-pub(super) async fn send_raw(
-    adapter: &Adapter,
-    room: &Room,
-    txn: Option<&str>,
-    content: Value,
-) -> Result<OwnedEventId, Failed<Trouble>> {
-    never_in_the_clear(adapter, room).await.map_err(Failed::Other)?;
-    send_kind(room, "m.room.message", txn, content).await
-}
-
-/// Refuses what the SDK would send in the clear into a room that was encrypted once: the homeserver says that it is not any
-/// more, or somebody who can make it say so.
-async fn never_in_the_clear(adapter: &Adapter, room: &Room) -> Result<(), Trouble> {
-    if !adapter.hub.is_encrypted(&RoomKey::from(room.room_id().as_str()))
-        || room.latest_encryption_state().await?.is_encrypted()
-    {
-        return Ok(());
-    }
-    Err(Trouble::Lasting(
-        "the room was encrypted, and the homeserver says now that it is not; nothing is sent there in the clear"
-            .to_owned(),
-    ))
-}
-
-/// As [`send_raw`], for any type of event, and for what is never encrypted.
-pub(super) async fn send_kind(
-    room: &Room,
-    kind: &str,
-    txn: Option<&str>,
-    mut content: Value,
-) -> Result<OwnedEventId, Failed<Trouble>> {
-    let mut request = room.send_raw(kind, {
-        if let Some(txn) = txn {
-            content[KEY] = txn.into();
-        }
-        content
-    });
-    let id: Option<OwnedTransactionId> = txn.map(Into::into);
-    if let Some(id) = &id {
-        request = request.with_transaction_id(id);
-    }
-    match request.await {
-        Ok(sent) => Ok(sent.response.event_id),
-        Err(error) => Err(match Trouble::from(error) {
-            Trouble::Limited(wait) => Failed::Limited(wait),
-            trouble => Failed::Other(trouble),
-        }),
-    }
-}
-
-/// Returns a message's content; it mentions nobody.
-pub(super) fn to_content(kind: &str, rendered: &Rendered) -> Value {
-    let mut content = json!({ "msgtype": kind, "body": rendered.body, "m.mentions": {} });
-    if let Some(html) = &rendered.html {
-        content["format"] = "org.matrix.custom.html".into();
-        content["formatted_body"] = html.as_str().into();
-    }
-    content
-}
-
-/// Puts a message where it belongs: into a thread, to a question, or nowhere.
-pub(super) fn related(mut content: Value, thread: Option<&EventId>, asked: Option<&EventId>) -> Value {
-    let relation = relation(thread, asked);
-    if !relation.is_null() {
-        content["m.relates_to"] = relation;
-    }
-    content
-}
-
-fn relation(thread: Option<&EventId>, asked: Option<&EventId>) -> Value {
-    match (thread, asked) {
-        (Some(thread), asked) => json!({
-            "rel_type": "m.thread", "event_id": thread, "is_falling_back": true,
-            "m.in_reply_to": { "event_id": asked.unwrap_or(thread) },
-        }),
-        (None, Some(asked)) => json!({ "m.in_reply_to": { "event_id": asked } }),
-        (None, None) => Value::Null,
-    }
 }
 
 /// Returns whether only one person is in a room with the bot. Their client tells them of each message there, and would

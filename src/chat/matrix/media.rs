@@ -14,7 +14,7 @@ use matrix_sdk_crypto::AttachmentDecryptor;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{Adapter, deliver::to_content, render, trouble::Trouble};
+use super::{Adapter, render, send::to_content, trouble::Trouble};
 use crate::{
     crash,
     hub::{FetchFile, NotFetched},

@@ -4,6 +4,7 @@
 //! `inbound.rs`), what must be sent comes out of the outbox (`deliver.rs`), and what is worth seeing meanwhile becomes one
 //! message a turn that is edited (`view.rs`). Knows no tool and no sandbox.
 
+mod connected;
 mod deliver;
 mod directory;
 mod inbound;
@@ -14,6 +15,7 @@ mod quote;
 mod render;
 mod rooms;
 mod scheduler;
+mod send;
 mod serving;
 mod session;
 mod sync;
@@ -32,8 +34,9 @@ use matrix_sdk::{Client, ruma::OwnedRoomId};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use connected::Session;
 pub use serving::Serving;
-pub use session::{Login, Session, SessionError};
+pub use session::{Login, SessionError};
 pub use trouble::Fault;
 
 use crate::{

@@ -13,7 +13,7 @@ use matrix_sdk::{
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{Adapter, inbound, rooms::again, trouble::Trouble, view};
+use super::{Adapter, inbound, rooms::again, send::joined_room, trouble::Trouble};
 use crate::{
     bots::Policies,
     hub::{Author, Body, FetchQuote, NotQuoted, Quoted},
@@ -33,7 +33,7 @@ pub(super) async fn fetch(adapter: Adapter, wanted: FetchQuote) {
 
 async fn find(adapter: &Adapter, room: &RoomKey, event: &EventId) -> Result<Quoted, NotQuoted> {
     let id = OwnedEventId::try_from(event.as_str()).map_err(|_| NotQuoted::Unreadable)?;
-    let room = view::deliver_to(adapter, room).ok_or(NotQuoted::Away)?;
+    let room = joined_room(adapter, room).ok_or(NotQuoted::Away)?;
     let event = again(|| async { room.event(&id, None).await.map_err(Trouble::from) }).await;
     let event = event.map_err(|trouble| match trouble {
         Trouble::Lasting(_) => NotQuoted::Unreadable,

@@ -9,12 +9,11 @@ mod files;
 mod keys;
 mod store;
 
-use std::{io, ops::Deref, path::PathBuf, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 
 use matrix_sdk::{
     Client, ClientBuildError, ThreadingSupport,
     authentication::matrix::MatrixSession,
-    config::RequestConfig,
     ruma::{
         OwnedDeviceId,
         api::{
@@ -35,14 +34,13 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time;
 
 use super::{
+    connected::{Session, requests},
     sync,
     trouble::{Fault, Trouble},
 };
 use crate::{crash, net};
 use files::{Files, Saved};
 
-/// How long one request may take; a sync adds the time for which it waits.
-const REQUEST: Duration = Duration::from_secs(30);
 /// How long a new device may take to have its keys in place.
 const KEYS: Duration = Duration::from_mins(1);
 /// What the account's list of devices calls this one.
@@ -65,23 +63,6 @@ pub struct Login {
     pub state_dir: PathBuf,
     /// Other people's devices count that nobody has signed.
     pub unsigned_devices: bool,
-}
-
-/// A session on the homeserver.
-#[derive(Clone, Debug)]
-pub struct Session {
-    /// All that the SDK offers.
-    pub(super) client: Client,
-    /// Its lower half, which keeps the state of rooms and keys. The same as inside the client.
-    pub(super) base: BaseClient,
-}
-
-impl Deref for Session {
-    type Target = Client;
-
-    fn deref(&self) -> &Client {
-        &self.client
-    }
 }
 
 /// Why there is no session.
@@ -348,10 +329,4 @@ async fn introduce(session: &Session) -> Result<(), Trouble> {
     let mut request = v3::Request::new();
     request.filter = Some(Filter::FilterDefinition(sync::filter()));
     sync::Answer::ask(session, request, Duration::ZERO).await.map(drop)
-}
-
-/// What holds for a request that the homeserver may answer as much later. The SDK's own retries last up to a quarter of an
-/// hour; ours are said in the log.
-pub(super) fn requests(later: Duration) -> RequestConfig {
-    RequestConfig::new().timeout(REQUEST + later).disable_retry()
 }

@@ -5,11 +5,13 @@
 //! when answers come fast. Called by the adapter as a supervised task.
 
 mod answer;
+mod deadline;
 mod history;
 mod lenient;
 mod locked;
 mod outgoing;
 mod reading;
+mod retry;
 mod sealed;
 mod timeline;
 mod unsigned;
@@ -38,7 +40,7 @@ use self::{
     locked::{locked_in, wait_for_keys},
     timeline::{News, joined_at},
 };
-use super::{Adapter, rooms, session::Session, trouble::Trouble, verification};
+use super::{Adapter, connected::Session, rooms, trouble::Trouble, verification};
 use crate::{
     backoff::Backoff,
     crash,

@@ -17,7 +17,7 @@ use matrix_sdk::{
 };
 use serde_json::{Value, json};
 
-use super::{Adapter, deliver::send_kind, rooms::again, scheduler::Failed, trouble::Trouble};
+use super::{Adapter, rooms::again, scheduler::Failed, send::send_kind, trouble::Trouble};
 use crate::{bots::Policies, ids, strings};
 
 const REQUEST: &str = "m.key.verification.request";

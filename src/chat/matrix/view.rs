@@ -5,16 +5,16 @@ use std::{
     time::Duration,
 };
 
-use matrix_sdk::{Room, ruma::OwnedEventId};
+use matrix_sdk::ruma::OwnedEventId;
 use serde_json::{Value, json};
 use tokio::time::{self, Instant};
 
 use super::{
     Adapter,
-    deliver::{related, send_kind, send_raw, to_content},
     progress::{Progress, QUICK},
     render,
     scheduler::{Class, Failed},
+    send::{edit, joined_room, related, send_kind, send_raw, to_content},
     trouble::Trouble,
 };
 use crate::{
@@ -156,7 +156,7 @@ fn show(adapter: &Adapter, view: &Arc<View>) {
 }
 
 async fn send(adapter: &Adapter, view: &View) -> Result<(), Failed<Trouble>> {
-    let Some(room) = deliver_to(adapter, &view.room) else { return Ok(()) };
+    let Some(room) = joined_room(adapter, &view.room) else { return Ok(()) };
     let (text, event) = {
         let state = view.state();
         (state.progress.text(Instant::now()), state.event.clone())
@@ -192,22 +192,6 @@ async fn note(adapter: &Adapter, view: &View, event: &str) {
     }
 }
 
-/// Returns the content that changes a message.
-pub(super) fn edit(event: &matrix_sdk::ruma::EventId, rendered: &render::Rendered) -> Value {
-    let new = to_content("m.notice", rendered);
-    let mut content = new.clone();
-    content["body"] = format!("* {}", rendered.body).into();
-    content["m.new_content"] = new;
-    content["m.relates_to"] = json!({ "rel_type": "m.replace", "event_id": event });
-    content
-}
-
-/// Returns the room, if the bot can send there now.
-pub(super) fn deliver_to(adapter: &Adapter, room: &RoomKey) -> Option<Room> {
-    let id: matrix_sdk::ruma::OwnedRoomId = room.as_str().try_into().ok()?;
-    adapter.client()?.get_room(&id).filter(|room| room.state() == matrix_sdk::RoomState::Joined)
-}
-
 /// Tells a room in which no turn runs what happened to its sandbox.
 fn tell(adapter: &Adapter, room: &RoomKey, text: &str) {
     let content = to_content("m.notice", &render::markdown(text));
@@ -227,7 +211,7 @@ fn react(adapter: &Adapter, room: &RoomKey, said: &EventId, (name, key): (&str, 
 
 /// Sends what is of no use later: if it cannot be sent now, it never is.
 fn post(adapter: &Adapter, class: Class, room: &RoomKey, kind: &'static str, txn: Option<String>, content: Value) {
-    let Some(to) = deliver_to(adapter, room) else { return };
+    let Some(to) = joined_room(adapter, room) else { return };
     let (adapter, room) = (adapter.clone(), room.clone());
     adapter.clone().spawn(async move {
         let send = || async {
@@ -243,7 +227,7 @@ fn post(adapter: &Adapter, class: Class, room: &RoomKey, kind: &'static str, txn
 }
 
 fn typing(adapter: &Adapter, room: &RoomKey, types: bool) {
-    let Some(room) = deliver_to(adapter, room) else { return };
+    let Some(room) = joined_room(adapter, room) else { return };
     adapter.spawn(async move {
         if let Err(error) = room.typing_notice(types).await {
             tracing::debug!(%error, "typing could not be shown");

@@ -11,7 +11,7 @@ use matrix_sdk::{
 };
 use serde_json::Value;
 
-use super::{super::trouble::Trouble, KEY};
+use super::super::{send::KEY, trouble::Trouble};
 use crate::store::Tried;
 
 /// Homeservers forget transaction ids, Synapse after half an hour at the earliest.

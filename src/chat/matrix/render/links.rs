@@ -12,7 +12,7 @@ pub(super) fn href(address: &str) -> Option<String> {
     let whole = match scheme.to_ascii_lowercase().as_str() {
         "http" | "https" => {
             let place = rest.strip_prefix("//")?;
-            place.starts_with(|c: char| c.is_alphanumeric() || c == '[') && !names_user(place)
+            place.starts_with(|c: char| c.is_alphanumeric() || c == '[') && !words::names_user(place)
         }
         "mailto" => rest.contains('@'),
         _ => false,
@@ -28,13 +28,6 @@ pub(super) fn user(id: &str) -> Option<String> {
     }
     let name = name.replace('%', "%25").replace('/', "%2F").replace('?', "%3F").replace('#', "%23");
     Some(encode(&format!("https://matrix.to/#/@{name}:{server}")))
-}
-
-/// Whether clients would show this address as the name of a user: `…/#/@bob:example.org` of matrix.to and of the
-/// clients that copy it, also with the `@` encoded, and `matrix:u/bob:example.org`.
-pub(super) fn names_user(address: &str) -> bool {
-    let to_user = |fragment: &str| fragment.contains('@') || fragment.contains("%40");
-    address.contains("matrix:u") || address.split_once('#').is_some_and(|(_, fragment)| to_user(fragment))
 }
 
 /// Encodes what must not stand in an address or in an attribute, and the `@` of each `@room`.

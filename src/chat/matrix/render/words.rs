@@ -28,7 +28,7 @@ pub(super) fn write(out: &mut String, text: &str) {
         if ["://", "www.", "matrix:u"].iter().any(|mark| token.contains(mark)) {
             // A bare address is the client's to link, unless it would show as somebody's name.
             let end = token.trim_end_matches(|c: char| c.is_whitespace() || ".,;:!?)\"'".contains(c)).len();
-            if super::links::names_user(token) {
+            if names_user(token) {
                 code(out, &token[..end]);
                 push_escaped(out, &token[end..]);
             } else {
@@ -38,6 +38,13 @@ pub(super) fn write(out: &mut String, text: &str) {
             write_token(out, token);
         }
     }
+}
+
+/// Whether clients would show this address as the name of a user: `…/#/@bob:example.org` of matrix.to and of the
+/// clients that copy it, also with the `@` encoded, and `matrix:u/bob:example.org`.
+pub(super) fn names_user(address: &str) -> bool {
+    let to_user = |fragment: &str| fragment.contains('@') || fragment.contains("%40");
+    address.contains("matrix:u") || address.split_once('#').is_some_and(|(_, fragment)| to_user(fragment))
 }
 
 /// Appends one word with whatever stands around it.

@@ -18,7 +18,7 @@ use matrix_sdk::{
 
 use super::{
     super::{
-        session::{Session, requests},
+        connected::{Session, requests},
         trouble::Trouble,
     },
     lenient::{Lenient, Readable},

@@ -12,7 +12,7 @@ use matrix_sdk_crypto::{
     types::requests::{AnyOutgoingRequest, OutgoingRequest},
 };
 
-use super::super::{session::Session, trouble::Trouble};
+use super::super::{connected::Session, trouble::Trouble};
 
 /// Requests that are under way at the same time.
 const AT_ONCE: usize = 20;

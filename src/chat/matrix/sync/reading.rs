@@ -14,9 +14,8 @@ use super::{
         inbound::{self, Came, Place, Read},
         trouble::Trouble,
     },
-    NotTaken,
+    NotTaken, deadline,
     history::Told,
-    unsigned,
 };
 use crate::{bots::Policies, hub::Inbound, ids::RoomKey};
 
@@ -75,7 +74,7 @@ fn read_one(adapter: &Adapter, place: Place<'_>, told: &Told) -> Option<Inbound>
     let event: Value = serde_json::from_str(told.event.raw().json().get()).ok()?;
     let mut inbound = inbound::read(place, &Read { event: &event, came })?;
     if untrusted {
-        unsigned::limit(adapter, &mut inbound);
+        deadline::set(adapter, &mut inbound);
     }
     Some(Inbound { sealed: told.sealed.clone().filter(|_| came == Came::Decrypted), ..inbound })
 }

@@ -14,15 +14,14 @@ use tokio::time::{self, Instant};
 use super::{
     super::{Adapter, view},
     NotTaken,
-    locked::{self, Tried},
+    deadline::VOUCHED,
+    retry::{self, Tried},
 };
 use crate::{
     hub::{Body, Inbound},
     ids::EventId,
 };
 
-/// How long the sender's keys may take to vouch for a device.
-const VOUCHED: Duration = Duration::from_secs(15);
 /// Between two questions for them.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Messages for which keys are asked at the same time; with more of them under way one is given up at once.
@@ -37,13 +36,6 @@ pub(in crate::chat::matrix) struct Unsigned {
 impl Unsigned {
     fn asking(&self) -> MutexGuard<'_, HashSet<EventId>> {
         self.asking.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Says of a message until when somebody has to vouch for it.
-pub(super) fn limit(adapter: &Adapter, message: &mut Inbound) {
-    if let Body::Locked { until, .. } = &mut message.body {
-        *until = Some(adapter.hub.clock().millis() + VOUCHED.as_millis() as i64);
     }
 }
 
@@ -93,7 +85,7 @@ async fn look(adapter: &Adapter, client: &Client, message: &Inbound) -> Result<T
     {
         tracing::debug!(%error, "a person's keys cannot be asked for now");
     }
-    locked::retry(adapter, client, message).await
+    retry::retry(adapter, client, message).await
 }
 
 /// Forgets a message, and says so to whoever has sent it.
