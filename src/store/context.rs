@@ -21,7 +21,7 @@ impl Store {
     /// Returns a conversation's context, oldest first: what the last compaction has left, then all that came after it.
     pub async fn history(&self, at: &Conversation) -> Result<Vec<History>, StoreError> {
         let at = at.clone();
-        self.write(move |tx| {
+        self.read(move |tx| {
             let (account, room, bot) = (&at.address.account, at.address.room.as_str(), answerer(&at.bot));
             let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
             let base: Option<(i64, String)> = match bot {
@@ -50,7 +50,7 @@ impl Store {
     /// Returns all messages of a turn, oldest first, also those that a compaction within it hides from the model.
     pub async fn turn_history(&self, address: &Address, turn: &TurnId) -> Result<Vec<History>, StoreError> {
         let (address, turn) = (address.clone(), turn.clone());
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut history = Vec::new();
             let key = params![address.account, address.room.as_str(), turn.as_str()];
             read(tx, "m.turn = ?3", key, &mut history)?;

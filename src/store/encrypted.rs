@@ -22,7 +22,7 @@ impl Store {
     /// Returns the rooms that were noted as encrypted.
     pub async fn encrypted(&self, bot: &str) -> Result<Vec<RoomKey>, StoreError> {
         let bot = bot.to_owned();
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select = tx.prepare_cached("SELECT room FROM encrypted WHERE bot = ?1")?;
             let rows = select.query_map([&bot], |row| row.get::<_, String>(0).map(RoomKey))?;
             Ok(rows.collect::<Result<_, _>>()?)

@@ -57,7 +57,7 @@ impl Store {
 
     /// Removes old files for which no row waits.
     pub(super) async fn sweep_files(&self) -> Result<(), StoreError> {
-        let waiting = self.write(|tx| waiting(tx)).await?;
+        let waiting = self.read(|tx| waiting(tx)).await?;
         let folder = self.files.to_path_buf();
         blocking(move || {
             sweep(&folder, &waiting, SETTLED);

@@ -127,7 +127,7 @@ impl Store {
     /// Returns the newest events whose key has not come, oldest first, at most `limit`.
     pub async fn locked(&self, bot: &str, limit: usize) -> Result<Vec<LockedInbound>, StoreError> {
         let bot = bot.to_owned();
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select = tx.prepare_cached(
                 "SELECT room, event, sender, body FROM
                      (SELECT * FROM locked WHERE bot = ?1 ORDER BY seq DESC LIMIT ?2) ORDER BY seq",
@@ -147,7 +147,7 @@ impl Store {
     /// Returns one event whose key has not come.
     pub async fn locked_event(&self, bot: &str, event: &EventId) -> Result<Option<(RoomKey, String)>, StoreError> {
         let (bot, event) = (bot.to_owned(), event.clone());
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select = tx.prepare_cached("SELECT room, sender FROM locked WHERE bot = ?1 AND event = ?2")?;
             let found = select.query_row([&bot, &event.0], |row| Ok((RoomKey(row.get(0)?), row.get(1)?))).optional()?;
             Ok(found)
@@ -186,7 +186,7 @@ impl Store {
     /// Returns how far the bot's stream was read.
     pub async fn position(&self, bot: &str) -> Result<Option<String>, StoreError> {
         let bot = bot.to_owned();
-        self.write(move |tx| {
+        self.read(move |tx| {
             Ok(tx.query_row("SELECT token FROM positions WHERE bot = ?1", [&bot], |row| row.get(0)).optional()?)
         })
         .await
@@ -196,7 +196,7 @@ impl Store {
     /// turn has claimed.
     pub async fn next_waiting(&self, address: &Address) -> Result<Option<StoredInbound>, StoreError> {
         let address = address.clone();
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select = tx.prepare_cached(
                 "SELECT seq, event, sender, body, received FROM inbound
                  WHERE bot = ?1 AND room = ?2 AND turn IS NULL AND done = 0 ORDER BY target IS NULL, seq LIMIT 1",
@@ -210,7 +210,7 @@ impl Store {
     /// `limit`.
     pub async fn waiting(&self, address: &Address, seq: i64, limit: usize) -> Result<Vec<StoredInbound>, StoreError> {
         let address = address.clone();
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select = tx.prepare_cached(
                 "SELECT seq, event, sender, body, received FROM inbound
                  WHERE bot = ?1 AND room = ?2 AND turn IS NULL AND done = 0 AND seq > ?3 ORDER BY seq LIMIT ?4",
@@ -224,7 +224,7 @@ impl Store {
     /// Returns an event and what became of it.
     pub async fn find(&self, bot: &str, event: &EventId) -> Result<Option<Found>, StoreError> {
         let (bot, event) = (bot.to_owned(), event.clone());
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select = tx.prepare_cached(
                 "SELECT seq, event, sender, body, received, room, turn, done FROM inbound WHERE bot = ?1 AND event = ?2",
             )?;
@@ -263,7 +263,7 @@ impl Store {
     /// Returns whether others than `sender` have spoken in a room.
     pub async fn others_spoke(&self, address: &Address, sender: &str) -> Result<bool, StoreError> {
         let (address, sender) = (address.clone(), sender.to_owned());
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select = tx.prepare_cached(
                 "SELECT EXISTS (SELECT 1 FROM inbound WHERE bot = ?1 AND room = ?2 AND sender < ?3)
                      OR EXISTS (SELECT 1 FROM inbound WHERE bot = ?1 AND room = ?2 AND sender > ?3)",
@@ -276,7 +276,7 @@ impl Store {
     /// Returns the events that a turn has claimed, oldest first.
     pub async fn claimed(&self, turn: &TurnId) -> Result<Vec<StoredInbound>, StoreError> {
         let turn = turn.clone();
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select = tx.prepare_cached(
                 "SELECT seq, event, sender, body, received FROM inbound WHERE turn = ?1 ORDER BY seq",
             )?;
@@ -289,7 +289,7 @@ impl Store {
     /// Returns the rooms in which events wait or turns are unfinished: where work goes on after a start.
     pub async fn rooms_with_work(&self, bot: &str) -> Result<Vec<Address>, StoreError> {
         let bot = bot.to_owned();
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select = tx.prepare_cached(
                 "SELECT DISTINCT room FROM inbound WHERE bot = ?1 AND turn IS NULL AND done = 0
                  UNION SELECT room FROM turns WHERE bot = ?1 AND state = 'open'",

@@ -1,8 +1,8 @@
 //! The one SQLite file: journal, turns, conversation, tool calls, outbox, usage.
 //!
-//! One thread owns the writing connection; every method sends it a closure and waits for the answer, so that each
-//! method is one transaction and nothing blocks the async runtime. Knows ids and JSON; it must not know what a message
-//! means. Called by hub, bots, orchestrator and ops.
+//! One thread owns the writing connection; every method that writes sends it a closure and waits for the answer, so that
+//! each method is one transaction and nothing blocks the async runtime. What only reads has connections of its own. Knows
+//! ids and JSON; it must not know what a message means. Called by hub, bots, orchestrator and ops.
 
 mod calls;
 mod context;
@@ -12,6 +12,7 @@ mod health;
 mod journal;
 mod notes;
 mod outbox;
+mod readers;
 mod rooms;
 mod schema;
 mod sealed;
@@ -27,6 +28,8 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension, Transaction};
 use tokio::sync::oneshot;
+
+use readers::Readers;
 
 pub use calls::{CallRecord, EndedCall};
 pub use context::History;
@@ -81,6 +84,9 @@ pub enum StoreError {
     /// The disk is full.
     #[error("The disk that holds the database is full. Free some space; work goes on by itself then.")]
     Full,
+    /// A read took longer than any read may.
+    #[error("The database takes too long to answer. See whether the disk is busy; what needs it is tried again.")]
+    Slow,
     /// SQLite failed.
     #[error("The database failed: {0}.")]
     Sqlite(rusqlite::Error),
@@ -99,6 +105,8 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
+            // Only reads are ever interrupted, and only when their time is over.
+            Some(rusqlite::ErrorCode::OperationInterrupted) => Self::Slow,
             _ => Self::Sqlite(error),
         }
     }
@@ -119,6 +127,8 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 /// The database. Cheap to clone; the file is closed when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Store {
+    /// What only reads. Closed before the writer, which folds the log back when it is the last.
+    readers: Arc<Readers>,
     /// The writer's queue.
     jobs: mpsc::SyncSender<Job>,
     /// Stamps rows.
@@ -153,7 +163,7 @@ impl Store {
                 })
             })
             .map_err(|_| StoreError::Closed)?;
-        Ok(Self { jobs, clock, files: files.into(), instance: instance.into() })
+        Ok(Self { readers: Readers::new(path), jobs, clock, files: files.into(), instance: instance.into() })
     }
 
     /// Returns the name of this installation, made once.
@@ -169,6 +179,14 @@ impl Store {
     /// Waits for a turn on the writer's thread, and changes nothing.
     pub async fn take_turn(&self) -> Result<(), StoreError> {
         self.write(|_| Ok(())).await
+    }
+
+    /// Runs one transaction that only reads, beside the writer.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.readers.read(work).await
     }
 
     /// Runs one transaction on the writer's thread.
@@ -232,5 +250,85 @@ fn checkpoint(connection: &Connection, end: &mpsc::Receiver<()>) {
         if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
             tracing::warn!(%error, "the database's log could not be folded back; it grows until it can");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::ids::{EventId, TurnId};
+
+    /// Longer than anything here takes, and shorter than anybody waits for a test.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Lets the writer stand still in the middle of a transaction until it is dropped.
+    async fn held(store: &Store) -> mpsc::Sender<()> {
+        let (release, released) = mpsc::channel::<()>();
+        let (begun, has_begun) = oneshot::channel();
+        let writer = store.clone();
+        tokio::spawn(async move {
+            let held = writer.write(move |tx| {
+                tx.execute("INSERT INTO meta (key, value) VALUES ('held', '')", [])?;
+                let _ = begun.send(());
+                let _ = released.recv();
+                Ok(())
+            });
+            held.await
+        });
+        has_begun.await.unwrap();
+        release
+    }
+
+    #[tokio::test]
+    async fn no_read_waits_for_a_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db"), Durability::Normal, Clock::fixed_at(1_000)).unwrap();
+        let at = Address { account: "coder".into(), room: "terminal:one".into() };
+        let (event, turn) = (EventId::from("e1"), TurnId::from("t1"));
+        let new = NewInbound {
+            room: at.room.clone(),
+            event: event.clone(),
+            sender: "anna".into(),
+            body: json!("hi"),
+            target: None,
+        };
+        store.admit("coder", vec![new], vec![], Some("here".into())).await.unwrap();
+        let conversation = Conversation { address: at.clone(), bot: FIRST_BOT.into() };
+        store.open_turn(&conversation, &turn, vec![event.clone()], json!("hi")).await.unwrap();
+
+        let release = held(&store).await;
+        let reads = async {
+            // What was committed is seen, whoever holds the writer now.
+            assert_eq!(store.position("coder").await.unwrap().as_deref(), Some("here"));
+            assert_eq!(store.claimed(&turn).await.unwrap().len(), 1);
+            assert_eq!(store.find("coder", &event).await.unwrap().unwrap().standing, Standing::Claimed(turn.clone()));
+            assert_eq!(store.history(&conversation).await.unwrap().len(), 1);
+            assert_eq!(store.turn_history(&at, &turn).await.unwrap().len(), 1);
+            assert!(store.is_open(&turn).await.unwrap());
+            assert_eq!(store.open_turns(&at).await.unwrap().len(), 1);
+            assert_eq!(store.rooms_with_work("coder").await.unwrap().len(), 1);
+            assert_eq!(store.homes_in_use().await.unwrap().len(), 1);
+            assert_eq!(store.next_waiting(&at).await.unwrap(), None);
+            assert_eq!(store.waiting(&at, 0, 10).await.unwrap(), []);
+            assert!(!store.others_spoke(&at, "anna").await.unwrap());
+            assert_eq!(store.locked("coder", 10).await.unwrap(), []);
+            assert_eq!(store.locked_event("coder", &event).await.unwrap(), None);
+            assert_eq!(store.noted("coder", "key").await.unwrap(), None);
+            assert_eq!(store.next_unsent(&at).await.unwrap(), None);
+            assert_eq!(store.rows_of_turn(&turn).await.unwrap(), []);
+            assert_eq!(store.row("txn").await.unwrap(), None);
+            assert!(!store.is_unsent("txn").await.unwrap());
+            assert_eq!(store.rooms_with_unsent("coder").await.unwrap(), []);
+            assert_eq!(store.joined_rooms("coder").await.unwrap(), []);
+            assert_eq!(store.left_rooms("coder").await.unwrap(), []);
+            assert!(!store.is_left("coder", &at.room).await.unwrap());
+            assert_eq!(store.homes("coder").await.unwrap(), []);
+            assert_eq!(store.encrypted("coder").await.unwrap(), []);
+            assert_eq!(store.usage(&at, 7).await.unwrap(), []);
+        };
+        tokio::time::timeout(PATIENCE, reads).await.expect("a read waits for the writer");
+        drop(release);
     }
 }

@@ -23,7 +23,7 @@ impl Store {
     /// Returns what was noted under a key.
     pub async fn noted(&self, bot: &str, key: &str) -> Result<Option<String>, StoreError> {
         let (bot, key) = (bot.to_owned(), key.to_owned());
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select = tx.prepare_cached("SELECT value FROM notes WHERE bot = ?1 AND key = ?2")?;
             Ok(select.query_row([&bot, &key], |row| row.get(0)).optional()?)
         })

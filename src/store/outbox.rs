@@ -61,7 +61,7 @@ impl Store {
     /// Returns a room's oldest row that was not sent yet.
     pub async fn next_unsent(&self, address: &Address) -> Result<Option<OutboxRow>, StoreError> {
         let address = address.clone();
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select = tx.prepare_cached(&format!(
                 "SELECT {COLUMNS} FROM outbox WHERE bot = ?1 AND room = ?2 AND sent IS NULL ORDER BY seq LIMIT 1"
             ))?;
@@ -73,7 +73,7 @@ impl Store {
     /// Returns the rows of a turn, sent or not, oldest first.
     pub async fn rows_of_turn(&self, turn: &TurnId) -> Result<Vec<OutboxRow>, StoreError> {
         let turn = turn.clone();
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select =
                 tx.prepare_cached(&format!("SELECT {COLUMNS} FROM outbox WHERE turn = ?1 ORDER BY seq"))?;
             let rows = select.query_map([turn.as_str()], read)?;
@@ -85,7 +85,7 @@ impl Store {
     /// Returns the row of a transaction id, sent or not.
     pub async fn row(&self, txn: &str) -> Result<Option<OutboxRow>, StoreError> {
         let txn = txn.to_owned();
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM outbox WHERE txn = ?1"))?;
             select.query_row([&txn], read).optional()?.transpose()
         })
@@ -95,7 +95,7 @@ impl Store {
     /// Returns whether the row of a transaction id waits to be sent.
     pub async fn is_unsent(&self, txn: &str) -> Result<bool, StoreError> {
         let txn = txn.to_owned();
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select =
                 tx.prepare_cached("SELECT EXISTS (SELECT 1 FROM outbox WHERE txn = ?1 AND sent IS NULL)")?;
             Ok(select.query_row([&txn], |row| row.get(0))?)
@@ -117,7 +117,7 @@ impl Store {
     /// Returns the rooms for which something waits to be sent.
     pub async fn rooms_with_unsent(&self, bot: &str) -> Result<Vec<Address>, StoreError> {
         let bot = bot.to_owned();
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select = tx.prepare_cached("SELECT DISTINCT room FROM outbox WHERE bot = ?1 AND sent IS NULL")?;
             let rows = select.query_map([&bot], |row| row.get::<_, String>(0))?;
             rows.map(|room| Ok(Address { account: bot.clone(), room: room?.into() })).collect()

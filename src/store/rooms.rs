@@ -61,7 +61,7 @@ impl Store {
     /// Returns the rooms in which a bot is.
     pub async fn joined_rooms(&self, bot: &str) -> Result<Vec<RoomKey>, StoreError> {
         let bot = bot.to_owned();
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select = tx.prepare_cached("SELECT room FROM rooms WHERE bot = ?1 AND missed IS NULL")?;
             let rows = select.query_map([&bot], |row| row.get::<_, String>(0).map(RoomKey))?;
             Ok(rows.collect::<Result<_, _>>()?)
@@ -120,7 +120,7 @@ impl Store {
     /// Returns the rooms in which nobody is left and whose files may still be there.
     pub async fn left_rooms(&self, bot: &str) -> Result<Vec<LeftRoom>, StoreError> {
         let bot = bot.to_owned();
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select =
                 tx.prepare_cached("SELECT room, missed, cleared FROM rooms WHERE bot = ?1 AND missed IS NOT NULL")?;
             let rows = select.query_map([&bot], |row| {
@@ -134,7 +134,7 @@ impl Store {
     /// Returns whether a room is noted as left.
     pub async fn is_left(&self, bot: &str, room: &RoomKey) -> Result<bool, StoreError> {
         let (bot, room) = (bot.to_owned(), room.clone());
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select = tx.prepare_cached(
                 "SELECT EXISTS (SELECT 1 FROM rooms WHERE bot = ?1 AND room = ?2 AND missed IS NOT NULL)",
             )?;
@@ -217,7 +217,7 @@ impl Store {
     /// Returns the rooms that use another's sandbox, in the order in which they came to do so.
     pub async fn homes(&self, bot: &str) -> Result<Vec<Alias>, StoreError> {
         let bot = bot.to_owned();
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select = tx.prepare_cached("SELECT room, home FROM homes WHERE bot = ?1 ORDER BY seq")?;
             let rows =
                 select.query_map([&bot], |row| Ok(Alias { room: RoomKey(row.get(0)?), home: RoomKey(row.get(1)?) }))?;
@@ -229,7 +229,7 @@ impl Store {
     /// Returns the homes of all accounts in which something was ever said and that were not cleared, or in whose rooms
     /// somebody is: each may have a sandbox.
     pub async fn homes_in_use(&self) -> Result<Vec<Address>, StoreError> {
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select = tx.prepare_cached(
                 "SELECT DISTINCT bot, room FROM messages UNION SELECT bot, room FROM turns
                  UNION SELECT DISTINCT bot, room FROM inbound

@@ -104,7 +104,7 @@ impl Store {
     /// Returns whether a turn works still.
     pub async fn is_open(&self, turn: &TurnId) -> Result<bool, StoreError> {
         let turn = turn.clone();
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select =
                 tx.prepare_cached("SELECT EXISTS (SELECT 1 FROM turns WHERE turn = ?1 AND state = 'open')")?;
             Ok(select.query_row([turn.as_str()], |row| row.get(0))?)
@@ -184,7 +184,7 @@ impl Store {
     /// Returns the turns of a room whose work a crash has cut off, oldest first.
     pub async fn open_turns(&self, address: &Address) -> Result<Vec<OpenTurn>, StoreError> {
         let address = address.clone();
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select = tx.prepare_cached(
                 "SELECT turn, opened, answerer FROM turns WHERE bot = ?1 AND room = ?2 AND state = 'open' ORDER BY opened",
             )?;

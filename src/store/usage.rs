@@ -46,7 +46,7 @@ impl Store {
     /// Returns a room's sums, the newest day first, at most `days`.
     pub async fn usage(&self, address: &Address, days: usize) -> Result<Vec<UsageRow>, StoreError> {
         let address = address.clone();
-        self.write(move |tx| {
+        self.read(move |tx| {
             let mut select = tx.prepare_cached(
                 "SELECT day, input, cached, output, requests FROM usage
                  WHERE bot = ?1 AND room = ?2 ORDER BY day DESC LIMIT ?3",

@@ -1,0 +1,238 @@
+//! The connections that only read.
+//!
+//! SQLite's write-ahead log lets them read while the writer writes, so no read waits for a write or for a long read in
+//! another room. A read sees everything that was committed before it began: who has waited for a write finds it. What is
+//! read in order to be changed is read by the writer, inside its transaction.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rusqlite::{Connection, InterruptHandle, OpenFlags, Transaction};
+use tokio::{sync::Semaphore, task, time};
+
+use super::StoreError;
+
+/// Reads at the same time; more wait.
+const AT_ONCE: usize = 4;
+/// How long a read may take, with its wait for a connection. The longest one, a room's whole conversation, takes some
+/// milliseconds.
+const LIMIT: Duration = Duration::from_secs(10);
+/// Kibibytes of pages that each connection keeps.
+const CACHE: i64 = 512;
+
+/// A bounded pool of connections, each opened when it is needed first.
+#[derive(Debug)]
+pub(super) struct Readers {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+    places: Arc<Semaphore>,
+}
+
+impl Readers {
+    /// Returns a pool for the database at `path`, which must exist and be in WAL mode by the first read.
+    pub(super) fn new(path: &Path) -> Arc<Self> {
+        let places = Arc::new(Semaphore::new(AT_ONCE));
+        Arc::new(Self { path: path.to_owned(), idle: Mutex::default(), places })
+    }
+
+    /// Runs `work` in one read transaction. A read that takes too long, or whose caller has gone away, is interrupted.
+    pub(super) async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.read_within(LIMIT, work).await
+    }
+
+    async fn read_within<T: Send + 'static>(
+        self: &Arc<Self>,
+        limit: Duration,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let caller = Caller::default();
+        let reading = caller.0.clone();
+        let read = async {
+            let place = self.places.clone().acquire_owned().await.map_err(|_| StoreError::Closed)?;
+            let readers = self.clone();
+            let read = task::spawn_blocking(move || {
+                let _place = place;
+                readers.run(&reading, work)
+            });
+            read.await.map_err(|_| StoreError::Closed)?
+        };
+        time::timeout(limit, read).await.unwrap_or(Err(StoreError::Slow))
+    }
+
+    fn run<T>(
+        &self,
+        reading: &Mutex<Reading>,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let idle = lock(&self.idle).pop();
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => open(&self.path)?,
+        };
+        let result = in_transaction(&mut connection, reading, work);
+        // Before another read gets the connection: an interruption that comes late must not hit that one.
+        *lock(reading) = Reading::Over;
+        lock(&self.idle).push(connection);
+        result
+    }
+}
+
+/// How far a read is.
+#[derive(Default)]
+enum Reading {
+    /// It waits for a connection or a thread.
+    #[default]
+    Ahead,
+    /// It runs, and ends when it is interrupted.
+    Running(InterruptHandle),
+    /// It has ended, or nobody wants it any more.
+    Over,
+}
+
+/// Whoever waits for a read; interrupts it when it goes away.
+#[derive(Default)]
+struct Caller(Arc<Mutex<Reading>>);
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        let mut reading = lock(&self.0);
+        if let Reading::Running(interrupt) = &*reading {
+            interrupt.interrupt();
+        }
+        *reading = Reading::Over;
+    }
+}
+
+/// Notes that a read runs; tells whether anybody still waits for it.
+fn begin(reading: &Mutex<Reading>, interrupt: InterruptHandle) -> bool {
+    let mut reading = lock(reading);
+    if let Reading::Over = *reading {
+        return false;
+    }
+    *reading = Reading::Running(interrupt);
+    true
+}
+
+fn in_transaction<T>(
+    connection: &mut Connection,
+    reading: &Mutex<Reading>,
+    work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let interrupt = connection.get_interrupt_handle();
+    let transaction = connection.transaction()?;
+    // SQLite forgets an interruption while no statement is under way. This one is until the end, so that none is lost
+    // between two of the read's own.
+    let mut under_way = transaction.prepare_cached("SELECT 1 UNION ALL SELECT 2")?;
+    let mut rows = under_way.query([])?;
+    rows.next()?;
+    if begin(reading, interrupt) { work(&transaction) } else { Err(StoreError::Slow) }
+}
+
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    // No mutex: each connection is used by one thread at a time.
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.pragma_update(None, "cache_size", -CACHE)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            atomic::{AtomicUsize, Ordering},
+            mpsc,
+        },
+        time::Instant,
+    };
+
+    use super::*;
+
+    const ENDLESS: &str = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
+    /// Longer than anything here takes, and shorter than anybody waits for a test.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn pool() -> (tempfile::TempDir, Arc<Readers>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let connection = Connection::open(&path).unwrap();
+        connection.pragma_update(None, "journal_mode", "WAL").unwrap();
+        connection.execute_batch("CREATE TABLE t (x INTEGER); INSERT INTO t VALUES (1)").unwrap();
+        (folder, Readers::new(&path))
+    }
+
+    fn number(tx: &Transaction<'_>, query: &str) -> Result<i64, StoreError> {
+        Ok(tx.query_row(query, [], |row| row.get(0))?)
+    }
+
+    #[tokio::test]
+    async fn a_read_that_takes_too_long_is_interrupted_and_its_connection_serves_the_next() {
+        let (_folder, readers) = pool();
+        for _ in 0..2 * AT_ONCE {
+            let ended = readers.read_within(Duration::from_millis(20), |tx| number(tx, ENDLESS)).await;
+            assert!(matches!(ended, Err(StoreError::Slow)), "{ended:?}");
+        }
+        let found = time::timeout(PATIENCE, readers.read(|tx| number(tx, "SELECT x FROM t"))).await;
+        assert_eq!(found.expect("a connection is free again").unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_read_that_nobody_waits_for_any_more_ends() {
+        let (_folder, readers) = pool();
+        let (begun, has_begun) = mpsc::channel();
+        let (ended, has_ended) = mpsc::channel();
+        let read = tokio::spawn({
+            let readers = readers.clone();
+            async move {
+                let read = readers.read(move |tx| {
+                    begun.send(()).unwrap();
+                    let found = number(tx, ENDLESS);
+                    ended.send(matches!(found, Err(StoreError::Slow))).unwrap();
+                    found
+                });
+                read.await
+            }
+        });
+        task::spawn_blocking(move || has_begun.recv_timeout(PATIENCE)).await.unwrap().unwrap();
+        read.abort();
+        // Whether or not the query itself has begun by now.
+        let interrupted = task::spawn_blocking(move || has_ended.recv_timeout(PATIENCE)).await.unwrap();
+        assert_eq!(interrupted, Ok(true));
+    }
+
+    #[tokio::test]
+    async fn no_more_than_so_many_read_at_once_and_none_can_write() {
+        let (_folder, readers) = pool();
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let reads = (0..4 * AT_ONCE).map(|_| {
+            let (now, most) = (now.clone(), most.clone());
+            readers.read(move |tx| {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                let until = Instant::now() + Duration::from_millis(5);
+                while Instant::now() < until {
+                    number(tx, "SELECT x FROM t")?;
+                }
+                now.fetch_sub(1, Ordering::SeqCst);
+                Ok(())
+            })
+        });
+        for read in futures_util::future::join_all(reads).await {
+            read.unwrap();
+        }
+        assert_eq!(most.load(Ordering::SeqCst), AT_ONCE);
+        assert_eq!(lock(&readers.idle).len(), AT_ONCE);
+        let written = readers.read(|tx| Ok(tx.execute("INSERT INTO t VALUES (2)", [])?)).await;
+        assert!(matches!(written, Err(StoreError::Sqlite(_))), "{written:?}");
+    }
+}
