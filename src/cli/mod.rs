@@ -4,6 +4,7 @@
 //! The top of all layers; `main.rs` calls [`main`]. Only here may anything be written to standard output.
 
 mod chat;
+mod compact;
 mod config;
 mod configuration;
 mod demo;
@@ -50,6 +51,7 @@ enum Command {
     Sandbox(sandbox::Args),
     Doctor(doctor::Args),
     Config(config::Args),
+    Compact(compact::Args),
 }
 
 async fn dispatch(command: Command, configuration: Configuration) -> anyhow::Result<Outcome> {
@@ -59,6 +61,7 @@ async fn dispatch(command: Command, configuration: Configuration) -> anyhow::Res
         Command::Demo(args) => demo::run(args, &configuration).await,
         Command::Sandbox(args) => sandbox::run(args, &configuration).await,
         Command::Config(args) => config::run(&args, &configuration),
+        Command::Compact(args) => compact::run(args, &configuration).await,
         Command::Doctor(args) => doctor::run(args, configuration).await,
     }
 }

@@ -15,13 +15,18 @@ use tokio::time::{self, MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    ids::Address,
+    ids::{Address, RoomKey},
+    pictures::Gallery,
     sandbox::Sandboxes,
     store::{Store, StoreError},
 };
 
-/// Between two prunings of old rows.
-const PRUNE: Duration = Duration::from_hours(24);
+/// Between two looks at what was given up and could not go at once.
+const LOOK: Duration = Duration::from_mins(1);
+/// Looks between two prunings of old rows: a day's.
+const PRUNE: u64 = 24 * 60;
+/// How long rows are kept that nobody needs any more.
+const KEEP: Duration = Duration::from_hours(30 * 24);
 
 /// The one keeper of a server. Cheap to clone.
 #[derive(Clone)]
@@ -33,6 +38,7 @@ struct Inner {
     store: Store,
     /// `None` where no bot works in one.
     sandboxes: Option<Sandboxes>,
+    gallery: Gallery,
     /// How long the files of a room that was left are kept.
     grace: Duration,
     /// The homes that may have a sandbox.
@@ -46,12 +52,13 @@ impl Keeper {
     pub async fn start(
         store: Store,
         sandboxes: Option<Sandboxes>,
+        gallery: Gallery,
         grace: Duration,
         tasks: TaskTracker,
         cancel: CancellationToken,
     ) -> Result<Self, StoreError> {
         let kept = Mutex::new(store.homes_in_use().await?.into_iter().collect());
-        let inner = Inner { store, sandboxes, grace, kept, tasks, cancel };
+        let inner = Inner { store, sandboxes, gallery, grace, kept, tasks, cancel };
         let keeper = Self { inner: Arc::new(inner) };
         keeper.inner.tasks.spawn(keeper.clone().run());
         Ok(keeper)
@@ -91,12 +98,42 @@ impl Keeper {
 
     async fn run(self) {
         self.tell_kept(&self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut ticks = time::interval(PRUNE); // the first at once
+        let (store, cancel) = (&self.inner.store, &self.inner.cancel);
+        let mut ticks = time::interval(LOOK); // the first at once
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while self.inner.cancel.run_until_cancelled(ticks.tick()).await.is_some() {
-            if let Some(Err(error)) = self.inner.cancel.run_until_cancelled(self.inner.store.prune()).await {
-                tracing::error!(%error, "old rows could not be pruned");
+        let mut looks = 0_u64;
+        loop {
+            let is_time = tokio::select! {
+                () = cancel.cancelled() => return,
+                () = store.something_forgotten() => false,
+                _ = ticks.tick() => {
+                    looks += 1;
+                    (looks - 1).is_multiple_of(PRUNE)
+                }
+            };
+            let pruned = async { if is_time { store.prune(KEEP).await } else { store.finish_forgetting().await } };
+            match cancel.run_until_cancelled(pruned).await {
+                Some(Ok(rooms)) => self.remove_pictures(rooms).await,
+                Some(Err(error)) => tracing::error!(%error, "old rows could not be pruned"),
+                None => return,
             }
         }
+    }
+
+    /// Removes the pictures of rooms that nothing there names any more.
+    async fn remove_pictures(&self, pruned: HashSet<Address>) {
+        for home in pruned {
+            if let Err(error) = self.remove_pictures_of(&home.room).await {
+                tracing::warn!(room = %home.room, %error, "pictures that nothing names any more stay for now");
+            }
+        }
+    }
+
+    async fn remove_pictures_of(&self, room: &RoomKey) -> Result<(), StoreError> {
+        let (store, gallery) = (&self.inner.store, &self.inner.gallery);
+        let kept = gallery.settled(room).await;
+        let unnamed = store.unnamed(room, kept).await?;
+        gallery.remove(room, unnamed).await;
+        Ok(())
     }
 }

@@ -42,6 +42,7 @@ pub struct House {
     store: Store,
     /// `None` where no bot works in one.
     sandboxes: Option<Sandboxes>,
+    gallery: Gallery,
     /// How long the files of a room that was left are kept.
     room_grace: Duration,
     tasks: TaskTracker,
@@ -80,7 +81,8 @@ impl House {
         let store = Store::open(&config.paths.database(), settings::durability(config), clock)?;
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let room_grace = config.limits.room_grace;
-        Ok(Self { store, sandboxes: None, room_grace, tasks, cancel, state_dir, _lock: lock })
+        let gallery = Gallery::new(config.paths.pictures());
+        Ok(Self { store, sandboxes: None, gallery, room_grace, tasks, cancel, state_dir, _lock: lock })
     }
 
     /// Returns the coding bot of this house, if it has sandboxes.
@@ -89,7 +91,7 @@ impl House {
             self.store.clone(),
             self.sandboxes.clone()?,
             model,
-            Gallery::new(config.paths.pictures()),
+            self.gallery.clone(),
             settings::policy(&config.people),
             settings::allowance(config),
         ))
@@ -122,7 +124,10 @@ impl House {
     pub async fn serve(self, accounts: Vec<Served>) -> anyhow::Result<Server> {
         let (tasks, cancel) = (&self.tasks, &self.cancel);
         let (store, sandboxes) = (self.store.clone(), self.sandboxes.clone());
-        let keeper = Keeper::start(store, sandboxes.clone(), self.room_grace, tasks.clone(), cancel.clone()).await?;
+        let keeper = {
+            let gallery = self.gallery.clone();
+            Keeper::start(store, sandboxes.clone(), gallery, self.room_grace, tasks.clone(), cancel.clone()).await?
+        };
         let (mut logins, mut chat) = (vec![], None);
         for Served { name, bots, login, terminals } in accounts {
             let (at_terminals, from_terminals) = Port::new(terminal::ROOMS, QUEUE);

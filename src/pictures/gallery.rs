@@ -9,6 +9,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -24,6 +25,8 @@ use crate::{
 const MOST: usize = 40;
 /// The most bytes of a room's pictures.
 const MOST_BYTES: u64 = 48 << 20;
+/// A picture that was shown or kept since then may belong to a line that is just being written.
+const SETTLED: Duration = Duration::from_hours(1);
 
 /// All rooms' pictures. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -60,6 +63,24 @@ impl Gallery {
             Ok(found.collect())
         });
         found.await.unwrap_or_default()
+    }
+
+    /// Returns the names of a room's pictures, but for those that may belong to a line that is just being written.
+    pub async fn settled(&self, room: &RoomKey) -> Vec<String> {
+        let folder = self.room(room);
+        off_the_async_threads(move || Ok(settled(&folder))).await.unwrap_or_default()
+    }
+
+    /// Removes some of a room's pictures. What cannot be removed stays until there are too many.
+    pub async fn remove(&self, room: &RoomKey, names: Vec<String>) {
+        let folder = self.room(room);
+        let removed = off_the_async_threads(move || {
+            for name in names.iter().filter(|name| is_name(name)) {
+                let _ = fs::remove_file(folder.join(name));
+            }
+            Ok(())
+        });
+        let _ = removed.await;
     }
 
     /// Removes a room's pictures.
@@ -103,9 +124,24 @@ fn put(folder: &Path, name: &str, data: &[u8]) -> io::Result<()> {
     written
 }
 
+fn is_name(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn settled(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let now = Clock::default().file_date();
+    let settled = entries.flatten().filter_map(|entry| {
+        let age = now.duration_since(entry.metadata().ok()?.modified().ok()?).ok()?;
+        let name = entry.file_name().into_string().ok()?;
+        (age >= SETTLED && is_name(&name)).then_some(name)
+    });
+    settled.collect()
+}
+
 fn read(folder: &Path, name: &str) -> Option<Bytes> {
     // A name is read from the conversation: only what was written here is opened.
-    if name.len() != 32 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if !is_name(name) {
         return None;
     }
     let path = folder.join(name);
@@ -141,7 +177,7 @@ fn bound(folder: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::PermissionsExt, time::Duration};
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -186,5 +222,26 @@ mod tests {
         let left = gallery.read(&room, names.clone()).await;
         assert_eq!(left.len(), MOST - 1);
         assert!(left.contains_key(&names[0]) && !left.contains_key(&names[1]), "the first was shown again");
+    }
+
+    #[tokio::test]
+    async fn what_is_removed_by_name_lay_there_a_while() {
+        let (_folder, gallery, room) = gallery();
+        let mut names = Vec::new();
+        for (text, age) in [("old", 2 * SETTLED), ("also old", 2 * SETTLED), ("new", Duration::ZERO)] {
+            let name = gallery.keep(&room, Bytes::from(text)).await.unwrap();
+            let file = OpenOptions::new().write(true).open(gallery.room(&room).join(&name)).unwrap();
+            file.set_modified(Clock::default().file_date() - age).unwrap();
+            names.push(name);
+        }
+        let mut settled = gallery.settled(&room).await;
+        settled.sort();
+        let mut old = names[..2].to_vec();
+        old.sort();
+        assert_eq!(settled, old);
+        gallery.remove(&room, vec![names[0].clone(), "../../etc/passwd".into()]).await;
+        let left = gallery.read(&room, names.clone()).await;
+        assert_eq!((left.len(), left.contains_key(&names[0])), (2, false));
+        assert_eq!(gallery.settled(&RoomKey::from("!other:example.org")).await, Vec::<String>::new());
     }
 }

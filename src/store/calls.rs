@@ -36,9 +36,9 @@ impl Store {
         message: Value,
         calls: Vec<CallId>,
     ) -> Result<(), StoreError> {
-        let (address, turn) = (address.clone(), turn.clone());
+        let (address, turn, now) = (address.clone(), turn.clone(), self.clock.millis());
         self.write(move |tx| {
-            let seq = turns::append(tx, &address, &turn, &message)?;
+            let seq = turns::append(tx, &address, &turn, &message, now)?;
             let mut insert =
                 tx.prepare_cached("INSERT INTO calls (call, turn, message, position) VALUES (?1, ?2, ?3, ?4)")?;
             for (position, call) in calls.iter().enumerate() {

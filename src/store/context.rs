@@ -3,8 +3,8 @@
 use rusqlite::{OptionalExtension, Row, ToSql, Transaction, params};
 use serde_json::Value;
 
-use super::{CallRecord, Conversation, Store, StoreError, answerer, calls};
-use crate::ids::{Address, TurnId};
+use super::{CallRecord, Conversation, Store, StoreError, answerer, calls, prune};
+use crate::ids::{Address, RoomKey, TurnId};
 
 /// A stored message, with how its calls stand.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +39,8 @@ impl Store {
                 Some((upto, text)) => (upto, serde_json::from_str::<Vec<Value>>(&text)?),
                 None => (0, Vec::new()),
             };
+            // What was given up is not shown, also while it is still being deleted.
+            let upto = upto.max(prune::forgotten_until(tx, &at)?);
             let mut history: Vec<History> =
                 kept.into_iter().map(|message| History { turn: None, message, calls: Vec::new() }).collect();
             read(tx, "m.seq > ?3 AND m.answerer IS ?4", params![account, room, upto, bot], &mut history)?;
@@ -59,10 +61,37 @@ impl Store {
         .await
     }
 
-    /// Shows the model `messages` instead of all that was said in the conversation until now, which itself stays.
+    /// Returns those of some names that no line of a room has in its text, whoever's account it is of. Each name must be
+    /// one that stands in no text by chance.
+    pub async fn unnamed(&self, room: &RoomKey, names: Vec<String>) -> Result<Vec<String>, StoreError> {
+        if names.is_empty() {
+            return Ok(names);
+        }
+        let mut homes = self.homes_in_use().await?;
+        homes.retain(|home| home.room == *room);
+        self.read(move |tx| {
+            let mut unnamed = names;
+            for home in homes {
+                for texts in TEXTS {
+                    let mut select = tx.prepare_cached(texts)?;
+                    let mut rows = select.query([&home.account, &home.room.0])?;
+                    while let Some(row) = rows.next()? {
+                        let text = row.get_ref(0)?.as_str().unwrap_or_default();
+                        unnamed.retain(|name| !text.contains(name.as_str()));
+                    }
+                }
+            }
+            Ok(unnamed)
+        })
+        .await
+    }
+
+    /// Shows the model `messages` instead of all that was said in the conversation until now. That stays until it is old
+    /// ([`Store::prune`]). With no message to show the conversation is given up, and what was said goes soon.
     pub async fn replace_context(&self, at: &Conversation, messages: Vec<Value>) -> Result<(), StoreError> {
-        let at = at.clone();
-        self.write(move |tx| {
+        let (at, now) = (at.clone(), self.clock.millis());
+        let is_over = messages.is_empty();
+        let replaced = self.write(move |tx| {
             let (account, room) = (&at.address.account, at.address.room.as_str());
             let text = serde_json::to_string(&messages)?;
             match answerer(&at.bot) {
@@ -80,11 +109,25 @@ impl Store {
                     params![account, room, text, bot],
                 )?,
             };
-            Ok(())
-        })
-        .await
+            if is_over { prune::forget(tx, &at.address, Some(&at.bot), now) } else { Ok(()) }
+        });
+        replaced.await?;
+        if is_over {
+            self.forgetting.notify_one();
+        }
+        Ok(())
     }
 }
+
+/// Every text of a room in which something else may be named: the lines, the results of their calls, and what compactions
+/// have left.
+const TEXTS: [&str; 4] = [
+    "SELECT body FROM messages WHERE bot = ?1 AND room = ?2",
+    "SELECT c.details FROM messages m JOIN calls c ON c.message = m.seq
+     WHERE m.bot = ?1 AND m.room = ?2 AND c.details IS NOT NULL",
+    "SELECT messages FROM contexts WHERE bot = ?1 AND room = ?2",
+    "SELECT messages FROM contexts_of_bots WHERE bot = ?1 AND room = ?2",
+];
 
 /// Reads messages with their calls; `which` says which ones of the room of the first two parameters.
 fn read(

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde_json::Value;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, known};
 use crate::ids::{Address, EventId, RoomKey, TurnId};
 
 /// Events without a key that are kept of a room, the newest. A client that has lost its keys sends them without end.
@@ -95,14 +95,17 @@ impl Store {
                 }
             }
             for new in locked {
+                if known::has_event(tx, &bot, &new.event)? {
+                    continue;
+                }
                 let body = serde_json::to_string(&new.body)?;
                 let added = tx
                     .prepare_cached(
-                        "INSERT INTO locked (bot, room, event, sender, body) SELECT ?1, ?2, ?3, ?4, ?5
+                        "INSERT INTO locked (bot, room, event, sender, body, received) SELECT ?1, ?2, ?3, ?4, ?5, ?6
                          WHERE NOT EXISTS (SELECT 1 FROM inbound WHERE bot = ?1 AND event = ?3)
                          ON CONFLICT (bot, event) DO NOTHING",
                     )?
-                    .execute([&bot, &new.room.0, &new.event.0, &new.sender, &body])?;
+                    .execute(params![bot, new.room.as_str(), new.event.as_str(), new.sender, body, now])?;
                 if added == 1 {
                     fresh.push(new.event);
                     tx.prepare_cached(
@@ -303,6 +306,9 @@ impl Store {
 
 /// Writes an event down; tells whether it is new.
 fn insert(tx: &Transaction<'_>, bot: &str, new: &NewInbound, now: i64) -> Result<bool, StoreError> {
+    if known::has_event(tx, bot, &new.event)? {
+        return Ok(false);
+    }
     let body = serde_json::to_string(&new.body)?;
     let target = new.target.as_ref().map(EventId::as_str);
     let mut insert = tx.prepare_cached(
@@ -311,6 +317,13 @@ fn insert(tx: &Transaction<'_>, bot: &str, new: &NewInbound, now: i64) -> Result
     )?;
     let row = params![bot, new.room.as_str(), new.event.as_str(), new.sender, body, now, target];
     Ok(insert.execute(row)? == 1)
+}
+
+/// Returns whether an event was ever written down.
+pub(super) fn has(tx: &Transaction<'_>, bot: &str, event: &EventId) -> Result<bool, StoreError> {
+    let mut select = tx.prepare_cached("SELECT EXISTS (SELECT 1 FROM inbound WHERE bot = ?1 AND event = ?2)")?;
+    let has: bool = select.query_row([bot, event.as_str()], |row| row.get(0))?;
+    Ok(has || known::has_event(tx, bot, event)?)
 }
 
 /// Returns whether an event waits in a room and nobody has acted on it.

@@ -5,13 +5,17 @@
 //! ids and JSON; it must not know what a message means. Called by hub, bots, orchestrator and ops.
 
 mod calls;
+mod compact;
 mod context;
 mod encrypted;
 mod files;
 mod health;
 mod journal;
+mod known;
+mod log;
 mod notes;
 mod outbox;
+mod prune;
 mod readers;
 mod rooms;
 mod schema;
@@ -27,11 +31,13 @@ use std::{
 };
 
 use rusqlite::{Connection, OptionalExtension, Transaction};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
+use log::Log;
 use readers::Readers;
 
 pub use calls::{CallRecord, EndedCall};
+pub use compact::Size;
 pub use context::History;
 pub use health::{Health, Waiting};
 pub use journal::{Found, LockedInbound, NewInbound, Standing, StoredInbound};
@@ -48,10 +54,6 @@ use crate::{
 
 /// Closures that may wait for the writer; more make callers wait.
 const QUEUE: usize = 256;
-/// Bytes of the write-ahead log that are kept to be written over.
-const LOG_KEPT: i64 = 16 << 20;
-/// How often the write-ahead log is folded back into the file, by a second connection so that no writer waits.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
 /// What one bot has said and heard in a room: the key of its messages and its context.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -80,6 +82,12 @@ pub enum StoreError {
         path: PathBuf,
         /// What SQLite said.
         cause: rusqlite::Error,
+    },
+    /// A newer version has written it, and says that this one would harm it.
+    #[error("The database {} belongs to a newer version of matrix-agent, which this one cannot go along with. Install that version again, or put back the copy that was made before it.", path.display())]
+    Newer {
+        /// The database's file.
+        path: PathBuf,
     },
     /// The disk is full.
     #[error("The disk that holds the database is full. Free some space; work goes on by itself then.")]
@@ -131,6 +139,10 @@ pub struct Store {
     readers: Arc<Readers>,
     /// The writer's queue.
     jobs: mpsc::SyncSender<Job>,
+    /// How the write-ahead log is folded back.
+    log: Log,
+    /// Rung when something was given up, so that it is deleted soon.
+    forgetting: Arc<Notify>,
     /// Stamps rows.
     clock: Clock,
     /// Where files lie that are to be sent.
@@ -144,26 +156,33 @@ impl Store {
     pub fn open(path: &Path, durability: Durability, clock: Clock) -> Result<Self, StoreError> {
         let fail = |cause| StoreError::Open { path: path.to_owned(), cause };
         let mut connection = connect(path, durability).map_err(fail)?;
-        schema::migrate(&mut connection).map_err(fail)?;
+        if !schema::migrate(&mut connection).map_err(fail)? {
+            return Err(StoreError::Newer { path: path.to_owned() });
+        }
         let instance = instance(&connection).map_err(fail)?;
         let files = files::folder(path);
         files::tidy(&files, &connection)?;
         let (jobs, queue) = mpsc::sync_channel::<Job>(QUEUE);
-        let (ended, end) = mpsc::channel::<()>();
-        let checkpoints = Connection::open(path).map_err(fail)?;
+        let log = Log::watch(path).map_err(fail)?;
+        let folds = log.clone();
         thread::Builder::new()
-            .name("store-checkpoint".into())
-            .spawn(move || checkpoint(&checkpoints, &end))
-            .and_then(|_| {
-                thread::Builder::new().name("store".into()).spawn(move || {
-                    while let Ok(job) = queue.recv() {
-                        job(&mut connection);
-                    }
-                    drop(ended);
-                })
+            .name("store".into())
+            .spawn(move || {
+                while let Ok(job) = queue.recv() {
+                    job(&mut connection);
+                    folds.fold_rest(&connection);
+                }
             })
             .map_err(|_| StoreError::Closed)?;
-        Ok(Self { readers: Readers::new(path), jobs, clock, files: files.into(), instance: instance.into() })
+        Ok(Self {
+            readers: Readers::new(path),
+            jobs,
+            log,
+            forgetting: Arc::default(),
+            clock,
+            files: files.into(),
+            instance: instance.into(),
+        })
     }
 
     /// Returns the name of this installation, made once.
@@ -222,13 +241,12 @@ impl Store {
 fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(Duration::from_secs(5))?;
+    // Before anything else is written: a file that is new gives back what it does not need. To others this says nothing.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", if durability == Durability::Full { "FULL" } else { "NORMAL" })?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    // Folding the log back costs a flush to disk: the checkpoint thread does it.
-    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    // A log that has grown once gives the space back when it begins anew.
-    connection.pragma_update(None, "journal_size_limit", LOG_KEPT)?;
+    log::set_up(&connection)?;
     connection.pragma_update(None, "cache_size", -2048)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
@@ -243,14 +261,6 @@ fn instance(connection: &Connection) -> rusqlite::Result<String> {
     let made = ids::random(8);
     connection.execute("INSERT INTO meta (key, value) VALUES ('instance', ?1)", [&made])?;
     Ok(made)
-}
-
-fn checkpoint(connection: &Connection, end: &mpsc::Receiver<()>) {
-    while end.recv_timeout(CHECKPOINT_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
-        if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-            tracing::warn!(%error, "the database's log could not be folded back; it grows until it can");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use rusqlite::{Transaction, params};
 
-use super::{NewOutbox, Store, StoreError, files, outbox};
+use super::{NewOutbox, Store, StoreError, files, known, outbox, prune};
 use crate::ids::{Address, EventId, RoomKey, TurnId};
 
 /// A room in which nobody is left.
@@ -80,17 +80,13 @@ impl Store {
                  ON CONFLICT (bot, room) DO UPDATE SET missed = coalesce(missed, excluded.missed)",
                 params![home.account, room.as_str(), now],
             )?;
-            tx.execute("DELETE FROM locked WHERE bot = ?1 AND room = ?2", [&home.account, &room.0])?;
+            give_up_locked(tx, &home.account, &room)?;
             tx.execute("UPDATE inbound SET done = 1 WHERE bot = ?1 AND room = ?2 AND turn IS NULL AND done = 0", at)?;
             let open: Vec<TurnId> = tx
                 .prepare("SELECT turn FROM turns WHERE bot = ?1 AND room = ?2 AND state = 'open'")?
                 .query_map(at, |row| row.get::<_, String>(0).map(TurnId))?
                 .collect::<Result<_, _>>()?;
-            tx.execute(
-                "UPDATE turns SET state = 'closed', outcome = coalesce(outcome, 'left'), closed = ?3
-                 WHERE bot = ?1 AND room = ?2 AND state <> 'closed'",
-                params![home.account, home.room.as_str(), now],
-            )?;
+            close_turns(tx, &home, now)?;
             Ok((open, drop_unsent(tx, &home)?))
         });
         let (open, files) = left.await?;
@@ -103,8 +99,7 @@ impl Store {
         let (bot, room) = (bot.to_owned(), room.clone());
         self.write(move |tx| {
             tx.execute("DELETE FROM rooms WHERE bot = ?1 AND room = ?2", [&bot, &room.0])?;
-            tx.execute("DELETE FROM locked WHERE bot = ?1 AND room = ?2", [&bot, &room.0])?;
-            Ok(())
+            give_up_locked(tx, &bot, &room)
         })
         .await
     }
@@ -143,25 +138,32 @@ impl Store {
         .await
     }
 
-    /// Deletes the conversation of a room that is still left; tells whether it was.
+    /// Gives up the conversations of a room that is still left; tells whether it was. Nothing of them is shown any more, and
+    /// their rows go soon ([`Store::finish_forgetting`]).
     pub async fn clear_room(&self, home: &Address, room: &RoomKey) -> Result<bool, StoreError> {
-        let (home, room) = (home.clone(), room.clone());
-        self.write(move |tx| {
+        let (home, room, now) = (home.clone(), room.clone(), self.clock.millis());
+        let cleared = self.write(move |tx| {
             let left = tx.execute(
                 "UPDATE rooms SET cleared = 1 WHERE bot = ?1 AND room = ?2 AND missed IS NOT NULL",
                 [&home.account, &room.0],
             )?;
             if left == 0 {
-                return Ok(false);
+                return Ok(None);
             }
             let at = [&home.account, &home.room.0];
-            tx.execute("DELETE FROM calls WHERE turn IN (SELECT turn FROM turns WHERE bot = ?1 AND room = ?2)", at)?;
-            for table in ["messages", "contexts", "contexts_of_bots", "turns", "inbound", "outbox"] {
+            tx.execute("UPDATE inbound SET done = 1 WHERE bot = ?1 AND room = ?2 AND turn IS NULL AND done = 0", at)?;
+            close_turns(tx, &home, now)?;
+            let files = drop_unsent(tx, &home)?;
+            prune::forget(tx, &home, None, now)?;
+            for table in ["contexts", "contexts_of_bots"] {
                 tx.execute(&format!("DELETE FROM {table} WHERE bot = ?1 AND room = ?2"), at)?;
             }
-            Ok(true)
-        })
-        .await
+            Ok(Some(files))
+        });
+        let Some(files) = cleared.await? else { return Ok(false) };
+        self.remove_files(files).await;
+        self.forgetting.notify_one();
+        Ok(true)
     }
 
     /// Forgets a room that is still left, and that it used another's sandbox.
@@ -230,17 +232,52 @@ impl Store {
     /// somebody is: each may have a sandbox.
     pub async fn homes_in_use(&self) -> Result<Vec<Address>, StoreError> {
         self.read(move |tx| {
-            let mut select = tx.prepare_cached(
-                "SELECT DISTINCT bot, room FROM messages UNION SELECT bot, room FROM turns
-                 UNION SELECT DISTINCT bot, room FROM inbound
-                 UNION SELECT r.bot, coalesce(h.home, r.room) FROM rooms r
-                     LEFT JOIN homes h ON h.bot = r.bot AND h.room = r.room WHERE r.missed IS NULL",
-            )?;
+            let mut select = tx.prepare_cached(HOMES_IN_USE)?;
             let rows = select.query_map([], |row| Ok(Address { account: row.get(0)?, room: RoomKey(row.get(1)?) }))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
         .await
     }
+}
+
+/// Steps from room to room through an index of each table, past all rows of the same room; the `+` lets SQLite compare by
+/// the index's two columns. Where a compaction or `!new` has taken the last rows of a room, it has a context.
+pub(super) const HOMES_IN_USE: &str = "WITH RECURSIVE
+     said (bot, room) AS (
+         SELECT bot, room FROM (SELECT bot, room FROM messages ORDER BY bot, room LIMIT 1)
+         UNION ALL SELECT m.bot, m.room FROM said, messages m WHERE m.seq =
+             (SELECT seq FROM messages WHERE (bot, room) > (+said.bot, +said.room) ORDER BY bot, room LIMIT 1)),
+     heard (bot, room) AS (
+         SELECT bot, room FROM (SELECT bot, room FROM inbound ORDER BY bot, room LIMIT 1)
+         UNION ALL SELECT i.bot, i.room FROM heard, inbound i WHERE i.seq =
+             (SELECT seq FROM inbound WHERE (bot, room) > (+heard.bot, +heard.room) ORDER BY bot, room LIMIT 1)),
+     worked (bot, room) AS (
+         SELECT bot, room FROM (SELECT bot, room FROM turns ORDER BY bot, room LIMIT 1)
+         UNION ALL SELECT t.bot, t.room FROM worked, turns t WHERE t.turn =
+             (SELECT turn FROM turns WHERE (bot, room) > (+worked.bot, +worked.room) ORDER BY bot, room LIMIT 1))
+     SELECT bot, room FROM said UNION SELECT bot, room FROM heard UNION SELECT bot, room FROM worked
+     UNION SELECT bot, room FROM contexts UNION SELECT bot, room FROM contexts_of_bots
+     UNION SELECT r.bot, coalesce(h.home, r.room) FROM rooms r
+         LEFT JOIN homes h ON h.bot = r.bot AND h.room = r.room WHERE r.missed IS NULL";
+
+/// Gives up the events of a room whose key has not come: they are not taken again.
+fn give_up_locked(tx: &Transaction<'_>, bot: &str, room: &RoomKey) -> Result<(), StoreError> {
+    let mut given_up = tx.prepare_cached("DELETE FROM locked WHERE bot = ?1 AND room = ?2 RETURNING event")?;
+    let mut events = given_up.query([bot, room.as_str()])?;
+    while let Some(row) = events.next()? {
+        known::keep_event(tx, bot, &row.get::<_, String>(0)?)?;
+    }
+    Ok(())
+}
+
+/// Ends a room's turns without an answer.
+fn close_turns(tx: &Transaction<'_>, home: &Address, now: i64) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE turns SET state = 'closed', outcome = coalesce(outcome, 'left'), closed = ?3
+         WHERE bot = ?1 AND room = ?2 AND state <> 'closed'",
+        params![home.account, home.room.as_str(), now],
+    )?;
+    Ok(())
 }
 
 /// Returns the files of what was dropped.

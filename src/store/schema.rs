@@ -3,10 +3,13 @@
 //! Migrations only expand: version N of the program runs on the schema of N+1, so going back to an older binary needs
 //! no restored data. Add tables and nullable columns; never rename or drop.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 /// One step a version; `PRAGMA user_version` counts those that were applied.
-const MIGRATIONS: &[&str] = &[FIRST, ROOMS, FILES, CIPHERTEXTS, ENCRYPTED, BOTS];
+const MIGRATIONS: &[&str] = &[FIRST, ROOMS, FILES, CIPHERTEXTS, ENCRYPTED, BOTS, PRUNING];
+
+/// The version of this program.
+const CURRENT: usize = MIGRATIONS.len();
 
 const FIRST: &str = r"
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -138,14 +141,59 @@ CREATE TABLE contexts_of_bots (
 ) WITHOUT ROWID;
 ";
 
-/// Brings the database to this program's version. A newer database is left as it is.
-pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+/// Rows go by and by, and what must be known for ever stays in a few bytes.
+const PRUNING: &str = r"
+-- The events whose rows in `inbound` or `locked` are gone, by a digest of account and id: none is taken again. Never
+-- pruned.
+CREATE TABLE known (event BLOB PRIMARY KEY) WITHOUT ROWID;
+
+-- The places of ciphertexts whose rows are gone, a bit each, by a digest of account and session, in pieces of 4096
+-- places. Never pruned.
+CREATE TABLE places (
+    session BLOB NOT NULL, piece INTEGER NOT NULL, taken BLOB NOT NULL, PRIMARY KEY (session, piece)
+) WITHOUT ROWID;
+
+-- Conversations that were given up: what was said until then is deleted by and by, whatever its age. The numbers are
+-- the last `seq` of each table that goes. `whole`: the room with all its bots; else the conversation of `answerer`.
+CREATE TABLE forgotten (
+    seq INTEGER PRIMARY KEY, bot TEXT NOT NULL, room TEXT NOT NULL, answerer TEXT, whole INTEGER NOT NULL,
+    at INTEGER NOT NULL, messages INTEGER NOT NULL, inbound INTEGER NOT NULL, outbox INTEGER NOT NULL
+);
+CREATE INDEX forgotten_room ON forgotten (bot, room);
+
+-- When a row was written, in milliseconds since 1970. Those of older versions do not say.
+ALTER TABLE messages ADD COLUMN said INTEGER;
+ALTER TABLE locked ADD COLUMN received INTEGER;
+ALTER TABLE ciphertexts ADD COLUMN taken INTEGER;
+
+-- By these, what is to go is found without looking at what stays.
+CREATE INDEX turns_open ON turns (bot, room, opened) WHERE state = 'open';
+CREATE INDEX turns_room ON turns (bot, room);
+CREATE INDEX turns_closed ON turns (closed) WHERE state = 'closed';
+CREATE INDEX outbox_sent ON outbox (bot, room, seq) WHERE sent IS NOT NULL;
+CREATE INDEX locked_received ON locked (received);
+CREATE INDEX notes_noted ON notes (noted);
+";
+
+/// Where a newer version notes, if it must, the oldest version of the schema whose programs may still use the database.
+const OLDEST: &str = "oldest_version";
+
+/// Brings the database to this program's version; tells whether the program may use it. A newer database is left as it is,
+/// and may be used unless it says that this program is too old for it.
+pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<bool> {
     let version: usize = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? as usize;
+    if version > CURRENT {
+        let oldest = connection
+            .query_row("SELECT value FROM meta WHERE key = ?1", [OLDEST], |row| row.get::<_, String>(0))
+            .optional()?;
+        // What it says in a way that this program cannot read is meant for newer ones as well.
+        return Ok(oldest.is_none_or(|oldest| matches!(oldest.parse(), Ok(0..=CURRENT))));
+    }
     for (index, step) in MIGRATIONS.iter().enumerate().skip(version) {
         let transaction = connection.transaction()?;
         transaction.execute_batch(step)?;
         transaction.pragma_update(None, "user_version", index as i64 + 1)?;
         transaction.commit()?;
     }
-    Ok(())
+    Ok(true)
 }

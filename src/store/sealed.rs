@@ -1,11 +1,11 @@
-//! The ciphertexts that were read: each is taken once. Rows stay when all else of a room goes, for a homeserver can tell an
-//! old message again at any time.
+//! The ciphertexts that were read: each is taken once. That stays known when all else of a room goes, for a homeserver can
+//! tell an old message again at any time.
 
 use std::collections::HashSet;
 
 use rusqlite::params;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, journal, known};
 use crate::ids::EventId;
 
 /// What tells one ciphertext from every other.
@@ -25,17 +25,25 @@ impl Store {
         bot: &str,
         sealed: Vec<(EventId, Sealed)>,
     ) -> Result<HashSet<EventId>, StoreError> {
-        let bot = bot.to_owned();
+        let (bot, now) = (bot.to_owned(), self.clock.millis());
         self.write(move |tx| {
             let mut take = tx.prepare_cached(
-                "INSERT INTO ciphertexts (bot, session, place, event) VALUES (?1, ?2, ?3, ?4)
+                "INSERT INTO ciphertexts (bot, session, place, event, taken) VALUES (?1, ?2, ?3, ?4, ?5)
                  ON CONFLICT (bot, session, place) DO NOTHING",
             )?;
             let mut taken =
                 tx.prepare_cached("SELECT event FROM ciphertexts WHERE bot = ?1 AND session = ?2 AND place = ?3")?;
             let mut replayed = HashSet::new();
-            for (event, Sealed { session, place }) in sealed {
-                take.execute(params![bot, session, place, event.as_str()])?;
+            for (event, sealed) in sealed {
+                if known::has_ciphertext(tx, &bot, &sealed)? {
+                    // By which event is forgotten. One that the journal has taken is not taken again by it either.
+                    if !journal::has(tx, &bot, &event)? {
+                        replayed.insert(event);
+                    }
+                    continue;
+                }
+                let Sealed { session, place } = sealed;
+                take.execute(params![bot, session, place, event.as_str(), now])?;
                 let by: String = taken.query_row(params![bot, session, place], |row| row.get(0))?;
                 if by != event.as_str() {
                     replayed.insert(event);

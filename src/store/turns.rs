@@ -6,9 +6,6 @@ use serde_json::Value;
 use super::{Conversation, FIRST_BOT, NewOutbox, Store, StoreError, answerer, journal, outbox};
 use crate::ids::{Address, BotName, EventId, TurnId};
 
-/// Closed turns are kept this long.
-const KEEP_MILLIS: i64 = 30 * 24 * 3_600_000;
-
 /// How far a turn has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TurnState {
@@ -21,7 +18,7 @@ pub enum TurnState {
 }
 
 impl TurnState {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Open => "open",
             Self::Answered => "answered",
@@ -72,7 +69,7 @@ impl Store {
                 row,
             )?;
             claim(tx, address, &turn, &events)?;
-            append(tx, address, &turn, &message)?;
+            append(tx, address, &turn, &message, now)?;
             Ok(true)
         })
         .await
@@ -86,10 +83,10 @@ impl Store {
         event: EventId,
         message: Value,
     ) -> Result<(), StoreError> {
-        let (address, turn) = (address.clone(), turn.clone());
+        let (address, turn, now) = (address.clone(), turn.clone(), self.clock.millis());
         self.write(move |tx| {
             claim(tx, &address, &turn, &[event])?;
-            append(tx, &address, &turn, &message)?;
+            append(tx, &address, &turn, &message, now)?;
             Ok(())
         })
         .await
@@ -114,8 +111,8 @@ impl Store {
 
     /// Adds a message to the conversation.
     pub async fn append_message(&self, address: &Address, turn: &TurnId, message: Value) -> Result<(), StoreError> {
-        let (address, turn) = (address.clone(), turn.clone());
-        self.write(move |tx| append(tx, &address, &turn, &message).map(drop)).await
+        let (address, turn, now) = (address.clone(), turn.clone(), self.clock.millis());
+        self.write(move |tx| append(tx, &address, &turn, &message, now).map(drop)).await
     }
 
     /// Ends a turn's work: its last message, its outcome and what must be sent, in one transaction. Of two calls the
@@ -138,7 +135,7 @@ impl Store {
                 return Ok(false);
             }
             if let Some(message) = message {
-                append(tx, &address, &turn, &message)?;
+                append(tx, &address, &turn, &message, now)?;
             }
             outbox::put(tx, &address, Some(&turn), &replies, now)?;
             Ok(true)
@@ -174,7 +171,7 @@ impl Store {
             journal::done(tx, &address.account, &events)?;
             if let Some((bot, turn, message)) = message {
                 let at = Conversation { address: address.clone(), bot };
-                append_to(tx, &at, &turn, &message)?;
+                append_to(tx, &at, &turn, &message, now)?;
             }
             outbox::put(tx, &address, None, &replies, now)
         })
@@ -197,23 +194,6 @@ impl Store {
         })
         .await
     }
-
-    /// Deletes what was closed or noted more than 30 days ago, except the conversation.
-    pub async fn prune(&self) -> Result<(), StoreError> {
-        let before = self.clock.millis() - KEEP_MILLIS;
-        self.write(move |tx| {
-            let old = "SELECT turn FROM turns WHERE state = 'closed' AND closed < ?1";
-            tx.execute(&format!("DELETE FROM inbound WHERE turn IN ({old})"), [before])?;
-            tx.execute(&format!("DELETE FROM outbox WHERE turn IN ({old})"), [before])?;
-            tx.execute("DELETE FROM inbound WHERE done = 1 AND received < ?1", [before])?;
-            tx.execute("DELETE FROM outbox WHERE turn IS NULL AND sent IS NOT NULL AND created < ?1", [before])?;
-            tx.execute("DELETE FROM turns WHERE state = 'closed' AND closed < ?1", [before])?;
-            tx.execute("DELETE FROM notes WHERE noted < ?1", [before])?;
-            Ok(())
-        })
-        .await?;
-        self.sweep_files().await
-    }
 }
 
 fn claim(tx: &Transaction<'_>, address: &Address, turn: &TurnId, events: &[EventId]) -> Result<(), StoreError> {
@@ -231,25 +211,33 @@ pub(super) fn append(
     address: &Address,
     turn: &TurnId,
     message: &Value,
+    now: i64,
 ) -> Result<i64, StoreError> {
     let mut insert = tx.prepare_cached(
-        "INSERT INTO messages (bot, room, turn, body, answerer)
-         VALUES (?1, ?2, ?3, ?4, (SELECT answerer FROM turns WHERE turn = ?3))",
+        "INSERT INTO messages (bot, room, turn, body, said, answerer)
+         VALUES (?1, ?2, ?3, ?4, ?5, (SELECT answerer FROM turns WHERE turn = ?3))",
     )?;
     let body = serde_json::to_string(message)?;
-    insert.execute(params![address.account, address.room.as_str(), turn.as_str(), body])?;
+    insert.execute(params![address.account, address.room.as_str(), turn.as_str(), body, now])?;
     Ok(tx.last_insert_rowid())
 }
 
 /// Appends to a conversation what belongs to no turn.
-fn append_to(tx: &Transaction<'_>, at: &Conversation, turn: &TurnId, message: &Value) -> Result<(), StoreError> {
+fn append_to(
+    tx: &Transaction<'_>,
+    at: &Conversation,
+    turn: &TurnId,
+    message: &Value,
+    now: i64,
+) -> Result<(), StoreError> {
     let row = params![
         at.address.account,
         at.address.room.as_str(),
         turn.as_str(),
         serde_json::to_string(message)?,
-        answerer(&at.bot)
+        answerer(&at.bot),
+        now
     ];
-    tx.execute("INSERT INTO messages (bot, room, turn, body, answerer) VALUES (?1, ?2, ?3, ?4, ?5)", row)?;
+    tx.execute("INSERT INTO messages (bot, room, turn, body, answerer, said) VALUES (?1, ?2, ?3, ?4, ?5, ?6)", row)?;
     Ok(())
 }

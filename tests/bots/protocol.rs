@@ -8,6 +8,7 @@ use matrix_agent::{
     clock::Clock,
     hub::{Account, AccountHub, Body, Delivery, Ending, Inbound, Inbox, Keeper, Live, Outbound, Port, Rooms, Sent},
     ids::EventId,
+    pictures::Gallery,
     store::{Durability, Store},
 };
 use tokio::{sync::oneshot, time::timeout};
@@ -31,7 +32,8 @@ impl Desk {
         let store = Store::open(&folder.path().join("db"), Durability::Normal, Clock::default()).unwrap();
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let grace = Duration::from_hours(1);
-        let keeper = Keeper::start(store.clone(), None, grace, tasks.clone(), cancel.clone()).await.unwrap();
+        let gallery = Gallery::new(folder.path().join("pictures"));
+        let keeper = Keeper::start(store.clone(), None, gallery, grace, tasks.clone(), cancel.clone()).await.unwrap();
         let (port, inbox) = Port::new(ROOMS, 16);
         let account = Account { name: "talk".into(), bots: bots(&store), ports: vec![port] };
         let hub = AccountHub::start(account, store, keeper, tasks.clone(), cancel.clone()).await.unwrap();

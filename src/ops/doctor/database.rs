@@ -6,13 +6,16 @@ use super::Check;
 use crate::{
     config::Config,
     ops::settings::FIRST_ACCOUNT,
-    store::{Health, Waiting},
+    store::{Health, Size, Waiting},
     text,
 };
 
 const NAME: &str = "database";
 /// A large file is not read to its end: what was seen until then is told.
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// Fewer free bytes are not worth a word: what is written next takes them.
+const WASTE: u64 = 64 << 20;
 
 pub(super) async fn check(config: &Config) -> Vec<Check> {
     let path = config.paths.database();
@@ -37,7 +40,15 @@ fn look(path: &Path) -> Check {
         return Check::good(NAME, format!("{shown} (made at the first start)"));
     };
     let size = text::human_bytes(metadata.len());
-    match Health::of(path, LIMIT) {
+    let health = Health::of(path, LIMIT);
+    if let (Ok(Health::Whole | Health::Unread), Some(free)) = (&health, wasted(path)) {
+        return Check::warning(
+            NAME,
+            format!("{shown}, {size}, writable; {} of it hold nothing", text::human_bytes(free)),
+            "Nothing needs that space but others. Stop the server when it suits you, and run `matrix-agent compact`",
+        );
+    }
+    match health {
         Ok(Health::Whole) => Check::good(NAME, format!("{shown}, {size}, whole and writable")),
         Ok(Health::Unread) => {
             let what = format!("{shown}, {size}, writable; too large to be read through in {} s", LIMIT.as_secs());
@@ -54,6 +65,12 @@ fn look(path: &Path) -> Check {
             "Check that the file and its folder belong to this user and that the disk is not full",
         ),
     }
+}
+
+/// Returns how many bytes of a database's file hold nothing, if that is much and the server does not give them back.
+fn wasted(path: &Path) -> Option<u64> {
+    let size = Size::of(path).ok()?;
+    (!size.gives_back && size.free >= WASTE && size.free >= size.file / 3).then_some(size.free)
 }
 
 /// Finds accounts that are not set up any more and whose people still wait for something.
@@ -98,6 +115,22 @@ mod tests {
         fs::write(&path, b"this is no database, but it is long enough to look like one".repeat(20)).unwrap();
         let check = look(&path);
         assert!(check.status == Status::Bad && check.what.contains("damaged"), "{}", check.what);
+    }
+
+    #[test]
+    fn one_of_an_older_version_that_is_mostly_empty_can_be_compacted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("matrix-agent.db");
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        let much =
+            format!("CREATE TABLE t (x BLOB); INSERT INTO t VALUES (zeroblob({})); DELETE FROM t;", WASTE + 9999);
+        connection.execute_batch(&much).unwrap();
+        let check = look(&path);
+        assert_eq!(check.status, Status::Warning);
+        assert!(check.mend.unwrap().contains("matrix-agent compact"));
+        drop(connection);
+        Size::compact(&path).unwrap();
+        assert_eq!(look(&path).status, Status::Good);
     }
 
     #[test]

@@ -1,0 +1,178 @@
+//! SQLite's write-ahead log: how it is folded back into the database's file, so that it stays small.
+//!
+//! Folding costs flushes to the disk, so a thread with a connection of its own does it beside the writer. It never
+//! catches up with a writer that always writes, and only a log that is folded back whole begins anew. So the writer
+//! itself folds back the little that is left, between two transactions, once the log is large.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rusqlite::Connection;
+use tokio::time;
+
+/// Bytes of the log that are kept to be written over.
+const KEPT: i64 = 4 << 20;
+/// A log of so many bytes is folded back at once and begins anew.
+const LARGE: u64 = 8 << 20;
+/// How often a smaller one is folded back.
+const EVERY: Duration = Duration::from_secs(5);
+/// How often its size is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+/// So few frames are left to the writer if the thread can make it so in some tries: they take it a few milliseconds.
+const REST: i64 = 128;
+const TRIES: usize = 5;
+/// What the writer may take for it. Longer is told in the log.
+const HOLD: Duration = Duration::from_millis(20);
+/// The longest that somebody in no hurry waits for the thread.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the thread and the writer say to each other. Cheap to clone; the thread ends when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub(super) struct Log {
+    state: Arc<State>,
+    _ends: mpsc::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The thread is at work.
+    folding: AtomicBool,
+    /// The writer shall fold back what is left.
+    rest: AtomicBool,
+}
+
+impl Log {
+    /// Starts the thread for the database at `path`.
+    pub(super) fn watch(path: &Path) -> rusqlite::Result<Self> {
+        let connection = Connection::open(path)?;
+        let log = log_of(path);
+        let state = Arc::new(State::default());
+        let (ends, end) = mpsc::channel();
+        let watched = state.clone();
+        thread::Builder::new()
+            .name("store-checkpoint".into())
+            .spawn(move || watch(&connection, &log, &watched, &end))
+            .map_err(|_| rusqlite::Error::InvalidPath(path.to_owned()))?;
+        Ok(Self { state, _ends: ends })
+    }
+
+    /// Folds back what the thread has left, if it asked for it. Called by the writer between two transactions.
+    pub(super) fn fold_rest(&self, connection: &Connection) {
+        if !self.state.rest.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let begun = Instant::now();
+        let folded = fold(connection);
+        let took = begun.elapsed();
+        match folded {
+            Ok(_) if took > HOLD => {
+                tracing::info!(
+                    milliseconds = took.as_millis(),
+                    "writing stood still while the database's log was folded back"
+                );
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the database's log could not be folded back by the writer"),
+        }
+    }
+
+    /// Waits until the thread is not at work. For what is in no hurry and would only make more work for it.
+    pub(super) async fn folded(&self) {
+        let until = Instant::now() + PATIENCE;
+        while self.state.folding.load(Ordering::Relaxed) && Instant::now() < until {
+            time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Leaves folding to the thread, and lets a log that has grown give its space back when it begins anew.
+pub(super) fn set_up(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "journal_size_limit", KEPT)
+}
+
+/// Returns the log's file.
+fn log_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
+}
+
+fn watch(connection: &Connection, log: &Path, state: &State, end: &mpsc::Receiver<()>) {
+    let mut last = Instant::now();
+    while end.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+        let is_large = fs::metadata(log).is_ok_and(|log| log.len() >= LARGE);
+        if !is_large && last.elapsed() < EVERY {
+            continue;
+        }
+        last = Instant::now();
+        state.folding.store(true, Ordering::Relaxed);
+        let mut folded = fold(connection);
+        for _ in 1..TRIES {
+            if !is_large || !matches!(folded, Ok(rest) if rest > REST) {
+                break;
+            }
+            folded = fold(connection);
+        }
+        match folded {
+            Ok(_) => state.rest.store(is_large, Ordering::Relaxed),
+            Err(error) => tracing::warn!(%error, "the database's log could not be folded back; it grows until it can"),
+        }
+        state.folding.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Folds back as much as can be without waiting for anybody; returns how many frames are left.
+fn fold(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+        let (frames, folded): (i64, i64) = (row.get(1)?, row.get(2)?);
+        Ok(frames - folded)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+    use crate::{
+        clock::Clock,
+        store::{Durability, Store},
+    };
+
+    /// Bytes that are written without a pause, several times what the log may have.
+    const WRITTEN: u64 = 160 << 20;
+    const MOST: u64 = 64 << 20;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_log_stays_small_also_when_somebody_always_writes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let store = Store::open(&path, Durability::Normal, Clock::default()).unwrap();
+        let (log, written, largest) = (log_of(&path), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let writers = (0..4).map(|writer| {
+            let (store, log, written, largest) = (store.clone(), log.clone(), written.clone(), largest.clone());
+            tokio::spawn(async move {
+                let value = "x".repeat(100_000);
+                let mut number = 0;
+                while written.fetch_add(value.len() as u64, Ordering::Relaxed) < WRITTEN {
+                    number += 1;
+                    store.note("coder", &format!("{writer}-{}", number % 8), &value).await.unwrap();
+                    largest.fetch_max(fs::metadata(&log).unwrap().len(), Ordering::Relaxed);
+                }
+            })
+        });
+        futures_util::future::join_all(writers).await.into_iter().for_each(Result::unwrap);
+        let largest = largest.load(Ordering::Relaxed);
+        assert!(largest < MOST, "{} MB", largest >> 20);
+    }
+}
