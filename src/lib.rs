@@ -41,4 +41,5 @@ pub mod clock;
 pub mod crash;
 pub mod ids;
 pub mod json;
+pub mod memory;
 pub mod text;

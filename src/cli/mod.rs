@@ -27,7 +27,10 @@ use clap::{Parser, Subcommand};
 use configuration::Configuration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::config::{Mistakes, Sources};
+use crate::{
+    config::{Mistakes, Sources},
+    memory,
+};
 
 /// A self-hosted agentic coding server: each chat room gets its own hardened Podman container
 #[derive(Debug, Parser)]
@@ -107,6 +110,7 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<Outcome> {
     // Databases, logs and sockets are this user's alone, whoever starts the program; what others need is opened by name.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    memory::be_sparing();
     let (usual, file) = match &cli.command {
         Command::Run(args) => (log::SERVER, args.log_file()),
         _ => (log::QUIET, None),

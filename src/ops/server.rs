@@ -6,7 +6,7 @@ use anyhow::Context;
 use futures_util::future::join_all;
 use tokio::{
     sync::{broadcast::error::RecvError, mpsc},
-    time,
+    task, time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -27,6 +27,7 @@ use crate::{
     gateway::{Gateway, Network},
     hub::{Account, AccountHub, Keeper, Port},
     llm::Model,
+    memory,
     pictures::Gallery,
     sandbox::Sandboxes,
     store::Store,
@@ -34,6 +35,10 @@ use crate::{
 
 /// Deliveries and files to fetch that may wait for a chat protocol.
 const QUEUE: usize = 1024;
+/// Between two looks at how much memory the process has.
+const GIVE_BACK: Duration = Duration::from_secs(20);
+/// So many times what it had at the least, and memory is given back.
+const GROWN: f64 = 1.1;
 /// What runs may take this long to end.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -128,6 +133,7 @@ impl House {
             let gallery = self.gallery.clone();
             Keeper::start(store, sandboxes.clone(), gallery, self.room_grace, tasks.clone(), cancel.clone()).await?
         };
+        tasks.spawn(give_back(cancel.clone()));
         let (mut logins, mut chat) = (vec![], None);
         for Served { name, bots, login, terminals } in accounts {
             let (at_terminals, from_terminals) = Port::new(terminal::ROOMS, QUEUE);
@@ -231,6 +237,20 @@ impl Server {
     /// Ends what runs: turns stay open and are resumed at the next start, containers stay.
     pub async fn shutdown(self) {
         self.house.shutdown().await;
+    }
+}
+
+/// Gives back to the system, after a load, the memory that it took.
+async fn give_back(cancel: CancellationToken) {
+    let mut least = f64::MAX;
+    while cancel.run_until_cancelled(time::sleep(GIVE_BACK)).await.is_some() {
+        let Some(before) = memory::resident() else { return };
+        if before as f64 > least * GROWN
+            && let Ok(Some(after)) = task::spawn_blocking(memory::give_back).await
+        {
+            least = after as f64;
+        }
+        least = least.min(before as f64);
     }
 }
 
