@@ -64,6 +64,7 @@ fn place<'a>(
         quota: shared.quota.load(Ordering::SeqCst),
         sandboxd: &shared.sandboxd,
         seccomp: &shared.seccomp,
+        fixed: &shared.fixed,
         image: &image.id,
         image_digest: &image.digest,
     }

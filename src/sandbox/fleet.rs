@@ -27,6 +27,7 @@ use super::{
     engine::{Engine, Image},
     engine_info::EngineInfo,
     files::Files,
+    fixed,
     id_range::IdRanges,
     life, limit,
     memory::Memory,
@@ -139,6 +140,8 @@ pub(super) struct Shared {
     pub(super) sandboxd: PathBuf,
     /// Our seccomp profile, at a path that changes with it.
     pub(super) seccomp: PathBuf,
+    /// The folder of the files that every sandbox gets in place of Podman's.
+    pub(super) fixed: PathBuf,
     /// Every room that has, had or wants a container or volume.
     rooms: Mutex<HashMap<RoomKey, Arc<Room>>>,
     /// Which ids on the host are whose.
@@ -184,6 +187,7 @@ impl Sandboxes {
         let tasks = TaskTracker::new();
         let sandboxd = prepare(&options.state_dir)?;
         let seccomp = seccomp::install(&options.state_dir)?;
+        let fixed = fixed::install(&options.state_dir)?;
         let files = Files::open(&options.state_dir);
         let files = files.map_err(|source| SandboxError::Files { path: options.state_dir.clone(), source })?;
         let (socket, podman) = (options.podman_socket.clone(), options.podman_path.clone());
@@ -195,6 +199,7 @@ impl Sandboxes {
             gateway,
             sandboxd,
             seccomp,
+            fixed,
             rooms: Mutex::default(),
             ids: Mutex::default(),
             image: Mutex::default(),

@@ -13,6 +13,7 @@ pub mod engine;
 pub mod engine_info;
 mod error;
 mod files;
+mod fixed;
 mod fleet;
 mod hidden;
 mod id_range;

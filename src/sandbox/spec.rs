@@ -10,7 +10,7 @@ use std::{
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, ResourcesUlimits};
 use sandboxd::protocol;
 
-use super::{id_range::IdRange, options::SandboxOptions};
+use super::{fixed, id_range::IdRange, options::SandboxOptions};
 use crate::ids::{RoomKey, digest};
 
 /// Label: the server that owns a container or volume.
@@ -85,6 +85,8 @@ pub(super) struct Place<'a> {
     pub(super) sandboxd: &'a Path,
     /// Our seccomp profile on the host.
     pub(super) seccomp: &'a Path,
+    /// The folder of the files that it gets in place of Podman's.
+    pub(super) fixed: &'a Path,
     /// The image's id.
     pub(super) image: &'a str,
     /// The image's digest, for people.
@@ -179,6 +181,7 @@ fn mounts(options: &SandboxOptions, place: &Place<'_>) -> Vec<Mount> {
         mount(MountType::BIND, place.directory, protocol::ROOM_DIR, true),
         mount(MountType::BIND, place.sandboxd, protocol::BINARY, true),
     ]);
+    mounts.extend(fixed::files(place.fixed).map(|(file, at)| mount(MountType::BIND, &file, at, true)));
     if let Some(bundle) = &options.ca_bundle {
         mounts.push(mount(MountType::BIND, bundle, CA_BUNDLE, true));
     }
@@ -237,6 +240,7 @@ mod tests {
             quota: false,
             sandboxd: Path::new("/state/sandboxd"),
             seccomp: Path::new("/state/seccomp-0a.json"),
+            fixed: Path::new("/state/fixed"),
             image: "sha256:11",
             image_digest: "sha256:22",
         }

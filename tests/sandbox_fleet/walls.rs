@@ -163,3 +163,25 @@ async fn no_32_bit_call_makes_a_socket_of_a_family_that_is_refused() {
     let made = format!("perl -e 'print pack q(H*), q({PROGRAM})' > vsock && chmod +x vsock && ./vsock; echo $?");
     assert_eq!(sh(&sandbox, &made).await, libc::EPERM.to_string());
 }
+
+/// What Podman binds into a container besides lies on the host in no place that is counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_containers_root_writes_to_nothing_on_the_host_but_what_is_counted() {
+    let house = House::new();
+    let fleet = house.open().await;
+    let sandbox = fleet.ensure(&house.room("writer")).await.unwrap();
+    let mounts = text(&run(&sandbox, root("cat /proc/self/mountinfo")).await);
+    let writable = mounts.lines().filter_map(|line| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let (place, options) = (mount.split(' ').nth(4)?, mount.split(' ').nth(5)?);
+        let kind = file_system.split(' ').next()?;
+        let memory = ["tmpfs", "devtmpfs", "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2"].contains(&kind);
+        (options.split(',').any(|option| option == "rw") && !memory).then_some(place)
+    });
+    let mut writable: Vec<_> = writable.collect();
+    writable.sort_unstable();
+    assert_eq!(writable, ["/", "/home/agent", "/workspace"], "{mounts}");
+    let told = text(&run(&sandbox, root("echo x >> /etc/hosts; cat /etc/hosts /etc/hostname; hostname")).await);
+    assert!(told.contains("cannot create /etc/hosts") && told.ends_with("sandbox\nsandbox"), "{told}");
+    assert!(told.contains("127.0.0.1 localhost"), "{told}");
+}
