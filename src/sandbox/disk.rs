@@ -12,12 +12,12 @@ use futures_util::future::join_all;
 use nix::sys::statvfs::statvfs;
 use tokio::{
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
 use super::{
     KillCause, SandboxError,
-    engine::Inspected,
+    engine::{EngineError, Inspected},
     engine_info::EngineInfo,
     files::Kind,
     fleet::Shared,
@@ -36,6 +36,10 @@ pub(super) const STEP: Usage = Usage { bytes: 8 << 20, inodes: 1000 };
 
 /// How long the count of one sandbox may take.
 const COUNT_LIMIT: Duration = Duration::from_mins(1);
+
+/// How long a sandbox may take to say what runs in it, and to end that.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// For so long growth that no count explains is added up.
 const WINDOW: Duration = Duration::from_mins(10);
@@ -131,14 +135,19 @@ impl Watch {
             return;
         }
         self.unexplained.notice(&running);
-        let due = self.due(space.used, running.len(), share(shared));
-        if !(due || count_all) || !self.counts.is_empty() {
+        let due = self.due(space.used, share(shared));
+        if !self.counts.is_empty() {
             return;
         }
-        self.base = Some(space.used);
-        self.round = Some(Round { used: space.used.bytes, explained: 0 });
+        let all = due || count_all;
+        if all {
+            self.base = Some(space.used);
+            self.round = Some(Round { used: space.used.bytes, explained: 0 });
+        }
         for room in running {
-            if works(&room).await {
+            // Whoever is new is counted once it has started, so that what it had is not held against it.
+            let new = !self.taken.contains_key(&room.key) && room.connection().is_some();
+            if new || all && works(&room).await {
                 let (shared, info) = (Arc::clone(shared), info.clone());
                 self.counts.spawn(async move {
                     let counted = count(&shared, &info, &room).await;
@@ -150,15 +159,14 @@ impl Watch {
 
     /// Tells whether the disk filled so much that a sandbox may be above its share: none can be unless at least its
     /// own headroom was written, whoever wrote it. Half of that is taken, for files that were freed at the same time.
-    fn due(&mut self, used: Usage, running: usize, share: Usage) -> bool {
+    fn due(&mut self, used: Usage, share: Usage) -> bool {
         let base = self.base.get_or_insert(used);
         base.bytes = base.bytes.min(used.bytes);
         base.inodes = base.inodes.min(used.inodes);
-        let (base, new) = (*base, self.taken.len() < running); // one has not been counted yet
+        let base = *base;
         let full = |of: fn(&Usage) -> u64| {
             let most = self.taken.values().map(of).max().unwrap_or_default();
             let headroom = of(&share).saturating_sub(most) / 2;
-            let headroom = if new { headroom.min(of(&share) / 8) } else { headroom };
             of(&used) - of(&base) >= headroom.max(of(&STEP))
         };
         full(|usage| usage.bytes) || full(|usage| usage.inodes)
@@ -169,6 +177,8 @@ impl Watch {
         let share = share(shared);
         let now = match counted {
             Ok(now) => now,
+            // Podman is away, which is none of the sandbox's doing; counted again with the next growth.
+            Err(SandboxError::Engine(EngineError::Away(_))) => return,
             Err(error) if room.is_running() => {
                 let why = format!("{error}, so it counts as full");
                 tracing::warn!(room = %room.key, %error, "a sandbox cannot be counted");
@@ -176,7 +186,8 @@ impl Watch {
             }
             Err(_) => return, // it ended meanwhile
         };
-        let before = self.taken.insert(room.key.clone(), now).unwrap_or_default();
+        // The first count is what later ones are compared with.
+        let Some(before) = self.taken.insert(room.key.clone(), now) else { return };
         if let Some(round) = &mut self.round {
             round.explained += i128::from(now.bytes) - i128::from(before.bytes);
         }
@@ -263,7 +274,7 @@ async fn count(shared: &Shared, info: &EngineInfo, room: &Room) -> Result<Usage,
 
 /// Ends what runs in a sandbox that is above its share, and tells it so.
 async fn full(shared: &Shared, room: &Room, what: &str) {
-    if end_all(room).await {
+    if end_all(shared, room).await {
         shared.tell(
             &room.key,
             format!(
@@ -274,20 +285,28 @@ async fn full(shared: &Shared, room: &Room, what: &str) {
     }
 }
 
-/// Ends every command of a sandbox for what it takes of the disk; `false`: there was none.
-pub(super) async fn end_all(room: &Room) -> bool {
+/// Ends every command of a sandbox for what it takes of the disk; `false`: there was none. One that does not answer is
+/// killed with all that is in it.
+pub(super) async fn end_all(shared: &Shared, room: &Room) -> bool {
     let Some(sandbox) = room.connection() else { return false };
-    let commands = sandbox.running().await.unwrap_or_default();
-    let ends = commands.iter().map(|command| sandbox.end(&command.id, KillCause::DiskFull));
-    join_all(ends).await.iter().any(Result::is_ok)
+    let end = async {
+        let commands = sandbox.running().await.unwrap_or_default();
+        let ends = commands.iter().map(|command| sandbox.end(&command.id, KillCause::DiskFull));
+        join_all(ends).await.iter().any(Result::is_ok)
+    };
+    if let Ok(ended) = timeout(END_LIMIT, end).await {
+        return ended;
+    }
+    let Some(name) = room.container_name() else { return false };
+    tracing::warn!(room = %room.key, "a sandbox that takes too much of the disk does not answer, so it is killed");
+    shared.engine.kill(&name).await.is_ok()
 }
 
-/// Tells whether a command runs in a sandbox.
+/// Tells whether a command runs in a sandbox. One that does not answer may well be at work.
 pub(super) async fn works(room: &Room) -> bool {
-    match room.connection() {
-        Some(sandbox) => sandbox.running().await.is_ok_and(|commands| !commands.is_empty()),
-        None => false,
-    }
+    let Some(sandbox) = room.connection() else { return false };
+    let running = timeout(ANSWER_LIMIT, sandbox.running()).await;
+    running.map_or(true, |running| running.is_ok_and(|commands| !commands.is_empty()))
 }
 
 /// Returns where a container's files are.
@@ -379,24 +398,24 @@ mod tests {
     #[tokio::test]
     async fn files_are_counted_only_once_enough_was_written() {
         let (share, mut new) = (bytes(800, 100_000), watch(None, &[]));
-        assert!(!new.due(bytes(1000, 0), 1, share), "the first look has nothing to compare with");
-        assert!(!new.due(bytes(1099, 0), 1, share));
-        assert!(new.due(bytes(1100, 0), 1, share), "an eighth of the share: it was never counted");
+        assert!(!new.due(bytes(1000, 0), share), "the first look has nothing to compare with");
+        assert!(!new.due(bytes(1399, 0), share));
+        assert!(new.due(bytes(1400, 0), share), "half of the share");
 
         let mut known = watch(Some(bytes(1100, 50_000)), &[("a", 100, 90_000)]);
-        assert!(!known.due(bytes(1400, 50_000), 1, share));
-        assert!(known.due(bytes(1450, 50_000), 1, share), "half of its headroom");
-        assert!(known.due(bytes(1100, 55_000), 1, share), "half of its inodes");
-        assert!(!known.due(bytes(1099, 50_000), 1, share));
-        assert!(known.due(bytes(1449, 50_000), 1, share), "what was freed between is not held against growth");
+        assert!(!known.due(bytes(1400, 50_000), share));
+        assert!(known.due(bytes(1450, 50_000), share), "half of its headroom");
+        assert!(known.due(bytes(1100, 55_000), share), "half of its inodes");
+        assert!(!known.due(bytes(1099, 50_000), share));
+        assert!(known.due(bytes(1449, 50_000), share), "what was freed between is not held against growth");
     }
 
     #[tokio::test]
     async fn one_at_its_limit_is_counted_at_every_step() {
         let mut full = watch(Some(Usage::default()), &[("a", 900, 0)]);
         let share = bytes(800, 100_000);
-        assert!(!full.due(Usage { bytes: STEP.bytes - 1, inodes: 0 }, 1, share));
-        assert!(full.due(STEP, 1, share));
+        assert!(!full.due(Usage { bytes: STEP.bytes - 1, inodes: 0 }, share));
+        assert!(full.due(STEP, share));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::{collections::HashMap, fs, os::unix::fs::MetadataExt, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::{
@@ -28,31 +29,57 @@ pub(super) struct Reserve {
     low: bool,
     /// All were counted since the disk is low.
     counted: bool,
-    /// What each sandbox had written at the last two marks.
-    marks: HashMap<RoomKey, [Mark; 2]>,
-    /// Bytes that were in use then.
-    used: [u64; 2],
+    marks: HashMap<RoomKey, Marks>,
     marked: Option<Instant>,
     /// How often each was ended since the disk is low.
     ended: HashMap<RoomKey, u32>,
 }
 
+/// What a sandbox had taken at some times.
+#[derive(Clone, Copy)]
+struct Marks {
+    /// When it was seen first, or somebody was ended last.
+    first: Mark,
+    /// At the last two looks back.
+    late: [Mark; 2],
+}
+
+/// What there was at a time.
 #[derive(Clone, Copy, Default)]
 struct Mark {
-    /// By its processes, as the kernel counts.
+    /// In use on the disk.
+    disk: u64,
+    /// Written by the sandbox's processes, as the kernel counts: not by those for which nobody waited.
     written: u64,
     /// Taken by its image.
     image: u64,
+    /// What its last count found.
+    taken: Option<Usage>,
 }
 
 impl Mark {
-    fn of(shared: &Shared, room: &Room) -> Self {
+    fn of(shared: &Shared, room: &Room, taken: &HashMap<RoomKey, Usage>, disk: u64) -> Self {
         let image = fs::metadata(shared.files.of(&room.key).image).map_or(0, |image| image.blocks() * 512);
-        Self { written: room.written(), image }
+        Self { disk, written: room.written(), image, taken: taken.get(&room.key).copied() }
     }
 
+    /// Returns by how much more is written or taken, whichever is known to be more.
     fn growth(self, since: Self) -> u64 {
-        self.written.saturating_sub(since.written).max(self.image.saturating_sub(since.image))
+        self.written.saturating_sub(since.written).max(self.kept(since))
+    }
+
+    /// Returns by how much more is taken: what was written twice in one place counts once.
+    fn kept(self, since: Self) -> u64 {
+        self.image.saturating_sub(since.image).max(self.counted(since, |taken| taken.bytes))
+    }
+
+    fn counted(self, since: Self, of: fn(Usage) -> u64) -> u64 {
+        self.taken.zip(since.taken).map_or(0, |(now, since)| of(now).saturating_sub(of(since)))
+    }
+
+    /// Returns what makes a sandbox the one that filled the disk: a quarter of what was written since, whoever did.
+    fn blame(self, since: Self) -> u64 {
+        STEP.bytes.max(self.disk.saturating_sub(since.disk) / 4)
     }
 }
 
@@ -82,7 +109,7 @@ impl Reserve {
             }
             (self.low, self.counted) = (low, false);
         }
-        self.mark(shared, running, space.used.bytes);
+        self.mark(shared, running, taken, space.used.bytes);
         if !low {
             for room in running.iter().filter(|room| room.is_frozen()) {
                 thaw(shared, room).await;
@@ -91,14 +118,12 @@ impl Reserve {
         }
         // Also one whose command is over: what it wrote may reach the disk only now.
         let free: Vec<_> = running.iter().filter(|room| !room.is_frozen()).collect();
-        let mut working = Vec::new();
-        for &room in &free {
-            if works(room).await {
-                working.push(room);
-            }
-        }
+        let work = join_all(free.iter().map(|room| works(room))).await;
+        let working: Vec<_> = free.iter().zip(work).filter_map(|(room, works)| works.then_some(*room)).collect();
         if let Some((room, wrote)) = self.worst(shared, &free, taken, space) {
-            self.blame(shared, room, &wrote, space.used.bytes).await;
+            self.blame(shared, room, &wrote).await;
+            self.marks.clear();
+            self.mark(shared, running, taken, space.used.bytes); // what the others did so far explains nothing any more
             return false;
         }
         if !self.ended.is_empty() {
@@ -114,27 +139,26 @@ impl Reserve {
         false
     }
 
-    /// Notes what has been written so far, now and then while the disk is not short, and of those that are new.
-    fn mark(&mut self, shared: &Shared, running: &[Arc<Room>], used: u64) {
+    /// Notes what has been taken so far, now and then while the disk is not short, and of those that are new.
+    fn mark(&mut self, shared: &Shared, running: &[Arc<Room>], taken: &HashMap<RoomKey, Usage>, disk: u64) {
         self.marks.retain(|key, _| running.iter().any(|room| room.key == *key));
         let turn = !self.low && self.marked.is_none_or(|marked| marked.elapsed() > LOOK_BACK);
         if turn {
-            self.used = if self.marked.is_some() { [self.used[1], used] } else { [used; 2] };
             self.marked = Some(Instant::now());
         }
         for room in running {
-            match self.marks.get_mut(&room.key) {
-                Some(marks) if turn => *marks = [marks[1], Mark::of(shared, room)],
-                Some(_) => {}
-                None => {
-                    self.marks.insert(room.key.clone(), [Mark::of(shared, room); 2]);
-                }
+            let now = || Mark::of(shared, room, taken, disk);
+            let marks = self.marks.entry(room.key.clone()).or_insert_with(|| Marks { first: now(), late: [now(); 2] });
+            if turn {
+                marks.late = [marks.late[1], now()];
+            }
+            // The first count tells what was there before.
+            for mark in [&mut marks.first].into_iter().chain(&mut marks.late) {
+                mark.taken = mark.taken.or_else(|| taken.get(&room.key).copied());
             }
         }
     }
 
-    /// Finds the one that grew most, and says by how much: by a quarter of what the disk did, or it was somebody else.
-    /// Where inodes are short, it is the one with the most files.
     fn worst<'a>(
         &self,
         shared: &Shared,
@@ -142,23 +166,13 @@ impl Reserve {
         taken: &HashMap<RoomKey, Usage>,
         space: Space,
     ) -> Option<(&'a Arc<Room>, String)> {
-        if self.short(space.free.bytes, shared.options.host_disk_reserve) {
-            let disk = space.used.bytes.saturating_sub(self.used[0]);
-            let grew =
-                |room: &Room| self.marks.get(&room.key).map_or(0, |since| Mark::of(shared, room).growth(since[0]));
-            let most = rooms.iter().map(|room| (grew(room), *room)).max_by_key(|(grew, _)| *grew);
-            if let Some((grew, room)) = most.filter(|(grew, _)| *grew >= STEP.bytes.max(disk / 4)) {
-                return Some((room, size(grew)));
-            }
-        }
-        if self.short(space.free.inodes, space.inode_reserve) {
-            let files = |room: &Room| taken.get(&room.key).map_or(0, |taken| taken.inodes);
-            let most = rooms.iter().map(|room| (files(room), *room)).max_by_key(|(files, _)| *files);
-            return most
-                .filter(|(files, _)| *files >= STEP.inodes)
-                .map(|(files, room)| (room, format!("{files} files")));
-        }
-        None
+        let seen = rooms.iter().filter_map(|&room| {
+            let marks = *self.marks.get(&room.key)?;
+            Some((room, Mark::of(shared, room, taken, space.used.bytes), marks))
+        });
+        let bytes = self.short(space.free.bytes, shared.options.host_disk_reserve);
+        let inodes = self.short(space.free.inodes, space.inode_reserve);
+        worst(&seen.collect::<Vec<_>>(), bytes, inodes)
     }
 
     /// Tells whether what is free is below the reserve, or was and is not yet clear of it.
@@ -167,16 +181,14 @@ impl Reserve {
     }
 
     /// Ends what runs in the sandbox that grew, or freezes it if that was done before.
-    async fn blame(&mut self, shared: &Arc<Shared>, room: &Arc<Room>, wrote: &str, used: u64) {
+    async fn blame(&mut self, shared: &Arc<Shared>, room: &Arc<Room>, wrote: &str) {
         let times = self.ended.entry(room.key.clone()).or_default();
         *times += 1;
-        self.marks.insert(room.key.clone(), [Mark::of(shared, room); 2]);
-        self.used = [used; 2];
         if *times > 1 {
             return freeze(shared, room).await;
         }
         tracing::warn!(room = %room.key, wrote, "a sandbox grew while the host's disk ran short: it is ended");
-        if end_all(room).await {
+        if end_all(shared, room).await {
             shared.tell(
                 &room.key,
                 format!(
@@ -187,6 +199,27 @@ impl Reserve {
             );
         }
     }
+}
+
+/// Finds the one that grew most, and says by how much: by a quarter of what the disk did, of late or, if it is slow, since
+/// it was seen first; or it was somebody else. Where inodes are short and none has made more, it is the one with the most
+/// files.
+fn worst<T: Copy>(seen: &[(T, Mark, Marks)], bytes: bool, inodes: bool) -> Option<(T, String)> {
+    let most = |grew: &dyn Fn(Mark, Marks) -> u64, enough: &dyn Fn(Mark, Marks) -> u64| {
+        let grew = seen.iter().map(|&(room, now, marks)| (grew(now, marks), room, enough(now, marks)));
+        let most = grew.max_by_key(|(grew, _, _)| *grew).filter(|(grew, _, enough)| grew >= enough);
+        most.map(|(grew, room, _)| (room, grew))
+    };
+    let late = || most(&|now, marks| now.growth(marks.late[0]), &|now, marks| now.blame(marks.late[0]));
+    let slow = || most(&|now, marks| now.kept(marks.first), &|now, marks| now.blame(marks.first));
+    if bytes && let Some((room, grew)) = late().or_else(slow) {
+        return Some((room, size(grew)));
+    }
+    let enough = |_, _| STEP.inodes;
+    let made = || most(&|now, marks| now.counted(marks.first, |taken| taken.inodes), &enough);
+    let has = || most(&|now, _| now.taken.unwrap_or_default().inodes, &enough);
+    let worst = inodes.then(|| made().or_else(has)).flatten();
+    worst.map(|(room, files)| (room, format!("{files} files")))
 }
 
 async fn freeze(shared: &Shared, room: &Room) {
@@ -213,5 +246,44 @@ async fn thaw(shared: &Shared, room: &Room) {
             shared.tell(&room.key, "the host has disk again: the sandbox runs on".to_owned());
         }
         Err(error) => tracing::warn!(room = %room.key, %error, "a paused sandbox cannot run on"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// What a sandbox has written, what its image takes and what the last count found, in MiB, and its files.
+    fn mark(disk: u64, written: u64, image: u64, taken: u64, inodes: u64) -> Mark {
+        let taken = Some(Usage { bytes: taken * MIB, inodes });
+        Mark { disk: disk * MIB, written: written * MIB, image: image * MIB, taken }
+    }
+
+    fn since(first: Mark, late: Mark) -> Marks {
+        Marks { first, late: [late; 2] }
+    }
+
+    #[test]
+    fn who_fills_the_disk_is_found_however_slowly_or_hidden_it_writes() {
+        let start = mark(1000, 0, 0, 0, 0);
+        let quiet = ("quiet", mark(2000, 1, 0, 0, 0), since(start, start));
+        let found = |other| worst(&[quiet, other], true, false).map(|(name, _)| name);
+        let slow = ("slow", mark(2000, 900, 900, 900, 0), since(start, mark(1995, 896, 896, 896, 0)));
+        assert_eq!(found(slow), Some("slow"));
+        let unseen = ("unseen", mark(2000, 0, 0, 600, 0), since(start, start));
+        assert_eq!(found(unseen), Some("unseen"), "nobody waited for the processes that wrote it");
+        let busy = ("busy", mark(2000, 200, 0, 0, 0), since(start, start));
+        assert_eq!(found(busy), None, "somebody else than the sandboxes filled the disk");
+    }
+
+    #[test]
+    fn who_makes_files_is_found_before_who_has_many() {
+        let start = mark(0, 0, 0, 0, 50_000);
+        let old = ("old", mark(0, 0, 0, 0, 50_000), since(start, start));
+        let new = ("new", mark(0, 0, 0, 0, 20_000), since(mark(0, 0, 0, 0, 10), start));
+        assert_eq!(worst(&[old, new], false, true), Some(("new", "19990 files".to_owned())));
+        assert_eq!(worst(&[old], false, true), Some(("old", "50000 files".to_owned())));
     }
 }

@@ -59,6 +59,11 @@ async fn below_the_hosts_reserve_who_grew_is_ended_and_the_others_work_on() {
         stdin: Stdin::Stream,
         ..shell("")
     };
+    // The other one has written too, but not most.
+    let mut before = quiet.spawn(write("20000000")).await.unwrap();
+    before.write(&vec![1; 20_000_000]).await.unwrap();
+    before.close_stdin().await.unwrap();
+    assert_eq!(timeout(LIMIT, before.wait()).await.unwrap().unwrap().exit, Exit::Code(0));
     let mut work = quiet.spawn(write("4")).await.unwrap();
     let mut hostile = greedy.spawn(write("400000000")).await.unwrap();
     let piece = vec![1; 1 << 20];
@@ -82,7 +87,10 @@ async fn below_the_hosts_reserve_who_grew_is_ended_and_the_others_work_on() {
     // What it wrote is still there, so the disk is still short; the other one is not held up by that.
     let list = fleet.list().await.unwrap();
     assert!(list.iter().all(|sandbox| sandbox.state == SandboxState::Running), "{list:?}");
-    work.write(b"done").await.unwrap();
+    for letter in [b"d", b"o", b"n", b"e"] {
+        sleep(Duration::from_secs(1)).await; // the watch looks again
+        work.write(letter).await.unwrap();
+    }
     work.close_stdin().await.unwrap();
     assert_eq!(timeout(LIMIT, work.wait()).await.unwrap().unwrap().exit, Exit::Code(0));
     let mut more = fleet.ensure(&other).await.unwrap().spawn(write("4")).await.unwrap();
