@@ -226,12 +226,18 @@ async fn blocking(files: &RoomFiles, root: PathBuf, ids: Option<IdRange>) -> Res
 /// Looks whether an image can be mounted, and enlarges it if the share was raised since it was made.
 async fn usable(shared: &Shared, files: &RoomFiles) -> Result<(), SandboxError> {
     let broken = |why: String| SandboxError::NotMounted { image: files.image.clone(), why };
-    let size = image::check(&files.image).map_err(|error| broken(error.to_string()))?;
+    let found = image::check(&files.image).map_err(|error| broken(error.to_string()))?;
     if let Some(why) = shared.unmountable() {
         return Err(broken(why));
     }
+    if !found.sound {
+        match image::mend(&files.image).await {
+            Ok(()) => tracing::info!(image = %files.image.display(), "a room's image was checked after a fault"),
+            Err(error) => tracing::warn!(image = %files.image.display(), %error, "a room's image cannot be checked"),
+        }
+    }
     let wanted = shared.options.disk / image::BLOCK * image::BLOCK;
-    if size < wanted {
+    if found.size < wanted {
         match image::grow(&files.image, &files.part, wanted).await {
             Ok(()) => tracing::info!(image = %files.image.display(), "a room's image was enlarged to SANDBOX_DISK"),
             Err(error) => tracing::warn!(image = %files.image.display(), %error, "a room's image cannot be enlarged"),

@@ -21,7 +21,7 @@ use super::{
     engine_info::EngineInfo,
     files::Kind,
     fleet::Shared,
-    image,
+    image, life,
     reserve::Reserve,
     room::Room,
     usage::{self, Places, Usage},
@@ -133,6 +133,12 @@ impl Watch {
         if running.is_empty() {
             self.base = None;
             return;
+        }
+        if !self.reserve.is_low() {
+            let failed = |room: &&Arc<Room>| room.workspace_has_failed() && has_image(shared, room);
+            for room in running.iter().filter(failed) {
+                shared.supervise(life::close(Arc::clone(shared), Arc::clone(room)));
+            }
         }
         self.unexplained.notice(&running);
         let due = self.due(space.used, share(shared));
@@ -257,6 +263,10 @@ fn promised(shared: &Shared, room: &Room) -> u64 {
     let mounted = inside.blocks() * inside.fragment_size() <= image.len(); // else it is the host's file system
     let held = inside.blocks().saturating_sub(inside.blocks_free()) * inside.fragment_size();
     if mounted { held.saturating_sub(image.blocks() * 512) } else { 0 }
+}
+
+fn has_image(shared: &Shared, room: &Room) -> bool {
+    shared.files.of(&room.key).kind() == Some(Kind::Image)
 }
 
 /// Returns what one sandbox may take.

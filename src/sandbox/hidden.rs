@@ -153,10 +153,25 @@ fn device_of_workspace(pid: u32) -> io::Result<u64> {
 }
 
 fn device_of(mountinfo: &str, point: &str) -> Option<u64> {
-    let mut mounts = mountinfo.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let mount = mounts.find(|fields| fields.get(4) == Some(&point))?;
-    let (major, minor) = mount.get(2)?.split_once(':')?;
+    let (major, minor) = mount_of(mountinfo, point)?.get(2)?.split_once(':')?;
     Some(makedev(major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// Tells whether the kernel takes no more writes to the workspace: the disk below it has failed it.
+pub(super) fn workspace_has_failed(pid: u32) -> bool {
+    let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+    has_failed(&mounts, spec::WORKSPACE)
+}
+
+/// The options behind the dash are those of the file system, not of the mount.
+fn has_failed(mountinfo: &str, point: &str) -> bool {
+    let options = mount_of(mountinfo, point).and_then(|mount| mount.last().copied()).unwrap_or_default();
+    options.split(',').any(|option| matches!(option, "ro" | "emergency_ro"))
+}
+
+fn mount_of<'a>(mountinfo: &'a str, point: &str) -> Option<Vec<&'a str>> {
+    let mut mounts = mountinfo.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    mounts.find(|fields| fields.get(4) == Some(&point))
 }
 
 #[cfg(test)]
@@ -168,6 +183,11 @@ mod tests {
         let mounts = "22 27 0:21 / /proc rw - proc proc rw\n30 22 7:3 /workspace /workspace rw - ext4 /dev/loop3 rw\n";
         assert_eq!(device_of(mounts, "/workspace"), Some(makedev(7, 3)));
         assert_eq!(device_of(mounts, "/elsewhere"), None);
+        assert!(!has_failed(mounts, "/workspace"));
+        for options in ["rw,discard,emergency_ro", "ro,discard"] {
+            let mounts = format!("30 22 7:3 /workspace /workspace rw,relatime - ext4 /dev/loop3 {options}");
+            assert!(has_failed(&mounts, "/workspace"), "{options}");
+        }
         assert_eq!(bytes("rchar: 1\nwrite_bytes: 8192\ncancelled_write_bytes: 4096\n"), 4096);
         assert_eq!(bytes(""), 0);
         assert_eq!(sent("pos:\t0\nflags:\t02\nscm_fds: 3\n"), 3);

@@ -6,7 +6,10 @@ use std::{
     collections::HashMap,
     fs::File,
     io,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileExt, MetadataExt},
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -29,6 +32,12 @@ const MAKE_LIMIT: Duration = Duration::from_mins(1);
 
 /// How long a file system may take to be filled, checked or enlarged.
 const COPY_LIMIT: Duration = Duration::from_hours(2);
+
+/// The state of a file system that was unmounted as it should be, and in which no error was noted.
+const UNMOUNTED: u16 = 1;
+
+/// The feature of a file system whose journal is still to be replayed.
+const TO_BE_REPLAYED: u32 = 4;
 
 /// From this size on, the journal would be larger than a room's work is worth to the host.
 const LARGE: u64 = 4 << 30;
@@ -65,8 +74,17 @@ pub(super) async fn make(path: &Path, size: u64, from: &Path, entries: u64) -> i
     made
 }
 
-/// Returns the size of the file system in an image, or why it cannot be mounted.
-pub(super) fn check(path: &Path) -> io::Result<u64> {
+/// What stands in an image's superblock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Bytes of the file system.
+    pub(super) size: u64,
+    /// It was unmounted as it should be, and no error was noted.
+    pub(super) sound: bool,
+}
+
+/// Looks at an image; fails with why it cannot be mounted.
+pub(super) fn check(path: &Path) -> io::Result<Found> {
     let broken = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
     let file = File::open(path)?;
     let mut superblock = [0; 1024];
@@ -80,10 +98,30 @@ pub(super) fn check(path: &Path) -> io::Result<u64> {
     let blocks = u64::from(number(4)) + if large { u64::from(number(336)) << 32 } else { 0 };
     let bytes = 1024_u64.checked_shl(number(24)).and_then(|block| block.checked_mul(blocks));
     match bytes {
-        Some(bytes) if bytes <= file.metadata()?.len() => Ok(bytes),
+        Some(size) if size <= file.metadata()?.len() => {
+            let state = u16::from_le_bytes([superblock[58], superblock[59]]);
+            Ok(Found { size, sound: state == UNMOUNTED && number(96) & TO_BE_REPLAYED == 0 })
+        }
         Some(_) => Err(broken("it was cut off")),
         None => Err(broken("it holds no ext4 file system")),
     }
+}
+
+/// Checks an image that was not unmounted as it should be, and mends what is damaged. Not one that is in use.
+pub(super) async fn mend(path: &Path) -> io::Result<()> {
+    let path = path.canonicalize()?;
+    if is_attached(&path)? {
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, "it is still mounted"));
+    }
+    // 1: it found something and mended it.
+    Program::new("e2fsck").arg("-p").arg(path).run_to(COPY_LIMIT, &[0, 1]).await
+}
+
+/// Tells whether the kernel has a file as a loop device.
+fn is_attached(path: &Path) -> io::Result<bool> {
+    let devices = std::fs::read_dir("/sys/block")?.flatten();
+    let mut files = devices.filter_map(|device| std::fs::read(device.path().join("loop/backing_file")).ok());
+    Ok(files.any(|file| file.trim_ascii_end() == path.as_os_str().as_bytes()))
 }
 
 /// Enlarges the image to `size` by way of a copy at `part`, so that whatever interrupts it leaves the image whole.
@@ -132,12 +170,12 @@ mod tests {
         std::fs::create_dir(&from).unwrap();
         std::fs::write(from.join("file"), vec![7; 3 << 20]).unwrap();
         make(&image, 64 * MIB, &from, 1).await.unwrap();
-        assert_eq!(check(&image).unwrap(), 64 * MIB);
+        assert_eq!(check(&image).unwrap(), Found { size: 64 * MIB, sound: true });
         let taken = used(&image).unwrap();
         assert!((3 * MIB..8 * MIB).contains(&taken), "it is sparse: {taken}");
 
         grow(&image, &part, 256 * MIB).await.unwrap();
-        assert_eq!(check(&image).unwrap(), 256 * MIB);
+        assert_eq!(check(&image).unwrap(), Found { size: 256 * MIB, sound: true });
         assert!(!part.exists());
         let listed = std::process::Command::new("debugfs").args(["-R", "stat /file"]).arg(&image).output().unwrap();
         let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
@@ -155,6 +193,20 @@ mod tests {
         let error = make(&image, 16 * MIB, &from, 1).await.unwrap_err();
         assert!(error.to_string().contains("mke2fs"), "{error}");
         assert!(!image.exists());
+    }
+
+    #[tokio::test]
+    async fn an_error_that_was_noted_is_seen_and_mended() {
+        let directory = tempfile::tempdir().unwrap();
+        let (from, image) = (directory.path().join("from"), directory.path().join("image"));
+        std::fs::create_dir(&from).unwrap();
+        make(&image, 16 * MIB, &from, 0).await.unwrap();
+        let noted =
+            std::process::Command::new("debugfs").args(["-w", "-R", "ssv state 2"]).arg(&image).output().unwrap();
+        assert!(noted.status.success(), "{noted:?}");
+        assert!(!check(&image).unwrap().sound);
+        mend(&image).await.unwrap();
+        assert!(check(&image).unwrap().sound);
     }
 
     #[test]

@@ -262,6 +262,20 @@ pub(super) async fn stop(shared: &Shared, room: &Room, container: &Container) ->
     Ok(())
 }
 
+/// Stops a sandbox whose image the host's disk has failed, and says so: its next start has the image checked.
+pub(super) async fn close(shared: Arc<Shared>, room: Arc<Room>) {
+    let Ok(container) = room.container.try_lock() else { return }; // it is stopped or started already
+    match stop(&shared, &room, &container).await {
+        Ok(()) => shared.tell(
+            &room.key,
+            "the host's disk was full, so that nothing more could be written to the workspace: the sandbox was stopped, and \
+             starts anew with the next command. What was written last may be missing"
+                .to_owned(),
+        ),
+        Err(error) => tracing::warn!(room = %room.key, %error, "a sandbox whose disk has failed cannot be stopped"),
+    }
+}
+
 /// Ends the container at once.
 async fn end(shared: &Shared, room: &Room, container: &mut Container) -> Result<(), SandboxError> {
     room.forget_link();

@@ -175,6 +175,11 @@ impl Reserve {
         worst(&seen.collect::<Vec<_>>(), bytes, inodes)
     }
 
+    /// Tells whether the disk is short.
+    pub(super) fn is_low(&self) -> bool {
+        self.low
+    }
+
     /// Tells whether what is free is below the reserve, or was and is not yet clear of it.
     fn short(&self, free: u64, reserve: u64) -> bool {
         free < if self.low { reserve + reserve / RELIEF } else { reserve }

@@ -196,6 +196,14 @@ impl Room {
         }
     }
 
+    /// Tells whether the kernel takes no more writes to its workspace.
+    pub(super) fn workspace_has_failed(&self) -> bool {
+        match self.pid.load(Ordering::SeqCst) {
+            0 => false,
+            pid => hidden::workspace_has_failed(pid),
+        }
+    }
+
     pub(super) fn memory_group(&self) -> Option<MemoryGroup> {
         locked(&self.memory).clone()
     }

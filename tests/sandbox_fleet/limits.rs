@@ -1,10 +1,10 @@
 //! What a sandbox may take of the host, and what becomes of one that takes more.
 
-use std::time::Duration;
+use std::{process::Command as Program, time::Duration};
 
 use matrix_agent::{
-    ids::RoomKey,
-    sandbox::{Command, Exit, SandboxError, SandboxState, Stdin},
+    ids::{RoomKey, random},
+    sandbox::{Command, Exit, Sandbox, SandboxError, SandboxState, Stdin},
 };
 use tokio::time::{sleep, timeout};
 
@@ -99,6 +99,50 @@ async fn below_the_hosts_reserve_who_grew_is_ended_and_the_others_work_on() {
     assert_eq!(timeout(LIMIT, more.wait()).await.unwrap().unwrap().exit, Exit::Code(0));
     fleet.remove(&hog, true).await.unwrap();
     fleet.remove(&other, true).await.unwrap();
+    fleet.shutdown().await;
+}
+
+/// Where the host's disk is full, an image cannot take what was written to it: the kernel closes it for writing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workspace_that_a_full_host_has_failed_is_written_to_again_once_there_is_room() {
+    let disk = Disk::new();
+    let house = disk.house(|options| options.host_disk_reserve = 16 << 20);
+    let fleet = house.open().await;
+    let mut notices = fleet.notices();
+    let room = house.room("victim");
+    let sandbox = fleet.ensure(&room).await.unwrap();
+    let write = async |sandbox: &Sandbox, path: &str, size: usize| {
+        sandbox.write_file(&random(8), path, vec![b'x'; size].into()).await
+    };
+    let volume = disk.podman(&["volume", "ls", "--quiet"]);
+    let at = disk.podman(&["volume", "inspect", "--format", "{{.Mountpoint}}", volume.trim()]);
+    let sync = || Program::new("sync").args(["--file-system", at.trim()]).output().unwrap();
+    write(&sandbox, "/workspace/kept", 4).await.unwrap();
+    assert!(sync().status.success());
+    let mut ballast = std::fs::File::create(disk.path("ballast")).unwrap();
+    while std::io::Write::write_all(&mut ballast, &[1; 1 << 12]).is_ok() {}
+    let closed = || {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mut here = mounts.lines().filter(|line| line.contains(&format!(" {} ", at.trim())));
+        here.any(|line| line.rsplit(' ').next().unwrap().split(',').any(|option| option.ends_with("ro")))
+    };
+    timeout(LIMIT, async {
+        while !closed() {
+            let _ = write(&sandbox, "/workspace/late", 1 << 20).await; // that it fails is the point
+            sync();
+        }
+    })
+    .await
+    .expect("the kernel closes it");
+
+    drop(ballast);
+    std::fs::remove_file(disk.path("ballast")).unwrap();
+    let told = async { while !notices.recv().await.unwrap().text.contains("starts anew") {} };
+    timeout(LIMIT, told).await.expect("the room is told");
+    let sandbox = fleet.ensure(&room).await.unwrap();
+    assert_eq!(sandbox.read_file("/workspace/kept", 0, 10).await.unwrap().bytes[..], *b"xxxx");
+    write(&sandbox, "/workspace/after", 1 << 20).await.unwrap();
+    fleet.remove(&room, true).await.unwrap();
     fleet.shutdown().await;
 }
 
