@@ -235,16 +235,19 @@ async fn admin(town: &Town, room: &OwnedRoomId, person: &Person) {
 
 /// Makes a room that claims to follow another one, which says so too.
 async fn usurp(town: &Town, old: &OwnedRoomId, mallory: &Person) -> OwnedRoomId {
-    let made = json!({
-        "preset": "public_chat", "invite": [town.anna.id],
-        "creation_content": {"predecessor": {"room_id": old, "event_id": "$any"}},
-    });
+    let new = successor(town, old, mallory, json!({"preset": "public_chat", "invite": [town.anna.id]})).await;
+    mallory.joined(&new, &town.bot).await;
+    new
+}
+
+/// The same, made in a way of its own, and the bot need not be in it.
+async fn successor(town: &Town, old: &OwnedRoomId, mallory: &Person, mut made: Value) -> OwnedRoomId {
+    made["creation_content"] = json!({"predecessor": {"room_id": old, "event_id": "$any"}});
     let made = mallory.call(Method::POST, "/_matrix/client/v3/createRoom", Some(made)).await;
     let new = OwnedRoomId::try_from(made["room_id"].as_str().unwrap()).unwrap();
     mallory.joined(&new, &mallory.id).await;
     town.anna.accept(&new).await;
     mallory.state(old, "m.room.tombstone", "", json!({"body": "we moved", "replacement_room": new})).await;
-    mallory.joined(&new, &town.bot).await;
     new
 }
 
@@ -289,6 +292,46 @@ async fn a_successor_for_which_no_listed_person_has_asked_gets_no_answer_of_the_
     let told = |event: &Seen| event.room == new && event.sender == town.bot && event.body().contains("treasure");
     assert!(!mallory.events().iter().any(told), "{:#?}", mallory.events());
     // A word of hers is what takes them along.
+    let asked = town.anna.say(&new, "read it").await;
+    let answer = town.replies(&asked).await;
+    assert!(answer.room == new && answer.body().contains("treasure"), "{answer:?}");
+}
+
+/// Invites are never encrypted: the homeserver can make one up in anybody's name.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invite_in_a_listed_persons_name_takes_nothing_of_an_encrypted_room_along() {
+    let (town, proxy) = proxied().await;
+    town.llm.otherwise(keeper);
+    let mallory = Person::new(&town.synapse, "mallory").await;
+    let sealed = town.room(true).await;
+    let asked = town.anna.say(&sealed, "keep it").await;
+    town.replies(&asked).await;
+    admin(&town, &sealed, &mallory).await;
+    let (forger, listed) = (mallory.id.clone(), town.anna.id.clone());
+    proxy.rule(move |asked: &Asked| {
+        let (forger, listed) = (forger.clone(), listed.clone());
+        asked.is_sync().then(|| {
+            Fault::change(move |sync| {
+                for invite in sync["rooms"]["invite"].as_object_mut().into_iter().flat_map(|rooms| rooms.values_mut()) {
+                    for event in invite["invite_state"]["events"].as_array_mut().into_iter().flatten() {
+                        if event["sender"] == forger.as_str() && event["type"] == "m.room.member" {
+                            event["sender"] = listed.as_str().into();
+                        }
+                    }
+                }
+            })
+        })
+    });
+    let encryption = json!({"type": "m.room.encryption", "content": {"algorithm": "m.megolm.v1.aes-sha2"}});
+    let made = json!({"preset": "private_chat", "invite": [town.anna.id], "initial_state": [encryption]});
+    let new = successor(&town, &sealed, &mallory, made).await;
+    mallory.invite(&new, &town.bot).await;
+    town.greeted(&new).await;
+
+    let asked = town.anna.say(&sealed, "read it").await;
+    let answer = town.replies(&asked).await;
+    assert!(answer.room == sealed && answer.body().contains("treasure"), "{answer:?}");
+    // A word of hers there takes it along.
     let asked = town.anna.say(&new, "read it").await;
     let answer = town.replies(&asked).await;
     assert!(answer.room == new && answer.body().contains("treasure"), "{answer:?}");

@@ -60,8 +60,9 @@ pub(super) async fn entered(adapter: &Adapter, room: &Room) -> Result<(), StoreE
         Ok(None) | Err(_) => None,
     };
     note_encrypted(adapter, room).await?;
-    // Whoever has invited the bot here wants it here, with all that belongs to it.
-    if adapter.asked().remove(room.room_id()) {
+    // Whoever has invited the bot here wants it here, with all that belongs to it. But a homeserver can make up an invite,
+    // which is never encrypted: into an encrypted room only a word of theirs takes anything along.
+    if adapter.asked().remove(room.room_id()) && !adapter.hub.is_encrypted(&key) {
         take_along(adapter, room).await?;
     }
     // Without its own event the room's id will do: it is greeted at the first join only.
@@ -84,8 +85,8 @@ async fn is_encrypted(room: &Room) -> bool {
     state.unwrap_or_else(|_| room.encryption_state()).is_encrypted()
 }
 
-/// Lets an upgraded room take over what the room before it has. Called once a listed person has asked for it: by an invite,
-/// or by a word in the new room. Both rooms must name each other, so that it was an upgrade by who may do that; but anybody
+/// Lets an upgraded room take over what the room before it has. Called once a listed person has asked for it: by a word in
+/// the new room, or by an invite to one that is not encrypted. Both rooms must name each other, so that it was an upgrade by who may do that; but anybody
 /// who may do that is not enough, nor is the homeserver.
 pub(super) async fn take_along(adapter: &Adapter, room: &Room) -> Result<(), StoreError> {
     if !adapter.opens(room.room_id()) {
