@@ -223,6 +223,11 @@ impl AccountHub {
         Ok(was_locked)
     }
 
+    /// Takes a ciphertext that was given up: no event shall bring it again.
+    pub async fn spend(&self, sealed: Sealed) -> Result<(), StoreError> {
+        self.inner.store.take_ciphertexts(self.account(), vec![(EventId::from(""), sealed)]).await.map(drop)
+    }
+
     /// Takes ciphertexts, each once; returns the events of those that another event has brought before.
     async fn replayed(&self, sealed: Vec<(EventId, Sealed)>) -> Result<HashSet<EventId>, StoreError> {
         if sealed.is_empty() {

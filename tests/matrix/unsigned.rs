@@ -1,6 +1,6 @@
 //! Devices that nobody has signed: a homeserver can add one to anybody's account.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use matrix_sdk::ruma::{OwnedRoomId, UserId};
 use serde_json::Value;
@@ -38,13 +38,33 @@ async fn sign(town: &Town, other: &Person) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_from_a_device_that_nobody_signed_is_dropped_and_told_and_never_runs() {
-    let mut town = Town::start().await;
+    let mut proxy = None;
+    let mut town = Town::prepared(Limits::Relaxed, |rig| proxy = Some(Proxy::before(rig))).await;
     town.llm.otherwise(|_| Reply::text("Done."));
     let room = town.room(true).await;
     let hello = town.anna.say(&room, "hello").await;
     town.replies(&hello).await;
 
     let other = Person::login(&town.synapse, "anna").await;
+    // The homeserver keeps the message and tells it again before each later one.
+    let events = format!("/rooms/join/{room}/timeline/events");
+    let (device, kept) = (other.client.device_id().unwrap().to_string(), Arc::new(Mutex::new(None)));
+    let keeps = kept.clone();
+    let proxy = proxy.unwrap();
+    proxy.rule(move |request| {
+        let (events, device, keeps) = (events.clone(), device.clone(), keeps.clone());
+        request.is_sync().then(|| {
+            Fault::change(move |sync| {
+                let Some(events) = sync.pointer_mut(&events).and_then(Value::as_array_mut) else { return };
+                let mut kept = keeps.lock().unwrap();
+                if let Some(kept) = &*kept {
+                    events.insert(0, Value::clone(kept));
+                } else {
+                    *kept = events.iter().find(|event| event["content"]["device_id"] == device.as_str()).cloned();
+                }
+            })
+        })
+    });
     let asked = other.say(&room, "do it").await;
     town.anna.wait_for("the refusal", refuses(&town, &room, &asked)).await;
     // Nor does that device get the key of an answer.
@@ -59,6 +79,7 @@ async fn a_command_from_a_device_that_nobody_signed_is_dropped_and_told_and_neve
     town.serve();
     let now = other.say(&room, "and now").await;
     town.replies(&now).await;
+    assert!(kept.lock().unwrap().is_some());
     let told = town.llm.requests().iter().flat_map(user_texts).collect::<Vec<_>>().join("\n");
     assert!(!told.contains("do it") && told.contains("and now"), "{told}");
     assert!(town.log().contains("comes from a device that its owner has not signed"));

@@ -16,10 +16,12 @@ use super::{
     NotTaken,
     deadline::VOUCHED,
     retry::{self, Tried},
+    sealed,
 };
 use crate::{
     hub::{Body, Inbound},
     ids::EventId,
+    store::Sealed,
 };
 
 /// Between two questions for them.
@@ -90,7 +92,14 @@ async fn look(adapter: &Adapter, client: &Client, message: &Inbound) -> Result<T
 
 /// Forgets a message, and says so to whoever has sent it.
 async fn give_up(adapter: &Adapter, message: &Inbound) {
-    let Inbound { room, event, sender, .. } = message;
+    let Inbound { room, event, sender, body, .. } = message;
+    // Told again, it would run when the device has been signed.
+    if let Some(sealed) = ciphertext(body)
+        && let Err(error) = adapter.hub.spend(sealed).await
+    {
+        tracing::warn!(%room, %event, %error, "a message from an unsigned device could not be dropped");
+        return;
+    }
     match adapter.hub.unlocked(event, None).await {
         Ok(true) => {
             tracing::warn!(%room, %event, sender, "a message was dropped: it comes from a device that its owner has not signed");
@@ -99,4 +108,10 @@ async fn give_up(adapter: &Adapter, message: &Inbound) {
         Ok(false) => {}
         Err(error) => tracing::warn!(%room, %event, %error, "a message from an unsigned device could not be dropped"),
     }
+}
+
+/// Returns which ciphertext a message is that could be decrypted, only that nobody vouches for its device.
+fn ciphertext(body: &Body) -> Option<Sealed> {
+    let Body::Locked { raw, .. } = body else { return None };
+    sealed::of(&serde_json::value::to_raw_value(raw).ok()?)
 }
