@@ -171,7 +171,7 @@ async fn look(database: &Path) -> Value {
     store.homes_in_use().await.unwrap();
     for account in (0..ACCOUNTS).map(account) {
         store.homes(&account).await.unwrap();
-        store.encrypted(&account).await.unwrap();
+        store.encrypted().await.unwrap();
         store.rooms_with_unsent(&account).await.unwrap();
         store.rooms_with_work(&account).await.unwrap();
         store.joined_rooms(&account).await.unwrap();

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use crate::{ids::RoomKey, store::Alias};
@@ -15,6 +15,24 @@ use crate::{ids::RoomKey, store::Alias};
 #[derive(Debug, Default)]
 pub(super) struct Homes {
     maps: Mutex<Maps>,
+    encrypted: Encrypted,
+}
+
+/// Rooms and homes in which all was encrypted once, whichever account has seen that: a room has one sandbox for all
+/// accounts, and a homeserver may say another thing to each. Its clones share what they know.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Encrypted {
+    rooms: Arc<Mutex<HashSet<RoomKey>>>,
+}
+
+impl Encrypted {
+    pub(super) fn load(rooms: Vec<RoomKey>) -> Self {
+        Self { rooms: Arc::new(Mutex::new(rooms.into_iter().collect())) }
+    }
+
+    fn rooms<T>(&self, work: impl FnOnce(&mut HashSet<RoomKey>) -> T) -> T {
+        work(&mut self.rooms.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -23,17 +41,14 @@ struct Maps {
     homes: HashMap<RoomKey, RoomKey>,
     /// Home to the newest room that uses it.
     current: HashMap<RoomKey, RoomKey>,
-    /// Rooms and homes in which all was encrypted once.
-    encrypted: HashSet<RoomKey>,
     /// Rooms that were said to follow others, and did not.
     refused: HashSet<RoomKey>,
 }
 
 impl Homes {
     /// Takes in what the store has, oldest first.
-    pub(super) fn load(aliases: Vec<Alias>, encrypted: Vec<RoomKey>) -> Self {
-        let homes = Self::default();
-        homes.encrypt(encrypted);
+    pub(super) fn load(aliases: Vec<Alias>, encrypted: Encrypted) -> Self {
+        let homes = Self { encrypted, ..Self::default() };
         for alias in aliases {
             homes.set(&alias.room, &alias.home);
         }
@@ -52,15 +67,13 @@ impl Homes {
 
     /// Returns whether a room, or its home, was encrypted once.
     pub(super) fn is_encrypted(&self, room: &RoomKey) -> bool {
-        self.maps(|maps| {
-            let home = maps.homes.get(room).unwrap_or(room);
-            maps.encrypted.contains(room) || maps.encrypted.contains(home)
-        })
+        let home = self.home(room);
+        self.encrypted.rooms(|rooms| rooms.contains(room) || rooms.contains(&home))
     }
 
     /// Takes note of rooms and homes that are encrypted.
     pub(super) fn encrypt(&self, rooms: impl IntoIterator<Item = RoomKey>) {
-        self.maps(|maps| maps.encrypted.extend(rooms));
+        self.encrypted.rooms(|noted| noted.extend(rooms));
     }
 
     /// Notes that a room has not taken over what another one has; tells whether that is news.
@@ -107,9 +120,18 @@ mod tests {
     }
 
     #[test]
+    fn what_one_account_has_seen_encrypted_is_encrypted_for_all() {
+        let encrypted = Encrypted::default();
+        let [one, other] = [(); 2].map(|()| Homes::load(vec![], encrypted.clone()));
+        let room = RoomKey::from("!a");
+        one.encrypt([room.clone()]);
+        assert!(other.is_encrypted(&room));
+    }
+
+    #[test]
     fn a_room_is_encrypted_when_its_home_is_and_stays_so() {
         let (a, b, c) = (RoomKey::from("!a"), RoomKey::from("!b"), RoomKey::from("!c"));
-        let homes = Homes::load(vec![], vec![a.clone()]);
+        let homes = Homes::load(vec![], Encrypted::load(vec![a.clone()]));
         homes.set(&b, &a);
         assert!(homes.is_encrypted(&a) && homes.is_encrypted(&b) && !homes.is_encrypted(&c));
         homes.encrypt([c.clone()]);

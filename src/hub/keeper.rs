@@ -14,6 +14,7 @@ use futures_util::FutureExt;
 use tokio::time::{self, MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::homes::Encrypted;
 use crate::{
     ids::{Address, RoomKey},
     pictures::Gallery,
@@ -43,6 +44,7 @@ struct Inner {
     grace: Duration,
     /// The homes that may have a sandbox.
     kept: Mutex<HashSet<Address>>,
+    encrypted: Encrypted,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
@@ -58,7 +60,8 @@ impl Keeper {
         cancel: CancellationToken,
     ) -> Result<Self, StoreError> {
         let kept = Mutex::new(store.homes_in_use().await?.into_iter().collect());
-        let inner = Inner { store, sandboxes, gallery, grace, kept, tasks, cancel };
+        let encrypted = Encrypted::load(store.encrypted().await?);
+        let inner = Inner { store, sandboxes, gallery, grace, kept, encrypted, tasks, cancel };
         let keeper = Self { inner: Arc::new(inner) };
         keeper.inner.tasks.spawn(keeper.clone().run());
         Ok(keeper)
@@ -67,6 +70,11 @@ impl Keeper {
     /// Returns how long the files of a room that was left are kept.
     pub(super) fn grace(&self) -> Duration {
         self.inner.grace
+    }
+
+    /// Returns what is known of encrypted rooms, which all accounts share.
+    pub(super) fn encrypted(&self) -> Encrypted {
+        self.inner.encrypted.clone()
     }
 
     /// Says that a home may have a sandbox from now on. Never waits.

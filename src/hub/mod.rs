@@ -112,7 +112,7 @@ impl AccountHub {
         cancel: CancellationToken,
     ) -> Result<Self, StoreError> {
         let Account { name: account, bots, ports } = account;
-        let homes = Arc::new(Homes::load(store.homes(&account).await?, store.encrypted(&account).await?));
+        let homes = Arc::new(Homes::load(store.homes(&account).await?, keeper.encrypted()));
         let ports = Ports::new(ports);
         let (outbox, delivering) = Outbox::start(store.clone(), homes.clone(), ports.clone(), cancel.clone());
         tasks.spawn(delivering);

@@ -19,12 +19,11 @@ impl Store {
         .await
     }
 
-    /// Returns the rooms that were noted as encrypted.
-    pub async fn encrypted(&self, bot: &str) -> Result<Vec<RoomKey>, StoreError> {
-        let bot = bot.to_owned();
+    /// Returns the rooms that any account has noted as encrypted.
+    pub async fn encrypted(&self) -> Result<Vec<RoomKey>, StoreError> {
         self.read(move |tx| {
-            let mut select = tx.prepare_cached("SELECT room FROM encrypted WHERE bot = ?1")?;
-            let rows = select.query_map([&bot], |row| row.get::<_, String>(0).map(RoomKey))?;
+            let mut select = tx.prepare_cached("SELECT DISTINCT room FROM encrypted")?;
+            let rows = select.query_map([], |row| row.get::<_, String>(0).map(RoomKey))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
         .await

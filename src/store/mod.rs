@@ -335,7 +335,7 @@ mod tests {
             assert_eq!(store.left_rooms("coder").await.unwrap(), []);
             assert!(!store.is_left("coder", &at.room).await.unwrap());
             assert_eq!(store.homes("coder").await.unwrap(), []);
-            assert_eq!(store.encrypted("coder").await.unwrap(), []);
+            assert_eq!(store.encrypted().await.unwrap(), []);
             assert_eq!(store.usage(&at, 7).await.unwrap(), []);
         };
         tokio::time::timeout(PATIENCE, reads).await.expect("a read waits for the writer");
