@@ -83,6 +83,47 @@ fn the_map_names_every_module() {
     }
 }
 
+/// A row that says what stops a stranger is only worth the test that would fail if it did not.
+#[test]
+fn the_threats_name_tests_and_each_is_there() {
+    let threats = read("docs/threats.md");
+    let tests: Vec<_> = rust_files("tests").into_iter().chain(sources()).map(read).collect();
+    let is_path =
+        |named: &str| Path::new(named).extension().is_some_and(|ending| ending == "rs") || named.ends_with('/');
+    let is_there = |named: &str| {
+        if is_path(named) {
+            let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+            return root.join(named).exists() || root.join("tests").join(named).exists();
+        }
+        let name = named.rsplit("::").next().unwrap_or_default();
+        let function = match name.strip_suffix('…') {
+            Some(begin) => format!("fn {begin}"),
+            None => format!("fn {name}("),
+        };
+        // Those of a macro stand before their arguments.
+        let of_macro = format!("\n    {name}: ");
+        tests.iter().any(|test| test.contains(&function) || test.contains(&of_macro))
+    };
+    // In backquotes: a file or folder, or the long name of a test.
+    let is_test = |named: &&str| {
+        let name = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || "_:…".contains(letter);
+        is_path(named) || named.chars().all(name) && named.matches('_').count() > 2
+    };
+    let named = |text: &str| text.split('`').skip(1).step_by(2).filter(is_test).map(str::to_owned).collect::<Vec<_>>();
+    let missing: Vec<_> = named(&threats).into_iter().filter(|named| !is_there(named)).collect();
+    assert!(missing.is_empty(), "docs/threats.md names what is not there: {missing:#?}");
+
+    let rows = || threats.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" |"));
+    let held: Vec<_> = rows().filter(|(_, rest)| !named(rest).is_empty()).map(|(who, _)| who.to_lowercase()).collect();
+    let strangers: Vec<_> = rows().filter_map(|(who, _)| who.strip_prefix("**")?.split("**").next()).collect();
+    assert!(strangers.len() > 8, "the table was not read: {strangers:?}");
+    for who in strangers {
+        let who = who.to_lowercase();
+        let is_held = held.iter().any(|held| who.starts_with(held) || held.trim_start_matches("**").starts_with(&who));
+        assert!(is_held, "docs/threats.md names no test for the row of {who}");
+    }
+}
+
 /// Says what is wrong with an arrow, if anything is. A name that is no module is the root's own (a macro, a constant).
 fn judge(levels: &BTreeMap<String, usize>, from: &str, to: &str) -> Option<String> {
     if from == to {
@@ -312,16 +353,20 @@ fn module_of(file: &Path) -> Vec<String> {
 
 /// Returns every Rust file in `src/`, relative to the repository.
 fn sources() -> Vec<PathBuf> {
+    rust_files("src")
+}
+
+fn rust_files(folder: &str) -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut waiting = vec![root.join("src")];
+    let mut waiting = vec![root.join(folder)];
     let mut files = Vec::new();
     while let Some(directory) = waiting.pop() {
-        for entry in fs::read_dir(&directory).expect("src can be read") {
-            let path = entry.expect("src can be read").path();
+        for entry in fs::read_dir(&directory).expect("it can be read") {
+            let path = entry.expect("it can be read").path();
             if path.is_dir() {
                 waiting.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                files.push(path.strip_prefix(root).expect("src lies in the repository").to_owned());
+                files.push(path.strip_prefix(root).expect("it lies in the repository").to_owned());
             }
         }
     }
