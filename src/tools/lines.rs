@@ -136,7 +136,8 @@ impl LineReader {
 /// Returns the lines of `file` that hold the bytes `from..to`, with some around them, under a heading that tells which
 /// they are.
 pub(super) fn snippet(file: &str, from: usize, to: usize) -> String {
-    let line_of = |at: usize| file[..at].matches('\n').count();
+    // By bytes: what was put there may end in a character of several.
+    let line_of = |at: usize| file.as_bytes()[..at].split(|byte| *byte == b'\n').count() - 1;
     let lines: Vec<&str> = file.lines().collect();
     let first = line_of(from).saturating_sub(AROUND);
     // An end right behind a line end belongs to the line before.
@@ -178,6 +179,15 @@ mod tests {
 
     fn taken(text: &str, lines: u64, seen: u64) -> Taken {
         Taken { text: text.into(), lines, seen, ..Taken::default() }
+    }
+
+    #[test]
+    fn what_ends_in_a_character_of_several_bytes_is_shown() {
+        for end in ["é", "世界", "🙂", "a\u{301}"] {
+            let file = format!("one\ntwo {end}\nthree\n");
+            let shown = snippet(&file, 8, 8 + end.len());
+            assert!(shown.contains(&format!("two {end}\n")), "{shown}");
+        }
     }
 
     #[test]
