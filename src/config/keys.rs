@@ -29,7 +29,7 @@ pub enum Preset {
 pub struct About {
     /// The name, as in the environment.
     pub name: &'static str,
-    /// Under which heading it stands.
+    /// The heading under which it is listed.
     pub group: &'static str,
     /// What it is when nobody sets it.
     pub default: Preset,

@@ -28,30 +28,32 @@ use crate::{
     ids::{self, EventId, RoomKey},
 };
 
-/// What the whole of a long answer is called.
+/// The name of the file that holds the whole of an answer that was shortened in its message.
 const WHOLE: &str = "answer.md";
 
-/// What is being sent, and what was said of what cannot be. Bounded by the rooms: each has one row in flight.
+/// The rows that are being sent, and which failures were logged already. Bounded by the number of rooms, since each room has
+/// one row in flight.
 #[derive(Default)]
 struct Desk {
-    /// Rows at which a task works. The outbox may ask again for one while that still waits for its turn.
+    /// Transaction ids of the rows that a task is sending. The outbox may hand out the same row again while its task still
+    /// waits for the scheduler.
     sending: HashSet<String>,
-    /// The homeserver is away, and that was said.
+    /// Whether it was logged that the homeserver is away.
     away: bool,
-    /// Rooms into which the homeserver lets nothing, where that was said.
+    /// The rooms for which it was logged that the homeserver refuses messages there.
     refused: HashSet<RoomKey>,
 }
 
 type Shared = Arc<Mutex<Desk>>;
 
-/// A row at which a task works, for as long as it does.
+/// Marks a row as being sent for as long as this value lives.
 struct Sending {
     desk: Shared,
     txn: String,
 }
 
 impl Sending {
-    /// None: another task works at it.
+    /// Returns `None` if another task is sending the row.
     fn begin(desk: &Shared, txn: &str) -> Option<Self> {
         lock(desk).sending.insert(txn.to_owned()).then(|| Self { desk: desk.clone(), txn: txn.to_owned() })
     }
@@ -69,7 +71,7 @@ pub(super) async fn run(adapter: Adapter, mut inbox: Inbox, mut live: broadcast:
     loop {
         tokio::select! {
             Some(delivery) = inbox.deliveries.recv() => {
-                // Dropped, it is asked for again: by then the one in flight is done.
+                // A row that is being sent already is dropped here; the outbox hands it out again after its pause.
                 if let Some(sending) = Sending::begin(&desk, &delivery.txn) {
                     adapter.spawn(deliver(adapter.clone(), sending, delivery));
                 }
@@ -102,12 +104,12 @@ async fn deliver(adapter: Adapter, sending: Sending, delivery: Delivery) {
         crash::point("sent");
         Sent { event: EventId::from(event.as_str()), noted: oneshot::channel().0 }
     });
-    // The outbox may have given up waiting; then it asks again.
+    // The outbox may have stopped waiting for this attempt; then it hands the row out again.
     let _ = delivery.done.send(told);
 }
 
 impl Desk {
-    /// Says what has changed: one line when something cannot be sent, one when it can be again.
+    /// Logs a change of state: one line when sending begins to fail, one when it works again.
     fn tell(&mut self, room: &RoomKey, trouble: Option<&Trouble>) {
         match trouble {
             None => {
@@ -153,7 +155,7 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
                 content["m.mentions"] = json!({ "user_ids": [id] });
             }
             let whole = ids::digest(&[txn, "whole"], 16);
-            // The file goes first: where the answer is, it is.
+            // The file is sent before the answer, so that whoever sees the answer finds the file, too.
             if short.is_some() && earlier.find(txn, &content).or_else(|| earlier.find(&whole, &Value::Null)).is_none() {
                 let file = media::upload(adapter, &room, &whole, WHOLE, "text/markdown", text.as_bytes()).await?;
                 post(adapter, Class::Answer, &room, &whole, related(file, thread.as_ref(), None)).await?;
@@ -172,7 +174,7 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
             related(media::upload(adapter, &room, txn, name, mime, data).await?, thread.as_ref(), None)
         }
         Outbound::Closing { asked, ending, footer, thread } => {
-            // What is in flight notes its event before it is settled.
+            // Waits for an edit that is being sent, which notes the event of the progress message.
             adapter.scheduler.settle(key, asked.as_str()).await;
             let progress = view::noted(adapter, asked).await?;
             let rendered = render::markdown(&super::progress::closing(*ending, footer));
@@ -180,7 +182,7 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
             let progress = if let Ok(progress) = OwnedEventId::try_from(progress) {
                 progress
             } else {
-                // It was sent, and nobody knows as what: its transaction id tells.
+                // The message was begun, and its event id was never noted: sending again with the same transaction id returns it.
                 let begun = view::txn_of(adapter, key, asked);
                 let content = related(to_content("m.notice", &rendered), thread.as_ref(), None);
                 post(adapter, Class::Answer, &room, &begun, content).await?
@@ -195,7 +197,7 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
     post(adapter, class, &room, txn, content).await
 }
 
-/// What needs no event is noted under its transaction id.
+/// Returns a made-up event id for a row that sends nothing, so that the outbox can close it.
 fn event_of(txn: &str) -> Result<OwnedEventId, Trouble> {
     OwnedEventId::try_from(format!("${txn}")).map_err(|error| Trouble::Lasting(error.to_string()))
 }

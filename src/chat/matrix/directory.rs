@@ -35,7 +35,7 @@ struct Known {
     asked: Option<Instant>,
 }
 
-/// Under which the store knows where an alias led last.
+/// Returns the key under which the room is noted to which an alias led last.
 fn note_of(alias: &str) -> String {
     format!("alias:{alias}")
 }

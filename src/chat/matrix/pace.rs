@@ -136,7 +136,7 @@ impl Account {
         self.progress = (self.progress.max(now) + gap).min(now + gap * MOST_DEBT);
     }
 
-    /// A send ended after this time, and was not refused for its rate.
+    /// Takes note that a send ended, after this time, and that the homeserver did not refuse it for its rate.
     pub(super) fn taken(&mut self, took: Duration) {
         self.in_a_row = 0;
         self.window = (self.window + 1).min(IN_FLIGHT);

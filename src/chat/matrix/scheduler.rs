@@ -146,7 +146,7 @@ impl Scheduler {
         let (dropped, in_flight) = self.shared.queues().settle((room.clone(), key.to_owned()));
         drop(dropped);
         if let Some(in_flight) = in_flight {
-            // It is only ever dropped: that is the word.
+            // Nothing is ever sent on this channel: the caller is woken when the other end is dropped.
             let _ = in_flight.await;
         }
     }
@@ -200,7 +200,7 @@ impl Shared {
 }
 
 impl Pass {
-    /// The send ended, and was not refused for its rate.
+    /// Takes note that a send ended and that the homeserver did not refuse it for its rate.
     fn taken(self) {
         self.shared.queues().taken(&self.place, Instant::now());
     }

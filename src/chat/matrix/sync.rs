@@ -51,7 +51,7 @@ use crate::{
 
 /// How long the homeserver holds a request when there is nothing new.
 const HOLD: Duration = Duration::from_secs(30);
-/// The pause after a failure; it doubles.
+/// The first pause after a failure, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// How long a copy of new keys may take on its way to the homeserver.
@@ -64,7 +64,7 @@ pub(super) enum End {
     Cancelled,
     /// The homeserver has ended the session.
     LoggedOut {
-        /// The device is still there.
+        /// Whether the device still exists at the homeserver, so that only a new token is needed.
         soft: bool,
     },
     /// The database failed.
@@ -120,7 +120,7 @@ pub(super) async fn run(adapter: &Adapter, session: &Session, cancel: &Cancellat
     }
 }
 
-/// Why nothing was taken; it is tried again.
+/// Why an answer was not taken. It is tried again.
 #[derive(Debug, thiserror::Error)]
 enum NotTaken {
     #[error(transparent)]
@@ -159,7 +159,7 @@ fn is_word(inbound: &Inbound) -> bool {
 struct Reader<'a> {
     adapter: &'a Adapter,
     session: &'a Session,
-    /// How far the stream was admitted.
+    /// The position in the stream up to which everything was admitted to the journal.
     position: Option<String>,
     /// The rooms that the hub knows the bot to be in.
     joined: HashSet<OwnedRoomId>,
@@ -168,7 +168,7 @@ struct Reader<'a> {
     /// The next answer is the first, or the first after some trouble: it comes at once, whatever is in it, and all rooms
     /// and invites are looked at.
     first: bool,
-    /// Answers have malformed parts, and that was said.
+    /// Whether it was logged that answers have malformed parts.
     mended: bool,
 }
 
@@ -215,7 +215,7 @@ impl<'a> Reader<'a> {
         Ok(answer)
     }
 
-    /// Lets a copy of new keys be made, which a lost device is made up for with.
+    /// Uploads new room keys to the backup on the homeserver, from which a new device is given them should this one be lost.
     fn back_up(&self) {
         let encryption = self.session.client.encryption();
         self.adapter.spawn(async move {
@@ -294,7 +294,7 @@ impl<'a> Reader<'a> {
         for id in response.rooms.left.keys() {
             self.left(id).await?;
         }
-        // Invites that came while the program was down stand in the SDK's store only.
+        // Invites that came while the program was down are known from the SDK's store only.
         let invited = if self.first {
             self.session.client.invited_rooms()
         } else {

@@ -23,15 +23,17 @@ use crate::{
     ids::{self, EventId, RoomKey},
 };
 
-/// A turn that takes as long is shown as typing: before that its answer would have to wait behind the homeserver's work.
+/// How long a turn must run before the bot is shown as typing. A quick answer would otherwise have to wait while the homeserver
+/// handles the typing notice.
 const SLOW: Duration = Duration::from_millis(400);
-/// How often what changes by itself (the time) is shown, and typing is said again.
+/// How often the elapsed time is updated in the progress message and the typing notice is renewed.
 const TICK: Duration = Duration::from_secs(5);
-/// The reactions that say that a message was taken into the work, and that it does not count.
+/// The reactions, each with its name for the transaction id: a message was taken into the running turn, and a message is not
+/// acted on.
 const SEEN: (&str, &str) = ("seen", "👀");
 const REFUSED: (&str, &str) = ("refused", "❌");
 
-/// The type of what is said.
+/// The event type of messages.
 const MESSAGE: &str = "m.room.message";
 
 /// A room's running turn.
@@ -46,13 +48,13 @@ struct State {
     progress: Progress,
     /// The message, once it was sent.
     event: Option<OwnedEventId>,
-    /// What it says now.
+    /// The text that the message was last sent with.
     shown: String,
-    /// People see the bot type.
+    /// Whether the bot is shown as typing.
     typing: bool,
 }
 
-/// Under which the store knows a turn's progress message.
+/// Returns the key under which the event of a turn's progress message is noted.
 fn note_of(asked: &EventId) -> String {
     format!("progress:{asked}")
 }
@@ -63,7 +65,7 @@ pub(super) async fn noted(adapter: &Adapter, asked: &EventId) -> Result<Option<S
     adapter.hub.noted(&note_of(asked)).await.map_err(|error| Trouble::Away(error.to_string()))
 }
 
-/// The transaction id of a turn's progress message: the same after a restart, so that it is not sent twice.
+/// Returns the transaction id of a turn's progress message. It is the same after a restart, so that the message is not sent twice.
 pub(super) fn txn_of(adapter: &Adapter, room: &RoomKey, asked: &EventId) -> String {
     ids::digest(&[adapter.hub.account(), room.as_str(), asked.as_str(), "progress"], 16)
 }

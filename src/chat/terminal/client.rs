@@ -24,7 +24,7 @@ use tokio_util::codec::{FramedRead, FramedWrite, LinesCodec};
 use super::frame::{Hello, PROTOCOL, SERVER_LINE, Say, ServerFrame};
 use crate::ids::{self, EventId};
 
-/// A server that was there and is gone may take this long to come back.
+/// How long the client waits for a server that has gone away to come back.
 const RETURN: Duration = Duration::from_mins(1);
 /// The pause between two attempts to reach it.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -32,9 +32,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 const SETTLE: Duration = Duration::from_secs(10);
 /// How long a client with open questions hears nothing before it asks what became of them.
 const ASK: Duration = Duration::from_secs(15);
-/// A server that is there answers that within this time, and takes what is said to it.
+/// How long a server that is connected may take to answer that question, or to accept a line.
 const SILENCE: Duration = Duration::from_mins(1);
-/// A server greets within this time.
+/// How long a server may take to send its greeting after the connection was made.
 const GREETING: Duration = Duration::from_secs(5);
 
 /// Why a terminal cannot go on.
@@ -43,12 +43,12 @@ pub enum ClientError {
     /// Nobody answers on the control socket.
     #[error("No server answers at {}. Start one with `matrix-agent run`.", .0.display())]
     NoServer(PathBuf),
-    /// It went away and did not return.
+    /// The server went away and did not come back in time.
     #[error(
         "The server went away and did not return within a minute. What you asked is in its journal: it is answered when it starts again."
     )]
     Gone,
-    /// It is there, and says nothing.
+    /// The server is connected and does not answer.
     #[error(
         "The server has not answered for a minute. Its log (`journalctl -u matrix-agent`) may say why; what you asked is \
          answered once it works again."
@@ -62,10 +62,10 @@ pub enum ClientError {
     /// The socket failed.
     #[error("The connection to the server failed: {0}.")]
     Io(#[from] std::io::Error),
-    /// A frame was too long, or no text.
+    /// A frame was longer than the protocol allows, or was not UTF-8.
     #[error("The server sent something that cannot be read: {0}.")]
     Line(#[from] tokio_util::codec::LinesCodecError),
-    /// A frame was no frame.
+    /// A line could not be parsed as a frame.
     #[error("The server sent something that cannot be read: {0}.")]
     Frame(#[from] serde_json::Error),
 }
@@ -79,7 +79,7 @@ pub enum Shown {
     Lost,
     /// The server is back.
     Back,
-    /// All that was confirmed is noted.
+    /// The server has noted every confirmation.
     Settled,
 }
 
@@ -90,23 +90,23 @@ pub struct Client {
     /// Where files are saved.
     files: PathBuf,
     link: Link,
-    /// Read, and not yet handed out.
+    /// The frame that was read and not yet returned by `next`.
     held: Option<ServerFrame>,
-    /// Said and not yet admitted: said again after a restart; the journal takes each once.
+    /// Messages that the server has not admitted yet. They are sent again after a reconnect; the journal takes each id once.
     unadmitted: Vec<Say>,
-    /// Said and not yet answered.
+    /// Messages that have no answer yet.
     open: Vec<EventId>,
-    /// When the server is asked next what became of those.
+    /// When the server is next asked what became of the unanswered messages.
     ask_at: Instant,
-    /// Since when it has not said anything although it was asked.
+    /// Since when the server has been silent although it was asked.
     silent_since: Option<Instant>,
     /// What was shown: it is not shown again when its confirmation was lost.
     shown: HashSet<String>,
-    /// What was shown and is not noted by the server yet.
+    /// Transaction ids of what was shown and confirmed, until the server says that it has noted them.
     unnoted: HashSet<String>,
-    /// The connection is of no use any more.
+    /// Whether the connection has failed and a new one is needed.
     broken: bool,
-    /// The server is away, and it was told.
+    /// Whether the person was told that the server is away.
     lost: bool,
 }
 
@@ -189,7 +189,7 @@ impl Client {
         }
     }
 
-    /// Reads the next frame; `false`: the connection is of no use any more.
+    /// Reads the next frame. Returns `false` when the connection has failed and must be made anew.
     async fn read(&mut self) -> Result<bool, ClientError> {
         while !self.broken {
             let line = tokio::select! {
@@ -214,7 +214,7 @@ impl Client {
         Ok(false)
     }
 
-    /// Makes the frame that was read ready to be shown; `false`: it is not to be.
+    /// Prepares the frame that was read for showing. Returns `false` if it must not be shown (again).
     async fn is_shown(&mut self) -> Result<bool, ClientError> {
         let again = self.held.as_ref().and_then(txn_of).filter(|txn| self.shown.contains(*txn)).cloned();
         if let Some(txn) = again {
@@ -227,7 +227,7 @@ impl Client {
                 let path = path_of(&self.files, txn, name);
                 match data {
                     Some(data) => save(&self.files, &path, data).await?,
-                    // Another client was handed it.
+                    // The bytes went to another client of this room, which has saved the file.
                     None if fs::try_exists(&path).await? => {}
                     None => return Ok(false),
                 }
@@ -238,7 +238,7 @@ impl Client {
         }
     }
 
-    /// Takes note of what a frame settles.
+    /// Updates the open messages and confirmations by what a frame says.
     fn settles(&mut self, frame: &ServerFrame) {
         match frame {
             ServerFrame::Admitted { id } => self.unadmitted.retain(|say| said(say) != Some(id)),
@@ -276,7 +276,7 @@ impl Client {
             }
             Ok(())
         };
-        // Not noted in that time: the room's next client may be shown it again.
+        // A confirmation that was not noted in time may be lost; then the room's next client is shown the same again.
         time::timeout(SETTLE, settled).await.unwrap_or(Ok(()))
     }
 

@@ -30,7 +30,7 @@ use crate::{
 
 /// Frames that may wait for a slow client; what does not fit of the live ones is dropped.
 const BACKLOG: usize = 512;
-/// Clients at once.
+/// The most clients that may be connected at the same time.
 const CLIENTS: usize = 64;
 /// A client that is turned away has this long to read why.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -39,7 +39,8 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 #[derive(Clone, Default)]
 pub struct Terminal {
     state: Arc<Mutex<State>>,
-    /// Held while a confirmation is noted, so that who confirms the same meanwhile is told when it is.
+    /// Held while a confirmation is written down, so that a second client that confirms the same delivery is answered only
+    /// once that is done.
     noting: Arc<Lock<()>>,
 }
 
@@ -129,7 +130,7 @@ impl Terminal {
                 }
             }
         };
-        // Beside the writing: a client that is still saying something long may not read meanwhile.
+        // Reading and writing run side by side, because a client that sends something long may not read meanwhile.
         let reading = async {
             while let Some(line) = incoming.next().await {
                 let line = match line {
@@ -237,7 +238,7 @@ impl State {
         if self.clients.len() >= CLIENTS {
             return None;
         }
-        // What the others have not confirmed so far is handed out again, to this one too.
+        // Deliveries that no client has confirmed are dropped here; the outbox sends them again, to the new client too.
         self.unconfirmed.retain(|_, unconfirmed| unconfirmed.room != client.room);
         self.next += 1;
         self.clients.insert(self.next, client);
@@ -246,7 +247,7 @@ impl State {
 
     fn leave(&mut self, id: u64) {
         let Some(left) = self.clients.remove(&id) else { return };
-        // What nobody is left to confirm goes back to the outbox, which sends it to the room's next client.
+        // With no client left to confirm them, the room's deliveries go back to the outbox for the next client.
         if !self.clients.values().any(|client| client.room == left.room) {
             self.unconfirmed.retain(|_, unconfirmed| unconfirmed.room != left.room);
         }
@@ -312,7 +313,7 @@ fn answering(mut frame: ServerFrame, id: &EventId) -> ServerFrame {
     frame
 }
 
-/// Confirms what needs no client.
+/// Confirms a delivery that no client has to be shown.
 fn confirm(done: oneshot::Sender<Result<Sent, Undelivered>>, txn: String) {
     let (noted, _) = oneshot::channel();
     let _ = done.send(Ok(Sent { event: EventId(txn), noted }));

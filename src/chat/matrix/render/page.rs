@@ -13,7 +13,7 @@ pub(super) const SUMMARY: &[&str] = &["summary"];
 pub(super) const PARAGRAPH: &[&str] = &["p"];
 pub(super) const BODY: &[&str] = &["tbody"];
 
-/// Something open.
+/// An element that was opened and not closed yet.
 pub(super) struct Frame {
     /// Its tags, outermost first; none if it is not written.
     pub(super) tags: &'static [&'static str],
@@ -23,7 +23,7 @@ pub(super) struct Frame {
     pub(super) link: Option<(String, usize)>,
 }
 
-/// What is opened as soon as there is something to put into it.
+/// An element that is opened as soon as there is content for it.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Wanted {
     Nothing,
@@ -81,7 +81,7 @@ impl Page {
         }
     }
 
-    /// Writes what is pending.
+    /// Writes the pending text.
     pub(super) fn flush(&mut self) {
         if self.pending.is_empty() {
             return;
@@ -100,7 +100,7 @@ impl Page {
         }
     }
 
-    /// Opens what is wanted.
+    /// Opens the elements that wait for content.
     pub(super) fn ensure(&mut self) {
         match std::mem::replace(&mut self.wanted, Wanted::Nothing) {
             Wanted::Nothing => {}
@@ -167,7 +167,7 @@ impl Page {
         self.stack.push(Frame { tags, implied: false, link: None });
     }
 
-    /// Closes the innermost; returns whether there was one.
+    /// Closes the innermost element. Returns whether one was open.
     pub(super) fn close(&mut self) -> bool {
         let Some(frame) = self.stack.pop() else { return false };
         for tag in frame.tags.iter().rev() {

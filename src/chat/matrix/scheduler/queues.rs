@@ -1,4 +1,5 @@
-//! Who waits to send, and what may go now. Time is passed in; called by its parent alone, under its lock.
+//! Which sends wait, and which one may go now. A state machine without I/O: the time is passed in. Called by its parent alone,
+//! under its lock.
 //!
 //! `P` is what lets a caller send, `A` what sends a state of a progress message. Of the latter none is dropped here: it
 //! holds foreign code, and goes back to who holds the lock.
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::ids::RoomKey;
 
-/// Progress edits in flight at most: the other places are free for answers at any time.
+/// The most progress edits in flight. The remaining places are kept free for answers.
 const PROGRESS_IN_FLIGHT: usize = 4;
 /// A progress message that nobody settled is forgotten after this long without a new state.
 const FORGOTTEN: Duration = Duration::from_hours(1);
@@ -29,19 +30,19 @@ type Key = (RoomKey, String);
 /// The queues of an account.
 pub(super) struct Queues<P, A> {
     account: Account,
-    /// Who waits, a queue for each [`Class`]. Each entry belongs to a caller who waits, so callers bound it.
+    /// The waiting callers, one queue for each [`Class`]. Each entry belongs to a task that awaits it, so the tasks bound it.
     callers: [VecDeque<Waiting<P>>; 3],
-    /// Progress messages that are not settled.
+    /// The progress messages whose turns have not ended.
     messages: HashMap<Key, Message<A>>,
     /// The last messages that were settled, oldest first.
     settled: VecDeque<Key>,
-    /// Rooms in which something is in flight that nothing may overtake.
+    /// The rooms with a send in flight. Nothing else goes to such a room, so that order is kept.
     busy: HashSet<RoomKey>,
     /// Sends in flight, progress included.
     in_flight: usize,
     /// Progress in flight.
     progressing: usize,
-    /// Nothing goes any more.
+    /// Whether the program ends and nothing is let go any more.
     ended: bool,
 }
 
@@ -52,12 +53,12 @@ struct Waiting<P> {
 
 struct Message<A> {
     edits: Edits,
-    /// When its last state was sent, or its first was queued.
+    /// When its last state was sent; before that, when its first one was queued.
     since: Instant,
-    /// Its newest state, if that was not sent.
+    /// Its newest state, if that has not been sent yet.
     queued: Option<A>,
     in_flight: bool,
-    /// Who waits for what is in flight; nothing else goes out then.
+    /// The tasks that wait for the end of the send in flight, after which no further state goes out.
     settling: Vec<oneshot::Sender<()>>,
 }
 
@@ -193,7 +194,7 @@ impl<P, A> Queues<P, A> {
         Place { room, message, since: now }
     }
 
-    /// What has this place ended, and was not refused for its rate.
+    /// Takes note that the send in this place ended and was not refused for its rate.
     pub(super) fn taken(&mut self, place: &Place, now: Instant) {
         self.account.taken(now.duration_since(place.since));
         if let Some(message) = place.message.as_ref().and_then(|key| self.messages.get_mut(key)) {
@@ -202,7 +203,7 @@ impl<P, A> Queues<P, A> {
         }
     }
 
-    /// What has this place was refused for its rate; `again` is the state to be tried again. Returns it if there is a
+    /// Takes note that the send in this place was refused for its rate; `again` is the state to try again. Returns it if there is a
     /// newer one, or none is wanted.
     pub(super) fn limited(&mut self, place: &Place, pause: Duration, again: Option<A>, now: Instant) -> Option<A> {
         self.account.limited(now, pause);
@@ -253,10 +254,10 @@ mod tests {
     fn nothing_grows_without_bound() {
         let now = Instant::now();
         let mut queues = Plain::new(now);
-        // Callers who gave up.
+        // Removes callers that have stopped waiting.
         (0..100).for_each(|_| drop(queues.wait(Class::Answer, &RoomKey::from("a"), false)));
         assert_eq!(queues.callers[0].len(), 1);
-        // Messages that were settled.
+        // Forgets messages whose turns have ended.
         (0..2 * SETTLED).for_each(|n| assert!(queues.settle(key(&n.to_string())).0.is_none()));
         assert_eq!(queues.settled.len(), SETTLED);
         // And one that never was: its last state is long gone when there is another.
