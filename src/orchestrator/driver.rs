@@ -38,8 +38,9 @@ use super::{
     prompt, words,
 };
 
-/// How long calls may take to end once they are told to; by then their container is being ended.
-const SETTLE: Duration = Duration::from_secs(5);
+/// How long a turn waits for calls that are told to end. One of a sandbox that answers needs a second, and one that is
+/// being taken over after a restart some more; beyond that the room is answered, and they end behind the turn.
+pub(super) const SETTLE: Duration = Duration::from_secs(15);
 
 /// Tokens of a conversation that may be too long for a server of one's own.
 const LONG: u64 = 3000;
@@ -333,11 +334,12 @@ impl Driver {
         self.request = None;
         drop(self.chunks.take());
         mem::take(&mut self.cancel).cancel();
-        let calls = &mut self.calls;
+        let mut calls = mem::take(&mut self.calls);
         if timeout(SETTLE, async { while calls.next().await.is_some() {} }).await.is_err() {
-            tracing::warn!(turn = %self.hands.journal.turn, "calls did not end in time and are left");
+            tracing::warn!(turn = %self.hands.journal.turn, "calls did not end in time; they are ended behind the turn");
+            // Dropped, they would leave their commands running: only they know what to end, and each has a limit.
+            tokio::spawn(async move { while calls.next().await.is_some() {} });
         }
-        calls.clear();
     }
 
     /// Waits for something to happen and hands it to `events`.

@@ -16,8 +16,11 @@ use super::{
 };
 use crate::sandbox::{Captured, Command, Ended, Lookup, Process, Sandbox, SandboxError, Stdin, User};
 
-/// How long ending a command may take before its result is no longer waited for (by then its container is being ended).
-const STOP_LIMIT: Duration = Duration::from_secs(3);
+/// How long ending a command may take before its result is no longer waited for: by then its container is being ended,
+/// which may be looked at for some seconds before.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// How long it may take to keep an output that is too long to show.
+const KEEP_LIMIT: Duration = Duration::from_secs(3);
 /// How often a call goes on after a lost connection.
 const RECOVERIES: u32 = 3;
 /// The room sees ten lines a second at most.
@@ -66,18 +69,11 @@ pub(super) async fn run(context: &ToolContext, sandbox: &Sandbox, command: Comma
 /// Takes the result of the command `id` that was started, if it was, before the server crashed: under `boot_id`.
 /// Nothing is started.
 pub(super) async fn resume(context: &ToolContext, id: &str, boot_id: &str) -> Result<(Sandbox, Ended), ToolError> {
-    // Not abandoned by a stop: what still runs must be found to be ended.
-    let sandbox = context.sandboxes.ensure(&context.room).await?;
-    if sandbox.boot_id() != boot_id {
-        return Err(ToolError::Unknown);
+    match find(context, boot_id, id).await? {
+        (sandbox, Lookup::Ended(ended)) => Ok((sandbox, ended)),
+        (_, Lookup::Forgotten) => Err(ToolError::Forgotten),
+        (_, Lookup::Unknown | Lookup::Running(_)) => Err(ToolError::NotRun),
     }
-    let ended = match sandbox.lookup(id).await? {
-        Lookup::Running(process) => finish(context, &sandbox, id, watch(context, held(context, process))).await?,
-        Lookup::Ended(ended) => ended,
-        Lookup::Forgotten => return Err(ToolError::Forgotten),
-        Lookup::Unknown => return Err(ToolError::NotRun),
-    };
-    Ok((sandbox, ended))
 }
 
 /// Holds a process that was found again to the most that any command may take: its own limit only sandboxd knows.
@@ -117,7 +113,7 @@ async fn finish(
 ) -> Result<Ended, ToolError> {
     let ended = tokio::select! {
         biased;
-        () = context.cancel.cancelled() => return stop(sandbox, id).await,
+        () = context.cancel.cancelled() => return stop(context, sandbox, id).await,
         ended = work => ended,
     };
     match ended {
@@ -136,7 +132,7 @@ pub(super) async fn write(
     let id = context.call.as_str();
     match context.unless_stopped(sandbox.write_file(id, path, content)).await {
         Err(ToolError::Stopped) => {
-            stop(sandbox, id).await?;
+            stop(context, sandbox, id).await?;
             Err(ToolError::Stopped)
         }
         Err(ToolError::Sandbox(SandboxError::Disconnected)) => {
@@ -148,42 +144,62 @@ pub(super) async fn write(
 }
 
 /// Ends the command's whole tree and returns what there was until then.
-pub(super) async fn stop(sandbox: &Sandbox, id: &str) -> Result<Ended, ToolError> {
-    let ended = async {
-        sandbox.kill(id).await?;
-        sandbox.lookup(id).await
-    };
-    match timeout(STOP_LIMIT, ended).await {
-        Ok(Ok(Lookup::Ended(ended))) => Ok(ended),
+pub(super) async fn stop(context: &ToolContext, sandbox: &Sandbox, id: &str) -> Result<Ended, ToolError> {
+    match end(sandbox, id).await {
+        Ok(Lookup::Ended(ended)) => Ok(ended),
+        Err(SandboxError::Disconnected) => recover(context, sandbox, id).await,
         _ => Err(ToolError::Stopped),
     }
 }
 
+/// Ends the command on this connection, and returns what is known of it then. [`SandboxError::Disconnected`]: it may run
+/// on.
+async fn end(sandbox: &Sandbox, id: &str) -> Result<Lookup, SandboxError> {
+    let ended = async {
+        sandbox.kill(id).await?;
+        match sandbox.lookup(id).await {
+            // Its container was ended with it.
+            Err(SandboxError::Disconnected) => Ok(Lookup::Unknown),
+            found => found,
+        }
+    };
+    let limit = STOP_LIMIT;
+    timeout(limit, ended).await.unwrap_or(Err(SandboxError::TimedOut { limit, note: None }))
+}
+
 /// Finds the command again after the connection broke; it went on meanwhile.
 async fn recover(context: &ToolContext, before: &Sandbox, id: &str) -> Result<Ended, ToolError> {
+    match find(context, before.boot_id(), id).await? {
+        (_, Lookup::Ended(ended)) => Ok(ended),
+        _ if context.cancel.is_cancelled() => Err(ToolError::Stopped),
+        // Perhaps the request was lost with the connection: as nobody can tell, nobody repeats it.
+        _ => Err(ToolError::Unknown),
+    }
+}
+
+/// Finds a command of this boot on a new connection and follows it to its end, which a stop brings about.
+async fn find(context: &ToolContext, boot_id: &str, id: &str) -> Result<(Sandbox, Lookup), ToolError> {
     for _ in 0..RECOVERIES {
-        let sandbox = context.sandbox().await?;
-        if sandbox.boot_id() != before.boot_id() {
+        // Not abandoned by a stop: what still runs must be found to be ended.
+        let sandbox = context.sandboxes.ensure(&context.room).await?;
+        if sandbox.boot_id() != boot_id {
             return Err(ToolError::Unknown);
         }
         let work = async {
             match sandbox.lookup(id).await? {
-                Lookup::Running(process) => watch(context, held(context, process)).await.map(Some),
-                Lookup::Ended(ended) => Ok(Some(ended)),
-                Lookup::Forgotten | Lookup::Unknown => Ok(None),
+                Lookup::Running(process) => watch(context, held(context, process)).await.map(Lookup::Ended),
+                found => Ok(found),
             }
         };
-        let ended = tokio::select! {
+        let found = tokio::select! {
             biased;
-            () = context.cancel.cancelled() => return stop(&sandbox, id).await,
-            ended = work => ended,
+            () = context.cancel.cancelled() => end(&sandbox, id).await,
+            found = work => found,
         };
-        match ended {
-            Ok(Some(ended)) => return Ok(ended),
-            // Perhaps the request was lost with the connection: as nobody can tell, nobody repeats it.
-            Ok(None) => return Err(ToolError::Unknown),
+        match found {
             Err(SandboxError::Disconnected) => {}
-            Err(error) => return Err(error.into()),
+            Err(_) if context.cancel.is_cancelled() => return Err(ToolError::Stopped),
+            found => return Ok((sandbox, found?)),
         }
     }
     Err(ToolError::Unknown)
@@ -212,7 +228,7 @@ async fn keep(sandbox: &Sandbox, id: &str, captured: &Captured) -> Option<String
     let whole = [&captured.head[..], &captured.tail[..]].concat();
     let id = format!("{id}-output");
     let write = sandbox.write_file(&id, &path, whole.into());
-    match timeout(STOP_LIMIT, write).await {
+    match timeout(KEEP_LIMIT, write).await {
         Ok(Ok(_)) => Some(path),
         _ => None,
     }

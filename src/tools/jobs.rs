@@ -65,7 +65,7 @@ pub(super) async fn start(
     let result = work.await;
     if matches!(result, Err(ToolError::Stopped)) {
         // What a stopped call started must not stay; the outcome of ending it changes nothing for the model.
-        let _ = exec::stop(sandbox, &id).await;
+        let _ = exec::stop(context, sandbox, &id).await;
     }
     result
 }

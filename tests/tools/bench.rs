@@ -1,6 +1,10 @@
 //! One room with a sandbox of its own, in which the tools are called.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    os::fd::{AsRawFd, BorrowedFd},
+    path::PathBuf,
+    time::Duration,
+};
 
 use matrix_agent::{
     gateway::{AllowedHosts, Gateway, GatewayPolicy, Network},
@@ -8,6 +12,7 @@ use matrix_agent::{
     sandbox::{SandboxOptions, Sandboxes},
     tools::{self, JobsSeen, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult},
 };
+use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt::PeerCredentials};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{sync::mpsc, time::timeout};
@@ -87,6 +92,26 @@ impl Bench {
 
     pub(crate) async fn boot_id(&self) -> String {
         self.sandboxes.ensure(&self.room).await.unwrap().boot_id().to_owned()
+    }
+
+    /// Breaks all connections to the sandbox, which go through this very process.
+    pub(crate) fn cut_connections(&self) {
+        let label = format!("label=matrix-agent.instance={}", self.options.instance);
+        let container = podman(&["ps", "--quiet", "--filter", &label]);
+        let sandboxd: i32 =
+            podman(&["inspect", "--format", "{{.State.Pid}}", container.trim()]).trim().parse().unwrap();
+        let files = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let files = files.filter_map(|file| file.file_name().to_str()?.parse().ok());
+        let mut cut = 0;
+        for file in files {
+            // SAFETY: it is only looked at and shut down; whoever owns it closes it.
+            let file = unsafe { BorrowedFd::borrow_raw(file) };
+            if getsockopt(&file, PeerCredentials).is_ok_and(|peer| peer.pid() == sandboxd) {
+                shutdown(file.as_raw_fd(), Shutdown::Both).unwrap();
+                cut += 1;
+            }
+        }
+        assert_ne!(cut, 0, "there was a connection");
     }
 
     pub(crate) async fn close(self) {

@@ -138,6 +138,35 @@ async fn a_stop_ends_what_runs_and_shows_what_there_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stop_ends_a_command_whose_connection_has_just_broken() {
+    let bench = Bench::open(PLAIN).await;
+    let (context, mut progress) = bench.context();
+    let cancel = context.cancel.clone();
+    let call =
+        tokio::spawn(async move { run(&context, "run_command", &json!({ "command": "echo up; sleep 6543" })).await });
+    timeout(LIMIT, progress.recv()).await.unwrap();
+    bench.cut_connections();
+    cancel.cancel();
+    bad(&timeout(LIMIT, call).await.unwrap().unwrap(), &["stopped by the person", "up"]);
+    assert_eq!(bench.running("sleep 654[3]").await, "0");
+
+    // The same of one that was begun before a crash, and is being looked for when the stop comes.
+    let (context, mut progress) = bench.context();
+    let asked = json!({ "command": "echo up; sleep 7654" });
+    let (before, arguments, asked) = (context.clone(), asked.clone(), asked.to_string());
+    let call = tokio::spawn(async move { run(&before, "run_command", &arguments).await });
+    timeout(LIMIT, progress.recv()).await.unwrap();
+    let boot = bench.boot_id().await;
+    call.abort();
+    context.cancel.cancel();
+    bench.cut_connections();
+    let resumed = tools::resume(&context, "run_command", &asked, &boot);
+    bad(&timeout(LIMIT, resumed).await.unwrap(), &["stopped by the person", "up"]);
+    assert_eq!(bench.running("sleep 765[4]").await, "0");
+    bench.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_background_job_is_read_and_ended_later() {
     let bench = Bench::open(PLAIN).await;
     let line = "echo begun; while [ ! -e /workspace/go ]; do sleep 0.02; done; echo went; sleep 1000";

@@ -9,7 +9,10 @@ use std::{
 use futures_util::future::BoxFuture;
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{self, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use wiremock::{Mock, MockServer, Request, Respond, ResponseTemplate, matchers::any};
 
@@ -18,7 +21,13 @@ use crate::{
     clock::Clock,
     ids::{Address, TurnId},
     llm::{Model, ModelSettings},
-    orchestrator::{Outcome, Progress, Start, driver::Turn, hands::Toolbox, journal::Journal, words},
+    orchestrator::{
+        Outcome, Progress, Start,
+        driver::{SETTLE, Turn},
+        hands::Toolbox,
+        journal::Journal,
+        words,
+    },
     pictures::Gallery,
     store::{Conversation, Durability, NewInbound, Store},
     tools::{Attachment, ToolProgress, ToolResult},
@@ -235,6 +244,33 @@ async fn a_stop_ends_what_runs_and_answers_every_call() {
     assert_eq!(has_ended.recv().await, Some(()), "the call was told and waited for");
     assert_eq!(has_ended.recv().await, None, "the second never began");
     assert_eq!(rig.unanswered().await, 0);
+}
+
+#[tokio::test]
+async fn a_call_that_is_slow_to_stop_is_ended_behind_the_turn() {
+    let mut rig = Rig::new(&[asks(&[LS])]).await;
+    let (ended, mut has_ended) = mpsc::channel(1);
+    let (stop, gate) = (rig.stop.clone(), Arc::new(Notify::new()));
+    let opens = Arc::clone(&gate);
+    let script: Script = Arc::new(move |_, _, cancel, _| {
+        let (ended, stop, gate) = (ended.clone(), stop.clone(), Arc::clone(&gate));
+        Box::pin(async move {
+            stop.cancel();
+            cancel.cancelled().await;
+            time::pause();
+            time::advance(SETTLE).await;
+            time::resume();
+            gate.notified().await;
+            ended.send(()).await.unwrap();
+            result("ended at last")
+        })
+    });
+    let outcome = rig.run(Start::New, script).await;
+    assert_eq!((outcome.text.as_str(), outcome.status), (words::STOPPED, Status::Stopped));
+    assert_eq!(rig.unanswered().await, 0);
+    opens.notify_one();
+    let ended = timeout(LIMIT, has_ended.recv()).await.unwrap();
+    assert_eq!(ended, Some(()), "what it had to end was not left running");
 }
 
 #[tokio::test]
