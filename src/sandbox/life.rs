@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
     Link, LinkState, Sandbox, SandboxError,
@@ -27,6 +27,10 @@ const GREETING_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long the sandboxd of an adopted container has to dial again: it tries at least each second.
 const REDIAL_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long Podman may take to say whether a container is paused, for somebody who waits for an answer of its sandboxd:
+/// less than they wait for that.
+const LOOK_LIMIT: Duration = Duration::from_secs(4);
 
 /// How long a stop waits until it kills. sandboxd needs a second at most.
 const STOP_GRACE: Duration = Duration::from_secs(3);
@@ -139,7 +143,12 @@ async fn greeting(
     let deadline = Instant::now() + limit;
     loop {
         let ended = room.ended.notified();
-        let seen = shared.engine.inspect(name).await?;
+        let seen = tokio::select! {
+            biased;
+            // A container that was taken over: its PID 1 is known, and Podman, which may be slow, need not be waited for.
+            Ok(sandbox) = link.connected(limit) => return Ok(sandbox),
+            seen = shared.engine.inspect(name) => seen?,
+        };
         match seen.condition {
             Condition::Running => {}
             Condition::Paused => {
@@ -186,8 +195,8 @@ pub(super) async fn held(shared: &Shared, room: &Room) -> Option<SandboxError> {
         return Some(SandboxError::HostDiskLow);
     }
     let container = room.container_name()?;
-    // Podman away: what it said last holds.
-    if let Ok(seen) = shared.engine.inspect(&container).await {
+    // Podman away, or slow: what it said last holds.
+    if let Ok(Ok(seen)) = timeout(LOOK_LIMIT, shared.engine.inspect(&container)).await {
         room.set_paused(seen.condition == Condition::Paused);
     }
     room.is_held().then_some(SandboxError::Paused { container })

@@ -43,6 +43,21 @@ async fn our_own_podman_service_is_started_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_that_was_taken_over_is_there_also_while_podman_hangs() {
+    let house = House::with(|options| options.podman_socket = Some(options.state_dir.join("nobody.sock")));
+    let room = house.room("hung");
+    let fleet = house.open().await;
+    let boot = fleet.ensure(&room).await.unwrap().boot_id().to_owned();
+    fleet.shutdown().await;
+    let fleet = house.open().await;
+    let service = service_of(&house);
+    signal(service, Signal::SIGSTOP);
+    let sandbox = timeout(LIMIT, fleet.ensure(&room)).await;
+    signal(service, Signal::SIGCONT);
+    assert_eq!(sandbox.expect("Podman is not needed for it").unwrap().boot_id(), boot);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_others_do_to_a_container_is_noticed() {
     let house = House::new();
     let fleet = house.open().await;
@@ -146,6 +161,26 @@ async fn a_sandbox_that_somebody_else_paused_is_told_as_paused_and_left_alone() 
     match timeout(LIMIT, again.lookup(work.id())).await.unwrap().unwrap() {
         Lookup::Ended(ended) => assert_eq!(ended.exit, Exit::Killed, "the stop was waiting for it"),
         _ => panic!("the stop was lost"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_sandbox_is_told_as_paused_also_while_podman_hangs() {
+    let house = House::with(|options| options.podman_socket = Some(options.state_dir.join("nobody.sock")));
+    let fleet = house.open().await;
+    let room = house.room("frozen");
+    let sandbox = fleet.ensure(&room).await.unwrap();
+    let work = sandbox.spawn(shell("sleep 600")).await.unwrap();
+    let name = house.containers().into_iter().next().unwrap();
+    podman(&["pause", &name]);
+    until(&fleet, &room, SandboxState::Paused).await;
+    let service = service_of(&house);
+    signal(service, Signal::SIGSTOP);
+    let stopped = timeout(LIMIT, sandbox.kill(work.id())).await;
+    let asked = timeout(LIMIT, fleet.ensure(&room)).await;
+    signal(service, Signal::SIGCONT);
+    for told in [stopped.unwrap().unwrap_err(), asked.unwrap().unwrap_err()] {
+        assert!(matches!(told, SandboxError::Paused { .. }), "{told}");
     }
 }
 
