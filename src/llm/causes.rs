@@ -20,6 +20,7 @@ const LENGTH: &[&str] = &[
     "request body",
     "request size",
     "payload",
+    "kv cache",
     "上下文",
     "输入",
 ];
@@ -49,7 +50,16 @@ const TOO_MUCH: &[&str] = &[
     "ran out of",
     "out of range",
     "beyond",
+    "over the maximum",
+    "above the",
+    "supports up to",
+    "support up to",
+    "only supports",
+    "is full",
+    "limit reached",
     "超",
+    "过长",
+    "太长",
 ];
 /// Where these stand, nothing else has to.
 const TOO_LONG: &[&str] = &[
@@ -73,22 +83,59 @@ const TOO_LONG: &[&str] = &[
     "token limit",
     "context limit",
     "prompt limit",
-    "context is full",
+    "max input",
+    "max_seq_len",
+    "context shift",
     "long context",
     "prompt 超长",
 ];
 /// What servers say when they could not read the call that the model wrote: Groq (which adds the `failed_generation`),
-/// Gemini's ends, Ollama, llama.cpp.
+/// Gemini's ends, llama.cpp.
 const BAD_CALL: &[&str] = &[
     "tool_use_failed",
+    "output_parse_failed",
     "failed_generation",
     "failed to call a function",
-    "tool call validation failed",
     "malformed_function_call",
     "unexpected_tool_call",
-    "error parsing tool call",
-    "failed to parse tool call",
+    "failed to parse input at pos",
+    "the model generated output that could not be parsed",
+];
+/// What a call is called.
+const CALL: &[&str] = &["tool call", "tool_call", "function call", "function_call", "tool use", "tool arguments"];
+/// What says that it could not be read.
+const UNREADABLE: &[&str] = &[
+    "parse",
+    "parsing",
+    "malformed",
+    "validation failed",
+    "failed to generate",
+    "not valid json",
+    "invalid json",
     "invalid tool call arguments",
+    "invalid function call",
+    "decode",
+];
+/// What speaks of a call in the conversation that was sent, rather than of one that was to come.
+const SENT_CALL: &[&str] =
+    &["messages", "tool_choice", "tool_call_id", "call_id", "must be followed", "preceding", "required"];
+/// What servers say that have too much to do, whatever status they give.
+const BUSY: &[&str] = &[
+    "overloaded",
+    "temporarily unavailable",
+    "server is busy",
+    "system is busy",
+    "at capacity",
+    "capacity exceeded",
+    "out of capacity",
+    "capacity constraints",
+    "no available workers",
+    "is currently loading",
+    "loading model",
+    "model is loading",
+    "try again later",
+    "retry later",
+    "繁忙",
 ];
 /// What the limit of an answer is called.
 const OUTPUT: &[&str] = &[
@@ -227,7 +274,17 @@ pub(super) enum Excess {
 
 /// Returns whether the provider could not read a call that the model wrote: the model's slip, not the request's fault.
 pub(super) fn bad_call(lower: &str) -> bool {
-    BAD_CALL.iter().any(|phrase| lower.contains(phrase))
+    any(lower, BAD_CALL) || sentences(lower).any(|it| any(it, CALL) && any(it, UNREADABLE) && !any(it, SENT_CALL))
+}
+
+/// Returns whether a refusal speaks of a rate, whatever status it has.
+pub(super) fn rate(lower: &str) -> bool {
+    any(lower, &["rate limit", "rate_limit", "ratelimit", "too many requests", "throttl"])
+}
+
+/// Returns whether a server says that it has too much to do, which passes.
+pub(super) fn busy(lower: &str) -> bool {
+    any(lower, BUSY)
 }
 
 /// Returns whether something is too long, and what.
@@ -244,9 +301,19 @@ pub(super) fn excess(lower: &str) -> Option<Excess> {
         if output && (any(sentence, TOO_MUCH) || any(sentence, &["maximum", "range", "invalid", "> "])) {
             return Some(Excess::Answer);
         }
-        let long = any(sentence, TOO_LONG) || any(sentence, LENGTH) && any(sentence, TOO_MUCH);
+        let long = any(sentence, TOO_LONG)
+            || any(sentence, LENGTH) && (any(sentence, TOO_MUCH) || is_more_than_fits(sentence));
         long.then_some(Excess::Conversation)
     })
+}
+
+/// What the most that a model takes is called.
+const MOST: &[&str] = &["limit", "max", "window", "context", "capacity", "allow", "only", "available", "budget", " > "];
+
+/// Returns whether a sentence tells two figures in tokens, one of them the most that fits and the other more than that.
+fn is_more_than_fits(sentence: &str) -> bool {
+    let told = told(sentence);
+    sentence.contains("token") && any(sentence, MOST) && told.limit.is_some() && told.asked > told.limit
 }
 
 /// Returns whether a refusal that speaks of a rate says that this one request alone is more than the rate allows: then
@@ -361,6 +428,12 @@ fn numbers(text: &str) -> Vec<Figure> {
             if digit(at) {
                 value = value.saturating_mul(10).saturating_add(u64::from(bytes[at] - b'0'));
             }
+            at += 1;
+        }
+        // `128k` is a number of tokens; `4.5k` and `gpt-4k` are none.
+        let thousands = bytes.get(at) == Some(&b'k') && value < 100_000;
+        if thousands && !bytes.get(at + 1).is_some_and(|byte| part_of_a_word(*byte)) {
+            value = value.saturating_mul(1000);
             at += 1;
         }
         let fraction = bytes.get(at) == Some(&b'.') && digit(at + 1);

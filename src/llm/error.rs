@@ -88,7 +88,7 @@ pub enum LlmError {
         said: Said,
     },
     /// 5xx, overload, or an error inside a stream, after all retries.
-    #[error("The model's provider has trouble{}; {}.{said}", number(*.status), again(*.wait))]
+    #[error("The model's provider has trouble{}; {}.{said}", number(*.status), again_after(*.status, *.wait))]
     Unavailable {
         /// The HTTP status, where there was one.
         status: Option<u16>,
@@ -176,6 +176,12 @@ impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() { Ok(()) } else { write!(f, " It said: “{}”", self.0) }
     }
+}
+
+/// After a 500 that stays it may be the conversation that its server cannot take.
+fn again_after(status: Option<u16>, wait: Option<Duration>) -> String {
+    let stays = if status == Some(500) { ", and if it stays so, start a new conversation with `!new`" } else { "" };
+    again(wait) + stays
 }
 
 fn again(wait: Option<Duration>) -> String {

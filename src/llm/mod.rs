@@ -9,6 +9,7 @@
 //! ```
 
 mod assemble;
+mod body;
 mod calls;
 mod causes;
 mod clean;

@@ -9,12 +9,12 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
+    body::{self, Words},
     causes::{self, Excess},
     clean::clean,
     error::{LlmError, Said, Told},
     message::{Message, Part},
 };
-use crate::json;
 
 /// A non-2xx answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,19 +37,6 @@ pub(super) struct Asked<'a> {
     pub messages: &'a [Message],
 }
 
-/// The words of a refusal, found in whatever JSON it came.
-#[derive(Default)]
-struct Words {
-    message: String,
-    /// Type and code, joined, in lower case.
-    kind: String,
-    /// A status inside the body.
-    status: Option<u16>,
-    wait: Option<Duration>,
-    /// Tokens, where the server gives them in fields of their own (llama.cpp).
-    told: Told,
-}
-
 impl Asked<'_> {
     /// Returns whether pictures were sent.
     fn shows_pictures(&self) -> bool {
@@ -63,24 +50,14 @@ impl Asked<'_> {
 
 /// Returns the error for a non-2xx answer.
 pub(super) fn from_http(refusal: &Refusal, asked: &Asked<'_>) -> LlmError {
-    let mut words = match json_of(&refusal.body) {
-        Some(value) => read(&value),
-        None => Words { message: plain(&refusal.body), ..Words::default() },
-    };
+    let mut words = body::read(&refusal.body);
     words.wait = refusal.wait.or(words.wait);
     judge(Some(refusal.status), &words, asked)
 }
 
-/// Finds the JSON of a refusal: as it is, or as the data of an event.
-fn json_of(body: &[u8]) -> Option<Value> {
-    let text = json::lossy(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body));
-    let event = || text.lines().find_map(|line| serde_json::from_str(line.trim_start().strip_prefix("data:")?).ok());
-    serde_json::from_str(&text).ok().or_else(event)
-}
-
 /// Returns the error for an error object inside a stream.
 pub(super) fn from_stream(value: &Value, asked: &Asked<'_>) -> LlmError {
-    let words = read(value);
+    let words = body::words(value);
     let status = words.status.or_else(|| {
         let kind = words.kind.as_str();
         let has = |needle: &str| kind.contains(needle);
@@ -136,69 +113,15 @@ fn judge(status: Option<u16>, words: &Words, asked: &Asked<'_>) -> LlmError {
         Some(400) if lower.contains("api key not valid") || lower.contains("api_key_invalid") => {
             LlmError::KeyRefused(said)
         }
+        Some(400..=499) if causes::rate(&lower) => LlmError::RateLimited { wait, said },
+        Some(status @ 400..=499) if causes::busy(&lower) => LlmError::Unavailable { status: Some(status), wait, said },
         Some(403) => LlmError::Forbidden(said),
         Some(404) => LlmError::UnknownModel { model: asked.model.to_owned(), said },
-        Some(status @ (400..=407 | 409..=499)) => LlmError::Refused { status, said },
+        // Of the others, 408, 409, 425 and those of no standard speak of the moment and not of the request.
+        Some(status @ (400..=407 | 410..=424 | 426..=451)) => LlmError::Refused { status, said },
         Some(300..=399) => LlmError::Redirected,
         _ => LlmError::Unavailable { status, wait, said },
     }
-}
-
-/// Finds the words: `{"error": {…}}`, `{"error": "…"}`, `[{"error": …}]` (Google), `{"message", "code"}` (DashScope, vLLM),
-/// `{"detail": …}` (FastAPI), `{"errors": [{…}]}` (Cloudflare), and OpenRouter's upstream error in `metadata.raw`.
-fn read(value: &Value) -> Words {
-    let value = value.get(0).unwrap_or(value);
-    let error = value.get("error").filter(|error| !error.is_null()).unwrap_or(value);
-    if let Some(text) = error.as_str() {
-        return Words { message: text.to_owned(), ..Words::default() };
-    }
-    let text = |key: &str| error.get(key).or_else(|| value.get(key)).and_then(Value::as_str).unwrap_or_default();
-    let mut message = text("message").to_owned();
-    if message.is_empty() {
-        message = match value.get("detail") {
-            Some(Value::String(detail)) => detail.clone(),
-            Some(Value::Array(list)) => {
-                list.iter().filter_map(|item| item.get("msg")?.as_str()).collect::<Vec<_>>().join("; ")
-            }
-            _ => ["msg", "error_msg"].iter().find_map(|key| error.get(key)?.as_str()).unwrap_or_default().to_owned(),
-        };
-    }
-    if message.is_empty()
-        && let Some(first) = value.get("errors").and_then(|errors| errors.get(0))
-    {
-        let words = first.as_str().or_else(|| first.get("message")?.as_str());
-        words.unwrap_or_default().clone_into(&mut message);
-    }
-    if let Some(raw) = error.pointer("/metadata/raw").and_then(Value::as_str) {
-        let inner = serde_json::from_str::<Value>(raw).map_or_else(|_| raw.to_owned(), |raw| read(&raw).message);
-        if !inner.is_empty() && inner != message {
-            message = format!("{message}: {inner}");
-        }
-    }
-    let code = error.get("code").or_else(|| value.get("code"));
-    let number = code.and_then(|code| code.as_u64().or_else(|| code.as_str()?.parse().ok()));
-    let details = error.get("details").and_then(Value::as_array);
-    let tokens = |key: &str| error.get(key).and_then(Value::as_u64);
-    let delay = details.and_then(|list| list.iter().find_map(|item| item.get("retryDelay")?.as_str()));
-    Words {
-        message,
-        kind: format!("{} {} {}", text("type"), text("code"), text("status")).to_lowercase(),
-        status: number.and_then(|number| u16::try_from(number).ok()).filter(|status| (400..600).contains(status)),
-        wait: delay
-            .and_then(|delay| delay.strip_suffix('s')?.parse().ok())
-            .and_then(|s| Duration::try_from_secs_f64(s).ok()),
-        told: Told { limit: tokens("n_ctx"), asked: tokens("n_prompt_tokens") },
-    }
-}
-
-/// Plain text as it is; of a web page only its title, which is what a proxy's error page has to say.
-fn plain(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(body);
-    if !text.trim_start().starts_with('<') {
-        return text.into_owned();
-    }
-    let title = text.split_once("<title>").and_then(|(_, rest)| rest.split_once("</title>"));
-    title.map(|(title, _)| title.to_owned()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -232,6 +155,20 @@ mod tests {
             ("event: error\ndata: {\"error\":{\"message\":\"bad thing\"}}\n\n", "bad thing"),
             (r#"{"error":{"message":"bad \ud83d thing"}}"#, "bad \u{fffd} thing"),
             (r#"{"detail":[{"loc":["body"],"msg":"bad"},{"msg":"thing"}]}"#, "bad; thing"),
+            (r#"{"detail":{"error":{"message":"bad thing"}}}"#, "bad thing"),
+            (r#"{"error":{"message":{"message":"bad thing"}}}"#, "bad thing"),
+            (r#"{"error":{"error":{"message":"bad thing"}}}"#, "bad thing"),
+            (r#"{"error":["bad","thing"]}"#, "bad; thing"),
+            (r#"{"Message":"bad thing"}"#, "bad thing"),
+            (r#"{"errorMessage":"bad thing","errorType":"x"}"#, "bad thing"),
+            (r#"{"error":"invalid_request","error_description":"bad thing"}"#, "invalid_request: bad thing"),
+            (r#"{"statusCode":400,"message":"bad thing","error":"Bad Request"}"#, "Bad Request: bad thing"),
+            (r#"{"base_resp":{"status_code":2013,"status_msg":"bad thing"}}"#, "bad thing"),
+            (r#"{"fault":{"faultstring":"bad thing"}}"#, "bad thing"),
+            (r#"{"errors":{"prompt":["bad thing"]}}"#, "bad thing"),
+            (r#"{"oops":7}"#, r#"{"oops":7}"#),
+            ("event: error\rdata: {\"error\":{\"message\":\"bad thing\"}}\r\r", "bad thing"),
+            ("{\"error\":{\"message\":\"bad thing\"}}\n{\"done\":true}\n", "bad thing"),
             ("bad thing", "bad thing"),
             ("<html><head><title>bad thing</title></head></html>", "bad thing"),
             (
@@ -318,6 +255,18 @@ mod tests {
         assert!(matches!(http(404, ""), LlmError::UnknownModel { .. }));
         assert!(matches!(http(408, ""), LlmError::Unavailable { status: Some(408), .. }));
         assert!(matches!(http(529, ""), LlmError::Unavailable { status: Some(529), .. }));
+        for (status, body) in [
+            (409, ""),
+            (425, ""),
+            (498, r#"{"error":{"message":"Flex tier capacity exceeded"}}"#),
+            (400, r#"{"error":{"message":"The engine is currently overloaded, please try again later"}}"#),
+            (403, r#"{"error":{"message":"We are at capacity"}}"#),
+        ] {
+            assert!(matches!(http(status, body), LlmError::Unavailable { .. }), "{status} {body}");
+        }
+        let rate = r#"{"error":{"code":"rate_limit_exceeded","message":"slow down"}}"#;
+        assert!(matches!(http(403, rate), LlmError::RateLimited { .. }));
+        assert!(matches!(http(422, ""), LlmError::Refused { status: 422, .. }));
         let google = r#"{"error":{"code":429,"message":"quota","details":[{"@type":"x"},{"retryDelay":"34.5s"}]}}"#;
         assert_eq!(http(429, google).told_wait(), Some(Duration::from_millis(34_500)));
     }
@@ -360,6 +309,11 @@ mod tests {
             LlmError::Refused { status: 400, .. }
         ));
         assert!(matches!(kind(json!({"error": "boom"})), LlmError::Unavailable { status: None, .. }));
+        assert!(matches!(
+            kind(json!({"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}})),
+            LlmError::NoCredit(_)
+        ));
+        assert!(matches!(kind(json!({"status": 429, "detail": "slow down"})), LlmError::RateLimited { .. }));
     }
 
     #[test]
