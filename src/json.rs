@@ -41,6 +41,11 @@ impl Braces {
         self.depth > 0
     }
 
+    /// Returns whether the last piece has ended in the middle of a string.
+    pub fn is_in_string(&self) -> bool {
+        self.depth > 0 && self.in_string
+    }
+
     /// Returns whether a value has ended.
     pub fn is_closed(&self) -> bool {
         self.closed
@@ -48,7 +53,8 @@ impl Braces {
 }
 
 /// Returns the text of JSON with what strict readers refuse although nobody doubts it: bytes that are no UTF-8 and
-/// surrogates without their other half become U+FFFD, control characters inside strings are escaped.
+/// surrogates without their other half become U+FFFD, control characters inside strings are escaped, and numbers that are
+/// none (Python writes them) are null.
 pub fn lossy(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let mut out = String::with_capacity(text.len() + 16);
@@ -61,6 +67,7 @@ pub fn lossy(bytes: &[u8]) -> String {
             '\r' if in_string => ("\\r".into(), 1),
             '\t' if in_string => ("\\t".into(), 1),
             control if in_string && u32::from(control) < 0x20 => (format!("\\u{:04x}", u32::from(control)).into(), 1),
+            'N' | 'I' | '-' if !in_string && let Some(length) = no_number(rest) => ("null".into(), length),
             plain => {
                 in_string ^= plain == '"';
                 (rest[..plain.len_utf8()].into(), plain.len_utf8())
@@ -70,6 +77,13 @@ pub fn lossy(bytes: &[u8]) -> String {
         rest = &rest[length..];
     }
     out
+}
+
+/// Returns how long the word is with which Python writes a number that is none.
+fn no_number(text: &str) -> Option<usize> {
+    let word = ["NaN", "Infinity", "-Infinity"].into_iter().find(|word| text.starts_with(word))?;
+    let ends = !text[word.len()..].starts_with(|c: char| c.is_alphanumeric());
+    ends.then_some(word.len())
 }
 
 /// Returns the escape at the beginning of `text` as it may stand, and how long it was.
@@ -111,6 +125,7 @@ mod tests {
             (b"{\"a\":\"b\xffc\"}", json!({"a": "b\u{fffd}c"})),
             (b"{\"a\":\"b\nc\r\td\x01\"}", json!({"a": "b\nc\r\td\u{1}"})),
             (b"{\n\t\"a\":\n1}", json!({"a": 1})),
+            (br#"{"NaN":NaN,"b":[-Infinity,Infinity]}"#, json!({"NaN": null, "b": [null, null]})),
             (br#"{"a\\":"\\"}"#, json!({"a\\": "\\"})),
         ] {
             assert_eq!(read(text), Some(value), "{}", String::from_utf8_lossy(text));
@@ -127,6 +142,7 @@ mod tests {
             r#"{"a":"\ud83d"#,
             "{'a':1}",
             r#"{"a":1,}"#,
+            r#"{"a":NaNs}"#,
         ] {
             assert_eq!(read(text.as_bytes()), None, "{text}");
         }

@@ -4,19 +4,24 @@
 //! Pure but for the stream that it reads. Called by `guard.rs`; the rules are beside the code, and each has its input in
 //! `tests/llm/labels.rs`.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
 
-use super::guard::{Fault, Watch};
+use super::{
+    guard::{Fault, Watch},
+    halves,
+};
 use crate::json::{self, Braces};
 
 /// One event: a message with all its calls may come in a single one.
 const MAX_EVENT: usize = 8 * 1024 * 1024;
 /// A whole answer: some hundred bytes of JSON around each token.
 const MAX_BODY: usize = 128 * 1024 * 1024;
+/// The mark of the end.
+const DONE: &[u8] = b"[DONE]";
 /// How long the end of the body may follow the `[DONE]`.
 const END_WITHIN: Duration = Duration::from_millis(100);
 /// Of words that stand where events should be.
@@ -42,6 +47,8 @@ where
         bare: false,
         was_bare: false,
         is_error: false,
+        held: None,
+        ready: VecDeque::new(),
         total: 0,
         drained: false,
         ended: false,
@@ -49,7 +56,6 @@ where
     };
     stream::unfold(reader, |mut reader| async move {
         let next = reader.next().await?;
-        reader.ended |= next.is_err();
         Some((next, reader))
     })
 }
@@ -75,6 +81,10 @@ struct Reader<S: ?Sized> {
     was_bare: bool,
     /// The event is named `error`.
     is_error: bool,
+    /// An event that ends in half a character: the other half may be in the next one.
+    held: Option<Vec<u8>>,
+    /// What is handed on next.
+    ready: VecDeque<std::io::Result<Bytes>>,
     total: usize,
     /// The body has come to its end.
     drained: bool,
@@ -85,14 +95,23 @@ struct Reader<S: ?Sized> {
 
 impl<E, S: Stream<Item = Result<Bytes, E>>> Reader<S> {
     async fn next(&mut self) -> Option<std::io::Result<Bytes>> {
-        while !self.ended {
+        loop {
+            if let Some(ready) = self.ready.pop_front() {
+                return Some(ready);
+            }
+            if self.ended {
+                return None;
+            }
+            let over = self.drained && self.rest.is_empty() && self.buffer.is_empty();
             let event = if let Some(line) = self.next_line() {
                 match self.line(&line) {
                     Ok(event) => event,
-                    Err(fault) => return Some(Err(self.watch.fail(fault))),
+                    Err(fault) => {
+                        self.fail(fault);
+                        continue;
+                    }
                 }
-            } else if self.drained {
-                self.ended = true;
+            } else if over {
                 if self.was_bare {
                     // Its own end is the mark of the end; one that is cut is no JSON.
                     self.watch.close();
@@ -101,17 +120,29 @@ impl<E, S: Stream<Item = Result<Bytes, E>>> Reader<S> {
                 self.close()
             } else {
                 if let Err(fault) = self.read().await {
-                    return Some(Err(self.watch.fail(fault)));
+                    self.fail(fault);
                 }
                 None
             };
-            if let Some(event) = event
-                && let Some(next) = self.check(event).await
-            {
-                return Some(next);
+            if let Some(event) = event {
+                self.check(event).await;
+            }
+            if over || self.ended {
+                self.release();
+                self.ended = true;
             }
         }
-        None
+    }
+
+    /// Ends the stream.
+    fn fail(&mut self, fault: Fault) {
+        if self.ended {
+            return;
+        }
+        self.ended = true;
+        self.release();
+        let error = self.watch.fail(fault);
+        self.ready.push_back(Err(error));
     }
 
     async fn read(&mut self) -> Result<(), Fault> {
@@ -166,6 +197,10 @@ impl<E, S: Stream<Item = Result<Bytes, E>>> Reader<S> {
         let line = whole.strip_prefix(mark).unwrap_or(whole).trim_ascii();
         let first = !self.begun;
         self.begun |= !line.is_empty();
+        if self.braces.is_in_string() && !line.starts_with(b"data:") {
+            // A line break that somebody has not escaped, and what stands behind it.
+            return Ok(self.data(whole, whole));
+        }
         if self.bare {
             return Ok(self.data(whole, line));
         }
@@ -176,6 +211,14 @@ impl<E, S: Stream<Item = Result<Bytes, E>>> Reader<S> {
             // A proxy that wraps what is wrapped already.
             while let Some(inner) = data.trim_ascii_start().strip_prefix(b"data:") {
                 data = inner;
+            }
+            if self.braces.is_in_string() {
+                data = data.strip_prefix(b" ").unwrap_or(data);
+            }
+            if self.has_words() && is_begun(data) {
+                // Words have no mark of their end.
+                self.rest = whole.clone();
+                return Ok(self.close());
             }
             return Ok(self.data(whole, data));
         }
@@ -190,22 +233,40 @@ impl<E, S: Stream<Item = Result<Bytes, E>>> Reader<S> {
             // JSON in several lines of which only the first is marked.
             return Ok(self.data(whole, line));
         }
-        if matches!(line[0], b'{' | b'[') {
+        if is_begun(line) || is_done(line) {
             self.bare = true;
             return Ok(self.data(whole, line));
         }
         if first && line[0] == b'<' {
             return Err(Fault::WebPage);
         }
-        self.watch.stray(&String::from_utf8_lossy(&line[..line.len().min(MAX_WORDS)]));
+        self.stray(line);
         Ok(None)
+    }
+
+    /// Keeps words that stand where an event should.
+    fn stray(&self, words: &[u8]) {
+        self.watch.stray(&String::from_utf8_lossy(&words[..words.len().min(MAX_WORDS)]));
+    }
+
+    /// Returns whether what was read of the event is no object and no list.
+    fn has_words(&self) -> bool {
+        !self.event.is_empty() && !is_begun(&self.event)
     }
 
     /// Adds to the event. It ends where its JSON does: not every server sends the blank line.
     fn data(&mut self, line: &Bytes, data: &[u8]) -> Option<Vec<u8>> {
-        let data = data.trim_ascii();
-        if !self.event.is_empty() && !data.is_empty() {
+        let in_string = self.braces.is_in_string();
+        let data = if in_string { data } else { data.trim_ascii() };
+        if in_string {
+            self.event.push(b'\n');
+        } else if !self.event.is_empty() && !data.is_empty() {
             self.event.push(b' ');
+        }
+        let is_done = self.event.is_empty() && is_done(data);
+        if self.has_words() || self.event.is_empty() && !is_begun(data) && !is_done {
+            self.event.extend_from_slice(data);
+            return None;
         }
         let end = self.braces.feed(data);
         self.event.extend_from_slice(&data[..end.unwrap_or(data.len())]);
@@ -225,35 +286,114 @@ impl<E, S: Stream<Item = Result<Bytes, E>>> Reader<S> {
         Some(std::mem::take(&mut self.event))
     }
 
-    async fn check(&mut self, event: Vec<u8>) -> Option<std::io::Result<Bytes>> {
+    async fn check(&mut self, event: Vec<u8>) {
         let is_error = std::mem::take(&mut self.is_error);
-        if event.trim_ascii() == b"[DONE]" {
+        if is_done(&event) {
             self.watch.close();
             self.ended = true;
             // A body read to its end leaves the connection to the next request.
             let rest = async { while let Some(Ok(_)) = self.body.next().await {} };
             let _ = tokio::time::timeout(END_WITHIN, rest).await;
-            return None;
+            return;
         }
-        // Read as what async-openai will read it as: what fails there is logged there, and it is a person's text.
-        let sound = |text: &[u8]| serde_json::from_slice::<Value>(text).is_ok();
-        let event = if sound(&event) {
-            event
+        if is_error && !is_sound(json::lossy(&event).as_bytes()) {
+            // In plain words, which are for the person.
+            let words = String::from_utf8_lossy(&event);
+            return self.hand_on(json!({"error": {"message": words}}).to_string().as_bytes());
+        }
+        if !is_begun(&event) && !is_sound(&event) {
+            // A sign of life in words, or a piece of the answer: nobody else's business, unless it says what is wrong.
+            return if says_error(&event) { self.stray(&event) } else { self.watch.pass_over() };
+        }
+        self.hold(event);
+    }
+
+    /// Hands an event on, or holds it back where the next may have the rest of a character.
+    fn hold(&mut self, mut event: Vec<u8>) {
+        if let Some(mut held) = self.held.take() {
+            halves::carry(&mut held, &mut event);
+            self.mended(&held);
+        }
+        if is_sound(&event) {
+            return self.hand_on(&event);
+        }
+        // Nothing has to follow the last one.
+        let ends = || serde_json::from_str(&json::lossy(&event)).is_ok_and(|event: Value| ends_answer(&event));
+        if halves::ends_in_half(&event) && !ends() {
+            self.held = Some(event);
         } else {
-            let mended = json::lossy(&event);
-            match sound(mended.as_bytes()) {
-                true => mended.into_bytes(),
-                // In plain words, which are for the person.
-                false if is_error => json!({"error": {"message": mended}}).to_string().into_bytes(),
-                false => return Some(Err(self.watch.fail(Fault::Garbled))),
-            }
-        };
+            self.mended(&event);
+        }
+    }
+
+    /// Hands on what was held back for a half that did not come.
+    fn release(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.mended(&held);
+        }
+    }
+
+    /// Hands on what of an event can be mended.
+    fn mended(&mut self, event: &[u8]) {
+        let mended = json::lossy(event);
+        if is_sound(mended.as_bytes()) {
+            return self.hand_on(mended.as_bytes());
+        }
+        let cut_off = matches!(mended.get(1..).unwrap_or_default().trim_start().chars().next(), None | Some('"'));
+        if event.starts_with(b"{") && !cut_off && (self.was_bare || says_error(event)) {
+            // Words between braces, and perhaps behind them.
+            self.stray(&[mended.as_bytes(), &self.rest].concat());
+        }
+        self.fail(Fault::Garbled);
+    }
+
+    /// Hands an event on as async-openai will read it: what fails there is logged there, and it is a person's text.
+    fn hand_on(&mut self, event: &[u8]) {
         let mut line = Vec::with_capacity(event.len() + 8);
         line.extend_from_slice(b"data: ");
-        line.extend_from_slice(&event);
+        line.extend_from_slice(event);
         line.extend_from_slice(b"\n\n");
-        Some(Ok(line.into()))
+        self.ready.push_back(Ok(line.into()));
     }
+}
+
+fn is_sound(text: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(text).is_ok()
+}
+
+/// Returns whether a text begins like an object or a list of such; `[2026-01-01 12:00] overloaded` are words.
+fn is_begun(text: &[u8]) -> bool {
+    let text = text.trim_ascii_start();
+    let then = text.get(1..).unwrap_or_default().trim_ascii_start().first();
+    match text.first() {
+        Some(b'{') => true,
+        Some(b'[') => matches!(then, None | Some(b'{' | b'[' | b']')),
+        _ => false,
+    }
+}
+
+/// Returns whether a text is the mark of the end, however it is capitalised; `[done] loading` are words.
+fn is_done(text: &[u8]) -> bool {
+    let mark = text.trim_ascii_start().split_at_checked(DONE.len());
+    mark.is_some_and(|(mark, behind)| {
+        let behind = behind.trim_ascii_start();
+        mark.eq_ignore_ascii_case(DONE) && (behind.is_empty() || behind.starts_with(b"data:"))
+    })
+}
+
+/// Returns whether words begin by saying that something is wrong.
+fn says_error(words: &[u8]) -> bool {
+    let begin = String::from_utf8_lossy(&words[..words.len().min(MAX_WORDS)]).to_lowercase();
+    let begin = begin.trim_start_matches(|c: char| !c.is_alphabetic());
+    let marks =
+        ["error", "exception", "traceback", "fatal", "internal server error", "service unavailable", "upstream "];
+    marks.iter().any(|mark| begin.starts_with(mark))
+}
+
+/// Returns whether an event says why the answer ends.
+fn ends_answer(event: &Value) -> bool {
+    let choices = event["choices"].as_array();
+    choices.is_some_and(|choices| choices.iter().any(|choice| choice["finish_reason"].is_string()))
 }
 
 #[cfg(test)]

@@ -80,6 +80,11 @@ async fn what_strict_readers_refuse_is_mended_and_what_is_cut_off_is_not() {
         whole(b"data: {\"a\":\"\\ud83d\"}\n\ndata: {\"a\":\"\xff\"}\n\ndata: {\"a\":\"\t\"}\n\n").await;
     assert_eq!(events, [r#"{"a":"�"}"#, r#"{"a":"�"}"#, r#"{"a":"\t"}"#]);
     assert_eq!(watch.fault(), None);
+    // Line breaks within a string that nobody has escaped.
+    for body in ["data: {\"a\":\"b\n\n  c\"}\n\n", "{\"a\":\"b\n\n  c\"}", "data: {\"a\":\"b\r\n\r\n  c\"}\r\n\r\n"] {
+        let (events, watch) = whole(body.as_bytes()).await;
+        assert_eq!((events, watch.fault()), (vec![r#"{"a":"b\n\n  c"}"#.to_owned()], None), "{body:?}");
+    }
     for cut_off in ["data: {\"a\":\"b", "data: {\"a\":1", "{\"a\":1", "data: {oops\n\ndata: {}\n\n", "data: {'a':1}"] {
         let (events, watch) = whole(cut_off.as_bytes()).await;
         assert_eq!((events, watch.fault()), (vec!["broken".to_owned()], Some(Fault::Garbled)), "{cut_off}");

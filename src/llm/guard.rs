@@ -57,6 +57,7 @@ pub(super) struct Watch {
     done: AtomicBool,
     heard: Mutex<Option<Instant>>,
     stray: OnceLock<String>,
+    passed_over: AtomicBool,
 }
 
 impl Watch {
@@ -78,6 +79,15 @@ impl Watch {
     /// Returns the first words that stood where an event should.
     pub(super) fn words(&self) -> Option<&str> {
         self.stray.get().map(String::as_str)
+    }
+
+    /// Returns whether an event was no JSON and was passed over.
+    pub(super) fn has_passed_over(&self) -> bool {
+        self.passed_over.load(Ordering::Acquire)
+    }
+
+    pub(super) fn pass_over(&self) {
+        self.passed_over.store(true, Ordering::Release);
     }
 
     pub(super) fn close(&self) {

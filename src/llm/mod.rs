@@ -17,6 +17,7 @@ mod demo_model;
 mod error;
 mod events;
 mod guard;
+mod halves;
 mod message;
 mod model;
 mod providers;

@@ -107,6 +107,7 @@ impl Default for Limits {
 
 /// After the model has said that it ended: how long its count of tokens may take.
 const TAIL: Duration = Duration::from_secs(2);
+const NO_JSON: LlmError = LlmError::Broken("an event that is no JSON");
 /// For `doctor`, which has more to check.
 const PROBE_WITHIN: Duration = Duration::from_secs(30);
 
@@ -303,7 +304,8 @@ impl Model {
                 Ok(Some(Err(_))) => match watch.fault() {
                     Some(Fault::WebPage) => return Err(LlmError::Garbled("a web page")),
                     Some(Fault::TooMuch) => return Err(LlmError::Garbled("more than any answer holds")),
-                    Some(Fault::Garbled) => return Err(LlmError::Broken("an event that is no JSON")),
+                    Some(Fault::Garbled) if watch.words().is_none() => return Err(NO_JSON),
+                    Some(Fault::Garbled) => break,
                     // A lost connection: it harms nobody if only the count of tokens was missing.
                     Some(Fault::Cut) | None => break,
                 },
@@ -329,6 +331,7 @@ impl Model {
         match (answer.finish(watch.is_done(), self.name()), watch.words()) {
             // What stood where events should be says why there were none.
             (Err(_), Some(words)) => Err(refusal::from_stream(&json!({"error": {"message": words}}), &asked)),
+            (Err(LlmError::Cut | LlmError::Broken(_)), None) if watch.has_passed_over() => Err(NO_JSON),
             (finished, _) => finished,
         }
     }

@@ -114,3 +114,72 @@ async fn half_an_emoji_and_a_broken_byte_are_a_mark_in_the_text() {
         assert_eq!(text("application/json", whole).await.as_deref(), Ok(read), "{}", String::from_utf8_lossy(content));
     }
 }
+
+/// Servers that stream by UTF-16 units or by bytes cut every other emoji.
+#[tokio::test]
+async fn a_character_that_is_cut_in_two_is_whole_again() {
+    let event = |fields: &[u8]| [br#"data: {"choices":[{"index":0,"delta":{"#, fields, &b"}}]}\n\n"[..]].concat();
+    let content = |text: &[u8]| event(&[br#""content":""#, text, b"\""].concat());
+    let end = b"data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n".to_vec();
+    for (pieces, read) in [
+        (vec![content(br"a \ud83d"), content(br"\ude00 b")], "a \u{1f600} b"),
+        (vec![content(br"\ud83d"), content(br"\ude00\ud83d"), content(br"\ude01")], "\u{1f600}\u{1f601}"),
+        (vec![content(b"x \xf0\x9f"), content(b"\x98\x80.")], "x \u{1f600}."),
+        (vec![content(b"\xe2"), content(b"\x82"), content(b"\xac")], "\u{20ac}"),
+        (
+            vec![
+                event(br#""content":"\ud83d","reasoning":"\ud83d""#),
+                event(br#""content":"\ude00","reasoning":"\ude00""#),
+            ],
+            "\u{1f600}",
+        ),
+        (vec![content(br"a\ud83d"), content(b"b")], "a\u{fffd}b"),
+        (vec![content(br"a\ud83d")], "a\u{fffd}"),
+    ] {
+        let body = [pieces.concat(), end.clone()].concat();
+        assert_eq!(
+            text("text/event-stream", body.clone()).await.as_deref(),
+            Ok(read),
+            "{}",
+            String::from_utf8_lossy(&body)
+        );
+    }
+    let call = |arguments: &[u8]| {
+        event(&[br#""tool_calls":[{"index":0,"function":{"name":"a","arguments":""#, arguments, br#""}}]"#].concat())
+    };
+    let llm = ScriptedLlm::start().await;
+    llm.reply(Reply::labelled("text/event-stream", [call(br#"{\"x\":\"\ud83d"#), call(br#"\ude00\"}"#), end].concat()));
+    let (completion, _) = complete(&model(&llm, "x")).await;
+    assert_eq!(crate::asked::calls(&completion.expect("an answer")), [("a", "{\"x\":\"\u{1f600}\"}")]);
+}
+
+#[tokio::test]
+async fn words_reach_the_person_also_where_they_begin_like_json() {
+    for body in [
+        "[ERROR] the model is gone",
+        "[2026-01-01 12:00:00] the model is gone",
+        "{oops} the model is gone",
+        "{'error': 'the model is gone'}",
+        "data: Error: the model is gone\n\n",
+        "data: [ERROR] the model is gone\n\n",
+        "data: {'error': 'the model is gone'}\n\n",
+        r#"{"choices":null,"base_resp":{"status_code":2062,"status_msg":"the model is gone"}}"#,
+        r#"{"errorMessage":"the model is gone"}"#,
+    ] {
+        let error = text("text/event-stream", body).await.expect_err(body);
+        assert!(error.user_text().contains("the model is gone"), "{body}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn words_beside_an_answer_change_nothing_and_the_mark_of_the_end_is_read_as_it_is_written() {
+    let hi = |end: &str| {
+        format!(
+            "data: ping\n\n{}data: [loading]\n\n{end}\n\n",
+            "data: {\"logprobs\":NaN,\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n\n"
+        )
+    };
+    for end in ["data: [DONE]", "data: [done]", "[DONE]", "data:[Done]"] {
+        assert_eq!(text("text/event-stream", hi(end)).await.as_deref(), Ok("Hi"), "{end}");
+    }
+}
