@@ -16,8 +16,25 @@ use super::{
 
 /// The answer's text. More is no answer but a machine running wild, and all of it would stay in the context.
 const MAX_TEXT: usize = 256 * 1024;
+/// So many bytes do not come twice in one piece by chance.
+const TELLING: usize = 32;
 /// Reasoning, seen or echoed, with all that is wrapped around it.
 const MAX_REASONING: usize = 1024 * 1024;
+
+/// What is in the reasons of an answer that did not come to its end.
+const FAILED: [&str; 11] = [
+    "error",
+    "insufficient_system_resource",
+    "malformed",
+    "unexpected_tool_call",
+    "abort",
+    "cancel",
+    "timeout",
+    "overload",
+    "failed",
+    "context_length_exceeded",
+    "context_window_exceeded",
+];
 
 /// An answer on its way.
 #[derive(Debug)]
@@ -38,8 +55,8 @@ pub(super) struct Assembler {
     usage: Option<Usage>,
     /// A limit above is reached: the rest is not read.
     full: bool,
-    /// At least one choice came.
-    begun: bool,
+    /// The alternative that is read: the first that came, for some servers do not count from 0.
+    choice: Option<u64>,
 }
 
 impl Assembler {
@@ -56,7 +73,7 @@ impl Assembler {
             finish: None,
             usage: None,
             full: false,
-            begun: false,
+            choice: None,
         }
     }
 
@@ -66,16 +83,15 @@ impl Assembler {
             return Err(error);
         }
         let mut usage = chunk.usage;
-        for choice in chunk.choices.into_iter().filter(|choice| choice.index == 0) {
-            self.begun = true;
+        for choice in chunk.choices {
+            let index = choice.index.unwrap_or(0);
+            if *self.choice.get_or_insert(index) != index {
+                continue;
+            }
             let Choice { mut delta, message, finish_reason, usage: of_choice, .. } = choice;
             let finish_reason = finish_reason.filter(|reason| !reason.is_empty());
             usage = usage.or(of_choice);
-            // Some say it all again as they end.
-            let repeats = finish_reason.is_some() && self.pieces > 1 && !self.text.is_empty();
-            if repeats && delta.content.as_str().is_some_and(|text| self.unsaid(text) == Some("")) {
-                delta.content = Value::Null;
-            }
+            self.leave_out_repeats(&mut delta, finish_reason.is_some());
             self.delta(delta, show);
             if let Some(message) = message {
                 self.whole(message, show);
@@ -108,7 +124,7 @@ impl Assembler {
             Some(Finish::Stop | Finish::ToolCalls) if self.calls.is_empty() => Finish::Stop,
             Some(Finish::Stop | Finish::ToolCalls) => Finish::ToolCalls,
             Some(other) => other,
-            None if !self.begun && closed => return Err(LlmError::Broken("an empty stream")),
+            None if self.choice.is_none() && closed => return Err(LlmError::Broken("an empty stream")),
             None if !closed => return Err(LlmError::Cut),
             None if self.calls.is_empty() => Finish::Stop,
             None => Finish::ToolCalls,
@@ -133,6 +149,18 @@ impl Assembler {
         Ok(Completion { message, finish, usage: self.usage, reasoning: self.thoughts.into_text() })
     }
 
+    /// Takes out of a delta what it only says again: some send the whole once more as they end, or before they do.
+    fn leave_out_repeats(&mut self, delta: &mut Delta, ends: bool) {
+        let telling = ends || self.text.len() >= TELLING;
+        let again = self.pieces > 1 && !self.text.is_empty() && telling;
+        if again && delta.content.as_str().is_some_and(|text| !text.is_empty() && self.unsaid(text) == Some("")) {
+            delta.content = Value::Null;
+        }
+        if ends && self.calls.are_all(&delta.tool_calls) {
+            delta.tool_calls.clear();
+        }
+    }
+
     /// Takes a whole message. After pieces of it only what they lacked is new.
     fn whole(&mut self, mut message: Delta, show: &mut dyn FnMut(Chunk)) {
         if self.thoughts.bytes() > 0 {
@@ -150,7 +178,7 @@ impl Assembler {
                 self.show_from(before, show);
             }
         }
-        let calls = if self.calls.is_empty() { Vec::new() } else { std::mem::take(&mut message.tool_calls) };
+        let calls = if self.calls.is_empty() { Vec::new() } else { message.take_calls() };
         self.delta(message, show);
         self.calls.take_whole(calls, show);
         self.full |= self.calls.is_full();
@@ -164,14 +192,16 @@ impl Assembler {
         text.get(text.len() - unsaid..)
     }
 
-    fn delta(&mut self, delta: Delta, show: &mut dyn FnMut(Chunk)) {
+    fn delta(&mut self, mut delta: Delta, show: &mut dyn FnMut(Chunk)) {
         let thought_before = self.thoughts.bytes();
-        let Delta { content, refusal, reasoning_content, reasoning, reasoning_details, tool_calls } = delta;
+        let calls = delta.take_calls();
+        let Delta { content, refusal, reasoning_content, reasoning, thinking, reasoning_details, .. } = delta;
         if self.echo == Echo::Content {
             self.reasoning.push_str(reasoning_content.as_deref().unwrap_or_default());
         }
         // Some send the same words under both names, and in the details again.
-        let thought = reasoning_content.filter(|text| !text.is_empty()).or(reasoning).unwrap_or_default();
+        let thought = [reasoning_content, reasoning, thinking].into_iter().flatten().find(|text| !text.is_empty());
+        let thought = thought.unwrap_or_default();
         self.thoughts.push(&thought);
         for detail in reasoning_details {
             self.thoughts.count(weight(&detail));
@@ -188,7 +218,7 @@ impl Assembler {
         if let Some(refusal) = refusal {
             self.say(&refusal, show);
         }
-        for call in tool_calls {
+        for call in calls {
             self.calls.take(call, show);
         }
         if self.thoughts.bytes() > thought_before {
@@ -197,17 +227,20 @@ impl Assembler {
         self.full |= self.thoughts.bytes() > MAX_REASONING || self.calls.is_full();
     }
 
-    /// A string, or Mistral's list of pieces, some of which are thoughts.
+    /// A string, or a piece, or Mistral's list of pieces, some of which are thoughts.
     fn content(&mut self, content: &Value, show: &mut dyn FnMut(Chunk)) {
         match content {
             Value::String(text) => self.say(text, show),
             Value::Array(parts) => {
                 for part in parts {
-                    if part.get("type").and_then(Value::as_str) == Some("thinking") {
-                        self.thinking(part.get("thinking").unwrap_or(&Value::Null));
-                    } else if let Some(text) = part.get("text").and_then(Value::as_str) {
-                        self.say(text, show);
-                    }
+                    self.content(part, show);
+                }
+            }
+            Value::Object(part) => {
+                if part.get("type").and_then(Value::as_str) == Some("thinking") {
+                    self.thinking(part.get("thinking").unwrap_or(&Value::Null));
+                } else if let Some(text) = part.get("text").and_then(Value::as_str) {
+                    self.say(text, show);
                 }
             }
             _ => {}
@@ -274,13 +307,8 @@ impl Assembler {
             "length" | "max_tokens" | "model_length" => Finish::Length,
             "content_filter" | "safety" | "refusal" | "recitation" | "prohibited_content" | "blocklist"
             | "sensitive" => Finish::Filtered,
-            // DashScope, OpenRouter, DeepSeek, Gemini, vLLM: the answer failed half-way.
-            failed @ ("error_finish"
-            | "error"
-            | "insufficient_system_resource"
-            | "malformed_function_call"
-            | "unexpected_tool_call"
-            | "abort") => {
+            // DashScope, OpenRouter, DeepSeek, Gemini, vLLM, Zhipu: the answer failed half-way, or the window was full.
+            failed if FAILED.iter().any(|word| failed.contains(word)) => {
                 return Err(json!({"error": {"message": format!("the answer ended with `{failed}`")}}));
             }
             // "stop", "end" (Ollama), "eos", "end_turn", and what nobody has thought of yet.

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use serde_json::Value;
+use serde_json::{Deserializer, Value};
 
 use super::{
     message::{Chunk, ToolCall},
@@ -38,6 +38,10 @@ struct PartialCall {
     name: String,
     arguments: String,
     braces: Braces,
+    /// How long the first piece of the arguments is.
+    first: usize,
+    /// The last one, if it could be all of them.
+    last: String,
     extra: Option<Value>,
 }
 
@@ -58,12 +62,26 @@ impl From<CallDelta> for Piece {
             Value::String(text) => text,
             other => other.to_string(),
         };
-        let (id, name) = (label(id.unwrap_or_default()), label(function.name.unwrap_or_default()));
-        Self { index, id, name, arguments, extra: extra_content }
+        Self { index, id: label(id), name: label(function.name), arguments, extra: extra_content }
+    }
+}
+
+impl Piece {
+    fn says_nothing(&self) -> bool {
+        self.id.is_empty() && self.name.is_empty() && self.arguments.is_empty() && self.extra.is_none()
     }
 }
 
 impl PartialCall {
+    /// Returns the arguments as they are meant: what was put together; or the last piece where only that can be read and it
+    /// begins as they do, for some send all of the arguments so far with each piece.
+    fn arguments(&mut self) -> String {
+        let begins = self.arguments.get(..self.first).is_some_and(|first| self.last.starts_with(first));
+        let readable = || Deserializer::from_str(&self.arguments).into_iter::<Value>().all(|value| value.is_ok());
+        let last = begins && is_whole(&self.last) && !readable();
+        std::mem::take(if last { &mut self.last } else { &mut self.arguments })
+    }
+
     /// Returns whether its arguments are a whole object with something in it.
     fn is_whole(&self) -> bool {
         is_whole(&self.arguments)
@@ -95,6 +113,9 @@ impl Calls {
     /// Takes a piece of a call.
     pub(super) fn take(&mut self, delta: CallDelta, show: &mut dyn FnMut(Chunk)) {
         let piece = Piece::from(delta);
+        if piece.says_nothing() {
+            return;
+        }
         if let Some(at) = self.continued(&piece) {
             self.go_on(at, piece, show);
         } else {
@@ -168,6 +189,13 @@ impl Calls {
             }
             call.braces.feed(arguments.as_bytes());
             call.arguments.push_str(&arguments);
+            if !arguments.trim().is_empty() {
+                if call.first == 0 {
+                    call.first = call.arguments.len();
+                }
+                let whole = arguments.trim_start().starts_with('{') && arguments.trim_end().ends_with('}');
+                call.last = if whole { arguments } else { String::new() };
+            }
         }
     }
 
@@ -199,20 +227,56 @@ impl Calls {
         (!another).then_some(at)
     }
 
+    /// Returns whether a list holds the same calls again, all of them and whole.
+    pub(super) fn are_all(&self, again: &[CallDelta]) -> bool {
+        let same = |(call, delta): (&PartialCall, &CallDelta)| {
+            let given = match &delta.function.arguments {
+                Value::String(text) => serde_json::from_str(text).ok(),
+                other => Some(other.clone()),
+            };
+            call.name == delta.function.name && call.is_whole() && given == serde_json::from_str(&call.arguments).ok()
+        };
+        !again.is_empty() && self.all.len() == again.len() && self.all.iter().zip(again).all(same)
+    }
+
     /// Gives every call an id of its own, for the history pairs calls and results by it. `extras`: what the provider
     /// wants back with them is kept.
     pub(super) fn finish(self, extras: bool) -> Vec<ToolCall> {
         let mut seen = HashSet::new();
         let mut finished = Vec::with_capacity(self.all.len());
-        for call in self.all {
-            let own = !call.id.is_empty() && !seen.contains(&call.id);
-            let id = if own { call.id } else { format!("call_{}", ids::random(8)) };
+        let mut add = |id: String, name: String, arguments: String, extra: Option<Value>| {
+            let own = !id.is_empty() && !seen.contains(&id);
+            let id = if own { id } else { format!("call_{}", ids::random(8)) };
             seen.insert(id.clone());
-            let extra = call.extra.filter(|_| extras);
-            finished.push(ToolCall { id, name: call.name, arguments: call.arguments, extra });
+            finished.push(ToolCall { id, name, arguments, extra });
+        };
+        for mut call in self.all {
+            let arguments = call.arguments();
+            if let Some(inner) = side_by_side(&call.name, &arguments) {
+                for (name, arguments) in inner {
+                    add(String::new(), name, arguments, None);
+                }
+            } else {
+                add(call.id, call.name, arguments, call.extra.filter(|_| extras));
+            }
         }
         finished
     }
+}
+
+/// Reads the calls within `multi_tool_use.parallel`, a tool that nobody has and models of OpenAI call all the same.
+fn side_by_side(name: &str, arguments: &str) -> Option<Vec<(String, String)>> {
+    if !name.contains("multi_tool_use") {
+        return None;
+    }
+    let mut value: Value = serde_json::from_str(arguments).ok()?;
+    let uses = value.get_mut("tool_uses")?.as_array_mut()?;
+    let calls = uses.iter_mut().take(MAX_CALLS).map(|one| {
+        let name = ["recipient_name", "name"].iter().find_map(|key| one.get(*key)?.as_str()).map(str::to_owned);
+        let given = one.get_mut("parameters").map(Value::take).unwrap_or_default();
+        Some((label(name?), if given.is_null() { String::new() } else { given.to_string() }))
+    });
+    calls.collect::<Option<Vec<_>>>().filter(|calls| !calls.is_empty())
 }
 
 fn label(mut text: String) -> String {

@@ -5,7 +5,10 @@
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::message::Usage;
+use super::{
+    body::{folded, says_nothing},
+    message::Usage,
+};
 
 /// One event of the stream.
 #[derive(Debug, Default, Deserialize)]
@@ -22,7 +25,7 @@ pub(super) struct StreamChunk {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Fields {
-    #[serde(deserialize_with = "lenient")]
+    #[serde(deserialize_with = "each")]
     choices: Vec<Choice>,
     #[serde(deserialize_with = "lenient")]
     usage: Option<WireUsage>,
@@ -35,10 +38,12 @@ impl From<Value> for StreamChunk {
             Value::Array(mut list) if list.len() == 1 => list.swap_remove(0),
             other => other,
         };
-        let says = |key: &str| value.get(key).is_some_and(|field| !is_empty(field));
-        // `{"error": …}` nearly everywhere; DashScope and vLLM put `code` and `message` at the top, FastAPI a `detail`.
+        let says = |key: &str| value.get(key).is_some_and(|field| !says_nothing(field));
+        // `{"error": …}` nearly everywhere; DashScope and vLLM put `code` and `message` at the top, FastAPI a `detail`,
+        // MiniMax a `base_resp` with a status that is not 0.
         let chunk = value.get("choices").is_some_and(|choices| !choices.is_null());
-        if says("error") || (!chunk && ERROR_WORDS.iter().any(|key| says(key))) {
+        let status = value.pointer("/base_resp/status_code").is_some_and(|code| *code != 0);
+        if says("error") || status || !chunk && has_error_words(&value) {
             return Self { error: Some(value), ..Self::default() };
         }
         let fields: Fields = serde_json::from_value(value).unwrap_or_default();
@@ -49,18 +54,12 @@ impl From<Value> for StreamChunk {
     }
 }
 
-/// Where words of an error stand at the top of an object that is no chunk.
-const ERROR_WORDS: [&str; 5] = ["message", "detail", "msg", "errors", "error_msg"];
-
-/// Returns whether a field says nothing, whatever its type is.
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(list) => list.iter().all(is_empty),
-        Value::Object(fields) => fields.values().all(is_empty),
-        Value::Bool(true) | Value::Number(_) => false,
-    }
+/// Returns whether words of an error stand at the top of an object that is no chunk.
+fn has_error_words(value: &Value) -> bool {
+    let names = ["message", "detail", "msg", "errors", "errormsg", "errormessage", "errordescription", "reason"];
+    value
+        .as_object()
+        .is_some_and(|fields| fields.iter().any(|(key, field)| names.contains(&&*folded(key)) && !says_nothing(field)))
 }
 
 /// A piece of one alternative.
@@ -68,8 +67,8 @@ fn is_empty(value: &Value) -> bool {
 #[serde(default)]
 pub(super) struct Choice {
     /// Which alternative.
-    #[serde(deserialize_with = "lenient")]
-    pub index: u64,
+    #[serde(deserialize_with = "number")]
+    pub index: Option<u64>,
     /// What is new.
     #[serde(deserialize_with = "lenient")]
     pub delta: Delta,
@@ -90,7 +89,7 @@ pub(super) struct Choice {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Delta {
-    /// Text, or Mistral's list of pieces.
+    /// Text, a piece of it, or Mistral's list of pieces.
     #[serde(deserialize_with = "lenient")]
     pub content: Value,
     /// A refusal in words, which is an answer too.
@@ -102,42 +101,88 @@ pub(super) struct Delta {
     /// OpenRouter, Ollama, newer vLLM.
     #[serde(deserialize_with = "lenient")]
     pub reasoning: Option<String>,
-    /// OpenRouter's structured reasoning.
+    /// Ollama's own interface, and proxies before it.
     #[serde(deserialize_with = "lenient")]
+    pub thinking: Option<String>,
+    /// OpenRouter's structured reasoning.
+    #[serde(deserialize_with = "each")]
     pub reasoning_details: Vec<Value>,
     /// Pieces of calls.
-    #[serde(deserialize_with = "lenient")]
+    #[serde(deserialize_with = "each")]
     pub tool_calls: Vec<CallDelta>,
+    /// The one call of servers that know the interface before `tool_calls`.
+    #[serde(deserialize_with = "lenient")]
+    pub function_call: Option<FunctionDelta>,
+}
+
+impl Delta {
+    /// Takes out all pieces of calls.
+    pub(super) fn take_calls(&mut self) -> Vec<CallDelta> {
+        let mut calls = std::mem::take(&mut self.tool_calls);
+        if let Some(function) = self.function_call.take().filter(|function| calls.is_empty() && !function.is_empty()) {
+            calls.push(CallDelta { index: Some(0), function, ..CallDelta::default() });
+        }
+        calls
+    }
 }
 
 /// A piece of a call.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(from = "Value")]
 pub(super) struct CallDelta {
     /// Which call of the message.
-    #[serde(deserialize_with = "lenient")]
     pub index: Option<u64>,
     /// Its id, usually in the first piece only.
-    #[serde(deserialize_with = "lenient")]
-    pub id: Option<String>,
+    pub id: String,
     /// Name and arguments.
-    #[serde(deserialize_with = "lenient")]
     pub function: FunctionDelta,
     /// Gemini's thought signature.
-    #[serde(deserialize_with = "lenient")]
     pub extra_content: Option<Value>,
+}
+
+impl From<Value> for CallDelta {
+    fn from(mut value: Value) -> Self {
+        // Some servers leave out the `function` around name and arguments, or give the name alone there.
+        let inner = value.get_mut("function").map(Value::take).unwrap_or_default();
+        let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Self {
+            index: value.get("index").and_then(read_number),
+            id: text("id"),
+            extra_content: value.get("extra_content").filter(|extra| !extra.is_null()).cloned(),
+            function: match inner {
+                Value::Object(_) => FunctionDelta::from(inner),
+                Value::String(name) => FunctionDelta { name, ..FunctionDelta::from(value) },
+                _ => FunctionDelta::from(value),
+            },
+        }
+    }
 }
 
 /// Name and arguments of a call, in pieces.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(from = "Value")]
 pub(super) struct FunctionDelta {
     /// The tool's name.
-    #[serde(deserialize_with = "lenient")]
-    pub name: Option<String>,
+    pub name: String,
     /// A piece of JSON text; some servers send the object itself.
-    #[serde(deserialize_with = "lenient")]
     pub arguments: Value,
+}
+
+impl From<Value> for FunctionDelta {
+    fn from(mut value: Value) -> Self {
+        let given = ["arguments", "parameters", "input"].into_iter().find(|key| value.get(*key).is_some());
+        Self {
+            name: value.get("name").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            arguments: given.map(|key| value[key].take()).unwrap_or_default(),
+        }
+    }
+}
+
+impl FunctionDelta {
+    /// Returns whether it says nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.name.is_empty() && matches!(&self.arguments, Value::Null)
+    }
 }
 
 /// Tokens, in all the places where they are told.
@@ -188,6 +233,26 @@ pub(super) fn weight(value: &Value) -> usize {
         Value::Object(fields) => fields.iter().map(|(key, value)| key.len() + weight(value)).sum(),
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
     }
+}
+
+/// Reads a list of objects without what is none; one that stands alone is a list of one.
+fn each<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    let list = match Value::deserialize(deserializer)? {
+        Value::Array(list) => list,
+        one @ Value::Object(_) => vec![one],
+        _ => Vec::new(),
+    };
+    let objects = list.into_iter().filter(Value::is_object);
+    Ok(objects.filter_map(|element| serde_json::from_value(element).ok()).collect())
+}
+
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    Ok(read_number(&Value::deserialize(deserializer)?))
+}
+
+/// Reads a number, also one in quotes.
+fn read_number(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_str()?.trim().parse().ok())
 }
 
 /// Reads a field, or takes its default where it has another type.

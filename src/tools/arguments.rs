@@ -49,6 +49,11 @@ pub(super) fn parse<T: JsonSchema + DeserializeOwned>(tool: &str, object: &str, 
     serde_json::from_value(Value::Object(arguments)).map_err(|why| told(&why))
 }
 
+/// Returns a number without a fraction as such.
+fn whole(number: f64) -> Option<Value> {
+    (number.fract() == 0.0 && (0.0..1e15).contains(&number)).then(|| Value::from(number as u64))
+}
+
 /// Gives each argument the type that the schema names, where the value leaves no doubt, and drops empty optional ones.
 fn coerce(arguments: &mut Map<String, Value>, schema: &Value) {
     let required = |name: &str| schema["required"].as_array().is_some_and(|names| names.iter().any(|it| it == name));
@@ -59,12 +64,16 @@ fn coerce(arguments: &mut Map<String, Value>, schema: &Value) {
     for (name, value) in arguments.iter_mut() {
         let wanted = schema["properties"][name]["type"].as_str().unwrap_or_default();
         let better = match (wanted, &*value) {
-            ("integer", Value::String(text)) => text.trim().parse::<u64>().ok().map(Value::from),
-            ("integer", Value::Number(number)) => number
-                .as_f64()
-                .filter(|it| it.fract() == 0.0 && (0.0..1e15).contains(it))
-                .map(|it| Value::from(it as u64)),
-            ("boolean", Value::String(text)) => text.trim().to_ascii_lowercase().parse::<bool>().ok().map(Value::from),
+            ("integer", Value::String(text)) => text.trim().parse().ok().and_then(whole),
+            ("integer", Value::Number(number)) => number.as_f64().and_then(whole),
+            ("boolean", Value::String(text)) => match text.trim().to_ascii_lowercase().as_str() {
+                "true" | "yes" | "on" | "1" => Some(Value::from(true)),
+                "false" | "no" | "off" | "0" => Some(Value::from(false)),
+                _ => None,
+            },
+            ("boolean", Value::Number(number)) if number.as_u64().is_some_and(|it| it < 2) => {
+                Some(Value::from(number.as_u64() == Some(1)))
+            }
             ("string", Value::Number(number)) => Some(Value::from(number.to_string())),
             _ => None,
         };
@@ -116,6 +125,8 @@ mod tests {
     fn what_is_unmistakable_is_taken() {
         assert_eq!(read(r#"{"path":"a"}"#), Ok(good("a", None, false)));
         assert_eq!(read(r#"{"path":"a","lines":"12","all":"True"}"#), Ok(good("a", Some(12), true)));
+        assert_eq!(read(r#"{"path":"a","lines":"12.0","all":1}"#), Ok(good("a", Some(12), true)));
+        assert_eq!(read(r#"{"path":"a","all":"no"}"#), Ok(good("a", None, false)));
         assert_eq!(read(r#"{"path":3000,"lines":12.0,"all":null}"#), Ok(good("3000", Some(12), false)));
         assert_eq!(read(r#"{"path":"","lines":""}"#), Ok(good("", None, false)));
     }

@@ -9,7 +9,10 @@ use std::borrow::Cow;
 use serde_json::{Deserializer, Map, Value, error::Category};
 
 use super::{ROWS, row};
-use crate::{json, text};
+use crate::{
+    json::{self, Braces},
+    text,
+};
 
 /// How often arguments may be wrapped in a string.
 const WRAPPED: usize = 3;
@@ -29,7 +32,7 @@ pub struct Call {
 
 /// Reads a call.
 pub fn read(name: &str, arguments: &str) -> Call {
-    let tool = named(name);
+    let tool = named(name).or_else(|| between_marks(name));
     let (object, broken) = match object(arguments, tool) {
         Ok(object) => (Some(object.into_owned()), None),
         Err(why) => (None, Some(why)),
@@ -45,20 +48,35 @@ pub fn read(name: &str, arguments: &str) -> Call {
 /// Returns the tool that a name means: `functions.run_command`, `default_api:Read-File`, `run_command<|channel|>commentary`.
 /// Only what surrounds the name and how it is spelt may differ; a name that is merely near is none.
 pub fn named(name: &str) -> Option<&'static str> {
-    let fold = |name: &str| -> String {
-        name.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).map(|c| c.to_ascii_lowercase()).collect()
-    };
     // `to=` names the receiver where a model writes its channel into the name; else what stands before the mark counts.
     let bare = match name.rsplit_once("to=") {
         Some((_, receiver)) => receiver.split(|c: char| c.is_whitespace() || c == '<').next().unwrap_or_default(),
         None => name.split("<|").next().unwrap_or_default(),
     };
     let bare = bare.trim_matches(|c: char| !c.is_alphanumeric());
+    // What the arguments are written in may stand behind it.
+    let bare = [" json", " code"].iter().find_map(|kind| bare.strip_suffix(kind)).unwrap_or(bare);
     // Kimi counts its calls behind the name.
     let bare = bare.rsplit_once(':').filter(|(_, n)| n.bytes().all(|b| b.is_ascii_digit())).map_or(bare, |(it, _)| it);
     let last = bare.rsplit(['.', ':', '/']).next().unwrap_or_default();
     let last = fold(last.rsplit("__").next().unwrap_or_default());
     ROWS.iter().map(|row| row.name).find(|known| fold(known) == last)
+}
+
+fn fold(name: &str) -> String {
+    name.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+/// Returns the one tool among the words of a name into which a model wrote marks of its dialect: `<tool_call>run_command`,
+/// `run_command<｜tool▁sep｜>`, `<function=run_command>`, `{"name": "run_command"`.
+fn between_marks(name: &str) -> Option<&'static str> {
+    let marks = |c: char| matches!(c, '<' | '>' | '|' | '｜' | '=' | '{' | '}' | '"' | '\'' | ',' | '(' | ')');
+    if !name.contains(marks) {
+        return None;
+    }
+    let mut tools = name.split(marks).filter_map(named);
+    let first = tools.next()?;
+    tools.all(|other| other == first).then_some(first)
 }
 
 /// Returns what the model is told of a tool that does not exist.
@@ -100,7 +118,14 @@ fn object<'a>(text: &'a str, tool: Option<&'static str>) -> Result<Cow<'a, str>,
         Some(object) => object.clone(),
         None => only(values(bare, WRAPPED)?)?,
     };
-    match unwrapped(&object, tool)? {
+    let mut inner = None;
+    for _ in 0..WRAPPED {
+        match unwrapped(inner.as_ref().unwrap_or(&object), tool)? {
+            Some(deeper) => inner = Some(deeper),
+            None => break,
+        }
+    }
+    match inner {
         Some(inner) => Ok(Cow::Owned(Value::Object(inner).to_string())),
         // As it was written: the provider's cache holds these bytes.
         None if plain.is_some() => Ok(Cow::Borrowed(bare)),
@@ -108,22 +133,47 @@ fn object<'a>(text: &'a str, tool: Option<&'static str>) -> Result<Cow<'a, str>,
     }
 }
 
-/// Takes off the marks with which some models end a call.
+/// Takes off the marks between which some models write arguments: `<|message|>{…}<|call|>`, `{…}</tool_call>`, a fence.
 fn without_marks(text: &str) -> &str {
-    let mut bare = text.trim();
-    while let Some((before, _)) = bare.strip_suffix("|>").and_then(|rest| rest.rsplit_once("<|")) {
-        bare = before.trim_end();
+    let blank = |c: char| c.is_whitespace() || c.is_control() || c == '\u{feff}';
+    let mut bare = text.trim_matches(blank);
+    loop {
+        let before = bare;
+        if let Some(end) = ["|>", "｜>", ">"].into_iter().find(|end| bare.ends_with(end)) {
+            let opens = if end == ">" { "</" } else { &format!("<{}", &end[..end.len() - 1]) };
+            bare = bare.rsplit_once(opens).map_or(bare, |(rest, _)| rest);
+        }
+        if let Some(end) =
+            ["<|", "<｜"].into_iter().find(|mark| bare.starts_with(mark)).map(|mark| format!("{}>", &mark[1..]))
+        {
+            bare = bare.split_once(&*end).map_or(bare, |(_, rest)| rest);
+        }
+        if let Some(inner) = bare.strip_prefix("json").filter(|rest| rest.trim_start().starts_with('{')) {
+            bare = inner;
+        }
+        if let Some((_, inner)) = bare.strip_prefix("```").and_then(|rest| rest.split_once('\n')) {
+            bare = inner.trim_end_matches(blank).strip_suffix("```").unwrap_or(inner);
+        }
+        bare = bare.trim_matches(blank);
+        if bare == before {
+            return bare;
+        }
     }
-    bare
 }
 
 /// Reads all values of a text, which come one after the other where a server begins each call with `{}` or sends the
 /// whole again as it ends. A string that holds JSON is what it holds.
 fn values(text: &str, wrapped: usize) -> Result<Vec<Value>, Why> {
     let all = |text: &str| Deserializer::from_str(text).into_iter().collect::<Result<Vec<Value>, _>>();
+    // A bracket too many closes nothing.
+    let closed = || {
+        let (value, behind) = text.split_at_checked(Braces::default().feed(text.as_bytes())?)?;
+        let is_bracket = |c: char| c.is_whitespace() || matches!(c, '}' | ']');
+        all(value).ok().filter(|_| behind.chars().all(is_bracket))
+    };
     let read = match all(text) {
         Ok(values) => values,
-        Err(_) => all(&json::lossy(text.as_bytes()))?,
+        Err(_) => all(&json::lossy(text.as_bytes())).or_else(|why| closed().ok_or(why))?,
     };
     let mut values = Vec::with_capacity(read.len());
     for value in read {
@@ -149,6 +199,8 @@ fn only(mut values: Vec<Value>) -> Result<Map<String, Value>, Why> {
     match (values.pop(), values.is_empty()) {
         (None, _) => Ok(Map::new()),
         (Some(Value::Object(object)), true) => Ok(object),
+        // A list of the one object.
+        (Some(Value::Array(list)), true) if list.len() == 1 && list[0].is_object() => only(list),
         (Some(_), true) => Err(Why::NoObject),
         (Some(_), false) => Err(Why::Several),
     }
@@ -214,8 +266,23 @@ mod tests {
             "`run_command`",
             "\"run_command\"",
             "run_command()",
+            "run_command json",
         ] {
             assert_eq!(named(name), Some("run_command"), "{name}");
+        }
+        for name in [
+            "<tool_call>run_command",
+            "<function=run_command>",
+            "run_command<｜tool▁sep｜>",
+            "run_command</function>",
+            "{\"name\": \"run_command\"",
+            "function=functions.run_command",
+            "run_command(command=",
+        ] {
+            assert_eq!(read(name, "{}").tool, Some("run_command"), "{name}");
+        }
+        for name in ["run_command|read_file", "<run>", "x=run_commands", "<|channel|>final"] {
+            assert_eq!(read(name, "{}").tool, None, "{name}");
         }
         assert_eq!(named("default_api.read_file"), Some("read_file"));
         for name in [
@@ -251,6 +318,16 @@ mod tests {
             r#""{\"command\":\"ls\"}""{\"command\":\"ls\"}""#,
             r#"{"command":"ls"}<|call|>"#,
             r#"{"command":"ls"} <|im_end|><|endoftext|>"#,
+            r#"<|message|>{"command":"ls"}<|call|>"#,
+            "{\"command\":\"ls\"}\n</arguments>\n</tool_call>",
+            "{\"command\":\"ls\"}<｜tool▁call▁end｜>",
+            "```json\n{\"command\":\"ls\"}\n```",
+            "\u{feff}{\"command\":\"ls\"}\0",
+            r#"[{"command":"ls"}]"#,
+            r#"{"command":"ls"}}"#,
+            "{\"command\":\"ls\"}\n]}",
+            "json\n{\"command\":\"ls\"}",
+            r#"{"parameters":{"parameters":{"command":"ls"}}}"#,
             r#"{"name":"functions.run_command","arguments":{"command":"ls"}}"#,
             r#"{"arguments":"{\"command\":\"ls\"}"}"#,
             r#"{"type":"function","name":"run_command","parameters":{"command":"ls"}}"#,
@@ -259,6 +336,10 @@ mod tests {
         }
         for nothing in ["", " \n", "{}", "null", "{}{}", r#""""#] {
             assert_eq!(run(nothing), Ok(json!({})), "{nothing}");
+        }
+        // What a string holds is no mark.
+        for kept in [r#"{"command":"echo '</b>'"}"#, r#"{"command":"a <|x|> b"}"#] {
+            assert_eq!(run(kept), Ok(serde_json::from_str(kept).expect("JSON")), "{kept}");
         }
         assert_eq!(run("{\"command\":\"a\nb\tc\u{1}\"}"), Ok(json!({"command": "a\nb\tc\u{1}"})));
         assert_eq!(run(r#"{"command":"echo \ud83d"}"#), Ok(json!({"command": "echo \u{fffd}"})));

@@ -52,6 +52,11 @@ async fn an_answer_that_breaks_is_asked_for_again_also_after_words() {
         Reply::labelled("application/json", r#"{"choices":[{"message":{"content":"Half of"#),
         Reply::labelled("text/plain", "Internal Server Error"),
         Reply::Status(529, vec![], "overloaded".to_owned()),
+        Reply::Status(409, vec![], "locked".to_owned()),
+        Reply::Status(400, vec![], json!({"error": {"message": "The engine is currently overloaded"}}).to_string()),
+        Reply::Status(403, vec![], json!({"error": {"code": "rate_limit_exceeded", "message": "x"}}).to_string()),
+        error(json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "network_error"}]})),
+        error(json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "timeout"}]})),
     ] {
         let llm = ScriptedLlm::start().await;
         llm.reply(broken.clone()).reply(broken.clone()).reply_text("Here I am.");
@@ -151,6 +156,16 @@ async fn a_call_that_the_provider_could_not_read_is_the_models_slip() {
         Reply::Status(400, vec![], body.to_string()),
         Reply::raw(&format!("{}data: {body}\n\n", words("I"))),
         Reply::raw(&told("MALFORMED_FUNCTION_CALL")),
+        Reply::Status(
+            500,
+            vec![],
+            json!({"error": {"message": "Failed to parse input at pos 0: <tool_call>"}}).to_string(),
+        ),
+        Reply::Status(
+            400,
+            vec![],
+            json!({"error": {"code": "output_parse_failed", "message": "Parsing failed."}}).to_string(),
+        ),
     ] {
         let llm = ScriptedLlm::start().await;
         llm.reply(reply.clone());
@@ -158,5 +173,16 @@ async fn a_call_that_the_provider_could_not_read_is_the_models_slip() {
         assert_eq!((completion.finish, completion.message.calls.len()), (Finish::BadCall, 0), "{reply:?}");
         assert!(!completion.message.text.is_empty() && completion.message.text != "I", "{completion:?}");
         assert_eq!(llm.requests().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_ended_for_want_of_room_is_a_conversation_that_is_too_long() {
+    for reason in ["model_context_window_exceeded", "context_length_exceeded"] {
+        let llm = ScriptedLlm::start().await;
+        let end = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]});
+        llm.reply(Reply::raw(&format!("{}data: {end}\n\n", words("I"))));
+        let error = complete(&model(&llm, "x")).await.0.expect_err("no room");
+        assert!(error.is_overflow(), "{reason}: {error}");
     }
 }

@@ -98,6 +98,61 @@ async fn a_call_that_is_announced_or_repeated_is_one_call() {
     }
 }
 
+#[tokio::test]
+async fn arguments_that_come_whole_with_each_piece_or_after_the_pieces_are_taken_once() {
+    let delta = |call: Value| json!({"index": 0, "delta": {"tool_calls": call}});
+    let piece =
+        |arguments: &str| delta(json!([{"index": 0, "function": {"name": "run_command", "arguments": arguments}}]));
+    let ls = r#"{"command":"ls"}"#;
+    for pieces in [vec![&ls[..5], &ls[..12], ls], vec![&ls[..9], ls], vec!["", &ls[..1], ls]] {
+        let pieces: Vec<_> = pieces.into_iter().map(piece).collect();
+        assert_eq!(calls(&read(&pieces).await.0), [("run_command", ls)], "{pieces:?}");
+    }
+    // What only looks like it is left as it came.
+    for odd in [vec![r#"{"a":"#, r#"{"b":1}"#], vec![r#"{"a":1"#, r#"{"a":2}"#, "x"]] {
+        let whole = odd.concat();
+        let pieces: Vec<_> = odd.into_iter().map(piece).collect();
+        assert_eq!(calls(&read(&pieces).await.0), [("run_command", whole.as_str())]);
+    }
+    // The same calls again as it ends, under another id.
+    let again = json!({"index": 0, "delta": {"content": "I look.", "tool_calls": [{"id": "z", "function": {"name": "run_command", "arguments": ls}}]}, "finish_reason": "tool_calls"});
+    let first = delta(json!([{"index": 0, "id": "c", "function": {"name": "run_command", "arguments": ls}}]));
+    let (completion, shown) = read(&[say("I "), say("look."), first, again]).await;
+    assert_eq!((calls(&completion), shown.as_str()), (vec![("run_command", ls)], "I look."));
+    let whole = "The answer to your question is that all is well.";
+    let end = json!({"index": 0, "delta": {}, "finish_reason": "stop"});
+    assert_eq!(read(&[say(&whole[..20]), say(&whole[20..]), say(whole), end]).await.1, whole, "again before the end");
+}
+
+#[tokio::test]
+async fn calls_are_found_wherever_servers_put_them() {
+    let ls = r#"{"command":"ls"}"#;
+    let function = json!({"name": "run_command", "arguments": ls});
+    for delta in [
+        json!({"function_call": function}),
+        json!({"tool_calls": {"index": 0, "id": "c", "function": function}}),
+        json!({"tool_calls": [null, {"index": 0, "id": "c", "function": function}]}),
+        json!({"tool_calls": [{"index": 0, "id": "c", "name": "run_command", "arguments": ls}]}),
+        json!({"tool_calls": [{"index": 0, "id": "c", "function": "run_command", "arguments": ls}]}),
+        json!({"tool_calls": [{"index": 0, "function": {"name": "run_command", "parameters": {"command": "ls"}}}]}),
+        json!({"tool_calls": [{"index": "0", "id": 7, "function": function}, {}]}),
+        json!({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "multi_tool_use.parallel", "arguments":
+            json!({"tool_uses": [{"recipient_name": "functions.run_command", "parameters": {"command": "ls"}}]}).to_string()}}]}),
+    ] {
+        for index in [0, 1] {
+            let choice = json!({"index": index, "delta": delta, "finish_reason": "tool_calls"});
+            let (completion, _) = read(&[choice]).await;
+            let found = calls(&completion);
+            let named: Vec<_> = found.iter().map(|(name, _)| matrix_agent::tools::read_call(name, "{}").tool).collect();
+            assert_eq!((named, found[0].1), (vec![Some("run_command")], ls), "{delta}");
+        }
+    }
+    let text = json!({"index": 0, "delta": {"content": {"type": "text", "text": "Hi"}}});
+    assert_eq!(read(&[text]).await.1, "Hi");
+    let thought = json!({"index": 0, "delta": {"thinking": "It is 42."}});
+    assert_eq!(read(&[thought]).await.0.reasoning, "It is 42.");
+}
+
 /// What is wrapped around reasoning counts like the reasoning: nobody may fill the memory with keys that we do not know.
 #[tokio::test]
 async fn unknown_keys_of_reasoning_count_against_its_bounds() {
