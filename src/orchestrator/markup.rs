@@ -14,42 +14,82 @@ use crate::{json, tools};
 const CANDIDATES: usize = 64;
 /// Where a call names its tool: this far from its opening mark at most.
 const HEAD: usize = 300;
-/// Names of tags that open a call in the dialects of models: Qwen, Hermes, Claude, GLM, Llama, MiniMax and others.
-const TAGS: [&str; 14] = [
-    "tool_call",
-    "tool_calls",
+/// Words of which one is in the name of each tag that opens a call in the dialects of models: Qwen, Hermes, Claude, GLM,
+/// Llama, MiniMax, DeepSeek and others.
+const TAGS: [&str; 12] = [
+    "tool",
+    "tools",
     "toolcall",
+    "toolcalls",
     "function",
     "functions",
-    "function_call",
-    "function_calls",
     "functioncall",
+    "functioncalls",
     "invoke",
-    "tool_use",
-    "tool_request",
-    "tool_code",
-    "tool",
+    "action",
     "call",
+    "calls",
 ];
 /// The same for marks such as `<|python_tag|>`, beside all that speak of tools.
-const MARKS: [&str; 6] = ["python_tag", "channel", "start", "action_start", "plugin", "function"];
+const MARKS: [&str; 6] = ["python_tag", "channel", "start", "recipient", "plugin", "content"];
 /// Words that stand between an opening mark and the tool's name.
 const FILLERS: [&str; 7] = ["function", "functions", "commentary", "analysis", "assistant", "call", "to"];
 /// Names of fenced blocks that hold calls in Python's form.
 const CALL_FENCES: [&str; 4] = ["tool_code", "tool_call", "tool_calls", "tool"];
+/// Parameters with which a call may stand flat beside its tool's name.
+const PARAMETERS: [&str; 6] = ["command", "path", "content", "url", "old_text", "job"];
 
 /// Returns whether a text is, or ends with, the call of a tool that exists.
 pub(super) fn ends_in_call(text: &str) -> bool {
     let text = text.trim();
+    if text.ends_with("&gt;") {
+        // A tag as it is written in HTML.
+        return ends_in_call(&text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\""));
+    }
     let code = Code::of(text);
     if let Some(Fence { label, body }) = &code.last {
-        let body = text[body.clone()].trim();
+        let (from, body) = (body.start, text[body.clone()].trim());
         let python = CALL_FENCES.contains(&&*label.to_ascii_lowercase());
-        let labelled = tools::named(label).is_some() && is_object(body);
-        return labelled || is_json_call(body) || tagged(body, body) || python && invoked(body);
+        let before = text[..from].trim_end().rsplit_once('\n').map_or("", |(before, _)| before);
+        let labelled = (tools::named(label).is_some() || announced(before)) && is_object(body);
+        return labelled || is_json_call(unclosed(body)) || tagged(body, body) || python && invoked(body);
     }
     let prose = code.masked(text);
-    ends_in_json(text, &prose) || tagged(text, &prose) || prose.lines().last().is_some_and(invoked)
+    let bare = unclosed(text);
+    ends_in_json(bare, &prose[..bare.len()])
+        || tagged(text, &prose)
+        || prose.lines().last().is_some_and(invoked)
+        || ends_in_action(&prose)
+}
+
+/// Takes closing tags and marks off the end of a text.
+fn unclosed(text: &str) -> &str {
+    let mut bare = text.trim_end();
+    while let Some(at) = bare.ends_with(['>', ']']).then(|| bare.rfind(['<', '['])).flatten()
+        && is_closing(&bare[at..])
+    {
+        bare = bare[..at].trim_end();
+    }
+    bare
+}
+
+/// Returns whether a tag or mark closes: `</tool_call>`, `<|im_end|>`, `<end_function_call>`, `[/TOOL_CALLS]`.
+fn is_closing(tag: &str) -> bool {
+    let lower = tag.to_ascii_lowercase();
+    let plain = ["</", "<|", "<｜", "<end", "[/", "[end"].iter().any(|opens| lower.starts_with(opens));
+    plain || lower.ends_with("|>") || lower.ends_with("｜>")
+}
+
+/// Returns whether a text ends in the words with which agents of a prompt alone call: `Action: run_command`, and in the next
+/// line `Action Input: ls`.
+fn ends_in_action(prose: &str) -> bool {
+    let after = |line: Option<&str>, label: &str| {
+        let (begin, rest) = line?.split_once(':')?;
+        begin.trim_matches(|c: char| !c.is_alphanumeric()).eq_ignore_ascii_case(label).then(|| rest.trim().to_owned())
+    };
+    let mut lines = prose.lines().rev().filter(|line| !line.trim().is_empty());
+    let input = after(lines.next(), "action input").is_some();
+    input && after(lines.next(), "action").is_some_and(|name| tools::named(&name).is_some())
 }
 
 /// The code in a Markdown text.
@@ -143,7 +183,7 @@ fn announced(before: &str) -> bool {
         labels.contains(&&*label).then(|| rest.trim().to_owned())
     };
     let named = |line: &str| {
-        let name = label(line, &["action", "tool", "function", "tool name", "function name", "call"]);
+        let name = label(line, &["action", "tool", "function", "tool name", "function name", "call", "tool call"]);
         tools::named(name.as_deref().unwrap_or(line.trim())).is_some()
     };
     let given = ["action input", "input", "args", "arguments", "parameters", "tool input"];
@@ -156,7 +196,11 @@ fn is_object(text: &str) -> bool {
 }
 
 fn is_json_call(text: &str) -> bool {
-    let value = serde_json::from_str(text).or_else(|_| serde_json::from_str(&json::lossy(text.as_bytes())));
+    // Python's way to write the same has other quotes.
+    let other_quotes = || if text.contains('"') { String::new() } else { text.replace('\'', "\"") };
+    let value = serde_json::from_str(text)
+        .or_else(|_| serde_json::from_str(&json::lossy(text.as_bytes())))
+        .or_else(|_| serde_json::from_str(&other_quotes()));
     value.is_ok_and(|value: Value| is_call(&value)) || {
         // One after the other.
         let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>().peekable();
@@ -171,8 +215,19 @@ fn is_call(value: &Value) -> bool {
         Value::Object(fields) => fields,
         _ => return false,
     };
-    let inner = ["function", "function_call", "tool_call", "tool_calls"].iter().find_map(|key| fields.get(*key));
-    if inner.is_some_and(|inner| !inner.is_string() && is_call(inner)) {
+    let inner = [
+        "function",
+        "function_call",
+        "tool_call",
+        "tool_calls",
+        "tool_use",
+        "tool_uses",
+        "calls",
+        "action",
+        "actions",
+        "tool",
+    ];
+    if inner.iter().filter_map(|key| fields.get(*key)).any(|inner| !inner.is_string() && is_call(inner)) {
         return true;
     }
     if let [(name, Value::Object(_))] = fields.iter().collect::<Vec<_>>()[..]
@@ -182,8 +237,9 @@ fn is_call(value: &Value) -> bool {
     }
     let name = ["name", "tool", "tool_name", "function", "function_name", "action", "recipient_name"];
     let named = name.iter().filter_map(|key| fields.get(*key)?.as_str()).any(|name| tools::named(name).is_some());
-    let given = ["arguments", "parameters", "args", "input", "tool_input", "action_input", "params"];
-    let given = given.iter().find_map(|key| fields.get(*key));
+    let given =
+        ["arguments", "parameters", "args", "input", "tool_input", "action_input", "params", "tool_args", "kwargs"];
+    let given = given.iter().chain(&PARAMETERS).find_map(|key| fields.get(*key));
     // A tool's description has a name and parameters too.
     let described = fields.contains_key("description") || given.is_some_and(|given| given.get("properties").is_some());
     named && given.is_some() && !described
@@ -197,6 +253,8 @@ fn tagged(text: &str, prose: &str) -> bool {
 
 /// A tag or mark that opens a call, and the text behind it.
 struct Opening<'a> {
+    /// The tag's name.
+    word: String,
     inside: &'a str,
     rest: &'a str,
 }
@@ -207,7 +265,9 @@ impl<'a> Opening<'a> {
         let (inside, rest) = match fancy {
             Some(mark) => {
                 let close = if *mark == "<|" { "|>" } else { "｜>" };
-                text[mark.len()..].split_once(close)?
+                let whole = |parts: &(&str, &str)| !parts.0.contains(['>', '\n']);
+                // DeepSeek has a tag whose mark is only in front: `<｜DSML｜invoke name="…">`.
+                text[mark.len()..].split_once(close).filter(whole).or_else(|| text[mark.len()..].split_once('>'))?
             }
             None if text.starts_with('[') => text[1..].split_once(']')?,
             None => text[1..].split_once('>')?,
@@ -216,18 +276,16 @@ impl<'a> Opening<'a> {
         if inside.len() > HEAD || inside.contains('\n') {
             return None;
         }
-        let lower = inside.to_ascii_lowercase();
+        let lower = inside.to_ascii_lowercase().replace('▁', "_");
         let word = lower.split(|c: char| c.is_whitespace() || c == '=').next().unwrap_or_default();
-        let tool_word = || word.replace('▁', "_").split(['_', '-', ':']).any(|part| part.starts_with("tool"));
+        let word = word.rsplit(['｜', '|', ':']).next().unwrap_or_default();
+        let calls = || word.split(['_', '-']).any(|part| TAGS.contains(&part));
         let opens = match text.as_bytes()[0] {
-            b'[' => tool_word(),
-            _ if fancy.is_some() => tool_word() || MARKS.contains(&word),
-            _ => {
-                let tag = word.rsplit(':').next().unwrap_or_default();
-                TAGS.contains(&tag) || tools::named(tag).is_some()
-            }
+            b'[' => word.split('_').any(|part| part.starts_with("tool")),
+            _ if fancy.is_some() => calls() || MARKS.contains(&word),
+            _ => calls() || tools::named(word).is_some(),
         };
-        opens.then_some(Self { inside, rest: rest.trim() })
+        opens.then(|| Self { word: word.to_owned(), inside, rest: rest.trim() })
     }
 
     fn is_call(&self) -> bool {
@@ -239,30 +297,36 @@ impl<'a> Opening<'a> {
                 .peek()
                 .is_some_and(|word| self.rest.starts_with(|c: char| c.is_alphanumeric()) && names_tool(word));
         let head = &self.rest[..self.rest.floor_char_boundary(HEAD)];
-        (named_inside || begins && names_tool(head)) && ends_closed(self.rest)
+        let alone = self.rest.is_empty() && self.inside.trim_end().ends_with('/');
+        (named_inside || begins && names_tool(head)) && (alone || ends_closed(self.rest)) && !self.goes_on()
+    }
+
+    /// Returns whether more than closing tags stands behind the tag that closes this one.
+    fn goes_on(&self) -> bool {
+        let closing = self.rest.to_ascii_lowercase().rfind(&format!("</{}", self.word));
+        let behind = closing.and_then(|at| self.rest[at..].split_once('>'));
+        behind.is_some_and(|(_, behind)| !unclosed(behind.trim_start()).trim_matches('`').trim().is_empty())
     }
 }
 
 /// Returns whether nothing but closing marks, or the end of arguments, stands at the end.
 fn ends_closed(rest: &str) -> bool {
     let rest = rest.trim_end_matches(['`', '\n', ' ']);
-    if rest.ends_with('>') {
-        let tag = rest.rfind('<').map_or("", |at| &rest[at..]);
-        return tag.starts_with("</") || tag.starts_with("<|") || tag.starts_with("<｜") || tag.ends_with("|>");
-    }
-    if rest.ends_with(']')
-        && rest.rfind('[').is_some_and(|at| rest[at..].starts_with("[/") || rest[at..].starts_with("[END"))
+    if rest.ends_with(['>', ']'])
+        && rest.rfind(['<', '[']).is_some_and(|at| is_closing(&rest[at..]) || rest.ends_with("/>"))
     {
         return true;
     }
     let json = |at: usize| {
         let mut values = serde_json::Deserializer::from_str(&rest[at..]).into_iter::<Value>().peekable();
-        values.peek().is_some() && values.all(|value| value.is_ok())
+        // One that was cut off at the output limit is one still.
+        values.peek().is_some() && values.all(|value| value.map_or_else(|error| error.is_eof(), |_| true))
     };
+    let within = || rest.match_indices(['{', '[']).take(CANDIDATES).any(|(at, _)| json(at));
     match rest.chars().last() {
-        Some('}' | ']') => rest.match_indices(['{', '[']).take(CANDIDATES).any(|(at, _)| json(at)) || invoked(rest),
-        Some(')') => rest.lines().count() == 1 && invoked(rest),
-        _ => false,
+        Some('}' | ']') => within() || invoked(rest),
+        Some(')') => rest.lines().count() == 1 && invoked(rest) || within(),
+        _ => within(),
     }
 }
 
@@ -277,8 +341,14 @@ fn names_tool(text: &str) -> bool {
     words(text).any(|word| tools::named(&word).is_some())
 }
 
+fn is_label(word: &str) -> bool {
+    let plain = |c: char| c.is_alphanumeric() || c == '_' || c == ' ';
+    word.chars().all(plain) && word.to_ascii_lowercase().split(['_', ' ']).any(|part| TAGS.contains(&part))
+}
+
 /// Returns whether a line is a call in Python's form with named arguments: `[run_command(command="ls")]`.
 fn invoked(line: &str) -> bool {
+    let line = line.split_once(':').filter(|(label, _)| is_label(label)).map_or(line, |(_, rest)| rest);
     let line = line.trim().trim_start_matches('[').trim_end_matches(']');
     let line = line.strip_prefix("print(").and_then(|rest| rest.strip_suffix(')')).unwrap_or(line);
     let Some((name, given)) = line.split_once('(') else { return false };
