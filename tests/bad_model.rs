@@ -322,4 +322,9 @@ fn an_answer_that_is_only_reasoning_is_shown_as_what_it_is() {
         assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
         assert_eq!(answers(&frames)[0]["text"], "(The model gave no answer, only its reasoning:)\n\nIt is forty-two.");
     }
+    // The mark is the program's word, and the model does not read it as its own.
+    llm.reply_text("Yes.");
+    rig.ask("room-0", NEXT).finish();
+    let history = llm.requests().pop().unwrap()["messages"].to_string();
+    assert!(history.contains("It is forty-two.") && !history.contains("only its reasoning"), "{history}");
 }

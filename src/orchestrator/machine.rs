@@ -63,6 +63,8 @@ pub struct Machine {
     guessed: bool,
     /// Times that the answer was asked for in fewer tokens.
     shortened: u32,
+    /// Whether the last message of the model has nothing but its reasoning for a text.
+    only_thought: bool,
     /// What a crash has left, until the turn begins.
     open: Open,
     phase: Phase,
@@ -130,6 +132,7 @@ impl Machine {
             overflows: 0,
             guessed: false,
             shortened: 0,
+            only_thought: false,
             open: replayed.open,
             phase: Phase::Ready,
         }
@@ -365,7 +368,9 @@ impl Machine {
     fn end(&mut self, message: AssistantMessage, finish: Finish, status: Ending, out: &mut Out) {
         let cut = matches!(finish, Finish::Length | Finish::Filtered);
         // It may relay what a command wrote, escapes and all.
-        let text = text::strip(&message.text).trim().to_owned() + if cut { words::ANSWER_CUT } else { "" };
+        let before = if self.only_thought { words::ONLY_THOUGHT } else { "" };
+        let behind = if cut { words::ANSWER_CUT } else { "" };
+        let text = format!("{before}{}{behind}", text::strip(&message.text).trim());
         self.answer(text, status, Line { message: Message::Assistant(message), origin: Origin::Final { status } }, out);
     }
 

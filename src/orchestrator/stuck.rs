@@ -2,8 +2,8 @@
 //!
 //! Results count as much as calls: polling whose answer changes is no loop. In failed results digits do not count, for
 //! a time or a process id changes while the error stays; but where a command sleeps before it looks, they may be the
-//! progress that it waits for. A message whose calls only waited for something that runs on is no step at all, and the
-//! world may be another one after it. Called by the machine after each batch.
+//! progress that it waits for. A message of which a call waited for something that runs on is no step at all, and the world
+//! may be another one after it. Called by the machine after each batch.
 
 use std::{
     collections::{VecDeque, hash_map::DefaultHasher},

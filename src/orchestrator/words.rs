@@ -59,7 +59,7 @@ pub(super) const NO_ANSWER: &str =
     "The model gave no answer, even when asked again. Please try once more, perhaps in other words.";
 pub(super) const BAD_CALLS: &str = "The model's tool calls cannot be read by its provider, even when asked again. Please try once \
     more, or choose another model with LLM_MODEL.";
-pub(super) const ONLY_THOUGHT: &str = "(The model gave no answer, only its reasoning:)";
+pub(super) const ONLY_THOUGHT: &str = "(The model gave no answer, only its reasoning:)\n\n";
 pub(super) const FILTERED: &str =
     "The model's provider withheld the answer (its content filter). Please put it in other words.";
 pub(super) const ANSWER_CUT: &str = "\n\n(The answer was cut off at the model's output limit.)";

@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::{Access, Tool, ToolContext, ToolLimits, ToolResult, error::ToolError, exec, files, jobs, output};
 use crate::{
     sandbox::{Command, Ended, Exit, Sandbox, User},
     text,
 };
+
+/// What takes so long beside a background job lets time pass for it, as `tail -f` and `wait` do.
+const A_WHILE: Duration = Duration::from_secs(2);
 
 pub(super) struct RunCommand;
 
@@ -76,8 +80,12 @@ impl Tool for RunCommand {
             }
             Wanted::Command(line) => {
                 let sandbox = context.sandbox().await?;
+                let begun = Instant::now();
                 let ended = exec::run(context, &sandbox, command(context, line, &arguments)).await?;
-                Ok(report(context, &sandbox, line, &arguments, &ended).await)
+                let mut result = report(context, &sandbox, line, &arguments, &ended).await;
+                let waits = naps(line) || begun.elapsed() >= A_WHILE;
+                result.facts.waits = waits && jobs::any_runs(context, &sandbox).await;
+                Ok(result)
             }
         }
     }
@@ -89,7 +97,9 @@ impl Tool for RunCommand {
             Wanted::Command(line) if arguments.background => jobs::resume(context, line, boot_id).await,
             Wanted::Command(line) => {
                 let (sandbox, ended) = exec::resume(context, context.call.as_str(), boot_id).await?;
-                Ok(report(context, &sandbox, line, &arguments, &ended).await)
+                let mut result = report(context, &sandbox, line, &arguments, &ended).await;
+                result.facts.waits = naps(line) && jobs::any_runs(context, &sandbox).await;
+                Ok(result)
             }
         }
     }
@@ -181,7 +191,6 @@ async fn report(
         ToolResult::bad(format!("{label} ({ending})"), text)
     };
     result.facts.tests = test_outcome(line, &ended.exit);
-    result.facts.waits = naps(line) && jobs::any_runs(context, sandbox).await;
     result
 }
 

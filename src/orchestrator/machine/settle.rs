@@ -30,7 +30,7 @@ impl Machine {
                 None => self.nudge_empty(&words::bad_call(&why), words::BAD_CALLS, out),
             };
         }
-        only_thought(&mut message, finish, &reasoning);
+        self.only_thought = take_thought(&mut message, finish, &reasoning);
         let silent = is_silent(&message);
         if self.wrap.is_some() {
             message.calls.clear();
@@ -124,10 +124,13 @@ impl Machine {
     }
 }
 
-/// Makes an answer of reasoning that came alone, marked as what it is.
-fn only_thought(message: &mut AssistantMessage, finish: Finish, reasoning: &str) {
+/// Takes reasoning that came alone as the answer; returns whether it did. That it is none is said to the person, and not
+/// written into the model's own words.
+fn take_thought(message: &mut AssistantMessage, finish: Finish, reasoning: &str) -> bool {
     let alone = finish == Finish::Stop && message.calls.is_empty() && is_silent(message);
-    if alone && !text::strip(reasoning).trim().is_empty() {
-        message.text = format!("{}\n\n{}", words::ONLY_THOUGHT, reasoning.trim());
+    let taken = alone && !text::strip(reasoning).trim().is_empty();
+    if taken {
+        reasoning.trim().clone_into(&mut message.text);
     }
+    taken
 }

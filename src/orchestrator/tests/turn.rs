@@ -307,6 +307,12 @@ fn a_build_that_is_waited_for_is_no_circle() {
     for _ in 0..12 {
         play.step(look.0, look.1, waits("job-1 is running. Its output so far:\n(no output)"));
     }
+    // Nor is what is done beside it.
+    for _ in 0..6 {
+        play.calls(&[look, LS]);
+        play.result(waits("job-1 is running. Its output so far:\n(no output)"));
+        play.result(good("the same"));
+    }
     assert!(!play.log().contains('!'));
     play.crash();
     play.step(look.0, look.1, waits("job-1 is running. Its output so far:\n(no output)"));
@@ -576,7 +582,9 @@ fn reasoning_alone_is_an_answer_that_is_marked() {
         play
     };
     let play = reply(Finish::Stop);
-    assert_eq!(play.ended(), (Ending::Done, &*format!("{}\n\nIt is 42.", words::ONLY_THOUGHT)));
+    let Message::Assistant(kept) = &play.answer().line.message else { panic!("an answer of the model") };
+    assert_eq!(kept.text, "It is 42.", "that it is marked is no word of the model");
+    assert_eq!(play.ended(), (Ending::Done, &*format!("{}It is 42.", words::ONLY_THOUGHT)));
     // Cut off in its thoughts, it is asked to think less.
     assert!(reply(Finish::Length).newest().contains("Think less"));
 }
