@@ -68,7 +68,7 @@ impl Tool for EditFile {
         }
         let sandbox = context.sandbox().await?;
         let read = named.read_whole(context, &sandbox, LIMIT).await?;
-        let Named { path, note } = named;
+        let Named { path, note, .. } = named;
         let content = match read {
             Whole::Content(content) => content,
             Whole::Missing => return Err(files::missing(&path)),

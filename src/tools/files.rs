@@ -65,12 +65,19 @@ pub(super) struct Named {
     pub(super) path: String,
     /// What is to be said of that; empty if nothing is.
     pub(super) note: String,
+    /// Whether it may be a new file in a folder whose name only looks like the given one.
+    is_new: bool,
 }
 
 impl Named {
     /// Takes a path as it was given.
     pub(super) fn as_given(path: String) -> Self {
-        Self { path, note: String::new() }
+        Self { path, note: String::new(), is_new: false }
+    }
+
+    /// Takes a path as it was given, of a file that need not be there yet.
+    pub(super) fn for_writing(path: String) -> Self {
+        Self { is_new: true, ..Self::as_given(path) }
     }
 
     /// Returns what keeps the file from being read, if anything does; where there is none, takes the only one whose name
@@ -126,10 +133,12 @@ impl Named {
     async fn look_closer(&mut self, context: &ToolContext, sandbox: &Sandbox) -> bool {
         let mut found = String::new();
         let mut differs = false;
-        for name in self.path.split('/').filter(|name| !name.is_empty()).take(DEEPEST) {
+        let mut names = self.path.split('/').filter(|name| !name.is_empty()).take(DEEPEST).peekable();
+        while let Some(name) = names.next() {
             let folder = if found.is_empty() { "/" } else { &found };
-            let Ok(Some(names)) = context.unless_stopped(sandbox.list_directory(folder)).await else { return false };
-            let Some(same) = same_look(&names, name) else { return false };
+            let Ok(Some(there)) = context.unless_stopped(sandbox.list_directory(folder)).await else { return false };
+            let new = (self.is_new && names.peek().is_none()).then_some(name);
+            let Some(same) = same_look(&there, name).or(new) else { return false };
             differs |= same != name;
             found.extend(["/", same]);
         }

@@ -60,7 +60,7 @@ impl Tool for ReadFile {
         let mut named = Named::as_given(files::named(&arguments.path)?);
         let sandbox = context.sandbox().await?;
         let first = named.read_piece(context, &sandbox, 0, PIECE).await?;
-        let Named { path, note } = named;
+        let Named { path, note, .. } = named;
         if let Some(mime) = media::picture(&first.bytes) {
             return picture(context, &sandbox, &path, mime).await.map(|result| with_note(result, &note));
         }

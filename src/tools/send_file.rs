@@ -44,7 +44,7 @@ impl Tool for SendFile {
         let sandbox = context.sandbox().await?;
         let place = context.place().await?;
         let read = file.read_whole(context, &sandbox, LIMIT).await?;
-        let Named { path, note } = file;
+        let Named { path, note, .. } = file;
         let data = match read {
             Whole::Content(data) => data,
             Whole::Missing => return Err(files::missing(&path)),

@@ -8,7 +8,7 @@ use super::{
     Access, Edit, Tool, ToolContext, ToolLimits, ToolResult,
     error::ToolError,
     exec,
-    files::{self, Whole},
+    files::{self, Named, Whole},
     form::Form,
     output,
 };
@@ -50,14 +50,17 @@ impl Tool for WriteFile {
     }
 
     async fn run(context: &ToolContext, arguments: Arguments) -> Result<ToolResult, ToolError> {
-        let path = files::named(&arguments.path)?;
-        if path.ends_with('/') {
+        let mut named = Named::for_writing(files::named(&arguments.path)?);
+        if named.path.ends_with('/') {
             return Err(ToolError::Refused(format!(
-                "{path} names a folder: give the path of a file. Nothing was written."
+                "{} names a folder: give the path of a file. Nothing was written.",
+                named.path
             )));
         }
         let sandbox = context.sandbox().await?;
-        let old = files::read_whole(context, &sandbox, &path, LIMIT).await?;
+        // A second file with the same look would be found by nobody.
+        let old = named.read_whole(context, &sandbox, LIMIT).await?;
+        let Named { path, note, .. } = named;
         let content = match (&old, arguments.append) {
             (Whole::Content(old), append) => over(old, &arguments.content, append),
             (Whole::TooLarge(size), true) => return Err(too_large(&path, *size)),
@@ -69,12 +72,13 @@ impl Tool for WriteFile {
         if matches!(&old, Whole::Content(old) if old[..] == content[..]) {
             return Ok(ToolResult::good(
                 format!("{} unchanged", files::shown(&path)),
-                format!("Unchanged: {path} already has exactly this content."),
+                format!("{note}Unchanged: {path} already has exactly this content."),
             ));
         }
         let content = Bytes::from(content);
         let there = exec::write(context, &sandbox, &path, content.clone()).await?;
         let mut result = done(&path, &old, &content, arguments.append);
+        result.text.insert_str(0, &note);
         if let Some(there) = there {
             let new = if matches!(old, Whole::Missing) { " It led to nothing before." } else { "" };
             result.text.extend([files::through_link(&path, &there).as_str(), new]);

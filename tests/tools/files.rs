@@ -193,6 +193,11 @@ async fn a_file_is_found_by_a_name_that_looks_the_same() {
     good(&bench.call("edit_file", edit).await, &["whose name looks the same", "Edited"]);
     let sent = bench.call("send_file", json!({"path": typed})).await;
     good(&sent, &["whose name looks the same", "goes to the room as Bild 3 PM.txt"]);
+    let write = json!({"path": typed, "content": "more and more\n"});
+    good(&bench.call("write_file", write).await, &["whose name looks the same", "Replaced"]);
+    let new = json!({"path": "shots Müller/new.txt", "content": "new\n"});
+    good(&bench.call("write_file", new).await, &["whose name looks the same", "Created"]);
+    assert_eq!(bench.sh("ls | grep -c shots; ls shots*").await.lines().count(), 3, "neither is there twice");
     // Of two that look the same none is taken, and one that is there is itself.
     bench.sh(&format!("echo two > '{}'", real.replace('\u{a0}', " "))).await;
     bad(&bench.call("read_file", json!({"path": typed})).await, &["no such file"]);
