@@ -136,7 +136,7 @@ impl Coder {
         let sandbox = sandboxes.ensure(&address.room).await.map_err(|error| error.to_string())?;
         let mut upload = upload::save(store, &sandbox, address, sent, bytes.clone()).await?;
         if model.vision() {
-            upload.show(gallery, address, bytes).await;
+            upload.show(gallery, address, &sent.mime, bytes).await;
         }
         Ok(upload)
     }

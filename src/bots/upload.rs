@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::{
     ids::{self, Address, EventId},
     llm::Part,
-    pictures::{self, Gallery},
+    pictures::{self, Gallery, NotShown},
     sandbox::{FileProblem, Sandbox, SandboxError},
     store::Store,
     strings, text, tools,
@@ -80,9 +80,15 @@ pub(super) async fn save(
 }
 
 impl Upload {
-    /// Lets the model see the file if it is a picture; what it is told says so if it cannot be shown, or not whole.
-    pub(super) async fn show(&mut self, gallery: &Gallery, address: &Address, file: Bytes) {
+    /// Lets the model see the file if it is a picture, or was sent as one; what it is told says so if it cannot be shown,
+    /// or not whole.
+    pub(super) async fn show(&mut self, gallery: &Gallery, address: &Address, sent_as: &str, file: Bytes) {
+        // An SVG is a text.
+        let as_picture = sent_as.starts_with("image/") && !sent_as.starts_with("image/svg");
         if tools::picture(&file).is_none() {
+            if as_picture {
+                self.stays_unseen(NotShown::Unknown.to_string());
+            }
             return;
         }
         let picture = match pictures::prepare(file).await {
@@ -151,6 +157,24 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[tokio::test]
+    async fn what_was_sent_as_a_picture_and_is_none_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let gallery = Gallery::new(folder.path().to_owned());
+        let address = Address { bot: "coder".into(), room: "!a:example.org".into() };
+        for (mime, bytes, unshown) in [
+            ("image/png", &b"\0\0\0\0rest of it"[..], true),
+            ("image/heic", b"\0\0\0\x18ftypheic", true),
+            ("image/svg+xml", b"<svg/>", false),
+            ("text/plain", b"hello", false),
+        ] {
+            let mut upload = Upload { path: "a".into(), text: "saved".into(), picture: None, unshown: None };
+            upload.show(&gallery, &address, mime, Bytes::from_static(bytes)).await;
+            assert_eq!((upload.unshown.is_some(), upload.text.contains("no PNG, JPEG")), (unshown, unshown), "{mime}");
+            assert_eq!(upload.picture, None);
+        }
+    }
 
     #[test]
     fn names_are_plain_and_keep_their_extension() {

@@ -161,6 +161,7 @@ fn decoded(file: &[u8], format: ImageFormat) -> Result<(DynamicImage, Orientatio
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let image = match format {
         ImageFormat::Jpeg => jpeg(file)?,
+        ImageFormat::Png if !ends_as_png(file) => return Err(NotShown::Broken),
         _ => DynamicImage::from_decoder(decoder).map_err(|_| NotShown::Broken)?,
     };
     // Eight bits a colour are all that is shown.
@@ -194,6 +195,21 @@ fn jpeg(file: &[u8]) -> Result<DynamicImage, NotShown> {
         _ => RgbImage::from_raw(width, height, pixels).map(DynamicImage::from),
     };
     image.ok_or(NotShown::Broken)
+}
+
+/// Returns whether a PNG's pieces go on to the last one: decoders stop when they have all pixels.
+fn ends_as_png(file: &[u8]) -> bool {
+    let mut rest = file.get(8..).unwrap_or_default();
+    while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+        // Its name and its checksum are not counted.
+        let whole = u32::from_be_bytes(*length) as usize + 8;
+        match behind.split_at_checked(whole) {
+            Some((piece, _)) if piece.starts_with(b"IEND") => return true,
+            Some((_, next)) => rest = next,
+            None => return false,
+        }
+    }
+    false
 }
 
 /// Returns whether a JPEG goes on to its end marker: decoders make do with less.

@@ -90,6 +90,22 @@ async fn broken_pictures_are_refused_whatever_their_header_says() {
 }
 
 #[tokio::test]
+async fn a_picture_that_lacks_only_its_end_is_broken() {
+    for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Gif, ImageFormat::WebP] {
+        let whole = encoded(DynamicImage::from(drawn(640, 480)).into_rgb8(), format);
+        for cut in [1, 2, 12, whole.len() / 20] {
+            let short = whole.slice(..whole.len() - cut);
+            // Of the two that are made anew, what can be decoded is whole again.
+            let mended = matches!(format, ImageFormat::Gif | ImageFormat::WebP);
+            match prepare(short).await {
+                Err(why) => assert_eq!(why, NotShown::Broken, "{format:?} without {cut}"),
+                Ok(_) => assert!(mended, "{format:?} without its last {cut} bytes is shown"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_bomb_is_refused_by_its_header() {
     // A PNG that says that it has 60,000 × 60,000 pixels; nothing of that is unpacked.
     let mut bomb = encoded(drawn(8, 8), ImageFormat::Png).to_vec();
