@@ -74,6 +74,7 @@ fn windows_and_eyes() {
     let local = parse("ollama/qwen3:8b", None);
     assert_eq!((local.window().tokens, local.vision()), (LOCAL_WINDOW, false));
     assert!(parse("dashscope/qwen3-vl-plus", None).vision());
+    assert!(parse("ollama/qwen2.5vl:7b", None).vision());
     assert!(parse("x", Some("http://[::1]:9/v1")).is_loopback());
 }
 
@@ -89,11 +90,23 @@ fn known_families_keep_their_window_wherever_they_are_served() {
         ("bartowski_Meta-Llama-3.1-8B-Instruct-GGUF", 131_072),
         ("accounts/fireworks/models/kimi-k2-instruct-0905", 262_144),
         ("deepseek/deepseek-chat", 128_000),
+        ("microsoft/Phi-3-mini-4k-instruct", 4096),
+        ("moonshot-v1-8k", 8192),
+        ("moonshot-v1-auto", 131_072),
+        ("glm-4-9b-chat-1m", 1_000_000),
+        ("01-ai/Yi-34B-200K", 200_000),
+        ("gpt-3.5-turbo-16k", 16_384),
+        ("llama3", 8192),
+        ("llama3.1:8b", 131_072),
+        ("gemma:7b", 8192),
+        ("unsloth/gemma-3-4b-it-Q4_K_M.gguf", 128_000),
+        ("amazon.nova-pro-v1:0", 300_000),
+        ("ibm-granite/granite-3.3-8b-instruct", 131_072),
     ] {
         let window = parse(model, Some("http://10.0.0.2:8000/v1")).window();
         assert_eq!(window, Window { tokens, source: WindowSource::Name }, "{model}");
     }
-    for model in ["scripted", "foo3-large", "a-model"] {
+    for model in ["scripted", "foo3-large", "a-model", "smollm-135m", "supernova-lite"] {
         let window = parse(model, Some("http://10.0.0.2:8000/v1")).window();
         assert_eq!(window, Window { tokens: LOCAL_WINDOW, source: WindowSource::Guess }, "{model}");
     }
