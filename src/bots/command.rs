@@ -27,11 +27,28 @@ pub enum Command {
 }
 
 /// What may stand around a command that was copied or emphasised.
-const AROUND: &[char] = &['`', '*', '_', '~', '"', '\'', '“', '”', '„', '‘', '’', '«', '»', '(', ')', '[', ']'];
+const AROUND: &[char] = &['\\', '`', '*', '_', '~', '"', '\'', '“', '”', '„', '‘', '’', '«', '»', '(', ')', '[', ']'];
 /// What begins a command: the last as East Asian keyboards have it.
 const MARKS: &[char] = &['!', '/', '！'];
 /// Words with which people ask for a stop, or name what is to be stopped.
-const POLITE: &[&str] = &["please", "pls", "now", "it", "this", "that", "bitte"];
+const POLITE: &[&str] = &[
+    "please",
+    "pls",
+    "now",
+    "right",
+    "immediately",
+    "already",
+    "it",
+    "this",
+    "that",
+    "everything",
+    "stop",
+    "thanks",
+    "thank",
+    "you",
+    "bitte",
+    "1",
+];
 const WHICH: &[&str] = &["the", "all", "my", "background", "running"];
 
 impl Command {
@@ -110,6 +127,13 @@ mod tests {
             "!!stop",
             "(!stop)",
             "!stop\n\n",
+            "!stop!!1",
+            "!STOP STOP STOP",
+            "!stop\n!stop",
+            "!stop right now",
+            "!stop everything, thank you",
+            "_!stop_",
+            "\\!stop",
         ] {
             assert_eq!(Command::of(stop), Some(Command::Stop), "{stop:?}");
         }

@@ -19,6 +19,8 @@ use crate::{
 const FINDING: Duration = Duration::from_secs(30);
 /// The most bytes of it that the model is told; of a longer one the middle is cut.
 const LONGEST: usize = 16 << 10;
+/// What ends a line, besides the line feed, for some who read it.
+const LINE_ENDS: [char; 6] = ['\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}'];
 
 /// Fetches the message `about`, and what it carries. What cannot be had is said in its place.
 pub(super) async fn quote(hub: &AccountHub, address: &Address, bot: &dyn Bot, about: EventId, brought: &mut Brought) {
@@ -49,7 +51,8 @@ pub(super) async fn quote(hub: &AccountHub, address: &Address, bot: &dyn Bot, ab
         Body::Unsupported { what, .. } => (format!("[{what}]"), None),
         _ => return brought.note(strings::not_quoted(strings::QUOTE_UNREADABLE)),
     };
-    // Each line is marked, so that none can pass for something that stands behind the quote.
+    // Each line is marked, whatever ends it, so that none can pass for something that stands behind the quote.
+    let words = words.replace("\r\n", "\n").replace(LINE_ENDS, "\n");
     let words = text::cut_middle(text::strip(&words).trim(), LONGEST);
     let lines: Vec<_> = words.lines().map(|line| format!("> {line}")).collect();
     brought.note(strings::quoted(&whose, &lines.join("\n")));

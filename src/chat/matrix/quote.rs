@@ -101,7 +101,10 @@ fn words(sender: &UserId, event: &Value, edit: Option<&Value>) -> Result<Body, N
         event["type"].as_str(),
         Some("m.room.message" | "m.sticker" | "m.poll.start" | "org.matrix.msc3381.poll.start")
     );
-    let body = inbound::words(sender, edit.unwrap_or(content)).filter(|_| is_said);
+    // Some clients reply to an edit rather than to what it edits.
+    let replaces = content["m.relates_to"]["rel_type"] == "m.replace" && content["m.new_content"].is_object();
+    let said = if replaces { &content["m.new_content"] } else { content };
+    let body = inbound::words(sender, edit.unwrap_or(said)).filter(|_| is_said);
     body.ok_or(NotQuoted::Unreadable)
 }
 
@@ -161,6 +164,14 @@ mod tests {
             let Body::Said { text, .. } = read_plain(&event, false).unwrap().body else { panic!("{event}") };
             assert_eq!(text, reads, "{event}");
         }
+    }
+
+    #[test]
+    fn of_an_edit_the_new_words_are_quoted() {
+        let edit = json!({"msgtype": "m.text", "body": "* new", "m.new_content": {"msgtype": "m.text", "body": "new"},
+            "m.relates_to": {"rel_type": "m.replace", "event_id": "$old"}});
+        let Body::Said { text, .. } = read_plain(&event("@anna:a.org", edit), false).unwrap().body else { panic!() };
+        assert_eq!(text, "new");
     }
 
     #[test]

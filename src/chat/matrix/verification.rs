@@ -21,6 +21,8 @@ use super::{Adapter, rooms::again, scheduler::Failed, send::send_kind, trouble::
 use crate::{bots::Policies, ids, strings};
 
 const REQUEST: &str = "m.key.verification.request";
+/// How older clients begin, without a request.
+const START: &str = "m.key.verification.start";
 const CANCEL: &str = "m.key.verification.cancel";
 /// Clients give a request up by themselves after so long.
 const FRESH: Duration = Duration::from_mins(10);
@@ -107,7 +109,8 @@ fn asked_by_device(own: &UserId, own_device: Option<&DeviceId>, policies: &Polic
     let device = OwnedDeviceId::from(content["from_device"].as_str()?);
     let flow = content["transaction_id"].as_str()?.to_owned();
     let own_other = user == own && own_device.is_some_and(|own| own != device);
-    let asks = event["type"] == REQUEST && (own_other || user != own && policies.hears(user.as_str()));
+    let begins = [REQUEST, START].iter().any(|kind| event["type"] == *kind);
+    let asks = begins && (own_other || user != own && policies.hears(user.as_str()));
     asks.then_some(Asked { user, device, flow })
 }
 
@@ -149,10 +152,11 @@ mod tests {
         };
         assert_eq!(asked("@anna:a.org", "PHONE", REQUEST).as_deref(), Some("PHONE"));
         assert_eq!(asked("@bot:a.org", "OTHER", REQUEST).as_deref(), Some("OTHER"));
+        assert_eq!(asked("@anna:a.org", "PHONE", START).as_deref(), Some("PHONE"), "it waits for us like a request");
         for (sender, device, kind) in [
             ("@bot:a.org", "OWN", REQUEST),
             ("@carl:a.org", "PHONE", REQUEST),
-            ("@anna:a.org", "PHONE", "m.key.verification.start"),
+            ("@anna:a.org", "PHONE", "m.key.verification.key"),
             ("anna", "PHONE", REQUEST),
         ] {
             assert_eq!(asked(sender, device, kind), None, "{sender} {device} {kind}");
