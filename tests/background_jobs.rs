@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::{
-    rig::{BARE, Chat, Rig, answers, block_on},
+    rig::{BARE, Chat, Rig, Server, answers, block_on},
     scripted_llm::{Reply, ScriptedLlm, results},
 };
 
@@ -31,11 +31,28 @@ fn builder(look: Value, most: usize) -> impl Fn(&Value) -> Reply + Send + Sync {
     }
 }
 
-fn waiting(chat: &mut Chat) {
+/// A rig with a server on it, and a chat whose model waits for a build.
+fn waiting(llm: &ScriptedLlm) -> (Rig, Server, Chat) {
+    llm.otherwise(builder(json!({"timeout_seconds": 600}), 5));
+    let rig = Rig::new(BARE, llm.base_url());
+    let server = rig.serve();
+    let mut chat = rig.ask("one", "build it");
     let at_wait = |frame: &Value| {
         frame["kind"] == "tool_started" && frame["detail"].as_str().is_some_and(|detail| detail.starts_with("job-"))
     };
     chat.until("the wait", at_wait);
+    (rig, server, chat)
+}
+
+/// Lets the build end, and returns what the model was told of it.
+fn built(rig: &Rig, chat: Chat) -> String {
+    let go = rig.run(&["sandbox", "exec", "one", "--", "touch", "/workspace/go"]);
+    assert!(go.status.success(), "{go:?}");
+    let (_, frames) = chat.finish();
+    let told = text(&frames);
+    // Its last word and its end may come as two.
+    assert!(told.contains("has ended") && told.contains("building\nbuilt"), "{told}");
+    told
 }
 
 fn text(frames: &[Value]) -> String {
@@ -60,17 +77,8 @@ fn a_build_may_be_looked_at_as_often_as_the_model_likes() {
 #[test]
 fn one_wait_is_enough_for_a_whole_build() {
     let llm = block_on(ScriptedLlm::start());
-    llm.otherwise(builder(json!({"timeout_seconds": 600}), 5));
-    let rig = Rig::new(BARE, llm.base_url());
-    let _server = rig.serve();
-    let mut chat = rig.ask("one", "build it");
-    waiting(&mut chat);
-    let go = rig.run(&["sandbox", "exec", "one", "--", "touch", "/workspace/go"]);
-    assert!(go.status.success(), "{go:?}");
-    let (_, frames) = chat.finish();
-    let told = text(&frames);
-    // Its last word and its end may come as two.
-    assert!(told.contains("has ended") && told.contains("building\nbuilt"), "{told}");
+    let (rig, _server, chat) = waiting(&llm);
+    let told = built(&rig, chat);
     assert!(told.contains("After 1 looks") || told.contains("After 2 looks"), "{told}");
 }
 
@@ -78,11 +86,7 @@ fn one_wait_is_enough_for_a_whole_build() {
 fn a_word_ends_the_wait_and_is_shown_to_the_model() {
     let llm = block_on(ScriptedLlm::start());
     llm.when("never mind").reply_text("Then I leave it.");
-    llm.otherwise(builder(json!({"timeout_seconds": 600}), 5));
-    let rig = Rig::new(BARE, llm.base_url());
-    let _server = rig.serve();
-    let mut chat = rig.ask("one", "build it");
-    waiting(&mut chat);
+    let (rig, _server, chat) = waiting(&llm);
     let said = Instant::now();
     let word = rig.ask("one", "never mind");
     let (_, frames) = chat.finish();
@@ -97,11 +101,7 @@ fn a_word_ends_the_wait_and_is_shown_to_the_model() {
 #[test]
 fn a_stop_ends_the_wait() {
     let llm = block_on(ScriptedLlm::start());
-    llm.otherwise(builder(json!({"timeout_seconds": 600}), 5));
-    let rig = Rig::new(BARE, llm.base_url());
-    let _server = rig.serve();
-    let mut chat = rig.ask("one", "build it");
-    waiting(&mut chat);
+    let (rig, _server, mut chat) = waiting(&llm);
     let said = Instant::now();
     let _stop = rig.ask("one", "!stop");
     assert_eq!(chat.event("answer")["ending"], "stopped");
@@ -111,18 +111,10 @@ fn a_stop_ends_the_wait() {
 #[test]
 fn a_wait_that_a_crash_has_cut_off_looks_again() {
     let llm = block_on(ScriptedLlm::start());
-    llm.otherwise(builder(json!({"timeout_seconds": 600}), 5));
-    let rig = Rig::new(BARE, llm.base_url());
-    let server = rig.serve();
-    let mut chat = rig.ask("one", "build it");
-    waiting(&mut chat);
+    let (rig, server, chat) = waiting(&llm);
     server.kill();
     let _server = rig.serve();
-    let go = rig.run(&["sandbox", "exec", "one", "--", "touch", "/workspace/go"]);
-    assert!(go.status.success(), "{go:?}");
-    let (_, frames) = chat.finish();
-    let told = text(&frames);
-    assert!(told.contains("has ended") && told.contains("building\nbuilt"), "{told}");
+    built(&rig, chat);
     let requests = llm.requests();
     for told in results(requests.last().expect("was asked")) {
         assert!(told.contains("job-") && !told.to_lowercase().contains("did not run"), "{told}");

@@ -6,25 +6,16 @@ use std::sync::Arc;
 
 use serde_json::json;
 use support::{
-    rig::{BARE, Rig, answers, block_on},
-    scripted_llm::{Reply, ScriptedLlm, results},
+    rig::{Rig, answers, block_on},
+    scripted,
+    scripted_llm::{Reply, results},
     wire::Wire,
 };
 use tokio::sync::Notify;
 
-fn rig() -> (ScriptedLlm, Rig) {
-    let llm = block_on(ScriptedLlm::start());
-    let rig = Rig::new(BARE, llm.base_url());
-    (llm, rig)
-}
-
-fn run_command(command: &str) -> Reply {
-    Reply::calls(&[("run_command", json!({"command": command}))])
-}
-
 #[test]
 fn a_prompt_is_answered_once_with_what_it_took() {
-    let (llm, rig) = rig();
+    let (llm, rig) = scripted();
     llm.reply_text("Hello from the model.");
     let (code, frames) = rig.ask("one", "hello").finish();
     let answers = answers(&frames);
@@ -38,10 +29,10 @@ fn a_prompt_is_answered_once_with_what_it_took() {
 
 #[test]
 fn commands_run_in_the_rooms_own_sandbox_and_its_files_stay() {
-    let (llm, rig) = rig();
-    llm.when("one").reply(run_command("echo mine > /workspace/note; id -un; exit 3")).reply_text("written");
-    llm.when("two").reply(run_command("cat /workspace/note || echo nothing here")).reply_text("looked");
-    llm.when("three").reply(run_command("cat /workspace/note")).reply_text("read");
+    let (llm, rig) = scripted();
+    llm.when("one").reply(Reply::command("echo mine > /workspace/note; id -un; exit 3")).reply_text("written");
+    llm.when("two").reply(Reply::command("cat /workspace/note || echo nothing here")).reply_text("looked");
+    llm.when("three").reply(Reply::command("cat /workspace/note")).reply_text("read");
     rig.ask("a", "one").finish();
     rig.ask("b", "two").finish();
     rig.ask("a", "three").finish();
@@ -54,7 +45,7 @@ fn commands_run_in_the_rooms_own_sandbox_and_its_files_stay() {
 
 #[test]
 fn a_prompt_may_come_on_standard_input_and_a_plain_answer_goes_to_standard_output() {
-    let (llm, rig) = rig();
+    let (llm, rig) = scripted();
     llm.when("from a pipe").reply_text("Read.");
     let mut command = assert_cmd::Command::from_std(rig.command(&["chat"]));
     let output = command.write_stdin("from a pipe\n").output().unwrap();
@@ -67,8 +58,8 @@ fn a_prompt_may_come_on_standard_input_and_a_plain_answer_goes_to_standard_outpu
 
 #[test]
 fn stop_ends_a_tree_that_ignores_sigterm_and_one_that_forked_twice() {
-    let (llm, rig) = rig();
-    llm.reply(run_command("trap '' TERM; (setsid sh -c 'trap \"\" TERM; sleep 1000' &) & echo up; sleep 1000"));
+    let (llm, rig) = scripted();
+    llm.reply(Reply::command("trap '' TERM; (setsid sh -c 'trap \"\" TERM; sleep 1000' &) & echo up; sleep 1000"));
     let server = rig.serve();
     let mut chat = rig.ask("one", "go");
     chat.until("the command's output", |frame| frame["kind"] == "tool_output" && frame["line"] == "up");
@@ -85,8 +76,8 @@ fn stop_ends_a_tree_that_ignores_sigterm_and_one_that_forked_twice() {
 
 #[test]
 fn a_message_during_work_is_shown_to_the_model_after_the_running_calls() {
-    let (llm, rig) = rig();
-    llm.reply(run_command("echo up; while [ ! -e /workspace/go ]; do sleep 0.05; done"));
+    let (llm, rig) = scripted();
+    llm.reply(Reply::command("echo up; while [ ! -e /workspace/go ]; do sleep 0.05; done"));
     llm.reply_text("Both done.");
     let _server = rig.serve();
     let mut first = rig.ask("one", "first wish");
@@ -107,7 +98,7 @@ fn a_message_during_work_is_shown_to_the_model_after_the_running_calls() {
 
 #[test]
 fn commands_of_the_chat_need_no_model() {
-    let (llm, rig) = rig();
+    let (llm, rig) = scripted();
     let _server = rig.serve();
     for (command, word) in [
         ("!help", "!stop"),
@@ -125,7 +116,7 @@ fn commands_of_the_chat_need_no_model() {
 
 #[test]
 fn a_new_conversation_forgets_what_was_said() {
-    let (llm, rig) = rig();
+    let (llm, rig) = scripted();
     llm.reply_text("one").reply_text("two").reply_text("three");
     let _server = rig.serve();
     rig.ask("r", "the word is xyzzy").finish();
@@ -138,8 +129,8 @@ fn a_new_conversation_forgets_what_was_said() {
 
 #[test]
 fn the_sandbox_tells_what_is_observed_of_it() {
-    let (llm, rig) = rig();
-    llm.reply(run_command("true")).reply_text("ok");
+    let (llm, rig) = scripted();
+    llm.reply(Reply::command("true")).reply_text("ok");
     let _server = rig.serve();
     rig.ask("one", "go").finish();
     let inspected = rig.run(&["sandbox", "inspect", "one"]);
@@ -160,8 +151,8 @@ fn the_sandbox_tells_what_is_observed_of_it() {
 
 #[test]
 fn files_that_are_gone_are_told_to_the_room_and_to_the_model_once() {
-    let (llm, rig) = rig();
-    llm.reply(run_command("echo mine > note")).reply_text("written");
+    let (llm, rig) = scripted();
+    llm.reply(Reply::command("echo mine > note")).reply_text("written");
     let _server = rig.serve();
     rig.ask("one", "write").finish();
     let list = String::from_utf8(rig.run(&["sandbox", "list"]).stdout).unwrap();
@@ -175,7 +166,7 @@ fn files_that_are_gone_are_told_to_the_room_and_to_the_model_once() {
         }
     }
 
-    llm.reply(run_command("cat note")).reply(run_command("ls; echo works")).reply_text("Gone.");
+    llm.reply(Reply::command("cat note")).reply(Reply::command("ls; echo works")).reply_text("Gone.");
     let mut server_tells = rig.ask("one", "read");
     server_tells.until("what became of the files", |frame| frame.to_string().contains("files of this room are gone"));
     server_tells.finish();
@@ -192,7 +183,7 @@ fn files_that_are_gone_are_told_to_the_room_and_to_the_model_once() {
 
 #[test]
 fn a_second_server_says_who_holds_the_state_directory() {
-    let (_llm, rig) = rig();
+    let (_llm, rig) = scripted();
     let server = rig.serve();
     let second = rig.run(&["run"]);
     let said = String::from_utf8_lossy(&second.stderr);
@@ -202,7 +193,7 @@ fn a_second_server_says_who_holds_the_state_directory() {
 
 #[test]
 fn a_model_that_is_away_is_said_plainly_and_the_next_question_works() {
-    let (llm, mut rig) = rig();
+    let (llm, mut rig) = scripted();
     rig.set("LLM_BASE_URL", "http://127.0.0.1:9/v1");
     let (code, frames) = rig.ask("one", "hello").finish();
     let told = answers(&frames);
@@ -216,10 +207,10 @@ fn a_model_that_is_away_is_said_plainly_and_the_next_question_works() {
 
 #[test]
 fn podman_away_is_said_plainly_and_questions_without_tools_still_work() {
-    let (llm, mut rig) = rig();
+    let (llm, mut rig) = scripted();
     rig.set("PODMAN_PATH", "/nonexistent/podman");
     rig.set("PODMAN_SOCKET", rig.path().join("no.sock").to_str().unwrap().to_owned().as_str());
-    llm.reply(run_command("true")).reply_text("The sandbox is away.");
+    llm.reply(Reply::command("true")).reply_text("The sandbox is away.");
     let (code, frames) = rig.ask("one", "go").finish();
     assert_eq!((code, answers(&frames).len()), (0, 1));
     let told = results(&llm.requests()[1]).concat();
@@ -228,9 +219,9 @@ fn podman_away_is_said_plainly_and_questions_without_tools_still_work() {
 
 #[test]
 fn what_an_interrupted_client_left_is_answered_to_the_next_and_only_once() {
-    let (llm, rig) = rig();
+    let (llm, rig) = scripted();
     let _server = rig.serve();
-    llm.reply(run_command("echo up; while [ ! -e /workspace/go ]; do sleep 0.05; done")).reply_text("late answer");
+    llm.reply(Reply::command("echo up; while [ ! -e /workspace/go ]; do sleep 0.05; done")).reply_text("late answer");
     let mut chat = rig.ask("one", "slow");
     chat.until("the command's output", |frame| frame["kind"] == "tool_output");
     drop(chat);
@@ -246,9 +237,9 @@ fn what_an_interrupted_client_left_is_answered_to_the_next_and_only_once() {
 
 #[test]
 fn ctrl_c_stops_the_turn_and_what_ran() {
-    let (llm, rig) = rig();
+    let (llm, rig) = scripted();
     let _server = rig.serve();
-    llm.reply(run_command("echo up; sleep 1000"));
+    llm.reply(Reply::command("echo up; sleep 1000"));
     let mut chat = rig.ask("one", "go");
     chat.until("the command's output", |frame| frame["kind"] == "tool_output");
     let pid = nix::unistd::Pid::from_raw(i32::try_from(chat.pid()).unwrap());
@@ -261,7 +252,7 @@ fn ctrl_c_stops_the_turn_and_what_ran() {
 
 #[test]
 fn however_many_terminals_watch_each_is_shown_the_answer_and_each_confirmation_is_answered() {
-    let (llm, rig) = rig();
+    let (llm, rig) = scripted();
     llm.reply_text("Here.");
     let _server = rig.serve();
     let mut terminals = [Wire::join(&rig, "one"), Wire::join(&rig, "one"), Wire::join(&rig, "one")];
@@ -276,9 +267,9 @@ fn however_many_terminals_watch_each_is_shown_the_answer_and_each_confirmation_i
 
 #[test]
 fn who_was_away_when_another_terminal_was_shown_the_answer_gets_it_all_the_same() {
-    let (llm, rig) = rig();
+    let (llm, rig) = scripted();
     let gate = Arc::new(Notify::new());
-    llm.when("first").after(&gate).reply(run_command("true"));
+    llm.when("first").after(&gate).reply(Reply::command("true"));
     llm.reply_text("Both done.");
     let _server = rig.serve();
     let mut watcher = Wire::join(&rig, "one");
@@ -309,8 +300,8 @@ fn who_was_away_when_another_terminal_was_shown_the_answer_gets_it_all_the_same(
 
 #[test]
 fn the_reply_to_a_command_and_a_file_come_again_to_who_was_away() {
-    let (llm, rig) = rig();
-    llm.reply(run_command("echo words > a.txt"));
+    let (llm, rig) = scripted();
+    llm.reply(Reply::command("echo words > a.txt"));
     llm.reply(Reply::calls(&[("send_file", json!({"path": "a.txt"}))])).reply_text("Sent.");
     let _server = rig.serve();
     let mut watcher = Wire::join(&rig, "one");
@@ -333,7 +324,7 @@ fn the_reply_to_a_command_and_a_file_come_again_to_who_was_away() {
 
 #[test]
 fn a_terminal_that_sleeps_keeps_nothing_from_the_next() {
-    let (llm, rig) = rig();
+    let (llm, rig) = scripted();
     let gate = Arc::new(Notify::new());
     llm.when("hello").after(&gate).reply_text("Here.");
     let _server = rig.serve();
@@ -351,7 +342,7 @@ fn a_terminal_that_sleeps_keeps_nothing_from_the_next() {
 
 #[test]
 fn a_question_that_the_server_has_lost_ends_with_an_error() {
-    let (llm, mut rig) = rig();
+    let (llm, mut rig) = scripted();
     // Without sandboxes, so that none is left when the database that knows of it is gone.
     rig.set("PODMAN_PATH", "/nonexistent/podman");
     rig.set("PODMAN_SOCKET", rig.path().join("no.sock").to_str().unwrap().to_owned().as_str());
@@ -371,10 +362,10 @@ fn a_question_that_the_server_has_lost_ends_with_an_error() {
 
 #[test]
 fn a_stop_says_which_background_jobs_are_left_and_stop_jobs_ends_them() {
-    let (llm, rig) = rig();
+    let (llm, rig) = scripted();
     let job = "(setsid sleep 1000 &); sleep 1000; true watcher";
     llm.reply(Reply::calls(&[("run_command", json!({"command": job, "background": true}))]));
-    llm.reply(run_command("echo up; sleep 500"));
+    llm.reply(Reply::command("echo up; sleep 500"));
     let _server = rig.serve();
     let mut chat = rig.ask("one", "go");
     chat.until("the command's output", |frame| frame["kind"] == "tool_output" && frame["line"] == "up");

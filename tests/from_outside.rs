@@ -5,25 +5,16 @@ mod support;
 
 use serde_json::json;
 use support::{
-    rig::{BARE, Rig, answers, block_on},
-    scripted_llm::{Reply, ScriptedLlm, results},
+    rig::{Rig, answers},
+    scripted,
+    scripted_llm::{Reply, results},
 };
-
-fn rig() -> (ScriptedLlm, Rig) {
-    let llm = block_on(ScriptedLlm::start());
-    let rig = Rig::new(BARE, llm.base_url());
-    (llm, rig)
-}
-
-fn run_command(command: &str) -> Reply {
-    Reply::calls(&[("run_command", json!({"command": command}))])
-}
 
 #[test]
 fn a_turn_goes_on_when_its_sandbox_was_paused() {
-    let (llm, rig) = rig();
+    let (llm, rig) = scripted();
     llm.reply_calls(&[("run_command", json!({"command": "echo begun; sleep 600", "timeout_seconds": 5}))]);
-    llm.reply(run_command("echo again")).reply_text("It is paused.");
+    llm.reply(Reply::command("echo again")).reply_text("It is paused.");
     let _server = rig.serve();
     let mut chat = rig.ask("one", "go");
     chat.until("the command's output", |frame| frame["kind"] == "tool_output" && frame["line"] == "begun");
@@ -41,7 +32,7 @@ fn a_turn_goes_on_when_its_sandbox_was_paused() {
     }
 
     assert!(podman("unpause").status.success());
-    llm.reply(run_command("echo back")).reply_text("Done.");
+    llm.reply(Reply::command("echo back")).reply_text("Done.");
     assert_eq!(rig.ask("one", "and now?").finish().0, 0);
     let requests = llm.requests();
     assert!(results(requests.last().unwrap()).last().unwrap().contains("back"));
@@ -49,11 +40,11 @@ fn a_turn_goes_on_when_its_sandbox_was_paused() {
 
 #[test]
 fn a_room_that_waits_for_memory_is_told_so_and_then_served() {
-    let (llm, mut rig) = rig();
+    let (llm, mut rig) = scripted();
     rig.set("SANDBOX_MEMORY_TOTAL", "64m");
     let fill = "head -c 100M /dev/zero > /dev/shm/x; echo full; until [ -e go ]; do sleep 0.1; done";
-    llm.when("fill").reply(run_command(fill)).reply_text("Filled.");
-    llm.when("small").reply(run_command("echo small")).reply_text("Done.");
+    llm.when("fill").reply(Reply::command(fill)).reply_text("Filled.");
+    llm.when("small").reply(Reply::command("echo small")).reply_text("Done.");
     let _server = rig.serve();
     let mut large = rig.ask("large", "fill it");
     large.until("the command's output", |frame| frame["kind"] == "tool_output" && frame["line"] == "full");
@@ -70,7 +61,7 @@ fn a_room_that_waits_for_memory_is_told_so_and_then_served() {
 /// What a process was given to begin with can be read in `/proc` as long as it lives.
 #[test]
 fn what_the_server_starts_gets_none_of_its_secrets() {
-    let (_llm, mut rig) = rig();
+    let (_llm, mut rig) = scripted();
     for key in ["MATRIX_PASSWORD", "GITHUB_TOKEN", "GEMINI_API_KEY", "NOT_OURS_BUT_SECRET"] {
         rig.set(key, "hush-hush");
     }

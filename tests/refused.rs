@@ -11,15 +11,10 @@ use image::{
 };
 use serde_json::{Value, json};
 use support::{
-    rig::{BARE, Rig, answers, block_on},
+    rig::{Rig, answers},
+    scripted,
     scripted_llm::{Reply, ScriptedLlm, results, user_texts},
 };
-
-fn rig() -> (ScriptedLlm, Rig) {
-    let llm = block_on(ScriptedLlm::start());
-    let rig = Rig::new(BARE, llm.base_url());
-    (llm, rig)
-}
 
 /// Asks in the room and returns how the turn ended, and its answer.
 fn ask(rig: &Rig, words: &str) -> (String, String) {
@@ -54,7 +49,7 @@ fn a_conversation_that_is_too_long_is_compacted_whatever_words_say_so() {
         (429, "Request too large for model `x` on tokens per minute (TPM): Limit 20000, Requested 24000"),
         (400, "no"),
     ] {
-        let (llm, rig) = rig();
+        let (llm, rig) = scripted();
         small_server(&llm, status, words);
         let _server = rig.serve();
         for n in 0..4 {
@@ -68,7 +63,7 @@ fn a_conversation_that_is_too_long_is_compacted_whatever_words_say_so() {
 
 #[test]
 fn a_rate_limit_is_waited_for_and_not_taken_for_a_long_conversation() {
-    let (llm, rig) = rig();
+    let (llm, rig) = scripted();
     let words = "Rate limit reached on tokens per minute (TPM): Limit 6000, Used 5500, Requested 1200";
     llm.status(429, &[("retry-after-ms", "1")], &json!({"error": {"message": words}}).to_string());
     llm.reply_text("Here I am.");
@@ -78,7 +73,7 @@ fn a_rate_limit_is_waited_for_and_not_taken_for_a_long_conversation() {
 
 #[test]
 fn a_failure_is_not_the_models_word_and_its_cause_is_read_each_time() {
-    let (llm, rig) = rig();
+    let (llm, rig) = scripted();
     let cause = "Incorrect API credentials were provided, find yours at the provider's console";
     for _ in 0..3 {
         llm.reply(refusal(401, cause));
@@ -100,7 +95,7 @@ fn a_failure_is_not_the_models_word_and_its_cause_is_read_each_time() {
 
 #[test]
 fn an_empty_account_is_told_as_such() {
-    let (llm, rig) = rig();
+    let (llm, rig) = scripted();
     let words = "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade.";
     llm.reply(refusal(400, words));
     let (ending, text) = ask(&rig, "hello");
@@ -111,7 +106,7 @@ fn an_empty_account_is_told_as_such() {
 
 #[test]
 fn a_refusal_that_nothing_helps_against_names_the_way_out() {
-    let (llm, rig) = rig();
+    let (llm, rig) = scripted();
     llm.otherwise(|_| refusal(400, "no"));
     let (ending, text) = ask(&rig, "hello");
     assert_eq!(ending, "failed");
@@ -150,7 +145,7 @@ fn picture(width: u32, height: u32) -> Vec<u8> {
 
 /// A rig whose model's name is one that is known to see pictures.
 fn seeing() -> (ScriptedLlm, Rig) {
-    let (llm, mut rig) = rig();
+    let (llm, mut rig) = scripted();
     rig.set("LLM_MODEL", "openai/gpt-4o");
     (llm, rig)
 }

@@ -15,7 +15,6 @@ use crate::support::{
     proxy::{Asked, Fault, Proxy},
     replies::Reply,
     scripted_llm::user_texts,
-    synapse::Limits,
 };
 
 /// Messages of somebody whom the bot does not serve, said before each of Anna's.
@@ -26,12 +25,11 @@ const PAGE: usize = 250;
 /// Which of them is an order of Anna's.
 const EACH: usize = 500;
 
-/// A town whose bot reaches its homeserver through a proxy.
-async fn proxied() -> (Town, Proxy) {
-    let mut proxy = None;
-    let town = Town::prepared(Limits::Relaxed, |rig| proxy = Some(Proxy::before(rig))).await;
+/// A town behind a proxy, whose model takes note.
+async fn noting() -> (Town, Proxy) {
+    let (town, proxy) = Town::proxied().await;
     town.llm.otherwise(|_| Reply::text("Noted."));
-    (town, proxy.unwrap())
+    (town, proxy)
 }
 
 /// The orders among all that the model was told in its last request.
@@ -67,7 +65,7 @@ async fn chatter(who: &Person, room: &OwnedRoomId, count: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_said_while_it_was_down_is_answered_and_what_was_said_before_it_came_is_not() {
-    let (mut town, proxy) = proxied().await;
+    let (mut town, proxy) = noting().await;
     let bert = Person::new(&town.synapse, "bert").await;
     let room = town.anna.create_room(false, &[&bert.id]).await;
     bert.accept(&room).await;
@@ -131,7 +129,7 @@ fn misdate(events: &mut Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_messages_lose_none_and_take_little_memory() {
-    let (mut town, proxy) = proxied().await;
+    let (mut town, proxy) = noting().await;
     let room = town.room(false).await;
     town.server.take().unwrap().kill();
     let mark = town.anna.say(&room, "order-9999").await;
@@ -192,7 +190,7 @@ fn page(asked: &Asked, anna: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_room_is_told_when_more_was_said_than_is_read() {
-    let (town, proxy) = proxied().await;
+    let (town, proxy) = noting().await;
     let room = town.room(false).await;
     // The history has no end, and a page one message.
     let (here, anna) = (room.to_string(), town.anna.id.clone());

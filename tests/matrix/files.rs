@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     bot::Town,
-    proxy::{Fault, Proxy},
+    proxy::Fault,
     replies::Reply,
     rig::FULL,
     scripted_llm::{results, user_texts},
@@ -204,9 +204,7 @@ async fn what_the_bot_makes_comes_as_files_and_pictures_and_what_is_too_large_as
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_homeserver_leads_no_download_to_the_hosts_own_network() {
-    let mut proxy = None;
-    let town = Town::prepared(Limits::Relaxed, |rig| proxy = Some(Proxy::before(rig))).await;
-    let proxy = proxy.unwrap();
+    let (town, proxy) = Town::proxied().await;
     let inside = wiremock::MockServer::start().await;
     let secret = wiremock::ResponseTemplate::new(200).set_body_string("for this machine alone");
     wiremock::Mock::given(wiremock::matchers::any()).respond_with(secret).mount(&inside).await;

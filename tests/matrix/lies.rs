@@ -10,23 +10,19 @@ use matrix_sdk::ruma::{OwnedRoomId, RoomId};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{
-    bot::Town,
-    person::Person,
-    proxy::{Asked, Fault, Proxy},
-    replies::Reply,
-    rig::wait,
-    scripted_llm::{results, user_texts},
-    seen::{Seal, Seen},
-    synapse::Limits,
+use crate::{
+    places::keeper,
+    support::{
+        bot::Town,
+        person::Person,
+        proxy::{Asked, Fault, Proxy},
+        replies::Reply,
+        rig::wait,
+        scripted_llm::{results, user_texts},
+        seen::{Seal, Seen},
+        synapse::Limits,
+    },
 };
-
-/// A town whose bot reaches its homeserver through a proxy.
-async fn proxied() -> (Town, Proxy) {
-    let mut proxy = None;
-    let town = Town::prepared(Limits::Relaxed, |rig| proxy = Some(Proxy::before(rig))).await;
-    (town, proxy.unwrap())
-}
 
 fn until(what: &str, holds: impl FnMut() -> bool) {
     tokio::task::block_in_place(|| wait(what, holds));
@@ -60,7 +56,7 @@ fn put(sync: &mut Value, at: &[&str], wrong: &Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_malformed_part_of_the_homeservers_answer_costs_no_message() {
-    let (mut town, proxy) = proxied().await;
+    let (mut town, proxy) = Town::proxied().await;
     town.llm.otherwise(|_| Reply::text("Heard."));
     let other = "!other:localhost";
     for encrypted in [false, true] {
@@ -138,7 +134,7 @@ impl Replay {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_ciphertext_under_a_new_event_id_runs_once() {
-    let (mut town, proxy) = proxied().await;
+    let (mut town, proxy) = Town::proxied().await;
     town.llm.otherwise(|_| Reply::text("Done."));
     let room = town.room(true).await;
     let hello = town.anna.say(&room, "hello").await;
@@ -207,20 +203,6 @@ async fn the_same_ciphertext_under_a_new_event_id_runs_once() {
         assert!(texts.matches("run it once").count() <= 1, "{way}: {texts}");
     }
     assert!(town.log().contains("told again under another id"), "the operator is told");
-}
-
-/// A model that writes a file when it is told to keep something, and else says what is in it.
-fn keeper(request: &Value) -> Reply {
-    let texts = user_texts(request);
-    let last = texts.last().map_or("", String::as_str);
-    let messages = request["messages"].as_array().unwrap();
-    match results(request).last() {
-        Some(result) if messages.last().unwrap()["role"] == "tool" => Reply::text(&format!("It says: {result}")),
-        _ if last.contains("keep") => {
-            Reply::calls(&[("run_command", json!({"command": "echo treasure >> /workspace/x"}))])
-        }
-        _ => Reply::calls(&[("run_command", json!({"command": "cat /workspace/x || echo nothing"}))]),
-    }
 }
 
 /// Lets somebody whom the bot does not list into Anna's room, who may do there whatever she may.
@@ -339,7 +321,7 @@ async fn an_invite_in_a_listed_persons_name_takes_nothing_of_an_encrypted_room_a
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_room_whose_encryption_the_homeserver_hides_takes_and_tells_nothing_in_the_clear() {
-    let (town, proxy) = proxied().await;
+    let (town, proxy) = Town::proxied().await;
     town.llm.otherwise(|_| Reply::text("The treasure is here."));
     let room = town.room(true).await;
     let asked = town.anna.say(&room, "where is it?").await;

@@ -162,9 +162,7 @@ async fn words_in_the_clear_count_for_nothing_where_all_is_encrypted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_homeserver_cannot_put_words_into_somebodys_mouth() {
-    let mut proxy = None;
-    let town = Town::prepared(Limits::Relaxed, |rig| proxy = Some(Proxy::before(rig))).await;
-    let proxy = proxy.unwrap();
+    let (town, proxy) = Town::proxied().await;
     town.llm.otherwise(|_| Reply::text("Here."));
     let room = town.room(true).await;
     let mallory = Person::new(&town.synapse, "mallory").await;

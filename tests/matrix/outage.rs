@@ -13,7 +13,6 @@ use crate::support::{
     proxy::{Asked, Fault, Proxy},
     replies::Reply,
     rig::wait,
-    synapse::Limits,
 };
 
 const LOST: &str = "messages cannot be read now; it is tried again";
@@ -113,9 +112,7 @@ async fn an_hour_without(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_hour_without_a_homeserver_costs_no_message() {
-    let mut proxy = None;
-    let mut town = Town::prepared(Limits::Relaxed, |rig| proxy = Some(Proxy::before(rig))).await;
-    let proxy = proxy.unwrap();
+    let (mut town, proxy) = Town::proxied().await;
     let gate = Arc::new(Notify::new());
     town.llm.when("refuses").after(&gate).reply_text("Ended.");
     town.llm.when("hangs").after(&gate).reply_text("Ended.");
@@ -161,9 +158,7 @@ async fn an_hour_without_a_homeserver_costs_no_message() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_and_lost_answers_of_a_homeserver_cost_no_message_and_double_none() {
-    let mut proxy = None;
-    let town = Town::prepared(Limits::Relaxed, |rig| proxy = Some(Proxy::before(rig))).await;
-    let proxy = proxy.unwrap();
+    let (town, proxy) = Town::proxied().await;
     town.llm.otherwise(|_| Reply::text("Here."));
     let (plain, sealed) = (town.room(false).await, town.room(true).await);
 

@@ -10,21 +10,22 @@ use tokio::sync::Notify;
 use crate::support::{
     bot::Town,
     person::Person,
-    proxy::{Asked, Proxy},
+    proxy::Asked,
     replies::Reply,
     rig::wait,
     scripted_llm::{results, user_texts},
-    synapse::Limits,
 };
 
 /// A model that writes a file when it is told to keep something, and else says what is in it.
-fn keeper(request: &Value) -> Reply {
+pub(super) fn keeper(request: &Value) -> Reply {
     let texts = user_texts(request);
     let last = texts.last().map_or("", String::as_str);
     let messages = request["messages"].as_array().unwrap();
     match results(request).last() {
         Some(result) if messages.last().unwrap()["role"] == "tool" => Reply::text(&format!("It says: {result}")),
-        _ if last.contains("keep") => Reply::calls(&[("run_command", json!({"command": "echo kept >> /workspace/x"}))]),
+        _ if last.contains("keep") => {
+            Reply::calls(&[("run_command", json!({"command": "echo treasure >> /workspace/x"}))])
+        }
         _ => Reply::calls(&[("run_command", json!({"command": "cat /workspace/x || echo nothing"}))]),
     }
 }
@@ -99,7 +100,7 @@ async fn who_leaves_and_comes_back_finds_the_files_as_long_as_the_grace_lasts() 
         until(way, || town.rig.sandboxes() == (0, 1));
         back(&town, &room).await;
         let answer = town.ask(&room, "read it").await;
-        assert!(answer.contains("kept"), "{way}: {answer}");
+        assert!(answer.contains("treasure"), "{way}: {answer}");
     }
 
     // A day and a bit later.
@@ -114,7 +115,7 @@ async fn who_leaves_and_comes_back_finds_the_files_as_long_as_the_grace_lasts() 
     back(&town, &room).await;
     let requests = town.llm.requests().len();
     let answer = town.ask(&room, "read it").await;
-    assert!(answer.contains("nothing") && !answer.contains("kept"), "{answer}");
+    assert!(answer.contains("nothing") && !answer.contains("treasure"), "{answer}");
     assert_eq!(user_texts(&town.llm.requests()[requests]).len(), 1, "the conversation is gone, too");
     // A room in which it is alone is nothing to the bot either.
     town.anna.leave(&room).await;
@@ -137,7 +138,7 @@ async fn an_upgraded_room_takes_sandbox_and_conversation_along() {
         }
         town.anna.joined(&next, &town.bot).await;
         let answer = town.ask(&next, "read it").await;
-        assert!(answer.contains("kept"), "{answer}");
+        assert!(answer.contains("treasure"), "{answer}");
         let texts = user_texts(town.llm.requests().last().unwrap());
         assert!(texts.iter().any(|text| text.contains("keep it")), "{texts:?}");
         assert_eq!(town.rig.sandboxes(), (1, 1), "the same sandbox");
@@ -147,7 +148,7 @@ async fn an_upgraded_room_takes_sandbox_and_conversation_along() {
         until("the bot leaves the old room", || {
             log().lines().any(|line| line.contains("the bot is no longer in this room") && line.contains(&old))
         });
-        assert!(town.ask(&next, "read it").await.contains("kept"));
+        assert!(town.ask(&next, "read it").await.contains("treasure"));
         room = next;
     }
 }
@@ -171,9 +172,7 @@ async fn an_order_in_a_room_in_which_the_bot_may_not_speak_is_answered_once_it_m
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_is_marked_as_read_and_the_bot_types_while_it_works() {
-    let mut proxy = None;
-    let town = Town::prepared(Limits::Relaxed, |rig| proxy = Some(Proxy::before(rig))).await;
-    let proxy = proxy.unwrap();
+    let (town, proxy) = Town::proxied().await;
     let gate = Arc::new(Notify::new());
     town.llm.when("work").after(&gate).reply_text("Done.");
     let room = town.room(false).await;

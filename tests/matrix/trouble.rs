@@ -113,9 +113,7 @@ fn nonsense(room: &str) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_room_full_of_nonsense_goes_on_working() {
-    let mut proxy = None;
-    let town = Town::prepared(Limits::Relaxed, |rig| proxy = Some(Proxy::before(rig))).await;
-    let proxy = proxy.unwrap();
+    let (town, proxy) = Town::proxied().await;
     town.llm.otherwise(|_| Reply::text("Here."));
     let room = town.room(false).await;
 

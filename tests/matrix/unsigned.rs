@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use crate::support::{
     bot::Town,
     person::Person,
-    proxy::{Fault, Proxy},
+    proxy::Fault,
     replies::Reply,
     rig::wait,
     scripted_llm::user_texts,
@@ -110,9 +110,7 @@ async fn a_setting_lets_unsigned_devices_count() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bot_whose_own_device_is_unsigned_is_a_named_failure_of_doctor() {
-    let mut proxy = None;
-    let town = Town::prepared(Limits::Relaxed, |rig| proxy = Some(Proxy::before(rig))).await;
-    let proxy = proxy.unwrap();
+    let (town, proxy) = Town::proxied().await;
     let doctor = || {
         let ran = tokio::task::block_in_place(|| town.rig.run(&["doctor"]));
         String::from_utf8(ran.stdout).unwrap()

@@ -4,6 +4,7 @@ use matrix_sdk::ruma::OwnedRoomId;
 
 use super::{
     person::Person,
+    proxy::Proxy,
     rig::{BARE, Rig, Server},
     scripted_llm::ScriptedLlm,
     seen::Seen,
@@ -30,6 +31,13 @@ impl Town {
     /// Starts all of it on a homeserver without limits.
     pub async fn start() -> Self {
         Self::prepared(Limits::Relaxed, |_| {}).await
+    }
+
+    /// The same, with a proxy between the bot and its homeserver.
+    pub async fn proxied() -> (Self, Proxy) {
+        let mut proxy = None;
+        let town = Self::prepared(Limits::Relaxed, |rig| proxy = Some(Proxy::before(rig))).await;
+        (town, proxy.unwrap())
     }
 
     /// The same, with other limits and settings.

@@ -13,3 +13,10 @@ pub mod scripted_llm;
 pub mod seen;
 pub mod synapse;
 pub mod wire;
+
+/// A scripted model, and a rig that asks it and has a bare sandbox.
+pub fn scripted() -> (scripted_llm::ScriptedLlm, rig::Rig) {
+    let llm = rig::block_on(scripted_llm::ScriptedLlm::start());
+    let rig = rig::Rig::new(rig::BARE, llm.base_url());
+    (llm, rig)
+}

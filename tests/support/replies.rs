@@ -38,6 +38,11 @@ impl Reply {
         Self::Stream(events, End::Closed)
     }
 
+    /// A call that runs a command.
+    pub fn command(command: &str) -> Self {
+        Self::calls(&[("run_command", json!({"command": command}))])
+    }
+
     /// Calls with their arguments, in two pieces each, then the tokens.
     pub fn calls(calls: &[(&str, Value)]) -> Self {
         let mut events = vec![delta(&json!({"role": "assistant", "content": null}))];
