@@ -76,6 +76,14 @@ fn programs_are_started_in_one_place() {
 }
 
 #[test]
+fn the_unit_bounds_the_server_and_leaves_no_core_with_its_secrets() {
+    let unit = read("systemd/matrix-agent.service");
+    for line in ["UMask=0077", "LimitCORE=0", "MemoryMax=1G"] {
+        assert!(unit.lines().any(|written| written == line), "{line}");
+    }
+}
+
+#[test]
 fn the_map_names_every_module() {
     let map = read("ARCHITECTURE.md");
     for module in levels(&read("src/lib.rs")).keys() {

@@ -115,6 +115,23 @@ fn commands_of_the_chat_need_no_model() {
 }
 
 #[test]
+fn the_model_is_told_with_its_window_and_who_says_so() {
+    let (_llm, mut rig) = scripted();
+    let told = |rig: &Rig| {
+        let (_, frames) = rig.ask("one", "!model").finish();
+        frames.iter().find(|frame| frame["event"] == "reply").unwrap()["text"].as_str().unwrap().to_owned()
+    };
+    let guessed = told(&rig);
+    assert!(guessed.contains("32768 tokens fit in its context (a guess: set `context_window` for it"), "{guessed}");
+    rig.set("LLM_MODEL", "openai/claude-sonnet-4");
+    let by_name = told(&rig);
+    assert!(by_name.contains("200000 tokens fit in its context (so it is with models of its name)"), "{by_name}");
+    rig.configure("[models.\"openai/claude-sonnet-4\"]\ncontext_window = 5000\n");
+    let set = told(&rig);
+    assert!(set.contains("5000 tokens fit in its context (so says `context_window` in matrix-agent.toml)"), "{set}");
+}
+
+#[test]
 fn a_new_conversation_forgets_what_was_said() {
     let (llm, rig) = scripted();
     llm.reply_text("one").reply_text("two").reply_text("three");

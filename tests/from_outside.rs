@@ -3,11 +3,18 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
+
+use nix::sys::stat::{Mode, umask};
 use serde_json::json;
 use support::{
-    rig::{Rig, answers},
+    rig::{BARE, Rig, answers},
     scripted,
     scripted_llm::{Reply, results},
+};
+use wiremock::{
+    Mock, MockServer, ResponseTemplate,
+    matchers::{method, path},
 };
 
 #[test]
@@ -56,6 +63,63 @@ fn a_room_that_waits_for_memory_is_told_so_and_then_served() {
     assert_eq!(large.finish().0, 0, "what is at work is never stopped");
     let (code, frames) = small.finish();
     assert_eq!((code, &answers(&frames)[0]["text"]), (0, &json!("Done.")), "{frames:#?}");
+}
+
+/// Whoever starts the server may have a umask that opens to all what it makes.
+#[test]
+fn what_the_server_writes_is_its_users_alone_whatever_the_umask() {
+    let (llm, mut rig) = scripted();
+    llm.reply(Reply::command("true")).reply_text("Done.");
+    let log = rig.path().join("log");
+    let run = ["--env-file", "/dev/null", "--config-file", "/dev/null", "run", "--log-file", log.to_str().unwrap()];
+    rig.serve_with(env!("CARGO_BIN_EXE_matrix-agent").into(), &run);
+    let before = umask(Mode::empty());
+    let server = rig.serve();
+    umask(before);
+    assert_eq!(rig.ask("one", "go").finish().0, 0);
+    let state = rig.database().parent().unwrap().to_owned();
+    let mut files = vec![log, state.join("control.sock")];
+    files.extend(["", "-wal", "-shm"].map(|end| state.join(format!("matrix-agent.db{end}"))));
+    files.extend(std::fs::read_dir(state.join("workspaces")).unwrap().map(|entry| entry.unwrap().path()));
+    for file in files {
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} is open: {mode:o}", file.display());
+    }
+    drop(server);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_password_goes_to_another_machine_where_everybody_on_the_way_can_read_it() {
+    // A proxy stands for everybody on the way.
+    let way = MockServer::start().await;
+    for (at, answer) in [
+        ("/_matrix/client/versions", json!({"versions": ["v1.11"]})),
+        ("/_matrix/client/v3/login", json!({"flows": [{"type": "m.login.password"}]})),
+    ] {
+        let answer = ResponseTemplate::new(200).set_body_json(answer);
+        Mock::given(method("GET")).and(path(at)).respond_with(answer).mount(&way).await;
+    }
+    let mut rig = Rig::new(BARE, "http://127.0.0.1:9/v1");
+    for (key, value) in [
+        ("MATRIX_HOMESERVER", "http://192.0.2.1:8008"),
+        ("MATRIX_USER", "@bot:example.org"),
+        ("MATRIX_PASSWORD", "hush-hush"),
+        ("ALLOWED_USERS", "@anna:example.org"),
+        ("http_proxy", &way.uri()),
+    ] {
+        rig.set(key, value);
+    }
+    let seen = async |rig: &Rig| {
+        let ended = tokio::task::block_in_place(|| rig.run(&["run"]));
+        let asked = way.received_requests().await.unwrap();
+        let told = asked.iter().any(|request| String::from_utf8_lossy(&request.body).contains("hush-hush"));
+        (told, String::from_utf8_lossy(&ended.stderr).into_owned())
+    };
+    let (told, said) = seen(&rig).await;
+    assert!(!told && said.contains("no password is sent to http://192.0.2.1:8008"), "{said}");
+    rig.set("ALLOW_PLAIN_HTTP", "true");
+    let (told, said) = seen(&rig).await;
+    assert!(told, "{said}");
 }
 
 /// What a process was given to begin with can be read in `/proc` as long as it lives.

@@ -121,15 +121,20 @@ fn one_that_fills_the_disk_is_ended_and_what_it_wrote_can_be_deleted() {
 /// Whoever is not sandboxd is turned away at the room's socket, which is a line of the log: a loop of it fills no disk.
 #[test]
 fn one_that_knocks_at_the_servers_socket_without_end_fills_no_log() {
-    let knock = "perl -MSocket -e 'while (1) { socket(my $s, PF_UNIX, SOCK_STREAM, 0); \
-                 connect($s, sockaddr_un(\"/run/matrix-agent/sock\")) or next; $n++ == 2000 and exit }'; echo knocked";
+    let knock = "from=$EPOCHREALTIME; perl -MSocket -e 'while (1) { socket(my $s, PF_UNIX, SOCK_STREAM, 0); \
+                 connect($s, sockaddr_un(\"/run/matrix-agent/sock\")) or next; $n++ == 2000 and exit }'; \
+                 echo knocked for $(( (${EPOCHREALTIME/./} - ${from/./}) / 1000 )) ms";
     let llm = block_on(ScriptedLlm::start());
     let rig = Rig::new(BARE, llm.base_url());
     let server = rig.serve();
     llm.reply_calls(&[("run_command", json!({"command": knock, "timeout_seconds": 60}))]).reply_text("Survived.");
     let (code, frames) = rig.ask("hostile", "go").finish();
     assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
-    assert_eq!(results(&llm.requests()[1]), ["exit code: 0\nknocked"]);
+    let requests = llm.requests();
+    let told = results(&requests[1])[0];
+    let took = told.strip_prefix("exit code: 0\nknocked for ").and_then(|told| told.strip_suffix(" ms"));
+    // 2000 at no more than some hundred in a second; what the kernel queues is let in at once.
+    assert!(took.is_some_and(|took| took.parse::<u64>().unwrap() > 1500), "{told}");
     let lines = server.log().matches("not its PID 1 connected and was turned away").count();
     assert!((1..=20).contains(&lines), "{lines} lines");
     let log = server.stop();

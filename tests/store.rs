@@ -235,6 +235,24 @@ async fn a_file_lies_beside_the_database_until_it_is_sent() {
 }
 
 #[tokio::test]
+async fn the_databases_log_gives_back_what_a_large_row_took() {
+    let rig = rig();
+    let log = || std::fs::metadata(rig.folder.path().join("db-wal")).unwrap().len();
+    let large = NewOutbox { payload: json!({"text": "x".repeat(40 << 20)}), ..answer("txn-1") };
+    rig.store.post(&rig.at, None, large).await.unwrap();
+    assert!(log() > 40 << 20, "{}", log());
+    // It is folded back now and then, and begins anew with what is written next.
+    let begins_anew = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(50));
+        while log() > 16 << 20 {
+            ticks.tick().await;
+            rig.say("e1").await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(30), begins_anew).await.is_ok(), "{}", log());
+}
+
+#[tokio::test]
 async fn of_what_cannot_be_read_a_room_keeps_the_newest_hundred() {
     let rig = rig();
     let locked = |room: &str, n: usize| LockedInbound {

@@ -177,7 +177,7 @@ fn bound(folder: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::{fs::File, os::unix::fs::PermissionsExt};
 
     use super::*;
 
@@ -243,5 +243,27 @@ mod tests {
         let left = gallery.read(&room, names.clone()).await;
         assert_eq!((left.len(), left.contains_key(&names[0])), (2, false));
         assert_eq!(gallery.settled(&RoomKey::from("!other:example.org")).await, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_few_large_ones_are_too_much_as_well() {
+        let folder = tempfile::tempdir().unwrap();
+        for (n, size) in [MOST_BYTES / 2, MOST_BYTES / 2, 1, MOST_BYTES * 2].into_iter().enumerate() {
+            let path = folder.path().join(n.to_string());
+            let file = File::create(&path).unwrap();
+            file.set_len(size).unwrap(); // a hole, which takes nothing
+            file.set_modified(std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(n as u64)).unwrap();
+            bound(folder.path()).unwrap();
+            let left = |n: usize| folder.path().join(n.to_string()).exists();
+            match n {
+                2 => assert_eq!([0, 1, 2].map(left), [false, true, true], "the oldest is one byte too much"),
+                3 => assert_eq!(
+                    [0, 1, 2, 3].map(left),
+                    [false, false, false, true],
+                    "the newest stays, whatever its size"
+                ),
+                _ => assert!(left(n)),
+            }
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{
 use matrix_sdk::ruma::{OwnedRoomId, RoomId};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::{
     places::keeper,
@@ -368,6 +369,26 @@ async fn a_room_whose_encryption_the_homeserver_hides_takes_and_tells_nothing_in
     let events = town.anna.events();
     let since = events.iter().skip_while(|event| event.id != mark).filter(told);
     assert!(!since.clone().any(|event| event.seal == Seal::Plain), "{:#?}", since.collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_encrypted_before_the_program_took_note_of_it_is_noted_before_anything_is_read() {
+    let (mut town, proxy) = Town::proxied().await;
+    let room = town.room(true).await;
+    town.server.take().unwrap().kill();
+    let noted = |room: &OwnedRoomId| -> bool {
+        let store = rusqlite::Connection::open(town.rig.database()).unwrap();
+        let select = "SELECT EXISTS (SELECT 1 FROM encrypted WHERE room = ?1)";
+        store.query_row(select, [room.as_str()], |row| row.get(0)).unwrap()
+    };
+    assert!(noted(&room));
+    // As an older version leaves it, of which only the SDK's store knows that the room is encrypted.
+    rusqlite::Connection::open(town.rig.database()).unwrap().execute("DELETE FROM encrypted", []).unwrap();
+    assert!(!noted(&room));
+    let never = Arc::new(Notify::new());
+    proxy.rule(move |asked| asked.is_sync().then(|| Fault::Held(never.clone())));
+    let _server = tokio::task::block_in_place(|| town.rig.serve());
+    until("it is noted", || noted(&room));
 }
 
 /// Takes out of an answer of `/sync` what says that rooms are encrypted.

@@ -8,7 +8,7 @@ use matrix_agent::{
 };
 use tokio::time::{sleep, timeout};
 
-use crate::house::{Disk, House, LIMIT, run, sh, shell};
+use crate::house::{Disk, House, LIMIT, podman, run, sh, shell};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn below_the_hosts_reserve_what_works_is_paused_and_told() {
@@ -183,6 +183,22 @@ async fn who_fills_the_disk_is_ended_and_told() {
     // A file without a name counts too.
     let hidden = "exec 3> /var/tmp/hidden; rm /var/tmp/hidden; while :; do head -c 8M /dev/zero >&3; sleep 0.05; done";
     assert_eq!(run(&sandbox, shell(hidden)).await.exit, Exit::DiskFull);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_cannot_be_counted_counts_as_full() {
+    let house = House::with(|options| options.disk = 64 << 20);
+    let fleet = house.open().await;
+    let mut notices = fleet.notices();
+    let room = house.room("uncounted");
+    let sandbox = fleet.ensure(&room).await.unwrap();
+    // Podman knows no container of that name any more, so it does not say where its files are.
+    let name = house.containers().into_iter().next().unwrap();
+    podman(&["rename", &name, &format!("{name}-renamed")]);
+    let fill = "head -c 32M /dev/zero > /var/tmp/half; sync; sleep 600";
+    assert_eq!(run(&sandbox, shell(fill)).await.exit, Exit::DiskFull);
+    let notice = timeout(LIMIT, notices.recv()).await.unwrap().unwrap();
+    assert!(notice.room == room && notice.text.contains("so it counts as full"), "{notice:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,6 +23,8 @@ pub struct Rig {
     env: Vec<(String, String)>,
     /// What serves in place of the program, with its arguments.
     house: Option<(PathBuf, Vec<String>)>,
+    /// `matrix-agent.toml`.
+    config: PathBuf,
 }
 
 impl Rig {
@@ -42,7 +44,7 @@ impl Rig {
             ("RUST_LOG", "matrix_agent=debug"),
         ];
         let env = env.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        Self { folder, env, house: None }
+        Self { folder, env, house: None, config: "/dev/null".into() }
     }
 
     /// Lets another program serve, with these arguments and the same environment.
@@ -54,6 +56,12 @@ impl Rig {
     pub fn set(&mut self, key: &str, value: &str) {
         self.env.retain(|(known, _)| known != key);
         self.env.push((key.to_owned(), value.to_owned()));
+    }
+
+    /// Writes a `matrix-agent.toml` for all that is started from now on.
+    pub fn configure(&mut self, toml: &str) {
+        self.config = self.folder.path().join("matrix-agent.toml");
+        std::fs::write(&self.config, toml).unwrap();
     }
 
     /// What a variable was set to.
@@ -75,7 +83,7 @@ impl Rig {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_matrix-agent"));
         // The settings of whoever runs the tests are none of theirs.
-        command.args(["--env-file", "/dev/null", "--config-file", "/dev/null"]).args(args);
+        command.args(["--env-file", "/dev/null", "--config-file"]).arg(&self.config).args(args);
         self.prepared(command)
     }
 
