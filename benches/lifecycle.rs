@@ -59,7 +59,7 @@ async fn one_by_one(house: &House, fleet: &Sandboxes, docker: &Docker, template:
         new.since(start);
         let name = House::container(fleet, &room).await;
         stop(docker, &name).await;
-        while fleet.list().await.unwrap().iter().any(|it| it.room == room && it.state != SandboxState::Stopped) {
+        while fleet.list().await.unwrap().iter().any(|it| it.address == room && it.state != SandboxState::Stopped) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let start = Instant::now();

@@ -63,14 +63,59 @@ name!(
     CallId
 );
 
-/// A room as one account knows it: what one actor owns, and the key of nearly every table. Two accounts in one room share
-/// nothing.
+/// The name of the first account. For a long time it was the only one, so whatever is named after a room alone is its.
+pub const FIRST_ACCOUNT: &str = "coder";
+
+/// A room as one account knows it: what one actor owns, the key of nearly every table, and whose a sandbox is. Two
+/// accounts in one room share nothing.
+///
+/// As text and as JSON it names the account only where that is not the first one, so that what was written down when
+/// there was but one account means what it meant then.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Address {
     /// The account's name: `coder`.
+    #[serde(default = "first_account", skip_serializing_if = "is_first_account")]
     pub account: String,
     /// The room.
     pub room: RoomKey,
+}
+
+impl Address {
+    /// Returns a room of the first account.
+    pub fn of_first(room: impl Into<RoomKey>) -> Self {
+        Self { account: first_account(), room: room.into() }
+    }
+
+    /// Tells whether the account is the first one.
+    pub fn is_of_first(&self) -> bool {
+        is_first_account(&self.account)
+    }
+
+    /// Returns `bytes` bytes of a digest, in hex, by which files of this account's room can be named.
+    pub fn digest(&self, bytes: usize) -> String {
+        if self.is_of_first() {
+            return digest(&[self.room.as_str()], bytes);
+        }
+        // The empty part keeps it apart from all rooms of the first account: no room's key begins with a NUL.
+        digest(&["", &self.account, self.room.as_str()], bytes)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_of_first() {
+            return fmt::Display::fmt(&self.room, f);
+        }
+        write!(f, "{}/{}", self.account, self.room)
+    }
+}
+
+fn first_account() -> String {
+    FIRST_ACCOUNT.to_owned()
+}
+
+fn is_first_account(account: &str) -> bool {
+    account == FIRST_ACCOUNT
 }
 
 /// Returns the first `bytes` bytes of the SHA-256 of `parts`, in hex. Each part is closed by a NUL, so that
@@ -98,4 +143,35 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn talk(room: &str) -> Address {
+        Address { account: "talk".into(), room: room.into() }
+    }
+
+    #[test]
+    fn what_the_first_account_has_is_named_after_the_room_alone() {
+        let address = Address::of_first("!r:x");
+        assert_eq!(address.to_string(), "!r:x");
+        assert_eq!(serde_json::to_string(&address).unwrap(), r#"{"room":"!r:x"}"#);
+        assert_eq!(serde_json::from_str::<Address>(r#"{"room":"!r:x"}"#).unwrap(), address);
+        assert_eq!(address.digest(16), "3979f211e1caad0ca11590ab62ceaf89");
+        assert_eq!(address.digest(4), "3979f211");
+    }
+
+    #[test]
+    fn what_another_account_has_names_it() {
+        let address = talk("!r:x");
+        assert_eq!(address.to_string(), "talk/!r:x");
+        let json = r#"{"account":"talk","room":"!r:x"}"#;
+        assert_eq!(serde_json::to_string(&address).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Address>(json).unwrap(), address);
+        let others = ["!r:x", "talk/!r:x", "talk", "talk\0!r:x"];
+        assert!(others.iter().all(|room| Address::of_first(*room).digest(16) != address.digest(16)));
+        assert_ne!(Address { account: "talk!".into(), room: "r:x".into() }.digest(16), address.digest(16));
+    }
 }

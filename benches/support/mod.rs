@@ -15,7 +15,7 @@ use std::{
 use bollard::{ClientVersion, Docker};
 use matrix_agent::{
     gateway::{AllowedHosts, Gateway, GatewayPolicy, Network},
-    ids::{RoomKey, random},
+    ids::{Address, random},
     sandbox::{self, Process, Sandbox, SandboxOptions, Sandboxes, Stdin, User},
 };
 use tempfile::TempDir;
@@ -82,13 +82,13 @@ impl House {
         Docker::connect_with_unix(socket.to_str().unwrap(), 120, &version).unwrap()
     }
 
-    pub fn room(&self, name: &str) -> RoomKey {
-        RoomKey(format!("!{name}:{}", self.instance))
+    pub fn room(&self, name: &str) -> Address {
+        Address::of_first(format!("!{name}:{}", self.instance))
     }
 
     /// The container's name of a room that has one.
-    pub async fn container(fleet: &Sandboxes, room: &RoomKey) -> String {
-        fleet.list().await.unwrap().into_iter().find(|it| it.room == *room).unwrap().name
+    pub async fn container(fleet: &Sandboxes, room: &Address) -> String {
+        fleet.list().await.unwrap().into_iter().find(|it| it.address == *room).unwrap().name
     }
 }
 

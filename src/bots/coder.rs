@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::time;
 
 use crate::{
-    ids::{Address, BotName, RoomKey},
+    ids::{Address, BotName},
     llm::Model,
     orchestrator::{self, Limits, TurnContext, UserMessage},
     pictures::Gallery,
@@ -88,18 +88,18 @@ impl Coder {
         match Command::of(&order.text).unwrap_or(Command::Help) {
             // Without a turn there is nothing to stop; the hub says so.
             Command::Help | Command::Stop => strings::HELP.to_owned(),
-            Command::StopJobs => match jobs::end(&self.inner.sandboxes, &address.room).await {
+            Command::StopJobs => match jobs::end(&self.inner.sandboxes, address).await {
                 Ok(ended) => ended,
                 Err(error) => strings::command_failed(&error.to_string()),
             },
             Command::New => match self.inner.store.replace_context(&order.at, Vec::new()).await {
                 Ok(()) => {
-                    self.forget_pictures(&address.room).await;
+                    self.forget_pictures(address).await;
                     strings::NEW.to_owned()
                 }
                 Err(error) => strings::command_failed(&error.to_string()),
             },
-            Command::Sandbox => match self.inner.sandboxes.observe(&address.room).await {
+            Command::Sandbox => match self.inner.sandboxes.observe(address).await {
                 Ok(observed) => observed.to_string(),
                 Err(error) => strings::command_failed(&error.to_string()),
             },
@@ -118,7 +118,7 @@ impl Coder {
     /// Tells the model and the sandbox's state in a line.
     async fn standing(&self, address: &Address) -> String {
         let sandbox = match time::timeout(LOOK, self.inner.sandboxes.list()).await {
-            Ok(Ok(list)) => match list.into_iter().find(|summary| summary.room == address.room) {
+            Ok(Ok(list)) => match list.into_iter().find(|summary| summary.address == *address) {
                 Some(summary) => {
                     let idle = text::human_duration(Duration::from_secs(summary.idle_seconds));
                     format!("{}, last used {idle} ago", summary.state.as_str())
@@ -133,7 +133,7 @@ impl Coder {
 
     async fn save(&self, address: &Address, sent: &Sent, bytes: Bytes) -> Result<Upload, String> {
         let Inner { store, sandboxes, model, gallery, .. } = &*self.inner;
-        let sandbox = sandboxes.ensure(&address.room).await.map_err(|error| error.to_string())?;
+        let sandbox = sandboxes.ensure(address).await.map_err(|error| error.to_string())?;
         let mut upload = upload::save(store, &sandbox, address, sent, bytes.clone()).await?;
         if model.vision() {
             upload.show(gallery, address, &sent.mime, bytes).await;
@@ -142,9 +142,9 @@ impl Coder {
     }
 
     /// Removes the pictures of a conversation that nobody goes on with. What stays behind is bounded.
-    async fn forget_pictures(&self, room: &RoomKey) {
-        if let Err(error) = self.inner.gallery.clear(room).await {
-            tracing::warn!(%room, %error, "the room's pictures could not be removed");
+    async fn forget_pictures(&self, address: &Address) {
+        if let Err(error) = self.inner.gallery.clear(address).await {
+            tracing::warn!(room = %address, %error, "the room's pictures could not be removed");
         }
     }
 
@@ -166,11 +166,11 @@ impl Coder {
     async fn work(&self, job: TurnJob) -> Option<Outcome> {
         // The sandbox starts while the model thinks; if that fails, the first tool call says why.
         let warm = self.inner.sandboxes.clone();
-        let room = job.at.address.room.clone();
+        let address = job.at.address.clone();
         let stop = job.stop.clone();
         let warming = tokio::spawn(async move {
             if !stop.is_cancelled() {
-                let _ = warm.ensure(&room).await;
+                let _ = warm.ensure(&address).await;
             }
         });
         let context = TurnContext {
@@ -248,15 +248,15 @@ impl Bot for Coder {
     }
 
     fn left_running<'a>(&'a self, at: &'a Address) -> BoxFuture<'a, Option<String>> {
-        jobs::left(&self.inner.sandboxes, &at.room).boxed()
+        jobs::left(&self.inner.sandboxes, at).boxed()
     }
 
     fn let_go<'a>(&'a self, at: &'a Address, with_files: bool) -> BoxFuture<'a, Result<(), String>> {
         async move {
             if with_files {
-                self.forget_pictures(&at.room).await;
+                self.forget_pictures(at).await;
             }
-            let removed = self.inner.sandboxes.remove(&at.room, with_files).await;
+            let removed = self.inner.sandboxes.remove(at, with_files).await;
             removed.map_err(|error: SandboxError| error.to_string())
         }
         .boxed()

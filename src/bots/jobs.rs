@@ -6,7 +6,7 @@ use futures_util::future;
 use tokio::time::timeout;
 
 use crate::{
-    ids::RoomKey,
+    ids::Address,
     sandbox::{RunningCommand, Sandbox, SandboxError, Sandboxes},
     strings, text,
 };
@@ -18,33 +18,36 @@ const LINE: usize = 60;
 const NAMED: usize = 8;
 
 /// Says which jobs are left running in a room, if any are.
-pub(super) async fn left(sandboxes: &Sandboxes, room: &RoomKey) -> Option<String> {
-    let found = async { Ok::<_, SandboxError>(jobs(sandboxes, room).await?.map_or(vec![], |(_, jobs)| jobs)) };
+pub(super) async fn left(sandboxes: &Sandboxes, address: &Address) -> Option<String> {
+    let found = async { Ok::<_, SandboxError>(jobs(sandboxes, address).await?.map_or(vec![], |(_, jobs)| jobs)) };
     match timeout(LOOK, found).await {
         Ok(Ok(jobs)) if jobs.is_empty() => None,
         Ok(Ok(jobs)) => Some(strings::jobs_left(&named(&jobs), jobs.len())),
         Ok(Err(error)) => {
-            tracing::warn!(%room, %error, "which background jobs are left is not known");
+            tracing::warn!(room = %address, %error, "which background jobs are left is not known");
             None
         }
         Err(_) => {
-            tracing::warn!(%room, "which background jobs are left is not known: the sandbox does not answer");
+            tracing::warn!(room = %address, "which background jobs are left is not known: the sandbox does not answer");
             None
         }
     }
 }
 
 /// Ends the jobs of a room, each with all that it has started, and says which they were.
-pub(super) async fn end(sandboxes: &Sandboxes, room: &RoomKey) -> Result<String, SandboxError> {
-    let Some((sandbox, jobs)) = jobs(sandboxes, room).await?.filter(|(_, jobs)| !jobs.is_empty()) else {
+pub(super) async fn end(sandboxes: &Sandboxes, address: &Address) -> Result<String, SandboxError> {
+    let Some((sandbox, jobs)) = jobs(sandboxes, address).await?.filter(|(_, jobs)| !jobs.is_empty()) else {
         return Ok(strings::NO_JOBS.to_owned());
     };
     future::try_join_all(jobs.iter().map(|job| sandbox.kill(&job.id))).await?;
     Ok(strings::jobs_ended(&named(&jobs)))
 }
 
-async fn jobs(sandboxes: &Sandboxes, room: &RoomKey) -> Result<Option<(Sandbox, Vec<RunningCommand>)>, SandboxError> {
-    let Some(sandbox) = sandboxes.running(room).await? else { return Ok(None) };
+async fn jobs(
+    sandboxes: &Sandboxes,
+    address: &Address,
+) -> Result<Option<(Sandbox, Vec<RunningCommand>)>, SandboxError> {
+    let Some(sandbox) = sandboxes.running(address).await? else { return Ok(None) };
     let mut jobs = sandbox.running().await?;
     jobs.retain(|command| command.background);
     Ok(Some((sandbox, jobs)))

@@ -96,7 +96,7 @@ impl Upload {
             Err(why) => return self.stays_unseen(why.to_string()),
         };
         let base64 = BASE64_STANDARD.encode(&picture.data).into();
-        match gallery.keep(&address.room, picture.data.clone()).await {
+        match gallery.keep(address, picture.data.clone()).await {
             Ok(name) => {
                 let note = picture.note();
                 if !note.is_empty() {

@@ -24,7 +24,7 @@ enum Verb {
     List,
     /// Runs a command in a room's sandbox
     Exec {
-        /// The room's key, its sandbox's name, or the name of a terminal's room
+        /// The room as `list` shows it, its sandbox's name, or the name of a terminal's room
         room: String,
         /// The command, after `--`
         #[arg(last = true, required = true)]
@@ -32,12 +32,12 @@ enum Verb {
     },
     /// Shows what is observed of a room's sandbox
     Inspect {
-        /// The room's key, its sandbox's name, or the name of a terminal's room
+        /// The room as `list` shows it, its sandbox's name, or the name of a terminal's room
         room: String,
     },
     /// Removes a room's sandbox and its files
     Rm {
-        /// The room's key, its sandbox's name, or the name of a terminal's room
+        /// The room as `list` shows it, its sandbox's name, or the name of a terminal's room
         room: String,
     },
 }

@@ -6,12 +6,10 @@ use super::{
     Account, Matrix, Mistakes, People, Source, Wrong,
     parse::{self, Parsed},
 };
-use crate::text;
+use crate::{ids::FIRST_ACCOUNT, text};
 
 /// The table's name.
 pub(super) const TABLE: &str = "accounts";
-/// The name of the account of `MATRIX_USER`.
-const FIRST: &str = "coder";
 /// The longest name: it becomes a part of file names.
 const LONGEST: usize = 32;
 
@@ -88,5 +86,9 @@ fn unknown() -> Parsed<()> {
 
 fn is_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    !name.is_empty() && name.len() <= LONGEST && !name.starts_with('-') && name.chars().all(plain) && name != FIRST
+    !name.is_empty()
+        && name.len() <= LONGEST
+        && !name.starts_with('-')
+        && name.chars().all(plain)
+        && name != FIRST_ACCOUNT
 }

@@ -13,11 +13,11 @@ use std::{
 use tokio::time::Instant;
 
 use super::{ProxyKind, denial::Denial, hosts::Host};
-use crate::ids::RoomKey;
+use crate::ids::Address;
 
 /// Writes the log for one connection.
 pub(super) struct Audit<'a> {
-    pub(super) room: &'a RoomKey,
+    pub(super) address: &'a Address,
     pub(super) kind: ProxyKind,
 }
 
@@ -37,7 +37,7 @@ impl Audit<'_> {
         let quiet = matches!(denial, Denial::NotAllowed(host) if host.is_browser_noise());
         let host = host.map(tracing::field::display);
         let address = address.map(tracing::field::display);
-        let (room, kind, why) = (self.room, self.kind, Why(denial));
+        let (room, kind, why) = (self.address, self.kind, Why(denial));
         if quiet {
             tracing::debug!(%room, %kind, host, port, address, verdict = "denied", %why, "gateway");
         } else {
@@ -47,15 +47,15 @@ impl Audit<'_> {
 
     /// Begins the record of a connection that was allowed; it is logged when the record is dropped.
     pub(super) fn allowed(&self, host: &Host, port: u16, address: Option<IpAddr>) -> Passage {
-        let (room, kind) = (self.room, self.kind);
+        let (room, kind) = (self.address, self.kind);
         let shown = address.map(tracing::field::display);
         tracing::debug!(%room, %kind, %host, port, address = shown, verdict = "allowed", "gateway: begins");
         Passage {
-            room: room.clone(),
+            address: room.clone(),
             kind,
             host: host.clone(),
             port,
-            address,
+            dialled: address,
             begun: Instant::now(),
             verdict: "allowed",
             up: Arc::default(),
@@ -80,11 +80,11 @@ impl std::fmt::Display for Why<'_> {
 
 /// One connection that was let through.
 pub(super) struct Passage {
-    room: RoomKey,
+    address: Address,
     kind: ProxyKind,
     host: Host,
     port: u16,
-    address: Option<IpAddr>,
+    dialled: Option<IpAddr>,
     begun: Instant,
     verdict: &'static str,
     /// Bytes from the sandbox and to it, counted while they flow.
@@ -108,8 +108,8 @@ impl Passage {
 
 impl Drop for Passage {
     fn drop(&mut self) {
-        let Self { room, kind, host, port, verdict, .. } = self;
-        let address = self.address.map(tracing::field::display);
+        let Self { address: room, kind, host, port, verdict, .. } = self;
+        let address = self.dialled.map(tracing::field::display);
         let (sent, received) = (self.up.load(Ordering::Relaxed), self.down.load(Ordering::Relaxed));
         let millis = self.begun.elapsed().as_millis() as u64;
         tracing::info!(%room, %kind, %host, port, address, verdict, sent, received, millis, "gateway");

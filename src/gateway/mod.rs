@@ -2,7 +2,7 @@
 //! room's socket, and each such connection ends here, in the server's process, which knows the room by its socket.
 //!
 //! What comes in is hostile. The gateway must not know chats, models' meanings, containers or turns; it knows rooms by
-//! their key only. `sandbox` calls [`Gateway::serve`] with each connection. A new kind of traffic is a variant of
+//! their address only. `sandbox` calls [`Gateway::serve`] with each connection. A new kind of traffic is a variant of
 //! [`ProxyKind`] and a file beside `web` and `git`.
 //!
 //! Security invariants:
@@ -41,7 +41,7 @@ pub use self::{
     hosts::{AllowedHosts, BadPattern, Host, default_allowed_hosts},
     network::Network,
 };
-use crate::ids::RoomKey;
+use crate::ids::Address;
 
 /// What a forwarded connection speaks. sandboxd names it in the connection's first frame; the sandbox layer translates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,7 +80,7 @@ impl GatewayPolicy {
 /// The gateway's bounds. Memory follows from them: a connection buffers 256 KiB at most.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections that one room may have open at once.
+    /// Connections that one room may have open at once, for each account in it.
     pub per_room: usize,
     /// Connections that all rooms may have open at once; each takes up to two file descriptors.
     pub overall: usize,
@@ -145,11 +145,11 @@ impl Gateway {
     }
 
     /// Serves one forwarded connection to its end. Failures are told to the sandbox and to the log.
-    pub async fn serve(&self, room: &RoomKey, kind: ProxyKind, stream: UnixStream) {
+    pub async fn serve(&self, address: &Address, kind: ProxyKind, stream: UnixStream) {
         let Shared { policy, network, rooms, github, cancel } = &*self.shared;
         let (mut reader, mut writer) = downstream::split(stream, policy.limits.idle);
-        let audit = Audit { room, kind };
-        let Some(place) = rooms.enter(room) else {
+        let audit = Audit { address, kind };
+        let Some(place) = rooms.enter(address) else {
             let busy = Denial::Busy(policy.limits.per_room);
             audit.denied(&busy);
             // A refusal must not hold what it was refused for lack of.

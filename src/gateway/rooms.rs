@@ -1,4 +1,4 @@
-//! What one room may take of the gateway: connections and lookups.
+//! What one room of an account may take of the gateway: connections and lookups.
 //!
 //! It must not know what goes over the connections. Called by `Gateway::serve` and by `web`.
 
@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use crate::ids::RoomKey;
+use crate::ids::Address;
 
 /// When so many rooms are remembered, the idle ones are forgotten.
 const REMEMBERED: usize = 256;
@@ -20,7 +20,7 @@ pub(super) struct Rooms {
     per_room: usize,
     lookups: usize,
     overall: Arc<Semaphore>,
-    known: Mutex<HashMap<RoomKey, Room>>,
+    known: Mutex<HashMap<Address, Room>>,
 }
 
 #[derive(Debug)]
@@ -45,28 +45,28 @@ impl Rooms {
     }
 
     /// Takes a place for a connection of `room`, if there is one.
-    pub(super) fn enter(&self, room: &RoomKey) -> Option<Place> {
+    pub(super) fn enter(&self, address: &Address) -> Option<Place> {
         let mut rooms = self.lock();
-        let room = self.room(&mut rooms, room);
+        let room = self.room(&mut rooms, address);
         let own = Arc::clone(&room.connections).try_acquire_owned().ok()?;
         let overall = Arc::clone(&self.overall).try_acquire_owned().ok()?;
         Some(Place { lookups: Arc::clone(&room.lookups), _overall: overall, _room: own })
     }
 
-    fn room<'a>(&self, rooms: &'a mut HashMap<RoomKey, Room>, room: &RoomKey) -> &'a mut Room {
-        if rooms.len() >= REMEMBERED && !rooms.contains_key(room) {
+    fn room<'a>(&self, rooms: &'a mut HashMap<Address, Room>, address: &Address) -> &'a mut Room {
+        if rooms.len() >= REMEMBERED && !rooms.contains_key(address) {
             rooms.retain(|_, room| {
                 room.connections.available_permits() < self.per_room || room.lookups.available_permits() < self.lookups
             });
         }
-        rooms.entry(room.clone()).or_insert_with(|| Room {
+        rooms.entry(address.clone()).or_insert_with(|| Room {
             connections: Arc::new(Semaphore::new(self.per_room)),
             lookups: Arc::new(Semaphore::new(self.lookups)),
         })
     }
 
     /// Nothing in here can panic half-way, so a poisoned lock holds sound counts.
-    fn lock(&self) -> MutexGuard<'_, HashMap<RoomKey, Room>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Address, Room>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn places_are_bounded_by_room_and_overall_and_come_back() {
         let rooms = Rooms::new(2, 3, 1);
-        let (a, b) = (RoomKey::from("a"), RoomKey::from("b"));
+        let (a, b) = (Address::of_first("a"), Address::of_first("b"));
         let first = rooms.enter(&a).unwrap();
         let _second = rooms.enter(&a).unwrap();
         assert!(rooms.enter(&a).is_none(), "the room is full");
@@ -89,15 +89,27 @@ mod tests {
     }
 
     #[test]
+    fn an_account_takes_no_place_of_another_in_the_same_room() {
+        let rooms = Rooms::new(1, 3, 1);
+        let coder = Address::of_first("!r:x");
+        let talk = Address { account: "talk".into(), ..coder.clone() };
+        let ours = rooms.enter(&coder).unwrap();
+        let theirs = rooms.enter(&talk).unwrap();
+        assert!(rooms.enter(&coder).is_none() && rooms.enter(&talk).is_none(), "each has had its one");
+        let _lookup = Arc::clone(&ours.lookups).try_acquire_owned().unwrap();
+        assert_eq!((ours.lookups.available_permits(), theirs.lookups.available_permits()), (0, 1));
+    }
+
+    #[test]
     fn idle_rooms_are_forgotten() {
         let rooms = Rooms::new(1, 1000, 1);
-        let kept = rooms.enter(&RoomKey::from("busy")).unwrap();
+        let kept = rooms.enter(&Address::of_first("busy")).unwrap();
         for number in 0..REMEMBERED - 1 {
-            drop(rooms.enter(&RoomKey::from(format!("{number}"))));
+            drop(rooms.enter(&Address::of_first(format!("{number}"))));
         }
-        drop(rooms.enter(&RoomKey::from("new")));
+        drop(rooms.enter(&Address::of_first("new")));
         assert_eq!(rooms.lock().len(), 2);
-        assert!(rooms.enter(&RoomKey::from("busy")).is_none(), "its place is still taken");
+        assert!(rooms.enter(&Address::of_first("busy")).is_none(), "its place is still taken");
         drop(kept);
     }
 }

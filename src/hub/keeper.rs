@@ -93,8 +93,8 @@ impl Keeper {
     /// Lets all sandboxes but those of these homes be removed. Called with the list locked, so that the newest holds.
     fn tell_kept(&self, kept: &HashSet<Address>) {
         let Some(sandboxes) = self.inner.sandboxes.clone() else { return };
-        let rooms: Vec<_> = kept.iter().map(|home| home.room.clone()).collect();
-        let mut told = Box::pin(async move { sandboxes.keep_only(rooms).await });
+        let kept = kept.clone();
+        let mut told = Box::pin(async move { sandboxes.keep_only(kept).await });
         // The list is taken over at once; what then has to be removed may take its time.
         if told.as_mut().now_or_never().is_none() {
             let cancel = self.inner.cancel.clone();

@@ -29,8 +29,8 @@ use tokio_util::{
 use crate::{
     chat::terminal::{self, Hello, Terminal},
     hub::AccountHub,
-    ids::{self, RoomKey},
-    sandbox::{Command, Exit, SandboxError, Sandboxes, Stdin, User},
+    ids::{self, Address, FIRST_ACCOUNT},
+    sandbox::{Command, Exit, SandboxError, SandboxSummary, Sandboxes, Stdin, User},
 };
 
 /// A client says what it wants within this time.
@@ -51,17 +51,17 @@ pub enum Request {
     Sandboxes,
     /// What is observed of one.
     Observe {
-        /// The room's key, or a terminal room's name.
+        /// The room as the list shows it, its sandbox's name, or a terminal room's name.
         room: String,
     },
     /// To remove one, with its files.
     Remove {
-        /// The room's key, or a terminal room's name.
+        /// The room as the list shows it, its sandbox's name, or a terminal room's name.
         room: String,
     },
     /// To run a command in one.
     Exec {
-        /// The room's key, or a terminal room's name.
+        /// The room as the list shows it, its sandbox's name, or a terminal room's name.
         room: String,
         /// The command.
         argv: Vec<String>,
@@ -170,7 +170,8 @@ impl Control {
                 let Some(sandboxes) = self.sandboxes.clone() else {
                     return fail(&mut outgoing, "No bot of this server works in sandboxes.").await;
                 };
-                Administration { sandboxes }.serve(request, incoming, outgoing).await
+                let terminals = self.chat.as_ref().map_or(FIRST_ACCOUNT, |(hub, _)| hub.account()).to_owned();
+                Administration { sandboxes, terminals }.serve(request, incoming, outgoing).await
             }
         }
     }
@@ -179,6 +180,8 @@ impl Control {
 /// The sandboxes, as operators see to them.
 struct Administration {
     sandboxes: Sandboxes,
+    /// The account that people at terminals reach.
+    terminals: String,
 }
 
 impl Administration {
@@ -207,7 +210,8 @@ impl Administration {
             Request::Remove { room } => {
                 let room = self.room_with_files(&room).await?;
                 self.sandboxes.remove(&room, true).await?;
-                Answer::Value { value: serde_json::json!(room), text: format!("Removed the sandbox of {room}.") }
+                let room = room.to_string();
+                Answer::Value { text: format!("Removed the sandbox of {room}."), value: room.into() }
             }
             Request::Chat { .. } | Request::Exec { .. } => Answer::Failed { text: "Not a question.".into() },
         })
@@ -267,29 +271,39 @@ impl Administration {
     }
 
     /// Finds the room that an operator means also if all that is left of its sandbox are its files.
-    async fn room_with_files(&self, named: &str) -> Result<RoomKey, SandboxError> {
+    async fn room_with_files(&self, named: &str) -> Result<Address, SandboxError> {
         match self.room(named).await {
-            Err(error @ SandboxError::NoSandbox(_)) => {
-                let terminal = terminal::room(named);
-                for named in [named, terminal.as_str()] {
-                    if let Some(room) = self.sandboxes.without_container(named).await? {
-                        return Ok(room);
-                    }
-                }
-                Err(error)
+            Err(SandboxError::NoSandbox(_)) => {
+                let mut found = self.sandboxes.without_container(named).await?;
+                found.extend(self.sandboxes.without_container(&self.terminal(named).to_string()).await?);
+                only(named, found)
             }
             found => found,
         }
     }
 
-    /// Finds the room that an operator means: by its key, by its sandbox's name, or a terminal's by its name.
-    async fn room(&self, named: &str) -> Result<RoomKey, SandboxError> {
-        let list = self.sandboxes.list().await?;
-        let terminal = terminal::room(named);
-        list.into_iter()
-            .find(|summary| summary.room.as_str() == named || summary.name == named || summary.room == terminal)
-            .map(|summary| summary.room)
-            .ok_or_else(|| SandboxError::NoSandbox(RoomKey::from(named)))
+    /// Finds the room that an operator means: by its address as the list shows it, by its sandbox's name, or a terminal's
+    /// by its name. A room's key alone never means that of another account than the first: `rm` would hit the wrong one.
+    async fn room(&self, named: &str) -> Result<Address, SandboxError> {
+        let list = self.sandboxes.list().await?.into_iter();
+        let terminal = self.terminal(named);
+        let is_meant = |SandboxSummary { address, name, .. }: &SandboxSummary| {
+            address.to_string() == named || name == named || *address == terminal
+        };
+        only(named, list.filter(is_meant).map(|summary| summary.address).collect())
+    }
+
+    fn terminal(&self, named: &str) -> Address {
+        Address { account: self.terminals.clone(), room: terminal::room(named) }
+    }
+}
+
+/// Returns the room that was found, if it is only one.
+fn only(named: &str, mut found: Vec<Address>) -> Result<Address, SandboxError> {
+    match (found.pop(), found.is_empty()) {
+        (Some(room), true) => Ok(room),
+        (Some(_), false) => Err(SandboxError::Ambiguous(named.to_owned())),
+        (None, _) => Err(SandboxError::NoSandbox(named.to_owned())),
     }
 }
 

@@ -5,7 +5,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Context;
 use futures_util::future::join_all;
 use tokio::{
-    sync::{broadcast::error::RecvError, mpsc},
+    sync::{
+        broadcast::{self, error::RecvError},
+        mpsc,
+    },
     task, time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -26,10 +29,11 @@ use crate::{
     config::Config,
     gateway::{Gateway, Network},
     hub::{Account, AccountHub, Keeper, Port},
+    ids::FIRST_ACCOUNT,
     llm::Model,
     memory,
     pictures::Gallery,
-    sandbox::Sandboxes,
+    sandbox::{Notice, Sandboxes},
     store::Store,
 };
 
@@ -144,8 +148,8 @@ impl House {
             let account = Account { name, bots, ports: ports.collect() };
             let (store, keeper) = (self.store.clone(), keeper.clone());
             let hub = AccountHub::start(account, store, keeper, tasks.clone(), cancel.clone()).await?;
-            if let Some(sandboxes) = sandboxes.clone() {
-                tasks.spawn(tell(sandboxes, hub.clone(), cancel.clone()));
+            if let Some(sandboxes) = &sandboxes {
+                tasks.spawn(tell(sandboxes.notices(), hub.clone(), cancel.clone()));
             }
             if terminals {
                 let terminal = Terminal::default();
@@ -206,7 +210,7 @@ impl Server {
         let house = House::open(config, clock).await?;
         let Some(coder) = house.coder(config, model) else { return house.serve(vec![]).await };
         let first = Served {
-            name: settings::FIRST_ACCOUNT.to_owned(),
+            name: FIRST_ACCOUNT.to_owned(),
             bots: vec![Arc::new(coder.clone())],
             login: settings::matrix_login(config).filter(|_| rooms),
             terminals: true,
@@ -254,17 +258,58 @@ async fn give_back(cancel: CancellationToken) {
     }
 }
 
-/// Brings what the fleet has to say to the rooms.
-async fn tell(sandboxes: Sandboxes, hub: AccountHub, cancel: CancellationToken) {
-    let mut notices = sandboxes.notices();
+/// Brings what the fleet has to say to the rooms of an account.
+async fn tell(mut notices: broadcast::Receiver<Notice>, hub: AccountHub, cancel: CancellationToken) {
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
             notice = notices.recv() => match notice {
-                Ok(notice) => hub.tell(&notice.room, notice.text),
+                Ok(Notice { address, text }) if address.account == hub.account() => hub.tell(&address.room, text),
+                // Another account's people are none of this one's.
+                Ok(_) => {}
                 Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "rooms were not told all that happened to them"),
                 Err(RecvError::Closed) => return,
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{hub::Live, ids::Address, store::Durability};
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn a_notice_reaches_only_the_account_whose_sandbox_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db"), Durability::Normal, Clock::default()).unwrap();
+        let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+        let keeper = Keeper::start(store.clone(), None, LIMIT, tasks.clone(), cancel.clone()).await.unwrap();
+        let (notices, _) = broadcast::channel(8);
+        let mut watched = Vec::new();
+        for (name, times) in [("coder", 1), ("talk", 2)] {
+            let account = Account { name: name.into(), bots: vec![], ports: vec![] };
+            let (store, keeper) = (store.clone(), keeper.clone());
+            let hub = AccountHub::start(account, store, keeper, tasks.clone(), cancel.clone()).await.unwrap();
+            watched.push((name, hub.watch(), times));
+            tasks.spawn(tell(notices.subscribe(), hub, cancel.clone()));
+        }
+        // The last one for each account shows that nothing of the others' came before.
+        for account in ["talk", "gone", "coder", "talk"] {
+            let address = Address { account: account.into(), room: "!r:x".into() };
+            notices.send(Notice { address, text: format!("for {account}") }).unwrap();
+        }
+        for (name, mut watched, times) in watched {
+            for _ in 0..times {
+                let seen = time::timeout(LIMIT, watched.recv()).await.expect("a notice").unwrap();
+                let text = format!("for {name}");
+                assert_eq!((seen.address.account.as_str(), seen.live), (name, Live::Notice { text }));
+            }
+        }
+        cancel.cancel();
+        tasks.close();
+        time::timeout(LIMIT, tasks.wait()).await.expect("all tasks end");
     }
 }

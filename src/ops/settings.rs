@@ -12,15 +12,13 @@ use crate::{
     chat::matrix::{Fault, Login},
     config::{self, Config, JournalSync, Loaded, Matrix, Mistakes, Wrong},
     gateway::{AllowedHosts, BadPattern, GatewayPolicy},
+    ids::FIRST_ACCOUNT,
     llm::{self, Endpoint, ModelSettings, SettingError, parse_model},
     orchestrator,
     sandbox::{SandboxOptions, memory},
     store::Durability,
     tools::ToolLimits,
 };
-
-/// The name of the first account, under which the store has all that it ever had.
-pub(super) const FIRST_ACCOUNT: &str = "coder";
 
 /// What the settings are wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -123,9 +123,9 @@ impl Hands {
         let ready = tokio::select! {
             biased;
             () = cancel.cancelled() => return Err(refused(words::CALL_STOPPED_EARLY.to_owned())),
-            ready = sandboxes.ensure(&self.journal.at.address.room) => ready,
+            ready = sandboxes.ensure(&self.journal.at.address) => ready,
         };
-        if let Some(loss) = sandboxes.take_loss(&self.journal.at.address.room).await {
+        if let Some(loss) = sandboxes.take_loss(&self.journal.at.address).await {
             return Err(refused(loss.to_string()));
         }
         ready.map(|sandbox| sandbox.boot_id().to_owned()).map_err(|error| {
@@ -141,7 +141,7 @@ impl Hands {
                 Toolbox::Sandbox { sandboxes, limits, vision, large } => {
                     let context = ToolContext {
                         sandboxes: sandboxes.clone(),
-                        room: self.journal.at.address.room.clone(),
+                        address: self.journal.at.address.clone(),
                         call: call.id.clone(),
                         cancel,
                         heard: self.heard.clone(),

@@ -71,7 +71,7 @@ impl Journal {
     /// Keeps a picture, to be shown in this room.
     pub(super) async fn keep_picture(&self, mime: &str, data: Bytes) -> io::Result<Part> {
         let base64 = BASE64_STANDARD.encode(&data).into();
-        let name = self.gallery.keep(&self.at.address.room, data).await?;
+        let name = self.gallery.keep(&self.at.address, data).await?;
         Ok(Part::Picture { name, mime: mime.to_owned(), data: Some(base64) })
     }
 
@@ -82,7 +82,7 @@ impl Journal {
             return;
         }
         let names: BTreeSet<_> = frames.iter().map(|(name, _)| (*name).clone()).collect();
-        let found = self.gallery.read(&self.at.address.room, names.into_iter().collect()).await;
+        let found = self.gallery.read(&self.at.address, names.into_iter().collect()).await;
         let found: HashMap<String, Arc<str>> =
             found.into_iter().map(|(name, data)| (name, BASE64_STANDARD.encode(data).into())).collect();
         for (name, data) in &mut frames {

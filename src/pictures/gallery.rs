@@ -1,5 +1,5 @@
-//! The pictures that models are shown, in files by their hash, a folder for each room. A conversation names them; what
-//! the folder no longer has is shown as a note.
+//! The pictures that models are shown, in files by their hash, a folder for each room of an account. A conversation names
+//! them; what the folder no longer has is shown as a note.
 //!
 //! Bounded: a room's least recently shown pictures go first. `!new` and the end of a room remove its folder.
 
@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 
 use crate::{
     clock::Clock,
-    ids::{RoomKey, digest, hex, random},
+    ids::{Address, hex, random},
 };
 
 /// The most pictures of a room.
@@ -41,8 +41,8 @@ impl Gallery {
     }
 
     /// Keeps a picture of a room; returns the name by which it is found again.
-    pub async fn keep(&self, room: &RoomKey, data: Bytes) -> io::Result<String> {
-        let folder = self.room(room);
+    pub async fn keep(&self, address: &Address, data: Bytes) -> io::Result<String> {
+        let folder = self.room(address);
         off_the_async_threads(move || {
             let name = name_of(&data);
             put(&folder, &name, &data)?;
@@ -53,8 +53,8 @@ impl Gallery {
     }
 
     /// Returns those of a room's pictures that are still there, and counts them as shown now.
-    pub async fn read(&self, room: &RoomKey, names: Vec<String>) -> HashMap<String, Bytes> {
-        let folder = self.room(room);
+    pub async fn read(&self, address: &Address, names: Vec<String>) -> HashMap<String, Bytes> {
+        let folder = self.room(address);
         let found = off_the_async_threads(move || {
             let found = names.into_iter().filter_map(|name| {
                 let data = read(&folder, &name)?;
@@ -84,8 +84,8 @@ impl Gallery {
     }
 
     /// Removes a room's pictures.
-    pub async fn clear(&self, room: &RoomKey) -> io::Result<()> {
-        let folder = self.room(room);
+    pub async fn clear(&self, address: &Address) -> io::Result<()> {
+        let folder = self.room(address);
         off_the_async_threads(move || match fs::remove_dir_all(&folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed,
@@ -93,8 +93,8 @@ impl Gallery {
         .await
     }
 
-    fn room(&self, room: &RoomKey) -> PathBuf {
-        self.folder.join(digest(&[room.as_str()], 16))
+    fn room(&self, address: &Address) -> PathBuf {
+        self.folder.join(address.digest(16))
     }
 }
 
@@ -181,10 +181,10 @@ mod tests {
 
     use super::*;
 
-    fn gallery() -> (tempfile::TempDir, Gallery, RoomKey) {
+    fn gallery() -> (tempfile::TempDir, Gallery, Address) {
         let folder = tempfile::tempdir().unwrap();
         let gallery = Gallery::new(folder.path().join("pictures"));
-        (folder, gallery, RoomKey::from("!a:example.org"))
+        (folder, gallery, Address::of_first("!a:example.org"))
     }
 
     #[tokio::test]
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(gallery.keep(&room, Bytes::from_static(b"one")).await.unwrap(), name, "once");
         let found = gallery.read(&room, vec![name.clone(), "../../etc/passwd".into(), "0".repeat(32)]).await;
         assert_eq!(found, HashMap::from([(name.clone(), Bytes::from_static(b"one"))]));
-        assert!(gallery.read(&RoomKey::from("!b:example.org"), vec![name.clone()]).await.is_empty());
+        assert!(gallery.read(&Address::of_first("!b:example.org"), vec![name.clone()]).await.is_empty());
         let (folder, file) = (gallery.room(&room), gallery.room(&room).join(&name));
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&folder), mode(&file)), (0o700, 0o600));
@@ -203,6 +203,26 @@ mod tests {
         gallery.clear(&room).await.unwrap();
         assert!(!folder.exists());
         gallery.clear(&room).await.unwrap();
+    }
+
+    /// Earlier versions have left pictures there, which conversations still name.
+    #[test]
+    fn the_folder_of_the_first_account_is_that_of_ever() {
+        let (_folder, gallery, _) = gallery();
+        let folder = gallery.room(&Address::of_first("!room:example.com"));
+        assert_eq!(folder, gallery.folder.join("7a1d4f8902a98e5a5b3dd81e5966a57c"));
+    }
+
+    #[tokio::test]
+    async fn accounts_in_one_room_see_their_own_pictures_alone() {
+        let (_folder, gallery, coder) = gallery();
+        let talk = Address { account: "talk".into(), ..coder.clone() };
+        let name = gallery.keep(&coder, Bytes::from_static(b"one")).await.unwrap();
+        assert!(gallery.read(&talk, vec![name.clone()]).await.is_empty());
+        gallery.keep(&talk, Bytes::from_static(b"one")).await.unwrap();
+        gallery.clear(&coder).await.unwrap();
+        assert!(gallery.read(&coder, vec![name.clone()]).await.is_empty());
+        assert_eq!(gallery.read(&talk, vec![name]).await.len(), 1, "it is still there");
     }
 
     #[tokio::test]

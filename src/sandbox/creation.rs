@@ -39,7 +39,7 @@ pub(super) fn wanted(shared: &Shared, room: &Room, container: &Container, image:
 
 /// Returns the volume, if there is one, and where the files lie.
 fn roots<'a>(shared: &Shared, room: &Room, container: &'a Container) -> Option<(Option<&'a str>, PathBuf)> {
-    let files = shared.files.of(&room.key);
+    let files = shared.files.of(&room.address);
     if files.kind() == Some(Kind::Directory) {
         return Some((None, files.directory));
     }
@@ -57,7 +57,7 @@ fn place<'a>(
 ) -> Place<'a> {
     Place {
         volume_name,
-        room: &room.key,
+        address: &room.address,
         directory,
         files,
         ids: container.ids(),
@@ -77,13 +77,13 @@ pub(super) async fn create(
     container: &mut Container,
     image: &Image,
 ) -> Result<String, SandboxError> {
-    if shared.files.of(&room.key).kind() != Some(Kind::Directory) {
+    if shared.files.of(&room.address).kind() != Some(Kind::Directory) {
         volume(shared, room, container).await?;
     }
     let directory = shared.directory(room);
     let mut image = image.clone();
     let mut names: Vec<_> = container.volume.iter().map(|volume| volume.name.clone()).collect();
-    names.extend(name::candidates(&shared.options.instance, &room.key));
+    names.extend(name::candidates(&shared.options.instance, &room.address));
     names.dedup();
     let mut names = names.into_iter();
     let mut name = names.next().unwrap_or_default();
@@ -108,7 +108,7 @@ pub(super) async fn create(
             }
             Err(EngineError::Taken(taken)) => {
                 let labels = shared.engine.inspect(&taken).await.map(|seen| seen.labels).unwrap_or_default();
-                if spec::is_of(&labels, &shared.options, &room.key) {
+                if spec::is_of(&labels, &shared.options, &room.address) {
                     // A creation that nobody waited for to the end: of whatever it was made, made anew.
                     shared.engine.remove(&taken).await?;
                 } else {
@@ -131,7 +131,7 @@ const LOST: &str =
 /// Sees to it that the room has files that can be used. If they are gone, the room is told, new ones are made, and the
 /// record keeps it for the model.
 pub(super) async fn prepare(shared: &Shared, room: &Room, container: &mut Container) -> Result<(), SandboxError> {
-    let files = shared.files.of(&room.key);
+    let files = shared.files.of(&room.address);
     let podmans = container.volume.as_ref().filter(|volume| volume.image.is_none()).map(|volume| &volume.mountpoint);
     match (files.kind(), podmans) {
         (None, Some(from)) if from.exists() => {
@@ -152,14 +152,14 @@ pub(super) async fn prepare(shared: &Shared, room: &Room, container: &mut Contai
             life::discard(shared, room, container).await?;
             if let Some(volume) = container.volume.take() {
                 shared.engine.remove_volume(&volume.name).await?;
-                container.record.get_or_insert_with(|| Record::new(&room.key, volume.ids));
+                container.record.get_or_insert_with(|| Record::new(&room.address, volume.ids));
             }
             if let Some(record) = &mut container.record {
                 record.lost = true;
             }
             make(shared, room, container).await?;
             room.set_lost(true);
-            shared.tell(&room.key, LOST.to_owned());
+            shared.tell(&room.address, LOST.to_owned());
             Ok(())
         }
     }
@@ -167,7 +167,7 @@ pub(super) async fn prepare(shared: &Shared, room: &Room, container: &mut Contai
 
 /// Makes the room's first files.
 async fn make(shared: &Shared, room: &Room, container: &mut Container) -> Result<(), SandboxError> {
-    let files = shared.files.of(&room.key);
+    let files = shared.files.of(&room.address);
     let (ids, chosen) = match &container.record {
         Some(record) => (record.ids(), None),
         None if shared.info().await?.rootless => (None, None),
@@ -178,7 +178,7 @@ async fn make(shared: &Shared, room: &Room, container: &mut Container) -> Result
         }
     };
     let kind = if shared.images.load(Ordering::SeqCst) { Kind::Image } else { Kind::Directory };
-    let record = container.record.clone().unwrap_or_else(|| Record::new(&room.key, ids));
+    let record = container.record.clone().unwrap_or_else(|| Record::new(&room.address, ids));
     if let Err(error) = make_files(shared, &files, kind, &record).await {
         if let Some(chosen) = chosen {
             shared.ids().free(chosen);
@@ -249,7 +249,7 @@ async fn usable(shared: &Shared, files: &RoomFiles) -> Result<(), SandboxError> 
 /// Makes the room's volume, or finds it. Of an image, the two directories that are bound lie in it and appear when it
 /// is mounted; Podman looks for them before, so empty ones are there too.
 async fn volume(shared: &Shared, room: &Room, container: &mut Container) -> Result<(), SandboxError> {
-    let files = shared.files.of(&room.key);
+    let files = shared.files.of(&room.address);
     let known = container.volume.take();
     if let Some(volume) = known.as_ref().filter(|volume| volume.image.is_none()) {
         // One of an older server that could not be moved.
@@ -260,12 +260,12 @@ async fn volume(shared: &Shared, room: &Room, container: &mut Container) -> Resu
     let ids = container.ids();
     let label = ids.map(IdRange::label);
     let more: Vec<_> = label.iter().map(|label| (id_range::LABEL, label.as_str())).collect();
-    let labels = spec::labels(&shared.options, &room.key, &more);
+    let labels = spec::labels(&shared.options, &room.address, &more);
     let names = known
-        .map_or_else(|| name::candidates(&shared.options.instance, &room.key).to_vec(), |volume| vec![volume.name]);
+        .map_or_else(|| name::candidates(&shared.options.instance, &room.address).to_vec(), |volume| vec![volume.name]);
     for name in &names {
         let mut made = make_volume(shared, name, &labels, &files.image).await?;
-        if !spec::is_of(&made.labels, &shared.options, &room.key) {
+        if !spec::is_of(&made.labels, &shared.options, &room.address) {
             continue; // another room's, or another server's
         }
         if image::device(&made.options).as_ref() != Some(&files.image) {
@@ -311,7 +311,7 @@ pub(super) async fn mend(
     if mounts::unmount(&volume.mountpoint).unwrap_or_default() {
         return Ok(());
     }
-    let files = shared.files.of(&room.key);
+    let files = shared.files.of(&room.address);
     if !container.fresh {
         return Err(SandboxError::NotMounted { image: files.image, why: why.clone() });
     }
@@ -333,7 +333,7 @@ pub(super) async fn remove_files(shared: &Shared, room: &Room, container: &mut C
         shared.engine.remove_volume(&volume.name).await?;
         container.volume = None;
     }
-    let files = shared.files.of(&room.key);
+    let files = shared.files.of(&room.address);
     let failed = |source| SandboxError::Files { path: files.directory.clone(), source };
     for directory in [&files.part, &files.directory] {
         remove_directory(shared, directory).await.map_err(failed)?;

@@ -26,7 +26,7 @@ use super::{
     room::Room,
     usage::{self, Places, Usage},
 };
-use crate::ids::RoomKey;
+use crate::ids::Address;
 
 /// Between two looks at the free space.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -47,7 +47,7 @@ const WINDOW: Duration = Duration::from_mins(10);
 /// What the watch remembers between two looks.
 struct Watch {
     /// What each sandbox took when it was counted last.
-    taken: HashMap<RoomKey, Usage>,
+    taken: HashMap<Address, Usage>,
     /// In use on the file systems at the last count, or less if some was freed since.
     base: Option<Usage>,
     /// Counts under way.
@@ -72,7 +72,7 @@ struct Unexplained {
     /// Bytes in use at the end of the last round.
     used: Option<u64>,
     /// What each sandbox had written when this began.
-    written: HashMap<RoomKey, u64>,
+    written: HashMap<Address, u64>,
 }
 
 /// The file systems that sandboxes write to.
@@ -125,7 +125,7 @@ impl Watch {
         }
         self.close_round(shared).await;
         let running: Vec<_> = shared.all().into_iter().filter(|room| room.is_running()).collect();
-        self.taken.retain(|key, _| running.iter().any(|room| room.key == *key));
+        self.taken.retain(|key, _| running.iter().any(|room| room.address == *key));
         let promised = running.iter().map(|room| promised(shared, room)).sum();
         let free = Usage { bytes: space.free.bytes.saturating_sub(promised), ..space.free };
         let idle = self.counts.is_empty();
@@ -152,7 +152,7 @@ impl Watch {
         }
         for room in running {
             // Whoever is new is counted once it has started, so that what it had is not held against it.
-            let new = !self.taken.contains_key(&room.key) && room.connection().is_some();
+            let new = !self.taken.contains_key(&room.address) && room.connection().is_some();
             if new || all && works(&room).await {
                 let (shared, info) = (Arc::clone(shared), info.clone());
                 self.counts.spawn(async move {
@@ -187,13 +187,13 @@ impl Watch {
             Err(SandboxError::Engine(EngineError::Away(_))) => return,
             Err(error) if room.is_running() => {
                 let why = format!("{error}, so it counts as full");
-                tracing::warn!(room = %room.key, %error, "a sandbox cannot be counted");
+                tracing::warn!(room = %room.address, %error, "a sandbox cannot be counted");
                 return full(shared, room, &why).await;
             }
             Err(_) => return, // it ended meanwhile
         };
         // The first count is what later ones are compared with.
-        let Some(before) = self.taken.insert(room.key.clone(), now) else { return };
+        let Some(before) = self.taken.insert(room.address.clone(), now) else { return };
         if let Some(round) = &mut self.round {
             round.explained += i128::from(now.bytes) - i128::from(before.bytes);
         }
@@ -241,14 +241,14 @@ impl Unexplained {
 
     /// Notes what the sandboxes that are new to it had written.
     fn notice(&mut self, running: &[Arc<Room>]) {
-        self.written.retain(|key, _| running.iter().any(|room| room.key == *key));
+        self.written.retain(|key, _| running.iter().any(|room| room.address == *key));
         for room in running {
-            self.written.entry(room.key.clone()).or_insert_with(|| room.written());
+            self.written.entry(room.address.clone()).or_insert_with(|| room.written());
         }
     }
 
     fn wrote(&self, room: &Room) -> u64 {
-        let before = self.written.get(&room.key).copied().unwrap_or(u64::MAX);
+        let before = self.written.get(&room.address).copied().unwrap_or(u64::MAX);
         room.written().saturating_sub(before)
     }
 }
@@ -258,7 +258,7 @@ impl Unexplained {
 fn promised(shared: &Shared, room: &Room) -> u64 {
     let Ok(container) = room.container.try_lock() else { return 0 }; // it starts or stops
     let Some(volume) = container.volume.as_ref().filter(|volume| volume.image.is_some()) else { return 0 };
-    let image = shared.files.of(&room.key).image;
+    let image = shared.files.of(&room.address).image;
     let (Ok(image), Ok(inside)) = (fs::metadata(image), statvfs(&volume.mountpoint)) else { return 0 };
     let mounted = inside.blocks() * inside.fragment_size() <= image.len(); // else it is the host's file system
     let held = inside.blocks().saturating_sub(inside.blocks_free()) * inside.fragment_size();
@@ -266,7 +266,7 @@ fn promised(shared: &Shared, room: &Room) -> u64 {
 }
 
 fn has_image(shared: &Shared, room: &Room) -> bool {
-    shared.files.of(&room.key).kind() == Some(Kind::Image)
+    shared.files.of(&room.address).kind() == Some(Kind::Image)
 }
 
 /// Returns what one sandbox may take.
@@ -286,7 +286,7 @@ async fn count(shared: &Shared, info: &EngineInfo, room: &Room) -> Result<Usage,
 async fn full(shared: &Shared, room: &Room, what: &str) {
     if end_all(shared, room).await {
         shared.tell(
-            &room.key,
+            &room.address,
             format!(
                 "the sandbox's disk is full ({what}): what was running in it was ended; delete something, or have the \
                  operator raise SANDBOX_DISK"
@@ -308,7 +308,7 @@ pub(super) async fn end_all(shared: &Shared, room: &Room) -> bool {
         return ended;
     }
     let Some(name) = room.container_name() else { return false };
-    tracing::warn!(room = %room.key, "a sandbox that takes too much of the disk does not answer, so it is killed");
+    tracing::warn!(room = %room.address, "a sandbox that takes too much of the disk does not answer, so it is killed");
     shared.engine.kill(&name).await.is_ok()
 }
 
@@ -322,7 +322,7 @@ pub(super) async fn works(room: &Room) -> bool {
 /// Returns where a container's files are.
 pub(super) fn places(shared: &Shared, info: &EngineInfo, room: &Room, seen: &Inspected) -> Places {
     let rootless = info.rootless.then(|| shared.options.podman_path.clone());
-    let files = shared.files.of(&room.key);
+    let files = shared.files.of(&room.address);
     let (directory, image) = match files.kind() {
         Some(Kind::Image) => (None, Some(files.image)),
         Some(Kind::Directory) => (Some(files.directory), None),
@@ -390,7 +390,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn watch(base: Option<Usage>, taken: &[(&str, u64, u64)]) -> Watch {
-        let taken = taken.iter().map(|(key, mib, inodes)| ((*key).into(), bytes(*mib, *inodes)));
+        let taken = taken.iter().map(|(room, mib, inodes)| (Address::of_first(*room), bytes(*mib, *inodes)));
         Watch {
             taken: taken.collect(),
             base,

@@ -124,9 +124,12 @@ pub enum SandboxError {
         /// Why.
         source: io::Error,
     },
-    /// There is nothing to look at.
+    /// There is nothing to look at in the room that was named.
     #[error("{0} has no sandbox: it gets one with its first command")]
-    NoSandbox(crate::ids::RoomKey),
+    NoSandbox(String),
+    /// Several sandboxes could be meant.
+    #[error("{0} may mean more than one sandbox: name it by its container, as `matrix-agent sandbox list` shows it")]
+    Ambiguous(String),
     /// The rooms' sockets would have too long a path.
     #[error("STATE_DIR {} is too long: {longest} bytes at most, because of the rooms' sockets in it", path.display())]
     StateDirTooLong {

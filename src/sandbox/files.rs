@@ -14,7 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{id_range::IdRange, spec};
-use crate::ids::{RoomKey, digest};
+use crate::ids::Address;
 
 /// All rooms' files.
 #[derive(Debug)]
@@ -44,8 +44,9 @@ pub(super) enum Kind {
 /// What has to be known of a room's files also when Podman has forgotten the room's volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
-    /// The room.
-    pub(super) room: RoomKey,
+    /// Whose they are. A record without an account is the first one's.
+    #[serde(flatten)]
+    pub(super) address: Address,
     /// The first of the ids on the host to which the files belong; `None`: made by rootless Podman.
     pub(super) ids: Option<u32>,
     /// They were gone and were made anew, and the model was not told yet.
@@ -54,8 +55,8 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(room: &RoomKey, ids: Option<IdRange>) -> Self {
-        Self { room: room.clone(), ids: ids.map(|ids| ids.on_host(0)), lost: false }
+    pub(super) fn new(address: &Address, ids: Option<IdRange>) -> Self {
+        Self { address: address.clone(), ids: ids.map(|ids| ids.on_host(0)), lost: false }
     }
 
     pub(super) fn ids(&self) -> Option<IdRange> {
@@ -73,8 +74,9 @@ impl Files {
     }
 
     /// Returns the places of a room's files.
-    pub(super) fn of(&self, room: &RoomKey) -> RoomFiles {
-        let path = |ending: &str| self.directory.join(format!("{}{ending}", digest(&[room.as_str()], 16)));
+    pub(super) fn of(&self, address: &Address) -> RoomFiles {
+        let name = address.digest(16);
+        let path = |ending: &str| self.directory.join(format!("{name}{ending}"));
         RoomFiles { image: path(".ext4"), directory: path(""), part: path(".part"), record: path(".json") }
     }
 
@@ -183,7 +185,7 @@ mod tests {
     fn a_record_is_found_again_and_a_broken_one_is_passed_over() {
         let state = tempfile::tempdir().unwrap();
         let files = Files::open(state.path()).unwrap();
-        let (one, two) = (RoomKey::from("!one:x"), RoomKey::from("!two:x"));
+        let (one, two) = (Address::of_first("!one:x"), Address::of_first("!two:x"));
         let record = Record::new(&one, IdRange::from_label("2147614719"));
         files.of(&one).note(&record).unwrap();
         fs::write(files.of(&two).record, b"{").unwrap();
@@ -191,10 +193,45 @@ mod tests {
         assert_eq!(record.ids(), IdRange::from_label("2147614719"));
     }
 
+    /// Earlier versions left these files, and they are what the rooms go on with.
+    #[test]
+    fn the_files_of_the_first_account_are_those_of_ever() {
+        let state = tempfile::tempdir().unwrap();
+        let files = Files::open(state.path()).unwrap();
+        let of = files.of(&Address::of_first("!room:example.com"));
+        let at = |name: &str| state.path().join("workspaces").join(name);
+        assert_eq!(of.image, at("7a1d4f8902a98e5a5b3dd81e5966a57c.ext4"));
+        assert_eq!(of.directory, at("7a1d4f8902a98e5a5b3dd81e5966a57c"));
+        assert_eq!(of.part, at("7a1d4f8902a98e5a5b3dd81e5966a57c.part"));
+        let written = r#"{"room":"!room:example.com","ids":2147614719,"lost":false}"#;
+        fs::write(at("7a1d4f8902a98e5a5b3dd81e5966a57c.json"), written).unwrap();
+        let record = Record::new(&Address::of_first("!room:example.com"), IdRange::from_label("2147614719"));
+        assert_eq!(files.records().unwrap(), std::slice::from_ref(&record));
+        of.note(&record).unwrap();
+        assert_eq!(fs::read_to_string(at("7a1d4f8902a98e5a5b3dd81e5966a57c.json")).unwrap(), written);
+    }
+
+    #[test]
+    fn accounts_in_one_room_have_files_and_records_of_their_own() {
+        let state = tempfile::tempdir().unwrap();
+        let files = Files::open(state.path()).unwrap();
+        let coder = Address::of_first("!r:x");
+        let talk = Address { account: "talk".into(), ..coder.clone() };
+        let (ours, theirs) = (files.of(&coder), files.of(&talk));
+        assert!(ours.image != theirs.image && ours.directory != theirs.directory && ours.part != theirs.part);
+        ours.note(&Record::new(&coder, None)).unwrap();
+        theirs.note(&Record::new(&talk, None)).unwrap();
+        let mut owners: Vec<_> = files.records().unwrap().into_iter().map(|record| record.address).collect();
+        owners.sort();
+        assert_eq!(owners, [coder, talk.clone()]);
+        ours.forget().unwrap();
+        assert_eq!(files.records().unwrap(), [Record::new(&talk, None)]);
+    }
+
     #[test]
     fn what_is_not_finished_does_not_count() {
         let state = tempfile::tempdir().unwrap();
-        let files = Files::open(state.path()).unwrap().of(&RoomKey::from("!one:x"));
+        let files = Files::open(state.path()).unwrap().of(&Address::of_first("!one:x"));
         fs::write(&files.part, b"").unwrap();
         assert_eq!(files.kind(), None);
         files.finish(Kind::Image).unwrap();

@@ -40,7 +40,7 @@ use super::{
 };
 use crate::{
     gateway::{self, Gateway},
-    ids::{RoomKey, digest},
+    ids::{Address, digest},
 };
 
 /// A room's proxied connections that wait to be served; beyond that the sandbox waits.
@@ -67,8 +67,8 @@ pub struct Sandboxes {
 /// Something that a room should be told.
 #[derive(Clone, Debug)]
 pub struct Notice {
-    /// Whom.
-    pub room: RoomKey,
+    /// Whom: the people of this account's room alone.
+    pub address: Address,
     /// What: a sentence.
     pub text: String,
 }
@@ -76,8 +76,9 @@ pub struct Notice {
 /// One room's sandbox in the list of all.
 #[derive(Clone, Debug, Serialize)]
 pub struct SandboxSummary {
-    /// The room.
-    pub room: RoomKey,
+    /// Whose it is.
+    #[serde(flatten)]
+    pub address: Address,
     /// The container's name.
     pub name: String,
     /// Whether it runs.
@@ -88,7 +89,7 @@ pub struct SandboxSummary {
 
 impl fmt::Display for SandboxSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<8}  {}  {}", self.state.as_str(), self.name, self.room)
+        write!(f, "{:<8}  {}  {}", self.state.as_str(), self.name, self.address)
     }
 }
 
@@ -143,7 +144,7 @@ pub(super) struct Shared {
     /// The folder of the files that every sandbox gets in place of Podman's.
     pub(super) fixed: PathBuf,
     /// Every room that has, had or wants a container or volume.
-    rooms: Mutex<HashMap<RoomKey, Arc<Room>>>,
+    rooms: Mutex<HashMap<Address, Arc<Room>>>,
     /// Which ids on the host are whose.
     ids: Mutex<IdRanges>,
     /// The image, as last looked up.
@@ -151,7 +152,7 @@ pub(super) struct Shared {
     /// What Podman said about itself.
     info: Mutex<Option<EngineInfo>>,
     /// The rooms that exist, once somebody who knows has said so.
-    pub(super) existing: Mutex<Option<HashSet<RoomKey>>>,
+    pub(super) existing: Mutex<Option<HashSet<Address>>>,
     /// Whether it is known what exists; nothing is created before.
     pub(super) adoption: watch::Sender<Adoption>,
     /// Rung when a sandbox stopped running.
@@ -230,12 +231,12 @@ impl Sandboxes {
 
     /// Returns the room's sandbox, ready for a command: created or started if need be. Calls for one room share one
     /// start; a start goes on when the caller goes away.
-    pub async fn ensure(&self, room: &RoomKey) -> Result<Sandbox, SandboxError> {
+    pub async fn ensure(&self, address: &Address) -> Result<Sandbox, SandboxError> {
         let shared = &self.shared;
         if shared.disk_low.load(Ordering::SeqCst) {
             return Err(SandboxError::HostDiskLow);
         }
-        let room = shared.room(room);
+        let room = shared.room(address);
         if let Some(sandbox) = room.live() {
             return Ok(sandbox);
         }
@@ -245,67 +246,68 @@ impl Sandboxes {
     }
 
     /// Returns what a model has to be told before it works on in a sandbox whose files were gone: once.
-    pub async fn take_loss(&self, room: &RoomKey) -> Option<SandboxError> {
-        let room = self.shared.known(room).filter(|room| room.set_lost(false))?;
+    pub async fn take_loss(&self, address: &Address) -> Option<SandboxError> {
+        let room = self.shared.known(address).filter(|room| room.set_lost(false))?;
         let mut container = room.container.lock().await;
         if let Some(record) = &mut container.record {
             record.lost = false;
-            if let Err(error) = self.shared.files.of(&room.key).note(record) {
-                tracing::warn!(room = %room.key, %error, "it cannot be noted that the model knows of its lost files");
+            if let Err(error) = self.shared.files.of(&room.address).note(record) {
+                tracing::warn!(room = %room.address, %error, "it cannot be noted that the model knows of its lost files");
             }
         }
         Some(SandboxError::FilesLost)
     }
 
     /// Returns the room's sandbox if it runs; starts none.
-    pub async fn running(&self, room: &RoomKey) -> Result<Option<Sandbox>, SandboxError> {
+    pub async fn running(&self, address: &Address) -> Result<Option<Sandbox>, SandboxError> {
         self.shared.adoption().await?;
-        Ok(self.shared.known(room).and_then(|room| room.connection()))
+        Ok(self.shared.known(address).and_then(|room| room.connection()))
     }
 
-    /// Lists the sandboxes, by room.
+    /// Lists the sandboxes, by account and room.
     pub async fn list(&self) -> Result<Vec<SandboxSummary>, SandboxError> {
         self.shared.adoption().await?;
         let mut list: Vec<_> = self.shared.rooms().values().filter_map(|room| room.summary()).collect();
-        list.sort_by(|a, b| a.room.cmp(&b.room));
+        list.sort_by(|a, b| a.address.cmp(&b.address));
         Ok(list)
     }
 
-    /// Finds a room that has files but no container any more, by its key or by the name that its sandbox had.
-    pub async fn without_container(&self, named: &str) -> Result<Option<RoomKey>, SandboxError> {
+    /// Finds the rooms that have files but no container any more, by the address or by the name that the sandbox had.
+    pub async fn without_container(&self, named: &str) -> Result<Vec<Address>, SandboxError> {
         self.shared.adoption().await?;
+        let mut found = Vec::new();
         for room in self.shared.all() {
             let Ok(container) = room.container.try_lock() else { continue }; // it is being started
             if container.name.is_some() || !container.has_files() {
                 continue;
             }
-            let names = name::candidates(&self.shared.options.instance, &room.key);
+            let names = name::candidates(&self.shared.options.instance, &room.address);
             let volume = container.volume.as_ref().map(|volume| volume.name.as_str());
-            if room.key.as_str() == named || volume == Some(named) || volume.is_none() && names[0] == named {
-                return Ok(Some(room.key.clone()));
+            if room.address.to_string() == named || volume == Some(named) || volume.is_none() && names[0] == named {
+                found.push(room.address.clone());
             }
         }
-        Ok(None)
+        Ok(found)
     }
 
     /// Looks at a sandbox from the host and from inside.
-    pub async fn observe(&self, room: &RoomKey) -> Result<Observation, SandboxError> {
+    pub async fn observe(&self, address: &Address) -> Result<Observation, SandboxError> {
         self.shared.adoption().await?;
-        let room = self.shared.known(room).ok_or_else(|| SandboxError::NoSandbox(room.clone()))?;
+        let room = self.shared.known(address).ok_or_else(|| SandboxError::NoSandbox(address.to_string()))?;
         observe::observe(&self.shared, &room).await
     }
 
     /// Removes a room's container, whatever it does, and its files too if `with_files`. None is no error.
-    pub async fn remove(&self, room: &RoomKey, with_files: bool) -> Result<(), SandboxError> {
+    pub async fn remove(&self, address: &Address, with_files: bool) -> Result<(), SandboxError> {
         self.shared.adoption().await?;
-        let Some(room) = self.shared.known(room) else { return Ok(()) };
+        let Some(room) = self.shared.known(address) else { return Ok(()) };
         life::remove(&self.shared, &room, with_files).await
     }
 
-    /// Says which rooms exist. At once and at every later look the containers of all others are removed, and their
-    /// files a day later. Until it is called, nothing is removed.
-    pub async fn keep_only(&self, rooms: impl IntoIterator<Item = RoomKey>) {
-        *self.shared.existing.lock().unwrap_or_else(PoisonError::into_inner) = Some(rooms.into_iter().collect());
+    /// Says which rooms exist, of all accounts. At once and at every later look the containers of all others are removed,
+    /// and their files a day later. Until it is called, nothing is removed.
+    pub async fn keep_only(&self, addresses: impl IntoIterator<Item = Address>) {
+        *self.shared.existing.lock().unwrap_or_else(PoisonError::into_inner) = Some(addresses.into_iter().collect());
         reconcile::remove_gone(&self.shared).await;
     }
 
@@ -361,18 +363,18 @@ impl Shared {
         }
     }
 
-    pub(super) fn rooms(&self) -> MutexGuard<'_, HashMap<RoomKey, Arc<Room>>> {
+    pub(super) fn rooms(&self) -> MutexGuard<'_, HashMap<Address, Arc<Room>>> {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the room, known or not.
-    pub(super) fn room(&self, key: &RoomKey) -> Arc<Room> {
-        Arc::clone(self.rooms().entry(key.clone()).or_insert_with(|| Arc::new(Room::new(key.clone()))))
+    pub(super) fn room(&self, address: &Address) -> Arc<Room> {
+        Arc::clone(self.rooms().entry(address.clone()).or_insert_with(|| Arc::new(Room::new(address.clone()))))
     }
 
     /// Returns the room if it is known.
-    pub(super) fn known(&self, key: &RoomKey) -> Option<Arc<Room>> {
-        self.rooms().get(key).map(Arc::clone)
+    pub(super) fn known(&self, address: &Address) -> Option<Arc<Room>> {
+        self.rooms().get(address).map(Arc::clone)
     }
 
     /// Returns all rooms that are known.
@@ -441,23 +443,23 @@ impl Shared {
     }
 
     /// Tells the room something, if anybody listens.
-    pub(super) fn tell(&self, room: &RoomKey, text: String) {
-        tracing::warn!(%room, %text, "a sandbox's room is told");
-        let _ = self.notices.send(Notice { room: room.clone(), text }); // nobody listening is no error
+    pub(super) fn tell(&self, address: &Address, text: String) {
+        tracing::warn!(room = %address, %text, "a sandbox's room is told");
+        let _ = self.notices.send(Notice { address: address.clone(), text }); // nobody listening is no error
     }
 
     /// Returns where a room's link puts proxied connections, each of which is then served to its end.
-    pub(super) fn proxies(self: &Arc<Self>, room: &RoomKey) -> mpsc::Sender<ProxyStream> {
+    pub(super) fn proxies(self: &Arc<Self>, address: &Address) -> mpsc::Sender<ProxyStream> {
         let (sender, mut receiver) = mpsc::channel(PROXIES);
-        let (shared, room) = (Arc::clone(self), room.clone());
+        let (shared, address) = (Arc::clone(self), address.clone());
         self.supervise(async move {
             while let Some(ProxyStream { kind, stream }) = receiver.recv().await {
                 let kind = match kind {
                     ProxyKind::Web => gateway::ProxyKind::Web,
                     ProxyKind::Git => gateway::ProxyKind::Git,
                 };
-                let (gateway, room) = (shared.gateway.clone(), room.clone());
-                shared.supervise(async move { gateway.serve(&room, kind, stream).await });
+                let (gateway, address) = (shared.gateway.clone(), address.clone());
+                shared.supervise(async move { gateway.serve(&address, kind, stream).await });
             }
         });
         sender

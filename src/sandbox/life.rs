@@ -53,7 +53,7 @@ pub(super) async fn start(shared: Arc<Shared>, room: Arc<Room>) -> Result<Sandbo
             Err(held @ SandboxError::Paused { .. }) => return Err(held),
             Err(error) => error,
         };
-        tracing::warn!(room = %room.key, %error, "a running sandbox cannot be spoken with, so it is ended");
+        tracing::warn!(room = %room.address, %error, "a running sandbox cannot be spoken with, so it is ended");
         end(&shared, &room, &mut container).await?;
         if matches!(error, SandboxError::Fault(_)) {
             return Err(error); // said once; the next try finds a fresh one
@@ -73,7 +73,7 @@ async fn run(shared: &Arc<Shared>, room: &Arc<Room>, container: &mut Container) 
     creation::prepare(shared, room, container).await?;
     bind(shared, room)?; // before anything that takes time: sandboxd dials as soon as it runs
     if container.name.is_some() && container.spec != wanted(shared, room, container, &image) {
-        tracing::info!(room = %room.key, "image or limits changed: the container is made anew, its files stay");
+        tracing::info!(room = %room.address, "image or limits changed: the container is made anew, its files stay");
         discard(shared, room, container).await?;
     }
     for _ in 0..3 {
@@ -91,7 +91,7 @@ async fn run(shared: &Arc<Shared>, room: &Arc<Room>, container: &mut Container) 
             }
         }
     }
-    Err(EngineError::NotFound(room.key.to_string()).into())
+    Err(EngineError::NotFound(room.address.to_string()).into())
 }
 
 /// Makes the room's socket.
@@ -102,8 +102,8 @@ fn bind(shared: &Arc<Shared>, room: &Arc<Room>) -> Result<(), SandboxError> {
     let opened = made.and_then(|()| fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)));
     opened.map_err(|source| SandboxError::Socket { path: directory.clone(), source })?;
     // The link and its connections know no room; their lines of the log name it by this.
-    let link = tracing::warn_span!("sandbox", room = %room.key)
-        .in_scope(|| Link::bind(&directory, shared.proxies(&room.key), &shared.cancel))?;
+    let link = tracing::warn_span!("sandbox", room = %room.address)
+        .in_scope(|| Link::bind(&directory, shared.proxies(&room.address), &shared.cancel))?;
     let (fleet, asked) = (Arc::downgrade(shared), Arc::downgrade(room));
     link.ask_when_silent(Box::new(move || {
         let (fleet, room) = (fleet.upgrade(), asked.upgrade());
@@ -185,7 +185,7 @@ pub(super) async fn adopt(shared: &Arc<Shared>, room: &Arc<Room>, name: &str) ->
         link.set_peer(seen.pid);
         watch(shared, room, &link);
     }
-    tracing::info!(room = %room.key, container = name, "took over a running sandbox");
+    tracing::info!(room = %room.address, container = name, "took over a running sandbox");
     Ok(())
 }
 
@@ -210,7 +210,7 @@ pub(super) fn set_frozen(shared: &Shared, room: &Room, frozen: bool) {
     if let Err(error) = noted
         && error.kind() != io::ErrorKind::NotFound
     {
-        tracing::warn!(room = %room.key, %error, "cannot note whether a sandbox is frozen");
+        tracing::warn!(room = %room.address, %error, "cannot note whether a sandbox is frozen");
     }
     room.set_frozen(frozen);
 }
@@ -233,11 +233,11 @@ fn watch(shared: &Arc<Shared>, room: &Arc<Room>, link: &Arc<Link>) {
             return;
         };
         let LinkState::MustEnd(why) = state else { return };
-        tracing::warn!(room = %room.key, %why, "the sandbox's container is killed");
+        tracing::warn!(room = %room.address, %why, "the sandbox's container is killed");
         // By its name, without the lock: whoever holds the lock may be waiting for just this.
         let Some(name) = room.container_name() else { return };
         if let Err(error) = shared.engine.kill(&name).await {
-            tracing::error!(room = %room.key, %error, "the container cannot be killed");
+            tracing::error!(room = %room.address, %error, "the container cannot be killed");
         }
         let mut container = room.container.lock().await;
         note_if_ended(&shared, &room, &mut container).await;
@@ -249,10 +249,10 @@ pub(super) async fn note_if_ended(shared: &Shared, room: &Room, container: &mut 
     let Some(name) = container.name.clone().filter(|_| room.is_running()) else { return };
     match shared.engine.inspect(&name).await {
         Ok(seen) if seen.condition == Condition::Stopped => {
-            tracing::warn!(room = %room.key, container = name, exit_code = seen.exit_code, "a sandbox ended by itself");
+            tracing::warn!(room = %room.address, container = name, exit_code = seen.exit_code, "a sandbox ended by itself");
         }
         Err(EngineError::NotFound(_)) => {
-            tracing::warn!(room = %room.key, container = name, "a sandbox was removed by somebody else");
+            tracing::warn!(room = %room.address, container = name, "a sandbox was removed by somebody else");
             room.note_container(container, None);
         }
         Ok(_) | Err(_) => return,
@@ -304,7 +304,7 @@ async fn abandon(shared: &Shared, room: &Room, container: &Container) {
     if let Some(name) = &container.name
         && let Err(error) = shared.engine.kill(name).await
     {
-        tracing::warn!(room = %room.key, %error, "a sandbox that failed to start cannot be killed");
+        tracing::warn!(room = %room.address, %error, "a sandbox that failed to start cannot be killed");
     }
     limit::release(shared, room);
 }
@@ -318,7 +318,7 @@ pub(super) async fn remove(shared: &Shared, room: &Room, with_files: bool) -> Re
     if with_files && container.has_files() {
         creation::remove_files(shared, room, &mut container).await?;
         if let Err(error) = room.remove_directory(&shared.options.state_dir) {
-            tracing::debug!(room = %room.key, %error, "a removed room's directory stays");
+            tracing::debug!(room = %room.address, %error, "a removed room's directory stays");
         }
     }
     Ok(())

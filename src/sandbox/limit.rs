@@ -104,7 +104,7 @@ pub(super) async fn admit(shared: &Arc<Shared>, room: &Arc<Room>) -> Result<(), 
     let told = async {
         sleep(TELL_AFTER).await;
         if let Ok(Some(full)) = why.subscribe().wait_for(Option::is_some).await.as_deref() {
-            shared.tell(&room.key, format!("{full}. Work in this room goes on as soon as one of them is idle."));
+            shared.tell(&room.address, format!("{full}. Work in this room goes on as soon as one of them is idle."));
         }
         std::future::pending().await
     };
@@ -151,7 +151,7 @@ pub(super) async fn sweep(shared: Arc<Shared>) {
             if room.is_running() && !room.is_held() && room.idle() >= idle {
                 let stopped = stop_if(&shared, &room, idle, Work::Background).await;
                 if stopped {
-                    tracing::info!(room = %room.key, "stopped an idle sandbox");
+                    tracing::info!(room = %room.address, "stopped an idle sandbox");
                 }
             }
         }
@@ -213,7 +213,7 @@ async fn stop_least_used(shared: &Arc<Shared>, wanting: Option<&Arc<Room>>, miss
         }
         freed -= used(&room);
         if stop_if(shared, &room, GRACE, Work::None).await {
-            tracing::info!(room = %room.key, "stopped the least used sandbox to make room for others");
+            tracing::info!(room = %room.address, "stopped the least used sandbox to make room for others");
             return true;
         }
     }
@@ -238,7 +238,7 @@ async fn stop_if(shared: &Arc<Shared>, room: &Arc<Room>, idle: Duration, tolerat
     let stopped = spare && room.is_running() && room.idle() >= idle && {
         let stopped = life::stop(shared, room, &container).await;
         if let Err(error) = &stopped {
-            tracing::warn!(room = %room.key, %error, "a sandbox cannot be stopped");
+            tracing::warn!(room = %room.address, %error, "a sandbox cannot be stopped");
         }
         stopped.is_ok()
     };

@@ -130,11 +130,11 @@ pub fn of_host() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::RoomKey;
+    use crate::ids::Address;
 
     fn rooms(used: &[u64]) -> Vec<Arc<Room>> {
         let room = |used: &u64| {
-            let room = Room::new(RoomKey::from("!r:x"));
+            let room = Room::new(Address::of_first("!r:x"));
             room.memory_used.store(*used, Ordering::SeqCst);
             Arc::new(room)
         };

@@ -39,7 +39,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             if !room.is_running()
                 && let Err(error) = creation::prepare(&shared, &room, &mut container).await
             {
-                tracing::warn!(room = %room.key, %error, "a room's files cannot be prepared");
+                tracing::warn!(room = %room.address, %error, "a room's files cannot be prepared");
             }
         }
         if !left {
@@ -51,16 +51,16 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 /// Copies the room's volume and removes it. Where that fails, the room goes on with the volume.
 pub(super) async fn take_over(shared: &Shared, room: &Room, container: &mut Container) -> Result<(), SandboxError> {
-    let files = shared.files.of(&room.key);
+    let files = shared.files.of(&room.address);
     match copy(shared, &files, container).await {
         Ok(kind) => {
             crash::point("copied");
-            creation::keep(&files, kind, &Record::new(&room.key, container.ids())).await?;
+            creation::keep(&files, kind, &Record::new(&room.address, container.ids())).await?;
             crash::point("moved");
             finish(shared, room, container).await
         }
         Err(error) => {
-            tracing::warn!(room = %room.key, %error, "a room's files stay in Podman's volume until the next start");
+            tracing::warn!(room = %room.address, %error, "a room's files stay in Podman's volume until the next start");
             container.unmoved = true;
             Ok(())
         }
@@ -70,14 +70,14 @@ pub(super) async fn take_over(shared: &Shared, room: &Room, container: &mut Cont
 /// Removes the volume of a room whose files were moved, and the container that was made for it.
 pub(super) async fn finish(shared: &Shared, room: &Room, container: &mut Container) -> Result<(), SandboxError> {
     let Some(volume) = container.volume.clone() else { return Ok(()) };
-    let files = shared.files.of(&room.key);
-    let record = Record::new(&room.key, volume.ids);
+    let files = shared.files.of(&room.address);
+    let record = Record::new(&room.address, volume.ids);
     files.note(&record).map_err(|source| SandboxError::Files { path: files.directory.clone(), source })?;
     container.record = Some(record);
     life::discard(shared, room, container).await?;
     shared.engine.remove_volume(&volume.name).await?;
     container.volume = None;
-    tracing::info!(room = %room.key, volume = volume.name, "a room's files were moved out of Podman's volume");
+    tracing::info!(room = %room.address, volume = volume.name, "a room's files were moved out of Podman's volume");
     Ok(())
 }
 

@@ -1,9 +1,9 @@
 //! What a room's container and volume are called.
 //!
-//! Pure functions over the room's key; knows nothing of Podman and of what exists. The fleet asks for the candidates
+//! Pure functions over the room's address; knows nothing of Podman and of what exists. The fleet asks for the candidates
 //! in order and takes the first that is free, then finds the room again by its label, never by its name.
 
-use crate::ids::{RoomKey, digest};
+use crate::ids::{Address, digest};
 
 /// Longest name given out. A host name has 63 bytes at most, and people type these.
 const MAX: usize = 63;
@@ -11,15 +11,23 @@ const MAX: usize = 63;
 /// Put before every name, so that an operator sees whose container it is.
 const PREFIX: &str = "sandbox-";
 
-/// Returns the names that `room` may have, best first: the plain one, then one that only this room has, then one that
-/// only this room of this instance has (two servers on one Podman may know the same room).
-pub(super) fn candidates(instance: &str, room: &RoomKey) -> [String; 3] {
-    let slug = slug(room.as_str());
+/// Returns the names that a room may have, best first: the plain one, then one that only this room of this account has,
+/// then one that only it has at this instance (two servers on one Podman may know the same room).
+pub(super) fn candidates(instance: &str, address: &Address) -> [String; 3] {
+    let room = slug(address.room.as_str());
+    let slug = if address.is_of_first() { room } else { slug(&format!("{}-{room}", address.account)) };
     [
-        with_suffix(&slug, None, room),
-        with_suffix(&slug, Some(&digest(&[room.as_str()], 4)), room),
-        with_suffix(&slug, Some(&digest(&[instance, room.as_str()], 4)), room),
+        with_suffix(&slug, None, address),
+        with_suffix(&slug, Some(&address.digest(4)), address),
+        with_suffix(&slug, Some(&of_instance(instance, address)), address),
     ]
+}
+
+/// Returns a digest of a room of an instance.
+fn of_instance(instance: &str, address: &Address) -> String {
+    let Address { account, room } = address;
+    let room = room.as_str();
+    if address.is_of_first() { digest(&[instance, room], 4) } else { digest(&[instance, account, room], 4) }
 }
 
 /// Replaces what a container's name cannot hold by `-` and strips it at the ends: `!room:example.com` becomes
@@ -32,13 +40,13 @@ fn slug(text: &str) -> String {
 
 /// Joins prefix, slug and suffix within [`MAX`]. A slug that had to be cut, or of which nothing is left, says too
 /// little: it always gets a suffix.
-fn with_suffix(slug: &str, suffix: Option<&str>, room: &RoomKey) -> String {
-    let room_digest;
+fn with_suffix(slug: &str, suffix: Option<&str>, address: &Address) -> String {
+    let own;
     let suffix = match suffix {
         Some(suffix) => suffix,
         None if slug.is_empty() || PREFIX.len() + slug.len() > MAX => {
-            room_digest = digest(&[room.as_str()], 4);
-            &room_digest
+            own = address.digest(4);
+            &own
         }
         None => return format!("{PREFIX}{slug}"),
     };
@@ -54,7 +62,7 @@ mod tests {
     use super::*;
 
     fn first(room: &str) -> String {
-        candidates("i", &room.into())[0].clone()
+        candidates("i", &Address::of_first(room))[0].clone()
     }
 
     #[test]
@@ -66,11 +74,12 @@ mod tests {
 
     #[test]
     fn rooms_with_one_slug_have_different_second_names() {
-        let (a, b) = (candidates("i", &"!a:b".into()), candidates("i", &"!a-b".into()));
+        let (one, two) = (Address::of_first("!a:b"), Address::of_first("!a-b"));
+        let (a, b) = (candidates("i", &one), candidates("i", &two));
         assert_eq!(a[0], b[0]);
         assert_ne!(a[1], b[1]);
         assert!(a[1].starts_with("sandbox-a-b-"));
-        assert_ne!(candidates("j", &"!a:b".into())[2], a[2]);
+        assert_ne!(candidates("j", &one)[2], a[2]);
     }
 
     #[test]
@@ -80,10 +89,35 @@ mod tests {
         assert_eq!(first("🦀").len(), "sandbox-".len() + 8);
     }
 
+    /// Servers of earlier versions gave these names, and their containers and volumes are still there.
+    #[test]
+    fn the_names_of_the_first_account_are_those_of_ever() {
+        let room = Address::of_first("!room:example.com");
+        assert_eq!(
+            candidates("i", &room),
+            ["sandbox-room-example.com", "sandbox-room-example.com-7a1d4f89", "sandbox-room-example.com-2fa320dd",]
+        );
+        let long = format!("!{}", "x".repeat(60));
+        assert_eq!(first(&long), format!("sandbox-{}-5756387d", "x".repeat(46)));
+    }
+
+    #[test]
+    fn accounts_in_one_room_have_different_names() {
+        let of = |account: &str| Address { account: account.into(), room: "!room:example.com".into() };
+        let (coder, talk) = (candidates("i", &of("coder")), candidates("i", &of("talk")));
+        assert_eq!(talk[0], "sandbox-talk-room-example.com");
+        for (name, other) in talk.iter().zip(&coder) {
+            assert_ne!(name, other);
+        }
+        // Also where nothing of an account's name can stand in a container's.
+        let (one, two) = (candidates("i", &of("🦀")), candidates("i", &of("🐙")));
+        assert!(one[1] != two[1] && one[1] != coder[1] && one[2] != two[2] && one[2] != coder[2]);
+    }
+
     proptest! {
         #[test]
-        fn every_name_is_valid(room in ".{0,300}") {
-            for name in candidates("instance", &room.as_str().into()) {
+        fn every_name_is_valid(account in ".{0,100}", room in ".{0,300}") {
+            for name in candidates("instance", &Address { account, room: room.into() }) {
                 prop_assert!(name.len() <= MAX && name.len() > PREFIX.len());
                 prop_assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)));
             }

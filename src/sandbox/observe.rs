@@ -14,7 +14,7 @@ use super::{
     room::Room,
     spec, usage,
 };
-use crate::{clock::Clock, ids::RoomKey};
+use crate::{clock::Clock, ids::Address};
 
 /// The kernel's names of capabilities, by their number.
 const CAPABILITIES: [&str; 41] = [
@@ -70,8 +70,9 @@ const COUNT_LIMIT: Duration = Duration::from_secs(5);
 /// A sandbox as observed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Observation {
-    /// The room.
-    pub room: RoomKey,
+    /// Whose it is.
+    #[serde(flatten)]
+    pub address: Address,
     /// The container's name.
     pub container: String,
     /// Its id.
@@ -160,12 +161,12 @@ pub enum Attempt {
 
 /// Looks at the room's sandbox.
 pub(super) async fn observe(shared: &Shared, room: &Room) -> Result<Observation, SandboxError> {
-    let container = room.container_name().ok_or_else(|| SandboxError::NoSandbox(room.key.clone()))?;
+    let container = room.container_name().ok_or_else(|| SandboxError::NoSandbox(room.address.to_string()))?;
     let seen = shared.engine.inspect(&container).await?;
     let outside = seen.pid.and_then(|pid| match Outside::of(pid) {
         Ok(outside) => Some(outside),
         Err(error) => {
-            tracing::debug!(room = %room.key, %error, "a sandbox's PID 1 cannot be looked at");
+            tracing::debug!(room = %room.address, %error, "a sandbox's PID 1 cannot be looked at");
             None
         }
     });
@@ -178,7 +179,7 @@ pub(super) async fn observe(shared: &Shared, room: &Room) -> Result<Observation,
     let disk_used = usage::measure(&places, COUNT_LIMIT).await.ok().map(|taken| taken.bytes);
     let current = shared.look_up_image().await.ok();
     Ok(Observation {
-        room: room.key.clone(),
+        address: room.address.clone(),
         container,
         running: seen.condition != Condition::Stopped,
         paused: seen.condition == Condition::Paused,
@@ -320,6 +321,9 @@ impl fmt::Display for Observation {
             write!(f, " for {}", duration(seconds))?;
         }
         writeln!(f)?;
+        if !self.address.is_of_first() {
+            writeln!(f, "account   {}", self.address.account)?;
+        }
         match &self.inside {
             Some(inside) => {
                 writeln!(
@@ -416,8 +420,8 @@ mod tests {
 
     #[test]
     fn the_text_says_what_is_and_cries_where_nothing_holds() {
-        let observation = Observation {
-            room: "!r:x".into(),
+        let mut observation = Observation {
+            address: Address::of_first("!r:x"),
             container: "sandbox-r-x".into(),
             id: "abc".into(),
             running: true,
@@ -459,6 +463,8 @@ mod tests {
         image     sha256:1 (not the newest: made anew at its next start)
         volume    sandbox-r-x
         ");
+        observation.address.account = "talk".into();
+        assert_eq!(observation.to_string().lines().nth(1), Some("account   talk"));
     }
 
     #[test]

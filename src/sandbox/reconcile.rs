@@ -23,7 +23,7 @@ use super::{
     room::{Room, RoomVolume},
     spec,
 };
-use crate::{clock::Clock, ids::RoomKey};
+use crate::{clock::Clock, ids::Address};
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_mins(1);
@@ -84,7 +84,7 @@ fn note(shared: &Arc<Shared>, happened: &Happened) {
             return life::set_frozen(shared, &room, false); // by whomever: if the disk is still short, it is frozen anew
         }
     };
-    tracing::debug!(room = %room.key, exit_code, "a sandbox's PID 1 ended");
+    tracing::debug!(room = %room.address, exit_code, "a sandbox's PID 1 ended");
     room.ended.notify_waiters();
     let shared_too = Arc::clone(shared);
     shared.supervise(async move {
@@ -105,8 +105,8 @@ pub(super) async fn reconcile(shared: &Arc<Shared>) -> Result<(), SandboxError> 
     }
     let (volumes, containers) = tokio::join!(shared.engine.volumes(&ours), shared.engine.list(&ours));
     for volume in volumes? {
-        let Some(key) = volume.labels.get(spec::ROOM) else { continue };
-        let room = shared.room(&RoomKey::from(key.as_str()));
+        let Some(owner) = spec::owner(&volume.labels) else { continue };
+        let room = shared.room(&owner);
         if let Ok(mut container) = room.container.try_lock() {
             let ids = volume.labels.get(id_range::LABEL).and_then(|label| IdRange::from_label(label));
             let image = image::device(&volume.options);
@@ -139,8 +139,8 @@ pub(super) async fn reconcile(shared: &Arc<Shared>) -> Result<(), SandboxError> 
 
 /// Notes one container that Podman has.
 async fn compare(shared: &Arc<Shared>, found: &Listed) {
-    let Some(key) = found.labels.get(spec::ROOM) else { return };
-    let room = shared.room(&RoomKey::from(key.as_str()));
+    let Some(owner) = spec::owner(&found.labels) else { return };
+    let room = shared.room(&owner);
     let Ok(mut container) = room.container.try_lock() else { return }; // who holds it knows better
     match container.name.clone() {
         None => {
@@ -150,7 +150,7 @@ async fn compare(shared: &Arc<Shared>, found: &Listed) {
         Some(known) if known != found.name => {
             // Left by a creation under another name: a room has one.
             if let Err(error) = shared.engine.remove(&found.name).await {
-                tracing::warn!(room = %room.key, container = found.name, %error, "a second container stays");
+                tracing::warn!(room = %room.address, container = found.name, %error, "a second container stays");
             }
             return;
         }
@@ -159,7 +159,7 @@ async fn compare(shared: &Arc<Shared>, found: &Listed) {
     match (found.condition, room.is_running()) {
         (Condition::Running | Condition::Paused, false) => {
             if let Err(error) = life::adopt(shared, &room, &found.name).await {
-                tracing::warn!(room = %room.key, %error, "a running sandbox cannot be taken over");
+                tracing::warn!(room = %room.address, %error, "a running sandbox cannot be taken over");
                 room.forget_link();
                 limit::release(shared, &room);
             }
@@ -196,7 +196,7 @@ async fn take_id_ranges(shared: &Arc<Shared>) -> Result<(), SandboxError> {
 /// Learns which rooms have files, whether or not Podman knows of them.
 async fn take_records(shared: &Arc<Shared>) -> Result<(), SandboxError> {
     for record in read_records(shared)? {
-        let room = shared.room(&record.room);
+        let room = shared.room(&record.address);
         room.set_lost(record.lost);
         room.container.lock().await.record = Some(record);
     }
@@ -240,7 +240,7 @@ pub(super) async fn remove_gone(shared: &Arc<Shared>) {
     let Some(existing) = existing(shared) else { return };
     for room in shared.all() {
         let mark = mark(shared, &room);
-        if existing.contains(&room.key) {
+        if existing.contains(&room.address) {
             let _ = fs::remove_file(&mark); // mostly there is none
             continue;
         }
@@ -258,18 +258,20 @@ pub(super) async fn remove_gone(shared: &Arc<Shared>) {
             continue;
         }
         match life::remove(shared, &room, overdue).await {
-            Ok(()) => tracing::info!(room = %room.key, files = overdue, "removed the sandbox of a room that is gone"),
-            Err(error) => tracing::warn!(room = %room.key, %error, "the sandbox of a room that is gone stays"),
+            Ok(()) => {
+                tracing::info!(room = %room.address, files = overdue, "removed the sandbox of a room that is gone")
+            }
+            Err(error) => tracing::warn!(room = %room.address, %error, "the sandbox of a room that is gone stays"),
         }
         if since.is_err()
             && let Err(error) = begin(&mark)
         {
-            tracing::warn!(room = %room.key, %error, "cannot note since when a room is gone");
+            tracing::warn!(room = %room.address, %error, "cannot note since when a room is gone");
         }
     }
 }
 
-fn existing(shared: &Shared) -> Option<HashSet<RoomKey>> {
+fn existing(shared: &Shared) -> Option<HashSet<Address>> {
     shared.existing.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 

@@ -15,7 +15,7 @@ use super::{
     room::Room,
     usage::Usage,
 };
-use crate::ids::RoomKey;
+use crate::ids::Address;
 
 /// So much more than the reserve must be free before what was frozen runs on: a tenth.
 const RELIEF: u64 = 10;
@@ -29,10 +29,10 @@ pub(super) struct Reserve {
     low: bool,
     /// All were counted since the disk is low.
     counted: bool,
-    marks: HashMap<RoomKey, Marks>,
+    marks: HashMap<Address, Marks>,
     marked: Option<Instant>,
     /// How often each was ended since the disk is low.
-    ended: HashMap<RoomKey, u32>,
+    ended: HashMap<Address, u32>,
 }
 
 /// What a sandbox had taken at some times.
@@ -58,9 +58,9 @@ struct Mark {
 }
 
 impl Mark {
-    fn of(shared: &Shared, room: &Room, taken: &HashMap<RoomKey, Usage>, disk: u64) -> Self {
-        let image = fs::metadata(shared.files.of(&room.key).image).map_or(0, |image| image.blocks() * 512);
-        Self { disk, written: room.written(), image, taken: taken.get(&room.key).copied() }
+    fn of(shared: &Shared, room: &Room, taken: &HashMap<Address, Usage>, disk: u64) -> Self {
+        let image = fs::metadata(shared.files.of(&room.address).image).map_or(0, |image| image.blocks() * 512);
+        Self { disk, written: room.written(), image, taken: taken.get(&room.address).copied() }
     }
 
     /// Returns by how much more is written or taken, whichever is known to be more.
@@ -91,7 +91,7 @@ impl Reserve {
         shared: &Arc<Shared>,
         space: Space,
         running: &[Arc<Room>],
-        taken: &HashMap<RoomKey, Usage>,
+        taken: &HashMap<Address, Usage>,
         idle: bool,
     ) -> bool {
         let (reserve, inodes) = (shared.options.host_disk_reserve, space.inode_reserve);
@@ -140,21 +140,21 @@ impl Reserve {
     }
 
     /// Notes what has been taken so far, now and then while the disk is not short, and of those that are new.
-    fn mark(&mut self, shared: &Shared, running: &[Arc<Room>], taken: &HashMap<RoomKey, Usage>, disk: u64) {
-        self.marks.retain(|key, _| running.iter().any(|room| room.key == *key));
+    fn mark(&mut self, shared: &Shared, running: &[Arc<Room>], taken: &HashMap<Address, Usage>, disk: u64) {
+        self.marks.retain(|key, _| running.iter().any(|room| room.address == *key));
         let turn = !self.low && self.marked.is_none_or(|marked| marked.elapsed() > LOOK_BACK);
         if turn {
             self.marked = Some(Instant::now());
         }
         for room in running {
             let now = || Mark::of(shared, room, taken, disk);
-            let marks = self.marks.entry(room.key.clone()).or_insert_with(|| Marks { first: now(), late: [now(); 2] });
+            let marks = self.marks.entry(room.address.clone()).or_insert_with(|| Marks { first: now(), late: [now(); 2] });
             if turn {
                 marks.late = [marks.late[1], now()];
             }
             // The first count tells what was there before.
             for mark in [&mut marks.first].into_iter().chain(&mut marks.late) {
-                mark.taken = mark.taken.or_else(|| taken.get(&room.key).copied());
+                mark.taken = mark.taken.or_else(|| taken.get(&room.address).copied());
             }
         }
     }
@@ -163,11 +163,11 @@ impl Reserve {
         &self,
         shared: &Shared,
         rooms: &[&'a Arc<Room>],
-        taken: &HashMap<RoomKey, Usage>,
+        taken: &HashMap<Address, Usage>,
         space: Space,
     ) -> Option<(&'a Arc<Room>, String)> {
         let seen = rooms.iter().filter_map(|&room| {
-            let marks = *self.marks.get(&room.key)?;
+            let marks = *self.marks.get(&room.address)?;
             Some((room, Mark::of(shared, room, taken, space.used.bytes), marks))
         });
         let bytes = self.short(space.free.bytes, shared.options.host_disk_reserve);
@@ -187,15 +187,15 @@ impl Reserve {
 
     /// Ends what runs in the sandbox that grew, or freezes it if that was done before.
     async fn blame(&mut self, shared: &Arc<Shared>, room: &Arc<Room>, wrote: &str) {
-        let times = self.ended.entry(room.key.clone()).or_default();
+        let times = self.ended.entry(room.address.clone()).or_default();
         *times += 1;
         if *times > 1 {
             return freeze(shared, room).await;
         }
-        tracing::warn!(room = %room.key, wrote, "a sandbox grew while the host's disk ran short: it is ended");
+        tracing::warn!(room = %room.address, wrote, "a sandbox grew while the host's disk ran short: it is ended");
         if end_all(shared, room).await {
             shared.tell(
-                &room.key,
+                &room.address,
                 format!(
                     "the host's disk is nearly full, and this sandbox wrote most of late ({wrote}): what was running in it \
                      was ended. Delete what is not needed; more has to wait until the operator has made room \
@@ -234,11 +234,11 @@ async fn freeze(shared: &Shared, room: &Room) {
         Ok(()) => {
             life::set_frozen(shared, room, true);
             shared.tell(
-                &room.key,
+                &room.address,
                 format!("{}; what runs in the sandbox is paused until then", SandboxError::HostDiskLow),
             );
         }
-        Err(error) => tracing::warn!(room = %room.key, %error, "a sandbox cannot be paused"),
+        Err(error) => tracing::warn!(room = %room.address, %error, "a sandbox cannot be paused"),
     }
 }
 
@@ -248,9 +248,9 @@ async fn thaw(shared: &Shared, room: &Room) {
     match shared.engine.unpause(name).await {
         Ok(()) => {
             life::set_frozen(shared, room, false);
-            shared.tell(&room.key, "the host has disk again: the sandbox runs on".to_owned());
+            shared.tell(&room.address, "the host has disk again: the sandbox runs on".to_owned());
         }
-        Err(error) => tracing::warn!(room = %room.key, %error, "a paused sandbox cannot run on"),
+        Err(error) => tracing::warn!(room = %room.address, %error, "a paused sandbox cannot run on"),
     }
 }
 

@@ -27,11 +27,11 @@ use super::{
     id_range::IdRange,
     sockets,
 };
-use crate::ids::RoomKey;
+use crate::ids::Address;
 
 /// A room, whether or not it has a container.
 pub(super) struct Room {
-    pub(super) key: RoomKey,
+    pub(super) address: Address,
     /// The directory of its socket, once somebody has asked for it.
     directory: Mutex<Option<PathBuf>>,
     /// What is known of its container and volume. The lock is held while they change.
@@ -107,10 +107,10 @@ impl Container {
 }
 
 impl Room {
-    pub(super) fn new(key: RoomKey) -> Self {
+    pub(super) fn new(address: Address) -> Self {
         Self {
             directory: Mutex::default(),
-            key,
+            address,
             container: Lock::default(),
             name: Mutex::default(),
             link: Mutex::default(),
@@ -129,14 +129,14 @@ impl Room {
 
     /// Returns the directory of the room's socket.
     pub(super) fn directory(&self, state_dir: &Path) -> PathBuf {
-        locked(&self.directory).get_or_insert_with(|| sockets::directory(state_dir, &self.key)).clone()
+        locked(&self.directory).get_or_insert_with(|| sockets::directory(state_dir, &self.address)).clone()
     }
 
     /// Removes the directory of the room's socket; the next sandbox gets another one.
     pub(super) fn remove_directory(&self, state_dir: &Path) -> io::Result<()> {
         let directory = self.directory(state_dir);
         locked(&self.directory).take();
-        sockets::remove(state_dir, &self.key, &directory)
+        sockets::remove(state_dir, &self.address, &directory)
     }
 
     /// Returns the live connection, for use: whoever stops idle ones sees it. `None`: the lock has to be waited for.
@@ -251,7 +251,7 @@ impl Room {
             SandboxState::Starting
         };
         let name = self.container_name()?;
-        Some(SandboxSummary { room: self.key.clone(), name, state, idle_seconds: self.idle().as_secs() })
+        Some(SandboxSummary { address: self.address.clone(), name, state, idle_seconds: self.idle().as_secs() })
     }
 
     /// Notes which container there is, and what it was made of.

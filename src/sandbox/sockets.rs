@@ -10,34 +10,34 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::ids::{RoomKey, digest, random};
+use crate::ids::{Address, random};
 
 /// Names that are tried until one is free.
 const TRIES: usize = 100;
 
 /// Returns the directory of a room's socket, whether or not it exists. It keeps its name from then on, since a container
 /// keeps its mounts for life. Where the name cannot be written down it holds until the server ends.
-pub(super) fn directory(state_dir: &Path, room: &RoomKey) -> PathBuf {
+pub(super) fn directory(state_dir: &Path, address: &Address) -> PathBuf {
     let rooms = state_dir.join("rooms");
-    let file = name_file(&rooms, room);
+    let file = name_file(&rooms, address);
     if let Some(name) = fs::read_to_string(&file).ok().filter(|name| is_name(name)) {
         return rooms.join(name);
     }
-    let name = earlier(&rooms, room).unwrap_or_else(|| free(&rooms));
+    let name = earlier(&rooms, address).unwrap_or_else(|| free(&rooms));
     if let Err(error) = write_down(&file, &name) {
-        tracing::warn!(%room, %error, "the name of a room's directory cannot be written down");
+        tracing::warn!(room = %address, %error, "the name of a room's directory cannot be written down");
     }
     rooms.join(name)
 }
 
 /// Removes a room's directory and forgets its name.
-pub(super) fn remove(state_dir: &Path, room: &RoomKey, directory: &Path) -> io::Result<()> {
+pub(super) fn remove(state_dir: &Path, address: &Address, directory: &Path) -> io::Result<()> {
     fs::remove_dir_all(directory)?;
-    fs::remove_file(name_file(&state_dir.join("rooms"), room))
+    fs::remove_file(name_file(&state_dir.join("rooms"), address))
 }
 
-fn name_file(rooms: &Path, room: &RoomKey) -> PathBuf {
-    rooms.join(format!("{}.name", digest(&[room.as_str()], 16)))
+fn name_file(rooms: &Path, address: &Address) -> PathBuf {
+    rooms.join(format!("{}.name", address.digest(16)))
 }
 
 fn is_name(name: &str) -> bool {
@@ -45,10 +45,10 @@ fn is_name(name: &str) -> bool {
 }
 
 /// Returns the name that earlier versions gave the room, if its directory is there and no other room has it: a container
-/// that runs has it mounted.
-fn earlier(rooms: &Path, room: &RoomKey) -> Option<String> {
-    let name = digest(&[room.as_str()], 4);
-    (rooms.join(&name).is_dir() && !names(rooms).contains(&name)).then_some(name)
+/// that runs has it mounted. Those versions knew the first account alone.
+fn earlier(rooms: &Path, address: &Address) -> Option<String> {
+    let name = address.digest(4);
+    (address.is_of_first() && rooms.join(&name).is_dir() && !names(rooms).contains(&name)).then_some(name)
 }
 
 /// Returns a name that no room has.
@@ -86,11 +86,11 @@ mod tests {
     }
 
     /// Two rooms whose short digests are one.
-    fn twins() -> (RoomKey, RoomKey) {
+    fn twins() -> (Address, Address) {
         let mut seen = HashMap::new();
         for number in 0.. {
-            let room = RoomKey::from(format!("!{number}"));
-            if let Some(twin) = seen.insert(digest(&[room.as_str()], 4), room.clone()) {
+            let room = Address::of_first(format!("!{number}"));
+            if let Some(twin) = seen.insert(room.digest(4), room.clone()) {
                 return (twin, room);
             }
         }
@@ -112,7 +112,7 @@ mod tests {
     fn a_directory_of_an_earlier_version_stays_with_one_room() {
         let state = state();
         let (a, b) = twins();
-        let earlier = state.path().join("rooms").join(digest(&[a.as_str()], 4));
+        let earlier = state.path().join("rooms").join(a.digest(4));
         fs::create_dir(&earlier).unwrap();
         assert_eq!(directory(state.path(), &a), earlier);
         assert_ne!(directory(state.path(), &b), earlier);
@@ -120,10 +120,34 @@ mod tests {
         assert_ne!(directory(state.path(), &a), earlier, "once it is gone its name is a random one");
     }
 
+    /// An earlier version's sandbox has the directory mounted, by the name that is written down.
+    #[test]
+    fn a_name_that_an_earlier_version_wrote_down_holds() {
+        let (state, room) = (state(), Address::of_first("!room:example.com"));
+        let rooms = state.path().join("rooms");
+        fs::write(rooms.join("7a1d4f8902a98e5a5b3dd81e5966a57c.name"), "0a1b2c3d").unwrap();
+        assert_eq!(directory(state.path(), &room), rooms.join("0a1b2c3d"));
+        let talk = Address { account: "talk".into(), ..room };
+        assert_ne!(directory(state.path(), &talk), rooms.join("0a1b2c3d"), "that of another account is its own");
+    }
+
+    #[test]
+    fn accounts_in_one_room_have_directories_of_their_own() {
+        let (state, coder) = (state(), Address::of_first("!r:x"));
+        let talk = Address { account: "talk".into(), ..coder.clone() };
+        // One that would be taken for an earlier version's.
+        fs::create_dir(state.path().join("rooms").join(talk.digest(4))).unwrap();
+        let (one, two) = (directory(state.path(), &coder), directory(state.path(), &talk));
+        assert!(one != two && two.file_name().unwrap() != &*talk.digest(4), "{}", two.display());
+        fs::create_dir(&one).unwrap();
+        remove(state.path(), &coder, &one).unwrap();
+        assert_eq!(directory(state.path(), &talk), two, "it stays when the other goes");
+    }
+
     #[test]
     fn a_name_that_is_damaged_leads_nowhere_else() {
         let state = state();
-        let room = RoomKey::from("!r:x");
+        let room = Address::of_first("!r:x");
         fs::write(name_file(&state.path().join("rooms"), &room), "../../etc").unwrap();
         assert_eq!(directory(state.path(), &room).parent(), Some(&*state.path().join("rooms")));
     }

@@ -11,12 +11,14 @@ use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Moun
 use sandboxd::protocol;
 
 use super::{fixed, id_range::IdRange, options::SandboxOptions};
-use crate::ids::{RoomKey, digest};
+use crate::ids::{Address, FIRST_ACCOUNT, RoomKey, digest};
 
 /// Label: the server that owns a container or volume.
 pub(super) const INSTANCE: &str = "matrix-agent.instance";
+/// Label: the account that it belongs to; without one, to the first.
+const ACCOUNT: &str = "matrix-agent.account";
 /// Label: the room that it belongs to.
-pub(super) const ROOM: &str = "matrix-agent.room";
+const ROOM: &str = "matrix-agent.room";
 /// Label: the digest of the image that the container was made of.
 pub(super) const IMAGE: &str = "matrix-agent.image";
 /// Label: a digest of all that this file decided. A container with another one is made anew when it next starts.
@@ -72,7 +74,7 @@ pub(super) struct Place<'a> {
     /// The volume's name; `None`: the files are directories of the server's own.
     pub(super) volume_name: Option<&'a str>,
     /// The room.
-    pub(super) room: &'a RoomKey,
+    pub(super) address: &'a Address,
     /// The directory with the room's socket.
     pub(super) directory: &'a Path,
     /// Where the files lie on the host.
@@ -113,7 +115,7 @@ pub(super) fn container(options: &SandboxOptions, place: &Place<'_>) -> Containe
         ..Default::default()
     };
     let spec = digest(&[&serde_json::to_string(&body).unwrap_or_default()], 8);
-    body.labels = Some(labels(options, place.room, &[(IMAGE, place.image_digest), (SPEC, &spec)]));
+    body.labels = Some(labels(options, place.address, &[(IMAGE, place.image_digest), (SPEC, &spec)]));
     body
 }
 
@@ -122,15 +124,23 @@ pub(super) fn owned_by(instance: &str) -> String {
     format!("{INSTANCE}={instance}")
 }
 
-/// Returns the labels that everything of `room` carries, and `more`.
-pub(super) fn labels(options: &SandboxOptions, room: &RoomKey, more: &[(&str, &str)]) -> HashMap<String, String> {
-    let ours = [(INSTANCE, options.instance.as_str()), (ROOM, room.as_str())];
-    ours.iter().chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+/// Returns the labels that everything of a room carries, and `more`.
+pub(super) fn labels(options: &SandboxOptions, address: &Address, more: &[(&str, &str)]) -> HashMap<String, String> {
+    let account = (!address.is_of_first()).then_some((ACCOUNT, address.account.as_str()));
+    let ours = [(INSTANCE, options.instance.as_str()), (ROOM, address.room.as_str())].into_iter().chain(account);
+    ours.chain(more.iter().copied()).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
-/// Tells whether `labels` are those of this server's `room`.
-pub(super) fn is_of(labels: &HashMap<String, String>, options: &SandboxOptions, room: &RoomKey) -> bool {
-    labels.get(INSTANCE) == Some(&options.instance) && labels.get(ROOM).map(String::as_str) == Some(room.as_str())
+/// Returns the room to which what carries `labels` belongs, of whichever server.
+pub(super) fn owner(labels: &HashMap<String, String>) -> Option<Address> {
+    let room = Address::from(labels.get(ROOM)?.as_str());
+    let account = labels.get(ACCOUNT).map_or(FIRST_ACCOUNT, String::as_str).to_owned();
+    Some(Address { account, room })
+}
+
+/// Tells whether `labels` are those of this server's room.
+pub(super) fn is_of(labels: &HashMap<String, String>, options: &SandboxOptions, address: &Address) -> bool {
+    labels.get(INSTANCE) == Some(&options.instance) && owner(labels).as_ref() == Some(address)
 }
 
 fn host_config(options: &SandboxOptions, place: &Place<'_>) -> HostConfig {
@@ -230,10 +240,10 @@ mod tests {
         }
     }
 
-    fn place(room: &RoomKey) -> Place<'_> {
+    fn place(address: &Address) -> Place<'_> {
         Place {
             volume_name: Some("sandbox-r-x"),
-            room,
+            address,
             directory: Path::new("/state/rooms/0a1b2c3d"),
             files: Path::new("/volumes/sandbox-r-x/_data"),
             ids: IdRange::from_label("2147614719"),
@@ -249,7 +259,7 @@ mod tests {
     /// All that is asked of Podman for a room: a change here changes what a sandbox may do.
     #[test]
     fn the_whole_request() {
-        let room = RoomKey::from("!r:x");
+        let room = Address::of_first("!r:x");
         let mut body = container(&options(), &place(&room));
         let labels = body.labels.take().unwrap_or_default();
         insta::assert_json_snapshot!(body);
@@ -258,16 +268,37 @@ mod tests {
         assert_eq!(labels.get(IMAGE).map(String::as_str), Some("sha256:22"));
     }
 
+    /// Earlier versions wrote these labels, and by them their containers and volumes are found.
+    #[test]
+    fn the_labels_of_the_first_account_are_those_of_ever() {
+        let room = Address::of_first("!r:x");
+        let pairs = [("matrix-agent.instance", "here"), ("matrix-agent.room", "!r:x"), ("more", "1")];
+        let expected = HashMap::from(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        assert_eq!(labels(&options(), &room, &[("more", "1")]), expected);
+        assert_eq!(owner(&expected), Some(room));
+    }
+
+    #[test]
+    fn what_an_account_has_is_no_other_accounts_in_the_same_room() {
+        let coder = Address::of_first("!r:x");
+        let talk = Address { account: "talk".into(), ..coder.clone() };
+        let (ours, theirs) = (labels(&options(), &coder, &[]), labels(&options(), &talk, &[]));
+        assert_eq!((owner(&ours).as_ref(), owner(&theirs).as_ref()), (Some(&coder), Some(&talk)));
+        assert!(is_of(&ours, &options(), &coder) && is_of(&theirs, &options(), &talk));
+        assert!(!is_of(&ours, &options(), &talk) && !is_of(&theirs, &options(), &coder));
+        assert!(!is_of(&ours, &SandboxOptions { instance: "there".into(), ..options() }, &coder));
+    }
+
     #[test]
     fn rootless_podman_has_one_namespace_for_all() {
-        let room = RoomKey::from("!r:x");
+        let room = Address::of_first("!r:x");
         let body = container(&options(), &Place { ids: None, ..place(&room) });
         assert_eq!(body.host_config.and_then(|host| host.userns_mode), None);
     }
 
     #[test]
     fn the_label_changes_with_what_a_container_is_made_of_and_with_nothing_else() {
-        let room = RoomKey::from("!r:x");
+        let room = Address::of_first("!r:x");
         let spec =
             |options: &SandboxOptions, place: &Place<'_>| container(options, place).labels.unwrap()[SPEC].clone();
         let before = spec(&options(), &place(&room));

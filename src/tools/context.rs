@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{error::ToolError, jobs::JobsSeen};
 use crate::{
-    ids::{CallId, RoomKey},
+    ids::{Address, CallId},
     sandbox::Sandboxes,
 };
 
@@ -23,7 +23,7 @@ pub struct ToolContext {
     /// Where the room's sandbox comes from.
     pub sandboxes: Sandboxes,
     /// Whose sandbox.
-    pub room: RoomKey,
+    pub address: Address,
     /// The call; also its command's id in the sandbox.
     pub call: CallId,
     /// Ends the call, and whatever it started, within a second.

@@ -29,7 +29,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 impl ToolContext {
     /// Returns the room's sandbox, started if need be.
     pub(super) async fn sandbox(&self) -> Result<Sandbox, ToolError> {
-        self.unless_stopped(self.sandboxes.ensure(&self.room)).await
+        self.unless_stopped(self.sandboxes.ensure(&self.address)).await
     }
 
     /// Waits for something that a stop may abandon.
@@ -181,7 +181,7 @@ async fn recover(context: &ToolContext, before: &Sandbox, id: &str) -> Result<En
 async fn find(context: &ToolContext, boot_id: &str, id: &str) -> Result<(Sandbox, Lookup), ToolError> {
     for _ in 0..RECOVERIES {
         // Not abandoned by a stop: what still runs must be found to be ended.
-        let sandbox = context.sandboxes.ensure(&context.room).await?;
+        let sandbox = context.sandboxes.ensure(&context.address).await?;
         if sandbox.boot_id() != boot_id {
             return Err(ToolError::Unknown);
         }

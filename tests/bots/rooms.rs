@@ -3,6 +3,7 @@
 use std::{os::unix::process::ExitStatusExt, sync::Arc};
 
 use matrix_sdk::ruma::RoomId;
+use serde_json::json;
 use tokio::sync::Notify;
 
 use super::{
@@ -10,6 +11,7 @@ use super::{
     support::{
         bot::Town,
         person::Person,
+        rig::Rig,
         scripted_llm::{Reply, ScriptedLlm, user_texts},
         seen::Seen,
         synapse::{Limits, Synapse, password},
@@ -166,22 +168,23 @@ async fn an_account_that_cannot_log_in_keeps_no_other_from_serving() {
     assert_eq!(told, 1, "{log}");
 }
 
+/// Sets up the account `family` beside the first, which hears Bert alone.
+fn set_up_family(rig: &mut Rig, helper: &str, bert: &Person) {
+    let file = rig.path().join("matrix-agent.toml");
+    let (password, bert) = (password("helper"), &bert.id);
+    let account =
+        format!("[accounts.family]\nuser = \"{helper}\"\npassword = \"{password}\"\nallowed_users = [\"{bert}\"]\n");
+    std::fs::write(&file, account).unwrap();
+    let arguments = ["--env-file", "/dev/null", "--config-file", file.to_str().unwrap(), "run"];
+    rig.serve_with(env!("CARGO_BIN_EXE_matrix-agent").into(), &arguments);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_of_the_configuration_is_served_beside_the_first_and_hears_its_own_people() {
     let (synapse, llm) = tokio::join!(Synapse::configured(Limits::Relaxed, ""), ScriptedLlm::start());
     let (helper, bert) = (synapse.account("helper").await, Person::new(&synapse, "bert").await);
     llm.otherwise(|request| Reply::text(&format!("heard: {}", user_texts(request).join(" + "))));
-    let town = Town::on(synapse, llm, |rig| {
-        let file = rig.path().join("matrix-agent.toml");
-        let (password, bert) = (password("helper"), &bert.id);
-        let account = format!(
-            "[accounts.family]\nuser = \"{helper}\"\npassword = \"{password}\"\nallowed_users = [\"{bert}\"]\n"
-        );
-        std::fs::write(&file, account).unwrap();
-        let arguments = ["--env-file", "/dev/null", "--config-file", file.to_str().unwrap(), "run"];
-        rig.serve_with(env!("CARGO_BIN_EXE_matrix-agent").into(), &arguments);
-    })
-    .await;
+    let town = Town::on(synapse, llm, |rig| set_up_family(rig, &helper, &bert)).await;
     let room = town.anna.create_room(false, &[&town.bot, &bert.id]).await;
     bert.accept(&room).await;
     greeted(&town.anna, &room, &town.bot).await;
@@ -199,4 +202,45 @@ async fn an_account_of_the_configuration_is_served_beside_the_first_and_hears_it
     assert!(answer.body().contains("heard: good day") && !answer.body().contains("second"), "{answer:?}");
     assert_eq!(answers_of(&town.anna, &town.bot, &unheard), 0, "bert is listed for the other account only");
     assert_eq!(answers_of(&bert, &helper, &not_heard), 0, "and anna for the first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_in_one_room_work_in_sandboxes_of_their_own() {
+    let (synapse, llm) = tokio::join!(Synapse::configured(Limits::Relaxed, ""), ScriptedLlm::start());
+    let (helper, bert) = (synapse.account("helper").await, Person::new(&synapse, "bert").await);
+    llm.otherwise(|request| {
+        let said = user_texts(request).concat();
+        let who = if said.contains("first") { "coder" } else { "family" };
+        match request["messages"].as_array().unwrap().last().unwrap()["role"].as_str() {
+            Some("tool") => Reply::text("It is written."),
+            _ => Reply::calls(&[("run_command", json!({"command": format!("ls; echo {who} > who")}))]),
+        }
+    });
+    let town = Town::on(synapse, llm, |rig| set_up_family(rig, &helper, &bert)).await;
+    let room = town.anna.create_room(false, &[&town.bot, &bert.id]).await;
+    bert.accept(&room).await;
+    greeted(&town.anna, &room, &town.bot).await;
+    bert.invite(&room, &helper).await;
+    greeted(&bert, &room, &helper).await;
+    let (first, second) = (town.anna.say(&room, "the first").await, bert.say(&room, "the second").await);
+    answer_of(&town.anna, &town.bot, &first).await;
+    answer_of(&bert, &helper, &second).await;
+
+    let theirs = format!("family/{room}");
+    let who = |room: &str| {
+        let run = ["sandbox", "exec", room, "--", "cat", "who"];
+        String::from_utf8(tokio::task::block_in_place(|| town.rig.run(&run)).stdout).unwrap()
+    };
+    assert_eq!((who(room.as_str()), who(&theirs)), ("coder\n".into(), "family\n".into()));
+    let run = |args: &[&str]| tokio::task::block_in_place(|| town.rig.run(args));
+    let list = String::from_utf8(run(&["sandbox", "list"]).stdout).unwrap();
+    assert_eq!(list.lines().filter(|line| line.ends_with(&theirs)).count(), 1, "{list}");
+    assert_eq!(list.lines().filter(|line| line.ends_with(&format!("  {room}"))).count(), 1, "{list}");
+    let inspected = String::from_utf8(run(&["sandbox", "inspect", &theirs]).stdout).unwrap();
+    assert!(inspected.lines().any(|line| line == "account   family"), "{inspected}");
+    let removed = String::from_utf8(run(&["sandbox", "rm", &theirs]).stdout).unwrap();
+    assert_eq!(removed, format!("Removed the sandbox of {theirs}.\n"));
+    let list: serde_json::Value = serde_json::from_slice(&run(&["sandbox", "list", "--json"]).stdout).unwrap();
+    assert_eq!((list.as_array().unwrap().len(), &list[0]["room"]), (1, &json!(room.as_str())), "{list}");
+    assert_eq!(who(room.as_str()), "coder\n", "the first account's is untouched");
 }

@@ -15,7 +15,7 @@ use std::{
 use futures_util::FutureExt;
 use matrix_agent::{
     gateway::{AllowedHosts, Gateway, GatewayPolicy, Limits, Network, ProxyKind},
-    ids::RoomKey,
+    ids::Address,
 };
 use rcgen::{CertifiedIssuer, KeyPair};
 use rustls::{
@@ -106,7 +106,7 @@ impl Door {
 
     pub(crate) fn open_in(&mut self, room: &str, kind: ProxyKind) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let (gateway, room) = (self.gateway.clone(), RoomKey::from(room));
+        let (gateway, room) = (self.gateway.clone(), Address::of_first(room));
         self.tasks.spawn(async move { gateway.serve(&room, kind, theirs).await });
         ours
     }
@@ -123,7 +123,7 @@ impl Door {
                 let gateway = gateway.clone();
                 connections.spawn(async move {
                     let forward = tokio::io::copy_bidirectional(&mut program, &mut ours);
-                    let room = RoomKey::from("!room");
+                    let room = Address::of_first("!room");
                     let _ = tokio::join!(gateway.serve(&room, kind, theirs), forward);
                 });
             }

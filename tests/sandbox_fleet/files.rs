@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use matrix_agent::{
-    ids::{RoomKey, random},
+    ids::{Address, random},
     sandbox::{Exit, Sandbox, SandboxError, SandboxState, Sandboxes},
 };
 use tokio::time::timeout;
@@ -30,8 +30,8 @@ fn loops(image: &Path) -> String {
     String::from_utf8(found.stdout).unwrap()
 }
 
-async fn stop(house: &House, fleet: &Sandboxes, room: &RoomKey) {
-    let name = fleet.list().await.unwrap().into_iter().find(|sandbox| sandbox.room == *room).unwrap().name;
+async fn stop(house: &House, fleet: &Sandboxes, room: &Address) {
+    let name = fleet.list().await.unwrap().into_iter().find(|sandbox| sandbox.address == *room).unwrap().name;
     must(Program::new(&house.options.podman_path).args(["stop", "--time", "2", &name]));
     until(fleet, room, SandboxState::Stopped).await;
 }
@@ -123,7 +123,7 @@ async fn a_workspace_is_full_at_its_share_of_bytes_and_of_inodes() {
 }
 
 /// A room as a server had it whose files were in a volume of Podman's.
-fn old_room(house: &House, room: &RoomKey) -> (String, PathBuf) {
+fn old_room(house: &House, room: &Address) -> (String, PathBuf) {
     let name = format!("sandbox-older-{}", house.options.instance);
     podman(&[
         "volume",
@@ -242,7 +242,7 @@ async fn files_that_are_gone_are_told_to_the_room_and_kept_for_the_model() {
 
     let sandbox = fleet.ensure(&room).await.unwrap();
     let notice = timeout(LIMIT, notices.recv()).await.unwrap().unwrap();
-    assert!(notice.room == room && notice.text.contains("the files of this room are gone"), "{notice:?}");
+    assert!(notice.address == room && notice.text.contains("the files of this room are gone"), "{notice:?}");
     assert_eq!(sh(&sandbox, "ls; echo new > file; cat file").await, "new");
     stop(&house, &fleet, &room).await;
     fleet.shutdown().await;
@@ -339,13 +339,13 @@ async fn a_room_without_a_container_is_found_for_its_removal() {
     let room = house.room("bare");
     fleet.ensure(&room).await.unwrap();
     let name = house.containers().into_iter().next().unwrap();
-    assert_eq!(fleet.without_container(&name).await.unwrap(), None, "it has one");
+    assert_eq!(fleet.without_container(&name).await.unwrap(), [], "it has one");
     fleet.remove(&room, false).await.unwrap();
     assert_eq!(lines(&podman(&["volume", "ls", "--filter", &house.label(), "--format", "{{.Name}}"])).len(), 1);
-    assert_eq!(fleet.without_container(&name).await.unwrap(), Some(room.clone()));
-    assert_eq!(fleet.without_container(room.as_str()).await.unwrap(), Some(room.clone()));
-    assert_eq!(fleet.without_container("another").await.unwrap(), None);
+    assert_eq!(fleet.without_container(&name).await.unwrap(), [room.clone()]);
+    assert_eq!(fleet.without_container(&room.to_string()).await.unwrap(), [room.clone()]);
+    assert_eq!(fleet.without_container("another").await.unwrap(), []);
     fleet.remove(&room, true).await.unwrap();
     assert!(house.volumes().is_empty() && images(&house).is_empty());
-    assert_eq!(fleet.without_container(&name).await.unwrap(), None);
+    assert_eq!(fleet.without_container(&name).await.unwrap(), []);
 }

@@ -9,7 +9,7 @@ use std::{
 
 use matrix_agent::{
     gateway::{AllowedHosts, Gateway, GatewayPolicy, Network},
-    ids::{RoomKey, random},
+    ids::{Address, random},
     sandbox::{Command, Ended, Exit, Sandbox, SandboxOptions, SandboxState, Sandboxes, Stdin, User},
 };
 use nix::{
@@ -84,8 +84,8 @@ impl House {
     }
 
     /// A room that no other test has.
-    pub(crate) fn room(&self, name: &str) -> RoomKey {
-        RoomKey(format!("!{name}:{}", self.options.instance))
+    pub(crate) fn room(&self, name: &str) -> Address {
+        Address::of_first(format!("!{name}:{}", self.options.instance))
     }
 }
 
@@ -233,9 +233,9 @@ pub(crate) fn text(ended: &Ended) -> String {
 }
 
 /// Waits until the room's sandbox is in `state`.
-pub(crate) async fn until(fleet: &Sandboxes, room: &RoomKey, state: SandboxState) {
+pub(crate) async fn until(fleet: &Sandboxes, room: &Address, state: SandboxState) {
     let wait = async {
-        while !fleet.list().await.unwrap().iter().any(|sandbox| sandbox.room == *room && sandbox.state == state) {
+        while !fleet.list().await.unwrap().iter().any(|sandbox| sandbox.address == *room && sandbox.state == state) {
             sleep(Duration::from_millis(50)).await;
         }
     };

@@ -166,7 +166,7 @@ async fn only_our_own_gone_rooms_are_removed() {
     assert_eq!(house.containers().len(), 2, "until it is known which rooms exist, none is gone");
 
     fleet.keep_only([stays.clone()]).await;
-    let left: Vec<_> = fleet.list().await.unwrap().into_iter().map(|sandbox| sandbox.room).collect();
+    let left: Vec<_> = fleet.list().await.unwrap().into_iter().map(|sandbox| sandbox.address).collect();
     assert_eq!(left, [stays]);
     assert_eq!((house.containers().len(), other.containers().len()), (1, 1));
     assert_eq!(house.volumes().len(), 2, "files stay for a day");

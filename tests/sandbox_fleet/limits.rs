@@ -25,9 +25,9 @@ async fn below_the_hosts_reserve_what_works_is_paused_and_told() {
     std::fs::write(disk.path("ballast"), vec![1; 280 << 20]).unwrap();
 
     let notice = timeout(LIMIT, notices.recv()).await.unwrap().unwrap();
-    assert!(notice.room == writer && notice.text.contains("disk is nearly full"), "{notice:?}");
-    let state = |room: &RoomKey, list: &[matrix_agent::sandbox::SandboxSummary]| {
-        list.iter().find(|sandbox| sandbox.room == *room).map(|sandbox| sandbox.state)
+    assert!(notice.address == writer && notice.text.contains("disk is nearly full"), "{notice:?}");
+    let state = |room: &Address, list: &[matrix_agent::sandbox::SandboxSummary]| {
+        list.iter().find(|sandbox| sandbox.address == *room).map(|sandbox| sandbox.state)
     };
     let list = fleet.list().await.unwrap();
     assert_eq!(state(&writer, &list), Some(SandboxState::Paused));
@@ -75,7 +75,7 @@ async fn below_the_hosts_reserve_who_grew_is_ended_and_the_others_work_on() {
     let notice = async {
         loop {
             let notice = notices.recv().await.unwrap();
-            assert_eq!(notice.room, hog, "{notice:?}");
+            assert_eq!(notice.address, hog, "{notice:?}");
             if notice.text.contains("this sandbox wrote most") {
                 return;
             }
@@ -177,7 +177,7 @@ async fn who_fills_the_disk_is_ended_and_told() {
     let filler = run(&sandbox, shell(fill)).await;
     assert_eq!(filler.exit, Exit::DiskFull, "{filler:?}");
     let notice = timeout(LIMIT, notices.recv()).await.unwrap().unwrap();
-    assert!(notice.room == room && notice.text.contains("disk is full"), "{notice:?}");
+    assert!(notice.address == room && notice.text.contains("disk is full"), "{notice:?}");
     assert_eq!(sh(&sandbox, "rm /var/tmp/big; echo usable").await, "usable");
 
     // A file without a name counts too.

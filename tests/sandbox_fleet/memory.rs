@@ -48,7 +48,7 @@ async fn the_least_used_idle_one_goes_when_memory_is_short_and_one_at_work_never
     until(&fleet, &old, SandboxState::Stopped).await;
     let list = fleet.list().await.unwrap();
     for room in [&idle, &busy] {
-        assert!(list.iter().any(|it| it.room == *room && it.state == SandboxState::Running), "{list:?}");
+        assert!(list.iter().any(|it| it.address == *room && it.state == SandboxState::Running), "{list:?}");
     }
     assert!(worker.is_connected());
     worker.kill(process.id()).await.unwrap();
@@ -66,18 +66,18 @@ async fn whoever_wants_to_start_when_all_are_at_work_waits_in_line_and_is_told()
     let helper = fleet.ensure(&other).await.unwrap();
     let also = work(&helper, 90).await;
 
-    let start = |room: &matrix_agent::ids::RoomKey| {
+    let start = |room: &matrix_agent::ids::Address| {
         let (fleet, room) = (fleet.clone(), room.clone());
         tokio::spawn(async move { fleet.ensure(&room).await })
     };
     let waits = start(&first);
     let notice = timeout(LIMIT, notices.recv()).await.unwrap().unwrap();
-    assert_eq!(notice.room, first);
+    assert_eq!(notice.address, first);
     assert!(notice.text.starts_with("memory is short: the sandboxes together use"), "{}", notice.text);
     assert!(notice.text.contains("of the 200.0 MiB that they may"), "{}", notice.text);
     let waits_too = start(&second);
     let notice = timeout(LIMIT, notices.recv()).await.unwrap().unwrap();
-    assert!(notice.room == second && notice.text.contains("memory is short"), "{notice:?}");
+    assert!(notice.address == second && notice.text.contains("memory is short"), "{notice:?}");
     assert!(!waits.is_finished() && !waits_too.is_finished());
     assert!(worker.is_connected() && helper.is_connected(), "nobody at work was stopped");
 

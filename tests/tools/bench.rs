@@ -8,7 +8,7 @@ use std::{
 
 use matrix_agent::{
     gateway::{AllowedHosts, Gateway, GatewayPolicy, Network},
-    ids::{self, CallId, RoomKey},
+    ids::{self, Address, CallId},
     sandbox::{SandboxOptions, Sandboxes},
     tools::{self, JobsSeen, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult},
 };
@@ -27,7 +27,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(100);
 pub(crate) struct Bench {
     pub(crate) sandboxes: Sandboxes,
     pub(crate) options: SandboxOptions,
-    pub(crate) room: RoomKey,
+    pub(crate) address: Address,
     jobs: JobsSeen,
     _state: TempDir,
 }
@@ -52,15 +52,15 @@ impl Bench {
             ca_bundle: None,
         };
         let sandboxes = open(&options).await;
-        let room = RoomKey(format!("tools:{}", ids::random(4)));
-        Self { sandboxes, options, room, jobs: JobsSeen::default(), _state: state }
+        let address = Address::of_first(format!("tools:{}", ids::random(4)));
+        Self { sandboxes, options, address, jobs: JobsSeen::default(), _state: state }
     }
 
     pub(crate) fn context(&self) -> (ToolContext, mpsc::Receiver<ToolProgress>) {
         let (progress, receiver) = mpsc::channel(16);
         let context = ToolContext {
             sandboxes: self.sandboxes.clone(),
-            room: self.room.clone(),
+            address: self.address.clone(),
             call: CallId(ids::random(8)),
             cancel: CancellationToken::new(),
             heard: CancellationToken::new(),
@@ -91,7 +91,7 @@ impl Bench {
     }
 
     pub(crate) async fn boot_id(&self) -> String {
-        self.sandboxes.ensure(&self.room).await.unwrap().boot_id().to_owned()
+        self.sandboxes.ensure(&self.address).await.unwrap().boot_id().to_owned()
     }
 
     /// Breaks all connections to the sandbox, which go through this very process.

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
 use super::Check;
 use crate::{
     config::Config,
-    ops::settings::FIRST_ACCOUNT,
+    ids::FIRST_ACCOUNT,
     store::{Health, Size, Waiting},
     text,
 };

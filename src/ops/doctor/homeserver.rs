@@ -6,12 +6,13 @@ use super::Check;
 use crate::{
     chat::matrix::Fault,
     config::{Config, Matrix},
+    ids::FIRST_ACCOUNT,
     net,
     ops::settings,
 };
 
 pub(super) async fn check(config: &Config) -> Vec<Check> {
-    let first = config.matrix.iter().map(|matrix| (settings::FIRST_ACCOUNT, matrix));
+    let first = config.matrix.iter().map(|matrix| (FIRST_ACCOUNT, matrix));
     let others = config.accounts.iter().map(|account| (account.name.as_str(), &account.matrix));
     // At the same time, so that a homeserver that hangs hides no other.
     let found = join_all(first.chain(others).map(|(name, matrix)| check_one(config, name, matrix))).await;
