@@ -1,6 +1,6 @@
 //! What became of something that was said: for who said it and was away when it was answered.
 
-use super::{AccountHub, Outbound, side::txn};
+use super::{AccountHub, Outbound, room::txn};
 use crate::{
     ids::{EventId, RoomKey},
     store::{OutboxRow, Standing, Store, StoreError},

@@ -5,25 +5,17 @@
 //! the account's bots works on it, and the answer goes out through the outbox. What concerns all accounts is the
 //! [`Keeper`]'s. Called by `chat/`, of which it knows no protocol: it hands out [`Delivery`], [`Fetch`] and [`LiveIn`].
 
-mod actor;
 mod became;
 mod bots;
-mod bringing;
-mod change;
-mod doing;
 mod homes;
 mod keeper;
-mod meaning;
 mod message;
 mod notes;
 mod outbox;
 mod port;
-mod quote;
 mod replays;
+mod room;
 mod rooms;
-mod side;
-mod turn;
-mod upload;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -49,11 +41,11 @@ use crate::{
     store::{LockedInbound, NewInbound, NewOutbox, Sealed, Store, StoreError},
     strings,
 };
-use actor::Mailbox;
 use bots::Bots;
 use homes::Homes;
 use port::Ports;
 use replays::Replays;
+use room::Mailbox;
 
 /// Events without a key that are tried again together.
 const LOCKED: usize = 1000;
@@ -298,7 +290,7 @@ impl AccountHub {
         let mail = Arc::new(Mailbox::default());
         mail.notify.notify_one();
         actors.insert(address.clone(), mail.clone());
-        self.inner.tasks.spawn(actor::run(self.clone(), address.clone(), mail));
+        self.inner.tasks.spawn(room::run(self.clone(), address.clone(), mail));
     }
 
     /// Ends an actor, unless something came for it meanwhile.

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::{self, MissedTickBehavior};
 
-use super::{AccountHub, Outbound, actor::Mailbox, to_json};
+use super::{AccountHub, Outbound, room::Mailbox, to_json};
 use crate::{
     ids::{self, Address, EventId, RoomKey},
     store::{LeftRoom, NewOutbox, StoreError},

@@ -1,19 +1,20 @@
 //! Orders that are carried out beside a running turn, so that a slow one holds up neither the turn nor a stop.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::{task::JoinSet, time};
+use tokio::{
+    task::{Id, JoinSet},
+    time,
+};
 
-use super::{AccountHub, Outbound, to_json};
 use crate::{
     bots::{Bot, Order},
+    hub::{AccountHub, Outbound, to_json},
     ids::{self, Address, EventId},
-    store::{Conversation, NewOutbox, StoreError, StoredInbound},
+    store::{Conversation, NewOutbox, StoreError},
     strings,
 };
 
-/// Orders that are carried out at the same time in one room; more stay in the journal until the turn has ended.
-const AT_ONCE: usize = 8;
 /// How long one may take.
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -21,33 +22,42 @@ const LIMIT: Duration = Duration::from_mins(1);
 #[derive(Default)]
 pub(super) struct Side {
     running: JoinSet<Result<(), StoreError>>,
+    /// The events of the orders.
+    events: HashMap<Id, EventId>,
 }
 
 impl Side {
-    /// Begins an order, if there is room for it.
+    /// Begins an order.
     pub(super) fn begin(&mut self, hub: &AccountHub, address: &Address, asked: Asked) {
-        if self.running.len() < AT_ONCE {
-            let (hub, address) = (hub.clone(), address.clone());
-            self.running.spawn(async move { carry_out(&hub, &address, asked).await });
-        }
+        let (hub, address, event) = (hub.clone(), address.clone(), asked.event.clone());
+        let order = self.running.spawn(async move { carry_out(&hub, &address, asked).await });
+        self.events.insert(order.id(), event);
     }
 
-    /// Waits for the end of one of them; for ever if none runs.
-    pub(super) async fn ended(&mut self) -> Result<(), StoreError> {
-        match self.running.join_next().await {
-            Some(Ok(result)) => result,
-            Some(Err(panic)) => {
-                tracing::error!(error = %panic, "an order ended by a panic");
-                Ok(())
-            }
-            None => std::future::pending().await,
+    /// Waits for the end of one of them, and returns its event and whether it ended by a panic; waits for ever if none
+    /// runs.
+    pub(super) async fn ended(&mut self) -> Result<(EventId, bool), StoreError> {
+        loop {
+            let (id, result) = match self.running.join_next_with_id().await {
+                Some(Ok((id, result))) => (id, Ok(result)),
+                Some(Err(error)) => (error.id(), Err(error)),
+                None => return std::future::pending().await,
+            };
+            let Some(event) = self.events.remove(&id) else { continue };
+            return match result {
+                Ok(result) => result.map(|()| (event, false)),
+                Err(error) => {
+                    tracing::error!(%event, %error, "an order ended by a panic");
+                    Ok((event, true))
+                }
+            };
         }
     }
 }
 
 /// An order with where it came from.
 pub(super) struct Asked {
-    pub(super) event: StoredInbound,
+    pub(super) event: EventId,
     pub(super) thread: Option<EventId>,
     pub(super) bot: Arc<dyn Bot>,
     /// Its words.
@@ -57,11 +67,11 @@ pub(super) struct Asked {
 }
 
 /// Carries an order out and puts the reply into the outbox.
-pub(super) async fn carry_out(hub: &AccountHub, address: &Address, asked: Asked) -> Result<(), StoreError> {
+async fn carry_out(hub: &AccountHub, address: &Address, asked: Asked) -> Result<(), StoreError> {
     let Asked { event, thread, bot, text, doing } = asked;
     let at = Conversation { address: address.clone(), bot: bot.name().clone() };
     let reply_text = time::timeout(LIMIT, bot.carry_out(Order { at, text, doing })).await;
-    reply(hub, address, event.event, thread, reply_text.unwrap_or_else(|_| strings::TOO_SLOW.to_owned())).await
+    reply(hub, address, event, thread, reply_text.unwrap_or_else(|_| strings::TOO_SLOW.to_owned())).await
 }
 
 /// Replies to an event, which is done with it.
@@ -90,6 +100,6 @@ pub(super) fn reply_row(
 }
 
 /// Returns the transaction id of a part of an answer: always the same for the same part.
-pub(super) fn txn(address: &Address, asked: &EventId, part: &str) -> String {
+pub(in crate::hub) fn txn(address: &Address, asked: &EventId, part: &str) -> String {
     ids::digest(&[&address.account, address.room.as_str(), asked.as_str(), part], 16)
 }

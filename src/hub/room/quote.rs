@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use tokio::{sync::oneshot, time};
 
-use super::{
-    AccountHub, Author, Body, Fetch, FetchQuote, NotQuoted, Quoted, bringing::Brought, meaning::FileSent,
-    upload::upload,
-};
+use super::{bringing::Brought, meaning::FileSent, upload::upload};
 use crate::{
     bots::Bot,
+    hub::{AccountHub, Author, Body, Fetch, FetchQuote, NotQuoted, Quoted},
     ids::{Address, EventId},
     strings, text,
 };

@@ -1,11 +1,14 @@
 //! What a message brings along, its file and the message to which it replies, on its way to the model: a task that may
 //! be dropped at any time, since the message waits in the journal until what came of it is stored.
 
+use std::sync::Arc;
+
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{AccountHub, meaning::Ask, quote::quote, upload::upload};
+use super::{meaning::Work, quote::quote, upload::upload};
 use crate::{
-    bots::Upload,
+    bots::{Bot, Upload},
+    hub::AccountHub,
     ids::{Address, EventId},
     llm::Part,
     strings,
@@ -45,16 +48,16 @@ impl Brought {
 /// What comes along, under way.
 pub(super) struct Bringing {
     /// The message that brings it.
-    pub(super) event: EventId,
+    event: EventId,
     task: AbortOnDropHandle<Result<Brought, String>>,
 }
 
 impl Bringing {
     /// Begins to fetch what comes along with a message.
-    pub(super) fn begin(hub: &AccountHub, address: &Address, event: &EventId, ask: Ask) -> Self {
+    pub(super) fn begin(hub: &AccountHub, address: &Address, event: &EventId, bot: Arc<dyn Bot>, work: Work) -> Self {
         let (hub, address, sent) = (hub.clone(), address.clone(), event.clone());
-        let work = async move { bring(&hub, &address, sent, ask).await };
-        Self { event: event.clone(), task: AbortOnDropHandle::new(tokio::spawn(work)) }
+        let bringing = async move { bring(&hub, &address, sent, &*bot, work).await };
+        Self { event: event.clone(), task: AbortOnDropHandle::new(tokio::spawn(bringing)) }
     }
 
     /// Waits for what came of it, or for a sentence to the person: their file is not there.
@@ -66,14 +69,20 @@ impl Bringing {
     }
 }
 
-async fn bring(hub: &AccountHub, address: &Address, event: EventId, ask: Ask) -> Result<Brought, String> {
-    let Ask { bot, about, file, .. } = ask;
+async fn bring(
+    hub: &AccountHub,
+    address: &Address,
+    event: EventId,
+    bot: &dyn Bot,
+    work: Work,
+) -> Result<Brought, String> {
+    let Work { about, file, .. } = work;
     let mut brought = Brought::default();
     if let Some(about) = about {
-        quote(hub, address, &*bot, about, &mut brought).await;
+        quote(hub, address, bot, about, &mut brought).await;
     }
     if let Some(file) = file {
-        let upload = upload(hub, address, &*bot, event, file, false).await?;
+        let upload = upload(hub, address, bot, event, file, false).await?;
         brought.saved = Some(strings::saved(&upload.path, upload.unshown.as_deref()));
         brought.take(upload);
     }

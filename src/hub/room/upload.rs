@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tokio::{sync::oneshot, time};
 
-use super::{AccountHub, Fetch, FetchFile, NotFetched, meaning::FileSent};
+use super::meaning::FileSent;
 use crate::{
     bots::{Bot, Sent, Upload},
+    hub::{AccountHub, Fetch, FetchFile, NotFetched},
     ids::{Address, EventId},
     strings, text,
 };

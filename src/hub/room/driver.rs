@@ -1,0 +1,363 @@
+//! Carries a room's actor out: the machine decides, this file reads the journal, opens turns, hands over and answers.
+//!
+//! Actions are carried out in their order, and what one stores is durable before the next begins. All that is under way
+//! (the bot's work, a file on its way, orders, the place in the queue for a permit) lives here and may be dropped at any
+//! time: what waits in the journal is seen to again, and an open turn is resumed.
+
+mod answer;
+mod reader;
+
+use std::{collections::VecDeque, future::Future, sync::Arc, time::Duration};
+
+use tokio::{sync::mpsc, time};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use super::{
+    Mailbox,
+    bringing::Bringing,
+    event::{Action, End, Event, Opening, Turn},
+    machine::Machine,
+    side::{Asked, Side, txn},
+};
+use crate::{
+    bots::{Bot, Outcome, Permit, Progress, Start, TurnJob, UserMessage},
+    crash,
+    hub::{AccountHub, Live},
+    ids::{Address, BotName, EventId, TurnId},
+    llm::Part,
+    store::{Conversation, StoreError},
+};
+
+/// An actor with nothing to do ends after this long; the next event starts it again.
+const IDLE: Duration = Duration::from_mins(1);
+/// Steering messages that may wait for the running turn; more stay in the journal.
+const STEER: usize = 16;
+/// Progress that may wait to be shown.
+const PROGRESS: usize = 256;
+
+/// An actor at work.
+pub(super) struct Driver {
+    hub: AccountHub,
+    address: Address,
+    mail: Arc<Mailbox>,
+    machine: Machine,
+    /// Events that were not handed in yet.
+    events: VecDeque<Event>,
+    /// What a message brings along, on its way.
+    fetch: Option<Bringing>,
+    /// The orders that are carried out.
+    side: Side,
+    /// The permit for a turn of this bot, or the place in the queue for one.
+    permit: Option<(BotName, Permit)>,
+    /// Whether it is a place in the queue.
+    queued: bool,
+    /// The open turn; all of it is empty if there is none.
+    turn: Open,
+}
+
+/// What belongs to an open turn.
+#[derive(Default)]
+struct Open {
+    /// Its name.
+    id: Option<TurnId>,
+    /// What tells it to stop, until it was told.
+    stop: Option<CancellationToken>,
+    /// What is handed to it.
+    steer: Option<mpsc::Sender<UserMessage>>,
+    /// The other end of that, until it works.
+    steering: Option<mpsc::Receiver<UserMessage>>,
+    /// The same token as `stop`, until it works.
+    stopping: CancellationToken,
+    /// What it shows.
+    seen: Option<mpsc::Receiver<Progress>>,
+    /// Its work. Should the database fail, that ends with this, and is resumed from what is stored.
+    work: Option<AbortOnDropHandle<Option<Outcome>>>,
+}
+
+impl Driver {
+    pub(super) fn new(hub: AccountHub, address: Address, mail: Arc<Mailbox>) -> Self {
+        Self {
+            hub,
+            address,
+            mail,
+            machine: Machine::default(),
+            events: VecDeque::new(),
+            fetch: None,
+            side: Side::default(),
+            permit: None,
+            queued: false,
+            turn: Open::default(),
+        }
+    }
+
+    /// Works until there was nothing to do for a while, or the program ends.
+    pub(super) async fn run(mut self) -> Result<(), StoreError> {
+        let cut_off = self.cut_off().await?;
+        self.events.push_back(Event::Begin(cut_off));
+        loop {
+            let Some(event) = self.events.pop_front() else {
+                if self.wait().await? {
+                    continue;
+                }
+                return Ok(());
+            };
+            for action in self.machine.handle(event) {
+                self.carry_out(action).await?;
+            }
+        }
+    }
+
+    /// Waits for something to happen and hands it to `events`. `false`: the actor ends.
+    async fn wait(&mut self) -> Result<bool, StoreError> {
+        let Self { hub, mail, side, fetch, permit, queued, turn, .. } = self;
+        let (idle, works) = (self.machine.is_idle(), turn.work.is_some());
+        let Open { stop, seen, work, .. } = turn;
+        let event = tokio::select! {
+            // A turn at work ends by itself then, or is left open.
+            () = hub.inner.cancel.cancelled(), if !works => return Ok(false),
+            () = mail.notify.notified() => Event::Rung,
+            Some(progress) = there(seen.as_mut().map(mpsc::Receiver::recv)) => Event::Shows(progress),
+            ended = there(work.as_mut()) => {
+                turn.work = None;
+                // What it has shown before comes first.
+                while let Some(Ok(progress)) = turn.seen.as_mut().map(mpsc::Receiver::try_recv) {
+                    self.events.push_back(Event::Shows(progress));
+                }
+                match ended {
+                    Ok(Some(outcome)) => Event::Ended(End::Outcome(outcome)),
+                    // The program ends: the turn stays open and is resumed at the next start.
+                    Ok(None) => return Ok(false),
+                    Err(error) => {
+                        let turn = turn.id.as_ref().map(tracing::field::display);
+                        tracing::error!(room = %self.address.room, turn, %error, "a turn ended by a panic");
+                        Event::Ended(End::Panicked)
+                    }
+                }
+            }
+            () = there(stop.as_ref().map(CancellationToken::cancelled)) => {
+                *stop = None;
+                Event::StopAsked
+            }
+            brought = there(fetch.as_mut().map(Bringing::ended)) => {
+                *fetch = None;
+                if !works {
+                    crash::point("saved");
+                }
+                Event::Fetched(brought)
+            }
+            ended = side.ended() => {
+                let (event, panicked) = ended?;
+                Event::OrderEnded { event, panicked }
+            }
+            () = there(permit.as_mut().filter(|_| *queued).map(|(_, permit)| permit.moved())) => Event::Moved,
+            () = time::sleep(IDLE), if idle => return Ok(!hub.retire(&self.address, mail)),
+        };
+        self.events.push_back(event);
+        Ok(true)
+    }
+
+    async fn carry_out(&mut self, action: Action) -> Result<(), StoreError> {
+        let (store, account) = (self.hub.inner.store.clone(), self.address.account.clone());
+        match action {
+            Action::Next => {
+                // Nothing is begun any more once the program ends.
+                if !self.hub.inner.cancel.is_cancelled() {
+                    let next = self.next().await?;
+                    self.reply_to_machine(Event::Next(next));
+                }
+            }
+            Action::Look { after } => {
+                let seen = self.look(after).await?;
+                self.reply_to_machine(Event::Saw(seen));
+            }
+            Action::LookForWork { after } => {
+                let work = match &self.turn.steer {
+                    Some(steer) if steer.capacity() > 0 && !steer.is_closed() => self.look_for_work(after).await?,
+                    _ => None,
+                };
+                self.reply_to_machine(Event::Work(work));
+            }
+            Action::Permit(bot) => {
+                let before = self.ask_permit(&bot);
+                self.queued = before.is_some();
+                self.reply_to_machine(Event::Before(before));
+            }
+            Action::Release => (self.permit, self.queued) = (None, false),
+            Action::Open(opening) => {
+                let turn = self.open(opening).await?;
+                self.reply_to_machine(Event::Opened(turn));
+            }
+            Action::Resume { turn, stop } => {
+                let turn = self.resume(turn, stop).await?;
+                self.reply_to_machine(Event::Opened(turn));
+            }
+            Action::Start { turn, bot, start } => self.start(turn, &bot, start),
+            Action::HandOver { event, sender, text, pictures } => {
+                let message = self.message(&event, &sender, text, pictures).await?;
+                if self.turn.tell(message) {
+                    self.show(Live::Heard { said: event });
+                }
+            }
+            Action::Tell { event, text } => {
+                self.turn.tell(UserMessage { event, speaker: None, text, pictures: vec![] });
+            }
+            Action::Claim { turn, events } => {
+                store.claim(&self.address, &turn, events).await?;
+                crash::point("stopped");
+            }
+            Action::Stop => {
+                if let Some(stop) = &self.turn.stop {
+                    stop.cancel();
+                }
+            }
+            Action::Answer { turn, bot, end } => self.answer(turn, &bot, end).await?,
+            Action::CarryOut { event, thread, order, doing } => {
+                if let Some(bot) = self.bot(&order.bot) {
+                    let doing = doing.line(store.clock().millis());
+                    let asked = Asked { event, thread, bot, text: order.text, doing };
+                    self.side.begin(&self.hub, &self.address, asked);
+                }
+            }
+            Action::Fetch { event, work } => {
+                if let Some(bot) = self.bot(&work.bot) {
+                    self.fetch = Some(Bringing::begin(&self.hub, &self.address, &event, bot, work));
+                }
+            }
+            Action::DropFetch => self.fetch = None,
+            Action::Acknowledge { entry, bot, saved, brought } => self.acknowledge(entry, &bot, saved, brought).await?,
+            Action::Reply { event, thread, text } => self.reply(event, thread, text).await?,
+            Action::NothingToStop { event, thread } => self.nothing_to_stop(event, thread).await?,
+            Action::Done(event) => store.done(&account, vec![event]).await?,
+            Action::Unlock { target, change } => {
+                store.unlock(&account, &target, None).await?;
+                store.done(&account, vec![change]).await?;
+            }
+            Action::Rewrite { target, body, change } => store.rewrite(&account, &target, body, &change).await?,
+            Action::Drop { target, thread, change } => self.drop_question(target, thread, change).await?,
+            Action::Show(live) => self.show(live),
+            Action::SendFile { turn, file } => self.send_file(&turn, file).await?,
+        }
+        Ok(())
+    }
+
+    /// Hands in the answer to a question before all that has happened since.
+    fn reply_to_machine(&mut self, answer: Event) {
+        self.events.push_front(answer);
+    }
+
+    fn bot(&self, name: &BotName) -> Option<Arc<dyn Bot>> {
+        self.hub.inner.bots.named(name).cloned()
+    }
+
+    /// Takes a permit for a turn of the bot, or its place in the queue: `None`, or how many wait before it.
+    fn ask_permit(&mut self, bot: &BotName) -> Option<usize> {
+        // One that was taken for another bot is of no use to this one.
+        let held = self.permit.take().filter(|(of, _)| of == bot);
+        let held = held.or_else(|| Some((bot.clone(), self.bot(bot)?.permits().enter())));
+        self.permit = held;
+        self.permit.as_mut().and_then(|(_, permit)| permit.before())
+    }
+
+    /// Opens a turn, unless its message waits no more.
+    async fn open(&mut self, opening: Opening) -> Result<Option<Turn>, StoreError> {
+        let Opening { entry, bot, text, pictures, others, stopped } = opening;
+        let Some(bot) = self.bot(&bot) else { return Ok(None) };
+        let store = self.hub.inner.store.clone();
+        let id = TurnId(txn(&self.address, &entry.event, "turn"));
+        let message = self.message(&entry.event, &entry.sender, text, pictures).await?;
+        // Before it is open in the store, so that whoever closes it there finds it here.
+        self.turn = Open::new(&id);
+        self.mail.set_turn(Some((id.clone(), self.turn.stopping.clone())));
+        let events = std::iter::once(entry.event.clone()).chain(others).collect();
+        if !store.open_turn(&self.conversation(&*bot), &id, events, bot.line(&message)).await? {
+            self.close();
+            return Ok(None);
+        }
+        let opened = store.clock().millis();
+        crash::point(if stopped { "stopped" } else { "claimed" });
+        let (sender, thread, what) = (entry.sender, entry.thread, entry.words);
+        Ok(Some(Turn { id, asked: entry.event, sender, thread, what, opened }))
+    }
+
+    /// Takes a turn up that a crash has cut off, unless it is not open any more.
+    async fn resume(&mut self, turn: Turn, stop: bool) -> Result<Option<Turn>, StoreError> {
+        self.turn = Open::new(&turn.id);
+        self.mail.set_turn(Some((turn.id.clone(), self.turn.stopping.clone())));
+        // Looked at after the line above, so that nobody can have left the room in between.
+        if !self.hub.inner.store.is_open(&turn.id).await? {
+            self.close();
+            return Ok(None);
+        }
+        if stop {
+            self.turn.stopping.cancel();
+        }
+        Ok(Some(turn))
+    }
+
+    /// Lets go of the open turn.
+    fn close(&mut self) {
+        self.turn = Open::default();
+        self.mail.set_turn(None);
+    }
+
+    /// Lets the bot work on the open turn.
+    fn start(&mut self, turn: TurnId, bot: &BotName, start: Start) {
+        let (Some(bot), Some(steering)) = (self.bot(bot), self.turn.steering.take()) else { return };
+        let (progress, seen) = mpsc::channel(PROGRESS);
+        let job = TurnJob {
+            at: self.conversation(&*bot),
+            turn,
+            start,
+            steering,
+            progress,
+            stop: self.turn.stopping.clone(),
+            abandon: self.hub.inner.cancel.child_token(),
+        };
+        self.turn.seen = Some(seen);
+        self.turn.work = Some(AbortOnDropHandle::new(tokio::spawn(async move { bot.turn(job).await })));
+    }
+
+    /// Returns a bot's conversation in this room.
+    fn conversation(&self, bot: &dyn Bot) -> Conversation {
+        Conversation { address: self.address.clone(), bot: bot.name().clone() }
+    }
+
+    /// Returns what somebody says as the model is told it.
+    async fn message(
+        &self,
+        event: &EventId,
+        sender: &str,
+        text: String,
+        pictures: Vec<Part>,
+    ) -> Result<UserMessage, StoreError> {
+        let several = self.hub.inner.store.others_spoke(&self.address, sender).await?;
+        let speaker = several.then(|| sender.to_owned());
+        Ok(UserMessage { event: event.clone(), speaker, text, pictures })
+    }
+
+    fn show(&self, live: Live) {
+        self.hub.show(&self.address, live);
+    }
+}
+
+impl Open {
+    fn new(id: &TurnId) -> Self {
+        let stopping = CancellationToken::new();
+        let (steer, steering) = mpsc::channel(STEER);
+        let (id, stop) = (Some(id.clone()), Some(stopping.clone()));
+        Self { id, stop, steer: Some(steer), steering: Some(steering), stopping, ..Self::default() }
+    }
+
+    /// Hands a message to the turn; `false`: there is no room for it, or the turn has ended.
+    fn tell(&mut self, message: UserMessage) -> bool {
+        self.steer.as_ref().is_some_and(|steer| steer.try_send(message).is_ok())
+    }
+}
+
+/// Waits for what there is; for ever if that is nothing.
+async fn there<F: Future>(under_way: Option<F>) -> F::Output {
+    match under_way {
+        Some(under_way) => under_way.await,
+        None => std::future::pending().await,
+    }
+}

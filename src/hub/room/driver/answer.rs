@@ -1,0 +1,155 @@
+//! What a room is answered: each reply stands in the outbox in the transaction in which its event is done.
+
+use super::{
+    super::{
+        bringing::Brought,
+        event::{Attachment, End, Turn},
+        meaning::Entry,
+        side::{self, txn},
+    },
+    Driver,
+};
+use crate::{
+    bots::Outcome,
+    crash,
+    hub::{Ending, Live, Outbound, to_json},
+    ids::{BotName, EventId, TurnId},
+    store::{NewOutbox, StoreError},
+    strings,
+};
+
+impl Driver {
+    /// Stores a turn's end with what must be sent, in one transaction.
+    pub(super) async fn answer(&mut self, turn: Turn, bot: &BotName, end: End) -> Result<(), StoreError> {
+        let bot_served = self.bot(bot);
+        let outcome = match (end, &bot_served) {
+            (End::Outcome(outcome), _) => outcome,
+            (End::Stopped, Some(bot)) => bot.stopped(),
+            (End::Stopped | End::BotGone, _) => Outcome::plain(Ending::Failed, strings::bot_gone(bot.as_str())),
+            (End::Panicked, _) => Outcome::plain(Ending::Failed, strings::INTERNAL),
+        };
+        let ending = outcome.ending;
+        let row = |part: &str, outbound: &Outbound| {
+            let payload = to_json(outbound)?;
+            Ok::<_, StoreError>(NewOutbox { txn: txn(&self.address, &turn.asked, part), payload, file: None })
+        };
+        let mut text = outcome.text;
+        if ending == Ending::Stopped
+            && let Some(bot) = &bot_served
+            && let Some(left) = bot.left_running(&self.address).await
+        {
+            text = format!("{text}\n\n{left}");
+        }
+        let claimed = self.hub.inner.store.claimed(&turn.id).await?;
+        let others = claimed.into_iter().map(|event| event.event).filter(|event| *event != turn.asked).collect();
+        let answer = Outbound::Answer {
+            text,
+            footer: outcome.footer,
+            ending,
+            asked: turn.asked.clone(),
+            others,
+            sender: turn.sender,
+            thread: turn.thread.clone(),
+        };
+        let closing =
+            Outbound::Closing { asked: turn.asked.clone(), ending, footer: outcome.brief, thread: turn.thread };
+        let rows = vec![row("answer", &answer)?, row("closing", &closing)?];
+        let message = outcome.line;
+        let name = to_json(&ending)?;
+        let name = name.as_str().unwrap_or_default();
+        let (store, address) = (&self.hub.inner.store, &self.address);
+        let answered = store.answer_turn(address, &turn.id, name, message.clone(), rows).await?;
+        if answered {
+            crash::point("queued");
+        } else {
+            // Nobody is left in the room. Should somebody come back, the model is to know that it ended.
+            store.drop_unsent(address).await?;
+            if let Some(message) = message {
+                store.append_message(address, &turn.id, message).await?;
+            }
+        }
+        self.close();
+        if !answered {
+            // What the turn did last may have made the container anew.
+            self.hub.inner.sweep.notify_one();
+        }
+        self.show(Live::Ended { ending });
+        self.wake_outbox().await;
+        Ok(())
+    }
+
+    /// Replies to an event, which is done with it.
+    pub(super) async fn reply(&self, event: EventId, thread: Option<EventId>, text: String) -> Result<(), StoreError> {
+        side::reply(&self.hub, &self.address, event, thread, text).await
+    }
+
+    /// Says that a file is there, and lets the model see it with the next message.
+    pub(super) async fn acknowledge(
+        &self,
+        entry: Entry,
+        bot: &BotName,
+        saved: String,
+        brought: Brought,
+    ) -> Result<(), StoreError> {
+        let Some(bot) = self.bot(bot) else { return Ok(()) };
+        let Entry { event, sender, thread, .. } = entry;
+        let message = self.message(&event, &sender, brought.behind(""), brought.pictures).await?;
+        let reply = side::reply_row(&self.address, &event, thread, saved)?;
+        let line = (bot.name().clone(), TurnId(txn(&self.address, &event, "file")), bot.line(&message));
+        self.hub.inner.store.reply_and_keep(&self.address, vec![event], vec![reply], Some(line)).await?;
+        self.wake_outbox().await;
+        Ok(())
+    }
+
+    /// Says that no turn runs that could be stopped, and what runs all the same.
+    pub(super) async fn nothing_to_stop(&self, event: EventId, thread: Option<EventId>) -> Result<(), StoreError> {
+        let mut text = strings::NOTHING_RUNS.to_owned();
+        for bot in self.hub.inner.bots.iter() {
+            if let Some(left) = bot.left_running(&self.address).await {
+                text = format!("{text}\n\n{left}");
+            }
+        }
+        self.reply(event, thread, text).await
+    }
+
+    /// Drops a message that waits. If the room was shown that it does, it is shown that it does no more.
+    pub(super) async fn drop_question(
+        &self,
+        asked: EventId,
+        thread: Option<EventId>,
+        change: EventId,
+    ) -> Result<(), StoreError> {
+        let txn = txn(&self.address, &asked, "closing");
+        let closing =
+            Outbound::Closing { asked: asked.clone(), ending: Ending::Stopped, footer: String::new(), thread };
+        let row = NewOutbox { txn, payload: to_json(&closing)?, file: None };
+        self.hub.inner.store.reply(&self.address, vec![asked, change], vec![row]).await?;
+        self.wake_outbox().await;
+        Ok(())
+    }
+
+    /// Sends the room a file of the turn.
+    pub(super) async fn send_file(&self, turn: &Turn, file: Attachment) -> Result<(), StoreError> {
+        let Attachment { key, name, mime, data, stored } = file;
+        let outbound = Outbound::File { name, mime, thread: turn.thread.clone() };
+        let txn = txn(&self.address, &turn.asked, &key);
+        let kept = match self.hub.inner.store.keep_file(&txn, data).await {
+            Ok(kept) => kept,
+            Err(error) => {
+                // Who waits for it is told that it was not stored.
+                tracing::warn!(room = %self.address.room, turn = %turn.id, %error, "a file cannot be sent");
+                return Ok(());
+            }
+        };
+        let row = NewOutbox { txn, payload: to_json(&outbound)?, file: Some(kept) };
+        self.hub.inner.store.post(&self.address, Some(&turn.id), row).await?;
+        // The turn may have been stopped while the file was stored.
+        let _ = stored.send(());
+        self.wake_outbox().await;
+        Ok(())
+    }
+
+    async fn wake_outbox(&self) {
+        self.hub.inner.outbox.wake(&self.address).await;
+    }
+}

@@ -1,0 +1,109 @@
+//! Reads the journal for the machine: each event with what its rule has to know of the journal besides.
+
+use super::{
+    super::{
+        event::{CutOff, Turn},
+        meaning::{Change, Entry, Found, Meaning, Target, thread, with_text, words},
+    },
+    Driver,
+};
+use crate::{
+    hub::to_json,
+    ids::EventId,
+    store::{OpenTurn, StoreError, StoredInbound},
+};
+
+/// Waiting events that are read together.
+const BATCH: usize = 64;
+
+impl Driver {
+    /// Returns the turns that a crash has cut off.
+    pub(super) async fn cut_off(&self) -> Result<Vec<CutOff>, StoreError> {
+        let store = &self.hub.inner.store;
+        let mut all = vec![];
+        for OpenTurn { turn: id, bot, opened } in store.open_turns(&self.address).await? {
+            let claimed: Vec<_> = store.claimed(&id).await?.iter().map(|event| self.entry(event)).collect();
+            let Some(first) = claimed.first() else { continue };
+            let (asked, sender, thread) = (first.event.clone(), first.sender.clone(), first.thread.clone());
+            let turn = Turn { id, asked, sender, thread, what: first.words.clone(), opened };
+            let served = self.bot(&bot).is_some();
+            all.push(CutOff { turn, bot, served, claimed });
+        }
+        Ok(all)
+    }
+
+    /// Returns what the room has to see to next.
+    pub(super) async fn next(&self) -> Result<Option<Entry>, StoreError> {
+        match self.hub.inner.store.next_waiting(&self.address).await? {
+            Some(event) => self.whole_entry(&event).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Returns the oldest event that waits and came after `seq`.
+    pub(super) async fn look(&self, seq: i64) -> Result<Option<Entry>, StoreError> {
+        match self.hub.inner.store.waiting(&self.address, seq, 1).await?.first() {
+            Some(event) => self.whole_entry(event).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Returns the oldest event that waits and came after `seq`; of what a rule has to know about what is no work, nothing.
+    pub(super) async fn look_for_work(&self, seq: i64) -> Result<Option<Entry>, StoreError> {
+        let waiting = self.hub.inner.store.waiting(&self.address, seq, 1).await?;
+        Ok(waiting.first().map(|event| self.entry(event)))
+    }
+
+    fn entry(&self, event: &StoredInbound) -> Entry {
+        let local = self.hub.inner.ports.is_local(&self.address.room);
+        Entry::read(event, &self.hub.inner.bots, local)
+    }
+
+    async fn whole_entry(&self, event: &StoredInbound) -> Result<Entry, StoreError> {
+        let mut entry = self.entry(event);
+        match &mut entry.meaning {
+            Meaning::Stop { before } => *before = self.work_before(event.seq).await?,
+            Meaning::Change(change) => change.found = self.find(&event.sender, change).await?,
+            _ => {}
+        }
+        Ok(entry)
+    }
+
+    /// Returns the messages that were said before `seq` and that nobody has acted on.
+    async fn work_before(&self, seq: i64) -> Result<Vec<EventId>, StoreError> {
+        let (mut events, mut after) = (vec![], 0);
+        loop {
+            let page = self.hub.inner.store.waiting(&self.address, after, BATCH).await?;
+            let Some(last) = page.last() else { return Ok(events) };
+            after = last.seq;
+            for event in page {
+                if event.seq >= seq {
+                    return Ok(events);
+                }
+                if self.entry(&event).meaning.is_work() {
+                    events.push(event.event);
+                }
+            }
+        }
+    }
+
+    /// Returns what the journal knows of the message that `sender` wants to change.
+    async fn find(&self, sender: &str, change: &Change) -> Result<Found, StoreError> {
+        let (store, account) = (&self.hub.inner.store, &self.address.account);
+        let found = store.find(account, &change.target).await?;
+        let own = found.filter(|found| found.room == self.address.room && found.inbound.sender == sender);
+        let Some(found) = own else {
+            let locked = store.locked_event(account, &change.target).await?;
+            let own = locked.is_some_and(|(_, whose)| whose == sender);
+            return Ok(if own { Found::Locked } else { Found::Nothing });
+        };
+        let body = &found.inbound.body;
+        let edited = change.text.as_ref().and_then(|text| with_text(body, text));
+        Ok(Found::Message(Target {
+            standing: found.standing,
+            thread: thread(body),
+            words: words(body),
+            edited: edited.map(|body| to_json(&body)).transpose()?,
+        }))
+    }
+}

@@ -1,0 +1,106 @@
+//! Edits and redactions of what somebody said before. They count only when they come from who said it.
+
+use std::mem;
+
+use super::{
+    super::{
+        doing::Doing,
+        event::Action,
+        meaning::{Change, Entry, Found, Target},
+    },
+    Machine, Out, Phase,
+};
+use crate::{
+    hub::{Ending, Live},
+    ids::EventId,
+    store::Standing,
+    strings, text,
+};
+
+/// How much of the earlier message is repeated.
+const SHOWN: usize = 80;
+
+impl Machine {
+    /// Sees to a change: what waits is changed or dropped, the running turn is told, what was answered stays.
+    pub(super) fn change(&mut self, entry: &Entry, change: &Change, out: &mut Out) {
+        let mut phase = mem::take(&mut self.phase);
+        match &change.found {
+            Found::Nothing => out.push(Action::Done(entry.event.clone())),
+            Found::Locked if change.text.is_none() => {
+                out.push(Action::Unlock { target: change.target.clone(), change: entry.event.clone() });
+            }
+            Found::Locked => out.push(Action::Done(entry.event.clone())),
+            Found::Message(target) => self.change_message(&mut phase, entry, change, target, out),
+        }
+        self.phase = phase;
+    }
+
+    fn change_message(&mut self, phase: &mut Phase, entry: &Entry, change: &Change, target: &Target, out: &mut Out) {
+        let done = || Action::Done(entry.event.clone());
+        match (&target.standing, &mut *phase) {
+            (Standing::Claimed(turn), Phase::Turn(running)) if *turn == running.turn.id => {
+                if change.text.is_none() && change.target == running.turn.asked {
+                    self.stop_turn(running, vec![entry.event.clone()], out);
+                } else {
+                    out.push(tell(entry, change, target));
+                }
+            }
+            // The turn has it already, and has only not come to it yet.
+            (Standing::Waiting, Phase::Turn(running)) if running.has(&change.target) => {
+                out.push(tell(entry, change, target));
+            }
+            (Standing::Waiting, _) => {
+                match (&change.text, &target.edited) {
+                    (Some(_), Some(body)) => out.push(Action::Rewrite {
+                        target: change.target.clone(),
+                        body: body.clone(),
+                        change: entry.event.clone(),
+                    }),
+                    (Some(_), None) => out.push(done()),
+                    (None, _) => {
+                        self.drop_waiting(&change.target, phase, out);
+                        let (target, thread) = (change.target.clone(), target.thread.clone());
+                        out.push(Action::Drop { target, thread, change: entry.event.clone() });
+                    }
+                }
+                if matches!(&*phase, Phase::Waiting(first) if first.event == change.target) {
+                    // It is read again: its new words may mean something else.
+                    *phase = Phase::Between;
+                }
+            }
+            (Standing::Claimed(_) | Standing::Done, _) => out.push(done()),
+        }
+    }
+
+    /// Lets go of what was being done for a message that was taken back. If the room was shown that it waits, it is shown
+    /// that it does no more.
+    fn drop_waiting(&mut self, event: &EventId, phase: &mut Phase, out: &mut Out) {
+        let fetching = self.fetching.take_if(|entry| entry.event == *event).is_some();
+        if fetching {
+            out.push(Action::DropFetch);
+        }
+        let saved = self.fetched.take_if(|(of, _)| of == event).is_some();
+        if let Phase::Turn(running) = phase {
+            // What came after it may be handed over now.
+            running.offering = true;
+            return;
+        }
+        let queued = matches!(&self.doing, Doing::Queued { asked, .. } if asked == event);
+        if queued {
+            out.push(Action::Show(Live::Ended { ending: Ending::Stopped }));
+        }
+        if fetching || saved || queued {
+            self.doing = Doing::Nothing;
+        }
+    }
+}
+
+/// Returns what the turn is told of a change.
+fn tell(entry: &Entry, change: &Change, target: &Target) -> Action {
+    let old = text::one_line(&target.words, SHOWN);
+    let text = match &change.text {
+        Some(new) => strings::changed(&entry.sender, &old, new),
+        None => strings::taken_back(&entry.sender, &old),
+    };
+    Action::Tell { event: entry.event.clone(), text }
+}

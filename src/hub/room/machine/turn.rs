@@ -1,0 +1,203 @@
+//! The rules of a turn as its room sees it: what is said meanwhile steers it, a stop ends it, and its answer is the end.
+
+use std::{collections::HashSet, mem};
+
+use super::{
+    super::{
+        doing::Doing,
+        event::{Action, Attachment, End, Turn},
+        meaning::{Entry, Meaning},
+    },
+    Machine, Out, Phase, Plan, show_taken,
+};
+use crate::{
+    bots::{Progress, Start},
+    hub::Live,
+    ids::{BotName, EventId},
+};
+
+/// A turn that is open.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) turn: Turn,
+    /// The bot that works on it.
+    pub(super) bot: BotName,
+    /// It was resumed and has no permit yet, so it does not work.
+    pub(super) queued: bool,
+    /// It was told to stop.
+    stopping: bool,
+    /// What was handed to it.
+    handed: HashSet<EventId>,
+    /// Up to here the journal was read for work that could be handed to it.
+    pub(super) offered: i64,
+    /// There may be such work behind that place, and room for it.
+    pub(super) offering: bool,
+}
+
+impl Running {
+    fn new(turn: Turn, bot: BotName) -> Self {
+        let (handed, offered) = (HashSet::new(), 0);
+        Self { turn, bot, queued: false, stopping: false, handed, offered, offering: true }
+    }
+
+    /// Returns whether it is to be handed more of what people say.
+    pub(super) fn takes_more(&self) -> bool {
+        self.offering && !self.stopping
+    }
+
+    /// Returns whether it was handed a message.
+    pub(super) fn has(&self, event: &EventId) -> bool {
+        self.handed.contains(event)
+    }
+}
+
+impl Machine {
+    /// Goes on with a turn that is open now.
+    pub(super) fn opened(&mut self, turn: Option<Turn>, out: &mut Out) {
+        let Phase::Opening(plan) = mem::take(&mut self.phase) else { return };
+        let Some(turn) = turn else { return };
+        match plan {
+            Plan::Begin(bot) => {
+                let running = Running::new(turn, bot);
+                self.start(running, Start::New, out);
+            }
+            Plan::End(bot, taken) => {
+                out.push(Action::Show(Live::Started { asked: turn.asked.clone(), thread: turn.thread.clone() }));
+                show_taken(taken, out);
+                out.push(Action::Answer { turn, bot, end: End::Stopped });
+                self.let_go(out);
+            }
+            Plan::Resume { bot, served: false, .. } => out.push(Action::Answer { turn, bot, end: End::BotGone }),
+            Plan::Resume { bot, stop, .. } => {
+                let mut running = Running { queued: true, stopping: stop, ..Running::new(turn, bot) };
+                self.unlooked = true;
+                if stop {
+                    // One that is to end needs no permit.
+                    running.queued = false;
+                    let opened = running.turn.opened;
+                    self.start(running, Start::Resumed { opened }, out);
+                } else {
+                    out.push(Action::Permit(running.bot.clone()));
+                    self.phase = Phase::Turn(Box::new(running));
+                }
+            }
+        }
+    }
+
+    /// Lets a resumed turn work that has a permit now, or shows how many wait before it.
+    pub(super) fn turn_permitted(&mut self, mut running: Box<Running>, before: Option<usize>, out: &mut Out) {
+        if let Some(before) = before {
+            let turn = &running.turn;
+            self.show_queue(&turn.asked, turn.thread.as_ref(), &turn.what, before, out);
+            self.phase = Phase::Turn(running);
+        } else {
+            running.queued = false;
+            let opened = running.turn.opened;
+            self.start(*running, Start::Resumed { opened }, out);
+        }
+    }
+
+    fn start(&mut self, running: Running, start: Start, out: &mut Out) {
+        let Running { turn, bot, .. } = &running;
+        out.push(Action::Show(Live::Started { asked: turn.asked.clone(), thread: turn.thread.clone() }));
+        out.push(Action::Start { turn: turn.id.clone(), bot: bot.clone(), start });
+        self.doing = Doing::Working { what: turn.what.clone(), since: turn.opened, tools: 0, now: None };
+        // Whatever came with the message that asks steers the turn at once.
+        self.unlooked = true;
+        self.phase = Phase::Turn(Box::new(running));
+    }
+
+    /// Ends the running turn, which claims the stop and what the stop covers.
+    pub(super) fn stop_turn(&mut self, running: &mut Running, events: Vec<EventId>, out: &mut Out) {
+        out.push(Action::Claim { turn: running.turn.id.clone(), events: events.clone() });
+        show_taken(events, out);
+        running.stopping = true;
+        if self.fetching.take().is_some() {
+            out.push(Action::DropFetch);
+        }
+        // It comes back as an event, as when the room is left.
+        out.push(Action::Stop);
+    }
+
+    /// Lets a turn that was told to stop end: it needs no permit for that.
+    pub(super) fn stop_asked(&mut self, out: &mut Out) {
+        match mem::take(&mut self.phase) {
+            Phase::Turn(mut running) => {
+                running.stopping = true;
+                if mem::take(&mut running.queued) {
+                    let opened = running.turn.opened;
+                    self.start(*running, Start::Resumed { opened }, out);
+                } else {
+                    self.phase = Phase::Turn(running);
+                }
+            }
+            other => self.phase = other,
+        }
+    }
+
+    /// Hands work that waits to the turn, if it is for the turn's bot; work for another bot waits. What it brings along is
+    /// fetched first, and what came after it waits for that.
+    pub(super) fn offer(&mut self, found: Option<Entry>, out: &mut Out) {
+        let mut phase = mem::take(&mut self.phase);
+        if let Phase::Turn(running) = &mut phase {
+            match found {
+                None => running.offering = false,
+                Some(entry) => self.offer_entry(running, entry, out),
+            }
+        }
+        self.phase = phase;
+    }
+
+    fn offer_entry(&mut self, running: &mut Running, entry: Entry, out: &mut Out) {
+        if let Meaning::Work(work) = &entry.meaning
+            && work.bot == running.bot
+        {
+            let Some((text, pictures)) = self.whole(&entry.event, work) else {
+                out.push(Action::Fetch { event: entry.event.clone(), work: work.clone() });
+                self.fetching = Some(entry);
+                return;
+            };
+            running.handed.insert(entry.event.clone());
+            running.offered = entry.seq;
+            out.push(Action::HandOver { event: entry.event, sender: entry.sender, text, pictures });
+        } else {
+            running.offered = entry.seq;
+        }
+    }
+
+    /// Shows what the turn shows.
+    pub(super) fn show(&mut self, progress: Progress, out: &mut Out) {
+        let Phase::Turn(running) = &mut self.phase else { return };
+        self.doing.take(&progress);
+        out.push(Action::Show(match progress {
+            Progress::Thinking => Live::Thinking,
+            Progress::Text(delta) => Live::Text { delta },
+            Progress::Seen(said) => {
+                // There is room for another message.
+                running.offering = true;
+                Live::Seen { said }
+            }
+            Progress::ToolStarted { call, name, detail } => Live::ToolStarted { call: call.0, name, detail },
+            Progress::ToolOutput { call, line } => Live::ToolOutput { call: call.0, line },
+            Progress::ToolEnded { call, summary, ok } => Live::ToolEnded { call: call.0, summary, ok },
+            Progress::Notice(text) => Live::Notice { text },
+            Progress::Attachment { key, name, mime, data, stored } => {
+                let file = Attachment { key, name, mime, data, stored };
+                return out.push(Action::SendFile { turn: running.turn.clone(), file });
+            }
+        }));
+    }
+
+    /// Answers with what the turn's work came to.
+    pub(super) fn ended(&mut self, end: End, out: &mut Out) {
+        match mem::take(&mut self.phase) {
+            Phase::Turn(running) => {
+                let Running { turn, bot, .. } = *running;
+                self.doing = Doing::Nothing;
+                out.push(Action::Answer { turn, bot, end });
+                out.push(Action::Release);
+            }
+            other => self.phase = other,
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What an event of the journal asks of its room's actor. Pure, but for the bots that are asked.
+
+use serde_json::Value;
+
+use crate::{
+    bots::{Intent, Said},
+    hub::{
+        Body,
+        bots::{Bots, Panicked, Speaker},
+    },
+    ids::{BotName, EventId},
+    store::{Standing, StoredInbound},
+};
+
+/// An event of the journal as the rules see it.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// The order of arrival.
+    pub(super) seq: i64,
+    /// Its id.
+    pub(super) event: EventId,
+    /// Who said it.
+    pub(super) sender: String,
+    /// The thread in which it was said.
+    pub(super) thread: Option<EventId>,
+    /// Its words, or the name of its file.
+    pub(super) words: String,
+    /// What is to be done about it.
+    pub(super) meaning: Meaning,
+}
+
+/// What is to be done about an event.
+#[derive(Clone, Debug)]
+pub(super) enum Meaning {
+    /// Work for a bot.
+    Work(Work),
+    /// The running turn is to end.
+    Stop {
+        /// The work that was said before it and that nobody has acted on: it is stopped, too.
+        before: Vec<EventId>,
+    },
+    /// An order to a bot.
+    Order(Order),
+    /// An earlier message is changed.
+    Change(Change),
+    /// Something that nobody here can work with; what.
+    Unsupported(String),
+    /// No bot wants it.
+    Nothing,
+    /// It cannot be read, or the bot that should have said what it means has failed.
+    Broken,
+}
+
+/// What somebody asks a bot for, and what that brings along.
+#[derive(Clone, Debug)]
+pub(super) struct Work {
+    /// Of whom.
+    pub(super) bot: BotName,
+    /// The words; may be empty beside a file.
+    pub(super) text: String,
+    /// The file.
+    pub(super) file: Option<FileSent>,
+    /// The message to which it replies.
+    pub(super) about: Option<EventId>,
+}
+
+impl Work {
+    /// Returns whether the words are all.
+    pub(super) fn is_plain(&self) -> bool {
+        self.file.is_none() && self.about.is_none()
+    }
+}
+
+/// An order that needs no turn.
+#[derive(Clone, Debug)]
+pub(super) struct Order {
+    /// To whom.
+    pub(super) bot: BotName,
+    /// Its words.
+    pub(super) text: String,
+    /// Whether it waits until the bot's running turn has ended.
+    pub(super) between_turns: bool,
+}
+
+/// A file that waits to be fetched.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct FileSent {
+    pub(super) name: String,
+    pub(super) mime: String,
+    pub(super) size: Option<u64>,
+    pub(super) source: Value,
+}
+
+/// An edit or a redaction.
+#[derive(Clone, Debug)]
+pub(super) struct Change {
+    /// The message.
+    pub(super) target: EventId,
+    /// Its new text; `None`: it is taken back.
+    pub(super) text: Option<String>,
+    /// What the journal knows of that message.
+    pub(super) found: Found,
+}
+
+/// What the journal knows of a message that is to be changed.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Found {
+    /// Who asks for the change has said no such thing here, so it is not theirs to change.
+    #[default]
+    Nothing,
+    /// They have, and its key has not come yet.
+    Locked,
+    /// They have.
+    Message(Target),
+}
+
+/// A message that is to be changed.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    /// What became of it.
+    pub(super) standing: Standing,
+    /// The thread in which it was said.
+    pub(super) thread: Option<EventId>,
+    /// Its words as they are, or the name of its file.
+    pub(super) words: String,
+    /// Its body with the new text, if it has a text that could be changed.
+    pub(super) edited: Option<Value>,
+}
+
+impl Entry {
+    /// Reads an event, said by somebody who sits at this machine if `local`. What a change changes and what a stop covers
+    /// is not known from the event alone, and left empty.
+    pub(super) fn read(event: &StoredInbound, bots: &Bots, local: bool) -> Self {
+        let (meaning, thread) = Meaning::of(event, bots, local);
+        Self {
+            seq: event.seq,
+            event: event.event.clone(),
+            sender: event.sender.clone(),
+            thread,
+            words: words(&event.body),
+            meaning,
+        }
+    }
+}
+
+impl Meaning {
+    fn of(event: &StoredInbound, bots: &Bots, local: bool) -> (Self, Option<EventId>) {
+        let body = match serde_json::from_value(event.body.clone()) {
+            Ok(body) => body,
+            Err(error) => {
+                tracing::error!(event = %event.event, %error, "a journaled event cannot be read");
+                return (Self::Broken, None);
+            }
+        };
+        let speaker = if local { Speaker::Local } else { Speaker::Person(&event.sender) };
+        let wanted = |text: String, file: Option<FileSent>, about| {
+            let said = Said { text: &text, has_file: file.is_some() };
+            let (bot, intent) = match bots.wants(speaker, &said) {
+                Err(Panicked) => return Self::Broken,
+                Ok(None) => return Self::Nothing,
+                Ok(Some((bot, intent))) => (bot.name().clone(), intent),
+            };
+            match intent {
+                Intent::Stop => Self::Stop { before: vec![] },
+                Intent::Work => Self::Work(Work { bot, text, file, about }),
+                Intent::Order => Self::Order(Order { bot, text, between_turns: false }),
+                Intent::OrderBetweenTurns => Self::Order(Order { bot, text, between_turns: true }),
+            }
+        };
+        match body {
+            Body::Said { text, thread, about } => (wanted(text, None, about), thread),
+            Body::File { name, mime, size, source, caption, thread, about } => {
+                (wanted(caption, Some(FileSent { name, mime, size, source }), about), thread)
+            }
+            Body::Unsupported { what, thread } => (Self::Unsupported(what), thread),
+            Body::Edited { target, text } => {
+                (Self::Change(Change { target, text: Some(text), found: Found::Nothing }), None)
+            }
+            Body::Redacted { target } => (Self::Change(Change { target, text: None, found: Found::Nothing }), None),
+            Body::Stop => (Self::Stop { before: vec![] }, None),
+            Body::Locked { .. } => (Self::Broken, None),
+        }
+    }
+
+    /// Returns whether it is said to a bot's model.
+    pub(super) fn is_work(&self) -> bool {
+        matches!(self, Self::Work(_))
+    }
+}
+
+/// Returns the thread in which a stored body was said.
+pub(super) fn thread(body: &Value) -> Option<EventId> {
+    match serde_json::from_value(body.clone()).ok()? {
+        Body::Said { thread, .. } | Body::File { thread, .. } | Body::Unsupported { thread, .. } => thread,
+        _ => None,
+    }
+}
+
+/// Returns a stored body with another text; `None` if it has no text that could be changed.
+pub(super) fn with_text(body: &Value, text: &str) -> Option<Body> {
+    match serde_json::from_value(body.clone()).ok()? {
+        Body::Said { thread, about, .. } => Some(Body::Said { text: text.to_owned(), thread, about }),
+        Body::File { name, mime, size, source, thread, about, .. } => {
+            Some(Body::File { name, mime, size, source, caption: text.to_owned(), thread, about })
+        }
+        _ => None,
+    }
+}
+
+/// Returns a stored body's words, or the name of its file.
+pub(super) fn words(body: &Value) -> String {
+    match serde_json::from_value(body.clone()) {
+        Ok(Body::Said { text, .. }) => text,
+        Ok(Body::File { name, caption, .. }) => {
+            if caption.trim().is_empty() {
+                name
+            } else {
+                caption
+            }
+        }
+        _ => String::new(),
+    }
+}

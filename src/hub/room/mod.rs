@@ -1,0 +1,76 @@
+//! One actor owns a room: it sees to what was said there in order, one turn at a time.
+//!
+//! `machine.rs` holds the rules and does no I/O; `driver.rs` carries them out. After a failure of the store the actor
+//! begins anew from the journal, as it does after a crash.
+
+mod bringing;
+mod doing;
+mod driver;
+mod event;
+mod machine;
+mod meaning;
+mod quote;
+mod side;
+#[cfg(test)]
+mod tests;
+mod upload;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time};
+use tokio_util::sync::CancellationToken;
+
+pub(super) use side::txn;
+
+use super::AccountHub;
+use crate::ids::{Address, TurnId};
+use driver::Driver;
+
+/// The pause after the database failed.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// How an actor is reached.
+#[derive(Default)]
+pub(super) struct Mailbox {
+    /// Something new was said, or the room was left.
+    pub(super) notify: Notify,
+    /// The turn that works or is about to, and what ends it.
+    turn: Mutex<Option<(TurnId, CancellationToken)>>,
+}
+
+impl Mailbox {
+    /// Ends the turn if it is one of these.
+    pub(super) fn stop(&self, turns: &[TurnId]) {
+        if let Some((turn, stop)) = &*self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+            && turns.contains(turn)
+        {
+            stop.cancel();
+        }
+    }
+
+    /// Returns whether a turn works, or is about to.
+    pub(super) fn has_turn(&self) -> bool {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Notes which turn works.
+    fn set_turn(&self, turn: Option<(TurnId, CancellationToken)>) {
+        *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = turn;
+    }
+}
+
+/// Runs the actor until it has nothing to do, or the program ends.
+pub(super) async fn run(hub: AccountHub, address: Address, mail: Arc<Mailbox>) {
+    loop {
+        let worked = Driver::new(hub.clone(), address.clone(), mail.clone()).run().await;
+        mail.set_turn(None);
+        let Err(error) = worked else { return };
+        tracing::error!(room = %address.room, %error, "the room's work stands still; it is tried again");
+        if hub.inner.cancel.run_until_cancelled(time::sleep(PAUSE)).await.is_none() {
+            return;
+        }
+    }
+}
