@@ -162,7 +162,7 @@ mod tests {
     async fn what_was_sent_as_a_picture_and_is_none_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let gallery = Gallery::new(folder.path().to_owned());
-        let address = Address { bot: "coder".into(), room: "!a:example.org".into() };
+        let address = Address { account: "coder".into(), room: "!a:example.org".into() };
         for (mime, bytes, unshown) in [
             ("image/png", &b"\0\0\0\0rest of it"[..], true),
             ("image/heic", b"\0\0\0\x18ftypheic", true),

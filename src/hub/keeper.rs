@@ -16,7 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::homes::Encrypted;
 use crate::{
-    ids::{Address, RoomKey},
+    ids::Address,
     pictures::Gallery,
     sandbox::Sandboxes,
     store::{Store, StoreError},
@@ -131,17 +131,17 @@ impl Keeper {
     /// Removes the pictures of rooms that nothing there names any more.
     async fn remove_pictures(&self, pruned: HashSet<Address>) {
         for home in pruned {
-            if let Err(error) = self.remove_pictures_of(&home.room).await {
+            if let Err(error) = self.remove_pictures_of(&home).await {
                 tracing::warn!(room = %home.room, %error, "pictures that nothing names any more stay for now");
             }
         }
     }
 
-    async fn remove_pictures_of(&self, room: &RoomKey) -> Result<(), StoreError> {
+    async fn remove_pictures_of(&self, home: &Address) -> Result<(), StoreError> {
         let (store, gallery) = (&self.inner.store, &self.inner.gallery);
-        let kept = gallery.settled(room).await;
-        let unnamed = store.unnamed(room, kept).await?;
-        gallery.remove(room, unnamed).await;
+        let kept = gallery.settled(home).await;
+        let unnamed = store.unnamed(home, kept).await?;
+        gallery.remove(home, unnamed).await;
         Ok(())
     }
 }

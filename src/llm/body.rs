@@ -124,7 +124,7 @@ fn sentence(value: &Value, depth: usize) -> Option<String> {
                     sentence(field, deeper).or_else(|| field.as_object()?.values().find_map(|it| sentence(it, deeper)))
                 })
             };
-            SENTENCES.iter().find_map(|name| under(name)).or_else(inner)
+            SENTENCES.iter().find_map(under).or_else(inner)
         }
         _ => None,
     }

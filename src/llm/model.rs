@@ -305,9 +305,9 @@ impl Model {
                     Some(Fault::WebPage) => return Err(LlmError::Garbled("a web page")),
                     Some(Fault::TooMuch) => return Err(LlmError::Garbled("more than any answer holds")),
                     Some(Fault::Garbled) if watch.words().is_none() => return Err(NO_JSON),
-                    Some(Fault::Garbled) => break,
-                    // A lost connection: it harms nobody if only the count of tokens was missing.
-                    Some(Fault::Cut) | None => break,
+                    // What came before may be an answer. Of a lost connection it harms nobody if only the count of tokens
+                    // was missing.
+                    Some(Fault::Garbled | Fault::Cut) | None => break,
                 },
                 Err(_) if answer.has_ended() => break,
                 Err(_) if end <= due => return Err(LlmError::Slow { stage: Stage::End, limit: limits.whole }),

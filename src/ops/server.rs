@@ -286,7 +286,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("db"), Durability::Normal, Clock::default()).unwrap();
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
-        let keeper = Keeper::start(store.clone(), None, LIMIT, tasks.clone(), cancel.clone()).await.unwrap();
+        let gallery = Gallery::new(folder.path().join("pictures"));
+        let keeper = Keeper::start(store.clone(), None, gallery, LIMIT, tasks.clone(), cancel.clone()).await.unwrap();
         let (notices, _) = broadcast::channel(8);
         let mut watched = Vec::new();
         for (name, times) in [("coder", 1), ("talk", 2)] {

@@ -66,14 +66,14 @@ impl Gallery {
     }
 
     /// Returns the names of a room's pictures, but for those that may belong to a line that is just being written.
-    pub async fn settled(&self, room: &RoomKey) -> Vec<String> {
-        let folder = self.room(room);
+    pub async fn settled(&self, address: &Address) -> Vec<String> {
+        let folder = self.room(address);
         off_the_async_threads(move || Ok(settled(&folder))).await.unwrap_or_default()
     }
 
     /// Removes some of a room's pictures. What cannot be removed stays until there are too many.
-    pub async fn remove(&self, room: &RoomKey, names: Vec<String>) {
-        let folder = self.room(room);
+    pub async fn remove(&self, address: &Address, names: Vec<String>) {
+        let folder = self.room(address);
         let removed = off_the_async_threads(move || {
             for name in names.iter().filter(|name| is_name(name)) {
                 let _ = fs::remove_file(folder.join(name));
@@ -244,27 +244,6 @@ mod tests {
         assert!(left.contains_key(&names[0]) && !left.contains_key(&names[1]), "the first was shown again");
     }
 
-    #[tokio::test]
-    async fn what_is_removed_by_name_lay_there_a_while() {
-        let (_folder, gallery, room) = gallery();
-        let mut names = Vec::new();
-        for (text, age) in [("old", 2 * SETTLED), ("also old", 2 * SETTLED), ("new", Duration::ZERO)] {
-            let name = gallery.keep(&room, Bytes::from(text)).await.unwrap();
-            let file = OpenOptions::new().write(true).open(gallery.room(&room).join(&name)).unwrap();
-            file.set_modified(Clock::default().file_date() - age).unwrap();
-            names.push(name);
-        }
-        let mut settled = gallery.settled(&room).await;
-        settled.sort();
-        let mut old = names[..2].to_vec();
-        old.sort();
-        assert_eq!(settled, old);
-        gallery.remove(&room, vec![names[0].clone(), "../../etc/passwd".into()]).await;
-        let left = gallery.read(&room, names.clone()).await;
-        assert_eq!((left.len(), left.contains_key(&names[0])), (2, false));
-        assert_eq!(gallery.settled(&RoomKey::from("!other:example.org")).await, Vec::<String>::new());
-    }
-
     #[test]
     fn a_few_large_ones_are_too_much_as_well() {
         let folder = tempfile::tempdir().unwrap();
@@ -285,5 +264,26 @@ mod tests {
                 _ => assert!(left(n)),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_removed_by_name_lay_there_a_while() {
+        let (_folder, gallery, room) = gallery();
+        let mut names = Vec::new();
+        for (text, age) in [("old", 2 * SETTLED), ("also old", 2 * SETTLED), ("new", Duration::ZERO)] {
+            let name = gallery.keep(&room, Bytes::from(text)).await.unwrap();
+            let file = OpenOptions::new().write(true).open(gallery.room(&room).join(&name)).unwrap();
+            file.set_modified(Clock::default().file_date() - age).unwrap();
+            names.push(name);
+        }
+        let mut settled = gallery.settled(&room).await;
+        settled.sort();
+        let mut old = names[..2].to_vec();
+        old.sort();
+        assert_eq!(settled, old);
+        gallery.remove(&room, vec![names[0].clone(), "../../etc/passwd".into()]).await;
+        let left = gallery.read(&room, names.clone()).await;
+        assert_eq!((left.len(), left.contains_key(&names[0])), (2, false));
+        assert_eq!(gallery.settled(&Address::of_first("!other:example.org")).await, Vec::<String>::new());
     }
 }

@@ -276,12 +276,12 @@ pub(super) async fn close(shared: Arc<Shared>, room: Arc<Room>) {
     let Ok(container) = room.container.try_lock() else { return }; // it is stopped or started already
     match stop(&shared, &room, &container).await {
         Ok(()) => shared.tell(
-            &room.key,
+            &room.address,
             "the host's disk was full, so that nothing more could be written to the workspace: the sandbox was stopped, and \
              starts anew with the next command. What was written last may be missing"
                 .to_owned(),
         ),
-        Err(error) => tracing::warn!(room = %room.key, %error, "a sandbox whose disk has failed cannot be stopped"),
+        Err(error) => tracing::warn!(room = %room.address, %error, "a sandbox whose disk has failed cannot be stopped"),
     }
 }
 

@@ -259,7 +259,7 @@ pub(super) async fn remove_gone(shared: &Arc<Shared>) {
         }
         match life::remove(shared, &room, overdue).await {
             Ok(()) => {
-                tracing::info!(room = %room.address, files = overdue, "removed the sandbox of a room that is gone")
+                tracing::info!(room = %room.address, files = overdue, "removed the sandbox of a room that is gone");
             }
             Err(error) => tracing::warn!(room = %room.address, %error, "the sandbox of a room that is gone stays"),
         }

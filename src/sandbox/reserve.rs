@@ -148,7 +148,8 @@ impl Reserve {
         }
         for room in running {
             let now = || Mark::of(shared, room, taken, disk);
-            let marks = self.marks.entry(room.address.clone()).or_insert_with(|| Marks { first: now(), late: [now(); 2] });
+            let marks =
+                self.marks.entry(room.address.clone()).or_insert_with(|| Marks { first: now(), late: [now(); 2] });
             if turn {
                 marks.late = [marks.late[1], now()];
             }

@@ -133,7 +133,7 @@ pub(super) fn labels(options: &SandboxOptions, address: &Address, more: &[(&str,
 
 /// Returns the room to which what carries `labels` belongs, of whichever server.
 pub(super) fn owner(labels: &HashMap<String, String>) -> Option<Address> {
-    let room = Address::from(labels.get(ROOM)?.as_str());
+    let room = RoomKey::from(labels.get(ROOM)?.as_str());
     let account = labels.get(ACCOUNT).map_or(FIRST_ACCOUNT, String::as_str).to_owned();
     Some(Address { account, room })
 }

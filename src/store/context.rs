@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, Row, ToSql, Transaction, params};
 use serde_json::Value;
 
 use super::{CallRecord, Conversation, Store, StoreError, answerer, calls, prune};
-use crate::ids::{Address, RoomKey, TurnId};
+use crate::ids::{Address, TurnId};
 
 /// A stored message, with how its calls stand.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,24 +61,21 @@ impl Store {
         .await
     }
 
-    /// Returns those of some names that no line of a room has in its text, whoever's account it is of. Each name must be
-    /// one that stands in no text by chance.
-    pub async fn unnamed(&self, room: &RoomKey, names: Vec<String>) -> Result<Vec<String>, StoreError> {
+    /// Returns those of some names that no line of a home has in its text. Each name must be one that stands in no text by
+    /// chance.
+    pub async fn unnamed(&self, home: &Address, names: Vec<String>) -> Result<Vec<String>, StoreError> {
         if names.is_empty() {
             return Ok(names);
         }
-        let mut homes = self.homes_in_use().await?;
-        homes.retain(|home| home.room == *room);
+        let home = home.clone();
         self.read(move |tx| {
             let mut unnamed = names;
-            for home in homes {
-                for texts in TEXTS {
-                    let mut select = tx.prepare_cached(texts)?;
-                    let mut rows = select.query([&home.account, &home.room.0])?;
-                    while let Some(row) = rows.next()? {
-                        let text = row.get_ref(0)?.as_str().unwrap_or_default();
-                        unnamed.retain(|name| !text.contains(name.as_str()));
-                    }
+            for texts in TEXTS {
+                let mut select = tx.prepare_cached(texts)?;
+                let mut rows = select.query([&home.account, &home.room.0])?;
+                while let Some(row) = rows.next()? {
+                    let text = row.get_ref(0)?.as_str().unwrap_or_default();
+                    unnamed.retain(|name| !text.contains(name.as_str()));
                 }
             }
             Ok(unnamed)

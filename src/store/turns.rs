@@ -198,7 +198,7 @@ impl Store {
 
 fn claim(tx: &Transaction<'_>, address: &Address, turn: &TurnId, events: &[EventId]) -> Result<(), StoreError> {
     let mut update =
-        tx.prepare_cached("UPDATE inbound SET turn = ?1 WHERE bot = ?2 AND event = ?3 AND turn IS NULL")?;
+        tx.prepare_cached("UPDATE inbound SET turn = ?1 WHERE bot = ?2 AND event = ?3 AND turn IS NULL AND done = 0")?;
     for event in events {
         update.execute([turn.as_str(), &address.account, event.as_str()])?;
     }

@@ -133,7 +133,8 @@ impl Named {
     async fn look_closer(&mut self, context: &ToolContext, sandbox: &Sandbox) -> bool {
         let mut found = String::new();
         let mut differs = false;
-        let mut names = self.path.split('/').filter(|name| !name.is_empty()).take(DEEPEST).peekable();
+        let names: Vec<_> = self.path.split('/').filter(|name| !name.is_empty()).take(DEEPEST).collect();
+        let mut names = names.into_iter().peekable();
         while let Some(name) = names.next() {
             let folder = if found.is_empty() { "/" } else { &found };
             let Ok(Some(there)) = context.unless_stopped(sandbox.list_directory(folder)).await else { return false };

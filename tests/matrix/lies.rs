@@ -19,7 +19,7 @@ use crate::{
         proxy::{Asked, Fault, Proxy},
         replies::Reply,
         rig::wait,
-        scripted_llm::{results, user_texts},
+        scripted_llm::user_texts,
         seen::{Seal, Seen},
         synapse::Limits,
     },
@@ -283,7 +283,7 @@ async fn a_successor_for_which_no_listed_person_has_asked_gets_no_answer_of_the_
 /// Invites are never encrypted: the homeserver can make one up in anybody's name.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invite_in_a_listed_persons_name_takes_nothing_of_an_encrypted_room_along() {
-    let (town, proxy) = proxied().await;
+    let (town, proxy) = Town::proxied().await;
     town.llm.otherwise(keeper);
     let mallory = Person::new(&town.synapse, "mallory").await;
     let sealed = town.room(true).await;

@@ -38,8 +38,7 @@ async fn sign(town: &Town, other: &Person) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_from_a_device_that_nobody_signed_is_dropped_and_told_and_never_runs() {
-    let mut proxy = None;
-    let mut town = Town::prepared(Limits::Relaxed, |rig| proxy = Some(Proxy::before(rig))).await;
+    let (mut town, proxy) = Town::proxied().await;
     town.llm.otherwise(|_| Reply::text("Done."));
     let room = town.room(true).await;
     let hello = town.anna.say(&room, "hello").await;
@@ -50,7 +49,6 @@ async fn a_command_from_a_device_that_nobody_signed_is_dropped_and_told_and_neve
     let events = format!("/rooms/join/{room}/timeline/events");
     let (device, kept) = (other.client.device_id().unwrap().to_string(), Arc::new(Mutex::new(None)));
     let keeps = kept.clone();
-    let proxy = proxy.unwrap();
     proxy.rule(move |request| {
         let (events, device, keeps) = (events.clone(), device.clone(), keeps.clone());
         request.is_sync().then(|| {

@@ -6,6 +6,7 @@ use matrix_agent::{
     clock::Clock,
     hub::Keeper,
     ids::Address,
+    pictures::Gallery,
     sandbox::Sandboxes,
     store::{Durability, Store},
 };
@@ -52,7 +53,7 @@ async fn accounts_in_one_room_have_sandboxes_of_their_own() {
     assert_eq!(other, format!("sandbox-talk-shared-{}", house.options.instance));
     assert_eq!(
         (label(&own, "matrix-agent.room"), label(&own, "matrix-agent.account")),
-        (coder.room.0.clone(), "".into())
+        (coder.room.0.clone(), String::new())
     );
     assert_eq!(
         (label(&other, "matrix-agent.room"), label(&other, "matrix-agent.account")),
@@ -118,7 +119,9 @@ async fn an_account_that_is_set_up_no_more_keeps_its_sandboxes() {
     // No hub of any account runs: that a sandbox is somebody's stands in the store.
     let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
     let grace = Duration::from_hours(1);
-    let keeper = Keeper::start(store, Some(fleet.clone()), grace, tasks.clone(), cancel.clone()).await.unwrap();
+    let gallery = Gallery::new(house.directory.path().join("pictures"));
+    let keeper = Keeper::start(store, Some(fleet.clone()), gallery, grace, tasks.clone(), cancel.clone());
+    let keeper = keeper.await.unwrap();
     let gone = async {
         while listed(&fleet).await.contains(&unknown) {
             sleep(Duration::from_millis(50)).await;

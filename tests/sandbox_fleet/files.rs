@@ -342,8 +342,8 @@ async fn a_room_without_a_container_is_found_for_its_removal() {
     assert_eq!(fleet.without_container(&name).await.unwrap(), [], "it has one");
     fleet.remove(&room, false).await.unwrap();
     assert_eq!(lines(&podman(&["volume", "ls", "--filter", &house.label(), "--format", "{{.Name}}"])).len(), 1);
-    assert_eq!(fleet.without_container(&name).await.unwrap(), [room.clone()]);
-    assert_eq!(fleet.without_container(&room.to_string()).await.unwrap(), [room.clone()]);
+    assert_eq!(fleet.without_container(&name).await.unwrap(), std::slice::from_ref(&room));
+    assert_eq!(fleet.without_container(&room.to_string()).await.unwrap(), std::slice::from_ref(&room));
     assert_eq!(fleet.without_container("another").await.unwrap(), []);
     fleet.remove(&room, true).await.unwrap();
     assert!(house.volumes().is_empty() && images(&house).is_empty());

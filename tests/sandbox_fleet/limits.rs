@@ -3,7 +3,7 @@
 use std::{process::Command as Program, time::Duration};
 
 use matrix_agent::{
-    ids::{RoomKey, random},
+    ids::{Address, random},
     sandbox::{Command, Exit, Sandbox, SandboxError, SandboxState, Stdin},
 };
 use tokio::time::{sleep, timeout};
@@ -198,7 +198,7 @@ async fn one_that_cannot_be_counted_counts_as_full() {
     let fill = "head -c 32M /dev/zero > /var/tmp/half; sync; sleep 600";
     assert_eq!(run(&sandbox, shell(fill)).await.exit, Exit::DiskFull);
     let notice = timeout(LIMIT, notices.recv()).await.unwrap().unwrap();
-    assert!(notice.room == room && notice.text.contains("so it counts as full"), "{notice:?}");
+    assert!(notice.address == room && notice.text.contains("so it counts as full"), "{notice:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -266,7 +266,7 @@ async fn a_call_that_is_slow_to_stop_is_ended_behind_the_turn() {
         })
     });
     let outcome = rig.run(Start::New, script).await;
-    assert_eq!((outcome.text.as_str(), outcome.status), (words::STOPPED, Status::Stopped));
+    assert_eq!((outcome.text.as_str(), outcome.ending), (words::STOPPED, Ending::Stopped));
     assert_eq!(rig.unanswered().await, 0);
     opens.notify_one();
     let ended = timeout(LIMIT, has_ended.recv()).await.unwrap();

@@ -25,11 +25,10 @@ impl Machine {
     pub(super) fn change(&mut self, entry: &Entry, change: &Change, out: &mut Out) {
         let mut phase = mem::take(&mut self.phase);
         match &change.found {
-            Found::Nothing => out.push(Action::Done(entry.event.clone())),
             Found::Locked if change.text.is_none() => {
                 out.push(Action::Unlock { target: change.target.clone(), change: entry.event.clone() });
             }
-            Found::Locked => out.push(Action::Done(entry.event.clone())),
+            Found::Nothing | Found::Locked => out.push(Action::Done(entry.event.clone())),
             Found::Message(target) => self.change_message(&mut phase, entry, change, target, out),
         }
         self.phase = phase;
@@ -37,6 +36,8 @@ impl Machine {
 
     fn change_message(&mut self, phase: &mut Phase, entry: &Entry, change: &Change, target: &Target, out: &mut Out) {
         let done = || Action::Done(entry.event.clone());
+        let under_way = self.orders.contains_key(&change.target)
+            || matches!(&*phase, Phase::Ordering(order) if *order == change.target);
         match (&target.standing, &mut *phase) {
             (Standing::Claimed(turn), Phase::Turn(running)) if *turn == running.turn.id => {
                 if change.text.is_none() && change.target == running.turn.asked {
@@ -49,6 +50,8 @@ impl Machine {
             (Standing::Waiting, Phase::Turn(running)) if running.has(&change.target) => {
                 out.push(tell(entry, change, target));
             }
+            // Other words would make work of an order that is being carried out, and it would be answered twice.
+            (Standing::Waiting, _) if under_way && change.text.is_some() => out.push(done()),
             (Standing::Waiting, _) => {
                 match (&change.text, &target.edited) {
                     (Some(_), Some(body)) => out.push(Action::Rewrite {

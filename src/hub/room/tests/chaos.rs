@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// One thing that may happen.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Happening {
     /// Somebody says something; `true`: and the actor is told.
     Said(u8, bool),

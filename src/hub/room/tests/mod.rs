@@ -319,7 +319,7 @@ impl World {
 
     fn claim(&mut self, turn: &TurnId, events: &[EventId]) {
         for row in self.rows.iter_mut().filter(|row| events.contains(&row.event)) {
-            if !matches!(row.standing, Standing::Claimed(_)) {
+            if row.waits() {
                 row.standing = Standing::Claimed(turn.clone());
             }
         }
