@@ -122,7 +122,7 @@ fn one_that_fills_the_disk_is_ended_and_what_it_wrote_can_be_deleted() {
 #[test]
 fn one_that_knocks_at_the_servers_socket_without_end_fills_no_log() {
     let knock = "from=$EPOCHREALTIME; perl -MSocket -e 'while (1) { socket(my $s, PF_UNIX, SOCK_STREAM, 0); \
-                 connect($s, sockaddr_un(\"/run/matrix-agent/sock\")) or next; $n++ == 2000 and exit }'; \
+                 connect($s, sockaddr_un(\"/run/matrix-agent/sock\")) or next; $n++ == 7000 and exit }'; \
                  echo knocked for $(( (${EPOCHREALTIME/./} - ${from/./}) / 1000 )) ms";
     let llm = block_on(ScriptedLlm::start());
     let rig = Rig::new(BARE, llm.base_url());
@@ -133,8 +133,8 @@ fn one_that_knocks_at_the_servers_socket_without_end_fills_no_log() {
     let requests = llm.requests();
     let told = results(&requests[1])[0];
     let took = told.strip_prefix("exit code: 0\nknocked for ").and_then(|told| told.strip_suffix(" ms"));
-    // 2000 at no more than some hundred in a second; what the kernel queues is let in at once.
-    assert!(took.is_some_and(|took| took.parse::<u64>().unwrap() > 1500), "{told}");
+    // 7000 at some hundred in a second; the first 4096 wait in the kernel, and hold up nobody.
+    assert!(took.is_some_and(|took| took.parse::<u64>().unwrap() > 2500), "{told}");
     let lines = server.log().matches("not its PID 1 connected and was turned away").count();
     assert!((1..=20).contains(&lines), "{lines} lines");
     let log = server.stop();
