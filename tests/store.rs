@@ -526,7 +526,9 @@ async fn names_that_no_line_has_any_more_are_found() {
     rig.store.end_call(&"c1".into(), ended).await.unwrap();
     rig.store.replace_context(&of("cloud", &rig.at), vec![json!({"picture": "in-a-context"})]).await.unwrap();
     let names = ["in-a-line", "in-a-result", "in-a-context", "nowhere"].map(str::to_owned).to_vec();
-    assert_eq!(rig.store.unnamed(&rig.at, names).await.unwrap(), ["nowhere"]);
+    assert_eq!(rig.store.unnamed(&rig.at, names.clone()).await.unwrap(), ["nowhere"]);
+    let talk = Address { account: "talk".into(), ..rig.at };
+    assert_eq!(rig.store.unnamed(&talk, names.clone()).await.unwrap(), names, "another account's lines name its own");
 }
 
 #[tokio::test(flavor = "multi_thread")]

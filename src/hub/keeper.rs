@@ -132,7 +132,7 @@ impl Keeper {
     async fn remove_pictures(&self, pruned: HashSet<Address>) {
         for home in pruned {
             if let Err(error) = self.remove_pictures_of(&home).await {
-                tracing::warn!(room = %home.room, %error, "pictures that nothing names any more stay for now");
+                tracing::warn!(room = %home, %error, "pictures that nothing names any more stay for now");
             }
         }
     }

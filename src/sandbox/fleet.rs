@@ -143,7 +143,7 @@ pub(super) struct Shared {
     pub(super) seccomp: PathBuf,
     /// The folder of the files that every sandbox gets in place of Podman's.
     pub(super) fixed: PathBuf,
-    /// Every room that has, had or wants a container or volume.
+    /// Every account's room that has, had or wants a container or volume.
     rooms: Mutex<HashMap<Address, Arc<Room>>>,
     /// Which ids on the host are whose.
     ids: Mutex<IdRanges>,
