@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::{
-    bringing::Brought,
+    brought::Brought,
     doing::Doing,
     meaning::{Entry, Order, Work},
 };

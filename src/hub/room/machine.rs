@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    bringing::Brought,
+    brought::Brought,
     doing::Doing,
     event::{Action, CutOff, Event, Opening},
     meaning::{Entry, Meaning, Order, Work},

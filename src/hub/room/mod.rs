@@ -4,6 +4,7 @@
 //! begins anew from the journal, as it does after a crash.
 
 mod bringing;
+mod brought;
 mod doing;
 mod driver;
 mod event;

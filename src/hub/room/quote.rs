@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::{sync::oneshot, time};
 
-use super::{bringing::Brought, meaning::FileSent, upload::upload};
+use super::{brought::Brought, meaning::FileSent, upload::upload};
 use crate::{
     bots::Bot,
     hub::{AccountHub, Author, Body, Fetch, FetchQuote, NotQuoted, Quoted},

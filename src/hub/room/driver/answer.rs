@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        bringing::Brought,
+        brought::Brought,
         event::{Attachment, End, Turn},
         meaning::Entry,
         side::{self, txn},

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde_json::json;
 
 use super::{
-    bringing::Brought,
+    brought::Brought,
     doing::Doing,
     event::{Action, CutOff, End, Event, Turn},
     machine::Machine,
