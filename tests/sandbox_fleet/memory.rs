@@ -12,9 +12,9 @@ async fn keep(sandbox: &Sandbox, mebibytes: u64) {
     sh(sandbox, &format!("head -c {mebibytes}M /dev/zero > /dev/shm/kept")).await;
 }
 
-/// Takes so much memory and works on.
+/// Takes so much memory and works on. A moment later, so that the others have been idle for a while, each for its time.
 async fn work(sandbox: &Sandbox, mebibytes: u64) -> Process {
-    let script = format!("head -c {mebibytes}M /dev/zero > /dev/shm/used; echo full; sleep 600");
+    let script = format!("sleep 2; head -c {mebibytes}M /dev/zero > /dev/shm/used; echo full; sleep 600");
     let mut process = sandbox.spawn(Command { background: true, timeout: None, ..shell(&script) }).await.unwrap();
     assert_eq!(timeout(LIMIT, process.next()).await.unwrap().unwrap(), "full\n");
     process
