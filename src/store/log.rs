@@ -153,6 +153,29 @@ mod tests {
     const WRITTEN: u64 = 160 << 20;
     const MOST: u64 = 64 << 20;
 
+    #[test]
+    fn what_the_writer_folds_back_at_the_threads_word_lets_the_log_begin_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let connection = Connection::open(&path).unwrap();
+        connection.pragma_update(None, "journal_mode", "WAL").unwrap();
+        set_up(&connection).unwrap();
+        connection.execute_batch("CREATE TABLE t (x BLOB)").unwrap();
+        let size = || fs::metadata(log_of(&path)).unwrap().len();
+        let write = || connection.execute("INSERT INTO t VALUES (zeroblob(1000))", []).unwrap();
+        let log = Log { state: Arc::default(), _ends: mpsc::channel().0 };
+        while size() < 2 * LARGE {
+            connection.execute("INSERT INTO t VALUES (zeroblob(1000000))", []).unwrap();
+        }
+        log.fold_rest(&connection);
+        write();
+        assert!(size() >= 2 * LARGE, "nobody has asked for it");
+        log.state.rest.store(true, Ordering::Relaxed);
+        log.fold_rest(&connection);
+        write();
+        assert!(size() <= KEPT as u64, "{}", size());
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn the_log_stays_small_also_when_somebody_always_writes() {
         let folder = tempfile::tempdir().unwrap();

@@ -670,7 +670,16 @@ fn number(tx: &Transaction<'_>, pragma: &str) -> rusqlite::Result<i64> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        collections::BTreeSet,
+        sync::{
+            Arc, Mutex,
+            atomic::{AtomicU32, Ordering},
+        },
+    };
+
     use rusqlite::Connection;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::{
@@ -733,5 +742,31 @@ mod tests {
                 assert!(!step.contains("TEMP B-TREE") || query == rooms::HOMES_IN_USE, "{query}\n{plan:#?}");
             }
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn others_write_between_any_two_rows_that_take_as_long_as_a_step_may() {
+        const ROWS: u32 = 20;
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db"), Durability::Normal, Clock::fixed_at(1_000)).unwrap();
+        let (over, turns) = (CancellationToken::new(), Arc::new(AtomicU32::new(0)));
+        let (others, is_over, taken) = (store.clone(), over.clone(), turns.clone());
+        let others = tokio::spawn(async move {
+            while !is_over.is_cancelled() {
+                others.take_turn().await.unwrap();
+                taken.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let seen = Arc::new(Mutex::new(BTreeSet::new()));
+        let noted = seen.clone();
+        let slow = move |_: &Transaction<'_>, _: &u32| {
+            noted.lock().unwrap().insert(turns.load(Ordering::Relaxed));
+            std::thread::sleep(HOLD);
+            Ok(())
+        };
+        store.delete((0..ROWS).collect(), slow).await.unwrap();
+        over.cancel();
+        others.await.unwrap();
+        assert_eq!(seen.lock().unwrap().len(), ROWS as usize);
     }
 }
