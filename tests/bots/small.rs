@@ -1,9 +1,6 @@
 //! Small bots, as anybody could write one: they answer with what they were told.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
@@ -108,13 +105,7 @@ impl Bot for Small {
     }
 
     fn carry_out(&self, order: Order) -> BoxFuture<'_, String> {
-        async move {
-            if order.text.contains("slow") {
-                tokio::time::sleep(Duration::from_hours(1)).await;
-            }
-            format!("{} did: {}", self.name, order.text)
-        }
-        .boxed()
+        async move { format!("{} did: {}", self.name, order.text) }.boxed()
     }
 
     fn keep_file<'a>(&'a self, _: &'a Address, sent: &'a Sent, _: Bytes) -> BoxFuture<'a, Result<Upload, String>> {
