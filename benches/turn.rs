@@ -30,8 +30,7 @@ fn main() {
     let model = Model::start();
     let mut rig = Rig::new(BARE, &model.base_url);
     rig.set("RUST_LOG", "info");
-    let window = "[models.\"openai/scripted\"]\ncontext_window = 400000\n";
-    fs::write(rig.path().join("matrix-agent.toml"), window).unwrap();
+    rig.configure("[models.\"openai/scripted\"]\ncontext_window = 400000\n");
     rig.set("MAX_AGENT_TURNS", &(CALLS + 5).to_string());
     let started = Instant::now();
     table("A turn");
