@@ -74,15 +74,22 @@ impl Default for LargeFiles {
     }
 }
 
+impl LargeFiles {
+    /// Waits for a place, or for the call's end.
+    async fn place(&self, cancel: &CancellationToken) -> Result<Place, ToolError> {
+        let permit = Arc::clone(&self.0).acquire_owned();
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(ToolError::Stopped),
+            permit = permit => Ok(Place { _permit: permit.ok().map(Arc::new) }),
+        }
+    }
+}
+
 impl ToolContext {
     /// Waits for a place in memory for a file that may be large.
     pub(super) async fn place(&self) -> Result<Place, ToolError> {
-        let permit = Arc::clone(&self.large.0).acquire_owned();
-        tokio::select! {
-            biased;
-            () = self.cancel.cancelled() => Err(ToolError::Stopped),
-            permit = permit => Ok(Place { _permit: permit.ok().map(Arc::new) }),
-        }
+        self.large.place(&self.cancel).await
     }
 }
 
@@ -172,5 +179,27 @@ impl ToolResult {
     /// Returns a result that did not.
     pub(super) fn bad(summary: impl Into<String>, text: impl Into<String>) -> Self {
         Self { text: text.into(), summary: summary.into(), ..Self::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn two_large_files_are_in_memory_at_a_time_and_a_stop_ends_the_wait_for_a_place() {
+        let (large, cancel) = (LargeFiles::default(), CancellationToken::new());
+        let [first, _second] = [large.place(&cancel).await.unwrap(), large.place(&cancel).await.unwrap()];
+        let result = ToolResult { place: Some(first.clone()), ..ToolResult::default() };
+        drop(first);
+        let mut third = Box::pin(large.place(&cancel));
+        assert!(third.as_mut().now_or_never().is_none(), "its result still holds the first one");
+        drop(result);
+        let _third = third.await.unwrap();
+        let fourth = large.place(&cancel);
+        cancel.cancel();
+        assert!(matches!(fourth.await, Err(ToolError::Stopped)));
     }
 }
