@@ -6,6 +6,11 @@ use std::fmt::{self, Write};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tracing::{Span, error_span};
+
+/// The target of the spans that name rooms and turns in the log. They are of the level `error`, so that a filter which
+/// lets this target through drops none of them.
+pub const SPANS: &str = "matrix_agent::spans";
 
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
@@ -63,6 +68,13 @@ name!(
     CallId
 );
 
+impl TurnId {
+    /// Returns the span that names this turn in each line of the log that is written in it, below the room's.
+    pub fn span(&self) -> Span {
+        error_span!(target: SPANS, "turn", turn = %self)
+    }
+}
+
 /// The name of the first account. For a long time it was the only one, so whatever is named after a room alone is its.
 pub const FIRST_ACCOUNT: &str = "coder";
 
@@ -89,6 +101,12 @@ impl Address {
     /// Tells whether the account is the first one.
     pub fn is_of_first(&self) -> bool {
         is_first_account(&self.account)
+    }
+
+    /// Returns the span that names this room in each line of the log that is written in it. It begins anew: whoever works
+    /// for one room may have to see to another.
+    pub fn span(&self) -> Span {
+        error_span!(target: SPANS, parent: None, "room", room = %self)
     }
 
     /// Returns `bytes` bytes of a digest, in hex, by which files of this account's room can be named.

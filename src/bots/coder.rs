@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use serde_json::Value;
 use tokio::time;
+use tracing::Instrument;
 
 use crate::{
     ids::{Address, BotName},
@@ -144,7 +145,7 @@ impl Coder {
     /// Removes the pictures of a conversation that nobody goes on with. What stays behind is bounded.
     async fn forget_pictures(&self, address: &Address) {
         if let Err(error) = self.inner.gallery.clear(address).await {
-            tracing::warn!(room = %address, %error, "the room's pictures could not be removed");
+            tracing::warn!(%error, "the room's pictures could not be removed");
         }
     }
 
@@ -168,11 +169,12 @@ impl Coder {
         let warm = self.inner.sandboxes.clone();
         let address = job.at.address.clone();
         let stop = job.stop.clone();
-        let warming = tokio::spawn(async move {
+        let warming = async move {
             if !stop.is_cancelled() {
                 let _ = warm.ensure(&address).await;
             }
-        });
+        };
+        let warming = tokio::spawn(warming.in_current_span());
         let context = TurnContext {
             store: self.inner.store.clone(),
             model: self.inner.model.clone(),

@@ -24,11 +24,11 @@ pub(super) async fn left(sandboxes: &Sandboxes, address: &Address) -> Option<Str
         Ok(Ok(jobs)) if jobs.is_empty() => None,
         Ok(Ok(jobs)) => Some(strings::jobs_left(&named(&jobs), jobs.len())),
         Ok(Err(error)) => {
-            tracing::warn!(room = %address, %error, "which background jobs are left is not known");
+            tracing::warn!(%error, "which background jobs are left is not known");
             None
         }
         Err(_) => {
-            tracing::warn!(room = %address, "which background jobs are left is not known: the sandbox does not answer");
+            tracing::warn!("which background jobs are left is not known: the sandbox does not answer");
             None
         }
     }

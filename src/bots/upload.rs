@@ -105,7 +105,7 @@ impl Upload {
                 self.picture = Some(Part::Picture { name, mime: picture.mime.to_owned(), data: Some(base64) });
             }
             Err(error) => {
-                tracing::error!(room = %address.room, %error, "a picture is not kept");
+                tracing::error!(%error, "a picture is not kept");
                 self.stays_unseen("the server could not store it".to_owned());
             }
         }

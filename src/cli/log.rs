@@ -21,6 +21,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use crate::ids::SPANS;
 use file::LogFile;
 pub(super) use flood::Flood;
 use lines::Lines;
@@ -29,14 +30,15 @@ use lines::Lines;
 pub(super) const SERVER: &str = "warn,matrix_agent=info";
 /// The one says what it cannot decode, and that may be a prompt; the other calls answers that it expects errors.
 const NEVER: &str = ",async_openai=off,matrix_sdk::http_client=off";
+/// The spans that name rooms and turns: they stand before each line, whatever lines are chosen.
+const ALWAYS: &str = "error";
 /// What the other subcommands tell: their own output says all that matters.
 pub(super) const QUIET: &str = "error";
 
 /// Starts the log, on standard error or in `file`. What is left out of it is told by [`Flood::tell`].
 pub(super) fn start(usual: &str, file: Option<&Path>) -> io::Result<Flood> {
     let chosen = std::env::var("RUST_LOG").ok().filter(|directives| !directives.is_empty());
-    // A directive that cannot be read is left out, the others hold: a typing error shall not stop the server.
-    let filter = EnvFilter::builder().parse_lossy(chosen.as_deref().unwrap_or(usual).to_owned() + NEVER);
+    let filter = filter(chosen.as_deref().unwrap_or(usual));
     let flood = Flood::default();
     let (writer, colours) = match file {
         Some(file) => (BoxMakeWriter::new(LogFile::open(file)?), false),
@@ -44,6 +46,12 @@ pub(super) fn start(usual: &str, file: Option<&Path>) -> io::Result<Flood> {
     };
     subscriber(writer, colours, filter, flood.clone()).init();
     Ok(flood)
+}
+
+/// Returns what lets lines through by these directives. One that cannot be read is left out, the others hold: a typing
+/// error shall not stop the server.
+fn filter(directives: &str) -> EnvFilter {
+    EnvFilter::builder().parse_lossy(format!("{directives}{NEVER},{SPANS}={ALWAYS}"))
 }
 
 /// Returns what writes the lines that `filter` and `flood` let through.
@@ -57,6 +65,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::ids::{Address, TurnId};
 
     /// Collects what is written.
     #[derive(Clone, Default)]
@@ -75,10 +84,15 @@ mod tests {
 
     /// Returns what is logged while `events` happen.
     fn logged(events: impl FnOnce(&Flood)) -> String {
+        logged_of("info", events)
+    }
+
+    /// Returns what these directives let through of it.
+    fn logged_of(directives: &str, events: impl FnOnce(&Flood)) -> String {
         let (written, flood) = (Written::default(), Flood::default());
         let writer = written.clone();
         let writer = BoxMakeWriter::new(move || writer.clone());
-        let subscriber = subscriber(writer, false, EnvFilter::new("info"), flood.clone());
+        let subscriber = subscriber(writer, false, filter(directives), flood.clone());
         tracing::subscriber::with_default(subscriber, || events(&flood));
         String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
     }
@@ -100,10 +114,21 @@ mod tests {
     }
 
     #[test]
+    fn no_choice_of_lines_takes_their_room_and_turn_away() {
+        let room = Address { account: "talk".into(), room: "!a:x".into() };
+        for directives in ["warn", "matrix_agent::cli=warn", "off,matrix_agent::cli=error"] {
+            let log = logged_of(directives, |_| {
+                room.span().in_scope(|| TurnId::from("t1").span().in_scope(|| tracing::error!("it has failed")));
+            });
+            assert!(log.contains("room{room=talk/!a:x}:turn{turn=t1}: ") && log.contains("it has failed"), "{log}");
+        }
+    }
+
+    #[test]
     fn the_room_may_be_named_by_a_span() {
         let log = logged(|flood| {
             for room in ["!a:x", "!b:x"] {
-                let _room = tracing::info_span!("sandbox", %room).entered();
+                let _room = Address::of_first(room).span().entered();
                 let _inner = tracing::info_span!("inner").entered();
                 for _ in 0..50 {
                     tracing::warn!("turned away");

@@ -1,4 +1,4 @@
-//! The log of the door: a line for each decision, with room, host, port, address, verdict and bytes.
+//! The log of the door: a line for each decision, with host, port, address, verdict and bytes, in the span of the room.
 //!
 //! It must not be given paths, queries or headers: they carry secrets. Called by `web`, `tunnel` and `git`.
 
@@ -13,15 +13,13 @@ use std::{
 use tokio::time::Instant;
 
 use super::{ProxyKind, denial::Denial, hosts::Host};
-use crate::ids::Address;
 
 /// Writes the log for one connection.
-pub(super) struct Audit<'a> {
-    pub(super) address: &'a Address,
+pub(super) struct Audit {
     pub(super) kind: ProxyKind,
 }
 
-impl Audit<'_> {
+impl Audit {
     /// Logs a refusal.
     pub(super) fn denied(&self, denial: &Denial) {
         let (host, port, address) = match denial {
@@ -37,21 +35,20 @@ impl Audit<'_> {
         let quiet = matches!(denial, Denial::NotAllowed(host) if host.is_browser_noise());
         let host = host.map(tracing::field::display);
         let address = address.map(tracing::field::display);
-        let (room, kind, why) = (self.address, self.kind, Why(denial));
+        let (kind, why) = (self.kind, Why(denial));
         if quiet {
-            tracing::debug!(%room, %kind, host, port, address, verdict = "denied", %why, "gateway");
+            tracing::debug!(%kind, host, port, address, verdict = "denied", %why, "gateway");
         } else {
-            tracing::info!(%room, %kind, host, port, address, verdict = "denied", %why, "gateway");
+            tracing::info!(%kind, host, port, address, verdict = "denied", %why, "gateway");
         }
     }
 
     /// Begins the record of a connection that was allowed; it is logged when the record is dropped.
     pub(super) fn allowed(&self, host: &Host, port: u16, address: Option<IpAddr>) -> Passage {
-        let (room, kind) = (self.address, self.kind);
+        let kind = self.kind;
         let shown = address.map(tracing::field::display);
-        tracing::debug!(%room, %kind, %host, port, address = shown, verdict = "allowed", "gateway: begins");
+        tracing::debug!(%kind, %host, port, address = shown, verdict = "allowed", "gateway: begins");
         Passage {
-            address: room.clone(),
             kind,
             host: host.clone(),
             port,
@@ -80,7 +77,6 @@ impl std::fmt::Display for Why<'_> {
 
 /// One connection that was let through.
 pub(super) struct Passage {
-    address: Address,
     kind: ProxyKind,
     host: Host,
     port: u16,
@@ -108,10 +104,10 @@ impl Passage {
 
 impl Drop for Passage {
     fn drop(&mut self) {
-        let Self { address: room, kind, host, port, verdict, .. } = self;
+        let Self { kind, host, port, verdict, .. } = self;
         let address = self.dialled.map(tracing::field::display);
         let (sent, received) = (self.up.load(Ordering::Relaxed), self.down.load(Ordering::Relaxed));
         let millis = self.begun.elapsed().as_millis() as u64;
-        tracing::info!(%room, %kind, %host, port, address, verdict, sent, received, millis, "gateway");
+        tracing::info!(%kind, %host, port, address, verdict, sent, received, millis, "gateway");
     }
 }

@@ -29,6 +29,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use self::{
     audit::Audit,
@@ -133,7 +134,7 @@ struct Link<'a> {
     network: &'a Network,
     github: &'a GitHub,
     place: &'a Place,
-    audit: Audit<'a>,
+    audit: Audit,
 }
 
 impl Gateway {
@@ -146,9 +147,13 @@ impl Gateway {
 
     /// Serves one forwarded connection to its end. Failures are told to the sandbox and to the log.
     pub async fn serve(&self, address: &Address, kind: ProxyKind, stream: UnixStream) {
+        self.serve_in_span(address, kind, stream).instrument(address.span()).await;
+    }
+
+    async fn serve_in_span(&self, address: &Address, kind: ProxyKind, stream: UnixStream) {
         let Shared { policy, network, rooms, github, cancel } = &*self.shared;
         let (mut reader, mut writer) = downstream::split(stream, policy.limits.idle);
-        let audit = Audit { address, kind };
+        let audit = Audit { kind };
         let Some(place) = rooms.enter(address) else {
             let busy = Denial::Busy(policy.limits.per_room);
             audit.denied(&busy);

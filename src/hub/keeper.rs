@@ -13,6 +13,7 @@ use std::{
 use futures_util::FutureExt;
 use tokio::time::{self, MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
 
 use super::homes::Encrypted;
 use crate::{
@@ -131,17 +132,16 @@ impl Keeper {
     /// Removes the pictures of rooms that nothing there names any more.
     async fn remove_pictures(&self, pruned: HashSet<Address>) {
         for home in pruned {
-            if let Err(error) = self.remove_pictures_of(&home).await {
-                tracing::warn!(room = %home, %error, "pictures that nothing names any more stay for now");
-            }
+            self.remove_pictures_of(&home).instrument(home.span()).await;
         }
     }
 
-    async fn remove_pictures_of(&self, home: &Address) -> Result<(), StoreError> {
+    async fn remove_pictures_of(&self, home: &Address) {
         let (store, gallery) = (&self.inner.store, &self.inner.gallery);
         let kept = gallery.settled(home).await;
-        let unnamed = store.unnamed(home, kept).await?;
-        gallery.remove(home, unnamed).await;
-        Ok(())
+        match store.unnamed(home, kept).await {
+            Ok(unnamed) => gallery.remove(home, unnamed).await,
+            Err(error) => tracing::warn!(%error, "pictures that nothing names any more stay for now"),
+        }
     }
 }

@@ -3,10 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use crate::{
     bots::Ending,
-    ids::{Address, EventId, RoomKey},
+    ids::{Address, EventId, RoomKey, TurnId},
     store::Sealed,
 };
 
@@ -311,6 +312,24 @@ pub enum NotFetched {
 pub struct LiveIn {
     /// The account and the room.
     pub address: Address,
+    /// The turn that is open there, if one is.
+    pub turn: Option<TurnId>,
     /// What happened.
     pub live: Live,
+}
+
+impl LiveIn {
+    /// Returns the span in which it is shown: its room's, and its turn's.
+    pub fn span(&self) -> Span {
+        span_of(&self.address, self.turn.as_ref())
+    }
+}
+
+/// Returns the span of what is done in a room, and for a turn if it is for one.
+pub(super) fn span_of(address: &Address, turn: Option<&TurnId>) -> Span {
+    let room = address.span();
+    match turn {
+        Some(turn) => room.in_scope(|| turn.span()),
+        None => room,
+    }
 }

@@ -24,6 +24,7 @@ use std::{
 
 use tokio::sync::{Mutex as Lock, Notify, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
 
 pub use became::{Became, Part};
 pub use keeper::Keeper;
@@ -37,7 +38,7 @@ pub use crate::bots::Ending;
 use crate::{
     bots::{Bot, Policies},
     crash,
-    ids::{self, Address, EventId, RoomKey},
+    ids::{self, Address, EventId, RoomKey, TurnId},
     store::{LockedInbound, NewInbound, NewOutbox, Sealed, Store, StoreError},
     strings,
 };
@@ -269,14 +270,14 @@ impl AccountHub {
 
     /// Tells a room something about its sandbox now (it was paused, its disk is full). Not kept: it is of no use later.
     pub fn tell(&self, room: &RoomKey, text: String) {
-        self.show(&self.address(room.clone()), Live::Notice { text });
+        self.show(&self.address(room.clone()), None, Live::Notice { text });
     }
 
-    /// Shows something to the people of a home. Live events are worth nothing later: what does not fit is dropped.
-    fn show(&self, home: &Address, live: Live) {
+    /// Shows something to the people of a home, where `turn` is open. Live events are worth nothing later: what does not fit is dropped.
+    fn show(&self, home: &Address, turn: Option<TurnId>, live: Live) {
         let address = Address { account: home.account.clone(), room: self.inner.homes.current(&home.room) };
         // Nobody may be watching.
-        let _ = self.inner.live.send(LiveIn { address, live });
+        let _ = self.inner.live.send(LiveIn { address, turn, live });
     }
 
     /// Wakes a room's actor, or starts it.
@@ -290,7 +291,8 @@ impl AccountHub {
         let mail = Arc::new(Mailbox::default());
         mail.notify.notify_one();
         actors.insert(address.clone(), mail.clone());
-        self.inner.tasks.spawn(room::run(self.clone(), address.clone(), mail));
+        let actor = room::run(self.clone(), address.clone(), mail);
+        self.inner.tasks.spawn(actor.instrument(address.span()));
     }
 
     /// Ends an actor, unless something came for it meanwhile.

@@ -16,12 +16,13 @@ use tokio::{
     time,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
-use super::{Outbound, homes::Homes, port::Ports};
+use super::{Outbound, homes::Homes, message::span_of, port::Ports};
 use crate::{
     backoff::Backoff,
     crash,
-    ids::{Address, EventId},
+    ids::{Address, EventId, TurnId},
     store::{OutboxRow, Store, Tried},
     strings,
 };
@@ -44,6 +45,8 @@ pub struct Delivery {
     pub txn: String,
     /// Where to.
     pub address: Address,
+    /// The turn that it belongs to, if it does to one.
+    pub turn: Option<TurnId>,
     /// What.
     pub outbound: Outbound,
     /// A file's bytes.
@@ -54,6 +57,13 @@ pub struct Delivery {
     pub tried: Option<Tried>,
     /// Tells how it went; dropped, it counts as [`Undelivered`].
     pub done: oneshot::Sender<Result<Sent, Undelivered>>,
+}
+
+impl Delivery {
+    /// Returns the span in which it is sent: its room's, and its turn's.
+    pub fn span(&self) -> Span {
+        span_of(&self.address, self.turn.as_ref())
+    }
 }
 
 /// The room has it.
@@ -95,6 +105,9 @@ impl Outbox {
     }
 }
 
+/// A room whose rows were delivered, with the wake-ups that have come since.
+type Delivered = (Address, mpsc::Receiver<()>);
+
 /// What delivering needs. Cheap to clone.
 #[derive(Clone)]
 struct Courier {
@@ -117,9 +130,7 @@ async fn deliver(courier: Courier, mut wakes: mpsc::Receiver<Address>, cancel: C
                     // Full means that a wake-up waits already.
                     let _ = room.try_send(());
                 } else {
-                    let (nudge, nudges) = mpsc::channel(1);
-                    rooms.insert(address.clone(), nudge);
-                    tasks.spawn(courier.clone().deliver_room(address, nudges));
+                    rooms.insert(address.clone(), courier.begin(&mut tasks, address));
                 }
             }
             Some(ended) = tasks.join_next() => {
@@ -127,9 +138,7 @@ async fn deliver(courier: Courier, mut wakes: mpsc::Receiver<Address>, cancel: C
                 rooms.remove(&address);
                 if nudges.try_recv().is_ok() {
                     // Woken after its last look: look again.
-                    let (nudge, nudges) = mpsc::channel(1);
-                    rooms.insert(address.clone(), nudge);
-                    tasks.spawn(courier.clone().deliver_room(address, nudges));
+                    rooms.insert(address.clone(), courier.begin(&mut tasks, address));
                 }
             }
         }
@@ -137,14 +146,25 @@ async fn deliver(courier: Courier, mut wakes: mpsc::Receiver<Address>, cancel: C
 }
 
 impl Courier {
-    async fn deliver_room(self, address: Address, mut nudges: mpsc::Receiver<()>) -> (Address, mpsc::Receiver<()>) {
+    /// Begins to deliver what waits for a room; returns what wakes it from its pause.
+    fn begin(&self, tasks: &mut JoinSet<Delivered>, address: Address) -> mpsc::Sender<()> {
+        let (nudge, nudges) = mpsc::channel(1);
+        let span = address.span();
+        tasks.spawn(self.clone().deliver_room(address, nudges).instrument(span));
+        nudge
+    }
+
+    async fn deliver_room(self, address: Address, mut nudges: mpsc::Receiver<()>) -> Delivered {
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             let delivered = match self.store.next_unsent(&address).await {
                 Ok(None) => break,
-                Ok(Some(row)) => self.deliver_row(row).await,
+                Ok(Some(row)) => {
+                    let span = row.turn.as_ref().map_or_else(Span::none, TurnId::span);
+                    self.deliver_row(row).instrument(span).await
+                }
                 Err(error) => {
-                    tracing::error!(room = %address.room, %error, "the outbox cannot be read");
+                    tracing::error!(%error, "the outbox cannot be read");
                     false
                 }
             };
@@ -159,11 +179,11 @@ impl Courier {
     }
 
     async fn deliver_row(&self, row: OutboxRow) -> bool {
-        let OutboxRow { seq, txn, address, payload, file, data, created, tried } = row;
+        let OutboxRow { seq, txn, address, turn, payload, file, data, created, tried } = row;
         let mut outbound = match serde_json::from_value(payload) {
             Ok(outbound) => outbound,
             Err(error) => {
-                tracing::error!(room = %address.room, txn, %error, "an outbox row cannot be read");
+                tracing::error!(txn, %error, "an outbox row cannot be read");
                 return false;
             }
         };
@@ -175,14 +195,14 @@ impl Courier {
                 match self.store.kept_file(&file).await {
                     Ok(Some(data)) => (place, Some(data)),
                     Ok(None) => {
-                        tracing::error!(room = %address.room, txn, "a file that was to be sent is gone from STATE_DIR");
+                        tracing::error!(txn, "a file that was to be sent is gone from STATE_DIR");
                         if let Outbound::File { name, .. } = &outbound {
                             outbound = Outbound::Notice { text: strings::file_gone(name) };
                         }
                         (None, None)
                     }
                     Err(error) => {
-                        tracing::error!(room = %address.room, txn, %error, "a file that is to be sent cannot be read");
+                        tracing::error!(txn, %error, "a file that is to be sent cannot be read");
                         return false;
                     }
                 }
@@ -191,7 +211,7 @@ impl Courier {
         let (done, confirmed) = oneshot::channel();
         // Where people are now: the room may have been upgraded since the row was written.
         let address = Address { room: self.homes.current(&address.room), account: address.account };
-        let delivery = Delivery { txn, address, outbound, data, created, tried, done };
+        let delivery = Delivery { txn, address, turn, outbound, data, created, tried, done };
         let answered = async {
             self.ports.deliver(delivery).await;
             confirmed.await

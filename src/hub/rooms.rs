@@ -9,6 +9,7 @@ use std::{
 };
 
 use tokio::time::{self, MissedTickBehavior};
+use tracing::Instrument;
 
 use super::{AccountHub, Outbound, room::Mailbox, to_json};
 use crate::{
@@ -147,22 +148,28 @@ impl AccountHub {
     }
 
     async fn look_at_left_rooms(&self) -> Result<(), StoreError> {
+        for left in self.inner.store.left_rooms(self.account()).await? {
+            let span = self.address(left.room.clone()).span();
+            self.look_at_left_room(&left).instrument(span).await?;
+        }
+        Ok(())
+    }
+
+    async fn look_at_left_room(&self, left: &LeftRoom) -> Result<(), StoreError> {
         let store = &self.inner.store;
+        let _nobody_comes_back = self.inner.leaving.lock().await;
+        if !store.is_left(self.account(), &left.room).await? {
+            return Ok(());
+        }
+        let home = self.inner.homes.home(&left.room);
         let grace = self.inner.keeper.grace().as_millis() as i64;
-        for left in store.left_rooms(self.account()).await? {
-            let _nobody_comes_back = self.inner.leaving.lock().await;
-            if !store.is_left(self.account(), &left.room).await? {
-                continue;
-            }
-            let home = self.inner.homes.home(&left.room);
-            let over = left.cleared || store.clock().millis() - left.since >= grace;
-            // A turn that is just ending would write into what is cleared; it rings when it has ended.
-            let works = self.mailbox(&home).is_some_and(|mail| mail.has_turn());
-            if over && !works {
-                self.clear(&left, &home).await?;
-            } else if let Err(error) = self.let_go(&home, false).await {
-                tracing::warn!(room = %left.room, error, "the container of a room that was left stays for now");
-            }
+        let over = left.cleared || store.clock().millis() - left.since >= grace;
+        // A turn that is just ending would write into what is cleared; it rings when it has ended.
+        let works = self.mailbox(&home).is_some_and(|mail| mail.has_turn());
+        if over && !works {
+            self.clear(left, &home).await?;
+        } else if let Err(error) = self.let_go(&home, false).await {
+            tracing::warn!(error, "the container of a room that was left stays for now");
         }
         Ok(())
     }
@@ -174,13 +181,13 @@ impl AccountHub {
             return Ok(());
         }
         if let Err(error) = self.let_go(home, true).await {
-            tracing::warn!(room = %left.room, error, "the files of a room that was left stay for now");
+            tracing::warn!(error, "the files of a room that was left stay for now");
             return Ok(());
         }
         store.forget_room(self.account(), &left.room).await?;
         self.inner.homes.forget(home);
         self.inner.keeper.forget(&self.address(home.clone()));
-        tracing::info!(room = %left.room, "the files and the conversation of a room that was left are deleted");
+        tracing::info!("the files and the conversation of a room that was left are deleted");
         Ok(())
     }
 

@@ -25,6 +25,7 @@ use tokio_util::{
     sync::CancellationToken,
     task::TaskTracker,
 };
+use tracing::Instrument;
 
 use crate::{
     chat::terminal::{self, Hello, Terminal},
@@ -162,7 +163,9 @@ impl Control {
         };
         match (request, &self.chat) {
             (Request::Chat { room }, Some((hub, terminal))) => {
-                terminal.serve(hub, terminal::room(&room), name, incoming, outgoing, cancel.clone()).await;
+                let room = terminal::room(&room);
+                let span = hub.address(room.clone()).span();
+                terminal.serve(hub, room, name, incoming, outgoing, cancel.clone()).instrument(span).await;
                 Ok(())
             }
             (Request::Chat { .. }, None) => fail(&mut outgoing, "This process only administers sandboxes.").await,
@@ -204,12 +207,13 @@ impl Administration {
                 Answer::Value { value: serde_json::json!(list), text }
             }
             Request::Observe { room } => {
-                let observed = self.sandboxes.observe(&self.room(&room).await?).await?;
+                let room = self.room(&room).await?;
+                let observed = self.sandboxes.observe(&room).instrument(room.span()).await?;
                 Answer::Value { value: serde_json::json!(observed), text: observed.to_string() }
             }
             Request::Remove { room } => {
                 let room = self.room_with_files(&room).await?;
-                self.sandboxes.remove(&room, true).await?;
+                self.sandboxes.remove(&room, true).instrument(room.span()).await?;
                 let room = room.to_string();
                 Answer::Value { text: format!("Removed the sandbox of {room}."), value: room.into() }
             }
@@ -226,7 +230,7 @@ impl Administration {
     ) -> anyhow::Result<()> {
         let started = async {
             let room = self.room(room).await?;
-            let sandbox = self.sandboxes.ensure(&room).await?;
+            let sandbox = self.sandboxes.ensure(&room).instrument(room.span()).await?;
             let command = Command {
                 id: format!("exec-{}", ids::random(8)),
                 argv,
@@ -238,7 +242,7 @@ impl Administration {
                 background: false,
             };
             let id = command.id.clone();
-            let process = sandbox.spawn(command).await?;
+            let process = sandbox.spawn(command).instrument(room.span()).await?;
             Ok::<_, SandboxError>((sandbox, process, id))
         };
         let (sandbox, mut process, id) = match started.await {

@@ -12,6 +12,7 @@ use tokio::{
     time::{Instant, Sleep, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::{
     crash,
@@ -143,10 +144,10 @@ pub(super) struct Turn {
 impl Turn {
     /// Carries it out.
     pub(super) async fn run(self, start: Start) -> Outcome {
-        let (journal, progress) = (self.journal.clone(), self.progress.clone());
+        let progress = self.progress.clone();
         let outflow = Arc::new(Outflow::default());
         let outcome = self.drive(start, Arc::clone(&outflow)).await.unwrap_or_else(|error| {
-            tracing::error!(room = %journal.at.address.room, turn = %journal.turn, %error, "the turn cannot go on");
+            tracing::error!(%error, "the turn cannot go on");
             Outcome::failed(error.to_string())
         });
         outflow.flush(&progress);
@@ -216,10 +217,9 @@ impl Turn {
         let answer = answer?;
         let elapsed = before + began.elapsed();
         let (footer, brief) = (footer(&answer.tally, elapsed), brief(&answer.tally, elapsed));
-        let journal = &driver.hands.journal;
         tracing::info!(
-            room = %journal.at.address.room, turn = %journal.turn, status = ?answer.status, rounds = answer.tally.rounds,
-            calls = answer.tally.calls, tokens = answer.tally.tokens, "the turn is answered"
+            status = ?answer.status, rounds = answer.tally.rounds, calls = answer.tally.calls,
+            tokens = answer.tally.tokens, "the turn is answered"
         );
         Ok(Outcome { text: answer.text, footer, brief, ending: answer.status, line: Some(answer.line) })
     }
@@ -336,9 +336,10 @@ impl Driver {
         mem::take(&mut self.cancel).cancel();
         let mut calls = mem::take(&mut self.calls);
         if timeout(SETTLE, async { while calls.next().await.is_some() {} }).await.is_err() {
-            tracing::warn!(turn = %self.hands.journal.turn, "calls did not end in time; they are ended behind the turn");
+            tracing::warn!("calls did not end in time; they are ended behind the turn");
             // Dropped, they would leave their commands running: only they know what to end, and each has a limit.
-            tokio::spawn(async move { while calls.next().await.is_some() {} });
+            let ending = async move { while calls.next().await.is_some() {} };
+            tokio::spawn(ending.in_current_span());
         }
     }
 
@@ -392,8 +393,7 @@ impl Driver {
                 Event::ModelDone { request, completion }
             }
             Err(error) => {
-                let journal = &self.hands.journal;
-                tracing::warn!(room = %journal.at.address.room, turn = %journal.turn, %error, "the model failed");
+                tracing::warn!(%error, "the model failed");
                 Event::ModelFailed { request, remedy: error.remedy(), why: error.user_text() }
             }
         });

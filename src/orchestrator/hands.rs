@@ -100,8 +100,7 @@ impl Hands {
             match self.journal.keep_picture(&image.mime, image.data).await {
                 Ok(picture) => pictures.push(picture),
                 Err(error) => {
-                    let journal = &self.journal;
-                    tracing::error!(room = %journal.at.address.room, turn = %journal.turn, %error, "a picture is not kept");
+                    tracing::error!(%error, "a picture is not kept");
                     text.push_str(words::PICTURE_LOST);
                 }
             }
@@ -129,7 +128,7 @@ impl Hands {
             return Err(refused(loss.to_string()));
         }
         ready.map(|sandbox| sandbox.boot_id().to_owned()).map_err(|error| {
-            tracing::error!(room = %self.journal.at.address.room, turn = %self.journal.turn, %error, "no sandbox");
+            tracing::error!(%error, "no sandbox");
             refused(error.to_string())
         })
     }

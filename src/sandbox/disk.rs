@@ -14,6 +14,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
+use tracing::Instrument;
 
 use super::{
     KillCause, SandboxError,
@@ -120,7 +121,7 @@ impl Watch {
     async fn look(&mut self, shared: &Arc<Shared>, info: &EngineInfo, space: Space) {
         while let Some(counted) = self.counts.try_join_next() {
             if let Ok((room, counted)) = counted {
-                self.judge(shared, &room, counted).await;
+                self.judge(shared, &room, counted).instrument(room.address.span()).await;
             }
         }
         self.close_round(shared).await;
@@ -137,7 +138,8 @@ impl Watch {
         if !self.reserve.is_low() {
             let failed = |room: &&Arc<Room>| room.workspace_has_failed() && has_image(shared, room);
             for room in running.iter().filter(failed) {
-                shared.supervise(life::close(Arc::clone(shared), Arc::clone(room)));
+                let closing = life::close(Arc::clone(shared), Arc::clone(room));
+                shared.supervise(closing.instrument(room.address.span()));
             }
         }
         self.unexplained.notice(&running);
@@ -155,10 +157,12 @@ impl Watch {
             let new = !self.taken.contains_key(&room.address) && room.connection().is_some();
             if new || all && works(&room).await {
                 let (shared, info) = (Arc::clone(shared), info.clone());
-                self.counts.spawn(async move {
+                let span = room.address.span();
+                let counting = async move {
                     let counted = count(&shared, &info, &room).await;
                     (room, counted)
-                });
+                };
+                self.counts.spawn(counting.instrument(span));
             }
         }
     }
@@ -187,7 +191,7 @@ impl Watch {
             Err(SandboxError::Engine(EngineError::Away(_))) => return,
             Err(error) if room.is_running() => {
                 let why = format!("{error}, so it counts as full");
-                tracing::warn!(room = %room.address, %error, "a sandbox cannot be counted");
+                tracing::warn!(%error, "a sandbox cannot be counted");
                 return full(shared, room, &why).await;
             }
             Err(_) => return, // it ended meanwhile
@@ -223,7 +227,8 @@ impl Watch {
             let wrote_most = i128::from(wrote) >= missing.bytes / 2;
             if let Some(room) = room.filter(|room| wrote_most && room.sends_files()) {
                 let hidden = size(u64::try_from(missing.bytes).unwrap_or(u64::MAX));
-                full(shared, &room, &format!("{hidden} are in no file that can be seen")).await;
+                let what = format!("{hidden} are in no file that can be seen");
+                full(shared, &room, &what).instrument(room.address.span()).await;
             }
             missing.begin();
         } else if missing.bytes <= 0 || missing.since.elapsed() > WINDOW {
@@ -308,7 +313,7 @@ pub(super) async fn end_all(shared: &Shared, room: &Room) -> bool {
         return ended;
     }
     let Some(name) = room.container_name() else { return false };
-    tracing::warn!(room = %room.address, "a sandbox that takes too much of the disk does not answer, so it is killed");
+    tracing::warn!("a sandbox that takes too much of the disk does not answer, so it is killed");
     shared.engine.kill(&name).await.is_ok()
 }
 

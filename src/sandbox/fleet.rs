@@ -21,6 +21,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
 
 use super::{
     ProxyKind, ProxyStream, Sandbox, SandboxError, disk, embed,
@@ -230,7 +231,7 @@ impl Sandboxes {
     }
 
     /// Returns the room's sandbox, ready for a command: created or started if need be. Calls for one room share one
-    /// start; a start goes on when the caller goes away.
+    /// start; a start goes on when the caller goes away. Its lines of the log stand in the caller's span.
     pub async fn ensure(&self, address: &Address) -> Result<Sandbox, SandboxError> {
         let shared = &self.shared;
         if shared.disk_low.load(Ordering::SeqCst) {
@@ -242,7 +243,7 @@ impl Sandboxes {
         }
         let start = life::start(Arc::clone(shared), room);
         let start = shared.cancel.clone().run_until_cancelled_owned(start);
-        shared.tasks.spawn(start).await.ok().flatten().unwrap_or(Err(SandboxError::ShuttingDown))
+        shared.tasks.spawn(start.in_current_span()).await.ok().flatten().unwrap_or(Err(SandboxError::ShuttingDown))
     }
 
     /// Returns what a model has to be told before it works on in a sandbox whose files were gone: once.
@@ -252,7 +253,7 @@ impl Sandboxes {
         if let Some(record) = &mut container.record {
             record.lost = false;
             if let Err(error) = self.shared.files.of(&room.address).note(record) {
-                tracing::warn!(room = %room.address, %error, "it cannot be noted that the model knows of its lost files");
+                tracing::warn!(%error, "it cannot be noted that the model knows of its lost files");
             }
         }
         Some(SandboxError::FilesLost)
@@ -442,9 +443,9 @@ impl Shared {
         self.disk_low.store(low, Ordering::SeqCst);
     }
 
-    /// Tells the room something, if anybody listens.
+    /// Tells the room something, if anybody listens. Called in a span of the room's.
     pub(super) fn tell(&self, address: &Address, text: String) {
-        tracing::warn!(room = %address, %text, "a sandbox's room is told");
+        tracing::warn!(%text, "a sandbox's room is told");
         let _ = self.notices.send(Notice { address: address.clone(), text }); // nobody listening is no error
     }
 

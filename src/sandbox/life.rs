@@ -12,6 +12,7 @@ use std::{
 };
 
 use tokio::time::{Instant, timeout};
+use tracing::Instrument;
 
 use super::{
     Link, LinkState, Sandbox, SandboxError,
@@ -53,7 +54,7 @@ pub(super) async fn start(shared: Arc<Shared>, room: Arc<Room>) -> Result<Sandbo
             Err(held @ SandboxError::Paused { .. }) => return Err(held),
             Err(error) => error,
         };
-        tracing::warn!(room = %room.address, %error, "a running sandbox cannot be spoken with, so it is ended");
+        tracing::warn!(%error, "a running sandbox cannot be spoken with, so it is ended");
         end(&shared, &room, &mut container).await?;
         if matches!(error, SandboxError::Fault(_)) {
             return Err(error); // said once; the next try finds a fresh one
@@ -73,7 +74,7 @@ async fn run(shared: &Arc<Shared>, room: &Arc<Room>, container: &mut Container) 
     creation::prepare(shared, room, container).await?;
     bind(shared, room)?; // before anything that takes time: sandboxd dials as soon as it runs
     if container.name.is_some() && container.spec != wanted(shared, room, container, &image) {
-        tracing::info!(room = %room.address, "image or limits changed: the container is made anew, its files stay");
+        tracing::info!("image or limits changed: the container is made anew, its files stay");
         discard(shared, room, container).await?;
     }
     for _ in 0..3 {
@@ -101,9 +102,10 @@ fn bind(shared: &Arc<Shared>, room: &Arc<Room>) -> Result<(), SandboxError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(&directory);
     let opened = made.and_then(|()| fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)));
     opened.map_err(|source| SandboxError::Socket { path: directory.clone(), source })?;
-    // The link and its connections know no room; their lines of the log name it by this.
-    let link = tracing::warn_span!("sandbox", room = %room.address)
-        .in_scope(|| Link::bind(&directory, shared.proxies(&room.address), &shared.cancel))?;
+    // The link and its connections know no room; their lines of the log name it by this. The turn for which the sandbox
+    // starts may end long before them.
+    let link =
+        room.address.span().in_scope(|| Link::bind(&directory, shared.proxies(&room.address), &shared.cancel))?;
     let (fleet, asked) = (Arc::downgrade(shared), Arc::downgrade(room));
     link.ask_when_silent(Box::new(move || {
         let (fleet, room) = (fleet.upgrade(), asked.upgrade());
@@ -185,7 +187,7 @@ pub(super) async fn adopt(shared: &Arc<Shared>, room: &Arc<Room>, name: &str) ->
         link.set_peer(seen.pid);
         watch(shared, room, &link);
     }
-    tracing::info!(room = %room.address, container = name, "took over a running sandbox");
+    tracing::info!(container = name, "took over a running sandbox");
     Ok(())
 }
 
@@ -210,7 +212,7 @@ pub(super) fn set_frozen(shared: &Shared, room: &Room, frozen: bool) {
     if let Err(error) = noted
         && error.kind() != io::ErrorKind::NotFound
     {
-        tracing::warn!(room = %room.address, %error, "cannot note whether a sandbox is frozen");
+        tracing::warn!(%error, "cannot note whether a sandbox is frozen");
     }
     room.set_frozen(frozen);
 }
@@ -223,9 +225,9 @@ fn frozen_mark(shared: &Shared, room: &Room) -> PathBuf {
 /// Ends the container when its link says so. Ends itself with the link.
 fn watch(shared: &Arc<Shared>, room: &Arc<Room>, link: &Arc<Link>) {
     let mut states = link.watch();
-    let (fleet, room) = (Arc::clone(shared), Arc::clone(room));
-    fleet.clone().supervise(async move {
-        let shared = fleet;
+    let (shared, room, span) = (Arc::clone(shared), Arc::clone(room), room.address.span());
+    let fleet = Arc::clone(&shared);
+    let watching = async move {
         // An error: the link is gone, and nothing is left to watch.
         let Ok(state) =
             states.wait_for(|state| matches!(state, LinkState::MustEnd(_))).await.map(|state| state.clone())
@@ -233,15 +235,16 @@ fn watch(shared: &Arc<Shared>, room: &Arc<Room>, link: &Arc<Link>) {
             return;
         };
         let LinkState::MustEnd(why) = state else { return };
-        tracing::warn!(room = %room.address, %why, "the sandbox's container is killed");
+        tracing::warn!(%why, "the sandbox's container is killed");
         // By its name, without the lock: whoever holds the lock may be waiting for just this.
         let Some(name) = room.container_name() else { return };
         if let Err(error) = shared.engine.kill(&name).await {
-            tracing::error!(room = %room.address, %error, "the container cannot be killed");
+            tracing::error!(%error, "the container cannot be killed");
         }
         let mut container = room.container.lock().await;
         note_if_ended(&shared, &room, &mut container).await;
-    });
+    };
+    fleet.supervise(watching.instrument(span));
 }
 
 /// Looks whether a container that counts as running has ended, and notes it.
@@ -249,10 +252,10 @@ pub(super) async fn note_if_ended(shared: &Shared, room: &Room, container: &mut 
     let Some(name) = container.name.clone().filter(|_| room.is_running()) else { return };
     match shared.engine.inspect(&name).await {
         Ok(seen) if seen.condition == Condition::Stopped => {
-            tracing::warn!(room = %room.address, container = name, exit_code = seen.exit_code, "a sandbox ended by itself");
+            tracing::warn!(container = name, exit_code = seen.exit_code, "a sandbox ended by itself");
         }
         Err(EngineError::NotFound(_)) => {
-            tracing::warn!(room = %room.address, container = name, "a sandbox was removed by somebody else");
+            tracing::warn!(container = name, "a sandbox was removed by somebody else");
             room.note_container(container, None);
         }
         Ok(_) | Err(_) => return,
@@ -281,7 +284,7 @@ pub(super) async fn close(shared: Arc<Shared>, room: Arc<Room>) {
              starts anew with the next command. What was written last may be missing"
                 .to_owned(),
         ),
-        Err(error) => tracing::warn!(room = %room.address, %error, "a sandbox whose disk has failed cannot be stopped"),
+        Err(error) => tracing::warn!(%error, "a sandbox whose disk has failed cannot be stopped"),
     }
 }
 
@@ -304,7 +307,7 @@ async fn abandon(shared: &Shared, room: &Room, container: &Container) {
     if let Some(name) = &container.name
         && let Err(error) = shared.engine.kill(name).await
     {
-        tracing::warn!(room = %room.address, %error, "a sandbox that failed to start cannot be killed");
+        tracing::warn!(%error, "a sandbox that failed to start cannot be killed");
     }
     limit::release(shared, room);
 }
@@ -318,7 +321,7 @@ pub(super) async fn remove(shared: &Shared, room: &Room, with_files: bool) -> Re
     if with_files && container.has_files() {
         creation::remove_files(shared, room, &mut container).await?;
         if let Err(error) = room.remove_directory(&shared.options.state_dir) {
-            tracing::debug!(room = %room.address, %error, "a removed room's directory stays");
+            tracing::debug!(%error, "a removed room's directory stays");
         }
     }
     Ok(())

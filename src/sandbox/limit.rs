@@ -13,6 +13,7 @@ use tokio::{
     sync::{Mutex, watch},
     time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
 };
+use tracing::Instrument;
 
 use super::{SandboxError, fleet::Shared, life, memory::Short, room::Room};
 
@@ -149,10 +150,12 @@ pub(super) async fn sweep(shared: Arc<Shared>) {
         sleep(pause).await;
         for room in shared.all() {
             if room.is_running() && !room.is_held() && room.idle() >= idle {
-                let stopped = stop_if(&shared, &room, idle, Work::Background).await;
-                if stopped {
-                    tracing::info!(room = %room.address, "stopped an idle sandbox");
-                }
+                let stopping = async {
+                    if stop_if(&shared, &room, idle, Work::Background).await {
+                        tracing::info!("stopped an idle sandbox");
+                    }
+                };
+                stopping.instrument(room.address.span()).await;
             }
         }
     }
@@ -212,8 +215,14 @@ async fn stop_least_used(shared: &Arc<Shared>, wanting: Option<&Arc<Room>>, miss
             return false;
         }
         freed -= used(&room);
-        if stop_if(shared, &room, GRACE, Work::None).await {
-            tracing::info!(room = %room.address, "stopped the least used sandbox to make room for others");
+        let stopping = async {
+            let stopped = stop_if(shared, &room, GRACE, Work::None).await;
+            if stopped {
+                tracing::info!("stopped the least used sandbox to make room for others");
+            }
+            stopped
+        };
+        if stopping.instrument(room.address.span()).await {
             return true;
         }
     }
@@ -238,7 +247,7 @@ async fn stop_if(shared: &Arc<Shared>, room: &Arc<Room>, idle: Duration, tolerat
     let stopped = spare && room.is_running() && room.idle() >= idle && {
         let stopped = life::stop(shared, room, &container).await;
         if let Err(error) = &stopped {
-            tracing::warn!(room = %room.address, %error, "a sandbox cannot be stopped");
+            tracing::warn!(%error, "a sandbox cannot be stopped");
         }
         stopped.is_ok()
     };

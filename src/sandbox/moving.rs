@@ -5,6 +5,7 @@
 use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use tokio::time::sleep;
+use tracing::Instrument;
 
 use super::{
     SandboxError, creation, disk,
@@ -31,22 +32,27 @@ pub(super) async fn run(shared: Arc<Shared>) {
     loop {
         let mut left = false;
         for room in shared.all() {
-            let Ok(mut container) = room.container.try_lock() else { continue };
-            if !container.is_to_be_moved() {
-                continue;
-            }
-            left = true;
-            if !room.is_running()
-                && let Err(error) = creation::prepare(&shared, &room, &mut container).await
-            {
-                tracing::warn!(room = %room.address, %error, "a room's files cannot be prepared");
-            }
+            left |= look(&shared, &room).instrument(room.address.span()).await;
         }
         if !left {
             return;
         }
         sleep(PAUSE).await;
     }
+}
+
+/// Moves a room's files if it does not run; returns whether there was anything to be moved.
+async fn look(shared: &Arc<Shared>, room: &Arc<Room>) -> bool {
+    let Ok(mut container) = room.container.try_lock() else { return false };
+    if !container.is_to_be_moved() {
+        return false;
+    }
+    if !room.is_running()
+        && let Err(error) = creation::prepare(shared, room, &mut container).await
+    {
+        tracing::warn!(%error, "a room's files cannot be prepared");
+    }
+    true
 }
 
 /// Copies the room's volume and removes it. Where that fails, the room goes on with the volume.
@@ -60,7 +66,7 @@ pub(super) async fn take_over(shared: &Shared, room: &Room, container: &mut Cont
             finish(shared, room, container).await
         }
         Err(error) => {
-            tracing::warn!(room = %room.address, %error, "a room's files stay in Podman's volume until the next start");
+            tracing::warn!(%error, "a room's files stay in Podman's volume until the next start");
             container.unmoved = true;
             Ok(())
         }
@@ -77,7 +83,7 @@ pub(super) async fn finish(shared: &Shared, room: &Room, container: &mut Contain
     life::discard(shared, room, container).await?;
     shared.engine.remove_volume(&volume.name).await?;
     container.volume = None;
-    tracing::info!(room = %room.address, volume = volume.name, "a room's files were moved out of Podman's volume");
+    tracing::info!(volume = volume.name, "a room's files were moved out of Podman's volume");
     Ok(())
 }
 

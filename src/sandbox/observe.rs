@@ -166,7 +166,7 @@ pub(super) async fn observe(shared: &Shared, room: &Room) -> Result<Observation,
     let outside = seen.pid.and_then(|pid| match Outside::of(pid) {
         Ok(outside) => Some(outside),
         Err(error) => {
-            tracing::debug!(room = %room.address, %error, "a sandbox's PID 1 cannot be looked at");
+            tracing::debug!(%error, "a sandbox's PID 1 cannot be looked at");
             None
         }
     });

@@ -12,6 +12,7 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::Instrument;
 
 use super::{
     SandboxError,
@@ -76,6 +77,8 @@ async fn watch(shared: &Arc<Shared>) -> Result<(), SandboxError> {
 fn note(shared: &Arc<Shared>, happened: &Happened) {
     let named = |room: &Arc<Room>| room.container_name().as_ref() == Some(&happened.name);
     let Some(room) = shared.all().into_iter().find(named) else { return };
+    let span = room.address.span();
+    let _room = span.clone().entered();
     let exit_code = match happened.what {
         Change::Died(exit_code) => exit_code,
         Change::Paused => return room.set_paused(true),
@@ -84,13 +87,14 @@ fn note(shared: &Arc<Shared>, happened: &Happened) {
             return life::set_frozen(shared, &room, false); // by whomever: if the disk is still short, it is frozen anew
         }
     };
-    tracing::debug!(room = %room.address, exit_code, "a sandbox's PID 1 ended");
+    tracing::debug!(exit_code, "a sandbox's PID 1 ended");
     room.ended.notify_waiters();
     let shared_too = Arc::clone(shared);
-    shared.supervise(async move {
+    let noting = async move {
         let mut container = room.container.lock().await; // after whoever stops or starts it
         life::note_if_ended(&shared_too, &room, &mut container).await;
-    });
+    };
+    shared.supervise(noting.instrument(span));
 }
 
 /// Compares once.
@@ -115,13 +119,19 @@ pub(super) async fn reconcile(shared: &Arc<Shared>) -> Result<(), SandboxError> 
     }
     let containers = containers?;
     let listed: HashMap<String, &Listed> = containers.iter().map(|found| (found.name.clone(), found)).collect();
-    stream::iter(&containers).for_each_concurrent(PARALLEL, |found| compare(shared, found)).await;
+    stream::iter(&containers)
+        .for_each_concurrent(PARALLEL, |found| async move {
+            let Some(owner) = spec::owner(&found.labels) else { return };
+            compare(shared, shared.room(&owner), found).instrument(owner.span()).await;
+        })
+        .await;
     for room in shared.all() {
         let Ok(mut container) = room.container.try_lock() else { continue };
         match &container.name {
             Some(name) if !listed.contains_key(name) => {
                 // It may have been made since the list was: only an inspect is proof.
-                life::note_if_ended(shared, &room, &mut container).await;
+                let span = room.address.span();
+                life::note_if_ended(shared, &room, &mut container).instrument(span).await;
             }
             _ => {}
         }
@@ -137,10 +147,8 @@ pub(super) async fn reconcile(shared: &Arc<Shared>) -> Result<(), SandboxError> 
     Ok(())
 }
 
-/// Notes one container that Podman has.
-async fn compare(shared: &Arc<Shared>, found: &Listed) {
-    let Some(owner) = spec::owner(&found.labels) else { return };
-    let room = shared.room(&owner);
+/// Notes one container that Podman has of a room.
+async fn compare(shared: &Arc<Shared>, room: Arc<Room>, found: &Listed) {
     let Ok(mut container) = room.container.try_lock() else { return }; // who holds it knows better
     match container.name.clone() {
         None => {
@@ -150,7 +158,7 @@ async fn compare(shared: &Arc<Shared>, found: &Listed) {
         Some(known) if known != found.name => {
             // Left by a creation under another name: a room has one.
             if let Err(error) = shared.engine.remove(&found.name).await {
-                tracing::warn!(room = %room.address, container = found.name, %error, "a second container stays");
+                tracing::warn!(container = found.name, %error, "a second container stays");
             }
             return;
         }
@@ -159,7 +167,7 @@ async fn compare(shared: &Arc<Shared>, found: &Listed) {
     match (found.condition, room.is_running()) {
         (Condition::Running | Condition::Paused, false) => {
             if let Err(error) = life::adopt(shared, &room, &found.name).await {
-                tracing::warn!(room = %room.address, %error, "a running sandbox cannot be taken over");
+                tracing::warn!(%error, "a running sandbox cannot be taken over");
                 room.forget_link();
                 limit::release(shared, &room);
             }
@@ -239,35 +247,37 @@ async fn look_for_counts(shared: &Arc<Shared>) -> Result<(), SandboxError> {
 pub(super) async fn remove_gone(shared: &Arc<Shared>) {
     let Some(existing) = existing(shared) else { return };
     for room in shared.all() {
-        let mark = mark(shared, &room);
-        if existing.contains(&room.address) {
-            let _ = fs::remove_file(&mark); // mostly there is none
-            continue;
-        }
-        let since = fs::metadata(&mark).and_then(|mark| mark.modified());
-        let (has_container, has_files) = match room.container.try_lock() {
-            Ok(container) => (container.name.is_some(), container.has_files()),
-            Err(_) => continue,
-        };
-        if !has_container && !has_files {
-            let _ = fs::remove_file(&mark);
-            continue;
-        }
-        let overdue = since.as_ref().is_ok_and(|since| since.elapsed().is_ok_and(|kept| kept > KEPT));
-        if !has_container && !overdue && since.is_ok() {
-            continue;
-        }
-        match life::remove(shared, &room, overdue).await {
-            Ok(()) => {
-                tracing::info!(room = %room.address, files = overdue, "removed the sandbox of a room that is gone");
-            }
-            Err(error) => tracing::warn!(room = %room.address, %error, "the sandbox of a room that is gone stays"),
-        }
-        if since.is_err()
-            && let Err(error) = begin(&mark)
-        {
-            tracing::warn!(room = %room.address, %error, "cannot note since when a room is gone");
-        }
+        remove_if_gone(shared, &room, &existing).instrument(room.address.span()).await;
+    }
+}
+
+async fn remove_if_gone(shared: &Shared, room: &Room, existing: &HashSet<Address>) {
+    let mark = mark(shared, room);
+    if existing.contains(&room.address) {
+        let _ = fs::remove_file(&mark); // mostly there is none
+        return;
+    }
+    let since = fs::metadata(&mark).and_then(|mark| mark.modified());
+    let (has_container, has_files) = match room.container.try_lock() {
+        Ok(container) => (container.name.is_some(), container.has_files()),
+        Err(_) => return,
+    };
+    if !has_container && !has_files {
+        let _ = fs::remove_file(&mark);
+        return;
+    }
+    let overdue = since.as_ref().is_ok_and(|since| since.elapsed().is_ok_and(|kept| kept > KEPT));
+    if !has_container && !overdue && since.is_ok() {
+        return;
+    }
+    match life::remove(shared, room, overdue).await {
+        Ok(()) => tracing::info!(files = overdue, "removed the sandbox of a room that is gone"),
+        Err(error) => tracing::warn!(%error, "the sandbox of a room that is gone stays"),
+    }
+    if since.is_err()
+        && let Err(error) = begin(&mark)
+    {
+        tracing::warn!(%error, "cannot note since when a room is gone");
     }
 }
 

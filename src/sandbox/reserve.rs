@@ -6,6 +6,7 @@ use std::{collections::HashMap, fs, os::unix::fs::MetadataExt, sync::Arc, time::
 
 use futures_util::future::join_all;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::{
     SandboxError,
@@ -112,7 +113,7 @@ impl Reserve {
         self.mark(shared, running, taken, space.used.bytes);
         if !low {
             for room in running.iter().filter(|room| room.is_frozen()) {
-                thaw(shared, room).await;
+                thaw(shared, room).instrument(room.address.span()).await;
             }
             return false;
         }
@@ -121,7 +122,7 @@ impl Reserve {
         let work = join_all(free.iter().map(|room| works(room))).await;
         let working: Vec<_> = free.iter().zip(work).filter_map(|(room, works)| works.then_some(*room)).collect();
         if let Some((room, wrote)) = self.worst(shared, &free, taken, space) {
-            self.blame(shared, room, &wrote).await;
+            self.blame(shared, room, &wrote).instrument(room.address.span()).await;
             self.marks.clear();
             self.mark(shared, running, taken, space.used.bytes); // what the others did so far explains nothing any more
             return false;
@@ -134,7 +135,7 @@ impl Reserve {
         }
         shared.set_disk_low(true);
         for room in working {
-            freeze(shared, room).await;
+            freeze(shared, room).instrument(room.address.span()).await;
         }
         false
     }
@@ -193,7 +194,7 @@ impl Reserve {
         if *times > 1 {
             return freeze(shared, room).await;
         }
-        tracing::warn!(room = %room.address, wrote, "a sandbox grew while the host's disk ran short: it is ended");
+        tracing::warn!(wrote, "a sandbox grew while the host's disk ran short: it is ended");
         if end_all(shared, room).await {
             shared.tell(
                 &room.address,
@@ -239,7 +240,7 @@ async fn freeze(shared: &Shared, room: &Room) {
                 format!("{}; what runs in the sandbox is paused until then", SandboxError::HostDiskLow),
             );
         }
-        Err(error) => tracing::warn!(room = %room.address, %error, "a sandbox cannot be paused"),
+        Err(error) => tracing::warn!(%error, "a sandbox cannot be paused"),
     }
 }
 
@@ -251,7 +252,7 @@ async fn thaw(shared: &Shared, room: &Room) {
             life::set_frozen(shared, room, false);
             shared.tell(&room.address, "the host has disk again: the sandbox runs on".to_owned());
         }
-        Err(error) => tracing::warn!(room = %room.address, %error, "a paused sandbox cannot run on"),
+        Err(error) => tracing::warn!(%error, "a paused sandbox cannot run on"),
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) fn directory(state_dir: &Path, address: &Address) -> PathBuf {
     }
     let name = earlier(&rooms, address).unwrap_or_else(|| free(&rooms));
     if let Err(error) = write_down(&file, &name) {
-        tracing::warn!(room = %address, %error, "the name of a room's directory cannot be written down");
+        tracing::warn!(%error, "the name of a room's directory cannot be written down");
     }
     rooms.join(name)
 }

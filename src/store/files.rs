@@ -12,6 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use rusqlite::{Connection, Transaction};
+use tracing::Span;
 
 use super::{Store, StoreError};
 use crate::ids;
@@ -91,7 +92,8 @@ fn waiting(connection: &Connection) -> Result<HashSet<String>, StoreError> {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, StoreError> {
-    let done = tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Closed)?;
+    let span = Span::current();
+    let done = tokio::task::spawn_blocking(move || span.in_scope(work)).await.map_err(|_| StoreError::Closed)?;
     done.map_err(|cause| match cause.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full,
         _ => StoreError::File(cause),

@@ -27,6 +27,8 @@ pub struct OutboxRow {
     pub txn: String,
     /// Where to.
     pub address: Address,
+    /// The turn that it belongs to, if it does to one.
+    pub turn: Option<TurnId>,
     /// What.
     pub payload: Value,
     /// The name of its file ([`Store::kept_file`]), which is gone once it was sent.
@@ -49,7 +51,7 @@ pub struct Tried {
 }
 
 /// The columns that [`read`] takes.
-const COLUMNS: &str = "seq, txn, bot, room, payload, data, created, tried_by, tried_at, file";
+const COLUMNS: &str = "seq, txn, bot, room, payload, data, created, tried_by, tried_at, file, turn";
 
 impl Store {
     /// Puts something into the outbox while a turn works (a screenshot, a file).
@@ -170,6 +172,7 @@ pub(super) fn put(
 fn read(row: &Row<'_>) -> rusqlite::Result<Result<OutboxRow, StoreError>> {
     let payload: String = row.get(4)?;
     let (seq, txn, data, created, file) = (row.get(0)?, row.get(1)?, row.get(5)?, row.get(6)?, row.get(9)?);
+    let turn: Option<String> = row.get(10)?;
     let address = Address { account: row.get(2)?, room: RoomKey(row.get(3)?) };
     let tried = match (row.get(7)?, row.get(8)?) {
         (Some(device), Some(at)) => Some(Tried { device, at }),
@@ -179,6 +182,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Result<OutboxRow, StoreError>> {
         seq,
         txn,
         address,
+        turn: turn.map(TurnId),
         payload,
         file,
         data,

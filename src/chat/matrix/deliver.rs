@@ -13,6 +13,7 @@ use matrix_sdk::{
 };
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, broadcast::error::RecvError, oneshot};
+use tracing::Instrument;
 
 use self::earlier::Earlier;
 use super::{
@@ -73,19 +74,23 @@ pub(super) async fn run(adapter: Adapter, mut inbox: Inbox, mut live: broadcast:
             Some(delivery) = inbox.deliveries.recv() => {
                 // A row that is being sent already is dropped here; the outbox hands it out again after its pause.
                 if let Some(sending) = Sending::begin(&desk, &delivery.txn) {
-                    adapter.spawn(deliver(adapter.clone(), sending, delivery));
+                    let span = delivery.span();
+                    adapter.spawn(deliver(adapter.clone(), sending, delivery).instrument(span));
                 }
             }
             seen = live.recv() => match seen {
                 // The account may have rooms of another protocol, too.
-                Ok(live) if ROOMS.owns(&live.address.room) => view::take(&adapter, live),
+                Ok(live) if ROOMS.owns(&live.address.room) => live.span().in_scope(|| view::take(&adapter, live)),
                 Ok(_) => {}
                 Err(RecvError::Lagged(missed)) => tracing::debug!(missed, "rooms were not shown all progress"),
                 Err(RecvError::Closed) => return,
             },
             Some(fetch) = inbox.fetches.recv() => match fetch {
                 Fetch::File(file) => adapter.spawn(media::fetch(adapter.client(), file)),
-                Fetch::Quote(quote) => adapter.spawn(quote::fetch(adapter.clone(), quote)),
+                Fetch::Quote(quote) => {
+                    let span = adapter.hub.address(quote.room.clone()).span();
+                    adapter.spawn(quote::fetch(adapter.clone(), quote).instrument(span));
+                }
             },
             else => return,
         }
@@ -117,16 +122,16 @@ impl Desk {
                     tracing::info!("messages are sent again");
                 }
                 if self.refused.remove(room) {
-                    tracing::info!(%room, "messages are sent to this room again");
+                    tracing::info!("messages are sent to this room again");
                 }
             }
             Some(trouble @ Trouble::Lasting(_)) if self.refused.insert(room.clone()) => {
-                tracing::warn!(%room, %trouble, "a message could not be sent; it is tried again");
+                tracing::warn!(%trouble, "a message could not be sent; it is tried again");
             }
             Some(trouble) if !matches!(trouble, Trouble::Lasting(_)) && !std::mem::replace(&mut self.away, true) => {
-                tracing::warn!(%room, %trouble, "messages cannot be sent now; they are tried again");
+                tracing::warn!(%trouble, "messages cannot be sent now; they are tried again");
             }
-            Some(trouble) => tracing::debug!(%room, %trouble, "a message still cannot be sent"),
+            Some(trouble) => tracing::debug!(%trouble, "a message still cannot be sent"),
         }
     }
 }

@@ -30,9 +30,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use matrix_sdk::{Client, ruma::OwnedRoomId};
+use matrix_sdk::{
+    Client,
+    ruma::{OwnedRoomId, RoomId},
+};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument, Span};
 
 pub use connected::Session;
 pub use serving::Serving;
@@ -220,12 +224,18 @@ impl Matrix {
 }
 
 impl Adapter {
-    /// Runs something that ends with the program.
+    /// Runs something that ends with the program, in the caller's span of the log.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let cancel = self.cancel.clone();
-        self.tasks.spawn(async move {
+        let running = async move {
             cancel.run_until_cancelled(task).await;
-        });
+        };
+        self.tasks.spawn(running.in_current_span());
+    }
+
+    /// Returns the span of what is done in a room.
+    fn span(&self, room: &RoomId) -> Span {
+        self.hub.address(RoomKey::from(room.as_str())).span()
     }
 
     /// Returns the session, if there is one now.
@@ -253,16 +263,17 @@ impl Adapter {
         let newest: HashMap<_, _> = events.collect();
         for (room, event) in newest {
             let (Ok(id), Ok(event)) = (room.as_str().try_into(), event.as_str().try_into()) else { continue };
-            let id: &matrix_sdk::ruma::RoomId = id;
+            let id: &RoomId = id;
             let Some(room) = client.get_room(id) else { continue };
             let event: matrix_sdk::ruma::OwnedEventId = event;
-            self.spawn(async move {
+            let telling = async move {
                 tokio::time::sleep(RECEIPT).await;
                 if let Err(error) = room.send_single_receipt(ReceiptType::Read, ReceiptThread::Unthreaded, event).await
                 {
                     tracing::debug!(%error, "a receipt could not be sent");
                 }
-            });
+            };
+            self.spawn(telling.instrument(self.span(id)));
         }
     }
 

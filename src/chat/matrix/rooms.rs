@@ -9,6 +9,7 @@ use matrix_sdk::{
     ruma::{OwnedRoomId, RoomId},
 };
 use tokio::time;
+use tracing::Instrument;
 
 use super::{Adapter, trouble::Trouble};
 use crate::{
@@ -28,28 +29,28 @@ const UPGRADES: usize = 8;
 
 /// Joins the room if a listed user has invited the bot, else declines.
 pub(super) fn invited(adapter: &Adapter, room: Room) {
-    let adapter = adapter.clone();
-    adapter.clone().spawn(async move {
+    let (adapter, spawning, span) = (adapter.clone(), adapter, adapter.span(room.room_id()));
+    let joining = async move {
         let inviter = match room.invite_details().await {
             Ok(invite) => invite.inviter_id,
             // Answered already.
             Err(_) => return,
         };
-        let id = room.room_id().to_owned();
         if adapter.hub.policies().hears(inviter.as_str()) && adapter.opens_now(&room).await {
-            adapter.asked().insert(id.clone());
+            adapter.asked().insert(room.room_id().to_owned());
             let joined = again(|| async {
                 if room.state() == RoomState::Joined { Ok(()) } else { room.join().await.map_err(Trouble::from) }
             });
             match joined.await {
-                Ok(()) => tracing::info!(room = %id, %inviter, "joined"),
-                Err(trouble) => tracing::warn!(room = %id, %inviter, %trouble, "the room cannot be joined"),
+                Ok(()) => tracing::info!(%inviter, "joined"),
+                Err(trouble) => tracing::warn!(%inviter, %trouble, "the room cannot be joined"),
             }
         } else {
-            tracing::warn!(room = %id, %inviter, "an invite was declined: ALLOWED_USERS or ALLOWED_ROOMS does not list it");
+            tracing::warn!(%inviter, "an invite was declined: ALLOWED_USERS or ALLOWED_ROOMS does not list it");
             leave(&room).await;
         }
-    });
+    };
+    spawning.spawn(joining.instrument(span));
 }
 
 /// Takes note of a room that the bot is in now, and greets it once.
@@ -123,17 +124,18 @@ pub(super) fn look(adapter: &Adapter, room: &Room, departed: bool) {
     if successor.is_none() && !alone && !departed {
         return;
     }
-    let (room, adapter) = (room.clone(), adapter.clone());
-    adapter.clone().spawn(async move {
+    let (room, adapter, spawning, span) = (room.clone(), adapter.clone(), adapter, adapter.span(room.room_id()));
+    let looking = async move {
         match successor {
             None if alone || unserved(&adapter, &room).await => {
-                tracing::info!(room = %room.room_id(), "nobody whom the bot serves is left in the room; it leaves");
+                tracing::info!("nobody whom the bot serves is left in the room; it leaves");
                 leave(&room).await;
             }
             None => {}
             Some(next) => follow(&room, next).await,
         }
-    });
+    };
+    spawning.spawn(looking.instrument(span));
 }
 
 /// Returns whether no listed user is in the room; not when that is not known.
@@ -146,7 +148,7 @@ async fn unserved(adapter: &Adapter, room: &Room) -> bool {
             !others.into_iter().any(|id| adapter.hub.policies().hears(id.as_str()))
         }
         Err(trouble) => {
-            tracing::warn!(room = %room.room_id(), %trouble, "who is left in the room is not known; the bot stays");
+            tracing::warn!(%trouble, "who is left in the room is not known; the bot stays");
             false
         }
     }
@@ -169,7 +171,7 @@ async fn follow(room: &Room, next: OwnedRoomId) {
     }
     if let Err(error) = client.join_room_by_id_or_alias((&*next).into(), &servers).await {
         let trouble = Trouble::from(error);
-        tracing::info!(room = %next, %trouble, "the room's successor cannot be joined without an invite");
+        tracing::info!(%next, %trouble, "the room's successor cannot be joined without an invite");
     }
 }
 
@@ -178,7 +180,7 @@ async fn leave(room: &Room) {
     let request = || matrix_sdk::ruma::api::client::membership::leave_room::v3::Request::new(room.room_id().to_owned());
     let left = again(|| async { room.client().send(request()).await.map(drop).map_err(Trouble::from) });
     if let Err(trouble) = left.await {
-        tracing::warn!(room = %room.room_id(), %trouble, "the room cannot be left");
+        tracing::warn!(%trouble, "the room cannot be left");
     }
 }
 

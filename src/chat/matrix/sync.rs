@@ -33,6 +33,7 @@ use matrix_sdk::{
 };
 use tokio::time;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 pub(super) use self::{answer::Answer, timeline::filter, unsigned::Unsigned};
 use self::{
@@ -236,29 +237,13 @@ impl<'a> Reader<'a> {
         let (mut changed, mut opened) = (Vec::new(), Vec::new());
         for (id, update) in &response.rooms.joined {
             let Some(room) = self.session.client.get_room(id) else { continue };
-            // Before what is said there, and so is what an upgraded room takes over: its first words belong to that.
-            self.entered(&room).await?;
-            rooms::note_encrypted(self.adapter, &room).await?;
-            let mut departed = false;
-            // Of an account's past, read without a position, nothing is answered.
-            if self.position.is_some() {
-                let (timeline, whole) = self.timeline(&room, response, &update.timeline).await?;
-                if !whole && self.adapter.opens(id) {
-                    self.adapter.hub.tell_gap(&RoomKey::from(id.as_str()), &response.next_batch).await?;
-                }
-                verification::in_room(self.adapter, &room, timeline.iter().map(|told| &told.event));
-                let read = reading::read(self.adapter, &room, &timeline).await?;
-                if read.iter().any(is_word) {
-                    rooms::take_along(self.adapter, &room).await?;
-                }
-                events.extend(read);
-                let news = News::of(&timeline, self.adapter.hub.policies());
-                departed = news.departed;
-                if news.rights {
-                    opened.push(RoomKey::from(id.as_str()));
-                }
+            let span = self.adapter.span(id);
+            let (read, news) = self.read_room(&room, response, &update.timeline).instrument(span).await?;
+            events.extend(read);
+            if news.rights {
+                opened.push(RoomKey::from(id.as_str()));
             }
-            changed.push((room, departed));
+            changed.push((room, news.departed));
         }
         let some = !events.is_empty();
         if some {
@@ -307,6 +292,32 @@ impl<'a> Reader<'a> {
         self.wait_for(locked);
         self.first = false;
         Ok(())
+    }
+
+    /// Returns what an answer says of a room that is for the hub, and what is new there besides.
+    async fn read_room(
+        &mut self,
+        room: &Room,
+        response: &Answer,
+        timeline: &Timeline,
+    ) -> Result<(Vec<Inbound>, News), NotTaken> {
+        // Before what is said there, and so is what an upgraded room takes over: its first words belong to that.
+        self.entered(room).await?;
+        rooms::note_encrypted(self.adapter, room).await?;
+        // Of an account's past, read without a position, nothing is answered.
+        if self.position.is_none() {
+            return Ok((Vec::new(), News::default()));
+        }
+        let (timeline, whole) = self.timeline(room, response, timeline).await?;
+        if !whole && self.adapter.opens(room.room_id()) {
+            self.adapter.hub.tell_gap(&RoomKey::from(room.room_id().as_str()), &response.next_batch).await?;
+        }
+        verification::in_room(self.adapter, room, timeline.iter().map(|told| &told.event));
+        let read = reading::read(self.adapter, room, &timeline).await?;
+        if read.iter().any(is_word) {
+            rooms::take_along(self.adapter, room).await?;
+        }
+        Ok((read, News::of(&timeline, self.adapter.hub.policies())))
     }
 
     /// Waits for what it takes to read these: their keys, or somebody who vouches for their devices.
@@ -358,10 +369,13 @@ impl<'a> Reader<'a> {
     }
 
     async fn left(&mut self, id: &RoomId) -> Result<(), StoreError> {
-        if self.joined.remove(id) {
-            tracing::info!(room = %id, "the bot is no longer in this room");
-            self.adapter.left(&RoomKey::from(id.as_str())).await?;
+        if !self.joined.remove(id) {
+            return Ok(());
         }
-        Ok(())
+        let leaving = async {
+            tracing::info!("the bot is no longer in this room");
+            self.adapter.left(&RoomKey::from(id.as_str())).await
+        };
+        leaving.instrument(self.adapter.span(id)).await
     }
 }

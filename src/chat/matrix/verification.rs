@@ -33,7 +33,7 @@ pub(super) fn in_room<'a>(adapter: &Adapter, room: &Room, timeline: impl Iterato
     for event in timeline {
         let Ok(event) = serde_json::from_str::<Value>(event.raw().json().get()) else { continue };
         let Some(id) = asked_in_room(room.own_user_id(), adapter.hub.policies(), &event, now) else { continue };
-        tracing::info!(room = %room.room_id(), event = id, "a request to verify the bot is cancelled");
+        tracing::info!(event = id, "a request to verify the bot is cancelled");
         let content = cancel(json!({ "m.relates_to": { "rel_type": "m.reference", "event_id": id } }));
         let (room, txn) = (room.clone(), ids::digest(&[room.room_id().as_str(), id, CANCEL], 16));
         adapter.spawn(async move {

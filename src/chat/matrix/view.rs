@@ -8,6 +8,7 @@ use std::{
 use matrix_sdk::ruma::OwnedEventId;
 use serde_json::{Value, json};
 use tokio::time::{self, Instant};
+use tracing::{Instrument, Span};
 
 use super::{
     Adapter,
@@ -82,7 +83,7 @@ impl View {
 }
 
 /// Takes what happened in a turn.
-pub(super) fn take(adapter: &Adapter, LiveIn { address, live }: LiveIn) {
+pub(super) fn take(adapter: &Adapter, LiveIn { address, live, .. }: LiveIn) {
     let room = address.room;
     match &live {
         Live::Started { asked, thread } => start(adapter, &room, asked, thread.as_ref()),
@@ -150,10 +151,10 @@ fn show(adapter: &Adapter, view: &Arc<View>) {
             return;
         }
     }
-    let (sending, shown) = (adapter.clone(), Arc::clone(view));
+    let (sending, shown, span) = (adapter.clone(), Arc::clone(view), Span::current());
     adapter.scheduler.progress(&view.room, view.asked.as_str(), move || {
         let (adapter, view) = (sending.clone(), Arc::clone(&shown));
-        async move { send(&adapter, &view).await }
+        async move { send(&adapter, &view).await }.instrument(span.clone())
     });
 }
 
@@ -223,7 +224,7 @@ fn post(adapter: &Adapter, class: Class, room: &RoomKey, kind: &'static str, txn
             }
         };
         if let Err(trouble) = adapter.scheduler.send(class, &room, send).await {
-            tracing::debug!(%room, %trouble, "a notice or a reaction could not be sent");
+            tracing::debug!(%trouble, "a notice or a reaction could not be sent");
         }
     });
 }

@@ -171,7 +171,7 @@ impl Terminal {
             Ok(Say::Shown { txn }) => return self.confirmed(hub, txn).await.into_iter().collect(),
             Ok(Say::Open { id }) => {
                 return became(hub, room, &id).await.unwrap_or_else(|error| {
-                    tracing::error!(%room, %error, "what became of a message cannot be told");
+                    tracing::error!(%error, "what became of a message cannot be told");
                     vec![ServerFrame::Open { id }]
                 });
             }

@@ -4,34 +4,38 @@
 use std::sync::Arc;
 
 use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument, Span, error_span};
 
 use super::{brought::Brought, meaning::Work, quote::quote, upload::upload};
 use crate::{
     bots::Bot,
     hub::AccountHub,
-    ids::{Address, EventId},
+    ids::{Address, EventId, SPANS},
     strings,
 };
 
 /// What comes along, under way.
 pub(super) struct Bringing {
-    /// The message that brings it.
-    event: EventId,
+    /// Names the room and the message that brings it.
+    span: Span,
     task: AbortOnDropHandle<Result<Brought, String>>,
 }
 
 impl Bringing {
     /// Begins to fetch what comes along with a message.
     pub(super) fn begin(hub: &AccountHub, address: &Address, event: &EventId, bot: Arc<dyn Bot>, work: Work) -> Self {
-        let (hub, address, sent) = (hub.clone(), address.clone(), event.clone());
-        let bringing = async move { bring(&hub, &address, sent, &*bot, work).await };
-        Self { event: event.clone(), task: AbortOnDropHandle::new(tokio::spawn(bringing)) }
+        let span = error_span!(target: SPANS, parent: &address.span(), "file", %event);
+        let (hub, address, event) = (hub.clone(), address.clone(), event.clone());
+        let bringing = async move { bring(&hub, &address, event, &*bot, work).await };
+        let task = AbortOnDropHandle::new(tokio::spawn(bringing.instrument(span.clone())));
+        Self { span, task }
     }
 
     /// Waits for what came of it, or for a sentence to the person: their file is not there.
     pub(super) async fn ended(&mut self) -> Result<Brought, String> {
         (&mut self.task).await.unwrap_or_else(|panic| {
-            tracing::error!(event = %self.event, error = %panic, "what a message brings along ended by a panic");
+            let _bringing = self.span.enter();
+            tracing::error!(error = %panic, "what a message brings along ended by a panic");
             Err(strings::INTERNAL.to_owned())
         })
     }

@@ -11,6 +11,7 @@ use std::{collections::VecDeque, future::Future, sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc, time};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tracing::{Instrument, Span};
 
 use super::{
     Mailbox,
@@ -60,6 +61,8 @@ pub(super) struct Driver {
 struct Open {
     /// Its name.
     id: Option<TurnId>,
+    /// Names it in the log.
+    span: Option<Span>,
     /// What tells it to stop, until it was told.
     stop: Option<CancellationToken>,
     /// What is handed to it.
@@ -96,13 +99,15 @@ impl Driver {
         self.events.push_back(Event::Begin(cut_off));
         loop {
             let Some(event) = self.events.pop_front() else {
-                if self.wait().await? {
+                let span = self.turn.span();
+                if self.wait().instrument(span).await? {
                     continue;
                 }
                 return Ok(());
             };
             for action in self.machine.handle(event) {
-                self.carry_out(action).await?;
+                let span = self.turn.span();
+                self.carry_out(action).instrument(span).await?;
             }
         }
     }
@@ -128,8 +133,7 @@ impl Driver {
                     // The program ends: the turn stays open and is resumed at the next start.
                     Ok(None) => return Ok(false),
                     Err(error) => {
-                        let turn = turn.id.as_ref().map(tracing::field::display);
-                        tracing::error!(room = %self.address.room, turn, %error, "a turn ended by a panic");
+                        tracing::error!(%error, "a turn ended by a panic");
                         Event::Ended(End::Panicked)
                     }
                 }
@@ -314,7 +318,8 @@ impl Driver {
             abandon: self.hub.inner.cancel.child_token(),
         };
         self.turn.seen = Some(seen);
-        self.turn.work = Some(AbortOnDropHandle::new(tokio::spawn(async move { bot.turn(job).await })));
+        let work = async move { bot.turn(job).await };
+        self.turn.work = Some(AbortOnDropHandle::new(tokio::spawn(work.in_current_span())));
     }
 
     /// Returns a bot's conversation in this room.
@@ -336,7 +341,7 @@ impl Driver {
     }
 
     fn show(&self, live: Live) {
-        self.hub.show(&self.address, live);
+        self.hub.show(&self.address, self.turn.id.clone(), live);
     }
 }
 
@@ -344,8 +349,13 @@ impl Open {
     fn new(id: &TurnId) -> Self {
         let stopping = CancellationToken::new();
         let (steer, steering) = mpsc::channel(STEER);
-        let (id, stop) = (Some(id.clone()), Some(stopping.clone()));
-        Self { id, stop, steer: Some(steer), steering: Some(steering), stopping, ..Self::default() }
+        let (span, id, stop) = (Some(id.span()), Some(id.clone()), Some(stopping.clone()));
+        Self { id, span, stop, steer: Some(steer), steering: Some(steering), stopping, ..Self::default() }
+    }
+
+    /// Returns the span of what is done while it is open.
+    fn span(&self) -> Span {
+        self.span.clone().unwrap_or_else(Span::none)
     }
 
     /// Hands a message to the turn; `false`: there is no room for it, or the turn has ended.

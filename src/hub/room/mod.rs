@@ -69,7 +69,7 @@ pub(super) async fn run(hub: AccountHub, address: Address, mail: Arc<Mailbox>) {
         let worked = Driver::new(hub.clone(), address.clone(), mail.clone()).run().await;
         mail.set_turn(None);
         let Err(error) = worked else { return };
-        tracing::error!(room = %address.room, %error, "the room's work stands still; it is tried again");
+        tracing::error!(%error, "the room's work stands still; it is tried again");
         if hub.inner.cancel.run_until_cancelled(time::sleep(PAUSE)).await.is_none() {
             return;
         }

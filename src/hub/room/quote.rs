@@ -26,7 +26,7 @@ pub(super) async fn quote(hub: &AccountHub, address: &Address, bot: &dyn Bot, ab
     let Quoted { sender, author, body } = match found {
         Ok(quoted) => quoted,
         Err(why) => {
-            tracing::info!(room = %address.room, event = %about, ?why, "a message to which somebody replies is not known");
+            tracing::info!(%about, ?why, "a message to which somebody replies is not known");
             return brought.note(strings::not_quoted(match why {
                 NotQuoted::TakenBack => strings::QUOTE_TAKEN_BACK,
                 NotQuoted::Unreadable => strings::QUOTE_UNREADABLE,

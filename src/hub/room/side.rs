@@ -6,11 +6,12 @@ use tokio::{
     task::{Id, JoinSet},
     time,
 };
+use tracing::{Instrument, Span, error_span};
 
 use crate::{
     bots::{Bot, Order},
     hub::{AccountHub, Outbound, to_json},
-    ids::{self, Address, EventId},
+    ids::{self, Address, EventId, SPANS},
     store::{Conversation, NewOutbox, StoreError},
     strings,
 };
@@ -22,16 +23,20 @@ const LIMIT: Duration = Duration::from_mins(1);
 #[derive(Default)]
 pub(super) struct Side {
     running: JoinSet<Result<(), StoreError>>,
-    /// The events of the orders.
-    events: HashMap<Id, EventId>,
+    /// The event of each order, and the span that names it and its room.
+    events: HashMap<Id, (EventId, Span)>,
 }
 
 impl Side {
     /// Begins an order.
     pub(super) fn begin(&mut self, hub: &AccountHub, address: &Address, asked: Asked) {
-        let (hub, address, event) = (hub.clone(), address.clone(), asked.event.clone());
-        let order = self.running.spawn(async move { carry_out(&hub, &address, asked).await });
-        self.events.insert(order.id(), event);
+        let event = asked.event.clone();
+        // An order runs beside the turn, so it is no part of it.
+        let span = error_span!(target: SPANS, parent: &address.span(), "order", %event);
+        let (hub, address) = (hub.clone(), address.clone());
+        let work = async move { carry_out(&hub, &address, asked).await };
+        let order = self.running.spawn(work.instrument(span.clone()));
+        self.events.insert(order.id(), (event, span));
     }
 
     /// Waits for the end of one of them, and returns its event and whether it ended by a panic; waits for ever if none
@@ -43,11 +48,12 @@ impl Side {
                 Some(Err(error)) => (error.id(), Err(error)),
                 None => return std::future::pending().await,
             };
-            let Some(event) = self.events.remove(&id) else { continue };
+            let Some((event, span)) = self.events.remove(&id) else { continue };
             return match result {
                 Ok(result) => result.map(|()| (event, false)),
                 Err(error) => {
-                    tracing::error!(%event, %error, "an order ended by a panic");
+                    let _order = span.enter();
+                    tracing::error!(%error, "an order ended by a panic");
                     Ok((event, true))
                 }
             };

@@ -47,7 +47,7 @@ pub(super) async fn upload(
     let sent = Sent { event, name: file.name, mime: file.mime, again };
     let saved = bot.keep_file(address, &sent, bytes.into()).await;
     saved.map_err(|cause| {
-        tracing::warn!(room = %address.room, event = %sent.event, %cause, "a file was not saved");
+        tracing::warn!(%cause, "a file was not saved");
         strings::file_not_saved(&name, &cause)
     })
 }

@@ -58,7 +58,7 @@ impl Gap {
                     from = page.end.filter(|_| more);
                 }
                 Err(trouble @ Trouble::Lasting(_)) => {
-                    tracing::warn!(room = %room.room_id(), %trouble, "a part of the room's history cannot be read");
+                    tracing::warn!(%trouble, "a part of the room's history cannot be read");
                     gap.whole = false;
                     from = None;
                 }
@@ -70,7 +70,7 @@ impl Gap {
         }
         if from.is_some() {
             let read = gap.events.len();
-            tracing::warn!(room = %room.room_id(), read, "more was said than is read: the oldest is left out");
+            tracing::warn!(read, "more was said than is read: the oldest is left out");
             gap.whole = false;
         }
         gap.events.reverse();

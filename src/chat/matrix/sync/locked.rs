@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use matrix_sdk::Client;
+use tracing::Instrument;
 
 use super::{
     super::{Adapter, inbound},
@@ -12,7 +13,7 @@ use super::{
 };
 use crate::{
     hub::{Body, Inbound},
-    ids::EventId,
+    ids::{EventId, RoomKey},
 };
 
 /// How long the key of an event may take before the room is told that it has not come.
@@ -31,21 +32,24 @@ pub(super) async fn unlock(adapter: &Adapter, client: &Client) -> Result<(), Not
     Ok(())
 }
 
-/// Returns a locked event, and its thread, which is never encrypted.
-pub(super) fn locked_in(inbound: &Inbound) -> (EventId, Option<EventId>) {
+/// Returns a locked event with its room, and its thread, which is never encrypted.
+pub(super) fn locked_in(inbound: &Inbound) -> (RoomKey, EventId, Option<EventId>) {
     let thread = match &inbound.body {
         Body::Locked { raw, .. } => inbound::thread(&raw["content"]),
         _ => None,
     };
-    (inbound.event.clone(), thread)
+    (inbound.room.clone(), inbound.event.clone(), thread)
 }
 
 /// Says of events whose key does not come that they cannot be read.
-pub(super) async fn wait_for_keys(adapter: Adapter, events: Vec<(EventId, Option<EventId>)>) {
+pub(super) async fn wait_for_keys(adapter: Adapter, events: Vec<(RoomKey, EventId, Option<EventId>)>) {
     tokio::time::sleep(PATIENCE).await;
-    for (event, thread) in events {
-        if let Err(error) = adapter.hub.unreadable(&event, thread).await {
-            tracing::warn!(%event, %error, "a message cannot be read, and that could not be said");
-        }
+    for (room, event, thread) in events {
+        let telling = async {
+            if let Err(error) = adapter.hub.unreadable(&event, thread).await {
+                tracing::warn!(%event, %error, "a message cannot be read, and that could not be said");
+            }
+        };
+        telling.instrument(adapter.hub.address(room).span()).await;
     }
 }

@@ -10,6 +10,7 @@ use std::{
 
 use matrix_sdk::{Client, ruma::OwnedUserId};
 use tokio::time::{self, Instant};
+use tracing::error_span;
 
 use super::{
     super::{Adapter, view},
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     hub::{Body, Inbound},
-    ids::EventId,
+    ids::{EventId, SPANS},
     store::Sealed,
 };
 
@@ -44,7 +45,9 @@ impl Unsigned {
 /// Tries a message again until its time is over; then it is given up. Does not wait for it.
 pub(super) fn vouch(adapter: &Adapter, client: &Client, message: Inbound) {
     let (adapter, client) = (adapter.clone(), client.clone());
-    tracing::debug!(event = %message.event, "a message waits for somebody to vouch for its device");
+    let room = adapter.hub.address(message.room.clone()).span();
+    let _message = error_span!(target: SPANS, parent: &room, "message", event = %message.event).entered();
+    tracing::debug!("a message waits for somebody to vouch for its device");
     let place = {
         let mut asking = adapter.unsigned.asking();
         let place = asking.len() < AT_ONCE;
@@ -71,7 +74,7 @@ async fn is_vouched(adapter: &Adapter, client: &Client, message: &Inbound) -> bo
         match look(adapter, client, message).await {
             Ok(Tried::Gone) => return true,
             Ok(Tried::Locked | Tried::Untrusted) => {}
-            Err(error) => tracing::warn!(event = %message.event, %error, "a message could not be tried again"),
+            Err(error) => tracing::warn!(%error, "a message could not be tried again"),
         }
         if Instant::now() >= end {
             return false;
@@ -97,16 +100,16 @@ async fn give_up(adapter: &Adapter, message: &Inbound) {
     if let Some(sealed) = ciphertext(body)
         && let Err(error) = adapter.hub.spend(sealed).await
     {
-        tracing::warn!(%room, %event, %error, "a message from an unsigned device could not be dropped");
+        tracing::warn!(%error, "a message from an unsigned device could not be dropped");
         return;
     }
     match adapter.hub.unlocked(event, None).await {
         Ok(true) => {
-            tracing::warn!(%room, %event, sender, "a message was dropped: it comes from a device that its owner has not signed");
+            tracing::warn!(sender, "a message was dropped: it comes from a device that its owner has not signed");
             view::refuse(adapter, room, event);
         }
         Ok(false) => {}
-        Err(error) => tracing::warn!(%room, %event, %error, "a message from an unsigned device could not be dropped"),
+        Err(error) => tracing::warn!(%error, "a message from an unsigned device could not be dropped"),
     }
 }
 

@@ -73,7 +73,7 @@ impl Driver {
             // What the turn did last may have made the container anew.
             self.hub.inner.sweep.notify_one();
         }
-        self.show(Live::Ended { ending });
+        self.hub.show(&self.address, Some(turn.id), Live::Ended { ending });
         self.wake_outbox().await;
         Ok(())
     }
@@ -137,7 +137,7 @@ impl Driver {
             Ok(kept) => kept,
             Err(error) => {
                 // Who waits for it is told that it was not stored.
-                tracing::warn!(room = %self.address.room, turn = %turn.id, %error, "a file cannot be sent");
+                tracing::warn!(%error, "a file cannot be sent");
                 return Ok(());
             }
         };

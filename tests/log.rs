@@ -1,0 +1,109 @@
+//! The server's log: each line that concerns a room says which, and each line of a turn says which turn.
+
+mod support;
+
+use std::{collections::BTreeSet, fs, process::Command};
+
+use matrix_agent::ids::Address;
+use serde_json::json;
+use support::{
+    rig::{BARE, Rig, answers, block_on, wait},
+    scripted_llm::{Reply, ScriptedLlm},
+};
+
+/// Somebody other than sandboxd at the room's socket, and a host that is not allowed at the gateway.
+const MISCHIEF: &str = "perl -MSocket -e 'socket(my $s, PF_UNIX, SOCK_STREAM, 0); \
+                        connect($s, sockaddr_un(\"/run/matrix-agent/sock\")); read($s, my $b, 1)'; \
+                        exec 3<>/dev/tcp/127.0.0.1/3128; \
+                        printf 'GET http://evil.org/ HTTP/1.1\\r\\nConnection: close\\r\\n\\r\\n' >&3; cat <&3";
+/// The modules whose work is always some room's while no server starts or ends.
+const OF_ROOMS: [&str; 8] = ["bots", "chat", "gateway", "hub", "llm", "orchestrator", "sandbox", "tools"];
+
+/// A line of the log: the spans that it stands in, the module that wrote it, and what it says.
+#[derive(Debug)]
+struct Line<'a> {
+    spans: &'a str,
+    module: &'a str,
+    says: &'a str,
+}
+
+impl<'a> Line<'a> {
+    /// Reads a line of this program's own.
+    fn read(line: &'a str) -> Option<Self> {
+        let at = line.find(" matrix_agent::")? + 1;
+        let (target, says) = line[at..].split_once(": ")?;
+        let module = target.split("::").nth(1)?;
+        Some(Self { spans: &line[..at], module, says })
+    }
+}
+
+#[test]
+fn each_line_of_a_rooms_work_names_the_room_and_of_a_turns_the_turn() {
+    let llm = block_on(ScriptedLlm::start());
+    let mut rig = Rig::new(BARE, llm.base_url());
+    llm.when("mischief")
+        .reply(Reply::Status(500, vec![("retry-after-ms", "1".into())], String::new()))
+        .reply(Reply::command(MISCHIEF))
+        .reply_text("Done.");
+    llm.when("again").reply(Reply::command("true")).reply_text("Done again.");
+    llm.when("in vain").reply(Reply::Status(401, vec![], String::new()));
+
+    let server = rig.serve();
+    let start = server.log().len();
+    let (code, frames) = rig.ask("one", "mischief").finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+    end_container(&rig);
+    wait("the end to be noticed", || server.log().contains("a sandbox ended by itself"));
+    let first = server.log()[start..].to_owned();
+    drop(server);
+
+    rig.set("SANDBOX_MEMORY", "300m");
+    let server = rig.serve();
+    let start = server.log().len();
+    let (code, frames) = rig.ask("one", "again").finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+    let (code, frames) = rig.ask("two", "in vain").finish();
+    assert_eq!((code, answers(&frames).len()), (1, 1), "{frames:#?}");
+    // A file where the room's folder of pictures should be: the order cannot remove it.
+    let pictures = rig.path().join("s/pictures");
+    fs::create_dir_all(&pictures).unwrap();
+    fs::write(pictures.join(Address::of_first("terminal:two").digest(16)), "").unwrap();
+    assert_eq!(rig.ask("two", "!new").finish().0, 0);
+    let log = first + &server.log()[start..];
+
+    let lines: Vec<_> = log.lines().filter_map(Line::read).filter(|line| OF_ROOMS.contains(&line.module)).collect();
+    let nameless: Vec<_> = lines.iter().filter(|line| !line.spans.contains(" room{room=terminal:")).collect();
+    assert!(nameless.is_empty(), "lines that name no room: {nameless:#?}");
+    let of_turns = |line: &&Line| matches!(line.module, "llm" | "orchestrator" | "tools");
+    let outside: Vec<_> = lines.iter().filter(of_turns).filter(|line| !line.spans.contains("}:turn{turn=")).collect();
+    assert!(outside.is_empty(), "lines that name no turn: {outside:#?}");
+
+    // What stands behind each of these is another way by which work gets from where it is asked for to where it is done.
+    for (says, room, of) in [
+        ("asking the model again", "one", "turn{turn="),
+        ("the turn is answered", "one", "turn{turn="),
+        ("image or limits changed", "one", "turn{turn="),
+        ("the model failed", "two", "turn{turn="),
+        ("the room's pictures could not be removed", "two", "order{event="),
+        ("sandboxd connected", "one", ""),
+        ("not its PID 1 connected and was turned away", "one", ""),
+        ("host=evil.org", "one", ""),
+        ("a sandbox ended by itself", "one", ""),
+    ] {
+        let line = lines.iter().find(|line| line.says.contains(says)).unwrap_or_else(|| panic!("no {says:?} in {log}"));
+        let inner = format!("room{{room=terminal:{room}}}:{of}");
+        assert!(line.spans.contains(&inner), "{line:?} does not stand in {inner}");
+        assert_eq!(line.spans.matches("room{").count(), 1, "the room is named once: {line:?}");
+    }
+    let turns: BTreeSet<_> =
+        lines.iter().filter_map(|line| line.spans.split_once("turn{")).map(|turn| turn.1).collect();
+    assert_eq!(turns.len(), 3, "each turn has its own name: {turns:?}");
+}
+
+/// Ends the room's container as an operator might.
+fn end_container(rig: &Rig) {
+    let listed = rig.run(&["sandbox", "list", "--json"]);
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let name = listed[0]["name"].as_str().unwrap_or_else(|| panic!("{}", json!(listed)));
+    assert!(Command::new("podman").args(["kill", name]).output().unwrap().status.success());
+}
