@@ -98,6 +98,10 @@ impl Bot for Small {
 
     fn turn(&self, job: TurnJob) -> BoxFuture<'_, Option<Outcome>> {
         async move {
+            // Nobody has told it to; the room must not wait for ever.
+            if self.told(&job).await.iter().any(|told| told.contains("give up")) {
+                return None;
+            }
             let abandon = job.abandon.clone();
             abandon.run_until_cancelled(self.work(job)).await
         }

@@ -53,13 +53,25 @@ async fn an_open_turn_of_the_version_before_goes_on_and_its_conversation_is_know
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bot_that_gives_a_turn_up_keeps_neither_its_person_nor_its_room_waiting() {
+    let mut rig = Rig::new(BARE, "http://127.0.0.1:9");
+    serve_without_coder(&mut rig);
+    tokio::task::block_in_place(|| {
+        let server = rig.serve();
+        let (code, seen) = rig.ask("here", "/lbask give up").finish();
+        let told = answers(&seen);
+        assert_eq!((code, told.len(), &told[0]["ending"]), (1, 1, &"failed".into()), "{seen:#?}");
+        assert!(told[0]["text"].as_str().unwrap().contains("Something went wrong on my side"), "{seen:#?}");
+        let (code, seen) = rig.ask("here", "/lbask and now?").finish();
+        assert_eq!((code, &answers(&seen)[0]["text"]), (0, &"lb heard: /lbask and now?".into()), "{seen:#?}");
+        assert!(server.stop().contains("a bot has left a turn without an outcome"));
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_the_coding_bot_neither_podman_nor_a_models_key_is_needed() {
     let mut rig = Rig::new(BARE, "http://127.0.0.1:9");
-    for (key, value) in [(WITHOUT_CODER, "yes"), ("LLM_API_KEY", ""), ("PODMAN_PATH", "/nowhere/podman")] {
-        rig.set(key, value);
-    }
-    rig.set("PODMAN_SOCKET", &rig.path().join("none.sock").display().to_string());
-    serve_house(&mut rig);
+    serve_without_coder(&mut rig);
     tokio::task::block_in_place(|| {
         let server = rig.serve();
         let (code, seen) = rig.ask("here", "/lbask are you there?").finish();
@@ -69,4 +81,13 @@ async fn without_the_coding_bot_neither_podman_nor_a_models_key_is_needed() {
         assert!(told.contains("No bot of this server works in sandboxes."), "{output:?}");
         server.stop();
     });
+}
+
+/// Lets the house serve without its coding bot, and so without a model and Podman.
+fn serve_without_coder(rig: &mut Rig) {
+    for (key, value) in [(WITHOUT_CODER, "yes"), ("LLM_API_KEY", ""), ("PODMAN_PATH", "/nowhere/podman")] {
+        rig.set(key, value);
+    }
+    rig.set("PODMAN_SOCKET", &rig.path().join("none.sock").display().to_string());
+    serve_house(rig);
 }

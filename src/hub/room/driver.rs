@@ -131,10 +131,14 @@ impl Driver {
                 match ended {
                     Ok(Some(outcome)) => Event::Ended(End::Outcome(outcome)),
                     // The program ends: the turn stays open and is resumed at the next start.
-                    Ok(None) => return Ok(false),
+                    Ok(None) if hub.inner.cancel.is_cancelled() => return Ok(false),
+                    Ok(None) => {
+                        tracing::error!("a bot has left a turn without an outcome");
+                        Event::Ended(End::NoOutcome)
+                    }
                     Err(error) => {
                         tracing::error!(%error, "a turn ended by a panic");
-                        Event::Ended(End::Panicked)
+                        Event::Ended(End::NoOutcome)
                     }
                 }
             }

@@ -284,8 +284,8 @@ pub(super) enum End {
     Stopped,
     /// Its bot is not one of the account's any more.
     BotGone,
-    /// The bot panicked.
-    Panicked,
+    /// Without one: the bot panicked, or gave the turn up by itself.
+    NoOutcome,
 }
 
 /// A file that a turn makes for the room.

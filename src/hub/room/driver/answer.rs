@@ -26,7 +26,7 @@ impl Driver {
             (End::Outcome(outcome), _) => outcome,
             (End::Stopped, Some(bot)) => bot.stopped(),
             (End::Stopped | End::BotGone, _) => Outcome::plain(Ending::Failed, strings::bot_gone(bot.as_str())),
-            (End::Panicked, _) => Outcome::plain(Ending::Failed, strings::INTERNAL),
+            (End::NoOutcome, _) => Outcome::plain(Ending::Failed, strings::INTERNAL),
         };
         let ending = outcome.ending;
         let row = |part: &str, outbound: &Outbound| {

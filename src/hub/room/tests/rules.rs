@@ -43,9 +43,9 @@ fn one_turn_at_a_time() {
             (
                 |w| {
                     w.memory.works = false;
-                    w.happens(Event::Ended(End::Panicked))
+                    w.happens(Event::Ended(End::NoOutcome))
                 },
-                &["answer a: Panicked"],
+                &["answer a: NoOutcome"],
             ),
         ],
     );
