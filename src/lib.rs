@@ -20,6 +20,8 @@ pub mod orchestrator;
 
 pub mod tools;
 
+pub mod coding_agents;
+
 pub mod llm;
 pub mod sandbox;
 

@@ -156,6 +156,18 @@ pub fn human_bytes(bytes: u64) -> String {
     format!("{} {}", text.strip_suffix(".0").unwrap_or(&text), UNITS[unit])
 }
 
+/// Returns a count as `950`, `84k`, `1.2M`.
+pub fn short(count: u64) -> String {
+    match count {
+        0..1000 => count.to_string(),
+        1000..999_500 => format!("{}k", (count + 500) / 1000),
+        _ => {
+            let tenths = (count + 50_000) / 100_000;
+            format!("{}.{}M", tenths / 10, tenths % 10)
+        }
+    }
+}
+
 /// Returns a duration as people read it in a sentence: `350 ms`, `4.2 s`, `1 min 12 s`, `3 h 5 min`, `2 d 4 h`.
 pub fn human_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
@@ -190,6 +202,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn counts_are_short_without_jumping() {
+        let shown: Vec<_> = [0, 999, 1000, 1499, 1500, 999_499, 999_500, 1_000_000].map(short).into();
+        assert_eq!(shown, ["0", "999", "1k", "1k", "2k", "999k", "1.0M", "1.0M"]);
+    }
 
     #[test]
     fn strips_what_a_terminal_would_obey() {

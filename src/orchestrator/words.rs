@@ -121,7 +121,7 @@ fn named(limit: Limit, limits: &Limits) -> String {
     match limit {
         Limit::Rounds => format!("the limit of {} turns", limits.rounds),
         Limit::Time => format!("the time limit of {}", text::human_duration(limits.time)),
-        Limit::Tokens => format!("the limit of {} tokens", super::footer::short(limits.tokens)),
+        Limit::Tokens => format!("the limit of {} tokens", text::short(limits.tokens)),
         Limit::Stuck => "the point where the same calls keep giving the same results".to_owned(),
         Limit::BadCalls => "the limit of calls in a row that could not run".to_owned(),
         Limit::Context => "the end of the model's context window".to_owned(),

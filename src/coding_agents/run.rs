@@ -1,0 +1,484 @@
+//! One run of a coding agent, followed from outside: what the room is shown of it, when it is given up, what it came to.
+//!
+//! Pure: bytes, news of the door to models and the time are handed in. Called by `tools`.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    mem,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    agent::CodingAgent,
+    stream::{AgentEvent, Step, StepState, Stream, Tokens},
+};
+use crate::{sandbox::Exit, text};
+
+/// How much longer an agent may be silent while one of its tools works: builds and tests say nothing for a while.
+const PATIENCE: u32 = 3;
+/// How long an agent may go on asking a model that refuses each time.
+const REFUSED: Duration = Duration::from_mins(1);
+/// The bytes that a run may write: more is a loop, and no work.
+const FLOOD: u64 = 64 * 1024 * 1024;
+/// The last lines that were no events, which tell what went wrong.
+const NOISE: usize = 5;
+/// Tools that are followed at once.
+const TOOLS: usize = 64;
+/// Characters of a tool with what it is used on, and of a line with steps.
+const WIDTH: usize = 90;
+
+/// What the door to models has seen of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wire {
+    /// Requests.
+    pub requests: u64,
+    /// What they have used.
+    pub tokens: Tokens,
+    /// How many of the last ones were refused in a row (429 and 5xx).
+    pub refused: u32,
+    /// Why the last one was, in a line.
+    pub cause: String,
+}
+
+/// A run.
+#[derive(Debug)]
+pub struct Run {
+    agent: &'static CodingAgent,
+    stream: Stream,
+    begun: Instant,
+    /// How long it may be silent.
+    silence: Duration,
+    /// When it last did something.
+    alive: Instant,
+    /// Since when its model refuses.
+    refused: Option<(Instant, String)>,
+    /// What it uses, by the CLI's ids.
+    open: HashSet<String>,
+    /// What it used last, in a line.
+    doing: String,
+    /// How often it used a tool.
+    tools: u32,
+    todo: Vec<Step>,
+    used: Tokens,
+    wire: Wire,
+    noise: VecDeque<String>,
+    written: u64,
+    /// Its session, once it has begun.
+    session: Option<String>,
+    ended: Option<Ended>,
+    given_up: Option<GivenUp>,
+}
+
+#[derive(Debug)]
+struct Ended {
+    ok: bool,
+    summary: String,
+    tokens: Option<Tokens>,
+}
+
+/// Why a run is ended before its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum GivenUp {
+    Silent(Duration),
+    Refused(String),
+    Flood,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether it did its work, by its own word and by its exit code.
+    pub ok: bool,
+    /// How it ended: one sentence without its full stop.
+    pub verdict: String,
+    /// What the agent said at last; empty if it said nothing.
+    pub summary: String,
+    /// The last lines beside its events, oldest first; none after a success.
+    pub noise: Vec<String>,
+    /// Tokens, as far as they are known.
+    pub tokens: Tokens,
+    /// How often it used a tool.
+    pub tools: u32,
+    /// Its session, if it has begun: the CLI's own word.
+    pub session: Option<String>,
+}
+
+impl Run {
+    /// Returns a run that begins `now` and may be silent for so long.
+    pub fn new(agent: &'static CodingAgent, silence: Duration, now: Instant) -> Self {
+        Self {
+            agent,
+            stream: Stream::new(agent.dialect),
+            begun: now,
+            silence,
+            alive: now,
+            refused: None,
+            open: HashSet::new(),
+            doing: String::new(),
+            tools: 0,
+            todo: Vec::new(),
+            used: Tokens::default(),
+            wire: Wire::default(),
+            noise: VecDeque::new(),
+            written: 0,
+            session: None,
+            ended: None,
+            given_up: None,
+        }
+    }
+
+    /// Takes what it has written.
+    pub fn take(&mut self, bytes: &[u8], now: Instant) {
+        self.written += bytes.len() as u64;
+        for event in self.stream.feed(bytes) {
+            self.event(event, now);
+        }
+    }
+
+    /// Takes what the door to its model has seen until now.
+    pub fn look(&mut self, wire: Wire, now: Instant) {
+        if wire.refused > 0 {
+            self.refuse(&wire.cause, now);
+        } else if (wire.requests, wire.tokens) != (self.wire.requests, self.wire.tokens) {
+            self.sign(now);
+        }
+        self.wire = wire;
+    }
+
+    fn event(&mut self, event: AgentEvent, now: Instant) {
+        match event {
+            AgentEvent::Noise(line) => {
+                if self.noise.len() == NOISE {
+                    self.noise.pop_front();
+                }
+                self.noise.push_back(line);
+                return;
+            }
+            AgentEvent::Retry { reason } => return self.refuse(&reason, now),
+            AgentEvent::Started { session, .. } => self.session = Some(session),
+            AgentEvent::Said => {}
+            AgentEvent::ToolUsed { id, name, target } => {
+                self.tools = self.tools.saturating_add(1);
+                let target = target.strip_prefix("/workspace/").unwrap_or(&target);
+                self.doing = text::one_line(&format!("{} {target}", name.replace('_', " ")), WIDTH / 2);
+                if self.open.len() < TOOLS {
+                    self.open.insert(id);
+                }
+            }
+            AgentEvent::ToolEnded { id, .. } => drop(self.open.remove(&id)),
+            AgentEvent::Todo(steps) => self.todo = steps,
+            AgentEvent::Used(tokens) => self.used.add(tokens),
+            AgentEvent::Ended { ok, summary, tokens } => self.ended = Some(Ended { ok, summary, tokens }),
+        }
+        self.sign(now);
+    }
+
+    fn sign(&mut self, now: Instant) {
+        self.alive = now;
+        self.refused = None;
+    }
+
+    fn refuse(&mut self, cause: &str, now: Instant) {
+        let since = self.refused.take().map_or(now, |(since, _)| since);
+        self.refused = Some((since, text::one_line(cause, WIDTH)));
+    }
+
+    /// Returns when [`Run::give_up`] has something to say, if nothing happens until then; `None` if it has said it.
+    pub fn deadline(&self) -> Option<Instant> {
+        let silent = self.alive + self.patience();
+        let deadline =
+            self.refused.as_ref().map_or(silent, |(since, _)| silent.min(*since + REFUSED.min(self.silence)));
+        self.given_up.is_none().then_some(deadline)
+    }
+
+    fn patience(&self) -> Duration {
+        if self.open.is_empty() { self.silence } else { self.silence * PATIENCE }
+    }
+
+    /// Tells whether the run has to be ended, because it has been silent or refused for too long, or writes without end.
+    /// Says so once.
+    pub fn give_up(&mut self, now: Instant) -> bool {
+        let Some(deadline) = self.deadline() else { return false };
+        self.given_up = if self.written > FLOOD {
+            Some(GivenUp::Flood)
+        } else if now < deadline {
+            None
+        } else if let Some((_, cause)) = &self.refused {
+            Some(GivenUp::Refused(cause.clone()))
+        } else {
+            Some(GivenUp::Silent(self.patience()))
+        };
+        self.given_up.is_some()
+    }
+
+    /// Returns what the room is shown: a line with the agent, what it does, time and tokens; below it its todo list, if
+    /// it has one.
+    pub fn lines(&self, now: Instant) -> String {
+        let tokens = self.tokens().total();
+        let doing = match &self.refused {
+            Some((_, cause)) => format!("its model refuses: {cause}"),
+            None if self.doing.is_empty() => "begins".to_owned(),
+            None => self.doing.clone(),
+        };
+        let mut line = format!("{} · {doing} · {}", self.agent.name, text::stopwatch(now.duration_since(self.begun)));
+        if tokens > 0 {
+            line.extend([" · ", &text::short(tokens), " tokens"]);
+        }
+        if !self.todo.is_empty() {
+            line.extend(["\n", &self.steps()]);
+        }
+        line
+    }
+
+    /// Returns the todo list from where it stands, on one line.
+    fn steps(&self) -> String {
+        let closed = self.todo.iter().filter(|step| step.state == StepState::Closed).count();
+        let open = self.todo.iter().filter(|step| step.state != StepState::Closed);
+        let open = open.map(|step| format!("{} {}", if step.state == StepState::Doing { '▸' } else { '☐' }, step.text));
+        let line: Vec<_> = [format!("{closed}/{}", self.todo.len())].into_iter().chain(open).collect();
+        text::one_line(&line.join(" "), WIDTH)
+    }
+
+    fn tokens(&self) -> Tokens {
+        let told = self.ended.as_ref().and_then(|ended| ended.tokens).unwrap_or(self.used);
+        if self.wire.tokens.total() > told.total() { self.wire.tokens } else { told }
+    }
+
+    /// Returns for how long it has been followed.
+    pub fn elapsed(&self, now: Instant) -> Duration {
+        now.duration_since(self.begun)
+    }
+
+    /// Returns what it came to, given how its process ended. `stopped`: a person wanted it to.
+    pub fn outcome(mut self, exit: &Exit, stopped: bool, now: Instant) -> Outcome {
+        for event in self.stream.end() {
+            self.event(event, now);
+        }
+        let tokens = self.tokens();
+        let ended = self.ended.take();
+        let ok = *exit == Exit::Code(0) && ended.as_ref().is_some_and(|ended| ended.ok);
+        let verdict = if ok { "done".to_owned() } else { self.verdict(exit, stopped, ended.as_ref()) };
+        Outcome {
+            ok,
+            verdict,
+            summary: ended.map(|ended| ended.summary).unwrap_or_default(),
+            noise: if ok { Vec::new() } else { mem::take(&mut self.noise).into() },
+            tokens,
+            tools: self.tools,
+            session: self.session,
+        }
+    }
+
+    fn verdict(&self, exit: &Exit, stopped: bool, ended: Option<&Ended>) -> String {
+        let but = if ended.is_some_and(|ended| ended.ok) { ", although it calls itself done" } else { "" };
+        if *exit == Exit::Killed && !stopped {
+            match &self.given_up {
+                Some(GivenUp::Silent(time)) => {
+                    return format!("ended: nothing was heard of it for {}{but}", text::human_duration(*time));
+                }
+                Some(GivenUp::Refused(cause)) => return format!("ended: its model refuses every request ({cause})"),
+                Some(GivenUp::Flood) => {
+                    return format!("ended: it wrote more than {}", text::human_bytes(FLOOD));
+                }
+                None => {}
+            }
+        }
+        match (exit, ended) {
+            (Exit::Killed, _) if stopped => "stopped by the person".to_owned(),
+            (Exit::Killed, _) => "ended from outside".to_owned(),
+            (Exit::TimedOut, _) => "ended: it was not done within CODING_TIMEOUT_SECONDS".to_owned(),
+            (Exit::OutOfMemory, _) => "ended: it needs more memory than the sandbox has (SANDBOX_MEMORY)".to_owned(),
+            (Exit::DiskFull, _) => "ended: the sandbox's disk is full (SANDBOX_DISK)".to_owned(),
+            (Exit::Signal(signal), _) => format!("ended by signal {signal}"),
+            (Exit::NotStarted(_) | Exit::Code(127), None) if self.session.is_none() => self.missing(),
+            (Exit::NotStarted(why), _) => format!("not started: {}", text::one_line(why, 200)),
+            (Exit::Code(0), Some(_)) => "failed, by its own word".to_owned(),
+            (Exit::Code(0), None) => "ended without a result: whether it did its work is not known".to_owned(),
+            (Exit::Code(code), _) => {
+                let means = (self.agent.exit)(*code).map(|means| format!(": {means}")).unwrap_or_default();
+                format!("failed with exit code {code}{means}{but}")
+            }
+        }
+    }
+
+    fn missing(&self) -> String {
+        format!(
+            "not started: there is no program `{}` in this sandbox's image (SANDBOX_IMAGE), or it cannot run",
+            self.agent.program
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coding_agents::{gemini::GEMINI, qwen::QWEN};
+
+    const SILENCE: Duration = Duration::from_mins(5);
+    const SECOND: Duration = Duration::from_secs(1);
+    const STARTED: &str = r#"{"type":"system","subtype":"init","session_id":"a","model":"m"}"#;
+    const DONE: &str = r#"{"type":"result","subtype":"success","is_error":false,"result":"All done.","usage":{"input_tokens":900,"output_tokens":100}}"#;
+    const RETRY: &str = r#"{"type":"system","subtype":"retry","data":{"reason":"429 slow down"}}"#;
+
+    fn tool(id: &str, name: &str, input: &str) -> String {
+        format!(
+            r#"{{"type":"assistant","message":{{"content":[{{"type":"tool_use","id":"{id}","name":"{name}","input":{input}}}],"usage":{{"input_tokens":70000,"output_tokens":500}}}}}}"#
+        )
+    }
+
+    fn result(id: &str) -> String {
+        format!(
+            r#"{{"type":"user","message":{{"content":[{{"type":"tool_result","tool_use_id":"{id}","is_error":false}}]}}}}"#
+        )
+    }
+
+    fn run(lines: &[&str]) -> (Run, Instant) {
+        let now = Instant::now();
+        let mut run = Run::new(&QWEN, SILENCE, now);
+        for line in lines {
+            run.take(format!("{line}\n").as_bytes(), now);
+        }
+        (run, now)
+    }
+
+    fn verdict(lines: &[&str], exit: &Exit) -> String {
+        let (run, now) = run(lines);
+        run.outcome(exit, false, now).verdict
+    }
+
+    #[test]
+    fn the_room_sees_the_agent_its_tool_its_list_time_and_tokens() {
+        let (mut run, now) = run(&[STARTED]);
+        assert_eq!(run.lines(now + SECOND), "Qwen Code · begins · 0:01");
+        let todos = r#"{"todos":[{"content":"read","status":"completed"},{"content":"write","status":"in_progress"},{"content":"test","status":"pending"}]}"#;
+        for line in
+            [tool("1", "todo_write", todos), tool("2", "write_file", r#"{"file_path":"/workspace/src/login.rs"}"#)]
+        {
+            run.take(format!("{line}\n").as_bytes(), now);
+        }
+        assert_eq!(
+            run.lines(now + 72 * SECOND),
+            "Qwen Code · write file src/login.rs · 1:12 · 141k tokens\n1/3 ▸ write ☐ test"
+        );
+    }
+
+    #[test]
+    fn success_is_a_good_exit_and_a_result_that_says_so() {
+        let (done, now) = run(&[STARTED, "Warning: x", DONE]);
+        let outcome = done.outcome(&Exit::Code(0), false, now);
+        let tokens = Tokens { input: 900, output: 100 };
+        let (said, summary) = ("done".to_owned(), "All done.".to_owned());
+        let (noise, session) = (Vec::new(), Some("a".to_owned()));
+        assert_eq!(outcome, Outcome { ok: true, verdict: said, summary, noise, tokens, tools: 0, session });
+
+        assert_eq!(verdict_of(&[STARTED, DONE], 1), "failed with exit code 1, although it calls itself done");
+        assert_eq!(verdict_of(&[STARTED], 0), "ended without a result: whether it did its work is not known");
+        assert_eq!(
+            verdict_of(&[STARTED, &DONE[..40]], 0),
+            "ended without a result: whether it did its work is not known"
+        );
+        assert_eq!(verdict_of(&[STARTED], 53), "failed with exit code 53: it reached its limit of turns");
+        let failed =
+            r#"{"type":"result","subtype":"error_during_execution","is_error":true,"error":{"message":"400 no"}}"#;
+        assert_eq!(verdict_of(&[STARTED, failed], 0), "failed, by its own word");
+        assert!(verdict(&["sh: qwen: not found"], &Exit::Code(127)).contains("no program `qwen`"));
+        assert!(verdict(&[], &Exit::NotStarted("no such file".into())).contains("no program `qwen`"));
+        for (exit, says) in [
+            (Exit::TimedOut, "CODING_TIMEOUT_SECONDS"),
+            (Exit::OutOfMemory, "SANDBOX_MEMORY"),
+            (Exit::DiskFull, "SANDBOX_DISK"),
+            (Exit::Signal(9), "ended by signal 9"),
+            (Exit::Killed, "ended from outside"),
+        ] {
+            assert!(verdict(&[STARTED, DONE], &exit).contains(says), "{exit:?}");
+        }
+        let (stopped, now) = run(&[STARTED]);
+        assert_eq!(stopped.outcome(&Exit::Killed, true, now).verdict, "stopped by the person");
+    }
+
+    fn verdict_of(lines: &[&str], code: i32) -> String {
+        verdict(lines, &Exit::Code(code))
+    }
+
+    #[test]
+    fn what_went_wrong_is_in_the_last_lines() {
+        let lines: Vec<String> = (0..9).map(|n| format!("Error {n}")).collect();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let (run, now) = run(&lines);
+        assert_eq!(run.outcome(&Exit::Code(1), false, now).noise, lines[4..]);
+    }
+
+    #[test]
+    fn a_silent_run_is_given_up_and_one_that_works_is_not() {
+        let (mut run, now) = run(&[STARTED]);
+        assert!(!run.give_up(now + SILENCE - SECOND));
+        let later = now + SILENCE - SECOND;
+        run.take(tool("1", "run_shell_command", r#"{"command":"make"}"#).as_bytes(), later);
+        run.take(b"\nnoise is no sign of life\n", later + SILENCE);
+        assert!(!run.give_up(later + 2 * SILENCE), "its tool works");
+        run.take(format!("{}\n", result("1")).as_bytes(), later + 2 * SILENCE);
+        assert!(!run.give_up(later + 3 * SILENCE - SECOND));
+        assert!(run.give_up(later + 3 * SILENCE) && !run.give_up(later + 4 * SILENCE), "once");
+        assert_eq!(run.outcome(&Exit::Killed, false, now).verdict, "ended: nothing was heard of it for 5 min");
+    }
+
+    #[test]
+    fn a_model_that_refuses_is_silence_and_ends_the_run_sooner() {
+        let (mut run, now) = run(&[STARTED, RETRY]);
+        run.take(format!("{RETRY}\n").as_bytes(), now + 50 * SECOND);
+        assert!(run.lines(now).contains("its model refuses: 429 slow down"), "{}", run.lines(now));
+        assert!(!run.give_up(now + 59 * SECOND) && run.give_up(now + REFUSED));
+        assert_eq!(
+            run.outcome(&Exit::Killed, false, now).verdict,
+            "ended: its model refuses every request (429 slow down)"
+        );
+    }
+
+    #[test]
+    fn the_door_s_news_are_signs_of_life_unless_they_are_refusals() {
+        let now = Instant::now();
+        let mut run = Run::new(&GEMINI, SILENCE, now);
+        let used = |requests, refused| Wire {
+            requests,
+            tokens: Tokens { input: 80 * requests, output: 4 },
+            refused,
+            cause: if refused > 0 { "429 from generativelanguage.googleapis.com".to_owned() } else { String::new() },
+        };
+        let later = now + SILENCE - SECOND;
+        run.look(used(1, 0), later);
+        assert!(!run.give_up(later + SILENCE - SECOND));
+        assert_eq!(run.lines(now), "Gemini CLI · begins · 0:00 · 84 tokens");
+        run.look(used(1, 0), later + SILENCE - SECOND);
+        assert!(run.give_up(later + SILENCE), "the same again is no news");
+
+        let mut run = Run::new(&GEMINI, SILENCE, now);
+        run.look(used(1, 1), now);
+        run.look(used(2, 0), now + 30 * SECOND);
+        run.look(used(3, 1), now + 40 * SECOND);
+        assert!(!run.give_up(now + 99 * SECOND) && run.give_up(now + 100 * SECOND));
+        assert!(run.outcome(&Exit::Killed, false, now).verdict.contains("429 from generativelanguage"));
+    }
+
+    #[test]
+    fn a_run_that_has_told_its_end_has_to_end() {
+        let (mut run, now) = run(&[STARTED, DONE]);
+        assert!(run.give_up(now + SILENCE));
+        assert_eq!(
+            run.outcome(&Exit::Killed, false, now).verdict,
+            "ended: nothing was heard of it for 5 min, although it calls itself done"
+        );
+    }
+
+    #[test]
+    fn a_flood_is_ended() {
+        let (mut run, now) = run(&[STARTED]);
+        let piece = vec![b'x'; 1 << 20];
+        for _ in 0..65 {
+            run.take(&piece, now);
+            assert!(!run.give_up(now) || run.written > FLOOD);
+        }
+        assert_eq!(run.outcome(&Exit::Killed, false, now).verdict, "ended: it wrote more than 64 MiB");
+    }
+}

@@ -1,0 +1,70 @@
+//! The lines of `gemini -o stream-json`. What the agent says comes in pieces, and the result does not repeat it.
+//!
+//! Pure; called by the parent alone.
+
+use serde_json::Value;
+
+use super::{AgentEvent, SAID, Tokens, brief, said, target, todo};
+
+/// What has to be remembered between lines.
+#[derive(Debug, Default)]
+pub(super) struct Gemini {
+    /// What the agent has said since it last used a tool.
+    text: String,
+}
+
+impl Gemini {
+    /// Reads one line.
+    pub(super) fn event(&mut self, line: &Value, events: &mut Vec<AgentEvent>) {
+        match line["type"].as_str() {
+            Some("init") => {
+                events.push(AgentEvent::Started { session: brief(&line["session_id"]), model: brief(&line["model"]) });
+            }
+            // The other side is what it was asked.
+            Some("message") if line["role"] == "assistant" => {
+                let piece = line["content"].as_str().unwrap_or_default();
+                if line["delta"] != true {
+                    self.text.clear();
+                }
+                let room = SAID.saturating_sub(self.text.len());
+                self.text.push_str(&piece[..piece.floor_char_boundary(room)]);
+                events.push(AgentEvent::Said);
+            }
+            Some("tool_use") => {
+                self.text.clear();
+                let parameters = &line["parameters"];
+                let (id, name) = (brief(&line["tool_id"]), brief(&line["tool_name"]));
+                events.push(AgentEvent::ToolUsed { id, name, target: target(parameters) });
+                events.extend(todo(parameters));
+            }
+            Some("tool_result") => {
+                let ok = line["status"] == "success";
+                events.push(AgentEvent::ToolEnded { id: brief(&line["tool_id"]), ok });
+            }
+            Some("error") => {
+                let told = brief(&line["message"]);
+                events.extend((!told.is_empty()).then_some(AgentEvent::Noise(told)));
+            }
+            Some("result") => events.push(self.result(line)),
+            _ => {}
+        }
+    }
+
+    fn result(&mut self, line: &Value) -> AgentEvent {
+        let ok = line["status"] == "success";
+        let text = std::mem::take(&mut self.text);
+        let summary = match line["error"]["message"].as_str().filter(|_| !ok) {
+            Some(error) => said(error),
+            None => said(&text),
+        };
+        let stats = &line["stats"];
+        let count = |name: &str| stats[name].as_u64();
+        let tokens = count("input_tokens").zip(count("output_tokens"));
+        // What the model thought is in the total alone.
+        let tokens = tokens.map(|(input, output)| Tokens {
+            input,
+            output: count("total_tokens").map_or(output, |total| total.saturating_sub(input).max(output)),
+        });
+        AgentEvent::Ended { ok, summary, tokens }
+    }
+}

@@ -1,0 +1,47 @@
+//! Lines out of bytes that come in any pieces. A line that is too long is left out, however it comes.
+//!
+//! Pure; called by the parent alone.
+
+use std::mem;
+
+/// The longest line that is read. A line holds at most a file that a tool was given, or the answer of one.
+pub(super) const LONGEST: usize = 1024 * 1024;
+
+/// What has come of a line.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    begun: Vec<u8>,
+    /// It is longer than [`LONGEST`]: what comes up to its end is dropped.
+    too_long: bool,
+}
+
+impl Lines {
+    /// Takes the next bytes and returns the lines that they end, without their ends.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
+        let mut lines = Vec::new();
+        let mut rest = bytes;
+        while let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
+            self.push(&rest[..at]);
+            lines.extend(self.end());
+            rest = &rest[at + 1..];
+        }
+        self.push(rest);
+        lines
+    }
+
+    /// Returns the line that has begun, if it is worth reading, and begins another.
+    pub(super) fn end(&mut self) -> Option<Vec<u8>> {
+        let line = mem::take(&mut self.begun);
+        let too_long = mem::take(&mut self.too_long);
+        (!too_long && !line.trim_ascii().is_empty()).then_some(line)
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.too_long |= self.begun.len() + bytes.len() > LONGEST;
+        if self.too_long {
+            self.begun = Vec::new();
+        } else {
+            self.begun.extend_from_slice(bytes);
+        }
+    }
+}
