@@ -294,8 +294,8 @@ impl Store {
         let bot = bot.to_owned();
         self.read(move |tx| {
             let mut select = tx.prepare_cached(
-                "SELECT DISTINCT room FROM inbound WHERE bot = ?1 AND turn IS NULL AND done = 0
-                 UNION SELECT room FROM turns WHERE bot = ?1 AND state = 'open'",
+                "SELECT DISTINCT room FROM inbound INDEXED BY inbound_waiting WHERE bot = ?1 AND turn IS NULL AND done = 0
+                 UNION SELECT room FROM turns INDEXED BY turns_open WHERE bot = ?1 AND state = 'open'",
             )?;
             let rows = select.query_map([&bot], |row| row.get::<_, String>(0))?;
             rows.map(|room| Ok(Address { account: bot.clone(), room: room?.into() })).collect()

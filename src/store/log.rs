@@ -2,7 +2,7 @@
 //!
 //! Folding costs flushes to the disk, so a thread with a connection of its own does it beside the writer. It never
 //! catches up with a writer that always writes, and only a log that is folded back whole begins anew. So the writer
-//! itself folds back the little that is left, between two transactions, once the log is large.
+//! itself tells the thread when the log is large, and folds back the little that is left then, between two transactions.
 
 use std::{
     fs,
@@ -19,14 +19,14 @@ use std::{
 use rusqlite::Connection;
 use tokio::time;
 
+use super::BUSY;
+
 /// Bytes of the log that are kept to be written over.
 const KEPT: i64 = 4 << 20;
 /// A log of so many bytes is folded back at once and begins anew.
 const LARGE: u64 = 8 << 20;
 /// How often a smaller one is folded back.
 const EVERY: Duration = Duration::from_secs(5);
-/// How often its size is looked at.
-const LOOK: Duration = Duration::from_millis(250);
 /// So few frames are left to the writer if the thread can make it so in some tries: they take it a few milliseconds.
 const REST: i64 = 128;
 const TRIES: usize = 5;
@@ -38,8 +38,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What the thread and the writer say to each other. Cheap to clone; the thread ends when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
+    path: Arc<Path>,
     state: Arc<State>,
-    _ends: mpsc::Sender<()>,
+    /// Tells the thread that the log is large.
+    grown: mpsc::SyncSender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -54,33 +56,37 @@ impl Log {
     /// Starts the thread for the database at `path`.
     pub(super) fn watch(path: &Path) -> rusqlite::Result<Self> {
         let connection = Connection::open(path)?;
-        let log = log_of(path);
         let state = Arc::new(State::default());
-        let (ends, end) = mpsc::channel();
+        let (grown, grows) = mpsc::sync_channel(1);
         let watched = state.clone();
         thread::Builder::new()
             .name("store-checkpoint".into())
-            .spawn(move || watch(&connection, &log, &watched, &end))
+            .spawn(move || watch(&connection, &watched, &grows))
             .map_err(|_| rusqlite::Error::InvalidPath(path.to_owned()))?;
-        Ok(Self { state, _ends: ends })
+        Ok(Self { path: log_of(path).into(), state, grown })
     }
 
-    /// Folds back what the thread has left, if it asked for it. Called by the writer between two transactions.
-    pub(super) fn fold_rest(&self, connection: &Connection) {
+    /// Tells the thread when the log is large, and folds back what the thread has left, if it asked for it. Called by the
+    /// writer after each transaction: a fast one fills the log faster than the thread could look at it now and then.
+    pub(super) fn has_grown(&self, connection: &Connection) {
         if !self.state.rest.swap(false, Ordering::Relaxed) {
+            if fs::metadata(&self.path).is_ok_and(|log| log.len() >= LARGE) {
+                // Where it cannot be sent, the thread is told already.
+                let _ = self.grown.try_send(());
+            }
             return;
         }
         let begun = Instant::now();
-        let folded = fold(connection);
+        let folded = restart(connection);
         let took = begun.elapsed();
         match folded {
-            Ok(_) if took > HOLD => {
+            Ok(()) if took > HOLD => {
                 tracing::info!(
                     milliseconds = took.as_millis(),
                     "writing stood still while the database's log was folded back"
                 );
             }
-            Ok(_) => {}
+            Ok(()) => {}
             Err(error) => tracing::warn!(%error, "the database's log could not be folded back by the writer"),
         }
     }
@@ -107,14 +113,13 @@ fn log_of(path: &Path) -> PathBuf {
     name.into()
 }
 
-fn watch(connection: &Connection, log: &Path, state: &State, end: &mpsc::Receiver<()>) {
-    let mut last = Instant::now();
-    while end.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-        let is_large = fs::metadata(log).is_ok_and(|log| log.len() >= LARGE);
-        if !is_large && last.elapsed() < EVERY {
-            continue;
-        }
-        last = Instant::now();
+fn watch(connection: &Connection, state: &State, grows: &mpsc::Receiver<()>) {
+    loop {
+        let is_large = match grows.recv_timeout(EVERY) {
+            Ok(()) => true,
+            Err(RecvTimeoutError::Timeout) => false,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         state.folding.store(true, Ordering::Relaxed);
         let mut folded = fold(connection);
         for _ in 1..TRIES {
@@ -129,6 +134,15 @@ fn watch(connection: &Connection, log: &Path, state: &State, end: &mpsc::Receive
         }
         state.folding.store(false, Ordering::Relaxed);
     }
+}
+
+/// Folds all back and lets the next transaction begin the log anew. Waits for those who still read from the log, for as
+/// long as the writer may stand still.
+fn restart(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(HOLD)?;
+    let folded = connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
+    connection.busy_timeout(BUSY)?;
+    folded
 }
 
 /// Folds back as much as can be without waiting for anybody; returns how many frames are left.
@@ -163,21 +177,23 @@ mod tests {
         connection.execute_batch("CREATE TABLE t (x BLOB)").unwrap();
         let size = || fs::metadata(log_of(&path)).unwrap().len();
         let write = || connection.execute("INSERT INTO t VALUES (zeroblob(1000))", []).unwrap();
-        let log = Log { state: Arc::default(), _ends: mpsc::channel().0 };
+        let (grown, grows) = mpsc::sync_channel(1);
+        let log = Log { path: log_of(&path).into(), state: Arc::default(), grown };
         while size() < 2 * LARGE {
             connection.execute("INSERT INTO t VALUES (zeroblob(1000000))", []).unwrap();
         }
-        log.fold_rest(&connection);
+        log.has_grown(&connection);
         write();
         assert!(size() >= 2 * LARGE, "nobody has asked for it");
+        assert!(grows.try_recv().is_ok(), "the thread is told");
         log.state.rest.store(true, Ordering::Relaxed);
-        log.fold_rest(&connection);
+        log.has_grown(&connection);
         write();
         assert!(size() <= KEPT as u64, "{}", size());
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn the_log_stays_small_also_when_somebody_always_writes() {
+    async fn the_log_stays_small_also_when_somebody_always_writes_and_reads() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
         let store = Store::open(&path, Durability::Normal, Clock::default()).unwrap();
@@ -194,7 +210,16 @@ mod tests {
                 }
             })
         });
-        futures_util::future::join_all(writers).await.into_iter().for_each(Result::unwrap);
+        let readers = (0..4).map(|_| {
+            let (store, written) = (store.clone(), written.clone());
+            tokio::spawn(async move {
+                while written.load(Ordering::Relaxed) < WRITTEN {
+                    store.noted("coder", "0-1").await.unwrap();
+                }
+            })
+        });
+        let readers: Vec<_> = readers.collect();
+        futures_util::future::join_all(writers.chain(readers)).await.into_iter().for_each(Result::unwrap);
         let largest = largest.load(Ordering::Relaxed);
         assert!(largest < MOST, "{} MB", largest >> 20);
     }

@@ -55,6 +55,9 @@ use crate::{
 /// Closures that may wait for the writer; more make callers wait.
 const QUEUE: usize = 256;
 
+/// How long the writer waits where somebody else holds the database.
+const BUSY: Duration = Duration::from_secs(5);
+
 /// What one bot has said and heard in a room: the key of its messages and its context.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Conversation {
@@ -170,7 +173,7 @@ impl Store {
             .spawn(move || {
                 while let Ok(job) = queue.recv() {
                     job(&mut connection);
-                    folds.fold_rest(&connection);
+                    folds.has_grown(&connection);
                 }
             })
             .map_err(|_| StoreError::Closed)?;
@@ -240,7 +243,7 @@ impl Store {
 
 fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(BUSY)?;
     // Before anything else is written: a file that is new gives back what it does not need. To others this says nothing.
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
