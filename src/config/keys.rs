@@ -129,8 +129,16 @@ keys! {
     "Coding agents and GitHub" {
         /// Gemini API key for the plan and review agent.
         (first secret) GEMINI_API_KEY: SecretString = Unset, parse::token;
+        /// Where Gemini's models are asked, up to where `/v1beta` follows.
+        () GEMINI_BASE_URL: Url = Text("https://generativelanguage.googleapis.com"), parse::url;
+        /// Gemini's models that coding agents may ask, parted by commas.
+        (list) GEMINI_MODELS: Vec<String> = Text("gemini-2.5-pro, gemini-2.5-flash, gemini-2.5-flash-lite"), parse::list;
         /// DashScope API key for the Qwen agent that implements.
         (first secret) DASHSCOPE_API_KEY: SecretString = Unset, parse::token;
+        /// Where Qwen's models are asked, up to where `/chat/completions` follows.
+        () QWEN_BASE_URL: Url = Text("https://dashscope-intl.aliyuncs.com/compatible-mode/v1"), parse::url;
+        /// Qwen's models that coding agents may ask, parted by commas. The orchestrator's own model can be asked besides.
+        (list) QWEN_MODELS: Vec<String> = Text("qwen3-coder-plus, qwen3-coder-flash"), parse::list;
         /// Fine-grained GitHub token (contents and pull requests: write). It never enters a sandbox.
         (secret) GITHUB_TOKEN: SecretString = Unset, parse::token;
     }
@@ -151,6 +159,8 @@ keys! {
         () SANDBOX_DISK: u64 = Text("10g"), parse::size::<{ 64 << 20 }>;
         /// Hosts that a sandbox may reach, parted by commas: `example.org`, `*.example.org`, `default` for the package registries and GitHub's downloads, `*` for every public host, `none` for no host.
         (list) SANDBOX_ALLOWED_HOSTS: Vec<String> = Text("default"), parse::list;
+        /// Whether coding agents may have their model's provider search the web, fetch addresses and run code for them: `true` or `false`. What is asked there passes by SANDBOX_ALLOWED_HOSTS.
+        () SANDBOX_WEB_SEARCH: bool = Text("false"), parse::flag;
         /// Certificates (PEM) that sandboxes trust, for networks with a certificate authority of their own.
         () SANDBOX_CA_BUNDLE: PathBuf = Unset, parse::path;
         /// Seconds without work after which a sandbox is stopped. Its files stay, and the next message starts it again.

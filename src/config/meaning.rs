@@ -5,7 +5,8 @@ use std::{net::IpAddr, path::PathBuf};
 use serde::Serialize;
 
 use super::{
-    Config, Credentials, Limits, Llm, Matrix, Mistakes, Paths, People, Sandbox, Source, Sources, Unread, accounts,
+    Config, Credentials, Limits, Llm, Matrix, Mistakes, Paths, People, Provider, Sandbox, Source, Sources, Unread,
+    accounts,
     keys::{self, About, Key, Preset},
     raw::Raw,
 };
@@ -70,11 +71,17 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
     let accounts = accounts::read(&raw.accounts, matrix.as_ref(), &defaults, &people, mistakes);
     Config {
         llm: llm(reader),
-        credentials: Credentials {
-            gemini: reader.optional(keys::GEMINI_API_KEY),
-            dashscope: reader.optional(keys::DASHSCOPE_API_KEY),
-            github: reader.optional(keys::GITHUB_TOKEN),
+        gemini: Provider {
+            api_key: reader.optional(keys::GEMINI_API_KEY),
+            base_url: reader.value(keys::GEMINI_BASE_URL),
+            models: reader.value(keys::GEMINI_MODELS),
         },
+        qwen: Provider {
+            api_key: reader.optional(keys::DASHSCOPE_API_KEY),
+            base_url: reader.value(keys::QWEN_BASE_URL),
+            models: reader.value(keys::QWEN_MODELS),
+        },
+        credentials: Credentials { github: reader.optional(keys::GITHUB_TOKEN) },
         sandbox: Sandbox {
             podman_path: reader.value(keys::PODMAN_PATH),
             podman_socket: reader.folder(keys::PODMAN_SOCKET, podman_socket(sources)),
@@ -84,6 +91,7 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
             pids: reader.value(keys::SANDBOX_PIDS),
             disk: reader.value(keys::SANDBOX_DISK),
             allowed_hosts: reader.value(keys::SANDBOX_ALLOWED_HOSTS),
+            web_search: reader.value(keys::SANDBOX_WEB_SEARCH),
             ca_bundle: reader.optional(keys::SANDBOX_CA_BUNDLE),
             idle: reader.value(keys::SANDBOX_IDLE_SECONDS),
             memory_total: reader.value(keys::SANDBOX_MEMORY_TOTAL),

@@ -33,7 +33,11 @@ use crate::net;
 pub struct Config {
     /// The orchestrator's model.
     pub llm: Llm,
-    /// The coding agents' keys and GitHub's token: what the gateway adds to requests.
+    /// Gemini's models, for coding agents.
+    pub gemini: Provider,
+    /// Qwen's models, for coding agents.
+    pub qwen: Provider,
+    /// GitHub's token, which the gateway adds to requests.
     pub credentials: Credentials,
     /// The sandboxes.
     pub sandbox: Sandbox,
@@ -74,13 +78,20 @@ pub struct ModelFacts {
     pub vision: Option<bool>,
 }
 
+/// Models that coding agents ask through the gateway.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    /// The key, which stays in the gateway. Without it these models are not there.
+    pub api_key: Option<SecretString>,
+    /// The endpoint.
+    pub base_url: Url,
+    /// The models' names.
+    pub models: Vec<String>,
+}
+
 /// Secrets that only the gateway uses.
 #[derive(Clone, Debug)]
 pub struct Credentials {
-    /// For plan and review.
-    pub gemini: Option<SecretString>,
-    /// For implement.
-    pub dashscope: Option<SecretString>,
     /// For pull requests and granted repositories.
     pub github: Option<SecretString>,
 }
@@ -104,6 +115,8 @@ pub struct Sandbox {
     pub disk: u64,
     /// Patterns of hosts, and the words `default` and `*`, as they were typed; the gateway knows what they mean.
     pub allowed_hosts: Vec<String>,
+    /// Whether a model's provider may reach into the web for a coding agent.
+    pub web_search: bool,
     /// Certificates that sandboxes trust.
     pub ca_bundle: Option<PathBuf>,
     /// Time without work after which a sandbox is stopped.

@@ -1,6 +1,7 @@
-//! The log of the door: a line for each decision, with host, port, address, verdict and bytes, in the span of the room.
+//! The log of the door: a line for each decision, with host, port, address, verdict and bytes, in the span of the room; for
+//! models also whose request it was and its tokens.
 //!
-//! It must not be given paths, queries or headers: they carry secrets. Called by `web`, `tunnel` and `git`.
+//! It must not be given paths, queries, headers or bodies: they carry secrets. Called by `web`, `tunnel`, `git` and `models`.
 
 use std::{
     net::IpAddr,
@@ -8,11 +9,17 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::time::Instant;
 
-use super::{ProxyKind, denial::Denial, hosts::Host};
+use super::{
+    ProxyKind,
+    denial::Denial,
+    hosts::Host,
+    models::{Grant, Tokens},
+};
 
 /// Writes the log for one connection.
 pub(super) struct Audit {
@@ -41,6 +48,27 @@ impl Audit {
         } else {
             tracing::info!(%kind, host, port, address, verdict = "denied", %why, "gateway");
         }
+    }
+
+    /// Logs that a request to a model was refused, and whose it was if that is known.
+    pub(super) fn refused(&self, grant: Option<&Grant>, why: &'static str) {
+        let kind = self.kind;
+        let turn = grant.map(|grant| tracing::field::display(&grant.turn));
+        let agent = grant.map(|grant| grant.agent.as_str());
+        tracing::info!(%kind, turn, agent, verdict = "denied", why, "gateway");
+    }
+
+    /// Logs a request to a model that was sent on, once it has ended.
+    pub(super) fn model_call(&self, call: &ModelCall<'_>) {
+        let kind = self.kind;
+        let ModelCall { grant: Grant { turn, agent, .. }, host, port, model, status, tokens, .. } = call;
+        let Tokens { input, cached, output } = tokens;
+        let (sent, received) = (call.asked, call.answered);
+        let millis = call.took.as_millis() as u64;
+        tracing::info!(
+            %kind, %turn, agent, %host, port, model, verdict = "allowed", status, input, cached, output, sent, received,
+            millis, "gateway"
+        );
     }
 
     /// Begins the record of a connection that was allowed; it is logged when the record is dropped.
@@ -73,6 +101,22 @@ impl std::fmt::Display for Why<'_> {
             other => f.write_str(other.reason()),
         }
     }
+}
+
+/// A request to a model that was sent on.
+pub(super) struct ModelCall<'a> {
+    pub(super) grant: &'a Grant,
+    pub(super) host: &'a Host,
+    pub(super) port: u16,
+    /// One of those that are set up.
+    pub(super) model: &'a str,
+    /// The HTTP status; 0 without an answer.
+    pub(super) status: u16,
+    pub(super) tokens: Tokens,
+    /// Bytes of the request's body, and of the answer's.
+    pub(super) asked: usize,
+    pub(super) answered: u64,
+    pub(super) took: Duration,
 }
 
 /// One connection that was let through.

@@ -1,6 +1,6 @@
 //! The sandbox's side of an HTTP connection: heads and bodies in, answers out, all of it bounded in size and time.
 //!
-//! It must not know policy, or what is upstream. `web` and `git` serve their requests with it.
+//! It must not know policy, or what is upstream. `web`, `git` and `models` serve their requests with it.
 
 use std::{
     sync::{
@@ -126,6 +126,40 @@ impl Reader {
         }
     }
 
+    /// Reads the present request's body to its end. `grow` is asked before each piece whether so many bytes more may be
+    /// kept.
+    pub(super) async fn whole<R: From<BadBody>>(
+        &mut self,
+        framing: Framing,
+        mut grow: impl FnMut(usize) -> Result<(), R>,
+    ) -> Result<Bytes, R> {
+        let (mut decoder, mut body) = (Decoder::new(framing), BytesMut::new());
+        loop {
+            match decoder.decode(&mut self.buffer)? {
+                Decoded::Data(data) => {
+                    grow(data.len())?;
+                    self.meter.fetch_add(data.len() as u64, Ordering::Relaxed);
+                    body.extend_from_slice(&data);
+                }
+                Decoded::End => return Ok(body.freeze()),
+                Decoded::More => match timeout(self.idle, self.fill()).await {
+                    Ok(Ok(1..)) => {}
+                    _ => return Err(BadBody.into()),
+                },
+            }
+        }
+    }
+
+    /// Ends when the sandbox ends the connection. What it sends until then is kept for the next request.
+    pub(super) async fn hang_up(&mut self) {
+        while self.buffer.len() < MAX_HEAD {
+            if !matches!(self.fill().await, Ok(1..)) {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+
     /// Returns the count of the present request's body.
     pub(super) fn meter(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.meter)
@@ -219,6 +253,12 @@ impl Writer {
     /// Writes bytes as they are.
     pub(super) async fn raw(&mut self, bytes: &[u8]) -> Result<(), Gone> {
         Ok(timeout(self.idle, self.half.write_all(bytes)).await??)
+    }
+
+    /// Tells the sandbox that nothing more comes.
+    pub(super) async fn end(&mut self) {
+        // A sandbox that is away already needs not be told.
+        let _ = timeout(self.idle, self.half.shutdown()).await;
     }
 
     /// Gives up HTTP.

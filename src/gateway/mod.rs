@@ -3,12 +3,14 @@
 //!
 //! What comes in is hostile. The gateway must not know chats, models' meanings, containers or turns; it knows rooms by
 //! their address only. `sandbox` calls [`Gateway::serve`] with each connection. A new kind of traffic is a variant of
-//! [`ProxyKind`] and a file beside `web` and `git`.
+//! [`ProxyKind`] and a file beside `web`, `git` and `models`.
 //!
 //! Security invariants:
-//! - No address is dialled that was not checked after resolution (`network`, `net::refusal`).
-//! - No byte of a request goes out as it came: HTTP is parsed and written anew (`head`, `body`, `exchange`); of TLS the
+//! - No address is dialled that was not checked after resolution (`network`, `net::refusal`), but for those of models' servers,
+//!   which are the operator's choice (`models`).
+//! - No head of a request goes out as it came: HTTP is parsed and written anew (`head`, `body`, `exchange`); of TLS the
 //!   server name is compared first (`hello`, `tunnel`).
+//! - No key comes in, and none that a sandbox sends goes out (`git`, `models`).
 //! - No path, query or header is logged: they carry secrets.
 
 mod audit;
@@ -20,6 +22,7 @@ mod git;
 pub mod head;
 pub mod hello;
 mod hosts;
+pub mod models;
 mod network;
 mod rooms;
 mod tunnel;
@@ -34,6 +37,7 @@ use tracing::Instrument;
 use self::{
     audit::Audit,
     git::GitHub,
+    models::ModelDoor,
     rooms::{Place, Rooms},
 };
 pub use self::{
@@ -51,6 +55,8 @@ pub enum ProxyKind {
     Web,
     /// git's smart HTTP under `/github.com/`.
     Git,
+    /// Requests to language models.
+    Models,
 }
 
 impl fmt::Display for ProxyKind {
@@ -58,6 +64,7 @@ impl fmt::Display for ProxyKind {
         f.write_str(match self {
             Self::Web => "web",
             Self::Git => "git",
+            Self::Models => "models",
         })
     }
 }
@@ -118,6 +125,7 @@ impl Default for Limits {
 #[derive(Clone)]
 pub struct Gateway {
     shared: Arc<Shared>,
+    models: ModelDoor,
 }
 
 struct Shared {
@@ -130,6 +138,7 @@ struct Shared {
 
 /// What the files of the gateway get to serve one connection with.
 struct Link<'a> {
+    address: &'a Address,
     policy: &'a GatewayPolicy,
     network: &'a Network,
     github: &'a GitHub,
@@ -142,7 +151,14 @@ impl Gateway {
     pub fn new(policy: GatewayPolicy, network: Network, cancel: CancellationToken) -> Self {
         let rooms = Rooms::new(policy.limits.per_room, policy.limits.overall, policy.limits.lookups_per_room);
         let github = GitHub::new(network.clone(), &policy.limits);
-        Self { shared: Arc::new(Shared { policy, network, rooms, github, cancel }) }
+        Self { shared: Arc::new(Shared { policy, network, rooms, github, cancel }), models: ModelDoor::default() }
+    }
+
+    /// Leads to models by this door; without it there are none.
+    #[must_use]
+    pub fn with_models(mut self, models: ModelDoor) -> Self {
+        self.models = models;
+        self
     }
 
     /// Serves one forwarded connection to its end. Failures are told to the sandbox and to the log.
@@ -161,11 +177,12 @@ impl Gateway {
             let _ = tokio::time::timeout(Duration::from_secs(1), writer.refuse(&busy, false)).await;
             return;
         };
-        let link = Link { policy, network, github, place: &place, audit };
+        let link = Link { address, policy, network, github, place: &place, audit };
         let serving = async {
             match kind {
                 ProxyKind::Web => web::serve(&link, reader, writer).await,
                 ProxyKind::Git => git::serve(&link, &mut reader, &mut writer).await,
+                ProxyKind::Models => models::serve(&self.models, &link, &mut reader, &mut writer).await,
             }
         };
         tokio::select! {

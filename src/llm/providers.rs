@@ -451,7 +451,7 @@ impl Endpoint {
     }
 
     /// Returns the model's name as the provider wants it.
-    pub(super) fn model(&self) -> &str {
+    pub fn model(&self) -> &str {
         &self.model
     }
 

@@ -27,7 +27,7 @@ use crate::{
     },
     clock::Clock,
     config::Config,
-    gateway::{Gateway, Network},
+    gateway::{Gateway, Network, models::ModelDoor},
     hub::{Account, AccountHub, Keeper, Port},
     ids::FIRST_ACCOUNT,
     llm::Model,
@@ -51,6 +51,8 @@ pub struct House {
     store: Store,
     /// `None` where no bot works in one.
     sandboxes: Option<Sandboxes>,
+    /// The coding agents' way to their models.
+    models: ModelDoor,
     gallery: Gallery,
     /// How long the files of a room that was left are kept.
     room_grace: Duration,
@@ -76,7 +78,9 @@ impl House {
     /// Takes the lock, opens the database and takes the sandboxes over.
     pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Self> {
         let mut house = Self::without_sandboxes(config, clock)?;
+        house.models = settings::models(config, house.store.clone())?;
         let gateway = Gateway::new(settings::gateway(config)?, Network::system(), house.cancel.child_token());
+        let gateway = gateway.with_models(house.models.clone());
         let options = settings::sandboxes(config, house.store.instance());
         house.sandboxes = Some(Sandboxes::open(options, gateway, &house.cancel).await?);
         Ok(house)
@@ -91,7 +95,17 @@ impl House {
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let room_grace = config.limits.room_grace;
         let gallery = Gallery::new(config.paths.pictures());
-        Ok(Self { store, sandboxes: None, gallery, room_grace, tasks, cancel, state_dir, _lock: lock })
+        Ok(Self {
+            store,
+            sandboxes: None,
+            models: ModelDoor::default(),
+            gallery,
+            room_grace,
+            tasks,
+            cancel,
+            state_dir,
+            _lock: lock,
+        })
     }
 
     /// Returns the coding bot of this house, if it has sandboxes.

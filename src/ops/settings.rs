@@ -5,18 +5,22 @@
 
 use std::{num::NonZeroU64, time::Duration};
 
+use reqwest::Url;
 use secrecy::SecretString;
 
 use crate::{
     bots::{Allowance, People, Policy},
     chat::matrix::{Fault, Login},
-    config::{self, Config, JournalSync, Loaded, Matrix, Mistakes, Wrong},
-    gateway::{AllowedHosts, BadPattern, GatewayPolicy},
+    config::{self, Config, JournalSync, Loaded, Matrix, Mistakes, Provider, Wrong},
+    gateway::{
+        AllowedHosts, BadPattern, GatewayPolicy,
+        models::{BadUpstream, ModelDoor, Protocol, Upstream},
+    },
     ids::FIRST_ACCOUNT,
     llm::{self, Endpoint, ModelSettings, SettingError, parse_model},
     orchestrator,
     sandbox::{SandboxOptions, memory},
-    store::Durability,
+    store::{Durability, Store},
     tools::ToolLimits,
 };
 
@@ -51,6 +55,19 @@ pub fn review(loaded: &Loaded, purpose: Purpose) -> Mistakes {
         Ok(_) => {}
         Err(error) => add(error.key, Wrong::new(error.problem, "")),
     }
+    for (protocol, provider, [key, address, models]) in [
+        (Protocol::Gemini, &config.gemini, ["GEMINI_API_KEY", "GEMINI_BASE_URL", "GEMINI_MODELS"]),
+        (Protocol::OpenAi, &config.qwen, ["DASHSCOPE_API_KEY", "QWEN_BASE_URL", "QWEN_MODELS"]),
+    ] {
+        if let Err(error) = upstream(protocol, provider) {
+            let name = match error {
+                BadUpstream::Key => key,
+                BadUpstream::Address => address,
+                BadUpstream::Model => models,
+            };
+            add(name, Wrong::new(error.to_string(), ""));
+        }
+    }
     if let Err(error) = AllowedHosts::parse(&config.sandbox.allowed_hosts) {
         add("SANDBOX_ALLOWED_HOSTS", Wrong::new(error.to_string(), ""));
     }
@@ -63,7 +80,7 @@ pub fn has_model(config: &Config) -> bool {
 }
 
 fn endpoint(config: &Config) -> Result<Endpoint, SettingError> {
-    parse_model(&config.llm.model, config.llm.base_url.as_ref().map(reqwest::Url::as_str))
+    parse_model(&config.llm.model, config.llm.base_url.as_ref().map(Url::as_str))
 }
 
 /// A server of one's own may need no key; if it does, its own answer says so.
@@ -110,6 +127,29 @@ pub fn model_settings(config: &Config) -> ModelSettings {
 /// Returns what the gateway lets through. It fails only for settings that [`review`] has refused.
 pub(super) fn gateway(config: &Config) -> Result<GatewayPolicy, BadPattern> {
     AllowedHosts::parse(&config.sandbox.allowed_hosts).map(GatewayPolicy::new)
+}
+
+/// Returns the coding agents' way to their models. It fails only for settings that [`review`] has refused.
+pub(super) fn models(config: &Config, ledger: Store) -> Result<ModelDoor, BadUpstream> {
+    let mut upstreams = Vec::new();
+    for (protocol, provider) in [(Protocol::Gemini, &config.gemini), (Protocol::OpenAi, &config.qwen)] {
+        if provider.api_key.is_some() {
+            upstreams.push(upstream(protocol, provider)?);
+        }
+    }
+    // The orchestrator's own is there for agents that have no key of theirs, and for whose model fails.
+    if let Ok(endpoint) = endpoint(config)
+        && has_key(config, &endpoint)
+    {
+        let base = Url::parse(endpoint.base_url()).map_err(|_| BadUpstream::Address)?;
+        let models = vec![endpoint.model().to_owned()];
+        upstreams.push(Upstream::new(Protocol::OpenAi, &base, config.llm.api_key.clone(), models)?);
+    }
+    Ok(ModelDoor::new(upstreams, config.sandbox.web_search, Some(ledger)))
+}
+
+fn upstream(protocol: Protocol, provider: &Provider) -> Result<Upstream, BadUpstream> {
+    Upstream::new(protocol, &provider.base_url, provider.api_key.clone(), provider.models.clone())
 }
 
 /// Returns how much a commit waits for the disk.

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
-use sandboxd::protocol::{self, Exit, KillCause, Request, Run, Running};
+use sandboxd::protocol::{self, Exit, KillCause, ProxyKind, Request, Run, Running};
 use tokio::time::{Instant, timeout};
 
 use super::{
@@ -75,6 +75,12 @@ impl Sandbox {
     /// Returns which sandboxd it is.
     pub fn build(&self) -> &str {
         self.connection.build()
+    }
+
+    /// Fails where this sandbox's sandboxd has no listener of this kind: it is an older one, which a container keeps for as
+    /// long as it runs.
+    pub fn require(&self, kind: ProxyKind) -> Result<(), SandboxError> {
+        if kind.since() <= self.connection.version() { Ok(()) } else { Err(SandboxError::Older) }
     }
 
     /// Tells whether the connection still stands.

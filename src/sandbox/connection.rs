@@ -75,6 +75,7 @@ struct Waiters {
 pub(super) struct Connection {
     boot_id: String,
     build: String,
+    version: u32,
     link: Arc<Shared>,
     writer: OwnedWriteHalf,
     /// What the kernel did not take at once, for the writing task.
@@ -92,6 +93,7 @@ impl Connection {
         stream: UnixStream,
         boot_id: String,
         build: String,
+        version: u32,
         link: Arc<Shared>,
     ) -> (Arc<Self>, OwnedReadHalf) {
         let (reader, writer) = stream.into_split();
@@ -99,6 +101,7 @@ impl Connection {
         let connection = Self {
             boot_id,
             build,
+            version,
             link,
             writer,
             unsent: Mutex::default(),
@@ -119,6 +122,11 @@ impl Connection {
     /// Returns which sandboxd it is.
     pub(super) fn build(&self) -> &str {
         &self.build
+    }
+
+    /// Returns the version of the protocol that both ends speak.
+    pub(super) fn version(&self) -> u32 {
+        self.version
     }
 
     pub(super) fn expect_stream(&self, nonce: &str) -> oneshot::Receiver<UnixStream> {

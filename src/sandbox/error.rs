@@ -35,6 +35,12 @@ pub enum SandboxError {
     /// The connection broke: what ran goes on, and can be looked up by its id once sandboxd has dialled again.
     #[error("the connection to the sandbox was lost; it is being made anew")]
     Disconnected,
+    /// Its sandboxd is older than what it was asked for.
+    #[error(
+        "this sandbox was started by an older version of the server and lacks what this needs: it gets that when it next \
+         starts, which is after some time without work (SANDBOX_IDLE_SECONDS), or by `podman restart` on the host"
+    )]
+    Older,
     /// sandboxd declined a request.
     #[error("the sandbox declined: {0}")]
     Declined(String),

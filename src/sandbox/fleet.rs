@@ -458,6 +458,7 @@ impl Shared {
                 let kind = match kind {
                     ProxyKind::Web => gateway::ProxyKind::Web,
                     ProxyKind::Git => gateway::ProxyKind::Git,
+                    ProxyKind::Models => gateway::ProxyKind::Models,
                 };
                 let (gateway, address) = (shared.gateway.clone(), address.clone());
                 shared.supervise(async move { gateway.serve(&address, kind, stream).await });

@@ -358,7 +358,7 @@ async fn control(mut stream: UnixStream, theirs: Range, build: String, boot_id: 
         return;
     }
     tracing::debug!(%boot_id, %build, version, "sandboxd connected");
-    let (connection, reader) = Connection::new(stream, boot_id, build, Arc::clone(&shared));
+    let (connection, reader) = Connection::new(stream, boot_id, build, version, Arc::clone(&shared));
     let _finish = Finish(Arc::clone(&connection));
     let before = shared.state.send_replace(LinkState::Connected(Sandbox::new(Arc::clone(&connection))));
     if let LinkState::Connected(before) = before {

@@ -48,4 +48,4 @@ pub use link::{Holder, Link, LinkState, ProxyStream};
 pub use observe::{Attempt, Inside, Observation, Outside};
 pub use options::SandboxOptions;
 pub use process::{Captured, Command, Ended, Process, Stdin};
-pub use sandboxd::protocol::{Exit, KillCause, ProxyKind, User};
+pub use sandboxd::protocol::{Exit, KillCause, MODELS_PORT, ProxyKind, User};

@@ -45,7 +45,7 @@ pub use outbox::{NewOutbox, OutboxRow, Tried};
 pub use rooms::{Alias, LeftRoom};
 pub use sealed::Sealed;
 pub use turns::{OpenTurn, TurnState};
-pub use usage::UsageRow;
+pub use usage::{AgentUsage, UsageRow};
 
 use crate::{
     clock::Clock,

@@ -6,7 +6,7 @@
 use rusqlite::{Connection, OptionalExtension};
 
 /// One step a version; `PRAGMA user_version` counts those that were applied.
-const MIGRATIONS: &[&str] = &[FIRST, ROOMS, FILES, CIPHERTEXTS, ENCRYPTED, BOTS, PRUNING];
+const MIGRATIONS: &[&str] = &[FIRST, ROOMS, FILES, CIPHERTEXTS, ENCRYPTED, BOTS, PRUNING, AGENTS];
 
 /// The version of this program.
 const CURRENT: usize = MIGRATIONS.len();
@@ -173,6 +173,17 @@ CREATE INDEX turns_closed ON turns (closed) WHERE state = 'closed';
 CREATE INDEX outbox_sent ON outbox (bot, room, seq) WHERE sent IS NOT NULL;
 CREATE INDEX locked_received ON locked (received);
 CREATE INDEX notes_noted ON notes (noted);
+";
+
+/// Coding agents.
+const AGENTS: &str = r"
+-- Their models' tokens, beside `usage`. `person` is empty where nobody's word was followed.
+CREATE TABLE agent_usage (
+    bot TEXT NOT NULL, room TEXT NOT NULL, day TEXT NOT NULL,
+    person TEXT NOT NULL, agent TEXT NOT NULL, model TEXT NOT NULL,
+    input INTEGER NOT NULL, cached INTEGER NOT NULL, output INTEGER NOT NULL, requests INTEGER NOT NULL,
+    PRIMARY KEY (bot, room, day, person, agent, model)
+) WITHOUT ROWID;
 ";
 
 /// Where a newer version notes, if it must, the oldest version of the schema whose programs may still use the database.

@@ -1,5 +1,6 @@
-//! What the models have cost, in tokens, per room and day.
+//! What the models have cost, in tokens, per room and day: the orchestrator's and the coding agents'.
 
+use futures_util::FutureExt;
 use rusqlite::params;
 
 use super::{Store, StoreError};
@@ -16,8 +17,27 @@ pub struct UsageRow {
     pub cached: u64,
     /// Completion tokens.
     pub output: u64,
-    /// Requests to the model.
+    /// Requests to the models.
     pub requests: u64,
+}
+
+/// Tokens of one request of a coding agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentUsage {
+    /// The room.
+    pub address: Address,
+    /// Whose word it followed, if anybody's.
+    pub person: Option<String>,
+    /// The agent.
+    pub agent: String,
+    /// The model.
+    pub model: String,
+    /// Prompt tokens, cached ones included.
+    pub input: u64,
+    /// Of those, cached.
+    pub cached: u64,
+    /// Completion tokens.
+    pub output: u64,
 }
 
 impl Store {
@@ -43,13 +63,47 @@ impl Store {
         .await
     }
 
-    /// Returns a room's sums, the newest day first, at most `days`.
+    /// Adds the tokens of one request of a coding agent to today's sums. It waits for nothing, so that what is being cut
+    /// can call it; a failure is logged.
+    pub fn add_agent_usage(&self, usage: AgentUsage) {
+        let day = self.clock.day();
+        let adding =
+            self.write(move |tx| {
+                let AgentUsage { address, person, agent, model, input, cached, output } = usage;
+                let added = tx
+                .prepare_cached(
+                    "INSERT INTO agent_usage (bot, room, day, person, agent, model, input, cached, output, requests)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 1)
+                     ON CONFLICT (bot, room, day, person, agent, model) DO UPDATE SET input = input + excluded.input,
+                       cached = cached + excluded.cached, output = output + excluded.output, requests = requests + 1",
+                )
+                .and_then(|mut insert| {
+                    let (person, room) = (person.unwrap_or_default(), address.room.as_str());
+                    let tokens = [input as i64, cached as i64, output as i64];
+                    insert.execute(params![
+                        address.account, room, day, person, agent, model, tokens[0], tokens[1], tokens[2]
+                    ])
+                });
+                if let Err(error) = &added {
+                    tracing::warn!(%error, room = %address, "the tokens of a coding agent are not counted");
+                }
+                Ok(added.map(drop)?)
+            });
+        // By the first poll it stands in the writer's queue, and the transaction is carried out whoever waits.
+        if let Some(Err(error)) = adding.now_or_never() {
+            tracing::warn!(%error, "the tokens of a coding agent are not counted");
+        }
+    }
+
+    /// Returns a room's sums, the coding agents' included, the newest day first, at most `days`.
     pub async fn usage(&self, address: &Address, days: usize) -> Result<Vec<UsageRow>, StoreError> {
         let address = address.clone();
         self.read(move |tx| {
             let mut select = tx.prepare_cached(
-                "SELECT day, input, cached, output, requests FROM usage
-                 WHERE bot = ?1 AND room = ?2 ORDER BY day DESC LIMIT ?3",
+                "SELECT day, sum(input), sum(cached), sum(output), sum(requests) FROM (
+                   SELECT bot, room, day, input, cached, output, requests FROM usage
+                   UNION ALL SELECT bot, room, day, input, cached, output, requests FROM agent_usage
+                 ) WHERE bot = ?1 AND room = ?2 GROUP BY day ORDER BY day DESC LIMIT ?3",
             )?;
             let rows = select.query_map(params![address.account, address.room.as_str(), days as i64], |row| {
                 let count = |index| row.get::<_, i64>(index).map(|value| value as u64);

@@ -109,7 +109,21 @@ async fn cancelling_ends_every_connection() {
 
 /// Collects what is logged in this thread.
 #[derive(Clone, Default)]
-struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+pub(crate) struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Collects until the guard is dropped.
+    pub(crate) fn collect() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
 
 impl std::io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -124,10 +138,7 @@ impl std::io::Write for Log {
 
 #[tokio::test]
 async fn decisions_are_logged_without_secrets() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let guard = tracing::subscriber::set_default(subscriber);
+    let (log, guard) = Log::collect();
     let (mut door, _, _) = door_to_http(HELLO, Limits::default()).await;
     door.name("inside.org", &["10.0.0.8"]);
     let secret = "Authorization: Bearer SECRET1\r\nConnection: close\r\n\r\n";
@@ -142,7 +153,7 @@ async fn decisions_are_logged_without_secrets() {
     }
     drop(door);
     drop(guard);
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     assert!(!log.contains("SECRET"), "{log}");
     assert!(!log.contains("accounts.google.com"), "{log}");
     let lines: Vec<_> = log.lines().collect();

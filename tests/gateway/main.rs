@@ -3,4 +3,7 @@
 mod door;
 mod git;
 mod limits;
+mod models;
+#[path = "../support/mod.rs"]
+mod support;
 mod web;

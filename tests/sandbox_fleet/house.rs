@@ -8,7 +8,7 @@ use std::{
 };
 
 use matrix_agent::{
-    gateway::{AllowedHosts, Gateway, GatewayPolicy, Network},
+    gateway::{AllowedHosts, Gateway, GatewayPolicy, Network, models::ModelDoor},
     ids::{Address, random},
     sandbox::{Command, Ended, Exit, Sandbox, SandboxOptions, SandboxState, Sandboxes, Stdin, User},
 };
@@ -64,9 +64,14 @@ impl House {
     }
 
     pub(crate) async fn open(&self) -> Sandboxes {
+        self.open_with(ModelDoor::default()).await
+    }
+
+    /// The same with models behind the gateway.
+    pub(crate) async fn open_with(&self, models: ModelDoor) -> Sandboxes {
         let cancel = CancellationToken::new();
         let policy = GatewayPolicy::new(AllowedHosts::standard());
-        let gateway = Gateway::new(policy, Network::system(), cancel.child_token());
+        let gateway = Gateway::new(policy, Network::system(), cancel.child_token()).with_models(models);
         Sandboxes::open(self.options.clone(), gateway, &cancel).await.unwrap()
     }
 

@@ -7,6 +7,9 @@ mod house;
 mod life;
 mod limits;
 mod memory;
+mod models;
 mod neighbours;
+#[path = "../support/mod.rs"]
+mod support;
 mod trouble;
 mod walls;

@@ -355,7 +355,7 @@ async fn connections_go_to_the_gateway_and_wait_for_it() {
         ))
     };
     let digest = output(&sandbox, shell("head -c 3000000 /dev/zero | tr '\\0' x | md5sum")).await;
-    for (port, kind) in [(3128, ProxyKind::Web), (3129, ProxyKind::Git)] {
+    for (port, kind) in [(3128, ProxyKind::Web), (3129, ProxyKind::Git), (3130, ProxyKind::Models)] {
         let (told, ()) = tokio::join!(output(&sandbox, client(port)), serve(&mut room, kind));
         assert_eq!(told, format!("there\n{digest}"));
     }

@@ -6,14 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use matrix_agent::sandbox::{Command, Link, LinkState, SandboxError, User};
+use matrix_agent::sandbox::{Command, Exit, Link, LinkState, ProxyKind, SandboxError, User};
 use sandboxd::{
     frame,
-    protocol::{Opening, Range, Request},
+    protocol::{Event, Opening, Range, Request, Run},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
+    net::{UnixListener, UnixStream},
     sync::mpsc,
     time::timeout,
 };
@@ -53,11 +53,11 @@ async fn hung_up(stream: &mut UnixStream) -> bool {
 async fn a_version_that_the_server_does_not_speak_is_refused_in_plain_words() {
     let (dir, link, mut stream) = pretend(&hello(90, 91)).await;
     let why = fault(&link).await;
-    assert!(why.starts_with("the sandbox speaks protocol 90 to 91, this server 1 to 1: remove the sandbox"), "{why}");
+    assert!(why.starts_with("the sandbox speaks protocol 90 to 91, this server 1 to 2: remove the sandbox"), "{why}");
     let mut answer = vec![0; 256];
     let length = timeout(LIMIT, stream.read(&mut answer)).await.unwrap().unwrap();
     let (answer, _) = frame::decode::<Request>(&answer[..length], frame::TO_SANDBOXD).unwrap().unwrap();
-    assert_eq!(answer, Request::Refused { supported: Range { min: 1, max: 1 } });
+    assert_eq!(answer, Request::Refused { supported: Range { min: 1, max: 2 } });
 
     // A newer one that still speaks ours is welcome, and clears the fault.
     let mut stream = UnixStream::connect(dir.path().join("sock")).await.unwrap();
@@ -211,4 +211,58 @@ async fn every_wait_for_a_silent_sandboxd_ends() {
     timed_out("a command with a limit", sandbox.spawn(limited).await.unwrap().wait().await.unwrap_err());
     let limited = Command { timeout: Some(Duration::from_secs(5)), ..command(&["true"]) };
     assert_eq!(sandbox.spawn(limited).await.unwrap().next().await, None, "its output");
+}
+
+/// What an older sandboxd lacks is said before it is asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_sandboxd_is_known_by_what_it_lacks() {
+    for (newest, has_models) in [(1, false), (2, true)] {
+        let (_dir, link, _stream) = pretend(&hello(1, newest)).await;
+        let sandbox = link.connected(LIMIT).await.unwrap();
+        assert!(sandbox.require(ProxyKind::Web).is_ok());
+        let found = sandbox.require(ProxyKind::Models);
+        assert_eq!(found.is_ok(), has_models);
+        if let Err(error) = found {
+            assert!(error.to_string().contains("older version of the server"), "{error}");
+        }
+    }
+}
+
+/// An older server takes the name of a listener that it does not know for nonsense and gives the sandbox up, so it is not
+/// told of such connections: they end at once, and the others are carried.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_server_hears_of_no_listener_that_it_does_not_know() {
+    let (mut room, _) = Room::start().await;
+    room.drop_link();
+    let socket = UnixListener::bind(room.socket()).unwrap();
+    fs::set_permissions(room.socket(), fs::Permissions::from_mode(0o666)).unwrap();
+    let mut control = timeout(LIMIT, socket.accept()).await.unwrap().unwrap().0;
+    assert!(matches!(next(&mut control).await, Opening::Hello { .. }));
+    control.write_all(&frame::encode(&Request::Welcome { protocol: 1 })).await.unwrap();
+    let run = Run {
+        id: "asks".into(),
+        argv: ["bash", "-c", "cat < /dev/tcp/127.0.0.1/3130; cat < /dev/tcp/127.0.0.1/3128"].map(str::to_owned).into(),
+        ..Run::default()
+    };
+    control.write_all(&frame::encode(&Request::Run(run))).await.unwrap();
+    let mut web = timeout(LIMIT, socket.accept()).await.unwrap().unwrap().0;
+    assert_eq!(next::<Opening>(&mut web).await, Opening::Proxy { kind: ProxyKind::Web }, "the first is not carried");
+    drop(web);
+    match next::<Event>(&mut control).await {
+        Event::Ended(ended) => assert_eq!((ended.id.as_str(), ended.exit), ("asks", Exit::Code(0))),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Reads a frame.
+async fn next<M: serde::de::DeserializeOwned>(stream: &mut UnixStream) -> M {
+    timeout(LIMIT, async {
+        let mut prefix = [0; frame::PREFIX];
+        stream.read_exact(&mut prefix).await.unwrap();
+        let mut body = vec![0; frame::body_length(prefix, frame::TO_SERVER).unwrap()];
+        stream.read_exact(&mut body).await.unwrap();
+        frame::message(&body).unwrap()
+    })
+    .await
+    .unwrap()
 }

@@ -59,6 +59,33 @@ impl Reply {
         Self::Stream(events, End::Closed)
     }
 
+    /// A text in two pieces, then the tokens, as Gemini says it.
+    pub fn gemini_text(text: &str) -> Self {
+        let (head, rest) = text.split_at(text.floor_char_boundary(text.len() / 2));
+        Self::gemini(&[json!({"text": head}), json!({"text": rest})])
+    }
+
+    /// Calls with their arguments, as Gemini makes them.
+    pub fn gemini_calls(calls: &[(&str, Value)]) -> Self {
+        let parts: Vec<_> =
+            calls.iter().map(|(name, args)| json!({"functionCall": {"name": name, "args": args}})).collect();
+        Self::gemini(&parts)
+    }
+
+    /// An event for each part, the last with the tokens.
+    fn gemini(parts: &[Value]) -> Self {
+        let event_of = |(index, part): (usize, &Value)| {
+            let mut content = json!({"candidates": [{"index": 0, "content": {"role": "model", "parts": [part]}}]});
+            if index + 1 == parts.len() {
+                content["candidates"][0]["finishReason"] = json!("STOP");
+                content["usageMetadata"] =
+                    json!({"promptTokenCount": 100, "candidatesTokenCount": 10, "totalTokenCount": 110});
+            }
+            event(&content)
+        };
+        Self::Stream(parts.iter().enumerate().map(event_of).collect(), End::Closed)
+    }
+
     /// The same after these words of the model.
     pub fn saying(self, text: &str) -> Self {
         match self {
@@ -87,6 +114,24 @@ impl Reply {
     pub fn raw(sse: &str) -> Self {
         Self::Stream(sse.split_inclusive("\n\n").map(str::to_owned).collect(), End::Closed)
     }
+}
+
+/// The events of one of Gemini's streams as its answer in one piece.
+pub(super) fn gemini_whole(events: &[String]) -> String {
+    let mut events = events.iter().filter_map(|event| {
+        let event: Value = serde_json::from_str(event.strip_prefix("data: ")?).ok()?;
+        Some(event)
+    });
+    let mut whole = events.next().unwrap_or_default();
+    for event in events {
+        let part = event["candidates"][0]["content"]["parts"][0].clone();
+        if let Some(parts) = whole["candidates"][0]["content"]["parts"].as_array_mut() {
+            parts.push(part);
+        }
+        whole["candidates"][0]["finishReason"] = event["candidates"][0]["finishReason"].clone();
+        whole["usageMetadata"] = event["usageMetadata"].clone();
+    }
+    whole.to_string()
 }
 
 fn event(value: &Value) -> String {

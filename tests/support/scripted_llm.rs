@@ -1,10 +1,12 @@
-//! A scripted OpenAI-compatible server on a real port, for tests of this process and of others.
+//! A scripted server of models on a real port, for tests of this process and of others. It speaks as OpenAI does and as
+//! Gemini does.
 //!
 //! ```ignore
 //! let llm = ScriptedLlm::start().await;
 //! llm.reply_calls(&[("run_command", json!({"command": "ls"}))]).reply_text("Two files.");
 //! llm.when("room-7").reply_text("only for a conversation in which a user said `room-7`");
-//! // … LLM_BASE_URL = llm.base_url() …
+//! llm.reply(Reply::gemini_text("as Gemini streams it, or whole, as it is asked"));
+//! // … LLM_BASE_URL = llm.base_url(), GEMINI_BASE_URL = llm.gemini_url() …
 //! let second = llm.arrived(2).await; // waits for the second request and returns its body
 //! ```
 //! Replies are used up in the order in which they were added: each request takes the first unused one that fits it. It
@@ -20,7 +22,7 @@ use axum::{
     Router,
     body::Body,
     extract::{DefaultBodyLimit, State},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri},
     response::Response,
     routing::post,
     serve::ListenerExt,
@@ -30,6 +32,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::replies::gemini_whole;
 pub use super::replies::{End, Reply};
 
 /// How long a test waits for what must come.
@@ -48,7 +51,8 @@ struct Line {
 struct Shared {
     lines: Mutex<Vec<Line>>,
     otherwise: Mutex<Option<Otherwise>>,
-    requests: Mutex<Vec<(HeaderMap, Value)>>,
+    /// Path and query, headers, body.
+    requests: Mutex<Vec<(String, HeaderMap, Value)>>,
     /// Requests arrived, replies that the client did not wait for, connections.
     counts: watch::Sender<(usize, usize, usize)>,
 }
@@ -57,6 +61,7 @@ struct Shared {
 pub struct ScriptedLlm {
     shared: Arc<Shared>,
     base_url: String,
+    gemini_url: String,
     cancel: CancellationToken,
 }
 
@@ -78,6 +83,7 @@ impl ScriptedLlm {
                     counted.counts.send_modify(|counts| counts.2 += 1);
                 });
                 let app = Router::new().route("/v1/chat/completions", post(answer));
+                let app = app.route("/v1beta/models/{call}", post(answer));
                 let app = app.layer(DefaultBodyLimit::disable()).with_state(state);
                 tokio::select! {
                     _ = axum::serve(listener, app) => {}
@@ -85,7 +91,13 @@ impl ScriptedLlm {
                 }
             });
         });
-        Self { shared, base_url: format!("http://{address}/v1"), cancel }
+        let (base_url, gemini_url) = (format!("http://{address}/v1"), format!("http://{address}"));
+        Self { shared, base_url, gemini_url, cancel }
+    }
+
+    /// What belongs into `GEMINI_BASE_URL`.
+    pub fn gemini_url(&self) -> &str {
+        &self.gemini_url
     }
 
     /// What belongs into `LLM_BASE_URL`.
@@ -153,18 +165,23 @@ impl ScriptedLlm {
 
     /// The bodies of all requests so far.
     pub fn requests(&self) -> Vec<Value> {
-        lock(&self.shared.requests).iter().map(|(_, body)| body.clone()).collect()
+        lock(&self.shared.requests).iter().map(|(.., body)| body.clone()).collect()
     }
 
     /// The headers of request `n` (the first is 1).
     pub fn headers(&self, n: usize) -> HeaderMap {
+        lock(&self.shared.requests)[n - 1].1.clone()
+    }
+
+    /// The path and query of request `n` (the first is 1).
+    pub fn path(&self, n: usize) -> String {
         lock(&self.shared.requests)[n - 1].0.clone()
     }
 
     /// Waits for request `n` (the first is 1) and returns its body.
     pub async fn arrived(&self, n: usize) -> Value {
         self.wait(&format!("request {n}"), |counts| counts.0 >= n).await;
-        lock(&self.shared.requests)[n - 1].1.clone()
+        lock(&self.shared.requests)[n - 1].2.clone()
     }
 
     /// Waits until clients have dropped `n` requests before their reply had ended.
@@ -229,6 +246,11 @@ impl Script<'_> {
 
 /// The texts of all users' messages of a request.
 pub fn user_texts(request: &Value) -> Vec<String> {
+    if let Some(contents) = request["contents"].as_array() {
+        let users = contents.iter().filter(|content| content["role"] == "user");
+        let parts = users.flat_map(|content| content["parts"].as_array().into_iter().flatten());
+        return parts.filter_map(|part| part["text"].as_str().map(str::to_owned)).collect();
+    }
     let messages = request["messages"].as_array().into_iter().flatten().filter(|message| message["role"] == "user");
     messages
         .map(|message| match &message["content"] {
@@ -271,9 +293,12 @@ impl Drop for Unread {
     }
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: String) -> Response {
+async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap, body: String) -> Response {
+    let path = uri.to_string();
     let body: Value = serde_json::from_str(&body).unwrap_or(Value::Null);
-    let line = {
+    let line = if path.ends_with(":countTokens") {
+        None
+    } else {
         let mut lines = lock(&shared.lines);
         lines.iter().position(|line| (line.fits)(&body)).map(|at| lines.remove(at))
     };
@@ -281,12 +306,19 @@ async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Str
         Some(line) => (line.gate, line.reply),
         None => (None, lock(&shared.otherwise).as_ref().map_or_else(unscripted, |reply| reply(&body))),
     };
-    lock(&shared.requests).push((headers, body));
+    let counts = path.ends_with(":countTokens");
+    let whole = path.ends_with(":generateContent");
+    lock(&shared.requests).push((path, headers, body));
     shared.counts.send_modify(|counts| counts.0 += 1);
     let mut unread = Unread(shared, true);
     if let Some(gate) = gate {
         gate.notified().await;
     }
+    let reply = match reply {
+        _ if counts => Reply::labelled("application/json", r#"{"totalTokens":31}"#),
+        Reply::Stream(events, End::Closed) if whole => Reply::labelled("application/json", gemini_whole(&events)),
+        reply => reply,
+    };
     match reply {
         Reply::Hang => std::future::pending().await,
         Reply::Status(status, headers, body) => {

@@ -43,8 +43,8 @@ enum State {
     Away(Instant),
     /// Greeted; answered until then.
     Greeting(UnixStream, Instant),
-    /// The server has accepted the greeting.
-    Ready(UnixStream),
+    /// The server has accepted the greeting, and speaks this version.
+    Ready(UnixStream, u32),
 }
 
 impl Control {
@@ -77,14 +77,19 @@ impl Control {
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        matches!(self.state, State::Ready(_))
+        self.version().is_some()
+    }
+
+    /// Returns the version of the protocol that the server there speaks; `None` while it is away.
+    pub(crate) fn version(&self) -> Option<u32> {
+        if let State::Ready(_, version) = self.state { Some(version) } else { None }
     }
 
     /// When [`Control::tick`] wants to be called.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.state {
             State::Away(at) | State::Greeting(_, at) => Some(at),
-            State::Ready(_) => None,
+            State::Ready(..) => None,
         }
     }
 
@@ -131,7 +136,7 @@ impl Control {
 
     /// Sends what is queued, as far as the server takes it, and sets what to poll for.
     pub(crate) fn flush(&mut self, epoll: &Epoll) {
-        let (State::Ready(stream) | State::Greeting(stream, _)) = &self.state else { return };
+        let (State::Ready(stream, _) | State::Greeting(stream, _)) = &self.state else { return };
         let mut broken = false;
         while self.sent < self.outgoing.len() {
             match sys::write(stream, &self.outgoing[self.sent..]) {
@@ -163,7 +168,7 @@ impl Control {
 
     /// Reads what the server sent and returns the requests in it.
     pub(crate) fn receive(&mut self, scratch: &mut [u8]) -> Vec<Request> {
-        let (State::Ready(stream) | State::Greeting(stream, _)) = &self.state else { return Vec::new() };
+        let (State::Ready(stream, _) | State::Greeting(stream, _)) = &self.state else { return Vec::new() };
         let now = Instant::now();
         match sys::read(stream, scratch) {
             Ok(read @ 1..) => self.incoming.extend_from_slice(&scratch[..read]),
@@ -203,15 +208,15 @@ impl Control {
         match (mem::replace(&mut self.state, State::Away(now)), request) {
             (State::Greeting(stream, _), Request::Welcome { protocol }) if known(protocol) => {
                 self.redial = REDIAL.0;
-                self.state = State::Ready(stream);
+                self.state = State::Ready(stream, protocol);
                 None
             }
             (State::Greeting(..), Request::Refused { .. }) => {
                 self.leave(now + DECLINED);
                 None
             }
-            (State::Ready(stream), request) => {
-                self.state = State::Ready(stream);
+            (State::Ready(stream, version), request) => {
+                self.state = State::Ready(stream, version);
                 Some(request)
             }
             // Not what a server says here.

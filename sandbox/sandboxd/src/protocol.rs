@@ -11,10 +11,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::base64::Blob;
 
-/// The newest version of this protocol.
-pub const PROTOCOL: u32 = 1;
-/// What this build speaks: its own version and the one before (there was none before the first).
-pub const SPOKEN: Range = Range { min: if PROTOCOL > 1 { PROTOCOL - 1 } else { 1 }, max: PROTOCOL };
+/// The newest version of this protocol. What each brought:
+///
+/// - 2: the listener for models ([`ProxyKind::Models`]).
+pub const PROTOCOL: u32 = 2;
+/// What this build speaks: its own version and the one before.
+pub const SPOKEN: Range = Range { min: PROTOCOL - 1, max: PROTOCOL };
+
+/// Where sandboxd listens inside the container for requests to models, on 127.0.0.1.
+pub const MODELS_PORT: u16 = 3130;
 
 /// Where the room's directory is mounted, read-only, inside its container.
 pub const ROOM_DIR: &str = "/run/matrix-agent";
@@ -97,6 +102,18 @@ pub enum ProxyKind {
     Web,
     /// git's smart HTTP, where `insteadOf` sends it.
     Git,
+    /// Requests to language models, at [`MODELS_PORT`].
+    Models,
+}
+
+impl ProxyKind {
+    /// Returns the first version of the protocol that has it. To a server that speaks an older one it must not be named.
+    pub const fn since(self) -> u32 {
+        match self {
+            Self::Web | Self::Git => 1,
+            Self::Models => 2,
+        }
+    }
 }
 
 /// The server's messages on the control connection.

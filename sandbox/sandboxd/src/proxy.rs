@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sandboxd::protocol::{Opening, ProxyKind};
+use sandboxd::protocol::{MODELS_PORT, Opening, ProxyKind};
 
 use crate::{
     control::Control,
@@ -22,7 +22,8 @@ pub(crate) const WEB_PORT: u16 = 3128;
 /// Where git's `insteadOf` points.
 pub(crate) const GIT_PORT: u16 = 3129;
 /// The listeners: a new route is a new row.
-const LISTENERS: [(ProxyKind, u16); 2] = [(ProxyKind::Web, WEB_PORT), (ProxyKind::Git, GIT_PORT)];
+const LISTENERS: [(ProxyKind, u16); 3] =
+    [(ProxyKind::Web, WEB_PORT), (ProxyKind::Git, GIT_PORT), (ProxyKind::Models, MODELS_PORT)];
 
 /// Connections at once; more wait in the kernel.
 const CONNECTIONS: usize = 256;
@@ -137,6 +138,9 @@ impl Proxies {
     /// Dials for all connections that are held.
     pub(crate) fn dial_held(&mut self, control: &Control, epoll: &Epoll) {
         self.retry = None;
+        // An older server would take the name of a listener that it does not know for nonsense.
+        let Some(version) = control.version() else { return };
+        self.pairs.retain(|_, pair| pair.server.is_some() || pair.kind.since() <= version);
         for (number, pair) in self.pairs.iter_mut().filter(|(_, pair)| pair.server.is_none()) {
             match control.open(&Opening::Proxy { kind: pair.kind }) {
                 Ok(server) => {
@@ -149,9 +153,8 @@ impl Proxies {
                         pair.server = None;
                     }
                 }
-                // Without a server, its coming is what to wait for; a server that has no room may have some soon.
-                Err(_) if control.is_ready() => self.retry = Some(Instant::now() + RETRY),
-                Err(_) => {}
+                // A server that has no room may have some soon.
+                Err(_) => self.retry = Some(Instant::now() + RETRY),
             }
         }
     }

@@ -1,0 +1,587 @@
+//! What a request's body asks for: its model, tools that the provider would run, addresses that it would fetch from.
+//!
+//! Pure: JSON of a hostile sandbox in, a verdict out. It reads the body once and keeps nothing of it but the model's
+//! name. What is not known is refused rather than passed on: one provider or another searches the web for a field, or
+//! asks another model than the one that was named. The body itself goes on as it came, so what two readers could take in two ways
+//! (a field twice, a known name in another spelling) is refused too. Called by `serve`.
+
+use std::{borrow::Cow, fmt};
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::{Protocol, refusal::Refusal, route::is_model};
+
+/// Top-level fields of a chat completion that are passed on; `model`, `messages` and `tools` are looked into.
+const CHAT_FIELDS: [&str; 37] = [
+    "audio",
+    "cache_control",
+    "chat_template_kwargs",
+    "enable_thinking",
+    "frequency_penalty",
+    "function_call",
+    "functions",
+    "logit_bias",
+    "logprobs",
+    "max_completion_tokens",
+    "max_tokens",
+    "metadata",
+    "min_p",
+    "modalities",
+    "n",
+    "parallel_tool_calls",
+    "prediction",
+    "presence_penalty",
+    "prompt_cache_key",
+    "reasoning",
+    "reasoning_effort",
+    "repetition_penalty",
+    "response_format",
+    "safety_identifier",
+    "seed",
+    "stop",
+    "stream",
+    "stream_options",
+    "temperature",
+    "thinking",
+    "thinking_budget",
+    "tool_choice",
+    "top_k",
+    "top_logprobs",
+    "top_p",
+    "user",
+    "verbosity",
+];
+
+/// Top-level fields by which one provider or another searches the web.
+const CHAT_WEB_FIELDS: [&str; 4] = ["enable_search", "search_options", "search_parameters", "web_search_options"];
+
+/// Tools that the provider runs, which reach into the web.
+const CHAT_WEB_TOOLS: [&str; 3] = ["web_search", "web_search_preview", "code_interpreter"];
+
+/// Top-level fields of a call of Gemini's that are passed on, in the two spellings that it takes.
+const GEMINI_FIELDS: [&str; 7] = [
+    "generationConfig",
+    "generation_config",
+    "labels",
+    "safetySettings",
+    "safety_settings",
+    "toolConfig",
+    "tool_config",
+];
+
+/// Tools of Gemini's that run at the provider and reach into the web, or run code there.
+const GEMINI_WEB_TOOLS: [&str; 8] = [
+    "codeExecution",
+    "code_execution",
+    "googleSearch",
+    "googleSearchRetrieval",
+    "google_search",
+    "google_search_retrieval",
+    "urlContext",
+    "url_context",
+];
+
+/// Schemes of addresses from which a provider could fetch.
+const SCHEMES: [&str; 7] = ["http", "https", "ftp", "file", "gs", "s3", "oss"];
+
+/// Reads a body. Returns the model that it names, if it does: Gemini's stands in the path.
+pub(super) fn read(protocol: Protocol, body: &[u8], web: bool) -> Result<Option<String>, Refusal> {
+    let mut found = Found::default();
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let whole = Whole { protocol, found: &mut found };
+    let ended = whole.deserialize(&mut json).and_then(|()| json.end());
+    // A verdict ends the reading, so it comes before what the reader says of that.
+    if let Some(refusal) = found.refusal {
+        return Err(refusal);
+    }
+    ended.map_err(|error| Refusal::Malformed(place(&error)))?;
+    match found.web {
+        Some(refusal) if !web => Err(refusal),
+        _ => Ok(found.model),
+    }
+}
+
+/// Says where JSON is wrong, without quoting it.
+fn place(error: &serde_json::Error) -> String {
+    format!("line {}, column {}", error.line(), error.column())
+}
+
+/// What came out so far.
+#[derive(Default)]
+struct Found {
+    model: Option<String>,
+    /// Refused whatever the operator has set.
+    refusal: Option<Refusal>,
+    /// Refused unless the web is open.
+    web: Option<Refusal>,
+}
+
+impl Found {
+    fn refuse<E: serde::de::Error>(&mut self, refusal: Refusal) -> E {
+        self.refusal = Some(refusal);
+        E::custom("refused")
+    }
+
+    fn name<E: serde::de::Error>(&mut self, model: String) -> Result<(), E> {
+        match &self.model {
+            Some(before) if *before != model => Err(E::custom("two models")),
+            _ => {
+                self.model = Some(model);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The body of a request.
+struct Whole<'f> {
+    protocol: Protocol,
+    found: &'f mut Found,
+}
+
+impl<'de> DeserializeSeed<'de> for Whole<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Whole<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let found = self.found;
+        let mut seen: Vec<String> = Vec::new();
+        while let Some(Text(key)) = map.next_key::<Text<'_>>()? {
+            // The two spellings of Gemini's are one field.
+            let plain = key.replace('_', "").to_ascii_lowercase();
+            if seen.contains(&plain) {
+                return Err(A::Error::custom("a field twice"));
+            }
+            match (self.protocol, &*key) {
+                (Protocol::OpenAi, "model") => found.name::<A::Error>(map.next_value()?)?,
+                (Protocol::OpenAi, "messages") => map.next_value_seed(Each(Piece::Message, &mut *found))?,
+                (Protocol::OpenAi, "tools") => map.next_value_seed(Each(Piece::ChatTool, &mut *found))?,
+                (Protocol::OpenAi, key) if CHAT_FIELDS.contains(&key) => drop(map.next_value::<IgnoredAny>()?),
+                (Protocol::OpenAi, key) if CHAT_WEB_FIELDS.contains(&key) => {
+                    found.web = Some(Refusal::Web(key.to_owned()));
+                    map.next_value::<IgnoredAny>()?;
+                }
+                (Protocol::Gemini, "model") => {
+                    let model: String = map.next_value()?;
+                    let model = model.strip_prefix("models/").unwrap_or(&model);
+                    if !is_model(model) {
+                        return Err(A::Error::custom("a model's name"));
+                    }
+                    found.name::<A::Error>(model.to_owned())?;
+                }
+                (Protocol::Gemini, "contents" | "systemInstruction" | "system_instruction") => {
+                    map.next_value_seed(Any(Place::Gemini, &mut *found))?;
+                }
+                (Protocol::Gemini, "tools") => map.next_value_seed(Each(Piece::GeminiTool, &mut *found))?,
+                // What is counted may stand in it whole.
+                (Protocol::Gemini, "generateContentRequest" | "generate_content_request") => {
+                    map.next_value_seed(Whole { protocol: self.protocol, found: &mut *found })?;
+                }
+                (Protocol::Gemini, key) if GEMINI_FIELDS.contains(&key) => drop(map.next_value::<IgnoredAny>()?),
+                (_, key) => return Err(found.refuse(Refusal::Field(key.to_owned()))),
+            }
+            seen.push(plain);
+        }
+        Ok(())
+    }
+}
+
+/// What the elements of a list are.
+#[derive(Clone, Copy)]
+enum Piece {
+    /// A message of a chat.
+    Message,
+    /// A tool of a chat.
+    ChatTool,
+    /// An object of Gemini's whose fields are tools.
+    GeminiTool,
+}
+
+/// A list of one kind of objects; `null` is an empty one.
+struct Each<'f>(Piece, &'f mut Found);
+
+impl<'de> DeserializeSeed<'de> for Each<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Each<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        while list.next_element_seed(One(self.0, &mut *self.1))?.is_some() {}
+        Ok(())
+    }
+}
+
+/// One of them.
+struct One<'f>(Piece, &'f mut Found);
+
+impl<'de> DeserializeSeed<'de> for One<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for One<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self(piece, found) = self;
+        let mut typed = false;
+        while let Some(Text(key)) = map.next_key::<Text<'_>>()? {
+            match (piece, &*key) {
+                // Text, and what the model said or called: nothing is fetched for it.
+                (
+                    Piece::Message,
+                    "role" | "name" | "tool_call_id" | "tool_calls" | "function_call" | "reasoning"
+                    | "reasoning_content" | "reasoning_details" | "refusal",
+                ) => drop(map.next_value::<IgnoredAny>()?),
+                (Piece::Message, "content") => map.next_value_seed(Any(Place::Content, &mut *found))?,
+                (Piece::Message, _) => map.next_value_seed(Any(Place::Chat, &mut *found))?,
+                (Piece::ChatTool, "type") => {
+                    let kind: String = map.next_value()?;
+                    if std::mem::replace(&mut typed, true) {
+                        return Err(A::Error::custom("a field twice"));
+                    }
+                    match kind.as_str() {
+                        "function" => {}
+                        web if CHAT_WEB_TOOLS.contains(&web) => found.web = Some(Refusal::Web(kind)),
+                        _ => return Err(found.refuse(Refusal::Tool(kind))),
+                    }
+                }
+                (Piece::ChatTool, _) => drop(map.next_value::<IgnoredAny>()?),
+                (Piece::GeminiTool, "functionDeclarations" | "function_declarations") => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+                (Piece::GeminiTool, key) => {
+                    if !GEMINI_WEB_TOOLS.contains(&key) {
+                        return Err(found.refuse(Refusal::Tool(key.to_owned())));
+                    }
+                    found.web = Some(Refusal::Web(key.to_owned()));
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        if matches!(piece, Piece::ChatTool) && !typed {
+            return Err(A::Error::custom("a tool without a type"));
+        }
+        Ok(())
+    }
+}
+
+/// Where a value stands, and so what counts as an address in it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// A chat message's content: itself text, or parts of which some are.
+    Content,
+    /// Deeper in a chat message: any text may be an address.
+    Chat,
+    /// Anywhere in Gemini's contents: only files have addresses.
+    Gemini,
+}
+
+/// Any value; looks for addresses in it.
+struct Any<'f>(Place, &'f mut Found);
+
+impl<'de> DeserializeSeed<'de> for Any<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Any<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        if self.0 == Place::Chat && is_remote(text) {
+            self.1.web = Some(Refusal::RemoteUrl);
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        while list.next_element_seed(Any(self.0, &mut *self.1))?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self(place, found) = self;
+        while let Some(Text(key)) = map.next_key::<Text<'_>>()? {
+            let inside = match (place, &*key) {
+                // A part's text is text. Deeper, the same name could be anything.
+                (Place::Content, "text") => Place::Content,
+                (Place::Content | Place::Chat, _) => Place::Chat,
+                (Place::Gemini, "fileData" | "file_data") => {
+                    found.web = Some(Refusal::RemoteUrl);
+                    Place::Gemini
+                }
+                // What was called and what it gave are a program's own values.
+                (Place::Gemini, "args" | "response" | "text" | "data") => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+                (Place::Gemini, _) => Place::Gemini,
+            };
+            map.next_value_seed(Any(inside, &mut *found))?;
+        }
+        Ok(())
+    }
+}
+
+/// Tells whether a provider that is given this for a picture or a file would fetch it from somewhere.
+fn is_remote(text: &str) -> bool {
+    let start = text.trim_start();
+    let scheme = start.split_once(':').map(|(scheme, _)| scheme);
+    let known = scheme.is_some_and(|scheme| SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known)));
+    let near = start.len().min(64);
+    known || start.starts_with("//") || start.as_bytes()[..near].windows(3).any(|three| three == b"://")
+}
+
+/// A field's name, which is copied only where it holds escapes.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> serde::Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+        impl<'de> Visitor<'de> for Name {
+            type Value = Cow<'de, str>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Cow::Borrowed(text))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_str(Name).map(Text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn chat(change: impl FnOnce(&mut Value)) -> Result<Option<String>, Refusal> {
+        let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "hello https://a.org"}]});
+        change(&mut body);
+        read(Protocol::OpenAi, body.to_string().as_bytes(), false)
+    }
+
+    fn gemini(change: impl FnOnce(&mut Value)) -> Result<Option<String>, Refusal> {
+        let mut body = json!({"contents": [{"role": "user", "parts": [{"text": "hello https://a.org"}]}]});
+        change(&mut body);
+        read(Protocol::Gemini, body.to_string().as_bytes(), false)
+    }
+
+    fn with_part(part: &Value) -> Result<Option<String>, Refusal> {
+        chat(|body| body["messages"][0]["content"] = json!([{"type": "text", "text": "https://a.org"}, part]))
+    }
+
+    #[test]
+    fn what_coding_agents_send_passes() {
+        let qwen = chat(|body| {
+            body["stream"] = json!(true);
+            body["stream_options"] = json!({"include_usage": true});
+            body["tools"] =
+                json!([{"type": "function", "function": {"name": "f", "parameters": {"url": "https://a.org"}}}]);
+            body["messages"] = json!([
+                {"role": "system", "content": [{"type": "text", "text": "be", "cache_control": {"type": "ephemeral"}}]},
+                {"role": "assistant", "content": null, "reasoning_content": "https://a.org",
+                 "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{\"u\":\"https://a.org\"}"}}]},
+                {"role": "tool", "tool_call_id": "1", "content": "https://a.org"},
+            ]);
+        });
+        assert_eq!(qwen, Ok(Some("m".into())));
+        let picture = json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}});
+        assert_eq!(with_part(&picture), Ok(Some("m".into())));
+        let cli = gemini(|body| {
+            body["systemInstruction"] = json!({"parts": [{"text": "be"}]});
+            body["tools"] = json!([{"functionDeclarations": [{"name": "googleSearch"}]}]);
+            body["generationConfig"] = json!({"temperature": 0});
+            body["contents"][0]["parts"]
+                .as_array_mut()
+                .unwrap()
+                .push(json!({"functionCall": {"name": "f", "args": {"fileData": 1}}}));
+            body["contents"][0]["parts"]
+                .as_array_mut()
+                .unwrap()
+                .push(json!({"functionResponse": {"name": "f", "response": {"fileData": 1}}}));
+            body["contents"][0]["parts"]
+                .as_array_mut()
+                .unwrap()
+                .push(json!({"inlineData": {"mimeType": "image/png", "data": "AAAA"}}));
+        });
+        assert_eq!(cli, Ok(None));
+        let counted = gemini(|body| *body = json!({"generateContentRequest": {"model": "models/m", "contents": []}}));
+        assert_eq!(counted, Ok(Some("m".into())));
+    }
+
+    #[test]
+    fn what_the_provider_would_do_by_itself_is_refused_unless_the_web_is_open() {
+        let web = |name: &str| Err(Refusal::Web(name.to_owned()));
+        for field in CHAT_WEB_FIELDS {
+            assert_eq!(chat(|body| body[field] = json!(true)), web(field));
+        }
+        for tool in CHAT_WEB_TOOLS {
+            assert_eq!(chat(|body| body["tools"] = json!([{"type": tool}])), web(tool));
+        }
+        for tool in GEMINI_WEB_TOOLS {
+            assert_eq!(gemini(|body| body["tools"] = json!([{"functionDeclarations": []}, {tool: {}}])), web(tool));
+        }
+        let nested = json!({"generateContentRequest": {"contents": [], "tools": [{"googleSearch": {}}]}});
+        assert_eq!(gemini(|body| *body = nested), web("googleSearch"));
+        let open = json!({"contents": [], "tools": [{"googleSearch": {}}]}).to_string();
+        assert_eq!(read(Protocol::Gemini, open.as_bytes(), true), Ok(None));
+    }
+
+    #[test]
+    fn remote_addresses_are_refused_wherever_a_provider_would_fetch_them() {
+        for part in [
+            json!({"type": "image_url", "image_url": {"url": "https://a.org/x.png"}}),
+            json!({"type": "image_url", "image_url": "HTTP://a.org"}),
+            json!({"type": "image_url", "image_url": {"url": "  https:a.org"}}),
+            json!({"type": "image_url", "image_url": {"url": "//a.org/x"}}),
+            json!({"type": "video_url", "video_url": {"url": "oss://b/x"}}),
+            json!({"type": "video", "video": ["data:x", "https://a.org/1.png"]}),
+            json!({"type": "file", "file": {"file_url": "file:///etc/passwd"}}),
+            json!({"type": "input_audio", "input_audio": {"text": "http://169.254.169.254/"}}),
+        ] {
+            assert_eq!(with_part(&part), Err(Refusal::RemoteUrl), "{part}");
+        }
+        assert_eq!(chat(|body| body["messages"][0]["images"] = json!(["https://a.org"])), Err(Refusal::RemoteUrl));
+        for name in ["fileData", "file_data"] {
+            let part = json!({name: {"fileUri": "https://a.org"}});
+            let within = json!({"functionResponse": {"name": "f", "response": {}, "parts": [part]}});
+            for part in [part, within] {
+                assert_eq!(
+                    gemini(|body| body["contents"][0]["parts"].as_array_mut().unwrap().push(part.clone())),
+                    Err(Refusal::RemoteUrl)
+                );
+                assert_eq!(
+                    gemini(|body| body["systemInstruction"] = json!({"parts": [part]})),
+                    Err(Refusal::RemoteUrl)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_fields_and_tools_are_refused_and_named() {
+        for field in ["models", "plugins", "fallbacks", "Model", "preset", "service_tier"] {
+            assert_eq!(chat(|body| body[field] = json!([])), Err(Refusal::Field(field.into())));
+        }
+        for field in ["cachedContent", "Contents", "serviceTier"] {
+            assert_eq!(gemini(|body| body[field] = json!("x")), Err(Refusal::Field(field.into())));
+        }
+        assert_eq!(chat(|body| body["tools"] = json!([{"type": "mcp"}])), Err(Refusal::Tool("mcp".into())));
+        assert_eq!(gemini(|body| body["tools"] = json!([{"mcpServers": []}])), Err(Refusal::Tool("mcpServers".into())));
+    }
+
+    #[test]
+    fn what_two_readers_could_take_in_two_ways_is_malformed() {
+        for (protocol, body) in [
+            (Protocol::OpenAi, r#"{"model":"a","model":"b"}"#),
+            (Protocol::OpenAi, r#"{"model":"a","mod\u0065l":"a"}"#),
+            (Protocol::OpenAi, r#"{"tools":[],"tools":[]}"#),
+            (Protocol::OpenAi, r#"{"tools":[{"type":"function","type":"function"}]}"#),
+            (Protocol::OpenAi, r#"{"tools":[{"function":{}}]}"#),
+            (Protocol::OpenAi, r#"{"tools":{"type":"mcp"}}"#),
+            (Protocol::OpenAi, r#"{"model":1}"#),
+            (Protocol::OpenAi, r#"{"messages":["x"]}"#),
+            (Protocol::OpenAi, "{} {}"),
+            (Protocol::OpenAi, "[]"),
+            (Protocol::OpenAi, ""),
+            (Protocol::Gemini, r#"{"tools":{"googleSearch":{}}}"#),
+            (Protocol::Gemini, r#"{"toolConfig":{},"tool_config":{}}"#),
+            (Protocol::Gemini, r#"{"model":"models/../x"}"#),
+            (Protocol::Gemini, r#"{"model":"a","generateContentRequest":{"model":"b"}}"#),
+        ] {
+            let found = read(protocol, body.as_bytes(), true);
+            assert!(matches!(found, Err(Refusal::Malformed(_))), "{body}: {found:?}");
+        }
+        let deep = format!("{{\"contents\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(matches!(read(Protocol::Gemini, deep.as_bytes(), true), Err(Refusal::Malformed(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read(Protocol::OpenAi, &bytes, false);
+            let _ = read(Protocol::Gemini, &bytes, false);
+        }
+
+        #[test]
+        fn an_address_is_found_however_deep_it_stands(depth in 1..60_usize, list: bool) {
+            let mut value = json!("https://a.org/x");
+            for _ in 0..depth {
+                value = if list { json!([value]) } else { json!({"x": value}) };
+            }
+            // A list of texts is text; anything else may be fetched.
+            let part = json!({"type": "file", "file": value});
+            prop_assert_eq!(with_part(&part), Err(Refusal::RemoteUrl));
+        }
+    }
+}

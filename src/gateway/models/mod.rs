@@ -1,0 +1,225 @@
+//! The way to language models, without a key inside: what a coding agent asks is looked into, and goes on with the
+//! operator's key.
+//!
+//! An agent gets a [`Pass`] for one run. Its token is the only key in the sandbox; it is worth something in one room, until the
+//! pass is dropped, and here alone. Open are two protocols' requests to generate, count and list ([`route`]), for the
+//! models that the operator has set up ([`Upstream`]); what a provider would fetch or run by itself is not ([`inspect`]).
+//!
+//! It must not know what agents are, how they are run, or what is said: whoever runs one opens a pass and watches what is
+//! seen of it ([`Pass::seen`]). `Gateway::serve` calls [`serve`] with each connection of the kind `models`.
+
+mod inspect;
+mod refusal;
+mod route;
+mod serve;
+mod upstream;
+mod usage;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use self::refusal::Refusal;
+pub(super) use self::serve::serve;
+pub use self::{
+    upstream::{BadUpstream, Upstream},
+    usage::Tokens,
+};
+use crate::{
+    ids::{Address, TurnId, random},
+    store::Store,
+};
+
+/// Bytes of randomness in a token.
+const TOKEN: usize = 24;
+
+/// The unit in which room for requests' bodies is counted, in bytes.
+const SPACE_UNIT: usize = 64 * 1024;
+/// Room for the bodies of one run's requests that are under way, and for those of all, in these units.
+const SPACE_OF_ONE: usize = 64 * 1024 * 1024 / SPACE_UNIT;
+const SPACE_OF_ALL: usize = 256 * 1024 * 1024 / SPACE_UNIT;
+
+/// How models are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// OpenAI's chat completions, at `/v1`.
+    OpenAi,
+    /// Gemini's own, at `/v1beta`.
+    Gemini,
+}
+
+/// For whom and for what a pass is.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// The room in which alone it is valid.
+    pub address: Address,
+    /// The turn, for the log.
+    pub turn: TurnId,
+    /// Whose word it follows, by his chat protocol's name; `None` where nobody's.
+    pub person: Option<String>,
+    /// The agent, by the name under which its tokens are counted: `qwen`.
+    pub agent: String,
+}
+
+/// What went through with one pass so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Requests that were sent to an upstream.
+    pub requests: u64,
+    /// Their tokens, as far as they have ended.
+    pub tokens: Tokens,
+    /// Requests in a row, up to now, that came to nothing for a reason that may pass: 429, 5xx, no answer. Others leave it
+    /// as it is.
+    pub failures: u32,
+    /// How the last request failed that did.
+    pub failure: Option<Failure>,
+    /// The last sentence with which the door itself refused a request.
+    pub refusal: Option<String>,
+}
+
+/// How a request failed at an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The HTTP status; where there was no answer, the one that stands for that.
+    pub status: u16,
+    /// Why, in one clean line: the upstream's own words where it had some.
+    pub cause: String,
+}
+
+/// The door. Cheap to clone; all clones are one. The default one leads nowhere.
+#[derive(Clone, Default)]
+pub struct ModelDoor {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    upstreams: Vec<Upstream>,
+    /// Whether providers may be asked to reach into the web.
+    web: bool,
+    /// Where tokens are counted for good.
+    ledger: Option<Store>,
+    passes: Mutex<HashMap<String, Arc<Entry>>>,
+    space: Arc<Semaphore>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            upstreams: Vec::new(),
+            web: false,
+            ledger: None,
+            passes: Mutex::default(),
+            space: Arc::new(Semaphore::new(SPACE_OF_ALL)),
+        }
+    }
+}
+
+/// A pass as the door knows it.
+struct Entry {
+    grant: Grant,
+    seen: watch::Sender<Seen>,
+    /// Cancelled when the pass is dropped.
+    void: CancellationToken,
+    space: Arc<Semaphore>,
+}
+
+impl ModelDoor {
+    /// A door to these upstreams; of two that have a model of one name the first is asked. With `web`, providers may
+    /// search the web and fetch addresses for whoever asks a model. Tokens are counted in `ledger`.
+    pub fn new(upstreams: Vec<Upstream>, web: bool, ledger: Option<Store>) -> Self {
+        Self { shared: Arc::new(Shared { upstreams, web, ledger, ..Shared::default() }) }
+    }
+
+    /// Returns the models that can be asked in this way, the usual one first.
+    pub fn models(&self, protocol: Protocol) -> Vec<String> {
+        let mut models: Vec<String> = Vec::new();
+        for upstream in self.shared.upstreams.iter().filter(|upstream| upstream.protocol == protocol) {
+            for model in &upstream.models {
+                if !models.contains(model) {
+                    models.push(model.clone());
+                }
+            }
+        }
+        models
+    }
+
+    /// Opens the door for one run of an agent.
+    pub fn open(&self, grant: Grant) -> Pass {
+        let token = format!("sandbox-{}", random(TOKEN));
+        let entry = Arc::new(Entry {
+            grant,
+            seen: watch::Sender::default(),
+            void: CancellationToken::new(),
+            space: Arc::new(Semaphore::new(SPACE_OF_ONE)),
+        });
+        self.passes().insert(token.clone(), Arc::clone(&entry));
+        Pass { door: self.clone(), token, entry }
+    }
+
+    /// Returns the pass that a token belongs to, if it is one of this room's.
+    fn entry(&self, address: &Address, token: &str) -> Result<Arc<Entry>, Refusal> {
+        let entry = self.passes().get(token).cloned();
+        entry.filter(|entry| entry.grant.address == *address).ok_or(Refusal::Key)
+    }
+
+    fn upstream(&self, protocol: Protocol, model: &str) -> Result<&Upstream, Refusal> {
+        let mut upstreams = self.shared.upstreams.iter();
+        let found = upstreams
+            .find(|upstream| upstream.protocol == protocol && upstream.models.iter().any(|known| known == model));
+        found.ok_or_else(|| Refusal::UnknownModel { asked: model.to_owned(), known: self.models(protocol) })
+    }
+
+    /// Nothing in here can panic half-way, so a poisoned lock holds a sound table.
+    fn passes(&self) -> MutexGuard<'_, HashMap<String, Arc<Entry>>> {
+        self.shared.passes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for ModelDoor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelDoor").field("upstreams", &self.shared.upstreams).finish_non_exhaustive()
+    }
+}
+
+impl Entry {
+    fn saw(&self, change: impl FnOnce(&mut Seen)) {
+        self.seen.send_modify(change);
+    }
+}
+
+/// The right to ask models from one room. Dropping it makes its token void at once and cuts what is under way.
+pub struct Pass {
+    door: ModelDoor,
+    token: String,
+    entry: Arc<Entry>,
+}
+
+impl Pass {
+    /// Returns what stands for a key in the sandbox: `sandbox-` and hex digits.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Returns a receiver of what goes through: it changes with each request that begins, ends or is refused.
+    pub fn seen(&self) -> watch::Receiver<Seen> {
+        self.entry.seen.subscribe()
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.door.passes().remove(&self.token);
+        self.entry.void.cancel();
+    }
+}
+
+impl fmt::Debug for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pass").field("grant", &self.entry.grant).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,366 @@
+//! One connection of a coding agent: requests one after another, each checked by itself, counted and sent on.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Response,
+    header::{self, HeaderValue},
+};
+use serde_json::{Value, json};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout},
+};
+
+use super::{
+    Entry, Failure, Grant, ModelDoor, Protocol, SPACE_UNIT, Tokens, inspect,
+    refusal::Refusal,
+    route::{self, Route, Verb},
+    upstream::{self, Upstream},
+    usage::{Scan, Tap},
+};
+use crate::{
+    gateway::{
+        Limits, Link,
+        audit::{Audit, ModelCall},
+        denial::Denial,
+        downstream::{Gone, Manner, Reader, Writer},
+        head::{Framing, Head},
+    },
+    store::{AgentUsage, Store},
+    text,
+};
+
+/// The most bytes of a request's body: a million tokens of text and some pictures.
+const MAX_BODY: usize = 32 * 1024 * 1024;
+/// The most characters of a failure's cause.
+const MAX_CAUSE: usize = 200;
+
+/// Why a request came to no whole answer.
+enum Stop {
+    /// It is refused, which is to be told.
+    Refused(Refusal),
+    /// Nobody is left to tell, or nothing can be told any more.
+    Gone,
+}
+
+impl<R: Into<Refusal>> From<R> for Stop {
+    fn from(refusal: R) -> Self {
+        Self::Refused(refusal.into())
+    }
+}
+
+/// Serves one connection to its end.
+pub(in crate::gateway) async fn serve(door: &ModelDoor, link: &Link<'_>, reader: &mut Reader, writer: &mut Writer) {
+    let limits = &link.policy.limits;
+    let mut quiet = limits.head;
+    while let Some(head) = reader.head(quiet, limits.head).await {
+        quiet = limits.keep_alive;
+        writer.next();
+        let (shape, ended) = match &head {
+            Ok(head) => {
+                let request = Request { door, limits, head };
+                (route::shape(head), request.serve(link, reader, writer).await)
+            }
+            Err(denial) => {
+                link.audit.denied(denial);
+                (Protocol::OpenAi, Err(Stop::Refused(denial.clone().into())))
+            }
+        };
+        match ended {
+            Ok(true) => {}
+            Ok(false) | Err(Stop::Gone) => return,
+            Err(Stop::Refused(refusal)) => {
+                let manner = Manner { head_only: false, http11: true, keep_alive: false };
+                // The connection ends here; a sandbox that does not read the words has none.
+                if writer.respond(refusal.answer(shape), manner).await.is_ok() {
+                    writer.end().await;
+                    reader.linger().await;
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// One request whose head is there.
+struct Request<'a> {
+    door: &'a ModelDoor,
+    limits: &'a Limits,
+    head: &'a Head,
+}
+
+impl Request<'_> {
+    /// Returns whether the connection may go on.
+    async fn serve(&self, link: &Link<'_>, reader: &mut Reader, writer: &mut Writer) -> Result<bool, Stop> {
+        let admitted =
+            route::read(self.head).and_then(|(route, token)| Ok((route, self.door.entry(link.address, token)?)));
+        let (route, entry) = match admitted {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                link.audit.refused(None, refusal.reason());
+                return Err(refusal.into());
+            }
+        };
+        let mut call = Call {
+            audit: &link.audit,
+            ledger: self.door.shared.ledger.as_ref(),
+            entry: &entry,
+            route: &route,
+            to: None,
+            asked: 0,
+            status: 0,
+            scan: None,
+            answered: writer.meter(),
+            begun: Instant::now(),
+        };
+        let ended = tokio::select! {
+            biased;
+            () = entry.void.cancelled() => Err(Stop::Gone),
+            ended = self.exchange(&mut call, reader, writer) => ended,
+        };
+        if let Err(Stop::Refused(refusal)) = &ended {
+            if call.to.is_some() {
+                // It was sent, so this is the upstream's failure.
+                call.status = refusal.status().as_u16();
+                entry.saw(|seen| fail(seen, refusal.status().as_u16(), refusal.to_string()));
+            } else {
+                link.audit.refused(Some(&entry.grant), refusal.reason());
+                entry.saw(|seen| seen.refusal = Some(refusal.to_string()));
+            }
+        }
+        ended
+    }
+
+    async fn exchange<'c>(
+        &'c self,
+        call: &mut Call<'c>,
+        reader: &mut Reader,
+        writer: &mut Writer,
+    ) -> Result<bool, Stop> {
+        let (route, entry) = (call.route, call.entry);
+        let manner = Manner::of(self.head);
+        if let Route::List(protocol) = route {
+            if !matches!(self.head.framing, Framing::None | Framing::Length(0)) {
+                return Err(Refusal::Method.into());
+            }
+            let list = list(*protocol, &self.door.models(*protocol));
+            return writer.respond(list, manner).await.map_err(|Gone| Stop::Gone);
+        }
+        let mut space = Space::new(&self.door.shared.space, &entry.space);
+        let body = self.body(&mut space, reader, writer).await?;
+        let model = model(route, inspect::read(route.protocol(), &body, self.door.shared.web)?)?;
+        let upstream = self.door.upstream(route.protocol(), &model)?;
+        (call.to, call.asked) = (Some((upstream, model)), body.len());
+        entry.saw(|seen| seen.requests += 1);
+        let answering = async {
+            let answer = upstream.ask(route, &self.head.headers, body, self.limits).await?;
+            let (status, mut answer) = upstream::clean(answer);
+            call.status = status.as_u16();
+            if !status.is_success() {
+                let body = upstream.failure(&mut answer).await;
+                entry.saw(|seen| fail(seen, status.as_u16(), cause(&body)));
+                return writer.respond(answer.map(|_| Full::from(body)), manner).await.map_err(|Gone| Stop::Gone);
+            }
+            let events = answer.headers().get(header::CONTENT_TYPE).is_some_and(is_events);
+            let scan = call.scan.insert(Scan::new(route.protocol(), events));
+            let answered = writer.respond(answer.map(|body| Tap::new(body, scan)), manner).await;
+            match (&answered, scan.broken) {
+                (Ok(_), _) => entry.saw(|seen| seen.failures = 0),
+                (Err(Gone), true) => {
+                    let broken = Denial::Broken(upstream.host().clone());
+                    entry.saw(|seen| fail(seen, broken.status().as_u16(), broken.to_string()));
+                }
+                // Whoever asked would have been noticed to be away.
+                (Err(Gone), false) => {
+                    let silent = Denial::Silent(upstream.host().clone());
+                    entry.saw(|seen| fail(seen, silent.status().as_u16(), silent.to_string()));
+                }
+            }
+            answered.map_err(|Gone| Stop::Gone)
+        };
+        tokio::select! {
+            biased;
+            // An answer that nobody waits for any more costs tokens all the same.
+            () = reader.hang_up() => Err(Stop::Gone),
+            answered = answering => answered,
+        }
+    }
+
+    /// Reads the body, which is looked into as a whole before any of it goes out.
+    async fn body(&self, space: &mut Space, reader: &mut Reader, writer: &mut Writer) -> Result<Bytes, Stop> {
+        if self.head.headers.contains_key(header::CONTENT_ENCODING) {
+            return Err(Refusal::Compressed.into());
+        }
+        if matches!(self.head.framing, Framing::Length(length) if length > MAX_BODY as u64) {
+            return Err(Refusal::TooLarge(MAX_BODY).into());
+        }
+        if self.head.expects_continue {
+            writer.raw(b"HTTP/1.1 100 Continue\r\n\r\n").await.map_err(|Gone| Stop::Gone)?;
+        }
+        let read = reader.whole(self.head.framing, |length| space.grow(length));
+        Ok(timeout(self.limits.idle, read).await.map_err(|_| Denial::Slow)??)
+    }
+}
+
+/// The model that is meant. Gemini's stands in the path, and may stand in the body again.
+fn model(route: &Route, named: Option<String>) -> Result<String, Refusal> {
+    match (route, named) {
+        (Route::Gemini { model, .. }, None) => Ok(model.clone()),
+        (Route::Gemini { model, .. }, Some(named)) if *model == named => Ok(named),
+        (Route::Chat, Some(named)) => Ok(named),
+        (Route::Gemini { .. }, Some(_)) => Err(Refusal::Malformed("it names another model than its address".into())),
+        (Route::Chat | Route::List(_), _) => Err(Refusal::Malformed("it names no model".into())),
+    }
+}
+
+fn is_events(kind: &HeaderValue) -> bool {
+    kind.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream")
+}
+
+/// The models as each protocol lists them.
+fn list(protocol: Protocol, models: &[String]) -> Response<Full<Bytes>> {
+    let body = match protocol {
+        Protocol::OpenAi => {
+            let models: Vec<Value> = models
+                .iter()
+                .map(|model| json!({"id": model, "object": "model", "created": 0, "owned_by": "matrix-agent"}))
+                .collect();
+            json!({"object": "list", "data": models})
+        }
+        Protocol::Gemini => {
+            let models: Vec<Value> = models
+                .iter()
+                .map(|model| {
+                    let verbs = ["generateContent", "countTokens"];
+                    json!({"name": format!("models/{model}"), "displayName": model, "supportedGenerationMethods": verbs})
+                })
+                .collect();
+            json!({"models": models})
+        }
+    };
+    let mut response = Response::new(Full::from(body.to_string()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Notes a failure. Only what may pass by itself counts in a row.
+fn fail(seen: &mut super::Seen, status: u16, cause: String) {
+    if status == 429 || status >= 500 {
+        seen.failures = seen.failures.saturating_add(1);
+    }
+    seen.failure = Some(Failure { status, cause });
+}
+
+/// The upstream's own words about a failure, in one line.
+fn cause(body: &[u8]) -> String {
+    let json: Option<Value> = serde_json::from_slice(body).ok();
+    // Gemini's streams tell an error as a list of one.
+    let told = json.as_ref().map(|json| json.get(0).unwrap_or(json)).and_then(|json| {
+        let error = json.get("error").unwrap_or(json);
+        error.as_str().or_else(|| error.get("message")?.as_str())
+    });
+    let line = told.map_or_else(
+        || text::one_line(String::from_utf8_lossy(body).as_ref(), MAX_CAUSE),
+        |told| text::one_line(told, MAX_CAUSE),
+    );
+    if line.is_empty() { "it gave no reason".to_owned() } else { line }
+}
+
+/// Room for one body, given back when dropped.
+struct Space {
+    all: Arc<Semaphore>,
+    own: Arc<Semaphore>,
+    held: Vec<OwnedSemaphorePermit>,
+    /// Bytes that are paid for, and that are used.
+    paid: usize,
+    used: usize,
+}
+
+impl Space {
+    fn new(all: &Arc<Semaphore>, own: &Arc<Semaphore>) -> Self {
+        Self { all: Arc::clone(all), own: Arc::clone(own), held: Vec::new(), paid: 0, used: 0 }
+    }
+
+    /// Takes so many bytes more. It never waits: two bodies that wait for each other's room would do so for ever.
+    fn grow(&mut self, length: usize) -> Result<(), Refusal> {
+        self.used += length;
+        if self.used > MAX_BODY {
+            return Err(Refusal::TooLarge(MAX_BODY));
+        }
+        while self.paid < self.used {
+            for space in [&self.own, &self.all] {
+                self.held.push(Arc::clone(space).try_acquire_owned().map_err(|_| Refusal::Crowded)?);
+            }
+            self.paid += SPACE_UNIT;
+        }
+        Ok(())
+    }
+}
+
+/// A request of somebody who has a pass. Dropping it counts its tokens and writes the log's line, however it has ended.
+struct Call<'a> {
+    audit: &'a Audit,
+    ledger: Option<&'a Store>,
+    entry: &'a Entry,
+    route: &'a Route,
+    /// Where it was sent, and to which model there; `None` where it was not.
+    to: Option<(&'a Upstream, String)>,
+    /// Bytes of its body.
+    asked: usize,
+    /// The answer's status; 0 without one.
+    status: u16,
+    scan: Option<Scan>,
+    /// Bytes of the answer's body.
+    answered: Arc<AtomicU64>,
+    begun: Instant,
+}
+
+impl Call<'_> {
+    fn tokens(&mut self) -> Tokens {
+        match self.scan.take() {
+            _ if matches!(self.route, Route::Gemini { verb: Verb::Count, .. }) => Tokens::default(),
+            Some(scan) => scan.tokens(self.asked),
+            // Cut before the answer began: the prompt was read all the same.
+            None if self.status == 0 => Scan::new(self.route.protocol(), true).tokens(self.asked),
+            None => Tokens::default(),
+        }
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        let tokens = self.tokens();
+        let Some((upstream, model)) = &self.to else { return };
+        self.entry.saw(|seen| seen.tokens.add(tokens));
+        let Grant { address, person, agent, .. } = &self.entry.grant;
+        if let Some(ledger) = self.ledger {
+            let Tokens { input, cached, output } = tokens;
+            ledger.add_agent_usage(AgentUsage {
+                address: address.clone(),
+                person: person.clone(),
+                agent: agent.clone(),
+                model: model.clone(),
+                input,
+                cached,
+                output,
+            });
+        }
+        self.audit.model_call(&ModelCall {
+            grant: &self.entry.grant,
+            host: upstream.host(),
+            port: upstream.port(),
+            model,
+            status: self.status,
+            tokens,
+            asked: self.asked,
+            answered: self.answered.load(Ordering::Relaxed),
+            took: self.begun.elapsed(),
+        });
+    }
+}

@@ -1,0 +1,269 @@
+//! Reads the tokens out of an answer while it passes, without holding a byte of it back.
+//!
+//! Pure but for [`Tap`], which hands the bytes on. It must not know whose the tokens are. Called by `serve`.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use serde::Deserialize;
+
+use super::Protocol;
+
+/// The longest event that is looked into, and the longest answer in one piece: beyond it an answer passes uncounted, and
+/// its tokens are estimated.
+const MAX_LINE: usize = 1024 * 1024;
+const MAX_WHOLE: usize = 8 * 1024 * 1024;
+
+/// Bytes of text that a token takes, roughly; only where the upstream says nothing.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// Tokens of requests, as their upstreams count them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Tokens of the prompts, cached ones included.
+    pub input: u64,
+    /// Of `input`, those that the upstream's cache served.
+    pub cached: u64,
+    /// Tokens of the answers, thoughts included.
+    pub output: u64,
+}
+
+impl Tokens {
+    /// Adds those of another request.
+    pub(super) fn add(&mut self, other: Self) {
+        self.input = self.input.saturating_add(other.input);
+        self.cached = self.cached.saturating_add(other.cached);
+        self.output = self.output.saturating_add(other.output);
+    }
+}
+
+/// The tokens as they stand in an answer of either protocol.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Answer {
+    usage: Option<OpenAi>,
+    #[serde(rename = "usageMetadata")]
+    usage_metadata: Option<Gemini>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OpenAi {
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    prompt_tokens_details: Option<Details>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Details {
+    cached_tokens: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Gemini {
+    #[serde(rename = "promptTokenCount")]
+    prompt: u64,
+    #[serde(rename = "toolUsePromptTokenCount")]
+    tool_use: u64,
+    #[serde(rename = "cachedContentTokenCount")]
+    cached: u64,
+    #[serde(rename = "candidatesTokenCount")]
+    candidates: u64,
+    #[serde(rename = "thoughtsTokenCount")]
+    thoughts: u64,
+}
+
+/// What an answer has told so far.
+#[derive(Debug)]
+pub(super) struct Scan {
+    protocol: Protocol,
+    /// Server-sent events; else one piece of JSON.
+    events: bool,
+    /// The line so far, or the whole so far.
+    held: Vec<u8>,
+    /// The line, or the whole, is too long to be looked into.
+    passed_over: bool,
+    told: Option<Tokens>,
+    /// Events that had data.
+    count: u64,
+    /// The upstream broke off.
+    pub(super) broken: bool,
+}
+
+impl Scan {
+    pub(super) fn new(protocol: Protocol, events: bool) -> Self {
+        Self { protocol, events, held: Vec::new(), passed_over: false, told: None, count: 0, broken: false }
+    }
+
+    /// Takes the next bytes.
+    fn feed(&mut self, mut bytes: &[u8]) {
+        if !self.events {
+            return self.hold(bytes, MAX_WHOLE);
+        }
+        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            self.hold(&bytes[..end], MAX_LINE);
+            self.line();
+            bytes = &bytes[end + 1..];
+        }
+        self.hold(bytes, MAX_LINE);
+    }
+
+    fn hold(&mut self, bytes: &[u8], limit: usize) {
+        self.passed_over |= self.held.len() + bytes.len() > limit;
+        if self.passed_over {
+            self.held = Vec::new();
+        } else {
+            self.held.extend_from_slice(bytes);
+        }
+    }
+
+    fn line(&mut self) {
+        let mut line = std::mem::take(&mut self.held);
+        if let Some(data) = line.strip_prefix(b"data:") {
+            self.count += 1;
+            self.read_tokens(data);
+        }
+        self.count += u64::from(std::mem::take(&mut self.passed_over));
+        line.clear();
+        self.held = line;
+    }
+
+    /// Gemini tells them with each piece, each time for all so far.
+    fn read_tokens(&mut self, json: &[u8]) {
+        if !json.windows(6).any(|six| six == b"\"usage") {
+            return;
+        }
+        let Ok(answer) = serde_json::from_slice::<Answer>(json) else { return };
+        let tokens = match self.protocol {
+            Protocol::OpenAi => answer.usage.map(|usage| Tokens {
+                input: usage.prompt_tokens,
+                cached: usage.prompt_tokens_details.and_then(|details| details.cached_tokens).unwrap_or_default(),
+                output: usage.completion_tokens,
+            }),
+            Protocol::Gemini => answer.usage_metadata.map(|usage| Tokens {
+                input: usage.prompt.saturating_add(usage.tool_use),
+                cached: usage.cached,
+                output: usage.candidates.saturating_add(usage.thoughts),
+            }),
+        };
+        self.told = tokens.or(self.told);
+    }
+
+    /// Returns the tokens of an answer to `asked` bytes. Where the upstream has not told them, because it never does or
+    /// because the answer was cut, they are estimated: an event is a token at least.
+    pub(super) fn tokens(mut self, asked: usize) -> Tokens {
+        let held = std::mem::take(&mut self.held);
+        if self.events {
+            if let Some(data) = held.strip_prefix(b"data:") {
+                self.read_tokens(data);
+            }
+        } else {
+            self.read_tokens(&held);
+        }
+        let output = if self.events { self.count } else { held.len() as u64 / BYTES_PER_TOKEN };
+        self.told.unwrap_or(Tokens { input: asked as u64 / BYTES_PER_TOKEN, cached: 0, output })
+    }
+}
+
+/// An answer's body that is looked at as it passes.
+pub(super) struct Tap<'s> {
+    body: reqwest::Body,
+    scan: &'s mut Scan,
+}
+
+impl<'s> Tap<'s> {
+    pub(super) fn new(body: reqwest::Body, scan: &'s mut Scan) -> Self {
+        Self { body, scan }
+    }
+}
+
+impl Body for Tap<'_> {
+    type Data = Bytes;
+    type Error = reqwest::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.scan.feed(data);
+                }
+            }
+            Some(Err(_)) => self.scan.broken = true,
+            None => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn scan(protocol: Protocol, events: bool, bytes: &[u8], step: usize) -> Tokens {
+        let mut scan = Scan::new(protocol, events);
+        bytes.chunks(step.max(1)).for_each(|piece| scan.feed(piece));
+        scan.tokens(400)
+    }
+
+    const CHAT: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}],\"usage\":null}\r\n\r\n: alive\n\n\
+        data: {\"choices\":[],\"usage\":{\"prompt_tokens\":100,\"completion_tokens\":7,\"prompt_tokens_details\":{\"cached_tokens\":80}}}\n\n\
+        data: [DONE]\n\n";
+    const GEMINI: &str = "data: {\"candidates\":[],\"usageMetadata\":{\"promptTokenCount\":50}}\n\n\
+        data: {\"usageMetadata\":{\"promptTokenCount\":50,\"candidatesTokenCount\":4,\"thoughtsTokenCount\":6,\"cachedContentTokenCount\":20}}\n\n";
+
+    #[test]
+    fn both_protocols_are_read_in_pieces_and_whole() {
+        for step in [1, 7, 4096] {
+            let tokens = Tokens { input: 100, cached: 80, output: 7 };
+            assert_eq!(scan(Protocol::OpenAi, true, CHAT.as_bytes(), step), tokens);
+            let tokens = Tokens { input: 50, cached: 20, output: 10 };
+            assert_eq!(scan(Protocol::Gemini, true, GEMINI.as_bytes(), step), tokens);
+            let whole = "{\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2}}";
+            let tokens = Tokens { input: 3, cached: 0, output: 2 };
+            assert_eq!(scan(Protocol::OpenAi, false, whole.as_bytes(), step), tokens);
+        }
+    }
+
+    #[test]
+    fn what_is_not_told_is_estimated() {
+        let cut = "data: {\"choices\":[]}\n\ndata: {\"choices\":[]}\n\ndata: {\"cho";
+        assert_eq!(scan(Protocol::OpenAi, true, cut.as_bytes(), 5), Tokens { input: 100, cached: 0, output: 2 });
+        assert_eq!(scan(Protocol::Gemini, false, &[b'x'; 40], 40), Tokens { input: 100, cached: 0, output: 10 });
+        // A line too long to be looked into is one event.
+        let long = [b"data: ".as_slice(), &vec![b'x'; MAX_LINE + 1], b"\n\n"].concat();
+        assert_eq!(scan(Protocol::OpenAi, true, &long, 4096).output, 1);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_an_upstream_says_panics(bytes in prop::collection::vec(any::<u8>(), 0..300), step in 1..50_usize) {
+            scan(Protocol::OpenAi, true, &bytes, step);
+            scan(Protocol::Gemini, false, &bytes, step);
+        }
+
+        #[test]
+        fn the_pieces_in_which_it_comes_change_nothing(step in 1..200_usize) {
+            prop_assert_eq!(scan(Protocol::Gemini, true, GEMINI.as_bytes(), step), scan(Protocol::Gemini, true, GEMINI.as_bytes(), 1));
+        }
+    }
+}
