@@ -286,3 +286,24 @@ fn an_account_that_is_set_up_no_more_keeps_what_waits_and_is_told() {
     );
     assert_eq!(found.status("account"), "bad", "the account itself is looked at: {:#}", found.json);
 }
+
+#[test]
+fn what_each_coding_agents_key_is_for_is_told_and_no_key_is_shown() {
+    let folder = folder();
+    let found = doctor(folder.path(), &[("LLM_MODEL", "ollama/none")]);
+    assert!(found.status("Gemini's key") == "good" && found.says("Gemini's key", "GEMINI_API_KEY is not set"));
+    assert!(found.says("Gemini's key", "personal logins do not serve it any more"), "{:#}", found.json);
+    assert!(found.says("Qwen's key", "Qwen Code asks `ollama/none`, the orchestrator's model"), "{:#}", found.json);
+    let keys =
+        [("GEMINI_API_KEY", "hush-1"), ("DASHSCOPE_API_KEY", "hush-2"), ("QWEN_BASE_URL", "http://192.0.2.1/v1")];
+    let found = doctor(folder.path(), &keys);
+    assert!(
+        found.says("Gemini's key", "generativelanguage.googleapis.com") && found.says("Gemini's key", "Gemini CLI")
+    );
+    let all = found.json.to_string();
+    assert!(all.contains("everybody on the way to 192.0.2.1 can read DASHSCOPE_API_KEY"), "{:#}", found.json);
+    assert!(!all.contains("hush"), "{all}");
+    let found = doctor(folder.path(), &[("GEMINI_MODELS", "gemini/x"), ("SANDBOX_WEB_SEARCH", "perhaps")]);
+    assert!(found.json.to_string().contains("GEMINI_MODELS (environment): a Gemini model's name has letters"));
+    assert!(found.json.to_string().contains("SANDBOX_WEB_SEARCH (environment)"), "{:#}", found.json);
+}

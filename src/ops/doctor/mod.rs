@@ -3,6 +3,7 @@
 //! They run at the same time, each within its limit, so that a Podman that hangs hides nothing else. A check never
 //! fails: what it finds is a [`Check`]. Called by `cli`.
 
+mod agents;
 mod database;
 mod homeserver;
 mod host;
@@ -97,6 +98,11 @@ const EXAMINATIONS: &[Examination] = &[
         name: "model",
         limit: SLOW,
         run: |loaded| Box::pin(async move { model::check(&loaded.config).await }),
+    },
+    Examination {
+        name: "coding agents",
+        limit: QUICK,
+        run: |loaded| Box::pin(async move { agents::check(&loaded.config) }),
     },
     Examination {
         name: "homeserver",
