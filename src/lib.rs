@@ -33,9 +33,9 @@ pub mod config;
 
 pub mod net;
 
-pub mod strings;
-
 pub mod pictures;
+
+pub mod strings;
 
 pub mod backoff;
 pub mod child;

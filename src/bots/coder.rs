@@ -88,21 +88,21 @@ impl Coder {
         // Asked for an order, so it is one.
         match Command::of(&order.text).unwrap_or(Command::Help) {
             // Without a turn there is nothing to stop; the hub says so.
-            Command::Help | Command::Stop => strings::HELP.to_owned(),
+            Command::Help | Command::Stop => strings::commands::HELP.to_owned(),
             Command::StopJobs => match jobs::end(&self.inner.sandboxes, address).await {
                 Ok(ended) => ended,
-                Err(error) => strings::command_failed(&error.to_string()),
+                Err(error) => strings::commands::failed(&error.to_string()),
             },
             Command::New => match self.inner.store.replace_context(&order.at, Vec::new()).await {
                 Ok(()) => {
                     self.forget_pictures(address).await;
-                    strings::NEW.to_owned()
+                    strings::commands::NEW.to_owned()
                 }
-                Err(error) => strings::command_failed(&error.to_string()),
+                Err(error) => strings::commands::failed(&error.to_string()),
             },
             Command::Sandbox => match self.inner.sandboxes.observe(address).await {
                 Ok(observed) => observed.to_string(),
-                Err(error) => strings::command_failed(&error.to_string()),
+                Err(error) => strings::commands::failed(&error.to_string()),
             },
             Command::Cost => self.cost(address).await,
             Command::Status => format!("{}\n{}", order.doing, self.standing(address).await),
@@ -110,9 +110,9 @@ impl Coder {
                 let model = &self.inner.model;
                 model.ask_window().await;
                 let window = model.window();
-                strings::model(model.name(), window.tokens, &window.source.to_string(), model.vision())
+                strings::commands::model(model.name(), window.tokens, &window.source.to_string(), model.vision())
             }
-            Command::Unknown(word) => strings::unknown_command(&word),
+            Command::Unknown(word) => strings::commands::unknown(&word),
         }
     }
 
@@ -122,14 +122,14 @@ impl Coder {
             Ok(Ok(list)) => match list.into_iter().find(|summary| summary.address == *address) {
                 Some(summary) => {
                     let idle = text::human_duration(Duration::from_secs(summary.idle_seconds));
-                    format!("{}, last used {idle} ago", summary.state.as_str())
+                    strings::commands::sandbox_last_used(summary.state.as_str(), &idle)
                 }
-                None => "not made yet".to_owned(),
+                None => strings::commands::SANDBOX_NOT_MADE.to_owned(),
             },
-            Ok(Err(error)) => format!("not to be seen ({error})"),
-            Err(_) => "not to be seen just now".to_owned(),
+            Ok(Err(error)) => strings::commands::sandbox_unseen(&error.to_string()),
+            Err(_) => strings::commands::SANDBOX_UNSEEN_NOW.to_owned(),
         };
-        strings::model_and_sandbox(self.inner.model.name(), &sandbox)
+        strings::commands::model_and_sandbox(self.inner.model.name(), &sandbox)
     }
 
     async fn save(&self, address: &Address, sent: &Sent, bytes: Bytes) -> Result<Upload, String> {
@@ -152,14 +152,14 @@ impl Coder {
     async fn cost(&self, address: &Address) -> String {
         let days = match self.inner.store.usage(address, COST_DAYS).await {
             Ok(days) => days,
-            Err(error) => return strings::command_failed(&error.to_string()),
+            Err(error) => return strings::commands::failed(&error.to_string()),
         };
         if days.is_empty() {
-            return strings::NO_COST.to_owned();
+            return strings::commands::NO_COST.to_owned();
         }
-        let mut text = format!("Tokens used in this room with `{}`:\n", self.inner.model.name());
+        let mut text = strings::commands::cost(self.inner.model.name());
         for day in days {
-            text.push_str(&strings::cost_of_day(&day.day, day.input, day.cached, day.output, day.requests));
+            text.push_str(&strings::commands::cost_of_day(&day.day, day.input, day.cached, day.output, day.requests));
         }
         text
     }
@@ -226,7 +226,7 @@ impl Bot for Coder {
     }
 
     fn greeting(&self) -> Option<String> {
-        Some(strings::GREETING.to_owned())
+        Some(strings::rooms::GREETING.to_owned())
     }
 
     fn line(&self, message: &UserMessage) -> Value {
@@ -234,7 +234,7 @@ impl Bot for Coder {
     }
 
     fn stopped(&self) -> Outcome {
-        orchestrator::Outcome::stopped(strings::STOPPED).into()
+        orchestrator::Outcome::stopped(strings::turns::STOPPED_BEFORE).into()
     }
 
     fn turn(&self, job: TurnJob) -> BoxFuture<'_, Option<Outcome>> {

@@ -22,7 +22,7 @@ pub(super) async fn left(sandboxes: &Sandboxes, address: &Address) -> Option<Str
     let found = async { Ok::<_, SandboxError>(jobs(sandboxes, address).await?.map_or(vec![], |(_, jobs)| jobs)) };
     match timeout(LOOK, found).await {
         Ok(Ok(jobs)) if jobs.is_empty() => None,
-        Ok(Ok(jobs)) => Some(strings::jobs_left(&named(&jobs), jobs.len())),
+        Ok(Ok(jobs)) => Some(strings::commands::jobs_left(&named(&jobs), jobs.len())),
         Ok(Err(error)) => {
             tracing::warn!(%error, "which background jobs are left is not known");
             None
@@ -37,10 +37,10 @@ pub(super) async fn left(sandboxes: &Sandboxes, address: &Address) -> Option<Str
 /// Ends the jobs of a room, each with all that it has started, and says which they were.
 pub(super) async fn end(sandboxes: &Sandboxes, address: &Address) -> Result<String, SandboxError> {
     let Some((sandbox, jobs)) = jobs(sandboxes, address).await?.filter(|(_, jobs)| !jobs.is_empty()) else {
-        return Ok(strings::NO_JOBS.to_owned());
+        return Ok(strings::commands::NO_JOBS.to_owned());
     };
     future::try_join_all(jobs.iter().map(|job| sandbox.kill(&job.id))).await?;
-    Ok(strings::jobs_ended(&named(&jobs)))
+    Ok(strings::commands::jobs_ended(&named(&jobs)))
 }
 
 async fn jobs(

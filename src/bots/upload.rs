@@ -76,7 +76,7 @@ pub(super) async fn save(
     let mime = tools::picture(&bytes).map_or_else(|| text::one_line(&sent.mime, 60), str::to_owned);
     let size = text::human_bytes(bytes.len() as u64);
     let name = text::one_line(&sent.name, LONGEST);
-    Ok(Upload { text: strings::upload(&name, &path, &mime, &size), path, picture: None, unshown: None })
+    Ok(Upload { text: strings::told::upload(&name, &path, &mime, &size), path, picture: None, unshown: None })
 }
 
 impl Upload {
@@ -100,19 +100,19 @@ impl Upload {
             Ok(name) => {
                 let note = picture.note();
                 if !note.is_empty() {
-                    self.text.push_str(&strings::picture_shown(&note));
+                    self.text.push_str(&strings::told::picture_shown(&note));
                 }
                 self.picture = Some(Part::Picture { name, mime: picture.mime.to_owned(), data: Some(base64) });
             }
             Err(error) => {
                 tracing::error!(%error, "a picture is not kept");
-                self.stays_unseen("the server could not store it".to_owned());
+                self.stays_unseen(strings::files::PICTURE_NOT_STORED.to_owned());
             }
         }
     }
 
     fn stays_unseen(&mut self, why: String) {
-        self.text.push_str(&strings::picture_not_shown(&why));
+        self.text.push_str(&strings::told::picture_not_shown(&why));
         self.unshown = Some(why);
     }
 }

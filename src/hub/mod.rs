@@ -235,7 +235,7 @@ impl AccountHub {
     pub async fn tell_gap(&self, room: &RoomKey, answer: &str) -> Result<(), StoreError> {
         let home = self.address(self.inner.homes.home(room));
         let txn = ids::digest(&[self.account(), room.as_str(), answer, "gap"], 16);
-        let outbound = Outbound::Notice { text: strings::GAP.to_owned() };
+        let outbound = Outbound::Notice { text: strings::rooms::GAP.to_owned() };
         let row = NewOutbox { txn, payload: to_json(&outbound)?, file: None };
         self.inner.store.post(&home, None, row).await?;
         self.inner.outbox.wake(&home).await;
@@ -247,7 +247,7 @@ impl AccountHub {
     pub async fn unreadable(&self, event: &EventId, thread: Option<EventId>) -> Result<(), StoreError> {
         let Some((room, sender)) = self.inner.store.locked_event(self.account(), event).await? else { return Ok(()) };
         let home = self.address(self.inner.homes.home(&room));
-        let text = strings::UNREADABLE.to_owned();
+        let text = strings::rooms::UNREADABLE.to_owned();
         let outbound = Outbound::Reply { text, asked: event.clone(), thread };
         // The outbox takes a transaction id once; until it forgets it, nothing more is said.
         let txn = ids::digest(&[self.account(), home.room.as_str(), &sender, "unreadable"], 16);

@@ -1,18 +1,19 @@
 //! What can go wrong between us and a model, as a sentence for the person who waits and the mend for whoever runs the
 //! service. No variant holds a key or a piece of a prompt: `refusal.rs` cleans a provider's words before they get here.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use super::providers::SettingError;
+use crate::strings::models;
 
 /// Why there is no answer. `Display` is the sentence for the user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LlmError {
     /// The settings cannot work.
-    #[error("The model is not set up: {}: {}.", .0.key, .0.problem)]
+    #[error("{}", models::setting(.0.key, &.0.problem))]
     Setting(#[from] SettingError),
     /// No connection, or none that lasted until an answer.
-    #[error("The model's provider at {host} cannot be reached ({why}). Check the network and LLM_BASE_URL.")]
+    #[error("{}", models::unreachable(.host, .why))]
     Unreachable {
         /// Host and port.
         host: String,
@@ -20,18 +21,16 @@ pub enum LlmError {
         why: String,
     },
     /// 401.
-    #[error("The model's provider refused the key. Check LLM_API_KEY.{0}")]
+    #[error("{}", models::key_refused(&.0.behind()))]
     KeyRefused(Said),
     /// 403.
-    #[error("The model's provider does not allow this with the present key (403). Check the account's rights.{0}")]
+    #[error("{}", models::forbidden(&.0.behind()))]
     Forbidden(Said),
     /// 402, or a quota that waiting does not refill.
-    #[error("The account at the model's provider has no credit left. Top it up, or set another LLM_API_KEY.{0}")]
+    #[error("{}", models::no_credit(&.0.behind()))]
     NoCredit(Said),
     /// 404.
-    #[error(
-        "The model's provider does not know `{model}`, or the address is wrong. Check LLM_MODEL and LLM_BASE_URL.{said}"
-    )]
+    #[error("{}", models::unknown_model(.model, &.said.behind()))]
     UnknownModel {
         /// The name that was sent.
         model: String,
@@ -39,7 +38,7 @@ pub enum LlmError {
         said: Said,
     },
     /// 429, after all retries.
-    #[error("The model's provider takes no more requests just now; {}.{said}", again(*.wait))]
+    #[error("{}", models::rate_limited(*.wait, &.said.behind()))]
     RateLimited {
         /// How long it told us to wait.
         wait: Option<Duration>,
@@ -47,7 +46,7 @@ pub enum LlmError {
         said: Said,
     },
     /// The conversation does not fit into the model's context.
-    #[error("The conversation has grown too long for the model. Start a new one with !new.{said}")]
+    #[error("{}", models::overflow(&.said.behind()))]
     Overflow {
         /// The provider's words.
         said: Said,
@@ -55,7 +54,7 @@ pub enum LlmError {
         told: Told,
     },
     /// An answer as long as was asked for is more than the model gives.
-    #[error("The model's provider gives no answers as long as were asked for. Another model may: see LLM_MODEL.{said}")]
+    #[error("{}", models::answer_too_long(&.said.behind()))]
     AnswerTooLong {
         /// The most tokens that it gives.
         longest: Option<u64>,
@@ -63,10 +62,7 @@ pub enum LlmError {
         said: Said,
     },
     /// It takes the pictures in the conversation amiss.
-    #[error(
-        "The model's provider refused the pictures in this conversation. Start a new one with `!new`, or set a model that \
-         sees with LLM_MODEL.{said}"
-    )]
+    #[error("{}", models::pictures(&.said.behind()))]
     Pictures {
         /// The provider's words.
         said: Said,
@@ -74,13 +70,10 @@ pub enum LlmError {
         blind: bool,
     },
     /// Any 3xx. None is followed: the key would go along.
-    #[error("The model's provider answered with a redirect, which is not followed. Check LLM_BASE_URL.")]
+    #[error("{}", models::REDIRECTED)]
     Redirected,
     /// Any other 4xx: the request itself displeases.
-    #[error(
-        "The model's provider rejected the request ({status}). If it does so again, start a new conversation with `!new`, \
-         or set another model with LLM_MODEL.{said}"
-    )]
+    #[error("{}", models::refused(*.status, &.said.behind()))]
     Refused {
         /// The HTTP status.
         status: u16,
@@ -88,7 +81,7 @@ pub enum LlmError {
         said: Said,
     },
     /// 5xx, overload, or an error inside a stream, after all retries.
-    #[error("The model's provider has trouble{}; {}.{said}", number(*.status), again_after(*.status, *.wait))]
+    #[error("{}", models::unavailable(*.status, *.wait, &.said.behind()))]
     Unavailable {
         /// The HTTP status, where there was one.
         status: Option<u16>,
@@ -98,7 +91,7 @@ pub enum LlmError {
         said: Said,
     },
     /// Nothing came for too long.
-    #[error("The model {stage} within {} s. Try again, or choose a faster one with LLM_MODEL.", .limit.as_secs())]
+    #[error("{}", models::slow(.stage.as_str(), *.limit))]
     Slow {
         /// What it failed to do.
         stage: Stage,
@@ -106,20 +99,16 @@ pub enum LlmError {
         limit: Duration,
     },
     /// The stream ended in the middle.
-    #[error("The model's answer broke off in the middle. Try again.")]
+    #[error("{}", models::CUT)]
     Cut,
     /// What came is no chat completion, and never will be one.
-    #[error("What the model's provider sent is no chat completion ({0}). Check LLM_BASE_URL and LLM_MODEL.")]
+    #[error("{}", models::garbled(.0))]
     Garbled(&'static str),
     /// What came is no whole chat completion; the next one may be.
-    #[error(
-        "What the model's provider sent is no chat completion ({0}). Try again; if it stays so, check LLM_BASE_URL and LLM_MODEL."
-    )]
+    #[error("{}", models::broken(.0))]
     Broken(&'static str),
     /// The model wrote a call that its provider could not read: its own slip, which it is told.
-    #[error(
-        "The model wrote a tool call that its provider could not read. Another model may do better: see LLM_MODEL.{0}"
-    )]
+    #[error("{}", models::bad_call(&.0.behind()))]
     BadCall(Said),
 }
 
@@ -158,13 +147,13 @@ pub enum Stage {
     End,
 }
 
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Begin => "did not begin to answer",
-            Self::GoOn => "fell silent and did not go on",
-            Self::End => "did not end its answer",
-        })
+impl Stage {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Begin => models::SLOW_BEGIN,
+            Self::GoOn => models::SLOW_GO_ON,
+            Self::End => models::SLOW_END,
+        }
     }
 }
 
@@ -172,28 +161,11 @@ impl fmt::Display for Stage {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Said(pub(super) String);
 
-impl fmt::Display for Said {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() { Ok(()) } else { write!(f, " It said: “{}”", self.0) }
+impl Said {
+    /// Returns the words as they stand behind a sentence.
+    fn behind(&self) -> String {
+        if self.0.is_empty() { String::new() } else { models::said(&self.0) }
     }
-}
-
-/// After a 500 that stays it may be the conversation that its server cannot take.
-fn again_after(status: Option<u16>, wait: Option<Duration>) -> String {
-    let stays = if status == Some(500) { ", and if it stays so, start a new conversation with `!new`" } else { "" };
-    again(wait) + stays
-}
-
-fn again(wait: Option<Duration>) -> String {
-    match wait {
-        Some(wait) if wait.as_secs() > 90 => format!("it asks to wait {} minutes", wait.as_secs().div_ceil(60)),
-        Some(wait) => format!("it asks to wait {} s", wait.as_secs().max(1)),
-        None => "try again in a minute".to_owned(),
-    }
-}
-
-fn number(status: Option<u16>) -> String {
-    status.map_or_else(String::new, |status| format!(" ({status})"))
 }
 
 impl LlmError {

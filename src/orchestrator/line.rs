@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ids::{CallId, EventId},
     llm::{Message, Part, Usage},
+    strings::turns,
 };
 
 use super::{limits::Limit, words};
@@ -180,7 +181,7 @@ impl Line {
         let note = match status {
             Ending::Stopped if program => words::NOTE_STOPPED,
             Ending::Failed if program => words::NOTE_FAILED,
-            Ending::Limit if program && message.text.starts_with(words::STOPPED_AT) => words::NOTE_LIMIT,
+            Ending::Limit if program && message.text.starts_with(turns::STOPPED_AT) => words::NOTE_LIMIT,
             _ => return self,
         };
         Self::ended(*status, note.to_owned())

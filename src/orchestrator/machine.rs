@@ -17,6 +17,7 @@ use std::{
 use crate::{
     ids::{CallId, TurnId},
     llm::{AssistantMessage, Chunk, Completion, Finish, Message, Remedy, Usage},
+    strings::turns,
     text,
 };
 
@@ -169,7 +170,7 @@ impl Machine {
             Event::TimeUp => self.time_up(&mut out),
             Event::Stop => {
                 self.cut_short(words::CALL_STOPPED, words::CALL_STOPPED_EARLY, &mut out);
-                self.end_plainly(words::STOPPED.to_owned(), Ending::Stopped, &mut out);
+                self.end_plainly(turns::STOPPED.to_owned(), Ending::Stopped, &mut out);
             }
         }
         out
@@ -208,7 +209,7 @@ impl Machine {
             self.phase = Phase::Ready;
             let usage = Usage { input: self.context.tokens(), ..Usage::default() };
             self.account.answered(usage);
-            self.nudge_empty(words::RUNAWAY, words::NO_ANSWER, out);
+            self.nudge_empty(words::RUNAWAY, turns::NO_ANSWER, out);
         } else {
             out.push(Action::Show(Show::Text(text)));
         }
@@ -221,7 +222,7 @@ impl Machine {
         match (self.wrap, remedy) {
             (Some(limit), _) => self.end_at(limit, out),
             (None, Remedy::Shorter(_)) => self.end_at(Limit::Context, out),
-            (None, _) => self.end_plainly(words::failed(why, self.account.worked()), Ending::Failed, out),
+            (None, _) => self.end_plainly(turns::failed(why, self.account.worked()), Ending::Failed, out),
         }
     }
 
@@ -300,7 +301,7 @@ impl Machine {
         self.wrap = Some(limit);
         self.say(Note::WrapUp { limit }, words::wrap_up(limit, &self.limits), out);
         out.push(Action::Arm(limits::WRAP_UP));
-        out.push(Action::Show(Show::Notice(words::WRAPPING_UP)));
+        out.push(Action::Show(Show::Notice(turns::WRAPPING_UP)));
     }
 
     /// Takes the next step when nothing is under way.
@@ -368,8 +369,8 @@ impl Machine {
     fn end(&mut self, message: AssistantMessage, finish: Finish, status: Ending, out: &mut Out) {
         let cut = matches!(finish, Finish::Length | Finish::Filtered);
         // It may relay what a command wrote, escapes and all.
-        let before = if self.only_thought { words::ONLY_THOUGHT } else { "" };
-        let behind = if cut { words::ANSWER_CUT } else { "" };
+        let before = if self.only_thought { turns::ONLY_THOUGHT } else { "" };
+        let behind = if cut { turns::ANSWER_CUT } else { "" };
         let text = format!("{before}{}{behind}", text::strip(&message.text).trim());
         self.answer(text, status, Line { message: Message::Assistant(message), origin: Origin::Final { status } }, out);
     }

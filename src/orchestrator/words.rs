@@ -1,8 +1,9 @@
-//! Every sentence that the orchestrator says, to people and to the model, in one place and one voice.
+//! Every sentence that the orchestrator says to the model, in one place and one voice. What people read is
+//! [`strings::turns`](crate::strings::turns).
 //!
 //! Texts only; no decisions.
 
-use crate::text;
+use crate::{strings::turns, text};
 
 use super::limits::{CALLS_AT_ONCE, Limit, Limits};
 
@@ -52,18 +53,6 @@ pub(super) const PICTURE_LOST: &str =
 pub(super) const PICTURE_REFUSED: &str = "[matrix-agent] A picture stood here. The model's provider refused it, so it was \
     taken out; the file itself is where it was.";
 
-pub(super) const SUMMARISING: &str = "Summarising the conversation so far, to make room.";
-pub(super) const WRAPPING_UP: &str = "A limit is reached; wrapping up.";
-pub(super) const STOPPED: &str = "Stopped. What was done so far stays in the workspace.";
-pub(super) const NO_ANSWER: &str =
-    "The model gave no answer, even when asked again. Please try once more, perhaps in other words.";
-pub(super) const BAD_CALLS: &str = "The model's tool calls cannot be read by its provider, even when asked again. Please try once \
-    more, or choose another model with LLM_MODEL.";
-pub(super) const ONLY_THOUGHT: &str = "(The model gave no answer, only its reasoning:)\n\n";
-pub(super) const FILTERED: &str =
-    "The model's provider withheld the answer (its content filter). Please put it in other words.";
-pub(super) const ANSWER_CUT: &str = "\n\n(The answer was cut off at the model's output limit.)";
-
 /// What the model is told of turns that ended without its answer. The sentence that the person read is not in them: it
 /// may hold a provider's words, and the model would take it for its own.
 pub(super) const NOTE_STOPPED: &str = "[matrix-agent] The person stopped the turn above; it has no answer.";
@@ -77,15 +66,6 @@ pub(super) fn bad_call(why: &str) -> String {
     format!(
         "[matrix-agent] Your last message held a tool call that your provider could not read, so nothing of it was run.{why} \
         Make the call again: an exact tool name, and arguments that are one JSON object."
-    )
-}
-
-/// Returns what the person reads when the model writes its calls as text again.
-pub(super) fn calls_no_tools(model: &str) -> String {
-    let model = if model.is_empty() { "The model".to_owned() } else { format!("The model `{model}`") };
-    format!(
-        "{model}, or the server that runs it, calls no tools: it writes the calls as text, which is never run. Set LLM_MODEL \
-        to a model that calls tools, or turn tool calls on in its server."
     )
 }
 
@@ -116,15 +96,15 @@ pub(super) fn masked(characters: usize) -> String {
 /// How a masked output begins.
 pub(super) const MASKED: &str = "[old output removed to save space";
 
-/// Returns what a limit is, to be read after "reached".
+/// Returns what a limit is, to be read after "reached" and by people after "I stopped at".
 fn named(limit: Limit, limits: &Limits) -> String {
     match limit {
-        Limit::Rounds => format!("the limit of {} turns", limits.rounds),
-        Limit::Time => format!("the time limit of {}", text::human_duration(limits.time)),
-        Limit::Tokens => format!("the limit of {} tokens", text::short(limits.tokens)),
-        Limit::Stuck => "the point where the same calls keep giving the same results".to_owned(),
-        Limit::BadCalls => "the limit of calls in a row that could not run".to_owned(),
-        Limit::Context => "the end of the model's context window".to_owned(),
+        Limit::Rounds => turns::limit_of_rounds(limits.rounds),
+        Limit::Time => turns::limit_of_time(&text::human_duration(limits.time)),
+        Limit::Tokens => turns::limit_of_tokens(&text::short(limits.tokens)),
+        Limit::Stuck => turns::LIMIT_STUCK.to_owned(),
+        Limit::BadCalls => turns::LIMIT_BAD_CALLS.to_owned(),
+        Limit::Context => turns::LIMIT_CONTEXT.to_owned(),
     }
 }
 
@@ -137,20 +117,12 @@ pub(super) fn wrap_up(limit: Limit, limits: &Limits) -> String {
     )
 }
 
-/// How the next sentence begins.
-pub(super) const STOPPED_AT: &str = "I stopped at ";
-
 /// Returns what the person reads when the model did not even wrap up.
 pub(super) fn limit_reached(limit: Limit, limits: &Limits) -> String {
     let next = match limit {
-        Limit::Rounds | Limit::Time | Limit::Tokens => "write “go on” to continue",
-        Limit::Stuck | Limit::BadCalls => "tell me another way, or split the task",
-        Limit::Context => "start afresh with `!new`",
+        Limit::Rounds | Limit::Time | Limit::Tokens => turns::NEXT_GO_ON,
+        Limit::Stuck | Limit::BadCalls => turns::NEXT_OTHER_WAY,
+        Limit::Context => turns::NEXT_AFRESH,
     };
-    format!("{STOPPED_AT}{}. What was done so far stays in the workspace; {next}.", named(limit, limits))
-}
-
-/// Returns what the person reads when the model could not be reached or refused.
-pub(super) fn failed(why: &str, worked: bool) -> String {
-    if worked { format!("{why}\n\nWhat was done so far stays in the workspace.") } else { why.to_owned() }
+    turns::limit_reached(&named(limit, limits), next)
 }

@@ -14,6 +14,8 @@ use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 use zune_core::{colorspace::ColorSpace, options::DecoderOptions};
 use zune_jpeg::JpegDecoder;
 
+use crate::strings::files;
+
 /// The most bytes of a file that is looked at.
 pub const FILE_LIMIT: u64 = 32 << 20;
 /// The longest side of a picture that a model is shown, in pixels. Larger ones are refused by some providers and scaled
@@ -68,19 +70,19 @@ impl Picture {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotShown {
     /// Not one of the known formats.
-    #[error("it is no PNG, JPEG, GIF or WebP picture")]
+    #[error("{}", files::PICTURE_UNKNOWN)]
     Unknown,
     /// The header or the data make no sense.
-    #[error("it is broken, for its data cannot be decoded")]
+    #[error("{}", files::PICTURE_BROKEN)]
     Broken,
     /// Unpacked, it would take too much memory.
-    #[error("it has {0}×{1} pixels, which are too many; make a smaller copy")]
+    #[error("{}", files::picture_too_large(*.0, *.1))]
     TooLarge(u32, u32),
     /// So many bytes are more than are looked at.
-    #[error("its file is larger than 32 MiB; make a smaller copy")]
+    #[error("{}", files::PICTURE_TOO_MANY_BYTES)]
     TooManyBytes,
     /// Other pictures are in the way.
-    #[error("other pictures take too long just now; try again in a minute")]
+    #[error("{}", files::PICTURE_BUSY)]
     Busy,
 }
 

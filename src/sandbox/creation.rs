@@ -22,6 +22,7 @@ use super::{
     room::{Container, Room, RoomVolume},
     spec::{self, Place},
 };
+use crate::strings::sandboxes as words;
 
 /// How long a room's files may take to be removed.
 const REMOVE_LIMIT: Duration = Duration::from_mins(10);
@@ -124,10 +125,6 @@ pub(super) async fn create(
     }
 }
 
-/// Said to a room whose files are gone.
-const LOST: &str =
-    "the files of this room are gone: somebody deleted them on the host. Its sandbox begins with empty folders";
-
 /// Sees to it that the room has files that can be used. If they are gone, the room is told, new ones are made, and the
 /// record keeps it for the model.
 pub(super) async fn prepare(shared: &Shared, room: &Room, container: &mut Container) -> Result<(), SandboxError> {
@@ -159,7 +156,7 @@ pub(super) async fn prepare(shared: &Shared, room: &Room, container: &mut Contai
             }
             make(shared, room, container).await?;
             room.set_lost(true);
-            shared.tell(&room.address, LOST.to_owned());
+            shared.tell(&room.address, words::FILES_LOST.to_owned());
             Ok(())
         }
     }

@@ -27,7 +27,7 @@ use super::{
     room::Room,
     usage::{self, Places, Usage},
 };
-use crate::ids::Address;
+use crate::{ids::Address, strings::sandboxes as words};
 
 /// Between two looks at the free space.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -190,7 +190,7 @@ impl Watch {
             // Podman is away, which is none of the sandbox's doing; counted again with the next growth.
             Err(SandboxError::Engine(EngineError::Away(_))) => return,
             Err(error) if room.is_running() => {
-                let why = format!("{error}, so it counts as full");
+                let why = words::counts_as_full(&error.to_string());
                 tracing::warn!(%error, "a sandbox cannot be counted");
                 return full(shared, room, &why).await;
             }
@@ -203,9 +203,9 @@ impl Watch {
         }
         // Above it, but not growing: whoever cleans up must be able to.
         if now.bytes > share.bytes && now.bytes > before.bytes {
-            full(shared, room, &format!("{} of {}", size(now.bytes), size(share.bytes))).await;
+            full(shared, room, &words::bytes_of(&size(now.bytes), &size(share.bytes))).await;
         } else if now.inodes > share.inodes && now.inodes > before.inodes {
-            full(shared, room, &format!("{} of {} files outside of its workspace", now.inodes, share.inodes)).await;
+            full(shared, room, &words::files_of(now.inodes, share.inodes)).await;
         }
     }
 
@@ -227,7 +227,7 @@ impl Watch {
             let wrote_most = i128::from(wrote) >= missing.bytes / 2;
             if let Some(room) = room.filter(|room| wrote_most && room.sends_files()) {
                 let hidden = size(u64::try_from(missing.bytes).unwrap_or(u64::MAX));
-                let what = format!("{hidden} are in no file that can be seen");
+                let what = words::hidden_bytes(&hidden);
                 full(shared, &room, &what).instrument(room.address.span()).await;
             }
             missing.begin();
@@ -290,13 +290,7 @@ async fn count(shared: &Shared, info: &EngineInfo, room: &Room) -> Result<Usage,
 /// Ends what runs in a sandbox that is above its share, and tells it so.
 async fn full(shared: &Shared, room: &Room, what: &str) {
     if end_all(shared, room).await {
-        shared.tell(
-            &room.address,
-            format!(
-                "the sandbox's disk is full ({what}): what was running in it was ended; delete something, or have the \
-                 operator raise SANDBOX_DISK"
-            ),
-        );
+        shared.tell(&room.address, words::disk_full(what));
     }
 }
 

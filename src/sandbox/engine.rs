@@ -26,6 +26,7 @@ use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::service::Service;
+use crate::strings::sandboxes as words;
 
 /// How often a removal that Podman refused is tried again, and after what time.
 const REMOVALS: u32 = 10;
@@ -38,24 +39,22 @@ const REASON: usize = 400;
 #[derive(Clone, Debug, Error)]
 pub enum EngineError {
     /// Nothing answers.
-    #[error("Podman does not answer: {0}; it is tried again by itself, and `matrix-agent doctor` tells more")]
+    #[error("{}", words::podman_away(.0))]
     Away(String),
     /// It answered too late.
-    #[error("Podman took too long to {0}: try again, and if it stays so, restart Podman")]
+    #[error("{}", words::podman_slow(.0))]
     TimedOut(&'static str),
     /// The image is not there.
-    #[error(
-        "the sandbox image `{0}` is missing: build it with `podman build -t {0} -f Containerfile .`, or set SANDBOX_IMAGE"
-    )]
+    #[error("{}", words::image_missing(.0))]
     ImageMissing(String),
     /// No such container or volume.
-    #[error("Podman knows no `{0}`: it was removed meanwhile, so try again")]
+    #[error("{}", words::not_found(.0))]
     NotFound(String),
     /// The name is taken.
-    #[error("the name `{0}` is taken in Podman by a container of somebody else: remove or rename that one")]
+    #[error("{}", words::name_taken(.0))]
     Taken(String),
     /// Podman refused, in its own words.
-    #[error("Podman refused to {doing} ({why}): `matrix-agent doctor` tells what this machine lacks")]
+    #[error("{}", words::podman_refused(.doing, .why))]
     Refused {
         /// What it was asked for.
         doing: &'static str,

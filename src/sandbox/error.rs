@@ -2,11 +2,13 @@
 
 use std::{fmt, io, path::PathBuf, time::Duration};
 
+use crate::strings::{sandboxes as words, told};
+
 /// Why something about a sandbox failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// The room's socket could not be made.
-    #[error("the room's socket {} cannot be made ({source}): check that STATE_DIR is writable and its path short", path.display())]
+    #[error("{}", words::socket(.path, .source))]
     Socket {
         /// Where.
         path: PathBuf,
@@ -14,7 +16,7 @@ pub enum SandboxError {
         source: io::Error,
     },
     /// What the binary holds for containers could not be written out.
-    #[error("{} cannot be written ({source}): check STATE_DIR and its free space", path.display())]
+    #[error("{}", words::install(.path, .source))]
     Install {
         /// Where.
         path: PathBuf,
@@ -22,7 +24,7 @@ pub enum SandboxError {
         source: io::Error,
     },
     /// No answer in time.
-    #[error("the sandbox did not answer within {} s{}", .limit.as_secs_f32(), hint(.note.as_deref()))]
+    #[error("{}", words::timed_out(*.limit, .note.as_deref()))]
     TimedOut {
         /// The time it had.
         limit: Duration,
@@ -33,7 +35,7 @@ pub enum SandboxError {
     #[error("{0}")]
     Fault(String),
     /// The connection broke: what ran goes on, and can be looked up by its id once sandboxd has dialled again.
-    #[error("the connection to the sandbox was lost; it is being made anew")]
+    #[error("{}", words::DISCONNECTED)]
     Disconnected,
     /// Its sandboxd is older than what it was asked for.
     #[error(
@@ -42,15 +44,13 @@ pub enum SandboxError {
     )]
     Older,
     /// sandboxd declined a request.
-    #[error("the sandbox declined: {0}")]
+    #[error("{}", words::declined(.0))]
     Declined(String),
     /// A request above what a frame holds.
-    #[error(
-        "the command with its arguments and environment takes {0} bytes; 1 MB is the limit: put the rest into a file"
-    )]
+    #[error("{}", words::command_too_large(*.0))]
     TooLarge(usize),
     /// A command did not end; the container is being ended in its place.
-    #[error("the command could not be ended, so its sandbox is being restarted")]
+    #[error("{}", words::NOT_ENDED)]
     NotEnded,
     /// A file operation failed.
     #[error("{path}: {problem}")]
@@ -64,33 +64,31 @@ pub enum SandboxError {
     #[error(transparent)]
     Engine(#[from] super::engine::EngineError),
     /// What exists could not be taken over.
-    #[error("the sandboxes that exist cannot be listed ({0}): it is tried again by itself")]
+    #[error("{}", words::not_listed(.0))]
     NotListed(String),
     /// The container ended before sandboxd greeted.
-    #[error("the sandbox ended while it was starting (exit code {exit_code}): see the server's log, then try again")]
+    #[error("{}", words::died(*.exit_code))]
     Died {
         /// sandboxd's exit code.
         exit_code: i64,
     },
     /// No place among the running ones became free.
-    #[error("{}: try again later, or raise {}", .0, .0.setting())]
+    #[error("{}", words::no_place(&.0.to_string(), .0.setting()))]
     AllAtWork(super::limit::Full),
     /// The host is below its reserve.
-    #[error("the host's disk is nearly full: sandboxes wait until the operator has made room (HOST_DISK_RESERVE)")]
+    #[error("{}", words::HOST_DISK_LOW)]
     HostDiskLow,
     /// Somebody else has frozen the container.
-    #[error("the sandbox is paused, and not by this server: `podman unpause {container}` on the host lets it run on")]
+    #[error("{}", words::paused(.container))]
     Paused {
         /// Its name.
         container: String,
     },
     /// No id range is left for a room.
-    #[error(
-        "no user ids are left for another sandbox: add a line `containers:2147483647:2147483648` to /etc/subuid and /etc/subgid"
-    )]
+    #[error("{}", words::NO_IDS)]
     NoIds,
     /// The room's volume cannot be prepared.
-    #[error("the room's volume cannot be prepared at {} ({source}): the server must run as the user whose Podman it uses", path.display())]
+    #[error("{}", words::volume(.path, .source))]
     Volume {
         /// Where the volume lies.
         path: PathBuf,
@@ -98,7 +96,7 @@ pub enum SandboxError {
         source: io::Error,
     },
     /// The room's files cannot be made, or removed.
-    #[error("the room's files cannot be prepared at {} ({source}): check STATE_DIR and its free space", path.display())]
+    #[error("{}", words::files(.path, .source))]
     Files {
         /// Where they lie.
         path: PathBuf,
@@ -106,12 +104,7 @@ pub enum SandboxError {
         source: io::Error,
     },
     /// The room's image is damaged, or this machine cannot mount it.
-    #[error(
-        "the room's files cannot be mounted ({why}): they are in {}. `matrix-agent doctor` tells whether images can be \
-         mounted here. A damaged one is mended by `e2fsck -f`, comes back from a backup, or goes with `matrix-agent \
-         sandbox rm`; the room then begins with no files",
-        image.display()
-    )]
+    #[error("{}", words::not_mounted(.image, .why))]
     NotMounted {
         /// The image.
         image: PathBuf,
@@ -119,25 +112,22 @@ pub enum SandboxError {
         why: String,
     },
     /// The room's files were there and are not any more. Said once.
-    #[error(
-        "the files of this room are gone: somebody deleted them on the host. /workspace and the home directory are empty \
-         now, and this call was not run. Say so to the people in the room, then clone or write anew what is needed"
-    )]
+    #[error("{}", told::FILES_LOST)]
     FilesLost,
     /// A sandbox's disk use cannot be told.
-    #[error("the sandbox's files cannot be counted ({source})")]
+    #[error("{}", words::not_counted(.source))]
     Counting {
         /// Why.
         source: io::Error,
     },
     /// There is nothing to look at in the room that was named.
-    #[error("{0} has no sandbox: it gets one with its first command")]
+    #[error("{}", words::no_sandbox(.0))]
     NoSandbox(String),
     /// Several sandboxes could be meant.
-    #[error("{0} may mean more than one sandbox: name it by its container, as `matrix-agent sandbox list` shows it")]
+    #[error("{}", words::ambiguous(.0))]
     Ambiguous(String),
     /// The rooms' sockets would have too long a path.
-    #[error("STATE_DIR {} is too long: {longest} bytes at most, because of the rooms' sockets in it", path.display())]
+    #[error("{}", words::state_dir_too_long(.path, *.longest))]
     StateDirTooLong {
         /// The setting.
         path: PathBuf,
@@ -145,12 +135,8 @@ pub enum SandboxError {
         longest: usize,
     },
     /// The server ends.
-    #[error("the server is shutting down")]
+    #[error("{}", words::SHUTTING_DOWN)]
     ShuttingDown,
-}
-
-fn hint(note: Option<&str>) -> String {
-    note.map(|note| format!(": {note}")).unwrap_or_default()
 }
 
 /// Why a file operation failed.
@@ -175,12 +161,12 @@ pub enum FileProblem {
 impl fmt::Display for FileProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotFound => f.write_str("no such file or directory"),
-            Self::IsDirectory => f.write_str("is a directory"),
-            Self::NotRegular => f.write_str("is not a regular file"),
-            Self::Denied => f.write_str("the sandbox's user may not do that"),
-            Self::NoSpace => f.write_str("the sandbox's disk is full"),
-            Self::TooLarge(limit) => write!(f, "is larger than the limit of {limit} bytes"),
+            Self::NotFound => f.write_str(words::NO_FILE),
+            Self::IsDirectory => f.write_str(words::IS_DIRECTORY),
+            Self::NotRegular => f.write_str(words::NOT_REGULAR),
+            Self::Denied => f.write_str(words::FILE_DENIED),
+            Self::NoSpace => f.write_str(words::NO_SPACE),
+            Self::TooLarge(limit) => f.write_str(&words::file_too_large(*limit)),
             Self::Other(why) => f.write_str(why),
         }
     }

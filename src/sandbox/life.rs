@@ -22,6 +22,7 @@ use super::{
     limit,
     room::{Container, Room},
 };
+use crate::strings::sandboxes as words;
 
 /// How long a started container has for sandboxd's greeting: thirty at once on two slow processors need seconds.
 const GREETING_LIMIT: Duration = Duration::from_secs(30);
@@ -278,12 +279,7 @@ pub(super) async fn stop(shared: &Shared, room: &Room, container: &Container) ->
 pub(super) async fn close(shared: Arc<Shared>, room: Arc<Room>) {
     let Ok(container) = room.container.try_lock() else { return }; // it is stopped or started already
     match stop(&shared, &room, &container).await {
-        Ok(()) => shared.tell(
-            &room.address,
-            "the host's disk was full, so that nothing more could be written to the workspace: the sandbox was stopped, and \
-             starts anew with the next command. What was written last may be missing"
-                .to_owned(),
-        ),
+        Ok(()) => shared.tell(&room.address, words::DISK_FAILED.to_owned()),
         Err(error) => tracing::warn!(%error, "a sandbox whose disk has failed cannot be stopped"),
     }
 }

@@ -16,6 +16,7 @@ use tokio::{
 use tracing::Instrument;
 
 use super::{SandboxError, fleet::Shared, life, memory::Short, room::Room};
+use crate::strings::sandboxes as words;
 
 /// Somebody who was just given a sandbox is about to use it: for so long it counts as being at work.
 const GRACE: Duration = Duration::from_secs(1);
@@ -68,7 +69,7 @@ impl Full {
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Number(limit) => write!(f, "all {limit} sandboxes that may run at once are at work"),
+            Self::Number(limit) => f.write_str(&words::all_at_work(*limit)),
             Self::Memory(short) => write!(f, "{short}"),
         }
     }
@@ -105,7 +106,7 @@ pub(super) async fn admit(shared: &Arc<Shared>, room: &Arc<Room>) -> Result<(), 
     let told = async {
         sleep(TELL_AFTER).await;
         if let Ok(Some(full)) = why.subscribe().wait_for(Option::is_some).await.as_deref() {
-            shared.tell(&room.address, format!("{full}. Work in this room goes on as soon as one of them is idle."));
+            shared.tell(&room.address, words::waits_for_others(&full.to_string()));
         }
         std::future::pending().await
     };

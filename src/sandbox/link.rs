@@ -29,6 +29,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument;
 
 use super::{client::Sandbox, connection::Connection, error::SandboxError};
+use crate::strings::sandboxes as words;
 
 /// Connections of one room that have not said yet what they are.
 const PENDING: usize = 64;
@@ -225,7 +226,7 @@ impl Shared {
         if expected.is_none() || (peer.is_some() && peer == expected) {
             return false;
         }
-        let why = "a process in the sandbox that is not its PID 1 connected and was turned away";
+        let why = words::NOT_PID_1;
         tracing::warn!(?peer, ?expected, "{why}");
         *self.turned_away() = Some(why.to_owned());
         true
@@ -302,7 +303,7 @@ async fn greet(mut stream: UnixStream, permit: OwnedSemaphorePermit, shared: Arc
     let opening = match timeout(OPENING_LIMIT, read_opening(&mut stream)).await {
         Ok(Ok(opening)) => opening,
         Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-            return shared.fault(format!("the sandbox sent what sandboxd does not send ({error}): remove the sandbox"));
+            return shared.fault(words::not_sandboxd(&error.to_string()));
         }
         // It hung up or said nothing: it will dial again.
         Ok(Err(_)) | Err(_) => return,
@@ -344,14 +345,8 @@ async fn control(mut stream: UnixStream, theirs: Range, build: String, boot_id: 
     let Some(version) = protocol::SPOKEN.common(theirs) else {
         let refused = frame::encode(&Request::Refused { supported: protocol::SPOKEN });
         let _ = timeout(OPENING_LIMIT, stream.write_all(&refused)).await;
-        return shared.fault(format!(
-            "the sandbox speaks protocol {} to {}, this server {} to {}: remove the sandbox, and it is made anew with the \
-             current sandboxd (its workspace is kept)",
-            theirs.min,
-            theirs.max,
-            protocol::SPOKEN.min,
-            protocol::SPOKEN.max
-        ));
+        let ours = protocol::SPOKEN;
+        return shared.fault(words::other_protocol((theirs.min, theirs.max), (ours.min, ours.max)));
     };
     let welcome = frame::encode(&Request::Welcome { protocol: version });
     if !matches!(timeout(OPENING_LIMIT, stream.write_all(&welcome)).await, Ok(Ok(()))) {
@@ -373,7 +368,7 @@ async fn control(mut stream: UnixStream, theirs: Range, build: String, boot_id: 
         _ => false,
     });
     if let (true, Err(error)) = (ours, ended) {
-        shared.fault(format!("the sandbox sent what sandboxd does not send ({error}): remove the sandbox"));
+        shared.fault(words::not_sandboxd(&error.to_string()));
     }
 }
 

@@ -16,6 +16,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{disk::size, room::Room};
+use crate::strings::sandboxes as words;
 
 /// What a sandbox counts as until it has been measured: a container's start with a first command takes less.
 const STARTING: u64 = 16 << 20;
@@ -104,12 +105,7 @@ impl Memory {
 
 impl fmt::Display for Short {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "memory is short: the sandboxes together use {} of the {} that they may, and are at work",
-            size(self.used),
-            size(self.bound)
-        )
+        f.write_str(&words::memory_short(&size(self.used), &size(self.bound)))
     }
 }
 

@@ -9,14 +9,13 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::{
-    SandboxError,
     disk::{STEP, Space, end_all, size, works},
     fleet::Shared,
     life,
     room::Room,
     usage::Usage,
 };
-use crate::ids::Address;
+use crate::{ids::Address, strings::sandboxes as words};
 
 /// So much more than the reserve must be free before what was frozen runs on: a tenth.
 const RELIEF: u64 = 10;
@@ -196,14 +195,7 @@ impl Reserve {
         }
         tracing::warn!(wrote, "a sandbox grew while the host's disk ran short: it is ended");
         if end_all(shared, room).await {
-            shared.tell(
-                &room.address,
-                format!(
-                    "the host's disk is nearly full, and this sandbox wrote most of late ({wrote}): what was running in it \
-                     was ended. Delete what is not needed; more has to wait until the operator has made room \
-                     (HOST_DISK_RESERVE)"
-                ),
-            );
+            shared.tell(&room.address, words::wrote_most(wrote));
         }
     }
 }
@@ -235,10 +227,7 @@ async fn freeze(shared: &Shared, room: &Room) {
     match shared.engine.pause(name).await {
         Ok(()) => {
             life::set_frozen(shared, room, true);
-            shared.tell(
-                &room.address,
-                format!("{}; what runs in the sandbox is paused until then", SandboxError::HostDiskLow),
-            );
+            shared.tell(&room.address, words::frozen());
         }
         Err(error) => tracing::warn!(%error, "a sandbox cannot be paused"),
     }
@@ -250,7 +239,7 @@ async fn thaw(shared: &Shared, room: &Room) {
     match shared.engine.unpause(name).await {
         Ok(()) => {
             life::set_frozen(shared, room, false);
-            shared.tell(&room.address, "the host has disk again: the sandbox runs on".to_owned());
+            shared.tell(&room.address, words::DISK_AGAIN.to_owned());
         }
         Err(error) => tracing::warn!(%error, "a paused sandbox cannot run on"),
     }

@@ -50,6 +50,7 @@ pub use usage::{AgentUsage, UsageRow};
 use crate::{
     clock::Clock,
     ids::{self, Address, BotName},
+    strings::database,
 };
 
 /// Closures that may wait for the writer; more make callers wait.
@@ -79,7 +80,7 @@ fn answerer(bot: &BotName) -> Option<&str> {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// It could not be opened or brought up to date.
-    #[error("The database {} cannot be opened: {cause}. Check that the file and its folder belong to this user.", path.display())]
+    #[error("{}", database::not_opened(.path, .cause))]
     Open {
         /// The database's file.
         path: PathBuf,
@@ -87,28 +88,28 @@ pub enum StoreError {
         cause: rusqlite::Error,
     },
     /// A newer version has written it, and says that this one would harm it.
-    #[error("The database {} belongs to a newer version of matrix-agent, which this one cannot go along with. Install that version again, or put back the copy that was made before it.", path.display())]
+    #[error("{}", database::newer(.path))]
     Newer {
         /// The database's file.
         path: PathBuf,
     },
     /// The disk is full.
-    #[error("The disk that holds the database is full. Free some space; work goes on by itself then.")]
+    #[error("{}", database::FULL)]
     Full,
     /// A read took longer than any read may.
-    #[error("The database takes too long to answer. See whether the disk is busy; what needs it is tried again.")]
+    #[error("{}", database::SLOW)]
     Slow,
     /// SQLite failed.
-    #[error("The database failed: {0}.")]
+    #[error("{}", database::failed(.0))]
     Sqlite(rusqlite::Error),
     /// A file on its way to a room cannot be kept or read.
-    #[error("A file that is to be sent cannot be kept in STATE_DIR: {0}.")]
+    #[error("{}", database::file_not_kept(.0))]
     File(std::io::Error),
     /// A stored value cannot be read back.
-    #[error("A stored value cannot be read: {0}.")]
+    #[error("{}", database::corrupt(.0))]
     Corrupt(#[from] serde_json::Error),
     /// The writer's thread is gone: the program ends.
-    #[error("The database is closed.")]
+    #[error("{}", database::CLOSED)]
     Closed,
 }
 

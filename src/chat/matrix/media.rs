@@ -49,7 +49,7 @@ pub(super) async fn upload(
         let size = data.len() as u64;
         if size > limit {
             let (name, size, limit) = (text::one_line(name, NAME), text::human_bytes(size), text::human_bytes(limit));
-            let sentence = strings::file_too_large_to_send(&name, &size, &limit);
+            let sentence = strings::files::too_large_to_send(&name, &size, &limit);
             return Ok(to_content("m.notice", &render::markdown(&sentence)));
         }
         let source = send(&client, room, mime, data).await?;
@@ -111,10 +111,10 @@ async fn send(client: &Client, room: &Room, mime: &str, data: &[u8]) -> Result<V
 pub(super) async fn fetch(client: Option<Client>, wanted: FetchFile) {
     let FetchFile { source, limit, done } = wanted;
     let got = match client {
-        None => Err(NotFetched::Failed(strings::HOMESERVER_AWAY.to_owned())),
+        None => Err(NotFetched::Failed(strings::files::HOMESERVER_AWAY.to_owned())),
         Some(client) => timeout(DOWNLOAD, download(&client, &source, limit))
             .await
-            .unwrap_or_else(|_| Err(NotFetched::Failed(strings::DOWNLOAD_SLOW.to_owned()))),
+            .unwrap_or_else(|_| Err(NotFetched::Failed(strings::files::DOWNLOAD_SLOW.to_owned()))),
     };
     // Who asked may have been stopped.
     let _ = done.send(got);
@@ -125,7 +125,7 @@ pub(super) async fn fetch(client: Option<Client>, wanted: FetchFile) {
 async fn download(client: &Client, source: &Value, limit: u64) -> Result<Vec<u8>, NotFetched> {
     let encrypted: Option<EncryptedFile> = match &source["file"] {
         Value::Null => None,
-        file => Some(serde_json::from_value(file.clone()).map_err(|_| failed(strings::FILE_UNNAMED))?),
+        file => Some(serde_json::from_value(file.clone()).map_err(|_| failed(strings::files::UNNAMED))?),
     };
     let at = encrypted.as_ref().map_or_else(|| source["url"].as_str().unwrap_or_default().into(), |it| it.url.clone());
     let bytes = get(client, &at, limit).await?;
@@ -140,7 +140,7 @@ async fn download(client: &Client, source: &Value, limit: u64) -> Result<Vec<u8>
 
 /// Reads a file from the homeserver, up to a limit.
 async fn get(client: &Client, at: &OwnedMxcUri, limit: u64) -> Result<Vec<u8>, NotFetched> {
-    let (server, media) = at.parts().map_err(|_| failed(strings::FILE_UNNAMED))?;
+    let (server, media) = at.parts().map_err(|_| failed(strings::files::UNNAMED))?;
     let mut answer = ask(client, &format!("_matrix/client/v1/media/download/{server}/{media}")).await?;
     if answer.status() == StatusCode::NOT_FOUND {
         // Older homeservers know only this one.
@@ -173,7 +173,7 @@ fn broken_off(error: reqwest::Error) -> NotFetched {
 }
 
 fn failed(cause: &str) -> NotFetched {
-    NotFetched::Failed(strings::download_failed(cause))
+    NotFetched::Failed(strings::files::download_failed(cause))
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ fn tell(sent: Result<(), Trouble>) {
 
 fn cancel(mut content: Value) -> Value {
     content["code"] = "m.user".into();
-    content["reason"] = strings::CANNOT_VERIFY.into();
+    content["reason"] = strings::rooms::CANNOT_VERIFY.into();
     content
 }
 

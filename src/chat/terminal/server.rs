@@ -26,6 +26,7 @@ use crate::{
     hub::{AccountHub, Became, Body, Delivery, Inbound, Inbox, Live, LiveIn, Outbound, Part, Sent, Undelivered},
     ids::{EventId, RoomKey},
     store::StoreError,
+    strings::terminals,
 };
 
 /// Frames that may wait for a slow client; what does not fit of the live ones is dropped.
@@ -117,7 +118,7 @@ impl Terminal {
     {
         incoming.decoder_mut().clone_from(&LinesCodec::new_with_max_length(CLIENT_LINE));
         let Some((seat, mut queue)) = self.join(room.clone()) else {
-            let full = refused(None, "Too many terminals are open. Close one and try again.");
+            let full = refused(None, terminals::FULL);
             let _ = timeout(LAST_WORDS, send(&mut outgoing, &full)).await;
             return;
         };
@@ -135,7 +136,7 @@ impl Terminal {
             while let Some(line) = incoming.next().await {
                 let line = match line {
                     Ok(line) => line,
-                    Err(error) => return Some(refused(None, &format!("That could not be read: {error}."))),
+                    Err(error) => return Some(refused(None, &terminals::unreadable(&error.to_string()))),
                 };
                 for frame in self.take(hub, &address.room, &sender, &line).await {
                     if seat.frames.send(frame).await.is_err() {
@@ -167,7 +168,7 @@ impl Terminal {
     /// Does what a client's line says; returns what to tell it.
     async fn take(&self, hub: &AccountHub, room: &RoomKey, sender: &str, line: &str) -> Vec<ServerFrame> {
         let (event, body) = match serde_json::from_str(line) {
-            Err(error) => return vec![refused(None, &format!("That is no frame of this protocol: {error}."))],
+            Err(error) => return vec![refused(None, &terminals::no_frame(&error.to_string()))],
             Ok(Say::Shown { txn }) => return self.confirmed(hub, txn).await.into_iter().collect(),
             Ok(Say::Open { id }) => {
                 return became(hub, room, &id).await.unwrap_or_else(|error| {
@@ -176,7 +177,7 @@ impl Terminal {
                 });
             }
             Ok(Say::Say { id, text }) if text.len() > MESSAGE => {
-                let text = format!("The message has {} KiB; {} KiB can be taken.", text.len() >> 10, MESSAGE >> 10);
+                let text = terminals::message_too_long(text.len() >> 10, MESSAGE >> 10);
                 return vec![refused(Some(id), &text)];
             }
             Ok(Say::Say { id, text }) => (id, Body::Said { text, thread: None, about: None }),

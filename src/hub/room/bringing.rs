@@ -36,7 +36,7 @@ impl Bringing {
         (&mut self.task).await.unwrap_or_else(|panic| {
             let _bringing = self.span.enter();
             tracing::error!(error = %panic, "what a message brings along ended by a panic");
-            Err(strings::INTERNAL.to_owned())
+            Err(strings::rooms::INTERNAL.to_owned())
         })
     }
 }
@@ -55,7 +55,7 @@ async fn bring(
     }
     if let Some(file) = file {
         let upload = upload(hub, address, bot, event, file, false).await?;
-        brought.saved = Some(strings::saved(&upload.path, upload.unshown.as_deref()));
+        brought.saved = Some(strings::files::saved(&upload.path, upload.unshown.as_deref()));
         brought.take(upload);
     }
     Ok(brought)

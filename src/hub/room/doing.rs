@@ -57,12 +57,12 @@ impl Doing {
     /// Says it in a line, at `clock` milliseconds since 1970.
     pub(super) fn line(&self, clock: i64) -> String {
         match self {
-            Self::Nothing => strings::NOTHING_RUNS.to_owned(),
-            Self::Fetching { name } => strings::fetching(&text::one_line(name, SHOWN)),
-            Self::Queued { what, before, .. } => strings::queued(&text::one_line(what, SHOWN), *before),
+            Self::Nothing => strings::commands::NOTHING_RUNS.to_owned(),
+            Self::Fetching { name } => strings::commands::fetching(&text::one_line(name, SHOWN)),
+            Self::Queued { what, before, .. } => strings::commands::queued(&text::one_line(what, SHOWN), *before),
             Self::Working { what, since, tools, now } => {
                 let time = text::stopwatch(Duration::from_millis((clock - since).max(0) as u64));
-                strings::working(&text::one_line(what, SHOWN), &time, *tools, now.as_deref())
+                strings::commands::working(&text::one_line(what, SHOWN), &time, *tools, now.as_deref())
             }
         }
     }

@@ -209,7 +209,7 @@ impl Machine {
             self.phase = Phase::Between;
         }
         if panicked {
-            out.push(Action::Reply { event, thread, text: strings::INTERNAL.to_owned() });
+            out.push(Action::Reply { event, thread, text: strings::rooms::INTERNAL.to_owned() });
         }
     }
 
@@ -363,8 +363,8 @@ impl Machine {
 fn dismiss(entry: &Entry, out: &mut Out) {
     let (event, thread) = (entry.event.clone(), entry.thread.clone());
     out.push(match &entry.meaning {
-        Meaning::Unsupported(what) => Action::Reply { event, thread, text: strings::unsupported(what) },
-        Meaning::Broken => Action::Reply { event, thread, text: strings::INTERNAL.to_owned() },
+        Meaning::Unsupported(what) => Action::Reply { event, thread, text: strings::rooms::unsupported(what) },
+        Meaning::Broken => Action::Reply { event, thread, text: strings::rooms::INTERNAL.to_owned() },
         _ => Action::Done(event),
     });
 }

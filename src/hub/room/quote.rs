@@ -27,18 +27,18 @@ pub(super) async fn quote(hub: &AccountHub, address: &Address, bot: &dyn Bot, ab
         Ok(quoted) => quoted,
         Err(why) => {
             tracing::info!(%about, ?why, "a message to which somebody replies is not known");
-            return brought.note(strings::not_quoted(match why {
-                NotQuoted::TakenBack => strings::QUOTE_TAKEN_BACK,
-                NotQuoted::Unreadable => strings::QUOTE_UNREADABLE,
-                NotQuoted::Away => strings::HOMESERVER_AWAY,
+            return brought.note(strings::told::not_quoted(match why {
+                NotQuoted::TakenBack => strings::told::QUOTE_TAKEN_BACK,
+                NotQuoted::Unreadable => strings::told::QUOTE_UNREADABLE,
+                NotQuoted::Away => strings::files::HOMESERVER_AWAY,
             }));
         }
     };
     let whose = match author {
-        Author::Bot => strings::QUOTE_OWN.to_owned(),
-        Author::Listed => strings::quote_of(&sender),
-        Author::Stranger => strings::quote_of_stranger(&sender),
-        Author::Unproven => strings::quote_unproven(&sender),
+        Author::Bot => strings::told::QUOTE_OWN.to_owned(),
+        Author::Listed => strings::told::quote_of(&sender),
+        Author::Stranger => strings::told::quote_of_stranger(&sender),
+        Author::Unproven => strings::told::quote_unproven(&sender),
     };
     let (words, file) = match body {
         Body::File { name, mime, size, source, caption, .. } => {
@@ -47,13 +47,13 @@ pub(super) async fn quote(hub: &AccountHub, address: &Address, bot: &dyn Bot, ab
         }
         Body::Said { text, .. } => (text, None),
         Body::Unsupported { what, .. } => (format!("[{what}]"), None),
-        _ => return brought.note(strings::not_quoted(strings::QUOTE_UNREADABLE)),
+        _ => return brought.note(strings::told::not_quoted(strings::told::QUOTE_UNREADABLE)),
     };
     // Each line is marked, whatever ends it, so that none can pass for something that stands behind the quote.
     let words = words.replace("\r\n", "\n").replace(LINE_ENDS, "\n");
     let words = text::cut_middle(text::strip(&words).trim(), LONGEST);
     let lines: Vec<_> = words.lines().map(|line| format!("> {line}")).collect();
-    brought.note(strings::quoted(&whose, &lines.join("\n")));
+    brought.note(strings::told::quoted(&whose, &lines.join("\n")));
     if let Some(file) = file {
         match upload(hub, address, bot, about, file, true).await {
             Ok(upload) => brought.take(upload),

@@ -77,7 +77,7 @@ async fn carry_out(hub: &AccountHub, address: &Address, asked: Asked) -> Result<
     let Asked { event, thread, bot, text, doing } = asked;
     let at = Conversation { address: address.clone(), bot: bot.name().clone() };
     let reply_text = time::timeout(LIMIT, bot.carry_out(Order { at, text, doing })).await;
-    reply(hub, address, event, thread, reply_text.unwrap_or_else(|_| strings::TOO_SLOW.to_owned())).await
+    reply(hub, address, event, thread, reply_text.unwrap_or_else(|_| strings::commands::TOO_SLOW.to_owned())).await
 }
 
 /// Replies to an event, which is done with it.

@@ -28,7 +28,7 @@ pub(super) async fn upload(
 ) -> Result<Upload, String> {
     let name = text::one_line(&file.name, 100);
     let too_large =
-        |size: u64| Err(strings::file_too_large(&name, &text::human_bytes(size), &text::human_bytes(LARGEST)));
+        |size: u64| Err(strings::files::too_large(&name, &text::human_bytes(size), &text::human_bytes(LARGEST)));
     if let Some(size) = file.size.filter(|size| *size > LARGEST) {
         return too_large(size);
     }
@@ -41,13 +41,13 @@ pub(super) async fn upload(
     let bytes = match time::timeout(FETCHING, fetched).await {
         Ok(Some(Ok(bytes))) => bytes,
         Ok(Some(Err(NotFetched::TooLarge(size)))) => return too_large(size),
-        Ok(Some(Err(NotFetched::Failed(cause)))) => return Err(strings::file_not_saved(&name, &cause)),
-        Ok(None) | Err(_) => return Err(strings::file_not_fetched(&name)),
+        Ok(Some(Err(NotFetched::Failed(cause)))) => return Err(strings::files::not_saved(&name, &cause)),
+        Ok(None) | Err(_) => return Err(strings::files::not_fetched(&name)),
     };
     let sent = Sent { event, name: file.name, mime: file.mime, again };
     let saved = bot.keep_file(address, &sent, bytes.into()).await;
     saved.map_err(|cause| {
         tracing::warn!(%cause, "a file was not saved");
-        strings::file_not_saved(&name, &cause)
+        strings::files::not_saved(&name, &cause)
     })
 }

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use super::{Action, Line, Machine, Out, Phase, Request, Show, limits, words};
+use super::{Action, Line, Machine, Out, Phase, Request, Show, limits};
 use crate::{
     llm::{Remedy, Told},
     orchestrator::compaction::{self, Measures, Plan},
+    strings::turns,
 };
 
 /// Tokens from which on a conversation is long, however large the window.
@@ -44,7 +45,7 @@ impl Machine {
         if let Some(plan) = (!tired).then(|| compaction::plan(&self.context, measures)).flatten() {
             self.summaries += 1;
             self.requests += 1;
-            out.push(Action::Show(Show::Notice(words::SUMMARISING)));
+            out.push(Action::Show(Show::Notice(turns::SUMMARISING)));
             out.push(Action::Ask(Request {
                 number: self.requests,
                 messages: Arc::new(plan.request.clone()),

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     orchestrator::{markup, proof::Proof},
+    strings::turns,
     text,
 };
 
@@ -27,7 +28,7 @@ impl Machine {
             let why = mem::take(&mut message.text);
             return match self.wrap {
                 Some(_) => self.wrapped_up(message, finish, out),
-                None => self.nudge_empty(&words::bad_call(&why), words::BAD_CALLS, out),
+                None => self.nudge_empty(&words::bad_call(&why), turns::BAD_CALLS, out),
             };
         }
         self.only_thought = take_thought(&mut message, finish, &reasoning);
@@ -37,12 +38,12 @@ impl Machine {
             return self.wrapped_up(message, finish, out);
         }
         if finish == Finish::Filtered && (silent || !message.calls.is_empty()) {
-            return self.end_plainly(words::FILTERED.to_owned(), Ending::Failed, out);
+            return self.end_plainly(turns::FILTERED.to_owned(), Ending::Failed, out);
         }
         if message.calls.is_empty() {
             if silent {
                 let nudge = if finish == Finish::Length { words::CUT_EMPTY } else { words::EMPTY };
-                return self.nudge_empty(nudge, words::NO_ANSWER, out);
+                return self.nudge_empty(nudge, turns::NO_ANSWER, out);
             }
             return self.settle(message, finish, usage, out);
         }
@@ -116,7 +117,7 @@ impl Machine {
     pub(super) fn call_in_text(&mut self, message: &AssistantMessage, out: &mut Out) {
         self.account.in_text += 1;
         if self.account.in_text > limits::IN_TEXT_NUDGES {
-            return self.end_plainly(words::calls_no_tools(&message.model), Ending::Failed, out);
+            return self.end_plainly(turns::calls_no_tools(&message.model), Ending::Failed, out);
         }
         // Not kept: a model that sees its slip in the history repeats it.
         self.say(Note::CallInText, words::CALL_IN_TEXT.to_owned(), out);

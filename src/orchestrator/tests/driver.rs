@@ -26,10 +26,10 @@ use crate::{
         driver::{SETTLE, Turn},
         hands::Toolbox,
         journal::Journal,
-        words,
     },
     pictures::Gallery,
     store::{Conversation, Durability, NewInbound, Store},
+    strings::turns,
     tools::{Attachment, ToolProgress, ToolResult},
 };
 
@@ -245,7 +245,7 @@ async fn a_stop_ends_what_runs_and_answers_every_call() {
         })
     });
     let outcome = rig.run(Start::New, script).await;
-    assert_eq!((outcome.text.as_str(), outcome.ending), (words::STOPPED, Ending::Stopped));
+    assert_eq!((outcome.text.as_str(), outcome.ending), (turns::STOPPED, Ending::Stopped));
     assert_eq!(has_ended.recv().await, Some(()), "the call was told and waited for");
     assert_eq!(has_ended.recv().await, None, "the second never began");
     assert_eq!(rig.unanswered().await, 0);
@@ -271,7 +271,7 @@ async fn a_call_that_is_slow_to_stop_is_ended_behind_the_turn() {
         })
     });
     let outcome = rig.run(Start::New, script).await;
-    assert_eq!((outcome.text.as_str(), outcome.ending), (words::STOPPED, Ending::Stopped));
+    assert_eq!((outcome.text.as_str(), outcome.ending), (turns::STOPPED, Ending::Stopped));
     assert_eq!(rig.unanswered().await, 0);
     opens.notify_one();
     let ended = timeout(LIMIT, has_ended.recv()).await.unwrap();

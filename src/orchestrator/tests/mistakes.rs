@@ -3,7 +3,10 @@
 //! turn does when such a call does not end or is refused.
 
 use super::*;
-use crate::orchestrator::{Proof, words};
+use crate::{
+    orchestrator::{Proof, words},
+    strings::turns,
+};
 
 #[test]
 fn m01_no_call_stays_unanswered_and_a_broken_history_is_mended_on_load() {
@@ -31,7 +34,7 @@ fn m02_compaction_ends_after_two_weak_ones_and_never_follows_an_answer() {
         if play.answer.is_some() {
             break;
         }
-        if play.shown.last() == Some(&Show::Notice(words::SUMMARISING)) {
+        if play.shown.last() == Some(&Show::Notice(turns::SUMMARISING)) {
             summaries += 1;
             play.text(&"long ".repeat(8000));
         } else {
@@ -64,7 +67,7 @@ fn m04_empty_answers_are_nudged_twice_and_never_end_in_silence() {
         play.text(text);
     }
     assert_eq!(play.log(), "ask empty! ask empty! ask answer");
-    assert_eq!(play.ended(), (Ending::Failed, words::NO_ANSWER));
+    assert_eq!(play.ended(), (Ending::Failed, turns::NO_ANSWER));
     let mut play = Play::new();
     play.text("");
     play.text("Sorry. Here it is.");
@@ -158,7 +161,7 @@ fn m09_rules_survive_a_summary() {
     let history = vec![said("a", "never touch the billing folder").to_message()];
     let mut play = Play::with(Limits::default(), 20_000, history);
     for n in 0..100 {
-        if play.shown.last() == Some(&Show::Notice(words::SUMMARISING)) {
+        if play.shown.last() == Some(&Show::Notice(turns::SUMMARISING)) {
             break;
         }
         play.uncounted(&format!(r#"{{"path":"{n}","content":"{}"}}"#, "c".repeat(2000)));

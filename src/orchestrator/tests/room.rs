@@ -1,7 +1,7 @@
 //! Making room in the model's window.
 
 use super::*;
-use crate::orchestrator::words;
+use crate::{orchestrator::words, strings::turns};
 
 /// Plays until a summary is asked for; every result has `size` characters.
 fn filled(window: u64, size: usize) -> Play {
@@ -22,7 +22,7 @@ fn filled(window: u64, size: usize) -> Play {
 }
 
 fn summarising(play: &Play) -> bool {
-    play.shown.last() == Some(&Show::Notice(words::SUMMARISING))
+    play.shown.last() == Some(&Show::Notice(turns::SUMMARISING))
 }
 
 #[test]

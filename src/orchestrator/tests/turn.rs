@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::*;
-use crate::orchestrator::{Proof, words};
+use crate::{
+    orchestrator::{Proof, words},
+    strings::turns,
+};
 
 const LS: (&str, &str) = ("run_command", r#"{"command":"ls"}"#);
 const READ: (&str, &str) = ("read_file", r#"{"path":"a"}"#);
@@ -118,7 +121,7 @@ fn a_stop_answers_every_call_and_ends_at_once() {
     let kept: Vec<_> = play.stored[2..].iter().map(|line| brief(&line.message)).collect();
     assert_eq!(kept[0], format!("c0: {}", words::CALL_STOPPED));
     assert_eq!(kept[1], format!("c1: {}", words::CALL_STOPPED_EARLY));
-    assert_eq!(play.ended(), (Ending::Stopped, words::STOPPED));
+    assert_eq!(play.ended(), (Ending::Stopped, turns::STOPPED));
     play.feed(Event::TimeUp);
     play.feed(Event::Stop);
     assert_eq!(play.log(), "", "a second answer would be one too many");
@@ -275,7 +278,7 @@ fn failures_that_an_older_version_stored_as_the_models_words_are_shown_as_notes(
 fn a_withheld_answer_says_so() {
     let mut play = Play::new();
     play.reply(AssistantMessage::default(), Finish::Filtered, None);
-    assert_eq!(play.ended(), (Ending::Failed, words::FILTERED));
+    assert_eq!(play.ended(), (Ending::Failed, turns::FILTERED));
     let mut play = Play::new();
     play.reply(calling(&[LS]), Finish::Filtered, None);
     assert_eq!((play.started.len(), play.ended().0), (0, Ending::Failed));
@@ -539,7 +542,7 @@ fn a_call_that_the_provider_could_not_read_is_told_to_the_model() {
     assert!(play.newest().contains("missing properties: 'command'"), "{}", play.newest());
     slip(&mut play);
     slip(&mut play);
-    assert_eq!(play.ended(), (Ending::Failed, words::BAD_CALLS));
+    assert_eq!(play.ended(), (Ending::Failed, turns::BAD_CALLS));
 
     let mut play = Play::with(Limits { rounds: 1, ..Limits::default() }, 200_000, vec![]);
     play.step("read_file", r#"{"path":"a"}"#, good("1"));
@@ -584,7 +587,7 @@ fn reasoning_alone_is_an_answer_that_is_marked() {
     let play = reply(Finish::Stop);
     let Message::Assistant(kept) = &play.answer().line.message else { panic!("an answer of the model") };
     assert_eq!(kept.text, "It is 42.", "that it is marked is no word of the model");
-    assert_eq!(play.ended(), (Ending::Done, &*format!("{}It is 42.", words::ONLY_THOUGHT)));
+    assert_eq!(play.ended(), (Ending::Done, &*format!("{}It is 42.", turns::ONLY_THOUGHT)));
     // Cut off in its thoughts, it is asked to think less.
     assert!(reply(Finish::Length).newest().contains("Think less"));
 }

@@ -25,8 +25,8 @@ impl Driver {
         let outcome = match (end, &bot_served) {
             (End::Outcome(outcome), _) => outcome,
             (End::Stopped, Some(bot)) => bot.stopped(),
-            (End::Stopped | End::BotGone, _) => Outcome::plain(Ending::Failed, strings::bot_gone(bot.as_str())),
-            (End::NoOutcome, _) => Outcome::plain(Ending::Failed, strings::INTERNAL),
+            (End::Stopped | End::BotGone, _) => Outcome::plain(Ending::Failed, strings::rooms::bot_gone(bot.as_str())),
+            (End::NoOutcome, _) => Outcome::plain(Ending::Failed, strings::rooms::INTERNAL),
         };
         let ending = outcome.ending;
         let row = |part: &str, outbound: &Outbound| {
@@ -103,7 +103,7 @@ impl Driver {
 
     /// Says that no turn runs that could be stopped, and what runs all the same.
     pub(super) async fn nothing_to_stop(&self, event: EventId, thread: Option<EventId>) -> Result<(), StoreError> {
-        let mut text = strings::NOTHING_RUNS.to_owned();
+        let mut text = strings::commands::NOTHING_RUNS.to_owned();
         for bot in self.hub.inner.bots.iter() {
             if let Some(left) = bot.left_running(&self.address).await {
                 text = format!("{text}\n\n{left}");

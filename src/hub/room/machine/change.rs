@@ -102,8 +102,8 @@ impl Machine {
 fn tell(entry: &Entry, change: &Change, target: &Target) -> Action {
     let old = text::one_line(&target.words, SHOWN);
     let text = match &change.text {
-        Some(new) => strings::changed(&entry.sender, &old, new),
-        None => strings::taken_back(&entry.sender, &old),
+        Some(new) => strings::told::changed(&entry.sender, &old, new),
+        None => strings::told::taken_back(&entry.sender, &old),
     };
     Action::Tell { event: entry.event.clone(), text }
 }
