@@ -6,7 +6,7 @@
 
 mod names;
 
-use std::time::Duration;
+use std::{error::Error, iter, time::Duration};
 
 pub use names::{look_of, plain_punctuation, typeable};
 
@@ -188,6 +188,17 @@ pub fn human_duration(duration: Duration) -> String {
         3600..86400 => pair(seconds / 3600, "h", seconds % 3600 / 60, "min"),
         _ => pair(seconds / 86400, "d", seconds % 86400 / 3600, "h"),
     }
+}
+
+/// Returns an error's causes, the innermost one last.
+pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(error.source(), |&cause| cause.source())
+}
+
+/// Returns the words of an error's innermost cause, which often is the only one that tells anything: "connection refused"
+/// rather than "client error (Connect)".
+pub fn root_cause(error: &(dyn Error + 'static)) -> String {
+    causes(error).last().unwrap_or(error).to_string()
 }
 
 /// Returns elapsed time as on a stopwatch, for lines that are updated while it runs: `0:42`, `1:02:03`.

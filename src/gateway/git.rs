@@ -27,7 +27,7 @@ use super::{
     hosts::Host,
     network::Network,
 };
-use crate::net;
+use crate::{net, text};
 
 const GITHUB: &str = "github.com";
 const REQUEST_TYPE: &str = "application/x-git-upload-pack-request";
@@ -114,7 +114,7 @@ fn github() -> Host {
 /// Finds the resolver's refusal among an error's causes; else tells what kind of failure it was.
 fn denial_of(error: &reqwest::Error) -> Denial {
     // The error's own words have the URL, its causes' have not.
-    let causes: Vec<_> = std::iter::successors(error.source(), |cause| (*cause).source()).collect();
+    let causes: Vec<_> = text::causes(error).collect();
     if let Some(denial) = causes.iter().find_map(|cause| cause.downcast_ref::<Denial>()) {
         return denial.clone();
     }

@@ -36,7 +36,7 @@ use super::{
     window::{self, Window},
     wire::StreamChunk,
 };
-use crate::{clock::Clock, net};
+use crate::{clock::Clock, net, text};
 
 /// What makes a [`Model`].
 #[derive(Clone, Debug)]
@@ -352,11 +352,7 @@ fn transport(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "it did not accept the connection in time".to_owned();
     }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string().chars().filter(|c| !c.is_control()).take(120).collect()
+    text::root_cause(error).chars().filter(|c| !c.is_control()).take(120).collect()
 }
 
 impl fmt::Debug for Model {

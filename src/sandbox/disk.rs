@@ -27,7 +27,7 @@ use super::{
     room::Room,
     usage::{self, Places, Usage},
 };
-use crate::{ids::Address, strings::sandboxes as words};
+use crate::{ids::Address, strings::sandboxes as words, text::human_bytes};
 
 /// Between two looks at the free space.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -203,7 +203,7 @@ impl Watch {
         }
         // Above it, but not growing: whoever cleans up must be able to.
         if now.bytes > share.bytes && now.bytes > before.bytes {
-            full(shared, room, &words::bytes_of(&size(now.bytes), &size(share.bytes))).await;
+            full(shared, room, &words::bytes_of(&human_bytes(now.bytes), &human_bytes(share.bytes))).await;
         } else if now.inodes > share.inodes && now.inodes > before.inodes {
             full(shared, room, &words::files_of(now.inodes, share.inodes)).await;
         }
@@ -226,7 +226,7 @@ impl Watch {
                 .map_or((None, 0), |(wrote, room)| (Some(room), wrote));
             let wrote_most = i128::from(wrote) >= missing.bytes / 2;
             if let Some(room) = room.filter(|room| wrote_most && room.sends_files()) {
-                let hidden = size(u64::try_from(missing.bytes).unwrap_or(u64::MAX));
+                let hidden = human_bytes(u64::try_from(missing.bytes).unwrap_or(u64::MAX));
                 let what = words::hidden_bytes(&hidden);
                 full(shared, &room, &what).instrument(room.address.span()).await;
             }
@@ -370,18 +370,6 @@ fn space(graph_root: &Path, files: &Path, reserve: u64) -> io::Result<Space> {
         Ok(_) | Err(_) => Ok(graph),
     }
 }
-/// Writes a number of bytes for people.
-pub(super) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit < UNITS.len() - 1 {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -425,11 +413,5 @@ mod tests {
         let share = bytes(800, 100_000);
         assert!(!full.due(Usage { bytes: STEP.bytes - 1, inodes: 0 }, share));
         assert!(full.due(STEP, share));
-    }
-
-    #[test]
-    fn sizes_are_readable() {
-        assert_eq!(size(512), "512 B");
-        assert_eq!(size(1_610_612_736), "1.5 GiB");
     }
 }

@@ -5,7 +5,6 @@
 
 use std::{
     collections::HashMap,
-    error::Error as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -26,7 +25,7 @@ use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::service::Service;
-use crate::strings::sandboxes as words;
+use crate::{strings::sandboxes as words, text};
 
 /// How often a removal that Podman refused is tried again, and after what time.
 const REMOVALS: u32 = 10;
@@ -396,7 +395,7 @@ impl Engine {
             }
             error => {
                 self.service.report();
-                EngineError::Away(root_cause(error))
+                EngineError::Away(text::root_cause(error))
             }
         }
     }
@@ -412,17 +411,6 @@ async fn settled<T, F: Future<Output = Result<T, Bollard>>>(mut ask: impl FnMut(
         }
     }
     ask().await
-}
-
-/// Returns the innermost cause: "No such file or directory" rather than "client error (Connect)".
-pub(super) fn root_cause(error: &Bollard) -> String {
-    let mut cause = error.source();
-    let mut text = error.to_string();
-    while let Some(inner) = cause {
-        text = inner.to_string();
-        cause = inner.source();
-    }
-    text
 }
 
 fn filter(label: &str) -> HashMap<String, Vec<String>> {

@@ -15,8 +15,8 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{disk::size, room::Room};
-use crate::strings::sandboxes as words;
+use super::room::Room;
+use crate::{strings::sandboxes as words, text::human_bytes};
 
 /// What a sandbox counts as until it has been measured: a container's start with a first command takes less.
 const STARTING: u64 = 16 << 20;
@@ -105,7 +105,7 @@ impl Memory {
 
 impl fmt::Display for Short {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&words::memory_short(&size(self.used), &size(self.bound)))
+        f.write_str(&words::memory_short(&human_bytes(self.used), &human_bytes(self.bound)))
     }
 }
 

@@ -8,13 +8,17 @@ use serde::Serialize;
 use super::{
     Sandbox, SandboxError,
     cgroup::{Cgroup, Limits},
-    disk::{self, size},
+    disk,
     engine::{Condition, Inspected},
     fleet::Shared,
     room::Room,
     spec, usage,
 };
-use crate::{clock::Clock, ids::Address};
+use crate::{
+    clock::Clock,
+    ids::Address,
+    text::{human_bytes, human_duration},
+};
 
 /// The kernel's names of capabilities, by their number.
 const CAPABILITIES: [&str; 41] = [
@@ -318,7 +322,7 @@ impl fmt::Display for Observation {
         };
         write!(f, "{} · {state}", self.container)?;
         if let Some(seconds) = self.uptime_seconds {
-            write!(f, " for {}", duration(seconds))?;
+            write!(f, " for {}", human_duration(Duration::from_secs(seconds)))?;
         }
         writeln!(f)?;
         if !self.address.is_of_first() {
@@ -345,12 +349,12 @@ impl fmt::Display for Observation {
                 writeln!(f, "network   {}", network(&outside.interfaces))?;
             }
             let limits = &outside.limits;
-            writeln!(f, "memory    {} of {}", known(limits.memory_used), bound(limits.memory.map(size)))?;
+            writeln!(f, "memory    {} of {}", known(limits.memory_used), bound(limits.memory.map(human_bytes)))?;
             writeln!(f, "cpus      {}", bound(limits.cpus.map(|cpus| format!("{cpus}"))))?;
             let processes = limits.pids_used.map_or_else(|| "?".to_owned(), |pids| pids.to_string());
             writeln!(f, "processes {processes} of {}", bound(limits.pids.map(|pids| pids.to_string())))?;
         }
-        writeln!(f, "disk      {} of {}", known(self.disk_used), size(self.disk_limit))?;
+        writeln!(f, "disk      {} of {}", known(self.disk_used), human_bytes(self.disk_limit))?;
         let current = if self.image_is_current { "" } else { " (not the newest: made anew at its next start)" };
         writeln!(f, "image     {}{current}", self.image)?;
         write!(f, "volume    {}", self.volume.as_deref().unwrap_or("none"))
@@ -390,16 +394,7 @@ fn bound(limit: Option<String>) -> String {
 }
 
 fn known(bytes: Option<u64>) -> String {
-    bytes.map_or_else(|| "?".to_owned(), size)
-}
-
-fn duration(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min", seconds / 60),
-        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
-    }
+    bytes.map_or_else(|| "?".to_owned(), human_bytes)
 }
 
 #[cfg(test)]
@@ -456,10 +451,10 @@ mod tests {
         root      may CHOWN, KILL, cannot gain more
         on host   pid 42, uid 2147614719, ids 0… are 2147614719… there (65536)
         network   none but the gateway
-        memory    5.0 MiB of 1.0 GiB
+        memory    5 MiB of 1 GiB
         cpus      NO LIMIT
         processes 2 of NO LIMIT
-        disk      3.0 MiB of 10.0 GiB
+        disk      3 MiB of 10 GiB
         image     sha256:1 (not the newest: made anew at its next start)
         volume    sandbox-r-x
         ");

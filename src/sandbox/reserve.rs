@@ -9,13 +9,13 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::{
-    disk::{STEP, Space, end_all, size, works},
+    disk::{STEP, Space, end_all, works},
     fleet::Shared,
     life,
     room::Room,
     usage::Usage,
 };
-use crate::{ids::Address, strings::sandboxes as words};
+use crate::{ids::Address, strings::sandboxes as words, text::human_bytes};
 
 /// So much more than the reserve must be free before what was frozen runs on: a tenth.
 const RELIEF: u64 = 10;
@@ -97,9 +97,9 @@ impl Reserve {
         let (reserve, inodes) = (shared.options.host_disk_reserve, space.inode_reserve);
         let low = self.short(space.free.bytes, reserve) || self.short(space.free.inodes, inodes);
         if low != self.low {
-            let (free, files) = (size(space.free.bytes), space.free.inodes);
+            let (free, files) = (human_bytes(space.free.bytes), space.free.inodes);
             if low {
-                tracing::error!(free, files, reserve = size(reserve), "the host's disk is nearly full");
+                tracing::error!(free, files, reserve = human_bytes(reserve), "the host's disk is nearly full");
             } else {
                 tracing::info!(free, files, "the host's disk has room again: sandboxes run on");
                 shared.set_disk_low(false);
@@ -212,7 +212,7 @@ fn worst<T: Copy>(seen: &[(T, Mark, Marks)], bytes: bool, inodes: bool) -> Optio
     let late = || most(&|now, marks| now.growth(marks.late[0]), &|now, marks| now.blame(marks.late[0]));
     let slow = || most(&|now, marks| now.kept(marks.first), &|now, marks| now.blame(marks.first));
     if bytes && let Some((room, grew)) = late().or_else(slow) {
-        return Some((room, size(grew)));
+        return Some((room, human_bytes(grew)));
     }
     let enough = |_, _| STEP.inodes;
     let made = || most(&|now, marks| now.counted(marks.first, |taken| taken.inodes), &enough);

@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::child;
+use crate::{child, text};
 
 /// The Docker-compatible API that every Podman since 3.4 speaks; fixed, so that no request is spent on asking.
 const VERSION: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
@@ -280,7 +280,7 @@ async fn connect(socket: &Path) -> Result<Docker, String> {
 async fn ping(docker: &Docker) -> Result<(), String> {
     match timeout(PING_LIMIT, docker.ping()).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(super::engine::root_cause(&error)),
+        Ok(Err(error)) => Err(text::root_cause(&error)),
         Err(_) => Err(format!("no answer within {} s", PING_LIMIT.as_secs())),
     }
 }

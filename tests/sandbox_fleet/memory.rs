@@ -74,7 +74,7 @@ async fn whoever_wants_to_start_when_all_are_at_work_waits_in_line_and_is_told()
     let notice = timeout(LIMIT, notices.recv()).await.unwrap().unwrap();
     assert_eq!(notice.address, first);
     assert!(notice.text.starts_with("memory is short: the sandboxes together use"), "{}", notice.text);
-    assert!(notice.text.contains("of the 200.0 MiB that they may"), "{}", notice.text);
+    assert!(notice.text.contains("of the 200 MiB that they may"), "{}", notice.text);
     let waits_too = start(&second);
     let notice = timeout(LIMIT, notices.recv()).await.unwrap().unwrap();
     assert!(notice.address == second && notice.text.contains("memory is short"), "{notice:?}");

@@ -7,6 +7,8 @@ use matrix_sdk::{
     ruma::api::error::{ErrorKind, RetryAfter},
 };
 
+use crate::text;
+
 /// Until a homeserver that does not say when may be asked again.
 const NO_HINT: Duration = Duration::from_secs(5);
 
@@ -112,15 +114,12 @@ fn stranger(words: &str) -> Trouble {
 }
 
 /// The whole of an error in one line: the cause is often in its sources only.
-fn chain(error: &dyn Error) -> String {
+fn chain(error: &(dyn Error + 'static)) -> String {
     let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_words = cause.to_string();
-        if !words.contains(&cause_words) {
-            words = format!("{words}: {cause_words}");
+    for cause in text::causes(error).map(ToString::to_string) {
+        if !words.contains(&cause) {
+            words = format!("{words}: {cause}");
         }
-        source = cause.source();
     }
     words
 }
