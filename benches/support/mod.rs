@@ -14,6 +14,7 @@ use std::{
 
 use bollard::{ClientVersion, Docker};
 use matrix_agent::{
+    clock::Clock,
     gateway::{AllowedHosts, Gateway, GatewayPolicy, Network},
     ids::{Address, random},
     sandbox::{self, Process, Sandbox, SandboxOptions, Sandboxes, Stdin, User},
@@ -65,6 +66,8 @@ impl House {
             memory_total: u64::MAX,
             max_running: 100,
             host_disk_reserve: 0,
+            grace: Duration::from_hours(24),
+            clock: Clock::default(),
             ca_bundle: None,
         }
     }

@@ -81,7 +81,7 @@ impl House {
         house.models = settings::models(config, house.store.clone())?;
         let gateway = Gateway::new(settings::gateway(config)?, Network::system(), house.cancel.child_token());
         let gateway = gateway.with_models(house.models.clone());
-        let options = settings::sandboxes(config, house.store.instance());
+        let options = settings::sandboxes(config, house.store.instance(), house.store.clock().clone());
         house.sandboxes = Some(Sandboxes::open(options, gateway, &house.cancel).await?);
         Ok(house)
     }

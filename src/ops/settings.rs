@@ -11,6 +11,7 @@ use secrecy::SecretString;
 use crate::{
     bots::{Allowance, People, Policy},
     chat::matrix::{Fault, Login},
+    clock::Clock,
     config::{self, Config, JournalSync, Loaded, Matrix, Mistakes, Provider, Wrong},
     gateway::{
         AllowedHosts, BadPattern, GatewayPolicy,
@@ -161,7 +162,7 @@ pub(super) fn durability(config: &Config) -> Durability {
 }
 
 /// Returns what the fleet of sandboxes must be told.
-pub(super) fn sandboxes(config: &Config, instance: &str) -> SandboxOptions {
+pub(super) fn sandboxes(config: &Config, instance: &str, clock: Clock) -> SandboxOptions {
     let sandbox = config.sandbox.clone();
     SandboxOptions {
         state_dir: config.paths.state_dir.clone(),
@@ -177,6 +178,8 @@ pub(super) fn sandboxes(config: &Config, instance: &str) -> SandboxOptions {
         memory_total: memory_total(config),
         max_running: sandbox.max_running,
         host_disk_reserve: config.limits.host_disk_reserve,
+        grace: config.limits.room_grace,
+        clock,
         ca_bundle: sandbox.ca_bundle,
     }
 }

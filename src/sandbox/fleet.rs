@@ -306,7 +306,7 @@ impl Sandboxes {
     }
 
     /// Says which rooms exist, of all accounts. At once and at every later look the containers of all others are removed,
-    /// and their files a day later. Until it is called, nothing is removed.
+    /// and their files after the grace. Until it is called, nothing is removed.
     pub async fn keep_only(&self, addresses: impl IntoIterator<Item = Address>) {
         *self.shared.existing.lock().unwrap_or_else(PoisonError::into_inner) = Some(addresses.into_iter().collect());
         reconcile::remove_gone(&self.shared).await;

@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use crate::clock::Clock;
+
 /// Everything the fleet must be told. Sizes are in bytes.
 #[derive(Clone, Debug)]
 pub struct SandboxOptions {
@@ -31,6 +33,10 @@ pub struct SandboxOptions {
     pub max_running: usize,
     /// Free disk that the host keeps for itself (`HOST_DISK_RESERVE`).
     pub host_disk_reserve: u64,
+    /// How long the files of a room that is gone are kept (`ROOM_GRACE_HOURS`).
+    pub grace: Duration,
+    /// Tells since when a room is gone.
+    pub clock: Clock,
     /// Certificates that sandboxes trust besides their image's (`SANDBOX_CA_BUNDLE`).
     pub ca_bundle: Option<PathBuf>,
 }

@@ -7,7 +7,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, atomic::Ordering},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures_util::{StreamExt, stream};
@@ -24,7 +24,7 @@ use super::{
     room::{Room, RoomVolume},
     spec,
 };
-use crate::{clock::Clock, ids::Address};
+use crate::ids::Address;
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_mins(1);
@@ -34,9 +34,6 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// Containers that are looked at at once.
 const PARALLEL: usize = 8;
-
-/// How long the files of a room that is gone are kept.
-const KEPT: Duration = Duration::from_hours(24);
 
 /// Keeps watch until the fleet ends.
 pub(super) async fn run(shared: Arc<Shared>) {
@@ -243,7 +240,7 @@ async fn look_for_counts(shared: &Arc<Shared>) -> Result<(), SandboxError> {
     Ok(())
 }
 
-/// Removes the containers of rooms that are gone, and a day later their files.
+/// Removes the containers of rooms that are gone, and after the grace their files.
 pub(super) async fn remove_gone(shared: &Arc<Shared>) {
     let Some(existing) = existing(shared) else { return };
     for room in shared.all() {
@@ -266,7 +263,9 @@ async fn remove_if_gone(shared: &Shared, room: &Room, existing: &HashSet<Address
         let _ = fs::remove_file(&mark);
         return;
     }
-    let overdue = since.as_ref().is_ok_and(|since| since.elapsed().is_ok_and(|kept| kept > KEPT));
+    let now = shared.options.clock.file_date();
+    let gone_for = since.as_ref().ok().and_then(|since| now.duration_since(*since).ok());
+    let overdue = gone_for.is_some_and(|time| time > shared.options.grace);
     if !has_container && !overdue && since.is_ok() {
         return;
     }
@@ -275,7 +274,7 @@ async fn remove_if_gone(shared: &Shared, room: &Room, existing: &HashSet<Address
         Err(error) => tracing::warn!(%error, "the sandbox of a room that is gone stays"),
     }
     if since.is_err()
-        && let Err(error) = begin(&mark)
+        && let Err(error) = begin(&mark, now)
     {
         tracing::warn!(%error, "cannot note since when a room is gone");
     }
@@ -290,7 +289,7 @@ fn mark(shared: &Shared, room: &Room) -> PathBuf {
     shared.directory(room).with_extension("gone")
 }
 
-fn begin(mark: &Path) -> io::Result<()> {
+fn begin(mark: &Path, now: SystemTime) -> io::Result<()> {
     fs::write(mark, b"")?;
-    fs::File::options().write(true).open(mark)?.set_modified(Clock::default().file_date())
+    fs::File::options().write(true).open(mark)?.set_modified(now)
 }

@@ -220,6 +220,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::clock::Clock;
 
     fn options() -> SandboxOptions {
         SandboxOptions {
@@ -236,6 +237,8 @@ mod tests {
             memory_total: u64::MAX,
             max_running: 4,
             host_disk_reserve: 0,
+            grace: Duration::from_hours(24),
+            clock: Clock::default(),
             ca_bundle: Some("/etc/ssl/certs/ca.crt".into()),
         }
     }

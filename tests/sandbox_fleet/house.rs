@@ -8,6 +8,7 @@ use std::{
 };
 
 use matrix_agent::{
+    clock::Clock,
     gateway::{AllowedHosts, Gateway, GatewayPolicy, Network, models::ModelDoor},
     ids::{Address, random},
     sandbox::{Command, Ended, Exit, Sandbox, SandboxOptions, SandboxState, Sandboxes, Stdin, User},
@@ -52,6 +53,8 @@ impl House {
             memory_total: u64::MAX,
             max_running: 8,
             host_disk_reserve: 0,
+            grace: Duration::from_hours(24),
+            clock: Clock::default(),
             ca_bundle: None,
         };
         Self { directory, options }

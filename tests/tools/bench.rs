@@ -7,6 +7,7 @@ use std::{
 };
 
 use matrix_agent::{
+    clock::Clock,
     gateway::{AllowedHosts, Gateway, GatewayPolicy, Network},
     ids::{self, Address, CallId},
     sandbox::{SandboxOptions, Sandboxes},
@@ -49,6 +50,8 @@ impl Bench {
             memory_total: u64::MAX,
             max_running: 4,
             host_disk_reserve: 1 << 30,
+            grace: Duration::from_hours(24),
+            clock: Clock::default(),
             ca_bundle: None,
         };
         let sandboxes = open(&options).await;
