@@ -137,6 +137,7 @@ pub async fn spawn(sandbox: &Sandbox, argv: &[&str]) -> Process {
         stdin: Stdin::Null,
         timeout: Some(Duration::from_mins(1)),
         background: false,
+        writable: None,
     };
     sandbox.spawn(command).await.unwrap()
 }

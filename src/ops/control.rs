@@ -240,6 +240,7 @@ impl Administration {
                 stdin: Stdin::Null,
                 timeout: None,
                 background: false,
+                writable: None,
             };
             let id = command.id.clone();
             let process = sandbox.spawn(command).instrument(room.span()).await?;

@@ -90,6 +90,9 @@ impl Sandbox {
 
     /// Starts a command. Whether it could be started, its end tells ([`Exit::NotStarted`]).
     pub async fn spawn(&self, command: Command) -> Result<Process, SandboxError> {
+        if command.writable.is_some() && self.connection.version() < protocol::WRITABLE_SINCE {
+            return Err(SandboxError::Older);
+        }
         if command.id.len() > protocol::ID_LIMIT {
             return Err(SandboxError::Declined(format!("a command's id has at most {} bytes", protocol::ID_LIMIT)));
         }
@@ -104,6 +107,7 @@ impl Sandbox {
             timeout_ms: command.timeout.map(|limit| limit.as_millis() as u64),
             background: command.background,
             stdin: !matches!(command.stdin, Stdin::Null),
+            writable: command.writable,
         };
         let reply = self.connection.wait_for(&command.id, Wants::Start)?;
         let mut process = Process::new(Arc::clone(&self.connection), command.id, nonce, reply, command.stdin);
@@ -172,12 +176,21 @@ impl Sandbox {
 
     /// Has the agent try to make a user namespace of its own, and returns why it could not; `None` if it could.
     pub async fn try_user_namespace(&self) -> Result<Option<String>, SandboxError> {
-        let command = applet(format!("probe-{}", ids::random(8)), &["probe"], Stdin::Null);
-        let ended = self.spawn(command).await?.wait().await?;
+        self.probe(&["probe"], None).await
+    }
+
+    /// Lets a command that may write nowhere write into the workspace, and returns why it could not; `None` if it could.
+    pub async fn try_to_write(&self) -> Result<Option<String>, SandboxError> {
+        self.probe(&["probe", "write"], Some(Vec::new())).await
+    }
+
+    async fn probe(&self, arguments: &[&str], writable: Option<Vec<String>>) -> Result<Option<String>, SandboxError> {
+        let command = applet(format!("probe-{}", ids::random(8)), arguments, Stdin::Null);
+        let ended = self.spawn(Command { writable, ..command }).await?.wait().await?;
         let told = plain(&String::from_utf8_lossy(&ended.output.head));
         match ended.exit {
             Exit::Code(0) => Ok((!told.is_empty()).then_some(told)),
-            // A sandboxd from before there was a probe.
+            // A sandboxd from before there was the probe, or a kernel without Landlock.
             _ => Err(SandboxError::Declined(told)),
         }
     }
@@ -257,6 +270,7 @@ fn applet(id: String, arguments: &[&str], stdin: Stdin) -> Command {
         stdin,
         timeout: Some(FILE_LIMIT),
         background: false,
+        writable: None,
     }
 }
 

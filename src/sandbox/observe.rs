@@ -141,6 +141,8 @@ pub struct Inside {
     pub seccomp: bool,
     /// What became of its attempt to make a user namespace, in which it would have every capability.
     pub user_namespace: Attempt,
+    /// What became of an attempt to write into the workspace by a command that may write nowhere.
+    pub write_held_back: Attempt,
     /// The network interfaces.
     pub interfaces: Vec<String>,
     /// Which sandboxd it is.
@@ -161,6 +163,16 @@ pub enum Attempt {
     Allowed,
     /// It could not be tried.
     Unknown,
+}
+
+impl From<Result<Option<String>, SandboxError>> for Attempt {
+    fn from(tried: Result<Option<String>, SandboxError>) -> Self {
+        match tried {
+            Ok(Some(why)) => Self::Refused(why),
+            Ok(None) => Self::Allowed,
+            Err(_) => Self::Unknown,
+        }
+    }
 }
 
 /// Looks at the room's sandbox.
@@ -219,11 +231,12 @@ impl Outside {
 
 impl Inside {
     async fn of(sandbox: &Sandbox) -> Result<Self, SandboxError> {
-        let (status, devices, commands, namespace) = tokio::join!(
+        let (status, devices, commands, namespace, write) = tokio::join!(
             sandbox.read_file("/proc/self/status", 0, PROBE),
             sandbox.read_file("/proc/self/net/dev", 0, PROBE),
             sandbox.running(),
             sandbox.try_user_namespace(),
+            sandbox.try_to_write(),
         );
         let status = Status::parse(&String::from_utf8_lossy(&status?.bytes));
         Ok(Self {
@@ -232,11 +245,8 @@ impl Inside {
             capabilities: status.capabilities,
             no_new_privileges: status.no_new_privileges,
             seccomp: status.seccomp,
-            user_namespace: match namespace {
-                Ok(Some(why)) => Attempt::Refused(why),
-                Ok(None) => Attempt::Allowed,
-                Err(_) => Attempt::Unknown,
-            },
+            user_namespace: namespace.into(),
+            write_held_back: write.into(),
             interfaces: interfaces(&String::from_utf8_lossy(&devices?.bytes)),
             sandboxd: sandbox.build().to_owned(),
             boot_id: sandbox.boot_id().to_owned(),
@@ -337,6 +347,7 @@ impl fmt::Display for Observation {
                     rights(&inside.capabilities, inside.no_new_privileges)
                 )?;
                 writeln!(f, "nesting   {}", nesting(&inside.user_namespace))?;
+                writeln!(f, "writing   {}", writing(&inside.write_held_back))?;
                 writeln!(f, "network   {}", network(&inside.interfaces))?;
                 writeln!(f, "commands  {} running", inside.commands)?;
             }
@@ -373,6 +384,16 @@ fn nesting(attempt: &Attempt) -> String {
         Attempt::Refused(why) => format!("`unshare` of a user namespace was tried and refused: {why}"),
         Attempt::Allowed => "CAN MAKE USER NAMESPACES, in which it has every capability".to_owned(),
         Attempt::Unknown => "it could not be tried whether it makes user namespaces".to_owned(),
+    }
+}
+
+fn writing(attempt: &Attempt) -> String {
+    match attempt {
+        Attempt::Refused(why) => format!("a command that may write nowhere tried and was refused: {why}"),
+        Attempt::Allowed => "A COMMAND THAT MAY WRITE NOWHERE CAN".to_owned(),
+        Attempt::Unknown => {
+            "no command can be kept from it (the kernel has no Landlock, or the sandbox is an older one)".to_owned()
+        }
     }
 }
 

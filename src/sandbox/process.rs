@@ -53,6 +53,8 @@ pub struct Command {
     pub timeout: Option<Duration>,
     /// Lives until its whole tree is gone.
     pub background: bool,
+    /// The directories and files below which alone it and all that it starts may write; `None`: where its user may.
+    pub writable: Option<Vec<String>>,
 }
 
 /// A command's standard input.

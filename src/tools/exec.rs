@@ -55,6 +55,7 @@ impl ToolContext {
             stdin: Stdin::Null,
             timeout: Some(limit),
             background: false,
+            writable: None,
         }
     }
 }

@@ -215,6 +215,7 @@ pub(crate) fn shell(script: &str) -> Command {
         stdin: Stdin::Null,
         timeout: Some(LIMIT),
         background: false,
+        writable: None,
     }
 }
 

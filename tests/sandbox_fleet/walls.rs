@@ -76,6 +76,7 @@ async fn the_hardening_is_what_is_observed() {
     assert!(text.contains("uid 1000, no capabilities, cannot gain more"), "{text}");
     assert!(matches!(&inside.user_namespace, Attempt::Refused(why) if why.contains("not permitted")), "{inside:?}");
     assert!(text.contains("`unshare` of a user namespace was tried and refused: Operation not permitted"), "{text}");
+    assert!(matches!(&inside.write_held_back, Attempt::Refused(why) if why.contains("denied")), "{inside:?}");
     serde_json::to_string(&seen).unwrap();
 
     let facts = sh(
@@ -184,4 +185,32 @@ async fn the_containers_root_writes_to_nothing_on_the_host_but_what_is_counted()
     let told = text(&run(&sandbox, root("echo x >> /etc/hosts; cat /etc/hosts /etc/hostname; hostname")).await);
     assert!(told.contains("cannot create /etc/hosts") && told.ends_with("sandbox\nsandbox"), "{told}");
     assert!(told.contains("127.0.0.1 localhost"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_and_all_that_it_starts_write_only_where_they_may() {
+    let house = House::new();
+    let fleet = house.open().await;
+    let sandbox = fleet.ensure(&house.room("held")).await.unwrap();
+    sh(&sandbox, "mkdir -p /tmp/mine ~/there; echo old > kept; echo old > ~/.profile2; ln -s ~/there /tmp/mine/out")
+        .await;
+    let tries = "
+        no() { if eval \"$1\" 2>/dev/null; then echo \"DONE: $1\"; fi; }
+        no 'echo new > kept'; no 'echo more >> kept'; no 'truncate -s 0 kept'; no 'rm kept'; no 'mv kept gone'
+        no 'mkdir made'; no 'ln -s /etc made'; no 'ln kept made'; no 'mkfifo made'; no 'touch made'
+        no 'mv kept /tmp/mine/kept'; no 'cp kept ~/.bashrc'; no 'echo x > ~/.profile2'; no 'echo x > /tmp/mine/out/x'
+        no 'echo x > /tmp/other'; no 'echo x > /proc/self/cwd/made'; no '(exec 3<> kept)'
+        no 'python3 -c \"import os; os.truncate(\\\"kept\\\", 0)\"'
+        no 'git init -q made'; no 'setsid -w sh -c \"echo x > made\"'
+        echo fine > /tmp/mine/file && mkdir /tmp/mine/deep && mv /tmp/mine/file /tmp/mine/deep/ && echo gone > /dev/null
+        cat kept /tmp/mine/deep/file; ls /workspace";
+    let held = Command { writable: Some(vec!["/tmp/mine".into(), "/dev/null".into()]), ..shell(tries) };
+    assert_eq!(text(&run(&sandbox, held).await), "old\nfine\nkept");
+    let root =
+        Command { writable: Some(vec!["/dev/null".into()]), ..root("echo x > /etc/made; echo x > kept; cat kept") };
+    assert!(text(&run(&sandbox, root).await).ends_with("old"), "the container's root is held too");
+    assert_eq!(
+        sh(&sandbox, "cat kept ~/.profile2; ls ~/there /etc/made 2>&1 | grep -v cannot").await,
+        "old\nold\n/home/agent/there:"
+    );
 }

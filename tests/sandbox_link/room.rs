@@ -151,6 +151,7 @@ pub(crate) fn command(argv: &[&str]) -> Command {
         stdin: Stdin::Null,
         timeout: None,
         background: false,
+        writable: None,
     }
 }
 

@@ -12,10 +12,10 @@ use std::{
 
 use sandboxd::protocol::{Run, User};
 
-use crate::{account::Account, sys};
+use crate::{account::Account, sys, wall};
 
 /// Where commands run that do not say where.
-const WORKSPACE: &str = "/workspace";
+pub(crate) const WORKSPACE: &str = "/workspace";
 /// What the kernel prefers to end when memory runs out: commands, not sandboxd.
 const OOM_SCORE: &[u8] = b"500";
 /// How far commands stand back behind sandboxd and their wardens. With a cgroup for each container it counts only in
@@ -31,6 +31,8 @@ pub(crate) struct Launch {
     programs: Vec<CString>,
     directory: CString,
     user: User,
+    /// Where alone it may write.
+    writable: Option<Vec<String>>,
 }
 
 /// The step that failed after the fork.
@@ -40,6 +42,7 @@ enum Step {
     Setup = 1,
     Directory = 2,
     Program = 3,
+    Wall = 4,
 }
 
 impl Launch {
@@ -65,6 +68,7 @@ impl Launch {
             programs,
             directory: string(if run.cwd.is_empty() { WORKSPACE } else { &run.cwd })?,
             user: run.user,
+            writable: run.writable.clone(),
         })
     }
 
@@ -93,6 +97,12 @@ impl Launch {
         let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE);
         if let Err(error) = sys::forbid_new_privileges() {
             return (Step::Setup, error);
+        }
+        // Before it becomes its user, who may not open every place that is named.
+        if let Some(writable) = &self.writable
+            && let Err(error) = wall::write_only_below(writable)
+        {
+            return (Step::Wall, error);
         }
         if self.user == User::Agent
             && let Err(error) = sys::become_user(account.uid, account.gid, &account.groups)
@@ -143,6 +153,9 @@ impl Launch {
             }
             (Some(step), libc::E2BIG) if *step == Step::Program as u8 => {
                 "its arguments and environment are too long: put them into a file".to_owned()
+            }
+            (Some(step), _) if *step == Step::Wall as u8 => {
+                format!("{program} was not started: the kernel cannot keep it from writing (it has no Landlock)")
             }
             _ => format!("{program} could not be started: {system}"),
         }

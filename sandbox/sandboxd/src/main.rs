@@ -14,6 +14,7 @@ mod memory;
 mod proxy;
 mod sys;
 mod tree;
+mod wall;
 mod warden;
 mod words;
 
@@ -23,9 +24,9 @@ use std::{
     process::ExitCode,
 };
 
-/// Tries as a command what a sandbox must not be able to do, and prints why it could not; nothing if it could.
-fn probe() -> ExitCode {
-    if let Err(error) = sys::enter_new_user_namespace() {
+/// Tries as a command what it must not be able to do, and prints why it could not; nothing if it could.
+fn probe(attempt: impl FnOnce() -> io::Result<()>) -> ExitCode {
+    if let Err(error) = attempt() {
         let _ = write!(io::stdout(), "{error}");
     }
     ExitCode::SUCCESS
@@ -38,7 +39,8 @@ fn main() -> ExitCode {
             let code = files::run(arguments, &mut io::stdin().lock(), &mut io::stdout().lock());
             return ExitCode::from(code as u8);
         }
-        Some((applet, _)) if applet == "probe" => return probe(),
+        Some((applet, [])) if applet == "probe" => return probe(sys::enter_new_user_namespace),
+        Some((applet, [what])) if applet == "probe" && what == "write" => return probe(wall::try_to_write),
         _ => {}
     }
     let failure = if std::process::id() != 1 {

@@ -13,8 +13,10 @@ use crate::base64::Blob;
 
 /// The newest version of this protocol. What each brought:
 ///
-/// - 2: the listener for models ([`ProxyKind::Models`]).
+/// - 2: the listener for models ([`ProxyKind::Models`]), commands that write in some places alone ([`Run::writable`]).
 pub const PROTOCOL: u32 = 2;
+/// The first version in which a command may be held to [`Run::writable`].
+pub const WRITABLE_SINCE: u32 = 2;
 /// What this build speaks: its own version and the one before.
 pub const SPOKEN: Range = Range { min: PROTOCOL - 1, max: PROTOCOL };
 
@@ -176,6 +178,10 @@ pub struct Run {
     pub background: bool,
     /// Its standard input comes on the stream. Otherwise it is `/dev/null`.
     pub stdin: bool,
+    /// The directories and files below which alone it may write, by the kernel's word; `None`: where its user may. Since
+    /// version 2: an older sandboxd would let it write everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writable: Option<Vec<String>>,
 }
 
 /// Whose rights a command has.

@@ -18,6 +18,7 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     let looked = tokio::task::spawn_blocking(move || {
         let mut checks: Vec<Check> = disks.iter().map(|(name, path)| disk(name, path, &config)).collect();
         checks.extend(open_files(&config));
+        checks.push(landlock());
         checks
     });
     looked.await.unwrap_or_default()
@@ -109,6 +110,21 @@ fn open_files(config: &Config) -> Option<Check> {
     } else {
         Check::good(NAME, format!("up to {limit}"))
     })
+}
+
+/// Without it nothing keeps a coding agent that plans or reviews from writing.
+fn landlock() -> Check {
+    const NAME: &str = "landlock";
+    let modules = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    if modules.trim().split(',').any(|module| module == "landlock") {
+        Check::good(NAME, "a command in a sandbox can be kept from writing")
+    } else {
+        Check::warning(
+            NAME,
+            "the kernel cannot keep a command in a sandbox from writing, so no coding agent plans or reviews",
+            "Start Linux 5.13 or later with `landlock` among the modules of the boot option `lsm=`",
+        )
+    }
 }
 
 #[cfg(test)]
