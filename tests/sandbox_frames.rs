@@ -27,9 +27,10 @@ prop_compose! {
         timeout_ms in any::<Option<u64>>(),
         background in any::<bool>(),
         stdin in any::<bool>(),
+        writable in any::<Option<Vec<String>>>(),
     ) -> Run {
         let user = if root { User::Root } else { User::Agent };
-        Run { id, nonce: "n".into(), argv, env, cwd, user, timeout_ms, background, stdin }
+        Run { id, nonce: "n".into(), argv, env, cwd, user, timeout_ms, background, stdin, writable }
     }
 }
 
