@@ -6,8 +6,9 @@
 
 /// Arenas. Threads that allocate at the same time wait for each other a little; there are few that do.
 const ARENAS: libc::c_int = 2;
-/// Bytes from which on a piece has pages of its own. glibc would raise this limit whenever one of them is freed.
-const OWN_PAGES: libc::c_int = 256 << 10;
+/// Bytes from which on a piece has pages of its own, and that may be free at the heap's end. glibc would raise these limits
+/// whenever a large piece is freed. A request to a model stays well below: its pages are not taken anew for each one.
+const OWN_PAGES: libc::c_int = 4 << 20;
 
 /// Tells the allocator how to be sparing. Call it before any thread is started.
 pub fn be_sparing() {
