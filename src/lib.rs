@@ -26,6 +26,7 @@ pub mod llm;
 pub mod sandbox;
 
 pub mod gateway;
+pub mod ipc;
 
 pub mod store;
 

@@ -1,0 +1,376 @@
+//! One inotify queue for all rooms. What it says is only that a directory is worth a look, so nothing is lost with it: a
+//! queue that ran over, a watch that was late and a directory that was replaced are all made good by looking.
+//!
+//! Rooms have their turns one after the other, a bounded number of events each, so that one that floods its directory
+//! delays the others by a batch. The files are the buffer: while nobody takes the events, they stay where they are.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    os::fd::{AsFd, AsRawFd, RawFd},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use nix::{
+    errno::Errno,
+    sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor},
+};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{Notify, mpsc, oneshot},
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    directory::{self, Counts},
+    event::{Event, Kind},
+};
+use crate::{ids::Address, text};
+
+/// Between two looks at every directory, whatever inotify says.
+const PERIOD: Duration = Duration::from_secs(30);
+/// Reads of inotify's queue between two scans.
+const READS: usize = 64;
+/// Characters of a line of the hooks' log that are kept.
+const ERROR: usize = 200;
+/// Who tries whether events arrive, at most at once.
+const CANARIES: usize = 64;
+
+/// Our hooks rename, others write in place.
+fn told() -> AddWatchFlags {
+    AddWatchFlags::IN_MOVED_TO
+        | AddWatchFlags::IN_CLOSE_WRITE
+        | AddWatchFlags::IN_ONLYDIR
+        | AddWatchFlags::IN_DONT_FOLLOW
+}
+
+/// An event of a room's sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrived {
+    /// Whose sandbox it is.
+    pub address: Address,
+    /// What it says.
+    pub event: Event,
+}
+
+/// What a room's hooks have written down about themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HookErrors {
+    /// How often something was found, since the server began.
+    pub times: u64,
+    /// The last line.
+    pub last: String,
+}
+
+/// The watcher. Cheap to clone.
+#[derive(Clone)]
+pub struct Ipc {
+    shared: Arc<Shared>,
+}
+
+/// A directory that is being watched, for as long as this lives.
+pub struct Watch {
+    shared: Arc<Shared>,
+    address: Address,
+    number: u64,
+}
+
+struct Shared {
+    kernel: AsyncFd<Queue>,
+    rooms: Mutex<Rooms>,
+    /// Rung when a directory is worth a look.
+    due: Notify,
+}
+
+/// inotify, as tokio wants it.
+struct Queue(Inotify);
+
+impl AsRawFd for Queue {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+#[derive(Default)]
+struct Rooms {
+    by_address: HashMap<Address, Watched>,
+    by_watch: HashMap<WatchDescriptor, Address>,
+    /// Those that are worth a look, in order.
+    due: VecDeque<Address>,
+    canaries: HashMap<String, oneshot::Sender<()>>,
+    /// The number of the last watch.
+    last: u64,
+}
+
+struct Watched {
+    directory: PathBuf,
+    watch: Option<WatchDescriptor>,
+    /// Which [`Watch`] it is.
+    number: u64,
+    /// It stands in [`Rooms::due`].
+    is_due: bool,
+    /// What was not taken since it was told last.
+    counts: Counts,
+    errors: HookErrors,
+}
+
+impl Ipc {
+    /// Starts the watcher. At most `queue` events wait in the channel.
+    pub fn start(
+        queue: usize,
+        tasks: &TaskTracker,
+        cancel: CancellationToken,
+    ) -> io::Result<(Self, mpsc::Receiver<Arrived>)> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        // SAFETY: a `Queue` has one descriptor, which is open for as long as it lives.
+        let registered = unsafe { AsyncFd::register_with_interest(Queue(inotify), Interest::READABLE) };
+        let kernel = registered.map_err(io::Error::from)?;
+        let shared = Arc::new(Shared { kernel, rooms: Mutex::default(), due: Notify::new() });
+        let (to, events) = mpsc::channel(queue);
+        tasks.spawn(run(Arc::clone(&shared), to, cancel));
+        Ok((Self { shared }, events))
+    }
+
+    /// Watches a room's directory from now on, in place of the one that it had; what lies there is taken too.
+    pub fn watch(&self, address: &Address, directory: PathBuf) -> Watch {
+        let mut rooms = self.shared.rooms();
+        rooms.forget(address, &self.shared.kernel);
+        rooms.last += 1;
+        let number = rooms.last;
+        let (counts, errors) = (Counts::default(), HookErrors::default());
+        let watched = Watched { directory, watch: None, number, is_due: false, counts, errors };
+        rooms.by_address.insert(address.clone(), watched);
+        rooms.add_watch(address, &self.shared.kernel);
+        rooms.make_due(address);
+        drop(rooms);
+        self.shared.due.notify_one();
+        Watch { shared: Arc::clone(&self.shared), address: address.clone(), number }
+    }
+
+    /// Waits for the canary `word` from any room; `None`: too many are awaited. Ask before it is sent.
+    pub fn canary(&self, word: &str) -> Option<oneshot::Receiver<()>> {
+        let mut rooms = self.shared.rooms();
+        rooms.canaries.retain(|_, waiting| !waiting.is_closed());
+        if rooms.canaries.len() >= CANARIES {
+            return None;
+        }
+        let (arrived, arrives) = oneshot::channel();
+        rooms.canaries.insert(word.to_owned(), arrived);
+        Some(arrives)
+    }
+
+    /// Returns what a room's hooks have written down about themselves; `None`: its directory is not watched.
+    pub fn hook_errors(&self, address: &Address) -> Option<HookErrors> {
+        self.shared.rooms().by_address.get(address).map(|watched| watched.errors.clone())
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut rooms = self.shared.rooms();
+        if rooms.by_address.get(&self.address).is_some_and(|watched| watched.number == self.number) {
+            rooms.forget(&self.address, &self.shared.kernel);
+        }
+    }
+}
+
+/// Serves until it is cancelled, or nobody takes the events any more.
+async fn run(shared: Arc<Shared>, to: mpsc::Sender<Arrived>, cancel: CancellationToken) {
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        // Between two scans, so that neither a flood of names nor a flood of files keeps the other waiting.
+        for _ in 0..READS {
+            match shared.kernel.get_ref().0.read_events() {
+                Ok(events) => shared.note(&events),
+                Err(_) => break, // empty
+            }
+        }
+        if ticks.tick().now_or_never().is_some() {
+            shared.rooms().look_again(&shared.kernel);
+        }
+        let next = shared.rooms().next();
+        if let Some((address, directory)) = next {
+            let served = cancel.run_until_cancelled(serve(&shared, &to, address, directory)).await;
+            if served.is_none_or(|served| served.is_err()) {
+                return;
+            }
+            continue;
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            _ = ticks.tick() => shared.rooms().look_again(&shared.kernel),
+            () = shared.due.notified() => {}
+            ready = shared.kernel.readable() => if let Ok(mut ready) = ready {
+                let read = ready.try_io(|kernel| kernel.get_ref().0.read_events().map_err(io::Error::from));
+                if let Ok(Ok(events)) = read {
+                    shared.note(&events);
+                }
+            },
+        }
+    }
+}
+
+/// Nobody takes the events.
+struct Closed;
+
+/// Takes a batch from one directory.
+async fn serve(
+    shared: &Shared,
+    to: &mpsc::Sender<Arrived>,
+    address: Address,
+    directory: PathBuf,
+) -> Result<(), Closed> {
+    let Ok(scanned) = spawn_blocking(move || directory::scan(&directory)).await else { return Ok(()) };
+    let mut scan = match scanned {
+        Ok(scan) => scan,
+        Err(error) => {
+            tracing::debug!(room = %address, %error, "a sandbox's events cannot be read");
+            return Ok(());
+        }
+    };
+    if let Some(lines) = scan.errors.take() {
+        shared.note_errors(&address, &lines);
+    }
+    let counts = std::mem::take(&mut scan.counts);
+    for event in scan.events() {
+        match event.kind {
+            Kind::Detail => {}
+            Kind::Canary => shared.sing(&event.line),
+            Kind::News => to.send(Arrived { address: address.clone(), event }).await.map_err(|_| Closed)?,
+        }
+    }
+    let more = scan.more;
+    let deleted = spawn_blocking(move || scan.delete()).await;
+    let mut rooms = shared.rooms();
+    let Some(watched) = rooms.by_address.get_mut(&address) else { return Ok(()) };
+    watched.counts.add(counts);
+    match deleted {
+        Ok(Ok(())) if more => rooms.make_due(&address),
+        Ok(Ok(())) | Err(_) => {}
+        // It would come again and again: not before the next event or look.
+        Ok(Err(error)) => {
+            watched.counts.stuck += 1;
+            watched.counts.why = Some(error.to_string());
+        }
+    }
+    Ok(())
+}
+
+impl Shared {
+    fn rooms(&self) -> MutexGuard<'_, Rooms> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what inotify says.
+    fn note(&self, events: &[InotifyEvent]) {
+        let mut rooms = self.rooms();
+        for event in events {
+            if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+                tracing::debug!("inotify's queue ran over: every directory is looked at");
+                return rooms.look_again(&self.kernel);
+            }
+            if event.mask.intersects(AddWatchFlags::IN_IGNORED | AddWatchFlags::IN_UNMOUNT) {
+                // Its directory is gone, or was unmounted; another may have come in its place.
+                if let Some(address) = rooms.by_watch.remove(&event.wd)
+                    && let Some(watched) = rooms.by_address.get_mut(&address)
+                {
+                    watched.watch = None;
+                }
+            } else if let Some(address) = rooms.by_watch.get(&event.wd).cloned() {
+                rooms.make_due(&address);
+            }
+        }
+    }
+
+    /// Keeps what hooks have written down about themselves, and tells the operator.
+    fn note_errors(&self, address: &Address, lines: &str) {
+        let last = lines.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        let last = text::one_line(last, ERROR);
+        tracing::warn!(room = %address, %last, "a hook in a sandbox failed");
+        if let Some(watched) = self.rooms().by_address.get_mut(address) {
+            watched.errors.times += 1;
+            watched.errors.last = last;
+        }
+    }
+
+    /// Tells whoever waits for a canary.
+    fn sing(&self, word: &str) {
+        if let Some(waiting) = self.rooms().canaries.remove(word) {
+            let _ = waiting.send(()); // who gave up is not told
+        }
+    }
+}
+
+impl Rooms {
+    fn add_watch(&mut self, address: &Address, kernel: &AsyncFd<Queue>) {
+        let Some(watched) = self.by_address.get_mut(address) else { return };
+        match kernel.get_ref().0.add_watch(&watched.directory, told()) {
+            Ok(watch) => {
+                // Another directory has come in the place of the one that was watched.
+                if let Some(old) = watched.watch.replace(watch).filter(|old| *old != watch) {
+                    self.by_watch.remove(&old);
+                    let _ = kernel.get_ref().0.rm_watch(old); // it may have gone with its directory
+                }
+                self.by_watch.insert(watch, address.clone());
+            }
+            Err(Errno::ENOENT) => {}
+            Err(error) => {
+                tracing::warn!(room = %address, %error, "a sandbox's events cannot be watched: they come late");
+            }
+        }
+    }
+
+    fn forget(&mut self, address: &Address, kernel: &AsyncFd<Queue>) {
+        let Some(watched) = self.by_address.remove(address) else { return };
+        self.due.retain(|due| due != address);
+        if let Some(watch) = watched.watch {
+            self.by_watch.remove(&watch);
+            let _ = kernel.get_ref().0.rm_watch(watch); // it may have gone with its directory
+        }
+    }
+
+    fn make_due(&mut self, address: &Address) {
+        if let Some(watched) = self.by_address.get_mut(address)
+            && !std::mem::replace(&mut watched.is_due, true)
+        {
+            self.due.push_back(address.clone());
+        }
+    }
+
+    fn next(&mut self) -> Option<(Address, PathBuf)> {
+        let address = self.due.pop_front()?;
+        let watched = self.by_address.get_mut(&address)?;
+        watched.is_due = false;
+        let directory = watched.directory.clone();
+        Some((address, directory))
+    }
+
+    /// Makes every directory due, watches those that are new, and tells what was not taken.
+    fn look_again(&mut self, kernel: &AsyncFd<Queue>) {
+        let all: Vec<_> = self.by_address.keys().cloned().collect();
+        for address in all {
+            self.add_watch(&address, kernel);
+            self.make_due(&address);
+            let Some(watched) = self.by_address.get_mut(&address) else { continue };
+            let Counts { deleted, stuck, why } = std::mem::take(&mut watched.counts);
+            if let Some(why) = why {
+                let why = text::one_line(&why, ERROR);
+                tracing::warn!(room = %address, deleted, stuck, %why, "a sandbox dropped what is no event");
+            }
+        }
+    }
+}
+
+impl Counts {
+    fn add(&mut self, more: Self) {
+        self.deleted += more.deleted;
+        self.stuck += more.stuck;
+        self.why = more.why.or(self.why.take());
+    }
+}
