@@ -54,6 +54,7 @@ impl House {
     pub fn options(&self) -> SandboxOptions {
         SandboxOptions {
             state_dir: self.directory.path().to_owned(),
+            ipc_dir: self.directory.path().join("ipc"),
             instance: self.instance.clone(),
             image: IMAGE.to_owned(),
             podman_socket: Some(self.directory.path().join("podman.sock")),
@@ -108,6 +109,10 @@ impl Drop for House {
         }
         let volumes = podman(&["volume", "ls", "--quiet", "--filter", &label]);
         for name in volumes.split_whitespace() {
+            podman(&["volume", "rm", name]);
+        }
+        let events = format!("label=matrix-agent.ipc={}", self.instance);
+        for name in podman(&["volume", "ls", "--quiet", "--filter", &events]).split_whitespace() {
             podman(&["volume", "rm", name]);
         }
         let _ = self.service.kill();

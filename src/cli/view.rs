@@ -102,7 +102,7 @@ impl View {
                 self.tools += 1;
                 self.progress(&format!("{name}: {detail}"))
             }
-            Live::ToolOutput { line, .. } => self.progress(line),
+            Live::ToolOutput { line, .. } | Live::Told { line } => self.progress(line),
             Live::ToolEnded { summary, ok, .. } => {
                 self.note(&format!("{} {}", if *ok { "✓" } else { "✗" }, text::one_line(summary, WIDTH)))
             }

@@ -211,6 +211,11 @@ pub enum Live {
         /// The line, without control characters.
         line: String,
     },
+    /// A program in the sandbox tells what it does: a coding agent's hook, a script.
+    Told {
+        /// One line, without control characters.
+        line: String,
+    },
     /// A tool has ended.
     ToolEnded {
         /// The call.

@@ -273,6 +273,11 @@ impl AccountHub {
         self.show(&self.address(room.clone()), None, Live::Notice { text });
     }
 
+    /// Shows a line that a program in a room's sandbox has told. Not kept: what it is about shows itself otherwise, too.
+    pub fn show_told(&self, room: &RoomKey, line: String) {
+        self.show(&self.address(room.clone()), None, Live::Told { line });
+    }
+
     /// Shows something to the people of a home, where `turn` is open. Live events are worth nothing later: what does not fit is dropped.
     fn show(&self, home: &Address, turn: Option<TurnId>, live: Live) {
         let address = Address { account: home.account.clone(), room: self.inner.homes.current(&home.room) };

@@ -30,6 +30,7 @@ use crate::{
     gateway::{Gateway, Network, models::ModelDoor},
     hub::{Account, AccountHub, Keeper, Port},
     ids::FIRST_ACCOUNT,
+    ipc::Arrived,
     llm::Model,
     memory,
     pictures::Gallery,
@@ -82,6 +83,7 @@ impl House {
         let gateway = Gateway::new(settings::gateway(config)?, Network::system(), house.cancel.child_token());
         let gateway = gateway.with_models(house.models.clone());
         let options = settings::sandboxes(config, house.store.instance(), house.store.clock().clone());
+        crate::config::make_private(&options.ipc_dir)?;
         house.sandboxes = Some(Sandboxes::open(options, gateway, &house.cancel).await?);
         Ok(house)
     }
@@ -127,6 +129,11 @@ impl House {
 
     /// Lets operators in through the control socket.
     pub fn administer(&self) -> anyhow::Result<()> {
+        if let Some(mut events) = self.sandboxes.as_ref().and_then(Sandboxes::take_events) {
+            // Nobody watches a room here, and a canary is heard only while events are taken.
+            let ignore = async move { while events.recv().await.is_some() {} };
+            self.tasks.spawn(self.cancel.clone().run_until_cancelled_owned(ignore));
+        }
         self.listen(Control { sandboxes: self.sandboxes.clone(), chat: None })
     }
 
@@ -152,7 +159,7 @@ impl House {
             Keeper::start(store, sandboxes.clone(), gallery, self.room_grace, tasks.clone(), cancel.clone()).await?
         };
         tasks.spawn(give_back(cancel.clone()));
-        let (mut logins, mut chat) = (vec![], None);
+        let (mut logins, mut chat, mut hubs) = (vec![], None, vec![]);
         for Served { name, bots, login, terminals } in accounts {
             let (at_terminals, from_terminals) = Port::new(terminal::ROOMS, QUEUE);
             let (in_rooms, from_rooms) = Port::new(matrix::ROOMS, QUEUE);
@@ -165,12 +172,16 @@ impl House {
             if let Some(sandboxes) = &sandboxes {
                 tasks.spawn(tell(sandboxes.notices(), hub.clone(), cancel.clone()));
             }
+            hubs.push(hub.clone());
             if terminals {
                 let terminal = Terminal::default();
                 tasks.spawn(terminal.clone().run(from_terminals, hub.watch(), cancel.clone()));
                 chat = Some((hub.clone(), terminal));
             }
             logins.extend(login.map(|login| (login, hub, from_rooms)));
+        }
+        if let Some(events) = sandboxes.as_ref().and_then(Sandboxes::take_events) {
+            tasks.spawn(show(events, hubs, cancel.clone()));
         }
         let serving = Serving::new(logins.len());
         let opening = logins.into_iter().map(|(login, hub, inbox)| async {
@@ -284,6 +295,15 @@ async fn tell(mut notices: broadcast::Receiver<Notice>, hub: AccountHub, cancel:
                 Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "rooms were not told all that happened to them"),
                 Err(RecvError::Closed) => return,
             },
+        }
+    }
+}
+
+/// Brings what programs in sandboxes tell to those who watch the rooms.
+async fn show(mut events: mpsc::Receiver<Arrived>, hubs: Vec<AccountHub>, cancel: CancellationToken) {
+    while let Some(Some(Arrived { address, event })) = cancel.run_until_cancelled(events.recv()).await {
+        if let Some(hub) = hubs.iter().find(|hub| hub.account() == address.account) {
+            hub.show_told(&address.room, event.line);
         }
     }
 }

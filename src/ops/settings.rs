@@ -166,6 +166,7 @@ pub(super) fn sandboxes(config: &Config, instance: &str, clock: Clock) -> Sandbo
     let sandbox = config.sandbox.clone();
     SandboxOptions {
         state_dir: config.paths.state_dir.clone(),
+        ipc_dir: config.paths.ipc_base_dir.clone(),
         instance: instance.to_owned(),
         image: sandbox.image,
         podman_socket: Some(sandbox.podman_socket),

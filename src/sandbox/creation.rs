@@ -14,6 +14,7 @@ use tokio::task::spawn_blocking;
 use super::{
     SandboxError,
     engine::{self, EngineError, Image},
+    events,
     files::{self, Kind, Record, RoomFiles},
     fleet::Shared,
     id_range::{self, IdRange},
@@ -34,7 +35,9 @@ const NOT_MOUNTED: &str = "mounting volume";
 pub(super) fn wanted(shared: &Shared, room: &Room, container: &Container, image: &Image) -> Option<String> {
     let directory = shared.directory(room);
     let (volume, files) = roots(shared, room, container)?;
-    let body = spec::container(&shared.options, &place(shared, room, container, volume, &files, &directory, image));
+    let name = container.name.as_deref()?;
+    let body =
+        spec::container(&shared.options, &place(shared, room, container, name, (volume, &files), &directory, image));
     body.labels?.remove(spec::SPEC)
 }
 
@@ -51,8 +54,8 @@ fn place<'a>(
     shared: &'a Shared,
     room: &'a Room,
     container: &Container,
-    volume_name: Option<&'a str>,
-    files: &'a Path,
+    name: &str,
+    (volume_name, files): (Option<&'a str>, &'a Path),
     directory: &'a Path,
     image: &'a Image,
 ) -> Place<'a> {
@@ -61,6 +64,7 @@ fn place<'a>(
         address: &room.address,
         directory,
         files,
+        events: events::source(shared, room, name),
         ids: container.ids(),
         quota: shared.quota.load(Ordering::SeqCst),
         sandboxd: &shared.sandboxd,
@@ -91,7 +95,8 @@ pub(super) async fn create(
     loop {
         let missing = || SandboxError::from(EngineError::NotFound(name.clone()));
         let (volume, files) = roots(shared, room, container).ok_or_else(missing)?;
-        let place = place(shared, room, container, volume, &files, &directory, &image);
+        events::make(shared, room, &name).await?;
+        let place = place(shared, room, container, &name, (volume, &files), &directory, &image);
         let body = spec::container(&shared.options, &place);
         let label = body.labels.as_ref().and_then(|labels| labels.get(spec::SPEC)).cloned();
         match shared.engine.create(&name, &shared.options.image, body).await {
@@ -298,12 +303,14 @@ pub(super) async fn mend(
     container: &mut Container,
     error: EngineError,
 ) -> Result<(), SandboxError> {
-    let (EngineError::Refused { why, .. }, Some(volume)) = (&error, container.volume.clone()) else {
-        return Err(error.into());
+    let why = match &error {
+        EngineError::Refused { why, .. } if why.contains(NOT_MOUNTED) => why,
+        _ => return Err(error.into()),
     };
-    if !why.contains(NOT_MOUNTED) {
-        return Err(error.into());
+    if events::give_up_volumes(shared, room, why) {
+        return life::discard(shared, room, container).await;
     }
+    let Some(volume) = container.volume.clone() else { return Err(error.into()) };
     // Left by a Podman that was killed while it cleaned up.
     if mounts::unmount(&volume.mountpoint).unwrap_or_default() {
         return Ok(());

@@ -20,6 +20,7 @@ use super::{
     KillCause, SandboxError,
     engine::{EngineError, Inspected},
     engine_info::EngineInfo,
+    events,
     files::Kind,
     fleet::Shared,
     image, life,
@@ -327,7 +328,8 @@ pub(super) fn places(shared: &Shared, info: &EngineInfo, room: &Room, seen: &Ins
         Some(Kind::Directory) => (Some(files.directory), None),
         None => (seen.volume.clone(), None),
     };
-    let directories = directory.into_iter().chain(seen.writable_layer.clone()).collect();
+    let events = room.container_name().and_then(|name| events::directory(shared, room, &name));
+    let directories = directory.into_iter().chain(events).chain(seen.writable_layer.clone()).collect();
     Places { directories, image, pid: seen.pid, rootless }
 }
 

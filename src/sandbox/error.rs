@@ -95,6 +95,14 @@ pub enum SandboxError {
         /// Why.
         source: io::Error,
     },
+    /// The directory for the sandbox's events cannot be made, or removed.
+    #[error("the directory {} for the sandbox's events cannot be prepared ({source}): check IPC_BASE_DIR", path.display())]
+    Events {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The room's files cannot be made, or removed.
     #[error("{}", words::files(.path, .source))]
     Files {

@@ -17,7 +17,7 @@ use std::{
 
 use serde::Serialize;
 use tokio::{
-    sync::{Notify, broadcast, mpsc, watch},
+    sync::{Notify, broadcast, mpsc, oneshot, watch},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -27,6 +27,7 @@ use super::{
     ProxyKind, ProxyStream, Sandbox, SandboxError, disk, embed,
     engine::{Engine, Image},
     engine_info::EngineInfo,
+    events,
     files::Files,
     fixed,
     id_range::IdRanges,
@@ -42,10 +43,14 @@ use super::{
 use crate::{
     gateway::{self, Gateway},
     ids::{Address, digest},
+    ipc::{Arrived, HookErrors, Ipc},
 };
 
 /// A room's proxied connections that wait to be served; beyond that the sandbox waits.
 const PROXIES: usize = 64;
+
+/// Events that wait to be taken; beyond that they stay in their files.
+const EVENTS: usize = 64;
 
 /// Notices that nobody took yet; beyond that the oldest are lost.
 const NOTICES: usize = 64;
@@ -138,6 +143,10 @@ pub(super) struct Shared {
     pub(super) engine: Engine,
     /// Serves proxied connections.
     gateway: Gateway,
+    /// Takes what programs in sandboxes tell by files; `None`: the kernel has no watcher left for it.
+    pub(super) ipc: Option<Ipc>,
+    /// What it took, until somebody asks for it.
+    events: Mutex<Option<mpsc::Receiver<Arrived>>>,
     /// sandboxd's binary, at a path that stays the same across builds.
     pub(super) sandboxd: PathBuf,
     /// Our seccomp profile, at a path that changes with it.
@@ -170,6 +179,8 @@ pub(super) struct Shared {
     pub(super) images: AtomicBool,
     /// What Podman mounts, it also unmounts.
     pub(super) mountable: AtomicBool,
+    /// Podman can mount a volume for a room's events.
+    pub(super) event_volumes: AtomicBool,
     /// The host's disk is below its reserve.
     disk_low: AtomicBool,
     notices: broadcast::Sender<Notice>,
@@ -190,15 +201,26 @@ impl Sandboxes {
         let sandboxd = prepare(&options.state_dir)?;
         let seccomp = seccomp::install(&options.state_dir)?;
         let fixed = fixed::install(&options.state_dir)?;
+        events::open(&options.ipc_dir)
+            .map_err(|source| SandboxError::Events { path: options.ipc_dir.clone(), source })?;
         let files = Files::open(&options.state_dir);
         let files = files.map_err(|source| SandboxError::Files { path: options.state_dir.clone(), source })?;
         let (socket, podman) = (options.podman_socket.clone(), options.podman_path.clone());
         let engine = Engine::start(socket, podman, &options.state_dir, &tasks, cancel.clone());
         let memory = Memory::new(options.memory_total);
+        let (ipc, arriving) = Ipc::start(EVENTS, &tasks, cancel.clone())
+            .inspect_err(|error| {
+                // Nothing depends on them, so that all else is served.
+                tracing::warn!(%error, "what programs in sandboxes tell is not shown: raise fs.inotify.max_user_instances");
+            })
+            .ok()
+            .unzip();
         let shared = Arc::new(Shared {
             options,
             engine,
             gateway,
+            ipc,
+            events: Mutex::new(arriving),
             sandboxd,
             seccomp,
             fixed,
@@ -215,6 +237,7 @@ impl Sandboxes {
             quota: AtomicBool::new(false),
             images: AtomicBool::new(false),
             mountable: AtomicBool::new(false),
+            event_volumes: AtomicBool::new(false),
             disk_low: AtomicBool::new(false),
             notices: broadcast::Sender::new(NOTICES),
             tasks,
@@ -224,6 +247,7 @@ impl Sandboxes {
         shared.supervise(limit::sweep(Arc::clone(&shared)));
         shared.supervise(limit::hold_memory(Arc::clone(&shared)));
         shared.supervise(disk::run(Arc::clone(&shared)));
+        shared.supervise(events::hold(Arc::clone(&shared)));
         if let Err(error) = shared.adoption().await {
             tracing::debug!(%error, "sandboxes are not usable yet"); // the cause was logged where it arose
         }
@@ -315,6 +339,22 @@ impl Sandboxes {
     /// Returns what rooms should be told from now on: that their disk is full, that they were paused.
     pub fn notices(&self) -> broadcast::Receiver<Notice> {
         self.shared.notices.subscribe()
+    }
+
+    /// Returns what programs in sandboxes tell from now on, once: whoever asks first has it. While nobody takes it, it stays
+    /// in the sandboxes' files.
+    pub fn take_events(&self) -> Option<mpsc::Receiver<Arrived>> {
+        self.shared.events.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Waits for an event that somebody drops to see whether it arrives; `None`: no events are watched. Ask before it is sent.
+    pub fn canary(&self, word: &str) -> Option<oneshot::Receiver<()>> {
+        self.shared.ipc.as_ref()?.canary(word)
+    }
+
+    /// Returns what hooks in a room's sandbox have written down about themselves; `None`: it is not watched.
+    pub fn hook_errors(&self, address: &Address) -> Option<HookErrors> {
+        self.shared.ipc.as_ref()?.hook_errors(address)
     }
 
     /// Returns what Podman says about itself.

@@ -18,6 +18,7 @@ use super::{
     Link, LinkState, Sandbox, SandboxError,
     creation::{self, create, wanted},
     engine::{Condition, EngineError},
+    events,
     fleet::Shared,
     limit,
     room::{Container, Room},
@@ -80,7 +81,10 @@ async fn run(shared: &Arc<Shared>, room: &Arc<Room>, container: &mut Container) 
     }
     for _ in 0..3 {
         let name = match &container.name {
-            Some(name) => name.clone(),
+            Some(name) => {
+                events::make(shared, room, name).await?;
+                name.clone()
+            }
             None => create(shared, room, container, &image).await?,
         };
         match shared.engine.start_container(&name).await {
@@ -131,6 +135,7 @@ async fn greet(shared: &Arc<Shared>, room: &Arc<Room>, name: &str) -> Result<San
     let link = room.link().ok_or(SandboxError::ShuttingDown)?;
     let sandbox = greeting(shared, room, &link, name, GREETING_LIMIT).await?;
     watch(shared, room, &link);
+    events::watch(shared, room, name).await;
     room.touch();
     Ok(sandbox)
 }
@@ -188,6 +193,7 @@ pub(super) async fn adopt(shared: &Arc<Shared>, room: &Arc<Room>, name: &str) ->
         link.set_peer(seen.pid);
         watch(shared, room, &link);
     }
+    events::watch(shared, room, name).await;
     tracing::info!(container = name, "took over a running sandbox");
     Ok(())
 }
@@ -312,8 +318,12 @@ async fn abandon(shared: &Shared, room: &Room, container: &Container) {
 pub(super) async fn remove(shared: &Shared, room: &Room, with_files: bool) -> Result<(), SandboxError> {
     let mut container = room.container.lock().await;
     room.forget_link();
+    let name = container.name.clone();
     discard(shared, room, &mut container).await?;
     limit::release(shared, room);
+    if let Some(name) = name {
+        events::remove(shared, room, &name).await?;
+    }
     if with_files && container.has_files() {
         creation::remove_files(shared, room, &mut container).await?;
         if let Err(error) = room.remove_directory(&shared.options.state_dir) {

@@ -1,6 +1,6 @@
 //! The rooms' sandboxes: Podman's containers from outside, and the connection to the sandboxd that is each one's PID 1.
 //!
-//! Knows the gateway (it hands over the sandboxes' proxied connections) and nothing above: no tools, no model, no chat.
+//! Knows the gateway (it hands over the sandboxes' proxied connections), whom to tell where events lie, and nothing above: no tools, no model, no chat.
 //! Called by `tools`, `hub` and `ops`.
 
 mod cgroup;
@@ -12,6 +12,7 @@ pub mod embed;
 pub mod engine;
 pub mod engine_info;
 mod error;
+mod events;
 mod files;
 mod fixed;
 mod fleet;

@@ -9,6 +9,8 @@ use crate::clock::Clock;
 pub struct SandboxOptions {
     /// Where the server keeps its state; rooms' sockets lie in `rooms/` below it.
     pub state_dir: PathBuf,
+    /// Where sandboxes' events are found on the host, each room's at its container's name (`IPC_BASE_DIR`).
+    pub ipc_dir: PathBuf,
     /// Which server this is: written on every container and volume, so that two servers on one Podman keep apart.
     pub instance: String,
     /// The image that sandboxes are made of (`SANDBOX_IMAGE`).

@@ -224,6 +224,7 @@ async fn look_at_mounts(shared: &Arc<Shared>) -> Result<(), SandboxError> {
         tracing::warn!(path = %info.volume_path.display(), %error, "the mount cannot be shared, so no image is mounted");
     }
     shared.mountable.store(shares.is_ok(), Ordering::SeqCst);
+    shared.event_volumes.store(shares.is_ok(), Ordering::SeqCst);
     shared.images.store(shares.is_ok() && image::can_be_made(), Ordering::SeqCst);
     Ok(())
 }

@@ -27,7 +27,7 @@ use super::{
     id_range::IdRange,
     sockets,
 };
-use crate::ids::Address;
+use crate::{ids::Address, ipc::Watch};
 
 /// A room, whether or not it has a container.
 pub(super) struct Room {
@@ -40,6 +40,8 @@ pub(super) struct Room {
     name: Mutex<Option<String>>,
     /// The host's end of the connection, while the container runs.
     link: Mutex<Option<Arc<Link>>>,
+    /// Its events are taken, while the container runs.
+    events: Mutex<Option<Watch>>,
     /// It counts among the running ones.
     running: AtomicBool,
     /// It is about to be stopped: whoever wants it waits for the lock.
@@ -114,6 +116,7 @@ impl Room {
             container: Lock::default(),
             name: Mutex::default(),
             link: Mutex::default(),
+            events: Mutex::default(),
             running: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             frozen: AtomicBool::new(false),
@@ -269,8 +272,14 @@ impl Room {
         *locked(&self.link) = Some(Arc::new(link));
     }
 
+    /// Notes that its events are taken.
+    pub(super) fn set_events(&self, watch: Watch) {
+        *locked(&self.events) = Some(watch);
+    }
+
     /// Drops the host's end of the connection; what runs inside is not touched.
     pub(super) fn forget_link(&self) {
+        locked(&self.events).take();
         if let Some(link) = locked(&self.link).take() {
             link.set_peer(None); // others may hold it a little longer
         }

@@ -10,7 +10,7 @@ use std::{
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, ResourcesUlimits};
 use sandboxd::protocol;
 
-use super::{fixed, id_range::IdRange, options::SandboxOptions};
+use super::{events, fixed, id_range::IdRange, options::SandboxOptions};
 use crate::ids::{Address, FIRST_ACCOUNT, RoomKey, digest};
 
 /// Label: the server that owns a container or volume.
@@ -79,6 +79,8 @@ pub(super) struct Place<'a> {
     pub(super) directory: &'a Path,
     /// Where the files lie on the host.
     pub(super) files: &'a Path,
+    /// Where it drops its events.
+    pub(super) events: events::Source,
     /// The ids on the host that are the container's; `None`: Podman runs rootless and has but one range.
     pub(super) ids: Option<IdRange>,
     /// Whether the file system can set a hard limit on the writable layer.
@@ -187,6 +189,10 @@ fn mounts(options: &SandboxOptions, place: &Place<'_>) -> Vec<Mount> {
     let mut mounts: Vec<_> = volume.into_iter().collect();
     mounts.extend([
         mount(MountType::BIND, &workspace, WORKSPACE, false),
+        match &place.events {
+            events::Source::Volume(name) => mount(MountType::VOLUME, name.as_ref(), events::MOUNT, false),
+            events::Source::Directory(path) => mount(MountType::BIND, path, events::MOUNT, false),
+        },
         mount(MountType::BIND, &home, HOME, false),
         mount(MountType::BIND, place.directory, protocol::ROOM_DIR, true),
         mount(MountType::BIND, place.sandboxd, protocol::BINARY, true),
@@ -225,6 +231,7 @@ mod tests {
     fn options() -> SandboxOptions {
         SandboxOptions {
             state_dir: "/state".into(),
+            ipc_dir: "/ipc".into(),
             instance: "here".into(),
             image: "image:latest".into(),
             podman_socket: None,
@@ -249,6 +256,7 @@ mod tests {
             address,
             directory: Path::new("/state/rooms/0a1b2c3d"),
             files: Path::new("/volumes/sandbox-r-x/_data"),
+            events: events::Source::Volume("ipc-0a1b2c3d".to_owned()),
             ids: IdRange::from_label("2147614719"),
             quota: false,
             sandboxd: Path::new("/state/sandboxd"),

@@ -41,6 +41,7 @@ impl House {
         let directory = tempfile::Builder::new().prefix("fleet").tempdir().unwrap();
         let options = SandboxOptions {
             state_dir: directory.path().to_owned(),
+            ipc_dir: directory.path().join("ipc"),
             instance: format!("test-{}", random(6)),
             image: IMAGE.to_owned(),
             podman_socket: None,
@@ -91,6 +92,12 @@ impl House {
         lines(&podman(&["volume", "ls", "--filter", &self.label(), "--format", "{{.Name}}"]))
     }
 
+    /// The volumes that hold rooms' events.
+    pub(crate) fn event_volumes(&self) -> HashSet<String> {
+        let label = format!("label=matrix-agent.ipc={}", self.options.instance);
+        lines(&podman(&["volume", "ls", "--filter", &label, "--format", "{{.Name}}"]))
+    }
+
     /// A room that no other test has.
     pub(crate) fn room(&self, name: &str) -> Address {
         Address::of_first(format!("!{name}:{}", self.options.instance))
@@ -102,7 +109,7 @@ impl Drop for House {
         for name in self.containers() {
             podman(&["rm", "--force", "--time", "0", &name]);
         }
-        for name in self.volumes() {
+        for name in self.volumes().into_iter().chain(self.event_volumes()) {
             podman(&["volume", "rm", &name]);
         }
     }

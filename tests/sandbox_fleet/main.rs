@@ -2,6 +2,7 @@
 //! stop, are taken over by the next server, and go away. Needs root and Podman.
 
 mod accounts;
+mod events;
 mod files;
 mod house;
 mod life;

@@ -149,11 +149,14 @@ impl Drop for Rig {
     fn drop(&mut self) {
         let Some(instance) = instance(&self.database()) else { return };
         let label = format!("label=matrix-agent.instance={instance}");
+        let events = format!("label=matrix-agent.ipc={instance}");
         // A server that is about to end may still be making one. Volumes go without `--force`: with it Podman locks the
         // volume and then its container, whose own clean-up locks them the other way round, and both wait for ever.
         for _ in 0..100 {
             remove(&["ps", "--all", "--quiet", "--filter", &label], &["rm", "--force", "--time", "0"]);
-            remove(&["volume", "ls", "--quiet", "--filter", &label], &["volume", "rm"]);
+            for label in [&label, &events] {
+                remove(&["volume", "ls", "--quiet", "--filter", label], &["volume", "rm"]);
+            }
             if self.sandboxes() == (0, 0) {
                 break;
             }

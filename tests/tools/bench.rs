@@ -38,6 +38,7 @@ impl Bench {
         let state = tempfile::Builder::new().prefix("ma-tools").tempdir_in("/tmp").unwrap();
         let options = SandboxOptions {
             state_dir: state.path().to_owned(),
+            ipc_dir: state.path().join("ipc"),
             instance: format!("tools-{}", ids::random(4)),
             image: image.to_owned(),
             podman_socket: std::env::var_os("PODMAN_SOCKET").map(PathBuf::from),
@@ -128,8 +129,11 @@ impl Drop for Bench {
         for id in podman(&["ps", "--all", "--quiet", "--filter", &label]).lines() {
             podman(&["rm", "--force", "--time", "0", id]);
         }
-        for name in podman(&["volume", "ls", "--quiet", "--filter", &label]).lines() {
-            podman(&["volume", "rm", name]);
+        let events = format!("label=matrix-agent.ipc={}", self.options.instance);
+        for label in [&label, &events] {
+            for name in podman(&["volume", "ls", "--quiet", "--filter", label]).lines() {
+                podman(&["volume", "rm", name]);
+            }
         }
     }
 }

@@ -89,6 +89,11 @@ impl Progress {
             self.told = true;
             return self.queued.replace(*before) != Some(*before);
         }
+        if let Live::Told { .. } = live
+            && self.queued.is_some()
+        {
+            return false; // by a program that was left running: it says nothing about this turn
+        }
         let waited = self.queued.take().is_some();
         let changed = match live {
             Live::Started { .. } => {
@@ -119,6 +124,18 @@ impl Progress {
                 match self.running.iter_mut().find(|running| running.call == *call) {
                     Some(running) if !line.is_empty() => std::mem::replace(&mut running.output, line.clone()) != line,
                     _ => false,
+                }
+            }
+            Live::Told { line } => {
+                let line = text::one_line(line, WIDTH / 2);
+                match self.running.last_mut() {
+                    _ if line.is_empty() => false,
+                    // Whoever tells was most likely started by the newest call.
+                    Some(running) => std::mem::replace(&mut running.output, line.clone()) != line,
+                    None => {
+                        self.note(format!("▸ {}", code(&line)));
+                        true
+                    }
                 }
             }
             Live::ToolEnded { call, summary, ok } => {
@@ -308,6 +325,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_program_tells_stands_beside_the_newest_call() {
+        let told = |line: &str| Live::Told { line: line.into() };
+        let events = [
+            started("1", "implement", ""),
+            told("qwen ▸ read_file a.rs"),
+            started("2", "run_command", "make all"),
+            told("qwen ✓ write_file `b`"),
+        ];
+        let below = |events: &[Live]| lines(events, 1)[1..].to_vec();
+        assert_eq!(below(&events), ["▸ implement: `qwen ▸ read_file a.rs`", "▸ `make all`: `qwen ✓ write_file 'b'`"]);
+        assert_eq!(below(&[told("half way"), told(" \x1b[0m")]), ["▸ `half way`"]);
+        let (start, mut waiting) = (Instant::now(), Progress::new(Instant::now()));
+        assert!(waiting.take(&queued(2), start) && !waiting.take(&told("half way"), start));
+        assert_eq!(waiting.text(start), "⏳ 2 before this one");
+    }
+
+    #[test]
     fn only_what_takes_its_time_is_worth_a_message() {
         let start = Instant::now();
         let mut quick = Progress::new(start);
@@ -377,6 +411,7 @@ mod tests {
             (call(), line()).prop_map(|(call, line)| Live::ToolOutput { call, line }),
             (call(), line(), any::<bool>()).prop_map(|(call, summary, ok)| Live::ToolEnded { call, summary, ok }),
             line().prop_map(|text| Live::Notice { text }),
+            line().prop_map(|line| Live::Told { line }),
             any::<usize>().prop_map(queued),
         ]
     }

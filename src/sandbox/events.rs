@@ -1,0 +1,234 @@
+//! Where a sandbox drops its events: mounted at `/workspace/.ipc`, found on the host at `IPC_BASE_DIR/<container>`, and
+//! bounded by itself, since it lies outside of the room's files.
+//!
+//! Where Podman can mount, it is a volume of type tmpfs with so many bytes and inodes and no more: the kernel holds that, and
+//! it is empty again after each stop. Elsewhere (rootless) it is a directory, which is emptied when it is found above
+//! its bound. What lies in it is read by `ipc` alone.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use nix::unistd::{SysconfVar, sysconf};
+use tokio::{
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    SandboxError, creation,
+    engine::EngineError,
+    files,
+    fleet::Shared,
+    options::SandboxOptions,
+    program::Program,
+    room::Room,
+    usage::{self, Places, Usage},
+};
+use crate::ids::digest;
+
+/// Where it is in the sandbox.
+pub(super) const MOUNT: &str = "/workspace/.ipc";
+
+/// What may lie in it.
+const BOUND: Usage = Usage { bytes: 8 << 20, inodes: 4096 };
+
+/// Label: the server that owns such a volume. Not the one of rooms' volumes: older servers would take it for one.
+pub(super) const INSTANCE: &str = "matrix-agent.ipc";
+
+/// Between two looks at directories that nothing else bounds.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// How long a directory may take to be counted, and to be emptied.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The volume of this name.
+    Volume(String),
+    /// This directory.
+    Directory(PathBuf),
+}
+
+/// Makes the directory above all rooms', which nobody else on the host may look into: those in it are open to all.
+pub(super) fn open(base: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(base)?;
+    fs::set_permissions(base, fs::Permissions::from_mode(0o700))
+}
+
+/// Returns what is mounted into the room's container of this name.
+pub(super) fn source(shared: &Shared, room: &Room, container: &str) -> Source {
+    if shared.event_volumes.load(Ordering::SeqCst) {
+        Source::Volume(volume_name(shared, room))
+    } else {
+        Source::Directory(place(&shared.options, container))
+    }
+}
+
+/// Tells whether Podman refused a start because of the room's volume for events; then none is used from now on.
+pub(super) fn give_up_volumes(shared: &Shared, room: &Room, why: &str) -> bool {
+    let is_ours = why.contains(&volume_name(shared, room)) && shared.event_volumes.swap(false, Ordering::SeqCst);
+    if is_ours {
+        tracing::warn!(%why, "Podman cannot mount volumes for events here: they are directories, which are only watched");
+    }
+    is_ours
+}
+
+/// Returns the directory that is mounted into the room's container, if it is one and nothing but a watch bounds it.
+pub(super) fn directory(shared: &Shared, room: &Room, container: &str) -> Option<PathBuf> {
+    match source(shared, room, container) {
+        Source::Directory(directory) if directory.exists() => Some(directory),
+        Source::Directory(_) | Source::Volume(_) => None,
+    }
+}
+
+/// Makes what is to be mounted, unless it is there: before each start, since it may lie where a reboot clears up.
+pub(super) async fn make(shared: &Shared, room: &Room, container: &str) -> Result<(), SandboxError> {
+    let place = place(&shared.options, container);
+    let failed = |source| SandboxError::Events { path: place.clone(), source };
+    match source(shared, room, container) {
+        Source::Volume(name) => {
+            let mountpoint = volume(shared, &name).await?;
+            let (link, to) = (place.clone(), mountpoint);
+            let linked = spawn_blocking(move || lead(&link, &to)).await;
+            linked.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed)
+        }
+        Source::Directory(directory) => {
+            let made = spawn_blocking(move || {
+                if fs::symlink_metadata(&directory).is_ok_and(|there| there.is_symlink()) {
+                    fs::remove_file(&directory)?; // from a time when Podman could mount
+                }
+                files::make_directory(&directory)?;
+                // The container's ids are strangers here; the directory above is closed to all others.
+                fs::set_permissions(&directory, fs::Permissions::from_mode(0o777))
+            });
+            made.await.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed)
+        }
+    }
+}
+
+/// Begins to take the events of a running container.
+pub(super) async fn watch(shared: &Shared, room: &Room, container: &str) {
+    let Some(ipc) = &shared.ipc else { return };
+    let directory = match source(shared, room, container) {
+        Source::Directory(directory) => directory,
+        Source::Volume(name) => match shared.info().await {
+            Ok(info) => info.volume_path.join(name).join("_data"),
+            Err(error) => {
+                tracing::warn!(room = %room.address, %error, "a sandbox's events are not shown");
+                return;
+            }
+        },
+    };
+    room.set_events(ipc.watch(&room.address, directory));
+}
+
+/// Removes all of it, after its container.
+pub(super) async fn remove(shared: &Shared, room: &Room, container: &str) -> Result<(), SandboxError> {
+    let place = place(&shared.options, container);
+    let failed = |source| SandboxError::Events { path: place.clone(), source };
+    if let Source::Volume(name) = source(shared, room, container) {
+        shared.engine.remove_volume(&name).await?;
+    }
+    if fs::symlink_metadata(&place).is_ok_and(|there| there.is_symlink()) {
+        return files::remove_file(&place).map_err(failed);
+    }
+    creation::remove_directory(shared, &place).await.map_err(failed)
+}
+
+/// Empties directories that are above the bound, until the fleet ends. Volumes hold theirs by themselves.
+pub(super) async fn hold(shared: Arc<Shared>) {
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        for room in shared.all() {
+            let Some(container) = room.container_name().filter(|_| room.is_running()) else { continue };
+            if let Source::Directory(directory) = source(&shared, &room, &container)
+                && let Err(error) = look(&shared, &room, directory).await
+            {
+                tracing::warn!(room = %room.address, %error, "a sandbox's events cannot be kept within their bound");
+            }
+        }
+    }
+}
+
+async fn look(shared: &Shared, room: &Room, directory: PathBuf) -> io::Result<()> {
+    // Mostly nothing is in it: whatever came was taken.
+    let is_empty = fs::read_dir(&directory).is_ok_and(|mut entries| entries.next().is_none());
+    if is_empty || !directory.exists() {
+        return Ok(());
+    }
+    let rootless = shared.rootless().await;
+    let directories = vec![directory.clone()];
+    let taken = usage::measure(&Places { directories, rootless: rootless.clone(), ..Places::default() }, LIMIT).await?;
+    if taken.bytes <= BOUND.bytes && taken.inodes <= BOUND.inodes {
+        return Ok(());
+    }
+    tracing::warn!(room = %room.address, ?taken, "a sandbox's events are above their bound, so all are deleted");
+    let mut find = Program::inside(rootless.as_deref(), "find");
+    find.arg(directory).args(["-xdev", "-mindepth", "1", "-delete"]).run(LIMIT).await
+}
+
+fn volume_name(shared: &Shared, room: &Room) -> String {
+    let owner = [shared.options.instance.as_str(), &room.address.account, room.address.room.as_str()];
+    format!("ipc-{}", digest(&owner, 8))
+}
+
+/// Where it is found on the host.
+fn place(options: &SandboxOptions, container: &str) -> PathBuf {
+    options.ipc_dir.join(container)
+}
+
+/// Makes the volume, or finds it; returns where Podman mounts it.
+async fn volume(shared: &Shared, name: &str) -> Result<PathBuf, EngineError> {
+    let labels = HashMap::from([(INSTANCE.to_owned(), shared.options.instance.clone())]);
+    Ok(shared.engine.create_volume(name, labels, volume_options()).await?.mountpoint)
+}
+
+/// Returns the options by which Podman's local volumes are such a file system. Its size is given in pages: Podman takes
+/// the word `size` for a quota, which few file systems have.
+fn volume_options() -> HashMap<String, String> {
+    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|page| u64::try_from(page).ok()).unwrap_or(4096);
+    let o = format!("nr_blocks={},nr_inodes={},mode=1777,nodev,nosuid", BOUND.bytes / page, BOUND.inodes);
+    [("type", "tmpfs"), ("device", "tmpfs"), ("o", &o)].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
+
+/// Makes `link` lead to `to`, in the place of whatever it was.
+fn lead(link: &Path, to: &Path) -> io::Result<()> {
+    if fs::read_link(link).is_ok_and(|there| there == to) {
+        return Ok(());
+    }
+    if fs::symlink_metadata(link).is_ok_and(|there| there.is_dir()) {
+        fs::remove_dir(link)?; // from a time when Podman could not mount; events that nobody took keep it
+    }
+    let fresh = link.with_extension(format!("{}.tmp", crate::ids::random(4)));
+    symlink(to, &fresh)?;
+    fs::rename(fresh, link)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_leads_to_where_it_is_mounted_now() {
+        let base = tempfile::tempdir().unwrap();
+        let link = base.path().join("sandbox-room-example.com");
+        for to in ["/a", "/b", "/b"] {
+            lead(&link, Path::new(to)).unwrap();
+            assert_eq!(fs::read_link(&link).unwrap(), Path::new(to));
+        }
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
+        fs::remove_file(&link).unwrap();
+        fs::create_dir(&link).unwrap();
+        lead(&link, Path::new("/c")).unwrap();
+        assert_eq!(fs::read_link(&link).unwrap(), Path::new("/c"));
+    }
+}
