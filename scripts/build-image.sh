@@ -16,5 +16,5 @@ case ${1:-} in
     *) die "$1 is not known" "Usage: scripts/build-image.sh [--fresh]" ;;
 esac
 
-mapfile -t inputs < <(find Containerfile .containerignore sandbox -path sandbox/sandboxd -prune -o -type f -print)
+mapfile -t inputs < <(find Containerfile .containerignore hooks sandbox -path sandbox/sandboxd -prune -o -type f -print)
 build_image "the sandbox image" "$IMAGE" 6 "$fresh" . "${inputs[@]}"

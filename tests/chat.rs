@@ -410,3 +410,49 @@ fn a_stop_says_which_background_jobs_are_left_and_stop_jobs_ends_them() {
     assert_eq!(told("!stop"), "Nothing is running.");
     assert_eq!(told("!stop jobs"), "Nothing runs in the background.");
 }
+
+#[test]
+fn what_a_program_in_the_sandbox_tells_is_shown_while_it_works() {
+    let (llm, rig) = scripted();
+    let tell =
+        r#"cd /workspace/.ipc; printf '%s' '{"version":1,"kind":"progress","text":"half way"}' > .1; mv .1 1.json"#;
+    llm.reply(Reply::command(&format!("{tell}; while [ ! -e /workspace/go ]; do sleep 0.05; done")))
+        .reply_text("Done.");
+    let _server = rig.serve();
+    let mut chat = rig.ask("one", "go");
+    chat.until("what it tells", |frame| frame["kind"] == "told" && frame["line"] == "half way");
+    assert!(rig.run(&["sandbox", "exec", "one", "--", "touch", "/workspace/go"]).status.success());
+    let (code, frames) = chat.finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+}
+
+#[test]
+fn check_ipc_tells_what_arrives_from_a_sandbox_and_what_is_missing_there() {
+    let (llm, rig) = scripted();
+    llm.reply(Reply::command("true")).reply_text("Ready.");
+    let check = |arguments: &[&str]| {
+        let output = rig.run(&[&["check-ipc", "--json"], arguments].concat());
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+        let status = |id: &str| {
+            let checks = found["sandboxes"][0]["checks"].as_array().unwrap();
+            checks.iter().find(|check| check["name"] == id).map(|check| check["status"].as_str().unwrap().to_owned())
+        };
+        let of = ["directory", "scripts", "gemini-hooks", "canary", "hook-errors"].map(status);
+        (output.status.code(), of.map(Option::unwrap_or_default))
+    };
+    let nothing = rig.run(&["check-ipc"]);
+    assert!(nothing.status.success() && String::from_utf8_lossy(&nothing.stdout).contains("No sandbox"), "{nothing:?}");
+    rig.ask("one", "go").finish();
+    // A bare image has no hooks, and what is dropped arrives all the same; with a server, and without one.
+    let bare = |errors: &str| (Some(1), ["good", "bad", "warning", "good", errors].map(str::to_owned));
+    assert_eq!(check(&["one"]), bare("good"));
+    let _server = rig.serve();
+    let list: serde_json::Value = serde_json::from_slice(&rig.run(&["sandbox", "list", "--json"]).stdout).unwrap();
+    assert_eq!(check(&[list[0]["name"].as_str().unwrap()]), bare("good"), "by the container's name");
+    let spoil = "echo broken > /workspace/.ipc/hook-errors.log";
+    assert!(rig.run(&["sandbox", "exec", "one", "--", "sh", "-c", spoil]).status.success());
+    assert_eq!(check(&[]), bare("bad"), "the canary came after it");
+    let text = rig.run(&["check-ipc", "one"]);
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(text.contains("✅ canary") && text.contains("❌ hook-errors") && text.contains("broken"), "{text}");
+}

@@ -4,6 +4,7 @@
 //! The top of all layers; `main.rs` calls [`main`]. Only here may anything be written to standard output.
 
 mod chat;
+mod check_ipc;
 mod compact;
 mod config;
 mod configuration;
@@ -53,6 +54,7 @@ enum Command {
     Demo(demo::Args),
     Sandbox(sandbox::Args),
     Doctor(doctor::Args),
+    CheckIpc(check_ipc::Args),
     Config(config::Args),
     Compact(compact::Args),
 }
@@ -63,6 +65,7 @@ async fn dispatch(command: Command, configuration: Configuration) -> anyhow::Res
         Command::Chat(args) => chat::run(args, &configuration).await,
         Command::Demo(args) => demo::run(args, &configuration).await,
         Command::Sandbox(args) => sandbox::run(args, &configuration).await,
+        Command::CheckIpc(args) => check_ipc::run(args, &configuration).await,
         Command::Config(args) => config::run(&args, &configuration),
         Command::Compact(args) => compact::run(args, &configuration).await,
         Command::Doctor(args) => doctor::run(args, configuration).await,

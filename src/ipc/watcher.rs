@@ -25,6 +25,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
 
 use super::{
     directory::{self, Counts},
@@ -196,7 +197,9 @@ async fn run(shared: Arc<Shared>, to: mpsc::Sender<Arrived>, cancel: Cancellatio
         }
         let next = shared.rooms().next();
         if let Some((address, directory)) = next {
-            let served = cancel.run_until_cancelled(serve(&shared, &to, address, directory)).await;
+            let span = address.span();
+            let serving = serve(&shared, &to, address, directory).instrument(span);
+            let served = cancel.run_until_cancelled(serving).await;
             if served.is_none_or(|served| served.is_err()) {
                 return;
             }
@@ -230,7 +233,7 @@ async fn serve(
     let mut scan = match scanned {
         Ok(scan) => scan,
         Err(error) => {
-            tracing::debug!(room = %address, %error, "a sandbox's events cannot be read");
+            tracing::debug!(%error, "a sandbox's events cannot be read");
             return Ok(());
         }
     };
@@ -292,7 +295,7 @@ impl Shared {
     fn note_errors(&self, address: &Address, lines: &str) {
         let last = lines.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
         let last = text::one_line(last, ERROR);
-        tracing::warn!(room = %address, %last, "a hook in a sandbox failed");
+        tracing::warn!(%last, "a hook in a sandbox failed");
         if let Some(watched) = self.rooms().by_address.get_mut(address) {
             watched.errors.times += 1;
             watched.errors.last = last;
@@ -321,7 +324,8 @@ impl Rooms {
             }
             Err(Errno::ENOENT) => {}
             Err(error) => {
-                tracing::warn!(room = %address, %error, "a sandbox's events cannot be watched: they come late");
+                let told = || tracing::warn!(%error, "a sandbox's events cannot be watched: they come late");
+                address.span().in_scope(told);
             }
         }
     }
@@ -361,7 +365,8 @@ impl Rooms {
             let Counts { deleted, stuck, why } = std::mem::take(&mut watched.counts);
             if let Some(why) = why {
                 let why = text::one_line(&why, ERROR);
-                tracing::warn!(room = %address, deleted, stuck, %why, "a sandbox dropped what is no event");
+                let told = || tracing::warn!(deleted, stuck, %why, "a sandbox dropped what is no event");
+                address.span().in_scope(told);
             }
         }
     }

@@ -27,6 +27,7 @@ use tokio_util::{
 };
 use tracing::Instrument;
 
+use super::check_ipc;
 use crate::{
     chat::terminal::{self, Hello, Terminal},
     hub::AccountHub,
@@ -54,6 +55,11 @@ pub enum Request {
     Observe {
         /// The room as the list shows it, its sandbox's name, or a terminal room's name.
         room: String,
+    },
+    /// Whether what is told in sandboxes arrives.
+    CheckIpc {
+        /// Which ones, each as the list shows it, by its sandbox's name, or a terminal room's name; none: all that run.
+        rooms: Vec<String>,
     },
     /// To remove one, with its files.
     Remove {
@@ -210,6 +216,15 @@ impl Administration {
                 let room = self.room(&room).await?;
                 let observed = self.sandboxes.observe(&room).instrument(room.span()).await?;
                 Answer::Value { value: serde_json::json!(observed), text: observed.to_string() }
+            }
+            Request::CheckIpc { rooms } => {
+                let mut named = Vec::new();
+                for room in rooms {
+                    named.push(self.room(&room).await?);
+                }
+                let reports = check_ipc::check(&self.sandboxes, &named).await?;
+                let value = serde_json::json!({ "status": check_ipc::worst(&reports), "sandboxes": reports });
+                Answer::Value { value, text: check_ipc::text(&reports) }
             }
             Request::Remove { room } => {
                 let room = self.room_with_files(&room).await?;

@@ -1,5 +1,6 @@
 //! Running the service: the lock, the control socket, the health checks, and how the parts are put together.
 
+mod check_ipc;
 mod control;
 pub mod doctor;
 mod lock;

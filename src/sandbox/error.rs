@@ -96,7 +96,7 @@ pub enum SandboxError {
         source: io::Error,
     },
     /// The directory for the sandbox's events cannot be made, or removed.
-    #[error("the directory {} for the sandbox's events cannot be prepared ({source}): check IPC_BASE_DIR", path.display())]
+    #[error("{}", words::events(.path, .source))]
     Events {
         /// Where it is.
         path: PathBuf,

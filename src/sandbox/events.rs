@@ -19,6 +19,7 @@ use tokio::{
     task::spawn_blocking,
     time::{MissedTickBehavior, interval},
 };
+use tracing::Instrument;
 
 use super::{
     SandboxError, creation,
@@ -121,7 +122,7 @@ pub(super) async fn watch(shared: &Shared, room: &Room, container: &str) {
         Source::Volume(name) => match shared.info().await {
             Ok(info) => info.volume_path.join(name).join("_data"),
             Err(error) => {
-                tracing::warn!(room = %room.address, %error, "a sandbox's events are not shown");
+                tracing::warn!(%error, "a sandbox's events are not shown");
                 return;
             }
         },
@@ -150,16 +151,20 @@ pub(super) async fn hold(shared: Arc<Shared>) {
         ticks.tick().await;
         for room in shared.all() {
             let Some(container) = room.container_name().filter(|_| room.is_running()) else { continue };
-            if let Source::Directory(directory) = source(&shared, &room, &container)
-                && let Err(error) = look(&shared, &room, directory).await
-            {
-                tracing::warn!(room = %room.address, %error, "a sandbox's events cannot be kept within their bound");
+            if let Source::Directory(directory) = source(&shared, &room, &container) {
+                look(&shared, directory).instrument(room.address.span()).await;
             }
         }
     }
 }
 
-async fn look(shared: &Shared, room: &Room, directory: PathBuf) -> io::Result<()> {
+async fn look(shared: &Shared, directory: PathBuf) {
+    if let Err(error) = empty_if_full(shared, directory).await {
+        tracing::warn!(%error, "a sandbox's events cannot be kept within their bound");
+    }
+}
+
+async fn empty_if_full(shared: &Shared, directory: PathBuf) -> io::Result<()> {
     // Mostly nothing is in it: whatever came was taken.
     let is_empty = fs::read_dir(&directory).is_ok_and(|mut entries| entries.next().is_none());
     if is_empty || !directory.exists() {
@@ -171,7 +176,7 @@ async fn look(shared: &Shared, room: &Room, directory: PathBuf) -> io::Result<()
     if taken.bytes <= BOUND.bytes && taken.inodes <= BOUND.inodes {
         return Ok(());
     }
-    tracing::warn!(room = %room.address, ?taken, "a sandbox's events are above their bound, so all are deleted");
+    tracing::warn!(?taken, "a sandbox's events are above their bound, so all are deleted");
     let mut find = Program::inside(rootless.as_deref(), "find");
     find.arg(directory).args(["-xdev", "-mindepth", "1", "-delete"]).run(LIMIT).await
 }

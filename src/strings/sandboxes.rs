@@ -141,6 +141,12 @@ pub fn volume(path: &Path, cause: &io::Error) -> String {
     )
 }
 
+/// The directory for a sandbox's events cannot be made, or removed.
+pub fn events(path: &Path, cause: &io::Error) -> String {
+    let path = path.display();
+    format!("the directory {path} for the sandbox's events cannot be prepared ({cause}): check IPC_BASE_DIR")
+}
+
 /// The room's files cannot be made, or removed.
 pub fn files(path: &Path, cause: &io::Error) -> String {
     let path = path.display();

@@ -142,6 +142,7 @@ fn words() -> Vec<Word> {
         Part sandboxes::paused("x"),
         Part sandboxes::NO_IDS,
         Part sandboxes::volume(path, cause),
+        Part sandboxes::events(path, cause),
         Part sandboxes::files(path, cause),
         Part sandboxes::not_mounted(path, "it is damaged"),
         Part sandboxes::not_counted(cause),

@@ -54,15 +54,15 @@ pub struct Check {
 }
 
 impl Check {
-    fn good(name: &'static str, what: impl Into<String>) -> Self {
+    pub(super) fn good(name: &'static str, what: impl Into<String>) -> Self {
         Self { name, status: Status::Good, what: what.into(), mend: None }
     }
 
-    fn warning(name: &'static str, what: impl Into<String>, mend: impl Into<String>) -> Self {
+    pub(super) fn warning(name: &'static str, what: impl Into<String>, mend: impl Into<String>) -> Self {
         Self { name, status: Status::Warning, what: what.into(), mend: Some(mend.into()) }
     }
 
-    fn bad(name: &'static str, what: impl Into<String>, mend: impl Into<String>) -> Self {
+    pub(super) fn bad(name: &'static str, what: impl Into<String>, mend: impl Into<String>) -> Self {
         Self { name, status: Status::Bad, what: what.into(), mend: Some(mend.into()) }
     }
 }

@@ -1,0 +1,40 @@
+//! `matrix-agent check-ipc`: whether what programs in sandboxes tell can arrive.
+
+use std::io::{self, Write};
+
+use super::{Configuration, Outcome, host};
+use crate::ops::{Answer, Operator, Request, control_socket};
+
+/// Look whether what is told in the sandboxes arrives, and say what to do if not
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The sandboxes, by container, room or a terminal's name; they are started if need be. None: all that run
+    containers: Vec<String>,
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Result<Outcome> {
+    let request = Request::CheckIpc { rooms: args.containers };
+    let (state, house) = host::administer(configuration).await?;
+    let outcome = ask(&state, &request, args.json).await;
+    if let Some(house) = house {
+        house.shutdown().await;
+    }
+    outcome
+}
+
+async fn ask(state: &std::path::Path, request: &Request, json: bool) -> anyhow::Result<Outcome> {
+    let mut operator = Operator::ask(&control_socket(state), request).await?;
+    match operator.next().await? {
+        Some(Answer::Value { value, text }) => {
+            let mut out = io::stdout().lock();
+            let shown = if json { format!("{value:#}") } else { text };
+            writeln!(out, "{}", shown.trim_end())?;
+            Ok(if value["status"] == "bad" { Outcome::Bad } else { Outcome::Good })
+        }
+        Some(Answer::Failed { text }) => anyhow::bail!(text),
+        _ => anyhow::bail!("The server gave no answer."),
+    }
+}
