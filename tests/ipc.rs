@@ -5,7 +5,6 @@ use std::{
     collections::HashSet,
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
@@ -157,11 +156,26 @@ async fn a_flood_loses_nothing_and_stays_in_the_files() {
 
     let mut house = House::open(16);
     let rooms: Vec<_> = (0..ROOMS).map(|room| house.room(&room.to_string())).collect();
-    let directories = Arc::new(rooms.iter().map(|(directory, _)| directory.clone()).collect::<Vec<_>>());
+    let directories = rooms.iter().map(|(directory, _)| directory.clone()).collect::<Vec<_>>();
+    let (busy, _busy) = house.room("busy");
+    // All were looked at once when the last one was: they are not due any more.
+    let heard = house.ipc.canary("tweet").unwrap();
+    fs::write(busy.join("1.json"), r#"{"version":1,"kind":"canary","text":"tweet"}"#).unwrap();
+    timeout(LIMIT, heard).await.expect("it is heard").unwrap();
+    for event in 0..40 {
+        post(&busy, &format!("{event:05}-1-send-progress"), "busy");
+    }
+    let full = async {
+        while house.events.len() < 16 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LIMIT, full).await.expect("the channel is full");
+    // The watcher waits for us, and the kernel has no place for what it would tell of the later rooms.
     let before = memory::resident().unwrap();
     let flood = move || {
-        for event in 0..EACH {
-            for directory in directories.iter() {
+        for directory in &directories {
+            for event in 0..EACH {
                 post(directory, &format!("{event:05}-1-send-progress"), &event.to_string());
             }
         }
@@ -171,6 +185,9 @@ async fn a_flood_loses_nothing_and_stays_in_the_files() {
     let mut grown = 0;
     while seen.len() < ROOMS * EACH {
         let (room, line) = house.next().await;
+        if room == "busy" {
+            continue;
+        }
         let key = (room.parse::<u16>().unwrap(), line.parse::<u16>().unwrap());
         assert!(seen.insert(key), "twice: {key:?}");
         if seen.len() % 1000 == 0 {
