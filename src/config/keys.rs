@@ -179,6 +179,10 @@ keys! {
         () MAX_AGENT_TURNS: u32 = Text("25"), parse::count::<_, 1, 1000>;
         /// Messages that are worked on at the same time, over all rooms; the others wait for their turn.
         () MAX_CONCURRENT_TURNS: usize = Text("8"), parse::count::<_, 1, 1000>;
+        /// Tokens that may go to models for one room in a day (UTC), the orchestrator's and the coding agents' together. Beyond it coding agents' requests are refused until the next.
+        () ROOM_DAILY_TOKENS: u64 = Unset, parse::count::<_, 1, { u32::MAX }>;
+        /// Tokens that coding agents may use in a day (UTC) at one person's word, over all rooms.
+        () USER_DAILY_TOKENS: u64 = Unset, parse::count::<_, 1, { u32::MAX }>;
         /// Hours that the files of a room are kept after its last person has left or the bot was removed; `0` deletes them at once.
         () ROOM_GRACE_HOURS: Duration = Text("24"), parse::hours;
         /// Free disk space below which sandboxes may no longer write.

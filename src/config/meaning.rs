@@ -105,6 +105,8 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
             coding_timeout: reader.value(keys::CODING_TIMEOUT_SECONDS),
             agent_turns: reader.value(keys::MAX_AGENT_TURNS),
             concurrent_turns: reader.value(keys::MAX_CONCURRENT_TURNS),
+            room_tokens: reader.optional(keys::ROOM_DAILY_TOKENS),
+            user_tokens: reader.optional(keys::USER_DAILY_TOKENS),
             room_grace: reader.value(keys::ROOM_GRACE_HOURS),
             host_disk_reserve: reader.value(keys::HOST_DISK_RESERVE),
         },

@@ -183,6 +183,10 @@ pub struct Limits {
     pub agent_turns: u32,
     /// Turns that run at the same time, over all rooms.
     pub concurrent_turns: usize,
+    /// Tokens a day of one room.
+    pub room_tokens: Option<u64>,
+    /// Tokens a day that coding agents may use at one person's word.
+    pub user_tokens: Option<u64>,
     /// How long the files of a room that was left are kept.
     pub room_grace: Duration,
     /// Free disk space in bytes below which sandboxes may no longer write.

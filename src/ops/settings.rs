@@ -15,7 +15,7 @@ use crate::{
     config::{self, Config, JournalSync, Loaded, Matrix, Mistakes, Provider, Wrong},
     gateway::{
         AllowedHosts, BadPattern, GatewayPolicy,
-        models::{BadUpstream, ModelDoor, Protocol, Upstream},
+        models::{BadUpstream, Ledger, ModelDoor, Protocol, Upstream},
     },
     ids::FIRST_ACCOUNT,
     llm::{self, Endpoint, ModelSettings, SettingError, parse_model},
@@ -131,7 +131,7 @@ pub(super) fn gateway(config: &Config) -> Result<GatewayPolicy, BadPattern> {
 }
 
 /// Returns the coding agents' way to their models. It fails only for settings that [`review`] has refused.
-pub(super) fn models(config: &Config, ledger: Store) -> Result<ModelDoor, BadUpstream> {
+pub(super) fn models(config: &Config, store: Store) -> Result<ModelDoor, BadUpstream> {
     let mut upstreams = Vec::new();
     for (protocol, provider) in [(Protocol::Gemini, &config.gemini), (Protocol::OpenAi, &config.qwen)] {
         if provider.api_key.is_some() {
@@ -146,6 +146,7 @@ pub(super) fn models(config: &Config, ledger: Store) -> Result<ModelDoor, BadUps
         let models = vec![endpoint.model().to_owned()];
         upstreams.push(Upstream::new(Protocol::OpenAi, &base, config.llm.api_key.clone(), models)?);
     }
+    let ledger = Ledger { store, room: config.limits.room_tokens, person: config.limits.user_tokens };
     Ok(ModelDoor::new(upstreams, config.sandbox.web_search, Some(ledger)))
 }
 

@@ -6,7 +6,7 @@
 use rusqlite::{Connection, OptionalExtension};
 
 /// One step a version; `PRAGMA user_version` counts those that were applied.
-const MIGRATIONS: &[&str] = &[FIRST, ROOMS, FILES, CIPHERTEXTS, ENCRYPTED, BOTS, PRUNING, AGENTS];
+const MIGRATIONS: &[&str] = &[FIRST, ROOMS, FILES, CIPHERTEXTS, ENCRYPTED, BOTS, PRUNING, AGENTS, BUDGETS];
 
 /// The version of this program.
 const CURRENT: usize = MIGRATIONS.len();
@@ -185,6 +185,9 @@ CREATE TABLE agent_usage (
     PRIMARY KEY (bot, room, day, person, agent, model)
 ) WITHOUT ROWID;
 ";
+
+/// What one person's word has cost, over all rooms.
+const BUDGETS: &str = "CREATE INDEX agent_usage_person ON agent_usage (person, day);";
 
 /// Where a newer version notes, if it must, the oldest version of the schema whose programs may still use the database.
 const OLDEST: &str = "oldest_version";

@@ -95,6 +95,24 @@ impl Store {
         }
     }
 
+    /// Returns today's tokens of a room, the coding agents' included, and those that coding agents have used at a person's
+    /// word.
+    pub async fn spent_today(&self, address: &Address, person: Option<&str>) -> Result<(u64, u64), StoreError> {
+        let (address, day, person) = (address.clone(), self.clock.day(), person.map(str::to_owned));
+        self.read(move |tx| {
+            let mut select = tx.prepare_cached(
+                "SELECT
+                   (SELECT coalesce(sum(input + output), 0) FROM usage WHERE bot = ?1 AND room = ?2 AND day = ?3)
+                   + (SELECT coalesce(sum(input + output), 0) FROM agent_usage WHERE bot = ?1 AND room = ?2 AND day = ?3),
+                   (SELECT coalesce(sum(input + output), 0) FROM agent_usage WHERE person = ?4 AND day = ?3)",
+            )?;
+            let count = |row: &rusqlite::Row<'_>, index| row.get::<_, i64>(index).map(|value| value as u64);
+            let given = params![address.account, address.room.as_str(), day, person];
+            Ok(select.query_row(given, |row| Ok((count(row, 0)?, count(row, 1)?)))?)
+        })
+        .await
+    }
+
     /// Returns a room's sums, the coding agents' included, the newest day first, at most `days`.
     pub async fn usage(&self, address: &Address, days: usize) -> Result<Vec<UsageRow>, StoreError> {
         let address = address.clone();

@@ -6,7 +6,7 @@ use matrix_agent::{
     clock::Clock,
     gateway::{
         Limits, ProxyKind,
-        models::{Failure, Grant, ModelDoor, Pass, Protocol, Seen, Tokens, Upstream},
+        models::{Failure, Grant, Ledger, ModelDoor, Pass, Protocol, Seen, Tokens, Upstream},
     },
     ids::Address,
     store::{Durability, Store},
@@ -373,7 +373,7 @@ async fn tokens_are_counted_for_good_by_room_also_of_what_was_cut() {
     let llm = ScriptedLlm::start().await;
     llm.reply_text("Hello there.").hang_after(1, Reply::text("Hello there."));
     let upstreams = vec![upstream(Protocol::OpenAi, llm.base_url(), &["qwen-x"])];
-    let models = ModelDoor::new(upstreams, false, Some(store.clone()));
+    let models = ModelDoor::new(upstreams, false, Some(Ledger { store: store.clone(), room: None, person: None }));
     let mut house = House::through(llm, &models, Limits::default());
     assert_eq!(house.chat().await.0, 200);
     let request = post("/v1/chat/completions", house.pass.token(), &chat("qwen-x"), "");
@@ -388,6 +388,36 @@ async fn tokens_are_counted_for_good_by_room_also_of_what_was_cut() {
     let counted = (days[0].input, days[0].cached, days[0].output, days[0].requests);
     assert_eq!(counted, (100 + request_bytes() / 4 + 1, 1, 10 + 1 + 1, 3));
     assert_eq!(store.usage(&Address::of_first("!other"), 7).await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_has_so_many_tokens_for_a_room_and_for_a_person_and_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::fixed_at(1_800_000_000_000);
+    let store = Store::open(&folder.path().join("db"), Durability::Normal, clock.clone()).unwrap();
+    for (room, person, setting) in [(Some(150), None, "ROOM_DAILY_TOKENS"), (None, Some(150), "USER_DAILY_TOKENS")] {
+        let llm = ScriptedLlm::start().await;
+        llm.otherwise(|_| Reply::text("Hello there."));
+        let upstreams = vec![upstream(Protocol::OpenAi, llm.base_url(), &["qwen-x"])];
+        let models = ModelDoor::new(upstreams, false, Some(Ledger { store: store.clone(), room, person }));
+        let mut house = House::through(llm, &models, Limits::default());
+        // Of another room what it has used is another's; a person has it everywhere.
+        let elsewhere = models.open(grant("!other"));
+        for _ in 0..2 {
+            assert_eq!(house.chat().await.0, 200, "{setting}");
+        }
+        house.seen(|seen| seen.tokens.output == 20).await;
+        store.take_turn().await.unwrap();
+        let (status, told) = house.chat().await;
+        assert!(status == 403 && told.contains(setting) && told.contains("150 tokens today"), "{status} {told}");
+        let request = post("/v1/chat/completions", elsewhere.token(), &chat("qwen-x"), "Connection: close\r\n");
+        let status = answer(&ask(&mut house.door.open_in("!other", ProxyKind::Models), request.as_bytes()).await).0;
+        assert_eq!(status, if person.is_some() { 403 } else { 200 });
+        assert_eq!(house.llm.requests().len(), if person.is_some() { 2 } else { 3 }, "what is refused is not sent");
+        clock.advance(24 * 60 * 60 * 1000);
+        assert_eq!(house.chat().await.0, 200, "a day later");
+        clock.advance(24 * 60 * 60 * 1000);
+    }
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
 //! seen of it ([`Pass::seen`]). `Gateway::serve` calls [`serve`] with each connection of the kind `models`.
 
 mod inspect;
+mod ledger;
 mod refusal;
 mod route;
 mod serve;
@@ -27,13 +28,11 @@ use tokio_util::sync::CancellationToken;
 use self::refusal::Refusal;
 pub(super) use self::serve::serve;
 pub use self::{
+    ledger::Ledger,
     upstream::{BadUpstream, Upstream},
     usage::Tokens,
 };
-use crate::{
-    ids::{Address, TurnId, random},
-    store::Store,
-};
+use crate::ids::{Address, TurnId, random};
 
 /// Bytes of randomness in a token.
 const TOKEN: usize = 24;
@@ -101,8 +100,8 @@ struct Shared {
     upstreams: Vec<Upstream>,
     /// Whether providers may be asked to reach into the web.
     web: bool,
-    /// Where tokens are counted for good.
-    ledger: Option<Store>,
+    /// Where tokens are counted for good, and how many there are.
+    ledger: Option<Ledger>,
     passes: Mutex<HashMap<String, Arc<Entry>>>,
     space: Arc<Semaphore>,
 }
@@ -131,7 +130,7 @@ struct Entry {
 impl ModelDoor {
     /// A door to these upstreams; of two that have a model of one name the first is asked. With `web`, providers may
     /// search the web and fetch addresses for whoever asks a model. Tokens are counted in `ledger`.
-    pub fn new(upstreams: Vec<Upstream>, web: bool, ledger: Option<Store>) -> Self {
+    pub fn new(upstreams: Vec<Upstream>, web: bool, ledger: Option<Ledger>) -> Self {
         Self { shared: Arc::new(Shared { upstreams, web, ledger, ..Shared::default() }) }
     }
 

@@ -59,6 +59,13 @@ pub(super) enum Refusal {
     RemoteUrl,
     #[error("There is no model `{}` here. {}", text::one_line(asked, NAMED), known_sentence(known))]
     UnknownModel { asked: String, known: Vec<String> },
+    #[error(
+        "{whose} used {limit} tokens today, which is all that a day has ({setting}). Coding agents can go on tomorrow, UTC; \
+         the operator can allow more."
+    )]
+    Budget { whose: &'static str, limit: u64, setting: &'static str },
+    #[error("The server cannot count tokens now, so it sends no request. Try again later.")]
+    NoLedger,
     #[error("{0} answered with a redirect, which is not followed.")]
     Redirect(Host),
     #[error(transparent)]
@@ -87,9 +94,9 @@ impl Refusal {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Key => StatusCode::UNAUTHORIZED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Crowded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Crowded | Self::NoLedger => StatusCode::SERVICE_UNAVAILABLE,
             Self::Query | Self::Compressed | Self::Malformed(_) | Self::Field(_) => StatusCode::BAD_REQUEST,
-            Self::Tool(_) | Self::Web(_) | Self::RemoteUrl => StatusCode::FORBIDDEN,
+            Self::Tool(_) | Self::Web(_) | Self::RemoteUrl | Self::Budget { .. } => StatusCode::FORBIDDEN,
             Self::Redirect(_) => StatusCode::BAD_GATEWAY,
             Self::Denied(denial) => denial.status(),
         }
@@ -111,6 +118,8 @@ impl Refusal {
             Self::Web(_) => "web search",
             Self::RemoteUrl => "remote address",
             Self::UnknownModel { .. } => "unknown model",
+            Self::Budget { .. } => "budget",
+            Self::NoLedger => "no ledger",
             Self::Redirect(_) => "redirect",
             Self::Denied(denial) => denial.reason(),
         }

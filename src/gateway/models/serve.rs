@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Entry, Failure, Grant, ModelDoor, Protocol, SPACE_UNIT, Tokens, inspect,
+    Entry, Failure, Ledger, ModelDoor, Protocol, SPACE_UNIT, Tokens, inspect,
     refusal::Refusal,
     route::{self, Route, Verb},
     upstream::{self, Upstream},
@@ -32,7 +32,6 @@ use crate::{
         downstream::{Gone, Manner, Reader, Writer},
         head::{Framing, Head},
     },
-    store::{AgentUsage, Store},
     text,
 };
 
@@ -156,6 +155,9 @@ impl Request<'_> {
         let body = self.body(&mut space, reader, writer).await?;
         let model = model(route, inspect::read(route.protocol(), &body, self.door.shared.web)?)?;
         let upstream = self.door.upstream(route.protocol(), &model)?;
+        if let Some(ledger) = call.ledger {
+            ledger.permit(&entry.grant).await?;
+        }
         (call.to, call.asked) = (Some((upstream, model)), body.len());
         entry.saw(|seen| seen.requests += 1);
         let answering = async {
@@ -306,7 +308,7 @@ impl Space {
 /// A request of somebody who has a pass. Dropping it counts its tokens and writes the log's line, however it has ended.
 struct Call<'a> {
     audit: &'a Audit,
-    ledger: Option<&'a Store>,
+    ledger: Option<&'a Ledger>,
     entry: &'a Entry,
     route: &'a Route,
     /// Where it was sent, and to which model there; `None` where it was not.
@@ -337,20 +339,10 @@ impl Drop for Call<'_> {
     fn drop(&mut self) {
         let tokens = self.tokens();
         let Some((upstream, model)) = &self.to else { return };
-        self.entry.saw(|seen| seen.tokens.add(tokens));
-        let Grant { address, person, agent, .. } = &self.entry.grant;
         if let Some(ledger) = self.ledger {
-            let Tokens { input, cached, output } = tokens;
-            ledger.add_agent_usage(AgentUsage {
-                address: address.clone(),
-                person: person.clone(),
-                agent: agent.clone(),
-                model: model.clone(),
-                input,
-                cached,
-                output,
-            });
+            ledger.add(&self.entry.grant, model, tokens);
         }
+        self.entry.saw(|seen| seen.tokens.add(tokens));
         self.audit.model_call(&ModelCall {
             grant: &self.entry.grant,
             host: upstream.host(),
