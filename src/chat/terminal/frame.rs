@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// The version of this protocol. A client and a server of different versions do not talk.
-pub(super) const PROTOCOL: u32 = 2;
+pub(super) const PROTOCOL: u32 = 3;
 /// The longest line a client may send: a prompt of 256 KiB, JSON-escaped.
 pub(super) const CLIENT_LINE: usize = 2 << 20;
 /// The longest line a server sends: a file of 20 MiB in base64, and its name.
