@@ -54,6 +54,11 @@ async fn a_homeserver_that_goes_away_during_a_turn_gets_the_answer_when_it_is_ba
     until("it is tried again", || {
         town.log().contains("a message still cannot be sent") && town.log().contains("messages still cannot be read")
     });
+    let log = town.log();
+    let of_turn = format!(" room{{room={plain}}}:turn{{turn=");
+    let unnamed: Vec<_> =
+        log.lines().filter(|line| line.contains("cannot be sent") && !line.contains(&of_turn)).collect();
+    assert!(unnamed.is_empty(), "the room and the turn whose answer it is stand in the log: {unnamed:#?}");
     town.synapse.restart().await;
     town.answered_once(&plain, &asked).await;
     let told = [LOST, BACK, "messages cannot be sent now", "messages are sent again"].map(|words| town.logged(words));
