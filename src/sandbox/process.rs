@@ -432,7 +432,7 @@ fn gap_note(omitted: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sandboxd::base64::Blob;
+    use sandboxd::blob::Blob;
 
     use super::*;
 

@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base64::Blob;
+use crate::blob::Blob;
 
 /// The newest version of this protocol. What each brought:
 ///

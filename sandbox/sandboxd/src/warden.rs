@@ -16,7 +16,7 @@ use std::{
 };
 
 use sandboxd::{
-    base64::Blob,
+    blob::Blob,
     frame,
     protocol::{Ended, Event, Exit, HEAD, KillCause, Run, TAIL, User},
 };

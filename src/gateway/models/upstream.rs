@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::{Protocol, refusal::Refusal, route::Route};
 use crate::{
     gateway::{Host, Limits, denial::Denial},
-    net,
+    net, text,
 };
 
 /// What goes along to an upstream from a client. Everything else stays here, above all keys and cookies.
@@ -161,8 +161,7 @@ impl Upstream {
 
     fn failed(&self, error: &reqwest::Error) -> Denial {
         // The error's own words have the URL, its causes' have not.
-        let causes = std::iter::successors(error.source(), |cause| (*cause).source());
-        let causes = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        let causes = text::causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ");
         tracing::warn!(host = %self.host, %causes, "gateway: a model's server failed");
         match () {
             () if error.is_connect() => Denial::Unreachable(self.host.clone()),
