@@ -114,7 +114,7 @@ async fn a_workspace_that_a_full_host_has_failed_is_written_to_again_once_there_
     let write = async |sandbox: &Sandbox, path: &str, size: usize| {
         sandbox.write_file(&random(8), path, vec![b'x'; size].into()).await
     };
-    let volume = disk.podman(&["volume", "ls", "--quiet"]);
+    let volume = disk.podman(&["volume", "ls", "--quiet", "--filter", "label=matrix-agent.instance"]);
     let at = disk.podman(&["volume", "inspect", "--format", "{{.Mountpoint}}", volume.trim()]);
     let sync = || Program::new("sync").args(["--file-system", at.trim()]).output().unwrap();
     write(&sandbox, "/workspace/kept", 4).await.unwrap();
