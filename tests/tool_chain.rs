@@ -96,26 +96,17 @@ class Model(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("127.0.0.1", 8123), Model).serve_forever()
 "#;
 
-/// Installs Gemini CLI and Qwen Code and lets each run a command for its model.
+/// Lets Gemini CLI and Qwen Code each run a command for its model, with no settings but the image's.
 const CLIS: &str = r#"
 set -e
-mkdir cli ~/.gemini ~/.qwen && cd cli && npm init -y > /dev/null
-npm install --silent @google/gemini-cli@0.61.0 @qwen-code/qwen-code@0.24.4
-cat > ~/.gemini/settings.json <<'END'
-{"security": {"auth": {"selectedType": "gemini-api-key"}}, "privacy": {"usageStatisticsEnabled": false},
- "general": {"enableAutoUpdate": false}}
-END
-cat > ~/.qwen/settings.json <<'END'
-{"security": {"auth": {"selectedType": "openai"}}, "privacy": {"usageStatisticsEnabled": false},
- "general": {"enableAutoUpdate": false}, "memory": {"enableManagedAutoMemory": false, "enableManagedAutoDream": false}}
-END
+mkdir cli && cd cli
 python3 ../model.py 2> /dev/null & model=$!
 until bash -c '> /dev/tcp/127.0.0.1/8123' 2> /dev/null; do sleep 0.1; done
 export GOOGLE_GEMINI_BASE_URL=http://127.0.0.1:8123 GEMINI_API_KEY=none GEMINI_CLI_TRUST_WORKSPACE=true
 export GEMINI_CLI_NO_RELAUNCH=true QWEN_CODE_NO_RELAUNCH=true
 export OPENAI_BASE_URL=http://127.0.0.1:8123/v1 OPENAI_API_KEY=none OPENAI_MODEL=scripted
-echo 'write it' | npx gemini -m gemini-2.5-pro --yolo -o stream-json
-echo 'write it' | npx qwen --yolo -o stream-json
+echo 'write it' | gemini -m gemini-2.5-pro --yolo -o stream-json
+echo 'write it' | qwen --yolo -o stream-json
 cat gemini.txt qwen.txt
 kill $model
 "#;
