@@ -36,7 +36,13 @@ fn main() {
         let policy = GatewayPolicy::new(AllowedHosts::standard());
         let gateway = Gateway::new(policy, Network::system(), CancellationToken::new()).with_models(models.clone());
         let address = Address::of_first("!bench");
-        let grant = Grant { address: address.clone(), turn: "t".into(), person: None, agent: "bench".into() };
+        let grant = Grant {
+            address: address.clone(),
+            turn: "t".into(),
+            person: None,
+            agent: "bench".into(),
+            run: "bench".into(),
+        };
         let pass = models.open(grant);
         let (ours, theirs) = UnixStream::pair().unwrap();
         theirs.set_nonblocking(true).unwrap();

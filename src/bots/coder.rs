@@ -16,7 +16,7 @@ use crate::{
     sandbox::{SandboxError, Sandboxes},
     store::Store,
     strings, text,
-    tools::LargeFiles,
+    tools::{Agents, LargeFiles},
 };
 
 use super::{
@@ -55,6 +55,7 @@ struct Inner {
     permits: Permits,
     store: Store,
     sandboxes: Sandboxes,
+    agents: Agents,
     model: Model,
     gallery: Gallery,
     large: LargeFiles,
@@ -66,6 +67,7 @@ impl Coder {
     pub fn new(
         store: Store,
         sandboxes: Sandboxes,
+        agents: Agents,
         model: Model,
         gallery: Gallery,
         policy: Policy,
@@ -73,7 +75,7 @@ impl Coder {
     ) -> Self {
         let Allowance { turn: limits, at_once } = allowance;
         let (name, permits, large) = (BotName::from(NAME), Permits::new(at_once), LargeFiles::default());
-        let inner = Inner { name, permits, store, sandboxes, model, gallery, large, limits };
+        let inner = Inner { name, permits, store, sandboxes, agents, model, gallery, large, limits };
         Self { policy, inner: Arc::new(inner) }
     }
 
@@ -179,6 +181,7 @@ impl Coder {
             store: self.inner.store.clone(),
             model: self.inner.model.clone(),
             sandboxes: self.inner.sandboxes.clone(),
+            agents: self.inner.agents.clone(),
             gallery: self.inner.gallery.clone(),
             large: self.inner.large.clone(),
             limits: self.inner.limits.clone(),

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use super::stream::Dialect;
-use crate::ids::digest;
+use crate::{gateway::models::Protocol, ids::digest};
 
 /// Where sandboxd carries requests to models, from inside the sandbox. No slash at its end.
 pub(super) const MODEL_DOOR: &str = "http://127.0.0.1:3130";
@@ -35,15 +35,6 @@ impl Role {
     pub fn may_write(self) -> bool {
         self == Self::Implement
     }
-}
-
-/// How an agent speaks to its model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// As Google's Gemini API does.
-    Gemini,
-    /// As OpenAI's chat completions do.
-    OpenAi,
 }
 
 /// A coding agent's CLI. It reads its prompt on standard input, until the end of that.

@@ -1,12 +1,13 @@
 //! Gemini CLI: Google's, for API keys. Its settings and its policy stand in the image (`sandbox/image/gemini-cli/`).
 
 use super::{
-    agent::{CodingAgent, Launch, MODEL_DOOR, Protocol},
+    agent::{CodingAgent, Launch, MODEL_DOOR},
     stream::Dialect,
 };
+use crate::gateway::models::Protocol;
 
 /// The description of Gemini CLI.
-pub static GEMINI: CodingAgent = CodingAgent {
+pub(super) static GEMINI: CodingAgent = CodingAgent {
     name: "Gemini CLI",
     program: "gemini",
     protocol: Protocol::Gemini,

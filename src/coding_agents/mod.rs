@@ -1,22 +1,22 @@
 //! The coding agents: programs in the sandbox that plan, write and review code with a model of their own.
 //!
 //! What one is stands in a description ([`CodingAgent`]): its command line, its environment, how it writes what it does,
-//! what its exit codes mean. [`Run`] follows one run: what the room is shown, when it has been silent too long, what it came
-//! to. Nothing here starts anything: whoever runs the command in the sandbox feeds the run with what it writes. Knows no
-//! room and no turn.
+//! what its exit codes mean. Which of them serves which role is the operator's choice ([`Roster`]). [`Run`] follows one run:
+//! what the room is shown, when it has been silent too long, what it came to. Nothing here starts anything: whoever runs the
+//! command in the sandbox feeds the run with what it writes. Knows no room and no turn.
 
 mod agent;
 mod gemini;
 mod prompt;
 mod qwen;
+mod roster;
 mod run;
 mod stream;
 
 pub use self::{
-    agent::{CodingAgent, Launch, Protocol, Role, Session},
-    gemini::GEMINI,
+    agent::{CodingAgent, Launch, Role, Session},
     prompt::{Brief, prompt},
-    qwen::QWEN,
+    roster::{Assigned, Roster},
     run::{Outcome, Run, Wire},
     stream::Tokens,
 };

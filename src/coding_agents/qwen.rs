@@ -1,12 +1,13 @@
 //! Qwen Code: Alibaba's, for any OpenAI-compatible model. Its settings stand in the image (`sandbox/image/qwen-code/`).
 
 use super::{
-    agent::{CodingAgent, Launch, MODEL_DOOR, Protocol},
+    agent::{CodingAgent, Launch, MODEL_DOOR},
     stream::Dialect,
 };
+use crate::gateway::models::Protocol;
 
 /// The description of Qwen Code.
-pub static QWEN: CodingAgent = CodingAgent {
+pub(super) static QWEN: CodingAgent = CodingAgent {
     name: "Qwen Code",
     program: "qwen",
     protocol: Protocol::OpenAi,

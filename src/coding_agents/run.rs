@@ -22,6 +22,8 @@ const PATIENCE: u32 = 3;
 const REFUSED: Duration = Duration::from_mins(1);
 /// The bytes that a run may write: more is a loop, and no work.
 const FLOOD: u64 = 64 * 1024 * 1024;
+/// Likewise the lines beside its events.
+const FLOOD_LINES: u32 = 50_000;
 /// The last lines that were no events, which tell what went wrong.
 const NOISE: usize = 5;
 /// Tools that are followed at once.
@@ -64,6 +66,8 @@ pub struct Run {
     used: Tokens,
     wire: Wire,
     noise: VecDeque<String>,
+    /// Lines that were no events.
+    noisy: u32,
     written: u64,
     /// Its session, once it has begun.
     session: Option<String>,
@@ -122,6 +126,7 @@ impl Run {
             used: Tokens::default(),
             wire: Wire::default(),
             noise: VecDeque::new(),
+            noisy: 0,
             written: 0,
             session: None,
             ended: None,
@@ -150,6 +155,7 @@ impl Run {
     fn event(&mut self, event: AgentEvent, now: Instant) {
         match event {
             AgentEvent::Noise(line) => {
+                self.noisy = self.noisy.saturating_add(1);
                 if self.noise.len() == NOISE {
                     self.noise.pop_front();
                 }
@@ -201,7 +207,7 @@ impl Run {
     /// Says so once.
     pub fn give_up(&mut self, now: Instant) -> bool {
         let Some(deadline) = self.deadline() else { return false };
-        self.given_up = if self.written > FLOOD {
+        self.given_up = if self.written > FLOOD || self.noisy > FLOOD_LINES {
             Some(GivenUp::Flood)
         } else if now < deadline {
             None
@@ -279,9 +285,7 @@ impl Run {
                     return format!("ended: nothing was heard of it for {}{but}", text::human_duration(*time));
                 }
                 Some(GivenUp::Refused(cause)) => return format!("ended: its model refuses every request ({cause})"),
-                Some(GivenUp::Flood) => {
-                    return format!("ended: it wrote more than {}", text::human_bytes(FLOOD));
-                }
+                Some(GivenUp::Flood) => return format!("ended: it writes without end{but}"),
                 None => {}
             }
         }
@@ -479,6 +483,15 @@ mod tests {
             run.take(&piece, now);
             assert!(!run.give_up(now) || run.written > FLOOD);
         }
-        assert_eq!(run.outcome(&Exit::Killed, false, now).verdict, "ended: it wrote more than 64 MiB");
+        assert_eq!(run.outcome(&Exit::Killed, false, now).verdict, "ended: it writes without end");
+    }
+
+    #[test]
+    fn lines_without_end_are_ended_sooner() {
+        let (mut run, now) = run(&[STARTED]);
+        run.take("y\n".repeat(FLOOD_LINES as usize).as_bytes(), now);
+        assert!(!run.give_up(now));
+        run.take(b"y\n", now);
+        assert!(run.give_up(now));
     }
 }

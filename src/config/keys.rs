@@ -9,7 +9,7 @@ use reqwest::Url;
 use secrecy::SecretString;
 
 use super::{
-    JournalSync, Part,
+    AgentCli, JournalSync, Part,
     parse::{self, Parsed},
 };
 
@@ -127,18 +127,30 @@ keys! {
         () LLM_IDLE_SECONDS: Duration = Text("120"), parse::seconds::<1>;
     }
     "Coding agents and GitHub" {
-        /// Gemini API key for the plan and review agent.
+        /// Gemini API key, for Gemini CLI. It never enters a sandbox. Without it Qwen Code plans and reviews too.
         (first secret) GEMINI_API_KEY: SecretString = Unset, parse::token;
         /// Where Gemini's models are asked, up to where `/v1beta` follows.
         () GEMINI_BASE_URL: Url = Text("https://generativelanguage.googleapis.com"), parse::url;
         /// Gemini's models that coding agents may ask, parted by commas.
         (list) GEMINI_MODELS: Vec<String> = Text("gemini-2.5-pro, gemini-2.5-flash, gemini-2.5-flash-lite"), parse::list;
-        /// DashScope API key for the Qwen agent that implements.
+        /// DashScope API key, for Qwen Code. It never enters a sandbox. Without it Qwen Code asks the orchestrator's model.
         (first secret) DASHSCOPE_API_KEY: SecretString = Unset, parse::token;
         /// Where Qwen's models are asked, up to where `/chat/completions` follows.
         () QWEN_BASE_URL: Url = Text("https://dashscope-intl.aliyuncs.com/compatible-mode/v1"), parse::url;
         /// Qwen's models that coding agents may ask, parted by commas. The orchestrator's own model can be asked besides.
         (list) QWEN_MODELS: Vec<String> = Text("qwen3-coder-plus, qwen3-coder-flash"), parse::list;
+        /// Which coding agent plans: `gemini` (Gemini CLI) or `qwen` (Qwen Code).
+        () PLAN_AGENT: AgentCli = Text("gemini"), parse::agent;
+        /// Its model.
+        () PLAN_MODEL: String = Follows("the first of GEMINI_MODELS or QWEN_MODELS; without DASHSCOPE_API_KEY Qwen Code asks the orchestrator's model"), parse::agent_model;
+        /// Which coding agent implements: `gemini` or `qwen`.
+        () IMPLEMENT_AGENT: AgentCli = Text("qwen"), parse::agent;
+        /// Its model.
+        () IMPLEMENT_MODEL: String = Follows("as for PLAN_MODEL"), parse::agent_model;
+        /// Which coding agent reviews: `gemini` or `qwen`.
+        () REVIEW_AGENT: AgentCli = Text("gemini"), parse::agent;
+        /// Its model.
+        () REVIEW_MODEL: String = Follows("as for PLAN_MODEL"), parse::agent_model;
         /// Fine-grained GitHub token (contents and pull requests: write). It never enters a sandbox.
         (secret) GITHUB_TOKEN: SecretString = Unset, parse::token;
     }
@@ -173,8 +185,14 @@ keys! {
     "Limits" {
         /// Seconds that a shell command may take.
         () COMMAND_TIMEOUT_SECONDS: Duration = Text("120"), parse::seconds::<1>;
+        /// Seconds that the model may give to a slow command.
+        () COMMAND_LONGEST_SECONDS: Duration = Text("1800"), parse::seconds::<1>;
+        /// Seconds that the work on one message may take, the time of coding agents apart.
+        () TURN_TIMEOUT_SECONDS: Duration = Text("2100"), parse::seconds::<1>;
         /// Seconds that a coding agent may take for one task.
         () CODING_TIMEOUT_SECONDS: Duration = Text("1800"), parse::seconds::<1>;
+        /// Seconds of silence after which a coding agent is ended: nothing from it, and no answer of its model. While one of its tools works it may be silent three times as long.
+        () CODING_IDLE_SECONDS: Duration = Text("300"), parse::seconds::<1>;
         /// Rounds of model and tools for each message.
         () MAX_AGENT_TURNS: u32 = Text("25"), parse::count::<_, 1, 1000>;
         /// Messages that are worked on at the same time, over all rooms; the others wait for their turn.

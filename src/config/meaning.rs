@@ -5,8 +5,8 @@ use std::{net::IpAddr, path::PathBuf};
 use serde::Serialize;
 
 use super::{
-    Config, Credentials, Limits, Llm, Matrix, Mistakes, Paths, People, Provider, Sandbox, Source, Sources, Unread,
-    accounts,
+    AgentCli, AgentRole, Agents, Config, Credentials, Limits, Llm, Matrix, Mistakes, Paths, People, Provider, Sandbox,
+    Source, Sources, Unread, accounts,
     keys::{self, About, Key, Preset},
     raw::Raw,
 };
@@ -100,9 +100,17 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
         matrix,
         accounts,
         people,
+        agents: Agents {
+            plan: agent(reader, keys::PLAN_AGENT, keys::PLAN_MODEL),
+            implement: agent(reader, keys::IMPLEMENT_AGENT, keys::IMPLEMENT_MODEL),
+            review: agent(reader, keys::REVIEW_AGENT, keys::REVIEW_MODEL),
+        },
         limits: Limits {
             command_timeout: reader.value(keys::COMMAND_TIMEOUT_SECONDS),
+            command_longest: reader.value(keys::COMMAND_LONGEST_SECONDS),
+            turn_timeout: reader.value(keys::TURN_TIMEOUT_SECONDS),
             coding_timeout: reader.value(keys::CODING_TIMEOUT_SECONDS),
+            coding_idle: reader.value(keys::CODING_IDLE_SECONDS),
             agent_turns: reader.value(keys::MAX_AGENT_TURNS),
             concurrent_turns: reader.value(keys::MAX_CONCURRENT_TURNS),
             room_tokens: reader.optional(keys::ROOM_DAILY_TOKENS),
@@ -116,6 +124,10 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
             journal_sync: reader.value(keys::JOURNAL_SYNC),
         },
     }
+}
+
+fn agent(reader: &mut Reader, cli: &Key<AgentCli>, model: &Key<String>) -> AgentRole {
+    AgentRole { cli: reader.value(cli), model: reader.optional(model) }
 }
 
 fn llm(reader: &mut Reader) -> Llm {

@@ -47,6 +47,8 @@ pub struct Config {
     pub accounts: Vec<Account>,
     /// Who may do what.
     pub people: People,
+    /// The coding agents.
+    pub agents: Agents,
     /// How much anything may take.
     pub limits: Limits,
     /// Where things live.
@@ -94,6 +96,35 @@ pub struct Provider {
 pub struct Credentials {
     /// For pull requests and granted repositories.
     pub github: Option<SecretString>,
+}
+
+/// Which coding agent does what.
+#[derive(Clone, Debug)]
+pub struct Agents {
+    /// Who plans.
+    pub plan: AgentRole,
+    /// Who implements.
+    pub implement: AgentRole,
+    /// Who reviews.
+    pub review: AgentRole,
+}
+
+/// A coding agent in its role.
+#[derive(Clone, Debug)]
+pub struct AgentRole {
+    /// The agent.
+    pub cli: AgentCli,
+    /// Its model; `None`: its own.
+    pub model: Option<String>,
+}
+
+/// A coding agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AgentCli {
+    /// Gemini CLI.
+    Gemini,
+    /// Qwen Code.
+    Qwen,
 }
 
 /// The sandboxes.
@@ -177,8 +208,14 @@ pub struct People {
 pub struct Limits {
     /// A shell command.
     pub command_timeout: Duration,
+    /// A shell command for which the model asks for more time.
+    pub command_longest: Duration,
+    /// The work on one message, the time of coding agents apart.
+    pub turn_timeout: Duration,
     /// A coding agent's task.
     pub coding_timeout: Duration,
+    /// A coding agent's silence.
+    pub coding_idle: Duration,
     /// Rounds of model and tools for each message.
     pub agent_turns: u32,
     /// Turns that run at the same time, over all rooms.

@@ -8,7 +8,7 @@ use std::{net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 use reqwest::Url;
 use secrecy::SecretString;
 
-use super::{JournalSync, Part, Wrong};
+use super::{AgentCli, JournalSync, Part, Wrong};
 use crate::text;
 
 /// The outcome of every parser.
@@ -55,6 +55,16 @@ fn word(value: &str, example: &str) -> Parsed<String> {
 /// A model string in LiteLLM's form. Whether there is such a provider is for the layer that knows providers.
 pub(super) fn model(value: &str) -> Parsed<String> {
     word(value, "openrouter/anthropic/claude-sonnet-4")
+}
+
+/// The name of a coding agent's model, which becomes an argument of its command.
+pub(super) fn agent_model(value: &str) -> Parsed<String> {
+    const EXAMPLE: &str = "gemini-2.5-pro";
+    let model = word(value, EXAMPLE)?;
+    if model.starts_with('-') {
+        return Err(Wrong::new(format!("{} is no model", quote(&model)), format!("Write it like `{EXAMPLE}`")));
+    }
+    Ok(model)
 }
 
 /// A reference to an image.
@@ -322,6 +332,15 @@ pub(super) fn flag(value: &str) -> Parsed<bool> {
     }
 }
 
+/// A coding agent.
+pub(super) fn agent(value: &str) -> Parsed<AgentCli> {
+    match value {
+        "gemini" => Ok(AgentCli::Gemini),
+        "qwen" => Ok(AgentCli::Qwen),
+        _ => Err(Wrong::new(format!("{} is no coding agent", quote(value)), "Write `gemini` or `qwen`")),
+    }
+}
+
 pub(super) fn journal_sync(value: &str) -> Parsed<JournalSync> {
     match value {
         "normal" => Ok(JournalSync::Normal),
@@ -363,6 +382,16 @@ mod tests {
             assert!(part(text).is_err(), "{text}");
         }
         assert_eq!(Part::Percent(60).of(1000), 600);
+    }
+
+    #[test]
+    fn a_coding_agent_is_one_that_is_known_and_its_model_no_flag() {
+        assert_eq!((agent("gemini"), agent("qwen")), (Ok(AgentCli::Gemini), Ok(AgentCli::Qwen)));
+        assert!(agent("codex").unwrap_err().mend.contains("qwen") && agent("").is_err());
+        assert_eq!(agent_model("gemini-2.5-pro").as_deref(), Ok("gemini-2.5-pro"));
+        for text in ["--yolo", "a b"] {
+            assert!(agent_model(text).is_err(), "{text}");
+        }
     }
 
     #[test]

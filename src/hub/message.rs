@@ -208,7 +208,7 @@ pub enum Live {
     ToolOutput {
         /// The call.
         call: String,
-        /// The line, without control characters.
+        /// The line, without control characters; a coding agent's may be two, parted by a line break.
         line: String,
     },
     /// A program in the sandbox tells what it does: a coding agent's hook, a script.

@@ -115,6 +115,7 @@ impl House {
         Some(Coder::new(
             self.store.clone(),
             self.sandboxes.clone()?,
+            settings::agents(config, self.models.clone()),
             model,
             self.gallery.clone(),
             settings::policy(&config.people),

@@ -3,7 +3,7 @@
 //!
 //! Called by `cli` for every subcommand, and by `doctor`.
 
-use std::{num::NonZeroU64, time::Duration};
+use std::num::NonZeroU64;
 
 use reqwest::Url;
 use secrecy::SecretString;
@@ -12,7 +12,8 @@ use crate::{
     bots::{Allowance, People, Policy},
     chat::matrix::{Fault, Login},
     clock::Clock,
-    config::{self, Config, JournalSync, Loaded, Matrix, Mistakes, Provider, Wrong},
+    coding_agents::Roster,
+    config::{self, AgentCli, Config, JournalSync, Loaded, Matrix, Mistakes, Provider, Wrong},
     gateway::{
         AllowedHosts, BadPattern, GatewayPolicy,
         models::{BadUpstream, Ledger, ModelDoor, Protocol, Upstream},
@@ -22,7 +23,7 @@ use crate::{
     orchestrator,
     sandbox::{SandboxOptions, memory},
     store::{Durability, Store},
-    tools::ToolLimits,
+    tools::{Agents, ToolLimits},
 };
 
 /// What the settings are wanted for.
@@ -133,9 +134,12 @@ pub(super) fn gateway(config: &Config) -> Result<GatewayPolicy, BadPattern> {
 /// Returns the coding agents' way to their models. It fails only for settings that [`review`] has refused.
 pub(super) fn models(config: &Config, store: Store) -> Result<ModelDoor, BadUpstream> {
     let mut upstreams = Vec::new();
-    for (protocol, provider) in [(Protocol::Gemini, &config.gemini), (Protocol::OpenAi, &config.qwen)] {
+    for (protocol, provider, cli) in
+        [(Protocol::Gemini, &config.gemini, AgentCli::Gemini), (Protocol::OpenAi, &config.qwen, AgentCli::Qwen)]
+    {
         if provider.api_key.is_some() {
-            upstreams.push(upstream(protocol, provider)?);
+            let models = provider.models.iter().cloned().chain(chosen(config, cli)).collect();
+            upstreams.push(upstream(protocol, &Provider { models, ..provider.clone() })?);
         }
     }
     // The orchestrator's own is there for agents that have no key of theirs, and for whose model fails.
@@ -143,11 +147,25 @@ pub(super) fn models(config: &Config, store: Store) -> Result<ModelDoor, BadUpst
         && has_key(config, &endpoint)
     {
         let base = Url::parse(endpoint.base_url()).map_err(|_| BadUpstream::Address)?;
-        let models = vec![endpoint.model().to_owned()];
+        let alone = config.qwen.api_key.is_none();
+        let chosen = chosen(config, AgentCli::Qwen).into_iter().filter(|_| alone);
+        let models = [endpoint.model().to_owned()].into_iter().chain(chosen).collect();
         upstreams.push(Upstream::new(Protocol::OpenAi, &base, config.llm.api_key.clone(), models)?);
     }
     let ledger = Ledger { store, room: config.limits.room_tokens, person: config.limits.user_tokens };
     Ok(ModelDoor::new(upstreams, config.sandbox.web_search, Some(ledger)))
+}
+
+/// Returns the models that were chosen for what an agent is to do.
+fn chosen(config: &Config, cli: AgentCli) -> Vec<String> {
+    let config::Agents { plan, implement, review } = &config.agents;
+    let roles = [plan, implement, review].into_iter().filter(|role| role.cli == cli);
+    roles.filter_map(|role| role.model.clone()).collect()
+}
+
+/// Returns the coding agents, and who of them does what.
+pub(super) fn agents(config: &Config, door: ModelDoor) -> Agents {
+    Agents::new(Roster::new(&config.agents, |protocol| door.models(protocol)), door)
 }
 
 fn upstream(protocol: Protocol, provider: &Provider) -> Result<Upstream, BadUpstream> {
@@ -196,12 +214,17 @@ pub(super) fn allowance(config: &Config) -> Allowance {
     Allowance { turn: limits(config), at_once: config.limits.concurrent_turns }
 }
 
-/// Returns what a turn may use: as in the original, a whole task has five minutes more than a coding agent.
+/// Returns what a turn may use.
 fn limits(config: &Config) -> orchestrator::Limits {
     orchestrator::Limits {
         rounds: config.limits.agent_turns,
-        time: config.limits.coding_timeout + Duration::from_mins(5),
-        tools: ToolLimits { command: config.limits.command_timeout, longest: config.limits.coding_timeout },
+        time: config.limits.turn_timeout,
+        tools: ToolLimits {
+            command: config.limits.command_timeout,
+            longest: config.limits.command_longest,
+            coding: config.limits.coding_timeout,
+            coding_idle: config.limits.coding_idle,
+        },
         ..orchestrator::Limits::default()
     }
 }

@@ -128,7 +128,8 @@ fn well_formed(name: &str) -> String {
 /// Returns what a call does in one short line without control characters.
 fn detail(arguments: &str) -> String {
     let Ok(arguments) = serde_json::from_str::<Map<String, Value>>(arguments) else { return String::new() };
-    let value = ["command", "path", "url", "port", "job", "id"].iter().find_map(|key| arguments.get(*key));
+    let value =
+        ["command", "path", "url", "port", "job", "id", "task", "focus"].iter().find_map(|key| arguments.get(*key));
     match value {
         Some(Value::String(text)) => text::one_line(text, DETAIL),
         Some(Value::Number(number)) => number.to_string(),
@@ -260,7 +261,7 @@ mod tests {
           null,
           "Not run: the arguments of run_command are no JSON object (EOF while parsing a string at line 1 column 15). They seem to be cut off: write long texts in several smaller calls. Send one, for example {\"command\":\"ls -la\"}",
           "Not run: the arguments of run_command are no JSON object (it is some other JSON value). Send one, for example {\"command\":\"ls -la\"}",
-          "Not run: there is no tool `no such tool`. The tools are: run_command, read_file, write_file, edit_file, run_tests, take_screenshot, send_file.",
+          "Not run: there is no tool `no such tool`. The tools are: run_command, read_file, write_file, edit_file, run_tests, take_screenshot, send_file, plan, implement, review.",
           null,
           null
         ]

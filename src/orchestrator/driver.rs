@@ -21,7 +21,7 @@ use crate::{
     pictures::Gallery,
     sandbox::Sandboxes,
     store::{Conversation, Store, StoreError},
-    tools::{JobsSeen, LargeFiles},
+    tools::{self, Agents, JobsSeen, LargeFiles},
 };
 
 use super::{
@@ -43,6 +43,9 @@ use super::{
 /// being taken over after a restart some more; beyond that the room is answered, and they end behind the turn.
 pub(super) const SETTLE: Duration = Duration::from_secs(15);
 
+/// What a call whose time is its own may take beside that: looking at files before and after, ending what resists.
+const OWN_TIME_SLACK: Duration = Duration::from_mins(3);
+
 /// Tokens of a conversation that may be too long for a server of one's own.
 const LONG: u64 = 3000;
 
@@ -54,6 +57,8 @@ pub struct TurnContext {
     pub model: Model,
     /// Where the room's sandbox comes from.
     pub sandboxes: Sandboxes,
+    /// The coding agents.
+    pub agents: Agents,
     /// Where pictures are kept.
     pub gallery: Gallery,
     /// Where its large files wait for memory, beside those of all other turns.
@@ -115,8 +120,9 @@ impl Outcome {
 /// Carries out a turn to its one answer. May be dropped: the turn stays open then.
 pub async fn run_turn(context: TurnContext, start: Start) -> Outcome {
     let vision = context.model.vision();
-    let (sandboxes, limits, large) = (context.sandboxes, context.limits.tools, context.large);
-    let tools = Toolbox::Sandbox { sandboxes, limits, vision, large };
+    let (sandboxes, agents) = (context.sandboxes, context.agents);
+    let (limits, large) = (context.limits.tools, context.large);
+    let tools = Toolbox::Sandbox { sandboxes, agents, limits, vision, large };
     let journal = Journal { store: context.store, at: context.at, turn: context.turn, gallery: context.gallery };
     let turn = Turn {
         model: context.model,
@@ -168,6 +174,7 @@ impl Turn {
             self.model.ask_window().await;
         }
         let window = self.model.context_window();
+        let own_time = self.limits.tools.coding + OWN_TIME_SLACK;
         let machine = Machine::new(TurnInput {
             turn: self.journal.turn.clone(),
             system: prompt::system(self.model.vision(), &clock.day()),
@@ -207,6 +214,8 @@ impl Turn {
             calls: FuturesUnordered::new(),
             cancel: CancellationToken::new(),
             deadline: Box::pin(sleep(Duration::ZERO)),
+            own_time,
+            apart: None,
             events: VecDeque::from([Event::Begin]),
         };
         let answer = driver.run().await;
@@ -258,6 +267,10 @@ struct Driver {
     /// Ends the calls.
     cancel: CancellationToken,
     deadline: Pin<Box<Sleep>>,
+    /// How long a call may take whose time is its own.
+    own_time: Duration,
+    /// Such a call, with its beginning: the deadline was put off by [`Driver::own_time`] then.
+    apart: Option<(CallId, Instant)>,
     /// Events that were not handed in yet.
     events: VecDeque<Event>,
 }
@@ -290,12 +303,20 @@ impl Driver {
             Action::Ask(request) => self.ask(request),
             Action::Run(call) => {
                 let (name, detail) = (call.name.clone(), call.detail.clone());
+                if tools::has_own_time(&name) {
+                    self.apart = Some((call.id.clone(), Instant::now()));
+                    let deadline = self.deadline.deadline() + self.own_time;
+                    self.deadline.as_mut().reset(deadline);
+                }
                 self.outflow.push(Progress::ToolStarted { call: call.id.clone(), name, detail });
                 let id = call.id.clone();
                 let work = self.hands.clone().run(call, self.cancel.clone());
                 self.calls.push(work.map(|result| (id, result)).boxed());
             }
-            Action::Arm(time) => self.deadline.as_mut().reset(Instant::now() + time),
+            Action::Arm(time) => {
+                self.apart = None;
+                self.deadline.as_mut().reset(Instant::now() + time);
+            }
             Action::Cancel => self.cancel().await,
             Action::Show(show) => self.outflow.push(match show {
                 Show::Thinking => Progress::Thinking,
@@ -359,7 +380,13 @@ impl Driver {
                 self.model_ended(number, ended);
                 return Ok(());
             }
-            Some((call, result)) = self.calls.next() => Event::ToolDone { call, result: result? },
+            Some((call, result)) = self.calls.next() => {
+                if let Some((_, began)) = self.apart.take_if(|(apart, _)| *apart == call) {
+                    let deadline = self.deadline.deadline() - self.own_time.saturating_sub(began.elapsed());
+                    self.deadline.as_mut().reset(deadline);
+                }
+                Event::ToolDone { call, result: result? }
+            }
             message = next(&mut self.steering), if self.machine.listens() => {
                 let Some(message) = message else {
                     self.steering = None;

@@ -21,7 +21,7 @@ use crate::{
     llm::ToolSpec,
     sandbox::Sandboxes,
     store::StoreError,
-    tools::{self, Attachment, Facts, JobsSeen, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult},
+    tools::{self, Agents, Attachment, Facts, JobsSeen, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult},
 };
 
 use super::{
@@ -58,7 +58,7 @@ pub(super) struct Hands {
 #[derive(Clone)]
 pub(super) enum Toolbox {
     /// In the room's sandbox.
-    Sandbox { sandboxes: Sandboxes, limits: ToolLimits, vision: bool, large: LargeFiles },
+    Sandbox { sandboxes: Sandboxes, agents: Agents, limits: ToolLimits, vision: bool, large: LargeFiles },
     /// In a test's own words.
     #[cfg(test)]
     Scripted(super::tests::driver::Script),
@@ -137,11 +137,13 @@ impl Hands {
         let (lines, mut line) = mpsc::channel(LINES);
         let work = async {
             match &self.tools {
-                Toolbox::Sandbox { sandboxes, limits, vision, large } => {
+                Toolbox::Sandbox { sandboxes, agents, limits, vision, large } => {
                     let context = ToolContext {
                         sandboxes: sandboxes.clone(),
                         address: self.journal.at.address.clone(),
+                        turn: self.journal.turn.clone(),
                         call: call.id.clone(),
+                        agents: agents.clone(),
                         cancel,
                         heard: self.heard.clone(),
                         jobs: self.jobs.clone(),
@@ -165,9 +167,10 @@ impl Hands {
             tokio::select! {
                 biased;
                 result = &mut work => return result,
-                Some(ToolProgress::Output(line)) = line.recv() => {
-                    self.outflow.push(Progress::ToolOutput { call: call.id.clone(), line });
-                }
+                Some(progress) = line.recv() => self.outflow.push(match progress {
+                    ToolProgress::Output(line) => Progress::ToolOutput { call: call.id.clone(), line },
+                    ToolProgress::Notice(text) => Progress::Notice(text),
+                }),
             }
         }
     }

@@ -39,7 +39,7 @@ pub enum Progress {
     ToolOutput {
         /// The call.
         call: CallId,
-        /// The line.
+        /// The line; a coding agent's may be two.
         line: String,
     },
     /// A call has ended.

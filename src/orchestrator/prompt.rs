@@ -33,6 +33,8 @@ servers and watchers in the background.
 - Look before you change: read the files concerned and a repository's AGENTS.md or README first, and keep its style and rules.
 - Do the whole task, and only that. Leave other people's changes alone; no `git push --force`, `reset --hard` or `clean` \
 unless a person asked for it.
+- Larger work goes to coding agents: `plan`, `implement`, `run_tests`, `review`, then `implement` again with what is to be \
+mended. Look at what they did before you call it done. Small things you do yourself.
 - Calls that do not depend on each other belong into one message. Prefer `edit_file` for small changes; long files go in pieces.
 - A failed call tells what to do next. Never repeat the same call with the same arguments: change something, or ask.
 - Verify before you say that it is done: run the project's tests with `run_tests` after the last edit, or run the program; \

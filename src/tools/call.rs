@@ -395,7 +395,7 @@ mod tests {
             call.refusal.as_deref(),
             Some(
                 "Not run: there is no tool `read_files`. Do you mean `read_file`? The tools are: run_command, read_file, \
-                 write_file, edit_file, run_tests, take_screenshot, send_file."
+                 write_file, edit_file, run_tests, take_screenshot, send_file, plan, implement, review."
             )
         );
         assert!(unknown("x").starts_with("Not run: there is no tool `x`. The tools are"));

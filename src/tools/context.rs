@@ -8,9 +8,9 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{error::ToolError, jobs::JobsSeen};
+use super::{agents::Agents, error::ToolError, jobs::JobsSeen};
 use crate::{
-    ids::{Address, CallId},
+    ids::{Address, CallId, TurnId},
     sandbox::Sandboxes,
 };
 
@@ -24,8 +24,12 @@ pub struct ToolContext {
     pub sandboxes: Sandboxes,
     /// Whose sandbox.
     pub address: Address,
+    /// The turn that it is a part of.
+    pub turn: TurnId,
     /// The call; also its command's id in the sandbox.
     pub call: CallId,
+    /// The coding agents.
+    pub agents: Agents,
     /// Ends the call, and whatever it started, within a second.
     pub cancel: CancellationToken,
     /// Somebody has said something in the room: a call that only waits ends with what there is.
@@ -47,13 +51,18 @@ pub struct ToolContext {
 pub struct ToolLimits {
     /// How long a command may take that asks for nothing else (`COMMAND_TIMEOUT_SECONDS`).
     pub command: Duration,
-    /// How long one may ask for (`CODING_TIMEOUT_SECONDS`).
+    /// How long one may ask for (`COMMAND_LONGEST_SECONDS`).
     pub longest: Duration,
+    /// How long a coding agent may take (`CODING_TIMEOUT_SECONDS`).
+    pub coding: Duration,
+    /// How long one may be silent (`CODING_IDLE_SECONDS`).
+    pub coding_idle: Duration,
 }
 
 impl Default for ToolLimits {
     fn default() -> Self {
-        Self { command: Duration::from_mins(2), longest: Duration::from_mins(30) }
+        let (longest, coding_idle) = (Duration::from_mins(30), Duration::from_mins(5));
+        Self { command: Duration::from_mins(2), longest, coding: longest, coding_idle }
     }
 }
 
@@ -105,8 +114,10 @@ pub enum Access {
 /// News of a running call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToolProgress {
-    /// The last line of its output, clean.
+    /// The last line of its output, clean; a coding agent's may be two.
     Output(String),
+    /// A plain sentence that people should read now.
+    Notice(String),
 }
 
 /// What a call came to.

@@ -28,13 +28,13 @@ pub(super) struct EditFile;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {
-    /// Relative to /workspace, or absolute.
+    /// As in read_file.
     #[serde(alias = "file_path")]
     path: String,
-    /// The text to replace, copied exactly, with enough lines around it to be the only such place.
+    /// Copied exactly; must be in the file once.
     #[serde(alias = "old_string")]
     old_text: String,
-    /// What stands there instead; empty to delete.
+    /// Empty to delete.
     #[serde(alias = "new_string")]
     new_text: String,
 }
@@ -46,9 +46,7 @@ impl Tool for EditFile {
     type Arguments = Arguments;
 
     fn description(_limits: &ToolLimits, _vision: bool) -> String {
-        "Replace one piece of text in a file (at most 2 MB). old_text must be in the file exactly once. Returns the lines \
-         around the edit."
-            .to_owned()
+        "Replace one piece of text in a file (at most 2 MB). Returns the lines around it.".to_owned()
     }
 
     fn label(arguments: &Arguments) -> String {

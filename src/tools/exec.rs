@@ -60,17 +60,79 @@ impl ToolContext {
     }
 }
 
+/// What follows a command while it runs: reads what it writes, says what the room sees of it, and may give it up.
+pub(super) trait Follow: Send {
+    /// What it has written comes once more, from its beginning, as far as it was kept.
+    fn anew(&mut self) {}
+
+    /// Takes what it has written.
+    fn take(&mut self, piece: &[u8]);
+
+    /// Returns what the room sees of it now, if that is something new.
+    fn show(&mut self) -> Option<String>;
+
+    /// Waits until something else than output makes it worth to look at again. May be dropped and called again.
+    fn wake(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
+    /// Tells, once, that it has to be ended.
+    fn give_up(&mut self) -> bool {
+        false
+    }
+}
+
+/// The newest line, also of a command that says no more.
+#[derive(Default)]
+struct Newest(Option<String>);
+
+impl Follow for Newest {
+    fn take(&mut self, piece: &[u8]) {
+        self.0 = output::last_line(piece).or_else(|| self.0.take());
+    }
+
+    fn show(&mut self) -> Option<String> {
+        self.0.take()
+    }
+}
+
 /// Runs `command` to its end.
 pub(super) async fn run(context: &ToolContext, sandbox: &Sandbox, command: Command) -> Result<Ended, ToolError> {
+    follow(context, sandbox, command, &mut Newest::default()).await
+}
+
+/// Runs `command` to its end, followed by `follower`.
+pub(super) async fn follow(
+    context: &ToolContext,
+    sandbox: &Sandbox,
+    command: Command,
+    follower: &mut impl Follow,
+) -> Result<Ended, ToolError> {
     let id = command.id.clone();
-    let work = async { watch(context, sandbox.spawn(command).await?).await };
-    finish(context, sandbox, &id, work).await
+    let ended = {
+        let work = async { watch(context, sandbox, sandbox.spawn(command).await?, follower).await };
+        finish(context, sandbox, &id, work).await?
+    };
+    match ended {
+        Some(ended) => Ok(ended),
+        None => recover(context, sandbox, &id, follower).await,
+    }
 }
 
 /// Takes the result of the command `id` that was started, if it was, before the server crashed: under `boot_id`.
 /// Nothing is started.
 pub(super) async fn resume(context: &ToolContext, id: &str, boot_id: &str) -> Result<(Sandbox, Ended), ToolError> {
-    match find(context, boot_id, id).await? {
+    resume_following(context, id, boot_id, &mut Newest::default()).await
+}
+
+/// As [`resume`]; what it writes from now on, `follower` follows.
+pub(super) async fn resume_following(
+    context: &ToolContext,
+    id: &str,
+    boot_id: &str,
+    follower: &mut impl Follow,
+) -> Result<(Sandbox, Ended), ToolError> {
+    match find(context, boot_id, id, follower).await? {
         (sandbox, Lookup::Ended(ended)) => Ok((sandbox, ended)),
         (_, Lookup::Forgotten) => Err(ToolError::Forgotten),
         (_, Lookup::Unknown | Lookup::Running(_)) => Err(ToolError::NotRun),
@@ -79,47 +141,60 @@ pub(super) async fn resume(context: &ToolContext, id: &str, boot_id: &str) -> Re
 
 /// Holds a process that was found again to the most that any command may take: its own limit only sandboxd knows.
 fn held(context: &ToolContext, mut process: Process) -> Process {
-    process.hold_to(context.limits.longest.max(context.limits.command));
+    process.hold_to(context.limits.longest.max(context.limits.command).max(context.limits.coding));
     process
 }
 
-/// Follows a process to its end and shows the room what it says: its newest line, also of one that says no more.
-async fn watch(context: &ToolContext, mut process: Process) -> Result<Ended, SandboxError> {
-    let mut newest = None;
+/// Follows a process to its end and shows the room what it does.
+async fn watch(
+    context: &ToolContext,
+    sandbox: &Sandbox,
+    mut process: Process,
+    follower: &mut impl Follow,
+) -> Result<Ended, SandboxError> {
+    let mut is_new = true;
     let mut next = Instant::now();
     loop {
         tokio::select! {
             biased;
-            () = sleep_until(next), if newest.is_some() => {
+            () = sleep_until(next), if is_new => {
                 next = Instant::now() + PROGRESS_EVERY;
-                if let Some(line) = newest.take() {
+                is_new = false;
+                if let Some(lines) = follower.show() {
                     // A full channel means that the room has not shown the last one yet.
-                    let _ = context.progress.try_send(ToolProgress::Output(line));
+                    let _ = context.progress.try_send(ToolProgress::Output(lines));
                 }
             }
+            () = follower.wake() => is_new = true,
             piece = process.next() => match piece {
-                Some(piece) => newest = output::last_line(&piece).or(newest),
+                Some(piece) => {
+                    follower.take(&piece);
+                    is_new = true;
+                }
                 None => return process.wait().await,
             },
+        }
+        if follower.give_up() {
+            sandbox.kill(process.id()).await?;
         }
     }
 }
 
-/// Waits for `work`, ends the command on a stop, and goes on after a lost connection.
+/// Waits for `work` and ends the command on a stop. `None`: the connection was lost.
 async fn finish(
     context: &ToolContext,
     sandbox: &Sandbox,
     id: &str,
     work: impl Future<Output = Result<Ended, SandboxError>>,
-) -> Result<Ended, ToolError> {
+) -> Result<Option<Ended>, ToolError> {
     let ended = tokio::select! {
         biased;
-        () = context.cancel.cancelled() => return stop(context, sandbox, id).await,
+        () = context.cancel.cancelled() => return stop(context, sandbox, id).await.map(Some),
         ended = work => ended,
     };
     match ended {
-        Err(SandboxError::Disconnected) => recover(context, sandbox, id).await,
-        ended => Ok(ended?),
+        Err(SandboxError::Disconnected) => Ok(None),
+        ended => Ok(Some(ended?)),
     }
 }
 
@@ -137,7 +212,7 @@ pub(super) async fn write(
             Err(ToolError::Stopped)
         }
         Err(ToolError::Sandbox(SandboxError::Disconnected)) => {
-            let ended = recover(context, sandbox, id).await?;
+            let ended = recover(context, sandbox, id, &mut Newest::default()).await?;
             if output::succeeded(&ended.exit) { Ok(None) } else { Err(ToolError::Unknown) }
         }
         written => files::explained(path, written),
@@ -148,7 +223,7 @@ pub(super) async fn write(
 pub(super) async fn stop(context: &ToolContext, sandbox: &Sandbox, id: &str) -> Result<Ended, ToolError> {
     match end(sandbox, id).await {
         Ok(Lookup::Ended(ended)) => Ok(ended),
-        Err(SandboxError::Disconnected) => recover(context, sandbox, id).await,
+        Err(SandboxError::Disconnected) => recover(context, sandbox, id, &mut Newest::default()).await,
         _ => Err(ToolError::Stopped),
     }
 }
@@ -169,8 +244,13 @@ async fn end(sandbox: &Sandbox, id: &str) -> Result<Lookup, SandboxError> {
 }
 
 /// Finds the command again after the connection broke; it went on meanwhile.
-async fn recover(context: &ToolContext, before: &Sandbox, id: &str) -> Result<Ended, ToolError> {
-    match find(context, before.boot_id(), id).await? {
+async fn recover(
+    context: &ToolContext,
+    before: &Sandbox,
+    id: &str,
+    follower: &mut impl Follow,
+) -> Result<Ended, ToolError> {
+    match find(context, before.boot_id(), id, follower).await? {
         (_, Lookup::Ended(ended)) => Ok(ended),
         _ if context.cancel.is_cancelled() => Err(ToolError::Stopped),
         // Perhaps the request was lost with the connection: as nobody can tell, nobody repeats it.
@@ -179,7 +259,12 @@ async fn recover(context: &ToolContext, before: &Sandbox, id: &str) -> Result<En
 }
 
 /// Finds a command of this boot on a new connection and follows it to its end, which a stop brings about.
-async fn find(context: &ToolContext, boot_id: &str, id: &str) -> Result<(Sandbox, Lookup), ToolError> {
+async fn find(
+    context: &ToolContext,
+    boot_id: &str,
+    id: &str,
+    follower: &mut impl Follow,
+) -> Result<(Sandbox, Lookup), ToolError> {
     for _ in 0..RECOVERIES {
         // Not abandoned by a stop: what still runs must be found to be ended.
         let sandbox = context.sandboxes.ensure(&context.address).await?;
@@ -188,7 +273,10 @@ async fn find(context: &ToolContext, boot_id: &str, id: &str) -> Result<(Sandbox
         }
         let work = async {
             match sandbox.lookup(id).await? {
-                Lookup::Running(process) => watch(context, held(context, process)).await.map(Lookup::Ended),
+                Lookup::Running(process) => {
+                    follower.anew();
+                    watch(context, &sandbox, held(context, process), follower).await.map(Lookup::Ended)
+                }
                 found => Ok(found),
             }
         };
@@ -212,14 +300,18 @@ pub(super) async fn written(context: &ToolContext, sandbox: &Sandbox, id: &str, 
     if !shown.cut {
         return shown.text;
     }
-    let whole = match &captured.log {
+    match whole(context, sandbox, id, captured).await {
+        Some(path) => format!("{}\n[the whole output: {path}]", shown.text),
+        None => format!("{}\n[the whole output was not kept; write it to a file if you need it]", shown.text),
+    }
+}
+
+/// Returns the file in the sandbox that holds the whole output, made if need be.
+pub(super) async fn whole(context: &ToolContext, sandbox: &Sandbox, id: &str, captured: &Captured) -> Option<String> {
+    match &captured.log {
         Some(log) => Some(log.clone()),
         None if captured.omitted == 0 && !context.cancel.is_cancelled() => keep(sandbox, id, captured).await,
         None => None,
-    };
-    match whole {
-        Some(path) => format!("{}\n[the whole output: {path}]", shown.text),
-        None => format!("{}\n[the whole output was not kept; write it to a file if you need it]", shown.text),
     }
 }
 

@@ -4,6 +4,7 @@
 //! ([`specs`]), reads a call ([`read_call`]), runs it ([`run`]) and, after a crash, takes up what became of one ([`resume`]). A call never fails:
 //! an error is a result that tells the model what to do next.
 
+mod agents;
 mod arguments;
 mod call;
 mod context;
@@ -23,6 +24,7 @@ mod read_file;
 mod run_command;
 mod run_tests;
 mod send_file;
+mod survey;
 mod take_screenshot;
 mod write_file;
 
@@ -33,6 +35,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use similar::{Algorithm, ChangeTag, TextDiff};
 
+pub use self::agents::Agents;
 pub use self::call::{Call, named, read as read_call};
 pub use self::context::{
     Access, Attachment, Edit, Facts, Image, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult,
@@ -50,6 +53,9 @@ const ROWS: &[Row] = &[
     Row::of::<run_tests::RunTests>(),
     Row::of::<take_screenshot::TakeScreenshot>(),
     Row::of::<send_file::SendFile>(),
+    Row::of::<agents::Plan>(),
+    Row::of::<agents::Implement>(),
+    Row::of::<agents::Review>(),
 ];
 
 /// What a tool is.
@@ -60,6 +66,8 @@ trait Tool: 'static {
     const ACCESS: Access;
     /// Arguments of a good call, shown with every bad one.
     const EXAMPLE: &'static str;
+    /// Whether it has a limit of its own, beside its turn's time.
+    const OWN_TIME: bool = false;
     /// What it takes. Flat, at least one property, each documented for the model.
     type Arguments: JsonSchema + DeserializeOwned + Send;
 
@@ -88,6 +96,7 @@ struct Row {
     name: &'static str,
     access: Access,
     example: &'static str,
+    own_time: bool,
     spec: fn(&ToolLimits, bool) -> ToolSpec,
     run: for<'a> fn(&'a ToolContext, &'a str, Option<&'a str>) -> BoxFuture<'a, ToolResult>,
 }
@@ -98,6 +107,7 @@ impl Row {
             name: T::NAME,
             access: T::ACCESS,
             example: T::EXAMPLE,
+            own_time: T::OWN_TIME,
             spec: spec::<T>,
             run: |context, text, boot_id| Box::pin(call::<T>(context, text, boot_id)),
         }
@@ -112,6 +122,11 @@ pub fn specs(limits: &ToolLimits, vision: bool) -> Vec<ToolSpec> {
 /// Returns whether a tool may run beside others.
 pub fn access(name: &str) -> Access {
     row(name).map_or(Access::Exclusive, |row| row.access)
+}
+
+/// Tells whether a tool's time is its own, and not its turn's: a coding agent works longer than anything else.
+pub fn has_own_time(name: &str) -> bool {
+    row(name).is_some_and(|row| row.own_time)
 }
 
 /// Runs a call to its end. Cancelled, it ends what it started and returns within seconds.
@@ -200,13 +215,14 @@ mod tests {
             }
         }
         let size = serde_json::to_string(&all).expect("is JSON").len();
-        assert!(size < 4800, "{size} bytes are more than 1,200 tokens in every request");
+        assert!(size < 4135, "{size} bytes in every request are more than seven tools took once");
     }
 
     #[test]
     fn an_unknown_tool_may_not_run_beside_others() {
         assert!(!unknown("x").ok);
         assert_eq!((access("x"), access("read_file")), (Access::Exclusive, Access::Shared));
+        assert!(has_own_time("implement") && !has_own_time("run_command") && !has_own_time("x"));
     }
 
     #[test]

@@ -32,10 +32,10 @@ pub(super) struct ReadFile;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {
-    /// Relative to /workspace, or absolute.
+    /// In /workspace, or absolute.
     #[serde(alias = "file_path")]
     path: String,
-    /// The first line, from 1.
+    /// First line, from 1.
     offset: Option<u64>,
     /// How many lines.
     limit: Option<u64>,
@@ -48,7 +48,7 @@ impl Tool for ReadFile {
     type Arguments = Arguments;
 
     fn description(_limits: &ToolLimits, vision: bool) -> String {
-        let pictures = if vision { " Shows you pictures (png, jpeg, gif, webp), at 2000 pixels a side." } else { "" };
+        let pictures = if vision { " Shows you pictures (png, jpeg, gif, webp)." } else { "" };
         format!("Read a text file: at most 2000 lines or 50 KB a call; the result says where to go on.{pictures}")
     }
 

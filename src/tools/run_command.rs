@@ -22,22 +22,22 @@ pub(super) struct RunCommand;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {
-    /// The command line, for bash.
+    /// For bash.
     command: Option<String>,
-    /// Where to run it; default /workspace.
+    /// Default /workspace.
     #[serde(alias = "cwd")]
     workdir: Option<String>,
-    /// For slow commands. With job: wait so long for new output or its end.
+    /// With job: how long to wait for news of it.
     timeout_seconds: Option<u64>,
-    /// For servers and watchers: keeps running, returns a job id.
+    /// Keeps running, returns a job id.
     #[serde(default)]
     background: bool,
-    /// Only to install Debian packages: run as the container's root.
+    /// Only to install Debian packages.
     #[serde(default)]
     as_root: bool,
-    /// Instead of command: the id of a background job whose output to read.
+    /// Instead of command: a job whose output to read.
     job: Option<String>,
-    /// With job: end it.
+    /// End the job.
     #[serde(default)]
     stop: bool,
 }
@@ -50,11 +50,10 @@ impl Tool for RunCommand {
 
     fn description(limits: &ToolLimits, _vision: bool) -> String {
         format!(
-            "Run a bash command in the sandbox. Returns exit code and output, stdout and stderr together; of more than \
-             16 KB the middle is cut and the whole is in a file that the result names. No terminal, no input: use \
-             flags like -y. Limit {} s unless timeout_seconds says otherwise (at most {}). What it leaves running is \
-             ended with it: start servers with background=true, then read their output with job, end them with job and \
-             stop=true.",
+            "Run a bash command in the sandbox. Returns exit code and output; of more than 16 KB the middle is in a file that \
+             it names. No terminal, no input: use flags like -y. Limit {} s, or timeout_seconds \
+             (at most {}). What it leaves running is ended: start servers with background=true, read their output with \
+             job, end them with job and stop=true.",
             limits.command.as_secs(),
             limits.longest.as_secs(),
         )

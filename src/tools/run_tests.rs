@@ -38,11 +38,11 @@ pub(super) struct RunTests;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {
-    /// The project; default /workspace.
+    /// Default /workspace.
     path: Option<String>,
-    /// The test command; default: the project's own (pytest, cargo test, npm test, go test, make test …).
+    /// Default: the project's own.
     command: Option<String>,
-    /// For slow tests.
+    /// For slow ones.
     timeout_seconds: Option<u64>,
 }
 
@@ -54,8 +54,8 @@ impl Tool for RunTests {
 
     fn description(limits: &ToolLimits, _vision: bool) -> String {
         format!(
-            "Test a project: `ruff check .` if it is Python, then its test command. Says [PASS] or [FAIL]. Run it after \
-             your last edit. Limit {} s unless timeout_seconds says otherwise (at most {}).",
+            "Test a project (Python: ruff first). Says [PASS] or [FAIL]. Run it after the last edit. \
+             Limit {} s, or timeout_seconds (at most {}).",
             default_limit(limits).as_secs(),
             limits.longest.as_secs()
         )

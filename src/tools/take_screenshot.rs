@@ -33,15 +33,15 @@ pub(super) struct TakeScreenshot;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {
-    /// A URL, the port of a server in the sandbox (3000), or the path of a file (site/index.html).
+    /// A URL, a port in the sandbox, or a file.
     #[serde(alias = "port", alias = "path")]
     url: String,
-    /// The whole page, not just its top.
+    /// Not just its top.
     #[serde(default)]
     full_page: bool,
-    /// In pixels; default 1280.
+    /// Default 1280.
     width: Option<u64>,
-    /// In pixels; default 800.
+    /// Default 800.
     height: Option<u64>,
 }
 
@@ -52,10 +52,8 @@ impl Tool for TakeScreenshot {
     type Arguments = Arguments;
 
     fn description(_limits: &ToolLimits, vision: bool) -> String {
-        let who = if vision { "you and the people in the room see it" } else { "the people in the room see it" };
-        format!(
-            "Take a picture of a web page in Chromium; {who}. Start the page's server first (run_command, background=true)."
-        )
+        let who = if vision { "you and the room" } else { "the room" };
+        format!("Show a web page in Chromium to {who}. Start its server first (run_command, background=true).")
     }
 
     fn label(arguments: &Arguments) -> String {

@@ -23,12 +23,12 @@ pub(super) struct WriteFile;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {
-    /// Relative to /workspace, or absolute.
+    /// As in read_file.
     #[serde(alias = "file_path")]
     path: String,
     /// The whole content.
     content: String,
-    /// Add content to the end of the file instead.
+    /// Add it to the end instead.
     #[serde(default)]
     append: bool,
 }
@@ -40,8 +40,8 @@ impl Tool for WriteFile {
     type Arguments = Arguments;
 
     fn description(_limits: &ToolLimits, _vision: bool) -> String {
-        "Create a file with its folders, or replace one whole (at most 2 MB). To change parts of a file use edit_file. \
-         Write a long file in several calls with append=true."
+        "Create a file with its folders, or replace one whole (at most 2 MB). To change parts use edit_file. Long files: \
+         several calls with append=true."
             .to_owned()
     }
 

@@ -8,7 +8,7 @@ use matrix_agent::{
         Limits, ProxyKind,
         models::{Failure, Grant, Ledger, ModelDoor, Pass, Protocol, Seen, Tokens, Upstream},
     },
-    ids::Address,
+    ids::{Address, random},
     store::{Durability, Store},
 };
 use reqwest::Url;
@@ -36,7 +36,7 @@ fn upstream(protocol: Protocol, base: &str, models: &[&str]) -> Upstream {
 
 fn grant(room: &str) -> Grant {
     let (turn, agent) = ("t1".into(), "qwen".to_owned());
-    Grant { address: Address::of_first(room), turn, person: Some("@ann:a.org".into()), agent }
+    Grant { address: Address::of_first(room), turn, person: Some("@ann:a.org".into()), agent, run: random(4) }
 }
 
 /// A door to a scripted model, which speaks both protocols, and a pass for `!room`.
@@ -442,4 +442,19 @@ async fn the_log_tells_whose_request_it_was_and_nothing_that_was_said() {
         assert!(lines[0].contains(part), "{part} in {log}");
     }
     assert!(lines[2].contains("verdict=\"denied\"") && lines[2].contains("turn=t1"), "{log}");
+}
+
+#[tokio::test]
+async fn a_run_has_the_same_token_again_after_a_restart_and_no_other_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("db"), Durability::Normal, Clock::default()).unwrap();
+    let token = |grant: Grant| {
+        let ledger = Ledger { store: store.clone(), room: None, person: None };
+        ModelDoor::new(Vec::new(), false, Some(ledger)).open(grant).token().to_owned()
+    };
+    let first = grant("!room");
+    let same = token(first.clone());
+    assert_eq!(token(first.clone()), same);
+    assert_ne!(token(Grant { run: "another".to_owned(), ..first.clone() }), same);
+    assert_ne!(token(Grant { address: Address::of_first("!other"), ..first }), same);
 }

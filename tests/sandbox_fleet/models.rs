@@ -24,7 +24,13 @@ fn upstream(protocol: Protocol, base: &str, model: &str) -> Upstream {
 }
 
 fn pass(models: &ModelDoor, address: &Address) -> Pass {
-    models.open(Grant { address: address.clone(), turn: "t1".into(), person: None, agent: "qwen".to_owned() })
+    models.open(Grant {
+        address: address.clone(),
+        turn: "t1".into(),
+        person: None,
+        agent: "qwen".to_owned(),
+        run: "r1".to_owned(),
+    })
 }
 
 const CHAT: &str = r#"curl -sS -N -m 20 -w ' %{http_code}' http://127.0.0.1:3130/v1/chat/completions \

@@ -8,10 +8,15 @@ use std::{
 
 use matrix_agent::{
     clock::Clock,
-    gateway::{AllowedHosts, Gateway, GatewayPolicy, Network},
-    ids::{self, Address, CallId},
+    coding_agents::Roster,
+    config::{self, AgentCli, AgentRole},
+    gateway::{
+        AllowedHosts, Gateway, GatewayPolicy, Network,
+        models::{ModelDoor, Protocol},
+    },
+    ids::{self, Address, CallId, TurnId},
     sandbox::{SandboxOptions, Sandboxes},
-    tools::{self, JobsSeen, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult},
+    tools::{self, Agents, JobsSeen, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult},
 };
 use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt::PeerCredentials};
 use serde_json::{Value, json};
@@ -30,6 +35,7 @@ pub(crate) struct Bench {
     pub(crate) options: SandboxOptions,
     pub(crate) address: Address,
     jobs: JobsSeen,
+    agents: Agents,
     _state: TempDir,
 }
 
@@ -57,7 +63,7 @@ impl Bench {
         };
         let sandboxes = open(&options).await;
         let address = Address::of_first(format!("tools:{}", ids::random(4)));
-        Self { sandboxes, options, address, jobs: JobsSeen::default(), _state: state }
+        Self { sandboxes, options, address, jobs: JobsSeen::default(), agents: agents(), _state: state }
     }
 
     pub(crate) fn context(&self) -> (ToolContext, mpsc::Receiver<ToolProgress>) {
@@ -65,16 +71,28 @@ impl Bench {
         let context = ToolContext {
             sandboxes: self.sandboxes.clone(),
             address: self.address.clone(),
+            turn: TurnId(ids::random(8)),
             call: CallId(ids::random(8)),
+            agents: self.agents.clone(),
             cancel: CancellationToken::new(),
             heard: CancellationToken::new(),
             jobs: self.jobs.clone(),
             large: LargeFiles::default(),
             progress,
-            limits: ToolLimits { command: Duration::from_secs(20), longest: Duration::from_mins(1) },
+            limits: ToolLimits {
+                command: Duration::from_secs(20),
+                longest: Duration::from_mins(1),
+                ..ToolLimits::default()
+            },
             vision: true,
         };
         (context, receiver)
+    }
+
+    /// A further call of the same turn.
+    pub(crate) fn context_in(&self, other: &ToolContext) -> (ToolContext, mpsc::Receiver<ToolProgress>) {
+        let (context, receiver) = self.context();
+        (ToolContext { turn: other.turn.clone(), ..context }, receiver)
     }
 
     pub(crate) async fn call(&self, name: &str, arguments: Value) -> ToolResult {
@@ -136,6 +154,15 @@ impl Drop for Bench {
             }
         }
     }
+}
+
+/// Qwen Code in every role, with a model that is never asked.
+fn agents() -> Agents {
+    let qwen = || AgentRole { cli: AgentCli::Qwen, model: None };
+    let gemini = AgentRole { cli: AgentCli::Gemini, model: None };
+    let models = |protocol| if protocol == Protocol::OpenAi { vec!["own-model".to_owned()] } else { Vec::new() };
+    let roster = Roster::new(&config::Agents { plan: gemini, implement: qwen(), review: qwen() }, models);
+    Agents::new(roster, ModelDoor::default())
 }
 
 fn podman(arguments: &[&str]) -> String {

@@ -2,6 +2,7 @@
 //!
 //! Needs Podman and its images `debian:trixie-slim` and, for the tests with Python or a browser, the sandbox image.
 
+mod agents;
 mod bench;
 mod commands;
 mod environment;

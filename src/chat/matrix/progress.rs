@@ -67,6 +67,8 @@ struct Running {
     detail: String,
     /// Its newest line of output; may be empty.
     output: String,
+    /// What it says beside that, as a coding agent does of its list; may be empty.
+    beside: String,
 }
 
 impl Progress {
@@ -115,14 +117,21 @@ impl Progress {
                         name: text::one_line(&name.replace('_', " "), BRIEF),
                         detail: text::one_line(detail, BRIEF),
                         output: String::new(),
+                        beside: String::new(),
                     });
                 }
                 true
             }
             Live::ToolOutput { call, line } => {
-                let line = text::one_line(line, WIDTH / 2);
+                let (line, beside) = line.split_once('\n').unwrap_or((line, ""));
+                let [line, beside] = [line, beside].map(|line| text::one_line(line, WIDTH / 2));
+                let is_newest = self.running.last().is_some_and(|running| running.call == *call);
                 match self.running.iter_mut().find(|running| running.call == *call) {
-                    Some(running) if !line.is_empty() => std::mem::replace(&mut running.output, line.clone()) != line,
+                    Some(running) if !line.is_empty() => {
+                        let changed = running.output != line || is_newest && running.beside != beside;
+                        (running.output, running.beside) = (line, beside);
+                        changed
+                    }
                     _ => false,
                 }
             }
@@ -187,12 +196,14 @@ impl Progress {
         format!("⚙️ {doing}{tools} · {}", text::stopwatch(now.duration_since(self.started)))
     }
 
-    /// A line for each call that is running, the newest ones if there are too many.
+    /// A line for each call that is running, the newest ones if there are too many, and what the newest says beside it.
     fn running(&self) -> Vec<String> {
         let all = self.running.len();
         let hidden = if all > RUNNING { all - (RUNNING - 1) } else { 0 };
         let rest = (hidden > 0).then(|| format!("▸ {hidden} more"));
-        rest.into_iter().chain(self.running.iter().skip(hidden).map(Running::line)).collect()
+        let beside = self.running.last().filter(|running| !running.beside.is_empty());
+        let beside = beside.map(|running| format!("· {}", code(&running.beside)));
+        rest.into_iter().chain(self.running.iter().skip(hidden).map(Running::line)).chain(beside).collect()
     }
 
     fn note(&mut self, line: String) {
@@ -313,6 +324,25 @@ mod tests {
     }
 
     #[test]
+    fn a_coding_agent_shows_its_list_beside_what_it_does() {
+        let mut events = vec![
+            Live::Started { asked: EventId::from("$a"), thread: None },
+            started("1", "implement", "Add a login page"),
+            output("1", "Qwen Code · write file src/login.rs · 1:12 · 84k tokens\n1/3 ▸ write ☐ test"),
+        ];
+        assert_eq!(
+            lines(&events, 75),
+            [
+                "⚙️ implement · 1 tool · 1:15",
+                "▸ `Add a login page`: `Qwen Code · write file src/login.rs · 1:12 · 84k tokens`",
+                "· `1/3 ▸ write ☐ test`",
+            ]
+        );
+        events.push(output("1", "Qwen Code · edit src/login.rs · 1:20"));
+        assert_eq!(lines(&events, 80)[2..], [""; 0], "it has no list any more");
+    }
+
+    #[test]
     fn only_what_changes_the_lines_is_told() {
         let start = Instant::now();
         let mut progress = Progress::new(start);
@@ -380,7 +410,8 @@ mod tests {
             lines(&events, 0)[1..],
             [
                 "✓ `**bold**` `[a](http://x`) `<b>` `&amp`; `a_b_c` `main.rs`, 1.5 s",
-                "▸ `echo 'id' *x*`: `''' </code><img src=x> # no @room`",
+                "▸ `echo 'id' *x*`: `''' </code><img src=x>`",
+                "· `# no @room`",
             ]
         );
     }

@@ -32,7 +32,7 @@ pub use self::{
     upstream::{BadUpstream, Upstream},
     usage::Tokens,
 };
-use crate::ids::{Address, TurnId, random};
+use crate::ids::{Address, TurnId, digest, random};
 
 /// Bytes of randomness in a token.
 const TOKEN: usize = 24;
@@ -63,6 +63,8 @@ pub struct Grant {
     pub person: Option<String>,
     /// The agent, by the name under which its tokens are counted: `qwen`.
     pub agent: String,
+    /// Which run of it. The same run gets the same token again, so that one that outlives the server can go on.
+    pub run: String,
 }
 
 /// What went through with one pass so far.
@@ -102,6 +104,8 @@ struct Shared {
     web: bool,
     /// Where tokens are counted for good, and how many there are.
     ledger: Option<Ledger>,
+    /// What makes tokens that nobody guesses: the same after a restart of the server.
+    seed: String,
     passes: Mutex<HashMap<String, Arc<Entry>>>,
     space: Arc<Semaphore>,
 }
@@ -112,6 +116,7 @@ impl Default for Shared {
             upstreams: Vec::new(),
             web: false,
             ledger: None,
+            seed: random(TOKEN),
             passes: Mutex::default(),
             space: Arc::new(Semaphore::new(SPACE_OF_ALL)),
         }
@@ -131,7 +136,8 @@ impl ModelDoor {
     /// A door to these upstreams; of two that have a model of one name the first is asked. With `web`, providers may
     /// search the web and fetch addresses for whoever asks a model. Tokens are counted in `ledger`.
     pub fn new(upstreams: Vec<Upstream>, web: bool, ledger: Option<Ledger>) -> Self {
-        Self { shared: Arc::new(Shared { upstreams, web, ledger, ..Shared::default() }) }
+        let seed = ledger.as_ref().map_or_else(|| random(TOKEN), |ledger| ledger.store.instance().to_owned());
+        Self { shared: Arc::new(Shared { upstreams, web, ledger, seed, ..Shared::default() }) }
     }
 
     /// Returns the models that can be asked in this way, the usual one first.
@@ -149,7 +155,9 @@ impl ModelDoor {
 
     /// Opens the door for one run of an agent.
     pub fn open(&self, grant: Grant) -> Pass {
-        let token = format!("sandbox-{}", random(TOKEN));
+        let Grant { address, run, .. } = &grant;
+        let token = digest(&["pass", &self.shared.seed, &address.to_string(), run], TOKEN);
+        let token = format!("sandbox-{token}");
         let entry = Arc::new(Entry {
             grant,
             seen: watch::Sender::default(),
@@ -212,7 +220,12 @@ impl Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.door.passes().remove(&self.token);
+        let mut passes = self.door.passes();
+        // Another pass of the same run may have taken its place.
+        if passes.get(&self.token).is_some_and(|entry| Arc::ptr_eq(entry, &self.entry)) {
+            passes.remove(&self.token);
+        }
+        drop(passes);
         self.entry.void.cancel();
     }
 }

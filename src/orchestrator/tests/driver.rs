@@ -403,3 +403,24 @@ async fn the_next_turn_sees_the_last_one_and_its_own_compaction_survives_a_crash
     assert_eq!((loaded.history.len(), loaded.stored.len()), (1, 1));
     assert_eq!(brief(&loaded.stored[0].message), "user: anna: words of e9");
 }
+
+#[tokio::test]
+async fn a_coding_agent_s_time_is_its_own() {
+    for (tool, ending) in [("implement", Ending::Done), ("run_command", Ending::Limit)] {
+        let lines = [asks(&[(tool, "{}")]), says("Done."), says("Done.")];
+        let mut rig = Rig::new(&lines).await;
+        let script: Script = Arc::new(|_, _, cancel, _| {
+            Box::pin(async move {
+                time::pause();
+                time::advance(Duration::from_mins(20)).await;
+                time::resume();
+                tokio::task::yield_now().await;
+                if cancel.is_cancelled() { result("cut") } else { result("whole") }
+            })
+        });
+        let mut turn = rig.turn(script);
+        turn.limits.time = Duration::from_mins(10);
+        let outcome = timeout(LIMIT.max(Duration::from_hours(1)), turn.run(Start::New)).await.expect("the turn ends");
+        assert_eq!(outcome.ending, ending, "{tool}: {}", outcome.text);
+    }
+}

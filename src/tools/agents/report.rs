@@ -1,0 +1,79 @@
+//! What a run of a coding agent came to, as a result: for the model in sections, for the room in a line.
+//!
+//! Pure; called by the parent alone.
+
+use std::time::Duration;
+
+use crate::{
+    coding_agents::{Assigned, Outcome, Role},
+    text,
+    tools::{Edit, ToolResult},
+};
+
+/// The most bytes of an agent's last words that the model is shown.
+const SAID: usize = 12 * 1024;
+/// Changed files that are named.
+const NAMED: usize = 30;
+
+/// Puts the result together. `edits`: what the run has changed, if that is known; `elapsed`: how long it took, if somebody
+/// was there to see; `log`: the file in the sandbox with all that it wrote.
+pub(super) fn told(
+    role: Role,
+    assigned: &Assigned,
+    outcome: &Outcome,
+    edits: Option<Vec<Edit>>,
+    elapsed: Option<Duration>,
+    log: Option<&str>,
+) -> ToolResult {
+    let (name, model) = (assigned.agent.name, assigned.model.as_deref().unwrap_or("no model"));
+    let tokens = (outcome.tokens.total() > 0).then(|| format!("{} tokens", text::short(outcome.tokens.total())));
+    let took = |time: fn(Duration) -> String| {
+        let parts: Vec<_> = elapsed.map(time).into_iter().chain(tokens.clone()).collect();
+        if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
+    };
+    let is_changed = edits.as_ref().is_some_and(|edits| !edits.is_empty());
+    let trespass = is_changed && !role.may_write();
+    let mut sections = vec![format!("{}: {name}, {model}{}.", outcome.verdict, took(text::human_duration))];
+    sections.push(text::cut_middle(&outcome.summary, SAID));
+    if !outcome.noise.is_empty() {
+        sections.push(format!("Its last lines:\n{}", outcome.noise.join("\n")));
+    }
+    match &edits {
+        None => sections.push("[What it changed cannot be told: look with git.]".to_owned()),
+        Some(edits) if is_changed => sections.push(list(edits, trespass)),
+        Some(_) if role.may_write() => sections.push("No file was changed.".to_owned()),
+        Some(_) => {}
+    }
+    sections.extend(log.map(|log| format!("[the whole log: {log}]")));
+    sections.retain(|section| !section.is_empty());
+    let text = sections.join("\n\n");
+
+    let did = match &edits {
+        Some(edits) if trespass => format!(", changed {}", sum(edits)),
+        Some(edits) if is_changed => format!(", {}", sum(edits)),
+        _ => String::new(),
+    };
+    let how = if outcome.ok { String::new() } else { format!(" {}", text::one_line(&outcome.verdict, 90)) };
+    let line = format!("{role}: {name}{how}{did}{}", took(text::stopwatch));
+    let mut result = if outcome.ok && !trespass { ToolResult::good(line, text) } else { ToolResult::bad(line, text) };
+    result.facts.edits = edits.unwrap_or_default();
+    result
+}
+
+/// Names changed files, a line each.
+fn list(edits: &[Edit], trespass: bool) -> String {
+    let must = if trespass { " although it must not: look at them, and take back what is not wanted" } else { "" };
+    let head = format!("{} changed{must}:", sum(edits));
+    let files = edits.iter().take(NAMED).map(|edit| format!("{} +{} −{}", edit.path, edit.added, edit.removed));
+    let more = (edits.len() > NAMED).then(|| format!("and {} more", edits.len() - NAMED));
+    [head].into_iter().chain(files).chain(more).collect::<Vec<_>>().join("\n")
+}
+
+/// Returns changes in a few words: `2 files +12 −3`.
+fn sum(edits: &[Edit]) -> String {
+    let files = if edits.len() == 1 { "1 file".to_owned() } else { format!("{} files", edits.len()) };
+    let (added, removed) = edits.iter().fold((0_u64, 0_u64), |(added, removed), edit| {
+        (added + u64::from(edit.added), removed + u64::from(edit.removed))
+    });
+    format!("{files} +{added} −{removed}")
+}

@@ -1,0 +1,257 @@
+//! The real Gemini CLI and Qwen Code in a real sandbox, with a scripted model behind the gateway: what they change, what the
+//! room sees meanwhile, how they are ended, and what a plan is kept from.
+
+mod support;
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use support::{
+    rig::{Chat, FULL, Rig, answers, block_on},
+    scripted_llm::{Reply, ScriptedLlm, results, user_texts},
+};
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    Orchestrator,
+    Gemini,
+    Qwen,
+    /// A request of a CLI beside its work, without tools.
+    Aside,
+}
+
+fn who(request: &Value) -> Who {
+    let gemini = request.get("contents").is_some();
+    let tools = request["tools"].to_string();
+    match tools.as_str() {
+        "null" | "[]" => Who::Aside,
+        tools if tools.contains("\"run_command\"") => Who::Orchestrator,
+        _ if gemini => Who::Gemini,
+        _ => Who::Qwen,
+    }
+}
+
+/// How many calls of a CLI have been answered.
+fn answered(request: &Value) -> usize {
+    let each = |name: &str| request[name].as_array().into_iter().flatten();
+    let parts = each("contents").flat_map(|content| content["parts"].as_array().into_iter().flatten());
+    parts.filter(|part| part.get("functionResponse").is_some()).count()
+        + each("messages").filter(|message| message["role"] == "tool").count()
+}
+
+fn aside(request: &Value) -> Reply {
+    if request.get("contents").is_some() { Reply::gemini_text("{}") } else { Reply::text("{}") }
+}
+
+/// A rig with the sandbox image and a key for Gemini.
+fn rig(llm: &ScriptedLlm) -> Rig {
+    let mut rig = Rig::new(FULL, llm.base_url());
+    rig.set("GEMINI_API_KEY", "gemini-scripted-secret");
+    rig.set("GEMINI_BASE_URL", llm.gemini_url());
+    rig
+}
+
+/// The orchestrator makes these calls one after the other, then says "Done."
+fn steps(request: &Value, steps: &[(&'static str, Value)]) -> Reply {
+    match steps.get(results(request).len()) {
+        Some((name, arguments)) => Reply::calls(&[(name, arguments.clone())]),
+        None => Reply::text("Done."),
+    }
+}
+
+/// What the room was shown while calls ran.
+fn shown(frames: &[Value]) -> Vec<&str> {
+    frames.iter().filter(|frame| frame["kind"] == "tool_output").filter_map(|frame| frame["line"].as_str()).collect()
+}
+
+fn exec(rig: &Rig, script: &str) -> String {
+    let run = rig.run(&["sandbox", "exec", "one", "--", "sh", "-c", script]);
+    String::from_utf8_lossy(&[run.stdout, run.stderr].concat()).into_owned()
+}
+
+#[test]
+fn a_task_is_planned_done_and_reviewed_and_the_room_watches() {
+    let llm = block_on(ScriptedLlm::start());
+    llm.otherwise(|request| match who(request) {
+        Who::Aside => aside(request),
+        Who::Orchestrator => steps(
+            request,
+            &[
+                ("run_command", json!({"command": "git init -q && git commit -q --allow-empty -m first"})),
+                ("plan", json!({"task": "Write hello.txt."})),
+                ("implement", json!({"task": "Write hello.txt."})),
+                ("review", json!({})),
+            ],
+        ),
+        Who::Gemini => {
+            let asked = user_texts(request).concat();
+            let plans = asked.contains("# Task");
+            match (plans, answered(request)) {
+                // It tries to get out, and to do what it is only to plan.
+                (true, 0) => Reply::gemini_calls(&[("exit_plan_mode", json!({"plan_filename": "plan.md"}))]),
+                (true, 1) => {
+                    Reply::gemini_calls(&[("write_file", json!({"file_path": "/workspace/early.txt", "content": "x"}))])
+                }
+                (true, 2) => {
+                    Reply::gemini_calls(&[("run_shell_command", json!({"command": "touch /workspace/early.txt"}))])
+                }
+                (true, _) => Reply::gemini_text("1. Write hello.txt."),
+                (false, 0) => Reply::gemini_calls(&[("read_file", json!({"file_path": "/workspace/hello.txt"}))]),
+                (false, _) if asked.contains("+hello") && asked.contains("1. Write hello.txt.") => {
+                    Reply::gemini_text("Verdict: ready")
+                }
+                (false, _) => Reply::gemini_text("Verdict: not ready"),
+            }
+        }
+        Who::Qwen => match answered(request) {
+            0 if user_texts(request).concat().contains("1. Write hello.txt.") => {
+                Reply::calls(&[("write_file", json!({"file_path": "/workspace/hello.txt", "content": "hello\n"}))])
+            }
+            0 => Reply::text("There is no plan."),
+            1 => Reply::calls(&[(
+                "run_shell_command",
+                json!({"command": "cat hello.txt", "description": "look", "is_background": false}),
+            )]),
+            _ => Reply::text("I wrote hello.txt."),
+        },
+    });
+    let rig = rig(&llm);
+    let _server = rig.serve();
+    let (code, frames) = rig.ask("one", "Write hello.txt, please.").finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+
+    let requests = llm.requests();
+    let last = requests.iter().rfind(|request| who(request) == Who::Orchestrator).unwrap();
+    let told = results(last);
+    for (told, parts) in told[1..].iter().zip([
+        &["done: Gemini CLI, gemini-2.5-pro (", "1. Write hello.txt.", "[the whole log: /home/agent/"][..],
+        &["done: Qwen Code, scripted (", "I wrote hello.txt.", "1 file +1 −0 changed:\nhello.txt +1 −0"],
+        &["done: Gemini CLI", "Verdict: ready"],
+    ]) {
+        for part in parts {
+            assert!(told.contains(part), "{part:?} is not in {told}");
+        }
+    }
+    assert!(!told[1].contains("changed"), "{}", told[1]);
+    assert_eq!(exec(&rig, "cat hello.txt; ls"), "hello\nhello.txt\n", "the plan wrote nothing");
+
+    let shown = shown(&frames);
+    // What is quickly over may go unseen; the last tool stays until the CLI has ended.
+    for part in [
+        "Gemini CLI · run shell command touch /workspace/early.txt · 0:0",
+        "Qwen Code · run shell command cat hello.txt · 0:0",
+    ] {
+        assert!(shown.iter().any(|line| line.contains(part)), "{part:?} is not in {shown:#?}");
+    }
+    assert!(shown.iter().any(|line| line.contains("tokens")), "{shown:#?}");
+    let ended: Vec<_> = frames
+        .iter()
+        .filter(|frame| frame["kind"] == "tool_ended")
+        .map(|frame| frame["summary"].as_str().unwrap_or_default())
+        .collect();
+    assert!(
+        ended[1].starts_with("plan: Gemini CLI (0:") && ended[2].starts_with("implement: Qwen Code, 1 file +1 −0 (0:"),
+        "{ended:?}"
+    );
+    // What the agents are told of keys is void, and no real one was ever inside.
+    let found = exec(&rig, "grep -rl -e scripted-secret /home /workspace /tmp /etc /proc/*/environ 2>/dev/null | head");
+    assert_eq!(found, "", "{found}");
+}
+
+#[test]
+fn a_stop_ends_every_process_of_an_agent() {
+    let llm = block_on(ScriptedLlm::start());
+    llm.otherwise(|request| match who(request) {
+        Who::Aside => aside(request),
+        Who::Orchestrator => steps(request, &[("implement", json!({"task": "Wait."}))]),
+        Who::Gemini | Who::Qwen => {
+            let command = "setsid sleep 8642 & sleep 8642";
+            Reply::calls(&[(
+                "run_shell_command",
+                json!({"command": command, "description": "wait", "is_background": false}),
+            )])
+        }
+    });
+    let rig = rig(&llm);
+    let _server = rig.serve();
+    let mut chat = rig.ask("one", "wait");
+    chat.until("the agent's command", |frame| {
+        frame["kind"] == "tool_output"
+            && frame["line"].as_str().is_some_and(|line| line.contains("run shell command setsid sleep"))
+    });
+    let asked = Instant::now();
+    let (code, _) = rig.ask("one", "!stop").finish();
+    assert_eq!(code, 0);
+    let (_, frames) = chat.finish();
+    assert_eq!(answers(&frames)[0]["ending"], "stopped", "{frames:#?}");
+    assert!(asked.elapsed().as_secs() < 3, "{:?}", asked.elapsed());
+    let left = exec(
+        &rig,
+        "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -o -e 'sleep 864[2]' -e 'bin/qwe[n]' | wc -l",
+    );
+    assert_eq!(left.trim(), "0");
+}
+
+/// The run goes on while nobody is there, and its key is good again when the server is.
+#[test]
+fn a_run_goes_on_when_the_server_was_killed() {
+    let llm = block_on(ScriptedLlm::start());
+    llm.otherwise(|request| match who(request) {
+        Who::Aside => aside(request),
+        Who::Orchestrator => steps(request, &[("implement", json!({"task": "Wait."}))]),
+        Who::Gemini | Who::Qwen if answered(request) > 0 => Reply::text("Came through."),
+        Who::Gemini | Who::Qwen => {
+            let command = "until [ -e go ]; do sleep 0.05; done; rm go; echo hello > hello.txt";
+            let arguments = json!({"command": command, "description": "wait", "is_background": false});
+            Reply::calls(&[("run_shell_command", arguments)])
+        }
+    });
+    let rig = rig(&llm);
+    let server = rig.serve();
+    let mut chat = rig.ask("one", "wait");
+    let works = |frame: &Value| frame["line"].as_str().is_some_and(|line| line.contains("run shell command until"));
+    chat.until("the agent's command", works);
+    server.kill();
+    let _server = rig.serve();
+    chat.until("the agent's command again", works);
+    exec(&rig, "touch go");
+    let (code, frames) = chat.finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+    let requests = llm.requests();
+    let told = results(requests.iter().rfind(|request| who(request) == Who::Orchestrator).unwrap());
+    for part in ["done: Qwen Code", "Came through.", "1 file +1 −0 changed:\nhello.txt +1 −0"] {
+        assert!(told[0].contains(part), "{part:?} is not in {}", told[0]);
+    }
+    assert_eq!(requests.iter().filter(|request| who(request) == Who::Qwen).count(), 2, "nothing was asked twice");
+}
+
+#[test]
+fn a_model_that_refuses_is_told_with_its_words() {
+    let llm = block_on(ScriptedLlm::start());
+    llm.otherwise(|request| {
+        if who(request) == Who::Orchestrator {
+            return steps(request, &[("implement", json!({"task": "x"})), ("plan", json!({"task": "x"}))]);
+        }
+        let body = r#"{"error":{"code":429,"message":"slow down, please","status":"RESOURCE_EXHAUSTED"}}"#;
+        Reply::Status(429, Vec::new(), body.to_owned())
+    });
+    let mut rig = rig(&llm);
+    rig.set("CODING_IDLE_SECONDS", "12");
+    let _server = rig.serve();
+    let mut chat: Chat = rig.ask("one", "go");
+    chat.until("the refusal", |frame| {
+        frame["kind"] == "tool_output"
+            && frame["line"].as_str().is_some_and(|line| line.contains("its model refuses: 429"))
+    });
+    let (code, frames) = chat.finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+    let requests = llm.requests();
+    let told = results(requests.iter().rfind(|request| who(request) == Who::Orchestrator).unwrap());
+    assert!(
+        told[0].contains("ended: its model refuses every request (429") && told[0].contains("slow down"),
+        "{}",
+        told[0]
+    );
+    assert!(told[1].contains("429"), "{}", told[1]);
+}

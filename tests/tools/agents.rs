@@ -1,0 +1,255 @@
+//! `plan`, `implement` and `review` with programs in the place of the CLIs: what they are given, what is told of them, and
+//! what becomes of those that hang, flood, lie or die. The real ones are in `tests/coding_agents.rs`.
+
+use std::time::Duration;
+
+use matrix_agent::tools::{self, ToolContext, ToolLimits, ToolProgress, ToolResult};
+use serde_json::json;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
+
+use crate::bench::{Bench, FULL, LIMIT, PLAIN, bad, good, open, run};
+
+/// What a program in the place of Qwen Code begins with: the helpers of the ones below.
+const BEGIN: &str = r#"#!/bin/bash
+prompt=$(cat)
+printf '%s\n' "$@" > /tmp/arguments; printf '%s\n' "$prompt" > /tmp/prompt; env > /tmp/environment
+say() { printf '%s\n' "$1"; }
+init() { say '{"type":"system","subtype":"init","session_id":"'"$session"'","model":"m"}'; }
+uses() { say '{"type":"assistant","message":{"content":[{"type":"tool_use","id":"'"$1"'","name":"write_file","input":{"file_path":"'"$2"'"}}],"usage":{"input_tokens":41000,"output_tokens":1000}}}'; }
+done_with() { say '{"type":"user","message":{"content":[{"type":"tool_result","tool_use_id":"'"$1"'","is_error":false}]}}'; }
+result() { say '{"type":"result","subtype":"success","is_error":false,"result":"'"$1"'","usage":{"input_tokens":83000,"output_tokens":1000}}'; }
+while [ $# -gt 0 ]; do case $1 in --session-id|--resume) session=$2 ;; esac; shift; done
+"#;
+
+/// Puts a program in the place of Qwen Code.
+async fn put(bench: &Bench, body: &str) {
+    let path = "/home/agent/.local/bin/qwen";
+    good(&bench.call("write_file", json!({"path": path, "content": format!("{BEGIN}{body}\n")})).await, &[]);
+    bench.sh(&format!("chmod +x {path}")).await;
+}
+
+/// A repository with one commit.
+async fn repository(bench: &Bench) {
+    let commands = "mkdir site && cd site && git init -q && printf 'one\\ntwo\\n' > a.txt && echo build > .gitignore && \
+                    git add -A && git commit -qm first && mkdir build";
+    bench.sh(commands).await;
+}
+
+async fn lines(progress: &mut mpsc::Receiver<ToolProgress>) -> Vec<String> {
+    let mut lines = Vec::new();
+    while let Ok(progress) = progress.try_recv() {
+        match progress {
+            ToolProgress::Output(line) | ToolProgress::Notice(line) => lines.push(line),
+        }
+    }
+    lines
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_goes_from_plan_to_review_and_each_agent_gets_what_it_needs() {
+    let bench = Bench::open(FULL).await;
+    repository(&bench).await;
+
+    put(&bench, r#"init; result '1. Write it.\n2. Test it.'"#).await;
+    let (context, mut progress) = bench.context();
+    let plan = run(&context, "plan", &json!({"task": "Add three."})).await;
+    good(
+        &plan,
+        &["done: Qwen Code, own-model", "84k tokens).\n\n1. Write it.\n2. Test it.", "[the whole log: /home/agent/"],
+    );
+    assert!(plan.facts.edits.is_empty() && plan.summary.starts_with("plan: Qwen Code ("), "{}", plan.summary);
+    let told = lines(&mut progress).await;
+    assert!(told.iter().any(|line| line.contains("in place of Gemini CLI: GEMINI_API_KEY is not set")), "{told:?}");
+    let given = bench.sh("cat /tmp/arguments /tmp/prompt").await;
+    for part in ["--approval-mode\nplan\n", "--output-format\nstream-json\n", "--session-id\n", "# Task\nAdd three."] {
+        assert!(given.contains(part), "{part:?}: {given}");
+    }
+
+    let body = r#"init; uses 1 /workspace/site/a.txt; sleep 0.3; echo three >> site/a.txt; echo x > site/build/x; echo new > 'b c.txt'; done_with 1; result 'Added.'"#;
+    put(&bench, body).await;
+    let implement = json!({"task": "Add three."});
+    let (first, mut progress) = bench.context_in(&context);
+    let added = run(&first, "implement", &implement).await;
+    good(&added, &["Added.", "2 files +2 −0 changed:\n", "site/a.txt +1 −0", "b c.txt +1 −0"]);
+    assert_eq!(added.facts.edits.len(), 2, "what is ignored is no change: {:?}", added.facts.edits);
+    let told = lines(&mut progress).await;
+    assert!(told.iter().any(|line| line.starts_with("Qwen Code · write file site/a.txt · 0:0")), "{told:?}");
+    assert!(!told.iter().any(|line| line.contains("in place of")), "it is said once: {told:?}");
+    let given = bench.sh("cat /tmp/arguments /tmp/prompt; grep ^OPENAI /tmp/environment").await;
+    for part in [
+        "yolo\n",
+        "# Plan\n1. Write it.\n2. Test it.",
+        "OPENAI_BASE_URL=http://127.0.0.1:3130/v1",
+        "OPENAI_MODEL=own-model",
+        "OPENAI_API_KEY=sandbox-",
+    ] {
+        assert!(given.contains(part), "{part:?}: {given}");
+    }
+    let session = bench.sh("grep -A1 -e --session-id /tmp/arguments | tail -n 1").await;
+
+    let (again, _progress) = bench.context_in(&context);
+    good(&run(&again, "implement", &implement).await, &["1 file +1 −0 changed:\nsite/a.txt +1 −0"]);
+    assert_eq!(bench.sh("grep -A1 -e --resume /tmp/arguments | tail -n 1").await, session, "it goes on");
+
+    put(&bench, "init; result 'Verdict: ready'").await;
+    let (review, _progress) = bench.context_in(&context);
+    good(&run(&review, "review", &json!({"focus": "the count"})).await, &["Verdict: ready"]);
+    let given = bench.sh("cat /tmp/prompt").await;
+    for part in [
+        "# What to look at\nthe count",
+        "# Plan\n1. Write it.",
+        "# Change\nIn /workspace/site\n",
+        "\n+three\n+three\n",
+        "b/b c.txt",
+    ] {
+        assert!(given.contains(part), "{part:?}: {given}");
+    }
+    assert_eq!(
+        bench.sh("cd site && git status --short && git stash list && git count-objects").await,
+        " M a.txt\n4 objects, 16 kilobytes",
+        "the repository is as it was"
+    );
+
+    // Another task begins anew, and what is not committed is its change.
+    let (other, _progress) = bench.context();
+    good(&run(&other, "review", &json!({})).await, &[]);
+    let given = bench.sh("cat /tmp/prompt").await;
+    assert!(given.contains("+three") && !given.contains("# Plan"), "{given}");
+    bench.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_changes_files_is_told() {
+    let bench = Bench::open(FULL).await;
+    repository(&bench).await;
+    put(&bench, "init; echo x > site/a.txt; result 'A plan.'").await;
+    let (context, _progress) = bench.context();
+    let plan = run(&context, "plan", &json!({"task": "x"})).await;
+    bad(&plan, &["A plan.", "1 file +1 −2 changed although it must not", "site/a.txt +1 −2"]);
+    bench.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_success_is_told_as_what_it_is() {
+    let bench = Bench::open(FULL).await;
+    for (body, parts) in [
+        ("init; exit 0", &["ended without a result"][..]),
+        (
+            "init; echo '{\"type\":\"result\",\"subtype\":\"suc'",
+            &["ended without a result", "Its last lines:\n{\"type\":\"result\""],
+        ),
+        ("init; echo 'no model' >&2; exit 3", &["failed with exit code 3", "no model"]),
+        ("init; result fine; exit 1", &["failed with exit code 1, although it calls itself done", "fine"]),
+        ("init; exit 53", &["it reached its limit of turns"]),
+        ("init; kill -9 $$", &["ended by signal 9"]),
+        ("init; exec yes", &["ended: it writes without end"]),
+        ("exit 127", &["there is no program `qwen`"]),
+    ] {
+        put(&bench, body).await;
+        let (context, _progress) = bench.context();
+        bad(&run(&context, "implement", &json!({"task": "x"})).await, parts);
+    }
+    let (context, _progress) = bench.context();
+    bad(&run(&context, "implement", &json!({"task": " "})).await, &["task is empty"]);
+    bench.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_without_the_agent_is_told() {
+    let bench = Bench::open(PLAIN).await;
+    let (context, _progress) = bench.context();
+    bad(
+        &run(&context, "implement", &json!({"task": "x"})).await,
+        &["there is no program `qwen` in this sandbox's image", "What it changed cannot be told"],
+    );
+    bench.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_hangs_is_ended_with_all_it_started() {
+    let bench = Bench::open(FULL).await;
+    put(&bench, "init; setsid sleep 4567 & sleep 4567").await;
+    let (mut context, _progress) = bench.context();
+    context.limits = ToolLimits { coding_idle: Duration::from_secs(1), ..context.limits };
+    bad(&run(&context, "implement", &json!({"task": "x"})).await, &["ended: nothing was heard of it for 1.0 s"]);
+    assert_eq!(bench.running("sleep 456[7]").await, "0");
+
+    let (mut context, _progress) = bench.context();
+    context.limits = ToolLimits { coding: Duration::from_secs(1), ..context.limits };
+    bad(&run(&context, "implement", &json!({"task": "x"})).await, &["not done within CODING_TIMEOUT_SECONDS"]);
+    assert_eq!(bench.running("sleep 456[7]").await, "0");
+    bench.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_ends_a_run_with_all_it_started() {
+    let bench = Bench::open(FULL).await;
+    put(&bench, "init; setsid sleep 5678 & uses 1 x; sleep 5678").await;
+    let (context, mut progress) = bench.context();
+    let cancel = context.cancel.clone();
+    let call = tokio::spawn(async move { run(&context, "implement", &json!({"task": "x"})).await });
+    until(&mut progress, "write file x").await;
+    let asked = Instant::now();
+    cancel.cancel();
+    let result = timeout(LIMIT, call).await.unwrap().unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    bad(&result, &["stopped by the person"]);
+    assert_eq!(bench.running("sleep 567[8]").await, "0");
+    bench.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_outlives_the_server() {
+    let mut bench = Bench::open(FULL).await;
+    repository(&bench).await;
+    let body = "init; uses 1 site/a.txt; while [ ! -e /tmp/go ]; do sleep 0.05; done; rm /tmp/go; echo three >> site/a.txt; \
+                done_with 1; for n in {1..2000}; do uses $n x; done_with $n; done; result 'Came through.'";
+    put(&bench, body).await;
+    let asked = json!({"task": "x"});
+    for is_ended in [false, true] {
+        let (context, mut progress) = bench.context();
+        let (before, arguments) = (context.clone(), asked.clone());
+        let call = tokio::spawn(async move { run(&before, "implement", &arguments).await });
+        until(&mut progress, "write file site/a.txt").await;
+        let boot = bench.boot_id().await;
+        call.abort();
+        let _ = call.await;
+        bench.sandboxes.shutdown().await;
+        bench.sandboxes = open(&bench.options).await;
+        let again = ToolContext { sandboxes: bench.sandboxes.clone(), ..context };
+        if is_ended {
+            bench
+                .sh("touch /tmp/go; while [ -e /tmp/go ] || pgrep -f 'bin/qwe[n]' > /dev/null; do sleep 0.05; done")
+                .await;
+        }
+        let attached = tokio::spawn({
+            let (asked, boot) = (asked.to_string(), boot.clone());
+            async move { timeout(LIMIT, tools::resume(&again, "implement", &asked, &boot)).await.unwrap() }
+        });
+        if !is_ended {
+            bench.sh("touch /tmp/go").await;
+        }
+        let result: ToolResult = attached.await.unwrap();
+        good(&result, &["done: Qwen Code", "Came through.", "site/a.txt +1 −0", "[the whole log: "]);
+    }
+    let (never, _progress) = bench.context();
+    let boot = bench.boot_id().await;
+    bad(&tools::resume(&never, "implement", &asked.to_string(), &boot).await, &["Did not run"]);
+    bench.close().await;
+}
+
+/// Waits until the room is shown something.
+async fn until(progress: &mut mpsc::Receiver<ToolProgress>, part: &str) {
+    let seen = async {
+        while let Some(progress) = progress.recv().await {
+            if matches!(progress, ToolProgress::Output(line) if line.contains(part)) {
+                return;
+            }
+        }
+        panic!("the call has ended");
+    };
+    timeout(LIMIT, seen).await.unwrap_or_else(|_| panic!("waited for {part}"));
+}
