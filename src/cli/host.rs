@@ -9,7 +9,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::Configuration;
 use crate::{
     clock::Clock,
-    llm::{DemoModel, Model, ModelSettings},
+    config::ModelFacts,
+    llm::{DemoModel, Model},
     ops::{House, Purpose, Server, control_socket, model_settings},
 };
 
@@ -53,9 +54,14 @@ pub(super) async fn serve(
     let config = configuration.checked(Purpose::Anything)?;
     let cancel = CancellationToken::new();
     let demo = DemoModel::start(cancel.clone()).await?;
-    let mut settings = ModelSettings::new(format!("openai/{}", DemoModel::MODEL), SecretString::from("demo"));
-    settings.base_url = Some(demo.base_url().to_owned());
-    let server = Server::start(config, Model::new(settings)?, rooms, Clock::default()).await?;
+    // The coding agents have it for their model too.
+    let mut config = config.clone();
+    config.llm.model = format!("openai/{}", DemoModel::MODEL);
+    config.llm.api_key = Some(SecretString::from("demo"));
+    config.llm.base_url = Some(demo.base_url().parse()?);
+    config.llm.facts = ModelFacts::default();
+    (config.gemini.api_key, config.qwen.api_key) = (None, None);
+    let server = Server::start(&config, Model::new(model_settings(&config))?, rooms, Clock::default()).await?;
     Ok((server, Some(cancel.drop_guard())))
 }
 

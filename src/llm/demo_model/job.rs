@@ -1,5 +1,5 @@
-//! The demo job: a small program with a bug, its tests red, the bug mended, its tests green, a page that shows it, a
-//! picture of the page. Each step is decided from what the steps before it really gave; what is not as it should be is
+//! The demo job: a small program with a bug, its tests red, the mend planned and done by coding agents, its tests green, a
+//! review, a page that shows it, a picture of the page. Each step is decided from what the steps before it really gave; what is not as it should be is
 //! said, and ends the job.
 
 use serde_json::{Value, json};
@@ -13,11 +13,13 @@ const PRICES: &str = include_str!("job/prices.py");
 const TESTS: &str = include_str!("job/test_prices.py");
 const PAGE: &str = include_str!("job/page.py");
 
-const FOLDER: &str = "/workspace/demo";
-const BUG: &str = "sum(prices) - discount_percent / 100";
-const MENDED: &str = "sum(prices) * (1 - discount_percent / 100)";
+pub(super) const FOLDER: &str = "/workspace/demo";
+pub(super) const BUG: &str = "sum(prices) - discount_percent / 100";
+pub(super) const MENDED: &str = "sum(prices) * (1 - discount_percent / 100)";
 /// How the page is called when its tests pass; a screenshot's result names it.
 const TITLE: &str = "The shop's tests pass";
+/// What the coding agents are asked.
+const TASK: &str = "The tests in /workspace/demo fail: mend the discount in prices.py.";
 /// How often the server's output is read again for its address.
 const LOOKS: usize = 5;
 
@@ -35,21 +37,34 @@ pub(super) fn next(seen: &[Seen]) -> Move {
             if !(red.result.contains("[FAIL]") && red.result.contains("test_discount")) {
                 return unexpected("one test should have failed", red);
             }
-            let edit = json!({"path": format!("{FOLDER}/prices.py"), "old_text": BUG, "new_text": MENDED});
-            Move::call(
-                "`test_discount` fails: the discount is taken off as money, not as a share. I mend it.",
-                vec![("edit_file", edit)],
-            )
+            Move::call("`test_discount` fails. A coding agent plans the mend.", vec![("plan", json!({"task": TASK}))])
         }
-        [_, _, _, _, _] => Move::call("I run the tests again.", vec![tests()]),
-        [_, _, _, _, _, green] => {
+        [_, _, _, _, plan] => {
+            if !plan.result.starts_with("done") {
+                return unexpected("there should be a plan", plan);
+            }
+            Move::call("Another carries it out.", vec![("implement", json!({"task": TASK}))])
+        }
+        [_, _, _, _, _, mend] => {
+            if !mend.result.contains("demo/prices.py +1 −1") {
+                return unexpected("one line should have been changed", mend);
+            }
+            Move::call("I run the tests again.", vec![tests()])
+        }
+        [_, _, _, _, _, _, green] => {
             if !green.result.contains("[PASS]") {
                 return unexpected("all tests should have passed", green);
             }
-            let server = json!({"command": format!("cd {FOLDER} && exec python3 -u page.py"), "background": true});
-            Move::call("All pass. I start a server with a page that shows it.", vec![("run_command", server)])
+            Move::call("All pass. A third agent reviews the change.", vec![("review", json!({}))])
         }
-        [_, _, _, _, _, _, server @ ..] => show(server),
+        [_, _, _, _, _, _, _, review] => {
+            if !review.result.contains("Verdict: ready") {
+                return unexpected("the review should have found nothing", review);
+            }
+            let server = json!({"command": format!("cd {FOLDER} && exec python3 -u page.py"), "background": true});
+            Move::call("It is ready. I start a server with a page that shows it.", vec![("run_command", server)])
+        }
+        [_, _, _, _, _, _, _, _, server @ ..] => show(server),
     }
 }
 
@@ -79,8 +94,8 @@ fn show(seen: &[Seen]) -> Move {
         return unexpected("the picture should have shown the page", &seen[shot]);
     }
     Move::say(format!(
-        "Demo finished: wrote a small program with a bug ({FOLDER}/prices.py) and its tests, saw one of three fail, mended \
-         the bug with one edit, saw all three pass, and took a picture of the page that it serves.\n\n(I am the built-in \
+        "Demo finished: wrote a small program with a bug ({FOLDER}/prices.py) and its tests, saw one of three fail, had \
+         coding agents plan and mend it, saw all three pass, had the change reviewed, and took a picture of the page that it serves.\n\n(I am the built-in \
          demo model, a script. For a real one set LLM_MODEL and LLM_API_KEY in `.env`.)"
     ))
 }
@@ -114,8 +129,10 @@ mod tests {
             seen("write_file", "Created"),
             seen("write_file", "Created"),
             seen("run_tests", "[FAIL] tests failed (exit code 1)\nFAILED test_prices.py::test_discount"),
-            seen("edit_file", "Edited"),
+            seen("plan", "done: Qwen Code"),
+            seen("implement", "done: Qwen Code\n1 file +1 −1 changed:\ndemo/prices.py +1 −1"),
             seen("run_tests", "[PASS] lint passed, tests passed"),
+            seen("review", "done: Qwen Code\nVerdict: ready"),
             seen("run_command", "Running in the background as job-12ab34cd. Its output so far:\n(no output)"),
             seen("run_command", "job-12ab34cd is running. Its output so far:\nServing http://127.0.0.1:40123/\n"),
             seen("take_screenshot", "http://127.0.0.1:40123/ “The shop's tests pass”, 1280×800 pixels"),
@@ -153,9 +170,12 @@ mod tests {
             (3, "[PASS] tests passed"),
             (3, "The sandbox failed: it is gone."),
             (3, "[FAIL] no test command found"),
-            (5, "[FAIL] tests failed"),
-            (6, "The sandbox failed: it is gone."),
-            (7, "job-12ab34cd has ended.\nexit code: 1\nOSError"),
+            (4, "not started: there is no program `qwen`"),
+            (5, "done: Qwen Code\nNo file was changed."),
+            (6, "[FAIL] tests failed"),
+            (7, "done: Qwen Code\nVerdict: not ready"),
+            (8, "The sandbox failed: it is gone."),
+            (9, "job-12ab34cd has ended.\nexit code: 1\nOSError"),
         ] {
             let mut job = good();
             job.truncate(at + 1);
@@ -165,12 +185,12 @@ mod tests {
         }
         // No picture: the server is ended all the same.
         let mut job = good();
-        job[8].result = "No picture: it did not load.".to_owned();
-        assert_eq!(next(&job[..9]).calls.len(), 1);
+        job[10].result = "No picture: it did not load.".to_owned();
+        assert_eq!(next(&job[..11]).calls.len(), 1);
         assert!(next(&job).text.contains("No picture"));
         // A server that never tells its address is looked at a few times.
         let mut job = good();
-        job.truncate(7);
+        job.truncate(9);
         job.extend(std::iter::repeat_n(
             seen("run_command", "job-12ab34cd is running. Its output so far:\n(no output)"),
             LOOKS - 1,

@@ -1,9 +1,10 @@
 //! The demo model: an OpenAI-compatible endpoint in this process, for trying the program without a key. It is a script,
-//! understands a few plain orders and says so.
+//! understands a few plain orders and says so. Coding agents can have it for their model too.
 //!
 //! Stateless: each answer is worked out from the conversation in the request, so that a turn survives a restart like one
 //! with a real model. Started by `demo`, and by `chat` and `run` with `--demo-model` alone.
 
+mod agent;
 mod job;
 mod moves;
 mod orders;
@@ -62,7 +63,12 @@ impl DemoModel {
 }
 
 async fn answer(Json(request): Json<Value>) -> Response {
-    let answer = moves::answer(&orders::read(&request["messages"]));
+    let situation = orders::read(&request["messages"]);
+    let answer = if agent::asks(&request) {
+        agent::answer(&orders::asked(&request["messages"]), &situation.seen)
+    } else {
+        moves::answer(&situation)
+    };
     let read = request["messages"].to_string().len();
     if request["stream"] != true {
         return Json(json!({"error": {"message": "the demo model only streams", "code": 400}})).into_response();

@@ -78,6 +78,12 @@ pub(super) fn read(messages: &Value) -> Situation {
     situation
 }
 
+/// Returns all that was said to the model.
+pub(super) fn asked(messages: &Value) -> String {
+    let users = messages.as_array().into_iter().flatten().filter(|message| message["role"] == "user");
+    users.flat_map(|message| texts(&message["content"])).collect::<Vec<_>>().join("\n")
+}
+
 fn user(text: &str, situation: &mut Situation) {
     if text.starts_with(PROGRAM) {
         situation.must_end |= text.contains(NO_MORE_CALLS);
