@@ -254,6 +254,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_image_wires_every_event() {
+        for agent in &AGENTS {
+            let path = agent.settings.replacen("/etc", concat!(env!("CARGO_MANIFEST_DIR"), "/sandbox/image"), 1);
+            let settings = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+            for event in agent.events {
+                assert!(is_wired(&settings, agent.program, event), "{path}: {event}");
+            }
+        }
+    }
+
+    #[test]
     fn only_our_script_with_its_own_event_counts_as_wired() {
         let settings =
             |command: &str| json!({"hooks": {"Stop": [{"hooks": [{"type": "command", "command": command}]}]}});
