@@ -97,7 +97,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", 8123), Model).serve_forever()
 "#;
 
 /// Lets Gemini CLI and Qwen Code each run a command for its model, with no settings but the image's.
-const CLIS: &str = r#"
+const CLIS: &str = r"
 set -e
 mkdir cli && cd cli
 python3 ../model.py 2> /dev/null & model=$!
@@ -109,7 +109,7 @@ echo 'write it' | gemini -m gemini-2.5-pro --yolo -o stream-json
 echo 'write it' | qwen --yolo -o stream-json
 cat gemini.txt qwen.txt
 kill $model
-"#;
+";
 
 /// A server with a room that has a sandbox.
 fn room() -> (Rig, Server) {

@@ -38,7 +38,7 @@ async fn repository(bench: &Bench) {
     bench.sh(commands).await;
 }
 
-async fn lines(progress: &mut mpsc::Receiver<ToolProgress>) -> Vec<String> {
+fn lines(progress: &mut mpsc::Receiver<ToolProgress>) -> Vec<String> {
     let mut lines = Vec::new();
     while let Ok(progress) = progress.try_recv() {
         match progress {
@@ -53,7 +53,7 @@ async fn a_task_goes_from_plan_to_review_and_each_agent_gets_what_it_needs() {
     let bench = Bench::open(FULL).await;
     repository(&bench).await;
 
-    put(&bench, r#"init; result '1. Write it.\n2. Test it.'"#).await;
+    put(&bench, r"init; result '1. Write it.\n2. Test it.'").await;
     let (context, mut progress) = bench.context();
     let plan = run(&context, "plan", &json!({"task": "Add three."})).await;
     good(
@@ -61,21 +61,21 @@ async fn a_task_goes_from_plan_to_review_and_each_agent_gets_what_it_needs() {
         &["done: Qwen Code, own-model", "84k tokens).\n\n1. Write it.\n2. Test it.", "[the whole log: /home/agent/"],
     );
     assert!(plan.facts.edits.is_empty() && plan.summary.starts_with("plan: Qwen Code ("), "{}", plan.summary);
-    let told = lines(&mut progress).await;
+    let told = lines(&mut progress);
     assert!(told.iter().any(|line| line.contains("in place of Gemini CLI: GEMINI_API_KEY is not set")), "{told:?}");
     let given = bench.sh("cat /tmp/arguments /tmp/prompt").await;
     for part in ["--approval-mode\nplan\n", "--output-format\nstream-json\n", "--session-id\n", "# Task\nAdd three."] {
         assert!(given.contains(part), "{part:?}: {given}");
     }
 
-    let body = r#"init; uses 1 /workspace/site/a.txt; sleep 0.3; echo three >> site/a.txt; echo x > site/build/x; echo new > 'b c.txt'; done_with 1; result 'Added.'"#;
+    let body = r"init; uses 1 /workspace/site/a.txt; sleep 0.3; echo three >> site/a.txt; echo x > site/build/x; echo new > 'b c.txt'; done_with 1; result 'Added.'";
     put(&bench, body).await;
     let implement = json!({"task": "Add three."});
     let (first, mut progress) = bench.context_in(&context);
     let added = run(&first, "implement", &implement).await;
     good(&added, &["Added.", "2 files +2 −0 changed:\n", "site/a.txt +1 −0", "b c.txt +1 −0"]);
     assert_eq!(added.facts.edits.len(), 2, "what is ignored is no change: {:?}", added.facts.edits);
-    let told = lines(&mut progress).await;
+    let told = lines(&mut progress);
     assert!(told.iter().any(|line| line.starts_with("Qwen Code · write file site/a.txt · 0:0")), "{told:?}");
     assert!(!told.iter().any(|line| line.contains("in place of")), "it is said once: {told:?}");
     let given = bench.sh("cat /tmp/arguments /tmp/prompt; grep ^OPENAI /tmp/environment").await;
