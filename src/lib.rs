@@ -2,7 +2,7 @@
 //! an orchestrator model works with tools.
 //!
 //! The modules in the order in which data flows down; none may import one above it. A blank line is a step down: those
-//! of one paragraph do not know each other (`tests/architecture.rs`).
+//! of one paragraph do not know each other (`tests/architecture/`).
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 

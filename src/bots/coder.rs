@@ -11,7 +11,7 @@ use tracing::Instrument;
 use crate::{
     ids::{Address, BotName},
     llm::Model,
-    orchestrator::{self, Limits, TurnContext, UserMessage},
+    orchestrator::{Orchestrator, TurnLimits, UserMessage},
     pictures::Gallery,
     sandbox::{SandboxError, Sandboxes},
     store::Store,
@@ -23,7 +23,7 @@ use super::{
     Bot, Intent, Order, Outcome, Permits, Policy, Said, TurnJob,
     command::Command,
     jobs,
-    upload::{self, Sent, Upload},
+    upload::{self, SentFile, Upload},
 };
 
 /// How long `!status` waits for word of the sandbox.
@@ -37,7 +37,7 @@ const COST_DAYS: usize = 7;
 #[derive(Clone, Debug)]
 pub struct Allowance {
     /// In one turn.
-    pub turn: Limits,
+    pub turn: TurnLimits,
     /// Turns that run at the same time, over all rooms.
     pub at_once: usize,
 }
@@ -53,13 +53,7 @@ pub struct Coder {
 struct Inner {
     name: BotName,
     permits: Permits,
-    store: Store,
-    sandboxes: Sandboxes,
-    agents: Agents,
-    model: Model,
-    gallery: Gallery,
-    large: LargeFiles,
-    limits: Limits,
+    orchestrator: Orchestrator,
 }
 
 impl Coder {
@@ -74,8 +68,9 @@ impl Coder {
         allowance: Allowance,
     ) -> Self {
         let Allowance { turn: limits, at_once } = allowance;
-        let (name, permits, large) = (BotName::from(NAME), Permits::new(at_once), LargeFiles::default());
-        let inner = Inner { name, permits, store, sandboxes, agents, model, gallery, large, limits };
+        let orchestrator =
+            Orchestrator { store, model, sandboxes, agents, gallery, large: LargeFiles::default(), limits };
+        let inner = Inner { name: BotName::from(NAME), permits: Permits::new(at_once), orchestrator };
         Self { policy, inner: Arc::new(inner) }
     }
 
@@ -91,25 +86,25 @@ impl Coder {
         match Command::of(&order.text).unwrap_or(Command::Help) {
             // Without a turn there is nothing to stop; the hub says so.
             Command::Help | Command::Stop => strings::commands::HELP.to_owned(),
-            Command::StopJobs => match jobs::end(&self.inner.sandboxes, address).await {
+            Command::StopJobs => match jobs::end(&self.inner.orchestrator.sandboxes, address).await {
                 Ok(ended) => ended,
                 Err(error) => strings::commands::failed(&error.to_string()),
             },
-            Command::New => match self.inner.store.replace_context(&order.at, Vec::new()).await {
+            Command::New => match self.inner.orchestrator.store.replace_context(&order.at, Vec::new()).await {
                 Ok(()) => {
                     self.forget_pictures(address).await;
                     strings::commands::NEW.to_owned()
                 }
                 Err(error) => strings::commands::failed(&error.to_string()),
             },
-            Command::Sandbox => match self.inner.sandboxes.observe(address).await {
+            Command::Sandbox => match self.inner.orchestrator.sandboxes.observe(address).await {
                 Ok(observed) => observed.to_string(),
                 Err(error) => strings::commands::failed(&error.to_string()),
             },
             Command::Cost => self.cost(address).await,
             Command::Status => format!("{}\n{}", order.doing, self.standing(address).await),
             Command::Model => {
-                let model = &self.inner.model;
+                let model = &self.inner.orchestrator.model;
                 model.ask_window().await;
                 let window = model.window();
                 strings::commands::model(model.name(), window.tokens, &window.source.to_string(), model.vision())
@@ -120,7 +115,7 @@ impl Coder {
 
     /// Tells the model and the sandbox's state in a line.
     async fn standing(&self, address: &Address) -> String {
-        let sandbox = match time::timeout(LOOK, self.inner.sandboxes.list()).await {
+        let sandbox = match time::timeout(LOOK, self.inner.orchestrator.sandboxes.list()).await {
             Ok(Ok(list)) => match list.into_iter().find(|summary| summary.address == *address) {
                 Some(summary) => {
                     let idle = text::human_duration(Duration::from_secs(summary.idle_seconds));
@@ -131,11 +126,11 @@ impl Coder {
             Ok(Err(error)) => strings::commands::sandbox_unseen(&error.to_string()),
             Err(_) => strings::commands::SANDBOX_UNSEEN_NOW.to_owned(),
         };
-        strings::commands::model_and_sandbox(self.inner.model.name(), &sandbox)
+        strings::commands::model_and_sandbox(self.inner.orchestrator.model.name(), &sandbox)
     }
 
-    async fn save(&self, address: &Address, sent: &Sent, bytes: Bytes) -> Result<Upload, String> {
-        let Inner { store, sandboxes, model, gallery, .. } = &*self.inner;
+    async fn save(&self, address: &Address, sent: &SentFile, bytes: Bytes) -> Result<Upload, String> {
+        let Orchestrator { store, sandboxes, model, gallery, .. } = &self.inner.orchestrator;
         let sandbox = sandboxes.ensure(address).await.map_err(|error| error.to_string())?;
         let mut upload = upload::save(store, &sandbox, address, sent, bytes.clone()).await?;
         if model.vision() {
@@ -146,20 +141,20 @@ impl Coder {
 
     /// Removes the pictures of a conversation that nobody goes on with. What stays behind is bounded.
     async fn forget_pictures(&self, address: &Address) {
-        if let Err(error) = self.inner.gallery.clear(address).await {
+        if let Err(error) = self.inner.orchestrator.gallery.clear(address).await {
             tracing::warn!(%error, "the room's pictures could not be removed");
         }
     }
 
     async fn cost(&self, address: &Address) -> String {
-        let days = match self.inner.store.usage(address, COST_DAYS).await {
+        let days = match self.inner.orchestrator.store.usage(address, COST_DAYS).await {
             Ok(days) => days,
             Err(error) => return strings::commands::failed(&error.to_string()),
         };
         if days.is_empty() {
             return strings::commands::NO_COST.to_owned();
         }
-        let mut text = strings::commands::cost(self.inner.model.name());
+        let mut text = strings::commands::cost(self.inner.orchestrator.model.name());
         for day in days {
             text.push_str(&strings::commands::cost_of_day(&day.day, day.input, day.cached, day.output, day.requests));
         }
@@ -168,7 +163,7 @@ impl Coder {
 
     async fn work(&self, job: TurnJob) -> Option<Outcome> {
         // The sandbox starts while the model thinks; if that fails, the first tool call says why.
-        let warm = self.inner.sandboxes.clone();
+        let warm = self.inner.orchestrator.sandboxes.clone();
         let address = job.at.address.clone();
         let stop = job.stop.clone();
         let warming = async move {
@@ -177,24 +172,7 @@ impl Coder {
             }
         };
         let warming = tokio::spawn(warming.in_current_span());
-        let context = TurnContext {
-            store: self.inner.store.clone(),
-            model: self.inner.model.clone(),
-            sandboxes: self.inner.sandboxes.clone(),
-            agents: self.inner.agents.clone(),
-            gallery: self.inner.gallery.clone(),
-            large: self.inner.large.clone(),
-            limits: self.inner.limits.clone(),
-            at: job.at,
-            turn: job.turn,
-            steering: job.steering,
-            progress: job.progress,
-            stop: job.stop,
-        };
-        let outcome = tokio::select! {
-            () = job.abandon.cancelled() => None,
-            outcome = orchestrator::run_turn(context, job.start) => Some(outcome.into()),
-        };
+        let outcome = self.inner.orchestrator.run(job).await;
         warming.abort();
         outcome
     }
@@ -233,11 +211,11 @@ impl Bot for Coder {
     }
 
     fn line(&self, message: &UserMessage) -> Value {
-        stored(&message.to_message())
+        message.to_line().to_json()
     }
 
     fn stopped(&self) -> Outcome {
-        orchestrator::Outcome::stopped(strings::turns::STOPPED_BEFORE).into()
+        Outcome::stopped(strings::turns::STOPPED_BEFORE)
     }
 
     fn turn(&self, job: TurnJob) -> BoxFuture<'_, Option<Outcome>> {
@@ -248,12 +226,17 @@ impl Bot for Coder {
         async move { self.command(&order).await }.boxed()
     }
 
-    fn keep_file<'a>(&'a self, at: &'a Address, sent: &'a Sent, bytes: Bytes) -> BoxFuture<'a, Result<Upload, String>> {
+    fn keep_file<'a>(
+        &'a self,
+        at: &'a Address,
+        sent: &'a SentFile,
+        bytes: Bytes,
+    ) -> BoxFuture<'a, Result<Upload, String>> {
         self.save(at, sent, bytes).boxed()
     }
 
     fn left_running<'a>(&'a self, at: &'a Address) -> BoxFuture<'a, Option<String>> {
-        jobs::left(&self.inner.sandboxes, at).boxed()
+        jobs::left(&self.inner.orchestrator.sandboxes, at).boxed()
     }
 
     fn let_go<'a>(&'a self, at: &'a Address, with_files: bool) -> BoxFuture<'a, Result<(), String>> {
@@ -261,22 +244,9 @@ impl Bot for Coder {
             if with_files {
                 self.forget_pictures(at).await;
             }
-            let removed = self.inner.sandboxes.remove(at, with_files).await;
+            let removed = self.inner.orchestrator.sandboxes.remove(at, with_files).await;
             removed.map_err(|error: SandboxError| error.to_string())
         }
         .boxed()
     }
-}
-
-impl From<orchestrator::Outcome> for Outcome {
-    fn from(outcome: orchestrator::Outcome) -> Self {
-        let orchestrator::Outcome { text, footer, brief, ending, line } = outcome;
-        Self { text, footer, brief, ending, line: line.as_ref().map(stored) }
-    }
-}
-
-/// Returns a line as the conversation stores it.
-fn stored(line: &orchestrator::Line) -> Value {
-    // Lines are plain data: nothing in them can fail to become JSON.
-    serde_json::to_value(line).unwrap_or_default()
 }

@@ -13,18 +13,16 @@ mod upload;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 pub use coder::{Allowance, Coder};
 pub use command::Command;
 pub use permits::{Permit, Permits};
 pub use policy::{People, Policies, Policy};
-pub use upload::{Sent, Upload};
+pub use upload::{SentFile, Upload};
 
-pub use crate::orchestrator::{Ending, Progress, Start, UserMessage};
+pub use crate::orchestrator::{Ending, Outcome, Progress, Start, TurnJob, UserMessage};
 use crate::{
-    ids::{Address, BotName, TurnId},
+    ids::{Address, BotName},
     store::Conversation,
 };
 
@@ -65,7 +63,12 @@ pub trait Bot: Send + Sync {
     fn carry_out(&self, order: Order) -> BoxFuture<'_, String>;
 
     /// Keeps a file that somebody sent, for the turns to come. The error is a part of a sentence to that person.
-    fn keep_file<'a>(&'a self, at: &'a Address, sent: &'a Sent, bytes: Bytes) -> BoxFuture<'a, Result<Upload, String>>;
+    fn keep_file<'a>(
+        &'a self,
+        at: &'a Address,
+        sent: &'a SentFile,
+        bytes: Bytes,
+    ) -> BoxFuture<'a, Result<Upload, String>>;
 
     /// Says what goes on in a room although its turn was stopped, in a sentence or none.
     fn left_running<'a>(&'a self, at: &'a Address) -> BoxFuture<'a, Option<String>>;
@@ -106,45 +109,4 @@ pub struct Order {
     pub text: String,
     /// What the room's turn does just now, in a line.
     pub doing: String,
-}
-
-/// One turn's work.
-#[derive(Debug)]
-pub struct TurnJob {
-    /// The conversation that it goes on with.
-    pub at: Conversation,
-    /// The turn; its first line is stored.
-    pub turn: TurnId,
-    /// From the beginning, or from where a crash left it.
-    pub start: Start,
-    /// What people say meanwhile.
-    pub steering: mpsc::Receiver<UserMessage>,
-    /// What is worth seeing.
-    pub progress: mpsc::Sender<Progress>,
-    /// Somebody wants it stopped: it ends with an answer.
-    pub stop: CancellationToken,
-    /// The program ends: it is left as it is, to be resumed.
-    pub abandon: CancellationToken,
-}
-
-/// How a turn ended: its one answer, which the hub stores and sends in one transaction.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
-    /// What the person reads, in Markdown.
-    pub text: String,
-    /// The line under it: what the turn took.
-    pub footer: String,
-    /// The same in a few words.
-    pub brief: String,
-    /// How it ended.
-    pub ending: Ending,
-    /// The conversation's last line of this turn, as it is stored.
-    pub line: Option<Value>,
-}
-
-impl Outcome {
-    /// Returns the outcome of a turn that ended with these words and nothing else.
-    pub fn plain(ending: Ending, text: impl Into<String>) -> Self {
-        Self { text: text.into(), footer: String::new(), brief: String::new(), ending, line: None }
-    }
 }

@@ -25,7 +25,7 @@ const TRIES: u32 = 20;
 
 /// A file as somebody sent it.
 #[derive(Clone, Debug)]
-pub struct Sent {
+pub struct SentFile {
     /// By which event: the same event's file is saved under the same name when it is saved again.
     pub event: EventId,
     /// Its name, not to be trusted.
@@ -54,7 +54,7 @@ pub(super) async fn save(
     store: &Store,
     sandbox: &Sandbox,
     address: &Address,
-    sent: &Sent,
+    sent: &SentFile,
     bytes: Bytes,
 ) -> Result<Upload, String> {
     let key = format!("upload:{}", sent.event);
@@ -118,7 +118,7 @@ impl Upload {
 }
 
 /// Returns a path at which nothing lies yet.
-async fn free_path(sandbox: &Sandbox, sent: &Sent) -> Result<String, SandboxError> {
+async fn free_path(sandbox: &Sandbox, sent: &SentFile) -> Result<String, SandboxError> {
     let name = safe_name(&sent.name);
     for number in 1..=TRIES {
         let path =

@@ -177,7 +177,7 @@ impl Person {
     }
 
     fn show(&mut self, transcript: &mut Transcript, event: &Value) -> std::io::Result<()> {
-        for line in transcript.take(event) {
+        for line in transcript.follow(event) {
             match line {
                 Line::Said(said) => self.say("bot", &said)?,
                 Line::Below(done) => self.say("", &done)?,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Account, Matrix, Mistakes, People, Source, Wrong,
+    Matrix, MatrixAccount, Mistakes, People, Source, Wrong,
     parse::{self, Parsed},
 };
 use crate::{ids::FIRST_ACCOUNT, text};
@@ -29,7 +29,7 @@ pub(super) fn read(
     defaults: &Matrix,
     people: &People,
     mistakes: &mut Mistakes,
-) -> Vec<Account> {
+) -> Vec<MatrixAccount> {
     let mut users: Vec<String> = first.iter().map(|first| first.user.clone()).collect();
     let mut accounts = Vec::new();
     for account in typed {
@@ -73,7 +73,7 @@ pub(super) fn read(
         if let Some(user) = user.filter(|_| mistakes.iter().count() == before) {
             users.push(user.clone());
             let (name, source) = (account.name.clone(), account.source.clone());
-            accounts.push(Account { name, matrix: Matrix { user, ..matrix }, people, source });
+            accounts.push(MatrixAccount { name, matrix: Matrix { user, ..matrix }, people, source });
         }
     }
     accounts

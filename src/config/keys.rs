@@ -203,6 +203,8 @@ keys! {
         () USER_DAILY_TOKENS: u64 = Unset, parse::count::<_, 1, { u32::MAX }>;
         /// Hours that the files of a room are kept after its last person has left or the bot was removed; `0` deletes them at once.
         () ROOM_GRACE_HOURS: Duration = Text("24"), parse::hours;
+        /// Days that the database keeps what nobody needs any more: the messages and turns that were answered, and what a summary of the conversation stands for. What belongs to `!new` or to a room that was left goes sooner.
+        () RETENTION_DAYS: Duration = Text("30"), parse::days;
         /// Free disk space below which sandboxes may no longer write.
         () HOST_DISK_RESERVE: u64 = Text("2g"), parse::size::<{ 16 << 20 }>;
     }

@@ -116,6 +116,7 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
             room_tokens: reader.optional(keys::ROOM_DAILY_TOKENS),
             user_tokens: reader.optional(keys::USER_DAILY_TOKENS),
             room_grace: reader.value(keys::ROOM_GRACE_HOURS),
+            retention: reader.value(keys::RETENTION_DAYS),
             host_disk_reserve: reader.value(keys::HOST_DISK_RESERVE),
         },
         paths: Paths {

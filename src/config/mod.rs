@@ -12,6 +12,7 @@ mod mistakes;
 pub mod parse;
 mod places;
 mod raw;
+mod source;
 
 use std::{net::IpAddr, num::NonZeroU64, path::PathBuf, time::Duration};
 
@@ -24,7 +25,7 @@ pub use meaning::{Loaded, Setting, load};
 pub(crate) use mistakes::sentence;
 pub use mistakes::{Mistake, Mistakes, Wrong};
 pub use places::{Sources, Unread};
-pub use raw::Source;
+pub use source::Source;
 
 use crate::net;
 
@@ -44,7 +45,7 @@ pub struct Config {
     /// The Matrix account; `None` when no bot user is set.
     pub matrix: Option<Matrix>,
     /// The accounts beside it.
-    pub accounts: Vec<Account>,
+    pub accounts: Vec<MatrixAccount>,
     /// Who may do what.
     pub people: People,
     /// The coding agents.
@@ -181,7 +182,7 @@ pub struct Matrix {
 
 /// A Matrix account beside the one of `MATRIX_USER`.
 #[derive(Clone, Debug)]
-pub struct Account {
+pub struct MatrixAccount {
     /// Its name, which its files and all that is stored of it carry.
     pub name: String,
     /// Its login.
@@ -226,6 +227,8 @@ pub struct Limits {
     pub user_tokens: Option<u64>,
     /// How long the files of a room that was left are kept.
     pub room_grace: Duration,
+    /// How long rows of the database are kept that nobody needs any more.
+    pub retention: Duration,
     /// Free disk space in bytes below which sandboxes may no longer write.
     pub host_disk_reserve: u64,
 }

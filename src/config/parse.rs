@@ -132,6 +132,12 @@ pub(super) fn hours(value: &str) -> Parsed<Duration> {
     count::<u32, 0, YEAR>(value).map(|hours| Duration::from_hours(hours.into()))
 }
 
+/// A time in days, from one to ten years.
+pub(super) fn days(value: &str) -> Parsed<Duration> {
+    const TEN_YEARS: u32 = 3660;
+    count::<u32, 1, TEN_YEARS>(value).map(|days| Duration::from_hours(24 * u64::from(days)))
+}
+
 /// A number of processors; a part of one will do.
 pub(super) fn cpus(value: &str) -> Parsed<f64> {
     match f64::from_str(value) {
@@ -438,6 +444,8 @@ mod tests {
             assert!(rooms(text).is_err(), "{text}");
         }
         assert_eq!(hours("0"), Ok(Duration::ZERO));
+        assert_eq!(days("30"), Ok(Duration::from_hours(30 * 24)));
+        assert!(days("0").is_err() && days("3661").is_err() && days("30d").is_err());
         assert!(hours("-1").is_err() && hours("9000").is_err() && hours("1.5").is_err());
     }
 

@@ -7,17 +7,15 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fmt,
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
 };
 
-use serde::{Serialize, Serializer};
 use toml::Spanned;
 
 use super::{
-    Mistakes, ModelFacts, Wrong, accounts, dotenv,
+    Mistakes, ModelFacts, Source, Wrong, accounts, dotenv,
     keys::{self, About},
     places::{self, Sources},
 };
@@ -25,48 +23,6 @@ use crate::text;
 
 /// No file of settings is larger.
 const LARGEST: u64 = 1 << 20;
-
-/// Where a value comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Nobody set it.
-    Default,
-    /// It follows from another setting.
-    Follows(&'static str),
-    /// `matrix-agent.toml` or the file named instead.
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-    },
-    /// `.env` or the file named instead.
-    EnvFile {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-    },
-    /// The environment.
-    Environment,
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::Follows(key) => write!(f, "from {key}"),
-            Self::File { path, line } | Self::EnvFile { path, line } => write!(f, "{}:{line}", path.display()),
-            Self::Environment => f.write_str("environment"),
-        }
-    }
-}
-
-impl Serialize for Source {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
 
 /// The text of one setting. It may be a secret, so there is no `Debug`.
 #[derive(Clone)]

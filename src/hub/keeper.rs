@@ -27,8 +27,15 @@ use crate::{
 const LOOK: Duration = Duration::from_mins(1);
 /// Looks between two prunings of old rows: a day's.
 const PRUNE: u64 = 24 * 60;
-/// How long rows are kept that nobody needs any more.
-const KEEP: Duration = Duration::from_hours(30 * 24);
+
+/// How long what nobody needs any more is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// The files of a room that everybody has left.
+    pub files: Duration,
+    /// Rows of the database ([`Store::prune`]).
+    pub rows: Duration,
+}
 
 /// The one keeper of a server. Cheap to clone.
 #[derive(Clone)]
@@ -41,8 +48,7 @@ struct Inner {
     /// `None` where no bot works in one.
     sandboxes: Option<Sandboxes>,
     gallery: Gallery,
-    /// How long the files of a room that was left are kept.
-    grace: Duration,
+    retention: Retention,
     /// The homes that may have a sandbox.
     kept: Mutex<HashSet<Address>>,
     encrypted: Encrypted,
@@ -56,13 +62,13 @@ impl Keeper {
         store: Store,
         sandboxes: Option<Sandboxes>,
         gallery: Gallery,
-        grace: Duration,
+        retention: Retention,
         tasks: TaskTracker,
         cancel: CancellationToken,
     ) -> Result<Self, StoreError> {
         let kept = Mutex::new(store.homes_in_use().await?.into_iter().collect());
         let encrypted = Encrypted::load(store.encrypted().await?);
-        let inner = Inner { store, sandboxes, gallery, grace, kept, encrypted, tasks, cancel };
+        let inner = Inner { store, sandboxes, gallery, retention, kept, encrypted, tasks, cancel };
         let keeper = Self { inner: Arc::new(inner) };
         keeper.inner.tasks.spawn(keeper.clone().run());
         Ok(keeper)
@@ -70,7 +76,7 @@ impl Keeper {
 
     /// Returns how long the files of a room that was left are kept.
     pub(super) fn grace(&self) -> Duration {
-        self.inner.grace
+        self.inner.retention.files
     }
 
     /// Returns what is known of encrypted rooms, which all accounts share.
@@ -120,7 +126,9 @@ impl Keeper {
                     (looks - 1).is_multiple_of(PRUNE)
                 }
             };
-            let pruned = async { if is_time { store.prune(KEEP).await } else { store.finish_forgetting().await } };
+            let pruned = async {
+                if is_time { store.prune(self.inner.retention.rows).await } else { store.finish_forgetting().await }
+            };
             match cancel.run_until_cancelled(pruned).await {
                 Some(Ok(rooms)) => self.remove_pictures(rooms).await,
                 Some(Err(error)) => tracing::error!(%error, "old rows could not be pruned"),
@@ -143,5 +151,41 @@ impl Keeper {
             Ok(unnamed) => gallery.remove(home, unnamed).await,
             Err(error) => tracing::warn!(%error, "pictures that nothing names any more stay for now"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{clock::Clock, store::Durability};
+
+    /// Longer than anything here takes.
+    const LIMIT: Duration = Duration::from_secs(20);
+    const DAY: Duration = Duration::from_hours(24);
+
+    #[tokio::test]
+    async fn rows_are_kept_for_as_long_as_the_operator_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::fixed_at(0);
+        let store = Store::open(&folder.path().join("db"), Durability::Normal, clock.clone()).unwrap();
+        store.note("coder", "old", "value").await.unwrap();
+        clock.advance(2 * DAY.as_millis() as i64);
+        store.note("coder", "young", "value").await.unwrap();
+        clock.advance(DAY.as_millis() as i64);
+
+        let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+        let gallery = Gallery::new(folder.path().join("pictures"));
+        let retention = Retention { files: DAY, rows: 2 * DAY };
+        Keeper::start(store.clone(), None, gallery, retention, tasks.clone(), cancel.clone()).await.unwrap();
+        let pruned = async {
+            while store.noted("coder", "old").await.unwrap().is_some() {
+                tokio::task::yield_now().await;
+            }
+        };
+        time::timeout(LIMIT, pruned).await.expect("what is older goes");
+        assert_eq!(store.noted("coder", "young").await.unwrap().as_deref(), Some("value"));
+        cancel.cancel();
+        tasks.close();
+        time::timeout(LIMIT, tasks.wait()).await.expect("the keeper ends");
     }
 }

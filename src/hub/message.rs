@@ -20,7 +20,7 @@ pub struct Inbound {
     pub event: EventId,
     /// Who did it, as people of that protocol are named.
     pub sender: String,
-    /// What.
+    /// What somebody did there.
     pub body: Body,
     /// The ciphertext that it was read from, where the protocol encrypts: each is taken once, whatever its event is called.
     pub sealed: Option<Sealed>,

@@ -27,12 +27,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 pub use became::{Became, Part};
-pub use keeper::Keeper;
+pub use keeper::{Keeper, Retention};
 pub use message::{
     Author, Body, Fetch, FetchFile, FetchQuote, Inbound, Live, LiveIn, NotFetched, NotQuoted, Outbound, Quoted,
 };
-pub use outbox::{Delivery, Outbox, Sent, Undelivered};
-pub use port::{Inbox, Port, Rooms};
+pub use outbox::Outbox;
+pub use port::{Delivery, Inbox, Port, Rooms, Sent, Undelivered};
 
 pub use crate::bots::Ending;
 use crate::{
@@ -269,7 +269,7 @@ impl AccountHub {
     }
 
     /// Tells a room something about its sandbox now (it was paused, its disk is full). Not kept: it is of no use later.
-    pub fn tell(&self, room: &RoomKey, text: String) {
+    pub fn show_notice(&self, room: &RoomKey, text: String) {
         self.show(&self.address(room.clone()), None, Live::Notice { text });
     }
 

@@ -18,12 +18,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
-use super::{Outbound, homes::Homes, message::span_of, port::Ports};
+use super::{
+    Outbound,
+    homes::Homes,
+    port::{Delivery, Ports, Sent},
+};
 use crate::{
     backoff::Backoff,
     crash,
-    ids::{Address, EventId, TurnId},
-    store::{OutboxRow, Store, Tried},
+    ids::{Address, TurnId},
+    store::{OutboxRow, Store},
     strings,
 };
 
@@ -37,47 +41,6 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 const LARGE: usize = 4;
 /// A delivery that the chat protocol has not confirmed by then is tried again, with the same transaction id.
 const CONFIRM: Duration = Duration::from_mins(2);
-
-/// One row for the chat protocol to send.
-#[derive(Debug)]
-pub struct Delivery {
-    /// The transaction id, the same at each try.
-    pub txn: String,
-    /// Where to.
-    pub address: Address,
-    /// The turn that it belongs to, if it does to one.
-    pub turn: Option<TurnId>,
-    /// What.
-    pub outbound: Outbound,
-    /// A file's bytes.
-    pub data: Option<Vec<u8>>,
-    /// When the row was written, in milliseconds since 1970.
-    pub created: i64,
-    /// The first attempt to send it, if [`super::AccountHub::trying`] told of one.
-    pub tried: Option<Tried>,
-    /// Tells how it went; dropped, it counts as [`Undelivered`].
-    pub done: oneshot::Sender<Result<Sent, Undelivered>>,
-}
-
-impl Delivery {
-    /// Returns the span in which it is sent: its room's, and its turn's.
-    pub fn span(&self) -> Span {
-        span_of(&self.address, self.turn.as_ref())
-    }
-}
-
-/// The room has it.
-#[derive(Debug)]
-pub struct Sent {
-    /// As which event.
-    pub event: EventId,
-    /// Told once that is noted: from then on the row is not sent again, whatever happens.
-    pub noted: oneshot::Sender<()>,
-}
-
-/// The room could not be reached now; the row stays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Undelivered;
 
 /// Wakes the outbox. Cheap to clone.
 #[derive(Clone, Debug)]

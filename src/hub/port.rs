@@ -5,10 +5,14 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tracing::Span;
 
-use super::{Delivery, Fetch};
-use crate::ids::RoomKey;
+use super::{Fetch, Outbound, message::span_of};
+use crate::{
+    ids::{Address, EventId, RoomKey, TurnId},
+    store::Tried,
+};
 
 /// Which rooms are a port's own.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +23,48 @@ pub struct Rooms {
     pub local: bool,
 }
 
-/// The hub's end.
+/// One row for the chat protocol to send.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The transaction id, the same at each try.
+    pub txn: String,
+    /// The account and the room to which it goes.
+    pub address: Address,
+    /// The turn that it belongs to, if it does to one.
+    pub turn: Option<TurnId>,
+    /// What is to be sent.
+    pub outbound: Outbound,
+    /// The bytes, where a file is to be sent.
+    pub data: Option<Vec<u8>>,
+    /// When the row was written, in milliseconds since 1970.
+    pub created: i64,
+    /// The first attempt to send it, if [`super::AccountHub::trying`] told of one.
+    pub tried: Option<Tried>,
+    /// Tells how it went; dropped, it counts as [`Undelivered`].
+    pub done: oneshot::Sender<Result<Sent, Undelivered>>,
+}
+
+impl Delivery {
+    /// Returns the span in which it is sent: its room's, and its turn's.
+    pub fn span(&self) -> Span {
+        span_of(&self.address, self.turn.as_ref())
+    }
+}
+
+/// A delivery has reached its room.
+#[derive(Debug)]
+pub struct Sent {
+    /// The event that it became there.
+    pub event: EventId,
+    /// Told once that is noted: from then on the row is not sent again, whatever happens.
+    pub noted: oneshot::Sender<()>,
+}
+
+/// The room could not be reached now; the row stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undelivered;
+
+/// The hub's end of the channels to a protocol.
 #[derive(Debug)]
 pub struct Port {
     rooms: Rooms,
@@ -27,7 +72,7 @@ pub struct Port {
     fetches: mpsc::Sender<Fetch>,
 }
 
-/// The protocol's end.
+/// The protocol's end of the channels from the hub.
 #[derive(Debug)]
 pub struct Inbox {
     /// What must be sent once.

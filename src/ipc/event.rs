@@ -4,10 +4,11 @@
 //! Three shapes are known. Our own: an object with `version` and `kind`, as `ipc-send` writes it. The payload of a coding
 //! agent's hook, as it came on the hook's standard input. And what the original wrote under three fixed names.
 
+mod hook;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::hook;
 use crate::{json, text};
 
 /// The newest version of our own shape that is understood. Versions only add; a file that says a higher one is refused.

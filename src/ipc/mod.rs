@@ -8,7 +8,6 @@
 
 mod directory;
 mod event;
-mod hook;
 mod watcher;
 
 pub use event::{Event, Kind, LONGEST, Unreadable, VERSION, parse};

@@ -78,7 +78,7 @@ impl Assembler {
     }
 
     /// Takes the next chunk and shows what is new of it. An error that the provider sent instead comes back as it is.
-    pub(super) fn take(&mut self, chunk: StreamChunk, show: &mut dyn FnMut(Chunk)) -> Result<(), Value> {
+    pub(super) fn push(&mut self, chunk: StreamChunk, show: &mut dyn FnMut(Chunk)) -> Result<(), Value> {
         if let Some(error) = chunk.error {
             return Err(error);
         }
@@ -219,7 +219,7 @@ impl Assembler {
             self.say(&refusal, show);
         }
         for call in calls {
-            self.calls.take(call, show);
+            self.calls.push(call, show);
         }
         if self.thoughts.bytes() > thought_before {
             show(Chunk::Reasoning);

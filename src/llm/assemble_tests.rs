@@ -20,7 +20,7 @@ fn assemble(chunks: Vec<Value>) -> (Completion, Vec<Chunk>) {
     let mut shown = Vec::new();
     let mut answer = Assembler::new(Echo::Nothing);
     for value in chunks {
-        answer.take(chunk(value), &mut |chunk| shown.push(chunk)).expect("no error in the stream");
+        answer.push(chunk(value), &mut |chunk| shown.push(chunk)).expect("no error in the stream");
     }
     (answer.finish(true, "m").expect("an answer"), shown)
 }
@@ -151,7 +151,7 @@ fn garbage_of_any_shape_breaks_nothing() {
         .run(&chunks, |chunks| {
             let mut answer = Assembler::new(Echo::Details);
             for value in chunks {
-                let _ = answer.take(chunk(value), &mut |_| {});
+                let _ = answer.push(chunk(value), &mut |_| {});
             }
             let _ = answer.finish(true, "m");
             Ok(())

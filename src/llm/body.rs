@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Deserializer, Value};
 
-use super::error::Told;
+use super::error::ToldTokens;
 use crate::json;
 
 /// What a refusal says.
@@ -21,7 +21,7 @@ pub(super) struct Words {
     /// How long to wait.
     pub(super) wait: Option<Duration>,
     /// Tokens, where the server gives them in fields of their own (llama.cpp).
-    pub(super) told: Told,
+    pub(super) told: ToldTokens,
 }
 
 /// Where sentences stand, as [`folded`] gives the names; the first that is there counts.
@@ -91,7 +91,7 @@ pub(super) fn words(value: &Value) -> Words {
         wait: delay
             .and_then(|delay| delay.strip_suffix('s')?.parse().ok())
             .and_then(|s| Duration::try_from_secs_f64(s).ok()),
-        told: Told { limit: tokens("n_ctx"), asked: tokens("n_prompt_tokens") },
+        told: ToldTokens { limit: tokens("n_ctx"), asked: tokens("n_prompt_tokens") },
     }
 }
 

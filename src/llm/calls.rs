@@ -111,7 +111,7 @@ impl Calls {
     }
 
     /// Takes a piece of a call.
-    pub(super) fn take(&mut self, delta: CallDelta, show: &mut dyn FnMut(Chunk)) {
+    pub(super) fn push(&mut self, delta: CallDelta, show: &mut dyn FnMut(Chunk)) {
         let piece = Piece::from(delta);
         if piece.says_nothing() {
             return;

@@ -3,7 +3,7 @@
 //!
 //! Pure; called by `refusal` with a provider's words in lower case.
 
-use super::error::Told;
+use super::error::ToldTokens;
 
 /// What a conversation's length is called.
 const LENGTH: &[&str] = &[
@@ -360,9 +360,9 @@ fn sentences(text: &str) -> impl Iterator<Item = &str> {
 const LEAST: u64 = 512;
 
 /// Returns how much a model takes and how much it was given, as far as a refusal tells it in tokens.
-pub(super) fn told(lower: &str) -> Told {
+pub(super) fn told(lower: &str) -> ToldTokens {
     if !any(lower, &["token", "context"]) || any(lower, &["bytes", "characters", "string too long"]) {
-        return Told::default();
+        return ToldTokens::default();
     }
     let all = numbers(lower);
     let figures: Vec<_> = all.iter().filter(|figure| figure.value >= LEAST).collect();
@@ -371,11 +371,11 @@ pub(super) fn told(lower: &str) -> Told {
         && lower[first.end..second.start].trim() == "+"
         && lower[second.end..third.start].trim() == ">"
     {
-        return Told { limit: Some(third.value), asked: Some(first.value + second.value) };
+        return ToldTokens { limit: Some(third.value), asked: Some(first.value + second.value) };
     }
-    let Some(largest) = figures.iter().map(|figure| figure.value).max() else { return Told::default() };
+    let Some(largest) = figures.iter().map(|figure| figure.value).max() else { return ToldTokens::default() };
     if let Some(limit) = figures.iter().find(|figure| figure.value < largest) {
-        return Told { limit: Some(limit.value), asked: Some(largest) };
+        return ToldTokens { limit: Some(limit.value), asked: Some(largest) };
     }
     // One figure alone is the limit where it is called one, and not what is over it (`exceeded by 1234 tokens`).
     let before = &lower[..figures[0].start];
@@ -383,7 +383,7 @@ pub(super) fn told(lower: &str) -> Told {
     let named =
         any(before, &["limit", "maximum", "max", "length", "size", "window", "context", "allowed", "range", "exceed"]);
     let over = before.trim_end().ends_with(" by");
-    Told { limit: (named && !over).then_some(largest), asked: None }
+    ToldTokens { limit: (named && !over).then_some(largest), asked: None }
 }
 
 /// Returns the longest answer that a model gives, if a refusal tells it.

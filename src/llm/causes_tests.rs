@@ -4,18 +4,18 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn limit(limit: u64, asked: u64) -> Told {
-    Told { limit: Some(limit), asked: Some(asked) }
+fn limit(limit: u64, asked: u64) -> ToldTokens {
+    ToldTokens { limit: Some(limit), asked: Some(asked) }
 }
 
-fn alone(limit: u64) -> Told {
-    Told { limit: Some(limit), asked: None }
+fn alone(limit: u64) -> ToldTokens {
+    ToldTokens { limit: Some(limit), asked: None }
 }
 
 /// Who says it, what, and which figures it tells.
 #[rustfmt::skip]
-fn too_long() -> Vec<(&'static str, &'static str, Told)> {
-    let none = Told::default();
+fn too_long() -> Vec<(&'static str, &'static str, ToldTokens)> {
+    let none = ToldTokens::default();
     vec![
         ("OpenAI", "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens. Please reduce the length of the messages.", limit(8192, 9000)),
         ("OpenAI", "Your input exceeds the context window of this model. Please adjust your input and try again.", none),

@@ -4,15 +4,33 @@
 //! system message and the program's own sentences are no secret, and a cause must not vanish because the model repeated
 //! it. Pure; called by `refusal`.
 
-use super::{
-    message::{Message, Part},
-    refusal::Asked,
-};
+use super::message::{Message, Part};
 
 /// How long a quotation may be.
 pub(super) const QUOTED: usize = 300;
 /// A run of this many characters of the prompt is the prompt.
 const PROMPT_RUN: usize = 24;
+
+/// What was sent: none of it but the model's name may be shown to anybody.
+pub(super) struct Asked<'a> {
+    /// The key that was sent.
+    pub key: &'a str,
+    /// The model's name that was sent.
+    pub model: &'a str,
+    /// The conversation that was sent.
+    pub messages: &'a [Message],
+}
+
+impl Asked<'_> {
+    /// Returns whether pictures were sent.
+    pub(super) fn shows_pictures(&self) -> bool {
+        let pictures = |message: &Message| match message {
+            Message::User { parts } => parts.iter().any(Part::is_picture),
+            _ => false,
+        };
+        self.messages.iter().any(pictures)
+    }
+}
 
 /// Returns a provider's words as they may be shown.
 pub(super) fn clean(message: &str, asked: &Asked<'_>) -> String {

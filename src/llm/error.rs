@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::providers::SettingError;
+use super::endpoint::SettingError;
 use crate::strings::models;
 
 /// Why there is no answer. `Display` is the sentence for the user.
@@ -22,20 +22,20 @@ pub enum LlmError {
     },
     /// 401.
     #[error("{}", models::key_refused(&.0.behind()))]
-    KeyRefused(Said),
+    KeyRefused(ProviderWords),
     /// 403.
     #[error("{}", models::forbidden(&.0.behind()))]
-    Forbidden(Said),
+    Forbidden(ProviderWords),
     /// 402, or a quota that waiting does not refill.
     #[error("{}", models::no_credit(&.0.behind()))]
-    NoCredit(Said),
+    NoCredit(ProviderWords),
     /// 404.
     #[error("{}", models::unknown_model(.model, &.said.behind()))]
     UnknownModel {
         /// The name that was sent.
         model: String,
         /// The provider's words.
-        said: Said,
+        said: ProviderWords,
     },
     /// 429, after all retries.
     #[error("{}", models::rate_limited(*.wait, &.said.behind()))]
@@ -43,15 +43,15 @@ pub enum LlmError {
         /// How long it told us to wait.
         wait: Option<Duration>,
         /// The provider's words.
-        said: Said,
+        said: ProviderWords,
     },
     /// The conversation does not fit into the model's context.
     #[error("{}", models::overflow(&.said.behind()))]
     Overflow {
         /// The provider's words.
-        said: Said,
+        said: ProviderWords,
         /// The figures in them.
-        told: Told,
+        told: ToldTokens,
     },
     /// An answer as long as was asked for is more than the model gives.
     #[error("{}", models::answer_too_long(&.said.behind()))]
@@ -59,13 +59,13 @@ pub enum LlmError {
         /// The most tokens that it gives.
         longest: Option<u64>,
         /// The provider's words.
-        said: Said,
+        said: ProviderWords,
     },
     /// It takes the pictures in the conversation amiss.
     #[error("{}", models::pictures(&.said.behind()))]
     Pictures {
         /// The provider's words.
-        said: Said,
+        said: ProviderWords,
         /// The model sees none at all.
         blind: bool,
     },
@@ -78,7 +78,7 @@ pub enum LlmError {
         /// The HTTP status.
         status: u16,
         /// The provider's words.
-        said: Said,
+        said: ProviderWords,
     },
     /// 5xx, overload, or an error inside a stream, after all retries.
     #[error("{}", models::unavailable(*.status, *.wait, &.said.behind()))]
@@ -88,7 +88,7 @@ pub enum LlmError {
         /// How long it told us to wait.
         wait: Option<Duration>,
         /// The provider's words.
-        said: Said,
+        said: ProviderWords,
     },
     /// Nothing came for too long.
     #[error("{}", models::slow(.stage.as_str(), *.limit))]
@@ -109,12 +109,12 @@ pub enum LlmError {
     Broken(&'static str),
     /// The model wrote a call that its provider could not read: its own slip, which it is told.
     #[error("{}", models::bad_call(&.0.behind()))]
-    BadCall(Said),
+    BadCall(ProviderWords),
 }
 
 /// How many tokens a model takes and how many it was given, as far as its provider tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct ToldTokens {
     /// The most that it takes.
     pub limit: Option<u64>,
     /// What it was given.
@@ -127,7 +127,7 @@ pub enum Remedy {
     /// Nothing in the request is to blame.
     Nothing,
     /// A shorter conversation.
-    Shorter(Told),
+    Shorter(ToldTokens),
     /// A conversation without pictures.
     NoPictures,
     /// A shorter answer, of at most so many tokens.
@@ -159,9 +159,9 @@ impl Stage {
 
 /// A provider's own words: short, on one line, without key and prompt. Empty when it had none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Said(pub(super) String);
+pub struct ProviderWords(pub(super) String);
 
-impl Said {
+impl ProviderWords {
     /// Returns the words as they stand behind a sentence.
     fn behind(&self) -> String {
         if self.0.is_empty() { String::new() } else { models::said(&self.0) }
@@ -218,12 +218,12 @@ mod tests {
 
     #[test]
     fn sentences_tell_the_mend() {
-        let said = || Said("no such key".to_owned());
+        let said = || ProviderWords("no such key".to_owned());
         insta::assert_snapshot!(
             [
                 LlmError::KeyRefused(said()),
-                LlmError::RateLimited { wait: Some(Duration::from_hours(1)), said: Said::default() },
-                LlmError::Unavailable { status: Some(503), wait: None, said: Said::default() },
+                LlmError::RateLimited { wait: Some(Duration::from_hours(1)), said: ProviderWords::default() },
+                LlmError::Unavailable { status: Some(503), wait: None, said: ProviderWords::default() },
                 LlmError::Slow { stage: Stage::Begin, limit: Duration::from_mins(5) },
                 LlmError::Unreachable { host: "host:8000".to_owned(), why: "connection refused".to_owned() },
             ]

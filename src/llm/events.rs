@@ -11,8 +11,8 @@ use futures_util::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
 
 use super::{
-    guard::{Fault, Watch},
     halves,
+    watch::{Fault, Watch},
 };
 use crate::json::{self, Braces};
 

@@ -25,14 +25,17 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     assemble::Assembler,
-    error::{LlmError, Said, Stage, Told},
-    guard::{self, Fault, NoStream, Watch},
+    clean::Asked,
+    endpoint::{Endpoint, SettingError, parse_model},
+    error::{LlmError, ProviderWords, Stage, ToldTokens},
+    guard::{self, NoStream},
+    limits::ModelLimits,
     message::{AssistantMessage, Chunk, Completion, Finish, Message, Part, ToolSpec},
-    providers::{Endpoint, SettingError, parse_model},
-    refusal::{self, Asked},
+    refusal,
     request::{self, Request},
     retry::Schedule,
     servers,
+    watch::{Fault, Watch},
     window::{self, Window},
     wire::StreamChunk,
 };
@@ -52,7 +55,7 @@ pub struct ModelSettings {
     /// Its context in tokens; `None`: by its name.
     pub context_window: Option<u64>,
     /// How long to wait for what.
-    pub limits: Limits,
+    pub limits: ModelLimits,
     /// Reads dates in `Retry-After`.
     pub clock: Clock,
 }
@@ -66,41 +69,8 @@ impl ModelSettings {
             key,
             vision: None,
             context_window: None,
-            limits: Limits::default(),
+            limits: ModelLimits::default(),
             clock: Clock::default(),
-        }
-    }
-}
-
-/// How long to wait for what, and how often to ask.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// For the connection.
-    pub connect: Duration,
-    /// From the request to the first event. Local models read a long prompt for minutes.
-    pub first_token: Duration,
-    /// Between two bytes, comments included.
-    pub idle: Duration,
-    /// For the whole answer, however often it is asked for.
-    pub whole: Duration,
-    /// How often one request is sent at most.
-    pub attempts: usize,
-    /// The first wait before asking again; it doubles.
-    pub backoff: Duration,
-    /// A provider that asks to wait longer is not waited for.
-    pub longest_wait: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            first_token: Duration::from_mins(5),
-            idle: Duration::from_mins(2),
-            whole: Duration::from_mins(30),
-            attempts: 5,
-            backoff: Duration::from_secs(1),
-            longest_wait: Duration::from_mins(1),
         }
     }
 }
@@ -124,8 +94,8 @@ struct Inner {
     vision: bool,
     /// Set once its provider has said that it sees no pictures, whatever its name promised.
     blind: AtomicBool,
-    window: window::Known,
-    limits: Limits,
+    window: window::KnownWindow,
+    limits: ModelLimits,
     clock: Clock,
 }
 
@@ -146,7 +116,7 @@ impl Model {
                 target: Arc::new(Target::new(endpoint.base_url(), &settings.key)?),
                 vision: settings.vision.unwrap_or_else(|| endpoint.vision()),
                 blind: AtomicBool::new(false),
-                window: window::Known::new(settings.context_window, &endpoint),
+                window: window::KnownWindow::new(settings.context_window, endpoint.window()),
                 endpoint,
                 http,
                 limits: settings.limits,
@@ -242,13 +212,13 @@ impl Model {
     /// Remembers what a refusal tells of the model, for all rooms and until the program ends.
     fn learn(&self, error: &LlmError) {
         match error {
-            LlmError::Overflow { told: Told { limit: Some(limit), .. }, .. } => self.inner.window.refused(*limit),
+            LlmError::Overflow { told: ToldTokens { limit: Some(limit), .. }, .. } => self.inner.window.refused(*limit),
             LlmError::Pictures { blind: true, .. } => self.inner.blind.store(true, Ordering::Relaxed),
             _ => {}
         }
     }
 
-    fn bad_call(&self, said: Said) -> Completion {
+    fn bad_call(&self, said: ProviderWords) -> Completion {
         let message = AssistantMessage { text: said.0, model: self.name().to_owned(), ..AssistantMessage::default() };
         Completion { message, finish: Finish::BadCall, usage: None, reasoning: String::new() }
     }
@@ -258,7 +228,7 @@ impl Model {
         let started = Instant::now();
         let messages = [Message::User { parts: vec![Part::Text { text: "ping".to_owned() }] }];
         let request = request::build(&self.inner.endpoint, false, &messages, &[], Some(1));
-        let limits = Limits { first_token: PROBE_WITHIN, whole: PROBE_WITHIN, ..self.inner.limits.clone() };
+        let limits = ModelLimits { first_token: PROBE_WITHIN, whole: PROBE_WITHIN, ..self.inner.limits.clone() };
         match self.attempt(&request, &messages, &limits, started + limits.whole, &mut |_| {}).await {
             Ok(_) | Err(LlmError::AnswerTooLong { .. }) => {}
             // Reasoning models of OpenAI complain that one token is too little to finish: address, key and model are right.
@@ -272,7 +242,7 @@ impl Model {
         &self,
         request: &Request<'_>,
         messages: &[Message],
-        limits: &Limits,
+        limits: &ModelLimits,
         end: Instant,
         show: &mut (dyn FnMut(Chunk) + Send),
     ) -> Result<Completion, LlmError> {
@@ -298,7 +268,7 @@ impl Model {
         loop {
             match timeout_at(due.min(end), stream.next()).await {
                 Ok(Some(Ok(chunk))) => {
-                    answer.take(chunk, show).map_err(|error| refusal::from_stream(&error, &asked))?;
+                    answer.push(chunk, show).map_err(|error| refusal::from_stream(&error, &asked))?;
                 }
                 Ok(None) => break,
                 Ok(Some(Err(_))) => match watch.fault() {

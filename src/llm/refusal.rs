@@ -11,9 +11,8 @@ use serde_json::Value;
 use super::{
     body::{self, Words},
     causes::{self, Excess},
-    clean::clean,
-    error::{LlmError, Said, Told},
-    message::{Message, Part},
+    clean::{Asked, clean},
+    error::{LlmError, ProviderWords, ToldTokens},
 };
 
 /// A non-2xx answer.
@@ -25,27 +24,6 @@ pub(super) struct Refusal {
     pub wait: Option<Duration>,
     /// The beginning of the body.
     pub body: Vec<u8>,
-}
-
-/// What must not come out again, and whom the refusal concerns.
-pub(super) struct Asked<'a> {
-    /// The key that was sent.
-    pub key: &'a str,
-    /// The model's name that was sent.
-    pub model: &'a str,
-    /// The conversation that was sent.
-    pub messages: &'a [Message],
-}
-
-impl Asked<'_> {
-    /// Returns whether pictures were sent.
-    fn shows_pictures(&self) -> bool {
-        let pictures = |message: &Message| match message {
-            Message::User { parts } => parts.iter().any(Part::is_picture),
-            _ => false,
-        };
-        self.messages.iter().any(pictures)
-    }
 }
 
 /// Returns the error for a non-2xx answer.
@@ -75,9 +53,9 @@ pub(super) fn from_stream(value: &Value, asked: &Asked<'_>) -> LlmError {
 
 fn judge(status: Option<u16>, words: &Words, asked: &Asked<'_>) -> LlmError {
     let lower = format!("{} {}", words.message.to_lowercase(), words.kind);
-    let said = Said(clean(&words.message, asked));
+    let said = ProviderWords(clean(&words.message, asked));
     let wait = words.wait;
-    let told = if words.told == Told::default() { causes::told(&lower) } else { words.told };
+    let told = if words.told == ToldTokens::default() { causes::told(&lower) } else { words.told };
     match status {
         Some(401) => return LlmError::KeyRefused(said),
         Some(402) => return LlmError::NoCredit(said),
@@ -129,7 +107,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::llm::{AssistantMessage, clean::QUOTED};
+    use crate::llm::{AssistantMessage, Message, Part, clean::QUOTED};
 
     const KEY: &str = "sk-or-v1-0123456789abcdef";
 
@@ -176,7 +154,11 @@ mod tests {
                 "Provider returned error: bad thing",
             ),
         ] {
-            assert_eq!(http(400, body), LlmError::Refused { status: 400, said: Said(says.to_owned()) }, "{body}");
+            assert_eq!(
+                http(400, body),
+                LlmError::Refused { status: 400, said: ProviderWords(says.to_owned()) },
+                "{body}"
+            );
         }
     }
 
@@ -199,7 +181,7 @@ mod tests {
         for status in [413, 429] {
             let error = http(status, &json!({"error": {"message": groq}}).to_string());
             let LlmError::Overflow { told, .. } = error else { panic!("{error}") };
-            assert_eq!(told, Told { limit: Some(6000), asked: Some(7200) });
+            assert_eq!(told, ToldTokens { limit: Some(6000), asked: Some(7200) });
         }
     }
 
@@ -207,7 +189,7 @@ mod tests {
     fn llama_cpp_tells_its_figures_in_fields() {
         let body = r#"{"error":{"code":400,"message":"the request exceeds the available context size. try increasing the context size or enable context shift","type":"exceed_context_size_error","n_prompt_tokens":5000,"n_ctx":4096}}"#;
         let LlmError::Overflow { told, .. } = http(400, body) else { panic!("no overflow") };
-        assert_eq!(told, Told { limit: Some(4096), asked: Some(5000) });
+        assert_eq!(told, ToldTokens { limit: Some(4096), asked: Some(5000) });
     }
 
     #[test]

@@ -10,8 +10,9 @@ use serde::{Serialize, de::IgnoredAny};
 use serde_json::Value;
 
 use super::{
+    endpoint::Endpoint,
     message::{AssistantMessage, Message, Part, ToolCall, ToolSpec},
-    providers::{CallIds, Echo, Endpoint, MaxTokens, Quirks},
+    providers::{CallIds, Echo, MaxTokens, Quirks},
 };
 use crate::ids::digest;
 

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::{
     super::{
+        endpoint::parse_model,
         message::{AssistantMessage, Message, Part, ToolCall, ToolSpec},
-        providers::parse_model,
     },
     build,
 };

@@ -9,7 +9,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-use super::{error::LlmError, model::Limits};
+use super::{error::LlmError, limits::ModelLimits};
 
 /// The waits of one request.
 pub(super) struct Schedule {
@@ -18,7 +18,7 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &ModelLimits) -> Self {
         let backoff = ExponentialBuilder::default()
             .with_min_delay(limits.backoff)
             .with_max_delay(limits.longest_wait)
@@ -61,15 +61,15 @@ pub(super) fn retry_after(headers: &HeaderMap, now: i64) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::error::Said;
+    use crate::llm::error::ProviderWords;
 
     fn limited(wait: Option<u64>) -> LlmError {
-        LlmError::RateLimited { wait: wait.map(Duration::from_secs), said: Said::default() }
+        LlmError::RateLimited { wait: wait.map(Duration::from_secs), said: ProviderWords::default() }
     }
 
     #[test]
     fn waits_double_obey_and_end() {
-        let mut schedule = Schedule::new(&Limits::default());
+        let mut schedule = Schedule::new(&ModelLimits::default());
         for base in [1, 2, 4, 8] {
             let wait = schedule.next(&LlmError::Cut).expect("a wait");
             // Up to as much again, so that many rooms do not ask in step.
@@ -77,15 +77,15 @@ mod tests {
         }
         assert_eq!(schedule.next(&LlmError::Cut), None);
 
-        let mut schedule = Schedule::new(&Limits::default());
+        let mut schedule = Schedule::new(&ModelLimits::default());
         assert_eq!(schedule.next(&limited(Some(7))), Some(Duration::from_secs(7)));
         for base in [2, 4, 8] {
             let wait = schedule.next(&limited(Some(0))).expect("a wait");
             assert!((Duration::from_secs(base)..=Duration::from_secs(2 * base)).contains(&wait), "{base}: {wait:?}");
         }
-        let mut schedule = Schedule::new(&Limits::default());
+        let mut schedule = Schedule::new(&ModelLimits::default());
         assert_eq!(schedule.next(&limited(Some(61))), None);
-        assert_eq!(schedule.next(&LlmError::KeyRefused(Said::default())), None);
+        assert_eq!(schedule.next(&LlmError::KeyRefused(ProviderWords::default())), None);
     }
 
     #[test]

@@ -9,23 +9,12 @@ use futures_util::future::join;
 use reqwest::{Client, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
 
-use super::providers::{Asking, Endpoint};
+use super::{endpoint::Endpoint, providers::Asking, window::Answer};
 
 /// How long all questions may take.
 pub(super) const WITHIN: Duration = Duration::from_secs(2);
 /// The most bytes of an answer. A list of many hundred models is left unread.
 const MOST: usize = 1 << 20;
-
-/// What a server says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    /// So much fits.
-    Holds(u64),
-    /// The model could hold so much; what it gets is known once it is loaded.
-    AtMost(u64),
-    /// It does not say.
-    Nothing,
-}
 
 /// Asks. The key goes where requests go, and nowhere else.
 pub(super) async fn ask(http: &Client, endpoint: &Endpoint, headers: &HeaderMap) -> Answer {

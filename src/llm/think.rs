@@ -49,13 +49,13 @@ impl Thoughts {
 /// A filter for a text that comes in pieces.
 #[derive(Debug, Default)]
 pub(super) struct ThinkFilter {
-    state: State,
+    state: ThinkState,
     /// What may yet turn out to be a tag; never longer than the longest one.
     held: String,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-enum State {
+enum ThinkState {
     /// Nothing but white space and finished thoughts so far.
     #[default]
     Start,
@@ -68,35 +68,35 @@ enum State {
 impl ThinkFilter {
     /// Appends what of `piece` is for the person to `answer`, and the rest to `thoughts`.
     pub(super) fn feed(&mut self, piece: &str, answer: &mut String, thoughts: &mut Thoughts) {
-        if matches!(self.state, State::Answer) {
+        if matches!(self.state, ThinkState::Answer) {
             answer.push_str(piece);
             return;
         }
         self.held.push_str(piece);
         loop {
             match self.state {
-                State::Answer => return,
-                State::Start => {
+                ThinkState::Answer => return,
+                ThinkState::Start => {
                     let text = self.held.trim_start();
                     if let Some((open, close)) = TAGS.iter().find(|(open, _)| text.starts_with(open)) {
                         thoughts.count(open.len());
                         self.held = text[open.len()..].to_owned();
-                        self.state = State::Thinking(close);
+                        self.state = ThinkState::Thinking(close);
                     } else if TAGS.iter().any(|(open, _)| open.starts_with(text)) {
                         self.held = text.to_owned();
                         return;
                     } else {
                         answer.push_str(text);
                         self.held.clear();
-                        self.state = State::Answer;
+                        self.state = ThinkState::Answer;
                     }
                 }
-                State::Thinking(close) => {
+                ThinkState::Thinking(close) => {
                     if let Some(at) = self.held.find(close) {
                         thoughts.push(&self.held[..at]);
                         thoughts.count(close.len());
                         self.held.drain(..at + close.len());
-                        self.state = State::Start;
+                        self.state = ThinkState::Start;
                     } else {
                         // The end may be cut in two by the next piece.
                         let keep = self.held.floor_char_boundary(self.held.len().saturating_sub(close.len() - 1));
@@ -112,9 +112,9 @@ impl ThinkFilter {
     /// Appends what was held back for a tag that never came.
     pub(super) fn finish(self, answer: &mut String, thoughts: &mut Thoughts) {
         match self.state {
-            State::Start => answer.push_str(&self.held),
-            State::Thinking(_) => thoughts.push(&self.held),
-            State::Answer => {}
+            ThinkState::Start => answer.push_str(&self.held),
+            ThinkState::Thinking(_) => thoughts.push(&self.held),
+            ThinkState::Answer => {}
         }
     }
 }

@@ -14,8 +14,6 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{providers::Endpoint, servers::Answer};
-
 /// A window below this is no figure to believe.
 const LEAST: u64 = 1024;
 /// Between two questions to a server: it may be restarted with another size.
@@ -57,9 +55,20 @@ pub struct Window {
     pub source: WindowSource,
 }
 
+/// What a server says of the context of a model that it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// So much fits.
+    Holds(u64),
+    /// The model could hold so much; what it gets is known once it is loaded.
+    AtMost(u64),
+    /// It does not say.
+    Nothing,
+}
+
 /// All that is known of a model's context; 0 stands for nothing.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(super) struct KnownWindow {
     setting: Option<u64>,
     by_name: Window,
     server: AtomicU64,
@@ -68,15 +77,9 @@ pub(super) struct Known {
     next: Mutex<Option<Instant>>,
 }
 
-impl Known {
-    pub(super) fn new(setting: Option<u64>, endpoint: &Endpoint) -> Self {
-        Self {
-            setting,
-            by_name: endpoint.window(),
-            server: AtomicU64::new(0),
-            refusal: AtomicU64::new(0),
-            next: Mutex::default(),
-        }
+impl KnownWindow {
+    pub(super) fn new(setting: Option<u64>, by_name: Window) -> Self {
+        Self { setting, by_name, server: AtomicU64::new(0), refusal: AtomicU64::new(0), next: Mutex::default() }
     }
 
     /// Returns what holds now.
@@ -128,8 +131,8 @@ mod tests {
     use super::*;
     use crate::llm::parse_model;
 
-    fn known(setting: Option<u64>, model: &str) -> Known {
-        Known::new(setting, &parse_model(model, Some("http://127.0.0.1:9/v1")).unwrap())
+    fn known(setting: Option<u64>, model: &str) -> KnownWindow {
+        KnownWindow::new(setting, parse_model(model, Some("http://127.0.0.1:9/v1")).unwrap().window())
     }
 
     fn window(tokens: u64, source: WindowSource) -> Window {

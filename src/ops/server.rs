@@ -28,7 +28,7 @@ use crate::{
     clock::Clock,
     config::Config,
     gateway::{Gateway, Network, models::ModelDoor},
-    hub::{Account, AccountHub, Keeper, Port},
+    hub::{Account, AccountHub, Keeper, Port, Retention},
     ids::FIRST_ACCOUNT,
     ipc::Arrived,
     llm::Model,
@@ -55,8 +55,7 @@ pub struct House {
     /// The coding agents' way to their models.
     models: ModelDoor,
     gallery: Gallery,
-    /// How long the files of a room that was left are kept.
-    room_grace: Duration,
+    retention: Retention,
     tasks: TaskTracker,
     cancel: CancellationToken,
     state_dir: PathBuf,
@@ -95,14 +94,14 @@ impl House {
         let lock = Lock::take(&state_dir)?;
         let store = Store::open(&config.paths.database(), settings::durability(config), clock)?;
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
-        let room_grace = config.limits.room_grace;
+        let retention = Retention { files: config.limits.room_grace, rows: config.limits.retention };
         let gallery = Gallery::new(config.paths.pictures());
         Ok(Self {
             store,
             sandboxes: None,
             models: ModelDoor::default(),
             gallery,
-            room_grace,
+            retention,
             tasks,
             cancel,
             state_dir,
@@ -157,7 +156,7 @@ impl House {
         let (store, sandboxes) = (self.store.clone(), self.sandboxes.clone());
         let keeper = {
             let gallery = self.gallery.clone();
-            Keeper::start(store, sandboxes.clone(), gallery, self.room_grace, tasks.clone(), cancel.clone()).await?
+            Keeper::start(store, sandboxes.clone(), gallery, self.retention, tasks.clone(), cancel.clone()).await?
         };
         tasks.spawn(give_back(cancel.clone()));
         let (mut logins, mut chat, mut hubs) = (vec![], None, vec![]);
@@ -171,7 +170,7 @@ impl House {
             let (store, keeper) = (self.store.clone(), keeper.clone());
             let hub = AccountHub::start(account, store, keeper, tasks.clone(), cancel.clone()).await?;
             if let Some(sandboxes) = &sandboxes {
-                tasks.spawn(tell(sandboxes.notices(), hub.clone(), cancel.clone()));
+                tasks.spawn(pass_on_notices(sandboxes.notices(), hub.clone(), cancel.clone()));
             }
             hubs.push(hub.clone());
             if terminals {
@@ -285,12 +284,12 @@ async fn give_back(cancel: CancellationToken) {
 }
 
 /// Brings what the fleet has to say to the rooms of an account.
-async fn tell(mut notices: broadcast::Receiver<Notice>, hub: AccountHub, cancel: CancellationToken) {
+async fn pass_on_notices(mut notices: broadcast::Receiver<Notice>, hub: AccountHub, cancel: CancellationToken) {
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
             notice = notices.recv() => match notice {
-                Ok(Notice { address, text }) if address.account == hub.account() => hub.tell(&address.room, text),
+                Ok(Notice { address, text }) if address.account == hub.account() => hub.show_notice(&address.room, text),
                 // Another account's people are none of this one's.
                 Ok(_) => {}
                 Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "rooms were not told all that happened to them"),
@@ -322,7 +321,16 @@ mod tests {
         let store = Store::open(&folder.path().join("db"), Durability::Normal, Clock::default()).unwrap();
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let gallery = Gallery::new(folder.path().join("pictures"));
-        let keeper = Keeper::start(store.clone(), None, gallery, LIMIT, tasks.clone(), cancel.clone()).await.unwrap();
+        let keeper = Keeper::start(
+            store.clone(),
+            None,
+            gallery,
+            Retention { files: LIMIT, rows: LIMIT },
+            tasks.clone(),
+            cancel.clone(),
+        )
+        .await
+        .unwrap();
         let (notices, _) = broadcast::channel(8);
         let mut watched = Vec::new();
         for (name, times) in [("coder", 1), ("talk", 2)] {
@@ -330,7 +338,7 @@ mod tests {
             let (store, keeper) = (store.clone(), keeper.clone());
             let hub = AccountHub::start(account, store, keeper, tasks.clone(), cancel.clone()).await.unwrap();
             watched.push((name, hub.watch(), times));
-            tasks.spawn(tell(notices.subscribe(), hub, cancel.clone()));
+            tasks.spawn(pass_on_notices(notices.subscribe(), hub, cancel.clone()));
         }
         // The last one for each account shows that nothing of the others' came before.
         for account in ["talk", "gone", "coder", "talk"] {

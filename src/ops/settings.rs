@@ -116,9 +116,14 @@ pub(super) fn policy(people: &config::People) -> Policy {
 /// Returns what the model's client needs.
 pub fn model_settings(config: &Config) -> ModelSettings {
     let key = config.llm.api_key.clone().unwrap_or_else(|| SecretString::from(""));
-    let (idle, usual) = (config.llm.idle, llm::Limits::default());
+    let (idle, usual) = (config.llm.idle, llm::ModelLimits::default());
     ModelSettings {
-        limits: llm::Limits { idle, first_token: usual.first_token.max(idle), whole: usual.whole.max(idle), ..usual },
+        limits: llm::ModelLimits {
+            idle,
+            first_token: usual.first_token.max(idle),
+            whole: usual.whole.max(idle),
+            ..usual
+        },
         base_url: config.llm.base_url.as_ref().map(ToString::to_string),
         vision: config.llm.facts.vision,
         context_window: config.llm.facts.context_window.map(NonZeroU64::get),
@@ -215,8 +220,8 @@ pub(super) fn allowance(config: &Config) -> Allowance {
 }
 
 /// Returns what a turn may use.
-fn limits(config: &Config) -> orchestrator::Limits {
-    orchestrator::Limits {
+fn limits(config: &Config) -> orchestrator::TurnLimits {
+    orchestrator::TurnLimits {
         rounds: config.limits.agent_turns,
         time: config.limits.turn_timeout,
         tools: ToolLimits {
@@ -225,6 +230,6 @@ fn limits(config: &Config) -> orchestrator::Limits {
             coding: config.limits.coding_timeout,
             coding_idle: config.limits.coding_idle,
         },
-        ..orchestrator::Limits::default()
+        ..orchestrator::TurnLimits::default()
     }
 }

@@ -23,7 +23,7 @@ const DETAIL: usize = 100;
 
 /// A tool as the machine needs to know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct KnownTool {
     /// Its name.
     pub name: &'static str,
     /// How it may run.
@@ -77,12 +77,12 @@ pub(super) struct Slot {
     pub(super) id: CallId,
     pub(super) call: ToolCall,
     pub(super) access: Access,
-    pub(super) state: State,
+    pub(super) state: CallState,
     detail: String,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum State {
+pub(super) enum CallState {
     Waiting,
     Running,
     Done { result: CallResult, ran: bool },
@@ -146,15 +146,20 @@ pub(super) fn ids(turn: &TurnId, round: u32, calls: usize) -> Vec<CallId> {
 
 impl Batch {
     /// Takes up the calls of a message; `refused` tells for each why it must not run.
-    pub(super) fn new(message: &AssistantMessage, ids: &[CallId], refused: &[Option<String>], tools: &[Known]) -> Self {
+    pub(super) fn new(
+        message: &AssistantMessage,
+        ids: &[CallId],
+        refused: &[Option<String>],
+        tools: &[KnownTool],
+    ) -> Self {
         let slots = message.calls.iter().zip(ids).enumerate().map(|(index, (call, id))| Slot {
             id: id.clone(),
             access: tools.iter().find(|tool| tool.name == call.name).map_or(Access::Exclusive, |tool| tool.access),
             detail: detail(&call.arguments),
             call: call.clone(),
             state: match refused.get(index) {
-                Some(Some(why)) => State::Done { result: CallResult::refused(why), ran: false },
-                _ => State::Waiting,
+                Some(Some(why)) => CallState::Done { result: CallResult::refused(why), ran: false },
+                _ => CallState::Waiting,
             },
         });
         Self { slots: slots.collect() }
@@ -162,12 +167,12 @@ impl Batch {
 
     /// Returns the slot of a call that has no result yet.
     pub(super) fn open(&mut self, id: &CallId) -> Option<&mut Slot> {
-        self.slots.iter_mut().find(|slot| slot.id == *id && !matches!(slot.state, State::Done { .. }))
+        self.slots.iter_mut().find(|slot| slot.id == *id && !matches!(slot.state, CallState::Done { .. }))
     }
 
     /// Returns whether every call has its result.
     pub(super) fn is_complete(&self) -> bool {
-        self.slots.iter().all(|slot| matches!(slot.state, State::Done { .. }))
+        self.slots.iter().all(|slot| matches!(slot.state, CallState::Done { .. }))
     }
 
     /// Returns the next call that may start, marked as running.
@@ -176,15 +181,15 @@ impl Batch {
         for index in 0..self.slots.len() {
             let slot = &self.slots[index];
             match (&slot.state, slot.access) {
-                (State::Done { .. }, _) => {}
-                (State::Waiting, Access::Exclusive) if earlier => return None,
-                (State::Waiting, _) => {
+                (CallState::Done { .. }, _) => {}
+                (CallState::Waiting, Access::Exclusive) if earlier => return None,
+                (CallState::Waiting, _) => {
                     let slot = &mut self.slots[index];
-                    slot.state = State::Running;
+                    slot.state = CallState::Running;
                     return Some(slot);
                 }
-                (State::Running, Access::Exclusive) => return None,
-                (State::Running, Access::Shared) => earlier = true,
+                (CallState::Running, Access::Exclusive) => return None,
+                (CallState::Running, Access::Shared) => earlier = true,
             }
         }
         None
@@ -204,13 +209,13 @@ impl Slot {
                 pictures: result.pictures.clone(),
             },
         };
-        self.state = State::Done { result, ran };
+        self.state = CallState::Done { result, ran };
         line
     }
 
     /// Returns what the model is shown of it: the model's id of the call, the text, where it came from.
     pub(super) fn into_result(self) -> Option<(String, String, Origin)> {
-        let State::Done { result: CallResult { text, ok, facts, pictures }, ran } = self.state else { return None };
+        let CallState::Done { result: CallResult { text, ok, facts, pictures }, ran } = self.state else { return None };
         Some((self.call.id, text, Origin::Result { call: self.id, ran, ok, facts, pictures }))
     }
 
@@ -230,9 +235,9 @@ impl Slot {
 mod tests {
     use super::*;
 
-    const TOOLS: &[Known] = &[
-        Known { name: "read_file", access: Access::Shared },
-        Known { name: "run_command", access: Access::Exclusive },
+    const TOOLS: &[KnownTool] = &[
+        KnownTool { name: "read_file", access: Access::Shared },
+        KnownTool { name: "run_command", access: Access::Exclusive },
     ];
 
     fn message(calls: &[(&str, &str, &str)]) -> AssistantMessage {
@@ -305,7 +310,7 @@ mod tests {
             // Ended one by one, the last first: a writer must wait for all of its readers.
             for index in wave.iter().rev() {
                 batch.slots[index.parse::<usize>().unwrap()].state =
-                    State::Done { result: CallResult::default(), ran: true };
+                    CallState::Done { result: CallResult::default(), ran: true };
                 if index != &wave[0] {
                     assert!(batch.start_next().is_none());
                 }

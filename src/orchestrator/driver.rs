@@ -7,6 +7,7 @@
 use std::{collections::VecDeque, mem, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use serde_json::Value;
 use tokio::{
     sync::mpsc,
     time::{Instant, Sleep, sleep, timeout},
@@ -28,11 +29,11 @@ use super::{
     batch::CallResult,
     chunks::Chunks,
     context::{text_tokens, tokens},
-    event::{Action, Answer, Event, Request, Show, TurnInput},
+    event::{Action, Answer, Event, Request, TurnInput},
     footer::{brief, footer},
     hands::{Hands, Toolbox, known},
     journal::Journal,
-    limits::Limits,
+    limits::TurnLimits,
     line::{Ending, Line, UserMessage},
     machine::Machine,
     progress::{Outflow, Progress},
@@ -49,32 +50,42 @@ const OWN_TIME_SLACK: Duration = Duration::from_mins(3);
 /// Tokens of a conversation that may be too long for a server of one's own.
 const LONG: u64 = 3000;
 
-/// What a turn is carried out with.
-pub struct TurnContext {
+/// Works on turns, with what all turns of a bot have in common. Cheap to clone.
+#[derive(Clone)]
+pub struct Orchestrator {
     /// The journal.
     pub store: Store,
     /// The model.
     pub model: Model,
-    /// Where the room's sandbox comes from.
+    /// Where the rooms' sandboxes come from.
     pub sandboxes: Sandboxes,
     /// The coding agents.
     pub agents: Agents,
     /// Where pictures are kept.
     pub gallery: Gallery,
-    /// Where its large files wait for memory, beside those of all other turns.
+    /// Where a turn's large files wait for memory, beside those of all other turns.
     pub large: LargeFiles,
-    /// What the turn may use.
-    pub limits: Limits,
+    /// What one turn may use.
+    pub limits: TurnLimits,
+}
+
+/// A turn to be worked on.
+#[derive(Debug)]
+pub struct TurnJob {
     /// The conversation that it goes on with.
     pub at: Conversation,
-    /// The turn; its first message is stored.
+    /// The turn; its first line is stored.
     pub turn: TurnId,
+    /// From the beginning, or from where a crash left it.
+    pub start: Start,
     /// What people say meanwhile. What is not taken stays unclaimed in the journal.
     pub steering: mpsc::Receiver<UserMessage>,
     /// What is worth seeing.
     pub progress: mpsc::Sender<Progress>,
-    /// Somebody wants it stopped.
+    /// Somebody wants it stopped: it ends with an answer.
     pub stop: CancellationToken,
+    /// The program ends: it is left as it is, to be resumed.
+    pub abandon: CancellationToken,
 }
 
 /// Where a turn begins.
@@ -89,51 +100,44 @@ pub enum Start {
     },
 }
 
-/// How a turn ended, with its one answer.
+/// How a turn ended: its one answer, which the hub stores and sends in one transaction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// What the person reads.
+    /// What the person reads, in Markdown.
     pub text: String,
-    /// The line under it.
+    /// The line under it: what the turn took.
     pub footer: String,
     /// The same in a few words.
     pub brief: String,
     /// How it ended.
     pub ending: Ending,
-    /// The conversation's last line of this turn.
-    pub line: Option<Line>,
+    /// The conversation's last line of this turn, as it is stored.
+    pub line: Option<Value>,
 }
 
 impl Outcome {
-    /// Returns the outcome of a turn that could not go on.
-    pub fn failed(why: impl Into<String>) -> Self {
-        Self { text: why.into(), footer: String::new(), brief: String::new(), ending: Ending::Failed, line: None }
+    /// Returns the outcome of a turn that ended with these words and nothing else.
+    pub fn plain(ending: Ending, text: impl Into<String>) -> Self {
+        Self { text: text.into(), footer: String::new(), brief: String::new(), ending, line: None }
     }
 
     /// Returns the outcome of a turn that was stopped before it had begun.
     pub fn stopped(text: impl Into<String>) -> Self {
         let line = Line::ended(Ending::Stopped, words::NOTE_STOPPED.to_owned());
-        Self { ending: Ending::Stopped, line: Some(line), ..Self::failed(text) }
+        Self { line: Some(line.to_json()), ..Self::plain(Ending::Stopped, text) }
     }
 }
 
-/// Carries out a turn to its one answer. May be dropped: the turn stays open then.
-pub async fn run_turn(context: TurnContext, start: Start) -> Outcome {
-    let vision = context.model.vision();
-    let (sandboxes, agents) = (context.sandboxes, context.agents);
-    let (limits, large) = (context.limits.tools, context.large);
-    let tools = Toolbox::Sandbox { sandboxes, agents, limits, vision, large };
-    let journal = Journal { store: context.store, at: context.at, turn: context.turn, gallery: context.gallery };
-    let turn = Turn {
-        model: context.model,
-        journal,
-        tools,
-        limits: context.limits,
-        steering: context.steering,
-        progress: context.progress,
-        stop: context.stop,
-    };
-    turn.run(start).await
+impl Orchestrator {
+    /// Works on a turn to its one answer. `None`: it was abandoned, and stays open. So it does when this is dropped.
+    pub async fn run(&self, job: TurnJob) -> Option<Outcome> {
+        let TurnJob { at, turn, start, steering, progress, stop, abandon } = job;
+        let Self { store, model, sandboxes, agents, gallery, large, limits } = self.clone();
+        let tools = Toolbox::Sandbox { sandboxes, agents, limits: limits.tools, vision: model.vision(), large };
+        let journal = Journal { store, at, turn, gallery };
+        let turn = Turn { model, journal, tools, limits, steering, progress, stop };
+        abandon.run_until_cancelled_owned(Box::pin(turn.run(start))).await
+    }
 }
 
 /// A turn with its tools in place.
@@ -141,7 +145,7 @@ pub(super) struct Turn {
     pub(super) model: Model,
     pub(super) journal: Journal,
     pub(super) tools: Toolbox,
-    pub(super) limits: Limits,
+    pub(super) limits: TurnLimits,
     pub(super) steering: mpsc::Receiver<UserMessage>,
     pub(super) progress: mpsc::Sender<Progress>,
     pub(super) stop: CancellationToken,
@@ -154,7 +158,7 @@ impl Turn {
         let outflow = Arc::new(Outflow::default());
         let outcome = self.drive(start, Arc::clone(&outflow)).await.unwrap_or_else(|error| {
             tracing::error!(%error, "the turn cannot go on");
-            Outcome::failed(error.to_string())
+            Outcome::plain(Ending::Failed, error.to_string())
         });
         outflow.flush(&progress);
         outcome
@@ -227,10 +231,10 @@ impl Turn {
         let elapsed = before + began.elapsed();
         let (footer, brief) = (footer(&answer.tally, elapsed), brief(&answer.tally, elapsed));
         tracing::info!(
-            status = ?answer.status, rounds = answer.tally.rounds, calls = answer.tally.calls,
+            ending = ?answer.ending, rounds = answer.tally.rounds, calls = answer.tally.calls,
             tokens = answer.tally.tokens, "the turn is answered"
         );
-        Ok(Outcome { text: answer.text, footer, brief, ending: answer.status, line: Some(answer.line) })
+        Ok(Outcome { text: answer.text, footer, brief, ending: answer.ending, line: Some(answer.line.to_json()) })
     }
 }
 
@@ -318,12 +322,7 @@ impl Driver {
                 self.deadline.as_mut().reset(Instant::now() + time);
             }
             Action::Cancel => self.cancel().await,
-            Action::Show(show) => self.outflow.push(match show {
-                Show::Thinking => Progress::Thinking,
-                Show::Text(text) => Progress::Text(text),
-                Show::Seen(event) => Progress::Seen(event),
-                Show::Notice(text) => Progress::Notice(text.to_owned()),
-            }),
+            Action::Show(progress) => self.outflow.push(progress),
             Action::Answer(answer) => return Ok(Some(answer)),
         }
         Ok(None)

@@ -5,15 +5,16 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::{
-    ids::{CallId, EventId, TurnId},
+    ids::{CallId, TurnId},
     llm::{Chunk, Completion, Message, Remedy},
 };
 
 use super::{
-    batch::{CallResult, CallToRun, Known},
+    batch::{CallResult, CallToRun, KnownTool},
     footer::Tally,
-    limits::Limits,
+    limits::TurnLimits,
     line::{Ending, Line, UserMessage},
+    progress::Progress,
 };
 
 /// What a turn begins or goes on with.
@@ -34,11 +35,11 @@ pub struct TurnInput {
     /// The sandbox's boot id for each call whose intent is stored without a result.
     pub boots: HashMap<CallId, String>,
     /// The tools.
-    pub tools: Vec<Known>,
+    pub tools: Vec<KnownTool>,
     /// The model's context window, in tokens.
     pub window: u64,
     /// What the turn may use.
-    pub limits: Limits,
+    pub limits: TurnLimits,
     /// What is left of its time.
     pub time_left: Duration,
 }
@@ -99,7 +100,7 @@ pub enum Action {
     /// End the request and the calls under way; nothing more is heard of them.
     Cancel,
     /// Show the room something.
-    Show(Show),
+    Show(Progress),
     /// The turn is over.
     Answer(Answer),
 }
@@ -117,26 +118,13 @@ pub struct Request {
     pub max_output: Option<u64>,
 }
 
-/// What the room may see.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Show {
-    /// The model is asked, for the first time or again: text that was not followed by a call or the answer is void.
-    Thinking,
-    /// A piece of its text.
-    Text(String),
-    /// A message was taken into the turn.
-    Seen(EventId),
-    /// A plain sentence.
-    Notice(&'static str),
-}
-
 /// The turn's one answer.
 #[derive(Debug)]
 pub struct Answer {
     /// What the person reads.
     pub text: String,
     /// How the turn ended.
-    pub status: Ending,
+    pub ending: Ending,
     /// The line that ends the turn in the conversation.
     pub line: Line,
     /// The counts for the footer.

@@ -25,7 +25,7 @@ use crate::{
 };
 
 use super::{
-    batch::{CallResult, CallToRun, Known},
+    batch::{CallResult, CallToRun, KnownTool},
     journal::Journal,
     line::{CallFacts, Edit},
     progress::{Outflow, Progress},
@@ -76,8 +76,8 @@ impl Toolbox {
 }
 
 /// Returns how the tools may run beside each other.
-pub(super) fn known(specs: &[ToolSpec]) -> Vec<Known> {
-    specs.iter().map(|spec| Known { name: spec.name, access: tools::access(spec.name) }).collect()
+pub(super) fn known(specs: &[ToolSpec]) -> Vec<KnownTool> {
+    specs.iter().map(|spec| KnownTool { name: spec.name, access: tools::access(spec.name) }).collect()
 }
 
 impl Hands {

@@ -33,7 +33,7 @@ pub(super) const ANSWER_BYTES: usize = 256 * 1024;
 
 /// What a turn may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct TurnLimits {
     /// Requests to the model (`MAX_AGENT_TURNS`); wrapping up has one more.
     pub rounds: u32,
     /// Time; wrapping up has a minute more.
@@ -46,7 +46,7 @@ pub struct Limits {
     pub tools: ToolLimits,
 }
 
-impl Default for Limits {
+impl Default for TurnLimits {
     fn default() -> Self {
         Self {
             rounds: 25,

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{
     ids::{CallId, EventId},
@@ -71,7 +72,8 @@ pub enum Origin {
     /// The turn's last line: the answer, or the program's note of an end without one.
     Final {
         /// How the turn ended.
-        status: Ending,
+        #[serde(rename = "status")]
+        ending: Ending,
     },
     /// What compaction made of everything before it.
     Summary {
@@ -153,7 +155,7 @@ pub struct UserMessage {
 
 impl UserMessage {
     /// Returns what the conversation stores of it.
-    pub fn to_message(&self) -> Line {
+    pub fn to_line(&self) -> Line {
         let text = match &self.speaker {
             Some(speaker) => format!("{speaker}: {}", self.text),
             None => self.text.clone(),
@@ -164,27 +166,33 @@ impl UserMessage {
 }
 
 impl Line {
+    /// Returns what the conversation stores of it.
+    pub fn to_json(&self) -> Value {
+        // Lines are plain data: nothing in them can fail to become JSON.
+        serde_json::to_value(self).unwrap_or_default()
+    }
+
     /// Returns the last line of a turn that the program ended in the model's place. What the person reads is more than
     /// that, and would be taken for the model's own words; it is not stored.
-    pub(super) fn ended(status: Ending, note: String) -> Self {
+    pub(super) fn ended(ending: Ending, note: String) -> Self {
         let message = Message::User { parts: vec![Part::Text { text: note }] };
-        Self { message, origin: Origin::Final { status } }
+        Self { message, origin: Origin::Final { ending } }
     }
 
     /// Returns the program's note in place of a sentence that an older version stored as the model's own.
     pub(super) fn mended(self) -> Self {
-        let (Message::Assistant(message), Origin::Final { status }) = (&self.message, &self.origin) else {
+        let (Message::Assistant(message), Origin::Final { ending }) = (&self.message, &self.origin) else {
             return self;
         };
         // What a model has said carries the model's name.
         let program = message.model.is_empty() && message.calls.is_empty();
-        let note = match status {
+        let note = match ending {
             Ending::Stopped if program => words::NOTE_STOPPED,
             Ending::Failed if program => words::NOTE_FAILED,
             Ending::Limit if program && message.text.starts_with(turns::STOPPED_AT) => words::NOTE_LIMIT,
             _ => return self,
         };
-        Self::ended(*status, note.to_owned())
+        Self::ended(*ending, note.to_owned())
     }
 
     /// Returns the names of the pictures whose files are kept, each with the place for its data.

@@ -22,17 +22,18 @@ use crate::{
 };
 
 use super::{
-    account::{Account, Open, Verdict},
-    batch::{self, Batch, CallResult, Known, Slot, State},
+    batch::{self, Batch, CallResult, CallState, KnownTool, Slot},
     compaction::Plan,
     context::{self, Context},
-    event::{Action, Answer, Event, Request, Show, TurnInput},
-    limits::{self, Limit, Limits},
+    event::{Action, Answer, Event, Request, TurnInput},
+    ledger::{Open, TurnLedger, Verdict},
+    limits::{self, Limit, TurnLimits},
     line::{Ending, Line, Note, Origin, UserMessage},
+    progress::Progress,
     stuck::Stream,
     words,
 };
-use room::Room;
+use room::ContextRoom;
 
 /// Steering messages that wait for the batch to end; more stay in the channel, and then in the journal.
 const HEARD: usize = 16;
@@ -41,13 +42,13 @@ const HEARD: usize = 16;
 #[derive(Debug)]
 pub struct Machine {
     turn: TurnId,
-    tools: Vec<Known>,
-    limits: Limits,
+    tools: Vec<KnownTool>,
+    limits: TurnLimits,
     time_left: Duration,
     window: u64,
     max_output: Option<u64>,
     context: Context,
-    account: Account,
+    ledger: TurnLedger,
     boots: HashMap<CallId, String>,
     /// Said during this turn, not yet shown to the model.
     heard: VecDeque<UserMessage>,
@@ -94,7 +95,7 @@ fn is_silent(message: &AssistantMessage) -> bool {
 impl Machine {
     /// Takes up a turn where its lines leave it.
     pub fn new(input: TurnInput) -> Self {
-        let mut replayed = Account::replay(input.stored, &input.tools);
+        let mut replayed = TurnLedger::replay(input.stored, &input.tools);
         let mut context = Context::new(input.system, input.overhead);
         let mut history = input.history;
         if let Open::Batch(open) = replayed.open {
@@ -107,7 +108,7 @@ impl Machine {
                 replayed.open = Open::Batch(open);
             } else {
                 // A compaction came after it, so it was complete and had led to nothing.
-                _ = replayed.account.batch(&open.batch);
+                _ = replayed.ledger.batch(&open.batch);
                 context.extend(history);
                 replayed.open = Open::Ask;
             }
@@ -122,7 +123,7 @@ impl Machine {
             time_left: input.time_left,
             window: input.window,
             context,
-            account: replayed.account,
+            ledger: replayed.ledger,
             boots: input.boots,
             heard: VecDeque::new(),
             requests: 0,
@@ -151,7 +152,7 @@ impl Machine {
             Event::ModelDone { request, completion } if request == self.requests => match self.take_phase() {
                 Phase::Asking(_) => self.answered(completion, &mut out),
                 Phase::Summarising { plan, before } => {
-                    self.account.spent += completion.usage.unwrap_or_default();
+                    self.ledger.spent += completion.usage.unwrap_or_default();
                     let summary = (completion.finish != Finish::BadCall).then_some(completion.message.text);
                     self.summarised(plan, before, summary, &mut out);
                 }
@@ -200,7 +201,7 @@ impl Machine {
             Chunk::Text(text) => text,
             Chunk::Restart => {
                 *stream = Stream::default();
-                return out.push(Action::Show(Show::Thinking));
+                return out.push(Action::Show(Progress::Thinking));
             }
             Chunk::Reasoning | Chunk::CallStarted(_) => return,
         };
@@ -208,10 +209,10 @@ impl Machine {
             out.push(Action::Cancel);
             self.phase = Phase::Ready;
             let usage = Usage { input: self.context.tokens(), ..Usage::default() };
-            self.account.answered(usage);
+            self.ledger.answered(usage);
             self.nudge_empty(words::RUNAWAY, turns::NO_ANSWER, out);
         } else {
-            out.push(Action::Show(Show::Text(text)));
+            out.push(Action::Show(Progress::Text(text)));
         }
     }
 
@@ -222,7 +223,7 @@ impl Machine {
         match (self.wrap, remedy) {
             (Some(limit), _) => self.end_at(limit, out),
             (None, Remedy::Shorter(_)) => self.end_at(Limit::Context, out),
-            (None, _) => self.end_plainly(turns::failed(why, self.account.worked()), Ending::Failed, out),
+            (None, _) => self.end_plainly(turns::failed(why, self.ledger.worked()), Ending::Failed, out),
         }
     }
 
@@ -257,7 +258,7 @@ impl Machine {
 
     /// Shows the model a complete batch.
     fn close(&mut self, batch: Batch) -> Verdict {
-        let verdict = self.account.batch(&batch);
+        let verdict = self.ledger.batch(&batch);
         self.context.answer(batch.slots.into_iter().filter_map(Slot::into_result));
         verdict
     }
@@ -268,9 +269,9 @@ impl Machine {
         let Phase::Running(mut batch) = self.take_phase() else { return };
         for slot in &mut batch.slots {
             let (text, ran) = match slot.state {
-                State::Done { .. } => continue,
-                State::Running => (running, true),
-                State::Waiting => (waiting, false),
+                CallState::Done { .. } => continue,
+                CallState::Running => (running, true),
+                CallState::Waiting => (waiting, false),
             };
             out.push(Action::Keep(slot.end(CallResult::refused(text), ran)));
         }
@@ -288,9 +289,9 @@ impl Machine {
 
     /// Returns the limit that is reached, if one is.
     fn limit(&self) -> Option<Limit> {
-        if self.account.rounds >= self.limits.rounds {
+        if self.ledger.rounds >= self.limits.rounds {
             Some(Limit::Rounds)
-        } else if self.account.spent.input + self.account.spent.output >= self.limits.tokens {
+        } else if self.ledger.spent.input + self.ledger.spent.output >= self.limits.tokens {
             Some(Limit::Tokens)
         } else {
             None
@@ -301,7 +302,7 @@ impl Machine {
         self.wrap = Some(limit);
         self.say(Note::WrapUp { limit }, words::wrap_up(limit, &self.limits), out);
         out.push(Action::Arm(limits::WRAP_UP));
-        out.push(Action::Show(Show::Notice(turns::WRAPPING_UP)));
+        out.push(Action::Show(Progress::Notice(turns::WRAPPING_UP.to_owned())));
     }
 
     /// Takes the next step when nothing is under way.
@@ -313,24 +314,24 @@ impl Machine {
             }
         }
         match self.make_room(out) {
-            Room::Enough => self.ask(out),
-            Room::BeingMade => {}
-            Room::Gone => self.end_at(Limit::Context, out),
+            ContextRoom::Enough => self.ask(out),
+            ContextRoom::BeingMade => {}
+            ContextRoom::Gone => self.end_at(Limit::Context, out),
         }
     }
 
     /// Shows the model what was said meanwhile: only here, where no call is open.
     fn take_in_heard(&mut self, out: &mut Out) {
         while let Some(message) = self.heard.pop_front() {
-            let line = message.to_message();
+            let line = message.to_line();
             self.keep(line.message, line.origin, out);
-            out.push(Action::Show(Show::Seen(message.event)));
+            out.push(Action::Show(Progress::Seen(message.event)));
         }
     }
 
     fn ask(&mut self, out: &mut Out) {
         self.requests += 1;
-        out.push(Action::Show(Show::Thinking));
+        out.push(Action::Show(Progress::Thinking));
         out.push(Action::Ask(Request {
             number: self.requests,
             messages: self.context.messages(),
@@ -357,26 +358,26 @@ impl Machine {
     }
 
     /// Ends the turn with a sentence of the program's own, which the model never sees as its words.
-    fn end_plainly(&mut self, text: String, status: Ending, out: &mut Out) {
-        let note = match status {
+    fn end_plainly(&mut self, text: String, ending: Ending, out: &mut Out) {
+        let note = match ending {
             Ending::Stopped => words::NOTE_STOPPED,
             Ending::Limit => words::NOTE_LIMIT,
             Ending::Failed | Ending::Done => words::NOTE_FAILED,
         };
-        self.answer(text, status, Line::ended(status, note.to_owned()), out);
+        self.answer(text, ending, Line::ended(ending, note.to_owned()), out);
     }
 
-    fn end(&mut self, message: AssistantMessage, finish: Finish, status: Ending, out: &mut Out) {
+    fn end(&mut self, message: AssistantMessage, finish: Finish, ending: Ending, out: &mut Out) {
         let cut = matches!(finish, Finish::Length | Finish::Filtered);
         // It may relay what a command wrote, escapes and all.
         let before = if self.only_thought { turns::ONLY_THOUGHT } else { "" };
         let behind = if cut { turns::ANSWER_CUT } else { "" };
         let text = format!("{before}{}{behind}", text::strip(&message.text).trim());
-        self.answer(text, status, Line { message: Message::Assistant(message), origin: Origin::Final { status } }, out);
+        self.answer(text, ending, Line { message: Message::Assistant(message), origin: Origin::Final { ending } }, out);
     }
 
-    fn answer(&mut self, text: String, status: Ending, line: Line, out: &mut Out) {
-        out.push(Action::Answer(Answer { text, status, line, tally: self.account.tally() }));
+    fn answer(&mut self, text: String, ending: Ending, line: Line, out: &mut Out) {
+        out.push(Action::Answer(Answer { text, ending, line, tally: self.ledger.tally() }));
         self.phase = Phase::Ended;
     }
 }

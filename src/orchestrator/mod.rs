@@ -1,9 +1,8 @@
 //! One turn of the agent: the model and the tools in turns, within limits, to exactly one answer.
 //!
-//! [`Machine`] holds the rules and does no I/O; [`run_turn`] drives it with a model, tools and the store. Knows no chat
+//! [`Machine`] holds the rules and does no I/O; [`Orchestrator`] drives it with a model, tools and the store. Knows no chat
 //! protocol and no room's manners. Called by `bots`.
 
-mod account;
 mod batch;
 mod chunks;
 mod compaction;
@@ -13,6 +12,7 @@ mod event;
 mod footer;
 mod hands;
 mod journal;
+mod ledger;
 mod limits;
 mod line;
 mod machine;
@@ -26,11 +26,11 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{CallResult, CallToRun, Known};
-pub use driver::{Outcome, Start, TurnContext, run_turn};
-pub use event::{Action, Answer, Event, Request, Show, TurnInput};
+pub use batch::{CallResult, CallToRun, KnownTool};
+pub use driver::{Orchestrator, Outcome, Start, TurnJob};
+pub use event::{Action, Answer, Event, Request, TurnInput};
 pub use footer::{Tally, brief, footer};
-pub use limits::{Limit, Limits};
+pub use limits::{Limit, TurnLimits};
 pub use line::{CallFacts, Edit, Ending, Line, Note, Origin, UserMessage};
 pub use machine::Machine;
 pub use progress::Progress;

@@ -35,7 +35,7 @@ pub(super) struct Evidence {
 
 impl Evidence {
     /// Takes in a call that ended. `reads` tells that it only looked.
-    pub(super) fn take(&mut self, facts: &CallFacts, ok: bool, reads: bool) {
+    pub(super) fn note_call(&mut self, facts: &CallFacts, ok: bool, reads: bool) {
         if !facts.edits.is_empty() {
             self.proof = match self.proof {
                 Proof::None | Proof::Unverified => Proof::Unverified,
@@ -177,7 +177,7 @@ mod tests {
         for (name, calls, proof, contradicts) in table {
             let mut evidence = Evidence::default();
             for facts in calls {
-                evidence.take(facts, true, false);
+                evidence.note_call(facts, true, false);
             }
             assert_eq!(evidence.proof(), *proof, "{name}");
             assert_eq!(evidence.contradicts("Fixed."), *contradicts, "{name}");
@@ -187,16 +187,16 @@ mod tests {
     #[test]
     fn reading_and_failed_commands_are_no_try() {
         let mut evidence = Evidence::default();
-        evidence.take(&edit("a.py"), true, false);
-        evidence.take(&command(), true, true);
-        evidence.take(&command(), false, false);
+        evidence.note_call(&edit("a.py"), true, false);
+        evidence.note_call(&command(), true, true);
+        evidence.note_call(&command(), false, false);
         assert!(evidence.contradicts("It works."));
     }
 
     #[test]
     fn a_claim_is_told_from_an_honest_word() {
         let mut evidence = Evidence::default();
-        evidence.take(&test(false), true, false);
+        evidence.note_call(&test(false), true, false);
         for claim in ["All tests pass now.", "✅ Login", "Ist behoben.", "I fixed the failing test."] {
             assert!(evidence.contradicts(claim), "{claim}");
         }

@@ -5,7 +5,7 @@
 
 use crate::{strings::turns, text};
 
-use super::limits::{CALLS_AT_ONCE, Limit, Limits};
+use super::limits::{CALLS_AT_ONCE, Limit, TurnLimits};
 
 /// The head of a summary.
 pub(super) const SUMMARY_HEAD: &str = "[matrix-agent] The conversation so far was summarised to save space. The rules of \
@@ -97,7 +97,7 @@ pub(super) fn masked(characters: usize) -> String {
 pub(super) const MASKED: &str = "[old output removed to save space";
 
 /// Returns what a limit is, to be read after "reached" and by people after "I stopped at".
-fn named(limit: Limit, limits: &Limits) -> String {
+fn named(limit: Limit, limits: &TurnLimits) -> String {
     match limit {
         Limit::Rounds => turns::limit_of_rounds(limits.rounds),
         Limit::Time => turns::limit_of_time(&text::human_duration(limits.time)),
@@ -109,7 +109,7 @@ fn named(limit: Limit, limits: &Limits) -> String {
 }
 
 /// Returns the last order to the model.
-pub(super) fn wrap_up(limit: Limit, limits: &Limits) -> String {
+pub(super) fn wrap_up(limit: Limit, limits: &TurnLimits) -> String {
     format!(
         "[matrix-agent] You have reached {}: no more calls run in this turn. Answer the person now, without calling a \
          tool: what is done, what is still open, and what to do next.",
@@ -118,7 +118,7 @@ pub(super) fn wrap_up(limit: Limit, limits: &Limits) -> String {
 }
 
 /// Returns what the person reads when the model did not even wrap up.
-pub(super) fn limit_reached(limit: Limit, limits: &Limits) -> String {
+pub(super) fn limit_reached(limit: Limit, limits: &TurnLimits) -> String {
     let next = match limit {
         Limit::Rounds | Limit::Time | Limit::Tokens => turns::NEXT_GO_ON,
         Limit::Stuck | Limit::BadCalls => turns::NEXT_OTHER_WAY,

@@ -30,9 +30,9 @@ pub(super) struct MemoryGroup {
     inactive: &'static str,
 }
 
-/// Limits in force. `None`: there is none.
+/// The limits in force of a control group. `None`: there is none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Limits {
+pub struct CgroupLimits {
     /// Bytes of memory.
     pub memory: Option<u64>,
     /// Bytes of memory used now.
@@ -76,7 +76,7 @@ impl Cgroup {
 
     /// Reads the limits in force. A group's own file is not all: crun puts PID 1 into a group below the one that has the
     /// limits, so the tightest on the way up holds.
-    pub(super) fn limits(&self) -> Limits {
+    pub(super) fn limits(&self) -> CgroupLimits {
         let (memory, used, cpus) = match self {
             Self::V2 { .. } => ("memory.max", "memory.current", "cpu.max"),
             Self::V1 { .. } => ("memory.limit_in_bytes", "memory.usage_in_bytes", "cpu.cfs_quota_us"),
@@ -90,7 +90,7 @@ impl Cgroup {
                 Self::V1 { .. } => ratio(&quota, &read(&group, "cpu.cfs_period_us")?),
             }
         });
-        Limits { memory, memory_used, cpus: cpus.min_by(f64::total_cmp), pids, pids_used }
+        CgroupLimits { memory, memory_used, cpus: cpus.min_by(f64::total_cmp), pids, pids_used }
     }
 
     /// Returns the lowest limit on the way up, and what counts against it. Without a limit nothing is counted: it would
@@ -182,7 +182,8 @@ mod tests {
         write(root.path(), "machine/x/pids.max", "max\n");
         write(root.path(), "machine/x/container/cgroup.procs", "7\n9\n");
         let cgroup = Cgroup::parse("0::/machine/x/container\n", root.path());
-        let limits = Limits { memory: Some(1 << 30), memory_used: Some(4096), cpus: Some(1.5), ..Limits::default() };
+        let limits =
+            CgroupLimits { memory: Some(1 << 30), memory_used: Some(4096), cpus: Some(1.5), ..CgroupLimits::default() };
         assert_eq!(cgroup.limits(), limits);
         assert_eq!(cgroup.processes(), [7, 9]);
     }
@@ -215,6 +216,6 @@ mod tests {
         write(root.path(), "pids/p/x/pids.max", "256\n");
         let text = "4:memory:/p/x\n2:cpu,cpuacct:/p/x\n8:pids:/p/x\n1:name=systemd:/p/x\n0::/p/x\n";
         let limits = Cgroup::parse(text, root.path()).limits();
-        assert_eq!(limits, Limits { pids: Some(256), ..Limits::default() });
+        assert_eq!(limits, CgroupLimits { pids: Some(256), ..CgroupLimits::default() });
     }
 }

@@ -4,19 +4,16 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
 use sandboxd::protocol::{self, Exit, KillCause, ProxyKind, Request, Run, Running};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::{
     connection::{Connection, Reply, Wants, plain},
     error::{FileProblem, SandboxError},
+    kill,
     process::{Command, Ended, Process, Stdin},
 };
 use crate::ids;
 
-/// How long sandboxd has to confirm a kill before its container is ended.
-const KILL_LIMIT: Duration = Duration::from_secs(1);
-/// How long ending the container may then take.
-const END_LIMIT: Duration = Duration::from_secs(10);
 /// How long a file operation may take.
 const FILE_LIMIT: Duration = Duration::from_mins(1);
 /// The most that one read of a file brings.
@@ -140,22 +137,9 @@ impl Sandbox {
     }
 
     /// As [`Sandbox::kill`], and says why. A command that has ended already, or never ran, is no error. If sandboxd does
-    /// not confirm within a second, the container is ended; but not one that is held from outside: nothing runs in it, and
-    /// what was asked for happens as soon as it runs on.
+    /// not confirm within a second, the container is ended.
     pub async fn end(&self, id: &str, cause: KillCause) -> Result<(), SandboxError> {
-        let reply = self.connection.wait_for(id, Wants::End)?;
-        self.connection.send(&Request::Kill { id: id.to_owned(), cause }).await?;
-        match timeout(KILL_LIMIT, reply).await {
-            Ok(Ok(Reply::Ended(ended))) if ended.survivors > 0 => {}
-            Ok(Ok(_)) => return Ok(()),
-            Ok(Err(_)) => return Err(SandboxError::Disconnected),
-            Err(_) => match self.connection.held().await {
-                Some(held) => return Err(held),
-                None => self.connection.must_end("a command did not end within a second of being killed".into()),
-            },
-        }
-        // With the container everything in it ends, and so does this connection.
-        timeout(END_LIMIT, self.connection.closed()).await.map_err(|_| SandboxError::NotEnded)
+        kill::end(&self.connection, id, cause).await
     }
 
     /// Returns what runs, in order of its start.

@@ -1,7 +1,7 @@
 //! The control connection to a room's sandboxd: requests out, events in, and who waits for which.
 //!
 //! Everything that waits ends when the connection does. Events that nobody asked for are ignored: the other end is not
-//! trusted. Kept by the link; [`Sandbox`](super::client::Sandbox) asks through it.
+//! trusted. Kept by the link, of which it knows only [`Common`]; [`Sandbox`](super::client::Sandbox) asks through it.
 
 use std::{
     collections::HashMap,
@@ -9,13 +9,14 @@ use std::{
     io,
     os::fd::AsRawFd,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use bytes::{Buf, BytesMut};
+use futures_util::future::BoxFuture;
 use nix::sys::socket::{Shutdown, shutdown};
 use sandboxd::{
     frame::{self, FrameError},
@@ -27,21 +28,32 @@ use tokio::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::{Notify, oneshot},
+    sync::{Notify, oneshot, watch},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::{
-    error::SandboxError,
-    link::{LinkState, Shared},
-};
+use super::{error::SandboxError, streams::Streams};
 
 /// How long sandboxd may take to answer, or to take a request.
 pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Bytes of requests that wait for sandboxd to read them.
 const UNSENT: usize = 4 * 1024 * 1024;
+
+/// Looks whether the container is held from outside, frozen for instance, so that nothing in it can answer; says so then.
+pub type Holder = Box<dyn Fn() -> BoxFuture<'static, Option<SandboxError>> + Send + Sync>;
+
+/// What all connections of one link have in common.
+#[derive(Default)]
+pub(super) struct Common {
+    /// Streams that were asked for and have not come.
+    pub(super) streams: Streams,
+    /// Whoever runs the container, to be asked when nothing answers.
+    pub(super) holder: OnceLock<Holder>,
+    /// Ends all tasks of the link.
+    pub(super) cancel: CancellationToken,
+}
 
 /// What answers a request about one command.
 pub(super) enum Reply {
@@ -76,7 +88,7 @@ pub(super) struct Connection {
     boot_id: String,
     build: String,
     version: u32,
-    link: Arc<Shared>,
+    common: Arc<Common>,
     writer: OwnedWriteHalf,
     /// What the kernel did not take at once, for the writing task.
     unsent: Mutex<BytesMut>,
@@ -84,6 +96,8 @@ pub(super) struct Connection {
     unsent_shrank: Notify,
     waiters: Mutex<Waiters>,
     pings: AtomicU64,
+    /// Why the container has to be ended, once it has to be.
+    must_end: watch::Sender<Option<String>>,
     cancel: CancellationToken,
 }
 
@@ -94,21 +108,22 @@ impl Connection {
         boot_id: String,
         build: String,
         version: u32,
-        link: Arc<Shared>,
+        common: Arc<Common>,
     ) -> (Arc<Self>, OwnedReadHalf) {
         let (reader, writer) = stream.into_split();
-        let cancel = link.cancel.child_token();
+        let cancel = common.cancel.child_token();
         let connection = Self {
             boot_id,
             build,
             version,
-            link,
+            common,
             writer,
             unsent: Mutex::default(),
             unsent_grew: Notify::new(),
             unsent_shrank: Notify::new(),
             waiters: Mutex::default(),
             pings: AtomicU64::new(0),
+            must_end: watch::Sender::new(None),
             cancel,
         };
         (Arc::new(connection), reader)
@@ -130,11 +145,11 @@ impl Connection {
     }
 
     pub(super) fn expect_stream(&self, nonce: &str) -> oneshot::Receiver<UnixStream> {
-        self.link.expect(nonce)
+        self.common.streams.expect(nonce)
     }
 
     pub(super) fn forget_stream(&self, nonce: &str) {
-        self.link.forget(nonce);
+        self.common.streams.forget(nonce);
     }
 
     /// Runs `work` beside the connection, at most as long as it lives.
@@ -328,7 +343,7 @@ impl Connection {
 
     /// Asks whether the container is held from outside, so that nothing in it can answer.
     pub(super) async fn held(&self) -> Option<SandboxError> {
-        self.link.held(ANSWER_LIMIT).await
+        timeout(ANSWER_LIMIT, self.common.holder.get()?()).await.ok().flatten()
     }
 
     /// Waits for an answer of sandboxd's for its usual time, and tells what keeps it from answering.
@@ -343,7 +358,25 @@ impl Connection {
     /// Asks for the container's end: nothing less ends what runs in it.
     pub(super) fn must_end(&self, why: String) {
         tracing::warn!(%why, "the sandbox's container has to be ended");
-        self.link.state.send_replace(LinkState::MustEnd(why));
+        self.must_end.send_replace(Some(why));
+    }
+
+    /// Returns why the container has to be ended; `None`: nobody has asked for that.
+    pub(super) fn why_end(&self) -> Option<String> {
+        self.must_end.borrow().clone()
+    }
+
+    /// Waits until somebody asks for the container's end, and returns why.
+    pub(super) async fn end_asked(&self) -> String {
+        let mut must_end = self.must_end.subscribe();
+        loop {
+            if let Some(why) = must_end.borrow_and_update().clone() {
+                return why;
+            }
+            if must_end.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     fn waiters(&self) -> MutexGuard<'_, Waiters> {

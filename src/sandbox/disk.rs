@@ -6,42 +6,36 @@
 //! its share are ended, and it is told. One that cannot be counted, or not in time, is above it. What is missing on
 //! the disk and in no count is held against who wrote as much and has files on their way between processes. The host's reserve is `reserve.rs`.
 
-use std::{collections::HashMap, fs, io, os::unix::fs::MetadataExt, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashMap, fs, io, os::unix::fs::MetadataExt, sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
 use nix::sys::statvfs::statvfs;
 use tokio::{
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tracing::Instrument;
 
 use super::{
-    KillCause, SandboxError,
+    SandboxError, ending,
     engine::{EngineError, Inspected},
     engine_info::EngineInfo,
     events,
     files::Kind,
-    fleet::Shared,
-    image, life,
+    fleet::Fleet,
+    image,
     reserve::Reserve,
     room::Room,
-    usage::{self, Places, Usage},
+    space::{STEP, Space, Usage, space},
+    usage::{self, Places},
+    work::{end_all, works},
 };
 use crate::{ids::Address, strings::sandboxes as words, text::human_bytes};
 
 /// Between two looks at the free space.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// The least growth on disk that is worth a count, so that a log file does not cause one each second.
-pub(super) const STEP: Usage = Usage { bytes: 8 << 20, inodes: 1000 };
-
 /// How long the count of one sandbox may take.
 const COUNT_LIMIT: Duration = Duration::from_mins(1);
-
-/// How long a sandbox may take to say what runs in it, and to end that.
-const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// For so long growth that no count explains is added up.
 const WINDOW: Duration = Duration::from_mins(10);
@@ -77,24 +71,13 @@ struct Unexplained {
     written: HashMap<Address, u64>,
 }
 
-/// The file systems that sandboxes write to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Space {
-    /// In use.
-    pub(super) used: Usage,
-    /// What may still be written, on the fuller one.
-    pub(super) free: Usage,
-    /// The part of the bytes that the reserve is, taken of the inodes.
-    pub(super) inode_reserve: u64,
-}
-
 /// Watches until the fleet ends.
-pub(super) async fn run(shared: Arc<Shared>) {
-    if !shared.engine.up().await {
+pub(super) async fn run(fleet: Arc<Fleet>) {
+    if !fleet.engine.up().await {
         return;
     }
     let info = loop {
-        match shared.info().await {
+        match fleet.info().await {
             Ok(info) => break info,
             Err(_) => tokio::time::sleep(PERIOD).await, // Podman away: nothing can write either
         }
@@ -111,40 +94,40 @@ pub(super) async fn run(shared: Arc<Shared>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match space(&info.graph_root, &shared.options.state_dir, shared.options.host_disk_reserve) {
-            Ok(space) => watch.look(&shared, &info, space).await,
+        match space(&info.graph_root, &fleet.options.state_dir, fleet.options.host_disk_reserve) {
+            Ok(space) => watch.check(&fleet, &info, space).await,
             Err(error) => tracing::debug!(%error, "cannot see the free disk space"),
         }
     }
 }
 
 impl Watch {
-    async fn look(&mut self, shared: &Arc<Shared>, info: &EngineInfo, space: Space) {
+    async fn check(&mut self, fleet: &Arc<Fleet>, info: &EngineInfo, space: Space) {
         while let Some(counted) = self.counts.try_join_next() {
             if let Ok((room, counted)) = counted {
-                self.judge(shared, &room, counted).instrument(room.address.span()).await;
+                self.judge(fleet, &room, counted).instrument(room.address.span()).await;
             }
         }
-        self.close_round(shared).await;
-        let running: Vec<_> = shared.all().into_iter().filter(|room| room.is_running()).collect();
+        self.close_round(fleet).await;
+        let running: Vec<_> = fleet.all().into_iter().filter(|room| room.is_running()).collect();
         self.taken.retain(|key, _| running.iter().any(|room| room.address == *key));
-        let promised = running.iter().map(|room| promised(shared, room)).sum();
+        let promised = running.iter().map(|room| promised(fleet, room)).sum();
         let free = Usage { bytes: space.free.bytes.saturating_sub(promised), ..space.free };
         let idle = self.counts.is_empty();
-        let count_all = self.reserve.guard(shared, Space { free, ..space }, &running, &self.taken, idle).await;
+        let count_all = self.reserve.guard(fleet, Space { free, ..space }, &running, &self.taken, idle).await;
         if running.is_empty() {
             self.base = None;
             return;
         }
         if !self.reserve.is_low() {
-            let failed = |room: &&Arc<Room>| room.workspace_has_failed() && has_image(shared, room);
+            let failed = |room: &&Arc<Room>| room.workspace_has_failed() && has_image(fleet, room);
             for room in running.iter().filter(failed) {
-                let closing = life::close(Arc::clone(shared), Arc::clone(room));
-                shared.supervise(closing.instrument(room.address.span()));
+                let closing = ending::close(Arc::clone(fleet), Arc::clone(room));
+                fleet.supervise(closing.instrument(room.address.span()));
             }
         }
         self.unexplained.notice(&running);
-        let due = self.due(space.used, share(shared));
+        let due = self.due(space.used, share(fleet));
         if !self.counts.is_empty() {
             return;
         }
@@ -157,10 +140,10 @@ impl Watch {
             // Whoever is new is counted once it has started, so that what it had is not held against it.
             let new = !self.taken.contains_key(&room.address) && room.connection().is_some();
             if new || all && works(&room).await {
-                let (shared, info) = (Arc::clone(shared), info.clone());
+                let (fleet, info) = (Arc::clone(fleet), info.clone());
                 let span = room.address.span();
                 let counting = async move {
-                    let counted = count(&shared, &info, &room).await;
+                    let counted = count(&fleet, &info, &room).await;
                     (room, counted)
                 };
                 self.counts.spawn(counting.instrument(span));
@@ -184,8 +167,8 @@ impl Watch {
     }
 
     /// Ends the commands of a sandbox that is above its share and growing, or cannot be counted.
-    async fn judge(&mut self, shared: &Shared, room: &Room, counted: Result<Usage, SandboxError>) {
-        let share = share(shared);
+    async fn judge(&mut self, fleet: &Fleet, room: &Room, counted: Result<Usage, SandboxError>) {
+        let share = share(fleet);
         let now = match counted {
             Ok(now) => now,
             // Podman is away, which is none of the sandbox's doing; counted again with the next growth.
@@ -193,7 +176,7 @@ impl Watch {
             Err(error) if room.is_running() => {
                 let why = words::counts_as_full(&error.to_string());
                 tracing::warn!(%error, "a sandbox cannot be counted");
-                return full(shared, room, &why).await;
+                return full(fleet, room, &why).await;
             }
             Err(_) => return, // it ended meanwhile
         };
@@ -204,21 +187,21 @@ impl Watch {
         }
         // Above it, but not growing: whoever cleans up must be able to.
         if now.bytes > share.bytes && now.bytes > before.bytes {
-            full(shared, room, &words::bytes_of(&human_bytes(now.bytes), &human_bytes(share.bytes))).await;
+            full(fleet, room, &words::bytes_of(&human_bytes(now.bytes), &human_bytes(share.bytes))).await;
         } else if now.inodes > share.inodes && now.inodes > before.inodes {
-            full(shared, room, &words::files_of(now.inodes, share.inodes)).await;
+            full(fleet, room, &words::files_of(now.inodes, share.inodes)).await;
         }
     }
 
     /// Looks, once all counts of a round are there, whether they explain what is in use.
-    async fn close_round(&mut self, shared: &Shared) {
+    async fn close_round(&mut self, fleet: &Fleet) {
         let Some(round) = self.round.take_if(|_| self.counts.is_empty()) else { return };
         let missing = &mut self.unexplained;
         if let Some(used) = missing.used.replace(round.used) {
             missing.bytes += i128::from(round.used) - i128::from(used) - round.explained;
         }
-        if missing.bytes > i128::from(share(shared).bytes) {
-            let (room, wrote) = shared
+        if missing.bytes > i128::from(share(fleet).bytes) {
+            let (room, wrote) = fleet
                 .all()
                 .into_iter()
                 .filter(|room| room.is_running())
@@ -229,7 +212,7 @@ impl Watch {
             if let Some(room) = room.filter(|room| wrote_most && room.sends_files()) {
                 let hidden = human_bytes(u64::try_from(missing.bytes).unwrap_or(u64::MAX));
                 let what = words::hidden_bytes(&hidden);
-                full(shared, &room, &what).instrument(room.address.span()).await;
+                full(fleet, &room, &what).instrument(room.address.span()).await;
             }
             missing.begin();
         } else if missing.bytes <= 0 || missing.since.elapsed() > WINDOW {
@@ -261,117 +244,54 @@ impl Unexplained {
 
 /// Returns the bytes that a room's image holds but has not yet taken of the host's disk: what is written to it may stay
 /// in memory for half a minute.
-fn promised(shared: &Shared, room: &Room) -> u64 {
+fn promised(fleet: &Fleet, room: &Room) -> u64 {
     let Ok(container) = room.container.try_lock() else { return 0 }; // it starts or stops
     let Some(volume) = container.volume.as_ref().filter(|volume| volume.image.is_some()) else { return 0 };
-    let image = shared.files.of(&room.address).image;
+    let image = fleet.files.of(&room.address).image;
     let (Ok(image), Ok(inside)) = (fs::metadata(image), statvfs(&volume.mountpoint)) else { return 0 };
     let mounted = inside.blocks() * inside.fragment_size() <= image.len(); // else it is the host's file system
     let held = inside.blocks().saturating_sub(inside.blocks_free()) * inside.fragment_size();
     if mounted { held.saturating_sub(image.blocks() * 512) } else { 0 }
 }
 
-fn has_image(shared: &Shared, room: &Room) -> bool {
-    shared.files.of(&room.address).kind() == Some(Kind::Image)
+fn has_image(fleet: &Fleet, room: &Room) -> bool {
+    fleet.files.of(&room.address).kind() == Some(Kind::Image)
 }
 
 /// Returns what one sandbox may take.
-fn share(shared: &Shared) -> Usage {
-    let bytes = shared.options.disk;
+fn share(fleet: &Fleet) -> Usage {
+    let bytes = fleet.options.disk;
     Usage { bytes, inodes: bytes / image::BYTES_AN_INODE }
 }
 
-async fn count(shared: &Shared, info: &EngineInfo, room: &Room) -> Result<Usage, SandboxError> {
+async fn count(fleet: &Fleet, info: &EngineInfo, room: &Room) -> Result<Usage, SandboxError> {
     let failed = |source| SandboxError::Counting { source };
     let name = room.container_name().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-    let places = places(shared, info, room, &shared.engine.inspect(&name).await?);
+    let places = places(fleet, info, room, &fleet.engine.inspect(&name).await?);
     usage::measure(&places, COUNT_LIMIT).await.map_err(failed)
 }
 
 /// Ends what runs in a sandbox that is above its share, and tells it so.
-async fn full(shared: &Shared, room: &Room, what: &str) {
-    if end_all(shared, room).await {
-        shared.tell(&room.address, words::disk_full(what));
+async fn full(fleet: &Fleet, room: &Room, what: &str) {
+    if end_all(fleet, room).await {
+        fleet.notify_room(&room.address, words::disk_full(what));
     }
-}
-
-/// Ends every command of a sandbox for what it takes of the disk; `false`: there was none. One that does not answer is
-/// killed with all that is in it.
-pub(super) async fn end_all(shared: &Shared, room: &Room) -> bool {
-    let Some(sandbox) = room.connection() else { return false };
-    let end = async {
-        let commands = sandbox.running().await.unwrap_or_default();
-        let ends = commands.iter().map(|command| sandbox.end(&command.id, KillCause::DiskFull));
-        join_all(ends).await.iter().any(Result::is_ok)
-    };
-    if let Ok(ended) = timeout(END_LIMIT, end).await {
-        return ended;
-    }
-    let Some(name) = room.container_name() else { return false };
-    tracing::warn!("a sandbox that takes too much of the disk does not answer, so it is killed");
-    shared.engine.kill(&name).await.is_ok()
-}
-
-/// Tells whether a command runs in a sandbox. One that does not answer may well be at work.
-pub(super) async fn works(room: &Room) -> bool {
-    let Some(sandbox) = room.connection() else { return false };
-    let running = timeout(ANSWER_LIMIT, sandbox.running()).await;
-    running.map_or(true, |running| running.is_ok_and(|commands| !commands.is_empty()))
 }
 
 /// Returns where a container's files are.
-pub(super) fn places(shared: &Shared, info: &EngineInfo, room: &Room, seen: &Inspected) -> Places {
-    let rootless = info.rootless.then(|| shared.options.podman_path.clone());
-    let files = shared.files.of(&room.address);
+pub(super) fn places(fleet: &Fleet, info: &EngineInfo, room: &Room, seen: &Inspected) -> Places {
+    let rootless = info.rootless.then(|| fleet.options.podman_path.clone());
+    let files = fleet.files.of(&room.address);
     let (directory, image) = match files.kind() {
         Some(Kind::Image) => (None, Some(files.image)),
         Some(Kind::Directory) => (Some(files.directory), None),
         None => (seen.volume.clone(), None),
     };
-    let events = room.container_name().and_then(|name| events::directory(shared, room, &name));
+    let events = room.container_name().and_then(|name| events::directory(fleet, room, &name));
     let directories = directory.into_iter().chain(events).chain(seen.writable_layer.clone()).collect();
     Places { directories, image, pid: seen.pid, rootless }
 }
 
-/// Fails where `bytes` more on the state directory's file system would leave less than the host's reserve.
-pub(super) fn room_for(shared: &Shared, bytes: u64) -> io::Result<()> {
-    let stat = statvfs(&shared.options.state_dir)?;
-    if stat.blocks_available() * stat.fragment_size() >= bytes.saturating_add(shared.options.host_disk_reserve) {
-        return Ok(());
-    }
-    Err(io::Error::new(io::ErrorKind::StorageFull, "too little disk is free for a copy"))
-}
-
-/// Asks for the space where writable layers and rooms' files lie.
-fn space(graph_root: &Path, files: &Path, reserve: u64) -> io::Result<Space> {
-    let ask = |path: &Path| -> io::Result<(u64, Space)> {
-        let stat = statvfs(path)?;
-        let unit = stat.fragment_size();
-        let used = stat.blocks().saturating_sub(stat.blocks_free()) * unit;
-        // A file system that makes inodes as it needs them names none.
-        let inodes = if stat.files() == 0 { u64::MAX } else { stat.files_available() };
-        let part = u128::from(stat.files()) * u128::from(reserve) / u128::from((stat.blocks() * unit).max(1));
-        let space = Space {
-            used: Usage { bytes: used, inodes: stat.files().saturating_sub(stat.files_free()) },
-            free: Usage { bytes: stat.blocks_available() * unit, inodes },
-            inode_reserve: u64::try_from(part).unwrap_or(u64::MAX),
-        };
-        Ok((stat.filesystem_id(), space))
-    };
-    let (id, graph) = ask(graph_root)?;
-    match ask(files) {
-        Ok((other, files)) if other != id => {
-            let used =
-                Usage { bytes: graph.used.bytes + files.used.bytes, inodes: graph.used.inodes + files.used.inodes };
-            let free = Usage {
-                bytes: graph.free.bytes.min(files.free.bytes),
-                inodes: graph.free.inodes.min(files.free.inodes),
-            };
-            Ok(Space { used, free, inode_reserve: graph.inode_reserve.min(files.inode_reserve) })
-        }
-        Ok(_) | Err(_) => Ok(graph),
-    }
-}
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,7 +25,7 @@ use thiserror::Error;
 use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{events, service::Service};
+use super::{event_mount, service::Service};
 use crate::{strings::sandboxes as words, text};
 
 /// How often a removal that Podman refused is tried again, and after what time.
@@ -292,7 +292,7 @@ impl Engine {
         };
         let layer = found.graph_driver.and_then(|driver| driver.data.get("UpperDir").map(PathBuf::from));
         let mounts = found.mounts.unwrap_or_default();
-        let is_files = |mount: &MountPoint| mount.destination.as_deref() != Some(events::MOUNT);
+        let is_files = |mount: &MountPoint| mount.destination.as_deref() != Some(event_mount::MOUNT);
         let is_volume = |mount: &MountPoint| mount.name.as_ref().is_some_and(|name| !name.is_empty());
         let volume = mounts.into_iter().find(|mount| is_volume(mount) && is_files(mount));
         Ok(Inspected {

@@ -2,7 +2,10 @@
 
 use std::{fmt, io, path::PathBuf, time::Duration};
 
-use crate::strings::{sandboxes as words, told};
+use crate::{
+    strings::{sandboxes as words, told},
+    text,
+};
 
 /// Why something about a sandbox failed.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +77,7 @@ pub enum SandboxError {
     },
     /// No place among the running ones became free.
     #[error("{}", words::no_place(&.0.to_string(), .0.setting()))]
-    AllAtWork(super::limit::Full),
+    AllAtWork(Full),
     /// The host is below its reserve.
     #[error("{}", words::HOST_DISK_LOW)]
     HostDiskLow,
@@ -177,5 +180,50 @@ impl fmt::Display for FileProblem {
             Self::TooLarge(limit) => f.write_str(&words::file_too_large(*limit)),
             Self::Other(why) => f.write_str(why),
         }
+    }
+}
+
+/// Why no further sandbox may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// So many run, which is all that may.
+    Number(usize),
+    /// All of them together leave too little memory.
+    Memory(Short),
+}
+
+impl Full {
+    /// Returns the setting that allows more.
+    pub(super) fn setting(&self) -> &'static str {
+        match self {
+            Self::Number(_) => "MAX_RUNNING_SANDBOXES",
+            Self::Memory(_) => "SANDBOX_MEMORY_TOTAL",
+        }
+    }
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(limit) => f.write_str(&words::all_at_work(*limit)),
+            Self::Memory(short) => write!(f, "{short}"),
+        }
+    }
+}
+
+/// Why one more would be too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Short {
+    /// Bytes that the others use.
+    pub used: u64,
+    /// Bytes that all may use together now.
+    pub bound: u64,
+    /// Bytes that are missing.
+    pub missing: u64,
+}
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&words::memory_short(&text::human_bytes(self.used), &text::human_bytes(self.bound)))
     }
 }

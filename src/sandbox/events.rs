@@ -22,19 +22,18 @@ use tokio::{
 use tracing::Instrument;
 
 use super::{
-    SandboxError, creation,
+    SandboxError,
     engine::EngineError,
+    event_mount::Source,
     files,
-    fleet::Shared,
+    fleet::Fleet,
     options::SandboxOptions,
-    program::Program,
+    program::{Program, remove_directory},
     room::Room,
-    usage::{self, Places, Usage},
+    space::Usage,
+    usage::{self, Places},
 };
 use crate::ids::digest;
-
-/// Where it is in the sandbox.
-pub(super) const MOUNT: &str = "/workspace/.ipc";
 
 /// What may lie in it.
 const BOUND: Usage = Usage { bytes: 8 << 20, inodes: 4096 };
@@ -48,15 +47,6 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// How long a directory may take to be counted, and to be emptied.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// What is mounted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Source {
-    /// The volume of this name.
-    Volume(String),
-    /// This directory.
-    Directory(PathBuf),
-}
-
 /// Makes the directory above all rooms', which nobody else on the host may look into: those in it are open to all.
 pub(super) fn open(base: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(base)?;
@@ -64,17 +54,17 @@ pub(super) fn open(base: &Path) -> io::Result<()> {
 }
 
 /// Returns what is mounted into the room's container of this name.
-pub(super) fn source(shared: &Shared, room: &Room, container: &str) -> Source {
-    if shared.event_volumes.load(Ordering::SeqCst) {
-        Source::Volume(volume_name(shared, room))
+pub(super) fn source(fleet: &Fleet, room: &Room, container: &str) -> Source {
+    if fleet.event_volumes.load(Ordering::SeqCst) {
+        Source::Volume(volume_name(fleet, room))
     } else {
-        Source::Directory(place(&shared.options, container))
+        Source::Directory(place(&fleet.options, container))
     }
 }
 
 /// Tells whether Podman refused a start because of the room's volume for events; then none is used from now on.
-pub(super) fn give_up_volumes(shared: &Shared, room: &Room, why: &str) -> bool {
-    let is_ours = why.contains(&volume_name(shared, room)) && shared.event_volumes.swap(false, Ordering::SeqCst);
+pub(super) fn give_up_volumes(fleet: &Fleet, room: &Room, why: &str) -> bool {
+    let is_ours = why.contains(&volume_name(fleet, room)) && fleet.event_volumes.swap(false, Ordering::SeqCst);
     if is_ours {
         tracing::warn!(%why, "Podman cannot mount volumes for events here: they are directories, which are only watched");
     }
@@ -82,20 +72,20 @@ pub(super) fn give_up_volumes(shared: &Shared, room: &Room, why: &str) -> bool {
 }
 
 /// Returns the directory that is mounted into the room's container, if it is one and nothing but a watch bounds it.
-pub(super) fn directory(shared: &Shared, room: &Room, container: &str) -> Option<PathBuf> {
-    match source(shared, room, container) {
+pub(super) fn directory(fleet: &Fleet, room: &Room, container: &str) -> Option<PathBuf> {
+    match source(fleet, room, container) {
         Source::Directory(directory) if directory.exists() => Some(directory),
         Source::Directory(_) | Source::Volume(_) => None,
     }
 }
 
 /// Makes what is to be mounted, unless it is there: before each start, since it may lie where a reboot clears up.
-pub(super) async fn make(shared: &Shared, room: &Room, container: &str) -> Result<(), SandboxError> {
-    let place = place(&shared.options, container);
+pub(super) async fn make(fleet: &Fleet, room: &Room, container: &str) -> Result<(), SandboxError> {
+    let place = place(&fleet.options, container);
     let failed = |source| SandboxError::Events { path: place.clone(), source };
-    match source(shared, room, container) {
+    match source(fleet, room, container) {
         Source::Volume(name) => {
-            let mountpoint = volume(shared, &name).await?;
+            let mountpoint = volume(fleet, &name).await?;
             let (link, to) = (place.clone(), mountpoint);
             let linked = spawn_blocking(move || lead(&link, &to)).await;
             linked.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed)
@@ -115,11 +105,11 @@ pub(super) async fn make(shared: &Shared, room: &Room, container: &str) -> Resul
 }
 
 /// Begins to take the events of a running container.
-pub(super) async fn watch(shared: &Shared, room: &Room, container: &str) {
-    let Some(ipc) = &shared.ipc else { return };
-    let directory = match source(shared, room, container) {
+pub(super) async fn watch(fleet: &Fleet, room: &Room, container: &str) {
+    let Some(ipc) = &fleet.ipc else { return };
+    let directory = match source(fleet, room, container) {
         Source::Directory(directory) => directory,
-        Source::Volume(name) => match shared.info().await {
+        Source::Volume(name) => match fleet.info().await {
             Ok(info) => info.volume_path.join(name).join("_data"),
             Err(error) => {
                 tracing::warn!(%error, "a sandbox's events are not shown");
@@ -131,46 +121,46 @@ pub(super) async fn watch(shared: &Shared, room: &Room, container: &str) {
 }
 
 /// Removes all of it, after its container.
-pub(super) async fn remove(shared: &Shared, room: &Room, container: &str) -> Result<(), SandboxError> {
-    let place = place(&shared.options, container);
+pub(super) async fn remove(fleet: &Fleet, room: &Room, container: &str) -> Result<(), SandboxError> {
+    let place = place(&fleet.options, container);
     let failed = |source| SandboxError::Events { path: place.clone(), source };
-    if let Source::Volume(name) = source(shared, room, container) {
-        shared.engine.remove_volume(&name).await?;
+    if let Source::Volume(name) = source(fleet, room, container) {
+        fleet.engine.remove_volume(&name).await?;
     }
     if fs::symlink_metadata(&place).is_ok_and(|there| there.is_symlink()) {
         return files::remove_file(&place).map_err(failed);
     }
-    creation::remove_directory(shared, &place).await.map_err(failed)
+    remove_directory(fleet.rootless().await.as_deref(), &place).await.map_err(failed)
 }
 
 /// Empties directories that are above the bound, until the fleet ends. Volumes hold theirs by themselves.
-pub(super) async fn hold(shared: Arc<Shared>) {
+pub(super) async fn hold(fleet: Arc<Fleet>) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        for room in shared.all() {
+        for room in fleet.all() {
             let Some(container) = room.container_name().filter(|_| room.is_running()) else { continue };
-            if let Source::Directory(directory) = source(&shared, &room, &container) {
-                look(&shared, directory).instrument(room.address.span()).await;
+            if let Source::Directory(directory) = source(&fleet, &room, &container) {
+                look(&fleet, directory).instrument(room.address.span()).await;
             }
         }
     }
 }
 
-async fn look(shared: &Shared, directory: PathBuf) {
-    if let Err(error) = empty_if_full(shared, directory).await {
+async fn look(fleet: &Fleet, directory: PathBuf) {
+    if let Err(error) = empty_if_full(fleet, directory).await {
         tracing::warn!(%error, "a sandbox's events cannot be kept within their bound");
     }
 }
 
-async fn empty_if_full(shared: &Shared, directory: PathBuf) -> io::Result<()> {
+async fn empty_if_full(fleet: &Fleet, directory: PathBuf) -> io::Result<()> {
     // Mostly nothing is in it: whatever came was taken.
     let is_empty = fs::read_dir(&directory).is_ok_and(|mut entries| entries.next().is_none());
     if is_empty || !directory.exists() {
         return Ok(());
     }
-    let rootless = shared.rootless().await;
+    let rootless = fleet.rootless().await;
     let directories = vec![directory.clone()];
     let taken = usage::measure(&Places { directories, rootless: rootless.clone(), ..Places::default() }, LIMIT).await?;
     if taken.bytes <= BOUND.bytes && taken.inodes <= BOUND.inodes {
@@ -181,8 +171,8 @@ async fn empty_if_full(shared: &Shared, directory: PathBuf) -> io::Result<()> {
     find.arg(directory).args(["-xdev", "-mindepth", "1", "-delete"]).run(LIMIT).await
 }
 
-fn volume_name(shared: &Shared, room: &Room) -> String {
-    let owner = [shared.options.instance.as_str(), &room.address.account, room.address.room.as_str()];
+fn volume_name(fleet: &Fleet, room: &Room) -> String {
+    let owner = [fleet.options.instance.as_str(), &room.address.account, room.address.room.as_str()];
     format!("ipc-{}", digest(&owner, 8))
 }
 
@@ -192,9 +182,9 @@ fn place(options: &SandboxOptions, container: &str) -> PathBuf {
 }
 
 /// Makes the volume, or finds it; returns where Podman mounts it.
-async fn volume(shared: &Shared, name: &str) -> Result<PathBuf, EngineError> {
-    let labels = HashMap::from([(INSTANCE.to_owned(), shared.options.instance.clone())]);
-    Ok(shared.engine.create_volume(name, labels, volume_options()).await?.mountpoint)
+async fn volume(fleet: &Fleet, name: &str) -> Result<PathBuf, EngineError> {
+    let labels = HashMap::from([(INSTANCE.to_owned(), fleet.options.instance.clone())]);
+    Ok(fleet.engine.create_volume(name, labels, volume_options()).await?.mountpoint)
 }
 
 /// Returns the options by which Podman's local volumes are such a file system. Its size is given in pages: Podman takes

@@ -12,8 +12,9 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
 
-use super::{id_range::IdRange, spec};
+use super::{error::SandboxError, id_range::IdRange, spec};
 use crate::ids::Address;
 
 /// All rooms' files.
@@ -120,13 +121,32 @@ impl RoomFiles {
     }
 
     /// Lets what was made as [`Self::part`] count.
-    pub(super) fn finish(&self, kind: Kind) -> io::Result<()> {
+    fn finish(&self, kind: Kind) -> io::Result<()> {
         let finished = match kind {
             Kind::Image => &self.image,
             Kind::Directory => &self.directory,
         };
         fs::rename(&self.part, finished)?;
         sync(finished.parent().unwrap_or(finished))
+    }
+
+    /// Writes the record, and lets the part that was made count.
+    pub(super) async fn keep(&self, kind: Kind, record: &Record) -> Result<(), SandboxError> {
+        let (places, record) = (self.clone(), record.clone());
+        let work = move || {
+            sync(&places.part)?;
+            places.note(&record)?;
+            places.finish(kind)
+        };
+        let kept = spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        kept.map_err(|source| SandboxError::Files { path: self.part.clone(), source })
+    }
+
+    /// Makes the two directories of the room in `root`, beside what else is done.
+    pub(super) async fn furnish(&self, root: PathBuf, ids: Option<IdRange>) -> Result<(), SandboxError> {
+        let furnished = spawn_blocking(move || furnish(&root, ids)).await;
+        let furnished = furnished.unwrap_or_else(|error| Err(io::Error::other(error)));
+        furnished.map_err(|source| SandboxError::Files { path: self.directory.clone(), source })
     }
 
     /// Removes the record, after all that it tells of.
@@ -137,7 +157,7 @@ impl RoomFiles {
 }
 
 /// Makes the two directories of a room in `root` and gives them to its agent.
-pub(super) fn furnish(root: &Path, ids: Option<IdRange>) -> io::Result<()> {
+fn furnish(root: &Path, ids: Option<IdRange>) -> io::Result<()> {
     make_directory(root)?;
     for directory in spec::part_directories(root) {
         make_directory(&directory)?;

@@ -1,11 +1,11 @@
-//! All rooms' sandboxes: the way by which `tools`, `hub` and `ops` get one, list them, look into them and remove them.
+//! What is known of all rooms' sandboxes, and what is needed for each of them: Podman, the image, the gateway, the ids.
 //!
-//! Holds what the parts beneath share. How one room's container comes to life is `room.rs`, who may run is `limit.rs`,
-//! what else happens to containers is noticed by `reconcile.rs`, their disk is watched by `disk.rs`.
+//! Only state. Everything that acts on sandboxes (`life.rs`, `limit.rs`, `reconcile.rs`, `disk.rs` …) is given it and
+//! knows it; it knows none of them. The rest of the server sees [`Sandboxes`](super::Sandboxes).
 
 use std::{
     collections::{HashMap, HashSet},
-    fmt, fs, io,
+    fs, io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{
@@ -15,35 +15,29 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
 use tokio::{
-    sync::{Notify, broadcast, mpsc, oneshot, watch},
+    sync::{Notify, broadcast, mpsc, watch},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::Instrument;
 
 use super::{
-    ProxyKind, ProxyStream, Sandbox, SandboxError, disk, embed,
+    ProxyKind, ProxyStream, SandboxError, embed,
     engine::{Engine, Image},
     engine_info::EngineInfo,
-    events,
     files::Files,
     fixed,
     id_range::IdRanges,
-    life, limit,
     memory::Memory,
-    name,
-    observe::{self, Observation},
     options::SandboxOptions,
-    reconcile,
+    queue::Queue,
     room::Room,
     seccomp,
 };
 use crate::{
     gateway::{self, Gateway},
     ids::{Address, digest},
-    ipc::{Arrived, HookErrors, Ipc},
+    ipc::{Arrived, Ipc},
 };
 
 /// A room's proxied connections that wait to be served; beyond that the sandbox waits.
@@ -55,20 +49,11 @@ const EVENTS: usize = 64;
 /// Notices that nobody took yet; beyond that the oldest are lost.
 const NOTICES: usize = 64;
 
-/// How long a shutdown waits for what is under way.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
-
 /// How long what exists may take to be looked at: some hundred containers need seconds.
 const ADOPTION_LIMIT: Duration = Duration::from_secs(30);
 
 /// A path of a Unix socket has 108 bytes, the final NUL included; `rooms/`, 8 digits, `/sock` and two slashes are ours.
 const LONGEST_STATE_DIR: usize = 107 - "/rooms/12345678/sock".len();
-
-/// The fleet. Cheap to clone; one a state directory.
-#[derive(Clone)]
-pub struct Sandboxes {
-    shared: Arc<Shared>,
-}
 
 /// Something that a room should be told.
 #[derive(Clone, Debug)]
@@ -77,52 +62,6 @@ pub struct Notice {
     pub address: Address,
     /// What: a sentence.
     pub text: String,
-}
-
-/// One room's sandbox in the list of all.
-#[derive(Clone, Debug, Serialize)]
-pub struct SandboxSummary {
-    /// Whose it is.
-    #[serde(flatten)]
-    pub address: Address,
-    /// The container's name.
-    pub name: String,
-    /// Whether it runs.
-    pub state: SandboxState,
-    /// Seconds since it was used last, as far as this server knows.
-    pub idle_seconds: u64,
-}
-
-impl fmt::Display for SandboxSummary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<8}  {}  {}", self.state.as_str(), self.name, self.address)
-    }
-}
-
-/// How a sandbox stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SandboxState {
-    /// It runs and answers.
-    Running,
-    /// It is being started or has not dialled back yet.
-    Starting,
-    /// It is frozen: by us until the host has disk again, or by somebody else.
-    Paused,
-    /// It starts when it is asked for.
-    Stopped,
-}
-
-impl SandboxState {
-    /// Returns the state in a word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Starting => "starting",
-            Self::Paused => "paused",
-            Self::Stopped => "stopped",
-        }
-    }
 }
 
 /// Whether what exists was taken over from the server before.
@@ -135,8 +74,8 @@ pub(super) enum Adoption {
     Done,
 }
 
-/// What the parts of the fleet share.
-pub(super) struct Shared {
+/// The state of all sandboxes.
+pub(super) struct Fleet {
     /// What the operator decided.
     pub(super) options: SandboxOptions,
     /// Podman.
@@ -146,7 +85,7 @@ pub(super) struct Shared {
     /// Takes what programs in sandboxes tell by files; `None`: the kernel has no watcher left for it.
     pub(super) ipc: Option<Ipc>,
     /// What it took, until somebody asks for it.
-    events: Mutex<Option<mpsc::Receiver<Arrived>>>,
+    pub(super) events: Mutex<Option<mpsc::Receiver<Arrived>>>,
     /// sandboxd's binary, at a path that stays the same across builds.
     pub(super) sandboxd: PathBuf,
     /// Our seccomp profile, at a path that changes with it.
@@ -170,7 +109,7 @@ pub(super) struct Shared {
     /// What all sandboxes use of memory.
     pub(super) memory: Memory,
     /// Those who want to start, in order of their coming.
-    pub(super) queue: limit::Queue,
+    pub(super) queue: Queue,
     /// Where rooms' files lie.
     pub(super) files: Files,
     /// Podman can set a hard limit on a container's writable layer.
@@ -188,21 +127,17 @@ pub(super) struct Shared {
     pub(super) cancel: CancellationToken,
 }
 
-impl Sandboxes {
-    /// Opens the fleet of the state directory: looks for Podman, adopts the sandboxes that run, and keeps watch. Comes
-    /// back also where Podman is away; whatever needs it then says so until it answers.
-    pub async fn open(
+impl Fleet {
+    /// Makes the state directory's parts and starts to look for Podman. Nothing is known of any sandbox yet.
+    pub(super) fn open(
         options: SandboxOptions,
         gateway: Gateway,
-        cancel: &CancellationToken,
-    ) -> Result<Self, SandboxError> {
-        let cancel = cancel.child_token();
+        cancel: CancellationToken,
+    ) -> Result<Arc<Self>, SandboxError> {
         let tasks = TaskTracker::new();
         let sandboxd = prepare(&options.state_dir)?;
         let seccomp = seccomp::install(&options.state_dir)?;
         let fixed = fixed::install(&options.state_dir)?;
-        events::open(&options.ipc_dir)
-            .map_err(|source| SandboxError::Events { path: options.ipc_dir.clone(), source })?;
         let files = Files::open(&options.state_dir);
         let files = files.map_err(|source| SandboxError::Files { path: options.state_dir.clone(), source })?;
         let (socket, podman) = (options.podman_socket.clone(), options.podman_path.clone());
@@ -215,7 +150,7 @@ impl Sandboxes {
             })
             .ok()
             .unzip();
-        let shared = Arc::new(Shared {
+        Ok(Arc::new(Self {
             options,
             engine,
             gateway,
@@ -232,7 +167,7 @@ impl Sandboxes {
             adoption: watch::Sender::new(Adoption::Pending),
             freed: Notify::new(),
             memory,
-            queue: limit::Queue::default(),
+            queue: Queue::default(),
             files,
             quota: AtomicBool::new(false),
             images: AtomicBool::new(false),
@@ -242,145 +177,9 @@ impl Sandboxes {
             notices: broadcast::Sender::new(NOTICES),
             tasks,
             cancel,
-        });
-        shared.supervise(reconcile::run(Arc::clone(&shared)));
-        shared.supervise(limit::sweep(Arc::clone(&shared)));
-        shared.supervise(limit::hold_memory(Arc::clone(&shared)));
-        shared.supervise(disk::run(Arc::clone(&shared)));
-        shared.supervise(events::hold(Arc::clone(&shared)));
-        if let Err(error) = shared.adoption().await {
-            tracing::debug!(%error, "sandboxes are not usable yet"); // the cause was logged where it arose
-        }
-        Ok(Self { shared })
+        }))
     }
 
-    /// Returns the room's sandbox, ready for a command: created or started if need be. Calls for one room share one
-    /// start; a start goes on when the caller goes away. Its lines of the log stand in the caller's span.
-    pub async fn ensure(&self, address: &Address) -> Result<Sandbox, SandboxError> {
-        let shared = &self.shared;
-        if shared.disk_low.load(Ordering::SeqCst) {
-            return Err(SandboxError::HostDiskLow);
-        }
-        let room = shared.room(address);
-        if let Some(sandbox) = room.live() {
-            return Ok(sandbox);
-        }
-        let start = life::start(Arc::clone(shared), room);
-        let start = shared.cancel.clone().run_until_cancelled_owned(start);
-        shared.tasks.spawn(start.in_current_span()).await.ok().flatten().unwrap_or(Err(SandboxError::ShuttingDown))
-    }
-
-    /// Returns what a model has to be told before it works on in a sandbox whose files were gone: once.
-    pub async fn take_loss(&self, address: &Address) -> Option<SandboxError> {
-        let room = self.shared.known(address).filter(|room| room.set_lost(false))?;
-        let mut container = room.container.lock().await;
-        if let Some(record) = &mut container.record {
-            record.lost = false;
-            if let Err(error) = self.shared.files.of(&room.address).note(record) {
-                tracing::warn!(%error, "it cannot be noted that the model knows of its lost files");
-            }
-        }
-        Some(SandboxError::FilesLost)
-    }
-
-    /// Returns the room's sandbox if it runs; starts none.
-    pub async fn running(&self, address: &Address) -> Result<Option<Sandbox>, SandboxError> {
-        self.shared.adoption().await?;
-        Ok(self.shared.known(address).and_then(|room| room.connection()))
-    }
-
-    /// Lists the sandboxes, by account and room.
-    pub async fn list(&self) -> Result<Vec<SandboxSummary>, SandboxError> {
-        self.shared.adoption().await?;
-        let mut list: Vec<_> = self.shared.rooms().values().filter_map(|room| room.summary()).collect();
-        list.sort_by(|a, b| a.address.cmp(&b.address));
-        Ok(list)
-    }
-
-    /// Finds the rooms that have files but no container any more, by the address or by the name that the sandbox had.
-    pub async fn without_container(&self, named: &str) -> Result<Vec<Address>, SandboxError> {
-        self.shared.adoption().await?;
-        let mut found = Vec::new();
-        for room in self.shared.all() {
-            let Ok(container) = room.container.try_lock() else { continue }; // it is being started
-            if container.name.is_some() || !container.has_files() {
-                continue;
-            }
-            let names = name::candidates(&self.shared.options.instance, &room.address);
-            let volume = container.volume.as_ref().map(|volume| volume.name.as_str());
-            if room.address.to_string() == named || volume == Some(named) || volume.is_none() && names[0] == named {
-                found.push(room.address.clone());
-            }
-        }
-        Ok(found)
-    }
-
-    /// Looks at a sandbox from the host and from inside.
-    pub async fn observe(&self, address: &Address) -> Result<Observation, SandboxError> {
-        self.shared.adoption().await?;
-        let room = self.shared.known(address).ok_or_else(|| SandboxError::NoSandbox(address.to_string()))?;
-        observe::observe(&self.shared, &room).await
-    }
-
-    /// Removes a room's container, whatever it does, and its files too if `with_files`. None is no error.
-    pub async fn remove(&self, address: &Address, with_files: bool) -> Result<(), SandboxError> {
-        self.shared.adoption().await?;
-        let Some(room) = self.shared.known(address) else { return Ok(()) };
-        life::remove(&self.shared, &room, with_files).await
-    }
-
-    /// Says which rooms exist, of all accounts. At once and at every later look the containers of all others are removed,
-    /// and their files after the grace. Until it is called, nothing is removed.
-    pub async fn keep_only(&self, addresses: impl IntoIterator<Item = Address>) {
-        *self.shared.existing.lock().unwrap_or_else(PoisonError::into_inner) = Some(addresses.into_iter().collect());
-        reconcile::remove_gone(&self.shared).await;
-    }
-
-    /// Returns what rooms should be told from now on: that their disk is full, that they were paused.
-    pub fn notices(&self) -> broadcast::Receiver<Notice> {
-        self.shared.notices.subscribe()
-    }
-
-    /// Returns what programs in sandboxes tell from now on, once: whoever asks first has it. While nobody takes it, it stays
-    /// in the sandboxes' files.
-    pub fn take_events(&self) -> Option<mpsc::Receiver<Arrived>> {
-        self.shared.events.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// Waits for an event that somebody drops to see whether it arrives; `None`: no events are watched. Ask before it is sent.
-    pub fn canary(&self, word: &str) -> Option<oneshot::Receiver<()>> {
-        self.shared.ipc.as_ref()?.canary(word)
-    }
-
-    /// Returns what hooks in a room's sandbox have written down about themselves; `None`: it is not watched.
-    pub fn hook_errors(&self, address: &Address) -> Option<HookErrors> {
-        self.shared.ipc.as_ref()?.hook_errors(address)
-    }
-
-    /// Returns what Podman says about itself.
-    pub async fn engine_info(&self) -> Result<EngineInfo, SandboxError> {
-        Ok(EngineInfo::ask(&self.shared.engine).await?)
-    }
-
-    /// Compares what Podman has with what is known, as happens each minute by itself.
-    pub async fn reconcile(&self) -> Result<(), SandboxError> {
-        reconcile::reconcile(&self.shared).await
-    }
-
-    /// Ends the server's side. The containers run on, and are adopted by the next server.
-    pub async fn shutdown(&self) {
-        self.shared.cancel.cancel();
-        self.shared.tasks.close();
-        for room in self.shared.rooms().values() {
-            room.forget_link();
-        }
-        if timeout(SHUTDOWN_LIMIT, self.shared.tasks.wait()).await.is_err() {
-            tracing::warn!("some work on sandboxes did not end in time");
-        }
-    }
-}
-
-impl Shared {
     /// Runs `task` until the fleet ends.
     pub(super) fn supervise(&self, task: impl Future<Output = ()> + Send + 'static) {
         let cancel = self.cancel.clone();
@@ -483,8 +282,18 @@ impl Shared {
         self.disk_low.store(low, Ordering::SeqCst);
     }
 
+    /// Returns whether the host's disk is below its reserve.
+    pub(super) fn is_disk_low(&self) -> bool {
+        self.disk_low.load(Ordering::SeqCst)
+    }
+
+    /// Returns what rooms should be told from now on.
+    pub(super) fn notices(&self) -> broadcast::Receiver<Notice> {
+        self.notices.subscribe()
+    }
+
     /// Tells the room something, if anybody listens. Called in a span of the room's.
-    pub(super) fn tell(&self, address: &Address, text: String) {
+    pub(super) fn notify_room(&self, address: &Address, text: String) {
         tracing::warn!(%text, "a sandbox's room is told");
         let _ = self.notices.send(Notice { address: address.clone(), text }); // nobody listening is no error
     }
@@ -492,7 +301,7 @@ impl Shared {
     /// Returns where a room's link puts proxied connections, each of which is then served to its end.
     pub(super) fn proxies(self: &Arc<Self>, address: &Address) -> mpsc::Sender<ProxyStream> {
         let (sender, mut receiver) = mpsc::channel(PROXIES);
-        let (shared, address) = (Arc::clone(self), address.clone());
+        let (fleet, address) = (Arc::clone(self), address.clone());
         self.supervise(async move {
             while let Some(ProxyStream { kind, stream }) = receiver.recv().await {
                 let kind = match kind {
@@ -500,8 +309,8 @@ impl Shared {
                     ProxyKind::Git => gateway::ProxyKind::Git,
                     ProxyKind::Models => gateway::ProxyKind::Models,
                 };
-                let (gateway, address) = (shared.gateway.clone(), address.clone());
-                shared.supervise(async move { gateway.serve(&address, kind, stream).await });
+                let (gateway, address) = (fleet.gateway.clone(), address.clone());
+                fleet.supervise(async move { gateway.serve(&address, kind, stream).await });
             }
         });
         sender

@@ -15,7 +15,7 @@ use nix::sys::{
     statfs::{TMPFS_MAGIC, statfs},
 };
 
-use super::{cgroup::Cgroup, spec, usage::Usage};
+use super::{cgroup::Cgroup, space::Usage, spec};
 
 /// Files that are looked at in one sandbox. One that has more cannot be counted.
 const MOST: usize = 300_000;
@@ -93,7 +93,7 @@ struct Held {
 impl Held {
     /// Counts an open file. Through `/proc` this is the file itself, wherever its name would lead.
     fn open(&mut self, entry: &Path) -> io::Result<()> {
-        self.look()?;
+        self.use_one()?;
         if let Ok(file) = fs::metadata(entry) {
             self.count(entry, &file);
         }
@@ -102,7 +102,7 @@ impl Held {
 
     /// Counts a mapped file. Without root the kernel shows no more of it than its name and what is mapped.
     fn mapped(&mut self, entry: &Path) -> io::Result<()> {
-        self.look()?;
+        self.use_one()?;
         let Ok(name) = fs::read_link(entry) else { return Ok(()) };
         let Some(name) = name.to_str().filter(|name| name.ends_with(DELETED)) else { return Ok(()) };
         match fs::metadata(entry) {
@@ -123,7 +123,7 @@ impl Held {
         }
     }
 
-    fn look(&mut self) -> io::Result<()> {
+    fn use_one(&mut self) -> io::Result<()> {
         self.left = self.left.checked_sub(1).ok_or_else(|| io::Error::other("too many files are open"))?;
         Ok(())
     }

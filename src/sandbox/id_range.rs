@@ -68,7 +68,7 @@ impl IdRanges {
     }
 
     /// Marks a range that a volume has.
-    pub(super) fn take(&mut self, range: IdRange) {
+    pub(super) fn reserve(&mut self, range: IdRange) {
         self.taken.insert(range);
     }
 

@@ -6,15 +6,13 @@
 //! ([`Link::set_peer`]) and ends the container when told to ([`LinkState::MustEnd`]). Called by the fleet.
 
 use std::{
-    collections::HashMap,
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use futures_util::future::BoxFuture;
 use sandboxd::{
     frame,
     protocol::{self, Opening, ProxyKind, Range, Request},
@@ -22,13 +20,17 @@ use sandboxd::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::timeout,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument;
 
-use super::{client::Sandbox, connection::Connection, error::SandboxError};
+use super::{
+    client::Sandbox,
+    connection::{Common, Connection, Holder},
+    error::SandboxError,
+};
 use crate::strings::sandboxes as words;
 
 /// Connections of one room that have not said yet what they are.
@@ -46,7 +48,7 @@ const OPENING_LIMIT: Duration = Duration::from_secs(5);
 
 /// One room's end of the connection to its sandboxd. Ends its tasks and removes the socket when dropped.
 pub struct Link {
-    shared: Arc<Shared>,
+    inner: Arc<LinkInner>,
     path: PathBuf,
     _guard: DropGuard,
 }
@@ -64,9 +66,6 @@ pub enum LinkState {
     MustEnd(String),
 }
 
-/// Looks whether the container is held from outside, frozen for instance, so that nothing in it can answer; says so then.
-pub type Holder = Box<dyn Fn() -> BoxFuture<'static, Option<SandboxError>> + Send + Sync>;
-
 /// A connection that a program in the sandbox made to one of sandboxd's listeners.
 pub struct ProxyStream {
     /// Which listener.
@@ -76,23 +75,19 @@ pub struct ProxyStream {
 }
 
 /// What the accepting task, the connections and the link's owner share.
-pub(super) struct Shared {
+struct LinkInner {
     /// The pid that may connect.
     peer: watch::Sender<Option<u32>>,
     /// How the connection stands.
-    pub(super) state: watch::Sender<LinkState>,
+    state: watch::Sender<LinkState>,
     /// Where proxied connections go.
     proxies: mpsc::Sender<ProxyStream>,
     /// Room for those that wait to go there.
     waiting: Semaphore,
-    /// Streams that were asked for and have not come.
-    nonces: Mutex<HashMap<String, oneshot::Sender<UnixStream>>>,
-    /// Whoever runs the container, to be asked when nothing answers.
-    holder: OnceLock<Holder>,
     /// Why the last stranger was turned away: told when nobody better comes.
     turned_away: Mutex<Option<String>>,
-    /// Ends all tasks of this link.
-    pub(super) cancel: CancellationToken,
+    /// What the connections know of the link.
+    common: Arc<Common>,
 }
 
 impl Link {
@@ -107,23 +102,22 @@ impl Link {
         let failed = |source| SandboxError::Socket { path: path.clone(), source };
         let listener = listen(&path).map_err(failed)?;
         let cancel = cancel.child_token();
-        let shared = Arc::new(Shared {
+        let common = Common { cancel: cancel.clone(), ..Common::default() };
+        let inner = Arc::new(LinkInner {
             peer: watch::Sender::new(None),
             state: watch::Sender::new(LinkState::Waiting),
             proxies,
             waiting: Semaphore::new(WAITING),
-            nonces: Mutex::default(),
-            holder: OnceLock::new(),
             turned_away: Mutex::default(),
-            cancel: cancel.clone(),
+            common: Arc::new(common),
         });
-        tokio::spawn(accept(listener, Arc::clone(&shared)).in_current_span());
-        Ok(Self { shared, path, _guard: cancel.drop_guard() })
+        tokio::spawn(accept(listener, Arc::clone(&inner)).in_current_span());
+        Ok(Self { inner, path, _guard: cancel.drop_guard() })
     }
 
     /// Says whom to ask when sandboxd does not answer in time. The first one stays.
     pub fn ask_when_silent(&self, holder: Holder) {
-        let _ = self.shared.holder.set(holder);
+        let _ = self.inner.common.holder.set(holder);
     }
 
     /// Says which process may connect: the container's PID 1, by its pid on the host. Connections wait until this is
@@ -131,14 +125,14 @@ impl Link {
     pub fn set_peer(&self, pid: Option<u32>) {
         // Podman says 0 of a container that does not run.
         let pid = pid.filter(|pid| *pid != 0);
-        let before = *self.shared.peer.borrow();
+        let before = *self.inner.peer.borrow();
         if before == pid {
             return;
         }
         // What the last one did is forgotten before the new one is let in: its connection may wait already, and what it
         // does must stay.
-        self.shared.turned_away().take();
-        self.shared.state.send_if_modified(|state| match state {
+        self.inner.turned_away().take();
+        self.inner.state.send_if_modified(|state| match state {
             LinkState::Connected(sandbox) if before.is_some() => {
                 sandbox.connection().close();
                 *state = LinkState::Waiting;
@@ -150,12 +144,12 @@ impl Link {
             }
             LinkState::Connected(_) | LinkState::Waiting => false,
         });
-        self.shared.peer.send_replace(pid);
+        self.inner.peer.send_replace(pid);
     }
 
     /// Waits at most `limit` for sandboxd's greeting. A fault fails at once, with its sentence.
     pub async fn connected(&self, limit: Duration) -> Result<Sandbox, SandboxError> {
-        let mut states = self.shared.state.subscribe();
+        let mut states = self.inner.state.subscribe();
         let wait = states.wait_for(|state| match state {
             LinkState::Connected(sandbox) => sandbox.is_connected(),
             LinkState::Fault(_) => true,
@@ -168,13 +162,13 @@ impl Link {
                 LinkState::Waiting | LinkState::MustEnd(_) => Err(SandboxError::Disconnected),
             },
             Ok(Err(_)) => Err(SandboxError::Disconnected),
-            Err(_) => Err(SandboxError::TimedOut { limit, note: self.shared.turned_away().clone() }),
+            Err(_) => Err(SandboxError::TimedOut { limit, note: self.inner.turned_away().clone() }),
         }
     }
 
     /// Returns the live connection, if there is one.
     pub fn current(&self) -> Option<Sandbox> {
-        match &*self.shared.state.borrow() {
+        match &*self.inner.state.borrow() {
             LinkState::Connected(sandbox) if sandbox.is_connected() => Some(sandbox.clone()),
             _ => None,
         }
@@ -182,7 +176,7 @@ impl Link {
 
     /// Returns a receiver of every change.
     pub fn watch(&self) -> watch::Receiver<LinkState> {
-        self.shared.state.subscribe()
+        self.inner.state.subscribe()
     }
 }
 
@@ -193,28 +187,7 @@ impl Drop for Link {
     }
 }
 
-impl Shared {
-    /// Registers a nonce; the stream that names it arrives at the receiver.
-    pub(super) fn expect(&self, nonce: &str) -> oneshot::Receiver<UnixStream> {
-        let (sender, receiver) = oneshot::channel();
-        self.nonces().insert(nonce.to_owned(), sender);
-        receiver
-    }
-
-    /// Forgets a nonce whose stream nobody wants any more.
-    pub(super) fn forget(&self, nonce: &str) {
-        self.nonces().remove(nonce);
-    }
-
-    fn nonces(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<UnixStream>>> {
-        self.nonces.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Asks whoever runs the container, for at most `limit`, whether it is held from outside.
-    pub(super) async fn held(&self, limit: Duration) -> Option<SandboxError> {
-        timeout(limit, self.holder.get()?()).await.ok().flatten()
-    }
-
+impl LinkInner {
     fn turned_away(&self) -> MutexGuard<'_, Option<String>> {
         self.turned_away.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -257,25 +230,25 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn accept(listener: UnixListener, shared: Arc<Shared>) {
+async fn accept(listener: UnixListener, link: Arc<LinkInner>) {
     let pending = Arc::new(Semaphore::new(PENDING));
-    let cancel = shared.cancel.clone();
+    let cancel = link.common.cancel.clone();
     let serve = async {
         let mut strangers = 0;
         loop {
             // Beyond the bound they queue in the kernel, whose own bound makes sandboxd dial again later.
             let Ok(permit) = Arc::clone(&pending).acquire_owned().await else { return };
             match listener.accept().await {
-                Ok((stream, _)) if shared.turns_away(&stream, *shared.peer.borrow()) => {
+                Ok((stream, _)) if link.turns_away(&stream, *link.peer.borrow()) => {
                     strangers += 1;
                     if strangers % STRANGERS == 0 {
                         tokio::time::sleep(STRANGERS_PAUSE).await;
                     }
                 }
                 Ok((stream, _)) => {
-                    let (shared, cancel) = (Arc::clone(&shared), shared.cancel.clone());
+                    let (link, cancel) = (Arc::clone(&link), link.common.cancel.clone());
                     let greeted = async move {
-                        cancel.run_until_cancelled(greet(stream, permit, shared)).await;
+                        cancel.run_until_cancelled(greet(stream, permit, link)).await;
                     };
                     tokio::spawn(greeted.in_current_span());
                 }
@@ -291,19 +264,19 @@ async fn accept(listener: UnixListener, shared: Arc<Shared>) {
 }
 
 /// Finds out what a new connection is, and gives it to whom it is for.
-async fn greet(mut stream: UnixStream, permit: OwnedSemaphorePermit, shared: Arc<Shared>) {
-    let mut expected = shared.peer.subscribe();
+async fn greet(mut stream: UnixStream, permit: OwnedSemaphorePermit, link: Arc<LinkInner>) {
+    let mut expected = link.peer.subscribe();
     let expected = match timeout(PEER_LIMIT, expected.wait_for(Option::is_some)).await {
         Ok(Ok(expected)) => *expected,
         Ok(Err(_)) | Err(_) => return,
     };
-    if shared.turns_away(&stream, expected) {
+    if link.turns_away(&stream, expected) {
         return;
     }
     let opening = match timeout(OPENING_LIMIT, read_opening(&mut stream)).await {
         Ok(Ok(opening)) => opening,
         Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-            return shared.fault(words::not_sandboxd(&error.to_string()));
+            return link.fault(words::not_sandboxd(&error.to_string()));
         }
         // It hung up or said nothing: it will dial again.
         Ok(Err(_)) | Err(_) => return,
@@ -311,23 +284,17 @@ async fn greet(mut stream: UnixStream, permit: OwnedSemaphorePermit, shared: Arc
     match opening {
         Opening::Hello { protocol, build, boot_id } => {
             drop(permit);
-            control(stream, protocol, build, boot_id, shared).await;
+            control(stream, protocol, build, boot_id, link).await;
         }
-        Opening::Stream { nonce } => {
-            let waiting = shared.nonces().remove(&nonce);
-            if let Some(waiting) = waiting {
-                // Whoever waited may have gone; then the stream closes, and sandboxd goes on without a listener.
-                let _ = waiting.send(stream);
-            }
-        }
+        Opening::Stream { nonce } => link.common.streams.deliver(&nonce, stream),
         Opening::Proxy { kind } => {
             drop(permit);
             // These wait by themselves: if the gateway is slow, that must not keep sandboxd from coming back.
-            let Ok(_waiting) = shared.waiting.try_acquire() else {
+            let Ok(_waiting) = link.waiting.try_acquire() else {
                 return tracing::warn!(?kind, "too many of a sandbox's connections wait for the gateway");
             };
             // Nobody takes any more when the room is being given up.
-            let _ = shared.proxies.send(ProxyStream { kind, stream }).await;
+            let _ = link.proxies.send(ProxyStream { kind, stream }).await;
         }
     }
 }
@@ -341,34 +308,42 @@ async fn read_opening(stream: &mut UnixStream) -> io::Result<Opening> {
     frame::message(&body).map_err(invalid)
 }
 
-async fn control(mut stream: UnixStream, theirs: Range, build: String, boot_id: String, shared: Arc<Shared>) {
+async fn control(mut stream: UnixStream, theirs: Range, build: String, boot_id: String, link: Arc<LinkInner>) {
     let Some(version) = protocol::SPOKEN.common(theirs) else {
         let refused = frame::encode(&Request::Refused { supported: protocol::SPOKEN });
         let _ = timeout(OPENING_LIMIT, stream.write_all(&refused)).await;
         let ours = protocol::SPOKEN;
-        return shared.fault(words::other_protocol((theirs.min, theirs.max), (ours.min, ours.max)));
+        return link.fault(words::other_protocol((theirs.min, theirs.max), (ours.min, ours.max)));
     };
     let welcome = frame::encode(&Request::Welcome { protocol: version });
     if !matches!(timeout(OPENING_LIMIT, stream.write_all(&welcome)).await, Ok(Ok(()))) {
         return;
     }
     tracing::debug!(%boot_id, %build, version, "sandboxd connected");
-    let (connection, reader) = Connection::new(stream, boot_id, build, version, Arc::clone(&shared));
+    let (connection, reader) = Connection::new(stream, boot_id, build, version, Arc::clone(&link.common));
     let _finish = Finish(Arc::clone(&connection));
-    let before = shared.state.send_replace(LinkState::Connected(Sandbox::new(Arc::clone(&connection))));
+    let before = link.state.send_replace(LinkState::Connected(Sandbox::new(Arc::clone(&connection))));
     if let LinkState::Connected(before) = before {
         before.connection().close();
     }
-    let ended = connection.serve(reader).await;
-    let ours = shared.state.send_if_modified(|state| match state {
+    let end_asked = async {
+        let why = connection.end_asked().await;
+        link.state.send_replace(LinkState::MustEnd(why));
+        std::future::pending().await
+    };
+    let ended = tokio::select! {
+        ended = connection.serve(reader) => ended,
+        never = end_asked => never,
+    };
+    let ours = link.state.send_if_modified(|state| match state {
         LinkState::Connected(current) if Arc::ptr_eq(current.connection(), &connection) => {
-            *state = LinkState::Waiting;
+            *state = connection.why_end().map_or(LinkState::Waiting, LinkState::MustEnd);
             true
         }
         _ => false,
     });
     if let (true, Err(error)) = (ours, ended) {
-        shared.fault(words::not_sandboxd(&error.to_string()));
+        link.fault(words::not_sandboxd(&error.to_string()));
     }
 }
 

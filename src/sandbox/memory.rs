@@ -5,7 +5,7 @@
 //! Called by `limit.rs`, which decides who runs, and by `doctor`.
 
 use std::{
-    fmt, fs,
+    fs,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -15,8 +15,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::room::Room;
-use crate::{strings::sandboxes as words, text::human_bytes};
+use super::{error::Short, room::Room};
 
 /// What a sandbox counts as until it has been measured: a container's start with a first command takes less.
 const STARTING: u64 = 16 << 20;
@@ -39,17 +38,6 @@ pub(super) struct Memory {
     looked: Mutex<Option<Instant>>,
 }
 
-/// Why one more would be too much.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Short {
-    /// Bytes that the others use.
-    pub used: u64,
-    /// Bytes that all may use together now.
-    pub bound: u64,
-    /// Bytes that are missing.
-    pub missing: u64,
-}
-
 impl Memory {
     pub(super) fn new(bound: u64) -> Self {
         Self { bound, counted: AtomicBool::new(true), stalled: AtomicBool::new(false), looked: Mutex::default() }
@@ -61,7 +49,7 @@ impl Memory {
     }
 
     /// Reads the figures of those that run, unless that was done a moment ago.
-    pub(super) fn look(&self, running: &[Arc<Room>]) {
+    pub(super) fn refresh(&self, running: &[Arc<Room>]) {
         {
             let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
             if looked.is_some_and(|looked| looked.elapsed() < FRESH) {
@@ -100,12 +88,6 @@ impl Memory {
             0 => Ok(()),
             missing => Err(Short { used, bound, missing }),
         }
-    }
-}
-
-impl fmt::Display for Short {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&words::memory_short(&human_bytes(self.used), &human_bytes(self.bound)))
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use sandboxd::protocol::{self, Exit, User};
+use sandboxd::protocol::{self, Exit, KillCause, User};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -18,9 +18,9 @@ use tokio::{
 };
 
 use super::{
-    client::Sandbox,
     connection::{ANSWER_LIMIT, Connection, Reply},
     error::SandboxError,
+    kill,
 };
 
 /// What one read of a stream takes at most.
@@ -277,7 +277,7 @@ impl Process {
         if let Some(held) = self.connection.held().await {
             return Err(held);
         }
-        Sandbox::new(Arc::clone(&self.connection)).kill(&self.id).await?;
+        kill::end(&self.connection, &self.id, KillCause::Killed).await?;
         let ended = match timeout(ANSWER_LIMIT, &mut self.reply).await {
             Ok(reply) => end(reply.ok()),
             Err(_) => Err(Failure::Disconnected),

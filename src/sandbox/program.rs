@@ -4,7 +4,7 @@
 use std::{
     env,
     ffi::OsStr,
-    io,
+    fs, io,
     path::{Path, PathBuf},
     process::Output,
     time::Duration,
@@ -16,6 +16,9 @@ use crate::child;
 
 /// Where the programs are, also for a user whose own path leaves out root's.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How long a directory may take to be removed.
+const REMOVE_LIMIT: Duration = Duration::from_mins(10);
 
 /// Characters of a program's own words that are passed on.
 const REASON: usize = 300;
@@ -86,6 +89,18 @@ impl Program {
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("`{}` took too long", self.name));
         ended.map_err(late)?.map_err(|error| io::Error::new(error.kind(), format!("`{}`: {error}", self.name)))
     }
+}
+
+/// Removes a directory, or a file, that a sandbox may have written to; `rootless`: as for [`Program::inside`].
+pub(super) async fn remove_directory(rootless: Option<&Path>, path: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(path).is_err() {
+        return Ok(());
+    }
+    Program::inside(rootless, "rm")
+        .args(["--recursive", "--force", "--one-file-system", "--"])
+        .arg(path)
+        .run(REMOVE_LIMIT)
+        .await
 }
 
 #[cfg(test)]

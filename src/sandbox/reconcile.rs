@@ -16,11 +16,13 @@ use tracing::Instrument;
 
 use super::{
     SandboxError,
+    ending::{note_if_ended, release},
     engine::{Change, Condition, Happened, Listed},
     files::Record,
-    fleet::{Adoption, Shared},
+    fleet::{Adoption, Fleet},
+    frozen::set_frozen,
     id_range::{self, IdRange, IdRanges},
-    image, life, limit, mounts, moving,
+    image, life, mounts, prepare,
     room::{Room, RoomVolume},
     spec,
 };
@@ -36,10 +38,10 @@ const RETRY: Duration = Duration::from_secs(2);
 const PARALLEL: usize = 8;
 
 /// Keeps watch until the fleet ends.
-pub(super) async fn run(shared: Arc<Shared>) {
-    while shared.engine.up().await {
-        if let Err(error) = watch(&shared).await {
-            shared.adoption.send_if_modified(|adoption| {
+pub(super) async fn run(fleet: Arc<Fleet>) {
+    while fleet.engine.up().await {
+        if let Err(error) = watch(&fleet).await {
+            fleet.adoption.send_if_modified(|adoption| {
                 let pending = !matches!(adoption, Adoption::Done);
                 if pending {
                     *adoption = Adoption::Failed(error.to_string());
@@ -53,27 +55,27 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 /// Watches until Podman goes away.
-async fn watch(shared: &Arc<Shared>) -> Result<(), SandboxError> {
-    let news = shared.engine.watch(&spec::owned_by(&shared.options.instance)).await?;
+async fn watch(fleet: &Arc<Fleet>) -> Result<(), SandboxError> {
+    let news = fleet.engine.watch(&spec::owned_by(&fleet.options.instance)).await?;
     tokio::pin!(news);
     let mut ticks = interval(PERIOD); // the first at once: it takes over what runs
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            happened = news.next() => if let Some(happened) = happened { note(shared, &happened) } else {
-                shared.engine.suspect(); // it went away, most likely
+            happened = news.next() => if let Some(happened) = happened { note(fleet, &happened) } else {
+                fleet.engine.suspect(); // it went away, most likely
                 sleep(RETRY).await;
                 return Ok(());
             },
-            _ = ticks.tick() => reconcile(shared).await?,
+            _ = ticks.tick() => reconcile(fleet).await?,
         }
     }
 }
 
 /// Notes what happened to a container, and looks at one whose end was told.
-fn note(shared: &Arc<Shared>, happened: &Happened) {
+fn note(fleet: &Arc<Fleet>, happened: &Happened) {
     let named = |room: &Arc<Room>| room.container_name().as_ref() == Some(&happened.name);
-    let Some(room) = shared.all().into_iter().find(named) else { return };
+    let Some(room) = fleet.all().into_iter().find(named) else { return };
     let span = room.address.span();
     let _room = span.clone().entered();
     let exit_code = match happened.what {
@@ -81,33 +83,33 @@ fn note(shared: &Arc<Shared>, happened: &Happened) {
         Change::Paused => return room.set_paused(true),
         Change::Unpaused => {
             room.set_paused(false);
-            return life::set_frozen(shared, &room, false); // by whomever: if the disk is still short, it is frozen anew
+            return set_frozen(fleet, &room, false); // by whomever: if the disk is still short, it is frozen anew
         }
     };
     tracing::debug!(exit_code, "a sandbox's PID 1 ended");
     room.ended.notify_waiters();
-    let shared_too = Arc::clone(shared);
+    let whole = Arc::clone(fleet);
     let noting = async move {
         let mut container = room.container.lock().await; // after whoever stops or starts it
-        life::note_if_ended(&shared_too, &room, &mut container).await;
+        note_if_ended(&whole, &room, &mut container).await;
     };
-    shared.supervise(noting.instrument(span));
+    fleet.supervise(noting.instrument(span));
 }
 
 /// Compares once.
-pub(super) async fn reconcile(shared: &Arc<Shared>) -> Result<(), SandboxError> {
-    let ours = spec::owned_by(&shared.options.instance);
-    let first = !matches!(*shared.adoption.borrow(), Adoption::Done);
+pub(super) async fn reconcile(fleet: &Arc<Fleet>) -> Result<(), SandboxError> {
+    let ours = spec::owned_by(&fleet.options.instance);
+    let first = !matches!(*fleet.adoption.borrow(), Adoption::Done);
     if first {
-        take_id_ranges(shared).await?;
-        take_records(shared).await?;
-        look_at_mounts(shared).await?;
-        look_for_counts(shared).await?;
+        take_id_ranges(fleet).await?;
+        take_records(fleet).await?;
+        look_at_mounts(fleet).await?;
+        look_for_counts(fleet).await?;
     }
-    let (volumes, containers) = tokio::join!(shared.engine.volumes(&ours), shared.engine.list(&ours));
+    let (volumes, containers) = tokio::join!(fleet.engine.volumes(&ours), fleet.engine.list(&ours));
     for volume in volumes? {
         let Some(owner) = spec::owner(&volume.labels) else { continue };
-        let room = shared.room(&owner);
+        let room = fleet.room(&owner);
         if let Ok(mut container) = room.container.try_lock() {
             let ids = volume.labels.get(id_range::LABEL).and_then(|label| IdRange::from_label(label));
             let image = image::device(&volume.options);
@@ -119,33 +121,33 @@ pub(super) async fn reconcile(shared: &Arc<Shared>) -> Result<(), SandboxError> 
     stream::iter(&containers)
         .for_each_concurrent(PARALLEL, |found| async move {
             let Some(owner) = spec::owner(&found.labels) else { return };
-            compare(shared, shared.room(&owner), found).instrument(owner.span()).await;
+            compare(fleet, fleet.room(&owner), found).instrument(owner.span()).await;
         })
         .await;
-    for room in shared.all() {
+    for room in fleet.all() {
         let Ok(mut container) = room.container.try_lock() else { continue };
         match &container.name {
             Some(name) if !listed.contains_key(name) => {
                 // It may have been made since the list was: only an inspect is proof.
                 let span = room.address.span();
-                life::note_if_ended(shared, &room, &mut container).instrument(span).await;
+                note_if_ended(fleet, &room, &mut container).instrument(span).await;
             }
             _ => {}
         }
     }
-    if let Err(error) = shared.look_up_image().await {
+    if let Err(error) = fleet.look_up_image().await {
         tracing::debug!(%error, "no image");
     }
-    shared.adoption.send_replace(Adoption::Done);
+    fleet.adoption.send_replace(Adoption::Done);
     if first {
-        shared.supervise(moving::run(Arc::clone(shared)));
+        fleet.supervise(prepare::move_all(Arc::clone(fleet)));
     }
-    remove_gone(shared).await;
+    remove_gone(fleet).await;
     Ok(())
 }
 
 /// Notes one container that Podman has of a room.
-async fn compare(shared: &Arc<Shared>, room: Arc<Room>, found: &Listed) {
+async fn compare(fleet: &Arc<Fleet>, room: Arc<Room>, found: &Listed) {
     let Ok(mut container) = room.container.try_lock() else { return }; // who holds it knows better
     match container.name.clone() {
         None => {
@@ -154,7 +156,7 @@ async fn compare(shared: &Arc<Shared>, room: Arc<Room>, found: &Listed) {
         }
         Some(known) if known != found.name => {
             // Left by a creation under another name: a room has one.
-            if let Err(error) = shared.engine.remove(&found.name).await {
+            if let Err(error) = fleet.engine.remove(&found.name).await {
                 tracing::warn!(container = found.name, %error, "a second container stays");
             }
             return;
@@ -163,13 +165,13 @@ async fn compare(shared: &Arc<Shared>, room: Arc<Room>, found: &Listed) {
     }
     match (found.condition, room.is_running()) {
         (Condition::Running | Condition::Paused, false) => {
-            if let Err(error) = life::adopt(shared, &room, &found.name).await {
+            if let Err(error) = life::adopt(fleet, &room, &found.name).await {
                 tracing::warn!(%error, "a running sandbox cannot be taken over");
                 room.forget_link();
-                limit::release(shared, &room);
+                release(fleet, &room);
             }
         }
-        (Condition::Stopped, true) => life::note_if_ended(shared, &room, &mut container).await,
+        (Condition::Stopped, true) => note_if_ended(fleet, &room, &mut container).await,
         // An event may have been missed.
         (Condition::Running | Condition::Paused, true) => room.set_paused(found.condition == Condition::Paused),
         (Condition::Stopped, false) => {}
@@ -177,80 +179,79 @@ async fn compare(shared: &Arc<Shared>, room: Arc<Room>, found: &Listed) {
 }
 
 /// Learns which id ranges the host has, and which of them volumes have: ours and those of other servers.
-async fn take_id_ranges(shared: &Arc<Shared>) -> Result<(), SandboxError> {
-    if shared.info().await?.rootless {
+async fn take_id_ranges(fleet: &Arc<Fleet>) -> Result<(), SandboxError> {
+    if fleet.info().await?.rootless {
         return Ok(());
     }
     let mut ranges = IdRanges::of_host().unwrap_or_else(|error| {
         tracing::warn!(%error, "/etc/subuid and /etc/subgid cannot be read: no new sandbox gets ids");
         IdRanges::default()
     });
-    for volume in shared.engine.volumes(id_range::LABEL).await? {
+    for volume in fleet.engine.volumes(id_range::LABEL).await? {
         if let Some(range) = volume.labels.get(id_range::LABEL).and_then(|label| IdRange::from_label(label)) {
-            ranges.take(range);
+            ranges.reserve(range);
         }
     }
     // Podman may have forgotten the volumes; the files are there.
-    for range in read_records(shared)?.iter().filter_map(Record::ids) {
-        ranges.take(range);
+    for range in read_records(fleet)?.iter().filter_map(Record::ids) {
+        ranges.reserve(range);
     }
-    *shared.ids() = ranges;
+    *fleet.ids() = ranges;
     Ok(())
 }
 
 /// Learns which rooms have files, whether or not Podman knows of them.
-async fn take_records(shared: &Arc<Shared>) -> Result<(), SandboxError> {
-    for record in read_records(shared)? {
-        let room = shared.room(&record.address);
+async fn take_records(fleet: &Arc<Fleet>) -> Result<(), SandboxError> {
+    for record in read_records(fleet)? {
+        let room = fleet.room(&record.address);
         room.set_lost(record.lost);
         room.container.lock().await.record = Some(record);
     }
     Ok(())
 }
 
-fn read_records(shared: &Shared) -> Result<Vec<Record>, SandboxError> {
-    shared.files.records().map_err(|source| SandboxError::Files { path: shared.options.state_dir.clone(), source })
+fn read_records(fleet: &Fleet) -> Result<Vec<Record>, SandboxError> {
+    fleet.files.records().map_err(|source| SandboxError::Files { path: fleet.options.state_dir.clone(), source })
 }
 
 /// Learns whether the disk limit can be left to the file systems, and whether rooms' files can be images.
-async fn look_at_mounts(shared: &Arc<Shared>) -> Result<(), SandboxError> {
-    let info = shared.info().await?;
+async fn look_at_mounts(fleet: &Arc<Fleet>) -> Result<(), SandboxError> {
+    let info = fleet.info().await?;
     if info.rootless {
         return Ok(()); // it may neither set quotas nor mount
     }
-    shared.quota.store(mounts::quota(&info.graph_root).unwrap_or_default(), Ordering::SeqCst);
+    fleet.quota.store(mounts::quota(&info.graph_root).unwrap_or_default(), Ordering::SeqCst);
     let shares = mounts::share(&info.volume_path);
     if let Err(error) = &shares {
-        tracing::warn!(path = %info.volume_path.display(), %error, "the mount cannot be shared, so no image is mounted");
+        tracing::warn!(path = %info.volume_path.display(), %error, "the mount cannot be fleet, so no image is mounted");
     }
-    shared.mountable.store(shares.is_ok(), Ordering::SeqCst);
-    shared.event_volumes.store(shares.is_ok(), Ordering::SeqCst);
-    shared.images.store(shares.is_ok() && image::can_be_made(), Ordering::SeqCst);
+    fleet.mountable.store(shares.is_ok(), Ordering::SeqCst);
+    fleet.images.store(shares.is_ok() && image::can_be_made(), Ordering::SeqCst);
     Ok(())
 }
 
 /// Learns whether the kernel counts each container's memory.
-async fn look_for_counts(shared: &Arc<Shared>) -> Result<(), SandboxError> {
-    let counted = shared.info().await?.counts_memory();
+async fn look_for_counts(fleet: &Arc<Fleet>) -> Result<(), SandboxError> {
+    let counted = fleet.info().await?.counts_memory();
     if !counted {
         tracing::warn!(
             "the memory of sandboxes cannot be counted here: each one that runs is taken for SANDBOX_MEMORY"
         );
     }
-    shared.memory.set_counted(counted);
+    fleet.memory.set_counted(counted);
     Ok(())
 }
 
 /// Removes the containers of rooms that are gone, and after the grace their files.
-pub(super) async fn remove_gone(shared: &Arc<Shared>) {
-    let Some(existing) = existing(shared) else { return };
-    for room in shared.all() {
-        remove_if_gone(shared, &room, &existing).instrument(room.address.span()).await;
+pub(super) async fn remove_gone(fleet: &Arc<Fleet>) {
+    let Some(existing) = existing(fleet) else { return };
+    for room in fleet.all() {
+        remove_if_gone(fleet, &room, &existing).instrument(room.address.span()).await;
     }
 }
 
-async fn remove_if_gone(shared: &Shared, room: &Room, existing: &HashSet<Address>) {
-    let mark = mark(shared, room);
+async fn remove_if_gone(fleet: &Fleet, room: &Room, existing: &HashSet<Address>) {
+    let mark = mark(fleet, room);
     if existing.contains(&room.address) {
         let _ = fs::remove_file(&mark); // mostly there is none
         return;
@@ -264,13 +265,13 @@ async fn remove_if_gone(shared: &Shared, room: &Room, existing: &HashSet<Address
         let _ = fs::remove_file(&mark);
         return;
     }
-    let now = shared.options.clock.file_date();
+    let now = fleet.options.clock.file_date();
     let gone_for = since.as_ref().ok().and_then(|since| now.duration_since(*since).ok());
-    let overdue = gone_for.is_some_and(|time| time > shared.options.grace);
+    let overdue = gone_for.is_some_and(|time| time > fleet.options.grace);
     if !has_container && !overdue && since.is_ok() {
         return;
     }
-    match life::remove(shared, room, overdue).await {
+    match life::remove(fleet, room, overdue).await {
         Ok(()) => tracing::info!(files = overdue, "removed the sandbox of a room that is gone"),
         Err(error) => tracing::warn!(%error, "the sandbox of a room that is gone stays"),
     }
@@ -281,13 +282,13 @@ async fn remove_if_gone(shared: &Shared, room: &Room, existing: &HashSet<Address
     }
 }
 
-fn existing(shared: &Shared) -> Option<HashSet<Address>> {
-    shared.existing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+fn existing(fleet: &Fleet) -> Option<HashSet<Address>> {
+    fleet.existing.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// A file whose date tells since when the room is gone.
-fn mark(shared: &Shared, room: &Room) -> PathBuf {
-    shared.directory(room).with_extension("gone")
+fn mark(fleet: &Fleet, room: &Room) -> PathBuf {
+    fleet.directory(room).with_extension("gone")
 }
 
 fn begin(mark: &Path, now: SystemTime) -> io::Result<()> {

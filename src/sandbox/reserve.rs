@@ -9,11 +9,11 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::{
-    disk::{STEP, Space, end_all, works},
-    fleet::Shared,
-    life,
+    fleet::Fleet,
+    frozen::{freeze, thaw},
     room::Room,
-    usage::Usage,
+    space::{STEP, Space, Usage},
+    work::{end_all, works},
 };
 use crate::{ids::Address, strings::sandboxes as words, text::human_bytes};
 
@@ -58,8 +58,8 @@ struct Mark {
 }
 
 impl Mark {
-    fn of(shared: &Shared, room: &Room, taken: &HashMap<Address, Usage>, disk: u64) -> Self {
-        let image = fs::metadata(shared.files.of(&room.address).image).map_or(0, |image| image.blocks() * 512);
+    fn of(fleet: &Fleet, room: &Room, taken: &HashMap<Address, Usage>, disk: u64) -> Self {
+        let image = fs::metadata(fleet.files.of(&room.address).image).map_or(0, |image| image.blocks() * 512);
         Self { disk, written: room.written(), image, taken: taken.get(&room.address).copied() }
     }
 
@@ -88,13 +88,13 @@ impl Reserve {
     /// under way.
     pub(super) async fn guard(
         &mut self,
-        shared: &Arc<Shared>,
+        fleet: &Arc<Fleet>,
         space: Space,
         running: &[Arc<Room>],
         taken: &HashMap<Address, Usage>,
         idle: bool,
     ) -> bool {
-        let (reserve, inodes) = (shared.options.host_disk_reserve, space.inode_reserve);
+        let (reserve, inodes) = (fleet.options.host_disk_reserve, space.inode_reserve);
         let low = self.short(space.free.bytes, reserve) || self.short(space.free.inodes, inodes);
         if low != self.low {
             let (free, files) = (human_bytes(space.free.bytes), space.free.inodes);
@@ -102,17 +102,17 @@ impl Reserve {
                 tracing::error!(free, files, reserve = human_bytes(reserve), "the host's disk is nearly full");
             } else {
                 tracing::info!(free, files, "the host's disk has room again: sandboxes run on");
-                shared.set_disk_low(false);
+                fleet.set_disk_low(false);
                 self.ended.clear();
                 self.marks.clear();
                 self.marked = None;
             }
             (self.low, self.counted) = (low, false);
         }
-        self.mark(shared, running, taken, space.used.bytes);
+        self.mark(fleet, running, taken, space.used.bytes);
         if !low {
             for room in running.iter().filter(|room| room.is_frozen()) {
-                thaw(shared, room).instrument(room.address.span()).await;
+                thaw(fleet, room).instrument(room.address.span()).await;
             }
             return false;
         }
@@ -120,10 +120,10 @@ impl Reserve {
         let free: Vec<_> = running.iter().filter(|room| !room.is_frozen()).collect();
         let work = join_all(free.iter().map(|room| works(room))).await;
         let working: Vec<_> = free.iter().zip(work).filter_map(|(room, works)| works.then_some(*room)).collect();
-        if let Some((room, wrote)) = self.worst(shared, &free, taken, space) {
-            self.blame(shared, room, &wrote).instrument(room.address.span()).await;
+        if let Some((room, wrote)) = self.worst(fleet, &free, taken, space) {
+            self.blame(fleet, room, &wrote).instrument(room.address.span()).await;
             self.marks.clear();
-            self.mark(shared, running, taken, space.used.bytes); // what the others did so far explains nothing any more
+            self.mark(fleet, running, taken, space.used.bytes); // what the others did so far explains nothing any more
             return false;
         }
         if !self.ended.is_empty() {
@@ -132,22 +132,22 @@ impl Reserve {
         if !(working.is_empty() || self.counted && idle) {
             return !std::mem::replace(&mut self.counted, true);
         }
-        shared.set_disk_low(true);
+        fleet.set_disk_low(true);
         for room in working {
-            freeze(shared, room).instrument(room.address.span()).await;
+            freeze(fleet, room).instrument(room.address.span()).await;
         }
         false
     }
 
     /// Notes what has been taken so far, now and then while the disk is not short, and of those that are new.
-    fn mark(&mut self, shared: &Shared, running: &[Arc<Room>], taken: &HashMap<Address, Usage>, disk: u64) {
+    fn mark(&mut self, fleet: &Fleet, running: &[Arc<Room>], taken: &HashMap<Address, Usage>, disk: u64) {
         self.marks.retain(|key, _| running.iter().any(|room| room.address == *key));
         let turn = !self.low && self.marked.is_none_or(|marked| marked.elapsed() > LOOK_BACK);
         if turn {
             self.marked = Some(Instant::now());
         }
         for room in running {
-            let now = || Mark::of(shared, room, taken, disk);
+            let now = || Mark::of(fleet, room, taken, disk);
             let marks =
                 self.marks.entry(room.address.clone()).or_insert_with(|| Marks { first: now(), late: [now(); 2] });
             if turn {
@@ -162,16 +162,16 @@ impl Reserve {
 
     fn worst<'a>(
         &self,
-        shared: &Shared,
+        fleet: &Fleet,
         rooms: &[&'a Arc<Room>],
         taken: &HashMap<Address, Usage>,
         space: Space,
     ) -> Option<(&'a Arc<Room>, String)> {
         let seen = rooms.iter().filter_map(|&room| {
             let marks = *self.marks.get(&room.address)?;
-            Some((room, Mark::of(shared, room, taken, space.used.bytes), marks))
+            Some((room, Mark::of(fleet, room, taken, space.used.bytes), marks))
         });
-        let bytes = self.short(space.free.bytes, shared.options.host_disk_reserve);
+        let bytes = self.short(space.free.bytes, fleet.options.host_disk_reserve);
         let inodes = self.short(space.free.inodes, space.inode_reserve);
         worst(&seen.collect::<Vec<_>>(), bytes, inodes)
     }
@@ -187,15 +187,15 @@ impl Reserve {
     }
 
     /// Ends what runs in the sandbox that grew, or freezes it if that was done before.
-    async fn blame(&mut self, shared: &Arc<Shared>, room: &Arc<Room>, wrote: &str) {
+    async fn blame(&mut self, fleet: &Arc<Fleet>, room: &Arc<Room>, wrote: &str) {
         let times = self.ended.entry(room.address.clone()).or_default();
         *times += 1;
         if *times > 1 {
-            return freeze(shared, room).await;
+            return freeze(fleet, room).await;
         }
         tracing::warn!(wrote, "a sandbox grew while the host's disk ran short: it is ended");
-        if end_all(shared, room).await {
-            shared.tell(&room.address, words::wrote_most(wrote));
+        if end_all(fleet, room).await {
+            fleet.notify_room(&room.address, words::wrote_most(wrote));
         }
     }
 }
@@ -219,30 +219,6 @@ fn worst<T: Copy>(seen: &[(T, Mark, Marks)], bytes: bool, inodes: bool) -> Optio
     let has = || most(&|now, _| now.taken.unwrap_or_default().inodes, &enough);
     let worst = inodes.then(|| made().or_else(has)).flatten();
     worst.map(|(room, files)| (room, format!("{files} files")))
-}
-
-async fn freeze(shared: &Shared, room: &Room) {
-    let Ok(container) = room.container.try_lock() else { return };
-    let Some(name) = &container.name else { return };
-    match shared.engine.pause(name).await {
-        Ok(()) => {
-            life::set_frozen(shared, room, true);
-            shared.tell(&room.address, words::frozen());
-        }
-        Err(error) => tracing::warn!(%error, "a sandbox cannot be paused"),
-    }
-}
-
-async fn thaw(shared: &Shared, room: &Room) {
-    let Ok(container) = room.container.try_lock() else { return };
-    let Some(name) = &container.name else { return };
-    match shared.engine.unpause(name).await {
-        Ok(()) => {
-            life::set_frozen(shared, room, false);
-            shared.tell(&room.address, words::DISK_AGAIN.to_owned());
-        }
-        Err(error) => tracing::warn!(%error, "a paused sandbox cannot run on"),
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! under its room's lock, so that two calls for one room share one start, while different rooms go in parallel.
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use serde::Serialize;
 use tokio::{
     sync::{Mutex as Lock, Notify},
     time::Instant,
@@ -22,12 +23,57 @@ use super::{
     Link, Sandbox,
     cgroup::{Cgroup, MemoryGroup},
     files::Record,
-    fleet::{SandboxState, SandboxSummary},
     hidden,
     id_range::IdRange,
     sockets,
 };
 use crate::{ids::Address, ipc::Watch};
+
+/// One room's sandbox in the list of all.
+#[derive(Clone, Debug, Serialize)]
+pub struct SandboxSummary {
+    /// Whose it is.
+    #[serde(flatten)]
+    pub address: Address,
+    /// The container's name.
+    pub name: String,
+    /// Whether it runs.
+    pub state: SandboxState,
+    /// Seconds since it was used last, as far as this server knows.
+    pub idle_seconds: u64,
+}
+
+impl fmt::Display for SandboxSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<8}  {}  {}", self.state.as_str(), self.name, self.address)
+    }
+}
+
+/// How a sandbox stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SandboxState {
+    /// It runs and answers.
+    Running,
+    /// It is being started or has not dialled back yet.
+    Starting,
+    /// It is frozen: by us until the host has disk again, or by somebody else.
+    Paused,
+    /// It starts when it is asked for.
+    Stopped,
+}
+
+impl SandboxState {
+    /// Returns the state in a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Starting => "starting",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
 
 /// A room, whether or not it has a container.
 pub(super) struct Room {

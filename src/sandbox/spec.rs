@@ -10,7 +10,12 @@ use std::{
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, ResourcesUlimits};
 use sandboxd::protocol;
 
-use super::{events, fixed, id_range::IdRange, options::SandboxOptions};
+use super::{
+    event_mount::{self, Source},
+    fixed,
+    id_range::IdRange,
+    options::SandboxOptions,
+};
 use crate::ids::{Address, FIRST_ACCOUNT, RoomKey, digest};
 
 /// Label: the server that owns a container or volume.
@@ -70,7 +75,7 @@ const ULIMITS: [(&str, i64, i64); 2] = [("nofile", 1024, 20_000), ("nproc", 16_3
 
 /// One room's place on the host.
 #[derive(Clone, Debug)]
-pub(super) struct Place<'a> {
+pub(super) struct ContainerPlan<'a> {
     /// The volume's name; `None`: the files are directories of the server's own.
     pub(super) volume_name: Option<&'a str>,
     /// The room.
@@ -80,7 +85,7 @@ pub(super) struct Place<'a> {
     /// Where the files lie on the host.
     pub(super) files: &'a Path,
     /// Where it drops its events.
-    pub(super) events: events::Source,
+    pub(super) events: Source,
     /// The ids on the host that are the container's; `None`: Podman runs rootless and has but one range.
     pub(super) ids: Option<IdRange>,
     /// Whether the file system can set a hard limit on the writable layer.
@@ -103,9 +108,9 @@ pub(super) fn part_directories(files: &Path) -> [PathBuf; 2] {
 }
 
 /// Returns the request that creates the room's container.
-pub(super) fn container(options: &SandboxOptions, place: &Place<'_>) -> ContainerCreateBody {
+pub(super) fn container(options: &SandboxOptions, plan: &ContainerPlan<'_>) -> ContainerCreateBody {
     let mut body = ContainerCreateBody {
-        image: Some(place.image.to_owned()),
+        image: Some(plan.image.to_owned()),
         hostname: Some("sandbox".to_owned()),
         user: Some("0:0".to_owned()),
         working_dir: Some(WORKSPACE.to_owned()),
@@ -113,11 +118,11 @@ pub(super) fn container(options: &SandboxOptions, place: &Place<'_>) -> Containe
         cmd: Some(Vec::new()),
         env: Some(environment(options)),
         stop_signal: Some("SIGTERM".to_owned()),
-        host_config: Some(host_config(options, place)),
+        host_config: Some(host_config(options, plan)),
         ..Default::default()
     };
     let spec = digest(&[&serde_json::to_string(&body).unwrap_or_default()], 8);
-    body.labels = Some(labels(options, place.address, &[(IMAGE, place.image_digest), (SPEC, &spec)]));
+    body.labels = Some(labels(options, plan.address, &[(IMAGE, plan.image_digest), (SPEC, &spec)]));
     body
 }
 
@@ -145,13 +150,13 @@ pub(super) fn is_of(labels: &HashMap<String, String>, options: &SandboxOptions, 
     labels.get(INSTANCE) == Some(&options.instance) && owner(labels).as_ref() == Some(address)
 }
 
-fn host_config(options: &SandboxOptions, place: &Place<'_>) -> HostConfig {
+fn host_config(options: &SandboxOptions, plan: &ContainerPlan<'_>) -> HostConfig {
     let memory = i64::try_from(options.memory).unwrap_or(i64::MAX);
     HostConfig {
-        userns_mode: place.ids.map(IdRange::userns_mode),
+        userns_mode: plan.ids.map(IdRange::userns_mode),
         cap_drop: Some(vec!["ALL".to_owned()]),
         cap_add: Some(CAPABILITIES.map(str::to_owned).into()),
-        security_opt: Some(security(place)),
+        security_opt: Some(security(plan)),
         network_mode: Some("none".to_owned()),
         ipc_mode: Some("private".to_owned()),
         memory: Some(memory),
@@ -170,34 +175,34 @@ fn host_config(options: &SandboxOptions, place: &Place<'_>) -> HostConfig {
                 })
                 .collect(),
         ),
-        storage_opt: place.quota.then(|| HashMap::from([("size".to_owned(), options.disk.to_string())])),
+        storage_opt: plan.quota.then(|| HashMap::from([("size".to_owned(), options.disk.to_string())])),
         log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
-        mounts: Some(mounts(options, place)),
+        mounts: Some(mounts(options, plan)),
         ..Default::default()
     }
 }
 
-fn security(place: &Place<'_>) -> Vec<String> {
-    let mut security = vec!["no-new-privileges".to_owned(), format!("seccomp={}", place.seccomp.display())];
-    security.extend(place.volume_name.map(|_| format!("mask={VOLUME}")));
+fn security(plan: &ContainerPlan<'_>) -> Vec<String> {
+    let mut security = vec!["no-new-privileges".to_owned(), format!("seccomp={}", plan.seccomp.display())];
+    security.extend(plan.volume_name.map(|_| format!("mask={VOLUME}")));
     security
 }
 
-fn mounts(options: &SandboxOptions, place: &Place<'_>) -> Vec<Mount> {
-    let [workspace, home] = part_directories(place.files);
-    let volume = place.volume_name.map(|name| mount(MountType::VOLUME, name.as_ref(), VOLUME, true));
+fn mounts(options: &SandboxOptions, plan: &ContainerPlan<'_>) -> Vec<Mount> {
+    let [workspace, home] = part_directories(plan.files);
+    let volume = plan.volume_name.map(|name| mount(MountType::VOLUME, name.as_ref(), VOLUME, true));
     let mut mounts: Vec<_> = volume.into_iter().collect();
     mounts.extend([
         mount(MountType::BIND, &workspace, WORKSPACE, false),
-        match &place.events {
-            events::Source::Volume(name) => mount(MountType::VOLUME, name.as_ref(), events::MOUNT, false),
-            events::Source::Directory(path) => mount(MountType::BIND, path, events::MOUNT, false),
+        match &plan.events {
+            Source::Volume(name) => mount(MountType::VOLUME, name.as_ref(), event_mount::MOUNT, false),
+            Source::Directory(path) => mount(MountType::BIND, path, event_mount::MOUNT, false),
         },
         mount(MountType::BIND, &home, HOME, false),
-        mount(MountType::BIND, place.directory, protocol::ROOM_DIR, true),
-        mount(MountType::BIND, place.sandboxd, protocol::BINARY, true),
+        mount(MountType::BIND, plan.directory, protocol::ROOM_DIR, true),
+        mount(MountType::BIND, plan.sandboxd, protocol::BINARY, true),
     ]);
-    mounts.extend(fixed::files(place.fixed).map(|(file, at)| mount(MountType::BIND, &file, at, true)));
+    mounts.extend(fixed::files(plan.fixed).map(|(file, at)| mount(MountType::BIND, &file, at, true)));
     if let Some(bundle) = &options.ca_bundle {
         mounts.push(mount(MountType::BIND, bundle, CA_BUNDLE, true));
     }
@@ -250,13 +255,13 @@ mod tests {
         }
     }
 
-    fn place(address: &Address) -> Place<'_> {
-        Place {
+    fn plan(address: &Address) -> ContainerPlan<'_> {
+        ContainerPlan {
             volume_name: Some("sandbox-r-x"),
             address,
             directory: Path::new("/state/rooms/0a1b2c3d"),
             files: Path::new("/volumes/sandbox-r-x/_data"),
-            events: events::Source::Volume("ipc-0a1b2c3d".to_owned()),
+            events: Source::Volume("ipc-0a1b2c3d".to_owned()),
             ids: IdRange::from_label("2147614719"),
             quota: false,
             sandboxd: Path::new("/state/sandboxd"),
@@ -271,7 +276,7 @@ mod tests {
     #[test]
     fn the_whole_request() {
         let room = Address::of_first("!r:x");
-        let mut body = container(&options(), &place(&room));
+        let mut body = container(&options(), &plan(&room));
         let labels = body.labels.take().unwrap_or_default();
         insta::assert_json_snapshot!(body);
         assert_eq!(labels.get(INSTANCE).map(String::as_str), Some("here"));
@@ -303,7 +308,7 @@ mod tests {
     #[test]
     fn rootless_podman_has_one_namespace_for_all() {
         let room = Address::of_first("!r:x");
-        let body = container(&options(), &Place { ids: None, ..place(&room) });
+        let body = container(&options(), &ContainerPlan { ids: None, ..plan(&room) });
         assert_eq!(body.host_config.and_then(|host| host.userns_mode), None);
     }
 
@@ -311,12 +316,15 @@ mod tests {
     fn the_label_changes_with_what_a_container_is_made_of_and_with_nothing_else() {
         let room = Address::of_first("!r:x");
         let spec =
-            |options: &SandboxOptions, place: &Place<'_>| container(options, place).labels.unwrap()[SPEC].clone();
-        let before = spec(&options(), &place(&room));
-        assert_eq!(before, spec(&SandboxOptions { idle: Duration::from_mins(1), ..options() }, &place(&room)));
-        assert_ne!(before, spec(&SandboxOptions { pids: 512, ..options() }, &place(&room)));
-        assert_ne!(before, spec(&options(), &Place { image: "sha256:33", ..place(&room) }));
-        assert_ne!(before, spec(&options(), &Place { quota: true, ..place(&room) }));
-        assert_ne!(before, spec(&options(), &Place { seccomp: Path::new("/state/seccomp-0b.json"), ..place(&room) }));
+            |options: &SandboxOptions, plan: &ContainerPlan<'_>| container(options, plan).labels.unwrap()[SPEC].clone();
+        let before = spec(&options(), &plan(&room));
+        assert_eq!(before, spec(&SandboxOptions { idle: Duration::from_mins(1), ..options() }, &plan(&room)));
+        assert_ne!(before, spec(&SandboxOptions { pids: 512, ..options() }, &plan(&room)));
+        assert_ne!(before, spec(&options(), &ContainerPlan { image: "sha256:33", ..plan(&room) }));
+        assert_ne!(before, spec(&options(), &ContainerPlan { quota: true, ..plan(&room) }));
+        assert_ne!(
+            before,
+            spec(&options(), &ContainerPlan { seccomp: Path::new("/state/seccomp-0b.json"), ..plan(&room) })
+        );
     }
 }

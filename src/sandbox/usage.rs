@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, time::Duration};
 
 use tokio::task::spawn_blocking;
 
-use super::{hidden, image, program::Program};
+use super::{hidden, image, program::Program, space::Usage};
 
 /// Where a sandbox's files are.
 #[derive(Clone, Debug, Default)]
@@ -18,13 +18,6 @@ pub(super) struct Places {
     pub(super) pid: Option<u32>,
     /// Podman, if it runs rootless: the files then belong to ids that only its user namespace may read.
     pub(super) rootless: Option<PathBuf>,
-}
-
-/// What is taken of the host's disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Usage {
-    pub(super) bytes: u64,
-    pub(super) inodes: u64,
 }
 
 /// Counts what is on disk, if that takes no longer than `limit`: a million files need some seconds.

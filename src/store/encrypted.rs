@@ -6,13 +6,13 @@ use crate::ids::RoomKey;
 
 impl Store {
     /// Notes that rooms are encrypted.
-    pub async fn note_encrypted(&self, bot: &str, rooms: Vec<RoomKey>) -> Result<(), StoreError> {
-        let bot = bot.to_owned();
+    pub async fn note_encrypted(&self, account: &str, rooms: Vec<RoomKey>) -> Result<(), StoreError> {
+        let account = account.to_owned();
         self.write(move |tx| {
             let mut note =
                 tx.prepare_cached("INSERT INTO encrypted (bot, room) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
             for room in rooms {
-                note.execute([&bot, &room.0])?;
+                note.execute([&account, &room.0])?;
             }
             Ok(())
         })

@@ -80,10 +80,10 @@ pub(super) fn tidy(folder: &Path, connection: &Connection) -> Result<(), StoreEr
 }
 
 /// Returns the files of a room's rows that were not sent.
-pub(super) fn unsent(tx: &Transaction<'_>, bot: &str, room: &str) -> Result<Vec<String>, StoreError> {
+pub(super) fn unsent(tx: &Transaction<'_>, account: &str, room: &str) -> Result<Vec<String>, StoreError> {
     let mut select = tx
         .prepare_cached("SELECT file FROM outbox WHERE bot = ?1 AND room = ?2 AND sent IS NULL AND file IS NOT NULL")?;
-    Ok(select.query_map([bot, room], |row| row.get(0))?.collect::<Result<_, _>>()?)
+    Ok(select.query_map([account, room], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
 
 fn waiting(connection: &Connection) -> Result<HashSet<String>, StoreError> {

@@ -34,7 +34,7 @@ impl Health {
         let open = |cause| StoreError::Open { path: path.to_owned(), cause };
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(open)?;
         connection.busy_timeout(BUSY)?;
-        match look(&connection, limit) {
+        match check(&connection, limit) {
             Ok(health) => Ok(health),
             Err(error) => match error.sqlite_error_code() {
                 Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
@@ -77,7 +77,7 @@ impl Waiting {
     }
 }
 
-fn look(connection: &Connection, limit: Duration) -> rusqlite::Result<Health> {
+fn check(connection: &Connection, limit: Duration) -> rusqlite::Result<Health> {
     match connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK;") {
         // Somebody writes just now, so it can be written.
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {}

@@ -39,7 +39,7 @@ pub struct LockedInbound {
 
 /// An event of the journal with what became of it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Found {
+pub struct FoundEvent {
     /// The event.
     pub inbound: StoredInbound,
     /// Where it was said.
@@ -79,23 +79,23 @@ impl Store {
     /// new: an event that comes again is left out. One that was locked and comes again readable is new.
     pub async fn admit(
         &self,
-        bot: &str,
+        account: &str,
         events: Vec<NewInbound>,
         locked: Vec<LockedInbound>,
         position: Option<String>,
     ) -> Result<Vec<EventId>, StoreError> {
-        let (bot, now) = (bot.to_owned(), self.clock.millis());
+        let (account, now) = (account.to_owned(), self.clock.millis());
         self.write(move |tx| {
             let mut fresh = Vec::with_capacity(events.len() + locked.len());
             for new in events {
-                if insert(tx, &bot, &new, now)? {
+                if insert(tx, &account, &new, now)? {
                     tx.prepare_cached("DELETE FROM locked WHERE bot = ?1 AND event = ?2")?
-                        .execute([&bot, &new.event.0])?;
+                        .execute([&account, &new.event.0])?;
                     fresh.push(new.event);
                 }
             }
             for new in locked {
-                if known::has_event(tx, &bot, &new.event)? {
+                if known::has_event(tx, &account, &new.event)? {
                     continue;
                 }
                 let body = serde_json::to_string(&new.body)?;
@@ -105,21 +105,21 @@ impl Store {
                          WHERE NOT EXISTS (SELECT 1 FROM inbound WHERE bot = ?1 AND event = ?3)
                          ON CONFLICT (bot, event) DO NOTHING",
                     )?
-                    .execute(params![bot, new.room.as_str(), new.event.as_str(), new.sender, body, now])?;
+                    .execute(params![account, new.room.as_str(), new.event.as_str(), new.sender, body, now])?;
                 if added == 1 {
                     fresh.push(new.event);
                     tx.prepare_cached(
                         "DELETE FROM locked WHERE bot = ?1 AND room = ?2 AND seq <=
                              (SELECT seq FROM locked WHERE bot = ?1 AND room = ?2 ORDER BY seq DESC LIMIT 1 OFFSET ?3)",
                     )?
-                    .execute(params![bot, new.room.as_str(), LOCKED])?;
+                    .execute(params![account, new.room.as_str(), LOCKED])?;
                 }
             }
             if let Some(token) = position {
                 tx.execute(
                     "INSERT INTO positions (bot, token) VALUES (?1, ?2)
                      ON CONFLICT (bot) DO UPDATE SET token = excluded.token",
-                    [&bot, &token],
+                    [&account, &token],
                 )?;
             }
             Ok(fresh)
@@ -128,14 +128,14 @@ impl Store {
     }
 
     /// Returns the newest events whose key has not come, oldest first, at most `limit`.
-    pub async fn locked(&self, bot: &str, limit: usize) -> Result<Vec<LockedInbound>, StoreError> {
-        let bot = bot.to_owned();
+    pub async fn locked(&self, account: &str, limit: usize) -> Result<Vec<LockedInbound>, StoreError> {
+        let account = account.to_owned();
         self.read(move |tx| {
             let mut select = tx.prepare_cached(
                 "SELECT room, event, sender, body FROM
                      (SELECT * FROM locked WHERE bot = ?1 ORDER BY seq DESC LIMIT ?2) ORDER BY seq",
             )?;
-            let rows = select.query_map(params![bot, limit as i64], |row| {
+            let rows = select.query_map(params![account, limit as i64], |row| {
                 Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?, row.get::<_, String>(3)?))
             })?;
             rows.map(|row| {
@@ -148,11 +148,12 @@ impl Store {
     }
 
     /// Returns one event whose key has not come.
-    pub async fn locked_event(&self, bot: &str, event: &EventId) -> Result<Option<(RoomKey, String)>, StoreError> {
-        let (bot, event) = (bot.to_owned(), event.clone());
+    pub async fn locked_event(&self, account: &str, event: &EventId) -> Result<Option<(RoomKey, String)>, StoreError> {
+        let (account, event) = (account.to_owned(), event.clone());
         self.read(move |tx| {
             let mut select = tx.prepare_cached("SELECT room, sender FROM locked WHERE bot = ?1 AND event = ?2")?;
-            let found = select.query_row([&bot, &event.0], |row| Ok((RoomKey(row.get(0)?), row.get(1)?))).optional()?;
+            let found =
+                select.query_row([&account, &event.0], |row| Ok((RoomKey(row.get(0)?), row.get(1)?))).optional()?;
             Ok(found)
         })
         .await
@@ -160,37 +161,37 @@ impl Store {
 
     /// Lets a locked event take its place at the journal's end, as `new` says, or gives it up for good. One that is not
     /// locked any more is no error; returns whether it was.
-    pub async fn unlock(&self, bot: &str, event: &EventId, new: Option<NewInbound>) -> Result<bool, StoreError> {
-        let (bot, event, now) = (bot.to_owned(), event.clone(), self.clock.millis());
+    pub async fn unlock(&self, account: &str, event: &EventId, new: Option<NewInbound>) -> Result<bool, StoreError> {
+        let (account, event, now) = (account.to_owned(), event.clone(), self.clock.millis());
         self.write(move |tx| {
             let given_up = tx
                 .prepare_cached("SELECT room, sender, body FROM locked WHERE bot = ?1 AND event = ?2")?
-                .query_row([&bot, &event.0], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?)))
+                .query_row([&account, &event.0], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?)))
                 .optional()?;
             let Some((room, sender, body)) = given_up else { return Ok(false) };
-            tx.execute("DELETE FROM locked WHERE bot = ?1 AND event = ?2", [&bot, &event.0])?;
+            tx.execute("DELETE FROM locked WHERE bot = ?1 AND event = ?2", [&account, &event.0])?;
             if let Some(new) = new {
-                insert(tx, &bot, &new, now)?;
+                insert(tx, &account, &new, now)?;
             } else {
                 let body = serde_json::from_str(&body)?;
                 insert(
                     tx,
-                    &bot,
+                    &account,
                     &NewInbound { room: RoomKey(room), event: event.clone(), sender, body, target: None },
                     now,
                 )?;
-                done(tx, &bot, &[event])?;
+                done(tx, &account, &[event])?;
             }
             Ok(true)
         })
         .await
     }
 
-    /// Returns how far the bot's stream was read.
-    pub async fn position(&self, bot: &str) -> Result<Option<String>, StoreError> {
-        let bot = bot.to_owned();
+    /// Returns how far the account's stream was read.
+    pub async fn position(&self, account: &str) -> Result<Option<String>, StoreError> {
+        let account = account.to_owned();
         self.read(move |tx| {
-            Ok(tx.query_row("SELECT token FROM positions WHERE bot = ?1", [&bot], |row| row.get(0)).optional()?)
+            Ok(tx.query_row("SELECT token FROM positions WHERE bot = ?1", [&account], |row| row.get(0)).optional()?)
         })
         .await
     }
@@ -225,42 +226,48 @@ impl Store {
     }
 
     /// Returns an event and what became of it.
-    pub async fn find(&self, bot: &str, event: &EventId) -> Result<Option<Found>, StoreError> {
-        let (bot, event) = (bot.to_owned(), event.clone());
+    pub async fn find(&self, account: &str, event: &EventId) -> Result<Option<FoundEvent>, StoreError> {
+        let (account, event) = (account.to_owned(), event.clone());
         self.read(move |tx| {
             let mut select = tx.prepare_cached(
                 "SELECT seq, event, sender, body, received, room, turn, done FROM inbound WHERE bot = ?1 AND event = ?2",
             )?;
-            let mut rows = select.query([&bot, &event.0])?;
+            let mut rows = select.query([&account, &event.0])?;
             let Some(row) = rows.next()? else { return Ok(None) };
             let standing = match (row.get::<_, Option<String>>(6)?, row.get(7)?) {
                 (Some(turn), _) => Standing::Claimed(turn.into()),
                 (None, true) => Standing::Done,
                 (None, false) => Standing::Waiting,
             };
-            Ok(Some(Found { inbound: read(row)??, room: RoomKey(row.get(5)?), standing }))
+            Ok(Some(FoundEvent { inbound: read(row)??, room: RoomKey(row.get(5)?), standing }))
         })
         .await
     }
 
-    /// Gives a waiting event another body, as `change` asks, which is done with it.
-    pub async fn rewrite(&self, bot: &str, event: &EventId, body: Value, change: &EventId) -> Result<(), StoreError> {
-        let (bot, event, change) = (bot.to_owned(), event.clone(), change.clone());
+    /// Gives a waiting event another body, as the event `change` asks, which needs no answer then.
+    pub async fn rewrite(
+        &self,
+        account: &str,
+        event: &EventId,
+        body: Value,
+        change: &EventId,
+    ) -> Result<(), StoreError> {
+        let (account, event, change) = (account.to_owned(), event.clone(), change.clone());
         self.write(move |tx| {
             let body = serde_json::to_string(&body)?;
             tx.execute(
                 "UPDATE inbound SET body = ?3 WHERE bot = ?1 AND event = ?2 AND turn IS NULL AND done = 0",
-                [&bot, &event.0, &body],
+                [&account, &event.0, &body],
             )?;
-            done(tx, &bot, &[change])
+            done(tx, &account, &[change])
         })
         .await
     }
 
     /// Says that events need no answer (any more).
-    pub async fn done(&self, bot: &str, events: Vec<EventId>) -> Result<(), StoreError> {
-        let bot = bot.to_owned();
-        self.write(move |tx| done(tx, &bot, &events)).await
+    pub async fn done(&self, account: &str, events: Vec<EventId>) -> Result<(), StoreError> {
+        let account = account.to_owned();
+        self.write(move |tx| done(tx, &account, &events)).await
     }
 
     /// Returns whether others than `sender` have spoken in a room.
@@ -290,23 +297,23 @@ impl Store {
     }
 
     /// Returns the rooms in which events wait or turns are unfinished: where work goes on after a start.
-    pub async fn rooms_with_work(&self, bot: &str) -> Result<Vec<Address>, StoreError> {
-        let bot = bot.to_owned();
+    pub async fn rooms_with_work(&self, account: &str) -> Result<Vec<Address>, StoreError> {
+        let account = account.to_owned();
         self.read(move |tx| {
             let mut select = tx.prepare_cached(
                 "SELECT DISTINCT room FROM inbound INDEXED BY inbound_waiting WHERE bot = ?1 AND turn IS NULL AND done = 0
                  UNION SELECT room FROM turns INDEXED BY turns_open WHERE bot = ?1 AND state = 'open'",
             )?;
-            let rows = select.query_map([&bot], |row| row.get::<_, String>(0))?;
-            rows.map(|room| Ok(Address { account: bot.clone(), room: room?.into() })).collect()
+            let rows = select.query_map([&account], |row| row.get::<_, String>(0))?;
+            rows.map(|room| Ok(Address { account: account.clone(), room: room?.into() })).collect()
         })
         .await
     }
 }
 
 /// Writes an event down; tells whether it is new.
-fn insert(tx: &Transaction<'_>, bot: &str, new: &NewInbound, now: i64) -> Result<bool, StoreError> {
-    if known::has_event(tx, bot, &new.event)? {
+fn insert(tx: &Transaction<'_>, account: &str, new: &NewInbound, now: i64) -> Result<bool, StoreError> {
+    if known::has_event(tx, account, &new.event)? {
         return Ok(false);
     }
     let body = serde_json::to_string(&new.body)?;
@@ -315,15 +322,15 @@ fn insert(tx: &Transaction<'_>, bot: &str, new: &NewInbound, now: i64) -> Result
         "INSERT INTO inbound (bot, room, event, sender, body, received, target) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
          ON CONFLICT (bot, event) DO NOTHING",
     )?;
-    let row = params![bot, new.room.as_str(), new.event.as_str(), new.sender, body, now, target];
+    let row = params![account, new.room.as_str(), new.event.as_str(), new.sender, body, now, target];
     Ok(insert.execute(row)? == 1)
 }
 
 /// Returns whether an event was ever written down.
-pub(super) fn has(tx: &Transaction<'_>, bot: &str, event: &EventId) -> Result<bool, StoreError> {
+pub(super) fn has(tx: &Transaction<'_>, account: &str, event: &EventId) -> Result<bool, StoreError> {
     let mut select = tx.prepare_cached("SELECT EXISTS (SELECT 1 FROM inbound WHERE bot = ?1 AND event = ?2)")?;
-    let has: bool = select.query_row([bot, event.as_str()], |row| row.get(0))?;
-    Ok(has || known::has_event(tx, bot, event)?)
+    let has: bool = select.query_row([account, event.as_str()], |row| row.get(0))?;
+    Ok(has || known::has_event(tx, account, event)?)
 }
 
 /// Returns whether an event waits in a room and nobody has acted on it.
@@ -335,10 +342,10 @@ pub(super) fn waits(tx: &Transaction<'_>, address: &Address, event: &EventId) ->
     Ok(select.query_row([&address.account, &event.0, &address.room.0], |row| row.get(0))?)
 }
 
-pub(super) fn done(tx: &Transaction<'_>, bot: &str, events: &[EventId]) -> Result<(), StoreError> {
+pub(super) fn done(tx: &Transaction<'_>, account: &str, events: &[EventId]) -> Result<(), StoreError> {
     let mut update = tx.prepare_cached("UPDATE inbound SET done = 1 WHERE bot = ?1 AND event = ?2")?;
     for event in events {
-        update.execute([bot, event.as_str()])?;
+        update.execute([account, event.as_str()])?;
     }
     Ok(())
 }

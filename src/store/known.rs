@@ -4,50 +4,60 @@
 use rusqlite::{OptionalExtension, Transaction, params};
 use sha2::{Digest as _, Sha256};
 
-use super::{Sealed, StoreError};
+use super::StoreError;
 use crate::ids::EventId;
 
 /// Places of one session that share a row: a bit each, 512 bytes.
 const PIECE: u32 = 4096;
 
+/// What tells one ciphertext from every other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Whose key it was made with.
+    pub session: String,
+    /// Its place among all that were made with that key.
+    pub place: u32,
+}
+
 /// So many bits that nobody finds two names with the same ones.
 type Digest = [u8; 16];
 
 /// Returns whether an event was taken before its row went.
-pub(super) fn has_event(tx: &Transaction<'_>, bot: &str, event: &EventId) -> Result<bool, StoreError> {
+pub(super) fn has_event(tx: &Transaction<'_>, account: &str, event: &EventId) -> Result<bool, StoreError> {
     let mut select = tx.prepare_cached("SELECT EXISTS (SELECT 1 FROM known WHERE event = ?1)")?;
-    Ok(select.query_row([digest(bot, event.as_str())], |row| row.get(0))?)
+    Ok(select.query_row([digest(account, event.as_str())], |row| row.get(0))?)
 }
 
 /// Notes that an event was taken.
-pub(super) fn keep_event(tx: &Transaction<'_>, bot: &str, event: &str) -> Result<(), StoreError> {
-    tx.prepare_cached("INSERT INTO known (event) VALUES (?1) ON CONFLICT DO NOTHING")?.execute([digest(bot, event)])?;
+pub(super) fn keep_event(tx: &Transaction<'_>, account: &str, event: &str) -> Result<(), StoreError> {
+    tx.prepare_cached("INSERT INTO known (event) VALUES (?1) ON CONFLICT DO NOTHING")?
+        .execute([digest(account, event)])?;
     Ok(())
 }
 
 /// Returns whether a ciphertext was taken before its row went.
-pub(super) fn has_ciphertext(tx: &Transaction<'_>, bot: &str, sealed: &Sealed) -> Result<bool, StoreError> {
+pub(super) fn has_ciphertext(tx: &Transaction<'_>, account: &str, sealed: &Sealed) -> Result<bool, StoreError> {
     let (byte, bit) = bit(sealed.place);
-    Ok(places(tx, bot, sealed)?.get(byte).is_some_and(|taken| taken & bit != 0))
+    Ok(places(tx, account, sealed)?.get(byte).is_some_and(|taken| taken & bit != 0))
 }
 
 /// Notes that a ciphertext was taken.
-pub(super) fn keep_ciphertext(tx: &Transaction<'_>, bot: &str, sealed: &Sealed) -> Result<(), StoreError> {
+pub(super) fn keep_ciphertext(tx: &Transaction<'_>, account: &str, sealed: &Sealed) -> Result<(), StoreError> {
     let (byte, bit) = bit(sealed.place);
-    let mut taken = places(tx, bot, sealed)?;
+    let mut taken = places(tx, account, sealed)?;
     taken.resize(taken.len().max(byte + 1), 0);
     taken[byte] |= bit;
     tx.prepare_cached(
         "INSERT INTO places (session, piece, taken) VALUES (?1, ?2, ?3)
          ON CONFLICT (session, piece) DO UPDATE SET taken = excluded.taken",
     )?
-    .execute(params![digest(bot, &sealed.session), sealed.place / PIECE, taken])?;
+    .execute(params![digest(account, &sealed.session), sealed.place / PIECE, taken])?;
     Ok(())
 }
 
-fn places(tx: &Transaction<'_>, bot: &str, sealed: &Sealed) -> Result<Vec<u8>, StoreError> {
+fn places(tx: &Transaction<'_>, account: &str, sealed: &Sealed) -> Result<Vec<u8>, StoreError> {
     let mut select = tx.prepare_cached("SELECT taken FROM places WHERE session = ?1 AND piece = ?2")?;
-    let key = params![digest(bot, &sealed.session), sealed.place / PIECE];
+    let key = params![digest(account, &sealed.session), sealed.place / PIECE];
     Ok(select.query_row(key, |row| row.get(0)).optional()?.unwrap_or_default())
 }
 
@@ -57,9 +67,9 @@ fn bit(place: u32) -> (usize, u8) {
     ((place / 8) as usize, 1 << (place % 8))
 }
 
-fn digest(bot: &str, name: &str) -> Digest {
+fn digest(account: &str, name: &str) -> Digest {
     let mut hash = Sha256::new();
-    for part in [bot, name] {
+    for part in [account, name] {
         hash.update(part.as_bytes());
         hash.update([0]);
     }

@@ -39,13 +39,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub(super) struct Log {
     path: Arc<Path>,
-    state: Arc<State>,
+    state: Arc<LogState>,
     /// Tells the thread that the log is large.
     grown: mpsc::SyncSender<()>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LogState {
     /// The thread is at work.
     folding: AtomicBool,
     /// The writer shall fold back what is left.
@@ -56,7 +56,7 @@ impl Log {
     /// Starts the thread for the database at `path`.
     pub(super) fn watch(path: &Path) -> rusqlite::Result<Self> {
         let connection = Connection::open(path)?;
-        let state = Arc::new(State::default());
+        let state = Arc::new(LogState::default());
         let (grown, grows) = mpsc::sync_channel(1);
         let watched = state.clone();
         thread::Builder::new()
@@ -113,7 +113,7 @@ fn log_of(path: &Path) -> PathBuf {
     name.into()
 }
 
-fn watch(connection: &Connection, state: &State, grows: &mpsc::Receiver<()>) {
+fn watch(connection: &Connection, state: &LogState, grows: &mpsc::Receiver<()>) {
     loop {
         let is_large = match grows.recv_timeout(EVERY) {
             Ok(()) => true,

@@ -31,6 +31,7 @@ use std::{
 };
 
 use rusqlite::{Connection, OptionalExtension, Transaction};
+use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Notify, oneshot};
 
 use log::Log;
@@ -40,10 +41,10 @@ pub use calls::{CallRecord, EndedCall};
 pub use compact::Size;
 pub use context::History;
 pub use health::{Health, Waiting};
-pub use journal::{Found, LockedInbound, NewInbound, Standing, StoredInbound};
+pub use journal::{FoundEvent, LockedInbound, NewInbound, Standing, StoredInbound};
+pub use known::Sealed;
 pub use outbox::{NewOutbox, OutboxRow, Tried};
 pub use rooms::{Alias, LeftRoom};
-pub use sealed::Sealed;
 pub use turns::{OpenTurn, TurnState};
 pub use usage::{AgentUsage, UsageRow};
 
@@ -153,6 +154,8 @@ pub struct Store {
     files: Arc<Path>,
     /// Names this installation; containers carry it as a label.
     instance: Arc<str>,
+    /// Known to nobody but this installation.
+    secret: SecretString,
 }
 
 impl Store {
@@ -163,7 +166,8 @@ impl Store {
         if !schema::migrate(&mut connection).map_err(fail)? {
             return Err(StoreError::Newer { path: path.to_owned() });
         }
-        let instance = instance(&connection).map_err(fail)?;
+        let instance = made_once(&connection, "instance", 8).map_err(fail)?;
+        let secret = made_once(&connection, "secret", 32).map_err(fail)?;
         let files = files::folder(path);
         files::tidy(&files, &connection)?;
         let (jobs, queue) = mpsc::sync_channel::<Job>(QUEUE);
@@ -186,12 +190,18 @@ impl Store {
             clock,
             files: files.into(),
             instance: instance.into(),
+            secret: secret.into(),
         })
     }
 
     /// Returns the name of this installation, made once.
     pub fn instance(&self) -> &str {
         &self.instance
+    }
+
+    /// Returns a secret of this installation, from which keys are made that must be the same after a restart.
+    pub(crate) fn secret(&self) -> &str {
+        self.secret.expose_secret()
     }
 
     /// Returns the clock that stamps the rows.
@@ -256,14 +266,14 @@ fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> 
     Ok(connection)
 }
 
-fn instance(connection: &Connection) -> rusqlite::Result<String> {
-    let found =
-        connection.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |row| row.get(0)).optional()?;
+/// Returns the random text of this name, made of so many random bytes when it is asked for first.
+fn made_once(connection: &Connection, key: &str, bytes: usize) -> rusqlite::Result<String> {
+    let found = connection.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()?;
     if let Some(found) = found {
         return Ok(found);
     }
-    let made = ids::random(8);
-    connection.execute("INSERT INTO meta (key, value) VALUES ('instance', ?1)", [&made])?;
+    let made = ids::random(bytes);
+    connection.execute("INSERT INTO meta (key, value) VALUES (?1, ?2)", [key, &made])?;
     Ok(made)
 }
 

@@ -117,12 +117,12 @@ impl Store {
     }
 
     /// Returns the rooms for which something waits to be sent.
-    pub async fn rooms_with_unsent(&self, bot: &str) -> Result<Vec<Address>, StoreError> {
-        let bot = bot.to_owned();
+    pub async fn rooms_with_unsent(&self, account: &str) -> Result<Vec<Address>, StoreError> {
+        let account = account.to_owned();
         self.read(move |tx| {
             let mut select = tx.prepare_cached("SELECT DISTINCT room FROM outbox WHERE bot = ?1 AND sent IS NULL")?;
-            let rows = select.query_map([&bot], |row| row.get::<_, String>(0))?;
-            rows.map(|room| Ok(Address { account: bot.clone(), room: room?.into() })).collect()
+            let rows = select.query_map([&account], |row| row.get::<_, String>(0))?;
+            rows.map(|room| Ok(Address { account: account.clone(), room: room?.into() })).collect()
         })
         .await
     }

@@ -1,4 +1,4 @@
-//! The rooms in which a bot is or was, and whose sandbox and conversation an upgraded room uses.
+//! The rooms in which an account is or was, and whose sandbox and conversation an upgraded room uses.
 //!
 //! Everything of a conversation stands under its home: the room in which it began. The hub translates; here only
 //! [`Store::move_home`] knows both.
@@ -29,7 +29,7 @@ pub struct Alias {
 }
 
 impl Store {
-    /// Notes that a bot is in a room, by the event `joined`. The greeting goes to the outbox of `home` if the bot has
+    /// Notes that an account is in a room, by the event `joined`. The greeting goes to the outbox of `home` if it has
     /// not come by that event before.
     pub async fn join(
         &self,
@@ -58,12 +58,12 @@ impl Store {
         .await
     }
 
-    /// Returns the rooms in which a bot is.
-    pub async fn joined_rooms(&self, bot: &str) -> Result<Vec<RoomKey>, StoreError> {
-        let bot = bot.to_owned();
+    /// Returns the rooms in which an account is.
+    pub async fn joined_rooms(&self, account: &str) -> Result<Vec<RoomKey>, StoreError> {
+        let account = account.to_owned();
         self.read(move |tx| {
             let mut select = tx.prepare_cached("SELECT room FROM rooms WHERE bot = ?1 AND missed IS NULL")?;
-            let rows = select.query_map([&bot], |row| row.get::<_, String>(0).map(RoomKey))?;
+            let rows = select.query_map([&account], |row| row.get::<_, String>(0).map(RoomKey))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
         .await
@@ -94,12 +94,12 @@ impl Store {
         Ok(open)
     }
 
-    /// Notes that the bot is no longer in a room that another one has followed; what belongs to their home stays.
-    pub async fn leave_old(&self, bot: &str, room: &RoomKey) -> Result<(), StoreError> {
-        let (bot, room) = (bot.to_owned(), room.clone());
+    /// Notes that the account is no longer in a room that another one has followed; what belongs to their home stays.
+    pub async fn leave_old(&self, account: &str, room: &RoomKey) -> Result<(), StoreError> {
+        let (account, room) = (account.to_owned(), room.clone());
         self.write(move |tx| {
-            tx.execute("DELETE FROM rooms WHERE bot = ?1 AND room = ?2", [&bot, &room.0])?;
-            give_up_locked(tx, &bot, &room)
+            tx.execute("DELETE FROM rooms WHERE bot = ?1 AND room = ?2", [&account, &room.0])?;
+            give_up_locked(tx, &account, &room)
         })
         .await
     }
@@ -113,12 +113,12 @@ impl Store {
     }
 
     /// Returns the rooms in which nobody is left and whose files may still be there.
-    pub async fn left_rooms(&self, bot: &str) -> Result<Vec<LeftRoom>, StoreError> {
-        let bot = bot.to_owned();
+    pub async fn left_rooms(&self, account: &str) -> Result<Vec<LeftRoom>, StoreError> {
+        let account = account.to_owned();
         self.read(move |tx| {
             let mut select =
                 tx.prepare_cached("SELECT room, missed, cleared FROM rooms WHERE bot = ?1 AND missed IS NOT NULL")?;
-            let rows = select.query_map([&bot], |row| {
+            let rows = select.query_map([&account], |row| {
                 Ok(LeftRoom { room: RoomKey(row.get(0)?), since: row.get(1)?, cleared: row.get(2)? })
             })?;
             Ok(rows.collect::<Result<_, _>>()?)
@@ -127,13 +127,13 @@ impl Store {
     }
 
     /// Returns whether a room is noted as left.
-    pub async fn is_left(&self, bot: &str, room: &RoomKey) -> Result<bool, StoreError> {
-        let (bot, room) = (bot.to_owned(), room.clone());
+    pub async fn is_left(&self, account: &str, room: &RoomKey) -> Result<bool, StoreError> {
+        let (account, room) = (account.to_owned(), room.clone());
         self.read(move |tx| {
             let mut select = tx.prepare_cached(
                 "SELECT EXISTS (SELECT 1 FROM rooms WHERE bot = ?1 AND room = ?2 AND missed IS NOT NULL)",
             )?;
-            Ok(select.query_row([&bot, &room.0], |row| row.get(0))?)
+            Ok(select.query_row([&account, &room.0], |row| row.get(0))?)
         })
         .await
     }
@@ -167,10 +167,10 @@ impl Store {
     }
 
     /// Forgets a room that is still left, and that it used another's sandbox.
-    pub async fn forget_room(&self, bot: &str, room: &RoomKey) -> Result<(), StoreError> {
-        let (bot, room) = (bot.to_owned(), room.clone());
+    pub async fn forget_room(&self, account: &str, room: &RoomKey) -> Result<(), StoreError> {
+        let (account, room) = (account.to_owned(), room.clone());
         self.write(move |tx| {
-            let at = [&bot, &room.0];
+            let at = [&account, &room.0];
             let gone = tx.execute("DELETE FROM rooms WHERE bot = ?1 AND room = ?2 AND missed IS NOT NULL", at)?;
             if gone > 0 {
                 tx.execute(
@@ -188,41 +188,41 @@ impl Store {
     /// for it goes along. Not if it has a conversation of its own already; returns whether it does.
     pub async fn move_home(
         &self,
-        bot: &str,
+        account: &str,
         from: &RoomKey,
         room: &RoomKey,
         home: &RoomKey,
     ) -> Result<bool, StoreError> {
-        let (bot, from, room, home) = (bot.to_owned(), from.clone(), room.clone(), home.clone());
+        let (account, from, room, home) = (account.to_owned(), from.clone(), room.clone(), home.clone());
         self.write(move |tx| {
             let settled: bool = tx.query_row(
                 "SELECT EXISTS (SELECT 1 FROM turns WHERE bot = ?1 AND room = ?2)",
-                [&bot, &room.0],
+                [&account, &room.0],
                 |row| row.get(0),
             )?;
             if settled {
                 return Ok(false);
             }
-            let row = [&bot, &room.0, &home.0];
+            let row = [&account, &room.0, &home.0];
             // Made anew: of all rooms of a home the last is the one in which people are.
-            tx.execute("DELETE FROM homes WHERE bot = ?1 AND room = ?2", [&bot, &room.0])?;
+            tx.execute("DELETE FROM homes WHERE bot = ?1 AND room = ?2", [&account, &room.0])?;
             tx.execute("INSERT INTO homes (bot, room, home) VALUES (?1, ?2, ?3)", row)?;
             tx.execute("UPDATE inbound SET room = ?3 WHERE bot = ?1 AND room = ?2 AND turn IS NULL AND done = 0", row)?;
             tx.execute("UPDATE outbox SET room = ?3 WHERE bot = ?1 AND room = ?2 AND sent IS NULL", row)?;
             // Left already, and with nobody in the old room its files would have an end.
-            tx.execute("DELETE FROM rooms WHERE bot = ?1 AND room = ?2 AND missed IS NOT NULL", [&bot, &from.0])?;
+            tx.execute("DELETE FROM rooms WHERE bot = ?1 AND room = ?2 AND missed IS NOT NULL", [&account, &from.0])?;
             Ok(true)
         })
         .await
     }
 
     /// Returns the rooms that use another's sandbox, in the order in which they came to do so.
-    pub async fn homes(&self, bot: &str) -> Result<Vec<Alias>, StoreError> {
-        let bot = bot.to_owned();
+    pub async fn homes(&self, account: &str) -> Result<Vec<Alias>, StoreError> {
+        let account = account.to_owned();
         self.read(move |tx| {
             let mut select = tx.prepare_cached("SELECT room, home FROM homes WHERE bot = ?1 ORDER BY seq")?;
-            let rows =
-                select.query_map([&bot], |row| Ok(Alias { room: RoomKey(row.get(0)?), home: RoomKey(row.get(1)?) }))?;
+            let rows = select
+                .query_map([&account], |row| Ok(Alias { room: RoomKey(row.get(0)?), home: RoomKey(row.get(1)?) }))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
         .await
@@ -261,11 +261,11 @@ pub(super) const HOMES_IN_USE: &str = "WITH RECURSIVE
          LEFT JOIN homes h ON h.bot = r.bot AND h.room = r.room WHERE r.missed IS NULL";
 
 /// Gives up the events of a room whose key has not come: they are not taken again.
-fn give_up_locked(tx: &Transaction<'_>, bot: &str, room: &RoomKey) -> Result<(), StoreError> {
+fn give_up_locked(tx: &Transaction<'_>, account: &str, room: &RoomKey) -> Result<(), StoreError> {
     let mut given_up = tx.prepare_cached("DELETE FROM locked WHERE bot = ?1 AND room = ?2 RETURNING event")?;
-    let mut events = given_up.query([bot, room.as_str()])?;
+    let mut events = given_up.query([account, room.as_str()])?;
     while let Some(row) = events.next()? {
-        known::keep_event(tx, bot, &row.get::<_, String>(0)?)?;
+        known::keep_event(tx, account, &row.get::<_, String>(0)?)?;
     }
     Ok(())
 }

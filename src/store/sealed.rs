@@ -5,27 +5,21 @@ use std::collections::HashSet;
 
 use rusqlite::params;
 
-use super::{Store, StoreError, journal, known};
+use super::{
+    Store, StoreError, journal,
+    known::{self, Sealed},
+};
 use crate::ids::EventId;
-
-/// What tells one ciphertext from every other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sealed {
-    /// Whose key it was made with.
-    pub session: String,
-    /// Its place among all that were made with that key.
-    pub place: u32,
-}
 
 impl Store {
     /// Takes ciphertexts for the events in which they came. Returns the events whose ciphertext another event has taken
     /// before; the same event again is none of them.
     pub async fn take_ciphertexts(
         &self,
-        bot: &str,
+        account: &str,
         sealed: Vec<(EventId, Sealed)>,
     ) -> Result<HashSet<EventId>, StoreError> {
-        let (bot, now) = (bot.to_owned(), self.clock.millis());
+        let (account, now) = (account.to_owned(), self.clock.millis());
         self.write(move |tx| {
             let mut take = tx.prepare_cached(
                 "INSERT INTO ciphertexts (bot, session, place, event, taken) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -35,16 +29,16 @@ impl Store {
                 tx.prepare_cached("SELECT event FROM ciphertexts WHERE bot = ?1 AND session = ?2 AND place = ?3")?;
             let mut replayed = HashSet::new();
             for (event, sealed) in sealed {
-                if known::has_ciphertext(tx, &bot, &sealed)? {
+                if known::has_ciphertext(tx, &account, &sealed)? {
                     // By which event is forgotten. One that the journal has taken is not taken again by it either.
-                    if !journal::has(tx, &bot, &event)? {
+                    if !journal::has(tx, &account, &event)? {
                         replayed.insert(event);
                     }
                     continue;
                 }
                 let Sealed { session, place } = sealed;
-                take.execute(params![bot, session, place, event.as_str(), now])?;
-                let by: String = taken.query_row(params![bot, session, place], |row| row.get(0))?;
+                take.execute(params![account, session, place, event.as_str(), now])?;
+                let by: String = taken.query_row(params![account, session, place], |row| row.get(0))?;
                 if by != event.as_str() {
                     replayed.insert(event);
                 }

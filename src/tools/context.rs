@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{agents::Agents, error::ToolError, jobs::JobsSeen};
+use super::{agents::Agents, error::ToolError, jobs_seen::JobsSeen};
 use crate::{
     ids::{Address, CallId, TurnId},
     sandbox::Sandboxes,
@@ -66,13 +66,13 @@ impl Default for ToolLimits {
     }
 }
 
-/// Places in memory for files that may be large, over all rooms. Cheap to clone.
+/// The permits for files that may be large to be in memory, over all rooms. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LargeFiles(Arc<Semaphore>);
 
-/// A place, until the last copy is dropped.
+/// Leave for one such file to be in memory, until the last copy is dropped.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct LargeFilePermit {
     /// Given back when it is dropped.
     _permit: Option<Arc<OwnedSemaphorePermit>>,
 }
@@ -84,21 +84,21 @@ impl Default for LargeFiles {
 }
 
 impl LargeFiles {
-    /// Waits for a place, or for the call's end.
-    async fn place(&self, cancel: &CancellationToken) -> Result<Place, ToolError> {
+    /// Waits for a permit, or for the call's end.
+    async fn permit(&self, cancel: &CancellationToken) -> Result<LargeFilePermit, ToolError> {
         let permit = Arc::clone(&self.0).acquire_owned();
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(ToolError::Stopped),
-            permit = permit => Ok(Place { _permit: permit.ok().map(Arc::new) }),
+            permit = permit => Ok(LargeFilePermit { _permit: permit.ok().map(Arc::new) }),
         }
     }
 }
 
 impl ToolContext {
-    /// Waits for a place in memory for a file that may be large.
-    pub(super) async fn place(&self) -> Result<Place, ToolError> {
-        self.large.place(&self.cancel).await
+    /// Waits until a file that may be large may be in memory.
+    pub(super) async fn large_file_permit(&self) -> Result<LargeFilePermit, ToolError> {
+        self.large.permit(&self.cancel).await
     }
 }
 
@@ -133,8 +133,8 @@ pub struct ToolResult {
     pub images: Vec<Image>,
     /// Files for the room.
     pub attachments: Vec<Attachment>,
-    /// Held as long as they are in memory.
-    pub place: Option<Place>,
+    /// Held as long as the files are in memory.
+    pub large: Option<LargeFilePermit>,
     /// What it means for a claim of "done".
     pub facts: Facts,
 }
@@ -200,16 +200,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn two_large_files_are_in_memory_at_a_time_and_a_stop_ends_the_wait_for_a_place() {
+    async fn two_large_files_are_in_memory_at_a_time_and_a_stop_ends_the_wait_for_a_permit() {
         let (large, cancel) = (LargeFiles::default(), CancellationToken::new());
-        let [first, _second] = [large.place(&cancel).await.unwrap(), large.place(&cancel).await.unwrap()];
-        let result = ToolResult { place: Some(first.clone()), ..ToolResult::default() };
+        let [first, _second] = [large.permit(&cancel).await.unwrap(), large.permit(&cancel).await.unwrap()];
+        let result = ToolResult { large: Some(first.clone()), ..ToolResult::default() };
         drop(first);
-        let mut third = Box::pin(large.place(&cancel));
+        let mut third = Box::pin(large.permit(&cancel));
         assert!(third.as_mut().now_or_never().is_none(), "its result still holds the first one");
         drop(result);
         let _third = third.await.unwrap();
-        let fourth = large.place(&cancel);
+        let fourth = large.permit(&cancel);
         cancel.cancel();
         assert!(matches!(fourth.await, Err(ToolError::Stopped)));
     }

@@ -82,7 +82,7 @@ impl Named {
 
     /// Returns what keeps the file from being read, if anything does; where there is none, takes the only one whose name
     /// looks the same.
-    pub(super) async fn look(
+    pub(super) async fn check_readable(
         &mut self,
         context: &ToolContext,
         sandbox: &Sandbox,

@@ -2,11 +2,7 @@
 //!
 //! Called by `run_command`, which decides what a call wants.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
@@ -113,12 +109,12 @@ async fn started(
 
 /// Returns how a job stands. With a `wait` it first waits so long for something that the model has not seen, or for the
 /// job's end; a word from the room ends the wait.
-pub(super) async fn look(context: &ToolContext, job: &str, wait: Option<Duration>) -> Result<ToolResult, ToolError> {
+pub(super) async fn status(context: &ToolContext, job: &str, wait: Option<Duration>) -> Result<ToolResult, ToolError> {
     let until = wait.map(|wait| Instant::now() + wait);
     let mut tries = 1;
     loop {
         let sandbox = context.sandbox().await?;
-        match look_once(context, &sandbox, job, until).await {
+        match status_once(context, &sandbox, job, until).await {
             // The job went on meanwhile: it is looked at again.
             Err(ToolError::Sandbox(SandboxError::Disconnected)) if tries < LOOKS => tries += 1,
             result => return result,
@@ -126,7 +122,7 @@ pub(super) async fn look(context: &ToolContext, job: &str, wait: Option<Duration
     }
 }
 
-async fn look_once(
+async fn status_once(
     context: &ToolContext,
     sandbox: &Sandbox,
     job: &str,
@@ -177,24 +173,6 @@ async fn report(context: &ToolContext, sandbox: &Sandbox, job: &str, ended: &End
     // Having been ended is what was asked of it.
     let ok = matches!(ended.exit, Exit::Code(0) | Exit::Killed);
     ToolResult { ok, ..ToolResult::good(format!("{job} ended"), text) }
-}
-
-/// How much of each job's output the model was shown in this turn. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct JobsSeen(Arc<Mutex<HashMap<String, u64>>>);
-
-impl JobsSeen {
-    fn of(&self, job: &str) -> u64 {
-        self.lock().get(job).copied().unwrap_or_default()
-    }
-
-    fn note(&self, job: &str, bytes: u64) {
-        self.lock().insert(job.to_owned(), bytes);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, u64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// What a look at a process finds.

@@ -14,6 +14,7 @@ mod exec;
 mod files;
 mod form;
 mod jobs;
+mod jobs_seen;
 mod lines;
 mod matching;
 mod media;
@@ -41,7 +42,7 @@ pub use self::context::{
     Access, Attachment, Edit, Facts, Image, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult,
 };
 use self::error::ToolError;
-pub use self::{jobs::JobsSeen, media::picture};
+pub use self::{jobs_seen::JobsSeen, media::picture};
 use crate::{llm::ToolSpec, text};
 
 /// All tools, in the order in which models see them: a fixed one, so that a provider's cache stays good.

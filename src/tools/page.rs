@@ -82,11 +82,11 @@ pub(super) async fn locate(context: &ToolContext, sandbox: &Sandbox, meant: Mean
 /// Returns the file at a path, or the page of the folder there; `None` if there is nothing.
 async fn find(context: &ToolContext, sandbox: &Sandbox, path: &str) -> Result<Option<String>, ToolError> {
     let mut named = Named::as_given(path.to_owned());
-    match named.look(context, sandbox).await? {
+    match named.check_readable(context, sandbox).await? {
         None => Ok(Some(named.path)),
         Some(FileProblem::IsDirectory) => {
             let mut index = Named::as_given(format!("{}/index.html", named.path.trim_end_matches('/')));
-            let page = index.look(context, sandbox).await?.is_none();
+            let page = index.check_readable(context, sandbox).await?.is_none();
             Ok(Some(if page { index.path } else { named.path }))
         }
         Some(FileProblem::NotFound) => Ok(None),

@@ -135,10 +135,10 @@ async fn job_of(context: &ToolContext, arguments: &Arguments, job: &str) -> Resu
     if arguments.stop {
         let sandbox = context.sandbox().await?;
         context.unless_stopped(sandbox.kill(job)).await?;
-        return jobs::look(context, job, None).await;
+        return jobs::status(context, job, None).await;
     }
     let wait = arguments.timeout_seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs);
-    jobs::look(context, job, wait.map(|wait| wait.min(context.limits.longest))).await
+    jobs::status(context, job, wait.map(|wait| wait.min(context.limits.longest))).await
 }
 
 fn command(context: &ToolContext, line: &str, arguments: &Arguments) -> Command {

@@ -42,7 +42,7 @@ impl Tool for SendFile {
     async fn run(context: &ToolContext, arguments: Arguments) -> Result<ToolResult, ToolError> {
         let mut file = Named::as_given(files::named(&arguments.path)?);
         let sandbox = context.sandbox().await?;
-        let place = context.place().await?;
+        let permit = context.large_file_permit().await?;
         let read = file.read_whole(context, &sandbox, LIMIT).await?;
         let Named { path, note, .. } = file;
         let data = match read {
@@ -65,7 +65,7 @@ impl Tool for SendFile {
             format!("{note}{path} ({size}) goes to the room as {name}."),
         );
         let mime = media::mime(&name, &data).to_owned();
-        result.place = Some(place);
+        result.large = Some(permit);
         result.attachments.push(Attachment { name, mime, data });
         Ok(result)
     }

@@ -107,7 +107,7 @@ async fn picture(
 ) -> Result<ToolResult, ToolError> {
     let about = about(ended)?;
     let path = out_of(context);
-    let place = context.place().await?;
+    let permit = context.large_file_permit().await?;
     let data = match files::read_whole(context, sandbox, &path, ROOM_LIMIT).await? {
         Whole::Content(data) if media::picture(&data) == Some("image/png") => data,
         Whole::TooLarge(size) => {
@@ -141,7 +141,7 @@ async fn picture(
         text.push_str(" You cannot see pictures: check the page's text instead, e.g. with curl.");
     }
     result.text = text;
-    result.place = Some(place);
+    result.large = Some(permit);
     result.attachments.push(Attachment { name: "screenshot.png".into(), mime: "image/png".into(), data });
     Ok(result)
 }

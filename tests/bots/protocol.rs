@@ -6,7 +6,10 @@ use std::{sync::Arc, time::Duration};
 use matrix_agent::{
     bots::{Bot, Intent, People},
     clock::Clock,
-    hub::{Account, AccountHub, Body, Delivery, Ending, Inbound, Inbox, Keeper, Live, Outbound, Port, Rooms, Sent},
+    hub::{
+        Account, AccountHub, Body, Delivery, Ending, Inbound, Inbox, Keeper, Live, Outbound, Port, Retention, Rooms,
+        Sent,
+    },
     ids::EventId,
     pictures::Gallery,
     store::{Durability, Store},
@@ -31,9 +34,11 @@ impl Desk {
     async fn open(folder: &tempfile::TempDir, bots: impl FnOnce(&Store) -> Vec<Arc<dyn Bot>>) -> Self {
         let store = Store::open(&folder.path().join("db"), Durability::Normal, Clock::default()).unwrap();
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
-        let grace = Duration::from_hours(1);
+        let hour = Duration::from_hours(1);
+        let retention = Retention { files: hour, rows: hour };
         let gallery = Gallery::new(folder.path().join("pictures"));
-        let keeper = Keeper::start(store.clone(), None, gallery, grace, tasks.clone(), cancel.clone()).await.unwrap();
+        let keeper =
+            Keeper::start(store.clone(), None, gallery, retention, tasks.clone(), cancel.clone()).await.unwrap();
         let (port, inbox) = Port::new(ROOMS, 16);
         let account = Account { name: "talk".into(), bots: bots(&store), ports: vec![port] };
         let hub = AccountHub::start(account, store, keeper, tasks.clone(), cancel.clone()).await.unwrap();

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use matrix_agent::{
     bots::{
-        Bot, Ending, Intent, Order, Outcome, People, Permits, Policy, Progress, Said, Sent, TurnJob, Upload,
+        Bot, Ending, Intent, Order, Outcome, People, Permits, Policy, Progress, Said, SentFile, TurnJob, Upload,
         UserMessage,
     },
     ids::{Address, BotName},
@@ -112,7 +112,7 @@ impl Bot for Small {
         async move { format!("{} did: {}", self.name, order.text) }.boxed()
     }
 
-    fn keep_file<'a>(&'a self, _: &'a Address, sent: &'a Sent, _: Bytes) -> BoxFuture<'a, Result<Upload, String>> {
+    fn keep_file<'a>(&'a self, _: &'a Address, sent: &'a SentFile, _: Bytes) -> BoxFuture<'a, Result<Upload, String>> {
         let kept =
             Upload { path: sent.name.clone(), text: format!("file {}", sent.name), picture: None, unshown: None };
         async move { Ok(kept) }.boxed()

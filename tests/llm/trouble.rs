@@ -131,7 +131,7 @@ async fn a_stream_that_never_ends_is_ended() {
     let llm = ScriptedLlm::start().await;
     llm.hang_after(3, Reply::text("All said."));
     settings.base_url = Some(llm.base_url().to_owned());
-    settings.limits = matrix_agent::llm::Limits { idle: Duration::from_millis(100), ..Default::default() };
+    settings.limits = matrix_agent::llm::ModelLimits { idle: Duration::from_millis(100), ..Default::default() };
     let model = Model::new(settings).expect("a model");
     assert_eq!(complete(&model).await.0.expect("an answer").message.text, "All said.");
 

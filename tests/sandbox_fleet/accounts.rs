@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
 use matrix_agent::{
     clock::Clock,
-    hub::Keeper,
+    hub::{Keeper, Retention},
     ids::Address,
     pictures::Gallery,
     sandbox::Sandboxes,
@@ -118,9 +118,9 @@ async fn an_account_that_is_set_up_no_more_keeps_its_sandboxes() {
     }
     // No hub of any account runs: that a sandbox is somebody's stands in the store.
     let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
-    let grace = Duration::from_hours(1);
+    let retention = Retention { files: Duration::from_hours(1), rows: Duration::from_hours(1) };
     let gallery = Gallery::new(house.directory.path().join("pictures"));
-    let keeper = Keeper::start(store, Some(fleet.clone()), gallery, grace, tasks.clone(), cancel.clone());
+    let keeper = Keeper::start(store, Some(fleet.clone()), gallery, retention, tasks.clone(), cancel.clone());
     let keeper = keeper.await.unwrap();
     let gone = async {
         while listed(&fleet).await.contains(&unknown) {

@@ -45,17 +45,17 @@ struct Desk {
     refused: HashSet<RoomKey>,
 }
 
-type Shared = Arc<Mutex<Desk>>;
+type SharedDesk = Arc<Mutex<Desk>>;
 
 /// Marks a row as being sent for as long as this value lives.
 struct Sending {
-    desk: Shared,
+    desk: SharedDesk,
     txn: String,
 }
 
 impl Sending {
     /// Returns `None` if another task is sending the row.
-    fn begin(desk: &Shared, txn: &str) -> Option<Self> {
+    fn begin(desk: &SharedDesk, txn: &str) -> Option<Self> {
         lock(desk).sending.insert(txn.to_owned()).then(|| Self { desk: desk.clone(), txn: txn.to_owned() })
     }
 }
@@ -68,7 +68,7 @@ impl Drop for Sending {
 
 /// Takes what the hub hands out until the program ends.
 pub(super) async fn run(adapter: Adapter, mut inbox: Inbox, mut live: broadcast::Receiver<LiveIn>) {
-    let desk = Shared::default();
+    let desk = SharedDesk::default();
     loop {
         tokio::select! {
             Some(delivery) = inbox.deliveries.recv() => {
@@ -80,7 +80,7 @@ pub(super) async fn run(adapter: Adapter, mut inbox: Inbox, mut live: broadcast:
             }
             seen = live.recv() => match seen {
                 // The account may have rooms of another protocol, too.
-                Ok(live) if ROOMS.owns(&live.address.room) => live.span().in_scope(|| view::take(&adapter, live)),
+                Ok(live) if ROOMS.owns(&live.address.room) => live.span().in_scope(|| view::follow(&adapter, live)),
                 Ok(_) => {}
                 Err(RecvError::Lagged(missed)) => tracing::debug!(missed, "rooms were not shown all progress"),
                 Err(RecvError::Closed) => return,
@@ -97,13 +97,13 @@ pub(super) async fn run(adapter: Adapter, mut inbox: Inbox, mut live: broadcast:
     }
 }
 
-fn lock(desk: &Shared) -> MutexGuard<'_, Desk> {
+fn lock(desk: &SharedDesk) -> MutexGuard<'_, Desk> {
     desk.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn deliver(adapter: Adapter, sending: Sending, delivery: Delivery) {
     let sent = send(&adapter, &delivery).await;
-    lock(&sending.desk).tell(&delivery.address.room, sent.as_ref().err());
+    lock(&sending.desk).log_change(&delivery.address.room, sent.as_ref().err());
     drop(sending);
     let told = sent.map_err(|_| Undelivered).map(|event| {
         crash::point("sent");
@@ -115,7 +115,7 @@ async fn deliver(adapter: Adapter, sending: Sending, delivery: Delivery) {
 
 impl Desk {
     /// Logs a change of state: one line when sending begins to fail, one when it works again.
-    fn tell(&mut self, room: &RoomKey, trouble: Option<&Trouble>) {
+    fn log_change(&mut self, room: &RoomKey, trouble: Option<&Trouble>) {
         match trouble {
             None => {
                 if std::mem::take(&mut self.away) {
@@ -143,7 +143,7 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
         None => Trouble::Away("there is no session now".to_owned()),
     })?;
     never_in_the_clear(adapter, &room).await?;
-    let earlier = Earlier::look(&room, delivery.tried.as_ref(), adapter.hub.clock().millis()).await?;
+    let earlier = Earlier::read(&room, delivery.tried.as_ref(), adapter.hub.clock().millis()).await?;
     if delivery.tried.is_none() {
         let device = room.client().device_id().map(ToString::to_string).unwrap_or_default();
         adapter.hub.trying(&delivery.txn, &device).await.map_err(|error| Trouble::Away(error.to_string()))?;

@@ -36,7 +36,7 @@ pub(super) enum Came {
 
 /// What is known of the room.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'a> {
+pub(super) struct RoomFacts<'a> {
     pub(super) room: &'a RoomKey,
     pub(super) own: &'a UserId,
     pub(super) policies: &'a Policies,
@@ -46,7 +46,7 @@ pub(super) struct Place<'a> {
 }
 
 /// Returns what the hub is to know of an event, if anything.
-pub(super) fn read(place: Place<'_>, read: &Read<'_>) -> Option<Inbound> {
+pub(super) fn read(place: RoomFacts<'_>, read: &Read<'_>) -> Option<Inbound> {
     let event = read.event;
     let sender: OwnedUserId = event["sender"].as_str()?.try_into().ok()?;
     if sender == place.own || !place.policies.hears(sender.as_str()) {
@@ -245,7 +245,7 @@ mod tests {
     fn read_as(encrypted: bool, came: Came, event: &Value) -> Option<Body> {
         let policies = Policies::new([Policy { people: People::Listed(vec!["@anna:a.org".into()]), rooms: vec![] }]);
         let room = RoomKey::from("!room:a.org");
-        let place = Place {
+        let place = RoomFacts {
             room: &room,
             own: user_id!("@bot:a.org"),
             policies: &policies,

@@ -84,7 +84,7 @@ impl Edits {
 
 /// What an account may send, as its homeserver has shown.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(super) struct AccountPace {
     /// Nothing at all is sent before this.
     open: Instant,
     /// No progress is sent before this.
@@ -101,7 +101,7 @@ pub(super) struct Account {
     wait: Duration,
 }
 
-impl Account {
+impl AccountPace {
     /// Returns an account that nothing is known of.
     pub(super) fn new(now: Instant) -> Self {
         Self {
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn a_server_that_does_not_limit_is_hardly_waited_for() {
         let now = Instant::now();
-        let mut account = Account::new(now);
+        let mut account = AccountPace::new(now);
         assert!(account.open() <= now && account.progress() <= now && account.window() == IN_FLIGHT);
         (0..100).for_each(|_| account.begun(now));
         assert!(account.open() <= now && account.progress() <= now + millis(150));
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn a_refusal_stops_all_and_slows_progress_until_it_is_forgotten() {
         let mut now = Instant::now();
-        let mut account = Account::new(now);
+        let mut account = AccountPace::new(now);
         // Eight were in flight.
         (0..8).for_each(|_| account.limited(now, millis(4_900)));
         assert_eq!((account.open() - now, account.window()), (millis(4_950), 1));
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn a_server_that_asks_for_too_little_is_left_alone_longer() {
         let mut now = Instant::now();
-        let mut account = Account::new(now);
+        let mut account = AccountPace::new(now);
         let mut pauses = Vec::new();
         for _ in 0..9 {
             account.limited(now, Duration::ZERO);
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn a_server_that_has_much_to_do_is_spared() {
         let now = Instant::now();
-        let mut account = Account::new(now);
+        let mut account = AccountPace::new(now);
         let mut gap = |took: &mut dyn Iterator<Item = u64>| {
             took.for_each(|took| account.taken(millis(took)));
             account.gap(now).as_millis()
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn an_unmodified_synapse_seldom_refuses_and_is_used_well() {
         let start = Instant::now();
-        let mut account = Account::new(start);
+        let mut account = AccountPace::new(start);
         let (mut tokens, mut sent, mut refused) = (10.0, 0, 0);
         for tick in 0..3600 * 10 {
             let now = start + millis(tick * 100);
@@ -310,7 +310,7 @@ mod tests {
         #[test]
         fn nothing_goes_before_the_server_allows(steps in prop::collection::vec((0..20_000_u64, 0..3_u8, 0..10_000_u64), 0..100)) {
             let mut now = Instant::now();
-            let mut account = Account::new(now);
+            let mut account = AccountPace::new(now);
             let mut forbidden = now;
             for (wait, what, retry_after) in steps {
                 now += millis(wait);

@@ -86,7 +86,7 @@ impl Progress {
     }
 
     /// Takes in what happened. Returns whether [`Progress::text`] says something else than before, its time apart.
-    pub(super) fn take(&mut self, live: &Live, now: Instant) -> bool {
+    pub(super) fn update(&mut self, live: &Live, now: Instant) -> bool {
         if let Live::Queued { before, .. } = live {
             self.told = true;
             return self.queued.replace(*before) != Some(*before);
@@ -295,7 +295,7 @@ mod tests {
         let start = Instant::now();
         let mut progress = Progress::new(start);
         for live in events {
-            progress.take(live, start);
+            progress.update(live, start);
         }
         progress.text(start + Duration::from_secs(seconds)).split(BREAK).map(str::to_owned).collect()
     }
@@ -346,12 +346,12 @@ mod tests {
     fn only_what_changes_the_lines_is_told() {
         let start = Instant::now();
         let mut progress = Progress::new(start);
-        assert!(!progress.take(&text("\n---\n"), start) && !progress.take(&text("I look "), start));
-        assert!(progress.take(&text("at it\n"), start) && progress.text(start).contains("I look at it"));
-        assert!(!progress.take(&text("and more\n"), start) && !progress.text(start).contains("more"));
-        assert!(progress.take(&Live::Thinking, start) && progress.text(start).contains("thinking"));
-        progress.take(&started("1", "t", ""), start);
-        assert!(progress.take(&output("1", "x"), start) && !progress.take(&output("1", "x "), start));
+        assert!(!progress.update(&text("\n---\n"), start) && !progress.update(&text("I look "), start));
+        assert!(progress.update(&text("at it\n"), start) && progress.text(start).contains("I look at it"));
+        assert!(!progress.update(&text("and more\n"), start) && !progress.text(start).contains("more"));
+        assert!(progress.update(&Live::Thinking, start) && progress.text(start).contains("thinking"));
+        progress.update(&started("1", "t", ""), start);
+        assert!(progress.update(&output("1", "x"), start) && !progress.update(&output("1", "x "), start));
     }
 
     #[test]
@@ -367,7 +367,7 @@ mod tests {
         assert_eq!(below(&events), ["▸ implement: `qwen ▸ read_file a.rs`", "▸ `make all`: `qwen ✓ write_file 'b'`"]);
         assert_eq!(below(&[told("half way"), told(" \x1b[0m")]), ["▸ `half way`"]);
         let (start, mut waiting) = (Instant::now(), Progress::new(Instant::now()));
-        assert!(waiting.take(&queued(2), start) && !waiting.take(&told("half way"), start));
+        assert!(waiting.update(&queued(2), start) && !waiting.update(&told("half way"), start));
         assert_eq!(waiting.text(start), "⏳ 2 before this one");
     }
 
@@ -376,12 +376,12 @@ mod tests {
         let start = Instant::now();
         let mut quick = Progress::new(start);
         let told = [Live::Thinking, text("Hello.\n"), Live::Ended { ending: Ending::Done }]
-            .map(|live| quick.take(&live, start));
+            .map(|live| quick.update(&live, start));
         assert_eq!(told, [false, true, false]);
         assert!(!quick.worth(start + Duration::from_millis(1_999)) && quick.worth(start + QUICK));
         for live in [started("1", "run_tests", ""), queued(0), Live::Notice { text: "The model is slow.".into() }] {
             let mut progress = Progress::new(start);
-            assert!(progress.take(&live, start) && progress.worth(start), "{live:?}");
+            assert!(progress.update(&live, start) && progress.worth(start), "{live:?}");
         }
     }
 
@@ -390,11 +390,11 @@ mod tests {
         let start = Instant::now();
         let later = start + Duration::from_mins(5);
         let mut progress = Progress::new(start);
-        assert!(progress.take(&queued(3), start));
+        assert!(progress.update(&queued(3), start));
         assert_eq!(progress.text(later), "⏳ 3 before this one");
-        assert!(!progress.take(&queued(3), start) && progress.take(&queued(0), start));
+        assert!(!progress.update(&queued(3), start) && progress.update(&queued(0), start));
         assert_eq!(progress.text(later), "⏳ next in line");
-        assert!(progress.take(&Live::Started { asked: EventId::from("$a"), thread: None }, later));
+        assert!(progress.update(&Live::Started { asked: EventId::from("$a"), thread: None }, later));
         assert_eq!(progress.text(later), "⚙️ thinking … · 0:00", "waiting is not working");
         assert!(progress.worth(later));
     }
@@ -455,7 +455,7 @@ mod tests {
             let mut progress = Progress::new(start);
             for live in &events {
                 let before = progress.text(start);
-                let told = progress.take(live, start);
+                let told = progress.update(live, start);
                 let text = progress.text(start);
                 prop_assert!(told || text == before, "{} became {}", before, text);
                 let lines: Vec<_> = text.split(BREAK).collect();

@@ -114,9 +114,8 @@ fn predecessor(room: &Room) -> Option<Room> {
     before.successor_room().is_some_and(|next| next.room_id == *room.room_id()).then_some(before)
 }
 
-/// Looks whether the room still needs the bot: leaves when nobody is there whom it serves, follows when there is a
-/// successor. `departed`: somebody whom it serves has just gone.
-pub(super) fn look(adapter: &Adapter, room: &Room, departed: bool) {
+/// Leaves a room in which nobody is whom the bot serves, and follows where a room has a successor. `departed`: somebody whom it serves has just gone.
+pub(super) fn leave_or_follow(adapter: &Adapter, room: &Room, departed: bool) {
     let successor = room.successor_room().map(|next| next.room_id).filter(|next| adapter.opens(next));
     // In the successor already, the bot needs the old room no more than its people do.
     let successor = successor.filter(|next| !is_in(&room.client(), next));

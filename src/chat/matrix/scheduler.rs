@@ -27,7 +27,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::queues::{Next, Place, Queues};
+use self::queues::{InFlight, Next, Queues};
 use crate::ids::RoomKey;
 
 /// What goes before what. Progress has a way of its own, [`Scheduler::progress`].
@@ -67,10 +67,10 @@ type Attempt = Box<dyn Fn() -> BoxFuture<'static, Option<Duration>> + Send>;
 /// Lets an account's sends go. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Scheduler {
-    shared: Arc<Shared>,
+    shared: Arc<SchedulerInner>,
 }
 
-struct Shared {
+struct SchedulerInner {
     queues: Mutex<Queues<Pass, Attempt>>,
     /// Something may go that could not before.
     wake: Notify,
@@ -78,15 +78,15 @@ struct Shared {
 
 /// Leave to send one thing. Dropped, its place is free again, whatever became of the send.
 struct Pass {
-    shared: Arc<Shared>,
-    place: Place,
+    shared: Arc<SchedulerInner>,
+    sending: InFlight,
 }
 
 impl Scheduler {
     /// Starts the scheduler of an account. It ends with `cancel`; its tasks are `tasks`'.
     pub(super) fn start(tasks: &TaskTracker, cancel: CancellationToken) -> Self {
         let queues = Mutex::new(Queues::new(Instant::now()));
-        let shared = Arc::new(Shared { queues, wake: Notify::new() });
+        let shared = Arc::new(SchedulerInner { queues, wake: Notify::new() });
         tasks.spawn(run(shared.clone(), tasks.clone(), cancel));
         Self { shared }
     }
@@ -153,18 +153,18 @@ impl Scheduler {
 }
 
 /// Lets go what may go, until `cancel`.
-async fn run(shared: Arc<Shared>, tasks: TaskTracker, cancel: CancellationToken) {
-    let pass = |place| Pass { shared: shared.clone(), place };
+async fn run(shared: Arc<SchedulerInner>, tasks: TaskTracker, cancel: CancellationToken) {
+    let pass = |sending| Pass { shared: shared.clone(), sending };
     while !cancel.is_cancelled() {
         let next = shared.queues().next(Instant::now());
         let until = match next {
-            Next::Caller(go, place) => {
+            Next::Caller(go, sending) => {
                 // If the caller is gone, the pass comes back and its place is free again.
-                let _ = go.send(pass(place));
+                let _ = go.send(pass(sending));
                 continue;
             }
-            Next::Progress(attempt, place) => {
-                let (pass, cancel) = (pass(place), cancel.clone());
+            Next::Progress(attempt, sending) => {
+                let (pass, cancel) = (pass(sending), cancel.clone());
                 tasks.spawn(async move {
                     match cancel.run_until_cancelled(attempt()).await {
                         Some(Some(pause)) => pass.limited(pause, Some(attempt)),
@@ -186,7 +186,7 @@ async fn run(shared: Arc<Shared>, tasks: TaskTracker, cancel: CancellationToken)
     drop(dropped);
 }
 
-impl Shared {
+impl SchedulerInner {
     fn queues(&self) -> MutexGuard<'_, Queues<Pass, Attempt>> {
         // Nothing that panics is called while it is locked.
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
@@ -202,19 +202,19 @@ impl Shared {
 impl Pass {
     /// Takes note that a send ended and that the homeserver did not refuse it for its rate.
     fn taken(self) {
-        self.shared.queues().taken(&self.place, Instant::now());
+        self.shared.queues().taken(&self.sending, Instant::now());
     }
 
     /// The send was refused for its rate; `again` is the progress to be tried again.
     fn limited(self, pause: Duration, again: Option<Attempt>) {
-        let dropped = self.shared.queues().limited(&self.place, pause, again, Instant::now());
+        let dropped = self.shared.queues().limited(&self.sending, pause, again, Instant::now());
         drop(dropped);
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.shared.queues().free(&self.place);
+        self.shared.queues().free(&self.sending);
         self.shared.wake.notify_one();
     }
 }

@@ -37,7 +37,7 @@ use tracing::Instrument;
 
 pub(super) use self::{answer::Answer, timeline::filter, unsigned::Unsigned};
 use self::{
-    history::{Gap, Told},
+    history::{Gap, HistoryEvent},
     locked::{locked_in, wait_for_keys},
     timeline::{News, joined_at},
 };
@@ -191,7 +191,7 @@ impl<'a> Reader<'a> {
             Some(kept) => kept,
             None => self.ask().await?,
         };
-        let taken = self.take(&response).await;
+        let taken = self.process(&response).await;
         if taken.is_err() {
             self.kept = Some(response);
         }
@@ -227,8 +227,8 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// Takes an answer. Where it fails it may have taken a part: to take it again does no harm.
-    async fn take(&mut self, response: &Answer) -> Result<(), NotTaken> {
+    /// Processes an answer. Where that fails, a part of it may be done: to process it again does no harm.
+    async fn process(&mut self, response: &Answer) -> Result<(), NotTaken> {
         // What was said earlier comes first. Keys may also have come just before a kill.
         if self.first || !response.to_device.is_empty() {
             locked::unlock(self.adapter, &self.session.client).await?;
@@ -271,7 +271,7 @@ impl<'a> Reader<'a> {
             self.missed().await?;
         }
         for (room, departed) in changed {
-            rooms::look(self.adapter, &room, departed);
+            rooms::leave_or_follow(self.adapter, &room, departed);
         }
         for room in opened {
             self.adapter.hub.reachable(&room).await;
@@ -335,8 +335,13 @@ impl<'a> Reader<'a> {
 
     /// Returns a room's events since the last answer, or since the bot came, for what was said before is not said to it; and
     /// whether these are all.
-    async fn timeline(&self, room: &Room, answer: &Answer, timeline: &Timeline) -> Result<(Vec<Told>, bool), Trouble> {
-        let told = |event: &TimelineEvent| Told { event: event.clone(), sealed: answer.sealed(event) };
+    async fn timeline(
+        &self,
+        room: &Room,
+        answer: &Answer,
+        timeline: &Timeline,
+    ) -> Result<(Vec<HistoryEvent>, bool), Trouble> {
+        let told = |event: &TimelineEvent| HistoryEvent { event: event.clone(), sealed: answer.sealed(event) };
         let mut events: Vec<_> = timeline.events.iter().map(told).collect();
         let mut came = joined_at(&events, room);
         let mut whole = true;

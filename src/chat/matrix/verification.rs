@@ -43,7 +43,7 @@ pub(super) fn in_room<'a>(adapter: &Adapter, room: &Room, timeline: impl Iterato
                     Failed::Other(trouble) => trouble,
                 })
             });
-            tell(sent.await.map(drop));
+            log_failure(sent.await.map(drop));
         });
     }
 }
@@ -67,12 +67,12 @@ pub(super) fn by_device(adapter: &Adapter, client: &Client, events: &[ProcessedT
                 let request = Request::new_raw(ToDeviceEventType::from(CANCEL), txn.clone(), messages.clone());
                 client.send(request).await.map_err(Trouble::from)
             });
-            tell(sent.await.map(drop));
+            log_failure(sent.await.map(drop));
         });
     }
 }
 
-fn tell(sent: Result<(), Trouble>) {
+fn log_failure(sent: Result<(), Trouble>) {
     if let Err(trouble) = sent {
         tracing::warn!(%trouble, "a verification could not be cancelled; it ends by itself");
     }

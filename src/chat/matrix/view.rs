@@ -42,10 +42,10 @@ pub(super) struct View {
     room: RoomKey,
     asked: EventId,
     thread: Option<EventId>,
-    state: Mutex<State>,
+    state: Mutex<ViewState>,
 }
 
-struct State {
+struct ViewState {
     progress: Progress,
     /// The message, once it was sent.
     event: Option<OwnedEventId>,
@@ -72,7 +72,7 @@ pub(super) fn txn_of(adapter: &Adapter, room: &RoomKey, asked: &EventId) -> Stri
 }
 
 impl View {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ViewState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -82,8 +82,8 @@ impl View {
     }
 }
 
-/// Takes what happened in a turn.
-pub(super) fn take(adapter: &Adapter, LiveIn { address, live, .. }: LiveIn) {
+/// Shows the room what happened in a turn.
+pub(super) fn follow(adapter: &Adapter, LiveIn { address, live, .. }: LiveIn) {
     let room = address.room;
     match &live {
         Live::Started { asked, thread } => start(adapter, &room, asked, thread.as_ref()),
@@ -104,11 +104,11 @@ pub(super) fn take(adapter: &Adapter, LiveIn { address, live, .. }: LiveIn) {
     let view = adapter.views().get(&room).cloned();
     let Some(view) = view else {
         if let Live::Notice { text } = live {
-            tell(adapter, &room, &text);
+            post_notice(adapter, &room, &text);
         }
         return;
     };
-    if view.state().progress.take(&live, Instant::now()) {
+    if view.state().progress.update(&live, Instant::now()) {
         show(adapter, &view);
     }
 }
@@ -119,7 +119,7 @@ fn start(adapter: &Adapter, room: &RoomKey, asked: &EventId, thread: Option<&Eve
     if views.get(room).is_some_and(|view| view.asked == *asked) {
         return;
     }
-    let state = State { progress: Progress::new(Instant::now()), event: None, shown: String::new(), typing: false };
+    let state = ViewState { progress: Progress::new(Instant::now()), event: None, shown: String::new(), typing: false };
     let view =
         Arc::new(View { room: room.clone(), asked: asked.clone(), thread: thread.cloned(), state: Mutex::new(state) });
     views.insert(room.clone(), Arc::clone(&view));
@@ -196,7 +196,7 @@ async fn note(adapter: &Adapter, view: &View, event: &str) {
 }
 
 /// Tells a room in which no turn runs what happened to its sandbox.
-fn tell(adapter: &Adapter, room: &RoomKey, text: &str) {
+fn post_notice(adapter: &Adapter, room: &RoomKey, text: &str) {
     let content = to_content("m.notice", &render::markdown(text));
     post(adapter, Class::Greeting, room, MESSAGE, None, content);
 }

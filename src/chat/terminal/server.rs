@@ -39,14 +39,14 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// The terminal's rooms. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Terminal {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<TerminalState>>,
     /// Held while a confirmation is written down, so that a second client that confirms the same delivery is answered only
     /// once that is done.
     noting: Arc<Lock<()>>,
 }
 
 #[derive(Default)]
-struct State {
+struct TerminalState {
     /// Counts clients, to tell them apart.
     next: u64,
     clients: HashMap<u64, Client>,
@@ -138,7 +138,7 @@ impl Terminal {
                     Ok(line) => line,
                     Err(error) => return Some(refused(None, &terminals::unreadable(&error.to_string()))),
                 };
-                for frame in self.take(hub, &address.room, &sender, &line).await {
+                for frame in self.handle(hub, &address.room, &sender, &line).await {
                     if seat.frames.send(frame).await.is_err() {
                         return None;
                     }
@@ -166,7 +166,7 @@ impl Terminal {
     }
 
     /// Does what a client's line says; returns what to tell it.
-    async fn take(&self, hub: &AccountHub, room: &RoomKey, sender: &str, line: &str) -> Vec<ServerFrame> {
+    async fn handle(&self, hub: &AccountHub, room: &RoomKey, sender: &str, line: &str) -> Vec<ServerFrame> {
         let (event, body) = match serde_json::from_str(line) {
             Err(error) => return vec![refused(None, &terminals::no_frame(&error.to_string()))],
             Ok(Say::Shown { txn }) => return self.confirmed(hub, txn).await.into_iter().collect(),
@@ -229,12 +229,12 @@ impl Terminal {
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> std::sync::MutexGuard<'_, TerminalState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl TerminalState {
     fn join(&mut self, client: Client) -> Option<u64> {
         if self.clients.len() >= CLIENTS {
             return None;

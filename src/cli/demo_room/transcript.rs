@@ -55,8 +55,8 @@ impl Transcript {
         self.has_ended() && self.ending.as_ref().is_none_or(|ending| ending.starts_with('✓'))
     }
 
-    /// Takes an event of the room; returns what there is to print.
-    pub(super) fn take(&mut self, event: &Value) -> Vec<Line> {
+    /// Follows an event of the room; returns what there is to print.
+    pub(super) fn follow(&mut self, event: &Value) -> Vec<Line> {
         let content = &event["content"];
         if event["sender"] != self.bot.as_str() || event["type"] != "m.room.message" {
             return Vec::new();
@@ -144,27 +144,27 @@ mod tests {
         let mut room = transcript();
         let below = |text: &str| Line::Below(text.to_owned());
         let status = |text: &str| Line::Status(text.to_owned());
-        assert_eq!(room.take(&said("$p", "m.notice", "⚙️ thinking … · 0:00")), [status("⚙️ thinking … · 0:00")]);
+        assert_eq!(room.follow(&said("$p", "m.notice", "⚙️ thinking … · 0:00")), [status("⚙️ thinking … · 0:00")]);
         let one = "⚙️ a · 1 tool · 0:01  \n✓ wrote `x`  \n▸ `cargo test`";
-        assert_eq!(room.take(&edit("$p", one)), [below("✓ wrote `x`"), status("⚙️ a · 1 tool · 0:01")]);
+        assert_eq!(room.follow(&edit("$p", one)), [below("✓ wrote `x`"), status("⚙️ a · 1 tool · 0:01")]);
         let two = "⚙️ a · 2 tools · 0:02  \n✓ wrote `x`  \n✗ ran `y`";
-        assert_eq!(room.take(&edit("$p", two)), [below("✗ ran `y`"), status("⚙️ a · 2 tools · 0:02")]);
+        assert_eq!(room.follow(&edit("$p", two)), [below("✗ ran `y`"), status("⚙️ a · 2 tools · 0:02")]);
         let mut file = said("$f", "m.image", "page.png");
         file["content"]["info"] = json!({"size": 2048});
-        let Line::Said(file) = &room.take(&file)[0] else { panic!("a file is said") };
+        let Line::Said(file) = &room.follow(&file)[0] else { panic!("a file is said") };
         assert!(file.starts_with("📎 page.png 2"), "{file}");
-        assert_eq!(room.take(&answer()), [Line::Said("It works.".to_owned())]);
+        assert_eq!(room.follow(&answer()), [Line::Said("It works.".to_owned())]);
         assert!(room.is_answered() && !room.has_ended() && !room.is_done());
-        assert_eq!(room.take(&edit("$p", "✓ done · 2 tools · 0:03")), [below("✓ done · 2 tools · 0:03")]);
+        assert_eq!(room.follow(&edit("$p", "✓ done · 2 tools · 0:03")), [below("✓ done · 2 tools · 0:03")]);
         assert!(room.has_ended() && room.is_done());
     }
 
     #[test]
     fn what_is_not_done_is_told_so() {
         let mut room = transcript();
-        room.take(&said("$p", "m.notice", "⏳ next in line"));
-        room.take(&answer());
-        room.take(&edit("$p", "◐ limit · 25 tools · 3:00"));
+        room.follow(&said("$p", "m.notice", "⏳ next in line"));
+        room.follow(&answer());
+        room.follow(&edit("$p", "◐ limit · 25 tools · 3:00"));
         assert!(room.has_ended() && !room.is_done());
     }
 
@@ -173,11 +173,11 @@ mod tests {
         let mut room = transcript();
         let mut other = answer();
         other["sender"] = "@anna:x".into();
-        assert_eq!(room.take(&other), []);
-        assert_eq!(room.take(&said("$r", "m.text", "A new conversation.")).len(), 1);
+        assert_eq!(room.follow(&other), []);
+        assert_eq!(room.follow(&said("$r", "m.text", "A new conversation.")).len(), 1);
         assert!(!room.is_answered());
-        assert_eq!(room.take(&edit("$elsewhere", "✓ done")), []);
-        room.take(&answer());
+        assert_eq!(room.follow(&edit("$elsewhere", "✓ done")), []);
+        room.follow(&answer());
         assert!(room.is_done(), "a quick answer has no message that is edited");
     }
 }

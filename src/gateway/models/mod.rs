@@ -8,6 +8,7 @@
 //! It must not know what agents are, how they are run, or what is said: whoever runs one opens a pass and watches what is
 //! seen of it ([`Pass::seen`]). `Gateway::serve` calls [`serve`] with each connection of the kind `models`.
 
+mod grant;
 mod inspect;
 mod ledger;
 mod refusal;
@@ -28,11 +29,12 @@ use tokio_util::sync::CancellationToken;
 use self::refusal::Refusal;
 pub(super) use self::serve::serve;
 pub use self::{
+    grant::Grant,
     ledger::Ledger,
     upstream::{BadUpstream, Upstream},
     usage::Tokens,
 };
-use crate::ids::{Address, TurnId, digest, random};
+use crate::ids::{Address, digest, random};
 
 /// Bytes of randomness in a token.
 const TOKEN: usize = 24;
@@ -50,21 +52,6 @@ pub enum Protocol {
     OpenAi,
     /// Gemini's own, at `/v1beta`.
     Gemini,
-}
-
-/// For whom and for what a pass is.
-#[derive(Clone, Debug)]
-pub struct Grant {
-    /// The room in which alone it is valid.
-    pub address: Address,
-    /// The turn, for the log.
-    pub turn: TurnId,
-    /// Whose word it follows, by his chat protocol's name; `None` where nobody's.
-    pub person: Option<String>,
-    /// The agent, by the name under which its tokens are counted: `qwen`.
-    pub agent: String,
-    /// Which run of it. The same run gets the same token again, so that one that outlives the server can go on.
-    pub run: String,
 }
 
 /// What went through with one pass so far.
@@ -136,7 +123,7 @@ impl ModelDoor {
     /// A door to these upstreams; of two that have a model of one name the first is asked. With `web`, providers may
     /// search the web and fetch addresses for whoever asks a model. Tokens are counted in `ledger`.
     pub fn new(upstreams: Vec<Upstream>, web: bool, ledger: Option<Ledger>) -> Self {
-        let seed = ledger.as_ref().map_or_else(|| random(TOKEN), |ledger| ledger.store.instance().to_owned());
+        let seed = ledger.as_ref().map_or_else(|| random(TOKEN), |ledger| ledger.store.secret().to_owned());
         Self { shared: Arc::new(Shared { upstreams, web, ledger, seed, ..Shared::default() }) }
     }
 

@@ -56,7 +56,7 @@ async fn bring(
     if let Some(file) = file {
         let upload = upload(hub, address, bot, event, file, false).await?;
         brought.saved = Some(strings::files::saved(&upload.path, upload.unshown.as_deref()));
-        brought.take(upload);
+        brought.add_file(upload);
     }
     Ok(brought)
 }

@@ -22,13 +22,13 @@ impl Brought {
     }
 
     /// Takes in a file that lies in the sandbox.
-    pub(super) fn take(&mut self, upload: Upload) {
+    pub(super) fn add_file(&mut self, upload: Upload) {
         self.notes.push(upload.text);
         self.pictures.extend(upload.picture);
     }
 
     /// Takes in what the model is to know.
-    pub(super) fn note(&mut self, note: String) {
+    pub(super) fn add_note(&mut self, note: String) {
         self.notes.push(note);
     }
 }

@@ -42,7 +42,7 @@ pub(super) enum Doing {
 
 impl Doing {
     /// Takes in what a turn shows of itself.
-    pub(super) fn take(&mut self, progress: &Progress) {
+    pub(super) fn follow(&mut self, progress: &Progress) {
         let Self::Working { tools, now, .. } = self else { return };
         match progress {
             Progress::ToolStarted { name, detail, .. } => {
@@ -78,12 +78,12 @@ mod tests {
         let mut doing = Doing::Working { what: what.clone(), since: 1_000, tools: 0, now: None };
         assert_eq!(doing.line(43_000), "Working on “fix the login, please” for 0:42.");
         let call = || "c".into();
-        doing.take(&Progress::ToolStarted { call: call(), name: "run_command".into(), detail: "cargo test".into() });
+        doing.follow(&Progress::ToolStarted { call: call(), name: "run_command".into(), detail: "cargo test".into() });
         assert_eq!(
             doing.line(43_000),
             "Working on “fix the login, please” for 0:42, 1 tool so far; now: run_command: cargo test."
         );
-        doing.take(&Progress::ToolEnded { call: call(), summary: String::new(), ok: true });
+        doing.follow(&Progress::ToolEnded { call: call(), summary: String::new(), ok: true });
         assert!(doing.line(0).ends_with("for 0:00, 1 tool so far."), "{}", doing.line(0));
         assert!(Doing::Queued { asked: EventId::from("$a"), what, before: 2 }.line(0).ends_with("2 before it."));
         assert_eq!(Doing::Nothing.line(0), "Nothing is running.");

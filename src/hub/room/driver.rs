@@ -175,12 +175,12 @@ impl Driver {
                 }
             }
             Action::Look { after } => {
-                let seen = self.look(after).await?;
+                let seen = self.next_after(after).await?;
                 self.reply_to_machine(Event::Saw(seen));
             }
             Action::LookForWork { after } => {
                 let work = match &self.turn.steer {
-                    Some(steer) if steer.capacity() > 0 && !steer.is_closed() => self.look_for_work(after).await?,
+                    Some(steer) if steer.capacity() > 0 && !steer.is_closed() => self.next_work_after(after).await?,
                     _ => None,
                 };
                 self.reply_to_machine(Event::Work(work));
@@ -202,12 +202,12 @@ impl Driver {
             Action::Start { turn, bot, start } => self.start(turn, &bot, start),
             Action::HandOver { event, sender, text, pictures } => {
                 let message = self.message(&event, &sender, text, pictures).await?;
-                if self.turn.tell(message) {
+                if self.turn.hand_over(message) {
                     self.show(Live::Heard { said: event });
                 }
             }
             Action::Tell { event, text } => {
-                self.turn.tell(UserMessage { event, speaker: None, text, pictures: vec![] });
+                self.turn.hand_over(UserMessage { event, speaker: None, text, pictures: vec![] });
             }
             Action::Claim { turn, events } => {
                 store.claim(&self.address, &turn, events).await?;
@@ -363,7 +363,7 @@ impl Open {
     }
 
     /// Hands a message to the turn; `false`: there is no room for it, or the turn has ended.
-    fn tell(&mut self, message: UserMessage) -> bool {
+    fn hand_over(&mut self, message: UserMessage) -> bool {
         self.steer.as_ref().is_some_and(|steer| steer.try_send(message).is_ok())
     }
 }

@@ -159,7 +159,7 @@ pub(super) enum Action {
         /// What the model is told.
         brought: Brought,
     },
-    /// Reply to an event, which is done with it.
+    /// Reply to an event, which needs no other answer then.
     Reply {
         /// The event.
         event: EventId,
@@ -177,14 +177,14 @@ pub(super) enum Action {
     },
     /// Note that an event needs no answer.
     Done(EventId),
-    /// Give up a message that cannot be read yet, as `change` asks, which is done with it.
+    /// Give up a message that cannot be read yet, as the event `change` asks, which needs no answer then.
     Unlock {
         /// The message.
         target: EventId,
         /// The redaction.
         change: EventId,
     },
-    /// Give a message that waits another body, as `change` asks, which is done with it.
+    /// Give a message that waits another body, as the event `change` asks, which needs no answer then.
     Rewrite {
         /// The message.
         target: EventId,
@@ -193,7 +193,7 @@ pub(super) enum Action {
         /// The edit.
         change: EventId,
     },
-    /// Drop a message that waits, as `change` asks, which is done with it.
+    /// Drop a message that waits, as the event `change` asks, which needs no answer then.
     Drop {
         /// The message.
         target: EventId,

@@ -27,7 +27,7 @@ pub(super) async fn quote(hub: &AccountHub, address: &Address, bot: &dyn Bot, ab
         Ok(quoted) => quoted,
         Err(why) => {
             tracing::info!(%about, ?why, "a message to which somebody replies is not known");
-            return brought.note(strings::told::not_quoted(match why {
+            return brought.add_note(strings::told::not_quoted(match why {
                 NotQuoted::TakenBack => strings::told::QUOTE_TAKEN_BACK,
                 NotQuoted::Unreadable => strings::told::QUOTE_UNREADABLE,
                 NotQuoted::Away => strings::files::HOMESERVER_AWAY,
@@ -47,17 +47,17 @@ pub(super) async fn quote(hub: &AccountHub, address: &Address, bot: &dyn Bot, ab
         }
         Body::Said { text, .. } => (text, None),
         Body::Unsupported { what, .. } => (format!("[{what}]"), None),
-        _ => return brought.note(strings::told::not_quoted(strings::told::QUOTE_UNREADABLE)),
+        _ => return brought.add_note(strings::told::not_quoted(strings::told::QUOTE_UNREADABLE)),
     };
     // Each line is marked, whatever ends it, so that none can pass for something that stands behind the quote.
     let words = words.replace("\r\n", "\n").replace(LINE_ENDS, "\n");
     let words = text::cut_middle(text::strip(&words).trim(), LONGEST);
     let lines: Vec<_> = words.lines().map(|line| format!("> {line}")).collect();
-    brought.note(strings::told::quoted(&whose, &lines.join("\n")));
+    brought.add_note(strings::told::quoted(&whose, &lines.join("\n")));
     if let Some(file) = file {
         match upload(hub, address, bot, about, file, true).await {
-            Ok(upload) => brought.take(upload),
-            Err(sentence) => brought.note(format!("[{sentence}]")),
+            Ok(upload) => brought.add_file(upload),
+            Err(sentence) => brought.add_note(format!("[{sentence}]")),
         }
     }
 }

@@ -80,7 +80,7 @@ async fn carry_out(hub: &AccountHub, address: &Address, asked: Asked) -> Result<
     reply(hub, address, event, thread, reply_text.unwrap_or_else(|_| strings::commands::TOO_SLOW.to_owned())).await
 }
 
-/// Replies to an event, which is done with it.
+/// Replies to an event, which needs no other answer then.
 pub(super) async fn reply(
     hub: &AccountHub,
     address: &Address,

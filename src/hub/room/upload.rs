@@ -6,7 +6,7 @@ use tokio::{sync::oneshot, time};
 
 use super::meaning::FileSent;
 use crate::{
-    bots::{Bot, Sent, Upload},
+    bots::{Bot, SentFile, Upload},
     hub::{AccountHub, Fetch, FetchFile, NotFetched},
     ids::{Address, EventId},
     strings, text,
@@ -44,7 +44,7 @@ pub(super) async fn upload(
         Ok(Some(Err(NotFetched::Failed(cause)))) => return Err(strings::files::not_saved(&name, &cause)),
         Ok(None) | Err(_) => return Err(strings::files::not_fetched(&name)),
     };
-    let sent = Sent { event, name: file.name, mime: file.mime, again };
+    let sent = SentFile { event, name: file.name, mime: file.mime, again };
     let saved = bot.keep_file(address, &sent, bytes.into()).await;
     saved.map_err(|cause| {
         tracing::warn!(%cause, "a file was not saved");

@@ -5,6 +5,7 @@
 //! with a real model. Started by `demo`, and by `chat` and `run` with `--demo-model` alone.
 
 mod agent;
+mod answer;
 mod job;
 mod moves;
 mod orders;
@@ -67,7 +68,7 @@ async fn answer(Json(request): Json<Value>) -> Response {
     let answer = if agent::asks(&request) {
         agent::answer(&orders::asked(&request["messages"]), &situation.seen)
     } else {
-        moves::answer(&situation)
+        answer::answer(&situation)
     };
     let read = request["messages"].to_string().len();
     if request["stream"] != true {

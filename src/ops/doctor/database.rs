@@ -22,7 +22,7 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     let owner = owner(&config.paths.state_dir);
     // SQLite blocks; a panic in it is caught where this check's task is awaited.
     let accounts: Vec<_> = config.accounts.iter().map(|account| account.name.clone()).collect();
-    let looked = move || [look(&path)].into_iter().chain(left_alone(&path, &accounts)).collect();
+    let looked = move || [check_file(&path)].into_iter().chain(left_alone(&path, &accounts)).collect();
     let database = tokio::task::spawn_blocking(looked).await;
     let mut checks: Vec<_> =
         database.unwrap_or_else(|_| vec![Check::bad(NAME, "the check itself failed", "Try again")]);
@@ -34,7 +34,7 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     checks
 }
 
-fn look(path: &Path) -> Check {
+fn check_file(path: &Path) -> Check {
     let shown = path.display();
     let Ok(metadata) = fs::metadata(path) else {
         return Check::good(NAME, format!("{shown} (made at the first start)"));
@@ -110,10 +110,10 @@ mod tests {
     fn a_missing_database_is_no_fault_and_a_damaged_one_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("matrix-agent.db");
-        assert_eq!(look(&path).status, Status::Good);
+        assert_eq!(check_file(&path).status, Status::Good);
         assert!(!path.exists(), "looking makes nothing");
         fs::write(&path, b"this is no database, but it is long enough to look like one".repeat(20)).unwrap();
-        let check = look(&path);
+        let check = check_file(&path);
         assert!(check.status == Status::Bad && check.what.contains("damaged"), "{}", check.what);
     }
 
@@ -125,12 +125,12 @@ mod tests {
         let much =
             format!("CREATE TABLE t (x BLOB); INSERT INTO t VALUES (zeroblob({})); DELETE FROM t;", WASTE + 9999);
         connection.execute_batch(&much).unwrap();
-        let check = look(&path);
+        let check = check_file(&path);
         assert_eq!(check.status, Status::Warning);
         assert!(check.mend.unwrap().contains("matrix-agent compact"));
         drop(connection);
         Size::compact(&path).unwrap();
-        assert_eq!(look(&path).status, Status::Good);
+        assert_eq!(check_file(&path).status, Status::Good);
     }
 
     #[test]

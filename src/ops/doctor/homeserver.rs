@@ -22,7 +22,7 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
 async fn check_one(config: &Config, name: &str, matrix: &Matrix) -> Vec<Check> {
     // Boxed: the SDK's futures are large.
     let found = Box::pin(settings::login(config, name, matrix).examine()).await;
-    let mut checks = vec![tell("homeserver", found.homeserver), tell("account", found.account)];
+    let mut checks = vec![check_of("homeserver", found.homeserver), check_of("account", found.account)];
     if net::is_plain(&matrix.homeserver) {
         checks.push(Check::warning(
             "homeserver",
@@ -36,7 +36,7 @@ async fn check_one(config: &Config, name: &str, matrix: &Matrix) -> Vec<Check> {
     checks
 }
 
-fn tell(name: &'static str, found: Result<String, Fault>) -> Check {
+fn check_of(name: &'static str, found: Result<String, Fault>) -> Check {
     match found {
         Ok(what) => Check::good(name, what),
         Err(fault) => Check::bad(name, fault.what, fault.mend),

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::{Action, Line, Machine, Out, Phase, Request, Show, limits};
+use super::{Action, Line, Machine, Out, Phase, Progress, Request, limits};
 use crate::{
-    llm::{Remedy, Told},
+    llm::{Remedy, ToldTokens},
     orchestrator::compaction::{self, Measures, Plan},
     strings::turns,
 };
@@ -16,7 +16,7 @@ const SUSPICIOUS: u64 = 32_000;
 const SHORT_ANSWER: u64 = 4096;
 
 /// Whether the next request fits.
-pub(super) enum Room {
+pub(super) enum ContextRoom {
     Enough,
     BeingMade,
     Gone,
@@ -24,28 +24,28 @@ pub(super) enum Room {
 
 impl Machine {
     /// Sees to it that the next request fits.
-    pub(super) fn make_room(&mut self, out: &mut Out) -> Room {
+    pub(super) fn make_room(&mut self, out: &mut Out) -> ContextRoom {
         if let Some(lines) = self.context.with_fewer_pictures() {
             self.rebase(lines, out);
         }
         let measures = Measures::new(self.window);
         if self.context.tokens() < measures.threshold() {
-            return Room::Enough;
+            return ContextRoom::Enough;
         }
         if let Some(lines) = compaction::mask(&self.context, measures) {
             self.rebase(lines, out);
             if self.context.tokens() < measures.threshold() {
-                return Room::Enough;
+                return ContextRoom::Enough;
             }
         }
         if self.wrap.is_some() {
-            return Room::Enough;
+            return ContextRoom::Enough;
         }
         let tired = self.weak >= limits::WEAK_SUMMARIES || self.summaries >= limits::SUMMARIES;
         if let Some(plan) = (!tired).then(|| compaction::plan(&self.context, measures)).flatten() {
             self.summaries += 1;
             self.requests += 1;
-            out.push(Action::Show(Show::Notice(turns::SUMMARISING)));
+            out.push(Action::Show(Progress::Notice(turns::SUMMARISING.to_owned())));
             out.push(Action::Ask(Request {
                 number: self.requests,
                 messages: Arc::new(plan.request.clone()),
@@ -53,10 +53,10 @@ impl Machine {
                 max_output: None,
             }));
             self.phase = Phase::Summarising { plan, before: self.context.tokens() };
-            return Room::BeingMade;
+            return ContextRoom::BeingMade;
         }
         // Nothing is left to be gained; what still fits is tried.
-        if self.context.tokens() < self.window * 95 / 100 { Room::Enough } else { Room::Gone }
+        if self.context.tokens() < self.window * 95 / 100 { ContextRoom::Enough } else { ContextRoom::Gone }
     }
 
     /// Goes on from a summary, or without one.
@@ -88,7 +88,7 @@ impl Machine {
             // It may be too long in words that nobody knows: whoever is refused for another reason has lost little.
             Remedy::Unknown if !wraps && !self.guessed && self.context.at_most() > self.suspicious() => {
                 self.guessed = true;
-                self.shrink(Told::default());
+                self.shrink(ToldTokens::default());
             }
             Remedy::ShorterAnswer(longest) if self.shortened < limits::SHORTENED => {
                 self.shortened += 1;
@@ -102,7 +102,7 @@ impl Machine {
     }
 
     /// Takes in that the window is smaller than we were told, or our estimate too low: either way this was too much.
-    fn shrink(&mut self, told: Told) {
+    fn shrink(&mut self, told: ToldTokens) {
         self.context.too_long();
         let tokens = self.context.tokens();
         let limit = match (told.limit, told.asked) {

@@ -23,7 +23,7 @@ impl Machine {
             cached: 0,
             output: context::tokens(&Message::Assistant(message.clone())),
         });
-        self.account.answered(usage);
+        self.ledger.answered(usage);
         if finish == Finish::BadCall {
             let why = mem::take(&mut message.text);
             return match self.wrap {
@@ -52,7 +52,7 @@ impl Machine {
             self.max_output = self.max_output.map(|most| (most * 2).min(self.window / 2));
         }
         let refused = batch::vet(&mut message, finish);
-        let ids = batch::ids(&self.turn, self.account.rounds, message.calls.len());
+        let ids = batch::ids(&self.turn, self.ledger.rounds, message.calls.len());
         let batch = Batch::new(&message, &ids, &refused, &self.tools);
         let refused = if refused.iter().any(Option::is_some) { refused } else { vec![] };
         self.keep(Message::Assistant(message), Origin::Model { calls: ids, refused, usage }, out);
@@ -67,7 +67,7 @@ impl Machine {
         if markup::ends_in_call(&message.text) {
             return self.call_in_text(&message, out);
         }
-        let doubtful = !self.account.doubted && self.account.evidence().contradicts(&message.text);
+        let doubtful = !self.ledger.doubted && self.ledger.evidence().contradicts(&message.text);
         if doubtful && self.limit().is_none() {
             let origin = Origin::Model { calls: vec![], refused: vec![], usage };
             self.keep(Message::Assistant(message), origin, out);
@@ -78,8 +78,8 @@ impl Machine {
 
     /// Sends a claim back.
     pub(super) fn doubt(&mut self, out: &mut Out) {
-        self.account.doubted = true;
-        let nudge = match self.account.evidence().proof() {
+        self.ledger.doubted = true;
+        let nudge = match self.ledger.evidence().proof() {
             Proof::Red => words::UNPROVEN_RED,
             _ => words::UNPROVEN_EDIT,
         };
@@ -92,8 +92,8 @@ impl Machine {
         if let Some(limit) = self.wrap {
             return self.end_at(limit, out);
         }
-        self.account.empty += 1;
-        if self.account.empty > limits::EMPTY_NUDGES {
+        self.ledger.empty += 1;
+        if self.ledger.empty > limits::EMPTY_NUDGES {
             return self.end_plainly(gave_up.to_owned(), Ending::Failed, out);
         }
         self.say(Note::Empty, nudge.to_owned(), out);
@@ -115,8 +115,8 @@ impl Machine {
 
     /// Takes in a call that the model wrote as text. It is never run: the model is told once, then the person.
     pub(super) fn call_in_text(&mut self, message: &AssistantMessage, out: &mut Out) {
-        self.account.in_text += 1;
-        if self.account.in_text > limits::IN_TEXT_NUDGES {
+        self.ledger.in_text += 1;
+        if self.ledger.in_text > limits::IN_TEXT_NUDGES {
             return self.end_plainly(turns::calls_no_tools(&message.model), Ending::Failed, out);
         }
         // Not kept: a model that sees its slip in the history repeats it.

@@ -124,7 +124,7 @@ proptest! {
         window in prop_oneof![Just(6_000_u64), Just(30_000), Just(200_000)],
         rounds in 1_u32..12,
     ) {
-        let limits = Limits { rounds, ..Limits::default() };
+        let limits = TurnLimits { rounds, ..TurnLimits::default() };
         let mut turn = Play::with(limits, window, vec![]);
         let mut crashes = 0;
         for happening in happenings {
@@ -156,7 +156,7 @@ proptest! {
         // The next turn finds a history that every provider takes.
         let mut room = turn.context.clone();
         room.push(turn.answer().line.clone());
-        let next = Play::with(Limits::default(), 200_000, room);
+        let next = Play::with(TurnLimits::default(), 200_000, room);
         prop_assert!(next.asked.is_some());
     }
 }

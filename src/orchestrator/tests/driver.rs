@@ -97,7 +97,7 @@ impl Rig {
         let rig =
             Self { server, store, folder, steer: mpsc::channel(1).0, progress: None, stop: CancellationToken::new() };
         rig.admit("e0").await;
-        let first = serde_json::to_value(said_by_anna("e0").to_message()).unwrap();
+        let first = serde_json::to_value(said_by_anna("e0").to_line()).unwrap();
         rig.store.open_turn(&at(), &turn(), vec!["e0".into()], first).await.unwrap();
         rig
     }
@@ -124,7 +124,7 @@ impl Rig {
             model: Model::new(settings).unwrap(),
             journal: self.journal(turn()),
             tools: Toolbox::Scripted(script),
-            limits: Limits::default(),
+            limits: TurnLimits::default(),
             steering,
             progress,
             stop: self.stop.clone(),
@@ -208,7 +208,7 @@ async fn a_turn_runs_from_its_message_to_its_answer() {
     let outcome = rig.run(Start::New, echo()).await;
     assert_eq!((outcome.text.as_str(), outcome.ending), ("There are two files.", Ending::Done));
     assert_eq!(without_time(&outcome.footer), "2 turns · 1 tool · 2k tokens");
-    assert!(matches!(outcome.line.unwrap().origin, Origin::Final { status: Ending::Done }));
+    assert_eq!(outcome.line.unwrap()["origin"], json!({"from": "final", "status": "done"}));
     assert_eq!(
         rig.heard().await,
         [
@@ -390,10 +390,9 @@ async fn a_model_that_refuses_ends_the_turn_in_words() {
 async fn the_next_turn_sees_the_last_one_and_its_own_compaction_survives_a_crash() {
     let mut rig = Rig::new(&[asks(&[LS]), says("Two files.")]).await;
     let outcome = rig.run(Start::New, echo()).await;
-    let last = serde_json::to_value(outcome.line.unwrap()).unwrap();
-    rig.store.answer_turn(&address(), &turn(), "done", Some(last), vec![]).await.unwrap();
+    rig.store.answer_turn(&address(), &turn(), "done", outcome.line, vec![]).await.unwrap();
     let journal = rig.journal("next".into());
-    let first = serde_json::to_value(said_by_anna("e9").to_message()).unwrap();
+    let first = serde_json::to_value(said_by_anna("e9").to_line()).unwrap();
     rig.store.open_turn(&at(), &"next".into(), vec![], first).await.unwrap();
     let loaded = journal.load(false).await.unwrap();
     assert_eq!((loaded.history.len(), loaded.stored.len()), (5, 1));

@@ -11,14 +11,14 @@ use crate::{
 #[test]
 fn m01_no_call_stays_unanswered_and_a_broken_history_is_mended_on_load() {
     let broken = vec![
-        said("a", "hi").to_message(),
+        said("a", "hi").to_line(),
         Line {
             message: Message::Assistant(calling(&[("read_file", "{}"), ("read_file", "{}")])),
             origin: Origin::Model { calls: vec!["x".into(), "y".into()], refused: vec![], usage: Usage::default() },
         },
     ];
     // The harness checks every request; this one would be rejected by strict providers.
-    let mut play = Play::with(Limits::default(), 200_000, broken);
+    let mut play = Play::with(TurnLimits::default(), 200_000, broken);
     assert_eq!(play.shown_to_model()[3], format!("c0: {}", words::CALL_LOST));
     play.calls(&[("read_file", "{}")]);
     play.feed(Event::Stop);
@@ -28,13 +28,13 @@ fn m01_no_call_stays_unanswered_and_a_broken_history_is_mended_on_load() {
 #[test]
 fn m02_compaction_ends_after_two_weak_ones_and_never_follows_an_answer() {
     // So small a window that what must stay fills it: no summary helps.
-    let mut play = Play::with(Limits { rounds: 100, ..Limits::default() }, 400, vec![]);
+    let mut play = Play::with(TurnLimits { rounds: 100, ..TurnLimits::default() }, 400, vec![]);
     let mut summaries = 0;
     for round in 0..100 {
         if play.answer.is_some() {
             break;
         }
-        if play.shown.last() == Some(&Show::Notice(turns::SUMMARISING)) {
+        if play.shown.last().is_some_and(|shown| shown.contains(turns::SUMMARISING)) {
             summaries += 1;
             play.text(&"long ".repeat(8000));
         } else {
@@ -46,7 +46,7 @@ fn m02_compaction_ends_after_two_weak_ones_and_never_follows_an_answer() {
     assert_eq!(play.ended().0, Ending::Limit);
     assert!(play.ended().1.contains("context window"), "{}", play.ended().1);
 
-    let mut play = Play::with(Limits::default(), 8_000, vec![]);
+    let mut play = Play::with(TurnLimits::default(), 8_000, vec![]);
     play.reply(AssistantMessage { text: "Done.".into(), ..AssistantMessage::default() }, Finish::Stop, usage(7_900));
     assert_eq!(play.log(), "ask answer", "a full window after the answer is the next turn's matter");
 }
@@ -129,7 +129,7 @@ fn m06_a_claim_is_sent_back_across_a_crash_and_not_beyond_the_limit() {
     play.crash();
     assert_eq!(play.log(), "crash prove! ask");
 
-    let mut play = Play::with(Limits { rounds: 2, ..Limits::default() }, 200_000, vec![]);
+    let mut play = Play::with(TurnLimits { rounds: 2, ..TurnLimits::default() }, 200_000, vec![]);
     play.step("edit_file", r#"{"path":"a.rs"}"#, edited("a.rs"));
     play.text("Done.");
     assert_eq!(play.ended(), (Ending::Done, "Done."), "no round is left to run tests in");
@@ -158,10 +158,10 @@ fn m08_a_refused_edit_is_no_edit() {
 #[test]
 fn m09_rules_survive_a_summary() {
     let rule = "anna: never touch the billing folder";
-    let history = vec![said("a", "never touch the billing folder").to_message()];
-    let mut play = Play::with(Limits::default(), 20_000, history);
+    let history = vec![said("a", "never touch the billing folder").to_line()];
+    let mut play = Play::with(TurnLimits::default(), 20_000, history);
     for n in 0..100 {
-        if play.shown.last() == Some(&Show::Notice(turns::SUMMARISING)) {
+        if play.shown.last().is_some_and(|shown| shown.contains(turns::SUMMARISING)) {
             break;
         }
         play.uncounted(&format!(r#"{{"path":"{n}","content":"{}"}}"#, "c".repeat(2000)));
@@ -188,7 +188,7 @@ fn m10_what_the_provider_wants_back_is_stored_and_sent_back() {
 
 #[test]
 fn m11_a_small_output_cap_grows_and_does_not_loop() {
-    let mut play = Play::with(Limits { max_output: Some(1000), ..Limits::default() }, 200_000, vec![]);
+    let mut play = Play::with(TurnLimits { max_output: Some(1000), ..TurnLimits::default() }, 200_000, vec![]);
     let mut caps = vec![];
     for n in 0..4 {
         caps.push(play.asked.as_ref().unwrap().max_output.unwrap());
@@ -200,7 +200,7 @@ fn m11_a_small_output_cap_grows_and_does_not_loop() {
 
 #[test]
 fn m12_usage_from_before_a_compaction_is_not_trusted_and_only_an_overflow_is_one() {
-    let mut play = Play::with(Limits { rounds: 50, ..Limits::default() }, 100_000, vec![]);
+    let mut play = Play::with(TurnLimits { rounds: 50, ..TurnLimits::default() }, 100_000, vec![]);
     for n in 0..9 {
         play.calls(&[("read_file", &format!(r#"{{"path":"{n}"}}"#))]);
         play.result(good(&"x".repeat(30_000)));

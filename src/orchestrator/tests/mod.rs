@@ -11,27 +11,27 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::{
     ids::CallId,
-    llm::{AssistantMessage, Chunk, Completion, Finish, Message, Part, Remedy, Told, ToolCall, Usage},
+    llm::{AssistantMessage, Chunk, Completion, Finish, Message, Part, Remedy, ToldTokens, ToolCall, Usage},
     tools::Access,
 };
 
 use super::{
-    CallFacts, CallResult, CallToRun, Edit, Ending, Known, Limits, Line, Note, Origin, UserMessage,
-    event::{Action, Answer, Event, Request, Show, TurnInput},
+    CallFacts, CallResult, CallToRun, Edit, Ending, KnownTool, Line, Note, Origin, TurnLimits, UserMessage,
+    event::{Action, Answer, Event, Request, TurnInput},
     machine::Machine,
 };
 
-const TOOLS: &[Known] = &[
-    Known { name: "read_file", access: Access::Shared },
-    Known { name: "run_command", access: Access::Exclusive },
-    Known { name: "edit_file", access: Access::Exclusive },
-    Known { name: "run_tests", access: Access::Exclusive },
+const TOOLS: &[KnownTool] = &[
+    KnownTool { name: "read_file", access: Access::Shared },
+    KnownTool { name: "run_command", access: Access::Exclusive },
+    KnownTool { name: "edit_file", access: Access::Exclusive },
+    KnownTool { name: "run_tests", access: Access::Exclusive },
 ];
 
 /// A turn in play.
 pub(super) struct Play {
     machine: Machine,
-    limits: Limits,
+    limits: TurnLimits,
     window: u64,
     /// What the store shows the model of this room.
     context: Vec<Line>,
@@ -48,7 +48,8 @@ pub(super) struct Play {
     /// Every call that was ever started, in order.
     started: Vec<CallToRun>,
     armed: Option<Duration>,
-    shown: Vec<Show>,
+    /// What the room was shown, as it is printed for debugging.
+    shown: Vec<String>,
     requests: u32,
     rebased: u32,
     /// The process dies after this many of the next event's actions.
@@ -63,12 +64,12 @@ pub(super) struct Play {
 impl Play {
     /// Begins a turn with one message in an empty room.
     pub(super) fn new() -> Self {
-        Self::with(Limits::default(), 200_000, vec![])
+        Self::with(TurnLimits::default(), 200_000, vec![])
     }
 
     /// Begins a turn.
-    pub(super) fn with(limits: Limits, window: u64, history: Vec<Line>) -> Self {
-        let first = said("e0", "fix the login").to_message();
+    pub(super) fn with(limits: TurnLimits, window: u64, history: Vec<Line>) -> Self {
+        let first = said("e0", "fix the login").to_line();
         let mut context = history;
         context.push(first.clone());
         let stored = vec![first];
@@ -190,7 +191,7 @@ impl Play {
                 self.asked = None;
                 self.running.clear();
             }
-            Action::Show(show) => self.shown.push(show),
+            Action::Show(progress) => self.shown.push(format!("{progress:?}")),
             Action::Answer(answer) => {
                 assert!(self.asked.is_none() && self.running.is_empty(), "all has ended: {}", self.log);
                 assert!(!answer.text.trim().is_empty(), "an answer says something");
@@ -261,7 +262,7 @@ impl Play {
     }
 
     pub(super) fn ended(&self) -> (Ending, &str) {
-        (self.answer().status, &self.answer().text)
+        (self.answer().ending, &self.answer().text)
     }
 
     /// The messages of the request under way, each in a line.
@@ -277,7 +278,7 @@ impl Play {
 }
 
 fn machine(
-    limits: &Limits,
+    limits: &TurnLimits,
     window: u64,
     (context, base): (&[Line], usize),
     stored: &[Line],
@@ -347,7 +348,7 @@ pub(super) fn brief(message: &Message) -> String {
 }
 
 pub(super) fn shorter() -> Remedy {
-    Remedy::Shorter(Told::default())
+    Remedy::Shorter(ToldTokens::default())
 }
 
 pub(super) fn said(event: &str, text: &str) -> UserMessage {

@@ -5,7 +5,7 @@ use crate::{orchestrator::words, strings::turns};
 
 /// Plays until a summary is asked for; every result has `size` characters.
 fn filled(window: u64, size: usize) -> Play {
-    let mut play = Play::with(Limits { rounds: 1000, ..Limits::default() }, window, vec![]);
+    let mut play = Play::with(TurnLimits { rounds: 1000, ..TurnLimits::default() }, window, vec![]);
     for n in 0..1000 {
         if summarising(&play) {
             return play;
@@ -22,12 +22,12 @@ fn filled(window: u64, size: usize) -> Play {
 }
 
 fn summarising(play: &Play) -> bool {
-    play.shown.last() == Some(&Show::Notice(turns::SUMMARISING))
+    play.shown.last().is_some_and(|shown| shown.contains(turns::SUMMARISING))
 }
 
 #[test]
 fn old_outputs_are_masked_first_in_one_batch_and_recent_ones_stay() {
-    let mut play = Play::with(Limits { rounds: 100, ..Limits::default() }, 100_000, vec![]);
+    let mut play = Play::with(TurnLimits { rounds: 100, ..TurnLimits::default() }, 100_000, vec![]);
     let mut rounds = 0;
     while play.rebased == 0 {
         play.uncounted(&format!(r#"{{"path":"{rounds}"}}"#));
@@ -49,7 +49,7 @@ fn old_outputs_are_masked_first_in_one_batch_and_recent_ones_stay() {
 
 #[test]
 fn small_outputs_and_small_gains_are_left_alone() {
-    let mut play = Play::with(Limits { rounds: 100, ..Limits::default() }, 100_000, vec![]);
+    let mut play = Play::with(TurnLimits { rounds: 100, ..TurnLimits::default() }, 100_000, vec![]);
     for n in 0..100 {
         if summarising(&play) {
             break;
@@ -140,7 +140,7 @@ fn a_crash_while_summarising_summarises_again_and_after_it_goes_on() {
 
 #[test]
 fn a_crash_right_after_masking_shows_the_same_and_counts_the_batch_once() {
-    let mut play = Play::with(Limits { rounds: 100, ..Limits::default() }, 100_000, vec![]);
+    let mut play = Play::with(TurnLimits { rounds: 100, ..TurnLimits::default() }, 100_000, vec![]);
     let picture = Part::Image { mime: "image/png".into(), data: "aaaa".into() };
     while play.rebased == 0 {
         play.uncounted(&format!(r#"{{"path":"{}"}}"#, play.requests));
@@ -193,7 +193,7 @@ fn the_figures_of_a_refusal_say_how_much_room_is_needed() {
         play.uncounted(&format!(r#"{{"path":"{n}"}}"#));
         play.result(good(&"x".repeat(16_000)));
     }
-    play.fails(Remedy::Shorter(Told { limit: Some(40_000), asked: Some(80_000) }));
+    play.fails(Remedy::Shorter(ToldTokens { limit: Some(40_000), asked: Some(80_000) }));
     let size =
         |play: &Play| -> u64 { play.asked.as_ref().unwrap().messages.iter().map(super::super::context::tokens).sum() };
     if summarising(&play) {
@@ -210,7 +210,7 @@ fn refused_pictures_are_taken_out_for_good_and_the_request_is_made_again() {
         let picture = Part::Image { mime: "image/png".into(), data: "aaaa".into() };
         let mut first = said("old", "what is this?");
         first.pictures = vec![picture.clone()];
-        let mut play = Play::with(Limits::default(), 200_000, vec![first.to_message()]);
+        let mut play = Play::with(TurnLimits::default(), 200_000, vec![first.to_line()]);
         play.calls(&[("read_file", r#"{"path":"a.png"}"#)]);
         play.result(CallResult { pictures: vec![picture], ..good("a picture") });
         assert!(play.newest().contains("<picture>"));
@@ -250,7 +250,7 @@ fn a_message_that_alone_is_too_long_ends_in_words() {
 
 #[test]
 fn wrapping_up_in_a_full_window_only_masks() {
-    let mut play = Play::with(Limits { rounds: 9, ..Limits::default() }, 40_000, vec![]);
+    let mut play = Play::with(TurnLimits { rounds: 9, ..TurnLimits::default() }, 40_000, vec![]);
     for n in 0..9 {
         play.uncounted(&format!(r#"{{"path":"{n}"}}"#));
         play.result(good(&"x".repeat(13_200)));
@@ -261,7 +261,7 @@ fn wrapping_up_in_a_full_window_only_masks() {
 #[test]
 fn a_huge_paste_is_cut_and_the_turn_goes_on() {
     let paste = said("paste", &format!("what is wrong here? {} END", "log line\n".repeat(100_000)));
-    let mut play = Play::with(Limits::default(), 100_000, vec![paste.to_message()]);
+    let mut play = Play::with(TurnLimits::default(), 100_000, vec![paste.to_line()]);
     assert!(summarising(&play));
     assert!(super::super::context::tokens(&play.asked.as_ref().unwrap().messages[1]) < 60_000);
     play.text("## Goal\nfind the fault in a log");

@@ -14,13 +14,13 @@ const READ: (&str, &str) = ("read_file", r#"{"path":"a"}"#);
 #[test]
 fn a_plain_answer_is_one_request() {
     let mut play = Play::new();
-    assert_eq!(play.armed, Some(Limits::default().time));
+    assert_eq!(play.armed, Some(TurnLimits::default().time));
     play.piece("It ");
     play.piece("works");
     play.text("It works");
     assert_eq!(play.log(), "ask answer");
     assert_eq!(play.ended(), (Ending::Done, "It works"));
-    assert_eq!(play.shown, [Show::Thinking, Show::Text("It ".into()), Show::Text("works".into())]);
+    assert_eq!(play.shown, ["Thinking", "Text(\"It \")", "Text(\"works\")"]);
     assert_eq!(play.answer().tally.tokens, 1010);
 }
 
@@ -80,7 +80,7 @@ fn what_is_said_meanwhile_follows_after_the_batch() {
     play.result(good("2"));
     assert_eq!(play.log(), "result person ask");
     assert_eq!(play.newest(), "user: anna: in German, please");
-    assert_eq!(play.shown[play.shown.len() - 2..], [Show::Seen("e1".into()), Show::Thinking]);
+    assert_eq!(play.shown[play.shown.len() - 2..], ["Seen(EventId(\"e1\"))", "Thinking"]);
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn what_is_said_while_the_model_answers_is_left_for_the_next_turn() {
 
 #[test]
 fn what_is_said_as_a_limit_is_reached_is_left_for_the_next_turn() {
-    let mut play = Play::with(Limits { rounds: 1, ..Limits::default() }, 200_000, vec![]);
+    let mut play = Play::with(TurnLimits { rounds: 1, ..TurnLimits::default() }, 200_000, vec![]);
     play.calls(&[LS]);
     play.feed(Event::Said(said("e1", "and the logout")));
     play.result(good("1"));
@@ -136,7 +136,7 @@ fn a_stop_while_the_model_is_asked_ends_at_once() {
 
 #[test]
 fn after_the_last_round_the_model_wraps_up() {
-    let mut play = Play::with(Limits { rounds: 2, ..Limits::default() }, 200_000, vec![]);
+    let mut play = Play::with(TurnLimits { rounds: 2, ..TurnLimits::default() }, 200_000, vec![]);
     play.step(LS.0, LS.1, good("1"));
     play.step(READ.0, READ.1, good("2"));
     assert_eq!(play.log(), "ask model run result ask model run result wrap! ask");
@@ -151,7 +151,7 @@ fn who_cannot_wrap_up_is_ended_with_a_plain_sentence() {
     let plain =
         "I stopped at the limit of 1 turns. What was done so far stays in the workspace; write “go on” to continue.";
     let wrapping = || {
-        let mut play = Play::with(Limits { rounds: 1, ..Limits::default() }, 200_000, vec![]);
+        let mut play = Play::with(TurnLimits { rounds: 1, ..TurnLimits::default() }, 200_000, vec![]);
         play.step(LS.0, LS.1, good("1"));
         play.log();
         play
@@ -189,7 +189,7 @@ fn time_ends_the_batch_and_then_wraps_up() {
 
 #[test]
 fn tokens_are_a_limit_and_are_guessed_where_the_provider_does_not_count() {
-    let limits = Limits { tokens: 5000, ..Limits::default() };
+    let limits = TurnLimits { tokens: 5000, ..TurnLimits::default() };
     let mut play = Play::with(limits, 200_000, vec![]);
     for _ in 0..100 {
         let path = format!(r#"{{"path":"{}{}"}}"#, "x".repeat(2000), play.requests);
@@ -225,7 +225,7 @@ fn what_the_program_says_never_becomes_the_models_words() {
         (words::NOTE_FAILED, |play| play.reply(AssistantMessage::default(), Finish::Filtered, None)),
     ];
     for (note, end) in told {
-        let mut play = Play::with(Limits::default(), 200_000, vec![said("old", &"words ".repeat(400)).to_message()]);
+        let mut play = Play::with(TurnLimits::default(), 200_000, vec![said("old", &"words ".repeat(400)).to_line()]);
         // A request that is too long is tried again while there is something to leave out.
         while play.answer.is_none() {
             if play.asked.as_ref().is_some_and(|request| !request.tools) {
@@ -242,17 +242,17 @@ fn what_the_program_says_never_becomes_the_models_words() {
 
 #[test]
 fn failures_that_an_older_version_stored_as_the_models_words_are_shown_as_notes() {
-    let old = |text: &str, status: Ending, model: &str| Line {
+    let old = |text: &str, ending: Ending, model: &str| Line {
         message: Message::Assistant(AssistantMessage {
             text: text.into(),
             model: model.into(),
             ..AssistantMessage::default()
         }),
-        origin: Origin::Final { status },
+        origin: Origin::Final { ending },
     };
     let failed = "The model's provider refused the key. Check LLM_API_KEY. It said: “Incorrect API key provided”";
     let play = Play::with(
-        Limits::default(),
+        TurnLimits::default(),
         200_000,
         vec![
             old(failed, Ending::Failed, ""),
@@ -431,7 +431,7 @@ fn a_crash_does_not_forget_what_must_not_run() {
 
 #[test]
 fn a_crash_within_wrapping_up_wraps_up() {
-    let mut play = Play::with(Limits { rounds: 1, ..Limits::default() }, 200_000, vec![]);
+    let mut play = Play::with(TurnLimits { rounds: 1, ..TurnLimits::default() }, 200_000, vec![]);
     play.step(LS.0, LS.1, good("1"));
     play.armed = None;
     play.crash();
@@ -483,8 +483,8 @@ fn what_a_command_wrote_is_shown_without_its_escapes() {
 
 #[test]
 fn a_step_costs_little_however_long_the_conversation() {
-    let long: Vec<Line> = (0..400).map(|n| said(&n.to_string(), &"words ".repeat(100)).to_message()).collect();
-    let mut play = Play::with(Limits { rounds: 1000, ..Limits::default() }, 1_000_000, long);
+    let long: Vec<Line> = (0..400).map(|n| said(&n.to_string(), &"words ".repeat(100)).to_line()).collect();
+    let mut play = Play::with(TurnLimits { rounds: 1000, ..TurnLimits::default() }, 1_000_000, long);
     let place = |play: &Play| Arc::as_ptr(&play.asked.as_ref().unwrap().messages);
     let before = place(&play);
     play.step(READ.0, READ.1, good("1"));
@@ -522,7 +522,7 @@ fn a_call_written_as_text_is_sent_back_once_and_never_run() {
     assert_eq!(play.ended().0, Ending::Done);
 
     // Wrapping up, it is no answer either.
-    let mut play = Play::with(Limits { rounds: 1, ..Limits::default() }, 200_000, vec![]);
+    let mut play = Play::with(TurnLimits { rounds: 1, ..TurnLimits::default() }, 200_000, vec![]);
     play.step("read_file", r#"{"path":"a"}"#, good("1"));
     play.text(IN_TEXT);
     play.text(IN_TEXT);
@@ -544,7 +544,7 @@ fn a_call_that_the_provider_could_not_read_is_told_to_the_model() {
     slip(&mut play);
     assert_eq!(play.ended(), (Ending::Failed, turns::BAD_CALLS));
 
-    let mut play = Play::with(Limits { rounds: 1, ..Limits::default() }, 200_000, vec![]);
+    let mut play = Play::with(TurnLimits { rounds: 1, ..TurnLimits::default() }, 200_000, vec![]);
     play.step("read_file", r#"{"path":"a"}"#, good("1"));
     slip(&mut play);
     play.text("Read.");
@@ -560,15 +560,10 @@ fn text_of_a_try_that_broke_off_is_taken_back() {
     play.piece(&"ha".repeat(1000));
     play.feed(Event::Chunk(Chunk::Restart));
     play.piece("The answer.");
-    let text = |text: &str| Show::Text(text.into());
-    let expected = [
-        Show::Thinking,
-        text("Half an a"),
-        Show::Thinking,
-        text(&"ha".repeat(1000)),
-        Show::Thinking,
-        text("The answer."),
-    ];
+    let thinking = || "Thinking".to_owned();
+    let text = |text: &str| format!("Text({text:?})");
+    let expected =
+        [thinking(), text("Half an a"), thinking(), text(&"ha".repeat(1000)), thinking(), text("The answer.")];
     assert_eq!(play.shown, expected);
     play.text("The answer.");
     assert_eq!(play.ended(), (Ending::Done, "The answer."));

@@ -32,7 +32,7 @@ pub(super) struct Earlier {
 
 impl Earlier {
     /// Looks into the room if the homeserver may not know the transaction ids of a row that was tried before.
-    pub(super) async fn look(room: &Room, tried: Option<&Tried>, now: i64) -> Result<Self, Trouble> {
+    pub(super) async fn read(room: &Room, tried: Option<&Tried>, now: i64) -> Result<Self, Trouble> {
         let mut earlier = Self::default();
         let device = room.client().device_id().map(ToString::to_string).unwrap_or_default();
         let Some(tried) = tried else { return Ok(earlier) };

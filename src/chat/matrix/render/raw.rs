@@ -8,7 +8,7 @@ impl Page {
         match RawTag::first(raw) {
             Some((_, tag @ (RawTag::DetailsEnd | RawTag::SummaryEnd), _)) if self.takes(tag) => {
                 self.end_paragraph();
-                self.take(tag);
+                self.apply(tag);
                 self.wanted = Wanted::Paragraph;
             }
             _ => self.pending.push_str(raw),
@@ -22,7 +22,7 @@ impl Page {
         while let Some((start, tag, end)) = RawTag::first(&raw[at..]) {
             if self.takes(tag) {
                 self.raw_text(&raw[text_from..at + start]);
-                self.take(tag);
+                self.apply(tag);
                 text_from = at + end;
             }
             at += end;
@@ -54,7 +54,7 @@ impl Page {
         }
     }
 
-    fn take(&mut self, tag: RawTag) {
+    fn apply(&mut self, tag: RawTag) {
         match tag {
             RawTag::Details => self.open_implied(DETAILS),
             RawTag::Summary => self.open_implied(SUMMARY),

@@ -12,7 +12,7 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    super::pace::{Account, Edits},
+    super::pace::{AccountPace, Edits},
     Class,
 };
 use crate::ids::RoomKey;
@@ -29,7 +29,7 @@ type Key = (RoomKey, String);
 
 /// The queues of an account.
 pub(super) struct Queues<P, A> {
-    account: Account,
+    account: AccountPace,
     /// The waiting callers, one queue for each [`Class`]. Each entry belongs to a task that awaits it, so the tasks bound it.
     callers: [VecDeque<Waiting<P>>; 3],
     /// The progress messages whose turns have not ended.
@@ -62,8 +62,8 @@ struct Message<A> {
     settling: Vec<oneshot::Sender<()>>,
 }
 
-/// A place in flight.
-pub(super) struct Place {
+/// A send in flight.
+pub(super) struct InFlight {
     /// The room that it keeps busy.
     room: Option<RoomKey>,
     /// The progress message of which it sends a state.
@@ -74,9 +74,9 @@ pub(super) struct Place {
 /// What may go now.
 pub(super) enum Next<P, A> {
     /// A caller's send.
-    Caller(oneshot::Sender<P>, Place),
+    Caller(oneshot::Sender<P>, InFlight),
     /// The newest state of a progress message.
-    Progress(A, Place),
+    Progress(A, InFlight),
     /// Nothing, before this time or before something is queued or ends.
     Nothing(Option<Instant>),
 }
@@ -85,7 +85,7 @@ impl<P, A> Queues<P, A> {
     /// Returns the queues of an account in which nothing waits.
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            account: Account::new(now),
+            account: AccountPace::new(now),
             callers: [VecDeque::new(), VecDeque::new(), VecDeque::new()],
             messages: HashMap::new(),
             settled: VecDeque::new(),
@@ -147,7 +147,7 @@ impl<P, A> Queues<P, A> {
         (dropped, in_flight)
     }
 
-    /// Picks what may go `now`, and takes a place for it.
+    /// Picks what may go `now`, and counts it as in flight.
     pub(super) fn next(&mut self, now: Instant) -> Next<P, A> {
         if self.in_flight >= self.account.window() {
             return Next::Nothing(None);
@@ -158,7 +158,7 @@ impl<P, A> Queues<P, A> {
         for queue in &mut self.callers {
             let free = |waiting: &Waiting<P>| !waiting.go.is_closed() && !self.busy.contains(&waiting.room);
             if let Some(waiting) = queue.iter().position(free).and_then(|at| queue.remove(at)) {
-                return Next::Caller(waiting.go, self.place(Some(waiting.room), None, now));
+                return Next::Caller(waiting.go, self.begin(Some(waiting.room), None, now));
             }
         }
         self.next_progress(now)
@@ -184,30 +184,30 @@ impl<P, A> Queues<P, A> {
         self.progressing += 1;
         let room = message.edits.is_new().then(|| key.0.clone());
         let key = key.clone();
-        Next::Progress(state, self.place(room, Some(key), now))
+        Next::Progress(state, self.begin(room, Some(key), now))
     }
 
-    fn place(&mut self, room: Option<RoomKey>, message: Option<Key>, now: Instant) -> Place {
+    fn begin(&mut self, room: Option<RoomKey>, message: Option<Key>, now: Instant) -> InFlight {
         self.in_flight += 1;
         self.account.begun(now);
         self.busy.extend(room.clone());
-        Place { room, message, since: now }
+        InFlight { room, message, since: now }
     }
 
-    /// Takes note that the send in this place ended and was not refused for its rate.
-    pub(super) fn taken(&mut self, place: &Place, now: Instant) {
-        self.account.taken(now.duration_since(place.since));
-        if let Some(message) = place.message.as_ref().and_then(|key| self.messages.get_mut(key)) {
+    /// Takes note that a send ended and was not refused for its rate.
+    pub(super) fn taken(&mut self, sending: &InFlight, now: Instant) {
+        self.account.taken(now.duration_since(sending.since));
+        if let Some(message) = sending.message.as_ref().and_then(|key| self.messages.get_mut(key)) {
             message.edits.sent(now);
             message.since = now;
         }
     }
 
-    /// Takes note that the send in this place was refused for its rate; `again` is the state to try again. Returns it if there is a
+    /// Takes note that a send was refused for its rate; `again` is the state to try again. Returns it if there is a
     /// newer one, or none is wanted.
-    pub(super) fn limited(&mut self, place: &Place, pause: Duration, again: Option<A>, now: Instant) -> Option<A> {
+    pub(super) fn limited(&mut self, sending: &InFlight, pause: Duration, again: Option<A>, now: Instant) -> Option<A> {
         self.account.limited(now, pause);
-        match place.message.as_ref().and_then(|key| self.messages.get_mut(key)) {
+        match sending.message.as_ref().and_then(|key| self.messages.get_mut(key)) {
             Some(message) if message.queued.is_none() && message.settling.is_empty() => {
                 message.queued = again;
                 None
@@ -216,13 +216,13 @@ impl<P, A> Queues<P, A> {
         }
     }
 
-    /// Frees a place.
-    pub(super) fn free(&mut self, place: &Place) {
+    /// Takes note that a send is in flight no more.
+    pub(super) fn free(&mut self, sending: &InFlight) {
         self.in_flight -= 1;
-        if let Some(room) = &place.room {
+        if let Some(room) = &sending.room {
             self.busy.remove(room);
         }
-        let Some(key) = &place.message else { return };
+        let Some(key) = &sending.message else { return };
         self.progressing -= 1;
         if let Some(message) = self.messages.get_mut(key) {
             message.in_flight = false;
@@ -262,9 +262,9 @@ mod tests {
         assert_eq!(queues.settled.len(), SETTLED);
         // And one that never was: its last state is long gone when there is another.
         assert!(queues.queue(key("never settled"), 1, now).is_none());
-        let Next::Progress(1, place) = queues.next(now) else { panic!("it did not go") };
-        queues.taken(&place, now);
-        queues.free(&place);
+        let Next::Progress(1, sending) = queues.next(now) else { panic!("it did not go") };
+        queues.taken(&sending, now);
+        queues.free(&sending);
         queues.queue(key("soon"), 2, now + FORGOTTEN / 2);
         assert_eq!(queues.messages.len(), 2);
         queues.queue(key("later"), 3, now + FORGOTTEN);
@@ -282,9 +282,9 @@ mod tests {
                 now = due;
                 next = queues.next(now);
             }
-            let Next::Progress(_, place) = next else { panic!("it did not go") };
-            queues.taken(&place, now);
-            queues.free(&place);
+            let Next::Progress(_, sending) = next else { panic!("it did not go") };
+            queues.taken(&sending, now);
+            queues.free(&sending);
             states += 1;
         }
         assert_eq!(states, 99);

@@ -24,7 +24,7 @@ const PAGES: usize = 80;
 
 /// An event of a room.
 #[derive(Clone, Debug)]
-pub(super) struct Told {
+pub(super) struct HistoryEvent {
     /// It, decrypted where that was possible.
     pub(super) event: TimelineEvent,
     /// Which ciphertext it was, if that is certain.
@@ -35,7 +35,7 @@ pub(super) struct Told {
 #[derive(Debug)]
 pub(super) struct Gap {
     /// The newest of it, oldest first.
-    pub(super) events: Vec<Told>,
+    pub(super) events: Vec<HistoryEvent>,
     /// That is all.
     pub(super) whole: bool,
 }
@@ -79,11 +79,11 @@ impl Gap {
 }
 
 /// Decrypts an event if it is encrypted.
-async fn told(room: &Room, event: Raw<AnySyncTimelineEvent>) -> Result<Told, Trouble> {
+async fn told(room: &Room, event: Raw<AnySyncTimelineEvent>) -> Result<HistoryEvent, Trouble> {
     let sealed = sealed::of(event.json());
     if event.get_field::<String>("type").ok().flatten().as_deref() != Some("m.room.encrypted") {
-        return Ok(Told { event: TimelineEvent::from_plaintext(event), sealed: None });
+        return Ok(HistoryEvent { event: TimelineEvent::from_plaintext(event), sealed: None });
     }
     let encrypted: &Raw<OriginalSyncRoomEncryptedEvent> = event.cast_ref_unchecked();
-    Ok(Told { event: room.decrypt_event(encrypted, None).await?, sealed })
+    Ok(HistoryEvent { event: room.decrypt_event(encrypted, None).await?, sealed })
 }

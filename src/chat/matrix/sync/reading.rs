@@ -11,16 +11,16 @@ use serde_json::Value;
 use super::{
     super::{
         Adapter,
-        inbound::{self, Came, Place, Read},
+        inbound::{self, Came, Read, RoomFacts},
         trouble::Trouble,
     },
     NotTaken, deadline,
-    history::Told,
+    history::HistoryEvent,
 };
 use crate::{bots::Policies, hub::Inbound, ids::RoomKey};
 
 /// Returns what of a room's events is for the hub.
-pub(super) async fn read(adapter: &Adapter, room: &Room, timeline: &[Told]) -> Result<Vec<Inbound>, NotTaken> {
+pub(super) async fn read(adapter: &Adapter, room: &Room, timeline: &[HistoryEvent]) -> Result<Vec<Inbound>, NotTaken> {
     if timeline.is_empty() || !adapter.opens(room.room_id()) {
         return Ok(vec![]);
     }
@@ -41,18 +41,19 @@ pub(super) async fn read(adapter: &Adapter, room: &Room, timeline: &[Told]) -> R
     };
     let progress = adapter.progress_event(&key);
     let own = room.own_user_id();
-    let place = Place { room: &key, own, policies: adapter.hub.policies(), encrypted, progress: progress.as_deref() };
+    let place =
+        RoomFacts { room: &key, own, policies: adapter.hub.policies(), encrypted, progress: progress.as_deref() };
     Ok(timeline.iter().filter_map(|told| read_one(adapter, place, told)).collect())
 }
 
 /// Returns whether a listed person's client has encrypted an event, and so holds its room for encrypted: anybody can send
 /// what looks encrypted, and only with their key it is.
-fn is_sealed_by_listed(policies: &Policies, told: &Told) -> bool {
+fn is_sealed_by_listed(policies: &Policies, told: &HistoryEvent) -> bool {
     let TimelineEventKind::Decrypted(event) = &told.event.kind else { return false };
     !is_forged(&event.encryption_info.verification_state) && policies.hears(event.encryption_info.sender.as_str())
 }
 
-fn read_one(adapter: &Adapter, place: Place<'_>, told: &Told) -> Option<Inbound> {
+fn read_one(adapter: &Adapter, place: RoomFacts<'_>, told: &HistoryEvent) -> Option<Inbound> {
     let mut untrusted = false;
     let came = match &told.event.kind {
         TimelineEventKind::Decrypted(event) if is_forged(&event.encryption_info.verification_state) => return None,

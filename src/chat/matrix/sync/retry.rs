@@ -9,7 +9,7 @@ use matrix_sdk::{
 use super::{
     super::{Adapter, rooms},
     NotTaken,
-    history::Told,
+    history::HistoryEvent,
     is_word, reading, sealed,
 };
 use crate::hub::{Body, Inbound};
@@ -43,7 +43,7 @@ pub(super) async fn retry(adapter: &Adapter, client: &Client, locked: &Inbound) 
         }
         _ => return Ok(Tried::Locked),
     }
-    let read = reading::read(adapter, &room, &[Told { event, sealed }]).await?.pop();
+    let read = reading::read(adapter, &room, &[HistoryEvent { event, sealed }]).await?.pop();
     if read.as_ref().is_some_and(is_word) {
         rooms::take_along(adapter, &room).await?;
     }

@@ -9,14 +9,14 @@ use matrix_sdk::{
 };
 use serde_json::Value;
 
-use super::history::Told;
+use super::history::HistoryEvent;
 use crate::bots::Policies;
 
 /// Events of one room in one answer; more are fetched from the room's history.
 const TIMELINE: u32 = 100;
 
 /// Returns where in a timeline the bot came into the room. A change of its name looks like a join, and is none.
-pub(super) fn joined_at(timeline: &[Told], room: &Room) -> Option<usize> {
+pub(super) fn joined_at(timeline: &[HistoryEvent], room: &Room) -> Option<usize> {
     timeline.iter().rposition(|told| {
         let event: Value = serde_json::from_str(told.event.raw().json().get()).unwrap_or_default();
         event["type"] == "m.room.member"
@@ -36,7 +36,7 @@ pub(super) struct News {
 }
 
 impl News {
-    pub(super) fn of(timeline: &[Told], policies: &Policies) -> Self {
+    pub(super) fn of(timeline: &[HistoryEvent], policies: &Policies) -> Self {
         let mut news = Self::default();
         for told in timeline {
             let event: Value = serde_json::from_str(told.event.raw().json().get()).unwrap_or_default();

@@ -71,7 +71,7 @@ async fn is_vouched(adapter: &Adapter, client: &Client, message: &Inbound) -> bo
     let Ok(left) = u64::try_from(until - adapter.hub.clock().millis()) else { return false };
     let end = Instant::now() + Duration::from_millis(left).min(VOUCHED);
     loop {
-        match look(adapter, client, message).await {
+        match retry_with_keys(adapter, client, message).await {
             Ok(Tried::Gone) => return true,
             Ok(Tried::Locked | Tried::Untrusted) => {}
             Err(error) => tracing::warn!(%error, "a message could not be tried again"),
@@ -84,7 +84,7 @@ async fn is_vouched(adapter: &Adapter, client: &Client, message: &Inbound) -> bo
 }
 
 /// Asks for the sender's keys, and tries the message with them.
-async fn look(adapter: &Adapter, client: &Client, message: &Inbound) -> Result<Tried, NotTaken> {
+async fn retry_with_keys(adapter: &Adapter, client: &Client, message: &Inbound) -> Result<Tried, NotTaken> {
     if let Ok(sender) = OwnedUserId::try_from(message.sender.as_str())
         && let Err(error) = client.encryption().request_user_identity(&sender).await
     {

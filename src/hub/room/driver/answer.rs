@@ -78,7 +78,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Replies to an event, which is done with it.
+    /// Replies to an event, which needs no other answer then.
     pub(super) async fn reply(&self, event: EventId, thread: Option<EventId>, text: String) -> Result<(), StoreError> {
         side::reply(&self.hub, &self.address, event, thread, text).await
     }

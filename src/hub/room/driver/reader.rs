@@ -41,7 +41,7 @@ impl Driver {
     }
 
     /// Returns the oldest event that waits and came after `seq`.
-    pub(super) async fn look(&self, seq: i64) -> Result<Option<Entry>, StoreError> {
+    pub(super) async fn next_after(&self, seq: i64) -> Result<Option<Entry>, StoreError> {
         match self.hub.inner.store.waiting(&self.address, seq, 1).await?.first() {
             Some(event) => self.whole_entry(event).await.map(Some),
             None => Ok(None),
@@ -49,7 +49,7 @@ impl Driver {
     }
 
     /// Returns the oldest event that waits and came after `seq`; of what a rule has to know about what is no work, nothing.
-    pub(super) async fn look_for_work(&self, seq: i64) -> Result<Option<Entry>, StoreError> {
+    pub(super) async fn next_work_after(&self, seq: i64) -> Result<Option<Entry>, StoreError> {
         let waiting = self.hub.inner.store.waiting(&self.address, seq, 1).await?;
         Ok(waiting.first().map(|event| self.entry(event)))
     }

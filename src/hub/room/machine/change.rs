@@ -43,12 +43,12 @@ impl Machine {
                 if change.text.is_none() && change.target == running.turn.asked {
                     self.stop_turn(running, vec![entry.event.clone()], out);
                 } else {
-                    out.push(tell(entry, change, target));
+                    out.push(told_turn(entry, change, target));
                 }
             }
             // The turn has it already, and has only not come to it yet.
             (Standing::Waiting, Phase::Turn(running)) if running.has(&change.target) => {
-                out.push(tell(entry, change, target));
+                out.push(told_turn(entry, change, target));
             }
             // Other words would make work of an order that is being carried out, and it would be answered twice.
             (Standing::Waiting, _) if under_way && change.text.is_some() => out.push(done()),
@@ -99,7 +99,7 @@ impl Machine {
 }
 
 /// Returns what the turn is told of a change.
-fn tell(entry: &Entry, change: &Change, target: &Target) -> Action {
+fn told_turn(entry: &Entry, change: &Change, target: &Target) -> Action {
     let old = text::one_line(&target.words, SHOWN);
     let text = match &change.text {
         Some(new) => strings::told::changed(&entry.sender, &old, new),

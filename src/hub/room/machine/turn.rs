@@ -168,7 +168,7 @@ impl Machine {
     /// Shows what the turn shows.
     pub(super) fn show(&mut self, progress: Progress, out: &mut Out) {
         let Phase::Turn(running) = &mut self.phase else { return };
-        self.doing.take(&progress);
+        self.doing.follow(&progress);
         out.push(Action::Show(match progress {
             Progress::Thinking => Live::Thinking,
             Progress::Text(delta) => Live::Text { delta },

@@ -6,10 +6,10 @@ impl World {
     pub(super) fn carry_out(&mut self, action: Action) {
         match action {
             Action::Next => self.answered(Event::Next(self.next())),
-            Action::Look { after } => self.answered(Event::Saw(self.look(after))),
+            Action::Look { after } => self.answered(Event::Saw(self.next_after(after))),
             Action::LookForWork { after } => {
                 let room = self.memory.steering.len() < STEER;
-                self.answered(Event::Work(room.then(|| self.look(after)).flatten()));
+                self.answered(Event::Work(room.then(|| self.next_after(after)).flatten()));
             }
             Action::Permit(_) => {
                 let before = if self.memory.permitted { None } else { self.before };

@@ -307,7 +307,7 @@ impl World {
         }
     }
 
-    fn look(&self, after: i64) -> Option<Entry> {
+    fn next_after(&self, after: i64) -> Option<Entry> {
         self.rows.iter().find(|row| row.waits() && row.seq > after).map(|row| self.entry(row))
     }
 

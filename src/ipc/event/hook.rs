@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::event::{Event, Kind};
+use super::{Event, Kind};
 use crate::text;
 
 /// Characters of a part of a line: a path, a command, an error.

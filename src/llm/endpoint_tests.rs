@@ -1,6 +1,9 @@
 //! Model strings and addresses, good and bad.
 
-use super::*;
+use super::{
+    super::providers::{CallIds, Echo, MaxTokens, PLAIN},
+    *,
+};
 
 fn parse(model: &str, base: Option<&str>) -> Endpoint {
     parse_model(model, base).expect("a good model string")

@@ -9,7 +9,7 @@ use crate::{
 };
 
 use super::{
-    batch::{Batch, CallResult, Known, Slot, State},
+    batch::{Batch, CallResult, CallState, KnownTool, Slot},
     footer::Tally,
     limits::{BAD_CALLS, Limit},
     line::{Line, Note, Origin},
@@ -19,7 +19,7 @@ use super::{
 
 /// Counts and remembers what later decisions need.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Account {
+pub(super) struct TurnLedger {
     /// Requests that the model answered.
     pub(super) rounds: u32,
     /// Tokens of this turn.
@@ -51,7 +51,7 @@ pub(super) enum Verdict {
 /// Where the stored lines of a turn leave it.
 #[derive(Debug, Default)]
 pub(super) struct Replayed {
-    pub(super) account: Account,
+    pub(super) ledger: TurnLedger,
     /// Set when the turn was wrapping up.
     pub(super) wrap: Option<Limit>,
     /// What hangs in the air.
@@ -80,11 +80,11 @@ pub(super) struct OpenBatch {
 
 /// Returns whether a message's calls waited for something that runs on; what they did besides may be new then.
 fn waited(batch: &Batch) -> bool {
-    let waits = |slot: &Slot| matches!(&slot.state, State::Done { result, .. } if result.facts.waits);
+    let waits = |slot: &Slot| matches!(&slot.state, CallState::Done { result, .. } if result.facts.waits);
     batch.slots.iter().any(waits)
 }
 
-impl Account {
+impl TurnLedger {
     /// Takes in an answered request.
     pub(super) fn answered(&mut self, usage: Usage) {
         self.rounds += 1;
@@ -96,12 +96,12 @@ impl Account {
         let mut step = Step::default();
         let mut ran_any = false;
         for slot in &batch.slots {
-            let State::Done { result, ran } = &slot.state else { continue };
+            let CallState::Done { result, ran } = &slot.state else { continue };
             step.add(&slot.call.name, &slot.call.arguments, result.ok, &result.text);
             if *ran {
                 ran_any = true;
                 self.tally.calls += 1;
-                self.evidence.take(&result.facts, result.ok, slot.access == Access::Shared);
+                self.evidence.note_call(&result.facts, result.ok, slot.access == Access::Shared);
                 for edit in &result.facts.edits {
                     self.tally.edited(edit);
                 }
@@ -141,24 +141,24 @@ impl Account {
     }
 
     /// Reads a turn's lines back.
-    pub(super) fn replay(lines: Vec<Line>, tools: &[Known]) -> Replayed {
+    pub(super) fn replay(lines: Vec<Line>, tools: &[KnownTool]) -> Replayed {
         let mut replayed = Replayed::default();
         for line in lines {
             if let Origin::Result { call, ran, ok, facts, pictures } = line.origin {
                 if let (Open::Batch(open), Message::Tool { text, .. }) = (&mut replayed.open, line.message)
                     && let Some(slot) = open.batch.open(&call)
                 {
-                    slot.state = State::Done { result: CallResult { text, ok, facts, pictures }, ran };
+                    slot.state = CallState::Done { result: CallResult { text, ok, facts, pictures }, ran };
                 }
                 continue;
             }
             if let Open::Batch(open) = mem::take(&mut replayed.open) {
                 // What it led to stands in the lines that follow.
-                _ = replayed.account.batch(&open.batch);
+                _ = replayed.ledger.batch(&open.batch);
             }
             match (&line.message, &line.origin) {
                 (Message::Assistant(message), Origin::Model { calls, refused, usage }) => {
-                    replayed.account.answered(*usage);
+                    replayed.ledger.answered(*usage);
                     replayed.open = if calls.is_empty() {
                         Open::Claim
                     } else {
@@ -171,14 +171,14 @@ impl Account {
                     };
                 }
                 (_, Origin::Program { note: Note::Empty }) => {
-                    replayed.account.rounds += 1;
-                    replayed.account.empty += 1;
+                    replayed.ledger.rounds += 1;
+                    replayed.ledger.empty += 1;
                 }
                 (_, Origin::Program { note: Note::CallInText }) => {
-                    replayed.account.rounds += 1;
-                    replayed.account.in_text += 1;
+                    replayed.ledger.rounds += 1;
+                    replayed.ledger.in_text += 1;
                 }
-                (_, Origin::Program { note: Note::Unproven }) => replayed.account.doubted = true,
+                (_, Origin::Program { note: Note::Unproven }) => replayed.ledger.doubted = true,
                 (_, Origin::Program { note: Note::WrapUp { limit } }) => replayed.wrap = Some(*limit),
                 _ => {}
             }
