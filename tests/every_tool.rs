@@ -83,7 +83,8 @@ fn a_whole_piece_of_work_uses_every_tool_and_its_files_arrive() {
         }
     }
     let offered: Vec<_> = last["tools"].as_array().unwrap().iter().map(|tool| &tool["function"]["name"]).collect();
-    for tool in &offered {
+    // Coding agents are tried in `coding_agents.rs`, where they have models of their own.
+    for tool in offered.iter().filter(|tool| !["plan", "implement", "review"].map(Value::from).contains(tool)) {
         assert!(steps().iter().any(|(name, _)| name == *tool), "{tool} is not tried here");
     }
     let started = frames.iter().filter(|frame| frame["kind"] == "tool_started").count();

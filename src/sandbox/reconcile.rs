@@ -223,9 +223,10 @@ async fn look_at_mounts(fleet: &Arc<Fleet>) -> Result<(), SandboxError> {
     fleet.quota.store(mounts::quota(&info.graph_root).unwrap_or_default(), Ordering::SeqCst);
     let shares = mounts::share(&info.volume_path);
     if let Err(error) = &shares {
-        tracing::warn!(path = %info.volume_path.display(), %error, "the mount cannot be fleet, so no image is mounted");
+        tracing::warn!(path = %info.volume_path.display(), %error, "the mount cannot be shared, so no image is mounted");
     }
     fleet.mountable.store(shares.is_ok(), Ordering::SeqCst);
+    fleet.event_volumes.store(shares.is_ok(), Ordering::SeqCst);
     fleet.images.store(shares.is_ok() && image::can_be_made(), Ordering::SeqCst);
     Ok(())
 }

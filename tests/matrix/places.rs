@@ -60,7 +60,7 @@ impl Town {
 
 /// Invites the bot again, and waits until it is there: by its log, for a room that one comes back to tells old joins anew.
 async fn back(town: &Town, room: &OwnedRoomId) {
-    let joins = || town.log().matches("rooms: joined room").count();
+    let joins = || town.log().matches("rooms: joined inviter").count();
     let before = joins();
     town.anna.invite(room, &town.bot).await;
     until("the bot is back", || joins() > before);
