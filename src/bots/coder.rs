@@ -9,6 +9,7 @@ use tokio::time;
 use tracing::Instrument;
 
 use crate::{
+    coding_agents::CodingAgents,
     ids::{Address, BotName},
     llm::Model,
     orchestrator::{Orchestrator, TurnLimits, UserMessage},
@@ -16,7 +17,7 @@ use crate::{
     sandbox::{SandboxError, Sandboxes},
     store::Store,
     strings, text,
-    tools::{Agents, LargeFiles},
+    tools::LargeFiles,
 };
 
 use super::{
@@ -61,7 +62,7 @@ impl Coder {
     pub fn new(
         store: Store,
         sandboxes: Sandboxes,
-        agents: Agents,
+        agents: CodingAgents,
         model: Model,
         gallery: Gallery,
         policy: Policy,

@@ -3,9 +3,10 @@
 //! What one is stands in a description ([`CodingAgent`]): its command line, its environment, how it writes what it does,
 //! what its exit codes mean. Which of them serves which role is the operator's choice ([`Roster`]). [`Run`] follows one run:
 //! what the room is shown, when it has been silent too long, what it came to. Nothing here starts anything: whoever runs the
-//! command in the sandbox feeds the run with what it writes. Knows no room and no turn.
+//! command in the sandbox feeds the run with what it writes.
 
 mod agent;
+mod agents;
 mod gemini;
 mod prompt;
 mod qwen;
@@ -15,6 +16,7 @@ mod stream;
 
 pub use self::{
     agent::{CodingAgent, Launch, Role, Session},
+    agents::CodingAgents,
     prompt::{Brief, prompt},
     roster::{Assigned, Roster},
     run::{Outcome, Run, Wire},

@@ -12,7 +12,7 @@ use crate::{
     bots::{Allowance, People, Policy},
     chat::matrix::{Fault, Login},
     clock::Clock,
-    coding_agents::Roster,
+    coding_agents::{CodingAgents, Roster},
     config::{self, AgentCli, Config, JournalSync, Loaded, Matrix, Mistakes, Provider, Wrong},
     gateway::{
         AllowedHosts, BadPattern, GatewayPolicy,
@@ -23,7 +23,7 @@ use crate::{
     orchestrator,
     sandbox::{SandboxOptions, memory},
     store::{Durability, Store},
-    tools::{Agents, ToolLimits},
+    tools::ToolLimits,
 };
 
 /// What the settings are wanted for.
@@ -169,8 +169,8 @@ fn chosen(config: &Config, cli: AgentCli) -> Vec<String> {
 }
 
 /// Returns the coding agents, and who of them does what.
-pub(super) fn agents(config: &Config, door: ModelDoor) -> Agents {
-    Agents::new(Roster::new(&config.agents, |protocol| door.models(protocol)), door)
+pub(super) fn agents(config: &Config, door: ModelDoor) -> CodingAgents {
+    CodingAgents::new(Roster::new(&config.agents, |protocol| door.models(protocol)), door)
 }
 
 fn upstream(protocol: Protocol, provider: &Provider) -> Result<Upstream, BadUpstream> {

@@ -16,13 +16,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::{
+    coding_agents::CodingAgents,
     crash,
     ids::{CallId, TurnId},
     llm::{Completion, LlmError, Model, ToolSpec, Usage},
     pictures::Gallery,
     sandbox::Sandboxes,
     store::{Conversation, Store, StoreError},
-    tools::{self, Agents, JobsSeen, LargeFiles},
+    tools::{self, JobsSeen, LargeFiles},
 };
 
 use super::{
@@ -60,7 +61,7 @@ pub struct Orchestrator {
     /// Where the rooms' sandboxes come from.
     pub sandboxes: Sandboxes,
     /// The coding agents.
-    pub agents: Agents,
+    pub agents: CodingAgents,
     /// Where pictures are kept.
     pub gallery: Gallery,
     /// Where a turn's large files wait for memory, beside those of all other turns.

@@ -18,10 +18,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    coding_agents::CodingAgents,
     llm::ToolSpec,
     sandbox::Sandboxes,
     store::StoreError,
-    tools::{self, Agents, Attachment, Facts, JobsSeen, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult},
+    tools::{self, Attachment, Facts, JobsSeen, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult},
 };
 
 use super::{
@@ -58,7 +59,7 @@ pub(super) struct Hands {
 #[derive(Clone)]
 pub(super) enum Toolbox {
     /// In the room's sandbox.
-    Sandbox { sandboxes: Sandboxes, agents: Agents, limits: ToolLimits, vision: bool, large: LargeFiles },
+    Sandbox { sandboxes: Sandboxes, agents: CodingAgents, limits: ToolLimits, vision: bool, large: LargeFiles },
     /// In a test's own words.
     #[cfg(test)]
     Scripted(super::tests::driver::Script),

@@ -8,11 +8,7 @@
 mod report;
 mod task;
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -21,7 +17,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use self::task::{PLAN_FILE, keep, kept, session_file};
+use self::task::{PLAN_FILE, held, keep, kept, session_file};
 use super::{
     Access, Tool, ToolContext, ToolLimits, ToolProgress, ToolResult,
     error::ToolError,
@@ -29,9 +25,8 @@ use super::{
     survey,
 };
 use crate::{
-    coding_agents::{Assigned, Brief, Launch, Role, Roster, Run, Session, Tokens, Wire, prompt},
-    gateway::models::{Grant, ModelDoor, Pass, Seen},
-    ids::Address,
+    coding_agents::{Assigned, Brief, Launch, Role, Run, Session, Tokens, Wire, prompt},
+    gateway::models::{Grant, Pass, Seen},
     sandbox::{Captured, Ended, Exit, ProxyKind, Sandbox, Stdin},
     text,
 };
@@ -40,37 +35,6 @@ use crate::{
 const TICK: Duration = Duration::from_secs(10);
 /// The most bytes that are read of a whole output.
 const LOG: u64 = 9 * 1024 * 1024;
-/// Rooms that are remembered to have been told who stands in.
-const ROOMS: usize = 10_000;
-
-/// The coding agents of all rooms. Cheap to clone.
-#[derive(Clone)]
-pub struct Agents {
-    roster: Arc<Roster>,
-    door: ModelDoor,
-    /// The rooms that were told who stands in for whom.
-    told: Arc<Mutex<HashSet<Address>>>,
-}
-
-impl Agents {
-    /// Puts together who serves which role, and the door through which they reach their models.
-    pub fn new(roster: Roster, door: ModelDoor) -> Self {
-        Self { roster: Arc::new(roster), door, told: Arc::default() }
-    }
-
-    /// Returns what a room is to be told of who stands in, the first time that somebody does.
-    fn instead(&self, address: &Address, assigned: &Assigned) -> Option<String> {
-        let other = assigned.instead_of?;
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.len() >= ROOMS {
-            told.clear();
-        }
-        told.insert(address.clone()).then(|| {
-            format!("{} plans and reviews in place of {other}: GEMINI_API_KEY is not set.", assigned.agent.name)
-        })
-    }
-}
-
 pub(super) struct Plan;
 pub(super) struct Implement;
 pub(super) struct Review;
@@ -182,7 +146,7 @@ async fn work(context: &ToolContext, role: Role, task: &str, plan: Option<String
     if role != Role::Review && task.trim().is_empty() {
         return Err(ToolError::Refused("task is empty. Say what is to be done. Nothing was run.".to_owned()));
     }
-    let assigned = context.agents.roster.of(role);
+    let assigned = context.agents.of(role);
     let Some(model) = assigned.model.as_deref() else {
         let name = assigned.agent.name;
         return Err(ToolError::Refused(format!(
@@ -206,12 +170,17 @@ async fn work(context: &ToolContext, role: Role, task: &str, plan: Option<String
     let session =
         before.and_then(|id| Session::continued(&id)).unwrap_or_else(|| Session::of_call(context.call.as_str()));
 
-    let pass = context.agents.door.open(grant(context, assigned));
+    let pass = context.agents.open(grant(context, assigned));
     let launch = Launch { role, model, session: &session, key: pass.token() };
     let argv = assigned.agent.command(&launch);
     let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
     let mut command = context.command(&argv, context.limits.coding);
     command.env = assigned.agent.environment(&launch);
+    if !role.may_write() {
+        let held = held(context, &sandbox, role).await?;
+        command.env.extend(held.environment);
+        command.writable = Some(held.writable);
+    }
     command.stdin = Stdin::Bytes(asked.into());
     let mut follower = Follower::new(context, assigned, &pass);
     let ended = exec::follow(context, &sandbox, command, &mut follower).await?;
@@ -222,8 +191,8 @@ async fn work(context: &ToolContext, role: Role, task: &str, plan: Option<String
 
 /// Takes up a run that was under way when the server crashed.
 async fn take_up(context: &ToolContext, role: Role, boot_id: &str) -> Result<ToolResult, ToolError> {
-    let assigned = context.agents.roster.of(role);
-    let pass = context.agents.door.open(grant(context, assigned));
+    let assigned = context.agents.of(role);
+    let pass = context.agents.open(grant(context, assigned));
     let mut follower = Follower::new(context, assigned, &pass);
     let (sandbox, ended) = exec::resume_following(context, context.call.as_str(), boot_id, &mut follower).await?;
     drop(pass);
@@ -329,7 +298,7 @@ async fn report(
 ) -> Result<ToolResult, ToolError> {
     let Follower { run, seen, .. } = follower;
     let refusal = seen.borrow().refusal.clone();
-    let assigned = context.agents.roster.of(role);
+    let assigned = context.agents.of(role);
     let stopped = context.cancel.is_cancelled() && ended.exit == Exit::Killed;
     let mut outcome = run.outcome(&ended.exit, stopped, Instant::now());
     if !outcome.ok {

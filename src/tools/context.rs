@@ -8,8 +8,9 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{agents::Agents, error::ToolError, jobs_seen::JobsSeen};
+use super::{error::ToolError, jobs_seen::JobsSeen};
 use crate::{
+    coding_agents::CodingAgents,
     ids::{Address, CallId, TurnId},
     sandbox::Sandboxes,
 };
@@ -29,7 +30,7 @@ pub struct ToolContext {
     /// The call; also its command's id in the sandbox.
     pub call: CallId,
     /// The coding agents.
-    pub agents: Agents,
+    pub agents: CodingAgents,
     /// Ends the call, and whatever it started, within a second.
     pub cancel: CancellationToken,
     /// Somebody has said something in the room: a call that only waits ends with what there is.

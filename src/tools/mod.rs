@@ -36,7 +36,6 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use similar::{Algorithm, ChangeTag, TextDiff};
 
-pub use self::agents::Agents;
 pub use self::call::{Call, named, read as read_call};
 pub use self::context::{
     Access, Attachment, Edit, Facts, Image, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult,

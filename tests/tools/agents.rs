@@ -15,7 +15,8 @@ use crate::bench::{Bench, FULL, LIMIT, PLAIN, bad, good, open, run};
 /// What a program in the place of Qwen Code begins with: the helpers of the ones below.
 const BEGIN: &str = r#"#!/bin/bash
 prompt=$(cat)
-printf '%s\n' "$@" > /tmp/arguments; printf '%s\n' "$prompt" > /tmp/prompt; env > /tmp/environment
+own=${TMPDIR:-/tmp}
+printf '%s\n' "$@" > $own/arguments; printf '%s\n' "$prompt" > $own/prompt; env > $own/environment
 say() { printf '%s\n' "$1"; }
 init() { say '{"type":"system","subtype":"init","session_id":"'"$session"'","model":"m"}'; }
 uses() { say '{"type":"assistant","message":{"content":[{"type":"tool_use","id":"'"$1"'","name":"write_file","input":{"file_path":"'"$2"'"}}],"usage":{"input_tokens":41000,"output_tokens":1000}}}'; }
@@ -63,7 +64,7 @@ async fn a_task_goes_from_plan_to_review_and_each_agent_gets_what_it_needs() {
     assert!(plan.facts.edits.is_empty() && plan.summary.starts_with("plan: Qwen Code ("), "{}", plan.summary);
     let told = lines(&mut progress);
     assert!(told.iter().any(|line| line.contains("in place of Gemini CLI: GEMINI_API_KEY is not set")), "{told:?}");
-    let given = bench.sh("cat /tmp/arguments /tmp/prompt").await;
+    let given = bench.sh("cat ~/.cache/matrix-agent/tasks/*/plan/tmp/{arguments,prompt}").await;
     for part in ["--approval-mode\nplan\n", "--output-format\nstream-json\n", "--session-id\n", "# Task\nAdd three."] {
         assert!(given.contains(part), "{part:?}: {given}");
     }
@@ -97,7 +98,7 @@ async fn a_task_goes_from_plan_to_review_and_each_agent_gets_what_it_needs() {
     put(&bench, "init; result 'Verdict: ready'").await;
     let (review, _progress) = bench.context_in(&context);
     good(&run(&review, "review", &json!({"focus": "the count"})).await, &["Verdict: ready"]);
-    let given = bench.sh("cat /tmp/prompt").await;
+    let given = bench.sh("cat ~/.cache/matrix-agent/tasks/*/review/tmp/prompt").await;
     for part in [
         "# What to look at\nthe count",
         "# Plan\n1. Write it.",
@@ -114,18 +115,42 @@ async fn a_task_goes_from_plan_to_review_and_each_agent_gets_what_it_needs() {
     );
 
     // Another task begins anew, and what is not committed is its change.
+    bench.sh("rm -r ~/.cache/matrix-agent/tasks/*/review").await;
     let (other, _progress) = bench.context();
     good(&run(&other, "review", &json!({})).await, &[]);
-    let given = bench.sh("cat /tmp/prompt").await;
+    let given = bench.sh("cat ~/.cache/matrix-agent/tasks/*/review/tmp/prompt").await;
     assert!(given.contains("+three") && !given.contains("# Plan"), "{given}");
     bench.close().await;
 }
 
+/// Whatever its CLI believes: the kernel refuses.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plan_that_changes_files_is_told() {
+async fn who_plans_or_reviews_cannot_write_but_in_a_home_of_its_own() {
     let bench = Bench::open(FULL).await;
     repository(&bench).await;
-    put(&bench, "init; echo x > site/a.txt; result 'A plan.'").await;
+    for role in ["plan", "review"] {
+        let body = "init; for file in site/a.txt early.txt .git/x /home/agent/.bashrc /home/agent/.profile /tmp/early; do \
+                    echo x >> $file 2> /dev/null && wrote=\"$wrote $file\"; done; (cd site && git commit -qam x 2> /dev/null) && \
+                    wrote=\"$wrote commit\"; echo hello > ~/note; result \"wrote:$wrote; $(cat ~/note)\"";
+        put(&bench, body).await;
+        let (context, _progress) = bench.context();
+        let asked = if role == "plan" { json!({"task": "x"}) } else { json!({}) };
+        let ended = run(&context, role, &asked).await;
+        good(&ended, &["wrote:; hello"]);
+        assert!(ended.facts.edits.is_empty(), "{:?}", ended.facts.edits);
+    }
+    assert_eq!(bench.sh("cat site/a.txt; ls -A ~/note early.txt /tmp/early 2>/dev/null || true").await, "one\ntwo");
+    bench.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_during_which_files_change_is_told() {
+    let bench = Bench::open(FULL).await;
+    repository(&bench).await;
+    // What runs already is not held to what the plan is.
+    let waits = "until [ -e ~/.cache/matrix-agent/tasks/*/plan/tmp/go ]; do sleep 0.05; done; echo x > site/a.txt; touch /tmp/over";
+    good(&bench.call("run_command", json!({"command": waits, "background": true})).await, &[]);
+    put(&bench, "init; touch $own/go; until [ -e /tmp/over ]; do sleep 0.05; done; result 'A plan.'").await;
     let (context, _progress) = bench.context();
     let plan = run(&context, "plan", &json!({"task": "x"})).await;
     bad(&plan, &["A plan.", "1 file +1 −2 changed although it must not", "site/a.txt +1 −2"]);

@@ -8,7 +8,7 @@ use std::{
 
 use matrix_agent::{
     clock::Clock,
-    coding_agents::Roster,
+    coding_agents::{CodingAgents, Roster},
     config::{self, AgentCli, AgentRole},
     gateway::{
         AllowedHosts, Gateway, GatewayPolicy, Network,
@@ -16,7 +16,7 @@ use matrix_agent::{
     },
     ids::{self, Address, CallId, TurnId},
     sandbox::{SandboxOptions, Sandboxes},
-    tools::{self, Agents, JobsSeen, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult},
+    tools::{self, JobsSeen, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult},
 };
 use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt::PeerCredentials};
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ pub(crate) struct Bench {
     pub(crate) options: SandboxOptions,
     pub(crate) address: Address,
     jobs: JobsSeen,
-    agents: Agents,
+    agents: CodingAgents,
     _state: TempDir,
 }
 
@@ -157,12 +157,12 @@ impl Drop for Bench {
 }
 
 /// Qwen Code in every role, with a model that is never asked.
-fn agents() -> Agents {
+fn agents() -> CodingAgents {
     let qwen = || AgentRole { cli: AgentCli::Qwen, model: None };
     let gemini = AgentRole { cli: AgentCli::Gemini, model: None };
     let models = |protocol| if protocol == Protocol::OpenAi { vec!["own-model".to_owned()] } else { Vec::new() };
     let roster = Roster::new(&config::Agents { plan: gemini, implement: qwen(), review: qwen() }, models);
-    Agents::new(roster, ModelDoor::default())
+    CodingAgents::new(roster, ModelDoor::default())
 }
 
 fn podman(arguments: &[&str]) -> String {

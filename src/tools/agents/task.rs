@@ -25,6 +25,24 @@ fn path(context: &ToolContext, name: &str) -> String {
     format!("{}/.cache/matrix-agent/tasks/{}/{name}", files::HOME, survey::task(context))
 }
 
+/// How an agent that changes nothing is held to it.
+pub(super) struct Held {
+    /// A home of its own, so that it leaves nothing that others' shells and tools read.
+    pub(super) environment: [(String, String); 2],
+    /// Where alone it may write.
+    pub(super) writable: Vec<String>,
+}
+
+/// Makes the home of a role, and says where an agent in it may write: there, to devices that keep nothing, and where its
+/// hooks tell what it does.
+pub(super) async fn held(context: &ToolContext, sandbox: &Sandbox, role: Role) -> Result<Held, ToolError> {
+    let temporary = path(context, &format!("{role}/tmp"));
+    keep(context, sandbox, &format!("{role}/tmp/.keep"), "").await?;
+    let home = path(context, role.as_str());
+    let writable = [home.as_str(), "/dev/null", "/dev/shm", "/dev/tty", "/workspace/.ipc"].map(str::to_owned).into();
+    Ok(Held { environment: [("HOME".to_owned(), home), ("TMPDIR".to_owned(), temporary)], writable })
+}
+
 /// Returns what the task has kept under a name; `None` if that is nothing.
 pub(super) async fn kept(context: &ToolContext, sandbox: &Sandbox, name: &str) -> Result<Option<String>, ToolError> {
     let path = path(context, name);
