@@ -24,8 +24,9 @@ pub(super) fn answer(prompt: &str, seen: &[Seen]) -> Move {
     let path = format!("{}/prices.py", job::FOLDER);
     let read = || Move::call("I read it.", vec![("read_file", json!({"file_path": path}))]);
     let has = |heading: &str| prompt.lines().any(|line| line == heading);
+    let is_mended = || prompt.lines().any(|line| line.starts_with('+') && line.contains(job::MENDED));
     match (has("# Change"), has("# Plan"), seen) {
-        (true, ..) if prompt.contains(&format!("+    return {}", job::MENDED)) => {
+        (true, ..) if is_mended() => {
             Move::say("The discount is a share of the sum now. Nothing is wrong.\n\nVerdict: ready")
         }
         (true, ..) => Move::say("The change does not mend the discount.\n\nVerdict: not ready"),
@@ -69,7 +70,9 @@ mod tests {
         assert_eq!((calls[0][0].0, calls[1][0].0, calls[2].len()), ("read_file", "edit", 0));
         assert_eq!(calls[1][0].1["old_string"], job::BUG);
         let review = |diff: &str| answer(&format!("# Plan\n1. Do it.\n\n# Change\n{diff}"), &[]).text;
-        assert!(review(&format!("+    return {}", job::MENDED)).ends_with("Verdict: ready"));
-        assert!(review("").ends_with("not ready"));
+        // As git shows it.
+        let mended = job::PRICES.replace(job::BUG, job::MENDED).replace("    return", "+    return");
+        assert!(review(&mended).ends_with("Verdict: ready"));
+        assert!(review(job::PRICES).ends_with("not ready"));
     }
 }

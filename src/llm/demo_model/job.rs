@@ -9,7 +9,7 @@ use super::{
     orders::Seen,
 };
 
-const PRICES: &str = include_str!("job/prices.py");
+pub(super) const PRICES: &str = include_str!("job/prices.py");
 const TESTS: &str = include_str!("job/test_prices.py");
 const PAGE: &str = include_str!("job/page.py");
 
