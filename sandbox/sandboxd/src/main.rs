@@ -40,7 +40,9 @@ fn main() -> ExitCode {
             return ExitCode::from(code as u8);
         }
         Some((applet, [])) if applet == "probe" => return probe(sys::enter_new_user_namespace),
-        Some((applet, [what])) if applet == "probe" && what == "write" => return probe(wall::try_to_write),
+        Some((applet, [what])) if applet == "probe" && what == "write" => {
+            return probe(|| wall::try_to_write(launch::WORKSPACE));
+        }
         _ => {}
     }
     let failure = if std::process::id() != 1 {

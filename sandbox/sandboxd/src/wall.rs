@@ -10,8 +10,6 @@ use landlock::{
     ABI, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, path_beneath_rules,
 };
 
-use crate::launch::WORKSPACE;
-
 /// The newest version of Landlock whose ways of writing are named here; an older kernel holds what it knows.
 const NEWEST: ABI = ABI::V5;
 
@@ -30,9 +28,9 @@ pub(crate) fn write_only_below(writable: &[String]) -> io::Result<()> {
     }
 }
 
-/// Makes a file in the workspace and removes it again.
-pub(crate) fn try_to_write() -> io::Result<()> {
-    let path = format!("{WORKSPACE}/.probe-{}", process::id());
+/// Makes a file in a directory and removes it again.
+pub(crate) fn try_to_write(directory: &str) -> io::Result<()> {
+    let path = format!("{directory}/.probe-{}", process::id());
     File::create_new(&path)?;
     std::fs::remove_file(path)
 }
