@@ -11,7 +11,7 @@ use super::{
 };
 
 /// A tool that coding agents have and the orchestrator has not.
-const MARK: &str = "run_shell_command";
+const MARK: &str = "grep_search";
 
 /// Returns whether a request comes from a coding agent.
 pub(super) fn asks(request: &Value) -> bool {
