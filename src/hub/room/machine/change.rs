@@ -54,11 +54,14 @@ impl Machine {
             (Standing::Waiting, _) if under_way && change.text.is_some() => out.push(done()),
             (Standing::Waiting, _) => {
                 match (&change.text, &target.edited) {
-                    (Some(_), Some(body)) => out.push(Action::Rewrite {
-                        target: change.target.clone(),
-                        body: body.clone(),
-                        change: entry.event.clone(),
-                    }),
+                    (Some(_), Some(body)) => {
+                        self.offer_again(&change.target, phase, out);
+                        out.push(Action::Rewrite {
+                            target: change.target.clone(),
+                            body: body.clone(),
+                            change: entry.event.clone(),
+                        });
+                    }
                     (Some(_), None) => out.push(done()),
                     (None, _) => {
                         self.drop_waiting(&change.target, phase, out);
@@ -72,6 +75,17 @@ impl Machine {
                 }
             }
             (Standing::Claimed(_) | Standing::Done, _) => out.push(done()),
+        }
+    }
+
+    /// Stops fetching for a running turn what comes along with a message that gets other words, and reads the message
+    /// again: with those words nobody may want it, and then a file that cannot be fetched needs no answer.
+    fn offer_again(&mut self, event: &EventId, phase: &mut Phase, out: &mut Out) {
+        if let Phase::Turn(running) = phase
+            && self.fetching.take_if(|entry| entry.event == *event).is_some()
+        {
+            out.push(Action::DropFetch);
+            running.offering = true;
         }
     }
 

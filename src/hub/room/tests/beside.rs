@@ -86,10 +86,19 @@ fn a_file_is_fetched_before_its_words() {
             (|w| w.says("a", "fix it"), &["open a", "start a"]),
             (|w| w.sends_file("f", "with this"), &["fetch f"]),
             (|w| w.says("b", "quickly"), &[]),
-            (|w| w.edits("e", "f", "or with that"), &["rewrite f: or with that"]),
+            (|w| w.edits("e", "f", "or with that"), &["drop the file", "rewrite f: or with that", "fetch f"]),
             (|w| w.file_comes(), &["hand over f: or with that", "hand over b: quickly"]),
             (|w| w.bot_reads(), &[]),
             (|w| w.bot_reads(), &[]),
+            (|w| w.turn_ends(), &["answer a: Done"]),
+        ],
+    );
+    holds(
+        "nobody wants it any more, and it cannot be had",
+        &[
+            (|w| w.says("a", "fix it"), &["open a", "start a"]),
+            (|w| w.sends_file("f", "with this"), &["fetch f"]),
+            (|w| w.edits("e", "f", "nothing"), &["drop the file", "rewrite f: nothing"]),
             (|w| w.turn_ends(), &["answer a: Done"]),
         ],
     );
