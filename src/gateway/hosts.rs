@@ -1,7 +1,6 @@
 //! Host names as a sandbox writes them, and the list of those it may reach.
 //!
-//! Pure: it must not resolve or dial anything. `head` parses hosts with it, `web` asks it for the verdict, and
-//! `config` prints [`default_allowed_hosts`].
+//! Pure: it must not resolve or dial anything. `head` parses hosts with it, and `web` asks it for the verdict.
 
 use std::{collections::HashSet, fmt, net::IpAddr};
 
@@ -60,11 +59,6 @@ const CHROMIUM: &[&str] = &[
     "update.googleapis.com",
     "www.google.com",
 ];
-
-/// Returns the patterns that stand for the word `default` in `SANDBOX_ALLOWED_HOSTS`, and for the setting left out.
-pub fn default_allowed_hosts() -> &'static [&'static str] {
-    DEFAULT
-}
 
 /// A host in the one spelling in which hosts are compared: lower case, no final dot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -277,7 +271,7 @@ mod tests {
         assert_eq!(AllowedHosts::parse(["default"]).unwrap(), AllowedHosts::standard());
         let both = AllowedHosts::parse(["default", "example.org"]).unwrap();
         assert!(both.allows(&name("pypi.org")) && both.allows(&name("example.org")));
-        assert_eq!(AllowedHosts::parse(default_allowed_hosts()).unwrap(), AllowedHosts::standard());
+        assert_eq!(AllowedHosts::parse(DEFAULT).unwrap(), AllowedHosts::standard());
         assert!(!AllowedHosts::standard().allows(&name("github.com")), "pushes would go there unseen");
     }
 

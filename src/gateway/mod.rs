@@ -43,7 +43,7 @@ use self::{
 pub use self::{
     body::{BadBody, Decoded, Decoder},
     denial::Denial,
-    hosts::{AllowedHosts, BadPattern, Host, default_allowed_hosts},
+    hosts::{AllowedHosts, BadPattern, Host},
     network::Network,
 };
 use crate::ids::Address;

@@ -6,7 +6,8 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -49,15 +50,47 @@ struct Inner {
     sandboxes: Option<Sandboxes>,
     gallery: Gallery,
     retention: Retention,
-    /// The homes that may have a sandbox.
-    kept: Mutex<HashSet<Address>>,
+    kept: Mutex<Kept>,
     encrypted: Encrypted,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
 
+/// The homes that may have a sandbox.
+#[derive(Default)]
+struct Kept {
+    homes: HashSet<Address>,
+    /// Whether those of earlier processes are among them. Before that no sandbox is removed.
+    is_read: bool,
+    /// Homes that were cleared before that: what is read of them may be older.
+    cleared: HashSet<Address>,
+}
+
+impl Kept {
+    /// Returns whether the home is new.
+    fn keep(&mut self, home: &Address) -> bool {
+        self.cleared.remove(home);
+        self.homes.insert(home.clone())
+    }
+
+    fn clear(&mut self, home: &Address) {
+        self.homes.remove(home);
+        if !self.is_read {
+            self.cleared.insert(home.clone());
+        }
+    }
+
+    /// Takes in those of earlier processes.
+    fn read(&mut self, homes: Vec<Address>) {
+        let cleared = mem::take(&mut self.cleared);
+        self.homes.extend(homes.into_iter().filter(|home| !cleared.contains(home)));
+        self.is_read = true;
+    }
+}
+
 impl Keeper {
-    /// Reads which homes may have a sandbox, and looks after them until `cancel`.
+    /// Looks after the homes of all accounts until `cancel`. Which of them may have a sandbox is read meanwhile: in a
+    /// database of many rooms that takes longer than all else at a start.
     pub async fn start(
         store: Store,
         sandboxes: Option<Sandboxes>,
@@ -66,7 +99,7 @@ impl Keeper {
         tasks: TaskTracker,
         cancel: CancellationToken,
     ) -> Result<Self, StoreError> {
-        let kept = Mutex::new(store.homes_in_use().await?.into_iter().collect());
+        let kept = Mutex::default();
         let encrypted = Encrypted::load(store.encrypted().await?);
         let inner = Inner { store, sandboxes, gallery, retention, kept, encrypted, tasks, cancel };
         let keeper = Self { inner: Arc::new(inner) };
@@ -86,21 +119,40 @@ impl Keeper {
 
     /// Says that a home may have a sandbox from now on. Never waits.
     pub(super) fn keep(&self, home: &Address) {
-        let mut kept = self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.insert(home.clone()) {
+        let mut kept = self.kept();
+        if kept.keep(home) {
             self.tell_kept(&kept);
         }
     }
 
     /// Says that a home has none any more.
     pub(super) fn forget(&self, home: &Address) {
-        self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(home);
+        self.kept().clear(home);
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads which homes of earlier processes may have a sandbox; if that fails, it is tried again at the next look.
+    async fn read_kept(&self) {
+        if self.kept().is_read {
+            return;
+        }
+        match self.inner.store.homes_in_use().await {
+            Ok(homes) => {
+                let mut kept = self.kept();
+                kept.read(homes);
+                self.tell_kept(&kept);
+            }
+            Err(error) => tracing::error!(%error, "no sandbox is removed, since the rooms cannot be read"),
+        }
     }
 
     /// Lets all sandboxes but those of these homes be removed. Called with the list locked, so that the newest holds.
-    fn tell_kept(&self, kept: &HashSet<Address>) {
-        let Some(sandboxes) = self.inner.sandboxes.clone() else { return };
-        let kept = kept.clone();
+    fn tell_kept(&self, kept: &Kept) {
+        let Some(sandboxes) = self.inner.sandboxes.clone().filter(|_| kept.is_read) else { return };
+        let kept = kept.homes.clone();
         let mut told = Box::pin(async move { sandboxes.keep_only(kept).await });
         // The list is taken over at once; what then has to be removed may take its time.
         if told.as_mut().now_or_never().is_none() {
@@ -112,7 +164,6 @@ impl Keeper {
     }
 
     async fn run(self) {
-        self.tell_kept(&self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner));
         let (store, cancel) = (&self.inner.store, &self.inner.cancel);
         let mut ticks = time::interval(LOOK); // the first at once
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -127,6 +178,7 @@ impl Keeper {
                 }
             };
             let pruned = async {
+                self.read_kept().await;
                 if is_time { store.prune(self.inner.retention.rows).await } else { store.finish_forgetting().await }
             };
             match cancel.run_until_cancelled(pruned).await {
@@ -162,6 +214,20 @@ mod tests {
     /// Longer than anything here takes.
     const LIMIT: Duration = Duration::from_secs(20);
     const DAY: Duration = Duration::from_hours(24);
+
+    #[test]
+    fn what_happens_while_the_homes_are_read_is_newer_than_what_is_read() {
+        let [old, new, gone] = ["old", "new", "gone"].map(Address::of_first);
+        let mut kept = Kept::default();
+        assert!(kept.keep(&new));
+        kept.clear(&gone);
+        kept.clear(&old);
+        assert!(kept.keep(&old));
+        kept.read(vec![old.clone(), gone.clone()]);
+        assert_eq!(kept.homes, [old.clone(), new.clone()].into());
+        kept.clear(&old);
+        assert_eq!(kept.homes, [new].into());
+    }
 
     #[tokio::test]
     async fn rows_are_kept_for_as_long_as_the_operator_says() {

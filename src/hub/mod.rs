@@ -32,7 +32,7 @@ pub use message::{
     Author, Body, Fetch, FetchFile, FetchQuote, Inbound, Live, LiveIn, NotFetched, NotQuoted, Outbound, Quoted,
 };
 pub use outbox::Outbox;
-pub use port::{Delivery, Inbox, Port, Rooms, Sent, Undelivered};
+pub use port::{Delivery, Features, Inbox, Port, Rooms, Sent, Undelivered};
 
 pub use crate::bots::Ending;
 use crate::{

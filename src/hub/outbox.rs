@@ -142,7 +142,7 @@ impl Courier {
     }
 
     async fn deliver_row(&self, row: OutboxRow) -> bool {
-        let OutboxRow { seq, txn, address, turn, payload, file, data, created, tried } = row;
+        let OutboxRow { seq, txn, address, turn, payload, file, data, tried } = row;
         let mut outbound = match serde_json::from_value(payload) {
             Ok(outbound) => outbound,
             Err(error) => {
@@ -174,7 +174,7 @@ impl Courier {
         let (done, confirmed) = oneshot::channel();
         // Where people are now: the room may have been upgraded since the row was written.
         let address = Address { room: self.homes.current(&address.room), account: address.account };
-        let delivery = Delivery { txn, address, turn, outbound, data, created, tried, done };
+        let delivery = Delivery { txn, address, turn, outbound, data, tried, done };
         let answered = async {
             self.ports.deliver(delivery).await;
             confirmed.await

@@ -21,6 +21,18 @@ pub struct Rooms {
     pub prefix: &'static str,
     /// Whoever is in them sits at this machine, so every bot hears them.
     pub local: bool,
+    /// What can be done in them.
+    pub features: Features,
+}
+
+/// What a chat protocol lets its accounts do beyond sending a message: the hub asks for nothing else. Reactions, typing,
+/// threads and encryption are not here, since only the protocol's own adapter deals with them.
+#[derive(Clone, Copy, Debug)]
+pub struct Features {
+    /// A message can be changed after it was sent, so that one can follow a turn: it gets an [`Outbound::Closing`].
+    pub edits: bool,
+    /// Files can be sent ([`Outbound::File`]).
+    pub files: bool,
 }
 
 /// One row for the chat protocol to send.
@@ -36,8 +48,6 @@ pub struct Delivery {
     pub outbound: Outbound,
     /// The bytes, where a file is to be sent.
     pub data: Option<Vec<u8>>,
-    /// When the row was written, in milliseconds since 1970.
-    pub created: i64,
     /// The first attempt to send it, if [`super::AccountHub::trying`] told of one.
     pub tried: Option<Tried>,
     /// Tells how it went; dropped, it counts as [`Undelivered`].
@@ -104,6 +114,13 @@ impl Ports {
     /// Returns whether the people in a room sit at this machine.
     pub(super) fn is_local(&self, room: &RoomKey) -> bool {
         self.of(room).is_some_and(|port| port.rooms.local)
+    }
+
+    /// Returns what can be done in a room. In one whose protocol is not served now that is everything, since what is
+    /// written waits until it is served again.
+    pub(super) fn features(&self, room: &RoomKey) -> Features {
+        let all = Features { edits: true, files: true };
+        self.of(room).map_or(all, |port| port.rooms.features)
     }
 
     /// Hands a delivery to the protocol whose room it is. One that is not served now, or ended, takes none: it is dropped,

@@ -112,11 +112,6 @@ impl AccountHub {
         self.inner.store.joined_rooms(self.account()).await
     }
 
-    /// Returns the room under whose name a room's sandbox is known.
-    pub fn home(&self, room: &RoomKey) -> RoomKey {
-        self.inner.homes.home(room)
-    }
-
     /// Says that a home may have a sandbox from now on, if one of the bots works in one. Never waits.
     pub(super) fn keep(&self, home: &Address) {
         if self.inner.bots.iter().any(|bot| bot.owns_sandbox()) {

@@ -29,7 +29,7 @@ use super::{
     batch::{CallResult, CallToRun, KnownTool},
     journal::Journal,
     line::{CallFacts, Edit},
-    progress::{Outflow, Progress},
+    progress::{Outflow, Progress, Taken},
     words,
 };
 
@@ -190,13 +190,16 @@ impl Hands {
             }
             let (stored, is_stored) = oneshot::channel();
             let key = format!("{}-{index}", call.id);
-            let lost = words::file_lost(&name);
+            let (lost, no_files) = (words::file_lost(&name), words::no_files_here(&name));
             let attachment = Progress::Attachment { key, name, mime, data, stored };
-            let handed = async { self.progress.send(attachment).await.is_ok() && is_stored.await.is_ok() };
-            if !timeout(STORING, handed).await.unwrap_or(false) {
-                result.ok = false;
-                result.text.push_str(&lost);
-            }
+            let handed = async { self.progress.send(attachment).await.ok().and(is_stored.await.ok()) };
+            let told = match timeout(STORING, handed).await.ok().flatten() {
+                Some(Taken::Stored) => continue,
+                Some(Taken::NoFilesHere) => &no_files,
+                None => &lost,
+            };
+            result.ok = false;
+            result.text.push_str(told);
         }
         result
     }

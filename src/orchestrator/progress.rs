@@ -63,9 +63,18 @@ pub enum Progress {
         mime: String,
         /// The file.
         data: Bytes,
-        /// To be told when it is stored: only then the call's result is.
-        stored: oneshot::Sender<()>,
+        /// To be told when it is stored, or why it is not: only then the call's result is.
+        stored: oneshot::Sender<Taken>,
     },
+}
+
+/// What became of a file for the room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is stored, and reaches the room.
+    Stored,
+    /// The room's chat protocol takes no files.
+    NoFilesHere,
 }
 
 /// The queue before the hub's channel.

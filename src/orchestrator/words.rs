@@ -74,6 +74,11 @@ pub(super) fn file_lost(name: &str) -> String {
     format!("\n\nThe file `{name}` could not be handed to the room: the people do not see it.")
 }
 
+/// Returns what is added to a result whose file cannot reach a room of this chat protocol.
+pub(super) fn no_files_here(name: &str) -> String {
+    format!("\n\nThis chat takes no files: `{name}` was not sent. Say what is in it, or where it lies.")
+}
+
 /// Returns what is added to a result whose file was too much for one turn.
 pub(super) fn too_many_files(name: &str, sent: u64, limit: u64) -> String {
     let (sent, limit) = (text::human_bytes(sent), text::human_bytes(limit));

@@ -18,9 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
-    Sandbox, SandboxError, disk,
-    engine_info::EngineInfo,
-    events,
+    Sandbox, SandboxError, disk, events,
     fleet::{Fleet, Notice},
     life, limit, name,
     observe::{self, Observation},
@@ -166,11 +164,6 @@ impl Sandboxes {
     /// Returns what hooks in a room's sandbox have written down about themselves; `None`: it is not watched.
     pub fn hook_errors(&self, address: &Address) -> Option<HookErrors> {
         self.fleet.ipc.as_ref()?.hook_errors(address)
-    }
-
-    /// Returns what Podman says about itself.
-    pub async fn engine_info(&self) -> Result<EngineInfo, SandboxError> {
-        Ok(EngineInfo::ask(&self.fleet.engine).await?)
     }
 
     /// Compares what Podman has with what is known, as happens each minute by itself.

@@ -35,8 +35,6 @@ pub struct OutboxRow {
     pub file: Option<String>,
     /// A file's bytes, as rows of older versions have them until they were sent.
     pub data: Option<Vec<u8>>,
-    /// When it was written, in milliseconds since 1970: homeservers forget transaction ids.
-    pub created: i64,
     /// The first attempt to send it, if there was one: it may be in the room already.
     pub tried: Option<Tried>,
 }
@@ -51,7 +49,7 @@ pub struct Tried {
 }
 
 /// The columns that [`read`] takes.
-const COLUMNS: &str = "seq, txn, bot, room, payload, data, created, tried_by, tried_at, file, turn";
+const COLUMNS: &str = "seq, txn, bot, room, payload, data, tried_by, tried_at, file, turn";
 
 impl Store {
     /// Puts something into the outbox while a turn works (a screenshot, a file).
@@ -171,10 +169,10 @@ pub(super) fn put(
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Result<OutboxRow, StoreError>> {
     let payload: String = row.get(4)?;
-    let (seq, txn, data, created, file) = (row.get(0)?, row.get(1)?, row.get(5)?, row.get(6)?, row.get(9)?);
-    let turn: Option<String> = row.get(10)?;
+    let (seq, txn, data, file) = (row.get(0)?, row.get(1)?, row.get(5)?, row.get(8)?);
+    let turn: Option<String> = row.get(9)?;
     let address = Address { account: row.get(2)?, room: RoomKey(row.get(3)?) };
-    let tried = match (row.get(7)?, row.get(8)?) {
+    let tried = match (row.get(6)?, row.get(7)?) {
         (Some(device), Some(at)) => Some(Tried { device, at }),
         _ => None,
     };
@@ -186,7 +184,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Result<OutboxRow, StoreError>> {
         payload,
         file,
         data,
-        created,
         tried,
     }))
 }

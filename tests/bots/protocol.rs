@@ -7,8 +7,8 @@ use matrix_agent::{
     bots::{Bot, Intent, People},
     clock::Clock,
     hub::{
-        Account, AccountHub, Body, Delivery, Ending, Inbound, Inbox, Keeper, Live, Outbound, Port, Retention, Rooms,
-        Sent,
+        Account, AccountHub, Body, Delivery, Ending, Features, Inbound, Inbox, Keeper, Live, Outbound, Port, Retention,
+        Rooms, Sent,
     },
     ids::EventId,
     pictures::Gallery,
@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::small::Small;
 
-const ROOMS: Rooms = Rooms { prefix: "talk/", local: false };
+const ROOMS: Rooms = Rooms { prefix: "talk/", local: false, features: Features { edits: false, files: false } };
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A hub of one account, and the protocol's end.
@@ -52,17 +52,13 @@ impl Desk {
         self.hub.admit(vec![inbound], None).await.unwrap();
     }
 
-    /// The next thing to send that is no progress, and confirms it.
+    /// The next thing to send, and confirms it.
     async fn next(&mut self) -> Outbound {
-        loop {
-            let delivery = timeout(LIMIT, self.inbox.deliveries.recv()).await.expect("a delivery").unwrap();
-            let Delivery { txn, outbound, done, .. } = delivery;
-            let (noted, _) = oneshot::channel();
-            done.send(Ok(Sent { event: EventId(txn), noted })).unwrap();
-            if !matches!(outbound, Outbound::Closing { .. }) {
-                return outbound;
-            }
-        }
+        let delivery = timeout(LIMIT, self.inbox.deliveries.recv()).await.expect("a delivery").unwrap();
+        let Delivery { txn, outbound, done, .. } = delivery;
+        let (noted, _) = oneshot::channel();
+        done.send(Ok(Sent { event: EventId(txn), noted })).unwrap();
+        outbound
     }
 
     async fn end(self) {
@@ -103,6 +99,18 @@ async fn a_protocol_needs_a_port_and_nothing_else() {
         live.push(seen.live);
     }
     assert!(live.contains(&Live::Started { asked: "e1".into(), thread: None }), "{live:?}");
+    desk.end().await;
+}
+
+#[tokio::test]
+async fn a_protocol_is_asked_for_nothing_that_it_cannot_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::open(&folder, |store| vec![everybody(store, "echo")]).await;
+    desk.say("anna", "e1", "send a file").await;
+    assert_eq!(text_of(&desk.next().await), "echo heard: send a file (no files here)");
+    // There is no message that could be changed when the turn has ended, so the next answer follows at once.
+    desk.say("anna", "e2", "hello").await;
+    assert_eq!(text_of(&desk.next().await), "echo heard: hello");
     desk.end().await;
 }
 

@@ -6,13 +6,14 @@ use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use matrix_agent::{
     bots::{
-        Bot, Ending, Intent, Order, Outcome, People, Permits, Policy, Progress, Said, SentFile, TurnJob, Upload,
+        Bot, Ending, Intent, Order, Outcome, People, Permits, Policy, Progress, Said, SentFile, Taken, TurnJob, Upload,
         UserMessage,
     },
     ids::{Address, BotName},
     store::Store,
 };
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 /// A bot that repeats what it was told.
 pub(super) struct Small {
@@ -57,7 +58,16 @@ impl Small {
                 },
             }
         }
-        let text = format!("{} heard: {}", self.name, self.told(&job).await.join(" + "));
+        let mut text = format!("{} heard: {}", self.name, self.told(&job).await.join(" + "));
+        if text.contains("send a file") {
+            let (stored, taken) = oneshot::channel();
+            let (key, name, mime) = ("file".to_owned(), "a.txt".to_owned(), "text/plain".to_owned());
+            let file = Progress::Attachment { key, name, mime, data: Bytes::from_static(b"text"), stored };
+            job.progress.send(file).await.unwrap();
+            if taken.await == Ok(Taken::NoFilesHere) {
+                text.push_str(" (no files here)");
+            }
+        }
         Outcome { line: Some(json!({ "answered": text })), ..Outcome::plain(Ending::Done, text) }
     }
 }

@@ -45,7 +45,7 @@ pub use trouble::Fault;
 
 use crate::{
     backoff::Backoff,
-    hub::{AccountHub, Inbox, Rooms},
+    hub::{AccountHub, Features, Inbox, Rooms},
     ids::{EventId, RoomKey},
     store::StoreError,
 };
@@ -57,7 +57,7 @@ use trouble::Trouble;
 use view::View;
 
 /// The rooms of Matrix.
-pub const ROOMS: Rooms = Rooms { prefix: "!", local: false };
+pub const ROOMS: Rooms = Rooms { prefix: "!", local: false, features: Features { edits: true, files: true } };
 /// The pause after a failed try to get a session.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);

@@ -12,13 +12,16 @@ pub use client::{Client, ClientError, Shown};
 pub use frame::{Hello, Say, ServerFrame};
 pub use server::Terminal;
 
-use crate::{hub::Rooms, ids::RoomKey};
+use crate::{
+    hub::{Features, Rooms},
+    ids::RoomKey,
+};
 
 /// The protocol's part of a room's key.
 const PREFIX: &str = "terminal:";
 
 /// The rooms of terminals: whoever sits in one sits at this machine.
-pub const ROOMS: Rooms = Rooms { prefix: PREFIX, local: true };
+pub const ROOMS: Rooms = Rooms { prefix: PREFIX, local: true, features: Features { edits: false, files: true } };
 
 /// Returns the key of a terminal's room.
 pub fn room(name: &str) -> RoomKey {

@@ -12,7 +12,7 @@ use super::{
     meaning::{Entry, Order, Work},
 };
 use crate::{
-    bots::{Outcome, Progress, Start},
+    bots::{Outcome, Progress, Start, Taken},
     hub::Live,
     ids::{BotName, EventId, TurnId},
     llm::Part,
@@ -300,5 +300,5 @@ pub(super) struct Attachment {
     /// The file.
     pub(super) data: Bytes,
     /// To be told when it is stored.
-    pub(super) stored: oneshot::Sender<()>,
+    pub(super) stored: oneshot::Sender<Taken>,
 }

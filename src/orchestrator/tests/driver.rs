@@ -22,7 +22,7 @@ use crate::{
     ids::{Address, TurnId},
     llm::{Model, ModelSettings},
     orchestrator::{
-        Outcome, Progress, Start,
+        Outcome, Progress, Start, Taken,
         driver::{SETTLE, Turn},
         hands::Toolbox,
         journal::Journal,
@@ -351,7 +351,7 @@ async fn a_file_is_stored_before_the_result_that_tells_of_it() {
         }
     };
     assert_eq!(rig.unanswered().await, 1, "the result waits for the file");
-    stored.send(()).unwrap();
+    stored.send(Taken::Stored).unwrap();
     assert_eq!(timeout(LIMIT, work).await.unwrap().unwrap().text, "Here it is.");
     assert_eq!(rig.heard().await[1][2], "tool: sent [0]");
 }

@@ -10,9 +10,9 @@ use super::{
     Driver,
 };
 use crate::{
-    bots::Outcome,
+    bots::{Outcome, Taken},
     crash,
-    hub::{Ending, Live, Outbound, to_json},
+    hub::{Ending, Features, Live, Outbound, to_json},
     ids::{BotName, EventId, TurnId},
     store::{NewOutbox, StoreError},
     strings,
@@ -29,6 +29,7 @@ impl Driver {
             (End::NoOutcome, _) => Outcome::plain(Ending::Failed, strings::rooms::INTERNAL),
         };
         let ending = outcome.ending;
+        let features = self.features();
         let row = |part: &str, outbound: &Outbound| {
             let payload = to_json(outbound)?;
             Ok::<_, StoreError>(NewOutbox { txn: txn(&self.address, &turn.asked, part), payload, file: None })
@@ -53,7 +54,10 @@ impl Driver {
         };
         let closing =
             Outbound::Closing { asked: turn.asked.clone(), ending, footer: outcome.brief, thread: turn.thread };
-        let rows = vec![row("answer", &answer)?, row("closing", &closing)?];
+        let mut rows = vec![row("answer", &answer)?];
+        if features.edits {
+            rows.push(row("closing", &closing)?);
+        }
         let message = outcome.line;
         let name = to_json(&ending)?;
         let name = name.as_str().unwrap_or_default();
@@ -122,8 +126,9 @@ impl Driver {
         let txn = txn(&self.address, &asked, "closing");
         let closing =
             Outbound::Closing { asked: asked.clone(), ending: Ending::Stopped, footer: String::new(), thread };
-        let row = NewOutbox { txn, payload: to_json(&closing)?, file: None };
-        self.hub.inner.store.reply(&self.address, vec![asked, change], vec![row]).await?;
+        let closing = self.features().edits.then(|| to_json(&closing)).transpose()?;
+        let rows = closing.map(|payload| NewOutbox { txn, payload, file: None }).into_iter().collect();
+        self.hub.inner.store.reply(&self.address, vec![asked, change], rows).await?;
         self.wake_outbox().await;
         Ok(())
     }
@@ -131,6 +136,10 @@ impl Driver {
     /// Sends the room a file of the turn.
     pub(super) async fn send_file(&self, turn: &Turn, file: Attachment) -> Result<(), StoreError> {
         let Attachment { key, name, mime, data, stored } = file;
+        if !self.features().files {
+            let _ = stored.send(Taken::NoFilesHere);
+            return Ok(());
+        }
         let outbound = Outbound::File { name, mime, thread: turn.thread.clone() };
         let txn = txn(&self.address, &turn.asked, &key);
         let kept = match self.hub.inner.store.keep_file(&txn, data).await {
@@ -144,9 +153,13 @@ impl Driver {
         let row = NewOutbox { txn, payload: to_json(&outbound)?, file: Some(kept) };
         self.hub.inner.store.post(&self.address, Some(&turn.id), row).await?;
         // The turn may have been stopped while the file was stored.
-        let _ = stored.send(());
+        let _ = stored.send(Taken::Stored);
         self.wake_outbox().await;
         Ok(())
+    }
+
+    fn features(&self) -> Features {
+        self.hub.inner.ports.features(&self.address.room)
     }
 
     async fn wake_outbox(&self) {
