@@ -18,7 +18,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::time::timeout;
 
 use super::{
-    Limits, Link,
+    GatewayLimits, Link,
     body::Upload,
     denial::Denial,
     downstream::{Reader, Writer},
@@ -57,8 +57,8 @@ pub(super) struct GitHub {
 }
 
 impl GitHub {
-    pub(super) fn new(network: Network, limits: &Limits) -> Self {
-        let Limits { resolve, connect, idle, .. } = *limits;
+    pub(super) fn new(network: Network, limits: &GatewayLimits) -> Self {
+        let GatewayLimits { resolve, connect, idle, .. } = *limits;
         Self { network, resolve, connect, idle, client: OnceLock::new() }
     }
 

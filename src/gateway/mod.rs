@@ -38,7 +38,7 @@ use self::{
     audit::Audit,
     git::GitHub,
     models::ModelDoor,
-    rooms::{Place, Rooms},
+    rooms::{Rooms, Slot},
 };
 pub use self::{
     body::{BadBody, Decoded, Decoder},
@@ -75,19 +75,19 @@ pub struct GatewayPolicy {
     /// The hosts for the web proxy.
     pub allowed_hosts: AllowedHosts,
     /// How much and how long.
-    pub limits: Limits,
+    pub limits: GatewayLimits,
 }
 
 impl GatewayPolicy {
     /// These hosts, with the standard limits.
     pub fn new(allowed_hosts: AllowedHosts) -> Self {
-        Self { allowed_hosts, limits: Limits::default() }
+        Self { allowed_hosts, limits: GatewayLimits::default() }
     }
 }
 
 /// The gateway's bounds. Memory follows from them: a connection buffers 256 KiB at most.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct GatewayLimits {
     /// Connections that one room may have open at once, for each account in it.
     pub per_room: usize,
     /// Connections that all rooms may have open at once; each takes up to two file descriptors.
@@ -106,7 +106,7 @@ pub struct Limits {
     pub idle: Duration,
 }
 
-impl Default for Limits {
+impl Default for GatewayLimits {
     fn default() -> Self {
         Self {
             per_room: 64,
@@ -124,11 +124,11 @@ impl Default for Limits {
 /// The gateway. Cheap to clone.
 #[derive(Clone)]
 pub struct Gateway {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
     models: ModelDoor,
 }
 
-struct Shared {
+struct Inner {
     policy: GatewayPolicy,
     network: Network,
     rooms: Rooms,
@@ -142,7 +142,7 @@ struct Link<'a> {
     policy: &'a GatewayPolicy,
     network: &'a Network,
     github: &'a GitHub,
-    place: &'a Place,
+    slot: &'a Slot,
     audit: Audit,
 }
 
@@ -151,7 +151,7 @@ impl Gateway {
     pub fn new(policy: GatewayPolicy, network: Network, cancel: CancellationToken) -> Self {
         let rooms = Rooms::new(policy.limits.per_room, policy.limits.overall, policy.limits.lookups_per_room);
         let github = GitHub::new(network.clone(), &policy.limits);
-        Self { shared: Arc::new(Shared { policy, network, rooms, github, cancel }), models: ModelDoor::default() }
+        Self { inner: Arc::new(Inner { policy, network, rooms, github, cancel }), models: ModelDoor::default() }
     }
 
     /// Leads to models by this door; without it there are none.
@@ -167,17 +167,17 @@ impl Gateway {
     }
 
     async fn serve_in_span(&self, address: &Address, kind: ProxyKind, stream: UnixStream) {
-        let Shared { policy, network, rooms, github, cancel } = &*self.shared;
+        let Inner { policy, network, rooms, github, cancel } = &*self.inner;
         let (mut reader, mut writer) = downstream::split(stream, policy.limits.idle);
         let audit = Audit { kind };
-        let Some(place) = rooms.enter(address) else {
+        let Some(slot) = rooms.enter(address) else {
             let busy = Denial::Busy(policy.limits.per_room);
             audit.denied(&busy);
             // A refusal must not hold what it was refused for lack of.
             let _ = tokio::time::timeout(Duration::from_secs(1), writer.refuse(&busy, false)).await;
             return;
         };
-        let link = Link { address, policy, network, github, place: &place, audit };
+        let link = Link { address, policy, network, github, slot: &slot, audit };
         let serving = async {
             match kind {
                 ProxyKind::Web => web::serve(&link, reader, writer).await,
@@ -194,6 +194,6 @@ impl Gateway {
 
 impl fmt::Debug for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gateway").field("policy", &self.shared.policy).finish_non_exhaustive()
+        f.debug_struct("Gateway").field("policy", &self.inner.policy).finish_non_exhaustive()
     }
 }

@@ -29,9 +29,9 @@ struct Room {
     lookups: Arc<Semaphore>,
 }
 
-/// One connection's place. Dropping it frees the place.
+/// The right to one connection. Dropping it frees it for another.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Slot {
     /// Permits for name lookups, of which each is held until the system's resolver has really ended.
     pub(super) lookups: Arc<Semaphore>,
     _overall: tokio::sync::OwnedSemaphorePermit,
@@ -44,13 +44,13 @@ impl Rooms {
         Self { per_room, lookups, overall, known: Mutex::default() }
     }
 
-    /// Takes a place for a connection of `room`, if there is one.
-    pub(super) fn enter(&self, address: &Address) -> Option<Place> {
+    /// Takes a slot for a connection of `room`, if there is one.
+    pub(super) fn enter(&self, address: &Address) -> Option<Slot> {
         let mut rooms = self.lock();
         let room = self.room(&mut rooms, address);
         let own = Arc::clone(&room.connections).try_acquire_owned().ok()?;
         let overall = Arc::clone(&self.overall).try_acquire_owned().ok()?;
-        Some(Place { lookups: Arc::clone(&room.lookups), _overall: overall, _room: own })
+        Some(Slot { lookups: Arc::clone(&room.lookups), _overall: overall, _room: own })
     }
 
     fn room<'a>(&self, rooms: &'a mut HashMap<Address, Room>, address: &Address) -> &'a mut Room {
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_bounded_by_room_and_overall_and_come_back() {
+    fn slots_are_bounded_by_room_and_overall_and_come_back() {
         let rooms = Rooms::new(2, 3, 1);
         let (a, b) = (Address::of_first("a"), Address::of_first("b"));
         let first = rooms.enter(&a).unwrap();
@@ -85,11 +85,11 @@ mod tests {
         let _third = rooms.enter(&b).unwrap();
         assert!(rooms.enter(&b).is_none(), "the house is full");
         drop(first);
-        assert!(rooms.enter(&b).is_some(), "a place came back");
+        assert!(rooms.enter(&b).is_some(), "a slot came back");
     }
 
     #[test]
-    fn an_account_takes_no_place_of_another_in_the_same_room() {
+    fn an_account_takes_no_slot_of_another_in_the_same_room() {
         let rooms = Rooms::new(1, 3, 1);
         let coder = Address::of_first("!r:x");
         let talk = Address { account: "talk".into(), ..coder.clone() };
@@ -109,7 +109,7 @@ mod tests {
         }
         drop(rooms.enter(&Address::of_first("new")));
         assert_eq!(rooms.lock().len(), 2);
-        assert!(rooms.enter(&Address::of_first("busy")).is_none(), "its place is still taken");
+        assert!(rooms.enter(&Address::of_first("busy")).is_none(), "its slot is still taken");
         drop(kept);
     }
 }

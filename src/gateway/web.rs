@@ -105,7 +105,7 @@ async fn open(link: &Link<'_>, host: &Host, port: u16, open_port: u16) -> Result
     permit(link, host, port, open_port)?;
     let limits = &link.policy.limits;
     let unresolved = || Denial::Unresolved(host.clone());
-    let permit = link.place.lookups.clone().acquire_owned();
+    let permit = link.slot.lookups.clone().acquire_owned();
     let permit = timeout(limits.resolve, permit).await.ok().and_then(Result::ok).ok_or_else(unresolved)?;
     let addresses = link.network.lookup(host, limits.resolve, permit).await?;
     link.network.dial(host, &addresses, port, limits.connect).await

@@ -71,17 +71,17 @@ pub struct HookErrors {
 /// The watcher. Cheap to clone.
 #[derive(Clone)]
 pub struct Ipc {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
 }
 
 /// A directory that is being watched, for as long as this lives.
 pub struct Watch {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
     address: Address,
     number: u64,
 }
 
-struct Shared {
+struct Inner {
     kernel: AsyncFd<Queue>,
     rooms: Mutex<Rooms>,
     /// Rung when a directory is worth a look.
@@ -131,31 +131,31 @@ impl Ipc {
         // SAFETY: a `Queue` has one descriptor, which is open for as long as it lives.
         let registered = unsafe { AsyncFd::register_with_interest(Queue(inotify), Interest::READABLE) };
         let kernel = registered.map_err(io::Error::from)?;
-        let shared = Arc::new(Shared { kernel, rooms: Mutex::default(), due: Notify::new() });
+        let inner = Arc::new(Inner { kernel, rooms: Mutex::default(), due: Notify::new() });
         let (to, events) = mpsc::channel(queue);
-        tasks.spawn(run(Arc::clone(&shared), to, cancel));
-        Ok((Self { shared }, events))
+        tasks.spawn(run(Arc::clone(&inner), to, cancel));
+        Ok((Self { inner }, events))
     }
 
     /// Watches a room's directory from now on, in place of the one that it had; what lies there is taken too.
     pub fn watch(&self, address: &Address, directory: PathBuf) -> Watch {
-        let mut rooms = self.shared.rooms();
-        rooms.forget(address, &self.shared.kernel);
+        let mut rooms = self.inner.rooms();
+        rooms.forget(address, &self.inner.kernel);
         rooms.last += 1;
         let number = rooms.last;
         let (counts, errors) = (Counts::default(), HookErrors::default());
         let watched = Watched { directory, watch: None, number, is_due: false, counts, errors };
         rooms.by_address.insert(address.clone(), watched);
-        rooms.add_watch(address, &self.shared.kernel);
+        rooms.add_watch(address, &self.inner.kernel);
         rooms.make_due(address);
         drop(rooms);
-        self.shared.due.notify_one();
-        Watch { shared: Arc::clone(&self.shared), address: address.clone(), number }
+        self.inner.due.notify_one();
+        Watch { inner: Arc::clone(&self.inner), address: address.clone(), number }
     }
 
     /// Waits for the canary `word` from any room; `None`: too many are awaited. Ask before it is sent.
     pub fn canary(&self, word: &str) -> Option<oneshot::Receiver<()>> {
-        let mut rooms = self.shared.rooms();
+        let mut rooms = self.inner.rooms();
         rooms.canaries.retain(|_, waiting| !waiting.is_closed());
         if rooms.canaries.len() >= CANARIES {
             return None;
@@ -167,38 +167,38 @@ impl Ipc {
 
     /// Returns what a room's hooks have written down about themselves; `None`: its directory is not watched.
     pub fn hook_errors(&self, address: &Address) -> Option<HookErrors> {
-        self.shared.rooms().by_address.get(address).map(|watched| watched.errors.clone())
+        self.inner.rooms().by_address.get(address).map(|watched| watched.errors.clone())
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let mut rooms = self.shared.rooms();
+        let mut rooms = self.inner.rooms();
         if rooms.by_address.get(&self.address).is_some_and(|watched| watched.number == self.number) {
-            rooms.forget(&self.address, &self.shared.kernel);
+            rooms.forget(&self.address, &self.inner.kernel);
         }
     }
 }
 
 /// Serves until it is cancelled, or nobody takes the events any more.
-async fn run(shared: Arc<Shared>, to: mpsc::Sender<Arrived>, cancel: CancellationToken) {
+async fn run(inner: Arc<Inner>, to: mpsc::Sender<Arrived>, cancel: CancellationToken) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         // Between two scans, so that neither a flood of names nor a flood of files keeps the other waiting.
         for _ in 0..READS {
-            match shared.kernel.get_ref().0.read_events() {
-                Ok(events) => shared.note(&events),
+            match inner.kernel.get_ref().0.read_events() {
+                Ok(events) => inner.note(&events),
                 Err(_) => break, // empty
             }
         }
         if ticks.tick().now_or_never().is_some() {
-            shared.rooms().look_again(&shared.kernel);
+            inner.rooms().look_again(&inner.kernel);
         }
-        let next = shared.rooms().next();
+        let next = inner.rooms().next();
         if let Some((address, directory)) = next {
             let span = address.span();
-            let serving = serve(&shared, &to, address, directory).instrument(span);
+            let serving = serve(&inner, &to, address, directory).instrument(span);
             let served = cancel.run_until_cancelled(serving).await;
             if served.is_none_or(|served| served.is_err()) {
                 return;
@@ -207,12 +207,12 @@ async fn run(shared: Arc<Shared>, to: mpsc::Sender<Arrived>, cancel: Cancellatio
         }
         tokio::select! {
             () = cancel.cancelled() => return,
-            _ = ticks.tick() => shared.rooms().look_again(&shared.kernel),
-            () = shared.due.notified() => {}
-            ready = shared.kernel.readable() => if let Ok(mut ready) = ready {
+            _ = ticks.tick() => inner.rooms().look_again(&inner.kernel),
+            () = inner.due.notified() => {}
+            ready = inner.kernel.readable() => if let Ok(mut ready) = ready {
                 let read = ready.try_io(|kernel| kernel.get_ref().0.read_events().map_err(io::Error::from));
                 if let Ok(Ok(events)) = read {
-                    shared.note(&events);
+                    inner.note(&events);
                 }
             },
         }
@@ -223,12 +223,7 @@ async fn run(shared: Arc<Shared>, to: mpsc::Sender<Arrived>, cancel: Cancellatio
 struct Closed;
 
 /// Takes a batch from one directory.
-async fn serve(
-    shared: &Shared,
-    to: &mpsc::Sender<Arrived>,
-    address: Address,
-    directory: PathBuf,
-) -> Result<(), Closed> {
+async fn serve(inner: &Inner, to: &mpsc::Sender<Arrived>, address: Address, directory: PathBuf) -> Result<(), Closed> {
     let Ok(scanned) = spawn_blocking(move || directory::scan(&directory)).await else { return Ok(()) };
     let mut scan = match scanned {
         Ok(scan) => scan,
@@ -238,19 +233,19 @@ async fn serve(
         }
     };
     if let Some(lines) = scan.errors.take() {
-        shared.note_errors(&address, &lines);
+        inner.note_errors(&address, &lines);
     }
     let counts = std::mem::take(&mut scan.counts);
     for event in scan.events() {
         match event.kind {
             Kind::Detail => {}
-            Kind::Canary => shared.sing(&event.line),
+            Kind::Canary => inner.sing(&event.line),
             Kind::News => to.send(Arrived { address: address.clone(), event }).await.map_err(|_| Closed)?,
         }
     }
     let more = scan.more;
     let deleted = spawn_blocking(move || scan.delete()).await;
-    let mut rooms = shared.rooms();
+    let mut rooms = inner.rooms();
     let Some(watched) = rooms.by_address.get_mut(&address) else { return Ok(()) };
     watched.counts.add(counts);
     match deleted {
@@ -265,7 +260,7 @@ async fn serve(
     Ok(())
 }
 
-impl Shared {
+impl Inner {
     fn rooms(&self) -> MutexGuard<'_, Rooms> {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }

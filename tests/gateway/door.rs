@@ -14,7 +14,7 @@ use std::{
 
 use futures_util::FutureExt;
 use matrix_agent::{
-    gateway::{AllowedHosts, Gateway, GatewayPolicy, Limits, Network, ProxyKind},
+    gateway::{AllowedHosts, Gateway, GatewayLimits, GatewayPolicy, Network, ProxyKind},
     ids::Address,
 };
 use rcgen::{CertifiedIssuer, KeyPair};
@@ -54,11 +54,11 @@ pub(crate) struct Door {
 
 impl Door {
     /// A gateway with these host patterns and limits.
-    pub(crate) fn new(allowed: &[&str], limits: Limits) -> Self {
+    pub(crate) fn new(allowed: &[&str], limits: GatewayLimits) -> Self {
         Self::with_root(allowed, limits, None)
     }
 
-    pub(crate) fn with_root(allowed: &[&str], limits: Limits, root: Option<&str>) -> Self {
+    pub(crate) fn with_root(allowed: &[&str], limits: GatewayLimits, root: Option<&str>) -> Self {
         let (names, routes, lookups) = (Names::default(), Routes::default(), Arc::new(AtomicUsize::new(0)));
         let mut network = Network::system()
             .with_resolver({
@@ -288,7 +288,7 @@ pub(crate) fn sni(name: &str) -> ServerName<'static> {
 }
 
 /// A door to `pypi.org` at 203.0.113.1 with an echoing TLS server.
-pub(crate) async fn door_to_tls(limits: Limits) -> (Door, Authority, Server) {
+pub(crate) async fn door_to_tls(limits: GatewayLimits) -> (Door, Authority, Server) {
     let mut door = Door::new(&["pypi.org", "other.org"], limits);
     let authority = Authority::new();
     let acceptor = authority.acceptor("pypi.org");
@@ -312,7 +312,7 @@ pub(crate) async fn door_to_tls(limits: Limits) -> (Door, Authority, Server) {
 }
 
 /// A door to `deb.debian.org` at 203.0.113.2 with a plain server that answers `answer` to everything.
-pub(crate) async fn door_to_http(answer: &'static [u8], limits: Limits) -> (Door, Server, Recorded) {
+pub(crate) async fn door_to_http(answer: &'static [u8], limits: GatewayLimits) -> (Door, Server, Recorded) {
     let mut door = Door::new(&["deb.debian.org", "inside.org"], limits);
     let (server, recorded) = door.recorder(answer).await;
     door.name("deb.debian.org", &["203.0.113.2"]);

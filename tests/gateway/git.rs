@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, StatusCode, body::Incoming, header, service::service_fn};
 use hyper_util::rt::TokioIo;
-use matrix_agent::gateway::{Limits, ProxyKind};
+use matrix_agent::gateway::{GatewayLimits, ProxyKind};
 use tempfile::TempDir;
 use tokio::{io::AsyncWriteExt, process::Command};
 
@@ -41,7 +41,7 @@ impl GitHub {
         git(&root.join("acme/site"), &["config", "http.receivepack", "true"]).await;
 
         let authority = Authority::new();
-        let mut door = Door::with_root(&[], Limits::default(), Some(&authority.pem()));
+        let mut door = Door::with_root(&[], GatewayLimits::default(), Some(&authority.pem()));
         let acceptor = authority.acceptor("github.com");
         let requests = Arc::<Mutex<Vec<String>>>::default();
         let seen = requests.clone();

@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use matrix_agent::gateway::{Limits, ProxyKind};
+use matrix_agent::gateway::{GatewayLimits, ProxyKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::door::{HELLO, ask, client_hello, connect, door_to_http, door_to_tls, rest, sni, soon};
 
 #[tokio::test]
 async fn heads_are_bounded_in_size_and_time() {
-    let limits = Limits { head: Duration::from_millis(300), ..Limits::default() };
+    let limits = GatewayLimits { head: Duration::from_millis(300), ..GatewayLimits::default() };
     let (mut door, server, _) = door_to_http(HELLO, limits).await;
     let huge = format!("GET http://deb.debian.org/ HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(64 * 1024));
     let answer = ask(&mut door.open(ProxyKind::Web), huge.as_bytes()).await;
@@ -42,7 +42,7 @@ async fn heads_are_bounded_in_size_and_time() {
 
 #[tokio::test]
 async fn a_refusal_is_heard_by_who_is_still_sending() {
-    let (mut door, _, _) = door_to_http(HELLO, Limits::default()).await;
+    let (mut door, _, _) = door_to_http(HELLO, GatewayLimits::default()).await;
     let address = door.listen(ProxyKind::Web).await;
     let mut program = tokio::net::TcpStream::connect(address).await.unwrap();
     let length = 500_000;
@@ -56,7 +56,11 @@ async fn a_refusal_is_heard_by_who_is_still_sending() {
 
 #[tokio::test]
 async fn tunnels_are_bounded_in_time() {
-    let limits = Limits { head: Duration::from_millis(300), idle: Duration::from_millis(300), ..Limits::default() };
+    let limits = GatewayLimits {
+        head: Duration::from_millis(300),
+        idle: Duration::from_millis(300),
+        ..GatewayLimits::default()
+    };
     let (mut door, authority, _server) = door_to_tls(limits).await;
     let mut silent = door.open(ProxyKind::Web);
     connect(&mut silent, "pypi.org:443").await;
@@ -70,7 +74,7 @@ async fn tunnels_are_bounded_in_time() {
 
 #[tokio::test]
 async fn a_room_has_so_many_connections_and_no_more() {
-    let limits = Limits { per_room: 3, overall: 4, ..Limits::default() };
+    let limits = GatewayLimits { per_room: 3, overall: 4, ..GatewayLimits::default() };
     let (mut door, _, _) = door_to_tls(limits).await;
     let mut open = Vec::new();
     for _ in 0..3 {
@@ -97,7 +101,7 @@ async fn a_room_has_so_many_connections_and_no_more() {
 
 #[tokio::test]
 async fn cancelling_ends_every_connection() {
-    let (mut door, authority, _server) = door_to_tls(Limits::default()).await;
+    let (mut door, authority, _server) = door_to_tls(GatewayLimits::default()).await;
     let mut waiting = door.open(ProxyKind::Web);
     let mut stream = door.open(ProxyKind::Web);
     connect(&mut stream, "pypi.org:443").await;
@@ -139,7 +143,7 @@ impl std::io::Write for Log {
 #[tokio::test]
 async fn decisions_are_logged_without_secrets() {
     let (log, guard) = Log::collect();
-    let (mut door, _, _) = door_to_http(HELLO, Limits::default()).await;
+    let (mut door, _, _) = door_to_http(HELLO, GatewayLimits::default()).await;
     door.name("inside.org", &["10.0.0.8"]);
     let secret = "Authorization: Bearer SECRET1\r\nConnection: close\r\n\r\n";
     for target in [

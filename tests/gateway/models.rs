@@ -5,7 +5,7 @@ use std::time::Duration;
 use matrix_agent::{
     clock::Clock,
     gateway::{
-        Limits, ProxyKind,
+        GatewayLimits, ProxyKind,
         models::{Failure, Grant, Ledger, ModelDoor, Pass, Protocol, Seen, Tokens, Upstream},
     },
     ids::{Address, random},
@@ -48,10 +48,10 @@ struct House {
 
 impl House {
     async fn new() -> Self {
-        Self::with(Limits::default(), false).await
+        Self::with(GatewayLimits::default(), false).await
     }
 
-    async fn with(limits: Limits, web: bool) -> Self {
+    async fn with(limits: GatewayLimits, web: bool) -> Self {
         let llm = ScriptedLlm::start().await;
         let upstreams = vec![
             upstream(Protocol::OpenAi, llm.base_url(), &["qwen-x", "qwen-y"]),
@@ -60,7 +60,7 @@ impl House {
         Self::through(llm, &ModelDoor::new(upstreams, web, None), limits)
     }
 
-    fn through(llm: ScriptedLlm, models: &ModelDoor, limits: Limits) -> Self {
+    fn through(llm: ScriptedLlm, models: &ModelDoor, limits: GatewayLimits) -> Self {
         let mut door = Door::new(&["none.org"], limits);
         door.gateway = door.gateway.clone().with_models(models.clone());
         let pass = models.open(grant("!room"));
@@ -268,7 +268,7 @@ async fn what_is_refused_goes_nowhere_and_is_told_in_the_protocols_own_shape() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_may_search_the_web_where_the_operator_wants_it() {
-    let mut house = House::with(Limits::default(), true).await;
+    let mut house = House::with(GatewayLimits::default(), true).await;
     house.llm.reply(Reply::gemini_text("Found."));
     let mut search = generate();
     search["tools"] = json!([{"googleSearch": {}}]);
@@ -317,7 +317,7 @@ async fn an_upstream_that_is_silent_away_or_elsewhere_is_told() {
         false,
         None,
     );
-    let limits = Limits { idle: Duration::from_millis(300), ..Limits::default() };
+    let limits = GatewayLimits { idle: Duration::from_millis(300), ..GatewayLimits::default() };
     let mut house = House::through(llm, &models, limits);
     for (model, status, words) in
         [("away", 502, "does not answer"), ("elsewhere", 502, "redirect"), ("silent", 504, "too long")]
@@ -331,7 +331,7 @@ async fn an_upstream_that_is_silent_away_or_elsewhere_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_room_has_so_many_connections_and_large_requests_and_no_more() {
-    let mut house = House::with(Limits { per_room: 1, ..Limits::default() }, false).await;
+    let mut house = House::with(GatewayLimits { per_room: 1, ..GatewayLimits::default() }, false).await;
     let mut first = house.open();
     let list = format!("GET /v1/models HTTP/1.1\r\nAuthorization: Bearer {}\r\n\r\n", house.pass.token());
     first.write_all(list.as_bytes()).await.unwrap();
@@ -374,7 +374,7 @@ async fn tokens_are_counted_for_good_by_room_also_of_what_was_cut() {
     llm.reply_text("Hello there.").hang_after(1, Reply::text("Hello there."));
     let upstreams = vec![upstream(Protocol::OpenAi, llm.base_url(), &["qwen-x"])];
     let models = ModelDoor::new(upstreams, false, Some(Ledger { store: store.clone(), room: None, person: None }));
-    let mut house = House::through(llm, &models, Limits::default());
+    let mut house = House::through(llm, &models, GatewayLimits::default());
     assert_eq!(house.chat().await.0, 200);
     let request = post("/v1/chat/completions", house.pass.token(), &chat("qwen-x"), "");
     let mut stream = house.open();
@@ -400,7 +400,7 @@ async fn a_day_has_so_many_tokens_for_a_room_and_for_a_person_and_no_more() {
         llm.otherwise(|_| Reply::text("Hello there."));
         let upstreams = vec![upstream(Protocol::OpenAi, llm.base_url(), &["qwen-x"])];
         let models = ModelDoor::new(upstreams, false, Some(Ledger { store: store.clone(), room, person }));
-        let mut house = House::through(llm, &models, Limits::default());
+        let mut house = House::through(llm, &models, GatewayLimits::default());
         // Of another room what it has used is another's; a person has it everywhere.
         let elsewhere = models.open(grant("!other"));
         for _ in 0..2 {

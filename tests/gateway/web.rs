@@ -1,13 +1,13 @@
 //! The door to the web: what passes, what does not, and what it costs to try.
 
-use matrix_agent::gateway::{Limits, ProxyKind};
+use matrix_agent::gateway::{GatewayLimits, ProxyKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::door::{Door, HELLO, ask, client_hello, connect, door_to_http, door_to_tls, rest, sni, soon, until};
 
 #[tokio::test]
 async fn tls_passes_to_an_allowed_host_with_half_close_both_ways() {
-    let (mut door, authority, _server) = door_to_tls(Limits::default()).await;
+    let (mut door, authority, _server) = door_to_tls(GatewayLimits::default()).await;
     let mut stream = door.open(ProxyKind::Web);
     connect(&mut stream, "PyPI.org.:443").await;
     let mut tls = soon(authority.connector(true).connect(sni("pypi.org"), stream)).await.unwrap();
@@ -23,7 +23,7 @@ async fn tls_passes_to_an_allowed_host_with_half_close_both_ways() {
 
 #[tokio::test]
 async fn another_server_name_or_none_is_closed_before_a_byte_goes_out() {
-    let (mut door, authority, _server) = door_to_tls(Limits::default()).await;
+    let (mut door, authority, _server) = door_to_tls(GatewayLimits::default()).await;
     let (recorder, recorded) = door.recorder(b"").await;
     door.route("203.0.113.1:443", recorder.address);
     for (name, with_name) in [("other.org", true), ("evil.org", true), ("pypi.org", false)] {
@@ -42,7 +42,7 @@ async fn another_server_name_or_none_is_closed_before_a_byte_goes_out() {
 
 #[tokio::test]
 async fn a_fragmented_hello_is_understood_and_goes_on_as_it_was() {
-    let (mut door, authority, _server) = door_to_tls(Limits::default()).await;
+    let (mut door, authority, _server) = door_to_tls(GatewayLimits::default()).await;
     let (recorder, recorded) = door.recorder(b"").await;
     door.route("203.0.113.1:443", recorder.address);
     for (name, passes) in [("pypi.org", true), ("other.org", false)] {
@@ -66,7 +66,7 @@ async fn a_fragmented_hello_is_understood_and_goes_on_as_it_was() {
 
 #[tokio::test]
 async fn hosts_that_are_not_listed_are_refused_in_plain_words() {
-    let (mut door, _, server) = door_to_tls(Limits::default()).await;
+    let (mut door, _, server) = door_to_tls(GatewayLimits::default()).await;
     door.name("evil.org", &["203.0.113.1"]);
     for (request, status, words) in [
         ("CONNECT evil.org:443", 403, "evil.org: it is not among the allowed hosts"),
@@ -93,7 +93,7 @@ async fn hosts_that_are_not_listed_are_refused_in_plain_words() {
 
 #[tokio::test]
 async fn names_that_lead_inside_are_refused_whatever_the_list_says() {
-    let (mut door, server, _) = door_to_http(HELLO, Limits::default()).await;
+    let (mut door, server, _) = door_to_http(HELLO, GatewayLimits::default()).await;
     for inside in [
         "127.0.0.1",
         "10.0.0.8",
@@ -132,7 +132,7 @@ async fn names_that_lead_inside_are_refused_whatever_the_list_says() {
 
 #[tokio::test]
 async fn addresses_written_out_need_the_list_and_a_public_address() {
-    let mut door = Door::new(&["203.0.113.2", "10.0.0.1", "*"], Limits::default());
+    let mut door = Door::new(&["203.0.113.2", "10.0.0.1", "*"], GatewayLimits::default());
     let (server, _) = door.recorder(HELLO).await;
     door.route("203.0.113.2:80", server.address);
     door.route("10.0.0.1:80", server.address);
@@ -148,7 +148,7 @@ async fn addresses_written_out_need_the_list_and_a_public_address() {
 
 #[tokio::test]
 async fn rebinding_is_harmless() {
-    let (mut door, server, _) = door_to_http(HELLO, Limits::default()).await;
+    let (mut door, server, _) = door_to_http(HELLO, GatewayLimits::default()).await;
     let mut stream = door.open(ProxyKind::Web);
     stream.write_all(b"GET http://deb.debian.org/ HTTP/1.1\r\n\r\n").await.unwrap();
     assert!(until(&mut stream, "hello").await.starts_with("HTTP/1.1 200 "));
@@ -165,7 +165,7 @@ async fn rebinding_is_harmless() {
 
 #[tokio::test]
 async fn dead_addresses_are_gone_round_and_dead_hosts_said() {
-    let (mut door, server, _) = door_to_http(HELLO, Limits::default()).await;
+    let (mut door, server, _) = door_to_http(HELLO, GatewayLimits::default()).await;
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     door.name("deb.debian.org", &["2001:db8::9", "203.0.113.9", "203.0.113.2"]);
     door.route("[2001:db8::9]:80", closed);
@@ -182,7 +182,7 @@ async fn dead_addresses_are_gone_round_and_dead_hosts_said() {
 
 #[tokio::test]
 async fn plain_requests_are_written_anew() {
-    let (mut door, _, recorded) = door_to_http(HELLO, Limits::default()).await;
+    let (mut door, _, recorded) = door_to_http(HELLO, GatewayLimits::default()).await;
     let mut stream = door.open(ProxyKind::Web);
     stream
         .write_all(
@@ -203,7 +203,7 @@ async fn plain_requests_are_written_anew() {
 
 #[tokio::test]
 async fn a_tunnel_to_port_80_carries_plain_requests_to_its_host_alone() {
-    let (mut door, server, recorded) = door_to_http(HELLO, Limits::default()).await;
+    let (mut door, server, recorded) = door_to_http(HELLO, GatewayLimits::default()).await;
     let mut stream = door.open(ProxyKind::Web);
     connect(&mut stream, "deb.debian.org:80").await;
     for _ in 0..2 {
@@ -231,7 +231,8 @@ async fn a_tunnel_to_port_80_carries_plain_requests_to_its_host_alone() {
 
 #[tokio::test]
 async fn an_answer_to_head_tells_the_length_and_has_no_body() {
-    let (mut door, _, _) = door_to_http(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", Limits::default()).await;
+    let (mut door, _, _) =
+        door_to_http(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", GatewayLimits::default()).await;
     let two = b"HEAD http://deb.debian.org/a HTTP/1.1\r\n\r\nHEAD http://evil.org/b HTTP/1.1\r\n\r\n";
     let answer = ask(&mut door.open(ProxyKind::Web), two).await;
     let (first, second) = answer.split_once("\r\n\r\n").unwrap();
@@ -241,7 +242,7 @@ async fn an_answer_to_head_tells_the_length_and_has_no_body() {
 
 #[tokio::test]
 async fn each_request_goes_to_its_own_host() {
-    let (mut door, first, _) = door_to_http(HELLO, Limits::default()).await;
+    let (mut door, first, _) = door_to_http(HELLO, GatewayLimits::default()).await;
     let (second, recorded) = door.recorder(HELLO).await;
     door.name("inside.org", &["203.0.113.3"]);
     door.route("203.0.113.3:80", second.address);
@@ -259,7 +260,7 @@ async fn each_request_goes_to_its_own_host() {
 
 #[tokio::test]
 async fn each_request_of_a_connection_is_checked() {
-    let (mut door, server, recorded) = door_to_http(HELLO, Limits::default()).await;
+    let (mut door, server, recorded) = door_to_http(HELLO, GatewayLimits::default()).await;
     let mut stream = door.open(ProxyKind::Web);
     let pipelined = b"GET http://deb.debian.org/1 HTTP/1.1\r\n\r\nGET http://deb.debian.org/2 HTTP/1.1\r\n\r\n\
                       GET http://evil.org/3 HTTP/1.1\r\n\r\nGET http://deb.debian.org/4 HTTP/1.1\r\n\r\n";
@@ -272,7 +273,7 @@ async fn each_request_of_a_connection_is_checked() {
 
 #[tokio::test]
 async fn smuggling_is_refused_before_anything_is_sent() {
-    let (mut door, server, recorded) = door_to_http(HELLO, Limits::default()).await;
+    let (mut door, server, recorded) = door_to_http(HELLO, GatewayLimits::default()).await;
     let line = "POST http://deb.debian.org/ HTTP/1.1\r\n";
     for lines in [
         "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -304,7 +305,7 @@ async fn smuggling_is_refused_before_anything_is_sent() {
 
 #[tokio::test]
 async fn bodies_stream_up_with_their_framing() {
-    let (mut door, _, recorded) = door_to_http(b"", Limits::default()).await;
+    let (mut door, _, recorded) = door_to_http(b"", GatewayLimits::default()).await;
     for (request, expected) in [
         ("Content-Length: 5\r\n\r\nhello", "content-length: 5\r\n\r\nhello"),
         (
@@ -331,7 +332,7 @@ async fn bodies_stream_up_with_their_framing() {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_does_not_look_whole() {
-    let mut door = Door::new(&["deb.debian.org"], Limits::default());
+    let mut door = Door::new(&["deb.debian.org"], GatewayLimits::default());
     let server = door
         .server(|mut stream| async move {
             let mut piece = [0; 1024];

@@ -31,14 +31,14 @@ pub(crate) struct Control {
     token: u64,
     /// What the connection is polled for.
     interest: Interest,
-    state: State,
+    state: Handshake,
     redial: Duration,
     incoming: Vec<u8>,
     outgoing: Vec<u8>,
     sent: usize,
 }
 
-enum State {
+enum Handshake {
     /// Nobody there; dialled again then.
     Away(Instant),
     /// Greeted; answered until then.
@@ -57,7 +57,7 @@ impl Control {
             hello,
             token,
             interest: Interest::Read,
-            state: State::Away(Instant::now()),
+            state: Handshake::Away(Instant::now()),
             redial: REDIAL.0,
             incoming: Vec::new(),
             outgoing: Vec::new(),
@@ -82,25 +82,25 @@ impl Control {
 
     /// Returns the version of the protocol that the server there speaks; `None` while it is away.
     pub(crate) fn version(&self) -> Option<u32> {
-        if let State::Ready(_, version) = self.state { Some(version) } else { None }
+        if let Handshake::Ready(_, version) = self.state { Some(version) } else { None }
     }
 
     /// When [`Control::tick`] wants to be called.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.state {
-            State::Away(at) | State::Greeting(_, at) => Some(at),
-            State::Ready(..) => None,
+            Handshake::Away(at) | Handshake::Greeting(_, at) => Some(at),
+            Handshake::Ready(..) => None,
         }
     }
 
     /// Dials if it is time to, and gives up a server that does not answer.
     pub(crate) fn tick(&mut self, now: Instant, epoll: &Epoll) {
         match &self.state {
-            State::Away(at) if now >= *at => match self.dial(epoll) {
-                Ok(stream) => self.state = State::Greeting(stream, now + GREETING),
+            Handshake::Away(at) if now >= *at => match self.dial(epoll) {
+                Ok(stream) => self.state = Handshake::Greeting(stream, now + GREETING),
                 Err(_) => self.retry(now),
             },
-            State::Greeting(_, until) if now >= *until => self.retry(now),
+            Handshake::Greeting(_, until) if now >= *until => self.retry(now),
             _ => {}
         }
     }
@@ -120,7 +120,7 @@ impl Control {
     }
 
     fn leave(&mut self, until: Instant) {
-        self.state = State::Away(until);
+        self.state = Handshake::Away(until);
         self.interest = Interest::Read;
         self.incoming = Vec::new();
         self.outgoing = Vec::new();
@@ -136,7 +136,7 @@ impl Control {
 
     /// Sends what is queued, as far as the server takes it, and sets what to poll for.
     pub(crate) fn flush(&mut self, epoll: &Epoll) {
-        let (State::Ready(stream, _) | State::Greeting(stream, _)) = &self.state else { return };
+        let (Handshake::Ready(stream, _) | Handshake::Greeting(stream, _)) = &self.state else { return };
         let mut broken = false;
         while self.sent < self.outgoing.len() {
             match sys::write(stream, &self.outgoing[self.sent..]) {
@@ -168,7 +168,7 @@ impl Control {
 
     /// Reads what the server sent and returns the requests in it.
     pub(crate) fn receive(&mut self, scratch: &mut [u8]) -> Vec<Request> {
-        let (State::Ready(stream, _) | State::Greeting(stream, _)) = &self.state else { return Vec::new() };
+        let (Handshake::Ready(stream, _) | Handshake::Greeting(stream, _)) = &self.state else { return Vec::new() };
         let now = Instant::now();
         match sys::read(stream, scratch) {
             Ok(read @ 1..) => self.incoming.extend_from_slice(&scratch[..read]),
@@ -187,7 +187,7 @@ impl Control {
                     taken += length;
                     match self.greeted(request, now) {
                         Some(request) => requests.push(request),
-                        None if matches!(self.state, State::Away(_)) => return requests,
+                        None if matches!(self.state, Handshake::Away(_)) => return requests,
                         None => {}
                     }
                 }
@@ -205,22 +205,22 @@ impl Control {
     /// Acts on the answer to the greeting; passes on what comes after it.
     fn greeted(&mut self, request: Request, now: Instant) -> Option<Request> {
         let known = |version: u32| (protocol::SPOKEN.min..=protocol::SPOKEN.max).contains(&version);
-        match (mem::replace(&mut self.state, State::Away(now)), request) {
-            (State::Greeting(stream, _), Request::Welcome { protocol }) if known(protocol) => {
+        match (mem::replace(&mut self.state, Handshake::Away(now)), request) {
+            (Handshake::Greeting(stream, _), Request::Welcome { protocol }) if known(protocol) => {
                 self.redial = REDIAL.0;
-                self.state = State::Ready(stream, protocol);
+                self.state = Handshake::Ready(stream, protocol);
                 None
             }
-            (State::Greeting(..), Request::Refused { .. }) => {
+            (Handshake::Greeting(..), Request::Refused { .. }) => {
                 self.leave(now + DECLINED);
                 None
             }
-            (State::Ready(stream, version), request) => {
-                self.state = State::Ready(stream, version);
+            (Handshake::Ready(stream, version), request) => {
+                self.state = Handshake::Ready(stream, version);
                 Some(request)
             }
             // Not what a server says here.
-            (State::Greeting(..) | State::Away(_), _) => {
+            (Handshake::Greeting(..) | Handshake::Away(_), _) => {
                 self.retry(now);
                 None
             }

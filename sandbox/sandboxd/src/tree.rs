@@ -22,11 +22,11 @@ pub(crate) struct Process {
     pid: i32,
     parent: i32,
     group: i32,
-    state: State,
+    state: ProcessState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ProcessState {
     Alive,
     Stopped,
     /// It only waits to be collected.
@@ -56,7 +56,8 @@ pub(crate) fn sweep(find: impl Fn() -> Vec<Process>) {
     let mut told = HashSet::new();
     for _ in 0..ROUNDS {
         let found = find();
-        let new: Vec<_> = found.iter().copied().filter(|it| it.state == State::Alive && told.insert(it.pid)).collect();
+        let new: Vec<_> =
+            found.iter().copied().filter(|it| it.state == ProcessState::Alive && told.insert(it.pid)).collect();
         all.extend(found);
         if new.is_empty() {
             break;
@@ -89,7 +90,7 @@ fn select(table: &[Process], top: impl Fn(&Process) -> bool) -> Vec<Process> {
         found.extend(children.remove(&process.pid).unwrap_or_default());
         next += 1;
     }
-    found.retain(|process| process.state != State::Dead);
+    found.retain(|process| process.state != ProcessState::Dead);
     found
 }
 
@@ -113,9 +114,9 @@ fn parse(pid: i32, stat: &[u8]) -> Option<Process> {
     let rest = str::from_utf8(&stat[end + 1..]).ok()?;
     let mut fields = rest.split_ascii_whitespace();
     let state = match fields.next()? {
-        "Z" | "X" => State::Dead,
-        "T" => State::Stopped,
-        _ => State::Alive,
+        "Z" | "X" => ProcessState::Dead,
+        "T" => ProcessState::Stopped,
+        _ => ProcessState::Alive,
     };
     Some(Process { pid, parent: fields.next()?.parse().ok()?, group: fields.next()?.parse().ok()?, state })
 }
@@ -125,7 +126,7 @@ mod tests {
     use super::*;
 
     fn process(pid: i32, parent: i32) -> Process {
-        Process { pid, parent, group: 7, state: State::Alive }
+        Process { pid, parent, group: 7, state: ProcessState::Alive }
     }
 
     fn pids(table: &[Process], parent: i32) -> BTreeSet<i32> {
@@ -135,8 +136,8 @@ mod tests {
     #[test]
     fn a_line_is_read_whatever_the_program_calls_itself() {
         assert_eq!(parse(5, b"5 (a) S 1 (b)) S 3 7 7 0"), Some(process(5, 3)));
-        assert_eq!(parse(5, b"5 (\xff) Z 1 7 7"), Some(Process { state: State::Dead, ..process(5, 1) }));
-        assert_eq!(parse(5, b"5 () T 1 7 7"), Some(Process { state: State::Stopped, ..process(5, 1) }));
+        assert_eq!(parse(5, b"5 (\xff) Z 1 7 7"), Some(Process { state: ProcessState::Dead, ..process(5, 1) }));
+        assert_eq!(parse(5, b"5 () T 1 7 7"), Some(Process { state: ProcessState::Stopped, ..process(5, 1) }));
         assert_eq!(parse(5, b"5 (x)"), None);
         assert_eq!(parse(5, b""), None);
     }
@@ -149,7 +150,7 @@ mod tests {
 
     #[test]
     fn the_dead_are_passed_over_but_their_children_are_not() {
-        let table = [Process { state: State::Dead, ..process(3, 2) }, process(4, 3)];
+        let table = [Process { state: ProcessState::Dead, ..process(3, 2) }, process(4, 3)];
         assert_eq!(pids(&table, 2), [4].into());
     }
 

@@ -82,10 +82,10 @@ pub struct Failure {
 /// The door. Cheap to clone; all clones are one. The default one leads nowhere.
 #[derive(Clone, Default)]
 pub struct ModelDoor {
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
 }
 
-struct Shared {
+struct Inner {
     upstreams: Vec<Upstream>,
     /// Whether providers may be asked to reach into the web.
     web: bool,
@@ -97,7 +97,7 @@ struct Shared {
     space: Arc<Semaphore>,
 }
 
-impl Default for Shared {
+impl Default for Inner {
     fn default() -> Self {
         Self {
             upstreams: Vec::new(),
@@ -124,13 +124,13 @@ impl ModelDoor {
     /// search the web and fetch addresses for whoever asks a model. Tokens are counted in `ledger`.
     pub fn new(upstreams: Vec<Upstream>, web: bool, ledger: Option<Ledger>) -> Self {
         let seed = ledger.as_ref().map_or_else(|| random(TOKEN), |ledger| ledger.store.secret().to_owned());
-        Self { shared: Arc::new(Shared { upstreams, web, ledger, seed, ..Shared::default() }) }
+        Self { inner: Arc::new(Inner { upstreams, web, ledger, seed, ..Inner::default() }) }
     }
 
     /// Returns the models that can be asked in this way, the usual one first.
     pub fn models(&self, protocol: Protocol) -> Vec<String> {
         let mut models: Vec<String> = Vec::new();
-        for upstream in self.shared.upstreams.iter().filter(|upstream| upstream.protocol == protocol) {
+        for upstream in self.inner.upstreams.iter().filter(|upstream| upstream.protocol == protocol) {
             for model in &upstream.models {
                 if !models.contains(model) {
                     models.push(model.clone());
@@ -143,7 +143,7 @@ impl ModelDoor {
     /// Opens the door for one run of an agent.
     pub fn open(&self, grant: Grant) -> Pass {
         let Grant { address, run, .. } = &grant;
-        let token = digest(&["pass", &self.shared.seed, &address.to_string(), run], TOKEN);
+        let token = digest(&["pass", &self.inner.seed, &address.to_string(), run], TOKEN);
         let token = format!("sandbox-{token}");
         let entry = Arc::new(Entry {
             grant,
@@ -162,7 +162,7 @@ impl ModelDoor {
     }
 
     fn upstream(&self, protocol: Protocol, model: &str) -> Result<&Upstream, Refusal> {
-        let mut upstreams = self.shared.upstreams.iter();
+        let mut upstreams = self.inner.upstreams.iter();
         let found = upstreams
             .find(|upstream| upstream.protocol == protocol && upstream.models.iter().any(|known| known == model));
         found.ok_or_else(|| Refusal::UnknownModel { asked: model.to_owned(), known: self.models(protocol) })
@@ -170,13 +170,13 @@ impl ModelDoor {
 
     /// Nothing in here can panic half-way, so a poisoned lock holds a sound table.
     fn passes(&self) -> MutexGuard<'_, HashMap<String, Arc<Entry>>> {
-        self.shared.passes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.passes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for ModelDoor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ModelDoor").field("upstreams", &self.shared.upstreams).finish_non_exhaustive()
+        f.debug_struct("ModelDoor").field("upstreams", &self.inner.upstreams).finish_non_exhaustive()
     }
 }
 

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     gateway::{
-        Limits, Link,
+        GatewayLimits, Link,
         audit::{Audit, ModelCall},
         denial::Denial,
         downstream::{Gone, Manner, Reader, Writer},
@@ -90,7 +90,7 @@ pub(in crate::gateway) async fn serve(door: &ModelDoor, link: &Link<'_>, reader:
 /// One request whose head is there.
 struct Request<'a> {
     door: &'a ModelDoor,
-    limits: &'a Limits,
+    limits: &'a GatewayLimits,
     head: &'a Head,
 }
 
@@ -108,7 +108,7 @@ impl Request<'_> {
         };
         let mut call = Call {
             audit: &link.audit,
-            ledger: self.door.shared.ledger.as_ref(),
+            ledger: self.door.inner.ledger.as_ref(),
             entry: &entry,
             route: &route,
             to: None,
@@ -151,9 +151,9 @@ impl Request<'_> {
             let list = list(*protocol, &self.door.models(*protocol));
             return writer.respond(list, manner).await.map_err(|Gone| Stop::Gone);
         }
-        let mut space = Space::new(&self.door.shared.space, &entry.space);
+        let mut space = Space::new(&self.door.inner.space, &entry.space);
         let body = self.body(&mut space, reader, writer).await?;
-        let model = model(route, inspect::read(route.protocol(), &body, self.door.shared.web)?)?;
+        let model = model(route, inspect::read(route.protocol(), &body, self.door.inner.web)?)?;
         let upstream = self.door.upstream(route.protocol(), &model)?;
         if let Some(ledger) = call.ledger {
             ledger.permit(&entry.grant).await?;

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::{Protocol, refusal::Refusal, route::Route};
 use crate::{
-    gateway::{Host, Limits, denial::Denial},
+    gateway::{GatewayLimits, Host, denial::Denial},
     net, text,
 };
 
@@ -100,7 +100,7 @@ impl Upstream {
         Ok(Self { protocol, base, host, port, key, header, models, client: OnceLock::new() })
     }
 
-    fn client(&self, limits: &Limits) -> Result<&reqwest::Client, Denial> {
+    fn client(&self, limits: &GatewayLimits) -> Result<&reqwest::Client, Denial> {
         let made = self.client.get_or_init(|| {
             let mut client = net::client()
                 .connect_timeout(limits.connect)
@@ -136,7 +136,7 @@ impl Upstream {
         route: &Route,
         headers: &HeaderMap,
         body: Bytes,
-        limits: &Limits,
+        limits: &GatewayLimits,
     ) -> Result<reqwest::Response, Refusal> {
         let mut request = self.client(limits)?.post(format!("{}{}", self.base, route.path()));
         for name in REQUEST_LINES {
