@@ -7,42 +7,10 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use support::{
+    coding_agents::{Who, answered, aside, steps, who},
     rig::{Chat, FULL, Rig, answers, block_on},
     scripted_llm::{Reply, ScriptedLlm, results, user_texts},
 };
-
-/// Who asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
-    Orchestrator,
-    Gemini,
-    Qwen,
-    /// A request of a CLI beside its work, without tools.
-    Aside,
-}
-
-fn who(request: &Value) -> Who {
-    let gemini = request.get("contents").is_some();
-    let tools = request["tools"].to_string();
-    match tools.as_str() {
-        "null" | "[]" => Who::Aside,
-        tools if tools.contains("\"run_command\"") => Who::Orchestrator,
-        _ if gemini => Who::Gemini,
-        _ => Who::Qwen,
-    }
-}
-
-/// How many calls of a CLI have been answered.
-fn answered(request: &Value) -> usize {
-    let each = |name: &str| request[name].as_array().into_iter().flatten();
-    let parts = each("contents").flat_map(|content| content["parts"].as_array().into_iter().flatten());
-    parts.filter(|part| part.get("functionResponse").is_some()).count()
-        + each("messages").filter(|message| message["role"] == "tool").count()
-}
-
-fn aside(request: &Value) -> Reply {
-    if request.get("contents").is_some() { Reply::gemini_text("{}") } else { Reply::text("{}") }
-}
 
 /// A rig with the sandbox image and a key for Gemini.
 fn rig(llm: &ScriptedLlm) -> Rig {
@@ -50,14 +18,6 @@ fn rig(llm: &ScriptedLlm) -> Rig {
     rig.set("GEMINI_API_KEY", "gemini-scripted-secret");
     rig.set("GEMINI_BASE_URL", llm.gemini_url());
     rig
-}
-
-/// The orchestrator makes these calls one after the other, then says "Done."
-fn steps(request: &Value, steps: &[(&'static str, Value)]) -> Reply {
-    match steps.get(results(request).len()) {
-        Some((name, arguments)) => Reply::calls(&[(name, arguments.clone())]),
-        None => Reply::text("Done."),
-    }
 }
 
 /// What the room was shown while calls ran.

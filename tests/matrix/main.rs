@@ -5,6 +5,7 @@
 mod support;
 
 mod backlog;
+mod coding_agents;
 mod commands;
 mod crash;
 mod element;

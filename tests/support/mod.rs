@@ -3,6 +3,7 @@
 #![expect(dead_code, unreachable_pub, reason = "each test binary uses another part")]
 
 pub mod bot;
+pub mod coding_agents;
 pub mod element;
 pub mod hosted;
 pub mod person;
