@@ -153,6 +153,58 @@ fn a_stop_ends_every_process_of_an_agent() {
     assert_eq!(left.trim(), "0");
 }
 
+/// Qwen Code begins, its model refuses from then on, Gemini CLI ends the work.
+#[test]
+fn whose_model_refuses_gives_way_to_the_next() {
+    let llm = block_on(ScriptedLlm::start());
+    llm.otherwise(|request| match (who(request), answered(request)) {
+        (Who::Aside, _) => aside(request),
+        (Who::Orchestrator, _) => steps(request, &[("implement", json!({"task": "Write two files."}))]),
+        (Who::Qwen, 0) => {
+            let step = |id: &str, content: &str, status: &str| json!({"id": id, "content": content, "status": status});
+            let steps = [step("1", "write one.txt", "completed"), step("2", "write two.txt", "pending")];
+            Reply::calls(&[
+                ("write_file", json!({"file_path": "/workspace/one.txt", "content": "one\n"})),
+                ("todo_write", json!({"todos": steps})),
+            ])
+        }
+        (Who::Qwen, _) => Reply::Status(429, Vec::new(), r#"{"error":{"message":"slow down, please"}}"#.to_owned()),
+        (Who::Gemini, 0) => {
+            let asked = user_texts(request).concat();
+            let told = ["slow down", "- [x] write one.txt\n- [ ] write two.txt", "+one"];
+            if told.iter().all(|part| asked.contains(part)) {
+                Reply::gemini_calls(&[("write_file", json!({"file_path": "/workspace/two.txt", "content": "two\n"}))])
+            } else {
+                Reply::gemini_text(&format!("I was not told where it stands: {asked}"))
+            }
+        }
+        (Who::Gemini, _) => Reply::gemini_text("I wrote two.txt."),
+    });
+    let mut rig = rig(&llm);
+    rig.set("CODING_IDLE_SECONDS", "12");
+    rig.set("IMPLEMENT_FALLBACK", "gemini:gemini-2.5-flash");
+    let _server = rig.serve();
+    let (code, frames) = rig.ask("one", "Write two files, please.").finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+    let notice = "Gemini CLI with gemini-2.5-flash goes on from there.";
+    let told: Vec<_> = frames.iter().filter(|frame| frame.to_string().contains(notice)).collect();
+    assert!(
+        told.len() == 1 && told[0].to_string().contains("Qwen Code ended: its model refuses every request (429"),
+        "{told:#?}"
+    );
+    let requests = llm.requests();
+    let told = results(requests.iter().rfind(|request| who(request) == Who::Orchestrator).unwrap());
+    for part in [
+        "done: Gemini CLI, gemini-2.5-flash (",
+        "Before it, and told to it:\nended: its model refuses every request (429",
+        "I wrote two.txt.",
+        "2 files +2 −0 changed:\none.txt +1 −0\ntwo.txt +1 −0",
+    ] {
+        assert!(told[0].contains(part), "{part:?} is not in {}", told[0]);
+    }
+    assert_eq!(exec(&rig, "cat one.txt two.txt"), "one\ntwo\n");
+}
+
 /// The run goes on while nobody is there, and its key is good again when the server is.
 #[test]
 fn a_run_goes_on_when_the_server_was_killed() {

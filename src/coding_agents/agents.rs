@@ -32,8 +32,8 @@ impl CodingAgents {
         Self { roster: Arc::new(roster), door, told: Arc::default() }
     }
 
-    /// Returns who serves a role.
-    pub(crate) fn of(&self, role: Role) -> &Assigned {
+    /// Returns who serves a role, in the order in which they are tried: one at least.
+    pub(crate) fn of(&self, role: Role) -> &[Assigned] {
         self.roster.of(role)
     }
 

@@ -17,7 +17,7 @@ mod stream;
 pub use self::{
     agent::{CodingAgent, Launch, Role, Session},
     agents::CodingAgents,
-    prompt::{Brief, prompt},
+    prompt::{Begun, Brief, prompt},
     roster::{Assigned, Roster},
     run::{Outcome, Run, Wire},
     stream::Tokens,

@@ -18,6 +18,19 @@ pub struct Brief<'a> {
     pub plan: Option<&'a str>,
     /// What was changed, for a review; empty where nothing was found.
     pub diff: &'a str,
+    /// What another agent has begun of it.
+    pub begun: Option<&'a Begun>,
+}
+
+/// What an agent has left that could not go on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Begun {
+    /// Who it was and how it ended; several, a line each.
+    pub by: String,
+    /// Its todo list, a line a step; empty if it had none.
+    pub todo: String,
+    /// What it has changed; empty if that is nothing.
+    pub diff: String,
 }
 
 const PLANS: &str = "\
@@ -34,6 +47,10 @@ const REVIEWS: &str = "\
 Review the change below as a careful colleague. Read the code around it. Change nothing. Look for what is wrong, missing or \
 untested, not for taste. Answer with the findings, the gravest first, each with file and line, why it is wrong, and what would \
 mend it; then one line: `Verdict: ready` or `Verdict: not ready`. If nothing is wrong, say so in one sentence.";
+
+const BEGUN: &str = "\
+This was begun by another agent, which could not go on. What it has done stands in the files. Look at it, keep what is good, and \
+do what is left.";
 
 /// Returns what an agent in a role is asked.
 pub fn prompt(role: Role, brief: &Brief<'_>) -> String {
@@ -57,6 +74,11 @@ pub fn prompt(role: Role, brief: &Brief<'_>) -> String {
         let nothing = "No change was found. Review the code as it stands.";
         section("Change", if diff.trim().is_empty() { nothing } else { &diff });
     }
+    if let Some(begun) = brief.begun {
+        section("Where it stands", &format!("{BEGUN}\n{}", begun.by));
+        section("What it had set out to do", &begun.todo);
+        section("What it has changed", &crate::text::cut_middle(&begun.diff, DIFF));
+    }
     text.push('\n');
     text
 }
@@ -67,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_prompt_holds_what_its_role_needs() {
-        let brief = Brief { task: "Add a login page.", plan: Some("1. Do it."), diff: "+ added" };
+        let brief = Brief { task: "Add a login page.", plan: Some("1. Do it."), diff: "+ added", begun: None };
         let plan = prompt(Role::Plan, &Brief { plan: None, ..brief });
         assert!(plan.contains("\n# Task\nAdd a login page.\n") && !plan.contains("# Plan") && !plan.contains("added"));
         let implement = prompt(Role::Implement, &brief);
@@ -80,9 +102,25 @@ mod tests {
     }
 
     #[test]
+    fn whoever_goes_on_is_told_where_it_stands() {
+        let begun = Begun { by: "Qwen Code ended.".to_owned(), todo: "- [x] read".to_owned(), diff: "+ one".to_owned() };
+        let brief = Brief { task: "Add it.", plan: Some("1. Do it."), begun: Some(&begun), ..Brief::default() };
+        let told = prompt(Role::Implement, &brief);
+        for part in [
+            "# Task\nAdd it.\n\n# Plan\n1. Do it.\n\n# Where it stands\nThis was begun by another agent",
+            "what is left.\nQwen Code ended.\n\n# What it had set out to do\n- [x] read\n\n# What it has changed\n+ one\n",
+        ] {
+            assert!(told.contains(part), "{told}");
+        }
+        let begun = Begun::default();
+        let told = prompt(Role::Plan, &Brief { begun: Some(&begun), ..brief });
+        assert!(told.contains("# Where it stands") && !told.contains("# What it"), "{told}");
+    }
+
+    #[test]
     fn a_prompt_is_bounded() {
         let long = "x\n".repeat(1 << 20);
-        let review = prompt(Role::Review, &Brief { task: "", plan: Some(&long), diff: &long });
+        let review = prompt(Role::Review, &Brief { plan: Some(&long), diff: &long, ..Brief::default() });
         assert!(review.len() < DIFF + PLAN + 2048, "{}", review.len());
         assert!(review.contains("bytes cut"));
     }

@@ -8,7 +8,7 @@ use super::{
     qwen::QWEN,
 };
 use crate::{
-    config::{AgentCli, AgentRole, Agents},
+    config::{AgentChoice, AgentCli, AgentRole, Agents},
     gateway::models::Protocol,
 };
 
@@ -23,41 +23,49 @@ pub struct Assigned {
     pub instead_of: Option<&'static str>,
 }
 
-/// Who serves which role.
+/// Who serves which role, and who goes on where that one could not. There is always somebody.
 #[derive(Clone, Debug)]
 pub struct Roster {
-    plan: Assigned,
-    implement: Assigned,
-    review: Assigned,
+    plan: Vec<Assigned>,
+    implement: Vec<Assigned>,
+    review: Vec<Assigned>,
 }
 
 impl Roster {
     /// Returns who serves what by the settings. `models` are those that can be asked by a protocol, the usual one first.
-    /// Where Gemini CLI has none, Qwen Code stands in for it.
+    /// Where Gemini CLI has none, Qwen Code stands in for it; of those that go on, whoever has none is left out, and
+    /// whoever was tried with the same model.
     pub fn new(agents: &Agents, models: impl Fn(Protocol) -> Vec<String>) -> Self {
-        let assigned = |role: &AgentRole| {
-            let wanted = match role.cli {
+        let usual = |agent: &CodingAgent| models(agent.protocol).into_iter().next();
+        let assigned = |choice: &AgentChoice| {
+            let agent = match choice.cli {
                 AgentCli::Gemini => &GEMINI,
                 AgentCli::Qwen => &QWEN,
             };
-            let usual = |agent: &CodingAgent| models(agent.protocol).into_iter().next();
-            match usual(wanted) {
-                None if role.cli == AgentCli::Gemini => {
-                    // The model that was set is one for Gemini CLI.
-                    Assigned { agent: &QWEN, model: usual(&QWEN), instead_of: Some(wanted.name) }
-                }
-                usual => Assigned {
-                    agent: wanted,
-                    model: usual.map(|usual| role.model.clone().unwrap_or(usual)),
-                    instead_of: None,
-                },
-            }
+            let model = usual(agent).map(|usual| choice.model.clone().unwrap_or(usual));
+            Assigned { agent, model, instead_of: None }
         };
-        Self { plan: assigned(&agents.plan), implement: assigned(&agents.implement), review: assigned(&agents.review) }
+        let line = |role: &AgentRole| {
+            let first = match assigned(&role.first) {
+                Assigned { model: None, .. } if role.first.cli == AgentCli::Gemini => {
+                    // The model that was set is one for Gemini CLI.
+                    Assigned { agent: &QWEN, model: usual(&QWEN), instead_of: Some(GEMINI.name) }
+                }
+                first => first,
+            };
+            let mut line = vec![first];
+            for next in role.fallback.iter().map(assigned).filter(|next| next.model.is_some()) {
+                if !line.iter().any(|it| it.agent.program == next.agent.program && it.model == next.model) {
+                    line.push(next);
+                }
+            }
+            line
+        };
+        Self { plan: line(&agents.plan), implement: line(&agents.implement), review: line(&agents.review) }
     }
 
-    /// Returns who serves a role.
-    pub fn of(&self, role: Role) -> &Assigned {
+    /// Returns who serves a role, in the order in which they are tried: one at least.
+    pub fn of(&self, role: Role) -> &[Assigned] {
         match role {
             Role::Plan => &self.plan,
             Role::Implement => &self.implement,
@@ -70,8 +78,12 @@ impl Roster {
 mod tests {
     use super::*;
 
+    fn choice(cli: AgentCli, model: Option<&str>) -> AgentChoice {
+        AgentChoice { cli, model: model.map(str::to_owned) }
+    }
+
     fn role(cli: AgentCli, model: Option<&str>) -> AgentRole {
-        AgentRole { cli, model: model.map(str::to_owned) }
+        AgentRole { first: choice(cli, model), fallback: Vec::new() }
     }
 
     fn told(agents: &Agents, gemini: &[&str], open_ai: &[&str]) -> Vec<String> {
@@ -80,11 +92,11 @@ mod tests {
             Protocol::Gemini => list(gemini),
             Protocol::OpenAi => list(open_ai),
         });
-        let told = |role| {
-            let it = roster.of(role);
+        let one = |it: &Assigned| {
             let instead = it.instead_of.map(|it| format!(" for {it}")).unwrap_or_default();
-            format!("{role}: {} {}{instead}", it.agent.program, it.model.as_deref().unwrap_or("-"))
+            format!("{} {}{instead}", it.agent.program, it.model.as_deref().unwrap_or("-"))
         };
+        let told = |role| format!("{role}: {}", roster.of(role).iter().map(one).collect::<Vec<_>>().join(", "));
         [Role::Plan, Role::Implement, Role::Review].map(told).to_vec()
     }
 
@@ -107,5 +119,25 @@ mod tests {
         let other =
             Agents { implement: role(AgentCli::Qwen, Some("mine")), plan: role(AgentCli::Qwen, None), ..agents };
         assert_eq!(told(&other, &["pro"], &["coder"])[..2], ["plan: qwen coder", "implement: qwen mine"]);
+    }
+
+    #[test]
+    fn whoever_goes_on_has_a_model_and_was_not_tried() {
+        let after = |first, fallback: &[AgentChoice]| AgentRole { first, fallback: fallback.to_vec() };
+        let (gemini, qwen) = (choice(AgentCli::Gemini, None), choice(AgentCli::Qwen, None));
+        let flash = choice(AgentCli::Qwen, Some("flash"));
+        let agents = Agents {
+            plan: after(gemini.clone(), &[qwen.clone(), gemini.clone()]),
+            implement: after(qwen.clone(), &[flash.clone(), gemini.clone(), flash]),
+            review: after(gemini, &[]),
+        };
+        assert_eq!(
+            told(&agents, &["pro"], &["coder"]),
+            ["plan: gemini pro, qwen coder", "implement: qwen coder, qwen flash, gemini pro", "review: gemini pro"]
+        );
+        assert_eq!(
+            told(&agents, &[], &["coder"])[..2],
+            ["plan: qwen coder for Gemini CLI", "implement: qwen coder, qwen flash"]
+        );
     }
 }

@@ -107,6 +107,10 @@ pub struct Outcome {
     pub tools: u32,
     /// Its session, if it has begun: the CLI's own word.
     pub session: Option<String>,
+    /// Whether it came to nothing because it was silent or its model refused: another may do better.
+    pub stalled: bool,
+    /// Its todo list, a line a step.
+    pub todo: String,
 }
 
 impl Run {
@@ -264,6 +268,7 @@ impl Run {
         }
         let tokens = self.tokens();
         let ended = self.ended.take();
+        let stalled = !stopped && self.is_stalled(exit, ended.as_ref());
         let ok = *exit == Exit::Code(0) && ended.as_ref().is_some_and(|ended| ended.ok);
         let verdict = if ok { "done".to_owned() } else { self.verdict(exit, stopped, ended.as_ref()) };
         Outcome {
@@ -274,7 +279,17 @@ impl Run {
             tokens,
             tools: self.tools,
             session: self.session,
+            stalled,
+            todo: self.todo.iter().map(Step::to_string).collect::<Vec<_>>().join("\n"),
         }
+    }
+
+    /// A run that calls itself done has nothing left for another, and what ended for a reason of its own would end so again.
+    fn is_stalled(&self, exit: &Exit, ended: Option<&Ended>) -> bool {
+        let refuses = self.refused.is_some() || self.wire.refused > 0;
+        let is_silent = matches!(self.given_up, Some(GivenUp::Silent(_) | GivenUp::Refused(_)));
+        let is_done = ended.is_some_and(|ended| ended.ok);
+        !is_done && (*exit == Exit::Killed && (is_silent || refuses) || matches!(exit, Exit::Code(_)) && refuses)
     }
 
     fn verdict(&self, exit: &Exit, stopped: bool, ended: Option<&Ended>) -> String {
@@ -375,7 +390,8 @@ mod tests {
         let tokens = Tokens { input: 900, output: 100 };
         let (said, summary) = ("done".to_owned(), "All done.".to_owned());
         let (noise, session) = (Vec::new(), Some("a".to_owned()));
-        assert_eq!(outcome, Outcome { ok: true, verdict: said, summary, noise, tokens, tools: 0, session });
+        let (stalled, todo) = (false, String::new());
+        assert_eq!(outcome, Outcome { ok: true, verdict: said, summary, noise, tokens, tools: 0, session, stalled, todo });
 
         assert_eq!(verdict_of(&[STARTED, DONE], 1), "failed with exit code 1, although it calls itself done");
         assert_eq!(verdict_of(&[STARTED], 0), "ended without a result: whether it did its work is not known");
@@ -463,6 +479,35 @@ mod tests {
         run.look(used(3, 1), now + 40 * SECOND);
         assert!(!run.give_up(now + 99 * SECOND) && run.give_up(now + 100 * SECOND));
         assert!(run.outcome(&Exit::Killed, false, now).verdict.contains("429 from generativelanguage"));
+    }
+
+    #[test]
+    fn a_run_that_was_silent_or_refused_is_for_another_to_go_on_with() {
+        let stalled = |(run, now): (Run, Instant), exit| run.outcome(&exit, false, now).stalled;
+        let given_up = |lines: &[&str]| {
+            let (mut run, now) = run(lines);
+            assert!(run.give_up(now + SILENCE));
+            (run, now)
+        };
+        let todos = r#"{"todos":[{"content":"read","status":"completed"},{"content":"write","status":"in_progress"},{"content":"test","status":"pending"}]}"#;
+        let (silent, now) = given_up(&[STARTED, &tool("1", "todo_write", todos), &result("1")]);
+        let outcome = silent.outcome(&Exit::Killed, false, now);
+        assert!(outcome.stalled);
+        assert_eq!(outcome.todo, "- [x] read\n- [ ] write (begun)\n- [ ] test");
+        assert!(stalled(given_up(&[STARTED, RETRY]), Exit::Killed));
+        assert!(!stalled(given_up(&[STARTED, DONE]), Exit::Killed), "it calls itself done");
+        // Gemini CLI ends by itself.
+        let failed = r#"{"type":"result","status":"error","error":{"message":"429"}}"#;
+        let gemini = |refused| {
+            let mut run = Run::new(&GEMINI, SILENCE, now);
+            run.look(Wire { requests: 2, refused, ..Wire::default() }, now);
+            run.take(format!("{failed}\n").as_bytes(), now);
+            (run, now)
+        };
+        assert!(stalled(gemini(2), Exit::Code(173)));
+        assert!(!stalled(gemini(0), Exit::Code(144)) && !stalled(gemini(2), Exit::OutOfMemory));
+        let (stopped, now) = given_up(&[STARTED]);
+        assert!(!stopped.outcome(&Exit::Killed, true, now).stalled);
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod qwen;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+
 use serde_json::Value;
 
 use self::{gemini::Gemini, lines::Lines};
@@ -90,6 +92,17 @@ pub(super) enum StepState {
     Doing,
     /// Done, or given up.
     Closed,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mark, more) = match self.state {
+            StepState::Open => (' ', ""),
+            StepState::Doing => (' ', " (begun)"),
+            StepState::Closed => ('x', ""),
+        };
+        write!(f, "- [{mark}] {}{more}", self.text)
+    }
 }
 
 /// Tokens of one or of several requests.

@@ -9,7 +9,7 @@ use reqwest::Url;
 use secrecy::SecretString;
 
 use super::{
-    AgentCli, JournalSync, Part,
+    AgentChoice, AgentCli, JournalSync, Part,
     parse::{self, Parsed},
 };
 
@@ -143,14 +143,20 @@ keys! {
         () PLAN_AGENT: AgentCli = Text("gemini"), parse::agent;
         /// Its model.
         () PLAN_MODEL: String = Follows("the first of GEMINI_MODELS or QWEN_MODELS; without DASHSCOPE_API_KEY Qwen Code asks the orchestrator's model"), parse::agent_model;
+        /// Who goes on with a plan where that agent is silent too long or its model refuses: agents, each with a model behind a colon if it is not its usual one, parted by commas, as in `gemini:gemini-2.5-flash, qwen`. Each is tried once, in this order.
+        () PLAN_FALLBACK: Vec<AgentChoice> = Unset, parse::agents;
         /// Which coding agent implements: `gemini` or `qwen`.
         () IMPLEMENT_AGENT: AgentCli = Text("qwen"), parse::agent;
         /// Its model.
         () IMPLEMENT_MODEL: String = Follows("as for PLAN_MODEL"), parse::agent_model;
+        /// Who goes on with it where that agent cannot, as in PLAN_FALLBACK: `qwen:qwen3-coder-flash, gemini`.
+        () IMPLEMENT_FALLBACK: Vec<AgentChoice> = Unset, parse::agents;
         /// Which coding agent reviews: `gemini` or `qwen`.
         () REVIEW_AGENT: AgentCli = Text("gemini"), parse::agent;
         /// Its model.
         () REVIEW_MODEL: String = Follows("as for PLAN_MODEL"), parse::agent_model;
+        /// Who goes on with a review where that agent cannot, as in PLAN_FALLBACK.
+        () REVIEW_FALLBACK: Vec<AgentChoice> = Unset, parse::agents;
         /// Fine-grained GitHub token (contents and pull requests: write). It never enters a sandbox.
         (secret) GITHUB_TOKEN: SecretString = Unset, parse::token;
     }

@@ -5,8 +5,8 @@ use std::{net::IpAddr, path::PathBuf};
 use serde::Serialize;
 
 use super::{
-    AgentCli, AgentRole, Agents, Config, Credentials, Limits, Llm, Matrix, Mistakes, Paths, People, Provider, Sandbox,
-    Source, Sources, Unread, accounts,
+    AgentChoice, AgentCli, AgentRole, Agents, Config, Credentials, Limits, Llm, Matrix, Mistakes, Paths, People,
+    Provider, Sandbox, Source, Sources, Unread, accounts,
     keys::{self, About, Key, Preset},
     raw::Raw,
 };
@@ -101,9 +101,9 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
         accounts,
         people,
         agents: Agents {
-            plan: agent(reader, keys::PLAN_AGENT, keys::PLAN_MODEL),
-            implement: agent(reader, keys::IMPLEMENT_AGENT, keys::IMPLEMENT_MODEL),
-            review: agent(reader, keys::REVIEW_AGENT, keys::REVIEW_MODEL),
+            plan: agents(reader, keys::PLAN_AGENT, keys::PLAN_MODEL, keys::PLAN_FALLBACK),
+            implement: agents(reader, keys::IMPLEMENT_AGENT, keys::IMPLEMENT_MODEL, keys::IMPLEMENT_FALLBACK),
+            review: agents(reader, keys::REVIEW_AGENT, keys::REVIEW_MODEL, keys::REVIEW_FALLBACK),
         },
         limits: Limits {
             command_timeout: reader.value(keys::COMMAND_TIMEOUT_SECONDS),
@@ -127,8 +127,14 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
     }
 }
 
-fn agent(reader: &mut Reader, cli: &Key<AgentCli>, model: &Key<String>) -> AgentRole {
-    AgentRole { cli: reader.value(cli), model: reader.optional(model) }
+fn agents(
+    reader: &mut Reader,
+    cli: &Key<AgentCli>,
+    model: &Key<String>,
+    fallback: &Key<Vec<AgentChoice>>,
+) -> AgentRole {
+    let first = AgentChoice { cli: reader.value(cli), model: reader.optional(model) };
+    AgentRole { first, fallback: reader.optional(fallback).unwrap_or_default() }
 }
 
 fn llm(reader: &mut Reader) -> Llm {

@@ -110,13 +110,29 @@ pub struct Agents {
     pub review: AgentRole,
 }
 
-/// A coding agent in its role.
+/// The coding agents of a role.
 #[derive(Clone, Debug)]
 pub struct AgentRole {
+    /// Who serves it.
+    pub first: AgentChoice,
+    /// Who goes on where that one could not, in this order.
+    pub fallback: Vec<AgentChoice>,
+}
+
+/// A coding agent with its model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentChoice {
     /// The agent.
     pub cli: AgentCli,
-    /// Its model; `None`: its own.
+    /// Its model; `None`: its usual one.
     pub model: Option<String>,
+}
+
+impl AgentRole {
+    /// Returns all of them, in the order in which they are tried.
+    pub fn all(&self) -> impl Iterator<Item = &AgentChoice> {
+        [&self.first].into_iter().chain(&self.fallback)
+    }
 }
 
 /// A coding agent.

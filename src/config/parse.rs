@@ -8,7 +8,7 @@ use std::{net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 use reqwest::Url;
 use secrecy::SecretString;
 
-use super::{AgentCli, JournalSync, Part, Wrong};
+use super::{AgentChoice, AgentCli, JournalSync, Part, Wrong};
 use crate::text;
 
 /// The outcome of every parser.
@@ -61,7 +61,7 @@ pub(super) fn model(value: &str) -> Parsed<String> {
 pub(super) fn agent_model(value: &str) -> Parsed<String> {
     const EXAMPLE: &str = "gemini-2.5-pro";
     let model = word(value, EXAMPLE)?;
-    if model.starts_with('-') {
+    if model.is_empty() || model.starts_with('-') {
         return Err(Wrong::new(format!("{} is no model", quote(&model)), format!("Write it like `{EXAMPLE}`")));
     }
     Ok(model)
@@ -347,6 +347,15 @@ pub(super) fn agent(value: &str) -> Parsed<AgentCli> {
     }
 }
 
+/// A list of coding agents, each with its model behind a colon if it is not its usual one.
+pub(super) fn agents(value: &str) -> Parsed<Vec<AgentChoice>> {
+    let choice = |entry: String| {
+        let (cli, model) = entry.split_once(':').map_or((&*entry, None), |(cli, model)| (cli, Some(model)));
+        Ok(AgentChoice { cli: agent(cli)?, model: model.map(agent_model).transpose()? })
+    };
+    list(value)?.into_iter().map(choice).collect()
+}
+
 pub(super) fn journal_sync(value: &str) -> Parsed<JournalSync> {
     match value {
         "normal" => Ok(JournalSync::Normal),
@@ -393,6 +402,13 @@ mod tests {
     #[test]
     fn a_coding_agent_is_one_that_is_known_and_its_model_no_flag() {
         assert_eq!((agent("gemini"), agent("qwen")), (Ok(AgentCli::Gemini), Ok(AgentCli::Qwen)));
+        let choice = |cli, model: Option<&str>| AgentChoice { cli, model: model.map(str::to_owned) };
+        let two = [choice(AgentCli::Qwen, Some("coder:480b")), choice(AgentCli::Gemini, None)];
+        assert_eq!(agents("qwen:coder:480b, gemini"), Ok(two.to_vec()));
+        assert_eq!(agents("none"), Ok(Vec::new()));
+        for text in ["qwen:", "qwen:-x", "codec:x", "qwen:a b"] {
+            assert!(agents(text).is_err(), "{text}");
+        }
         assert!(agent("codex").unwrap_err().mend.contains("qwen") && agent("").is_err());
         assert_eq!(agent_model("gemini-2.5-pro").as_deref(), Ok("gemini-2.5-pro"));
         for text in ["--yolo", "a b"] {

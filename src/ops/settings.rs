@@ -139,21 +139,21 @@ pub(super) fn gateway(config: &Config) -> Result<GatewayPolicy, BadPattern> {
 /// Returns the coding agents' way to their models. It fails only for settings that [`review`] has refused.
 pub(super) fn models(config: &Config, store: Store) -> Result<ModelDoor, BadUpstream> {
     let mut upstreams = Vec::new();
+    let endpoint = endpoint(config).ok().filter(|endpoint| has_key(config, endpoint));
+    let own = endpoint.as_ref().map(Endpoint::model);
     for (protocol, provider, cli) in
         [(Protocol::Gemini, &config.gemini, AgentCli::Gemini), (Protocol::OpenAi, &config.qwen, AgentCli::Qwen)]
     {
         if provider.api_key.is_some() {
-            let models = provider.models.iter().cloned().chain(chosen(config, cli)).collect();
+            let models = provider.models.iter().cloned().chain(chosen(config, cli, own)).collect();
             upstreams.push(upstream(protocol, &Provider { models, ..provider.clone() })?);
         }
     }
     // The orchestrator's own is there for agents that have no key of theirs, and for whose model fails.
-    if let Ok(endpoint) = endpoint(config)
-        && has_key(config, &endpoint)
-    {
+    if let Some(endpoint) = &endpoint {
         let base = Url::parse(endpoint.base_url()).map_err(|_| BadUpstream::Address)?;
         let alone = config.qwen.api_key.is_none();
-        let chosen = chosen(config, AgentCli::Qwen).into_iter().filter(|_| alone);
+        let chosen = chosen(config, AgentCli::Qwen, own).into_iter().filter(|_| alone);
         let models = [endpoint.model().to_owned()].into_iter().chain(chosen).collect();
         upstreams.push(Upstream::new(Protocol::OpenAi, &base, config.llm.api_key.clone(), models)?);
     }
@@ -161,11 +161,12 @@ pub(super) fn models(config: &Config, store: Store) -> Result<ModelDoor, BadUpst
     Ok(ModelDoor::new(upstreams, config.sandbox.web_search, Some(ledger)))
 }
 
-/// Returns the models that were chosen for what an agent is to do.
-fn chosen(config: &Config, cli: AgentCli) -> Vec<String> {
+/// Returns the models that were chosen for what an agent is to do, beside the orchestrator's own.
+fn chosen(config: &Config, cli: AgentCli, own: Option<&str>) -> Vec<String> {
     let config::Agents { plan, implement, review } = &config.agents;
-    let roles = [plan, implement, review].into_iter().filter(|role| role.cli == cli);
-    roles.filter_map(|role| role.model.clone()).collect()
+    let choices = [plan, implement, review].into_iter().flat_map(config::AgentRole::all);
+    let models = choices.filter(|choice| choice.cli == cli).filter_map(|choice| choice.model.clone());
+    models.filter(|model| own != Some(model)).collect()
 }
 
 /// Returns the coding agents, and who of them does what.

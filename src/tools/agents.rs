@@ -3,7 +3,8 @@
 //! Which agent serves which role, its command line and how its output is read, `coding_agents` knows; its way to its model
 //! is the gateway's. What a task needs beyond one call (the plan, the agents' sessions) lies in the sandbox, where it
 //! survives the server. What a call came to is told by the CLI's result and exit code together, and what it changed by the
-//! files, before and after.
+//! files, before and after. An agent that is silent or whose model refuses gives way to the next of its role, who is told where
+//! it stands.
 
 mod report;
 mod task;
@@ -17,7 +18,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use self::task::{PLAN_FILE, held, keep, kept, session_file};
+use self::task::{PLAN_FILE, given_way_file, held, keep, kept, session_file};
 use super::{
     Access, Tool, ToolContext, ToolLimits, ToolProgress, ToolResult,
     error::ToolError,
@@ -25,7 +26,7 @@ use super::{
     survey,
 };
 use crate::{
-    coding_agents::{Assigned, Brief, Launch, Role, Run, Session, Tokens, Wire, prompt},
+    coding_agents::{Assigned, Begun, Brief, Launch, Outcome, Role, Run, Session, Tokens, Wire, prompt},
     gateway::models::{Grant, Pass, Seen},
     sandbox::{Captured, Ended, Exit, ProxyKind, Sandbox, Stdin},
     text,
@@ -33,6 +34,8 @@ use crate::{
 
 /// How often the room sees the time of an agent that says nothing.
 const TICK: Duration = Duration::from_secs(10);
+/// How long the room may take to see that an agent gives way.
+const NOTICE: Duration = Duration::from_secs(1);
 /// The most bytes that are read of a whole output.
 const LOG: u64 = 9 * 1024 * 1024;
 pub(super) struct Plan;
@@ -65,6 +68,18 @@ pub(super) struct Focus {
     focus: Option<String>,
 }
 
+impl TaskWithPlan {
+    fn job(&self) -> Job<'_> {
+        Job { role: Role::Implement, task: &self.task, plan: self.plan.as_deref() }
+    }
+}
+
+impl Focus {
+    fn job(&self) -> Job<'_> {
+        Job { role: Role::Review, task: self.focus.as_deref().unwrap_or_default(), plan: None }
+    }
+}
+
 impl Tool for Plan {
     const NAME: &'static str = "plan";
     const ACCESS: Access = Access::Exclusive;
@@ -81,11 +96,11 @@ impl Tool for Plan {
     }
 
     async fn run(context: &ToolContext, arguments: Task) -> Result<ToolResult, ToolError> {
-        work(context, Role::Plan, &arguments.task, None).await
+        Job { role: Role::Plan, task: &arguments.task, plan: None }.work(context).await
     }
 
-    async fn resume(context: &ToolContext, _arguments: Task, boot_id: &str) -> Result<ToolResult, ToolError> {
-        take_up(context, Role::Plan, boot_id).await
+    async fn resume(context: &ToolContext, arguments: Task, boot_id: &str) -> Result<ToolResult, ToolError> {
+        Job { role: Role::Plan, task: &arguments.task, plan: None }.take_up(context, boot_id).await
     }
 }
 
@@ -105,11 +120,11 @@ impl Tool for Implement {
     }
 
     async fn run(context: &ToolContext, arguments: TaskWithPlan) -> Result<ToolResult, ToolError> {
-        work(context, Role::Implement, &arguments.task, arguments.plan).await
+        arguments.job().work(context).await
     }
 
-    async fn resume(context: &ToolContext, _arguments: TaskWithPlan, boot_id: &str) -> Result<ToolResult, ToolError> {
-        take_up(context, Role::Implement, boot_id).await
+    async fn resume(context: &ToolContext, arguments: TaskWithPlan, boot_id: &str) -> Result<ToolResult, ToolError> {
+        arguments.job().take_up(context, boot_id).await
     }
 }
 
@@ -129,11 +144,11 @@ impl Tool for Review {
     }
 
     async fn run(context: &ToolContext, arguments: Focus) -> Result<ToolResult, ToolError> {
-        work(context, Role::Review, arguments.focus.as_deref().unwrap_or_default(), None).await
+        arguments.job().work(context).await
     }
 
-    async fn resume(context: &ToolContext, _arguments: Focus, boot_id: &str) -> Result<ToolResult, ToolError> {
-        take_up(context, Role::Review, boot_id).await
+    async fn resume(context: &ToolContext, arguments: Focus, boot_id: &str) -> Result<ToolResult, ToolError> {
+        arguments.job().take_up(context, boot_id).await
     }
 }
 
@@ -141,77 +156,211 @@ fn label(role: Role, about: &str) -> String {
     format!("{role}: {}", text::one_line(about, 70))
 }
 
-/// Has the agent of a role do a task, from the first look at the files to the last.
-async fn work(context: &ToolContext, role: Role, task: &str, plan: Option<String>) -> Result<ToolResult, ToolError> {
-    if role != Role::Review && task.trim().is_empty() {
-        return Err(ToolError::Refused("task is empty. Say what is to be done. Nothing was run.".to_owned()));
-    }
-    let assigned = context.agents.of(role);
-    let Some(model) = assigned.model.as_deref() else {
-        let name = assigned.agent.name;
-        return Err(ToolError::Refused(format!(
-            "There is no model for {name} here: the operator has to set a key for it. Nothing was run; do it yourself."
-        )));
-    };
-    let sandbox = context.sandbox().await?;
-    sandbox.require(ProxyKind::Models)?;
-    if let Some(told) = context.agents.instead(&context.address, assigned) {
-        let _ = context.progress.try_send(ToolProgress::Notice(told));
-    }
-    survey::begin(context, &sandbox).await?;
-    let plan = match (role, plan) {
-        (Role::Plan, _) => None,
-        (_, Some(plan)) => Some(plan),
-        (_, None) => kept(context, &sandbox, PLAN_FILE).await?,
-    };
-    let diff = if role == Role::Review { survey::diff(context, &sandbox).await? } else { String::new() };
-    let asked = prompt(role, &Brief { task, plan: plan.as_deref(), diff: &diff });
-    let before = kept(context, &sandbox, &session_file(role, assigned)).await?;
-    let session =
-        before.and_then(|id| Session::continued(&id)).unwrap_or_else(|| Session::of_call(context.call.as_str()));
-
-    let pass = context.agents.open(grant(context, assigned));
-    let launch = Launch { role, model, session: &session, key: pass.token() };
-    let argv = assigned.agent.command(&launch);
-    let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
-    let mut command = context.command(&argv, context.limits.coding);
-    command.env = assigned.agent.environment(&launch);
-    if !role.may_write() {
-        let held = held(context, &sandbox, role).await?;
-        command.env.extend(held.environment);
-        command.writable = Some(held.writable);
-    }
-    command.stdin = Stdin::Bytes(asked.into());
-    let mut follower = Follower::new(context, assigned, &pass);
-    let ended = exec::follow(context, &sandbox, command, &mut follower).await?;
-    drop(pass);
-    let elapsed = Some(follower.run.elapsed(Instant::now()));
-    report(context, &sandbox, role, follower, &ended, elapsed).await
+/// What a call is to do.
+struct Job<'a> {
+    role: Role,
+    /// The task, or what a review is to look at.
+    task: &'a str,
+    /// The plan, if one was given in place of the last.
+    plan: Option<&'a str>,
 }
 
-/// Takes up a run that was under way when the server crashed.
-async fn take_up(context: &ToolContext, role: Role, boot_id: &str) -> Result<ToolResult, ToolError> {
-    let assigned = context.agents.of(role);
-    let pass = context.agents.open(grant(context, assigned));
-    let mut follower = Follower::new(context, assigned, &pass);
-    let (sandbox, ended) = exec::resume_following(context, context.call.as_str(), boot_id, &mut follower).await?;
-    drop(pass);
-    if !follower.followed {
-        // It ended while nobody was there: what it wrote is read now.
-        for piece in whole(&sandbox, &ended.output).await {
-            follower.take(&piece);
+/// What one agent has come to in a call.
+struct Attempt {
+    outcome: Outcome,
+    /// Whether a person wanted it to end.
+    stopped: bool,
+    output: Captured,
+    /// How long it took, if somebody was there to see.
+    elapsed: Option<Duration>,
+}
+
+impl Job<'_> {
+    /// Has the agents of the role do it, from the first look at the files to the last.
+    async fn work(&self, context: &ToolContext) -> Result<ToolResult, ToolError> {
+        if self.role != Role::Review && self.task.trim().is_empty() {
+            return Err(ToolError::Refused("task is empty. Say what is to be done. Nothing was run.".to_owned()));
         }
+        let line = context.agents.of(self.role);
+        let Some(first) = line.iter().position(|assigned| assigned.model.is_some()) else {
+            let name = line[0].agent.name;
+            return Err(ToolError::Refused(format!(
+                "There is no model for {name} here: the operator has to set a key for it. Nothing was run; do it yourself."
+            )));
+        };
+        let sandbox = context.sandbox().await?;
+        sandbox.require(ProxyKind::Models)?;
+        if let Some(told) = context.agents.instead(&context.address, &line[first]) {
+            let _ = context.progress.try_send(ToolProgress::Notice(told));
+        }
+        survey::begin(context, &sandbox).await?;
+        let attempt = self.attempt(context, &sandbox, first, None).await?;
+        self.end(context, &sandbox, first, attempt, Vec::new()).await
     }
-    report(context, &sandbox, role, follower, &ended, None).await
+
+    /// Takes up what was under way when the server crashed: the last run that was begun.
+    async fn take_up(&self, context: &ToolContext, boot_id: &str) -> Result<ToolResult, ToolError> {
+        let line = context.agents.of(self.role);
+        let mut place = line.len() - 1;
+        let (sandbox, ended, follower) = loop {
+            let assigned = &line[place];
+            let pass = context.agents.open(grant(context, assigned, place));
+            let mut follower = Follower::new(context, assigned, &pass);
+            match exec::resume_following(context, &run_id(context, place), boot_id, &mut follower).await {
+                Err(ToolError::NotRun) if place > 0 => place -= 1,
+                found => {
+                    let (sandbox, ended) = found?;
+                    break (sandbox, ended, follower);
+                }
+            }
+        };
+        let mut follower = follower;
+        if !follower.followed {
+            // It ended while nobody was there: what it wrote is read now.
+            for piece in whole(&sandbox, &ended.output).await {
+                follower.take(&piece);
+            }
+        }
+        let mut before = Vec::new();
+        for place in 0..place {
+            before.extend(kept(context, &sandbox, &given_way_file(&run_id(context, place))).await?);
+        }
+        let attempt = self.conclude(context, &sandbox, &line[place], follower, ended, None).await?;
+        self.end(context, &sandbox, place, attempt, before).await
+    }
+
+    /// Has one agent of the role work, from its prompt to what it came to.
+    async fn attempt(
+        &self,
+        context: &ToolContext,
+        sandbox: &Sandbox,
+        place: usize,
+        begun: Option<&Begun>,
+    ) -> Result<Attempt, ToolError> {
+        let role = self.role;
+        let assigned = &context.agents.of(role)[place];
+        let plan = match (role, self.plan) {
+            (Role::Plan, _) => None,
+            (_, Some(plan)) => Some(plan.to_owned()),
+            (_, None) => kept(context, sandbox, PLAN_FILE).await?,
+        };
+        let diff = if role == Role::Review { survey::diff(context, sandbox, place).await? } else { String::new() };
+        let asked = prompt(role, &Brief { task: self.task, plan: plan.as_deref(), diff: &diff, begun });
+        let id = run_id(context, place);
+        // Whoever goes on begins anew: it may be the same program, whose session its model has refused.
+        let before = match begun {
+            None => kept(context, sandbox, &session_file(role, assigned)).await?,
+            Some(_) => None,
+        };
+        let session = before.and_then(|id| Session::continued(&id)).unwrap_or_else(|| Session::of_call(&id));
+
+        let pass = context.agents.open(grant(context, assigned, place));
+        let model = assigned.model.as_deref().unwrap_or_default();
+        let launch = Launch { role, model, session: &session, key: pass.token() };
+        let argv = assigned.agent.command(&launch);
+        let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+        let mut command = context.command(&argv, context.limits.coding);
+        command.id = id;
+        command.env = assigned.agent.environment(&launch);
+        if !role.may_write() {
+            let held = held(context, sandbox, role).await?;
+            command.env.extend(held.environment);
+            command.writable = Some(held.writable);
+        }
+        command.stdin = Stdin::Bytes(asked.into());
+        let mut follower = Follower::new(context, assigned, &pass);
+        let ended = exec::follow(context, sandbox, command, &mut follower).await?;
+        drop(pass);
+        let elapsed = Some(follower.run.elapsed(Instant::now()));
+        self.conclude(context, sandbox, assigned, follower, ended, elapsed).await
+    }
+
+    /// Says what a run came to, and keeps its session.
+    async fn conclude(
+        &self,
+        context: &ToolContext,
+        sandbox: &Sandbox,
+        assigned: &Assigned,
+        follower: Follower,
+        ended: Ended,
+        elapsed: Option<Duration>,
+    ) -> Result<Attempt, ToolError> {
+        let Follower { mut run, seen, .. } = follower;
+        let now = Instant::now();
+        run.look(wire(&seen.borrow()), now);
+        let refusal = seen.borrow().refusal.clone();
+        let stopped = context.cancel.is_cancelled() && ended.exit == Exit::Killed;
+        let mut outcome = run.outcome(&ended.exit, stopped, now);
+        if !outcome.ok {
+            outcome.noise.extend(refusal.map(|refusal| format!("The gateway: {refusal}")));
+        }
+        if !stopped {
+            // A session that could not be gone on with is begun anew the next time.
+            let session = outcome.session.as_deref().unwrap_or_default();
+            keep(context, sandbox, &session_file(self.role, assigned), session).await?;
+        }
+        Ok(Attempt { outcome, stopped, output: ended.output, elapsed })
+    }
+
+    /// Hands on to the next agent as long as one gives way, then tells what it all came to and keeps what the task needs
+    /// of it. `before`: who has given way, a line each.
+    async fn end(
+        &self,
+        context: &ToolContext,
+        sandbox: &Sandbox,
+        mut place: usize,
+        mut attempt: Attempt,
+        mut before: Vec<String>,
+    ) -> Result<ToolResult, ToolError> {
+        let role = self.role;
+        let line = context.agents.of(role);
+        while attempt.outcome.stalled
+            && let Some(next) = line.get(place + 1)
+        {
+            let told = report::of_one(&line[place], &attempt.outcome, attempt.elapsed);
+            keep(context, sandbox, &given_way_file(&run_id(context, place)), &told).await?;
+            let notice = report::gives_way(&line[place], &attempt.outcome, next);
+            // The result tells it too, where the room does not look.
+            let _ = context.progress.send_timeout(ToolProgress::Notice(notice), NOTICE).await;
+            before.push(told);
+            let begun = Begun {
+                by: before.join("\n"),
+                todo: attempt.outcome.todo,
+                diff: survey::so_far(context, sandbox, place).await?,
+            };
+            place += 1;
+            attempt = self.attempt(context, sandbox, place, Some(&begun)).await?;
+        }
+        let assigned = &line[place];
+        let Attempt { outcome, stopped, output, elapsed } = attempt;
+        if stopped {
+            let name = assigned.agent.name;
+            return Ok(ToolResult::bad(format!("{role}: {name} stopped"), format!("{name} was {}.", outcome.verdict)));
+        }
+        let edits = survey::changes(context, sandbox).await?;
+        if role == Role::Plan && outcome.ok {
+            keep(context, sandbox, PLAN_FILE, &outcome.summary).await?;
+        }
+        let log = exec::whole(context, sandbox, &run_id(context, place), &output).await;
+        Ok(report::told(role, assigned, &outcome, &before, edits, elapsed, log.as_deref()))
+    }
 }
 
-fn grant(context: &ToolContext, assigned: &Assigned) -> Grant {
+/// Returns the id of the run of the agent at a place in its role's line.
+fn run_id(context: &ToolContext, place: usize) -> String {
+    match place {
+        0 => context.call.to_string(),
+        place => format!("{}-{place}", context.call),
+    }
+}
+
+fn grant(context: &ToolContext, assigned: &Assigned, place: usize) -> Grant {
     Grant {
         address: context.address.clone(),
         turn: context.turn.clone(),
         person: None,
         agent: assigned.agent.program.to_owned(),
-        run: context.call.to_string(),
+        run: run_id(context, place),
     }
 }
 
@@ -285,38 +434,6 @@ fn wire(seen: &Seen) -> Wire {
         refused: seen.failures,
         cause: failure.map(|failure| format!("{}: {}", failure.status, failure.cause)).unwrap_or_default(),
     }
-}
-
-/// Tells what a run came to, and keeps what the task needs of it.
-async fn report(
-    context: &ToolContext,
-    sandbox: &Sandbox,
-    role: Role,
-    follower: Follower,
-    ended: &Ended,
-    elapsed: Option<Duration>,
-) -> Result<ToolResult, ToolError> {
-    let Follower { run, seen, .. } = follower;
-    let refusal = seen.borrow().refusal.clone();
-    let assigned = context.agents.of(role);
-    let stopped = context.cancel.is_cancelled() && ended.exit == Exit::Killed;
-    let mut outcome = run.outcome(&ended.exit, stopped, Instant::now());
-    if !outcome.ok {
-        outcome.noise.extend(refusal.map(|refusal| format!("The gateway: {refusal}")));
-    }
-    if stopped {
-        let name = assigned.agent.name;
-        return Ok(ToolResult::bad(format!("{role}: {name} stopped"), format!("{name} was {}.", outcome.verdict)));
-    }
-    let edits = survey::changes(context, sandbox).await?;
-    // A session that could not be gone on with is begun anew the next time.
-    let session = outcome.session.as_deref().unwrap_or_default();
-    keep(context, sandbox, &session_file(role, assigned), session).await?;
-    if role == Role::Plan && outcome.ok {
-        keep(context, sandbox, PLAN_FILE, &outcome.summary).await?;
-    }
-    let log = exec::whole(context, sandbox, context.call.as_str(), &ended.output).await;
-    Ok(report::told(role, assigned, &outcome, edits, elapsed, log.as_deref()))
 }
 
 /// Reads what was kept of an output, whole if there is a file of it.

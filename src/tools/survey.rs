@@ -23,18 +23,28 @@ const MOST: usize = 512 * 1024;
 
 /// Keeps how the files are before a call does its work.
 pub(super) async fn begin(context: &ToolContext, sandbox: &Sandbox) -> Result<(), ToolError> {
-    look(context, sandbox, "begin").await.map(drop)
+    look(context, sandbox, "begin", "begin").await.map(drop)
 }
 
 /// Returns what the call has changed, with paths as people read them; `None` if that cannot be told.
 pub(super) async fn changes(context: &ToolContext, sandbox: &Sandbox) -> Result<Option<Vec<Edit>>, ToolError> {
-    Ok(look(context, sandbox, "changes").await?.map(|told| edits(&told, &mark(context))))
+    Ok(look(context, sandbox, "changes", "changes").await?.map(|told| edits(&told, &mark(context))))
 }
 
 /// Returns what was changed since the task began, or, if that is nothing, what the repositories hold that is not where
-/// they come from; empty if there is nothing or it cannot be told.
-pub(super) async fn diff(context: &ToolContext, sandbox: &Sandbox) -> Result<String, ToolError> {
-    let told = look(context, sandbox, "diff").await?.unwrap_or_default();
+/// they come from; empty if there is nothing or it cannot be told. `nth`: which of the call's agents asks.
+pub(super) async fn diff(context: &ToolContext, sandbox: &Sandbox, nth: usize) -> Result<String, ToolError> {
+    shown(context, sandbox, "diff", nth).await
+}
+
+/// Returns what was changed since the call began; empty if there is nothing or it cannot be told. `nth`: by how many of the
+/// call's agents before the last.
+pub(super) async fn so_far(context: &ToolContext, sandbox: &Sandbox, nth: usize) -> Result<String, ToolError> {
+    shown(context, sandbox, "so-far", nth).await
+}
+
+async fn shown(context: &ToolContext, sandbox: &Sandbox, what: &str, nth: usize) -> Result<String, ToolError> {
+    let told = look(context, sandbox, what, &format!("{what}-{nth}")).await?.unwrap_or_default();
     let mark = format!("{} root ", mark(context));
     // Paths in it begin at the folder that is named before them.
     Ok(told.replace(&mark, "In "))
@@ -49,12 +59,17 @@ fn mark(context: &ToolContext) -> String {
     format!("{MARK}{}", digest(&["survey", context.call.as_str()], 6))
 }
 
-/// Runs the script; `None` if it cannot tell.
-async fn look(context: &ToolContext, sandbox: &Sandbox, what: &str) -> Result<Option<String>, ToolError> {
+/// Runs the script, as the call's command of this name; `None` if it cannot tell.
+async fn look(
+    context: &ToolContext,
+    sandbox: &Sandbox,
+    what: &str,
+    name: &str,
+) -> Result<Option<String>, ToolError> {
     let (mark, task) = (mark(context), task(context));
     let mut command =
         context.command(&["sh", "-c", SCRIPT, "survey", &mark, &task, context.call.as_str(), what], LIMIT);
-    command.id = format!("{}-{what}", context.call);
+    command.id = format!("{}-{name}", context.call);
     let id = command.id.clone();
     let work = async {
         let mut process = sandbox.spawn(command).await?;

@@ -2,6 +2,7 @@
 #   sh -c SCRIPT survey MARK TASK CALL begin      keeps how they are, as the call's beginning (and the task's, if it is new)
 #   sh -c SCRIPT survey MARK TASK CALL changes    prints what has changed since the call began
 #   sh -c SCRIPT survey MARK TASK CALL diff       prints how that looks which has changed since the task began
+#   sh -c SCRIPT survey MARK TASK CALL so-far     likewise since the call began
 # Each repository in the workspace, and the workspace itself, has a second one here with trees of its files, so that nothing
 # in the work's own is touched, and what is not under git is seen too.
 mark=$1 task=$2 call=$3 what=$4
@@ -85,6 +86,12 @@ repositories | while IFS= read -r root; do
             [ "$base" != "$tree" ] || continue
             echo "$mark root $root"
             trees "$root" diff --no-ext-diff --no-textconv --no-renames --numstat "$base" "$tree" | head -n 300
+            ;;
+        so-far)
+            since "call/$call"
+            [ "$base" != "$tree" ] || continue
+            echo "$mark root $root"
+            trees "$root" diff --no-ext-diff --no-textconv "$base" "$tree" | head -c 400000
             ;;
         diff)
             since "task/$task"

@@ -209,6 +209,76 @@ async fn a_run_that_hangs_is_ended_with_all_it_started() {
     bench.close().await;
 }
 
+/// The first two are silent; the last ends the work, also where the server is another by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_silent_gives_way_to_the_next_who_is_told_where_it_stands() {
+    let mut bench = Bench::open(FULL).await;
+    repository(&bench).await;
+    let body = r#"mkdir -p /tmp/$OPENAI_MODEL && cp /tmp/prompt /tmp/environment /tmp/arguments /tmp/$OPENAI_MODEL
+        init
+        say '{"type":"assistant","message":{"content":[{"type":"tool_use","id":"t","name":"todo_write","input":{"todos":[{"content":"add three","status":"completed"},{"content":"add four","status":"pending"}]}}]}}'
+        done_with t
+        case $OPENAI_MODEL in
+        own-model) echo three >> site/a.txt; sleep 3456 ;;
+        second-model) sleep 3456 ;;
+        esac
+        uses 1 site/a.txt; while [ ! -e /tmp/go ]; do sleep 0.05; done; rm /tmp/go
+        echo four >> site/a.txt; done_with 1; result 'Both are in.'"#;
+    put(&bench, body).await;
+    for is_crashed in [false, true] {
+        let (mut context, mut progress) = bench.context();
+        context.limits = ToolLimits { coding_idle: Duration::from_secs(1), ..context.limits };
+        let before = context.clone();
+        let asked = json!({"task": "Add three and four.", "plan": "1. Add them."});
+        let arguments = asked.clone();
+        let call = tokio::spawn(async move { run(&before, "implement", &arguments).await });
+        let told = until(&mut progress, "write file site/a.txt").await;
+        for notice in [
+            "Qwen Code ended: nothing was heard of it for 1.0 s. Qwen Code with second-model goes on from there.",
+            "Qwen Code ended: nothing was heard of it for 1.0 s. Qwen Code with third-model goes on from there.",
+        ] {
+            assert_eq!(told.iter().filter(|line| *line == notice).count(), 1, "{told:#?}");
+        }
+        let result: ToolResult = if is_crashed {
+            let boot = bench.boot_id().await;
+            call.abort();
+            let _ = call.await;
+            bench.sandboxes.shutdown().await;
+            bench.sandboxes = open(&bench.options).await;
+            bench.sh("touch /tmp/go").await;
+            let again = ToolContext { sandboxes: bench.sandboxes.clone(), ..context };
+            timeout(LIMIT, tools::resume(&again, "implement", &asked.to_string(), &boot)).await.unwrap()
+        } else {
+            bench.sh("touch /tmp/go").await;
+            timeout(LIMIT, call).await.unwrap().unwrap()
+        };
+        good(
+            &result,
+            &[
+                "done: Qwen Code, third-model",
+                "Both are in.",
+                "Before it, and told to it:\nended: nothing was heard of it for 1.0 s: Qwen Code, own-model (",
+                "\nended: nothing was heard of it for 1.0 s: Qwen Code, second-model (",
+                "1 file +2 −0 changed:\nsite/a.txt +2 −0",
+            ],
+        );
+        assert_eq!(bench.running("sleep 345[6]").await, "0");
+        let given = bench.sh("cat /tmp/third-model/prompt").await;
+        for part in [
+            "# Task\nAdd three and four.\n\n# Plan\n1. Add them.\n\n# Where it stands\n",
+            "Qwen Code, own-model (",
+            "# What it had set out to do\n- [x] add three\n- [ ] add four",
+            "# What it has changed\nIn /workspace/site\n",
+            "\n+three",
+        ] {
+            assert!(given.contains(part), "{part:?}: {given}");
+        }
+        let keys = "grep -h OPENAI_API_KEY /tmp/*-model/environment | sort -u | wc -l; grep -h -A1 -e --session-id /tmp/*-model/arguments | grep '^[0-9a-f]\\+-' | sort -u | wc -l";
+        assert_eq!(bench.sh(keys).await, "3\n3", "each has a key and a session of its own");
+    }
+    bench.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_ends_a_run_with_all_it_started() {
     let bench = Bench::open(FULL).await;
@@ -266,15 +336,18 @@ async fn a_run_outlives_the_server() {
     bench.close().await;
 }
 
-/// Waits until the room is shown something.
-async fn until(progress: &mut mpsc::Receiver<ToolProgress>, part: &str) {
+/// Waits until the room is shown something, and returns all that it was shown.
+async fn until(progress: &mut mpsc::Receiver<ToolProgress>, part: &str) -> Vec<String> {
+    let mut told = Vec::new();
     let seen = async {
-        while let Some(progress) = progress.recv().await {
-            if matches!(progress, ToolProgress::Output(line) if line.contains(part)) {
-                return;
+        while let Some(ToolProgress::Output(line) | ToolProgress::Notice(line)) = progress.recv().await {
+            let is_there = line.contains(part);
+            told.push(line);
+            if is_there {
+                return told;
             }
         }
         panic!("the call has ended");
     };
-    timeout(LIMIT, seen).await.unwrap_or_else(|_| panic!("waited for {part}"));
+    timeout(LIMIT, seen).await.unwrap_or_else(|_| panic!("waited for {part}"))
 }

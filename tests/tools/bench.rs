@@ -9,7 +9,7 @@ use std::{
 use matrix_agent::{
     clock::Clock,
     coding_agents::{CodingAgents, Roster},
-    config::{self, AgentCli, AgentRole},
+    config::{self, AgentChoice, AgentCli, AgentRole},
     gateway::{
         AllowedHosts, Gateway, GatewayPolicy, Network,
         models::{ModelDoor, Protocol},
@@ -156,10 +156,14 @@ impl Drop for Bench {
     }
 }
 
-/// Qwen Code in every role, with a model that is never asked.
+/// Qwen Code in every role, with models that are never asked.
 fn agents() -> CodingAgents {
-    let qwen = || AgentRole { cli: AgentCli::Qwen, model: None };
-    let gemini = AgentRole { cli: AgentCli::Gemini, model: None };
+    let choice = |cli, model: Option<&str>| AgentChoice { cli, model: model.map(str::to_owned) };
+    let qwen = || AgentRole {
+        first: choice(AgentCli::Qwen, None),
+        fallback: vec![choice(AgentCli::Qwen, Some("second-model")), choice(AgentCli::Qwen, Some("third-model"))],
+    };
+    let gemini = AgentRole { first: choice(AgentCli::Gemini, None), fallback: Vec::new() };
     let models = |protocol| if protocol == Protocol::OpenAi { vec!["own-model".to_owned()] } else { Vec::new() };
     let roster = Roster::new(&config::Agents { plan: gemini, implement: qwen(), review: qwen() }, models);
     CodingAgents::new(roster, ModelDoor::default())

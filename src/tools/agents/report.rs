@@ -15,25 +15,25 @@ const SAID: usize = 12 * 1024;
 /// Changed files that are named.
 const NAMED: usize = 30;
 
-/// Puts the result together. `edits`: what the run has changed, if that is known; `elapsed`: how long it took, if somebody
-/// was there to see; `log`: the file in the sandbox with all that it wrote.
+/// Puts the result together. `before`: what is told of those that have given way to this agent, a line each; `edits`: what they
+/// all have changed, if that is known; `elapsed`: how long it took, if somebody was there to see; `log`: the file in the
+/// sandbox with all that it wrote.
 pub(super) fn told(
     role: Role,
     assigned: &Assigned,
     outcome: &Outcome,
+    before: &[String],
     edits: Option<Vec<Edit>>,
     elapsed: Option<Duration>,
     log: Option<&str>,
 ) -> ToolResult {
-    let (name, model) = (assigned.agent.name, assigned.model.as_deref().unwrap_or("no model"));
-    let tokens = (outcome.tokens.total() > 0).then(|| format!("{} tokens", text::short(outcome.tokens.total())));
-    let took = |time: fn(Duration) -> String| {
-        let parts: Vec<_> = elapsed.map(time).into_iter().chain(tokens.clone()).collect();
-        if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
-    };
+    let name = assigned.agent.name;
     let is_changed = edits.as_ref().is_some_and(|edits| !edits.is_empty());
     let trespass = is_changed && !role.may_write();
-    let mut sections = vec![format!("{}: {name}, {model}{}.", outcome.verdict, took(text::human_duration))];
+    let mut sections = vec![of_one(assigned, outcome, elapsed)];
+    if !before.is_empty() {
+        sections.push(format!("Before it, and told to it:\n{}", before.join("\n")));
+    }
     sections.push(text::cut_middle(&outcome.summary, SAID));
     if !outcome.noise.is_empty() {
         sections.push(format!("Its last lines:\n{}", outcome.noise.join("\n")));
@@ -54,10 +54,30 @@ pub(super) fn told(
         _ => String::new(),
     };
     let how = if outcome.ok { String::new() } else { format!(" {}", text::one_line(&outcome.verdict, 90)) };
-    let line = format!("{role}: {name}{how}{did}{}", took(text::stopwatch));
+    let line = format!("{role}: {name}{how}{did}{}", took(outcome, elapsed, text::stopwatch));
     let mut result = if outcome.ok && !trespass { ToolResult::good(line, text) } else { ToolResult::bad(line, text) };
     result.facts.edits = edits.unwrap_or_default();
     result
+}
+
+/// Returns how one agent's run ended, with its model, its time and its tokens.
+pub(super) fn of_one(assigned: &Assigned, outcome: &Outcome, elapsed: Option<Duration>) -> String {
+    let (name, model) = (assigned.agent.name, assigned.model.as_deref().unwrap_or("no model"));
+    format!("{}: {name}, {model}{}.", outcome.verdict, took(outcome, elapsed, text::human_duration))
+}
+
+/// Returns what the room reads when an agent gives way to the next.
+pub(super) fn gives_way(assigned: &Assigned, outcome: &Outcome, next: &Assigned) -> String {
+    let model = next.model.as_deref().unwrap_or_default();
+    let verdict = text::one_line(&outcome.verdict, 160);
+    format!("{} {verdict}. {} with {model} goes on from there.", assigned.agent.name, next.agent.name)
+}
+
+fn took(outcome: &Outcome, elapsed: Option<Duration>, time: fn(Duration) -> String) -> String {
+    let tokens = outcome.tokens.total();
+    let tokens = (tokens > 0).then(|| format!("{} tokens", text::short(tokens)));
+    let parts: Vec<_> = elapsed.map(time).into_iter().chain(tokens).collect();
+    if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) }
 }
 
 /// Names changed files, a line each.

@@ -6,6 +6,7 @@
 use super::super::{ToolContext, error::ToolError, files, survey};
 use crate::{
     coding_agents::{Assigned, Role},
+    ids,
     sandbox::Sandbox,
     text,
 };
@@ -19,6 +20,11 @@ pub(super) const PLAN_FILE: &str = "plan.md";
 /// The session of an agent in a role.
 pub(super) fn session_file(role: Role, assigned: &Assigned) -> String {
     format!("{role}-{}.session", assigned.agent.program)
+}
+
+/// What is told of a run that has given way to another agent.
+pub(super) fn given_way_file(run: &str) -> String {
+    format!("{run}.given-way")
 }
 
 fn path(context: &ToolContext, name: &str) -> String {
@@ -60,7 +66,7 @@ pub(super) async fn kept(context: &ToolContext, sandbox: &Sandbox, name: &str) -
 /// Keeps something for the task. A full disk or a folder that the agents have spoilt costs what was to be kept, and
 /// nothing else.
 pub(super) async fn keep(context: &ToolContext, sandbox: &Sandbox, name: &str, content: &str) -> Result<(), ToolError> {
-    let id = format!("{}-{}", context.call, name.split('.').next().unwrap_or_default());
+    let id = format!("{}-{}", context.call, ids::random(4));
     let path = path(context, name);
     let content = text::cut_middle(content, KEPT);
     match context.unless_stopped(sandbox.write_file(&id, &path, content.into())).await {
