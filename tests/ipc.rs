@@ -10,7 +10,7 @@ use std::{
 
 use matrix_agent::{
     ids::Address,
-    ipc::{Arrived, Ipc, Watch},
+    ipc::{Arrived, Event, Ipc, Kind, RunEnded, Watch},
     memory,
 };
 use tokio::{sync::mpsc::Receiver, task::spawn_blocking, time::timeout};
@@ -143,6 +143,48 @@ async fn a_canary_is_heard_and_hooks_errors_are_kept() {
     emptied(&one).await;
     let errors = house.ipc.hook_errors(&Address::of_first("one")).unwrap();
     assert_eq!((errors.times, errors.last.as_str()), (1, "sh: not found"));
+    house.close().await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_run_is_told_once_by_its_hook_or_else_by_who_ran_it() {
+    let mut house = House::open(512);
+    let (one, _watch) = house.room("one");
+    let address = Address::of_first("one");
+    let run = |agent: &str, session: &str, line: &str| RunEnded {
+        agent: agent.to_owned(),
+        session: Some(session.to_owned()),
+        event: Event { kind: Kind::News, line: line.to_owned() },
+    };
+    // Its hook tells, behind more than one look takes in.
+    for event in 0..200 {
+        post(&one, &format!("1{event:05}-1-send-progress"), "works");
+    }
+    let stop = r#"{"hook_event_name":"Stop","session_id":"s-1","last_assistant_message":"Done."}"#;
+    fs::write(one.join("2-3-qwen-Stop.json"), stop).unwrap();
+    house.ipc.run_ended(&address, run("qwen", "s-1", "never told"));
+    for _ in 0..200 {
+        assert_eq!(house.next().await, pair("one", "works"));
+    }
+    assert_eq!(house.next().await, pair("one", "qwen ✓ Done."));
+    // The session goes on, and no hook tells this time.
+    house.ipc.run_ended(&address, run("qwen", "s-1", "qwen ✗ failed with exit code 1"));
+    assert_eq!(house.next().await, pair("one", "qwen ✗ failed with exit code 1"));
+    // Of another's end nothing follows.
+    fs::write(one.join("3-3-qwen-Stop.json"), stop).unwrap();
+    assert_eq!(house.next().await, pair("one", "qwen ✓ Done."));
+    house.ipc.run_ended(&address, run("qwen", "s-2", "qwen ✗ killed"));
+    assert_eq!(house.next().await, pair("one", "qwen ✗ killed"));
+    // The original's wrapper names no session.
+    fs::write(one.join("event-result.json"), r#"{"cli":"qwen","exit_code":0}"#).unwrap();
+    assert_eq!(house.next().await, pair("one", "qwen ✓ finished (exit 0)"));
+    house.ipc.run_ended(&address, run("qwen", "s-3", "never told"));
+    post(&one, "5-4-send-progress", "last");
+    assert_eq!(house.next().await, pair("one", "last"));
+    // Where nothing is there to be read it is told all the same.
+    fs::remove_dir_all(&one).unwrap();
+    house.ipc.run_ended(&address, run("qwen", "s-4", "qwen ✗ gone"));
+    assert_eq!(house.next().await, pair("one", "qwen ✗ gone"));
     house.close().await;
 }
 

@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn whoever_goes_on_is_told_where_it_stands() {
-        let begun = Begun { by: "Qwen Code ended.".to_owned(), todo: "- [x] read".to_owned(), diff: "+ one".to_owned() };
+        let begun =
+            Begun { by: "Qwen Code ended.".to_owned(), todo: "- [x] read".to_owned(), diff: "+ one".to_owned() };
         let brief = Brief { task: "Add it.", plan: Some("1. Do it."), begun: Some(&begun), ..Brief::default() };
         let told = prompt(Role::Implement, &brief);
         for part in [

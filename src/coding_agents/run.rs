@@ -391,7 +391,10 @@ mod tests {
         let (said, summary) = ("done".to_owned(), "All done.".to_owned());
         let (noise, session) = (Vec::new(), Some("a".to_owned()));
         let (stalled, todo) = (false, String::new());
-        assert_eq!(outcome, Outcome { ok: true, verdict: said, summary, noise, tokens, tools: 0, session, stalled, todo });
+        assert_eq!(
+            outcome,
+            Outcome { ok: true, verdict: said, summary, noise, tokens, tools: 0, session, stalled, todo }
+        );
 
         assert_eq!(verdict_of(&[STARTED, DONE], 1), "failed with exit code 1, although it calls itself done");
         assert_eq!(verdict_of(&[STARTED], 0), "ended without a result: whether it did its work is not known");

@@ -69,6 +69,8 @@ pub(super) struct Counts {
 struct Found {
     name: CString,
     event: Event,
+    /// Whose run has ended, if it says that.
+    ended: Option<String>,
     stamp: Stamp,
 }
 
@@ -82,7 +84,7 @@ struct Stamp {
 
 /// What is to be done with an entry.
 enum Verdict {
-    Take(Event, Stamp),
+    Take(Event, Option<String>, Stamp),
     Log(String),
     /// It may become something, or is gone.
     Leave,
@@ -110,7 +112,7 @@ pub(super) fn scan(path: &Path) -> io::Result<Scan> {
         }
         match judge(&scan.directory, &name, &mut bytes) {
             Verdict::Leave => {}
-            Verdict::Take(event, stamp) => scan.found.push(Found { name, event, stamp }),
+            Verdict::Take(event, ended, stamp) => scan.found.push(Found { name, event, ended, stamp }),
             Verdict::Log(lines) => {
                 scan.errors = Some(lines);
                 let _ = unlinkat(&scan.directory, &*name, UnlinkatFlags::NoRemoveDir); // else it is told again
@@ -128,6 +130,11 @@ pub(super) fn scan(path: &Path) -> io::Result<Scan> {
 }
 
 impl Scan {
+    /// Takes out whose runs have ended.
+    pub(super) fn ended(&mut self) -> Vec<String> {
+        self.found.iter_mut().filter_map(|found| found.ended.take()).collect()
+    }
+
     /// Takes the events out.
     pub(super) fn events(&mut self) -> Vec<Event> {
         let empty = || Event { kind: event::Kind::Detail, line: String::new() };
@@ -200,8 +207,8 @@ fn take(file: &File, name: &CStr, budget: &mut usize) -> io::Result<Verdict> {
     let mut bytes = Vec::new();
     file.take(LONGEST as u64 + 1).read_to_end(&mut bytes)?;
     *budget = budget.saturating_sub(bytes.len());
-    match event::parse(name.to_bytes(), &bytes) {
-        Ok(event) => Ok(Verdict::Take(event, stamp_of(&before))),
+    match event::read(name.to_bytes(), &bytes) {
+        Ok((event, ended)) => Ok(Verdict::Take(event, ended, stamp_of(&before))),
         Err(Unreadable::NotJson) if age(&before) < SETTLED => Ok(Verdict::Leave),
         Err(why) => Ok(Verdict::Delete(why.to_string())),
     }

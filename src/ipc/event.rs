@@ -19,6 +19,8 @@ pub const LONGEST: usize = 1 << 20;
 
 /// Characters of a line.
 const LINE: usize = 200;
+/// Bytes of a session's name.
+const SESSION: usize = 64;
 /// Characters of an agent's name.
 const AGENT: usize = 20;
 
@@ -87,19 +89,37 @@ enum PostedKind {
 
 /// Reads a file that lay under `name`.
 pub fn parse(name: &[u8], bytes: &[u8]) -> Result<Event, Unreadable> {
+    read(name, bytes).map(|(event, _)| event)
+}
+
+/// As [`parse`]; says besides whose end it tells, if it tells that an agent's run has ended: the session's, or, where a hook
+/// names none, the agent's name.
+pub(super) fn read(name: &[u8], bytes: &[u8]) -> Result<(Event, Option<String>), Unreadable> {
     let fields: Map<String, Value> = serde_json::from_str(&json::lossy(bytes)).map_err(|_| Unreadable::NotJson)?;
     let fixed = FIXED.into_iter().find(|(fixed, _)| fixed.as_bytes() == name);
+    let mut ended = None;
+    let mut hooked = |hook: &str| {
+        let agent = agent(name, &fields);
+        ended = hook::is_end(hook).then(|| session(&fields).unwrap_or_else(|| agent.clone()));
+        hook::event(&agent, hook, &fields)
+    };
     let event = if let Some(hook) = fields.get("hook_event_name").and_then(Value::as_str) {
-        hook::event(&agent(name, &fields), hook, &fields)
+        hooked(hook)
     } else if let Some(version) = fields.get("version").and_then(Value::as_u64) {
-        posted(version, fields)?
+        posted(version, fields.clone())?
     } else if let Some((_, hook)) = fixed {
-        hook::event(&agent(name, &fields), hook, &fields)
+        hooked(hook)
     } else {
         return Err(Unreadable::Unknown);
     };
     let line = text::one_line(&event.line, LINE);
-    if line.is_empty() { Err(Unreadable::Unknown) } else { Ok(Event { line, ..event }) }
+    if line.is_empty() { Err(Unreadable::Unknown) } else { Ok((Event { line, ..event }, ended)) }
+}
+
+/// Returns an agent's session, if a payload names one.
+fn session(fields: &Map<String, Value>) -> Option<String> {
+    let session = fields.get("session_id")?.as_str()?;
+    (!session.is_empty() && session.len() <= SESSION).then(|| session.to_owned())
 }
 
 fn posted(version: u64, fields: Map<String, Value>) -> Result<Event, Unreadable> {

@@ -7,8 +7,10 @@
 //! Knows no container and no hub. `sandbox` says whose directory is where; whoever opened the [`Ipc`] takes the events.
 
 mod directory;
+mod ends;
 mod event;
 mod watcher;
 
+pub use ends::RunEnded;
 pub use event::{Event, Kind, LONGEST, Unreadable, VERSION, parse};
 pub use watcher::{Arrived, HookErrors, Ipc, Watch};

@@ -29,6 +29,7 @@ use tracing::Instrument;
 
 use super::{
     directory::{self, Counts},
+    ends::{Ends, RunEnded},
     event::{Event, Kind},
 };
 use crate::{ids::Address, text};
@@ -118,6 +119,7 @@ struct Watched {
     /// What was not taken since it was told last.
     counts: Counts,
     errors: HookErrors,
+    ends: Ends,
 }
 
 impl Ipc {
@@ -144,13 +146,25 @@ impl Ipc {
         rooms.last += 1;
         let number = rooms.last;
         let (counts, errors) = (Counts::default(), HookErrors::default());
-        let watched = Watched { directory, watch: None, number, is_due: false, counts, errors };
+        let ends = Ends::default();
+        let watched = Watched { directory, watch: None, number, is_due: false, counts, errors, ends };
         rooms.by_address.insert(address.clone(), watched);
         rooms.add_watch(address, &self.inner.kernel);
         rooms.make_due(address);
         drop(rooms);
         self.inner.due.notify_one();
         Watch { inner: Arc::clone(&self.inner), address: address.clone(), number }
+    }
+
+    /// Tells a room that a run has ended, once all that its hooks have left was read, and unless one of them has told it: some
+    /// ends fire none. A room that is not watched is told nothing.
+    pub fn run_ended(&self, address: &Address, run: RunEnded) {
+        let mut rooms = self.inner.rooms();
+        if rooms.ends(address, |ends| ends.add(run)) {
+            rooms.make_due(address);
+        }
+        drop(rooms);
+        self.inner.due.notify_one();
     }
 
     /// Waits for the canary `word` from any room; `None`: too many are awaited. Ask before it is sent.
@@ -224,14 +238,17 @@ struct Closed;
 
 /// Takes a batch from one directory.
 async fn serve(inner: &Inner, to: &mpsc::Sender<Arrived>, address: Address, directory: PathBuf) -> Result<(), Closed> {
+    // Who has ended by now has written all that it will.
+    let runs = inner.rooms().ends(&address, Ends::take);
     let Ok(scanned) = spawn_blocking(move || directory::scan(&directory)).await else { return Ok(()) };
     let mut scan = match scanned {
         Ok(scan) => scan,
         Err(error) => {
             tracing::debug!(%error, "a sandbox's events cannot be read");
-            return Ok(());
+            return tell_ends(inner, to, &address, runs).await;
         }
     };
+    inner.rooms().ends(&address, |ends| ends.note(scan.ended()));
     if let Some(lines) = scan.errors.take() {
         inner.note_errors(&address, &lines);
     }
@@ -244,6 +261,11 @@ async fn serve(inner: &Inner, to: &mpsc::Sender<Arrived>, address: Address, dire
         }
     }
     let more = scan.more;
+    if more {
+        inner.rooms().ends(&address, |ends| ends.give_back(runs));
+    } else {
+        tell_ends(inner, to, &address, runs).await?;
+    }
     let deleted = spawn_blocking(move || scan.delete()).await;
     let mut rooms = inner.rooms();
     let Some(watched) = rooms.by_address.get_mut(&address) else { return Ok(()) };
@@ -255,6 +277,21 @@ async fn serve(inner: &Inner, to: &mpsc::Sender<Arrived>, address: Address, dire
         Ok(Err(error)) => {
             watched.counts.stuck += 1;
             watched.counts.why = Some(error.to_string());
+        }
+    }
+    Ok(())
+}
+
+/// Tells the ends of runs that no hook has told.
+async fn tell_ends(
+    inner: &Inner,
+    to: &mpsc::Sender<Arrived>,
+    address: &Address,
+    runs: Vec<RunEnded>,
+) -> Result<(), Closed> {
+    for run in runs {
+        if !inner.rooms().ends(address, |ends| ends.was_told(&run)) {
+            to.send(Arrived { address: address.clone(), event: run.event }).await.map_err(|_| Closed)?;
         }
     }
     Ok(())
@@ -332,6 +369,11 @@ impl Rooms {
             self.by_watch.remove(&watch);
             let _ = kernel.get_ref().0.rm_watch(watch); // it may have gone with its directory
         }
+    }
+
+    /// Does something to the ends of a room's runs; nothing if it is not watched.
+    fn ends<T: Default>(&mut self, address: &Address, change: impl FnOnce(&mut Ends) -> T) -> T {
+        self.by_address.get_mut(address).map(|watched| change(&mut watched.ends)).unwrap_or_default()
     }
 
     fn make_due(&mut self, address: &Address) {

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     gateway::Gateway,
     ids::Address,
-    ipc::{Arrived, HookErrors},
+    ipc::{Arrived, HookErrors, RunEnded},
 };
 
 /// How long a shutdown waits for what is under way.
@@ -159,6 +159,13 @@ impl Sandboxes {
     /// Waits for an event that somebody drops to see whether it arrives; `None`: no events are watched. Ask before it is sent.
     pub fn canary(&self, word: &str) -> Option<oneshot::Receiver<()>> {
         self.fleet.ipc.as_ref()?.canary(word)
+    }
+
+    /// Tells a room that a coding agent's run has ended, unless a hook of the agent has done so.
+    pub fn run_ended(&self, address: &Address, run: RunEnded) {
+        if let Some(ipc) = &self.fleet.ipc {
+            ipc.run_ended(address, run);
+        }
     }
 
     /// Returns what hooks in a room's sandbox have written down about themselves; `None`: it is not watched.

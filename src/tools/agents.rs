@@ -294,6 +294,7 @@ impl Job<'_> {
         if !outcome.ok {
             outcome.noise.extend(refusal.map(|refusal| format!("The gateway: {refusal}")));
         }
+        context.sandboxes.run_ended(&context.address, report::ended(assigned, &outcome));
         if !stopped {
             // A session that could not be gone on with is begun anew the next time.
             let session = outcome.session.as_deref().unwrap_or_default();

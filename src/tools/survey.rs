@@ -60,12 +60,7 @@ fn mark(context: &ToolContext) -> String {
 }
 
 /// Runs the script, as the call's command of this name; `None` if it cannot tell.
-async fn look(
-    context: &ToolContext,
-    sandbox: &Sandbox,
-    what: &str,
-    name: &str,
-) -> Result<Option<String>, ToolError> {
+async fn look(context: &ToolContext, sandbox: &Sandbox, what: &str, name: &str) -> Result<Option<String>, ToolError> {
     let (mark, task) = (mark(context), task(context));
     let mut command =
         context.command(&["sh", "-c", SCRIPT, "survey", &mark, &task, context.call.as_str(), what], LIMIT);

@@ -58,6 +58,11 @@ pub(super) fn event(agent: &str, name: &str, payload: &Map<String, Value>) -> Ev
     Event { kind, line }
 }
 
+/// Tells whether a hook says that a run has come to its end.
+pub(super) fn is_end(name: &str) -> bool {
+    matches!(name, "AfterAgent" | "Stop" | "StopFailure")
+}
+
 /// Returns a tool and what it works on.
 fn call(payload: &Map<String, Value>) -> String {
     let tool = said(payload.get("tool_name")).unwrap_or_else(|| "a tool".to_owned());

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::{
     coding_agents::{Assigned, Outcome, Role},
+    ipc::{Event, Kind, RunEnded},
     text,
     tools::{Edit, ToolResult},
 };
@@ -64,6 +65,13 @@ pub(super) fn told(
 pub(super) fn of_one(assigned: &Assigned, outcome: &Outcome, elapsed: Option<Duration>) -> String {
     let (name, model) = (assigned.agent.name, assigned.model.as_deref().unwrap_or("no model"));
     format!("{}: {name}, {model}{}.", outcome.verdict, took(outcome, elapsed, text::human_duration))
+}
+
+/// Returns the end of a run as an event beside those of the agent's hooks.
+pub(super) fn ended(assigned: &Assigned, outcome: &Outcome) -> RunEnded {
+    let (agent, mark) = (assigned.agent.program, if outcome.ok { '✓' } else { '✗' });
+    let line = text::one_line(&format!("{agent} {mark} {}", outcome.verdict), 200);
+    RunEnded { agent: agent.to_owned(), session: outcome.session.clone(), event: Event { kind: Kind::News, line } }
 }
 
 /// Returns what the room reads when an agent gives way to the next.
