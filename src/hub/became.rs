@@ -1,4 +1,4 @@
-//! What became of something that was said: for who said it and was away when it was answered.
+//! What became of a message, for a client that was away when it was answered.
 
 use super::{AccountHub, Outbound, room::txn};
 use crate::{
@@ -6,30 +6,30 @@ use crate::{
     store::{OutboxRow, Standing, Store, StoreError},
 };
 
-/// What became of it.
+/// What became of a message.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Became {
-    /// Nobody said it in this room, or it was so long ago that it is forgotten.
+    /// The journal does not have it: it was never sent in this room, or was pruned.
     Unknown,
     /// It is not answered yet.
     Open,
-    /// It was answered. All that its answer consists of, in order.
+    /// It was answered; these are the parts of its answer, in order.
     Answered(Vec<Part>),
 }
 
 /// A part of an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part {
-    /// The transaction id with which it is delivered, too.
+    /// The transaction id, the same as in its [`super::Delivery`].
     pub txn: String,
     /// What it says.
     pub outbound: Outbound,
-    /// A file's bytes; they are gone once the file was delivered.
+    /// A file's bytes; `None` once the file was delivered.
     pub data: Option<Vec<u8>>,
 }
 
 impl AccountHub {
-    /// Returns what became of what was said in a room.
+    /// Returns what became of a message.
     pub async fn became(&self, room: &RoomKey, event: &EventId) -> Result<Became, StoreError> {
         let home = self.address(self.inner.homes.home(room));
         let store = &self.inner.store;
@@ -53,7 +53,7 @@ impl AccountHub {
         })
     }
 
-    /// Returns whether something of this transaction id waits to be delivered.
+    /// Returns whether the outbox row with this transaction id has not been sent yet.
     pub async fn is_undelivered(&self, txn: &str) -> Result<bool, StoreError> {
         self.inner.store.is_unsent(txn).await
     }

@@ -1,4 +1,4 @@
-//! The bots of an account, asked in order: the first that wants a message has it.
+//! The bots of an account. They are asked in order, and the first that wants a message gets it.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -10,7 +10,7 @@ use crate::{
     ids::BotName,
 };
 
-/// The bots. Cheap to clone.
+/// An account's bots. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Bots {
     all: Arc<[Arc<dyn Bot>]>,
@@ -19,16 +19,16 @@ pub(super) struct Bots {
 /// Who said something.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Speaker<'a> {
-    /// Somebody who sits at this machine: every bot hears them.
+    /// A person at this machine: every bot hears them.
     Local,
-    /// Somebody in a room, by the name that their protocol has for them.
+    /// A person in a room, by their name in that protocol.
     Person(&'a str),
 }
 
 /// A bot that wants a message, and what it means to that bot.
 pub(super) type Wanted = (Arc<dyn Bot>, Intent);
 
-/// A bot has panicked over a message.
+/// A bot panicked while it read a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Panicked;
 
@@ -57,7 +57,7 @@ impl Bots {
             if !hears {
                 continue;
             }
-            // One bot's mistake must not end the work of a room that others serve, too.
+            // A panic in one bot must not end the work of a room that others serve, too.
             let intent = catch_unwind(AssertUnwindSafe(|| bot.intent(said))).map_err(|_| {
                 tracing::error!(bot = %bot.name(), "a bot panicked over what a message means to it");
                 Panicked

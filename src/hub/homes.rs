@@ -1,8 +1,8 @@
 //! Whose sandbox and conversation a room uses: its own, or after an upgrade those of the room before it.
 //!
-//! Everything inside the hub and below it goes by the *home*, the room in which a conversation began. Here, at the
-//! hub's edge, names are translated: inwards to the home, outwards to the room in which people are now. Pure state;
-//! what it holds is kept in the store.
+//! Everything inside the hub and below it uses the *home*: the room in which a conversation began. Here, at the hub's
+//! edge, rooms are translated: inwards to the home, outwards to the room in which people are now. This holds state
+//! only; the store keeps it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,15 +11,15 @@ use std::{
 
 use crate::{ids::RoomKey, store::Alias};
 
-/// The translation, both ways.
+/// Maps rooms to homes, and homes to rooms.
 #[derive(Debug, Default)]
 pub(super) struct Homes {
     maps: Mutex<Maps>,
     encrypted: Encrypted,
 }
 
-/// Rooms and homes in which all was encrypted once, whichever account has seen that: a room has one sandbox for all
-/// accounts, and a homeserver may say another thing to each. Its clones share what they know.
+/// The rooms and homes that were encrypted once, as any account saw them. The accounts share the set because a
+/// homeserver may tell each of them something else. Clones share one set.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Encrypted {
     rooms: Arc<Mutex<HashSet<RoomKey>>>,
@@ -41,12 +41,12 @@ struct Maps {
     homes: HashMap<RoomKey, RoomKey>,
     /// Home to the newest room that uses it.
     current: HashMap<RoomKey, RoomKey>,
-    /// Rooms that were said to follow others, and did not.
+    /// Rooms that claimed to follow another room and were refused.
     refused: HashSet<RoomKey>,
 }
 
 impl Homes {
-    /// Takes in what the store has, oldest first.
+    /// Builds the maps from the stored aliases, which come oldest first.
     pub(super) fn load(aliases: Vec<Alias>, encrypted: Encrypted) -> Self {
         let homes = Self { encrypted, ..Self::default() };
         for alias in aliases {
@@ -71,12 +71,12 @@ impl Homes {
         self.encrypted.rooms(|rooms| rooms.contains(room) || rooms.contains(&home))
     }
 
-    /// Takes note of rooms and homes that are encrypted.
+    /// Marks rooms and homes as encrypted.
     pub(super) fn encrypt(&self, rooms: impl IntoIterator<Item = RoomKey>) {
         self.encrypted.rooms(|noted| noted.extend(rooms));
     }
 
-    /// Notes that a room has not taken over what another one has; tells whether that is news.
+    /// Notes that a room was refused to follow another one; returns whether that is new.
     pub(super) fn refuse(&self, room: &RoomKey) -> bool {
         self.maps(|maps| maps.refused.insert(room.clone()))
     }

@@ -1,8 +1,9 @@
-//! What concerns all accounts of a server: which rooms may have a sandbox, how long the files of rooms that were left
-//! stay, and when old rows are pruned.
+//! What concerns all accounts of a server: which rooms may have a sandbox, how long a left room's files stay, and
+//! when old rows are pruned.
 //!
-//! Two accounts share the sandboxes' host, so the list of those that may stay is made of all accounts in the store: also
-//! of one that cannot be served now, or is not set up any more.
+//! All accounts share the host's sandboxes, so the list of those that may stay covers every account in the store,
+//! also one that cannot be served now or is no longer configured: otherwise one account would delete another's
+//! sandboxes.
 
 use std::{
     collections::HashSet,
@@ -24,17 +25,17 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// Between two looks at what was given up and could not go at once.
+/// The pause between two passes.
 const LOOK: Duration = Duration::from_mins(1);
-/// Looks between two prunings of old rows: a day's.
+/// Passes between two prunings of old rows: one day.
 const PRUNE: u64 = 24 * 60;
 
-/// How long what nobody needs any more is kept.
+/// How long data that nobody needs any more is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
-    /// The files of a room that everybody has left.
+    /// How long the files of a left room are kept.
     pub files: Duration,
-    /// Rows of the database ([`Store::prune`]).
+    /// How long rows of the database are kept ([`Store::prune`]).
     pub rows: Duration,
 }
 
@@ -46,7 +47,7 @@ pub struct Keeper {
 
 struct Inner {
     store: Store,
-    /// `None` where no bot works in one.
+    /// `None` where no bot works in a sandbox.
     sandboxes: Option<Sandboxes>,
     gallery: Gallery,
     retention: Retention,
@@ -60,14 +61,14 @@ struct Inner {
 #[derive(Default)]
 struct Kept {
     homes: HashSet<Address>,
-    /// Whether those of earlier processes are among them. Before that no sandbox is removed.
+    /// Whether the homes that the database knows have been read. No sandbox is removed before.
     is_read: bool,
-    /// Homes that were cleared before that: what is read of them may be older.
+    /// Homes that were forgotten before that; the database may still list them.
     cleared: HashSet<Address>,
 }
 
 impl Kept {
-    /// Returns whether the home is new.
+    /// Adds a home; returns whether it is new.
     fn keep(&mut self, home: &Address) -> bool {
         self.cleared.remove(home);
         self.homes.insert(home.clone())
@@ -80,7 +81,7 @@ impl Kept {
         }
     }
 
-    /// Takes in those of earlier processes.
+    /// Adds the homes that the database knows.
     fn read(&mut self, homes: Vec<Address>) {
         let cleared = mem::take(&mut self.cleared);
         self.homes.extend(homes.into_iter().filter(|home| !cleared.contains(home)));
@@ -89,8 +90,8 @@ impl Kept {
 }
 
 impl Keeper {
-    /// Looks after the homes of all accounts until `cancel`. Which of them may have a sandbox is read meanwhile: in a
-    /// database of many rooms that takes longer than all else at a start.
+    /// Starts the keeper's task, which runs until `cancel`. The task, not this call, reads which homes may have a
+    /// sandbox: in a database with many rooms that takes longer than the rest of a start.
     pub async fn start(
         store: Store,
         sandboxes: Option<Sandboxes>,
@@ -112,12 +113,12 @@ impl Keeper {
         self.inner.retention.files
     }
 
-    /// Returns what is known of encrypted rooms, which all accounts share.
+    /// Returns the set of encrypted rooms, which all accounts share.
     pub(super) fn encrypted(&self) -> Encrypted {
         self.inner.encrypted.clone()
     }
 
-    /// Says that a home may have a sandbox from now on. Never waits.
+    /// Notes that a home may have a sandbox from now on. Never waits.
     pub(super) fn keep(&self, home: &Address) {
         let mut kept = self.kept();
         if kept.keep(home) {
@@ -125,7 +126,7 @@ impl Keeper {
         }
     }
 
-    /// Says that a home has none any more.
+    /// Notes that a home may have no sandbox any more.
     pub(super) fn forget(&self, home: &Address) {
         self.kept().clear(home);
     }
@@ -134,7 +135,7 @@ impl Keeper {
         self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads which homes of earlier processes may have a sandbox; if that fails, it is tried again at the next look.
+    /// Reads from the database which homes may have a sandbox; a failed read is repeated at the next pass.
     async fn read_kept(&self) {
         if self.kept().is_read {
             return;
@@ -149,12 +150,13 @@ impl Keeper {
         }
     }
 
-    /// Lets all sandboxes but those of these homes be removed. Called with the list locked, so that the newest holds.
+    /// Lets [`Sandboxes::keep_only`] remove all sandboxes but those of these homes. Called with the list locked, so
+    /// that the newest list is told last.
     fn tell_kept(&self, kept: &Kept) {
         let Some(sandboxes) = self.inner.sandboxes.clone().filter(|_| kept.is_read) else { return };
         let kept = kept.homes.clone();
         let mut told = Box::pin(async move { sandboxes.keep_only(kept).await });
-        // The list is taken over at once; what then has to be removed may take its time.
+        // `keep_only` takes the list over at its first poll; the removals may take longer.
         if told.as_mut().now_or_never().is_none() {
             let cancel = self.inner.cancel.clone();
             self.inner.tasks.spawn(async move {
@@ -189,7 +191,7 @@ impl Keeper {
         }
     }
 
-    /// Removes the pictures of rooms that nothing there names any more.
+    /// Removes pictures that no stored message of their room names any more.
     async fn remove_pictures(&self, pruned: HashSet<Address>) {
         for home in pruned {
             self.remove_pictures_of(&home).instrument(home.span()).await;

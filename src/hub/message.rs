@@ -1,5 +1,5 @@
-//! What passes between a chat protocol and the hub. What is stored is JSON of these types: a variant or a field may be
-//! added, never renamed.
+//! The types that pass between a chat protocol and the hub. The journal and the outbox store them as JSON, so
+//! variants and fields may be added, never renamed.
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -16,13 +16,13 @@ use crate::{
 pub struct Inbound {
     /// The room.
     pub room: RoomKey,
-    /// The event's id: the journal takes each once.
+    /// The event's id; the journal takes each id once.
     pub event: EventId,
-    /// Who did it, as people of that protocol are named.
+    /// Who did it, by their name in that protocol.
     pub sender: String,
     /// What somebody did there.
     pub body: Body,
-    /// The ciphertext that it was read from, where the protocol encrypts: each is taken once, whatever its event is called.
+    /// The ciphertext from which it was decrypted, if it was: each ciphertext is taken once, whatever the event's id.
     pub sealed: Option<Sealed>,
 }
 
@@ -45,9 +45,9 @@ pub enum Body {
     File {
         /// Its name as the sender gave it: not to be trusted as a path.
         name: String,
-        /// Its type as the sender gave it.
+        /// Its media type as the sender gave it.
         mime: String,
-        /// Its size in bytes, if the sender told it.
+        /// Its size in bytes, if the sender gave one.
         size: Option<u64>,
         /// What the protocol needs to fetch it ([`Fetch`]).
         source: serde_json::Value,
@@ -60,40 +60,40 @@ pub enum Body {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         about: Option<EventId>,
     },
-    /// Sent something that nobody here can work with: a voice message, a location, a poll.
+    /// Sent something that no bot can work with: a voice message, a location, a poll.
     Unsupported {
-        /// What, as in "I cannot work with ….": `voice messages`.
+        /// Its kind, as it stands in "I cannot work with …": `voice messages`.
         what: String,
         /// The thread in which it was sent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thread: Option<EventId>,
     },
-    /// Changed an earlier message of the same sender.
+    /// Edited an earlier message of their own.
     Edited {
-        /// That message.
+        /// The message.
         target: EventId,
         /// Its new text.
         text: String,
     },
-    /// Took an earlier message of the same sender back.
+    /// Redacted an earlier message of their own.
     Redacted {
-        /// That message.
+        /// The message.
         target: EventId,
     },
     /// Pressed the button that stops the running turn.
     Stop,
-    /// Something that cannot be read until its key comes; nobody acts on it before.
+    /// Sent something that cannot be decrypted yet. No bot is asked before its key comes.
     Locked {
         /// What the protocol needs to try again.
         raw: serde_json::Value,
-        /// Its key is there, and nobody vouches for the device that has sent it. Until when, in milliseconds since 1970,
-        /// that may change; then it is given up.
+        /// The deadline, in milliseconds since 1970, of an event whose key is there but whose sending device is not
+        /// verified. If the device is not verified by then, the event is given up.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<i64>,
     },
 }
 
-/// What must reach the room once; frozen in the outbox.
+/// What must reach a room exactly once. It is frozen when the outbox stores it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Outbound {
@@ -101,34 +101,34 @@ pub enum Outbound {
     Answer {
         /// Markdown.
         text: String,
-        /// What it took: turns, tools, tokens, time.
+        /// What the turn used, such as tools, tokens and time, in a few words.
         footer: String,
         /// How the turn ended.
         ending: Ending,
         /// The event that asked.
         asked: EventId,
-        /// The other events that it answers: what was said during the turn and taken into it.
+        /// The other events that it answers: messages that steered the turn.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         others: Vec<EventId>,
         /// Who asked.
         sender: String,
-        /// The thread in which they did.
+        /// The thread of the event that asked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thread: Option<EventId>,
     },
-    /// What a turn's progress message says in the end, if the protocol made one. Follows the answer.
+    /// The final text of a turn's progress message, if the protocol made one. Sent after the answer.
     Closing {
         /// The event that asked.
         asked: EventId,
         /// How the turn ended.
         ending: Ending,
-        /// What it took, in a few words: `7 tools · 1:12`.
+        /// What the turn used, in a few words: `7 tools · 1:12`.
         footer: String,
-        /// The thread in which it was asked.
+        /// The thread of the event that asked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thread: Option<EventId>,
     },
-    /// A sentence to the room that answers nobody: a greeting, what became of its sandbox.
+    /// A message that answers nobody: a greeting, or what became of the sandbox.
     Notice {
         /// Markdown.
         text: String,
@@ -139,15 +139,15 @@ pub enum Outbound {
         text: String,
         /// The event that asked.
         asked: EventId,
-        /// The thread in which it did.
+        /// The thread of the event that asked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thread: Option<EventId>,
     },
-    /// A file; its bytes stand beside this in the outbox.
+    /// A file, whose bytes the outbox keeps beside the row.
     File {
         /// Its name, without a path.
         name: String,
-        /// Its type.
+        /// Its media type.
         mime: String,
         /// The thread of the turn that made it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -155,7 +155,8 @@ pub enum Outbound {
     },
 }
 
-/// What is worth seeing while a turn works. Never durable: a client that misses some sees the next.
+/// What is worth seeing while a turn works. Live events are never stored: a client that misses one waits for the
+/// next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Live {
@@ -163,29 +164,29 @@ pub enum Live {
     Started {
         /// The event that asked.
         asked: EventId,
-        /// The thread in which it did.
+        /// The thread of the event that asked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thread: Option<EventId>,
     },
-    /// All turns that may run at once are running; this one waits.
+    /// The turn waits for a permit, because as many turns run as may.
     Queued {
         /// The event that asked.
         asked: EventId,
-        /// The thread in which it did.
+        /// The thread of the event that asked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thread: Option<EventId>,
         /// How many wait before it.
         before: usize,
     },
-    /// A message that was said during a turn has reached it. It is taken in with the next step, or begins a turn of its
-    /// own should there be none.
+    /// A message that was sent during a turn was handed to it. The turn takes it in at its next step; if it has no
+    /// further step, the message begins a turn of its own.
     Heard {
-        /// That message.
+        /// The message.
         said: EventId,
     },
-    /// A message was taken into the running turn.
+    /// The running turn took a message in.
     Seen {
-        /// That message.
+        /// The message.
         said: EventId,
     },
     /// A piece of the model's text.
@@ -193,7 +194,7 @@ pub enum Live {
         /// The piece.
         delta: String,
     },
-    /// The model is asked, for the first time or again: text that was not followed by a call or the answer is void.
+    /// The model is asked, for the first time or again. Text that was shown since the last call or answer is void.
     Thinking,
     /// A tool has begun.
     ToolStarted {
@@ -206,26 +207,26 @@ pub enum Live {
     },
     /// A tool's newest line of output.
     ToolOutput {
-        /// The call.
+        /// The call's id.
         call: String,
-        /// The line, without control characters; a coding agent's may be two, parted by a line break.
+        /// The line, without control characters. A coding agent's may be two lines with a line break between them.
         line: String,
     },
-    /// A program in the sandbox tells what it does: a coding agent's hook, a script.
+    /// A program in the sandbox (a coding agent's hook, a script) reports what it does.
     Told {
         /// One line, without control characters.
         line: String,
     },
     /// A tool has ended.
     ToolEnded {
-        /// The call.
+        /// The call's id.
         call: String,
-        /// What came of it, in a line.
+        /// Its result, in one line.
         summary: String,
-        /// Whether it went well.
+        /// Whether it succeeded.
         ok: bool,
     },
-    /// Something the person should know now (the model is slow, the context was summarised).
+    /// Something the person should know now (the model is slow, the context was compacted).
     Notice {
         /// A plain sentence.
         text: String,
@@ -237,10 +238,10 @@ pub enum Live {
     },
 }
 
-/// What a message brings along, to be fetched by its protocol when its turn has come.
+/// A request to a chat protocol for what a message brings along. Made when the bot is about to need it.
 #[derive(Debug)]
 pub enum Fetch {
-    /// A file.
+    /// A file that somebody sent.
     File(FetchFile),
     /// The message to which it replies.
     Quote(FetchQuote),
@@ -251,7 +252,7 @@ pub enum Fetch {
 pub struct FetchFile {
     /// The file's [`Body::File::source`].
     pub source: serde_json::Value,
-    /// The most bytes that are wanted.
+    /// The most bytes to fetch.
     pub limit: u64,
     /// Gets the bytes, or why there are none.
     pub done: oneshot::Sender<Result<Vec<u8>, NotFetched>>,
@@ -264,7 +265,7 @@ pub struct FetchQuote {
     pub room: RoomKey,
     /// The message.
     pub event: EventId,
-    /// Gets what it says, or why that is not known.
+    /// Gets the message as it reads now, or why it is not known.
     pub done: oneshot::Sender<Result<Quoted, NotQuoted>>,
 }
 
@@ -273,31 +274,31 @@ pub struct FetchQuote {
 pub struct Quoted {
     /// Who wrote it.
     pub sender: String,
-    /// What their word counts for.
+    /// How far the author is to be trusted.
     pub author: Author,
     /// What they wrote or sent.
     pub body: Body,
 }
 
-/// What the word of a quoted message's author counts for.
+/// How far the author of a quoted message is to be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Author {
     /// The bot itself wrote it.
     Bot,
-    /// Somebody who may command the bot.
+    /// Somebody whom the bot hears.
     Listed,
-    /// Somebody who may not.
+    /// Somebody whom the bot does not hear.
     Stranger,
-    /// It stands in the clear in an encrypted room: anybody may have written it under that name.
+    /// It was sent unencrypted in an encrypted room, so anybody may have written it under that name.
     Unproven,
 }
 
 /// Why a quoted message is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotQuoted {
-    /// It was taken back.
+    /// It was redacted.
     TakenBack,
-    /// It is not there, cannot be decrypted, or is none that could be read.
+    /// It does not exist, cannot be decrypted, or is of a kind that cannot be quoted.
     Unreadable,
     /// The chat server does not answer now.
     Away,
@@ -306,31 +307,31 @@ pub enum NotQuoted {
 /// Why a file was not fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotFetched {
-    /// It has more bytes than are wanted, as far as that is known: this many at least.
+    /// It is larger than the limit: it has at least so many bytes.
     TooLarge(u64),
-    /// Something else, in words for who sent it.
+    /// Another reason, as a sentence for the sender.
     Failed(String),
 }
 
-/// A [`Live`] event with where it belongs.
+/// A [`Live`] event with its room and turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveIn {
     /// The account and the room.
     pub address: Address,
-    /// The turn that is open there, if one is.
+    /// The turn that is open in the room, if any.
     pub turn: Option<TurnId>,
     /// What happened.
     pub live: Live,
 }
 
 impl LiveIn {
-    /// Returns the span in which it is shown: its room's, and its turn's.
+    /// Returns the log span of its room, and of its turn within it.
     pub fn span(&self) -> Span {
         span_of(&self.address, self.turn.as_ref())
     }
 }
 
-/// Returns the span of what is done in a room, and for a turn if it is for one.
+/// Returns the log span of work in a room, within it that of a turn if the work is for one.
 pub(super) fn span_of(address: &Address, turn: Option<&TurnId>) -> Span {
     let room = address.span();
     match turn {

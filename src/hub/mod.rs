@@ -1,9 +1,11 @@
-//! Everything durable passes here: the journal, one actor for each room, the outbox.
+//! The hub: an account's journal, one actor for each of its rooms, and its outbox. Everything durable about messages
+//! passes here.
 //!
-//! An [`AccountHub`] serves one account: an identity at a chat protocol, such as a Matrix login, with its own journal,
-//! position and outbox. An inbound event is written down before anything acts on it; the room's actor claims it, one of
-//! the account's bots works on it, and the answer goes out through the outbox. What concerns all accounts is the
-//! [`Keeper`]'s. Called by `chat/`, of which it knows no protocol: it hands out [`Delivery`], [`Fetch`] and [`LiveIn`].
+//! An [`AccountHub`] serves one account: an identity at a chat protocol, such as a Matrix login, with its own
+//! journal, sync position and outbox. An inbound event is written to the journal before anything acts on it; the
+//! room's actor claims it, one of the account's bots works on it, and the answer goes out through the outbox. The
+//! [`Keeper`] does what concerns all accounts at once. `chat/` calls the hub, which knows no protocol: it hands out
+//! [`Delivery`], [`Fetch`] and [`LiveIn`].
 
 mod became;
 mod bots;
@@ -48,9 +50,9 @@ use port::Ports;
 use replays::Replays;
 use room::Mailbox;
 
-/// Events without a key that are tried again together.
+/// At most so many locked events are tried again together.
 const LOCKED: usize = 1000;
-/// Live events that may wait for one who watches; who is slower than that misses the oldest.
+/// Live events that one watcher may have unread; a slower watcher loses the oldest.
 const WATCHED: usize = 1024;
 
 /// One account's hub. Cheap to clone.
@@ -60,26 +62,26 @@ pub struct AccountHub {
 }
 
 struct Inner {
-    /// The account's name: `coder`, the first one. It is stored with all that is the account's.
+    /// The account's name (`coder` for the first account), stored in every row that belongs to it.
     account: String,
     store: Store,
     bots: Bots,
     policies: Policies,
     ports: Ports,
     outbox: Outbox,
-    /// What is worth seeing now.
+    /// Broadcasts progress and notices to whoever watches now.
     live: broadcast::Sender<LiveIn>,
-    /// Which rooms use another one's sandbox and conversation.
+    /// Maps each upgraded room to the room whose sandbox and conversation it uses.
     homes: Arc<Homes>,
-    /// What concerns the other accounts, too.
+    /// Decides which sandboxes stay, for all accounts.
     keeper: Keeper,
-    /// The actors at work, each with how it is reached.
+    /// The running actors, each with the mailbox through which it is woken.
     actors: Mutex<HashMap<Address, Arc<Mailbox>>>,
-    /// Held while a left room's sandbox is removed, so that nobody comes back in between.
+    /// Held while a left room's sandbox is removed, so that nobody rejoins the room in between.
     leaving: Lock<()>,
-    /// Messages that were told again under another id.
+    /// Counts messages that a homeserver sent again under another event id.
     replays: Replays,
-    /// Rung when rooms that were left are to be looked at.
+    /// Wakes the sweep of rooms that were left.
     sweep: Notify,
     tasks: TaskTracker,
     cancel: CancellationToken,
@@ -87,16 +89,16 @@ struct Inner {
 
 /// What an account consists of.
 pub struct Account {
-    /// Its name, which is stored with all that is its own: it must not change.
+    /// Its name, which must not change: every row that belongs to the account stores it.
     pub name: String,
-    /// Who answers, in the order in which they are asked.
+    /// The bots, in the order in which they are asked whether they want a message.
     pub bots: Vec<Arc<dyn Bot>>,
-    /// The protocols through which people reach it.
+    /// The protocols through which people reach the account.
     pub ports: Vec<Port>,
 }
 
 impl AccountHub {
-    /// Starts the hub and takes up what an earlier process left: open turns, waiting events, unsent answers.
+    /// Starts the hub and resumes what an earlier process left: open turns, waiting events, unsent answers.
     pub async fn start(
         account: Account,
         store: Store,
@@ -152,13 +154,15 @@ impl AccountHub {
         &self.inner.policies
     }
 
-    /// Returns what is worth seeing from now on, in all rooms of the account. Who is too slow misses the oldest.
+    /// Returns a receiver of the live events of all the account's rooms from now on. A receiver that lags behind
+    /// loses the oldest ([`broadcast::error::RecvError::Lagged`]).
     pub fn watch(&self) -> broadcast::Receiver<LiveIn> {
         self.inner.live.subscribe()
     }
 
-    /// Writes events down, with how far the protocol's stream was read, and wakes the rooms in which something new
-    /// was said. When this returns, the events are answered even if the process dies.
+    /// Writes events to the journal together with the protocol's sync position, and wakes the rooms in which
+    /// something new was said. Returns the ids that were new. Once this has returned, the events are answered even if
+    /// the process dies.
     pub async fn admit(&self, events: Vec<Inbound>, position: Option<String>) -> Result<Vec<EventId>, StoreError> {
         crash::point("received");
         let (mut new, mut locked) = (Vec::with_capacity(events.len()), Vec::new());
@@ -168,7 +172,7 @@ impl AccountHub {
         for event in events.into_iter().filter(|event| !replayed.contains(&event.event)) {
             let body = to_json(&event.body)?;
             if let Body::Locked { .. } = event.body {
-                // Under the room itself: its key is looked for there.
+                // Stored under the room itself, not its home: the key is looked up by the room.
                 locked.push(LockedInbound { room: event.room, event: event.event, sender: event.sender, body });
             } else {
                 let room = self.inner.homes.home(&event.room);
@@ -196,8 +200,9 @@ impl AccountHub {
             .collect()
     }
 
-    /// The key of a locked event came (`Some`: what it says; it is acted on as if it were admitted now), or it is
-    /// given up (`None`). An event that is not locked any more is left as it is; returns whether it was.
+    /// Takes a locked event out of the locked ones. `read` is what it says now that its key has come, and is acted on
+    /// as if it were admitted now; `None` gives the event up. Returns whether the event was still locked; if not,
+    /// nothing changes.
     pub async fn unlocked(&self, event: &EventId, read: Option<Inbound>) -> Result<bool, StoreError> {
         let sealed = read.iter().filter_map(|read| Some((event.clone(), read.sealed.clone()?))).collect();
         let replayed = !self.replayed(sealed).await?.is_empty();
@@ -216,12 +221,12 @@ impl AccountHub {
         Ok(was_locked)
     }
 
-    /// Takes a ciphertext that was given up: no event shall bring it again.
+    /// Marks the ciphertext of an event that was given up as taken, so that no other event can bring it again.
     pub async fn spend(&self, sealed: Sealed) -> Result<(), StoreError> {
         self.inner.store.take_ciphertexts(self.account(), vec![(EventId::from(""), sealed)]).await.map(drop)
     }
 
-    /// Takes ciphertexts, each once; returns the events of those that another event has brought before.
+    /// Marks ciphertexts as taken, and returns the events whose ciphertext another event has brought before.
     async fn replayed(&self, sealed: Vec<(EventId, Sealed)>) -> Result<HashSet<EventId>, StoreError> {
         if sealed.is_empty() {
             return Ok(HashSet::new());
@@ -231,7 +236,7 @@ impl AccountHub {
         Ok(replayed)
     }
 
-    /// Says to a room that not all that was said there could be read; once for each `answer` of the protocol.
+    /// Tells a room that some messages there could not be read, once for each sync `answer`.
     pub async fn tell_gap(&self, room: &RoomKey, answer: &str) -> Result<(), StoreError> {
         let home = self.address(self.inner.homes.home(room));
         let txn = ids::digest(&[self.account(), room.as_str(), answer, "gap"], 16);
@@ -242,14 +247,14 @@ impl AccountHub {
         Ok(())
     }
 
-    /// Says to the sender of a locked event that it cannot be read, unless its key has come meanwhile, or they were told
-    /// so in that room before.
+    /// Tells the sender of a locked event that it cannot be read, unless its key has come meanwhile or the sender was
+    /// told so in that room before.
     pub async fn unreadable(&self, event: &EventId, thread: Option<EventId>) -> Result<(), StoreError> {
         let Some((room, sender)) = self.inner.store.locked_event(self.account(), event).await? else { return Ok(()) };
         let home = self.address(self.inner.homes.home(&room));
         let text = strings::rooms::UNREADABLE.to_owned();
         let outbound = Outbound::Reply { text, asked: event.clone(), thread };
-        // The outbox takes a transaction id once; until it forgets it, nothing more is said.
+        // The outbox takes a transaction id once, so the sender is told again only when that row has been pruned.
         let txn = ids::digest(&[self.account(), home.room.as_str(), &sender, "unreadable"], 16);
         let row = NewOutbox { txn, payload: to_json(&outbound)?, file: None };
         self.inner.store.post(&home, None, row).await?;
@@ -257,31 +262,33 @@ impl AccountHub {
         Ok(())
     }
 
-    /// Notes that a delivery is about to be sent from a device, so that its next try says so ([`Delivery::tried`]).
+    /// Notes that a delivery is about to be sent from a device; every later try finds that in [`Delivery::tried`].
     pub async fn trying(&self, txn: &str, device: &str) -> Result<(), StoreError> {
         self.inner.store.trying(txn, device).await
     }
 
-    /// Says that a room can be reached (again): what waits for it is sent.
+    /// Tells the outbox that a room can be reached again, so that the rows that wait for it are sent.
     pub async fn reachable(&self, room: &RoomKey) {
         let home = self.address(self.inner.homes.home(room));
         self.inner.outbox.wake(&home).await;
     }
 
-    /// Tells a room something about its sandbox now (it was paused, its disk is full). Not kept: it is of no use later.
+    /// Shows a room a notice about its sandbox (it was paused, its disk is full). The notice is not stored: it is of
+    /// no use later.
     pub fn show_notice(&self, room: &RoomKey, text: String) {
         self.show(&self.address(room.clone()), None, Live::Notice { text });
     }
 
-    /// Shows a line that a program in a room's sandbox has told. Not kept: what it is about shows itself otherwise, too.
+    /// Shows a line that a program in the room's sandbox wrote through `ipc`. The line is not stored: it only
+    /// decorates.
     pub fn show_told(&self, room: &RoomKey, line: String) {
         self.show(&self.address(room.clone()), None, Live::Told { line });
     }
 
-    /// Shows something to the people of a home, where `turn` is open. Live events are worth nothing later: what does not fit is dropped.
+    /// Shows a live event in the room in which a home's people are now, with the turn that is open. Nothing is shown
+    /// if nobody watches.
     fn show(&self, home: &Address, turn: Option<TurnId>, live: Live) {
         let address = Address { account: home.account.clone(), room: self.inner.homes.current(&home.room) };
-        // Nobody may be watching.
         let _ = self.inner.live.send(LiveIn { address, turn, live });
     }
 

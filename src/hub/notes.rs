@@ -1,25 +1,26 @@
-//! What an account's chat protocol remembers across restarts, without knowing the store.
+//! Values that a chat protocol keeps across restarts. They go through the hub, so that the protocol need not know the
+//! store.
 
 use super::AccountHub;
 use crate::{clock::Clock, store::StoreError};
 
 impl AccountHub {
-    /// Notes a value under a key, in place of an older one. Kept for as long as old turns are.
+    /// Stores a value under a key, in place of an older one. It is pruned like old turns.
     pub async fn note(&self, key: &str, value: &str) -> Result<(), StoreError> {
         self.inner.store.note(self.account(), key, value).await
     }
 
-    /// Returns what was noted under a key.
+    /// Returns the value that was stored under a key.
     pub async fn noted(&self, key: &str) -> Result<Option<String>, StoreError> {
         self.inner.store.noted(self.account(), key).await
     }
 
-    /// Forgets what was noted under a key.
+    /// Deletes the value under a key.
     pub async fn forget_note(&self, key: &str) -> Result<(), StoreError> {
         self.inner.store.forget(self.account(), key).await
     }
 
-    /// Returns how far the protocol's stream was admitted.
+    /// Returns the protocol's sync position as of the last [`AccountHub::admit`].
     pub async fn position(&self) -> Result<Option<String>, StoreError> {
         self.inner.store.position(self.account()).await
     }

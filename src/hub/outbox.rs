@@ -1,12 +1,13 @@
-//! Brings what stands in the outbox to the chat protocol, each room's rows in order and each once.
+//! Delivers the rows of the outbox to the chat protocol: each room's rows in order, each once.
 //!
-//! A room that cannot be reached waits, without holding up another; it is tried again with growing pauses, and at once
-//! when the protocol says that it is reachable.
+//! A room that cannot be reached does not hold up another. It is tried again with growing pauses, and at once when
+//! the protocol says that it is reachable.
 //!
-//! A row may have reached the room without our knowing it: the process died, or the answer was lost. Where the protocol
-//! cannot tell by the transaction id alone (another device, an id that the server has forgotten) it calls
-//! [`super::AccountHub::trying`] before each send. The first attempt is kept and comes with every later [`Delivery`] of the
-//! row as `tried`: `None` means that the row was never sent, anything else that the room is to be looked into first.
+//! A row may have reached its room without our knowing it: the process died, or the response was lost. Where the
+//! protocol cannot tell by the transaction id alone (another device, an id that the server has forgotten) it calls
+//! [`super::AccountHub::trying`] before each send. The first attempt is stored and comes with every later
+//! [`Delivery`] of the row as `tried`: `None` means that the row was never sent; with `Some`, the protocol has to
+//! look for it in the room first.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -31,26 +32,26 @@ use crate::{
     strings,
 };
 
-/// Wake-ups that may wait.
+/// Wake-ups that may be queued.
 const QUEUE: usize = 256;
 /// The first pause after a failed delivery.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-/// Files that may be on their way at the same time.
+/// Files that may be held in memory for delivery at the same time.
 const LARGE: usize = 4;
-/// A delivery that the chat protocol has not confirmed by then is tried again, with the same transaction id.
+/// How long the chat protocol has to confirm a delivery; then it is tried again with the same transaction id.
 const CONFIRM: Duration = Duration::from_mins(2);
 
 /// Wakes the outbox. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Outbox {
-    /// Rooms to look at.
+    /// The rooms that have rows to send.
     wake: mpsc::Sender<Address>,
 }
 
 impl Outbox {
-    /// Starts delivering; the returned future is the task to supervise. It ends with `cancel`.
+    /// Returns the outbox and the task that delivers, which the caller has to run; it ends with `cancel`.
     pub(super) fn start(
         store: Store,
         homes: Arc<Homes>,
@@ -61,14 +62,14 @@ impl Outbox {
         (Self { wake }, deliver(Courier { store, homes, ports, large: Arc::new(Semaphore::new(LARGE)) }, wakes, cancel))
     }
 
-    /// Says that a room has rows to send, or that it can be reached again.
+    /// Notes that a room has rows to send, or that it can be reached again.
     pub async fn wake(&self, address: &Address) {
-        // Closed only when the program ends; the rows are found at the next start.
+        // The channel is closed only when the program ends; the rows are found at the next start.
         let _ = self.wake.send(address.clone()).await;
     }
 }
 
-/// A room whose rows were delivered, with the wake-ups that have come since.
+/// A room whose rows were delivered, with the wake-ups that came meanwhile.
 type Delivered = (Address, mpsc::Receiver<()>);
 
 /// What delivering needs. Cheap to clone.
@@ -77,12 +78,12 @@ struct Courier {
     store: Store,
     homes: Arc<Homes>,
     ports: Ports,
-    /// Places for files in memory.
+    /// Bounds the files in memory to [`LARGE`].
     large: Arc<Semaphore>,
 }
 
 async fn deliver(courier: Courier, mut wakes: mpsc::Receiver<Address>, cancel: CancellationToken) {
-    // A room at work has a sender here, through which it is woken from its pause.
+    // The rooms that are being delivered to, each with the sender that wakes it from its pause.
     let mut rooms: HashMap<Address, mpsc::Sender<()>> = HashMap::new();
     let mut tasks = JoinSet::new();
     loop {
@@ -90,7 +91,7 @@ async fn deliver(courier: Courier, mut wakes: mpsc::Receiver<Address>, cancel: C
             () = cancel.cancelled() => break,
             Some(address) = wakes.recv() => {
                 if let Some(room) = rooms.get(&address) {
-                    // Full means that a wake-up waits already.
+                    // A full channel means that a wake-up is queued already.
                     let _ = room.try_send(());
                 } else {
                     rooms.insert(address.clone(), courier.begin(&mut tasks, address));
@@ -100,7 +101,7 @@ async fn deliver(courier: Courier, mut wakes: mpsc::Receiver<Address>, cancel: C
                 let Ok((address, mut nudges)) = ended else { continue };
                 rooms.remove(&address);
                 if nudges.try_recv().is_ok() {
-                    // Woken after its last look: look again.
+                    // The room was woken after it had looked for the last time.
                     rooms.insert(address.clone(), courier.begin(&mut tasks, address));
                 }
             }
@@ -109,7 +110,7 @@ async fn deliver(courier: Courier, mut wakes: mpsc::Receiver<Address>, cancel: C
 }
 
 impl Courier {
-    /// Begins to deliver what waits for a room; returns what wakes it from its pause.
+    /// Starts delivering a room's rows; returns the sender that wakes it from its pause.
     fn begin(&self, tasks: &mut JoinSet<Delivered>, address: Address) -> mpsc::Sender<()> {
         let (nudge, nudges) = mpsc::channel(1);
         let span = address.span();
@@ -134,7 +135,7 @@ impl Courier {
             if delivered {
                 backoff.reset();
             } else {
-                // Nudged or not, it is tried again.
+                // After the pause or a wake-up, whichever comes first, the row is tried again.
                 let _ = time::timeout(backoff.next_pause(), nudges.recv()).await;
             }
         }
@@ -150,7 +151,7 @@ impl Courier {
                 return false;
             }
         };
-        // Held until it is sent, so that not every room's file is in memory at once.
+        // The permit is held until the row is sent, so that not every room's file is in memory at once.
         let (_place, data) = match file {
             None => (None, data),
             Some(file) => {
@@ -172,7 +173,7 @@ impl Courier {
             }
         };
         let (done, confirmed) = oneshot::channel();
-        // Where people are now: the room may have been upgraded since the row was written.
+        // The room may have been upgraded since the row was written, so the row goes to the newest one.
         let address = Address { room: self.homes.current(&address.room), account: address.account };
         let delivery = Delivery { txn, address, turn, outbound, data, tried, done };
         let answered = async {
@@ -183,7 +184,7 @@ impl Courier {
         crash::point("answered");
         match self.store.sent(seq, &event).await {
             Ok(()) => {
-                // Not everybody waits for it.
+                // The receiver may be gone: not every protocol waits for this.
                 let _ = noted.send(());
                 true
             }

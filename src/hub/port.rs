@@ -1,7 +1,7 @@
-//! Where the hub meets a chat protocol: what must be sent once, and what is to be fetched, on bounded channels.
+//! The channels between the hub and a chat protocol: deliveries and fetches, both bounded.
 //!
-//! An account has a port for each protocol through which people reach it. The protocol keeps the [`Inbox`], the hub the
-//! [`Port`]. What is worth seeing now is not here: any number may watch it ([`super::AccountHub::watch`]).
+//! An account has a port for each protocol through which people reach it. The protocol has the [`Inbox`], the hub the
+//! [`Port`]. Live events take another way, since any number may watch them ([`super::AccountHub::watch`]).
 
 use std::sync::Arc;
 
@@ -14,24 +14,25 @@ use crate::{
     store::Tried,
 };
 
-/// Which rooms are a port's own.
+/// The rooms that belong to a port.
 #[derive(Clone, Copy, Debug)]
 pub struct Rooms {
-    /// What their keys begin with.
+    /// The prefix of their keys, such as `terminal:`.
     pub prefix: &'static str,
-    /// Whoever is in them sits at this machine, so every bot hears them.
+    /// Whether the people in them sit at this machine, so that every bot hears them.
     pub local: bool,
-    /// What can be done in them.
+    /// What the protocol can do in them.
     pub features: Features,
 }
 
-/// What a chat protocol lets its accounts do beyond sending a message: the hub asks for nothing else. Reactions, typing,
-/// threads and encryption are not here, since only the protocol's own adapter deals with them.
+/// What a chat protocol can do beyond sending a message. The hub asks for nothing else. Reactions, typing, threads
+/// and encryption are absent, since only the protocol's own adapter deals with them.
 #[derive(Clone, Copy, Debug)]
 pub struct Features {
-    /// A message can be changed after it was sent, so that one can follow a turn: it gets an [`Outbound::Closing`].
+    /// Whether sent messages can be edited. If so, a turn gets a progress message, which an [`Outbound::Closing`]
+    /// ends.
     pub edits: bool,
-    /// Files can be sent ([`Outbound::File`]).
+    /// Whether files can be sent ([`Outbound::File`]).
     pub files: bool,
 }
 
@@ -42,15 +43,15 @@ pub struct Delivery {
     pub txn: String,
     /// The account and the room to which it goes.
     pub address: Address,
-    /// The turn that it belongs to, if it does to one.
+    /// The turn that it belongs to, if any.
     pub turn: Option<TurnId>,
     /// What is to be sent.
     pub outbound: Outbound,
     /// The bytes, where a file is to be sent.
     pub data: Option<Vec<u8>>,
-    /// The first attempt to send it, if [`super::AccountHub::trying`] told of one.
+    /// The first attempt to send it, if [`super::AccountHub::trying`] has stored one.
     pub tried: Option<Tried>,
-    /// Tells how it went; dropped, it counts as [`Undelivered`].
+    /// Gets the result; if it is dropped, the delivery counts as [`Undelivered`].
     pub done: oneshot::Sender<Result<Sent, Undelivered>>,
 }
 
@@ -61,16 +62,16 @@ impl Delivery {
     }
 }
 
-/// A delivery has reached its room.
+/// A delivery reached its room.
 #[derive(Debug)]
 pub struct Sent {
-    /// The event that it became there.
+    /// The event that the delivery became in the room.
     pub event: EventId,
-    /// Told once that is noted: from then on the row is not sent again, whatever happens.
+    /// Gets a message once the store has noted that; from then on the row is never sent again.
     pub noted: oneshot::Sender<()>,
 }
 
-/// The room could not be reached now; the row stays.
+/// The room could not be reached; the row stays in the outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Undelivered;
 
@@ -87,12 +88,12 @@ pub struct Port {
 pub struct Inbox {
     /// What must be sent once.
     pub deliveries: mpsc::Receiver<Delivery>,
-    /// What messages bring along, to be fetched.
+    /// Requests for the files and quotes that messages bring along.
     pub fetches: mpsc::Receiver<Fetch>,
 }
 
 impl Port {
-    /// Returns one with its other end; on each of its channels `queue` may wait.
+    /// Returns a port and its inbox; each of the channels holds `queue` items.
     pub fn new(rooms: Rooms, queue: usize) -> (Self, Inbox) {
         let (deliveries_in, deliveries) = mpsc::channel(queue);
         let (fetches_in, fetches) = mpsc::channel(queue);
@@ -116,22 +117,22 @@ impl Ports {
         self.of(room).is_some_and(|port| port.rooms.local)
     }
 
-    /// Returns what can be done in a room. In one whose protocol is not served now that is everything, since what is
-    /// written waits until it is served again.
+    /// Returns what the protocol of a room can do. If no port serves the room now, all features count as there, since
+    /// the rows wait until one does.
     pub(super) fn features(&self, room: &RoomKey) -> Features {
         let all = Features { edits: true, files: true };
         self.of(room).map_or(all, |port| port.rooms.features)
     }
 
-    /// Hands a delivery to the protocol whose room it is. One that is not served now, or ended, takes none: it is dropped,
-    /// which counts as undelivered.
+    /// Hands a delivery to the protocol that owns the room. If none does, or its task has ended, the delivery is
+    /// dropped, which counts as [`Undelivered`].
     pub(super) async fn deliver(&self, delivery: Delivery) {
         if let Some(port) = self.of(&delivery.address.room) {
             let _ = port.deliveries.send(delivery).await;
         }
     }
 
-    /// Asks the protocol of a room to fetch something, likewise.
+    /// Hands a fetch to the protocol that owns the room; it is dropped under the same conditions.
     pub(super) async fn fetch(&self, room: &RoomKey, fetch: Fetch) {
         if let Some(port) = self.of(room) {
             let _ = port.fetches.send(fetch).await;
@@ -144,7 +145,7 @@ impl Ports {
 }
 
 impl Rooms {
-    /// Returns whether a room is among them.
+    /// Returns whether a room belongs to this port.
     pub fn owns(self, room: &RoomKey) -> bool {
         room.as_str().starts_with(self.prefix)
     }

@@ -1,14 +1,15 @@
-//! Counts messages that a homeserver tells again under another id, and says so now and then: it may do it in a loop.
+//! Counts messages that a homeserver sends again under another event id, and logs the count at most once a minute,
+//! since a homeserver may do so in a loop.
 
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// Between two lines in the log.
+/// The shortest time between two lines in the log.
 const PAUSE: Duration = Duration::from_mins(1);
 
-/// How many there were.
+/// The count since the last line.
 #[derive(Debug, Default)]
 pub(super) struct Replays {
     count: Mutex<Count>,
@@ -21,7 +22,7 @@ struct Count {
 }
 
 impl Replays {
-    /// Counts some more.
+    /// Adds to the count.
     pub(super) fn count(&self, more: usize) {
         let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
         count.untold += more;

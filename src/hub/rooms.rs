@@ -1,7 +1,8 @@
-//! Rooms that a bot comes into, leaves, and takes along when they are upgraded; and the end of what a room left behind.
+//! Joining, leaving and upgrading rooms, and deleting what a left room leaves behind.
 //!
-//! Called by the chat protocol, which knows who is where. A room that was left keeps its files and its conversation for
-//! the grace; its container goes at once. What could not be done (Podman is away) is tried again each minute.
+//! Called by the chat protocol, which knows who is in which room. A room that was left keeps its files and its
+//! conversation for the grace period ([`super::Retention::files`]); its container is removed at once. A removal that
+//! fails (Podman is away) is tried again each minute.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -17,14 +18,14 @@ use crate::{
     store::{LeftRoom, NewOutbox, StoreError},
 };
 
-/// Between two looks at the rooms that were left.
+/// The pause between two sweeps of the rooms that were left.
 const LOOK: Duration = Duration::from_mins(1);
 /// How long somebody who comes back waits for a removal that is under way.
 const COME_BACK: Duration = Duration::from_secs(10);
 
 impl AccountHub {
-    /// Notes that the account is in a room now. With `greet` the first bot that has something to say greets it, once for
-    /// each time it joined: `joined` is the join event's id.
+    /// Notes that the account is in a room now. With `greet`, the first bot that has a greeting greets the room, once
+    /// for each join: `joined` is the join event's id.
     pub async fn joined(&self, room: &RoomKey, joined: &EventId, greet: bool) -> Result<(), StoreError> {
         let home = self.address(self.inner.homes.home(room));
         let txn = ids::digest(&[self.account(), room.as_str(), joined.as_str(), "greeting"], 16);
@@ -35,7 +36,7 @@ impl AccountHub {
             })
             .transpose()?;
         {
-            // A container that hangs must not keep people out.
+            // A removal that hangs must not keep people out.
             let _removal = time::timeout(COME_BACK, self.inner.leaving.lock()).await;
             self.inner.store.join(&home, room, joined, greeting).await?;
         }
@@ -44,10 +45,10 @@ impl AccountHub {
         Ok(())
     }
 
-    /// Notes that nobody is left in a room whom the bot could serve there, or that it was thrown out. A running turn is
-    /// stopped without an answer, and what was not sent yet is dropped. The container goes at once, volume and files
-    /// when the grace is over. Being [`AccountHub::joined`] again in time finds them. A room that another one has followed
-    /// takes nothing along.
+    /// Notes that nobody whom the account serves is left in a room, or that the account was removed from it. A
+    /// running turn is stopped without an answer, and unsent rows are dropped. The container is removed at once,
+    /// volume and files when the grace period is over; [`AccountHub::joined`] within that time keeps them. Leaving a
+    /// room that another one has followed deletes nothing, since the newer room uses its home.
     pub async fn left(&self, room: &RoomKey) -> Result<(), StoreError> {
         let home = self.address(self.inner.homes.home(room));
         if self.inner.homes.current(&home.room) != *room {
@@ -62,9 +63,9 @@ impl AccountHub {
         Ok(())
     }
 
-    /// Notes that a room was upgraded: sandbox and conversation of `from` belong to `to` from now on, and what waits to
-    /// be sent goes there. Nothing goes from a room that was encrypted once to one that never was, or to one that has a
-    /// conversation of its own.
+    /// Notes that a room was upgraded: sandbox and conversation of `from` belong to `to` from now on, and unsent rows
+    /// go there. Nothing is taken over if `from` was encrypted once and `to` never was, or if `to` has a conversation
+    /// of its own.
     pub async fn moved(&self, from: &RoomKey, to: &RoomKey) -> Result<(), StoreError> {
         let home = self.inner.homes.home(from);
         if self.inner.homes.home(to) == home {
@@ -94,7 +95,7 @@ impl AccountHub {
         Ok(())
     }
 
-    /// Notes that all in a room is encrypted. From now on it is, whatever anybody says.
+    /// Notes that a room is encrypted. It counts as encrypted from now on, whatever a homeserver says later.
     pub async fn note_encrypted(&self, room: &RoomKey) -> Result<(), StoreError> {
         let rooms = vec![room.clone(), self.inner.homes.home(room)];
         self.inner.store.note_encrypted(self.account(), rooms.clone()).await?;
@@ -102,24 +103,24 @@ impl AccountHub {
         Ok(())
     }
 
-    /// Returns whether a room, or one whose conversation it has taken over, was encrypted once.
+    /// Returns whether a room, or the home that it uses, was encrypted once.
     pub fn is_encrypted(&self, room: &RoomKey) -> bool {
         self.inner.homes.is_encrypted(room)
     }
 
-    /// Returns the rooms in which the bot is.
+    /// Returns the rooms in which the account is.
     pub async fn rooms(&self) -> Result<Vec<RoomKey>, StoreError> {
         self.inner.store.joined_rooms(self.account()).await
     }
 
-    /// Says that a home may have a sandbox from now on, if one of the bots works in one. Never waits.
+    /// Tells the keeper that a home may have a sandbox from now on, if one of the bots works in one. Never waits.
     pub(super) fn keep(&self, home: &Address) {
         if self.inner.bots.iter().any(|bot| bot.owns_sandbox()) {
             self.inner.keeper.keep(home);
         }
     }
 
-    /// Looks at the rooms that were left, now and then, until the program ends.
+    /// Sweeps the rooms that were left, each minute and when one is left, until the program ends.
     pub(super) async fn sweep(self) {
         let mut ticks = time::interval(LOOK); // the first at once
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -159,7 +160,7 @@ impl AccountHub {
         let home = self.inner.homes.home(&left.room);
         let grace = self.inner.keeper.grace().as_millis() as i64;
         let over = left.cleared || store.clock().millis() - left.since >= grace;
-        // A turn that is just ending would write into what is cleared; it rings when it has ended.
+        // A turn that is just ending would write into what is cleared. Its actor wakes the sweep when it has ended.
         let works = self.mailbox(&home).is_some_and(|mail| mail.has_turn());
         if over && !works {
             self.clear(left, &home).await?;
@@ -169,7 +170,7 @@ impl AccountHub {
         Ok(())
     }
 
-    /// Deletes all that a room has left behind.
+    /// Deletes all that a left room has left behind.
     async fn clear(&self, left: &LeftRoom, home: &RoomKey) -> Result<(), StoreError> {
         let store = &self.inner.store;
         if !store.clear_room(&self.address(home.clone()), &left.room).await? {
@@ -186,7 +187,7 @@ impl AccountHub {
         Ok(())
     }
 
-    /// Lets all bots let go of what they hold for a home.
+    /// Lets each bot remove what it holds for a home; `with_files` removes the volume too.
     async fn let_go(&self, home: &RoomKey, with_files: bool) -> Result<(), String> {
         let home = self.address(home.clone());
         for bot in self.inner.bots.iter() {

@@ -1,5 +1,5 @@
-//! What a message brings along, its file and the message to which it replies, on its way to the model: a task that may
-//! be dropped at any time, since the message waits in the journal until what came of it is stored.
+//! The task that fetches a message's file and the message to which it replies. It may be dropped at any time, since
+//! the message waits in the journal until its result is stored.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
     strings,
 };
 
-/// What comes along, under way.
+/// The running task.
 pub(super) struct Bringing {
     /// Names the room and the message that brings it.
     span: Span,
@@ -22,7 +22,7 @@ pub(super) struct Bringing {
 }
 
 impl Bringing {
-    /// Begins to fetch what comes along with a message.
+    /// Starts fetching what comes along with a message.
     pub(super) fn begin(hub: &AccountHub, address: &Address, event: &EventId, bot: Arc<dyn Bot>, work: Work) -> Self {
         let span = error_span!(target: SPANS, parent: &address.span(), "file", %event);
         let (hub, address, event) = (hub.clone(), address.clone(), event.clone());
@@ -31,7 +31,7 @@ impl Bringing {
         Self { span, task }
     }
 
-    /// Waits for what came of it, or for a sentence to the person: their file is not there.
+    /// Waits for the result. The error is a sentence that tells the person that their file could not be saved.
     pub(super) async fn ended(&mut self) -> Result<Brought, String> {
         (&mut self.task).await.unwrap_or_else(|panic| {
             let _bringing = self.span.enter();

@@ -1,13 +1,13 @@
-//! What a room's actor does just now, for `!status`. Pure.
+//! What a room's actor does now, as `!status` shows it. Does no I/O.
 
 use std::time::Duration;
 
 use crate::{bots::Progress, ids::EventId, strings, text};
 
-/// How much of a message is shown.
+/// The most characters of a message that are shown.
 const SHOWN: usize = 60;
 
-/// What an actor does.
+/// What an actor does now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Doing {
     /// Nothing.
@@ -18,30 +18,30 @@ pub(super) enum Doing {
         /// The file's name.
         name: String,
     },
-    /// It waits for a place among the turns that run.
+    /// It waits for a permit for a turn.
     Queued {
         /// The event that asked.
         asked: EventId,
         /// What was asked.
         what: String,
-        /// How many wait before it.
+        /// How many turns wait before it.
         before: usize,
     },
     /// A turn works.
     Working {
         /// What was asked.
         what: String,
-        /// Since when, in milliseconds since 1970.
+        /// When the turn was opened, in milliseconds since 1970.
         since: i64,
-        /// Calls so far.
+        /// Tool calls that it has begun.
         tools: u32,
-        /// The call that was begun last and runs still, in a line.
+        /// The call that was begun last, in one line; `None` once it has ended.
         now: Option<String>,
     },
 }
 
 impl Doing {
-    /// Takes in what a turn shows of itself.
+    /// Follows a turn's progress.
     pub(super) fn follow(&mut self, progress: &Progress) {
         let Self::Working { tools, now, .. } = self else { return };
         match progress {
@@ -54,7 +54,7 @@ impl Doing {
         }
     }
 
-    /// Says it in a line, at `clock` milliseconds since 1970.
+    /// Returns it as one line; `clock` is now, in milliseconds since 1970.
     pub(super) fn line(&self, clock: i64) -> String {
         match self {
             Self::Nothing => strings::commands::NOTHING_RUNS.to_owned(),

@@ -1,8 +1,9 @@
-//! Carries a room's actor out: the machine decides, this file reads the journal, opens turns, hands over and answers.
+//! Does the I/O of a room's actor: the machine decides, the driver reads the journal, opens turns, hands messages
+//! over and answers.
 //!
-//! Actions are carried out in their order, and what one stores is durable before the next begins. All that is under way
-//! (the bot's work, a file on its way, orders, the place in the queue for a permit) lives here and may be dropped at any
-//! time: what waits in the journal is seen to again, and an open turn is resumed.
+//! Actions are carried out in their order, and what one stores is durable before the next begins. All running work
+//! (the bot's, a fetch, orders, the place in the queue for a permit) lives here and may be dropped at any time: what
+//! waits in the journal is read again, and an open turn is resumed.
 
 mod answer;
 mod reader;
@@ -31,28 +32,28 @@ use crate::{
 
 /// An actor with nothing to do ends after this long; the next event starts it again.
 const IDLE: Duration = Duration::from_mins(1);
-/// Steering messages that may wait for the running turn; more stay in the journal.
+/// Messages that may be queued for the running turn; more stay in the journal.
 const STEER: usize = 16;
-/// Progress that may wait to be shown.
+/// Progress events that may be queued.
 const PROGRESS: usize = 256;
 
-/// An actor at work.
+/// A running actor.
 pub(super) struct Driver {
     hub: AccountHub,
     address: Address,
     mail: Arc<Mailbox>,
     machine: Machine,
-    /// Events that were not handed in yet.
+    /// Events that the machine has not handled yet.
     events: VecDeque<Event>,
-    /// What a message brings along, on its way.
+    /// The running fetch of what a message brings along.
     fetch: Option<Bringing>,
-    /// The orders that are carried out.
+    /// The running orders.
     side: Side,
-    /// The permit for a turn of this bot, or the place in the queue for one.
+    /// The permit for a turn of this bot, or the place in the queue for one; `queued` says which.
     permit: Option<(BotName, Permit)>,
-    /// Whether it is a place in the queue.
+    /// Whether `permit` is still a place in the queue.
     queued: bool,
-    /// The open turn; all of it is empty if there is none.
+    /// The open turn; its fields are empty if none is open.
     turn: Open,
 }
 
@@ -61,19 +62,19 @@ pub(super) struct Driver {
 struct Open {
     /// Its name.
     id: Option<TurnId>,
-    /// Names it in the log.
+    /// The log span of its work.
     span: Option<Span>,
-    /// What tells it to stop, until it was told.
+    /// Cancelled when the turn is to stop; `None` once the machine has been told of that.
     stop: Option<CancellationToken>,
-    /// What is handed to it.
+    /// Hands messages to the turn.
     steer: Option<mpsc::Sender<UserMessage>>,
-    /// The other end of that, until it works.
+    /// The receiving end of `steer`, until the bot takes it.
     steering: Option<mpsc::Receiver<UserMessage>>,
-    /// The same token as `stop`, until it works.
+    /// The same token as `stop`, which the bot takes a clone of.
     stopping: CancellationToken,
-    /// What it shows.
+    /// The turn's progress.
     seen: Option<mpsc::Receiver<Progress>>,
-    /// Its work. Should the database fail, that ends with this, and is resumed from what is stored.
+    /// The bot's task. If the store fails, it is aborted with the driver, and the turn is resumed from the journal.
     work: Option<AbortOnDropHandle<Option<Outcome>>>,
 }
 
@@ -93,7 +94,7 @@ impl Driver {
         }
     }
 
-    /// Works until there was nothing to do for a while, or the program ends.
+    /// Runs until there has been nothing to do for [`IDLE`], or the program ends.
     pub(super) async fn run(mut self) -> Result<(), StoreError> {
         let cut_off = self.cut_off().await?;
         self.events.push_back(Event::Begin(cut_off));
@@ -112,25 +113,25 @@ impl Driver {
         }
     }
 
-    /// Waits for something to happen and hands it to `events`. `false`: the actor ends.
+    /// Waits for the next event and queues it in `events`. Returns `false` if the actor is to end.
     async fn wait(&mut self) -> Result<bool, StoreError> {
         let Self { hub, mail, side, fetch, permit, queued, turn, .. } = self;
         let (idle, works) = (self.machine.is_idle(), turn.work.is_some());
         let Open { stop, seen, work, .. } = turn;
         let event = tokio::select! {
-            // A turn at work ends by itself then, or is left open.
+            // A running turn ends by itself when the program ends, or stays open.
             () = hub.inner.cancel.cancelled(), if !works => return Ok(false),
             () = mail.notify.notified() => Event::Rung,
             Some(progress) = there(seen.as_mut().map(mpsc::Receiver::recv)) => Event::Shows(progress),
             ended = there(work.as_mut()) => {
                 turn.work = None;
-                // What it has shown before comes first.
+                // The progress that came before the end is handled before the end.
                 while let Some(Ok(progress)) = turn.seen.as_mut().map(mpsc::Receiver::try_recv) {
                     self.events.push_back(Event::Shows(progress));
                 }
                 match ended {
                     Ok(Some(outcome)) => Event::Ended(End::Outcome(outcome)),
-                    // The program ends: the turn stays open and is resumed at the next start.
+                    // The program ends. The turn stays open and is resumed at the next start.
                     Ok(None) if hub.inner.cancel.is_cancelled() => return Ok(false),
                     Ok(None) => {
                         tracing::error!("a bot has left a turn without an outcome");
@@ -168,7 +169,7 @@ impl Driver {
         let (store, account) = (self.hub.inner.store.clone(), self.address.account.clone());
         match action {
             Action::Next => {
-                // Nothing is begun any more once the program ends.
+                // Nothing new begins while the program ends.
                 if !self.hub.inner.cancel.is_cancelled() {
                     let next = self.next().await?;
                     self.reply_to_machine(Event::Next(next));
@@ -248,7 +249,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Hands in the answer to a question before all that has happened since.
+    /// Queues the answer to a question before all other events, as [`Action::asks`] requires.
     fn reply_to_machine(&mut self, answer: Event) {
         self.events.push_front(answer);
     }
@@ -257,23 +258,24 @@ impl Driver {
         self.hub.inner.bots.named(name).cloned()
     }
 
-    /// Takes a permit for a turn of the bot, or its place in the queue: `None`, or how many wait before it.
+    /// Asks for a permit for a turn of the bot, or keeps the place in the queue. Returns how many wait before it;
+    /// `None` if the permit is there.
     fn ask_permit(&mut self, bot: &BotName) -> Option<usize> {
-        // One that was taken for another bot is of no use to this one.
+        // A permit for another bot's turn is given back.
         let held = self.permit.take().filter(|(of, _)| of == bot);
         let held = held.or_else(|| Some((bot.clone(), self.bot(bot)?.permits().enter())));
         self.permit = held;
         self.permit.as_mut().and_then(|(_, permit)| permit.before())
     }
 
-    /// Opens a turn, unless its message waits no more.
+    /// Opens a turn; returns `None` if its message does not wait any more.
     async fn open(&mut self, opening: Opening) -> Result<Option<Turn>, StoreError> {
         let Opening { entry, bot, text, pictures, others, stopped } = opening;
         let Some(bot) = self.bot(&bot) else { return Ok(None) };
         let store = self.hub.inner.store.clone();
         let id = TurnId(txn(&self.address, &entry.event, "turn"));
         let message = self.message(&entry.event, &entry.sender, text, pictures).await?;
-        // Before it is open in the store, so that whoever closes it there finds it here.
+        // Set before the store opens the turn, so that whoever leaves the room meanwhile finds a turn to stop.
         self.turn = Open::new(&id);
         self.mail.set_turn(Some((id.clone(), self.turn.stopping.clone())));
         let events = std::iter::once(entry.event.clone()).chain(others).collect();
@@ -287,11 +289,11 @@ impl Driver {
         Ok(Some(Turn { id, asked: entry.event, sender, thread, what, opened }))
     }
 
-    /// Takes a turn up that a crash has cut off, unless it is not open any more.
+    /// Resumes a turn that a crash interrupted; returns `None` if it is not open any more.
     async fn resume(&mut self, turn: Turn, stop: bool) -> Result<Option<Turn>, StoreError> {
         self.turn = Open::new(&turn.id);
         self.mail.set_turn(Some((turn.id.clone(), self.turn.stopping.clone())));
-        // Looked at after the line above, so that nobody can have left the room in between.
+        // Read after `set_turn`: if the room is left later than this, that stops the turn through the mailbox.
         if !self.hub.inner.store.is_open(&turn.id).await? {
             self.close();
             return Ok(None);
@@ -302,13 +304,13 @@ impl Driver {
         Ok(Some(turn))
     }
 
-    /// Lets go of the open turn.
+    /// Forgets the open turn.
     fn close(&mut self) {
         self.turn = Open::default();
         self.mail.set_turn(None);
     }
 
-    /// Lets the bot work on the open turn.
+    /// Starts the bot's work on the open turn.
     fn start(&mut self, turn: TurnId, bot: &BotName, start: Start) {
         let (Some(bot), Some(steering)) = (self.bot(bot), self.turn.steering.take()) else { return };
         let (progress, seen) = mpsc::channel(PROGRESS);
@@ -331,7 +333,7 @@ impl Driver {
         Conversation { address: self.address.clone(), bot: bot.name().clone() }
     }
 
-    /// Returns what somebody says as the model is told it.
+    /// Returns what somebody wrote as the bot gets it.
     async fn message(
         &self,
         event: &EventId,
@@ -357,18 +359,18 @@ impl Open {
         Self { id, span, stop, steer: Some(steer), steering: Some(steering), stopping, ..Self::default() }
     }
 
-    /// Returns the span of what is done while it is open.
+    /// Returns the log span of the open turn.
     fn span(&self) -> Span {
         self.span.clone().unwrap_or_else(Span::none)
     }
 
-    /// Hands a message to the turn; `false`: there is no room for it, or the turn has ended.
+    /// Hands a message to the turn; returns `false` if its queue is full or it has ended.
     fn hand_over(&mut self, message: UserMessage) -> bool {
         self.steer.as_ref().is_some_and(|steer| steer.try_send(message).is_ok())
     }
 }
 
-/// Waits for what there is; for ever if that is nothing.
+/// Waits for the future if there is one, else for ever.
 async fn there<F: Future>(under_way: Option<F>) -> F::Output {
     match under_way {
         Some(under_way) => under_way.await,

@@ -1,6 +1,4 @@
-//! What goes into the machine and what comes out of it.
-//!
-//! Types only. Called by the machine, its driver and its tests.
+//! The events and actions of the machine: types only.
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -18,12 +16,12 @@ use crate::{
     llm::Part,
 };
 
-/// What happened. What answers a question (see [`Action::asks`]) comes before anything else.
+/// What happened. The answer to a question ([`Action::asks`]) comes before any other event.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// The actor begins: the first event, and only that. These turns were cut off by a crash, the oldest comes first.
+    /// The first event, which comes once. It holds the turns that a crash interrupted, oldest first.
     Begin(Vec<CutOff>),
-    /// Something may have been said since the journal was looked at.
+    /// The journal may hold something new.
     Rung,
     /// Answers [`Action::Next`].
     Next(Option<Entry>),
@@ -31,41 +29,41 @@ pub(super) enum Event {
     Saw(Option<Entry>),
     /// Answers [`Action::LookForWork`]; `None`: nothing waits, or the turn takes nothing more for now.
     Work(Option<Entry>),
-    /// Answers [`Action::Permit`]: how many wait before this room; `None`: the turn may begin.
+    /// Answers [`Action::Permit`] with the number of those that wait before this room; `None` if the turn may begin.
     Before(Option<usize>),
     /// Answers [`Action::Open`] and [`Action::Resume`]; `None`: the message waits no more, or the turn is not open.
     Opened(Option<Turn>),
     /// The queue for a permit has moved.
     Moved,
-    /// What a message brings along is here, or a sentence to the person says why it is not.
+    /// What a message brings along was fetched; or a sentence tells the person why not.
     Fetched(Result<Brought, String>),
-    /// The turn shows something of itself.
+    /// The turn reports progress.
     Shows(Progress),
     /// The turn was told to stop, by the machine or because the room was left.
     StopAsked,
     /// The turn's work has ended.
     Ended(End),
-    /// An order was carried out, and its event is answered unless it `panicked`.
+    /// An order has ended. Its event has its reply, unless the order panicked.
     OrderEnded {
         /// The order's event.
         event: EventId,
-        /// Whether nobody has answered it.
+        /// Whether it panicked, so that its event has no reply yet.
         panicked: bool,
     },
 }
 
-/// What is to be done: in this order, each finished before the next. `Start`, `Fetch` and `CarryOut` only begin
-/// something whose end comes back as an event.
+/// What is to be done. Actions are carried out in this order, each finished before the next. `Start`, `Fetch` and
+/// `CarryOut` only start something, whose end comes back as an event.
 #[derive(Debug)]
 pub(super) enum Action {
-    /// Read what the room has to see to next: the oldest change, else the oldest of all that waits.
+    /// Read what the room handles next: the oldest change, else the oldest event that waits.
     Next,
-    /// Read the oldest event that waits and came after this place of the journal.
+    /// Read the oldest event that waits after this place of the journal.
     Look {
         /// The place.
         after: i64,
     },
-    /// The same, for the turn, if it takes another message.
+    /// Read the same, if the turn takes another message.
     LookForWork {
         /// The place.
         after: i64,
@@ -76,14 +74,14 @@ pub(super) enum Action {
     Release,
     /// Open a turn, which claims its messages.
     Open(Opening),
-    /// Take up a turn that a crash has cut off, if it is open still.
+    /// Resume a turn that a crash interrupted, if it is still open.
     Resume {
         /// The turn.
         turn: Turn,
         /// Whether it was told to stop before the crash.
         stop: bool,
     },
-    /// Let the bot work.
+    /// Start the bot's work.
     Start {
         /// The turn, which is open.
         turn: TurnId,
@@ -92,25 +90,25 @@ pub(super) enum Action {
         /// From the beginning, or from where a crash left it.
         start: Start,
     },
-    /// Hand what a person says to the turn.
+    /// Hand a message to the turn.
     HandOver {
         /// The message.
         event: EventId,
         /// Who said it.
         sender: String,
-        /// Its words, with what it brings along.
+        /// Its text, with what it brings along.
         text: String,
         /// What the model is shown of that.
         pictures: Vec<Part>,
     },
-    /// Tell the turn about a change. What it does not take waits in the journal.
+    /// Tell the turn about a change. If its queue is full, the change waits in the journal.
     Tell {
         /// The change.
         event: EventId,
-        /// What is said of it.
+        /// What the model is told.
         text: String,
     },
-    /// Let the turn claim what says nothing to its model: a stop, and what the stop covers.
+    /// Let the turn claim events that its model is not told of: a stop, and what the stop covers.
     Claim {
         /// The turn.
         turn: TurnId,
@@ -136,7 +134,7 @@ pub(super) enum Action {
         thread: Option<EventId>,
         /// The order.
         order: Order,
-        /// What the actor does just now.
+        /// What the actor does now.
         doing: Doing,
     },
     /// Fetch what a message brings along, in place of what is being fetched.
@@ -146,20 +144,20 @@ pub(super) enum Action {
         /// What it asks for.
         work: Work,
     },
-    /// Let go of what is being fetched; nothing more is heard of it.
+    /// Drop the running fetch; no event follows.
     DropFetch,
-    /// Say that a file is there, and let the model see it with the next message.
+    /// Tell the person that a file was saved, and let the model see it with the next message.
     Acknowledge {
         /// The message that has brought it.
         entry: Entry,
-        /// The bot whose it is.
+        /// The bot that wanted it.
         bot: BotName,
         /// What the person is told.
         saved: String,
         /// What the model is told.
         brought: Brought,
     },
-    /// Reply to an event, which needs no other answer then.
+    /// Reply to an event and mark it done.
     Reply {
         /// The event.
         event: EventId,
@@ -168,23 +166,23 @@ pub(super) enum Action {
         /// The reply.
         text: String,
     },
-    /// Reply that no turn runs that could be stopped, and what runs all the same.
+    /// Reply that no turn runs that could be stopped, and what else goes on in the room.
     NothingToStop {
         /// The stop.
         event: EventId,
         /// The thread in which it was said.
         thread: Option<EventId>,
     },
-    /// Note that an event needs no answer.
+    /// Mark an event as done without a reply.
     Done(EventId),
-    /// Give up a message that cannot be read yet, as the event `change` asks, which needs no answer then.
+    /// Give up a locked message, and mark the event `change` as done.
     Unlock {
         /// The message.
         target: EventId,
         /// The redaction.
         change: EventId,
     },
-    /// Give a message that waits another body, as the event `change` asks, which needs no answer then.
+    /// Replace the body of a message that waits, and mark the event `change` as done.
     Rewrite {
         /// The message.
         target: EventId,
@@ -193,7 +191,7 @@ pub(super) enum Action {
         /// The edit.
         change: EventId,
     },
-    /// Drop a message that waits, as the event `change` asks, which needs no answer then.
+    /// Drop a message that waits, and mark the event `change` as done.
     Drop {
         /// The message.
         target: EventId,
@@ -214,7 +212,7 @@ pub(super) enum Action {
 }
 
 impl Action {
-    /// Returns whether it is a question, which is answered at once by the next event.
+    /// Returns whether it is a question, whose answer is the next event.
     pub(super) fn asks(&self) -> bool {
         matches!(
             self,
@@ -237,15 +235,15 @@ pub(super) struct Turn {
     pub(super) asked: EventId,
     /// Who asked.
     pub(super) sender: String,
-    /// The thread in which they did.
+    /// The thread of the event that asked.
     pub(super) thread: Option<EventId>,
-    /// What they asked, in their words.
+    /// The text of the event that asked.
     pub(super) what: String,
     /// When it was opened, in milliseconds since 1970.
     pub(super) opened: i64,
 }
 
-/// A turn that a crash has cut off.
+/// A turn that a crash interrupted.
 #[derive(Clone, Debug)]
 pub(super) struct CutOff {
     /// The turn.
@@ -269,9 +267,9 @@ pub(super) struct Opening {
     pub(super) text: String,
     /// What it is shown.
     pub(super) pictures: Vec<Part>,
-    /// What the turn answers besides.
+    /// The other events that the turn answers.
     pub(super) others: Vec<EventId>,
-    /// Whether it ends before it begins.
+    /// Whether it is opened only to end as stopped.
     pub(super) stopped: bool,
 }
 
@@ -284,21 +282,21 @@ pub(super) enum End {
     Stopped,
     /// Its bot is not one of the account's any more.
     BotGone,
-    /// Without one: the bot panicked, or gave the turn up by itself.
+    /// Without an answer: the bot panicked, or returned none although the program did not end.
     NoOutcome,
 }
 
 /// A file that a turn makes for the room.
 #[derive(Debug)]
 pub(super) struct Attachment {
-    /// The same for the same file after a restart, so that it is sent once.
+    /// Stays the same when the turn is resumed, so that the file is sent once.
     pub(super) key: String,
     /// Its name, without a path.
     pub(super) name: String,
-    /// Its type.
+    /// Its media type.
     pub(super) mime: String,
     /// The file.
     pub(super) data: Bytes,
-    /// To be told when it is stored.
+    /// Gets a message once the file is stored.
     pub(super) stored: oneshot::Sender<Taken>,
 }

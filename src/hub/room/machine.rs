@@ -1,10 +1,10 @@
-//! A room's actor as a sans-I/O state machine: events in, actions out. It holds every rule about whose turn it is and
-//! what becomes of what is said, and touches nothing: no store, no clock, no task.
+//! A room's actor as a sans-I/O state machine: events in, actions out. It holds every rule about which message is
+//! handled when and how, and does no I/O: no store, no clock, no task.
 //!
-//! The journal is the truth. The machine remembers only what is under way and how far it has looked; before it acts on a
-//! message it reads it again, so that after a crash a new machine comes to the same decisions. The driver carries out
-//! actions in their order, each durable before the next. At most one of the actions that an event leads to is a question
-//! ([`Action::asks`]), and its answer is the next event.
+//! The journal is the truth. The machine remembers only what is running and how far it has read; before it acts on a
+//! message it reads the message again, so that after a crash a new machine decides the same. The driver carries out
+//! actions in their order, each durable before the next. At most one of the actions that an event leads to is a
+//! question ([`Action::asks`]), and its answer is the next event.
 
 mod change;
 mod turn;
@@ -28,25 +28,24 @@ use crate::{
 };
 use turn::Running;
 
-/// Orders that are carried out at the same time beside other things; more wait until the turn has ended.
+/// Orders that run at the same time beside a turn; more wait until the turn has ended.
 const AT_ONCE: usize = 8;
 
 type Out = Vec<Action>;
 
-/// The machine.
 #[derive(Debug, Default)]
 pub(super) struct Machine {
-    /// Turns that a crash has cut off and that are to be resumed first.
+    /// Turns that a crash interrupted; they are resumed before anything else.
     cut_off: VecDeque<CutOff>,
-    /// Up to here the journal was looked at for what is no work.
+    /// The place up to which the journal was read for stops, changes and orders.
     looked: i64,
-    /// Something may have been said since.
+    /// Whether the journal may hold more after `looked`.
     unlooked: bool,
-    /// The orders that are carried out, each with the thread in which it was given.
+    /// The running orders, each with the thread in which it was given.
     orders: HashMap<EventId, Option<EventId>>,
-    /// The message whose file, or the message to which it replies, is being fetched.
+    /// The message for which something is being fetched.
     fetching: Option<Entry>,
-    /// What has come along with a message.
+    /// What was fetched, and for which message.
     fetched: Option<(EventId, Brought)>,
     doing: Doing,
     phase: Phase,
@@ -54,34 +53,34 @@ pub(super) struct Machine {
 
 #[derive(Debug, Default)]
 enum Phase {
-    /// No turn works, and what comes next is to be read.
+    /// No turn is open, and the next event is to be read.
     #[default]
     Between,
     /// Nothing waits.
     Idle,
-    /// This message's turn has not begun: something is fetched for it, or it has no permit yet.
+    /// This message waits for its turn: something is fetched for it, or it has no permit yet.
     Waiting(Box<Entry>),
-    /// This order is carried out, and what was said after it waits.
+    /// This order runs, and everything after it waits.
     Ordering(EventId),
-    /// A turn is being opened or taken up.
+    /// The driver is opening or resuming a turn.
     Opening(Plan),
     /// A turn is open.
     Turn(Box<Running>),
 }
 
-/// What is to become of a turn once it is open.
+/// What happens to a turn once it is open.
 #[derive(Debug)]
 enum Plan {
-    /// A bot works on it.
+    /// The bot works on it.
     Begin(BotName),
-    /// It ends at once, and with it what the stop covers.
+    /// It ends at once, stopped, together with these events that the stop covers.
     End(BotName, Vec<EventId>),
-    /// A bot works on it where a crash has cut it off, unless that bot is gone.
+    /// The bot goes on where a crash interrupted it; without that bot (`served`) the turn ends.
     Resume { bot: BotName, served: bool, stop: bool },
 }
 
 impl Machine {
-    /// Takes in an event and says what is to be done, in this order.
+    /// Handles an event; returns the actions to carry out, in this order.
     pub(super) fn handle(&mut self, event: Event) -> Vec<Action> {
         let mut out = Out::new();
         match event {
@@ -109,19 +108,19 @@ impl Machine {
             Event::Ended(end) => self.ended(end, &mut out),
             Event::OrderEnded { event, panicked } => self.order_ended(event, panicked, &mut out),
         }
-        // A second question would find another state than the one in which it was asked.
+        // A second question would be answered in another state than the one in which it was asked.
         if !out.iter().any(Action::asks) {
             self.advance(&mut out);
         }
         out
     }
 
-    /// Returns whether nothing waits and no turn works.
+    /// Returns whether nothing waits and no turn is open.
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::Idle)
     }
 
-    /// Reads what is to be seen to next, if something is.
+    /// Asks for the next event of the journal, if the machine is ready for one.
     fn advance(&mut self, out: &mut Out) {
         match &mut self.phase {
             Phase::Between => match self.cut_off.pop_front() {
@@ -136,7 +135,7 @@ impl Machine {
         }
     }
 
-    /// Sees to what comes next in a room without a turn.
+    /// Handles the next event in a room without a turn.
     fn next(&mut self, entry: Entry, out: &mut Out) {
         let Entry { event, thread, meaning, .. } = &entry;
         match meaning {
@@ -159,8 +158,8 @@ impl Machine {
         }
     }
 
-    /// Sees to an event that came while a message waits for its turn or a turn works: orders are carried out, changes are
-    /// made, a stop ends what there is.
+    /// Handles an event that came while a message waits for its turn or a turn is open. Work waits, orders are
+    /// carried out, changes are made, and a stop ends the turn.
     fn saw(&mut self, entry: Entry, out: &mut Out) {
         self.looked = entry.seq;
         match &entry.meaning {
@@ -180,19 +179,19 @@ impl Machine {
         }
     }
 
-    /// Takes note that the journal was looked at to its end.
+    /// Notes that the journal was read to its end.
     fn looked_at_all(&mut self) {
         self.unlooked = false;
         match &mut self.phase {
             Phase::Turn(running) => running.offering = true,
-            // What waits may have got other words, or have been taken back.
+            // The message may have been edited or redacted, so it is read again.
             Phase::Waiting(_) => self.phase = Phase::Between,
             _ => {}
         }
     }
 
-    /// Returns whether an order can be carried out now: one that comes between a bot's turns waits for the end of its own
-    /// bot's turn, and not for another bot's.
+    /// Returns whether an order can be carried out now. One that must run between turns waits only for a turn of its
+    /// own bot.
     fn may_be_carried_out(&self, order: &Order) -> bool {
         !order.between_turns || matches!(&self.phase, Phase::Turn(running) if running.bot != order.bot)
     }
@@ -213,7 +212,7 @@ impl Machine {
         }
     }
 
-    /// Prepares a message's turn: what it brings along is fetched first, then it needs a permit.
+    /// Prepares a message's turn: first fetches what the message brings along, then asks for a permit.
     fn prepare(&mut self, entry: Entry, work: Work, out: &mut Out) {
         let is_other = |fetching: &mut Entry| work.is_plain() || fetching.event != entry.event;
         if self.fetching.take_if(is_other).is_some() {
@@ -226,7 +225,7 @@ impl Machine {
                 None => Doing::Nothing,
             };
             if self.fetching.is_none() {
-                // Nobody keeps others waiting for as long as that takes.
+                // A permit that was held during the fetch would keep other rooms waiting.
                 out.push(Action::Release);
                 out.push(Action::Fetch { event: entry.event.clone(), work });
                 self.fetching = Some(entry.clone());
@@ -242,7 +241,8 @@ impl Machine {
         self.phase = Phase::Waiting(Box::new(entry));
     }
 
-    /// Takes in what came along with a message. It is read again, and its turn begins, or it is handed over.
+    /// Takes what was fetched for a message. The message is read again then, and begins a turn or steers the open
+    /// one.
     fn came(&mut self, brought: Result<Brought, String>, out: &mut Out) {
         let Some(Entry { event, thread, .. }) = self.fetching.take() else { return };
         match brought {
@@ -259,8 +259,8 @@ impl Machine {
         }
     }
 
-    /// Returns a message's words, with what has come along behind them, and the pictures of that; `None` as long as it has
-    /// not come.
+    /// Returns a message's text with what was fetched for it, and the pictures of that; `None` while the fetch is not
+    /// done.
     fn whole(&mut self, event: &EventId, work: &Work) -> Option<(String, Vec<Part>)> {
         match self.fetched.take_if(|(of, _)| of == event) {
             Some((_, brought)) => Some((brought.behind(&work.text), brought.pictures)),
@@ -268,7 +268,7 @@ impl Machine {
         }
     }
 
-    /// Begins the turn that has a permit, or shows how many wait before it.
+    /// Opens the turn that has a permit now, or shows how many wait before it.
     fn permitted(&mut self, before: Option<usize>, out: &mut Out) {
         match mem::take(&mut self.phase) {
             Phase::Turn(running) if running.queued => self.turn_permitted(running, before, out),
@@ -300,7 +300,7 @@ impl Machine {
         }
     }
 
-    /// Sees to it that the permit is asked for again.
+    /// Asks for the permit again.
     fn moved(&mut self, out: &mut Out) {
         match &self.phase {
             Phase::Waiting(_) => self.phase = Phase::Between,
@@ -309,8 +309,8 @@ impl Machine {
         }
     }
 
-    /// Ends what there is: the turn, or the message whose turn has not begun, with all that was said before the stop. If
-    /// there is nothing, the stop is answered when it is its turn.
+    /// Stops the open turn, or the message that waits for its turn, with all work that was sent before the stop. If
+    /// there is neither, the stop is handled when it comes next.
     fn stop(&mut self, stop: Entry, before: Vec<EventId>, out: &mut Out) {
         match mem::take(&mut self.phase) {
             Phase::Turn(mut running) => {
@@ -324,7 +324,7 @@ impl Machine {
         }
     }
 
-    /// Opens a turn for a message only to end it, together with what the stop covers.
+    /// Opens a turn for a message only to end it as stopped, together with what the stop covers.
     fn end_waiting(&mut self, entry: Entry, stop: Entry, before: Vec<EventId>, out: &mut Out) {
         let Meaning::Work(work) = &entry.meaning else { return };
         let bot = work.bot.clone();
@@ -336,7 +336,8 @@ impl Machine {
         out.push(Action::Open(Opening { entry, bot, text, pictures, others, stopped: true }));
     }
 
-    /// Takes up a turn that a crash has cut off. It may have been told to stop, and the process died before it had said so.
+    /// Resumes a turn that a crash interrupted. A stop among its events means that it was told to stop before the
+    /// crash.
     fn resume(&mut self, cut_off: CutOff, out: &mut Out) {
         let CutOff { turn, bot, served, claimed } = cut_off;
         let stop = claimed.iter().any(|entry| match &entry.meaning {
@@ -348,7 +349,7 @@ impl Machine {
         self.phase = Phase::Opening(Plan::Resume { bot, served, stop });
     }
 
-    /// Lets go of all that was prepared for a turn.
+    /// Drops what was prepared for a turn.
     fn let_go(&mut self, out: &mut Out) {
         out.push(Action::Release);
         if self.fetching.take().is_some() {
@@ -359,7 +360,7 @@ impl Machine {
     }
 }
 
-/// Answers what nobody can work with.
+/// Answers an event that no bot can work with.
 fn dismiss(entry: &Entry, out: &mut Out) {
     let (event, thread) = (entry.event.clone(), entry.thread.clone());
     out.push(match &entry.meaning {
@@ -369,7 +370,7 @@ fn dismiss(entry: &Entry, out: &mut Out) {
     });
 }
 
-/// Shows that a turn which is stopped has taken these.
+/// Shows that these events were taken into a turn that is being stopped.
 fn show_taken(events: Vec<EventId>, out: &mut Out) {
     for said in events {
         out.push(Action::Show(Live::Heard { said: said.clone() }));

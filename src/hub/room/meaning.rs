@@ -1,4 +1,4 @@
-//! What an event of the journal asks of its room's actor. Pure, but for the bots that are asked.
+//! What an event of the journal asks of its room's actor. Does no I/O; the bots are asked.
 
 use serde_json::Value;
 
@@ -12,10 +12,10 @@ use crate::{
     store::{Standing, StoredInbound},
 };
 
-/// An event of the journal as the rules see it.
+/// An event of the journal with its meaning.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
-    /// The order of arrival.
+    /// Its place in the journal, in order of arrival.
     pub(super) seq: i64,
     /// Its id.
     pub(super) event: EventId,
@@ -23,7 +23,7 @@ pub(super) struct Entry {
     pub(super) sender: String,
     /// The thread in which it was said.
     pub(super) thread: Option<EventId>,
-    /// Its words, or the name of its file.
+    /// Its text, or the name of its file.
     pub(super) words: String,
     /// What is to be done about it.
     pub(super) meaning: Meaning,
@@ -36,27 +36,27 @@ pub(super) enum Meaning {
     Work(Work),
     /// The running turn is to end.
     Stop {
-        /// The work that was said before it and that nobody has acted on: it is stopped, too.
+        /// The messages before it that nobody has acted on; the stop covers them, too.
         before: Vec<EventId>,
     },
     /// An order to a bot.
     Order(Order),
     /// An earlier message is changed.
     Change(Change),
-    /// Something that nobody here can work with; what.
+    /// Something that no bot can work with; its kind, as in [`Body::Unsupported`].
     Unsupported(String),
-    /// No bot wants it.
+    /// Nothing is to be done: no bot wants it.
     Nothing,
-    /// It cannot be read, or the bot that should have said what it means has failed.
+    /// The stored body cannot be parsed, or the bot that was asked panicked.
     Broken,
 }
 
-/// What somebody asks a bot for, and what that brings along.
+/// What somebody asks a bot for, with what the message brings along.
 #[derive(Clone, Debug)]
 pub(super) struct Work {
-    /// Of whom.
+    /// The bot that wants it.
     pub(super) bot: BotName,
-    /// The words; may be empty beside a file.
+    /// The text; may be empty beside a file.
     pub(super) text: String,
     /// The file.
     pub(super) file: Option<FileSent>,
@@ -65,7 +65,7 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// Returns whether the words are all.
+    /// Returns whether the message brings nothing along but its text.
     pub(super) fn is_plain(&self) -> bool {
         self.file.is_none() && self.about.is_none()
     }
@@ -74,11 +74,11 @@ impl Work {
 /// An order that needs no turn.
 #[derive(Clone, Debug)]
 pub(super) struct Order {
-    /// To whom.
+    /// The bot that takes it.
     pub(super) bot: BotName,
-    /// Its words.
+    /// Its text.
     pub(super) text: String,
-    /// Whether it waits until the bot's running turn has ended.
+    /// Whether it waits until the bot's running turn has ended, as a new conversation does.
     pub(super) between_turns: bool,
 }
 
@@ -94,9 +94,9 @@ pub(super) struct FileSent {
 /// An edit or a redaction.
 #[derive(Clone, Debug)]
 pub(super) struct Change {
-    /// The message.
+    /// The message that is changed.
     pub(super) target: EventId,
-    /// Its new text; `None`: it is taken back.
+    /// Its new text; `None` if it is redacted.
     pub(super) text: Option<String>,
     /// What the journal knows of that message.
     pub(super) found: Found,
@@ -105,12 +105,12 @@ pub(super) struct Change {
 /// What the journal knows of a message that is to be changed.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Found {
-    /// Who asks for the change has said no such thing here, so it is not theirs to change.
+    /// The sender of the change has sent no such message in this room.
     #[default]
     Nothing,
-    /// They have, and its key has not come yet.
+    /// The message is theirs and still locked.
     Locked,
-    /// They have.
+    /// The message is theirs.
     Message(Target),
 }
 
@@ -121,15 +121,15 @@ pub(super) struct Target {
     pub(super) standing: Standing,
     /// The thread in which it was said.
     pub(super) thread: Option<EventId>,
-    /// Its words as they are, or the name of its file.
+    /// Its current text, or the name of its file.
     pub(super) words: String,
-    /// Its body with the new text, if it has a text that could be changed.
+    /// Its body with the new text; `None` if it has no text or is redacted.
     pub(super) edited: Option<Value>,
 }
 
 impl Entry {
-    /// Reads an event, said by somebody who sits at this machine if `local`. What a change changes and what a stop covers
-    /// is not known from the event alone, and left empty.
+    /// Reads an event's meaning; `local` if its sender sits at this machine. The target of a change and the messages
+    /// before a stop are left empty, since the event alone does not tell them.
     pub(super) fn read(event: &StoredInbound, bots: &Bots, local: bool) -> Self {
         let (meaning, thread) = Meaning::of(event, bots, local);
         Self {
@@ -182,7 +182,7 @@ impl Meaning {
         }
     }
 
-    /// Returns whether it is said to a bot's model.
+    /// Returns whether it is work for a bot.
     pub(super) fn is_work(&self) -> bool {
         matches!(self, Self::Work(_))
     }
@@ -196,7 +196,7 @@ pub(super) fn thread(body: &Value) -> Option<EventId> {
     }
 }
 
-/// Returns a stored body with another text; `None` if it has no text that could be changed.
+/// Returns a stored body with another text; `None` if its kind has no text.
 pub(super) fn with_text(body: &Value, text: &str) -> Option<Body> {
     match serde_json::from_value(body.clone()).ok()? {
         Body::Said { thread, about, .. } => Some(Body::Said { text: text.to_owned(), thread, about }),
@@ -207,7 +207,7 @@ pub(super) fn with_text(body: &Value, text: &str) -> Option<Body> {
     }
 }
 
-/// Returns a stored body's words, or the name of its file.
+/// Returns a stored body's text, or the name of its file.
 pub(super) fn words(body: &Value) -> String {
     match serde_json::from_value(body.clone()) {
         Ok(Body::Said { text, .. }) => text,

@@ -1,4 +1,4 @@
-//! One actor owns a room: it sees to what was said there in order, one turn at a time.
+//! A room's actor: it handles what was sent there in order, one turn at a time.
 //!
 //! `machine.rs` holds the rules and does no I/O; `driver.rs` carries them out. After a failure of the store the actor
 //! begins anew from the journal, as it does after a crash.
@@ -30,20 +30,20 @@ use super::AccountHub;
 use crate::ids::{Address, TurnId};
 use driver::Driver;
 
-/// The pause after the database failed.
+/// The pause after a failure of the store.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// How an actor is reached.
+/// How an actor is reached from outside.
 #[derive(Default)]
 pub(super) struct Mailbox {
-    /// Something new was said, or the room was left.
+    /// Wakes the actor: something was sent, or the room was left.
     pub(super) notify: Notify,
-    /// The turn that works or is about to, and what ends it.
+    /// The turn that runs or is about to, with the token that stops it.
     turn: Mutex<Option<(TurnId, CancellationToken)>>,
 }
 
 impl Mailbox {
-    /// Ends the turn if it is one of these.
+    /// Stops the turn that runs if it is one of `turns`.
     pub(super) fn stop(&self, turns: &[TurnId]) {
         if let Some((turn, stop)) = &*self.turn.lock().unwrap_or_else(PoisonError::into_inner)
             && turns.contains(turn)
@@ -52,12 +52,12 @@ impl Mailbox {
         }
     }
 
-    /// Returns whether a turn works, or is about to.
+    /// Returns whether a turn runs or is about to.
     pub(super) fn has_turn(&self) -> bool {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Notes which turn works.
+    /// Sets the turn that runs.
     fn set_turn(&self, turn: Option<(TurnId, CancellationToken)>) {
         *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = turn;
     }

@@ -1,5 +1,5 @@
-//! The message to which somebody replies, as the model is told of it: data with its author's name, never an order. A
-//! file in it lands in the sandbox like one that was sent.
+//! Tells the model of the message to which somebody replies: as data with its author's name, never as an instruction.
+//! Its file is saved in the sandbox like any other that was sent.
 
 use std::time::Duration;
 
@@ -13,14 +13,15 @@ use crate::{
     strings, text,
 };
 
-/// How long the chat protocol has to find the message.
+/// How long the chat protocol may take to find the message.
 const FINDING: Duration = Duration::from_secs(30);
-/// The most bytes of it that the model is told; of a longer one the middle is cut.
+/// The most bytes of the message that the model is shown; the middle of a longer one is cut out.
 const LONGEST: usize = 16 << 10;
-/// What ends a line, besides the line feed, for some who read it.
+/// Characters besides the line feed that some readers take for the end of a line.
 const LINE_ENDS: [char; 6] = ['\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}'];
 
-/// Fetches the message `about`, and what it carries. What cannot be had is said in its place.
+/// Fetches the message `about` and its file into `brought`. A message or file that cannot be fetched leaves a note
+/// that says so.
 pub(super) async fn quote(hub: &AccountHub, address: &Address, bot: &dyn Bot, about: EventId, brought: &mut Brought) {
     let found = find(hub, address, about.clone()).await;
     let Quoted { sender, author, body } = match found {
@@ -49,7 +50,8 @@ pub(super) async fn quote(hub: &AccountHub, address: &Address, bot: &dyn Bot, ab
         Body::Unsupported { what, .. } => (format!("[{what}]"), None),
         _ => return brought.add_note(strings::told::not_quoted(strings::told::QUOTE_UNREADABLE)),
     };
-    // Each line is marked, whatever ends it, so that none can pass for something that stands behind the quote.
+    // Each line gets a mark, whatever character ends it, so that no part of the quote passes for what stands after
+    // it.
     let words = words.replace("\r\n", "\n").replace(LINE_ENDS, "\n");
     let words = text::cut_middle(text::strip(&words).trim(), LONGEST);
     let lines: Vec<_> = words.lines().map(|line| format!("> {line}")).collect();

@@ -16,22 +16,23 @@ use crate::{
     strings,
 };
 
-/// How long one may take.
+/// How long an order may take.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// The orders under way. What is dropped with it is carried out again: its event still waits.
+/// The running orders. If this is dropped they are aborted; their events still wait in the journal, so they are
+/// carried out again.
 #[derive(Default)]
 pub(super) struct Side {
     running: JoinSet<Result<(), StoreError>>,
-    /// The event of each order, and the span that names it and its room.
+    /// By task, the order's event and the span that names it and its room in the log.
     events: HashMap<Id, (EventId, Span)>,
 }
 
 impl Side {
-    /// Begins an order.
+    /// Starts an order.
     pub(super) fn begin(&mut self, hub: &AccountHub, address: &Address, asked: Asked) {
         let event = asked.event.clone();
-        // An order runs beside the turn, so it is no part of it.
+        // An order runs beside the turn, so its log lines do not carry the turn's name.
         let span = error_span!(target: SPANS, parent: &address.span(), "order", %event);
         let (hub, address) = (hub.clone(), address.clone());
         let work = async move { carry_out(&hub, &address, asked).await };
@@ -39,7 +40,7 @@ impl Side {
         self.events.insert(order.id(), (event, span));
     }
 
-    /// Waits for the end of one of them, and returns its event and whether it ended by a panic; waits for ever if none
+    /// Waits until one of the orders has ended; returns its event and whether it panicked. Never returns while none
     /// runs.
     pub(super) async fn ended(&mut self) -> Result<(EventId, bool), StoreError> {
         loop {
@@ -61,14 +62,14 @@ impl Side {
     }
 }
 
-/// An order with where it came from.
+/// An order with the event that gave it.
 pub(super) struct Asked {
     pub(super) event: EventId,
     pub(super) thread: Option<EventId>,
     pub(super) bot: Arc<dyn Bot>,
-    /// Its words.
+    /// The order's text.
     pub(super) text: String,
-    /// What the room's turn does, in a line.
+    /// What the room's actor does now, in one line.
     pub(super) doing: String,
 }
 
@@ -80,7 +81,7 @@ async fn carry_out(hub: &AccountHub, address: &Address, asked: Asked) -> Result<
     reply(hub, address, event, thread, reply_text.unwrap_or_else(|_| strings::commands::TOO_SLOW.to_owned())).await
 }
 
-/// Replies to an event, which needs no other answer then.
+/// Replies to an event and marks it done, in one transaction.
 pub(super) async fn reply(
     hub: &AccountHub,
     address: &Address,
@@ -94,7 +95,7 @@ pub(super) async fn reply(
     Ok(())
 }
 
-/// Returns a reply as the outbox takes it.
+/// Returns a reply as a row of the outbox.
 pub(super) fn reply_row(
     address: &Address,
     asked: &EventId,
@@ -105,7 +106,8 @@ pub(super) fn reply_row(
     Ok(NewOutbox { txn: txn(address, asked, "reply"), payload: to_json(&outbound)?, file: None })
 }
 
-/// Returns the transaction id of a part of an answer: always the same for the same part.
+/// Returns the transaction id of one part of an event's answer: always the same for the same part, so that it is sent
+/// once.
 pub(in crate::hub) fn txn(address: &Address, asked: &EventId, part: &str) -> String {
     ids::digest(&[&address.account, address.room.as_str(), asked.as_str(), part], 16)
 }

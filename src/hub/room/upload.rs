@@ -1,4 +1,4 @@
-//! A file on its way from the chat protocol into the room's sandbox.
+//! Brings a file that somebody sent into the room's sandbox.
 
 use std::time::Duration;
 
@@ -12,12 +12,13 @@ use crate::{
     strings, text,
 };
 
-/// No file that people send may be larger, in bytes.
+/// The largest file that people may send, in bytes.
 const LARGEST: u64 = 32 << 20;
-/// How long the chat protocol has to fetch one.
+/// How long the chat protocol may take to fetch one.
 const FETCHING: Duration = Duration::from_mins(2);
 
-/// Fetches and saves the file of an event; `again`: it was sent earlier, and what became of it in the sandbox stays.
+/// Fetches and saves the file of an event. `again` says that the file was sent earlier: what the sandbox already has
+/// of it stays as it is. The error is a sentence to the sender.
 pub(super) async fn upload(
     hub: &AccountHub,
     address: &Address,

@@ -1,4 +1,4 @@
-//! What a room is answered: each reply stands in the outbox in the transaction in which its event is done.
+//! Writes a room's answers: each reply is put into the outbox in the transaction that marks its event done.
 
 use super::{
     super::{
@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl Driver {
-    /// Stores a turn's end with what must be sent, in one transaction.
+    /// Stores a turn's end with all that must be sent for it, in one transaction.
     pub(super) async fn answer(&mut self, turn: Turn, bot: &BotName, end: End) -> Result<(), StoreError> {
         let bot_served = self.bot(bot);
         let outcome = match (end, &bot_served) {
@@ -74,7 +74,7 @@ impl Driver {
         }
         self.close();
         if !answered {
-            // What the turn did last may have made the container anew.
+            // The turn's last call may have started the left room's container again; the sweep removes it.
             self.hub.inner.sweep.notify_one();
         }
         self.hub.show(&self.address, Some(turn.id), Live::Ended { ending });
@@ -82,12 +82,12 @@ impl Driver {
         Ok(())
     }
 
-    /// Replies to an event, which needs no other answer then.
+    /// Replies to an event and marks it done.
     pub(super) async fn reply(&self, event: EventId, thread: Option<EventId>, text: String) -> Result<(), StoreError> {
         side::reply(&self.hub, &self.address, event, thread, text).await
     }
 
-    /// Says that a file is there, and lets the model see it with the next message.
+    /// Tells the person that a file was saved; the model sees it with the next message.
     pub(super) async fn acknowledge(
         &self,
         entry: Entry,
@@ -105,7 +105,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Says that no turn runs that could be stopped, and what runs all the same.
+    /// Replies that no turn runs that could be stopped, and what else goes on ([`Bot::left_running`](crate::bots::Bot)).
     pub(super) async fn nothing_to_stop(&self, event: EventId, thread: Option<EventId>) -> Result<(), StoreError> {
         let mut text = strings::commands::NOTHING_RUNS.to_owned();
         for bot in self.hub.inner.bots.iter() {
@@ -116,7 +116,7 @@ impl Driver {
         self.reply(event, thread, text).await
     }
 
-    /// Drops a message that waits. If the room was shown that it does, it is shown that it does no more.
+    /// Drops a message that waits, and takes back the notice that it waits, if one was shown.
     pub(super) async fn drop_question(
         &self,
         asked: EventId,
@@ -133,7 +133,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Sends the room a file of the turn.
+    /// Stores a file that the turn sends to the room.
     pub(super) async fn send_file(&self, turn: &Turn, file: Attachment) -> Result<(), StoreError> {
         let Attachment { key, name, mime, data, stored } = file;
         if !self.features().files {
@@ -145,14 +145,14 @@ impl Driver {
         let kept = match self.hub.inner.store.keep_file(&txn, data).await {
             Ok(kept) => kept,
             Err(error) => {
-                // Who waits for it is told that it was not stored.
+                // Dropping `stored` tells the turn that the file was not stored.
                 tracing::warn!(%error, "a file cannot be sent");
                 return Ok(());
             }
         };
         let row = NewOutbox { txn, payload: to_json(&outbound)?, file: Some(kept) };
         self.hub.inner.store.post(&self.address, Some(&turn.id), row).await?;
-        // The turn may have been stopped while the file was stored.
+        // The receiver is gone if the turn was stopped meanwhile.
         let _ = stored.send(Taken::Stored);
         self.wake_outbox().await;
         Ok(())

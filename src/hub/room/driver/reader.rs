@@ -1,4 +1,4 @@
-//! Reads the journal for the machine: each event with what its rule has to know of the journal besides.
+//! Reads the journal for the machine: each event with what its rule needs besides.
 
 use super::{
     super::{
@@ -13,11 +13,11 @@ use crate::{
     store::{OpenTurn, StoreError, StoredInbound},
 };
 
-/// Waiting events that are read together.
+/// Waiting events that are read at a time.
 const BATCH: usize = 64;
 
 impl Driver {
-    /// Returns the turns that a crash has cut off.
+    /// Returns the turns that a crash interrupted, oldest first.
     pub(super) async fn cut_off(&self) -> Result<Vec<CutOff>, StoreError> {
         let store = &self.hub.inner.store;
         let mut all = vec![];
@@ -32,7 +32,8 @@ impl Driver {
         Ok(all)
     }
 
-    /// Returns what the room has to see to next.
+    /// Returns the event that a room without a turn handles next: the oldest change, else the oldest of all that
+    /// wait.
     pub(super) async fn next(&self) -> Result<Option<Entry>, StoreError> {
         match self.hub.inner.store.next_waiting(&self.address).await? {
             Some(event) => self.whole_entry(&event).await.map(Some),
@@ -48,7 +49,7 @@ impl Driver {
         }
     }
 
-    /// Returns the oldest event that waits and came after `seq`; of what a rule has to know about what is no work, nothing.
+    /// Like [`Self::next_after`], but without what only stops and changes need.
     pub(super) async fn next_work_after(&self, seq: i64) -> Result<Option<Entry>, StoreError> {
         let waiting = self.hub.inner.store.waiting(&self.address, seq, 1).await?;
         Ok(waiting.first().map(|event| self.entry(event)))
@@ -69,7 +70,7 @@ impl Driver {
         Ok(entry)
     }
 
-    /// Returns the messages that were said before `seq` and that nobody has acted on.
+    /// Returns the work that was sent before `seq` and that nobody has acted on.
     async fn work_before(&self, seq: i64) -> Result<Vec<EventId>, StoreError> {
         let (mut events, mut after) = (vec![], 0);
         loop {
@@ -87,7 +88,7 @@ impl Driver {
         }
     }
 
-    /// Returns what the journal knows of the message that `sender` wants to change.
+    /// Returns what the journal knows of the message that `sender` changes.
     async fn find(&self, sender: &str, change: &Change) -> Result<Found, StoreError> {
         let (store, account) = (&self.hub.inner.store, &self.address.account);
         let found = store.find(account, &change.target).await?;

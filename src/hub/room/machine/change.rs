@@ -1,4 +1,4 @@
-//! Edits and redactions of what somebody said before. They count only when they come from who said it.
+//! Edits and redactions. They count only if they come from the sender of the message.
 
 use std::mem;
 
@@ -17,11 +17,12 @@ use crate::{
     strings, text,
 };
 
-/// How much of the earlier message is repeated.
+/// The most characters of the earlier message that are repeated.
 const SHOWN: usize = 80;
 
 impl Machine {
-    /// Sees to a change: what waits is changed or dropped, the running turn is told, what was answered stays.
+    /// Handles a change: a message that waits is changed or dropped, a running turn is told, an answered message
+    /// stays.
     pub(super) fn change(&mut self, entry: &Entry, change: &Change, out: &mut Out) {
         let mut phase = mem::take(&mut self.phase);
         match &change.found {
@@ -46,11 +47,11 @@ impl Machine {
                     out.push(told_turn(entry, change, target));
                 }
             }
-            // The turn has it already, and has only not come to it yet.
+            // The message was handed to the turn, which has not read it yet.
             (Standing::Waiting, Phase::Turn(running)) if running.has(&change.target) => {
                 out.push(told_turn(entry, change, target));
             }
-            // Other words would make work of an order that is being carried out, and it would be answered twice.
+            // If an order that runs became work, it would be answered twice.
             (Standing::Waiting, _) if under_way && change.text.is_some() => out.push(done()),
             (Standing::Waiting, _) => {
                 match (&change.text, &target.edited) {
@@ -70,7 +71,7 @@ impl Machine {
                     }
                 }
                 if matches!(&*phase, Phase::Waiting(first) if first.event == change.target) {
-                    // It is read again: its new words may mean something else.
+                    // The message is read again, since its new text may mean something else.
                     *phase = Phase::Between;
                 }
             }
@@ -78,8 +79,8 @@ impl Machine {
         }
     }
 
-    /// Stops fetching for a running turn what comes along with a message that gets other words, and reads the message
-    /// again: with those words nobody may want it, and then a file that cannot be fetched needs no answer.
+    /// Stops the fetch for a message that is edited while it is to steer a turn, and reads the message again. With
+    /// its new text no bot may want it, and then a file that cannot be fetched needs no reply.
     fn offer_again(&mut self, event: &EventId, phase: &mut Phase, out: &mut Out) {
         if let Phase::Turn(running) = phase
             && self.fetching.take_if(|entry| entry.event == *event).is_some()
@@ -89,8 +90,8 @@ impl Machine {
         }
     }
 
-    /// Lets go of what was being done for a message that was taken back. If the room was shown that it waits, it is shown
-    /// that it does no more.
+    /// Stops what was prepared for a message that was redacted, and takes back the notice that it waits, if one was
+    /// shown.
     fn drop_waiting(&mut self, event: &EventId, phase: &mut Phase, out: &mut Out) {
         let fetching = self.fetching.take_if(|entry| entry.event == *event).is_some();
         if fetching {
@@ -112,7 +113,7 @@ impl Machine {
     }
 }
 
-/// Returns what the turn is told of a change.
+/// Returns the action that tells the running turn of a change.
 fn told_turn(entry: &Entry, change: &Change, target: &Target) -> Action {
     let old = text::one_line(&target.words, SHOWN);
     let text = match &change.text {

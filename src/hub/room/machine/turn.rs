@@ -1,4 +1,4 @@
-//! The rules of a turn as its room sees it: what is said meanwhile steers it, a stop ends it, and its answer is the end.
+//! The rules of an open turn: messages steer it, a stop ends it, and its answer closes it.
 
 use std::{collections::HashSet, mem};
 
@@ -22,15 +22,15 @@ pub(super) struct Running {
     pub(super) turn: Turn,
     /// The bot that works on it.
     pub(super) bot: BotName,
-    /// It was resumed and has no permit yet, so it does not work.
+    /// Whether it was resumed and still waits for a permit.
     pub(super) queued: bool,
-    /// It was told to stop.
+    /// Whether it was told to stop.
     stopping: bool,
-    /// What was handed to it.
+    /// The messages that were handed to it.
     handed: HashSet<EventId>,
-    /// Up to here the journal was read for work that could be handed to it.
+    /// The place up to which the journal was read for work that steers it.
     pub(super) offered: i64,
-    /// There may be such work behind that place, and room for it.
+    /// Whether there may be more such work after `offered`, and the turn has room for it.
     pub(super) offering: bool,
 }
 
@@ -40,7 +40,7 @@ impl Running {
         Self { turn, bot, queued: false, stopping: false, handed, offered, offering: true }
     }
 
-    /// Returns whether it is to be handed more of what people say.
+    /// Returns whether it takes more messages.
     pub(super) fn takes_more(&self) -> bool {
         self.offering && !self.stopping
     }
@@ -52,7 +52,7 @@ impl Running {
 }
 
 impl Machine {
-    /// Goes on with a turn that is open now.
+    /// Goes on with a turn that the driver has opened; `None` if it could not be.
     pub(super) fn opened(&mut self, turn: Option<Turn>, out: &mut Out) {
         let Phase::Opening(plan) = mem::take(&mut self.phase) else { return };
         let Some(turn) = turn else { return };
@@ -72,7 +72,7 @@ impl Machine {
                 let mut running = Running { queued: true, stopping: stop, ..Running::new(turn, bot) };
                 self.unlooked = true;
                 if stop {
-                    // One that is to end needs no permit.
+                    // A turn that is only to end needs no permit.
                     running.queued = false;
                     let opened = running.turn.opened;
                     self.start(running, Start::Resumed { opened }, out);
@@ -84,7 +84,7 @@ impl Machine {
         }
     }
 
-    /// Lets a resumed turn work that has a permit now, or shows how many wait before it.
+    /// Starts a resumed turn that has a permit now, or shows how many wait before it.
     pub(super) fn turn_permitted(&mut self, mut running: Box<Running>, before: Option<usize>, out: &mut Out) {
         if let Some(before) = before {
             let turn = &running.turn;
@@ -102,12 +102,12 @@ impl Machine {
         out.push(Action::Show(Live::Started { asked: turn.asked.clone(), thread: turn.thread.clone() }));
         out.push(Action::Start { turn: turn.id.clone(), bot: bot.clone(), start });
         self.doing = Doing::Working { what: turn.what.clone(), since: turn.opened, tools: 0, now: None };
-        // Whatever came with the message that asks steers the turn at once.
+        // What came after the message that asks steers the turn at once.
         self.unlooked = true;
         self.phase = Phase::Turn(Box::new(running));
     }
 
-    /// Ends the running turn, which claims the stop and what the stop covers.
+    /// Stops the open turn, which claims the stop and what the stop covers.
     pub(super) fn stop_turn(&mut self, running: &mut Running, events: Vec<EventId>, out: &mut Out) {
         out.push(Action::Claim { turn: running.turn.id.clone(), events: events.clone() });
         show_taken(events, out);
@@ -115,11 +115,11 @@ impl Machine {
         if self.fetching.take().is_some() {
             out.push(Action::DropFetch);
         }
-        // It comes back as an event, as when the room is left.
+        // The driver answers with [`Event::StopAsked`], as it does when the room is left.
         out.push(Action::Stop);
     }
 
-    /// Lets a turn that was told to stop end: it needs no permit for that.
+    /// Lets a turn that was told to stop end, without waiting for a permit.
     pub(super) fn stop_asked(&mut self, out: &mut Out) {
         match mem::take(&mut self.phase) {
             Phase::Turn(mut running) => {
@@ -135,8 +135,8 @@ impl Machine {
         }
     }
 
-    /// Hands work that waits to the turn, if it is for the turn's bot; work for another bot waits. What it brings along is
-    /// fetched first, and what came after it waits for that.
+    /// Hands waiting work to the turn if it is for the turn's bot; work for another bot waits. What a message brings
+    /// along is fetched first, and later messages wait for that.
     pub(super) fn offer(&mut self, found: Option<Entry>, out: &mut Out) {
         let mut phase = mem::take(&mut self.phase);
         if let Phase::Turn(running) = &mut phase {
@@ -165,7 +165,7 @@ impl Machine {
         }
     }
 
-    /// Shows what the turn shows.
+    /// Shows the room a turn's progress.
     pub(super) fn show(&mut self, progress: Progress, out: &mut Out) {
         let Phase::Turn(running) = &mut self.phase else { return };
         self.doing.follow(&progress);
@@ -173,7 +173,7 @@ impl Machine {
             Progress::Thinking => Live::Thinking,
             Progress::Text(delta) => Live::Text { delta },
             Progress::Seen(said) => {
-                // There is room for another message.
+                // The turn has taken a message, so there is room for another one.
                 running.offering = true;
                 Live::Seen { said }
             }
@@ -188,7 +188,7 @@ impl Machine {
         }));
     }
 
-    /// Answers with what the turn's work came to.
+    /// Answers with the result of the turn's work.
     pub(super) fn ended(&mut self, end: End, out: &mut Out) {
         match mem::take(&mut self.phase) {
             Phase::Turn(running) => {
