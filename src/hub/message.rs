@@ -143,7 +143,7 @@ pub enum Outbound {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thread: Option<EventId>,
     },
-    /// A file, whose bytes the outbox keeps beside the row.
+    /// A file; its bytes stand beside this in the outbox.
     File {
         /// Its name, without a path.
         name: String,

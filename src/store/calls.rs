@@ -1,5 +1,5 @@
-//! Tool calls: recorded with the model's message, marked before they run and after they ended. What a crash leaves in
-//! between is what recovery has to find out.
+//! Tool calls. A call is recorded with the model's message, marked before it runs, and again after it has ended.
+//! Recovery has to find out what became of a call that a crash interrupted in between.
 
 use rusqlite::{Row, params};
 use serde_json::Value;
@@ -7,14 +7,14 @@ use serde_json::Value;
 use super::{Store, StoreError, turns};
 use crate::ids::{Address, CallId, TurnId};
 
-/// How a call stands.
+/// A call as it is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CallRecord {
     /// Its id in the store and in the sandbox.
     pub call: CallId,
-    /// sandboxd's boot id at the time of the intent; `None` while the call was only asked for.
+    /// sandboxd's boot id when the call was started; `None` before that.
     pub boot: Option<String>,
-    /// Its result, once it ended.
+    /// Its result; `None` before it has ended.
     pub ended: Option<EndedCall>,
 }
 
@@ -23,12 +23,12 @@ pub struct CallRecord {
 pub struct EndedCall {
     /// What the model is told.
     pub text: String,
-    /// What else the program wants to remember of it (facts, summary).
+    /// What else the orchestrator stores about it (facts, summary).
     pub details: Value,
 }
 
 impl Store {
-    /// Stores a message of the model whole, with the calls it asks for, in its order.
+    /// Stores a whole message of the model with the calls that it asks for, in their order.
     pub async fn append_calls(
         &self,
         address: &Address,
@@ -49,7 +49,7 @@ impl Store {
         .await
     }
 
-    /// Stores the intent to run a call in the sandbox with this boot id.
+    /// Stores that a call is about to run in the sandbox with this boot id.
     pub async fn start_call(&self, call: &CallId, boot: &str) -> Result<(), StoreError> {
         let (call, boot, now) = (call.clone(), boot.to_owned(), self.clock.millis());
         self.write(move |tx| {

@@ -1,5 +1,5 @@
-//! Makes the database's file as small as what is in it. For a database that nobody has open; the store itself never comes
-//! here.
+//! Rewrites the database's file without its free pages, for the subcommand `compact`. The running store never does
+//! that.
 
 use std::{
     fs::{self, File},
@@ -10,23 +10,23 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::StoreError;
 
-/// How large a database's file is, and what of it is of use. In bytes.
+/// The size of a database's file, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
     /// The whole file.
     pub file: u64,
-    /// Of that, pages that hold nothing.
+    /// Free pages in it.
     pub free: u64,
-    /// Free pages are given back by themselves. Files of older versions keep them, and write there first.
+    /// Whether free pages are returned to the file system. Files that older versions made keep them and reuse them.
     pub gives_back: bool,
 }
 
 impl Size {
-    /// Looks at a database's file. Blocks.
+    /// Reads a database file's size. Blocks.
     ///
     /// # Errors
     ///
-    /// It is no database, or cannot be read.
+    /// The file is no database or cannot be read.
     pub fn of(path: &Path) -> Result<Self, StoreError> {
         let open = |cause| StoreError::Open { path: path.to_owned(), cause };
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(open)?;
@@ -43,13 +43,13 @@ impl Size {
         })
     }
 
-    /// Writes a database anew without its free pages, in a way that gives back what gets free later. Whatever happens
-    /// meanwhile, the file is the old one or the new one. Needs room for both, and nobody may have the database open.
-    /// Blocks; returns the size before and after.
+    /// Rewrites a database without its free pages and with `auto_vacuum`. The new file replaces the old one by a
+    /// rename, so that a crash leaves one or the other. Needs disk space for both, and nobody may have the database
+    /// open. Blocks; returns the size before and after.
     ///
     /// # Errors
     ///
-    /// The file is missing, no database, or in use, or the disk is full.
+    /// The file is missing, is no database or is in use, or the disk is full.
     pub fn compact(path: &Path) -> Result<(Self, Self), StoreError> {
         let open = |cause| StoreError::Open { path: path.to_owned(), cause };
         let mut new = path.as_os_str().to_owned();
@@ -58,8 +58,8 @@ impl Size {
         remove(&new).map_err(StoreError::File)?;
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(open)?;
         let before = Self::read(&connection).map_err(open)?;
-        // Also folds the log back and removes it: what stands in it must not be applied to another file. Refused while
-        // anybody else has the database open.
+        // This also checkpoints and removes the write-ahead log, which must not be applied to the new file. SQLite
+        // refuses it while anybody else has the database open.
         connection.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(())).map_err(open)?;
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         let made = write(&connection, &new);
@@ -69,14 +69,14 @@ impl Size {
             Ok((before, after))
         });
         if put.is_err() {
-            // What is left of it is removed the next time.
+            // What remains is removed by the next call.
             let _ = remove(&new);
         }
         put
     }
 }
 
-/// Writes a copy without free pages, safe on the disk; returns its size.
+/// Writes a copy without free pages and syncs it to the disk; returns its size.
 fn write(connection: &Connection, new: &Path) -> Result<Size, StoreError> {
     connection.execute("VACUUM INTO ?1", [new.to_string_lossy()])?;
     let written = Connection::open_with_flags(new, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
@@ -101,7 +101,7 @@ mod tests {
         store::{Durability, Store},
     };
 
-    /// A file of an older version with much in it that was deleted.
+    /// Makes a file as an older version left it, with much free space.
     fn old(path: &Path) {
         let connection = Connection::open(path).unwrap();
         connection

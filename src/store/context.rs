@@ -1,4 +1,4 @@
-//! The conversation as the model is shown it.
+//! The messages of a conversation that the model is shown.
 
 use rusqlite::{OptionalExtension, Row, ToSql, Transaction, params};
 use serde_json::Value;
@@ -6,19 +6,21 @@ use serde_json::Value;
 use super::{CallRecord, Conversation, Store, StoreError, answerer, calls, prune};
 use crate::ids::{Address, TurnId};
 
-/// A stored message, with how its calls stand.
+/// A stored message with the state of its calls.
 #[derive(Clone, Debug, PartialEq)]
 pub struct History {
-    /// The turn in which it was said; `None` in what a compaction has left.
+    /// The turn to which it belongs; `None` for the messages of a compaction.
     pub turn: Option<TurnId>,
     /// The message.
     pub message: Value,
-    /// The calls that it asked for, in its order. Empty in what a compaction has left, where results stand as messages.
+    /// The calls that it asked for, in their order. Empty for the messages of a compaction, in which results are
+    /// messages of their own.
     pub calls: Vec<CallRecord>,
 }
 
 impl Store {
-    /// Returns a conversation's context, oldest first: what the last compaction has left, then all that came after it.
+    /// Returns a conversation's context, oldest first: the messages of the last compaction, then all that came after
+    /// it.
     pub async fn history(&self, at: &Conversation) -> Result<Vec<History>, StoreError> {
         let at = at.clone();
         self.read(move |tx| {
@@ -39,7 +41,7 @@ impl Store {
                 Some((upto, text)) => (upto, serde_json::from_str::<Vec<Value>>(&text)?),
                 None => (0, Vec::new()),
             };
-            // What was given up is not shown, also while it is still being deleted.
+            // A conversation that was given up is not shown, also while it is still being deleted.
             let upto = upto.max(prune::forgotten_until(tx, &at)?);
             let mut history: Vec<History> =
                 kept.into_iter().map(|message| History { turn: None, message, calls: Vec::new() }).collect();
@@ -49,7 +51,8 @@ impl Store {
         .await
     }
 
-    /// Returns all messages of a turn, oldest first, also those that a compaction within it hides from the model.
+    /// Returns all messages of a turn, oldest first, including those that a compaction during it hides from the
+    /// model.
     pub async fn turn_history(&self, address: &Address, turn: &TurnId) -> Result<Vec<History>, StoreError> {
         let (address, turn) = (address.clone(), turn.clone());
         self.read(move |tx| {
@@ -61,8 +64,8 @@ impl Store {
         .await
     }
 
-    /// Returns those of some names that no line of a home has in its text. Each name must be one that stands in no text by
-    /// chance.
+    /// Returns those of `names` that occur in no text of a home. The names must be such that they do not occur in a
+    /// text by chance, like a hash.
     pub async fn unnamed(&self, home: &Address, names: Vec<String>) -> Result<Vec<String>, StoreError> {
         if names.is_empty() {
             return Ok(names);
@@ -83,8 +86,9 @@ impl Store {
         .await
     }
 
-    /// Shows the model `messages` instead of all that was said in the conversation until now. That stays until it is old
-    /// ([`Store::prune`]). With no message to show the conversation is given up, and what was said goes soon.
+    /// Replaces the context of a conversation by `messages`, as a compaction does. The older messages stay until
+    /// [`Store::prune`] deletes them. Without `messages` the conversation is given up, and is deleted soon
+    /// ([`Store::finish_forgetting`]).
     pub async fn replace_context(&self, at: &Conversation, messages: Vec<Value>) -> Result<(), StoreError> {
         let (at, now) = (at.clone(), self.clock.millis());
         let is_over = messages.is_empty();
@@ -116,8 +120,7 @@ impl Store {
     }
 }
 
-/// Every text of a room in which something else may be named: the lines, the results of their calls, and what compactions
-/// have left.
+/// All texts of a room that may name a picture: messages, results of calls, and the messages of compactions.
 const TEXTS: [&str; 4] = [
     "SELECT body FROM messages WHERE bot = ?1 AND room = ?2",
     "SELECT c.details FROM messages m JOIN calls c ON c.message = m.seq
@@ -126,7 +129,8 @@ const TEXTS: [&str; 4] = [
     "SELECT messages FROM contexts_of_bots WHERE bot = ?1 AND room = ?2",
 ];
 
-/// Reads messages with their calls; `which` says which ones of the room of the first two parameters.
+/// Reads messages with their calls. `which` is the condition that selects them; its first two parameters are account
+/// and room.
 fn read(
     tx: &Transaction<'_>,
     which: &'static str,

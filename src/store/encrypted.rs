@@ -1,5 +1,5 @@
-//! Rooms in which everything was encrypted once. Never forgotten: whoever could make it so could have what is said there in
-//! the clear.
+//! Rooms that were encrypted once. This is never forgotten: if it could be, whoever brought that about could have
+//! later messages sent in the clear.
 
 use super::{Store, StoreError};
 use crate::ids::RoomKey;

@@ -1,5 +1,6 @@
-//! Files on their way to a room. They lie beside the database, not in it: what goes through SQLite goes through its log
-//! as well, and neither gives the space back. A row of the outbox names its file; a file that no row waits for is removed.
+//! Files that are to be sent to a room. They lie beside the database, since SQLite would write their bytes into its
+//! log as well, and neither gives the space back. A row of the outbox names its file; a file that no row names is
+//! removed.
 
 use std::{
     collections::HashSet,
@@ -17,12 +18,12 @@ use tracing::Span;
 use super::{Store, StoreError};
 use crate::ids;
 
-/// A younger file may belong to a row that is just being written.
+/// A file younger than this is not swept: the row that names it may not be written yet.
 const SETTLED: Duration = Duration::from_hours(1);
 
 impl Store {
-    /// Keeps a file for the row with this transaction id and returns its name, which the row carries. The same file is
-    /// kept once, however often it is handed over.
+    /// Stores a file for the outbox row with this transaction id, and returns its name for that row. Storing the same
+    /// file again returns the same name.
     pub async fn keep_file(&self, txn: &str, data: Bytes) -> Result<String, StoreError> {
         let (folder, name) = (self.files.to_path_buf(), ids::digest(&["file", txn], 16));
         let kept = name.clone();
@@ -30,7 +31,7 @@ impl Store {
         Ok(name)
     }
 
-    /// Reads a kept file; `None` if it is gone.
+    /// Reads a stored file; `None` if it is gone.
     pub async fn kept_file(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let path = self.files.join(name);
         match blocking(move || fs::read(path)).await {
@@ -40,7 +41,7 @@ impl Store {
         }
     }
 
-    /// Removes files whose rows are sent or gone.
+    /// Removes the files of rows that were sent or dropped.
     pub(super) async fn remove_files(&self, names: Vec<String>) {
         if names.is_empty() {
             return;
@@ -52,11 +53,11 @@ impl Store {
             }
             Ok(())
         });
-        // Whatever stays is found by the next sweep.
+        // A file that could not be removed is found by the next sweep.
         let _ = removed.await;
     }
 
-    /// Removes old files for which no row waits.
+    /// Removes files older than [`SETTLED`] that no row names.
     pub(super) async fn sweep_files(&self) -> Result<(), StoreError> {
         let waiting = self.read(|tx| waiting(tx)).await?;
         let folder = self.files.to_path_buf();
@@ -68,18 +69,18 @@ impl Store {
     }
 }
 
-/// Returns where the files of a database lie.
+/// Returns the directory for the files of a database.
 pub(super) fn folder(database: &Path) -> PathBuf {
     database.with_file_name("outgoing")
 }
 
-/// Removes at the start what a crash has left.
+/// Removes at startup what a crash has left.
 pub(super) fn tidy(folder: &Path, connection: &Connection) -> Result<(), StoreError> {
     sweep(folder, &waiting(connection)?, Duration::ZERO);
     Ok(())
 }
 
-/// Returns the files of a room's rows that were not sent.
+/// Returns the names of the files of a room's unsent rows.
 pub(super) fn unsent(tx: &Transaction<'_>, account: &str, room: &str) -> Result<Vec<String>, StoreError> {
     let mut select = tx
         .prepare_cached("SELECT file FROM outbox WHERE bot = ?1 AND room = ?2 AND sent IS NULL AND file IS NOT NULL")?;

@@ -1,6 +1,5 @@
-//! Looks at a database's file from outside, beside a server that may be using it: can it be written, is it whole?
-//!
-//! For `doctor`; the store itself never comes here.
+//! Checks a database's file from outside, also while a server uses it: can it be written, and is it intact? For
+//! `doctor`; the running store never does that.
 
 use std::{
     path::Path,
@@ -14,22 +13,23 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::StoreError;
 use crate::text;
 
-/// How long another process may keep the file locked before that counts as "somebody writes".
+/// How long another process may hold the write lock before the check takes that for a sign that the file can be
+/// written.
 const BUSY: Duration = Duration::from_secs(2);
 
-/// What was found.
+/// The result of the check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// It can be written, and all of it was read and is whole.
+    /// The file can be written, and all of it was read and is intact.
     Whole,
-    /// It can be written; there was no time to read all of it.
+    /// The file can be written; there was no time to read all of it.
     Unread,
-    /// It is no database, or parts of it are lost; what SQLite says.
+    /// The file is no database, or parts of it are damaged; holds what SQLite says.
     Damaged(String),
 }
 
 impl Health {
-    /// Looks at the file, which must exist, and stops reading after `limit`. Blocks.
+    /// Checks the file, which must exist; stops reading it after `limit`. Blocks.
     pub fn of(path: &Path, limit: Duration) -> Result<Self, StoreError> {
         let open = |cause| StoreError::Open { path: path.to_owned(), cause };
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(open)?;
@@ -47,14 +47,14 @@ impl Health {
     }
 }
 
-/// What an account's people still wait for.
+/// What an account's people are still waiting for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
     /// The account.
     pub account: String,
-    /// Messages that nobody has acted on.
+    /// Messages that no turn has claimed and nobody has answered.
     pub messages: u64,
-    /// Answers that were not sent.
+    /// Rows of the outbox that were not sent.
     pub answers: u64,
 }
 
@@ -79,7 +79,7 @@ impl Waiting {
 
 fn check(connection: &Connection, limit: Duration) -> rusqlite::Result<Health> {
     match connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK;") {
-        // Somebody writes just now, so it can be written.
+        // Another process writes at the moment, so the file can be written.
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {}
         other => other?,
     }
@@ -92,7 +92,7 @@ fn shown(said: &str) -> String {
     text::one_line(said, 200)
 }
 
-/// Runs `query` on the connection, and interrupts it at the limit.
+/// Runs `query` and interrupts the connection after `limit`.
 fn limited<T>(connection: &Connection, limit: Duration, query: impl FnOnce() -> T) -> T {
     let interrupt = connection.get_interrupt_handle();
     let (done, ended) = mpsc::channel::<()>();

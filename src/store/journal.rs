@@ -1,4 +1,4 @@
-//! The journal: what people said, written down before anything acts on it.
+//! The journal: inbound events, written down before anything acts on them.
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde_json::Value;
@@ -6,19 +6,20 @@ use serde_json::Value;
 use super::{Store, StoreError, known};
 use crate::ids::{Address, EventId, RoomKey, TurnId};
 
-/// Events without a key that are kept of a room, the newest. A client that has lost its keys sends them without end.
+/// The most locked events that are kept for each room; the oldest go. A client that has lost its keys sends them
+/// without end.
 const LOCKED: i64 = 100;
 
 /// An event on its way into the journal.
 #[derive(Clone, Debug)]
 pub struct NewInbound {
-    /// Where it was said.
+    /// The room in which it was sent.
     pub room: RoomKey,
-    /// Its id; the journal takes it once.
+    /// Its id; the journal takes each id once.
     pub event: EventId,
-    /// Who said it.
+    /// Who sent it.
     pub sender: String,
-    /// What was said, as the hub wrote it down.
+    /// The hub's JSON of what was sent.
     pub body: Value,
     /// The event that this one changes, if it is an edit or a redaction.
     pub target: Option<EventId>,
@@ -27,13 +28,13 @@ pub struct NewInbound {
 /// An event that cannot be read until its key comes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LockedInbound {
-    /// Where it was said.
+    /// The room in which it was sent.
     pub room: RoomKey,
-    /// Its id; the journal takes it once.
+    /// Its id; the journal takes each id once.
     pub event: EventId,
-    /// Who said it.
+    /// Who sent it.
     pub sender: String,
-    /// What the protocol needs to try again.
+    /// The hub's JSON with what the protocol needs to decrypt it later.
     pub body: Value,
 }
 
@@ -42,41 +43,41 @@ pub struct LockedInbound {
 pub struct FoundEvent {
     /// The event.
     pub inbound: StoredInbound,
-    /// Where it was said.
+    /// The room in which it was sent.
     pub room: RoomKey,
-    /// What became of it.
+    /// How far it was handled.
     pub standing: Standing,
 }
 
-/// What became of an event.
+/// How far an event was handled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Nothing yet.
+    /// Nobody has acted on it.
     Waiting,
-    /// A turn answers it.
+    /// A turn has claimed it and answers it.
     Claimed(TurnId),
-    /// It is done, without a turn.
+    /// It was handled without a turn.
     Done,
 }
 
 /// An event in the journal.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredInbound {
-    /// The order of arrival.
+    /// Its place in the journal, in order of arrival.
     pub seq: i64,
     /// Its id.
     pub event: EventId,
-    /// Who said it.
+    /// Who sent it.
     pub sender: String,
-    /// What was said.
+    /// The hub's JSON of what was sent.
     pub body: Value,
     /// When it was admitted, in milliseconds since 1970.
     pub received: i64,
 }
 
 impl Store {
-    /// Writes events down, and how far the protocol's stream was read, in one transaction. Returns the ids that were
-    /// new: an event that comes again is left out. One that was locked and comes again readable is new.
+    /// Stores events and the protocol's sync position in one transaction. Returns the ids that were new; events that
+    /// the journal has already are left out. A locked event that comes again decrypted is new.
     pub async fn admit(
         &self,
         account: &str,
@@ -127,7 +128,7 @@ impl Store {
         .await
     }
 
-    /// Returns the newest events whose key has not come, oldest first, at most `limit`.
+    /// Returns the newest locked events, at most `limit`, oldest first.
     pub async fn locked(&self, account: &str, limit: usize) -> Result<Vec<LockedInbound>, StoreError> {
         let account = account.to_owned();
         self.read(move |tx| {
@@ -147,7 +148,7 @@ impl Store {
         .await
     }
 
-    /// Returns one event whose key has not come.
+    /// Returns the room and the sender of a locked event.
     pub async fn locked_event(&self, account: &str, event: &EventId) -> Result<Option<(RoomKey, String)>, StoreError> {
         let (account, event) = (account.to_owned(), event.clone());
         self.read(move |tx| {
@@ -159,8 +160,8 @@ impl Store {
         .await
     }
 
-    /// Lets a locked event take its place at the journal's end, as `new` says, or gives it up for good. One that is not
-    /// locked any more is no error; returns whether it was.
+    /// Removes a locked event. With `new` it is appended to the journal as an ordinary event; without, it is given up
+    /// for good. Returns whether it was still locked; if not, nothing changes.
     pub async fn unlock(&self, account: &str, event: &EventId, new: Option<NewInbound>) -> Result<bool, StoreError> {
         let (account, event, now) = (account.to_owned(), event.clone(), self.clock.millis());
         self.write(move |tx| {
@@ -187,7 +188,7 @@ impl Store {
         .await
     }
 
-    /// Returns how far the account's stream was read.
+    /// Returns the account's sync position as of the last [`Store::admit`].
     pub async fn position(&self, account: &str) -> Result<Option<String>, StoreError> {
         let account = account.to_owned();
         self.read(move |tx| {
@@ -196,8 +197,8 @@ impl Store {
         .await
     }
 
-    /// Returns what a room has to see to next: the oldest event that changes another, else the oldest of all that no
-    /// turn has claimed.
+    /// Returns the event that a room handles next: the oldest waiting edit or redaction, else the oldest waiting
+    /// event.
     pub async fn next_waiting(&self, address: &Address) -> Result<Option<StoredInbound>, StoreError> {
         let address = address.clone();
         self.read(move |tx| {
@@ -210,8 +211,7 @@ impl Store {
         .await
     }
 
-    /// Returns the events of a room that no turn has claimed yet and that came after `seq`, oldest first, at most
-    /// `limit`.
+    /// Returns the waiting events of a room after `seq`, oldest first, at most `limit`.
     pub async fn waiting(&self, address: &Address, seq: i64, limit: usize) -> Result<Vec<StoredInbound>, StoreError> {
         let address = address.clone();
         self.read(move |tx| {
@@ -225,7 +225,7 @@ impl Store {
         .await
     }
 
-    /// Returns an event and what became of it.
+    /// Returns an event and how far it was handled.
     pub async fn find(&self, account: &str, event: &EventId) -> Result<Option<FoundEvent>, StoreError> {
         let (account, event) = (account.to_owned(), event.clone());
         self.read(move |tx| {
@@ -244,7 +244,7 @@ impl Store {
         .await
     }
 
-    /// Gives a waiting event another body, as the event `change` asks, which needs no answer then.
+    /// Replaces the body of a waiting event and marks the event `change` as done.
     pub async fn rewrite(
         &self,
         account: &str,
@@ -264,13 +264,13 @@ impl Store {
         .await
     }
 
-    /// Says that events need no answer (any more).
+    /// Marks events as done.
     pub async fn done(&self, account: &str, events: Vec<EventId>) -> Result<(), StoreError> {
         let account = account.to_owned();
         self.write(move |tx| done(tx, &account, &events)).await
     }
 
-    /// Returns whether others than `sender` have spoken in a room.
+    /// Returns whether anybody else than `sender` has written in a room.
     pub async fn others_spoke(&self, address: &Address, sender: &str) -> Result<bool, StoreError> {
         let (address, sender) = (address.clone(), sender.to_owned());
         self.read(move |tx| {
@@ -296,7 +296,7 @@ impl Store {
         .await
     }
 
-    /// Returns the rooms in which events wait or turns are unfinished: where work goes on after a start.
+    /// Returns the rooms with waiting events or open turns, in which work goes on after a start.
     pub async fn rooms_with_work(&self, account: &str) -> Result<Vec<Address>, StoreError> {
         let account = account.to_owned();
         self.read(move |tx| {
@@ -311,7 +311,7 @@ impl Store {
     }
 }
 
-/// Writes an event down; tells whether it is new.
+/// Inserts an event; returns whether it is new.
 fn insert(tx: &Transaction<'_>, account: &str, new: &NewInbound, now: i64) -> Result<bool, StoreError> {
     if known::has_event(tx, account, &new.event)? {
         return Ok(false);
@@ -326,14 +326,14 @@ fn insert(tx: &Transaction<'_>, account: &str, new: &NewInbound, now: i64) -> Re
     Ok(insert.execute(row)? == 1)
 }
 
-/// Returns whether an event was ever written down.
+/// Returns whether the journal has, or ever had, an event.
 pub(super) fn has(tx: &Transaction<'_>, account: &str, event: &EventId) -> Result<bool, StoreError> {
     let mut select = tx.prepare_cached("SELECT EXISTS (SELECT 1 FROM inbound WHERE bot = ?1 AND event = ?2)")?;
     let has: bool = select.query_row([account, event.as_str()], |row| row.get(0))?;
     Ok(has || known::has_event(tx, account, event)?)
 }
 
-/// Returns whether an event waits in a room and nobody has acted on it.
+/// Returns whether an event of a room is still waiting.
 pub(super) fn waits(tx: &Transaction<'_>, address: &Address, event: &EventId) -> Result<bool, StoreError> {
     let mut select = tx.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM inbound

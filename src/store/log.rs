@@ -1,8 +1,9 @@
-//! SQLite's write-ahead log: how it is folded back into the database's file, so that it stays small.
+//! Checkpoints of SQLite's write-ahead log, which keep it small.
 //!
-//! Folding costs flushes to the disk, so a thread with a connection of its own does it beside the writer. It never
-//! catches up with a writer that always writes, and only a log that is folded back whole begins anew. So the writer
-//! itself tells the thread when the log is large, and folds back the little that is left then, between two transactions.
+//! A checkpoint waits for the disk, so a thread with a connection of its own does it beside the writer. That thread
+//! never catches up with a writer that writes all the time, and only a log that was checkpointed whole starts again
+//! at its beginning. So the writer tells the thread when the log is large, and checkpoints the little that is left
+//! itself, between two transactions.
 
 use std::{
     fs,
@@ -21,21 +22,21 @@ use tokio::time;
 
 use super::BUSY;
 
-/// Bytes of the log that are kept to be written over.
+/// Bytes to which a log that grew is truncated when it starts again.
 const KEPT: i64 = 4 << 20;
-/// A log of so many bytes is folded back at once and begins anew.
+/// A log of at least so many bytes is checkpointed at once.
 const LARGE: u64 = 8 << 20;
-/// How often a smaller one is folded back.
+/// How often a smaller log is checkpointed.
 const EVERY: Duration = Duration::from_secs(5);
-/// So few frames are left to the writer if the thread can make it so in some tries: they take it a few milliseconds.
+/// The thread tries to leave at most so many frames to the writer, which needs a few milliseconds for them.
 const REST: i64 = 128;
 const TRIES: usize = 5;
-/// What the writer may take for it. Longer is told in the log.
+/// How long the writer may take for its checkpoint; more is logged.
 const HOLD: Duration = Duration::from_millis(20);
-/// The longest that somebody in no hurry waits for the thread.
+/// How long [`Log::folded`] waits for the thread.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What the thread and the writer say to each other. Cheap to clone; the thread ends when the last clone is dropped.
+/// The state that the thread and the writer share. Cheap to clone; the thread ends when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub(super) struct Log {
     path: Arc<Path>,
@@ -46,9 +47,9 @@ pub(super) struct Log {
 
 #[derive(Debug, Default)]
 struct LogState {
-    /// The thread is at work.
+    /// Whether the thread is checkpointing now.
     folding: AtomicBool,
-    /// The writer shall fold back what is left.
+    /// Whether the writer is to checkpoint what is left.
     rest: AtomicBool,
 }
 
@@ -66,12 +67,13 @@ impl Log {
         Ok(Self { path: log_of(path).into(), state, grown })
     }
 
-    /// Tells the thread when the log is large, and folds back what the thread has left, if it asked for it. Called by the
-    /// writer after each transaction: a fast one fills the log faster than the thread could look at it now and then.
+    /// Tells the thread when the log is large; if the thread has asked for it, checkpoints the rest. The writer calls
+    /// this after each transaction, because a fast writer fills the log faster than the thread would notice by
+    /// itself.
     pub(super) fn has_grown(&self, connection: &Connection) {
         if !self.state.rest.swap(false, Ordering::Relaxed) {
             if fs::metadata(&self.path).is_ok_and(|log| log.len() >= LARGE) {
-                // Where it cannot be sent, the thread is told already.
+                // A full channel means that the thread is told already.
                 let _ = self.grown.try_send(());
             }
             return;
@@ -91,7 +93,7 @@ impl Log {
         }
     }
 
-    /// Waits until the thread is not at work. For what is in no hurry and would only make more work for it.
+    /// Waits until the thread is idle, for work in no hurry that would only make more work for it.
     pub(super) async fn folded(&self) {
         let until = Instant::now() + PATIENCE;
         while self.state.folding.load(Ordering::Relaxed) && Instant::now() < until {
@@ -100,13 +102,13 @@ impl Log {
     }
 }
 
-/// Leaves folding to the thread, and lets a log that has grown give its space back when it begins anew.
+/// Leaves all checkpoints to the thread, and limits the size of a log that starts again.
 pub(super) fn set_up(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "journal_size_limit", KEPT)
 }
 
-/// Returns the log's file.
+/// Returns the path of the log.
 fn log_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("-wal");
@@ -136,7 +138,7 @@ fn watch(connection: &Connection, state: &LogState, grows: &mpsc::Receiver<()>) 
     }
 }
 
-/// Folds all back and lets the next transaction begin the log anew. Waits for those who still read from the log, for as
+/// Checkpoints the whole log, so that the next transaction starts it again. Waits for readers of the log, at most as
 /// long as the writer may stand still.
 fn restart(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(HOLD)?;
@@ -145,7 +147,7 @@ fn restart(connection: &Connection) -> rusqlite::Result<()> {
     folded
 }
 
-/// Folds back as much as can be without waiting for anybody; returns how many frames are left.
+/// Checkpoints as much as possible without waiting; returns how many frames are left.
 fn fold(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
         let (frames, folded): (i64, i64) = (row.get(1)?, row.get(2)?);

@@ -1,8 +1,8 @@
 //! The one SQLite file: journal, turns, conversation, tool calls, outbox, usage.
 //!
-//! One thread owns the writing connection; every method that writes sends it a closure and waits for the answer, so that
-//! each method is one transaction and nothing blocks the async runtime. What only reads has connections of its own. Knows
-//! ids and JSON; it must not know what a message means. Called by hub, bots, orchestrator and ops.
+//! One thread owns the connection that writes. Each writing method sends it a closure and waits for the result, so
+//! that every method is one transaction and nothing blocks the async runtime. Reads have connections of their own
+//! (`readers.rs`). The store knows ids and JSON; it must not know what a message means.
 
 mod calls;
 mod compact;
@@ -54,13 +54,13 @@ use crate::{
     strings::database,
 };
 
-/// Closures that may wait for the writer; more make callers wait.
+/// Closures that may be queued for the writer; then callers wait.
 const QUEUE: usize = 256;
 
-/// How long the writer waits where somebody else holds the database.
+/// How long a write waits while another process holds the lock.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// What one bot has said and heard in a room: the key of its messages and its context.
+/// A bot's conversation in a room: the key of its messages and its context.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Conversation {
     /// The account and the room.
@@ -69,10 +69,10 @@ pub struct Conversation {
     pub bot: BotName,
 }
 
-/// The bot whose rows are older than the column that names one: there it is null.
+/// The bot whose rows have null in the column `answerer`, which is newer than they are.
 const FIRST_BOT: &str = "coder";
 
-/// Returns a bot as the column `answerer` names it.
+/// Returns a bot as the column `answerer` holds it.
 fn answerer(bot: &BotName) -> Option<&str> {
     Some(bot.as_str()).filter(|name| *name != FIRST_BOT)
 }
@@ -80,7 +80,7 @@ fn answerer(bot: &BotName) -> Option<&str> {
 /// Why the database could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It could not be opened or brought up to date.
+    /// The database could not be opened or migrated.
     #[error("{}", database::not_opened(.path, .cause))]
     Open {
         /// The database's file.
@@ -88,7 +88,7 @@ pub enum StoreError {
         /// What SQLite said.
         cause: rusqlite::Error,
     },
-    /// A newer version has written it, and says that this one would harm it.
+    /// A newer version of the program has marked the database as incompatible with this one.
     #[error("{}", database::newer(.path))]
     Newer {
         /// The database's file.
@@ -97,19 +97,19 @@ pub enum StoreError {
     /// The disk is full.
     #[error("{}", database::FULL)]
     Full,
-    /// A read took longer than any read may.
+    /// A read was interrupted at its time limit.
     #[error("{}", database::SLOW)]
     Slow,
     /// SQLite failed.
     #[error("{}", database::failed(.0))]
     Sqlite(rusqlite::Error),
-    /// A file on its way to a room cannot be kept or read.
+    /// A file that is to be sent could not be stored or read.
     #[error("{}", database::file_not_kept(.0))]
     File(std::io::Error),
-    /// A stored value cannot be read back.
+    /// A stored value is not the JSON that it should be.
     #[error("{}", database::corrupt(.0))]
     Corrupt(#[from] serde_json::Error),
-    /// The writer's thread is gone: the program ends.
+    /// The writer's thread has ended, because the program ends.
     #[error("{}", database::CLOSED)]
     Closed,
 }
@@ -118,7 +118,7 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DiskFull) => Self::Full,
-            // Only reads are ever interrupted, and only when their time is over.
+            // Only reads are ever interrupted: at their time limit, or when nobody waits for them.
             Some(rusqlite::ErrorCode::OperationInterrupted) => Self::Slow,
             _ => Self::Sqlite(error),
         }
@@ -128,7 +128,7 @@ impl From<rusqlite::Error> for StoreError {
 /// How much a commit waits for the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// A killed process loses nothing; a power cut may lose the last instants.
+    /// A killed process loses nothing; a power cut may lose the last transactions.
     #[default]
     Normal,
     /// A power cut loses nothing either; each commit waits for the disk.
@@ -140,26 +140,26 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 /// The database. Cheap to clone; the file is closed when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// What only reads. Closed before the writer, which folds the log back when it is the last.
+    /// The connections that read. They are closed before the writer: the last connection checkpoints the log.
     readers: Arc<Readers>,
     /// The writer's queue.
     jobs: mpsc::SyncSender<Job>,
-    /// How the write-ahead log is folded back.
+    /// The checkpoints of the write-ahead log.
     log: Log,
-    /// Rung when something was given up, so that it is deleted soon.
+    /// Notified when a conversation was given up, so that it is deleted soon.
     forgetting: Arc<Notify>,
     /// Stamps rows.
     clock: Clock,
-    /// Where files lie that are to be sent.
+    /// The directory for files that are to be sent.
     files: Arc<Path>,
-    /// Names this installation; containers carry it as a label.
+    /// The id of this installation, which its containers carry as a label.
     instance: Arc<str>,
-    /// Known to nobody but this installation.
+    /// Random bytes that only this installation knows, in hex.
     secret: SecretString,
 }
 
 impl Store {
-    /// Opens the database, makes it if there is none, and brings it up to date. Blocks; call it before serving.
+    /// Opens or creates the database and migrates it. Blocks; call it before serving.
     pub fn open(path: &Path, durability: Durability, clock: Clock) -> Result<Self, StoreError> {
         let fail = |cause| StoreError::Open { path: path.to_owned(), cause };
         let mut connection = connect(path, durability).map_err(fail)?;
@@ -194,12 +194,12 @@ impl Store {
         })
     }
 
-    /// Returns the name of this installation, made once.
+    /// Returns the id of this installation, which is created once.
     pub fn instance(&self) -> &str {
         &self.instance
     }
 
-    /// Returns a secret of this installation, from which keys are made that must be the same after a restart.
+    /// Returns the secret of this installation, from which keys are derived that stay the same after a restart.
     pub(crate) fn secret(&self) -> &str {
         self.secret.expose_secret()
     }
@@ -209,12 +209,12 @@ impl Store {
         &self.clock
     }
 
-    /// Waits for a turn on the writer's thread, and changes nothing.
+    /// Waits until the writer's thread has run what was queued before; changes nothing.
     pub async fn take_turn(&self) -> Result<(), StoreError> {
         self.write(|_| Ok(())).await
     }
 
-    /// Runs one transaction that only reads, beside the writer.
+    /// Runs a transaction that only reads, beside the writer.
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
@@ -222,7 +222,7 @@ impl Store {
         self.readers.read(work).await
     }
 
-    /// Runs one transaction on the writer's thread.
+    /// Runs a transaction on the writer's thread.
     async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
@@ -234,7 +234,7 @@ impl Store {
                 transaction.commit()?;
                 Ok(value)
             });
-            // The caller may have gone away; the transaction stands all the same.
+            // The caller may be gone; the transaction is committed all the same.
             let _ = reply.send(result);
         });
         if let Err(refused) = self.jobs.try_send(job) {
@@ -255,7 +255,7 @@ impl Store {
 fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
-    // Before anything else is written: a file that is new gives back what it does not need. To others this says nothing.
+    // `auto_vacuum` must be set before the first table is made; on an existing database it changes nothing.
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", if durability == Durability::Full { "FULL" } else { "NORMAL" })?;
@@ -266,7 +266,7 @@ fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> 
     Ok(connection)
 }
 
-/// Returns the random text of this name, made of so many random bytes when it is asked for first.
+/// Returns the random hex text under `key`, made of `bytes` random bytes when it is first asked for.
 fn made_once(connection: &Connection, key: &str, bytes: usize) -> rusqlite::Result<String> {
     let found = connection.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()?;
     if let Some(found) = found {
@@ -284,10 +284,10 @@ mod tests {
     use super::*;
     use crate::ids::{EventId, TurnId};
 
-    /// Longer than anything here takes, and shorter than anybody waits for a test.
+    /// Longer than anything here takes, and shorter than a test may hang.
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// Lets the writer stand still in the middle of a transaction until it is dropped.
+    /// Blocks the writer in the middle of a transaction until the sender is dropped.
     async fn held(store: &Store) -> mpsc::Sender<()> {
         let (release, released) = mpsc::channel::<()>();
         let (begun, has_begun) = oneshot::channel();
@@ -324,7 +324,7 @@ mod tests {
 
         let release = held(&store).await;
         let reads = async {
-            // What was committed is seen, whoever holds the writer now.
+            // A read sees what was committed, though the writer is blocked.
             assert_eq!(store.position("coder").await.unwrap().as_deref(), Some("here"));
             assert_eq!(store.claimed(&turn).await.unwrap().len(), 1);
             assert_eq!(store.find("coder", &event).await.unwrap().unwrap().standing, Standing::Claimed(turn.clone()));

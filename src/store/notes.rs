@@ -1,12 +1,12 @@
-//! Small facts that a chat protocol wants to find again after a restart: which event a progress message has, where an
-//! upload lies. The store does not know what they mean; they are pruned with old turns.
+//! Small values that a chat protocol needs after a restart: the event of a progress message, the address of an
+//! upload. The store does not know what they mean. They are pruned like old turns.
 
 use rusqlite::{OptionalExtension, params};
 
 use super::{Store, StoreError};
 
 impl Store {
-    /// Notes a value under a key, in place of an older one.
+    /// Stores a value under a key, in place of an older one.
     pub async fn note(&self, account: &str, key: &str, value: &str) -> Result<(), StoreError> {
         let (account, key, value, now) = (account.to_owned(), key.to_owned(), value.to_owned(), self.clock.millis());
         self.write(move |tx| {
@@ -20,7 +20,7 @@ impl Store {
         .await
     }
 
-    /// Returns what was noted under a key.
+    /// Returns the value under a key.
     pub async fn noted(&self, account: &str, key: &str) -> Result<Option<String>, StoreError> {
         let (account, key) = (account.to_owned(), key.to_owned());
         self.read(move |tx| {
@@ -30,7 +30,7 @@ impl Store {
         .await
     }
 
-    /// Forgets a key.
+    /// Deletes the value under a key.
     pub async fn forget(&self, account: &str, key: &str) -> Result<(), StoreError> {
         let (account, key) = (account.to_owned(), key.to_owned());
         self.write(move |tx| {

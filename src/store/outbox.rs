@@ -1,5 +1,5 @@
-//! The outbox: what must reach a room exactly once. A row's payload is frozen when it is written; it stays until the
-//! chat protocol has confirmed it.
+//! The outbox: what must reach a room exactly once. A row's payload is frozen when it is written, and the row stays
+//! unsent until the chat protocol has confirmed it.
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde_json::Value;
@@ -7,58 +7,58 @@ use serde_json::Value;
 use super::{Store, StoreError};
 use crate::ids::{Address, EventId, RoomKey, TurnId};
 
-/// Something to be sent.
+/// A row that is to be sent.
 #[derive(Clone, Debug)]
 pub struct NewOutbox {
-    /// The transaction id: the same for the same answer, so that the protocol sends it once.
+    /// The transaction id: always the same for the same answer, so that it is sent once.
     pub txn: String,
-    /// What to send, as the hub wrote it down.
+    /// The hub's JSON of what is to be sent.
     pub payload: Value,
-    /// The name of a file that was kept for it ([`Store::keep_file`]).
+    /// The name of its file, from [`Store::keep_file`].
     pub file: Option<String>,
 }
 
-/// A row, sent or not.
+/// A row of the outbox, sent or not.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutboxRow {
     /// The order in which a room's rows are sent.
     pub seq: i64,
     /// The transaction id.
     pub txn: String,
-    /// Where to.
+    /// The account and room to which it goes.
     pub address: Address,
-    /// The turn that it belongs to, if it does to one.
+    /// The turn to which it belongs, if any.
     pub turn: Option<TurnId>,
-    /// What.
+    /// The hub's JSON of what is to be sent.
     pub payload: Value,
-    /// The name of its file ([`Store::kept_file`]), which is gone once it was sent.
+    /// The name of its file ([`Store::kept_file`]), which is removed once it is sent.
     pub file: Option<String>,
-    /// A file's bytes, as rows of older versions have them until they were sent.
+    /// The file's bytes, in rows of older versions, until they are sent.
     pub data: Option<Vec<u8>>,
-    /// The first attempt to send it, if there was one: it may be in the room already.
+    /// The first attempt to send it, if any; the row may have reached the room then.
     pub tried: Option<Tried>,
 }
 
-/// An attempt to send a row. A homeserver knows a transaction id only from the same device, and not for ever.
+/// An attempt to send a row. A homeserver recognises a transaction id only from the same device, and not for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tried {
-    /// The device that tried.
+    /// The id of the device that tried.
     pub device: String,
     /// When, in milliseconds since 1970.
     pub at: i64,
 }
 
-/// The columns that [`read`] takes.
+/// The columns that [`read`] expects.
 const COLUMNS: &str = "seq, txn, bot, room, payload, data, tried_by, tried_at, file, turn";
 
 impl Store {
-    /// Puts something into the outbox while a turn works (a screenshot, a file).
+    /// Adds a row without ending a turn: a file or screenshot of `turn`, or a notice to the room.
     pub async fn post(&self, address: &Address, turn: Option<&TurnId>, row: NewOutbox) -> Result<(), StoreError> {
         let (address, turn, now) = (address.clone(), turn.cloned(), self.clock.millis());
         self.write(move |tx| put(tx, &address, turn.as_ref(), &[row], now)).await
     }
 
-    /// Returns a room's oldest row that was not sent yet.
+    /// Returns a room's oldest unsent row.
     pub async fn next_unsent(&self, address: &Address) -> Result<Option<OutboxRow>, StoreError> {
         let address = address.clone();
         self.read(move |tx| {
@@ -103,7 +103,7 @@ impl Store {
         .await
     }
 
-    /// Notes that a row is about to be sent from a device. Only the first attempt is kept.
+    /// Notes that a device is about to send a row. Only the first attempt is kept.
     pub async fn trying(&self, txn: &str, device: &str) -> Result<(), StoreError> {
         let (txn, device, now) = (txn.to_owned(), device.to_owned(), self.clock.millis());
         self.write(move |tx| {
@@ -114,7 +114,7 @@ impl Store {
         .await
     }
 
-    /// Returns the rooms for which something waits to be sent.
+    /// Returns the rooms with unsent rows.
     pub async fn rooms_with_unsent(&self, account: &str) -> Result<Vec<Address>, StoreError> {
         let account = account.to_owned();
         self.read(move |tx| {
@@ -125,7 +125,8 @@ impl Store {
         .await
     }
 
-    /// Notes that a row was sent, as which event; closes its turn when it was the last. Its file goes.
+    /// Notes that a row was sent, and as which event; removes its file. Its turn is closed if that was its last
+    /// unsent row.
     pub async fn sent(&self, seq: i64, event: &EventId) -> Result<(), StoreError> {
         let (event, now) = (event.clone(), self.clock.millis());
         let sent = self.write(move |tx| {
@@ -147,7 +148,7 @@ impl Store {
     }
 }
 
-/// Writes rows into the outbox; one whose transaction id is there already is left out.
+/// Inserts rows; those whose transaction id is there already are left out.
 pub(super) fn put(
     tx: &Transaction<'_>,
     address: &Address,

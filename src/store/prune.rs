@@ -1,9 +1,9 @@
-//! Rows that are not needed any more go, in steps so small that others write in between.
+//! Pruning: deletes rows that are not needed any more, in steps so small that others write in between.
 //!
-//! What goes is found by a read that looks at one page of rows after the other, along the primary key or an index; then
-//! the writer deletes what was found, a few milliseconds at a time (`steps.rs`). Whatever was found stays right until then:
-//! what has ended does not begin again, and what a compaction hides is never shown again. Of events and ciphertexts it
-//! stays known that they were taken (`known`).
+//! A read finds what goes, one page of rows after the other, along the primary key or an index; then the writer
+//! deletes those rows, a few milliseconds at a time (`steps.rs`). What a read has found stays true until then: what
+//! has ended does not begin again, and what a compaction hides is never shown again. For events and ciphertexts the
+//! fact that they were taken is kept (`known.rs`).
 
 mod ciphertexts;
 mod forgotten;
@@ -39,8 +39,8 @@ impl Store {
         Ok(rooms)
     }
 
-    /// Deletes what was given up ([`Store::replace_context`] with nothing, [`Store::clear_room`]). What still waits for
-    /// its end stays until the next call. Returns the rooms of whose conversation something went.
+    /// Deletes conversations that were given up ([`Store::replace_context`] without messages, [`Store::clear_room`]).
+    /// Rows of turns that have not ended stay until a later call. Returns the rooms of which messages went.
     pub async fn finish_forgetting(&self) -> Result<HashSet<Address>, StoreError> {
         let mut rooms = HashSet::new();
         for forgotten in self.read(forgotten::forgotten).await? {
@@ -53,7 +53,7 @@ impl Store {
         Ok(rooms)
     }
 
-    /// Returns when something was given up since the last time, or soon after.
+    /// Waits until a conversation is given up; returns at once if one was since the last call.
     pub async fn something_forgotten(&self) {
         self.forgetting.notified().await;
     }
@@ -92,7 +92,8 @@ mod tests {
         "DELETE FROM outbox WHERE seq = ?1",
         "DELETE FROM turns WHERE turn = ?1",
     ];
-    /// Tables that never have more than some rows for each room, what a page was read into, and no table at all.
+    /// Tables with at most some rows for each room, subqueries over one page, and constants: a scan of these is
+    /// allowed.
     const SMALL: [&str; 11] =
         ["CONSTANT", "contexts", "contexts_of_bots", "r", "m", "i", "o", "c", "said", "heard", "worked"];
 
@@ -110,14 +111,15 @@ mod tests {
                 .unwrap()
                 .collect::<Result<_, _>>()
                 .unwrap();
-            // Comparisons of several columns at once use the index for all of them, or a page is read again and again.
+            // A comparison of several columns must use the index for all of them, or the same page is read again and
+            // again.
             let together = query.matches(") > (").count();
             let used = plan.iter().filter(|step| step.contains(")>(")).count();
-            // But for a person's events in a room: what was read of them before is deleted by then.
+            // Except for one query, whose earlier rows are deleted by the time it runs again.
             assert!(used == together || query == FORGOTTEN_INBOUND, "{query}\n{plan:#?}");
             for step in &plan {
                 let scanned = step.strip_prefix("SCAN ").map(|rest| rest.split(' ').next().unwrap_or_default());
-                // It wants the first row of each index alone.
+                // This query reads the first row of each index alone.
                 let is_first = step.contains("COVERING INDEX") && query == rooms::HOMES_IN_USE;
                 let is_small = scanned.is_none_or(|table| SMALL.contains(&table) || table.starts_with('(')) || is_first;
                 assert!(is_small && !step.contains("AUTOMATIC"), "{query}\n{plan:#?}");

@@ -1,8 +1,8 @@
-//! The connections that only read.
+//! The pool of connections that only read.
 //!
-//! SQLite's write-ahead log lets them read while the writer writes, so no read waits for a write or for a long read in
-//! another room. A read sees everything that was committed before it began: who has waited for a write finds it. What is
-//! read in order to be changed is read by the writer, inside its transaction.
+//! SQLite's write-ahead log lets them read while the writer writes, so no read waits for a write, nor for a long read
+//! in another room. A read sees everything that was committed before it began, so whoever has waited for a write
+//! reads it. What is read in order to be changed is read by the writer, in the same transaction.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,15 +15,15 @@ use tokio::{sync::Semaphore, task, time};
 
 use super::StoreError;
 
-/// Reads at the same time; more wait.
+/// Reads that run at the same time; more wait.
 const AT_ONCE: usize = 4;
-/// How long a read may take, with its wait for a connection. The longest one, a room's whole conversation, takes some
-/// milliseconds.
+/// The most time a read may take, including its wait for a connection. The longest read, a room's whole conversation,
+/// takes some milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Kibibytes of pages that each connection keeps.
+/// The page cache of each connection, in KiB.
 const CACHE: i64 = 512;
 
-/// A bounded pool of connections, each opened when it is needed first.
+/// A bounded pool of connections, each opened when it is first needed.
 #[derive(Debug)]
 pub(super) struct Readers {
     path: PathBuf,
@@ -32,13 +32,14 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    /// Returns a pool for the database at `path`, which must exist and be in WAL mode by the first read.
+    /// Returns a pool for the database at `path`, which must exist in WAL mode by the first read.
     pub(super) fn new(path: &Path) -> Arc<Self> {
         let places = Arc::new(Semaphore::new(AT_ONCE));
         Arc::new(Self { path: path.to_owned(), idle: Mutex::default(), places })
     }
 
-    /// Runs `work` in one read transaction. A read that takes too long, or whose caller has gone away, is interrupted.
+    /// Runs `work` in one read transaction. A read that takes longer than [`LIMIT`], or whose caller is gone, is
+    /// interrupted.
     pub(super) async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
@@ -76,26 +77,26 @@ impl Readers {
             None => open(&self.path)?,
         };
         let result = in_transaction(&mut connection, reading, work);
-        // Before another read gets the connection: an interruption that comes late must not hit that one.
+        // Set before another read gets the connection: a late interruption must not hit that one.
         *lock(reading) = Reading::Over;
         lock(&self.idle).push(connection);
         result
     }
 }
 
-/// How far a read is.
+/// The state of a read.
 #[derive(Default)]
 enum Reading {
     /// It waits for a connection or a thread.
     #[default]
     Ahead,
-    /// It runs, and ends when it is interrupted.
+    /// It runs; the handle interrupts it.
     Running(InterruptHandle),
-    /// It has ended, or nobody wants it any more.
+    /// It has ended, or its caller is gone.
     Over,
 }
 
-/// Whoever waits for a read; interrupts it when it goes away.
+/// The caller of a read; interrupts the read when it is dropped.
 #[derive(Default)]
 struct Caller(Arc<Mutex<Reading>>);
 
@@ -109,7 +110,7 @@ impl Drop for Caller {
     }
 }
 
-/// Notes that a read runs; tells whether anybody still waits for it.
+/// Notes that a read runs; returns whether its caller still waits for it.
 fn begin(reading: &Mutex<Reading>, interrupt: InterruptHandle) -> bool {
     let mut reading = lock(reading);
     if let Reading::Over = *reading {
@@ -126,8 +127,8 @@ fn in_transaction<T>(
 ) -> Result<T, StoreError> {
     let interrupt = connection.get_interrupt_handle();
     let transaction = connection.transaction()?;
-    // SQLite forgets an interruption while no statement is under way. This one is until the end, so that none is lost
-    // between two of the read's own.
+    // SQLite forgets an interruption that comes while no statement runs. This statement stays open until the end, so
+    // that an interruption between two statements of `work` counts.
     let mut under_way = transaction.prepare_cached("SELECT 1 UNION ALL SELECT 2")?;
     let mut rows = under_way.query([])?;
     rows.next()?;
@@ -135,7 +136,7 @@ fn in_transaction<T>(
 }
 
 fn open(path: &Path) -> rusqlite::Result<Connection> {
-    // No mutex: each connection is used by one thread at a time.
+    // Each connection is used by one thread at a time, so it needs no mutex.
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.pragma_update(None, "cache_size", -CACHE)?;
@@ -160,7 +161,7 @@ mod tests {
     use super::*;
 
     const ENDLESS: &str = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
-    /// Longer than anything here takes, and shorter than anybody waits for a test.
+    /// Longer than anything here takes, and shorter than a test may hang.
     const PATIENCE: Duration = Duration::from_secs(20);
 
     fn pool() -> (tempfile::TempDir, Arc<Readers>) {
@@ -206,7 +207,7 @@ mod tests {
         });
         task::spawn_blocking(move || has_begun.recv_timeout(PATIENCE)).await.unwrap().unwrap();
         read.abort();
-        // Whether or not the query itself has begun by now.
+        // It does not matter whether the query itself has started by now.
         let interrupted = task::spawn_blocking(move || has_ended.recv_timeout(PATIENCE)).await.unwrap();
         assert_eq!(interrupted, Ok(true));
     }

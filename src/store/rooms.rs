@@ -1,36 +1,36 @@
-//! The rooms in which an account is or was, and whose sandbox and conversation an upgraded room uses.
+//! The rooms in which an account is or was, and which room's sandbox and conversation an upgraded room uses.
 //!
-//! Everything of a conversation stands under its home: the room in which it began. The hub translates; here only
-//! [`Store::move_home`] knows both.
+//! All rows of a conversation carry its home: the room in which it began. The hub translates rooms to homes; of the
+//! store's methods only those in this file know both.
 
 use rusqlite::{Transaction, params};
 
 use super::{NewOutbox, Store, StoreError, files, known, outbox, prune};
 use crate::ids::{Address, EventId, RoomKey, TurnId};
 
-/// A room in which nobody is left.
+/// A room that was left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftRoom {
     /// The room.
     pub room: RoomKey,
-    /// Since when, in milliseconds since 1970.
+    /// When it was left, in milliseconds since 1970.
     pub since: i64,
-    /// Its conversation is gone already; its sandbox is not known to be.
+    /// Whether its conversation was given up. Its sandbox may still be there.
     pub cleared: bool,
 }
 
-/// A room that uses another one's sandbox and conversation.
+/// A room that uses another room's sandbox and conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alias {
     /// The room.
     pub room: RoomKey,
-    /// The room in which the conversation began.
+    /// The room in which the conversation began, its home.
     pub home: RoomKey,
 }
 
 impl Store {
-    /// Notes that an account is in a room, by the event `joined`. The greeting goes to the outbox of `home` if it has
-    /// not come by that event before.
+    /// Notes that an account is in a room, by the join event `joined`. The greeting goes to the outbox of `home`
+    /// unless this event has greeted it before.
     pub async fn join(
         &self,
         home: &Address,
@@ -69,8 +69,8 @@ impl Store {
         .await
     }
 
-    /// Notes that nobody is left in a room, whose conversation stands under `home`: its turns are over without an
-    /// answer, and what waits in it or for it is dropped. Returns the turns that were open.
+    /// Notes that a room was left, whose home is `home`: its open turns end without an answer, and its waiting events
+    /// and unsent rows are dropped. Returns the turns that were open.
     pub async fn leave(&self, home: &Address, room: &RoomKey) -> Result<Vec<TurnId>, StoreError> {
         let (home, room, now) = (home.clone(), room.clone(), self.clock.millis());
         let left = self.write(move |tx| {
@@ -94,7 +94,7 @@ impl Store {
         Ok(open)
     }
 
-    /// Notes that the account is no longer in a room that another one has followed; what belongs to their home stays.
+    /// Notes that the account has left a room that another one has followed. Its home is not touched.
     pub async fn leave_old(&self, account: &str, room: &RoomKey) -> Result<(), StoreError> {
         let (account, room) = (account.to_owned(), room.clone());
         self.write(move |tx| {
@@ -104,7 +104,7 @@ impl Store {
         .await
     }
 
-    /// Drops what was not sent yet to a room that was left.
+    /// Drops the unsent rows of a room that was left.
     pub async fn drop_unsent(&self, home: &Address) -> Result<(), StoreError> {
         let home = home.clone();
         let files = self.write(move |tx| drop_unsent(tx, &home)).await?;
@@ -112,7 +112,7 @@ impl Store {
         Ok(())
     }
 
-    /// Returns the rooms in which nobody is left and whose files may still be there.
+    /// Returns the rooms that were left and whose files may still be there.
     pub async fn left_rooms(&self, account: &str) -> Result<Vec<LeftRoom>, StoreError> {
         let account = account.to_owned();
         self.read(move |tx| {
@@ -126,7 +126,7 @@ impl Store {
         .await
     }
 
-    /// Returns whether a room is noted as left.
+    /// Returns whether a room counts as left.
     pub async fn is_left(&self, account: &str, room: &RoomKey) -> Result<bool, StoreError> {
         let (account, room) = (account.to_owned(), room.clone());
         self.read(move |tx| {
@@ -138,8 +138,8 @@ impl Store {
         .await
     }
 
-    /// Gives up the conversations of a room that is still left; tells whether it was. Nothing of them is shown any more, and
-    /// their rows go soon ([`Store::finish_forgetting`]).
+    /// Gives up the conversations of a room that is still left; returns whether it was. They are not shown any more,
+    /// and [`Store::finish_forgetting`] deletes their rows.
     pub async fn clear_room(&self, home: &Address, room: &RoomKey) -> Result<bool, StoreError> {
         let (home, room, now) = (home.clone(), room.clone(), self.clock.millis());
         let cleared = self.write(move |tx| {
@@ -166,7 +166,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Forgets a room that is still left, and that it used another's sandbox.
+    /// Forgets a room that is still left, and whose home it used.
     pub async fn forget_room(&self, account: &str, room: &RoomKey) -> Result<(), StoreError> {
         let (account, room) = (account.to_owned(), room.clone());
         self.write(move |tx| {
@@ -184,8 +184,8 @@ impl Store {
         .await
     }
 
-    /// Lets a room use the sandbox and the conversation of `home` from now on, which was that of `from`. What waits in it or
-    /// for it goes along. Not if it has a conversation of its own already; returns whether it does.
+    /// Makes a room use `home`, which `from` used, from now on; its waiting events and unsent rows go there. Returns
+    /// `false`, without a change, if the room has a conversation of its own already.
     pub async fn move_home(
         &self,
         account: &str,
@@ -204,19 +204,19 @@ impl Store {
                 return Ok(false);
             }
             let row = [&account, &room.0, &home.0];
-            // Made anew: of all rooms of a home the last is the one in which people are.
+            // Inserted anew, since the newest row of a home names the room in which people are.
             tx.execute("DELETE FROM homes WHERE bot = ?1 AND room = ?2", [&account, &room.0])?;
             tx.execute("INSERT INTO homes (bot, room, home) VALUES (?1, ?2, ?3)", row)?;
             tx.execute("UPDATE inbound SET room = ?3 WHERE bot = ?1 AND room = ?2 AND turn IS NULL AND done = 0", row)?;
             tx.execute("UPDATE outbox SET room = ?3 WHERE bot = ?1 AND room = ?2 AND sent IS NULL", row)?;
-            // Left already, and with nobody in the old room its files would have an end.
+            // If `from` was left already, its row would let the sweep delete the files that `room` uses now.
             tx.execute("DELETE FROM rooms WHERE bot = ?1 AND room = ?2 AND missed IS NOT NULL", [&account, &from.0])?;
             Ok(true)
         })
         .await
     }
 
-    /// Returns the rooms that use another's sandbox, in the order in which they came to do so.
+    /// Returns the rooms that use another room's home, in the order in which they began to.
     pub async fn homes(&self, account: &str) -> Result<Vec<Alias>, StoreError> {
         let account = account.to_owned();
         self.read(move |tx| {
@@ -228,8 +228,8 @@ impl Store {
         .await
     }
 
-    /// Returns the homes of all accounts in which something was ever said and that were not cleared, or in whose rooms
-    /// somebody is: each may have a sandbox.
+    /// Returns the homes of all accounts that have messages, events, turns or a context, or in whose rooms the
+    /// account is: each may have a sandbox.
     pub async fn homes_in_use(&self) -> Result<Vec<Address>, StoreError> {
         self.read(move |tx| {
             let mut select = tx.prepare_cached(HOMES_IN_USE)?;
@@ -240,8 +240,9 @@ impl Store {
     }
 }
 
-/// Steps from room to room through an index of each table, past all rows of the same room; the `+` lets SQLite compare by
-/// the index's two columns. Where a compaction or `!new` has taken the last rows of a room, it has a context.
+/// Steps from room to room through an index of each table, past all rows of the same room; the `+` makes SQLite
+/// compare by both columns of the index. A room whose last rows a compaction or `!new` has hidden and pruning has
+/// deleted still has a context.
 pub(super) const HOMES_IN_USE: &str = "WITH RECURSIVE
      said (bot, room) AS (
          SELECT bot, room FROM (SELECT bot, room FROM messages ORDER BY bot, room LIMIT 1)
@@ -260,7 +261,7 @@ pub(super) const HOMES_IN_USE: &str = "WITH RECURSIVE
      UNION SELECT r.bot, coalesce(h.home, r.room) FROM rooms r
          LEFT JOIN homes h ON h.bot = r.bot AND h.room = r.room WHERE r.missed IS NULL";
 
-/// Gives up the events of a room whose key has not come: they are not taken again.
+/// Gives up the locked events of a room for good.
 fn give_up_locked(tx: &Transaction<'_>, account: &str, room: &RoomKey) -> Result<(), StoreError> {
     let mut given_up = tx.prepare_cached("DELETE FROM locked WHERE bot = ?1 AND room = ?2 RETURNING event")?;
     let mut events = given_up.query([account, room.as_str()])?;
@@ -280,7 +281,7 @@ fn close_turns(tx: &Transaction<'_>, home: &Address, now: i64) -> Result<(), Sto
     Ok(())
 }
 
-/// Returns the files of what was dropped.
+/// Deletes a room's unsent rows; returns their files.
 fn drop_unsent(tx: &Transaction<'_>, home: &Address) -> Result<Vec<String>, StoreError> {
     let files = files::unsent(tx, &home.account, home.room.as_str())?;
     tx.execute("DELETE FROM outbox WHERE bot = ?1 AND room = ?2 AND sent IS NULL", [&home.account, &home.room.0])?;

@@ -1,14 +1,14 @@
-//! The tables, and how an older database becomes a current one.
+//! The tables, and the migrations that bring an older database up to date.
 //!
-//! Migrations only expand: version N of the program runs on the schema of N+1, so going back to an older binary needs
-//! no restored data. Add tables and nullable columns; never rename or drop.
+//! Migrations only expand, so that version N of the program runs on the schema of N+1, and going back to an older
+//! binary needs no backup. Add tables and nullable columns; never rename or drop.
 
 use rusqlite::{Connection, OptionalExtension};
 
 /// One step a version; `PRAGMA user_version` counts those that were applied.
 const MIGRATIONS: &[&str] = &[FIRST, ROOMS, FILES, CIPHERTEXTS, ENCRYPTED, BOTS, PRUNING, AGENTS, BUDGETS];
 
-/// The version of this program.
+/// The schema version of this program.
 const CURRENT: usize = MIGRATIONS.len();
 
 const FIRST: &str = r"
@@ -72,7 +72,7 @@ CREATE TABLE usage (
 ) WITHOUT ROWID;
 ";
 
-/// Rooms that people invite to and leave, messages that are edited, taken back or locked.
+/// Rooms that are joined and left, and messages that are edited, redacted or locked.
 const ROOMS: &str = r"
 -- Rooms in which a bot is, or was a while ago. `joined` is the event by which it came last; `missed` is set once
 -- nobody was left, and with `cleared` the conversation is gone and only the sandbox still has to be removed.
@@ -107,13 +107,13 @@ ALTER TABLE outbox ADD COLUMN tried_by TEXT;
 ALTER TABLE outbox ADD COLUMN tried_at INTEGER;
 ";
 
-/// Files that are to be sent lie beside the database.
+/// Files that are to be sent lie beside the database instead of in it.
 const FILES: &str = r"
 -- The file's name in STATE_DIR/outgoing; removed there once the row is sent. `data` is older.
 ALTER TABLE outbox ADD COLUMN file TEXT;
 ";
 
-/// What was said encrypted counts once.
+/// Each ciphertext is taken once.
 const CIPHERTEXTS: &str = r"
 -- The place of each message that was read in the session of its key, and the event that brought it. Never pruned.
 CREATE TABLE ciphertexts (
@@ -122,13 +122,14 @@ CREATE TABLE ciphertexts (
 ) WITHOUT ROWID;
 ";
 
-/// Once encrypted, a room is encrypted for ever.
+/// Once encrypted, a room counts as encrypted for ever.
 const ENCRYPTED: &str = r"
 -- The rooms, and the homes that they use, in which all was encrypted once. Never pruned.
 CREATE TABLE encrypted (bot TEXT NOT NULL, room TEXT NOT NULL, PRIMARY KEY (bot, room)) WITHOUT ROWID;
 ";
 
-/// Several bots answer on one account. The column `bot` of every table is older than that and names the account.
+/// Several bots on one account. The column `bot` of every table is older and names the account; `answerer` names the
+/// bot.
 const BOTS: &str = r"
 -- The bot whose turn and whose line it is; null: the coding bot, which was the only one.
 ALTER TABLE turns ADD COLUMN answerer TEXT;
@@ -141,7 +142,7 @@ CREATE TABLE contexts_of_bots (
 ) WITHOUT ROWID;
 ";
 
-/// Rows go by and by, and what must be known for ever stays in a few bytes.
+/// Pruning in steps, and what is kept for ever in few bytes.
 const PRUNING: &str = r"
 -- The events whose rows in `inbound` or `locked` are gone, by a digest of account and id: none is taken again. Never
 -- pruned.
@@ -175,7 +176,7 @@ CREATE INDEX locked_received ON locked (received);
 CREATE INDEX notes_noted ON notes (noted);
 ";
 
-/// Coding agents.
+/// Usage of the coding agents.
 const AGENTS: &str = r"
 -- Their models' tokens, beside `usage`. `person` is empty where nobody's word was followed.
 CREATE TABLE agent_usage (
@@ -186,21 +187,21 @@ CREATE TABLE agent_usage (
 ) WITHOUT ROWID;
 ";
 
-/// What one person's word has cost, over all rooms.
+/// An index for the sums of one person over all rooms.
 const BUDGETS: &str = "CREATE INDEX agent_usage_person ON agent_usage (person, day);";
 
 /// Where a newer version notes, if it must, the oldest version of the schema whose programs may still use the database.
 const OLDEST: &str = "oldest_version";
 
-/// Brings the database to this program's version; tells whether the program may use it. A newer database is left as it is,
-/// and may be used unless it says that this program is too old for it.
+/// Brings the database to [`CURRENT`]; returns whether this program may use it. A newer database is left as it is,
+/// and may be used unless its [`OLDEST`] excludes this program.
 pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<bool> {
     let version: usize = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? as usize;
     if version > CURRENT {
         let oldest = connection
             .query_row("SELECT value FROM meta WHERE key = ?1", [OLDEST], |row| row.get::<_, String>(0))
             .optional()?;
-        // What it says in a way that this program cannot read is meant for newer ones as well.
+        // A value that this program cannot parse is meant for newer programs and excludes it.
         return Ok(oldest.is_none_or(|oldest| matches!(oldest.parse(), Ok(0..=CURRENT))));
     }
     for (index, step) in MIGRATIONS.iter().enumerate().skip(version) {

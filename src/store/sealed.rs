@@ -1,5 +1,5 @@
-//! The ciphertexts that were read: each is taken once. That stays known when all else of a room goes, for a homeserver can
-//! tell an old message again at any time.
+//! The ciphertexts that were read: each is taken once, for one event. This stays known when a room is deleted, since
+//! a homeserver can send an old message again at any time.
 
 use std::collections::HashSet;
 
@@ -12,8 +12,8 @@ use super::{
 use crate::ids::EventId;
 
 impl Store {
-    /// Takes ciphertexts for the events in which they came. Returns the events whose ciphertext another event has taken
-    /// before; the same event again is none of them.
+    /// Takes ciphertexts for their events. Returns the events whose ciphertext another event has taken before; the
+    /// same event may come again.
     pub async fn take_ciphertexts(
         &self,
         account: &str,
@@ -30,7 +30,8 @@ impl Store {
             let mut replayed = HashSet::new();
             for (event, sealed) in sealed {
                 if known::has_ciphertext(tx, &account, &sealed)? {
-                    // By which event is forgotten. One that the journal has taken is not taken again by it either.
+                    // The event that took it is pruned. If it is this one, the journal knows it and does not take it
+                    // again.
                     if !journal::has(tx, &account, &event)? {
                         replayed.insert(event);
                     }

@@ -1,4 +1,4 @@
-//! Turns: claimed events on one end, one terminal reply on the other.
+//! Turns: each claims events and ends with one terminal reply.
 
 use rusqlite::{Transaction, params};
 use serde_json::Value;
@@ -9,7 +9,7 @@ use crate::ids::{Address, BotName, EventId, TurnId};
 /// How far a turn has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TurnState {
-    /// It works.
+    /// It is being worked on.
     Open,
     /// Its answer is in the outbox.
     Answered,
@@ -27,7 +27,7 @@ impl TurnState {
     }
 }
 
-/// A turn that a crash has left open.
+/// A turn that a crash interrupted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenTurn {
     /// The turn.
@@ -39,8 +39,8 @@ pub struct OpenTurn {
 }
 
 impl Store {
-    /// Opens a turn: claims its events, the one that asks first, and starts the conversation's next part with
-    /// `message`, in one transaction. Tells whether it did: it does nothing if the asking event waits no more.
+    /// Opens a turn in one transaction: claims its events, of which the first asks, and appends `message` to the
+    /// conversation. Returns `false`, without a change, if the first event waits no more.
     pub async fn open_turn(
         &self,
         at: &Conversation,
@@ -75,7 +75,7 @@ impl Store {
         .await
     }
 
-    /// Lets an event steer a running turn: the turn claims it and the conversation goes on with `message`.
+    /// Lets a running turn claim an event, and appends `message` to the conversation.
     pub async fn steer_turn(
         &self,
         address: &Address,
@@ -92,13 +92,13 @@ impl Store {
         .await
     }
 
-    /// Lets a turn claim events that say nothing to the model (`!stop`): they are answered with the turn.
+    /// Lets a turn claim events that the model is not told of (`!stop`); the turn's answer answers them.
     pub async fn claim(&self, address: &Address, turn: &TurnId, events: Vec<EventId>) -> Result<(), StoreError> {
         let (address, turn) = (address.clone(), turn.clone());
         self.write(move |tx| claim(tx, &address, &turn, &events)).await
     }
 
-    /// Returns whether a turn works still.
+    /// Returns whether a turn is open.
     pub async fn is_open(&self, turn: &TurnId) -> Result<bool, StoreError> {
         let turn = turn.clone();
         self.read(move |tx| {
@@ -109,14 +109,14 @@ impl Store {
         .await
     }
 
-    /// Adds a message to the conversation.
+    /// Appends a message to the turn's conversation.
     pub async fn append_message(&self, address: &Address, turn: &TurnId, message: Value) -> Result<(), StoreError> {
         let (address, turn, now) = (address.clone(), turn.clone(), self.clock.millis());
         self.write(move |tx| append(tx, &address, &turn, &message, now).map(drop)).await
     }
 
-    /// Ends a turn's work: its last message, its outcome and what must be sent, in one transaction. Of two calls the
-    /// second changes nothing, so that a turn has one terminal reply. Tells whether the turn was open.
+    /// Ends a turn in one transaction: stores its last message, its outcome and the rows to be sent. A second call
+    /// changes nothing, so that a turn has one terminal reply. Returns whether the turn was open.
     pub async fn answer_turn(
         &self,
         address: &Address,
@@ -143,8 +143,8 @@ impl Store {
         .await
     }
 
-    /// Answers events that need no turn (commands): they are done and the replies are in the outbox, in one
-    /// transaction. Does nothing if the first of them waits no more.
+    /// Answers events without a turn (commands) in one transaction: marks them done and puts the replies into the
+    /// outbox. Does nothing if the first event waits no more.
     pub async fn reply(
         &self,
         address: &Address,
@@ -154,7 +154,8 @@ impl Store {
         self.reply_and_keep(address, events, replies, None).await
     }
 
-    /// As [`Store::reply`], and a bot's conversation goes on with a message, under the name of a turn that never was.
+    /// Like [`Store::reply`], and also appends a message to a bot's conversation, under a [`TurnId`] that has no
+    /// turn.
     pub async fn reply_and_keep(
         &self,
         address: &Address,
@@ -178,7 +179,7 @@ impl Store {
         .await
     }
 
-    /// Returns the turns of a room whose work a crash has cut off, oldest first.
+    /// Returns the open turns of a room, oldest first. At a start these are the turns that a crash interrupted.
     pub async fn open_turns(&self, address: &Address) -> Result<Vec<OpenTurn>, StoreError> {
         let address = address.clone();
         self.read(move |tx| {
@@ -205,7 +206,7 @@ fn claim(tx: &Transaction<'_>, address: &Address, turn: &TurnId, events: &[Event
     Ok(())
 }
 
-/// Appends to the conversation of the turn's bot; returns the message's place in it.
+/// Appends a message to the conversation of the turn's bot; returns its `seq`.
 pub(super) fn append(
     tx: &Transaction<'_>,
     address: &Address,
@@ -222,7 +223,7 @@ pub(super) fn append(
     Ok(tx.last_insert_rowid())
 }
 
-/// Appends to a conversation what belongs to no turn.
+/// Appends to a conversation a message that belongs to no turn.
 fn append_to(
     tx: &Transaction<'_>,
     at: &Conversation,

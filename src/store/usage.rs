@@ -1,4 +1,4 @@
-//! What the models have cost, in tokens, per room and day: the orchestrator's and the coding agents'.
+//! Tokens that the models used, per room and day: the orchestrator's and the coding agents'.
 
 use futures_util::FutureExt;
 use rusqlite::params;
@@ -26,7 +26,7 @@ pub struct UsageRow {
 pub struct AgentUsage {
     /// The room.
     pub address: Address,
-    /// Whose word it followed, if anybody's.
+    /// The person whose message led to it, if known.
     pub person: Option<String>,
     /// The agent.
     pub agent: String,
@@ -41,7 +41,7 @@ pub struct AgentUsage {
 }
 
 impl Store {
-    /// Adds the tokens of one request to today's sum of a room.
+    /// Adds one request's tokens to a room's sum of today.
     pub async fn add_usage(&self, address: &Address, input: u64, cached: u64, output: u64) -> Result<(), StoreError> {
         let (address, day) = (address.clone(), self.clock.day());
         self.write(move |tx| {
@@ -63,7 +63,7 @@ impl Store {
         .await
     }
 
-    /// Adds the tokens of one request of a coding agent to today's sums. It waits for nothing, so that what is being cut
+    /// Adds one request of a coding agent to today's sums. It does not wait, so that a future that is being dropped
     /// can call it; a failure is logged.
     pub fn add_agent_usage(&self, usage: AgentUsage) {
         let day = self.clock.day();
@@ -89,14 +89,14 @@ impl Store {
                 }
                 Ok(added.map(drop)?)
             });
-        // By the first poll it stands in the writer's queue, and the transaction is carried out whoever waits.
+        // The first poll puts the job into the writer's queue, and the transaction runs though nobody waits for it.
         if let Some(Err(error)) = adding.now_or_never() {
             tracing::warn!(%error, "the tokens of a coding agent are not counted");
         }
     }
 
-    /// Returns today's tokens of a room, the coding agents' included, and those that coding agents have used at a person's
-    /// word.
+    /// Returns the tokens of today: those of a room, the coding agents' included, and those that coding agents used
+    /// for `person` in all rooms.
     pub async fn spent_today(&self, address: &Address, person: Option<&str>) -> Result<(u64, u64), StoreError> {
         let (address, day, person) = (address.clone(), self.clock.day(), person.map(str::to_owned));
         self.read(move |tx| {
@@ -113,7 +113,7 @@ impl Store {
         .await
     }
 
-    /// Returns a room's sums, the coding agents' included, the newest day first, at most `days`.
+    /// Returns a room's daily sums, the coding agents' included, newest day first, at most `days`.
     pub async fn usage(&self, address: &Address, days: usize) -> Result<Vec<UsageRow>, StoreError> {
         let address = address.clone();
         self.read(move |tx| {

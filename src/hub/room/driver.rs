@@ -62,7 +62,7 @@ pub(super) struct Driver {
 struct Open {
     /// Its name.
     id: Option<TurnId>,
-    /// The log span of its work.
+    /// Names it in the log.
     span: Option<Span>,
     /// Cancelled when the turn is to stop; `None` once the machine has been told of that.
     stop: Option<CancellationToken>,
@@ -275,7 +275,7 @@ impl Driver {
         let store = self.hub.inner.store.clone();
         let id = TurnId(txn(&self.address, &entry.event, "turn"));
         let message = self.message(&entry.event, &entry.sender, text, pictures).await?;
-        // Set before the store opens the turn, so that whoever leaves the room meanwhile finds a turn to stop.
+        // Before it is open in the store, so that whoever closes it there finds it here.
         self.turn = Open::new(&id);
         self.mail.set_turn(Some((id.clone(), self.turn.stopping.clone())));
         let events = std::iter::once(entry.event.clone()).chain(others).collect();

@@ -289,14 +289,14 @@ pub(super) enum End {
 /// A file that a turn makes for the room.
 #[derive(Debug)]
 pub(super) struct Attachment {
-    /// Stays the same when the turn is resumed, so that the file is sent once.
+    /// The same for the same file after a restart, so that it is sent once.
     pub(super) key: String,
     /// Its name, without a path.
     pub(super) name: String,
-    /// Its media type.
+    /// Its type.
     pub(super) mime: String,
     /// The file.
     pub(super) data: Bytes,
-    /// Gets a message once the file is stored.
+    /// To be told when it is stored.
     pub(super) stored: oneshot::Sender<Taken>,
 }

@@ -1,4 +1,4 @@
-//! What stays known of each ciphertext once its event is gone: a bit.
+//! Replaces the row of each ciphertext whose event was pruned by one bit.
 
 use rusqlite::{Transaction, params};
 
@@ -12,8 +12,8 @@ pub(super) const CIPHERTEXTS: &str = "SELECT bot, session, place, event, taken F
      WHERE (bot, session, place) > (?1, ?2, ?3) ORDER BY bot, session, place LIMIT ?4";
 
 impl Store {
-    /// Makes a bit of each ciphertext whose event is gone. Those that nobody has taken in are given their time too: a
-    /// crash may have come before the journal took their event.
+    /// Replaces each ciphertext whose event was pruned, or that was taken before `before`, by its bit. A row without
+    /// a time gets today's, so that it too goes in time.
     pub(super) async fn fold_ciphertexts(&self, before: i64) -> Result<(), StoreError> {
         let now = self.clock.millis();
         let page = move |tx: &Transaction<'_>, from: &(String, String, i64)| {

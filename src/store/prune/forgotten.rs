@@ -1,5 +1,5 @@
-//! What was given up: a bot's conversation in a room (`!new`), or all of a room that was left. All its rows go, whatever
-//! their age, once what they belong to has ended.
+//! Conversations that were given up: a bot's in a room (`!new`), or all of a room that was left. All their rows go,
+//! whatever their age, once their turns have ended.
 
 use rusqlite::{Transaction, params};
 
@@ -30,14 +30,14 @@ pub(super) const FORGOTTEN_UNSENT: &str =
 pub(super) const FORGOTTEN_TURNS: &str =
     "SELECT turn, state, opened, answerer FROM turns WHERE bot = ?1 AND room = ?2 AND turn > ?3 ORDER BY turn LIMIT ?4";
 
-/// A conversation that was given up, with the last rows of it.
+/// A conversation that was given up, and up to which rows.
 #[derive(Clone, Debug)]
 pub(super) struct Forgotten {
     seq: i64,
     pub(super) address: Address,
-    /// The bot whose conversation it was, as the column names it.
+    /// The bot whose conversation it was, as in the column `answerer`.
     answerer: Option<String>,
-    /// It is all that was said in the room, whoever the bot was.
+    /// Whether it is the conversations of all bots of the room.
     whole: bool,
     at: i64,
     messages: i64,
@@ -46,7 +46,7 @@ pub(super) struct Forgotten {
 }
 
 impl Store {
-    /// Deletes what of it has ended, and the note of it once nothing is left.
+    /// Deletes those of its rows whose turns have ended, and its own row once nothing is left.
     pub(super) async fn forget_room_rows(&self, forgotten: &Forgotten) -> Result<(), StoreError> {
         let at = forgotten.clone();
         let mut left =
@@ -83,14 +83,14 @@ impl Store {
 }
 
 impl Forgotten {
-    /// Returns whether a row of a bot belongs to it.
+    /// Returns whether a bot's row belongs to it.
     fn has(&self, answerer: Option<&str>) -> bool {
         self.whole || self.answerer.as_deref() == answerer
     }
 }
 
-/// Notes that all that was said until now is given up: a bot's conversation in a room, or all of the room. What waits there
-/// does not belong to it.
+/// Notes that a bot's conversation in a room, or all of the room, is given up to this point. Waiting events do not
+/// belong to it.
 pub(in crate::store) fn forget(
     tx: &Transaction<'_>,
     address: &Address,
@@ -98,7 +98,7 @@ pub(in crate::store) fn forget(
     now: i64,
 ) -> Result<(), StoreError> {
     let key = params![address.account, address.room.as_str(), bot.and_then(answerer), bot.is_none(), now];
-    // What was given up before is a part of it.
+    // What was given up before is part of this.
     tx.execute(
         "DELETE FROM forgotten WHERE bot = ?1 AND room = ?2 AND (?4 OR whole = 0 AND answerer IS ?3)",
         &key[..4],
@@ -114,7 +114,7 @@ pub(in crate::store) fn forget(
     Ok(())
 }
 
-/// Returns the last message of a conversation that was given up, or 0.
+/// Returns the `seq` of the last message of a conversation that was given up; 0 if there is none.
 pub(in crate::store) fn forgotten_until(tx: &Transaction<'_>, at: &Conversation) -> Result<i64, StoreError> {
     let mut select = tx.prepare_cached(
         "SELECT coalesce(max(messages), 0) FROM forgotten
@@ -124,7 +124,7 @@ pub(in crate::store) fn forgotten_until(tx: &Transaction<'_>, at: &Conversation)
     Ok(select.query_row(key, |row| row.get(0))?)
 }
 
-/// Returns all conversations that were given up and of which something may be left.
+/// Returns all conversations that were given up and may have rows left.
 pub(super) fn forgotten(tx: &Transaction<'_>) -> Result<Vec<Forgotten>, StoreError> {
     let mut select = tx.prepare_cached(FORGOTTEN)?;
     let rows = select.query_map([], |row| {
@@ -165,7 +165,7 @@ fn outbox_of(tx: &Transaction<'_>, of: &Forgotten, from: i64) -> Result<Page<i64
     while let Some(row) = rows.next()? {
         let (seq, state): (i64, Option<String>) = (row.get(0)?, row.get(1)?);
         page.see(seq);
-        // What belongs to no turn, or to one that is gone, belongs to no bot.
+        // A row without a turn, or whose turn is gone, belongs to no bot.
         if state.is_none() || of.has(row.get::<_, Option<String>>(2)?.as_deref()) {
             page.sort(seq, has_ended(state));
         }

@@ -1,4 +1,4 @@
-//! What is old: rows that nobody has needed for as long as the operator keeps them. One function a table.
+//! Deletes rows that have not been needed for as long as the operator keeps them. One function for each table.
 
 use std::{collections::HashSet, mem};
 
@@ -83,7 +83,7 @@ impl Store {
         self.walk(0, page, |tx, seq| delete_outbox(tx, *seq)).await.map(drop)
     }
 
-    /// Deletes what a compaction or `!new` hides from the model.
+    /// Deletes the messages that a compaction or `!new` hides from the model.
     pub(super) async fn prune_messages(&self, before: i64) -> Result<HashSet<Address>, StoreError> {
         let mut rooms = HashSet::new();
         let mut from = 0;
@@ -97,7 +97,7 @@ impl Store {
         }
     }
 
-    /// Deletes calls whose message is gone: older versions have left some.
+    /// Deletes calls whose message is gone, which older versions have left behind.
     pub(super) async fn prune_orphans(&self) -> Result<(), StoreError> {
         let page = |tx: &Transaction<'_>, from: &(i64, i64)| {
             let mut page = Page::new();
@@ -142,7 +142,7 @@ impl Store {
                 return Ok(());
             }
             let delete = move |tx: &Transaction<'_>, (account, key): &(String, String)| {
-                // It may have been noted anew meanwhile.
+                // The note may have been written again meanwhile.
                 tx.prepare_cached("DELETE FROM notes WHERE bot = ?1 AND key = ?2 AND noted < ?3")?
                     .execute(params![account, key, before])?;
                 Ok(())
@@ -163,7 +163,7 @@ impl Store {
             if unstamped.is_empty() {
                 break;
             }
-            // An older version has written them. Their time begins now.
+            // Older versions stored no time, so the row's time begins now.
             let stamp = move |tx: &Transaction<'_>, seq: &i64| {
                 tx.prepare_cached("UPDATE locked SET received = ?2 WHERE seq = ?1")?.execute([*seq, now])?;
                 Ok(())
@@ -183,7 +183,7 @@ impl Store {
                 return Ok(());
             }
             let delete = |tx: &Transaction<'_>, (seq, account, event): &(i64, String, String)| {
-                // Its key may have come meanwhile.
+                // The key may have come meanwhile.
                 if tx.prepare_cached("DELETE FROM locked WHERE seq = ?1")?.execute([seq])? == 1 {
                     known::keep_event(tx, account, event)?;
                 }
@@ -205,7 +205,7 @@ fn hidden_messages(tx: &Transaction<'_>, before: i64, from: i64) -> Result<Page<
             return Ok(page.end());
         }
         page.see(seq);
-        // A row of an older version is as old as its turn, and older than all if that is gone.
+        // Rows of older versions have no time: they are as old as their turn, or count as old if that is gone.
         let is_old = said.or(opened).is_none_or(|at| at < before);
         if is_old && row.get(6)? && has_ended(row.get(4)?) {
             page.gone.push((seq, Address { account: row.get(1)?, room: RoomKey(row.get(2)?) }));

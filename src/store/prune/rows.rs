@@ -1,10 +1,10 @@
-//! Deletes a single row with what belongs to it, and says when a turn needs none any more.
+//! Deletes single rows with what belongs to them, and says which states of a turn are final.
 
 use rusqlite::Transaction;
 
 use crate::store::{StoreError, TurnState, known};
 
-/// Returns whether a turn in this state needs nothing any more; one that is gone has no state.
+/// Returns whether a turn in this state has ended; `None` stands for a turn that is gone.
 pub(super) fn has_ended(state: Option<String>) -> bool {
     state.is_none_or(|state| state == TurnState::Closed.as_str())
 }

@@ -1,4 +1,4 @@
-//! Gives pages of the file that hold nothing back to the file system.
+//! Returns free pages of the file to the file system.
 
 use std::time::Instant;
 
@@ -6,13 +6,13 @@ use rusqlite::Transaction;
 
 use crate::store::{Store, StoreError};
 
-/// Free pages that the file keeps: what is written tomorrow needs them again.
+/// Free pages that the file keeps, since new rows need them again.
 const RESERVE: i64 = 256;
-/// Pages that are given back before the time is looked at again.
+/// Pages that are returned before the time is checked again.
 const GIVEN: u32 = 16;
 
 impl Store {
-    /// Gives free pages back to the file system, if the file was made for it. Others are used again.
+    /// Returns free pages to the file system, if the file has `auto_vacuum`; otherwise SQLite reuses them.
     pub(super) async fn give_back(&self) -> Result<(), StoreError> {
         let mut more =
             self.read(|tx| Ok(number(tx, "auto_vacuum")? == 2 && number(tx, "freelist_count")? > RESERVE)).await?;
@@ -22,7 +22,7 @@ impl Store {
                     let mut vacuum = tx.prepare(&format!("PRAGMA incremental_vacuum({GIVEN})"))?;
                     loop {
                         let mut pages = vacuum.query([])?;
-                        // Each row is a page.
+                        // Each row that this pragma yields is one page.
                         while pages.next()?.is_some() {}
                         let free = number(tx, "freelist_count")?;
                         if free <= RESERVE || Instant::now() >= until {

@@ -1,4 +1,4 @@
-//! How rows go while others write: page after page is looked at, and what was found is deleted a few milliseconds at a time.
+//! Deleting rows while others write: page after page is read, and what goes is deleted a few milliseconds at a time.
 
 use std::{
     mem,
@@ -10,19 +10,20 @@ use tokio::time;
 
 use crate::store::{Store, StoreError};
 
-/// Rows that are looked at together.
+/// Rows that are read at a time.
 pub(super) const PAGE: usize = 512;
-/// How long a step may hold up others who write.
+/// How long a step may hold the writer.
 const HOLD: Duration = Duration::from_millis(3);
-/// The shortest pause between two steps. It is twice as long as the step before has taken, with its wait for the writer:
-/// so two thirds of the writer's time are others', and the more they want, the slower this goes.
+/// The shortest pause between two steps. The pause is twice as long as the step before took, including its wait for
+/// the writer. So two thirds of the time are left for other writes, and the more of them there are, the slower this
+/// goes.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// A page of rows that was looked at.
+/// A page of rows that was read.
 pub(super) struct Page<C, R> {
-    /// The rows that go.
+    /// The rows to delete.
     pub(super) gone: Vec<R>,
-    /// How many would go if something else had ended.
+    /// How many rows stay only because their turn has not ended.
     left: usize,
     seen: usize,
     last: Option<C>,
@@ -33,13 +34,13 @@ impl<C: Ord, R> Page<C, R> {
         Self { gone: Vec::new(), left: 0, seen: 0, last: None }
     }
 
-    /// Counts a row, which stands at this place.
+    /// Notes the place of the row that was read last.
     pub(super) fn see(&mut self, at: C) {
         self.seen += 1;
         self.last = self.last.take().max(Some(at));
     }
 
-    /// Lets a row go, if what it belongs to has ended.
+    /// Adds a row to delete if `ended`; otherwise counts it.
     pub(super) fn sort(&mut self, row: R, ended: bool) {
         if ended {
             self.gone.push(row);
@@ -48,20 +49,21 @@ impl<C: Ord, R> Page<C, R> {
         }
     }
 
-    /// Says that all after this is too young.
+    /// Marks the page as the last one, since all rows after it are too young.
     pub(super) fn end(mut self) -> Self {
         self.last = None;
         self
     }
 
-    /// Returns the place after which the next page begins; `None` if this was the last.
+    /// Returns the place after which the next page begins; `None` after the last page.
     pub(super) fn next(self) -> Option<C> {
         self.last.filter(|_| self.seen == PAGE)
     }
 }
 
 impl Store {
-    /// Looks at page after page and deletes what each says. Returns how many rows stay for now.
+    /// Reads page after page with `page` and deletes the rows of each. Returns how many rows stay because their turn
+    /// has not ended.
     pub(super) async fn walk<C, R>(
         &self,
         mut from: C,
@@ -83,7 +85,7 @@ impl Store {
         }
     }
 
-    /// Does something to each of these rows, in as many steps as it takes.
+    /// Applies a function to each of these rows, in as many steps as it takes.
     pub(super) async fn delete<R: Send + 'static>(
         &self,
         mut rows: Vec<R>,
@@ -107,7 +109,7 @@ impl Store {
         Ok(())
     }
 
-    /// Writes until a time that is soon, then lets others write.
+    /// Runs one transaction with the time by which it should end, then pauses.
     pub(super) async fn step<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>, Instant) -> Result<T, StoreError> + Send + 'static,

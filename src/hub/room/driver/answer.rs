@@ -133,7 +133,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Stores a file that the turn sends to the room.
+    /// Sends the room a file of the turn.
     pub(super) async fn send_file(&self, turn: &Turn, file: Attachment) -> Result<(), StoreError> {
         let Attachment { key, name, mime, data, stored } = file;
         if !self.features().files {
@@ -145,7 +145,7 @@ impl Driver {
         let kept = match self.hub.inner.store.keep_file(&txn, data).await {
             Ok(kept) => kept,
             Err(error) => {
-                // Dropping `stored` tells the turn that the file was not stored.
+                // Who waits for it is told that it was not stored.
                 tracing::warn!(%error, "a file cannot be sent");
                 return Ok(());
             }
