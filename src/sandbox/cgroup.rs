@@ -1,5 +1,5 @@
-//! What the kernel's control groups say about a process: the limits that are in force, and what is used of them.
-//! Reads `/proc` and `/sys/fs/cgroup` of the host, both versions; writes nothing. Called by `observe.rs` and `disk.rs`.
+//! Reads from the host's `/proc` and `/sys/fs/cgroup` which control-group limits hold for a process, and what it uses
+//! of them. Knows cgroups v1 and v2; writes nothing.
 
 use std::{
     fs, io,
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// From here on a limit of version 1 means none: it shows the largest number of pages in bytes.
+/// A v1 limit of at least this means "no limit": the kernel then shows the largest number of pages, in bytes.
 const UNLIMITED: u64 = 1 << 60;
 
 /// A process's control groups.
@@ -21,16 +21,16 @@ pub(super) enum Cgroup {
     V1 { root: PathBuf, controllers: Vec<(String, PathBuf)> },
 }
 
-/// A container's group of memory: the files that tell what it uses.
+/// A container's memory group: the files that tell what it uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MemoryGroup {
     usage: PathBuf,
     stat: PathBuf,
-    /// The line of `stat` that tells of pages that nobody has used lately.
+    /// The key in `memory.stat` for file pages that were not used lately.
     inactive: &'static str,
 }
 
-/// The limits in force of a control group. `None`: there is none.
+/// The limits of a control group that are in force; `None` where there is no limit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CgroupLimits {
     /// Bytes of memory.
@@ -41,7 +41,7 @@ pub struct CgroupLimits {
     pub cpus: Option<f64>,
     /// Processes and threads.
     pub pids: Option<u64>,
-    /// Processes and threads now.
+    /// Processes and threads that exist now.
     pub pids_used: Option<u64>,
 }
 
@@ -66,7 +66,7 @@ impl Cgroup {
                 controllers.push((name.to_owned(), PathBuf::from(path)));
             }
         }
-        // Under version 1 there may be a unified line too, without controllers.
+        // A v1 host may have a unified line too, without controllers.
         if controllers.iter().any(|(name, _)| name == "memory" || name == "pids") {
             Self::V1 { root: root.to_owned(), controllers }
         } else {
@@ -74,8 +74,8 @@ impl Cgroup {
         }
     }
 
-    /// Reads the limits in force. A group's own file is not all: crun puts PID 1 into a group below the one that has the
-    /// limits, so the tightest on the way up holds.
+    /// Reads the limits in force. crun puts PID 1 into a group below the one with the limits, so the tightest one of
+    /// all groups above counts.
     pub(super) fn limits(&self) -> CgroupLimits {
         let (memory, used, cpus) = match self {
             Self::V2 { .. } => ("memory.max", "memory.current", "cpu.max"),
@@ -93,8 +93,8 @@ impl Cgroup {
         CgroupLimits { memory, memory_used, cpus: cpus.min_by(f64::total_cmp), pids, pids_used }
     }
 
-    /// Returns the lowest limit on the way up, and what counts against it. Without a limit nothing is counted: it would
-    /// be the whole machine's.
+    /// Returns the tightest limit among the group and those above it, and the usage counted there. Without a limit
+    /// there is no usage: it would be that of the whole machine.
     fn tightest(&self, controller: &str, limit: &str, used: &str) -> (Option<u64>, Option<u64>) {
         let limits = self.ways_up(controller).into_iter().filter_map(|group| {
             let limit = read(&group, limit)?.parse().ok().filter(|limit| *limit < UNLIMITED)?;
@@ -103,8 +103,8 @@ impl Cgroup {
         limits.min_by_key(|(limit, _)| *limit).map_or((None, None), |(limit, used)| (Some(limit), used))
     }
 
-    /// Finds the group that holds the process's memory to a limit. `None` where nothing does that but what also holds this
-    /// very server: then nothing is counted for the process.
+    /// Returns the group whose limit bounds the process's memory; `None` if that group holds this server too, whose
+    /// memory would be counted with it.
     pub(super) fn memory_group(&self) -> Option<MemoryGroup> {
         let ours = Self::of(std::process::id()).map(|ours| ours.ways_up("memory")).unwrap_or_default();
         let (limit, usage, inactive) = match self {
@@ -141,7 +141,7 @@ impl Cgroup {
 }
 
 impl MemoryGroup {
-    /// Returns the bytes in use, without the files' pages that the kernel would drop first.
+    /// Returns the bytes in use, without the file pages that the kernel would drop first.
     pub(super) fn used(&self) -> Option<u64> {
         let usage: u64 = fs::read_to_string(&self.usage).ok()?.trim().parse().ok()?;
         let stat = fs::read_to_string(&self.stat).ok()?;

@@ -1,5 +1,5 @@
-//! Making what does not exist: a room's volume and its container, each under the first name that is free. Its files are
-//! there before (`prepare.rs`). Called by `life.rs` under the room's lock.
+//! Creates a room's volume and its container, each under the first free name. `prepare.rs` has made the files before.
+//! Called under the room's lock.
 
 use std::{
     collections::HashMap,
@@ -23,10 +23,10 @@ use super::{
     spec::{self, ContainerPlan},
 };
 
-/// What Podman says of a container whose volume it cannot mount.
+/// The words in Podman's error for a container whose volume it cannot mount.
 const NOT_MOUNTED: &str = "mounting volume";
 
-/// Returns the label that a container of today would carry; `None` where there are no files for one.
+/// Returns the spec label that the container would get if it were made now; `None` if the room has no files.
 pub(super) fn wanted(fleet: &Fleet, room: &Room, container: &Container, image: &Image) -> Option<String> {
     let directory = fleet.directory(room);
     let (volume, files) = roots(fleet, room, container)?;
@@ -36,7 +36,7 @@ pub(super) fn wanted(fleet: &Fleet, room: &Room, container: &Container, image: &
     body.labels?.remove(spec::SPEC)
 }
 
-/// Returns the volume, if there is one, and where the files lie.
+/// Returns the name of the volume, if there is one, and the directory of the files.
 fn roots<'a>(fleet: &Fleet, room: &Room, container: &'a Container) -> Option<(Option<&'a str>, PathBuf)> {
     let files = fleet.files.of(&room.address);
     if files.kind() == Some(Kind::Directory) {
@@ -70,7 +70,7 @@ fn place<'a>(
     }
 }
 
-/// Creates the container under the first name that is free.
+/// Creates the container under the first free name.
 pub(super) async fn create(
     fleet: &Fleet,
     room: &Room,
@@ -100,7 +100,7 @@ pub(super) async fn create(
                 return Ok(name);
             }
             Err(EngineError::ImageMissing(missing)) => {
-                // Built anew since it was looked up?
+                // The image may have been rebuilt since it was looked up.
                 let fresh = fleet.look_up_image().await?;
                 if fresh == image {
                     return Err(EngineError::ImageMissing(missing).into());
@@ -110,13 +110,14 @@ pub(super) async fn create(
             Err(EngineError::Taken(taken)) => {
                 let labels = fleet.engine.inspect(&taken).await.map(|seen| seen.labels).unwrap_or_default();
                 if spec::is_of(&labels, &fleet.options, &room.address) {
-                    // A creation that nobody waited for to the end: of whatever it was made, made anew.
+                    // An earlier creation was not waited for; its container may be made of something else, so it is
+                    // made anew.
                     fleet.engine.remove(&taken).await?;
                 } else {
                     name = names.next().ok_or(EngineError::Taken(taken))?;
                 }
             }
-            // The mount promised quotas, Podman cannot set them: the watch has to do.
+            // The mount options promised quotas, yet Podman cannot set them; from now on `disk.rs` watches instead.
             Err(EngineError::Refused { why, .. }) if fleet.quota.swap(false, Ordering::SeqCst) => {
                 tracing::warn!(%why, "no container with a disk quota can be made; the disk is watched instead");
             }
@@ -125,13 +126,13 @@ pub(super) async fn create(
     }
 }
 
-/// Makes the room's volume, or finds it. Of an image, the two directories that are bound lie in it and appear when it
-/// is mounted; Podman looks for them before, so empty ones are there too.
+/// Creates or finds the room's volume. The two directories of an image appear once it is mounted, but Podman looks
+/// for them before that, so empty ones are made at the mount point.
 async fn volume(fleet: &Fleet, room: &Room, container: &mut Container) -> Result<(), SandboxError> {
     let files = fleet.files.of(&room.address);
     let known = container.volume.take();
     if let Some(volume) = known.as_ref().filter(|volume| volume.image.is_none()) {
-        // One of an older server that could not be moved.
+        // The files are in a volume of an older server and could not be moved.
         files.furnish(volume.mountpoint.clone(), volume.ids).await?;
         container.volume = known;
         return Ok(());
@@ -148,7 +149,7 @@ async fn volume(fleet: &Fleet, room: &Room, container: &mut Container) -> Result
             continue; // another room's, or another server's
         }
         if image::device(&made.options).as_ref() != Some(&files.image) {
-            // One of ours that is something else: the image is what counts.
+            // The volume is ours but for something else than the image, so it is replaced.
             fleet.engine.remove_volume(name).await?;
             made = make_volume(fleet, name, &labels, &files.image).await?;
         }
@@ -173,7 +174,7 @@ async fn make_volume(
     fleet.engine.create_volume(name, labels.clone(), image::volume_options(image)).await
 }
 
-/// Mends what kept a container from its start, if it was its volume and that can be mended; whoever called tries again.
+/// Repairs what kept a container from starting, if that was its volume; the caller tries the start again.
 pub(super) async fn mend(
     fleet: &Fleet,
     room: &Room,
@@ -188,7 +189,7 @@ pub(super) async fn mend(
         return discard(fleet, room, container).await;
     }
     let Some(volume) = container.volume.clone() else { return Err(error.into()) };
-    // Left by a Podman that was killed while it cleaned up.
+    // A Podman that was killed during its cleanup leaves the volume mounted.
     if mounts::unmount(&volume.mountpoint).unwrap_or_default() {
         return Ok(());
     }
@@ -196,7 +197,7 @@ pub(super) async fn mend(
     if !container.fresh {
         return Err(SandboxError::NotMounted { image: files.image, why: why.clone() });
     }
-    // Nothing is in it yet, so directories do as well from the first.
+    // The image is new and empty, so a directory takes its place.
     tracing::warn!(%why, "Podman cannot mount images here: rooms' files are directories, whose size is only watched");
     fleet.images.store(false, Ordering::SeqCst);
     discard(fleet, room, container).await?;

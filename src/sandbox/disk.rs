@@ -1,10 +1,11 @@
-//! Disk: no sandbox takes more than its share, in bytes and in inodes.
+//! Disk limits: no sandbox takes more than its share, in bytes and in inodes.
 //!
-//! A room's image is limited by its own size, and where the file system knows quotas, Podman sets one for the writable
-//! layer: there writing simply fails. Everything else is watched: the free space is asked for each second while anything
-//! runs, which costs nothing; only when it fell are files counted, beside the watch. The commands of a sandbox above
-//! its share are ended, and it is told. One that cannot be counted, or not in time, is above it. What is missing on
-//! the disk and in no count is held against who wrote as much and has files on their way between processes. The host's reserve is `reserve.rs`.
+//! The size of a room's image is a hard limit, and where the file system has quotas, Podman sets one for the writable
+//! layer: there a write simply fails. Everything else is watched. While sandboxes run, the free space is read each
+//! second, which costs nothing; only when it has fallen are files counted, in tasks beside the watch. If a sandbox is
+//! above its share, or cannot be counted in time, its commands are ended and its room is told. Disk that has gone and
+//! is in no count is held against a sandbox that wrote as much and passes open files between processes. The host's
+//! reserve is kept by `reserve.rs`.
 
 use std::{collections::HashMap, fs, io, os::unix::fs::MetadataExt, sync::Arc, time::Duration};
 
@@ -31,47 +32,47 @@ use super::{
 };
 use crate::{ids::Address, strings::sandboxes as words, text::human_bytes};
 
-/// Between two looks at the free space.
+/// How often the free space is read.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// How long the count of one sandbox may take.
 const COUNT_LIMIT: Duration = Duration::from_mins(1);
 
-/// For so long growth that no count explains is added up.
+/// The time over which growth that no count explains is added up.
 const WINDOW: Duration = Duration::from_mins(10);
 
-/// What the watch remembers between two looks.
+/// What the watch remembers from one look to the next.
 struct Watch {
-    /// What each sandbox took when it was counted last.
+    /// What each sandbox took at its last count.
     taken: HashMap<Address, Usage>,
-    /// In use on the file systems at the last count, or less if some was freed since.
+    /// What was in use on the file systems at the last count; lowered when space is freed.
     base: Option<Usage>,
-    /// Counts under way.
+    /// The running counts.
     counts: JoinSet<(Arc<Room>, Result<Usage, SandboxError>)>,
     round: Option<Round>,
     unexplained: Unexplained,
     reserve: Reserve,
 }
 
-/// Counts of all sandboxes that work, begun together.
+/// A round: counts of all running sandboxes that were started together.
 struct Round {
-    /// Bytes in use when it began.
+    /// Bytes in use on the disk when the round began.
     used: u64,
-    /// By how much the counts have grown.
+    /// The sum by which the counts have grown.
     explained: i128,
 }
 
-/// Growth of the disk that is in no count: files that are only on their way between processes.
+/// Disk growth that is in no count, such as unnamed files that are being passed between processes.
 struct Unexplained {
     since: Instant,
     bytes: i128,
-    /// Bytes in use at the end of the last round.
+    /// Bytes in use on the disk at the end of the last round.
     used: Option<u64>,
-    /// What each sandbox had written when this began.
+    /// What each sandbox had written when the window began.
     written: HashMap<Address, u64>,
 }
 
-/// Watches until the fleet ends.
+/// Runs the watch until the fleet ends.
 pub(super) async fn run(fleet: Arc<Fleet>) {
     if !fleet.engine.up().await {
         return;
@@ -137,7 +138,7 @@ impl Watch {
             self.round = Some(Round { used: space.used.bytes, explained: 0 });
         }
         for room in running {
-            // Whoever is new is counted once it has started, so that what it had is not held against it.
+            // A new sandbox is counted once it has started, so that what it had before is not taken for growth.
             let new = !self.taken.contains_key(&room.address) && room.connection().is_some();
             if new || all && works(&room).await {
                 let (fleet, info) = (Arc::clone(fleet), info.clone());
@@ -151,8 +152,8 @@ impl Watch {
         }
     }
 
-    /// Tells whether the disk filled so much that a sandbox may be above its share: none can be unless at least its
-    /// own headroom was written, whoever wrote it. Half of that is taken, for files that were freed at the same time.
+    /// Returns whether so much was written that a sandbox may be above its share: at least the headroom of one. Half
+    /// of that counts, since files may have been freed at the same time.
     fn due(&mut self, used: Usage, share: Usage) -> bool {
         let base = self.base.get_or_insert(used);
         base.bytes = base.bytes.min(used.bytes);
@@ -166,12 +167,12 @@ impl Watch {
         full(|usage| usage.bytes) || full(|usage| usage.inodes)
     }
 
-    /// Ends the commands of a sandbox that is above its share and growing, or cannot be counted.
+    /// Ends the commands of a sandbox that is above its share and growing, or that cannot be counted.
     async fn judge(&mut self, fleet: &Fleet, room: &Room, counted: Result<Usage, SandboxError>) {
         let share = share(fleet);
         let now = match counted {
             Ok(now) => now,
-            // Podman is away, which is none of the sandbox's doing; counted again with the next growth.
+            // Podman is away, which is not the sandbox's fault; it is counted again at the next growth.
             Err(SandboxError::Engine(EngineError::Away(_))) => return,
             Err(error) if room.is_running() => {
                 let why = words::counts_as_full(&error.to_string());
@@ -180,12 +181,12 @@ impl Watch {
             }
             Err(_) => return, // it ended meanwhile
         };
-        // The first count is what later ones are compared with.
+        // The first count is only what later ones are compared with.
         let Some(before) = self.taken.insert(room.address.clone(), now) else { return };
         if let Some(round) = &mut self.round {
             round.explained += i128::from(now.bytes) - i128::from(before.bytes);
         }
-        // Above it, but not growing: whoever cleans up must be able to.
+        // A sandbox above its share that does not grow is left alone, so that it can be cleaned up.
         if now.bytes > share.bytes && now.bytes > before.bytes {
             full(fleet, room, &words::bytes_of(&human_bytes(now.bytes), &human_bytes(share.bytes))).await;
         } else if now.inodes > share.inodes && now.inodes > before.inodes {
@@ -193,7 +194,7 @@ impl Watch {
         }
     }
 
-    /// Looks, once all counts of a round are there, whether they explain what is in use.
+    /// When all counts of a round are done, compares their growth with that of the disk.
     async fn close_round(&mut self, fleet: &Fleet) {
         let Some(round) = self.round.take_if(|_| self.counts.is_empty()) else { return };
         let missing = &mut self.unexplained;
@@ -228,7 +229,7 @@ impl Unexplained {
         self.written.clear();
     }
 
-    /// Notes what the sandboxes that are new to it had written.
+    /// Notes what sandboxes that are new to the watch have written before.
     fn notice(&mut self, running: &[Arc<Room>]) {
         self.written.retain(|key, _| running.iter().any(|room| room.address == *key));
         for room in running {
@@ -242,7 +243,7 @@ impl Unexplained {
     }
 }
 
-/// Returns the bytes that a room's image holds but has not yet taken of the host's disk: what is written to it may stay
+/// Returns the bytes that a room's image holds but has not taken on the host's disk yet: the kernel may keep writes
 /// in memory for half a minute.
 fn promised(fleet: &Fleet, room: &Room) -> u64 {
     let Ok(container) = room.container.try_lock() else { return 0 }; // it starts or stops
@@ -258,7 +259,7 @@ fn has_image(fleet: &Fleet, room: &Room) -> bool {
     fleet.files.of(&room.address).kind() == Some(Kind::Image)
 }
 
-/// Returns what one sandbox may take.
+/// Returns the share of one sandbox.
 fn share(fleet: &Fleet) -> Usage {
     let bytes = fleet.options.disk;
     Usage { bytes, inodes: bytes / image::BYTES_AN_INODE }
@@ -271,14 +272,14 @@ async fn count(fleet: &Fleet, info: &EngineInfo, room: &Room) -> Result<Usage, S
     usage::measure(&places, COUNT_LIMIT).await.map_err(failed)
 }
 
-/// Ends what runs in a sandbox that is above its share, and tells it so.
+/// Ends the commands of a sandbox that is above its share, and tells its room.
 async fn full(fleet: &Fleet, room: &Room, what: &str) {
     if end_all(fleet, room).await {
         fleet.notify_room(&room.address, words::disk_full(what));
     }
 }
 
-/// Returns where a container's files are.
+/// Returns where the container's files are on the host.
 pub(super) fn places(fleet: &Fleet, info: &EngineInfo, room: &Room, seen: &Inspected) -> Places {
     let rootless = info.rootless.then(|| fleet.options.podman_path.clone());
     let files = fleet.files.of(&room.address);

@@ -1,5 +1,5 @@
-//! The sandboxd inside this binary: `build.rs` builds it statically and puts its bytes here, so that a server is one
-//! file. Written out to the state directory, from where each container mounts it read-only. Called by the fleet.
+//! The sandboxd binary inside the server's own. `build.rs` builds it statically and embeds it, so that a server is
+//! one file; it is written to the state directory, from where each container mounts it read-only.
 
 use std::{
     fs,
@@ -10,20 +10,20 @@ use std::{
 
 use super::error::SandboxError;
 
-/// Which sandboxd it is: a short hash of its sources, which its greeting carries too.
+/// Identifies this sandboxd: a short hash of its sources, which its greeting carries too.
 pub const BUILD: &str = env!("SANDBOXD_BUILD");
 
 static BYTES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sandboxd.bin"));
 
-/// Writes sandboxd to `state_dir`, unless it is there, and returns its path. Named by its build: containers that run
-/// an earlier one keep theirs.
+/// Writes sandboxd to `state_dir` unless it is there, and returns its path. The name contains [`BUILD`], so that
+/// containers with an earlier sandboxd keep theirs.
 pub fn install(state_dir: &Path) -> Result<PathBuf, SandboxError> {
     let path = state_dir.join(format!("sandboxd-{BUILD}"));
     put(&path, BYTES, 0o755)?;
     Ok(path)
 }
 
-/// Writes a file for containers, unless it is there as it should be.
+/// Writes a file for containers, unless it is there with this content.
 pub(super) fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SandboxError> {
     let put = if fs::read(path).is_ok_and(|there| there == bytes) {
         fs::set_permissions(path, fs::Permissions::from_mode(mode))

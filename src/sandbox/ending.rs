@@ -1,4 +1,4 @@
-//! How a room's container ends: by itself, stopped, killed or removed. Called under the room's lock.
+//! How a room's container ends: by itself, or stopped, killed or removed. Called under the room's lock.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,10 +11,10 @@ use super::{
 };
 use crate::strings::sandboxes as words;
 
-/// How long a stop waits until it kills. sandboxd needs a second at most.
+/// How long a stop waits before it kills. sandboxd needs a second at most.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
-/// Counts `room` no longer among the running ones.
+/// Notes that `room` does not run any more, and wakes those who wait for a place.
 pub(super) fn release(fleet: &Fleet, room: &Room) {
     room.set_running(false);
     room.set_paused(false);
@@ -22,7 +22,7 @@ pub(super) fn release(fleet: &Fleet, room: &Room) {
     fleet.freed.notify_waiters();
 }
 
-/// Looks whether a container that counts as running has ended, and notes it.
+/// Checks whether a container that counts as running has ended, and notes it.
 pub(super) async fn note_if_ended(fleet: &Fleet, room: &Room, container: &mut Container) {
     let Some(name) = container.name.clone().filter(|_| room.is_running()) else { return };
     match fleet.engine.inspect(&name).await {
@@ -39,7 +39,7 @@ pub(super) async fn note_if_ended(fleet: &Fleet, room: &Room, container: &mut Co
     release(fleet, room);
 }
 
-/// Stops the container; it can be started again. The caller has seen to it that nobody uses it.
+/// Stops the container, which can be started again. The caller has made sure that nobody uses it.
 pub(super) async fn stop(fleet: &Fleet, room: &Room, container: &Container) -> Result<(), SandboxError> {
     if let Some(name) = &container.name {
         fleet.engine.stop(name, STOP_GRACE).await?;
@@ -49,7 +49,8 @@ pub(super) async fn stop(fleet: &Fleet, room: &Room, container: &Container) -> R
     Ok(())
 }
 
-/// Stops a sandbox whose image the host's disk has failed, and says so: its next start has the image checked.
+/// Stops a sandbox in whose image writes have failed for want of disk, and tells the room. The next start checks the
+/// image.
 pub(super) async fn close(fleet: Arc<Fleet>, room: Arc<Room>) {
     let Ok(container) = room.container.try_lock() else { return }; // it is stopped or started already
     match stop(&fleet, &room, &container).await {
@@ -58,7 +59,7 @@ pub(super) async fn close(fleet: Arc<Fleet>, room: Arc<Room>) {
     }
 }
 
-/// Ends the container at once.
+/// Kills the container.
 pub(super) async fn end(fleet: &Fleet, room: &Room, container: &mut Container) -> Result<(), SandboxError> {
     room.forget_link();
     if let Some(name) = container.name.clone() {
@@ -71,7 +72,7 @@ pub(super) async fn end(fleet: &Fleet, room: &Room, container: &mut Container) -
     Ok(())
 }
 
-/// Leaves nothing half started behind after a failed start.
+/// Kills what a failed start has left.
 pub(super) async fn abandon(fleet: &Fleet, room: &Room, container: &Container) {
     room.forget_link();
     if let Some(name) = &container.name

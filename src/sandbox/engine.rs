@@ -1,7 +1,8 @@
-//! Podman in our own verbs: create, start, stop, kill, inspect, watch, remove, and the same for volumes.
+//! Podman's operations as this server needs them: create, start, stop, kill, inspect, watch, remove, and the same for
+//! volumes.
 //!
-//! bollard stays behind this file and `spec.rs`: a second engine would offer the same verbs. It knows labels, but no
-//! rooms. Called by the fleet, the reconciler and the disk watch.
+//! Only this file, `service.rs` and `spec.rs` use bollard, so that a second engine could offer the same operations.
+//! Knows labels but no rooms.
 
 use std::{
     collections::HashMap,
@@ -28,49 +29,49 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{event_mount, service::Service};
 use crate::{strings::sandboxes as words, text};
 
-/// How often a removal that Podman refused is tried again, and after what time.
+/// How often a removal that Podman refused is tried again, and the pause between two tries.
 const REMOVALS: u32 = 10;
 const REMOVAL_PAUSE: Duration = Duration::from_millis(200);
 
-/// Characters of Podman's own words that are passed on.
+/// The most characters of Podman's own words that are passed on.
 const REASON: usize = 400;
 
-/// What went wrong between us and Podman. The text is for the room or the terminal; it says what to do.
+/// Why Podman did not do what it was asked. The text is for the room or the terminal, and says what to do.
 #[derive(Clone, Debug, Error)]
 pub enum EngineError {
-    /// Nothing answers.
+    /// Podman does not answer.
     #[error("{}", words::podman_away(.0))]
     Away(String),
-    /// It answered too late.
+    /// Podman answered too late; holds what was asked.
     #[error("{}", words::podman_slow(.0))]
     TimedOut(&'static str),
-    /// The image is not there.
+    /// The image does not exist.
     #[error("{}", words::image_missing(.0))]
     ImageMissing(String),
-    /// No such container or volume.
+    /// There is no such container or volume.
     #[error("{}", words::not_found(.0))]
     NotFound(String),
-    /// The name is taken.
+    /// The name is in use.
     #[error("{}", words::name_taken(.0))]
     Taken(String),
     /// Podman refused, in its own words.
     #[error("{}", words::podman_refused(.doing, .why))]
     Refused {
-        /// What it was asked for.
+        /// What it was asked to do.
         doing: &'static str,
-        /// Its answer, one line.
+        /// Its answer, on one line.
         why: String,
     },
 }
 
-/// A container's condition, as far as it matters here.
+/// The state of a container, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// PID 1 runs.
     Running,
-    /// It runs, frozen.
+    /// PID 1 runs, frozen.
     Paused,
-    /// It can be started.
+    /// PID 1 does not run; the container can be started.
     Stopped,
 }
 
@@ -81,7 +82,7 @@ pub struct Listed {
     pub name: String,
     /// Its labels.
     pub labels: HashMap<String, String>,
-    /// Whether it runs.
+    /// Its state.
     pub condition: Condition,
 }
 
@@ -92,13 +93,13 @@ pub struct Inspected {
     pub id: String,
     /// Its labels.
     pub labels: HashMap<String, String>,
-    /// Whether it runs.
+    /// Its state.
     pub condition: Condition,
-    /// The host's pid of its PID 1, while it runs.
+    /// The pid of its PID 1 on the host, while it runs.
     pub pid: Option<u32>,
     /// PID 1's last exit code.
     pub exit_code: i64,
-    /// When it was started last, in RFC 3339.
+    /// When it was last started, in RFC 3339.
     pub started_at: String,
     /// The image's id.
     pub image: String,
@@ -106,7 +107,7 @@ pub struct Inspected {
     pub writable_layer: Option<PathBuf>,
     /// The name of its volume.
     pub volume_name: Option<String>,
-    /// Where its volume's files lie.
+    /// The directory of its volume's files.
     pub volume: Option<PathBuf>,
 }
 
@@ -115,29 +116,29 @@ pub struct Inspected {
 pub struct Volume {
     /// Its name.
     pub name: String,
-    /// Where its files lie on the host.
+    /// The directory of its files on the host.
     pub mountpoint: PathBuf,
     /// Its labels.
     pub labels: HashMap<String, String>,
-    /// What its driver was told to mount; none: a directory of Podman's own.
+    /// The mount options of its driver; empty for a directory in Podman's storage.
     pub options: HashMap<String, String>,
 }
 
 /// An image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
-    /// Its id: changes with its content.
+    /// Its id, which changes with its content.
     pub id: String,
-    /// The digest of its manifest, for people; its id where it has none.
+    /// The digest of its manifest, for display; its id if it has none.
     pub digest: String,
 }
 
-/// Something happened to a container.
+/// Something that happened to a container.
 #[derive(Clone, Debug)]
 pub struct Happened {
     /// The container's name.
     pub name: String,
-    /// What.
+    /// What happened.
     pub what: Change,
 }
 
@@ -148,7 +149,7 @@ pub enum Change {
     Died(Option<i64>),
     /// It was frozen.
     Paused,
-    /// It runs on.
+    /// It was unfrozen.
     Unpaused,
 }
 
@@ -159,7 +160,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts looking for Podman; does not wait for it. `tasks` and `cancel` end what runs behind it.
+    /// Starts looking for Podman, without waiting for it. The background task runs in `tasks` and ends with `cancel`.
     pub fn start(
         socket: Option<PathBuf>,
         podman: PathBuf,
@@ -175,12 +176,12 @@ impl Engine {
         self.service.client().await.map(|_| ()).map_err(EngineError::Away)
     }
 
-    /// Waits until Podman answers, for as long as that takes; `false` when the server shuts down.
+    /// Waits until Podman answers, however long that takes; returns `false` when the server shuts down.
     pub async fn up(&self) -> bool {
         self.service.up().await.is_ok()
     }
 
-    /// Has the socket looked at: something about it was odd.
+    /// Has the socket checked, since a request to it failed oddly.
     pub fn suspect(&self) {
         self.service.report();
     }
@@ -205,7 +206,7 @@ impl Engine {
         Ok(Image { digest: digest.unwrap_or_else(|| id.clone()), id })
     }
 
-    /// Creates a container. `image` is only for the error's text.
+    /// Creates a container. `image` is used in error texts only.
     pub async fn create(&self, name: &str, image: &str, body: ContainerCreateBody) -> Result<(), EngineError> {
         let options = CreateContainerOptions { name: Some(name.to_owned()), ..Default::default() };
         match self.docker().await?.create_container(Some(options), body).await {
@@ -242,7 +243,7 @@ impl Engine {
     pub async fn kill(&self, name: &str) -> Result<(), EngineError> {
         let options = KillContainerOptions { signal: "SIGKILL".to_owned() };
         match self.docker().await?.kill_container(name, Some(options)).await {
-            // Podman has no code of its own for "not running".
+            // Podman has no error code of its own for "not running".
             Err(Bollard::DockerResponseServerError { status_code: 409, .. }) => Ok(()),
             Err(Bollard::DockerResponseServerError { message, .. }) if message.contains("state improper") => Ok(()),
             killed => self.done("kill the container", name, killed),
@@ -268,7 +269,7 @@ impl Engine {
             let options = RemoveContainerOptions { force: true, ..Default::default() };
             match self.docker().await?.remove_container(name, Some(options)).await {
                 Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => return Ok(()),
-                // Podman's own cleanup after the container's last end may be at it still.
+                // Podman's own cleanup of the container may still be running.
                 Err(Bollard::DockerResponseServerError { message, .. }) if tries < REMOVALS => {
                     tracing::debug!(container = name, %message, "a container is not removed at once; trying again");
                     tries += 1;
@@ -329,7 +330,7 @@ impl Engine {
             .collect())
     }
 
-    /// Returns what happens to containers that carry `label`, from now on, until Podman goes away.
+    /// Returns a stream of what happens to containers with `label` from now on. It ends when Podman goes away.
     pub async fn watch(&self, label: &str) -> Result<impl Stream<Item = Happened> + use<>, EngineError> {
         let mut filters = filter(label);
         filters.insert("type".to_owned(), vec!["container".to_owned()]);
@@ -338,7 +339,7 @@ impl Engine {
         Ok(events.take_while(|event| std::future::ready(event.is_ok())).filter_map(async |event| happened(event.ok()?)))
     }
 
-    /// Makes a volume, or returns the one that has the name already, whosever it is.
+    /// Creates a volume; if the name is in use, returns the volume that has it, whoever made it.
     pub async fn create_volume(
         &self,
         name: &str,
@@ -375,7 +376,7 @@ impl Engine {
         self.service.client().await.map_err(EngineError::Away)
     }
 
-    /// Takes "it is so already" for success.
+    /// Turns "it is so already" into success.
     fn done(&self, doing: &'static str, name: &str, result: Result<(), Bollard>) -> Result<(), EngineError> {
         match result {
             Ok(()) | Err(Bollard::DockerResponseServerError { status_code: 304, .. }) => Ok(()),
@@ -383,7 +384,7 @@ impl Engine {
         }
     }
 
-    /// Puts bollard's error into our words, and has the socket looked at if the request never got there.
+    /// Turns bollard's error into ours, and has the socket checked if the request could not be sent.
     fn failed(&self, doing: &'static str, name: &str, error: &Bollard) -> EngineError {
         match error {
             Bollard::DockerResponseServerError { status_code: 404, .. } => EngineError::NotFound(name.to_owned()),
@@ -404,8 +405,8 @@ impl Engine {
     }
 }
 
-/// Asks again while the answer holds a state that bollard does not know: between the end of PID 1 and its cleanup
-/// (a tenth of a second) Podman calls a container `stopped`, a word that Docker does not have.
+/// Asks again while the answer contains a state that bollard cannot parse: between PID 1's end and the cleanup (a
+/// tenth of a second) Podman calls a container `stopped`, a state that Docker does not have.
 async fn settled<T, F: Future<Output = Result<T, Bollard>>>(mut ask: impl FnMut() -> F) -> Result<T, Bollard> {
     for _ in 0..40 {
         match ask().await {
@@ -432,7 +433,7 @@ fn volume(volume: bollard::models::Volume) -> Volume {
 fn happened(event: EventMessage) -> Option<Happened> {
     let attributes = event.actor?.attributes?;
     let what = match event.action.as_deref()? {
-        // Podman's word in some versions, Docker's in others; the API's own filter knows only one of them.
+        // Some versions of Podman say `died`, Docker says `die`, and the API's own filter knows only one of them.
         "die" | "died" => {
             let exit_code = attributes.get("containerExitCode").or_else(|| attributes.get("exitCode"));
             Change::Died(exit_code.and_then(|code| code.parse().ok()))

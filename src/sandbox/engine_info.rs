@@ -1,7 +1,7 @@
-//! What only libpod's own API tells about the engine: whether it is rootless, its cgroups, runtime and storage.
+//! What only libpod's own API tells about Podman: whether it is rootless, its cgroups, runtime and storage.
 //!
-//! The only file that uses podman-api, and for nothing but `info` (`docs/adr/0001-two-podman-clients.md`). The fleet
-//! asks once, to choose the user namespace; `doctor` asks to show it.
+//! The only file that uses podman-api, and only for `info` (`docs/adr/0001-two-podman-clients.md`). The fleet asks
+//! once, to choose the user namespace; `doctor` asks to show it.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -11,14 +11,14 @@ use tokio::time::timeout;
 
 use super::engine::{Engine, EngineError};
 
-/// How long Podman may think about itself.
+/// How long Podman may take for the answer.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// The kernel's version of control groups.
+/// The version of the kernel's control groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Cgroups {
-    /// The old hierarchies, one a controller.
+    /// The old hierarchies, one for each controller.
     V1,
     /// The unified hierarchy.
     V2,
@@ -33,7 +33,7 @@ impl fmt::Display for Cgroups {
     }
 }
 
-/// Podman's word about itself.
+/// What Podman says about itself.
 #[derive(Clone, Debug, Serialize)]
 pub struct EngineInfo {
     /// Podman's version.
@@ -44,15 +44,15 @@ pub struct EngineInfo {
     pub cgroups: Cgroups,
     /// The controllers that Podman may use.
     pub controllers: Vec<String>,
-    /// Who makes cgroups: `systemd` or `cgroupfs`.
+    /// What makes cgroups: `systemd` or `cgroupfs`.
     pub cgroup_manager: String,
     /// The OCI runtime's name.
     pub runtime: String,
     /// The storage driver's name.
     pub storage_driver: String,
-    /// Where images and writable layers lie.
+    /// The directory of images and writable layers.
     pub graph_root: PathBuf,
-    /// Where volumes lie.
+    /// The directory of volumes.
     pub volume_path: PathBuf,
     /// The file system under `graph_root`, as Podman names it.
     pub file_system: String,
@@ -92,11 +92,11 @@ impl EngineInfo {
         })
     }
 
-    /// Returns the settings of sandboxes' limits that this machine does not enforce. Empty: it enforces all.
+    /// Returns the settings of limits that this machine does not enforce; empty if it enforces all.
     pub fn unenforced(&self) -> Vec<&'static str> {
         const LIMITS: [(&str, &str); 3] =
             [("memory", "SANDBOX_MEMORY"), ("cpu", "SANDBOX_CPUS"), ("pids", "SANDBOX_PIDS")];
-        // Without root, Podman ignores limits under v1 without a word.
+        // Rootless Podman silently ignores limits under cgroups v1.
         let none = self.rootless && self.cgroups == Cgroups::V1;
         LIMITS
             .iter()
@@ -110,8 +110,8 @@ impl EngineInfo {
         !self.unenforced().contains(&"SANDBOX_MEMORY")
     }
 
-    /// Returns whether every container can have an id range of its own without a copy of its image: the kernel must
-    /// map ids on overlay mounts (5.19), and Podman must have root.
+    /// Returns whether each container can have id ranges of its own without a copy of its image. That needs root, and
+    /// a kernel that maps ids on overlay mounts (5.19).
     pub fn maps_ids_for_free(&self) -> bool {
         let mut numbers = self.kernel.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
         let release = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));

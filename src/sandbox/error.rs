@@ -1,4 +1,4 @@
-//! What can go wrong with a sandbox, as a sentence that says what to do. Carries no command, no output and no secret.
+//! The errors of a sandbox, each a sentence that says what to do. They contain no command, no output and no secret.
 
 use std::{fmt, io, path::PathBuf, time::Duration};
 
@@ -18,7 +18,7 @@ pub enum SandboxError {
         /// Why.
         source: io::Error,
     },
-    /// What the binary holds for containers could not be written out.
+    /// A file for containers could not be written to the state directory.
     #[error("{}", words::install(.path, .source))]
     Install {
         /// Where.
@@ -26,21 +26,21 @@ pub enum SandboxError {
         /// Why.
         source: io::Error,
     },
-    /// No answer in time.
+    /// There was no answer in time.
     #[error("{}", words::timed_out(*.limit, .note.as_deref()))]
     TimedOut {
         /// The time it had.
         limit: Duration,
-        /// What was seen meanwhile.
+        /// What was seen meanwhile, if anything.
         note: Option<String>,
     },
-    /// What dialled in was not a sandboxd that we can speak to.
+    /// What connected is not a sandboxd that this server can speak to.
     #[error("{0}")]
     Fault(String),
-    /// The connection broke: what ran goes on, and can be looked up by its id once sandboxd has dialled again.
+    /// The connection broke. What ran goes on, and can be found by its id once sandboxd has connected again.
     #[error("{}", words::DISCONNECTED)]
     Disconnected,
-    /// Its sandboxd is older than what it was asked for.
+    /// The sandbox's sandboxd is older than the feature that was asked for.
     #[error(
         "this sandbox was started by an older version of the server and lacks what this needs: it gets that when it next \
          starts, which is after some time without work (SANDBOX_IDLE_SECONDS), or by `podman restart` on the host"
@@ -49,24 +49,24 @@ pub enum SandboxError {
     /// sandboxd declined a request.
     #[error("{}", words::declined(.0))]
     Declined(String),
-    /// A request above what a frame holds.
+    /// A request is larger than a frame; holds its size in bytes.
     #[error("{}", words::command_too_large(*.0))]
     TooLarge(usize),
-    /// A command did not end; the container is being ended in its place.
+    /// A command could not be ended; its container is ended instead.
     #[error("{}", words::NOT_ENDED)]
     NotEnded,
     /// A file operation failed.
     #[error("{path}: {problem}")]
     File {
-        /// The file, as it was named.
+        /// The file, as the caller named it.
         path: String,
         /// Why.
         problem: FileProblem,
     },
-    /// Podman did not do what it was asked for.
+    /// Podman did not do what it was asked.
     #[error(transparent)]
     Engine(#[from] super::engine::EngineError),
-    /// What exists could not be taken over.
+    /// What earlier servers left could not be read.
     #[error("{}", words::not_listed(.0))]
     NotListed(String),
     /// The container ended before sandboxd greeted.
@@ -75,19 +75,19 @@ pub enum SandboxError {
         /// sandboxd's exit code.
         exit_code: i64,
     },
-    /// No place among the running ones became free.
+    /// No place among the running sandboxes became free in time.
     #[error("{}", words::no_place(&.0.to_string(), .0.setting()))]
     AllAtWork(Full),
-    /// The host is below its reserve.
+    /// The host's free disk is below its reserve.
     #[error("{}", words::HOST_DISK_LOW)]
     HostDiskLow,
-    /// Somebody else has frozen the container.
+    /// Somebody else has paused the container.
     #[error("{}", words::paused(.container))]
     Paused {
         /// Its name.
         container: String,
     },
-    /// No id range is left for a room.
+    /// No id range is left for another room.
     #[error("{}", words::NO_IDS)]
     NoIds,
     /// The room's volume cannot be prepared.
@@ -98,7 +98,7 @@ pub enum SandboxError {
         /// Why.
         source: io::Error,
     },
-    /// The directory for the sandbox's events cannot be made, or removed.
+    /// The directory for the sandbox's events cannot be made or removed.
     #[error("{}", words::events(.path, .source))]
     Events {
         /// Where it is.
@@ -106,7 +106,7 @@ pub enum SandboxError {
         /// Why.
         source: io::Error,
     },
-    /// The room's files cannot be made, or removed.
+    /// The room's files cannot be made or removed.
     #[error("{}", words::files(.path, .source))]
     Files {
         /// Where they lie.
@@ -122,30 +122,30 @@ pub enum SandboxError {
         /// Why.
         why: String,
     },
-    /// The room's files were there and are not any more. Said once.
+    /// The room's files were lost, and new ones were made. Returned once, so that the model is told.
     #[error("{}", told::FILES_LOST)]
     FilesLost,
-    /// A sandbox's disk use cannot be told.
+    /// The disk use of a sandbox cannot be counted.
     #[error("{}", words::not_counted(.source))]
     Counting {
         /// Why.
         source: io::Error,
     },
-    /// There is nothing to look at in the room that was named.
+    /// The room that was named has no sandbox.
     #[error("{}", words::no_sandbox(.0))]
     NoSandbox(String),
-    /// Several sandboxes could be meant.
+    /// The name fits several sandboxes.
     #[error("{}", words::ambiguous(.0))]
     Ambiguous(String),
-    /// The rooms' sockets would have too long a path.
+    /// The state directory is so long that the paths of rooms' sockets would be too long.
     #[error("{}", words::state_dir_too_long(.path, *.longest))]
     StateDirTooLong {
-        /// The setting.
+        /// The state directory.
         path: PathBuf,
-        /// What it may have.
+        /// The most bytes that it may have.
         longest: usize,
     },
-    /// The server ends.
+    /// The server is shutting down.
     #[error("{}", words::SHUTTING_DOWN)]
     ShuttingDown,
 }
@@ -159,13 +159,13 @@ pub enum FileProblem {
     IsDirectory,
     /// It is a pipe, a device or a socket.
     NotRegular,
-    /// The sandbox's user may not.
+    /// The sandbox's user has no permission.
     Denied,
     /// The disk is full.
     NoSpace,
-    /// Above the limit for one operation, in bytes.
+    /// The file is larger than one operation allows; holds the limit in bytes.
     TooLarge(u64),
-    /// Anything else, in the sandbox's own words.
+    /// Another reason, in sandboxd's words.
     Other(String),
 }
 
@@ -183,17 +183,17 @@ impl fmt::Display for FileProblem {
     }
 }
 
-/// Why no further sandbox may run.
+/// Why no further sandbox may run now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
-    /// So many run, which is all that may.
+    /// As many run as may; holds the limit.
     Number(usize),
-    /// All of them together leave too little memory.
+    /// The running ones leave too little memory.
     Memory(Short),
 }
 
 impl Full {
-    /// Returns the setting that allows more.
+    /// Returns the name of the setting that would allow more.
     pub(super) fn setting(&self) -> &'static str {
         match self {
             Self::Number(_) => "MAX_RUNNING_SANDBOXES",
@@ -211,12 +211,12 @@ impl fmt::Display for Full {
     }
 }
 
-/// Why one more would be too much.
+/// Why there is too little memory for one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Short {
-    /// Bytes that the others use.
+    /// Bytes that the other sandboxes use.
     pub used: u64,
-    /// Bytes that all may use together now.
+    /// Bytes that all sandboxes together may use now.
     pub bound: u64,
     /// Bytes that are missing.
     pub missing: u64,

@@ -1,14 +1,14 @@
-//! What a container has mounted for its events. What lies in it, and how it is bounded, is `events.rs`.
+//! What is mounted into a container for its events. `events.rs` makes and bounds it.
 
 use std::path::PathBuf;
 
-/// Where events are dropped in the sandbox.
+/// The directory in the sandbox for events.
 pub(super) const MOUNT: &str = "/workspace/.ipc";
 
-/// What is mounted.
+/// What is mounted there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    /// The volume of this name.
+    /// The volume with this name.
     Volume(String),
     /// This directory.
     Directory(PathBuf),

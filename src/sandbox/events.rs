@@ -1,9 +1,9 @@
-//! Where a sandbox drops its events: mounted at `/workspace/.ipc`, found on the host at `IPC_BASE_DIR/<container>`, and
-//! bounded by itself, since it lies outside of the room's files.
+//! The directory in which a sandbox drops its events: mounted at `/workspace/.ipc`, found on the host at
+//! `IPC_BASE_DIR/<container>`, and with a bound of its own, since it is not among the room's files.
 //!
-//! Where Podman can mount, it is a volume of type tmpfs with so many bytes and inodes and no more: the kernel holds that, and
-//! it is empty again after each stop. Elsewhere (rootless) it is a directory, which is emptied when it is found above
-//! its bound. What lies in it is read by `ipc` alone.
+//! Where Podman can mount, it is a tmpfs volume with fixed numbers of bytes and inodes, which the kernel enforces and
+//! which is empty after each stop. Elsewhere (rootless) it is a directory that is emptied when it is above its bound.
+//! `ipc` alone reads it.
 
 use std::{
     collections::HashMap,
@@ -35,25 +35,27 @@ use super::{
 };
 use crate::ids::digest;
 
-/// What may lie in it.
+/// The bound.
 const BOUND: Usage = Usage { bytes: 8 << 20, inodes: 4096 };
 
-/// Label: the server that owns such a volume. Not the one of rooms' volumes: older servers would take it for one.
+/// The label that names the server of such a volume. Different from the label of rooms' volumes, for which older
+/// servers would take it otherwise.
 pub(super) const INSTANCE: &str = "matrix-agent.ipc";
 
-/// Between two looks at directories that nothing else bounds.
+/// How often directories are checked that nothing else bounds.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// How long a directory may take to be counted, and to be emptied.
+/// How long counting, and emptying, a directory may take.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// Makes the directory above all rooms', which nobody else on the host may look into: those in it are open to all.
+/// Makes the directory above all rooms' directories. Nobody else on the host may enter it, since those in it are open
+/// to all.
 pub(super) fn open(base: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(base)?;
     fs::set_permissions(base, fs::Permissions::from_mode(0o700))
 }
 
-/// Returns what is mounted into the room's container of this name.
+/// Returns what is mounted for events into the room's container of this name.
 pub(super) fn source(fleet: &Fleet, room: &Room, container: &str) -> Source {
     if fleet.event_volumes.load(Ordering::SeqCst) {
         Source::Volume(volume_name(fleet, room))
@@ -62,7 +64,7 @@ pub(super) fn source(fleet: &Fleet, room: &Room, container: &str) -> Source {
     }
 }
 
-/// Tells whether Podman refused a start because of the room's volume for events; then none is used from now on.
+/// Returns whether Podman refused a start because of the events volume; if so, no such volumes are used any more.
 pub(super) fn give_up_volumes(fleet: &Fleet, room: &Room, why: &str) -> bool {
     let is_ours = why.contains(&volume_name(fleet, room)) && fleet.event_volumes.swap(false, Ordering::SeqCst);
     if is_ours {
@@ -71,7 +73,7 @@ pub(super) fn give_up_volumes(fleet: &Fleet, room: &Room, why: &str) -> bool {
     is_ours
 }
 
-/// Returns the directory that is mounted into the room's container, if it is one and nothing but a watch bounds it.
+/// Returns the room's events directory if it is a plain directory, which only the watch bounds.
 pub(super) fn directory(fleet: &Fleet, room: &Room, container: &str) -> Option<PathBuf> {
     match source(fleet, room, container) {
         Source::Directory(directory) if directory.exists() => Some(directory),
@@ -79,7 +81,8 @@ pub(super) fn directory(fleet: &Fleet, room: &Room, container: &str) -> Option<P
     }
 }
 
-/// Makes what is to be mounted, unless it is there: before each start, since it may lie where a reboot clears up.
+/// Makes what is to be mounted unless it exists. Called before each start, since `IPC_BASE_DIR` may be cleared by a
+/// reboot.
 pub(super) async fn make(fleet: &Fleet, room: &Room, container: &str) -> Result<(), SandboxError> {
     let place = place(&fleet.options, container);
     let failed = |source| SandboxError::Events { path: place.clone(), source };
@@ -96,7 +99,8 @@ pub(super) async fn make(fleet: &Fleet, room: &Room, container: &str) -> Result<
                     fs::remove_file(&directory)?; // from a time when Podman could mount
                 }
                 files::make_directory(&directory)?;
-                // The container's ids are strangers here; the directory above is closed to all others.
+                // The container's ids are unknown on the host, so everybody may write; the directory above keeps all
+                // others out.
                 fs::set_permissions(&directory, fs::Permissions::from_mode(0o777))
             });
             made.await.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed)
@@ -104,7 +108,7 @@ pub(super) async fn make(fleet: &Fleet, room: &Room, container: &str) -> Result<
     }
 }
 
-/// Begins to take the events of a running container.
+/// Starts watching a running container's events.
 pub(super) async fn watch(fleet: &Fleet, room: &Room, container: &str) {
     let Some(ipc) = &fleet.ipc else { return };
     let directory = match source(fleet, room, container) {
@@ -120,7 +124,7 @@ pub(super) async fn watch(fleet: &Fleet, room: &Room, container: &str) {
     room.set_events(ipc.watch(&room.address, directory));
 }
 
-/// Removes all of it, after its container.
+/// Removes the volume or directory once the container is gone.
 pub(super) async fn remove(fleet: &Fleet, room: &Room, container: &str) -> Result<(), SandboxError> {
     let place = place(&fleet.options, container);
     let failed = |source| SandboxError::Events { path: place.clone(), source };
@@ -133,7 +137,7 @@ pub(super) async fn remove(fleet: &Fleet, room: &Room, container: &str) -> Resul
     remove_directory(fleet.rootless().await.as_deref(), &place).await.map_err(failed)
 }
 
-/// Empties directories that are above the bound, until the fleet ends. Volumes hold theirs by themselves.
+/// Empties directories that are above the bound, until the fleet ends. The kernel bounds volumes.
 pub(super) async fn hold(fleet: Arc<Fleet>) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -155,7 +159,7 @@ async fn look(fleet: &Fleet, directory: PathBuf) {
 }
 
 async fn empty_if_full(fleet: &Fleet, directory: PathBuf) -> io::Result<()> {
-    // Mostly nothing is in it: whatever came was taken.
+    // The directory is mostly empty, since events are taken at once.
     let is_empty = fs::read_dir(&directory).is_ok_and(|mut entries| entries.next().is_none());
     if is_empty || !directory.exists() {
         return Ok(());
@@ -176,26 +180,26 @@ fn volume_name(fleet: &Fleet, room: &Room) -> String {
     format!("ipc-{}", digest(&owner, 8))
 }
 
-/// Where it is found on the host.
+/// Returns where the events of a container are found on the host.
 fn place(options: &SandboxOptions, container: &str) -> PathBuf {
     options.ipc_dir.join(container)
 }
 
-/// Makes the volume, or finds it; returns where Podman mounts it.
+/// Creates or finds the volume; returns its mount point.
 async fn volume(fleet: &Fleet, name: &str) -> Result<PathBuf, EngineError> {
     let labels = HashMap::from([(INSTANCE.to_owned(), fleet.options.instance.clone())]);
     Ok(fleet.engine.create_volume(name, labels, volume_options()).await?.mountpoint)
 }
 
-/// Returns the options by which Podman's local volumes are such a file system. Its size is given in pages: Podman takes
-/// the word `size` for a quota, which few file systems have.
+/// Returns the volume options for such a tmpfs. The size is given as `nr_blocks`, in pages: Podman takes the word
+/// `size` for a quota, which few file systems have.
 fn volume_options() -> HashMap<String, String> {
     let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|page| u64::try_from(page).ok()).unwrap_or(4096);
     let o = format!("nr_blocks={},nr_inodes={},mode=1777,nodev,nosuid", BOUND.bytes / page, BOUND.inodes);
     [("type", "tmpfs"), ("device", "tmpfs"), ("o", &o)].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }
 
-/// Makes `link` lead to `to`, in the place of whatever it was.
+/// Makes `link` a link to `to`, replacing what is there.
 fn lead(link: &Path, to: &Path) -> io::Result<()> {
     if fs::read_link(link).is_ok_and(|there| there == to) {
         return Ok(());

@@ -1,9 +1,9 @@
-//! Where a room's files lie on the host: under `workspaces/` in the state directory, where no `prune` of Podman's reaches
-//! them. One of two: an image, a file with an ext4 file system in it that Podman mounts as the room's volume, so that
-//! its size is a hard limit; or, where no image can be mounted, a directory. Beside them lies the room's record.
+//! Where a room's files are on the host: under `workspaces/` in the state directory, out of reach of Podman's
+//! `prune`. They are either an image, a file with an ext4 file system that Podman mounts as the room's volume, so
+//! that its size is a hard limit; or, where no image can be mounted, a directory. The room's record lies beside them.
 //!
-//! Looks only at its own names, never into a workspace. What an image is made of, `image.rs` knows; whether there is a
-//! volume for it, `creation.rs`.
+//! Reads only names of its own, never a workspace. `image.rs` knows how an image is made, `creation.rs` makes the
+//! volume.
 
 use std::{
     fs, io,
@@ -17,20 +17,20 @@ use tokio::task::spawn_blocking;
 use super::{error::SandboxError, id_range::IdRange, spec};
 use crate::ids::Address;
 
-/// All rooms' files.
+/// The directory of all rooms' files.
 #[derive(Debug)]
 pub(super) struct Files {
     directory: PathBuf,
 }
 
-/// The places of one room's files. That they are named does not mean that they exist.
+/// The paths of one room's files, whether or not they exist.
 #[derive(Clone, Debug)]
 pub(super) struct RoomFiles {
-    /// The image, where there is one.
+    /// The image.
     pub(super) image: PathBuf,
-    /// The directory, where there is no image.
+    /// The directory, if there is no image.
     pub(super) directory: PathBuf,
-    /// What is not finished: an image or a directory that is only taken once it bears the name above.
+    /// An unfinished image or directory, which is renamed to one of the above once it is whole.
     pub(super) part: PathBuf,
     record: PathBuf,
 }
@@ -42,15 +42,15 @@ pub(super) enum Kind {
     Directory,
 }
 
-/// What has to be known of a room's files also when Podman has forgotten the room's volume.
+/// What must be known of a room's files even when Podman has lost the room's volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
-    /// Whose they are. A record without an account is the first one's.
+    /// The owner. Records of older versions name no account and belong to the first one.
     #[serde(flatten)]
     pub(super) address: Address,
-    /// The first of the ids on the host to which the files belong; `None`: made by rootless Podman.
+    /// The first host id of the range to which the files belong; `None` if rootless Podman made them.
     pub(super) ids: Option<u32>,
-    /// They were gone and were made anew, and the model was not told yet.
+    /// Whether the files were lost and replaced, and the model has not been told yet.
     #[serde(default)]
     pub(super) lost: bool,
 }
@@ -66,7 +66,7 @@ impl Record {
 }
 
 impl Files {
-    /// Opens the place, which nobody else on the host may look into.
+    /// Opens the directory, which nobody else on the host may enter.
     pub(super) fn open(state_dir: &Path) -> io::Result<Self> {
         let directory = state_dir.join("workspaces");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
@@ -74,14 +74,14 @@ impl Files {
         Ok(Self { directory })
     }
 
-    /// Returns the places of a room's files.
+    /// Returns the paths of a room's files.
     pub(super) fn of(&self, address: &Address) -> RoomFiles {
         let name = address.digest(16);
         let path = |ending: &str| self.directory.join(format!("{name}{ending}"));
         RoomFiles { image: path(".ext4"), directory: path(""), part: path(".part"), record: path(".json") }
     }
 
-    /// Reads all records. One that cannot be read is left alone and told.
+    /// Reads all records. One that cannot be read is logged and skipped.
     pub(super) fn records(&self) -> io::Result<Vec<Record>> {
         let mut records = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
@@ -101,7 +101,7 @@ impl Files {
 }
 
 impl RoomFiles {
-    /// Returns what the room has; `None`: nothing, or no longer.
+    /// Returns what the room has; `None` if it has no files.
     pub(super) fn kind(&self) -> Option<Kind> {
         if self.image.exists() {
             Some(Kind::Image)
@@ -120,7 +120,7 @@ impl RoomFiles {
         fs::rename(&fresh, &self.record)
     }
 
-    /// Lets what was made as [`Self::part`] count.
+    /// Renames what was made at [`Self::part`] to its final name.
     fn finish(&self, kind: Kind) -> io::Result<()> {
         let finished = match kind {
             Kind::Image => &self.image,
@@ -130,7 +130,7 @@ impl RoomFiles {
         sync(finished.parent().unwrap_or(finished))
     }
 
-    /// Writes the record, and lets the part that was made count.
+    /// Writes the record, then makes the finished part count.
     pub(super) async fn keep(&self, kind: Kind, record: &Record) -> Result<(), SandboxError> {
         let (places, record) = (self.clone(), record.clone());
         let work = move || {
@@ -142,26 +142,26 @@ impl RoomFiles {
         kept.map_err(|source| SandboxError::Files { path: self.part.clone(), source })
     }
 
-    /// Makes the two directories of the room in `root`, beside what else is done.
+    /// Makes the room's two directories in `root`, on a blocking thread.
     pub(super) async fn furnish(&self, root: PathBuf, ids: Option<IdRange>) -> Result<(), SandboxError> {
         let furnished = spawn_blocking(move || furnish(&root, ids)).await;
         let furnished = furnished.unwrap_or_else(|error| Err(io::Error::other(error)));
         furnished.map_err(|source| SandboxError::Files { path: self.directory.clone(), source })
     }
 
-    /// Removes the record, after all that it tells of.
+    /// Removes the record, after everything else of the room is gone.
     pub(super) fn forget(&self) -> io::Result<()> {
         remove_file(&self.image)?;
         remove_file(&self.record)
     }
 }
 
-/// Makes the two directories of a room in `root` and gives them to its agent.
+/// Makes the room's two directories in `root` and gives them to the agent's user.
 fn furnish(root: &Path, ids: Option<IdRange>) -> io::Result<()> {
     make_directory(root)?;
     for directory in spec::part_directories(root) {
         make_directory(&directory)?;
-        // Rootless, only the container's root can give them away: sandboxd does.
+        // Without root only the container's own root can change owners; sandboxd does it then.
         if let Some(ids) = ids
             && fs::symlink_metadata(&directory)?.uid() == 0
         {
@@ -188,7 +188,7 @@ pub(super) fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Waits until what was written to a file or directory is on the disk.
+/// Waits until a file or directory is on the disk (fsync).
 pub(super) fn sync(path: &Path) -> io::Result<()> {
     fs::File::open(path)?.sync_all()
 }
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(record.ids(), IdRange::from_label("2147614719"));
     }
 
-    /// Earlier versions left these files, and they are what the rooms go on with.
+    /// Earlier versions made these paths, and existing rooms still have them.
     #[test]
     fn the_files_of_the_first_account_are_those_of_ever() {
         let state = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
-//! Files that Podman makes for each container beside its writable layer, on the host, and lets its root write to: what
-//! is written there is in no count of the sandbox's disk, and mostly lies in the host's memory (`/run`). So each sandbox
-//! gets ours in their place, read-only. Written out by the fleet, mounted by `spec.rs`.
+//! Files that every sandbox gets read-only in place of those that Podman makes for each container (such as
+//! `/etc/hosts`). Podman's lie on the host outside the writable layer, often in memory (`/run`), and the container's
+//! root may write to them without being counted. The fleet writes ours, `spec.rs` mounts them.
 
 use std::{
     fs,
@@ -9,14 +9,14 @@ use std::{
 
 use super::{embed, error::SandboxError};
 
-/// Where each is in a container, and what stands in it.
+/// The path of each in a container, and its content.
 const FILES: [(&str, &str); 3] = [
     ("/etc/hosts", "127.0.0.1 localhost sandbox\n::1 localhost ip6-localhost ip6-loopback\n"),
     ("/etc/hostname", "sandbox\n"),
     ("/run/.containerenv", ""),
 ];
 
-/// Writes them to a folder in `state_dir`, unless they are there, and returns it.
+/// Writes the files to a directory in `state_dir` unless they are there; returns the directory.
 pub(super) fn install(state_dir: &Path) -> Result<PathBuf, SandboxError> {
     let folder = state_dir.join("fixed");
     fs::create_dir_all(&folder).map_err(|source| SandboxError::Install { path: folder.clone(), source })?;
@@ -26,7 +26,7 @@ pub(super) fn install(state_dir: &Path) -> Result<PathBuf, SandboxError> {
     Ok(folder)
 }
 
-/// Returns each file in `folder`, and where it belongs in a container.
+/// Returns each file in `folder` with its path in a container.
 pub(super) fn files(folder: &Path) -> impl Iterator<Item = (PathBuf, &'static str)> {
     FILES.into_iter().map(move |(place, _)| (source(folder, place), place))
 }

@@ -1,7 +1,7 @@
-//! What is known of all rooms' sandboxes, and what is needed for each of them: Podman, the image, the gateway, the ids.
+//! The state of all rooms' sandboxes, and what each of them needs: Podman, the image, the gateway, the id ranges.
 //!
-//! Only state. Everything that acts on sandboxes (`life.rs`, `limit.rs`, `reconcile.rs`, `disk.rs` …) is given it and
-//! knows it; it knows none of them. The rest of the server sees [`Sandboxes`](super::Sandboxes).
+//! This is state only. The modules that act on sandboxes (`life.rs`, `limit.rs`, `reconcile.rs`, `disk.rs` …) get the
+//! fleet and know it; it knows none of them. The rest of the server sees [`Sandboxes`](super::Sandboxes).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -40,37 +40,37 @@ use crate::{
     ipc::{Arrived, Ipc},
 };
 
-/// A room's proxied connections that wait to be served; beyond that the sandbox waits.
+/// Proxied connections of a room that may wait for the gateway; then the sandbox has to wait.
 const PROXIES: usize = 64;
 
-/// Events that wait to be taken; beyond that they stay in their files.
+/// Events that may wait to be taken; more stay in their files.
 const EVENTS: usize = 64;
 
-/// Notices that nobody took yet; beyond that the oldest are lost.
+/// Notices that a receiver may have unread; then the oldest are lost.
 const NOTICES: usize = 64;
 
-/// How long what exists may take to be looked at: some hundred containers need seconds.
+/// How long taking over what exists may take: some hundred containers need seconds.
 const ADOPTION_LIMIT: Duration = Duration::from_secs(30);
 
-/// A path of a Unix socket has 108 bytes, the final NUL included; `rooms/`, 8 digits, `/sock` and two slashes are ours.
+/// A Unix socket's path has at most 108 bytes with the final NUL; the rest of it is ours.
 const LONGEST_STATE_DIR: usize = 107 - "/rooms/12345678/sock".len();
 
 /// Something that a room should be told.
 #[derive(Clone, Debug)]
 pub struct Notice {
-    /// Whom: the people of this account's room alone.
+    /// The room that is told, as one account knows it.
     pub address: Address,
-    /// What: a sentence.
+    /// A sentence.
     pub text: String,
 }
 
-/// Whether what exists was taken over from the server before.
+/// Whether the sandboxes of an earlier server were taken over.
 pub(super) enum Adoption {
-    /// Podman was not asked yet.
+    /// Not yet.
     Pending,
-    /// Podman's answer was no use; why.
+    /// It failed; holds the reason.
     Failed(String),
-    /// It was.
+    /// They were.
     Done,
 }
 
@@ -80,47 +80,47 @@ pub(super) struct Fleet {
     pub(super) options: SandboxOptions,
     /// Podman.
     pub(super) engine: Engine,
-    /// Serves proxied connections.
+    /// Serves the sandboxes' proxied connections.
     gateway: Gateway,
-    /// Takes what programs in sandboxes tell by files; `None`: the kernel has no watcher left for it.
+    /// Reads the events of all sandboxes; `None` if the kernel has no inotify instance left.
     pub(super) ipc: Option<Ipc>,
-    /// What it took, until somebody asks for it.
+    /// The receiver of events, until somebody takes it.
     pub(super) events: Mutex<Option<mpsc::Receiver<Arrived>>>,
-    /// sandboxd's binary, at a path that stays the same across builds.
+    /// The path of sandboxd's binary, the same for all builds.
     pub(super) sandboxd: PathBuf,
-    /// Our seccomp profile, at a path that changes with it.
+    /// The path of the seccomp profile, which changes with its content.
     pub(super) seccomp: PathBuf,
-    /// The folder of the files that every sandbox gets in place of Podman's.
+    /// The directory of the files from `fixed.rs`.
     pub(super) fixed: PathBuf,
-    /// Every account's room that has, had or wants a container or volume.
+    /// All accounts' rooms that have, had or want a container or volume.
     rooms: Mutex<HashMap<Address, Arc<Room>>>,
-    /// Which ids on the host are whose.
+    /// Which rooms have which id ranges on the host.
     ids: Mutex<IdRanges>,
     /// The image, as last looked up.
     image: Mutex<Option<Image>>,
     /// What Podman said about itself.
     info: Mutex<Option<EngineInfo>>,
-    /// The rooms that exist, once somebody who knows has said so.
+    /// The rooms that may keep a sandbox, once [`Sandboxes::keep_only`](super::Sandboxes::keep_only) was called.
     pub(super) existing: Mutex<Option<HashSet<Address>>>,
-    /// Whether it is known what exists; nothing is created before.
+    /// Whether what exists was taken over; nothing is created before.
     pub(super) adoption: watch::Sender<Adoption>,
-    /// Rung when a sandbox stopped running.
+    /// Notified when a sandbox has stopped running.
     pub(super) freed: Notify,
-    /// What all sandboxes use of memory.
+    /// The memory that all sandboxes use.
     pub(super) memory: Memory,
-    /// Those who want to start, in order of their coming.
+    /// The queue of starts that wait for a place.
     pub(super) queue: Queue,
     /// Where rooms' files lie.
     pub(super) files: Files,
-    /// Podman can set a hard limit on a container's writable layer.
+    /// Whether Podman can set a quota on a container's writable layer.
     pub(super) quota: AtomicBool,
-    /// A room's first files are an image.
+    /// Whether new rooms get an image rather than a directory.
     pub(super) images: AtomicBool,
-    /// What Podman mounts, it also unmounts.
+    /// Whether unmounts spread from Podman's mount namespace to the host's.
     pub(super) mountable: AtomicBool,
-    /// Podman can mount a volume for a room's events.
+    /// Whether Podman can mount a volume for events.
     pub(super) event_volumes: AtomicBool,
-    /// The host's disk is below its reserve.
+    /// Whether the host's free disk is below its reserve.
     disk_low: AtomicBool,
     notices: broadcast::Sender<Notice>,
     pub(super) tasks: TaskTracker,
@@ -128,7 +128,7 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    /// Makes the state directory's parts and starts to look for Podman. Nothing is known of any sandbox yet.
+    /// Makes the directories in the state directory and starts looking for Podman. No sandbox is known yet.
     pub(super) fn open(
         options: SandboxOptions,
         gateway: Gateway,
@@ -145,7 +145,7 @@ impl Fleet {
         let memory = Memory::new(options.memory_total);
         let (ipc, arriving) = Ipc::start(EVENTS, &tasks, cancel.clone())
             .inspect_err(|error| {
-                // Nothing depends on them, so that all else is served.
+                // The events are decoration, so that everything else is served without them.
                 tracing::warn!(%error, "what programs in sandboxes tell is not shown: raise fs.inotify.max_user_instances");
             })
             .ok()
@@ -188,7 +188,7 @@ impl Fleet {
         });
     }
 
-    /// Waits until it is known what exists. That Podman is away, or cannot be asked, is an error at once.
+    /// Waits until what exists was taken over. Fails at once if Podman is away or its answer was of no use.
     pub(super) async fn adoption(&self) -> Result<(), SandboxError> {
         self.engine.reached().await?;
         let mut adoption = self.adoption.subscribe();
@@ -207,7 +207,7 @@ impl Fleet {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the room, known or not.
+    /// Returns the room, which need not be known yet.
     pub(super) fn room(&self, address: &Address) -> Arc<Room> {
         Arc::clone(self.rooms().entry(address.clone()).or_insert_with(|| Arc::new(Room::new(address.clone()))))
     }
@@ -226,17 +226,17 @@ impl Fleet {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where the host's end of a room's socket is.
+    /// Returns the directory with the host's end of a room's socket.
     pub(super) fn directory(&self, room: &Room) -> PathBuf {
         room.directory(&self.options.state_dir)
     }
 
-    /// Where the spread of id ranges starts for this server.
+    /// Returns the number from which this server's choice of id ranges starts.
     pub(super) fn id_seed(&self) -> u64 {
         u64::from_str_radix(&digest(&[&self.options.instance], 7), 16).unwrap_or_default()
     }
 
-    /// Returns the image, looked up at most once between two reconciliations.
+    /// Returns the image, which is looked up once between two reconciliations.
     pub(super) async fn image(&self) -> Result<Image, SandboxError> {
         if let Some(image) = self.cached_image().clone() {
             return Ok(image);
@@ -255,7 +255,7 @@ impl Fleet {
         self.image.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns what Podman said about itself when it was asked first.
+    /// Returns what Podman says about itself, asked once.
     pub(super) async fn info(&self) -> Result<EngineInfo, SandboxError> {
         if let Some(info) = self.info.lock().unwrap_or_else(PoisonError::into_inner).clone() {
             return Ok(info);
@@ -265,19 +265,19 @@ impl Fleet {
         Ok(info)
     }
 
-    /// Returns Podman if it runs rootless: its user namespace alone may look into rooms' files then.
+    /// Returns the path of Podman if it is rootless: then rooms' files can only be reached in its user namespace.
     pub(super) async fn rootless(&self) -> Option<PathBuf> {
         let rootless = self.info().await.is_ok_and(|info| info.rootless);
         rootless.then(|| self.options.podman_path.clone())
     }
 
-    /// Returns why no image can be mounted here, if that is so.
+    /// Returns why images cannot be mounted here; `None` if they can.
     pub(super) fn unmountable(&self) -> Option<String> {
         let mountable = self.mountable.load(Ordering::SeqCst);
         (!mountable).then(|| "what Podman mounts here stays mounted".to_owned())
     }
 
-    /// Says whether the host's disk is below its reserve: no command starts while it is.
+    /// Sets whether the host's disk is below its reserve. No command starts while it is.
     pub(super) fn set_disk_low(&self, low: bool) {
         self.disk_low.store(low, Ordering::SeqCst);
     }
@@ -287,18 +287,18 @@ impl Fleet {
         self.disk_low.load(Ordering::SeqCst)
     }
 
-    /// Returns what rooms should be told from now on.
+    /// Returns a receiver of the notices from now on.
     pub(super) fn notices(&self) -> broadcast::Receiver<Notice> {
         self.notices.subscribe()
     }
 
-    /// Tells the room something, if anybody listens. Called in a span of the room's.
+    /// Sends a notice to the room, if anybody receives them. Called in a span of the room.
     pub(super) fn notify_room(&self, address: &Address, text: String) {
         tracing::warn!(%text, "a sandbox's room is told");
         let _ = self.notices.send(Notice { address: address.clone(), text }); // nobody listening is no error
     }
 
-    /// Returns where a room's link puts proxied connections, each of which is then served to its end.
+    /// Returns the channel to which a room's link hands its proxied connections; the gateway serves each.
     pub(super) fn proxies(self: &Arc<Self>, address: &Address) -> mpsc::Sender<ProxyStream> {
         let (sender, mut receiver) = mpsc::channel(PROXIES);
         let (fleet, address) = (Arc::clone(self), address.clone());
@@ -317,8 +317,8 @@ impl Fleet {
     }
 }
 
-/// Makes the state directory's parts and puts sandboxd at a path that stays the same across builds: a container keeps
-/// its mounts' sources for life, and gets the newest sandboxd when it next starts.
+/// Makes the directories in the state directory, and puts sandboxd at a path that is the same for all builds: a
+/// container keeps its mounts for life, and so gets the newest sandboxd at its next start.
 fn prepare(state_dir: &Path) -> Result<PathBuf, SandboxError> {
     if state_dir.as_os_str().len() > LONGEST_STATE_DIR {
         return Err(SandboxError::StateDirTooLong { path: state_dir.to_owned(), longest: LONGEST_STATE_DIR });
@@ -328,10 +328,11 @@ fn prepare(state_dir: &Path) -> Result<PathBuf, SandboxError> {
     let failed = |path: &Path, source: io::Error| SandboxError::Install { path: path.to_owned(), source };
     let fresh = state_dir.join(format!("sandboxd.{}.tmp", crate::ids::random(4)));
     fs::hard_link(&built, &fresh).and_then(|()| fs::rename(&fresh, &stable)).map_err(|error| failed(&stable, error))?;
-    // rename(2) does nothing where both names are one file already.
+    // rename(2) does nothing if both names are the same file already.
     let _ = fs::remove_file(&fresh);
 
-    // Closed to other users of the host: the rooms' sockets in it are open to all, since containers' roots are strangers.
+    // Closed to other users, because the sockets in it are open to all: the containers' roots have ids unknown to the
+    // host.
     let rooms = state_dir.join("rooms");
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&rooms);
     let closed = made.and_then(|()| fs::set_permissions(&rooms, fs::Permissions::from_mode(0o700)));

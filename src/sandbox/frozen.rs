@@ -1,4 +1,4 @@
-//! Sandboxes in which nothing runs on: those that we froze for want of disk, and those that somebody else paused.
+//! Frozen sandboxes: those that this server froze for want of disk, and those that somebody else paused.
 
 use std::{fs, io, path::PathBuf, time::Duration};
 
@@ -7,25 +7,25 @@ use tokio::time::timeout;
 use super::{SandboxError, engine::Condition, fleet::Fleet, room::Room};
 use crate::strings::sandboxes as words;
 
-/// How long Podman may take to say whether a container is paused, for somebody who waits for an answer of its sandboxd:
-/// less than they wait for that.
+/// How long Podman may take to say whether a container is paused. Shorter than the limit of the request to sandboxd
+/// that waits meanwhile.
 const LOOK_LIMIT: Duration = Duration::from_secs(4);
 
-/// Looks whether the room's container is frozen, by us or by somebody else, and says so then.
+/// Returns the reason if the room's container is frozen, by this server or by somebody else.
 pub(super) async fn held(fleet: &Fleet, room: &Room) -> Option<SandboxError> {
     if room.is_frozen() {
         return Some(SandboxError::HostDiskLow);
     }
     let container = room.container_name()?;
-    // Podman away, or slow: what it said last holds.
+    // If Podman is away or slow, its last answer counts.
     if let Ok(Ok(seen)) = timeout(LOOK_LIMIT, fleet.engine.inspect(&container)).await {
         room.set_paused(seen.condition == Condition::Paused);
     }
     room.is_held().then_some(SandboxError::Paused { container })
 }
 
-/// Notes that we froze the room's container, or that it is not frozen by us: also for the next server, which must leave
-/// alone what somebody else paused.
+/// Stores whether this server froze the room's container, so that the next server, too, leaves alone what somebody
+/// else paused.
 pub(super) fn set_frozen(fleet: &Fleet, room: &Room, frozen: bool) {
     let mark = frozen_mark(fleet, room);
     let noted = if frozen { fs::write(&mark, b"") } else { fs::remove_file(&mark) };
@@ -37,17 +37,17 @@ pub(super) fn set_frozen(fleet: &Fleet, room: &Room, frozen: bool) {
     room.set_frozen(frozen);
 }
 
-/// Tells whether this server, or one before it, has noted that it froze the room's container.
+/// Returns whether this server or an earlier one has stored that it froze the container.
 pub(super) fn is_marked(fleet: &Fleet, room: &Room) -> bool {
     frozen_mark(fleet, room).exists()
 }
 
-/// A file that tells that we froze the room's container.
+/// Returns the path of the file that marks the container as frozen by the server.
 fn frozen_mark(fleet: &Fleet, room: &Room) -> PathBuf {
     fleet.directory(room).with_extension("frozen")
 }
 
-/// Freezes what runs in a room's sandbox, and tells the room.
+/// Freezes a room's sandbox and tells the room.
 pub(super) async fn freeze(fleet: &Fleet, room: &Room) {
     let Ok(container) = room.container.try_lock() else { return };
     let Some(name) = &container.name else { return };
@@ -60,7 +60,7 @@ pub(super) async fn freeze(fleet: &Fleet, room: &Room) {
     }
 }
 
-/// Lets a frozen sandbox run on, and tells the room.
+/// Unfreezes a room's sandbox and tells the room.
 pub(super) async fn thaw(fleet: &Fleet, room: &Room) {
     let Ok(container) = room.container.try_lock() else { return };
     let Some(name) = &container.name else { return };

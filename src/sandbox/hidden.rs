@@ -1,6 +1,5 @@
-//! What a sandbox's processes hold of the disk that no walk over directories finds: files without a name that are open
-//! or mapped. And how much they have written. Read from `/proc`, by what the kernel says: the host opens none of them.
-//! Called by `usage.rs` and `reserve.rs`.
+//! The disk use of a sandbox that no walk over directories finds, deleted files that are still open or mapped; and
+//! how many bytes its processes have written. Read from `/proc`; the host opens none of the files.
 
 use std::{
     collections::HashSet,
@@ -17,31 +16,31 @@ use nix::sys::{
 
 use super::{cgroup::Cgroup, space::Usage, spec};
 
-/// Files that are looked at in one sandbox. One that has more cannot be counted.
+/// The most files of one sandbox that are looked at. A sandbox with more cannot be counted.
 const MOST: usize = 300_000;
 
-/// What the kernel puts behind the name of a file that has none any more.
+/// What the kernel appends to the name of a deleted file.
 const DELETED: &str = " (deleted)";
 
-/// Counts the files without a name in the sandbox of PID 1 `pid`. Those of an `image` take nothing but what the image
-/// takes already.
+/// Counts the deleted files of the sandbox with PID 1 `pid`. With an `image`, files in it are left out, since they
+/// are part of the image's size.
 pub(super) fn deleted(pid: u32, image: bool) -> io::Result<Usage> {
     let workspace = if image { Some(device_of_workspace(pid)?) } else { None };
     let mut held = Held { workspace, left: MOST, seen: HashSet::new(), taken: Usage::default() };
     for process in Cgroup::of(pid)?.processes() {
-        // One that ended meanwhile holds nothing.
+        // A process that ended meanwhile holds nothing.
         let mut tables: Vec<HashSet<OsString>> = Vec::new();
         let mut mapped = false;
         for thread in names(&PathBuf::from(format!("/proc/{process}/task"))) {
             let of_thread = Path::new("/proc").join(thread);
-            // Threads mostly share their files. One that does not most likely has other numbers.
+            // Threads mostly share their open files. One that does not most likely has other file numbers.
             let open = of_thread.join("fd");
             let numbers = names(&open);
             if !numbers.is_empty() && !tables.contains(&numbers) {
                 numbers.iter().try_for_each(|number| held.open(&open.join(number)))?;
                 tables.push(numbers);
             }
-            // They always share their memory, but the first one may have ended.
+            // Threads share their memory, but the first one may have ended.
             if !mapped {
                 let maps = of_thread.join("map_files");
                 let ranges = names(&maps);
@@ -53,15 +52,15 @@ pub(super) fn deleted(pid: u32, image: bool) -> io::Result<Usage> {
     Ok(held.taken)
 }
 
-/// Returns the bytes that the processes of a sandbox have written so far, those that ended included as far as somebody
-/// waited for them.
+/// Returns the bytes that a sandbox's processes have written so far, including ended ones whose parent waited for
+/// them.
 pub(super) fn written(pid: u32) -> u64 {
     let processes = Cgroup::of(pid).map(|cgroup| cgroup.processes()).unwrap_or_default();
     processes.iter().filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/io")).ok()).map(|io| bytes(&io)).sum()
 }
 
-/// Tells whether open files are on their way between processes of the sandbox: sent over a Unix socket and not received,
-/// they are in no process.
+/// Returns whether open files are being passed between the sandbox's processes. Sent over a Unix socket and not yet
+/// received, a file belongs to no process.
 pub(super) fn sends_files(pid: u32) -> bool {
     let processes = Cgroup::of(pid).map(|cgroup| cgroup.processes()).unwrap_or_default();
     let mut sockets = processes.iter().flat_map(|pid| {
@@ -71,19 +70,19 @@ pub(super) fn sends_files(pid: u32) -> bool {
     sockets.any(|about| sent(&about) > 0)
 }
 
-/// Reads how many files wait in a socket from `/proc/PID/fdinfo/FD`.
+/// Reads from `/proc/PID/fdinfo/FD` how many files wait in a socket.
 fn sent(about: &str) -> u64 {
     about.lines().find_map(|line| line.strip_prefix("scm_fds:")?.trim().parse().ok()).unwrap_or_default()
 }
 
-/// Reads `/proc/PID/io`.
+/// Reads the written bytes from `/proc/PID/io`.
 fn bytes(io: &str) -> u64 {
     let value = |name: &str| io.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
     value("write_bytes:").unwrap_or_default().saturating_sub(value("cancelled_write_bytes:").unwrap_or_default())
 }
 
 struct Held {
-    /// The device of an image, whose files count by the image.
+    /// The device of the room's image, if it has one; its files are counted with the image.
     workspace: Option<u64>,
     left: usize,
     seen: HashSet<(u64, u64)>,
@@ -91,7 +90,7 @@ struct Held {
 }
 
 impl Held {
-    /// Counts an open file. Through `/proc` this is the file itself, wherever its name would lead.
+    /// Counts an open file. The entry in `/proc` is the file itself, wherever its name would lead.
     fn open(&mut self, entry: &Path) -> io::Result<()> {
         self.use_one()?;
         if let Ok(file) = fs::metadata(entry) {
@@ -100,7 +99,7 @@ impl Held {
         Ok(())
     }
 
-    /// Counts a mapped file. Without root the kernel shows no more of it than its name and what is mapped.
+    /// Counts a mapped file. Without root the kernel shows only its name and the mapped range.
     fn mapped(&mut self, entry: &Path) -> io::Result<()> {
         self.use_one()?;
         let Ok(name) = fs::read_link(entry) else { return Ok(()) };
@@ -135,18 +134,18 @@ fn names(directory: &Path) -> HashSet<OsString> {
         .unwrap_or_default()
 }
 
-/// Reads the length of a range of addresses in hex: `7f00-8f00`.
+/// Parses the length of an address range in hex: `7f00-8f00`.
 fn length(range: &str) -> Option<u64> {
     let (from, to) = range.split_once('-')?;
     u64::from_str_radix(to, 16).ok()?.checked_sub(u64::from_str_radix(from, 16).ok()?)
 }
 
-/// Shared memory counts as memory.
+/// Returns whether a file is shared memory, which counts as memory.
 fn in_memory(path: &Path) -> bool {
     statfs(path).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC)
 }
 
-/// Reads from the mounts of PID 1 on which device its workspace is. Nobody in the sandbox can change them.
+/// Reads the device of the workspace from PID 1's mounts, which nobody in the sandbox can change.
 fn device_of_workspace(pid: u32) -> io::Result<u64> {
     device_of(&fs::read_to_string(format!("/proc/{pid}/mountinfo"))?, spec::WORKSPACE)
         .ok_or_else(|| io::Error::other("the sandbox has no workspace"))
@@ -157,13 +156,13 @@ fn device_of(mountinfo: &str, point: &str) -> Option<u64> {
     Some(makedev(major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// Tells whether the kernel takes no more writes to the workspace: the disk below it has failed it.
+/// Returns whether the kernel refuses writes to the workspace because the disk below it has failed.
 pub(super) fn workspace_has_failed(pid: u32) -> bool {
     let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
     has_failed(&mounts, spec::WORKSPACE)
 }
 
-/// The options behind the dash are those of the file system, not of the mount.
+/// The options after the dash are the file system's, not the mount's.
 fn has_failed(mountinfo: &str, point: &str) -> bool {
     let options = mount_of(mountinfo, point).and_then(|mount| mount.last().copied()).unwrap_or_default();
     options.split(',').any(|option| matches!(option, "ro" | "emergency_ro"))

@@ -1,40 +1,41 @@
-//! Which ids on the host are a room's: 65,536 of its own, for as long as its files live.
+//! Which ids on the host belong to a room: 65,536 of its own for as long as its files live.
 //!
-//! `--userns=auto` alone would choose a range for each new *container*, and the files in the volume of a room whose
-//! container was made anew (a new image) would then belong to strangers. So the range is chosen here, once a room,
-//! written into the room's record and on its volume as a label, and handed to Podman as the mapping of its `auto` mode; Podman keeps it clear of
-//! the ranges it gives to others. Rootless Podman has one range for all, so nothing here applies.
+//! `--userns=auto` alone would choose a range for each new *container*; the files of a room whose container is made
+//! anew (for a new image) would then belong to another range. So the range is chosen here, once for each room, stored
+//! in the room's record and as a label on its volume, and given to Podman as the mapping of its `auto` mode; Podman
+//! keeps it apart from the ranges that it gives to others. Rootless Podman has one range for all, so none of this
+//! applies.
 
 use std::{collections::BTreeSet, fs, io, path::Path};
 
-/// Label on a volume: the first host id of its room.
+/// The volume's label that holds the first host id of its room.
 pub(super) const LABEL: &str = "matrix-agent.ids";
 
-/// Ids a room.
+/// The number of ids in a range.
 const SIZE: u64 = 65_536;
 
-/// The user in whose name Podman's storage takes ranges for `--userns=auto`.
+/// The user in `/etc/subuid` from whose ranges Podman takes those for `--userns=auto`.
 const OWNER: &str = "containers";
 
-/// A room's ids on the host.
+/// A room's range of ids on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct IdRange {
-    /// The id on the host that is 0 inside.
+    /// The host id that is 0 inside.
     first: u32,
 }
 
 impl IdRange {
-    /// Reads a range back from the label that [`IdRange::label`] wrote.
+    /// Parses the label that [`IdRange::label`] makes.
     pub(super) fn from_label(text: &str) -> Option<Self> {
         text.parse().ok().map(|first| Self { first })
     }
 
-    /// Takes a range up again by its first id, which is [`Self::on_host`]'s answer for 0.
+    /// Returns the range with this first id.
     pub(super) fn from_first(first: u32) -> Self {
         Self { first }
     }
 
-    /// Returns the range for the volume's label.
+    /// Returns the range as the text of the volume's label.
     pub(super) fn label(self) -> String {
         self.first.to_string()
     }
@@ -44,41 +45,41 @@ impl IdRange {
         self.first + inside
     }
 
-    /// Returns Podman's user namespace mode with exactly this range.
+    /// Returns Podman's user namespace mode for exactly this range.
     pub(super) fn userns_mode(self) -> String {
         let map = format!("0:{}:{SIZE}", self.first);
         format!("auto:size={SIZE},uidmapping={map},gidmapping={map}")
     }
 }
 
-/// The ranges that Podman may give away, and those that rooms have.
+/// The ranges of the host, and which of them rooms have.
 #[derive(Debug, Default)]
 pub(super) struct IdRanges {
-    /// What the host set aside, as first id and number of ranges.
+    /// What the host has set aside: the first id and the number of ranges.
     pools: Vec<(u64, u64)>,
     taken: BTreeSet<IdRange>,
 }
 
 impl IdRanges {
-    /// Reads what the host set aside for `--userns=auto`: uids and gids must agree, as Podman maps both alike.
+    /// Reads what the host has set aside for `--userns=auto`. uids and gids must agree, since Podman maps both alike.
     pub(super) fn of_host() -> io::Result<Self> {
         let read = |path| fs::read_to_string(Path::new(path)).map(|text| pools(&text));
         let (uids, gids) = (read("/etc/subuid")?, read("/etc/subgid")?);
         Ok(Self { pools: uids.into_iter().filter(|pool| gids.contains(pool)).collect(), taken: BTreeSet::new() })
     }
 
-    /// Marks a range that a volume has.
+    /// Marks a range as taken.
     pub(super) fn reserve(&mut self, range: IdRange) {
         self.taken.insert(range);
     }
 
-    /// Gives a range back.
+    /// Marks a range as free.
     pub(super) fn free(&mut self, range: IdRange) {
         self.taken.remove(&range);
     }
 
-    /// Chooses a free range, the first after the one that `seed` points to. The seed spreads servers that share a
-    /// Podman, and keeps away from the low end, where Podman takes its own. `None`: all are taken, or there are none.
+    /// Takes the first free range after the one to which `seed` points; `None` if there is none. The seed spreads
+    /// servers that share a Podman, and avoids the low end, where Podman takes its own.
     pub(super) fn choose(&mut self, seed: u64) -> Option<IdRange> {
         let total: u64 = self.pools.iter().map(|(_, count)| count).sum();
         let free =
@@ -87,7 +88,7 @@ impl IdRanges {
         Some(free)
     }
 
-    /// Returns the range with the number `index`, which is below the sum of all pools.
+    /// Returns the range with this number, counted over all pools; `index` must be below their sum.
     fn nth(&self, mut index: u64) -> IdRange {
         let mut first = 0;
         for (start, count) in &self.pools {

@@ -1,6 +1,6 @@
-//! The image of a room's files: a sparse file with an ext4 file system in it, which Podman mounts as a volume. Its size
-//! and its number of inodes are limits that nothing in a sandbox gets past. Made, looked at and enlarged here, always
-//! while nobody has it mounted, by the programs of e2fsprogs; mounting it is Podman's.
+//! The image of a room's files: a sparse file with an ext4 file system, which Podman mounts as a volume. Its size and
+//! its number of inodes are limits that nothing in a sandbox can exceed. It is made, checked and enlarged here with
+//! the programs of e2fsprogs, always while it is not mounted; Podman mounts it.
 
 use std::{
     collections::HashMap,
@@ -18,44 +18,45 @@ use tokio::task::spawn_blocking;
 
 use super::{files, program::Program};
 
-/// The file system's type, as Podman's options and the kernel name it.
+/// The type of the file system, as Podman's options and the kernel name it.
 pub(super) const TYPE: &str = "ext4";
 
-/// Bytes a block.
+/// The block size in bytes.
 pub(super) const BLOCK: u64 = 4096;
 
-/// Bytes for each inode: half of what is usual, as trees of packages consist of small files.
+/// Bytes for each inode: half of what is usual, since package trees consist of small files.
 pub(super) const BYTES_AN_INODE: u64 = 8192;
 
-/// How long an empty file system may take to be made.
+/// How long making an empty file system may take.
 const MAKE_LIMIT: Duration = Duration::from_mins(1);
 
-/// How long a file system may take to be filled, checked or enlarged.
+/// How long filling, checking or enlarging a file system may take.
 const COPY_LIMIT: Duration = Duration::from_hours(2);
 
-/// The state of a file system that was unmounted as it should be, and in which no error was noted.
+/// `s_state` of a file system that was unmounted cleanly and has no noted error.
 const UNMOUNTED: u16 = 1;
 
-/// The feature of a file system whose journal is still to be replayed.
+/// `s_feature_incompat` of a file system whose journal must be replayed (`needs_recovery`).
 const TO_BE_REPLAYED: u32 = 4;
 
-/// From this size on, the journal would be larger than a room's work is worth to the host.
+/// From this size on the journal gets a size of its own, since the usual one would cost the host too much.
 const LARGE: u64 = 4 << 30;
 
-/// Returns the options by which Podman's local volumes are this image. What is deleted in it goes back to the host.
+/// Returns the options of a Podman volume that mounts this image. Blocks that are deleted in it return to the host
+/// (discard).
 pub(super) fn volume_options(image: &Path) -> HashMap<String, String> {
     let options = [("type", TYPE), ("device", &image.to_string_lossy()), ("o", "loop,discard")];
     options.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }
 
-/// Tells whether this machine has what images are made with.
+/// Returns whether this machine has the programs that make images.
 pub(super) fn can_be_made() -> bool {
     Program::exists("mke2fs")
 }
 
-/// Makes an image of `size` bytes at `path`, with all that is in the directory `from`: owners, modes, times, links and
-/// extended attributes too. `entries`: as many there are at most, if they are many. Nothing may be written there
-/// meanwhile.
+/// Makes an image of `size` bytes at `path` with everything in the directory `from`, including owners, modes, times,
+/// links and extended attributes. `entries` is the most entries that there may be, if they are many. Nothing may be
+/// written to `from` meanwhile.
 pub(super) async fn make(path: &Path, size: u64, from: &Path, entries: u64) -> io::Result<()> {
     files::remove_file(path)?;
     File::create_new(path)?.set_len(size)?;
@@ -74,16 +75,16 @@ pub(super) async fn make(path: &Path, size: u64, from: &Path, entries: u64) -> i
     made
 }
 
-/// What stands in an image's superblock.
+/// What an image's superblock says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     /// Bytes of the file system.
     pub(super) size: u64,
-    /// It was unmounted as it should be, and no error was noted.
+    /// Whether it was unmounted cleanly and has no noted error.
     pub(super) sound: bool,
 }
 
-/// Looks at an image; fails with why it cannot be mounted.
+/// Reads an image's superblock; the error says why it cannot be mounted.
 pub(super) fn check(path: &Path) -> io::Result<Found> {
     let broken = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
     let file = File::open(path)?;
@@ -107,28 +108,28 @@ pub(super) fn check(path: &Path) -> io::Result<Found> {
     }
 }
 
-/// Checks an image that was not unmounted as it should be, and mends what is damaged. Not one that is in use.
+/// Checks and repairs an image that was not unmounted cleanly. Fails if it is in use.
 pub(super) async fn mend(path: &Path) -> io::Result<()> {
     let path = path.canonicalize()?;
     if is_attached(&path)? {
         return Err(io::Error::new(io::ErrorKind::ResourceBusy, "it is still mounted"));
     }
-    // 1: it found something and mended it.
+    // Exit code 1: errors were found and corrected.
     Program::new("e2fsck").arg("-p").arg(path).run_to(COPY_LIMIT, &[0, 1]).await
 }
 
-/// Tells whether the kernel has a file as a loop device.
+/// Returns whether a file is attached to a loop device.
 fn is_attached(path: &Path) -> io::Result<bool> {
     let devices = std::fs::read_dir("/sys/block")?.flatten();
     let mut files = devices.filter_map(|device| std::fs::read(device.path().join("loop/backing_file")).ok());
     Ok(files.any(|file| file.trim_ascii_end() == path.as_os_str().as_bytes()))
 }
 
-/// Enlarges the image to `size` by way of a copy at `part`, so that whatever interrupts it leaves the image whole.
+/// Enlarges the image to `size` through a copy at `part`, so that an interruption leaves the image whole.
 pub(super) async fn grow(image: &Path, part: &Path, size: u64) -> io::Result<()> {
     files::remove_file(part)?;
     Program::new("cp").args(["--sparse=always", "--reflink=auto", "--"]).arg(image).arg(part).run(COPY_LIMIT).await?;
-    // 1: it found something and mended it.
+    // Exit code 1: errors were found and corrected.
     Program::new("e2fsck").args(["-f", "-p"]).arg(part).run_to(COPY_LIMIT, &[0, 1]).await?;
     File::options().write(true).open(part)?.set_len(size)?;
     Program::new("resize2fs").arg(part).run(COPY_LIMIT).await?;
@@ -136,7 +137,7 @@ pub(super) async fn grow(image: &Path, part: &Path, size: u64) -> io::Result<()>
     spawn_blocking(move || files::sync(&part).and_then(|()| std::fs::rename(&part, &image))).await?
 }
 
-/// Makes an image in `folder`, mounts it and unmounts it, as Podman would; fails with the reason why that cannot be.
+/// Makes an image in `folder`, mounts and unmounts it as Podman would; the error says why that does not work.
 pub async fn try_out(folder: &Path) -> io::Result<()> {
     let [from, image, at] = ["from", "image", "at"].map(|name| folder.join(name));
     for directory in [&from, &at] {
@@ -147,12 +148,12 @@ pub async fn try_out(folder: &Path) -> io::Result<()> {
     Program::new("umount").arg(&at).run(MAKE_LIMIT).await
 }
 
-/// Returns the bytes that an image takes of the host's disk now.
+/// Returns the bytes that an image takes on the host's disk now.
 pub(super) fn used(path: &Path) -> io::Result<u64> {
     Ok(std::fs::metadata(path)?.blocks() * 512)
 }
 
-/// Returns the image that a volume with these options is; `None`: it is none.
+/// Returns the image of a volume with these options; `None` if it has none.
 pub(super) fn device(options: &HashMap<String, String>) -> Option<PathBuf> {
     (options.get("type").map(String::as_str) == Some(TYPE)).then(|| options.get("device").map(PathBuf::from))?
 }

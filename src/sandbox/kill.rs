@@ -1,5 +1,4 @@
-//! Ends a command with its whole tree. Called by [`Sandbox`](super::client::Sandbox) for whoever wants that, and by a
-//! process that outlived its own limit.
+//! Ends a command with its whole process tree.
 
 use std::time::Duration;
 
@@ -11,13 +10,14 @@ use super::{
     error::SandboxError,
 };
 
-/// How long sandboxd has to confirm a kill before its container is ended.
+/// How long sandboxd has to confirm a kill; then the container is ended.
 const KILL_LIMIT: Duration = Duration::from_secs(1);
 /// How long ending the container may then take.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
-/// Returns when nothing of the command runs any more. If sandboxd does not confirm that within a second, the container is
-/// ended; but not one that is held from outside: nothing runs in it, and what was asked for happens as soon as it runs on.
+/// Returns when nothing of the command runs any more. If sandboxd does not confirm that within a second, the
+/// container is ended. A container that somebody paused is not: nothing runs in it, and the kill happens when it is
+/// unpaused.
 pub(super) async fn end(connection: &Connection, id: &str, cause: KillCause) -> Result<(), SandboxError> {
     let reply = connection.wait_for(id, Wants::End)?;
     connection.send(&Request::Kill { id: id.to_owned(), cause }).await?;
@@ -30,6 +30,6 @@ pub(super) async fn end(connection: &Connection, id: &str, cause: KillCause) -> 
             None => connection.must_end("a command did not end within a second of being killed".into()),
         },
     }
-    // With the container everything in it ends, and so does this connection.
+    // The connection closes when the container has ended, and with it the command.
     timeout(END_LIMIT, connection.closed()).await.map_err(|_| SandboxError::NotEnded)
 }

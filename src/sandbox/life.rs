@@ -1,8 +1,8 @@
-//! How a room's container comes to life: started and greeted, or taken over from an earlier server; and how a room's
-//! sandbox is removed with all that it has.
+//! How a room's container is started and greeted, or taken over from an earlier server; and how a sandbox is removed
+//! with everything that it has.
 //!
-//! Called by [`Sandboxes`](super::Sandboxes) and the reconciler. Making a container that does not exist is `creation.rs`,
-//! its other ends are `ending.rs`.
+//! Called by [`Sandboxes`](super::Sandboxes) and the reconciler. `creation.rs` makes a container that does not exist;
+//! the ways in which it ends are in `ending.rs`.
 
 use std::{
     fs,
@@ -27,13 +27,13 @@ use super::{
     room::{Container, Room},
 };
 
-/// How long a started container has for sandboxd's greeting: thirty at once on two slow processors need seconds.
+/// How long a started container's sandboxd has to greet: thirty starts at once on two slow processors need seconds.
 const GREETING_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long the sandboxd of an adopted container has to dial again: it tries at least each second.
+/// How long the sandboxd of an adopted container has to connect again; it tries at least each second.
 const REDIAL_LIMIT: Duration = Duration::from_secs(5);
 
-/// Brings the room's sandbox to life, or returns the one that somebody else brought to life meanwhile.
+/// Starts the room's sandbox, or returns the one that another call has started meanwhile.
 pub(super) async fn start(fleet: Arc<Fleet>, room: Arc<Room>) -> Result<Sandbox, SandboxError> {
     fleet.adoption().await?;
     let mut container = room.container.lock().await;
@@ -83,7 +83,7 @@ async fn run(fleet: &Arc<Fleet>, room: &Arc<Room>, container: &mut Container) ->
             None => create(fleet, room, container, &image).await?,
         };
         match fleet.engine.start_container(&name).await {
-            // Somebody removed it behind our back.
+            // Somebody else removed it.
             Err(EngineError::NotFound(_)) => room.note_container(container, None),
             Err(error) => mend(fleet, room, container, error).await?,
             Ok(()) => {
@@ -98,12 +98,13 @@ async fn run(fleet: &Arc<Fleet>, room: &Arc<Room>, container: &mut Container) ->
 /// Makes the room's socket.
 fn bind(fleet: &Arc<Fleet>, room: &Arc<Room>) -> Result<(), SandboxError> {
     let directory = fleet.directory(room);
-    // Open to all: the container's root is a stranger on the host. Its parent is closed to all.
+    // Open to all, since the container's root has an id unknown to the host; the directory above keeps all others
+    // out.
     let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(&directory);
     let opened = made.and_then(|()| fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)));
     opened.map_err(|source| SandboxError::Socket { path: directory.clone(), source })?;
-    // The link and its connections know no room; their lines of the log name it by this. The turn for which the sandbox
-    // starts may end long before them.
+    // The link and its connections know no room, so this span names it in their lines of the log. It is not the
+    // turn's span, since the link outlives the turn.
     let link = room.address.span().in_scope(|| Link::bind(&directory, fleet.proxies(&room.address), &fleet.cancel))?;
     let (weak, asked) = (Arc::downgrade(fleet), Arc::downgrade(room));
     link.ask_when_silent(Box::new(move || {
@@ -114,7 +115,7 @@ fn bind(fleet: &Arc<Fleet>, room: &Arc<Room>) -> Result<(), SandboxError> {
     Ok(())
 }
 
-/// Waits for the sandboxd of a container that counts as running: it dials by itself.
+/// Waits for the sandboxd of a container that runs already, which connects by itself.
 async fn redial(fleet: &Arc<Fleet>, room: &Arc<Room>, container: &Container) -> Result<Sandbox, SandboxError> {
     let link = room.link().ok_or(SandboxError::Disconnected)?;
     if matches!(*link.watch().borrow(), LinkState::MustEnd(_)) {
@@ -124,7 +125,7 @@ async fn redial(fleet: &Arc<Fleet>, room: &Arc<Room>, container: &Container) -> 
     greeting(fleet, room, &link, name, REDIAL_LIMIT).await
 }
 
-/// Waits for a freshly started container's sandboxd, and watches the connection from then on.
+/// Waits for the sandboxd of a container that was just started, and watches the connection from then on.
 async fn greet(fleet: &Arc<Fleet>, room: &Arc<Room>, name: &str) -> Result<Sandbox, SandboxError> {
     let link = room.link().ok_or(SandboxError::ShuttingDown)?;
     let sandbox = greeting(fleet, room, &link, name, GREETING_LIMIT).await?;
@@ -134,7 +135,7 @@ async fn greet(fleet: &Arc<Fleet>, room: &Arc<Room>, name: &str) -> Result<Sandb
     Ok(sandbox)
 }
 
-/// Lets the container's PID 1 connect and waits for its greeting, or for the container's end.
+/// Accepts connections from the container's PID 1, and waits for its greeting or for the container's end.
 async fn greeting(
     fleet: &Arc<Fleet>,
     room: &Arc<Room>,
@@ -147,7 +148,8 @@ async fn greeting(
         let ended = room.ended.notified();
         let seen = tokio::select! {
             biased;
-            // A container that was taken over: its PID 1 is known, and Podman, which may be slow, need not be waited for.
+            // The PID 1 of a container that was taken over is known, so that the greeting can come before Podman's
+            // answer.
             Ok(sandbox) = link.connected(limit) => return Ok(sandbox),
             seen = fleet.engine.inspect(name) => seen?,
         };
@@ -163,13 +165,13 @@ async fn greeting(
         room.note_pid(seen.pid);
         tokio::select! {
             sandbox = link.connected(deadline.saturating_duration_since(Instant::now())) => return sandbox,
-            // It may be a late word of an earlier run's end: looked at again.
+            // The event may be a late one of an earlier run, so Podman is asked again.
             () = ended => {}
         }
     }
 }
 
-/// Takes a container that runs already: one of an earlier server of this state directory.
+/// Takes over a container that runs already, from an earlier server of this state directory.
 pub(super) async fn adopt(fleet: &Arc<Fleet>, room: &Arc<Room>, name: &str) -> Result<(), SandboxError> {
     let seen = fleet.engine.inspect(name).await?;
     if seen.condition == Condition::Stopped {
@@ -192,12 +194,12 @@ pub(super) async fn adopt(fleet: &Arc<Fleet>, room: &Arc<Room>, name: &str) -> R
     Ok(())
 }
 
-/// Ends the container when its link says so. Ends itself with the link.
+/// Ends the container when the link demands it. The task ends with the link.
 fn watch(fleet: &Arc<Fleet>, room: &Arc<Room>, link: &Arc<Link>) {
     let mut states = link.watch();
     let (whole, room, span) = (Arc::clone(fleet), Arc::clone(room), room.address.span());
     let watching = async move {
-        // An error: the link is gone, and nothing is left to watch.
+        // An error means that the link is gone.
         let Ok(state) =
             states.wait_for(|state| matches!(state, LinkState::MustEnd(_))).await.map(|state| state.clone())
         else {
@@ -205,7 +207,7 @@ fn watch(fleet: &Arc<Fleet>, room: &Arc<Room>, link: &Arc<Link>) {
         };
         let LinkState::MustEnd(why) = state else { return };
         tracing::warn!(%why, "the sandbox's container is killed");
-        // By its name, without the lock: whoever holds the lock may be waiting for just this.
+        // The container is killed by name, without the lock: its holder may be waiting for just this end.
         let Some(name) = room.container_name() else { return };
         if let Err(error) = whole.engine.kill(&name).await {
             tracing::error!(%error, "the container cannot be killed");
@@ -216,7 +218,7 @@ fn watch(fleet: &Arc<Fleet>, room: &Arc<Room>, link: &Arc<Link>) {
     fleet.supervise(watching.instrument(span));
 }
 
-/// Removes the container, whatever it does, and with it the room's files if `with_files`.
+/// Removes the container, whatever its state, and the room's files if `with_files`.
 pub(super) async fn remove(fleet: &Fleet, room: &Room, with_files: bool) -> Result<(), SandboxError> {
     let mut container = room.container.lock().await;
     room.forget_link();

@@ -1,7 +1,6 @@
-//! Who may run: as many sandboxes as fit into the memory that they may use together, and a number far above that; and
-//! none that nobody uses. The one that was used least recently makes room for another, but never one at work: then
-//! whoever wants to start queues, and is told. Knows when and whom, not how a container stops (`ending.rs`) nor what it
-//! uses (`memory.rs`).
+//! Which sandboxes may run: as many as fit into the memory that they may use together, up to a high number, and none
+//! that is unused for long. For a new one the least recently used is stopped, but never one at work; if all are, the
+//! start waits in a queue and its room is told. `ending.rs` stops a container, `memory.rs` knows what it uses.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -19,28 +18,28 @@ use super::{
 };
 use crate::strings::sandboxes as words;
 
-/// Somebody who was just given a sandbox is about to use it: for so long it counts as being at work.
+/// A sandbox that was used so recently counts as being at work, since its caller is about to run something.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// How long a start waits for a place among the running ones.
 const ADMIT_LIMIT: Duration = Duration::from_mins(2);
 
-/// Whoever waits longer than this is told.
+/// A room is told when its start waits longer than this.
 const TELL_AFTER: Duration = Duration::from_secs(2);
 
-/// How long a sandbox may take to tell what runs in it.
+/// How long a sandbox may take to say what runs in it.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
-/// Between two looks for idle ones: a tenth of the idle time, within these.
+/// How often idle sandboxes are looked for: a tenth of the idle time, within these bounds.
 const SWEEP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
-/// Between two looks at the memory that all use together.
+/// How often the memory that all use together is checked.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// What runs in a sandbox.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Work {
-    /// Nothing, or nobody can tell.
+    /// Nothing, or sandboxd does not answer.
     None,
     /// Background commands only.
     Background,
@@ -48,8 +47,8 @@ enum Work {
     Foreground,
 }
 
-/// Waits until `room` may count among the running ones, and counts it. Stops another one if need be. Whoever waits long
-/// is told why.
+/// Waits until `room` may run, stopping another sandbox if need be, and counts it as running. The room is told if
+/// that takes long.
 pub(super) async fn admit(fleet: &Arc<Fleet>, room: &Arc<Room>) -> Result<(), SandboxError> {
     let deadline = Instant::now() + ADMIT_LIMIT;
     let why = &fleet.queue.why;
@@ -75,7 +74,7 @@ pub(super) async fn admit(fleet: &Arc<Fleet>, room: &Arc<Room>) -> Result<(), Sa
     }
 }
 
-/// Waits until the first in the queue may run.
+/// Waits until the first of the queue may run.
 async fn admit_first(fleet: &Arc<Fleet>, room: &Arc<Room>, deadline: Instant) -> Result<(), Full> {
     loop {
         let freed = fleet.freed.notified(); // from here on no place that becomes free is missed
@@ -88,13 +87,13 @@ async fn admit_first(fleet: &Arc<Fleet>, room: &Arc<Room>, deadline: Instant) ->
         if Instant::now() >= deadline {
             return Err(full);
         }
-        // A command's end frees no place by itself: looked at again.
+        // A command that ends does not notify `freed`, so the check is repeated.
         let _ = timeout_at(deadline.min(Instant::now() + GRACE), freed).await;
     }
 }
 
-/// Stops sandboxes that nobody used for the idle time. Commands in the background do not hold it up: who starts a
-/// server and leaves has left.
+/// Stops sandboxes that were not used for the idle time, also if background commands run in them: people who start a
+/// server and leave do not come back to stop it.
 pub(super) async fn sweep(fleet: Arc<Fleet>) {
     let idle = fleet.options.idle;
     let pause = (idle / 10).clamp(SWEEP.0, SWEEP.1);
@@ -113,7 +112,7 @@ pub(super) async fn sweep(fleet: Arc<Fleet>) {
     }
 }
 
-/// Stops idle sandboxes when all together use more than they may: they grow while nobody starts.
+/// Stops idle sandboxes when all together use more memory than they may, since they grow also without a new start.
 pub(super) async fn hold_memory(fleet: Arc<Fleet>) {
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -139,7 +138,7 @@ fn try_admit(fleet: &Fleet, room: &Arc<Room>) -> Result<(), Full> {
     Ok(())
 }
 
-/// Looks whether `more` memory fits beside what all but `wanting` use.
+/// Checks whether `more` bytes of memory fit beside what all sandboxes but `wanting` use.
 fn check_memory(fleet: &Fleet, more: u64, wanting: Option<&Arc<Room>>) -> Result<(), Short> {
     let running = running(fleet, wanting);
     if running.is_empty() {
@@ -154,8 +153,8 @@ fn running(fleet: &Fleet, but: Option<&Arc<Room>>) -> Vec<Arc<Room>> {
     fleet.all().into_iter().filter(counts).collect()
 }
 
-/// Stops the one that was used least recently and is not at work. `false`: there is none, or all that could be stopped
-/// would not free the memory that is `missing`, so that their rooms would wait too and nobody be helped.
+/// Stops the least recently used sandbox that is not at work. Returns `false` if there is none, or if stopping all of
+/// those would not free the `missing` bytes: then their rooms would lose them for nothing.
 async fn stop_least_used(fleet: &Arc<Fleet>, wanting: Option<&Arc<Room>>, missing: u64) -> bool {
     let mut spare: Vec<_> =
         running(fleet, wanting).into_iter().filter(|room| room.idle() >= GRACE && !room.is_held()).collect();
@@ -183,7 +182,8 @@ async fn stop_least_used(fleet: &Arc<Fleet>, wanting: Option<&Arc<Room>>, missin
 
 /// Stops the room's sandbox unless it was used within `idle`, is being changed, or more runs in it than `tolerated`.
 async fn stop_if(fleet: &Arc<Fleet>, room: &Arc<Room>, idle: Duration, tolerated: Work) -> bool {
-    // Whoever holds the lock starts or stops it; waiting for the lock could wait in a circle.
+    // The holder of the lock is starting or stopping it, and may itself wait for a place: waiting here could
+    // deadlock.
     let Ok(container) = room.container.try_lock() else { return false };
     room.set_stopping(true);
     let work = work(room).await;
@@ -195,7 +195,7 @@ async fn stop_if(fleet: &Arc<Fleet>, room: &Arc<Room>, idle: Duration, tolerated
             false
         }
     };
-    // Used meanwhile? Whoever uses it touches it first and looks at `stopping` then.
+    // Whoever uses the sandbox touches it first and reads `stopping` then, so that one of the two sees the other.
     let stopped = spare && room.is_running() && room.idle() >= idle && {
         let stopped = ending::stop(fleet, room, &container).await;
         if let Err(error) = &stopped {

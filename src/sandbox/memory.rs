@@ -1,8 +1,8 @@
-//! Memory: how much the sandboxes use together, and how much they may.
+//! How much memory the sandboxes use together, and how much they may.
 //!
-//! Read from each container's control group, at most so often, and never asked of Podman: two small files a sandbox. Where
-//! the kernel counts nothing for a container (rootless Podman under cgroups v1), each counts as much as it may take.
-//! Called by `limit.rs`, which decides who runs, and by `doctor`.
+//! The usage is read from each container's control group, two small files a sandbox and only so often; Podman is not
+//! asked. Where the kernel does not count for each container (rootless Podman under cgroups v1), each counts with its
+//! whole limit.
 
 use std::{
     fs,
@@ -17,23 +17,23 @@ use tokio::time::Instant;
 
 use super::{error::Short, room::Room};
 
-/// What a sandbox counts as until it has been measured: a container's start with a first command takes less.
+/// What a sandbox counts as before it is measured; a container's start with a first command takes less.
 const STARTING: u64 = 16 << 20;
 
-/// Figures are no older than this when somebody wants to start.
+/// How old the figures may be when a sandbox is to start.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// From here on the host is short of memory, whoever takes it: the percentage of the last ten seconds in which nothing on
-/// it could go on for want of memory.
+/// The host is short of memory from this percentage on: the part of the last ten seconds in which all tasks were
+/// stalled for memory (`full avg10` in `/proc/pressure/memory`).
 const STALLED: f64 = 10.0;
 
-/// The memory of all sandboxes as it was seen last.
+/// The memory of all sandboxes as last measured.
 pub(super) struct Memory {
-    /// What they may use together.
+    /// Bytes that they may use together.
     bound: u64,
-    /// The kernel counts for each container.
+    /// Whether the kernel counts for each container.
     counted: AtomicBool,
-    /// The host is short of memory.
+    /// Whether the host is short of memory.
     stalled: AtomicBool,
     looked: Mutex<Option<Instant>>,
 }
@@ -43,12 +43,12 @@ impl Memory {
         Self { bound, counted: AtomicBool::new(true), stalled: AtomicBool::new(false), looked: Mutex::default() }
     }
 
-    /// Says whether the kernel counts each container's memory.
+    /// Sets whether the kernel counts for each container.
     pub(super) fn set_counted(&self, counted: bool) {
         self.counted.store(counted, Ordering::SeqCst);
     }
 
-    /// Reads the figures of those that run, unless that was done a moment ago.
+    /// Measures the sandboxes that run, unless the figures are fresh.
     pub(super) fn refresh(&self, running: &[Arc<Room>]) {
         {
             let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,18 +66,18 @@ impl Memory {
         }
     }
 
-    /// Returns what `room` counts as before it was measured.
+    /// Returns the bytes that a sandbox with this limit counts as before it is measured.
     pub(super) fn expected(&self, limit: u64) -> u64 {
         if self.counted.load(Ordering::SeqCst) { STARTING.min(limit) } else { limit }
     }
 
-    /// Returns what the sandboxes may use together now. While the host is short of memory it is half: what others need
-    /// must not be taken from them, and a few idle sandboxes are no reason to stop anybody.
+    /// Returns the bytes that the sandboxes may use together now. While the host is short of memory this is half:
+    /// other programs need theirs, yet a few idle sandboxes are no reason to stop any.
     pub(super) fn bound(&self) -> u64 {
         if self.stalled.load(Ordering::SeqCst) { self.bound / 2 } else { self.bound }
     }
 
-    /// Tells whether `more` fits beside what `others` use. The only one to run always fits.
+    /// Checks whether `more` bytes fit beside what `others` use. A sandbox that would be the only one always fits.
     pub(super) fn room_for(&self, more: u64, others: &[Arc<Room>]) -> Result<(), Short> {
         if others.is_empty() {
             return Ok(());
@@ -91,7 +91,7 @@ impl Memory {
     }
 }
 
-/// Reads `/proc/pressure/memory`.
+/// Returns whether `/proc/pressure/memory` shows that the host is short of memory.
 fn stalled(pressure: &str) -> bool {
     let full = pressure.lines().find_map(|line| line.strip_prefix("full "));
     let average = full.and_then(|full| full.split(' ').find_map(|word| word.strip_prefix("avg10=")));

@@ -1,7 +1,8 @@
-//! The rooms' sandboxes: Podman's containers from outside, and the connection to the sandboxd that is each one's PID 1.
+//! The rooms' sandboxes: Podman's containers, and the connection to the sandboxd that is PID 1 of each.
 //!
-//! Knows the gateway (it hands over the sandboxes' proxied connections), whom to tell where events lie, and nothing above: no tools, no model, no chat.
-//! Called by `tools`, `hub` and `ops`.
+//! Knows the gateway, to which it hands the sandboxes' proxied connections, and `ipc`, which it tells where events
+//! are; nothing above: no tools, no model, no chat. Used by `hub`, `bots`, `orchestrator`, `tools`, `coding_agents`
+//! and `ops`.
 
 mod cgroup;
 mod client;

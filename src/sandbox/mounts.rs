@@ -1,6 +1,6 @@
-//! What the host's mounts can do for sandboxes. Whether Podman can set a hard limit on the disk of a container: only XFS
-//! with project quotas lets it; where there is no quota, `disk.rs` watches. And whether an image that Podman mounted
-//! as a volume goes away when its container ends.
+//! What the host's mounts allow: whether Podman can set a hard disk limit on a container, which only XFS with project
+//! quotas does (elsewhere `disk.rs` watches); and whether an image that Podman mounted as a volume is unmounted
+//! everywhere when its container ends.
 
 use std::{fs, io, path::Path};
 
@@ -11,20 +11,20 @@ use nix::{
 
 const MOUNTS: &str = "/proc/self/mountinfo";
 
-/// Tells whether everything under `directory` can have a quota of its own.
+/// Returns whether everything under `directory` can have a quota of its own.
 pub(super) fn quota(directory: &Path) -> io::Result<bool> {
     let directory = directory.canonicalize()?;
     Ok(holding(&fs::read_to_string(MOUNTS)?, &directory).is_some_and(|mount| mount.has_quota()))
 }
 
-/// Sees to it that an unmount under `directory` counts everywhere. Podman starts a container that has ids of its own in
-/// a mount namespace of its own, and cleans up after it there: where mounts are private, what it mounted on the host
-/// would stay mounted for ever, the container could not start again, and whoever then removed the volume would remove
-/// what is in it. systemd makes all mounts shared; elsewhere `directory` is bound to itself and that made shared.
+/// Makes unmounts under `directory` spread to all mount namespaces. Podman starts a container with id ranges of its
+/// own in a mount namespace of its own, and cleans up after it there. Where mounts are private, what it mounted on
+/// the host would stay mounted: the container could not start again, and removing the volume would delete what is in
+/// it. systemd makes all mounts shared; elsewhere `directory` is bound to itself and that mount made shared.
 pub(super) fn share(directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let directory = directory.canonicalize()?;
-    // Two servers that start at once must not hide each other's.
+    // Two servers that start at the same time must not cover each other's mount.
     let _alone = Flock::lock(fs::File::open(&directory)?, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
     if holding(&fs::read_to_string(MOUNTS)?, &directory).is_some_and(|mount| mount.propagates()) {
         return Ok(());
@@ -35,7 +35,7 @@ pub(super) fn share(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Unmounts what is left mounted at `point`; `false`: nothing is.
+/// Unmounts what is mounted at `point`; returns `false` if nothing is.
 pub(super) fn unmount(point: &Path) -> io::Result<bool> {
     let mounts = fs::read_to_string(MOUNTS)?;
     let mounted = holding(&mounts, point).is_some_and(|mount| Path::new(mount.point) == point);
@@ -45,16 +45,16 @@ pub(super) fn unmount(point: &Path) -> io::Result<bool> {
     Ok(mounted)
 }
 
-/// Finds the mount that holds `directory`.
+/// Returns the mount that holds `directory`.
 fn holding<'a>(mountinfo: &'a str, directory: &Path) -> Option<Mount<'a>> {
     let holding = mountinfo.lines().filter_map(parse).filter(|mount| directory.starts_with(mount.point));
-    // The deepest one; of several at one place, the last hides the others.
+    // The deepest mount holds it; of several at one place, the last hides the others.
     holding.max_by_key(|mount| mount.point.len())
 }
 
 struct Mount<'a> {
     point: &'a str,
-    /// To whom mounts and unmounts spread.
+    /// The propagation fields: `shared:N`, `master:N`.
     spread: &'a str,
     kind: &'a str,
     options: &'a str,
@@ -65,13 +65,14 @@ impl Mount<'_> {
         self.kind == "xfs" && self.options.split(',').any(|option| matches!(option, "prjquota" | "pquota"))
     }
 
-    /// A slave here (in the namespace that a systemd unit has, for example) is shared where Podman is.
+    /// Returns whether unmounts by Podman arrive here. A slave mount here (a systemd unit has its own namespace) is
+    /// shared where Podman runs.
     fn propagates(&self) -> bool {
         self.spread.split(' ').any(|field| field.starts_with("shared:") || field.starts_with("master:"))
     }
 }
 
-/// Reads a line of `/proc/self/mountinfo`: six fields and some optional ones, a dash, type, source, options.
+/// Parses a line of `/proc/self/mountinfo`: six fields and some optional ones, a dash, type, source, options.
 fn parse(line: &str) -> Option<Mount<'_>> {
     let (mount, file_system) = line.split_once(" - ")?;
     let mut fields = mount.splitn(7, ' ');

@@ -1,6 +1,6 @@
-//! Moves what older servers kept in Podman's own volumes to where no `prune` reaches it. The copy only counts once it is
-//! whole and on the disk, and the volume goes after that: whatever interrupts a move, the next one begins anew or ends
-//! what is left of it.
+//! Moves files that older servers kept in Podman's own volumes to where no `prune` reaches them. The copy counts once
+//! it is whole and on the disk, and the volume is removed after that. If a move is interrupted, the next one starts
+//! again or removes what is left.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -17,13 +17,13 @@ use super::{
 };
 use crate::crash;
 
-/// How long a workspace may take to be counted, and to be copied.
+/// How long counting, and copying, a workspace may take.
 const LIMIT: Duration = Duration::from_hours(2);
 
-/// What an image needs above what is copied into it: an eighth and this much.
+/// What an image needs beyond the size of what is copied: an eighth of that and this many bytes.
 const SPARE: u64 = 64 << 20;
 
-/// Copies the room's volume and removes it. Where that fails, the room goes on with the volume.
+/// Copies the room's volume and removes it. If that fails, the room keeps using the volume.
 pub(super) async fn take_over(fleet: &Fleet, room: &Room, container: &mut Container) -> Result<(), SandboxError> {
     let files = fleet.files.of(&room.address);
     match copy(fleet, &files, container).await {
@@ -41,7 +41,7 @@ pub(super) async fn take_over(fleet: &Fleet, room: &Room, container: &mut Contai
     }
 }
 
-/// Removes the volume of a room whose files were moved, and the container that was made for it.
+/// Removes the volume of a room whose files were moved, and the container that used it.
 pub(super) async fn finish(fleet: &Fleet, room: &Room, container: &mut Container) -> Result<(), SandboxError> {
     let Some(volume) = container.volume.clone() else { return Ok(()) };
     let files = fleet.files.of(&room.address);

@@ -1,18 +1,18 @@
-//! What a room's container and volume are called.
+//! The names of a room's container and volume.
 //!
-//! Pure functions over the room's address; knows nothing of Podman and of what exists. The fleet asks for the candidates
-//! in order and takes the first that is free, then finds the room again by its label, never by its name.
+//! Pure functions of the room's address. The fleet takes the first candidate that is free; it finds the room again by
+//! its label, never by its name.
 
 use crate::ids::{Address, digest};
 
-/// Longest name given out. A host name has 63 bytes at most, and people type these.
+/// The longest name in bytes. A host name has at most 63, and people type these.
 const MAX: usize = 63;
 
-/// Put before every name, so that an operator sees whose container it is.
+/// The prefix of every name, which tells an operator whose container it is.
 const PREFIX: &str = "sandbox-";
 
-/// Returns the names that a room may have, best first: the plain one, then one that only this room of this account has,
-/// then one that only it has at this instance (two servers on one Podman may know the same room).
+/// Returns the names that a room may have, best first: the plain one; one that is unique to this account's room; one
+/// that is also unique to this instance, since two servers on one Podman may know the same room.
 pub(super) fn candidates(instance: &str, address: &Address) -> [String; 3] {
     let room = slug(address.room.as_str());
     let slug = if address.is_of_first() { room } else { slug(&format!("{}-{room}", address.account)) };
@@ -23,23 +23,23 @@ pub(super) fn candidates(instance: &str, address: &Address) -> [String; 3] {
     ]
 }
 
-/// Returns a digest of a room of an instance.
+/// Returns a digest of a room at an instance.
 fn of_instance(instance: &str, address: &Address) -> String {
     let Address { account, room } = address;
     let room = room.as_str();
     if address.is_of_first() { digest(&[instance, room], 4) } else { digest(&[instance, account, room], 4) }
 }
 
-/// Replaces what a container's name cannot hold by `-` and strips it at the ends: `!room:example.com` becomes
-/// `room-example.com`.
+/// Replaces characters that a container's name cannot have by `-`, and strips these at the ends: `!room:example.com`
+/// becomes `room-example.com`.
 fn slug(text: &str) -> String {
     let replaced: String =
         text.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-') { c } else { '-' }).collect();
     replaced.trim_matches('-').to_owned()
 }
 
-/// Joins prefix, slug and suffix within [`MAX`]. A slug that had to be cut, or of which nothing is left, says too
-/// little: it always gets a suffix.
+/// Joins prefix, slug and suffix within [`MAX`]. A slug that is empty or must be cut identifies no room, so it always
+/// gets a suffix.
 fn with_suffix(slug: &str, suffix: Option<&str>, address: &Address) -> String {
     let own;
     let suffix = match suffix {
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(first("🦀").len(), "sandbox-".len() + 8);
     }
 
-    /// Servers of earlier versions gave these names, and their containers and volumes are still there.
+    /// Earlier versions gave these names, and their containers and volumes still exist.
     #[test]
     fn the_names_of_the_first_account_are_those_of_ever() {
         let room = Address::of_first("!room:example.com");
@@ -109,7 +109,7 @@ mod tests {
         for (name, other) in talk.iter().zip(&coder) {
             assert_ne!(name, other);
         }
-        // Also where nothing of an account's name can stand in a container's.
+        // They differ even if an account's name has no character that a container's name can have.
         let (one, two) = (candidates("i", &of("🦀")), candidates("i", &of("🐙")));
         assert!(one[1] != two[1] && one[1] != coder[1] && one[2] != two[2] && one[2] != coder[2]);
     }

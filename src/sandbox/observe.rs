@@ -1,5 +1,5 @@
-//! What a sandbox really is: read from the kernel on the host, from Podman, and by a probe inside, never from what was
-//! asked for. `!sandbox` and `matrix-agent sandbox inspect` show this one thing, as text (`text.rs`) or as JSON.
+//! What a sandbox really is: read from the host's kernel, from Podman, and by a probe inside, never from what was
+//! asked for. `!sandbox` and `matrix-agent sandbox inspect` show this as text (`text.rs`) or JSON.
 
 mod kernel;
 mod text;
@@ -21,21 +21,21 @@ use super::{
 };
 use crate::{clock::Clock, ids::Address};
 
-/// What a probe inside reads at most of a file.
+/// The most bytes of a file that a probe inside reads.
 const PROBE: u64 = 64 * 1024;
 
-/// How long its files may be counted: somebody waits for the answer.
+/// How long counting its files may take, since somebody waits for the answer.
 const COUNT_LIMIT: Duration = Duration::from_secs(5);
 
 /// A sandbox as observed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Observation {
-    /// Whose it is.
+    /// The account and room to which it belongs.
     #[serde(flatten)]
     pub address: Address,
     /// The container's name.
     pub container: String,
-    /// Its id.
+    /// The container's id.
     pub id: String,
     /// Whether it runs.
     pub running: bool,
@@ -43,42 +43,42 @@ pub struct Observation {
     pub paused: bool,
     /// When it was started last, in RFC 3339.
     pub started_at: String,
-    /// Seconds since, while it runs.
+    /// Seconds since that start, while it runs.
     pub uptime_seconds: Option<u64>,
-    /// The digest of the image that it was made of.
+    /// The digest of its image.
     pub image: String,
-    /// Whether that is what the configured image is now.
+    /// Whether that is the configured image as it is now.
     pub image_is_current: bool,
-    /// Its volume's name.
+    /// The name of its volume.
     pub volume: Option<String>,
-    /// Bytes that it takes on disk.
+    /// Bytes that it takes on the disk.
     pub disk_used: Option<u64>,
-    /// Bytes that it may take.
+    /// Bytes that it may take on the disk.
     pub disk_limit: u64,
-    /// Its PID 1 as the host's kernel shows it, while it runs.
+    /// Its PID 1 as seen from the host, while it runs.
     pub outside: Option<Outside>,
-    /// What a process of the agent sees, while sandboxd answers.
+    /// What a process of the agent sees, if sandboxd answers.
     pub inside: Option<Inside>,
 }
 
-/// PID 1 as the host's kernel shows it.
+/// PID 1 as seen from the host.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Outside {
     /// Its pid on the host.
     pub pid: u32,
     /// Its uid on the host.
     pub uid: u32,
-    /// The user namespace: first id inside, first id on the host, how many.
+    /// The user namespace's mapping: first id inside, first id on the host, how many.
     pub uid_map: Vec<[u64; 3]>,
-    /// Its effective capabilities, in its own user namespace.
+    /// Its effective capabilities in its own user namespace.
     pub capabilities: Vec<String>,
-    /// Whether no process in it can gain rights.
+    /// Whether its processes can gain no rights (`no_new_privs`).
     pub no_new_privileges: bool,
-    /// Whether a seccomp filter is on.
+    /// Whether a seccomp filter is active.
     pub seccomp: bool,
-    /// The network interfaces that it has.
+    /// The names of its network interfaces.
     pub interfaces: Vec<String>,
-    /// The limits in force.
+    /// The control-group limits in force.
     pub limits: CgroupLimits,
 }
 
@@ -91,33 +91,33 @@ pub struct Inside {
     pub gid: u32,
     /// Its effective and permitted capabilities.
     pub capabilities: Vec<String>,
-    /// Whether it cannot gain rights.
+    /// Whether it can gain no rights (`no_new_privs`).
     pub no_new_privileges: bool,
-    /// Whether a seccomp filter is on.
+    /// Whether a seccomp filter is active.
     pub seccomp: bool,
-    /// What became of its attempt to make a user namespace, in which it would have every capability.
+    /// The result of an attempt to make a user namespace, in which it would have every capability.
     pub user_namespace: Attempt,
-    /// What became of an attempt to write into the workspace by a command that may write nowhere.
+    /// The result of an attempt to write into the workspace by a command that may write nowhere (Landlock).
     pub write_held_back: Attempt,
-    /// The network interfaces.
+    /// The names of its network interfaces.
     pub interfaces: Vec<String>,
-    /// Which sandboxd it is.
+    /// The build of its sandboxd.
     pub sandboxd: String,
-    /// The container's boot.
+    /// sandboxd's boot id, new with each start of the container.
     pub boot_id: String,
-    /// Commands that run.
+    /// The number of commands that run.
     pub commands: usize,
 }
 
-/// What became of something that was tried inside.
+/// The result of an attempt inside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Attempt {
-    /// It was refused, in the kernel's words.
+    /// The kernel refused it; holds its words.
     Refused(String),
-    /// It was allowed.
+    /// The kernel allowed it.
     Allowed,
-    /// It could not be tried.
+    /// It could not be made.
     Unknown,
 }
 
@@ -131,7 +131,7 @@ impl From<Result<Option<String>, SandboxError>> for Attempt {
     }
 }
 
-/// Looks at the room's sandbox.
+/// Observes the room's sandbox.
 pub(super) async fn observe(fleet: &Fleet, room: &Room) -> Result<Observation, SandboxError> {
     let container = room.container_name().ok_or_else(|| SandboxError::NoSandbox(room.address.to_string()))?;
     let seen = fleet.engine.inspect(&container).await?;
@@ -211,7 +211,7 @@ impl Inside {
     }
 }
 
-/// Tells whether a command is one of those with which we look.
+/// Returns whether a command is one of the probes.
 fn is_ours(id: &str) -> bool {
     id.starts_with("fs-") || id.starts_with("probe-")
 }

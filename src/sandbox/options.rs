@@ -1,23 +1,24 @@
-//! What the operator decides about sandboxes. A plain struct: `config` reads and checks the settings and fills it.
+//! The operator's decisions about sandboxes. `ops::settings` fills this from the configuration.
 
 use std::{path::PathBuf, time::Duration};
 
 use crate::clock::Clock;
 
-/// Everything the fleet must be told. Sizes are in bytes.
+/// What the fleet must be told. Sizes are in bytes.
 #[derive(Clone, Debug)]
 pub struct SandboxOptions {
-    /// Where the server keeps its state; rooms' sockets lie in `rooms/` below it.
+    /// The state directory; rooms' sockets are in `rooms/` below it.
     pub state_dir: PathBuf,
-    /// Where sandboxes' events are found on the host, each room's at its container's name (`IPC_BASE_DIR`).
+    /// Where sandboxes' events are found on the host, each container's under its name (`IPC_BASE_DIR`).
     pub ipc_dir: PathBuf,
-    /// Which server this is: written on every container and volume, so that two servers on one Podman keep apart.
+    /// The id of this server's installation, a label of every container and volume, so that two servers on one Podman
+    /// keep apart.
     pub instance: String,
-    /// The image that sandboxes are made of (`SANDBOX_IMAGE`).
+    /// The image of the sandboxes (`SANDBOX_IMAGE`).
     pub image: String,
-    /// Podman's API socket (`PODMAN_SOCKET`); `None`: the usual places.
+    /// Podman's API socket (`PODMAN_SOCKET`); `None` for the usual places.
     pub podman_socket: Option<PathBuf>,
-    /// Podman itself (`PODMAN_PATH`), to start its API service where no socket answers.
+    /// The podman program (`PODMAN_PATH`), which starts the API service if no socket answers.
     pub podman_path: PathBuf,
     /// Memory of one sandbox, swap included (`SANDBOX_MEMORY`).
     pub memory: u64,
@@ -25,20 +26,20 @@ pub struct SandboxOptions {
     pub cpus: f64,
     /// Processes and threads of one sandbox (`SANDBOX_PIDS`).
     pub pids: u32,
-    /// Disk of one sandbox: its volume and its writable layer together (`SANDBOX_DISK`).
+    /// Disk space of one sandbox: its files and its writable layer together (`SANDBOX_DISK`).
     pub disk: u64,
-    /// How long an unused sandbox runs on (`SANDBOX_IDLE_SECONDS`).
+    /// How long an unused sandbox keeps running (`SANDBOX_IDLE_SECONDS`).
     pub idle: Duration,
     /// Memory that all sandboxes may use together (`SANDBOX_MEMORY_TOTAL`).
     pub memory_total: u64,
-    /// How many may run at once (`MAX_RUNNING_SANDBOXES`).
+    /// How many may run at the same time (`MAX_RUNNING_SANDBOXES`).
     pub max_running: usize,
-    /// Free disk that the host keeps for itself (`HOST_DISK_RESERVE`).
+    /// Free disk space below which no sandbox may write (`HOST_DISK_RESERVE`).
     pub host_disk_reserve: u64,
     /// How long the files of a room that is gone are kept (`ROOM_GRACE_HOURS`).
     pub grace: Duration,
-    /// Tells since when a room is gone.
+    /// The clock that dates when a room is found gone.
     pub clock: Clock,
-    /// Certificates that sandboxes trust besides their image's (`SANDBOX_CA_BUNDLE`).
+    /// Certificates that sandboxes trust besides those of their image (`SANDBOX_CA_BUNDLE`).
     pub ca_bundle: Option<PathBuf>,
 }

@@ -1,5 +1,5 @@
-//! Sees to it that a room has files that can be used, before its container is made or started: makes its first ones,
-//! moves those of older servers, tells the room where they are gone; and removes them with the room.
+//! Makes sure that a room has usable files before its container is made or started: makes the first ones, moves those
+//! of older servers, and replaces lost ones; and removes them with the room.
 
 use std::{
     fs,
@@ -21,11 +21,11 @@ use super::{
 };
 use crate::strings::sandboxes as words;
 
-/// Between two looks for rooms whose files still lie in a volume of Podman's.
+/// The pause between two searches for rooms whose files are still in a volume of Podman's.
 const PAUSE: Duration = Duration::from_mins(1);
 
-/// Sees to it that the room has files that can be used. If they are gone, the room is told, new ones are made, and the
-/// record keeps it for the model.
+/// Makes sure that the room has usable files. Lost ones are replaced by new ones: the room is told, and the record
+/// keeps the fact until the model is told.
 pub(super) async fn prepare(fleet: &Fleet, room: &Room, container: &mut Container) -> Result<(), SandboxError> {
     let files = fleet.files.of(&room.address);
     let podmans = container.volume.as_ref().filter(|volume| volume.image.is_none()).map(|volume| &volume.mountpoint);
@@ -42,7 +42,7 @@ pub(super) async fn prepare(fleet: &Fleet, room: &Room, container: &mut Containe
     match files.kind() {
         Some(Kind::Image) => usable(fleet, &files).await,
         Some(Kind::Directory) => files.furnish(files.directory.clone(), container.ids()).await,
-        // Where a part is left, the making of what is missing was interrupted: nothing was in it.
+        // If an unfinished part exists, making the files was interrupted before anything was in them.
         None if !container.has_files() || files.part.exists() => make(fleet, room, container).await,
         None => {
             discard(fleet, room, container).await?;
@@ -101,7 +101,7 @@ async fn make_files(fleet: &Fleet, files: &RoomFiles, kind: Kind, record: &Recor
     files.keep(kind, record).await
 }
 
-/// Looks whether an image can be mounted, and enlarges it if the share was raised since it was made.
+/// Checks that the room's image can be mounted, and enlarges it if the setting was raised since it was made.
 async fn usable(fleet: &Fleet, files: &RoomFiles) -> Result<(), SandboxError> {
     let broken = |why: String| SandboxError::NotMounted { image: files.image.clone(), why };
     let found = image::check(&files.image).map_err(|error| broken(error.to_string()))?;
@@ -124,7 +124,7 @@ async fn usable(fleet: &Fleet, files: &RoomFiles) -> Result<(), SandboxError> {
     Ok(())
 }
 
-/// Moves the files of the rooms that do not run, one room after the other, until none is left.
+/// Moves the files of rooms that do not run, one room after another, until none is left to move.
 pub(super) async fn move_all(fleet: Arc<Fleet>) {
     loop {
         let mut left = false;
@@ -138,7 +138,7 @@ pub(super) async fn move_all(fleet: Arc<Fleet>) {
     }
 }
 
-/// Moves a room's files if it does not run; returns whether there was anything to be moved.
+/// Moves a room's files if it does not run; returns whether there was something to move.
 async fn move_if_idle(fleet: &Fleet, room: &Room) -> bool {
     let Ok(mut container) = room.container.try_lock() else { return false };
     if !container.is_to_be_moved() {
@@ -152,7 +152,7 @@ async fn move_if_idle(fleet: &Fleet, room: &Room) -> bool {
     true
 }
 
-/// Removes the room's files, whichever it has, and its volume.
+/// Removes the room's files, image or directory, and its volume.
 pub(super) async fn remove_files(fleet: &Fleet, room: &Room, container: &mut Container) -> Result<(), SandboxError> {
     let ids = container.ids();
     if let Some(volume) = &container.volume {

@@ -1,5 +1,6 @@
-//! Programs of the host that work on rooms' files: each with a limit, and ended with whoever waits for it. Where Podman is
-//! rootless, those that touch a workspace run in its user namespace, in which alone the files' owners exist.
+//! Runs programs of the host that work on rooms' files, each with a time limit, and killed if its caller is dropped.
+//! Where Podman is rootless, those that touch a workspace run in its user namespace, the only place where the files'
+//! owners exist.
 
 use std::{
     env,
@@ -14,13 +15,13 @@ use tokio::{process::Command, time::timeout};
 
 use crate::child;
 
-/// Where the programs are, also for a user whose own path leaves out root's.
+/// Where programs are looked for, also for a user whose own path lacks the sbin directories.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// How long a directory may take to be removed.
+/// How long removing a directory may take.
 const REMOVE_LIMIT: Duration = Duration::from_mins(10);
 
-/// Characters of a program's own words that are passed on.
+/// The most characters of a program's own words that are passed on.
 const REASON: usize = 300;
 
 /// A program with its arguments.
@@ -30,12 +31,12 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// One that works on the server's own files.
+    /// Returns a program for the server's own files.
     pub(super) fn new(name: &str) -> Self {
         Self::of(name, child::command(name))
     }
 
-    /// One that works on files of sandboxes: `rootless` is Podman where it runs without root.
+    /// Returns a program for files of sandboxes. `rootless` is the path of Podman where it is rootless.
     pub(super) fn inside(rootless: Option<&Path>, name: &str) -> Self {
         let Some(podman) = rootless else { return Self::new(name) };
         let mut command = child::command(podman);
@@ -49,7 +50,7 @@ impl Program {
         Self { name: name.to_owned(), command }
     }
 
-    /// Tells whether there is such a program.
+    /// Returns whether the program exists.
     pub(super) fn exists(name: &str) -> bool {
         let path = env::var_os("PATH").unwrap_or_default();
         let places = env::split_paths(&path).chain(env::split_paths(PATH)).collect::<Vec<PathBuf>>();
@@ -66,12 +67,12 @@ impl Program {
         self
     }
 
-    /// Runs it; any other end than a good one is an error.
+    /// Runs it; an exit code other than 0 is an error.
     pub(super) async fn run(&mut self, limit: Duration) -> io::Result<()> {
         self.run_to(limit, &[0]).await
     }
 
-    /// Runs it; any other end than one of `good` is an error, with the program's last line.
+    /// Runs it; an exit code that is not in `good` is an error, with the program's last line.
     pub(super) async fn run_to(&mut self, limit: Duration, good: &[i32]) -> io::Result<()> {
         let ended = self.output(limit).await?;
         if ended.status.code().is_some_and(|code| good.contains(&code)) {
@@ -83,7 +84,7 @@ impl Program {
         Err(io::Error::other(format!("`{}` failed ({}): {line}", self.name, ended.status)))
     }
 
-    /// Runs it and returns how it ended, whatever it was.
+    /// Runs it and returns its output and exit status, whatever that is.
     pub(super) async fn output(&mut self, limit: Duration) -> io::Result<Output> {
         let ended = timeout(limit, self.command.output()).await;
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("`{}` took too long", self.name));
@@ -91,7 +92,7 @@ impl Program {
     }
 }
 
-/// Removes a directory, or a file, that a sandbox may have written to; `rootless`: as for [`Program::inside`].
+/// Removes a directory or file to which a sandbox may have written; `rootless` is as for [`Program::inside`].
 pub(super) async fn remove_directory(rootless: Option<&Path>, path: &Path) -> io::Result<()> {
     if fs::symlink_metadata(path).is_err() {
         return Ok(());

@@ -1,12 +1,12 @@
-//! Those who want to start a sandbox and wait for a place, in order of their coming. How the first gets one is `limit.rs`.
+//! The queue of starts that wait for a place. `limit.rs` decides when the first may go on.
 
 use tokio::sync::{Mutex, watch};
 
 use super::error::Full;
 
-/// Those who want to start, in order of their coming.
+/// Starts that wait, in order of arrival.
 pub(super) struct Queue {
-    /// Held by the first.
+    /// Held by the first of the queue; tokio's mutex is fair, so the others follow in order.
     pub(super) first: Mutex<()>,
     /// Why the first has to wait, if it does.
     pub(super) why: watch::Sender<Option<Full>>,

@@ -1,6 +1,6 @@
-//! What is known against what is: takes over running sandboxes at the start, notices those that ended or were removed,
-//! and removes those whose room is gone. Looks at each minute, and at once when Podman tells of an end. Touches only
-//! what carries this server's label.
+//! Compares what is known with what Podman has: takes over running sandboxes at the start, notices those that have
+//! ended or were removed, and removes those whose room is gone. Runs each minute, and for one container at once when
+//! Podman reports its end. Touches only what carries this server's label.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,16 +28,16 @@ use super::{
 };
 use crate::ids::Address;
 
-/// Between two looks.
+/// The pause between two comparisons.
 const PERIOD: Duration = Duration::from_mins(1);
 
-/// After a look that failed.
+/// The pause after a comparison that failed.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Containers that are looked at at once.
+/// Containers that are inspected at the same time.
 const PARALLEL: usize = 8;
 
-/// Keeps watch until the fleet ends.
+/// Runs until the fleet ends.
 pub(super) async fn run(fleet: Arc<Fleet>) {
     while fleet.engine.up().await {
         if let Err(error) = watch(&fleet).await {
@@ -54,7 +54,7 @@ pub(super) async fn run(fleet: Arc<Fleet>) {
     }
 }
 
-/// Watches until Podman goes away.
+/// Runs until Podman goes away.
 async fn watch(fleet: &Arc<Fleet>) -> Result<(), SandboxError> {
     let news = fleet.engine.watch(&spec::owned_by(&fleet.options.instance)).await?;
     tokio::pin!(news);
@@ -72,7 +72,7 @@ async fn watch(fleet: &Arc<Fleet>) -> Result<(), SandboxError> {
     }
 }
 
-/// Notes what happened to a container, and looks at one whose end was told.
+/// Notes what happened to a container, and checks one whose end was reported.
 fn note(fleet: &Arc<Fleet>, happened: &Happened) {
     let named = |room: &Arc<Room>| room.container_name().as_ref() == Some(&happened.name);
     let Some(room) = fleet.all().into_iter().find(named) else { return };
@@ -128,7 +128,7 @@ pub(super) async fn reconcile(fleet: &Arc<Fleet>) -> Result<(), SandboxError> {
         let Ok(mut container) = room.container.try_lock() else { continue };
         match &container.name {
             Some(name) if !listed.contains_key(name) => {
-                // It may have been made since the list was: only an inspect is proof.
+                // The container may have been made after the list, so only an inspect proves that it is gone.
                 let span = room.address.span();
                 note_if_ended(fleet, &room, &mut container).instrument(span).await;
             }
@@ -146,7 +146,7 @@ pub(super) async fn reconcile(fleet: &Arc<Fleet>) -> Result<(), SandboxError> {
     Ok(())
 }
 
-/// Notes one container that Podman has of a room.
+/// Compares what is known of a room with a container that Podman listed for it.
 async fn compare(fleet: &Arc<Fleet>, room: Arc<Room>, found: &Listed) {
     let Ok(mut container) = room.container.try_lock() else { return }; // who holds it knows better
     match container.name.clone() {
@@ -155,7 +155,7 @@ async fn compare(fleet: &Arc<Fleet>, room: Arc<Room>, found: &Listed) {
             room.note_container(&mut container, Some((&found.name, label)));
         }
         Some(known) if known != found.name => {
-            // Left by a creation under another name: a room has one.
+            // A room has one container; this one is left from a creation under another name.
             if let Err(error) = fleet.engine.remove(&found.name).await {
                 tracing::warn!(container = found.name, %error, "a second container stays");
             }
@@ -172,13 +172,13 @@ async fn compare(fleet: &Arc<Fleet>, room: Arc<Room>, found: &Listed) {
             }
         }
         (Condition::Stopped, true) => note_if_ended(fleet, &room, &mut container).await,
-        // An event may have been missed.
+        // The event of a pause may have been missed.
         (Condition::Running | Condition::Paused, true) => room.set_paused(found.condition == Condition::Paused),
         (Condition::Stopped, false) => {}
     }
 }
 
-/// Learns which id ranges the host has, and which of them volumes have: ours and those of other servers.
+/// Reads which id ranges the host has, and which of them volumes have, including those of other servers.
 async fn take_id_ranges(fleet: &Arc<Fleet>) -> Result<(), SandboxError> {
     if fleet.info().await?.rootless {
         return Ok(());
@@ -192,7 +192,7 @@ async fn take_id_ranges(fleet: &Arc<Fleet>) -> Result<(), SandboxError> {
             ranges.reserve(range);
         }
     }
-    // Podman may have forgotten the volumes; the files are there.
+    // Podman may have lost the volumes while the files are still there.
     for range in read_records(fleet)?.iter().filter_map(Record::ids) {
         ranges.reserve(range);
     }
@@ -200,7 +200,7 @@ async fn take_id_ranges(fleet: &Arc<Fleet>) -> Result<(), SandboxError> {
     Ok(())
 }
 
-/// Learns which rooms have files, whether or not Podman knows of them.
+/// Reads which rooms have files, whether or not Podman knows them.
 async fn take_records(fleet: &Arc<Fleet>) -> Result<(), SandboxError> {
     for record in read_records(fleet)? {
         let room = fleet.room(&record.address);
@@ -214,7 +214,7 @@ fn read_records(fleet: &Fleet) -> Result<Vec<Record>, SandboxError> {
     fleet.files.records().map_err(|source| SandboxError::Files { path: fleet.options.state_dir.clone(), source })
 }
 
-/// Learns whether the disk limit can be left to the file systems, and whether rooms' files can be images.
+/// Checks whether the file system can enforce the disk limit, and whether rooms' files can be images.
 async fn look_at_mounts(fleet: &Arc<Fleet>) -> Result<(), SandboxError> {
     let info = fleet.info().await?;
     if info.rootless {
@@ -231,7 +231,7 @@ async fn look_at_mounts(fleet: &Arc<Fleet>) -> Result<(), SandboxError> {
     Ok(())
 }
 
-/// Learns whether the kernel counts each container's memory.
+/// Checks whether the kernel counts each container's memory.
 async fn look_for_counts(fleet: &Arc<Fleet>) -> Result<(), SandboxError> {
     let counted = fleet.info().await?.counts_memory();
     if !counted {
@@ -243,7 +243,7 @@ async fn look_for_counts(fleet: &Arc<Fleet>) -> Result<(), SandboxError> {
     Ok(())
 }
 
-/// Removes the containers of rooms that are gone, and after the grace their files.
+/// Removes the containers of rooms that are gone, and their files after the grace period.
 pub(super) async fn remove_gone(fleet: &Arc<Fleet>) {
     let Some(existing) = existing(fleet) else { return };
     for room in fleet.all() {
@@ -287,7 +287,7 @@ fn existing(fleet: &Fleet) -> Option<HashSet<Address>> {
     fleet.existing.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// A file whose date tells since when the room is gone.
+/// Returns the path of the file whose date is when the room was found gone.
 fn mark(fleet: &Fleet, room: &Room) -> PathBuf {
     fleet.directory(room).with_extension("gone")
 }

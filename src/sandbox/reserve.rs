@@ -1,6 +1,7 @@
-//! The host's reserve of disk. Below it the sandbox that grew is ended and told, and the others work on; if it grows
-//! again before there is room, it is frozen until there is. If none grew, so that somebody else filled the disk, what
-//! works is frozen until there is room. Called by the watch of `disk.rs` each second.
+//! The host's disk reserve. When free space falls below it, the commands of the sandbox that grew are ended and its
+//! room is told, while the others go on; if that sandbox grows again before there is space, it is frozen until there
+//! is. If no sandbox grew, so that somebody else filled the disk, all that work are frozen until there is space. The
+//! watch in `disk.rs` calls this each second.
 
 use std::{collections::HashMap, fs, os::unix::fs::MetadataExt, sync::Arc, time::Duration};
 
@@ -17,43 +18,43 @@ use super::{
 };
 use crate::{ids::Address, strings::sandboxes as words, text::human_bytes};
 
-/// So much more than the reserve must be free before what was frozen runs on: a tenth.
+/// Before frozen sandboxes run again, a tenth more than the reserve must be free.
 const RELIEF: u64 = 10;
 
-/// What was written before the reserve was reached is looked back at for this long, up to twice.
+/// How far growth is looked back at from the moment when the reserve is reached: once to twice this.
 const LOOK_BACK: Duration = Duration::from_secs(30);
 
-/// What is known of who grew.
+/// What is known of who filled the disk.
 #[derive(Default)]
 pub(super) struct Reserve {
     low: bool,
-    /// All were counted since the disk is low.
+    /// Whether all sandboxes were counted since the disk is low.
     counted: bool,
     marks: HashMap<Address, Marks>,
     marked: Option<Instant>,
-    /// How often each was ended since the disk is low.
+    /// How often the commands of each sandbox were ended since the disk is low.
     ended: HashMap<Address, u32>,
 }
 
-/// What a sandbox had taken at some times.
+/// What a sandbox had taken at earlier times.
 #[derive(Clone, Copy)]
 struct Marks {
-    /// When it was seen first, or somebody was ended last.
+    /// When it was first seen, or when some sandbox was last ended.
     first: Mark,
-    /// At the last two looks back.
+    /// At the last two times of looking back.
     late: [Mark; 2],
 }
 
-/// What there was at a time.
+/// A sandbox's figures at one time, in bytes.
 #[derive(Clone, Copy, Default)]
 struct Mark {
-    /// In use on the disk.
+    /// In use on the whole disk.
     disk: u64,
-    /// Written by the sandbox's processes, as the kernel counts: not by those for which nobody waited.
+    /// Written by its processes as the kernel counts: without those that ended and were not waited for.
     written: u64,
     /// Taken by its image.
     image: u64,
-    /// What its last count found.
+    /// The result of its last count.
     taken: Option<Usage>,
 }
 
@@ -63,12 +64,12 @@ impl Mark {
         Self { disk, written: room.written(), image, taken: taken.get(&room.address).copied() }
     }
 
-    /// Returns by how much more is written or taken, whichever is known to be more.
+    /// Returns by how much written or taken bytes have grown, whichever is more.
     fn growth(self, since: Self) -> u64 {
         self.written.saturating_sub(since.written).max(self.kept(since))
     }
 
-    /// Returns by how much more is taken: what was written twice in one place counts once.
+    /// Returns by how much the taken bytes have grown; what was written twice in one place counts once.
     fn kept(self, since: Self) -> u64 {
         self.image.saturating_sub(since.image).max(self.counted(since, |taken| taken.bytes))
     }
@@ -77,15 +78,16 @@ impl Mark {
         self.taken.zip(since.taken).map_or(0, |(now, since)| of(now).saturating_sub(of(since)))
     }
 
-    /// Returns what makes a sandbox the one that filled the disk: a quarter of what was written since, whoever did.
+    /// Returns the growth from which on a sandbox counts as having filled the disk: a quarter of what was written
+    /// since by anybody.
     fn blame(self, since: Self) -> u64 {
         STEP.bytes.max(self.disk.saturating_sub(since.disk) / 4)
     }
 }
 
 impl Reserve {
-    /// Looks once; `true`: the files of all should be counted, as nothing else tells who it was. `idle`: no count is
-    /// under way.
+    /// Acts on the free space. Returns `true` if the files of all should be counted, since nothing else tells who
+    /// filled the disk. `idle` says that no count is running.
     pub(super) async fn guard(
         &mut self,
         fleet: &Arc<Fleet>,
@@ -116,7 +118,7 @@ impl Reserve {
             }
             return false;
         }
-        // Also one whose command is over: what it wrote may reach the disk only now.
+        // Sandboxes without a running command are included: what one wrote may reach the disk only now.
         let free: Vec<_> = running.iter().filter(|room| !room.is_frozen()).collect();
         let work = join_all(free.iter().map(|room| works(room))).await;
         let working: Vec<_> = free.iter().zip(work).filter_map(|(room, works)| works.then_some(*room)).collect();
@@ -139,7 +141,7 @@ impl Reserve {
         false
     }
 
-    /// Notes what has been taken so far, now and then while the disk is not short, and of those that are new.
+    /// Notes what the sandboxes have taken: of new ones at once, of all now and then while the disk is not low.
     fn mark(&mut self, fleet: &Fleet, running: &[Arc<Room>], taken: &HashMap<Address, Usage>, disk: u64) {
         self.marks.retain(|key, _| running.iter().any(|room| room.address == *key));
         let turn = !self.low && self.marked.is_none_or(|marked| marked.elapsed() > LOOK_BACK);
@@ -176,17 +178,17 @@ impl Reserve {
         worst(&seen.collect::<Vec<_>>(), bytes, inodes)
     }
 
-    /// Tells whether the disk is short.
+    /// Returns whether the disk is low.
     pub(super) fn is_low(&self) -> bool {
         self.low
     }
 
-    /// Tells whether what is free is below the reserve, or was and is not yet clear of it.
+    /// Returns whether the free space is below the reserve, or was and has not risen enough above it.
     fn short(&self, free: u64, reserve: u64) -> bool {
         free < if self.low { reserve + reserve / RELIEF } else { reserve }
     }
 
-    /// Ends what runs in the sandbox that grew, or freezes it if that was done before.
+    /// Ends the commands of the sandbox that grew; freezes it if they were ended before.
     async fn blame(&mut self, fleet: &Arc<Fleet>, room: &Arc<Room>, wrote: &str) {
         let times = self.ended.entry(room.address.clone()).or_default();
         *times += 1;
@@ -200,9 +202,9 @@ impl Reserve {
     }
 }
 
-/// Finds the one that grew most, and says by how much: by a quarter of what the disk did, of late or, if it is slow, since
-/// it was seen first; or it was somebody else. Where inodes are short and none has made more, it is the one with the most
-/// files.
+/// Returns the sandbox that grew most, and by how much in words, if it grew by a quarter of what the disk did:
+/// recently or, for slow growth, since it was first seen. If inodes are short and none has made more, returns the one
+/// with the most files.
 fn worst<T: Copy>(seen: &[(T, Mark, Marks)], bytes: bool, inodes: bool) -> Option<(T, String)> {
     let most = |grew: &dyn Fn(Mark, Marks) -> u64, enough: &dyn Fn(Mark, Marks) -> u64| {
         let grew = seen.iter().map(|&(room, now, marks)| (grew(now, marks), room, enough(now, marks)));
@@ -227,7 +229,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// What a sandbox has written, what its image takes and what the last count found, in MiB, and its files.
+    /// Makes a mark: in use on the disk, written, taken by the image and counted, in MiB, and the number of files.
     fn mark(disk: u64, written: u64, image: u64, taken: u64, inodes: u64) -> Mark {
         let taken = Some(Usage { bytes: taken * MIB, inodes });
         Mark { disk: disk * MIB, written: written * MIB, image: image * MIB, taken }

@@ -1,7 +1,7 @@
-//! One room as the fleet knows it: its container and volume, the host's end of its connection, when it was used.
+//! A room in the fleet: its container and volume, the host's end of its connection, and when it was used.
 //!
-//! Only state, no Podman: what brings a container to life is `life.rs`. Everything that changes a container happens
-//! under its room's lock, so that two calls for one room share one start, while different rooms go in parallel.
+//! This is state only; `life.rs` starts containers. Whatever changes a container does so under its room's lock, so
+//! that two calls for one room share one start, while different rooms go on in parallel.
 
 use std::{
     fmt, io,
@@ -29,17 +29,17 @@ use super::{
 };
 use crate::{ids::Address, ipc::Watch};
 
-/// One room's sandbox in the list of all.
+/// A room's sandbox as it is listed.
 #[derive(Clone, Debug, Serialize)]
 pub struct SandboxSummary {
-    /// Whose it is.
+    /// The account and room to which it belongs.
     #[serde(flatten)]
     pub address: Address,
     /// The container's name.
     pub name: String,
-    /// Whether it runs.
+    /// Its state.
     pub state: SandboxState,
-    /// Seconds since it was used last, as far as this server knows.
+    /// Seconds since it was last used, as far as this server knows.
     pub idle_seconds: u64,
 }
 
@@ -49,17 +49,17 @@ impl fmt::Display for SandboxSummary {
     }
 }
 
-/// How a sandbox stands.
+/// The state of a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SandboxState {
     /// It runs and answers.
     Running,
-    /// It is being started or has not dialled back yet.
+    /// It is being started, or its sandboxd has not connected yet.
     Starting,
-    /// It is frozen: by us until the host has disk again, or by somebody else.
+    /// It is frozen: by this server until the host has disk space again, or by somebody else.
     Paused,
-    /// It starts when it is asked for.
+    /// It does not run; its next use starts it.
     Stopped,
 }
 
@@ -78,50 +78,50 @@ impl SandboxState {
 /// A room, whether or not it has a container.
 pub(super) struct Room {
     pub(super) address: Address,
-    /// The directory of its socket, once somebody has asked for it.
+    /// The directory of its socket, once it was asked for.
     directory: Mutex<Option<PathBuf>>,
-    /// What is known of its container and volume. The lock is held while they change.
+    /// Its container and volume. The lock is held while they change.
     pub(super) container: Lock<Container>,
-    /// The container's name, for those who must not wait for the lock.
+    /// The container's name, for callers that must not wait for the lock.
     name: Mutex<Option<String>>,
     /// The host's end of the connection, while the container runs.
     link: Mutex<Option<Arc<Link>>>,
-    /// Its events are taken, while the container runs.
+    /// Watches its events while the container runs.
     events: Mutex<Option<Watch>>,
-    /// It counts among the running ones.
+    /// Whether it counts as running.
     running: AtomicBool,
-    /// It is about to be stopped: whoever wants it waits for the lock.
+    /// Whether it is about to be stopped; then callers wait for the lock.
     stopping: AtomicBool,
-    /// We froze it for want of disk.
+    /// Whether this server froze it for want of disk space.
     frozen: AtomicBool,
-    /// Podman said last that it is paused, whoever did that.
+    /// Whether it was paused when Podman last said so, by whomever.
     paused: AtomicBool,
     last_used: Mutex<Instant>,
-    /// Its PID 1 on the host, while it runs; 0: there is none.
+    /// The host's pid of its PID 1 while it runs, else 0.
     pid: AtomicU32,
-    /// Where the kernel counts its memory, while it runs.
+    /// Its memory control group while it runs.
     memory: Mutex<Option<MemoryGroup>>,
-    /// The memory that it used when it was looked at last, while it runs.
+    /// The memory that it used when last measured, in bytes.
     pub(super) memory_used: AtomicU64,
-    /// Its files were gone, and the model was not told yet.
+    /// Whether its files were lost and the model has not been told yet.
     lost: AtomicBool,
-    /// Rung when Podman tells of the end of its PID 1.
+    /// Notified when Podman reports the end of its PID 1.
     pub(super) ended: Notify,
 }
 
 /// What is known of a room's container and volume.
 #[derive(Default)]
 pub(super) struct Container {
-    /// Its name; `None`: there is no container.
+    /// The container's name; `None` if there is none.
     pub(super) name: Option<String>,
-    /// The label that tells what it was made of.
+    /// The container's spec label: a digest of all that it was made with.
     pub(super) spec: Option<String>,
     pub(super) volume: Option<RoomVolume>,
-    /// What was written down of its files.
+    /// The record of its files.
     pub(super) record: Option<Record>,
-    /// Its files were made by the start that is under way.
+    /// Whether the running start has made its files.
     pub(super) fresh: bool,
-    /// Its files could not be moved out of Podman's volume: not tried again by this server.
+    /// Whether its files could not be moved out of Podman's volume; this server does not try again.
     pub(super) unmoved: bool,
 }
 
@@ -130,25 +130,25 @@ pub(super) struct Container {
 pub(super) struct RoomVolume {
     pub(super) name: String,
     pub(super) mountpoint: PathBuf,
-    /// The room's ids on the host as its label tells; `None`: made by rootless Podman.
+    /// The room's ids on the host, from its label; `None` if rootless Podman made it.
     pub(super) ids: Option<IdRange>,
-    /// The image that it is; `None`: its files lie in Podman's storage, as those of older servers did.
+    /// The image that it mounts; `None` if its files are in Podman's storage, as those of older servers were.
     pub(super) image: Option<PathBuf>,
 }
 
 impl Container {
-    /// Returns the room's ids on the host; `None`: made by rootless Podman, or not chosen yet.
+    /// Returns the room's ids on the host; `None` with rootless Podman, or before they are chosen.
     pub(super) fn ids(&self) -> Option<IdRange> {
         let volume = || self.volume.as_ref().and_then(|volume| volume.ids);
         self.record.as_ref().map_or_else(volume, Record::ids)
     }
 
-    /// Tells whether the room has, or had, files.
+    /// Returns whether the room has or had files.
     pub(super) fn has_files(&self) -> bool {
         self.volume.is_some() || self.record.is_some()
     }
 
-    /// Tells whether its files lie where a `prune` of Podman's reaches them, and may be moved.
+    /// Returns whether its files are in Podman's storage, where a `prune` reaches them, and may be moved.
     pub(super) fn is_to_be_moved(&self) -> bool {
         !self.unmoved && self.volume.as_ref().is_some_and(|volume| volume.image.is_none())
     }
@@ -181,14 +181,14 @@ impl Room {
         locked(&self.directory).get_or_insert_with(|| sockets::directory(state_dir, &self.address)).clone()
     }
 
-    /// Removes the directory of the room's socket; the next sandbox gets another one.
+    /// Removes the directory of the room's socket; the next sandbox gets another.
     pub(super) fn remove_directory(&self, state_dir: &Path) -> io::Result<()> {
         let directory = self.directory(state_dir);
         locked(&self.directory).take();
         sockets::remove(state_dir, &self.address, &directory)
     }
 
-    /// Returns the live connection, for use: whoever stops idle ones sees it. `None`: the lock has to be waited for.
+    /// Returns the live connection and marks the room as used. `None` means that the caller has to wait for the lock.
     pub(super) fn live(&self) -> Option<Sandbox> {
         self.touch(); // before the look at `stopping`: whoever stops it looks the other way round
         if self.stopping.load(Ordering::SeqCst) {
@@ -197,7 +197,7 @@ impl Room {
         self.connection()
     }
 
-    /// Returns the live connection without using it. `None` also while nothing behind it can answer.
+    /// Returns the live connection without marking the room as used. `None` also while it is frozen.
     pub(super) fn connection(&self) -> Option<Sandbox> {
         if self.is_held() {
             return None;
@@ -205,12 +205,12 @@ impl Room {
         self.link().and_then(|link| link.current()).filter(Sandbox::is_connected)
     }
 
-    /// Notes that it is used now.
+    /// Marks it as used now.
     pub(super) fn touch(&self) {
         *locked(&self.last_used) = Instant::now();
     }
 
-    /// Returns the time since it was used last.
+    /// Returns the time since it was last used.
     pub(super) fn idle(&self) -> Duration {
         locked(&self.last_used).elapsed()
     }
@@ -223,13 +223,13 @@ impl Room {
         self.running.store(running, Ordering::SeqCst);
     }
 
-    /// Notes which process on the host is its PID 1, whose control group tells what the sandbox uses.
+    /// Notes the pid of its PID 1, from whose control group its usage is read.
     pub(super) fn note_pid(&self, pid: Option<u32>) {
         self.pid.store(pid.unwrap_or_default(), Ordering::SeqCst);
         *locked(&self.memory) = pid.and_then(|pid| Cgroup::of(pid).ok()?.memory_group());
     }
 
-    /// Returns the bytes that its processes have written so far.
+    /// Returns the bytes that its processes have written.
     pub(super) fn written(&self) -> u64 {
         match self.pid.load(Ordering::SeqCst) {
             0 => 0,
@@ -237,7 +237,7 @@ impl Room {
         }
     }
 
-    /// Tells whether open files are on their way between its processes.
+    /// Returns whether open files are being passed between its processes.
     pub(super) fn sends_files(&self) -> bool {
         match self.pid.load(Ordering::SeqCst) {
             0 => false,
@@ -245,7 +245,7 @@ impl Room {
         }
     }
 
-    /// Tells whether the kernel takes no more writes to its workspace.
+    /// Returns whether the kernel refuses writes to its workspace since the disk has failed.
     pub(super) fn workspace_has_failed(&self) -> bool {
         match self.pid.load(Ordering::SeqCst) {
             0 => false,
@@ -273,12 +273,12 @@ impl Room {
         self.paused.store(paused, Ordering::SeqCst);
     }
 
-    /// Tells whether nothing in it runs on for now, whoever froze it.
+    /// Returns whether it is frozen, by whomever.
     pub(super) fn is_held(&self) -> bool {
         self.is_frozen() || self.paused.load(Ordering::SeqCst)
     }
 
-    /// Notes whether the model has to be told that the room's files were gone; returns whether it had to be.
+    /// Sets whether the model must be told that the room's files were lost; returns the earlier value.
     pub(super) fn set_lost(&self, lost: bool) -> bool {
         self.lost.swap(lost, Ordering::SeqCst)
     }
@@ -288,7 +288,7 @@ impl Room {
         locked(&self.name).clone()
     }
 
-    /// Returns its line in the list; `None`: it has no container.
+    /// Returns its line in the list; `None` if it has no container.
     pub(super) fn summary(&self) -> Option<SandboxSummary> {
         let state = if !self.is_running() {
             SandboxState::Stopped
@@ -303,7 +303,7 @@ impl Room {
         Some(SandboxSummary { address: self.address.clone(), name, state, idle_seconds: self.idle().as_secs() })
     }
 
-    /// Notes which container there is, and what it was made of.
+    /// Sets which container there is, and its spec label.
     pub(super) fn note_container(&self, container: &mut Container, found: Option<(&str, Option<&str>)>) {
         container.name = found.map(|(name, _)| name.to_owned());
         container.spec = found.and_then(|(_, spec)| spec).map(str::to_owned);
@@ -318,12 +318,12 @@ impl Room {
         *locked(&self.link) = Some(Arc::new(link));
     }
 
-    /// Notes that its events are taken.
+    /// Keeps the watch of its events.
     pub(super) fn set_events(&self, watch: Watch) {
         *locked(&self.events) = Some(watch);
     }
 
-    /// Drops the host's end of the connection; what runs inside is not touched.
+    /// Drops the host's end of the connection; nothing inside is touched.
     pub(super) fn forget_link(&self) {
         locked(&self.events).take();
         if let Some(link) = locked(&self.link).take() {

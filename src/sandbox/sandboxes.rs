@@ -1,9 +1,8 @@
-//! All rooms' sandboxes as the rest of the server uses them: `tools`, `hub` and `ops` get one here, list them, look into
-//! them and remove them.
+//! All rooms' sandboxes as the rest of the server uses them: get one, list, observe and remove them.
 //!
-//! Hands each wish to the part that fulfils it. How one room's container comes to life is `life.rs`, who may run is
-//! `limit.rs`, what else happens to containers is noticed by `reconcile.rs`, their disk is watched by `disk.rs`; what all
-//! of these know is `fleet.rs`.
+//! Hands each request to the module that does it: `life.rs` starts a room's container, `limit.rs` decides which may
+//! run, `reconcile.rs` notices what happens to containers otherwise, `disk.rs` watches their disk use. `fleet.rs` is
+//! the state that all of these share.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -32,18 +31,18 @@ use crate::{
     ipc::{Arrived, HookErrors, RunEnded},
 };
 
-/// How long a shutdown waits for what is under way.
+/// How long a shutdown waits for running tasks.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
-/// All rooms' sandboxes. Cheap to clone; one a state directory.
+/// All rooms' sandboxes. Cheap to clone; one for each state directory.
 #[derive(Clone)]
 pub struct Sandboxes {
     fleet: Arc<Fleet>,
 }
 
 impl Sandboxes {
-    /// Opens the fleet of the state directory: looks for Podman, adopts the sandboxes that run, and keeps watch. Comes
-    /// back also where Podman is away; whatever needs it then says so until it answers.
+    /// Opens the fleet of a state directory: looks for Podman, adopts running sandboxes, and starts the watches.
+    /// Succeeds also while Podman is away; calls then fail with a sentence until it answers.
     pub async fn open(
         options: SandboxOptions,
         gateway: Gateway,
@@ -63,8 +62,8 @@ impl Sandboxes {
         Ok(Self { fleet })
     }
 
-    /// Returns the room's sandbox, ready for a command: created or started if need be. Calls for one room share one
-    /// start; a start goes on when the caller goes away. Its lines of the log stand in the caller's span.
+    /// Returns the room's sandbox, ready for a command; creates or starts it if need be. Calls for one room share one
+    /// start, which goes on if the callers are dropped. Its log lines carry the caller's span.
     pub async fn ensure(&self, address: &Address) -> Result<Sandbox, SandboxError> {
         let fleet = &self.fleet;
         if fleet.is_disk_low() {
@@ -79,7 +78,7 @@ impl Sandboxes {
         fleet.tasks.spawn(start.in_current_span()).await.ok().flatten().unwrap_or(Err(SandboxError::ShuttingDown))
     }
 
-    /// Returns what a model has to be told before it works on in a sandbox whose files were gone: once.
+    /// Returns, once, what a model must be told before it works on in a sandbox whose files were lost.
     pub async fn take_loss(&self, address: &Address) -> Option<SandboxError> {
         let room = self.fleet.known(address).filter(|room| room.set_lost(false))?;
         let mut container = room.container.lock().await;
@@ -98,7 +97,7 @@ impl Sandboxes {
         Ok(self.fleet.known(address).and_then(|room| room.connection()))
     }
 
-    /// Lists the sandboxes, by account and room.
+    /// Lists the sandboxes, ordered by account and room.
     pub async fn list(&self) -> Result<Vec<SandboxSummary>, SandboxError> {
         self.fleet.adoption().await?;
         let mut list: Vec<_> = self.fleet.rooms().values().filter_map(|room| room.summary()).collect();
@@ -106,7 +105,7 @@ impl Sandboxes {
         Ok(list)
     }
 
-    /// Finds the rooms that have files but no container any more, by the address or by the name that the sandbox had.
+    /// Returns the rooms that have files but no container, found by their address or by the sandbox's former name.
     pub async fn without_container(&self, named: &str) -> Result<Vec<Address>, SandboxError> {
         self.fleet.adoption().await?;
         let mut found = Vec::new();
@@ -124,39 +123,41 @@ impl Sandboxes {
         Ok(found)
     }
 
-    /// Looks at a sandbox from the host and from inside.
+    /// Observes a sandbox from the host and from inside.
     pub async fn observe(&self, address: &Address) -> Result<Observation, SandboxError> {
         self.fleet.adoption().await?;
         let room = self.fleet.known(address).ok_or_else(|| SandboxError::NoSandbox(address.to_string()))?;
         observe::observe(&self.fleet, &room).await
     }
 
-    /// Removes a room's container, whatever it does, and its files too if `with_files`. None is no error.
+    /// Removes a room's container, whatever its state, and its files if `with_files`. It is no error if there is
+    /// none.
     pub async fn remove(&self, address: &Address, with_files: bool) -> Result<(), SandboxError> {
         self.fleet.adoption().await?;
         let Some(room) = self.fleet.known(address) else { return Ok(()) };
         life::remove(&self.fleet, &room, with_files).await
     }
 
-    /// Says which rooms exist, of all accounts. At once and at every later look the containers of all others are removed,
-    /// and their files after the grace. Until it is called, nothing is removed.
+    /// Sets which rooms of all accounts exist. Now and at every later comparison the containers of all other rooms
+    /// are removed, and their files after the grace period. Before the first call nothing is removed.
     pub async fn keep_only(&self, addresses: impl IntoIterator<Item = Address>) {
         *self.fleet.existing.lock().unwrap_or_else(PoisonError::into_inner) = Some(addresses.into_iter().collect());
         reconcile::remove_gone(&self.fleet).await;
     }
 
-    /// Returns what rooms should be told from now on: that their disk is full, that they were paused.
+    /// Returns a receiver of notices for rooms: that a disk is full, that a sandbox was paused.
     pub fn notices(&self) -> broadcast::Receiver<Notice> {
         self.fleet.notices()
     }
 
-    /// Returns what programs in sandboxes tell from now on, once: whoever asks first has it. While nobody takes it, it stays
-    /// in the sandboxes' files.
+    /// Returns the receiver of events from programs in sandboxes; `None` if somebody has it already. Events that
+    /// nobody receives stay in the sandboxes' files.
     pub fn take_events(&self) -> Option<mpsc::Receiver<Arrived>> {
         self.fleet.events.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Waits for an event that somebody drops to see whether it arrives; `None`: no events are watched. Ask before it is sent.
+    /// Waits for an event with `word`, which tests whether events arrive; `None` if no events are watched. Call it
+    /// before the event is written.
     pub fn canary(&self, word: &str) -> Option<oneshot::Receiver<()>> {
         self.fleet.ipc.as_ref()?.canary(word)
     }
@@ -168,17 +169,17 @@ impl Sandboxes {
         }
     }
 
-    /// Returns what hooks in a room's sandbox have written down about themselves; `None`: it is not watched.
+    /// Returns the last errors that hooks in a room's sandbox have logged; `None` if its events are not watched.
     pub fn hook_errors(&self, address: &Address) -> Option<HookErrors> {
         self.fleet.ipc.as_ref()?.hook_errors(address)
     }
 
-    /// Compares what Podman has with what is known, as happens each minute by itself.
+    /// Compares what is known with what Podman has, which also happens each minute.
     pub async fn reconcile(&self) -> Result<(), SandboxError> {
         reconcile::reconcile(&self.fleet).await
     }
 
-    /// Ends the server's side. The containers run on, and are adopted by the next server.
+    /// Ends the server's side. The containers keep running, and the next server adopts them.
     pub async fn shutdown(&self) {
         self.fleet.cancel.cancel();
         self.fleet.tasks.close();

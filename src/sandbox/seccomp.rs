@@ -1,9 +1,10 @@
-//! Which calls of the kernel a sandbox may make: our own seccomp profile, after Podman's, but without what leads to new
-//! namespaces, mounts, keyrings and programs in the kernel. In a user namespace of its own a process without any
-//! capability would have them all, and with them the parts of the kernel in which most ways out of containers are found.
+//! The seccomp profile of sandboxes: Podman's default without the system calls for namespaces, mounts, keyrings and
+//! BPF. In a user namespace of its own even a process without capabilities would have them all, and could reach the
+//! parts of the kernel in which most container escapes are found.
 //!
-//! `seccomp.json` is the profile; what it does not name is answered with ENOSYS, as by an older kernel, so that programs
-//! fall back. Written out by the fleet for Podman, which puts it into each container that it creates (`spec.rs`).
+//! `seccomp.json` is the profile. Calls that it does not name fail with ENOSYS, as on an older kernel, so that
+//! programs fall back. The fleet writes it to the disk, and `spec.rs` puts it into each container that Podman
+//! creates.
 
 use std::path::{Path, PathBuf};
 
@@ -12,8 +13,8 @@ use crate::ids::digest;
 
 static PROFILE: &str = include_str!("seccomp.json");
 
-/// Writes the profile to `state_dir`, unless it is there, and returns its path. Named by its digest: with another profile
-/// a container is made of something else, and so anew.
+/// Writes the profile to `state_dir` unless it is there, and returns its path. The name contains its digest, so that
+/// a changed profile changes the container's spec and the container is made anew.
 pub(super) fn install(state_dir: &Path) -> Result<PathBuf, SandboxError> {
     let path = state_dir.join(format!("seccomp-{}.json", digest(&[PROFILE], 6)));
     embed::put(&path, PROFILE.as_bytes(), 0o644)?;
@@ -28,7 +29,7 @@ mod tests {
 
     use super::*;
 
-    /// What leads out of a sandbox, or to parts of the kernel that no build needs.
+    /// Calls that lead out of a sandbox, or to parts of the kernel that no build needs.
     const NEVER: [&str; 37] = [
         "unshare",
         "setns",

@@ -1,6 +1,6 @@
-//! Where Podman answers: finds its API socket, starts `podman system service` where none does, and tries again with
-//! backoff after it went away. Knows nothing of containers. `engine.rs` asks it for the client of each request and
-//! reports when one could not be sent.
+//! Finds Podman: its API socket, or `podman system service`, started here if no socket answers. Tries again with
+//! growing pauses after Podman went away. Knows nothing of containers: `engine.rs` gets the client for each request
+//! here, and reports a request that could not be sent.
 
 use std::{
     path::{Path, PathBuf},
@@ -21,56 +21,56 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{child, text};
 
-/// The Docker-compatible API that every Podman since 3.4 speaks; fixed, so that no request is spent on asking.
+/// The Docker-compatible API version that every Podman since 3.4 speaks. It is fixed, which saves a request.
 const VERSION: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
 
-/// How long a request may wait for its answer's head. Above the grace of a stop, and above what a container's
-/// creation takes while an old kernel copies the image for a new id range.
+/// How long a request may wait for the head of its response. Longer than the grace of a stop, and than creating a
+/// container while an old kernel copies the image for a new id range.
 const REQUEST_LIMIT: Duration = Duration::from_mins(2);
 
-/// How long a socket has to answer a ping. Generous: systemd may start Podman behind it first.
+/// How long a socket may take to answer a ping. Generous, since systemd may have to start Podman behind it.
 const PING_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long our own service has to come up.
+/// How long the service that we start may take to answer.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
-/// Seconds without a connection after which our own service ends. While we live, the stream of events is a
-/// connection; so this only ends a service that a killed server left behind.
+/// Seconds without a connection after which the service that we started ends. The stream of events is a connection,
+/// so this ends only a service that a killed server left behind.
 const SERVICE_IDLE: u32 = 60;
 
-/// Longest line of the service's standard error that is kept.
+/// The longest line of the service's standard error that is kept, in bytes.
 const LINE: usize = 1024;
 
-/// Between two tries while nothing answers: doubled from the first up to the last.
+/// The first and the longest pause between two tries while nothing answers.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
-/// Whether Podman answers, and through what.
+/// Whether and where Podman answers.
 #[derive(Clone)]
 pub(super) enum Contact {
     /// Nothing was tried yet.
     Unknown,
-    /// It answers here.
+    /// It answers.
     Up {
-        /// The client, bound to the socket.
+        /// The client for the socket.
         docker: Docker,
         /// The socket's path.
         socket: PathBuf,
     },
-    /// It does not; why, in one sentence.
+    /// It does not answer; holds the reason, one sentence.
     Away(String),
 }
 
-/// Keeps the way to Podman open. Cheap to clone; its task ends with the token given to [`Service::start`].
+/// The connection to Podman. Cheap to clone; its task ends with the token given to [`Service::start`].
 #[derive(Clone)]
 pub(super) struct Service {
     contact: watch::Receiver<Contact>,
-    /// Rung when a request could not be sent.
+    /// Notified when a request could not be sent.
     trouble: Arc<Notify>,
 }
 
 impl Service {
-    /// Starts looking for Podman: at `socket` or else the usual places, then by a service of our own, started from
-    /// `podman` on a socket in `state_dir`.
+    /// Starts looking for Podman: at `socket` or else the usual places, then by starting `podman` as a service on a
+    /// socket in `state_dir`.
     pub(super) fn start(
         socket: Option<PathBuf>,
         podman: PathBuf,
@@ -93,7 +93,7 @@ impl Service {
         Self { contact, trouble }
     }
 
-    /// Waits until it is known whether Podman answers, and returns the client or the reason why there is none.
+    /// Waits until it is known whether Podman answers; returns the client, or why there is none.
     pub(super) async fn client(&self) -> Result<Docker, String> {
         match self.settled().await {
             Contact::Up { docker, .. } => Ok(docker),
@@ -114,13 +114,13 @@ impl Service {
         }
     }
 
-    /// Waits until Podman answers. Never returns `Ok` while it is away; `Err` when the server shuts down.
+    /// Waits until Podman answers. Fails when the server shuts down.
     pub(super) async fn up(&self) -> Result<(), watch::error::RecvError> {
         let mut contact = self.contact.clone();
         contact.wait_for(|contact| matches!(contact, Contact::Up { .. })).await.map(|_| ())
     }
 
-    /// Tells that a request could not be sent: the socket is pinged, and looked for again if it is silent.
+    /// Has the socket pinged, since a request to it could not be sent; if it is silent, Podman is looked for again.
     pub(super) fn report(&self) {
         self.trouble.notify_one();
     }
@@ -134,7 +134,7 @@ impl Service {
     }
 }
 
-/// The places where a distribution's own units put the socket for the current user.
+/// The sockets of the current user in the units of distributions.
 fn usual_places() -> Vec<PathBuf> {
     if geteuid().is_root() {
         return vec![PathBuf::from("/run/podman/podman.sock")];
@@ -149,7 +149,7 @@ struct Keeper {
     places: Vec<PathBuf>,
     own: PathBuf,
     podman: PathBuf,
-    /// Our own `podman system service`, if we had to start one. Killed when dropped.
+    /// The `podman system service` that we started, if any. Killed when dropped.
     child: Option<Child>,
     sender: watch::Sender<Contact>,
     trouble: Arc<Notify>,
@@ -184,7 +184,7 @@ impl Keeper {
                     }
                     self.sender.send_replace(Contact::Away(why));
                     sleep(BACKOFF.0).await;
-                    // Somebody who asks for it cuts the rest short.
+                    // A report cuts the pause short.
                     let _ = timeout(backoff.saturating_sub(BACKOFF.0), self.trouble.notified()).await;
                     backoff = (backoff * 2).min(BACKOFF.1);
                 }
@@ -192,7 +192,7 @@ impl Keeper {
         }
     }
 
-    /// Returns when Podman stopped answering.
+    /// Returns when Podman has stopped answering.
     async fn hold(&mut self, docker: &Docker) {
         loop {
             tokio::select! {
@@ -206,7 +206,7 @@ impl Keeper {
         }
     }
 
-    /// Tries the places in turn, then a service of our own.
+    /// Tries the sockets in turn, then starts a service.
     async fn find(&mut self) -> Result<(Docker, PathBuf), String> {
         let mut why = String::new();
         for place in self.places.iter().chain([&self.own]) {
@@ -229,7 +229,8 @@ impl Keeper {
         let mut child = child::command(&self.podman)
             .args(["system", "service", &format!("--time={SERVICE_IDLE}")])
             .arg(format!("unix://{}", self.own.display()))
-            // When a container's memory runs out, conmon leaves an empty file `oom` where Podman was started.
+            // conmon writes an empty file `oom` to the directory in which Podman was started when a container runs
+            // out of memory.
             .current_dir(self.own.parent().unwrap_or(Path::new("/")))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -260,7 +261,7 @@ impl Keeper {
     }
 }
 
-/// Waits for our service's end; for ever if there is none.
+/// Waits for the end of the service that we started; for ever if there is none.
 async fn ended(child: &mut Option<Child>) -> String {
     match child {
         Some(child) => child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string()),
@@ -285,7 +286,7 @@ async fn ping(docker: &Docker) -> Result<(), String> {
     }
 }
 
-/// Drains the service's standard error, or it would block, and keeps its last line for the error's text.
+/// Reads the service's standard error, which would block otherwise, and keeps its last line for error texts.
 async fn keep_last_line(stderr: impl AsyncRead + Unpin, last: Arc<Mutex<String>>) {
     let mut reader = BufReader::new(stderr);
     let mut line = Vec::with_capacity(LINE);

@@ -1,9 +1,9 @@
-//! What the directories of the rooms' sockets are called, below `rooms/` in the state directory.
+//! The names of the directories of rooms' sockets, below `rooms/` in the state directory.
 //!
-//! A socket's whole path has 108 bytes at most, so the names are short: 8 hex digits. A digest of the room as short as
-//! that could be met on purpose, because whoever makes a room can choose among many ids for it: two rooms would share a
-//! directory, and one keep the other from its sandbox. So a name is random, and written down in a file that bears the
-//! room's long digest.
+//! The whole path of a socket has at most 108 bytes, so the names are short: 8 hex digits. So short a digest of the
+//! room's id could be made to collide, since whoever makes rooms can try many ids: two rooms would share a directory,
+//! and one could block the other's sandbox. So the name is random, and stored in a file that is named by the room's
+//! long digest.
 
 use std::{
     fs, io,
@@ -12,11 +12,11 @@ use std::{
 
 use crate::ids::{Address, random};
 
-/// Names that are tried until one is free.
+/// The most names that are tried until one is free.
 const TRIES: usize = 100;
 
-/// Returns the directory of a room's socket, whether or not it exists. It keeps its name from then on, since a container
-/// keeps its mounts for life. Where the name cannot be written down it holds until the server ends.
+/// Returns the directory of a room's socket, which need not exist. The name is stored, since a container keeps its
+/// mounts for life; if it cannot be stored, it holds until the server ends.
 pub(super) fn directory(state_dir: &Path, address: &Address) -> PathBuf {
     let rooms = state_dir.join("rooms");
     let file = name_file(&rooms, address);
@@ -30,7 +30,7 @@ pub(super) fn directory(state_dir: &Path, address: &Address) -> PathBuf {
     rooms.join(name)
 }
 
-/// Removes a room's directory and forgets its name.
+/// Removes a room's directory and its stored name.
 pub(super) fn remove(state_dir: &Path, address: &Address, directory: &Path) -> io::Result<()> {
     fs::remove_dir_all(directory)?;
     fs::remove_file(name_file(&state_dir.join("rooms"), address))
@@ -44,21 +44,21 @@ fn is_name(name: &str) -> bool {
     name.len() == 8 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Returns the name that earlier versions gave the room, if its directory is there and no other room has it: a container
-/// that runs has it mounted. Those versions knew the first account alone.
+/// Returns the name that earlier versions gave the room, if its directory exists and belongs to no other room: a
+/// running container has it mounted. Those versions knew only the first account.
 fn earlier(rooms: &Path, address: &Address) -> Option<String> {
     let name = address.digest(4);
     (address.is_of_first() && rooms.join(&name).is_dir() && !names(rooms).contains(&name)).then_some(name)
 }
 
-/// Returns a name that no room has.
+/// Returns an unused name.
 fn free(rooms: &Path) -> String {
     let taken = names(rooms);
     let is_free = |name: &String| !taken.contains(name) && fs::symlink_metadata(rooms.join(name)).is_err();
     std::iter::repeat_with(|| random(4)).take(TRIES).find(is_free).unwrap_or_else(|| random(4))
 }
 
-/// Returns all names that are written down.
+/// Returns all stored names.
 fn names(rooms: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(rooms) else { return Vec::new() };
     let files = entries.flatten().map(|entry| entry.path());
@@ -66,7 +66,7 @@ fn names(rooms: &Path) -> Vec<String> {
     files.filter_map(|path| fs::read_to_string(path).ok()).collect()
 }
 
-/// Writes a name whole or not at all.
+/// Stores a name, whole or not at all.
 fn write_down(file: &Path, name: &str) -> io::Result<()> {
     let part = file.with_extension("part");
     fs::write(&part, name)?;
@@ -85,7 +85,7 @@ mod tests {
         state
     }
 
-    /// Two rooms whose short digests are one.
+    /// Returns two rooms with the same short digest.
     fn twins() -> (Address, Address) {
         let mut seen = HashMap::new();
         for number in 0.. {
@@ -120,7 +120,7 @@ mod tests {
         assert_ne!(directory(state.path(), &a), earlier, "once it is gone its name is a random one");
     }
 
-    /// An earlier version's sandbox has the directory mounted, by the name that is written down.
+    /// An earlier version's sandbox has the directory with the stored name mounted.
     #[test]
     fn a_name_that_an_earlier_version_wrote_down_holds() {
         let (state, room) = (state(), Address::of_first("!room:example.com"));
@@ -135,7 +135,7 @@ mod tests {
     fn accounts_in_one_room_have_directories_of_their_own() {
         let (state, coder) = (state(), Address::of_first("!r:x"));
         let talk = Address { account: "talk".into(), ..coder.clone() };
-        // One that would be taken for an earlier version's.
+        // This directory would be taken for an earlier version's.
         fs::create_dir(state.path().join("rooms").join(talk.digest(4))).unwrap();
         let (one, two) = (directory(state.path(), &coder), directory(state.path(), &talk));
         assert!(one != two && two.file_name().unwrap() != &*talk.digest(4), "{}", two.display());

@@ -1,17 +1,17 @@
-//! The host's disk in figures: what is in use on the file systems that sandboxes write to, and what is free.
+//! How much is in use and free on the file systems to which sandboxes write.
 
 use std::{io, path::Path};
 
 use nix::sys::statvfs::statvfs;
 
-/// What is taken of the host's disk.
+/// Bytes and inodes on the host's disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Usage {
     pub(super) bytes: u64,
     pub(super) inodes: u64,
 }
 
-/// The least growth on disk that is worth a count, so that a log file does not cause one each second.
+/// The least growth that is worth a count, so that a growing log file does not cause one each second.
 pub(super) const STEP: Usage = Usage { bytes: 8 << 20, inodes: 1000 };
 
 /// The file systems that sandboxes write to.
@@ -21,17 +21,17 @@ pub(super) struct Space {
     pub(super) used: Usage,
     /// What may still be written, on the fuller one.
     pub(super) free: Usage,
-    /// The part of the bytes that the reserve is, taken of the inodes.
+    /// The reserve of inodes: the same fraction of them as the reserve is of the bytes.
     pub(super) inode_reserve: u64,
 }
 
-/// Asks for the space where writable layers and rooms' files lie.
+/// Reads the space where writable layers and rooms' files are.
 pub(super) fn space(graph_root: &Path, files: &Path, reserve: u64) -> io::Result<Space> {
     let ask = |path: &Path| -> io::Result<(u64, Space)> {
         let stat = statvfs(path)?;
         let unit = stat.fragment_size();
         let used = stat.blocks().saturating_sub(stat.blocks_free()) * unit;
-        // A file system that makes inodes as it needs them names none.
+        // A file system that makes inodes on demand reports none.
         let inodes = if stat.files() == 0 { u64::MAX } else { stat.files_available() };
         let part = u128::from(stat.files()) * u128::from(reserve) / u128::from((stat.blocks() * unit).max(1));
         let space = Space {
@@ -56,7 +56,7 @@ pub(super) fn space(graph_root: &Path, files: &Path, reserve: u64) -> io::Result
     }
 }
 
-/// Fails where `bytes` more on a directory's file system would leave less than `reserve` bytes free.
+/// Fails if `bytes` more in `directory` would leave less than `reserve` bytes free.
 pub(super) fn room_for(bytes: u64, directory: &Path, reserve: u64) -> io::Result<()> {
     let stat = statvfs(directory)?;
     if stat.blocks_available() * stat.fragment_size() >= bytes.saturating_add(reserve) {

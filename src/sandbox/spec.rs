@@ -1,6 +1,6 @@
-//! The container of a room, written down: a pure function from the operator's options and the room's place to the
-//! body of Podman's create request. Knows nothing of what exists or runs. Every limit and every right of a sandbox is
-//! decided here; `observe.rs` shows what became of it.
+//! Describes a room's container: a pure function from the operator's options and the room's plan to the body of
+//! Podman's create request. Every limit and every right of a sandbox is decided here; `observe.rs` shows what really
+//! holds.
 
 use std::{
     collections::HashMap,
@@ -20,29 +20,30 @@ use crate::ids::{Address, FIRST_ACCOUNT, RoomKey, digest};
 
 /// Label: the server that owns a container or volume.
 pub(super) const INSTANCE: &str = "matrix-agent.instance";
-/// Label: the account that it belongs to; without one, to the first.
+/// Label: the account to which it belongs; the first account if it is missing.
 const ACCOUNT: &str = "matrix-agent.account";
-/// Label: the room that it belongs to.
+/// Label: the room to which it belongs.
 const ROOM: &str = "matrix-agent.room";
-/// Label: the digest of the image that the container was made of.
+/// Label: the digest of the image from which the container was made.
 pub(super) const IMAGE: &str = "matrix-agent.image";
-/// Label: a digest of all that this file decided. A container with another one is made anew when it next starts.
+/// Label: a digest of everything that this file decides. A container with another digest is made anew at its next
+/// start.
 pub(super) const SPEC: &str = "matrix-agent.spec";
 
-/// The sandbox's workspace, in the room's files' `workspace`.
+/// The workspace in the sandbox: the directory `workspace` of the room's files.
 pub(super) const WORKSPACE: &str = "/workspace";
-/// The agent's home, in the volume's `home`.
+/// The agent's home in the sandbox: the directory `home` of the room's files.
 pub(super) const HOME: &str = "/home/agent";
-/// The agent's uid and gid inside.
+/// The agent's uid and gid in the sandbox.
 pub(super) const AGENT: u32 = 1000;
 
-/// Where the volume as a whole is mounted, read-only and masked. Podman 4.3 cannot mount a part of a volume, so the
-/// two directories in it are bound one by one, and Podman would take the volume for unused: it would neither mount it
-/// nor keep `podman volume prune` from it. This mount is the use that Podman sees; nobody inside sees anything in it,
-/// and nobody inside can replace the two directories by links to elsewhere.
+/// Where the whole volume is mounted, read-only and masked. Podman 4.3 cannot mount a part of a volume, so its two
+/// directories are bind mounts, and Podman would take the volume for unused: it would not mount it, and `podman
+/// volume prune` would remove it. This mount counts as a use. Nobody inside sees anything in it, nor can replace the
+/// two directories by links.
 const VOLUME: &str = "/run/volume";
 
-/// Where the operator's certificates are.
+/// Where the operator's certificates are in the sandbox.
 const CA_BUNDLE: &str = "/run/ca-bundle.crt";
 
 /// The variables by which OpenSSL, Node, pip, requests, curl, git and cargo find certificates.
@@ -56,49 +57,49 @@ const CA_VARIABLES: [&str; 7] = [
     "CARGO_HTTP_CAINFO",
 ];
 
-/// What PID 1 needs to install packages, to run commands as `agent` and to end them.
+/// The capabilities of PID 1: to install packages, to run commands as `agent` and to end them.
 const CAPABILITIES: [&str; 6] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETUID", "SETGID", "KILL"];
 
-/// Shared memory: Chromium needs more than the usual 64 MB.
+/// The size of `/dev/shm` in bytes; Chromium needs more than the usual 64 MB.
 const SHM: i64 = 256 << 20;
-/// Of the sandbox's memory, at most this part: what lies in `/dev/shm` counts as memory and outlives the command that put
-/// it there, so that a full one must leave enough for the next command.
+/// `/dev/shm` gets at most one such part of the sandbox's memory: its content counts as memory and outlives the
+/// command that wrote it, so a full one must leave enough for the next command.
 const SHM_PART: i64 = 4;
 
-/// The other kind of shared memory has no files that one could delete: a segment goes with the last process that has
-/// it.
+/// System V shared memory has no files that could be deleted; with this setting a segment is freed with the last
+/// process that has it attached.
 const SYSCTLS: [(&str, &str); 1] = [("kernel.shm_rmid_forced", "1")];
 
-/// Limits a user, soft and hard. Podman's API ignores the defaults of `containers.conf`, and without these a container
-/// fails where the host's own hard limits are lower than Podman's wish.
+/// Resource limits, soft and hard. Podman's API ignores the defaults in `containers.conf`, and without these a
+/// container fails to start where the host's hard limits are lower than Podman's.
 const ULIMITS: [(&str, i64, i64); 2] = [("nofile", 1024, 20_000), ("nproc", 16_384, 16_384)];
 
-/// One room's place on the host.
+/// What a room's container is made with.
 #[derive(Clone, Debug)]
 pub(super) struct ContainerPlan<'a> {
-    /// The volume's name; `None`: the files are directories of the server's own.
+    /// The volume's name; `None` if the files are a directory of the server's.
     pub(super) volume_name: Option<&'a str>,
     /// The room.
     pub(super) address: &'a Address,
     /// The directory with the room's socket.
     pub(super) directory: &'a Path,
-    /// Where the files lie on the host.
+    /// The directory of the files on the host.
     pub(super) files: &'a Path,
-    /// Where it drops its events.
+    /// What is mounted for its events.
     pub(super) events: Source,
-    /// The ids on the host that are the container's; `None`: Podman runs rootless and has but one range.
+    /// The container's id range on the host; `None` with rootless Podman, which has one for all.
     pub(super) ids: Option<IdRange>,
-    /// Whether the file system can set a hard limit on the writable layer.
+    /// Whether the file system can set a quota on the writable layer.
     pub(super) quota: bool,
     /// sandboxd's binary on the host.
     pub(super) sandboxd: &'a Path,
     /// Our seccomp profile on the host.
     pub(super) seccomp: &'a Path,
-    /// The folder of the files that it gets in place of Podman's.
+    /// The directory of the files from `fixed.rs`.
     pub(super) fixed: &'a Path,
     /// The image's id.
     pub(super) image: &'a str,
-    /// The image's digest, for people.
+    /// The image's digest, for display.
     pub(super) image_digest: &'a str,
 }
 
@@ -126,26 +127,26 @@ pub(super) fn container(options: &SandboxOptions, plan: &ContainerPlan<'_>) -> C
     body
 }
 
-/// Returns the label that marks all that is `instance`'s, as Podman's filters want it.
+/// Returns the label of everything that belongs to `instance`, in the form of Podman's filters.
 pub(super) fn owned_by(instance: &str) -> String {
     format!("{INSTANCE}={instance}")
 }
 
-/// Returns the labels that everything of a room carries, and `more`.
+/// Returns the labels that everything of a room carries, with `more`.
 pub(super) fn labels(options: &SandboxOptions, address: &Address, more: &[(&str, &str)]) -> HashMap<String, String> {
     let account = (!address.is_of_first()).then_some((ACCOUNT, address.account.as_str()));
     let ours = [(INSTANCE, options.instance.as_str()), (ROOM, address.room.as_str())].into_iter().chain(account);
     ours.chain(more.iter().copied()).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
-/// Returns the room to which what carries `labels` belongs, of whichever server.
+/// Returns the room to which something with these labels belongs, of whichever server.
 pub(super) fn owner(labels: &HashMap<String, String>) -> Option<Address> {
     let room = RoomKey::from(labels.get(ROOM)?.as_str());
     let account = labels.get(ACCOUNT).map_or(FIRST_ACCOUNT, String::as_str).to_owned();
     Some(Address { account, room })
 }
 
-/// Tells whether `labels` are those of this server's room.
+/// Returns whether these labels are those of this server's room.
 pub(super) fn is_of(labels: &HashMap<String, String>, options: &SandboxOptions, address: &Address) -> bool {
     labels.get(INSTANCE) == Some(&options.instance) && owner(labels).as_ref() == Some(address)
 }
@@ -272,7 +273,7 @@ mod tests {
         }
     }
 
-    /// All that is asked of Podman for a room: a change here changes what a sandbox may do.
+    /// The whole request for a room: a change here changes what a sandbox may do.
     #[test]
     fn the_whole_request() {
         let room = Address::of_first("!r:x");
@@ -284,7 +285,7 @@ mod tests {
         assert_eq!(labels.get(IMAGE).map(String::as_str), Some("sha256:22"));
     }
 
-    /// Earlier versions wrote these labels, and by them their containers and volumes are found.
+    /// Earlier versions wrote these labels, by which their containers and volumes are found.
     #[test]
     fn the_labels_of_the_first_account_are_those_of_ever() {
         let room = Address::of_first("!r:x");

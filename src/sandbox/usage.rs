@@ -1,5 +1,5 @@
-//! How much disk a sandbox takes, in bytes and in inodes: its files, its writable layer, and what no walk finds
-//! (`hidden.rs`). The host opens nothing in a workspace: `du` walks it, following no link. Called by `disk.rs` and `observe.rs`.
+//! Measures the disk use of a sandbox in bytes and inodes: its files, its writable layer, and what no walk finds
+//! (`hidden.rs`). The host itself opens nothing in a workspace: `du` walks it and follows no link.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -7,20 +7,20 @@ use tokio::task::spawn_blocking;
 
 use super::{hidden, image, program::Program, space::Usage};
 
-/// Where a sandbox's files are.
+/// Where the files of a sandbox are.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places {
     /// Directories on the host: the writable layer, and the room's files unless they are an image.
     pub(super) directories: Vec<PathBuf>,
-    /// The image. Its inodes are its own, and none of the host's.
+    /// The image. Its inodes are its own, not the host's.
     pub(super) image: Option<PathBuf>,
     /// The host's pid of PID 1, while it runs.
     pub(super) pid: Option<u32>,
-    /// Podman, if it runs rootless: the files then belong to ids that only its user namespace may read.
+    /// The path of Podman if it is rootless: then only its user namespace can read the files.
     pub(super) rootless: Option<PathBuf>,
 }
 
-/// Counts what is on disk, if that takes no longer than `limit`: a million files need some seconds.
+/// Counts what is on the disk, within `limit`: a million files need some seconds.
 pub(super) async fn measure(places: &Places, limit: Duration) -> io::Result<Usage> {
     let (pid, image) = (places.pid, places.image.clone());
     let (bytes, inodes, hidden) = tokio::join!(
@@ -37,16 +37,16 @@ async fn walk(places: &Places, unit: &str, limit: Duration) -> io::Result<u64> {
     if places.directories.is_empty() {
         return Ok(0);
     }
-    // What else runs on the host goes first.
+    // `nice`, so that the count slows nothing else down.
     let mut du = Program::inside(places.rootless.as_deref(), "nice");
     du.args(["--adjustment=10", "du"]).args(["--summarize", "--one-file-system", unit, "--"]).args(&places.directories);
-    // A file that vanished on the way makes it fail, and does not matter.
+    // `du` fails if a file vanishes meanwhile, which does not matter.
     let output = du.output(limit).await?;
     sum(&String::from_utf8_lossy(&output.stdout), places.directories.len())
         .ok_or_else(|| io::Error::other("`du` did not tell the size of every directory"))
 }
 
-/// Adds up `du`'s lines: size, tab, path.
+/// Adds up the lines of `du`: size, tab, path.
 fn sum(text: &str, expected: usize) -> Option<u64> {
     let sizes: Option<Vec<u64>> = text.lines().map(|line| line.split('\t').next()?.parse().ok()).collect();
     sizes.filter(|sizes| sizes.len() == expected).map(|sizes| sizes.iter().sum())

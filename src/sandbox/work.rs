@@ -1,4 +1,4 @@
-//! What runs in a sandbox, as its sandboxd tells, and the end of all of it for what it takes of the disk.
+//! What runs in a sandbox, as its sandboxd says; and ending all of it for its disk use.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use super::{KillCause, fleet::Fleet, room::Room};
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 const END_LIMIT: Duration = Duration::from_secs(5);
 
-/// Ends every command of a sandbox for what it takes of the disk; `false`: there was none. One that does not answer is
-/// killed with all that is in it.
+/// Ends every command of a sandbox because of its disk use; returns whether there was any. A sandbox that does not
+/// answer is killed.
 pub(super) async fn end_all(fleet: &Fleet, room: &Room) -> bool {
     let Some(sandbox) = room.connection() else { return false };
     let end = async {
@@ -28,7 +28,7 @@ pub(super) async fn end_all(fleet: &Fleet, room: &Room) -> bool {
     fleet.engine.kill(&name).await.is_ok()
 }
 
-/// Tells whether a command runs in a sandbox. One that does not answer may well be at work.
+/// Returns whether a command runs in a sandbox; `true` if it does not answer.
 pub(super) async fn works(room: &Room) -> bool {
     let Some(sandbox) = room.connection() else { return false };
     let running = timeout(ANSWER_LIMIT, sandbox.running()).await;

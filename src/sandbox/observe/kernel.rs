@@ -1,6 +1,6 @@
-//! Reads what the kernel says of a process, in the formats of proc(5).
+//! Parses what the kernel says of a process, in the formats of proc(5).
 
-/// The kernel's names of capabilities, by their number.
+/// The kernel's names of capabilities, in the order of their numbers.
 const CAPABILITIES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -45,7 +45,7 @@ const CAPABILITIES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// What matters of `/proc/PID/status`.
+/// The fields of `/proc/PID/status` that are shown.
 #[derive(Default)]
 pub(super) struct Status {
     pub(super) uid: u32,
@@ -65,7 +65,7 @@ impl Status {
             match key {
                 "Uid" => status.uid = first.parse().unwrap_or(u32::MAX),
                 "Gid" => status.gid = first.parse().unwrap_or(u32::MAX),
-                // What it has and what it could take up again.
+                // Effective ones, and permitted ones, which it could make effective.
                 "CapEff" | "CapPrm" => bits |= u64::from_str_radix(first, 16).unwrap_or_default(),
                 "NoNewPrivs" => status.no_new_privileges = first == "1",
                 "Seccomp" => status.seccomp = first != "0",
@@ -84,12 +84,12 @@ fn capabilities(bits: u64) -> Vec<String> {
         .collect()
 }
 
-/// Reads `/proc/PID/net/dev`: two lines of head, then `name: counters`.
+/// Parses `/proc/PID/net/dev`: two header lines, then `name: counters`.
 pub(super) fn interfaces(text: &str) -> Vec<String> {
     text.lines().skip(2).filter_map(|line| line.split_once(':').map(|(name, _)| name.trim().to_owned())).collect()
 }
 
-/// Reads `/proc/PID/uid_map`: lines of first id inside, first id outside, how many.
+/// Parses `/proc/PID/uid_map`: lines of first id inside, first id outside, how many.
 pub(super) fn id_map(text: &str) -> Vec<[u64; 3]> {
     let line = |line: &str| -> Option<[u64; 3]> {
         let mut numbers = line.split_whitespace().map(str::parse);

@@ -1,4 +1,4 @@
-//! An observation as people read it: what holds in small letters, what does not in capitals.
+//! Writes an observation for people: what holds in small letters, what does not in capitals.
 
 use std::{fmt, time::Duration};
 
