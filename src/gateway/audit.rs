@@ -1,7 +1,8 @@
-//! The log of the door: a line for each decision, with host, port, address, verdict and bytes, in the span of the room; for
-//! models also whose request it was and its tokens.
+//! The gateway's log: one line for each decision, with host, port, address, verdict and bytes, in the span of the
+//! room; for models also the agent's run and its tokens.
 //!
-//! It must not be given paths, queries, headers or bodies: they carry secrets. Called by `web`, `tunnel`, `git` and `models`.
+//! It must not be given paths, queries, headers or bodies: they may carry secrets. Used by `web`, `tunnel`, `git` and
+//! `models`.
 
 use std::{
     net::IpAddr,
@@ -21,7 +22,7 @@ use super::{
     models::{Grant, Tokens},
 };
 
-/// Writes the log for one connection.
+/// Writes the log of one connection.
 pub(super) struct Audit {
     pub(super) kind: ProxyKind,
 }
@@ -50,7 +51,7 @@ impl Audit {
         }
     }
 
-    /// Logs that a request to a model was refused, and whose it was if that is known.
+    /// Logs that a request to a model was refused, and to whose grant it belongs, if that is known.
     pub(super) fn refused(&self, grant: Option<&Grant>, why: &'static str) {
         let kind = self.kind;
         let turn = grant.map(|grant| tracing::field::display(&grant.turn));
@@ -58,7 +59,7 @@ impl Audit {
         tracing::info!(%kind, turn, agent, verdict = "denied", why, "gateway");
     }
 
-    /// Logs a request to a model that was sent on, once it has ended.
+    /// Logs a request to a model that was forwarded, once it has ended.
     pub(super) fn model_call(&self, call: &ModelCall<'_>) {
         let kind = self.kind;
         let ModelCall { grant: Grant { turn, agent, .. }, host, port, model, status, tokens, .. } = call;
@@ -71,7 +72,7 @@ impl Audit {
         );
     }
 
-    /// Begins the record of a connection that was allowed; it is logged when the record is dropped.
+    /// Starts the record of a connection that was allowed; it is logged when the record is dropped.
     pub(super) fn allowed(&self, host: &Host, port: u16, address: Option<IpAddr>) -> Passage {
         let kind = self.kind;
         let shown = address.map(tracing::field::display);
@@ -89,37 +90,37 @@ impl Audit {
     }
 }
 
-/// A denial in the operator's words, without what came from the sandbox.
+/// A denial as the operator's log has it: without anything that the sandbox has sent.
 struct Why<'a>(&'a Denial);
 
 impl std::fmt::Display for Why<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
             Denial::Address { why, .. } => write!(f, "resolves to {why}"),
-            // The name of a repository is a path.
+            // The name of a repository is part of a path, which is never logged.
             Denial::NoRepository(_) => f.write_str("no public repository"),
             other => f.write_str(other.reason()),
         }
     }
 }
 
-/// A request to a model that was sent on.
+/// A request to a model that was forwarded.
 pub(super) struct ModelCall<'a> {
     pub(super) grant: &'a Grant,
     pub(super) host: &'a Host,
     pub(super) port: u16,
-    /// One of those that are set up.
+    /// The model's name, one of those that are configured.
     pub(super) model: &'a str,
-    /// The HTTP status; 0 without an answer.
+    /// The HTTP status; 0 if no response came.
     pub(super) status: u16,
     pub(super) tokens: Tokens,
-    /// Bytes of the request's body, and of the answer's.
+    /// Bytes of the request's body, and of the response's.
     pub(super) asked: usize,
     pub(super) answered: u64,
     pub(super) took: Duration,
 }
 
-/// One connection that was let through.
+/// A connection that was allowed.
 pub(super) struct Passage {
     kind: ProxyKind,
     host: Host,
@@ -134,13 +135,13 @@ pub(super) struct Passage {
 }
 
 impl Passage {
-    /// Takes the bytes from counters that run already.
+    /// Counts with counters that exist already.
     pub(super) fn metered(mut self, (up, down): (Arc<AtomicU64>, Arc<AtomicU64>)) -> Self {
         (self.up, self.down) = (up, down);
         self
     }
 
-    /// Tells that it was ended by force after it had been let through.
+    /// Notes why the gateway closed the connection after it had been allowed.
     pub(super) fn closed(&mut self, verdict: &'static str) {
         self.verdict = verdict;
     }

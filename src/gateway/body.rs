@@ -1,6 +1,6 @@
-//! Request bodies: taken apart as a sandbox sends them, and handed on as a stream that cannot end early unnoticed.
+//! Request bodies: decoded as a sandbox sends them, and passed on as a stream that cannot end early unnoticed.
 //!
-//! It must not know policy. `downstream` decodes with it and `exchange` hands the [`Upload`] to an HTTP client.
+//! It must not know policy. `downstream` decodes with it; `exchange` hands the [`Upload`] to an HTTP client.
 
 use std::{
     pin::Pin,
@@ -13,50 +13,50 @@ use tokio::sync::mpsc;
 
 use super::head::Framing;
 
-/// The most bytes of a chunk's size line and of all trailers.
+/// The most bytes of a chunk's size line, and of all trailers together.
 const MAX_LINE: usize = 256;
 const MAX_TRAILERS: usize = 4096;
 
-/// How many pieces of a body may wait for the upstream.
+/// Pieces of a body that may be queued for the upstream.
 const PIECES: usize = 4;
 
-/// A body that does not keep to its own framing.
+/// The body violates its own framing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("The request's body is not well-formed.")]
 pub struct BadBody;
 
-/// What [`Decoder::decode`] found.
+/// The result of [`Decoder::decode`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decoded {
     /// A piece of the body, never empty.
     Data(Bytes),
     /// More bytes are needed.
     More,
-    /// The body is over; what is left in the buffer belongs to the next request.
+    /// The body has ended; what is left in the buffer belongs to the next request.
     End,
 }
 
-/// Takes one body out of a buffer.
+/// Decodes one body.
 #[derive(Debug)]
 pub struct Decoder(State);
 
 #[derive(Debug)]
 enum State {
-    /// So many bytes are to come.
+    /// So many bytes are still to come.
     Length(u64),
     /// A chunk's size line comes next.
     Size,
-    /// So many bytes of a chunk, at least one.
+    /// So many bytes of a chunk are still to come, at least one.
     Chunk(u64),
-    /// The line end after a chunk's bytes.
+    /// The line end after a chunk comes next.
     ChunkEnd,
-    /// Trailers, of which so many bytes were thrown away.
+    /// Trailers come next; so many bytes of them were dropped.
     Trailers(usize),
     Over,
 }
 
 impl Decoder {
-    /// Starts on a body with this framing.
+    /// Returns a decoder for a body with this framing.
     pub fn new(framing: Framing) -> Self {
         Self(match framing {
             Framing::None | Framing::Length(0) => State::Over,
@@ -65,7 +65,7 @@ impl Decoder {
         })
     }
 
-    /// Takes the next piece out of `buffer`.
+    /// Takes the next piece of the body out of `buffer`.
     pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Decoded, BadBody> {
         loop {
             match self.0 {
@@ -116,7 +116,7 @@ fn piece(buffer: &mut BytesMut, left: u64) -> Option<Bytes> {
     (length > 0).then(|| buffer.split_to(length).freeze())
 }
 
-/// Takes a line without its CR LF; a bare LF or CR is an error.
+/// Takes a line out of the buffer, without its CR LF; a lone LF or CR is an error.
 fn line(buffer: &mut BytesMut, limit: usize) -> Result<Option<BytesMut>, BadBody> {
     let Some(at) = buffer.iter().position(|byte| matches!(byte, b'\r' | b'\n')) else {
         return if buffer.len() > limit { Err(BadBody) } else { Ok(None) };
@@ -133,7 +133,7 @@ fn line(buffer: &mut BytesMut, limit: usize) -> Result<Option<BytesMut>, BadBody
     }
 }
 
-/// Hexadecimal digits, then nothing or an extension, which is thrown away.
+/// Parses a chunk's size: hexadecimal digits and perhaps an extension, which is ignored.
 fn chunk_size(line: &[u8]) -> Result<u64, BadBody> {
     let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
     if digits.is_empty() || digits.len() > 15 || !digits.iter().all(u8::is_ascii_hexdigit) {
@@ -142,27 +142,27 @@ fn chunk_size(line: &[u8]) -> Result<u64, BadBody> {
     std::str::from_utf8(digits).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok()).ok_or(BadBody)
 }
 
-/// What goes through the channel to an [`Upload`].
+/// What is sent through the channel to an [`Upload`].
 pub(super) enum Part {
     Data(Bytes),
-    /// The body is whole. An upload whose channel closes without this fails, so that a sandbox which goes away in
-    /// mid-body is never taken for one that has said all.
+    /// The body is complete. If the channel closes without this, the upload fails, so that a sandbox that disconnects
+    /// in mid-body is never taken for one that has sent everything.
     End,
 }
 
-/// A request's body as HTTP clients want it.
+/// A request's body as a stream for HTTP clients.
 pub(super) struct Upload {
     parts: Option<mpsc::Receiver<Part>>,
     length: Option<u64>,
 }
 
-/// The sandbox went away before its body was whole.
+/// The sandbox disconnected before its body was complete.
 #[derive(Debug, thiserror::Error)]
 #[error("the request's body was cut off")]
 pub(super) struct CutOff;
 
 impl Upload {
-    /// Returns a body for this framing, and where to put its parts.
+    /// Returns a body with this framing, and the sender for its parts.
     pub(super) fn new(framing: Framing) -> (mpsc::Sender<Part>, Self) {
         let (sender, parts) = mpsc::channel(PIECES);
         let (parts, length) = match framing {
@@ -173,7 +173,7 @@ impl Upload {
         (sender, Self { parts, length })
     }
 
-    /// Returns a body for a request that has none.
+    /// Returns an empty body.
     pub(super) fn empty() -> Self {
         Self { parts: None, length: Some(0) }
     }
@@ -217,7 +217,7 @@ mod tests {
 
     use super::*;
 
-    /// Decodes `bytes` as they arrive in pieces of `step`; returns the body and what is left over.
+    /// Decodes `bytes` that arrive in pieces of `step`; returns the body and what is left over.
     fn decode(framing: Framing, bytes: &[u8], step: usize) -> Result<(Vec<u8>, Option<Vec<u8>>), BadBody> {
         let (mut decoder, mut buffer, mut body) = (Decoder::new(framing), BytesMut::new(), Vec::new());
         let mut arriving = bytes.chunks(step.max(1));

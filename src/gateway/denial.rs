@@ -1,7 +1,7 @@
-//! Why the gateway says no, in the words that the sandbox reads.
+//! The gateway's refusals, in the words that the sandbox reads.
 //!
-//! Pure. Every other file of the gateway speaks through it, so that a refusal has one plain sentence, names the host and
-//! says what would open it. What only the operator may know (addresses, causes) is not in these words but in the log.
+//! Pure. All of the gateway refuses through it, so that a refusal is one plain sentence that names the host and says
+//! what would allow it. Addresses and causes are for the operator: they are not in these words but in the log.
 
 use std::net::IpAddr;
 
@@ -9,34 +9,34 @@ use hyper::StatusCode;
 
 use super::{body::BadBody, head::BadHead, hosts::Host};
 
-/// The header that tells a refusal from what a site has answered. `sandbox/screenshot.mjs` looks for it.
+/// The header by which `sandbox/screenshot.mjs` tells a refusal from a site's own response.
 pub(super) const MARK: &str = "Matrix-Agent-Refusal";
 
-/// A refusal. Its `Display` is the body of the answer.
+/// A refusal. Its `Display` is the body of the response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
-    /// The host list does not have it.
+    /// The host is not in the list of allowed hosts.
     #[error(
         "The sandbox may not reach {0}: it is not among the allowed hosts. \
          The operator can open it by adding it to SANDBOX_ALLOWED_HOSTS."
     )]
     NotAllowed(Host),
-    /// github.com by the web proxy.
+    /// github.com was asked for through the web proxy.
     #[error(
         "The sandbox reaches github.com by git only, which goes another way: `git clone https://github.com/OWNER/REPO`. \
          Archives come from codeload.github.com, single files from raw.githubusercontent.com. \
          The operator can open all of it by adding github.com to SANDBOX_ALLOWED_HOSTS."
     )]
     GitHubByWeb,
-    /// Another port than the two of the web.
+    /// The port is neither 443 (CONNECT) nor 80.
     #[error("The sandbox may not reach port {1} of {0}: only HTTPS on port 443 and plain HTTP on port 80 are open.")]
     Port(Host, u16),
-    /// An address that is never open.
+    /// The host leads to an address that is never allowed.
     #[error("The sandbox may not reach {host}: it stands for {why}, which SANDBOX_ALLOWED_HOSTS cannot open.")]
     Address {
         /// The host that was asked for.
         host: Host,
-        /// What it stands for; for the log only.
+        /// The address, for the log only.
         address: IpAddr,
         /// Why the address is refused.
         why: &'static str,
@@ -44,45 +44,45 @@ pub enum Denial {
     /// The name has no address, or the resolver did not answer.
     #[error("The name {0} could not be resolved.")]
     Unresolved(Host),
-    /// Nothing answered at the checked addresses.
+    /// None of the checked addresses answered.
     #[error("{0} does not answer: no connection within the time limit.")]
     Unreachable(Host),
-    /// The upstream broke off or answered nonsense.
+    /// The upstream broke the connection, or its response was invalid.
     #[error("{0} ended the connection without a usable answer.")]
     Broken(Host),
-    /// The upstream is silent for too long.
+    /// The upstream was silent for too long.
     #[error("{0} took too long to answer.")]
     Silent(Host),
-    /// Too many connections.
+    /// The room has too many connections open; holds the limit.
     #[error("Too many connections at once: the sandbox may have {0}. Try again when some have ended.")]
     Busy(usize),
-    /// The head is none.
+    /// The request's head is invalid.
     #[error(transparent)]
     Head(#[from] BadHead),
-    /// The body is none.
+    /// The request's body is invalid.
     #[error(transparent)]
     Body(#[from] BadBody),
-    /// The head did not come in time.
+    /// The request's head did not arrive in time.
     #[error("The request's head did not arrive within the time limit.")]
     Slow,
-    /// A path where an absolute URI belongs.
+    /// The request has a path where a proxy needs an absolute URI.
     #[error("This is an HTTP proxy: it takes `CONNECT host:443` or `http://host/path`.")]
     NotAServer,
-    /// A push to GitHub.
+    /// A push to GitHub was attempted.
     #[error("The sandbox may only read from GitHub: pushes are refused, and nothing was sent.")]
     Push,
-    /// Any other request to GitHub's route.
+    /// The request to GitHub is neither a clone nor a fetch.
     #[error(
         "This way to GitHub is for git only, and only for cloning and fetching: `git clone https://github.com/OWNER/REPO`."
     )]
     NotARead,
-    /// A repository that only somebody with a password sees.
+    /// The repository is not public, or does not exist.
     #[error("GitHub shows no public repository at {0}: it does not exist, or it is private.")]
     NoRepository(String),
-    /// A redirect that leaves the route.
+    /// A redirect from GitHub leads elsewhere.
     #[error("GitHub answered with a redirect to another place, which is not followed.")]
     Redirect,
-    /// The machine has no usable TLS roots.
+    /// The machine has no usable root certificates for TLS.
     #[error(
         "The server cannot speak TLS: its certificate bundle could not be loaded. The operator finds the cause in the log."
     )]
@@ -90,7 +90,7 @@ pub enum Denial {
 }
 
 impl Denial {
-    /// Returns the HTTP status that goes with it.
+    /// Returns the HTTP status of the refusal.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::NotAllowed(_)
@@ -113,7 +113,7 @@ impl Denial {
         }
     }
 
-    /// Returns the reason phrase. Of a refused CONNECT many clients show nothing else, so it carries the hint.
+    /// Returns the reason phrase. Many clients show only this of a refused CONNECT, so it carries the hint.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NotAllowed(_) => "Host not in SANDBOX_ALLOWED_HOSTS",

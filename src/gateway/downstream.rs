@@ -1,6 +1,6 @@
-//! The sandbox's side of an HTTP connection: heads and bodies in, answers out, all of it bounded in size and time.
+//! The sandbox's side of an HTTP connection: reads heads and bodies, writes responses, all bounded in size and time.
 //!
-//! It must not know policy, or what is upstream. `web`, `git` and `models` serve their requests with it.
+//! It must not know policy or what is upstream. `web`, `git` and `models` serve their requests with it.
 
 use std::{
     sync::{
@@ -29,14 +29,14 @@ use super::{
     head::{self, BadHead, Framing, Head, MAX_HEAD},
 };
 
-/// How much is read at a time.
+/// Bytes that are read at a time.
 const PIECE: usize = 16 * 1024;
 
-/// What is taken of a sandbox that goes on sending after a refusal, in bytes and time.
+/// After a refusal, so many bytes are still read and dropped, for at most this time.
 const LINGER: usize = 1024 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
-/// The connection is of no more use, and nobody is left to tell.
+/// The connection failed, so nobody is left to be told.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection ended")]
 pub(super) struct Gone;
@@ -60,19 +60,19 @@ pub(super) fn split(stream: UnixStream, idle: Duration) -> (Reader, Writer) {
     (reader, Writer { half: write, idle, begun: false, meter: Arc::default() })
 }
 
-/// What comes from the sandbox.
+/// Reads from the sandbox.
 pub(super) struct Reader {
     half: OwnedReadHalf,
-    /// Read, but not used yet: at most a head and a piece.
+    /// What was read and not used yet: at most a head and a piece.
     buffer: BytesMut,
     idle: Duration,
-    /// Bytes of the present request's body.
+    /// Bytes of the current request's body.
     meter: Arc<AtomicU64>,
 }
 
 impl Reader {
-    /// Reads the next request's head. `None`: the sandbox has ended the connection, or said nothing for `quiet`.
-    /// From its first byte on a head has `limit` to become whole.
+    /// Reads the next request's head. `None` means that the sandbox has closed the connection, or has sent nothing
+    /// for `quiet`. From its first byte on, a head has `limit` to arrive.
     pub(super) async fn head(&mut self, quiet: Duration, limit: Duration) -> Option<Result<Head, Denial>> {
         self.meter = Arc::default();
         if self.buffer.is_empty() && !matches!(timeout(quiet, self.fill()).await, Ok(Ok(1..))) {
@@ -101,7 +101,7 @@ impl Reader {
         }
     }
 
-    /// Moves a request's body into `parts`, to its end. It ends early, in vain, when nobody wants the parts any more.
+    /// Sends a request's body to `parts`, to its end. Fails early if the receiver is dropped.
     pub(super) async fn pump(&mut self, framing: Framing, parts: mpsc::Sender<Part>) -> Result<(), Denial> {
         let mut decoder = Decoder::new(framing);
         loop {
@@ -111,7 +111,7 @@ impl Reader {
                     Part::Data(data)
                 }
                 Decoded::End => {
-                    // Whoever took all the bytes that he wanted need not hear that there are no more.
+                    // A receiver that took all bytes need not hear of the end.
                     let _ = parts.send(Part::End).await;
                     return Ok(());
                 }
@@ -126,8 +126,8 @@ impl Reader {
         }
     }
 
-    /// Reads the present request's body to its end. `grow` is asked before each piece whether so many bytes more may be
-    /// kept.
+    /// Reads the whole body of the current request. Before each piece, `grow` is asked whether so many more bytes may
+    /// be kept.
     pub(super) async fn whole<R: From<BadBody>>(
         &mut self,
         framing: Framing,
@@ -150,7 +150,7 @@ impl Reader {
         }
     }
 
-    /// Ends when the sandbox ends the connection. What it sends until then is kept for the next request.
+    /// Returns when the sandbox closes the connection. What it sends until then is kept for the next request.
     pub(super) async fn hang_up(&mut self) {
         while self.buffer.len() < MAX_HEAD {
             if !matches!(self.fill().await, Ok(1..)) {
@@ -160,12 +160,12 @@ impl Reader {
         std::future::pending::<()>().await;
     }
 
-    /// Returns the count of the present request's body.
+    /// Returns the byte count of the current request's body.
     pub(super) fn meter(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.meter)
     }
 
-    /// Reads until there are `count` bytes; false if the connection ends before.
+    /// Reads until `count` bytes are buffered; returns `false` if the connection ends before.
     pub(super) async fn fill_to(&mut self, count: usize) -> Result<bool, Gone> {
         while self.buffer.len() < count {
             if self.fill().await? == 0 {
@@ -175,8 +175,8 @@ impl Reader {
         Ok(true)
     }
 
-    /// Takes what still comes after a refusal, and throws it away: a connection that is closed with bytes unread is
-    /// reset, and the reset can overtake the words.
+    /// Reads and drops what still comes after a refusal. A connection that is closed with unread bytes is reset, and
+    /// the reset can arrive before the response.
     pub(super) async fn linger(&mut self) {
         let taking = async {
             let mut taken = 0;
@@ -189,16 +189,16 @@ impl Reader {
                 }
             }
         };
-        // Whoever sends on for longer is not listening.
+        // A sandbox that sends for longer does not read the response anyway.
         let _ = timeout(LINGER_TIME, taking).await;
     }
 
-    /// Returns what is read but not used.
+    /// Returns what was read and not used yet.
     pub(super) fn buffered(&self) -> &[u8] {
         &self.buffer
     }
 
-    /// Gives up HTTP: returns the raw half and what was read of it already.
+    /// Ends the use as HTTP: returns the raw half and what was read and not used.
     pub(super) fn into_parts(self) -> (OwnedReadHalf, BytesMut) {
         (self.half, self.buffer)
     }
@@ -210,42 +210,42 @@ impl Reader {
     }
 }
 
-/// How an answer is to be written.
+/// How a response is to be written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Manner {
-    /// The request was a HEAD, so the answer has no body whatever its head says.
+    /// The request was a HEAD, so the response has no body whatever its head says.
     pub(super) head_only: bool,
-    /// The client understands chunks.
+    /// The client understands chunked bodies (HTTP/1.1).
     pub(super) http11: bool,
-    /// The connection may go on after this answer.
+    /// The connection may be kept open after this response.
     pub(super) keep_alive: bool,
 }
 
 impl Manner {
-    /// The manner in which `head` wants to be answered.
+    /// Returns how `head` is to be answered.
     pub(super) fn of(head: &Head) -> Self {
         Self { head_only: head.method == Method::HEAD, http11: head.http11, keep_alive: head.keep_alive }
     }
 }
 
-/// What goes to the sandbox.
+/// Writes to the sandbox.
 pub(super) struct Writer {
     half: OwnedWriteHalf,
     idle: Duration,
-    /// Whether an answer to the present request has begun.
+    /// Whether the response to the current request has begun.
     begun: bool,
-    /// Bytes of the present answer's body.
+    /// Bytes of the current response's body.
     meter: Arc<AtomicU64>,
 }
 
 impl Writer {
-    /// Makes ready for the next request's answer.
+    /// Prepares for the next request's response.
     pub(super) fn next(&mut self) {
         self.begun = false;
         self.meter = Arc::default();
     }
 
-    /// Returns the count of the present answer's body.
+    /// Returns the byte count of the current response's body.
     pub(super) fn meter(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.meter)
     }
@@ -255,18 +255,18 @@ impl Writer {
         Ok(timeout(self.idle, self.half.write_all(bytes)).await??)
     }
 
-    /// Tells the sandbox that nothing more comes.
+    /// Closes the sandbox's reading direction.
     pub(super) async fn end(&mut self) {
-        // A sandbox that is away already needs not be told.
+        // The sandbox may be gone already.
         let _ = timeout(self.idle, self.half.shutdown()).await;
     }
 
-    /// Gives up HTTP.
+    /// Ends the use as HTTP: returns the raw half.
     pub(super) fn into_half(self) -> OwnedWriteHalf {
         self.half
     }
 
-    /// Writes a refusal, unless an answer has begun; the connection must be closed afterwards.
+    /// Writes a refusal, unless a response has begun. The connection must be closed afterwards.
     pub(super) async fn refuse(&mut self, denial: &Denial, head_only: bool) -> Result<(), Gone> {
         if self.begun {
             return Err(Gone);
@@ -288,7 +288,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes an answer whose headers are already those for the sandbox. Returns whether the connection may go on.
+    /// Writes a response whose headers are final. Returns whether the connection may be kept open.
     pub(super) async fn respond<B>(&mut self, response: Response<B>, manner: Manner) -> Result<bool, Gone>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -316,7 +316,7 @@ impl Writer {
             line(name.as_str().as_bytes(), value.as_bytes());
         }
         match length {
-            // What the head of an answer to HEAD says of the length is kept as it came.
+            // The response to a HEAD keeps the length that its head states.
             _ if bodiless || manner.head_only => {}
             Some(length) => line(header::CONTENT_LENGTH.as_str().as_bytes(), length.to_string().as_bytes()),
             None if chunked => line(header::TRANSFER_ENCODING.as_str().as_bytes(), b"chunked"),
@@ -331,7 +331,7 @@ impl Writer {
             return Ok(keep_alive);
         }
         while let Some(frame) = timeout(self.idle, body.frame()).await? {
-            // An upstream that breaks off must not look like one that has ended: no last chunk, no keep-alive.
+            // If the upstream breaks off, that must not look like an end: no last chunk, no keep-alive.
             let Ok(data) = frame.map_err(|_| Gone)?.into_data() else { continue };
             if data.is_empty() {
                 continue;

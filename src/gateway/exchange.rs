@@ -1,7 +1,7 @@
-//! One request and its answer, both streaming at once.
+//! Forwards one request and its response, both streaming at the same time.
 //!
-//! It must not know policy: the request was allowed before it comes here. Called by `web` and `git`, which differ in
-//! where the answer comes from.
+//! It must not know policy: the request was allowed before. Called by `web` and `git`, which get the response from
+//! different places.
 
 use bytes::Bytes;
 use hyper::{Response, body::Body};
@@ -15,16 +15,16 @@ use super::{
 
 /// How an exchange ended.
 pub(super) enum Ended {
-    /// Well: the next request may come.
+    /// The response was complete; the next request may come.
     KeepAlive,
     /// The connection has to be closed.
     Close,
-    /// Badly; the sandbox has been told, if that was possible.
+    /// The exchange failed; the sandbox was told if that was still possible.
     Denied(Denial),
 }
 
-/// Streams the request's body to whom `ask` gives it, and the answer to the sandbox. The answer may come before the body
-/// has ended; then nothing more is read of the connection.
+/// Streams the request's body through `ask`, and the response to the sandbox. If the response ends before the body,
+/// nothing more is read from the connection.
 pub(super) async fn exchange<B, F>(
     reader: &mut Reader,
     writer: &mut Writer,
@@ -52,7 +52,7 @@ where
             biased;
             pumped = reader.pump(head.framing, parts) => match pumped {
                 Ok(()) => answering.await,
-                // Nobody may want the rest of the body because the answer is under way, or because all has failed.
+                // Sending the body also fails when the response has begun or everything has failed.
                 Err(bad) => match answering.await {
                     Err(Some(Denial::Broken(_))) => Err(Some(bad)),
                     Ok(_) => Ok(false),
@@ -66,7 +66,7 @@ where
         Ok(true) => Ended::KeepAlive,
         Ok(false) | Err(None) => Ended::Close,
         Err(Some(denial)) => {
-            // Past this the connection is closed, so whether the words arrive is the sandbox's own affair.
+            // The connection is closed after this, so it does not matter whether the sandbox reads it.
             let _ = writer.refuse(&denial, manner.head_only).await;
             Ended::Denied(denial)
         }

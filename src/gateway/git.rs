@@ -1,8 +1,8 @@
-//! git's way to GitHub: the two requests of smart HTTP that read a public repository, and no others.
+//! git's route to GitHub: the two smart-HTTP requests that read a public repository, and no others.
 //!
-//! The sandbox's git is told by `insteadOf` to ask here for `/github.com/OWNER/REPO…` in plain HTTP; from here it goes
-//! on over TLS. No credential goes along, neither a client's nor ours, so that only public repositories answer. It must
-//! not know the host list. `Gateway::serve` calls it with each connection of the kind `git`.
+//! `insteadOf` in the sandbox's git configuration sends git here, to `/github.com/OWNER/REPO…` in plain HTTP; the
+//! gateway asks GitHub over TLS. No credentials are forwarded or added, so that only public repositories answer. It
+//! must not know the host list. `Gateway::serve` calls it for each connection of the kind `git`.
 
 use std::{
     error::Error,
@@ -32,7 +32,7 @@ use crate::{net, text};
 const GITHUB: &str = "github.com";
 const REQUEST_TYPE: &str = "application/x-git-upload-pack-request";
 
-/// What goes along to GitHub. Everything else stays here, above all `Authorization` and `Cookie`.
+/// The request headers that are forwarded to GitHub. All others are dropped, above all `Authorization` and `Cookie`.
 const REQUEST_LINES: [HeaderName; 6] = [
     header::ACCEPT,
     header::ACCEPT_ENCODING,
@@ -42,7 +42,7 @@ const REQUEST_LINES: [HeaderName; 6] = [
     HeaderName::from_static("git-protocol"),
 ];
 
-/// What comes back.
+/// The response headers that are passed back.
 const ANSWER_LINES: [HeaderName; 5] =
     [header::CACHE_CONTROL, header::CONTENT_ENCODING, header::CONTENT_TYPE, header::EXPIRES, header::PRAGMA];
 
@@ -52,7 +52,8 @@ pub(super) struct GitHub {
     resolve: Duration,
     connect: Duration,
     idle: Duration,
-    /// Made at first use: it loads the machine's certificates, and a machine without any still serves all the rest.
+    /// Made at first use: it loads the machine's certificates, and a machine without any still serves everything
+    /// else.
     client: OnceLock<Result<reqwest::Client, Denial>>,
 }
 
@@ -75,7 +76,7 @@ impl GitHub {
     fn build(&self) -> reqwest::Result<reqwest::Client> {
         let mut client = net::client()
             .https_only(true)
-            // The environment's proxy would do the resolving, and so would undo the check.
+            // A proxy from the environment would resolve names itself, past the address check.
             .no_proxy()
             .dns_resolver(Arc::new(CheckedResolver { network: self.network.clone(), limit: self.resolve }))
             .connect_timeout(self.connect)
@@ -111,9 +112,9 @@ fn github() -> Host {
     Host::Name(GITHUB.to_owned())
 }
 
-/// Finds the resolver's refusal among an error's causes; else tells what kind of failure it was.
+/// Returns the resolver's refusal if it is among the error's causes, else the kind of failure.
 fn denial_of(error: &reqwest::Error) -> Denial {
-    // The error's own words have the URL, its causes' have not.
+    // The error's own text contains the URL, its causes' texts do not.
     let causes: Vec<_> = text::causes(error).collect();
     if let Some(denial) = causes.iter().find_map(|cause| cause.downcast_ref::<Denial>()) {
         return denial.clone();
@@ -127,7 +128,7 @@ fn denial_of(error: &reqwest::Error) -> Denial {
     }
 }
 
-/// Gives the HTTP client only addresses that were checked.
+/// A resolver that gives the HTTP client only checked addresses.
 struct CheckedResolver {
     network: Network,
     limit: Duration,
@@ -139,19 +140,19 @@ impl Resolve for CheckedResolver {
         Box::pin(async move {
             let host = Host::parse(name.as_str()).ok_or("no host name")?;
             let addresses = network.lookup(&host, limit, ()).await?;
-            // A port other than 0 is the test network's; the true one comes from the URL.
+            // A port other than 0 belongs to the test network; the real port comes from the URL.
             let there: Vec<_> = addresses.into_iter().map(|address| network.route((address, 0).into())).collect();
             Ok(Box::new(there.into_iter()) as Addrs)
         })
     }
 }
 
-/// One of the two requests.
+/// One of the two requests that are allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Read {
-    /// `OWNER/REPO`, with `.git` if it was written.
+    /// `OWNER/REPO`, with `.git` if the sandbox wrote that.
     repository: String,
-    /// `git-upload-pack`, else `info/refs`.
+    /// `true` for `git-upload-pack`, `false` for `info/refs`.
     asks_for_pack: bool,
 }
 
@@ -166,7 +167,7 @@ impl Read {
         if head.method == read.method() && fits { Ok(read) } else { Err(Denial::NotARead) }
     }
 
-    /// Parses what follows `github.com/` in a URL. Nothing is decoded, so nothing can hide in an encoding.
+    /// Parses what follows `github.com/` in a URL. Nothing is decoded, so that nothing can hide in an encoding.
     fn parse(path: &str) -> Option<Self> {
         let (path, asks_for_pack) = match path.strip_suffix("/info/refs?service=git-upload-pack") {
             Some(repository) => (repository, false),
@@ -191,7 +192,7 @@ impl Read {
     }
 }
 
-/// Serves one connection: requests one after another, each checked by itself.
+/// Serves one connection: one request after another, each checked by itself.
 pub(super) async fn serve(link: &Link<'_>, reader: &mut Reader, writer: &mut Writer) {
     let limits = &link.policy.limits;
     let mut quiet = limits.head;
@@ -203,7 +204,7 @@ pub(super) async fn serve(link: &Link<'_>, reader: &mut Reader, writer: &mut Wri
             Ok(checked) => checked,
             Err(denial) => {
                 link.audit.denied(&denial);
-                // The connection ends here; a sandbox that does not read the words has none.
+                // The connection ends here; a sandbox that does not read the refusal gets none.
                 if writer.refuse(&denial, false).await.is_ok() {
                     reader.linger().await;
                 }
@@ -233,10 +234,10 @@ pub(super) async fn serve(link: &Link<'_>, reader: &mut Reader, writer: &mut Wri
     }
 }
 
-/// Turns GitHub's answer into the one for the sandbox.
+/// Turns GitHub's response into the one for the sandbox.
 fn answer(read: &Read, response: reqwest::Response) -> Result<Response<reqwest::Body>, Denial> {
     let status = response.status();
-    // For a repository that it does not show GitHub asks for a password, which git would then ask of nobody.
+    // For a repository that it does not show, GitHub asks for a password, for which git would prompt in vain.
     if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND) {
         let repository = format!("{GITHUB}/{}", read.repository);
         return Err(Denial::NoRepository(repository));
@@ -260,7 +261,7 @@ fn answer(read: &Read, response: reqwest::Response) -> Result<Response<reqwest::
     Ok(response)
 }
 
-/// A renamed repository: git is sent to its new name by this same way, if it is the same request there.
+/// Sends git to a renamed repository through this route, if the redirect leads to the same request there.
 fn redirect(read: &Read, location: &str) -> Option<HeaderValue> {
     let there = location.strip_prefix("https://github.com/").or_else(|| location.strip_prefix('/'))?;
     let there = Read::parse(there).filter(|there| there.asks_for_pack == read.asks_for_pack)?;

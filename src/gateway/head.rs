@@ -1,7 +1,7 @@
-//! Parses the head of one HTTP/1 request, strictly: what two parsers could read in two ways is refused.
+//! Parses the head of an HTTP/1 request, strictly: what two parsers could read differently is refused.
 //!
-//! Pure: bytes of a hostile sandbox in, a typed head out. It must not know sockets or policy. Called by `downstream`;
-//! `fuzz/` calls it too. Nothing is ever forwarded as it came: requests are written anew from the typed head.
+//! Pure: bytes from a hostile sandbox in, a typed head out. It must not know sockets or policy. Called by
+//! `downstream` and by the fuzzer. Nothing is forwarded as it came: requests are written anew from the typed head.
 
 use hyper::{
     HeaderMap, Method,
@@ -21,15 +21,15 @@ const MAX_HEADERS: usize = 100;
 pub struct Head {
     /// The method; never TRACE.
     pub method: Method,
-    /// What is asked for.
+    /// The target of the request.
     pub target: Target,
-    /// All header lines as they came.
+    /// All headers as they came.
     pub headers: HeaderMap,
-    /// Whether the client speaks HTTP/1.1 and so understands chunks.
+    /// Whether the client speaks HTTP/1.1, and so understands chunked bodies.
     pub http11: bool,
     /// How the body is delimited.
     pub framing: Framing,
-    /// Whether the client wants to go on with this connection.
+    /// Whether the client wants to keep the connection open.
     pub keep_alive: bool,
     /// Whether the client waits for "100 Continue" before it sends the body.
     pub expects_continue: bool,
@@ -45,7 +45,7 @@ pub enum Target {
         /// The port.
         port: u16,
     },
-    /// `http://host:port/path?query`, as proxies get it.
+    /// `http://host:port/path?query`, as proxies receive it.
     Absolute {
         /// The host.
         host: Host,
@@ -54,7 +54,7 @@ pub enum Target {
         /// Path and query, beginning with a slash.
         path: String,
     },
-    /// `/path?query`, as servers get it.
+    /// `/path?query`, as servers receive it.
     Origin {
         /// Path and query, beginning with a slash.
         path: String,
@@ -64,30 +64,30 @@ pub enum Target {
 /// How a body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// There is none.
+    /// There is no body.
     None,
     /// So many bytes.
     Length(u64),
-    /// In chunks.
+    /// Chunked transfer encoding.
     Chunked,
 }
 
-/// Why a head is refused. Says nothing of its content: heads carry secrets.
+/// Why a head is refused. Contains nothing of the head, which may carry secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadHead {
-    /// No HTTP/1 at all, or lines that are not well-formed.
+    /// It is no HTTP/1 request, or a line is malformed.
     #[error("The request is not well-formed HTTP/1.")]
     Malformed,
-    /// Its end does not come within [`MAX_HEAD`], or there are too many lines.
+    /// It is longer than [`MAX_HEAD`], or has too many lines.
     #[error("The request's head is too large: at most {MAX_HEAD} bytes and {MAX_HEADERS} lines are taken.")]
     TooLarge,
-    /// Body length told twice or in an unknown way: the stuff of request smuggling.
+    /// The body's length is stated twice or in an unknown way, as request smuggling does.
     #[error("The request does not say clearly where its body ends.")]
     AmbiguousBody,
-    /// A target that is none of the three forms, or a host that is none.
+    /// The target has none of the three forms, or its host is invalid.
     #[error("The request's target is not understood: it takes `CONNECT host:443` or `http://host/path`.")]
     BadTarget,
-    /// TRACE would echo headers.
+    /// TRACE, which would echo headers.
     #[error("The method TRACE is not supported.")]
     Trace,
     /// An expectation other than `100-continue`.
@@ -95,14 +95,14 @@ pub enum BadHead {
     Expectation,
 }
 
-/// Returns how many bytes of `buffer` are the first request's head, the empty line included, if it is all there.
-/// `searched` bytes were looked through before.
+/// Returns the length of the first request's head in `buffer`, empty line included, if it is complete. `searched`
+/// bytes were searched before.
 pub fn end(buffer: &[u8], searched: usize) -> Option<usize> {
     let from = searched.saturating_sub(3).min(buffer.len());
     buffer[from..].windows(4).position(|window| window == b"\r\n\r\n").map(|at| from + at + 4)
 }
 
-/// Parses one whole head, from the request line to the empty line.
+/// Parses one complete head, from the request line to the empty line.
 pub fn parse(bytes: &[u8]) -> Result<Head, BadHead> {
     if bytes.len() > MAX_HEAD {
         return Err(BadHead::TooLarge);
@@ -147,8 +147,8 @@ pub fn parse(bytes: &[u8]) -> Result<Head, BadHead> {
     Ok(Head { method, target, headers, http11, framing, keep_alive, expects_continue })
 }
 
-/// Returns a copy of `headers` with only what is meant for the far end: without the hop-by-hop lines (those that
-/// `Connection` names among them) and without what the message's new writer sets by itself (`Host`, framing).
+/// Returns the headers that are meant for the far end: without hop-by-hop headers (including those that `Connection`
+/// names) and without those that the new message sets itself (`Host`, framing).
 pub fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     const HOP: [HeaderName; 14] = [
         header::CONNECTION,
@@ -185,7 +185,7 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
         .map(str::trim)
 }
 
-/// Returns whether a line ends in anything but CR LF, which some parsers take for a line's end and others do not.
+/// Returns whether a line ends in anything but CR LF, which some parsers take for a line end and others do not.
 fn has_bare_line_end(bytes: &[u8]) -> bool {
     let mut before = 0;
     bytes.iter().any(|byte| {
@@ -210,7 +210,7 @@ fn framing(headers: &HeaderMap, http11: bool) -> Result<Framing, BadHead> {
     }
 }
 
-/// Digits and nothing else: the standard parser would take a sign.
+/// Parses digits only: the standard parser would accept a sign.
 fn decimal(digits: &[u8]) -> Result<u64, BadHead> {
     let text = std::str::from_utf8(digits).map_err(|_| BadHead::AmbiguousBody)?;
     if text.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
@@ -241,7 +241,7 @@ fn other_target(target: &str) -> Result<Target, BadHead> {
     Ok(Target::Absolute { host, port: port.unwrap_or(80), path })
 }
 
-/// Splits `host[:port]`. User information is refused: it only serves to deceive.
+/// Splits `host[:port]`. User information is refused: its only use is to deceive.
 fn authority(text: &str) -> Result<(Host, Option<u16>), BadHead> {
     let colon = text.rfind(':').filter(|colon| !text[*colon..].contains(']'));
     let (host, port) = match colon {

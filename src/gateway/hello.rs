@@ -1,9 +1,9 @@
-//! Reads the server name out of a TLS ClientHello.
+//! Reads the server name from a TLS ClientHello.
 //!
-//! Pure and total: bytes of a hostile sandbox in, a verdict out. It must not know sockets, hosts or policy, and it
-//! understands no more of TLS than it takes to find the one name. Called by `tunnel`; `fuzz/` calls it too.
+//! Pure and total: bytes from a hostile sandbox in, a verdict out. It must not know sockets, hosts or policy, and
+//! understands no more of TLS than it needs for the one name. Called by `tunnel` and by the fuzzer.
 
-/// The most bytes of records that a ClientHello may take, framing included. Browsers with post-quantum keys send 2 KiB.
+/// The longest ClientHello in bytes, record framing included. Browsers with post-quantum keys send 2 KiB.
 pub const MAX_HELLO: usize = 16 * 1024;
 
 const RECORD_HEADER: usize = 5;
@@ -12,31 +12,31 @@ const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
 
-/// What the bytes so far are.
+/// The result of parsing the bytes so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hello {
-    /// The beginning of a ClientHello. Parsing again makes sense once there are `needed` bytes in all.
+    /// An incomplete ClientHello. It can be parsed again once there are `needed` bytes.
     Partial {
-        /// How many bytes there must be, more than there were.
+        /// The total number of bytes needed, more than there were.
         needed: usize,
     },
-    /// A whole ClientHello; what follows it is not looked at.
+    /// A complete ClientHello, with nothing after it in its records.
     Whole {
         /// The server name in lower case, if the client sent one.
         server_name: Option<String>,
     },
 }
 
-/// Why the bytes are no acceptable ClientHello.
+/// Why the bytes are not an acceptable ClientHello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadHello {
-    /// Something other than a TLS handshake.
+    /// They are no TLS handshake.
     #[error("no TLS handshake")]
     NotTls,
-    /// It does not end within [`MAX_HELLO`].
+    /// It is longer than [`MAX_HELLO`].
     #[error("a ClientHello of more than {MAX_HELLO} bytes")]
     TooLong,
-    /// Lengths that contradict each other, data after the end, or the like.
+    /// Its lengths contradict each other, or the like.
     #[error("a malformed ClientHello")]
     Malformed,
 }
@@ -71,7 +71,7 @@ pub fn parse(bytes: &[u8]) -> Result<Hello, BadHello> {
             if length > MAX_HELLO {
                 return Err(BadHello::TooLong);
             }
-            // A record may not hold more than the hello: nothing else may be sent before the server answers.
+            // A record may hold nothing after the hello: a client must send nothing else before the server answers.
             match body.len().cmp(&length) {
                 std::cmp::Ordering::Less => {}
                 std::cmp::Ordering::Equal => {
@@ -87,7 +87,7 @@ fn partial(needed: usize) -> Result<Hello, BadHello> {
     if needed > MAX_HELLO { Err(BadHello::TooLong) } else { Ok(Hello::Partial { needed }) }
 }
 
-/// Reads a ClientHello's body to its end; `None` when it is malformed.
+/// Parses a ClientHello's body to its end; `None` if it is malformed.
 fn whole(hello: &mut Cursor<'_>) -> Option<Hello> {
     hello.take(2 + 32)?; // version and random
     let session = hello.vector_u8()?;
@@ -113,7 +113,7 @@ fn whole(hello: &mut Cursor<'_>) -> Option<Hello> {
                 return None;
             }
             let name = names.vector_u16()?;
-            // Exactly one name: with two of them nobody knows which the server takes.
+            // There must be exactly one name: of two, nobody knows which one the server takes.
             if !names.0.is_empty() || name.0.is_empty() || !name.0.iter().all(u8::is_ascii_graphic) {
                 return None;
             }
@@ -123,7 +123,7 @@ fn whole(hello: &mut Cursor<'_>) -> Option<Hello> {
     Some(Hello::Whole { server_name: found })
 }
 
-/// The bytes not yet read.
+/// The bytes that are not parsed yet.
 struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
@@ -176,7 +176,7 @@ mod tests {
         [&[CLIENT_HELLO][..], &(body.len() as u32).to_be_bytes()[1..], &body].concat()
     }
 
-    /// Cuts `message` into records at the given lengths, the last record taking the rest.
+    /// Cuts `message` into records of the given lengths; the last record takes the rest.
     fn records(message: &[u8], cuts: &[usize]) -> Vec<u8> {
         let (mut out, mut rest) = (Vec::new(), message);
         for cut in cuts.iter().copied().chain([usize::MAX]) {

@@ -1,14 +1,15 @@
-//! Host names as a sandbox writes them, and the list of those it may reach.
+//! Host names as a sandbox writes them, and the list of allowed ones.
 //!
-//! Pure: it must not resolve or dial anything. `head` parses hosts with it, and `web` asks it for the verdict.
+//! Pure: it must not resolve or dial anything. `head` parses hosts with it, `web` asks the list, and `ops` parses the
+//! operator's patterns.
 
 use std::{collections::HashSet, fmt, net::IpAddr};
 
-/// The longest name that DNS carries.
+/// The longest name in DNS.
 const MAX_NAME: usize = 253;
 
-/// What a sandbox may reach when nothing is set: the registries of Debian, PyPI, npm, crates and Go, and the hosts from
-/// which GitHub serves downloads. Hosts for uploads (upload.pypi.org, crates.io) are left out; npm's registry takes
+/// What a sandbox may reach by default: the registries of Debian, PyPI, npm, crates and Go, and the hosts from which
+/// GitHub serves downloads. Hosts for uploads (upload.pypi.org, crates.io) are left out. But npm's registry takes
 /// uploads at the same name, and storage.googleapis.com, to which Go's proxy redirects, holds everybody's buckets.
 const DEFAULT: &[&str] = &[
     // Debian
@@ -38,7 +39,8 @@ const DEFAULT: &[&str] = &[
     "media.githubusercontent.com",
 ];
 
-/// Hosts that Chromium calls by itself. They are denied like any other, but nobody wants to read of it.
+/// Hosts that Chromium contacts by itself. They are refused like any other, but the refusals are not worth a line in
+/// the log.
 const CHROMIUM: &[&str] = &[
     "accounts.google.com",
     "android.clients.google.com",
@@ -60,19 +62,19 @@ const CHROMIUM: &[&str] = &[
     "www.google.com",
 ];
 
-/// A host in the one spelling in which hosts are compared: lower case, no final dot.
+/// A host in the spelling in which hosts are compared: lower case, no final dot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
-    /// A name that has to be resolved.
+    /// A name, which has to be resolved.
     Name(String),
-    /// An address written out.
+    /// A literal address.
     Address(IpAddr),
 }
 
 impl Host {
-    /// Parses a host as it stands in an authority, without port; IPv6 in brackets.
+    /// Parses a host without port; IPv6 addresses are in brackets.
     ///
-    /// What a resolver would take for an address in disguise (`127.1`, `0x7f.0.0.1`, `2130706433`) is no host.
+    /// What a resolver could take for an address (`127.1`, `0x7f.0.0.1`, `2130706433`) is refused.
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(inner) = text.strip_prefix('[') {
             return Some(Self::Address(IpAddr::V6(inner.strip_suffix(']')?.parse().ok()?)));
@@ -88,7 +90,7 @@ impl Host {
         Some(Self::Name(name))
     }
 
-    /// Returns whether this is one of the hosts that Chromium calls by itself.
+    /// Returns whether Chromium contacts this host by itself.
     pub(super) fn is_browser_noise(&self) -> bool {
         matches!(self, Self::Name(name) if CHROMIUM.contains(&name.as_str()))
     }
@@ -109,7 +111,7 @@ fn is_label(label: &str) -> bool {
         && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
-/// A pattern in `SANDBOX_ALLOWED_HOSTS` that means nothing.
+/// A pattern in `SANDBOX_ALLOWED_HOSTS` that cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{pattern}` is no host pattern: write a name (`example.org`), a suffix (`*.example.org`), a public address, \
@@ -123,16 +125,16 @@ pub struct BadPattern {
 /// The hosts that sandboxes may reach.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedHosts {
-    /// `*` was among the patterns: every name passes. Addresses written out must still be listed one by one.
+    /// `*` is in the list: every name is allowed. Literal addresses must still be listed.
     all: bool,
-    /// Hosts listed as such.
+    /// Hosts that are listed by their full name or address.
     exact: HashSet<Host>,
     /// `.example.org` for the pattern `*.example.org`.
     suffixes: Vec<String>,
 }
 
 impl AllowedHosts {
-    /// Reads patterns: names, `*.suffix` (any depth below, not the suffix itself), addresses, `default`, `*`.
+    /// Parses patterns: names, `*.suffix` (any depth below it, not the suffix itself), addresses, `default`, `*`.
     pub fn parse<S: AsRef<str>>(patterns: impl IntoIterator<Item = S>) -> Result<Self, BadPattern> {
         let mut hosts = Self::default();
         for pattern in patterns {
@@ -141,7 +143,7 @@ impl AllowedHosts {
         Ok(hosts)
     }
 
-    /// Returns the list that holds when nothing is set.
+    /// Returns the default list.
     pub fn standard() -> Self {
         let exact = DEFAULT.iter().map(|name| Host::Name((*name).to_owned())).collect();
         Self { all: false, exact, suffixes: Vec::new() }
@@ -164,18 +166,18 @@ impl AllowedHosts {
         Ok(())
     }
 
-    /// Returns whether every public host is allowed, which `doctor` warns of.
+    /// Returns whether every public host is allowed; `doctor` warns of that.
     pub fn is_open(&self) -> bool {
         self.all
     }
 
-    /// Returns whether the list has `host`. What the host resolves to is judged elsewhere, always.
+    /// Returns whether the list has `host`. The addresses to which it resolves are always checked separately.
     pub fn allows(&self, host: &Host) -> bool {
         if self.exact.contains(host) {
             return true;
         }
         match host {
-            // A name without a dot is one of the host's own network, never a public one.
+            // A name without a dot belongs to the host's own network and is never public.
             Host::Name(name) => {
                 (self.all && name.contains('.')) || self.suffixes.iter().any(|suffix| name.ends_with(suffix.as_str()))
             }

@@ -1,9 +1,9 @@
-//! The one door out of a sandbox. A sandbox has no network; sandboxd forwards what its programs want to send to the
-//! room's socket, and each such connection ends here, in the server's process, which knows the room by its socket.
+//! The only way out of a sandbox, which has no network of its own. sandboxd forwards its programs' connections to the
+//! room's socket, and each of them ends here, in the server's process, which knows the room by its socket.
 //!
-//! What comes in is hostile. The gateway must not know chats, models' meanings, containers or turns; it knows rooms by
-//! their address only. `sandbox` calls [`Gateway::serve`] with each connection. A new kind of traffic is a variant of
-//! [`ProxyKind`] and a file beside `web`, `git` and `models`.
+//! What arrives is hostile. The gateway must not know chats, the meaning of models' requests, containers or turns; it
+//! knows rooms by their address only. `sandbox` calls [`Gateway::serve`] for each connection. A new kind of traffic
+//! is a variant of [`ProxyKind`] and a file beside `web`, `git` and `models`.
 //!
 //! Security invariants:
 //! - No address is dialled that was not checked after resolution (`network`, `net::refusal`), but for those of models' servers,
@@ -48,14 +48,14 @@ pub use self::{
 };
 use crate::ids::Address;
 
-/// What a forwarded connection speaks. sandboxd names it in the connection's first frame; the sandbox layer translates.
+/// The protocol of a forwarded connection. sandboxd names it in the connection's first frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProxyKind {
     /// An HTTP proxy: CONNECT, and plain HTTP with absolute URIs.
     Web,
     /// git's smart HTTP under `/github.com/`.
     Git,
-    /// Requests to language models.
+    /// Requests of coding agents to their models.
     Models,
 }
 
@@ -72,37 +72,38 @@ impl fmt::Display for ProxyKind {
 /// What sandboxes may do, the same for every room.
 #[derive(Clone, Debug)]
 pub struct GatewayPolicy {
-    /// The hosts for the web proxy.
+    /// The hosts that the web proxy allows.
     pub allowed_hosts: AllowedHosts,
-    /// How much and how long.
+    /// Bounds in number and time.
     pub limits: GatewayLimits,
 }
 
 impl GatewayPolicy {
-    /// These hosts, with the standard limits.
+    /// Returns a policy with these hosts and the default limits.
     pub fn new(allowed_hosts: AllowedHosts) -> Self {
         Self { allowed_hosts, limits: GatewayLimits::default() }
     }
 }
 
-/// The gateway's bounds. Memory follows from them: a connection buffers 256 KiB at most.
+/// The gateway's bounds. They bound its memory too: a web or git connection buffers at most 256 KiB; the bodies of
+/// requests to models have a bound of their own (`models`).
 #[derive(Clone, Debug)]
 pub struct GatewayLimits {
-    /// Connections that one room may have open at once, for each account in it.
+    /// Connections that one account's room may have open at the same time.
     pub per_room: usize,
-    /// Connections that all rooms may have open at once; each takes up to two file descriptors.
+    /// Connections that all rooms together may have open at the same time; each takes up to two file descriptors.
     pub overall: usize,
-    /// Names that one room may have looked up at once.
+    /// Name lookups that one room may have running at the same time.
     pub lookups_per_room: usize,
     /// How long a name may take to resolve.
     pub resolve: Duration,
     /// How long connecting may take, over all addresses of a host.
     pub connect: Duration,
-    /// How long a request's head, or a ClientHello, may take from its first byte on.
+    /// How long a request's head, or a ClientHello, may take from its first byte.
     pub head: Duration,
     /// How long a connection may wait for its next request.
     pub keep_alive: Duration,
-    /// How long nothing at all may move, in either direction.
+    /// How long nothing may move in either direction before the connection is closed.
     pub idle: Duration,
 }
 
@@ -136,7 +137,7 @@ struct Inner {
     cancel: CancellationToken,
 }
 
-/// What the files of the gateway get to serve one connection with.
+/// What the gateway's modules need to serve one connection.
 struct Link<'a> {
     address: &'a Address,
     policy: &'a GatewayPolicy,
@@ -147,21 +148,21 @@ struct Link<'a> {
 }
 
 impl Gateway {
-    /// Returns a gateway with this policy. All its connections end when `cancel` is.
+    /// Returns a gateway with this policy, without models. All its connections end when `cancel` is cancelled.
     pub fn new(policy: GatewayPolicy, network: Network, cancel: CancellationToken) -> Self {
         let rooms = Rooms::new(policy.limits.per_room, policy.limits.overall, policy.limits.lookups_per_room);
         let github = GitHub::new(network.clone(), &policy.limits);
         Self { inner: Arc::new(Inner { policy, network, rooms, github, cancel }), models: ModelDoor::default() }
     }
 
-    /// Leads to models by this door; without it there are none.
+    /// Adds the way to models; without it, requests to models are refused.
     #[must_use]
     pub fn with_models(mut self, models: ModelDoor) -> Self {
         self.models = models;
         self
     }
 
-    /// Serves one forwarded connection to its end. Failures are told to the sandbox and to the log.
+    /// Serves one forwarded connection to its end. Failures are told to the sandbox and logged.
     pub async fn serve(&self, address: &Address, kind: ProxyKind, stream: UnixStream) {
         self.serve_in_span(address, kind, stream).instrument(address.span()).await;
     }
@@ -173,7 +174,7 @@ impl Gateway {
         let Some(slot) = rooms.enter(address) else {
             let busy = Denial::Busy(policy.limits.per_room);
             audit.denied(&busy);
-            // A refusal must not hold what it was refused for lack of.
+            // Writing the refusal must not occupy for long what it was refused for.
             let _ = tokio::time::timeout(Duration::from_secs(1), writer.refuse(&busy, false)).await;
             return;
         };

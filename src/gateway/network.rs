@@ -1,8 +1,8 @@
-//! From a host to a connection: resolve, check every address, dial the very addresses that were checked.
+//! From a host to a connection: resolves, checks every address, and dials the very addresses that were checked.
 //!
-//! It must not know HTTP or host lists. `web` dials with it; `git` hands it to its HTTP client as the resolver. The
-//! checks are not part of what tests may replace: only where names point, which addresses are "ours", and where an
-//! address that has passed is found on a machine without the internet.
+//! It must not know HTTP or host lists. `web` dials with it; `git` gives it to its HTTP client as the resolver. Tests
+//! can replace how names resolve, which addresses are this machine's own, and where a checked address is dialled, but
+//! not the checks.
 
 use std::{io, net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -15,10 +15,10 @@ use tokio::{
 use super::{denial::Denial, hosts::Host};
 use crate::net;
 
-/// The most addresses of one name that are looked at; the rest are never dialled.
+/// The most addresses that are tried of one name; the others are never dialled.
 const MAX_ADDRESSES: usize = 16;
 
-/// How long one address may keep the next one waiting (RFC 8305).
+/// How long one attempt runs before the next one starts beside it (RFC 8305).
 const HEAD_START: Duration = Duration::from_millis(250);
 
 type Resolve = dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> + Send + Sync;
@@ -31,14 +31,14 @@ pub struct Network {
     resolve: Arc<Resolve>,
     /// Whether an address is this machine's own.
     own: Arc<Own>,
-    /// Where a checked address is dialled: there.
+    /// Maps a checked address to the one that is dialled; the identity outside of tests.
     route: Arc<Route>,
-    /// A root certificate besides the machine's, in PEM.
+    /// A root certificate, in PEM, that is trusted besides the machine's.
     root: Option<Arc<str>>,
 }
 
 impl Network {
-    /// The real one: the system's resolver, the machine's own addresses, the machine's certificates.
+    /// Returns the real network: the system's resolver, the machine's own addresses and certificates.
     pub fn system() -> Self {
         Self {
             resolve: Arc::new(|name| {
@@ -54,7 +54,7 @@ impl Network {
         }
     }
 
-    /// Resolves names in another way.
+    /// Replaces the resolver.
     #[must_use]
     pub fn with_resolver<F>(mut self, resolve: F) -> Self
     where
@@ -64,14 +64,14 @@ impl Network {
         self
     }
 
-    /// Takes other addresses for this machine's own.
+    /// Replaces the check for this machine's own addresses.
     #[must_use]
     pub fn with_own(mut self, own: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
         self.own = Arc::new(own);
         self
     }
 
-    /// Dials checked addresses elsewhere: tests have no public ones.
+    /// Dials checked addresses elsewhere, since tests have no public ones.
     #[must_use]
     pub fn with_route(mut self, route: impl Fn(SocketAddr) -> SocketAddr + Send + Sync + 'static) -> Self {
         self.route = Arc::new(route);
@@ -89,10 +89,10 @@ impl Network {
         self.root.as_deref()
     }
 
-    /// Returns the addresses of `host`, all of them checked: one refused address refuses the host.
+    /// Returns the addresses of `host`. All are checked, and one refused address refuses the host.
     ///
-    /// `permit` is kept until the resolver has really ended: the system's cannot be cancelled, so past the limit it
-    /// runs on in a task of its own, until its own time limit, and the permits are what bounds their number.
+    /// `permit` is held until the resolver has really ended: the system's cannot be cancelled, so it runs on in a
+    /// task after the limit, and the permits bound the number of such tasks.
     pub(super) async fn lookup(
         &self,
         host: &Host,
@@ -125,12 +125,12 @@ impl Network {
         Ok(addresses)
     }
 
-    /// Returns where a checked address is to be dialled.
+    /// Returns where a checked address is dialled.
     pub(super) fn route(&self, address: SocketAddr) -> SocketAddr {
         (self.route)(address)
     }
 
-    /// Connects to the first of the checked `addresses` that answers; returns it too.
+    /// Connects to the first of the checked `addresses` that answers; returns that address too.
     pub(super) async fn dial(
         &self,
         host: &Host,
@@ -159,7 +159,7 @@ impl std::fmt::Debug for Network {
     }
 }
 
-/// Takes turns between the two families, beginning with that of the first address.
+/// Alternates between IPv4 and IPv6, starting with the family of the first address.
 fn interleave(addresses: &[IpAddr]) -> Vec<IpAddr> {
     let first = addresses.first().is_some_and(IpAddr::is_ipv4);
     let (mut one, mut other) = (Vec::new(), Vec::new());
@@ -170,8 +170,8 @@ fn interleave(addresses: &[IpAddr]) -> Vec<IpAddr> {
     (0..longest).flat_map(|at| [one.get(at), other.get(at)]).flatten().copied().collect()
 }
 
-/// Starts the attempts one after another, each when the one before has failed or had its head start; the first success
-/// ends all others.
+/// Starts the attempts one after another, each when the one before has failed or had [`HEAD_START`]; the first
+/// success drops all others.
 async fn race<T, F, A>(addresses: &[IpAddr], attempt: A) -> Option<(T, IpAddr)>
 where
     F: Future<Output = io::Result<T>>,
@@ -232,7 +232,7 @@ mod tests {
             assert!(!denial.to_string().contains(bad), "the sandbox is not told where names lead inside");
         }
         assert_eq!(lookup(&[]).await, Err(Denial::Unresolved(Host::Name("a.org".into()))));
-        // Even one behind those that would be dialled.
+        // A refused address counts even if it is behind those that would be dialled.
         let many: Vec<String> = (1..=20).map(|last| format!("203.0.113.{last}")).chain(["10.0.0.1".into()]).collect();
         assert!(lookup(&many.iter().map(String::as_str).collect::<Vec<_>>()).await.is_err());
     }

@@ -1,4 +1,4 @@
-//! What one room of an account may take of the gateway: connections and lookups.
+//! How many connections and name lookups one account's room may have.
 //!
 //! It must not know what goes over the connections. Called by `Gateway::serve` and by `web`.
 
@@ -11,10 +11,10 @@ use tokio::sync::Semaphore;
 
 use crate::ids::Address;
 
-/// When so many rooms are remembered, the idle ones are forgotten.
+/// When so many rooms are remembered, those without connections are forgotten.
 const REMEMBERED: usize = 256;
 
-/// The bounds for all rooms.
+/// The bounds of all rooms.
 #[derive(Debug)]
 pub(super) struct Rooms {
     per_room: usize,
@@ -29,10 +29,10 @@ struct Room {
     lookups: Arc<Semaphore>,
 }
 
-/// The right to one connection. Dropping it frees it for another.
+/// The right to one connection, given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Slot {
-    /// Permits for name lookups, of which each is held until the system's resolver has really ended.
+    /// Permits for name lookups. Each is held until the system's resolver has really ended.
     pub(super) lookups: Arc<Semaphore>,
     _overall: tokio::sync::OwnedSemaphorePermit,
     _room: tokio::sync::OwnedSemaphorePermit,
@@ -44,7 +44,7 @@ impl Rooms {
         Self { per_room, lookups, overall, known: Mutex::default() }
     }
 
-    /// Takes a slot for a connection of `room`, if there is one.
+    /// Takes a slot for a connection of the room; `None` if all are taken.
     pub(super) fn enter(&self, address: &Address) -> Option<Slot> {
         let mut rooms = self.lock();
         let room = self.room(&mut rooms, address);
@@ -65,7 +65,7 @@ impl Rooms {
         })
     }
 
-    /// Nothing in here can panic half-way, so a poisoned lock holds sound counts.
+    /// Nothing panics while the lock is held, so the counts behind a poisoned lock are right.
     fn lock(&self) -> MutexGuard<'_, HashMap<Address, Room>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

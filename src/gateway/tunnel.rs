@@ -1,6 +1,6 @@
-//! CONNECT: the server name in the ClientHello must be the host that was asked for, then bytes are copied both ways.
+//! CONNECT: the server name in the ClientHello must be the host that was asked for; then bytes are copied both ways.
 //!
-//! It must not decide which hosts are allowed; `web` has done that, and dialled, before it comes here.
+//! It must not decide which hosts are allowed: `web` has decided that and connected before.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -20,16 +20,16 @@ use super::{
     hosts::Host,
 };
 
-/// How much is copied at a time.
+/// Bytes that are copied at a time.
 const PIECE: usize = 32 * 1024;
 
-/// The answer to a CONNECT that may go on.
+/// The response to a CONNECT that is allowed.
 pub(super) const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 
-/// A fatal alert `unrecognized_name`, so that TLS clients report more than a lost connection.
+/// The fatal alert `unrecognized_name`, so that TLS clients report more than a lost connection.
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
-/// Tells the sandbox that it is connected, checks what it then says to whom, and copies until both sides have ended.
+/// Confirms the CONNECT, checks the server name in the ClientHello, and copies until both sides have ended.
 pub(super) async fn run(
     mut reader: Reader,
     mut writer: Writer,
@@ -67,7 +67,7 @@ pub(super) async fn run(
     }
 }
 
-/// Reads the ClientHello and compares. Nothing is taken out of the reader.
+/// Reads the ClientHello and compares its server name; leaves it in the reader.
 async fn check_name(reader: &mut Reader, host: &Host) -> Result<(), &'static str> {
     loop {
         match hello::parse(reader.buffered()) {
@@ -79,7 +79,7 @@ async fn check_name(reader: &mut Reader, host: &Host) -> Result<(), &'static str
             Ok(Hello::Whole { server_name }) => {
                 return match (host, server_name) {
                     (Host::Name(host), Some(name)) if *host == name => Ok(()),
-                    // Clients name no server when they were given an address.
+                    // Clients send no server name if they were given an address.
                     (Host::Address(_), None) => Ok(()),
                     (_, None) => Err("closed: no server name in the ClientHello"),
                     (_, Some(_)) => Err("closed: another server name in the ClientHello"),
@@ -90,7 +90,7 @@ async fn check_name(reader: &mut Reader, host: &Host) -> Result<(), &'static str
     }
 }
 
-/// Copies one direction to its end and passes the end on.
+/// Copies one direction to its end, then shuts that direction down.
 async fn copy<R, W>(from: &mut R, to: &mut W, clock: &Activity, count: &AtomicU64)
 where
     R: AsyncRead + Unpin,
@@ -118,7 +118,7 @@ async fn write<W: AsyncWrite + Unpin>(
     Ok(())
 }
 
-/// When bytes last moved, in either direction.
+/// When bytes last moved in either direction.
 struct Activity {
     begun: Instant,
     /// Milliseconds after `begun`.
@@ -134,7 +134,7 @@ impl Activity {
         self.last.store(self.begun.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// Ends when nothing has moved for `idle`.
+    /// Returns when nothing has moved for `idle`.
     async fn quiet_for(&self, idle: Duration) {
         loop {
             let until = self.begun + Duration::from_millis(self.last.load(Ordering::Relaxed)) + idle;

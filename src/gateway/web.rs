@@ -1,7 +1,7 @@
-//! The web proxy: CONNECT to port 443 and plain HTTP to port 80 of allowed hosts. Some clients (Node's `fetch`) ask for a
-//! tunnel to port 80 as well: what comes in it is plain HTTP to that host, and treated like any other.
+//! The web proxy: CONNECT to port 443 and plain HTTP to port 80 of allowed hosts. Some clients (Node's `fetch`) ask
+//! for a CONNECT to port 80 too: what they send through it is plain HTTP to that host and is treated as such.
 //!
-//! It must not look into TLS or bodies. `Gateway::serve` calls it with each connection of the kind `web`.
+//! It must not look into TLS or bodies. `Gateway::serve` calls it for each connection of the kind `web`.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -25,16 +25,16 @@ use super::{
     tunnel,
 };
 
-/// Bounds for the heads of answers.
+/// The most bytes of a response's head.
 const MAX_ANSWER_HEAD: usize = 64 * 1024;
 const MAX_ANSWER_LINES: usize = 128;
 
-/// Serves one connection: requests one after another, each checked by itself, or one tunnel.
+/// Serves one connection: one request after another, each checked by itself, or one tunnel.
 pub(super) async fn serve(link: &Link<'_>, mut reader: Reader, mut writer: Writer) {
     let limits = &link.policy.limits;
     let mut kept = Kept::default();
     let mut quiet = limits.head;
-    // The host of a tunnel to port 80.
+    // The host of a CONNECT to port 80, once there was one.
     let mut inside: Option<Host> = None;
     while let Some(head) = reader.head(quiet, limits.head).await {
         quiet = limits.keep_alive;
@@ -82,13 +82,13 @@ pub(super) async fn serve(link: &Link<'_>, mut reader: Reader, mut writer: Write
 
 async fn refuse(link: &Link<'_>, reader: &mut Reader, writer: &mut Writer, denial: &Denial, head_only: bool) {
     link.audit.denied(denial);
-    // The connection ends here; a sandbox that does not read the words has none.
+    // The connection ends here; a sandbox that does not read the refusal gets none.
     if writer.refuse(denial, head_only).await.is_ok() {
         reader.linger().await;
     }
 }
 
-/// Decides by name and port alone.
+/// Decides by host and port alone.
 fn permit(link: &Link<'_>, host: &Host, port: u16, open_port: u16) -> Result<(), Denial> {
     if !link.policy.allowed_hosts.allows(host) {
         let github = matches!(host, Host::Name(name) if name == "github.com");
@@ -100,7 +100,7 @@ fn permit(link: &Link<'_>, host: &Host, port: u16, open_port: u16) -> Result<(),
     Ok(())
 }
 
-/// Decides by name and port, then by address, and connects.
+/// Decides by host and port, then by address, and connects.
 async fn open(link: &Link<'_>, host: &Host, port: u16, open_port: u16) -> Result<(TcpStream, IpAddr), Denial> {
     permit(link, host, port, open_port)?;
     let limits = &link.policy.limits;
@@ -111,11 +111,12 @@ async fn open(link: &Link<'_>, host: &Host, port: u16, open_port: u16) -> Result
     link.network.dial(host, &addresses, port, limits.connect).await
 }
 
-/// The upstream of the last request, for the next one to the same host: apt asks for hundreds of files in a row.
+/// The upstream connection of the last request, kept for the next one to the same host: apt asks for hundreds of
+/// files in a row.
 #[derive(Default)]
 struct Kept {
     upstream: Option<Upstream>,
-    /// Drives the upstream's connection; ends with the sandbox's.
+    /// The task that drives the upstream connection; ends with the sandbox's connection.
     drivers: JoinSet<()>,
 }
 
@@ -126,10 +127,10 @@ struct Upstream {
 }
 
 impl Kept {
-    /// Returns the kept upstream if it is one for `host` and still alive.
+    /// Returns the kept connection if it goes to `host` and is still open.
     async fn take(&mut self, host: &Host) -> Option<Upstream> {
         let mut upstream = self.upstream.take().filter(|upstream| upstream.host == *host)?;
-        // Its last answer has been read to the end, so it is ready in an instant or never.
+        // Its last response was read to the end, so it is ready at once or never.
         matches!(timeout(Duration::from_secs(1), upstream.sender.ready()).await, Ok(Ok(()))).then_some(upstream)
     }
 
@@ -140,13 +141,13 @@ impl Kept {
         let broken = |_| Denial::Broken(host.clone());
         let (sender, connection) = client.handshake(TokioIo::new(stream)).await.map_err(broken)?;
         self.drivers = JoinSet::new();
-        // A failure of the connection comes out of the request that it breaks.
+        // A failure of the connection shows in the request that it breaks.
         self.drivers.spawn(async move { drop(connection.await) });
         Ok(Upstream { host: host.clone(), sender, address })
     }
 }
 
-/// Sends one plain request, written anew, and streams its answer.
+/// Sends a plain request, written anew, and streams its response.
 async fn forward(
     link: &Link<'_>,
     kept: &mut Kept,
@@ -164,7 +165,8 @@ async fn forward(
             move |address| *passage = Some(link.audit.allowed(host, 80, Some(address)).metered(meters.clone()));
         async move {
             let idle = link.policy.limits.idle;
-            // Only what may be sent twice goes over a used connection: its end may cross with the request.
+            // A used connection may close just as the request is sent, so only requests that may be sent twice go
+            // over one.
             let repeatable = head.framing == Framing::None && matches!(head.method, Method::GET | Method::HEAD);
             if let Some(mut upstream) = kept.take(host).await.filter(|_| repeatable) {
                 let request = request(head, host, path, Upload::empty())?;
@@ -204,8 +206,8 @@ fn request(head: &Head, host: &Host, path: &str, upload: Upload) -> Result<Reque
     Ok(request)
 }
 
-/// Takes the hop's own lines off an answer; its framing is written anew, but for the length in an answer to HEAD, which
-/// tells of a body that is not there.
+/// Removes hop-by-hop headers from a response, whose framing is written anew. The response to a HEAD keeps its
+/// length, which is that of a body that is not sent.
 fn clean(mut response: Response<Incoming>, host: &Host, head_only: bool) -> Result<Response<Incoming>, Denial> {
     if response.status().is_informational() {
         return Err(Denial::Broken(host.clone()));
