@@ -20,7 +20,7 @@ pub use permits::{Permit, Permits};
 pub use policy::{People, Policies, Policy};
 pub use upload::{SentFile, Upload};
 
-pub use crate::orchestrator::{Ending, Outcome, Progress, Start, Taken, TurnJob, UserMessage};
+pub use crate::orchestrator::{Enclosure, Ending, Outcome, Progress, Start, Taken, TurnJob, UserMessage};
 use crate::{
     ids::{Address, BotName},
     store::Conversation,

@@ -32,6 +32,9 @@ fn environment(launch: &Launch<'_>) -> Vec<(&'static str, String)> {
         ("GEMINI_CLI_TRUST_WORKSPACE", "true".to_owned()),
         // One process fewer: the outer one hides how the inner one ended.
         ("GEMINI_CLI_NO_RELAUNCH", "true".to_owned()),
+        // Of a plainer terminal it warns in each run.
+        ("TERM", "xterm-256color".to_owned()),
+        ("COLORTERM", "truecolor".to_owned()),
     ]
 }
 

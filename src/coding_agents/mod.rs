@@ -10,6 +10,7 @@ mod agents;
 mod gemini;
 mod prompt;
 mod qwen;
+mod record;
 mod roster;
 mod run;
 mod stream;

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     agent::CodingAgent,
+    record::Record,
     stream::{AgentEvent, Step, StepState, Stream, Tokens},
 };
 use crate::{sandbox::Exit, text};
@@ -73,6 +74,7 @@ pub struct Run {
     session: Option<String>,
     ended: Option<Ended>,
     given_up: Option<GivenUp>,
+    record: Record,
 }
 
 #[derive(Debug)]
@@ -99,6 +101,8 @@ pub struct Outcome {
     pub verdict: String,
     /// What the agent said at last; empty if it said nothing.
     pub summary: String,
+    /// What it said and did, in lines with the time; empty if that was nothing.
+    pub record: String,
     /// The last lines beside its events, oldest first; none after a success.
     pub noise: Vec<String>,
     /// Tokens, as far as they are known.
@@ -135,6 +139,7 @@ impl Run {
             session: None,
             ended: None,
             given_up: None,
+            record: Record::default(),
         }
     }
 
@@ -157,6 +162,7 @@ impl Run {
     }
 
     fn event(&mut self, event: AgentEvent, now: Instant) {
+        self.record.note(&event, now.duration_since(self.begun));
         match event {
             AgentEvent::Noise(line) => {
                 self.noisy = self.noisy.saturating_add(1);
@@ -168,7 +174,7 @@ impl Run {
             }
             AgentEvent::Retry { reason } => return self.refuse(&reason, now),
             AgentEvent::Started { session, .. } => self.session = Some(session),
-            AgentEvent::Said => {}
+            AgentEvent::Said(_) => {}
             AgentEvent::ToolUsed { id, name, target } => {
                 self.tools = self.tools.saturating_add(1);
                 let target = target.strip_prefix("/workspace/").unwrap_or(&target);
@@ -275,6 +281,7 @@ impl Run {
             ok,
             verdict,
             summary: ended.map(|ended| ended.summary).unwrap_or_default(),
+            record: mem::take(&mut self.record).told(),
             noise: if ok { Vec::new() } else { mem::take(&mut self.noise).into() },
             tokens,
             tools: self.tools,
@@ -390,10 +397,10 @@ mod tests {
         let tokens = Tokens { input: 900, output: 100 };
         let (said, summary) = ("done".to_owned(), "All done.".to_owned());
         let (noise, session) = (Vec::new(), Some("a".to_owned()));
-        let (stalled, todo) = (false, String::new());
+        let (stalled, todo, record) = (false, String::new(), "0:00 Warning: x".to_owned());
         assert_eq!(
             outcome,
-            Outcome { ok: true, verdict: said, summary, noise, tokens, tools: 0, session, stalled, todo }
+            Outcome { ok: true, verdict: said, summary, noise, tokens, tools: 0, session, stalled, todo, record }
         );
 
         assert_eq!(verdict_of(&[STARTED, DONE], 1), "failed with exit code 1, although it calls itself done");

@@ -21,6 +21,8 @@ use crate::{json, text};
 const BRIEF: usize = 200;
 /// Bytes of what an agent says at last.
 const SAID: usize = 64 * 1024;
+/// Bytes of a piece of what it says meanwhile.
+const PIECE: usize = 2 * 1024;
 /// Steps of a todo list.
 const STEPS: usize = 50;
 
@@ -34,8 +36,8 @@ pub(super) enum AgentEvent {
         /// The model, as the CLI calls it.
         model: String,
     },
-    /// The agent said something: a message or a piece of one.
-    Said,
+    /// The agent said something: a message or a piece of one, clean and cut.
+    Said(String),
     /// It uses a tool.
     ToolUsed {
         /// The CLI's id of the use.
@@ -254,6 +256,11 @@ fn todo(parameters: &Value) -> Option<AgentEvent> {
         Some(Step { text, state })
     };
     Some(AgentEvent::Todo(steps.iter().take(STEPS).filter_map(step).collect()))
+}
+
+/// Returns a piece of what an agent says, with its spaces, since the next piece may belong to the same word.
+fn piece_of(said: &str) -> String {
+    text::strip(&said.as_bytes()[..said.floor_char_boundary(PIECE)])
 }
 
 /// Returns what an agent said, clean and bounded.

@@ -143,6 +143,17 @@ pub enum Outbound {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thread: Option<EventId>,
     },
+    /// What a turn's call did in detail. It goes where it is in nobody's way: into the thread of the question, or, where
+    /// that was asked in a thread, as a file there.
+    Log {
+        /// Plain lines under a title.
+        text: String,
+        /// The event that asked.
+        asked: EventId,
+        /// The thread in which it did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thread: Option<EventId>,
+    },
     /// A file; its bytes stand beside this in the outbox.
     File {
         /// Its name, without a path.

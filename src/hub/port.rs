@@ -25,8 +25,8 @@ pub struct Rooms {
     pub features: Features,
 }
 
-/// What a chat protocol lets its accounts do beyond sending a message: the hub asks for nothing else. Reactions, typing,
-/// threads and encryption are not here, since only the protocol's own adapter deals with them.
+/// What a chat protocol lets its accounts do beyond sending a message: the hub asks for nothing else. Reactions, typing
+/// and encryption are not here, since only the protocol's own adapter deals with them.
 #[derive(Clone, Copy, Debug)]
 pub struct Features {
     /// Whether sent messages can be edited. If so, a turn gets a progress message, which an [`Outbound::Closing`]
@@ -34,6 +34,8 @@ pub struct Features {
     pub edits: bool,
     /// Whether files can be sent ([`Outbound::File`]).
     pub files: bool,
+    /// A message can be sent into a thread, as an [`Outbound::Log`] is.
+    pub threads: bool,
 }
 
 /// One row for the chat protocol to send.
@@ -120,7 +122,7 @@ impl Ports {
     /// Returns what the protocol of a room can do. If no port serves the room now, all features count as there, since
     /// the rows wait until one does.
     pub(super) fn features(&self, room: &RoomKey) -> Features {
-        let all = Features { edits: true, files: true };
+        let all = Features { edits: true, files: true, threads: true };
         self.of(room).map_or(all, |port| port.rooms.features)
     }
 

@@ -29,7 +29,7 @@ use super::{
     batch::{CallResult, CallToRun, KnownTool},
     journal::Journal,
     line::{CallFacts, Edit},
-    progress::{Outflow, Progress, Taken},
+    progress::{Enclosure, Outflow, Progress, Taken},
     words,
 };
 
@@ -188,20 +188,31 @@ impl Hands {
                 result.text.push_str(&words::too_many_files(&name, before, FILES));
                 continue;
             }
-            let (stored, is_stored) = oneshot::channel();
             let key = format!("{}-{index}", call.id);
             let (lost, no_files) = (words::file_lost(&name), words::no_files_here(&name));
-            let attachment = Progress::Attachment { key, name, mime, data, stored };
-            let handed = async { self.progress.send(attachment).await.ok().and(is_stored.await.ok()) };
-            let told = match timeout(STORING, handed).await.ok().flatten() {
+            let told = match self.enclose(key, Enclosure::File { name, mime, data }).await {
                 Some(Taken::Stored) => continue,
-                Some(Taken::NoFilesHere) => &no_files,
+                Some(Taken::NotHere) => &no_files,
                 None => &lost,
             };
             result.ok = false;
             result.text.push_str(told);
         }
+        if let Some(log) = result.log.take() {
+            // It is in the sandbox, too: the call is no worse without it.
+            let _ = self.enclose(format!("{}-log", call.id), Enclosure::Log(log)).await;
+        }
         result
+    }
+
+    /// Returns what became of it; `None` if nobody has taken it in time.
+    async fn enclose(&self, key: String, enclosure: Enclosure) -> Option<Taken> {
+        let (stored, is_stored) = oneshot::channel();
+        let handed = async {
+            self.progress.send(Progress::Enclosure { key, enclosure, stored }).await.ok()?;
+            is_stored.await.ok()
+        };
+        timeout(STORING, handed).await.ok().flatten()
     }
 }
 

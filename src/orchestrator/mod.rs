@@ -33,6 +33,6 @@ pub use footer::{Tally, brief, footer};
 pub use limits::{Limit, TurnLimits};
 pub use line::{CallFacts, Edit, Ending, Line, Note, Origin, UserMessage};
 pub use machine::Machine;
-pub use progress::{Progress, Taken};
+pub use progress::{Enclosure, Progress, Taken};
 pub use prompt::system;
 pub use proof::Proof;

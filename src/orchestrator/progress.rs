@@ -53,28 +53,40 @@ pub enum Progress {
     },
     /// A plain sentence that the person should read now.
     Notice(String),
-    /// A file for the room.
-    Attachment {
-        /// The same for the same file after a restart, so that it is sent once.
+    /// Something for the room that stays there.
+    Enclosure {
+        /// The same for the same one after a restart, so that it is sent once.
         key: String,
+        /// What it is.
+        enclosure: Enclosure,
+        /// To be told when it is stored, or why it is not: only then the call's result is.
+        stored: oneshot::Sender<Taken>,
+    },
+}
+
+/// What a turn hands to the room beside its answer.
+#[derive(Debug)]
+pub enum Enclosure {
+    /// A file.
+    File {
         /// Its name, without a path.
         name: String,
         /// Its type.
         mime: String,
         /// The file.
         data: Bytes,
-        /// To be told when it is stored, or why it is not: only then the call's result is.
-        stored: oneshot::Sender<Taken>,
     },
+    /// What a call did in detail: plain lines under a title.
+    Log(String),
 }
 
-/// What became of a file for the room.
+/// What became of an enclosure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
     /// It is stored, and reaches the room.
     Stored,
-    /// The room's chat protocol takes no files.
-    NoFilesHere,
+    /// The room's chat protocol takes none.
+    NotHere,
 }
 
 /// The queue before the hub's channel.

@@ -134,6 +134,8 @@ pub struct ToolResult {
     pub images: Vec<Image>,
     /// Files for the room.
     pub attachments: Vec<Attachment>,
+    /// What it did in detail, for whoever in the room wants to read that: plain lines under a title.
+    pub log: Option<String>,
     /// Held as long as the files are in memory.
     pub large: Option<LargeFilePermit>,
     /// What it means for a claim of "done".

@@ -19,7 +19,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::small::Small;
 
-const ROOMS: Rooms = Rooms { prefix: "talk/", local: false, features: Features { edits: false, files: false } };
+const ROOMS: Rooms =
+    Rooms { prefix: "talk/", local: false, features: Features { edits: false, files: false, threads: false } };
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A hub of one account, and the protocol's end.

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use matrix_agent::{
     bots::{
-        Bot, Ending, Intent, Order, Outcome, People, Permits, Policy, Progress, Said, SentFile, Taken, TurnJob, Upload,
-        UserMessage,
+        Bot, Enclosure, Ending, Intent, Order, Outcome, People, Permits, Policy, Progress, Said, SentFile, Taken,
+        TurnJob, Upload, UserMessage,
     },
     ids::{Address, BotName},
     store::Store,
@@ -61,10 +61,10 @@ impl Small {
         let mut text = format!("{} heard: {}", self.name, self.told(&job).await.join(" + "));
         if text.contains("send a file") {
             let (stored, taken) = oneshot::channel();
-            let (key, name, mime) = ("file".to_owned(), "a.txt".to_owned(), "text/plain".to_owned());
-            let file = Progress::Attachment { key, name, mime, data: Bytes::from_static(b"text"), stored };
-            job.progress.send(file).await.unwrap();
-            if taken.await == Ok(Taken::NoFilesHere) {
+            let (name, mime, data) = ("a.txt".to_owned(), "text/plain".to_owned(), Bytes::from_static(b"text"));
+            let (key, enclosure) = ("file".to_owned(), Enclosure::File { name, mime, data });
+            job.progress.send(Progress::Enclosure { key, enclosure, stored }).await.unwrap();
+            if taken.await == Ok(Taken::NotHere) {
                 text.push_str(" (no files here)");
             }
         }

@@ -60,7 +60,7 @@ async fn the_room_watches_a_plan_and_its_work() {
             shown.iter().any(|message| message.body.contains("run shell command until") && message.body.contains("0/2"))
         })
         .await;
-    let progress = shown.iter().rfind(|message| message.sender == town.bot).unwrap();
+    let progress = shown.iter().find(|message| message.body.contains("run shell command until")).unwrap();
     for part in ["✓ plan: Gemini CLI", "Qwen Code · run shell command until", "▸ Write the page ☐ Look at it", "tokens"]
     {
         assert!(progress.body.contains(part), "{part:?} is not in {progress:#?}");
@@ -72,6 +72,12 @@ async fn the_room_watches_a_plan_and_its_work() {
             shown.iter().any(|message| message.id == progress.id && message.body.contains("✓ done · 2 tools"))
         })
         .await;
+    let logs: Vec<_> = town.anna.shown(&room).into_iter().filter(|message| message.thread == asked).collect();
+    assert_eq!(logs.len(), 2, "one for each agent: {logs:#?}");
+    assert!(logs.iter().all(|log| log.msgtype == "m.notice"), "a log makes no phone ring: {logs:#?}");
+    for part in ["implement: Qwen Code", "write file page.html", "The page is there."] {
+        assert!(logs[1].body.contains(part), "{part:?} is not in {:#?}", logs[1]);
+    }
     assert_eq!(town.in_sandbox(&room, "cat page.html"), "<h1>Login</h1>\n");
     let requests = town.llm.requests();
     let last = requests.iter().rfind(|request| who(request) == Who::Orchestrator).unwrap();

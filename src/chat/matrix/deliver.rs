@@ -31,6 +31,8 @@ use crate::{
 
 /// The name of the file that holds the whole of an answer that was shortened in its message.
 const WHOLE: &str = "answer.md";
+/// The name of a log that goes out as a file.
+const LOG: &str = "log.txt";
 
 /// The rows that are being sent, and which failures were logged already. Bounded by the number of rooms, since each room has
 /// one row in flight.
@@ -171,6 +173,16 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
             related(to_content("m.text", &render::markdown(text)), thread.as_ref(), Some(asked))
         }
         Outbound::Notice { text } => to_content("m.notice", &render::markdown(text)),
+        Outbound::Log { text, asked, thread: None } => {
+            related(to_content("m.notice", &render::preformatted(text)), Some(asked), None)
+        }
+        Outbound::Log { text, thread: Some(thread), .. } => {
+            if let Some(event) = earlier.find(txn, &Value::Null) {
+                return Ok(event);
+            }
+            let file = media::upload(adapter, &room, txn, LOG, "text/plain", text.as_bytes()).await?;
+            related(file, Some(thread), None)
+        }
         Outbound::File { name, mime, thread } => {
             if let Some(event) = earlier.find(txn, &Value::Null) {
                 return Ok(event);
@@ -198,7 +210,11 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
     if let Some(event) = earlier.find(txn, &content) {
         return Ok(event);
     }
-    let class = if matches!(delivery.outbound, Outbound::Notice { .. }) { Class::Greeting } else { Class::Answer };
+    let class = if matches!(delivery.outbound, Outbound::Notice { .. } | Outbound::Log { .. }) {
+        Class::Greeting
+    } else {
+        Class::Answer
+    };
     post(adapter, class, &room, txn, content).await
 }
 

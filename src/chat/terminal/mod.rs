@@ -21,7 +21,8 @@ use crate::{
 const PREFIX: &str = "terminal:";
 
 /// The rooms of terminals: whoever sits in one sits at this machine.
-pub const ROOMS: Rooms = Rooms { prefix: PREFIX, local: true, features: Features { edits: false, files: true } };
+pub const ROOMS: Rooms =
+    Rooms { prefix: PREFIX, local: true, features: Features { edits: false, files: true, threads: false } };
 
 /// Returns the key of a terminal's room.
 pub fn room(name: &str) -> RoomKey {

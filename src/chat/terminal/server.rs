@@ -299,7 +299,7 @@ fn frame(part: Part) -> Option<ServerFrame> {
             ServerFrame::File { txn, name, mime, data: data.map(|data| BASE64.encode(data)) }
         }
         // What a terminal shows of a turn's progress ends with the turn.
-        Outbound::Notice { .. } | Outbound::Closing { .. } => return None,
+        Outbound::Notice { .. } | Outbound::Closing { .. } | Outbound::Log { .. } => return None,
     })
 }
 

@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::{AgentEvent, SAID, Tokens, brief, said, target, todo};
+use super::{AgentEvent, SAID, Tokens, brief, piece_of, said, target, todo};
 
 /// What has to be remembered between lines.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ impl Gemini {
                 }
                 let room = SAID.saturating_sub(self.text.len());
                 self.text.push_str(&piece[..piece.floor_char_boundary(room)]);
-                events.push(AgentEvent::Said);
+                events.push(AgentEvent::Said(piece_of(piece)));
             }
             Some("tool_use") => {
                 self.text.clear();

@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::{AgentEvent, Tokens, brief, said, target, todo};
+use super::{AgentEvent, Tokens, brief, piece_of, said, target, todo};
 
 /// Reads one line.
 pub(super) fn event(line: &Value, events: &mut Vec<AgentEvent>) {
@@ -25,7 +25,11 @@ pub(super) fn event(line: &Value, events: &mut Vec<AgentEvent>) {
                         events.push(AgentEvent::ToolUsed { id, name, target: target(&block["input"]) });
                         events.extend(todo(&block["input"]));
                     }
-                    Some("text" | "thinking") => events.push(AgentEvent::Said),
+                    Some("text") => {
+                        let text = block["text"].as_str().unwrap_or_default();
+                        events.push(AgentEvent::Said(piece_of(text)));
+                    }
+                    Some("thinking") => events.push(AgentEvent::Said(String::new())),
                     _ => {}
                 }
             }

@@ -39,7 +39,7 @@ fn told(event: &AgentEvent) -> String {
     let mark = |ok: &bool| if *ok { '✓' } else { '✗' };
     match event {
         AgentEvent::Started { session, model } => format!("started {} {model}", &session[..8]),
-        AgentEvent::Said => "said".to_owned(),
+        AgentEvent::Said(_) => "said".to_owned(),
         AgentEvent::ToolUsed { name, target, .. } => format!("{name}({target})"),
         AgentEvent::ToolEnded { ok, .. } => mark(ok).to_string(),
         AgentEvent::Todo(steps) => {
@@ -167,7 +167,7 @@ proptest! {
                 AgentEvent::Retry { reason } => (vec![reason], String::new()),
                 AgentEvent::Noise(line) => { prop_assert!(!line.is_empty()); (vec![line], String::new()) }
                 AgentEvent::Ended { summary, .. } => (Vec::new(), summary),
-                AgentEvent::Said | AgentEvent::Used(_) => (Vec::new(), String::new()),
+                AgentEvent::Said(_) | AgentEvent::Used(_) => (Vec::new(), String::new()),
             };
             prop_assert!(brief.iter().all(|text| text.chars().count() <= BRIEF && !text.contains(char::is_control)));
             prop_assert!(long.len() <= SAID);

@@ -244,7 +244,7 @@ impl Driver {
             Action::Rewrite { target, body, change } => store.rewrite(&account, &target, body, &change).await?,
             Action::Drop { target, thread, change } => self.drop_question(target, thread, change).await?,
             Action::Show(live) => self.show(live),
-            Action::SendFile { turn, file } => self.send_file(&turn, file).await?,
+            Action::Enclose { turn, enclosed } => self.enclose(&turn, enclosed).await?,
         }
         Ok(())
     }

@@ -1,6 +1,5 @@
 //! The events and actions of the machine: types only.
 
-use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -10,7 +9,7 @@ use super::{
     meaning::{Entry, Order, Work},
 };
 use crate::{
-    bots::{Outcome, Progress, Start, Taken},
+    bots::{Enclosure, Outcome, Progress, Start, Taken},
     hub::Live,
     ids::{BotName, EventId, TurnId},
     llm::Part,
@@ -202,12 +201,12 @@ pub(super) enum Action {
     },
     /// Show the room something.
     Show(Live),
-    /// Send the room a file of the turn.
-    SendFile {
+    /// Send the room what the turn has made for it.
+    Enclose {
         /// The turn.
         turn: Turn,
-        /// The file.
-        file: Attachment,
+        /// What it is.
+        enclosed: Enclosed,
     },
 }
 
@@ -286,17 +285,13 @@ pub(super) enum End {
     NoOutcome,
 }
 
-/// A file that a turn makes for the room.
+/// Something that a turn has made for the room.
 #[derive(Debug)]
-pub(super) struct Attachment {
-    /// The same for the same file after a restart, so that it is sent once.
+pub(super) struct Enclosed {
+    /// The same for the same one after a restart, so that it is sent once.
     pub(super) key: String,
-    /// Its name, without a path.
-    pub(super) name: String,
-    /// Its type.
-    pub(super) mime: String,
-    /// The file.
-    pub(super) data: Bytes,
+    /// What it is.
+    pub(super) enclosure: Enclosure,
     /// To be told when it is stored.
     pub(super) stored: oneshot::Sender<Taken>,
 }

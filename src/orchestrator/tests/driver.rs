@@ -22,7 +22,7 @@ use crate::{
     ids::{Address, TurnId},
     llm::{Model, ModelSettings},
     orchestrator::{
-        Outcome, Progress, Start, Taken,
+        Enclosure, Outcome, Progress, Start, Taken,
         driver::{SETTLE, Turn},
         hands::Toolbox,
         journal::Journal,
@@ -345,7 +345,7 @@ async fn a_file_is_stored_before_the_result_that_tells_of_it() {
     let work = tokio::spawn(turn_to_run.run(Start::New));
     let stored = loop {
         let next = timeout(LIMIT, progress.recv()).await.unwrap().unwrap();
-        if let Progress::Attachment { key, name, data, stored, .. } = next {
+        if let Progress::Enclosure { key, enclosure: Enclosure::File { name, data, .. }, stored } = next {
             assert_eq!((key.as_str(), name.as_str(), &data[..]), ("6892e655d3c528ba-1-0-0", "a.pdf", &b"bytes"[..]));
             break stored;
         }

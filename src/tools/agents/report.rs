@@ -57,6 +57,7 @@ pub(super) fn told(
     let how = if outcome.ok { String::new() } else { format!(" {}", text::one_line(&outcome.verdict, 90)) };
     let line = format!("{role}: {name}{how}{did}{}", took(outcome, elapsed, text::stopwatch));
     let mut result = if outcome.ok && !trespass { ToolResult::good(line, text) } else { ToolResult::bad(line, text) };
+    result.log = (!outcome.record.is_empty()).then(|| format!("{}\n{}", result.summary, outcome.record));
     result.facts.edits = edits.unwrap_or_default();
     result
 }

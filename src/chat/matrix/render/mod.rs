@@ -84,6 +84,15 @@ pub(super) fn name(name: &str) -> String {
     words::defuse(name)
 }
 
+/// Returns what an event carries of plain lines under a title: nothing in them acts as Markdown or pings.
+pub(super) fn preformatted(text: &str) -> Rendered {
+    let body = body(&text::strip(text));
+    let (title, lines) = body.split_once('\n').unwrap_or((&body, ""));
+    let (title, lines) = (words::escape(title), words::escape(lines));
+    let html = Some(format!("<p><strong>{title}</strong></p><pre><code>{lines}\n</code></pre>"));
+    Rendered { body, html }
+}
+
 /// Returns cleaned Markdown as a body: nothing pings, no empty lines around it.
 fn body(clean: &str) -> String {
     // Spaces before the first line stay: they may make it a block of code.

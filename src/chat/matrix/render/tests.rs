@@ -3,6 +3,7 @@
 use super::{
     Rendered, answer, markdown,
     page::DEPTH,
+    preformatted,
     properties::{MULTIPLE, calls_room, check},
     shorten::{LIMIT, shortened, weight},
     words,
@@ -32,6 +33,15 @@ fn what_is_plain_has_no_html() {
 fn the_body_is_the_markdown_cleaned() {
     let text = "\n\n# Title\x07\n[a](https://example.org)\r\n\x1b[31m**b**\x1b[0m\u{202e}\n\n";
     assert_eq!(markdown(text).body, "# Title\n[a](https://example.org)\n**b**");
+}
+
+#[test]
+fn in_preformatted_lines_nothing_acts() {
+    let Rendered { body, html } = preformatted("a *title*\n0:01 <b>@room</b> `x` [y](https://example.org)\n0:02 done");
+    assert!(body.contains("[y](https://example.org)\n0:02 done") && !calls_room(&body), "{body}");
+    let html = html.unwrap();
+    assert!(html.starts_with("<p><strong>a *title*</strong></p><pre><code>0:01 &lt;b&gt;"), "{html}");
+    assert!(html.ends_with("[y](https://example.org)\n0:02 done\n</code></pre>"), "{html}");
 }
 
 #[test]

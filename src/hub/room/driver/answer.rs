@@ -3,14 +3,14 @@
 use super::{
     super::{
         brought::Brought,
-        event::{Attachment, End, Turn},
+        event::{Enclosed, End, Turn},
         meaning::Entry,
         side::{self, txn},
     },
     Driver,
 };
 use crate::{
-    bots::{Outcome, Taken},
+    bots::{Enclosure, Outcome, Taken},
     crash,
     hub::{Ending, Features, Live, Outbound, to_json},
     ids::{BotName, EventId, TurnId},
@@ -133,24 +133,32 @@ impl Driver {
         Ok(())
     }
 
-    /// Sends the room a file of the turn.
-    pub(super) async fn send_file(&self, turn: &Turn, file: Attachment) -> Result<(), StoreError> {
-        let Attachment { key, name, mime, data, stored } = file;
-        if !self.features().files {
-            let _ = stored.send(Taken::NoFilesHere);
-            return Ok(());
-        }
-        let outbound = Outbound::File { name, mime, thread: turn.thread.clone() };
+    /// Sends the room what the turn has made for it.
+    pub(super) async fn enclose(&self, turn: &Turn, enclosed: Enclosed) -> Result<(), StoreError> {
+        let Enclosed { key, enclosure, stored } = enclosed;
+        let (features, thread) = (self.features(), turn.thread.clone());
         let txn = txn(&self.address, &turn.asked, &key);
-        let kept = match self.hub.inner.store.keep_file(&txn, data).await {
-            Ok(kept) => kept,
-            Err(error) => {
-                // Who waits for it is told that it was not stored.
-                tracing::warn!(%error, "a file cannot be sent");
+        let (outbound, file) = match enclosure {
+            Enclosure::File { name, mime, data } if features.files => {
+                let kept = match self.hub.inner.store.keep_file(&txn, data).await {
+                    Ok(kept) => kept,
+                    Err(error) => {
+                        // Who waits for it is told that it was not stored.
+                        tracing::warn!(%error, "a file cannot be sent");
+                        return Ok(());
+                    }
+                };
+                (Outbound::File { name, mime, thread }, Some(kept))
+            }
+            Enclosure::Log(text) if features.threads => {
+                (Outbound::Log { text, asked: turn.asked.clone(), thread }, None)
+            }
+            Enclosure::File { .. } | Enclosure::Log(_) => {
+                let _ = stored.send(Taken::NotHere);
                 return Ok(());
             }
         };
-        let row = NewOutbox { txn, payload: to_json(&outbound)?, file: Some(kept) };
+        let row = NewOutbox { txn, payload: to_json(&outbound)?, file };
         self.hub.inner.store.post(&self.address, Some(&turn.id), row).await?;
         // The receiver is gone if the turn was stopped meanwhile.
         let _ = stored.send(Taken::Stored);

@@ -5,7 +5,7 @@ use std::{collections::HashSet, mem};
 use super::{
     super::{
         doing::Doing,
-        event::{Action, Attachment, End, Turn},
+        event::{Action, Enclosed, End, Turn},
         meaning::{Entry, Meaning},
     },
     Machine, Out, Phase, Plan, show_taken,
@@ -181,9 +181,9 @@ impl Machine {
             Progress::ToolOutput { call, line } => Live::ToolOutput { call: call.0, line },
             Progress::ToolEnded { call, summary, ok } => Live::ToolEnded { call: call.0, summary, ok },
             Progress::Notice(text) => Live::Notice { text },
-            Progress::Attachment { key, name, mime, data, stored } => {
-                let file = Attachment { key, name, mime, data, stored };
-                return out.push(Action::SendFile { turn: running.turn.clone(), file });
+            Progress::Enclosure { key, enclosure, stored } => {
+                let enclosed = Enclosed { key, enclosure, stored };
+                return out.push(Action::Enclose { turn: running.turn.clone(), enclosed });
             }
         }));
     }

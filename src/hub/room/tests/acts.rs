@@ -131,7 +131,7 @@ impl World {
             }
             Action::Show(Live::Queued { asked, before, .. }) => self.note(format!("{asked} waits behind {before}")),
             Action::Show(Live::Ended { .. }) => self.note("waits no more".into()),
-            Action::Show(_) | Action::SendFile { .. } => {}
+            Action::Show(_) | Action::Enclose { .. } => {}
         }
     }
 }
