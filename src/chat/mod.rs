@@ -1,5 +1,5 @@
-//! The chat protocols. Only the code below here knows one; all of it speaks to its account's hub, none of it knows a bot or
-//! a tool.
+//! The chat protocols. Only this module knows one; each protocol speaks to its account's hub, and knows no bot and no
+//! tool.
 
 pub mod matrix;
 pub mod terminal;

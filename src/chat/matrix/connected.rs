@@ -1,19 +1,19 @@
-//! A session on the homeserver, as all parts of the adapter use it. How it comes about is `session`'s.
+//! A session on the homeserver, as all parts of the adapter use it. `session.rs` makes it.
 
 use std::{ops::Deref, time::Duration};
 
 use matrix_sdk::{Client, config::RequestConfig};
 use matrix_sdk_base::BaseClient;
 
-/// How long one request may take; a sync adds the time for which it waits.
+/// How long a request may take. A sync request gets the time for which it is held on top.
 const REQUEST: Duration = Duration::from_secs(30);
 
 /// A session on the homeserver.
 #[derive(Clone, Debug)]
 pub struct Session {
-    /// All that the SDK offers.
+    /// The SDK's client.
     pub(super) client: Client,
-    /// Its lower half, which keeps the state of rooms and keys. The same as inside the client.
+    /// The SDK's lower half inside the client, which keeps the state of rooms and keys.
     pub(super) base: BaseClient,
 }
 
@@ -25,8 +25,8 @@ impl Deref for Session {
     }
 }
 
-/// What holds for a request that the homeserver may answer as much later. The SDK's own retries last up to a quarter of an
-/// hour; ours are said in the log.
+/// The settings of a request to which the homeserver may take `later` longer to answer. The SDK's own retries, up to
+/// a quarter of an hour, are off: ours are logged.
 pub(super) fn requests(later: Duration) -> RequestConfig {
     RequestConfig::new().timeout(REQUEST + later).disable_retry()
 }

@@ -1,4 +1,4 @@
-//! Sends what the hub hands out: each row of the outbox as one event, with the row's own transaction id.
+//! Sends the rows of the outbox: each row as one event, with the row's own transaction id.
 
 mod earlier;
 
@@ -68,7 +68,7 @@ impl Drop for Sending {
     }
 }
 
-/// Takes what the hub hands out until the program ends.
+/// Takes the hub's deliveries until the program ends.
 pub(super) async fn run(adapter: Adapter, mut inbox: Inbox, mut live: broadcast::Receiver<LiveIn>) {
     let desk = SharedDesk::default();
     loop {

@@ -1,7 +1,8 @@
 //! Which rooms the aliases in `ALLOWED_ROOMS` mean.
 //!
-//! A room can call itself whatever it likes, so it is not asked: an alias means the room to which the directory of the
-//! alias's own server leads. That is asked at the start, now and then, and before an invite is declined; what it said last is
+//! A room can claim any alias, so it is not asked: an alias means the room to which the directory of the alias's own
+//! server leads. The directory is asked at the start, every ten minutes, and before an invite is declined; while it
+//! does not answer, its last answer counts.
 //! kept for as long as it does not answer.
 
 use std::{
@@ -18,12 +19,12 @@ use tokio::time::{self, Instant};
 
 use super::Adapter;
 
-/// How long an answer holds.
+/// How long an answer counts before the directory is asked again.
 const HOLDS: Duration = Duration::from_mins(10);
-/// How long the directory may take.
+/// How long the directory may take to answer.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// What the directory has said.
+/// The last answers of the directory.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     known: Mutex<Known>,
@@ -35,7 +36,7 @@ struct Known {
     asked: Option<Instant>,
 }
 
-/// Returns the key under which the room is noted to which an alias led last.
+/// Returns the key under which the hub notes the room to which an alias last led.
 fn note_of(alias: &str) -> String {
     format!("alias:{alias}")
 }
@@ -47,7 +48,7 @@ impl Directory {
 }
 
 impl Adapter {
-    /// Returns whether the bot may work in a room, as far as is known.
+    /// Returns whether the bot may work in a room, by the answers at hand.
     pub(super) fn opens(&self, room: &RoomId) -> bool {
         self.directory.known(|known| {
             let named: Vec<_> = known.rooms.values().map(|id| id.as_str()).collect();
@@ -55,7 +56,7 @@ impl Adapter {
         })
     }
 
-    /// The same; what is not known is asked for.
+    /// The same, but asks the directory first if the answers at hand do not allow the room.
     pub(super) async fn opens_now(&self, room: &Room) -> bool {
         if !self.opens(room.room_id()) && self.hub.policies().aliases().next().is_some() {
             self.look_up(&room.client()).await;
@@ -63,7 +64,7 @@ impl Adapter {
         self.opens(room.room_id())
     }
 
-    /// Asks the directory again if the last answers are old; tells whether they have changed.
+    /// Asks the directory again if its answers are old; returns whether they have changed.
     pub(super) async fn look_up_if_old(&self, client: &Client) -> bool {
         let old = self.directory.known(|known| known.asked.is_none_or(|asked| asked.elapsed() >= HOLDS));
         old && self.look_up(client).await
@@ -104,11 +105,11 @@ impl Adapter {
     }
 }
 
-/// What the directory says of an alias.
+/// What the directory says about an alias.
 enum Found {
     Room(OwnedRoomId),
     Nothing,
-    /// It does not answer.
+    /// It did not answer.
     Silence,
 }
 

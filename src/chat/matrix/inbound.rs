@@ -1,5 +1,5 @@
-//! What an event of a room means to the hub. Pure: JSON in, [`Body`] out. Events come from strangers: whatever does not
-//! have the shape that it should is passed over.
+//! Turns an event of a room into what the hub is told. Pure: JSON in, [`Body`] out. Events come from strangers: one
+//! without the expected shape is ignored.
 
 use matrix_sdk::ruma::{OwnedEventId, OwnedUserId, UserId};
 use serde_json::Value;
@@ -14,38 +14,38 @@ use crate::{
 /// The reaction that stops a turn. Some clients add a variation selector.
 pub(super) const STOP: &str = "🛑";
 
-/// An event as it was read.
+/// An event that was read.
 #[derive(Debug)]
 pub(super) struct Read<'a> {
-    /// Its JSON, decrypted where that was possible.
+    /// Its JSON, decrypted if possible.
     pub(super) event: &'a Value,
-    /// How it came.
+    /// Whether it was encrypted.
     pub(super) came: Came,
 }
 
-/// How an event came.
+/// Whether an event was encrypted, and could be decrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Came {
-    /// In the clear.
+    /// It was not encrypted.
     Plain,
-    /// Encrypted, and was decrypted.
+    /// It was encrypted and could be decrypted.
     Decrypted,
-    /// Encrypted, and its key is not there.
+    /// It was encrypted and its key is missing.
     Locked,
 }
 
-/// What is known of the room.
+/// What is known about the room.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RoomFacts<'a> {
     pub(super) room: &'a RoomKey,
     pub(super) own: &'a UserId,
     pub(super) policies: &'a Policies,
     pub(super) encrypted: bool,
-    /// The event that the running turn's progress message is, if there is one.
+    /// The event id of the running turn's progress message, if there is one.
     pub(super) progress: Option<&'a str>,
 }
 
-/// Returns what the hub is to know of an event, if anything.
+/// Returns what the hub is told about an event; `None` if nothing.
 pub(super) fn read(place: RoomFacts<'_>, read: &Read<'_>) -> Option<Inbound> {
     let event = read.event;
     let sender: OwnedUserId = event["sender"].as_str()?.try_into().ok()?;
@@ -55,7 +55,7 @@ pub(super) fn read(place: RoomFacts<'_>, read: &Read<'_>) -> Option<Inbound> {
     let id: OwnedEventId = event["event_id"].as_str()?.try_into().ok()?;
     let body = match event["type"].as_str()? {
         "m.room.encrypted" if read.came == Came::Locked => Body::Locked { raw: event.clone(), until: None },
-        // These are never encrypted, and the worst that a forged one does is to stop a turn.
+        // Reactions are never encrypted. The worst that a forged one can do is to stop a turn.
         "m.reaction" => {
             let relation = &event["content"]["m.relates_to"];
             let stops = relation["key"].as_str()?.trim_end_matches('\u{fe0f}') == STOP;
@@ -89,9 +89,9 @@ fn message(own: &UserId, sender: &UserId, content: &Value) -> Option<Body> {
             let command = command_to(own, content, &text);
             Body::Said { text: command.unwrap_or(text), thread, about }
         }
-        // What programs say; answering it is how bots talk to each other for ever.
+        // Notices are sent by programs; answering them makes two bots answer each other for ever.
         "m.notice" => return None,
-        // How two devices come to trust each other says nothing to anybody.
+        // `verification.rs` handles verifications.
         kind if kind.starts_with("m.key.verification.") => return None,
         "m.audio" if !content["org.matrix.msc3245.voice"].is_null() => unsupported("voice messages", content),
         "m.image" | "m.file" | "m.audio" | "m.video" => file(content, thread, about)?,
@@ -100,7 +100,7 @@ fn message(own: &UserId, sender: &UserId, content: &Value) -> Option<Body> {
     })
 }
 
-/// Returns a message as it is quoted: what anybody has written or sent, whatever it may count for.
+/// Returns a message as it is quoted: anybody's text or file, whether or not the bot hears them.
 pub(super) fn words(sender: &UserId, content: &Value) -> Option<Body> {
     let kind = content["msgtype"].as_str().unwrap_or_default();
     if matches!(kind, "m.image" | "m.file" | "m.audio" | "m.video") {
@@ -117,7 +117,7 @@ fn file(content: &Value, thread: Option<EventId>, about: Option<EventId>) -> Opt
         Some(name) => (name, ""),
         None => (body, ""),
     };
-    // One of the two is what it takes to fetch it.
+    // An encrypted file has `file`, any other `url`; fetching it needs the one or the other.
     let source = if content["file"].is_object() {
         serde_json::json!({ "file": content["file"] })
     } else {
@@ -143,22 +143,23 @@ pub(super) fn thread(content: &Value) -> Option<EventId> {
     (relation["rel_type"] == "m.thread").then(|| relation["event_id"].as_str().map(EventId::from)).flatten()
 }
 
-/// Returns the message to which this one replies, if the person chose one: clients without threads are given one too that
-/// nobody chose.
+/// Returns the message to which this one replies, if the person chose one. Clients also set a reply in threads, for
+/// clients without threads, which nobody chose.
 fn about(content: &Value) -> Option<EventId> {
     let relation = &content["m.relates_to"];
     let chosen = relation["rel_type"] != "m.thread" || relation["is_falling_back"] != true;
     relation["m.in_reply_to"]["event_id"].as_str().filter(|_| chosen).map(EventId::from)
 }
 
-/// Returns what somebody wrote; what they do (`/me waves`) with their name before it, which it makes no sense without.
+/// Returns the text of a message; an emote (`/me waves`) gets the sender's name before it, without which it makes no
+/// sense.
 fn spoken(sender: &UserId, content: &Value) -> Option<String> {
     let text = said(content)?;
     Some(if content["msgtype"] == "m.emote" { format!("* {} {text}", sender.localpart()) } else { text })
 }
 
-/// Returns what was written, without the words of somebody else that a reply may repeat before it (older clients do).
-/// What the person quotes stays.
+/// Returns the text without the words of the answered message that older clients repeat before a reply. Quotes that
+/// the person wrote stay.
 fn said(content: &Value) -> Option<String> {
     let body = content["body"].as_str()?;
     let html = content["formatted_body"].as_str().unwrap_or_default();
@@ -170,21 +171,21 @@ fn said(content: &Value) -> Option<String> {
     Some(body.get(repeated..).unwrap_or_default().trim_start_matches(['\r', '\n']).to_owned())
 }
 
-/// Returns whether a message begins as clients repeat somebody's words: `> <@anna:example.org> words`.
+/// Returns whether a text begins as clients repeat an answered message: `> <@anna:example.org> words`.
 fn repeats_somebody(body: &str) -> bool {
     let named = body.strip_prefix("> ").map(|line| line.strip_prefix("* ").unwrap_or(line));
     let user = named.and_then(|line| line.strip_prefix('<')?.split_once('>'));
     user.is_some_and(|(user, _)| UserId::parse(user).is_ok())
 }
 
-/// Returns what is said to the bot in a message that names it before or behind a command, as in `bot: !stop`. What is a
-/// command, its bot decides.
+/// Returns the rest of a message that names the bot before or after a command, as in `bot: !stop`. Whether it is a
+/// command is for a bot to decide.
 fn command_to(own: &UserId, content: &Value, text: &str) -> Option<String> {
     let text = text::bare(text);
     let is_command = |rest: &&str| rest.trim_start_matches(['`', '*', '_']).starts_with(['!', '！', '/']);
     let mut names = names(own, content);
     names.extend(linked(&text, own));
-    // Some begin with others.
+    // Longest first, since one name may begin with another.
     names.sort_by_key(|name| std::cmp::Reverse(name.len()));
     names.iter().find_map(|name| {
         let before = strip_name(&text, name).map(|rest| rest.trim_start_matches([':', ',', ' ', '\u{a0}']));
@@ -195,13 +196,14 @@ fn command_to(own: &UserId, content: &Value, text: &str) -> Option<String> {
     })
 }
 
-/// Returns what follows a name with which a text begins, however it is capitalised.
+/// Returns what follows `name` if a text begins with it, in any case.
 fn strip_name<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let begins = text.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
     text.get(name.len()..).filter(|rest| begins && !rest.starts_with(char::is_alphanumeric))
 }
 
-/// Returns the names by which a message may call the bot: its own, and what a client shows for it, as the HTML tells.
+/// Returns the names by which a message may address the bot: its own, and the one that the client displays, from the
+/// HTML.
 fn names(own: &UserId, content: &Value) -> Vec<String> {
     let mut names = vec![own.to_string(), format!("@{}", own.localpart()), own.localpart().to_owned()];
     for anchor in content["formatted_body"].as_str().unwrap_or_default().split("href=\"").skip(1) {
@@ -216,7 +218,7 @@ fn names(own: &UserId, content: &Value) -> Vec<String> {
     names
 }
 
-/// Returns the links to the bot with which a text begins and ends, written as in Markdown.
+/// Returns the Markdown links to the bot with which a text begins and ends.
 fn linked(text: &str, own: &UserId) -> Vec<String> {
     let link = |link: &str| {
         let (_, url) = link.strip_prefix('[')?.strip_suffix(')')?.rsplit_once("](")?;
@@ -227,7 +229,7 @@ fn linked(text: &str, own: &UserId) -> Vec<String> {
     first.into_iter().chain(last).collect()
 }
 
-/// Returns whether an address is the bot's: some clients write it percent-encoded.
+/// Returns whether a link leads to the bot; some clients percent-encode it.
 fn leads_to(url: &str, own: &UserId) -> bool {
     let url = url.replace("%40", "@").replace("%3A", ":").replace("%3a", ":").replace("%23", "#");
     url.strip_prefix("https://matrix.to/#/") == Some(own.as_str())
@@ -417,7 +419,7 @@ mod tests {
         }
     }
 
-    /// Random JSON in which the keys that matter come up often.
+    /// Random JSON in which the relevant keys occur often.
     fn json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),

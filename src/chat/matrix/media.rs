@@ -1,4 +1,4 @@
-//! Files to and from a room.
+//! Uploads files to a room and downloads files from one.
 
 use std::{
     io::{Cursor, Read},
@@ -23,10 +23,10 @@ use crate::{
 
 /// How long a download may take.
 const DOWNLOAD: Duration = Duration::from_secs(100);
-/// Characters of a file's name in a sentence.
+/// The most characters of a file's name in a sentence.
 const NAME: usize = 100;
 
-/// Uploads a file for a room, once: what the homeserver called it is noted before an event names it. Returns the
+/// Uploads a file for a room, once: its address at the homeserver is noted before an event names it. Returns the
 /// event's content.
 pub(super) async fn upload(
     adapter: &Adapter,
@@ -66,7 +66,7 @@ pub(super) async fn upload(
     Ok(content)
 }
 
-/// Returns the content of a file's event, but for where the file is.
+/// Returns the content of a file's event, except for the file's address.
 fn content(name: &str, mime: &str, data: &[u8]) -> Value {
     let kind = match mime.split('/').next() {
         Some("image") => "m.image",
@@ -74,11 +74,11 @@ fn content(name: &str, mime: &str, data: &[u8]) -> Value {
         Some("audio") => "m.audio",
         _ => "m.file",
     };
-    // Both are the same, or clients take the body for a caption.
+    // Body and file name must be equal, or clients take the body for a caption.
     let name = render::name(name);
     let mut content = json!({
         "msgtype": kind, "body": name, "filename": name, "info": { "mimetype": mime, "size": data.len() },
-        // Without it clients and servers look for names in the body.
+        // Without `m.mentions`, clients and servers look for names in the body.
         "m.mentions": {},
     });
     if let Some((width, height)) = png_size(data).filter(|_| mime == "image/png") {
@@ -88,8 +88,8 @@ fn content(name: &str, mime: &str, data: &[u8]) -> Value {
     content
 }
 
-/// Returns the width and the height that a PNG states, as every screenshot does: clients keep its place free, and what
-/// one reads does not jump when it is loaded.
+/// Returns the width and height that a PNG states. With them clients reserve the place of a screenshot, so that the
+/// text does not jump when it is loaded.
 fn png_size(data: &[u8]) -> Option<(u32, u32)> {
     let sizes = data.strip_prefix(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")?;
     let (width, sizes) = sizes.split_first_chunk()?;
@@ -107,7 +107,7 @@ async fn send(client: &Client, room: &Room, mime: &str, data: &[u8]) -> Result<V
     Ok(json!({ "url": uploaded.content_uri }))
 }
 
-/// Fetches what somebody sent.
+/// Downloads a file for the hub.
 pub(super) async fn fetch(client: Option<Client>, wanted: FetchFile) {
     let FetchFile { source, limit, done } = wanted;
     let got = match client {
@@ -116,12 +116,12 @@ pub(super) async fn fetch(client: Option<Client>, wanted: FetchFile) {
             .await
             .unwrap_or_else(|_| Err(NotFetched::Failed(strings::files::DOWNLOAD_SLOW.to_owned()))),
     };
-    // Who asked may have been stopped.
+    // The receiver may be gone, if the turn was stopped.
     let _ = done.send(got);
 }
 
-/// Downloads a file and decrypts it where it is encrypted. Not by the SDK, which would take it whole whatever its size:
-/// only the homeserver knows that, not who sent it.
+/// Downloads a file and decrypts it if need be. The SDK would download it whole whatever its size, which only the
+/// homeserver knows for sure, not its sender.
 async fn download(client: &Client, source: &Value, limit: u64) -> Result<Vec<u8>, NotFetched> {
     let encrypted: Option<EncryptedFile> = match &source["file"] {
         Value::Null => None,
@@ -133,17 +133,17 @@ async fn download(client: &Client, source: &Value, limit: u64) -> Result<Vec<u8>
     let mut sealed = Cursor::new(bytes);
     let mut opened = Vec::new();
     let mut reader = AttachmentDecryptor::new(&mut sealed, file.into()).map_err(|error| failed(&error.to_string()))?;
-    // The last read fails where the bytes are not those that were sent.
+    // The last read fails if the hash of the encrypted file does not match.
     reader.read_to_end(&mut opened).map_err(|error| failed(&error.to_string()))?;
     Ok(opened)
 }
 
-/// Reads a file from the homeserver, up to a limit.
+/// Downloads a file from the homeserver, up to a limit.
 async fn get(client: &Client, at: &OwnedMxcUri, limit: u64) -> Result<Vec<u8>, NotFetched> {
     let (server, media) = at.parts().map_err(|_| failed(strings::files::UNNAMED))?;
     let mut answer = ask(client, &format!("_matrix/client/v1/media/download/{server}/{media}")).await?;
     if answer.status() == StatusCode::NOT_FOUND {
-        // Older homeservers know only this one.
+        // Older homeservers have only this path.
         answer = ask(client, &format!("_matrix/media/v3/download/{server}/{media}")).await?;
     }
     if !answer.status().is_success() {

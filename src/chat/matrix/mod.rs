@@ -1,8 +1,8 @@
-//! Matrix: the bot as a member of rooms.
+//! Matrix: an account in its rooms.
 //!
-//! [`Matrix`] keeps one account's session and connects it with the hub: what is said goes into the journal (`sync.rs`,
-//! `inbound.rs`), what must be sent comes out of the outbox (`deliver.rs`), and what is worth seeing meanwhile becomes one
-//! message a turn that is edited (`view.rs`). Knows no tool and no sandbox.
+//! [`Matrix`] keeps one account's session and connects it with the hub: messages go into the journal (`sync.rs`,
+//! `inbound.rs`), the rows of the outbox are sent (`deliver.rs`), and live progress becomes one message a turn that
+//! is edited (`view.rs`). Knows no tool and no sandbox.
 
 mod connected;
 mod deliver;
@@ -62,17 +62,18 @@ pub const ROOMS: Rooms =
 /// The pause after a failed try to get a session.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-/// The same after what somebody has to mend, such as a wrong password: homeservers shut out who tries it often.
+/// The first pause if the cause must be fixed by a person, such as a wrong password: homeservers lock an account out
+/// that tries too often.
 const LOST_PAUSE: Duration = Duration::from_mins(1);
 const LONGEST_LOST: Duration = Duration::from_hours(1);
-/// A receipt waits as long: the homeserver would work at it before a quick answer.
+/// How long a read receipt is delayed, so that the homeserver does not handle it before a quick answer.
 const RECEIPT: Duration = Duration::from_millis(300);
 
-/// One account in its rooms.
+/// A Matrix account that can be served.
 #[derive(Debug)]
 pub struct Matrix {
     login: Login,
-    /// The session of the start, or why there was none yet.
+    /// The session from the start, or why there was none.
     opened: Result<Session, SessionError>,
 }
 
@@ -85,15 +86,15 @@ struct Adapter {
 struct Inner {
     hub: AccountHub,
     scheduler: Scheduler,
-    /// The session, while there is one.
+    /// The SDK's client, while there is a session.
     client: watch::Sender<Option<Client>>,
-    /// The rooms in which a turn runs.
+    /// The rooms with a running turn.
     views: Mutex<HashMap<RoomKey, Arc<View>>>,
-    /// Where the aliases of rooms lead.
+    /// The rooms of the aliases in `ALLOWED_ROOMS`.
     directory: Directory,
-    /// Messages for whose devices nobody has vouched yet.
+    /// Messages from devices that are not signed yet.
     unsigned: Unsigned,
-    /// Rooms that the bot joins because a listed person has invited it.
+    /// Rooms that the bot joins because somebody whom it hears has invited it.
     asked: Mutex<HashSet<OwnedRoomId>>,
     tasks: TaskTracker,
     cancel: CancellationToken,
@@ -108,24 +109,24 @@ impl std::ops::Deref for Adapter {
 }
 
 impl Matrix {
-    /// Tries to get a session. What has failed is tried again by [`Matrix::run`].
+    /// Tries to get a session. After a failure [`Matrix::run`] tries again.
     pub async fn open(login: Login) -> Self {
         Self { opened: login.open().await, login }
     }
 
-    /// Returns why there is no session, if somebody has to do something about it first; a homeserver that is away now is
-    /// only waited for.
+    /// Returns why there is no session if a person must fix it first; `None` if there is one, or if the homeserver is
+    /// only away.
     pub fn into_trouble(self) -> Option<SessionError> {
         self.opened.err().filter(|error| !error.passes(true))
     }
 
-    /// Returns whether there is such trouble.
+    /// Returns whether a person must fix something before there can be a session.
     pub fn has_trouble(&self) -> bool {
         self.opened.as_ref().is_err_and(|error| !error.passes(true))
     }
 
-    /// Serves the rooms until `cancel`. An account that is lost is tried again, ever more seldom, while `serving` has
-    /// others that can be served. Fails when it was the last.
+    /// Serves the rooms until `cancel`. A lost session is tried again, with growing pauses, while `serving` knows
+    /// another account that works. Fails if this was the last one.
     pub async fn run(
         self,
         hub: AccountHub,
@@ -183,7 +184,7 @@ impl Matrix {
                             opened = Some(Ok(session));
                         }
                     }
-                    // What has held for long is mended at once; what ends again and again is not.
+                    // A session that has held for long is renewed at once; one that ends again and again is not.
                     if since.elapsed() >= LONGEST_PAUSE {
                         backoff.reset();
                         continue;
@@ -225,7 +226,7 @@ impl Matrix {
 }
 
 impl Adapter {
-    /// Runs something that ends with the program, in the caller's span of the log.
+    /// Starts a task that ends with the program, in the caller's log span.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let cancel = self.cancel.clone();
         let running = async move {
@@ -234,12 +235,12 @@ impl Adapter {
         self.tasks.spawn(running.in_current_span());
     }
 
-    /// Returns the span of what is done in a room.
+    /// Returns the log span of a room.
     fn span(&self, room: &RoomId) -> Span {
         self.hub.address(RoomKey::from(room.as_str())).span()
     }
 
-    /// Returns the session, if there is one now.
+    /// Returns the SDK's client, if there is a session now.
     fn client(&self) -> Option<Client> {
         self.client.borrow().clone()
     }
@@ -252,15 +253,15 @@ impl Adapter {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the running turn's progress message, if there is one.
+    /// Returns the event id of the running turn's progress message, if there is one.
     fn progress_event(&self, room: &RoomKey) -> Option<String> {
         self.views().get(room).and_then(|view| view.event())
     }
 
-    /// Shows people that their messages were read.
+    /// Sends read receipts for messages.
     fn seen(&self, client: &Client, events: impl Iterator<Item = (RoomKey, EventId)>) {
         use matrix_sdk::ruma::{api::client::receipt::create_receipt::v3::ReceiptType, events::receipt::ReceiptThread};
-        // One receipt a room says it of all before.
+        // A receipt for a room's newest message covers all before it.
         let newest: HashMap<_, _> = events.collect();
         for (room, event) in newest {
             let (Ok(id), Ok(event)) = (room.as_str().try_into(), event.as_str().try_into()) else { continue };
@@ -278,13 +279,13 @@ impl Adapter {
         }
     }
 
-    /// The bot is no longer in a room.
+    /// Notes that the account is no longer in a room.
     async fn left(&self, room: &RoomKey) -> Result<(), StoreError> {
         self.views().remove(room);
         self.hub.left(room).await
     }
 
-    /// Tells the hub that the rooms can be reached (again).
+    /// Tells the hub that the rooms can be reached again.
     async fn reachable(&self, client: &Client) {
         for room in client.joined_rooms() {
             let room = RoomKey::from(room.room_id().as_str());

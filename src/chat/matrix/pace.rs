@@ -1,108 +1,108 @@
-//! When to send: how often a progress message is edited, and how many sends an account may do.
+//! The pace of sends: how often a progress message is edited, and how many sends an account may do.
 //!
-//! Pure: time is passed in. [`Edits`] spreads the edits of one message over its turn; [`Account`] learns from a
-//! homeserver's refusals (429) what that account may send, for homeservers limit by account, not by room, and from the
-//! time that sends take how much else it has to do. Called by the scheduler alone.
+//! Pure: the time is passed in. [`Edits`] spreads the edits of one message over its turn. [`AccountPace`] learns what
+//! the account may send, since homeservers limit accounts, not rooms: from refusals (429), and from how long sends
+//! take, which tells how busy the homeserver is. Used by the scheduler alone.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The shortest time between two states of one progress message.
+/// The shortest time between two states of a progress message.
 const FIRST_INTERVAL: Duration = Duration::from_millis(500);
-/// By how much each interval is longer than the one before, so that an interval is 8 % of the time so far.
+/// The factor by which each interval is longer than the one before, so that an interval is 8 % of the time so far.
 ///
 /// The first 98 intervals sum up to 0.5 s × (1.08⁹⁸ − 1) / 0.08 = 11,800 s, over three hours. One state comes every
 /// 0.5 s in the beginning, every 5 s after a minute, every 48 s after ten.
 const GROWTH: f64 = 1.08;
-/// States of one progress message: the first, which makes it, and its edits. Of the 100 edits that a message may have
-/// one is kept for the end.
+/// The states of a progress message: the first, which sends it, and 98 edits. Its end is one more edit, so that a
+/// message has fewer than a hundred.
 const STATES: u32 = 99;
 
-/// The shortest pause after a refusal: that long a homeserver holds the refusal itself.
+/// The shortest pause after a refusal: Synapse delays a refusal by as much.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
-/// Added to what the homeserver asks for, so that clocks that tick differently cost no second refusal.
+/// Added to the pause that the homeserver asks for, since clocks run differently.
 const MARGIN: Duration = Duration::from_millis(50);
-/// The longest pause, whatever the homeserver asks for: trying too early does no harm.
+/// The longest pause, whatever the homeserver asks for; trying too early does no harm.
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
-/// The longest pause that is made up because the homeserver asks for less than it enforces.
+/// The longest pause that is guessed because the homeserver asks for less than it enforces.
 const LONGEST_GUESS: Duration = Duration::from_secs(30);
 
-/// The account's gap between progress edits while the homeserver limits nothing: it also has others to serve, and
-/// saturates at about a hundred events a second.
+/// The account's gap between progress edits while the homeserver refuses nothing: it serves others too, and saturates
+/// at about a hundred events a second.
 const SMALLEST_GAP: Duration = Duration::from_millis(50);
-/// What a homeserver asks for is the time for one send; a gap so much longer leaves some for answers.
+/// A homeserver asks for the time of one send; a gap longer by this factor leaves some sends for answers.
 const SLACK: f64 = 1.25;
-/// What was learned holds this long after the last refusal,
+/// How long what a refusal has taught counts in full after the last refusal.
 const REMEMBERED: Duration = Duration::from_mins(1);
-/// and then is halved in each such time.
+/// After that the learned gap is halved once in each such time.
 const HALVED: Duration = Duration::from_mins(5);
-/// Where sends have to wait, the homeserver has much to do: between progress edits lies that wait as many times, so that
-/// progress takes a small part of what it can do,
+/// If sends have to wait at the homeserver, the gap between progress edits is this many times that wait, so that
+/// progress takes a small part of what the homeserver can do.
 const YIELD: u32 = 4;
-/// but no more than this.
+/// The longest such gap.
 const LONGEST_YIELD: Duration = Duration::from_secs(2);
-/// Each send changes the wait that is reckoned with by one in so many parts.
+/// The average wait is smoothed: each send changes it by one part in so many.
 const SMOOTHED: u32 = 8;
-/// Sends other than progress put progress off by a gap each, but never further than this many gaps.
+/// Other sends delay progress by one gap each, but by at most this many gaps.
 const MOST_DEBT: u32 = 3;
 
-/// Sends in flight at most, while the homeserver does not limit.
+/// The most sends in flight while the homeserver refuses nothing.
 pub(super) const IN_FLIGHT: usize = 8;
 
-/// Spreads the states of one progress message over its turn.
+/// Spreads the states of a progress message over its turn.
 #[derive(Debug)]
 pub(super) struct Edits {
     /// States that were sent.
     sent: u32,
-    /// Before this the next one is not sent.
+    /// When the next state may be sent.
     next: Instant,
 }
 
 impl Edits {
-    /// Returns the pace of a message whose first state may go `now`.
+    /// Returns the pace of a message whose first state may be sent `now`.
     pub(super) fn new(now: Instant) -> Self {
         Self { sent: 0, next: now }
     }
 
-    /// Returns when the next state may go; `None` when only the end is left.
+    /// Returns when the next state may be sent; `None` if only the end may still be.
     pub(super) fn due(&self) -> Option<Instant> {
         (self.sent < STATES).then_some(self.next)
     }
 
-    /// Returns whether no state was sent yet: the next one makes the message.
+    /// Returns whether no state was sent yet, so that the next one makes the message.
     pub(super) fn is_new(&self) -> bool {
         self.sent == 0
     }
 
-    /// A state was sent (not refused).
+    /// Notes that a state was sent and not refused.
     pub(super) fn sent(&mut self, now: Instant) {
         self.next = now + FIRST_INTERVAL.mul_f64(GROWTH.powi(self.sent.min(STATES) as i32));
         self.sent = self.sent.saturating_add(1);
     }
 }
 
-/// What an account may send, as its homeserver has shown.
+/// What an account may send, as learned from its homeserver.
 #[derive(Debug)]
 pub(super) struct AccountPace {
-    /// Nothing at all is sent before this.
+    /// Nothing is sent before this time.
     open: Instant,
-    /// No progress is sent before this.
+    /// No progress is sent before this time.
     progress: Instant,
     /// The gap between progress edits that the last refusal has taught, and when that was.
     learned: Option<(Duration, Instant)>,
-    /// Refusals since the last send that was taken.
+    /// Refusals since the last accepted send.
     in_a_row: u32,
-    /// Sends that may be in flight: one after a refusal, one more after each send that was taken.
+    /// Sends that may be in flight: one after a refusal, then one more with each accepted send.
     window: usize,
-    /// The time of the quickest send of late; `None` before the first.
+    /// The time of the quickest recent send; `None` before the first.
     quickest: Option<Duration>,
-    /// How much longer sends take, on the whole.
+    /// By how much sends take longer than the quickest, on average.
     wait: Duration,
 }
 
 impl AccountPace {
-    /// Returns an account that nothing is known of.
+    /// Returns the pace of an account about which nothing is known.
     pub(super) fn new(now: Instant) -> Self {
         Self {
             open: now,
@@ -115,12 +115,12 @@ impl AccountPace {
         }
     }
 
-    /// Returns when the next send may go.
+    /// Returns when the next send may start.
     pub(super) fn open(&self) -> Instant {
         self.open
     }
 
-    /// Returns when the next progress edit may go.
+    /// Returns when the next progress edit may start.
     pub(super) fn progress(&self) -> Instant {
         self.open.max(self.progress)
     }
@@ -130,29 +130,30 @@ impl AccountPace {
         self.window
     }
 
-    /// A send, of whatever class, begins.
+    /// Notes that a send of any class starts.
     pub(super) fn begun(&mut self, now: Instant) {
         let gap = self.gap(now);
         self.progress = (self.progress.max(now) + gap).min(now + gap * MOST_DEBT);
     }
 
-    /// Takes note that a send ended, after this time, and that the homeserver did not refuse it for its rate.
+    /// Notes that a send ended after `took` and was not refused for its rate.
     pub(super) fn taken(&mut self, took: Duration) {
         self.in_a_row = 0;
         self.window = (self.window + 1).min(IN_FLIGHT);
-        // It may have become farther away: what was possible once is believed a little less each time.
+        // The homeserver may have become slower for good, so the quickest time is raised a little with each send.
         let quickest = self.quickest.map_or(took, |known| took.min(known + known / SMOOTHED.pow(2)));
         self.quickest = Some(quickest);
         self.wait = (self.wait * (SMOOTHED - 1) + took.saturating_sub(quickest)) / SMOOTHED;
     }
 
-    /// A send was refused for its rate; the homeserver asks to wait for `retry_after`.
+    /// Notes that a send was refused for its rate; the homeserver asks to wait for `retry_after`.
     pub(super) fn limited(&mut self, now: Instant, retry_after: Duration) {
         let mut gap = self.gap(now);
-        // Several that were in flight are refused together: that is one refusal.
+        // Several sends in flight are refused together, which counts as one refusal.
         if now >= self.open {
             self.in_a_row = self.in_a_row.saturating_add(1);
-            // When it was nearly time, the homeserver asks for little: the gap was too small all the same.
+            // A refusal just before the next send would be allowed asks for a short pause, although the gap was too
+            // small.
             gap = gap.max(gap.mul_f64(SLACK).min(LONGEST_GUESS));
         }
         let guess = SHORTEST_PAUSE * 2_u32.saturating_pow(self.in_a_row.saturating_sub(1).min(16));
@@ -163,7 +164,7 @@ impl AccountPace {
         self.window = 1;
     }
 
-    /// The gap between progress edits, as it holds `now`.
+    /// Returns the gap between progress edits at the time `now`.
     fn gap(&self, now: Instant) -> Duration {
         let smallest = SMALLEST_GAP.max(LONGEST_YIELD.min(self.wait * YIELD));
         let Some((gap, at)) = self.learned else { return smallest };
@@ -227,7 +228,7 @@ mod tests {
     fn a_refusal_stops_all_and_slows_progress_until_it_is_forgotten() {
         let mut now = Instant::now();
         let mut account = AccountPace::new(now);
-        // Eight were in flight.
+        // Eight sends were in flight.
         (0..8).for_each(|_| account.limited(now, millis(4_900)));
         assert_eq!((account.open() - now, account.window()), (millis(4_950), 1));
         assert_eq!(account.progress(), account.open());
@@ -279,7 +280,7 @@ mod tests {
         assert_eq!(gap(&mut std::iter::repeat_n(300, 500)), 50, "it has moved far away");
     }
 
-    /// Synapse's default: a bucket of ten, and one more every five seconds.
+    /// Synapse's default limit: a bucket of ten, refilled by one every five seconds.
     #[test]
     fn an_unmodified_synapse_seldom_refuses_and_is_used_well() {
         let start = Instant::now();

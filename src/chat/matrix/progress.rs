@@ -1,7 +1,7 @@
-//! What the one progress message of a turn says: fed with the turn's [`Live`] events, it gives a few lines of Markdown.
+//! The text of a turn's progress message: takes the turn's [`Live`] events and returns a few lines of Markdown.
 //!
-//! Pure: time is passed in; when to send is `pace`'s matter. Most of what it shows comes out of a sandbox or from a model
-//! under a stranger's spell, so all is cleaned, cut and kept from acting as markup. Called by the Matrix adapter.
+//! Pure: the time is passed in, and `pace.rs` decides when to send. Most of the text comes from a sandbox, or from a
+//! model that a stranger may influence, so all of it is cleaned, cut and kept from acting as markup.
 
 mod line;
 
@@ -15,59 +15,59 @@ use crate::{
     text,
 };
 
-/// A turn that takes as long is worth a progress message, whatever it does: look at [`Progress::worth`] again then.
+/// After this time any turn is worth a progress message, so [`Progress::worth`] is asked again then.
 pub(super) const QUICK: Duration = Duration::from_secs(2);
-/// Lines below the first.
+/// The most lines below the first.
 const LINES: usize = 6;
-/// Of these, the calls that are running; a line for the rest of them included.
+/// The most of these for running calls, including a line for those that have none.
 const RUNNING: usize = 4;
-/// Calls that are followed at once; more are counted, their output is not shown.
+/// Running calls that are followed; further ones are only counted.
 const FOLLOWED: usize = 32;
-/// Characters that a line may add to its mark.
+/// The most characters of a line after its mark.
 const WIDTH: usize = 180;
-/// Characters of what a call does, and of the model's own words in the first line.
+/// The most characters of what a call does, and of the model's words in the first line.
 const BRIEF: usize = 80;
-/// Ends a line without beginning a new paragraph.
+/// A line break that starts no new paragraph.
 const BREAK: &str = "  \n";
 
-/// One turn's progress. Bounded: it keeps a few short lines.
+/// A turn's progress. Bounded: it keeps a few short lines.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// When the turn began to wait or to work.
+    /// When the turn began to wait or to run.
     started: Instant,
-    /// How many turns wait before this one, as long as it waits itself.
+    /// How many turns wait before this one; `None` while it runs.
     queued: Option<usize>,
-    /// Something was shown that must not go unseen: a queue, a notice.
+    /// Whether something was shown that must not go unseen: a queue, a notice.
     told: bool,
-    /// Calls that were begun.
+    /// Calls that have begun.
     tools: u32,
-    /// What the model says in its current message.
+    /// The first line of the model's current message.
     words: Words,
-    /// Calls that have begun and not ended, oldest first, the first [`FOLLOWED`] only.
+    /// Running calls, oldest first, at most [`FOLLOWED`].
     running: Vec<Running>,
-    /// The last things done and said, as ready lines, oldest first.
+    /// The last calls and sentences as finished lines, oldest first.
     done: VecDeque<String>,
 }
 
 /// The first line of the model's current message. It is shown once it is whole, not word by word.
 #[derive(Debug)]
 enum Words {
-    /// What came of it until now; may be empty.
+    /// The part that has come; may be empty.
     Growing(String),
-    /// The line.
+    /// The whole line.
     Whole(String),
 }
 
 #[derive(Debug)]
 struct Running {
     call: String,
-    /// The tool, for the first line.
+    /// The tool's name, for the first line.
     name: String,
     /// What it does; may be empty.
     detail: String,
     /// Its newest line of output; may be empty.
     output: String,
-    /// What it says beside that, as a coding agent does of its list; may be empty.
+    /// A second line that a coding agent shows beside its output, such as its list of tasks; may be empty.
     beside: String,
 }
 
@@ -85,7 +85,7 @@ impl Progress {
         }
     }
 
-    /// Takes in what happened. Returns whether [`Progress::text`] says something else than before, its time apart.
+    /// Takes an event. Returns whether the text of [`Progress::text`] has changed, apart from the time.
     pub(super) fn update(&mut self, live: &Live, now: Instant) -> bool {
         if let Live::Queued { before, .. } = live {
             self.told = true;
@@ -102,7 +102,7 @@ impl Progress {
                 self.started = now;
                 true
             }
-            // The message itself gets a reaction; the end has its own words.
+            // These are shown by reactions, or by the closing text.
             Live::Queued { .. } | Live::Heard { .. } | Live::Seen { .. } | Live::Ended { .. } => false,
             Live::Thinking => {
                 matches!(std::mem::replace(&mut self.words, Words::Growing(String::new())), Words::Whole(_))
@@ -139,7 +139,7 @@ impl Progress {
                 let line = text::one_line(line, WIDTH / 2);
                 match self.running.last_mut() {
                     _ if line.is_empty() => false,
-                    // Whoever tells was most likely started by the newest call.
+                    // The line most likely comes from a program that the newest call has started.
                     Some(running) => std::mem::replace(&mut running.output, line.clone()) != line,
                     None => {
                         self.note(format!("▸ {}", code(&line)));
@@ -163,13 +163,13 @@ impl Progress {
         changed || waited
     }
 
-    /// Returns whether the turn is worth a progress message: a quick answer must not leave one behind. Once true, it
-    /// stays true, and without an event it becomes so [`QUICK`] after the start.
+    /// Returns whether the turn is worth a progress message; a quick answer should leave none behind. Once `true`, it
+    /// stays `true`. Without an event it becomes `true` [`QUICK`] after the start.
     pub(super) fn worth(&self, now: Instant) -> bool {
         self.tools > 0 || self.told || now.duration_since(self.started) >= QUICK
     }
 
-    /// Returns what the message says `now`, as Markdown: at most seven lines of at most 200 characters.
+    /// Returns the message's text `now`, as Markdown: at most seven lines of at most 200 characters.
     pub(super) fn text(&self, now: Instant) -> String {
         if let Some(before) = self.queued {
             return if before == 0 { "⏳ next in line".to_owned() } else { format!("⏳ {before} before this one") };
@@ -181,7 +181,7 @@ impl Progress {
         lines.join(BREAK)
     }
 
-    /// What it does now, the calls, the time.
+    /// Returns the first line: what the turn does now, the number of calls, the time.
     fn head(&self, now: Instant) -> String {
         let doing = match (&self.words, self.running.last()) {
             (Words::Whole(words), _) => prose(words, BRIEF),
@@ -196,7 +196,8 @@ impl Progress {
         format!("⚙️ {doing}{tools} · {}", text::stopwatch(now.duration_since(self.started)))
     }
 
-    /// A line for each call that is running, the newest ones if there are too many, and what the newest says beside it.
+    /// Returns a line for each running call, for the newest ones if there are too many, and the second line of the
+    /// newest.
     fn running(&self) -> Vec<String> {
         let all = self.running.len();
         let hidden = if all > RUNNING { all - (RUNNING - 1) } else { 0 };
@@ -215,7 +216,7 @@ impl Progress {
 }
 
 impl Words {
-    /// Takes a piece of the message; returns whether the line is whole now and was not before.
+    /// Appends a piece of text; returns whether the line has just become whole.
     fn grow(&mut self, delta: &str) -> bool {
         let Self::Growing(line) = self else { return false };
         for c in delta.chars() {
@@ -227,10 +228,10 @@ impl Words {
         false
     }
 
-    /// Takes what came as the whole line; returns whether that changed what is shown.
+    /// Takes what has come as the whole line; returns whether that changes what is shown.
     fn end(&mut self) -> bool {
         let Self::Growing(line) = self else { return false };
-        // The model writes Markdown: what marks headings, lists and stress says nothing in a status line.
+        // The marks of Markdown headings, lists and emphasis mean nothing in a status line.
         let line = text::one_line(&line.replace(['*', '`'], ""), 2 * BRIEF);
         let line = line.trim_start_matches(['#', '>', '-', ' ']).trim_end_matches([':', '.', '…', ' ']);
         let whole = !line.is_empty();
@@ -243,7 +244,8 @@ impl Running {
     fn line(&self) -> String {
         let what = match &*self.detail {
             "" => prose(&self.name, BRIEF),
-            // A path or a port alone does not say what is done with it; a command line does.
+            // A path or a port alone does not tell what is done with it, so the tool's name is added; a command line
+            // does.
             word if !word.contains(' ') => format!("{} {}", prose(&self.name, BRIEF / 4), code(word)),
             line => code(line),
         };
@@ -251,7 +253,7 @@ impl Running {
     }
 }
 
-/// Returns what a progress message says in the end. `footer` is what it took, in a few words: `7 tools · 1:12`.
+/// Returns the final text of a progress message. `footer` is what the turn used: `7 tools · 1:12`.
 pub(super) fn closing(ending: Ending, footer: &str) -> String {
     let end = match ending {
         Ending::Done => "✓ done",
@@ -290,7 +292,7 @@ mod tests {
         Live::Queued { asked: EventId::from("$a"), thread: None, before }
     }
 
-    /// Feeds all and returns the lines after `seconds`.
+    /// Feeds all events and returns the lines after `seconds`.
     fn lines(events: &[Live], seconds: u64) -> Vec<String> {
         let start = Instant::now();
         let mut progress = Progress::new(start);

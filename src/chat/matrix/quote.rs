@@ -1,5 +1,5 @@
-//! The message to which somebody replies: fetched when its turn has come, decrypted where it is encrypted, as it reads
-//! after its last edit.
+//! Fetches the message to which somebody replies, when the bot needs it: decrypted if need be, and as its last edit
+//! has it.
 
 use std::time::Duration;
 
@@ -20,14 +20,14 @@ use crate::{
     ids::{EventId, RoomKey},
 };
 
-/// How long it may take to find one.
+/// How long finding one may take.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Finds a message for the hub.
+/// Fetches a message for the hub.
 pub(super) async fn fetch(adapter: Adapter, wanted: FetchQuote) {
     let FetchQuote { room, event, done } = wanted;
     let found = timeout(LIMIT, find(&adapter, &room, &event)).await.unwrap_or(Err(NotQuoted::Away));
-    // Who asked may have been stopped.
+    // The receiver may be gone, if the turn was stopped.
     let _ = done.send(found);
 }
 
@@ -39,12 +39,12 @@ async fn find(adapter: &Adapter, room: &RoomKey, event: &EventId) -> Result<Quot
         Trouble::Lasting(_) => NotQuoted::Unreadable,
         _ => NotQuoted::Away,
     })?;
-    // What is not known will do for a mark: it is quoted all the same.
+    // If the encryption state is unknown, the message is quoted without the mark of one that stands in the clear.
     let encrypted = room.latest_encryption_state().await.is_ok_and(|state| state.is_encrypted());
     read(&event, room.own_user_id(), adapter.hub.policies(), encrypted)
 }
 
-/// Reads a message that was found.
+/// Reads the message.
 fn read(event: &TimelineEvent, own: &UserId, policies: &Policies, encrypted: bool) -> Result<Quoted, NotQuoted> {
     let (sealed, edit_counts) = match &event.kind {
         TimelineEventKind::UnableToDecrypt { .. } => return Err(NotQuoted::Unreadable),
@@ -76,12 +76,12 @@ fn read(event: &TimelineEvent, own: &UserId, policies: &Policies, encrypted: boo
     Ok(Quoted { sender: sender.to_string(), author, body })
 }
 
-/// Somebody else's key, under the name of this one.
+/// Returns whether the message was encrypted with a key that is not its sender's.
 fn is_forged(info: &EncryptionInfo) -> bool {
     matches!(info.verification_state, VerificationState::Unverified(VerificationLevel::MismatchedSender))
 }
 
-/// Returns what the author's last edit, which homeservers hand out with a message, has made of it.
+/// Returns the author's last edit, which homeservers bundle with a message.
 fn newest(event: &Value) -> Option<&Value> {
     let edit = &event["unsigned"]["m.relations"]["m.replace"];
     let relation = &edit["content"]["m.relates_to"];
@@ -101,7 +101,7 @@ fn words(sender: &UserId, event: &Value, edit: Option<&Value>) -> Result<Body, N
         event["type"].as_str(),
         Some("m.room.message" | "m.sticker" | "m.poll.start" | "org.matrix.msc3381.poll.start")
     );
-    // Some clients reply to an edit rather than to what it edits.
+    // Some clients reply to an edit instead of the edited message.
     let replaces = content["m.relates_to"]["rel_type"] == "m.replace" && content["m.new_content"].is_object();
     let said = if replaces { &content["m.new_content"] } else { content };
     let body = inbound::words(sender, edit.unwrap_or(said)).filter(|_| is_said);

@@ -1,6 +1,6 @@
-//! The bot's own comings and goings: invites, greetings, rooms that are empty or have a successor.
+//! The bot's own membership: invites, greetings, empty rooms and upgraded ones.
 //!
-//! Requests that may take long are tasks of their own, so that they hold up nobody's messages. Called by the reader.
+//! Requests that may take long are tasks of their own, so that they delay nobody's messages.
 
 use std::time::Duration;
 
@@ -18,22 +18,22 @@ use crate::{
     store::StoreError,
 };
 
-/// Tries to join or leave a room, the pause after the first of them, and the longest.
+/// Attempts to join or leave a room, the pause after the first of them, and the longest pause.
 const TRIES: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-/// Servers that are asked for a room's successor.
+/// The most servers that are asked for a room's successor.
 const SERVERS: usize = 5;
-/// Upgrades of a room one after the other that are made up for at once.
+/// The most successive upgrades of a room that are followed back at once.
 const UPGRADES: usize = 8;
 
-/// Joins the room if a listed user has invited the bot, else declines.
+/// Joins a room to which somebody whom the bot hears has invited it; declines other invites.
 pub(super) fn invited(adapter: &Adapter, room: Room) {
     let (adapter, spawning, span) = (adapter.clone(), adapter, adapter.span(room.room_id()));
     let joining = async move {
         let inviter = match room.invite_details().await {
             Ok(invite) => invite.inviter_id,
-            // Answered already.
+            // The invite was handled already.
             Err(_) => return,
         };
         if adapter.hub.policies().hears(inviter.as_str()) && adapter.opens_now(&room).await {
@@ -53,7 +53,7 @@ pub(super) fn invited(adapter: &Adapter, room: Room) {
     spawning.spawn(joining.instrument(span));
 }
 
-/// Takes note of a room that the bot is in now, and greets it once.
+/// Notes that the bot is in a room now, and greets it once.
 pub(super) async fn entered(adapter: &Adapter, room: &Room) -> Result<(), StoreError> {
     let key = RoomKey::from(room.room_id().as_str());
     let own = match room.get_member_no_sync(room.own_user_id()).await {
@@ -61,17 +61,17 @@ pub(super) async fn entered(adapter: &Adapter, room: &Room) -> Result<(), StoreE
         Ok(None) | Err(_) => None,
     };
     note_encrypted(adapter, room).await?;
-    // Whoever has invited the bot here wants it here, with all that belongs to it. But a homeserver can make up an invite,
-    // which is never encrypted: into an encrypted room only a word of theirs takes anything along.
+    // Whoever invited the bot wants everything of the room before it there. But a homeserver can forge an invite,
+    // which is never encrypted; so into an encrypted room only an encrypted message takes anything along.
     if adapter.asked().remove(room.room_id()) && !adapter.hub.is_encrypted(&key) {
         take_along(adapter, room).await?;
     }
-    // Without its own event the room's id will do: it is greeted at the first join only.
+    // Without its own join event, the room's id stands for it; then only the first join is greeted.
     let joined = own.unwrap_or_else(|| EventId::from(room.room_id().as_str()));
     adapter.hub.joined(&key, &joined, adapter.opens(room.room_id())).await
 }
 
-/// Takes note of a room that is encrypted: it is from now on, whatever the homeserver says.
+/// Notes that a room is encrypted, which counts from now on whatever the homeserver says.
 pub(super) async fn note_encrypted(adapter: &Adapter, room: &Room) -> Result<(), StoreError> {
     let key = RoomKey::from(room.room_id().as_str());
     if !adapter.hub.is_encrypted(&key) && is_encrypted(room).await {
@@ -80,20 +80,21 @@ pub(super) async fn note_encrypted(adapter: &Adapter, room: &Room) -> Result<(),
     Ok(())
 }
 
-/// Returns whether a room is encrypted, as far as the homeserver says so. It is asked once a room.
+/// Returns whether a room is encrypted, as far as the homeserver says. It is asked once for each room.
 async fn is_encrypted(room: &Room) -> bool {
     let state = room.latest_encryption_state().await;
     state.unwrap_or_else(|_| room.encryption_state()).is_encrypted()
 }
 
-/// Lets an upgraded room take over what the room before it has. Called once a listed person has asked for it: by a word in
-/// the new room, or by an invite to one that is not encrypted. Both rooms must name each other, so that it was an upgrade by who may do that; but anybody
-/// who may do that is not enough, nor is the homeserver.
+/// Makes an upgraded room take over what the room before it has. Called once somebody whom the bot hears has asked
+/// for it: by a message in the new room, or by an invite if the room is not encrypted. Both rooms must name each
+/// other, which proves that somebody with the right to do so made the upgrade; but such a person alone must not move
+/// a conversation, nor must the homeserver.
 pub(super) async fn take_along(adapter: &Adapter, room: &Room) -> Result<(), StoreError> {
     if !adapter.opens(room.room_id()) {
         return Ok(());
     }
-    // One that was upgraded again before anybody spoke in it stands between.
+    // There may be another upgraded room in between, in which nobody wrote.
     let mut upgrades = vec![room.clone()];
     while upgrades.len() <= UPGRADES
         && let Some(before) = upgrades.last().and_then(predecessor)
@@ -108,16 +109,17 @@ pub(super) async fn take_along(adapter: &Adapter, room: &Room) -> Result<(), Sto
     Ok(())
 }
 
-/// Returns the room that a room has replaced, if both say so.
+/// Returns the room that a room replaces, if each names the other.
 fn predecessor(room: &Room) -> Option<Room> {
     let before = room.client().get_room(&room.predecessor_room()?.room_id)?;
     before.successor_room().is_some_and(|next| next.room_id == *room.room_id()).then_some(before)
 }
 
-/// Leaves a room in which nobody is whom the bot serves, and follows where a room has a successor. `departed`: somebody whom it serves has just gone.
+/// Leaves a room in which nobody whom the bot hears is left, and joins the successor of an upgraded one. `departed`
+/// says that such a person has just left.
 pub(super) fn leave_or_follow(adapter: &Adapter, room: &Room, departed: bool) {
     let successor = room.successor_room().map(|next| next.room_id).filter(|next| adapter.opens(next));
-    // In the successor already, the bot needs the old room no more than its people do.
+    // If the bot is in the successor already, the old room counts as an ordinary one.
     let successor = successor.filter(|next| !is_in(&room.client(), next));
     let alone = room.joined_members_count() == 1;
     if successor.is_none() && !alone && !departed {
@@ -137,12 +139,12 @@ pub(super) fn leave_or_follow(adapter: &Adapter, room: &Room, departed: bool) {
     spawning.spawn(looking.instrument(span));
 }
 
-/// Returns whether no listed user is in the room; not when that is not known.
+/// Returns whether nobody whom the bot hears is in the room; `false` if that is not known.
 async fn unserved(adapter: &Adapter, room: &Room) -> bool {
     let members = again(|| async { room.members(RoomMemberships::JOIN).await.map_err(Trouble::from) });
     match members.await {
         Ok(members) => {
-            // A pattern may list the bot, too.
+            // A pattern may match the bot itself.
             let others = members.iter().map(|member| member.user_id()).filter(|id| *id != room.own_user_id());
             !others.into_iter().any(|id| adapter.hub.policies().hears(id.as_str()))
         }
@@ -157,10 +159,10 @@ fn is_in(client: &Client, room: &RoomId) -> bool {
     client.get_room(room).is_some_and(|room| room.state() == RoomState::Joined)
 }
 
-/// Joins a room's successor. Where that needs an invite, the invite will do it.
+/// Joins a room's successor. If that needs an invite, the bot waits for it.
 async fn follow(room: &Room, next: OwnedRoomId) {
     let client = room.client();
-    // The servers that may know it: the old room's, and everybody's in it that we know without asking.
+    // The servers that may know it: the old room's, and those of its members that are known locally.
     let mut servers: Vec<_> = room.room_id().server_name().map(ToOwned::to_owned).into_iter().collect();
     for member in room.members_no_sync(RoomMemberships::JOIN).await.unwrap_or_default() {
         let server = member.user_id().server_name();
@@ -175,7 +177,7 @@ async fn follow(room: &Room, next: OwnedRoomId) {
 }
 
 async fn leave(room: &Room) {
-    // Not the SDK's own `leave`, which leaves the room's predecessors too.
+    // Not the SDK's `leave`, which leaves the room's predecessors too.
     let request = || matrix_sdk::ruma::api::client::membership::leave_room::v3::Request::new(room.room_id().to_owned());
     let left = again(|| async { room.client().send(request()).await.map(drop).map_err(Trouble::from) });
     if let Err(trouble) = left.await {
@@ -183,7 +185,7 @@ async fn leave(room: &Room) {
     }
 }
 
-/// Tries until it works, or would not work however often it is tried.
+/// Repeats a request until it succeeds or fails for good.
 pub(super) async fn again<T, F: Future<Output = Result<T, Trouble>>>(attempt: impl Fn() -> F) -> Result<T, Trouble> {
     let mut backoff = Backoff::new(PAUSE, LONGEST_PAUSE);
     for _ in 1..TRIES {

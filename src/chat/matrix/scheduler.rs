@@ -1,15 +1,15 @@
-//! One send scheduler an account: who may send now, for homeservers limit by account, not by room.
+//! The send scheduler, one for each account: who may send now, since homeservers limit accounts, not rooms.
 //!
-//! Answers go first, then greetings, then reactions; within a class first come, first served. A room has one of these
-//! in flight at a time, so what is sent there one after the other arrives in that order. Progress comes last: of each
-//! message only the newest state is kept, the message that was edited longest ago goes first, and
-//! [`pace`](super::pace) says when. A refusal (429) pauses everything; the refused send is the next of its class.
+//! Answers go first, then greetings, then reactions; within a class, first come, first served. A room has one of
+//! these in flight at a time, so that they arrive in order. Progress comes last: of each message only the newest
+//! state is kept, the message that was edited longest ago goes first, and [`pace`](super::pace) says when. A refusal
+//! (429) pauses everything; the refused send is the next one of its class.
 //!
-//! An edit of progress takes no place among the messages, so an answer does not wait for one that is in flight; it does
-//! wait for the first state, which makes the message. Progress never takes all places in flight.
+//! An edit of progress does not count as its room's send in flight, so an answer does not wait for it; it does wait
+//! for the first state, which makes the message. Progress never takes all places in flight.
 //!
-//! Knows Matrix only by its limits. Called by whatever in the Matrix adapter sends into a room. A send runs in the task
-//! that asks for it and must end by itself: its request needs a time limit.
+//! Knows Matrix only by its limits. Used by whatever in the Matrix adapter sends into a room. A send runs in the
+//! caller's task and must end by itself, so its request needs a time limit.
 
 mod queues;
 #[cfg(test)]
@@ -30,30 +30,31 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::queues::{InFlight, Next, Queues};
 use crate::ids::RoomKey;
 
-/// What goes before what. Progress has a way of its own, [`Scheduler::progress`].
+/// The classes of sends, by priority. Progress has [`Scheduler::progress`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
-    /// What must reach the room: answers, replies, files, and how a progress message ends.
+    /// What must reach the room: answers, replies, files, and the end of a progress message.
     Answer,
-    /// What answers nobody: greetings, notices.
+    /// Messages that answer nobody: greetings, notices.
     Greeting,
     /// Reactions.
     Reaction,
 }
 
-/// Why a send did not succeed, as the send itself tells.
+/// Why an attempt to send failed.
 #[derive(Debug)]
 pub(super) enum Failed<E> {
-    /// The homeserver limits the rate, and asks to wait this long. Nothing was sent; the scheduler tries again.
+    /// The homeserver refused it for its rate and asks to wait this long. Nothing was sent; the scheduler tries
+    /// again.
     Limited(Duration),
-    /// Something else: it goes to who asked.
+    /// Another error, which goes to the caller.
     Other(E),
 }
 
-/// Why something was not sent, as it is told to who asked.
+/// Why something was not sent, for the caller.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unsent<E> {
-    /// The scheduler has ended before it was its turn.
+    /// The scheduler ended before the send could start.
     #[error("the program ends")]
     Ended,
     /// The send failed.
@@ -61,10 +62,10 @@ pub(super) enum Unsent<E> {
     Failed(E),
 }
 
-/// Sends one state of a progress message; gives the pause if the homeserver asks for one.
+/// Sends a state of a progress message; returns the pause if the homeserver asks for one.
 type Attempt = Box<dyn Fn() -> BoxFuture<'static, Option<Duration>> + Send>;
 
-/// Lets an account's sends go. Cheap to clone.
+/// Schedules an account's sends. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Scheduler {
     shared: Arc<SchedulerInner>,
@@ -72,18 +73,18 @@ pub(super) struct Scheduler {
 
 struct SchedulerInner {
     queues: Mutex<Queues<Pass, Attempt>>,
-    /// Something may go that could not before.
+    /// Notified when something may be sent that could not be before.
     wake: Notify,
 }
 
-/// Leave to send one thing. Dropped, its place is free again, whatever became of the send.
+/// The right to send one thing; when it is dropped, its place is free again.
 struct Pass {
     shared: Arc<SchedulerInner>,
     sending: InFlight,
 }
 
 impl Scheduler {
-    /// Starts the scheduler of an account. It ends with `cancel`; its tasks are `tasks`'.
+    /// Starts the scheduler of an account, with its tasks in `tasks`. It ends with `cancel`.
     pub(super) fn start(tasks: &TaskTracker, cancel: CancellationToken) -> Self {
         let queues = Mutex::new(Queues::new(Instant::now()));
         let shared = Arc::new(SchedulerInner { queues, wake: Notify::new() });
@@ -91,8 +92,8 @@ impl Scheduler {
         Self { shared }
     }
 
-    /// Waits for its turn and sends; returns what came of it. After a 429 it waits and calls `send` again, which must
-    /// use the same transaction id. Nothing is sent if this is dropped while it waits.
+    /// Waits until it may send, and returns the result of `send`. After a 429 it waits and calls `send` again, which
+    /// must use the same transaction id. Nothing is sent if this is dropped while it waits.
     pub(super) async fn send<T, E, F, Fut>(&self, class: Class, room: &RoomKey, mut send: F) -> Result<T, Unsent<E>>
     where
         F: FnMut() -> Fut,
@@ -112,14 +113,14 @@ impl Scheduler {
                 }
                 Err(Failed::Limited(pause)) => pause,
             };
-            // It stands in front again before its room is free for another.
+            // Queued in front before the room is free for another send.
             turn = self.shared.wait(class, room, true);
             pass.limited(pause, None);
         }
     }
 
-    /// Queues the newest state of the progress message `key`, in place of the one that is queued. Never waits. It is
-    /// dropped when the message was settled or has had all its edits, and when the program ends; a failure is not told.
+    /// Queues the newest state of the progress message `key`, replacing one that is queued. Never waits. The state is
+    /// dropped if the message was settled, has had all its edits, or the program ends; failures are not reported.
     pub(super) fn progress<E, F, Fut>(&self, room: &RoomKey, key: &str, send: F)
     where
         F: Fn() -> Fut + Send + 'static,
@@ -136,30 +137,30 @@ impl Scheduler {
         });
         let replaced = self.shared.queues().queue((room.clone(), key.to_owned()), attempt, Instant::now());
         self.shared.wake.notify_one();
-        // What foreign code it holds is dropped here, where nothing is locked; so everywhere below.
+        // Foreign code in a dropped state is run here, where no lock is held; so everywhere below.
         drop(replaced);
     }
 
-    /// Sees to it that no state of the progress message `key` goes out any more, and waits for one that is in flight:
-    /// what is sent next is its end.
+    /// Makes sure that no state of the progress message `key` is sent any more, and waits for one in flight: the
+    /// caller sends its final text next.
     pub(super) async fn settle(&self, room: &RoomKey, key: &str) {
         let (dropped, in_flight) = self.shared.queues().settle((room.clone(), key.to_owned()));
         drop(dropped);
         if let Some(in_flight) = in_flight {
-            // Nothing is ever sent on this channel: the caller is woken when the other end is dropped.
+            // Nothing is ever sent on this channel; the caller is woken when the sender is dropped.
             let _ = in_flight.await;
         }
     }
 }
 
-/// Lets go what may go, until `cancel`.
+/// Lets sends start until `cancel`.
 async fn run(shared: Arc<SchedulerInner>, tasks: TaskTracker, cancel: CancellationToken) {
     let pass = |sending| Pass { shared: shared.clone(), sending };
     while !cancel.is_cancelled() {
         let next = shared.queues().next(Instant::now());
         let until = match next {
             Next::Caller(go, sending) => {
-                // If the caller is gone, the pass comes back and its place is free again.
+                // If the caller is gone, the pass is dropped here and its place is free again.
                 let _ = go.send(pass(sending));
                 continue;
             }
@@ -188,7 +189,7 @@ async fn run(shared: Arc<SchedulerInner>, tasks: TaskTracker, cancel: Cancellati
 
 impl SchedulerInner {
     fn queues(&self) -> MutexGuard<'_, Queues<Pass, Attempt>> {
-        // Nothing that panics is called while it is locked.
+        // Nothing that can panic is called while the lock is held.
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -200,12 +201,12 @@ impl SchedulerInner {
 }
 
 impl Pass {
-    /// Takes note that a send ended and that the homeserver did not refuse it for its rate.
+    /// Notes that the send ended and was not refused for its rate.
     fn taken(self) {
         self.shared.queues().taken(&self.sending, Instant::now());
     }
 
-    /// The send was refused for its rate; `again` is the progress to be tried again.
+    /// Notes that the send was refused for its rate; `again` is the state of progress to try again.
     fn limited(self, pause: Duration, again: Option<Attempt>) {
         let dropped = self.shared.queues().limited(&self.sending, pause, again, Instant::now());
         drop(dropped);

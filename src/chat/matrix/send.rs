@@ -1,4 +1,4 @@
-//! One event to a room: its content, its transaction id, and that nothing goes in the clear where all was encrypted once.
+//! Sends one event to a room, with its transaction id, and nothing in the clear where everything was encrypted once.
 
 use matrix_sdk::{
     Room,
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Adapter, render::Rendered, scheduler::Failed, trouble::Trouble};
 use crate::ids::{EventId, RoomKey};
 
-/// The key that each of our events carries.
+/// The key in each of our events that holds its transaction id.
 pub(super) const KEY: &str = "org.matrix-agent.txn";
 /// Returns the room, if the bot can send there now.
 pub(super) fn joined_room(adapter: &Adapter, room: &RoomKey) -> Option<Room> {
@@ -17,7 +17,7 @@ pub(super) fn joined_room(adapter: &Adapter, room: &RoomKey) -> Option<Room> {
     adapter.client()?.get_room(&id).filter(|room| room.state() == matrix_sdk::RoomState::Joined)
 }
 
-/// Sends a message; without a transaction id each call is one of its own.
+/// Sends a message. Without a transaction id each call makes a new one.
 pub(super) async fn send_raw(
     adapter: &Adapter,
     room: &Room,
@@ -28,8 +28,8 @@ pub(super) async fn send_raw(
     send_kind(room, "m.room.message", txn, content).await
 }
 
-/// Refuses what the SDK would send in the clear into a room that was encrypted once: the homeserver says that it is not any
-/// more, or somebody who can make it say so.
+/// Refuses to send to a room that was encrypted once if the SDK would not encrypt: the homeserver says that the room
+/// is not encrypted any more, or somebody made it say so.
 pub(super) async fn never_in_the_clear(adapter: &Adapter, room: &Room) -> Result<(), Trouble> {
     if !adapter.hub.is_encrypted(&RoomKey::from(room.room_id().as_str()))
         || room.latest_encryption_state().await?.is_encrypted()
@@ -42,7 +42,7 @@ pub(super) async fn never_in_the_clear(adapter: &Adapter, room: &Room) -> Result
     ))
 }
 
-/// As [`send_raw`], for any type of event, and for what is never encrypted.
+/// Like [`send_raw`], for any type of event, and for events that are never encrypted.
 pub(super) async fn send_kind(
     room: &Room,
     kind: &str,
@@ -68,7 +68,7 @@ pub(super) async fn send_kind(
     }
 }
 
-/// Returns a message's content; it mentions nobody.
+/// Returns a message's content, without mentions.
 pub(super) fn to_content(kind: &str, rendered: &Rendered) -> Value {
     let mut content = json!({ "msgtype": kind, "body": rendered.body, "m.mentions": {} });
     if let Some(html) = &rendered.html {
@@ -78,7 +78,7 @@ pub(super) fn to_content(kind: &str, rendered: &Rendered) -> Value {
     content
 }
 
-/// Puts a message where it belongs: into a thread, to a question, or nowhere.
+/// Relates a message to a thread, to a question, or to nothing.
 pub(super) fn related(mut content: Value, thread: Option<&EventId>, asked: Option<&EventId>) -> Value {
     let relation = relation(thread, asked);
     if !relation.is_null() {
@@ -98,7 +98,7 @@ fn relation(thread: Option<&EventId>, asked: Option<&EventId>) -> Value {
     }
 }
 
-/// Returns the content that changes a message.
+/// Returns the content that edits a message.
 pub(super) fn edit(event: &matrix_sdk::ruma::EventId, rendered: &Rendered) -> Value {
     let new = to_content("m.notice", rendered);
     let mut content = new.clone();

@@ -1,4 +1,4 @@
-//! How many accounts can be served: one that is lost goes on trying for as long as another one works.
+//! Counts the accounts that can be served: a lost one keeps trying while another one works.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,12 +9,12 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Begins with so many accounts, all of which are believed to work.
+    /// Starts with this many accounts, all of which count as working.
     pub fn new(accounts: usize) -> Self {
         Self { accounts: Arc::new(Mutex::new(accounts)) }
     }
 
-    /// Takes note that one of them cannot be served; returns whether another one can.
+    /// Notes that one account cannot be served; returns whether another one can.
     pub(super) fn lose(&self) -> bool {
         self.count(|accounts| {
             *accounts = accounts.saturating_sub(1);
@@ -22,7 +22,7 @@ impl Serving {
         })
     }
 
-    /// Takes note that it can be served again.
+    /// Notes that the account can be served again.
     pub(super) fn found(&self) {
         self.count(|accounts| *accounts += 1);
     }

@@ -1,8 +1,8 @@
-//! The bot's account: its login, its device, its keys.
+//! The account's session: its login, its device, its keys.
 //!
-//! It logs in by password once; after that the session is restored. The device signs itself, and a recovery key, kept
-//! beside the session, makes a new device one of the account's own when the store is lost (`keys.rs`). All files are
-//! for this user alone (`files.rs`). One process only opens the store: the state directory's lock sees to that.
+//! It logs in by password once; after that the session is restored. The device signs itself; if the store is lost,
+//! the recovery key, kept beside the session, lets a new device sign itself too (`keys.rs`). All files are for this
+//! user alone (`files.rs`). The state directory's lock ensures that one process opens the store.
 
 mod examine;
 mod files;
@@ -41,52 +41,52 @@ use super::{
 use crate::{crash, net};
 use files::{Files, Saved};
 
-/// How long a new device may take to have its keys in place.
+/// How long putting a new device's keys in place may take.
 const KEYS: Duration = Duration::from_mins(1);
-/// What the account's list of devices calls this one.
+/// The name of this device in the account's list of devices.
 const DEVICE: &str = "matrix-agent";
 
 /// How an account logs in to its homeserver.
 #[derive(Clone, Debug)]
 pub struct Login {
-    /// The account's name in the store, which its folder and files carry, too.
+    /// The account's name in the store, and of its folder and files.
     pub name: String,
     /// The homeserver's address.
     pub homeserver: String,
-    /// The account's full id.
+    /// The account's full user id.
     pub user: String,
-    /// Its password, for the first login and for a lost session.
+    /// Its password, for the first login and for a session that was lost.
     pub password: Option<SecretString>,
-    /// Why the password must not be sent to the homeserver, if it must not.
+    /// Why the password must not be sent to the homeserver, if so.
     pub refused: Option<Fault>,
-    /// Where the server keeps its state.
+    /// The server's state directory.
     pub state_dir: PathBuf,
-    /// Other people's devices count that nobody has signed.
+    /// Whether messages from devices that nobody has signed count.
     pub unsigned_devices: bool,
 }
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// The homeserver.
+    /// The homeserver does not give one.
     #[error(transparent)]
     Homeserver(#[from] Trouble),
-    /// A file of the session.
+    /// A file of the session cannot be read or written.
     #[error("{path} cannot be used: {source}", path = path.display())]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the system said.
         source: io::Error,
     },
-    /// It needs somebody to do something.
+    /// A person must do something first.
     #[error(transparent)]
     Setup(Fault),
 }
 
 impl SessionError {
-    /// Returns whether trying again may help. Something else than the homeserver is a mistake in the settings at the
-    /// first login, and may be a proxy that starts later.
+    /// Returns whether trying again may help. At the `first` login an error that is not the homeserver's is a mistake
+    /// in the settings; later it may be a proxy that starts after the server.
     pub(super) fn passes(&self, first: bool) -> bool {
         match self {
             Self::Homeserver(Trouble::Stranger(_)) => !first,
@@ -96,18 +96,18 @@ impl SessionError {
     }
 }
 
-/// How there can be a session.
+/// How to get a session.
 enum Way {
-    /// The account is new here.
+    /// By logging in: there is no session yet.
     LogIn,
-    /// The keys of this one's device are gone.
+    /// By a new device in place of this one, whose keys are gone.
     Replace(Saved),
-    /// All is there.
+    /// By restoring this one.
     Restore(Saved),
 }
 
 impl Login {
-    /// Restores the session, or logs in. The one that comes back has read nothing yet.
+    /// Restores the session, or logs in. The session has not synced yet.
     pub async fn open(&self) -> Result<Session, SessionError> {
         match self.way()? {
             Way::LogIn => self.log_in(vec![]).await,
@@ -119,7 +119,7 @@ impl Login {
         }
     }
 
-    /// Looks how there can be a session.
+    /// Decides how to get a session.
     fn way(&self) -> Result<Way, SessionError> {
         let Some(saved) = self.files().saved()? else { return Ok(Way::LogIn) };
         let owner = &saved.session.meta.user_id;
@@ -136,7 +136,7 @@ impl Login {
         Ok(if self.files().has_store() { Way::Restore(saved) } else { Way::Replace(saved) })
     }
 
-    /// Makes a new session after the homeserver has ended the last one. With `soft` the device is still there.
+    /// Makes a new session after the homeserver has ended the last one. With `soft` the device still exists.
     pub async fn renew(&self, soft: bool) -> Result<Session, SessionError> {
         let Some(saved) = self.files().saved()? else { return self.log_in(vec![]).await };
         if !soft || !self.files().has_store() {
@@ -171,15 +171,16 @@ impl Login {
             crash::point("settled");
             files.save(&saved)?;
         }
-        // Another one: the one above has read once, and the SDK would hide an answer that ends where that did.
+        // The session is opened anew: the one above has synced once, and the SDK would drop an answer that ends at
+        // the same position.
         self.restored(&saved).await
     }
 
-    /// Opens the store. The session has read nothing.
+    /// Opens the store. The session has not synced.
     async fn restored(&self, saved: &Saved) -> Result<Session, SessionError> {
         let session = self.with_store().await?;
-        // The SDK would hand out an answer that it has seen before as an empty one, and a kill between its write and
-        // ours would lose the messages in it.
+        // The SDK returns an answer that it has seen before as an empty one: a kill between its write and ours would
+        // lose the messages in it. So its stored position is removed.
         session
             .state_store()
             .remove_kv_data(StateStoreDataKey::SyncToken)
@@ -194,11 +195,11 @@ impl Login {
         Ok(session)
     }
 
-    /// Makes a new device, in place of these.
+    /// Logs in as a new device, which replaces these.
     async fn log_in(&self, lost: Vec<OwnedDeviceId>) -> Result<Session, SessionError> {
         let session = self.session(self.files().next_device()?).await?;
         crash::point("logged-in");
-        // In this order, so that a kill in between leaves no session with the store of another device.
+        // In this order, so that a kill in between leaves no session with another device's store.
         self.files().put_store_aside()?;
         crash::point("put-aside");
         let saved = Saved { ready: false, lost, session };
@@ -208,16 +209,16 @@ impl Login {
         self.restore(saved).await
     }
 
-    /// Makes a new device in place of one that is lost.
+    /// Makes a new device in place of one whose keys are lost.
     async fn replace(&self, mut saved: Saved) -> Result<Session, SessionError> {
         saved.lost.push(saved.session.meta.device_id);
         self.log_in(saved.lost).await
     }
 
-    /// Logs in by password, as a new device or on one that is there. Nothing is kept yet.
+    /// Logs in by password, as a new device or as an existing one. Nothing is stored yet.
     async fn session(&self, device: OwnedDeviceId) -> Result<MatrixSession, SessionError> {
         let password = self.password()?;
-        // It is not known yet to which device the store will belong.
+        // The login tells to which device the store will belong, so this client has no store.
         let client = self.bare_client().await?;
         let user = UserIdentifier::Matrix(MatrixUserIdentifier::new(self.user.clone()));
         let mut request = Request::new(LoginInfo::Password(Password::new(user, password.expose_secret().to_owned())));
@@ -225,7 +226,8 @@ impl Login {
         request.initial_device_display_name = Some(DEVICE.to_owned());
         let response = client.send(request).await.map_err(|error| self.login_failed(error.into()))?;
         if response.user_id != self.user {
-            // Whoever starts it again and again shall not fill the account with devices.
+            // If the session cannot be used, it is logged out, so that repeated starts do not fill the account with
+            // devices.
             if client.restore_session(MatrixSession::from(&response)).await.is_ok() {
                 let _ = client.logout().await;
             }
@@ -250,13 +252,13 @@ impl Login {
         })
     }
 
-    /// Makes a client without a store.
+    /// Returns a client without a store.
     async fn bare_client(&self) -> Result<Client, SessionError> {
         let client = Client::builder().homeserver_url(&self.homeserver).http_client(self.http()?);
         client.request_config(requests(Duration::ZERO)).build().await.map_err(not_built)
     }
 
-    /// Makes what carries the SDK's requests and the downloads of media.
+    /// Returns the HTTP client for the SDK's requests and for media.
     fn http(&self) -> Result<reqwest::Client, SessionError> {
         let client = Url::parse(&self.homeserver).ok().map(|homeserver| net::client_of(&homeserver).build());
         client.and_then(Result::ok).ok_or_else(|| {
@@ -267,14 +269,14 @@ impl Login {
         })
     }
 
-    /// Makes a session that nobody is logged in to.
+    /// Returns a session with a store that is not logged in.
     async fn with_store(&self) -> Result<Session, SessionError> {
         let folder = self.files().make_store()?;
         let key = self.files().store_key()?;
         let stores = store::open(&folder, &key).await.map_err(|error| self.damaged(&error))?;
         let mut base = BaseClient::new(stores, ThreadingSupport::Disabled, DmRoomDefinition::default());
         if !self.unsigned_devices {
-            // Whoever runs a homeserver can add devices to everybody's account there, and cannot sign them.
+            // The operator of a homeserver can add devices to any account there, but cannot sign them.
             base.decryption_settings.sender_device_trust_requirement = TrustRequirement::CrossSigned;
             base.room_key_recipient_strategy = CollectStrategy::IdentityBasedStrategy;
         }
@@ -283,8 +285,8 @@ impl Login {
             .base_client(base.clone())
             .http_client(self.http()?)
             .request_config(requests(Duration::ZERO))
-            // Else whoever invites chooses what is downloaded, of any size, and what fails there fails the join. What was
-            // said before is not answered anyway.
+            // Otherwise whoever invites the bot decides what is downloaded, of any size, and a failure of that would
+            // fail the join. Messages from before the join are not answered anyway.
             .with_enable_share_history_on_invite(false)
             .build()
             .await
@@ -324,7 +326,8 @@ fn not_built(error: ClientBuildError) -> SessionError {
     }
 }
 
-/// Uploads a new device's keys, and learns of the rooms: who reads from an old position on is told only what has changed.
+/// Uploads a new device's keys and reads the account's rooms: a sync from an old position tells only what has
+/// changed.
 async fn introduce(session: &Session) -> Result<(), Trouble> {
     let mut request = v3::Request::new();
     request.filter = Some(Filter::FilterDefinition(sync::filter()));

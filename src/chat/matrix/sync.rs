@@ -1,8 +1,8 @@
-//! Reads the account's stream: each answer of `/sync` is admitted to the journal together with its position, so that an
-//! answer lost to a kill comes again whole, and one that comes twice does no harm.
+//! Reads the account's stream: each answer of `/sync` is admitted to the journal together with its position. So an
+//! answer that a kill interrupts comes again whole, and one that comes twice does no harm.
 //!
-//! The SDK's own loops and handlers are not used: they store their position before anything is written down, and sleep
-//! when answers come fast. Called by the adapter as a supervised task.
+//! The SDK's own loops and handlers are not used: they store their position before anything is written to the
+//! journal, and sleep when answers come fast.
 
 mod answer;
 mod deadline;
@@ -50,15 +50,15 @@ use crate::{
     store::StoreError,
 };
 
-/// How long the homeserver holds a request when there is nothing new.
+/// How long the homeserver holds a request while there is nothing new.
 const HOLD: Duration = Duration::from_secs(30);
 /// The first pause after a failure, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-/// How long a copy of new keys may take on its way to the homeserver.
+/// How long backing up new keys at the homeserver may take.
 const BACKUP: Duration = Duration::from_mins(1);
 
-/// Why reading has ended.
+/// Why reading ended.
 #[derive(Debug)]
 pub(super) enum End {
     /// The program ends.
@@ -68,18 +68,18 @@ pub(super) enum End {
         /// Whether the device still exists at the homeserver, so that only a new token is needed.
         soft: bool,
     },
-    /// The database failed.
+    /// The store failed.
     Store(StoreError),
 }
 
-/// Reads until the program ends or the session does.
+/// Reads until the program or the session ends.
 pub(super) async fn run(adapter: &Adapter, session: &Session, cancel: &CancellationToken) -> End {
     let mut reader = match Reader::new(adapter, session).await {
         Ok(reader) => reader,
         Err(error) => return End::Store(error),
     };
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-    // What was said of the trouble that lasts: each kind is said once, not with each try.
+    // The kinds of trouble that were logged and last: each is logged once, not at each try.
     let mut told = HashSet::new();
     loop {
         let begins = reader.first;
@@ -112,7 +112,8 @@ pub(super) async fn run(adapter: &Adapter, session: &Session, cancel: &Cancellat
                 tracing::debug!(%trouble, "messages still cannot be read");
             }
         }
-        // The next answer shall come at once, and invites and rooms be looked at again: who knows what was missed.
+        // After trouble the next answer is asked for at once, and all rooms and invites are checked, since something
+        // may have been missed.
         reader.first = true;
         tokio::select! {
             () = cancel.cancelled() => return End::Cancelled,
@@ -121,7 +122,7 @@ pub(super) async fn run(adapter: &Adapter, session: &Session, cancel: &Cancellat
     }
 }
 
-/// Why an answer was not taken. It is tried again.
+/// Why an answer was not taken. It is taken again.
 #[derive(Debug, thiserror::Error)]
 enum NotTaken {
     #[error(transparent)]
@@ -131,7 +132,7 @@ enum NotTaken {
 }
 
 impl NotTaken {
-    /// What it is, whatever its words are: none is the database.
+    /// Returns the kind of trouble; `None` stands for a failure of the store.
     fn kind(&self) -> Option<mem::Discriminant<Trouble>> {
         match self {
             Self::Trouble(trouble) => Some(mem::discriminant(trouble)),
@@ -152,7 +153,7 @@ impl From<StoreError> for NotTaken {
     }
 }
 
-/// Returns whether somebody has said something, and so wants the bot where they have.
+/// Returns whether an event is a message, which shows that its sender wants the bot in this room.
 fn is_word(inbound: &Inbound) -> bool {
     matches!(inbound.body, Body::Said { .. } | Body::File { .. })
 }
@@ -160,14 +161,14 @@ fn is_word(inbound: &Inbound) -> bool {
 struct Reader<'a> {
     adapter: &'a Adapter,
     session: &'a Session,
-    /// The position in the stream up to which everything was admitted to the journal.
+    /// The position in the stream up to which everything was admitted.
     position: Option<String>,
-    /// The rooms that the hub knows the bot to be in.
+    /// The rooms in which the hub knows the bot to be.
     joined: HashSet<OwnedRoomId>,
-    /// An answer that could not be taken whole. The SDK hands out each one once, so it is kept, not asked for again.
+    /// An answer that could not be taken whole. The SDK returns each answer once, so it is kept here.
     kept: Option<Answer>,
-    /// The next answer is the first, or the first after some trouble: it comes at once, whatever is in it, and all rooms
-    /// and invites are looked at.
+    /// Whether the next answer is the first, or the first after trouble: it is asked for at once, and all rooms and
+    /// invites are checked.
     first: bool,
     /// Whether it was logged that answers have malformed parts.
     mended: bool,
@@ -178,7 +179,7 @@ impl<'a> Reader<'a> {
         let position = adapter.hub.position().await?;
         let known = adapter.hub.rooms().await?;
         let joined = known.iter().filter_map(|room| room.as_str().try_into().ok()).collect();
-        // What the SDK knows of rooms holds from now on, also where a homeserver will say something else.
+        // What the SDK knows to be encrypted counts from now on, also if a homeserver says something else later.
         for room in session.rooms().into_iter().filter(|room| room.encryption_state().is_encrypted()) {
             rooms::note_encrypted(adapter, &room).await?;
         }
@@ -200,7 +201,7 @@ impl<'a> Reader<'a> {
 
     async fn ask(&mut self) -> Result<Answer, Trouble> {
         if self.adapter.look_up_if_old(&self.session.client).await {
-            // Upgraded rooms may be open now.
+            // Aliases may lead to upgraded rooms now, so all rooms are checked again.
             self.first = true;
         }
         let hold = if self.first { Duration::ZERO } else { HOLD };
@@ -216,7 +217,7 @@ impl<'a> Reader<'a> {
         Ok(answer)
     }
 
-    /// Uploads new room keys to the backup on the homeserver, from which a new device is given them should this one be lost.
+    /// Backs up new room keys at the homeserver, from where a new device gets them if this one is lost.
     fn back_up(&self) {
         let encryption = self.session.client.encryption();
         self.adapter.spawn(async move {
@@ -227,9 +228,9 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// Processes an answer. Where that fails, a part of it may be done: to process it again does no harm.
+    /// Processes an answer. If that fails it may be partly done; processing it again does no harm.
     async fn process(&mut self, response: &Answer) -> Result<(), NotTaken> {
-        // What was said earlier comes first. Keys may also have come just before a kill.
+        // Earlier messages come first. Their keys may also have come just before a kill.
         if self.first || !response.to_device.is_empty() {
             locked::unlock(self.adapter, &self.session.client).await?;
         }
@@ -261,7 +262,7 @@ impl<'a> Reader<'a> {
         self.adapter.seen(&self.session.client, fresh);
 
         if self.first {
-            // Those of an answer that the SDK has taken, and a kill has kept from us.
+            // The SDK took rooms from an answer that a kill has kept from the hub.
             for room in self.session.client.joined_rooms() {
                 self.entered(&room).await?;
                 if !response.rooms.joined.contains_key(room.room_id()) {
@@ -279,7 +280,7 @@ impl<'a> Reader<'a> {
         for id in response.rooms.left.keys() {
             self.left(id).await?;
         }
-        // Invites that came while the program was down are known from the SDK's store only.
+        // Invites that came while the program was down are only in the SDK's store.
         let invited = if self.first {
             self.session.client.invited_rooms()
         } else {
@@ -294,17 +295,18 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Returns what an answer says of a room that is for the hub, and what is new there besides.
+    /// Returns what an answer tells the hub about a room, and what else is new there.
     async fn read_room(
         &mut self,
         room: &Room,
         response: &Answer,
         timeline: &Timeline,
     ) -> Result<(Vec<Inbound>, News), NotTaken> {
-        // Before what is said there, and so is what an upgraded room takes over: its first words belong to that.
+        // Called before the room's messages are read: what an upgraded room takes over must be in place for its first
+        // message.
         self.entered(room).await?;
         rooms::note_encrypted(self.adapter, room).await?;
-        // Of an account's past, read without a position, nothing is answered.
+        // A sync without a position returns the account's past, of which nothing is answered.
         if self.position.is_none() {
             return Ok((Vec::new(), News::default()));
         }
@@ -320,7 +322,7 @@ impl<'a> Reader<'a> {
         Ok((read, News::of(&timeline, self.adapter.hub.policies())))
     }
 
-    /// Waits for what it takes to read these: their keys, or somebody who vouches for their devices.
+    /// Waits for the keys of these events, or for their devices to be signed.
     fn wait_for(&self, locked: Vec<Inbound>) {
         let is_unsigned = |it: &Inbound| matches!(it.body, Body::Locked { until: Some(_), .. });
         let (unsigned, keyless): (Vec<_>, Vec<_>) = locked.into_iter().partition(is_unsigned);
@@ -333,8 +335,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Returns a room's events since the last answer, or since the bot came, for what was said before is not said to it; and
-    /// whether these are all.
+    /// Returns a room's events since the last answer, or since the bot joined, and whether they are complete. Earlier
+    /// ones were not addressed to the bot.
     async fn timeline(
         &self,
         room: &Room,
@@ -354,7 +356,7 @@ impl<'a> Reader<'a> {
         Ok((events.split_off(came.map_or(0, |came| came + 1)), whole))
     }
 
-    /// Takes note of a room that the bot was not known to be in.
+    /// Notes that the bot is in a room in which it was not known to be.
     async fn entered(&mut self, room: &Room) -> Result<(), StoreError> {
         if room.state() == RoomState::Joined && !self.joined.contains(room.room_id()) {
             rooms::entered(self.adapter, room).await?;
@@ -363,7 +365,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Notes rooms that the bot has lost without having been told.
+    /// Notes rooms that the bot has lost without an event.
     async fn missed(&mut self) -> Result<(), StoreError> {
         let gone =
             |id: &&OwnedRoomId| self.session.client.get_room(id).is_none_or(|room| room.state() != RoomState::Joined);

@@ -1,4 +1,4 @@
-//! What goes wrong between this program and a homeserver, as one plain sentence each, and what can be done about it.
+//! The errors between this program and a homeserver, each as one plain sentence with what can be done about it.
 
 use std::{error::Error, time::Duration};
 
@@ -9,10 +9,10 @@ use matrix_sdk::{
 
 use crate::text;
 
-/// Until a homeserver that does not say when may be asked again.
+/// The pause after a refusal by a homeserver that does not say how long to wait.
 const NO_HINT: Duration = Duration::from_secs(5);
 
-/// What somebody has to mend. Neither part has a full stop.
+/// What a person must fix. Neither part ends with a full stop.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what}. {mend}")]
 pub struct Fault {
@@ -23,31 +23,31 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// Returns the pair, each a sentence without its full stop.
+    /// Returns a fault with both parts.
     pub fn new(what: impl Into<String>, mend: impl Into<String>) -> Self {
         Self { what: what.into(), mend: mend.into() }
     }
 }
 
-/// Why a request to the homeserver came to nothing.
+/// Why a request to the homeserver failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Trouble {
-    /// It cannot be reached, or does not work now: it is tried again.
+    /// The homeserver cannot be reached or does not work now; the request is tried again.
     #[error("{0}")]
     Away(String),
-    /// Something answers that is no homeserver, or that cannot prove to be this one.
+    /// Something else than a homeserver answers, or its certificate is not valid.
     #[error(transparent)]
     Stranger(Fault),
-    /// It wants fewer requests.
+    /// The homeserver limits the rate; holds how long to wait.
     #[error("the homeserver wants to be asked again in {} ms", .0.as_millis())]
     Limited(Duration),
-    /// It no longer knows this session.
+    /// The homeserver does not know this session any more.
     #[error("the homeserver no longer knows this session")]
     LoggedOut {
-        /// The device is still there: its keys can be used on.
+        /// Whether the device still exists, so that its keys can still be used.
         soft: bool,
     },
-    /// Trying again changes nothing; the sentence says what does.
+    /// Trying again does not help; the sentence says what does.
     #[error("{0}")]
     Lasting(String),
 }
@@ -82,7 +82,7 @@ impl From<&HttpError> for Trouble {
                     format!("the homeserver's certificate is not trusted ({words})"),
                     "Check MATRIX_HOMESERVER, or have the certificate signed by an authority that this machine knows",
                 )),
-                // Its own words are the address, with all that was asked; the cause stands in its source.
+                // The error's own text is the URL with its parameters; the cause is in its sources.
                 HttpError::Reqwest(failed) => {
                     let cause = failed.source().map_or_else(|| chain(failed), chain);
                     Self::Away(format!("the homeserver cannot be reached: {cause}"))
@@ -99,7 +99,7 @@ impl From<&HttpError> for Trouble {
             Some(ErrorKind::MissingToken) => Self::LoggedOut { soft: false },
             _ if api.status_code.is_server_error() => Self::Away(format!("the homeserver has a problem: {api}")),
             _ if api.status_code.as_u16() == 429 => Self::Limited(NO_HINT),
-            // Homeservers say it with an `errcode`; this is some web server or proxy.
+            // Homeservers send an `errcode`; this is a web server or a proxy.
             None => stranger(&api.to_string()),
             Some(_) => Self::Lasting(format!("the homeserver refuses: {api}")),
         }
@@ -113,7 +113,7 @@ fn stranger(words: &str) -> Trouble {
     ))
 }
 
-/// The whole of an error in one line: the cause is often in its sources only.
+/// Returns an error with its causes on one line.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut words = error.to_string();
     for cause in text::causes(error).map(ToString::to_string) {

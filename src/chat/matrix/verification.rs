@@ -1,6 +1,6 @@
-//! Requests to verify the bot, in a room or from device to device. It is a program: it can compare nothing with anybody,
-//! so each request to it is cancelled with a reason, at once, instead of leaving a person before a window that waits for
-//! ten minutes. What others verify with each other is no matter of its own.
+//! Requests to verify the bot, in a room or between devices. A program cannot compare emoji with anybody, so each
+//! request to it is cancelled at once with a reason, instead of leaving a person with a window that waits for ten
+//! minutes. Verifications between other people are ignored.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -21,13 +21,13 @@ use super::{Adapter, rooms::again, scheduler::Failed, send::send_kind, trouble::
 use crate::{bots::Policies, ids, strings};
 
 const REQUEST: &str = "m.key.verification.request";
-/// How older clients begin, without a request.
+/// How older clients begin a verification, without a request.
 const START: &str = "m.key.verification.start";
 const CANCEL: &str = "m.key.verification.cancel";
-/// Clients give a request up by themselves after so long.
+/// The age at which clients give up a request by themselves.
 const FRESH: Duration = Duration::from_mins(10);
 
-/// Cancels what people of a room have asked of the bot.
+/// Cancels the requests to the bot in a room.
 pub(super) fn in_room<'a>(adapter: &Adapter, room: &Room, timeline: impl Iterator<Item = &'a TimelineEvent>) {
     let now = adapter.hub.clock().millis();
     for event in timeline {
@@ -48,7 +48,7 @@ pub(super) fn in_room<'a>(adapter: &Adapter, room: &Room, timeline: impl Iterato
     }
 }
 
-/// Cancels what other devices have asked of the bot's.
+/// Cancels the requests of other devices to the bot's.
 pub(super) fn by_device(adapter: &Adapter, client: &Client, events: &[ProcessedToDeviceEvent]) {
     let Some(own) = client.user_id() else { return };
     for event in events {
@@ -84,7 +84,7 @@ fn cancel(mut content: Value) -> Value {
     content
 }
 
-/// Returns the id of an event by which somebody who may ask the bot for something asks it for its verification.
+/// Returns the id of an event in which somebody whom the bot hears asks it for a verification.
 fn asked_in_room<'a>(own: &UserId, policies: &Policies, event: &'a Value, now: i64) -> Option<&'a str> {
     let content = &event["content"];
     let asks = event["type"] == "m.room.message" && content["msgtype"] == REQUEST && content["to"] == own.as_str();
@@ -102,7 +102,7 @@ struct Asked {
     flow: String,
 }
 
-/// Returns what another device of the bot's account, or one of somebody who may ask the bot for something, asks.
+/// Returns the request of a device of the bot's own account, or of somebody whom the bot hears.
 fn asked_by_device(own: &UserId, own_device: Option<&DeviceId>, policies: &Policies, event: &Value) -> Option<Asked> {
     let content = &event["content"];
     let user: OwnedUserId = event["sender"].as_str()?.try_into().ok()?;

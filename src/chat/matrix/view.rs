@@ -1,4 +1,4 @@
-//! What a room sees of its running turn: one message that is edited, and that somebody types.
+//! What a room sees of its running turn: a progress message that is edited, and the typing notice.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -37,7 +37,7 @@ const REFUSED: (&str, &str) = ("refused", "❌");
 /// The event type of messages.
 const MESSAGE: &str = "m.room.message";
 
-/// A room's running turn.
+/// The view of a room's running turn.
 pub(super) struct View {
     room: RoomKey,
     asked: EventId,
@@ -47,7 +47,7 @@ pub(super) struct View {
 
 struct ViewState {
     progress: Progress,
-    /// The message, once it was sent.
+    /// The progress message's event, once it was sent.
     event: Option<OwnedEventId>,
     /// The text that the message was last sent with.
     shown: String,
@@ -60,8 +60,8 @@ fn note_of(asked: &EventId) -> String {
     format!("progress:{asked}")
 }
 
-/// Returns the progress message of a question, also of an earlier process; empty as long as it was begun and nobody knows
-/// whether it has arrived.
+/// Returns the event of a question's progress message, also of an earlier process. It is empty if sending began and
+/// it is not known whether the message arrived.
 pub(super) async fn noted(adapter: &Adapter, asked: &EventId) -> Result<Option<String>, Trouble> {
     adapter.hub.noted(&note_of(asked)).await.map_err(|error| Trouble::Away(error.to_string()))
 }
@@ -76,7 +76,7 @@ impl View {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the message's event, once it was sent.
+    /// Returns the progress message's event, once it was sent.
     pub(super) fn event(&self) -> Option<String> {
         self.state().event.as_ref().map(ToString::to_string)
     }
@@ -92,7 +92,7 @@ pub(super) fn follow(adapter: &Adapter, LiveIn { address, live, .. }: LiveIn) {
         }
         Live::Heard { said } => react(adapter, &room, said, SEEN),
         Live::Ended { .. } => {
-            // The closing row of the outbox says how it ended.
+            // The closing row of the outbox says how the turn ended.
             let ended = adapter.views().remove(&room);
             if ended.is_some_and(|view| view.state().typing) {
                 typing(adapter, &room, false);
@@ -115,7 +115,7 @@ pub(super) fn follow(adapter: &Adapter, LiveIn { address, live, .. }: LiveIn) {
 
 fn start(adapter: &Adapter, room: &RoomKey, asked: &EventId, thread: Option<&EventId>) {
     let mut views = adapter.views();
-    // It began to wait, and now it runs.
+    // The turn was waiting and runs now.
     if views.get(room).is_some_and(|view| view.asked == *asked) {
         return;
     }
@@ -128,9 +128,9 @@ fn start(adapter: &Adapter, room: &RoomKey, asked: &EventId, thread: Option<&Eve
     adapter.spawn(async move { tick(&ticking, &view).await });
 }
 
-/// Shows how time passes, for as long as the turn runs.
+/// Updates the elapsed time for as long as the turn runs.
 async fn tick(adapter: &Adapter, view: &Arc<View>) {
-    // A quick answer needs no typing before it, and what is worth a message only by the time that it takes is shown as
+    // A quick answer needs no typing notice. A turn that becomes worth a message only by its duration is shown as
     // soon as it is.
     for pause in [SLOW, QUICK.saturating_sub(SLOW)].into_iter().chain(std::iter::repeat(TICK)) {
         time::sleep(pause).await;
@@ -143,7 +143,7 @@ async fn tick(adapter: &Adapter, view: &Arc<View>) {
     }
 }
 
-/// Queues the message's newest state, if it has changed.
+/// Queues the newest state of the message, if it has changed.
 fn show(adapter: &Adapter, view: &Arc<View>) {
     {
         let (state, now) = (view.state(), Instant::now());
@@ -166,7 +166,7 @@ async fn send(adapter: &Adapter, view: &View) -> Result<(), Failed<Trouble>> {
     };
     let rendered = render::markdown(&text);
     let event = match event {
-        // After a restart the message is there already.
+        // After a restart the message may exist already.
         None => noted(adapter, &view.asked).await.map_err(Failed::Other)?.and_then(|event| event.try_into().ok()),
         known => known,
     };
@@ -175,7 +175,7 @@ async fn send(adapter: &Adapter, view: &View) -> Result<(), Failed<Trouble>> {
         event
     } else {
         let content = related(to_content("m.notice", &rendered), view.thread.as_ref(), None);
-        // It may arrive without our knowing it: whoever ends it must know that it was begun.
+        // The message may arrive without our knowing it, so that sending began is noted before.
         note(adapter, view, "").await;
         let event = send_raw(adapter, &room, Some(&txn_of(adapter, &view.room, &view.asked)), content).await?;
         crash::point("shown");
@@ -188,20 +188,20 @@ async fn send(adapter: &Adapter, view: &View) -> Result<(), Failed<Trouble>> {
     Ok(())
 }
 
-/// Notes which event the message is; as long as that is not known, nothing.
+/// Notes the event of the progress message; empty while it is not known.
 async fn note(adapter: &Adapter, view: &View, event: &str) {
     if let Err(error) = adapter.hub.note(&note_of(&view.asked), event).await {
         tracing::warn!(%error, "a progress message could not be noted; it may stay as it is");
     }
 }
 
-/// Tells a room in which no turn runs what happened to its sandbox.
+/// Tells a room without a running turn what happened to its sandbox.
 fn post_notice(adapter: &Adapter, room: &RoomKey, text: &str) {
     let content = to_content("m.notice", &render::markdown(text));
     post(adapter, Class::Greeting, room, MESSAGE, None, content);
 }
 
-/// Says that a message does not count.
+/// Reacts to a message to show that it does not count.
 pub(super) fn refuse(adapter: &Adapter, room: &RoomKey, said: &EventId) {
     react(adapter, room, said, REFUSED);
 }
@@ -212,7 +212,7 @@ fn react(adapter: &Adapter, room: &RoomKey, said: &EventId, (name, key): (&str, 
     post(adapter, Class::Reaction, room, "m.reaction", Some(txn), content);
 }
 
-/// Sends what is of no use later: if it cannot be sent now, it never is.
+/// Sends what is of no use later; if it cannot be sent now, it is dropped.
 fn post(adapter: &Adapter, class: Class, room: &RoomKey, kind: &'static str, txn: Option<String>, content: Value) {
     let Some(to) = joined_room(adapter, room) else { return };
     let (adapter, room) = (adapter.clone(), room.clone());

@@ -1,7 +1,8 @@
-//! The client's side: speaks for a person at the terminal, outlives the server's restarts, shows everything once.
+//! The client's side of the terminal protocol: sends what a person writes, outlives restarts of the server, and shows
+//! everything once.
 //!
-//! It knows what it has said that nobody has answered yet. After a broken connection, and now and then while it waits, it
-//! asks the server what became of that: another client may have been shown the answer meanwhile.
+//! It remembers which of its messages have no answer yet. After a broken connection, and now and then while it waits,
+//! it asks the server what became of them: another client may have been shown the answer.
 
 use std::{
     collections::HashSet,
@@ -37,10 +38,10 @@ const SILENCE: Duration = Duration::from_mins(1);
 /// How long a server may take to send its greeting after the connection was made.
 const GREETING: Duration = Duration::from_secs(5);
 
-/// Why a terminal cannot go on.
+/// Why the client cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody answers on the control socket.
+    /// Nothing answers on the control socket.
     #[error("No server answers at {}. Start one with `matrix-agent run`.", .0.display())]
     NoServer(PathBuf),
     /// The server went away and did not come back in time.
@@ -54,7 +55,7 @@ pub enum ClientError {
          answered once it works again."
     )]
     Silent,
-    /// The server is another program's version.
+    /// The server speaks another version of the protocol.
     #[error(
         "The server is matrix-agent {0} and speaks another protocol than this program. Restart the server, or use the same version."
     )]
@@ -70,10 +71,10 @@ pub enum ClientError {
     Frame(#[from] serde_json::Error),
 }
 
-/// What the client has to show.
+/// What the client shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shown {
-    /// A frame. A file's `data` is the path under which it was saved.
+    /// A frame. The `data` of a file is the path under which it was saved.
     Frame(ServerFrame),
     /// The server went away; the client waits for it.
     Lost,
@@ -113,7 +114,8 @@ pub struct Client {
 type Link = (FramedRead<OwnedReadHalf, LinesCodec>, FramedWrite<OwnedWriteHalf, LinesCodec>);
 
 impl Client {
-    /// Connects to the server at `socket`. `opening` is the line that asks it for a chat; files are saved in `files`.
+    /// Connects to the server at `socket`. `opening` is the first line, which asks it for a chat; files are saved in
+    /// `files`.
     pub async fn connect(socket: &Path, opening: String, files: PathBuf) -> Result<Self, ClientError> {
         let link = connect(socket, &opening).await?;
         Ok(Self {
@@ -133,7 +135,7 @@ impl Client {
         })
     }
 
-    /// Says something; returns the id under which it is answered.
+    /// Sends a message; returns the id under which it is answered.
     pub async fn say(&mut self, text: String) -> Result<EventId, ClientError> {
         let id = EventId(ids::random(12));
         self.send(Say::Say { id: id.clone(), text }).await?;
@@ -152,7 +154,7 @@ impl Client {
         self.write(&say).await
     }
 
-    /// Writes a line. A connection that does not take it shows itself in `next`, which says it again on another one.
+    /// Writes a line. If the connection fails, `next` notices it and sends the line again on another one.
     async fn write(&mut self, say: &Say) -> Result<(), ClientError> {
         let line = serde_json::to_string(say)?;
         if !self.broken {
@@ -169,7 +171,7 @@ impl Client {
         self.write(&Say::Shown { txn: txn.clone() }).await
     }
 
-    /// Returns what comes next to be shown. Safe to be cancelled and called again.
+    /// Returns what is to be shown next. Cancel-safe.
     pub async fn next(&mut self) -> Result<Shown, ClientError> {
         loop {
             if self.held.is_none() && !self.read().await? {
@@ -193,7 +195,7 @@ impl Client {
     async fn read(&mut self) -> Result<bool, ClientError> {
         while !self.broken {
             let line = tokio::select! {
-                // What came while this program was held up is read before the server is thought to be silent.
+                // What arrived while this program was suspended is read before the server counts as silent.
                 biased;
                 line = self.link.0.next() => line,
                 () = time::sleep_until(self.ask_at), if !self.open.is_empty() => {
@@ -252,7 +254,7 @@ impl Client {
         }
     }
 
-    /// Says again what may not have arrived, and asks what became of all that is not answered yet.
+    /// Sends again what may not have arrived, and asks what became of unanswered messages.
     async fn ask(&mut self) -> Result<(), ClientError> {
         let since = *self.silent_since.get_or_insert_with(Instant::now);
         if since.elapsed() >= SILENCE {
@@ -268,7 +270,7 @@ impl Client {
         Ok(())
     }
 
-    /// Waits until the server has noted all that was shown, across a restart of it; but not for ever.
+    /// Waits, for at most [`SETTLE`], until the server has noted all confirmations, also across a restart of it.
     pub async fn settle(&mut self) -> Result<(), ClientError> {
         let settled = async {
             while !self.unnoted.is_empty() {
@@ -276,11 +278,11 @@ impl Client {
             }
             Ok(())
         };
-        // A confirmation that was not noted in time may be lost; then the room's next client is shown the same again.
+        // If a confirmation is lost, the room's next client is shown the same again.
         time::timeout(SETTLE, settled).await.unwrap_or(Ok(()))
     }
 
-    /// Waits for the server to return. Tells first that it is lost, then, when called again, that it is back.
+    /// Waits for the server to return. The first call returns [`Shown::Lost`], the next one [`Shown::Back`].
     async fn reconnect(&mut self) -> Result<Shown, ClientError> {
         if !self.lost {
             self.lost = true;
@@ -311,7 +313,7 @@ fn said(say: &Say) -> Option<&EventId> {
     }
 }
 
-/// Returns the transaction id of what is to be confirmed.
+/// Returns the transaction id that a frame needs confirmed.
 fn txn_of(frame: &ServerFrame) -> Option<&String> {
     match frame {
         ServerFrame::Answer { txn, .. } | ServerFrame::Reply { txn, .. } | ServerFrame::File { txn, .. } => Some(txn),
@@ -334,10 +336,9 @@ async fn connect(socket: &Path, opening: &str) -> Result<Link, ClientError> {
     Ok((incoming, outgoing))
 }
 
-/// Returns where a file is saved: under a name that its transaction id makes its own, so that a second delivery replaces
-/// the first.
+/// Returns where a file is saved. The name contains the transaction id, so that a second delivery replaces the first.
 fn path_of(folder: &Path, txn: &str, name: &str) -> PathBuf {
-    // The name comes from the sandbox: nothing of it may be a path.
+    // The name comes from the sandbox, so nothing of it may be a path.
     let name: String = name
         .chars()
         .map(|letter| if letter.is_alphanumeric() || ".-_ ".contains(letter) { letter } else { '_' })

@@ -1,4 +1,4 @@
-//! What passes over the socket between a terminal client and the server: JSON, a frame a line.
+//! The frames between a terminal client and the server: JSON, one frame a line.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,13 +7,13 @@ use crate::{
     ids::EventId,
 };
 
-/// The version of this protocol. A client and a server of different versions do not talk.
+/// The version of this protocol. Client and server must have the same.
 pub(super) const PROTOCOL: u32 = 3;
-/// The longest line a client may send: a prompt of 256 KiB, JSON-escaped.
+/// The longest line of a client in bytes: a prompt of 256 KiB, JSON-escaped.
 pub(super) const CLIENT_LINE: usize = 2 << 20;
-/// The longest line a server sends: a file of 20 MiB in base64, and its name.
+/// The longest line of a server in bytes: a file of 20 MiB in base64, and its name.
 pub(super) const SERVER_LINE: usize = 32 << 20;
-/// The longest message.
+/// The longest message in bytes.
 pub(super) const MESSAGE: usize = 256 << 10;
 
 /// What a client sends.
@@ -22,9 +22,9 @@ pub(super) const MESSAGE: usize = 256 << 10;
 pub enum Say {
     /// Says something in the room.
     Say {
-        /// The client's id for it: sent again after a broken connection, it is taken once.
+        /// The client's id for it. If it is sent again after a broken connection, it is taken once.
         id: EventId,
-        /// What.
+        /// The message.
         text: String,
     },
     /// Stops the running turn.
@@ -32,7 +32,7 @@ pub enum Say {
         /// The client's id for it.
         id: EventId,
     },
-    /// Asks what became of something that the client has said: it comes back, or has waited for a while.
+    /// Asks what became of a message, after a reconnect or a long wait.
     Open {
         /// The client's id for it.
         id: EventId,
@@ -47,9 +47,9 @@ pub enum Say {
 /// What the server says first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// [`PROTOCOL`] of the server.
+    /// The server's [`PROTOCOL`].
     pub protocol: u32,
-    /// The server's version, for people.
+    /// The server's version, for display.
     pub version: String,
 }
 
@@ -64,7 +64,7 @@ impl Hello {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum ServerFrame {
-    /// A message is in the journal: it will be answered, come what may.
+    /// A message is in the journal and will be answered.
     Admitted {
         /// The client's id.
         id: EventId,
@@ -81,13 +81,13 @@ pub enum ServerFrame {
         txn: String,
         /// Markdown.
         text: String,
-        /// What it took.
+        /// What the turn used, in a few words.
         footer: String,
         /// How the turn ended.
         ending: Ending,
         /// The message that asked.
         asked: EventId,
-        /// The other messages that it answers: those that were taken into the turn.
+        /// The other messages that it answers: those that steered the turn.
         #[serde(default)]
         others: Vec<EventId>,
     },
@@ -106,31 +106,31 @@ pub enum ServerFrame {
         txn: String,
         /// Its name.
         name: String,
-        /// Its type.
+        /// Its media type.
         mime: String,
-        /// Its bytes in base64 on the wire, or nothing if another client has saved the same file; the path under which it
-        /// lies in `chat --json`.
+        /// On the wire, its bytes in base64, or nothing if another client has saved the file; in `chat --json`, the
+        /// path under which it was saved.
         #[serde(default)]
         data: Option<String>,
     },
-    /// What the client has confirmed is noted: it will not be sent again.
+    /// A confirmation was stored: the part is not sent again.
     Noted {
         /// Its transaction id.
         txn: String,
     },
-    /// What the client has asked for with [`Say::Open`] is not answered yet.
+    /// The message of a [`Say::Open`] is not answered yet.
     Open {
         /// The client's id for it.
         id: EventId,
     },
-    /// What the client has asked for with [`Say::Open`] is not known here.
+    /// The message of a [`Say::Open`] is unknown.
     Unknown {
         /// The client's id for it.
         id: EventId,
     },
-    /// Something the client did was refused.
+    /// Something that the client sent was refused.
     Refused {
-        /// The client's id for what is not taken, if it was something to be answered.
+        /// The client's id of the message that is refused, if it was one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<EventId>,
         /// A plain sentence.

@@ -1,8 +1,8 @@
-//! The terminal as a chat protocol: rooms named `terminal:NAME`, people who sit at this machine.
+//! The terminal as a chat protocol: rooms named `terminal:NAME`, with people who sit at this machine.
 //!
-//! Clients speak JSON, one frame a line, over the server's control socket. The server side admits what they say to the
-//! hub and hands them what the hub delivers; a client confirms what it has shown, so that an answer is kept until
-//! somebody has read it and is shown once.
+//! Clients speak JSON, one frame a line, over the server's control socket. The server admits their messages to the
+//! hub and passes them the hub's deliveries. A client confirms what it has shown, so that an answer is kept until
+//! somebody has read it, and is shown once.
 
 mod client;
 mod frame;
@@ -17,7 +17,7 @@ use crate::{
     ids::RoomKey,
 };
 
-/// The protocol's part of a room's key.
+/// The prefix of a terminal room's key.
 const PREFIX: &str = "terminal:";
 
 /// The rooms of terminals: whoever sits in one sits at this machine.

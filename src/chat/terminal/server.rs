@@ -1,7 +1,7 @@
-//! The server's side: which clients sit in which room, and what was shown to them.
+//! The server's side of the terminal protocol: which clients are in which room, and what was shown to them.
 //!
-//! What must reach a room goes to all its clients, and is delivered once one of them has confirmed it. Who was away just
-//! then loses nothing: it asks what became of what it has said ([`Say::Open`]) and is told from the store.
+//! What must reach a room goes to all its clients, and is delivered once one of them has confirmed it. A client that
+//! was away loses nothing: it asks what became of its messages ([`Say::Open`]) and is told from the store.
 
 use std::{
     collections::HashMap,
@@ -29,28 +29,28 @@ use crate::{
     strings::terminals,
 };
 
-/// Frames that may wait for a slow client; what does not fit of the live ones is dropped.
+/// Frames that may be queued for a slow client; live frames beyond that are dropped.
 const BACKLOG: usize = 512;
 /// The most clients that may be connected at the same time.
 const CLIENTS: usize = 64;
-/// A client that is turned away has this long to read why.
+/// How long a client that is turned away has to read the reason.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// The terminal's rooms. Cheap to clone.
+/// The terminals' rooms. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Terminal {
     state: Arc<Mutex<TerminalState>>,
-    /// Held while a confirmation is written down, so that a second client that confirms the same delivery is answered only
-    /// once that is done.
+    /// Held while a confirmation is stored, so that a second client that confirms the same delivery is answered after
+    /// that.
     noting: Arc<Lock<()>>,
 }
 
 #[derive(Default)]
 struct TerminalState {
-    /// Counts clients, to tell them apart.
+    /// The number of the next client.
     next: u64,
     clients: HashMap<u64, Client>,
-    /// What was sent and not yet confirmed, by transaction id.
+    /// Deliveries that were sent and not confirmed yet, by transaction id.
     unconfirmed: HashMap<String, Unconfirmed>,
 }
 
@@ -81,7 +81,7 @@ impl Drop for Seat {
 }
 
 impl Terminal {
-    /// Brings what comes from the hub to the clients, until `cancel`.
+    /// Passes what comes from the hub to the clients, until `cancel`.
     pub async fn run(self, mut inbox: Inbox, mut live: broadcast::Receiver<LiveIn>, cancel: CancellationToken) {
         loop {
             tokio::select! {
@@ -98,7 +98,7 @@ impl Terminal {
         }
     }
 
-    /// Shows something to the clients in a room.
+    /// Shows a live event to the clients in its room.
     fn show(&self, live: LiveIn) {
         self.state().show(&live.address.room, &ServerFrame::Live { live: live.live });
     }
@@ -131,7 +131,8 @@ impl Terminal {
                 }
             }
         };
-        // Reading and writing run side by side, because a client that sends something long may not read meanwhile.
+        // Reading and writing run at the same time, because a client that sends something long may not read
+        // meanwhile.
         let reading = async {
             while let Some(line) = incoming.next().await {
                 let line = match line {
@@ -165,7 +166,7 @@ impl Terminal {
         Some((Seat { terminal: self.clone(), id, frames, hang_up }, queue))
     }
 
-    /// Does what a client's line says; returns what to tell it.
+    /// Handles a client's line; returns the frames to send it.
     async fn handle(&self, hub: &AccountHub, room: &RoomKey, sender: &str, line: &str) -> Vec<ServerFrame> {
         let (event, body) = match serde_json::from_str(line) {
             Err(error) => return vec![refused(None, &terminals::no_frame(&error.to_string()))],
@@ -191,8 +192,8 @@ impl Terminal {
         }]
     }
 
-    /// Takes a client's confirmation. Each client is told once it is noted, whoever was the first to confirm; what is
-    /// still to be delivered comes to the client again, which confirms it again.
+    /// Handles a client's confirmation. Each client is told once it is stored, whoever confirmed first. A part that
+    /// is still to be delivered is sent to the client again, which confirms it again.
     async fn confirmed(&self, hub: &AccountHub, txn: String) -> Option<ServerFrame> {
         let _one_at_a_time = self.noting.lock().await;
         let unconfirmed = self.state().unconfirmed.remove(&txn);
@@ -213,7 +214,7 @@ impl Terminal {
         }
     }
 
-    /// Hands something to the clients in a room, of which one must confirm it.
+    /// Sends a delivery to the clients in its room, of which one must confirm it.
     fn deliver(&self, delivery: Delivery) {
         let Delivery { txn, address, outbound, data, done, .. } = delivery;
         if let Outbound::Notice { text } = outbound {
@@ -254,7 +255,7 @@ impl TerminalState {
         }
     }
 
-    /// Shows a frame to all clients of a room that have room for it; tells whether there was one.
+    /// Shows a frame to all clients of a room whose queues have space; returns whether there was one.
     fn show(&self, room: &RoomKey, frame: &ServerFrame) -> bool {
         let mut taken = false;
         for client in self.clients.values().filter(|client| client.room == *room) {
@@ -263,8 +264,8 @@ impl TerminalState {
         taken
     }
 
-    /// Sends a frame that nobody may miss to all clients of a room; tells whether there was one to take it. One that is
-    /// too slow for it is hung up on: it comes back and asks.
+    /// Sends a frame that nobody may miss to all clients of a room; returns whether one took it. A client that is too
+    /// slow for it is disconnected: it comes back and asks.
     fn send(&self, room: &RoomKey, frame: &ServerFrame) -> bool {
         let mut taken = false;
         for client in self.clients.values().filter(|client| client.room == *room) {
@@ -278,7 +279,7 @@ impl TerminalState {
     }
 }
 
-/// Returns what became of what a client has said.
+/// Returns frames that tell what became of a client's message.
 async fn became(hub: &AccountHub, room: &RoomKey, id: &EventId) -> Result<Vec<ServerFrame>, StoreError> {
     Ok(match hub.became(room, id).await? {
         Became::Unknown => vec![ServerFrame::Unknown { id: id.clone() }],
@@ -287,7 +288,7 @@ async fn became(hub: &AccountHub, room: &RoomKey, id: &EventId) -> Result<Vec<Se
     })
 }
 
-/// Returns a part of an answer as a client is shown it; none of what a terminal does not show.
+/// Returns a part of an answer as a frame; `None` if a terminal does not show it.
 fn frame(part: Part) -> Option<ServerFrame> {
     let Part { txn, outbound, data } = part;
     Some(match outbound {
@@ -303,7 +304,7 @@ fn frame(part: Part) -> Option<ServerFrame> {
     })
 }
 
-/// Returns an answer that names a message among those that it answers, also where an earlier version has stored it.
+/// Returns an answer that names the message among those it answers; earlier versions did not store that.
 fn answering(mut frame: ServerFrame, id: &EventId) -> ServerFrame {
     if let ServerFrame::Answer { asked, others, .. } = &mut frame
         && asked != id
@@ -314,7 +315,7 @@ fn answering(mut frame: ServerFrame, id: &EventId) -> ServerFrame {
     frame
 }
 
-/// Confirms a delivery that no client has to be shown.
+/// Confirms a delivery that needs no client to show it.
 fn confirm(done: oneshot::Sender<Result<Sent, Undelivered>>, txn: String) {
     let (noted, _) = oneshot::channel();
     let _ = done.send(Ok(Sent { event: EventId(txn), noted }));

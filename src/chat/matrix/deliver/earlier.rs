@@ -1,5 +1,5 @@
-//! What of a row has reached the room already, where its transaction ids no longer tell: after a long time, or from
-//! another device.
+//! Finds out what of a row has reached the room already, where its transaction ids no longer tell: after a long time,
+//! or from another device.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,24 +14,24 @@ use serde_json::Value;
 use super::super::{send::KEY, trouble::Trouble};
 use crate::store::Tried;
 
-/// Homeservers forget transaction ids, Synapse after half an hour at the earliest.
+/// How long a homeserver surely remembers transaction ids; Synapse does for at least half an hour.
 const REMEMBERED: Duration = Duration::from_mins(25);
-/// Events on a page of the room's history, and pages that are looked through.
+/// Events on a page of the room's history, and the most pages that are read.
 const PAGE: u32 = 250;
 const PAGES: usize = 8;
 
-/// The bot's own events in a room, as far back as one was looked for.
+/// The bot's own events in a room, as far back as they were looked for.
 #[derive(Debug, Default)]
 pub(super) struct Earlier {
-    /// By transaction id.
+    /// The events by their transaction id.
     sent: HashMap<String, OwnedEventId>,
-    /// Those that another device of the bot has encrypted, which this one cannot read, with what they relate to: that is
+    /// Events that another device of the bot has encrypted and this one cannot decrypt, with their relation, which is
     /// never encrypted.
     locked: Vec<(Value, OwnedEventId)>,
 }
 
 impl Earlier {
-    /// Looks into the room if the homeserver may not know the transaction ids of a row that was tried before.
+    /// Reads the room's history if a row was tried before and the homeserver may have forgotten its transaction ids.
     pub(super) async fn read(room: &Room, tried: Option<&Tried>, now: i64) -> Result<Self, Trouble> {
         let mut earlier = Self::default();
         let device = room.client().device_id().map(ToString::to_string).unwrap_or_default();
@@ -67,7 +67,8 @@ impl Earlier {
         }
     }
 
-    /// Returns the event that was sent under a transaction id, or that cannot be read and relates as `content` does.
+    /// Returns the event that was sent under a transaction id; or one that cannot be decrypted and has the relation
+    /// of `content`.
     pub(super) fn find(&self, txn: &str, content: &Value) -> Option<OwnedEventId> {
         let relation = &content["m.relates_to"];
         let replies = |known: &&(Value, OwnedEventId)| !relation.is_null() && known.0 == *relation;

@@ -1,13 +1,11 @@
-//! One line of a progress message: text from a sandbox or a model, made such that no Markdown acts in it.
-//!
-//! Pure; called by its parent alone.
+//! One line of a progress message: text from a sandbox or a model, changed so that no Markdown acts in it. Pure.
 
 use crate::text;
 
-/// Returns a summary with the part that repeats `detail` (a command, a path) as code and the rest as prose.
+/// Returns a summary in which the part that repeats `detail` (a command, a path) is code and the rest is prose.
 pub(super) fn around(summary: &str, detail: &str, limit: usize) -> String {
     let summary = &text::one_line(summary, limit);
-    // A summary may have cut it earlier.
+    // The summary may have cut the detail earlier.
     let cut = summary.find('…').filter(|at| detail.starts_with(&summary[..*at])).map(|at| at + '…'.len_utf8());
     let known = if summary.contains(detail) { detail } else { &summary[..cut.unwrap_or(0)] };
     let Some((before, after)) = summary.split_once(known).filter(|_| !known.is_empty()) else {
@@ -18,14 +16,14 @@ pub(super) fn around(summary: &str, detail: &str, limit: usize) -> String {
     format!("{head}{}{}{}{tail}", space(before.ends_with(' ')), code(known), space(after.starts_with(' ')))
 }
 
-/// Returns `text` as one line of inline code that nothing in it can end.
+/// Returns `text` as one line of inline code that nothing in the text can end.
 pub(super) fn code(text: &str) -> String {
     let text = text::one_line(text, usize::MAX).replace('`', "'");
     if text.is_empty() { text } else { format!("`{text}`") }
 }
 
-/// Returns `text` as one line of at most `limit` characters that no Markdown acts in: words that could, and names of
-/// files (of which clients make links), become inline code.
+/// Returns `text` as one line of at most `limit` characters in which no Markdown acts: words that could act, and
+/// names of files (of which clients make links), become inline code.
 pub(super) fn prose(text: &str, limit: usize) -> String {
     let mut line = String::new();
     let mut length = 0;
@@ -45,7 +43,7 @@ pub(super) fn prose(text: &str, limit: usize) -> String {
     line
 }
 
-/// Sets a word as code, the punctuation around it apart.
+/// Formats a word as code, without the punctuation around it.
 fn as_code(word: &str) -> String {
     let inner = word.trim_start_matches('(').trim_end_matches([',', ':', ';', ')']);
     let Some((before, after)) = word.split_once(inner).filter(|_| !inner.is_empty()) else { return code(word) };

@@ -1,11 +1,11 @@
-//! Markdown to HTML: events of the parser in, tags of the Matrix specification out, balanced whatever comes in.
+//! Markdown to HTML: parser events in, tags of the Matrix specification out, balanced for any input.
 //!
 //! - Headings begin at `<h3>`: a chat does not shout. `#` becomes `<h3>`, `##` `<h4>`, all below `<h5>` (smaller ones
 //!   are smaller than the text around them).
-//! - A line break is a line break, as everywhere in chats.
-//! - Raw HTML is text, but for `<details>` and `<summary>` (without attributes).
+//! - A line break stays a line break, as everywhere in chats.
+//! - Raw HTML becomes text, except for `<details>` and `<summary>` (without attributes).
 //! - Images become links: nothing is loaded.
-//! - Beyond [`DEPTH`], what would nest deeper is written as if it did not.
+//! - What would nest deeper than [`DEPTH`] is written as if it did not.
 
 use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, LinkType, Options, Parser, Tag, TagEnd};
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::text;
 
-/// The longest name of a language.
+/// The longest name of a language in a code block's class.
 const LANGUAGE: usize = 32;
 
 const OPTIONS: Options = Options::ENABLE_TABLES.union(Options::ENABLE_STRIKETHROUGH).union(Options::ENABLE_TASKLISTS);
@@ -30,7 +30,7 @@ pub(super) fn render(markdown: &str) -> String {
     page.finish()
 }
 
-/// Returns text without markup as [`render`] would write it.
+/// Returns plain text as [`render`] would write it.
 pub(super) fn plain(text: &str) -> String {
     if text.is_empty() {
         return String::new();
@@ -38,8 +38,8 @@ pub(super) fn plain(text: &str) -> String {
     format!("<p>{}</p>", words::escape(text).replace("\n\n", "</p><p>").replace('\n', "<br>"))
 }
 
-/// Returns what must follow cleaned Markdown so that a paragraph after it belongs to nothing that is still open: the
-/// end of a block of code and of `<details>`.
+/// Returns what must follow cleaned Markdown to end all blocks that are still open (code blocks and `<details>`), so
+/// that a paragraph can be appended.
 pub(super) fn closing(markdown: &str) -> String {
     let probe = format!("{markdown}\n\nx");
     let mut page = Page::new(probe.len());
@@ -58,10 +58,10 @@ pub(super) fn closing(markdown: &str) -> String {
 }
 
 impl Page {
-    /// Writes what the parser found in `source`.
+    /// Writes a parser event; `source` is the Markdown that it covers.
     fn event(&mut self, event: Event<'_>, source: &str) {
         match event {
-            // `~/a and (~/b)` are folders: what is struck through has two.
+            // `~/a and (~/b)` are paths: only a double tilde strikes through.
             Event::Start(Tag::Strikethrough) if !source.starts_with("~~") => {
                 self.pending.push('~');
                 self.unwritten();
@@ -86,7 +86,7 @@ impl Page {
                 self.out.push_str("<hr>");
             }
             Event::TaskListMarker(done) => self.pending.push_str(if done { "☑ " } else { "☐ " }),
-            // Not asked for.
+            // The parser's options do not enable these.
             Event::FootnoteReference(text) | Event::InlineMath(text) | Event::DisplayMath(text) => {
                 self.pending.push_str(&text);
             }
@@ -149,7 +149,7 @@ impl Page {
             Tag::Strikethrough => self.inline(&["del"], ""),
             Tag::Link { link_type: LinkType::Email, dest_url, .. } => self.link(&format!("mailto:{dest_url}")),
             Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. } => self.link(&dest_url),
-            // Not asked for.
+            // The parser's options do not enable these.
             Tag::FootnoteDefinition(_)
             | Tag::DefinitionList
             | Tag::DefinitionListTitle
@@ -201,7 +201,7 @@ impl Page {
         }
     }
 
-    /// Opens a link, or only its text if it may be none: it leads nowhere that is allowed, or stands in another.
+    /// Opens a link; only its text is written if its address is not allowed or it is inside another link.
     fn link(&mut self, address: &str) {
         let address = text::strip(address);
         let Some(left) = self.addresses.checked_sub(address.len()) else {
@@ -231,7 +231,7 @@ fn heading(level: HeadingLevel) -> &'static [&'static str] {
     }
 }
 
-/// Returns the language that a fence names, if it is one that may stand in a class.
+/// Returns the language of a fenced block, if it is allowed in a class.
 fn language(info: &str) -> Option<String> {
     let name = info.split([' ', ',', '\t', '{', ':']).next()?.to_ascii_lowercase();
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+#-".contains(c);

@@ -1,11 +1,11 @@
-//! Which addresses become links, and how they stand in an attribute.
+//! Which addresses become links, and how they are written in an attribute.
 
 use super::words;
 use std::fmt::Write as _;
 
-/// Returns the address as it stands between the quotes of an `href`, or none if it is no link: only `http`, `https`
-/// and `mailto` are. Paths of files, `javascript:` and the rest are not. Nor is a link to a user, which clients show
-/// as a mention: only the event's `m.mentions` mentions somebody.
+/// Returns the address as the value of an `href`; `None` if it is no link. Only `http`, `https` and `mailto` are
+/// links, not paths, `javascript:` and the rest; nor is a link to a user, which clients show as a mention: only the
+/// event's `m.mentions` mentions somebody.
 pub(super) fn href(address: &str) -> Option<String> {
     let address = address.trim();
     let (scheme, rest) = address.split_once(':')?;
@@ -20,7 +20,7 @@ pub(super) fn href(address: &str) -> Option<String> {
     whole.then(|| encode(address))
 }
 
-/// Returns the link to a user, or none if that is no user's id.
+/// Returns the link to a user; `None` if `id` is no user id.
 pub(super) fn user(id: &str) -> Option<String> {
     let (name, server) = id.strip_prefix('@')?.split_once(':')?;
     if name.is_empty() || server.is_empty() || id.chars().any(|c| c.is_whitespace() || c.is_control()) {
@@ -30,7 +30,7 @@ pub(super) fn user(id: &str) -> Option<String> {
     Some(encode(&format!("https://matrix.to/#/@{name}:{server}")))
 }
 
-/// Encodes what must not stand in an address or in an attribute, and the `@` of each `@room`.
+/// Percent-encodes what must not be in an address or attribute, and the `@` of each `@room`.
 fn encode(address: &str) -> String {
     let mut encoded = String::with_capacity(address.len());
     for (at, c) in address.char_indices() {

@@ -1,9 +1,9 @@
-//! What the bot says, as a Matrix event carries it. The text is Markdown that a language model wrote, partly copied
-//! from what must not be trusted (output of commands, web pages): what comes out pings nobody, loads nothing, hides
-//! nothing, and has only the tags of the Matrix specification. Pure: no I/O, no room, no client.
+//! Renders what the bot says for a Matrix event. The text is Markdown from a language model, partly copied from
+//! untrusted sources (command output, web pages): the result pings nobody, loads nothing, hides nothing, and has only
+//! tags of the Matrix specification. Pure: no I/O, no room, no client.
 //!
-//! Called by whatever sends or edits a message of this protocol. The caller sets `m.mentions` in every event, empty
-//! if nobody is to be called: without it, clients and servers look for names in the body.
+//! Called by whatever sends or edits a message. The caller sets `m.mentions` in every event, empty if nobody is
+//! mentioned: without it, clients and servers look for names in the body.
 
 mod html;
 mod links;
@@ -20,23 +20,22 @@ pub(super) use shorten::shortened;
 
 use crate::text;
 
-/// The longest display name of somebody who is mentioned, in characters.
+/// The longest display name in a mention, in characters.
 const NAME: usize = 64;
 
 /// The longest footer, in characters.
 const FOOTER: usize = 500;
 
-/// What an event carries of a text.
+/// A text as an event carries it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rendered {
-    /// For clients without HTML, notifications and search: the Markdown as it was written, cleaned.
+    /// For clients without HTML, notifications and search: the Markdown as written, cleaned.
     pub body: String,
-    /// `formatted_body`; none if it would say nothing that the body does not.
+    /// `formatted_body`; `None` if it would say no more than the body.
     pub html: Option<String>,
 }
 
-/// Returns what an event carries of a Markdown text. A text of any length comes back whole: [`shortened`] tells
-/// whether it fits.
+/// Renders a Markdown text of any length; [`shortened`] tells whether it fits into an event.
 pub(super) fn markdown(text: &str) -> Rendered {
     let clean = text::strip(text);
     let body = body(&clean);
@@ -45,8 +44,8 @@ pub(super) fn markdown(text: &str) -> Rendered {
     Rendered { body, html }
 }
 
-/// Returns a turn's answer: who asked (user id and display name), the text, and a last line in italics that says what
-/// it took. What is empty is left out. The link alone calls nobody: `m.mentions` of the event does.
+/// Renders a turn's answer: a mention of who asked (user id and display name), the text, and a last line in italics
+/// with what it used. Empty parts are left out. The link alone notifies nobody: the event's `m.mentions` does.
 pub(super) fn answer(mention: Option<(&str, &str)>, text: &str, footer: &str) -> Rendered {
     let text = markdown(text);
     let mut html = text.html.unwrap_or_else(|| html::plain(&text.body));
@@ -59,7 +58,7 @@ pub(super) fn answer(mention: Option<(&str, &str)>, text: &str, footer: &str) ->
         let name = words::defuse(&name);
         let shown = words::escape(&name);
         let link = links::user(user).map_or_else(|| shown.clone(), |url| format!("<a href=\"{url}\">{shown}</a>"));
-        // A list or a code block cannot begin behind a name.
+        // A list or a code block cannot follow a name in the same paragraph.
         let (gap, rest) = match html.strip_prefix("<p>") {
             Some(rest) => (" ", format!(" {rest}")),
             None => ("\n\n", format!("</p>{html}")),
@@ -79,7 +78,7 @@ pub(super) fn answer(mention: Option<(&str, &str)>, text: &str, footer: &str) ->
     Rendered { body, html }
 }
 
-/// Returns a file's name as a body: it pings nobody.
+/// Returns a file's name as a body that pings nobody.
 pub(super) fn name(name: &str) -> String {
     words::defuse(name)
 }
@@ -95,6 +94,6 @@ pub(super) fn preformatted(text: &str) -> Rendered {
 
 /// Returns cleaned Markdown as a body: nothing pings, no empty lines around it.
 fn body(clean: &str) -> String {
-    // Spaces before the first line stay: they may make it a block of code.
+    // Spaces before the first line stay, since they may make it a code block.
     words::defuse(clean.trim_end().trim_start_matches('\n'))
 }

@@ -1,11 +1,11 @@
-//! The page that is being written: what is open in it, and the text that waits to be written. Tags are opened and
-//! closed here alone, so that they are balanced.
+//! The HTML that is being written: its open elements, and the text that waits to be written. Only this file opens and
+//! closes tags, so that they are balanced.
 
 use super::words;
 use crate::text;
 
-/// How many elements stand inside one another. A table, a paragraph or a block of code, and a file's name in it, may
-/// still stand in the deepest (at most five more).
+/// The deepest nesting of elements. The deepest one may still hold a table, a paragraph or a code block with a file
+/// name in it (at most five levels more).
 pub(super) const DEPTH: usize = 20;
 
 pub(super) const DETAILS: &[&str] = &["details"];
@@ -13,17 +13,17 @@ pub(super) const SUMMARY: &[&str] = &["summary"];
 pub(super) const PARAGRAPH: &[&str] = &["p"];
 pub(super) const BODY: &[&str] = &["tbody"];
 
-/// An element that was opened and not closed yet.
+/// An open element.
 pub(super) struct Frame {
-    /// Its tags, outermost first; none if it is not written.
+    /// Its tags, outermost first; empty if it is not written.
     pub(super) tags: &'static [&'static str],
-    /// Whether no event of the parser ends it: it ends with what stands around it.
+    /// Whether no parser event ends it, so that it ends with the element around it.
     pub(super) implied: bool,
-    /// Where a link leads, and how much was written before its text.
+    /// A link's address, and how much was written before its text.
     pub(super) link: Option<(String, usize)>,
 }
 
-/// An element that is opened as soon as there is content for it.
+/// An element that is opened once it has content.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Wanted {
     Nothing,
@@ -33,21 +33,21 @@ pub(super) enum Wanted {
 
 pub(super) struct Page {
     pub(super) out: String,
-    /// Text that is not yet written: `@` and `room` may come apart, and so may a file's name.
+    /// Text that is not written yet, since `@` and `room`, or the parts of a file name, may come in separate events.
     pub(super) pending: String,
     pub(super) stack: Vec<Frame>,
-    /// How many tags are open.
+    /// The number of open tags.
     pub(super) depth: usize,
     pub(super) wanted: Wanted,
-    /// Cells without text since the last one with some. The parser fills up short rows: a few bytes for each row
-    /// would become as many cells as the table is wide, so these are written only when one with text follows.
+    /// Empty cells since the last one with text. The parser fills short rows, so that a few bytes could become as
+    /// many cells as the table is wide; they are written only if one with text follows.
     pub(super) empty_cells: usize,
     pub(super) in_head: bool,
     pub(super) in_code: bool,
     pub(super) in_link: bool,
-    /// The raw HTML of a block, as it comes.
+    /// The raw HTML block that is being read.
     pub(super) raw: String,
-    /// How many bytes the addresses of links may still have: one definition can be used again and again.
+    /// Bytes that the addresses of links may still take: one definition can be used again and again.
     pub(super) addresses: usize,
 }
 
@@ -87,7 +87,7 @@ impl Page {
             return;
         }
         let pending = std::mem::take(&mut self.pending);
-        // The parser decodes entities: what was taken from the source can be back.
+        // The parser decodes entities, which can bring back what was removed from the source.
         let clean = text::strip(&pending);
         if self.wanted != Wanted::Nothing && clean.trim().is_empty() {
             return;
@@ -124,13 +124,14 @@ impl Page {
         }
     }
 
-    /// Opens what holds blocks; too deep, only they are written. A list needs room for its items.
+    /// Opens an element that holds blocks; if it is too deep, only the blocks are written. A list needs a level for
+    /// its items.
     pub(super) fn container(&mut self, tags: &'static [&'static str], attributes: &str) {
         self.end_paragraph();
         if self.depth + 1 < DEPTH { self.open(tags, attributes) } else { self.push(&[]) }
     }
 
-    /// Opens what stands in a line; too deep, only its text is written.
+    /// Opens an inline element; if it is too deep, only its text is written.
     pub(super) fn inline(&mut self, tags: &'static [&'static str], attributes: &str) {
         if self.depth < DEPTH {
             self.flush();
@@ -141,7 +142,7 @@ impl Page {
         }
     }
 
-    /// Notes something in a line that is not written itself; the paragraph that it stands in is opened before it.
+    /// Notes an inline element that is not written; the paragraph around it is opened before it.
     pub(super) fn unwritten(&mut self) {
         self.ensure();
         self.push(&[]);
@@ -167,7 +168,7 @@ impl Page {
         self.stack.push(Frame { tags, implied: false, link: None });
     }
 
-    /// Closes the innermost element. Returns whether one was open.
+    /// Closes the innermost element; returns whether one was open.
     pub(super) fn close(&mut self) -> bool {
         let Some(frame) = self.stack.pop() else { return false };
         for tag in frame.tags.iter().rev() {
@@ -178,7 +179,7 @@ impl Page {
         true
     }
 
-    /// Ends what one event of the parser began, and all that is implied in it.
+    /// Closes the element of one parser event, and all elements that it implied.
     pub(super) fn end_block(&mut self) {
         self.flush();
         self.wanted = Wanted::Nothing;
@@ -189,7 +190,7 @@ impl Page {
     }
 
     pub(super) fn end_inline(&mut self) {
-        // What is not written does not part the text around it.
+        // An element that is not written does not separate the text around it.
         if self.stack.last().is_some_and(|frame| !frame.tags.is_empty()) {
             self.flush();
         }

@@ -1,4 +1,4 @@
-//! What holds for all Markdown, made of nasty pieces.
+//! Properties of all Markdown, tested with texts made of nasty pieces.
 
 use proptest::{collection::vec, prelude::*, sample::select};
 
@@ -9,14 +9,16 @@ use super::{
     words,
 };
 
-/// HTML is at most this many times as long as the Markdown, and a little: a `>` can be a `<blockquote></blockquote>`.
+/// HTML is at most this many times as long as the Markdown, plus a little: a `>` can become a
+/// `<blockquote></blockquote>`.
 pub(super) const MULTIPLE: usize = 32;
 
 pub(super) fn calls_room(text: &str) -> bool {
     text.to_ascii_lowercase().contains("@room")
 }
 
-/// Checks HTML as a suspicious client would: panics at what is not balanced or not allowed. Returns how deep it nests.
+/// Checks HTML as a strict client would: panics at tags that are unbalanced or not allowed. Returns how deep it
+/// nests.
 #[track_caller]
 pub(super) fn check(html: &str) -> usize {
     let mut open: Vec<&str> = Vec::new();
@@ -80,7 +82,7 @@ pub(super) fn check(html: &str) -> usize {
     deepest
 }
 
-/// What Markdown and its abuse are made of.
+/// Pieces of Markdown and of its abuse.
 const PIECES: [&str; 96] = [
     "@room",
     "@",
@@ -185,7 +187,7 @@ fn nasty() -> impl Strategy<Value = String> {
     (vec(piece, 0..60), 1_usize..4).prop_map(|(pieces, times)| pieces.concat().repeat(times))
 }
 
-/// Checks what must hold for whatever is shown.
+/// Checks what must hold for every rendered text.
 fn sound(rendered: &Rendered, length: usize) -> Result<(), TestCaseError> {
     let html = rendered.html.as_deref().unwrap_or_default();
     prop_assert!(check(html) <= DEPTH + 5, "{}", html);
@@ -213,7 +215,7 @@ proptest! {
 
     #[test]
     fn no_letter_is_lost(text in "[a-z .,:/@<>&\n]{0,200}") {
-        // What is shown has the letters of what was said, in their order.
+        // The result has the letters of the source, in order.
         let letters = |text: &str| text.chars().filter(char::is_ascii_lowercase).collect::<String>();
         let mut out = String::new();
         words::write(&mut out, &text);

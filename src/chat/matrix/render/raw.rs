@@ -1,9 +1,9 @@
-//! Raw HTML in Markdown is text, but for `<details>` and `<summary>`: models use them, and clients fold them.
+//! Raw HTML in Markdown: it becomes text, except for `<details>` and `<summary>`, which models use and clients fold.
 
 use super::page::{DEPTH, DETAILS, PARAGRAPH, Page, SUMMARY, Wanted};
 
 impl Page {
-    /// Raw HTML in a line is text, but for the end of what a block of raw HTML began.
+    /// Writes inline raw HTML as text, except for a tag that ends what a raw HTML block began.
     pub(super) fn inline_html(&mut self, raw: &str) {
         match RawTag::first(raw) {
             Some((_, tag @ (RawTag::DetailsEnd | RawTag::SummaryEnd), _)) if self.takes(tag) => {
@@ -42,7 +42,7 @@ impl Page {
         self.end_paragraph();
     }
 
-    /// Whether such a tag may stand here; else it is text.
+    /// Returns whether such a tag is allowed here; otherwise it becomes text.
     fn takes(&self, tag: RawTag) -> bool {
         let mut open = self.stack.iter().rev().map(|frame| frame.tags).filter(|tags| *tags != PARAGRAPH);
         let (inner, outer) = (open.next(), open.next());
@@ -71,7 +71,7 @@ impl Page {
     }
 }
 
-/// The raw HTML that is more than text.
+/// Raw tags that do not become text.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum RawTag {
     Details,
@@ -88,7 +88,7 @@ impl RawTag {
         ("</summary", Self::SummaryEnd),
     ];
 
-    /// Finds the first in `html`; returns where it starts and ends. Its attributes are not looked at.
+    /// Finds the first such tag in `html`; returns where it starts and ends. Its attributes are ignored.
     fn first(html: &str) -> Option<(usize, Self, usize)> {
         for (start, _) in html.match_indices('<') {
             let rest = &html[start..];

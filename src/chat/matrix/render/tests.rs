@@ -1,4 +1,4 @@
-//! What becomes of each piece of Markdown, by tables.
+//! Tables of what each piece of Markdown becomes.
 
 use super::{
     Rendered, answer, markdown,
@@ -253,7 +253,7 @@ fn the_room_is_not_called() {
     }
     assert_eq!(markdown("tell @room now").body, "tell @\u{2060}room now");
     assert_eq!(markdown("tell @room now").html, None);
-    // It stays an address that works.
+    // The address still works.
     assert_eq!(markdown("see https://b.org/@room and @room").body, "see https://b.org/%40room and @\u{2060}room");
     assert_eq!(html("[a](https://b.org/@room)"), "<p><a href=\"https://b.org/%40room\">a</a></p>");
     let named = answer(Some(("@room:example.org", "@room")), "*hi*", "@room");
@@ -319,7 +319,7 @@ fn an_answer_says_to_whom_and_what_it_took() {
 fn what_fits_is_not_shortened() {
     assert_eq!(shortened(""), None);
     assert_eq!(shortened(&"word ".repeat(LIMIT / 5 - 1)), None);
-    // Escapes do not count: they are gone before it is sent.
+    // Escape sequences do not count, since they are removed.
     assert_eq!(shortened(&"\x1b[1m".repeat(LIMIT)), None);
 }
 
@@ -344,7 +344,7 @@ fn what_is_cut_is_closed() {
         let html = html(&short);
         assert!(html.ends_with("><p><em>This is only the beginning: the whole text is in the attached file.</em></p>"));
     }
-    // These end by themselves, and a fence after them would begin another block.
+    // These blocks end by themselves; a fence after them would start another block.
     for line in ["> ```\n> a\n", "- ```\n  a\n"] {
         let (first, rest) = line.split_at(6);
         let short = shortened(&format!("{first}{}", rest.repeat(9000))).unwrap();

@@ -1,15 +1,15 @@
-//! Plain text inside HTML: what clients would make of it by themselves is taken from it. Element turns `lib.rs` into
-//! a link to a site in Serbia and a user's id into a pill; both stand in `<code>`, which it leaves alone. `@room` is
-//! broken up, everywhere.
+//! Plain text in HTML, protected from what clients make of it by themselves. Element turns `lib.rs` into a link to a
+//! site in Serbia, and a user id into a pill; in `<code>` it leaves both alone. `@room` is broken up everywhere.
 
-/// What stands between the `@` and the `room`: WORD JOINER. The push rule for `@room` looks for these five characters
-/// in the body, in any case, and Element for the same ones in what it shows; with a character between them neither
-/// finds anything. This one has no width, breaks no line (as U+200B would), changes the shape of no neighbour (as the
-/// joiners U+200C and U+200D may), and is none of those that [`crate::text::strip`] takes out again.
+/// Goes between the `@` and the `room`: WORD JOINER. The push rule for `@room` looks for these five characters in the
+/// body, in any case, and Element looks for them in what it shows; with a character between them neither matches.
+/// This one has no width, breaks no line (as U+200B would), changes the shape of no neighbour (as the joiners U+200C
+/// and U+200D may), and is not removed by [`crate::text::strip`].
 const JOINER: char = '\u{2060}';
 
-/// Endings of file names. Those that are top-level domains too (`rs`, `py`, `sh`, `md`) are why this is here; the rest
-/// are here so that one list of files looks the same throughout. One letter needs a longer name: `d.h.` is no header.
+/// Endings of file names. Those that are also top-level domains (`rs`, `py`, `sh`, `md`) are the reason for this
+/// list; the others make a list of files look uniform. An ending of one letter needs a longer name: `d.h.` is no
+/// header.
 pub(super) const ENDINGS: [&str; 112] = [
     "adoc", "bash", "bat", "bin", "bz2", "c", "cc", "cfg", "cjs", "clj", "conf", "cpp", "crt", "cs", "css", "csv",
     "dart", "db", "deb", "diff", "dll", "env", "ex", "exe", "exs", "gif", "go", "gradle", "gz", "h", "hpp", "hs",
@@ -26,7 +26,7 @@ pub(super) fn write(out: &mut String, text: &str) {
     let text = defuse(text);
     for token in text.split_inclusive(char::is_whitespace) {
         if ["://", "www.", "matrix:u"].iter().any(|mark| token.contains(mark)) {
-            // A bare address is the client's to link, unless it would show as somebody's name.
+            // Clients may link a bare address themselves, unless it would show as a user's name.
             let end = token.trim_end_matches(|c: char| c.is_whitespace() || ".,;:!?)\"'".contains(c)).len();
             if names_user(token) {
                 code(out, &token[..end]);
@@ -40,14 +40,14 @@ pub(super) fn write(out: &mut String, text: &str) {
     }
 }
 
-/// Whether clients would show this address as the name of a user: `…/#/@bob:example.org` of matrix.to and of the
-/// clients that copy it, also with the `@` encoded, and `matrix:u/bob:example.org`.
+/// Returns whether clients would show this address as a user's name: `…/#/@bob:example.org` of matrix.to and its
+/// copies, also with an encoded `@`, and `matrix:u/bob:example.org`.
 pub(super) fn names_user(address: &str) -> bool {
     let to_user = |fragment: &str| fragment.contains('@') || fragment.contains("%40");
     address.contains("matrix:u") || address.split_once('#').is_some_and(|(_, fragment)| to_user(fragment))
 }
 
-/// Appends one word with whatever stands around it.
+/// Appends one word with the characters around it.
 fn write_token(out: &mut String, token: &str) {
     let mut rest = token;
     while let Some(start) = rest.find(in_name) {
@@ -66,8 +66,8 @@ fn write_token(out: &mut String, token: &str) {
     push_escaped(out, rest);
 }
 
-/// Finds a user id or a file name in `run`, which `text` begins with; returns where it starts and ends. It may end
-/// behind the run (`lib.rs:42`, `@bob:example.org`).
+/// Finds a user id or file name in `run`, the first word of `text`; returns where it starts and ends. It may end
+/// after the word (`lib.rs:42`, `@bob:example.org`).
 fn named(text: &str, run: &str) -> (usize, usize) {
     if let Some(at) = run.find('@') {
         let before = run[..at].chars().next_back();
@@ -81,7 +81,7 @@ fn named(text: &str, run: &str) -> (usize, usize) {
                 return (at, run.len() + 1 + server.len());
             }
         }
-        // An address for mail, or a scope (`@types/node`).
+        // A mail address, or a scope (`@types/node`).
         return (0, 0);
     }
     let name = run.trim_end_matches(['.', '-', '/', '+', '=', '~', '\\']);
@@ -103,14 +103,14 @@ fn named(text: &str, run: &str) -> (usize, usize) {
     (0, end)
 }
 
-/// Whether a character may stand in a file's path.
+/// Returns whether a character is allowed in a file's path.
 fn in_name(c: char) -> bool {
     c.is_alphanumeric() || "._-+/~@=\\".contains(c)
 }
 
 fn is_file(path: &str) -> bool {
     let mut parts = path.split(['/', '\\']);
-    // `example.org/lib.rs` is an address, `./lib.rs` and `.github/ci.yml` are none.
+    // `example.org/lib.rs` is an address; `./lib.rs` and `.github/ci.yml` are paths.
     if let Some(first) = parts.next()
         && parts.next().is_some()
         && let Some((host, ending)) = first.rsplit_once('.')
@@ -149,7 +149,7 @@ pub(super) fn defuse(text: &str) -> String {
         if !is_room(after) {
             safe.push('@');
         } else if in_address {
-            // An address stays one that works.
+            // In an address the `@` is percent-encoded, so that the address still works.
             safe.push_str("%40");
         } else {
             safe.push('@');
@@ -161,12 +161,12 @@ pub(super) fn defuse(text: &str) -> String {
     safe
 }
 
-/// Whether what follows an `@` makes it call the whole room.
+/// Returns whether what follows an `@` makes it an `@room`.
 pub(super) fn is_room(after: &str) -> bool {
     after.as_bytes().get(..4).is_some_and(|word| word.eq_ignore_ascii_case(b"room"))
 }
 
-/// Returns `text` as HTML text, as it stands.
+/// Returns `text` escaped for HTML, otherwise unchanged.
 pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     push_escaped(&mut out, text);

@@ -1,8 +1,8 @@
-//! Which sends wait, and which one may go now. A state machine without I/O: the time is passed in. Called by its parent alone,
-//! under its lock.
+//! The queues of waiting sends, and which send may start now. A state machine without I/O: the time is passed in.
+//! Used by the scheduler alone, under its lock.
 //!
-//! `P` is what lets a caller send, `A` what sends a state of a progress message. Of the latter none is dropped here: it
-//! holds foreign code, and goes back to who holds the lock.
+//! `P` lets a caller send, `A` sends a state of a progress message. No `A` is dropped here: it holds foreign code,
+//! and is returned to be dropped without the lock.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -17,11 +17,11 @@ use super::{
 };
 use crate::ids::RoomKey;
 
-/// The most progress edits in flight. The remaining places are kept free for answers.
+/// The most progress edits in flight. The other places are kept for answers.
 const PROGRESS_IN_FLIGHT: usize = 4;
-/// A progress message that nobody settled is forgotten after this long without a new state.
+/// A progress message that nobody settles is forgotten after so long without a new state.
 const FORGOTTEN: Duration = Duration::from_hours(1);
-/// Settled messages that are remembered, for states that come late.
+/// Settled messages that are remembered, in case a state comes late.
 const SETTLED: usize = 256;
 
 /// A room's progress message.
@@ -164,7 +164,8 @@ impl<P, A> Queues<P, A> {
         self.next_progress(now)
     }
 
-    /// Picks the progress that may go `now`: what has no message yet, then what was edited longest ago.
+    /// Picks the progress message that may go `now`: one that is not sent yet, then the one that was edited longest
+    /// ago.
     fn next_progress(&mut self, now: Instant) -> Next<P, A> {
         if self.progressing >= PROGRESS_IN_FLIGHT {
             return Next::Nothing(None);
@@ -194,7 +195,7 @@ impl<P, A> Queues<P, A> {
         InFlight { room, message, since: now }
     }
 
-    /// Takes note that a send ended and was not refused for its rate.
+    /// Notes that a send ended and was not refused for its rate.
     pub(super) fn taken(&mut self, sending: &InFlight, now: Instant) {
         self.account.taken(now.duration_since(sending.since));
         if let Some(message) = sending.message.as_ref().and_then(|key| self.messages.get_mut(key)) {
@@ -203,8 +204,8 @@ impl<P, A> Queues<P, A> {
         }
     }
 
-    /// Takes note that a send was refused for its rate; `again` is the state to try again. Returns it if there is a
-    /// newer one, or none is wanted.
+    /// Notes that a send was refused for its rate; `again` is the state to try again. Returns that state if there is
+    /// a newer one or none is wanted any more.
     pub(super) fn limited(&mut self, sending: &InFlight, pause: Duration, again: Option<A>, now: Instant) -> Option<A> {
         self.account.limited(now, pause);
         match sending.message.as_ref().and_then(|key| self.messages.get_mut(key)) {
@@ -216,7 +217,7 @@ impl<P, A> Queues<P, A> {
         }
     }
 
-    /// Takes note that a send is in flight no more.
+    /// Notes that a send is no longer in flight.
     pub(super) fn free(&mut self, sending: &InFlight) {
         self.in_flight -= 1;
         if let Some(room) = &sending.room {
@@ -226,14 +227,14 @@ impl<P, A> Queues<P, A> {
         self.progressing -= 1;
         if let Some(message) = self.messages.get_mut(key) {
             message.in_flight = false;
-            // Nothing is queued then; who waits is told by the drop.
+            // Then no state is queued; those who wait are woken by the drop.
             if !message.settling.is_empty() {
                 self.messages.remove(key);
             }
         }
     }
 
-    /// Lets nothing go any more; returns what waits, to be dropped.
+    /// Stops all sends; returns what waits, to be dropped.
     pub(super) fn end(&mut self) -> impl Sized + use<P, A> {
         self.ended = true;
         (std::mem::take(&mut self.callers), std::mem::take(&mut self.messages))
@@ -254,13 +255,13 @@ mod tests {
     fn nothing_grows_without_bound() {
         let now = Instant::now();
         let mut queues = Plain::new(now);
-        // Removes callers that have stopped waiting.
+        // Removes callers that no longer wait.
         (0..100).for_each(|_| drop(queues.wait(Class::Answer, &RoomKey::from("a"), false)));
         assert_eq!(queues.callers[0].len(), 1);
         // Forgets messages whose turns have ended.
         (0..2 * SETTLED).for_each(|n| assert!(queues.settle(key(&n.to_string())).0.is_none()));
         assert_eq!(queues.settled.len(), SETTLED);
-        // And one that never was: its last state is long gone when there is another.
+        // A message that was never settled is forgotten when another one comes after its last state.
         assert!(queues.queue(key("never settled"), 1, now).is_none());
         let Next::Progress(1, sending) = queues.next(now) else { panic!("it did not go") };
         queues.taken(&sending, now);

@@ -1,4 +1,4 @@
-//! The scheduler before a homeserver of a few lines, in paused time.
+//! Tests of the scheduler against a homeserver of a few lines, in paused time.
 
 use std::{
     convert::Infallible,
@@ -12,10 +12,10 @@ use super::{super::pace::IN_FLIGHT, *};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What the homeserver took: milliseconds since the start, what.
+/// What the homeserver accepted: milliseconds since the start, and what.
 type Log = Arc<Mutex<Vec<(u128, String)>>>;
 
-/// A scheduler and the homeserver behind it.
+/// A scheduler with its homeserver.
 #[derive(Clone)]
 struct Rig {
     scheduler: Scheduler,
@@ -23,13 +23,14 @@ struct Rig {
     cancel: CancellationToken,
     start: Instant,
     log: Log,
-    /// Requests in flight.
+    /// Requests in flight now.
     now: Arc<AtomicUsize>,
-    /// The most that were in flight at once.
+    /// The most requests that were in flight at once.
     most: Arc<AtomicUsize>,
-    /// Refusals to come, the last one first.
+    /// Pauses of the refusals to come, the last one first.
     refusals: Arc<Mutex<Vec<Duration>>>,
-    /// Sends that may go, how many come in a second, and when that was last reckoned; `None` has no limit.
+    /// The rate limit: sends that are left, how many come back in a second, and when that was last computed; `None`
+    /// for no limit.
     bucket: Option<Arc<Mutex<(f64, f64, Instant)>>>,
 }
 
@@ -49,7 +50,7 @@ impl Rig {
         }
     }
 
-    /// One request that takes `millis`.
+    /// Makes a request that takes `millis`.
     async fn request(self, what: String, millis: u64) -> Result<(), Failed<Infallible>> {
         let now = self.now.fetch_add(1, SeqCst) + 1;
         self.most.fetch_max(now, SeqCst);
@@ -94,7 +95,7 @@ impl Rig {
     }
 }
 
-/// Counts down when it is dropped, however the request ended.
+/// Decrements `count` when it is dropped, however the request ends.
 fn guard(count: Arc<AtomicUsize>) -> impl Drop {
     struct Guard(Arc<AtomicUsize>);
     impl Drop for Guard {
@@ -127,7 +128,7 @@ async fn a_refusal_pauses_all_and_then_classes_go_in_order() {
     }
     time::sleep(10 * SECOND).await;
     let names = rig.names();
-    // One tries the ground, then two go at once.
+    // After a refusal one send goes alone, then two together.
     assert_eq!(names, ["answer", "second answer", "greeting", "refused reaction", "reaction", "progress"]);
     assert_eq!(rig.log()[0].0, 10 + 2_000 + 50 + 10, "nothing goes before");
 }
@@ -164,7 +165,7 @@ async fn only_the_newest_state_goes_and_not_too_soon() {
         time::sleep(Duration::from_millis(50)).await;
     }
     time::sleep(SECOND).await;
-    // An interval begins when the request before has ended.
+    // An interval begins when the request before it has ended.
     assert_eq!(rig.log(), [entry(30, "0"), entry(560, "10"), entry(1130, "22"), entry(1744, "34"), entry(2404, "39")]);
 }
 
@@ -219,7 +220,7 @@ async fn the_end_of_a_message_is_the_last_of_it() {
     rig.progress("b", "of another", 10);
     rig.scheduler.settle(&room, "turn").await;
     assert_eq!(rig.start.elapsed().as_millis(), 300);
-    // A second time there is nothing to wait for.
+    // The second time there is nothing to wait for.
     rig.scheduler.settle(&room, "turn").await;
     rig.progress("a", "late", 10);
     rig.send(Class::Answer, "a", "end", 10).await.unwrap().unwrap();
@@ -273,7 +274,7 @@ async fn the_end_of_the_program_ends_all() {
     assert!(rig.log().is_empty() && rig.start.elapsed() == 2 * SECOND);
 }
 
-/// An unmodified Synapse: ten at once, then one every five seconds.
+/// The limit of an unmodified Synapse: ten at once, then one every five seconds.
 #[tokio::test(start_paused = true)]
 async fn thirty_rooms_share_a_slow_server_and_answers_go_first() {
     let rig = Rig { bucket: Some(Arc::new(Mutex::new((10.0, 0.2, Instant::now())))), ..Rig::new() };
@@ -320,7 +321,7 @@ proptest! {
             assert!(rig.most.load(SeqCst) <= IN_FLIGHT);
             let names: Vec<_> = rig.names().into_iter().filter(|what| what != "progress").collect();
             assert_eq!(names.len(), sends.len());
-            // The numbers stand last: within a room and a class they rise.
+            // The numbers are last in a name: within a room and a class they rise.
             let mut sorted = names.clone();
             sorted.sort();
             let mut by_class = names;

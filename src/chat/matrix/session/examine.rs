@@ -1,4 +1,4 @@
-//! Looks whether the account could work, and changes nothing. Called by `doctor`.
+//! Checks whether an account could work, and changes nothing. Called by `doctor`.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use tokio::time;
 
 use super::{Fault, Login, SessionError, Trouble, Way, files::Saved};
 
-/// How long the homeserver may take to show the bot's own keys.
+/// How long the homeserver may take to return the bot's own keys.
 const KEYS: Duration = Duration::from_secs(20);
 
-/// What the homeserver and the account look like: what is good about each, or what to mend.
+/// The result: what was found good of each, or what to fix.
 #[derive(Clone, Debug)]
 pub struct Examined {
     /// The homeserver.
@@ -27,7 +27,7 @@ pub struct Examined {
 }
 
 impl Login {
-    /// Looks at the homeserver and at the account's files, without logging in.
+    /// Checks the homeserver and the account's files, without logging in.
     pub async fn examine(&self) -> Examined {
         let way = self.way();
         let restores = matches!(way, Ok(Way::Restore(_)));
@@ -39,8 +39,8 @@ impl Login {
         Examined { homeserver, account: account.map_err(fault) }
     }
 
-    /// Looks whether other people's clients take the device for one of the account's own. Without that they warn of it, and
-    /// it cannot tell them the keys of its answers.
+    /// Checks whether other people's clients take the device for one of the account's own. If not, they warn of it,
+    /// and may not give it the keys of messages.
     async fn examine_device(&self, saved: &Saved) -> Result<String, SessionError> {
         let (user, device) = (&self.user, &saved.session.meta.device_id);
         let slow = |_| Trouble::Away("the homeserver takes too long to show the device's keys".to_owned());
@@ -57,7 +57,7 @@ impl Login {
         )))
     }
 
-    /// Asks the homeserver what it tells others.
+    /// Asks the homeserver which keys it gives to others.
     async fn is_signed(&self, saved: &Saved) -> Result<bool, SessionError> {
         let client = self.bare_client().await?;
         let session = saved.session.clone();

@@ -1,7 +1,7 @@
-//! The files of one account: its session, its secrets, and the folder of the SDK's store.
+//! The files of an account: its session, its secrets, and the folder of the SDK's store.
 //!
-//! Secrets are 0600 in a folder of 0700 and are written whole or not at all. The SDK makes its databases as the umask
-//! has it: its folder is 0700 from the start, and the files in it are tightened as soon as they are there.
+//! Secrets have mode 0600 in a folder with 0700, and are written whole or not at all. The SDK creates its databases
+//! by the umask: their folder is 0700 from the start, and the files get 0600 as soon as they exist.
 
 use std::{
     fs, io,
@@ -16,25 +16,25 @@ use rand::RngCore;
 use super::{Fault, SessionError};
 use crate::{config, ids};
 
-/// The SDK's databases that nothing else makes up for.
+/// The SDK's databases that cannot be recreated.
 const DATABASES: [&str; 2] = ["matrix-sdk-crypto.sqlite3", "matrix-sdk-state.sqlite3"];
 
-/// The files of an account; cheap to make.
+/// The files of an account. Cheap to make.
 #[derive(Clone, Debug)]
 pub(super) struct Files {
     state_dir: PathBuf,
     account: String,
 }
 
-/// What is kept of a session.
+/// A stored session.
 #[derive(serde::Serialize, serde::Deserialize)]
 pub(super) struct Saved {
-    /// The device knows its rooms, is signed, and its recovery key is kept.
+    /// Whether the device has read its rooms, is signed, and its recovery key is stored.
     pub(super) ready: bool,
     /// The devices that this one replaces, until they are removed from the account.
     #[serde(default)]
     pub(super) lost: Vec<OwnedDeviceId>,
-    /// What the SDK needs to go on with it.
+    /// What the SDK needs to restore it.
     #[serde(flatten)]
     pub(super) session: MatrixSession,
 }
@@ -44,23 +44,23 @@ impl Files {
         Self { state_dir: state_dir.to_owned(), account: account.to_owned() }
     }
 
-    /// The folder of the SDK's databases.
+    /// Returns the folder of the SDK's databases.
     pub(super) fn store(&self) -> PathBuf {
         self.state_dir.join("matrix").join(&self.account)
     }
 
-    /// Returns whether the SDK's databases are there: without the one for keys the device is lost, without the one for
-    /// rooms it would seem to be in none.
+    /// Returns whether the SDK's databases exist. Without the one for keys the device is lost; without the one for
+    /// state it would seem to be in no room.
     pub(super) fn has_store(&self) -> bool {
         DATABASES.iter().all(|name| self.store().join(name).exists())
     }
 
-    /// The session's file.
+    /// Returns the session's file.
     pub(super) fn session(&self) -> PathBuf {
         self.secret("session.json")
     }
 
-    /// Reads the session, if there is one.
+    /// Reads the session, if it is stored.
     pub(super) fn saved(&self) -> Result<Option<Saved>, SessionError> {
         let path = self.session();
         let Some(json) = read(&path)? else { return Ok(None) };
@@ -72,20 +72,20 @@ impl Files {
         })
     }
 
-    /// Keeps a session.
+    /// Stores a session.
     pub(super) fn save(&self, saved: &Saved) -> Result<(), SessionError> {
         let json = serde_json::to_vec(saved)
             .map_err(|error| SessionError::File { path: self.session(), source: error.into() })?;
         self.write(&self.session(), &json)
     }
 
-    /// The recovery key's file.
+    /// Returns the recovery key's file.
     pub(super) fn recovery_key_file(&self) -> PathBuf {
         self.secret("recovery-key")
     }
 
-    /// Returns what the next device is called, which is written down before the homeserver hears of it: a login that was
-    /// killed before its session was kept has left a device behind, and the next one takes that.
+    /// Returns the id of the next device, which is stored before the homeserver hears of it: if a login is killed
+    /// before its session is stored, the next login uses the same device.
     pub(super) fn next_device(&self) -> Result<OwnedDeviceId, SessionError> {
         let path = self.secret("next-device");
         let known = read(&path)?.and_then(|name| String::from_utf8(name).ok()).filter(|name| !name.is_empty());
@@ -97,7 +97,7 @@ impl Files {
         Ok(name.into())
     }
 
-    /// The next device is there, and its session is kept.
+    /// Notes that the next device exists and its session is stored.
     pub(super) fn device_is_kept(&self) -> Result<(), SessionError> {
         let path = self.secret("next-device");
         match fs::remove_file(&path) {
@@ -106,18 +106,18 @@ impl Files {
         }
     }
 
-    /// Reads the recovery key, if there is one.
+    /// Reads the recovery key, if it is stored.
     pub(super) fn recovery_key(&self) -> Result<Option<String>, SessionError> {
         let key = read(&self.recovery_key_file())?;
         Ok(key.map(|key| String::from_utf8_lossy(&key).trim().to_owned()).filter(|key| !key.is_empty()))
     }
 
-    /// Keeps the recovery key.
+    /// Stores the recovery key.
     pub(super) fn keep_recovery_key(&self, key: &str) -> Result<(), SessionError> {
         self.write(&self.recovery_key_file(), key.as_bytes())
     }
 
-    /// Puts a recovery key aside that opens nothing any more.
+    /// Renames the file of a recovery key that opens nothing any more.
     pub(super) fn put_recovery_key_aside(&self) -> Result<(), SessionError> {
         let path = self.recovery_key_file();
         match fs::rename(&path, path.with_extension("old")) {
@@ -126,7 +126,8 @@ impl Files {
         }
     }
 
-    /// Returns the key that the store is opened with. A raw one: a passphrase would cost a slow derivation at each start.
+    /// Returns the key of the store, created once. It is a raw key, since a passphrase would cost a slow derivation
+    /// at each start.
     pub(super) fn store_key(&self) -> Result<[u8; 32], SessionError> {
         let path = self.secret("store-key");
         if let Some(key) = read(&path)? {
@@ -143,7 +144,7 @@ impl Files {
         Ok(key)
     }
 
-    /// Makes the store's folder, for us alone.
+    /// Creates the store's folder, for this user alone.
     pub(super) fn make_store(&self) -> Result<PathBuf, SessionError> {
         let store = self.store();
         private(&self.state_dir.join("matrix"))?;
@@ -151,14 +152,14 @@ impl Files {
         Ok(store)
     }
 
-    /// Takes the store's files from everybody else. What SQLite adds to them later has the modes that they have.
+    /// Gives the store's files mode 0600. Files that SQLite adds later get the mode of their database.
     pub(super) fn tighten_store(&self) -> Result<(), SessionError> {
         let store = self.store();
         let tighten = || {
             for file in fs::read_dir(&store)? {
                 let path = file?.path();
                 match fs::set_permissions(&path, fs::Permissions::from_mode(0o600)) {
-                    // SQLite removes files of its own at any time.
+                    // SQLite may remove files of its own at any time.
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}
                 }
@@ -168,8 +169,8 @@ impl Files {
         tighten().map_err(|source| SessionError::File { path: store.clone(), source })
     }
 
-    /// A store belongs to one device: a new device begins with an empty folder. The last one's is kept for whoever wants
-    /// to look into it.
+    /// Renames the store's folder, so that a new device begins with an empty one: a store belongs to one device. The
+    /// old one stays for examination.
     pub(super) fn put_store_aside(&self) -> Result<(), SessionError> {
         let store = self.store();
         if !store.exists() {

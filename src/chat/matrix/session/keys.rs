@@ -1,8 +1,8 @@
-//! The keys of a device: who signs it, and how a lost one is made up for.
+//! The keys of a device: who signs it, and how a lost device is replaced.
 //!
 //! Other people's clients trust the account's identity. The device that holds its keys signs itself; the recovery key
-//! opens a copy of them on the homeserver, so that a new device can do the same. Called once a device, as soon as its own
-//! keys are uploaded, and again until it has succeeded.
+//! opens a copy of them on the homeserver, so that a new device can do the same. Called once for each device, as soon
+//! as its own keys are uploaded, and again until it succeeds.
 
 use matrix_sdk::{
     Client,
@@ -25,20 +25,21 @@ use secrecy::{ExposeSecret, SecretString};
 use super::{SessionError, files::Files};
 use crate::{chat::matrix::trouble::Trouble, crash};
 
-/// What other people's clients see of the account.
+/// How other people's clients see this device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
-    /// It has no identity yet.
+    /// The account has no identity yet.
     Nobody,
-    /// It has one, and this device is none of its own.
+    /// The account has an identity that has not signed this device.
     Unsigned,
-    /// This device is one of its own and holds its keys.
+    /// The identity has signed this device, which holds its keys.
     Signed,
 }
 
-/// Makes the device one of the account's own: by the keys that it holds, by the recovery key, or by a new identity; and
-/// sees to it that there is a recovery key. A `fresh` device also gets the keys of its rooms. Fails when trying again at
-/// once may help; returns whether all is done, or else the next start shall try again: the log says what is wrong.
+/// Makes the device one of the account's own, by the keys that it holds, by the recovery key, or by a new identity;
+/// and makes a recovery key if there is none. A `fresh` device also gets the keys of its rooms. Fails if trying again
+/// at once may help; otherwise returns whether everything is done. If not, the log says what is wrong, and the next
+/// start tries again.
 pub(super) async fn put_in_place(
     client: &Client,
     files: &Files,
@@ -65,7 +66,7 @@ pub(super) async fn put_in_place(
             fetch_room_keys(client).await;
         }
     } else {
-        // A kill after the new identity must not leave the old one's key as the one to go by.
+        // A kill after the new identity is made must not leave the old identity's recovery key in use.
         files.put_recovery_key_aside()?;
         kept = None;
         match new_identity(client, password).await {
@@ -98,7 +99,7 @@ pub(super) async fn put_in_place(
     Ok(true)
 }
 
-/// Removes the devices that this one replaces: nobody shall go on encrypting for them.
+/// Removes the devices that this one replaces, so that nobody encrypts for them any more.
 pub(super) async fn forget(client: &Client, devices: &[OwnedDeviceId], password: &SecretString) {
     let auth = client.user_id().map(|user| AuthData::Password(by_password(user.as_str(), password)));
     if let Err(error) = client.delete_devices(devices, auth).await {
@@ -107,7 +108,7 @@ pub(super) async fn forget(client: &Client, devices: &[OwnedDeviceId], password:
     }
 }
 
-/// Signs the device if it holds the identity's keys, and returns how it stands then.
+/// Signs the device if it holds the identity's keys; returns how others see it then.
 async fn sign_by_own_keys(client: &Client) -> Result<Standing, Trouble> {
     let standing = standing(client).await?;
     let holds = client.encryption().cross_signing_status().await.is_some_and(|keys| keys.is_complete());
@@ -126,7 +127,7 @@ async fn sign_by_own_keys(client: &Client) -> Result<Standing, Trouble> {
     self::standing(client).await
 }
 
-/// Asks the homeserver how the device stands. What the SDK's store has may never have arrived there.
+/// Asks the homeserver how others see the device. What the SDK's store has may never have arrived there.
 async fn standing(client: &Client) -> Result<Standing, Trouble> {
     let Some(own) = client.user_id() else { return Ok(Standing::Nobody) };
     let mut request = get_keys::v3::Request::new();
@@ -134,7 +135,7 @@ async fn standing(client: &Client) -> Result<Standing, Trouble> {
     if !client.send(request).await?.master_keys.contains_key(own) {
         return Ok(Standing::Nobody);
     }
-    // The SDK asks once more, and drops keys of its own that do not fit to what it is told.
+    // The SDK asks once more, and drops its own keys if they do not match the answer.
     client.encryption().request_user_identity(own).await?;
     let holds = client.encryption().cross_signing_status().await.is_some_and(|keys| keys.is_complete());
     let signed = own_device(client).await?.is_some_and(|device| device.is_cross_signed_by_owner());
@@ -161,7 +162,7 @@ async fn new_identity(client: &Client, password: Option<&SecretString>) -> Resul
     Ok(reset.auth(Some(AuthData::Password(answer))).await?)
 }
 
-/// Makes a recovery key, and a copy on the homeserver of all that it opens. What an earlier one opens stays there.
+/// Makes a recovery key, and a copy on the homeserver of what it opens. The copy of an earlier key stays there.
 async fn new_recovery_key(client: &Client) -> Result<String, Trouble> {
     let backups = client.encryption().backups();
     if !backups.are_enabled().await && backups.fetch_exists_on_server().await? {
@@ -170,7 +171,7 @@ async fn new_recovery_key(client: &Client) -> Result<String, Trouble> {
     client.encryption().recovery().enable().await.map_err(trouble)
 }
 
-/// Fetches the keys of the rooms, which the lost device has left on the homeserver: messages may have come since.
+/// Downloads the keys of rooms that the lost device has backed up, for messages that have come since.
 async fn fetch_room_keys(client: &Client) {
     let fetch = async {
         for room in client.joined_rooms() {
@@ -189,7 +190,7 @@ fn by_password(user: &str, password: &SecretString) -> Password {
     Password::new(user, password.expose_secret().to_owned())
 }
 
-/// Only what surely says that a key does not fit may be lasting here: what follows is a new identity.
+/// An error may only count as lasting if it surely says that a key is wrong, because a new identity follows.
 fn trouble(error: RecoveryError) -> Trouble {
     use SecretStorageError::{ImportError as Import, Sdk, Storage, Verification};
     match error {
@@ -210,7 +211,7 @@ mod tests {
     #[tokio::test]
     async fn a_homeserver_that_is_away_does_not_make_the_recovery_key_unfit() {
         let away = || async {
-            // Nothing listens there.
+            // Nothing listens on this port.
             let client = Client::builder().homeserver_url("http://127.0.0.1:1").build().await.unwrap();
             client.send(get_supported_versions::Request::new()).await.unwrap_err()
         };

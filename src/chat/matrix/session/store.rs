@@ -7,14 +7,14 @@ use matrix_sdk::{
     cross_process_lock::CrossProcessLockConfig, store::StoreConfig,
 };
 
-/// Each database's connections: one writes, one reads.
+/// Connections of each database: one writes, one reads.
 const CONNECTIONS: usize = 2;
-/// Each connection's cache, in bytes.
+/// The cache of each connection, in bytes.
 const CACHE: u32 = 256 * 1024;
-/// Each database's write-ahead log is cut back to this, in bytes.
+/// The size to which each database's write-ahead log is truncated, in bytes.
 const LOG: u32 = 2 * 1024 * 1024;
 
-/// Opens them in a folder, or makes them.
+/// Opens or creates the databases in a folder.
 pub(super) async fn open(
     folder: &Path,
     key: &[u8; 32],
@@ -24,7 +24,7 @@ pub(super) async fn open(
         .pool_max_size(CONNECTIONS)
         .cache_size(CACHE)
         .journal_size_limit(LOG);
-    // The state directory's lock keeps other processes away.
+    // The state directory's lock keeps other processes out.
     Ok(StoreConfig::new(CrossProcessLockConfig::SingleProcess)
         .state_store(SqliteStateStore::open_with_config(&config).await?)
         .crypto_store(SqliteCryptoStore::open_with_config(&config).await?)

@@ -1,8 +1,9 @@
-//! One answer of `/sync`: asked for, read as far as it can be, and given to the SDK, which keeps the state and decrypts.
+//! An answer of `/sync`: requested, parsed as far as possible, and given to the SDK, which keeps the state and
+//! decrypts.
 //!
-//! The SDK's own `sync_once` refuses an answer for one malformed part, and hands out neither a ciphertext nor its place in
-//! its session. So the answer is fetched here, what tells one ciphertext from another is noted, and then the SDK's lower
-//! half takes it; what `sync_once` does besides (the requests of the encryption, the backup) is done here too.
+//! The SDK's `sync_once` refuses an answer for one malformed part, and returns neither the ciphertexts nor their
+//! message indexes. So the answer is fetched here, ciphertexts are noted, and the SDK's lower half processes it; what
+//! `sync_once` does besides (requests of the encryption, the backup) is done here too.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -26,32 +27,32 @@ use super::{
 };
 use crate::store::Sealed;
 
-/// An answer that the SDK has taken.
+/// An answer that the SDK has processed.
 #[derive(Debug)]
 pub(in crate::chat::matrix) struct Answer {
-    /// Where the next one begins.
+    /// The position of the next one.
     pub(super) next_batch: String,
-    /// What happened in the rooms.
+    /// The events of the rooms.
     pub(super) rooms: RoomUpdates,
-    /// What other devices have sent to the bot's own, keys among it.
+    /// What other devices have sent to the bot's device, among it keys.
     pub(super) to_device: Vec<ProcessedToDeviceEvent>,
-    /// Parts of it were malformed and are left out.
+    /// Whether malformed parts were left out.
     pub(super) mended: bool,
-    /// The ciphertexts of the events.
+    /// The ciphertexts of its events.
     ciphertexts: Ciphertexts,
 }
 
-/// By event; none where two are told under one id, so that neither can be taken for the other.
+/// By event id; `None` if two ciphertexts came under one id, so that neither can be taken for the other.
 type Ciphertexts = HashMap<OwnedEventId, Option<Sealed>>;
 
 impl Answer {
-    /// Asks for what has happened; `hold` is how long the homeserver waits for something.
+    /// Requests an answer; `hold` is how long the homeserver waits for something new.
     pub(in crate::chat::matrix) async fn ask(
         session: &Session,
         mut request: Request,
         hold: Duration,
     ) -> Result<Self, Trouble> {
-        // What a kill has kept from being sent.
+        // Requests of the encryption that a kill has kept from being sent.
         outgoing::send(session).await;
         request.timeout = Some(hold);
         request.use_state_after = true;
@@ -70,7 +71,7 @@ impl Answer {
         Ok(Self { next_batch, rooms: taken.rooms, to_device: taken.to_device, mended, ciphertexts })
     }
 
-    /// Returns which ciphertext an event of this answer was, if that is certain.
+    /// Returns the ciphertext of an event in this answer, if that is certain.
     pub(super) fn sealed(&self, event: &TimelineEvent) -> Option<Sealed> {
         self.ciphertexts.get(&event.event_id()?)?.clone()
     }
@@ -106,7 +107,7 @@ fn somebody_went(update: &JoinedRoomUpdate) -> bool {
     })
 }
 
-/// Whoever has left shall not read what is said next.
+/// Makes a new room key for the next message, so that members who left cannot read it.
 async fn renew_key(room: &Room) {
     if room.encryption_state().is_encrypted()
         && let Err(error) = room.discard_room_key().await

@@ -1,4 +1,5 @@
-//! Reads a part of a room's history, where an answer of `/sync` does not reach back to the last one.
+//! Reads the part of a room's history between two answers of `/sync`, if the newer one does not reach back to the
+//! older one.
 
 use matrix_sdk::{
     Room,
@@ -18,30 +19,30 @@ use super::{
 };
 use crate::store::Sealed;
 
-/// Events that one page brings, and pages that are read.
+/// Events of a page, and the most pages that are read.
 const PAGE: u32 = 250;
 const PAGES: usize = 80;
 
 /// An event of a room.
 #[derive(Clone, Debug)]
 pub(super) struct HistoryEvent {
-    /// It, decrypted where that was possible.
+    /// The event, decrypted if possible.
     pub(super) event: TimelineEvent,
-    /// Which ciphertext it was, if that is certain.
+    /// Its ciphertext, if that is certain.
     pub(super) sealed: Option<Sealed>,
 }
 
-/// What lies between two places of a room's history.
+/// The events between two places of a room's history.
 #[derive(Debug)]
 pub(super) struct Gap {
-    /// The newest of it, oldest first.
+    /// The newest of them, oldest first.
     pub(super) events: Vec<HistoryEvent>,
-    /// That is all.
+    /// Whether these are all.
     pub(super) whole: bool,
 }
 
 impl Gap {
-    /// Reads back from `before` to `position`. Fails when trying again may help.
+    /// Reads back from `before` to `position`. Fails if trying again may help.
     pub(super) async fn read(room: &Room, before: Option<String>, position: Option<&str>) -> Result<Self, Trouble> {
         let mut gap = Self { events: Vec::new(), whole: true };
         let mut from = before;

@@ -1,7 +1,7 @@
-//! Reads an answer of the homeserver of which a part is malformed: that part is left out, and the rest is read.
+//! Parses an answer of the homeserver of which a part may be malformed: that part is left out and the rest is read.
 //!
-//! The SDK refuses an answer whole, and with it everybody's messages, for one room that has a wrong number in it. Here
-//! each part is tried by itself, as deep as it takes. Pure.
+//! For one room with a wrong number in it the SDK refuses the whole answer, and with it everybody's messages. Here
+//! each part is tried by itself, at any depth. Pure.
 
 use std::collections::BTreeMap;
 
@@ -15,16 +15,16 @@ use matrix_sdk::ruma::api::{
 };
 use serde_json::value::{RawValue, to_raw_value};
 
-/// A request whose answer is read like this.
+/// A request whose answer is parsed like this.
 #[derive(Clone, Debug)]
 pub(super) struct Lenient<R>(pub(super) R);
 
-/// An answer, or what of it can be read.
+/// An answer, or the readable part of it.
 #[derive(Debug)]
 pub(super) struct Readable<A> {
-    /// It.
+    /// The answer.
     pub(super) answer: A,
-    /// Parts were left out.
+    /// Whether parts were left out.
     pub(super) mended: bool,
 }
 
@@ -76,14 +76,14 @@ impl<A: IncomingResponse> IncomingResponse for Readable<A> {
     }
 }
 
-/// What an answer holds at least: each other part is tried beside these.
+/// The fields that every answer needs: each other part is tried together with these.
 const NEEDED: [&str; 2] = ["next_batch", "start"];
-/// How deep a part can lie: `rooms`, `join`, the room, `timeline`, `events`, the event.
+/// The depth at which parts can be left out: `rooms`, `join`, the room, `timeline`, `events`, the event.
 const DEPTH: usize = 6;
 
 type Parts = BTreeMap<String, Box<RawValue>>;
 
-/// Leaves out of an answer what cannot be read; none if it is no answer at all.
+/// Removes from an answer what cannot be parsed; `None` if it is no answer at all.
 fn mend(body: &[u8], reads: &dyn Fn(&RawValue) -> bool) -> Option<Box<RawValue>> {
     let body = String::from_utf8_lossy(body);
     let (needed, parts): (Parts, Parts) =
@@ -98,7 +98,7 @@ fn mend(body: &[u8], reads: &dyn Fn(&RawValue) -> bool) -> Option<Box<RawValue>>
     to_raw_value(&mended).ok()
 }
 
-/// Leaves out of an object what cannot be read; `reads` tries one of its parts.
+/// Removes from an object what cannot be parsed; `reads` tries one of its parts.
 fn prune(parts: Parts, depth: usize, reads: &dyn Fn(&str, &RawValue) -> bool) -> Parts {
     let keep = |(name, part): (String, Box<RawValue>)| {
         let part = salvage(part, depth, &|part| reads(&name, part))?;
@@ -107,7 +107,7 @@ fn prune(parts: Parts, depth: usize, reads: &dyn Fn(&str, &RawValue) -> bool) ->
     parts.into_iter().filter_map(keep).collect()
 }
 
-/// Returns a value as it is if it can be read, else what of it can.
+/// Returns a value unchanged if it can be parsed, else its readable part.
 fn salvage(value: Box<RawValue>, depth: usize, reads: &dyn Fn(&RawValue) -> bool) -> Option<Box<RawValue>> {
     if reads(&value) {
         return Some(value);
@@ -143,7 +143,7 @@ mod tests {
         Readable::try_from_http_response(Response::new(body.into())).ok()
     }
 
-    /// An answer with one message, in which something else was changed.
+    /// Returns an answer with one message, in which something else was changed.
     fn answer(at: &str, wrong: Value) -> String {
         let event = json!({"type": "m.room.message", "event_id": "$e", "sender": "@anna:a.org", "origin_server_ts": 1,
             "content": {"msgtype": "m.text", "body": "hello"}});

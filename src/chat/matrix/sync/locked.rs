@@ -1,4 +1,5 @@
-//! Events whose key has not come: tried again when keys come, and told of when that takes long.
+//! Locked events, whose key is missing: they are tried again when keys come, and their sender is told if that takes
+//! long.
 
 use std::time::Duration;
 
@@ -16,10 +17,10 @@ use crate::{
     ids::{EventId, RoomKey},
 };
 
-/// How long the key of an event may take before the room is told that it has not come.
+/// How long the key of an event may take before its sender is told that it is missing.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Tries again what could not be decrypted.
+/// Tries again to decrypt the locked events.
 pub(super) async fn unlock(adapter: &Adapter, client: &Client) -> Result<(), NotTaken> {
     for mut locked in adapter.hub.locked().await? {
         let Body::Locked { until, .. } = &locked.body else { continue };
@@ -32,7 +33,7 @@ pub(super) async fn unlock(adapter: &Adapter, client: &Client) -> Result<(), Not
     Ok(())
 }
 
-/// Returns a locked event with its room, and its thread, which is never encrypted.
+/// Returns a locked event's room, id and thread, which is never encrypted.
 pub(super) fn locked_in(inbound: &Inbound) -> (RoomKey, EventId, Option<EventId>) {
     let thread = match &inbound.body {
         Body::Locked { raw, .. } => inbound::thread(&raw["content"]),
@@ -41,7 +42,7 @@ pub(super) fn locked_in(inbound: &Inbound) -> (RoomKey, EventId, Option<EventId>
     (inbound.room.clone(), inbound.event.clone(), thread)
 }
 
-/// Says of events whose key does not come that they cannot be read.
+/// After [`PATIENCE`], tells the senders of events whose key has not come that these cannot be read.
 pub(super) async fn wait_for_keys(adapter: Adapter, events: Vec<(RoomKey, EventId, Option<EventId>)>) {
     tokio::time::sleep(PATIENCE).await;
     for (room, event, thread) in events {

@@ -1,7 +1,7 @@
-//! Sends what the SDK's encryption has to tell the homeserver: new keys of this device, questions for those of others,
-//! what verifications say.
+//! Sends the requests of the SDK's encryption to the homeserver: new keys of this device, questions for other
+//! devices' keys, and messages of verifications.
 //!
-//! The SDK's `sync_once` does so before and after each answer; whoever takes answers apart has to.
+//! The SDK's `sync_once` does that before and after each answer; since answers are taken apart here, it is done here.
 
 use std::iter;
 
@@ -14,10 +14,10 @@ use matrix_sdk_crypto::{
 
 use super::super::{connected::Session, trouble::Trouble};
 
-/// Requests that are under way at the same time.
+/// Requests that run at the same time.
 const AT_ONCE: usize = 20;
 
-/// Sends all that waits. What fails waits on, and is sent with the next answer.
+/// Sends all waiting requests. A failed one keeps waiting and is sent with the next answer.
 pub(super) async fn send(session: &Session) {
     let machine = session.base.olm_machine().await;
     let Some(machine) = machine.as_ref() else { return };
@@ -36,11 +36,11 @@ pub(super) async fn send(session: &Session) {
             tracing::warn!(%trouble, "a request of the encryption has failed; it is tried again");
         }
     };
-    // Boxed for the compiler, which else loses its way in the type.
+    // Boxed because the compiler cannot resolve the type otherwise.
     stream::iter(waiting).for_each_concurrent(AT_ONCE, |request| Box::pin(send(request))).await;
 }
 
-/// Makes new channels to devices with which the old ones are broken.
+/// Makes new Olm sessions with devices whose old ones are broken.
 async fn claim(session: &Session, machine: &OlmMachine) -> Result<(), Trouble> {
     let Some((id, request)) = machine.get_missing_sessions(iter::empty()).await.map_err(lasting)? else {
         return Ok(());
@@ -80,7 +80,7 @@ async fn send_one(session: &Session, machine: &OlmMachine, request: &OutgoingReq
             machine.mark_request_as_sent(id, &answer).await
         }
         AnyOutgoingRequest::RoomMessage(message) => {
-            // Of a room that was left nothing is verified any more.
+            // Nothing is verified any more in a room that was left.
             let Some(room) = client.get_room(&message.room_id) else { return Ok(()) };
             let sent = room.send((*message.content).clone()).with_transaction_id(message.txn_id.clone()).await?;
             machine.mark_request_as_sent(id, &sent.response).await

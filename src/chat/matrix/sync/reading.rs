@@ -1,4 +1,4 @@
-//! What is said in a room, as the hub is told of it.
+//! Turns a room's events into what the hub is told.
 
 use matrix_sdk::{
     Room,
@@ -19,17 +19,17 @@ use super::{
 };
 use crate::{bots::Policies, hub::Inbound, ids::RoomKey};
 
-/// Returns what of a room's events is for the hub.
+/// Returns what of a room's events the hub is told.
 pub(super) async fn read(adapter: &Adapter, room: &Room, timeline: &[HistoryEvent]) -> Result<Vec<Inbound>, NotTaken> {
     if timeline.is_empty() || !adapter.opens(room.room_id()) {
         return Ok(vec![]);
     }
     let key = RoomKey::from(room.room_id().as_str());
     let encrypted = adapter.hub.is_encrypted(&key) || {
-        // Asks the homeserver once a room, when the SDK does not know.
+        // Asks the homeserver once for each room, if the SDK does not know.
         let state = match room.latest_encryption_state().await.map_err(Trouble::from) {
             Ok(state) => state.is_encrypted(),
-            // It will never be known: nothing in the clear counts there.
+            // It will never be known, so the room counts as encrypted, and nothing unencrypted counts there.
             Err(Trouble::Lasting(_)) => true,
             Err(trouble) => return Err(trouble.into()),
         };
@@ -46,8 +46,8 @@ pub(super) async fn read(adapter: &Adapter, room: &Room, timeline: &[HistoryEven
     Ok(timeline.iter().filter_map(|told| read_one(adapter, place, told)).collect())
 }
 
-/// Returns whether a listed person's client has encrypted an event, and so holds its room for encrypted: anybody can send
-/// what looks encrypted, and only with their key it is.
+/// Returns whether a person whom the bot hears has encrypted an event, which shows that the room is encrypted.
+/// Anybody can send what only looks encrypted; it must have been encrypted with that person's key.
 fn is_sealed_by_listed(policies: &Policies, told: &HistoryEvent) -> bool {
     let TimelineEventKind::Decrypted(event) = &told.event.kind else { return false };
     !is_forged(&event.encryption_info.verification_state) && policies.hears(event.encryption_info.sender.as_str())
@@ -68,7 +68,7 @@ fn read_one(adapter: &Adapter, place: RoomFacts<'_>, told: &HistoryEvent) -> Opt
         }
         TimelineEventKind::PlainText { .. } => Came::Plain,
     };
-    // Nobody could say whether it comes for the first time.
+    // Without its ciphertext nobody could tell whether the message comes for the first time.
     if came == Came::Decrypted && told.sealed.is_none() {
         return None;
     }
@@ -80,7 +80,7 @@ fn read_one(adapter: &Adapter, place: RoomFacts<'_>, told: &HistoryEvent) -> Opt
     Some(Inbound { sealed: told.sealed.clone().filter(|_| came == Came::Decrypted), ..inbound })
 }
 
-/// Somebody else's key, under the name of this one.
+/// Returns whether an event was encrypted with a key that is not its sender's.
 fn is_forged(state: &VerificationState) -> bool {
     matches!(state, VerificationState::Unverified(VerificationLevel::MismatchedSender))
 }

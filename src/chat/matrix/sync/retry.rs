@@ -1,4 +1,4 @@
-//! One more try to read an event whose key had not come.
+//! Tries again to read an event whose key was missing.
 
 use matrix_sdk::{
     Client,
@@ -14,17 +14,17 @@ use super::{
 };
 use crate::hub::{Body, Inbound};
 
-/// What became of an event that was tried again.
+/// The result of another try.
 pub(super) enum Tried {
-    /// Its key has not come.
+    /// Its key is still missing.
     Locked,
-    /// It could be read if anybody vouched for the device that has sent it.
+    /// It could be decrypted, but its device is not signed.
     Untrusted,
     /// It is not locked any more.
     Gone,
 }
 
-/// Tries one again.
+/// Tries to read a locked event.
 pub(super) async fn retry(adapter: &Adapter, client: &Client, locked: &Inbound) -> Result<Tried, NotTaken> {
     let Body::Locked { raw, .. } = &locked.body else { return Ok(Tried::Gone) };
     let Ok(id) = OwnedRoomId::try_from(locked.room.as_str()) else { return Ok(Tried::Gone) };

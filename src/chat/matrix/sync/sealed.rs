@@ -1,7 +1,7 @@
-//! What tells one ciphertext of Megolm from every other: its session, and its place there. Pure.
+//! What identifies a Megolm ciphertext: its session and its message index. Pure.
 //!
-//! Each place of a session is for one message, and the place that a ciphertext names is authenticated with it. So
-//! who tells a ciphertext again under another event id tells a message again, whatever else was changed around it.
+//! Each index of a session is used for one message, and the ciphertext authenticates its index. So whoever sends a
+//! ciphertext under another event id repeats a message, whatever else was changed around it.
 
 use matrix_sdk_crypto::vodozemac::megolm::MegolmMessage;
 use serde::Deserialize;
@@ -20,7 +20,8 @@ struct Content {
     ciphertext: String,
 }
 
-/// Returns which ciphertext an event is, if it is one. A name that stands in it twice could be read in two ways: it is none.
+/// Returns the identity of an event's ciphertext, if it has one. A JSON key that occurs twice could be read in two
+/// ways, so such an event has none.
 pub(super) fn of(event: &RawValue) -> Option<Sealed> {
     let Event { content } = serde_json::from_str(event.get()).ok()?;
     let message = MegolmMessage::from_base64(&content.ciphertext).ok()?;

@@ -1,4 +1,4 @@
-//! What an answer of `/sync` is asked to hold, and what its timelines tell beside messages. Pure.
+//! The filter of `/sync`, and what a timeline tells besides messages. Pure.
 
 use matrix_sdk::{
     Room,
@@ -15,7 +15,7 @@ use crate::bots::Policies;
 /// Events of one room in one answer; more are fetched from the room's history.
 const TIMELINE: u32 = 100;
 
-/// Returns where in a timeline the bot came into the room. A change of its name looks like a join, and is none.
+/// Returns where in a timeline the bot joined the room. A change of its display name looks like a join but is none.
 pub(super) fn joined_at(timeline: &[HistoryEvent], room: &Room) -> Option<usize> {
     timeline.iter().rposition(|told| {
         let event: Value = serde_json::from_str(told.event.raw().json().get()).unwrap_or_default();
@@ -26,12 +26,12 @@ pub(super) fn joined_at(timeline: &[HistoryEvent], room: &Room) -> Option<usize>
     })
 }
 
-/// What happened in a room that is no message.
+/// What happened in a room besides messages.
 #[derive(Debug, Default)]
 pub(super) struct News {
-    /// A listed person went.
+    /// Whether a person whom the bot hears has left.
     pub(super) departed: bool,
-    /// Who may send what has changed.
+    /// Whether the power levels have changed.
     pub(super) rights: bool,
 }
 
@@ -51,7 +51,7 @@ impl News {
     }
 }
 
-/// Returns what is asked of the homeserver.
+/// Returns the filter of the sync requests.
 pub(in crate::chat::matrix) fn filter() -> FilterDefinition {
     let mut timeline = RoomEventFilter::default();
     timeline.limit = Some(UInt::from(TIMELINE));

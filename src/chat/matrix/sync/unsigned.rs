@@ -1,6 +1,7 @@
-//! Messages from devices that nobody has signed. A homeserver can add a device to anybody's account; only the person can sign
-//! it. So such a message counts only if the person's keys, asked for anew, vouch for its device within moments. If not it is
-//! given up, and its sender is told by a reaction: that is never encrypted, and so can be read on that device.
+//! Messages from devices that are not signed. A homeserver can add a device to any account; only the person can sign
+//! it. So such a message counts only if the person's keys, which are queried again, show within moments that its
+//! device is signed. If not, the message is given up and its sender is told by a reaction: that is never encrypted,
+//! so that it can be read on that device.
 
 use std::{
     collections::HashSet,
@@ -25,12 +26,12 @@ use crate::{
     store::Sealed,
 };
 
-/// Between two questions for them.
+/// The pause between two queries for keys.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Messages for which keys are asked at the same time; with more of them under way one is given up at once.
+/// Messages for which keys are queried at the same time; further ones are given up at once.
 const AT_ONCE: usize = 64;
 
-/// The messages for which keys are asked.
+/// The messages for which keys are being queried.
 #[derive(Debug, Default)]
 pub(in crate::chat::matrix) struct Unsigned {
     asking: Mutex<HashSet<EventId>>,
@@ -42,7 +43,7 @@ impl Unsigned {
     }
 }
 
-/// Tries a message again until its time is over; then it is given up. Does not wait for it.
+/// Tries a message again, in a task, until its deadline; then gives it up.
 pub(super) fn vouch(adapter: &Adapter, client: &Client, message: Inbound) {
     let (adapter, client) = (adapter.clone(), client.clone());
     let room = adapter.hub.address(message.room.clone()).span();
@@ -67,7 +68,8 @@ pub(super) fn vouch(adapter: &Adapter, client: &Client, message: Inbound) {
 
 async fn is_vouched(adapter: &Adapter, client: &Client, message: &Inbound) -> bool {
     let Body::Locked { until: Some(until), .. } = message.body else { return false };
-    // After a restart its time may be over long since, and its device signed meanwhile: nobody waits for it any more.
+    // After a restart the deadline may be long over and the device signed meanwhile; the sender does not expect an
+    // answer any more.
     let Ok(left) = u64::try_from(until - adapter.hub.clock().millis()) else { return false };
     let end = Instant::now() + Duration::from_millis(left).min(VOUCHED);
     loop {
@@ -83,7 +85,7 @@ async fn is_vouched(adapter: &Adapter, client: &Client, message: &Inbound) -> bo
     }
 }
 
-/// Asks for the sender's keys, and tries the message with them.
+/// Queries the sender's keys and tries the message with them.
 async fn retry_with_keys(adapter: &Adapter, client: &Client, message: &Inbound) -> Result<Tried, NotTaken> {
     if let Ok(sender) = OwnedUserId::try_from(message.sender.as_str())
         && let Err(error) = client.encryption().request_user_identity(&sender).await
@@ -93,10 +95,10 @@ async fn retry_with_keys(adapter: &Adapter, client: &Client, message: &Inbound) 
     retry::retry(adapter, client, message).await
 }
 
-/// Forgets a message, and says so to whoever has sent it.
+/// Gives up a message, and tells its sender.
 async fn give_up(adapter: &Adapter, message: &Inbound) {
     let Inbound { room, event, sender, body, .. } = message;
-    // Told again, it would run when the device has been signed.
+    // If the same ciphertext came again after the device was signed, it would be acted on.
     if let Some(sealed) = ciphertext(body)
         && let Err(error) = adapter.hub.spend(sealed).await
     {
@@ -113,7 +115,7 @@ async fn give_up(adapter: &Adapter, message: &Inbound) {
     }
 }
 
-/// Returns which ciphertext a message is that could be decrypted, only that nobody vouches for its device.
+/// Returns the identity of a message's ciphertext that can be decrypted, but whose device is not signed.
 fn ciphertext(body: &Body) -> Option<Sealed> {
     let Body::Locked { raw, .. } = body else { return None };
     sealed::of(&serde_json::value::to_raw_value(raw).ok()?)
