@@ -1,7 +1,7 @@
-//! Puts a streamed answer together from its chunks. Pure: no network, no clock; `model.rs` feeds it.
+//! Assembles a streamed answer from its chunks. Pure: no network, no clock; `model.rs` feeds it.
 //!
-//! Providers disagree on nearly everything here (where the reasoning stands, how an end is called, whether the whole
-//! comes once more): the rules are beside the code, and each has a recorded stream in `tests/llm/`.
+//! Providers differ in nearly everything here: where the reasoning is, how the end is named, whether everything is
+//! sent once more. The rules are beside the code, and each has a recorded stream in `tests/llm/`.
 
 use serde_json::{Map, Value, json};
 
@@ -14,14 +14,14 @@ use super::{
     wire::{Choice, Delta, StreamChunk, weight},
 };
 
-/// The answer's text. More is no answer but a machine running wild, and all of it would stay in the context.
+/// The longest text of an answer, in bytes. More comes from a model running wild, and would all stay in the context.
 const MAX_TEXT: usize = 256 * 1024;
-/// So many bytes do not come twice in one piece by chance.
+/// A piece of so many bytes that comes twice is a repetition, not chance.
 const TELLING: usize = 32;
-/// Reasoning, seen or echoed, with all that is wrapped around it.
+/// The most bytes of reasoning, shown or echoed, with everything wrapped around it.
 const MAX_REASONING: usize = 1024 * 1024;
 
-/// What is in the reasons of an answer that did not come to its end.
+/// Parts of the finish reasons of answers that failed.
 const FAILED: [&str; 11] = [
     "error",
     "insufficient_system_resource",
@@ -36,26 +36,26 @@ const FAILED: [&str; 11] = [
     "context_window_exceeded",
 ];
 
-/// An answer on its way.
+/// An answer that is being assembled.
 #[derive(Debug)]
 pub(super) struct Assembler {
     echo: Echo,
     text: String,
-    /// Pieces of text that came.
+    /// Pieces of text that have come.
     pieces: usize,
     filter: ThinkFilter,
-    /// Plain reasoning, kept only where it goes back.
+    /// Plain reasoning, kept only if it must be sent back.
     reasoning: String,
-    /// Structured reasoning, likewise.
+    /// Structured reasoning, kept only if it must be sent back.
     details: Vec<Value>,
-    /// All reasoning, goes it back or not.
+    /// All reasoning, sent back or not.
     thoughts: Thoughts,
     calls: Calls,
     finish: Option<Finish>,
     usage: Option<Usage>,
-    /// A limit above is reached: the rest is not read.
+    /// Whether a limit above was reached, so that the rest is not read.
     full: bool,
-    /// The alternative that is read: the first that came, for some servers do not count from 0.
+    /// The alternative that is read: the first that came, since some servers do not count from 0.
     choice: Option<u64>,
 }
 
@@ -77,7 +77,7 @@ impl Assembler {
         }
     }
 
-    /// Takes the next chunk and shows what is new of it. An error that the provider sent instead comes back as it is.
+    /// Takes the next chunk and shows what is new. Returns the provider's error if the chunk is one.
     pub(super) fn push(&mut self, chunk: StreamChunk, show: &mut dyn FnMut(Chunk)) -> Result<(), Value> {
         if let Some(error) = chunk.error {
             return Err(error);
@@ -100,27 +100,28 @@ impl Assembler {
                 self.end(&reason)?;
             }
         }
-        // Some count along in every chunk: the last word counts.
+        // Some providers send a running count in every chunk; the last one counts.
         self.usage = usage.and_then(|usage| usage.usage()).or(self.usage);
         Ok(())
     }
 
-    /// Returns whether nothing more is wanted.
+    /// Returns whether a limit was reached, so that nothing more is read.
     pub(super) fn is_full(&self) -> bool {
         self.full
     }
 
-    /// Returns whether the model has said that it ended; what may still come is the count of tokens.
+    /// Returns whether the model has ended its answer; only the usage may still come.
     pub(super) fn has_ended(&self) -> bool {
         self.finish.is_some()
     }
 
-    /// Returns the whole answer. `closed`: the stream ended by the protocol's own mark, not by a lost connection.
+    /// Returns the whole answer. `closed` says that the stream ended by the protocol's own mark, not by a lost
+    /// connection.
     pub(super) fn finish(mut self, closed: bool, model: &str) -> Result<Completion, LlmError> {
         self.filter.finish(&mut self.text, &mut self.thoughts);
         let finish = match self.finish {
             _ if self.full => Finish::Length,
-            // "stop" beside calls, and calls' end without any, are both seen in the wild.
+            // Some providers say "stop" although there are calls, others say "tool_calls" although there are none.
             Some(Finish::Stop | Finish::ToolCalls) if self.calls.is_empty() => Finish::Stop,
             Some(Finish::Stop | Finish::ToolCalls) => Finish::ToolCalls,
             Some(other) => other,
@@ -149,7 +150,7 @@ impl Assembler {
         Ok(Completion { message, finish, usage: self.usage, reasoning: self.thoughts.into_text() })
     }
 
-    /// Takes out of a delta what it only says again: some send the whole once more as they end, or before they do.
+    /// Removes from a delta what it only repeats: some providers send everything once more at or before the end.
     fn leave_out_repeats(&mut self, delta: &mut Delta, ends: bool) {
         let telling = ends || self.text.len() >= TELLING;
         let again = self.pieces > 1 && !self.text.is_empty() && telling;
@@ -161,7 +162,7 @@ impl Assembler {
         }
     }
 
-    /// Takes a whole message. After pieces of it only what they lacked is new.
+    /// Takes a whole message. After pieces of the message only the missing rest is new.
     fn whole(&mut self, mut message: Delta, show: &mut dyn FnMut(Chunk)) {
         if self.thoughts.bytes() > 0 {
             (message.reasoning_content, message.reasoning) = (None, None);
@@ -184,7 +185,7 @@ impl Assembler {
         self.full |= self.calls.is_full();
     }
 
-    /// Returns what of a whole text was not said yet; `None` if it is another text.
+    /// Returns the part of a whole text that has not come yet; `None` if the texts differ.
     fn unsaid<'a>(&self, text: &'a str) -> Option<&'a str> {
         let (mut answer, mut thoughts, mut filter) = (String::new(), Thoughts::default(), ThinkFilter::default());
         filter.feed(text, &mut answer, &mut thoughts);
@@ -199,7 +200,7 @@ impl Assembler {
         if self.echo == Echo::Content {
             self.reasoning.push_str(reasoning_content.as_deref().unwrap_or_default());
         }
-        // Some send the same words under both names, and in the details again.
+        // Some providers send the same words in several fields, and in the details again.
         let thought = [reasoning_content, reasoning, thinking].into_iter().flatten().find(|text| !text.is_empty());
         let thought = thought.unwrap_or_default();
         self.thoughts.push(&thought);
@@ -227,7 +228,7 @@ impl Assembler {
         self.full |= self.thoughts.bytes() > MAX_REASONING || self.calls.is_full();
     }
 
-    /// A string, or a piece, or Mistral's list of pieces, some of which are thoughts.
+    /// Takes a content: a string, or Mistral's list of pieces, some of which are reasoning.
     fn content(&mut self, content: &Value, show: &mut dyn FnMut(Chunk)) {
         match content {
             Value::String(text) => self.say(text, show),
@@ -247,7 +248,7 @@ impl Assembler {
         }
     }
 
-    /// Mistral's thoughts: a text, or a list of pieces.
+    /// Takes Mistral's reasoning: a text, or a list of pieces.
     fn thinking(&mut self, thinking: &Value) {
         self.thoughts.count(weight(thinking));
         let pieces = thinking.as_array().map_or(std::slice::from_ref(thinking), Vec::as_slice);
@@ -265,7 +266,7 @@ impl Assembler {
         self.show_from(before, show);
     }
 
-    /// Shows the text from here on, within the limit.
+    /// Shows the text from byte `before` on, within the limit.
     fn show_from(&mut self, before: usize, show: &mut dyn FnMut(Chunk)) {
         if self.text.len() > MAX_TEXT {
             self.full = true;
@@ -276,7 +277,7 @@ impl Assembler {
         }
     }
 
-    /// Pieces of one thought are joined again; anything sealed or signed stays as it came.
+    /// Adds structured reasoning. Pieces of one text are joined; anything sealed or signed stays as it came.
     fn detail(&mut self, detail: Value) {
         let Some(new) = detail.as_object() else { return };
         let open = self.details.last_mut().and_then(Value::as_object_mut).filter(|last| {
@@ -307,14 +308,15 @@ impl Assembler {
             "length" | "max_tokens" | "model_length" => Finish::Length,
             "content_filter" | "safety" | "refusal" | "recitation" | "prohibited_content" | "blocklist"
             | "sensitive" => Finish::Filtered,
-            // DashScope, OpenRouter, DeepSeek, Gemini, vLLM, Zhipu: the answer failed half-way, or the window was full.
+            // DashScope, OpenRouter, DeepSeek, Gemini, vLLM, Zhipu: the answer failed half-way, or the context was
+            // full.
             failed if FAILED.iter().any(|word| failed.contains(word)) => {
                 return Err(json!({"error": {"message": format!("the answer ended with `{failed}`")}}));
             }
-            // "stop", "end" (Ollama), "eos", "end_turn", and what nobody has thought of yet.
+            // "stop", "end" (Ollama), "eos", "end_turn", and reasons that are not known.
             _ => Finish::Stop,
         };
-        // OpenRouter sends two: whichever says more than "stop" counts.
+        // OpenRouter sends two reasons; the one that is more specific than "stop" counts.
         if matches!(self.finish, None | Some(Finish::Stop)) {
             self.finish = Some(finish);
         }

@@ -1,4 +1,4 @@
-//! How pieces of calls find together; whole streams are in `tests/llm/providers.rs`.
+//! Tests of how pieces of calls are joined; whole streams are in `tests/llm/providers.rs`.
 
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ fn assemble(chunks: Vec<Value>) -> (Completion, Vec<Chunk>) {
     (answer.finish(true, "m").expect("an answer"), shown)
 }
 
-/// Calls as (name, arguments) from a list of call deltas, one chunk each.
+/// Returns the calls as (name, arguments) from a list of call deltas, one chunk each.
 fn calls(deltas: Vec<Value>) -> Vec<(String, String)> {
     let chunks = deltas.into_iter().map(|delta| json!({"choices": [{"delta": {"tool_calls": [delta]}}]})).collect();
     let (completion, _) = assemble(chunks);

@@ -1,6 +1,6 @@
-//! Finds what a refusal says in whatever form it came: JSON of any shape, an event, plain words, a web page.
+//! Finds the message of a refusal in whatever form it comes: JSON of any shape, an event, plain text, a web page.
 //!
-//! Pure; called by `refusal`, which knows what the words mean.
+//! Pure; used by `refusal.rs`, which knows what the words mean.
 
 use std::time::Duration;
 
@@ -9,22 +9,22 @@ use serde_json::{Deserializer, Value};
 use super::error::ToldTokens;
 use crate::json;
 
-/// What a refusal says.
+/// The content of a refusal.
 #[derive(Debug, Default)]
 pub(super) struct Words {
     /// The sentence.
     pub(super) message: String,
     /// Type and code, joined, in lower case.
     pub(super) kind: String,
-    /// A status inside the body.
+    /// A status in the body.
     pub(super) status: Option<u16>,
-    /// How long to wait.
+    /// How long to wait before the next try.
     pub(super) wait: Option<Duration>,
-    /// Tokens, where the server gives them in fields of their own (llama.cpp).
+    /// Token counts, if the server has them in fields of their own (llama.cpp).
     pub(super) told: ToldTokens,
 }
 
-/// Where sentences stand, as [`folded`] gives the names; the first that is there counts.
+/// Fields that hold the sentence, as [`folded`] spells them; the first that exists counts.
 const SENTENCES: [&str; 11] = [
     "message",
     "msg",
@@ -38,11 +38,11 @@ const SENTENCES: [&str; 11] = [
     "description",
     "title",
 ];
-/// Where more of it may be, if no sentence stands beside.
+/// Fields that may hold another object with the sentence.
 const AROUND: [&str; 9] = ["error", "errors", "details", "fault", "baseresp", "body", "response", "data", "result"];
-/// How far a sentence is looked for.
+/// The depth to which the sentence is looked for.
 const DEPTH: usize = 5;
-/// How many of a list are read.
+/// The most items of a list that are read.
 const LISTED: usize = 4;
 
 /// Reads the body of a refusal.
@@ -95,7 +95,7 @@ pub(super) fn words(value: &Value) -> Words {
     }
 }
 
-/// Finds a status among an error's fields.
+/// Returns a status from an error's fields.
 fn status(error: &Value) -> Option<u16> {
     ["code", "status", "status_code", "statusCode"].iter().find_map(|key| {
         let field = error.get(*key)?;
@@ -104,7 +104,7 @@ fn status(error: &Value) -> Option<u16> {
     })
 }
 
-/// Finds the sentence in a value; a list's are joined.
+/// Returns the sentence in a value; those of a list are joined.
 fn sentence(value: &Value, depth: usize) -> Option<String> {
     let deeper = depth.checked_sub(1)?;
     match value {
@@ -130,7 +130,7 @@ fn sentence(value: &Value, depth: usize) -> Option<String> {
     }
 }
 
-/// Returns a field's name however it is spelt: `errorMessage`, `error_message`, `Error-Message`.
+/// Returns a field's name in one spelling: `errorMessage`, `error_message` and `Error-Message` become the same.
 pub(super) fn folded(key: &str) -> String {
     key.chars().filter(|c| !matches!(c, '_' | '-')).map(|c| c.to_ascii_lowercase()).collect()
 }
@@ -139,7 +139,7 @@ fn is_structure(value: &Value) -> bool {
     value.is_object() || value.is_array()
 }
 
-/// Returns whether nothing is in a value.
+/// Returns whether a value is empty.
 pub(super) fn says_nothing(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
@@ -150,7 +150,7 @@ pub(super) fn says_nothing(value: &Value) -> bool {
     }
 }
 
-/// Plain text as it is; of a web page only its title, which is what a proxy's error page has to say.
+/// Returns plain text as it is, and of a web page only the title, which is the message of a proxy's error page.
 fn plain(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     if !text.trim_start().starts_with('<') {

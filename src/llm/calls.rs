@@ -1,6 +1,7 @@
-//! Puts the calls of a streamed answer together from their pieces. Pure; part of `assemble.rs`.
+//! Assembles the calls of a streamed answer from their pieces. Pure; part of `assemble.rs`.
 //!
-//! Nobody agrees on which piece has the id, whether `index` counts, and whether the whole is sent once more at the end.
+//! Providers differ in which piece has the id, whether `index` counts, and whether everything is sent once more at
+//! the end.
 
 use std::collections::HashSet;
 
@@ -12,22 +13,22 @@ use super::{
 };
 use crate::{ids, json::Braces};
 
-/// Arguments of one call.
+/// The most bytes of one call's arguments.
 const MAX_ARGUMENTS: usize = 1024 * 1024;
-/// Arguments of all calls, and what goes back with them.
+/// The most bytes of all calls' arguments, with what is sent back with them.
 const MAX_ALL_ARGUMENTS: usize = 4 * 1024 * 1024;
-/// Calls of one message.
+/// The most calls of one message.
 pub(super) const MAX_CALLS: usize = 64;
-/// Ids and names are labels; a longer one is cut.
+/// The longest id or name in bytes; a longer one is cut.
 const MAX_LABEL: usize = 256;
 
-/// Calls on their way.
+/// Calls that are being assembled.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     all: Vec<PartialCall>,
-    /// Bytes of what goes back with the calls.
+    /// Bytes of what must be sent back with the calls.
     extras: usize,
-    /// A limit above is reached: the rest is not read.
+    /// Whether a limit above was reached, so that the rest is not read.
     full: bool,
 }
 
@@ -38,14 +39,14 @@ struct PartialCall {
     name: String,
     arguments: String,
     braces: Braces,
-    /// How long the first piece of the arguments is.
+    /// The length of the first piece of the arguments.
     first: usize,
-    /// The last one, if it could be all of them.
+    /// The last piece, if it could be all of the arguments.
     last: String,
     extra: Option<Value>,
 }
 
-/// A piece of a call, read.
+/// A parsed piece of a call.
 struct Piece {
     index: Option<u64>,
     id: String,
@@ -73,8 +74,8 @@ impl Piece {
 }
 
 impl PartialCall {
-    /// Returns the arguments as they are meant: what was put together; or the last piece where only that can be read and it
-    /// begins as they do, for some send all of the arguments so far with each piece.
+    /// Returns the arguments: the joined pieces; or the last piece, if only that can be parsed and it begins like the
+    /// joined ones, since some providers repeat all arguments so far in each piece.
     fn arguments(&mut self) -> String {
         let begins = self.arguments.get(..self.first).is_some_and(|first| self.last.starts_with(first));
         let readable = || Deserializer::from_str(&self.arguments).into_iter::<Value>().all(|value| value.is_ok());
@@ -82,7 +83,7 @@ impl PartialCall {
         std::mem::take(if last { &mut self.last } else { &mut self.arguments })
     }
 
-    /// Returns whether its arguments are a whole object with something in it.
+    /// Returns whether the arguments are a complete object that is not empty.
     fn is_whole(&self) -> bool {
         is_whole(&self.arguments)
     }
@@ -92,7 +93,7 @@ fn is_whole(arguments: &str) -> bool {
     matches!(serde_json::from_str::<Value>(arguments), Ok(Value::Object(fields)) if !fields.is_empty())
 }
 
-/// Returns whether arguments say nothing: some servers begin every call with such.
+/// Returns whether arguments are empty; some servers begin every call with such.
 fn is_nothing(arguments: &str) -> bool {
     let bare = arguments.trim();
     bare.is_empty()
@@ -123,7 +124,7 @@ impl Calls {
         }
     }
 
-    /// Takes the calls of a whole message that came after pieces of it: they are the same calls, whole.
+    /// Takes the calls of a whole message that came after pieces of it: they are the same calls, complete.
     pub(super) fn take_whole(&mut self, calls: Vec<CallDelta>, show: &mut dyn FnMut(Chunk)) {
         for (at, delta) in calls.into_iter().enumerate() {
             let mut piece = Piece::from(delta);
@@ -153,7 +154,7 @@ impl Calls {
         self.go_on(self.all.len() - 1, piece, show);
     }
 
-    /// Adds a piece to the call that it belongs to.
+    /// Appends a piece to the call to which it belongs.
     fn go_on(&mut self, at: usize, piece: Piece, show: &mut dyn FnMut(Chunk)) {
         let Piece { id, name, arguments, extra, .. } = piece;
         let held: usize = self.all.iter().map(|call| call.arguments.len()).sum::<usize>() + self.extras;
@@ -171,7 +172,7 @@ impl Calls {
         }
         let nameless = call.name.is_empty();
         if nameless || name.starts_with(&call.name) {
-            // Some send all of the name so far with each piece.
+            // Some providers repeat the whole name so far in each piece.
             if !name.is_empty() {
                 call.name = name;
             }
@@ -199,7 +200,7 @@ impl Calls {
         }
     }
 
-    /// Returns the call that a piece belongs to; `None` when it begins another.
+    /// Returns the call to which a piece belongs; `None` if it begins a new one.
     fn continued(&self, piece: &Piece) -> Option<usize> {
         let Piece { index, id, name, arguments, .. } = piece;
         let at = match index {
@@ -211,13 +212,13 @@ impl Calls {
         };
         let call = &self.all[at];
         if name.is_empty() {
-            // Some proxies make up a new id for every piece: only a name begins a call.
+            // Some proxies make a new id for every piece, so only a name begins a call.
             return Some(at);
         }
         let another_id = !id.is_empty() && !call.id.is_empty() && call.id != *id;
         let another_name = call.name != *name && (index.is_none() || !call.arguments.is_empty());
-        // Gemini and Ollama have given index 0 to every call: the same tool, called again with arguments of its own. The
-        // same arguments are no second call, and `{}` was none.
+        // Gemini and Ollama have given index 0 to every call. The same tool with other arguments is a new call; with
+        // the same arguments it is a repetition, and `{}` was only the beginning.
         let again = call.braces.is_closed()
             && !is_nothing(arguments)
             && !is_nothing(&call.arguments)
@@ -227,7 +228,7 @@ impl Calls {
         (!another).then_some(at)
     }
 
-    /// Returns whether a list holds the same calls again, all of them and whole.
+    /// Returns whether a list repeats all these calls completely.
     pub(super) fn are_all(&self, again: &[CallDelta]) -> bool {
         let same = |(call, delta): (&PartialCall, &CallDelta)| {
             let given = match &delta.function.arguments {
@@ -239,8 +240,8 @@ impl Calls {
         !again.is_empty() && self.all.len() == again.len() && self.all.iter().zip(again).all(same)
     }
 
-    /// Gives every call an id of its own, for the history pairs calls and results by it. `extras`: what the provider
-    /// wants back with them is kept.
+    /// Gives every call a unique id, since the history pairs calls and results by it. `extras` says whether fields
+    /// that the provider wants back are kept.
     pub(super) fn finish(self, extras: bool) -> Vec<ToolCall> {
         let mut seen = HashSet::new();
         let mut finished = Vec::with_capacity(self.all.len());
@@ -264,7 +265,8 @@ impl Calls {
     }
 }
 
-/// Reads the calls within `multi_tool_use.parallel`, a tool that nobody has and models of OpenAI call all the same.
+/// Returns the calls in `multi_tool_use.parallel`, a tool that does not exist and that OpenAI's models call all the
+/// same.
 fn side_by_side(name: &str, arguments: &str) -> Option<Vec<(String, String)>> {
     if !name.contains("multi_tool_use") {
         return None;

@@ -1,11 +1,11 @@
-//! What a refusal means, by its words. Providers share no code for "too long", "no credit" or "no pictures", and each
-//! says it in words of its own, so they are recognised by words in combination, one sentence at a time.
+//! What a refusal means, by its words. Providers have no common code for "too long", "no credit" or "no pictures",
+//! and each words it differently, so combinations of words are recognised, one sentence at a time.
 //!
-//! Pure; called by `refusal` with a provider's words in lower case.
+//! Pure; used by `refusal.rs` with a provider's words in lower case.
 
 use super::error::ToldTokens;
 
-/// What a conversation's length is called.
+/// Names of a conversation's length.
 const LENGTH: &[&str] = &[
     "context",
     "prompt",
@@ -24,7 +24,7 @@ const LENGTH: &[&str] = &[
     "上下文",
     "输入",
 ];
-/// What it is called when there is too much of it.
+/// Words for too much of it.
 const TOO_MUCH: &[&str] = &[
     "exceed",
     "too long",
@@ -61,7 +61,7 @@ const TOO_MUCH: &[&str] = &[
     "过长",
     "太长",
 ];
-/// Where these stand, nothing else has to.
+/// Words that mean "too long" without anything else.
 const TOO_LONG: &[&str] = &[
     "context_length_exceeded",
     "exceed_context_size",
@@ -89,8 +89,8 @@ const TOO_LONG: &[&str] = &[
     "long context",
     "prompt 超长",
 ];
-/// What servers say when they could not read the call that the model wrote: Groq (which adds the `failed_generation`),
-/// Gemini's ends, llama.cpp.
+/// What servers say when they cannot parse the call that the model wrote: Groq (with `failed_generation`), Gemini,
+/// llama.cpp.
 const BAD_CALL: &[&str] = &[
     "tool_use_failed",
     "output_parse_failed",
@@ -101,9 +101,9 @@ const BAD_CALL: &[&str] = &[
     "failed to parse input at pos",
     "the model generated output that could not be parsed",
 ];
-/// What a call is called.
+/// Names of a call.
 const CALL: &[&str] = &["tool call", "tool_call", "function call", "function_call", "tool use", "tool arguments"];
-/// What says that it could not be read.
+/// Words for "cannot be parsed".
 const UNREADABLE: &[&str] = &[
     "parse",
     "parsing",
@@ -116,10 +116,10 @@ const UNREADABLE: &[&str] = &[
     "invalid function call",
     "decode",
 ];
-/// What speaks of a call in the conversation that was sent, rather than of one that was to come.
+/// Words that show that a call of the request is meant, not one that the model just wrote.
 const SENT_CALL: &[&str] =
     &["messages", "tool_choice", "tool_call_id", "call_id", "must be followed", "preceding", "required"];
-/// What servers say that have too much to do, whatever status they give.
+/// What overloaded servers say, whatever status they send.
 const BUSY: &[&str] = &[
     "overloaded",
     "temporarily unavailable",
@@ -137,7 +137,7 @@ const BUSY: &[&str] = &[
     "retry later",
     "繁忙",
 ];
-/// What the limit of an answer is called.
+/// Names of the answer's length limit.
 const OUTPUT: &[&str] = &[
     "max_tokens",
     "max_completion_tokens",
@@ -147,14 +147,14 @@ const OUTPUT: &[&str] = &[
     "output tokens",
     "completion tokens",
 ];
-/// A sentence with one of these is about the conversation, even if it speaks of the answer's limit too.
+/// With one of these a sentence is about the conversation, even if it names the answer's limit too.
 const CONVERSATION: &[&str] = &["context", "prompt", "input", "messages"];
-/// What speaks of a call, or of a value that a field may have.
+/// Words about a call, or about the value of a field.
 const FIELDS: &[&str] = &["tool_call", "tools[", "'tools'", "function.name", "input should be"];
-/// What speaks of a rate.
+/// Words about a rate limit.
 const RATE: &[&str] =
     &["rate limit", "rate_limit", "per minute", "per min", "per day", "tpm", "rpm", "quota", "throttl"];
-/// What speaks of pictures.
+/// Words about pictures.
 const PICTURES: &[&str] = &[
     "image",
     "picture",
@@ -169,7 +169,7 @@ const PICTURES: &[&str] = &[
     "base64",
     "data url",
 ];
-/// What says that a model has no eyes at all.
+/// Words that say that a model sees no pictures at all.
 const BLIND: &[&str] = &[
     "not support",
     "unsupported",
@@ -189,11 +189,11 @@ const BLIND: &[&str] = &[
     "missing data required for image",
     "not enabled",
 ];
-/// What speaks of one picture, not of all.
+/// Words about one picture, not all.
 const ONE_PICTURE: &[&str] =
     &["format", "media type", "media_type", "mime", "size", "dimension", "pixel", "base64", "too many", "too large"];
 
-/// What servers say when waiting will not help; where these stand, nothing else has to.
+/// What servers say when waiting does not help, without anything else.
 const NO_CREDIT: &[&str] = &[
     "insufficient_quota",
     "insufficient balance",
@@ -211,7 +211,7 @@ const NO_CREDIT: &[&str] = &[
     "余额不足",
     "欠费",
 ];
-/// What money is called.
+/// Names of money.
 const MONEY: &[&str] = &[
     "credit ",
     "credits",
@@ -229,7 +229,7 @@ const MONEY: &[&str] = &[
     "included usage",
     "good standing",
 ];
-/// What it is called when there is none.
+/// Words for none of it being left.
 const NONE_LEFT: &[&str] = &[
     "insufficient",
     "too low",
@@ -263,31 +263,32 @@ fn any(text: &str, words: &[&str]) -> bool {
     words.iter().any(|word| text.contains(word))
 }
 
-/// Which length is the wrong one.
+/// Which length is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Excess {
-    /// The conversation's.
+    /// The length of the conversation.
     Conversation,
-    /// That which the answer may have.
+    /// The requested length of the answer.
     Answer,
 }
 
-/// Returns whether the provider could not read a call that the model wrote: the model's slip, not the request's fault.
+/// Returns whether the provider could not parse a call that the model wrote: a mistake of the model, not of the
+/// request.
 pub(super) fn bad_call(lower: &str) -> bool {
     any(lower, BAD_CALL) || sentences(lower).any(|it| any(it, CALL) && any(it, UNREADABLE) && !any(it, SENT_CALL))
 }
 
-/// Returns whether a refusal speaks of a rate, whatever status it has.
+/// Returns whether a refusal is about a rate limit, whatever its status.
 pub(super) fn rate(lower: &str) -> bool {
     any(lower, &["rate limit", "rate_limit", "ratelimit", "too many requests", "throttl"])
 }
 
-/// Returns whether a server says that it has too much to do, which passes.
+/// Returns whether the server is overloaded, which passes.
 pub(super) fn busy(lower: &str) -> bool {
     any(lower, BUSY)
 }
 
-/// Returns whether something is too long, and what.
+/// Returns what is too long, if anything is.
 pub(super) fn excess(lower: &str) -> Option<Excess> {
     if any(lower, RATE) {
         return one_request_too_large(lower).then_some(Excess::Conversation);
@@ -307,17 +308,17 @@ pub(super) fn excess(lower: &str) -> Option<Excess> {
     })
 }
 
-/// What the most that a model takes is called.
+/// Names of the largest length that a model takes.
 const MOST: &[&str] = &["limit", "max", "window", "context", "capacity", "allow", "only", "available", "budget", " > "];
 
-/// Returns whether a sentence tells two figures in tokens, one of them the most that fits and the other more than that.
+/// Returns whether a sentence has two numbers of tokens, the limit and a larger one.
 fn is_more_than_fits(sentence: &str) -> bool {
     let told = told(sentence);
     sentence.contains("token") && any(sentence, MOST) && told.limit.is_some() && told.asked > told.limit
 }
 
-/// Returns whether a refusal that speaks of a rate says that this one request alone is more than the rate allows: then
-/// no waiting helps.
+/// Returns whether a rate-limit refusal says that this request alone exceeds the limit, so that waiting does not
+/// help.
 pub(super) fn one_request_too_large(lower: &str) -> bool {
     if !any(lower, &["token", "tpm"]) {
         return false;
@@ -337,7 +338,7 @@ pub(super) fn one_request_too_large(lower: &str) -> bool {
         && told.asked > told.limit
 }
 
-/// Returns whether the account has nothing left. `passing`: a wait was told, after which it goes on.
+/// Returns whether the account has no credit. `passing` says that the refusal named a wait.
 pub(super) fn no_credit(lower: &str, passing: bool) -> bool {
     let by_words = || {
         !passing
@@ -347,7 +348,7 @@ pub(super) fn no_credit(lower: &str, passing: bool) -> bool {
     any(lower, NO_CREDIT) || by_words()
 }
 
-/// Returns whether pictures are refused; `Some(true)`: all pictures, because the model sees none.
+/// Returns whether pictures are refused; `Some(true)` if the model sees none at all.
 pub(super) fn pictures(lower: &str) -> Option<bool> {
     any(lower, PICTURES).then(|| any(lower, BLIND) && !any(lower, ONE_PICTURE))
 }
@@ -356,17 +357,17 @@ fn sentences(text: &str) -> impl Iterator<Item = &str> {
     text.split(['\n', ';']).flat_map(|line| line.split(". "))
 }
 
-/// Numbers below this are no model's window, but a part of a name, a count of tries, a wait.
+/// Smaller numbers are no context window but a part of a name, a number of tries or a wait.
 const LEAST: u64 = 512;
 
-/// Returns how much a model takes and how much it was given, as far as a refusal tells it in tokens.
+/// Returns the limit and the size of the request in tokens, as far as a refusal names them.
 pub(super) fn told(lower: &str) -> ToldTokens {
     if !any(lower, &["token", "context"]) || any(lower, &["bytes", "characters", "string too long"]) {
         return ToldTokens::default();
     }
     let all = numbers(lower);
     let figures: Vec<_> = all.iter().filter(|figure| figure.value >= LEAST).collect();
-    // `198000 + 8192 > 200000`: what is larger than the sum of two is the limit.
+    // In `198000 + 8192 > 200000` the last number is the limit, and the sum was asked for.
     if let [first, second, third] = &figures[..]
         && lower[first.end..second.start].trim() == "+"
         && lower[second.end..third.start].trim() == ">"
@@ -377,7 +378,7 @@ pub(super) fn told(lower: &str) -> ToldTokens {
     if let Some(limit) = figures.iter().find(|figure| figure.value < largest) {
         return ToldTokens { limit: Some(limit.value), asked: Some(largest) };
     }
-    // One figure alone is the limit where it is called one, and not what is over it (`exceeded by 1234 tokens`).
+    // A lone number is the limit if it is called one; not in `exceeded by 1234 tokens`.
     let before = &lower[..figures[0].start];
     let before = &before[before.ceil_char_boundary(before.len().saturating_sub(40))..];
     let named =
@@ -386,7 +387,7 @@ pub(super) fn told(lower: &str) -> ToldTokens {
     ToldTokens { limit: (named && !over).then_some(largest), asked: None }
 }
 
-/// Returns the longest answer that a model gives, if a refusal tells it.
+/// Returns the longest answer of the model in tokens, if a refusal names it.
 pub(super) fn longest_answer(lower: &str) -> Option<u64> {
     numbers(lower).into_iter().map(|figure| figure.value).filter(|value| *value >= LEAST).min()
 }
@@ -409,7 +410,7 @@ struct Figure {
     end: usize,
 }
 
-/// Finds the numbers that stand for themselves: not those in a name (`gpt-4o-2024-08-06`) or behind a point.
+/// Finds numbers that stand alone: not those in a name (`gpt-4o-2024-08-06`) or after a decimal point.
 fn numbers(text: &str) -> Vec<Figure> {
     let bytes = text.as_bytes();
     let digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
@@ -430,7 +431,7 @@ fn numbers(text: &str) -> Vec<Figure> {
             }
             at += 1;
         }
-        // `128k` is a number of tokens; `4.5k` and `gpt-4k` are none.
+        // `128k` is a number of tokens; `4.5k` and `gpt-4k` are not.
         let thousands = bytes.get(at) == Some(&b'k') && value < 100_000;
         if thousands && !bytes.get(at + 1).is_some_and(|byte| part_of_a_word(*byte)) {
             value = value.saturating_mul(1000);

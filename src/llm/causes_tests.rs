@@ -12,7 +12,7 @@ fn alone(limit: u64) -> ToldTokens {
     ToldTokens { limit: Some(limit), asked: None }
 }
 
-/// Who says it, what, and which figures it tells.
+/// Providers with their words and the numbers in them.
 #[rustfmt::skip]
 fn too_long() -> Vec<(&'static str, &'static str, ToldTokens)> {
     let none = ToldTokens::default();
@@ -87,7 +87,7 @@ fn a_conversation_that_is_too_long_is_known_in_every_providers_words() {
     for (who, words, figures) in too_long() {
         let lower = words.to_lowercase();
         assert_eq!(excess(&lower), Some(Excess::Conversation), "{who}: {words}");
-        // MiniMax's own code looks like a figure; it is below any window that the program would believe.
+        // MiniMax's error code looks like a number of tokens, but is below any plausible window.
         assert_eq!(told(&lower), figures, "{who}: {words}");
     }
 }
@@ -234,7 +234,7 @@ fn refused_pictures_are_known_and_whether_the_model_has_eyes() {
 }
 
 proptest! {
-    /// Whatever a provider says is read without a panic, and a limit is never more than what was asked.
+    /// Any words can be read without a panic, and a limit is never more than what was asked.
     #[test]
     fn any_words_can_be_read(words in "(\\PC{0,20}|[0-9,_.]{0,25}|tokens|context|limit|requested| \\+ | > ){0,12}") {
         let lower = words.to_lowercase();

@@ -1,17 +1,17 @@
-//! Makes a provider's words fit to be shown: one line, bounded, no key, no prompt.
+//! Makes a provider's words fit to be shown: one line, bounded, without key and prompt.
 //!
-//! Of the prompt only what people said and what tools gave back is taken out: that is what is nobody else's business. The
-//! system message and the program's own sentences are no secret, and a cause must not vanish because the model repeated
-//! it. Pure; called by `refusal`.
+//! Of the prompt only what people wrote and tools returned is removed, since that is nobody else's business. The
+//! system message and the program's own sentences are no secret, and a cause must not vanish because it repeats them.
+//! Pure; used by `refusal.rs`.
 
 use super::message::{Message, Part};
 
-/// How long a quotation may be.
+/// The longest quotation, in bytes.
 pub(super) const QUOTED: usize = 300;
-/// A run of this many characters of the prompt is the prompt.
+/// A run of so many characters that is also in the prompt counts as part of it.
 const PROMPT_RUN: usize = 24;
 
-/// What was sent: none of it but the model's name may be shown to anybody.
+/// What was sent. Of it only the model's name may be shown.
 pub(super) struct Asked<'a> {
     /// The key that was sent.
     pub key: &'a str,
@@ -32,7 +32,7 @@ impl Asked<'_> {
     }
 }
 
-/// Returns a provider's words as they may be shown.
+/// Returns a provider's words fit to be shown.
 pub(super) fn clean(message: &str, asked: &Asked<'_>) -> String {
     let bounded: String = message.chars().take(4 * QUOTED).collect();
     let without_key = if asked.key.len() >= 4 { bounded.replace(asked.key, "[key]") } else { bounded };
@@ -50,8 +50,8 @@ pub(super) fn clean(message: &str, asked: &Asked<'_>) -> String {
     out
 }
 
-/// A masked key (`sk-ab***xyz`) gives away its ends, so the marks of a key are enough; the model's own name is long and
-/// full of digits too, and is just what one wants to read.
+/// Returns whether a word looks like a key. A masked key (`sk-ab***xyz`) still shows its ends, so the marks of a key
+/// are enough. The model's name is long and full of digits too, but must stay readable.
 fn looks_like_key(word: &str, asked: &Asked<'_>) -> bool {
     let bare = word.trim_matches(|c: char| !c.is_alphanumeric() && c != '*');
     if bare.is_empty() || asked.model.contains(bare) {
@@ -66,12 +66,12 @@ fn looks_like_key(word: &str, asked: &Asked<'_>) -> bool {
     marked || shares_head || long || bare.contains("***")
 }
 
-/// Takes out what stands in the conversation too, in runs of whole words.
+/// Removes runs of whole words that are also in the conversation.
 fn without_prompt(text: &str, messages: &[Message]) -> String {
     let words: Vec<&str> = text.split(' ').collect();
     let mut quoted = vec![false; words.len()];
     for start in 0..words.len() {
-        // The shortest run from here that is long enough to mean something.
+        // The shortest run from here that is long enough to count.
         let run = (start + 1..=words.len())
             .map(|end| (end, words[start..end].join(" ")))
             .find(|(_, run)| bare(run).len() >= PROMPT_RUN);

@@ -1,6 +1,6 @@
-//! A model string understood: which model, at which address, and what is peculiar there.
+//! A parsed model string: which model, at which address, and the peculiarities of its provider.
 //!
-//! Pure: no network, no environment. `config` calls [`parse_model`] to validate `LLM_MODEL` and `LLM_BASE_URL`.
+//! Pure: no network, no environment. `ops::settings` validates `LLM_MODEL` and `LLM_BASE_URL` with [`parse_model`].
 
 use std::fmt;
 
@@ -12,17 +12,17 @@ use super::{
     window::{Window, WindowSource},
 };
 
-/// Why a model string or address cannot be used; what to write instead is part of the sentence.
+/// Why a model string or address cannot be used; the sentence says what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}")]
 pub struct SettingError {
     /// The variable that is wrong: `LLM_MODEL`, `LLM_BASE_URL` or `LLM_API_KEY`.
     pub key: &'static str,
-    /// What is wrong and how to mend it.
+    /// What is wrong and how to fix it.
     pub problem: String,
 }
 
-/// A model string understood: which model, where, and what is peculiar there.
+/// A parsed model string: which model, at which address, and the peculiarities of its provider.
 #[derive(Clone)]
 pub struct Endpoint {
     provider: &'static Provider,
@@ -32,8 +32,8 @@ pub struct Endpoint {
     quirks: Quirks,
 }
 
-/// Reads LiteLLM's model string (`openrouter/anthropic/claude-sonnet-4`). A `base_url` replaces the table's; with one,
-/// a name whose prefix nobody knows goes to that server as it stands.
+/// Parses LiteLLM's model string (`openrouter/anthropic/claude-sonnet-4`). A `base_url` replaces the provider's; with
+/// one, a name with an unknown prefix goes to that server unchanged.
 pub fn parse_model(model: &str, base_url: Option<&str>) -> Result<Endpoint, SettingError> {
     let given = model.trim();
     let base_url = base_url.map(str::trim).filter(|url| !url.is_empty());
@@ -48,8 +48,8 @@ pub fn parse_model(model: &str, base_url: Option<&str>) -> Result<Endpoint, Sett
     let known = PROVIDERS.iter().find(|provider| provider.prefix == prefix);
     let (provider, name) = match (known, base_url) {
         (Some(_), _) if rest.is_empty() => return bad(format!("`{prefix}/` needs a model's name after the slash")),
-        // LiteLLM's way to name any compatible server is `openai/…` with an address: OpenAI's own peculiarities are not
-        // that server's.
+        // In LiteLLM `openai/…` with an address means any compatible server, which does not have OpenAI's own
+        // peculiarities.
         (Some(provider), Some(url)) if provider.prefix == "openai" && !url.contains("api.openai.com") => {
             (&GENERIC, rest)
         }
@@ -117,7 +117,7 @@ impl Endpoint {
         self.base_url.as_str().trim_end_matches('/')
     }
 
-    /// Returns the variable in which other programs expect this provider's key; `None`: it works without a key.
+    /// Returns the environment variable that usually holds this provider's key; `None` if it needs no key.
     pub fn key_variable(&self) -> Option<&'static str> {
         self.provider.key_variable
     }
@@ -127,7 +127,7 @@ impl Endpoint {
         family(&self.own_name()).is_some_and(|family| family.vision)
     }
 
-    /// Returns the size of the context, as far as one can know it from the name.
+    /// Returns the size of the context as far as the name tells it.
     pub(super) fn window(&self) -> Window {
         let name = self.own_name();
         let family = size_in_name(&name).or_else(|| family(&name).map(|family| family.window));
@@ -140,12 +140,12 @@ impl Endpoint {
 
     /// Returns who can be asked for the size of the context.
     pub(super) fn asking(&self) -> Asking {
-        // Another address than its own: whatever server that is.
+        // At another address than the provider's own there may be any server.
         let moved = self.provider.base_url.is_some_and(|own| own != self.base_url());
         if moved && self.provider.asking == Asking::Nobody { Asking::Anything } else { self.provider.asking }
     }
 
-    /// Returns the model's name as the provider wants it.
+    /// Returns the model's name for requests.
     pub fn model(&self) -> &str {
         &self.model
     }
@@ -160,13 +160,13 @@ impl Endpoint {
         self.base_url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     }
 
-    /// Returns whether the server is on this machine, where no proxy stands between.
+    /// Returns whether the server is on this machine, so that requests need no proxy.
     pub(super) fn is_loopback(&self) -> bool {
         let host = self.base_url.host_str().unwrap_or_default().trim_matches(['[', ']']);
         host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 
-    /// Returns the model's name without what stands before it where it is served.
+    /// Returns the model's name without the prefixes of those that serve it.
     fn own_name(&self) -> String {
         self.model.rsplit('/').next().unwrap_or_default().to_lowercase()
     }

@@ -1,18 +1,18 @@
-//! What can go wrong between us and a model, as a sentence for the person who waits and the mend for whoever runs the
-//! service. No variant holds a key or a piece of a prompt: `refusal.rs` cleans a provider's words before they get here.
+//! Errors between this program and a model, each a sentence for the person who waits and a fix for the operator. They
+//! contain no key and no part of a prompt: `refusal.rs` cleans a provider's words first.
 
 use std::time::Duration;
 
 use super::endpoint::SettingError;
 use crate::strings::models;
 
-/// Why there is no answer. `Display` is the sentence for the user.
+/// Why there is no answer. `Display` is the sentence for the person.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LlmError {
     /// The settings cannot work.
     #[error("{}", models::setting(.0.key, &.0.problem))]
     Setting(#[from] SettingError),
-    /// No connection, or none that lasted until an answer.
+    /// No connection was made, or it broke before an answer came.
     #[error("{}", models::unreachable(.host, .why))]
     Unreachable {
         /// Host and port.
@@ -26,7 +26,7 @@ pub enum LlmError {
     /// 403.
     #[error("{}", models::forbidden(&.0.behind()))]
     Forbidden(ProviderWords),
-    /// 402, or a quota that waiting does not refill.
+    /// 402, or an exhausted quota that waiting does not refill.
     #[error("{}", models::no_credit(&.0.behind()))]
     NoCredit(ProviderWords),
     /// 404.
@@ -40,7 +40,7 @@ pub enum LlmError {
     /// 429, after all retries.
     #[error("{}", models::rate_limited(*.wait, &.said.behind()))]
     RateLimited {
-        /// How long it told us to wait.
+        /// How long the provider says to wait.
         wait: Option<Duration>,
         /// The provider's words.
         said: ProviderWords,
@@ -50,29 +50,29 @@ pub enum LlmError {
     Overflow {
         /// The provider's words.
         said: ProviderWords,
-        /// The figures in them.
+        /// The numbers of tokens in them.
         told: ToldTokens,
     },
-    /// An answer as long as was asked for is more than the model gives.
+    /// The requested length of the answer is more than the model gives.
     #[error("{}", models::answer_too_long(&.said.behind()))]
     AnswerTooLong {
-        /// The most tokens that it gives.
+        /// The longest answer in tokens, if the provider says it.
         longest: Option<u64>,
         /// The provider's words.
         said: ProviderWords,
     },
-    /// It takes the pictures in the conversation amiss.
+    /// The provider refuses the pictures in the conversation.
     #[error("{}", models::pictures(&.said.behind()))]
     Pictures {
         /// The provider's words.
         said: ProviderWords,
-        /// The model sees none at all.
+        /// Whether the model sees no pictures at all.
         blind: bool,
     },
-    /// Any 3xx. None is followed: the key would go along.
+    /// Any 3xx. Redirects are not followed, since the key would be sent along.
     #[error("{}", models::REDIRECTED)]
     Redirected,
-    /// Any other 4xx: the request itself displeases.
+    /// Any other 4xx: the request itself is refused.
     #[error("{}", models::refused(*.status, &.said.behind()))]
     Refused {
         /// The HTTP status.
@@ -85,7 +85,7 @@ pub enum LlmError {
     Unavailable {
         /// The HTTP status, where there was one.
         status: Option<u16>,
-        /// How long it told us to wait.
+        /// How long the provider says to wait.
         wait: Option<Duration>,
         /// The provider's words.
         said: ProviderWords,
@@ -93,38 +93,38 @@ pub enum LlmError {
     /// Nothing came for too long.
     #[error("{}", models::slow(.stage.as_str(), *.limit))]
     Slow {
-        /// What it failed to do.
+        /// What the model did not manage.
         stage: Stage,
-        /// The limit that passed.
+        /// The time limit.
         limit: Duration,
     },
     /// The stream ended in the middle.
     #[error("{}", models::CUT)]
     Cut,
-    /// What came is no chat completion, and never will be one.
+    /// The response is no chat completion, and trying again will not change that.
     #[error("{}", models::garbled(.0))]
     Garbled(&'static str),
-    /// What came is no whole chat completion; the next one may be.
+    /// The response is no complete chat completion; another try may give one.
     #[error("{}", models::broken(.0))]
     Broken(&'static str),
-    /// The model wrote a call that its provider could not read: its own slip, which it is told.
+    /// The provider could not parse a call that the model wrote. The model is told.
     #[error("{}", models::bad_call(&.0.behind()))]
     BadCall(ProviderWords),
 }
 
-/// How many tokens a model takes and how many it was given, as far as its provider tells.
+/// The most tokens that a model takes and how many it was sent, as far as its provider says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ToldTokens {
     /// The most that it takes.
     pub limit: Option<u64>,
-    /// What it was given.
+    /// The size of the request.
     pub asked: Option<u64>,
 }
 
-/// What may make a request go through that was refused.
+/// What may make a refused request succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
-    /// Nothing in the request is to blame.
+    /// Nothing in the request caused the refusal.
     Nothing,
     /// A shorter conversation.
     Shorter(ToldTokens),
@@ -132,18 +132,18 @@ pub enum Remedy {
     NoPictures,
     /// A shorter answer, of at most so many tokens.
     ShorterAnswer(Option<u64>),
-    /// The request displeases, and nobody knows why.
+    /// The request was refused for an unknown reason.
     Unknown,
 }
 
 /// What a model did not manage in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Nothing at all came.
+    /// To send anything.
     Begin,
-    /// It fell silent in the middle.
+    /// To go on after it had begun.
     GoOn,
-    /// It went on without an end.
+    /// To come to an end.
     End,
 }
 
@@ -157,19 +157,19 @@ impl Stage {
     }
 }
 
-/// A provider's own words: short, on one line, without key and prompt. Empty when it had none.
+/// A provider's own words: short, on one line, without key and prompt. Empty if it sent none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProviderWords(pub(super) String);
 
 impl ProviderWords {
-    /// Returns the words as they stand behind a sentence.
+    /// Returns the words in the form that follows a sentence.
     fn behind(&self) -> String {
         if self.0.is_empty() { String::new() } else { models::said(&self.0) }
     }
 }
 
 impl LlmError {
-    /// Returns whether a shorter conversation would help. Never true for a rate limit.
+    /// Returns whether a shorter conversation would help. Never `true` for a rate limit.
     pub fn is_overflow(&self) -> bool {
         matches!(self, Self::Overflow { .. })
     }
@@ -203,7 +203,7 @@ impl LlmError {
         )
     }
 
-    /// Returns how long the provider told us to wait.
+    /// Returns how long the provider says to wait.
     pub(super) fn told_wait(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { wait, .. } | Self::Unavailable { wait, .. } => *wait,

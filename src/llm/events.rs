@@ -1,8 +1,8 @@
-//! Reads what a provider sends as events, whatever its label says: server-sent events with any line ends, with or without
-//! blank lines between them; JSON that stands alone; what a server says in plain words instead.
+//! Parses a provider's response as events, whatever its content type: server-sent events with any line ends, with or
+//! without blank lines between them; JSON on its own; or what a server says in plain text.
 //!
-//! Pure but for the stream that it reads. Called by `guard.rs`; the rules are beside the code, and each has its input in
-//! `tests/llm/labels.rs`.
+//! Pure except for the stream that it reads. Used by `guard.rs`; the rules are beside the code, and each has its
+//! input in `tests/llm/labels.rs`.
 
 use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
@@ -16,15 +16,15 @@ use super::{
 };
 use crate::json::{self, Braces};
 
-/// One event: a message with all its calls may come in a single one.
+/// The longest event in bytes: a message with all its calls may come in one.
 const MAX_EVENT: usize = 8 * 1024 * 1024;
-/// A whole answer: some hundred bytes of JSON around each token.
+/// The longest response in bytes: some hundred bytes of JSON around each token.
 const MAX_BODY: usize = 128 * 1024 * 1024;
 /// The mark of the end.
 const DONE: &[u8] = b"[DONE]";
-/// How long the end of the body may follow the `[DONE]`.
+/// How long the end of the body may take after `[DONE]`.
 const END_WITHIN: Duration = Duration::from_millis(100);
-/// Of words that stand where events should be.
+/// The most bytes of plain text that are kept.
 const MAX_WORDS: usize = 512;
 
 /// Reads a body and yields each event's data as one `data:` line; comments and other fields are dropped.
@@ -62,33 +62,33 @@ where
 
 struct Reader<S: ?Sized> {
     watch: Arc<Watch>,
-    /// Bytes without a line end yet.
+    /// Bytes after the last complete line.
     buffer: BytesMut,
-    /// How much of `buffer` was searched for one.
+    /// How much of `buffer` was searched for a line end.
     searched: usize,
-    /// The last line ended with a carriage return: a line feed that follows belongs to it.
+    /// Whether the last line ended with a carriage return, to which a following line feed belongs.
     after_return: bool,
-    /// The first line was read.
+    /// Whether the first line was read.
     begun: bool,
-    /// What followed an event in its own line.
+    /// What followed an event in the same line.
     rest: Bytes,
-    /// Data of the event that is being read, in one line.
+    /// Data of the current event, in one line.
     event: Vec<u8>,
     braces: Braces,
-    /// The event stands alone, without `data:`.
+    /// Whether the current event has no `data:` field name.
     bare: bool,
-    /// So did the one before.
+    /// Whether the last event had none.
     was_bare: bool,
-    /// The event is named `error`.
+    /// Whether the current event is named `error`.
     is_error: bool,
-    /// An event that ends in half a character: the other half may be in the next one.
+    /// An event that ends in half a character, whose other half may be in the next event.
     held: Option<Vec<u8>>,
-    /// What is handed on next.
+    /// What is yielded next.
     ready: VecDeque<std::io::Result<Bytes>>,
     total: usize,
-    /// The body has come to its end.
+    /// Whether the body was read to its end.
     drained: bool,
-    /// Nothing more is read.
+    /// Whether nothing more is read.
     ended: bool,
     body: Pin<Box<S>>,
 }
@@ -113,7 +113,7 @@ impl<E, S: Stream<Item = Result<Bytes, E>>> Reader<S> {
                 }
             } else if over {
                 if self.was_bare {
-                    // Its own end is the mark of the end; one that is cut is no JSON.
+                    // A complete JSON body needs no mark of its end; one that is cut off does not parse.
                     self.watch.close();
                 }
                 // The last event may lack its blank line.
@@ -134,7 +134,7 @@ impl<E, S: Stream<Item = Result<Bytes, E>>> Reader<S> {
         }
     }
 
-    /// Ends the stream.
+    /// Ends the stream with a fault.
     fn fail(&mut self, fault: Fault) {
         if self.ended {
             return;
@@ -164,7 +164,7 @@ impl<E, S: Stream<Item = Result<Bytes, E>>> Reader<S> {
         }
     }
 
-    /// Returns the next line without its end: LF, CR LF or, as the standard has it too, CR alone.
+    /// Returns the next line without its end: LF, CR LF, or CR alone, which the standard allows too.
     fn next_line(&mut self) -> Option<Bytes> {
         if !self.rest.is_empty() {
             return Some(std::mem::take(&mut self.rest));
@@ -191,14 +191,14 @@ impl<E, S: Stream<Item = Result<Bytes, E>>> Reader<S> {
         Some(line.freeze())
     }
 
-    /// Takes a line; returns the event's data when the line closes one.
+    /// Takes a line; returns the event's data if the line ends one.
     fn line(&mut self, whole: &Bytes) -> Result<Option<Vec<u8>>, Fault> {
         let mark: &[u8] = if self.begun { b"" } else { b"\xef\xbb\xbf" };
         let line = whole.strip_prefix(mark).unwrap_or(whole).trim_ascii();
         let first = !self.begun;
         self.begun |= !line.is_empty();
         if self.braces.is_in_string() && !line.starts_with(b"data:") {
-            // A line break that somebody has not escaped, and what stands behind it.
+            // A line break in a string that is not escaped, and the rest of that string.
             return Ok(self.data(whole, whole));
         }
         if self.bare {
@@ -208,7 +208,7 @@ impl<E, S: Stream<Item = Result<Bytes, E>>> Reader<S> {
             return Ok(self.close());
         }
         if let Some(mut data) = line.strip_prefix(b"data:") {
-            // A proxy that wraps what is wrapped already.
+            // A proxy that wraps events may add a second `data:`.
             while let Some(inner) = data.trim_ascii_start().strip_prefix(b"data:") {
                 data = inner;
             }
@@ -216,7 +216,7 @@ impl<E, S: Stream<Item = Result<Bytes, E>>> Reader<S> {
                 data = data.strip_prefix(b" ").unwrap_or(data);
             }
             if self.has_words() && is_begun(data) {
-                // Words have no mark of their end.
+                // Plain text has no mark of its end.
                 self.rest = whole.clone();
                 return Ok(self.close());
             }
@@ -230,7 +230,7 @@ impl<E, S: Stream<Item = Result<Bytes, E>>> Reader<S> {
             return Ok(None);
         }
         if self.braces.is_open() {
-            // JSON in several lines of which only the first is marked.
+            // JSON over several lines, of which only the first has `data:`.
             return Ok(self.data(whole, line));
         }
         if is_begun(line) || is_done(line) {
@@ -244,17 +244,17 @@ impl<E, S: Stream<Item = Result<Bytes, E>>> Reader<S> {
         Ok(None)
     }
 
-    /// Keeps words that stand where an event should.
+    /// Keeps plain text that came instead of an event.
     fn stray(&self, words: &[u8]) {
         self.watch.stray(&String::from_utf8_lossy(&words[..words.len().min(MAX_WORDS)]));
     }
 
-    /// Returns whether what was read of the event is no object and no list.
+    /// Returns whether the current event is neither an object nor a list.
     fn has_words(&self) -> bool {
         !self.event.is_empty() && !is_begun(&self.event)
     }
 
-    /// Adds to the event. It ends where its JSON does: not every server sends the blank line.
+    /// Adds to the current event. It ends where its JSON ends, since not every server sends a blank line.
     fn data(&mut self, line: &Bytes, data: &[u8]) -> Option<Vec<u8>> {
         let in_string = self.braces.is_in_string();
         let data = if in_string { data } else { data.trim_ascii() };
@@ -274,7 +274,7 @@ impl<E, S: Stream<Item = Result<Bytes, E>>> Reader<S> {
         self.close()
     }
 
-    /// Ends the event that is being read; returns its data, if it has any.
+    /// Ends the current event; returns its data, if it has any.
     fn close(&mut self) -> Option<Vec<u8>> {
         self.braces = Braces::default();
         let bare = std::mem::take(&mut self.bare);
@@ -291,24 +291,24 @@ impl<E, S: Stream<Item = Result<Bytes, E>>> Reader<S> {
         if is_done(&event) {
             self.watch.close();
             self.ended = true;
-            // A body read to its end leaves the connection to the next request.
+            // If the body is read to its end, the connection can be used for the next request.
             let rest = async { while let Some(Ok(_)) = self.body.next().await {} };
             let _ = tokio::time::timeout(END_WITHIN, rest).await;
             return;
         }
         if is_error && !is_sound(json::lossy(&event).as_bytes()) {
-            // In plain words, which are for the person.
+            // Plain text is for the person.
             let words = String::from_utf8_lossy(&event);
             return self.hand_on(json!({"error": {"message": words}}).to_string().as_bytes());
         }
         if !is_begun(&event) && !is_sound(&event) {
-            // A sign of life in words, or a piece of the answer: nobody else's business, unless it says what is wrong.
+            // Text that is a sign of life or a piece of the answer is not kept, only text about an error.
             return if says_error(&event) { self.stray(&event) } else { self.watch.pass_over() };
         }
         self.hold(event);
     }
 
-    /// Hands an event on, or holds it back where the next may have the rest of a character.
+    /// Yields an event, or holds it back if the next one may have the rest of a character.
     fn hold(&mut self, mut event: Vec<u8>) {
         if let Some(mut held) = self.held.take() {
             halves::carry(&mut held, &mut event);
@@ -317,7 +317,7 @@ impl<E, S: Stream<Item = Result<Bytes, E>>> Reader<S> {
         if is_sound(&event) {
             return self.hand_on(&event);
         }
-        // Nothing has to follow the last one.
+        // Nothing needs to follow the last event.
         let ends = || serde_json::from_str(&json::lossy(&event)).is_ok_and(|event: Value| ends_answer(&event));
         if halves::ends_in_half(&event) && !ends() {
             self.held = Some(event);
@@ -326,14 +326,14 @@ impl<E, S: Stream<Item = Result<Bytes, E>>> Reader<S> {
         }
     }
 
-    /// Hands on what was held back for a half that did not come.
+    /// Yields what was held back for another half that did not come.
     fn release(&mut self) {
         if let Some(held) = self.held.take() {
             self.mended(&held);
         }
     }
 
-    /// Hands on what of an event can be mended.
+    /// Yields an event after repairs.
     fn mended(&mut self, event: &[u8]) {
         let mended = json::lossy(event);
         if is_sound(mended.as_bytes()) {
@@ -341,13 +341,14 @@ impl<E, S: Stream<Item = Result<Bytes, E>>> Reader<S> {
         }
         let cut_off = matches!(mended.get(1..).unwrap_or_default().trim_start().chars().next(), None | Some('"'));
         if event.starts_with(b"{") && !cut_off && (self.was_bare || says_error(event)) {
-            // Words between braces, and perhaps behind them.
+            // Plain text in braces, and perhaps after them.
             self.stray(&[mended.as_bytes(), &self.rest].concat());
         }
         self.fail(Fault::Garbled);
     }
 
-    /// Hands an event on as async-openai will read it: what fails there is logged there, and it is a person's text.
+    /// Yields an event as async-openai parses it. It must parse, since async-openai logs what does not, which may be
+    /// a person's text.
     fn hand_on(&mut self, event: &[u8]) {
         let mut line = Vec::with_capacity(event.len() + 8);
         line.extend_from_slice(b"data: ");
@@ -361,7 +362,7 @@ fn is_sound(text: &[u8]) -> bool {
     serde_json::from_slice::<Value>(text).is_ok()
 }
 
-/// Returns whether a text begins like an object or a list of such; `[2026-01-01 12:00] overloaded` are words.
+/// Returns whether a text begins like an object or a list of objects; `[2026-01-01 12:00] overloaded` does not.
 fn is_begun(text: &[u8]) -> bool {
     let text = text.trim_ascii_start();
     let then = text.get(1..).unwrap_or_default().trim_ascii_start().first();
@@ -372,7 +373,7 @@ fn is_begun(text: &[u8]) -> bool {
     }
 }
 
-/// Returns whether a text is the mark of the end, however it is capitalised; `[done] loading` are words.
+/// Returns whether a text is the mark of the end, in any case; `[done] loading` is not.
 fn is_done(text: &[u8]) -> bool {
     let mark = text.trim_ascii_start().split_at_checked(DONE.len());
     mark.is_some_and(|(mark, behind)| {
@@ -381,7 +382,7 @@ fn is_done(text: &[u8]) -> bool {
     })
 }
 
-/// Returns whether words begin by saying that something is wrong.
+/// Returns whether a text begins like an error message.
 fn says_error(words: &[u8]) -> bool {
     let begin = String::from_utf8_lossy(&words[..words.len().min(MAX_WORDS)]).to_lowercase();
     let begin = begin.trim_start_matches(|c: char| !c.is_alphabetic());
@@ -390,7 +391,7 @@ fn says_error(words: &[u8]) -> bool {
     marks.iter().any(|mark| begin.starts_with(mark))
 }
 
-/// Returns whether an event says why the answer ends.
+/// Returns whether an event has a finish reason.
 fn ends_answer(event: &Value) -> bool {
     let choices = event["choices"].as_array();
     choices.is_some_and(|choices| choices.iter().any(|choice| choice["finish_reason"].is_string()))

@@ -1,4 +1,4 @@
-//! Bodies of all shapes, cut wherever they may be.
+//! Tests with bodies of all shapes, cut at any place.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -80,7 +80,7 @@ async fn what_strict_readers_refuse_is_mended_and_what_is_cut_off_is_not() {
         whole(b"data: {\"a\":\"\\ud83d\"}\n\ndata: {\"a\":\"\xff\"}\n\ndata: {\"a\":\"\t\"}\n\n").await;
     assert_eq!(events, [r#"{"a":"�"}"#, r#"{"a":"�"}"#, r#"{"a":"\t"}"#]);
     assert_eq!(watch.fault(), None);
-    // Line breaks within a string that nobody has escaped.
+    // Line breaks in a string that are not escaped.
     for body in ["data: {\"a\":\"b\n\n  c\"}\n\n", "{\"a\":\"b\n\n  c\"}", "data: {\"a\":\"b\r\n\r\n  c\"}\r\n\r\n"] {
         let (events, watch) = whole(body.as_bytes()).await;
         assert_eq!((events, watch.fault()), (vec![r#"{"a":"b\n\n  c"}"#.to_owned()], None), "{body:?}");
@@ -139,7 +139,7 @@ async fn endless_lines_break_the_stream_and_a_line_of_many_events_is_read_fast()
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// Whatever the texts are, whichever line ends the server has, wherever the network cuts: the same events.
+    /// For any texts, line ends and cuts by the network the events are the same.
     #[test]
     fn line_ends_blank_lines_and_cuts_change_nothing(
         texts in prop::collection::vec(any::<String>(), 0..5),

@@ -1,19 +1,19 @@
-//! The one table of model families: how much fits into their context, and whether they see pictures, by what their names
-//! begin with. A model that is not in it can be described in `matrix-agent.toml`.
+//! The table of model families: the size of their context and whether they see pictures, by the beginning of their
+//! names. Other models can be described in `matrix-agent.toml`.
 //!
-//! Pure; called by `endpoint.rs`.
+//! Pure; used by `endpoint.rs`.
 
-/// What is known of a model by its name.
+/// What a model's name tells.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Family {
-    /// Its context in tokens.
+    /// The size of its context in tokens.
     pub(super) window: u64,
     /// Whether it sees pictures.
     pub(super) vision: bool,
 }
 
-/// How names begin, wherever a model is served and whatever stands before its name there; its context in tokens; whether it
-/// sees pictures. The first match counts.
+/// The beginning of the names, wherever the model is served and whatever prefix it has there; the size of the context
+/// in tokens; whether the model sees pictures. The first match counts.
 #[rustfmt::skip]
 const FAMILIES: &[(&str, u64, bool)] = &[
     ("claude-instant", 100_000, false),
@@ -130,7 +130,7 @@ const FAMILIES: &[(&str, u64, bool)] = &[
     ("llama", 131_072, false),
 ];
 
-/// Returns what is known of a model called `name`, in small letters and without what stands before the last slash.
+/// Returns the family of the model `name`, which is in lower case and without anything before its last slash.
 pub(super) fn family(name: &str) -> Option<Family> {
     // `us.anthropic.claude-…`, `bartowski_Qwen3-…`, `my-gpt-4o`.
     let begins = |(at, _): &(usize, &str)| !name[..*at].ends_with(|c: char| c.is_ascii_alphanumeric());
@@ -138,14 +138,14 @@ pub(super) fn family(name: &str) -> Option<Family> {
     known.map(|&(_, window, vision)| Family { window, vision })
 }
 
-/// Returns the context that a name tells, as `moonshot-v1-32k` and `glm-4-9b-chat-1m` do.
+/// Returns the context size in a name such as `moonshot-v1-32k` or `glm-4-9b-chat-1m`.
 pub(super) fn size_in_name(name: &str) -> Option<u64> {
     name.split(['-', '_', ':', '.', '@']).find_map(|part| {
         let number = |unit: char| part.strip_suffix(unit)?.parse::<u64>().ok();
         match (number('k'), number('m')) {
-            // Those that are powers of two count as computers do.
+            // Powers of two count in units of 1024.
             (Some(size @ 4..1000), _) => Some(size * if size.is_power_of_two() { 1024 } else { 1000 }),
-            // Small models have so many millions of parameters, but more of them.
+            // Larger numbers before an `m` are millions of parameters of small models.
             (_, Some(size @ 1..=10)) => Some(size * 1_000_000),
             _ => None,
         }

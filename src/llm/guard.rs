@@ -1,9 +1,9 @@
-//! The tower service under async-openai: sends the request and hands only a clean event stream up.
+//! The tower service below async-openai: sends the request and passes up a clean event stream only.
 //!
-//! async-openai loses the status of a refusal whose body is not OpenAI's, logs what it cannot decode (a person's text),
-//! reads a line of any length, queues events without a bound, and drops the connection at `[DONE]` before its end was
-//! read, so that the next request must connect anew. All that is mended here; the reasons for a broken stream travel
-//! beside it, in [`Watch`], because async-openai turns them into text.
+//! async-openai loses the status of a refusal whose body is not OpenAI's, logs what it cannot decode (a person's
+//! text), reads lines of any length, queues events without a bound, and drops the connection at `[DONE]` before its
+//! end, so that the next request must connect anew. All of that is fixed here. Why a stream broke is stored in
+//! [`Watch`], because async-openai turns errors into text.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,17 +15,17 @@ use reqwest::{Body, Response};
 use super::{events::events, refusal::Refusal, retry::retry_after, watch::Watch};
 use crate::clock::Clock;
 
-/// Of a refusal's body.
+/// The most bytes of a refusal's body that are read.
 const MAX_REFUSAL: usize = 64 * 1024;
 const REFUSAL_WITHIN: Duration = Duration::from_secs(10);
 
-/// Why there is no stream. Travels through async-openai as a boxed error.
+/// Why there is no stream. Passes through async-openai as a boxed error.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoStream {
     /// The request did not reach the provider, or no answer came back.
     #[error("no connection")]
     Transport(#[source] reqwest::Error),
-    /// It answered with something else than 2xx.
+    /// The provider answered with another status than 2xx.
     #[error("refused")]
     Refused(Refusal),
 }
@@ -44,7 +44,7 @@ pub(super) async fn send(
         let wait = retry_after(response.headers(), clock.millis());
         return Err(no_stream(NoStream::Refused(Refusal { status, wait, body: beginning(response).await })));
     }
-    // Its label is not looked at: what came is told from what is not by its first bytes.
+    // The content type is ignored: the first bytes tell what it is.
     let body = Body::wrap_stream(events(response.bytes_stream(), watch));
     Ok(Response::from(http::Response::new(body)))
 }
@@ -64,7 +64,7 @@ async fn beginning(response: Response) -> Vec<u8> {
             }
         }
     };
-    // Whatever came until then is enough to quote.
+    // What came until the time limit is enough to quote.
     let _ = tokio::time::timeout(REFUSAL_WITHIN, read).await;
     body
 }

@@ -1,15 +1,15 @@
-//! A character that a server has cut in two: one half ends a string of an event, the other begins one of the next. Servers
-//! that stream text by UTF-16 units or by bytes do that to every other emoji.
+//! Characters that a server has cut in two: one half ends a string of an event, the other begins a string of the next
+//! event. Servers that stream text by UTF-16 units or by bytes do that to every other emoji.
 //!
-//! Pure. `events.rs` asks about events that strict readers refuse, which is what a half makes of them.
+//! Pure. Used by `events.rs` for events that strict parsers refuse, as they do if there is half a character.
 
 use std::ops::Range;
 
-/// What of a character may stand at the end or the beginning of a string.
+/// A half character at the end or the beginning of a string.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Half {
     at: Range<usize>,
-    /// An escaped surrogate rather than bytes.
+    /// Whether it is an escaped surrogate instead of bytes.
     escaped: bool,
 }
 
@@ -18,8 +18,8 @@ pub(super) fn ends_in_half(event: &[u8]) -> bool {
     !halves(event).0.is_empty()
 }
 
-/// Moves the halves with which strings of `event` end to the beginnings of those of `next` that go on with the other half.
-/// Nothing is moved where it is not clear which belong together.
+/// Moves first halves at the ends of strings of `event` to the beginnings of those strings of `next` that start with
+/// second halves. Nothing is moved if it is not clear which belong together.
 pub(super) fn carry(event: &mut Vec<u8>, next: &mut Vec<u8>) {
     let (ends, _) = halves(event);
     let (_, begins) = halves(next);
@@ -27,26 +27,26 @@ pub(super) fn carry(event: &mut Vec<u8>, next: &mut Vec<u8>) {
     if ends.len() != begins.len() || !ends.iter().zip(&begins).all(fit) {
         return;
     }
-    // From behind, so that the places before stay where they are.
+    // From the last to the first, so that the earlier positions stay valid.
     for (end, begin) in ends.into_iter().zip(begins).rev() {
         let half: Vec<u8> = event.drain(end.at).collect();
         next.splice(begin.at.start..begin.at.start, half);
     }
 }
 
-/// Finds the strings of an event that end in a first half, and those that begin with a second one.
+/// Finds the strings of an event that end in a first half, and those that begin with a second half.
 fn halves(event: &[u8]) -> (Vec<Half>, Vec<Half>) {
     let (mut ends, mut begins) = (Vec::new(), Vec::new());
     let mut at = 0;
     while let Some(open) = event[at..].iter().position(|byte| *byte == b'"') {
         let start = at + open + 1;
-        // The last character of the string, as it is written.
+        // Finds the last character of the string.
         let (mut last, mut here) = (start, start);
         while let Some(byte) = event.get(here).filter(|byte| **byte != b'"') {
             let length = match byte {
                 b'\\' if surrogate(&event[here..]).is_some() => 6,
                 b'\\' => 2,
-                // What follows a first byte belongs to it.
+                // Continuation bytes belong to the first byte before them.
                 0xC0.. => 1 + event[here + 1..].iter().take(3).take_while(|byte| is_later(**byte)).count(),
                 _ => 1,
             };
@@ -75,7 +75,7 @@ enum Surrogate {
     Second,
 }
 
-/// Reads the escaped surrogate at the beginning of `text`.
+/// Parses the escaped surrogate at the beginning of `text`.
 fn surrogate(text: &[u8]) -> Option<Surrogate> {
     let digits = text.strip_prefix(b"\\u")?.get(..4)?;
     let unit = digits.iter().try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))?;
@@ -86,12 +86,12 @@ fn surrogate(text: &[u8]) -> Option<Surrogate> {
     }
 }
 
-/// Returns whether a byte is one of those that follow the first of a character.
+/// Returns whether a byte is a UTF-8 continuation byte.
 fn is_later(byte: u8) -> bool {
     matches!(byte, 0x80..=0xBF)
 }
 
-/// Returns whether bytes are a character whose last ones are missing.
+/// Returns whether bytes are the beginning of an incomplete UTF-8 character.
 fn is_begun(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
 }

@@ -1,24 +1,23 @@
-//! How patient the server is with a model: how long it waits for what, and how often it asks. Set by whoever makes a
-//! [`ModelSettings`](super::ModelSettings).
+//! Time limits and retries for a model. Set by whoever makes [`ModelSettings`](super::ModelSettings).
 
 use std::time::Duration;
 
-/// How long to wait for what, and how often to ask.
+/// Time limits and retries for a model.
 #[derive(Clone, Debug)]
 pub struct ModelLimits {
-    /// For the connection.
+    /// For making the connection.
     pub connect: Duration,
-    /// From the request to the first event. Local models read a long prompt for minutes.
+    /// From the request to the first event. Local models may need minutes to read a long prompt.
     pub first_token: Duration,
     /// Between two bytes, comments included.
     pub idle: Duration,
-    /// For the whole answer, however often it is asked for.
+    /// For the whole answer, over all attempts.
     pub whole: Duration,
-    /// How often one request is sent at most.
+    /// The most attempts for one request.
     pub attempts: usize,
-    /// The first wait before asking again; it doubles.
+    /// The pause before the second attempt; it doubles with each further one.
     pub backoff: Duration,
-    /// A provider that asks to wait longer is not waited for.
+    /// If a provider asks for a longer wait, the request fails instead.
     pub longest_wait: Duration,
 }
 

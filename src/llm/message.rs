@@ -1,5 +1,5 @@
-//! What is said between the orchestrator and a model, in our own words. The wire format of a provider is made from
-//! these in `wire.rs`; the store keeps them as JSON, so a field may be added, never renamed.
+//! The messages between the orchestrator and a model, independent of any provider. `wire.rs` and `request.rs` know a
+//! provider's format. The store keeps these as JSON, so fields may be added, never renamed.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub enum Message {
         /// The prompt.
         text: String,
     },
-    /// What a person said, or what the program tells the model on their behalf.
+    /// What a person wrote, or what the program tells the model on a person's behalf.
     User {
         /// Text and images in the order in which they were given.
         parts: Vec<Part>,
@@ -26,7 +26,7 @@ pub enum Message {
     Tool {
         /// The model's id of the call that this answers.
         call_id: String,
-        /// What the tool has to say.
+        /// The result for the model.
         text: String,
     },
 }
@@ -40,46 +40,46 @@ pub enum Part {
         /// The text.
         text: String,
     },
-    /// A picture that is stored with the message, as older versions did it.
+    /// A picture stored in the message, as older versions did.
     Image {
         /// `image/png`, `image/jpeg` …
         mime: String,
         /// The bytes in base64.
         data: String,
     },
-    /// A picture, for models that see. Its file is kept elsewhere.
+    /// A picture, whose file is kept elsewhere.
     Picture {
         /// The name of its file.
         name: String,
         /// `image/png` or `image/jpeg`.
         mime: String,
-        /// The bytes in base64 while it is in memory; `None`: not read yet, or gone.
+        /// Its bytes in base64 while it is in memory; `None` if it is not read yet, or gone.
         #[serde(skip)]
         data: Option<Arc<str>>,
     },
 }
 
 impl Part {
-    /// Returns whether it is a picture that can be shown.
+    /// Returns whether it is a picture.
     pub fn is_picture(&self) -> bool {
         matches!(self, Self::Image { .. } | Self::Picture { data: Some(_), .. })
     }
 }
 
-/// A whole message of the model.
+/// A complete message of the model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct AssistantMessage {
-    /// What it says to the person; empty when it only calls tools.
+    /// The text for the person; empty if it only calls tools.
     #[serde(default)]
     pub text: String,
-    /// The calls, in its own order.
+    /// The calls, in the model's order.
     #[serde(default)]
     pub calls: Vec<ToolCall>,
-    /// What the provider wants back with the next request and nobody else may see (DeepSeek's `reasoning_content`,
-    /// OpenRouter's `reasoning_details`): field name to value, top level of the message.
+    /// Fields that the provider wants back with the next request and that no other may see (DeepSeek's
+    /// `reasoning_content`, OpenRouter's `reasoning_details`), by name, at the top level of the message.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub echo: serde_json::Map<String, Value>,
-    /// The model that wrote it, as [`super::Model::name`] gives it: another one neither gets its `echo` nor its calls'
+    /// The model that wrote it, as in [`super::Model::name`]. Another model gets neither `echo` nor the calls'
     /// `extra`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub model: String,
@@ -88,34 +88,34 @@ pub struct AssistantMessage {
 /// A call that the model asks for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ToolCall {
-    /// The model's id (or ours, where it gave none); pairs the call with its result.
+    /// The model's id (or ours if it gave none), which pairs the call with its result.
     pub id: String,
     /// The tool's name as the model wrote it; it may not exist.
     pub name: String,
     /// The arguments as the model wrote them; they may not parse.
     pub arguments: String,
-    /// What the provider wants back with this call (Gemini's `extra_content` with its thought signature).
+    /// What the provider wants back with this call (Gemini's `extra_content` with a thought signature).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extra: Option<Value>,
 }
 
-/// Why the model stopped.
+/// Why the model's answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Finish {
-    /// It said all it wanted.
+    /// It was complete.
     Stop,
-    /// It waits for its calls.
+    /// The model waits for the results of its calls.
     ToolCalls,
-    /// The output limit cut it off: calls in it may be incomplete and must not run.
+    /// The output limit cut it off; its calls may be incomplete and must not run.
     Length,
-    /// The provider withheld the answer.
+    /// The provider withheld it.
     Filtered,
-    /// The provider could not read a call that the model wrote, and gave nothing but the reason: that is the text.
+    /// The provider could not parse a call that the model wrote; the text is the reason.
     BadCall,
 }
 
-/// Tokens of one request, or a sum of such.
+/// The tokens of a request, or a sum of such.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Prompt tokens, cached ones included.
@@ -134,7 +134,7 @@ impl std::ops::AddAssign for Usage {
     }
 }
 
-/// A tool as the model is told of it.
+/// A tool as the model is told about it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ToolSpec {
     /// The name.
@@ -145,28 +145,28 @@ pub struct ToolSpec {
     pub parameters: Value,
 }
 
-/// A finished answer of the model.
+/// A complete answer of the model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Completion {
-    /// The message, to be stored and sent back as it is.
+    /// The message, which is stored and sent back unchanged.
     pub message: AssistantMessage,
     /// Why it ended.
     pub finish: Finish,
-    /// What it cost; `None` when the provider did not say.
+    /// The tokens it used; `None` if the provider did not say.
     pub usage: Option<Usage>,
-    /// The end of what the model thought, for an answer in which nothing else stands.
+    /// The end of the model's reasoning, for an answer without anything else.
     pub reasoning: String,
 }
 
-/// A piece of an answer on its way.
+/// A piece of an answer as it arrives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Chunk {
     /// Text for the person.
     Text(String),
-    /// The model thinks; only that it does is shown, never what.
+    /// The model is reasoning; that is shown, the reasoning is not.
     Reasoning,
     /// A call has begun: its name is known, its arguments are still coming.
     CallStarted(String),
-    /// The answer broke off and is asked for again: what was shown of it is void.
+    /// The answer broke off and is asked for again; what was shown of it is void.
     Restart,
 }

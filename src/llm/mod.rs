@@ -1,7 +1,7 @@
 //! Any OpenAI-compatible endpoint, streaming, with tool calls.
 //!
-//! Knows no rooms, no tools and no chat: messages in, a message out. [`Model`] is what the orchestrator uses; `config`
-//! validates with [`parse_model`].
+//! Knows no rooms, no tools and no chat: messages in, a message out. The orchestrator uses a [`Model`]; `ops::settings`
+//! validates settings with [`parse_model`].
 //!
 //! ```text
 //! complete() → request.rs (body) → async-openai → guard.rs (HTTP) → events.rs (clean events) → wire.rs (chunks) → assemble.rs → Completion

@@ -1,7 +1,7 @@
-//! One configured model: asks it, streams what it says, asks again where that helps. Knows no rooms and keeps no history;
-//! called by the orchestrator, and by `doctor` for its probe.
+//! A configured model: sends requests, streams the answers, and tries again where that helps. Knows no rooms and
+//! keeps no history. Used by the orchestrator, and by `doctor` for its probe.
 //!
-//! Dropping the future of [`Model::complete`] drops the connection: providers stop generating then.
+//! Dropping the future of [`Model::complete`] closes the connection, upon which providers stop generating.
 
 use std::{
     fmt,
@@ -41,27 +41,27 @@ use super::{
 };
 use crate::{clock::Clock, net, text};
 
-/// What makes a [`Model`].
+/// The settings of a [`Model`].
 #[derive(Clone, Debug)]
 pub struct ModelSettings {
     /// LiteLLM's model string.
     pub model: String,
     /// Replaces the provider's own address.
     pub base_url: Option<String>,
-    /// The provider's key; empty where none is needed.
+    /// The provider's key; empty if none is needed.
     pub key: SecretString,
-    /// Whether it sees pictures; `None`: by its name.
+    /// Whether it sees pictures; `None` leaves that to its name.
     pub vision: Option<bool>,
-    /// Its context in tokens; `None`: by its name.
+    /// The size of its context in tokens; `None` leaves that to its name and its server.
     pub context_window: Option<u64>,
-    /// How long to wait for what.
+    /// Time limits and retries.
     pub limits: ModelLimits,
-    /// Reads dates in `Retry-After`.
+    /// The clock for dates in `Retry-After`.
     pub clock: Clock,
 }
 
 impl ModelSettings {
-    /// Returns settings with everything but model and key at its default.
+    /// Returns settings with defaults for everything but model and key.
     pub fn new(model: impl Into<String>, key: SecretString) -> Self {
         Self {
             model: model.into(),
@@ -75,13 +75,13 @@ impl ModelSettings {
     }
 }
 
-/// After the model has said that it ended: how long its count of tokens may take.
+/// How long the usage may take after the model has ended its answer.
 const TAIL: Duration = Duration::from_secs(2);
 const NO_JSON: LlmError = LlmError::Broken("an event that is no JSON");
-/// For `doctor`, which has more to check.
+/// The time limit of [`Model::probe`], shorter because `doctor` has more to check.
 const PROBE_WITHIN: Duration = Duration::from_secs(30);
 
-/// A configured model. Cheap to clone; all clones share their connections.
+/// A configured model. Cheap to clone; clones share their connections.
 #[derive(Clone)]
 pub struct Model {
     inner: Arc<Inner>,
@@ -92,7 +92,7 @@ struct Inner {
     http: reqwest::Client,
     target: Arc<dyn Config>,
     vision: bool,
-    /// Set once its provider has said that it sees no pictures, whatever its name promised.
+    /// Set once its provider has said that it sees no pictures, whatever its name suggests.
     blind: AtomicBool,
     window: window::KnownWindow,
     limits: ModelLimits,
@@ -100,7 +100,7 @@ struct Inner {
 }
 
 impl Model {
-    /// Makes a model of its settings; nothing is sent yet.
+    /// Makes a model from its settings; sends nothing yet.
     pub fn new(settings: ModelSettings) -> Result<Self, LlmError> {
         let endpoint = parse_model(&settings.model, settings.base_url.as_deref())?;
         let mut http = net::client().connect_timeout(settings.limits.connect);
@@ -140,13 +140,13 @@ impl Model {
         self.window().tokens
     }
 
-    /// Returns the size of its context, and who says so.
+    /// Returns the size of its context, and where that is known from.
     pub fn window(&self) -> Window {
         self.inner.window.window()
     }
 
-    /// Asks its server for the size of its context, where it can be asked and has not been asked lately. Takes a moment
-    /// at most; may be dropped.
+    /// Asks its server for the size of its context, if it can be asked and was not asked lately. Takes at most two
+    /// seconds; may be dropped.
     pub async fn ask_window(&self) {
         let inner = &*self.inner;
         if inner.window.wants_to_ask() {
@@ -155,7 +155,8 @@ impl Model {
         }
     }
 
-    /// Asks the model to go on with `messages`. What comes is shown to `on_chunk` at once; the whole is returned.
+    /// Asks the model to continue `messages`. Pieces are passed to `on_chunk` as they come; the whole answer is
+    /// returned.
     ///
     /// An answer that fails for a reason that passes (429, 5xx, a lost connection, a stream that breaks off or is empty) is
     /// asked for again, after words too: nothing was done on it yet, and [`Chunk::Restart`] takes back what was shown. An
@@ -209,7 +210,7 @@ impl Model {
         }
     }
 
-    /// Remembers what a refusal tells of the model, for all rooms and until the program ends.
+    /// Remembers what a refusal tells about the model, for all rooms and until the program ends.
     fn learn(&self, error: &LlmError) {
         match error {
             LlmError::Overflow { told: ToldTokens { limit: Some(limit), .. }, .. } => self.inner.window.refused(*limit),
@@ -223,7 +224,7 @@ impl Model {
         Completion { message, finish: Finish::BadCall, usage: None, reasoning: String::new() }
     }
 
-    /// Asks for a single token, once: whether address, key and model are right. Returns how long it took.
+    /// Asks for a single token, once, to check address, key and model. Returns how long it took.
     pub async fn probe(&self) -> Result<Duration, LlmError> {
         let started = Instant::now();
         let messages = [Message::User { parts: vec![Part::Text { text: "ping".to_owned() }] }];
@@ -231,7 +232,7 @@ impl Model {
         let limits = ModelLimits { first_token: PROBE_WITHIN, whole: PROBE_WITHIN, ..self.inner.limits.clone() };
         match self.attempt(&request, &messages, &limits, started + limits.whole, &mut |_| {}).await {
             Ok(_) | Err(LlmError::AnswerTooLong { .. }) => {}
-            // Reasoning models of OpenAI complain that one token is too little to finish: address, key and model are right.
+            // OpenAI's reasoning models complain that one token is too little; then address, key and model are right.
             Err(LlmError::Refused { status: 400, said }) if said.0.contains("max_tokens") => {}
             Err(error) => return Err(error),
         }
@@ -275,14 +276,14 @@ impl Model {
                     Some(Fault::WebPage) => return Err(LlmError::Garbled("a web page")),
                     Some(Fault::TooMuch) => return Err(LlmError::Garbled("more than any answer holds")),
                     Some(Fault::Garbled) if watch.words().is_none() => return Err(NO_JSON),
-                    // What came before may be an answer. Of a lost connection it harms nobody if only the count of tokens
-                    // was missing.
+                    // What came before may be an answer. A lost connection does no harm if only the usage was
+                    // missing.
                     Some(Fault::Garbled | Fault::Cut) | None => break,
                 },
                 Err(_) if answer.has_ended() => break,
                 Err(_) if end <= due => return Err(LlmError::Slow { stage: Stage::End, limit: limits.whole }),
                 Err(_) => {
-                    // Comments, which come no further than to `events.rs`, are life too.
+                    // Comments, which `events.rs` does not pass on, are signs of life too.
                     let alive = watch.heard().map_or(due, |heard| heard + limits.idle);
                     if alive <= due {
                         return Err(silence);
@@ -299,7 +300,7 @@ impl Model {
             silence = LlmError::Slow { stage: Stage::GoOn, limit: limits.idle };
         }
         match (answer.finish(watch.is_done(), self.name()), watch.words()) {
-            // What stood where events should be says why there were none.
+            // Plain text that came instead of events tells why there were none.
             (Err(_), Some(words)) => Err(refusal::from_stream(&json!({"error": {"message": words}}), &asked)),
             (Err(LlmError::Cut | LlmError::Broken(_)), None) if watch.has_passed_over() => Err(NO_JSON),
             (finished, _) => finished,
@@ -317,7 +318,7 @@ impl Model {
     }
 }
 
-/// A few words for the innermost cause, which is the only one that tells anything. URLs and bodies are not in it.
+/// Returns a few words for the innermost cause, the only informative one. They contain no URL and no body.
 fn transport(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "it did not accept the connection in time".to_owned();
@@ -331,8 +332,8 @@ impl fmt::Debug for Model {
     }
 }
 
-/// Where requests go, with which headers. Not async-openai's own configuration: that one reads `OPENAI_*` from the
-/// environment and panics on a key with a line break.
+/// Where requests go, with which headers. async-openai's own configuration reads `OPENAI_*` from the environment and
+/// panics on a key with a line break.
 struct Target {
     base_url: String,
     headers: HeaderMap,

@@ -1,29 +1,29 @@
-//! The one table of providers: where each is, which variable names its key, and what it does differently from OpenAI's
-//! published API. Everything else in this folder asks a [`Quirks`] value and never compares a provider's name.
+//! The table of providers: the address of each, the variable of its key, and how it deviates from OpenAI's published
+//! API. Everything else in this folder asks a [`Quirks`] value and never compares a provider's name.
 //!
-//! Pure: no network, no environment. Called by `endpoint.rs`, which finds the row for a model string.
+//! Pure: no network, no environment. Used by `endpoint.rs`, which finds the row for a model string.
 
 /// A row of the table.
 #[derive(Debug)]
 pub(super) struct Provider {
     /// The first segment of LiteLLM's model string.
     pub(super) prefix: &'static str,
-    /// Where its OpenAI-compatible API is; `None`: only with `LLM_BASE_URL`.
+    /// The address of its OpenAI-compatible API; `None` if it needs `LLM_BASE_URL`.
     pub(super) base_url: Option<&'static str>,
-    /// The variable in which other programs expect its key; `None`: it needs none.
+    /// The environment variable that usually holds its key; `None` if it needs no key.
     pub(super) key_variable: Option<&'static str>,
-    /// What its API path is called when somebody gives only the host.
+    /// The path of its API, if an address has only a host.
     pub(super) default_path: &'static str,
-    /// The context that it serves unless told otherwise, whatever the model could do.
+    /// The size of the context that it serves by default, whatever the model could do.
     pub(super) window: Option<u64>,
-    /// Who can be asked for the context.
+    /// Who can be asked for the size of the context.
     pub(super) asking: Asking,
     pub(super) quirks: Quirks,
 }
 
 impl Provider {
-    /// Returns what is peculiar to one of its models. A router serves other houses' models: what those houses want holds
-    /// there too.
+    /// Returns the peculiarities of one of its models. A router serves models of other providers, whose peculiarities
+    /// hold there too.
     pub(super) fn quirks_of(&self, model: &str) -> Quirks {
         let mut quirks = self.quirks;
         if self.prefix == "openrouter" {
@@ -33,60 +33,61 @@ impl Provider {
                 quirks.bridge_user_after_tool = true;
             }
         }
-        // Google documents the stand-in for Gemini 3; older models never demanded a signature.
+        // Google documents the placeholder for Gemini 3; older models never demanded a signature.
         quirks.placeholder_signature = self.prefix == "gemini" && model.starts_with("gemini-3");
         quirks
     }
 }
 
-/// Who can be asked how much fits into a model's context.
+/// Who can be asked for the size of a model's context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asking {
-    /// Nobody; the names are known.
+    /// Nobody; the names tell it.
     Nobody,
     /// OpenRouter, which has it for each model.
     OpenRouter,
     /// Ollama.
     Ollama,
-    /// Some server: vLLM, llama-server, LM Studio, Ollama …
+    /// Any server: vLLM, llama-server, LM Studio, Ollama …
     Anything,
 }
 
-/// What a provider wants done differently. The fields say what to do, not who wants it.
+/// A provider's deviations. The fields say what to do, not for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Quirks {
-    /// Which of the two names the output limit has.
+    /// Which of its two names the output limit has.
     pub max_tokens: MaxTokens,
-    /// Ask for usage with `stream_options`; unknown fields are errors at some (Mistral), so only where known.
+    /// Ask for usage with `stream_options`. Some providers (Mistral) refuse unknown fields, so this is set only where
+    /// it is known.
     pub stream_usage: bool,
-    /// Ask for parallel calls in so many words: the default is "one at a time" there.
+    /// Ask for parallel calls explicitly, since the default is one at a time.
     pub ask_parallel: bool,
     /// What a call id may look like.
     pub call_ids: CallIds,
-    /// What becomes of the reasoning.
+    /// Which reasoning is sent back.
     pub echo: Echo,
-    /// `""` instead of `null` as the content of a message that only calls.
+    /// Send `""` instead of `null` as the content of a message that only calls.
     pub empty_content: bool,
     /// Mark where the prompt's prefix may be cached.
     pub cache_marks: bool,
-    /// A user message may not follow a tool's result: an assistant's word goes between.
+    /// A user message may not follow a tool's result, so an assistant message goes between.
     pub bridge_user_after_tool: bool,
-    /// A conversation with calls in it is refused where no tools are given: give one that stands for none.
+    /// A conversation with calls is refused if there are no tools, so one that does nothing is sent.
     pub tools_beside_calls: bool,
-    /// A call without a thought signature is refused: send the documented stand-in where there is none.
+    /// A call without a thought signature is refused, so the documented placeholder is sent.
     pub placeholder_signature: bool,
 }
 
-/// The name of the output limit's field.
+/// The name of the field for the output limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MaxTokens {
-    /// `max_tokens`, which nearly all take.
+    /// `max_tokens`, which nearly all providers take.
     Classic,
-    /// `max_completion_tokens`, the only one OpenAI's reasoning models take.
+    /// `max_completion_tokens`, which OpenAI's reasoning models require.
     Completion,
 }
 
-/// Rules for call ids, by the strictest reader.
+/// What a call id may look like at the strictest server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CallIds {
     /// At most 40 characters (OpenAI).
@@ -97,12 +98,12 @@ pub(super) enum CallIds {
     Nine,
 }
 
-/// Which reasoning goes back with the next request.
+/// Which reasoning is sent back with the next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Echo {
     /// None.
     Nothing,
-    /// `reasoning_content` as plain text on every assistant message, `""` where there was none (DeepSeek).
+    /// `reasoning_content` as plain text with every assistant message, `""` if there was none (DeepSeek).
     Content,
     /// `reasoning_details`, unchanged and in order (OpenRouter).
     Details,
@@ -110,7 +111,7 @@ pub(super) enum Echo {
     CallExtra,
 }
 
-/// What is sent to a server of which nothing is known: only what all of them take.
+/// For a server about which nothing is known: only what all of them take.
 pub(super) const PLAIN: Quirks = Quirks {
     max_tokens: MaxTokens::Classic,
     stream_usage: false,
@@ -124,7 +125,7 @@ pub(super) const PLAIN: Quirks = Quirks {
     placeholder_signature: false,
 };
 
-/// A server of which nothing is known but its address.
+/// A server about which only the address is known.
 pub(super) static GENERIC: Provider = Provider {
     prefix: "",
     base_url: None,
@@ -135,11 +136,11 @@ pub(super) static GENERIC: Provider = Provider {
     quirks: PLAIN,
 };
 
-/// What a local server is assumed to hold. llama.cpp's `-c` and Ollama's `OLLAMA_CONTEXT_LENGTH` decide, and Ollama cuts
-/// a longer prompt without a word: better too early a compaction than a lost beginning.
+/// The assumed context size of a local server. llama.cpp's `-c` and Ollama's `OLLAMA_CONTEXT_LENGTH` decide it, and
+/// Ollama silently cuts a longer prompt: compacting too early is better than losing the beginning.
 pub(super) const LOCAL_WINDOW: u64 = 32_768;
 
-/// Every provider that has a prefix of its own.
+/// All providers that have a prefix of their own.
 #[rustfmt::skip]
 pub(super) static PROVIDERS: &[Provider] = &[
     Provider {

@@ -1,8 +1,9 @@
-//! From a conversation to the body of a chat-completions request. Borrows all it can, so that the body is written in one
-//! pass over the texts; sends only standard fields and what the provider asked to have back.
+//! Builds the body of a chat-completions request from a conversation. It borrows as much as possible, so that the
+//! texts are written once; it sends only standard fields and those that the provider wants back.
 //!
-//! It also mends what would make a strict provider refuse every later request of a room: an unanswered call, a result
-//! nobody asked for, a user's word between results, arguments that are no JSON, a tool's name with odd characters.
+//! It also repairs what would make a strict provider refuse every later request of a room: a call without a result, a
+//! result without a call, a user message between results, arguments that are no JSON, a tool's name with odd
+//! characters.
 
 use std::{borrow::Cow, sync::LazyLock};
 
@@ -112,17 +113,17 @@ struct WireSpec<'a> {
     parameters: &'a Value,
 }
 
-/// Stands for a picture whose file is gone.
+/// Replaces a picture whose file is gone.
 const PICTURE_LOST: &str = "[a picture, which is no longer kept; look at the file again if it matters]";
 
-/// Stands for "no tools" where their absence is refused.
+/// The tool that does nothing, for providers that refuse a request without tools.
 static NO_TOOL: LazyLock<ToolSpec> = LazyLock::new(|| ToolSpec {
     name: "no_tool",
     description: "No tool can be called now; this one does nothing.".to_owned(),
     parameters: serde_json::json!({"type": "object", "properties": {"unused": {"type": "string"}}}),
 });
 
-/// Returns the body that asks `endpoint` to go on with `messages`. Pictures become a note where the model has no eyes.
+/// Returns the body that asks `endpoint` to continue `messages`. A note replaces each picture if the model sees none.
 pub(super) fn build<'a>(
     endpoint: &'a Endpoint,
     vision: bool,
@@ -177,7 +178,7 @@ impl<'a> WireMessage<'a> {
 struct History<'a> {
     quirks: Quirks,
     vision: bool,
-    /// Who is asked; only its own messages get their reasoning back.
+    /// The model that is asked; only its own messages get their reasoning back.
     name: &'a str,
     out: Vec<WireMessage<'a>>,
 }
@@ -189,7 +190,7 @@ impl<'a> History<'a> {
         while let Some((message, after)) = rest.split_first() {
             rest = after;
             match message {
-                // Systems went first; a result here answers no call.
+                // System messages were sent first; a result here has no call.
                 Message::System { .. } | Message::Tool { .. } => {}
                 Message::User { parts } => self.user(parts),
                 Message::Assistant(message) => {
@@ -209,7 +210,7 @@ impl<'a> History<'a> {
         }
     }
 
-    /// One system message, first: llama.cpp's templates refuse any other.
+    /// Joins the system messages into one at the beginning, since llama.cpp's templates refuse any other.
     fn system(&mut self, messages: &'a [Message]) {
         let mut texts = messages.iter().filter_map(|message| match message {
             Message::System { text } => Some(text.as_str()),
@@ -238,7 +239,7 @@ impl<'a> History<'a> {
             return;
         }
         match self.out.last_mut() {
-            // Templates that insist on alternating roles refuse two in a row.
+            // Templates that require alternating roles refuse two user messages in a row.
             Some(last) if last.role == "user" => {
                 let mut all = match std::mem::replace(&mut last.content, Content::Null) {
                     Content::Parts(parts) => parts,
@@ -265,7 +266,7 @@ impl<'a> History<'a> {
         self.out.push(WireMessage::new("user", content));
     }
 
-    /// Returns whether there was anything to send: a message with neither text nor calls is refused everywhere.
+    /// Adds a message of the model; returns `false` if it has neither text nor calls, which every provider refuses.
     fn assistant(&mut self, message: &'a AssistantMessage) -> bool {
         let silent = message.text.trim().is_empty();
         if silent && message.calls.is_empty() {
@@ -308,7 +309,7 @@ impl<'a> History<'a> {
         }
     }
 
-    /// Each call's result, in the order of the calls, and a word where there is none.
+    /// Adds the result of each call in the order of the calls, and a sentence for a missing one.
     fn results(&mut self, message: &'a AssistantMessage, answers: &'a [Message]) {
         let mut taken = vec![false; answers.len()];
         for call in &message.calls {
@@ -335,8 +336,8 @@ fn text_part(text: Cow<'_, str>) -> WirePart<'_> {
     WirePart::Text { text, cache_control: None }
 }
 
-/// Returns `id` where the provider takes it as it is, else a short one that depends on nothing but `id`, so that a call
-/// and its result still pair in every request.
+/// Returns `id` if the provider takes it, else a short one that depends only on `id`, so that a call and its result
+/// are paired in every request.
 fn call_id(rule: CallIds, id: &str) -> Cow<'_, str> {
     let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     let fits = match rule {
@@ -351,7 +352,7 @@ fn call_id(rule: CallIds, id: &str) -> Cow<'_, str> {
     }
 }
 
-/// A model may invent a name that its own provider then refuses to read.
+/// Replaces characters in a tool's name that a model has invented, which its own provider could refuse.
 fn tool_name(name: &str) -> Cow<'_, str> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     if (1..=64).contains(&name.len()) && name.chars().all(fits) {
@@ -361,14 +362,14 @@ fn tool_name(name: &str) -> Cow<'_, str> {
     Cow::Owned(if clean.is_empty() { "unnamed".to_owned() } else { clean })
 }
 
-/// Many servers parse the arguments of old calls again and fail on what is no object.
+/// Replaces arguments that are no object: many servers parse those of old calls again.
 fn arguments(text: &str) -> &str {
     let object = text.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok();
     if object { text } else { "{}" }
 }
 
-/// Marks three prefixes for the provider's cache (four are allowed): the system prompt, what the last request ended
-/// with (that one is in the cache), and the end of this request (that one will be).
+/// Marks three prefixes for the provider's cache (four are allowed): the system prompt, the end of the last request
+/// (which is cached), and the end of this one (which will be).
 fn mark_prefixes(messages: &mut [WireMessage<'_>]) {
     let readable = |message: &WireMessage<'_>| matches!(message.role, "user" | "tool");
     let last = messages.iter().rposition(readable);

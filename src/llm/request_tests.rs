@@ -30,7 +30,7 @@ fn tool() -> ToolSpec {
     }
 }
 
-/// A conversation with something for every quirk, written by the model that is asked.
+/// Returns a conversation with something for every quirk, written by the model that is asked.
 fn conversation(model: &str) -> Vec<Message> {
     let echo = json!({
         "reasoning_content": "thinking",
@@ -92,7 +92,7 @@ fn another_models_reasoning_is_not_sent() {
         let text = body(model, None, &conversation("another/model"), &[]).to_string();
         assert!(!text.contains("thinking") && !text.contains("real"), "{model}: {text}");
     }
-    // Where a field must be there, it is there all the same.
+    // A required field is there even so.
     let deepseek = body("deepseek/deepseek-chat", None, &conversation("another/model"), &[]);
     assert_eq!(deepseek["messages"][2]["reasoning_content"], "");
     let gemini = body("gemini/gemini-3-pro", None, &conversation("another/model"), &[]);

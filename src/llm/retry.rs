@@ -1,7 +1,7 @@
-//! When to ask again, and how long to wait before. Knows no HTTP beyond the header that says so.
+//! When to try again, and how long to wait before. Knows no HTTP except the header for that.
 //!
-//! Not async-openai's own retry layer: that one reads `Retry-After` in whole seconds only, obeys however long a wait it is
-//! told, loses the status of a 429 whose body is not OpenAI's, and cannot ask again when a stream was cut.
+//! async-openai's own retry layer is not used: it reads `Retry-After` in whole seconds only, waits however long it is
+//! told, loses the status of a 429 whose body is not OpenAI's, and cannot try again after a stream was cut off.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 use super::{error::LlmError, limits::ModelLimits};
 
-/// The waits of one request.
+/// The pauses of one request.
 pub(super) struct Schedule {
     backoff: ExponentialBackoff,
     longest: Duration,
@@ -28,23 +28,23 @@ impl Schedule {
         Self { backoff, longest: limits.longest_wait }
     }
 
-    /// Returns how long to wait before asking again; `None` when that is of no use.
+    /// Returns how long to wait before trying again; `None` if that does not help.
     pub(super) fn next(&mut self, error: &LlmError) -> Option<Duration> {
         if !error.is_passing() {
             return None;
         }
         let own = self.backoff.next()?;
         match error.told_wait() {
-            // Nobody waits that long in a chat: say so instead.
+            // Nobody waits so long in a chat, so the request fails.
             Some(told) if told > self.longest => None,
-            // Some say 0, and a clock that is wrong says a date that has passed.
+            // Some servers say 0, and one with a wrong clock sends a date in the past.
             Some(told) => Some(told.max(own)),
             None => Some(own),
         }
     }
 }
 
-/// Reads `Retry-After` (seconds or a date) and OpenAI's `retry-after-ms`. `now` is milliseconds since 1970.
+/// Parses `Retry-After` (seconds or a date) and OpenAI's `retry-after-ms`. `now` is in milliseconds since 1970.
 pub(super) fn retry_after(headers: &HeaderMap, now: i64) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     if let Some(millis) = text("retry-after-ms").and_then(|text| text.parse::<f64>().ok()) {
@@ -72,7 +72,7 @@ mod tests {
         let mut schedule = Schedule::new(&ModelLimits::default());
         for base in [1, 2, 4, 8] {
             let wait = schedule.next(&LlmError::Cut).expect("a wait");
-            // Up to as much again, so that many rooms do not ask in step.
+            // A pause is up to twice as long, so that many rooms do not ask at the same moment.
             assert!((Duration::from_secs(base)..=Duration::from_secs(2 * base)).contains(&wait), "{base}: {wait:?}");
         }
         assert_eq!(schedule.next(&LlmError::Cut), None);

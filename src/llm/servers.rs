@@ -1,7 +1,8 @@
-//! Asks a server how much fits into the context of a model that it runs. Each kind of server has its own way; which kind
-//! it is shows in what it answers.
+//! Asks a server for the context size of a model that it runs. Each kind of server has its own way, and its answers
+//! show which kind it is.
 //!
-//! Called by `model`. Nothing waits for it longer than a moment, and a server that does not answer costs nothing.
+//! Used by `model.rs`. Nothing waits for it for longer than [`WITHIN`], and a server that does not answer costs
+//! nothing.
 
 use std::time::Duration;
 
@@ -11,12 +12,12 @@ use serde_json::{Value, json};
 
 use super::{endpoint::Endpoint, providers::Asking, window::Answer};
 
-/// How long all questions may take.
+/// How long all questions together may take.
 pub(super) const WITHIN: Duration = Duration::from_secs(2);
-/// The most bytes of an answer. A list of many hundred models is left unread.
+/// The most bytes of an answer. A list of many hundred models is not read.
 const MOST: usize = 1 << 20;
 
-/// Asks. The key goes where requests go, and nowhere else.
+/// Asks the server. The key is sent only where requests go.
 pub(super) async fn ask(http: &Client, endpoint: &Endpoint, headers: &HeaderMap) -> Answer {
     let (base, model) = (endpoint.base_url(), endpoint.model());
     let root = base.strip_suffix("/v1").unwrap_or(base);
@@ -76,8 +77,9 @@ async fn read(request: RequestBuilder) -> Option<Value> {
     serde_json::from_slice(&body).ok()
 }
 
-/// Reads a list of models: vLLM and SGLang say `max_model_len`, llama-server `meta.n_ctx`, LM Studio
-/// `loaded_context_length`, Groq `context_window`, Mistral `max_context_length`, many others `context_length`.
+/// Reads the size from a list of models: `max_model_len` (vLLM, SGLang), `meta.n_ctx` (llama-server),
+/// `loaded_context_length` (LM Studio), `context_window` (Groq), `max_context_length` (Mistral), `context_length`
+/// (many others).
 fn listed(list: &Value, model: &str) -> Option<u64> {
     let entries = list["data"].as_array().or_else(|| list.as_array())?;
     let is_it = |entry: &&Value| {
@@ -87,7 +89,7 @@ fn listed(list: &Value, model: &str) -> Option<u64> {
     };
     // A server with one model serves it under any name.
     let entry = entries.iter().find(is_it).or_else(|| entries.first().filter(|_| entries.len() == 1))?;
-    // LM Studio's `max_context_length` is what a model could hold.
+    // LM Studio's `max_context_length` is what a model could hold, not what it was loaded with.
     let loaded_or_not = !entry["state"].is_null();
     let fields = [
         &entry["max_model_len"],
@@ -100,7 +102,8 @@ fn listed(list: &Value, model: &str) -> Option<u64> {
     fields.into_iter().find_map(Value::as_u64)
 }
 
-/// Returns the largest context among the places at which OpenRouter has a model: it sends a request where it fits.
+/// Returns the largest context among the providers at which OpenRouter has a model, since it sends a request where it
+/// fits.
 fn most(endpoints: &Value) -> Option<u64> {
     endpoints.as_array()?.iter().filter_map(|endpoint| endpoint["context_length"].as_u64()).max()
 }
@@ -111,7 +114,7 @@ fn ollama_loaded(list: &Value, model: &str) -> Option<u64> {
     list["models"].as_array()?.iter().find(is_it)?["context_length"].as_u64()
 }
 
-/// Reads what Ollama says of a model: `num_ctx` is what it gets, `….context_length` what it could hold.
+/// Reads Ollama's description of a model: `num_ctx` is what it gets, `….context_length` what it could hold.
 fn ollama_shown(about: &Value) -> Option<Answer> {
     let mut parameters = about["parameters"].as_str().unwrap_or_default().lines();
     let set = parameters.find_map(|line| line.trim().strip_prefix("num_ctx")?.trim().parse().ok());

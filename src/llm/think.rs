@@ -1,14 +1,16 @@
-//! Takes reasoning out of an answer's text: models behind plain servers write it there, in tags, before they answer.
+//! Separates reasoning from an answer's text: models behind plain servers write it there, in tags, before they
+//! answer.
 //!
-//! Only a tag at the very beginning counts. Further on `<think>` is a word like any other: people ask about templates.
+//! Only a tag at the very beginning counts. Later `<think>` is ordinary text: people ask about templates.
 
-/// The tags in use, with their ends.
+/// The tags, with their ends.
 const TAGS: [(&str, &str); 3] = [("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<thought>", "</thought>")];
 
-/// Of reasoning, what may be shown should nothing else come: its end, where a conclusion would stand.
+/// The most bytes of reasoning that are kept: its end, where a conclusion would be, for an answer without anything
+/// else.
 const KEPT: usize = 32 * 1024;
 
-/// What the model thought: counted, and its end kept.
+/// The model's reasoning: its length, and its end.
 #[derive(Debug, Default)]
 pub(super) struct Thoughts {
     text: String,
@@ -16,7 +18,7 @@ pub(super) struct Thoughts {
 }
 
 impl Thoughts {
-    /// Adds to them.
+    /// Appends a piece.
     pub(super) fn push(&mut self, piece: &str) {
         self.count(piece.len());
         self.text.push_str(piece);
@@ -25,17 +27,17 @@ impl Thoughts {
         }
     }
 
-    /// Counts bytes that are thought, but are no words.
+    /// Counts bytes of reasoning that has no readable text.
     pub(super) fn count(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// Returns how many bytes came.
+    /// Returns the number of bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Returns their end.
+    /// Returns the end of the reasoning.
     pub(super) fn into_text(mut self) -> String {
         self.cut();
         self.text
@@ -46,27 +48,27 @@ impl Thoughts {
     }
 }
 
-/// A filter for a text that comes in pieces.
+/// Filters a text that comes in pieces.
 #[derive(Debug, Default)]
 pub(super) struct ThinkFilter {
     state: ThinkState,
-    /// What may yet turn out to be a tag; never longer than the longest one.
+    /// Text that may still become a tag; never longer than the longest tag.
     held: String,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 enum ThinkState {
-    /// Nothing but white space and finished thoughts so far.
+    /// So far only white space and finished reasoning have come.
     #[default]
     Start,
-    /// Inside, until this tag.
+    /// In the reasoning, until this tag.
     Thinking(&'static str),
-    /// The answer itself.
+    /// In the answer itself.
     Answer,
 }
 
 impl ThinkFilter {
-    /// Appends what of `piece` is for the person to `answer`, and the rest to `thoughts`.
+    /// Appends the answer's part of `piece` to `answer`, and the rest to `thoughts`.
     pub(super) fn feed(&mut self, piece: &str, answer: &mut String, thoughts: &mut Thoughts) {
         if matches!(self.state, ThinkState::Answer) {
             answer.push_str(piece);
@@ -98,7 +100,7 @@ impl ThinkFilter {
                         self.held.drain(..at + close.len());
                         self.state = ThinkState::Start;
                     } else {
-                        // The end may be cut in two by the next piece.
+                        // The end tag may continue in the next piece.
                         let keep = self.held.floor_char_boundary(self.held.len().saturating_sub(close.len() - 1));
                         thoughts.push(&self.held[..keep]);
                         self.held.drain(..keep);
@@ -109,7 +111,7 @@ impl ThinkFilter {
         }
     }
 
-    /// Appends what was held back for a tag that never came.
+    /// Appends text that was held back for a tag that did not come.
     pub(super) fn finish(self, answer: &mut String, thoughts: &mut Thoughts) {
         match self.state {
             ThinkState::Start => answer.push_str(&self.held),
@@ -119,8 +121,8 @@ impl ThinkFilter {
     }
 }
 
-/// Returns the answer behind a lone end tag on its own line: templates that put the opening tag into the prompt make
-/// models write only the end.
+/// Returns the answer after a lone end tag on its own line: if a template puts the opening tag into the prompt, the
+/// model writes only the end.
 pub(super) fn after_lone_end(text: &str) -> &str {
     let mut fenced = false;
     let mut at = 0;
@@ -140,7 +142,7 @@ pub(super) fn after_lone_end(text: &str) -> &str {
 mod tests {
     use super::*;
 
-    /// The answer and the thoughts.
+    /// Returns the answer and the reasoning.
     fn parted(pieces: &[&str]) -> (String, String) {
         let (mut answer, mut thoughts) = (String::new(), Thoughts::default());
         let mut filter = ThinkFilter::default();

@@ -1,6 +1,6 @@
-//! What is seen of one stream while it is read: when the last byte came, whether it came to its end, why it broke.
+//! What is observed of a stream while it is read: when the last byte came, whether it ended properly, why it broke.
 //!
-//! Written by `events.rs`, read by `model.rs`; between the two stands async-openai, which would turn all of it into text.
+//! Written by `events.rs` and read by `model.rs`; async-openai between them would turn it into text.
 
 use std::sync::{
     Mutex, OnceLock, PoisonError,
@@ -14,15 +14,15 @@ use tokio::time::Instant;
 pub(super) enum Fault {
     /// The connection was lost.
     Cut,
-    /// An event was no JSON.
+    /// An event was not JSON.
     Garbled,
-    /// More came than any answer holds.
+    /// The stream was longer than any answer.
     TooMuch,
-    /// It is a page for people.
+    /// It was a web page.
     WebPage,
 }
 
-/// What was seen of one stream so far.
+/// What was observed of a stream so far.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     fault: OnceLock<Fault>,
@@ -38,22 +38,22 @@ impl Watch {
         self.fault.get().copied()
     }
 
-    /// Returns whether the stream was closed with `[DONE]`, or was one whole piece of JSON.
+    /// Returns whether the stream ended with `[DONE]`, or was one complete JSON document.
     pub(super) fn is_done(&self) -> bool {
         self.done.load(Ordering::Acquire)
     }
 
-    /// Returns when the last byte came: comments keep a connection alive while the model thinks.
+    /// Returns when the last byte came. Comments count: they keep a connection alive while the model thinks.
     pub(super) fn heard(&self) -> Option<Instant> {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the first words that stood where an event should.
+    /// Returns the first plain text that came instead of an event.
     pub(super) fn words(&self) -> Option<&str> {
         self.stray.get().map(String::as_str)
     }
 
-    /// Returns whether an event was no JSON and was passed over.
+    /// Returns whether an event that was not JSON was skipped.
     pub(super) fn has_passed_over(&self) -> bool {
         self.passed_over.load(Ordering::Acquire)
     }
@@ -75,7 +75,7 @@ impl Watch {
     }
 
     pub(super) fn fail(&self, fault: Fault) -> std::io::Error {
-        // The first reason is the cause of all later ones.
+        // The first fault causes all later ones.
         let _ = self.fault.set(fault);
         std::io::Error::other("broken stream")
     }

@@ -1,7 +1,8 @@
-//! How much fits into a model's context, and who says so.
+//! The size of a model's context, and where it is known from.
 //!
-//! In this order: the operator's setting, the server that was asked, the family by the model's name, a cautious guess.
-//! A refusal that named a smaller figure goes before them all, for it is what holds. Pure state; `model` keeps one.
+//! In this order: the operator's setting, the server that was asked, the family by the model's name, a cautious
+//! guess. A smaller number in a refusal counts before all of them, since it is what really holds. State only;
+//! `model.rs` keeps one.
 
 use std::{
     fmt,
@@ -14,23 +15,23 @@ use std::{
 
 use tokio::time::Instant;
 
-/// A window below this is no figure to believe.
+/// A smaller number is not believed to be a context size.
 const LEAST: u64 = 1024;
-/// Between two questions to a server: it may be restarted with another size.
+/// The pause between two questions to a server, which may be restarted with another size.
 const AGAIN: Duration = Duration::from_mins(10);
 
-/// Who says how large a context is.
+/// Where the size of a context is known from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WindowSource {
     /// `context_window` in `matrix-agent.toml`.
     Setting,
-    /// Its server, when it was asked.
+    /// The server, which was asked.
     Server,
-    /// Its provider, when a request was too long.
+    /// The provider, in the refusal of a request that was too long.
     Refusal,
-    /// Its name, which is that of a known family.
+    /// The model's name, which belongs to a known family.
     Name,
-    /// Nobody: a guess.
+    /// Nowhere; it is a guess.
     Guess,
 }
 
@@ -46,34 +47,34 @@ impl fmt::Display for WindowSource {
     }
 }
 
-/// The size of a context, and who says so.
+/// The size of a context, and where it is known from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// In tokens.
+    /// The size in tokens.
     pub tokens: u64,
-    /// Who says so.
+    /// Where it is known from.
     pub source: WindowSource,
 }
 
-/// What a server says of the context of a model that it runs.
+/// A server's answer about a model's context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// So much fits.
+    /// The model has this size.
     Holds(u64),
-    /// The model could hold so much; what it gets is known once it is loaded.
+    /// The model could have this size; the actual one is known once it is loaded.
     AtMost(u64),
-    /// It does not say.
+    /// The server does not say.
     Nothing,
 }
 
-/// All that is known of a model's context; 0 stands for nothing.
+/// Everything that is known about a model's context; 0 stands for unknown.
 #[derive(Debug)]
 pub(super) struct KnownWindow {
     setting: Option<u64>,
     by_name: Window,
     server: AtomicU64,
     refusal: AtomicU64,
-    /// When the server may be asked again; `None`: now.
+    /// When the server may be asked again; `None` for now.
     next: Mutex<Option<Instant>>,
 }
 
@@ -82,7 +83,7 @@ impl KnownWindow {
         Self { setting, by_name, server: AtomicU64::new(0), refusal: AtomicU64::new(0), next: Mutex::default() }
     }
 
-    /// Returns what holds now.
+    /// Returns the size that holds now.
     pub(super) fn window(&self) -> Window {
         let (server, refusal) = (self.server.load(Ordering::Relaxed), self.refusal.load(Ordering::Relaxed));
         let said = match (self.setting, server) {
@@ -96,7 +97,7 @@ impl KnownWindow {
         said
     }
 
-    /// Takes in the limit that a refusal named.
+    /// Notes the limit in a refusal.
     pub(super) fn refused(&self, limit: u64) {
         if limit >= LEAST && (limit < self.refusal.load(Ordering::Relaxed) || self.refusal.load(Ordering::Relaxed) == 0)
         {
@@ -104,17 +105,17 @@ impl KnownWindow {
         }
     }
 
-    /// Returns whether the server is to be asked now.
+    /// Returns whether the server should be asked now.
     pub(super) fn wants_to_ask(&self) -> bool {
         let next = *self.next.lock().unwrap_or_else(PoisonError::into_inner);
         self.setting.is_none() && next.is_none_or(|next| next <= Instant::now())
     }
 
-    /// Takes in what the server answered.
+    /// Notes the server's answer.
     pub(super) fn answered(&self, answer: Answer) {
         let (tokens, again) = match answer {
             Answer::Holds(tokens) => (tokens, false),
-            // What it has loaded is known once it has loaded it.
+            // The actual size is known once the model is loaded.
             Answer::AtMost(tokens) => (self.by_name.tokens.min(tokens), true),
             Answer::Nothing => (0, false),
         };

@@ -1,6 +1,6 @@
-//! A streamed chunk as it comes over the wire. Every field may be missing, null or of another type than the published
-//! API says: what cannot be read counts as absent, and no chunk that is JSON fails to decode. (async-openai logs the
-//! text of a chunk that does, and that text is a person's.)
+//! A streamed chunk as it is received. Every field may be missing, null or of another type than the published API
+//! says: what cannot be parsed counts as missing, and no chunk that is JSON fails to decode. (async-openai logs the
+//! text of a chunk that does, which is a person's.)
 
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
@@ -10,15 +10,15 @@ use super::{
     message::Usage,
 };
 
-/// One event of the stream.
+/// An event of the stream.
 #[derive(Debug, Default, Deserialize)]
 #[serde(from = "Value")]
 pub(super) struct StreamChunk {
-    /// Alternatives; only the first is ever asked for.
+    /// Alternatives; only one is ever asked for.
     pub choices: Vec<Choice>,
-    /// Tokens so far; usually only in the last chunk.
+    /// The usage so far; usually only in the last chunk.
     pub usage: Option<WireUsage>,
-    /// The whole chunk, when it is an error.
+    /// The whole chunk, if it is an error.
     pub error: Option<Value>,
 }
 
@@ -39,8 +39,8 @@ impl From<Value> for StreamChunk {
             other => other,
         };
         let says = |key: &str| value.get(key).is_some_and(|field| !says_nothing(field));
-        // `{"error": …}` nearly everywhere; DashScope and vLLM put `code` and `message` at the top, FastAPI a `detail`,
-        // MiniMax a `base_resp` with a status that is not 0.
+        // `{"error": …}` nearly everywhere; DashScope and vLLM have `code` and `message` at the top, FastAPI a
+        // `detail`, MiniMax a `base_resp` with a status other than 0.
         let chunk = value.get("choices").is_some_and(|choices| !choices.is_null());
         let status = value.pointer("/base_resp/status_code").is_some_and(|code| *code != 0);
         if says("error") || status || !chunk && has_error_words(&value) {
@@ -54,7 +54,7 @@ impl From<Value> for StreamChunk {
     }
 }
 
-/// Returns whether words of an error stand at the top of an object that is no chunk.
+/// Returns whether an object that is no chunk has the fields of an error at its top.
 fn has_error_words(value: &Value) -> bool {
     let names = ["message", "detail", "msg", "errors", "errormsg", "errormessage", "errordescription", "reason"];
     value
@@ -66,42 +66,42 @@ fn has_error_words(value: &Value) -> bool {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Choice {
-    /// Which alternative.
+    /// The number of the alternative.
     #[serde(deserialize_with = "number")]
     pub index: Option<u64>,
     /// What is new.
     #[serde(deserialize_with = "lenient")]
     pub delta: Delta,
-    /// The whole message at once: from servers that do not stream although asked to, and from some that do, at the end.
+    /// A whole message: from servers that do not stream although asked to, and from some that do, at the end.
     #[serde(deserialize_with = "lenient")]
     pub message: Option<Delta>,
-    /// Why it ended.
+    /// Why the answer ended.
     #[serde(deserialize_with = "lenient")]
     pub finish_reason: Option<String>,
-    /// Moonshot's place for the tokens.
+    /// Where Moonshot has the usage.
     #[serde(deserialize_with = "lenient")]
     pub usage: Option<WireUsage>,
     #[serde(deserialize_with = "lenient")]
     error: Option<Value>,
 }
 
-/// What is new.
+/// The new part of a message.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Delta {
     /// Text, a piece of it, or Mistral's list of pieces.
     #[serde(deserialize_with = "lenient")]
     pub content: Value,
-    /// A refusal in words, which is an answer too.
+    /// A refusal in words, which counts as an answer.
     #[serde(deserialize_with = "lenient")]
     pub refusal: Option<String>,
-    /// DeepSeek, DashScope, llama.cpp, vLLM.
+    /// Reasoning of DeepSeek, DashScope, llama.cpp, vLLM.
     #[serde(deserialize_with = "lenient")]
     pub reasoning_content: Option<String>,
-    /// OpenRouter, Ollama, newer vLLM.
+    /// Reasoning of OpenRouter, Ollama, newer vLLM.
     #[serde(deserialize_with = "lenient")]
     pub reasoning: Option<String>,
-    /// Ollama's own interface, and proxies before it.
+    /// Reasoning of Ollama's own interface, and of proxies before it.
     #[serde(deserialize_with = "lenient")]
     pub thinking: Option<String>,
     /// OpenRouter's structured reasoning.
@@ -110,13 +110,13 @@ pub(super) struct Delta {
     /// Pieces of calls.
     #[serde(deserialize_with = "each")]
     pub tool_calls: Vec<CallDelta>,
-    /// The one call of servers that know the interface before `tool_calls`.
+    /// The one call of servers that have the interface from before `tool_calls`.
     #[serde(deserialize_with = "lenient")]
     pub function_call: Option<FunctionDelta>,
 }
 
 impl Delta {
-    /// Takes out all pieces of calls.
+    /// Removes and returns all pieces of calls.
     pub(super) fn take_calls(&mut self) -> Vec<CallDelta> {
         let mut calls = std::mem::take(&mut self.tool_calls);
         if let Some(function) = self.function_call.take().filter(|function| calls.is_empty() && !function.is_empty()) {
@@ -130,7 +130,7 @@ impl Delta {
 #[derive(Debug, Default, Deserialize)]
 #[serde(from = "Value")]
 pub(super) struct CallDelta {
-    /// Which call of the message.
+    /// The number of the call in the message.
     pub index: Option<u64>,
     /// Its id, usually in the first piece only.
     pub id: String,
@@ -142,7 +142,7 @@ pub(super) struct CallDelta {
 
 impl From<Value> for CallDelta {
     fn from(mut value: Value) -> Self {
-        // Some servers leave out the `function` around name and arguments, or give the name alone there.
+        // Some servers leave out the `function` around name and arguments, or put only the name there.
         let inner = value.get_mut("function").map(Value::take).unwrap_or_default();
         let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         Self {
@@ -179,13 +179,13 @@ impl From<Value> for FunctionDelta {
 }
 
 impl FunctionDelta {
-    /// Returns whether it says nothing.
+    /// Returns whether it has neither name nor arguments.
     pub(super) fn is_empty(&self) -> bool {
         self.name.is_empty() && matches!(&self.arguments, Value::Null)
     }
 }
 
-/// Tokens, in all the places where they are told.
+/// The usage, in all the places where providers have it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct WireUsage {
@@ -211,7 +211,7 @@ struct PromptDetails {
 }
 
 impl WireUsage {
-    /// Returns the tokens in our words; `None` when nothing was counted.
+    /// Returns the usage in our terms; `None` if nothing was counted.
     pub(super) fn usage(&self) -> Option<Usage> {
         let cached = self.prompt_tokens_details.cached_tokens.max(self.prompt_cache_hit_tokens).max(self.cached_tokens);
         let usage = Usage {
@@ -223,9 +223,9 @@ impl WireUsage {
     }
 }
 
-/// Returns about how many bytes a value holds, whatever is in it.
+/// Returns the approximate number of bytes in a value.
 pub(super) fn weight(value: &Value) -> usize {
-    /// Of what has no length, and of what stands around it.
+    /// What a value without a length, and each item's frame, counts for.
     const EACH: usize = 8;
     EACH + match value {
         Value::String(text) => text.len(),
@@ -235,7 +235,7 @@ pub(super) fn weight(value: &Value) -> usize {
     }
 }
 
-/// Reads a list of objects without what is none; one that stands alone is a list of one.
+/// Parses a list of objects and skips other items; a lone object counts as a list of one.
 fn each<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Vec<T>, D::Error> {
     let list = match Value::deserialize(deserializer)? {
         Value::Array(list) => list,
@@ -250,12 +250,12 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::
     Ok(read_number(&Value::deserialize(deserializer)?))
 }
 
-/// Reads a number, also one in quotes.
+/// Parses a number, also in quotes.
 fn read_number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.trim().parse().ok())
 }
 
-/// Reads a field, or takes its default where it has another type.
+/// Parses a field; uses its default if it has another type.
 fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(deserializer: D) -> Result<T, D::Error> {
     let value = Value::deserialize(deserializer)?;
     Ok(serde_json::from_value(value).unwrap_or_default())

@@ -1,7 +1,8 @@
-//! Which addresses are not public: where a sandbox may never reach, and where no redirect may lead the server.
+//! Which addresses are not public: those that a sandbox may never reach, and to which no redirect may lead the
+//! server.
 //!
-//! Pure but for [`is_own`], which asks the kernel. It must not know names, ports or rooms. Called for every address that a name
-//! resolved to.
+//! Pure except for [`is_own`], which asks the kernel. It must not know names, ports or rooms. Called for every
+//! address to which a name resolves.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -25,7 +26,7 @@ fn refusal_v4(address: Ipv4Addr) -> Option<&'static str> {
         [100, 64..=127, ..] => "a carrier's shared address",
         [169, 254, 169, 254] | [168, 63, 129, 16] => "a cloud's metadata address",
         [169, 254, ..] => "a link-local address",
-        // 192.0.0.192 among them is a cloud's metadata address too.
+        // Among these is 192.0.0.192, a cloud's metadata address.
         [192, 0, 0, _] => "a protocol's own address",
         [192, 88, 99, _] => "a 6to4 relay",
         [198, 18 | 19, ..] => "a benchmarking address",
@@ -42,7 +43,7 @@ fn refusal_v6(address: Ipv6Addr) -> Option<&'static str> {
         [0, 0, 0, 0, 0, 0, 0, 0] => "the unspecified address",
         [0, 0, 0, 0, 0, 0, 0, 1] => "a loopback address",
         [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => "an IPv4 address in IPv6 clothes",
-        // DNS64 gives this form to every host that has IPv4 only, so here what is inside decides.
+        // DNS64 gives this form to every IPv4-only host, so the address inside decides.
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => return refusal_v4(v4(high, low)),
         [0x64, 0xff9b, ..] => "a local NAT64 address",
         [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254] | [0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x254] => "a cloud's metadata address",
@@ -70,7 +71,8 @@ pub fn is_own(address: IpAddr) -> bool {
         }
         other => other.to_canonical(),
     };
-    // An interface list that cannot be read lets nothing pass: the other checks do not know a public address of ours.
+    // If the interfaces cannot be read, every address counts as own: the other checks do not know this machine's
+    // public addresses.
     let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return true };
     let listed = interfaces.filter_map(|interface| interface.address).any(|own| {
         let v4 = own.as_sockaddr_in().map(|own| IpAddr::V4(own.ip()));
@@ -80,8 +82,8 @@ pub fn is_own(address: IpAddr) -> bool {
     listed || routes_to_itself(plain)
 }
 
-/// Returns whether what is sent to `url` can be read on the way: it goes in plain HTTP, and not to this machine. A name
-/// other than `localhost` may lead anywhere.
+/// Returns whether requests to `url` can be read on the way: over plain HTTP, and not to this machine. A name other
+/// than `localhost` may lead anywhere.
 pub fn is_plain(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let local = host == "localhost"
@@ -89,8 +91,8 @@ pub fn is_plain(url: &Url) -> bool {
     url.scheme() == "http" && !local
 }
 
-/// Asks the kernel which source it would use; for a destination on this machine that is the destination itself, or
-/// loopback. Connecting a datagram socket sends nothing.
+/// Asks the kernel for the source address of a connection: for a destination on this machine it is the destination
+/// itself, or loopback. Connecting a datagram socket sends nothing.
 fn routes_to_itself(address: IpAddr) -> bool {
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let probe = || -> std::io::Result<SocketAddr> {
@@ -122,7 +124,7 @@ mod tests {
         for text in ["https://203.0.113.7", "http://127.0.0.1:8008", "http://localhost:8008", "http://[::1]:8008"] {
             assert!(!plain(text), "{text}");
         }
-        // An address of an interface of this machine, if it has one besides loopback.
+        // An address of one of this machine's interfaces, if it has one besides loopback.
         let interfaces = nix::ifaddrs::getifaddrs().unwrap();
         for own in interfaces.filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip())) {
             assert!(!plain(&format!("http://{own}:8008")), "{own}");
@@ -234,7 +236,7 @@ mod tests {
         assert!(!is_own(at("203.0.113.77")));
     }
 
-    /// Says the same as `refusal_v4` in another way: by prefixes.
+    /// Computes the same as `refusal_v4` in another way, from prefixes.
     fn refused_by_prefix(address: Ipv4Addr) -> bool {
         let bits = u32::from(address);
         [

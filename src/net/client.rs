@@ -1,6 +1,6 @@
-//! HTTP clients that an answer cannot lead elsewhere.
+//! HTTP clients that a response cannot lead elsewhere.
 //!
-//! Whom the program asks (a homeserver, a model's provider) is the operator's choice, and may lie on the local network.
+//! The operator chooses whom the program asks (a homeserver, a model's provider), which may be on the local network.
 //! A redirect is the other side's choice: followed blindly, it would make the server fetch from, or post to, any
 //! address that the host reaches, such as a cloud's metadata or a service on loopback.
 
@@ -20,10 +20,10 @@ use tokio::net::lookup_host;
 
 use super::{is_own, refusal};
 
-/// Redirects that are followed one after the other.
+/// The most redirects that are followed in a row.
 const REDIRECTS: usize = 5;
 
-/// Returns a client that follows no redirects.
+/// Returns the builder of a client that follows no redirects.
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn client() -> ClientBuilder {
     ClientBuilder::new()
@@ -32,8 +32,9 @@ pub fn client() -> ClientBuilder {
         .user_agent(concat!("matrix-agent/", env!("CARGO_PKG_VERSION")))
 }
 
-/// Returns a client for one server, wherever that is. Redirects are followed to the server's own origin, and elsewhere
-/// to public addresses alone: a homeserver may keep its media at a storage service, and nowhere on this network.
+/// Returns the builder of a client for one server, wherever that is. Redirects are followed to the server's own
+/// origin, and elsewhere only to public addresses: a homeserver may keep its media at a storage service, but not on
+/// this network.
 pub fn client_of(server: &Url) -> ClientBuilder {
     let origin = server.origin();
     let redirects = Policy::custom(move |attempt| {
@@ -45,13 +46,13 @@ pub fn client_of(server: &Url) -> ClientBuilder {
     client().redirect(redirects).dns_resolver(Arc::new(PublicButOne(server.host_str().map(str::to_owned))))
 }
 
-/// Judges a redirect to another origin. Names are judged when they are resolved; an address in the place of a name is
-/// never resolved, so it is judged here.
+/// Decides on a redirect to another origin. Names are checked when they are resolved; a literal address is never
+/// resolved, so it is checked here.
 fn elsewhere(attempt: Attempt<'_>) -> reqwest::redirect::Action {
     let url = attempt.url();
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let Ok(address) = host.parse::<IpAddr>() else {
-        // Of the server's own name only its own origin is open: other ports are other services.
+        // Under the server's own name only its own origin is allowed: other ports are other services.
         let same = attempt.previous().iter().any(|asked| asked.host_str() == Some(host));
         return if same { attempt.error(Refused("another service of the same host")) } else { attempt.follow() };
     };
@@ -61,7 +62,7 @@ fn elsewhere(attempt: Attempt<'_>) -> reqwest::redirect::Action {
     }
 }
 
-/// Returns why an address that somebody else has chosen is not dialled.
+/// Returns why an address that somebody else has chosen must not be dialled.
 fn unreachable(address: IpAddr) -> Option<&'static str> {
     refusal(address).or_else(|| is_own(address).then_some("an address of this machine"))
 }
@@ -70,8 +71,8 @@ fn unreachable(address: IpAddr) -> Option<&'static str> {
 #[error("it redirects to {0}, which is not followed")]
 struct Refused(&'static str);
 
-/// Resolves the server's own name to whatever it points to, and others to public addresses. The very addresses that
-/// were checked are dialled.
+/// Resolves the server's own name to any address, and others to public ones only. Exactly the checked addresses are
+/// dialled.
 struct PublicButOne(Option<String>);
 
 impl Resolve for PublicButOne {
@@ -107,7 +108,7 @@ mod tests {
         server
     }
 
-    /// Returns what came, or the whole error.
+    /// Returns the response, or the error with its causes.
     async fn fetched(server: &MockServer, client: ClientBuilder) -> Result<String, String> {
         let told = |error: reqwest::Error| format!("{:#}", anyhow::Error::from(error));
         let address = format!("{}/file", server.uri());

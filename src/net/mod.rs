@@ -1,7 +1,8 @@
-//! How the program itself talks to the network: which addresses are public, and the one constructor of HTTP clients.
+//! How the program itself uses the network: which addresses are public, and the only constructors of HTTP clients.
 //!
 //! Knows no protocol above HTTP. Whoever makes requests calls [`client`] or [`client_of`] and adds limits of its own;
-//! `clippy.toml` forbids to make a client in another way. `gateway` judges a sandbox's destinations by the same addresses.
+//! `clippy.toml` forbids other ways to make a client. `gateway` checks a sandbox's destinations by the same
+//! addresses.
 
 mod address;
 mod client;

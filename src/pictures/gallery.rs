@@ -1,7 +1,7 @@
-//! The pictures that models are shown, in files by their hash, a folder for each room of an account. A conversation names
-//! them; what the folder no longer has is shown as a note.
+//! The pictures that models are shown, in files named by their hash, one folder for each account's room. A
+//! conversation contains their names; a missing file is shown as a note.
 //!
-//! Bounded: a room's least recently shown pictures go first. `!new` and the end of a room remove its folder.
+//! Bounded: a room's least recently shown pictures are removed first. `!new` and deleting a room remove the folder.
 
 use std::{
     collections::HashMap,
@@ -25,22 +25,22 @@ use crate::{
 const MOST: usize = 40;
 /// The most bytes of a room's pictures.
 const MOST_BYTES: u64 = 48 << 20;
-/// A picture that was shown or kept since then may belong to a line that is just being written.
+/// A picture that was shown or kept within this time may belong to a message that is not stored yet.
 const SETTLED: Duration = Duration::from_hours(1);
 
-/// All rooms' pictures. Cheap to clone.
+/// The pictures of all rooms. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Gallery {
     folder: PathBuf,
 }
 
 impl Gallery {
-    /// Returns the gallery in a folder, which is made when it is needed.
+    /// Returns the gallery in a folder, which is created when it is first needed.
     pub fn new(folder: PathBuf) -> Self {
         Self { folder }
     }
 
-    /// Keeps a picture of a room; returns the name by which it is found again.
+    /// Stores a picture of a room; returns its name.
     pub async fn keep(&self, address: &Address, data: Bytes) -> io::Result<String> {
         let folder = self.room(address);
         off_the_async_threads(move || {
@@ -52,7 +52,7 @@ impl Gallery {
         .await
     }
 
-    /// Returns those of a room's pictures that are still there, and counts them as shown now.
+    /// Returns those of a room's pictures that exist, and marks them as shown now.
     pub async fn read(&self, address: &Address, names: Vec<String>) -> HashMap<String, Bytes> {
         let folder = self.room(address);
         let found = off_the_async_threads(move || {
@@ -65,13 +65,13 @@ impl Gallery {
         found.await.unwrap_or_default()
     }
 
-    /// Returns the names of a room's pictures, but for those that may belong to a line that is just being written.
+    /// Returns the names of a room's pictures, except for those that may belong to a message that is not stored yet.
     pub async fn settled(&self, address: &Address) -> Vec<String> {
         let folder = self.room(address);
         off_the_async_threads(move || Ok(settled(&folder))).await.unwrap_or_default()
     }
 
-    /// Removes some of a room's pictures. What cannot be removed stays until there are too many.
+    /// Removes pictures of a room. One that cannot be removed stays until there are too many.
     pub async fn remove(&self, address: &Address, names: Vec<String>) {
         let folder = self.room(address);
         let removed = off_the_async_threads(move || {
@@ -83,7 +83,7 @@ impl Gallery {
         let _ = removed.await;
     }
 
-    /// Removes a room's pictures.
+    /// Removes all pictures of a room.
     pub async fn clear(&self, address: &Address) -> io::Result<()> {
         let folder = self.room(address);
         off_the_async_threads(move || match fs::remove_dir_all(&folder) {
@@ -114,7 +114,7 @@ fn put(folder: &Path, name: &str, data: &[u8]) -> io::Result<()> {
     if fs::exists(&path)? {
         return touch(&path);
     }
-    // Under another name until it is whole.
+    // Written under another name until it is complete.
     let unfinished = folder.join(format!("{name}.{}", random(4)));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
     let written = file.write_all(data).and_then(|()| fs::rename(&unfinished, &path));
@@ -140,13 +140,13 @@ fn settled(folder: &Path) -> Vec<String> {
 }
 
 fn read(folder: &Path, name: &str) -> Option<Bytes> {
-    // A name is read from the conversation: only what was written here is opened.
+    // Names come from the conversation, so only names that this file could have made are opened.
     if !is_name(name) {
         return None;
     }
     let path = folder.join(name);
     let data = fs::read(&path).ok()?;
-    // One that is not counted as shown is only removed earlier.
+    // A picture that cannot be marked as shown is only removed earlier.
     let _ = touch(&path);
     (name_of(&data) == name).then(|| data.into())
 }
@@ -155,7 +155,7 @@ fn touch(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).open(path)?.set_modified(Clock::default().file_date())
 }
 
-/// Removes what is too much, the least recently shown first, and what a crash has left unfinished with it.
+/// Removes the least recently shown pictures beyond the limits, and unfinished files of a crash.
 fn bound(folder: &Path) -> io::Result<()> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -205,7 +205,7 @@ mod tests {
         gallery.clear(&room).await.unwrap();
     }
 
-    /// Earlier versions have left pictures there, which conversations still name.
+    /// Earlier versions left pictures there, whose names are still in conversations.
     #[test]
     fn the_folder_of_the_first_account_is_that_of_ever() {
         let (_folder, gallery, _) = gallery();

@@ -1,8 +1,8 @@
-//! Pictures for a model's eyes: what people send and what tools read is decoded, scaled down and kept in files, so that
-//! nothing is stored that a provider would refuse for ever.
+//! Pictures for models: what people send and tools read is decoded, scaled down and stored in files, so that a
+//! conversation holds nothing that a provider would refuse for ever.
 //!
-//! Knows no model, no sandbox and no chat. Called by tools and bots, which have the bytes, and by the orchestrator, which
-//! shows them.
+//! Knows no model, no sandbox and no chat. Called by `tools` and `bots`, which have the bytes, by `orchestrator`,
+//! which shows them, and by the hub's keeper, which removes them.
 
 mod gallery;
 mod prepare;

@@ -1,7 +1,7 @@
-//! From a file's bytes to a picture that every provider takes, or to a sentence that says why there is none.
+//! Turns a file's bytes into a picture that every provider takes, or into a sentence that says why not.
 //!
-//! The bytes come from strangers. They are decoded whole, one picture at a time and off the async threads, within limits
-//! on pixels and memory that are checked against the header before anything is unpacked.
+//! The bytes come from strangers. They are decoded one picture at a time and off the async threads, with limits on
+//! pixels and memory that are checked against the header before anything is decoded.
 
 use std::{io::Cursor, sync::Arc, time::Duration};
 
@@ -16,44 +16,44 @@ use zune_jpeg::JpegDecoder;
 
 use crate::strings::files;
 
-/// The most bytes of a file that is looked at.
+/// The largest file that is decoded, in bytes.
 pub const FILE_LIMIT: u64 = 32 << 20;
-/// The longest side of a picture that a model is shown, in pixels. Larger ones are refused by some providers and scaled
-/// down by all others.
+/// The longest side of a picture that a model is shown, in pixels. Some providers refuse larger ones, the others
+/// scale them down.
 const SIDE: u32 = 2000;
-/// Sides that are tried, one after the other, until the picture is small enough in bytes.
+/// The sides that are tried, one after another, until the picture is small enough in bytes.
 const SIDES: [u32; 4] = [SIDE, 1400, 1000, 700];
-/// The most bytes of a picture that a model is shown: in base64 they are 5 MB, and providers refuse more.
+/// The most bytes of a picture that a model is shown: in base64 these are 5 MB, and providers refuse more.
 const BYTES: usize = 3_750_000;
-/// The most pixels that are unpacked.
+/// The most pixels that are decoded.
 const PIXELS: u64 = 80_000_000;
-/// The longest side that is unpacked.
+/// The longest side that is decoded, in pixels.
 const LONGEST: u32 = 40_000;
-/// The most memory that unpacking one picture takes.
+/// The most bytes of memory for decoding a picture.
 const MEMORY: u64 = 4 * PIXELS;
-/// How good a JPEG is that has to be made anew, of a hundred.
+/// The quality of a JPEG that is encoded again, of 100.
 const QUALITY: u8 = 82;
-/// How long a picture waits for those before it, and may then take itself.
+/// How long a picture may wait for others, and how long preparing it may take.
 const WITHIN: Duration = Duration::from_secs(30);
 
-/// Only one at a time, so that pictures together never take more memory than one.
+/// One picture at a time, which bounds the memory of all together.
 static ONE_AT_A_TIME: std::sync::LazyLock<Arc<Semaphore>> = std::sync::LazyLock::new(|| Arc::new(Semaphore::new(1)));
 
-/// A picture that a model can be shown.
+/// A picture that can be shown to a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Picture {
     /// `image/png` or `image/jpeg`.
     pub mime: &'static str,
-    /// The file.
+    /// The bytes of the file.
     pub data: Bytes,
-    /// Its width and height in pixels.
+    /// Width and height in pixels.
     pub size: (u32, u32),
-    /// Width and height of the file that it was made of.
+    /// Width and height of the original, in pixels.
     pub from: (u32, u32),
 }
 
 impl Picture {
-    /// Returns a note on what of the file is shown; nothing if all of it is.
+    /// Returns a note if the picture is smaller than the original; empty otherwise.
     pub fn note(&self) -> String {
         let ((width, height), (whole_width, whole_height)) = (self.size, self.from);
         if self.size == self.from {
@@ -66,27 +66,27 @@ impl Picture {
     }
 }
 
-/// Why a picture is not shown; each reads on after "it cannot be shown: ".
+/// Why a picture is not shown; each text follows "it cannot be shown: ".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotShown {
-    /// Not one of the known formats.
+    /// The format is unknown.
     #[error("{}", files::PICTURE_UNKNOWN)]
     Unknown,
-    /// The header or the data make no sense.
+    /// The header or the data is damaged.
     #[error("{}", files::PICTURE_BROKEN)]
     Broken,
-    /// Unpacked, it would take too much memory.
+    /// Decoding it would take too much memory; holds width and height.
     #[error("{}", files::picture_too_large(*.0, *.1))]
     TooLarge(u32, u32),
-    /// So many bytes are more than are looked at.
+    /// The file is larger than [`FILE_LIMIT`].
     #[error("{}", files::PICTURE_TOO_MANY_BYTES)]
     TooManyBytes,
-    /// Other pictures are in the way.
+    /// It would have had to wait for other pictures for too long.
     #[error("{}", files::PICTURE_BUSY)]
     Busy,
 }
 
-/// Makes a picture that a model can be shown of a file.
+/// Prepares a file as a picture for a model.
 pub async fn prepare(file: Bytes) -> Result<Picture, NotShown> {
     if file.len() as u64 > FILE_LIMIT {
         return Err(NotShown::TooManyBytes);
@@ -94,11 +94,11 @@ pub async fn prepare(file: Bytes) -> Result<Picture, NotShown> {
     let work = async {
         let place = ONE_AT_A_TIME.clone().acquire_owned().await.map_err(|_| NotShown::Busy)?;
         let work = spawn_blocking(move || {
-            // Held until the work has really ended, though nobody may wait for it any more.
+            // Held until decoding has really ended, even if nobody waits for it any more.
             let _place = place;
             made(&file)
         });
-        // A panic of a decoder is one more way to be broken.
+        // A panic in a decoder counts as a damaged file.
         work.await.unwrap_or(Err(NotShown::Broken))
     };
     timeout(WITHIN, work).await.unwrap_or(Err(NotShown::Busy))
@@ -113,7 +113,7 @@ fn made(file: &Bytes) -> Result<Picture, NotShown> {
     };
     let (mut image, orientation) = decoded(file, format)?;
     let from = (image.width(), image.height());
-    // What every provider takes stays as it is. GIF and WebP may move, and not all read them.
+    // PNG and JPEG stay as they are. GIF and WebP may be animated, and not every provider takes them.
     let plain = !mime.is_empty() && orientation == Orientation::NoTransforms;
     if plain && from.0.max(from.1) <= SIDE && file.len() <= BYTES {
         return Ok(Picture { mime, data: file.clone(), size: from, from });
@@ -123,7 +123,7 @@ fn made(file: &Bytes) -> Result<Picture, NotShown> {
             image = image.thumbnail(side, side);
         }
         if side == SIDE {
-            // Once it is small: turning a large one would take its memory twice.
+            // Rotated after scaling, since rotating a large picture would take its memory twice.
             image.apply_orientation(orientation);
         }
         let size = (image.width(), image.height());
@@ -149,7 +149,7 @@ fn made(file: &Bytes) -> Result<Picture, NotShown> {
     Err(NotShown::TooManyBytes)
 }
 
-/// Returns the unpacked picture, and how it is to be turned.
+/// Returns the decoded picture and its orientation.
 fn decoded(file: &[u8], format: ImageFormat) -> Result<(DynamicImage, Orientation), NotShown> {
     let mut reader = ImageReader::with_format(Cursor::new(file), format);
     let mut limits = Limits::default();
@@ -166,7 +166,7 @@ fn decoded(file: &[u8], format: ImageFormat) -> Result<(DynamicImage, Orientatio
         ImageFormat::Png if !ends_as_png(file) => return Err(NotShown::Broken),
         _ => DynamicImage::from_decoder(decoder).map_err(|_| NotShown::Broken)?,
     };
-    // Eight bits a colour are all that is shown.
+    // Eight bits a channel are enough.
     let image = match image {
         image @ (DynamicImage::ImageLuma8(_)
         | DynamicImage::ImageLumaA8(_)
@@ -178,7 +178,7 @@ fn decoded(file: &[u8], format: ImageFormat) -> Result<(DynamicImage, Orientatio
     Ok((image, orientation))
 }
 
-/// Unpacks a JPEG, strictly: what is cut off or overwritten would be shown as a grey area otherwise.
+/// Decodes a JPEG strictly: a truncated or overwritten one would otherwise be shown with a grey area.
 fn jpeg(file: &[u8]) -> Result<DynamicImage, NotShown> {
     if !is_whole(file) {
         return Err(NotShown::Broken);
@@ -199,11 +199,11 @@ fn jpeg(file: &[u8]) -> Result<DynamicImage, NotShown> {
     image.ok_or(NotShown::Broken)
 }
 
-/// Returns whether a PNG's pieces go on to the last one: decoders stop when they have all pixels.
+/// Returns whether a PNG's chunks go on to the last one: decoders stop when they have all pixels.
 fn ends_as_png(file: &[u8]) -> bool {
     let mut rest = file.get(8..).unwrap_or_default();
     while let Some((length, behind)) = rest.split_first_chunk::<4>() {
-        // Its name and its checksum are not counted.
+        // The chunk's length does not count its type and checksum.
         let whole = u32::from_be_bytes(*length) as usize + 8;
         match behind.split_at_checked(whole) {
             Some((piece, _)) if piece.starts_with(b"IEND") => return true,
@@ -214,13 +214,13 @@ fn ends_as_png(file: &[u8]) -> bool {
     false
 }
 
-/// Returns whether a JPEG goes on to its end marker: decoders make do with less.
+/// Returns whether a JPEG goes on to its end marker: decoders do without it.
 fn is_whole(file: &[u8]) -> bool {
     let mut at = 2;
     while let Some(rest) = file.get(at..) {
         at += match rest {
             [0xFF, 0xD9, ..] => return true,
-            // Packed data with its own marks, and filling.
+            // Compressed data with its own marks, and padding.
             [0xFF, 0xFF | 0x00 | 0x01 | 0xD0..=0xD7, ..] => 1,
             [0xFF, _, high, low, ..] => 2 + usize::from(u16::from_be_bytes([*high, *low])),
             [_, _, ..] => 1,
@@ -230,7 +230,7 @@ fn is_whole(file: &[u8]) -> bool {
     false
 }
 
-/// Returns a picture without transparency: JPEG has none, and what lies under it may be any colour.
+/// Returns a picture without transparency, on white: JPEG has none, and what lies under it may have any colour.
 fn on_white(image: &DynamicImage) -> RgbImage {
     if !image.color().has_alpha() {
         return image.to_rgb8();

@@ -1,11 +1,11 @@
-//! Good pictures, large ones, broken ones.
+//! Tests with good, large and broken pictures.
 
 use image::{Rgb, RgbImage, RgbaImage};
 use proptest::prelude::*;
 
 use super::*;
 
-/// A picture in which every pixel differs from its neighbours, so that it does not pack to nothing.
+/// A picture in which every pixel differs from its neighbours, so that it does not compress to nothing.
 fn drawn(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| Rgb([(x * 7 + y) as u8, (y * 13) as u8, (x ^ y) as u8]))
 }
@@ -16,7 +16,7 @@ fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Bytes {
     data.into_inner().into()
 }
 
-/// The size that a picture's own bytes state.
+/// Returns the size that a picture's own bytes state.
 fn size_of(picture: &Picture) -> (u32, u32) {
     let image = image::load_from_memory(&picture.data).unwrap();
     (image.width(), image.height())
@@ -95,7 +95,7 @@ async fn a_picture_that_lacks_only_its_end_is_broken() {
         let whole = encoded(DynamicImage::from(drawn(640, 480)).into_rgb8(), format);
         for cut in [1, 2, 12, whole.len() / 20] {
             let short = whole.slice(..whole.len() - cut);
-            // Of the two that are made anew, what can be decoded is whole again.
+            // GIF and WebP are encoded again, so what can be decoded of them is complete.
             let mended = matches!(format, ImageFormat::Gif | ImageFormat::WebP);
             match prepare(short).await {
                 Err(why) => assert_eq!(why, NotShown::Broken, "{format:?} without {cut}"),
@@ -107,7 +107,7 @@ async fn a_picture_that_lacks_only_its_end_is_broken() {
 
 #[tokio::test]
 async fn a_bomb_is_refused_by_its_header() {
-    // A PNG that says that it has 60,000 × 60,000 pixels; nothing of that is unpacked.
+    // A PNG that claims 60,000 × 60,000 pixels; nothing of it is decoded.
     let mut bomb = encoded(drawn(8, 8), ImageFormat::Png).to_vec();
     bomb[16..20].copy_from_slice(&60_000_u32.to_be_bytes());
     bomb[20..24].copy_from_slice(&60_000_u32.to_be_bytes());
@@ -116,7 +116,7 @@ async fn a_bomb_is_refused_by_its_header() {
     assert_eq!(prepare(bomb.into()).await, Err(NotShown::TooLarge(60_000, 60_000)));
 }
 
-/// The checksum of PNG, bit by bit.
+/// Computes PNG's checksum, bit by bit.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 })
@@ -136,7 +136,7 @@ async fn a_photo_is_turned_as_its_camera_was_held() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever stands behind a good signature, it ends in a picture that decodes or in a sentence.
+    /// Whatever follows a good signature, the result is a picture that decodes or a sentence.
     #[test]
     fn any_bytes_end_in_a_picture_or_a_sentence(
         signature in prop::sample::select(vec![

@@ -1,6 +1,6 @@
-//! The demo model as the model of a coding agent: it plans, carries out and reviews the one mend of the demo job.
+//! The demo model as the model of a coding agent: it plans, implements and reviews the one fix of the demo job.
 //!
-//! Which of the three is asked shows in the prompt's sections. The tools are those of Qwen Code.
+//! The sections of the prompt tell which of the three is asked. The tools are those of Qwen Code.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use super::{
     orders::Seen,
 };
 
-/// A tool that coding agents have and the orchestrator has not.
+/// The name of a tool that coding agents have and the orchestrator does not.
 const MARK: &str = "grep_search";
 
 /// Returns whether a request comes from a coding agent.
@@ -19,7 +19,7 @@ pub(super) fn asks(request: &Value) -> bool {
     tools.filter_map(|tool| tool["function"]["name"].as_str()).any(|name| name == MARK)
 }
 
-/// Returns the next step of the agent that was asked `prompt`, after the results `seen`.
+/// Returns the agent's next step for `prompt`, after the results `seen`.
 pub(super) fn answer(prompt: &str, seen: &[Seen]) -> Move {
     let path = format!("{}/prices.py", job::FOLDER);
     let read = || Move::call("I read it.", vec![("read_file", json!({"file_path": path}))]);
@@ -70,7 +70,7 @@ mod tests {
         assert_eq!((calls[0][0].0, calls[1][0].0, calls[2].len()), ("read_file", "edit", 0));
         assert_eq!(calls[1][0].1["old_string"], job::BUG);
         let review = |diff: &str| answer(&format!("# Plan\n1. Do it.\n\n# Change\n{diff}"), &[]).text;
-        // As git shows it.
+        // The diff as git shows it.
         let mended = job::PRICES.replace(job::BUG, job::MENDED).replace("    return", "+    return");
         assert!(review(&mended).ends_with("Verdict: ready"));
         assert!(review(job::PRICES).ends_with("not ready"));

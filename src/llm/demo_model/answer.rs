@@ -1,5 +1,5 @@
-//! What the demo model does next: one call for an order, then a sentence on what came of it. The demo job, which has
-//! more steps, is in `job.rs`.
+//! The demo model's next step: one call for an order, then a sentence about its result. The demo job has more steps,
+//! which are in `job.rs`.
 
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ const ABOUT: &str = "I am the built-in demo model: a script, no real model. I un
     - `screenshot URL`\n\n\
     For a real model set LLM_MODEL and LLM_API_KEY in `.env`.";
 
-/// How many lines of a result are quoted.
+/// The most lines of a result that are quoted.
 const QUOTED_LINES: usize = 12;
 
 /// Returns the answer to a conversation.
@@ -59,7 +59,7 @@ fn next(order: &Order, seen: &[Seen]) -> Move {
     }
 }
 
-/// The first lines of a result as a block of code; a fence in it must not end the block.
+/// Returns the first lines of a result as a code block; a fence in them must not end it.
 fn quoted(text: &str) -> String {
     let lines: Vec<_> = text.lines().collect();
     let mut shown: Vec<String> =

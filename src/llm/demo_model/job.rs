@@ -1,6 +1,6 @@
-//! The demo job: a small program with a bug, its tests red, the mend planned and done by coding agents, its tests green, a
-//! review, a page that shows it, a picture of the page. Each step is decided from what the steps before it really gave; what is not as it should be is
-//! said, and ends the job.
+//! The demo job: a small program with a bug and failing tests; coding agents plan and make the fix, the tests pass,
+//! an agent reviews it, a web page shows the result, and a screenshot shows the page. Each step is decided from the
+//! actual results of the steps before it; an unexpected result is reported and ends the job.
 
 use serde_json::{Value, json};
 
@@ -16,11 +16,11 @@ const PAGE: &str = include_str!("job/page.py");
 pub(super) const FOLDER: &str = "/workspace/demo";
 pub(super) const BUG: &str = "sum(prices) - discount_percent / 100";
 pub(super) const MENDED: &str = "sum(prices) * (1 - discount_percent / 100)";
-/// How the page is called when its tests pass; a screenshot's result names it.
+/// The title of the page if its tests pass; the screenshot's result contains it.
 const TITLE: &str = "The shop's tests pass";
-/// What the coding agents are asked.
+/// The task of the coding agents.
 const TASK: &str = "The tests in /workspace/demo fail: mend the discount in prices.py.";
-/// How often the server's output is read again for its address.
+/// How often the server's output is read in search of its address.
 const LOOKS: usize = 5;
 
 /// Returns the next step after the results `seen`.
@@ -72,7 +72,7 @@ fn tests() -> (&'static str, Value) {
     ("run_tests", json!({"path": FOLDER}))
 }
 
-/// The steps from the running server on.
+/// Returns the next step once the page's server was started.
 fn show(seen: &[Seen]) -> Move {
     let job = seen.iter().find_map(|seen| word(&seen.result, "job-", |c| c.is_ascii_alphanumeric()));
     let Some(url) = seen.iter().find_map(|seen| word(&seen.result, "http://127.0.0.1:", |c| c.is_ascii_digit())) else {
@@ -109,7 +109,7 @@ fn unexpected(wanted: &str, got: &Seen) -> Move {
     ))
 }
 
-/// Returns what begins with `start` in `text`, and all that follows of the same kind.
+/// Returns the first part of `text` that begins with `start` and continues with characters accepted by `more`.
 fn word(text: &str, start: &str, more: fn(char) -> bool) -> Option<String> {
     let rest = &text[text.find(start)? + start.len()..];
     Some(start.chars().chain(rest.chars().take_while(|c| more(*c))).collect())
@@ -183,12 +183,12 @@ mod tests {
             let Move { text, calls } = next(&job);
             assert!(calls.is_empty() && text.contains(first_line(result).as_str()), "{at}: {text}");
         }
-        // No picture: the server is ended all the same.
+        // Without a screenshot the server is ended all the same.
         let mut job = good();
         job[10].result = "No picture: it did not load.".to_owned();
         assert_eq!(next(&job[..11]).calls.len(), 1);
         assert!(next(&job).text.contains("No picture"));
-        // A server that never tells its address is looked at a few times.
+        // The output of a server that never prints its address is read a few times.
         let mut job = good();
         job.truncate(9);
         job.extend(std::iter::repeat_n(

@@ -1,8 +1,8 @@
-//! The demo model: an OpenAI-compatible endpoint in this process, for trying the program without a key. It is a script,
-//! understands a few plain orders and says so. Coding agents can have it for their model too.
+//! The demo model: an OpenAI-compatible endpoint in this process, to try the program without a key. It is a script
+//! that understands a few plain orders and says so. Coding agents can use it as their model too.
 //!
-//! Stateless: each answer is worked out from the conversation in the request, so that a turn survives a restart like one
-//! with a real model. Started by `demo`, and by `chat` and `run` with `--demo-model` alone.
+//! Stateless: each answer is computed from the conversation in the request, so that a turn survives a restart as with
+//! a real model. Started by `demo`, and by `chat` and `run` only with `--demo-model`.
 
 mod agent;
 mod answer;
@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::moves::Move;
 
-/// A conversation with pictures in it.
+/// The largest request in bytes: a conversation with pictures.
 const MAX_REQUEST: usize = 64 * 1024 * 1024;
 
 /// The running endpoint.
@@ -38,10 +38,10 @@ pub struct DemoModel {
 }
 
 impl DemoModel {
-    /// The model string to ask for, together with [`DemoModel::base_url`].
+    /// The model string of the demo model, for use with [`DemoModel::base_url`].
     pub const MODEL: &str = "demo-model";
 
-    /// Starts the endpoint on a port of 127.0.0.1; `cancel` ends it.
+    /// Starts the endpoint on a free port of 127.0.0.1; it ends with `cancel`.
     pub async fn start(cancel: CancellationToken) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let base_url = format!("http://{}/v1", listener.local_addr()?);
@@ -50,7 +50,7 @@ impl DemoModel {
         Ok(Self { base_url, server: tokio::spawn(server.into_future()) })
     }
 
-    /// Returns what belongs into `LLM_BASE_URL`.
+    /// Returns its address for `LLM_BASE_URL`.
     pub fn base_url(&self) -> &str {
         &self.base_url
     }
@@ -80,7 +80,8 @@ async fn answer(Json(request): Json<Value>) -> Response {
     response
 }
 
-/// The stream of an answer: its text in words, each call's arguments in pieces, the tokens (four characters each).
+/// Returns an answer as a stream: its text in words, each call's arguments in pieces, and its usage (four characters
+/// a token).
 fn events(answer: &Move, read: usize) -> Vec<String> {
     let event = |value: Value| format!("data: {value}\n\n");
     let delta = |delta: Value| event(json!({"choices": [{"index": 0, "delta": delta, "finish_reason": null}]}));

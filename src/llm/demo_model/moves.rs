@@ -1,13 +1,13 @@
-//! One move of the demo model: what it says, and the calls that it makes with it.
+//! A step of the demo model: what it says and which calls it makes.
 
 use serde_json::Value;
 
-/// A text and the calls that go with it; none: the turn ends.
+/// A text with calls; without calls the turn ends.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Move {
-    /// For the person.
+    /// The text for the person.
     pub text: String,
-    /// Tools and their arguments.
+    /// The tools that are called, with their arguments.
     pub calls: Vec<(&'static str, Value)>,
 }
 

@@ -1,10 +1,10 @@
-//! What the demo model reads out of a conversation: the order in force, and what came of the calls made for it.
+//! Finds in a conversation the current order, and the results of the calls made for it.
 
 use serde_json::Value;
 
-/// How the program's own words to a model begin; they are no orders.
+/// How messages of the program itself to the model begin; they are no orders.
 const PROGRAM: &str = "[matrix-agent]";
-/// Part of what the program says when a turn is at its limit.
+/// A part of what the program says when a turn has reached its limit.
 const NO_MORE_CALLS: &str = "without calling a tool";
 
 /// Something the demo model can do.
@@ -34,23 +34,23 @@ pub(super) enum Order {
     Demo,
 }
 
-/// A call that was made for the order, with its result.
+/// A call made for the order, with its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
-    /// The tool.
+    /// The tool's name.
     pub name: String,
-    /// What came of it.
+    /// The call's result.
     pub result: String,
 }
 
-/// Where a conversation stands.
+/// The state of a conversation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Situation {
-    /// The person's last message, if it is an order.
+    /// The order in the person's last message, if it is one.
     pub order: Option<Order>,
     /// The results since then.
     pub seen: Vec<Seen>,
-    /// The program allows no more calls.
+    /// Whether the program allows no more calls.
     pub must_end: bool,
 }
 
@@ -78,7 +78,7 @@ pub(super) fn read(messages: &Value) -> Situation {
     situation
 }
 
-/// Returns all that was said to the model.
+/// Returns everything that was said to the model.
 pub(super) fn asked(messages: &Value) -> String {
     let users = messages.as_array().into_iter().flatten().filter(|message| message["role"] == "user");
     users.flat_map(|message| texts(&message["content"])).collect::<Vec<_>>().join("\n")
@@ -97,7 +97,7 @@ fn texts(content: &Value) -> impl Iterator<Item = &str> {
     content.as_str().into_iter().chain(parts)
 }
 
-/// Finds the order in a person's words: at the start of a line, or behind the `sender: ` that the program puts first.
+/// Finds the order in a person's message: at the start of a line, or after the `sender: ` that the program adds.
 pub(super) fn order(text: &str) -> Option<Order> {
     let first_line = text.lines().next().unwrap_or_default();
     let behind_names = first_line.match_indices(": ").map(|(at, colon)| at + colon.len());
@@ -129,7 +129,7 @@ fn order_at(text: &str) -> Option<Order> {
     if let Some(path) = argument("test").filter(|path| path.contains(['/', '.'])) {
         return Some(Order::Test { path: Some(path), command: None });
     }
-    // Behind the colon stands the job in words, for models that can read them.
+    // The job after the colon is for models that can read it.
     if strip_word(line, "demo:").is_some() {
         return Some(Order::Demo);
     }
@@ -145,7 +145,7 @@ fn strip_word<'a>(text: &'a str, word: &str) -> Option<&'a str> {
     head.eq_ignore_ascii_case(word).then(|| &text[word.len()..])
 }
 
-/// Returns a name without spaces, in backticks or not.
+/// Returns a name without spaces, with or without backticks.
 fn single(text: &str) -> Option<String> {
     let text = text.trim().trim_matches('`');
     (!text.is_empty() && !text.contains(char::is_whitespace)).then(|| text.to_owned())
