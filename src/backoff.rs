@@ -1,10 +1,11 @@
-//! The pauses between tries: each twice as long as the one before, up to a longest, and the first again once it worked.
+//! Exponential backoff: each pause is twice as long as the one before, up to a longest; after a success the first one
+//! is next.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-/// The pauses of something that is tried for as long as it takes.
+/// The pauses of something that is tried again without end.
 #[derive(Debug)]
 pub struct Backoff {
     builder: ExponentialBuilder,
@@ -13,7 +14,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Begins with the first pause; none is longer than `longest`.
+    /// Returns a backoff that begins with `first`; no pause is longer than `longest`.
     pub fn new(first: Duration, longest: Duration) -> Self {
         let builder = ExponentialBuilder::default().with_min_delay(first).with_max_delay(longest).without_max_times();
         Self { builder, pauses: builder.build(), longest }
@@ -21,11 +22,11 @@ impl Backoff {
 
     /// Returns how long to wait before the next try.
     pub fn next_pause(&mut self) -> Duration {
-        // Without a number of tries the pauses have no end.
+        // The iterator has no end without a number of tries.
         self.pauses.next().unwrap_or(self.longest)
     }
 
-    /// Takes note that it worked: the next pause is the first one again.
+    /// Notes a success: the next pause is the first one again.
     pub fn reset(&mut self) {
         self.pauses = self.builder.build();
     }

@@ -1,13 +1,11 @@
-//! The programs that the server starts beside itself: Podman and the like. The one place that makes them, so that none
-//! inherits what the server was given: its environment holds keys and passwords, and a child's can be read in `/proc`.
-//!
-//! A low layer, called by whoever needs a program.
+//! Starts the server's child processes: Podman and the like. The only place that does, so that none inherits the
+//! server's environment, which holds keys and passwords, and which for a child can be read in `/proc`.
 
 use std::{env, ffi::OsStr, process::Stdio};
 
 use tokio::process::Command;
 
-/// Variables that a program may need to find its files, its way out and its language.
+/// Variables that a program may need to find its files, to reach the network, and for its language.
 const PASSED: [&str; 22] = [
     "PATH",
     "HOME",
@@ -16,7 +14,7 @@ const PASSED: [&str; 22] = [
     "LANG",
     "TZ",
     "TMPDIR",
-    // Rootless Podman asks systemd for its control groups there.
+    // Rootless Podman asks systemd for its cgroups there.
     "DBUS_SESSION_BUS_ADDRESS",
     "HTTP_PROXY",
     "HTTPS_PROXY",
@@ -34,10 +32,11 @@ const PASSED: [&str; 22] = [
     "STORAGE_OPTS",
 ];
 
-/// Likewise, by how they begin.
+/// Prefixes of further such variables.
 const PASSED_PREFIXES: [&str; 3] = ["XDG_", "CONTAINERS_", "LC_"];
 
-/// Returns a command that starts `program` with a clean environment, no input, and no longer life than its handle.
+/// Returns a command that starts `program` with only these variables, without input; the child is killed when its
+/// handle is dropped.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_clear().envs(env::vars_os().filter(|(name, _)| name.to_str().is_some_and(passes)));

@@ -1,5 +1,5 @@
-//! The one source of wall-clock time. Timers use `tokio::time`, which tests can pause; what is written down or shown
-//! as a date comes from here, so that tests choose it.
+//! The only source of wall-clock time. Timers use `tokio::time`, which tests can pause; dates that are stored or
+//! shown come from here, so that tests can set them.
 
 use std::{
     fmt,
@@ -15,7 +15,7 @@ use jiff::Timestamp;
 /// Tells the time. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Clock {
-    /// Milliseconds since 1970 that a test has set; `None` reads the system's clock.
+    /// The time that a test has set, in milliseconds since 1970; `None` for the system's clock.
     fixed: Option<Arc<AtomicI64>>,
 }
 
@@ -34,7 +34,7 @@ impl Clock {
         }
     }
 
-    /// Returns the day (UTC) as `2026-11-21`, the unit in which usage is counted.
+    /// Returns today (UTC) as `2026-11-21`, the unit in which usage is counted.
     pub fn day(&self) -> String {
         Timestamp::from_millisecond(self.millis()).unwrap_or_default().strftime("%Y-%m-%d").to_string()
     }
@@ -44,7 +44,7 @@ impl Clock {
         SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(self.millis()).unwrap_or(0))
     }
 
-    /// Moves a fixed clock; the system's clock is not ours to move.
+    /// Moves a fixed clock on; does nothing to the system's clock.
     pub fn advance(&self, millis: i64) {
         if let Some(fixed) = &self.fixed {
             fixed.fetch_add(millis, Ordering::Relaxed);

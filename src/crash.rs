@@ -1,11 +1,12 @@
-//! Places at which a test may kill the process, to prove that nothing is lost or done twice. In a build without debug
-//! assertions they are nothing.
+//! Crash points: named places at which a test can kill the process, to prove that nothing is lost or done twice. In a
+//! build without debug assertions they do nothing.
 
-/// Names the place, and the folder of a marker so that it happens once: `MATRIX_AGENT_CRASH_AT=journaled:/folder`.
+/// The variable with the name of a crash point, and the folder for a file that marks it as passed:
+/// `MATRIX_AGENT_CRASH_AT=journaled:/folder`.
 #[cfg(debug_assertions)]
 const VARIABLE: &str = "MATRIX_AGENT_CRASH_AT";
 
-/// Ends the process as `kill -9` does if a test asked for this place and it was not passed before.
+/// Ends the process like `kill -9` if a test named this point and it was not passed before.
 #[cfg(debug_assertions)]
 pub fn point(name: &str) {
     let Ok(wanted) = std::env::var(VARIABLE) else { return };
@@ -15,7 +16,7 @@ pub fn point(name: &str) {
     }
 }
 
-/// Does nothing: this build has no crash points.
+/// Does nothing in this build.
 #[cfg(not(debug_assertions))]
 #[inline]
 pub fn point(_name: &str) {}

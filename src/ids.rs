@@ -1,6 +1,6 @@
-//! The names that travel through every layer: rooms, turns, calls.
+//! The names used in every layer: rooms, turns, calls.
 //!
-//! They are plain strings in newtypes, so that one cannot be passed for another. Knows nothing of any protocol.
+//! They are strings in newtypes, so that one cannot be passed for another. Knows nothing of any protocol.
 
 use std::fmt::{self, Write};
 
@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tracing::{Span, error_span};
 
-/// The target of the spans that name rooms and turns in the log. They are of the level `error`, so that a filter which
-/// lets this target through drops none of them.
+/// The target of the spans that name rooms and turns in the log. Their level is `error`, so that any filter that
+/// enables the target enables all of them.
 pub const SPANS: &str = "matrix_agent::spans";
 
 macro_rules! name {
@@ -59,30 +59,31 @@ name!(
     EventId
 );
 name!(
-    /// One turn: from the claimed event to its one terminal reply.
+    /// A turn: from the claimed event to its one terminal reply.
     TurnId
 );
 name!(
-    /// One tool call of one turn. Unlike the model's own call id it is unique in the whole store; it is also the
-    /// command's id in the sandbox, so that a call can be found again after a crash.
+    /// A tool call of a turn. Unlike the model's own call id it is unique in the whole store. It is also the
+    /// command's id in the sandbox, by which the command is found again after a crash.
     CallId
 );
 
 impl TurnId {
-    /// Returns the span that names this turn in each line of the log that is written in it, below the room's.
+    /// Returns the log span of this turn, below the current span.
     pub fn span(&self) -> Span {
         error_span!(target: SPANS, "turn", turn = %self)
     }
 }
 
-/// The name of the first account. For a long time it was the only one, so whatever is named after a room alone is its.
+/// The name of the first account. For a long time it was the only one, so what is named after a room alone belongs to
+/// it.
 pub const FIRST_ACCOUNT: &str = "coder";
 
-/// A room as one account knows it: what one actor owns, the key of nearly every table, and whose a sandbox is. Two
+/// A room as one account knows it: what an actor owns, the key of most tables, and the owner of a sandbox. Two
 /// accounts in one room share nothing.
 ///
-/// As text and as JSON it names the account only where that is not the first one, so that what was written down when
-/// there was but one account means what it meant then.
+/// As text and as JSON it names the account only if that is not the first one, so that values from the time of only
+/// one account keep their meaning.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Address {
     /// The account's name: `coder`.
@@ -103,18 +104,17 @@ impl Address {
         is_first_account(&self.account)
     }
 
-    /// Returns the span that names this room in each line of the log that is written in it. It begins anew: whoever works
-    /// for one room may have to see to another.
+    /// Returns the log span of this room. It is a root span, since the caller may be working for another room.
     pub fn span(&self) -> Span {
         error_span!(target: SPANS, parent: None, "room", room = %self)
     }
 
-    /// Returns `bytes` bytes of a digest, in hex, by which files of this account's room can be named.
+    /// Returns `bytes` bytes of a digest, in hex, for the names of files that belong to this account's room.
     pub fn digest(&self, bytes: usize) -> String {
         if self.is_of_first() {
             return digest(&[self.room.as_str()], bytes);
         }
-        // The empty part keeps it apart from all rooms of the first account: no room's key begins with a NUL.
+        // The empty part makes it differ from all rooms of the first account, since no room's key begins with a NUL.
         digest(&["", &self.account, self.room.as_str()], bytes)
     }
 }
@@ -136,7 +136,7 @@ fn is_first_account(account: &str) -> bool {
     account == FIRST_ACCOUNT
 }
 
-/// Returns the first `bytes` bytes of the SHA-256 of `parts`, in hex. Each part is closed by a NUL, so that
+/// Returns the first `bytes` bytes (at most 32) of the SHA-256 of `parts`, in hex. Each part ends with a NUL, so that
 /// `["ab", "c"]` and `["a", "bc"]` differ.
 pub fn digest(parts: &[&str], bytes: usize) -> String {
     let mut hash = Sha256::new();
@@ -147,7 +147,7 @@ pub fn digest(parts: &[&str], bytes: usize) -> String {
     hex(&hash.finalize()[..bytes.min(32)])
 }
 
-/// Returns `bytes` random bytes from the operating system, in hex: for nonces, boot ids and instance ids.
+/// Returns `bytes` random bytes in hex, for nonces, secrets and unique names.
 pub fn random(bytes: usize) -> String {
     let mut buffer = vec![0_u8; bytes];
     rand::fill(&mut buffer[..]);

@@ -1,11 +1,11 @@
-//! JSON as others write it. What leaves no doubt is read (half an emoji, a broken byte, a raw line break in a string);
-//! what is cut off or broken in any other way stays an error.
+//! Parses JSON leniently, as others write it. What has only one meaning is accepted (half an emoji, invalid UTF-8, a
+//! raw line break in a string); what is cut off or broken in another way stays an error.
 //!
-//! Pure. Called by `llm` for what providers send and by `tools` for what models write as arguments.
+//! Pure. Used for what providers, models, coding agents and programs in sandboxes send.
 
 use std::borrow::Cow;
 
-/// Tells where an object or a list that comes in pieces ends, without reading it again with each piece.
+/// Finds the end of an object or a list that comes in pieces, without parsing it again for each piece.
 #[derive(Debug, Default)]
 pub struct Braces {
     depth: usize,
@@ -15,7 +15,7 @@ pub struct Braces {
 }
 
 impl Braces {
-    /// Takes the next piece; returns where in it the value ends, if it does. What follows is not looked at.
+    /// Takes the next piece; returns where in it the value ends, if it does. What follows is ignored.
     pub fn feed(&mut self, piece: &[u8]) -> Option<usize> {
         for (at, byte) in piece.iter().enumerate() {
             match byte {
@@ -36,12 +36,12 @@ impl Braces {
         None
     }
 
-    /// Returns whether a value has begun and not ended.
+    /// Returns whether a value has begun and not ended yet.
     pub fn is_open(&self) -> bool {
         self.depth > 0
     }
 
-    /// Returns whether the last piece has ended in the middle of a string.
+    /// Returns whether the last piece ended inside a string.
     pub fn is_in_string(&self) -> bool {
         self.depth > 0 && self.in_string
     }
@@ -52,9 +52,9 @@ impl Braces {
     }
 }
 
-/// Returns the text of JSON with what strict readers refuse although nobody doubts it: bytes that are no UTF-8 and
-/// surrogates without their other half become U+FFFD, control characters inside strings are escaped, and numbers that are
-/// none (Python writes them) are null.
+/// Returns JSON text without what strict parsers refuse although it has only one meaning: invalid UTF-8 and unpaired
+/// surrogates become U+FFFD, control characters in strings are escaped, and `NaN` and `Infinity` (Python writes them)
+/// become null.
 pub fn lossy(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let mut out = String::with_capacity(text.len() + 16);
@@ -79,14 +79,14 @@ pub fn lossy(bytes: &[u8]) -> String {
     out
 }
 
-/// Returns how long the word is with which Python writes a number that is none.
+/// Returns the length of `NaN`, `Infinity` or `-Infinity` at the beginning of `text`.
 fn no_number(text: &str) -> Option<usize> {
     let word = ["NaN", "Infinity", "-Infinity"].into_iter().find(|word| text.starts_with(word))?;
     let ends = !text[word.len()..].starts_with(|c: char| c.is_alphanumeric());
     ends.then_some(word.len())
 }
 
-/// Returns the escape at the beginning of `text` as it may stand, and how long it was.
+/// Returns the escape at the beginning of `text`, U+FFFD for an unpaired surrogate, and its length in `text`.
 fn escape(text: &str) -> (Cow<'_, str>, usize) {
     let unit = |text: &str| {
         let digits = text.strip_prefix("\\u")?.get(..4)?;
@@ -97,7 +97,7 @@ fn escape(text: &str) -> (Cow<'_, str>, usize) {
             (text[..12].into(), 12)
         }
         Some(0xD800..=0xDFFF) => ("\\ufffd".into(), 6),
-        // Any other, whatever it is: the backslash and the character that it stands before.
+        // Any other escape is kept: the backslash with the character after it.
         _ => {
             let length = 1 + text[1..].chars().next().map_or(0, char::len_utf8);
             (text[..length].into(), length)

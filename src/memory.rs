@@ -1,19 +1,21 @@
-//! The memory that the process has taken from the system and does not need any more.
+//! Returns memory that the process no longer needs to the system.
 //!
-//! glibc gives each thread that allocates at the same time as others an arena, up to eight for each processor, and never
-//! gives back what is free in the middle of one: after a load the process stays as large as it ever was. So there are few
-//! arenas, large pieces are the system's at once when they are freed, and the rest is given back now and then.
+//! glibc gives threads that allocate at the same time an arena each, up to eight for each processor, and does not
+//! return free memory in the middle of one: after a load the process stays as large as it ever was. So the number of
+//! arenas is limited, large blocks are mapped by themselves and returned when freed, and the rest is returned now and
+//! then.
 
-/// Arenas. Threads that allocate at the same time wait for each other a little; there are few that do.
+/// The number of arenas. Threads that allocate at the same time may wait for each other, but few do.
 const ARENAS: libc::c_int = 2;
-/// Bytes from which on a piece has pages of its own, and that may be free at the heap's end. glibc would raise these limits
-/// whenever a large piece is freed. A request to a model stays well below: its pages are not taken anew for each one.
+/// The size in bytes from which a block is mapped by itself, and the free memory at the heap's end from which that is
+/// returned. glibc would raise these limits whenever a large block is freed. A request to a model stays well below,
+/// so its pages are reused.
 const OWN_PAGES: libc::c_int = 4 << 20;
 
-/// Tells the allocator how to be sparing. Call it before any thread is started.
+/// Sets the allocator's limits. Call it before any thread is started.
 pub fn be_sparing() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: mallopt changes numbers of the allocator, and no other thread runs yet.
+    // SAFETY: mallopt changes settings of the allocator, and no other thread runs yet.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, ARENAS);
         libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_PAGES);
@@ -21,7 +23,8 @@ pub fn be_sparing() {
     }
 }
 
-/// Gives back to the system what is free, which takes some milliseconds; returns what the process has then. Blocks.
+/// Returns free memory to the system, which takes some milliseconds; returns the bytes that the process has then.
+/// Blocks.
 pub fn give_back() -> Option<u64> {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim takes the locks that it needs.

@@ -1,8 +1,8 @@
-//! Helpers for text that people and models read: cleaning what comes out of a sandbox, cutting what is too long,
-//! and writing sizes and durations.
+//! Helpers for text that people and models read: cleaning what comes out of a sandbox, cutting what is too long, and
+//! writing sizes and durations.
 //!
-//! The lowest layer: knows nothing of rooms, tools or chats. Everybody above may call it. Escaping (HTML, `@room`)
-//! belongs to the chat adapter that knows the markup.
+//! A low layer that knows nothing of rooms, tools or chats. Escaping (HTML, `@room`) is left to the chat adapter that
+//! knows the markup.
 
 mod names;
 
@@ -10,13 +10,13 @@ use std::{error::Error, iter, time::Duration};
 
 pub use names::{look_of, plain_punctuation, typeable};
 
-/// Returns `bytes` as text that is safe to show: terminal escapes and control characters are gone, invalid UTF-8 is
-/// replaced, newlines and tabs stay.
+/// Returns `bytes` as text that is safe to show: terminal escapes and control characters are removed, invalid UTF-8
+/// is replaced, newlines and tabs stay.
 ///
-/// A line that was overwritten with carriage returns (a progress bar) keeps only what stood there last. An escape
-/// sequence that is never closed ends with its line, so that nothing can hide the lines after it. Characters that
-/// turn the direction of writing or are invisible copies of ASCII go too: they make people read something else than
-/// what the model reads. Whoever needs a file's exact bytes must not come here.
+/// Of a line that was overwritten with carriage returns (a progress bar) only the last state stays. An escape
+/// sequence that is never closed ends with its line, so that it cannot hide the lines after it. Characters that
+/// change the direction of writing, or are invisible copies of ASCII, are removed too: people would read something
+/// else than the model. Not for callers that need a file's exact bytes.
 pub fn strip(bytes: impl AsRef<[u8]>) -> String {
     let bytes = bytes.as_ref();
     let mut clean = String::with_capacity(bytes.len());
@@ -34,14 +34,14 @@ pub fn strip(bytes: impl AsRef<[u8]>) -> String {
     clean
 }
 
-/// Cleans one line. `strip_ansi_escapes` drops tabs, so it only sees what lies between them.
+/// Cleans one line. `strip_ansi_escapes` drops tabs, so it gets only the text between them.
 fn strip_line(line: &[u8]) -> String {
     let mut clean = String::with_capacity(line.len());
     for (number, part) in line.split(|byte| *byte == b'\t').enumerate() {
         if number > 0 {
             clean.push('\t');
         }
-        // Most output is plain, and the escape parser costs more than everything else here.
+        // Most output has no escapes, and the parser for them is the slowest part.
         if part.contains(&0x1b) {
             let plain = strip_ansi_escapes::strip(part);
             clean.extend(String::from_utf8_lossy(&plain).chars().filter(|c| visible(*c)));
@@ -58,8 +58,8 @@ fn visible(c: char) -> bool {
         || matches!(c, '\u{e0000}'..='\u{e007f}')) // "tags": ASCII that no screen shows
 }
 
-/// Returns `text` without what cannot be seen (joiners, marks of direction, selectors, a byte order mark), and without
-/// the white space around it.
+/// Returns `text` without invisible characters (joiners, marks of direction, variation selectors, a byte order mark)
+/// and without surrounding white space.
 pub fn bare(text: &str) -> String {
     let is_seen = |c: &char| {
         !matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
@@ -68,18 +68,18 @@ pub fn bare(text: &str) -> String {
     text.chars().filter(is_seen).collect::<String>().trim().to_owned()
 }
 
-/// Returns what stands where `bytes` were cut out.
+/// Returns the text that replaces `bytes` bytes that were cut out.
 pub fn cut_mark(bytes: u64) -> String {
     format!("… [{bytes} bytes cut] …")
 }
 
 /// Returns `text` with its middle cut out, so that it has at most `limit` bytes. Both ends stay, the end a little
-/// longer, because errors stand there; the cut falls between characters and on line ends where one is near.
+/// longer because errors are there; the cut is between characters, at a line end if one is near.
 pub fn cut_middle(text: &str, limit: usize) -> String {
     if text.len() <= limit {
         return text.to_owned();
     }
-    // The mark's own length depends on the count in it; the whole length has at least as many digits.
+    // The mark's length depends on the number in it; the whole length has at least as many digits.
     let mark_room = cut_mark(text.len() as u64).len() + 2;
     let Some(room) = limit.checked_sub(mark_room) else {
         return text[..floor(text, limit)].to_owned();
@@ -90,7 +90,7 @@ pub fn cut_middle(text: &str, limit: usize) -> String {
     format!("{}\n{mark}\n{}", &text[..head], &text[tail..])
 }
 
-/// How far from the wished place a line end may lie to be preferred.
+/// How far a line end may be from the cut to be preferred, in bytes.
 const NEAR: usize = 200;
 
 fn head_end(text: &str, wished: usize) -> usize {
@@ -117,8 +117,8 @@ fn ceil(text: &str, at: usize) -> usize {
     (at..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len())
 }
 
-/// Returns `text` as one clean line of at most `limit` characters: runs of white space become one space, and what is
-/// too long ends in `…`.
+/// Returns `text` as one clean line of at most `limit` characters: runs of white space become one space, and a longer
+/// text ends in `…`.
 pub fn one_line(text: &str, limit: usize) -> String {
     let clean = strip(text);
     let mut line = String::new();
@@ -139,7 +139,7 @@ pub fn one_line(text: &str, limit: usize) -> String {
     line
 }
 
-/// Returns a size as people read it: `512 B`, `1.5 KiB`, `20 GiB`.
+/// Returns a size for people: `512 B`, `1.5 KiB`, `20 GiB`.
 pub fn human_bytes(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
@@ -168,13 +168,13 @@ pub fn short(count: u64) -> String {
     }
 }
 
-/// Returns a duration as people read it in a sentence: `350 ms`, `4.2 s`, `1 min 12 s`, `3 h 5 min`, `2 d 4 h`.
+/// Returns a duration for a sentence: `350 ms`, `4.2 s`, `1 min 12 s`, `3 h 5 min`, `2 d 4 h`.
 pub fn human_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     if millis < 1000 {
         return format!("{millis} ms");
     }
-    // 9.95 s and more is shown in whole seconds: `10.0 s` says nothing that `10 s` does not.
+    // From 9.95 s on whole seconds are shown.
     if millis < 9950 {
         return format!("{:.1} s", duration.as_secs_f64());
     }
@@ -190,18 +190,18 @@ pub fn human_duration(duration: Duration) -> String {
     }
 }
 
-/// Returns an error's causes, the innermost one last.
+/// Returns an error and its causes, the innermost one last.
 pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     iter::successors(error.source(), |&cause| cause.source())
 }
 
-/// Returns the words of an error's innermost cause, which often is the only one that tells anything: "connection refused"
-/// rather than "client error (Connect)".
+/// Returns the text of an error's innermost cause, often the only informative one: "connection refused" instead of
+/// "client error (Connect)".
 pub fn root_cause(error: &(dyn Error + 'static)) -> String {
     causes(error).last().unwrap_or(error).to_string()
 }
 
-/// Returns elapsed time as on a stopwatch, for lines that are updated while it runs: `0:42`, `1:02:03`.
+/// Returns elapsed time as on a stopwatch, for lines that are updated: `0:42`, `1:02:03`.
 pub fn stopwatch(elapsed: Duration) -> String {
     let seconds = elapsed.as_secs();
     let (hours, minutes, seconds) = (seconds / 3600, seconds % 3600 / 60, seconds % 60);

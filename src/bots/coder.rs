@@ -1,4 +1,4 @@
-//! The coding bot: a message is work for the orchestrator, or a command.
+//! The coding bot: a message is work for the orchestrator or a command.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,30 +27,30 @@ use super::{
     upload::{self, SentFile, Upload},
 };
 
-/// How long `!status` waits for word of the sandbox.
+/// How long `!status` waits for the sandbox's answer.
 const LOOK: Duration = Duration::from_secs(5);
 /// The bot's name in the store.
 const NAME: &str = "coder";
 /// The days that `!cost` shows.
 const COST_DAYS: usize = 7;
 
-/// What the bot may use.
+/// Limits of the bot.
 #[derive(Clone, Debug)]
 pub struct Allowance {
-    /// In one turn.
+    /// The limits of one turn.
     pub turn: TurnLimits,
-    /// Turns that run at the same time, over all rooms.
+    /// The number of turns that run at the same time, over all rooms.
     pub at_once: usize,
 }
 
-/// The bot. Cheap to clone.
+/// The coding bot. Cheap to clone.
 #[derive(Clone)]
 pub struct Coder {
     policy: Policy,
     inner: Arc<Inner>,
 }
 
-/// What the bot has once, however many accounts it answers on.
+/// What is shared by all accounts on which the bot answers.
 struct Inner {
     name: BotName,
     permits: Permits,
@@ -58,7 +58,7 @@ struct Inner {
 }
 
 impl Coder {
-    /// Puts the bot together.
+    /// Returns the bot.
     pub fn new(
         store: Store,
         sandboxes: Sandboxes,
@@ -75,7 +75,7 @@ impl Coder {
         Self { policy, inner: Arc::new(inner) }
     }
 
-    /// Returns the same bot for another account, on which it hears others.
+    /// Returns the same bot for another account, with its own policy.
     #[must_use]
     pub fn hearing(&self, policy: Policy) -> Self {
         Self { policy, inner: self.inner.clone() }
@@ -83,9 +83,9 @@ impl Coder {
 
     async fn command(&self, order: &Order) -> String {
         let address = &order.at.address;
-        // Asked for an order, so it is one.
+        // The hub asks for an order only after `intent` said that it is one.
         match Command::of(&order.text).unwrap_or(Command::Help) {
-            // Without a turn there is nothing to stop; the hub says so.
+            // A stop without a running turn is answered by the hub.
             Command::Help | Command::Stop => strings::commands::HELP.to_owned(),
             Command::StopJobs => match jobs::end(&self.inner.orchestrator.sandboxes, address).await {
                 Ok(ended) => ended,
@@ -114,7 +114,7 @@ impl Coder {
         }
     }
 
-    /// Tells the model and the sandbox's state in a line.
+    /// Returns the model and the sandbox's state in one line.
     async fn standing(&self, address: &Address) -> String {
         let sandbox = match time::timeout(LOOK, self.inner.orchestrator.sandboxes.list()).await {
             Ok(Ok(list)) => match list.into_iter().find(|summary| summary.address == *address) {
@@ -140,7 +140,7 @@ impl Coder {
         Ok(upload)
     }
 
-    /// Removes the pictures of a conversation that nobody goes on with. What stays behind is bounded.
+    /// Removes the pictures of a conversation that is over. Those that cannot be removed are bounded anyway.
     async fn forget_pictures(&self, address: &Address) {
         if let Err(error) = self.inner.orchestrator.gallery.clear(address).await {
             tracing::warn!(%error, "the room's pictures could not be removed");
@@ -197,7 +197,7 @@ impl Bot for Coder {
     }
 
     fn intent(&self, said: &Said<'_>) -> Option<Intent> {
-        // What stands beside a file is said of the file.
+        // A file's caption is about the file, never a command.
         let command = if said.has_file { None } else { Command::of(said.text) };
         Some(match command {
             None => Intent::Work,

@@ -1,5 +1,5 @@
-//! Commands in what people write, as they write them: on a telephone, which makes the first letter a capital and ends
-//! with a full stop, or copied from the help, with its marks. Pure.
+//! Parses commands as people write them: on a phone, which capitalises the first letter and adds a full stop, or
+//! copied from the help with its markup. Pure.
 
 use crate::text;
 
@@ -28,9 +28,9 @@ pub enum Command {
 
 /// What may stand around a command that was copied or emphasised.
 const AROUND: &[char] = &['\\', '`', '*', '_', '~', '"', '\'', '“', '”', '„', '‘', '’', '«', '»', '(', ')', '[', ']'];
-/// What begins a command: the last as East Asian keyboards have it.
+/// Characters that begin a command; the last one is that of East Asian keyboards.
 const MARKS: &[char] = &['!', '/', '！'];
-/// Words with which people ask for a stop, or name what is to be stopped.
+/// Words that people add to a stop: a request, or what is to be stopped.
 const POLITE: &[&str] = &[
     "please",
     "pls",
@@ -52,8 +52,8 @@ const POLITE: &[&str] = &[
 const WHICH: &[&str] = &["the", "all", "my", "background", "running"];
 
 impl Command {
-    /// Reads a message; `None`: it is work. Only a lone command is one: `!important: fix the login` and
-    /// `!new colours for it` are work.
+    /// Parses a message; `None` means that it is work. Only a message with nothing else is a command: `!important:
+    /// fix the login` and `!new colours for it` are work.
     pub fn of(text: &str) -> Option<Self> {
         let clean = text::bare(text).trim_matches(|c: char| c.is_whitespace() || AROUND.contains(&c)).to_owned();
         let command = clean.strip_prefix(MARKS).and_then(|rest| {
@@ -87,7 +87,7 @@ fn all(words: &[&str], of: &[&str]) -> bool {
     words.iter().all(|word| of.contains(word))
 }
 
-/// Returns whether this is a lone `!word`, which nobody means as work.
+/// Returns whether a message is a lone `!word`, which nobody means as work.
 fn is_unknown(clean: &str) -> bool {
     clean.strip_prefix('!').is_some_and(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphabetic()))
 }

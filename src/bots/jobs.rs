@@ -1,4 +1,4 @@
-//! Commands that run in the background of a room's sandbox, as people are told of them and end them.
+//! Commands that run in the background of a room's sandbox: tells people about them, and ends them.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::{
     strings, text,
 };
 
-/// How long the answer to a stop waits for word of what is left.
+/// How long the answer to a stop waits for the list of what still runs.
 const LOOK: Duration = Duration::from_secs(2);
-/// Characters of a command line, and jobs that are named.
+/// The most characters of a command line, and the most jobs that are named.
 const LINE: usize = 60;
 const NAMED: usize = 8;
 
-/// Says which jobs are left running in a room, if any are.
+/// Returns a sentence about the jobs that still run in a room; `None` if none does.
 pub(super) async fn left(sandboxes: &Sandboxes, address: &Address) -> Option<String> {
     let found = async { Ok::<_, SandboxError>(jobs(sandboxes, address).await?.map_or(vec![], |(_, jobs)| jobs)) };
     match timeout(LOOK, found).await {
@@ -34,7 +34,7 @@ pub(super) async fn left(sandboxes: &Sandboxes, address: &Address) -> Option<Str
     }
 }
 
-/// Ends the jobs of a room, each with all that it has started, and says which they were.
+/// Ends the jobs of a room, each with its whole process tree, and says which they were.
 pub(super) async fn end(sandboxes: &Sandboxes, address: &Address) -> Result<String, SandboxError> {
     let Some((sandbox, jobs)) = jobs(sandboxes, address).await?.filter(|(_, jobs)| !jobs.is_empty()) else {
         return Ok(strings::commands::NO_JOBS.to_owned());
@@ -53,7 +53,7 @@ async fn jobs(
     Ok(Some((sandbox, jobs)))
 }
 
-/// Returns jobs as a sentence names them.
+/// Returns the jobs as a part of a sentence.
 fn named(jobs: &[RunningCommand]) -> String {
     let name = |job: &RunningCommand| {
         let (line, id) = (text::one_line(&job.line, LINE).replace('`', "'"), text::one_line(&job.id, LINE));

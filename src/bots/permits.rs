@@ -1,6 +1,6 @@
-//! How many turns run at the same time, over all rooms: whoever comes first begins first.
+//! Permits bound how many turns run at the same time, over all rooms: first come, first served.
 //!
-//! Pure waiting; knows no turn. A [`Permit`] is taken for each turn and given back by dropping it.
+//! Knows no turn. A [`Permit`] is taken for each turn and given back when it is dropped.
 
 use std::{
     collections::VecDeque,
@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::watch;
 
-/// The permits of one bot. Cheap to clone.
+/// A bot's permits. Cheap to clone.
 #[derive(Clone)]
 pub struct Permits {
     queue: Arc<Queue>,
@@ -17,19 +17,19 @@ pub struct Permits {
 
 struct Queue {
     state: Mutex<Taken>,
-    /// Changes whenever somebody's number may have changed.
+    /// Changes whenever the place of somebody in the queue may have changed.
     moved: watch::Sender<()>,
 }
 
 struct Taken {
     limit: usize,
     running: usize,
-    /// Counts those who came, to tell them apart.
+    /// The id of the next permit.
     next: u64,
     waiting: VecDeque<u64>,
 }
 
-/// A permit to be among those who run, or in the queue for one.
+/// A permit, or a place in the queue for one.
 pub struct Permit {
     queue: Arc<Queue>,
     moved: watch::Receiver<()>,
@@ -44,7 +44,7 @@ impl Permits {
         Self { queue: Arc::new(Queue { state: Mutex::new(state), moved: watch::Sender::new(()) }) }
     }
 
-    /// Joins the end of the queue.
+    /// Joins the queue at its end.
     pub fn enter(&self) -> Permit {
         let mut state = self.queue.state();
         let id = state.next;
@@ -55,7 +55,7 @@ impl Permits {
 }
 
 impl Permit {
-    /// Takes a free one, if it is this one's turn: `None`. Else returns how many wait before it.
+    /// Takes the permit if one is free and nobody waits before; then returns `None`, otherwise how many wait before.
     pub fn before(&mut self) -> Option<usize> {
         if self.runs {
             return None;
@@ -63,7 +63,7 @@ impl Permit {
         self.moved.borrow_and_update();
         {
             let mut state = self.queue.state();
-            // Whoever waits is in the queue.
+            // A permit that is not taken yet is in the queue.
             let before = state.waiting.iter().position(|id| *id == self.id)?;
             if before >= state.limit.saturating_sub(state.running) {
                 return Some(before);
@@ -76,9 +76,9 @@ impl Permit {
         None
     }
 
-    /// Waits until [`Permit::before`] may say something else.
+    /// Waits until [`Permit::before`] may return something else.
     pub async fn moved(&mut self) {
-        // The sender lives as long as this.
+        // The sender cannot be gone: this permit keeps it alive.
         let _ = self.moved.changed().await;
     }
 }

@@ -1,22 +1,22 @@
-//! Whom a bot hears, and where. Fail-closed: nobody who is not listed. Pure.
+//! Whom a bot hears, and where. Fail-closed: a person who is not listed is not heard. Pure.
 
 use std::sync::Arc;
 
-/// The rules of one bot, as they were set.
+/// The policy of one bot, from the settings.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// Whom it hears.
     pub people: People,
-    /// Rooms by id or alias; empty: every room into which somebody whom it hears has invited it.
+    /// The rooms by id or alias; if empty, every room to which somebody whom it hears has invited it.
     pub rooms: Vec<String>,
 }
 
 /// Whom a bot hears.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum People {
-    /// Everybody who is in one of its rooms.
+    /// Everybody in one of its rooms.
     Everybody,
-    /// These, as their protocol names them; `@*:server` is everybody of a Matrix homeserver.
+    /// These people, as their protocol names them; `@*:server` is everybody on a Matrix homeserver.
     Listed(Vec<String>),
 }
 
@@ -26,7 +26,7 @@ impl Policy {
         match &self.people {
             People::Everybody => true,
             People::Listed(listed) => listed.iter().any(|pattern| match pattern.strip_prefix("@*:") {
-                // A server's name may have a port; a user's local part has no colon.
+                // A server name may contain a port, but a user's local part no colon.
                 Some(server) => person.split_once(':').is_some_and(|(_, of)| of == server),
                 None => person == pattern,
             }),
@@ -44,14 +44,14 @@ impl Policy {
     }
 }
 
-/// The rules of all bots of an account together: what one of them hears is written down. Cheap to clone.
+/// The policies of all bots of an account: what one of them hears goes into the journal. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Policies {
     all: Arc<[Policy]>,
 }
 
 impl Policies {
-    /// Takes the rules of an account's bots.
+    /// Returns the policies of an account's bots.
     pub fn new(all: impl IntoIterator<Item = Policy>) -> Self {
         Self { all: all.into_iter().collect() }
     }

@@ -1,8 +1,8 @@
-//! Files that people send: into the room's sandbox they go, under a name that is safe there, and pictures before the
-//! model's eyes.
+//! Saves files that people send: in the room's sandbox, under a name that is safe there, and pictures also for the
+//! model.
 //!
-//! What a file is called and is comes from outside: its name becomes one plain path component, its type is read from
-//! its bytes. Called by the hub's actors with bytes that the chat protocol has fetched.
+//! Name and type come from outside: the name becomes one plain path component, the type is detected from the bytes.
+//! Called by the hub's actors with bytes that the chat protocol has fetched.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -16,36 +16,36 @@ use crate::{
     strings, text, tools,
 };
 
-/// Where files land.
+/// The directory for uploads.
 const FOLDER: &str = "/workspace/uploads";
-/// The longest name, in bytes.
+/// The longest name in bytes.
 const LONGEST: usize = 100;
-/// Names that are tried before one is made up.
+/// Numbered names that are tried before a random one is used.
 const TRIES: u32 = 20;
 
 /// A file as somebody sent it.
 #[derive(Clone, Debug)]
 pub struct SentFile {
-    /// By which event: the same event's file is saved under the same name when it is saved again.
+    /// The event that sent it: saved again, the same event's file gets the same name.
     pub event: EventId,
-    /// Its name, not to be trusted.
+    /// Its name, which is not trusted.
     pub name: String,
-    /// Its type, not to be trusted.
+    /// Its media type, which is not trusted.
     pub mime: String,
-    /// It was sent earlier: what lies there of it may have been worked on, and stays.
+    /// Whether it was sent earlier: what the sandbox has of it may have been edited, and is not overwritten.
     pub again: bool,
 }
 
-/// A file in the sandbox.
+/// A file that was saved in the sandbox.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upload {
-    /// Where.
+    /// Its path.
     pub path: String,
-    /// What the model is told of it.
+    /// What the model is told about it.
     pub text: String,
-    /// What the model is shown of it, if it is a picture.
+    /// What the model is shown, if it is a picture.
     pub picture: Option<Part>,
-    /// Why it is a picture that the model is not shown.
+    /// Why the model is not shown a picture.
     pub unshown: Option<String>,
 }
 
@@ -65,7 +65,7 @@ pub(super) async fn save(
         path
     } else {
         let path = free_path(sandbox, sent).await.map_err(|error| error.to_string())?;
-        // Before it is written: after a crash it is written to the same place.
+        // Noted before the file is written, so that after a crash it is written to the same place.
         store.note(&address.account, &key, &path).await.map_err(|error| error.to_string())?;
         path
     };
@@ -80,10 +80,10 @@ pub(super) async fn save(
 }
 
 impl Upload {
-    /// Lets the model see the file if it is a picture, or was sent as one; what it is told says so if it cannot be shown,
-    /// or not whole.
+    /// Shows the model the file if it is a picture or was sent as one; if it cannot be shown, or only smaller, the
+    /// model is told so.
     pub(super) async fn show(&mut self, gallery: &Gallery, address: &Address, sent_as: &str, file: Bytes) {
-        // An SVG is a text.
+        // An SVG is text.
         let as_picture = sent_as.starts_with("image/") && !sent_as.starts_with("image/svg");
         if tools::picture(&file).is_none() {
             if as_picture {
@@ -117,7 +117,7 @@ impl Upload {
     }
 }
 
-/// Returns a path at which nothing lies yet.
+/// Returns a path at which there is no file yet.
 async fn free_path(sandbox: &Sandbox, sent: &SentFile) -> Result<String, SandboxError> {
     let name = safe_name(&sent.name);
     for number in 1..=TRIES {
@@ -133,7 +133,7 @@ async fn free_path(sandbox: &Sandbox, sent: &SentFile) -> Result<String, Sandbox
     Ok(format!("{FOLDER}/{}", numbered(&name, &suffix)))
 }
 
-/// Returns one path component that no shell, terminal or program takes for something else.
+/// Returns one path component that has no special meaning to shells, terminals or programs.
 fn safe_name(given: &str) -> String {
     let last = given.rsplit(['/', '\\']).find(|part| !part.trim().is_empty()).unwrap_or_default();
     let clean = text::typeable(&text::strip(last)).replace('`', "'");
@@ -141,7 +141,7 @@ fn safe_name(given: &str) -> String {
     if clean.is_empty() { "file".to_owned() } else { numbered(clean, "") }
 }
 
-/// Puts a suffix before the name's extension, within the longest name.
+/// Inserts a suffix before the name's extension, within the longest name.
 fn numbered(name: &str, suffix: &str) -> String {
     let (stem, extension) = match name.rsplit_once('.') {
         Some((stem, extension)) if !stem.is_empty() && extension.len() <= 16 => (stem, format!(".{extension}")),

@@ -20,7 +20,7 @@ use crate::{
     ops::{Request, Server},
 };
 
-/// The longest prompt that is read on standard input, in bytes.
+/// The longest prompt that is read from standard input, in bytes.
 const PROMPT: u64 = 256 << 10;
 
 /// Talk to the agent in the terminal
@@ -76,11 +76,11 @@ fn read_prompt() -> anyhow::Result<String> {
     Ok(prompt)
 }
 
-/// A person in a room.
+/// A person in a room, at this terminal.
 pub(super) struct Chat {
     client: Client,
     pub(super) view: View,
-    /// Kept from the start: what is pressed between two waits would be lost to one made anew.
+    /// Registered once: a Ctrl-C between two waits would be lost if each wait registered anew.
     ctrl_c: Signal,
 }
 
@@ -92,12 +92,12 @@ impl Chat {
         Ok(Self { client, view: View::new(json), ctrl_c: signal(SignalKind::interrupt())? })
     }
 
-    /// Asks one thing and waits until it is answered.
+    /// Asks one question and waits for its answer.
     pub(super) async fn ask(&mut self, prompt: String) -> anyhow::Result<Outcome> {
         self.ask_and_watch(prompt, |_| {}).await
     }
 
-    /// The same; `watch` sees each frame after it was shown.
+    /// The same; `watch` gets each frame after it was shown.
     pub(super) async fn ask_and_watch(
         &mut self,
         prompt: String,
@@ -110,7 +110,8 @@ impl Chat {
         Ok(outcome)
     }
 
-    /// Waits for the answer to what was said as `id`; `stops`: it asked for a stop, which is an answer that is well.
+    /// Waits for the answer to the message `id`. `stops` says that the message asked for a stop, for which "stopped"
+    /// is success.
     async fn answered(
         &mut self,
         id: EventId,

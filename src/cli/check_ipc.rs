@@ -1,4 +1,4 @@
-//! `matrix-agent check-ipc`: whether what programs in sandboxes tell can arrive.
+//! `matrix-agent check-ipc`: checks whether events from programs in sandboxes arrive.
 
 use std::io::{self, Write};
 

@@ -1,4 +1,4 @@
-//! `matrix-agent compact`: makes the database's file as small as what is in it.
+//! `matrix-agent compact`: rewrites the database without its free pages.
 
 use std::io::{self, Write};
 

@@ -1,4 +1,4 @@
-//! `matrix-agent config`: what is in effect, and where it comes from.
+//! `matrix-agent config`: the effective settings, and where they come from.
 
 use std::io::{self, Write};
 
@@ -64,10 +64,10 @@ pub(super) fn run(args: &Args, configuration: &Configuration) -> anyhow::Result<
     Ok(Outcome::Good)
 }
 
-/// What stands for the value of a secret; the same for all, so that not even its length is told.
+/// Replaces the value of a secret; the same for all, so that not even the length shows.
 const MASK: &str = "********";
 
-/// Lays the settings out as lines that `.env` would take.
+/// Formats the settings as lines that `.env` would accept.
 fn table(settings: &[Setting]) -> String {
     let shown = |setting: &Setting| match &setting.value {
         Some(value) => value.clone(),
@@ -75,7 +75,7 @@ fn table(settings: &[Setting]) -> String {
         None => String::new(),
     };
     let names = settings.iter().map(|setting| setting.key.len()).max().unwrap_or(0);
-    // One long list of hosts shall not push every remark off the screen.
+    // One long list of hosts should not push every remark off the screen.
     let values = settings.iter().map(|setting| shown(setting).len()).filter(|width| *width <= 44).max().unwrap_or(0);
     let mut lines = Vec::new();
     let mut group = "";

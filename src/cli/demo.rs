@@ -1,13 +1,13 @@
-//! `matrix-agent demo`: one real job before a newcomer's eyes.
+//! `matrix-agent demo`: shows one real job to a newcomer.
 
 use std::{collections::HashMap, io::Write, time::Instant};
 
 use super::{Configuration, Outcome, chat::Chat, demo_room, host};
 use crate::{chat::terminal::ServerFrame, hub::Live, ops::Server, text};
 
-/// The room of the demo.
+/// The terminal room of the demo.
 const ROOM: &str = "demo";
-/// What the demo model is asked; it knows the job.
+/// What the demo model is asked; it has the job built in.
 const ORDER: &str = "demo";
 /// What a real model is asked.
 const JOB: &str = "In /workspace/demo write a small Python module `fizz.py` with a deliberate off-by-one bug and a \
@@ -23,7 +23,7 @@ pub(super) struct Args {
     room: bool,
 }
 
-/// A stage of the job: one tool call.
+/// A stage of the job, which is one tool call.
 struct Stage {
     name: String,
     started: Instant,

@@ -1,5 +1,5 @@
-//! `matrix-agent demo --room`: the small job of `demo`, done in a Matrix room by the server that runs. This is the
-//! person's side: it logs in as the administrator, asks, and prints what the room shows.
+//! `matrix-agent demo --room`: the demo job in a Matrix room, done by the server that runs. This is the person's
+//! side: it logs in as the administrator, asks, and prints what the room shows.
 
 mod transcript;
 
@@ -27,22 +27,22 @@ use transcript::{Line, Transcript};
 use super::{Configuration, Outcome, host};
 use crate::{config, net, ops::Purpose, text};
 
-/// What the room is called; one of that name is used again.
+/// The room's name; an existing room of that name is used again.
 const NAME: &str = "matrix-agent demo";
-/// How long the bot may take to come into the room.
+/// How long the bot may take to join the room.
 const JOIN: Duration = Duration::from_mins(1);
 /// How long the whole job may take.
 const JOB: Duration = Duration::from_mins(15);
-/// How long after the answer the progress message may take to say how it ended.
+/// How long after the answer the progress message may take to show how the turn ended.
 const CLOSING: Duration = Duration::from_secs(20);
-/// How long a request may take; a sync adds [`POLL`].
+/// How long a request may take; a sync request gets [`POLL`] on top.
 const REQUEST: Duration = Duration::from_secs(30);
 /// How long the homeserver holds a sync in which nothing happens.
 const POLL: Duration = Duration::from_secs(15);
-/// The width that a status line keeps to.
+/// The most characters of a status line.
 const WIDTH: usize = 100;
 
-/// Asks for the job in a room; `order` is what is said there.
+/// Asks for the job in a room; `order` is the message.
 pub(super) async fn run(configuration: &Configuration, order: &str) -> anyhow::Result<Outcome> {
     let config = configuration.checked(Purpose::Anything)?;
     let Some(matrix) = &config.matrix else {
@@ -59,19 +59,19 @@ pub(super) async fn run(configuration: &Configuration, order: &str) -> anyhow::R
             _ = signal::ctrl_c() => Ok(Outcome::Interrupted),
         }
     };
-    // The device was for this alone; one that stays does no harm.
+    // The device was made for this demo only; if it stays, it does no harm.
     let _ = timeout(REQUEST, person.client.matrix_auth().logout()).await;
     outcome
 }
 
-/// The administrator with a client.
+/// The administrator, logged in.
 struct Person {
     client: Client,
     bot: OwnedUserId,
-    /// Up to where everything was read.
+    /// The position up to which everything was read.
     token: Option<String>,
     started: Instant,
-    /// A status line stands there and must be wiped first.
+    /// Whether a status line is on the screen and must be erased first.
     status: bool,
 }
 
@@ -96,7 +96,7 @@ impl Person {
         Ok(Self { client, bot, token: None, started: Instant::now(), status: false })
     }
 
-    /// Says `order` in the room of the demo, and waits until it is done.
+    /// Sends `order` to the demo's room and waits until the job is done.
     async fn ask(&mut self, order: &str) -> anyhow::Result<Outcome> {
         self.sync().await?;
         let mut transcript = Transcript::new(self.bot.as_str());
@@ -123,7 +123,7 @@ impl Person {
         Ok(if good { Outcome::Good } else { Outcome::Bad })
     }
 
-    /// The room of an earlier demo, if the bot is still there; it begins anew.
+    /// Returns the room of an earlier demo if the bot is still in it, after a `!new` there.
     async fn known_room(&mut self) -> anyhow::Result<Option<Room>> {
         for room in self.client.joined_rooms() {
             if room.name().as_deref() != Some(NAME) || room.latest_encryption_state().await?.is_encrypted() {
@@ -139,7 +139,7 @@ impl Person {
         Ok(None)
     }
 
-    /// Makes a room, invites the bot, and waits until it has come.
+    /// Creates a room, invites the bot, and waits until it has joined.
     async fn new_room(&mut self, transcript: &mut Transcript) -> anyhow::Result<Room> {
         let mut request = create_room::v3::Request::new();
         request.name = Some(NAME.to_owned());
@@ -217,7 +217,7 @@ impl Person {
         out.flush()
     }
 
-    /// Writes the status line over the last one, where there is a terminal.
+    /// Writes the status line over the last one, if there is a terminal.
     fn status(&mut self, status: &str) -> std::io::Result<()> {
         if !std::io::stdout().is_terminal() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! `matrix-agent doctor`: looks at all that the service needs.
+//! `matrix-agent doctor`: checks everything that the service needs.
 
 use std::io::{self, Write};
 
@@ -34,7 +34,7 @@ fn lines(checks: &[Check]) -> String {
     let width = checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
     let mut lines = Vec::new();
     for check in checks {
-        // Terminals draw the warning sign, which is two characters, one column narrower than the other two.
+        // Terminals draw the warning sign, which is two characters, one column narrower than the other signs.
         let gap = if check.status == Status::Warning { "  " } else { " " };
         lines.push(format!("{}{gap}{:width$}  {}", check.status, check.name, sentence(&check.what)));
         lines.extend(check.mend.iter().map(|mend| format!("   {:width$}  → {}", "", sentence(mend))));

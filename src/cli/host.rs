@@ -1,4 +1,4 @@
-//! Finds the server that runs, or hosts one in this process.
+//! Finds the running server, or hosts one in this process.
 
 use std::path::PathBuf;
 
@@ -17,13 +17,13 @@ use crate::{
 /// A server to talk to.
 pub(super) struct Host {
     pub(super) state_dir: PathBuf,
-    /// Nothing where another process serves.
+    /// `None` if another process serves.
     pub(super) server: Option<Server>,
     /// Ends the demo model with this process's server.
     _demo: Option<DropGuard>,
 }
 
-/// Joins the server that runs with this configuration's state directory, or starts one here.
+/// Joins the server that runs on this configuration's state directory, or starts one here.
 pub(super) async fn join(configuration: &Configuration, demo_model: bool) -> anyhow::Result<Host> {
     let config = configuration.checked(Purpose::Anything)?;
     let state_dir = config.paths.state_dir.clone();
@@ -40,7 +40,7 @@ pub(super) async fn join(configuration: &Configuration, demo_model: bool) -> any
     Ok(Host { state_dir, server: Some(server), _demo: demo })
 }
 
-/// Starts a server here, with the configured model, or with the built-in one, which ends when the guard is dropped.
+/// Starts a server here, with the configured model or the built-in one; the latter ends when the guard is dropped.
 pub(super) async fn serve(
     configuration: &Configuration,
     purpose: Purpose,
@@ -54,7 +54,7 @@ pub(super) async fn serve(
     let config = configuration.checked(Purpose::Anything)?;
     let cancel = CancellationToken::new();
     let demo = DemoModel::start(cancel.clone()).await?;
-    // The coding agents have it for their model too.
+    // Coding agents use the demo model too.
     let mut config = config.clone();
     config.llm.model = format!("openai/{}", DemoModel::MODEL);
     config.llm.api_key = Some(SecretString::from("demo"));
@@ -65,7 +65,7 @@ pub(super) async fn serve(
     Ok((server, Some(cancel.drop_guard())))
 }
 
-/// Joins the server that runs, or opens its house here just to administer it.
+/// Finds the running server, or opens its state here only to administer it.
 pub(super) async fn administer(configuration: &Configuration) -> anyhow::Result<(PathBuf, Option<House>)> {
     let config = configuration.checked(Purpose::Anything)?;
     let state_dir = config.paths.state_dir.clone();
@@ -77,7 +77,7 @@ pub(super) async fn administer(configuration: &Configuration) -> anyhow::Result<
     Ok((state_dir, Some(house)))
 }
 
-/// Returns whether a server runs with this state directory.
+/// Returns whether a server runs on this state directory.
 pub(super) async fn serves(state_dir: &std::path::Path) -> bool {
     UnixStream::connect(control_socket(state_dir)).await.is_ok()
 }

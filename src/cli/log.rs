@@ -1,8 +1,8 @@
 //! The log: one line an event on standard error, where journald or a terminal takes it, or in a file of bounded size.
-//! `RUST_LOG` chooses what is told.
+//! `RUST_LOG` selects what is logged.
 //!
-//! Sandboxes, strangers in rooms and providers can cause lines without end. So each line passes [`Flood`], which counts
-//! them by kind and room, and [`Lines`], which bounds its length: no place that logs has to think of it.
+//! Sandboxes, strangers in rooms and providers can cause endless log lines. So each line passes [`Flood`], which
+//! counts them by kind and room, and [`Lines`], which bounds their length; the places that log need not care.
 
 mod file;
 mod flood;
@@ -26,16 +26,17 @@ use file::LogFile;
 pub(super) use flood::Flood;
 use lines::Lines;
 
-/// What the server tells unless `RUST_LOG` says otherwise.
+/// What the server logs unless `RUST_LOG` says otherwise.
 pub(super) const SERVER: &str = "warn,matrix_agent=info";
-/// The one says what it cannot decode, and that may be a prompt; the other calls answers that it expects errors.
+/// async-openai logs what it cannot decode, which may be a prompt; the SDK's HTTP client logs expected answers as
+/// errors.
 const NEVER: &str = ",async_openai=off,matrix_sdk::http_client=off";
-/// The spans that name rooms and turns: they stand before each line, whatever lines are chosen.
+/// The level of the spans that name rooms and turns, which are shown on each line whatever is selected.
 const ALWAYS: &str = "error";
-/// What the other subcommands tell: their own output says all that matters.
+/// What other subcommands log, since their output says what matters.
 pub(super) const QUIET: &str = "error";
 
-/// Starts the log, on standard error or in `file`. What is left out of it is told by [`Flood::tell`].
+/// Starts the log, on standard error or in `file`. [`Flood::tell`] reports lines that were left out.
 pub(super) fn start(usual: &str, file: Option<&Path>) -> io::Result<Flood> {
     let chosen = std::env::var("RUST_LOG").ok().filter(|directives| !directives.is_empty());
     let filter = filter(chosen.as_deref().unwrap_or(usual));
@@ -48,13 +49,13 @@ pub(super) fn start(usual: &str, file: Option<&Path>) -> io::Result<Flood> {
     Ok(flood)
 }
 
-/// Returns what lets lines through by these directives. One that cannot be read is left out, the others hold: a typing
-/// error shall not stop the server.
+/// Returns a filter from these directives. An invalid one is skipped and the others count, so that a typing error
+/// does not stop the server.
 fn filter(directives: &str) -> EnvFilter {
     EnvFilter::builder().parse_lossy(format!("{directives}{NEVER},{SPANS}={ALWAYS}"))
 }
 
-/// Returns what writes the lines that `filter` and `flood` let through.
+/// Returns the subscriber that writes the lines which `filter` and `flood` let through.
 fn subscriber(writer: BoxMakeWriter, colours: bool, filter: EnvFilter, flood: Flood) -> impl Subscriber + Send + Sync {
     let lines = fmt::layer().with_ansi(colours).with_writer(Lines(writer));
     Registry::default().with(filter).with(flood).with(lines)
@@ -82,12 +83,12 @@ mod tests {
         }
     }
 
-    /// Returns what is logged while `events` happen.
+    /// Returns what is logged during `events`.
     fn logged(events: impl FnOnce(&Flood)) -> String {
         logged_of("info", events)
     }
 
-    /// Returns what these directives let through of it.
+    /// Returns what is logged of it with these directives.
     fn logged_of(directives: &str, events: impl FnOnce(&Flood)) -> String {
         let (written, flood) = (Written::default(), Flood::default());
         let writer = written.clone();

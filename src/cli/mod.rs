@@ -1,7 +1,7 @@
-//! What was typed on the command line. A subcommand is one file with its `Args` and its `run`, and one row in
-//! [`Command`] and in [`dispatch`].
+//! The command line. A subcommand is one file with its `Args` and its `run`, and one row each in [`Command`] and
+//! [`dispatch`].
 //!
-//! The top of all layers; `main.rs` calls [`main`]. Only here may anything be written to standard output.
+//! The top layer; `main.rs` calls [`main`]. Only this module may write to standard output.
 
 mod chat;
 mod check_ipc;
@@ -72,26 +72,26 @@ async fn dispatch(command: Command, configuration: Configuration) -> anyhow::Res
     }
 }
 
-/// How a subcommand ended, when it could do its work.
+/// How a subcommand ended, if it could do its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     /// All is well: exit code 0.
     Good,
-    /// It worked, but what it found or did is not well, and it has said so: exit code 1.
+    /// It worked, but found or did something bad and has said so: exit code 1.
     Bad,
-    /// The person broke it off: exit code 130, as shells have it.
+    /// The person interrupted it: exit code 130, as in shells.
     Interrupted,
-    /// What ran in a sandbox ended with this code.
+    /// A command in a sandbox ended with this exit code.
     Code(u8),
 }
 
-/// Exit code for wrong settings and wrong arguments, as clap has it.
+/// The exit code for wrong settings and arguments, as in clap.
 const USAGE: u8 = 2;
 
 /// Exit code for Ctrl-C: 128 and the signal's number.
 const INTERRUPTED: u8 = 130;
 
-/// Reads the command line, does what it says, and returns the exit code.
+/// Parses the command line, runs the subcommand, and returns the exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {
@@ -99,11 +99,11 @@ pub fn main() -> ExitCode {
         Ok(Outcome::Bad) => ExitCode::FAILURE,
         Ok(Outcome::Interrupted) => ExitCode::from(INTERRUPTED),
         Ok(Outcome::Code(code)) => ExitCode::from(code),
-        // Whoever reads us has gone, as in `matrix-agent config | head -1`: nobody is left to tell.
+        // The reader of our output has gone, as in `matrix-agent config | head -1`, so nobody is left to tell.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let code = if error.is::<Mistakes>() { USAGE } else { 1 };
-            // A closed standard error changes nothing about the exit code.
+            // If standard error is closed, the exit code stays the same.
             let _ = writeln!(io::stderr(), "error: {}", sentence(&error));
             ExitCode::from(code)
         }
@@ -111,7 +111,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<Outcome> {
-    // Databases, logs and sockets are this user's alone, whoever starts the program; what others need is opened by name.
+    // Databases, logs and sockets are for this user alone; what others need gets its mode explicitly.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     memory::be_sparing();
     let (usual, file) = match &cli.command {
@@ -129,20 +129,21 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         }
     });
     flood.tell();
-    // All that must end in order has ended; a read on a terminal or on a dead network file system would never.
+    // Everything that must end in order has ended. A blocking read on a terminal or a dead network file system may
+    // never end.
     runtime.shutdown_background();
     outcome
 }
 
-/// Takes as many open files as this process may have: shells and services begin with far fewer, and each room's
-/// connections take some. Where that is not granted, the server works with what it has, and `doctor` tells.
+/// Raises the limit of open files to the hard limit: shells and services begin with a far lower one, and each room's
+/// connections need some. If that fails the server works with what it has, and `doctor` reports it.
 fn raise_open_files() {
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
 }
 
-/// Returns an error with its causes, each of which is left out where the sentence before names it already.
+/// Returns an error with its causes, without those that the text before already contains.
 fn sentence(error: &anyhow::Error) -> String {
     let mut told = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {

@@ -28,7 +28,7 @@ pub(super) struct Args {
 }
 
 impl Args {
-    /// Returns the file to log to, if not to standard error.
+    /// Returns the file to log to; `None` for standard error.
     pub(super) fn log_file(&self) -> Option<&Path> {
         self.log_file.as_deref()
     }
@@ -39,7 +39,7 @@ pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Re
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (mut server, _demo) = host::serve(configuration, Purpose::Run, args.demo_model).await?;
     let pulse = server.pulse();
-    // Without systemd there is nobody to tell.
+    // Without systemd nobody is told.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     let ended = tokio::select! {
         _ = terminate.recv() => Ok(Outcome::Good),
@@ -59,7 +59,7 @@ async fn watched(pulse: Pulse, limit: Option<Duration>) -> Infallible {
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         turn.tick().await;
-        // One that never comes is what the watchdog is for: it hears nothing then, and ends the process.
+        // A beat that never comes is what the watchdog is for: it is not notified then and ends the process.
         match pulse.beat().await {
             Ok(()) => drop(sd_notify::notify(&[NotifyState::Watchdog])),
             Err(error) => tracing::error!(%error, "the server does not work"),

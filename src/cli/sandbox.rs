@@ -1,4 +1,4 @@
-//! `matrix-agent sandbox`: the operator's hand on the rooms' containers.
+//! `matrix-agent sandbox`: lists, inspects, uses and removes the rooms' sandboxes.
 
 use std::io::Write;
 

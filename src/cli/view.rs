@@ -1,4 +1,4 @@
-//! What `chat` and `demo` print: for people a stream of text with a progress line, for programs a frame a line.
+//! What `chat` and `demo` print: for people a stream of text with a progress line, for programs one frame a line.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -11,23 +11,24 @@ use crate::{
     text,
 };
 
-/// What is said of a question that the server does not know.
+/// Printed for a question that the server does not know.
 pub(super) const UNKNOWN: &str = "The server does not know what was asked: it was started with another state directory, or has forgotten it. Ask again.";
 
-/// The width that a progress line keeps to.
+/// The most characters of a progress line.
 const WIDTH: usize = 100;
 
-/// Prints what happens in a room.
+/// Prints the events of a room.
 pub(super) struct View {
-    /// Frames as they are, for programs.
+    /// Whether frames are printed as JSON, for programs.
     json: bool,
-    /// A terminal shows the progress line, which is written over.
+    /// Whether there is a terminal, on which a progress line can be overwritten.
     live: bool,
-    /// A terminal shows text as it comes. A file or a program gets it once it stands: it may yet be taken back.
+    /// Whether text is printed as it comes, on a terminal. A file or a program gets it when it is final, since it may
+    /// be voided.
     stream: bool,
-    /// The text that came since the last tool: the answer that repeats it is not printed twice.
+    /// The text since the last tool call; an answer that repeats it is not printed again.
     streamed: String,
-    /// A progress line stands there and must be wiped first.
+    /// Whether a progress line is on the screen and must be erased first.
     line: bool,
     started: Instant,
     tools: u32,
@@ -61,7 +62,7 @@ impl View {
         }
     }
 
-    /// Says something about the conversation, not in it.
+    /// Prints a note about the conversation.
     pub(super) fn note(&mut self, text: &str) -> io::Result<()> {
         if self.json {
             return Ok(());
@@ -154,7 +155,7 @@ impl View {
         Ok(())
     }
 
-    /// Takes back text that turned out not to be the answer.
+    /// Marks streamed text as void, since it was not the answer.
     fn take_back(&mut self) -> io::Result<()> {
         if self.stream && !self.streamed.trim().is_empty() {
             return self.note("(that was not the whole answer)");
@@ -163,7 +164,7 @@ impl View {
         Ok(())
     }
 
-    /// Ends a line of streamed text, so that what follows starts a new one.
+    /// Ends a line of streamed text, so that what follows begins a new one.
     fn end_stream(&mut self) -> io::Result<()> {
         let streamed = std::mem::take(&mut self.streamed);
         let mut out = io::stdout().lock();

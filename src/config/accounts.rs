@@ -1,4 +1,4 @@
-//! `[accounts.NAME]` in `matrix-agent.toml`: Matrix accounts beside the one of `MATRIX_USER`, each in rooms of its own.
+//! `[accounts.NAME]` in `matrix-agent.toml`: further Matrix accounts besides that of `MATRIX_USER`.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use crate::{ids::FIRST_ACCOUNT, text};
 
 /// The table's name.
 pub(super) const TABLE: &str = "accounts";
-/// The longest name: it becomes a part of file names.
+/// The longest name in bytes: it becomes a part of file names.
 const LONGEST: usize = 32;
 
-/// What was typed of one account: values by key, as they would stand in the environment.
+/// The settings of one account as typed: values by key, as they would be in the environment.
 #[derive(Clone, Debug)]
 pub(super) struct Typed {
     pub(super) name: String,
@@ -21,8 +21,8 @@ pub(super) struct Typed {
     pub(super) source: Source,
 }
 
-/// Returns what the accounts mean. What they do not say is as it is for the account of `MATRIX_USER`, `first`, or as the
-/// defaults have it. One with a mistake is left out.
+/// Returns the typed accounts. Settings that an account lacks are those of the account of `MATRIX_USER` (`first`), or
+/// the defaults. An account with a mistake is left out.
 pub(super) fn read(
     typed: &[Typed],
     first: Option<&Matrix>,

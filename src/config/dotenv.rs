@@ -1,9 +1,9 @@
-//! Reads the text of a `.env` file: `KEY = value`, with or without blanks, quotes, `export` and comments.
+//! Parses a `.env` file: `KEY = value`, with or without blanks, quotes, `export` and comments.
 //!
-//! Pure. Lines that mean nothing are given back by number only: what stands in them may be a secret. Nothing is
-//! expanded: a `$` is a dollar sign.
+//! Pure. Invalid lines are returned by number only, since they may contain a secret. Nothing is expanded: a `$` is a
+//! dollar sign.
 
-/// What one line says.
+/// A setting on one line.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Line {
     /// The line's number, from 1.
@@ -14,7 +14,7 @@ pub(super) struct Line {
     pub value: String,
 }
 
-/// Returns the settings in their order, and the numbers of the lines that are none.
+/// Returns the settings in order, and the numbers of invalid lines.
 pub(super) fn read(text: &str) -> (Vec<Line>, Vec<usize>) {
     let mut lines = Vec::new();
     let mut broken = Vec::new();
@@ -49,7 +49,7 @@ fn setting(line: &str) -> Option<(&str, String)> {
     name.then_some((key, value))
 }
 
-/// A `#` begins a comment only at the start or after a blank: passwords hold it too.
+/// Removes a comment. A `#` begins one only at the start or after a blank, since passwords contain it too.
 fn without_comment(value: &str) -> &str {
     let comment = value.char_indices().find(|(at, c)| *c == '#' && (*at == 0 || value[..*at].ends_with([' ', '\t'])));
     comment.map_or(value, |(at, _)| &value[..at])

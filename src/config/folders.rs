@@ -1,7 +1,7 @@
-//! Makes the directories that only this service may enter, and refuses ones that somebody else has prepared.
+//! Creates directories that only this service may enter, and refuses those that somebody else has prepared.
 //!
-//! The default for IPC lies in `/tmp`, where anybody may be first. No path is followed that a stranger could turn
-//! elsewhere: every folder above must belong to root or to us, and one that others may write to must be sticky.
+//! The default for IPC is in `/tmp`, where anybody may come first. No path is used that a stranger could redirect:
+//! every directory above must belong to root or to this user, and one that others can write to must be sticky.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
@@ -13,7 +13,7 @@ use std::{
 /// Why a directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
-    /// Somebody else owns it, or one above it.
+    /// It, or a directory above it, belongs to somebody else.
     #[error("{} belongs to user {owner}, who could read or replace what is in it. Choose another directory, or remove it if you know who made it.", path.display())]
     Foreign {
         /// The directory.
@@ -21,19 +21,19 @@ pub enum FolderError {
         /// The owner's user id.
         owner: u32,
     },
-    /// Others may rename what is in a directory above.
+    /// Others can rename entries of a directory above.
     #[error("Everybody may rename what lies in {}. Choose a directory elsewhere, or take the right to write from the others.", path.display())]
     Open {
-        /// The directory above.
+        /// That directory.
         path: PathBuf,
     },
     /// It is a link or a file.
     #[error("{} is no directory (a link is not followed). Remove it or choose another one.", path.display())]
     NotAFolder {
-        /// What is there.
+        /// Its path.
         path: PathBuf,
     },
-    /// The system refused.
+    /// The system refused an operation.
     #[error("{} cannot be used: {cause}.", path.display())]
     Io {
         /// The directory.
@@ -43,7 +43,7 @@ pub enum FolderError {
     },
 }
 
-/// Makes the directory ours alone (mode 0700), and makes it and what is missing above it if need be.
+/// Makes the directory private to this user (mode 0700); creates it and missing directories above it.
 pub fn make_private(path: &Path) -> Result<(), FolderError> {
     let parent = path.parent().ok_or_else(|| FolderError::NotAFolder { path: path.to_owned() })?;
     DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(fail(parent))?;
@@ -59,7 +59,7 @@ pub fn make_private(path: &Path) -> Result<(), FolderError> {
     Ok(())
 }
 
-/// Says whether [`make_private`] would refuse the directory, and changes nothing; returns whether it exists.
+/// Checks whether [`make_private`] would refuse the directory, without changing anything; returns whether it exists.
 pub fn check_private(path: &Path) -> Result<bool, FolderError> {
     if fs::symlink_metadata(path).is_ok() {
         check_all_above(path.parent().unwrap_or(path))?;
@@ -77,7 +77,7 @@ fn fail(path: &Path) -> impl FnOnce(io::Error) -> FolderError + use<> {
     move |cause| FolderError::Io { path, cause }
 }
 
-/// Checks the path as it was given, with its links, and where these lead: both must stay as they are.
+/// Checks the path as given, with its links, and the path to which these lead: both must stay as they are.
 fn check_all_above(parent: &Path) -> Result<(), FolderError> {
     let real = fs::canonicalize(parent).map_err(fail(parent))?;
     parent.ancestors().chain(real.ancestors()).try_for_each(check_above)
@@ -89,10 +89,10 @@ fn check_above(path: &Path) -> Result<(), FolderError> {
     if !trusted(metadata.uid()) {
         return Err(FolderError::Foreign { path: path.to_owned(), owner: metadata.uid() });
     }
-    // A group of our own (as Ubuntu gives every user) is nobody else.
+    // A group of this user's own (Ubuntu gives every user one) has no other members.
     let ours = metadata.gid() == 0 || metadata.gid() == nix::unistd::getegid().as_raw();
     let shared = if ours { 0o002 } else { 0o022 };
-    // A link has no mode of its own; its owner alone decides where it leads.
+    // A link has no mode of its own; only its owner can change where it leads.
     if !metadata.is_symlink() && metadata.mode() & shared != 0 && metadata.mode() & STICKY == 0 {
         return Err(FolderError::Open { path: path.to_owned() });
     }
@@ -110,7 +110,7 @@ fn open_ours(path: &Path) -> Result<File, FolderError> {
     let folder = match opened.map_err(|cause| (cause.raw_os_error(), cause)) {
         Ok(folder) => folder,
         Err((Some(libc::ENOTDIR | libc::ELOOP), _)) => return Err(FolderError::NotAFolder { path: path.to_owned() }),
-        // Only a stranger's folder does not open for its owner or root.
+        // Only somebody else's directory cannot be opened by its user or root.
         Err((Some(libc::EACCES), _)) => {
             return Err(foreign(fs::symlink_metadata(path).map_err(fail(path))?.uid()));
         }
@@ -130,7 +130,7 @@ mod tests {
         fs::symlink_metadata(path).unwrap().mode() & 0o7777
     }
 
-    /// A folder like `/tmp`: sticky, open to everybody.
+    /// Returns a directory like `/tmp`: sticky and open to everybody.
     fn shared() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), Permissions::from_mode(0o1777)).unwrap();
@@ -192,7 +192,7 @@ mod tests {
         assert!(matches!(refused, FolderError::Foreign { owner: 4242, .. }), "{refused}");
         assert!(matches!(check_private(&path), Err(FolderError::Foreign { owner: 4242, .. })));
         assert!(matches!(make_private(&path.join("below")), Err(FolderError::Foreign { owner: 4242, .. })));
-        // A stranger's link to a folder that is ours.
+        // A stranger's link to a directory of this user.
         let ours = shared.path().join("ours");
         fs::create_dir(&ours).unwrap();
         let link = shared.path().join("link");

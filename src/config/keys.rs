@@ -1,7 +1,7 @@
-//! The one table of settings: name, type, default, what it is for, and how its value is read.
+//! The table of settings: name, type, default, what each is for, and how its value is parsed.
 //!
-//! `.env.example`, `config`, the hints for unknown keys and the typed [`super::Config`] all come from it. A new setting
-//! is one entry here and one line in `meaning.rs`.
+//! `.env.example`, `config`, the hints for unknown keys and the typed [`super::Config`] are made from it. A new
+//! setting is one entry here and one line in `meaning.rs`.
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -13,42 +13,42 @@ use super::{
     parse::{self, Parsed},
 };
 
-/// What a setting is when nobody sets it.
+/// The value of a setting that nobody sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
-    /// Nothing.
+    /// No value.
     Unset,
-    /// This text, read like any other value.
+    /// This text, parsed like any other value.
     Text(&'static str),
-    /// It follows from other settings or from who runs the program; the text says how.
+    /// A value that depends on other settings or on who runs the program; the text says how.
     Follows(&'static str),
 }
 
-/// All of a setting that does not depend on its type.
+/// Everything about a setting that does not depend on its type.
 #[derive(Debug)]
 pub struct About {
-    /// The name, as in the environment.
+    /// The name of the environment variable.
     pub name: &'static str,
     /// The heading under which it is listed.
     pub group: &'static str,
-    /// What it is when nobody sets it.
+    /// The value if nobody sets it.
     pub default: Preset,
     /// Whether its value is never shown.
     pub secret: bool,
-    /// Whether it is a list, in which an empty value is no slip that may be passed over.
+    /// Whether it is a list, for which an empty value is a mistake instead of "not set".
     pub list: bool,
-    /// Whether it stands in `.env.example` to be filled in, rather than commented out.
+    /// Whether `.env.example` has it to be filled in, instead of commented out.
     pub first: bool,
-    /// What it is for, in one or two sentences.
+    /// What it is for, in one or two sentences; shown to operators.
     pub doc: &'static str,
-    /// Says what is wrong with a value.
+    /// Checks a value.
     pub check: fn(&str) -> Parsed<()>,
 }
 
 /// A setting whose value is a `T`.
 #[derive(Debug)]
 pub struct Key<T: 'static> {
-    /// All that does not depend on the type.
+    /// Everything that does not depend on the type.
     pub about: About,
     /// Reads a value.
     pub parse: fn(&str) -> Parsed<T>,
@@ -224,12 +224,12 @@ keys! {
     }
 }
 
-/// Returns the entry of `name`, in whatever case it is written.
+/// Returns the entry of `name`, in any case.
 pub fn find(name: &str) -> Option<&'static About> {
     ALL.iter().find(|about| about.name.eq_ignore_ascii_case(name)).copied()
 }
 
-/// Returns the known name nearest to `name`, if one is near enough to have been meant.
+/// Returns the known name that is nearest to `name`, if it is similar enough.
 pub fn nearest(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_uppercase();
     ALL.iter()
@@ -270,7 +270,7 @@ pub fn example() -> String {
     text
 }
 
-/// Adds `words` as comment lines of a width that fits every screen.
+/// Appends `words` as comment lines of limited width.
 fn comment(text: &mut String, words: &str) {
     const WIDTH: usize = 100;
     let mut width = WIDTH;

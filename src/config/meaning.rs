@@ -1,4 +1,4 @@
-//! Turns what was typed into what it means, and remembers for each setting which value is in effect and why.
+//! Turns typed settings into their meaning, and records for each the effective value and its source.
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -11,15 +11,15 @@ use super::{
     raw::Raw,
 };
 
-/// One setting as it is in effect.
+/// An effective setting.
 #[derive(Clone, Debug, Serialize)]
 pub struct Setting {
     /// The key.
     pub key: &'static str,
-    /// The heading under which it stands.
+    /// The heading under which it is listed.
     #[serde(skip)]
     pub group: &'static str,
-    /// The value as text; never that of a secret.
+    /// The value as text; `None` for a secret or without a value.
     pub value: Option<String>,
     /// Whether it is a secret.
     pub secret: bool,
@@ -29,27 +29,27 @@ pub struct Setting {
     pub source: Source,
 }
 
-/// The settings, and what is wrong with them.
+/// The settings with the mistakes in them.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// What they mean. Where a setting is wrong its default stands, so that `doctor` can go on; nobody else may.
+    /// The typed settings. A wrong one has its default here, which only `doctor` may use.
     pub config: Config,
-    /// Every setting as it is in effect, in the order of the table.
+    /// Every effective setting, in the order of the table.
     pub settings: Vec<Setting>,
-    /// What is wrong.
+    /// The mistakes.
     pub mistakes: Mistakes,
-    /// Files of settings that were not read, though somebody might believe so.
+    /// Files of settings that were not read although somebody might expect it.
     pub unread: Vec<Unread>,
 }
 
 impl Loaded {
-    /// Returns where the value of a key comes from, if it has one, for layers that find fault with it.
+    /// Returns where the value of a key comes from, if it has one, for layers that add mistakes.
     pub fn source(&self, name: &str) -> Option<Source> {
         self.settings.iter().find(|setting| setting.key == name && setting.set).map(|setting| setting.source.clone())
     }
 }
 
-/// Reads all layers and gives every setting its meaning.
+/// Reads all layers and parses every setting.
 pub fn load(sources: &Sources) -> Loaded {
     let mut mistakes = Mistakes::default();
     let raw = Raw::read(sources, &mut mistakes);
@@ -149,8 +149,8 @@ fn llm(reader: &mut Reader) -> Llm {
     }
 }
 
-/// Reads the account, if there is a user for one, what holds for others as long as they say nothing else, and the
-/// administrator, who may stand alone.
+/// Reads the account of `MATRIX_USER`, if that is set; the defaults for other accounts; and the administrator, who
+/// may be set alone.
 fn matrix(reader: &mut Reader) -> (Option<Matrix>, Matrix, Option<String>) {
     let vps_ip = reader.optional(keys::VPS_IP);
     let derived = |text: fn(&str) -> String| vps_ip.map(|ip| (text(&host(ip)), "VPS_IP"));
@@ -175,7 +175,7 @@ fn matrix(reader: &mut Reader) -> (Option<Matrix>, Matrix, Option<String>) {
     (user.map(|user| Matrix { user, ..defaults.clone() }), defaults, admin)
 }
 
-/// Returns an address as URLs and Matrix names hold it.
+/// Returns an address as URLs and Matrix names contain it.
 fn host(ip: IpAddr) -> String {
     match ip {
         IpAddr::V4(ip) => ip.to_string(),
@@ -188,8 +188,8 @@ fn state_dir(sources: &Sources) -> PathBuf {
     if sources.root {
         return PathBuf::from(SYSTEM);
     }
-    // Without a home it is the system's too, which this user can hardly write to, and is told so: never the folder in
-    // which the program runs.
+    // Without a home directory it is the system's directory too. This user probably cannot write there and is told
+    // so, but the working directory is never used.
     let state = sources.path("XDG_STATE_HOME").or_else(|| Some(sources.path("HOME")?.join(".local/state")));
     state.map_or_else(|| PathBuf::from(SYSTEM), |state| state.join("matrix-agent"))
 }
@@ -209,7 +209,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Returns the value that was typed, if it was and if it can be used.
+    /// Returns the parsed value, if one was typed and is valid.
     fn typed<T>(&mut self, key: &Key<T>) -> Option<T> {
         let typed = self.raw.get(&key.about)?.clone();
         match (key.parse)(&typed.text) {
@@ -233,7 +233,7 @@ impl Reader {
         value
     }
 
-    /// Reads a setting whose default is in the table.
+    /// Reads a setting with a default in the table.
     fn value<T>(&mut self, key: &Key<T>) -> T {
         if let Some(value) = self.typed(key) {
             return value;
@@ -259,7 +259,7 @@ impl Reader {
         value
     }
 
-    /// Likewise, where the table has a default besides.
+    /// Reads a setting that follows from another one, and else has a default in the table.
     fn value_or_follows<T>(&mut self, key: &Key<T>, follows: Option<(String, &'static str)>) -> T {
         if follows.is_none() {
             return self.value(key);
@@ -267,8 +267,8 @@ impl Reader {
         self.or_follows(key, follows).unwrap_or_else(|| self.value(key))
     }
 
-    /// Reads a path whose default depends on who runs the program. The default is checked too: a home directory may be
-    /// too deep for sockets.
+    /// Reads a path whose default depends on who runs the program. The default is checked too, since a home
+    /// directory's path may be too long for sockets.
     fn folder(&mut self, key: &Key<PathBuf>, default: PathBuf) -> PathBuf {
         if let Some(value) = self.typed(key) {
             return value;

@@ -1,7 +1,7 @@
-//! What is wrong with the settings, collected, so that a person sees all of it at once.
+//! The mistakes in the settings, collected so that a person sees all of them at once.
 //!
-//! Layers above add what only they can judge (is there such a model? is this a host pattern?) to the same list.
-//! Nothing here may hold the value of a secret.
+//! Layers above add those that only they can find (an unknown model, an invalid host pattern). A mistake must not
+//! contain the value of a secret.
 
 use std::fmt;
 
@@ -9,16 +9,16 @@ use serde::Serialize;
 
 use super::Source;
 
-/// One wrong setting.
+/// A wrong setting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Mistake {
-    /// The key; for a file that cannot be read, the file.
+    /// The key; for a file that cannot be read, the file's path.
     pub key: String,
-    /// Where it was set, where that is known.
+    /// Where it was set, if known.
     pub source: Option<Source>,
-    /// What is wrong: part of a sentence, without its full stop.
+    /// What is wrong: a part of a sentence, without a full stop.
     pub what: String,
-    /// What to do about it, likewise; empty where the first part says it.
+    /// What to do about it, without a full stop; empty if `what` says it.
     pub mend: String,
 }
 
@@ -33,12 +33,12 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// Returns the words with a full stop, where they do not end in another mark already.
+/// Returns the words with a full stop, unless they end in another mark.
 pub(crate) fn sentence(words: &str) -> String {
     if words.ends_with(['.', '?', '!']) { words.to_owned() } else { format!("{words}.") }
 }
 
-/// All mistakes found, in the order of the table of keys.
+/// All mistakes, in the order of the table of keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Mistakes(Vec<Mistake>);
@@ -80,7 +80,7 @@ impl fmt::Display for Mistakes {
 
 impl std::error::Error for Mistakes {}
 
-/// Why a value cannot be used, and what to write instead.
+/// Why a value is invalid, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
     /// What is wrong, without a full stop.
@@ -90,7 +90,7 @@ pub struct Wrong {
 }
 
 impl Wrong {
-    /// Returns the pair.
+    /// Returns both parts.
     pub fn new(what: impl Into<String>, mend: impl Into<String>) -> Self {
         Self { what: what.into(), mend: mend.into() }
     }

@@ -1,7 +1,7 @@
-//! The settings: what was typed (`raw`) and what it means ([`Config`]).
+//! The settings: what was typed (`raw.rs`) and what it means ([`Config`]).
 //!
-//! A low layer. It must not know providers, hosts' patterns or Podman; whoever knows them adds what is wrong to the
-//! same [`Mistakes`] (`ops::settings` does). Called once at start by `cli`; everybody above gets the typed parts.
+//! A low layer, which must not know providers, patterns of hosts or Podman; `ops::settings` knows them and adds
+//! mistakes to the same [`Mistakes`]. `cli` reads the settings once at the start; the modules get their typed parts.
 
 mod accounts;
 mod dotenv;
@@ -29,7 +29,7 @@ pub use source::Source;
 
 use crate::net;
 
-/// What the settings mean.
+/// The typed settings.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The orchestrator's model.
@@ -38,21 +38,21 @@ pub struct Config {
     pub gemini: Provider,
     /// Qwen's models, for coding agents.
     pub qwen: Provider,
-    /// GitHub's token, which the gateway adds to requests.
+    /// Secrets for GitHub. Nothing uses them yet: the gateway adds no credentials.
     pub credentials: Credentials,
     /// The sandboxes.
     pub sandbox: Sandbox,
-    /// The Matrix account; `None` when no bot user is set.
+    /// The account of `MATRIX_USER`; `None` if that is not set.
     pub matrix: Option<Matrix>,
-    /// The accounts beside it.
+    /// The further accounts.
     pub accounts: Vec<MatrixAccount>,
     /// Who may do what.
     pub people: People,
-    /// The coding agents.
+    /// Which coding agent does what.
     pub agents: Agents,
     /// How much anything may take.
     pub limits: Limits,
-    /// Where things live.
+    /// Paths and how data is stored.
     pub paths: Paths,
 }
 
@@ -63,11 +63,11 @@ pub struct Llm {
     pub model: String,
     /// The key; local providers need none.
     pub api_key: Option<SecretString>,
-    /// Another endpoint than the provider's own.
+    /// An endpoint that replaces the provider's own.
     pub base_url: Option<Url>,
-    /// Silence after which an answer is given up.
+    /// Silence after which an answer is given up and asked for again.
     pub idle: Duration,
-    /// What `matrix-agent.toml` says of this model.
+    /// What `matrix-agent.toml` says about this model.
     pub facts: ModelFacts,
 }
 
@@ -75,7 +75,7 @@ pub struct Llm {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelFacts {
-    /// Tokens that fit in its context.
+    /// The size of its context in tokens.
     pub context_window: Option<NonZeroU64>,
     /// Whether it sees pictures.
     pub vision: Option<bool>,
@@ -84,7 +84,7 @@ pub struct ModelFacts {
 /// Models that coding agents ask through the gateway.
 #[derive(Clone, Debug)]
 pub struct Provider {
-    /// The key, which stays in the gateway. Without it these models are not there.
+    /// The key, which stays in the gateway. Without it these models are not available.
     pub api_key: Option<SecretString>,
     /// The endpoint.
     pub base_url: Url,
@@ -92,30 +92,30 @@ pub struct Provider {
     pub models: Vec<String>,
 }
 
-/// Secrets that only the gateway uses.
+/// Secrets of the operator for GitHub.
 #[derive(Clone, Debug)]
 pub struct Credentials {
-    /// For pull requests and granted repositories.
+    /// A fine-grained token.
     pub github: Option<SecretString>,
 }
 
 /// Which coding agent does what.
 #[derive(Clone, Debug)]
 pub struct Agents {
-    /// Who plans.
+    /// The agents that plan.
     pub plan: AgentRole,
-    /// Who implements.
+    /// The agents that implement.
     pub implement: AgentRole,
-    /// Who reviews.
+    /// The agents that review.
     pub review: AgentRole,
 }
 
-/// The coding agents of a role.
+/// The coding agents of a role, in the order in which they are tried.
 #[derive(Clone, Debug)]
 pub struct AgentRole {
-    /// Who serves it.
+    /// The agent that is tried first.
     pub first: AgentChoice,
-    /// Who goes on where that one could not, in this order.
+    /// The agents that continue if it fails.
     pub fallback: Vec<AgentChoice>,
 }
 
@@ -129,7 +129,7 @@ pub struct AgentChoice {
 }
 
 impl AgentRole {
-    /// Returns all of them, in the order in which they are tried.
+    /// Returns all agents in the order in which they are tried.
     pub fn all(&self) -> impl Iterator<Item = &AgentChoice> {
         [&self.first].into_iter().chain(&self.fallback)
     }
@@ -161,11 +161,11 @@ pub struct Sandbox {
     pub pids: u32,
     /// Disk space in bytes.
     pub disk: u64,
-    /// Patterns of hosts, and the words `default` and `*`, as they were typed; the gateway knows what they mean.
+    /// Patterns of hosts, and the words `default` and `*`, as they were typed; the gateway parses them.
     pub allowed_hosts: Vec<String>,
-    /// Whether a model's provider may reach into the web for a coding agent.
+    /// Whether a model's provider may use the web for a coding agent.
     pub web_search: bool,
-    /// Certificates that sandboxes trust.
+    /// A file with certificates that sandboxes trust.
     pub ca_bundle: Option<PathBuf>,
     /// Time without work after which a sandbox is stopped.
     pub idle: Duration,
@@ -175,86 +175,86 @@ pub struct Sandbox {
     pub max_running: usize,
 }
 
-/// The Matrix account.
+/// A Matrix account.
 #[derive(Clone, Debug)]
 pub struct Matrix {
     /// The homeserver.
     pub homeserver: Url,
-    /// Whether a password may be sent there although everybody on the way can read it.
+    /// Whether a password may be sent there over plain HTTP, which everybody on the way can read.
     pub allow_plain_http: bool,
-    /// The bot.
+    /// The account's user id.
     pub user: String,
-    /// Its password, needed for the first login only.
+    /// Its password, for the first login and after a session was lost.
     pub password: Option<SecretString>,
-    /// The administrator.
+    /// The administrator's user id.
     pub admin_user: Option<String>,
-    /// Their password, from which the account is made.
+    /// The administrator's password, with which `scripts/setup-synapse.sh` creates the account.
     pub admin_password: Option<SecretString>,
-    /// The address from which all this was derived.
+    /// The address from which the settings above follow.
     pub vps_ip: Option<IpAddr>,
-    /// Devices count that nobody has signed.
+    /// Whether messages from devices that nobody has signed count.
     pub unsigned_devices: bool,
 }
 
-/// A Matrix account beside the one of `MATRIX_USER`.
+/// A further Matrix account, besides that of `MATRIX_USER`.
 #[derive(Clone, Debug)]
 pub struct MatrixAccount {
-    /// Its name, which its files and all that is stored of it carry.
+    /// Its name, which its files and stored rows carry.
     pub name: String,
     /// Its login.
     pub matrix: Matrix,
     /// Whom it hears, and where.
     pub people: People,
-    /// Where all this was set.
+    /// Where it was set.
     pub source: Source,
 }
 
-/// Who may do what. No users: nobody.
+/// Who may do what. An empty list of users means nobody.
 #[derive(Clone, Debug)]
 pub struct People {
-    /// Who may command the bot: users, and `@*:server` for all of a server.
+    /// Who may command the bot: users, and `@*:server` for everybody on a server.
     pub allowed: Vec<String>,
     /// Who may use the administrator's commands.
     pub admins: Vec<String>,
-    /// The rooms in which the bot works, by id or alias. Empty: every room to which somebody allowed invites it.
+    /// The rooms in which the bot works, by id or alias; if empty, every room to which somebody allowed invites it.
     pub rooms: Vec<String>,
 }
 
-/// How much anything may take.
+/// Limits in time and number.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// A shell command.
+    /// Time of a shell command.
     pub command_timeout: Duration,
-    /// A shell command for which the model asks for more time.
+    /// Time of a shell command for which the model asks for more.
     pub command_longest: Duration,
-    /// The work on one message, the time of coding agents apart.
+    /// Time of the work on one message, without the time of coding agents.
     pub turn_timeout: Duration,
-    /// A coding agent's task.
+    /// Time of a coding agent's task.
     pub coding_timeout: Duration,
-    /// A coding agent's silence.
+    /// Silence after which a coding agent is ended.
     pub coding_idle: Duration,
     /// Rounds of model and tools for each message.
     pub agent_turns: u32,
     /// Turns that run at the same time, over all rooms.
     pub concurrent_turns: usize,
-    /// Tokens a day of one room.
+    /// Tokens of one room in a day.
     pub room_tokens: Option<u64>,
     /// Tokens a day that coding agents may use at one person's word.
     pub user_tokens: Option<u64>,
-    /// How long the files of a room that was left are kept.
+    /// How long the files of a left room are kept.
     pub room_grace: Duration,
-    /// How long rows of the database are kept that nobody needs any more.
+    /// How long the database keeps rows that nobody needs any more.
     pub retention: Duration,
     /// Free disk space in bytes below which sandboxes may no longer write.
     pub host_disk_reserve: u64,
 }
 
-/// A part of something that has a size.
+/// A part of a quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// So many hundredths of it.
+    /// A percentage of it.
     Percent(u32),
-    /// So many bytes.
+    /// A number of bytes.
     Bytes(u64),
 }
 
@@ -268,19 +268,19 @@ impl Part {
     }
 }
 
-/// Where things live.
+/// Paths and how data is stored.
 #[derive(Clone, Debug)]
 pub struct Paths {
-    /// Database, sockets, secrets.
+    /// The directory of the database, sockets and secrets.
     pub state_dir: PathBuf,
-    /// The sandboxes' IPC events.
+    /// The directory in which the sandboxes' IPC events arrive.
     pub ipc_base_dir: PathBuf,
     /// How much a commit to the database waits for the disk.
     pub journal_sync: JournalSync,
 }
 
 impl Matrix {
-    /// Says why no password is sent to the homeserver, and what to do about it; `None` if it may be sent.
+    /// Returns why no password is sent to the homeserver, and what to do about it; `None` if it may be sent.
     pub fn password_refused(&self) -> Option<Wrong> {
         let refused = net::is_plain(&self.homeserver) && !self.allow_plain_http;
         refused.then(|| {
@@ -299,7 +299,7 @@ impl Paths {
         self.state_dir.join("matrix-agent.db")
     }
 
-    /// Returns the folder of the pictures that models are shown.
+    /// Returns the directory of the pictures that models are shown.
     pub fn pictures(&self) -> PathBuf {
         self.state_dir.join("pictures")
     }
@@ -308,8 +308,8 @@ impl Paths {
 /// How much a commit to the database waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JournalSync {
-    /// A killed process loses nothing; a power cut may lose the last instants.
+    /// A killed process loses nothing; a power cut may lose the last transactions.
     Normal,
-    /// A power cut loses nothing either.
+    /// A power cut loses nothing either; each commit waits for the disk.
     Full,
 }

@@ -1,7 +1,7 @@
-//! The forms that values take: each parser turns the text of a setting into its type or says what is wrong with it.
+//! The parsers of settings: each turns a text into its type or says what is wrong with it.
 //!
-//! Pure; called through the table in `keys.rs` and by the tests. Texts of errors quote values through [`quote`],
-//! because a secret may have been pasted behind the wrong key.
+//! Pure; used through the table in `keys.rs`. Error texts quote values through [`quote`], since a secret may have
+//! been pasted to the wrong key.
 
 use std::{net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
@@ -11,15 +11,15 @@ use secrecy::SecretString;
 use super::{AgentChoice, AgentCli, JournalSync, Part, Wrong};
 use crate::text;
 
-/// The outcome of every parser.
+/// The result of every parser.
 pub type Parsed<T> = Result<T, Wrong>;
 
-/// No setting is longer: a bound for what is read and shown.
+/// The longest setting in bytes.
 const LONGEST: usize = 4096;
-/// How much of a wrong value is shown.
+/// The most characters of a wrong value that are shown.
 const SHOWN: usize = 40;
 
-/// Returns a value as errors show it: one line, short, and hidden where it looks like a key or holds a password.
+/// Returns a value as errors show it: one line, short, and hidden if it looks like a key or contains a password.
 pub(super) fn quote(value: &str) -> String {
     const KEYS: [&str; 8] = ["sk-", "sk_", "ghp_", "gho_", "github_pat_", "AIza", "xoxb-", "eyJ"];
     let credentials = value.contains("://") && value.contains('@');
@@ -52,7 +52,7 @@ fn word(value: &str, example: &str) -> Parsed<String> {
     Ok(value)
 }
 
-/// A model string in LiteLLM's form. Whether there is such a provider is for the layer that knows providers.
+/// A model string in LiteLLM's form. Whether the provider exists is checked by `ops::settings`.
 pub(super) fn model(value: &str) -> Parsed<String> {
     word(value, "openrouter/anthropic/claude-sonnet-4")
 }
@@ -138,7 +138,7 @@ pub(super) fn days(value: &str) -> Parsed<Duration> {
     count::<u32, 1, TEN_YEARS>(value).map(|days| Duration::from_hours(24 * u64::from(days)))
 }
 
-/// A number of processors; a part of one will do.
+/// A number of processors, which may be a fraction.
 pub(super) fn cpus(value: &str) -> Parsed<f64> {
     match f64::from_str(value) {
         Ok(number) if (0.1..=1024.0).contains(&number) => Ok(number),
@@ -149,7 +149,7 @@ pub(super) fn cpus(value: &str) -> Parsed<f64> {
     }
 }
 
-/// A size, at least `MIN` bytes: `512m`, `1g`, `1.5 GiB`. As Podman has it, all units are powers of 1024.
+/// A size of at least `MIN` bytes: `512m`, `1g`, `1.5 GiB`. All units are powers of 1024, as in Podman.
 pub(super) fn size<const MIN: u64>(value: &str) -> Parsed<u64> {
     let unit_at = value.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(value.len());
     let (number, unit) = value.split_at(unit_at);
@@ -163,7 +163,7 @@ pub(super) fn size<const MIN: u64>(value: &str) -> Parsed<u64> {
     };
     let least = text::human_bytes(MIN);
     let bytes = shift.zip(f64::from_str(number).ok()).map(|(shift, number)| number * f64::from(shift).exp2());
-    // 2^53: beyond it a float no longer holds every byte, and no disk is that large.
+    // Beyond 2^53 a float no longer holds every byte, and no disk is that large.
     match bytes {
         Some(bytes) if bytes > 9_007_199_254_740_992.0 => {
             Err(Wrong::new(format!("{} is larger than any disk", quote(value)), "Write a size such as `10g`"))
@@ -177,7 +177,7 @@ pub(super) fn size<const MIN: u64>(value: &str) -> Parsed<u64> {
     }
 }
 
-/// A part of the host's memory in percent, or a size of at least 64 MiB.
+/// A percentage of the host's memory, or a size of at least 64 MiB.
 pub(super) fn part(value: &str) -> Parsed<Part> {
     let Some(percent) = value.strip_suffix('%') else { return size::<{ 64 << 20 }>(value).map(Part::Bytes) };
     match u32::from_str(percent.trim_end()) {
@@ -235,7 +235,7 @@ pub(super) fn path(value: &str) -> Parsed<PathBuf> {
     ))
 }
 
-/// A directory in which sockets are made, whose paths the kernel limits to 108 bytes.
+/// A directory for sockets, whose paths the kernel limits to 108 bytes.
 pub(super) fn socket_folder(value: &str) -> Parsed<PathBuf> {
     const LONGEST_FOLDER: usize = 80;
     let path = path(value)?;
@@ -289,8 +289,8 @@ pub(super) fn user_patterns(value: &str) -> Parsed<Vec<String>> {
     list(value)?.into_iter().map(check).collect()
 }
 
-/// A list of Matrix rooms: `!id:server`, `!id` as newer rooms have it, or `#alias:server`. An empty list would open
-/// every room, so `none` is refused.
+/// A list of Matrix rooms: `!id:server`, `!id` as in newer room versions, or `#alias:server`. `none` is refused,
+/// since an empty list would open every room.
 pub(super) fn rooms(value: &str) -> Parsed<Vec<String>> {
     let rooms = if value.trim().is_empty() { Vec::new() } else { list(value)? };
     if rooms.is_empty() {
@@ -314,7 +314,7 @@ pub(super) fn rooms(value: &str) -> Parsed<Vec<String>> {
     Ok(rooms)
 }
 
-/// A list of words, parted by commas or blanks. `none` alone is the empty list.
+/// A list of words, separated by commas or blanks. A lone `none` is the empty list.
 pub(super) fn list(value: &str) -> Parsed<Vec<String>> {
     let value = words(value)?;
     let entries: Vec<String> = value
@@ -329,7 +329,7 @@ pub(super) fn list(value: &str) -> Parsed<Vec<String>> {
     }
 }
 
-/// How much a commit waits for the disk.
+/// Yes or no.
 pub(super) fn flag(value: &str) -> Parsed<bool> {
     match value.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" | "1" => Ok(true),
@@ -347,7 +347,7 @@ pub(super) fn agent(value: &str) -> Parsed<AgentCli> {
     }
 }
 
-/// A list of coding agents, each with its model behind a colon if it is not its usual one.
+/// A list of coding agents, each followed by a colon and its model if that is not its usual one.
 pub(super) fn agents(value: &str) -> Parsed<Vec<AgentChoice>> {
     let choice = |entry: String| {
         let (cli, model) = entry.split_once(':').map_or((&*entry, None), |(cli, model)| (cli, Some(model)));

@@ -1,8 +1,8 @@
-//! Where files of settings are looked for: the person's own folder, then the system's, and nowhere else.
+//! Where files of settings are looked for: the user's own directory, then the system's, and nowhere else.
 //!
 //! The working directory is not among them. Settings name programs to start and addresses to send keys to, so whoever
-//! prepares a folder (a repository, an archive) could otherwise take over the program when somebody runs it there.
-//! Files that lie there are only named, so that nobody wonders why they do nothing.
+//! prepares a directory (a repository, an archive) could otherwise take over the program of somebody who runs it
+//! there. Files in the working directory are only reported, so that nobody wonders why they have no effect.
 
 use std::{
     collections::BTreeMap,
@@ -15,24 +15,24 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-/// The file of `KEY = value` lines.
+/// The name of the file of `KEY = value` lines.
 pub(super) const ENV_FILE: &str = ".env";
-/// The file of structured settings.
+/// The name of the file of structured settings.
 pub(super) const FILE: &str = "matrix-agent.toml";
-/// The folder of the service's settings.
+/// The directory of the service's settings.
 const SYSTEM: &str = "/etc/matrix-agent";
 
-/// A file of settings that was not read, though somebody might believe so. `Display` says why and how it can be read.
+/// A file of settings that was not read although somebody might expect it. `Display` says why and how it can be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unread {
     path: PathBuf,
-    /// The option that reads it.
+    /// The command-line option that reads it.
     option: &'static str,
     why: &'static str,
 }
 
 impl Unread {
-    /// Returns what reads it, as one would type it.
+    /// Returns the option with the path, as it would be typed.
     pub fn mend(&self) -> String {
         format!("`{} {}` reads it", self.option, self.path.display())
     }
@@ -50,26 +50,26 @@ impl Serialize for Unread {
     }
 }
 
-/// Where settings are looked for.
+/// The sources of settings.
 #[derive(Clone, Debug)]
 pub struct Sources {
-    /// The environment's variables.
+    /// The environment variables.
     pub environment: BTreeMap<OsString, OsString>,
-    /// The folders of settings, the most particular first. The first one that holds a `.env` or a `matrix-agent.toml` is
-    /// read, and no other: an address from one folder never meets a secret from another.
+    /// The directories of settings, the most specific one first. Only the first one with a `.env` or a
+    /// `matrix-agent.toml` is read, so that an address from one directory never meets a secret from another.
     pub folders: Vec<PathBuf>,
-    /// Another file instead of `.env`; it must exist.
+    /// A file that replaces `.env`; it must exist.
     pub env_file: Option<PathBuf>,
-    /// Another file instead of `matrix-agent.toml`; it must exist.
+    /// A file that replaces `matrix-agent.toml`; it must exist.
     pub file: Option<PathBuf>,
-    /// Where the program runs. The two files named above may be relative to it; nothing else in it is read.
+    /// The working directory. The two paths above may be relative to it; nothing else in it is read.
     pub working_directory: PathBuf,
     /// Whether the program runs as root, on which some defaults depend.
     pub root: bool,
 }
 
 impl Sources {
-    /// Returns the usual places for a process with this environment.
+    /// Returns the usual sources for a process with this environment.
     pub fn new(environment: BTreeMap<OsString, OsString>, working_directory: PathBuf, root: bool) -> Self {
         let mut sources =
             Self { environment, folders: Vec::new(), env_file: None, file: None, working_directory, root };
@@ -79,28 +79,28 @@ impl Sources {
         sources
     }
 
-    /// Returns those of this process, with the files that were named on the command line.
+    /// Returns the sources of this process, with the files that were named on the command line.
     pub fn of_process(env_file: Option<PathBuf>, file: Option<PathBuf>) -> io::Result<Self> {
         let usual =
             Self::new(std::env::vars_os().collect(), std::env::current_dir()?, nix::unistd::geteuid().is_root());
         Ok(Self { env_file, file, ..usual })
     }
 
-    /// Returns a variable that is no setting of ours, if it is set to a text that is an absolute path.
+    /// Returns a foreign variable, such as `HOME`, if it is set to an absolute path.
     pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
         let value = PathBuf::from(self.environment.get(&OsString::from(name))?);
         value.is_absolute().then_some(value)
     }
 
-    /// Returns the folder that is read: the first that holds a file of settings.
+    /// Returns the directory that is read: the first with a file of settings.
     pub(super) fn folder(&self) -> Option<&Path> {
         self.folders.iter().map(PathBuf::as_path).find(|folder| {
             [ENV_FILE, FILE].iter().map(|name| folder.join(name)).any(|path| exists(&path) && !self.is_closed(&path))
         })
     }
 
-    /// Returns the files that somebody might believe to be read: those in the working directory, and the service's if
-    /// they are for root alone.
+    /// Returns the files that somebody might expect to be read: those in the working directory, and the service's if
+    /// only root can read them.
     pub(super) fn unread(&self) -> Vec<Unread> {
         let same = |one: &Path, other: &Path| {
             fs::canonicalize(one).is_ok_and(|one| fs::canonicalize(other).is_ok_and(|other| one == other))
@@ -124,14 +124,15 @@ impl Sources {
         unread
     }
 
-    /// Returns whether a file is the service's, and this user may not read it: no mistake of theirs.
+    /// Returns whether a file is the service's and this user may not read it, which is no mistake.
     fn is_closed(&self, path: &Path) -> bool {
         let denied = || File::open(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
         !self.root && path.starts_with(SYSTEM) && denied()
     }
 }
 
-/// Returns whether there is anything of this name: a link that leads nowhere is a mistake to be told, not a missing file.
+/// Returns whether there is anything of this name. A link that leads nowhere counts: it is a mistake, not a missing
+/// file.
 fn exists(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }

@@ -1,8 +1,8 @@
-//! What was typed: the text of every setting with the place it comes from. The environment wins over `.env`, `.env`
-//! over `matrix-agent.toml`.
+//! The settings as typed: the text of each with its source. The environment wins over `.env`, and `.env` over
+//! `matrix-agent.toml`.
 //!
-//! Knows the names of the settings, not what their values mean. Unknown names in the two files are mistakes, because
-//! nothing else lives there; the environment belongs to everybody, so unknown names in it are not.
+//! Knows the names of the settings, not the meaning of their values. Unknown names in the two files are mistakes,
+//! since the files contain nothing else; the environment belongs to everybody, so unknown names in it are not.
 
 use std::{
     collections::BTreeMap,
@@ -21,31 +21,31 @@ use super::{
 };
 use crate::text;
 
-/// No file of settings is larger.
+/// The largest file of settings, in bytes.
 const LARGEST: u64 = 1 << 20;
 
-/// The text of one setting. It may be a secret, so there is no `Debug`.
+/// The text of a setting. It may be a secret, so there is no `Debug`.
 #[derive(Clone)]
 pub(super) struct Typed {
     /// The text.
     pub text: String,
-    /// Where it stands.
+    /// Its source.
     pub source: Source,
 }
 
-/// All that was typed.
+/// Everything that was typed.
 #[derive(Clone, Default)]
 pub(super) struct Raw {
     /// The settings, by name.
     values: BTreeMap<&'static str, Typed>,
-    /// What `[models]` in the file says of models, by model string.
+    /// The table `[models]`, by model string.
     models: BTreeMap<String, ModelFacts>,
-    /// What `[accounts]` in the file says of accounts.
+    /// The table `[accounts]`.
     pub(super) accounts: Vec<accounts::Typed>,
 }
 
 impl Raw {
-    /// Reads all layers. What cannot be read is added to `mistakes`.
+    /// Reads all layers. Mistakes are added to `mistakes`.
     pub(super) fn read(sources: &Sources, mistakes: &mut Mistakes) -> Self {
         let mut raw = Self::default();
         if let Some((path, text)) = open(sources, sources.file.as_deref(), places::FILE, mistakes) {
@@ -67,12 +67,12 @@ impl Raw {
         raw
     }
 
-    /// Returns what was typed for a setting.
+    /// Returns the typed text of a setting.
     pub(super) fn get(&self, about: &About) -> Option<&Typed> {
         self.values.get(about.name)
     }
 
-    /// Returns what the file says of a model.
+    /// Returns what the file says about a model.
     pub(super) fn model(&self, model: &str) -> ModelFacts {
         self.models.get(model).copied().unwrap_or_default()
     }
@@ -136,7 +136,7 @@ impl Raw {
                 mistakes.add(&key, Some(source.clone()), Wrong::new("it is no table", mend));
                 continue;
             };
-            // What cannot stand in the environment is no value of any key, and is told as such there.
+            // A value that could not be in the environment is invalid for every key, and is reported there.
             let values = entries.into_iter().map(|(key, value)| (key, plain(&value).unwrap_or_default())).collect();
             self.accounts.push(accounts::Typed { name, values, source: source.clone() });
         }
@@ -144,7 +144,7 @@ impl Raw {
 
     fn add_file(&mut self, path: &Path, text: &str, mistakes: &mut Mistakes) {
         let at = |offset: usize| Source::File { path: path.to_owned(), line: 1 + lines_before(text, offset) };
-        // Not `error.to_string()`: it shows the line, in which a secret may stand.
+        // `error.to_string()` would show the line, which may contain a secret.
         let entries = match toml::from_str::<BTreeMap<Spanned<String>, toml::Value>>(text) {
             Ok(entries) => entries,
             Err(error) => {
@@ -190,7 +190,7 @@ fn lines_before(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
 }
 
-/// Returns a TOML value as it would stand in the environment.
+/// Returns a TOML value as it would be in the environment.
 fn plain(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
@@ -205,7 +205,7 @@ fn plain(value: &toml::Value) -> Option<String> {
 }
 
 fn unknown(name: &str, source: Source, mistakes: &mut Mistakes) {
-    // A stray line of a secret can look like a key: what is not a name like ours is not repeated.
+    // A stray line of a secret can look like a key, so a name unlike ours is not repeated.
     let like_ours = name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
     let (name, mend) = match keys::nearest(name) {
         Some(known) => (name, format!("Did you mean {known}? If not, remove the line")),
@@ -219,7 +219,7 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-/// Reads the file that was named, which must exist, or else the usual one, which need not.
+/// Opens the file that was named, which must exist, or else the usual one, which need not.
 fn open(sources: &Sources, named: Option<&Path>, usual: &str, mistakes: &mut Mistakes) -> Option<(PathBuf, String)> {
     let path = match named {
         Some(named) => sources.working_directory.join(named),

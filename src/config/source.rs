@@ -1,24 +1,24 @@
-//! Where a setting's value comes from, as `config` and the mistakes tell it.
+//! The source of a setting's value, as `config` and the mistakes show it.
 
 use std::{fmt, path::PathBuf};
 
 use serde::{Serialize, Serializer};
 
-/// Where a value comes from.
+/// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Nobody set it.
+    /// The default: nobody set it.
     Default,
-    /// It follows from another setting.
+    /// Another setting, from which it follows.
     Follows(&'static str),
-    /// `matrix-agent.toml` or the file named instead.
+    /// `matrix-agent.toml`, or the file that replaces it.
     File {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
     },
-    /// `.env` or the file named instead.
+    /// `.env`, or the file that replaces it.
     EnvFile {
         /// The file.
         path: PathBuf,

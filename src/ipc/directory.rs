@@ -1,8 +1,8 @@
-//! One directory in which everything is a stranger's until it is parsed. A scan opens it, takes what is an event, and
-//! clears away what can never be one. Blocking; called by the watcher.
+//! Scans one directory, whose content may be hostile: a scan takes the files that are events, and deletes what can
+//! never be one. Blocking; called by the watcher.
 //!
-//! No name is followed, nothing but a regular file is opened, and no scan reads more than a bounded number of names and
-//! bytes. What is there to be read is left until whoever called has it: [`Scan::delete`].
+//! No link is followed, only regular files are opened, and a scan reads a bounded number of names and bytes. Events
+//! stay in their files until the caller has passed them on and calls [`Scan::delete`].
 
 use std::{
     ffi::{CStr, CString},
@@ -27,54 +27,54 @@ use nix::{
 use super::event::{self, Event, LONGEST, Unreadable};
 use crate::{clock::Clock, text};
 
-/// Events of one scan: after them, other rooms have their turn.
+/// The most events of one scan; then other rooms have their turn.
 const BATCH: usize = 128;
-/// Names of one scan; the directory of a room holds half as many.
+/// The most names of one scan, twice as many as a room's directory can hold.
 const NAMES: usize = 8192;
-/// Bytes of one scan.
+/// The most bytes of one scan.
 const BYTES: usize = 16 << 20;
 
-/// What is no whole JSON may be half written: so old, it is not.
+/// A file without complete JSON may still be being written; after this time it counts as broken.
 const SETTLED: Duration = Duration::from_secs(2);
-/// What has another name may be on its way to its own: so old, it was forgotten.
+/// A file with another name may be renamed to its own; after this time it counts as abandoned.
 const FORGOTTEN: Duration = Duration::from_mins(1);
 
-/// Where hooks write what went wrong with them.
+/// The file to which hooks write their errors.
 const ERRORS: &CStr = c"hook-errors.log";
-/// Of that, the last bytes are read.
+/// So many bytes at its end are read.
 const ERRORS_READ: u64 = 4096;
 
-/// What a scan found.
+/// The result of a scan.
 pub(super) struct Scan {
     directory: Dir,
     found: Vec<Found>,
-    /// The last lines of the hooks' log, if there was one.
+    /// The last lines of the hooks' error log, if there was one.
     pub(super) errors: Option<String>,
-    /// There may be more events.
+    /// Whether there may be more events.
     pub(super) more: bool,
     pub(super) counts: Counts,
 }
 
-/// What was not taken.
+/// Entries that were not taken.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    /// Entries that were deleted because they can be no event.
+    /// Entries that were deleted because they can never be events.
     pub(super) deleted: u64,
-    /// Entries that could not even be deleted.
+    /// Entries that could not be deleted.
     pub(super) stuck: u64,
-    /// Why the last one was none.
+    /// Why the last one was not taken.
     pub(super) why: Option<String>,
 }
 
 struct Found {
     name: CString,
     event: Event,
-    /// Whose run has ended, if it says that.
+    /// The session or agent whose run has ended, if the event says that.
     ended: Option<String>,
     stamp: Stamp,
 }
 
-/// Tells whether a file is still the one that was read.
+/// Identifies a file, to find out whether it is still the one that was read.
 #[derive(PartialEq, Eq)]
 struct Stamp {
     inode: u64,
@@ -82,16 +82,16 @@ struct Stamp {
     modified: (i64, i64),
 }
 
-/// What is to be done with an entry.
+/// What happens to an entry.
 enum Verdict {
     Take(Event, Option<String>, Stamp),
     Log(String),
-    /// It may become something, or is gone.
+    /// It stays, since it may become an event; or it is gone.
     Leave,
     Delete(String),
 }
 
-/// Reads the directory, the oldest names first.
+/// Scans the directory, the oldest names first.
 pub(super) fn scan(path: &Path) -> io::Result<Scan> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut directory = Dir::open(path, flags, Mode::empty())?;
@@ -130,18 +130,18 @@ pub(super) fn scan(path: &Path) -> io::Result<Scan> {
 }
 
 impl Scan {
-    /// Takes out whose runs have ended.
+    /// Removes and returns the sessions and agents whose runs have ended.
     pub(super) fn ended(&mut self) -> Vec<String> {
         self.found.iter_mut().filter_map(|found| found.ended.take()).collect()
     }
 
-    /// Takes the events out.
+    /// Removes and returns the events.
     pub(super) fn events(&mut self) -> Vec<Event> {
         let empty = || Event { kind: event::Kind::Detail, line: String::new() };
         self.found.iter_mut().map(|found| std::mem::replace(&mut found.event, empty())).collect()
     }
 
-    /// Deletes the files whose events were handed on, unless something newer has taken their place.
+    /// Deletes the files whose events were passed on, unless they were replaced meanwhile.
     pub(super) fn delete(&self) -> io::Result<()> {
         for Found { name, stamp, .. } in &self.found {
             let Ok(now) = fstatat(&self.directory, &**name, AtFlags::AT_SYMLINK_NOFOLLOW) else { continue };
@@ -157,14 +157,14 @@ impl Scan {
     }
 }
 
-/// Looks at one entry.
+/// Decides about one entry.
 fn judge(directory: &Dir, name: &CStr, bytes: &mut usize) -> Verdict {
     let Ok(seen) = fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) else { return Verdict::Leave };
     match SFlag::from_bits_truncate(seen.st_mode) & SFlag::S_IFMT {
         SFlag::S_IFREG => {}
         SFlag::S_IFDIR => {
             if age(&seen) >= FORGOTTEN {
-                // One that is not empty stays; the directory's own limit holds.
+                // A directory that is not empty stays; the whole directory has a bound of its own.
                 let _ = unlinkat(directory, name, UnlinkatFlags::RemoveDir);
             }
             return Verdict::Leave;
@@ -186,9 +186,9 @@ fn judge(directory: &Dir, name: &CStr, bytes: &mut usize) -> Verdict {
     read.unwrap_or_else(|error| Verdict::Delete(error.to_string()))
 }
 
-/// Opens a regular file; `None`: it is gone, or has become something else.
+/// Opens a regular file; `None` if it is gone or has become something else.
 fn open(directory: &Dir, name: &CStr) -> io::Result<Option<File>> {
-    // Of what it has become meanwhile, no pipe keeps us waiting and no terminal becomes ours.
+    // If it has been replaced meanwhile, these flags avoid waiting for a pipe and acquiring a terminal.
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let file = match openat(directory.as_fd(), name, flags, Mode::empty()) {
         Ok(file) => File::from(file),
@@ -198,7 +198,7 @@ fn open(directory: &Dir, name: &CStr) -> io::Result<Option<File>> {
     Ok(file.metadata()?.is_file().then_some(file))
 }
 
-/// Reads what may be an event.
+/// Reads a file that may be an event.
 fn take(file: &File, name: &CStr, budget: &mut usize) -> io::Result<Verdict> {
     let before = nix::sys::stat::fstat(file)?;
     if usize::try_from(before.st_size).is_ok_and(|size| size > LONGEST) {
@@ -214,7 +214,7 @@ fn take(file: &File, name: &CStr, budget: &mut usize) -> io::Result<Verdict> {
     }
 }
 
-/// Reads the end of the hooks' log.
+/// Reads the end of the hooks' error log.
 fn log(file: &File) -> io::Result<Verdict> {
     let length = file.metadata()?.size();
     let mut bytes = vec![0; usize::try_from(length.min(ERRORS_READ)).unwrap_or_default()];
@@ -227,7 +227,7 @@ fn stamp_of(seen: &FileStat) -> Stamp {
     Stamp { inode: seen.st_ino, size: seen.st_size.unsigned_abs(), modified: (seen.st_mtime, seen.st_mtime_nsec) }
 }
 
-/// Returns how long ago anything about an entry was changed. Nobody but the kernel sets that date.
+/// Returns the time since an entry was last changed in any way (ctime), which only the kernel can set.
 fn age(seen: &FileStat) -> Duration {
     let changed = seen.st_ctime.saturating_mul(1000).saturating_add(seen.st_ctime_nsec / 1_000_000);
     Duration::from_millis(u64::try_from(Clock::default().millis().saturating_sub(changed)).unwrap_or_default())

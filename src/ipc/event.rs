@@ -1,8 +1,8 @@
-//! The schema of an event, and how a file becomes one. Pure. Read leniently: what nobody doubts is taken (raw control
-//! characters, broken UTF-8, fields that are not known here), and whatever is shown is one clean line of bounded length.
+//! The schema of an event, and how a file is parsed. Pure. Parsing is lenient: what has only one meaning is accepted
+//! (raw control characters, invalid UTF-8, unknown fields), and what is shown is one clean line of bounded length.
 //!
-//! Three shapes are known. Our own: an object with `version` and `kind`, as `ipc-send` writes it. The payload of a coding
-//! agent's hook, as it came on the hook's standard input. And what the original wrote under three fixed names.
+//! Three shapes are accepted: our own, an object with `version` and `kind`, as `ipc-send` writes it; the payload of a
+//! coding agent's hook as the hook receives it; and what the original matrix-agent wrote under three fixed names.
 
 mod hook;
 
@@ -11,53 +11,54 @@ use serde_json::{Map, Value};
 
 use crate::{json, text};
 
-/// The newest version of our own shape that is understood. Versions only add; a file that says a higher one is refused.
+/// The newest version of our own shape that is accepted. Versions only add fields; a file with a higher one is
+/// refused.
 pub const VERSION: u64 = 1;
 
-/// Bytes of the longest file that is read.
+/// The longest file in bytes.
 pub const LONGEST: usize = 1 << 20;
 
-/// Characters of a line.
+/// The most characters of a line.
 const LINE: usize = 200;
-/// Bytes of a session's name.
+/// The most bytes of a session's id.
 const SESSION: usize = 64;
-/// Characters of an agent's name.
+/// The most characters of an agent's name.
 const AGENT: usize = 20;
 
-/// The original's names, and the hook of Gemini CLI whose payload it wrote there.
+/// The original's file names, and the hook of Gemini CLI whose payload is in each.
 const FIXED: [(&str, &str); 3] =
     [("event-result.json", "AfterAgent"), ("event-progress.json", "AfterTool"), ("notification.json", "Notification")];
 
-/// Something that a program in a sandbox told.
+/// An event that a program in a sandbox has written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// What it is good for.
+    /// Who should see it.
     pub kind: Kind,
-    /// One line, clean, at most 200 characters; of a [`Kind::Canary`] the word that was sent.
+    /// One clean line of at most 200 characters; the word of a [`Kind::Canary`].
     pub line: String,
 }
 
-/// What an event is good for.
+/// Who should see an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// People in the room see it.
+    /// People in the room.
     News,
-    /// So dull or so frequent (each piece of a model's answer) that nobody sees it.
+    /// Nobody: it is too unimportant or too frequent (each piece of a model's answer).
     Detail,
-    /// Somebody tries whether events arrive.
+    /// Whoever tests whether events arrive.
     Canary,
 }
 
-/// Why a file is no event.
+/// Why a file is not an event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// It is no JSON object, or not all of one: whoever writes it may not have finished.
+    /// It is not a complete JSON object; it may still be being written.
     #[error("it is no JSON object")]
     NotJson,
-    /// It is an object that says nothing known.
+    /// It is an object of unknown shape.
     #[error("it is no event that is known here")]
     Unknown,
-    /// It is of a later version.
+    /// Its version is newer than [`VERSION`].
     #[error("it is an event of version {0}, and this server knows {VERSION}")]
     Newer(u64),
 }
@@ -66,10 +67,10 @@ pub enum Unreadable {
 #[derive(Debug, Deserialize)]
 struct Posted {
     kind: PostedKind,
-    /// Who posts; no name: a script.
+    /// Who sends it; empty for a script.
     #[serde(default)]
     agent: String,
-    /// What.
+    /// Its text.
     #[serde(default)]
     text: String,
 }
@@ -83,17 +84,17 @@ enum PostedKind {
     Notification,
     /// A run has ended.
     Result,
-    /// A try.
+    /// A test of whether events arrive.
     Canary,
 }
 
-/// Reads a file that lay under `name`.
+/// Parses a file with this name.
 pub fn parse(name: &[u8], bytes: &[u8]) -> Result<Event, Unreadable> {
     read(name, bytes).map(|(event, _)| event)
 }
 
-/// As [`parse`]; says besides whose end it tells, if it tells that an agent's run has ended: the session's, or, where a hook
-/// names none, the agent's name.
+/// Like [`parse`]; also returns whose run has ended, if the event says that: a session's id or, if the hook names
+/// none, the agent's name.
 pub(super) fn read(name: &[u8], bytes: &[u8]) -> Result<(Event, Option<String>), Unreadable> {
     let fields: Map<String, Value> = serde_json::from_str(&json::lossy(bytes)).map_err(|_| Unreadable::NotJson)?;
     let fixed = FIXED.into_iter().find(|(fixed, _)| fixed.as_bytes() == name);
@@ -116,7 +117,7 @@ pub(super) fn read(name: &[u8], bytes: &[u8]) -> Result<(Event, Option<String>),
     if line.is_empty() { Err(Unreadable::Unknown) } else { Ok((Event { line, ..event }, ended)) }
 }
 
-/// Returns an agent's session, if a payload names one.
+/// Returns the session's id in a payload, if there is one.
 fn session(fields: &Map<String, Value>) -> Option<String> {
     let session = fields.get("session_id")?.as_str()?;
     (!session.is_empty() && session.len() <= SESSION).then(|| session.to_owned())
@@ -139,8 +140,8 @@ fn posted(version: u64, fields: Map<String, Value>) -> Result<Event, Unreadable>
     Ok(Event { kind, line })
 }
 
-/// Returns which agent a hook belongs to: as the payload says, as our hooks name their files
-/// (`<ns>-<pid>-<agent>-<Event>.json`), or by what only one of them writes.
+/// Returns which agent a hook belongs to: from the payload, from the file name of our hooks
+/// (`<ns>-<pid>-<agent>-<Event>.json`), or by fields that only one agent writes.
 fn agent(name: &[u8], fields: &Map<String, Value>) -> String {
     let said = fields.get("cli").and_then(Value::as_str).map(word).filter(|said| !said.is_empty());
     let named = || {
@@ -156,7 +157,7 @@ fn agent(name: &[u8], fields: &Map<String, Value>) -> String {
     })
 }
 
-/// Returns a name without what no name of an agent has.
+/// Returns a name without characters that no agent's name has.
 fn word(text: &str) -> String {
     text.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.')).take(AGENT).collect()
 }
@@ -173,7 +174,7 @@ mod tests {
         parse(name.as_bytes(), text.as_bytes()).unwrap().line
     }
 
-    /// All that both agents were seen to send, as the room reads it. Model calls and the like are marked with a dot.
+    /// Every payload that was seen of both agents, with its line; details are marked with a dot.
     #[test]
     fn every_sample_is_a_line() {
         let mut lines = Vec::new();

@@ -1,10 +1,11 @@
-//! What programs in a sandbox tell by files in `/workspace/.ipc`: the coding agents' hooks, and any script that cares to.
+//! Events that programs in a sandbox write as files to `/workspace/.ipc`: the hooks of coding agents, and any script.
 //!
-//! Everything there is a stranger's: links, pipes, giants, a million files. A file is opened without following anything,
-//! read up to a bound, made into one clean line, and deleted once the line was handed on. Events are decoration:
-//! nothing waits for one, and none is needed to know how a run went.
+//! Everything there may be hostile: links, pipes, huge files, a million files. A file is opened without following
+//! links, read up to a bound, turned into one clean line, and deleted once the line was passed on. Events are
+//! decoration: nothing waits for one, and none is needed to know how a run went.
 //!
-//! Knows no container and no hub. `sandbox` says whose directory is where; whoever opened the [`Ipc`] takes the events.
+//! Knows no container and no hub. `sandbox` says where each room's directory is; whoever opened the [`Ipc`] receives
+//! the events.
 
 mod directory;
 mod ends;

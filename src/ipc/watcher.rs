@@ -1,8 +1,9 @@
-//! One inotify queue for all rooms. What it says is only that a directory is worth a look, so nothing is lost with it: a
-//! queue that ran over, a watch that was late and a directory that was replaced are all made good by looking.
+//! Watches the directories of all rooms with one inotify queue. inotify only tells that a directory should be
+//! scanned, so nothing is lost if its queue overflows, a watch comes late or a directory is replaced: a later scan
+//! finds the files.
 //!
-//! Rooms have their turns one after the other, a bounded number of events each, so that one that floods its directory
-//! delays the others by a batch. The files are the buffer: while nobody takes the events, they stay where they are.
+//! Rooms are scanned in turn, with a bounded number of events each, so that one that floods its directory delays the
+//! others by one batch. The files are the buffer: while nobody receives the events, they stay where they are.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -34,16 +35,16 @@ use super::{
 };
 use crate::{ids::Address, text};
 
-/// Between two looks at every directory, whatever inotify says.
+/// How often every directory is scanned, whatever inotify says.
 const PERIOD: Duration = Duration::from_secs(30);
 /// Reads of inotify's queue between two scans.
 const READS: usize = 64;
-/// Characters of a line of the hooks' log that are kept.
+/// The most characters of a line of the hooks' error log.
 const ERROR: usize = 200;
-/// Who tries whether events arrive, at most at once.
+/// The most canaries that may be awaited at the same time.
 const CANARIES: usize = 64;
 
-/// Our hooks rename, others write in place.
+/// The inotify events that matter: our hooks rename files into place, others write in place.
 fn told() -> AddWatchFlags {
     AddWatchFlags::IN_MOVED_TO
         | AddWatchFlags::IN_CLOSE_WRITE
@@ -51,19 +52,19 @@ fn told() -> AddWatchFlags {
         | AddWatchFlags::IN_DONT_FOLLOW
 }
 
-/// An event of a room's sandbox.
+/// An event from a room's sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrived {
-    /// Whose sandbox it is.
+    /// The room of the sandbox.
     pub address: Address,
-    /// What it says.
+    /// The event.
     pub event: Event,
 }
 
-/// What a room's hooks have written down about themselves.
+/// Errors that a room's hooks have logged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HookErrors {
-    /// How often something was found, since the server began.
+    /// How often some were found since the server started.
     pub times: u64,
     /// The last line.
     pub last: String,
@@ -75,7 +76,7 @@ pub struct Ipc {
     inner: Arc<Inner>,
 }
 
-/// A directory that is being watched, for as long as this lives.
+/// A directory that is watched for as long as this lives.
 pub struct Watch {
     inner: Arc<Inner>,
     address: Address,
@@ -85,11 +86,11 @@ pub struct Watch {
 struct Inner {
     kernel: AsyncFd<Queue>,
     rooms: Mutex<Rooms>,
-    /// Rung when a directory is worth a look.
+    /// Notified when a directory should be scanned.
     due: Notify,
 }
 
-/// inotify, as tokio wants it.
+/// inotify's descriptor, registered with tokio.
 struct Queue(Inotify);
 
 impl AsRawFd for Queue {
@@ -102,21 +103,21 @@ impl AsRawFd for Queue {
 struct Rooms {
     by_address: HashMap<Address, Watched>,
     by_watch: HashMap<WatchDescriptor, Address>,
-    /// Those that are worth a look, in order.
+    /// The rooms whose directories should be scanned, in order.
     due: VecDeque<Address>,
     canaries: HashMap<String, oneshot::Sender<()>>,
-    /// The number of the last watch.
+    /// The number of the last [`Watch`].
     last: u64,
 }
 
 struct Watched {
     directory: PathBuf,
     watch: Option<WatchDescriptor>,
-    /// Which [`Watch`] it is.
+    /// The number of its [`Watch`].
     number: u64,
-    /// It stands in [`Rooms::due`].
+    /// Whether it is in [`Rooms::due`].
     is_due: bool,
-    /// What was not taken since it was told last.
+    /// Entries that were not taken since the last report.
     counts: Counts,
     errors: HookErrors,
     ends: Ends,
@@ -139,7 +140,7 @@ impl Ipc {
         Ok((Self { inner }, events))
     }
 
-    /// Watches a room's directory from now on, in place of the one that it had; what lies there is taken too.
+    /// Watches a room's directory from now on, instead of an earlier one; files that are there already are taken too.
     pub fn watch(&self, address: &Address, directory: PathBuf) -> Watch {
         let mut rooms = self.inner.rooms();
         rooms.forget(address, &self.inner.kernel);
@@ -156,8 +157,8 @@ impl Ipc {
         Watch { inner: Arc::clone(&self.inner), address: address.clone(), number }
     }
 
-    /// Tells a room that a run has ended, once all that its hooks have left was read, and unless one of them has told it: some
-    /// ends fire none. A room that is not watched is told nothing.
+    /// Tells a room that a run has ended, after everything that its hooks wrote was read, and unless one of them has
+    /// said so: some ends fire no hook. A room that is not watched is told nothing.
     pub fn run_ended(&self, address: &Address, run: RunEnded) {
         let mut rooms = self.inner.rooms();
         if rooms.ends(address, |ends| ends.add(run)) {
@@ -167,7 +168,7 @@ impl Ipc {
         self.inner.due.notify_one();
     }
 
-    /// Waits for the canary `word` from any room; `None`: too many are awaited. Ask before it is sent.
+    /// Waits for the canary `word` from any room; `None` if too many are awaited. Call it before the canary is sent.
     pub fn canary(&self, word: &str) -> Option<oneshot::Receiver<()>> {
         let mut rooms = self.inner.rooms();
         rooms.canaries.retain(|_, waiting| !waiting.is_closed());
@@ -179,7 +180,7 @@ impl Ipc {
         Some(arrives)
     }
 
-    /// Returns what a room's hooks have written down about themselves; `None`: its directory is not watched.
+    /// Returns the last errors that a room's hooks have logged; `None` if its directory is not watched.
     pub fn hook_errors(&self, address: &Address) -> Option<HookErrors> {
         self.inner.rooms().by_address.get(address).map(|watched| watched.errors.clone())
     }
@@ -194,12 +195,13 @@ impl Drop for Watch {
     }
 }
 
-/// Serves until it is cancelled, or nobody takes the events any more.
+/// Runs until it is cancelled, or nobody receives the events any more.
 async fn run(inner: Arc<Inner>, to: mpsc::Sender<Arrived>, cancel: CancellationToken) {
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        // Between two scans, so that neither a flood of names nor a flood of files keeps the other waiting.
+        // inotify's queue is read between two scans, so that neither a flood of names nor one of files delays the
+        // other.
         for _ in 0..READS {
             match inner.kernel.get_ref().0.read_events() {
                 Ok(events) => inner.note(&events),
@@ -233,12 +235,12 @@ async fn run(inner: Arc<Inner>, to: mpsc::Sender<Arrived>, cancel: CancellationT
     }
 }
 
-/// Nobody takes the events.
+/// Nobody receives the events any more.
 struct Closed;
 
-/// Takes a batch from one directory.
+/// Takes a batch of events from one directory.
 async fn serve(inner: &Inner, to: &mpsc::Sender<Arrived>, address: Address, directory: PathBuf) -> Result<(), Closed> {
-    // Who has ended by now has written all that it will.
+    // Runs that have ended before the scan have written everything that they will.
     let runs = inner.rooms().ends(&address, Ends::take);
     let Ok(scanned) = spawn_blocking(move || directory::scan(&directory)).await else { return Ok(()) };
     let mut scan = match scanned {
@@ -273,7 +275,7 @@ async fn serve(inner: &Inner, to: &mpsc::Sender<Arrived>, address: Address, dire
     match deleted {
         Ok(Ok(())) if more => rooms.make_due(&address),
         Ok(Ok(())) | Err(_) => {}
-        // It would come again and again: not before the next event or look.
+        // The error would repeat at once, so the directory is scanned again at the next event or period.
         Ok(Err(error)) => {
             watched.counts.stuck += 1;
             watched.counts.why = Some(error.to_string());
@@ -282,7 +284,7 @@ async fn serve(inner: &Inner, to: &mpsc::Sender<Arrived>, address: Address, dire
     Ok(())
 }
 
-/// Tells the ends of runs that no hook has told.
+/// Reports the ends of runs that no hook has reported.
 async fn tell_ends(
     inner: &Inner,
     to: &mpsc::Sender<Arrived>,
@@ -302,7 +304,7 @@ impl Inner {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what inotify says.
+    /// Handles inotify's events.
     fn note(&self, events: &[InotifyEvent]) {
         let mut rooms = self.rooms();
         for event in events {
@@ -311,7 +313,7 @@ impl Inner {
                 return rooms.look_again(&self.kernel);
             }
             if event.mask.intersects(AddWatchFlags::IN_IGNORED | AddWatchFlags::IN_UNMOUNT) {
-                // Its directory is gone, or was unmounted; another may have come in its place.
+                // The directory is gone or was unmounted; another may have taken its place.
                 if let Some(address) = rooms.by_watch.remove(&event.wd)
                     && let Some(watched) = rooms.by_address.get_mut(&address)
                 {
@@ -323,7 +325,7 @@ impl Inner {
         }
     }
 
-    /// Keeps what hooks have written down about themselves, and tells the operator.
+    /// Keeps errors that hooks have logged, and logs them for the operator.
     fn note_errors(&self, address: &Address, lines: &str) {
         let last = lines.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
         let last = text::one_line(last, ERROR);
@@ -334,7 +336,7 @@ impl Inner {
         }
     }
 
-    /// Tells whoever waits for a canary.
+    /// Notifies whoever waits for a canary.
     fn sing(&self, word: &str) {
         if let Some(waiting) = self.rooms().canaries.remove(word) {
             let _ = waiting.send(()); // who gave up is not told
@@ -347,7 +349,7 @@ impl Rooms {
         let Some(watched) = self.by_address.get_mut(address) else { return };
         match kernel.get_ref().0.add_watch(&watched.directory, told()) {
             Ok(watch) => {
-                // Another directory has come in the place of the one that was watched.
+                // Another directory has taken the place of the one that was watched.
                 if let Some(old) = watched.watch.replace(watch).filter(|old| *old != watch) {
                     self.by_watch.remove(&old);
                     let _ = kernel.get_ref().0.rm_watch(old); // it may have gone with its directory
@@ -371,7 +373,7 @@ impl Rooms {
         }
     }
 
-    /// Does something to the ends of a room's runs; nothing if it is not watched.
+    /// Applies `change` to the ends of a room's runs; does nothing if the room is not watched.
     fn ends<T: Default>(&mut self, address: &Address, change: impl FnOnce(&mut Ends) -> T) -> T {
         self.by_address.get_mut(address).map(|watched| change(&mut watched.ends)).unwrap_or_default()
     }
@@ -392,7 +394,7 @@ impl Rooms {
         Some((address, directory))
     }
 
-    /// Makes every directory due, watches those that are new, and tells what was not taken.
+    /// Makes every directory due, watches new ones, and reports entries that were not taken.
     fn look_again(&mut self, kernel: &AsyncFd<Queue>) {
         let all: Vec<_> = self.by_address.keys().cloned().collect();
         for address in all {

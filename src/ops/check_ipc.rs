@@ -1,5 +1,6 @@
-//! The checks behind `matrix-agent check-ipc`: whether what programs in a sandbox tell can arrive, looked at from inside as
-//! the agent, and tried with a canary. Changes nothing but for the canary. Called by the control socket.
+//! The checks of `matrix-agent check-ipc`: whether events from programs in a sandbox can arrive, checked from inside
+//! as the agent's user and with a canary, an event that is sent to see whether it arrives. Changes nothing else.
+//! Called by the control socket.
 
 use std::{fmt::Write, time::Duration};
 
@@ -14,20 +15,21 @@ use crate::{
     sandbox::{Command, Exit, Sandbox, SandboxError, SandboxState, SandboxSummary, Sandboxes, Stdin, User},
 };
 
-/// How long a look inside may take.
+/// How long a probe inside may take.
 const LOOK: Duration = Duration::from_secs(10);
-/// How long a canary may take: one that arrives needs a millisecond, or half a minute where the kernel tells nothing.
+/// How long a canary may take. With inotify it takes a millisecond; one that only the watcher's scan every half
+/// minute finds counts as lost.
 const CANARY: Duration = Duration::from_secs(5);
 
 const REBUILD: &str = "Build the image anew with `scripts/build-image.sh`, or take `hooks/` over into your own";
 
-/// A coding agent whose hooks tell what it does.
+/// A coding agent whose hooks send events.
 struct Agent {
-    /// The check's id, the program, and where the machine's settings of it lie.
+    /// The check's id, the program, and the path of its machine-wide settings.
     id: &'static str,
     program: &'static str,
     settings: &'static str,
-    /// The events that fire headless.
+    /// The hook events that fire without a terminal.
     events: &'static [&'static str],
 }
 
@@ -68,7 +70,7 @@ const AGENTS: [Agent; 2] = [
     },
 ];
 
-/// What was found of one sandbox.
+/// The results for one sandbox.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     container: String,
@@ -77,7 +79,7 @@ pub(super) struct Report {
     checks: Vec<Check>,
 }
 
-/// Looks at those `named`, which are started if need be; where none is, at all that run.
+/// Checks the sandboxes in `named`, which are started if need be; without any, all that run.
 pub(super) async fn check(sandboxes: &Sandboxes, named: &[Address]) -> Result<Vec<Report>, SandboxError> {
     let list = sandboxes.list().await?;
     let meant = list.into_iter().filter(|summary| named.is_empty() || named.contains(&summary.address));
@@ -94,12 +96,12 @@ pub(super) async fn check(sandboxes: &Sandboxes, named: &[Address]) -> Result<Ve
     Ok(reports)
 }
 
-/// Returns how well the worst thing is.
+/// Returns the worst status.
 pub(super) fn worst(reports: &[Report]) -> Status {
     reports.iter().flat_map(|report| &report.checks).map(|check| check.status).max().unwrap_or(Status::Good)
 }
 
-/// Writes the reports for people.
+/// Formats the reports for people.
 pub(super) fn text(reports: &[Report]) -> String {
     if reports.is_empty() {
         return "No sandbox is there yet: the first command in a room makes one.".to_owned();
@@ -156,7 +158,7 @@ async fn scripts(sandbox: &Sandbox) -> Check {
     }
 }
 
-/// Looks whether an agent's hooks are wired, and says where its progress comes from.
+/// Checks whether an agent's hooks are configured, and says where its progress comes from.
 async fn hooks(sandbox: &Sandbox, Agent { id, program, settings, events }: &Agent) -> Check {
     if sh(sandbox, &format!("command -v {program}")).await.is_err() {
         return Check::warning(id, format!("`{program}` is not in this image, so it tells nothing"), REBUILD);
@@ -178,7 +180,7 @@ async fn hooks(sandbox: &Sandbox, Agent { id, program, settings, events }: &Agen
     Check::bad(id, format!("{settings} does not wire {}, {alone}", missing.join(", ")), REBUILD)
 }
 
-/// Tells whether settings call our script for an event.
+/// Returns whether settings call our script for an event.
 fn is_wired(settings: &Value, program: &str, event: &str) -> bool {
     let groups = settings["hooks"][event].as_array().map(Vec::as_slice).unwrap_or_default();
     let mut commands = groups.iter().filter_map(|group| group["hooks"].as_array()).flatten();
@@ -225,7 +227,7 @@ fn errors(sandboxes: &Sandboxes, address: &Address, container: &str) -> Check {
     }
 }
 
-/// Runs a script as the agent; an error is what it said, in a line.
+/// Runs a script as the agent's user; the error is its output in one line.
 async fn sh(sandbox: &Sandbox, script: &str) -> Result<String, String> {
     let command = Command {
         id: format!("check-{}", ids::random(8)),

@@ -1,7 +1,7 @@
-//! The control socket: how `chat`, `sandbox` and the other commands reach the server that runs. JSON, a frame a line:
-//! the server greets, the client asks, and what follows depends on what was asked.
+//! The control socket, through which `chat`, `sandbox` and other subcommands reach the running server. JSON, one
+//! frame a line: the server greets, the client sends a request, and what follows depends on it.
 //!
-//! The socket belongs to the server's user (0600), and a peer of another user than that or root is refused.
+//! The socket belongs to the server's user (mode 0600). A client of another user, except root, is refused.
 
 use std::{
     io,
@@ -35,38 +35,39 @@ use crate::{
     sandbox::{Command, Exit, SandboxError, SandboxSummary, Sandboxes, Stdin, User},
 };
 
-/// A client says what it wants within this time.
+/// How long a client may take to send its request.
 const OPENING: Duration = Duration::from_secs(10);
-/// The longest line before the kind of connection is known.
+/// The longest line before the request is known, in bytes.
 const LINE: usize = 1 << 20;
 
-/// What a client asks for, in its first line.
+/// A client's request, in its first line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub enum Request {
-    /// To sit in a terminal's room.
+    /// Joins a terminal's room.
     Chat {
         /// The room's name.
         room: String,
     },
-    /// All sandboxes.
+    /// Lists all sandboxes.
     Sandboxes,
-    /// What is observed of one.
+    /// Observes a sandbox.
     Observe {
         /// The room as the list shows it, its sandbox's name, or a terminal room's name.
         room: String,
     },
-    /// Whether what is told in sandboxes arrives.
+    /// Checks whether events from sandboxes arrive.
     CheckIpc {
-        /// Which ones, each as the list shows it, by its sandbox's name, or a terminal room's name; none: all that run.
+        /// The sandboxes, each as the list shows it, by its name, or by a terminal room's name; if empty, all that
+        /// run.
         rooms: Vec<String>,
     },
-    /// To remove one, with its files.
+    /// Removes a sandbox with its files.
     Remove {
         /// The room as the list shows it, its sandbox's name, or a terminal room's name.
         room: String,
     },
-    /// To run a command in one.
+    /// Runs a command in a sandbox.
     Exec {
         /// The room as the list shows it, its sandbox's name, or a terminal room's name.
         room: String,
@@ -75,15 +76,15 @@ pub enum Request {
     },
 }
 
-/// What the server answers, other than to a chat.
+/// The server's answer to every request but a chat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Answer {
-    /// What was asked for.
+    /// The result.
     Value {
-        /// For programs.
+        /// The result as JSON, for programs.
         value: serde_json::Value,
-        /// For people.
+        /// The result as text, for people.
         text: String,
     },
     /// A piece of a command's output, in base64.
@@ -91,24 +92,24 @@ pub enum Answer {
         /// The piece.
         data: String,
     },
-    /// How a command ended.
+    /// The end of a command.
     Exit {
         /// Its exit code, as a shell gives it.
         code: i32,
     },
-    /// It did not work.
+    /// The request failed.
     Failed {
         /// A plain sentence.
         text: String,
     },
 }
 
-/// What the socket gives access to.
+/// What clients of the socket can reach.
 #[derive(Clone)]
 pub(super) struct Control {
-    /// Nothing where no bot works in one.
+    /// `None` if no bot works in sandboxes.
     pub(super) sandboxes: Option<Sandboxes>,
-    /// Nothing where only sandboxes are administered.
+    /// `None` if this process only administers sandboxes.
     pub(super) chat: Option<(AccountHub, Terminal)>,
 }
 
@@ -116,7 +117,8 @@ type Incoming = FramedRead<OwnedReadHalf, LinesCodec>;
 type Outgoing = FramedWrite<OwnedWriteHalf, LinesCodec>;
 
 impl Control {
-    /// Binds the socket. The caller holds the state directory's lock, so what lies there is left over.
+    /// Binds the socket. The caller holds the state directory's lock, so an existing socket is left over from a
+    /// crash.
     pub(super) fn bind(path: &Path) -> io::Result<UnixListener> {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -186,10 +188,10 @@ impl Control {
     }
 }
 
-/// The sandboxes, as operators see to them.
+/// The operators' access to sandboxes.
 struct Administration {
     sandboxes: Sandboxes,
-    /// The account that people at terminals reach.
+    /// The account to which terminals' rooms belong.
     terminals: String,
 }
 
@@ -271,7 +273,7 @@ impl Administration {
                     Some(piece) => send(&mut outgoing, &Answer::Output { data: BASE64.encode(piece) }).await?,
                     None => break,
                 },
-                // The client hung up: what it started ends with it.
+                // The client has disconnected, which ends what it started.
                 _ = incoming.next() => {
                     sandbox.kill(&id).await?;
                     return Ok(());
@@ -290,7 +292,7 @@ impl Administration {
         fail(&mut outgoing, &why).await
     }
 
-    /// Finds the room that an operator means also if all that is left of its sandbox are its files.
+    /// Returns the room that an operator names, also if only its files are left.
     async fn room_with_files(&self, named: &str) -> Result<Address, SandboxError> {
         match self.room(named).await {
             Err(SandboxError::NoSandbox(_)) => {
@@ -302,8 +304,9 @@ impl Administration {
         }
     }
 
-    /// Finds the room that an operator means: by its address as the list shows it, by its sandbox's name, or a terminal's
-    /// by its name. A room's key alone never means that of another account than the first: `rm` would hit the wrong one.
+    /// Returns the room that an operator names: by its address as the list shows it, by its sandbox's name, or a
+    /// terminal's room by its name. A room's key alone always means a room of the first account: otherwise `rm` could
+    /// hit another account's.
     async fn room(&self, named: &str) -> Result<Address, SandboxError> {
         let list = self.sandboxes.list().await?.into_iter();
         let terminal = self.terminal(named);
@@ -318,7 +321,7 @@ impl Administration {
     }
 }
 
-/// Returns the room that was found, if it is only one.
+/// Returns the room if exactly one was found.
 fn only(named: &str, mut found: Vec<Address>) -> Result<Address, SandboxError> {
     match (found.pop(), found.is_empty()) {
         (Some(room), true) => Ok(room),
@@ -327,15 +330,15 @@ fn only(named: &str, mut found: Vec<Address>) -> Result<Address, SandboxError> {
     }
 }
 
-/// A client of the socket for everything but a chat.
+/// A client for every request but a chat.
 pub struct Operator {
     incoming: Incoming,
-    /// Dropping it hangs up, which ends what was started.
+    /// Dropping it disconnects, which ends what was started.
     _outgoing: Outgoing,
 }
 
 impl Operator {
-    /// Connects and asks.
+    /// Connects and sends a request.
     pub async fn ask(socket: &Path, request: &Request) -> anyhow::Result<Self> {
         let stream = UnixStream::connect(socket).await?;
         let (read, write) = stream.into_split();
@@ -346,13 +349,13 @@ impl Operator {
         Ok(Self { incoming, _outgoing: outgoing })
     }
 
-    /// Returns the next part of the answer.
+    /// Returns the next part of the answer; `None` after the last.
     pub async fn next(&mut self) -> anyhow::Result<Option<Answer>> {
         receive(&mut self.incoming).await
     }
 }
 
-/// Returns where a server with this state directory listens.
+/// Returns the path of the control socket of a state directory.
 pub fn control_socket(state: &Path) -> PathBuf {
     state.join("control.sock")
 }

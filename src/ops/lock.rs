@@ -1,4 +1,4 @@
-//! One process owns a state directory: its database, its sandboxes, its sockets.
+//! The lock of a state directory: one process owns its database, its sandboxes and its sockets.
 
 use std::{
     fs::{File, OpenOptions},
@@ -9,10 +9,10 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 
-/// The lock's file in the state directory; it holds the owner's pid.
+/// The lock's file in the state directory, which contains the owner's pid.
 const FILE: &str = "lock";
 
-/// Holds the lock until it is dropped, or the process ends in whatever way.
+/// Holds the lock until it is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lock {
     _file: Flock<File>,
@@ -21,10 +21,10 @@ pub struct Lock {
 /// Why the lock was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another process has it.
+    /// Another process holds it.
     #[error("Another matrix-agent (process {pid}) works with {}. Stop it first, or give this one another `STATE_DIR`.", state.display())]
     Held {
-        /// Who.
+        /// Its pid.
         pid: String,
         /// The state directory.
         state: PathBuf,
@@ -40,7 +40,7 @@ pub enum LockError {
 }
 
 impl Lock {
-    /// Takes the lock of a state directory, or says who holds it.
+    /// Takes the lock of a state directory.
     pub fn take(state: &Path) -> Result<Self, LockError> {
         let io = |cause| LockError::Io { state: state.to_owned(), cause };
         let file = OpenOptions::new()
@@ -60,7 +60,7 @@ impl Lock {
             }
             Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
                 let mut pid = String::new();
-                // The owner may be writing it just now; the sentence is right without it too.
+                // The owner may be writing it at this moment; the message is right without it too.
                 let _ = file.read_to_string(&mut pid);
                 Err(LockError::Held {
                     pid: if pid.is_empty() { "unknown".into() } else { pid },

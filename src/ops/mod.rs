@@ -1,4 +1,4 @@
-//! Running the service: the lock, the control socket, the health checks, and how the parts are put together.
+//! Running the service: the lock, the control socket, the health checks, and how the parts are wired together.
 
 mod check_ipc;
 mod control;

@@ -1,8 +1,8 @@
-//! Whether the server still works things off: for the watchdog of `run`.
+//! Tells whether the server still makes progress, for the watchdog of `run`.
 
 use crate::store::{Store, StoreError};
 
-/// Feels whether the process lives where it counts: in the runtime's workers and in the database's thread.
+/// Checks the places where progress counts: the runtime's workers and the store's writer.
 #[derive(Clone, Debug)]
 pub struct Pulse {
     store: Store,
@@ -13,7 +13,7 @@ impl Pulse {
         Self { store }
     }
 
-    /// Returns when both have had a turn. Hangs where they do, so give it a limit.
+    /// Returns when both have done something. Hangs if they do, so give it a time limit.
     pub async fn beat(&self) -> Result<(), StoreError> {
         let store = self.store.clone();
         tokio::spawn(async move { store.take_turn().await }).await.map_err(|_| StoreError::Closed)?

@@ -1,4 +1,4 @@
-//! How the parts are put together: what `run` serves, and what the other commands host where no server runs.
+//! How the parts are wired together: what `run` serves, and what other subcommands host if no server runs.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -38,19 +38,19 @@ use crate::{
     store::Store,
 };
 
-/// Deliveries and files to fetch that may wait for a chat protocol.
+/// Deliveries, and files to fetch, that may be queued for a chat protocol.
 const QUEUE: usize = 1024;
-/// Between two looks at how much memory the process has.
+/// How often the process's memory is checked.
 const GIVE_BACK: Duration = Duration::from_secs(20);
-/// So many times what it had at the least, and memory is given back.
+/// Memory is returned to the system when the process has this many times its smallest size so far.
 const GROWN: f64 = 1.1;
-/// What runs may take this long to end.
+/// How long running tasks may take to end at a shutdown.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// A state directory, its database and its sandboxes, owned by this process; without a chat.
+/// A state directory with its database and sandboxes, owned by this process; without chat protocols.
 pub struct House {
     store: Store,
-    /// `None` where no bot works in one.
+    /// `None` if no bot works in sandboxes.
     sandboxes: Option<Sandboxes>,
     /// The coding agents' way to their models.
     models: ModelDoor,
@@ -62,20 +62,20 @@ pub struct House {
     _lock: Lock,
 }
 
-/// An account as it is to be served.
+/// An account that is to be served.
 pub struct Served {
-    /// Its name in the store.
+    /// Its name in the store, which must not change.
     pub name: String,
-    /// Who answers, in the order in which they are asked.
+    /// Its bots, in the order in which they are asked.
     pub bots: Vec<Arc<dyn Bot>>,
-    /// How it gets into Matrix rooms, if it does.
+    /// Its Matrix login, if it has one.
     pub login: Option<Login>,
-    /// Whether people at terminals reach it. They reach one account only, the first of which this is said.
+    /// Whether terminals reach it. They reach one account only, the first with this set.
     pub terminals: bool,
 }
 
 impl House {
-    /// Takes the lock, opens the database and takes the sandboxes over.
+    /// Takes the lock, opens the database and takes over the sandboxes.
     pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Self> {
         let mut house = Self::without_sandboxes(config, clock)?;
         house.models = settings::models(config, house.store.clone())?;
@@ -87,7 +87,7 @@ impl House {
         Ok(house)
     }
 
-    /// The same for bots that work in none: nothing of Podman is needed, and the coding bot cannot be one of them.
+    /// The same for bots that work in no sandbox: Podman is not needed, and the coding bot cannot be among them.
     pub fn without_sandboxes(config: &Config, clock: Clock) -> anyhow::Result<Self> {
         let state_dir = config.paths.state_dir.clone();
         crate::config::make_private(&state_dir)?;
@@ -109,7 +109,7 @@ impl House {
         })
     }
 
-    /// Returns the coding bot of this house, if it has sandboxes.
+    /// Returns the coding bot of this house; `None` without sandboxes.
     pub fn coder(&self, config: &Config, model: Model) -> Option<Coder> {
         Some(Coder::new(
             self.store.clone(),
@@ -122,15 +122,15 @@ impl House {
         ))
     }
 
-    /// Returns the store, for bots that keep something of their own.
+    /// Returns the store, for bots with data of their own.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Lets operators in through the control socket.
+    /// Serves the control socket for operators only.
     pub fn administer(&self) -> anyhow::Result<()> {
         if let Some(mut events) = self.sandboxes.as_ref().and_then(Sandboxes::take_events) {
-            // Nobody watches a room here, and a canary is heard only while events are taken.
+            // Nobody watches a room here, but a canary arrives only while events are taken.
             let ignore = async move { while events.recv().await.is_some() {} };
             self.tasks.spawn(self.cancel.clone().run_until_cancelled_owned(ignore));
         }
@@ -145,8 +145,8 @@ impl House {
         Ok(())
     }
 
-    /// Serves accounts side by side. When it returns, clients can connect, what an earlier process left is being taken up,
-    /// and each account was tried once. One that cannot be served is told in the log and tried again.
+    /// Serves the accounts. When it returns, clients can connect, open work of an earlier process is being resumed,
+    /// and each account was tried once. One that cannot be served is logged and tried again.
     ///
     /// # Errors
     ///
@@ -164,7 +164,7 @@ impl House {
             let (at_terminals, from_terminals) = Port::new(terminal::ROOMS, QUEUE);
             let (in_rooms, from_rooms) = Port::new(matrix::ROOMS, QUEUE);
             let terminals = terminals && chat.is_none();
-            // What is to be sent to rooms that are not served stays in the outbox.
+            // Rows for rooms that are not served stay in the outbox.
             let ports = terminals.then_some(at_terminals).into_iter().chain(login.is_some().then_some(in_rooms));
             let account = Account { name, bots, ports: ports.collect() };
             let (store, keeper) = (self.store.clone(), keeper.clone());
@@ -185,7 +185,7 @@ impl House {
         }
         let serving = Serving::new(logins.len());
         let opening = logins.into_iter().map(|(login, hub, inbox)| async {
-            // Boxed: the SDK's futures are large, and these are a part of all that starts a server.
+            // Boxed because the SDK's futures are large and would be part of every future that starts a server.
             (Box::pin(Matrix::open(login)).await, hub, inbox)
         });
         let mut opened = join_all(opening).await;
@@ -208,7 +208,7 @@ impl House {
         Ok(Server { house: self, failed })
     }
 
-    /// Ends what runs; the containers stay and are taken over at the next start.
+    /// Ends all tasks. The containers stay, and the next start takes them over.
     pub async fn shutdown(self) {
         self.cancel.cancel();
         self.tasks.close();
@@ -222,15 +222,15 @@ impl House {
     }
 }
 
-/// The whole: a house with people in it.
+/// A running server: a house with accounts.
 pub struct Server {
     house: House,
-    /// The last Matrix session is lost for good.
+    /// Gets the error when the last Matrix account cannot be served any more.
     failed: mpsc::Receiver<SessionError>,
 }
 
 impl Server {
-    /// Starts everything that is set up; Matrix accounts only with `rooms`.
+    /// Starts everything that is configured; the Matrix accounts only with `rooms`.
     pub async fn start(config: &Config, model: Model, rooms: bool, clock: Clock) -> anyhow::Result<Self> {
         let house = House::open(config, clock).await?;
         let Some(coder) = house.coder(config, model) else { return house.serve(vec![]).await };
@@ -249,27 +249,27 @@ impl Server {
         house.serve([first].into_iter().chain(others).collect()).await
     }
 
-    /// Waits until the server cannot go on by itself, and returns why. Pending for as long as it can.
+    /// Waits until the server cannot go on, and returns why. Never returns while it can.
     pub async fn failed(&mut self) -> anyhow::Error {
         match self.failed.recv().await {
             Some(error) => error.into(),
-            // Without an account nothing of it can fail.
+            // Without an account none can fail.
             None => std::future::pending().await,
         }
     }
 
-    /// Returns what tells whether the server works.
+    /// Returns what tells whether the server makes progress.
     pub fn pulse(&self) -> Pulse {
         Pulse::new(self.house.store.clone())
     }
 
-    /// Ends what runs: turns stay open and are resumed at the next start, containers stay.
+    /// Ends all tasks: turns stay open and are resumed at the next start, containers stay.
     pub async fn shutdown(self) {
         self.house.shutdown().await;
     }
 }
 
-/// Gives back to the system, after a load, the memory that it took.
+/// Returns memory to the system after a load.
 async fn give_back(cancel: CancellationToken) {
     let mut least = f64::MAX;
     while cancel.run_until_cancelled(time::sleep(GIVE_BACK)).await.is_some() {
@@ -283,14 +283,14 @@ async fn give_back(cancel: CancellationToken) {
     }
 }
 
-/// Brings what the fleet has to say to the rooms of an account.
+/// Passes the fleet's notices to the rooms of an account.
 async fn pass_on_notices(mut notices: broadcast::Receiver<Notice>, hub: AccountHub, cancel: CancellationToken) {
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
             notice = notices.recv() => match notice {
                 Ok(Notice { address, text }) if address.account == hub.account() => hub.show_notice(&address.room, text),
-                // Another account's people are none of this one's.
+                // A notice for a room of another account.
                 Ok(_) => {}
                 Err(RecvError::Lagged(missed)) => tracing::warn!(missed, "rooms were not told all that happened to them"),
                 Err(RecvError::Closed) => return,
@@ -299,7 +299,7 @@ async fn pass_on_notices(mut notices: broadcast::Receiver<Notice>, hub: AccountH
     }
 }
 
-/// Brings what programs in sandboxes tell to those who watch the rooms.
+/// Passes events of programs in sandboxes to those who watch the rooms.
 async fn show(mut events: mpsc::Receiver<Arrived>, hubs: Vec<AccountHub>, cancel: CancellationToken) {
     while let Some(Some(Arrived { address, event })) = cancel.run_until_cancelled(events.recv()).await {
         if let Some(hub) = hubs.iter().find(|hub| hub.account() == address.account) {
@@ -340,7 +340,7 @@ mod tests {
             watched.push((name, hub.watch(), times));
             tasks.spawn(pass_on_notices(notices.subscribe(), hub, cancel.clone()));
         }
-        // The last one for each account shows that nothing of the others' came before.
+        // The last event of each account shows that none of the others' came before.
         for account in ["talk", "gone", "coder", "talk"] {
             let address = Address { account: account.into(), room: "!r:x".into() };
             notices.send(Notice { address, text: format!("for {account}") }).unwrap();

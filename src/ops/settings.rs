@@ -1,5 +1,5 @@
-//! What the settings mean to the layers that `config` must not know: is there such a model, are these patterns of
-//! hosts, is all there that a subcommand needs?
+//! What the settings mean to the layers that `config` must not know: does the model exist, are the patterns of hosts
+//! valid, is everything set that a subcommand needs?
 //!
 //! Called by `cli` for every subcommand, and by `doctor`.
 
@@ -26,18 +26,18 @@ use crate::{
     tools::ToolLimits,
 };
 
-/// What the settings are wanted for.
+/// What the settings are needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Nothing that needs more than correct values: `config`, the demo, administration.
+    /// For what needs only valid values: `config`, the demo, administration.
     Anything,
-    /// A chat in the terminal with the configured model.
+    /// For a chat in the terminal with the configured model.
     Chat,
-    /// The server.
+    /// For the server.
     Run,
 }
 
-/// Returns all that is wrong with the settings for `purpose`.
+/// Returns all mistakes in the settings for `purpose`.
 pub fn review(loaded: &Loaded, purpose: Purpose) -> Mistakes {
     let mut mistakes = loaded.mistakes.clone();
     let config = &loaded.config;
@@ -85,17 +85,18 @@ fn endpoint(config: &Config) -> Result<Endpoint, SettingError> {
     parse_model(&config.llm.model, config.llm.base_url.as_ref().map(Url::as_str))
 }
 
-/// A server of one's own may need no key; if it does, its own answer says so.
+/// Returns whether the endpoint has a key or may need none. If an operator's own server needs one after all, its
+/// answer says so.
 fn has_key(config: &Config, endpoint: &Endpoint) -> bool {
     config.llm.api_key.is_some() || config.llm.base_url.is_some() || endpoint.key_variable().is_none()
 }
 
-/// Returns how the account of `MATRIX_USER` logs in, if one is set.
+/// Returns the login of the account of `MATRIX_USER`, if that is set.
 pub fn matrix_login(config: &Config) -> Option<Login> {
     config.matrix.as_ref().map(|matrix| login(config, FIRST_ACCOUNT, matrix))
 }
 
-/// Returns how an account logs in.
+/// Returns an account's login.
 pub(super) fn login(config: &Config, name: &str, matrix: &Matrix) -> Login {
     Login {
         name: name.to_owned(),
@@ -108,12 +109,12 @@ pub(super) fn login(config: &Config, name: &str, matrix: &Matrix) -> Login {
     }
 }
 
-/// Returns whom the coding bot hears on an account, and where.
+/// Returns whom the coding bot hears on an account, and in which rooms.
 pub(super) fn policy(people: &config::People) -> Policy {
     Policy { people: People::Listed(people.allowed.clone()), rooms: people.rooms.clone() }
 }
 
-/// Returns what the model's client needs.
+/// Returns the settings of the model's client.
 pub fn model_settings(config: &Config) -> ModelSettings {
     let key = config.llm.api_key.clone().unwrap_or_else(|| SecretString::from(""));
     let (idle, usual) = (config.llm.idle, llm::ModelLimits::default());
@@ -131,7 +132,7 @@ pub fn model_settings(config: &Config) -> ModelSettings {
     }
 }
 
-/// Returns what the gateway lets through. It fails only for settings that [`review`] has refused.
+/// Returns the gateway's policy. Fails only for settings that [`review`] has refused.
 pub(super) fn gateway(config: &Config) -> Result<GatewayPolicy, BadPattern> {
     AllowedHosts::parse(&config.sandbox.allowed_hosts).map(GatewayPolicy::new)
 }
@@ -149,7 +150,7 @@ pub(super) fn models(config: &Config, store: Store) -> Result<ModelDoor, BadUpst
             upstreams.push(upstream(protocol, &Provider { models, ..provider.clone() })?);
         }
     }
-    // The orchestrator's own is there for agents that have no key of theirs, and for whose model fails.
+    // The orchestrator's own model is for agents without a key, and for those whose own model fails.
     if let Some(endpoint) = &endpoint {
         let base = Url::parse(endpoint.base_url()).map_err(|_| BadUpstream::Address)?;
         let alone = config.qwen.api_key.is_none();
@@ -169,7 +170,7 @@ fn chosen(config: &Config, cli: AgentCli, own: Option<&str>) -> Vec<String> {
     models.filter(|model| own != Some(model)).collect()
 }
 
-/// Returns the coding agents, and who of them does what.
+/// Returns the coding agents with their roles.
 pub(super) fn agents(config: &Config, door: ModelDoor) -> CodingAgents {
     CodingAgents::new(Roster::new(&config.agents, |protocol| door.models(protocol)), door)
 }
@@ -186,7 +187,7 @@ pub(super) fn durability(config: &Config) -> Durability {
     }
 }
 
-/// Returns what the fleet of sandboxes must be told.
+/// Returns the options of the sandboxes.
 pub(super) fn sandboxes(config: &Config, instance: &str, clock: Clock) -> SandboxOptions {
     let sandbox = config.sandbox.clone();
     SandboxOptions {
@@ -210,17 +211,17 @@ pub(super) fn sandboxes(config: &Config, instance: &str, clock: Clock) -> Sandbo
     }
 }
 
-/// Returns the bytes of memory that all sandboxes may use together. No bound where the host's memory is not known.
+/// Returns how much memory all sandboxes may use together, in bytes; no bound if the host's memory is unknown.
 pub(super) fn memory_total(config: &Config) -> u64 {
     config.sandbox.memory_total.of(memory::of_host().unwrap_or(u64::MAX))
 }
 
-/// Returns what the coding bot may use.
+/// Returns the limits of the coding bot.
 pub(super) fn allowance(config: &Config) -> Allowance {
     Allowance { turn: limits(config), at_once: config.limits.concurrent_turns }
 }
 
-/// Returns what a turn may use.
+/// Returns the limits of a turn.
 fn limits(config: &Config) -> orchestrator::TurnLimits {
     orchestrator::TurnLimits {
         rounds: config.limits.agent_turns,

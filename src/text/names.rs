@@ -1,20 +1,20 @@
-//! Names of files as people and models can type them. Phones and desktops write names with spaces that only look like
-//! spaces, with accents in two pieces, and with characters that no screen shows.
+//! File names as people and models can type them. Phones and desktops write names with characters that only look like
+//! spaces, with decomposed accents, and with invisible characters.
 
 use unicode_normalization::UnicodeNormalization;
 
-/// Returns `name` in letters that a keyboard has: accents in one piece, every kind of space as a space, and nothing that
-/// is invisible or turns the direction of writing.
+/// Returns `name` with characters that a keyboard has: composed accents, plain spaces, and nothing that is invisible
+/// or changes the direction of writing.
 pub fn typeable(name: &str) -> String {
     name.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).filter(|c| !invisible(*c)).nfc().collect()
 }
 
-/// Returns what two names have in common that look the same to whoever types them.
+/// Returns a key that is equal for names that look the same to whoever types them.
 pub fn look_of(name: &str) -> String {
     typeable(name).trim().chars().map(plain_punctuation).collect()
 }
 
-/// Returns the ASCII character that people and models write for `char`.
+/// Returns the ASCII character that people and models type for `char`.
 pub fn plain_punctuation(char: char) -> char {
     match char {
         '\u{2018}' | '\u{2019}' | '\u{201a}' | '\u{201b}' => '\'',
@@ -26,7 +26,7 @@ pub fn plain_punctuation(char: char) -> char {
 }
 
 fn invisible(c: char) -> bool {
-    // A joiner between two letters or two emoji is part of how they are written.
+    // A joiner between two letters or two emoji belongs to their spelling.
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}'

@@ -1,32 +1,32 @@
-//! What a room shows of one job, as lines to print: each message once, and of the one that is edited what is new in it.
-//! Pure.
+//! Turns the events of a room during the demo job into lines to print: each message once, and of the progress message
+//! only what is new. Pure.
 
 use serde_json::Value;
 
 use crate::text;
 
-/// Something to print.
+/// A line to print.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Line {
-    /// The bot has said this.
+    /// A message of the bot.
     Said(String),
-    /// This was added to what it does.
+    /// A line that was added to the progress message.
     Below(String),
-    /// It does this now; the next one replaces it.
+    /// What the bot does now; the next one replaces it.
     Status(String),
 }
 
-/// How the job goes.
+/// The state of the job.
 #[derive(Debug, Default)]
 pub(super) struct Transcript {
     bot: String,
     asked: String,
-    /// The message that is edited, once it is there.
+    /// The event of the progress message, once it exists.
     progress: Option<String>,
-    /// Its lines that were told.
+    /// Its lines that were printed.
     told: Vec<String>,
     answered: bool,
-    /// What the message that is edited says in the end.
+    /// The final text of the progress message.
     ending: Option<String>,
 }
 
@@ -35,27 +35,27 @@ impl Transcript {
         Self { bot: bot.to_owned(), ..Self::default() }
     }
 
-    /// The job was asked for with this event.
+    /// Notes the event that asked for the job.
     pub(super) fn asked(&mut self, event: &str) {
         event.clone_into(&mut self.asked);
     }
 
-    /// Whether the answer has come.
+    /// Returns whether the answer has come.
     pub(super) fn is_answered(&self) -> bool {
         self.answered
     }
 
-    /// Whether nothing more comes: the answer is there, and the message that was edited says how it ended.
+    /// Returns whether nothing more comes: the answer is there, and the progress message has its final text.
     pub(super) fn has_ended(&self) -> bool {
         self.answered && (self.progress.is_none() || self.ending.is_some())
     }
 
-    /// Whether the job was done. A job that was too quick for a message that is edited has nothing else to say.
+    /// Returns whether the job was done. A job too quick for a progress message counts as done.
     pub(super) fn is_done(&self) -> bool {
         self.has_ended() && self.ending.as_ref().is_none_or(|ending| ending.starts_with('✓'))
     }
 
-    /// Follows an event of the room; returns what there is to print.
+    /// Takes an event of the room; returns what to print.
     pub(super) fn follow(&mut self, event: &Value) -> Vec<Line> {
         let content = &event["content"];
         if event["sender"] != self.bot.as_str() || event["type"] != "m.room.message" {
@@ -70,7 +70,7 @@ impl Transcript {
         let body = content["body"].as_str().unwrap_or_default();
         match content["msgtype"].as_str().unwrap_or_default() {
             "m.text" => {
-                // What is no answer to this job is the reply to a command before it.
+                // A reply to another event belongs to a command before the job.
                 self.answered |= relation["m.in_reply_to"]["event_id"] == self.asked.as_str();
                 vec![Line::Said(body.to_owned())]
             }
@@ -104,7 +104,7 @@ impl Transcript {
     }
 }
 
-/// Whether a text is that of the message that is edited, while there is work.
+/// Returns whether a text is that of a progress message during the work.
 fn is_at_work(body: &str) -> bool {
     body.starts_with(['⚙', '⏳'])
 }

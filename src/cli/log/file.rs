@@ -1,5 +1,5 @@
-//! A log file of bounded size, for servers that no journald looks after: when it is full it becomes `NAME.1`, the one of
-//! that name goes, and a new one begins.
+//! A log file of bounded size, for servers without journald: when it is full it is renamed to `NAME.1`, replacing the
+//! last one, and a new file begins.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,21 +14,21 @@ use tracing_subscriber::fmt::MakeWriter;
 /// The size in bytes at which a file is full.
 const FULL: u64 = 16 << 20;
 
-/// The file.
+/// The log file.
 pub(super) struct LogFile {
     path: PathBuf,
     full: u64,
     open: Mutex<Open>,
 }
 
-/// The file that is written to.
+/// The file that is being written.
 struct Open {
     file: Arc<File>,
     written: u64,
 }
 
 impl LogFile {
-    /// Opens the file, at its end, and makes it for this user alone if it is not there.
+    /// Opens the file for appending; creates it for this user alone.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         Self::of_size(path, FULL)
     }
@@ -43,7 +43,8 @@ impl LogFile {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts the full file aside. If that fails the old one goes on: a log that is too long is better than none.
+    /// Renames the full file and begins a new one. If that fails the old one is used on: a long log is better than
+    /// none.
     fn turn(&self, open: &mut Open) {
         let mut aside = self.path.clone().into_os_string();
         aside.push(".1");
@@ -66,7 +67,7 @@ impl<'a> MakeWriter<'a> for LogFile {
     }
 }
 
-/// Writes to the file that is open when it writes.
+/// Writes to the file that is current at that moment.
 pub(super) struct Writer<'a>(&'a LogFile);
 
 impl Write for Writer<'_> {

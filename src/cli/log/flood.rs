@@ -1,6 +1,7 @@
-//! Counts lines of the log by kind and room, lets so many of each through in a minute, and sums up the others.
+//! Limits the log: counts lines by kind and room, lets a number of each through in a minute, and reports how many
+//! were left out.
 //!
-//! A kind is the place in the program that logs. The room is the field `room` of the event or of a span around it.
+//! A kind is a place in the program that logs. The room is the field `room` of the event or of a span around it.
 
 use std::{
     collections::HashMap,
@@ -19,22 +20,22 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context, registry::LookupSpan};
 
-/// How long lines are counted together.
+/// The period over which lines are counted.
 const WINDOW: Duration = Duration::from_mins(1);
-/// Rooms and kinds that are told apart; what comes beyond counts by kind alone.
+/// The most rooms and kinds that are counted separately; further ones count by kind alone.
 const KNOWN: usize = 4096;
-/// Rooms of which a sum of their own is told; what was left out of others stands in the sum of the kind.
+/// The most rooms that get a sum of their own; the rest is in the sum of the kind.
 const SUMS: usize = 50;
-/// Names of rooms, and words of a line for its sum, are remembered up to this length in bytes.
+/// The most bytes that are remembered of a room's name, and of a line's text.
 const LONGEST_NAME: usize = 255;
 
-/// How many lines of one kind a window may hold: of one room, and of all rooms together.
+/// The most lines of a kind in a period: of one room, and of all rooms.
 struct Allowance {
     room: u64,
     all: u64,
 }
 
-/// Returns the allowance for lines of this level. Lines that say what went right are more by nature: each connection of
+/// Returns the allowance for lines of this level. Lines about success are more frequent by nature: each connection of
 /// a package manager is one.
 fn allowance(level: Level) -> Allowance {
     match level {
@@ -43,7 +44,7 @@ fn allowance(level: Level) -> Allowance {
     }
 }
 
-/// What counts and lets through. Its clones share what they count.
+/// Counts lines and lets them through. Clones share their counts.
 #[derive(Clone, Default)]
 pub(in crate::cli) struct Flood {
     counts: Arc<Mutex<Counts>>,
@@ -55,9 +56,9 @@ struct Counts {
     rooms: HashMap<(Identifier, String), Tally>,
 }
 
-/// One kind of line, in all rooms.
+/// A kind of line, in all rooms.
 struct Kind {
-    /// Its words, for the sum.
+    /// The text of its lines, for the sum.
     says: String,
     all: Tally,
 }
@@ -78,7 +79,7 @@ impl Tally {
 struct RoomOf(String);
 
 impl Flood {
-    /// Begins a new window every minute, for ever.
+    /// Begins a new period every minute, for ever.
     pub(in crate::cli) async fn tell_every_minute(&self) -> Infallible {
         loop {
             tokio::time::sleep(WINDOW).await;
@@ -86,9 +87,9 @@ impl Flood {
         }
     }
 
-    /// Begins a new window, and logs what was left out in the last one: a line for each kind and room.
+    /// Begins a new period, and logs what was left out of the last one: a line for each kind and room.
     pub(in crate::cli) fn tell(&self) {
-        // Taken before anything is logged, because that is counted again.
+        // Taken before anything is logged, since that is counted again.
         let Counts { mut kinds, rooms } = mem::take(&mut *self.counts());
         let flooded = rooms.into_iter().filter(|(_, tally)| tally.left_out() > 0);
         for ((kind, room), tally) in flooded.take(SUMS) {
@@ -101,7 +102,7 @@ impl Flood {
         }
     }
 
-    /// Counts a line; `true` lets it through.
+    /// Counts a line; returns whether it is let through.
     fn count(&self, metadata: &'static Metadata<'static>, room: String, says: impl FnOnce() -> String) -> bool {
         let allowance = allowance(*metadata.level());
         let mut counts = self.counts();
@@ -128,7 +129,7 @@ impl Flood {
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Flood {
     fn event_enabled(&self, event: &Event<'_>, context: Context<'_, S>) -> bool {
-        // Whoever asks for more than the usual lines watches, and wants to see them all.
+        // Whoever asks for more than the usual levels wants to see all lines.
         if *event.metadata().level() > Level::INFO {
             return true;
         }
@@ -150,7 +151,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Flood {
     }
 }
 
-/// Reads what the count needs of an event's or a span's fields.
+/// Extracts the room and the text from an event's or a span's fields.
 #[derive(Default)]
 struct Read {
     room: Option<String>,
@@ -174,7 +175,7 @@ impl Visit for Read {
 /// Returns the beginning of a value as text.
 fn short(value: &dyn fmt::Debug) -> String {
     let mut text = Short(String::new());
-    // It ends early by an error when the text is long enough.
+    // The writer fails on purpose once the text is long enough.
     let _ = write!(text, "{value:?}");
     text.0
 }

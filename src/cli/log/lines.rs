@@ -1,5 +1,5 @@
-//! Makes of each event one line of bounded length, whatever its fields hold: an error may quote a megabyte of what came,
-//! and a line break in it would let a stranger forge lines of the log.
+//! Makes each event one line of bounded length, whatever its fields contain: an error may quote a megabyte, and a
+//! line break in it would let a stranger forge log lines.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use tracing_subscriber::fmt::{MakeWriter, writer::BoxMakeWriter};
 /// The longest line, in bytes.
 pub(super) const LONGEST: usize = 8 * 1024;
 
-/// Bounds what it hands on to a writer.
+/// Bounds the lines on their way to a writer.
 pub(super) struct Lines(pub(super) BoxMakeWriter);
 
 impl<'a> MakeWriter<'a> for Lines {
@@ -19,7 +19,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// Takes one event at a time, as `tracing_subscriber` writes it: whole, with a line break at its end.
+/// Takes one event at a time as `tracing_subscriber` writes it: whole, with a line break at its end.
 pub(super) struct Line<W>(W);
 
 impl<W: Write> Write for Line<W> {
@@ -34,7 +34,7 @@ impl<W: Write> Write for Line<W> {
             }
         }
         if text.len() > LONGEST {
-            // A character may have been cut in two.
+            // The cut may have split a character.
             line.truncate(line.utf8_chunks().next().map_or(0, |chunk| chunk.valid().len()));
             write!(line, " … {} bytes cut", text.len() - LONGEST)?;
         }

@@ -1,24 +1,24 @@
-//! The payloads of coding agents' hooks, each as the one line that a room may see of it: which agent, which tool, which
-//! file. Pure. Nothing of a payload is needed: whatever is missing, or of another type, is left out.
+//! Turns the payload of a coding agent's hook into the one line that a room may see: which agent, which tool, which
+//! file. Pure. No field of a payload is required: what is missing or of another type is left out.
 
 use serde_json::{Map, Value};
 
 use super::{Event, Kind};
 use crate::text;
 
-/// Characters of a part of a line: a path, a command, an error.
+/// The most characters of a part of a line: a path, a command, an error.
 const PART: usize = 120;
-/// Tools of a batch that are named.
+/// The most tools of a batch that are named.
 const BATCH: usize = 4;
 
-/// What of a tool's input tells best what it works on, in this order.
+/// The fields of a tool's input that best tell what it works on, in this order.
 const TELLING: [&str; 10] =
     ["file_path", "absolute_path", "path", "dir_path", "command", "pattern", "query", "url", "description", "prompt"];
 
-/// Where an agent works: left out of paths.
+/// The directory in which an agent works, which is left out of paths.
 const WORKSPACE: &str = "/workspace/";
 
-/// Returns what the hook `name` of `agent` says.
+/// Returns the event for the hook `name` of `agent`.
 pub(super) fn event(agent: &str, name: &str, payload: &Map<String, Value>) -> Event {
     let said = |key: &str| said(payload.get(key));
     let (kind, line) = match name {
@@ -49,7 +49,7 @@ pub(super) fn event(agent: &str, name: &str, payload: &Map<String, Value>) -> Ev
         "Notification" => {
             let typ = said("notification_type").map(|typ| format!(" [{typ}]")).unwrap_or_default();
             let message = said("message").unwrap_or_else(|| "needs attention".to_owned());
-            // That it could log in is no news.
+            // A successful login is not worth showing.
             let kind = if typ == " [auth_success]" { Kind::Detail } else { Kind::News };
             (kind, format!("⚠️ {agent}{typ}: {message}"))
         }
@@ -58,12 +58,12 @@ pub(super) fn event(agent: &str, name: &str, payload: &Map<String, Value>) -> Ev
     Event { kind, line }
 }
 
-/// Tells whether a hook says that a run has come to its end.
+/// Returns whether a hook says that a run has ended.
 pub(super) fn is_end(name: &str) -> bool {
     matches!(name, "AfterAgent" | "Stop" | "StopFailure")
 }
 
-/// Returns a tool and what it works on.
+/// Returns a tool with what it works on.
 fn call(payload: &Map<String, Value>) -> String {
     let tool = said(payload.get("tool_name")).unwrap_or_else(|| "a tool".to_owned());
     let input = payload.get("tool_input").and_then(Value::as_object);
@@ -81,7 +81,7 @@ fn subagent(payload: &Map<String, Value>) -> String {
     said(payload.get("agent_type")).map_or_else(|| "a subagent".to_owned(), |typ| format!("subagent {typ}"))
 }
 
-/// Returns how a run ended, as far as a hook knows: its exit is what tells.
+/// Returns how a run ended as far as a hook knows; the exit code tells for sure.
 fn finished(agent: &str, name: &str, payload: &Map<String, Value>) -> String {
     let exit = payload.get("exit_code").and_then(Value::as_i64);
     let mark = if name == "StopFailure" || exit.is_some_and(|exit| exit != 0) { '✗' } else { '✓' };
@@ -90,7 +90,7 @@ fn finished(agent: &str, name: &str, payload: &Map<String, Value>) -> String {
     format!("{agent} {mark} {}{exit}", words.unwrap_or_else(|| "finished".to_owned()))
 }
 
-/// Returns what went wrong with a tool, if its answer says so.
+/// Returns a tool's error, if its response contains one.
 fn error(response: Option<&Value>) -> Option<String> {
     let error = response?.get("error")?;
     match error {
@@ -99,7 +99,7 @@ fn error(response: Option<&Value>) -> Option<String> {
     }
 }
 
-/// Returns a value as words, if it is any.
+/// Returns a value as text, if it is a string or a number.
 fn said(value: Option<&Value>) -> Option<String> {
     let line = match value? {
         Value::String(text) => text::one_line(text, PART),

@@ -1,4 +1,4 @@
-//! Looks at the coding agents' keys: says what each is for, and asks nobody.
+//! Checks the coding agents' keys: says what each is for; asks no provider.
 
 use super::Check;
 use crate::{
@@ -6,14 +6,14 @@ use crate::{
     net, ops,
 };
 
-/// A key and what hangs on it.
+/// A key and what depends on it.
 struct Key<'a> {
     /// The check's name.
     name: &'static str,
     setting: &'static str,
     address: &'static str,
     agent: &'static str,
-    /// What the agent does without it.
+    /// What the agent does without the key.
     without: String,
     provider: &'a Provider,
 }

@@ -1,4 +1,4 @@
-//! Looks at the database: does it open, can it be written, is it whole, and who works with it now?
+//! Checks the database: can it be opened and written, is it intact, and which process uses it?
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
@@ -11,16 +11,16 @@ use crate::{
 };
 
 const NAME: &str = "database";
-/// A large file is not read to its end: what was seen until then is told.
+/// How long the file is read; a large one is not read to its end then.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Fewer free bytes are not worth a word: what is written next takes them.
+/// Less free space than this is not reported, since new rows reuse it.
 const WASTE: u64 = 64 << 20;
 
 pub(super) async fn check(config: &Config) -> Vec<Check> {
     let path = config.paths.database();
     let owner = owner(&config.paths.state_dir);
-    // SQLite blocks; a panic in it is caught where this check's task is awaited.
+    // SQLite blocks; a panic in this task is caught where the check's task is awaited.
     let accounts: Vec<_> = config.accounts.iter().map(|account| account.name.clone()).collect();
     let looked = move || [check_file(&path)].into_iter().chain(left_alone(&path, &accounts)).collect();
     let database = tokio::task::spawn_blocking(looked).await;
@@ -67,15 +67,15 @@ fn check_file(path: &Path) -> Check {
     }
 }
 
-/// Returns how many bytes of a database's file hold nothing, if that is much and the server does not give them back.
+/// Returns the free bytes of a database's file, if there are many and the server does not return them.
 fn wasted(path: &Path) -> Option<u64> {
     let size = Size::of(path).ok()?;
     (!size.gives_back && size.free >= WASTE && size.free >= size.file / 3).then_some(size.free)
 }
 
-/// Finds accounts that are not set up any more and whose people still wait for something.
+/// Finds accounts that are no longer configured although people wait for an answer there.
 fn left_alone(path: &Path, accounts: &[String]) -> Vec<Check> {
-    // A file that cannot be read was told of already.
+    // A file that cannot be read has been reported already.
     let waiting = if path.exists() { Waiting::of(path).unwrap_or_default() } else { vec![] };
     let gone = waiting.into_iter().filter(|it| it.account != FIRST_ACCOUNT && !accounts.contains(&it.account));
     gone.map(|Waiting { account, messages, answers }| {
@@ -89,8 +89,8 @@ fn left_alone(path: &Path, accounts: &[String]) -> Vec<Check> {
     .collect()
 }
 
-/// Returns the process that holds the lock of a state directory. The kernel's list is read, because to try the lock
-/// would turn away a server that starts at that instant.
+/// Returns the process that holds a state directory's lock, from the kernel's list of locks: taking the lock to find
+/// out would turn away a server that starts at that moment.
 fn owner(state: &Path) -> Option<u32> {
     let lock = fs::metadata(state.join("lock")).ok()?;
     let (major, minor) = (nix::sys::stat::major(lock.dev()), nix::sys::stat::minor(lock.dev()));

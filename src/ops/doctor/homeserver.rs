@@ -1,4 +1,4 @@
-//! Looks at the Matrix accounts: does the homeserver answer, and can each of them log in?
+//! Checks the Matrix accounts: does the homeserver answer, and can each account log in?
 
 use futures_util::future::join_all;
 
@@ -20,7 +20,7 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
 }
 
 async fn check_one(config: &Config, name: &str, matrix: &Matrix) -> Vec<Check> {
-    // Boxed: the SDK's futures are large.
+    // Boxed because the SDK's futures are large.
     let found = Box::pin(settings::login(config, name, matrix).examine()).await;
     let mut checks = vec![check_of("homeserver", found.homeserver), check_of("account", found.account)];
     if net::is_plain(&matrix.homeserver) {

@@ -1,4 +1,4 @@
-//! Looks at the machine: free disk space, the file systems' quotas, open files.
+//! Checks the machine: free disk space, quotas of the file systems, open files, Landlock.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use crate::{config::Config, text};
 
 pub(super) async fn check(config: &Config) -> Vec<Check> {
     let paths = [("disk of the state", config.paths.state_dir.as_path())];
-    // The kernel may wait for a network file system.
+    // A network file system may block.
     let config = config.clone();
     let disks = paths.map(|(name, path)| (name, path.to_owned()));
     let looked = tokio::task::spawn_blocking(move || {
@@ -24,7 +24,7 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     looked.await.unwrap_or_default()
 }
 
-/// Tells how much room there is where `path` lies or will lie.
+/// Reports the free space on the file system where `path` is or will be.
 pub(super) fn disk(name: &'static str, path: &Path, config: &Config) -> Check {
     let existing = path.ancestors().find(|above| above.exists()).unwrap_or(path);
     let space = match statvfs(existing) {
@@ -61,16 +61,16 @@ fn free(space: &Statvfs) -> u64 {
     space.blocks_available().saturating_mul(space.fragment_size())
 }
 
-/// A mounted file system, as `/proc/self/mountinfo` has it.
+/// A mounted file system, from `/proc/self/mountinfo`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mount {
     /// Its type: `ext4`, `xfs` …
     pub kind: String,
-    /// Whether it limits directories by themselves (XFS with project quotas).
+    /// Whether it has quotas for directories (XFS project quotas).
     pub quota: bool,
 }
 
-/// Returns the file system in which `path` lies.
+/// Returns the file system that contains `path`.
 pub(super) fn mount_of(path: &Path) -> Option<Mount> {
     let real = path.ancestors().find_map(|above| fs::canonicalize(above).ok())?;
     find_mount(&fs::read_to_string("/proc/self/mountinfo").ok()?, &real)
@@ -86,11 +86,11 @@ fn find_mount(mountinfo: &str, path: &Path) -> Option<Mount> {
         let quota = kind == "xfs" && system.nth(1)?.split(',').any(|option| matches!(option, "prjquota" | "pquota"));
         path.starts_with(&point).then(|| (PathBuf::from(point).components().count(), Mount { kind, quota }))
     });
-    // Of two mounts at one place the later one is seen.
+    // Of two mounts at one place the later one is visible.
     mounts.max_by_key(|(depth, _)| *depth).map(|(_, mount)| mount)
 }
 
-/// Each room's connections take files; the limit of the whole process must hold them all.
+/// Checks the limit of open files, of which each room's connections need some.
 fn open_files(config: &Config) -> Option<Check> {
     const NAME: &str = "open files";
     const PER_SANDBOX: u64 = 130;
@@ -112,7 +112,7 @@ fn open_files(config: &Config) -> Option<Check> {
     })
 }
 
-/// Without it nothing keeps a coding agent that plans or reviews from writing.
+/// Checks for Landlock, without which nothing keeps a planning or reviewing coding agent from writing.
 fn landlock() -> Check {
     const NAME: &str = "landlock";
     let modules = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();

@@ -1,7 +1,7 @@
-//! The health checks behind `matrix-agent doctor`: small functions that look at one thing each and change nothing.
+//! The health checks of `matrix-agent doctor`: small functions that check one thing each and change nothing.
 //!
-//! They run at the same time, each within its limit, so that a Podman that hangs hides nothing else. A check never
-//! fails: what it finds is a [`Check`]. Called by `cli`.
+//! They run at the same time, each with a time limit, so that a Podman that hangs hides no other result. A check
+//! never fails: its result is a [`Check`]. Called by `cli`.
 
 mod agents;
 mod database;
@@ -18,11 +18,11 @@ use tokio::{task::JoinSet, time};
 
 use crate::config::Loaded;
 
-/// How well a thing is.
+/// The result of a check in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// As it should be.
+    /// It is as it should be.
     Good,
     /// It works, but somebody should look at it.
     Warning,
@@ -40,16 +40,16 @@ impl fmt::Display for Status {
     }
 }
 
-/// What one check found.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// The thing looked at.
+    /// The name of what was checked.
     pub name: &'static str,
     /// How well it is.
     pub status: Status,
     /// What was found, in a sentence without its full stop.
     pub what: String,
-    /// What to do about it, likewise.
+    /// What to do about it, in a sentence without its full stop.
     pub mend: Option<String>,
 }
 
@@ -69,19 +69,19 @@ impl Check {
 
 type Found = Pin<Box<dyn Future<Output = Vec<Check>> + Send>>;
 
-/// One row of the list: what is looked at, how long that may take, and the function.
+/// A row of the list: what is checked, the time limit, and the function.
 struct Examination {
     name: &'static str,
     limit: Duration,
     run: fn(Arc<Loaded>) -> Found,
 }
 
-/// For what only reads this machine's own files.
+/// The time limit of checks that only read this machine's own files.
 const QUICK: Duration = Duration::from_secs(10);
-/// For what asks somebody else, who may have to start first.
+/// The time limit of checks that ask somebody else, who may have to start first.
 const SLOW: Duration = Duration::from_secs(40);
 
-/// In the order in which they are shown.
+/// The checks, in the order in which they are shown.
 const EXAMINATIONS: &[Examination] = &[
     Examination { name: "settings", limit: QUICK, run: |loaded| Box::pin(async move { settings::check(&loaded) }) },
     Examination {
@@ -116,7 +116,7 @@ const EXAMINATIONS: &[Examination] = &[
     },
 ];
 
-/// Looks at everything. Where settings are wrong their defaults are looked at, and the first check says so.
+/// Runs all checks. If a setting is wrong its default is used, and the first check says so.
 pub async fn examine(loaded: Loaded) -> Vec<Check> {
     let loaded = Arc::new(loaded);
     let mut running = JoinSet::new();
@@ -126,7 +126,7 @@ pub async fn examine(loaded: Loaded) -> Vec<Check> {
     }
     let mut checks: Vec<Option<Vec<Check>>> = EXAMINATIONS.iter().map(|_| None).collect();
     while let Some(ended) = running.join_next().await {
-        // One that panicked keeps its empty place and is told below.
+        // A check that panicked leaves its place empty, which is reported below.
         if let Ok((place, found)) = ended {
             let examination = &EXAMINATIONS[place];
             checks[place] = Some(found.unwrap_or_else(|_| {

@@ -1,4 +1,4 @@
-//! Looks at the model: asks it for one token.
+//! Checks the model: asks it for one token.
 
 use super::Check;
 use crate::{config::Config, llm::Model, net, ops, text};

@@ -1,6 +1,6 @@
-//! Looks at Podman: does it answer, what does it enforce, has it ids for the rooms, is the image there?
+//! Checks Podman: does it answer, what does it enforce, does it have ids for the rooms, does the image exist?
 //!
-//! Starts nothing that stays: where no socket answers, it tries whether the server could start Podman's service itself.
+//! Starts nothing that stays: if no socket answers, it tries whether the server could start Podman's service itself.
 
 use std::{
     fs::{self, DirBuilder},
@@ -24,9 +24,9 @@ use crate::{
     text,
 };
 
-/// The oldest Podman on which the sandboxes were tried.
+/// The oldest version of Podman with which the sandboxes were tried.
 const TRIED: (u32, u32) = (4, 3);
-/// Ids that each room gets.
+/// The number of ids of each room.
 const RANGE: u64 = 65_536;
 
 pub(super) async fn check(config: &Config) -> Vec<Check> {
@@ -51,7 +51,7 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
         cancel.clone(),
     );
     let checks = ask(&engine, config, &folder.0).await;
-    // A service of our own must be gone before its directory is.
+    // A service that was started here must end before its directory is removed.
     cancel.cancel();
     tasks.close();
     tasks.wait().await;
@@ -192,7 +192,7 @@ fn ids_of_rooms(info: &EngineInfo, uids: &str, gids: &str, config: &Config) -> C
     Check::good(NAME, what)
 }
 
-/// Rootless: all rooms live in the one namespace of the user.
+/// Checks the ids of rootless Podman, in whose one user namespace all rooms are.
 fn own_ids(uids: &str, gids: &str, user: &[String]) -> Check {
     const NAME: &str = "user namespaces";
     let user: Vec<&str> = user.iter().map(String::as_str).collect();
@@ -210,7 +210,7 @@ fn own_ids(uids: &str, gids: &str, user: &[String]) -> Check {
     )
 }
 
-/// Returns how many ids `/etc/subuid` or `/etc/subgid` sets aside for one of the names.
+/// Returns how many ids `/etc/subuid` or `/etc/subgid` reserves for these names.
 fn count(text: &str, names: &[&str]) -> u64 {
     let lines = text.lines().filter_map(|line| {
         let mut fields = line.trim().split(':');
@@ -220,7 +220,7 @@ fn count(text: &str, names: &[&str]) -> u64 {
     lines.fold(0, u64::saturating_add)
 }
 
-/// Returns the names under which this user may stand in `/etc/subuid`.
+/// Returns the names that this user may have in `/etc/subuid`.
 fn user() -> Vec<String> {
     let uid = nix::unistd::geteuid();
     let name = nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name);
@@ -236,7 +236,7 @@ fn storage(info: &EngineInfo, config: &Config) -> Check {
     check
 }
 
-/// How the rooms' files are bounded; `tried`: what came of an image that was mounted, where it could be tried.
+/// Reports how the rooms' files are bounded. `tried` is the result of mounting an image, if that could be tried.
 fn files(rootless: bool, tried: Option<io::Result<()>>) -> Check {
     const NAME: &str = "rooms' files";
     match tried {
@@ -263,7 +263,7 @@ fn image(digest: Result<String, EngineError>, name: &str) -> Check {
     }
 }
 
-/// A directory for the socket of a service of our own, removed with all that is in it.
+/// A directory for the socket of a service started here, removed with its content when dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -276,7 +276,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What cannot be removed from the temporary directory is removed with it.
+        // What remains in the temporary directory is removed with it.
         let _ = fs::remove_dir_all(Path::new(&self.0));
     }
 }

@@ -1,4 +1,5 @@
-//! Looks at the settings: mistakes, secrets that others can read, hosts open to all, the CA bundle, the directories.
+//! Checks the settings: mistakes, secrets that others can read, a host list that is open to all, the CA bundle, the
+//! directories.
 
 use std::{
     fs,
@@ -41,7 +42,7 @@ fn mistakes(loaded: &Loaded) -> Vec<Check> {
     vec![Check::good("settings", format!("no mistakes, {set} set; `matrix-agent config` shows them"))]
 }
 
-/// Finds the files with secrets in them that others than their owner can read.
+/// Finds files with secrets that others than their owner can read.
 fn secrets(loaded: &Loaded) -> Option<Check> {
     let settings = loaded.settings.iter().filter(|setting| setting.secret).map(|setting| &setting.source);
     let accounts = loaded.config.accounts.iter().filter(|account| account.matrix.password.is_some());
@@ -99,7 +100,7 @@ fn ca_bundle(path: &Path) -> Check {
             "Set SANDBOX_CA_BUNDLE to a file of certificates in PEM form",
         );
     }
-    // In a sandbox with ids of its own even root is a stranger to the file.
+    // In a sandbox with an id range of its own even root counts as others for this file.
     if fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 == 0) {
         return Check::bad(NAME, format!("sandboxes cannot read {shown}"), format!("chmod o+r {shown}"));
     }
