@@ -143,18 +143,18 @@ pub enum Outbound {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thread: Option<EventId>,
     },
-    /// What a turn's call did in detail. It goes where it is in nobody's way: into the thread of the question, or, where
-    /// that was asked in a thread, as a file there.
+    /// The detailed log of a turn's call, which is sent where it disturbs nobody: into the thread of the question or, if
+    /// that was asked in a thread, there as a file.
     Log {
         /// Plain lines under a title.
         text: String,
         /// The event that asked.
         asked: EventId,
-        /// The thread in which it did.
+        /// The thread of the event that asked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thread: Option<EventId>,
     },
-    /// A file; its bytes stand beside this in the outbox.
+    /// A file, whose bytes the outbox keeps beside the row.
     File {
         /// Its name, without a path.
         name: String,

@@ -25,8 +25,8 @@ pub struct Rooms {
     pub features: Features,
 }
 
-/// What a chat protocol lets its accounts do beyond sending a message: the hub asks for nothing else. Reactions, typing
-/// and encryption are not here, since only the protocol's own adapter deals with them.
+/// What a chat protocol can do beyond sending a message. The hub asks for nothing else. Reactions, typing and
+/// encryption are absent, since only the protocol's own adapter deals with them.
 #[derive(Clone, Copy, Debug)]
 pub struct Features {
     /// Whether sent messages can be edited. If so, a turn gets a progress message, which an [`Outbound::Closing`]
@@ -34,7 +34,7 @@ pub struct Features {
     pub edits: bool,
     /// Whether files can be sent ([`Outbound::File`]).
     pub files: bool,
-    /// A message can be sent into a thread, as an [`Outbound::Log`] is.
+    /// Whether messages can be sent into a thread ([`Outbound::Log`]).
     pub threads: bool,
 }
 

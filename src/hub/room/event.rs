@@ -201,7 +201,7 @@ pub(super) enum Action {
     },
     /// Show the room something.
     Show(Live),
-    /// Send the room what the turn has made for it.
+    /// Send the room a file or log of the turn.
     Enclose {
         /// The turn.
         turn: Turn,
@@ -285,13 +285,13 @@ pub(super) enum End {
     NoOutcome,
 }
 
-/// Something that a turn has made for the room.
+/// A file or log that a turn sends to the room.
 #[derive(Debug)]
 pub(super) struct Enclosed {
-    /// The same for the same one after a restart, so that it is sent once.
+    /// Stays the same when the turn is resumed, so that it is sent once.
     pub(super) key: String,
     /// What it is.
     pub(super) enclosure: Enclosure,
-    /// To be told when it is stored.
+    /// Gets a message once it is stored.
     pub(super) stored: oneshot::Sender<Taken>,
 }

@@ -133,7 +133,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Sends the room what the turn has made for it.
+    /// Stores a file or log that the turn sends to the room.
     pub(super) async fn enclose(&self, turn: &Turn, enclosed: Enclosed) -> Result<(), StoreError> {
         let Enclosed { key, enclosure, stored } = enclosed;
         let (features, thread) = (self.features(), turn.thread.clone());
@@ -143,7 +143,7 @@ impl Driver {
                 let kept = match self.hub.inner.store.keep_file(&txn, data).await {
                     Ok(kept) => kept,
                     Err(error) => {
-                        // Who waits for it is told that it was not stored.
+                        // Dropping `stored` tells the turn that the file was not stored.
                         tracing::warn!(%error, "a file cannot be sent");
                         return Ok(());
                     }
