@@ -55,7 +55,7 @@ fn strip_line(line: &[u8]) -> String {
 fn visible(c: char) -> bool {
     !(c.is_control()
         || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')  // bidirectional overrides
-        || matches!(c, '\u{e0000}'..='\u{e007f}')) // "tags": ASCII that no screen shows
+        || matches!(c, '\u{e0000}'..='\u{e007f}')) // "tags": invisible copies of ASCII
 }
 
 /// Returns `text` without invisible characters (joiners, marks of direction, variation selectors, a byte order mark)

@@ -167,7 +167,7 @@ impl Keeper {
 
     async fn run(self) {
         let (store, cancel) = (&self.inner.store, &self.inner.cancel);
-        let mut ticks = time::interval(LOOK); // the first at once
+        let mut ticks = time::interval(LOOK); // ticks at once, then each time
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks = 0_u64;
         loop {

@@ -122,7 +122,7 @@ impl AccountHub {
 
     /// Sweeps the rooms that were left, each minute and when one is left, until the program ends.
     pub(super) async fn sweep(self) {
-        let mut ticks = time::interval(LOOK); // the first at once
+        let mut ticks = time::interval(LOOK); // ticks at once, then each time
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {

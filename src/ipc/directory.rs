@@ -102,7 +102,7 @@ pub(super) fn scan(path: &Path) -> io::Result<Scan> {
         .map(|entry| entry.file_name().to_owned())
         .filter(|name| !matches!(name.to_bytes(), b"." | b".."))
         .collect();
-    names.sort_unstable(); // ours begin with the time
+    names.sort_unstable(); // by time: our names begin with it
     let mut scan = Scan { directory, found: Vec::new(), errors: None, more: false, counts: Counts::default() };
     let mut bytes = BYTES;
     for name in names {
@@ -115,7 +115,7 @@ pub(super) fn scan(path: &Path) -> io::Result<Scan> {
             Verdict::Take(event, ended, stamp) => scan.found.push(Found { name, event, ended, stamp }),
             Verdict::Log(lines) => {
                 scan.errors = Some(lines);
-                let _ = unlinkat(&scan.directory, &*name, UnlinkatFlags::NoRemoveDir); // else it is told again
+                let _ = unlinkat(&scan.directory, &*name, UnlinkatFlags::NoRemoveDir); // if it stays, it is reported again
             }
             Verdict::Delete(why) => {
                 match unlinkat(&scan.directory, &*name, UnlinkatFlags::NoRemoveDir) {
@@ -323,7 +323,7 @@ mod tests {
         let kind = SFlag::S_IFCHR;
         let mode = Mode::from_bits_truncate(0o666);
         if nix::sys::stat::mknod(&place.at("null.json"), kind, mode, nix::sys::stat::makedev(1, 3)).is_err() {
-            return; // Only root can make one.
+            return; // Only root can make a device.
         }
         assert_eq!(place.scan().counts.deleted, 1);
         assert_eq!(place.left(), 0);

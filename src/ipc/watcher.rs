@@ -205,7 +205,7 @@ async fn run(inner: Arc<Inner>, to: mpsc::Sender<Arrived>, cancel: CancellationT
         for _ in 0..READS {
             match inner.kernel.get_ref().0.read_events() {
                 Ok(events) => inner.note(&events),
-                Err(_) => break, // empty
+                Err(_) => break, // the queue is empty
             }
         }
         if ticks.tick().now_or_never().is_some() {
@@ -339,7 +339,7 @@ impl Inner {
     /// Notifies whoever waits for a canary.
     fn sing(&self, word: &str) {
         if let Some(waiting) = self.rooms().canaries.remove(word) {
-            let _ = waiting.send(()); // who gave up is not told
+            let _ = waiting.send(()); // the receiver may have given up
         }
     }
 }

@@ -250,7 +250,7 @@ mod tests {
         for (n, size) in [MOST_BYTES / 2, MOST_BYTES / 2, 1, MOST_BYTES * 2].into_iter().enumerate() {
             let path = folder.path().join(n.to_string());
             let file = File::create(&path).unwrap();
-            file.set_len(size).unwrap(); // a hole, which takes nothing
+            file.set_len(size).unwrap(); // sparse: takes no disk space
             file.set_modified(std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(n as u64)).unwrap();
             bound(folder.path()).unwrap();
             let left = |n: usize| folder.path().join(n.to_string()).exists();

@@ -80,7 +80,7 @@ pub(super) async fn run(fleet: Arc<Fleet>) {
     let info = loop {
         match fleet.info().await {
             Ok(info) => break info,
-            Err(_) => tokio::time::sleep(PERIOD).await, // Podman away: nothing can write either
+            Err(_) => tokio::time::sleep(PERIOD).await, // Podman is away; it is asked again
         }
     };
     let mut watch = Watch {
@@ -179,7 +179,7 @@ impl Watch {
                 tracing::warn!(%error, "a sandbox cannot be counted");
                 return full(fleet, room, &why).await;
             }
-            Err(_) => return, // it ended meanwhile
+            Err(_) => return, // the sandbox ended meanwhile
         };
         // The first count is only what later ones are compared with.
         let Some(before) = self.taken.insert(room.address.clone(), now) else { return };
@@ -246,11 +246,11 @@ impl Unexplained {
 /// Returns the bytes that a room's image holds but has not taken on the host's disk yet: the kernel may keep writes
 /// in memory for half a minute.
 fn promised(fleet: &Fleet, room: &Room) -> u64 {
-    let Ok(container) = room.container.try_lock() else { return 0 }; // it starts or stops
+    let Ok(container) = room.container.try_lock() else { return 0 }; // it is being started or stopped
     let Some(volume) = container.volume.as_ref().filter(|volume| volume.image.is_some()) else { return 0 };
     let image = fleet.files.of(&room.address).image;
     let (Ok(image), Ok(inside)) = (fs::metadata(image), statvfs(&volume.mountpoint)) else { return 0 };
-    let mounted = inside.blocks() * inside.fragment_size() <= image.len(); // else it is the host's file system
+    let mounted = inside.blocks() * inside.fragment_size() <= image.len(); // else this is the host's file system
     let held = inside.blocks().saturating_sub(inside.blocks_free()) * inside.fragment_size();
     if mounted { held.saturating_sub(image.blocks() * 512) } else { 0 }
 }

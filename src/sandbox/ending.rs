@@ -52,7 +52,7 @@ pub(super) async fn stop(fleet: &Fleet, room: &Room, container: &Container) -> R
 /// Stops a sandbox in whose image writes have failed for want of disk, and tells the room. The next start checks the
 /// image.
 pub(super) async fn close(fleet: Arc<Fleet>, room: Arc<Room>) {
-    let Ok(container) = room.container.try_lock() else { return }; // it is stopped or started already
+    let Ok(container) = room.container.try_lock() else { return }; // it is being stopped or started already
     match stop(&fleet, &room, &container).await {
         Ok(()) => fleet.notify_room(&room.address, words::DISK_FAILED.to_owned()),
         Err(error) => tracing::warn!(%error, "a sandbox whose disk has failed cannot be stopped"),

@@ -96,7 +96,7 @@ pub(super) async fn make(fleet: &Fleet, room: &Room, container: &str) -> Result<
         Source::Directory(directory) => {
             let made = spawn_blocking(move || {
                 if fs::symlink_metadata(&directory).is_ok_and(|there| there.is_symlink()) {
-                    fs::remove_file(&directory)?; // from a time when Podman could mount
+                    fs::remove_file(&directory)?; // a link from when Podman could mount
                 }
                 files::make_directory(&directory)?;
                 // The container's ids are unknown on the host, so everybody may write; the directory above keeps all
@@ -205,7 +205,7 @@ fn lead(link: &Path, to: &Path) -> io::Result<()> {
         return Ok(());
     }
     if fs::symlink_metadata(link).is_ok_and(|there| there.is_dir()) {
-        fs::remove_dir(link)?; // from a time when Podman could not mount; events that nobody took keep it
+        fs::remove_dir(link)?; // from when Podman could not mount; fails if events are left in it
     }
     let fresh = link.with_extension(format!("{}.tmp", crate::ids::random(4)));
     symlink(to, &fresh)?;

@@ -295,7 +295,7 @@ impl Fleet {
     /// Sends a notice to the room, if anybody receives them. Called in a span of the room.
     pub(super) fn notify_room(&self, address: &Address, text: String) {
         tracing::warn!(%text, "a sandbox's room is told");
-        let _ = self.notices.send(Notice { address: address.clone(), text }); // nobody listening is no error
+        let _ = self.notices.send(Notice { address: address.clone(), text }); // there may be no receiver
     }
 
     /// Returns the channel to which a room's link hands its proxied connections; the gateway serves each.

@@ -63,7 +63,7 @@ pub(super) async fn make(path: &Path, size: u64, from: &Path, entries: u64) -> i
     let inodes = (size / BYTES_AN_INODE).max(entries + entries / 4);
     let mut program = Program::new("mke2fs");
     program.args(["-q", "-F", "-t", TYPE, "-m", "0", "-b", &BLOCK.to_string(), "-N", &inodes.to_string()]);
-    program.args(["-E", "lazy_journal_init=1"]); // the file's holes are zeros
+    program.args(["-E", "lazy_journal_init=1"]); // a sparse file reads as zeros, so the journal needs no clearing
     if size >= LARGE {
         program.args(["-J", "size=32"]);
     }
@@ -95,7 +95,7 @@ pub(super) fn check(path: &Path) -> io::Result<Found> {
     if u16::from_le_bytes([superblock[56], superblock[57]]) != 0xef53 {
         return Err(broken("it holds no ext4 file system"));
     }
-    let large = number(96) & 0x80 != 0; // block numbers have 64 bits
+    let large = number(96) & 0x80 != 0; // the feature `64bit`
     let blocks = u64::from(number(4)) + if large { u64::from(number(336)) << 32 } else { 0 };
     let bytes = 1024_u64.checked_shl(number(24)).and_then(|block| block.checked_mul(blocks));
     match bytes {

@@ -54,7 +54,7 @@ pub(super) async fn start(fleet: Arc<Fleet>, room: Arc<Room>) -> Result<Sandbox,
         tracing::warn!(%error, "a running sandbox cannot be spoken with, so it is ended");
         end(&fleet, &room, &mut container).await?;
         if matches!(error, SandboxError::Fault(_)) {
-            return Err(error); // said once; the next try finds a fresh one
+            return Err(error); // returned once; the next call starts the container again
         }
     }
     admit(&fleet, &room).await?;
@@ -69,7 +69,7 @@ pub(super) async fn start(fleet: Arc<Fleet>, room: Arc<Room>) -> Result<Sandbox,
 async fn run(fleet: &Arc<Fleet>, room: &Arc<Room>, container: &mut Container) -> Result<Sandbox, SandboxError> {
     let image = fleet.image().await?;
     prepare(fleet, room, container).await?;
-    bind(fleet, room)?; // before anything that takes time: sandboxd dials as soon as it runs
+    bind(fleet, room)?; // first, because sandboxd connects as soon as it runs
     if container.name.is_some() && container.spec != wanted(fleet, room, container, &image) {
         tracing::info!("image or limits changed: the container is made anew, its files stay");
         discard(fleet, room, container).await?;

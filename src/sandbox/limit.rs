@@ -77,7 +77,7 @@ pub(super) async fn admit(fleet: &Arc<Fleet>, room: &Arc<Room>) -> Result<(), Sa
 /// Waits until the first of the queue may run.
 async fn admit_first(fleet: &Arc<Fleet>, room: &Arc<Room>, deadline: Instant) -> Result<(), Full> {
     loop {
-        let freed = fleet.freed.notified(); // from here on no place that becomes free is missed
+        let freed = fleet.freed.notified(); // registered before the check, so that no freed place is missed
         let Err(full) = try_admit(fleet, room) else { return Ok(()) };
         let missing = if let Full::Memory(short) = full { short.missing } else { 0 };
         if stop_least_used(fleet, Some(room), missing).await {

@@ -57,7 +57,7 @@ impl Memory {
             }
             *looked = Some(Instant::now());
         }
-        let pressure = fs::read_to_string("/proc/pressure/memory").unwrap_or_default(); // not every kernel tells
+        let pressure = fs::read_to_string("/proc/pressure/memory").unwrap_or_default(); // not every kernel has it
         self.stalled.store(stalled(&pressure), Ordering::SeqCst);
         for room in running {
             if let Some(used) = room.memory_group().and_then(|group| group.used()) {

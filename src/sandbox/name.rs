@@ -51,7 +51,7 @@ fn with_suffix(slug: &str, suffix: Option<&str>, address: &Address) -> String {
         None => return format!("{PREFIX}{slug}"),
     };
     let space = MAX - PREFIX.len() - suffix.len() - 1;
-    let cut = slug[..slug.len().min(space)].trim_end_matches(['-', '.']); // the slug is ASCII: any byte is a boundary
+    let cut = slug[..slug.len().min(space)].trim_end_matches(['-', '.']); // the slug is ASCII
     if cut.is_empty() { format!("{PREFIX}{suffix}") } else { format!("{PREFIX}{cut}-{suffix}") }
 }
 

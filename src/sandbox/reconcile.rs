@@ -58,12 +58,12 @@ pub(super) async fn run(fleet: Arc<Fleet>) {
 async fn watch(fleet: &Arc<Fleet>) -> Result<(), SandboxError> {
     let news = fleet.engine.watch(&spec::owned_by(&fleet.options.instance)).await?;
     tokio::pin!(news);
-    let mut ticks = interval(PERIOD); // the first at once: it takes over what runs
+    let mut ticks = interval(PERIOD); // the first tick comes at once and takes over what runs
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             happened = news.next() => if let Some(happened) = happened { note(fleet, &happened) } else {
-                fleet.engine.suspect(); // it went away, most likely
+                fleet.engine.suspect(); // Podman has probably gone away
                 sleep(RETRY).await;
                 return Ok(());
             },
@@ -83,14 +83,14 @@ fn note(fleet: &Arc<Fleet>, happened: &Happened) {
         Change::Paused => return room.set_paused(true),
         Change::Unpaused => {
             room.set_paused(false);
-            return set_frozen(fleet, &room, false); // by whomever: if the disk is still short, it is frozen anew
+            return set_frozen(fleet, &room, false); // whoever unfroze it: if the disk is still low, it is frozen again
         }
     };
     tracing::debug!(exit_code, "a sandbox's PID 1 ended");
     room.ended.notify_waiters();
     let whole = Arc::clone(fleet);
     let noting = async move {
-        let mut container = room.container.lock().await; // after whoever stops or starts it
+        let mut container = room.container.lock().await; // waits until a running start or stop has ended
         note_if_ended(&whole, &room, &mut container).await;
     };
     fleet.supervise(noting.instrument(span));
@@ -148,7 +148,7 @@ pub(super) async fn reconcile(fleet: &Arc<Fleet>) -> Result<(), SandboxError> {
 
 /// Compares what is known of a room with a container that Podman listed for it.
 async fn compare(fleet: &Arc<Fleet>, room: Arc<Room>, found: &Listed) {
-    let Ok(mut container) = room.container.try_lock() else { return }; // who holds it knows better
+    let Ok(mut container) = room.container.try_lock() else { return }; // the lock's holder is changing the container
     match container.name.clone() {
         None => {
             let label = found.labels.get(spec::SPEC).map(String::as_str);
@@ -218,7 +218,7 @@ fn read_records(fleet: &Fleet) -> Result<Vec<Record>, SandboxError> {
 async fn look_at_mounts(fleet: &Arc<Fleet>) -> Result<(), SandboxError> {
     let info = fleet.info().await?;
     if info.rootless {
-        return Ok(()); // it may neither set quotas nor mount
+        return Ok(()); // rootless Podman can neither set quotas nor mount
     }
     fleet.quota.store(mounts::quota(&info.graph_root).unwrap_or_default(), Ordering::SeqCst);
     let shares = mounts::share(&info.volume_path);
@@ -254,7 +254,7 @@ pub(super) async fn remove_gone(fleet: &Arc<Fleet>) {
 async fn remove_if_gone(fleet: &Fleet, room: &Room, existing: &HashSet<Address>) {
     let mark = mark(fleet, room);
     if existing.contains(&room.address) {
-        let _ = fs::remove_file(&mark); // mostly there is none
+        let _ = fs::remove_file(&mark); // the file need not exist
         return;
     }
     let since = fs::metadata(&mark).and_then(|mark| mark.modified());

@@ -125,11 +125,11 @@ impl Reserve {
         if let Some((room, wrote)) = self.worst(fleet, &free, taken, space) {
             self.blame(fleet, room, &wrote).instrument(room.address.span()).await;
             self.marks.clear();
-            self.mark(fleet, running, taken, space.used.bytes); // what the others did so far explains nothing any more
+            self.mark(fleet, running, taken, space.used.bytes); // growth counts from here on
             return false;
         }
         if !self.ended.is_empty() {
-            return false; // it was found; the others work on
+            return false; // the cause was found, so the others go on
         }
         if !(working.is_empty() || self.counted && idle) {
             return !std::mem::replace(&mut self.counted, true);

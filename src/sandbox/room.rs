@@ -190,7 +190,7 @@ impl Room {
 
     /// Returns the live connection and marks the room as used. `None` means that the caller has to wait for the lock.
     pub(super) fn live(&self) -> Option<Sandbox> {
-        self.touch(); // before the look at `stopping`: whoever stops it looks the other way round
+        self.touch(); // before reading `stopping`; a stop sets that first and then reads the last use
         if self.stopping.load(Ordering::SeqCst) {
             return None;
         }
@@ -327,7 +327,7 @@ impl Room {
     pub(super) fn forget_link(&self) {
         locked(&self.events).take();
         if let Some(link) = locked(&self.link).take() {
-            link.set_peer(None); // others may hold it a little longer
+            link.set_peer(None); // other owners may keep the link a little longer
         }
     }
 }

@@ -57,7 +57,7 @@ impl Sandboxes {
         fleet.supervise(disk::run(Arc::clone(&fleet)));
         fleet.supervise(events::hold(Arc::clone(&fleet)));
         if let Err(error) = fleet.adoption().await {
-            tracing::debug!(%error, "sandboxes are not usable yet"); // the cause was logged where it arose
+            tracing::debug!(%error, "sandboxes are not usable yet"); // the cause is in the log already
         }
         Ok(Self { fleet })
     }

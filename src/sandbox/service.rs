@@ -159,7 +159,7 @@ impl Keeper {
     async fn run(mut self, cancel: CancellationToken) {
         cancel.run_until_cancelled(self.keep()).await;
         if let Some(mut child) = self.child.take() {
-            let _ = child.kill().await; // it may be gone already; the containers do not depend on it
+            let _ = child.kill().await; // it may have ended; the containers do not depend on it
             let _ = std::fs::remove_file(&self.own);
         }
     }
@@ -224,7 +224,7 @@ impl Keeper {
 
     /// Starts `podman system service` and waits until it answers.
     async fn serve(&mut self) -> Result<Docker, String> {
-        let _ = std::fs::remove_file(&self.own); // nobody answered there a moment ago
+        let _ = std::fs::remove_file(&self.own); // a stale socket: nothing has answered there
         let program = self.podman.display();
         let mut child = child::command(&self.podman)
             .args(["system", "service", &format!("--time={SERVICE_IDLE}")])
@@ -256,7 +256,7 @@ impl Keeper {
             if started.elapsed() > START_LIMIT {
                 return Err(format!("`{program} system service` did not answer within {} s", START_LIMIT.as_secs()));
             }
-            sleep(Duration::from_millis(20)).await; // a fresh service announces itself in no other way
+            sleep(Duration::from_millis(20)).await; // a new service gives no other sign that it is ready
         }
     }
 }

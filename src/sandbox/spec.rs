@@ -161,7 +161,7 @@ fn host_config(options: &SandboxOptions, plan: &ContainerPlan<'_>) -> HostConfig
         network_mode: Some("none".to_owned()),
         ipc_mode: Some("private".to_owned()),
         memory: Some(memory),
-        memory_swap: Some(memory), // the sum of memory and swap: no swap
+        memory_swap: Some(memory), // memory and swap together, so there is no swap
         nano_cpus: Some((options.cpus * 1e9).round() as i64),
         pids_limit: Some(i64::from(options.pids)),
         shm_size: Some(SHM.min(memory / SHM_PART)),

@@ -94,7 +94,7 @@ impl Progress {
         if let Live::Told { .. } = live
             && self.queued.is_some()
         {
-            return false; // by a program that was left running: it says nothing about this turn
+            return false; // from a program of an earlier turn that still runs
         }
         let waited = self.queued.take().is_some();
         let changed = match live {
