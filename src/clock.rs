@@ -39,6 +39,11 @@ impl Clock {
         Timestamp::from_millisecond(self.millis()).unwrap_or_default().strftime("%Y-%m-%d").to_string()
     }
 
+    /// Returns the minute (UTC) as `2026-11-21 09:05`.
+    pub fn minute(&self) -> String {
+        Timestamp::from_millisecond(self.millis()).unwrap_or_default().strftime("%Y-%m-%d %H:%M").to_string()
+    }
+
     /// Returns the time as a file's date.
     pub fn file_date(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(self.millis()).unwrap_or(0))

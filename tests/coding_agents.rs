@@ -205,6 +205,47 @@ fn whose_model_refuses_gives_way_to_the_next() {
     assert_eq!(exec(&rig, "cat one.txt two.txt"), "one\ntwo\n");
 }
 
+/// Both CLIs read the room's own files, the one what the other has left there.
+#[test]
+fn what_a_room_keeps_in_mind_reaches_each_agent_and_its_people() {
+    let llm = block_on(ScriptedLlm::start());
+    llm.otherwise(|request| match who(request) {
+        Who::Aside => aside(request),
+        Who::Orchestrator => steps(
+            request,
+            &[
+                ("run_command", json!({"command": "printf 'Tabs, never blanks.\n\n@status.md\n' > AGENTS.md"})),
+                ("implement", json!({"task": "Look around."})),
+                ("plan", json!({"task": "Write it."})),
+            ],
+        ),
+        Who::Gemini => Reply::gemini_text("1. Write it."),
+        Who::Qwen => Reply::text("I looked."),
+    });
+    let rig = rig(&llm);
+    let _server = rig.serve();
+    let (code, frames) = rig.ask("one", "Look, then plan.").finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+    let requests = llm.requests();
+    let asked = |whom: Who| requests.iter().find(|request| who(request) == whom).unwrap().to_string();
+    assert!(asked(Who::Qwen).contains("Tabs, never blanks."));
+    let plan = asked(Who::Gemini);
+    assert!(
+        plan.contains("Tabs, never blanks.") && plan.contains("implement “Look around.” by Qwen Code: done"),
+        "{plan}"
+    );
+    let (_, frames) = rig.ask("one", "!memory").finish();
+    let reply = |frames: &[Value]| {
+        frames.iter().find(|frame| frame["event"] == "reply").unwrap()["text"].as_str().unwrap().to_owned()
+    };
+    let told = reply(&frames);
+    for part in ["`AGENTS.md`", "Tabs, never blanks.", "`status.md`", "] plan “Write it.” by Gemini CLI: done"] {
+        assert!(told.contains(part), "{part:?} is not in {told}");
+    }
+    let (_, frames) = rig.ask("two", "!memory").finish();
+    assert!(reply(&frames).contains("Nothing is kept in mind"), "{frames:#?}");
+}
+
 /// The run goes on while nobody is there, and its key is good again when the server is.
 #[test]
 fn a_run_goes_on_when_the_server_was_killed() {

@@ -17,7 +17,7 @@ use crate::{
     sandbox::{SandboxError, Sandboxes},
     store::Store,
     strings, text,
-    tools::LargeFiles,
+    tools::{self, LargeFiles},
 };
 
 use super::{
@@ -102,6 +102,7 @@ impl Coder {
                 Ok(observed) => observed.to_string(),
                 Err(error) => strings::commands::failed(&error.to_string()),
             },
+            Command::Memory => self.memory(address).await,
             Command::Cost => self.cost(address).await,
             Command::Status => format!("{}\n{}", order.doing, self.standing(address).await),
             Command::Model => {
@@ -128,6 +129,22 @@ impl Coder {
             Err(_) => strings::commands::SANDBOX_UNSEEN_NOW.to_owned(),
         };
         strings::commands::model_and_sandbox(self.inner.orchestrator.model.name(), &sandbox)
+    }
+
+    /// Shows what the room's agents keep in mind. No sandbox is made for it.
+    async fn memory(&self, address: &Address) -> String {
+        let sandboxes = &self.inner.orchestrator.sandboxes;
+        let read = async {
+            let list = sandboxes.list().await?;
+            if !list.iter().any(|summary| summary.address == *address) {
+                return Ok(Vec::new());
+            }
+            Ok::<_, SandboxError>(tools::memory_files(&sandboxes.ensure(address).await?).await)
+        };
+        match read.await {
+            Ok(files) => strings::commands::memory(&files),
+            Err(error) => strings::commands::failed(&error.to_string()),
+        }
     }
 
     async fn save(&self, address: &Address, sent: &SentFile, bytes: Bytes) -> Result<Upload, String> {

@@ -16,6 +16,8 @@ pub enum Command {
     New,
     /// Shows the room's sandbox.
     Sandbox,
+    /// Shows what the room's agents keep in mind.
+    Memory,
     /// Shows the tokens used.
     Cost,
     /// Shows what runs.
@@ -70,6 +72,7 @@ impl Command {
             ["help"] => Self::Help,
             ["new"] => Self::New,
             ["sandbox"] => Self::Sandbox,
+            ["memory"] => Self::Memory,
             ["cost"] => Self::Cost,
             ["status"] => Self::Status,
             ["model"] => Self::Model,
@@ -158,6 +161,7 @@ mod tests {
             ("!COST", Command::Cost),
             ("!model?", Command::Model),
             ("`!sandbox`", Command::Sandbox),
+            ("!memory", Command::Memory),
             ("!frobnicate", Command::Unknown("!frobnicate".into())),
             ("\u{200b}!frobnicate ", Command::Unknown("!frobnicate".into())),
         ] {

@@ -34,12 +34,12 @@ pub struct Begun {
 }
 
 const PLANS: &str = "\
-Work out how the task below is best done. Read the code concerned first. Change nothing: no file, no setting; somebody else \
+Work out how the task below is best done. Read the code concerned and its repository's AGENTS.md first. Change nothing: no file, no setting; somebody else \
 carries your plan out and has only your answer. Answer with the plan alone: numbered steps, each with the files and functions it \
 touches, what is easily missed, and how to see that it works. Do not ask questions; choose, and say what you chose.";
 
 const IMPLEMENTS: &str = "\
-Do the task below completely. Read the code concerned first and keep its style. Nobody answers questions: choose, and say what \
+Do the task below completely. Read the code concerned and its repository's AGENTS.md first, and keep its style. Nobody answers questions: choose, and say what \
 you chose. Run the project's tests if it has any. Neither push nor force anything, and leave unrelated changes alone. Answer in a \
 few sentences: what you changed, what you checked, what is open.";
 

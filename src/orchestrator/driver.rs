@@ -19,11 +19,11 @@ use crate::{
     coding_agents::CodingAgents,
     crash,
     ids::{CallId, TurnId},
-    llm::{Completion, LlmError, Model, ToolSpec, Usage},
+    llm::{Completion, LlmError, Message, Model, ToolSpec, Usage},
     pictures::Gallery,
     sandbox::Sandboxes,
     store::{Conversation, Store, StoreError},
-    tools::{self, JobsSeen, LargeFiles},
+    tools::{self, GuidesSeen, JobsSeen, LargeFiles},
 };
 
 use super::{
@@ -179,6 +179,11 @@ impl Turn {
             self.model.ask_window().await;
         }
         let window = self.model.context_window();
+        let results = loaded.history.iter().filter_map(|line| match &line.message {
+            Message::Tool { text, .. } => Some(text.as_str()),
+            _ => None,
+        });
+        let guides = GuidesSeen::of(results);
         let own_time = self.limits.tools.coding + OWN_TIME_SLACK;
         let machine = Machine::new(TurnInput {
             turn: self.journal.turn.clone(),
@@ -203,6 +208,7 @@ impl Turn {
                 progress: self.progress.clone(),
                 heard: CancellationToken::new(),
                 jobs: JobsSeen::default(),
+                guides,
                 sent: Arc::default(),
             },
             model: self.model,

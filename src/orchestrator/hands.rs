@@ -22,7 +22,9 @@ use crate::{
     llm::ToolSpec,
     sandbox::Sandboxes,
     store::StoreError,
-    tools::{self, Attachment, Facts, JobsSeen, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult},
+    tools::{
+        self, Attachment, Facts, GuidesSeen, JobsSeen, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult,
+    },
 };
 
 use super::{
@@ -51,6 +53,8 @@ pub(super) struct Hands {
     pub(super) heard: CancellationToken,
     /// What the model has seen of background jobs.
     pub(super) jobs: JobsSeen,
+    /// What of repositories' guides the model has seen.
+    pub(super) guides: GuidesSeen,
     /// Bytes of files that the turn has handed to the room.
     pub(super) sent: Arc<AtomicU64>,
 }
@@ -148,6 +152,7 @@ impl Hands {
                         cancel,
                         heard: self.heard.clone(),
                         jobs: self.jobs.clone(),
+                        guides: self.guides.clone(),
                         large: large.clone(),
                         progress: lines,
                         limits: *limits,

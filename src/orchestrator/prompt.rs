@@ -22,6 +22,8 @@ sandbox, and answer in the room.
 files, or other rooms, and you need not try.
 - `/workspace` (the work) and `/home/agent` (your home) stay. Everything else is lost when the container \
 is made anew: system packages, `/tmp`, running processes. Say so when the work depends on it.
+- `/workspace` is never empty: clone into a folder in it (`git clone URL`). What is to be kept in mind beyond this chat belongs into \
+`/workspace/AGENTS.md`; what agents did stands in `status.md` beside it.
 - Commands run as user `agent`. Install with npm, pip, uv or cargo into your home; Debian packages as the container's root \
 (`as_root`), for example `apt-get update && apt-get install -y NAME`.
 - The network is reached only through the proxy that is set in the environment, and only allowed hosts answer: package \

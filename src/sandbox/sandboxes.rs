@@ -26,6 +26,7 @@ use super::{
     room::SandboxSummary,
 };
 use crate::{
+    clock::Clock,
     gateway::Gateway,
     ids::Address,
     ipc::{Arrived, HookErrors, RunEnded},
@@ -89,6 +90,11 @@ impl Sandboxes {
             }
         }
         Some(SandboxError::FilesLost)
+    }
+
+    /// Returns the time that all of them go by.
+    pub fn clock(&self) -> &Clock {
+        &self.fleet.options.clock
     }
 
     /// Returns the room's sandbox if it runs; starts none.

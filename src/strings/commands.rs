@@ -8,6 +8,7 @@ I work in this room's own sandbox: tell me what to do, in your own words. Files 
 - `!status` shows what I am doing
 - `!new` begins a new conversation; the files stay
 - `!sandbox` shows this room's sandbox as it is observed
+- `!memory` shows what the coding agents keep in mind here
 - `!model` shows the model that I think with
 - `!cost` shows the tokens used in this room
 - `!help` shows this
@@ -53,6 +54,16 @@ pub fn failed(cause: &str) -> String {
 /// A line of the reply to `!cost`.
 pub fn cost_of_day(day: &str, input: u64, cached: u64, output: u64, requests: u64) -> String {
     format!("- {day}: {input} in ({cached} cached), {output} out, {requests} requests\n")
+}
+
+/// The reply to `!memory`: files by name, with their texts.
+pub fn memory(files: &[(&str, String)]) -> String {
+    if files.is_empty() {
+        return "Nothing is kept in mind in this room yet.".to_owned();
+    }
+    // A fence in a text must not end the block.
+    let block = |(name, text): &(&str, String)| format!("`{name}`\n~~~~\n{}\n~~~~\n", text.replace("~~~~", "~~~"));
+    files.iter().map(block).collect::<Vec<_>>().join("\n")
 }
 
 /// The reply to `!model`.

@@ -51,6 +51,7 @@ fn words() -> Vec<Word> {
         Frame commands::failed("the sandbox is paused"),
         Frame commands::cost("m"),
         Frame commands::cost_of_day("2026-01-01", 1, 2, 3, 4),
+        Says commands::memory(&[]),
         Says commands::model("m", 1000, "as it says itself", true),
         Says commands::working("mend it", "0:10", 2, Some("run_command: ls")),
         Says commands::queued("mend it", 0),

@@ -23,7 +23,7 @@ use super::{
     Access, Tool, ToolContext, ToolLimits, ToolProgress, ToolResult,
     error::ToolError,
     exec::{self, Follow},
-    survey,
+    memory, survey,
 };
 use crate::{
     coding_agents::{Assigned, Begun, Brief, Launch, Outcome, Role, Run, Session, Tokens, Wire, prompt},
@@ -193,6 +193,7 @@ impl Job<'_> {
         if let Some(told) = context.agents.instead(&context.address, &line[first]) {
             let _ = context.progress.try_send(ToolProgress::Notice(told));
         }
+        memory::prepare(context, &sandbox).await?;
         survey::begin(context, &sandbox).await?;
         let attempt = self.attempt(context, &sandbox, first, None).await?;
         self.end(context, &sandbox, first, attempt, Vec::new()).await
@@ -342,6 +343,8 @@ impl Job<'_> {
         if role == Role::Plan && outcome.ok {
             keep(context, sandbox, PLAN_FILE, &outcome.summary).await?;
         }
+        memory::add(context, sandbox, &report::remembered(role, self.task, assigned, &outcome, edits.as_deref()))
+            .await?;
         let log = exec::whole(context, sandbox, &run_id(context, place), &output).await;
         Ok(report::told(role, assigned, &outcome, &before, edits, elapsed, log.as_deref()))
     }

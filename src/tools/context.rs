@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{error::ToolError, jobs_seen::JobsSeen};
+use super::{error::ToolError, guides_seen::GuidesSeen, jobs_seen::JobsSeen};
 use crate::{
     coding_agents::CodingAgents,
     ids::{Address, CallId, TurnId},
@@ -37,6 +37,8 @@ pub struct ToolContext {
     pub heard: CancellationToken,
     /// What the model has seen of background jobs.
     pub jobs: JobsSeen,
+    /// What of repositories' guides the model has seen.
+    pub guides: GuidesSeen,
     /// Where a file that may be large waits until there is memory for it.
     pub large: LargeFiles,
     /// Takes what the room may see meanwhile. Full means that nobody waits for more: it is dropped.

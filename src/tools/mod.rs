@@ -13,11 +13,14 @@ mod error;
 mod exec;
 mod files;
 mod form;
+mod guides;
+mod guides_seen;
 mod jobs;
 mod jobs_seen;
 mod lines;
 mod matching;
 mod media;
+mod memory;
 mod nearest;
 mod output;
 mod page;
@@ -35,13 +38,14 @@ use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use similar::{Algorithm, ChangeTag, TextDiff};
+use tokio::time::Instant;
 
 pub use self::call::{Call, named, read as read_call};
 pub use self::context::{
     Access, Attachment, Edit, Facts, Image, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult,
 };
 use self::error::ToolError;
-pub use self::{jobs_seen::JobsSeen, media::picture};
+pub use self::{guides_seen::GuidesSeen, jobs_seen::JobsSeen, media::picture, memory::files as memory_files};
 use crate::{llm::ToolSpec, text};
 
 /// All tools, in the order in which models see them: a fixed one, so that a provider's cache stays good.
@@ -168,14 +172,17 @@ async fn call<T: Tool>(context: &ToolContext, text: &str, boot_id: Option<&str>)
         Err(why) => return ToolResult::bad(format!("{}: arguments not understood", T::NAME), why),
     };
     let label = T::label(&arguments);
+    let began = Instant::now();
     let result = match boot_id {
         None => T::run(context, arguments).await,
         Some(boot_id) => T::resume(context, arguments, boot_id).await,
     };
-    result.unwrap_or_else(|error| {
+    let mut result = result.unwrap_or_else(|error| {
         let brief = text::one_line(&error.brief(), 120);
         ToolResult::bad(format!("{label}: {brief}"), error.to_string())
-    })
+    });
+    result.text.push_str(&guides::unseen(context, began.elapsed()).await);
+    result
 }
 
 /// Returns how many lines came and went.

@@ -13,7 +13,11 @@ use super::{
     exec, files,
     output::MARK,
 };
-use crate::{ids::digest, sandbox::Sandbox, text};
+use crate::{
+    ids::digest,
+    sandbox::{Command, Exit, Sandbox},
+    text,
+};
 
 const SCRIPT: &str = include_str!("survey.sh");
 /// How long one look may take.
@@ -65,6 +69,21 @@ async fn look(context: &ToolContext, sandbox: &Sandbox, what: &str, name: &str) 
     let mut command =
         context.command(&["sh", "-c", SCRIPT, "survey", &mark, &task, context.call.as_str(), what], LIMIT);
     command.id = format!("{}-{name}", context.call);
+    let (exit, told) = told(context, sandbox, command).await?;
+    let blind = told.lines().any(|line| line.strip_prefix(&*mark).is_some_and(|word| word.starts_with(" no-git")));
+    if blind || !super::output::succeeded(&exit) {
+        tracing::debug!(room = %context.address, ?exit, blind, "the workspace could not be surveyed");
+        return Ok(None);
+    }
+    Ok(Some(told))
+}
+
+/// Runs a script of ours to its end and returns what it tells, clean and bounded.
+pub(super) async fn told(
+    context: &ToolContext,
+    sandbox: &Sandbox,
+    command: Command,
+) -> Result<(Exit, String), ToolError> {
     let id = command.id.clone();
     let work = async {
         let mut process = sandbox.spawn(command).await?;
@@ -82,13 +101,7 @@ async fn look(context: &ToolContext, sandbox: &Sandbox, what: &str, name: &str) 
         }
         ended => ended?,
     };
-    let told = text::strip(&bytes);
-    let blind = told.lines().any(|line| line.strip_prefix(&*mark).is_some_and(|word| word.starts_with(" no-git")));
-    if blind || !super::output::succeeded(&exit) {
-        tracing::debug!(room = %context.address, ?exit, blind, "the workspace could not be surveyed");
-        return Ok(None);
-    }
-    Ok(Some(told))
+    Ok((exit, text::strip(&bytes)))
 }
 
 /// Reads what the script tells of changes: a line for each folder, then `added<TAB>removed<TAB>path`.

@@ -53,6 +53,8 @@ take() {
     {
         printf '%s\n' .git .ipc node_modules .venv venv __pycache__ .pytest_cache .ruff_cache target
         if [ "$1" = "$work" ]; then
+            # What the server writes there itself.
+            [ -e "$work/.git" ] || printf '%s\n' /GEMINI.md /status.md
             repositories | sed -n "s|^$work/|/|p"
         fi
         find "$1" -xdev \( -name .git -o -name node_modules -o -name .venv -o -name target \) -prune \

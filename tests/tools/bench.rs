@@ -16,7 +16,7 @@ use matrix_agent::{
     },
     ids::{self, Address, CallId, TurnId},
     sandbox::{SandboxOptions, Sandboxes},
-    tools::{self, JobsSeen, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult},
+    tools::{self, GuidesSeen, JobsSeen, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult},
 };
 use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt::PeerCredentials};
 use serde_json::{Value, json};
@@ -77,6 +77,7 @@ impl Bench {
             cancel: CancellationToken::new(),
             heard: CancellationToken::new(),
             jobs: self.jobs.clone(),
+            guides: GuidesSeen::default(),
             large: LargeFiles::default(),
             progress,
             limits: ToolLimits {

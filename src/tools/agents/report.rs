@@ -68,6 +68,21 @@ pub(super) fn of_one(assigned: &Assigned, outcome: &Outcome, elapsed: Option<Dur
     format!("{}: {name}, {model}{}.", outcome.verdict, took(outcome, elapsed, text::human_duration))
 }
 
+/// Returns what agents after this one are told of a call, in a line.
+pub(super) fn remembered(
+    role: Role,
+    task: &str,
+    assigned: &Assigned,
+    outcome: &Outcome,
+    edits: Option<&[Edit]>,
+) -> String {
+    let task = text::one_line(task, 120);
+    let task = if task.is_empty() { task } else { format!(" “{task}”") };
+    let did = edits.filter(|edits| !edits.is_empty()).map(|edits| format!(", {}", sum(edits))).unwrap_or_default();
+    let verdict = text::one_line(&outcome.verdict, 100);
+    format!("{role}{task} by {}: {verdict}{did}", assigned.agent.name)
+}
+
 /// Returns the end of a run as an event beside those of the agent's hooks.
 pub(super) fn ended(assigned: &Assigned, outcome: &Outcome) -> RunEnded {
     let (agent, mark) = (assigned.agent.program, if outcome.ok { '✓' } else { '✗' });
