@@ -192,6 +192,14 @@ fn whose_model_refuses_gives_way_to_the_next() {
         told.len() == 1 && told[0].to_string().contains("Qwen Code ended: its model refuses every request (429"),
         "{told:#?}"
     );
+    // No hook tells that a run was ended; of one that ends by itself nobody else does.
+    let ends =
+        |part: &str| frames.iter().filter(|frame| frame["kind"] == "told" && frame.to_string().contains(part)).count();
+    assert_eq!(
+        (ends("qwen ✗ ended: its model refuses"), ends("gemini ✓ I wrote two.txt."), ends("gemini ✓ done")),
+        (1, 1, 0),
+        "{frames:#?}"
+    );
     let requests = llm.requests();
     let told = results(requests.iter().rfind(|request| who(request) == Who::Orchestrator).unwrap());
     for part in [

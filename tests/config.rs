@@ -514,3 +514,30 @@ fn what_is_wrong_with_an_account_is_told_by_its_name_and_no_value_of_it_is_shown
         assert!(mistakes.contains(told) && !mistakes.contains("secret"), "{text}: {mistakes}");
     }
 }
+
+#[test]
+fn coding_agents_are_profiles_and_what_is_wrong_with_one_is_told() {
+    let profile = "[agents.mine]\nname = \"Mine\"\nprogram = \"mine\"\nprotocol = \"openai\"\nformat = \"claude\"\n";
+    let ran = Place::new()
+        .file(profile)
+        .set("IMPLEMENT_AGENT", "mine")
+        .set("PLAN_FALLBACK", "codex:x, mine")
+        .run(&["config"]);
+    assert_eq!(ran.code(), 0, "{}", ran.err());
+    let mistakes =
+        Place::new().file(profile).set("PLAN_AGENT", "cursor").set("REVIEW_FALLBACK", "qwen, your").mistakes();
+    for part in
+        ["PLAN_AGENT", "no coding agent `cursor`", "`mine`, `opencode`", "REVIEW_FALLBACK", "no coding agent `your`"]
+    {
+        assert!(mistakes.contains(part), "{part:?} is not in {mistakes}");
+    }
+    for (text, parts) in [
+        ("[agents]\nmine = 7\n", ["agents.mine", "no table"]),
+        ("[agents.\"My Own\"]\nname = \"x\"\n", ["agents.My Own", "no name of a coding agent"]),
+        ("[agents.mine]\nname = \"x\"\n", ["agents.mine", "missing field `program`"]),
+        ("agents = true\n", ["agents", "no table"]),
+    ] {
+        let mistakes = Place::new().file(text).mistakes();
+        assert!(parts.iter().all(|part| mistakes.contains(part)), "{text}: {mistakes}");
+    }
+}

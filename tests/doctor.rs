@@ -303,6 +303,17 @@ fn what_each_coding_agents_key_is_for_is_told_and_no_key_is_shown() {
     let all = found.json.to_string();
     assert!(all.contains("everybody on the way to 192.0.2.1 can read DASHSCOPE_API_KEY"), "{:#}", found.json);
     assert!(!all.contains("hush"), "{all}");
+    let found =
+        doctor(folder.path(), &[("LLM_MODEL", "ollama/none"), ("PLAN_AGENT", "codex"), ("REVIEW_FALLBACK", "codex")]);
+    assert!(
+        found.says(
+            "other coding agents",
+            "Codex asks `ollama/none`, the orchestrator's model, with its key and no login"
+        ),
+        "{:#}",
+        found.json
+    );
+    assert!(found.says("other coding agents", "has to have `codex`"));
     let found = doctor(folder.path(), &[("GEMINI_MODELS", "gemini/x"), ("SANDBOX_WEB_SEARCH", "perhaps")]);
     assert!(found.json.to_string().contains("GEMINI_MODELS (environment): a Gemini model's name has letters"));
     assert!(found.json.to_string().contains("SANDBOX_WEB_SEARCH (environment)"), "{:#}", found.json);

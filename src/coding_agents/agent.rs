@@ -1,14 +1,23 @@
-//! What a coding agent is: a description of its CLI, and what it is started with.
+//! What a coding agent is: a profile of its CLI, and what it is started with.
 //!
-//! Another CLI is another description beside `gemini.rs` and `qwen.rs`.
+//! Another CLI is another profile (`profiles/`), the operator's own or one that ships. In its arguments and its environment
+//! `{door}` stands for the address of the door to models, `{model}` for its model, `{session}` for its session's id and
+//! `{key}` for what it shows at the door.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
+
+use serde::Deserialize;
 
 use super::stream::Dialect;
-use crate::{gateway::models::Protocol, ids::digest};
+use crate::{gateway::models::Protocol, ids::digest, text};
 
 /// Where sandboxd carries requests to models, from inside the sandbox. No slash at its end.
-pub(super) const MODEL_DOOR: &str = "http://127.0.0.1:3130";
+const MODEL_DOOR: &str = "http://127.0.0.1:3130";
+
+/// The most bytes of a prompt that is an argument: the kernel takes no longer one.
+const ARGUMENT: usize = 120 * 1024;
+/// Characters of a name.
+const NAME: usize = 40;
 
 /// What a coding agent is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,23 +46,71 @@ impl Role {
     }
 }
 
-/// A coding agent's CLI. It reads its prompt on standard input, until the end of that.
-#[derive(Debug)]
+/// A coding agent's CLI, as its profile describes it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CodingAgent {
     /// As people call it.
-    pub name: &'static str,
+    pub name: String,
     /// The program, as it is found on the `PATH` of the sandbox.
-    pub program: &'static str,
+    pub program: String,
     /// How it speaks to its model.
     pub protocol: Protocol,
-    /// How it writes what it does.
+    /// How it writes what it does: where the room's progress and the result come from.
+    #[serde(rename = "format")]
     pub(super) dialect: Dialect,
-    /// Its arguments.
-    pub(super) arguments: fn(&Launch<'_>) -> Vec<String>,
+    /// How its prompt goes in. Its standard input is closed behind it in any case.
+    #[serde(default)]
+    pub prompt: PromptBy,
+    /// What ends it.
+    #[serde(default)]
+    pub(super) end: End,
+    /// Its arguments: those of every run, …
+    #[serde(default)]
+    arguments: Vec<String>,
+    /// … of one that must not change files, …
+    #[serde(default)]
+    reads: Vec<String>,
+    /// … or may, …
+    #[serde(default)]
+    writes: Vec<String>,
+    /// … of one that begins a session, …
+    #[serde(default)]
+    begins: Vec<String>,
+    /// … or goes on with one, …
+    #[serde(default)]
+    continues: Vec<String>,
+    /// … and what stands last.
+    #[serde(default)]
+    last: Vec<String>,
     /// What it needs in its environment.
-    pub(super) environment: fn(&Launch<'_>) -> Vec<(&'static str, String)>,
+    #[serde(default)]
+    environment: BTreeMap<String, String>,
     /// What an exit code means beyond "it failed".
-    pub(super) exit: fn(i32) -> Option<&'static str>,
+    #[serde(default)]
+    exit: BTreeMap<String, String>,
+}
+
+/// How a prompt goes into a CLI.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PromptBy {
+    /// On standard input, up to its end.
+    #[default]
+    Stdin,
+    /// As the last argument.
+    Argument,
+}
+
+/// What ends a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum End {
+    /// It exits.
+    #[default]
+    Exit,
+    /// It may stay although it has told its result: it is ended then, and the result counts.
+    Result,
 }
 
 /// What a run of an agent is started with.
@@ -70,14 +127,55 @@ pub struct Launch<'a> {
 }
 
 impl CodingAgent {
-    /// Returns the program and its arguments.
-    pub fn command(&self, launch: &Launch<'_>) -> Vec<String> {
-        [self.program.to_owned()].into_iter().chain((self.arguments)(launch)).collect()
+    /// Returns the program and its arguments, and what goes into its standard input.
+    pub fn command(&self, launch: &Launch<'_>, prompt: String) -> (Vec<String>, Option<String>) {
+        let mode = if launch.role.may_write() { &self.writes } else { &self.reads };
+        let session = match launch.session {
+            Session::New(_) => &self.begins,
+            Session::Continued(_) => &self.continues,
+        };
+        let arguments = [&self.arguments, mode, session, &self.last].into_iter().flatten();
+        let filled = arguments.map(|argument| launch.fill(argument));
+        let mut command: Vec<_> = [self.program.clone()].into_iter().chain(filled).collect();
+        match self.prompt {
+            PromptBy::Stdin => (command, Some(prompt)),
+            PromptBy::Argument => {
+                command.push(text::cut_middle(&prompt, ARGUMENT));
+                (command, None)
+            }
+        }
     }
 
     /// Returns what is put on top of the sandbox's own environment.
     pub fn environment(&self, launch: &Launch<'_>) -> Vec<(String, String)> {
-        (self.environment)(launch).into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        self.environment.iter().map(|(name, value)| (name.clone(), launch.fill(value.trim()))).collect()
+    }
+
+    /// Returns what an exit code means beyond "it failed".
+    pub(super) fn means(&self, code: i32) -> Option<&str> {
+        self.exit.get(&code.to_string()).map(String::as_str)
+    }
+
+    /// Returns what is wrong with a profile that can be read.
+    pub(super) fn fault(&self) -> Option<String> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if self.program.is_empty() || self.program.starts_with('-') || !self.program.chars().all(plain) {
+            return Some("program must be a name that is found on the PATH, such as `claude`".to_owned());
+        }
+        if self.name.trim().is_empty() || self.name.chars().count() > NAME || self.name.chars().any(char::is_control) {
+            return Some(format!("name must be a name of at most {NAME} characters"));
+        }
+        let odd = self.exit.keys().find(|code| code.parse::<u8>().is_err());
+        odd.map(|code| format!("exit has codes from 0 to 255, and `{}` is none", text::one_line(code, 20)))
+    }
+}
+
+impl Launch<'_> {
+    fn fill(&self, text: &str) -> String {
+        // The model's name stands last: of all these it alone is text of somebody's.
+        let parts =
+            [("{door}", MODEL_DOOR), ("{key}", self.key), ("{session}", self.session.id()), ("{model}", self.model)];
+        parts.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
     }
 }
 
@@ -102,10 +200,15 @@ impl Session {
 
     /// Returns the session with this id, if it can be one: the text comes out of a sandbox.
     pub fn continued(id: &str) -> Option<Self> {
-        let parts: Vec<_> = id.trim().split('-').collect();
+        let id = id.trim();
+        let parts: Vec<_> = id.split('-').collect();
         let lengths: Vec<_> = parts.iter().map(|part| part.len()).collect();
         let is_hex = parts.iter().all(|part| part.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        (is_hex && lengths == [8, 4, 4, 4, 12]).then(|| Self::Continued(id.trim().to_owned()))
+        let is_uuid = is_hex && lengths == [8, 4, 4, 4, 12];
+        // As opencode names them.
+        let own = id.strip_prefix("ses_").filter(|own| (1..=60).contains(&own.len()));
+        let is_own = own.is_some_and(|own| own.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+        (is_uuid || is_own).then(|| Self::Continued(id.to_owned()))
     }
 
     /// Returns its id.
@@ -113,15 +216,6 @@ impl Session {
         match self {
             Self::New(id) | Self::Continued(id) => id,
         }
-    }
-
-    /// Returns it as an argument that Gemini CLI and Qwen Code take.
-    pub(super) fn arguments(&self) -> [String; 2] {
-        let flag = match self {
-            Self::New(_) => "--session-id",
-            Self::Continued(_) => "--resume",
-        };
-        [flag.to_owned(), self.id().to_owned()]
     }
 }
 
@@ -134,7 +228,7 @@ impl fmt::Display for Role {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coding_agents::{gemini::GEMINI, qwen::QWEN};
+    use crate::coding_agents::Profiles;
 
     #[test]
     fn a_session_is_named_after_the_call_that_begins_it() {
@@ -145,7 +239,8 @@ mod tests {
             Session::continued(&format!("{}\n", session.id())),
             Some(Session::Continued(session.id().to_owned()))
         );
-        for text in ["", "latest", "--yolo", "../../x", "12345678-1234-1234-1234-12345678901g"] {
+        assert!(Session::continued("ses_dd6dccce6ffe8oMKngzrWbTgXb").is_some());
+        for text in ["", "latest", "ses_", "ses_../x", "--yolo", "../../x", "12345678-1234-1234-1234-12345678901g"] {
             assert_eq!(Session::continued(text), None, "{text}");
         }
     }
@@ -158,13 +253,28 @@ mod tests {
             (Role::Review, Session::New("new".to_owned())),
         ];
         let mut all = Vec::new();
-        for agent in [&GEMINI, &QWEN] {
+        let profiles = Profiles::new([].into_iter());
+        for agent in profiles.names().iter().filter_map(|name| profiles.of(name)) {
             for (role, session) in &cases {
                 let launch = Launch { role: *role, model: "the-model", session, key: "the-key" };
-                all.push(format!("{role}: {}", agent.command(&launch).join(" ")));
+                let (command, stdin) = agent.command(&launch, "the prompt".to_owned());
+                assert_eq!(stdin.as_deref(), Some("the prompt"));
+                all.push(format!("{role}: {}", command.join(" ")));
                 all.extend(agent.environment(&launch).iter().map(|(name, value)| format!("    {name}={value}")));
             }
         }
         insta::assert_snapshot!(all.join("\n"));
+    }
+    #[test]
+    fn a_prompt_may_be_an_argument_and_is_cut_to_what_the_kernel_takes() {
+        let text =
+            "name = 'X'\nprogram = 'x'\nprotocol = 'openai'\nformat = 'claude'\nprompt = 'argument'\nlast = ['--']";
+        let table: toml::Table = text.parse().unwrap();
+        let agent: CodingAgent = table.try_into().unwrap();
+        let session = Session::New("new".to_owned());
+        let launch = Launch { role: Role::Plan, model: "m", session: &session, key: "k" };
+        let (command, stdin) = agent.command(&launch, "x\n".repeat(100_000));
+        assert_eq!((&command[..2], stdin), (&["x".to_owned(), "--".to_owned()][..], None));
+        assert!(command[2].len() < 128 * 1024 && command.len() == 3, "{}", command[2].len());
     }
 }

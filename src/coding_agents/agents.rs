@@ -32,7 +32,7 @@ impl CodingAgents {
         Self { roster: Arc::new(roster), door, told: Arc::default() }
     }
 
-    /// Returns who serves a role, in the order in which they are tried: one at least.
+    /// Returns who serves a role, in the order in which they are tried.
     pub(crate) fn of(&self, role: Role) -> &[Assigned] {
         self.roster.of(role)
     }
@@ -44,7 +44,7 @@ impl CodingAgents {
 
     /// Returns what a room is to be told of who stands in, the first time that somebody does.
     pub(crate) fn instead(&self, address: &Address, assigned: &Assigned) -> Option<String> {
-        let other = assigned.instead_of?;
+        let other = assigned.instead_of.as_ref()?;
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() >= ROOMS {
             told.clear();

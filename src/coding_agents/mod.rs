@@ -1,23 +1,23 @@
 //! The coding agents: programs in the sandbox that plan, write and review code with a model of their own.
 //!
-//! What one is stands in a description ([`CodingAgent`]): its command line, its environment, how it writes what it does,
-//! what its exit codes mean. Which of them serves which role is the operator's choice ([`Roster`]). [`Run`] follows one run:
+//! What one is stands in a profile ([`CodingAgent`]): its command line, its environment, how it writes what it does, what
+//! ends it, what its exit codes mean. Which of them serves which role is the operator's choice ([`Roster`]). [`Run`] follows one run:
 //! what the room is shown, when it has been silent too long, what it came to. Nothing here starts anything: whoever runs the
 //! command in the sandbox feeds the run with what it writes.
 
 mod agent;
 mod agents;
-mod gemini;
+mod profiles;
 mod prompt;
-mod qwen;
 mod record;
 mod roster;
 mod run;
 mod stream;
 
 pub use self::{
-    agent::{CodingAgent, Launch, Role, Session},
+    agent::{CodingAgent, Launch, PromptBy, Role, Session},
     agents::CodingAgents,
+    profiles::{BadProfile, Profiles},
     prompt::{Begun, Brief, prompt},
     roster::{Assigned, Roster},
     run::{Outcome, Run, Wire},

@@ -2,28 +2,33 @@
 //!
 //! Called by `ops`, which makes it from the settings, and by `tools`.
 
+use std::sync::Arc;
+
 use super::{
     agent::{CodingAgent, Role},
-    gemini::GEMINI,
-    qwen::QWEN,
+    profiles::Profiles,
 };
 use crate::{
-    config::{AgentChoice, AgentCli, AgentRole, Agents},
+    config::{AgentChoice, AgentRole, Agents},
     gateway::models::Protocol,
 };
+
+/// Whose place may be taken where it has no model, and who takes it.
+const ABSENT: &str = "gemini";
+const STAND_IN: &str = "qwen";
 
 /// An agent in a role.
 #[derive(Clone, Debug)]
 pub struct Assigned {
     /// The agent.
-    pub agent: &'static CodingAgent,
+    pub agent: Arc<CodingAgent>,
     /// Its model, as the door to models knows it; `None`: there is none that it could ask.
     pub model: Option<String>,
     /// The agent that was to serve the role, if this one stands in for it.
-    pub instead_of: Option<&'static str>,
+    pub instead_of: Option<String>,
 }
 
-/// Who serves which role, and who goes on where that one could not. There is always somebody.
+/// Who serves which role, and who goes on where that one could not.
 #[derive(Clone, Debug)]
 pub struct Roster {
     plan: Vec<Assigned>,
@@ -35,26 +40,28 @@ impl Roster {
     /// Returns who serves what by the settings. `models` are those that can be asked by a protocol, the usual one first.
     /// Where Gemini CLI has none, Qwen Code stands in for it; of those that go on, whoever has none is left out, and
     /// whoever was tried with the same model.
-    pub fn new(agents: &Agents, models: impl Fn(Protocol) -> Vec<String>) -> Self {
+    /// An agent without a profile is none: the settings were refused.
+    pub fn new(agents: &Agents, profiles: &Profiles, models: impl Fn(Protocol) -> Vec<String>) -> Self {
         let usual = |agent: &CodingAgent| models(agent.protocol).into_iter().next();
         let assigned = |choice: &AgentChoice| {
-            let agent = match choice.cli {
-                AgentCli::Gemini => &GEMINI,
-                AgentCli::Qwen => &QWEN,
-            };
-            let model = usual(agent).map(|usual| choice.model.clone().unwrap_or(usual));
-            Assigned { agent, model, instead_of: None }
+            let agent = Arc::clone(profiles.of(&choice.agent)?);
+            let model = usual(&agent).map(|usual| choice.model.clone().unwrap_or(usual));
+            Some(Assigned { agent, model, instead_of: None })
         };
         let line = |role: &AgentRole| {
-            let first = match assigned(&role.first) {
-                Assigned { model: None, .. } if role.first.cli == AgentCli::Gemini => {
-                    // The model that was set is one for Gemini CLI.
-                    Assigned { agent: &QWEN, model: usual(&QWEN), instead_of: Some(GEMINI.name) }
+            let first = assigned(&role.first).map(|first| match profiles.of(STAND_IN) {
+                Some(other) if first.model.is_none() && role.first.agent == ABSENT => {
+                    // The model that was set is one for the absent one.
+                    Assigned {
+                        agent: Arc::clone(other),
+                        model: usual(other),
+                        instead_of: Some(first.agent.name.clone()),
+                    }
                 }
-                first => first,
-            };
-            let mut line = vec![first];
-            for next in role.fallback.iter().map(assigned).filter(|next| next.model.is_some()) {
+                _ => first,
+            });
+            let mut line: Vec<Assigned> = first.into_iter().collect();
+            for next in role.fallback.iter().filter_map(assigned).filter(|next| next.model.is_some()) {
                 if !line.iter().any(|it| it.agent.program == next.agent.program && it.model == next.model) {
                     line.push(next);
                 }
@@ -64,7 +71,7 @@ impl Roster {
         Self { plan: line(&agents.plan), implement: line(&agents.implement), review: line(&agents.review) }
     }
 
-    /// Returns who serves a role, in the order in which they are tried: one at least.
+    /// Returns who serves a role, in the order in which they are tried.
     pub fn of(&self, role: Role) -> &[Assigned] {
         match role {
             Role::Plan => &self.plan,
@@ -78,22 +85,23 @@ impl Roster {
 mod tests {
     use super::*;
 
-    fn choice(cli: AgentCli, model: Option<&str>) -> AgentChoice {
-        AgentChoice { cli, model: model.map(str::to_owned) }
+    fn choice(agent: &str, model: Option<&str>) -> AgentChoice {
+        AgentChoice { agent: agent.to_owned(), model: model.map(str::to_owned) }
     }
 
-    fn role(cli: AgentCli, model: Option<&str>) -> AgentRole {
-        AgentRole { first: choice(cli, model), fallback: Vec::new() }
+    fn role(agent: &str, model: Option<&str>) -> AgentRole {
+        AgentRole { first: choice(agent, model), fallback: Vec::new() }
     }
 
     fn told(agents: &Agents, gemini: &[&str], open_ai: &[&str]) -> Vec<String> {
         let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-        let roster = Roster::new(agents, |protocol| match protocol {
+        let roster = Roster::new(agents, &Profiles::new([].into_iter()), |protocol| match protocol {
             Protocol::Gemini => list(gemini),
             Protocol::OpenAi => list(open_ai),
+            Protocol::Responses | Protocol::Messages => list(&["own"]),
         });
         let one = |it: &Assigned| {
-            let instead = it.instead_of.map(|it| format!(" for {it}")).unwrap_or_default();
+            let instead = it.instead_of.as_ref().map(|it| format!(" for {it}")).unwrap_or_default();
             format!("{} {}{instead}", it.agent.program, it.model.as_deref().unwrap_or("-"))
         };
         let told = |role| format!("{role}: {}", roster.of(role).iter().map(one).collect::<Vec<_>>().join(", "));
@@ -103,9 +111,9 @@ mod tests {
     #[test]
     fn each_role_has_its_agent_and_model() {
         let agents = Agents {
-            plan: role(AgentCli::Gemini, Some("gemini-x")),
-            implement: role(AgentCli::Qwen, None),
-            review: role(AgentCli::Gemini, None),
+            plan: role("gemini", Some("gemini-x")),
+            implement: role("qwen", None),
+            review: role("gemini", None),
         };
         assert_eq!(
             told(&agents, &["pro", "flash"], &["coder", "own"]),
@@ -116,24 +124,27 @@ mod tests {
             ["plan: qwen own for Gemini CLI", "implement: qwen own", "review: qwen own for Gemini CLI"]
         );
         assert_eq!(told(&agents, &["pro"], &[])[1], "implement: qwen -");
-        let other =
-            Agents { implement: role(AgentCli::Qwen, Some("mine")), plan: role(AgentCli::Qwen, None), ..agents };
+        let other = Agents { implement: role("qwen", Some("mine")), plan: role("qwen", None), ..agents };
         assert_eq!(told(&other, &["pro"], &["coder"])[..2], ["plan: qwen coder", "implement: qwen mine"]);
     }
 
     #[test]
     fn whoever_goes_on_has_a_model_and_was_not_tried() {
         let after = |first, fallback: &[AgentChoice]| AgentRole { first, fallback: fallback.to_vec() };
-        let (gemini, qwen) = (choice(AgentCli::Gemini, None), choice(AgentCli::Qwen, None));
-        let flash = choice(AgentCli::Qwen, Some("flash"));
+        let (gemini, qwen) = (choice("gemini", None), choice("qwen", None));
+        let flash = choice("qwen", Some("flash"));
         let agents = Agents {
             plan: after(gemini.clone(), &[qwen.clone(), gemini.clone()]),
             implement: after(qwen.clone(), &[flash.clone(), gemini.clone(), flash]),
-            review: after(gemini, &[]),
+            review: after(gemini, &[choice("codex", None), choice("nobody", None)]),
         };
         assert_eq!(
             told(&agents, &["pro"], &["coder"]),
-            ["plan: gemini pro, qwen coder", "implement: qwen coder, qwen flash, gemini pro", "review: gemini pro"]
+            [
+                "plan: gemini pro, qwen coder",
+                "implement: qwen coder, qwen flash, gemini pro",
+                "review: gemini pro, codex own"
+            ]
         );
         assert_eq!(
             told(&agents, &[], &["coder"])[..2],

@@ -5,13 +5,14 @@
 use std::{
     collections::{HashSet, VecDeque},
     mem,
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::time::Instant;
 
 use super::{
-    agent::CodingAgent,
+    agent::{CodingAgent, End},
     record::Record,
     stream::{AgentEvent, Step, StepState, Stream, Tokens},
 };
@@ -21,6 +22,8 @@ use crate::{sandbox::Exit, text};
 const PATIENCE: u32 = 3;
 /// How long an agent may go on asking a model that refuses each time.
 const REFUSED: Duration = Duration::from_mins(1);
+/// How long a run has to exit once it has told its result, where it may stay.
+const GRACE: Duration = Duration::from_secs(3);
 /// The bytes that a run may write: more is a loop, and no work.
 const FLOOD: u64 = 64 * 1024 * 1024;
 /// Likewise the lines beside its events.
@@ -48,7 +51,7 @@ pub struct Wire {
 /// A run.
 #[derive(Debug)]
 pub struct Run {
-    agent: &'static CodingAgent,
+    agent: Arc<CodingAgent>,
     stream: Stream,
     begun: Instant,
     /// How long it may be silent.
@@ -79,6 +82,7 @@ pub struct Run {
 
 #[derive(Debug)]
 struct Ended {
+    at: Instant,
     ok: bool,
     summary: String,
     tokens: Option<Tokens>,
@@ -87,6 +91,8 @@ struct Ended {
 /// Why a run is ended before its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum GivenUp {
+    /// It had told its result, and stayed.
+    Over,
     Silent(Duration),
     Refused(String),
     Flood,
@@ -119,10 +125,10 @@ pub struct Outcome {
 
 impl Run {
     /// Returns a run that begins `now` and may be silent for so long.
-    pub fn new(agent: &'static CodingAgent, silence: Duration, now: Instant) -> Self {
+    pub fn new(agent: Arc<CodingAgent>, silence: Duration, now: Instant) -> Self {
         Self {
-            agent,
             stream: Stream::new(agent.dialect),
+            agent,
             begun: now,
             silence,
             alive: now,
@@ -186,7 +192,9 @@ impl Run {
             AgentEvent::ToolEnded { id, .. } => drop(self.open.remove(&id)),
             AgentEvent::Todo(steps) => self.todo = steps,
             AgentEvent::Used(tokens) => self.used.add(tokens),
-            AgentEvent::Ended { ok, summary, tokens } => self.ended = Some(Ended { ok, summary, tokens }),
+            AgentEvent::Ended { ok, summary, tokens } => {
+                self.ended = Some(Ended { at: now, ok, summary, tokens });
+            }
         }
         self.sign(now);
     }
@@ -206,7 +214,13 @@ impl Run {
         let silent = self.alive + self.patience();
         let deadline =
             self.refused.as_ref().map_or(silent, |(since, _)| silent.min(*since + REFUSED.min(self.silence)));
+        let deadline = self.over().map_or(deadline, |over| deadline.min(over));
         self.given_up.is_none().then_some(deadline)
+    }
+
+    /// Returns when it has to be ended that has told its result, if it is one that may stay.
+    fn over(&self) -> Option<Instant> {
+        self.ended.as_ref().filter(|_| self.agent.end == End::Result).map(|ended| ended.at + GRACE)
     }
 
     fn patience(&self) -> Duration {
@@ -221,6 +235,8 @@ impl Run {
             Some(GivenUp::Flood)
         } else if now < deadline {
             None
+        } else if self.over().is_some_and(|over| now >= over) {
+            Some(GivenUp::Over)
         } else if let Some((_, cause)) = &self.refused {
             Some(GivenUp::Refused(cause.clone()))
         } else {
@@ -275,7 +291,8 @@ impl Run {
         let tokens = self.tokens();
         let ended = self.ended.take();
         let stalled = !stopped && self.is_stalled(exit, ended.as_ref());
-        let ok = *exit == Exit::Code(0) && ended.as_ref().is_some_and(|ended| ended.ok);
+        let is_over = *exit == Exit::Killed && self.given_up == Some(GivenUp::Over);
+        let ok = (*exit == Exit::Code(0) || is_over) && !stopped && ended.as_ref().is_some_and(|ended| ended.ok);
         let verdict = if ok { "done".to_owned() } else { self.verdict(exit, stopped, ended.as_ref()) };
         Outcome {
             ok,
@@ -307,6 +324,7 @@ impl Run {
                     return format!("ended: nothing was heard of it for {}{but}", text::human_duration(*time));
                 }
                 Some(GivenUp::Refused(cause)) => return format!("ended: its model refuses every request ({cause})"),
+                Some(GivenUp::Over) => return "failed, by its own word".to_owned(),
                 Some(GivenUp::Flood) => return format!("ended: it writes without end{but}"),
                 None => {}
             }
@@ -323,7 +341,7 @@ impl Run {
             (Exit::Code(0), Some(_)) => "failed, by its own word".to_owned(),
             (Exit::Code(0), None) => "ended without a result: whether it did its work is not known".to_owned(),
             (Exit::Code(code), _) => {
-                let means = (self.agent.exit)(*code).map(|means| format!(": {means}")).unwrap_or_default();
+                let means = self.agent.means(*code).map(|means| format!(": {means}")).unwrap_or_default();
                 format!("failed with exit code {code}{means}{but}")
             }
         }
@@ -340,7 +358,7 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coding_agents::{gemini::GEMINI, qwen::QWEN};
+    use crate::coding_agents::Profiles;
 
     const SILENCE: Duration = Duration::from_mins(5);
     const SECOND: Duration = Duration::from_secs(1);
@@ -360,9 +378,13 @@ mod tests {
         )
     }
 
+    fn agent(name: &str) -> Arc<CodingAgent> {
+        Arc::clone(Profiles::new([].into_iter()).of(name).unwrap())
+    }
+
     fn run(lines: &[&str]) -> (Run, Instant) {
         let now = Instant::now();
-        let mut run = Run::new(&QWEN, SILENCE, now);
+        let mut run = Run::new(agent("qwen"), SILENCE, now);
         for line in lines {
             run.take(format!("{line}\n").as_bytes(), now);
         }
@@ -469,7 +491,7 @@ mod tests {
     #[test]
     fn the_door_s_news_are_signs_of_life_unless_they_are_refusals() {
         let now = Instant::now();
-        let mut run = Run::new(&GEMINI, SILENCE, now);
+        let mut run = Run::new(agent("gemini"), SILENCE, now);
         let used = |requests, refused| Wire {
             requests,
             tokens: Tokens { input: 80 * requests, output: 4 },
@@ -483,7 +505,7 @@ mod tests {
         run.look(used(1, 0), later + SILENCE - SECOND);
         assert!(run.give_up(later + SILENCE), "the same again is no news");
 
-        let mut run = Run::new(&GEMINI, SILENCE, now);
+        let mut run = Run::new(agent("gemini"), SILENCE, now);
         run.look(used(1, 1), now);
         run.look(used(2, 0), now + 30 * SECOND);
         run.look(used(3, 1), now + 40 * SECOND);
@@ -509,7 +531,7 @@ mod tests {
         // Gemini CLI ends by itself.
         let failed = r#"{"type":"result","status":"error","error":{"message":"429"}}"#;
         let gemini = |refused| {
-            let mut run = Run::new(&GEMINI, SILENCE, now);
+            let mut run = Run::new(agent("gemini"), SILENCE, now);
             run.look(Wire { requests: 2, refused, ..Wire::default() }, now);
             run.take(format!("{failed}\n").as_bytes(), now);
             (run, now)
@@ -528,6 +550,26 @@ mod tests {
             run.outcome(&Exit::Killed, false, now).verdict,
             "ended: nothing was heard of it for 5 min, although it calls itself done"
         );
+    }
+
+    #[test]
+    fn a_run_that_may_stay_is_ended_after_its_result_which_counts() {
+        let now = Instant::now();
+        let told = |ok: bool| {
+            let mut run = Run::new(agent("claude"), SILENCE, now);
+            let result = if ok { DONE.to_owned() } else { DONE.replace("false", "true") };
+            run.take(format!("{STARTED}\n{result}\n").as_bytes(), now);
+            assert!(!run.give_up(now + GRACE - SECOND) && run.deadline() == Some(now + GRACE));
+            assert!(run.give_up(now + GRACE));
+            run
+        };
+        let outcome = told(true).outcome(&Exit::Killed, false, now);
+        assert!(outcome.ok && outcome.verdict == "done" && !outcome.stalled, "{outcome:?}");
+        let outcome = told(false).outcome(&Exit::Killed, false, now);
+        assert_eq!((outcome.ok, &*outcome.verdict), (false, "failed, by its own word"));
+        assert!(!told(true).outcome(&Exit::Killed, true, now).ok, "a person has stopped it");
+        let mut silent = Run::new(agent("claude"), SILENCE, now);
+        assert!(!silent.give_up(now + GRACE), "it has told nothing");
     }
 
     #[test]

@@ -4,17 +4,20 @@
 //! bounded, texts are cleaned and cut, what is no event of the CLI is told as [`AgentEvent::Noise`] (its standard error
 //! comes on the same stream). Called by the parent module alone.
 
+mod codex;
 mod gemini;
 mod lines;
+mod opencode;
 mod qwen;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 
+use serde::Deserialize;
 use serde_json::Value;
 
-use self::{gemini::Gemini, lines::Lines};
+use self::{codex::Codex, gemini::Gemini, lines::Lines, opencode::OpenCode};
 use crate::{json, text};
 
 /// Characters of a tool's name, of what it is used on, of a step of a todo list and of a line of noise.
@@ -130,12 +133,19 @@ impl Tokens {
 }
 
 /// How a CLI writes its events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Dialect {
     /// `gemini -o stream-json`.
     Gemini,
     /// `qwen -o stream-json`.
     Qwen,
+    /// `claude -p --output-format stream-json --verbose`, of which Qwen Code's is the child.
+    Claude,
+    /// `codex exec --json`.
+    Codex,
+    /// `opencode run --format json`.
+    OpenCode,
 }
 
 /// Reads the output of one run.
@@ -149,6 +159,9 @@ pub(super) struct Stream {
 enum Reader {
     Gemini(Gemini),
     Qwen,
+    Claude,
+    Codex(Codex),
+    OpenCode(OpenCode),
 }
 
 impl Stream {
@@ -157,6 +170,9 @@ impl Stream {
         let reader = match dialect {
             Dialect::Gemini => Reader::Gemini(Gemini::default()),
             Dialect::Qwen => Reader::Qwen,
+            Dialect::Claude => Reader::Claude,
+            Dialect::Codex => Reader::Codex(Codex::default()),
+            Dialect::OpenCode => Reader::OpenCode(OpenCode::default()),
         };
         Self { lines: Lines::default(), reader }
     }
@@ -194,6 +210,9 @@ impl Reader {
         match self {
             Self::Gemini(gemini) => gemini.event(value, events),
             Self::Qwen => qwen::event(value, events),
+            Self::Claude => qwen::event_of_claude(value, events),
+            Self::Codex(codex) => codex.event(value, events),
+            Self::OpenCode(opencode) => opencode.event(value, events),
         }
     }
 }
@@ -225,8 +244,9 @@ fn brief(value: &Value) -> String {
 
 /// Returns what a tool is used on.
 fn target(parameters: &Value) -> String {
-    const KEYS: [&str; 12] = [
+    const KEYS: [&str; 13] = [
         "file_path",
+        "filePath",
         "absolute_path",
         "notebook_path",
         "path",

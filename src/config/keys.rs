@@ -9,7 +9,7 @@ use reqwest::Url;
 use secrecy::SecretString;
 
 use super::{
-    AgentChoice, AgentCli, JournalSync, Part,
+    AgentChoice, JournalSync, Part,
     parse::{self, Parsed},
 };
 
@@ -139,20 +139,20 @@ keys! {
         () QWEN_BASE_URL: Url = Text("https://dashscope-intl.aliyuncs.com/compatible-mode/v1"), parse::url;
         /// Qwen's models that coding agents may ask, parted by commas. The orchestrator's own model can be asked besides.
         (list) QWEN_MODELS: Vec<String> = Text("qwen3-coder-plus, qwen3-coder-flash"), parse::list;
-        /// Which coding agent plans: `gemini` (Gemini CLI) or `qwen` (Qwen Code).
-        () PLAN_AGENT: AgentCli = Text("gemini"), parse::agent;
+        /// Which coding agent plans: `gemini` (Gemini CLI), `qwen` (Qwen Code), or one that the image does not have by itself: `claude`, `codex`, `opencode`, or a profile of your own, `[agents.NAME]` in `matrix-agent.toml`.
+        () PLAN_AGENT: String = Text("gemini"), parse::agent;
         /// Its model.
         () PLAN_MODEL: String = Follows("the first of GEMINI_MODELS or QWEN_MODELS; without DASHSCOPE_API_KEY Qwen Code asks the orchestrator's model"), parse::agent_model;
         /// Who goes on with a plan where that agent is silent too long or its model refuses: agents, each with a model behind a colon if it is not its usual one, parted by commas, as in `gemini:gemini-2.5-flash, qwen`. Each is tried once, in this order.
         () PLAN_FALLBACK: Vec<AgentChoice> = Unset, parse::agents;
-        /// Which coding agent implements: `gemini` or `qwen`.
-        () IMPLEMENT_AGENT: AgentCli = Text("qwen"), parse::agent;
+        /// Which coding agent implements: as for PLAN_AGENT.
+        () IMPLEMENT_AGENT: String = Text("qwen"), parse::agent;
         /// Its model.
         () IMPLEMENT_MODEL: String = Follows("as for PLAN_MODEL"), parse::agent_model;
         /// Who goes on with it where that agent cannot, as in PLAN_FALLBACK: `qwen:qwen3-coder-flash, gemini`.
         () IMPLEMENT_FALLBACK: Vec<AgentChoice> = Unset, parse::agents;
-        /// Which coding agent reviews: `gemini` or `qwen`.
-        () REVIEW_AGENT: AgentCli = Text("gemini"), parse::agent;
+        /// Which coding agent reviews: as for PLAN_AGENT.
+        () REVIEW_AGENT: String = Text("gemini"), parse::agent;
         /// Its model.
         () REVIEW_MODEL: String = Follows("as for PLAN_MODEL"), parse::agent_model;
         /// Who goes on with a review where that agent cannot, as in PLAN_FALLBACK.

@@ -5,8 +5,8 @@ use std::{net::IpAddr, path::PathBuf};
 use serde::Serialize;
 
 use super::{
-    AgentChoice, AgentCli, AgentRole, Agents, Config, Credentials, Limits, Llm, Matrix, Mistakes, Paths, People,
-    Provider, Sandbox, Source, Sources, Unread, accounts,
+    AgentChoice, AgentRole, Agents, Config, Credentials, Limits, Llm, Matrix, Mistakes, Paths, People, Provider,
+    Sandbox, Source, Sources, Unread, accounts,
     keys::{self, About, Key, Preset},
     raw::Raw,
 };
@@ -105,6 +105,7 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
             implement: agents(reader, keys::IMPLEMENT_AGENT, keys::IMPLEMENT_MODEL, keys::IMPLEMENT_FALLBACK),
             review: agents(reader, keys::REVIEW_AGENT, keys::REVIEW_MODEL, keys::REVIEW_FALLBACK),
         },
+        profiles: reader.raw.profiles.clone(),
         limits: Limits {
             command_timeout: reader.value(keys::COMMAND_TIMEOUT_SECONDS),
             command_longest: reader.value(keys::COMMAND_LONGEST_SECONDS),
@@ -129,11 +130,11 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
 
 fn agents(
     reader: &mut Reader,
-    cli: &Key<AgentCli>,
+    agent: &Key<String>,
     model: &Key<String>,
     fallback: &Key<Vec<AgentChoice>>,
 ) -> AgentRole {
-    let first = AgentChoice { cli: reader.value(cli), model: reader.optional(model) };
+    let first = AgentChoice { agent: reader.value(agent), model: reader.optional(model) };
     AgentRole { first, fallback: reader.optional(fallback).unwrap_or_default() }
 }
 

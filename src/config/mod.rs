@@ -50,6 +50,8 @@ pub struct Config {
     pub people: People,
     /// Which coding agent does what.
     pub agents: Agents,
+    /// Coding agents that the operator describes.
+    pub profiles: Vec<AgentProfile>,
     /// How much anything may take.
     pub limits: Limits,
     /// Paths and how data is stored.
@@ -122,8 +124,8 @@ pub struct AgentRole {
 /// A coding agent with its model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentChoice {
-    /// The agent.
-    pub cli: AgentCli,
+    /// The name of the agent's profile: one that ships, or one of [`Config::profiles`].
+    pub agent: String,
     /// Its model; `None`: its usual one.
     pub model: Option<String>,
 }
@@ -135,13 +137,15 @@ impl AgentRole {
     }
 }
 
-/// A coding agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AgentCli {
-    /// Gemini CLI.
-    Gemini,
-    /// Qwen Code.
-    Qwen,
+/// A coding agent that the operator describes; `[agents.NAME]` in `matrix-agent.toml`.
+#[derive(Clone, Debug)]
+pub struct AgentProfile {
+    /// The name by which it is chosen.
+    pub name: String,
+    /// What stands below it.
+    pub entries: toml::Table,
+    /// Where.
+    pub source: Source,
 }
 
 /// The sandboxes.

@@ -8,7 +8,7 @@ use std::{net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 use reqwest::Url;
 use secrecy::SecretString;
 
-use super::{AgentChoice, AgentCli, JournalSync, Part, Wrong};
+use super::{AgentChoice, JournalSync, Part, Wrong};
 use crate::text;
 
 /// The result of every parser.
@@ -338,20 +338,24 @@ pub(super) fn flag(value: &str) -> Parsed<bool> {
     }
 }
 
-/// A coding agent.
-pub(super) fn agent(value: &str) -> Parsed<AgentCli> {
-    match value {
-        "gemini" => Ok(AgentCli::Gemini),
-        "qwen" => Ok(AgentCli::Qwen),
-        _ => Err(Wrong::new(format!("{} is no coding agent", quote(value)), "Write `gemini` or `qwen`")),
+/// The name of a coding agent. Whether there is such a one is for the layer that knows them.
+pub(super) fn agent(value: &str) -> Parsed<String> {
+    const LONGEST: usize = 32;
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if (1..=LONGEST).contains(&value.len()) && !value.starts_with('-') && value.chars().all(plain) {
+        return Ok(value.to_owned());
     }
+    Err(Wrong::new(
+        format!("{} is no name of a coding agent", quote(value)),
+        "Write `gemini`, `qwen` or the name of another profile: small letters, digits and `-`",
+    ))
 }
 
 /// A list of coding agents, each followed by a colon and its model if that is not its usual one.
 pub(super) fn agents(value: &str) -> Parsed<Vec<AgentChoice>> {
     let choice = |entry: String| {
         let (cli, model) = entry.split_once(':').map_or((&*entry, None), |(cli, model)| (cli, Some(model)));
-        Ok(AgentChoice { cli: agent(cli)?, model: model.map(agent_model).transpose()? })
+        Ok(AgentChoice { agent: agent(cli)?, model: model.map(agent_model).transpose()? })
     };
     list(value)?.into_iter().map(choice).collect()
 }
@@ -400,16 +404,17 @@ mod tests {
     }
 
     #[test]
-    fn a_coding_agent_is_one_that_is_known_and_its_model_no_flag() {
-        assert_eq!((agent("gemini"), agent("qwen")), (Ok(AgentCli::Gemini), Ok(AgentCli::Qwen)));
-        let choice = |cli, model: Option<&str>| AgentChoice { cli, model: model.map(str::to_owned) };
-        let two = [choice(AgentCli::Qwen, Some("coder:480b")), choice(AgentCli::Gemini, None)];
+    fn a_coding_agent_has_a_plain_name_and_its_model_is_no_flag() {
+        assert_eq!(agent("gemini").as_deref(), Ok("gemini"));
+        let choice =
+            |agent: &str, model: Option<&str>| AgentChoice { agent: agent.to_owned(), model: model.map(str::to_owned) };
+        let two = [choice("qwen", Some("coder:480b")), choice("gemini", None)];
         assert_eq!(agents("qwen:coder:480b, gemini"), Ok(two.to_vec()));
         assert_eq!(agents("none"), Ok(Vec::new()));
-        for text in ["qwen:", "qwen:-x", "codec:x", "qwen:a b"] {
+        for text in ["qwen:", "qwen:-x", "Qwen:x", "qwen:a B"] {
             assert!(agents(text).is_err(), "{text}");
         }
-        assert!(agent("codex").unwrap_err().mend.contains("qwen") && agent("").is_err());
+        assert!(agent("my agent").unwrap_err().mend.contains("qwen") && agent("").is_err());
         assert_eq!(agent_model("gemini-2.5-pro").as_deref(), Ok("gemini-2.5-pro"));
         for text in ["--yolo", "a b"] {
             assert!(agent_model(text).is_err(), "{text}");

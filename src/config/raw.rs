@@ -15,8 +15,9 @@ use std::{
 use toml::Spanned;
 
 use super::{
-    Mistakes, ModelFacts, Source, Wrong, accounts, dotenv,
+    AgentProfile, Mistakes, ModelFacts, Source, Wrong, accounts, dotenv,
     keys::{self, About},
+    parse,
     places::{self, Sources},
 };
 use crate::text;
@@ -42,6 +43,8 @@ pub(super) struct Raw {
     models: BTreeMap<String, ModelFacts>,
     /// The table `[accounts]`.
     pub(super) accounts: Vec<accounts::Typed>,
+    /// What `[agents]` in the file says of coding agents.
+    pub(super) profiles: Vec<AgentProfile>,
 }
 
 impl Raw {
@@ -142,6 +145,23 @@ impl Raw {
         }
     }
 
+    fn add_profiles(&mut self, value: toml::Value, source: &Source, mistakes: &mut Mistakes) {
+        let mend = "Write `[agents.NAME]` and the agent's profile below it";
+        let toml::Value::Table(table) = value else {
+            return mistakes.add(AGENTS, Some(source.clone()), Wrong::new("it is no table", mend));
+        };
+        for (name, profile) in table {
+            let key = || format!("{AGENTS}.{}", text::one_line(&name, 40));
+            match (parse::agent(&name), profile) {
+                (Ok(name), toml::Value::Table(entries)) => {
+                    self.profiles.push(AgentProfile { name, entries, source: source.clone() });
+                }
+                (Ok(_), _) => mistakes.add(&key(), Some(source.clone()), Wrong::new("it is no table", mend)),
+                (Err(wrong), _) => mistakes.add(&key(), Some(source.clone()), wrong),
+            }
+        }
+    }
+
     fn add_file(&mut self, path: &Path, text: &str, mistakes: &mut Mistakes) {
         let at = |offset: usize| Source::File { path: path.to_owned(), line: 1 + lines_before(text, offset) };
         // `error.to_string()` would show the line, which may contain a secret.
@@ -164,6 +184,10 @@ impl Raw {
                 self.add_accounts(value, &source, mistakes);
                 continue;
             }
+            if name.get_ref() == AGENTS {
+                self.add_profiles(value, &source, mistakes);
+                continue;
+            }
             let Some(about) = keys::find(name.get_ref()) else {
                 unknown(name.get_ref(), source, mistakes);
                 continue;
@@ -182,6 +206,9 @@ impl Raw {
         }
     }
 }
+
+/// The table in the file that describes coding agents.
+const AGENTS: &str = "agents";
 
 /// The table in the file that tells of models what their names do not.
 const MODELS: &str = "models";

@@ -12,4 +12,4 @@ pub use control::{Answer, Operator, Request, control_socket};
 pub use lock::{Lock, LockError};
 pub use pulse::Pulse;
 pub use server::{House, Served, Server};
-pub use settings::{Purpose, has_model, matrix_login, model_settings, review};
+pub use settings::{Purpose, has_model, matrix_login, model_settings, other_agents, review};

@@ -3,7 +3,7 @@
 //!
 //! Called by `cli` for every subcommand, and by `doctor`.
 
-use std::num::NonZeroU64;
+use std::{collections::BTreeSet, num::NonZeroU64, sync::Arc};
 
 use reqwest::Url;
 use secrecy::SecretString;
@@ -12,8 +12,8 @@ use crate::{
     bots::{Allowance, People, Policy},
     chat::matrix::{Fault, Login},
     clock::Clock,
-    coding_agents::{CodingAgents, Roster},
-    config::{self, AgentCli, Config, JournalSync, Loaded, Matrix, Mistakes, Provider, Wrong},
+    coding_agents::{CodingAgent, CodingAgents, Profiles, Roster},
+    config::{self, Config, JournalSync, Loaded, Matrix, Mistakes, Provider, Wrong},
     gateway::{
         AllowedHosts, BadPattern, GatewayPolicy,
         models::{BadUpstream, Ledger, ModelDoor, Protocol, Upstream},
@@ -68,6 +68,36 @@ pub fn review(loaded: &Loaded, purpose: Purpose) -> Mistakes {
                 BadUpstream::Model => models,
             };
             add(name, Wrong::new(error.to_string(), ""));
+        }
+    }
+    for profile in &config.profiles {
+        if let Err(error) = Profiles::check(&profile.entries) {
+            let key = format!("agents.{}", profile.name);
+            mistakes.add(&key, Some(profile.source.clone()), Wrong::new(error.to_string(), ""));
+        }
+    }
+    let mut add = |key: &str, wrong| {
+        if !mistakes.has(key) {
+            mistakes.add(key, loaded.source(key), wrong);
+        }
+    };
+    for (role, agent, fallback) in [
+        (&config.agents.plan, "PLAN_AGENT", "PLAN_FALLBACK"),
+        (&config.agents.implement, "IMPLEMENT_AGENT", "IMPLEMENT_FALLBACK"),
+        (&config.agents.review, "REVIEW_AGENT", "REVIEW_FALLBACK"),
+    ] {
+        let profiles = profiles(config);
+        for (choice, key) in role.all().zip([agent].into_iter().chain(std::iter::repeat(fallback))) {
+            if profiles.of(&choice.agent).is_none() {
+                let known = profiles.names().join("`, `");
+                add(
+                    key,
+                    Wrong::new(
+                        format!("there is no coding agent `{}`", choice.agent),
+                        format!("Write one of `{known}`"),
+                    ),
+                );
+            }
         }
     }
     if let Err(error) = AllowedHosts::parse(&config.sandbox.allowed_hosts) {
@@ -137,42 +167,59 @@ pub(super) fn gateway(config: &Config) -> Result<GatewayPolicy, BadPattern> {
     AllowedHosts::parse(&config.sandbox.allowed_hosts).map(GatewayPolicy::new)
 }
 
+/// Returns the coding agents' profiles.
+fn profiles(config: &Config) -> Profiles {
+    Profiles::new(config.profiles.iter().map(|profile| (&*profile.name, &profile.entries)))
+}
+
 /// Returns the coding agents' way to their models. It fails only for settings that [`review`] has refused.
 pub(super) fn models(config: &Config, store: Store) -> Result<ModelDoor, BadUpstream> {
     let mut upstreams = Vec::new();
     let endpoint = endpoint(config).ok().filter(|endpoint| has_key(config, endpoint));
     let own = endpoint.as_ref().map(Endpoint::model);
-    for (protocol, provider, cli) in
-        [(Protocol::Gemini, &config.gemini, AgentCli::Gemini), (Protocol::OpenAi, &config.qwen, AgentCli::Qwen)]
-    {
+    for (protocol, provider) in [(Protocol::Gemini, &config.gemini), (Protocol::OpenAi, &config.qwen)] {
         if provider.api_key.is_some() {
-            let models = provider.models.iter().cloned().chain(chosen(config, cli, own)).collect();
+            let models = provider.models.iter().cloned().chain(chosen(config, protocol, own)).collect();
             upstreams.push(upstream(protocol, &Provider { models, ..provider.clone() })?);
         }
     }
     // The orchestrator's own model is for agents without a key, and for those whose own model fails.
     if let Some(endpoint) = &endpoint {
         let base = Url::parse(endpoint.base_url()).map_err(|_| BadUpstream::Address)?;
-        let alone = config.qwen.api_key.is_none();
-        let chosen = chosen(config, AgentCli::Qwen, own).into_iter().filter(|_| alone);
-        let models = [endpoint.model().to_owned()].into_iter().chain(chosen).collect();
-        upstreams.push(Upstream::new(Protocol::OpenAi, &base, config.llm.api_key.clone(), models)?);
+        for protocol in [Protocol::OpenAi, Protocol::Responses, Protocol::Messages] {
+            let alone = protocol != Protocol::OpenAi || config.qwen.api_key.is_none();
+            let chosen = chosen(config, protocol, own).into_iter().filter(|_| alone);
+            let models = [endpoint.model().to_owned()].into_iter().chain(chosen).collect();
+            upstreams.push(Upstream::new(protocol, &base, config.llm.api_key.clone(), models)?);
+        }
     }
     let ledger = Ledger { store, room: config.limits.room_tokens, person: config.limits.user_tokens };
     Ok(ModelDoor::new(upstreams, config.sandbox.web_search, Some(ledger)))
 }
 
-/// Returns the models that were chosen for what an agent is to do, beside the orchestrator's own.
-fn chosen(config: &Config, cli: AgentCli, own: Option<&str>) -> Vec<String> {
+/// Returns the models that were chosen for what agents are to do that ask in this way, beside the orchestrator's own.
+fn chosen(config: &Config, protocol: Protocol, own: Option<&str>) -> Vec<String> {
+    let profiles = profiles(config);
     let config::Agents { plan, implement, review } = &config.agents;
     let choices = [plan, implement, review].into_iter().flat_map(config::AgentRole::all);
-    let models = choices.filter(|choice| choice.cli == cli).filter_map(|choice| choice.model.clone());
-    models.filter(|model| own != Some(model)).collect()
+    let choices = choices.filter(|choice| profiles.of(&choice.agent).is_some_and(|agent| agent.protocol == protocol));
+    choices.filter_map(|choice| choice.model.clone()).filter(|model| own != Some(model)).collect()
 }
 
 /// Returns the coding agents with their roles.
 pub(super) fn agents(config: &Config, door: ModelDoor) -> CodingAgents {
-    CodingAgents::new(Roster::new(&config.agents, |protocol| door.models(protocol)), door)
+    let roster = Roster::new(&config.agents, &profiles(config), |protocol| door.models(protocol));
+    CodingAgents::new(roster, door)
+}
+
+/// Returns the coding agents that were chosen beside the two that the image has, each once.
+pub fn other_agents(config: &Config) -> Vec<Arc<CodingAgent>> {
+    let profiles = profiles(config);
+    let config::Agents { plan, implement, review } = &config.agents;
+    let names: BTreeSet<_> =
+        [plan, implement, review].into_iter().flat_map(config::AgentRole::all).map(|choice| &*choice.agent).collect();
+    let others = names.into_iter().filter(|name| !matches!(*name, "gemini" | "qwen"));
+    others.filter_map(|name| profiles.of(name).cloned()).collect()
 }
 
 fn upstream(protocol: Protocol, provider: &Provider) -> Result<Upstream, BadUpstream> {

@@ -9,7 +9,7 @@
 mod report;
 mod task;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -183,7 +183,7 @@ impl Job<'_> {
         }
         let line = context.agents.of(self.role);
         let Some(first) = line.iter().position(|assigned| assigned.model.is_some()) else {
-            let name = line[0].agent.name;
+            let name = line.first().map_or("a coding agent", |assigned| &assigned.agent.name);
             return Err(ToolError::Refused(format!(
                 "There is no model for {name} here: the operator has to set a key for it. Nothing was run; do it yourself."
             )));
@@ -202,7 +202,7 @@ impl Job<'_> {
     /// Takes up what was under way when the server crashed: the last run that was begun.
     async fn take_up(&self, context: &ToolContext, boot_id: &str) -> Result<ToolResult, ToolError> {
         let line = context.agents.of(self.role);
-        let mut place = line.len() - 1;
+        let Some(mut place) = line.len().checked_sub(1) else { return Err(ToolError::NotRun) };
         let (sandbox, ended, follower) = loop {
             let assigned = &line[place];
             let pass = context.agents.open(grant(context, assigned, place));
@@ -258,7 +258,7 @@ impl Job<'_> {
         let pass = context.agents.open(grant(context, assigned, place));
         let model = assigned.model.as_deref().unwrap_or_default();
         let launch = Launch { role, model, session: &session, key: pass.token() };
-        let argv = assigned.agent.command(&launch);
+        let (argv, stdin) = assigned.agent.command(&launch, asked);
         let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
         let mut command = context.command(&argv, context.limits.coding);
         command.id = id;
@@ -268,7 +268,7 @@ impl Job<'_> {
             command.env.extend(held.environment);
             command.writable = Some(held.writable);
         }
-        command.stdin = Stdin::Bytes(asked.into());
+        command.stdin = stdin.map_or(Stdin::Null, |prompt| Stdin::Bytes(prompt.into()));
         let mut follower = Follower::new(context, assigned, &pass);
         let ended = exec::follow(context, sandbox, command, &mut follower).await?;
         drop(pass);
@@ -336,7 +336,7 @@ impl Job<'_> {
         let assigned = &line[place];
         let Attempt { outcome, stopped, output, elapsed } = attempt;
         if stopped {
-            let name = assigned.agent.name;
+            let name = &assigned.agent.name;
             return Ok(ToolResult::bad(format!("{role}: {name} stopped"), format!("{name} was {}.", outcome.verdict)));
         }
         let edits = survey::changes(context, sandbox).await?;
@@ -363,7 +363,7 @@ fn grant(context: &ToolContext, assigned: &Assigned, place: usize) -> Grant {
         address: context.address.clone(),
         turn: context.turn.clone(),
         person: None,
-        agent: assigned.agent.program.to_owned(),
+        agent: assigned.agent.program.clone(),
         run: run_id(context, place),
     }
 }
@@ -384,7 +384,7 @@ impl Follower {
     fn new(context: &ToolContext, assigned: &Assigned, pass: &Pass) -> Self {
         let (now, silence) = (Instant::now(), context.limits.coding_idle);
         Self {
-            run: Run::new(assigned.agent, silence, now),
+            run: Run::new(Arc::clone(&assigned.agent), silence, now),
             seen: pass.seen(),
             tick: now + TICK,
             shown: String::new(),
@@ -398,7 +398,7 @@ impl Follower {
 impl Follow for Follower {
     fn anew(&mut self) {
         self.followed = true;
-        self.run = Run::new(self.assigned.agent, self.silence, Instant::now());
+        self.run = Run::new(Arc::clone(&self.assigned.agent), self.silence, Instant::now());
     }
 
     fn take(&mut self, piece: &[u8]) {

@@ -56,6 +56,8 @@ impl House {
         let upstreams = vec![
             upstream(Protocol::OpenAi, llm.base_url(), &["qwen-x", "qwen-y"]),
             upstream(Protocol::Gemini, llm.gemini_url(), &["gemini-x"]),
+            upstream(Protocol::Responses, llm.base_url(), &["gpt-x"]),
+            upstream(Protocol::Messages, llm.base_url(), &["claude-x"]),
         ];
         Self::through(llm, &ModelDoor::new(upstreams, web, None), limits)
     }
@@ -158,6 +160,41 @@ async fn both_protocols_pass_with_the_real_key_and_their_tokens_are_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn responses_and_messages_pass_with_the_real_key_and_their_tokens_are_counted() {
+    let mut house = House::new().await;
+    house.llm.reply(Reply::response("Hello.", &[])).reply(Reply::message("Good day.", &[]));
+    let asked = json!({"model": "gpt-x", "stream": true, "store": false,
+        "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]}]});
+    let (status, body) = house.post("/v1/responses", &asked).await;
+    assert!(status == 200 && body.contains("event: response.completed"), "{body}");
+    assert_eq!((house.llm.path(1).as_str(), &house.llm.requests()[0]), ("/v1/responses", &asked));
+    assert_eq!(house.llm.headers(1)["authorization"], format!("Bearer {KEY}"));
+    house.seen(|seen| seen.requests == 1 && seen.tokens == Tokens { input: 100, cached: 0, output: 10 }).await;
+
+    let asked = json!({"model": "claude-x", "max_tokens": 9, "stream": true,
+        "messages": [{"role": "user", "content": "hello"}]});
+    let lines = "anthropic-version: 2023-06-01\r\nConnection: close\r\n";
+    let request = post("/v1/messages?beta=true", house.pass.token(), &asked, lines);
+    let request = request.replace("Authorization: Bearer ", "x-api-key: ");
+    let (status, body) = answer(&ask(&mut house.open(), request.as_bytes()).await);
+    assert!(status == 200 && body.contains("event: message_stop"), "{body}");
+    let headers = house.llm.headers(2);
+    assert_eq!(
+        (house.llm.path(2).as_str(), &headers["anthropic-version"]),
+        ("/v1/messages", &"2023-06-01".parse().unwrap())
+    );
+    assert!(headers["authorization"] == format!("Bearer {KEY}") && !headers.contains_key("x-api-key"), "{headers:?}");
+    house.seen(|seen| seen.tokens == Tokens { input: 200, cached: 0, output: 20 }).await;
+
+    // Each protocol has models of its own, and what is refused is told in its shape.
+    let (status, body) = house.post("/v1/messages", &json!({"model": "gpt-x", "messages": []})).await;
+    assert!(status == 404 && body.starts_with(r#"{"error":{"message":"There is no model `gpt-x` here."#), "{body}");
+    assert!(body.ends_with(r#""type":"error"}"#) && body.contains("claude-x"), "{body}");
+    assert_eq!(house.post("/v1/responses", &json!({"model": "gpt-x", "previous_response_id": "r"})).await.0, 400);
+    assert_eq!(house.llm.requests().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bytes_come_as_they_are_said_and_a_connection_serves_many_requests() {
     let mut house = House::new().await;
     house.llm.hang_after(1, Reply::text("Hello there.")).reply_text("again");
@@ -245,7 +282,7 @@ async fn what_is_refused_goes_nowhere_and_is_told_in_the_protocols_own_shape() {
         ("/v1/chat/completions", &json!({"model": "qwen-x", "plugins": []}), 400, "plugins"),
         ("/v1/chat/completions", &json!({"messages": []}), 400, "names no model"),
         ("/v1beta/models/gemini-x:generateContent", &json!({"model": "models/gemini-y"}), 400, "another model"),
-        ("/v1/responses", &chat("qwen-x"), 404, "generate"),
+        ("/v1/embeddings", &chat("qwen-x"), 404, "generate"),
         ("/v1beta/files", &generate(), 404, "generate"),
     ] {
         let (found, told) = house.post(path, body).await;

@@ -72,6 +72,55 @@ impl Reply {
         Self::gemini(&parts)
     }
 
+    /// A text or calls, as OpenAI's responses tell them.
+    pub fn response(text: &str, calls: &[(&str, Value)]) -> Self {
+        let calls = calls.iter().enumerate().map(|(at, (name, arguments))| {
+            let id = matrix_agent::ids::random(4);
+            json!({"type": "function_call", "id": format!("fc_{id}_{at}"), "call_id": format!("call_{id}_{at}"),
+                "name": name, "arguments": arguments.to_string(), "status": "completed"})
+        });
+        let message = json!({"type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
+            "content": [{"type": "output_text", "text": text, "annotations": []}]});
+        let items: Vec<Value> = if calls.len() > 0 { calls.collect() } else { vec![message] };
+        let mut events =
+            vec![json!({"type": "response.created", "response": {"id": "resp_1", "status": "in_progress"}})];
+        for (at, item) in items.iter().enumerate() {
+            for what in ["added", "done"] {
+                let name = format!("response.output_item.{what}");
+                events.push(json!({"type": name, "output_index": at, "item": item}));
+            }
+        }
+        let usage = json!({"input_tokens": 100, "output_tokens": 10, "total_tokens": 110});
+        let whole = json!({"id": "resp_1", "status": "completed", "output": items, "usage": usage});
+        events.push(json!({"type": "response.completed", "response": whole}));
+        Self::Stream(events.iter().map(named).collect(), End::Closed)
+    }
+
+    /// A text or calls, as Anthropic's messages tell them.
+    pub fn message(text: &str, calls: &[(&str, Value)]) -> Self {
+        let usage = json!({"input_tokens": 100, "output_tokens": 1});
+        let head = json!({"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [],
+            "stop_reason": null, "stop_sequence": null, "usage": usage});
+        let mut events = vec![json!({"type": "message_start", "message": head})];
+        let calls = calls.iter().map(|(name, input)| {
+            let id = format!("toolu_{}", matrix_agent::ids::random(4));
+            let delta = json!({"type": "input_json_delta", "partial_json": input.to_string()});
+            (json!({"type": "tool_use", "id": id, "name": name, "input": {}}), delta)
+        });
+        let said = (json!({"type": "text", "text": ""}), json!({"type": "text_delta", "text": text}));
+        let (blocks, reason): (Vec<_>, _) =
+            if calls.len() > 0 { (calls.collect(), "tool_use") } else { (vec![said], "end_turn") };
+        for (at, (block, delta)) in blocks.iter().enumerate() {
+            events.push(json!({"type": "content_block_start", "index": at, "content_block": block}));
+            events.push(json!({"type": "content_block_delta", "index": at, "delta": delta}));
+            events.push(json!({"type": "content_block_stop", "index": at}));
+        }
+        let delta = json!({"stop_reason": reason, "stop_sequence": null});
+        events.push(json!({"type": "message_delta", "delta": delta, "usage": {"output_tokens": 10}}));
+        events.push(json!({"type": "message_stop"}));
+        Self::Stream(events.iter().map(named).collect(), End::Closed)
+    }
+
     /// An event for each part, the last with the tokens.
     fn gemini(parts: &[Value]) -> Self {
         let event_of = |(index, part): (usize, &Value)| {
@@ -136,6 +185,11 @@ pub(super) fn gemini_whole(events: &[String]) -> String {
 
 fn event(value: &Value) -> String {
     format!("data: {value}\n\n")
+}
+
+/// An event that has a name, which is its type.
+fn named(value: &Value) -> String {
+    format!("event: {}\n{}", value["type"].as_str().unwrap_or_default(), event(value))
 }
 
 fn delta(delta: &Value) -> String {

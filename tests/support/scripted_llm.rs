@@ -1,5 +1,5 @@
-//! A scripted server of models on a real port, for tests of this process and of others. It speaks as OpenAI does and as
-//! Gemini does.
+//! A scripted server of models on a real port, for tests of this process and of others. It speaks as OpenAI does in chats and in
+//! responses, as Anthropic does and as Gemini does.
 //!
 //! ```ignore
 //! let llm = ScriptedLlm::start().await;
@@ -83,6 +83,7 @@ impl ScriptedLlm {
                     counted.counts.send_modify(|counts| counts.2 += 1);
                 });
                 let app = Router::new().route("/v1/chat/completions", post(answer));
+                let app = app.route("/v1/responses", post(answer)).route("/v1/messages", post(answer));
                 let app = app.route("/v1beta/models/{call}", post(answer));
                 let app = app.layer(DefaultBodyLimit::disable()).with_state(state);
                 tokio::select! {

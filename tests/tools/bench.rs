@@ -8,8 +8,8 @@ use std::{
 
 use matrix_agent::{
     clock::Clock,
-    coding_agents::{CodingAgents, Roster},
-    config::{self, AgentChoice, AgentCli, AgentRole},
+    coding_agents::{CodingAgents, Profiles, Roster},
+    config::{self, AgentChoice, AgentRole},
     gateway::{
         AllowedHosts, Gateway, GatewayPolicy, Network,
         models::{ModelDoor, Protocol},
@@ -159,14 +159,19 @@ impl Drop for Bench {
 
 /// Qwen Code in every role, with models that are never asked.
 fn agents() -> CodingAgents {
-    let choice = |cli, model: Option<&str>| AgentChoice { cli, model: model.map(str::to_owned) };
+    let choice =
+        |agent: &str, model: Option<&str>| AgentChoice { agent: agent.to_owned(), model: model.map(str::to_owned) };
     let qwen = || AgentRole {
-        first: choice(AgentCli::Qwen, None),
-        fallback: vec![choice(AgentCli::Qwen, Some("second-model")), choice(AgentCli::Qwen, Some("third-model"))],
+        first: choice("qwen", None),
+        fallback: vec![choice("qwen", Some("second-model")), choice("qwen", Some("third-model"))],
     };
-    let gemini = AgentRole { first: choice(AgentCli::Gemini, None), fallback: Vec::new() };
+    let gemini = AgentRole { first: choice("gemini", None), fallback: Vec::new() };
     let models = |protocol| if protocol == Protocol::OpenAi { vec!["own-model".to_owned()] } else { Vec::new() };
-    let roster = Roster::new(&config::Agents { plan: gemini, implement: qwen(), review: qwen() }, models);
+    let roster = Roster::new(
+        &config::Agents { plan: gemini, implement: qwen(), review: qwen() },
+        &Profiles::new([].into_iter()),
+        models,
+    );
     CodingAgents::new(roster, ModelDoor::default())
 }
 

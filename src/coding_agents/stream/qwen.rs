@@ -1,10 +1,36 @@
-//! The lines of `qwen -o stream-json`. Messages come whole, with what each has used.
+//! The lines of `qwen -o stream-json`, and of `claude`, from which it has them. Messages come whole, with what each has used.
 //!
 //! Pure; called by the parent alone.
 
 use serde_json::Value;
 
 use super::{AgentEvent, Tokens, brief, piece_of, said, target, todo};
+
+/// Reads one line of Claude Code. What a message has used stands on each of its pieces, so that only the end's sum counts,
+/// and what a cache has served or taken is not in its input.
+pub(super) fn event_of_claude(line: &Value, events: &mut Vec<AgentEvent>) {
+    if line["type"] == "system" && line["subtype"] == "api_retry" {
+        let status = line["error_status"].as_u64().map(|status| format!("{status} ")).unwrap_or_default();
+        return events.push(AgentEvent::Retry { reason: format!("{status}{}", brief(&line["error"])) });
+    }
+    let begun = events.len();
+    event(line, events);
+    let mut at = begun;
+    while at < events.len() {
+        if matches!(events[at], AgentEvent::Used(_)) {
+            events.remove(at);
+            continue;
+        }
+        if let AgentEvent::Ended { tokens: Some(tokens), .. } = &mut events[at] {
+            let cached = |name: &str| line["usage"][name].as_u64().unwrap_or_default();
+            tokens.input = tokens
+                .input
+                .saturating_add(cached("cache_read_input_tokens"))
+                .saturating_add(cached("cache_creation_input_tokens"));
+        }
+        at += 1;
+    }
+}
 
 /// Reads one line.
 pub(super) fn event(line: &Value, events: &mut Vec<AgentEvent>) {

@@ -58,6 +58,62 @@ const CHAT_WEB_FIELDS: [&str; 4] = ["enable_search", "search_options", "search_p
 /// Tools that the provider runs, which reach into the web.
 const CHAT_WEB_TOOLS: [&str; 3] = ["web_search", "web_search_preview", "code_interpreter"];
 
+/// Top-level fields of OpenAI's responses that are passed on. What the provider has kept of others is not to be named.
+const RESPONSE_FIELDS: [&str; 18] = [
+    "client_metadata",
+    "include",
+    "instructions",
+    "max_output_tokens",
+    "metadata",
+    "parallel_tool_calls",
+    "prompt_cache_key",
+    "reasoning",
+    "safety_identifier",
+    "store",
+    "stream",
+    "stream_options",
+    "temperature",
+    "text",
+    "tool_choice",
+    "top_p",
+    "truncation",
+    "user",
+];
+
+/// What a response's input is made of.
+const RESPONSE_ITEMS: [&str; 9] = [
+    "custom_tool_call",
+    "custom_tool_call_output",
+    "function_call",
+    "function_call_output",
+    "local_shell_call",
+    "local_shell_call_output",
+    "message",
+    "reasoning",
+    "web_search_call",
+];
+
+/// Top-level fields of Anthropic's messages that are passed on.
+const MESSAGES_FIELDS: [&str; 12] = [
+    "cache_control",
+    "context_management",
+    "max_tokens",
+    "metadata",
+    "output_config",
+    "stop_sequences",
+    "stream",
+    "temperature",
+    "thinking",
+    "tool_choice",
+    "top_k",
+    "top_p",
+];
+
+/// Anthropic's own tools, by how their names begin: those that whoever asks runs, and those that the provider runs, which
+/// reach into the web.
+const MESSAGES_TOOLS: [&str; 4] = ["bash_", "computer_", "memory_", "text_editor_"];
+const MESSAGES_WEB_TOOLS: [&str; 3] = ["code_execution_", "web_fetch_", "web_search_"];
+
 /// Top-level fields of a call of Gemini's that are passed on, in the two spellings that it takes.
 const GEMINI_FIELDS: [&str; 7] = [
     "generationConfig",
@@ -164,7 +220,9 @@ impl<'de> Visitor<'de> for Whole<'_> {
                 return Err(A::Error::custom("a field twice"));
             }
             match (self.protocol, &*key) {
-                (Protocol::OpenAi, "model") => found.name::<A::Error>(map.next_value()?)?,
+                (Protocol::OpenAi | Protocol::Responses | Protocol::Messages, "model") => {
+                    found.name::<A::Error>(map.next_value()?)?;
+                }
                 (Protocol::OpenAi, "messages") => map.next_value_seed(Each(Piece::Message, &mut *found))?,
                 (Protocol::OpenAi, "tools") => map.next_value_seed(Each(Piece::ChatTool, &mut *found))?,
                 (Protocol::OpenAi, key) if CHAT_FIELDS.contains(&key) => drop(map.next_value::<IgnoredAny>()?),
@@ -172,6 +230,14 @@ impl<'de> Visitor<'de> for Whole<'_> {
                     found.web = Some(Refusal::Web(key.to_owned()));
                     map.next_value::<IgnoredAny>()?;
                 }
+                (Protocol::Responses, "input") => map.next_value_seed(Each(Piece::ResponseItem, &mut *found))?,
+                (Protocol::Responses, "tools") => map.next_value_seed(Each(Piece::ResponseTool, &mut *found))?,
+                (Protocol::Responses, key) if RESPONSE_FIELDS.contains(&key) => drop(map.next_value::<IgnoredAny>()?),
+                (Protocol::Messages, "messages" | "system") => {
+                    map.next_value_seed(Any(Place::Messages, &mut *found))?;
+                }
+                (Protocol::Messages, "tools") => map.next_value_seed(Each(Piece::MessagesTool, &mut *found))?,
+                (Protocol::Messages, key) if MESSAGES_FIELDS.contains(&key) => drop(map.next_value::<IgnoredAny>()?),
                 (Protocol::Gemini, "model") => {
                     let model: String = map.next_value()?;
                     let model = model.strip_prefix("models/").unwrap_or(&model);
@@ -204,8 +270,43 @@ enum Piece {
     Message,
     /// A tool of a chat.
     ChatTool,
+    /// A part of a response's input.
+    ResponseItem,
+    /// A tool of a response.
+    ResponseTool,
+    /// A tool of Anthropic's messages, which need not have a type.
+    MessagesTool,
     /// An object of Gemini's whose fields are tools.
     GeminiTool,
+}
+
+/// What may become of an object of some type.
+enum Kind {
+    /// It is passed on.
+    Open,
+    /// It is if the web is open.
+    Web,
+    /// It is not.
+    Closed,
+}
+
+impl Piece {
+    /// Judges the type of an object.
+    fn judge(self, kind: &str) -> Kind {
+        let begins = |names: &[&str]| names.iter().any(|name| kind.starts_with(name));
+        let (open, web) = match self {
+            Self::ChatTool => (kind == "function", CHAT_WEB_TOOLS.contains(&kind)),
+            Self::ResponseTool => (matches!(kind, "function" | "custom" | "namespace"), CHAT_WEB_TOOLS.contains(&kind)),
+            Self::ResponseItem => (RESPONSE_ITEMS.contains(&kind), false),
+            Self::MessagesTool => (kind == "custom" || begins(&MESSAGES_TOOLS), begins(&MESSAGES_WEB_TOOLS)),
+            Self::Message | Self::GeminiTool => (true, false),
+        };
+        match (open, web) {
+            (true, _) => Kind::Open,
+            (false, true) => Kind::Web,
+            (false, false) => Kind::Closed,
+        }
+    }
 }
 
 /// A list of one kind of objects; `null` is an empty one.
@@ -259,28 +360,39 @@ impl<'de> Visitor<'de> for One<'_> {
         let mut typed = false;
         while let Some(Text(key)) = map.next_key::<Text<'_>>()? {
             match (piece, &*key) {
-                // Text, and what the model said or called: nothing is fetched for it.
-                (
-                    Piece::Message,
-                    "role" | "name" | "tool_call_id" | "tool_calls" | "function_call" | "reasoning"
-                    | "reasoning_content" | "reasoning_details" | "refusal",
-                ) => drop(map.next_value::<IgnoredAny>()?),
-                (Piece::Message, "content") => map.next_value_seed(Any(Place::Content, &mut *found))?,
-                (Piece::Message, _) => map.next_value_seed(Any(Place::Chat, &mut *found))?,
-                (Piece::ChatTool, "type") => {
+                (Piece::ChatTool | Piece::ResponseTool | Piece::MessagesTool | Piece::ResponseItem, "type") => {
                     let kind: String = map.next_value()?;
                     if std::mem::replace(&mut typed, true) {
                         return Err(A::Error::custom("a field twice"));
                     }
-                    match kind.as_str() {
-                        "function" => {}
-                        web if CHAT_WEB_TOOLS.contains(&web) => found.web = Some(Refusal::Web(kind)),
-                        _ => return Err(found.refuse(Refusal::Tool(kind))),
+                    match piece.judge(&kind) {
+                        Kind::Open => {}
+                        Kind::Web => found.web = Some(Refusal::Web(kind)),
+                        Kind::Closed => return Err(found.refuse(Refusal::Tool(kind))),
                     }
                 }
-                (Piece::ChatTool, _) => drop(map.next_value::<IgnoredAny>()?),
-                (Piece::GeminiTool, "functionDeclarations" | "function_declarations") => {
+                // Of a group of tools each is one.
+                (Piece::ResponseTool, "tools") => map.next_value_seed(Each(piece, &mut *found))?,
+                // Text, and what the model said, thought or called: nothing is fetched for it. Nor for what a function is.
+                (
+                    Piece::Message,
+                    "role" | "name" | "tool_call_id" | "tool_calls" | "function_call" | "reasoning"
+                    | "reasoning_content" | "reasoning_details" | "refusal",
+                )
+                | (
+                    Piece::ResponseItem,
+                    "role" | "id" | "call_id" | "name" | "namespace" | "status" | "arguments" | "input" | "action"
+                    | "encrypted_content" | "summary" | "phase",
+                )
+                | (Piece::ChatTool | Piece::ResponseTool | Piece::MessagesTool, _)
+                | (Piece::GeminiTool, "functionDeclarations" | "function_declarations") => {
                     map.next_value::<IgnoredAny>()?;
+                }
+                (Piece::Message, "content") | (Piece::ResponseItem, "content" | "output") => {
+                    map.next_value_seed(Any(Place::Content, &mut *found))?;
+                }
+                (Piece::Message | Piece::ResponseItem, _) => {
+                    map.next_value_seed(Any(Place::Chat, &mut *found))?;
                 }
                 (Piece::GeminiTool, key) => {
                     if !GEMINI_WEB_TOOLS.contains(&key) {
@@ -291,7 +403,7 @@ impl<'de> Visitor<'de> for One<'_> {
                 }
             }
         }
-        if matches!(piece, Piece::ChatTool) && !typed {
+        if matches!(piece, Piece::ChatTool | Piece::ResponseTool) && !typed {
             return Err(A::Error::custom("a tool without a type"));
         }
         Ok(())
@@ -305,6 +417,8 @@ enum Place {
     Content,
     /// Deeper in a chat message: any text may be an address.
     Chat,
+    /// Anywhere in Anthropic's messages: only a source has an address.
+    Messages,
     /// Anywhere in Gemini's contents: only files have addresses.
     Gemini,
 }
@@ -365,16 +479,17 @@ impl<'de> Visitor<'de> for Any<'_> {
             let inside = match (place, &*key) {
                 // A part's text is text. Deeper, the same name could be anything.
                 (Place::Content, "text") => Place::Content,
-                (Place::Content | Place::Chat, _) => Place::Chat,
+                (Place::Content | Place::Chat, _) | (Place::Messages, "source") => Place::Chat,
                 (Place::Gemini, "fileData" | "file_data") => {
                     found.web = Some(Refusal::RemoteUrl);
                     Place::Gemini
                 }
                 // What was called and what it gave are a program's own values.
-                (Place::Gemini, "args" | "response" | "text" | "data") => {
+                (Place::Gemini, "args" | "response" | "text" | "data") | (Place::Messages, "input" | "signature") => {
                     map.next_value::<IgnoredAny>()?;
                     continue;
                 }
+                (Place::Messages, _) => Place::Messages,
                 (Place::Gemini, _) => Place::Gemini,
             };
             map.next_value_seed(Any(inside, &mut *found))?;
@@ -434,6 +549,81 @@ mod tests {
         let mut body = json!({"contents": [{"role": "user", "parts": [{"text": "hello https://a.org"}]}]});
         change(&mut body);
         read(Protocol::Gemini, body.to_string().as_bytes(), false)
+    }
+
+    fn responses(change: impl FnOnce(&mut Value)) -> Result<Option<String>, Refusal> {
+        let mut body = json!({"model": "m", "stream": true, "input": [
+            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "https://a.org"}]},
+            {"type": "function_call", "name": "f", "arguments": "{\"url\":\"https://a.org\"}", "call_id": "1"},
+            {"type": "function_call_output", "call_id": "1", "output": "https://a.org"},
+            {"type": "reasoning", "summary": [], "encrypted_content": "x", "id": "r"},
+        ], "tools": [{"type": "function", "name": "f", "parameters": {"default": "https://a.org"}},
+            {"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "g"}]}]});
+        change(&mut body);
+        read(Protocol::Responses, body.to_string().as_bytes(), false)
+    }
+
+    #[test]
+    fn responses_pass_but_for_what_the_provider_fetches_runs_or_has_kept() {
+        assert_eq!(responses(|_| {}), Ok(Some("m".into())));
+        let tool = |tool: Value| responses(|body| body["tools"][0] = tool);
+        assert_eq!(tool(json!({"type": "web_search"})), Err(Refusal::Web("web_search".into())));
+        for kind in ["mcp", "file_search", "image_generation", "computer_use_preview"] {
+            assert_eq!(tool(json!({"type": kind})), Err(Refusal::Tool(kind.into())));
+        }
+        let hidden =
+            json!({"type": "namespace", "name": "n", "tools": [{"type": "mcp", "server_url": "https://a.org"}]});
+        assert_eq!(tool(hidden), Err(Refusal::Tool("mcp".into())));
+        assert!(tool(json!({"name": "f"})).is_err());
+        let item = |item: Value| responses(|body| body["input"][0] = item);
+        assert_eq!(item(json!({"type": "item_reference", "id": "x"})), Err(Refusal::Tool("item_reference".into())));
+        for part in [
+            json!({"type": "input_image", "image_url": "https://a.org/x.png"}),
+            json!({"type": "input_file", "file_url": "https://a.org/x.pdf"}),
+        ] {
+            let asked = json!({"type": "message", "role": "user", "content": [part]});
+            assert_eq!(item(asked), Err(Refusal::RemoteUrl));
+            let told = json!({"type": "function_call_output", "call_id": "1", "output": [part]});
+            assert_eq!(item(told), Err(Refusal::RemoteUrl));
+        }
+        let picture =
+            json!({"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64,AA"}]});
+        assert_eq!(item(picture), Ok(Some("m".into())));
+        for field in ["previous_response_id", "conversation", "prompt", "background", "service_tier"] {
+            assert_eq!(responses(|body| body[field] = json!("x")), Err(Refusal::Field(field.into())));
+        }
+        assert!(responses(|body| drop(body["input"].take())).is_ok(), "nothing is an empty list");
+    }
+
+    fn messages(change: impl FnOnce(&mut Value)) -> Result<Option<String>, Refusal> {
+        let mut body = json!({"model": "m", "max_tokens": 9, "system": [{"type": "text", "text": "https://a.org"}],
+            "thinking": {"type": "adaptive"}, "context_management": {"edits": []}, "messages": [
+            {"role": "user", "content": "https://a.org"},
+            {"role": "assistant", "content": [{"type": "thinking", "thinking": "https://a.org", "signature": "s"},
+                {"type": "tool_use", "id": "1", "name": "f", "input": {"source": "https://a.org"}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": "https://a.org"},
+                {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA"}}]},
+        ], "tools": [{"name": "f", "input_schema": {"default": "https://a.org"}}, {"type": "custom", "name": "g"},
+            {"type": "bash_20250124", "name": "bash"}]});
+        change(&mut body);
+        read(Protocol::Messages, body.to_string().as_bytes(), false)
+    }
+
+    #[test]
+    fn messages_pass_but_for_what_the_provider_fetches_or_runs() {
+        assert_eq!(messages(|_| {}), Ok(Some("m".into())));
+        let away = json!({"type": "image", "source": {"type": "url", "url": "https://a.org/x.png"}});
+        assert_eq!(messages(|body| body["messages"][0]["content"] = json!([away])), Err(Refusal::RemoteUrl));
+        let within = json!([{"type": "tool_result", "tool_use_id": "1", "content": [away]}]);
+        assert_eq!(messages(|body| body["messages"][2]["content"] = within), Err(Refusal::RemoteUrl));
+        let tool = |kind: &str| messages(|body| body["tools"][0] = json!({"type": kind, "name": "t"}));
+        for web in ["web_search_20250305", "web_fetch_20250910", "code_execution_20250825"] {
+            assert_eq!(tool(web), Err(Refusal::Web(web.into())));
+        }
+        assert_eq!(tool("mcp_toolset"), Err(Refusal::Tool("mcp_toolset".into())));
+        for field in ["mcp_servers", "container", "service_tier"] {
+            assert_eq!(messages(|body| body[field] = json!([])), Err(Refusal::Field(field.into())));
+        }
     }
 
     fn with_part(part: &Value) -> Result<Option<String>, Refusal> {

@@ -2,7 +2,7 @@
 //! operator's key.
 //!
 //! An agent gets a [`Pass`] for one run. Its token is the only key in the sandbox; it is worth something in one room, until the
-//! pass is dropped, and here alone. Open are two protocols' requests to generate, count and list ([`route`]), for the
+//! pass is dropped, and here alone. Open are some protocols' requests to generate, count and list ([`route`]), for the
 //! models that the operator has set up ([`Upstream`]); what a provider would fetch or run by itself is not ([`inspect`]).
 //!
 //! It must not know what agents are, how they are run, or what is said: whoever runs one opens a pass and watches what is
@@ -23,6 +23,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use serde::Deserialize;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -46,10 +47,15 @@ const SPACE_OF_ONE: usize = 64 * 1024 * 1024 / SPACE_UNIT;
 const SPACE_OF_ALL: usize = 256 * 1024 * 1024 / SPACE_UNIT;
 
 /// How models are asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// OpenAI's chat completions, at `/v1`.
     OpenAi,
+    /// OpenAI's responses, at `/v1`.
+    Responses,
+    /// Anthropic's messages, at `/v1`.
+    Messages,
     /// Gemini's own, at `/v1beta`.
     Gemini,
 }

@@ -129,7 +129,7 @@ impl Refusal {
     pub(super) fn answer(&self, protocol: Protocol) -> Response<Full<bytes::Bytes>> {
         let (status, message) = (self.status(), self.to_string());
         let body = match protocol {
-            Protocol::OpenAi => {
+            Protocol::OpenAi | Protocol::Responses => {
                 let kind = if status.is_server_error() { "server_error" } else { "invalid_request_error" };
                 let code = match self {
                     Self::Key => "invalid_api_key",
@@ -137,6 +137,17 @@ impl Refusal {
                     _ => "refused",
                 };
                 json!({"error": {"message": message, "type": kind, "param": null, "code": code}})
+            }
+            Protocol::Messages => {
+                let kind = match status.as_u16() {
+                    401 => "authentication_error",
+                    403 => "permission_error",
+                    404 => "not_found_error",
+                    413 => "request_too_large",
+                    500.. => "api_error",
+                    _ => "invalid_request_error",
+                };
+                json!({"type": "error", "error": {"type": kind, "message": message}})
             }
             Protocol::Gemini => {
                 json!({"error": {"code": status.as_u16(), "message": message, "status": google_status(status)}})

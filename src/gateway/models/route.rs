@@ -18,6 +18,12 @@ pub(super) enum Route {
     List(Protocol),
     /// OpenAI's chat completions; the model stands in the body.
     Chat,
+    /// OpenAI's responses; likewise.
+    Responses,
+    /// Anthropic's messages; likewise.
+    Messages,
+    /// Anthropic's count of their tokens, which costs nothing.
+    MessagesCount,
     /// A call of Gemini's.
     Gemini {
         /// The model.
@@ -54,6 +60,8 @@ impl Route {
         match self {
             Self::List(protocol) => *protocol,
             Self::Chat => Protocol::OpenAi,
+            Self::Responses => Protocol::Responses,
+            Self::Messages | Self::MessagesCount => Protocol::Messages,
             Self::Gemini { .. } => Protocol::Gemini,
         }
     }
@@ -61,9 +69,12 @@ impl Route {
     /// What follows an upstream's base address.
     pub(super) fn path(&self) -> String {
         match self {
-            Self::List(Protocol::OpenAi) => "/models".to_owned(),
             Self::List(Protocol::Gemini) => "/v1beta/models".to_owned(),
+            Self::List(_) => "/models".to_owned(),
             Self::Chat => "/chat/completions".to_owned(),
+            Self::Responses => "/responses".to_owned(),
+            Self::Messages => "/messages".to_owned(),
+            Self::MessagesCount => "/messages/count_tokens".to_owned(),
             Self::Gemini { model, verb } => {
                 let query = if *verb == Verb::Stream { "?alt=sse" } else { "" };
                 format!("/v1beta/models/{model}:{}{query}", verb.name())
@@ -76,6 +87,9 @@ impl Route {
         let (route, wanted) = match path {
             "/v1/models" => (Self::List(Protocol::OpenAi), Method::GET),
             "/v1/chat/completions" => (Self::Chat, Method::POST),
+            "/v1/responses" => (Self::Responses, Method::POST),
+            "/v1/messages" => (Self::Messages, Method::POST),
+            "/v1/messages/count_tokens" => (Self::MessagesCount, Method::POST),
             "/v1beta/models" => (Self::List(Protocol::Gemini), Method::GET),
             _ => {
                 let rest = path.strip_prefix("/v1beta/models/").ok_or(Refusal::NoRoute)?;
@@ -91,7 +105,10 @@ impl Route {
         let mut events = false;
         for pair in query.into_iter().flat_map(|query| query.split('&')) {
             match (pair.split_once('='), &route) {
-                (Some(("key", _)), _) | (Some(("pageSize", _)), Self::List(_)) => {}
+                (Some(("key", _)), _)
+                | (Some(("pageSize", _)), Self::List(_))
+                // What it opens stands in a header too.
+                | (Some(("beta", "true")), Self::Messages | Self::MessagesCount) => {}
                 (Some(("alt", "sse")), Self::Gemini { verb: Verb::Stream, .. }) if !events => events = true,
                 _ => return Err(Refusal::Query),
             }
@@ -115,6 +132,8 @@ pub(super) fn is_model(name: &str) -> bool {
 pub(super) fn shape(head: &Head) -> Protocol {
     match &head.target {
         Target::Origin { path } if path.starts_with("/v1beta") => Protocol::Gemini,
+        Target::Origin { path } if path.starts_with("/v1/messages") => Protocol::Messages,
+        Target::Origin { path } if path.starts_with("/v1/responses") => Protocol::Responses,
         _ => Protocol::OpenAi,
     }
 }
@@ -127,11 +146,11 @@ pub(super) fn read(head: &Head) -> Result<(Route, &str), Refusal> {
     Ok((Route::parse(&head.method, path, query)?, key))
 }
 
-/// Finds the key: as OpenAI's clients send it, as Gemini's do, and as Gemini's may.
+/// Finds the key: as OpenAI's clients send it, as Gemini's and Anthropic's do, and as Gemini's may.
 fn key<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Option<&'a str> {
     let of = |value: &'a header::HeaderValue| value.to_str().ok();
     let bearer = headers.get(header::AUTHORIZATION).and_then(of).and_then(|value| value.strip_prefix("Bearer "));
-    let own = || headers.get("x-goog-api-key").and_then(of);
+    let own = || headers.get("x-goog-api-key").or_else(|| headers.get("x-api-key")).and_then(of);
     let asked = || query?.split('&').find_map(|pair| pair.strip_prefix("key="));
     bearer.or_else(own).or_else(asked)
 }
@@ -157,6 +176,9 @@ mod tests {
         assert_eq!(route("GET /v1/models"), Ok(Route::List(Protocol::OpenAi)));
         assert_eq!(route("GET /v1beta/models?pageSize=50&key=x"), Ok(Route::List(Protocol::Gemini)));
         assert_eq!(route("POST /v1/chat/completions"), Ok(Route::Chat));
+        assert_eq!(route("POST /v1/responses"), Ok(Route::Responses));
+        assert_eq!(route("POST /v1/messages?beta=true"), Ok(Route::Messages));
+        assert_eq!(route("POST /v1/messages/count_tokens?beta=true"), Ok(Route::MessagesCount));
         let base = "POST /v1beta/models/gemini-2.5-pro";
         assert_eq!(route(&format!("{base}:generateContent?key=x")), Ok(gemini("gemini-2.5-pro", Verb::Generate)));
         assert_eq!(route(&format!("{base}:streamGenerateContent?alt=sse")), Ok(gemini("gemini-2.5-pro", Verb::Stream)));
@@ -168,7 +190,10 @@ mod tests {
     #[test]
     fn all_others_are_closed() {
         for line in [
-            "POST /v1/responses",
+            "POST /v1/responses/resp_1",
+            "POST /v1/responses/compact",
+            "POST /v1/messages/batches",
+            "POST /v1/files",
             "POST /v1/embeddings",
             "POST /v1/chat/completions/",
             "POST /v1//chat/completions",
@@ -194,6 +219,8 @@ mod tests {
         }
         for line in [
             "POST /v1/chat/completions?x=1",
+            "POST /v1/chat/completions?beta=true",
+            "POST /v1/messages?beta=1",
             "POST /v1beta/models/a:generateContent?alt=sse",
             "POST /v1beta/models/a:streamGenerateContent",
             "POST /v1beta/models/a:streamGenerateContent?alt=json",
@@ -214,6 +241,7 @@ mod tests {
         let line = "GET /v1/models HTTP/1.1";
         assert_eq!(key(&format!("{line}\nAuthorization: Bearer a")), Ok("a".into()));
         assert_eq!(key(&format!("{line}\nx-goog-api-key: b")), Ok("b".into()));
+        assert_eq!(key(&format!("{line}\nx-api-key: d")), Ok("d".into()));
         assert_eq!(key("GET /v1/models?key=c HTTP/1.1"), Ok("c".into()));
         for none in [line.to_owned(), format!("{line}\nAuthorization: Basic a"), "GET /v1/models?ke=c HTTP/1.1".into()]
         {
@@ -227,7 +255,7 @@ mod tests {
         #[test]
         fn what_passes_is_one_of_the_shapes_and_leads_nowhere_else(
             method in prop::sample::select(vec!["GET", "POST", "PUT", "DELETE"]),
-            path in "/(v1|v1beta|v2|\\.\\.)?(/|//)?(models|chat/completions|responses)?(/[a-zA-Z0-9._%-]{0,12}){0,2}(:[a-zA-Z]{0,22}|:streamGenerateContent|:generateContent)?(\\?[a-z=&;]{0,12}|\\?alt=sse)?",
+            path in "/(v1|v1beta|v2|\\.\\.)?(/|//)?(models|chat/completions|responses|messages)?(/[a-zA-Z0-9._%-]{0,12}){0,2}(:[a-zA-Z]{0,22}|:streamGenerateContent|:generateContent)?(\\?[a-z=&;]{0,12}|\\?alt=sse)?",
         ) {
             let text = format!("{method} {path} HTTP/1.1\r\nx-goog-api-key: k\r\n\r\n");
             if let Ok(head) = head::parse(text.as_bytes())

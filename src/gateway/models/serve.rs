@@ -215,9 +215,9 @@ fn model(route: &Route, named: Option<String>) -> Result<String, Refusal> {
     match (route, named) {
         (Route::Gemini { model, .. }, None) => Ok(model.clone()),
         (Route::Gemini { model, .. }, Some(named)) if *model == named => Ok(named),
-        (Route::Chat, Some(named)) => Ok(named),
+        (Route::Chat | Route::Responses | Route::Messages | Route::MessagesCount, Some(named)) => Ok(named),
         (Route::Gemini { .. }, Some(_)) => Err(Refusal::Malformed("it names another model than its address".into())),
-        (Route::Chat | Route::List(_), _) => Err(Refusal::Malformed("it names no model".into())),
+        (_, None) | (Route::List(_), _) => Err(Refusal::Malformed("it names no model".into())),
     }
 }
 
@@ -228,7 +228,7 @@ fn is_events(kind: &HeaderValue) -> bool {
 /// The models as each protocol lists them.
 fn list(protocol: Protocol, models: &[String]) -> Response<Full<Bytes>> {
     let body = match protocol {
-        Protocol::OpenAi => {
+        Protocol::OpenAi | Protocol::Responses | Protocol::Messages => {
             let models: Vec<Value> = models
                 .iter()
                 .map(|model| json!({"id": model, "object": "model", "created": 0, "owned_by": "matrix-agent"}))
@@ -326,7 +326,9 @@ struct Call<'a> {
 impl Call<'_> {
     fn tokens(&mut self) -> Tokens {
         match self.scan.take() {
-            _ if matches!(self.route, Route::Gemini { verb: Verb::Count, .. }) => Tokens::default(),
+            _ if matches!(self.route, Route::Gemini { verb: Verb::Count, .. } | Route::MessagesCount) => {
+                Tokens::default()
+            }
             Some(scan) => scan.tokens(self.asked),
             // Cut before the answer began: the prompt was read all the same.
             None if self.status == 0 => Scan::new(self.route.protocol(), true).tokens(self.asked),

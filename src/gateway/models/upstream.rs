@@ -22,7 +22,12 @@ use crate::{
 };
 
 /// What goes along to an upstream from a client. Everything else stays here, above all keys and cookies.
-const REQUEST_LINES: [HeaderName; 2] = [header::ACCEPT, HeaderName::from_static("x-dashscope-cachecontrol")];
+const REQUEST_LINES: [HeaderName; 4] = [
+    header::ACCEPT,
+    HeaderName::from_static("anthropic-beta"),
+    HeaderName::from_static("anthropic-version"),
+    HeaderName::from_static("x-dashscope-cachecontrol"),
+];
 
 /// What comes back.
 const ANSWER_LINES: [HeaderName; 5] = [
@@ -88,7 +93,11 @@ impl Upstream {
         }
         let header = key.as_ref().map(SecretString::expose_secret).filter(|key| !key.is_empty()).map(|key| {
             let (name, value) = match protocol {
-                Protocol::OpenAi => (header::AUTHORIZATION, format!("Bearer {key}")),
+                // Others that take its messages take them with the key that they take elsewhere.
+                Protocol::Messages if is_anthropic(&host) => (HeaderName::from_static("x-api-key"), key.to_owned()),
+                Protocol::OpenAi | Protocol::Responses | Protocol::Messages => {
+                    (header::AUTHORIZATION, format!("Bearer {key}"))
+                }
                 Protocol::Gemini => (HeaderName::from_static("x-goog-api-key"), key.to_owned()),
             };
             let mut value = HeaderValue::try_from(value).map_err(|_| BadUpstream::Key)?;
@@ -182,6 +191,10 @@ impl Upstream {
         let text = String::from_utf8_lossy(&body);
         if text.contains(key) { text.replace(key, "[key]").into() } else { body }
     }
+}
+
+fn is_anthropic(host: &Host) -> bool {
+    matches!(host, Host::Name(name) if name == "api.anthropic.com")
 }
 
 /// Leaves on an answer only what is for the client.

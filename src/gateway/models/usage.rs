@@ -41,21 +41,37 @@ impl Tokens {
     }
 }
 
-/// The tokens as they stand in an answer of either protocol.
+/// The tokens as they stand in an answer of any protocol.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Answer {
-    usage: Option<OpenAi>,
+    usage: Option<Usage>,
+    /// Where an event of OpenAI's responses has them.
+    response: Option<Within>,
+    /// Where the first event of Anthropic's messages has them.
+    message: Option<Within>,
     #[serde(rename = "usageMetadata")]
     usage_metadata: Option<Gemini>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct OpenAi {
+struct Within {
+    usage: Option<Usage>,
+}
+
+/// The names of chat completions, of responses, and of messages, whose input is without what a cache has served or taken.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Usage {
     prompt_tokens: u64,
     completion_tokens: u64,
     prompt_tokens_details: Option<Details>,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    input_tokens_details: Option<Details>,
+    cache_read_input_tokens: Option<u64>,
+    cache_creation_input_tokens: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -145,6 +161,23 @@ impl Scan {
                 input: usage.prompt_tokens,
                 cached: usage.prompt_tokens_details.and_then(|details| details.cached_tokens).unwrap_or_default(),
                 output: usage.completion_tokens,
+            }),
+            Protocol::Responses => answer.usage.or(answer.response.and_then(|it| it.usage)).map(|usage| Tokens {
+                input: usage.input_tokens.unwrap_or_default(),
+                cached: usage.input_tokens_details.and_then(|details| details.cached_tokens).unwrap_or_default(),
+                output: usage.output_tokens.unwrap_or_default(),
+            }),
+            // The first event has the prompt's, the last the answer's.
+            Protocol::Messages => answer.usage.or(answer.message.and_then(|it| it.usage)).map(|usage| {
+                let told = self.told.unwrap_or_default();
+                let cached = usage.cache_read_input_tokens.unwrap_or_default();
+                let taken = usage.cache_creation_input_tokens.unwrap_or_default();
+                let input = usage.input_tokens.unwrap_or_default().saturating_add(cached).saturating_add(taken);
+                Tokens {
+                    input: input.max(told.input),
+                    cached: cached.max(told.cached),
+                    output: usage.output_tokens.unwrap_or_default().max(told.output),
+                }
             }),
             Protocol::Gemini => answer.usage_metadata.map(|usage| Tokens {
                 input: usage.prompt.saturating_add(usage.tool_use),
@@ -241,6 +274,25 @@ mod tests {
             let whole = "{\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2}}";
             let tokens = Tokens { input: 3, cached: 0, output: 2 };
             assert_eq!(scan(Protocol::OpenAi, false, whole.as_bytes(), step), tokens);
+        }
+    }
+
+    #[test]
+    fn responses_and_messages_tell_theirs_elsewhere() {
+        let responses = "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{\"usage\":\
+            {\"input_tokens\":90,\"input_tokens_details\":{\"cached_tokens\":40},\"output_tokens\":8}}}\n\n";
+        let messages = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":10,\
+            \"cache_read_input_tokens\":60,\"cache_creation_input_tokens\":5,\"output_tokens\":1}}}\n\n\
+            data: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":9}}\n\n";
+        for step in [1, 4096] {
+            let tokens = Tokens { input: 90, cached: 40, output: 8 };
+            assert_eq!(scan(Protocol::Responses, true, responses.as_bytes(), step), tokens);
+            let tokens = Tokens { input: 75, cached: 60, output: 9 };
+            assert_eq!(scan(Protocol::Messages, true, messages.as_bytes(), step), tokens);
+        }
+        let whole = "{\"usage\":{\"input_tokens\":3,\"output_tokens\":2}}";
+        for protocol in [Protocol::Responses, Protocol::Messages] {
+            assert_eq!(scan(protocol, false, whole.as_bytes(), 4), Tokens { input: 3, cached: 0, output: 2 });
         }
     }
 

@@ -43,7 +43,19 @@ pub(super) fn check(config: &Config) -> Vec<Check> {
             provider: &config.qwen,
         },
     ];
-    keys.iter().flat_map(Key::checks).collect()
+    let others = ops::other_agents(config).into_iter().map(|agent| {
+        let asks = if ops::has_model(config) {
+            format!("asks `{}`, the orchestrator's model, with its key and no login", config.llm.model)
+        } else {
+            "has no model to ask".to_owned()
+        };
+        let (name, program) = (&agent.name, &agent.program);
+        Check::good(
+            "other coding agents",
+            format!("{name} {asks}; SANDBOX_IMAGE has to have `{program}` (docs/agents)"),
+        )
+    });
+    keys.iter().flat_map(Key::checks).chain(others).collect()
 }
 
 impl Key<'_> {

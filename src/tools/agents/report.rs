@@ -28,7 +28,7 @@ pub(super) fn told(
     elapsed: Option<Duration>,
     log: Option<&str>,
 ) -> ToolResult {
-    let name = assigned.agent.name;
+    let name = &assigned.agent.name;
     let is_changed = edits.as_ref().is_some_and(|edits| !edits.is_empty());
     let trespass = is_changed && !role.may_write();
     let mut sections = vec![of_one(assigned, outcome, elapsed)];
@@ -64,7 +64,7 @@ pub(super) fn told(
 
 /// Returns how one agent's run ended, with its model, its time and its tokens.
 pub(super) fn of_one(assigned: &Assigned, outcome: &Outcome, elapsed: Option<Duration>) -> String {
-    let (name, model) = (assigned.agent.name, assigned.model.as_deref().unwrap_or("no model"));
+    let (name, model) = (&assigned.agent.name, assigned.model.as_deref().unwrap_or("no model"));
     format!("{}: {name}, {model}{}.", outcome.verdict, took(outcome, elapsed, text::human_duration))
 }
 
@@ -85,9 +85,9 @@ pub(super) fn remembered(
 
 /// Returns the end of a run as an event beside those of the agent's hooks.
 pub(super) fn ended(assigned: &Assigned, outcome: &Outcome) -> RunEnded {
-    let (agent, mark) = (assigned.agent.program, if outcome.ok { '✓' } else { '✗' });
+    let (agent, mark) = (&assigned.agent.program, if outcome.ok { '✓' } else { '✗' });
     let line = text::one_line(&format!("{agent} {mark} {}", outcome.verdict), 200);
-    RunEnded { agent: agent.to_owned(), session: outcome.session.clone(), event: Event { kind: Kind::News, line } }
+    RunEnded { agent: agent.clone(), session: outcome.session.clone(), event: Event { kind: Kind::News, line } }
 }
 
 /// Returns what the room reads when an agent gives way to the next.
