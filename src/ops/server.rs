@@ -76,6 +76,11 @@ pub struct Served {
 
 impl House {
     /// Takes the lock, opens the database and takes over the sandboxes.
+    ///
+    /// # Errors
+    ///
+    /// Another process owns the state directory, a path cannot be used, or the database cannot be opened. Podman may
+    /// be away.
     pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Self> {
         let mut house = Self::without_sandboxes(config, clock)?;
         house.models = settings::models(config, house.store.clone())?;

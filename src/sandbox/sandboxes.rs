@@ -65,6 +65,11 @@ impl Sandboxes {
 
     /// Returns the room's sandbox, ready for a command; creates or starts it if need be. Calls for one room share one
     /// start, which goes on if the callers are dropped. Its log lines carry the caller's span.
+    ///
+    /// # Errors
+    ///
+    /// Podman is away or refuses, the image does not exist, no place becomes free, the host's disk is low, somebody
+    /// has paused the sandbox, or its sandboxd does not greet.
     pub async fn ensure(&self, address: &Address) -> Result<Sandbox, SandboxError> {
         let fleet = &self.fleet;
         if fleet.is_disk_low() {

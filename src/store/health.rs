@@ -30,6 +30,10 @@ pub enum Health {
 
 impl Health {
     /// Checks the file, which must exist; stops reading it after `limit`. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened or read. Damage is no error but a [`Health::Damaged`].
     pub fn of(path: &Path, limit: Duration) -> Result<Self, StoreError> {
         let open = |cause| StoreError::Open { path: path.to_owned(), cause };
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(open)?;
@@ -60,6 +64,10 @@ pub struct Waiting {
 
 impl Waiting {
     /// Returns what waits in a database's file, by account. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened, or is no database of this program.
     pub fn of(path: &Path) -> Result<Vec<Self>, StoreError> {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.busy_timeout(BUSY)?;

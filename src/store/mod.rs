@@ -160,6 +160,10 @@ pub struct Store {
 
 impl Store {
     /// Opens or creates the database and migrates it. Blocks; call it before serving.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened, is no database, cannot be migrated, or a newer version marked it ([`StoreError::Newer`]).
     pub fn open(path: &Path, durability: Durability, clock: Clock) -> Result<Self, StoreError> {
         let fail = |cause| StoreError::Open { path: path.to_owned(), cause };
         let mut connection = connect(path, durability).map_err(fail)?;

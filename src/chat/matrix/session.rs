@@ -85,8 +85,8 @@ pub enum SessionError {
 }
 
 impl SessionError {
-    /// Returns whether trying again may help. At the `first` login an error that is not the homeserver's is a mistake
-    /// in the settings; later it may be a proxy that starts after the server.
+    /// Returns whether trying again may help. If something else than a homeserver answers, that is a mistake in the
+    /// settings at the `first` login; later it may be a proxy that runs while its homeserver does not.
     pub(super) fn passes(&self, first: bool) -> bool {
         match self {
             Self::Homeserver(Trouble::Stranger(_)) => !first,

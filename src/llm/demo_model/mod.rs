@@ -42,6 +42,10 @@ impl DemoModel {
     pub const MODEL: &str = "demo-model";
 
     /// Starts the endpoint on a free port of 127.0.0.1; it ends with `cancel`.
+    ///
+    /// # Errors
+    ///
+    /// The system gives no port.
     pub async fn start(cancel: CancellationToken) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let base_url = format!("http://{}/v1", listener.local_addr()?);

@@ -4,7 +4,7 @@ use rusqlite::Transaction;
 
 use crate::store::{StoreError, TurnState, known};
 
-/// Returns whether a turn in this state has ended; `None` stands for a turn that is gone.
+/// Returns whether a turn in this state is closed; `None` stands for a turn that is gone, which counts as closed.
 pub(super) fn has_ended(state: Option<String>) -> bool {
     state.is_none_or(|state| state == TurnState::Closed.as_str())
 }
