@@ -1,5 +1,5 @@
-//! The command line. A subcommand is one file with its `Args` and its `run`, and one row each in [`Command`] and
-//! [`dispatch`].
+//! The command line. A subcommand is one file with its `Args` and its `run`, and one row each in `Command` and
+//! `dispatch`.
 //!
 //! The top layer; `main.rs` calls [`main`]. Only this module may write to standard output.
 

@@ -1,6 +1,6 @@
 //! The parsers of settings: each turns a text into its type or says what is wrong with it.
 //!
-//! Pure; used through the table in `keys.rs`. Error texts quote values through [`quote`], since a secret may have
+//! Pure; used through the table in `keys.rs`. Error texts quote values through `quote`, since a secret may have
 //! been pasted to the wrong key.
 
 use std::{net::IpAddr, path::PathBuf, str::FromStr, time::Duration};

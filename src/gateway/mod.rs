@@ -6,8 +6,8 @@
 //! is a variant of [`ProxyKind`] and a file beside `web`, `git` and `models`.
 //!
 //! Security invariants:
-//! - No address is dialled that was not checked after resolution (`network`, `net::refusal`), but for those of models' servers,
-//!   which are the operator's choice (`models`).
+//! - No address is dialled that was not checked after resolution (`network`, `net::refusal`), but for those of
+//!   models' servers, which are the operator's choice (`models`).
 //! - No head of a request goes out as it came: HTTP is parsed and written anew (`head`, `body`, `exchange`); of TLS the
 //!   server name is compared first (`hello`, `tunnel`).
 //! - No key comes in, and none that a sandbox sends goes out (`git`, `models`).

@@ -143,8 +143,8 @@ pub enum Outbound {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thread: Option<EventId>,
     },
-    /// The detailed log of a turn's call, which is sent where it disturbs nobody: into the thread of the question or, if
-    /// that was asked in a thread, there as a file.
+    /// The detailed log of a turn's call, which is sent where it disturbs nobody: into the thread of the question or,
+    /// if that was asked in a thread, there as a file.
     Log {
         /// Plain lines under a title.
         text: String,

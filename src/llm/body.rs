@@ -62,9 +62,9 @@ pub(super) fn read(body: &[u8]) -> Words {
     }
 }
 
-/// Reads an error object: `{"error": {…}}`, `{"error": "…"}`, `[{"error": …}]` (Google), `{"message", "code"}` (DashScope,
-/// vLLM), `{"detail": …}` (FastAPI), `{"errors": [{…}]}` (Cloudflare), `{"base_resp": {…}}` (MiniMax), and OpenRouter's
-/// upstream error in `metadata.raw`.
+/// Reads an error object: `{"error": {…}}`, `{"error": "…"}`, `[{"error": …}]` (Google), `{"message", "code"}`
+/// (DashScope, vLLM), `{"detail": …}` (FastAPI), `{"errors": [{…}]}` (Cloudflare), `{"base_resp": {…}}` (MiniMax),
+/// and OpenRouter's upstream error in `metadata.raw`.
 pub(super) fn words(value: &Value) -> Words {
     let value = value.get(0).unwrap_or(value);
     let error = value.get("error").filter(|error| error.is_object()).unwrap_or(value);

@@ -163,7 +163,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// The file cannot be opened, is no database, cannot be migrated, or a newer version marked it ([`StoreError::Newer`]).
+    /// The file cannot be opened, is no database, cannot be migrated, or a newer version marked it
+    /// ([`StoreError::Newer`]).
     pub fn open(path: &Path, durability: Durability, clock: Clock) -> Result<Self, StoreError> {
         let fail = |cause| StoreError::Open { path: path.to_owned(), cause };
         let mut connection = connect(path, durability).map_err(fail)?;

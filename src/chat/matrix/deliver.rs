@@ -34,12 +34,12 @@ const WHOLE: &str = "answer.md";
 /// The name of a log that goes out as a file.
 const LOG: &str = "log.txt";
 
-/// The rows that are being sent, and which failures were logged already. Bounded by the number of rooms, since each room has
-/// one row in flight.
+/// The rows that are being sent, and which failures were logged already. Bounded by the number of rooms, since each
+/// room has one row in flight.
 #[derive(Default)]
 struct Desk {
-    /// Transaction ids of the rows that a task is sending. The outbox may hand out the same row again while its task still
-    /// waits for the scheduler.
+    /// Transaction ids of the rows that a task is sending. The outbox may hand out the same row again while its task
+    /// still waits for the scheduler.
     sending: HashSet<String>,
     /// Whether it was logged that the homeserver is away.
     away: bool,
@@ -199,7 +199,8 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
             let progress = if let Ok(progress) = OwnedEventId::try_from(progress) {
                 progress
             } else {
-                // The message was begun, and its event id was never noted: sending again with the same transaction id returns it.
+                // The message was begun, and its event id was never noted: sending again with the same transaction id
+                // returns it.
                 let begun = view::txn_of(adapter, key, asked);
                 let content = related(to_content("m.notice", &rendered), thread.as_ref(), None);
                 post(adapter, Class::Answer, &room, &begun, content).await?

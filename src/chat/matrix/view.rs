@@ -24,13 +24,13 @@ use crate::{
     ids::{self, EventId, RoomKey},
 };
 
-/// How long a turn must run before the bot is shown as typing. A quick answer would otherwise have to wait while the homeserver
-/// handles the typing notice.
+/// How long a turn must run before the bot is shown as typing. A quick answer would otherwise have to wait while the
+/// homeserver handles the typing notice.
 const SLOW: Duration = Duration::from_millis(400);
 /// How often the elapsed time is updated in the progress message and the typing notice is renewed.
 const TICK: Duration = Duration::from_secs(5);
-/// The reactions, each with its name for the transaction id: a message was taken into the running turn, and a message is not
-/// acted on.
+/// The reactions, each with its name for the transaction id: a message was taken into the running turn, and a message
+/// is not acted on.
 const SEEN: (&str, &str) = ("seen", "👀");
 const REFUSED: (&str, &str) = ("refused", "❌");
 
@@ -66,7 +66,8 @@ pub(super) async fn noted(adapter: &Adapter, asked: &EventId) -> Result<Option<S
     adapter.hub.noted(&note_of(asked)).await.map_err(|error| Trouble::Away(error.to_string()))
 }
 
-/// Returns the transaction id of a turn's progress message. It is the same after a restart, so that the message is not sent twice.
+/// Returns the transaction id of a turn's progress message. It is the same after a restart, so that the message is
+/// not sent twice.
 pub(super) fn txn_of(adapter: &Adapter, room: &RoomKey, asked: &EventId) -> String {
     ids::digest(&[adapter.hub.account(), room.as_str(), asked.as_str(), "progress"], 16)
 }

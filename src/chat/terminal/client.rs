@@ -93,7 +93,8 @@ pub struct Client {
     link: Link,
     /// The frame that was read and not yet returned by `next`.
     held: Option<ServerFrame>,
-    /// Messages that the server has not admitted yet. They are sent again after a reconnect; the journal takes each id once.
+    /// Messages that the server has not admitted yet. They are sent again after a reconnect; the journal takes each
+    /// id once.
     unadmitted: Vec<Say>,
     /// Messages that have no answer yet.
     open: Vec<EventId>,
@@ -270,7 +271,7 @@ impl Client {
         Ok(())
     }
 
-    /// Waits, for at most [`SETTLE`], until the server has noted all confirmations, also across a restart of it.
+    /// Waits, for ten seconds at most, until the server has noted all confirmations, also across a restart of it.
     pub async fn settle(&mut self) -> Result<(), ClientError> {
         let settled = async {
             while !self.unnoted.is_empty() {

@@ -47,7 +47,7 @@ pub enum Say {
 /// What the server says first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// The server's [`PROTOCOL`].
+    /// The version of the server's protocol.
     pub protocol: u32,
     /// The server's version, for display.
     pub version: String,

@@ -30,7 +30,8 @@ type Key = (RoomKey, String);
 /// The queues of an account.
 pub(super) struct Queues<P, A> {
     account: AccountPace,
-    /// The waiting callers, one queue for each [`Class`]. Each entry belongs to a task that awaits it, so the tasks bound it.
+    /// The waiting callers, one queue for each [`Class`]. Each entry belongs to a task that awaits it, so the tasks
+    /// bound it.
     callers: [VecDeque<Waiting<P>>; 3],
     /// The progress messages whose turns have not ended.
     messages: HashMap<Key, Message<A>>,

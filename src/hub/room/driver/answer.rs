@@ -105,7 +105,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Replies that no turn runs that could be stopped, and what else goes on ([`Bot::left_running`](crate::bots::Bot)).
+    /// Replies that no turn runs that could be stopped, and what else goes on
+    /// ([`Bot::left_running`](crate::bots::Bot)).
     pub(super) async fn nothing_to_stop(&self, event: EventId, thread: Option<EventId>) -> Result<(), StoreError> {
         let mut text = strings::commands::NOTHING_RUNS.to_owned();
         for bot in self.hub.inner.bots.iter() {

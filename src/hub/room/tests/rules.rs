@@ -1,5 +1,5 @@
-//! A table for each rule of turns, stops and changes: what is said in a room, step by step, and what the actor does about
-//! it.
+//! A table for each rule of turns, stops and changes: what is said in a room, step by step, and what the actor does
+//! about it.
 
 use super::*;
 
