@@ -44,7 +44,7 @@ impl Clock {
         Timestamp::from_millisecond(self.millis()).unwrap_or_default().strftime("%Y-%m-%d %H:%M").to_string()
     }
 
-    /// Returns the time as a file's date.
+    /// Returns the time in the type of file dates.
     pub fn file_date(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(self.millis()).unwrap_or(0))
     }

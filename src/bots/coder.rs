@@ -131,7 +131,7 @@ impl Coder {
         strings::commands::model_and_sandbox(self.inner.orchestrator.model.name(), &sandbox)
     }
 
-    /// Shows what the room's agents keep in mind. No sandbox is made for it.
+    /// Returns the memory files of the room's agents; makes no sandbox for that if the room has none.
     async fn memory(&self, address: &Address) -> String {
         let sandboxes = &self.inner.orchestrator.sandboxes;
         let read = async {

@@ -16,7 +16,7 @@ pub enum Command {
     New,
     /// Shows the room's sandbox.
     Sandbox,
-    /// Shows what the room's agents keep in mind.
+    /// Shows the memory of the room's coding agents.
     Memory,
     /// Shows the tokens used.
     Cost,

@@ -50,9 +50,9 @@ pub struct Config {
     pub people: People,
     /// Which coding agent does what.
     pub agents: Agents,
-    /// Coding agents that the operator describes.
+    /// Profiles of coding agents from `matrix-agent.toml`.
     pub profiles: Vec<AgentProfile>,
-    /// How much anything may take.
+    /// Limits in time and number.
     pub limits: Limits,
     /// Paths and how data is stored.
     pub paths: Paths,
@@ -124,9 +124,9 @@ pub struct AgentRole {
 /// A coding agent with its model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentChoice {
-    /// The name of the agent's profile: one that ships, or one of [`Config::profiles`].
+    /// The name of the agent's profile: a built-in one, or one of [`Config::profiles`].
     pub agent: String,
-    /// Its model; `None`: its usual one.
+    /// Its model; `None` for the agent's usual one.
     pub model: Option<String>,
 }
 
@@ -137,14 +137,14 @@ impl AgentRole {
     }
 }
 
-/// A coding agent that the operator describes; `[agents.NAME]` in `matrix-agent.toml`.
+/// The profile of a coding agent that the operator describes: `[agents.NAME]` in `matrix-agent.toml`.
 #[derive(Clone, Debug)]
 pub struct AgentProfile {
-    /// The name by which it is chosen.
+    /// The name by which a role chooses it.
     pub name: String,
-    /// What stands below it.
+    /// The entries of its table; `coding_agents` parses them.
     pub entries: toml::Table,
-    /// Where.
+    /// Where the table is.
     pub source: Source,
 }
 

@@ -338,7 +338,7 @@ pub(super) fn flag(value: &str) -> Parsed<bool> {
     }
 }
 
-/// The name of a coding agent. Whether there is such a one is for the layer that knows them.
+/// The name of a coding agent. Whether it exists is checked by the layer that knows them.
 pub(super) fn agent(value: &str) -> Parsed<String> {
     const LONGEST: usize = 32;
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';

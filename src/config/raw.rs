@@ -43,7 +43,7 @@ pub(super) struct Raw {
     models: BTreeMap<String, ModelFacts>,
     /// The table `[accounts]`.
     pub(super) accounts: Vec<accounts::Typed>,
-    /// What `[agents]` in the file says of coding agents.
+    /// The table `[agents]`.
     pub(super) profiles: Vec<AgentProfile>,
 }
 
@@ -207,7 +207,7 @@ impl Raw {
     }
 }
 
-/// The table in the file that describes coding agents.
+/// The table with profiles of coding agents.
 const AGENTS: &str = "agents";
 
 /// The table in the file that tells of models what their names do not.

@@ -197,7 +197,7 @@ pub(super) fn models(config: &Config, store: Store) -> Result<ModelDoor, BadUpst
     Ok(ModelDoor::new(upstreams, config.sandbox.web_search, Some(ledger)))
 }
 
-/// Returns the models that were chosen for what agents are to do that ask in this way, beside the orchestrator's own.
+/// Returns the models of the roles whose agents use this API, without the orchestrator's own.
 fn chosen(config: &Config, protocol: Protocol, own: Option<&str>) -> Vec<String> {
     let profiles = profiles(config);
     let config::Agents { plan, implement, review } = &config.agents;
@@ -212,7 +212,7 @@ pub(super) fn agents(config: &Config, door: ModelDoor) -> CodingAgents {
     CodingAgents::new(roster, door)
 }
 
-/// Returns the coding agents that were chosen beside the two that the image has, each once.
+/// Returns the coding agents that have a role and are not among the two in the image, each once.
 pub fn other_agents(config: &Config) -> Vec<Arc<CodingAgent>> {
     let profiles = profiles(config);
     let config::Agents { plan, implement, review } = &config.agents;

@@ -97,12 +97,12 @@ impl Sandboxes {
         Some(SandboxError::FilesLost)
     }
 
-    /// Returns the time that all of them go by.
+    /// Returns the clock of all sandboxes.
     pub fn clock(&self) -> &Clock {
         &self.fleet.options.clock
     }
 
-    /// Returns the room's sandbox if it runs; starts none.
+    /// Returns the room's sandbox if it runs; never starts it.
     pub async fn running(&self, address: &Address) -> Result<Option<Sandbox>, SandboxError> {
         self.fleet.adoption().await?;
         Ok(self.fleet.known(address).and_then(|room| room.connection()))
