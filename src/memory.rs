@@ -23,7 +23,7 @@ pub fn be_sparing() {
     }
 }
 
-/// Returns free memory to the system, which takes some milliseconds; returns the bytes that the process has then.
+/// Returns free memory to the system, which takes some milliseconds; returns the pages that the process has then.
 /// Blocks.
 pub fn give_back() -> Option<u64> {
     #[cfg(target_env = "gnu")]
