@@ -8,7 +8,7 @@ use super::message::{Message, Part};
 
 /// The longest quotation, in characters.
 pub(super) const QUOTED: usize = 300;
-/// A run of words with so many bytes of letters and digits that is also in the prompt counts as part of it.
+/// A run of words that is also in the prompt counts as part of it from so many bytes on, punctuation around it apart.
 const PROMPT_RUN: usize = 24;
 
 /// What was sent. Of it only the model's name may be shown.
