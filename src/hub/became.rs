@@ -38,6 +38,8 @@ impl AccountHub {
         };
         let rows = match &found.standing {
             Standing::Waiting => return Ok(Became::Open),
+            // Its conversation was given up, and the answer with it.
+            Standing::Claimed(turn) if !store.has_turn(turn).await? => return Ok(Became::Unknown),
             Standing::Claimed(turn) => store.rows_of_turn(turn).await?,
             Standing::Done => store.row(&txn(&home, event, "reply")).await?.into_iter().collect(),
         };

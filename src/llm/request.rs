@@ -225,7 +225,7 @@ impl<'a> History<'a> {
         let mut wire: Vec<WirePart<'a>> = parts
             .iter()
             .filter_map(|part| match part {
-                Part::Text { text } if text.is_empty() => None,
+                Part::Text { text } if text.trim().is_empty() => None,
                 Part::Text { text } => Some(text_part(text.into())),
                 Part::Picture { data: None, .. } => Some(text_part(PICTURE_LOST.into())),
                 Part::Image { .. } | Part::Picture { .. } if !self.vision => {

@@ -45,7 +45,7 @@ pub use journal::{FoundEvent, LockedInbound, NewInbound, Standing, StoredInbound
 pub use known::Sealed;
 pub use outbox::{NewOutbox, OutboxRow, Tried};
 pub use rooms::{Alias, LeftRoom};
-pub use turns::{OpenTurn, TurnState};
+pub use turns::{Answered, OpenTurn, TurnState};
 pub use usage::{AgentUsage, UsageRow};
 
 use crate::{

@@ -1,6 +1,6 @@
 //! Turns: each claims events and ends with one terminal reply.
 
-use rusqlite::{Transaction, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 use serde_json::Value;
 
 use super::{Conversation, FIRST_BOT, NewOutbox, Store, StoreError, answerer, journal, outbox};
@@ -36,6 +36,15 @@ pub struct OpenTurn {
     pub bot: BotName,
     /// When it was opened, in milliseconds since 1970.
     pub opened: i64,
+}
+
+/// The end of a turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// When its answer was written, in milliseconds since 1970.
+    pub at: i64,
+    /// The bot that worked on it.
+    pub bot: BotName,
 }
 
 impl Store {
@@ -175,6 +184,33 @@ impl Store {
                 append_to(tx, &at, &turn, &message, now)?;
             }
             outbox::put(tx, &address, None, &replies, now)
+        })
+        .await
+    }
+
+    /// Returns how a turn ended; `None` if it is open, or gone.
+    pub async fn answered(&self, turn: &TurnId) -> Result<Option<Answered>, StoreError> {
+        let turn = turn.clone();
+        self.read(move |tx| {
+            let mut select = tx.prepare_cached(
+                "SELECT (SELECT max(created) FROM outbox o WHERE o.turn = t.turn), answerer FROM turns t
+                 WHERE turn = ?1 AND state <> 'open'",
+            )?;
+            let answered = select.query_row([turn.as_str()], |row| {
+                let (at, bot): (Option<i64>, Option<String>) = (row.get(0)?, row.get(1)?);
+                Ok(at.map(|at| Answered { at, bot: bot.map_or_else(|| BotName::from(FIRST_BOT), BotName) }))
+            });
+            Ok(answered.optional()?.flatten())
+        })
+        .await
+    }
+
+    /// Returns whether a turn is still known.
+    pub async fn has_turn(&self, turn: &TurnId) -> Result<bool, StoreError> {
+        let turn = turn.clone();
+        self.read(move |tx| {
+            let mut select = tx.prepare_cached("SELECT EXISTS (SELECT 1 FROM turns WHERE turn = ?1)")?;
+            Ok(select.query_row([turn.as_str()], |row| row.get(0))?)
         })
         .await
     }

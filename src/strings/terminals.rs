@@ -13,6 +13,9 @@ pub fn no_frame(cause: &str) -> String {
     format!("That is no frame of this protocol: {cause}.")
 }
 
+/// A message says nothing.
+pub const BLANK: &str = "The message is empty. Write what is to be done.";
+
 /// A message is too long; both in KiB.
 pub fn message_too_long(size: usize, limit: usize) -> String {
     format!("The message has {size} KiB; {limit} KiB can be taken.")

@@ -116,6 +116,34 @@ async fn a_protocol_is_asked_for_nothing_that_it_cannot_do() {
 }
 
 #[tokio::test]
+async fn an_edit_that_the_answer_does_not_know_is_answered_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut desk = Desk::open(&folder, |store| vec![everybody(store, "echo")]).await;
+    let mut watched = desk.hub.watch();
+    desk.say("anna", "e1", "deaf: what is the capital of France?").await;
+    let begins = async { while !matches!(watched.recv().await.unwrap().live, Live::Started { .. }) {} };
+    timeout(LIMIT, begins).await.expect("the turn begins");
+    let edit = |event: &str, text: &str| Inbound {
+        room: "talk/one".into(),
+        event: event.into(),
+        sender: "anna".into(),
+        body: Body::Edited { target: "e1".into(), text: text.into() },
+        sealed: None,
+    };
+    desk.hub.admit(vec![edit("e2", "And that of Spain?")], None).await.unwrap();
+    assert_eq!(text_of(&desk.next().await), "echo heard: deaf: what is the capital of France?");
+    let answer = desk.next().await;
+    assert!(text_of(&answer).ends_with("to: And that of Spain?"), "{answer:?}");
+    let Outbound::Answer { asked, .. } = answer else { panic!("{answer:?}") };
+    assert_eq!(asked, "e2".into());
+    // What is changed once it was answered stays as it was answered.
+    desk.hub.admit(vec![edit("e3", "And that of Italy?")], None).await.unwrap();
+    desk.say("anna", "e4", "hello").await;
+    assert_eq!(text_of(&desk.next().await), "echo heard: hello");
+    desk.end().await;
+}
+
+#[tokio::test]
 async fn where_two_bots_want_everything_the_order_decides() {
     let folder = tempfile::tempdir().unwrap();
     let bots = |store: &Store| -> Vec<Arc<dyn Bot>> {

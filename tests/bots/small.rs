@@ -58,6 +58,12 @@ impl Small {
                 },
             }
         }
+        // Who asks a deaf bot can only change the question while it is answered.
+        if self.told(&job).await.iter().any(|told| told.starts_with("deaf")) {
+            while job.steering.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        }
         let mut text = format!("{} heard: {}", self.name, self.told(&job).await.join(" + "));
         if text.contains("send a file") {
             let (stored, taken) = oneshot::channel();

@@ -177,6 +177,7 @@ impl Terminal {
                     vec![ServerFrame::Open { id }]
                 });
             }
+            Ok(Say::Say { id, text }) if text.trim().is_empty() => return vec![refused(Some(id), terminals::BLANK)],
             Ok(Say::Say { id, text }) if text.len() > MESSAGE => {
                 let text = terminals::message_too_long(text.len() >> 10, MESSAGE >> 10);
                 return vec![refused(Some(id), &text)];

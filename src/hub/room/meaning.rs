@@ -10,7 +10,11 @@ use crate::{
     },
     ids::{BotName, EventId},
     store::{Standing, StoredInbound},
+    strings, text,
 };
+
+/// The most characters of an earlier message that are repeated when it is changed.
+const SHOWN: usize = 80;
 
 /// An event of the journal with its meaning.
 #[derive(Clone, Debug)]
@@ -102,6 +106,17 @@ pub(super) struct Change {
     pub(super) found: Found,
 }
 
+impl Change {
+    /// Returns what the model is told of the change that `sender` made to a message with these words.
+    pub(super) fn told(&self, sender: &str, words: &str) -> String {
+        let old = text::one_line(words, SHOWN);
+        match &self.text {
+            Some(new) => strings::told::changed(sender, &old, new),
+            None => strings::told::taken_back(sender, &old),
+        }
+    }
+}
+
 /// What the journal knows of a message that is to be changed.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Found {
@@ -174,7 +189,9 @@ impl Meaning {
             }
             Body::Unsupported { what, thread } => (Self::Unsupported(what), thread),
             Body::Edited { target, text } => {
-                (Self::Change(Change { target, text: Some(text), found: Found::Nothing }), None)
+                // A message without words asks for nothing any more.
+                let text = (!text.trim().is_empty()).then_some(text);
+                (Self::Change(Change { target, text, found: Found::Nothing }), None)
             }
             Body::Redacted { target } => (Self::Change(Change { target, text: None, found: Found::Nothing }), None),
             Body::Stop => (Self::Stop { before: vec![] }, None),

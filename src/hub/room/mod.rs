@@ -27,11 +27,16 @@ use tokio_util::sync::CancellationToken;
 pub(super) use side::txn;
 
 use super::AccountHub;
-use crate::ids::{Address, TurnId};
+use crate::{
+    backoff::Backoff,
+    ids::{Address, TurnId},
+};
 use driver::Driver;
 
-/// The pause after a failure of the store.
-const PAUSE: Duration = Duration::from_secs(2);
+/// The first pause after a failure of the store, and the longest.
+const PAUSES: [Duration; 2] = [Duration::from_secs(2), Duration::from_mins(1)];
+/// The note that is written to see whether the database can be written.
+const PROBE: &str = "writable";
 
 /// How an actor is reached from outside.
 #[derive(Default)]
@@ -65,12 +70,22 @@ impl Mailbox {
 
 /// Runs the actor until it has nothing to do, or the program ends.
 pub(super) async fn run(hub: AccountHub, address: Address, mail: Arc<Mailbox>) {
+    let mut backoff = Backoff::new(PAUSES[0], PAUSES[1]);
     loop {
         let worked = Driver::new(hub.clone(), address.clone(), mail.clone()).run().await;
         mail.set_turn(None);
         let Err(error) = worked else { return };
         tracing::error!(%error, "the room's work stands still; it is tried again");
-        if hub.inner.cancel.run_until_cancelled(time::sleep(PAUSE)).await.is_none() {
+        // A turn asks its model before it writes, so with a full disk each try would be paid for in vain.
+        let is_writable = async {
+            loop {
+                time::sleep(backoff.next_pause()).await;
+                if hub.inner.store.note(&address.account, PROBE, "").await.is_ok() {
+                    return;
+                }
+            }
+        };
+        if hub.inner.cancel.run_until_cancelled(is_writable).await.is_none() {
             return;
         }
     }

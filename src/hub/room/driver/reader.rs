@@ -3,14 +3,14 @@
 use super::{
     super::{
         event::{CutOff, Turn},
-        meaning::{Change, Entry, Found, Meaning, Target, thread, with_text, words},
+        meaning::{Change, Entry, Found, Meaning, Target, Work, thread, with_text, words},
     },
     Driver,
 };
 use crate::{
     hub::to_json,
     ids::EventId,
-    store::{OpenTurn, StoreError, StoredInbound},
+    store::{OpenTurn, Standing, StoreError, StoredInbound},
 };
 
 /// Waiting events that are read at a time.
@@ -64,10 +64,33 @@ impl Driver {
         let mut entry = self.entry(event);
         match &mut entry.meaning {
             Meaning::Stop { before } => *before = self.work_before(event.seq).await?,
-            Meaning::Change(change) => change.found = self.find(&event.sender, change).await?,
+            Meaning::Change(change) => {
+                change.found = self.find(&event.sender, change).await?;
+                if let Some((thread, work)) = self.missed(event, change).await? {
+                    let words = change.text.take().unwrap_or_default();
+                    return Ok(Entry { thread, words, meaning: Meaning::Work(work), ..entry });
+                }
+            }
             _ => {}
         }
         Ok(entry)
+    }
+
+    /// Returns what is to be done about an edit that came before its message was answered and that the turn has not
+    /// read: the answer is to the old text, so the bot is asked about the new one. `None` for every other change.
+    async fn missed(
+        &self,
+        event: &StoredInbound,
+        change: &Change,
+    ) -> Result<Option<(Option<EventId>, Work)>, StoreError> {
+        let (Some(new), Found::Message(target)) = (&change.text, &change.found) else { return Ok(None) };
+        let Standing::Claimed(turn) = &target.standing else { return Ok(None) };
+        let answered = self.hub.inner.store.answered(turn).await?;
+        let missed = answered.filter(|answered| event.received <= answered.at && new.trim() != target.words.trim());
+        Ok(missed.map(|answered| {
+            let text = change.told(&event.sender, &target.words);
+            (target.thread.clone(), Work { bot: answered.bot, text, file: None, about: None })
+        }))
     }
 
     /// Returns the work that was sent before `seq` and that nobody has acted on.

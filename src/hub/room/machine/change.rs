@@ -14,11 +14,7 @@ use crate::{
     hub::{Ending, Live},
     ids::EventId,
     store::Standing,
-    strings, text,
 };
-
-/// The most characters of the earlier message that are repeated.
-const SHOWN: usize = 80;
 
 impl Machine {
     /// Handles a change: a message that waits is changed or dropped, a running turn is told, an answered message
@@ -79,14 +75,14 @@ impl Machine {
         }
     }
 
-    /// Stops the fetch for a message that is edited while it is to steer a turn, and reads the message again. With
-    /// its new text no bot may want it, and then a file that cannot be fetched needs no reply.
+    /// Offers a waiting message that is edited to the running turn again, since its new text may mean something else:
+    /// perhaps no bot wants it now, or it was an order for which later messages waited. A fetch for it begins anew.
     fn offer_again(&mut self, event: &EventId, phase: &mut Phase, out: &mut Out) {
-        if let Phase::Turn(running) = phase
-            && self.fetching.take_if(|entry| entry.event == *event).is_some()
-        {
-            out.push(Action::DropFetch);
-            running.offering = true;
+        if let Phase::Turn(running) = phase {
+            running.offer_again();
+            if self.fetching.take_if(|entry| entry.event == *event).is_some() {
+                out.push(Action::DropFetch);
+            }
         }
     }
 
@@ -115,10 +111,5 @@ impl Machine {
 
 /// Returns the action that tells the running turn of a change.
 fn told_turn(entry: &Entry, change: &Change, target: &Target) -> Action {
-    let old = text::one_line(&target.words, SHOWN);
-    let text = match &change.text {
-        Some(new) => strings::told::changed(&entry.sender, &old, new),
-        None => strings::told::taken_back(&entry.sender, &old),
-    };
-    Action::Tell { event: entry.event.clone(), text }
+    Action::Tell { event: entry.event.clone(), text: change.told(&entry.sender, &target.words) }
 }

@@ -28,6 +28,8 @@ pub(super) struct Running {
     stopping: bool,
     /// The messages that were handed to it.
     handed: HashSet<EventId>,
+    /// The place of the last of them; none before it is handed over any more.
+    handed_until: i64,
     /// The place up to which the journal was read for work that steers it.
     pub(super) offered: i64,
     /// Whether there may be more such work after `offered`, and the turn has room for it.
@@ -36,13 +38,18 @@ pub(super) struct Running {
 
 impl Running {
     fn new(turn: Turn, bot: BotName) -> Self {
-        let (handed, offered) = (HashSet::new(), 0);
-        Self { turn, bot, queued: false, stopping: false, handed, offered, offering: true }
+        let (handed, handed_until, offered) = (HashSet::new(), 0, 0);
+        Self { turn, bot, queued: false, stopping: false, handed, handed_until, offered, offering: true }
     }
 
     /// Returns whether it takes more messages.
     pub(super) fn takes_more(&self) -> bool {
         self.offering && !self.stopping
+    }
+
+    /// Reads the journal for it again, since a message there has another text now.
+    pub(super) fn offer_again(&mut self) {
+        (self.offered, self.offering) = (0, true);
     }
 
     /// Returns whether it was handed a message.
@@ -151,6 +158,7 @@ impl Machine {
     fn offer_entry(&mut self, running: &mut Running, entry: Entry, out: &mut Out) {
         if let Meaning::Work(work) = &entry.meaning
             && work.bot == running.bot
+            && entry.seq > running.handed_until
         {
             let Some((text, pictures)) = self.whole(&entry.event, work) else {
                 out.push(Action::Fetch { event: entry.event.clone(), work: work.clone() });
@@ -158,8 +166,14 @@ impl Machine {
                 return;
             };
             running.handed.insert(entry.event.clone());
-            running.offered = entry.seq;
+            (running.offered, running.handed_until) = (entry.seq, entry.seq);
             out.push(Action::HandOver { event: entry.event, sender: entry.sender, text, pictures });
+        } else if let Meaning::Order(order) = &entry.meaning
+            && order.between_turns
+            && order.bot == running.bot
+        {
+            // It waits for the turn's end, and so do later messages: after `!new` they belong to the new conversation.
+            running.offering = false;
         } else {
             running.offered = entry.seq;
         }

@@ -48,6 +48,10 @@ impl World {
                 let seq = self.row(&event).seq;
                 assert!(seq > self.memory.handed, "{event} is handed over again, or too late");
                 self.memory.handed = seq;
+                let bot = self.memory.turn.as_ref().map(|turn| self.turns[turn].bot.clone());
+                let holds_up = |row: &Row| matches!(Self::meaning(row), Meaning::Order(order) if order.between_turns && Some(&order.bot) == bot.as_ref());
+                let ahead = self.rows.iter().find(|row| row.seq < seq && row.waits() && holds_up(row));
+                assert!(ahead.is_none(), "{event} is handed over before {ahead:?}");
                 self.note(format!("hand over {event}: {text}"));
                 self.memory.steering.push_back(event);
             }

@@ -22,6 +22,43 @@ fn orders_beside_a_turn_and_between_turns() {
         ],
     );
     holds(
+        "between two messages",
+        &[
+            begun,
+            (|w| w.says("n", "!new"), &[]),
+            (|w| w.says("b", "for the new conversation"), &[]),
+            (|w| w.turn_ends(), &["answer a: Done", "carry out n while nothing"]),
+            (|w| w.order_ends("n", false), &["open b", "start b"]),
+            (|w| w.turn_ends(), &["answer b: Done"]),
+        ],
+    );
+    holds(
+        "edited into something else before it was carried out",
+        &[
+            begun,
+            (|w| w.says("n", "!new"), &[]),
+            (|w| w.says("b", "and that"), &[]),
+            (
+                |w| w.edits("e", "n", "this too"),
+                &["rewrite n: this too", "hand over n: this too", "hand over b: and that"],
+            ),
+            (|w| w.bot_reads(), &[]),
+            (|w| w.bot_reads(), &[]),
+            (|w| w.turn_ends(), &["answer a: Done"]),
+        ],
+    );
+    holds(
+        "taken back before it was carried out",
+        &[
+            begun,
+            (|w| w.says("n", "!new"), &[]),
+            (|w| w.says("b", "and that"), &[]),
+            (|w| w.redacts("r", "n"), &["drop n", "hand over b: and that"]),
+            (|w| w.bot_reads(), &[]),
+            (|w| w.turn_ends(), &["answer a: Done"]),
+        ],
+    );
+    holds(
         "of another bot",
         &[
             begun,
