@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use sandboxd::{
     blob::Blob,
     frame::{self, FrameError},
-    protocol::{Ended, Event, Exit, Opening, ProxyKind, Request, Run, User},
+    protocol::{Ended, Event, Exit, Opening, ProxyKind, Request, Run, Spool, SpoolFile, Spooled, User},
 };
 
 fn exit() -> impl Strategy<Value = Exit> {
@@ -28,9 +28,11 @@ prop_compose! {
         background in any::<bool>(),
         stdin in any::<bool>(),
         writable in any::<Option<Vec<String>>>(),
+        spool in any::<Option<(Vec<u8>, bool)>>(),
     ) -> Run {
         let user = if root { User::Root } else { User::Agent };
-        Run { id, nonce: "n".into(), argv, env, cwd, user, timeout_ms, background, stdin, writable }
+        let spool = spool.map(|(input, open)| Spool { input: Blob(input), open });
+        Run { id, nonce: "n".into(), argv, env, cwd, user, timeout_ms, background, stdin, writable, spool }
     }
 }
 
@@ -45,8 +47,14 @@ prop_compose! {
         leftovers in any::<u32>(),
         survivors in any::<u32>(),
         streamed in any::<bool>(),
+        spooled in any::<Option<(String, u64, Vec<u8>)>>(),
     ) -> Ended {
-        Ended { id, exit, head: Blob(head), tail: Blob(tail), omitted, log, leftovers, survivors, streamed }
+        let spooled = spooled.map(|(path, begin, errors)| Spooled {
+            files: vec![SpoolFile { path, begin }],
+            end: begin,
+            errors: Blob(errors),
+        });
+        Ended { id, exit, head: Blob(head), tail: Blob(tail), omitted, log, leftovers, survivors, streamed, spooled }
     }
 }
 

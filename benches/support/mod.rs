@@ -143,6 +143,7 @@ pub async fn spawn(sandbox: &Sandbox, argv: &[&str]) -> Process {
         timeout: Some(Duration::from_mins(1)),
         background: false,
         writable: None,
+        spooled: false,
     };
     sandbox.spawn(command).await.unwrap()
 }

@@ -239,6 +239,7 @@ async fn sh(sandbox: &Sandbox, script: &str) -> Result<String, String> {
         timeout: Some(LOOK),
         background: false,
         writable: None,
+        spooled: false,
     };
     let ended = async { sandbox.spawn(command).await?.wait().await }.await.map_err(|error| error.to_string())?;
     let output = [ended.output.head, ended.output.tail].concat();

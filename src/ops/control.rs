@@ -258,6 +258,7 @@ impl Administration {
                 timeout: None,
                 background: false,
                 writable: None,
+                spooled: false,
             };
             let id = command.id.clone();
             let process = sandbox.spawn(command).instrument(room.span()).await?;

@@ -3,7 +3,10 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes, BytesMut};
-use sandboxd::protocol::{self, Exit, KillCause, ProxyKind, Request, Run, Running};
+use sandboxd::{
+    blob::Blob,
+    protocol::{self, Exit, KillCause, Request, Run, Running, Spool},
+};
 use tokio::time::Instant;
 
 use super::{
@@ -74,10 +77,10 @@ impl Sandbox {
         self.connection.build()
     }
 
-    /// Fails where this sandbox's sandboxd has no listener of this kind: it is an older one, which a container keeps for as
-    /// long as it runs.
-    pub fn require(&self, kind: ProxyKind) -> Result<(), SandboxError> {
-        if kind.since() <= self.connection.version() { Ok(()) } else { Err(SandboxError::Older) }
+    /// Tells whether its sandboxd can keep a command's streams for a server that goes and comes back. An older one cannot,
+    /// and a container keeps that for as long as it runs.
+    pub fn spools(&self) -> bool {
+        self.connection.version() >= protocol::SPOOL_SINCE
     }
 
     /// Tells whether the connection still stands.
@@ -87,9 +90,7 @@ impl Sandbox {
 
     /// Starts a command. Whether it could be started, its end tells ([`Exit::NotStarted`]).
     pub async fn spawn(&self, command: Command) -> Result<Process, SandboxError> {
-        if command.writable.is_some() && self.connection.version() < protocol::WRITABLE_SINCE {
-            return Err(SandboxError::Older);
-        }
+        let spool = self.spool(&command)?;
         if command.id.len() > protocol::ID_LIMIT {
             return Err(SandboxError::Declined(format!("a command's id has at most {} bytes", protocol::ID_LIMIT)));
         }
@@ -103,8 +104,9 @@ impl Sandbox {
             user: command.user,
             timeout_ms: command.timeout.map(|limit| limit.as_millis() as u64),
             background: command.background,
-            stdin: !matches!(command.stdin, Stdin::Null),
+            stdin: spool.is_none() && !matches!(command.stdin, Stdin::Null),
             writable: command.writable,
+            spool,
         };
         let reply = self.connection.wait_for(&command.id, Wants::Start)?;
         let mut process = Process::new(Arc::clone(&self.connection), command.id, nonce, reply, command.stdin);
@@ -115,20 +117,51 @@ impl Sandbox {
         Ok(process)
     }
 
+    /// Returns what sandboxd is asked to keep of a command, if it is one whose streams are kept.
+    fn spool(&self, command: &Command) -> Result<Option<Spool>, SandboxError> {
+        let declined = |why: &str| Err(SandboxError::Declined(why.to_owned()));
+        let (input, open) = match (&command.stdin, command.spooled) {
+            (Stdin::Kept(_), false) => return declined("its standard input can only be kept if it is spooled"),
+            (_, false) => return Ok(None),
+            (_, true) if !self.spools() => return Err(SandboxError::Older),
+            (Stdin::Stream, true) => {
+                return declined("it is spooled, so its standard input does not come on its stream");
+            }
+            (Stdin::Null, true) => (Bytes::new(), false),
+            (Stdin::Bytes(bytes), true) => (bytes.clone(), false),
+            (Stdin::Kept(bytes), true) => (bytes.clone(), true),
+        };
+        if input.len() > protocol::INPUT_LIMIT {
+            return Err(SandboxError::TooLarge(input.len()));
+        }
+        Ok(Some(Spool { input: Blob(input.to_vec()), open }))
+    }
+
     /// Finds a command of this boot again.
     pub async fn lookup(&self, id: &str) -> Result<Lookup, SandboxError> {
+        Ok(self.attach(id, None).await?.0)
+    }
+
+    /// As [`Sandbox::lookup`], and asks for the output of a command that is spooled from byte `from` on. Returns also
+    /// whether it comes from there: that of others comes from its beginning, as far as it was kept.
+    pub async fn attach(&self, id: &str, from: Option<u64>) -> Result<(Lookup, bool), SandboxError> {
         let nonce = ids::random(16);
         let end = self.connection.wait_for(id, Wants::End)?;
         let answer = self.connection.wait_for(id, Wants::Attach)?;
         let process = Process::new(Arc::clone(&self.connection), id.to_owned(), nonce.clone(), end, Stdin::Null);
-        self.connection.send(&Request::Attach { id: id.to_owned(), nonce }).await?;
-        Ok(match self.connection.answer(answer).await? {
-            Reply::Attached { head, omitted } => Lookup::Running(process.with_gap(head, omitted)),
+        let from = from.filter(|_| self.spools());
+        self.connection.send(&Request::Attach { id: id.to_owned(), nonce, from }).await?;
+        let found = match self.connection.answer(answer).await? {
+            Reply::Attached { from: Some(begin), .. } => {
+                return Ok((Lookup::Running(process.from(begin, from.unwrap_or(begin))), true));
+            }
+            Reply::Attached { head, omitted, from: None } => Lookup::Running(process.with_gap(head, omitted)),
             Reply::Ended(ended) => Lookup::Ended((*ended).into()),
             Reply::Unknown { forgotten: true } => Lookup::Forgotten,
-            Reply::Unknown { forgotten: false } => Lookup::Unknown,
+            Reply::Unknown { forgotten: false } | Reply::Written(_) => Lookup::Unknown,
             Reply::Failed(why) => return Err(SandboxError::Declined(why)),
-        })
+        };
+        Ok((found, false))
     }
 
     /// Ends a command with its whole tree. Returns when nothing of it runs any more.
@@ -255,6 +288,7 @@ fn applet(id: String, arguments: &[&str], stdin: Stdin) -> Command {
         timeout: Some(FILE_LIMIT),
         background: false,
         writable: None,
+        spooled: false,
     }
 }
 

@@ -20,7 +20,7 @@ use futures_util::future::BoxFuture;
 use nix::sys::socket::{Shutdown, shutdown};
 use sandboxd::{
     frame::{self, FrameError},
-    protocol::{self, Event, Request, Running},
+    protocol::{Event, Request, Running, Written},
 };
 use tokio::{
     io::AsyncReadExt,
@@ -57,8 +57,9 @@ pub(super) struct Common {
 
 /// What answers a request about one command.
 pub(super) enum Reply {
-    Ended(Box<protocol::Ended>),
-    Attached { head: u64, omitted: u64 },
+    Ended(Box<sandboxd::protocol::Ended>),
+    Attached { head: u64, omitted: u64, from: Option<u64> },
+    Written(Written),
     Unknown { forgotten: bool },
     Failed(String),
 }
@@ -72,6 +73,8 @@ pub(super) enum Wants {
     End,
     /// Whether a command runs.
     Attach,
+    /// What becomes of the write with this number.
+    Write(u64),
 }
 
 #[derive(Default)]
@@ -95,7 +98,8 @@ pub(super) struct Connection {
     unsent_grew: Notify,
     unsent_shrank: Notify,
     waiters: Mutex<Waiters>,
-    pings: AtomicU64,
+    /// Numbers of pings and writes.
+    numbers: AtomicU64,
     /// Why the container has to be ended, once it has to be.
     must_end: watch::Sender<Option<String>>,
     cancel: CancellationToken,
@@ -122,7 +126,7 @@ impl Connection {
             unsent_grew: Notify::new(),
             unsent_shrank: Notify::new(),
             waiters: Mutex::default(),
-            pings: AtomicU64::new(0),
+            numbers: AtomicU64::new(0),
             must_end: watch::Sender::new(None),
             cancel,
         };
@@ -178,6 +182,11 @@ impl Connection {
         Ok(receiver)
     }
 
+    /// Returns a number that this connection has not used.
+    pub(super) fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Begins to wait for the next list of commands.
     pub(super) fn wait_for_list(&self) -> Result<oneshot::Receiver<Vec<Running>>, SandboxError> {
         let (sender, receiver) = oneshot::channel();
@@ -191,7 +200,7 @@ impl Connection {
 
     /// Begins to wait for the answer to a ping; returns also the number that it must carry.
     pub(super) fn wait_for_pong(&self) -> Result<(u64, oneshot::Receiver<()>), SandboxError> {
-        let n = self.pings.fetch_add(1, Ordering::Relaxed);
+        let n = self.number();
         let (sender, receiver) = oneshot::channel();
         let mut waiters = self.waiters();
         if waiters.closed {
@@ -319,14 +328,17 @@ impl Connection {
                     let _ = waiter.send(Reply::Ended(Box::new(ended.clone())));
                 }
             }
-            Event::Attached { id, head, omitted } => {
-                waiters.answer(&id, &[Wants::Attach], || Reply::Attached { head, omitted });
+            Event::Attached { id, head, omitted, from } => {
+                waiters.answer(&id, |wants| wants == Wants::Attach, || Reply::Attached { head, omitted, from });
+            }
+            Event::Written { id, n, how } => {
+                waiters.answer(&id, |wants| wants == Wants::Write(n), || Reply::Written(how));
             }
             Event::Unknown { id, forgotten } => {
-                waiters.answer(&id, &[Wants::Attach, Wants::End], || Reply::Unknown { forgotten });
+                waiters.answer(&id, |wants| wants != Wants::Start, || Reply::Unknown { forgotten });
             }
             Event::Failed { id, why } => {
-                waiters.answer(&id, &[Wants::Start], || Reply::Failed(plain(&why)));
+                waiters.answer(&id, |wants| wants == Wants::Start, || Reply::Failed(plain(&why)));
             }
             Event::Commands { running } => {
                 if !waiters.lists.is_empty() {
@@ -385,9 +397,9 @@ impl Connection {
 }
 
 impl Waiters {
-    fn answer(&mut self, id: &str, who: &[Wants], reply: impl Fn() -> Reply) {
+    fn answer(&mut self, id: &str, who: impl Fn(Wants) -> bool, reply: impl Fn() -> Reply) {
         let Some(waiting) = self.commands.get_mut(id) else { return };
-        for (_, waiter) in waiting.extract_if(.., |(wants, _)| who.contains(wants)) {
+        for (_, waiter) in waiting.extract_if(.., |(wants, _)| who(*wants)) {
             let _ = waiter.send(reply());
         }
         if waiting.is_empty() {

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use sandboxd::protocol::{self, Exit, KillCause, User};
+use sandboxd::protocol::{self, Exit, KillCause, SpoolFile, User};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -27,6 +27,8 @@ use super::{
 const CHUNK: usize = 256 * 1024;
 /// The most bytes of a path, as in the kernel.
 const PATH: usize = 4096;
+/// The most files of a spool.
+const SPOOL_FILES: usize = 2;
 /// How long a stream may be silent after its command's end before it is given up.
 const TAIL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -55,6 +57,10 @@ pub struct Command {
     pub background: bool,
     /// The directories and files below which alone it and all that it starts may write; `None`: where its user may.
     pub writable: Option<Vec<String>>,
+    /// Its streams are kept for a server that goes and comes back: its output (without standard error, of which only the end
+    /// is kept) is read on from any byte ([`super::Sandbox::attach`], [`super::Sandbox::rest`]), and its input goes on.
+    /// Only where the sandbox can ([`super::Sandbox::spools`]).
+    pub spooled: bool,
 }
 
 /// A command's standard input.
@@ -66,6 +72,9 @@ pub enum Stdin {
     Bytes(Bytes),
     /// What [`Process::write`] brings, until [`Process::close_stdin`].
     Stream,
+    /// These bytes, then what [`super::Sandbox::write`] brings, until that says that it is the end. For a command that is
+    /// spooled.
+    Kept(Bytes),
 }
 
 /// How a command ended.
@@ -90,6 +99,19 @@ pub struct Captured {
     pub log: Option<String>,
     /// Background children that were ended with it.
     pub ended_leftovers: u32,
+    /// Where the output of a command that was spooled is.
+    pub spooled: Option<Spooled>,
+}
+
+/// What is left of the output of a command that was spooled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spooled {
+    /// The files in the sandbox that hold it, each with the place of its first byte: the oldest first.
+    pub files: Vec<(String, u64)>,
+    /// The bytes that it wrote.
+    pub end: u64,
+    /// The last bytes of its standard error.
+    pub errors: Bytes,
 }
 
 /// A command that runs or has just ended. Dropping it does not end the command; its output is then only kept.
@@ -164,6 +186,17 @@ impl From<protocol::Ended> for Ended {
                 omitted: ended.omitted,
                 log: ended.log.filter(plausible),
                 ended_leftovers: ended.leftovers,
+                spooled: ended.spooled.map(|spooled| Spooled {
+                    files: spooled
+                        .files
+                        .into_iter()
+                        .take(SPOOL_FILES)
+                        .filter(|file| plausible(&file.path))
+                        .map(|SpoolFile { path, begin }| (path, begin))
+                        .collect(),
+                    end: spooled.end,
+                    errors: bounded(spooled.errors.0, protocol::ERRORS),
+                }),
             },
         }
     }
@@ -204,6 +237,13 @@ impl Process {
     /// Notes where the kept output of an attached process has its gap.
     pub(super) fn with_gap(mut self, head: u64, omitted: u64) -> Self {
         self.gap = (omitted > 0).then_some((head, omitted));
+        self
+    }
+
+    /// Notes that a spooled process's output comes from byte `from` on, of which `asked` was asked for.
+    pub(super) fn from(mut self, from: u64, asked: u64) -> Self {
+        self.written = asked;
+        self.gap = from.checked_sub(asked).filter(|missing| *missing > 0).map(|missing| (0, missing));
         self
     }
 
@@ -345,6 +385,9 @@ impl Process {
                 }
                 Some(ended) => {
                     let short = ended.as_ref().ok().and_then(|ended| captured(ended));
+                    if let Ok(ended) = ended {
+                        self.written += (ended.head.0.len() + ended.tail.0.len()) as u64 + ended.omitted;
+                    }
                     self.output = Output::Finished;
                     short.map_or(Step::Finished, Step::Chunk)
                 }
@@ -369,7 +412,7 @@ impl Process {
                 });
                 Input::Closed
             }
-            Input::Waiting(Stdin::Null) | Input::Open(_) | Input::Closed => Input::Closed,
+            Input::Waiting(Stdin::Null | Stdin::Kept(_)) | Input::Open(_) | Input::Closed => Input::Closed,
         };
     }
 
@@ -412,7 +455,7 @@ fn end(reply: Option<Reply>) -> Result<Box<protocol::Ended>, Failure> {
     match reply {
         Some(Reply::Ended(ended)) => Ok(ended),
         Some(Reply::Failed(why)) => Err(Failure::Declined(why)),
-        Some(Reply::Attached { .. } | Reply::Unknown { .. }) | None => Err(Failure::Disconnected),
+        Some(Reply::Attached { .. } | Reply::Written(_) | Reply::Unknown { .. }) | None => Err(Failure::Disconnected),
     }
 }
 
@@ -426,7 +469,8 @@ fn captured(ended: &protocol::Ended) -> Option<Bytes> {
     (!all.is_empty()).then(|| all.freeze())
 }
 
-fn gap_note(omitted: u64) -> String {
+/// Returns what stands where output is missing.
+pub(super) fn gap_note(omitted: u64) -> String {
     format!("\n[… {omitted} bytes of earlier output were not kept …]\n")
 }
 
@@ -449,6 +493,7 @@ mod tests {
                 leftovers: 0,
                 survivors: 0,
                 streamed: false,
+                spooled: None,
             };
             Ended::from(ended).output.log
         };

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     coding_agents::{Assigned, Begun, Brief, Launch, Outcome, Role, Run, Session, Tokens, Wire, prompt},
     gateway::models::{Grant, Pass, Seen},
-    sandbox::{Captured, Ended, Exit, ProxyKind, Sandbox, Stdin},
+    sandbox::{Captured, Ended, Exit, Sandbox, Stdin},
     text,
 };
 
@@ -189,7 +189,6 @@ impl Job<'_> {
             )));
         };
         let sandbox = context.sandbox().await?;
-        sandbox.require(ProxyKind::Models)?;
         if let Some(told) = context.agents.instead(&context.address, &line[first]) {
             let _ = context.progress.try_send(ToolProgress::Notice(told));
         }

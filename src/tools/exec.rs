@@ -56,6 +56,7 @@ impl ToolContext {
             timeout: Some(limit),
             background: false,
             writable: None,
+            spooled: false,
         }
     }
 }

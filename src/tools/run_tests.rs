@@ -340,6 +340,7 @@ mod tests {
             omitted: 1_000_000,
             log: Some("/home/agent/x.log".into()),
             ended_leftovers: 0,
+            spooled: None,
         };
         let result = report("/w", "@@m", &Ended { exit: Exit::Code(1), output }).expect("is no refusal");
         assert!(result.text.contains("All checks passed!") && result.text.contains("3 failed"));

@@ -223,6 +223,7 @@ pub(crate) fn shell(script: &str) -> Command {
         timeout: Some(LIMIT),
         background: false,
         writable: None,
+        spooled: false,
     }
 }
 

@@ -3,7 +3,7 @@
 use matrix_agent::{
     gateway::models::{Grant, ModelDoor, Pass, Protocol, Upstream},
     ids::Address,
-    sandbox::{Command, ProxyKind, Sandbox, User},
+    sandbox::{Command, Sandbox, User},
 };
 use reqwest::Url;
 use secrecy::SecretString;
@@ -57,7 +57,6 @@ async fn a_model_is_reached_with_the_key_of_a_run_and_the_real_key_is_nowhere_in
     let fleet = house.open_with(models.clone()).await;
     let (here, there) = (house.room("here"), house.room("there"));
     let (sandbox, other) = (fleet.ensure(&here).await.unwrap(), fleet.ensure(&there).await.unwrap());
-    sandbox.require(ProxyKind::Models).unwrap();
 
     let pass = pass(&models, &here);
     llm.reply_text("Hello there.").reply(Reply::gemini_text("Good day."));

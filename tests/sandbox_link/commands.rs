@@ -17,7 +17,7 @@ use tokio::{
 use crate::room::{LIMIT, Room, command, count, output, run, shell, text};
 
 /// Reads a process's output until `wanted` is in it.
-async fn read_until(process: &mut Process, wanted: &str) -> String {
+pub(crate) async fn read_until(process: &mut Process, wanted: &str) -> String {
     let mut all = Vec::new();
     let read = async {
         while let Some(chunk) = process.next().await {
@@ -33,7 +33,7 @@ async fn read_until(process: &mut Process, wanted: &str) -> String {
     all
 }
 
-async fn all_output(process: &mut Process) -> Vec<u8> {
+pub(crate) async fn all_output(process: &mut Process) -> Vec<u8> {
     let mut all = Vec::new();
     while let Some(chunk) = timeout(LIMIT, process.next()).await.unwrap() {
         all.extend_from_slice(&chunk);

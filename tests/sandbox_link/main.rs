@@ -2,4 +2,5 @@
 
 mod commands;
 mod room;
+mod spool;
 mod wire;

@@ -152,6 +152,7 @@ pub(crate) fn command(argv: &[&str]) -> Command {
         timeout: None,
         background: false,
         writable: None,
+        spooled: false,
     }
 }
 

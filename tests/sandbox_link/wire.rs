@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use matrix_agent::sandbox::{Command, Exit, Link, LinkState, ProxyKind, SandboxError, User};
+use matrix_agent::sandbox::{Command, Exit, Link, LinkState, Lookup, SandboxError, User};
 use sandboxd::{
     frame,
     protocol::{Event, Opening, Range, Request, Run},
@@ -53,11 +53,11 @@ async fn hung_up(stream: &mut UnixStream) -> bool {
 async fn a_version_that_the_server_does_not_speak_is_refused_in_plain_words() {
     let (dir, link, mut stream) = pretend(&hello(90, 91)).await;
     let why = fault(&link).await;
-    assert!(why.starts_with("the sandbox speaks protocol 90 to 91, this server 1 to 2: remove the sandbox"), "{why}");
+    assert!(why.starts_with("the sandbox speaks protocol 90 to 91, this server 2 to 3: remove the sandbox"), "{why}");
     let mut answer = vec![0; 256];
     let length = timeout(LIMIT, stream.read(&mut answer)).await.unwrap().unwrap();
     let (answer, _) = frame::decode::<Request>(&answer[..length], frame::TO_SANDBOXD).unwrap().unwrap();
-    assert_eq!(answer, Request::Refused { supported: Range { min: 1, max: 2 } });
+    assert_eq!(answer, Request::Refused { supported: Range { min: 2, max: 3 } });
 
     // A newer one that still speaks ours is welcome, and clears the fault.
     let mut stream = UnixStream::connect(dir.path().join("sock")).await.unwrap();
@@ -82,7 +82,7 @@ async fn garbage_ends_the_connection_and_nothing_else() {
     }
     // After the greeting too; whoever waits on the connection is told.
     for garbage in [&b"\xff\xff\xff\xff"[..], b"\0\0\0\x04oops"] {
-        let (_dir, link, mut stream) = pretend(&hello(1, 1)).await;
+        let (_dir, link, mut stream) = pretend(&hello(2, 2)).await;
         let sandbox = link.connected(LIMIT).await.unwrap();
         let process = sandbox.spawn(shell("true")).await.unwrap();
         stream.write_all(garbage).await.unwrap();
@@ -109,7 +109,7 @@ async fn garbage_that_waited_for_its_hearing_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_nobody_asked_for_change_nothing() {
-    let (dir, link, mut stream) = pretend(&hello(1, 1)).await;
+    let (dir, link, mut stream) = pretend(&hello(2, 2)).await;
     let sandbox = link.connected(LIMIT).await.unwrap();
     for event in [
         r#"{"unknown":{"id":"x","forgotten":true}}"#,
@@ -130,7 +130,7 @@ async fn answers_that_nobody_asked_for_change_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_that_is_not_confirmed_asks_for_the_container_s_end() {
-    let (_dir, link, stream) = pretend(&hello(1, 1)).await;
+    let (_dir, link, stream) = pretend(&hello(2, 2)).await;
     let sandbox = link.connected(LIMIT).await.unwrap();
     let mut states = link.watch();
     let asked = Instant::now();
@@ -149,7 +149,7 @@ async fn a_kill_that_is_not_confirmed_asks_for_the_container_s_end() {
 async fn only_the_container_s_first_process_may_connect() {
     let (mut room, sandbox) = Room::start().await;
     // Inside, any process can reach the socket: this one says what sandboxd would say.
-    let greeting = hello(1, 1).iter().map(|byte| format!("\\x{byte:02x}")).collect::<Vec<_>>().concat();
+    let greeting = hello(2, 2).iter().map(|byte| format!("\\x{byte:02x}")).collect::<Vec<_>>().concat();
     let perl = format!(
         r#"use Socket; $SIG{{PIPE}} = "IGNORE"; socket(S, PF_UNIX, SOCK_STREAM, 0); connect(S, sockaddr_un("{}")) or die; syswrite S, "{greeting}";
         print sysread(S, $answer, 100) ? "answered" : "hung up""#,
@@ -159,7 +159,7 @@ async fn only_the_container_s_first_process_may_connect() {
         assert_eq!(output(&sandbox, Command { user, ..command(&["perl", "-e", &perl]) }).await, "hung up");
     }
     let mut poser = UnixStream::connect(room.socket()).await.unwrap();
-    let _ = poser.write_all(&hello(1, 1)).await;
+    let _ = poser.write_all(&hello(2, 2)).await;
     assert!(hung_up(&mut poser).await);
     assert_eq!(output(&sandbox, command(&["echo", "there"])).await, "there\n");
 
@@ -168,7 +168,7 @@ async fn only_the_container_s_first_process_may_connect() {
     let link = room.rebind();
     link.set_peer(Some(1));
     let mut poser = UnixStream::connect(room.socket()).await.unwrap();
-    let _ = poser.write_all(&hello(1, 1)).await;
+    let _ = poser.write_all(&hello(2, 2)).await;
     assert!(hung_up(&mut poser).await);
     let error = link.connected(Duration::from_millis(50)).await.unwrap_err().to_string();
     assert!(error.contains("that is not its PID 1 connected and was turned away"), "{error}");
@@ -195,7 +195,7 @@ async fn a_socket_s_directory_must_be_there() {
 /// Whatever is asked of a sandboxd that says nothing more, as one in a frozen container does, ends at a limit of ours.
 #[tokio::test(start_paused = true)]
 async fn every_wait_for_a_silent_sandboxd_ends() {
-    let (_dir, link, mut stream) = pretend(&hello(1, 1)).await;
+    let (_dir, link, mut stream) = pretend(&hello(2, 2)).await;
     let sandbox = link.connected(LIMIT).await.unwrap();
     assert!(stream.read(&mut [0; 256]).await.unwrap() > 0, "the welcome");
     let timed_out = |what: &str, error: SandboxError| {
@@ -213,43 +213,53 @@ async fn every_wait_for_a_silent_sandboxd_ends() {
     assert_eq!(sandbox.spawn(limited).await.unwrap().next().await, None, "its output");
 }
 
-/// What an older sandboxd lacks is said before it is asked for.
+/// What an older sandboxd lacks is known before it is asked for; all else goes on with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_sandboxd_is_known_by_what_it_lacks() {
-    for (newest, has_models) in [(1, false), (2, true)] {
-        let (_dir, link, _stream) = pretend(&hello(1, newest)).await;
-        let sandbox = link.connected(LIMIT).await.unwrap();
-        assert!(sandbox.require(ProxyKind::Web).is_ok());
-        let found = sandbox.require(ProxyKind::Models);
-        assert_eq!(found.is_ok(), has_models);
-        if let Err(error) = found {
-            assert!(error.to_string().contains("older version of the server"), "{error}");
-        }
+    let (_dir, link, mut stream) = pretend(&hello(1, 2)).await;
+    let sandbox = link.connected(LIMIT).await.unwrap();
+    assert_eq!(next::<Request>(&mut stream).await, Request::Welcome { protocol: 2 });
+    assert!(!sandbox.spools());
+    let spooled = Command { spooled: true, ..command(&["true"]) };
+    let refused = [sandbox.spawn(spooled).await.err(), sandbox.write("a", "1", "x".into(), false).await.err()];
+    for error in refused.map(Option::unwrap) {
+        assert!(matches!(error, SandboxError::Older) && error.to_string().contains("older version of the server"));
     }
+    let attached = tokio::spawn(async move { sandbox.attach("a", Some(7)).await });
+    match next::<Request>(&mut stream).await {
+        Request::Attach { id, from: None, .. } => assert_eq!(id, "a"),
+        other => panic!("{other:?}"),
+    }
+    let answer = r#"{"attached":{"id":"a","head":1,"omitted":2}}"#;
+    let frame = [&(answer.len() as u32).to_be_bytes()[..], answer.as_bytes()].concat();
+    stream.write_all(&frame).await.unwrap();
+    let (found, from_there) = timeout(LIMIT, attached).await.unwrap().unwrap().unwrap();
+    assert!(matches!(found, Lookup::Running(_)) && !from_there, "its output comes from the beginning");
+    let (_dir, link, _stream) = pretend(&hello(2, 3)).await;
+    assert!(link.connected(LIMIT).await.unwrap().spools());
 }
 
-/// An older server takes the name of a listener that it does not know for nonsense and gives the sandbox up, so it is not
-/// told of such connections: they end at once, and the others are carried.
+/// An older server asks for nothing that is new, and gets what it knows.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_server_hears_of_no_listener_that_it_does_not_know() {
+async fn an_older_server_is_served_as_it_was() {
     let (mut room, _) = Room::start().await;
     room.drop_link();
     let socket = UnixListener::bind(room.socket()).unwrap();
     fs::set_permissions(room.socket(), fs::Permissions::from_mode(0o666)).unwrap();
     let mut control = timeout(LIMIT, socket.accept()).await.unwrap().unwrap().0;
     assert!(matches!(next(&mut control).await, Opening::Hello { .. }));
-    control.write_all(&frame::encode(&Request::Welcome { protocol: 1 })).await.unwrap();
+    control.write_all(&frame::encode(&Request::Welcome { protocol: 2 })).await.unwrap();
     let run = Run {
         id: "asks".into(),
-        argv: ["bash", "-c", "cat < /dev/tcp/127.0.0.1/3130; cat < /dev/tcp/127.0.0.1/3128"].map(str::to_owned).into(),
+        argv: ["bash", "-c", "echo out; echo err >&2"].map(str::to_owned).into(),
         ..Run::default()
     };
     control.write_all(&frame::encode(&Request::Run(run))).await.unwrap();
-    let mut web = timeout(LIMIT, socket.accept()).await.unwrap().unwrap().0;
-    assert_eq!(next::<Opening>(&mut web).await, Opening::Proxy { kind: ProxyKind::Web }, "the first is not carried");
-    drop(web);
     match next::<Event>(&mut control).await {
-        Event::Ended(ended) => assert_eq!((ended.id.as_str(), ended.exit), ("asks", Exit::Code(0))),
+        Event::Ended(ended) => {
+            assert_eq!((ended.id.as_str(), ended.exit, ended.spooled), ("asks", Exit::Code(0), None));
+            assert_eq!(ended.head.0, b"out\nerr\n");
+        }
         other => panic!("{other:?}"),
     }
 }

@@ -2,6 +2,7 @@
 //! something would be lost, the whole in a log file that the agent can read. Called by a command's warden.
 
 use std::{
+    collections::VecDeque,
     fs,
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -39,8 +40,8 @@ enum Log {
     },
     /// Full, or the disk is.
     Closed(PathBuf),
-    /// It could not be made.
-    Failed,
+    /// It could not be made, or is not wanted.
+    Nowhere,
 }
 
 /// The parts of an output.
@@ -53,11 +54,13 @@ pub(crate) struct Parts {
 
 impl Capture {
     pub(crate) fn new(id: &str, account: &Account) -> Self {
-        let name: String =
-            id.chars().map(|it| if it.is_ascii_alphanumeric() || it == '-' { it } else { '_' }).collect();
-        let path = Path::new(&account.home).join(LOG_DIR).join(format!("{}.log", &name[..name.len().min(100)]));
-        let log = Log::Unneeded { path, uid: account.uid, gid: account.gid };
-        Self { head: Vec::new(), tail: Vec::new(), next: 0, total: 0, log }
+        let path = log_path(id, account);
+        Self { log: Log::Unneeded { path, uid: account.uid, gid: account.gid }, ..Self::unlogged() }
+    }
+
+    /// One without a log file.
+    pub(crate) fn unlogged() -> Self {
+        Self { head: Vec::new(), tail: Vec::new(), next: 0, total: 0, log: Log::Nowhere }
     }
 
     /// Takes more output.
@@ -91,7 +94,7 @@ impl Capture {
     pub(crate) fn log(&self) -> Option<String> {
         match &self.log {
             Log::Open { path, .. } | Log::Closed(path) => Some(path.to_string_lossy().into_owned()),
-            Log::Unneeded { .. } | Log::Failed => None,
+            Log::Unneeded { .. } | Log::Nowhere => None,
         }
     }
 
@@ -102,7 +105,7 @@ impl Capture {
             let opened = create(path);
             sys::act_on_files_as(0, 0);
             let path = path.clone();
-            self.log = opened.map_or(Log::Failed, |file| Log::Open { path, file, written: 0 });
+            self.log = opened.map_or(Log::Nowhere, |file| Log::Open { path, file, written: 0 });
             let Parts { head, tail, .. } = self.parts();
             self.write_log(&head);
             self.write_log(&tail);
@@ -121,12 +124,36 @@ impl Capture {
     }
 }
 
-fn create(path: &Path) -> io::Result<fs::File> {
+/// The last bytes of something.
+#[derive(Default)]
+pub(crate) struct Last(VecDeque<u8>);
+
+impl Last {
+    /// Takes more, and forgets all but the last `limit` bytes.
+    pub(crate) fn push(&mut self, bytes: &[u8], limit: usize) {
+        self.0.extend(&bytes[bytes.len().saturating_sub(limit)..]);
+        self.0.drain(..self.0.len().saturating_sub(limit));
+    }
+
+    /// Returns them.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.0.iter().copied().collect()
+    }
+}
+
+/// Returns where a command's log file is, whatever its id.
+pub(crate) fn log_path(id: &str, account: &Account) -> PathBuf {
+    let name: String = id.chars().map(|it| if it.is_ascii_alphanumeric() || it == '-' { it } else { '_' }).collect();
+    Path::new(&account.home).join(LOG_DIR).join(format!("{}.log", &name[..name.len().min(100)]))
+}
+
+/// Makes a log file, and room for it.
+pub(crate) fn create(path: &Path) -> io::Result<fs::File> {
     let directory = path.parent().unwrap_or(path);
     fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
     remove_oldest(directory)?;
     let _ = fs::remove_file(path);
-    fs::OpenOptions::new().write(true).create_new(true).mode(0o644).custom_flags(libc::O_NOFOLLOW).open(path)
+    fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o644).custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
 /// Makes room for one more log.
@@ -178,6 +205,15 @@ mod tests {
                 assert_eq!(tail, all[count.min(HEAD).max(count.saturating_sub(TAIL))..], "{count} by {piece}");
                 assert_eq!(omitted as usize, count - head.len() - tail.len(), "{count} by {piece}");
             }
+        }
+    }
+
+    #[test]
+    fn the_last_bytes_stay() {
+        let mut last = Last::default();
+        for (bytes, stay) in [("ab", "ab"), ("cdef", "bcdef"), ("", "bcdef"), ("0123456789", "56789")] {
+            last.push(bytes.as_bytes(), 5);
+            assert_eq!(last.bytes(), stay.as_bytes());
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use sandboxd::{
     frame,
-    protocol::{Event, ID_LIMIT, KillCause, LINE_LIMIT, Opening, Run, Running},
+    protocol::{Event, ID_LIMIT, KEY_LIMIT, KillCause, LINE_LIMIT, Opening, Run, Running, WRITE_LIMIT, Write, Written},
 };
 
 use crate::{
@@ -123,14 +123,27 @@ impl Commands {
     }
 
     /// Answers what became of a command, with its output if it runs.
-    pub(crate) fn attach(&self, id: String, nonce: String) -> Outcome {
+    pub(crate) fn attach(&self, id: String, nonce: String, from: Option<u64>) -> Outcome {
         match self.running(&id) {
             Some(token) => {
-                let dial = Dial { token, opening: Opening::Stream { nonce }, order: Order::Attach };
+                let dial = Dial { token, opening: Opening::Stream { nonce }, order: Order::Attach { from } };
                 Outcome { dials: vec![dial], ..Outcome::default() }
             }
             None => self.recall(id),
         }
+    }
+
+    /// Has bytes written to a command's standard input.
+    pub(crate) fn write(&self, write: Write) -> Outcome {
+        let Write { id, n, key, bytes, end } = write;
+        let Some(warden) = self.running(&id).and_then(|token| self.wardens.get(&token)) else { return self.recall(id) };
+        let fits = key.len() <= KEY_LIMIT && bytes.0.len() <= WRITE_LIMIT;
+        let order = Order::Write { n, key, bytes: bytes.0, end };
+        if fits && order.send(&warden.socket, None).is_ok() {
+            return Outcome::default();
+        }
+        // It has not read the last ones yet.
+        Outcome::event(&Event::Written { id, n, how: Written::Full })
     }
 
     /// Ends a command's tree.
@@ -191,7 +204,16 @@ impl Commands {
                     }
                     Some(Word::Attached { head, omitted }) => {
                         let id = warden.id.clone();
-                        outcome.events.push(frame::encode(&Event::Attached { id, head, omitted }));
+                        outcome.events.push(frame::encode(&Event::Attached { id, head, omitted, from: None }));
+                    }
+                    Some(Word::AttachedFrom(from)) => {
+                        let id = warden.id.clone();
+                        let attached = Event::Attached { id, head: 0, omitted: 0, from: Some(from) };
+                        outcome.events.push(frame::encode(&attached));
+                    }
+                    Some(Word::Written { n, how }) => {
+                        let id = warden.id.clone();
+                        outcome.events.push(frame::encode(&Event::Written { id, n, how }));
                     }
                     Some(Word::Ended(frame)) => {
                         warden.ended = true;

@@ -43,8 +43,8 @@ enum Handshake {
     Away(Instant),
     /// Greeted; answered until then.
     Greeting(UnixStream, Instant),
-    /// The server has accepted the greeting, and speaks this version.
-    Ready(UnixStream, u32),
+    /// The server has accepted the greeting.
+    Ready(UnixStream),
 }
 
 impl Control {
@@ -77,19 +77,14 @@ impl Control {
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        self.version().is_some()
-    }
-
-    /// Returns the version of the protocol that the server there speaks; `None` while it is away.
-    pub(crate) fn version(&self) -> Option<u32> {
-        if let Handshake::Ready(_, version) = self.state { Some(version) } else { None }
+        matches!(self.state, Handshake::Ready(_))
     }
 
     /// When [`Control::tick`] wants to be called.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.state {
             Handshake::Away(at) | Handshake::Greeting(_, at) => Some(at),
-            Handshake::Ready(..) => None,
+            Handshake::Ready(_) => None,
         }
     }
 
@@ -136,7 +131,7 @@ impl Control {
 
     /// Sends what is queued, as far as the server takes it, and sets what to poll for.
     pub(crate) fn flush(&mut self, epoll: &Epoll) {
-        let (Handshake::Ready(stream, _) | Handshake::Greeting(stream, _)) = &self.state else { return };
+        let (Handshake::Ready(stream) | Handshake::Greeting(stream, _)) = &self.state else { return };
         let mut broken = false;
         while self.sent < self.outgoing.len() {
             match sys::write(stream, &self.outgoing[self.sent..]) {
@@ -168,7 +163,7 @@ impl Control {
 
     /// Reads what the server sent and returns the requests in it.
     pub(crate) fn receive(&mut self, scratch: &mut [u8]) -> Vec<Request> {
-        let (Handshake::Ready(stream, _) | Handshake::Greeting(stream, _)) = &self.state else { return Vec::new() };
+        let (Handshake::Ready(stream) | Handshake::Greeting(stream, _)) = &self.state else { return Vec::new() };
         let now = Instant::now();
         match sys::read(stream, scratch) {
             Ok(read @ 1..) => self.incoming.extend_from_slice(&scratch[..read]),
@@ -208,15 +203,15 @@ impl Control {
         match (mem::replace(&mut self.state, Handshake::Away(now)), request) {
             (Handshake::Greeting(stream, _), Request::Welcome { protocol }) if known(protocol) => {
                 self.redial = REDIAL.0;
-                self.state = Handshake::Ready(stream, protocol);
+                self.state = Handshake::Ready(stream);
                 None
             }
             (Handshake::Greeting(..), Request::Refused { .. }) => {
                 self.leave(now + DECLINED);
                 None
             }
-            (Handshake::Ready(stream, version), request) => {
-                self.state = Handshake::Ready(stream, version);
+            (Handshake::Ready(stream), request) => {
+                self.state = Handshake::Ready(stream);
                 Some(request)
             }
             // Not what a server says here.

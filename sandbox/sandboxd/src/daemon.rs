@@ -150,7 +150,8 @@ impl Daemon {
             let outcome = match request {
                 Request::Run(_) if self.stopping.is_some() => Outcome::default(),
                 Request::Run(run) => self.commands.run(&run, &self.epoll),
-                Request::Attach { id, nonce } => self.commands.attach(id, nonce),
+                Request::Attach { id, nonce, from } => self.commands.attach(id, nonce, from),
+                Request::Write(write) => self.commands.write(write),
                 Request::Kill { id, cause } => self.commands.kill(id, cause),
                 Request::List => self.commands.list(),
                 Request::Ping { n } => {

@@ -72,13 +72,14 @@ impl Launch {
         })
     }
 
-    /// Starts it and returns its pid. `report` gets a few bytes if it does not come to run its program.
-    pub(crate) fn start(&self, account: &Account, input: RawFd, output: RawFd, report: RawFd) -> io::Result<i32> {
+    /// Starts it and returns its pid. `streams` are its standard input, output and error. `report` gets a few bytes if it does not come to run its program.
+    pub(crate) fn start(&self, account: &Account, streams: [RawFd; 3], report: RawFd) -> io::Result<i32> {
+        let [input, output, errors] = streams;
         match sys::fork()? {
             sys::Fork::Parent(pid) => Ok(pid),
             sys::Fork::Child => {
                 // From here on the report is at 3.
-                let (step, error) = match sys::keep_for_exec(&[input, output, output, report]) {
+                let (step, error) = match sys::keep_for_exec(&[input, output, errors, report]) {
                     Ok(()) => self.become_command(account),
                     Err(error) => (Step::Setup, error),
                 };

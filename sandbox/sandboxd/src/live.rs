@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::sys;
+use crate::{input::Input, sys};
 
 /// Output that is worth a connection at once.
 const WORTH: usize = 8 * 1024;
@@ -42,14 +42,6 @@ enum State {
     Off,
 }
 
-struct Input {
-    /// The command's end; gone when the input has ended, or the command closed it.
-    pipe: Option<OwnedFd>,
-    waiting: Vec<u8>,
-    /// No more comes from the connection.
-    ended: bool,
-}
-
 /// Which of a connection's descriptors to poll, and for what.
 pub(crate) struct Polls {
     pub(crate) stream: libc::pollfd,
@@ -61,14 +53,12 @@ impl Live {
     pub(crate) fn new(input: Option<OwnedFd>) -> Self {
         // An input makes the connection worth it at once.
         let since = input.is_some().then(Instant::now);
-        let ended = input.is_none();
-        let input = Input { pipe: input, waiting: Vec::new(), ended };
-        Self { state: State::Unasked, waiting: Vec::new(), sent: 0, since, gone: false, input }
+        Self { state: State::Unasked, waiting: Vec::new(), sent: 0, since, gone: false, input: Input::new(input) }
     }
 
     /// Tells whether PID 1 is to be asked for a connection now.
     pub(crate) fn ask(&mut self, now: Instant) -> bool {
-        let worth = self.input.pipe.is_some() || self.waiting.len() >= WORTH;
+        let worth = self.input.is_open() || self.waiting.len() >= WORTH;
         let late = self.since.is_some_and(|since| now >= since + PATIENCE);
         let ask = matches!(self.state, State::Unasked) && (worth || late);
         if ask {
@@ -154,24 +144,17 @@ impl Live {
             State::On(stream) if !self.gone => Some(stream),
             _ => None,
         };
-        let wants_input = !self.input.ended && self.input.waiting.is_empty();
-        let pipe = self.input.pipe.as_ref();
-        Polls {
-            stream: sys::poll_entry(stream, wants_input, self.sent < self.waiting.len()),
-            input: sys::poll_entry(pipe, false, !self.input.waiting.is_empty()),
-        }
+        let wants_input = !self.input.ended() && !self.input.waits();
+        Polls { stream: sys::poll_entry(stream, wants_input, self.sent < self.waiting.len()), input: self.input.poll() }
     }
 
     /// Acts on what [`Live::polls`] came back with.
     pub(crate) fn handle(&mut self, polls: &Polls, scratch: &mut [u8]) {
-        if polls.input.revents & libc::POLLERR != 0 {
-            // The command has closed its input.
-            self.end_input();
-        }
+        self.input.handle(polls.input);
         if polls.stream.revents & libc::POLLIN != 0 {
             self.take_input(scratch);
         }
-        self.feed();
+        self.input.feed();
         if polls.stream.revents & libc::POLLOUT != 0 {
             self.flush();
         }
@@ -180,11 +163,11 @@ impl Live {
         }
         if self.gone {
             // What the server sent before it went is still the command's.
-            while !self.input.ended && self.input.waiting.is_empty() {
+            while !self.input.ended() && !self.input.waits() {
                 self.take_input(scratch);
-                self.feed();
+                self.input.feed();
             }
-            if self.input.waiting.is_empty() {
+            if !self.input.waits() {
                 self.hang_up();
             }
         }
@@ -195,8 +178,8 @@ impl Live {
         self.state = State::Off;
         self.waiting = Vec::new();
         self.sent = 0;
-        self.input.ended = true;
-        self.feed();
+        self.input.end();
+        self.input.feed();
     }
 
     fn flush(&mut self) {
@@ -213,36 +196,12 @@ impl Live {
     }
 
     fn take_input(&mut self, scratch: &mut [u8]) {
-        let State::On(stream) = &self.state else {
-            self.input.ended = true;
-            return;
-        };
+        let State::On(stream) = &self.state else { return self.input.end() };
         match sys::read(stream, scratch) {
-            Ok(0) => self.input.ended = true,
-            Ok(read) if self.input.pipe.is_some() => self.input.waiting.extend_from_slice(&scratch[..read]),
-            // Nobody reads it.
-            Ok(_) => {}
+            Ok(read @ 1..) => self.input.push(&scratch[..read]),
             Err(error) if sys::again(&error) => {}
-            Err(_) => self.input.ended = true,
+            Ok(_) | Err(_) => self.input.end(),
         }
-    }
-
-    fn feed(&mut self) {
-        if let Some(pipe) = &self.input.pipe {
-            match sys::write(pipe, &self.input.waiting) {
-                Ok(written) => drop(self.input.waiting.drain(..written)),
-                Err(error) if sys::again(&error) => {}
-                Err(_) => return self.end_input(),
-            }
-            if self.input.ended && self.input.waiting.is_empty() {
-                self.input.pipe = None;
-            }
-        }
-    }
-
-    fn end_input(&mut self) {
-        self.input.pipe = None;
-        self.input.waiting = Vec::new();
     }
 }
 

@@ -14,9 +14,10 @@ use crate::blob::Blob;
 /// The newest version of this protocol. What each brought:
 ///
 /// - 2: the listener for models ([`ProxyKind::Models`]), commands that write in some places alone ([`Run::writable`]).
-pub const PROTOCOL: u32 = 2;
-/// The first version in which a command may be held to [`Run::writable`].
-pub const WRITABLE_SINCE: u32 = 2;
+/// - 3: commands that lose nothing with the server ([`Run::spool`]), and words to them ([`Request::Write`]).
+pub const PROTOCOL: u32 = 3;
+/// The first version that has [`Run::spool`], and what belongs to it.
+pub const SPOOL_SINCE: u32 = 3;
 /// What this build speaks: its own version and the one before.
 pub const SPOKEN: Range = Range { min: PROTOCOL - 1, max: PROTOCOL };
 
@@ -42,6 +43,16 @@ pub const HEAD: usize = 16 * 1024;
 pub const TAIL: usize = 16 * 1024;
 /// The bytes of output that a command's log file takes.
 pub const LOG_LIMIT: u64 = 8 * 1024 * 1024;
+/// The bytes that one of the two files of a spool takes: at least as many of the last ones are kept, and at most twice.
+pub const SPOOL_FILE: u64 = 4 * 1024 * 1024;
+/// The bytes kept from the end of a standard error that is kept apart.
+pub const ERRORS: usize = 4 * 1024;
+/// The bytes with which a command's standard input may begin ([`Spool::input`]).
+pub const INPUT_LIMIT: usize = 512 * 1024;
+/// The bytes that one [`Request::Write`] may bring, and those of its key.
+pub const WRITE_LIMIT: usize = 64 * 1024;
+/// See [`WRITE_LIMIT`].
+pub const KEY_LIMIT: usize = 200;
 
 /// The file applets' exit code when there is no such file.
 pub const FILE_NOT_FOUND: i32 = 10;
@@ -108,16 +119,6 @@ pub enum ProxyKind {
     Models,
 }
 
-impl ProxyKind {
-    /// Returns the first version of the protocol that has it. To a server that speaks an older one it must not be named.
-    pub const fn since(self) -> u32 {
-        match self {
-            Self::Web | Self::Git => 1,
-            Self::Models => 2,
-        }
-    }
-}
-
 /// The server's messages on the control connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -140,7 +141,12 @@ pub enum Request {
         id: String,
         /// For the stream of its output.
         nonce: String,
+        /// From which byte of its output on, if it has a spool.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<u64>,
     },
+    /// Writes to the standard input of a command with a spool: answered by `Written`, `Ended` or `Unknown`.
+    Write(Write),
     /// Ends a command's whole tree; confirmed by its `Ended`, or by `Unknown`.
     Kill {
         /// The command.
@@ -182,6 +188,53 @@ pub struct Run {
     /// version 2: an older sandboxd would let it write everywhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writable: Option<Vec<String>>,
+    /// Its streams are kept for a server that goes and comes back. Since version 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spool: Option<Spool>,
+}
+
+/// A command whose streams are kept for a server that goes and comes back.
+///
+/// Its standard output alone is its output, and lies in a spool of two files: when the newer is full, it becomes the older,
+/// and what that held is gone. Who attaches names the byte from which he wants it. While a server takes it, the command
+/// waits for a slow one and nothing is lost to it; without one the command never waits.
+///
+/// Its standard input is a pipe that nothing but a `Write` closes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spool {
+    /// What the input begins with, at most [`INPUT_LIMIT`] bytes.
+    pub input: Blob,
+    /// It goes on with what [`Request::Write`] brings. Otherwise it ends there.
+    pub open: bool,
+}
+
+/// Bytes for a command's standard input.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Write {
+    /// The command.
+    pub id: String,
+    /// Comes back in the answer.
+    pub n: u64,
+    /// Names these bytes, in at most [`KEY_LIMIT`] bytes: what came with the same key before is not written again.
+    pub key: String,
+    /// At most [`WRITE_LIMIT`] bytes, written together.
+    pub bytes: Blob,
+    /// Nothing more comes.
+    pub end: bool,
+}
+
+/// What became of a [`Write`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Written {
+    /// sandboxd has it, and gives it to the command as that reads, whether or not a server is there.
+    Taken,
+    /// It was taken before.
+    Before,
+    /// The command has closed its standard input, or it has ended, or there is none that could be written to.
+    Closed,
+    /// Too much waits for the command to read it.
+    Full,
 }
 
 /// Whose rights a command has.
@@ -219,6 +272,19 @@ pub enum Event {
         head: u64,
         /// The bytes that are missing there.
         omitted: u64,
+        /// Where in its output the stream of a command with a spool begins, if that was asked for: behind the byte asked
+        /// for, if the spool does not hold that any more. There is no other gap then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<u64>,
+    },
+    /// Answers `Write`.
+    Written {
+        /// The command.
+        id: String,
+        /// As it came.
+        n: u64,
+        /// What became of it.
+        how: Written,
     },
     /// No such command runs or is remembered under this boot.
     Unknown {
@@ -280,6 +346,29 @@ pub struct Ended {
     pub survivors: u32,
     /// Its output went out on its stream too, as far as the server took it.
     pub streamed: bool,
+    /// Where its output is, if it has a spool; `log` is none then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spooled: Option<Spooled>,
+}
+
+/// What is left of the output of a command with a spool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spooled {
+    /// The files in the sandbox that hold it, each from where it begins to where the next does: the oldest first.
+    pub files: Vec<SpoolFile>,
+    /// The bytes that the command has written, those included that are gone.
+    pub end: u64,
+    /// The last bytes of its standard error.
+    pub errors: Blob,
+}
+
+/// A file of a spool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpoolFile {
+    /// Where it is.
+    pub path: String,
+    /// The place of its first byte in the output.
+    pub begin: u64,
 }
 
 /// How a command ended.

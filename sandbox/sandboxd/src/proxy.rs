@@ -138,9 +138,9 @@ impl Proxies {
     /// Dials for all connections that are held.
     pub(crate) fn dial_held(&mut self, control: &Control, epoll: &Epoll) {
         self.retry = None;
-        // An older server would take the name of a listener that it does not know for nonsense.
-        let Some(version) = control.version() else { return };
-        self.pairs.retain(|_, pair| pair.server.is_some() || pair.kind.since() <= version);
+        if !control.is_ready() {
+            return;
+        }
         for (number, pair) in self.pairs.iter_mut().filter(|(_, pair)| pair.server.is_none()) {
             match control.open(&Opening::Proxy { kind: pair.kind }) {
                 Ok(server) => {

@@ -18,16 +18,18 @@ use std::{
 use sandboxd::{
     blob::Blob,
     frame,
-    protocol::{Ended, Event, Exit, HEAD, KillCause, Run, TAIL, User},
+    protocol::{ERRORS, Ended, Event, Exit, HEAD, KillCause, Run, SPOOL_FILE, Spooled, TAIL, User},
 };
 
 use crate::{
     account::Account,
-    capture::{Capture, Parts},
+    capture::{Capture, Last, Parts},
+    input::Input,
     launch::Launch,
     live::Live,
+    spool::Spool,
     sys, tree,
-    words::{Order, Word},
+    words::{ORDER_LIMIT, Order, Word},
 };
 
 /// How long output is still taken after a command's main process has ended.
@@ -48,6 +50,7 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(20);
 const LINGER: Duration = Duration::from_secs(10);
 /// The size of a command's output pipe, and of one read from it.
 const PIPE: usize = 256 * 1024;
+const _: () = assert!(ORDER_LIMIT <= PIPE, "one buffer serves both");
 /// A read that brings so much is followed by a pause in which the pipe fills. Without it each write of the command would
 /// wake the warden and then the server, and on a small machine those switches take the time of all that runs beside.
 const BULK: usize = 4 * 1024;
@@ -75,38 +78,28 @@ pub(crate) fn start(run: &Run, launch: &Launch, account: &Account, null: &OwnedF
 
 /// Returns the frame that tells of a command that never ran.
 pub(crate) fn not_started(id: &str, why: String) -> Vec<u8> {
-    let nothing = Parts { head: Vec::new(), tail: Vec::new(), omitted: 0 };
-    ended(id, Exit::NotStarted(why), nothing, None, 0, 0, false)
+    frame::encode(&Event::Ended(nothing(id, Exit::NotStarted(why))))
 }
 
 /// Returns the frame that tells of a command whose warden was killed.
 pub(crate) fn lost(id: &str) -> Vec<u8> {
-    let nothing = Parts { head: Vec::new(), tail: Vec::new(), omitted: 0 };
-    ended(id, Exit::Signal(libc::SIGKILL), nothing, None, 0, 0, false)
+    frame::encode(&Event::Ended(nothing(id, Exit::Signal(libc::SIGKILL))))
 }
 
-fn ended(
-    id: &str,
-    exit: Exit,
-    parts: Parts,
-    log: Option<String>,
-    leftovers: u32,
-    survivors: u32,
-    streamed: bool,
-) -> Vec<u8> {
-    let Parts { head, tail, omitted } = parts;
-    let (head, tail) = (Blob(head), Blob(tail));
-    frame::encode(&Event::Ended(Ended {
+/// A command that has ended so and has written nothing.
+fn nothing(id: &str, exit: Exit) -> Ended {
+    Ended {
         id: id.to_owned(),
         exit,
-        head,
-        tail,
-        omitted,
-        log,
-        leftovers,
-        survivors,
-        streamed,
-    }))
+        head: Blob::default(),
+        tail: Blob::default(),
+        omitted: 0,
+        log: None,
+        leftovers: 0,
+        survivors: 0,
+        streamed: false,
+        spooled: None,
+    }
 }
 
 struct Warden<'a> {
@@ -125,8 +118,16 @@ struct Warden<'a> {
     pause: Option<Instant>,
     /// Says why its program does not run, if so.
     report: OwnedFd,
+    /// Standard error, if it is kept apart.
+    errors: Option<OwnedFd>,
+    last_errors: Last,
     capture: Capture,
     live: Live,
+    spool: Option<Spool>,
+    /// Up to where its output went out, if it has a spool.
+    sent: u64,
+    /// Standard input, if it comes by requests.
+    input: Input,
     deadline: Option<Instant>,
     phase: Phase,
     /// Why it was ended from outside.
@@ -158,24 +159,33 @@ impl<'a> Warden<'a> {
         sys::set_nonblocking(&output)?;
         let (report, report_end) = sys::pipe()?;
         sys::set_nonblocking(&report)?;
-        let input = if run.stdin { Some(sys::pipe()?) } else { None };
+        let errors = if run.spool.is_some() { Some(sys::pipe()?) } else { None };
+        let input = if run.stdin || run.spool.is_some() { Some(sys::pipe()?) } else { None };
         if run.user == User::Agent {
             // So that it may open /dev/stdout and /dev/stdin.
-            sys::give(&output_end, account.uid, account.gid)?;
-            if let Some((read, _)) = &input {
-                sys::give(read, account.uid, account.gid)?;
+            let ends = [input.as_ref().map(|(read, _)| read), errors.as_ref().map(|(_, write)| write)];
+            for end in ends.into_iter().flatten().chain([&output_end]) {
+                sys::give(end, account.uid, account.gid)?;
             }
         }
         let input_end = input.as_ref().map_or(null.as_raw_fd(), |(read, _)| read.as_raw_fd());
-        let started = launch.start(account, input_end, output_end.as_raw_fd(), report_end.as_raw_fd());
+        let errors_end = errors.as_ref().map_or(output_end.as_raw_fd(), |(_, write)| write.as_raw_fd());
+        let streams = [input_end, output_end.as_raw_fd(), errors_end];
+        let started = launch.start(account, streams, report_end.as_raw_fd());
         let now = Instant::now();
-        let input = match input {
-            Some((_, write)) => {
-                sys::set_nonblocking(&write)?;
-                Some(write)
+        let input = input.map(|(_, write)| write);
+        let errors = errors.map(|(read, _)| read);
+        for end in input.iter().chain(&errors) {
+            sys::set_nonblocking(end)?;
+        }
+        let (connected, own) = if run.spool.is_some() { (None, input) } else { (input, None) };
+        let mut own = Input::new(own);
+        if let Some(spool) = &run.spool {
+            own.push(&spool.input.0);
+            if !spool.open {
+                own.end();
             }
-            None => None,
-        };
+        }
         let (main, cause) = match started {
             Ok(pid) => (pid, None),
             Err(error) => (0, Some(Exit::NotStarted(no_process(&error)))),
@@ -191,8 +201,13 @@ impl<'a> Warden<'a> {
             output: Some(output),
             pause: None,
             report,
-            capture: Capture::new(&run.id, account),
-            live: Live::new(input),
+            errors,
+            last_errors: Last::default(),
+            capture: if run.spool.is_some() { Capture::unlogged() } else { Capture::new(&run.id, account) },
+            live: Live::new(connected),
+            spool: run.spool.is_some().then(|| Spool::new(&run.id, account, SPOOL_FILE)),
+            sent: 0,
+            input: own,
             deadline: run.timeout_ms.map(|limit| now + Duration::from_millis(limit.min(u64::from(u32::MAX)))),
             phase: Phase::Running,
             cause,
@@ -213,30 +228,65 @@ impl<'a> Warden<'a> {
         if self.live.ask_at_end(HEAD + TAIL) {
             Word::Dial.send(&self.pid1);
         }
-        let exit = self.exit();
-        let (parts, log) = (self.capture.parts(), self.capture.log());
-        let streamed = self.live.carries();
-        let frame = ended(&self.run.id, exit, parts, log, self.leftovers, self.survivors, streamed);
-        Word::Ended(frame).send(&self.pid1);
+        let Parts { head, tail, omitted } = self.capture.parts();
+        let spooled = self.spool.as_ref().map(|spool| Spooled {
+            files: spool.files(),
+            end: spool.end(),
+            errors: Blob(self.last_errors.bytes()),
+        });
+        let ended = Ended {
+            head: Blob(head),
+            tail: Blob(tail),
+            omitted,
+            log: self.capture.log(),
+            leftovers: self.leftovers,
+            survivors: self.survivors,
+            streamed: self.live.carries(),
+            spooled,
+            ..nothing(&self.run.id, self.exit())
+        };
+        Word::Ended(frame::encode(&Event::Ended(ended))).send(&self.pid1);
 
         let mut until = Instant::now() + LINGER;
-        let mut left = self.live.unsent();
-        while self.live.busy() && Instant::now() < until {
+        let mut left = (self.sent, self.live.unsent());
+        while (self.live.busy() || self.behind()) && Instant::now() < until {
             self.turn(Some(until), &mut scratch);
-            if self.live.unsent() != left {
-                left = self.live.unsent();
+            if (self.sent, self.live.unsent()) != left {
+                left = (self.sent, self.live.unsent());
                 until = Instant::now() + LINGER;
+            }
+        }
+    }
+
+    /// Tells whether a server that listens has not got all that the spool holds.
+    fn behind(&self) -> bool {
+        self.live.carries() && self.spool.as_ref().is_some_and(|spool| self.sent < spool.end())
+    }
+
+    /// Sends a server what it has not got of the spool.
+    fn catch_up(&mut self, scratch: &mut [u8]) {
+        while self.behind() && !self.live.full() {
+            let Some(spool) = &self.spool else { return };
+            match spool.read(self.sent, scratch) {
+                Ok(read) => {
+                    self.sent += read as u64;
+                    self.live.push(&scratch[..read], Instant::now());
+                }
+                // The disk is full, or the agent has spoilt the files: the server sees that bytes are missing.
+                Err(_) => self.live.hang_up(),
             }
         }
     }
 
     /// Waits for something to happen and acts on it.
     fn turn(&mut self, until: Option<Instant>, scratch: &mut [u8]) {
+        self.catch_up(scratch);
         if self.live.ask(Instant::now()) {
             Word::Dial.send(&self.pid1);
         }
         self.pause = self.pause.filter(|until| Instant::now() < *until);
-        let output = self.output.as_ref().filter(|_| self.pause.is_none() && !self.live.full());
+        let waits = self.pause.is_some() || self.live.full() || self.behind();
+        let output = self.output.as_ref().filter(|_| !waits);
         let mut live = self.live.polls();
         let mut entries = [
             sys::poll_entry(Some(&self.pid1), true, false),
@@ -244,16 +294,22 @@ impl<'a> Warden<'a> {
             sys::poll_entry(output, true, false),
             live.stream,
             live.input,
+            sys::poll_entry(self.errors.as_ref(), true, false),
+            self.input.poll(),
         ];
         sys::poll(&mut entries, until.map(|until| until.saturating_duration_since(Instant::now())));
-        [_, _, _, live.stream, live.input] = entries;
+        [_, _, _, live.stream, live.input, _, _] = entries;
         self.live.handle(&live, scratch);
+        self.input.handle(entries[6]);
         if entries[2].revents != 0 {
             self.read_output(scratch);
         }
+        if entries[5].revents != 0 {
+            self.read_errors(scratch);
+        }
         if entries[0].revents != 0 {
-            while let Some((order, stream)) = Order::receive(&self.pid1) {
-                self.obey(&order, stream);
+            while let Some((order, stream)) = Order::receive(&self.pid1, scratch) {
+                self.obey(order, stream);
             }
         }
         if entries[1].revents != 0 {
@@ -321,15 +377,14 @@ impl<'a> Warden<'a> {
         self.phase = Phase::Forced(Instant::now() + SWEEP_PAUSE, until);
     }
 
-    fn obey(&mut self, order: &Order, stream: Option<UnixStream>) {
+    fn obey(&mut self, order: Order, stream: Option<UnixStream>) {
         match (order, stream) {
             (Order::Stream, stream) => self.live.answer(stream),
-            (Order::Attach, Some(stream)) => {
-                let Parts { head, tail, omitted } = self.capture.parts();
-                Word::Attached { head: head.len() as u64, omitted }.send(&self.pid1);
-                self.live.attach(stream, [head, tail].concat());
+            (Order::Attach { from }, Some(stream)) => self.attach(stream, from),
+            (Order::Attach { .. }, None) => {}
+            (Order::Write { n, key, bytes, end }, _) => {
+                Word::Written { n, how: self.input.word(&key, &bytes, end) }.send(&self.pid1);
             }
-            (Order::Attach, None) => {}
             (Order::Kill(cause), _) => {
                 let until = Instant::now() + KILL_GRACE;
                 match self.phase {
@@ -346,6 +401,23 @@ impl<'a> Warden<'a> {
                     Phase::Asked(sooner) => self.phase = Phase::Asked(until.min(sooner)),
                     Phase::Forced(..) => {}
                 }
+            }
+        }
+    }
+
+    /// Carries on over a new connection: from a byte of the spool, or else with what was kept.
+    fn attach(&mut self, stream: UnixStream, from: Option<u64>) {
+        match (&self.spool, from) {
+            (Some(spool), Some(from)) => {
+                self.sent = from.clamp(spool.begin(), spool.end());
+                Word::AttachedFrom(self.sent).send(&self.pid1);
+                self.live.attach(stream, Vec::new());
+            }
+            (spool, _) => {
+                self.sent = spool.as_ref().map_or(0, Spool::end);
+                let Parts { head, tail, omitted } = self.capture.parts();
+                Word::Attached { head: head.len() as u64, omitted }.send(&self.pid1);
+                self.live.attach(stream, [head, tail].concat());
             }
         }
     }
@@ -369,9 +441,15 @@ impl<'a> Warden<'a> {
         match sys::read(output, scratch) {
             Ok(0) => self.output = None,
             Ok(read) => {
+                let (now, behind) = (Instant::now(), self.behind());
                 self.capture.push(&scratch[..read]);
-                let now = Instant::now();
-                self.live.push(&scratch[..read], now);
+                if let Some(spool) = &mut self.spool {
+                    spool.push(&scratch[..read]);
+                }
+                if !behind {
+                    self.live.push(&scratch[..read], now);
+                    self.sent = self.spool.as_ref().map_or(0, Spool::end);
+                }
                 self.pause = (read >= BULK).then(|| now + PAUSE);
                 return read;
             }
@@ -381,14 +459,29 @@ impl<'a> Warden<'a> {
         0
     }
 
-    /// Takes what is left in the pipe. A process of another command may hold it open and write on: not more than was
+    fn read_errors(&mut self, scratch: &mut [u8]) -> usize {
+        let Some(errors) = &self.errors else { return 0 };
+        match sys::read(errors, scratch) {
+            Ok(read @ 1..) => {
+                self.last_errors.push(&scratch[..read], ERRORS);
+                return read;
+            }
+            Err(error) if sys::again(&error) => {}
+            Ok(_) | Err(_) => self.errors = None,
+        }
+        0
+    }
+
+    /// Takes what is left in the pipes. A process of another command may hold it open and write on: not more than was
     /// in it.
     fn drain(&mut self, scratch: &mut [u8]) {
-        let mut taken = 0;
-        while taken < PIPE {
-            match self.read_output(scratch) {
-                0 => return,
-                read => taken += read,
+        for read in [Self::read_output, Self::read_errors] {
+            let mut taken = 0;
+            while taken < PIPE {
+                match read(self, scratch) {
+                    0 => break,
+                    read => taken += read,
+                }
             }
         }
     }

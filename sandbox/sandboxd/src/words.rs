@@ -9,12 +9,14 @@ use std::{
     },
 };
 
-use sandboxd::protocol::KillCause;
+use sandboxd::protocol::{KEY_LIMIT, KillCause, WRITE_LIMIT, Written};
 
 use crate::sys;
 
 /// The longest message of a warden: an encoded [`Ended`] with a full head and tail.
 pub(crate) const WORD_LIMIT: usize = 64 * 1024;
+/// The longest order: one to write.
+pub(crate) const ORDER_LIMIT: usize = WRITE_LIMIT + KEY_LIMIT + 16;
 
 /// PID 1's orders to a warden.
 pub(crate) enum Order {
@@ -22,34 +24,56 @@ pub(crate) enum Order {
     Kill(KillCause),
     /// The connection that was asked for (or there is none).
     Stream,
-    /// A connection that carries on with what was kept.
-    Attach,
+    /// A connection that carries on with what was kept, or from a byte on.
+    Attach { from: Option<u64> },
+    /// Bytes for the command's standard input.
+    Write { n: u64, key: String, bytes: Vec<u8>, end: bool },
 }
 
 impl Order {
     /// Sends it, with the connection if it is about one.
     pub(crate) fn send(&self, warden: &OwnedFd, stream: Option<&UnixStream>) -> io::Result<()> {
-        let tag = match self {
-            Self::Kill(KillCause::Killed) => b'k',
-            Self::Kill(KillCause::DiskFull) => b'd',
-            Self::Stream => b's',
-            Self::Attach => b'a',
+        let message = match self {
+            Self::Kill(KillCause::Killed) => vec![b'k'],
+            Self::Kill(KillCause::DiskFull) => vec![b'd'],
+            Self::Stream => vec![b's'],
+            Self::Attach { from: None } => vec![b'a'],
+            Self::Attach { from: Some(from) } => [b"f", &from.to_be_bytes()[..]].concat(),
+            Self::Write { n, key, bytes, end } => {
+                let length = u8::try_from(key.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+                [b"w", &n.to_be_bytes()[..], &[u8::from(*end), length], key.as_bytes(), bytes].concat()
+            }
         };
-        sys::send(warden, &[tag], stream.map(AsFd::as_fd), false)
+        sys::send(warden, &message, stream.map(AsFd::as_fd), false)
     }
 
-    pub(crate) fn receive(socket: &OwnedFd) -> Option<(Self, Option<UnixStream>)> {
-        let mut tag = [0];
-        let (_, stream) = sys::receive(socket, &mut tag).ok()?;
-        let order = match tag[0] {
+    /// Receives one; `buffer` takes [`ORDER_LIMIT`] bytes.
+    pub(crate) fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Option<(Self, Option<UnixStream>)> {
+        let (length, stream) = sys::receive(socket, buffer).ok()?;
+        Some((Self::parse(&buffer[..length])?, stream.map(UnixStream::from)))
+    }
+
+    fn parse(message: &[u8]) -> Option<Self> {
+        let (tag, rest) = message.split_first()?;
+        Some(match tag {
             b'k' => Self::Kill(KillCause::Killed),
             b'd' => Self::Kill(KillCause::DiskFull),
             b's' => Self::Stream,
-            b'a' => Self::Attach,
+            b'a' => Self::Attach { from: None },
+            b'f' => Self::Attach { from: Some(number(rest, 0)?) },
+            b'w' => {
+                let (end, length) = (*rest.get(8)? != 0, usize::from(*rest.get(9)?));
+                let (key, bytes) = rest.get(10..)?.split_at_checked(length)?;
+                let key = str::from_utf8(key).ok()?.to_owned();
+                Self::Write { n: number(rest, 0)?, key, bytes: bytes.to_vec(), end }
+            }
             _ => return None,
-        };
-        Some((order, stream.map(UnixStream::from)))
+        })
     }
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
 /// A warden's words to PID 1.
@@ -58,6 +82,10 @@ pub(crate) enum Word {
     Dial,
     /// An attached connection begins with so many bytes, then so many are missing.
     Attached { head: u64, omitted: u64 },
+    /// It begins at this byte of the output.
+    AttachedFrom(u64),
+    /// What became of an order to write.
+    Written { n: u64, how: Written },
     /// The command has ended: the frame for the server, as it is.
     Ended(Vec<u8>),
 }
@@ -67,6 +95,16 @@ impl Word {
         let message = match self {
             Self::Dial => vec![b'd'],
             Self::Attached { head, omitted } => [b"a", &head.to_be_bytes()[..], &omitted.to_be_bytes()].concat(),
+            Self::AttachedFrom(from) => [b"f", &from.to_be_bytes()[..]].concat(),
+            Self::Written { n, how } => {
+                let how = match how {
+                    Written::Taken => b't',
+                    Written::Before => b'b',
+                    Written::Closed => b'c',
+                    Written::Full => b'f',
+                };
+                [b"w", &n.to_be_bytes()[..], &[how]].concat()
+            }
             Self::Ended(frame) => [b"e", &frame[..]].concat(),
         };
         // Without PID 1 the kernel ends this process anyway.
@@ -76,10 +114,20 @@ impl Word {
     /// Reads what [`Word::send`] wrote.
     pub(crate) fn parse(message: &[u8]) -> Option<Self> {
         let (tag, rest) = message.split_first()?;
-        let number = |at: usize| Some(u64::from_be_bytes(rest.get(at..at + 8)?.try_into().ok()?));
         match tag {
             b'd' => Some(Self::Dial),
-            b'a' => Some(Self::Attached { head: number(0)?, omitted: number(8)? }),
+            b'a' => Some(Self::Attached { head: number(rest, 0)?, omitted: number(rest, 8)? }),
+            b'f' => Some(Self::AttachedFrom(number(rest, 0)?)),
+            b'w' => {
+                let how = match rest.get(8)? {
+                    b't' => Written::Taken,
+                    b'b' => Written::Before,
+                    b'c' => Written::Closed,
+                    b'f' => Written::Full,
+                    _ => return None,
+                };
+                Some(Self::Written { n: number(rest, 0)?, how })
+            }
             b'e' => Some(Self::Ended(rest.to_vec())),
             _ => None,
         }
@@ -102,6 +150,12 @@ mod tests {
         assert!(matches!(next(), Some(Word::Dial)));
         Word::Attached { head: 3, omitted: 1 << 40 }.send(&theirs);
         assert!(matches!(next(), Some(Word::Attached { head: 3, omitted }) if omitted == 1 << 40));
+        Word::AttachedFrom(1 << 40).send(&theirs);
+        assert!(matches!(next(), Some(Word::AttachedFrom(from)) if from == 1 << 40));
+        for how in [Written::Taken, Written::Before, Written::Closed, Written::Full] {
+            Word::Written { n: 7, how }.send(&theirs);
+            assert!(matches!(next(), Some(Word::Written { n: 7, how: came }) if came == how));
+        }
         Word::Ended(vec![7; WORD_LIMIT - 1]).send(&theirs);
         assert!(matches!(next(), Some(Word::Ended(frame)) if frame.len() == WORD_LIMIT - 1));
         assert!(Word::parse(b"").is_none());
@@ -114,10 +168,23 @@ mod tests {
         let (near, far) = UnixStream::pair().unwrap();
         Order::Stream.send(&ours, Some(&near)).unwrap();
         drop(near);
-        let Some((Order::Stream, Some(stream))) = Order::receive(&theirs) else { panic!("no stream came") };
+        let mut room = vec![0; ORDER_LIMIT];
+        let Some((Order::Stream, Some(stream))) = Order::receive(&theirs, &mut room) else { panic!("no stream came") };
         sys::write(&stream, b"hello").unwrap();
         let mut buffer = [0; 8];
         assert_eq!(sys::read(&far, &mut buffer).unwrap(), 5);
-        assert!(Order::receive(&theirs).is_none());
+        assert!(Order::receive(&theirs, &mut room).is_none());
+
+        let (longest, key) = (vec![7; WRITE_LIMIT], "ä".repeat(KEY_LIMIT / 2));
+        Order::Write { n: 1 << 40, key: key.clone(), bytes: longest.clone(), end: true }.send(&ours, None).unwrap();
+        let Some((Order::Write { n, key: came, bytes, end: true }, None)) = Order::receive(&theirs, &mut room) else {
+            panic!("it did not come")
+        };
+        assert!(n == 1 << 40 && came == key && bytes == longest);
+        Order::Attach { from: Some(9) }.send(&ours, None).unwrap();
+        assert!(matches!(Order::receive(&theirs, &mut room), Some((Order::Attach { from: Some(9) }, None))));
+        for cut in [&b"w"[..], b"w12345678", b"w12345678\0\x05ab", b"f123", b"x", b""] {
+            assert!(Order::parse(cut).is_none());
+        }
     }
 }
