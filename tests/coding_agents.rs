@@ -287,6 +287,51 @@ fn a_run_goes_on_when_the_server_was_killed() {
     assert_eq!(requests.iter().filter(|request| who(request) == Who::Qwen).count(), 2, "nothing was asked twice");
 }
 
+/// While no server is there, an agent goes on, asks its model and writes more than any buffer holds. The one that comes back
+/// knows its key again before it answers, and has seen each event once.
+#[test]
+fn nothing_of_a_run_is_lost_or_seen_twice_when_the_server_was_killed() {
+    // In the place of the CLI: what it writes is counted in tokens.
+    let program = r#"#!/bin/bash
+cat > /dev/null
+spends() { echo '{"type":"assistant","message":{"content":[{"type":"tool_use","id":"'$1'","name":"write_file","input":{"file_path":"step-'$1'"}}],"usage":{"input_tokens":30000,"output_tokens":0}}}'; }
+echo '{"type":"system","subtype":"init","session_id":"a","model":"m"}'
+spends 1
+until [ -e /tmp/go ]; do sleep 0.05; done
+spends 2
+for n in {1..20000}; do echo '{"type":"user","message":{"content":[{"type":"tool_result","tool_use_id":"'$n'","is_error":false}]}}'; done
+touch /tmp/asks
+said=$(curl -s -m 60 -o /dev/null -w '%{http_code}' -H "authorization: Bearer $OPENAI_API_KEY" -H 'content-type: application/json' \
+    -d '{"model":"scripted","messages":[{"role":"user","content":"x"}]}' "$OPENAI_BASE_URL/chat/completions")
+spends 3
+echo '{"type":"result","subtype":"success","is_error":false,"result":"Its model said '$said'."}'
+"#;
+    let put =
+        format!("mkdir -p ~/.local/bin && cat > ~/.local/bin/qwen <<'END'\n{program}END\nchmod +x ~/.local/bin/qwen");
+    let llm = block_on(ScriptedLlm::start());
+    llm.otherwise(move |request| match who(request) {
+        Who::Aside => Reply::text("Yes."),
+        Who::Orchestrator => {
+            steps(request, &[("run_command", json!({"command": put})), ("implement", json!({"task": "Wait."}))])
+        }
+        Who::Gemini | Who::Qwen => Reply::text("{}"),
+    });
+    let rig = rig(&llm);
+    let server = rig.serve();
+    let mut chat = rig.ask("one", "wait");
+    chat.until("its first step", |frame| frame["line"].as_str().is_some_and(|line| line.contains("write file step-1")));
+    server.kill();
+    rig.inside("touch /tmp/go; until [ -e /tmp/asks ]; do sleep 0.05; done");
+    let _server = rig.serve();
+    let (code, frames) = chat.finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+    let requests = llm.requests();
+    let told = results(requests.iter().rfind(|request| who(request) == Who::Orchestrator).unwrap());
+    for part in ["done: Qwen Code", "90k tokens)", "Its model said 200."] {
+        assert!(told[1].contains(part), "{part:?} is not in {}", told[1]);
+    }
+}
+
 #[test]
 fn a_model_that_refuses_is_told_with_its_words() {
     let llm = block_on(ScriptedLlm::start());

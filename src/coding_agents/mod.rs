@@ -20,6 +20,6 @@ pub use self::{
     profiles::{BadProfile, Profiles},
     prompt::{Begun, Brief, prompt},
     roster::{Assigned, Roster},
-    run::{Outcome, Run, Wire},
+    run::{Outcome, Run, Standing, Wire},
     stream::Tokens,
 };

@@ -5,6 +5,8 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::stream::AgentEvent;
 use crate::text;
 
@@ -14,7 +16,7 @@ const SIZE: usize = 16 * 1024;
 const WIDTH: usize = 300;
 
 /// What a run did. Of a long one the beginning is forgotten.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     lines: VecDeque<String>,
     size: usize,

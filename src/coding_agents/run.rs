@@ -9,12 +9,13 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{
     agent::{CodingAgent, End},
     record::Record,
-    stream::{AgentEvent, Step, StepState, Stream, Tokens},
+    stream::{self, AgentEvent, Reader, Step, StepState, Stream, Tokens},
 };
 use crate::{sandbox::Exit, text};
 
@@ -80,8 +81,35 @@ pub struct Run {
     record: Record,
 }
 
-#[derive(Debug)]
+/// How far a run has come, so that a server that comes back follows it from there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Up to which byte of its output this is: there a line begins.
+    place: u64,
+    session: Option<String>,
+    doing: String,
+    /// What it uses, by the CLI's ids.
+    open: Vec<String>,
+    tools: u32,
+    todo: Vec<Step>,
+    used: Tokens,
+    reader: Reader,
+    noise: VecDeque<String>,
+    noisy: u32,
+    ended: Option<Ended>,
+    record: Record,
+}
+
+impl Standing {
+    /// Returns the place in the output from which it goes on.
+    pub fn place(&self) -> u64 {
+        self.place
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Ended {
+    #[serde(skip, default = "Instant::now")]
     at: Instant,
     ok: bool,
     summary: String,
@@ -146,6 +174,60 @@ impl Run {
             ended: None,
             given_up: None,
             record: Record::default(),
+        }
+    }
+
+    /// Returns a run that goes on from where it stood, begun at `begun`.
+    pub fn going_on(
+        agent: Arc<CodingAgent>,
+        silence: Duration,
+        begun: Instant,
+        now: Instant,
+        standing: Standing,
+    ) -> Self {
+        let Standing { place, session, doing, open, tools, todo, used, reader, noise, noisy, ended, record } = standing;
+        Self {
+            stream: Stream::going_on(reader),
+            begun,
+            open: open.into_iter().collect(),
+            doing,
+            tools,
+            todo,
+            used,
+            noise,
+            noisy,
+            written: place,
+            session,
+            ended: ended.map(|ended| Ended { at: now, ..ended }),
+            record,
+            ..Self::new(agent, silence, now)
+        }
+    }
+
+    /// Returns how far it has come, if `upto` is the place behind what it has taken of the output.
+    pub fn standing(&self, upto: u64) -> Standing {
+        let mut open: Vec<_> = self.open.iter().cloned().collect();
+        open.sort();
+        Standing {
+            place: upto.saturating_sub(self.stream.pending()),
+            session: self.session.clone(),
+            doing: self.doing.clone(),
+            open,
+            tools: self.tools,
+            todo: self.todo.clone(),
+            used: self.used,
+            reader: self.stream.reader().clone(),
+            noise: self.noise.clone(),
+            noisy: self.noisy,
+            ended: self.ended.clone(),
+            record: self.record.clone(),
+        }
+    }
+
+    /// Takes the last of its standard error, where that is apart.
+    pub fn complain(&mut self, errors: &[u8], now: Instant) {
+        for event in stream::noises(errors) {
+            self.event(event, now);
         }
     }
 
@@ -452,6 +534,60 @@ mod tests {
 
     fn verdict_of(lines: &[&str], code: i32) -> String {
         verdict(lines, &Exit::Code(code))
+    }
+
+    /// Wherever a server is lost, and however the output came: the next one that goes on from the stored place sees each
+    /// event once.
+    #[test]
+    fn a_run_goes_on_from_any_place_as_if_nothing_had_been() {
+        let todos = r#"{"todos":[{"content":"read","status":"completed"},{"content":"write","status":"pending"}]}"#;
+        let qwen = [
+            STARTED.to_owned(),
+            "Warning: x".to_owned(),
+            tool("1", "todo_write", todos),
+            result("1"),
+            tool("2", "write_file", r#"{"file_path":"/workspace/ä.rs"}"#),
+            result("2"),
+            tool("3", "run_shell_command", r#"{"command":"make"}"#),
+            DONE.to_owned(),
+        ];
+        let gemini = [
+            r#"{"type":"init","session_id":"a","model":"m"}"#,
+            r#"{"type":"tool_use","tool_name":"read_file","tool_id":"1","parameters":{"file_path":"a"}}"#,
+            r#"{"type":"tool_result","tool_id":"1","status":"success","output":"x"}"#,
+            r#"{"type":"message","role":"assistant","content":"All ","delta":true}"#,
+            r#"{"type":"message","role":"assistant","content":"done.","delta":true}"#,
+            r#"{"type":"result","status":"success","stats":{"input_tokens":9,"output_tokens":1,"total_tokens":10}}"#,
+        ];
+        let now = Instant::now();
+        for (agent, output) in [("qwen", qwen.join("\n") + "\n"), ("gemini", gemini.join("\n") + "\n")] {
+            let (output, agent) = (output.as_bytes(), self::agent(agent));
+            let mut whole = Run::new(Arc::clone(&agent), SILENCE, now);
+            whole.take(output, now);
+            let (standing, lines) = (whole.standing(output.len() as u64), whole.lines(now));
+            let outcome = whole.outcome(&Exit::Code(0), false, now);
+            assert!(outcome.ok && outcome.summary == "All done.", "{outcome:?}");
+            for cut in 0..=output.len() {
+                let mut before = Run::new(Arc::clone(&agent), SILENCE, now);
+                before.take(&output[..cut], now);
+                let stored = serde_json::to_string(&before.standing(cut as u64)).unwrap();
+                let stored: Standing = serde_json::from_str(&stored).unwrap();
+                let from = stored.place() as usize;
+                assert!(from <= cut && (from == 0 || output[from - 1] == b'\n'), "{from} of {cut}");
+                let mut after = Run::going_on(Arc::clone(&agent), SILENCE, now, now, stored);
+                after.take(&output[from..], now);
+                assert_eq!(after.standing(output.len() as u64), standing, "cut at {cut}");
+                assert_eq!(after.lines(now), lines);
+                assert_eq!(after.outcome(&Exit::Code(0), false, now), outcome);
+            }
+        }
+    }
+
+    #[test]
+    fn a_standard_error_that_is_apart_tells_what_went_wrong_too() {
+        let (mut run, now) = run(&[STARTED]);
+        run.complain(b"Error: no key\n\n  at x\n", now);
+        assert_eq!(run.outcome(&Exit::Code(1), false, now).noise, ["Error: no key", "at x"]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod tests;
 
 use std::fmt;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::{codex::Codex, gemini::Gemini, lines::Lines, opencode::OpenCode};
@@ -80,7 +80,7 @@ pub(super) enum AgentEvent {
 }
 
 /// A step of a todo list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Step {
     /// What is to be done.
     pub text: String,
@@ -89,7 +89,8 @@ pub(super) struct Step {
 }
 
 /// How far a step is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum StepState {
     /// Not begun.
     Open,
@@ -111,7 +112,7 @@ impl fmt::Display for Step {
 }
 
 /// Tokens of one or of several requests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tokens {
     /// Read by the model, those from a cache included.
     pub input: u64,
@@ -155,8 +156,9 @@ pub(super) struct Stream {
     reader: Reader,
 }
 
-#[derive(Debug)]
-enum Reader {
+/// What a CLI's lines mean, with what has to be remembered between them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Reader {
     Gemini(Gemini),
     Qwen,
     Claude,
@@ -175,6 +177,21 @@ impl Stream {
             Dialect::OpenCode => Reader::OpenCode(OpenCode::default()),
         };
         Self { lines: Lines::default(), reader }
+    }
+
+    /// Goes on where a line begins; `reader`: what [`Stream::reader`] was there.
+    pub(super) fn going_on(reader: Reader) -> Self {
+        Self { lines: Lines::default(), reader }
+    }
+
+    /// Returns what it remembers between lines.
+    pub(super) fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// Returns how many bytes have come of a line that has not ended.
+    pub(super) fn pending(&self) -> u64 {
+        self.lines.pending()
     }
 
     /// Takes the next bytes and returns what they tell.
@@ -229,6 +246,11 @@ fn value(line: &[u8]) -> Option<Value> {
         b'{' | b'[' => read(line),
         _ => read(&line[line.windows(BEGIN.len()).position(|window| window == BEGIN)?..]),
     }
+}
+
+/// Returns lines that are no events.
+pub(super) fn noises(bytes: &[u8]) -> impl Iterator<Item = AgentEvent> {
+    bytes.split(|byte| *byte == b'\n').filter_map(noise)
 }
 
 fn noise(line: &[u8]) -> Option<AgentEvent> {

@@ -36,6 +36,7 @@ use crate::{
     pictures::Gallery,
     sandbox::{Notice, Sandboxes},
     store::Store,
+    tools,
 };
 
 /// Deliveries, and files to fetch, that may be queued for a chat protocol.
@@ -84,6 +85,9 @@ impl House {
     pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Self> {
         let mut house = Self::without_sandboxes(config, clock)?;
         house.models = settings::models(config, house.store.clone())?;
+        for (address, call, state) in house.store.calls_under_way().await? {
+            house.models.expect(&address, &tools::run_under_way(&call, state));
+        }
         let gateway = Gateway::new(settings::gateway(config)?, Network::system(), house.cancel.child_token());
         let gateway = gateway.with_models(house.models.clone());
         let options = settings::sandboxes(config, house.store.instance(), house.store.clock().clone());

@@ -149,6 +149,7 @@ impl Hands {
                         turn: self.journal.turn.clone(),
                         call: call.id.clone(),
                         agents: agents.clone(),
+                        store: self.journal.store.clone(),
                         cancel,
                         heard: self.heard.clone(),
                         jobs: self.jobs.clone(),

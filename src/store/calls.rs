@@ -1,11 +1,11 @@
 //! Tool calls. A call is recorded with the model's message, marked before it runs, and again after it has ended.
 //! Recovery has to find out what became of a call that a crash interrupted in between.
 
-use rusqlite::{Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 use serde_json::Value;
 
 use super::{Store, StoreError, turns};
-use crate::ids::{Address, CallId, TurnId};
+use crate::ids::{Address, CallId, RoomKey, TurnId};
 
 /// A call as it is stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,9 +68,54 @@ impl Store {
         let (call, now) = (call.clone(), self.clock.millis());
         self.write(move |tx| {
             let details = serde_json::to_string(&result.details)?;
-            tx.prepare_cached("UPDATE calls SET ended = ?2, result = ?3, details = ?4 WHERE call = ?1")?
+            tx.prepare_cached("UPDATE calls SET ended = ?2, result = ?3, details = ?4, state = NULL WHERE call = ?1")?
                 .execute(params![call.as_str(), now, result.text, details])?;
             Ok(())
+        })
+        .await
+    }
+}
+
+impl Store {
+    /// Stores where a call under way stands, in place of where it stood.
+    pub async fn keep_call_state(&self, call: &CallId, state: Value) -> Result<(), StoreError> {
+        let call = call.clone();
+        self.write(move |tx| {
+            let state = serde_json::to_string(&state)?;
+            tx.prepare_cached("UPDATE calls SET state = ?2 WHERE call = ?1")?.execute(params![call.as_str(), state])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Returns where a call under way stood last, if that was stored.
+    pub async fn call_state(&self, call: &CallId) -> Result<Option<Value>, StoreError> {
+        let call = call.clone();
+        self.read(move |tx| {
+            let mut select = tx.prepare_cached("SELECT state FROM calls WHERE call = ?1")?;
+            let state: Option<Option<String>> = select.query_row([call.as_str()], |row| row.get(0)).optional()?;
+            Ok(state.flatten().map(|state| serde_json::from_str(&state)).transpose()?)
+        })
+        .await
+    }
+
+    /// Returns the calls of open turns that have begun and not ended, with where each stood: after a crash, those that are
+    /// taken up.
+    pub async fn calls_under_way(&self) -> Result<Vec<(Address, CallId, Option<Value>)>, StoreError> {
+        self.read(|tx| {
+            let mut select = tx.prepare_cached(
+                "SELECT t.bot, t.room, c.call, c.state FROM turns t JOIN calls c ON c.turn = t.turn
+                 WHERE t.state = 'open' AND c.started IS NOT NULL AND c.ended IS NULL",
+            )?;
+            let mut rows = select.query([])?;
+            let mut calls = Vec::new();
+            while let Some(row) = rows.next()? {
+                let address = Address { account: row.get(0)?, room: RoomKey(row.get(1)?) };
+                let state: Option<String> = row.get(3)?;
+                let state = state.map(|state| serde_json::from_str(&state)).transpose()?;
+                calls.push((address, CallId(row.get(2)?), state));
+            }
+            Ok(calls)
         })
         .await
     }

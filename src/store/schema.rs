@@ -6,7 +6,7 @@
 use rusqlite::{Connection, OptionalExtension};
 
 /// One step a version; `PRAGMA user_version` counts those that were applied.
-const MIGRATIONS: &[&str] = &[FIRST, ROOMS, FILES, CIPHERTEXTS, ENCRYPTED, BOTS, PRUNING, AGENTS, BUDGETS];
+const MIGRATIONS: &[&str] = &[FIRST, ROOMS, FILES, CIPHERTEXTS, ENCRYPTED, BOTS, PRUNING, AGENTS, BUDGETS, STATES];
 
 /// The schema version of this program.
 const CURRENT: usize = MIGRATIONS.len();
@@ -189,6 +189,9 @@ CREATE TABLE agent_usage (
 
 /// An index for the sums of one person over all rooms.
 const BUDGETS: &str = "CREATE INDEX agent_usage_person ON agent_usage (person, day);";
+
+/// Where a call under way stands, for the server that takes it up after a crash; null when it has ended.
+const STATES: &str = "ALTER TABLE calls ADD COLUMN state TEXT;";
 
 /// Where a newer version notes, if it must, the oldest version of the schema whose programs may still use the database.
 const OLDEST: &str = "oldest_version";

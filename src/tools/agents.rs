@@ -6,38 +6,31 @@
 //! files, before and after. An agent that is silent or whose model refuses gives way to the next of its role, who is told where
 //! it stands.
 
+mod follower;
 mod report;
 mod task;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep_until},
-};
+use tokio::time::Instant;
 
-use self::task::{PLAN_FILE, given_way_file, held, keep, kept, session_file};
-use super::{
-    Access, Tool, ToolContext, ToolLimits, ToolProgress, ToolResult,
-    error::ToolError,
-    exec::{self, Follow},
-    memory, survey,
+pub(super) use self::follower::run_under_way;
+use self::{
+    follower::{Follower, wire},
+    task::{PLAN_FILE, given_way_file, held, keep, kept, session_file},
 };
+use super::{Access, Tool, ToolContext, ToolLimits, ToolProgress, ToolResult, error::ToolError, exec, memory, survey};
 use crate::{
-    coding_agents::{Assigned, Begun, Brief, Launch, Outcome, Role, Run, Session, Tokens, Wire, prompt},
-    gateway::models::{Grant, Pass, Seen},
+    coding_agents::{Assigned, Begun, Brief, Launch, Outcome, Role, Session, prompt},
+    gateway::models::Grant,
     sandbox::{Captured, Ended, Exit, Sandbox, Stdin},
     text,
 };
 
-/// How often the room sees the time of an agent that says nothing.
-const TICK: Duration = Duration::from_secs(10);
 /// How long the room may take to see that an agent gives way.
 const NOTICE: Duration = Duration::from_secs(1);
-/// The most bytes that are read of a whole output.
-const LOG: u64 = 9 * 1024 * 1024;
 pub(super) struct Plan;
 pub(super) struct Implement;
 pub(super) struct Review;
@@ -205,7 +198,7 @@ impl Job<'_> {
         let (sandbox, ended, follower) = loop {
             let assigned = &line[place];
             let pass = context.agents.open(grant(context, assigned, place));
-            let mut follower = Follower::new(context, assigned, &pass);
+            let mut follower = Follower::going_on(context, assigned, &pass, run_id(context, place)).await;
             match exec::resume_following(context, &run_id(context, place), boot_id, &mut follower).await {
                 Err(ToolError::NotRun) if place > 0 => place -= 1,
                 found => {
@@ -214,18 +207,11 @@ impl Job<'_> {
                 }
             }
         };
-        let mut follower = follower;
-        if !follower.followed {
-            // It ended while nobody was there: what it wrote is read now.
-            for piece in whole(&sandbox, &ended.output).await {
-                follower.take(&piece);
-            }
-        }
         let mut before = Vec::new();
         for place in 0..place {
             before.extend(kept(context, &sandbox, &given_way_file(&run_id(context, place))).await?);
         }
-        let attempt = self.conclude(context, &sandbox, &line[place], follower, ended, None).await?;
+        let attempt = self.conclude(context, &sandbox, &line[place], follower, ended).await?;
         self.end(context, &sandbox, place, attempt, before).await
     }
 
@@ -260,7 +246,7 @@ impl Job<'_> {
         let (argv, stdin) = assigned.agent.command(&launch, asked);
         let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
         let mut command = context.command(&argv, context.limits.coding);
-        command.id = id;
+        command.id.clone_from(&id);
         command.env = assigned.agent.environment(&launch);
         if !role.may_write() {
             let held = held(context, sandbox, role).await?;
@@ -268,11 +254,13 @@ impl Job<'_> {
             command.writable = Some(held.writable);
         }
         command.stdin = stdin.map_or(Stdin::Null, |prompt| Stdin::Bytes(prompt.into()));
-        let mut follower = Follower::new(context, assigned, &pass);
+        command.spooled = sandbox.spools();
+        let mut follower = Follower::new(context, assigned, &pass, id);
+        // A server that takes it up goes by this.
+        follower.keep_now().await;
         let ended = exec::follow(context, sandbox, command, &mut follower).await?;
         drop(pass);
-        let elapsed = Some(follower.run.elapsed(Instant::now()));
-        self.conclude(context, sandbox, assigned, follower, ended, elapsed).await
+        self.conclude(context, sandbox, assigned, follower, ended).await
     }
 
     /// Says what a run came to, and keeps its session.
@@ -281,10 +269,13 @@ impl Job<'_> {
         context: &ToolContext,
         sandbox: &Sandbox,
         assigned: &Assigned,
-        follower: Follower,
+        mut follower: Follower,
         ended: Ended,
-        elapsed: Option<Duration>,
     ) -> Result<Attempt, ToolError> {
+        if !context.cancel.is_cancelled() {
+            follower.complete(sandbox, &ended.output).await;
+        }
+        let elapsed = follower.elapsed();
         let Follower { mut run, seen, .. } = follower;
         let now = Instant::now();
         run.look(wire(&seen.borrow()), now);
@@ -365,87 +356,4 @@ fn grant(context: &ToolContext, assigned: &Assigned, place: usize) -> Grant {
         agent: assigned.agent.program.clone(),
         run: run_id(context, place),
     }
-}
-
-/// Follows a run and shows it to the room.
-struct Follower {
-    run: Run,
-    seen: watch::Receiver<Seen>,
-    tick: Instant,
-    shown: String,
-    /// Whether it was there while the run went on.
-    followed: bool,
-    assigned: Assigned,
-    silence: Duration,
-}
-
-impl Follower {
-    fn new(context: &ToolContext, assigned: &Assigned, pass: &Pass) -> Self {
-        let (now, silence) = (Instant::now(), context.limits.coding_idle);
-        Self {
-            run: Run::new(Arc::clone(&assigned.agent), silence, now),
-            seen: pass.seen(),
-            tick: now + TICK,
-            shown: String::new(),
-            followed: false,
-            assigned: assigned.clone(),
-            silence,
-        }
-    }
-}
-
-impl Follow for Follower {
-    fn anew(&mut self) {
-        self.followed = true;
-        self.run = Run::new(Arc::clone(&self.assigned.agent), self.silence, Instant::now());
-    }
-
-    fn take(&mut self, piece: &[u8]) {
-        self.run.take(piece, Instant::now());
-    }
-
-    fn show(&mut self) -> Option<String> {
-        let lines = self.run.lines(Instant::now());
-        if lines == self.shown {
-            return None;
-        }
-        self.shown.clone_from(&lines);
-        Some(lines)
-    }
-
-    async fn wake(&mut self) {
-        let now = self.run.deadline().map_or(self.tick, |deadline| self.tick.min(deadline));
-        tokio::select! {
-            () = sleep_until(now) => self.tick = Instant::now() + TICK,
-            Ok(()) = self.seen.changed() => {
-                let seen = wire(&self.seen.borrow_and_update());
-                self.run.look(seen, Instant::now());
-            }
-        }
-    }
-
-    fn give_up(&mut self) -> bool {
-        self.run.give_up(Instant::now())
-    }
-}
-
-fn wire(seen: &Seen) -> Wire {
-    let failure = seen.failure.as_ref().filter(|_| seen.failures > 0);
-    Wire {
-        requests: seen.requests,
-        tokens: Tokens { input: seen.tokens.input, output: seen.tokens.output },
-        refused: seen.failures,
-        cause: failure.map(|failure| format!("{}: {}", failure.status, failure.cause)).unwrap_or_default(),
-    }
-}
-
-/// Reads what was kept of an output, whole if there is a file of it.
-async fn whole(sandbox: &Sandbox, captured: &Captured) -> Vec<bytes::Bytes> {
-    let log = match &captured.log {
-        Some(log) => sandbox.read_file(log, 0, LOG).await.ok(),
-        None => None,
-    };
-    // The file holds the beginning, however long the output was.
-    let head = log.map_or_else(|| captured.head.clone(), |file| file.bytes);
-    vec![head, bytes::Bytes::from_static(b"\n"), captured.tail.clone()]
 }

@@ -13,6 +13,7 @@ use crate::{
     coding_agents::CodingAgents,
     ids::{Address, CallId, TurnId},
     sandbox::Sandboxes,
+    store::Store,
 };
 
 /// Files that may be large and in memory at the same time.
@@ -31,6 +32,8 @@ pub struct ToolContext {
     pub call: CallId,
     /// The coding agents.
     pub agents: CodingAgents,
+    /// Where a call keeps how far it has come, for the server that takes it up after a crash.
+    pub store: Store,
     /// Ends the call, and whatever it started, within a second.
     pub cancel: CancellationToken,
     /// Somebody has said something in the room: a call that only waits ends with what there is.

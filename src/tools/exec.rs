@@ -63,11 +63,21 @@ impl ToolContext {
 
 /// What follows a command while it runs: reads what it writes, says what the room sees of it, and may give it up.
 pub(super) trait Follow: Send {
+    /// Returns up to which byte of its output it has taken it, to go on from there with a command that is spooled.
+    fn place(&self) -> Option<u64> {
+        None
+    }
+
     /// What it has written comes once more, from its beginning, as far as it was kept.
     fn anew(&mut self) {}
 
-    /// Takes what it has written.
-    fn take(&mut self, piece: &[u8]);
+    /// Takes what it has written; `upto` is the place behind it in the whole.
+    fn take(&mut self, piece: &[u8], upto: u64);
+
+    /// Keeps what it has to know after a crash, where there is something new.
+    fn keep(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 
     /// Returns what the room sees of it now, if that is something new.
     fn show(&mut self) -> Option<String>;
@@ -88,7 +98,7 @@ pub(super) trait Follow: Send {
 struct Newest(Option<String>);
 
 impl Follow for Newest {
-    fn take(&mut self, piece: &[u8]) {
+    fn take(&mut self, piece: &[u8], _upto: u64) {
         self.0 = output::last_line(piece).or_else(|| self.0.take());
     }
 
@@ -169,12 +179,13 @@ async fn watch(
             () = follower.wake() => is_new = true,
             piece = process.next() => match piece {
                 Some(piece) => {
-                    follower.take(&piece);
+                    follower.take(&piece, process.written());
                     is_new = true;
                 }
                 None => return process.wait().await,
             },
         }
+        follower.keep().await;
         if follower.give_up() {
             sandbox.kill(process.id()).await?;
         }
@@ -273,12 +284,14 @@ async fn find(
             return Err(ToolError::Unknown);
         }
         let work = async {
-            match sandbox.lookup(id).await? {
-                Lookup::Running(process) => {
-                    follower.anew();
+            match sandbox.attach(id, follower.place()).await? {
+                (Lookup::Running(process), goes_on) => {
+                    if !goes_on {
+                        follower.anew();
+                    }
                     watch(context, &sandbox, held(context, process), follower).await.map(Lookup::Ended)
                 }
-                found => Ok(found),
+                (found, _) => Ok(found),
             }
         };
         let found = tokio::select! {
@@ -309,6 +322,10 @@ pub(super) async fn written(context: &ToolContext, sandbox: &Sandbox, id: &str, 
 
 /// Returns the file in the sandbox that holds the whole output, made if need be.
 pub(super) async fn whole(context: &ToolContext, sandbox: &Sandbox, id: &str, captured: &Captured) -> Option<String> {
+    if let Some(spooled) = &captured.spooled {
+        let files: Vec<_> = spooled.files.iter().map(|(path, _)| path.as_str()).collect();
+        return (!files.is_empty()).then(|| files.join(" then "));
+    }
     match &captured.log {
         Some(log) => Some(log.clone()),
         None if captured.omitted == 0 && !context.cancel.is_cancelled() => keep(sandbox, id, captured).await,

@@ -1,6 +1,7 @@
 //! The tools that the model works with in its room's sandbox: one file a tool, one row a tool in [`ROWS`].
 //!
-//! Knows the sandbox's API and nothing of models, turns, rooms' protocols or the store. The orchestrator lists them
+//! Knows the sandbox's API and nothing of models, turns or rooms' protocols, and of the store no more than where a call keeps
+//! how far it has come. The orchestrator lists them
 //! ([`specs`]), reads a call ([`read_call`]), runs it ([`run`]) and, after a crash, takes up what became of one ([`resume`]). A call never fails:
 //! an error is a result that tells the model what to do next.
 
@@ -37,6 +38,7 @@ use std::{future::Future, time::Duration};
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use similar::{Algorithm, ChangeTag, TextDiff};
 use tokio::time::Instant;
 
@@ -46,7 +48,7 @@ pub use self::context::{
 };
 use self::error::ToolError;
 pub use self::{guides_seen::GuidesSeen, jobs_seen::JobsSeen, media::picture, memory::files as memory_files};
-use crate::{llm::ToolSpec, text};
+use crate::{ids::CallId, llm::ToolSpec, text};
 
 /// All tools, in the order in which models see them: a fixed one, so that a provider's cache stays good.
 const ROWS: &[Row] = &[
@@ -148,6 +150,11 @@ pub async fn resume(context: &ToolContext, name: &str, arguments: &str, boot_id:
         Some(row) => (row.run)(context, arguments, Some(boot_id)).await,
         None => unknown(name),
     }
+}
+
+/// Returns the id under which what a call has under way runs in its sandbox, by what is stored with the call.
+pub fn run_under_way(call: &CallId, state: Option<Value>) -> String {
+    agents::run_under_way(call, state)
 }
 
 fn row(name: &str) -> Option<&'static Row> {

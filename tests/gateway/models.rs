@@ -42,6 +42,7 @@ fn grant(room: &str) -> Grant {
 /// A door to a scripted model, which speaks both protocols, and a pass for `!room`.
 struct House {
     llm: ScriptedLlm,
+    models: ModelDoor,
     door: Door,
     pass: Pass,
 }
@@ -66,7 +67,7 @@ impl House {
         let mut door = Door::new(&["none.org"], limits);
         door.gateway = door.gateway.clone().with_models(models.clone());
         let pass = models.open(grant("!room"));
-        Self { llm, door, pass }
+        Self { llm, models: models.clone(), door, pass }
     }
 
     fn open(&mut self) -> UnixStream {
@@ -257,6 +258,26 @@ async fn a_key_is_worth_something_in_its_room_and_until_it_is_dropped() {
     soon(house.llm.cancelled(1)).await;
     assert_eq!(answer(&ask(&mut idle, list.as_bytes()).await).0, 401);
     assert!(seen.borrow().tokens.input > 0, "what was cut is counted");
+}
+
+/// An agent that has gone on while there was no server asks before its turn is taken up again.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_of_a_run_from_before_a_restart_is_waited_for_and_no_other_is() {
+    let mut house = House::new().await;
+    let models = house.models.clone();
+    let before = grant("!room");
+    models.expect(&before.address, &before.run);
+    let token = models.open(before.clone()).token().to_owned();
+    models.expect(&before.address, &before.run);
+    house.llm.reply_text("Hello.");
+    let request = post("/v1/chat/completions", &token, &chat("qwen-x"), "Connection: close\r\n");
+    let mut stream = house.open();
+    let asked = tokio::spawn(async move { answer(&ask(&mut stream, request.as_bytes()).await) });
+    let other = post("/v1/chat/completions", &format!("{token}0"), &chat("qwen-x"), "Connection: close\r\n");
+    assert_eq!(answer(&ask(&mut house.open(), other.as_bytes()).await).0, 401);
+    assert!(!asked.is_finished() && house.llm.requests().is_empty());
+    let _pass = models.open(before);
+    assert_eq!(asked.await.unwrap().0, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

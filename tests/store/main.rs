@@ -182,6 +182,35 @@ async fn bots_of_one_account_share_a_room_and_no_conversation() {
 }
 
 #[tokio::test]
+async fn how_far_a_call_has_come_is_kept_until_it_has_ended() {
+    let rig = rig();
+    rig.say("$1").await;
+    rig.open_turn("$1", "t1").await;
+    let (turn, calls) = (TurnId::from("t1"), ["a", "b", "c"].map(CallId::from));
+    rig.store.append_calls(&rig.at, &turn, json!({"role": "assistant"}), calls.to_vec()).await.unwrap();
+    for call in &calls[..2] {
+        rig.store.start_call(call, "boot").await.unwrap();
+    }
+    for place in [1, 2] {
+        rig.store.keep_call_state(&calls[0], json!({"place": place})).await.unwrap();
+    }
+    let store = open(&rig.folder);
+    let state = Some(json!({"place": 2}));
+    assert_eq!(store.call_state(&calls[0]).await.unwrap(), state);
+    assert_eq!(
+        (store.call_state(&calls[1]).await.unwrap(), store.call_state(&"x".into()).await.unwrap()),
+        (None, None)
+    );
+    let under_way = vec![(rig.at.clone(), calls[0].clone(), state), (rig.at.clone(), calls[1].clone(), None)];
+    assert_eq!(store.calls_under_way().await.unwrap(), under_way);
+    store.end_call(&calls[0], EndedCall { text: "ok".into(), details: json!({}) }).await.unwrap();
+    assert_eq!(store.call_state(&calls[0]).await.unwrap(), None);
+    assert_eq!(store.calls_under_way().await.unwrap(), under_way[1..]);
+    store.answer_turn(&rig.at, &turn, "done", None, vec![answer("x")]).await.unwrap();
+    assert_eq!(store.calls_under_way().await.unwrap(), []);
+}
+
+#[tokio::test]
 async fn the_instance_keeps_its_name() {
     let Rig { folder, store, .. } = rig();
     let name = store.instance().to_owned();

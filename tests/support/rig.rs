@@ -125,6 +125,16 @@ impl Rig {
         (count(&["ps", "--all"]), count(&["volume", "ls"]))
     }
 
+    /// Runs a script in the one sandbox there is, also while there is no server.
+    pub fn inside(&self, script: &str) {
+        let filter = format!("label=matrix-agent.instance={}", instance(&self.database()).unwrap());
+        let found = Command::new("podman").args(["ps", "--quiet", "--filter", &filter]).output().unwrap();
+        let container = String::from_utf8(found.stdout).unwrap();
+        let run = Command::new("podman").args(["exec", "--user=1000", container.trim(), "sh", "-c", script]).output();
+        let run = run.unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    }
+
     /// The store's file; a test may change it while no server runs.
     pub fn database(&self) -> PathBuf {
         self.folder.path().join("s/matrix-agent.db")

@@ -378,19 +378,31 @@ async fn a_stop_ends_a_run_with_all_it_started() {
     bench.close().await;
 }
 
+/// The server is lost in the middle of a run and comes back while it goes on, or once it has ended: it goes on from where
+/// it stood, however much came meanwhile, and has seen each event once, or more tokens would be told, or fewer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_outlives_the_server() {
     let mut bench = Bench::open(FULL).await;
     repository(&bench).await;
-    let body = "init; uses 1 site/a.txt; while [ ! -e /tmp/go ]; do sleep 0.05; done; rm /tmp/go; echo three >> site/a.txt; \
-                done_with 1; for n in {1..2000}; do uses $n x; done_with $n; done; result 'Came through.'";
+    let body = r#"spends() { say '{"type":"assistant","message":{"content":[{"type":"tool_use","id":"'"$1"'","name":"write_file","input":{"file_path":"site/a.txt"}}],"usage":{"input_tokens":40000,"output_tokens":0}}}'; }
+        init; spends 1; echo mumble >&2; while [ ! -e /tmp/go ]; do sleep 0.05; done_with 1; done; rm /tmp/go
+        echo three >> site/a.txt; for n in {1..20000}; do done_with $n; done; spends 2
+        say '{"type":"result","subtype":"success","is_error":false,"result":"Came through."}'"#;
     put(&bench, body).await;
     let asked = json!({"task": "x"});
     for is_ended in [false, true] {
         let (context, mut progress) = bench.context();
+        let calls = vec![context.call.clone()];
+        bench.store.append_calls(&context.address, &context.turn, json!({}), calls).await.unwrap();
         let (before, arguments) = (context.clone(), asked.clone());
         let call = tokio::spawn(async move { run(&before, "implement", &arguments).await });
         until(&mut progress, "write file site/a.txt").await;
+        let stored = async {
+            while stored_place(&bench, &context).await == 0 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(LIMIT, stored).await.unwrap();
         let boot = bench.boot_id().await;
         call.abort();
         let _ = call.await;
@@ -410,12 +422,22 @@ async fn a_run_outlives_the_server() {
             bench.sh("touch /tmp/go").await;
         }
         let result: ToolResult = attached.await.unwrap();
-        good(&result, &["done: Qwen Code", "Came through.", "site/a.txt +1 −0", "[the whole log: "]);
+        let parts = ["done: Qwen Code", " s, 80k tokens)", "Came through.", "site/a.txt +1 −0", "[the whole log: "];
+        good(&result, &parts);
+        let log = result.text.split("[the whole log: ").nth(1).unwrap().split(']').next().unwrap();
+        let kept = bench.sh(&format!("grep -c 4000[0] {log}; grep -c mumbl[e] {log}; true")).await;
+        assert_eq!(kept, "2\n0", "the whole output without standard error");
     }
     let (never, _progress) = bench.context();
     let boot = bench.boot_id().await;
     bad(&tools::resume(&never, "implement", &asked.to_string(), &boot).await, &["Did not run"]);
     bench.close().await;
+}
+
+/// Returns up to where in a run's output it is stored that the server has come.
+async fn stored_place(bench: &Bench, context: &ToolContext) -> u64 {
+    let state = bench.store.call_state(&context.call).await.unwrap().unwrap_or_default();
+    state["run"]["place"].as_u64().unwrap_or_default()
 }
 
 /// Waits until the room is shown something, and returns all that it was shown.

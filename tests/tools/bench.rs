@@ -16,6 +16,7 @@ use matrix_agent::{
     },
     ids::{self, Address, CallId, TurnId},
     sandbox::{SandboxOptions, Sandboxes},
+    store::{Durability, Store},
     tools::{self, GuidesSeen, JobsSeen, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult},
 };
 use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt::PeerCredentials};
@@ -36,6 +37,7 @@ pub(crate) struct Bench {
     pub(crate) address: Address,
     jobs: JobsSeen,
     agents: CodingAgents,
+    pub(crate) store: Store,
     _state: TempDir,
 }
 
@@ -63,7 +65,8 @@ impl Bench {
         };
         let sandboxes = open(&options).await;
         let address = Address::of_first(format!("tools:{}", ids::random(4)));
-        Self { sandboxes, options, address, jobs: JobsSeen::default(), agents: agents(), _state: state }
+        let store = Store::open(&state.path().join("db"), Durability::Normal, Clock::default()).unwrap();
+        Self { store, sandboxes, options, address, jobs: JobsSeen::default(), agents: agents(), _state: state }
     }
 
     pub(crate) fn context(&self) -> (ToolContext, mpsc::Receiver<ToolProgress>) {
@@ -74,6 +77,7 @@ impl Bench {
             turn: TurnId(ids::random(8)),
             call: CallId(ids::random(8)),
             agents: self.agents.clone(),
+            store: self.store.clone(),
             cancel: CancellationToken::new(),
             heard: CancellationToken::new(),
             jobs: self.jobs.clone(),

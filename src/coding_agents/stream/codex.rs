@@ -2,13 +2,14 @@
 //!
 //! Pure; called by the parent alone.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{AgentEvent, SAID, STEPS, Step, StepState, Tokens, brief, piece_of, said, target};
 
 /// What has to be remembered between lines.
-#[derive(Debug, Default)]
-pub(super) struct Codex {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::coding_agents) struct Codex {
     /// What the agent has said last.
     text: String,
 }

@@ -11,6 +11,8 @@ pub(super) const LONGEST: usize = 1024 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     begun: Vec<u8>,
+    /// The bytes that have come of it, whether or not they are kept.
+    pending: u64,
     /// It is longer than [`LONGEST`]: what comes up to its end is dropped.
     too_long: bool,
 }
@@ -31,12 +33,19 @@ impl Lines {
 
     /// Returns the line that has begun, if it is worth reading, and begins another.
     pub(super) fn end(&mut self) -> Option<Vec<u8>> {
+        self.pending = 0;
         let line = mem::take(&mut self.begun);
         let too_long = mem::take(&mut self.too_long);
         (!too_long && !line.trim_ascii().is_empty()).then_some(line)
     }
 
+    /// Returns how many bytes have come of the line that has begun.
+    pub(super) fn pending(&self) -> u64 {
+        self.pending
+    }
+
     fn push(&mut self, bytes: &[u8]) {
+        self.pending += bytes.len() as u64;
         self.too_long |= self.begun.len() + bytes.len() > LONGEST;
         if self.too_long {
             self.begun = Vec::new();

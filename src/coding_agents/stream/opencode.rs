@@ -2,13 +2,14 @@
 //!
 //! Pure; called by the parent alone.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{AgentEvent, SAID, Tokens, brief, piece_of, said, target, todo};
 
 /// What has to be remembered between lines.
-#[derive(Debug, Default)]
-pub(super) struct OpenCode {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::coding_agents) struct OpenCode {
     /// What the agent has said last.
     text: String,
     /// What all steps have used.

@@ -18,13 +18,17 @@ mod upstream;
 mod usage;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use serde::Deserialize;
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{Notify, Semaphore, watch},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::refusal::Refusal;
@@ -39,6 +43,9 @@ use crate::ids::{Address, digest, random};
 
 /// Bytes of randomness in a token.
 const TOKEN: usize = 24;
+
+/// How long a request waits for the server to know its run again, after a restart.
+const RETURN: Duration = Duration::from_secs(30);
 
 /// The unit in which room for requests' bodies is counted, in bytes.
 const SPACE_UNIT: usize = 64 * 1024;
@@ -100,6 +107,9 @@ struct Inner {
     /// What makes tokens that nobody guesses: the same after a restart of the server.
     seed: String,
     passes: Mutex<HashMap<String, Arc<Entry>>>,
+    /// Tokens of runs from before a restart, until somebody opens the door for them again.
+    expected: Mutex<HashSet<String>>,
+    opened: Notify,
     space: Arc<Semaphore>,
 }
 
@@ -111,6 +121,8 @@ impl Default for Inner {
             ledger: None,
             seed: random(TOKEN),
             passes: Mutex::default(),
+            expected: Mutex::default(),
+            opened: Notify::new(),
             space: Arc::new(Semaphore::new(SPACE_OF_ALL)),
         }
     }
@@ -148,9 +160,7 @@ impl ModelDoor {
 
     /// Opens the door for one run of an agent.
     pub fn open(&self, grant: Grant) -> Pass {
-        let Grant { address, run, .. } = &grant;
-        let token = digest(&["pass", &self.inner.seed, &address.to_string(), run], TOKEN);
-        let token = format!("sandbox-{token}");
+        let token = self.token(&grant.address, &grant.run);
         let entry = Arc::new(Entry {
             grant,
             seen: watch::Sender::default(),
@@ -158,13 +168,35 @@ impl ModelDoor {
             space: Arc::new(Semaphore::new(SPACE_OF_ONE)),
         });
         self.passes().insert(token.clone(), Arc::clone(&entry));
+        self.expected().remove(&token);
+        self.inner.opened.notify_waiters();
         Pass { door: self.clone(), token, entry }
     }
 
+    /// Lets requests of a run that has gone on while there was no server wait until the door is opened for it again.
+    pub fn expect(&self, address: &Address, run: &str) {
+        let token = self.token(address, run);
+        self.expected().insert(token);
+    }
+
+    fn token(&self, address: &Address, run: &str) -> String {
+        format!("sandbox-{}", digest(&["pass", &self.inner.seed, &address.to_string(), run], TOKEN))
+    }
+
     /// Returns the pass that a token belongs to, if it is one of this room's.
-    fn entry(&self, address: &Address, token: &str) -> Result<Arc<Entry>, Refusal> {
-        let entry = self.passes().get(token).cloned();
-        entry.filter(|entry| entry.grant.address == *address).ok_or(Refusal::Key)
+    async fn entry(&self, address: &Address, token: &str) -> Result<Arc<Entry>, Refusal> {
+        let found = async {
+            loop {
+                let opened = self.inner.opened.notified();
+                let entry = self.passes().get(token).cloned();
+                let is_expected = entry.is_none() && self.expected().contains(token);
+                if !is_expected {
+                    return entry.filter(|entry| entry.grant.address == *address);
+                }
+                opened.await;
+            }
+        };
+        timeout(RETURN, found).await.ok().flatten().ok_or(Refusal::Key)
     }
 
     fn upstream(&self, protocol: Protocol, model: &str) -> Result<&Upstream, Refusal> {
@@ -172,6 +204,10 @@ impl ModelDoor {
         let found = upstreams
             .find(|upstream| upstream.protocol == protocol && upstream.models.iter().any(|known| known == model));
         found.ok_or_else(|| Refusal::UnknownModel { asked: model.to_owned(), known: self.models(protocol) })
+    }
+
+    fn expected(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.inner.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Nothing in here can panic half-way, so a poisoned lock holds a sound table.

@@ -97,8 +97,10 @@ struct Request<'a> {
 impl Request<'_> {
     /// Returns whether the connection may go on.
     async fn serve(&self, link: &Link<'_>, reader: &mut Reader, writer: &mut Writer) -> Result<bool, Stop> {
-        let admitted =
-            route::read(self.head).and_then(|(route, token)| Ok((route, self.door.entry(link.address, token)?)));
+        let admitted = match route::read(self.head) {
+            Ok((route, token)) => self.door.entry(link.address, token).await.map(|entry| (route, entry)),
+            Err(refusal) => Err(refusal),
+        };
         let (route, entry) = match admitted {
             Ok(admitted) => admitted,
             Err(refusal) => {
