@@ -358,6 +358,31 @@ async fn failures_of_the_upstream_are_passed_on_and_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_the_upstream_does_not_know_is_told_with_those_that_it_knows() {
+    let mut house = House::new().await;
+    let missing = || Reply::Status(404, Vec::new(), r#"{"error":{"message":"no such model"}}"#.to_owned());
+    house.llm.reply(missing()).reply(missing()).reply(missing()).reply(missing());
+    let (status, body) = house.chat().await;
+    assert!(status == 404 && body.contains("no such model"), "where it has no list, its own words are told: {body}");
+
+    house.llm.lists(&["embed-1", "qwen-z", "gemini-y"]);
+    for (path, body, asked, like) in [
+        ("/v1/chat/completions", chat("qwen-x"), "qwen-x", "qwen-z, embed-1, gemini-y"),
+        ("/v1beta/models/gemini-x:generateContent", generate(), "gemini-x", "gemini-y, embed-1, qwen-z"),
+    ] {
+        let (status, told) = house.post(path, &body).await;
+        let words = format!("127.0.0.1 knows no model `{asked}`. It knows {like}.");
+        assert_eq!((status, told.contains(&words)), (404, true), "{told}");
+        let seen = house.seen(|seen| seen.failure.as_ref().is_some_and(|failure| failure.cause == words)).await;
+        assert_eq!(seen.failures, 0, "to ask again helps nobody");
+    }
+
+    house.llm.lists(&["qwen-x"]);
+    let (status, body) = house.chat().await;
+    assert!(status == 404 && body.contains("no such model"), "it is there, so this is about something else: {body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_is_silent_away_or_elsewhere_is_told() {
     // Nobody listens there any more.
     let away = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();

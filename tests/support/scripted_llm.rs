@@ -24,11 +24,11 @@ use axum::{
     extract::{DefaultBodyLimit, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri},
     response::Response,
-    routing::post,
+    routing::{get, post},
     serve::ListenerExt,
 };
 use futures_util::{StreamExt, stream};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +53,8 @@ struct Shared {
     otherwise: Mutex<Option<Otherwise>>,
     /// Path and query, headers, body.
     requests: Mutex<Vec<(String, HeaderMap, Value)>>,
+    /// What it says it can be asked; nothing until it is told.
+    listed: Mutex<Vec<String>>,
     /// Requests arrived, replies that the client did not wait for, connections.
     counts: watch::Sender<(usize, usize, usize)>,
 }
@@ -84,6 +86,7 @@ impl ScriptedLlm {
                 });
                 let app = Router::new().route("/v1/chat/completions", post(answer));
                 let app = app.route("/v1/responses", post(answer)).route("/v1/messages", post(answer));
+                let app = app.route("/v1/models", get(list)).route("/v1beta/models", get(list));
                 let app = app.route("/v1beta/models/{call}", post(answer));
                 let app = app.layer(DefaultBodyLimit::disable()).with_state(state);
                 tokio::select! {
@@ -120,6 +123,11 @@ impl ScriptedLlm {
     /// Answers whatever no other reply fits. Without it such a request gets a 400 that says so.
     pub fn otherwise(&self, reply: impl Fn(&Value) -> Reply + Send + Sync + 'static) {
         *lock(&self.shared.otherwise) = Some(Box::new(reply));
+    }
+
+    /// Says that these models can be asked. Without it there is no such list.
+    pub fn lists(&self, models: &[&str]) {
+        *lock(&self.shared.listed) = models.iter().map(|&model| model.to_owned()).collect();
     }
 
     /// Adds a reply for any request; so do the methods below.
@@ -292,6 +300,23 @@ impl Drop for Unread {
             self.0.counts.send_modify(|counts| counts.1 += 1);
         }
     }
+}
+
+async fn list(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
+    let listed = lock(&shared.listed).clone();
+    let mut response = Response::new(Body::empty());
+    if listed.is_empty() {
+        *response.status_mut() = StatusCode::NOT_FOUND;
+    } else if uri.path() == "/v1/models" {
+        let models: Vec<_> = listed.iter().map(|model| json!({"id": model, "object": "model"})).collect();
+        *response.body_mut() = Body::from(json!({"object": "list", "data": models}).to_string());
+    } else {
+        let verbs = ["generateContent"];
+        let of = |model: &String| json!({"name": format!("models/{model}"), "supportedGenerationMethods": verbs});
+        let models: Vec<_> = listed.iter().map(of).collect();
+        *response.body_mut() = Body::from(json!({"models": models}).to_string());
+    }
+    response
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap, body: String) -> Response {

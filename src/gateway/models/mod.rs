@@ -39,6 +39,7 @@ pub use self::{
     upstream::{BadUpstream, Upstream},
     usage::Tokens,
 };
+use super::head::Head;
 use crate::ids::{Address, digest, random};
 
 /// Bytes of randomness in a token.
@@ -65,6 +66,20 @@ pub enum Protocol {
     Messages,
     /// Gemini's own, at `/v1beta`.
     Gemini,
+}
+
+/// Returns what the door makes of a request, whoever makes it: what follows an upstream's address and the model that is
+/// meant, if one is; or why it is refused. `serve` takes the same steps, each as soon as it can.
+pub fn admits(head: &Head, body: &[u8], web: bool) -> Result<(String, Option<String>), String> {
+    let admitted = || {
+        let (route, _) = route::read(head)?;
+        let model = match &route {
+            route::Route::List(_) => None,
+            asks => Some(serve::model(asks, inspect::read(asks.protocol(), body, web)?)?),
+        };
+        Ok((route.path(), model))
+    };
+    admitted().map_err(|refusal: Refusal| refusal.to_string())
 }
 
 /// What went through with one pass so far.

@@ -66,6 +66,8 @@ pub(super) enum Refusal {
     Budget { whose: &'static str, limit: u64, setting: &'static str },
     #[error("The server cannot count tokens now, so it sends no request. Try again later.")]
     NoLedger,
+    #[error("{host} knows no model `{}`. It knows {}.", text::one_line(asked, NAMED), known.join(", "))]
+    NotThere { host: Host, asked: String, known: Vec<String> },
     #[error("{0} answered with a redirect, which is not followed.")]
     Redirect(Host),
     #[error(transparent)]
@@ -90,7 +92,7 @@ impl Refusal {
     /// what may pass by itself has one.
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::NoRoute | Self::UnknownModel { .. } => StatusCode::NOT_FOUND,
+            Self::NoRoute | Self::UnknownModel { .. } | Self::NotThere { .. } => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Key => StatusCode::UNAUTHORIZED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -117,7 +119,7 @@ impl Refusal {
             Self::Tool(_) => "server-side tool",
             Self::Web(_) => "web search",
             Self::RemoteUrl => "remote address",
-            Self::UnknownModel { .. } => "unknown model",
+            Self::UnknownModel { .. } | Self::NotThere { .. } => "unknown model",
             Self::Budget { .. } => "budget",
             Self::NoLedger => "no ledger",
             Self::Redirect(_) => "redirect",
@@ -133,7 +135,7 @@ impl Refusal {
                 let kind = if status.is_server_error() { "server_error" } else { "invalid_request_error" };
                 let code = match self {
                     Self::Key => "invalid_api_key",
-                    Self::UnknownModel { .. } => "model_not_found",
+                    Self::UnknownModel { .. } | Self::NotThere { .. } => "model_not_found",
                     _ => "refused",
                 };
                 json!({"error": {"message": message, "type": kind, "param": null, "code": code}})

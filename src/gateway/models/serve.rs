@@ -8,7 +8,7 @@ use std::sync::{
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
-    Response,
+    Response, StatusCode,
     header::{self, HeaderValue},
 };
 use serde_json::{Value, json};
@@ -160,12 +160,18 @@ impl Request<'_> {
         if let Some(ledger) = call.ledger {
             ledger.permit(&entry.grant).await?;
         }
-        (call.to, call.asked) = (Some((upstream, model)), body.len());
+        (call.to, call.asked) = (Some((upstream, model.clone())), body.len());
         entry.saw(|seen| seen.requests += 1);
         let answering = async {
             let answer = upstream.ask(route, &self.head.headers, body, self.limits).await?;
             let (status, mut answer) = upstream::clean(answer);
             call.status = status.as_u16();
+            if status == StatusCode::NOT_FOUND {
+                let known = upstream.known(&model, self.limits).await;
+                if !known.is_empty() {
+                    return Err(Refusal::NotThere { host: upstream.host().clone(), asked: model, known }.into());
+                }
+            }
             if !status.is_success() {
                 let body = upstream.failure(&mut answer).await;
                 entry.saw(|seen| fail(seen, status.as_u16(), cause(&body)));
@@ -213,7 +219,7 @@ impl Request<'_> {
 }
 
 /// The model that is meant. Gemini's stands in the path, and may stand in the body again.
-fn model(route: &Route, named: Option<String>) -> Result<String, Refusal> {
+pub(super) fn model(route: &Route, named: Option<String>) -> Result<String, Refusal> {
     match (route, named) {
         (Route::Gemini { model, .. }, None) => Ok(model.clone()),
         (Route::Gemini { model, .. }, Some(named)) if *model == named => Ok(named),

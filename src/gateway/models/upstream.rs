@@ -13,9 +13,14 @@ use hyper::{
 };
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{Protocol, refusal::Refusal, route::Route};
+use super::{
+    Protocol,
+    refusal::Refusal,
+    route::{Route, is_model},
+};
 use crate::{
     gateway::{GatewayLimits, Host, denial::Denial},
     net, text,
@@ -40,8 +45,11 @@ const ANSWER_LINES: [HeaderName; 5] = [
 
 /// The most bytes of an error that are passed on.
 const MAX_FAILURE: usize = 64 * 1024;
-/// How long the rest of an error may take once its head is there.
+/// How long the rest of an error may take once its head is there, and the list of an upstream's models.
 const FAILURE_LIMIT: Duration = Duration::from_secs(10);
+/// The most bytes of that list, and the most of its names that are told.
+const MAX_LIST: usize = 1024 * 1024;
+const MOST_KNOWN: usize = 12;
 
 /// An address, its key and its models.
 #[derive(Debug)]
@@ -88,7 +96,7 @@ impl Upstream {
             && base.fragment().is_none();
         let host = base.host_str().and_then(Host::parse).filter(|_| plain).ok_or(BadUpstream::Address)?;
         let port = base.port_or_known_default().ok_or(BadUpstream::Address)?;
-        if protocol == Protocol::Gemini && !models.iter().all(|model| super::route::is_model(model)) {
+        if protocol == Protocol::Gemini && !models.iter().all(|model| is_model(model)) {
             return Err(BadUpstream::Model);
         }
         let header = key.as_ref().map(SecretString::expose_secret).filter(|key| !key.is_empty()).map(|key| {
@@ -168,6 +176,29 @@ impl Upstream {
         Ok(response)
     }
 
+    /// Asks which models there are, and returns those whose names are most like `asked`; none if it does not say, or if
+    /// `asked` is one of them.
+    pub(super) async fn known(&self, asked: &str, limits: &GatewayLimits) -> Vec<String> {
+        let listed = async {
+            let mut request =
+                self.client(limits).ok()?.get(format!("{}{}", self.base, Route::List(self.protocol).path()));
+            if let Some((name, value)) = &self.header {
+                request = request.header(name.clone(), value.clone());
+            }
+            let response: Response<reqwest::Body> = request.send().await.ok()?.error_for_status().ok()?.into();
+            let body = Limited::new(response.into_body(), MAX_LIST).collect().await.ok()?.to_bytes();
+            Some(names(self.protocol, &serde_json::from_slice(&body).ok()?))
+        };
+        let mut known = timeout(FAILURE_LIMIT, listed).await.ok().flatten().unwrap_or_default();
+        if known.iter().any(|known| known == asked) {
+            return Vec::new();
+        }
+        let alike = |name: &String| name.bytes().zip(asked.bytes()).take_while(|(one, other)| one == other).count();
+        known.sort_by_key(|name| std::cmp::Reverse(alike(name)));
+        known.truncate(MOST_KNOWN);
+        known
+    }
+
     fn failed(&self, error: &reqwest::Error) -> Denial {
         // The error's own words have the URL, its causes' have not.
         let causes = text::causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ");
@@ -195,6 +226,18 @@ impl Upstream {
 
 fn is_anthropic(host: &Host) -> bool {
     matches!(host, Host::Name(name) if name == "api.anthropic.com")
+}
+
+/// Returns the names in a list of models that can be asked to write something.
+fn names(protocol: Protocol, list: &Value) -> Vec<String> {
+    let (models, name) = if protocol == Protocol::Gemini { (&list["models"], "name") } else { (&list["data"], "id") };
+    let writes = |model: &&Value| {
+        let verbs = model["supportedGenerationMethods"].as_array();
+        verbs.is_none_or(|verbs| verbs.iter().any(|verb| verb == "generateContent"))
+    };
+    let models = models.as_array().into_iter().flatten().filter(writes);
+    let names = models.filter_map(|model| model[name].as_str()).map(|name| name.trim_start_matches("models/"));
+    names.filter(|name| is_model(name.rsplit('/').next().unwrap_or_default())).map(str::to_owned).collect()
 }
 
 /// Leaves on an answer only what is for the client.
