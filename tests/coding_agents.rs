@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use support::{
     coding_agents::{Who, answered, aside, steps, who},
-    rig::{Chat, FULL, Rig, answers, block_on},
+    rig::{Chat, FULL, Rig, answers, block_on, wait},
     scripted_llm::{Reply, ScriptedLlm, results, user_texts},
 };
 
@@ -117,6 +117,75 @@ fn a_task_is_planned_done_and_reviewed_and_the_room_watches() {
     // What the agents are told of keys is void, and no real one was ever inside.
     let found = exec(&rig, "grep -rl -e scripted-secret /home /workspace /tmp /etc /proc/*/environ 2>/dev/null | head");
     assert_eq!(found, "", "{found}");
+}
+
+/// The gateway is the only way out, and it logs every host that is asked for.
+#[test]
+fn the_agents_dial_no_host_but_their_models() {
+    let llm = block_on(ScriptedLlm::start());
+    let settings = "/etc/gemini-cli/settings.json /etc/qwen-code/settings.json";
+    let on = format!(r#"sed -i 's/"usageStatisticsEnabled": false/"usageStatisticsEnabled": true/' {settings}"#);
+    llm.otherwise(move |request| match who(request) {
+        Who::Aside => aside(request),
+        Who::Orchestrator => {
+            let agents = [("plan", json!({"task": "x"})), ("implement", json!({"task": "x"}))];
+            let told = ("run_command", json!({"command": on, "as_root": true}));
+            let with = user_texts(request).last().is_some_and(|text| text.contains("tell on us"));
+            let [plan, implement] = agents;
+            // The first turn's two results stand before the second's.
+            let first = [plan.clone(), implement.clone()];
+            let second = [plan.clone(), implement.clone(), told, plan, implement];
+            steps(request, if with { &second[..] } else { &first[..] })
+        }
+        Who::Gemini => Reply::gemini_text("1. Nothing."),
+        Who::Qwen => Reply::text("Nothing to do."),
+    });
+    let rig = rig(&llm);
+    let server = rig.serve();
+    let (code, frames) = rig.ask("one", "go").finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+    let log = server.log();
+    let hosts = |log: &str| -> Vec<String> {
+        let lines = log.lines().filter(|line| line.contains("gateway") && line.contains("kind=web"));
+        lines.filter_map(|line| Some(line.split_once(" host=")?.1.split(' ').next()?.to_owned())).collect()
+    };
+    assert_eq!(hosts(&log), [""; 0], "{log}");
+    for agent in ["agent=\"gemini\"", "agent=\"qwen\""] {
+        let asked = log.lines().any(|line| line.contains("kind=models") && line.contains(agent));
+        assert!(asked, "{agent} asked its model: {log}");
+    }
+
+    // What they dial by default is seen here, so nothing else could have been missed.
+    let (code, frames) = rig.ask("one", "tell on us").finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+    wait("the hosts of both", || {
+        let hosts = hosts(&server.log());
+        ["googleapis.com", "aliyuncs.com"].iter().all(|host| hosts.iter().any(|seen| seen.ends_with(host)))
+    });
+}
+
+#[test]
+fn a_model_that_nobody_has_is_told_with_those_that_there_are() {
+    let llm = block_on(ScriptedLlm::start());
+    llm.lists(&["gemini-8-mini", "qwen-8-mini"]);
+    llm.otherwise(|request| match who(request) {
+        Who::Orchestrator => steps(request, &[("plan", json!({"task": "x"})), ("implement", json!({"task": "x"}))]),
+        _ => Reply::Status(404, Vec::new(), r#"{"error":{"code":404,"message":"not found"}}"#.to_owned()),
+    });
+    let mut rig = rig(&llm);
+    rig.set("PLAN_MODEL", "gemini-9-mega");
+    rig.set("IMPLEMENT_MODEL", "qwen-9-mega");
+    let _server = rig.serve();
+    let (code, frames) = rig.ask("one", "go").finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+    let requests = llm.requests();
+    let told = results(requests.iter().rfind(|request| who(request) == Who::Orchestrator).unwrap());
+    for (told, words) in told.iter().zip([
+        "knows no model `gemini-9-mega`. It knows gemini-8-mini, qwen-8-mini.",
+        "knows no model `qwen-9-mega`. It knows qwen-8-mini, gemini-8-mini.",
+    ]) {
+        assert!(told.contains(words), "{words:?} is not in {told}");
+    }
 }
 
 #[test]
