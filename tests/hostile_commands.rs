@@ -47,7 +47,7 @@ macro_rules! hostile {
             for word in $words {
                 assert!(told.contains(word), "{word}: {told}");
             }
-            assert!(told.len() < 17 * 1024, "{}", told.len());
+            assert!(told.len() < 11 * 1024, "{}", told.len());
             let first = told.lines().next();
             assert_eq!(after, "exit code: 0\nusable", "after: {first:?}");
         }

@@ -28,13 +28,12 @@ pub(super) struct EditFile;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {
-    /// As in read_file.
     #[serde(alias = "file_path")]
     path: String,
-    /// Copied exactly; must be in the file once.
+    /// Exact; must be there once.
     #[serde(alias = "old_string")]
     old_text: String,
-    /// Empty to delete.
+    /// Empty deletes.
     #[serde(alias = "new_string")]
     new_text: String,
 }
@@ -46,7 +45,7 @@ impl Tool for EditFile {
     type Arguments = Arguments;
 
     fn description(_limits: &ToolLimits, _vision: bool) -> String {
-        "Replace one piece of text in a file (at most 2 MB). Returns the lines around it.".to_owned()
+        "Replace one piece of text in a file (at most 2 MB).".to_owned()
     }
 
     fn label(arguments: &Arguments) -> String {

@@ -23,6 +23,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 const KEEP_LIMIT: Duration = Duration::from_secs(3);
 /// How often a call goes on after a lost connection.
 const RECOVERIES: u32 = 3;
+/// How the line begins that says where a whole output is.
+const WHOLE: &str = "[the whole output: ";
 /// The room sees ten lines a second at most.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
@@ -315,9 +317,19 @@ pub(super) async fn written(context: &ToolContext, sandbox: &Sandbox, id: &str, 
         return shown.text;
     }
     match whole(context, sandbox, id, captured).await {
-        Some(path) => format!("{}\n[the whole output: {path}]", shown.text),
+        Some(path) => shown.text + whole_is_in(&path).as_str(),
         None => format!("{}\n[the whole output was not kept; write it to a file if you need it]", shown.text),
     }
+}
+
+/// Returns the line that says where a whole output is.
+pub(super) fn whole_is_in(path: &str) -> String {
+    format!("\n{WHOLE}{path}]")
+}
+
+/// Returns the file that such a line names.
+pub fn whole_output(line: &str) -> Option<&str> {
+    line.strip_prefix(WHOLE)?.strip_suffix(']')
 }
 
 /// Returns the file in the sandbox that holds the whole output, made if need be.

@@ -2,24 +2,16 @@
 //!
 //! Pure: takes what the sandbox captured, gives text. Called by the tools that run commands.
 
+use super::shorten::{self, Shown};
 use crate::{
     sandbox::{Captured, Exit},
     text,
 };
 
-/// The most bytes of output that one result carries: head and tail, the middle cut.
-pub(super) const SHOWN: usize = 16 * 1024;
+/// The most bytes of output that one result carries: head and tail, the middle cut. Every later request carries them too.
+pub(super) const SHOWN: usize = 10_000;
 
-/// Output made readable.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Shown {
-    /// Clean, and cut if it was too long.
-    pub(super) text: String,
-    /// Something is missing in it.
-    pub(super) cut: bool,
-}
-
-/// Returns what a command wrote, clean, in at most about `limit` bytes.
+/// Returns what a command wrote, clean and without what says little, in at most `limit` bytes.
 pub(super) fn show(captured: &Captured, limit: usize) -> Shown {
     let size = captured.head.len() as u64 + captured.omitted + captured.tail.len() as u64;
     if size == 0 {
@@ -32,34 +24,18 @@ pub(super) fn show(captured: &Captured, limit: usize) -> Shown {
         );
         return Shown { text, cut: false };
     }
-    if captured.omitted == 0 {
-        let whole = text::strip([&captured.head[..], &captured.tail[..]].concat());
-        let whole = whole.trim_end();
-        let text = if whole.is_empty() { "(only blanks)".to_owned() } else { text::cut_middle(whole, limit) };
-        return Shown { cut: text.len() < whole.len(), text };
+    if captured.omitted > 0 {
+        let (head, tail) = (text::strip(&captured.head), text::strip(&captured.tail));
+        let (head, tail) = (shorten::fold(&head), shorten::fold(tail.trim_end()));
+        return shorten::joined(&head.text, captured.omitted, &tail.text, limit);
     }
-    let (head, tail) = (text::strip(&captured.head), text::strip(&captured.tail));
-    let (head_kept, tail_kept) = (head_of(&head, limit * 2 / 5), tail_of(tail.trim_end(), limit * 3 / 5));
-    let mark = text::cut_mark(size - (head_kept.len() + tail_kept.len()).min(size as usize) as u64);
-    Shown { text: format!("{head_kept}\n{mark}\n{tail_kept}"), cut: true }
-}
-
-/// Returns whole lines from the start of `text`, or as much of its first line as fits.
-fn head_of(text: &str, limit: usize) -> &str {
-    let end = text.floor_char_boundary(limit);
-    match text[..end].rfind('\n') {
-        Some(at) if at > end / 2 => &text[..at],
-        _ => &text[..end],
+    let whole = text::strip([&captured.head[..], &captured.tail[..]].concat());
+    let folded = shorten::fold(whole.trim_end());
+    if folded.text.is_empty() {
+        return Shown { text: "(only blanks)".to_owned(), cut: false };
     }
-}
-
-/// Returns whole lines from the end of `text`, or as much of its last line as fits.
-fn tail_of(text: &str, limit: usize) -> &str {
-    let start = text.ceil_char_boundary(text.len().saturating_sub(limit));
-    match text[start..].find('\n') {
-        Some(at) if start > 0 && at < limit / 2 => &text[start + at + 1..],
-        _ => &text[start..],
-    }
+    let fitting = shorten::fit(&folded.text, limit);
+    Shown { cut: folded.cut || fitting.cut, ..fitting }
 }
 
 /// Returns whether nobody could read `bytes`: more than a tenth is neither text nor what a terminal obeys.
@@ -171,10 +147,11 @@ mod tests {
         );
         let kept: usize = shown.text.lines().filter(|line| line.starts_with("line")).map(|line| line.len() + 1).sum();
         let cut = head.len() + tail.len() + 5_000_000 - kept;
-        assert!(shown.text.contains(&text::cut_mark(cut as u64 + 2)), "{cut}: {}", shown.text);
+        // The ends of the last lines kept on either side count as cut or not: the mark stands in their place.
+        assert!(shown.text.contains(&text::cut_mark(cut as u64)), "{cut}: {}", shown.text);
 
         let short = show(&captured(b"one\n", 10, b"end\n"), 2000);
-        assert_eq!(short, Shown { text: format!("one\n{}\nend", text::cut_mark(12)), cut: true });
+        assert_eq!(short, Shown { text: format!("one\n{}\nend", text::cut_mark(10)), cut: true });
         let one = show(&captured(&[b'x'; 9000], 0, &[b'y'; 9000]), 1000);
         assert!(one.cut && one.text.len() <= 1000);
     }

@@ -37,7 +37,6 @@ pub(super) struct Arguments {
     path: String,
     /// First line, from 1.
     offset: Option<u64>,
-    /// How many lines.
     limit: Option<u64>,
 }
 
@@ -48,8 +47,8 @@ impl Tool for ReadFile {
     type Arguments = Arguments;
 
     fn description(_limits: &ToolLimits, vision: bool) -> String {
-        let pictures = if vision { " Shows you pictures (png, jpeg, gif, webp)." } else { "" };
-        format!("Read a text file: at most 2000 lines or 50 KB a call; the result says where to go on.{pictures}")
+        let pictures = if vision { ", or look at a picture" } else { "" };
+        format!("Read a text file, at most 2000 lines or 50 KB a call{pictures}.")
     }
 
     fn label(arguments: &Arguments) -> String {

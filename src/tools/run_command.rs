@@ -22,20 +22,19 @@ pub(super) struct RunCommand;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {
-    /// For bash.
     command: Option<String>,
     /// Default /workspace.
     #[serde(alias = "cwd")]
     workdir: Option<String>,
-    /// With job: how long to wait for news of it.
+    /// With job: wait so long for news.
     timeout_seconds: Option<u64>,
-    /// Keeps running, returns a job id.
+    /// Runs on; returns a job id.
     #[serde(default)]
     background: bool,
-    /// Only to install Debian packages.
+    /// To install Debian packages.
     #[serde(default)]
     as_root: bool,
-    /// Instead of command: a job whose output to read.
+    /// Instead of command: read this job's output.
     job: Option<String>,
     /// End the job.
     #[serde(default)]
@@ -50,10 +49,9 @@ impl Tool for RunCommand {
 
     fn description(limits: &ToolLimits, _vision: bool) -> String {
         format!(
-            "Run a bash command in the sandbox. Returns exit code and output; of more than 16 KB the middle is in a file that \
-             it names. No terminal, no input: use flags like -y. Limit {} s, or timeout_seconds \
-             (at most {}). What it leaves running is ended: start servers with background=true, read their output with \
-             job, end them with job and stop=true.",
+            "Run a bash command. Returns exit code and output; the whole of a long one is in a file that it names. No \
+             terminal, no input. Limit {} s, or timeout_seconds (at most {}). What it leaves running is ended: start \
+             servers with background=true.",
             limits.command.as_secs(),
             limits.longest.as_secs(),
         )

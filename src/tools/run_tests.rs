@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     ids::digest,
-    sandbox::{Captured, Ended, Exit},
+    sandbox::{Captured, Ended, Exit, Sandbox},
     text,
 };
 
@@ -40,9 +40,8 @@ pub(super) struct RunTests;
 pub(super) struct Arguments {
     /// Default /workspace.
     path: Option<String>,
-    /// Default: the project's own.
+    /// Default: its own.
     command: Option<String>,
-    /// For slow ones.
     timeout_seconds: Option<u64>,
 }
 
@@ -54,8 +53,8 @@ impl Tool for RunTests {
 
     fn description(limits: &ToolLimits, _vision: bool) -> String {
         format!(
-            "Test a project (Python: ruff first). Says [PASS] or [FAIL]. Run it after the last edit. \
-             Limit {} s, or timeout_seconds (at most {}).",
+            "Test a project (Python: ruff first), after the last edit. Says [PASS] or [FAIL]. Limit {} s, or \
+             timeout_seconds (at most {}).",
             default_limit(limits).as_secs(),
             limits.longest.as_secs()
         )
@@ -77,13 +76,22 @@ impl Tool for RunTests {
         let limit = wanted.unwrap_or_else(|| default_limit(&context.limits)).min(context.limits.longest);
         let command = context.command(&["sh", "-c", SCRIPT, "run_tests", &path, test, &mark_of(context)], limit);
         let ended = exec::run(context, &sandbox, command).await?;
-        report(&path, &mark_of(context), &ended)
+        told(context, &sandbox, &path, &ended).await
     }
 
     async fn resume(context: &ToolContext, arguments: Arguments, boot_id: &str) -> Result<ToolResult, ToolError> {
-        let (_, ended) = exec::resume(context, context.call.as_str(), boot_id).await?;
-        report(&path_of(&arguments), &mark_of(context), &ended)
+        let (sandbox, ended) = exec::resume(context, context.call.as_str(), boot_id).await?;
+        told(context, &sandbox, &path_of(&arguments), &ended).await
     }
+}
+
+/// Returns the result, with where the whole output is if it does not show all.
+async fn told(context: &ToolContext, sandbox: &Sandbox, path: &str, ended: &Ended) -> Result<ToolResult, ToolError> {
+    let (mut result, cut) = report(path, &mark_of(context), ended)?;
+    if cut && let Some(log) = exec::whole(context, sandbox, context.call.as_str(), &ended.output).await {
+        result.text.push_str(&exec::whole_is_in(&log));
+    }
+    Ok(result)
 }
 
 /// Tests take longer than other commands.
@@ -172,8 +180,8 @@ fn rfind(hay: &[u8], needle: &[u8]) -> Option<usize> {
     hay.windows(needle.len()).rposition(|window| window == needle)
 }
 
-/// Returns the result: `[PASS]` or `[FAIL]`, then a section each.
-fn report(path: &str, mark: &str, ended: &Ended) -> Result<ToolResult, ToolError> {
+/// Returns the result: `[PASS]` or `[FAIL]`, then a section each; and whether it does not show all that was written.
+fn report(path: &str, mark: &str, ended: &Ended) -> Result<(ToolResult, bool), ToolError> {
     let said = read(&ended.output, mark);
     let refused = |why: String| Err(ToolError::Refused(why));
     match ended.exit {
@@ -246,18 +254,13 @@ fn report(path: &str, mark: &str, ended: &Ended) -> Result<ToolResult, ToolError
             (ended.exit != Exit::Killed).then_some(false)
         }
     };
-    if shown.cut
-        && let Some(log) = &ended.output.log
-    {
-        sections.push(format!("[the whole output: {log}]"));
-    }
     sections.extend(hint.map(|hint| format!("[{hint}]")));
     let ok = tests == Some(true) && said.lint.as_ref().is_none_or(|(_, exit, _)| exit == "0" || exit == "missing");
     let verdict = verdicts.join(", ");
     let text = format!("[{}] {verdict} in {}\n{}", if ok { "PASS" } else { "FAIL" }, said.dir, sections.join("\n"));
     let mut result = if ok { ToolResult::good(verdict, text) } else { ToolResult::bad(verdict, text) };
     result.facts.tests = tests;
-    Ok(result)
+    Ok((result, shown.cut))
 }
 
 #[cfg(test)]
@@ -269,7 +272,7 @@ mod tests {
     }
 
     fn told(exit: Exit, output: &str) -> ToolResult {
-        report("/workspace", "@@m", &ended(exit, output)).expect("is no refusal")
+        report("/workspace", "@@m", &ended(exit, output)).expect("is no refusal").0
     }
 
     const LINTED: &str = "@@m dir /workspace/site\n@@m lint ruff check .\nAll checks passed!\n@@m lint-exit 0\n";
@@ -342,9 +345,9 @@ mod tests {
             ended_leftovers: 0,
             spooled: None,
         };
-        let result = report("/w", "@@m", &Ended { exit: Exit::Code(1), output }).expect("is no refusal");
+        let (result, cut) = report("/w", "@@m", &Ended { exit: Exit::Code(1), output }).expect("is no refusal");
         assert!(result.text.contains("All checks passed!") && result.text.contains("3 failed"));
-        assert!(result.text.contains("[the whole output: /home/agent/x.log]") && !result.text.contains("@@m"));
+        assert!(cut && !result.text.contains("@@m"));
         assert!(result.text.len() < SHOWN + 1024);
     }
 }

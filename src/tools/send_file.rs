@@ -20,7 +20,6 @@ pub(super) struct SendFile;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {
-    /// As in read_file.
     #[serde(alias = "file_path")]
     path: String,
 }
@@ -32,7 +31,7 @@ impl Tool for SendFile {
     type Arguments = Arguments;
 
     fn description(_limits: &ToolLimits, _vision: bool) -> String {
-        "Send a file to the room (at most 20 MB). Pack a folder first.".to_owned()
+        "Send a file to the room (at most 20 MB); pack a folder first.".to_owned()
     }
 
     fn label(arguments: &Arguments) -> String {

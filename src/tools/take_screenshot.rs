@@ -33,15 +33,13 @@ pub(super) struct TakeScreenshot;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {
-    /// A URL, a port in the sandbox, or a file.
+    /// A URL, a port of the sandbox, or a file.
     #[serde(alias = "port", alias = "path")]
     url: String,
     /// Not just its top.
     #[serde(default)]
     full_page: bool,
-    /// Default 1280.
     width: Option<u64>,
-    /// Default 800.
     height: Option<u64>,
 }
 
@@ -53,7 +51,7 @@ impl Tool for TakeScreenshot {
 
     fn description(_limits: &ToolLimits, vision: bool) -> String {
         let who = if vision { "you and the room" } else { "the room" };
-        format!("Show a web page in Chromium to {who}. Start its server first (run_command, background=true).")
+        format!("Show a web page to {who}. Start its server first.")
     }
 
     fn label(arguments: &Arguments) -> String {

@@ -23,12 +23,10 @@ pub(super) struct WriteFile;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {
-    /// As in read_file.
     #[serde(alias = "file_path")]
     path: String,
-    /// The whole content.
     content: String,
-    /// Add it to the end instead.
+    /// To its end: a long file in pieces.
     #[serde(default)]
     append: bool,
 }
@@ -40,9 +38,7 @@ impl Tool for WriteFile {
     type Arguments = Arguments;
 
     fn description(_limits: &ToolLimits, _vision: bool) -> String {
-        "Create a file with its folders, or replace one whole (at most 2 MB). To change parts use edit_file. Long files: \
-         several calls with append=true."
-            .to_owned()
+        "Create a file with its folders, or replace it (at most 2 MB). To change parts use edit_file.".to_owned()
     }
 
     fn label(arguments: &Arguments) -> String {
