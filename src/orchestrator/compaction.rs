@@ -1,4 +1,4 @@
-//! Making room in the model's window: first old outputs are masked, in one batch, for each change costs the provider's
+//! Making room in the model's window: old outputs are masked, many at a time, for each change costs the provider's
 //! cache; only when that is not enough is the older part summarised. People's words stay verbatim, the last messages
 //! stay verbatim, and what stays never begins with a call's result.
 //!
@@ -8,7 +8,7 @@ use std::{collections::HashMap, fmt::Write};
 
 use crate::{
     llm::{Message, Part},
-    text,
+    text, tools,
 };
 
 use super::{
@@ -19,7 +19,10 @@ use super::{
 
 /// Share of the window, in percent, at which room is made.
 pub(super) const THRESHOLD: u64 = 75;
-/// Tool output that stays, in tokens, and the gain below which masking is not worth a lost cache.
+/// Rounds whose output stays as long as the window is not full, however much it is: files that are read one after the
+/// other are worked on together.
+const KEEP_ROUNDS: usize = 5;
+/// Tool output that stays in a window that is full, in tokens, and the gain below which masking is not worth a lost cache.
 const KEEP_OUTPUT: u64 = 40_000;
 const LEAST_GAIN: u64 = 20_000;
 /// People's words and last messages that stay, in tokens.
@@ -32,6 +35,8 @@ const OUTPUT_SHOWN: usize = 2_000;
 const ARGUMENTS_SHOWN: usize = 600;
 /// Below this an output is not worth masking.
 const SMALL: u64 = 60;
+/// No path of a log is longer.
+const LONGEST_PATH: usize = 200;
 
 /// The figures for a window: small windows get their share, large ones the full measure.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +52,22 @@ impl Measures {
     /// Returns the tokens from which on room is made.
     pub(super) fn threshold(self) -> u64 {
         self.window * THRESHOLD / 100
+    }
+
+    /// Returns the tokens below which no output is old: what it costs to carry it is little yet.
+    pub(super) fn worth_a_look(self) -> u64 {
+        self.keep_recent() + self.step()
+    }
+
+    /// Returns the tokens of output that stay while there is room for more: every later request carries them.
+    fn keep_recent(self) -> u64 {
+        (self.window / 16).clamp(4_000, 16_000).min(self.window / 8)
+    }
+
+    /// Returns the tokens of old output that are masked at once. To send again what stands behind it costs as much as to
+    /// carry it for some rounds.
+    fn step(self) -> u64 {
+        (self.window / 8).clamp(8_000, 32_000).min(self.window / 4)
     }
 
     fn keep_output(self) -> u64 {
@@ -70,8 +91,22 @@ impl Measures {
     }
 }
 
-/// Returns the lines with old outputs and pictures masked, or `None` when too little would be gained.
+/// Returns the lines with outputs and pictures masked that have become old, or `None` when too little would be gained.
+pub(super) fn mask_old(context: &Context, measures: Measures) -> Option<Vec<Line>> {
+    let is_round = |(_, (message, _)): &(usize, (&Message, &Origin))| matches!(message, Message::Assistant(_));
+    let rounds = context.lines().skip(1).enumerate().rev().filter(is_round);
+    let recent = rounds.map(|(index, _)| index).nth(KEEP_ROUNDS - 1)?;
+    mask_before(context, recent, measures.keep_recent(), measures.step())
+}
+
+/// Returns the lines with all outputs and pictures masked that a full window has no room for, or `None` when too little
+/// would be gained.
 pub(super) fn mask(context: &Context, measures: Measures) -> Option<Vec<Line>> {
+    mask_before(context, usize::MAX, measures.keep_output(), measures.least_gain())
+}
+
+/// Masks what stands before the line `end`, but for the last `keep` tokens of output, if `least` are gained by it.
+fn mask_before(context: &Context, end: usize, keep: u64, least: u64) -> Option<Vec<Line>> {
     let lines: Vec<_> = context.lines().skip(1).collect();
     let mut kept = 0;
     let mut gain = 0;
@@ -80,7 +115,7 @@ pub(super) fn mask(context: &Context, measures: Measures) -> Option<Vec<Line>> {
         let replacement = match (message, origin) {
             (Message::Tool { call_id, text }, _) => Message::Tool {
                 call_id: call_id.clone(),
-                text: if text.starts_with(words::MASKED) { continue } else { words::masked(text.chars().count()) },
+                text: if text.starts_with(words::MASKED) { continue } else { masked(text) },
             },
             (Message::User { .. }, Origin::Pictures) => text_message(words::PICTURE_GONE),
             // The words stay, the pictures go.
@@ -94,12 +129,12 @@ pub(super) fn mask(context: &Context, measures: Measures) -> Option<Vec<Line>> {
         let cost = tokens(message);
         kept += cost;
         let saved = cost.saturating_sub(tokens(&replacement));
-        if kept > measures.keep_output() && saved > SMALL {
+        if index < end && kept > keep && saved > SMALL {
             gain += saved;
             masks.insert(index, replacement);
         }
     }
-    if gain < measures.least_gain() {
+    if gain < least {
         return None;
     }
     let masked = lines.into_iter().enumerate().map(|(index, (message, origin))| Line {
@@ -107,6 +142,12 @@ pub(super) fn mask(context: &Context, measures: Measures) -> Option<Vec<Line>> {
         origin: origin.clone(),
     });
     Some(masked.collect())
+}
+
+/// Returns what stands in place of an output, with the file that holds all of it.
+fn masked(output: &str) -> String {
+    let log = output.lines().rev().find_map(tools::whole_output).filter(|log| log.len() <= LONGEST_PATH);
+    words::masked(output.chars().count(), log)
 }
 
 /// What is to be summarised, and what stays.

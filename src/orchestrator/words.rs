@@ -93,13 +93,16 @@ pub(super) fn too_many_calls() -> String {
     format!("Not run: too many calls at once ({CALLS_AT_ONCE} at most). Send it again after the others.")
 }
 
-/// Returns what stands in place of an old output.
-pub(super) fn masked(characters: usize) -> String {
-    format!("{MASKED} ({characters} characters). Make the call again if you need it.]")
+/// Returns what stands in place of an old output; `log` is the file that holds all of it, if one does.
+pub(super) fn masked(characters: usize, log: Option<&str>) -> String {
+    match log {
+        Some(log) => format!("{MASKED} ({characters} characters); all of it: {log}]"),
+        None => format!("{MASKED} ({characters} characters). Make the call again if you need it.]"),
+    }
 }
 
 /// How a masked output begins.
-pub(super) const MASKED: &str = "[old output removed to save space";
+pub(super) const MASKED: &str = "[old output removed";
 
 /// Returns what a limit is, to be read after "reached" and by people after "I stopped at".
 fn named(limit: Limit, limits: &TurnLimits) -> String {

@@ -29,6 +29,11 @@ impl Machine {
             self.rebase(lines, out);
         }
         let measures = Measures::new(self.window);
+        if self.context.tokens() >= measures.worth_a_look()
+            && let Some(lines) = compaction::mask_old(&self.context, measures)
+        {
+            self.rebase(lines, out);
+        }
         if self.context.tokens() < measures.threshold() {
             return ContextRoom::Enough;
         }

@@ -34,17 +34,53 @@ fn old_outputs_are_masked_first_in_one_batch_and_recent_ones_stay() {
         play.result(good(&"x".repeat(16_000)));
         rounds += 1;
     }
-    // 75 % of the window in outputs of 4k tokens; a quarter of the window stays.
-    assert_eq!(rounds, 19);
+    // The output of the last five rounds stays; an eighth of the window is masked at once.
+    assert_eq!(rounds, 9);
     let shown = play.shown_to_model();
     let masked = shown.iter().filter(|line| line.contains(words::MASKED)).count();
     let whole = shown.iter().filter(|line| line.contains("xxxx")).count();
-    assert_eq!((masked, whole), (13, 6));
+    assert_eq!((masked, whole), (4, 5));
     assert!(
         shown.iter().rposition(|line| line.contains(words::MASKED)) < shown.iter().position(|l| l.contains("xxxx"))
     );
     assert!(!summarising(&play));
     assert_eq!(shown[1], "user: anna: fix the login");
+}
+
+#[test]
+fn a_long_task_is_masked_in_few_steps_and_carries_little() {
+    let mut play = Play::with(TurnLimits { rounds: 100, ..TurnLimits::default() }, 131_072, vec![]);
+    let (mut before, mut steps, mut carried) = (vec![], 0, 0);
+    for round in 0..60 {
+        play.uncounted(&format!(r#"{{"path":"{round}"}}"#));
+        play.result(good(&format!("{round} {}\n[the whole output: /home/agent/{round}.log]", "x".repeat(8_000))));
+        let shown = play.shown_to_model();
+        let (same, all) = (shown.iter().zip(&before).take_while(|(now, before)| now == before).count(), before.len());
+        if same < all {
+            steps += 1;
+        } else {
+            let grown: usize = shown[same..].iter().map(String::len).sum();
+            assert!(grown < 9_000, "what was there stays as it was");
+        }
+        carried = carried.max(shown.iter().map(String::len).sum::<usize>());
+        // What was looked at in the last rounds is whole.
+        let whole = shown.iter().rev().filter(|line| line.contains("xxxx")).count();
+        assert!(whole >= 5.min(round + 1), "{whole} in round {round}");
+        before = shown;
+    }
+    assert!((2..=7).contains(&steps), "{steps} steps");
+    assert!(carried < 131_072, "a quarter of the window, in bytes: {carried}");
+    assert!(before.iter().any(|line| line.contains("; all of it: /home/agent/0.log]")), "{:?}", before[3]);
+}
+
+#[test]
+fn what_the_model_has_not_seen_is_not_old() {
+    let mut play = Play::with(TurnLimits { rounds: 100, ..TurnLimits::default() }, 131_072, vec![]);
+    for round in 0..3 {
+        play.uncounted(&format!(r#"{{"path":"{round}"}}"#));
+        play.result(good(&"x".repeat(100_000)));
+    }
+    assert_eq!(play.rebased, 0, "three large files that are read one after the other are worked on together");
 }
 
 #[test]
@@ -250,12 +286,13 @@ fn a_message_that_alone_is_too_long_ends_in_words() {
 
 #[test]
 fn wrapping_up_in_a_full_window_only_masks() {
-    let mut play = Play::with(TurnLimits { rounds: 9, ..TurnLimits::default() }, 40_000, vec![]);
-    for n in 0..9 {
+    let mut play = Play::with(TurnLimits { rounds: 6, ..TurnLimits::default() }, 40_000, vec![]);
+    for n in 0..6 {
         play.uncounted(&format!(r#"{{"path":"{n}"}}"#));
-        play.result(good(&"x".repeat(13_200)));
+        play.result(good(&"x".repeat(22_000)));
     }
-    assert!(play.log().ends_with("wrap! rebase ask"), "{}", play.log());
+    let log = play.log();
+    assert!(log.ends_with("wrap! rebase ask"), "{log}");
 }
 
 #[test]
