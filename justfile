@@ -36,6 +36,10 @@ image:
 bench:
     cargo bench --profile release
 
+# Fuzzes what reads hostile bytes, each target for some seconds: `just fuzz`, `just fuzz 600 stream`.
+fuzz seconds="60" *targets:
+    scripts/fuzz.sh {{ seconds }} {{ targets }}
+
 # Talks to the agent in the terminal, with the model of `.env`.
 chat *arguments:
     cargo run --profile quick --bin matrix-agent -- {{ if path_exists(".env") == "true" { "--env-file .env" } else { "" } }} chat {{ arguments }}

@@ -1,0 +1,30 @@
+#!/bin/sh
+# Fuzzes the targets in fuzz/ with the stable compiler and no other tool, each for some seconds, and says how many cases it
+# tried: scripts/fuzz.sh [SECONDS] [TARGET…]. What breaks one is left in fuzz/artifacts/, what it has learnt in fuzz/corpus/.
+set -eu
+cd "$(dirname "$0")/../fuzz"
+seconds=${1:-60}
+[ $# -gt 0 ] && shift
+[ $# -gt 0 ] || set -- client_hello door event frames markdown request stream
+export RUSTC_WRAPPER="$PWD/rustc.sh" CARGO_INCREMENTAL=0
+for target in "$@"; do
+    cargo build --locked --quiet --bin "$target"
+done
+failed=0
+for target in "$@"; do
+    mkdir -p "corpus/$target" "artifacts/$target"
+    log=artifacts/$target.log
+    case $target in
+    stream) seeds=../tests/fixtures/streams ;;
+    *) seeds=seeds/$target ;;
+    esac
+    [ -d "$seeds" ] || seeds=
+    if "target/debug/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
+        -artifact_prefix="artifacts/$target/" "corpus/$target" ${seeds:+"$seeds"} >"$log" 2>&1; then
+        echo "$target: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") cases, $(ls "corpus/$target" | wc -l) that lead somewhere"
+    else
+        echo "$target: broken, see fuzz/$log"
+        failed=1
+    fi
+done
+exit "$failed"
