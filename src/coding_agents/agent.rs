@@ -146,6 +146,11 @@ impl CodingAgent {
         }
     }
 
+    /// Tells whether it can go on with a session.
+    pub(super) fn goes_on(&self) -> bool {
+        !self.continues.is_empty()
+    }
+
     /// Returns what is put on top of the sandbox's own environment.
     pub fn environment(&self, launch: &Launch<'_>) -> Vec<(String, String)> {
         self.environment.iter().map(|(name, value)| (name.clone(), launch.fill(value.trim()))).collect()

@@ -18,7 +18,7 @@ pub use self::{
     agent::{CodingAgent, Launch, PromptBy, Role, Session},
     agents::CodingAgents,
     profiles::{BadProfile, Profiles},
-    prompt::{Begun, Brief, prompt},
+    prompt::{Begun, Brief, prompt, told},
     roster::{Assigned, Roster},
     run::{Outcome, Run, Standing, Wire},
     stream::Tokens,

@@ -9,6 +9,9 @@ const DIFF: usize = 60 * 1024;
 /// Bytes of a plan.
 const PLAN: usize = 24 * 1024;
 
+/// Bytes of what a person said.
+const WORD: usize = 16 * 1024;
+
 /// What a prompt is made of.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Brief<'a> {
@@ -51,6 +54,17 @@ mend it; then one line: `Verdict: ready` or `Verdict: not ready`. If nothing is 
 const BEGUN: &str = "\
 This was begun by another agent, which could not go on. What it has done stands in the files. Look at it, keep what is good, and \
 do what is left.";
+
+const TOLD: &str = "\
+While you worked on the task, people said what follows. Take it into account and go on: what is done already stays, where it still \
+fits. Your last answer is read alone, so give it whole.";
+
+/// Returns how an agent is told what people said while it worked.
+pub fn told(words: &[String]) -> String {
+    let words =
+        words.iter().map(|word| format!("\n\n# Said meanwhile\n{}", crate::text::cut_middle(word.trim(), WORD)));
+    TOLD.to_owned() + words.collect::<String>().as_str() + "\n"
+}
 
 /// Returns what an agent in a role is asked.
 pub fn prompt(role: Role, brief: &Brief<'_>) -> String {

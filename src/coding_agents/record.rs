@@ -48,8 +48,13 @@ impl Record {
             AgentEvent::Noise(line) => line.clone(),
             _ => return,
         };
+        self.line(&line, after);
+    }
+
+    /// Takes down a line of others about it.
+    pub(super) fn line(&mut self, line: &str, after: Duration) {
         self.end_of_saying();
-        self.push(&line, after);
+        self.push(line, after);
     }
 
     /// Returns it in lines, each with its time; empty if nothing happened.

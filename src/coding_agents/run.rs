@@ -1,4 +1,5 @@
-//! One run of a coding agent, followed from outside: what the room is shown of it, when it is given up, what it came to.
+//! One run of a coding agent, followed from outside: what the room is shown of it, when it is given up, when it can be told
+//! what people said meanwhile, what it came to. Told something, it goes on as another process, and is the same run.
 //!
 //! Pure: bytes, news of the door to models and the time are handed in. Called by `tools`.
 
@@ -17,7 +18,7 @@ use super::{
     record::Record,
     stream::{self, AgentEvent, Reader, Step, StepState, Stream, Tokens},
 };
-use crate::{sandbox::Exit, text};
+use crate::{sandbox::Exit, strings, text};
 
 /// How much longer an agent may be silent while one of its tools works: builds and tests say nothing for a while.
 const PATIENCE: u32 = 3;
@@ -25,6 +26,8 @@ const PATIENCE: u32 = 3;
 const REFUSED: Duration = Duration::from_mins(1);
 /// How long a run has to exit once it has told its result, where it may stay.
 const GRACE: Duration = Duration::from_secs(3);
+/// How long a word waits for none of the agent's tools to work. Then the agent is told all the same.
+const WORD_WAITS: Duration = Duration::from_mins(1);
 /// The bytes that a run may write: more is a loop, and no work.
 const FLOOD: u64 = 64 * 1024 * 1024;
 /// Likewise the lines beside its events.
@@ -50,7 +53,7 @@ pub struct Wire {
 }
 
 /// A run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Run {
     agent: Arc<CodingAgent>,
     stream: Stream,
@@ -76,6 +79,16 @@ pub struct Run {
     written: u64,
     /// Its session, once it has begun.
     session: Option<String>,
+    /// Whether it has done something since its process began: before that its session may not hold what it was asked.
+    moved: bool,
+    /// Whether its session can be gone on with.
+    begun_session: bool,
+    /// Since when a word waits to be told.
+    word: Option<Instant>,
+    /// What its process is told, which has yet to begin.
+    telling: Vec<String>,
+    /// What it was told.
+    told: Vec<String>,
     ended: Option<Ended>,
     given_up: Option<GivenUp>,
     record: Record,
@@ -98,6 +111,14 @@ pub struct Standing {
     noisy: u32,
     ended: Option<Ended>,
     record: Record,
+    #[serde(default)]
+    moved: bool,
+    #[serde(default)]
+    begun_session: bool,
+    #[serde(default)]
+    telling: Vec<String>,
+    #[serde(default)]
+    told: Vec<String>,
 }
 
 impl Standing {
@@ -149,6 +170,8 @@ pub struct Outcome {
     pub stalled: bool,
     /// Its todo list, a line a step.
     pub todo: String,
+    /// What people said meanwhile and it was told, oldest first.
+    pub told: Vec<String>,
 }
 
 impl Run {
@@ -171,6 +194,11 @@ impl Run {
             noisy: 0,
             written: 0,
             session: None,
+            moved: false,
+            begun_session: false,
+            word: None,
+            telling: Vec::new(),
+            told: Vec::new(),
             ended: None,
             given_up: None,
             record: Record::default(),
@@ -185,7 +213,9 @@ impl Run {
         now: Instant,
         standing: Standing,
     ) -> Self {
-        let Standing { place, session, doing, open, tools, todo, used, reader, noise, noisy, ended, record } = standing;
+        let Standing { place, session, doing, open, tools, todo, used, reader, noise, noisy, ended, record, .. } =
+            standing;
+        let Standing { moved, begun_session, telling, told, .. } = standing;
         Self {
             stream: Stream::going_on(reader),
             begun,
@@ -200,6 +230,10 @@ impl Run {
             session,
             ended: ended.map(|ended| Ended { at: now, ..ended }),
             record,
+            moved,
+            begun_session,
+            telling,
+            told,
             ..Self::new(agent, silence, now)
         }
     }
@@ -221,6 +255,10 @@ impl Run {
             noisy: self.noisy,
             ended: self.ended.clone(),
             record: self.record.clone(),
+            moved: self.moved,
+            begun_session: self.begun_session,
+            telling: self.telling.clone(),
+            told: self.told.clone(),
         }
     }
 
@@ -229,6 +267,40 @@ impl Run {
         for event in stream::noises(errors) {
             self.event(event, now);
         }
+    }
+
+    /// Returns the run as it is when its process is looked at from its beginning once more.
+    #[must_use]
+    pub fn anew(&self, now: Instant) -> Self {
+        Self { alive: now, ..self.clone() }
+    }
+
+    /// Takes that its process was ended and another one begins, in which it is told these words.
+    pub fn goes_on(&mut self, words: Vec<String>, now: Instant) {
+        self.stream = Stream::new(self.agent.dialect);
+        self.open.clear();
+        (self.alive, self.refused, self.moved, self.word) = (now, None, false, None);
+        (self.ended, self.given_up, self.written) = (None, None, 0);
+        self.doing = strings::agents::told(&text::one_line(&words.join(" "), WIDTH / 2));
+        self.telling.extend(words);
+        self.record.line(&self.doing, now.duration_since(self.begun));
+    }
+
+    /// Tells, while a word waits, whether its process may be ended now, so that another one is told it: where none of its
+    /// tools works, or the word has waited for long. Once it has said its last there is nothing to steer any more.
+    pub fn hears(&mut self, now: Instant) -> bool {
+        let since = *self.word.get_or_insert(now);
+        let is_safe = self.moved && self.open.is_empty();
+        self.works() && (is_safe || now >= since + WORD_WAITS)
+    }
+
+    fn works(&self) -> bool {
+        self.ended.is_none() && self.given_up.is_none()
+    }
+
+    /// Returns its session, if that can be gone on with.
+    pub fn session(&self) -> Option<&str> {
+        self.session.as_deref().filter(|_| self.begun_session && self.agent.goes_on())
     }
 
     /// Takes what it has written.
@@ -261,7 +333,11 @@ impl Run {
                 return;
             }
             AgentEvent::Retry { reason } => return self.refuse(&reason, now),
-            AgentEvent::Started { session, .. } => self.session = Some(session),
+            AgentEvent::Started { session, .. } => {
+                self.session = Some(session);
+                self.told.append(&mut self.telling);
+                return self.sign(now);
+            }
             AgentEvent::Said(_) => {}
             AgentEvent::ToolUsed { id, name, target } => {
                 self.tools = self.tools.saturating_add(1);
@@ -278,6 +354,7 @@ impl Run {
                 self.ended = Some(Ended { at: now, ok, summary, tokens });
             }
         }
+        (self.moved, self.begun_session) = (true, true);
         self.sign(now);
     }
 
@@ -291,8 +368,14 @@ impl Run {
         self.refused = Some((since, text::one_line(cause, WIDTH)));
     }
 
-    /// Returns when [`Run::give_up`] has something to say, if nothing happens until then; `None` if it has said it.
+    /// Returns when [`Run::give_up`] or [`Run::hears`] has something to say, if nothing happens until then.
     pub fn deadline(&self) -> Option<Instant> {
+        let word = self.word.filter(|_| self.works()).map(|since| since + WORD_WAITS);
+        self.last_sign().into_iter().chain(word).min()
+    }
+
+    /// Returns when [`Run::give_up`] has something to say; `None` if it has said it.
+    fn last_sign(&self) -> Option<Instant> {
         let silent = self.alive + self.patience();
         let deadline =
             self.refused.as_ref().map_or(silent, |(since, _)| silent.min(*since + REFUSED.min(self.silence)));
@@ -312,7 +395,7 @@ impl Run {
     /// Tells whether the run has to be ended, because it has been silent or refused for too long, or writes without end.
     /// Says so once.
     pub fn give_up(&mut self, now: Instant) -> bool {
-        let Some(deadline) = self.deadline() else { return false };
+        let Some(deadline) = self.last_sign() else { return false };
         self.given_up = if self.written > FLOOD || self.noisy > FLOOD_LINES {
             Some(GivenUp::Flood)
         } else if now < deadline {
@@ -336,7 +419,13 @@ impl Run {
             None if self.doing.is_empty() => "begins".to_owned(),
             None => self.doing.clone(),
         };
-        let mut line = format!("{} · {doing} · {}", self.agent.name, text::stopwatch(now.duration_since(self.begun)));
+        let word = if self.word.is_some() && self.works() {
+            [" · ", strings::agents::TOLD_NEXT].concat()
+        } else {
+            String::new()
+        };
+        let time = text::stopwatch(now.duration_since(self.begun));
+        let mut line = format!("{} · {doing}{word} · {time}", self.agent.name);
         if tokens > 0 {
             line.extend([" · ", &text::short(tokens), " tokens"]);
         }
@@ -387,6 +476,7 @@ impl Run {
             session: self.session,
             stalled,
             todo: self.todo.iter().map(Step::to_string).collect::<Vec<_>>().join("\n"),
+            told: self.told,
         }
     }
 
@@ -500,11 +590,11 @@ mod tests {
         let outcome = done.outcome(&Exit::Code(0), false, now);
         let tokens = Tokens { input: 900, output: 100 };
         let (said, summary) = ("done".to_owned(), "All done.".to_owned());
-        let (noise, session) = (Vec::new(), Some("a".to_owned()));
+        let (noise, session, told) = (Vec::new(), Some("a".to_owned()), Vec::new());
         let (stalled, todo, record) = (false, String::new(), "0:00 Warning: x".to_owned());
         assert_eq!(
             outcome,
-            Outcome { ok: true, verdict: said, summary, noise, tokens, tools: 0, session, stalled, todo, record }
+            Outcome { ok: true, verdict: said, summary, noise, tokens, tools: 0, session, stalled, todo, told, record }
         );
 
         assert_eq!(verdict_of(&[STARTED, DONE], 1), "failed with exit code 1, although it calls itself done");
@@ -676,6 +766,40 @@ mod tests {
         assert!(!stalled(gemini(0), Exit::Code(144)) && !stalled(gemini(2), Exit::OutOfMemory));
         let (stopped, now) = given_up(&[STARTED]);
         assert!(!stopped.outcome(&Exit::Killed, true, now).stalled);
+    }
+
+    #[test]
+    fn a_word_waits_until_no_tool_works() {
+        let (mut run, now) = run(&[STARTED]);
+        assert!(!run.hears(now), "its session may hold nothing yet");
+        run.take(format!("{}\n", tool("1", "run_shell_command", r#"{"command":"make"}"#)).as_bytes(), now);
+        assert!(!run.hears(now + SECOND));
+        assert!(
+            run.lines(now).starts_with("Qwen Code · run shell command make · gets your word after this step · 0:00")
+        );
+        run.take(format!("{}\n", result("1")).as_bytes(), now);
+        assert!(run.hears(now + SECOND) && run.session() == Some("a"));
+
+        run.goes_on(vec!["anna: in blue".to_owned()], now);
+        assert_eq!(run.lines(now), "Qwen Code · was told “anna: in blue” · 0:00 · 71k tokens");
+        assert!(!run.hears(now), "it has done nothing with the last one yet");
+        for line in [STARTED, DONE] {
+            run.take(format!("{line}\n").as_bytes(), now);
+        }
+        assert!(!run.hears(now + SECOND), "it has said its last");
+        assert!(!run.hears(now + 2 * WORD_WAITS) && run.deadline() > Some(now + 2 * WORD_WAITS), "and that stays so");
+        let outcome = run.outcome(&Exit::Code(0), false, now);
+        assert_eq!((outcome.ok, outcome.tools, outcome.told), (true, 1, vec!["anna: in blue".to_owned()]));
+        assert_eq!(outcome.record, "0:00 run shell command make\n0:00 was told “anna: in blue”");
+    }
+
+    #[test]
+    fn a_word_that_has_waited_for_long_is_told_all_the_same() {
+        let (mut run, now) = run(&[STARTED, &tool("1", "run_shell_command", "{}")]);
+        assert!(!run.hears(now) && run.deadline() == Some(now + WORD_WAITS));
+        assert!(!run.hears(now + WORD_WAITS - SECOND) && run.hears(now + WORD_WAITS));
+        run.goes_on(vec!["in blue".to_owned()], now);
+        assert!(run.outcome(&Exit::Code(1), false, now).told.is_empty(), "its process has not begun");
     }
 
     #[test]

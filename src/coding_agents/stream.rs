@@ -150,7 +150,7 @@ pub(super) enum Dialect {
 }
 
 /// Reads the output of one run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Stream {
     lines: Lines,
     reader: Reader,

@@ -9,7 +9,7 @@ use crate::{
     ids::{CallId, TurnId, digest},
     llm::{AssistantMessage, Finish, Message, Part, ToolCall},
     text,
-    tools::{self, Access},
+    tools::{self, Access, Word},
 };
 
 use super::{
@@ -63,12 +63,16 @@ pub struct CallToRun {
     pub detail: String,
     /// Set when an intent is already stored: the sandbox's boot id at that time. Then the call is looked up, not run.
     pub resumed: Option<String>,
+    /// What it has taken of what people said, before the crash after which it is looked up.
+    pub taken: Vec<Word>,
 }
 
 /// The calls of one message.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Batch {
     pub(super) slots: Vec<Slot>,
+    /// What its calls took of what people said: shown to the model after the results.
+    pub(super) taken: Vec<Line>,
 }
 
 /// One call.
@@ -162,12 +166,23 @@ impl Batch {
                 _ => CallState::Waiting,
             },
         });
-        Self { slots: slots.collect() }
+        Self { slots: slots.collect(), taken: vec![] }
     }
 
     /// Returns the slot of a call that has no result yet.
     pub(super) fn open(&mut self, id: &CallId) -> Option<&mut Slot> {
         self.slots.iter_mut().find(|slot| slot.id == *id && !matches!(slot.state, CallState::Done { .. }))
+    }
+
+    /// Returns whether a call runs.
+    pub(super) fn runs(&self, id: &CallId) -> bool {
+        self.slots.iter().any(|slot| slot.id == *id && matches!(slot.state, CallState::Running))
+    }
+
+    /// Returns what a call has taken of what people said.
+    pub(super) fn taken_by(&self, id: &CallId) -> Vec<Word> {
+        let own = |line: &&Line| matches!(&line.origin, Origin::Person { taken_by: Some(call), .. } if call == id);
+        self.taken.iter().filter(own).filter_map(Line::word).collect()
     }
 
     /// Returns whether every call has its result.
@@ -227,6 +242,7 @@ impl Slot {
             arguments: self.call.arguments.clone(),
             detail: self.detail.clone(),
             resumed,
+            taken: vec![],
         }
     }
 }

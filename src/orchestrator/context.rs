@@ -305,7 +305,7 @@ mod tests {
     fn said(text: &str) -> Line {
         Line {
             message: Message::User { parts: vec![Part::Text { text: text.into() }] },
-            origin: Origin::Person { event: "e".into() },
+            origin: Origin::Person { event: "e".into(), taken_by: None },
         }
     }
 

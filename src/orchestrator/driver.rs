@@ -9,7 +9,7 @@ use std::{collections::VecDeque, mem, pin::Pin, sync::Arc, time::Duration};
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use serde_json::Value;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot, watch},
     time::{Instant, Sleep, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ use crate::{
     pictures::Gallery,
     sandbox::Sandboxes,
     store::{Conversation, Store, StoreError},
-    tools::{self, GuidesSeen, JobsSeen, LargeFiles},
+    tools::{self, GuidesSeen, JobsSeen, LargeFiles, Take, Word},
 };
 
 use super::{
@@ -34,7 +34,7 @@ use super::{
     footer::{brief, footer},
     hands::{Hands, Toolbox, known},
     journal::Journal,
-    limits::TurnLimits,
+    limits::{CALLS_AT_ONCE, TurnLimits},
     line::{Ending, Line, UserMessage},
     machine::Machine,
     progress::{Outflow, Progress},
@@ -199,6 +199,9 @@ impl Turn {
             time_left: self.limits.time.saturating_sub(before).max(self.limits.time / 2),
             limits: self.limits,
         });
+        let (waiting, words) = watch::channel(0);
+        // A call that asks waits until it is answered.
+        let (take, takes) = mpsc::channel(CALLS_AT_ONCE);
         let mut driver = Driver {
             machine,
             hands: Hands {
@@ -207,6 +210,8 @@ impl Turn {
                 outflow: Arc::clone(&outflow),
                 progress: self.progress.clone(),
                 heard: CancellationToken::new(),
+                words,
+                take,
                 jobs: JobsSeen::default(),
                 guides,
                 sent: Arc::default(),
@@ -217,6 +222,9 @@ impl Turn {
             outflow,
             progress: self.progress,
             steering: Some(self.steering),
+            waiting,
+            takes,
+            taking: VecDeque::new(),
             stop: self.stop,
             stopped: false,
             request: None,
@@ -264,6 +272,12 @@ struct Driver {
     progress: mpsc::Sender<Progress>,
     /// `None` once the hub has closed it.
     steering: Option<mpsc::Receiver<UserMessage>>,
+    /// How many messages wait at the machine.
+    waiting: watch::Sender<usize>,
+    /// The calls that ask for them.
+    takes: mpsc::Receiver<Take>,
+    /// Those that the machine is to answer, in its order.
+    taking: VecDeque<oneshot::Sender<Word>>,
     stop: CancellationToken,
     /// Whether the stop was handed in.
     stopped: bool,
@@ -300,6 +314,8 @@ impl Driver {
                 }
             }
             self.count().await?;
+            let waiting = self.machine.waiting();
+            self.waiting.send_if_modified(|before| mem::replace(before, waiting) != waiting);
         }
     }
 
@@ -323,6 +339,12 @@ impl Driver {
                 let id = call.id.clone();
                 let work = self.hands.clone().run(call, self.cancel.clone());
                 self.calls.push(work.map(|result| (id, result)).boxed());
+            }
+            Action::Pass(word) => {
+                if let (Some(call), Some(word)) = (self.taking.pop_front(), word) {
+                    // A call that is gone has left it to the model, which is shown it all the same.
+                    let _ = call.send(word);
+                }
             }
             Action::Arm(time) => {
                 self.apart = None;
@@ -392,6 +414,10 @@ impl Driver {
                     self.deadline.as_mut().reset(deadline);
                 }
                 Event::ToolDone { call, result: result? }
+            }
+            Some(Take { call, word }) = self.takes.recv() => {
+                self.taking.push_back(word);
+                Event::Takes(call)
             }
             message = next(&mut self.steering), if self.machine.listens() => {
                 let Some(message) = message else {

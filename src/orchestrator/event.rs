@@ -7,6 +7,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use crate::{
     ids::{CallId, TurnId},
     llm::{Chunk, Completion, Message, Remedy},
+    tools::Word,
 };
 
 use super::{
@@ -78,6 +79,8 @@ pub enum Event {
     },
     /// Somebody spoke in the room.
     Said(UserMessage),
+    /// A running call asks for what was said.
+    Takes(CallId),
     /// The time that was armed last is over.
     TimeUp,
     /// The person wants it stopped.
@@ -95,6 +98,8 @@ pub enum Action {
     Ask(Request),
     /// Begin a call.
     Run(CallToRun),
+    /// Answer a call's [`Event::Takes`], in their order: with a word that is stored as its, or none where none waits.
+    Pass(Option<Word>),
     /// Let `TimeUp` come after this long, instead of what was armed before.
     Arm(Duration),
     /// End the request and the calls under way; nothing more is heard of them.

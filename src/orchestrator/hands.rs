@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,8 @@ use crate::{
     sandbox::Sandboxes,
     store::StoreError,
     tools::{
-        self, Attachment, Facts, GuidesSeen, JobsSeen, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult,
+        self, Attachment, Facts, GuidesSeen, JobsSeen, LargeFiles, Steering, Take, ToolContext, ToolLimits,
+        ToolProgress, ToolResult,
     },
 };
 
@@ -51,6 +52,10 @@ pub(super) struct Hands {
     pub(super) progress: mpsc::Sender<Progress>,
     /// Ends calls that only wait: somebody has said something that the model is to be shown.
     pub(super) heard: CancellationToken,
+    /// How many messages wait for the model, or for a call that takes them.
+    pub(super) words: watch::Receiver<usize>,
+    /// Where a call asks for them.
+    pub(super) take: mpsc::Sender<Take>,
     /// What the model has seen of background jobs.
     pub(super) jobs: JobsSeen,
     /// What of repositories' guides the model has seen.
@@ -140,6 +145,8 @@ impl Hands {
 
     async fn work(&self, call: &CallToRun, boot: &str, cancel: CancellationToken) -> ToolResult {
         let (lines, mut line) = mpsc::channel(LINES);
+        let (taken, words, take) = (call.taken.clone(), self.words.clone(), self.take.clone());
+        let steering = Steering::new(call.id.clone(), taken, words, take);
         let work = async {
             match &self.tools {
                 Toolbox::Sandbox { sandboxes, agents, limits, vision, large } => {
@@ -152,6 +159,7 @@ impl Hands {
                         store: self.journal.store.clone(),
                         cancel,
                         heard: self.heard.clone(),
+                        steering,
                         jobs: self.jobs.clone(),
                         guides: self.guides.clone(),
                         large: large.clone(),
@@ -166,7 +174,7 @@ impl Hands {
                     }
                 }
                 #[cfg(test)]
-                Toolbox::Scripted(script) => script(call.clone(), boot.to_owned(), cancel, lines).await,
+                Toolbox::Scripted(script) => script(call.clone(), boot.to_owned(), cancel, lines, steering).await,
             }
         };
         tokio::pin!(work);

@@ -94,7 +94,7 @@ impl Journal {
     pub(super) async fn keep(&self, line: Line) -> Result<(), StoreError> {
         let (store, address, turn) = (&self.store, &self.at.address, &self.turn);
         match &line.origin {
-            Origin::Person { event } => {
+            Origin::Person { event, .. } => {
                 let event = event.clone();
                 store.steer_turn(address, turn, event, serde_json::to_value(line)?).await
             }

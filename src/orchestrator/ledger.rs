@@ -152,6 +152,10 @@ impl TurnLedger {
                 }
                 continue;
             }
+            if matches!(line.origin, Origin::Person { taken_by: Some(_), .. }) {
+                // It was said while the batch ran, which may run still.
+                continue;
+            }
             if let Open::Batch(open) = mem::take(&mut replayed.open) {
                 // What it led to stands in the lines that follow.
                 _ = replayed.ledger.batch(&open.batch);

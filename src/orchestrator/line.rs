@@ -12,6 +12,7 @@ use crate::{
     ids::{CallId, EventId},
     llm::{Message, Part, Usage},
     strings::turns,
+    tools::Word,
 };
 
 use super::{limits::Limit, words};
@@ -35,6 +36,9 @@ pub enum Origin {
     Person {
         /// The event that this line answers for: its claim and the line are one transaction.
         event: EventId,
+        /// The call that took it while it ran, and passed it on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        taken_by: Option<CallId>,
     },
     /// The program, in the person's place.
     Program {
@@ -161,7 +165,13 @@ impl UserMessage {
             None => self.text.clone(),
         };
         let parts = std::iter::once(Part::Text { text }).chain(self.pictures.iter().cloned()).collect();
-        Line { message: Message::User { parts }, origin: Origin::Person { event: self.event.clone() } }
+        Line { message: Message::User { parts }, origin: Origin::Person { event: self.event.clone(), taken_by: None } }
+    }
+
+    /// Returns what the conversation stores of it when a running call takes it.
+    pub(super) fn to_line_of(&self, call: &CallId) -> Line {
+        let origin = Origin::Person { event: self.event.clone(), taken_by: Some(call.clone()) };
+        Line { origin, ..self.to_line() }
     }
 }
 
@@ -210,6 +220,18 @@ impl Line {
             _ => None,
         });
         frames.collect()
+    }
+
+    /// Returns what a call is given that has taken this line; `None` if it is nobody's word.
+    pub(super) fn word(&self) -> Option<Word> {
+        let (Message::User { parts }, Origin::Person { event, .. }) = (&self.message, &self.origin) else {
+            return None;
+        };
+        let texts = parts.iter().filter_map(|part| match part {
+            Part::Text { text } => Some(text.as_str()),
+            Part::Image { .. } | Part::Picture { .. } => None,
+        });
+        Some(Word { event: event.clone(), text: texts.collect::<Vec<_>>().join("\n") })
     }
 
     /// Returns a line in which the program speaks to the model.

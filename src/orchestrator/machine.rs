@@ -5,6 +5,7 @@
 //! that follows from it); `Ask` and `Run` only begin something whose end comes back as an event. A turn ends with
 //! exactly one [`Action::Answer`]; after it every event is ignored.
 
+mod heard;
 mod room;
 mod settle;
 
@@ -22,7 +23,7 @@ use crate::{
 };
 
 use super::{
-    batch::{self, Batch, CallResult, CallState, KnownTool, Slot},
+    batch::{self, Batch, CallResult, CallState, CallToRun, KnownTool, Slot},
     compaction::Plan,
     context::{self, Context},
     event::{Action, Answer, Event, Request, TurnInput},
@@ -34,9 +35,6 @@ use super::{
     words,
 };
 use room::ContextRoom;
-
-/// Steering messages that wait for the batch to end; more stay in the channel, and then in the journal.
-const HEARD: usize = 16;
 
 /// The machine.
 #[derive(Debug)]
@@ -98,11 +96,12 @@ impl Machine {
         let mut replayed = TurnLedger::replay(input.stored, &input.tools);
         let mut context = Context::new(input.system, input.overhead);
         let mut history = input.history;
-        if let Open::Batch(open) = replayed.open {
-            let message = history.iter().rposition(|line| !matches!(line.origin, Origin::Result { .. }));
+        if let Open::Batch(mut open) = replayed.open {
+            let message = history.iter().rposition(|line| matches!(line.origin, Origin::Model { .. }));
             if let Some(message) = message.filter(|message| *message >= input.base) {
-                // Its results follow when all are there, as in a turn that was not interrupted.
-                history.truncate(message);
+                // Its results follow when all are there, as in a turn that was not interrupted, and then what was said.
+                let said = |line: &Line| matches!(line.origin, Origin::Person { .. });
+                open.batch.taken = history.drain(message..).filter(said).collect();
                 context.extend(history);
                 context.push(Message::Assistant(open.message.clone()), open.origin.clone());
                 replayed.open = Open::Batch(open);
@@ -168,6 +167,7 @@ impl Machine {
             Event::Window(tokens) => self.resize(tokens),
             Event::ToolDone { call, result } => self.tool_done(&call, result, &mut out),
             Event::Said(message) => self.heard.push_back(message),
+            Event::Takes(call) => self.pass(&call, &mut out),
             Event::TimeUp => self.time_up(&mut out),
             Event::Stop => {
                 self.cut_short(words::CALL_STOPPED, words::CALL_STOPPED_EARLY, &mut out);
@@ -175,11 +175,6 @@ impl Machine {
             }
         }
         out
-    }
-
-    /// Returns whether another steering message can be taken in.
-    pub fn listens(&self) -> bool {
-        self.heard.len() < HEARD
     }
 
     fn take_phase(&mut self) -> Phase {
@@ -242,7 +237,9 @@ impl Machine {
     fn go_on(&mut self, mut batch: Batch, out: &mut Out) {
         while let Some(slot) = batch.start_next() {
             let boot = self.boots.remove(&slot.id);
-            out.push(Action::Run(slot.to_run(boot)));
+            let call = slot.to_run(boot);
+            let taken = batch.taken_by(&call.id);
+            out.push(Action::Run(CallToRun { taken, ..call }));
         }
         if !batch.is_complete() {
             self.phase = Phase::Running(batch);
@@ -256,10 +253,13 @@ impl Machine {
         self.advance(out);
     }
 
-    /// Shows the model a complete batch.
+    /// Shows the model a complete batch, then what its calls took of what people said.
     fn close(&mut self, batch: Batch) -> Verdict {
         let verdict = self.ledger.batch(&batch);
         self.context.answer(batch.slots.into_iter().filter_map(Slot::into_result));
+        for Line { message, origin } in batch.taken {
+            self.context.push(message, origin);
+        }
         verdict
     }
 
@@ -317,15 +317,6 @@ impl Machine {
             ContextRoom::Enough => self.ask(out),
             ContextRoom::BeingMade => {}
             ContextRoom::Gone => self.end_at(Limit::Context, out),
-        }
-    }
-
-    /// Shows the model what was said meanwhile: only here, where no call is open.
-    fn take_in_heard(&mut self, out: &mut Out) {
-        while let Some(message) = self.heard.pop_front() {
-            let line = message.to_line();
-            self.keep(line.message, line.origin, out);
-            out.push(Action::Show(Progress::Seen(message.event)));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path, time::Duration};
 
-use super::{commands, database, files, models, rooms, sandboxes, terminals, turns};
+use super::{agents, commands, database, files, models, rooms, sandboxes, terminals, turns};
 
 /// What is read as a part of something else needs not be a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ macro_rules! words {
 fn words() -> Vec<Word> {
     let (path, cause, minute) = (Path::new("/var/lib/x"), &io::Error::other("it is full"), Duration::from_mins(1));
     words![
+        Part agents::told("in blue, please"),
+        Part agents::TOLD_NEXT,
         Frame commands::HELP,
         Says commands::NEW,
         Says commands::NOTHING_RUNS,

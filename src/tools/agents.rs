@@ -7,6 +7,7 @@
 //! it stands.
 
 mod follower;
+mod process;
 mod report;
 mod task;
 
@@ -19,13 +20,14 @@ use tokio::time::Instant;
 pub(super) use self::follower::run_under_way;
 use self::{
     follower::{Follower, wire},
-    task::{PLAN_FILE, given_way_file, held, keep, kept, session_file},
+    process::Worker,
+    task::{PLAN_FILE, given_way_file, keep, kept, session_file},
 };
 use super::{Access, Tool, ToolContext, ToolLimits, ToolProgress, ToolResult, error::ToolError, exec, memory, survey};
 use crate::{
-    coding_agents::{Assigned, Begun, Brief, Launch, Outcome, Role, Session, prompt},
+    coding_agents::{Assigned, Begun, Brief, Outcome, Role, Session, prompt},
     gateway::models::Grant,
-    sandbox::{Captured, Ended, Exit, Sandbox, Stdin},
+    sandbox::{Ended, Exit, Sandbox},
     text,
 };
 
@@ -163,7 +165,8 @@ struct Attempt {
     outcome: Outcome,
     /// Whether a person wanted it to end.
     stopped: bool,
-    output: Captured,
+    /// Files in the sandbox with all that it wrote.
+    logs: Vec<String>,
     /// How long it took, if somebody was there to see.
     elapsed: Option<Duration>,
 }
@@ -195,18 +198,20 @@ impl Job<'_> {
     async fn take_up(&self, context: &ToolContext, boot_id: &str) -> Result<ToolResult, ToolError> {
         let line = context.agents.of(self.role);
         let Some(mut place) = line.len().checked_sub(1) else { return Err(ToolError::NotRun) };
-        let (sandbox, ended, follower) = loop {
+        let (sandbox, mut ended, mut follower, pass) = loop {
             let assigned = &line[place];
             let pass = context.agents.open(grant(context, assigned, place));
-            let mut follower = Follower::going_on(context, assigned, &pass, run_id(context, place)).await;
-            match exec::resume_following(context, &run_id(context, place), boot_id, &mut follower).await {
+            match process::find(context, boot_id, assigned, &pass, &run_id(context, place)).await {
                 Err(ToolError::NotRun) if place > 0 => place -= 1,
                 found => {
-                    let (sandbox, ended) = found?;
-                    break (sandbox, ended, follower);
+                    let (sandbox, ended, follower) = found?;
+                    break (sandbox, ended, follower, pass);
                 }
             }
         };
+        let worker = Worker { context, sandbox: &sandbox, role: self.role, assigned: &line[place], key: pass.token() };
+        ended = worker.tell(None, ended, &mut follower).await?;
+        drop(pass);
         let mut before = Vec::new();
         for place in 0..place {
             before.extend(kept(context, &sandbox, &given_way_file(&run_id(context, place))).await?);
@@ -241,24 +246,10 @@ impl Job<'_> {
         let session = before.and_then(|id| Session::continued(&id)).unwrap_or_else(|| Session::of_call(&id));
 
         let pass = context.agents.open(grant(context, assigned, place));
-        let model = assigned.model.as_deref().unwrap_or_default();
-        let launch = Launch { role, model, session: &session, key: pass.token() };
-        let (argv, stdin) = assigned.agent.command(&launch, asked);
-        let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
-        let mut command = context.command(&argv, context.limits.coding);
-        command.id.clone_from(&id);
-        command.env = assigned.agent.environment(&launch);
-        if !role.may_write() {
-            let held = held(context, sandbox, role).await?;
-            command.env.extend(held.environment);
-            command.writable = Some(held.writable);
-        }
-        command.stdin = stdin.map_or(Stdin::Null, |prompt| Stdin::Bytes(prompt.into()));
-        command.spooled = sandbox.spools();
+        let worker = Worker { context, sandbox, role, assigned, key: pass.token() };
         let mut follower = Follower::new(context, assigned, &pass, id);
-        // A server that takes it up goes by this.
-        follower.keep_now().await;
-        let ended = exec::follow(context, sandbox, command, &mut follower).await?;
+        let ended = worker.ask(&session, asked.clone(), &mut follower).await?;
+        let ended = worker.tell(Some((&session, &asked)), ended, &mut follower).await?;
         drop(pass);
         self.conclude(context, sandbox, assigned, follower, ended).await
     }
@@ -276,7 +267,7 @@ impl Job<'_> {
             follower.complete(sandbox, &ended.output).await;
         }
         let elapsed = follower.elapsed();
-        let Follower { mut run, seen, .. } = follower;
+        let Follower { mut run, seen, process, mut logs, .. } = follower;
         let now = Instant::now();
         run.look(wire(&seen.borrow()), now);
         let refusal = seen.borrow().refusal.clone();
@@ -291,7 +282,10 @@ impl Job<'_> {
             let session = outcome.session.as_deref().unwrap_or_default();
             keep(context, sandbox, &session_file(self.role, assigned), session).await?;
         }
-        Ok(Attempt { outcome, stopped, output: ended.output, elapsed })
+        if !stopped {
+            logs.extend(exec::whole(context, sandbox, &process, &ended.output).await);
+        }
+        Ok(Attempt { outcome, stopped, logs, elapsed })
     }
 
     /// Hands on to the next agent as long as one gives way, then tells what it all came to and keeps what the task needs
@@ -324,7 +318,7 @@ impl Job<'_> {
             attempt = self.attempt(context, sandbox, place, Some(&begun)).await?;
         }
         let assigned = &line[place];
-        let Attempt { outcome, stopped, output, elapsed } = attempt;
+        let Attempt { outcome, stopped, logs, elapsed } = attempt;
         if stopped {
             let name = &assigned.agent.name;
             return Ok(ToolResult::bad(format!("{role}: {name} stopped"), format!("{name} was {}.", outcome.verdict)));
@@ -335,8 +329,7 @@ impl Job<'_> {
         }
         memory::add(context, sandbox, &report::remembered(role, self.task, assigned, &outcome, edits.as_deref()))
             .await?;
-        let log = exec::whole(context, sandbox, &run_id(context, place), &output).await;
-        Ok(report::told(role, assigned, &outcome, &before, edits, elapsed, log.as_deref()))
+        Ok(report::told(role, assigned, &outcome, &before, edits, elapsed, &logs))
     }
 }
 

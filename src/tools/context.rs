@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{error::ToolError, guides_seen::GuidesSeen, jobs_seen::JobsSeen};
+use super::{error::ToolError, guides_seen::GuidesSeen, jobs_seen::JobsSeen, steering::Steering};
 use crate::{
     coding_agents::CodingAgents,
     ids::{Address, CallId, TurnId},
@@ -38,6 +38,8 @@ pub struct ToolContext {
     pub cancel: CancellationToken,
     /// Somebody has said something in the room: a call that only waits ends with what there is.
     pub heard: CancellationToken,
+    /// What people say meanwhile, for a call that passes it on.
+    pub steering: Steering,
     /// What the model has seen of background jobs.
     pub jobs: JobsSeen,
     /// What of repositories' guides the model has seen.

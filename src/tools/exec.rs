@@ -90,8 +90,8 @@ pub(super) trait Follow: Send {
     }
 
     /// Tells, once, that it has to be ended.
-    fn give_up(&mut self) -> bool {
-        false
+    fn give_up(&mut self) -> impl Future<Output = bool> + Send {
+        std::future::ready(false)
     }
 }
 
@@ -188,7 +188,7 @@ async fn watch(
             },
         }
         follower.keep().await;
-        if follower.give_up() {
+        if follower.give_up().await {
             sandbox.kill(process.id()).await?;
         }
     }

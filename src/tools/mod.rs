@@ -30,6 +30,7 @@ mod run_command;
 mod run_tests;
 mod send_file;
 mod shorten;
+mod steering;
 mod survey;
 mod take_screenshot;
 mod write_file;
@@ -49,7 +50,13 @@ pub use self::context::{
 };
 use self::error::ToolError;
 pub use self::exec::whole_output;
-pub use self::{guides_seen::GuidesSeen, jobs_seen::JobsSeen, media::picture, memory::files as memory_files};
+pub use self::{
+    guides_seen::GuidesSeen,
+    jobs_seen::JobsSeen,
+    media::picture,
+    memory::files as memory_files,
+    steering::{Steering, Take, Word},
+};
 use crate::{ids::CallId, llm::ToolSpec, text};
 
 /// All tools, in the order in which models see them: a fixed one, so that a provider's cache stays good.

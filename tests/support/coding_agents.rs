@@ -1,5 +1,7 @@
 //! Which part of the program, and which coding CLI, asks the scripted model, and how far it has come.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{replies::Reply, scripted_llm::results};
@@ -29,8 +31,9 @@ pub fn who(request: &Value) -> Who {
 pub fn answered(request: &Value) -> usize {
     let each = |name: &str| request[name].as_array().into_iter().flatten();
     let parts = each("contents").flat_map(|content| content["parts"].as_array().into_iter().flatten());
-    parts.filter(|part| part.get("functionResponse").is_some()).count()
-        + each("messages").filter(|message| message["role"] == "tool").count()
+    // Gemini CLI tells an answer twice in a session that it goes on with.
+    let ids: HashSet<_> = parts.filter_map(|part| part["functionResponse"]["id"].as_str()).collect();
+    ids.len() + each("messages").filter(|message| message["role"] == "tool").count()
 }
 
 pub fn aside(request: &Value) -> Reply {

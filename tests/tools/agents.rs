@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use matrix_agent::tools::{self, GuidesSeen, ToolContext, ToolLimits, ToolProgress, ToolResult};
+use matrix_agent::tools::{self, GuidesSeen, ToolContext, ToolLimits, ToolProgress, ToolResult, Word};
 use serde_json::json;
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout},
 };
 
-use crate::bench::{Bench, FULL, LIMIT, PLAIN, bad, good, open, run};
+use crate::bench::{Bench, FULL, LIMIT, PLAIN, bad, good, open, run, steering};
 
 /// What a program in the place of Qwen Code begins with: the helpers of the ones below.
 const BEGIN: &str = r#"#!/bin/bash
@@ -438,6 +438,98 @@ async fn a_run_outlives_the_server() {
 async fn stored_place(bench: &Bench, context: &ToolContext) -> u64 {
     let state = bench.store.call_state(&context.call).await.unwrap().unwrap_or_default();
     state["run"]["place"].as_u64().unwrap_or_default()
+}
+
+fn word(event: &str, text: &str) -> Word {
+    Word { event: event.into(), text: text.to_owned() }
+}
+
+/// Works until it is told something; then it waits for a file and says what it was told.
+const STEERED: &str = "if grep -q -e --resume $own/arguments; then init; uses 2 y; until [ -e /tmp/on ]; do sleep 0.05; done; \
+    rm /tmp/on; done_with 2; result \"heard: $(grep -c '^in blue$' $own/prompt)\"; exit; fi; \
+    init; uses 1 x; until [ -e /tmp/go ]; do sleep 0.05; done; rm /tmp/go; done_with 1; sleep 6789";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_is_told_a_word_once_no_tool_of_its_works() {
+    let bench = Bench::open(FULL).await;
+    put(&bench, STEERED).await;
+    let (context, mut progress) = bench.context();
+    let (steering, waiting, mut takes) = steering(&context.call, vec![]);
+    let context = ToolContext { steering, ..context };
+    let call = tokio::spawn(async move { run(&context, "implement", &json!({"task": "x"})).await });
+    until(&mut progress, "write file x").await;
+    waiting.send(2).unwrap();
+    until(&mut progress, "write file x · gets your word after this step").await;
+    assert!(takes.try_recv().is_err(), "its tool works");
+    bench.sh("touch /tmp/go").await;
+    for said in [Some(word("e1", "no, in red")), Some(word("e2", "in blue")), None] {
+        let take = timeout(LIMIT, takes.recv()).await.unwrap().unwrap();
+        assert_eq!(bench.running("sleep 678[9]").await, "1", "it is ended when all is stored");
+        match said {
+            Some(word) => take.word.send(word).unwrap(),
+            None => drop(waiting.send(0)),
+        }
+    }
+    until(&mut progress, "was told “no, in red in blue”").await;
+    until(&mut progress, "write file y").await;
+    bench.sh("touch /tmp/on").await;
+    let result = timeout(LIMIT, call).await.unwrap().unwrap();
+    good(
+        &result,
+        &["it was told, and went on with:\n- no, in red\n- in blue", "heard: 1", "[the whole log: /home/", ".txt, /"],
+    );
+    assert_eq!(bench.running("sleep 678[9]").await, "0");
+    bench.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_word_after_an_agent_s_last_is_left_to_the_turn() {
+    let bench = Bench::open(FULL).await;
+    put(
+        &bench,
+        "init; uses 1 x; done_with 1; result 'Done.'; touch /tmp/over; until [ -e /tmp/go ]; do sleep 0.05; done",
+    )
+    .await;
+    let (context, _progress) = bench.context();
+    let (steering, waiting, mut takes) = steering(&context.call, vec![]);
+    let context = ToolContext { steering, ..context };
+    let call = tokio::spawn(async move { run(&context, "implement", &json!({"task": "x"})).await });
+    bench.sh("until [ -e /tmp/over ]; do sleep 0.05; done").await;
+    waiting.send(1).unwrap();
+    bench.sh("touch /tmp/go").await;
+    let result = timeout(LIMIT, call).await.unwrap().unwrap();
+    good(&result, &["done: Qwen Code", "Done."]);
+    assert!(!result.text.contains("was told"), "{}", result.text);
+    assert!(takes.try_recv().is_err(), "nobody asked for it");
+    bench.close().await;
+}
+
+/// Each time the server is lost: before the agent was ended, and when it had begun again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_word_is_told_once_when_the_server_is_lost() {
+    let mut bench = Bench::open(FULL).await;
+    put(&bench, STEERED).await;
+    let (context, mut progress) = bench.context();
+    let before = context.clone();
+    let mut call = tokio::spawn(async move { run(&before, "implement", &json!({"task": "x"})).await });
+    until(&mut progress, "write file x").await;
+    let boot = bench.boot_id().await;
+    for go in ["touch /tmp/go", "true"] {
+        call.abort();
+        let _ = call.await;
+        bench.sandboxes.shutdown().await;
+        bench.sandboxes = open(&bench.options).await;
+        let (steering, ..) = steering(&context.call, vec![word("e1", "in blue")]);
+        let again = ToolContext { sandboxes: bench.sandboxes.clone(), steering, ..context.clone() };
+        let boot = boot.clone();
+        call = tokio::spawn(async move { tools::resume(&again, "implement", r#"{"task":"x"}"#, &boot).await });
+        bench.sh(go).await;
+        until(&mut progress, "write file y").await;
+    }
+    bench.sh("touch /tmp/on").await;
+    let result = timeout(LIMIT, call).await.unwrap().unwrap();
+    good(&result, &["it was told, and went on with:\n- in blue", "heard: 1"]);
+    bench.close().await;
 }
 
 /// Waits until the room is shown something, and returns all that it was shown.

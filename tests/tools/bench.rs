@@ -17,12 +17,17 @@ use matrix_agent::{
     ids::{self, Address, CallId, TurnId},
     sandbox::{SandboxOptions, Sandboxes},
     store::{Durability, Store},
-    tools::{self, GuidesSeen, JobsSeen, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult},
+    tools::{
+        self, GuidesSeen, JobsSeen, LargeFiles, Steering, Take, ToolContext, ToolLimits, ToolProgress, ToolResult, Word,
+    },
 };
 use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt::PeerCredentials};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const PLAIN: &str = "docker.io/library/debian:trixie-slim";
@@ -71,15 +76,19 @@ impl Bench {
 
     pub(crate) fn context(&self) -> (ToolContext, mpsc::Receiver<ToolProgress>) {
         let (progress, receiver) = mpsc::channel(16);
+        let call = CallId(ids::random(8));
+        // Nobody says anything.
+        let (steering, ..) = steering(&call, vec![]);
         let context = ToolContext {
             sandboxes: self.sandboxes.clone(),
             address: self.address.clone(),
             turn: TurnId(ids::random(8)),
-            call: CallId(ids::random(8)),
+            call,
             agents: self.agents.clone(),
             store: self.store.clone(),
             cancel: CancellationToken::new(),
             heard: CancellationToken::new(),
+            steering,
             jobs: self.jobs.clone(),
             guides: GuidesSeen::default(),
             large: LargeFiles::default(),
@@ -159,6 +168,12 @@ impl Drop for Bench {
             }
         }
     }
+}
+
+/// A call's way to what people say, with what it has taken before; how many words wait, and where it asks for them.
+pub(crate) fn steering(call: &CallId, taken: Vec<Word>) -> (Steering, watch::Sender<usize>, mpsc::Receiver<Take>) {
+    let ((waiting, waits), (take, takes)) = (watch::channel(0), mpsc::channel(1));
+    (Steering::new(call.clone(), taken, waits, take), waiting, takes)
 }
 
 /// Qwen Code in every role, with models that are never asked.

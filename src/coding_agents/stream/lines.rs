@@ -8,7 +8,7 @@ use std::mem;
 pub(super) const LONGEST: usize = 1024 * 1024;
 
 /// What has come of a line.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Lines {
     begun: Vec<u8>,
     /// The bytes that have come of it, whether or not they are kept.

@@ -19,6 +19,8 @@ enum Happening {
         kind: u8,
     },
     Said,
+    /// A running call asks for what was said.
+    Takes(u8),
     TimeUp,
     Stop,
     /// Right now; `true`: before the intents of the running calls were stored.
@@ -40,7 +42,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => any::<u8>().prop_map(Happening::ModelFails),
         2 => any::<u16>().prop_map(Happening::Piece),
         30 => (any::<u8>(), 0..20_000_u16, any::<u8>()).prop_map(|(which, size, kind)| Happening::ToolEnds { which, size, kind }),
-        3 => Just(Happening::Said),
+        6 => Just(Happening::Said),
+        6 => any::<u8>().prop_map(Happening::Takes),
         1 => Just(Happening::TimeUp),
         1 => Just(Happening::Stop),
         1 => any::<bool>().prop_map(Happening::Crash),
@@ -62,7 +65,7 @@ fn call(kind: u8) -> (&'static str, &'static str) {
     }
 }
 
-fn play(play: &mut Play, happening: Happening) {
+fn play(play: &mut Play, events: &mut u32, happening: Happening) {
     let asked = play.asked.is_some();
     match happening {
         Happening::Text(kind) if asked => {
@@ -101,7 +104,11 @@ fn play(play: &mut Play, happening: Happening) {
             play.feed(Event::ToolDone { call, result });
         }
         Happening::Said if play.machine.listens() => {
-            play.feed(Event::Said(said(&format!("e{}", play.stored.len()), "and this")));
+            *events += 1;
+            play.said(&format!("e{events}"), "and this");
+        }
+        Happening::Takes(which) if !play.running.is_empty() => {
+            play.takes(usize::from(which) % play.running.len());
         }
         Happening::TimeUp => play.feed(Event::TimeUp),
         Happening::Stop => play.feed(Event::Stop),
@@ -112,7 +119,12 @@ fn play(play: &mut Play, happening: Happening) {
             play.crash();
         }
         Happening::CrashWithin(actions) => play.dies_after = Some(usize::from(actions % 6)),
-        Happening::Late => play.feed(Event::ToolDone { call: "late".into(), result: good("late") }),
+        Happening::Late => {
+            play.feed(Event::ToolDone { call: "late".into(), result: good("late") });
+            if play.answer.is_none() {
+                play.feed(Event::Takes("late".into()));
+            }
+        }
         _ => {}
     }
 }
@@ -126,13 +138,13 @@ proptest! {
     ) {
         let limits = TurnLimits { rounds, ..TurnLimits::default() };
         let mut turn = Play::with(limits, window, vec![]);
-        let mut crashes = 0;
+        let (mut crashes, mut events) = (0, 0);
         for happening in happenings {
             if turn.answer.is_some() {
                 break;
             }
             crashes += u32::from(matches!(happening, Happening::Crash(_) | Happening::CrashWithin(_)));
-            play(&mut turn, happening);
+            play(&mut turn, &mut events, happening);
         }
         // Whatever hangs now: a model that calls on and on, tools that end, is led to an answer by the limits alone.
         let mut steps = 0;
@@ -149,6 +161,14 @@ proptest! {
         // pictures were taken out; a crash repeats at most the request that it cut off, and its relief.
         let most = rounds + 6 + 3 + 2 + 2 + 1 + turn.rebased + crashes * 2 + crashes * 9;
         prop_assert!(turn.requests <= most, "{} requests", turn.requests);
+        // Each word is in the turn once, or waits for the next one; what a call was given, a line says.
+        let claimed: Vec<_> = turn.stored.iter().filter_map(|line| Some(line.word()?.event)).collect();
+        let waiting = turn.unclaimed.iter().map(|message| message.event.clone());
+        let all: std::collections::BTreeSet<_> = claimed.iter().cloned().chain(waiting).collect();
+        prop_assert_eq!(all.len(), claimed.len() + turn.unclaimed.len());
+        prop_assert_eq!(all.len(), events as usize + 1);
+        let given: std::collections::BTreeSet<_> = turn.passed.iter().collect();
+        prop_assert_eq!(given.len(), turn.passed.len(), "nothing is given twice");
         // After the answer nothing moves.
         for event in [Event::Stop, Event::TimeUp, Event::Said(said("late", "late"))] {
             prop_assert!(turn.machine.handle(event).is_empty());

@@ -30,12 +30,12 @@ use crate::{
     pictures::Gallery,
     store::{Conversation, Durability, NewInbound, Store},
     strings::turns,
-    tools::{Attachment, ToolProgress, ToolResult},
+    tools::{Attachment, Steering, ToolProgress, ToolResult},
 };
 
 /// What a scripted call does.
 pub(in crate::orchestrator) type Script = Arc<
-    dyn Fn(CallToRun, String, CancellationToken, mpsc::Sender<ToolProgress>) -> BoxFuture<'static, ToolResult>
+    dyn Fn(CallToRun, String, CancellationToken, mpsc::Sender<ToolProgress>, Steering) -> BoxFuture<'static, ToolResult>
         + Send
         + Sync,
 >;
@@ -191,7 +191,7 @@ fn result(text: &str) -> ToolResult {
 
 /// Every call gives back its arguments.
 fn echo() -> Script {
-    Arc::new(|call, _, _, lines| {
+    Arc::new(|call, _, _, lines, _| {
         Box::pin(async move {
             let _ = lines.try_send(ToolProgress::Output("a line".into()));
             tokio::task::yield_now().await;
@@ -235,7 +235,7 @@ async fn a_stop_ends_what_runs_and_answers_every_call() {
     let mut rig = Rig::new(&[asks(&[LS, LS])]).await;
     let (ended, mut has_ended) = mpsc::channel(4);
     let stop = rig.stop.clone();
-    let script: Script = Arc::new(move |_, _, cancel, _| {
+    let script: Script = Arc::new(move |_, _, cancel, _, _| {
         let (ended, stop) = (ended.clone(), stop.clone());
         Box::pin(async move {
             stop.cancel();
@@ -257,7 +257,7 @@ async fn a_call_that_is_slow_to_stop_is_ended_behind_the_turn() {
     let (ended, mut has_ended) = mpsc::channel(1);
     let (stop, gate) = (rig.stop.clone(), Arc::new(Notify::new()));
     let opens = Arc::clone(&gate);
-    let script: Script = Arc::new(move |_, _, cancel, _| {
+    let script: Script = Arc::new(move |_, _, cancel, _, _| {
         let (ended, stop, gate) = (ended.clone(), stop.clone(), Arc::clone(&gate));
         Box::pin(async move {
             stop.cancel();
@@ -284,7 +284,7 @@ async fn what_is_said_meanwhile_is_claimed_and_shown_after_the_batch() {
     rig.admit("e1").await;
     let inbox: Arc<Mutex<Option<mpsc::Sender<UserMessage>>>> = Arc::default();
     let steer = Arc::clone(&inbox);
-    let script: Script = Arc::new(move |_, _, _, _| {
+    let script: Script = Arc::new(move |_, _, _, _, _| {
         let steer = steer.lock().unwrap().take().unwrap();
         Box::pin(async move {
             steer.send(said_by_anna("e1")).await.unwrap();
@@ -304,10 +304,45 @@ async fn what_is_said_meanwhile_is_claimed_and_shown_after_the_batch() {
 }
 
 #[tokio::test]
+async fn a_running_call_gets_what_is_said_once_it_is_stored() {
+    let mut rig = Rig::new(&[asks(&[LS]), says("In German, then.")]).await;
+    rig.admit("e1").await;
+    let inbox: Arc<Mutex<Option<mpsc::Sender<UserMessage>>>> = Arc::default();
+    let (steer, store) = (Arc::clone(&inbox), rig.store.clone());
+    let script: Script = Arc::new(move |call, _, _, _, mut steering| {
+        let (steer, store) = (steer.lock().unwrap().take().unwrap(), store.clone());
+        Box::pin(async move {
+            assert_eq!(steering.take().await, None, "nothing waits");
+            steer.send(said_by_anna("e1")).await.unwrap();
+            steering.changed().await;
+            assert!(steering.waits());
+            let word = steering.take().await.unwrap();
+            let stored = store.turn_history(&address(), &turn()).await.unwrap().pop().unwrap();
+            assert_eq!(stored.message["origin"], json!({"from": "person", "event": "e1", "taken_by": call.id}));
+            steering.changed().await;
+            assert!(!steering.waits());
+            result(&format!("told: {}", word.text))
+        })
+    });
+    let turn_to_run = rig.turn(script);
+    *inbox.lock().unwrap() = Some(rig.steer.clone());
+    let outcome = timeout(LIMIT, turn_to_run.run(Start::New)).await.unwrap();
+    assert_eq!(outcome.text, "In German, then.");
+    let claimed = rig.store.claimed(&turn()).await.unwrap();
+    assert_eq!(claimed.iter().map(|event| event.event.as_str()).collect::<Vec<_>>(), ["e0", "e1"]);
+    assert_eq!(rig.heard().await[1][2..], ["tool: told: anna: words of e1 [0]", "user: anna: words of e1 [0]"]);
+    assert!(rig.seen().iter().any(|progress| matches!(progress, Progress::Seen(event) if event.as_str() == "e1")));
+    // The next turn reads the same.
+    let history = rig.journal("next".into()).load(false).await.unwrap().history;
+    let history: Vec<_> = history.iter().map(|line| brief(&line.message)).collect();
+    assert_eq!(history[2..], ["c0: told: anna: words of e1", "user: anna: words of e1"]);
+}
+
+#[tokio::test]
 async fn a_turn_that_was_cut_off_looks_its_call_up_and_goes_on() {
     let mut rig = Rig::new(&[asks(&[LS]), says("It went on without me.")]).await;
     let (began, mut has_begun) = mpsc::channel(1);
-    let hangs: Script = Arc::new(move |_, _, _, _| {
+    let hangs: Script = Arc::new(move |_, _, _, _, _| {
         let began = began.clone();
         Box::pin(async move {
             began.send(()).await.unwrap();
@@ -322,7 +357,7 @@ async fn a_turn_that_was_cut_off_looks_its_call_up_and_goes_on() {
     assert_eq!(rig.unanswered().await, 1, "dropped: the turn is open, its call's intent is stored");
     let seen = Arc::new(Mutex::new(vec![]));
     let calls = Arc::clone(&seen);
-    let script: Script = Arc::new(move |call, boot, _, _| {
+    let script: Script = Arc::new(move |call, boot, _, _, _| {
         calls.lock().unwrap().push((call.resumed, boot));
         Box::pin(async { result("what it wrote meanwhile") })
     });
@@ -336,7 +371,7 @@ async fn a_turn_that_was_cut_off_looks_its_call_up_and_goes_on() {
 #[tokio::test]
 async fn a_file_is_stored_before_the_result_that_tells_of_it() {
     let mut rig = Rig::new(&[asks(&[("send_file", r#"{"path":"a.pdf"}"#)]), says("Here it is.")]).await;
-    let script: Script = Arc::new(|_, _, _, _| {
+    let script: Script = Arc::new(|_, _, _, _, _| {
         let file = Attachment { name: "a.pdf".into(), mime: "application/pdf".into(), data: "bytes".into() };
         Box::pin(async { ToolResult { attachments: vec![file], ..result("sent") } })
     });
@@ -359,7 +394,7 @@ async fn a_file_is_stored_before_the_result_that_tells_of_it() {
 #[tokio::test]
 async fn a_file_that_nobody_takes_is_told_to_the_model() {
     let mut rig = Rig::new(&[asks(&[("send_file", r#"{"path":"a.pdf"}"#)]), says("It could not be sent.")]).await;
-    let script: Script = Arc::new(|_, _, _, _| {
+    let script: Script = Arc::new(|_, _, _, _, _| {
         let file = Attachment { name: "a.pdf".into(), mime: "application/pdf".into(), data: "bytes".into() };
         Box::pin(async { ToolResult { attachments: vec![file], ..result("sent") } })
     });
@@ -408,7 +443,7 @@ async fn a_coding_agent_s_time_is_its_own() {
     for (tool, ending) in [("implement", Ending::Done), ("run_command", Ending::Limit)] {
         let lines = [asks(&[(tool, "{}")]), says("Done."), says("Done.")];
         let mut rig = Rig::new(&lines).await;
-        let script: Script = Arc::new(|_, _, cancel, _| {
+        let script: Script = Arc::new(|_, _, cancel, _, _| {
             Box::pin(async move {
                 time::pause();
                 time::advance(Duration::from_mins(20)).await;

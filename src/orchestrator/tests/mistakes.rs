@@ -142,7 +142,7 @@ fn m07_nothing_volatile_stands_before_the_end_of_the_prompt() {
     // That a context only grows is asserted at each request of each test here.
     let mut play = Play::new();
     play.step("read_file", "{}", good("1"));
-    play.feed(Event::Said(said("e1", "also this")));
+    play.said("e1", "also this");
     play.step("read_file", r#"{"path":"b"}"#, good("2"));
     assert_eq!(play.shown_to_model().len(), 7);
 }

@@ -45,6 +45,10 @@ pub(super) struct Play {
     last: Option<Arc<Vec<Message>>>,
     /// The calls under way.
     running: Vec<CallToRun>,
+    /// What was said and no line has answered: the journal hands it in again after a crash.
+    unclaimed: Vec<UserMessage>,
+    /// The events that calls were given.
+    passed: Vec<String>,
     /// Every call that was ever started, in order.
     started: Vec<CallToRun>,
     armed: Option<Duration>,
@@ -86,6 +90,8 @@ impl Play {
             asked: None,
             last: None,
             running: vec![],
+            unclaimed: vec![],
+            passed: vec![],
             started: vec![],
             armed: None,
             shown: vec![],
@@ -103,12 +109,40 @@ impl Play {
     pub(super) fn crash(&mut self) {
         assert!(self.answer.is_none(), "an answered turn is not resumed");
         let boots = self.running.drain(..).map(|call| (call.id, "boot".to_owned())).collect();
-        self.asked = None;
+        (self.asked, self.dies_after) = (None, None);
         // The store shows the same as before, but a result that came last may not have been looked at yet.
         self.last = None;
         self.machine = machine(&self.limits, self.window, (&self.context, self.base), &self.stored, boots);
         self.log.push_str(" crash");
         self.feed(Event::Begin);
+        for message in self.unclaimed.clone() {
+            if self.answer.is_none() && self.machine.listens() {
+                self.feed(Event::Said(message));
+            }
+        }
+    }
+
+    /// Somebody speaks.
+    pub(super) fn said(&mut self, event: &str, text: &str) {
+        self.unclaimed.push(said(event, text));
+        self.feed(Event::Said(said(event, text)));
+    }
+
+    /// A running call asks for what was said; returns what it is given.
+    pub(super) fn takes(&mut self, which: usize) -> Option<String> {
+        let before = self.passed.len();
+        self.feed(Event::Takes(self.running[which].id.clone()));
+        self.passed.get(before).cloned()
+    }
+
+    /// Stores a line as the store does: a result stands with its call, before what was said while it ran.
+    fn store(lines: &mut Vec<Line>, line: Line) {
+        let is_taken = |line: &Line| matches!(line.origin, Origin::Person { taken_by: Some(_), .. });
+        let at = match line.origin {
+            Origin::Result { .. } => lines.iter().rposition(|line| !is_taken(line)).map_or(0, |at| at + 1),
+            _ => lines.len(),
+        };
+        lines.insert(at, line);
     }
 
     /// Hands in an event and carries out what follows.
@@ -138,7 +172,16 @@ impl Play {
         match action {
             Action::Keep(line) => {
                 self.log.push_str(match &line.origin {
-                    Origin::Person { .. } => " person",
+                    Origin::Person { event, taken_by } => {
+                        let waits = self.unclaimed.iter().position(|message| message.event == *event);
+                        self.unclaimed.remove(waits.expect("a word is answered once"));
+                        if let Some(call) = taken_by {
+                            assert!(self.running.iter().any(|running| running.id == *call), "it runs");
+                            " taken"
+                        } else {
+                            " person"
+                        }
+                    }
                     Origin::Program { note: Note::Empty } => " empty!",
                     Origin::Program { note: Note::CallInText } => " in-text!",
                     Origin::Program { note: Note::Stuck } => " stuck!",
@@ -150,8 +193,8 @@ impl Play {
                 });
                 let json = serde_json::to_string(&line).unwrap();
                 assert_eq!(serde_json::from_str::<Line>(&json).unwrap(), line, "what is stored reads back");
-                self.context.push(line.clone());
-                self.stored.push(line);
+                Self::store(&mut self.context, line.clone());
+                Self::store(&mut self.stored, line);
             }
             Action::Rebase(lines) => {
                 assert!(self.running.is_empty(), "no compaction within a batch");
@@ -182,8 +225,22 @@ impl Play {
                 assert!(self.asked.is_none());
                 serde_json::from_str::<serde_json::Map<_, _>>(&call.arguments).expect("only what parses runs");
                 self.log.push_str(if call.resumed.is_some() { " look-up" } else { " run" });
+                let taken = self
+                    .stored
+                    .iter()
+                    .filter(|line| matches!(&line.origin, Origin::Person { taken_by: Some(by), .. } if *by == call.id));
+                assert!(call.taken.iter().cloned().eq(taken.filter_map(Line::word)), "it knows what it has taken");
                 self.started.push(call.clone());
                 self.running.push(call);
+            }
+            Action::Pass(word) => {
+                let events = self.stored.iter().filter_map(|line| Some(line.word()?.event));
+                let word = word.map(|word| word.event);
+                assert!(
+                    word.iter().all(|word| events.clone().any(|event| event == *word)),
+                    "stored before it is given"
+                );
+                self.passed.extend(word.map(|word| word.0));
             }
             Action::Arm(time) => self.armed = Some(time),
             Action::Cancel => {

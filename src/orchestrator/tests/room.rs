@@ -11,7 +11,7 @@ fn filled(window: u64, size: usize) -> Play {
             return play;
         }
         if n == 3 {
-            play.feed(Event::Said(said("e1", "and write it in Rust")));
+            play.said("e1", "and write it in Rust");
         }
         // Arguments are not masked, so that masking alone is not enough.
         let arguments = format!(r#"{{"path":"{n}","content":"{}"}}"#, "c".repeat(size / 4));

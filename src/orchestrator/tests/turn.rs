@@ -75,7 +75,7 @@ fn what_is_said_meanwhile_follows_after_the_batch() {
     let mut play = Play::new();
     play.calls(&[READ, READ]);
     play.result(good("1"));
-    play.feed(Event::Said(said("e1", "in German, please")));
+    play.said("e1", "in German, please");
     assert_eq!(play.log(), "ask model run run result", "not within the batch");
     play.result(good("2"));
     assert_eq!(play.log(), "result person ask");
@@ -86,7 +86,7 @@ fn what_is_said_meanwhile_follows_after_the_batch() {
 #[test]
 fn what_is_said_while_the_model_answers_is_left_for_the_next_turn() {
     let mut play = Play::new();
-    play.feed(Event::Said(said("e1", "wait")));
+    play.said("e1", "wait");
     play.text("Here you are.");
     assert_eq!(play.log(), "ask answer", "unclaimed: the hub makes a turn of it");
 }
@@ -95,10 +95,68 @@ fn what_is_said_while_the_model_answers_is_left_for_the_next_turn() {
 fn what_is_said_as_a_limit_is_reached_is_left_for_the_next_turn() {
     let mut play = Play::with(TurnLimits { rounds: 1, ..TurnLimits::default() }, 200_000, vec![]);
     play.calls(&[LS]);
-    play.feed(Event::Said(said("e1", "and the logout")));
+    play.said("e1", "and the logout");
     play.result(good("1"));
     play.text("Half.");
     assert_eq!(play.log(), "ask model run result wrap! ask answer", "nobody could act on it any more");
+}
+
+#[test]
+fn a_running_call_takes_what_is_said_and_the_model_sees_it_after_the_result() {
+    let mut play = Play::new();
+    play.calls(&[LS]);
+    assert_eq!(play.takes(0), None, "nothing was said yet");
+    play.said("e1", "in blue");
+    play.said("e2", "no, in red");
+    assert_eq!((play.takes(0).as_deref(), play.takes(0).as_deref(), play.takes(0)), (Some("e1"), Some("e2"), None));
+    assert_eq!(play.log(), "ask model run taken taken");
+    assert_eq!(play.shown[play.shown.len() - 2..], ["Seen(EventId(\"e1\"))", "Seen(EventId(\"e2\"))"]);
+    play.said("e3", "and quickly");
+    play.result(good("Told: in red."));
+    assert_eq!(play.log(), "result person ask", "what it has not taken stays a word to the turn");
+    let shown = ["c0: Told: in red.", "user: anna: in blue", "user: anna: no, in red", "user: anna: and quickly"];
+    assert_eq!(play.shown_to_model()[3..], shown);
+}
+
+#[test]
+fn what_a_call_has_taken_is_its_own_across_a_crash() {
+    let mut play = Play::new();
+    play.calls(&[LS]);
+    play.said("e1", "in blue");
+    play.takes(0);
+    play.said("e2", "and quickly");
+    play.crash();
+    let given: Vec<_> = play.running[0].taken.iter().map(|word| (word.event.as_str(), word.text.as_str())).collect();
+    assert_eq!(given, [("e1", "anna: in blue")]);
+    assert_eq!(play.takes(0).as_deref(), Some("e2"), "the other one comes again, and only that");
+    play.result(good("Told."));
+    assert_eq!(play.shown_to_model()[3..], ["c0: Told.", "user: anna: in blue", "user: anna: and quickly"]);
+    assert_eq!(play.log(), "ask model run taken crash look-up taken result ask");
+}
+
+#[test]
+fn a_call_that_does_not_run_takes_nothing() {
+    let mut play = Play::new();
+    play.calls(&[LS, LS]);
+    play.said("e1", "in blue");
+    let ended = play.running[0].id.clone();
+    play.result(good("1"));
+    play.feed(Event::Takes(ended));
+    assert_eq!(play.log(), "ask model run result run");
+    play.result(good("2"));
+    assert_eq!(play.log(), "result person ask");
+}
+
+#[test]
+fn a_stop_keeps_what_a_call_has_taken_and_leaves_the_rest() {
+    let mut play = Play::new();
+    play.calls(&[LS]);
+    play.said("e1", "in blue");
+    play.takes(0);
+    play.said("e2", "and quickly");
+    play.feed(Event::Stop);
+    assert_eq!(play.log(), "ask model run taken cancel result answer");
+    assert_eq!(play.unclaimed.len(), 1, "the hub knows what to do with it");
 }
 
 #[test]
@@ -106,7 +164,7 @@ fn only_so_much_steering_is_taken_in() {
     let mut play = Play::new();
     for n in 0..16 {
         assert!(play.machine.listens());
-        play.feed(Event::Said(said(&format!("e{n}"), "more")));
+        play.said(&format!("e{n}"), "more");
     }
     assert!(!play.machine.listens());
 }

@@ -1,4 +1,4 @@
-//! Follows a run of a coding agent and shows it to the room, also across a crash of the server: how far it has come is
+//! Follows the processes of a coding agent's run and shows it to the room, notices what people say meanwhile, also across a crash of the server: how far it has come is
 //! kept with its call, and a server that comes back goes on from there, so that it sees each event once.
 //!
 //! Called by the parent alone.
@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::super::{ToolContext, exec::Follow};
+use super::super::{Steering, ToolContext, Word, exec::Follow};
 use crate::{
     coding_agents::{Assigned, Run, Standing, Tokens, Wire},
     gateway::models::{Pass, Seen},
@@ -32,8 +32,11 @@ const LOG: u64 = 9 * 1024 * 1024;
 /// What is kept with the call.
 #[derive(Serialize, Deserialize)]
 struct Kept {
-    /// The run's id in the sandbox.
+    /// The run's id, which its first process has in the sandbox.
     id: String,
+    /// The id of the process that is followed, where it is another.
+    #[serde(default)]
+    process: Option<String>,
     /// When the run began, in milliseconds since 1970.
     begun: i64,
     run: Standing,
@@ -43,6 +46,17 @@ struct Kept {
 pub(super) struct Follower {
     pub(super) run: Run,
     pub(super) seen: watch::Receiver<Seen>,
+    /// The process that is followed.
+    pub(super) process: String,
+    /// What the call has taken of what people said, and the agent was not told.
+    pub(super) untold: Vec<Word>,
+    /// What the processes before this one wrote, in files in the sandbox.
+    pub(super) logs: Vec<String>,
+    /// The run as it was when the process began.
+    before: Run,
+    /// Whether the process is being ended, so that another one is told something.
+    ending: bool,
+    steering: Steering,
     tick: Instant,
     shown: String,
     /// Up to which byte of its output it has come.
@@ -53,12 +67,10 @@ pub(super) struct Follower {
     begun: Option<i64>,
     /// When it was kept last how far the run has come, and that.
     kept: Option<(Instant, Standing)>,
-    assigned: Assigned,
-    silence: Duration,
     store: Store,
     call: CallId,
-    /// The run's id in the sandbox.
-    id: String,
+    /// The run's id, which its first process has in the sandbox.
+    pub(super) id: String,
 }
 
 /// Returns the id of the run that is under way in a call, given what was kept with it.
@@ -71,39 +83,64 @@ impl Follower {
     /// Follows a run that is about to begin.
     pub(super) fn new(context: &ToolContext, assigned: &Assigned, pass: &Pass, id: String) -> Self {
         let (now, silence) = (Instant::now(), context.limits.coding_idle);
+        let run = Run::new(Arc::clone(&assigned.agent), silence, now);
         Self {
-            run: Run::new(Arc::clone(&assigned.agent), silence, now),
+            before: run.clone(),
+            run,
             seen: pass.seen(),
+            process: id.clone(),
+            untold: Vec::new(),
+            logs: Vec::new(),
+            ending: false,
+            steering: context.steering.clone(),
             tick: now + TICK,
             shown: String::new(),
             upto: 0,
             followed: false,
             begun: Some(context.store.clock().millis()),
             kept: None,
-            assigned: assigned.clone(),
-            silence,
             store: context.store.clone(),
             call: context.call.clone(),
             id,
         }
     }
 
-    /// Follows a run that was under way when the server crashed, from where it stood.
-    pub(super) async fn going_on(context: &ToolContext, assigned: &Assigned, pass: &Pass, id: String) -> Self {
+    /// Follows a process of a run that was under way when the server crashed, from where it stood. It was told `told`
+    /// and has yet to be told `untold`.
+    pub(super) async fn going_on(
+        context: &ToolContext,
+        assigned: &Assigned,
+        pass: &Pass,
+        (id, process): (String, String),
+        (told, untold): (&[Word], &[Word]),
+    ) -> Self {
         let mut follower = Self { begun: None, ..Self::new(context, assigned, pass, id) };
+        follower.goes_on(process, told.iter().map(|word| word.text.clone()).collect());
+        follower.untold = untold.to_vec();
         let state = context.store.call_state(&context.call).await.unwrap_or_else(|error| {
             tracing::error!(%error, "how far a coding agent had come cannot be read, so it is read from its beginning");
             None
         });
         let kept = state.and_then(|state| serde_json::from_value(state).ok());
-        let Some(Kept { begun, run, .. }) = kept.filter(|kept: &Kept| kept.id == follower.id) else { return follower };
+        let is_it = |kept: &Kept| *kept.process.as_ref().unwrap_or(&kept.id) == follower.process;
+        let Some(Kept { begun, run, .. }) = kept.filter(is_it) else { return follower };
         let now = Instant::now();
         let lasted = Duration::from_millis((context.store.clock().millis() - begun).max(0) as u64);
         follower.upto = run.place();
         let (agent, begun_at) = (Arc::clone(&assigned.agent), now.checked_sub(lasted).unwrap_or(now));
-        follower.run = Run::going_on(agent, follower.silence, begun_at, now, run.clone());
+        follower.run = Run::going_on(agent, context.limits.coding_idle, begun_at, now, run.clone());
         follower.kept = Some((now, run));
         Self { begun: Some(begun), ..follower }
+    }
+
+    /// Another process follows, which is told these words; none for the first.
+    pub(super) fn goes_on(&mut self, process: String, told: Vec<String>) {
+        if !told.is_empty() {
+            self.run.goes_on(told, Instant::now());
+        }
+        self.before = self.run.clone();
+        (self.process, self.ending, self.upto, self.followed) = (process, false, 0, false);
+        self.untold.clear();
     }
 
     /// Returns how long the run has taken, if that is known.
@@ -116,7 +153,8 @@ impl Follower {
         let Some(begun) = self.begun else { return };
         let run = self.run.standing(self.upto);
         self.kept = Some((Instant::now(), run.clone()));
-        let kept = match serde_json::to_value(Kept { id: self.id.clone(), begun, run }) {
+        let process = (self.process != self.id).then(|| self.process.clone());
+        let kept = match serde_json::to_value(Kept { id: self.id.clone(), process, begun, run }) {
             Ok(state) => self.store.keep_call_state(&self.call, state).await,
             Err(error) => Err(error.into()),
         };
@@ -132,6 +170,7 @@ impl Follower {
         match sandbox.rest(captured, self.upto).await {
             Some(rest) => {
                 self.run.take(&rest, now);
+                self.upto += rest.len() as u64;
                 if let Some(spooled) = &captured.spooled {
                     self.run.complain(&spooled.errors, now);
                 }
@@ -140,6 +179,7 @@ impl Follower {
                 for piece in whole(sandbox, captured).await {
                     self.run.take(&piece, now);
                 }
+                self.followed = true;
             }
             None => {}
         }
@@ -152,8 +192,8 @@ impl Follow for Follower {
     }
 
     fn anew(&mut self) {
-        self.upto = 0;
-        self.run = Run::new(Arc::clone(&self.assigned.agent), self.silence, Instant::now());
+        (self.upto, self.ending) = (0, false);
+        self.run = self.before.anew(Instant::now());
     }
 
     fn take(&mut self, piece: &[u8], upto: u64) {
@@ -179,18 +219,33 @@ impl Follow for Follower {
     }
 
     async fn wake(&mut self) {
-        let now = self.run.deadline().map_or(self.tick, |deadline| self.tick.min(deadline));
+        let deadline = self.run.deadline().filter(|_| !self.ending);
+        let now = deadline.map_or(self.tick, |deadline| self.tick.min(deadline));
         tokio::select! {
             () = sleep_until(now) => self.tick = Instant::now() + TICK,
             Ok(()) = self.seen.changed() => {
                 let seen = wire(&self.seen.borrow_and_update());
                 self.run.look(seen, Instant::now());
             }
+            () = self.steering.changed() => {}
         }
     }
 
-    fn give_up(&mut self) -> bool {
-        self.run.give_up(Instant::now())
+    async fn give_up(&mut self) -> bool {
+        let now = Instant::now();
+        if self.run.give_up(now) {
+            return true;
+        }
+        let waits = !self.untold.is_empty() || self.steering.waits();
+        if !waits || self.ending || !self.run.hears(now) {
+            return false;
+        }
+        // What is taken is the agent's, whatever happens: it is stored before the agent is ended.
+        while let Some(word) = self.steering.take().await {
+            self.untold.push(word);
+        }
+        self.ending = !self.untold.is_empty();
+        self.ending
     }
 }
 

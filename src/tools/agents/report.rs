@@ -13,12 +13,14 @@ use crate::{
 
 /// The most bytes of an agent's last words that the model is shown.
 const SAID: usize = 12 * 1024;
+/// Characters of what people said to it.
+const WORD: usize = 1000;
 /// Changed files that are named.
 const NAMED: usize = 30;
 
 /// Puts the result together. `before`: what is told of those that have given way to this agent, a line each; `edits`: what they
-/// all have changed, if that is known; `elapsed`: how long it took, if somebody was there to see; `log`: the file in the
-/// sandbox with all that it wrote.
+/// all have changed, if that is known; `elapsed`: how long it took, if somebody was there to see; `logs`: the files in
+/// the sandbox with all that it wrote.
 pub(super) fn told(
     role: Role,
     assigned: &Assigned,
@@ -26,7 +28,7 @@ pub(super) fn told(
     before: &[String],
     edits: Option<Vec<Edit>>,
     elapsed: Option<Duration>,
-    log: Option<&str>,
+    logs: &[String],
 ) -> ToolResult {
     let name = &assigned.agent.name;
     let is_changed = edits.as_ref().is_some_and(|edits| !edits.is_empty());
@@ -45,7 +47,9 @@ pub(super) fn told(
         Some(_) if role.may_write() => sections.push("No file was changed.".to_owned()),
         Some(_) => {}
     }
-    sections.extend(log.map(|log| format!("[the whole log: {log}]")));
+    if !logs.is_empty() {
+        sections.push(format!("[the whole log: {}]", logs.join(", ")));
+    }
     sections.retain(|section| !section.is_empty());
     let text = sections.join("\n\n");
 
@@ -62,10 +66,20 @@ pub(super) fn told(
     result
 }
 
-/// Returns how one agent's run ended, with its model, its time and its tokens.
+/// Returns how one agent's run ended, with its model, its time and its tokens, and what people told it meanwhile.
 pub(super) fn of_one(assigned: &Assigned, outcome: &Outcome, elapsed: Option<Duration>) -> String {
     let (name, model) = (&assigned.agent.name, assigned.model.as_deref().unwrap_or("no model"));
-    format!("{}: {name}, {model}{}.", outcome.verdict, took(outcome, elapsed, text::human_duration))
+    let took = took(outcome, elapsed, text::human_duration);
+    format!("{}: {name}, {model}{took}.{}", outcome.verdict, told_words(&outcome.told))
+}
+
+/// Returns what people told an agent while it worked, a line each; nothing if they told it nothing.
+fn told_words(told: &[String]) -> String {
+    if told.is_empty() {
+        return String::new();
+    }
+    let words = told.iter().map(|word| format!("\n- {}", text::one_line(word, WORD)));
+    format!("\nWhile it worked it was told, and went on with:{}", words.collect::<String>())
 }
 
 /// Returns what agents after this one are told of a call, in a line.
