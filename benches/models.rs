@@ -10,11 +10,14 @@ use std::{
 };
 
 use matrix_agent::{
+    clock::Clock,
     gateway::{
         AllowedHosts, Gateway, GatewayPolicy, Network, ProxyKind,
         models::{Grant, ModelDoor, Protocol, Upstream},
     },
     ids::Address,
+    ledger::{Ledger, Rules},
+    store::{Durability, Store},
 };
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -32,14 +35,17 @@ fn main() {
         let server = serve();
         let base = format!("http://{server}/v1").parse().unwrap();
         let upstream = Upstream::new(Protocol::OpenAi, &base, Some("key".into()), vec!["m".into()]).unwrap();
-        let models = ModelDoor::new(vec![upstream], false, None);
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db"), Durability::Normal, Clock::default()).unwrap();
+        let ledger = Ledger::new(store, Rules::default());
+        let models = ModelDoor::new(vec![upstream], false, Some(ledger));
         let policy = GatewayPolicy::new(AllowedHosts::standard());
         let gateway = Gateway::new(policy, Network::system(), CancellationToken::new()).with_models(models.clone());
         let address = Address::of_first("!bench");
         let grant = Grant {
             address: address.clone(),
             turn: "t".into(),
-            person: None,
+            person: Some("@person:example.org".into()),
             agent: "bench".into(),
             run: "bench".into(),
         };

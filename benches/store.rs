@@ -20,7 +20,10 @@ use matrix_agent::{
     clock::Clock,
     ids::{Address, CallId, EventId, TurnId},
     memory::{be_sparing, give_back},
-    store::{Conversation, Durability, EndedCall, NewInbound, NewOutbox, Size, Store},
+    store::{
+        Conversation, DayLimits, Durability, EndedCall, NewInbound, NewOutbox, ORCHESTRATOR, Size, Spender, Store,
+        Tokens, Verdict,
+    },
 };
 use serde_json::{Value, json};
 use support::{Times, end, memory, row, run, table};
@@ -345,9 +348,12 @@ async fn one_turn(store: &Store, number: usize) {
 async fn call(store: &Store, at: &Conversation, turn: &TurnId, round: usize) {
     let call = CallId(format!("{turn}-{round}-0"));
     let message = json!({"message": {"role": "assistant", "calls": [{"name": "run_command", "arguments": "{}"}]}});
-    let used = store.add_usage(&at.address, 20_000, 15_000, 100);
-    let kept = store.append_calls(&at.address, turn, message, vec![call.clone()]);
-    tokio::try_join!(used, kept).unwrap();
+    let (agent, model, person) = (ORCHESTRATOR.to_owned(), "m".to_owned(), Some("@person:example.org".to_owned()));
+    let spender = Spender { address: at.address.clone(), person, agent, model };
+    let held = store.hold(spender, DayLimits::default(), 20_000, 36_000).await.unwrap();
+    let Verdict::Held { id, .. } = held else { unreachable!("there is no limit") };
+    store.settle(id, Tokens { input: 20_000, cached: 15_000, output: 100 });
+    store.append_calls(&at.address, turn, message, vec![call.clone()]).await.unwrap();
     store.start_call(&call, "boot").await.unwrap();
     let result = EndedCall { text: "a line of output\n".repeat(15), details: json!({"ok": true, "exit": 0}) };
     store.end_call(&call, result).await.unwrap();

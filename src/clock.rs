@@ -12,6 +12,14 @@ use std::{
 
 use jiff::Timestamp;
 
+/// Milliseconds of a day.
+const DAY: i64 = 24 * 60 * 60 * 1000;
+
+/// Returns the day (UTC) of a time in milliseconds since 1970.
+pub fn day_of(millis: i64) -> String {
+    Timestamp::from_millisecond(millis).unwrap_or_default().strftime("%Y-%m-%d").to_string()
+}
+
 /// Tells the time. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Clock {
@@ -36,7 +44,17 @@ impl Clock {
 
     /// Returns today (UTC) as `2026-11-21`, the unit in which usage is counted.
     pub fn day(&self) -> String {
-        Timestamp::from_millisecond(self.millis()).unwrap_or_default().strftime("%Y-%m-%d").to_string()
+        self.day_before(0)
+    }
+
+    /// Returns the day (UTC) so many days ago.
+    pub fn day_before(&self, days: u32) -> String {
+        day_of(self.millis().saturating_sub(i64::from(days).saturating_mul(DAY)))
+    }
+
+    /// Returns how long the day (UTC) goes on.
+    pub fn left_of_day(&self) -> Duration {
+        Duration::from_millis((DAY - self.millis().rem_euclid(DAY)) as u64)
     }
 
     /// Returns the minute (UTC) as `2026-11-21 09:05`.
@@ -60,5 +78,22 @@ impl Clock {
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Clock({})", self.millis())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_begins_at_midnight_utc_and_what_is_left_of_it_is_told() {
+        let clock = Clock::fixed_at(0);
+        assert_eq!((clock.day().as_str(), clock.left_of_day()), ("1970-01-01", Duration::from_hours(24)));
+        clock.advance(DAY - 1);
+        assert_eq!((clock.day().as_str(), clock.left_of_day()), ("1970-01-01", Duration::from_millis(1)));
+        clock.advance(1);
+        assert_eq!((clock.day().as_str(), clock.day_before(1).as_str()), ("1970-01-02", "1970-01-01"));
+        let before = Clock::fixed_at(-1);
+        assert_eq!((before.day().as_str(), before.left_of_day()), ("1969-12-31", Duration::from_millis(1)));
     }
 }

@@ -28,6 +28,8 @@ pub mod sandbox;
 pub mod gateway;
 pub mod ipc;
 
+pub mod ledger;
+
 pub mod store;
 
 pub mod config;

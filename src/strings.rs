@@ -2,6 +2,7 @@
 //! says them, nor of any setting's value: what is particular comes as an argument.
 
 pub mod agents;
+pub mod budgets;
 pub mod commands;
 pub mod database;
 pub mod files;

@@ -114,6 +114,66 @@ fn commands_of_the_chat_need_no_model() {
     assert_eq!(llm.requests().len(), 0);
 }
 
+/// What a command is replied.
+fn told(rig: &Rig, command: &str) -> String {
+    let (_, frames) = rig.ask("one", command).finish();
+    frames.iter().find(|frame| frame["event"] == "reply").unwrap()["text"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_room_is_warned_stopped_and_goes_on_when_more_is_allowed() {
+    let (llm, mut rig) = scripted();
+    rig.set("ROOM_DAILY_TOKENS", "250");
+    rig.configure("[models.\"openai/scripted\"]\nprice = { input = 1000, output = 10_000.5 }\n");
+    llm.otherwise(|_| Reply::text("Yes."));
+    let _server = rig.serve();
+    let ask = |words: &str| {
+        let (_, frames) = rig.ask("one", words).finish();
+        let answer = answers(&frames)[0].clone();
+        let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
+        (text("ending"), text("text"), text("footer"))
+    };
+    for number in 1..=2 {
+        let (ending, text, footer) = ask("a question");
+        assert_eq!((ending.as_str(), text.as_str()), ("done", "Yes."), "{number}");
+        assert!(footer.contains("110 tokens · $0.2000 · "), "{footer}");
+    }
+    let warning = "Yes.\n\n⚠️ This room has used 80 % of its 250 tokens of today.";
+    assert_eq!(ask("a third").1, warning);
+    let (ending, text, _) = ask("a fourth");
+    assert!(ending == "limit" && text.starts_with("This room has used its 250 tokens of today"), "{text}");
+    assert!(text.contains("at midnight UTC; or write “go on” once") && text.contains("`!budget 500`"), "{text}");
+    assert_eq!(llm.requests().len(), 3, "nothing more is sent");
+    let day = told(&rig, "!budget");
+    assert!(day.contains("- This room: 330 of 250 tokens were used today (UTC), 132 %"), "{day}");
+
+    assert!(told(&rig, "!budget 0").contains("Write `!budget 500k`"));
+    // Whoever sits at the machine runs the server.
+    assert_eq!(told(&rig, "!budget 400"), "This room has 400 tokens today; 330 were used.");
+    let (ending, text, _) = ask("go on");
+    assert_eq!((ending.as_str(), text.as_str()), ("done", "Yes."), "it is warned once a day");
+    assert_eq!(ask("and on").0, "limit");
+    let cost = told(&rig, "!cost");
+    assert!(cost.contains(": 400 in (0 % cached), 40 out, 4 requests, $0.8000\n"), "{cost}");
+}
+
+#[test]
+fn an_answer_that_is_stopped_in_the_middle_is_counted() {
+    let (llm, rig) = scripted();
+    llm.hang_after(1, Reply::text("Hello there."));
+    let _server = rig.serve();
+    let chat = rig.ask("one", "a long story");
+    block_on(llm.arrived(1));
+    assert_eq!(rig.ask("one", "!stop").finish().0, 0);
+    chat.finish();
+    let cost = told(&rig, "!cost");
+    assert!(cost.contains("1 request") && !cost.contains(": 0 in"), "{cost}");
+    assert!(
+        told(&rig, "!budget").contains("tokens were used today (UTC), without a limit\n"),
+        "nothing is held any more"
+    );
+}
+
 #[test]
 fn the_model_is_told_with_its_window_and_who_says_so() {
     let (_llm, mut rig) = scripted();

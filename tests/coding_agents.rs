@@ -499,6 +499,58 @@ chmod +x ~/.local/bin/qwen"#;
     assert!(user_texts(last).last().unwrap().contains("in blue, please"), "{last:#}");
 }
 
+/// The room's day ends in the middle of a run: what was written stays, and the next turn goes on once more is allowed.
+#[test]
+fn a_day_that_ends_in_the_middle_of_a_run_ends_it_and_keeps_its_work() {
+    let llm = block_on(ScriptedLlm::start());
+    llm.otherwise(|request| match who(request) {
+        Who::Aside => aside(request),
+        Who::Orchestrator if user_texts(request).concat().contains("go on") => Reply::text("It is there."),
+        Who::Orchestrator => steps(request, &[("implement", json!({"task": "Write a lot."}))]),
+        Who::Gemini | Who::Qwen => match answered(request) {
+            0 => Reply::calls(&[("write_file", json!({"file_path": "/workspace/first.txt", "content": "one\n"}))]),
+            _ => Reply::calls(&[(
+                "run_shell_command",
+                json!({"command": "date >> second.txt", "description": "more", "is_background": false}),
+            )]),
+        },
+    });
+    let mut rig = rig(&llm);
+    rig.set("ROOM_DAILY_TOKENS", "1000");
+    rig.configure("[models.scripted]\nprice = { input = 100, output = 100 }\n");
+    let _server = rig.serve();
+    let (_, frames) = rig.ask("one", "write a lot").finish();
+    let answer = answers(&frames)[0].clone();
+    let text = answer["text"].as_str().unwrap();
+    assert!(
+        answer["ending"] == "limit" && text.starts_with("This room has used its 1k tokens of today"),
+        "{frames:#?}"
+    );
+    let ended: Vec<_> = frames.iter().filter(|frame| frame["kind"] == "tool_ended").collect();
+    let summary = ended[0]["summary"].as_str().unwrap();
+    assert!(summary.contains("today's tokens are used up") && ended[0]["ok"] == false, "{summary}");
+    let warned = |frame: &&Value| frame["text"].as_str().is_some_and(|text| text.contains("has used 80 % of its 1k"));
+    assert_eq!(frames.iter().filter(warned).count(), 1, "{frames:#?}");
+    let asked = llm.requests().len();
+    assert!((9..=12).contains(&asked), "{asked} requests of 110 tokens");
+    assert!(exec(&rig, "cat first.txt; wc -l < second.txt").starts_with("one\n"));
+    // The orchestrator's request and the agent's, by their model's two names, at one price.
+    let money = answer["footer"].as_str().unwrap().split(" · ").find(|part| part.starts_with('$')).unwrap();
+    assert_eq!(money[1..].parse::<f64>().unwrap(), f64::from(u32::try_from(asked).unwrap()) * 0.011, "{answer}");
+
+    let replied = |command: &str| {
+        let (_, frames) = rig.ask("one", command).finish();
+        frames.iter().find(|frame| frame["event"] == "reply").unwrap()["text"].as_str().unwrap().to_owned()
+    };
+    let cost = replied("!cost");
+    for part in ["- the orchestrator with `openai/scripted` for `", "- qwen with `scripted` for `"] {
+        assert!(cost.contains(part), "{part:?} is not in {cost}");
+    }
+    replied("!budget 100k");
+    let (code, frames) = rig.ask("one", "go on").finish();
+    assert_eq!((code, &answers(&frames)[0]["text"]), (0, &json!("It is there.")), "{frames:#?}");
+}
+
 #[test]
 fn a_model_that_refuses_is_told_with_its_words() {
     let llm = block_on(ScriptedLlm::start());

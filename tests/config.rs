@@ -434,8 +434,41 @@ fn what_the_file_says_of_a_model_goes_with_that_model() {
 }
 
 #[test]
+fn prices_are_dollars_for_a_million_tokens_and_nothing_else() {
+    let place = Place::new().file(
+        "[models.a]\nprice = { input = 3, cached = 0.3, output = 15.0 }\n[models.b]\nprice = { input = 0, output = 1e6 }\n\
+         [models.c]\nvision = true\n",
+    );
+    let loaded = load(&place.sources());
+    assert!(loaded.mistakes.is_empty(), "{}", loaded.mistakes);
+    let prices = &loaded.config.prices;
+    let told = |model: &str| {
+        prices
+            .get(model)
+            .map(|price| (price.input.dollars(), price.cached.map(|it| it.dollars()), price.output.dollars()))
+    };
+    assert_eq!((told("a"), told("b")), (Some((3.0, Some(0.3), 15.0)), Some((0.0, None, 1e6))));
+    assert_eq!(prices.len(), 2);
+    for (price, wrong) in [
+        ("{ input = -1, output = 1 }", "-1 is no price"),
+        ("{ input = 1, output = 1e7 }", "10000000 is no price"),
+        ("{ input = nan, output = 1 }", "NaN is no price"),
+        ("{ input = inf, output = 1 }", "inf is no price"),
+        ("{ input = 1 }", "missing field `output`"),
+        ("{ input = \"3\", output = 1 }", "invalid type: string"),
+        ("{ input = 1, output = 1, per = 1000 }", "unknown field `per`"),
+        ("3", "invalid type: integer"),
+    ] {
+        let told = Place::new().file(&format!("[models.x]\nprice = {price}")).mistakes();
+        let mend = "price = { input = 3, cached = 0.3, output = 15 }";
+        assert!(told.contains(wrong) && told.contains(mend), "{price}: {told}");
+    }
+}
+
+#[test]
 fn the_example_of_the_file_is_right() {
     let place = Place::new().file(include_str!("../docs/matrix-agent.toml"));
+    assert!(load(&place.sources()).mistakes.is_empty());
     assert_eq!(
         place.shown("SANDBOX_ALLOWED_HOSTS"),
         pair("default,*.example.org", "~/.config/matrix-agent/matrix-agent.toml:10")

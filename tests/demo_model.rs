@@ -1,6 +1,6 @@
 //! The demo model over its real endpoint, asked by the real client.
 
-use matrix_agent::llm::{Chunk, Completion, DemoModel, Finish, Message, Model, ModelSettings, Part};
+use matrix_agent::llm::{Chunk, Completion, DemoModel, Finish, Message, Meter, Model, ModelSettings, Part};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +33,8 @@ impl Demo {
                     streamed.push_str(&text);
                 }
             };
-            let completion = self.model.complete(&self.messages, &[], None, &mut show).await.expect("an answer");
+            let completion =
+                self.model.complete(&self.messages, &[], None, &Meter::new(0), &mut show).await.expect("an answer");
             assert_eq!(streamed, completion.message.text);
             assert!(completion.usage.is_some_and(|usage| usage.input > 0 && usage.output > 0));
             let calls = completion.message.calls.clone();

@@ -11,11 +11,12 @@ use tracing::Instrument;
 use crate::{
     coding_agents::CodingAgents,
     ids::{Address, BotName},
+    ledger::Ledger,
     llm::Model,
     orchestrator::{Orchestrator, TurnLimits, UserMessage},
     pictures::Gallery,
     sandbox::{SandboxError, Sandboxes},
-    store::Store,
+    store::StoreError,
     strings, text,
     tools::{self, LargeFiles},
 };
@@ -23,7 +24,7 @@ use crate::{
 use super::{
     Bot, Intent, Order, Outcome, Permits, Policy, Said, TurnJob,
     command::Command,
-    jobs,
+    costs, jobs,
     upload::{self, SentFile, Upload},
 };
 
@@ -31,8 +32,6 @@ use super::{
 const LOOK: Duration = Duration::from_secs(5);
 /// The bot's name in the store.
 const NAME: &str = "coder";
-/// The days that `!cost` shows.
-const COST_DAYS: usize = 7;
 
 /// Limits of the bot.
 #[derive(Clone, Debug)]
@@ -60,7 +59,7 @@ struct Inner {
 impl Coder {
     /// Returns the bot.
     pub fn new(
-        store: Store,
+        ledger: Ledger,
         sandboxes: Sandboxes,
         agents: CodingAgents,
         model: Model,
@@ -69,8 +68,8 @@ impl Coder {
         allowance: Allowance,
     ) -> Self {
         let Allowance { turn: limits, at_once } = allowance;
-        let orchestrator =
-            Orchestrator { store, model, sandboxes, agents, gallery, large: LargeFiles::default(), limits };
+        let (store, large) = (ledger.store().clone(), LargeFiles::default());
+        let orchestrator = Orchestrator { store, model, sandboxes, agents, ledger, gallery, large, limits };
         let inner = Inner { name: BotName::from(NAME), permits: Permits::new(at_once), orchestrator };
         Self { policy, inner: Arc::new(inner) }
     }
@@ -103,7 +102,12 @@ impl Coder {
                 Err(error) => strings::commands::failed(&error.to_string()),
             },
             Command::Memory => self.memory(address).await,
-            Command::Cost => self.cost(address).await,
+            Command::Cost => {
+                costs::told(&self.inner.orchestrator.ledger, address).await.unwrap_or_else(|error| failed(&error))
+            }
+            Command::Budget(budget) => costs::budget(&self.inner.orchestrator.ledger, order, budget)
+                .await
+                .unwrap_or_else(|error| failed(&error)),
             Command::Status => format!("{}\n{}", order.doing, self.standing(address).await),
             Command::Model => {
                 let model = &self.inner.orchestrator.model;
@@ -164,21 +168,6 @@ impl Coder {
         }
     }
 
-    async fn cost(&self, address: &Address) -> String {
-        let days = match self.inner.orchestrator.store.usage(address, COST_DAYS).await {
-            Ok(days) => days,
-            Err(error) => return strings::commands::failed(&error.to_string()),
-        };
-        if days.is_empty() {
-            return strings::commands::NO_COST.to_owned();
-        }
-        let mut text = strings::commands::cost(self.inner.orchestrator.model.name());
-        for day in days {
-            text.push_str(&strings::commands::cost_of_day(&day.day, day.input, day.cached, day.output, day.requests));
-        }
-        text
-    }
-
     async fn work(&self, job: TurnJob) -> Option<Outcome> {
         // The sandbox starts while the model thinks; if that fails, the first tool call says why.
         let warm = self.inner.orchestrator.sandboxes.clone();
@@ -194,6 +183,10 @@ impl Coder {
         warming.abort();
         outcome
     }
+}
+
+fn failed(error: &StoreError) -> String {
+    strings::commands::failed(&error.to_string())
 }
 
 impl Bot for Coder {

@@ -20,12 +20,27 @@ pub enum Command {
     Memory,
     /// Shows the tokens used.
     Cost,
+    /// Shows what is left of today's tokens, or changes how many there are.
+    Budget(Budget),
     /// Shows what runs.
     Status,
     /// Shows the model.
     Model,
     /// A word that is no command.
     Unknown(String),
+}
+
+/// What `!budget` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Budget {
+    /// To see it.
+    Show,
+    /// So many tokens for the room today.
+    Room(u64),
+    /// So many for each person today who has asked for something in the room.
+    Each(u64),
+    /// Something that cannot be read.
+    Unclear,
 }
 
 /// What may stand around a command that was copied or emphasised.
@@ -51,6 +66,14 @@ const POLITE: &[&str] = &[
     "bitte",
     "1",
 ];
+/// What may end a word.
+const END: &[char] = &['.', '!', '?', '…', ',', ';', ':'];
+/// Words beside a number of tokens that say nothing.
+const SIDE: &[&str] = &["to", "=", "tokens", "token", "today", "please", "for"];
+/// What a number of tokens begins with.
+const DIGITS: &[char] = &['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', '+', '-', '.'];
+/// More tokens than any day has.
+const MOST_TOKENS: f64 = 1e12;
 const WHICH: &[&str] = &["the", "all", "my", "background", "running"];
 
 impl Command {
@@ -59,6 +82,9 @@ impl Command {
     pub fn of(text: &str) -> Option<Self> {
         let clean = text::bare(text).trim_matches(|c: char| c.is_whitespace() || AROUND.contains(&c)).to_owned();
         let command = clean.strip_prefix(MARKS).and_then(|rest| {
+            if let Some(budget) = Budget::of(rest) {
+                return Some(Self::Budget(budget));
+            }
             let words: Vec<_> = rest.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
             let words: Vec<_> = words.into_iter().map(str::to_lowercase).collect();
             let words: Vec<_> = words.iter().map(String::as_str).collect();
@@ -84,6 +110,40 @@ impl Command {
             _ => return None,
         })
     }
+}
+
+impl Budget {
+    /// Reads what follows the mark of a command; `None`: it is another one, or work.
+    fn of(rest: &str) -> Option<Self> {
+        let rest = rest.trim().to_lowercase();
+        let mut words = rest.split(|c: char| c.is_whitespace() || AROUND.contains(&c)).filter(|word| !word.is_empty());
+        if words.next()?.trim_end_matches(END) != "budget" {
+            return None;
+        }
+        let words: Vec<_> = words.map(|word| word.trim_end_matches(END)).filter(|word| !SIDE.contains(word)).collect();
+        Some(match words[..] {
+            [] => Self::Show,
+            [tokens] if tokens.starts_with(DIGITS) => amount(tokens).map_or(Self::Unclear, Self::Room),
+            ["each", tokens] | [tokens, "each"] => amount(tokens).map_or(Self::Unclear, Self::Each),
+            // What begins like one and cannot be meant as work.
+            [word, ..] if word == "each" || word.starts_with(DIGITS) && words.len() < 3 => Self::Unclear,
+            _ => return None,
+        })
+    }
+}
+
+/// Reads a number of tokens as people write it: `500k`, `1.5M`, `200,000`.
+fn amount(word: &str) -> Option<u64> {
+    let word = word.strip_prefix('+').unwrap_or(word).replace([',', '_'], "");
+    let (number, unit) = match word.strip_suffix(['k', 'm']) {
+        Some(number) if word.ends_with('k') => (number, 1e3),
+        Some(number) => (number, 1e6),
+        None => (word.as_str(), 1.0),
+    };
+    // `inf`, `nan` and `1e9` are numbers to a computer only.
+    let plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let tokens = number.parse::<f64>().ok().filter(|_| plain)? * unit;
+    (1.0..=MOST_TOKENS).contains(&tokens).then_some(tokens.round() as u64)
 }
 
 fn all(words: &[&str], of: &[&str]) -> bool {
@@ -166,6 +226,31 @@ mod tests {
             ("\u{200b}!frobnicate ", Command::Unknown("!frobnicate".into())),
         ] {
             assert_eq!(Command::of(text), Some(command), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_budget_is_read_as_people_write_numbers() {
+        for (text, budget) in [
+            ("!budget", Budget::Show),
+            ("!Budget?", Budget::Show),
+            ("/budget please.", Budget::Show),
+            ("!budget 500k", Budget::Room(500_000)),
+            ("`!budget 500K`", Budget::Room(500_000)),
+            ("!budget 1.5M.", Budget::Room(1_500_000)),
+            ("!budget = 200,000 tokens today", Budget::Room(200_000)),
+            ("!budget +1", Budget::Room(1)),
+            ("! budget each 200k!", Budget::Each(200_000)),
+            ("!budget 200k each", Budget::Each(200_000)),
+        ] {
+            assert_eq!(Command::of(text), Some(Command::Budget(budget)), "{text:?}");
+        }
+        for unclear in ["0", "-5", "0.4", "1e9", "9999999999m", "500q", "1.2.3", "each", "each many", "5 m"] {
+            let text = format!("!budget {unclear}");
+            assert_eq!(Command::of(&text), Some(Command::Budget(Budget::Unclear)), "{text:?}");
+        }
+        for work in ["!budget for the trip: plan it", "!budget inf", "!budget 3 columns for the table"] {
+            assert_eq!(Command::of(work), None, "{work:?}");
         }
     }
 

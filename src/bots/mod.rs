@@ -5,6 +5,7 @@
 
 mod coder;
 mod command;
+mod costs;
 mod jobs;
 mod permits;
 mod policy;
@@ -15,7 +16,7 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 
 pub use coder::{Allowance, Coder};
-pub use command::Command;
+pub use command::{Budget, Command};
 pub use permits::{Permit, Permits};
 pub use policy::{People, Policies, Policy};
 pub use upload::{SentFile, Upload};
@@ -105,6 +106,10 @@ pub enum Intent {
 pub struct Order {
     /// The conversation in which it was given.
     pub at: Conversation,
+    /// Who gave it, by their chat protocol's name.
+    pub sender: String,
+    /// Whether they sit at this machine.
+    pub local: bool,
     /// Its words as they were written.
     pub text: String,
     /// What the room's actor does now, in one line.

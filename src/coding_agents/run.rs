@@ -50,6 +50,10 @@ pub struct Wire {
     pub refused: u32,
     /// Why the last one was, in a line.
     pub cause: String,
+    /// Grows while an answer is being said.
+    pub heard: u64,
+    /// No more requests are sent today: the tokens are used up.
+    pub over: bool,
 }
 
 /// A run.
@@ -145,6 +149,7 @@ enum GivenUp {
     Silent(Duration),
     Refused(String),
     Flood,
+    NoTokens,
 }
 
 /// What a run came to.
@@ -313,7 +318,10 @@ impl Run {
 
     /// Takes what the door to its model has seen until now.
     pub fn look(&mut self, wire: Wire, now: Instant) {
-        if wire.refused > 0 {
+        if wire.heard != self.wire.heard {
+            // A long answer is counted at its end only.
+            self.sign(now);
+        } else if wire.refused > 0 {
             self.refuse(&wire.cause, now);
         } else if (wire.requests, wire.tokens) != (self.wire.requests, self.wire.tokens) {
             self.sign(now);
@@ -380,6 +388,7 @@ impl Run {
         let deadline =
             self.refused.as_ref().map_or(silent, |(since, _)| silent.min(*since + REFUSED.min(self.silence)));
         let deadline = self.over().map_or(deadline, |over| deadline.min(over));
+        let deadline = if self.wire.over { self.begun } else { deadline };
         self.given_up.is_none().then_some(deadline)
     }
 
@@ -392,14 +401,16 @@ impl Run {
         if self.open.is_empty() { self.silence } else { self.silence * PATIENCE }
     }
 
-    /// Tells whether the run has to be ended, because it has been silent or refused for too long, or writes without end.
-    /// Says so once.
+    /// Tells whether the run has to be ended, because it has been silent or refused for too long, writes without end, or has
+    /// no tokens left. Says so once.
     pub fn give_up(&mut self, now: Instant) -> bool {
         let Some(deadline) = self.last_sign() else { return false };
         self.given_up = if self.written > FLOOD || self.noisy > FLOOD_LINES {
             Some(GivenUp::Flood)
         } else if now < deadline {
             None
+        } else if self.wire.over {
+            Some(GivenUp::NoTokens)
         } else if self.over().is_some_and(|over| now >= over) {
             Some(GivenUp::Over)
         } else if let Some((_, cause)) = &self.refused {
@@ -480,12 +491,15 @@ impl Run {
         }
     }
 
-    /// A run that calls itself done has nothing left for another, and what ended for a reason of its own would end so again.
+    /// A run that calls itself done has nothing left for another, and what ended for a reason of its own would end so again;
+    /// so does whoever comes without tokens.
     fn is_stalled(&self, exit: &Exit, ended: Option<&Ended>) -> bool {
         let refuses = self.refused.is_some() || self.wire.refused > 0;
         let is_silent = matches!(self.given_up, Some(GivenUp::Silent(_) | GivenUp::Refused(_)));
         let is_done = ended.is_some_and(|ended| ended.ok);
-        !is_done && (*exit == Exit::Killed && (is_silent || refuses) || matches!(exit, Exit::Code(_)) && refuses)
+        !is_done
+            && !self.wire.over
+            && (*exit == Exit::Killed && (is_silent || refuses) || matches!(exit, Exit::Code(_)) && refuses)
     }
 
     fn verdict(&self, exit: &Exit, stopped: bool, ended: Option<&Ended>) -> String {
@@ -498,8 +512,12 @@ impl Run {
                 Some(GivenUp::Refused(cause)) => return format!("ended: its model refuses every request ({cause})"),
                 Some(GivenUp::Over) => return "failed, by its own word".to_owned(),
                 Some(GivenUp::Flood) => return format!("ended: it writes without end{but}"),
-                None => {}
+                Some(GivenUp::NoTokens) | None => {}
             }
+        }
+        // It may have ended by itself when it was told.
+        if self.wire.over && !stopped {
+            return format!("ended: today's tokens are used up{but}");
         }
         match (exit, ended) {
             (Exit::Killed, _) if stopped => "stopped by the person".to_owned(),
@@ -723,6 +741,7 @@ mod tests {
             tokens: Tokens { input: 80 * requests, output: 4 },
             refused,
             cause: if refused > 0 { "429 from generativelanguage.googleapis.com".to_owned() } else { String::new() },
+            ..Wire::default()
         };
         let later = now + SILENCE - SECOND;
         run.look(used(1, 0), later);
@@ -800,6 +819,37 @@ mod tests {
         assert!(!run.hears(now + WORD_WAITS - SECOND) && run.hears(now + WORD_WAITS));
         run.goes_on(vec!["in blue".to_owned()], now);
         assert!(run.outcome(&Exit::Code(1), false, now).told.is_empty(), "its process has not begun");
+    }
+
+    #[test]
+    fn an_answer_that_is_being_said_is_a_sign_of_life_long_before_it_is_counted() {
+        let now = Instant::now();
+        let mut run = Run::new(agent("gemini"), SILENCE, now);
+        let said = |heard, refused| Wire { requests: 1, refused, heard, ..Wire::default() };
+        let nearly = Duration::from_secs(299);
+        for heard in 0..10 {
+            let later = now + nearly * heard;
+            run.look(said(heard.into(), 1), later);
+            assert!(!run.give_up(later + REFUSED - SECOND), "an answer comes after all: {heard}");
+        }
+        assert!(run.give_up(now + nearly * 9 + SILENCE));
+    }
+
+    #[test]
+    fn a_run_without_tokens_is_ended_at_once_and_says_so_however_it_ended() {
+        for exit in [Exit::Killed, Exit::Code(1)] {
+            let (mut run, now) = run(&[STARTED]);
+            run.look(Wire { requests: 1, over: true, ..Wire::default() }, now);
+            assert!(run.deadline().is_some_and(|deadline| deadline <= now));
+            assert!(run.give_up(now) && !run.give_up(now), "once");
+            run.look(Wire { refused: 1, over: true, ..Wire::default() }, now);
+            let outcome = run.outcome(&exit, false, now);
+            assert_eq!(outcome.verdict, "ended: today's tokens are used up");
+            assert!(!outcome.stalled, "nobody else has any");
+        }
+        let (mut run, now) = run(&[STARTED, DONE]);
+        run.look(Wire { over: true, ..Wire::default() }, now);
+        assert!(run.outcome(&Exit::Code(0), false, now).ok, "what it wanted beside its work changes nothing");
     }
 
     #[test]

@@ -113,7 +113,7 @@ keys! {
         (list) ALLOWED_ROOMS: Vec<String> = Unset, parse::rooms;
         /// Whether encrypted messages count from devices that nobody has signed, and are answered so that those can read it: `true` or `false`. Needed where a person's client knows no cross-signing; a homeserver can add such a device to anybody's account.
         () ALLOW_UNSIGNED_DEVICES: bool = Text("false"), parse::flag;
-        /// Who may use the administrator's commands: Matrix user IDs, parted by commas.
+        /// Who may use the administrator's commands, `!budget` with a number: Matrix user IDs, parted by commas.
         (list) ADMIN_USERS: Vec<String> = Follows("MATRIX_ADMIN_USER"), parse::users;
     }
     "Model" {
@@ -157,7 +157,7 @@ keys! {
         () REVIEW_MODEL: String = Follows("as for PLAN_MODEL"), parse::agent_model;
         /// Who goes on with a review where that agent cannot, as in PLAN_FALLBACK.
         () REVIEW_FALLBACK: Vec<AgentChoice> = Unset, parse::agents;
-        /// Fine-grained GitHub token (contents and pull requests: write). It never enters a sandbox.
+        /// Fine-grained GitHub token (contents and pull requests: write). It never enters a sandbox. No effect yet: repositories are read without it, and nothing is pushed.
         (secret) GITHUB_TOKEN: SecretString = Unset, parse::token;
     }
     "Sandboxes" {
@@ -203,13 +203,13 @@ keys! {
         () MAX_AGENT_TURNS: u32 = Text("25"), parse::count::<_, 1, 1000>;
         /// Messages that are worked on at the same time, over all rooms; the others wait for their turn.
         () MAX_CONCURRENT_TURNS: usize = Text("8"), parse::count::<_, 1, 1000>;
-        /// Tokens that may go to models for one room in a day (UTC), the orchestrator's and the coding agents' together. Beyond it coding agents' requests are refused until the next.
+        /// Tokens that the models may use for one room in a day (UTC), the orchestrator's and the coding agents' together. At 80 % the room is warned, and at the end the work stops until the next day, or until one of ADMIN_USERS allows more with `!budget`.
         () ROOM_DAILY_TOKENS: u64 = Unset, parse::count::<_, 1, { u32::MAX }>;
-        /// Tokens that coding agents may use in a day (UTC) at one person's word, over all rooms.
+        /// Tokens that the models may use in a day (UTC) at one person's word, over all rooms; likewise. A message counts for whoever began the work on it.
         () USER_DAILY_TOKENS: u64 = Unset, parse::count::<_, 1, { u32::MAX }>;
         /// Hours that the files of a room are kept after its last person has left or the bot was removed; `0` deletes them at once.
         () ROOM_GRACE_HOURS: Duration = Text("24"), parse::hours;
-        /// Days that the database keeps what nobody needs any more: the messages and turns that were answered, and what a summary of the conversation stands for. What belongs to `!new` or to a room that was left goes sooner.
+        /// Days that the database keeps what nobody needs any more: the messages and turns that were answered, what a summary of the conversation stands for, and what models have used. What belongs to `!new` or to a room that was left goes sooner.
         () RETENTION_DAYS: Duration = Text("30"), parse::days;
         /// Free disk space below which sandboxes may no longer write.
         () HOST_DISK_RESERVE: u64 = Text("2g"), parse::size::<{ 16 << 20 }>;

@@ -106,6 +106,7 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
             review: agents(reader, keys::REVIEW_AGENT, keys::REVIEW_MODEL, keys::REVIEW_FALLBACK),
         },
         profiles: reader.raw.profiles.clone(),
+        prices: reader.raw.prices(),
         limits: Limits {
             command_timeout: reader.value(keys::COMMAND_TIMEOUT_SECONDS),
             command_longest: reader.value(keys::COMMAND_LONGEST_SECONDS),

@@ -14,7 +14,7 @@ mod places;
 mod raw;
 mod source;
 
-use std::{net::IpAddr, num::NonZeroU64, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU64, path::PathBuf, time::Duration};
 
 use reqwest::Url;
 use secrecy::SecretString;
@@ -52,6 +52,8 @@ pub struct Config {
     pub agents: Agents,
     /// Profiles of coding agents from `matrix-agent.toml`.
     pub profiles: Vec<AgentProfile>,
+    /// What models cost, by the names under which `matrix-agent.toml` has them.
+    pub prices: BTreeMap<String, Price>,
     /// Limits in time and number.
     pub limits: Limits,
     /// Paths and how data is stored.
@@ -74,13 +76,50 @@ pub struct Llm {
 }
 
 /// What a model's name does not tell; `[models."NAME"]` in `matrix-agent.toml`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelFacts {
     /// The size of its context in tokens.
     pub context_window: Option<NonZeroU64>,
     /// Whether it sees pictures.
     pub vision: Option<bool>,
+    /// What its tokens cost.
+    pub price: Option<Price>,
+}
+
+/// What a model's tokens cost.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Price {
+    /// Tokens of prompts.
+    pub input: PerMillion,
+    /// Those of them that the provider's cache serves; `None`: as much as the others.
+    pub cached: Option<PerMillion>,
+    /// Tokens of answers.
+    pub output: PerMillion,
+}
+
+/// Dollars for a million tokens: not below nothing, and no more than a million.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "f64")]
+pub struct PerMillion(f64);
+
+impl PerMillion {
+    /// Returns the dollars.
+    pub fn dollars(self) -> f64 {
+        self.0
+    }
+}
+
+impl TryFrom<f64> for PerMillion {
+    type Error = String;
+
+    fn try_from(dollars: f64) -> Result<Self, String> {
+        if (0.0..=1e6).contains(&dollars) {
+            return Ok(Self(dollars));
+        }
+        Err(format!("{dollars} is no price: it is dollars for a million tokens, from 0 to 1000000"))
+    }
 }
 
 /// Models that coding agents ask through the gateway.
@@ -243,7 +282,7 @@ pub struct Limits {
     pub concurrent_turns: usize,
     /// Tokens of one room in a day.
     pub room_tokens: Option<u64>,
-    /// Tokens a day that coding agents may use at one person's word.
+    /// Tokens a day at one person's word.
     pub user_tokens: Option<u64>,
     /// How long the files of a left room are kept.
     pub room_grace: Duration,

@@ -15,7 +15,7 @@ use std::{
 use toml::Spanned;
 
 use super::{
-    AgentProfile, Mistakes, ModelFacts, Source, Wrong, accounts, dotenv,
+    AgentProfile, Mistakes, ModelFacts, Price, Source, Wrong, accounts, dotenv,
     keys::{self, About},
     parse,
     places::{self, Sources},
@@ -80,6 +80,11 @@ impl Raw {
         self.models.get(model).copied().unwrap_or_default()
     }
 
+    /// Returns what the file says of models' prices.
+    pub(super) fn prices(&self) -> BTreeMap<String, Price> {
+        self.models.iter().filter_map(|(model, facts)| Some((model.clone(), facts.price?))).collect()
+    }
+
     /// An empty value counts as not set, as a line of `.env.example` that nobody filled in; not so for a list, where
     /// it may mean "nobody" or "no host", and taking the default instead would open what was meant to be shut.
     fn set(&mut self, about: &'static About, text: &str, source: Source) {
@@ -120,7 +125,8 @@ impl Raw {
                 Err(error) => {
                     let wrong = Wrong::new(
                         text::one_line(error.message(), 200),
-                        "What can be said of a model is `context_window = 131072` and `vision = true`",
+                        "What can be said of a model is `context_window = 131072`, `vision = true`, and its price in dollars for a \
+                         million tokens, `price = { input = 3, cached = 0.3, output = 15 }`",
                     );
                     mistakes.add(&format!("{MODELS}.\"{}\"", text::one_line(&model, 60)), Some(source.clone()), wrong);
                 }

@@ -31,6 +31,7 @@ use super::{
     guard::{self, NoStream},
     limits::ModelLimits,
     message::{AssistantMessage, Chunk, Completion, Finish, Message, Part, ToolSpec},
+    meter::Meter,
     refusal,
     request::{self, Request},
     retry::Schedule,
@@ -160,15 +161,17 @@ impl Model {
     ///
     /// An answer that fails for a reason that passes (429, 5xx, a lost connection, a stream that breaks off or is empty) is
     /// asked for again, after words too: nothing was done on it yet, and [`Chunk::Restart`] takes back what was shown. An
-    /// answer that grows beyond all bounds is cut off as [`Finish::Length`].
+    /// answer that grows beyond all bounds is cut off as [`Finish::Length`]. What all that has used beside the completion's own
+    /// usage is on the `meter`.
     pub async fn complete(
         &self,
         messages: &[Message],
         tools: &[ToolSpec],
         max_output: Option<u64>,
+        meter: &Meter,
         on_chunk: &mut (dyn FnMut(Chunk) + Send),
     ) -> Result<Completion, LlmError> {
-        let mut answer = pin!(self.ask_until_answered(messages, tools, max_output, on_chunk));
+        let mut answer = pin!(self.ask_until_answered(messages, tools, max_output, meter, on_chunk));
         // Beside the request: a server that is slow to say how much it holds keeps nobody waiting.
         let asking = pin!(self.ask_window());
         match future::select(answer.as_mut(), asking).await {
@@ -182,6 +185,7 @@ impl Model {
         messages: &[Message],
         tools: &[ToolSpec],
         max_output: Option<u64>,
+        meter: &Meter,
         on_chunk: &mut (dyn FnMut(Chunk) + Send),
     ) -> Result<Completion, LlmError> {
         let request = request::build(&self.inner.endpoint, self.vision(), messages, tools, max_output);
@@ -194,7 +198,7 @@ impl Model {
                 shown |= !matches!(chunk, Chunk::Reasoning);
                 on_chunk(chunk);
             };
-            let error = match self.attempt(&request, messages, limits, end, &mut show).await {
+            let error = match self.attempt(&request, messages, limits, end, meter, &mut show).await {
                 Err(LlmError::BadCall(said)) => return Ok(self.bad_call(said)),
                 Err(error) => error,
                 completion => return completion,
@@ -230,7 +234,8 @@ impl Model {
         let messages = [Message::User { parts: vec![Part::Text { text: "ping".to_owned() }] }];
         let request = request::build(&self.inner.endpoint, false, &messages, &[], Some(1));
         let limits = ModelLimits { first_token: PROBE_WITHIN, whole: PROBE_WITHIN, ..self.inner.limits.clone() };
-        match self.attempt(&request, &messages, &limits, started + limits.whole, &mut |_| {}).await {
+        let meter = Meter::new(1);
+        match self.attempt(&request, &messages, &limits, started + limits.whole, &meter, &mut |_| {}).await {
             Ok(_) | Err(LlmError::AnswerTooLong { .. }) => {}
             // OpenAI's reasoning models complain that one token is too little; then address, key and model are right.
             Err(LlmError::Refused { status: 400, said }) if said.0.contains("max_tokens") => {}
@@ -245,6 +250,7 @@ impl Model {
         messages: &[Message],
         limits: &ModelLimits,
         end: Instant,
+        meter: &Meter,
         show: &mut (dyn FnMut(Chunk) + Send),
     ) -> Result<Completion, LlmError> {
         let inner = &*self.inner;
@@ -258,10 +264,14 @@ impl Model {
 
         let first = Instant::now() + limits.first_token;
         let begin = LlmError::Slow { stage: Stage::Begin, limit: limits.first_token };
+        meter.begin();
         let mut stream: StreamResponse<StreamChunk> =
             match timeout_at(first.min(end), client.chat().create_stream_byot(request)).await {
                 Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return Err(self.no_stream(error, &asked)),
+                Ok(Err(error)) => {
+                    meter.told();
+                    return Err(self.no_stream(error, &asked));
+                }
                 Err(_) => return Err(begin),
             };
         let mut answer = Assembler::new(inner.endpoint.quirks().echo);
@@ -269,6 +279,7 @@ impl Model {
         loop {
             match timeout_at(due.min(end), stream.next()).await {
                 Ok(Some(Ok(chunk))) => {
+                    meter.event();
                     answer.push(chunk, show).map_err(|error| refusal::from_stream(&error, &asked))?;
                 }
                 Ok(None) => break,
@@ -303,7 +314,12 @@ impl Model {
             // Plain text that came instead of events tells why there were none.
             (Err(_), Some(words)) => Err(refusal::from_stream(&json!({"error": {"message": words}}), &asked)),
             (Err(LlmError::Cut | LlmError::Broken(_)), None) if watch.has_passed_over() => Err(NO_JSON),
-            (finished, _) => finished,
+            (finished, _) => {
+                if matches!(&finished, Ok(completion) if completion.usage.is_some_and(|usage| usage.input > 0)) {
+                    meter.told();
+                }
+                finished
+            }
         }
     }
 

@@ -31,6 +31,7 @@ use crate::{
     hub::{Account, AccountHub, Keeper, Port, Retention},
     ids::FIRST_ACCOUNT,
     ipc::Arrived,
+    ledger::Ledger,
     llm::Model,
     memory,
     pictures::Gallery,
@@ -53,6 +54,8 @@ pub struct House {
     store: Store,
     /// `None` if no bot works in sandboxes.
     sandboxes: Option<Sandboxes>,
+    /// The tokens of all who ask models.
+    ledger: Ledger,
     /// The coding agents' way to their models.
     models: ModelDoor,
     gallery: Gallery,
@@ -84,7 +87,7 @@ impl House {
     /// be away.
     pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Self> {
         let mut house = Self::without_sandboxes(config, clock)?;
-        house.models = settings::models(config, house.store.clone())?;
+        house.models = settings::models(config, house.ledger.clone())?;
         for (address, call, state) in house.store.calls_under_way().await? {
             house.models.expect(&address, &tools::run_under_way(&call, state));
         }
@@ -106,6 +109,7 @@ impl House {
         let retention = Retention { files: config.limits.room_grace, rows: config.limits.retention };
         let gallery = Gallery::new(config.paths.pictures());
         Ok(Self {
+            ledger: settings::ledger(config, store.clone()),
             store,
             sandboxes: None,
             models: ModelDoor::default(),
@@ -121,7 +125,7 @@ impl House {
     /// Returns the coding bot of this house; `None` without sandboxes.
     pub fn coder(&self, config: &Config, model: Model) -> Option<Coder> {
         Some(Coder::new(
-            self.store.clone(),
+            self.ledger.clone(),
             self.sandboxes.clone()?,
             settings::agents(config, self.models.clone()),
             model,

@@ -16,9 +16,10 @@ use crate::{
     config::{self, Config, JournalSync, Loaded, Matrix, Mistakes, Provider, Wrong},
     gateway::{
         AllowedHosts, BadPattern, GatewayPolicy,
-        models::{BadUpstream, Ledger, ModelDoor, Protocol, Upstream},
+        models::{BadUpstream, ModelDoor, Protocol, Upstream},
     },
     ids::FIRST_ACCOUNT,
+    ledger::{DayLimits, Ledger, Prices, Rules},
     llm::{self, Endpoint, ModelSettings, SettingError, parse_model},
     orchestrator,
     sandbox::{SandboxOptions, memory},
@@ -173,7 +174,7 @@ fn profiles(config: &Config) -> Profiles {
 }
 
 /// Returns the coding agents' way to their models. It fails only for settings that [`review`] has refused.
-pub(super) fn models(config: &Config, store: Store) -> Result<ModelDoor, BadUpstream> {
+pub(super) fn models(config: &Config, ledger: Ledger) -> Result<ModelDoor, BadUpstream> {
     let mut upstreams = Vec::new();
     let endpoint = endpoint(config).ok().filter(|endpoint| has_key(config, endpoint));
     let own = endpoint.as_ref().map(Endpoint::model);
@@ -193,8 +194,28 @@ pub(super) fn models(config: &Config, store: Store) -> Result<ModelDoor, BadUpst
             upstreams.push(Upstream::new(protocol, &base, config.llm.api_key.clone(), models)?);
         }
     }
-    let ledger = Ledger { store, room: config.limits.room_tokens, person: config.limits.user_tokens };
     Ok(ModelDoor::new(upstreams, config.sandbox.web_search, Some(ledger)))
+}
+
+/// Returns the ledger of what models use.
+pub(super) fn ledger(config: &Config, store: Store) -> Ledger {
+    let limits = DayLimits { room: config.limits.room_tokens, person: config.limits.user_tokens };
+    Ledger::new(store, Rules { limits, prices: prices(config), admins: config.people.admins.clone() })
+}
+
+/// Returns what models cost. The orchestrator's model has two names: the operator's, and the one by which its provider and
+/// the coding agents know it.
+fn prices(config: &Config) -> Prices {
+    let mut prices = config.prices.clone();
+    if let Ok(endpoint) = endpoint(config) {
+        let names = [config.llm.model.clone(), endpoint.model().to_owned()];
+        if let Some(price) = names.iter().find_map(|name| prices.get(name).copied()) {
+            for name in names {
+                prices.entry(name).or_insert(price);
+            }
+        }
+    }
+    Prices::new(prices)
 }
 
 /// Returns the models of the roles whose agents use this API, without the orchestrator's own.

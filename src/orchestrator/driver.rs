@@ -17,9 +17,9 @@ use tracing::Instrument;
 
 use crate::{
     coding_agents::CodingAgents,
-    crash,
     ids::{CallId, TurnId},
-    llm::{Completion, LlmError, Message, Model, ToolSpec, Usage},
+    ledger::{Cost, Ledger, ORCHESTRATOR},
+    llm::{Message, Model, ToolSpec},
     pictures::Gallery,
     sandbox::Sandboxes,
     store::{Conversation, Store, StoreError},
@@ -27,11 +27,12 @@ use crate::{
 };
 
 use super::{
+    asking::{Asking, Ended, Unanswered, tokens_of},
     batch::CallResult,
     chunks::Chunks,
     context::{text_tokens, tokens},
     event::{Action, Answer, Event, Request, TurnInput},
-    footer::{brief, footer},
+    footer::{Tally, brief, footer},
     hands::{Hands, Toolbox, known},
     journal::Journal,
     limits::{CALLS_AT_ONCE, TurnLimits},
@@ -62,6 +63,8 @@ pub struct Orchestrator {
     pub sandboxes: Sandboxes,
     /// The coding agents.
     pub agents: CodingAgents,
+    /// Where tokens are reserved and settled.
+    pub ledger: Ledger,
     /// Where pictures are kept.
     pub gallery: Gallery,
     /// Where a turn's large files wait for memory, beside those of all other turns.
@@ -77,6 +80,8 @@ pub struct TurnJob {
     pub at: Conversation,
     /// The turn; its first line is stored.
     pub turn: TurnId,
+    /// Whose word it follows, by their chat protocol's name.
+    pub person: String,
     /// From the beginning, or from where a crash left it.
     pub start: Start,
     /// What people say meanwhile. What is not taken stays unclaimed in the journal.
@@ -132,11 +137,11 @@ impl Outcome {
 impl Orchestrator {
     /// Works on a turn to its one answer. `None`: it was abandoned, and stays open. So it does when this is dropped.
     pub async fn run(&self, job: TurnJob) -> Option<Outcome> {
-        let TurnJob { at, turn, start, steering, progress, stop, abandon } = job;
-        let Self { store, model, sandboxes, agents, gallery, large, limits } = self.clone();
+        let TurnJob { at, turn, person, start, steering, progress, stop, abandon } = job;
+        let Self { store, model, sandboxes, agents, ledger, gallery, large, limits } = self.clone();
         let tools = Toolbox::Sandbox { sandboxes, agents, limits: limits.tools, vision: model.vision(), large };
-        let journal = Journal { store, at, turn, gallery };
-        let turn = Turn { model, journal, tools, limits, steering, progress, stop };
+        let journal = Journal { store, at, turn, person, gallery };
+        let turn = Turn { model, ledger, journal, tools, limits, steering, progress, stop };
         abandon.run_until_cancelled_owned(Box::pin(turn.run(start))).await
     }
 }
@@ -144,6 +149,7 @@ impl Orchestrator {
 /// A turn with its tools in place.
 pub(super) struct Turn {
     pub(super) model: Model,
+    pub(super) ledger: Ledger,
     pub(super) journal: Journal,
     pub(super) tools: Toolbox,
     pub(super) limits: TurnLimits,
@@ -202,6 +208,16 @@ impl Turn {
         let (waiting, words) = watch::channel(0);
         // A call that asks waits until it is answered.
         let (take, takes) = mpsc::channel(CALLS_AT_ONCE);
+        let (model, address) = (self.model.name().to_owned(), self.journal.at.address.clone());
+        let chunks = Arc::<Chunks>::default();
+        let asking = Asking {
+            spender: self.journal.spender(ORCHESTRATOR, &model),
+            model: self.model,
+            ledger: self.ledger.clone(),
+            specs: specs.into(),
+            chunks: Arc::clone(&chunks),
+            outflow: Arc::clone(&outflow),
+        };
         let mut driver = Driver {
             machine,
             hands: Hands {
@@ -216,9 +232,8 @@ impl Turn {
                 guides,
                 sent: Arc::default(),
             },
-            model: self.model,
+            asking,
             window,
-            specs: specs.into(),
             outflow,
             progress: self.progress,
             steering: Some(self.steering),
@@ -228,8 +243,7 @@ impl Turn {
             stop: self.stop,
             stopped: false,
             request: None,
-            cost: None,
-            chunks: Arc::default(),
+            chunks,
             calls: FuturesUnordered::new(),
             cancel: CancellationToken::new(),
             deadline: Box::pin(sleep(Duration::ZERO)),
@@ -244,13 +258,30 @@ impl Turn {
         }
         let answer = answer?;
         let elapsed = before + began.elapsed();
-        let (footer, brief) = (footer(&answer.tally, elapsed), brief(&answer.tally, elapsed));
+        let cost = cost(&self.ledger, &model, &answer.tally);
+        let (footer, brief) = (footer(&answer.tally, cost, elapsed), brief(&answer.tally, elapsed));
         tracing::info!(
             ending = ?answer.ending, rounds = answer.tally.rounds, calls = answer.tally.calls,
-            tokens = answer.tally.tokens, "the turn is answered"
+            tokens = answer.tally.tokens(), "the turn is answered"
         );
-        Ok(Outcome { text: answer.text, footer, brief, ending: answer.ending, line: Some(answer.line.to_json()) })
+        let text = with_warnings(answer.text, answer.ending, &self.ledger.take_warnings(&address));
+        Ok(Outcome { text, footer, brief, ending: answer.ending, line: Some(answer.line.to_json()) })
     }
+}
+
+/// Returns what a turn's tokens cost.
+fn cost(ledger: &Ledger, model: &str, tally: &Tally) -> Cost {
+    let prices = &ledger.rules().prices;
+    let agents = tally.agents.iter().map(|used| prices.cost(&used.model, tokens_of(used.usage)));
+    agents.chain([prices.cost(model, tokens_of(tally.spent))]).sum()
+}
+
+/// Returns what the person reads, with what they were warned of meanwhile. One that ends at a limit says more than that.
+fn with_warnings(text: String, ending: Ending, warnings: &[String]) -> String {
+    if warnings.is_empty() || ending == Ending::Limit {
+        return text;
+    }
+    format!("{text}\n\n⚠️ {}", warnings.join(" "))
 }
 
 /// Returns what a tool's description costs in every request.
@@ -258,16 +289,14 @@ fn weight(spec: &ToolSpec) -> u64 {
     text_tokens(spec.name) + text_tokens(&spec.description) + text_tokens(&spec.parameters.to_string())
 }
 
-type Ended = (u32, Result<Completion, LlmError>);
-
 /// What is under way.
 struct Driver {
     machine: Machine,
     hands: Hands,
-    model: Model,
+    /// What requests are sent with.
+    asking: Asking,
     /// The window that the machine knows of.
     window: u64,
-    specs: Arc<[ToolSpec]>,
     outflow: Arc<Outflow>,
     progress: mpsc::Sender<Progress>,
     /// `None` once the hub has closed it.
@@ -283,8 +312,6 @@ struct Driver {
     stopped: bool,
     /// The request to the model.
     request: Option<BoxFuture<'static, Ended>>,
-    /// What the last one has cost, until that is stored.
-    cost: Option<Usage>,
     /// What it has streamed since this was looked at last.
     chunks: Arc<Chunks>,
     /// The calls.
@@ -309,11 +336,9 @@ impl Driver {
             };
             for action in self.machine.handle(event) {
                 if let Some(answer) = self.carry_out(action).await? {
-                    self.count().await?;
                     return Ok(answer);
                 }
             }
-            self.count().await?;
             let waiting = self.machine.waiting();
             self.waiting.send_if_modified(|before| mem::replace(before, waiting) != waiting);
         }
@@ -321,11 +346,7 @@ impl Driver {
 
     async fn carry_out(&mut self, action: Action) -> Result<Option<Answer>, StoreError> {
         match action {
-            Action::Keep(line) => {
-                let (cost, journal) = (self.cost.take(), &self.hands.journal);
-                // Handed in together: the next request has to wait for the store once only.
-                tokio::try_join!(journal.used(cost), journal.keep(line))?;
-            }
+            Action::Keep(line) => self.hands.journal.keep(line).await?,
             Action::Rebase(lines) => self.hands.journal.rebase(lines).await?,
             Action::Ask(request) => self.ask(request),
             Action::Run(call) => {
@@ -357,25 +378,10 @@ impl Driver {
         Ok(None)
     }
 
-    /// Stores what the last request cost, if no line has taken it along.
-    async fn count(&mut self) -> Result<(), StoreError> {
-        self.hands.journal.used(self.cost.take()).await
-    }
-
     fn ask(&mut self, request: Request) {
-        let Request { number, messages, tools, max_output } = request;
         // What was said so far is shown to the model now; what is said from here on ends the next wait.
         self.hands.heard = CancellationToken::new();
-        let (model, specs, chunks) = (self.model.clone(), Arc::clone(&self.specs), Arc::clone(&self.chunks));
-        self.request = Some(
-            async move {
-                let tools = if tools { &specs[..] } else { &[] };
-                let ended = model.complete(&messages, tools, max_output, &mut |chunk| chunks.push(chunk)).await;
-                crash::point("asked");
-                (number, ended)
-            }
-            .boxed(),
-        );
+        self.request = Some(self.asking.clone().ask(request).boxed());
     }
 
     /// Ends the request and the calls, and waits until nothing runs any more.
@@ -404,8 +410,8 @@ impl Driver {
                 self.events.extend(self.chunks.take());
                 return Ok(());
             }
-            (number, ended) = under_way(&mut self.request) => {
-                self.model_ended(number, ended);
+            ended = under_way(&mut self.request) => {
+                self.model_ended(ended);
                 return Ok(());
             }
             Some((call, result)) = self.calls.next() => {
@@ -438,20 +444,21 @@ impl Driver {
         Ok(())
     }
 
-    fn model_ended(&mut self, request: u32, ended: Result<Completion, LlmError>) {
+    fn model_ended(&mut self, (request, ended): Ended) {
         // Dropping it gives back the messages, so that the next append need not copy them.
         self.request = None;
         self.events.extend(self.chunks.take());
-        let window = self.model.context_window();
+        let window = self.asking.model.context_window();
         if mem::replace(&mut self.window, window) != window {
             self.events.push_back(Event::Window(window));
         }
         self.events.push_back(match ended {
-            Ok(completion) => {
-                self.cost = completion.usage;
-                Event::ModelDone { request, completion }
+            Ok(completion) => Event::ModelDone { request, completion },
+            Err(Unanswered::Refused(refused)) => {
+                tracing::info!(why = %refused, "the model is not asked");
+                Event::Refused { request, why: refused.to_string() }
             }
-            Err(error) => {
+            Err(Unanswered::Failed(error)) => {
                 tracing::warn!(%error, "the model failed");
                 Event::ModelFailed { request, remedy: error.remedy(), why: error.user_text() }
             }

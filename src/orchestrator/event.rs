@@ -68,6 +68,13 @@ pub enum Event {
         /// A plain sentence for the person.
         why: String,
     },
+    /// The request was not sent, because of a limit that is not the turn's own.
+    Refused {
+        /// The request's number.
+        request: u32,
+        /// A plain sentence for the person.
+        why: String,
+    },
     /// The model's context window is found to be another than was thought, in tokens.
     Window(u64),
     /// A call ended.
@@ -117,6 +124,8 @@ pub struct Request {
     pub number: u32,
     /// The messages. Drop it before the end is handed in, else the next append copies them all.
     pub messages: Arc<Vec<Message>>,
+    /// Tokens of its prompt, about.
+    pub asked: u64,
     /// Whether tools are offered.
     pub tools: bool,
     /// Tokens of the answer, if they are to be bounded.

@@ -19,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     coding_agents::CodingAgents,
-    llm::ToolSpec,
+    ledger::Tokens,
+    llm::{ToolSpec, Usage},
     sandbox::Sandboxes,
     store::StoreError,
     tools::{
@@ -31,7 +32,7 @@ use crate::{
 use super::{
     batch::{CallResult, CallToRun, KnownTool},
     journal::Journal,
-    line::{CallFacts, Edit},
+    line::{CallFacts, Edit, ModelUse},
     progress::{Enclosure, Outflow, Progress, Taken},
     words,
 };
@@ -154,6 +155,7 @@ impl Hands {
                         sandboxes: sandboxes.clone(),
                         address: self.journal.at.address.clone(),
                         turn: self.journal.turn.clone(),
+                        person: self.journal.person.clone(),
                         call: call.id.clone(),
                         agents: agents.clone(),
                         store: self.journal.store.clone(),
@@ -232,7 +234,11 @@ impl Hands {
 
 fn facts(facts: Facts) -> CallFacts {
     let edits = facts.edits.into_iter().map(|edit| Edit { path: edit.path, added: edit.added, removed: edit.removed });
-    CallFacts { edits: edits.collect(), tests: facts.tests, waits: facts.waits }
+    let used = facts.used.into_iter().map(|(model, tokens)| {
+        let Tokens { input, cached, output } = tokens;
+        ModelUse { model, usage: Usage { input, cached, output } }
+    });
+    CallFacts { edits: edits.collect(), tests: facts.tests, waits: facts.waits, used: used.collect() }
 }
 
 fn refused(text: String) -> ToolResult {

@@ -17,7 +17,8 @@ use serde_json::Value;
 use crate::{
     crash,
     ids::{CallId, TurnId},
-    llm::{Message, Part, Usage},
+    ledger::Spender,
+    llm::{Message, Part},
     pictures::Gallery,
     store::{Conversation, EndedCall, History, Store, StoreError},
 };
@@ -30,6 +31,8 @@ pub(super) struct Journal {
     pub(super) store: Store,
     pub(super) at: Conversation,
     pub(super) turn: TurnId,
+    /// Whose word the turn follows.
+    pub(super) person: String,
     pub(super) gallery: Gallery,
 }
 
@@ -47,6 +50,12 @@ pub(super) struct Loaded {
 }
 
 impl Journal {
+    /// Returns who uses the tokens of a request to a model.
+    pub(super) fn spender(&self, agent: &str, model: &str) -> Spender {
+        let (address, person) = (self.at.address.clone(), Some(self.person.clone()));
+        Spender { address, person, agent: agent.to_owned(), model: model.to_owned() }
+    }
+
     /// Reads what the turn begins or goes on with.
     pub(super) async fn load(&self, resumed: bool) -> Result<Loaded, StoreError> {
         let history = self.store.history(&self.at).await?;
@@ -130,12 +139,6 @@ impl Journal {
     pub(super) async fn rebase(&self, lines: Vec<Line>) -> Result<(), StoreError> {
         let lines = lines.into_iter().map(serde_json::to_value).collect::<Result<Vec<Value>, _>>()?;
         self.store.replace_context(&self.at, lines).await
-    }
-
-    /// Counts what a request has cost, if that is known.
-    pub(super) async fn used(&self, usage: Option<Usage>) -> Result<(), StoreError> {
-        let Some(usage) = usage else { return Ok(()) };
-        self.store.add_usage(&self.at.address, usage.input, usage.cached, usage.output).await
     }
 }
 

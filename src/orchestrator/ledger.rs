@@ -101,6 +101,9 @@ impl TurnLedger {
             if *ran {
                 ran_any = true;
                 self.tally.calls += 1;
+                for used in &result.facts.used {
+                    self.tally.used(used);
+                }
                 self.evidence.note_call(&result.facts, result.ok, slot.access == Access::Shared);
                 for edit in &result.facts.edits {
                     self.tally.edited(edit);
@@ -132,12 +135,7 @@ impl TurnLedger {
 
     /// Returns the counts for the footer.
     pub(super) fn tally(&self) -> Tally {
-        Tally {
-            rounds: self.rounds,
-            tokens: self.spent.input + self.spent.output,
-            proof: self.evidence.proof(),
-            ..self.tally.clone()
-        }
+        Tally { rounds: self.rounds, spent: self.spent, proof: self.evidence.proof(), ..self.tally.clone() }
     }
 
     /// Reads a turn's lines back.

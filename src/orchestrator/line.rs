@@ -117,6 +117,19 @@ pub struct CallFacts {
     /// It only waited for something that runs on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub waits: bool,
+    /// What models were used for it, beside the orchestrator's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub used: Vec<ModelUse>,
+}
+
+/// What was used of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelUse {
+    /// The model.
+    pub model: String,
+    /// Its tokens.
+    #[serde(flatten)]
+    pub usage: Usage,
 }
 
 /// A changed file.

@@ -162,8 +162,11 @@ impl Machine {
                 Phase::Summarising { plan, before } => self.summarised(plan, before, None, &mut out),
                 other => self.phase = other,
             },
+            Event::Refused { request, why } if request == self.requests => {
+                self.end_plainly(turns::failed(&why, self.ledger.worked()), Ending::Limit, &mut out);
+            }
             // Of a request that was given up.
-            Event::ModelDone { .. } | Event::ModelFailed { .. } => {}
+            Event::ModelDone { .. } | Event::ModelFailed { .. } | Event::Refused { .. } => {}
             Event::Window(tokens) => self.resize(tokens),
             Event::ToolDone { call, result } => self.tool_done(&call, result, &mut out),
             Event::Said(message) => self.heard.push_back(message),
@@ -326,6 +329,7 @@ impl Machine {
         out.push(Action::Ask(Request {
             number: self.requests,
             messages: self.context.messages(),
+            asked: self.context.tokens(),
             tools: !self.bare,
             max_output: self.max_output,
         }));

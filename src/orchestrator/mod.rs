@@ -3,6 +3,7 @@
 //! [`Machine`] holds the rules and does no I/O; [`Orchestrator`] drives it with a model, tools and the store. Knows no chat
 //! protocol and no room's manners. Called by `bots`.
 
+mod asking;
 mod batch;
 mod chunks;
 mod compaction;
@@ -31,7 +32,7 @@ pub use driver::{Orchestrator, Outcome, Start, TurnJob};
 pub use event::{Action, Answer, Event, Request, TurnInput};
 pub use footer::{Tally, brief, footer};
 pub use limits::{Limit, TurnLimits};
-pub use line::{CallFacts, Edit, Ending, Line, Note, Origin, UserMessage};
+pub use line::{CallFacts, Edit, Ending, Line, ModelUse, Note, Origin, UserMessage};
 pub use machine::Machine;
 pub use progress::{Enclosure, Progress, Taken};
 pub use prompt::system;

@@ -1,4 +1,4 @@
-//! The one SQLite file: journal, turns, conversation, tool calls, outbox, usage.
+//! The one SQLite file: journal, turns, conversation, tool calls, outbox, tokens.
 //!
 //! One thread owns the connection that writes. Each writing method sends it a closure and waits for the result, so
 //! that every method is one transaction and nothing blocks the async runtime. Reads have connections of their own
@@ -20,8 +20,8 @@ mod readers;
 mod rooms;
 mod schema;
 mod sealed;
+mod spending;
 mod turns;
-mod usage;
 
 use std::{
     path::{Path, PathBuf},
@@ -45,8 +45,8 @@ pub use journal::{FoundEvent, LockedInbound, NewInbound, Standing, StoredInbound
 pub use known::Sealed;
 pub use outbox::{NewOutbox, OutboxRow, Tried};
 pub use rooms::{Alias, LeftRoom};
+pub use spending::{DayLimits, DaySums, ORCHESTRATOR, Spender, Spending, Sum, Tokens, Verdict, Whose};
 pub use turns::{Answered, OpenTurn, TurnState};
-pub use usage::{AgentUsage, UsageRow};
 
 use crate::{
     clock::Clock,
@@ -148,6 +148,8 @@ pub struct Store {
     log: Log,
     /// Notified when a conversation was given up, so that it is deleted soon.
     forgetting: Arc<Notify>,
+    /// Rung when tokens were settled, so that who waits for them asks again.
+    settled: Arc<Notify>,
     /// Stamps rows.
     clock: Clock,
     /// The directory for files that are to be sent.
@@ -171,6 +173,7 @@ impl Store {
         if !schema::migrate(&mut connection).map_err(fail)? {
             return Err(StoreError::Newer { path: path.to_owned() });
         }
+        spending::settle_left(&mut connection).map_err(fail)?;
         let instance = made_once(&connection, "instance", 8).map_err(fail)?;
         let secret = made_once(&connection, "secret", 32).map_err(fail)?;
         let files = files::folder(path);
@@ -192,6 +195,7 @@ impl Store {
             jobs,
             log,
             forgetting: Arc::default(),
+            settled: Arc::default(),
             clock,
             files: files.into(),
             instance: instance.into(),
@@ -355,7 +359,8 @@ mod tests {
             assert!(!store.is_left("coder", &at.room).await.unwrap());
             assert_eq!(store.homes("coder").await.unwrap(), []);
             assert_eq!(store.encrypted().await.unwrap(), []);
-            assert_eq!(store.usage(&at, 7).await.unwrap(), []);
+            assert_eq!(store.spending(&at, 7).await.unwrap(), []);
+            assert_eq!(store.day_sums(&at, "anna").await.unwrap(), DaySums::default());
         };
         tokio::time::timeout(PATIENCE, reads).await.expect("a read waits for the writer");
         drop(release);

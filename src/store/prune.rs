@@ -21,8 +21,8 @@ use crate::ids::Address;
 
 impl Store {
     /// Deletes what is older than `keep` and not needed: events and answers of turns that were closed, what a compaction
-    /// or `!new` hides from the model, its calls, what could never be read; and what was given up, whatever its age.
-    /// Returns the rooms of whose conversation something went.
+    /// or `!new` hides from the model, its calls, what could never be read, the tokens of a day; and what was given up,
+    /// whatever its age. Returns the rooms of whose conversation something went.
     pub async fn prune(&self, keep: Duration) -> Result<HashSet<Address>, StoreError> {
         let before = self.clock.millis() - keep.as_millis() as i64;
         let mut rooms = self.finish_forgetting().await?;
@@ -33,6 +33,7 @@ impl Store {
         self.prune_turns(before).await?;
         self.prune_notes(before).await?;
         self.prune_locked(before).await?;
+        self.prune_spending(before).await?;
         self.fold_ciphertexts(before).await?;
         self.sweep_files().await?;
         self.give_back().await?;
@@ -66,11 +67,11 @@ mod tests {
     use super::{ciphertexts::CIPHERTEXTS, forgotten::*, old::*, *};
     use crate::{
         clock::Clock,
-        store::{Durability, rooms},
+        store::{Durability, rooms, spending},
     };
 
     /// All that looks for what goes, or deletes it.
-    const QUERIES: [&str; 20] = [
+    const QUERIES: [&str; 28] = [
         FORGOTTEN_MESSAGES,
         FORGOTTEN_INBOUND,
         FORGOTTEN_OUTBOX,
@@ -85,6 +86,14 @@ mod tests {
         OLD_LOCKED,
         UNSTAMPED_LOCKED,
         CIPHERTEXTS,
+        OLD_SPENT,
+        OLD_USAGE,
+        OLD_AGENT_USAGE,
+        DELETE_SPENT,
+        DELETE_USAGE,
+        DELETE_AGENT_USAGE,
+        spending::SUM,
+        spending::PEOPLE_OF_DAY,
         rooms::HOMES_IN_USE,
         "DELETE FROM calls WHERE message = ?1",
         "DELETE FROM messages WHERE seq = ?1",

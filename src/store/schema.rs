@@ -6,7 +6,8 @@
 use rusqlite::{Connection, OptionalExtension};
 
 /// One step a version; `PRAGMA user_version` counts those that were applied.
-const MIGRATIONS: &[&str] = &[FIRST, ROOMS, FILES, CIPHERTEXTS, ENCRYPTED, BOTS, PRUNING, AGENTS, BUDGETS, STATES];
+const MIGRATIONS: &[&str] =
+    &[FIRST, ROOMS, FILES, CIPHERTEXTS, ENCRYPTED, BOTS, PRUNING, AGENTS, BUDGETS, STATES, LEDGER];
 
 /// The schema version of this program.
 const CURRENT: usize = MIGRATIONS.len();
@@ -192,6 +193,38 @@ const BUDGETS: &str = "CREATE INDEX agent_usage_person ON agent_usage (person, d
 
 /// Where a call under way stands, for the server that takes it up after a crash; null when it has ended.
 const STATES: &str = "ALTER TABLE calls ADD COLUMN state TEXT;";
+
+/// One ledger for all who ask models.
+const LEDGER: &str = r"
+-- A day's tokens, one row for each room (`person` is empty), for each person over all rooms (`bot` and `room` are empty), and
+-- for each person in a room. `held`: what requests under way may use at most. `allowed`: in place of the setting, for this
+-- day. `warned`: the room was told that it, or the person, comes near the limit.
+CREATE TABLE spent (
+    day TEXT NOT NULL, bot TEXT NOT NULL, room TEXT NOT NULL, person TEXT NOT NULL,
+    used INTEGER NOT NULL DEFAULT 0, held INTEGER NOT NULL DEFAULT 0, allowed INTEGER,
+    warned INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (day, bot, room, person)
+) WITHOUT ROWID;
+
+-- Requests under way: who uses their tokens, about how many their prompts have, and how many they use at most.
+CREATE TABLE reservations (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, day TEXT NOT NULL, bot TEXT NOT NULL, room TEXT NOT NULL,
+    person TEXT NOT NULL, agent TEXT NOT NULL, model TEXT NOT NULL, asked INTEGER NOT NULL, most INTEGER NOT NULL
+);
+
+-- What was used before.
+INSERT INTO spent (day, bot, room, person, used)
+    SELECT day, bot, room, '', sum(tokens) FROM (
+        SELECT day, bot, room, input + output AS tokens FROM usage
+        UNION ALL SELECT day, bot, room, input + output FROM agent_usage
+    ) GROUP BY day, bot, room;
+INSERT INTO spent (day, bot, room, person, used)
+    SELECT day, '', '', person, sum(input + output) FROM agent_usage WHERE person > '' GROUP BY day, person;
+
+-- By these, what is old is found. From now on the orchestrator's tokens stand in `agent_usage`, too.
+CREATE INDEX usage_day ON usage (day);
+CREATE INDEX agent_usage_day ON agent_usage (day);
+";
 
 /// Where a newer version notes, if it must, the oldest version of the schema whose programs may still use the database.
 const OLDEST: &str = "oldest_version";

@@ -10,7 +10,7 @@ I work in this room's own sandbox: tell me what to do, in your own words. Files 
 - `!sandbox` shows this room's sandbox as it is observed
 - `!memory` shows what the coding agents keep in mind here
 - `!model` shows the model that I think with
-- `!cost` shows the tokens used in this room
+- `!cost` shows the tokens used in this room; `!budget` those that today has
 - `!help` shows this
 
 A message while I work is taken into the work.";
@@ -35,9 +35,6 @@ pub fn jobs_ended(jobs: &str) -> String {
     format!("Ended, with all that it had started: {jobs}.")
 }
 
-/// The reply to `!cost` before anything was asked.
-pub const NO_COST: &str = "No tokens were used in this room yet.";
-
 /// The reply to a command that is not carried out in time.
 pub const TOO_SLOW: &str = "That takes too long just now. Try again in a minute.";
 
@@ -49,11 +46,6 @@ pub fn unknown(word: &str) -> String {
 /// The reply when a command could not be carried out.
 pub fn failed(cause: &str) -> String {
     format!("That did not work: {cause}")
-}
-
-/// A line of the reply to `!cost`.
-pub fn cost_of_day(day: &str, input: u64, cached: u64, output: u64, requests: u64) -> String {
-    format!("- {day}: {input} in ({cached} cached), {output} out, {requests} requests\n")
 }
 
 /// The reply to `!memory`: files by name, with their texts.
@@ -119,8 +111,3 @@ pub fn sandbox_unseen(cause: &str) -> String {
 
 /// The sandbox in the reply to `!status`: nobody tells in time.
 pub const SANDBOX_UNSEEN_NOW: &str = "not to be seen just now";
-
-/// The first line of the reply to `!cost`.
-pub fn cost(model: &str) -> String {
-    format!("Tokens used in this room with `{model}`:\n")
-}

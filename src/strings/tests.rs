@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path, time::Duration};
 
-use super::{agents, commands, database, files, models, rooms, sandboxes, terminals, turns};
+use super::{agents, budgets, commands, database, files, models, rooms, sandboxes, terminals, turns};
 
 /// What is read as a part of something else needs not be a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,21 +38,36 @@ macro_rules! words {
 #[expect(clippy::too_many_lines, reason = "it is a list")]
 fn words() -> Vec<Word> {
     let (path, cause, minute) = (Path::new("/var/lib/x"), &io::Error::other("it is full"), Duration::from_mins(1));
+    let ann = &["@ann:a.org".to_owned()];
     words![
         Part agents::told("in blue, please"),
         Part agents::TOLD_NEXT,
+        Fails budgets::UNCOUNTED,
+        Says budgets::room_near("500k"),
+        Says budgets::person_near("@ann:a.org", "500k"),
+        Fails budgets::room_over("500k", &budgets::goes_on("3 h", &[], "!budget 1M")),
+        Fails budgets::person_over("@ben:a.org", "500k", &budgets::goes_on("3 h", ann, "!budget each 1M")),
+        Fails budgets::goes_on("3 h", ann, "!budget 1M"),
+        Fails budgets::busy(true),
+        Fails budgets::UNCLEAR,
+        Says budgets::not_yours(ann),
+        Says budgets::room_allowed("1M", "500k"),
+        Says budgets::people_allowed("1M", ann),
+        Frame budgets::standing(true, "84k", Some(("500k", 16)), "20k"),
+        Says budgets::NO_COST,
+        Frame budgets::cost(7),
+        Frame budgets::COST_TODAY,
+        Frame budgets::cost_line("2026-01-01", 1, 2, 3, 4, "$0.42"),
+        Frame budgets::cost_of("qwen", "m", "@ann:a.org"),
         Frame commands::HELP,
         Says commands::NEW,
         Says commands::NOTHING_RUNS,
         Says commands::NO_JOBS,
         Says commands::jobs_left("`npm run dev`", 1),
         Says commands::jobs_ended("`npm run dev`"),
-        Says commands::NO_COST,
         Fails commands::TOO_SLOW,
         Fails commands::unknown("x"),
         Frame commands::failed("the sandbox is paused"),
-        Frame commands::cost("m"),
-        Frame commands::cost_of_day("2026-01-01", 1, 2, 3, 4),
         Says commands::memory(&[]),
         Says commands::model("m", 1000, "as it says itself", true),
         Says commands::working("mend it", "0:10", 2, Some("run_command: ls")),

@@ -11,7 +11,7 @@ mod process;
 mod report;
 mod task;
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -26,7 +26,8 @@ use self::{
 use super::{Access, Tool, ToolContext, ToolLimits, ToolProgress, ToolResult, error::ToolError, exec, memory, survey};
 use crate::{
     coding_agents::{Assigned, Begun, Brief, Outcome, Role, Session, prompt},
-    gateway::models::Grant,
+    gateway::models::{Grant, Seen},
+    ledger,
     sandbox::{Ended, Exit, Sandbox},
     text,
 };
@@ -167,6 +168,8 @@ struct Attempt {
     stopped: bool,
     /// Files in the sandbox with all that it wrote.
     logs: Vec<String>,
+    /// What it has used, by model.
+    used: Vec<(String, ledger::Tokens)>,
     /// How long it took, if somebody was there to see.
     elapsed: Option<Duration>,
 }
@@ -270,7 +273,7 @@ impl Job<'_> {
         let Follower { mut run, seen, process, mut logs, .. } = follower;
         let now = Instant::now();
         run.look(wire(&seen.borrow()), now);
-        let refusal = seen.borrow().refusal.clone();
+        let Seen { refusal, by_model, .. } = seen.borrow().clone();
         let stopped = context.cancel.is_cancelled() && ended.exit == Exit::Killed;
         let mut outcome = run.outcome(&ended.exit, stopped, now);
         if !outcome.ok {
@@ -285,7 +288,7 @@ impl Job<'_> {
         if !stopped {
             logs.extend(exec::whole(context, sandbox, &process, &ended.output).await);
         }
-        Ok(Attempt { outcome, stopped, logs, elapsed })
+        Ok(Attempt { outcome, stopped, logs, used: by_model.into_iter().collect(), elapsed })
     }
 
     /// Hands on to the next agent as long as one gives way, then tells what it all came to and keeps what the task needs
@@ -300,6 +303,7 @@ impl Job<'_> {
     ) -> Result<ToolResult, ToolError> {
         let role = self.role;
         let line = context.agents.of(role);
+        let mut used = mem::take(&mut attempt.used);
         while attempt.outcome.stalled
             && let Some(next) = line.get(place + 1)
         {
@@ -316,12 +320,16 @@ impl Job<'_> {
             };
             place += 1;
             attempt = self.attempt(context, sandbox, place, Some(&begun)).await?;
+            used.append(&mut attempt.used);
         }
         let assigned = &line[place];
-        let Attempt { outcome, stopped, logs, elapsed } = attempt;
+        let Attempt { outcome, stopped, logs, elapsed, .. } = attempt;
         if stopped {
             let name = &assigned.agent.name;
-            return Ok(ToolResult::bad(format!("{role}: {name} stopped"), format!("{name} was {}.", outcome.verdict)));
+            let mut result =
+                ToolResult::bad(format!("{role}: {name} stopped"), format!("{name} was {}.", outcome.verdict));
+            result.facts.used = used;
+            return Ok(result);
         }
         let edits = survey::changes(context, sandbox).await?;
         if role == Role::Plan && outcome.ok {
@@ -329,7 +337,9 @@ impl Job<'_> {
         }
         memory::add(context, sandbox, &report::remembered(role, self.task, assigned, &outcome, edits.as_deref()))
             .await?;
-        Ok(report::told(role, assigned, &outcome, &before, edits, elapsed, &logs))
+        let mut result = report::told(role, assigned, &outcome, &before, edits, elapsed, &logs);
+        result.facts.used = used;
+        Ok(result)
     }
 }
 
@@ -345,7 +355,7 @@ fn grant(context: &ToolContext, assigned: &Assigned, place: usize) -> Grant {
     Grant {
         address: context.address.clone(),
         turn: context.turn.clone(),
-        person: None,
+        person: Some(context.person.clone()),
         agent: assigned.agent.program.clone(),
         run: run_id(context, place),
     }

@@ -12,6 +12,7 @@ use super::{error::ToolError, guides_seen::GuidesSeen, jobs_seen::JobsSeen, stee
 use crate::{
     coding_agents::CodingAgents,
     ids::{Address, CallId, TurnId},
+    ledger::Tokens,
     sandbox::Sandboxes,
     store::Store,
 };
@@ -28,6 +29,8 @@ pub struct ToolContext {
     pub address: Address,
     /// The turn that it is a part of.
     pub turn: TurnId,
+    /// Whose word the turn follows, by their chat protocol's name.
+    pub person: String,
     /// The call; also its command's id in the sandbox.
     pub call: CallId,
     /// The coding agents.
@@ -178,6 +181,8 @@ pub struct Facts {
     pub tests: Option<bool>,
     /// It only waited for something that runs on: to do the same again is no repetition.
     pub waits: bool,
+    /// What models were used for it, as far as that was seen.
+    pub used: Vec<(String, Tokens)>,
 }
 
 /// A changed file.

@@ -6,9 +6,10 @@ use matrix_agent::{
     clock::Clock,
     gateway::{
         GatewayLimits, ProxyKind,
-        models::{Failure, Grant, Ledger, ModelDoor, Pass, Protocol, Seen, Tokens, Upstream},
+        models::{Failure, Grant, ModelDoor, Pass, Protocol, Seen, Tokens, Upstream},
     },
     ids::{Address, random},
+    ledger::{DayLimits, Ledger, Rules},
     store::{Durability, Store},
 };
 use reqwest::Url;
@@ -205,6 +206,9 @@ async fn bytes_come_as_they_are_said_and_a_connection_serves_many_requests() {
     stream.write_all(request.as_bytes()).await.unwrap();
     // The model has said one word and goes on thinking: the word is here.
     let begun = until(&mut stream, "Hell\"").await;
+    // Whoever watches the run sees that it lives, long before anything is counted.
+    let seen = house.seen(|seen| seen.heard > 0).await;
+    assert_eq!((seen.requests, seen.tokens), (1, Tokens::default()));
     assert!(begun.starts_with("HTTP/1.1 200 OK\r\n") && begun.contains("text/event-stream"), "{begun}");
     // Whoever asked goes away, and the model is told.
     drop(stream);
@@ -456,7 +460,7 @@ async fn tokens_are_counted_for_good_by_room_also_of_what_was_cut() {
     let llm = ScriptedLlm::start().await;
     llm.reply_text("Hello there.").hang_after(1, Reply::text("Hello there."));
     let upstreams = vec![upstream(Protocol::OpenAi, llm.base_url(), &["qwen-x"])];
-    let models = ModelDoor::new(upstreams, false, Some(Ledger { store: store.clone(), room: None, person: None }));
+    let models = ModelDoor::new(upstreams, false, Some(Ledger::new(store.clone(), Rules::default())));
     let mut house = House::through(llm, &models, GatewayLimits::default());
     assert_eq!(house.chat().await.0, 200);
     let request = post("/v1/chat/completions", house.pass.token(), &chat("qwen-x"), "");
@@ -466,11 +470,15 @@ async fn tokens_are_counted_for_good_by_room_also_of_what_was_cut() {
     // The server ends: what is under way is dropped where it stands.
     house.door.cancel.cancel();
     rest(&mut stream).await;
-    store.add_usage(&Address::of_first("!room"), 1, 1, 1).await.unwrap();
-    let days = store.usage(&Address::of_first("!room"), 7).await.unwrap();
-    let counted = (days[0].input, days[0].cached, days[0].output, days[0].requests);
-    assert_eq!(counted, (100 + request_bytes() / 4 + 1, 1, 10 + 1 + 1, 3));
-    assert_eq!(store.usage(&Address::of_first("!other"), 7).await.unwrap(), []);
+    store.take_turn().await.unwrap();
+    let spent = store.spending(&Address::of_first("!room"), 7).await.unwrap();
+    let names = (spent[0].person.as_str(), spent[0].agent.as_str(), spent[0].model.as_str());
+    assert_eq!((spent.len(), names), (1, ("@ann:a.org", "qwen", "qwen-x")));
+    let tokens = Tokens { input: 100 + request_bytes() / 4, cached: 0, output: 10 + 1 };
+    assert_eq!((spent[0].tokens, spent[0].requests), (tokens, 2));
+    assert_eq!(store.spending(&Address::of_first("!other"), 7).await.unwrap(), []);
+    let sums = store.day_sums(&Address::of_first("!room"), "@ann:a.org").await.unwrap();
+    assert_eq!([sums.room, sums.person].map(|sum| (sum.used, sum.held)), [(tokens.total(), 0); 2], "nothing is held");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -482,17 +490,20 @@ async fn a_day_has_so_many_tokens_for_a_room_and_for_a_person_and_no_more() {
         let llm = ScriptedLlm::start().await;
         llm.otherwise(|_| Reply::text("Hello there."));
         let upstreams = vec![upstream(Protocol::OpenAi, llm.base_url(), &["qwen-x"])];
-        let models = ModelDoor::new(upstreams, false, Some(Ledger { store: store.clone(), room, person }));
+        let rules = Rules { limits: DayLimits { room, person }, ..Rules::default() };
+        let models = ModelDoor::new(upstreams, false, Some(Ledger::new(store.clone(), rules)));
         let mut house = House::through(llm, &models, GatewayLimits::default());
         // Of another room what it has used is another's; a person has it everywhere.
         let elsewhere = models.open(grant("!other"));
-        for _ in 0..2 {
+        for sent in 1..=2 {
             assert_eq!(house.chat().await.0, 200, "{setting}");
+            house.seen(|seen| seen.tokens.output == 10 * sent).await;
         }
-        house.seen(|seen| seen.tokens.output == 20).await;
-        store.take_turn().await.unwrap();
+        assert_eq!(house.seen(|_| true).await.warning, None, "73 % is far from the end");
         let (status, told) = house.chat().await;
-        assert!(status == 403 && told.contains(setting) && told.contains("150 tokens today"), "{status} {told}");
+        assert!(status == 403 && told.contains(setting) && told.contains("150 tokens"), "{status} {told}");
+        let seen = house.seen(|seen| seen.over.is_some()).await;
+        assert!(seen.over == seen.refusal && told.contains(&seen.over.unwrap()), "whoever runs the agent is told, too");
         let request = post("/v1/chat/completions", elsewhere.token(), &chat("qwen-x"), "Connection: close\r\n");
         let status = answer(&ask(&mut house.door.open_in("!other", ProxyKind::Models), request.as_bytes()).await).0;
         assert_eq!(status, if person.is_some() { 403 } else { 200 });
@@ -532,7 +543,7 @@ async fn a_run_has_the_same_token_again_after_a_restart_and_no_other_has_it() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("db"), Durability::Normal, Clock::default()).unwrap();
     let token = |grant: Grant| {
-        let ledger = Ledger { store: store.clone(), room: None, person: None };
+        let ledger = Ledger::new(store.clone(), Rules::default());
         ModelDoor::new(Vec::new(), false, Some(ledger)).open(grant).token().to_owned()
     };
     let first = grant("!room");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use matrix_agent::llm::{Chunk, Completion, LlmError, Message, Model, ModelSettings, Part};
+use matrix_agent::llm::{Chunk, Completion, LlmError, Message, Meter, Model, ModelSettings, Part};
 
 use crate::support::scripted_llm::{Reply, ScriptedLlm};
 
@@ -26,7 +26,7 @@ pub(crate) fn ask(text: &str) -> Vec<Message> {
 
 pub(crate) async fn complete(model: &Model) -> (Result<Completion, LlmError>, Vec<Chunk>) {
     let mut shown = Vec::new();
-    let completion = model.complete(&ask("hello"), &[], None, &mut |chunk| shown.push(chunk)).await;
+    let completion = model.complete(&ask("hello"), &[], None, &Meter::new(0), &mut |chunk| shown.push(chunk)).await;
     (completion, shown)
 }
 

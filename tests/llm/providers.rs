@@ -1,6 +1,6 @@
 //! Each provider's stream as recorded.
 
-use matrix_agent::llm::{Chunk, Finish, LlmError, Message, Usage};
+use matrix_agent::llm::{Chunk, Finish, LlmError, Message, Meter, Usage};
 use serde_json::{Value, json};
 
 use crate::{
@@ -110,7 +110,7 @@ async fn deepseek_reasoning_goes_back_and_not_out() {
     let mut messages = ask("hello");
     messages.push(Message::Assistant(completion.message));
     messages.extend(ask("and?"));
-    model.complete(&messages, &[], None, &mut |_| {}).await.expect("an answer");
+    model.complete(&messages, &[], None, &Meter::new(0), &mut |_| {}).await.expect("an answer");
     assert_eq!(
         llm.requests()[1]["messages"][1],
         json!({"role": "assistant", "content": "Yes.", "reasoning_content": "secret thought"})
@@ -138,7 +138,7 @@ async fn gemini_whole_calls_with_signatures() {
     let ids: Vec<_> = completion.message.calls.iter().map(|call| call.id.clone()).collect();
     messages.push(Message::Assistant(completion.message));
     messages.extend(ids.into_iter().map(|call_id| Message::Tool { call_id, text: "x".to_owned() }));
-    model.complete(&messages, &[], None, &mut |_| {}).await.expect("an answer");
+    model.complete(&messages, &[], None, &Meter::new(0), &mut |_| {}).await.expect("an answer");
     let sent = &llm.requests()[1]["messages"][1]["tool_calls"];
     assert_eq!(sent[0]["extra_content"], json!({"google": {"thought_signature": "SIG"}}));
     assert_eq!(sent[1].get("extra_content"), None);

@@ -63,7 +63,7 @@ async fn each_command_is_answered_whatever_stands_before_it() {
 
     town.llm.otherwise(|_| Reply::text("Yes."));
     town.told(&room, "!important: remember the blue door").await;
-    assert!(town.told(&room, "!cost").await.contains("100 in (0 cached), 10 out, 1 requests"));
+    assert!(town.told(&room, "!cost").await.contains("100 in (0 % cached), 10 out, 1 request"));
     town.told(&room, "!new").await;
     town.told(&room, "what do you remember?").await;
     let texts = user_texts(town.llm.requests().last().unwrap());

@@ -137,3 +137,47 @@ async fn a_whole_server_may_be_listed_and_rooms_may_be_few_and_a_name_is_only_a_
     }
     assert_eq!(answer.body().lines().next().unwrap().matches("Bert").count(), 1, "the name is one line: {answer:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_s_day_ends_in_all_rooms_and_only_an_administrator_makes_it_longer() {
+    let town = Town::prepared(Limits::Relaxed, |rig| {
+        let listed = format!("{},@ben:localhost", rig.get("ALLOWED_USERS").unwrap());
+        rig.set("ALLOWED_USERS", &listed);
+        rig.set("USER_DAILY_TOKENS", "100");
+    })
+    .await;
+    let ben = Person::new(&town.synapse, "ben").await;
+    let (anna, room, other) = (&town.anna, town.room(false).await, town.room(false).await);
+    for room in [&room, &other] {
+        anna.invite(room, &ben.id).await;
+        ben.accept(room).await;
+        anna.joined(room, &ben.id).await;
+    }
+    town.llm.otherwise(|_| Reply::text("Yes."));
+    let asks = async |person: &Person, room: &OwnedRoomId, words: &str| {
+        let asked = person.say(room, words).await;
+        person.answer_to(&asked).await.body().to_owned()
+    };
+    let is_told = async |person: &Person, words: &str| {
+        let asked = person.say(&room, words).await;
+        person.wait_after(&asked, "the reply", |event| event.sender == town.bot).await.body().to_owned()
+    };
+    // One question of 110 tokens goes past the end, once.
+    assert!(asks(&ben, &room, "one").await.contains("Yes."));
+    for room in [&room, &other] {
+        let over = asks(&ben, room, "two").await;
+        for part in
+            ["@ben:localhost", "has used the 100 tokens that a person has today", "@anna:localhost", "!budget each 200"]
+        {
+            assert!(over.contains(part), "{part:?} is not in {over}");
+        }
+    }
+    assert!(asks(anna, &room, "three").await.contains("Yes."), "another person goes on");
+    let denied = is_told(&ben, "!budget each 1000").await;
+    assert!(denied.contains("Only") && denied.contains("@anna:localhost"), "{denied}");
+    assert!(asks(&ben, &room, "four").await.contains("has used the 100 tokens"));
+    let allowed = is_told(anna, "!budget each 1000").await;
+    assert!(allowed.contains("1k") && allowed.contains("@ben:localhost"), "{allowed}");
+    assert!(asks(&ben, &other, "go on").await.contains("Yes."));
+    assert_eq!(town.llm.requests().len(), 3);
+}

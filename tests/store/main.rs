@@ -8,7 +8,10 @@ use std::time::Duration;
 use matrix_agent::{
     clock::Clock,
     ids::{Address, BotName, CallId, EventId, TurnId},
-    store::{Conversation, Durability, EndedCall, LockedInbound, NewInbound, NewOutbox, Sealed, Store, StoreError},
+    store::{
+        Conversation, DayLimits, Durability, EndedCall, LockedInbound, NewInbound, NewOutbox, ORCHESTRATOR, Sealed,
+        Spender, Spending, Store, StoreError, Tokens, Verdict,
+    },
 };
 use rusqlite::Connection;
 use serde_json::json;
@@ -229,18 +232,63 @@ fn a_file_that_is_no_database_is_named_and_left_alone() {
     assert!(std::fs::read_to_string(&path).unwrap().starts_with("this is no database"));
 }
 
+/// Counts a request of the orchestrator's.
+async fn spend(rig: &Rig, input: u64, cached: u64, output: u64) {
+    let (agent, model) = (ORCHESTRATOR.to_owned(), "m".to_owned());
+    let spender = Spender { address: rig.at.clone(), person: Some("anna".into()), agent, model };
+    let held = rig.store.hold(spender, DayLimits::default(), input, input + output).await.unwrap();
+    let Verdict::Held { id, .. } = held else { panic!("{held:?}") };
+    rig.store.settle(id, Tokens { input, cached, output });
+}
+
 #[tokio::test]
-async fn usage_adds_up_by_day() {
+async fn what_was_used_adds_up_by_day_and_old_days_go() {
     let rig = rig();
-    rig.store.add_usage(&rig.at, 100, 80, 10).await.unwrap();
-    rig.store.add_usage(&rig.at, 50, 0, 5).await.unwrap();
+    spend(&rig, 100, 80, 10).await;
+    spend(&rig, 50, 0, 5).await;
     rig.store.clock().advance(86_400_000);
-    rig.store.add_usage(&rig.at, 1, 0, 1).await.unwrap();
-    let days = rig.store.usage(&rig.at, 7).await.unwrap();
-    assert_eq!(
-        days.iter().map(|d| (d.day.as_str(), d.input, d.cached, d.output, d.requests)).collect::<Vec<_>>(),
-        [("1970-01-02", 1, 0, 1, 1), ("1970-01-01", 150, 80, 15, 2),]
-    );
+    spend(&rig, 1, 0, 1).await;
+    let days = async || {
+        rig.store.take_turn().await.unwrap();
+        let spent = rig.store.spending(&rig.at, 7).await.unwrap();
+        let row = |spent: Spending| {
+            let Tokens { input, cached, output } = spent.tokens;
+            assert_eq!(
+                (spent.person.as_str(), spent.agent.as_str(), spent.model.as_str()),
+                ("anna", ORCHESTRATOR, "m")
+            );
+            (spent.day, input, cached, output, spent.requests)
+        };
+        spent.into_iter().map(row).collect::<Vec<_>>()
+    };
+    let (first, second) = (("1970-01-01".to_owned(), 150, 80, 15, 2), ("1970-01-02".to_owned(), 1, 0, 1, 1));
+    assert_eq!(days().await, [second.clone(), first.clone()]);
+    assert_eq!(rig.store.spending(&rig.at, 1).await.unwrap().len(), 1, "of today alone");
+    let keep = Duration::from_hours(24);
+    rig.store.prune(keep).await.unwrap();
+    assert_eq!(days().await, [second.clone(), first], "a day is kept whole");
+    rig.store.clock().advance(86_400_000);
+    rig.store.prune(keep).await.unwrap();
+    assert_eq!(days().await, [second]);
+    let left = Connection::open(rig.folder.path().join("db")).unwrap();
+    let rows: i64 =
+        left.query_row("SELECT count(*) FROM spent WHERE day < '1970-01-02'", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 0);
+}
+
+#[tokio::test]
+async fn what_older_versions_have_counted_counts_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("old.db");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(include_str!("../fixtures/upgrade/schema-5.sql")).unwrap();
+    old.execute_batch("INSERT INTO usage VALUES ('coder', '!r', '1970-01-01', 70, 7, 3, 2)").unwrap();
+    drop(old);
+    let store = Store::open(&path, Durability::Normal, Clock::fixed_at(1_000)).unwrap();
+    let at = Address { account: "coder".into(), room: "!r".into() };
+    let spent = store.spending(&at, 7).await.unwrap();
+    assert_eq!((spent.len(), spent[0].tokens, spent[0].requests), (1, Tokens { input: 70, cached: 7, output: 3 }, 2));
+    assert_eq!(store.day_sums(&at, "anna").await.unwrap().room.used, 73);
 }
 
 /// What lies beside the database, with who may read it.

@@ -83,6 +83,7 @@ impl Bench {
             sandboxes: self.sandboxes.clone(),
             address: self.address.clone(),
             turn: TurnId(ids::random(8)),
+            person: "@ann:a.org".to_owned(),
             call,
             agents: self.agents.clone(),
             store: self.store.clone(),

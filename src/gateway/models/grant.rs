@@ -1,6 +1,9 @@
 //! What a pass is given for. The log of the gateway tells it too.
 
-use crate::ids::{Address, TurnId};
+use crate::{
+    ids::{Address, TurnId},
+    ledger::Spender,
+};
 
 /// For whom and for what a pass is.
 #[derive(Clone, Debug)]
@@ -15,4 +18,12 @@ pub struct Grant {
     pub agent: String,
     /// Which run of it. The same run gets the same token again, so that one that outlives the server can go on.
     pub run: String,
+}
+
+impl Grant {
+    /// Returns who uses the tokens of a request to a model.
+    pub(super) fn spender(&self, model: &str) -> Spender {
+        let Self { address, person, agent, .. } = self.clone();
+        Spender { address, person, agent, model: model.to_owned() }
+    }
 }

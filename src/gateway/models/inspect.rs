@@ -7,12 +7,16 @@
 
 use std::{borrow::Cow, fmt};
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{
+    Deserialize,
+    de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
 
 use super::{Protocol, refusal::Refusal, route::is_model};
 
-/// Top-level fields of a chat completion that are passed on; `model`, `messages` and `tools` are looked into.
-const CHAT_FIELDS: [&str; 37] = [
+/// Top-level fields of a chat completion that are passed on; `model`, `messages`, `tools` and what bounds
+/// the answer are looked into.
+const CHAT_FIELDS: [&str; 34] = [
     "audio",
     "cache_control",
     "chat_template_kwargs",
@@ -22,12 +26,9 @@ const CHAT_FIELDS: [&str; 37] = [
     "functions",
     "logit_bias",
     "logprobs",
-    "max_completion_tokens",
-    "max_tokens",
     "metadata",
     "min_p",
     "modalities",
-    "n",
     "parallel_tool_calls",
     "prediction",
     "presence_penalty",
@@ -59,11 +60,10 @@ const CHAT_WEB_FIELDS: [&str; 4] = ["enable_search", "search_options", "search_p
 const CHAT_WEB_TOOLS: [&str; 3] = ["web_search", "web_search_preview", "code_interpreter"];
 
 /// Top-level fields of OpenAI's responses that are passed on. What the provider has kept of others is not to be named.
-const RESPONSE_FIELDS: [&str; 18] = [
+const RESPONSE_FIELDS: [&str; 17] = [
     "client_metadata",
     "include",
     "instructions",
-    "max_output_tokens",
     "metadata",
     "parallel_tool_calls",
     "prompt_cache_key",
@@ -94,10 +94,9 @@ const RESPONSE_ITEMS: [&str; 9] = [
 ];
 
 /// Top-level fields of Anthropic's messages that are passed on.
-const MESSAGES_FIELDS: [&str; 12] = [
+const MESSAGES_FIELDS: [&str; 11] = [
     "cache_control",
     "context_management",
-    "max_tokens",
     "metadata",
     "output_config",
     "stop_sequences",
@@ -115,15 +114,7 @@ const MESSAGES_TOOLS: [&str; 4] = ["bash_", "computer_", "memory_", "text_editor
 const MESSAGES_WEB_TOOLS: [&str; 3] = ["code_execution_", "web_fetch_", "web_search_"];
 
 /// Top-level fields of a call of Gemini's that are passed on, in the two spellings that it takes.
-const GEMINI_FIELDS: [&str; 7] = [
-    "generationConfig",
-    "generation_config",
-    "labels",
-    "safetySettings",
-    "safety_settings",
-    "toolConfig",
-    "tool_config",
-];
+const GEMINI_FIELDS: [&str; 5] = ["labels", "safetySettings", "safety_settings", "toolConfig", "tool_config"];
 
 /// Tools of Gemini's that run at the provider and reach into the web, or run code there.
 const GEMINI_WEB_TOOLS: [&str; 8] = [
@@ -140,8 +131,17 @@ const GEMINI_WEB_TOOLS: [&str; 8] = [
 /// Schemes of addresses from which a provider could fetch.
 const SCHEMES: [&str; 7] = ["http", "https", "ftp", "file", "gs", "s3", "oss"];
 
-/// Reads a body. Returns the model that it names, if it does: Gemini's stands in the path.
-pub(super) fn read(protocol: Protocol, body: &[u8], web: bool) -> Result<Option<String>, Refusal> {
+/// What a body asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// The model that it names, if it does: Gemini's stands in the path.
+    pub(super) model: Option<String>,
+    /// Tokens of the answers, if they are bounded.
+    pub(super) answer: Option<u64>,
+}
+
+/// Reads a body.
+pub(super) fn read(protocol: Protocol, body: &[u8], web: bool) -> Result<Asked, Refusal> {
     let mut found = Found::default();
     let mut json = serde_json::Deserializer::from_slice(body);
     let whole = Whole { protocol, found: &mut found };
@@ -153,7 +153,10 @@ pub(super) fn read(protocol: Protocol, body: &[u8], web: bool) -> Result<Option<
     ended.map_err(|error| Refusal::Malformed(place(&error)))?;
     match found.web {
         Some(refusal) if !web => Err(refusal),
-        _ => Ok(found.model),
+        _ => {
+            let answers = found.answers.unwrap_or(1).max(1);
+            Ok(Asked { model: found.model, answer: found.longest.map(|longest| longest.saturating_mul(answers)) })
+        }
     }
 }
 
@@ -166,6 +169,9 @@ fn place(error: &serde_json::Error) -> String {
 #[derive(Default)]
 struct Found {
     model: Option<String>,
+    /// Tokens that one answer may have, and how many answers are asked for.
+    longest: Option<u64>,
+    answers: Option<u64>,
     /// Refused whatever the operator has set.
     refusal: Option<Refusal>,
     /// Refused unless the web is open.
@@ -187,6 +193,39 @@ impl Found {
             }
         }
     }
+}
+
+/// A number, if it is one: what else stands there is the provider's to judge.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Number {
+    Whole(u64),
+    Other(IgnoredAny),
+}
+
+impl Default for Number {
+    fn default() -> Self {
+        Self::Other(IgnoredAny)
+    }
+}
+
+impl Number {
+    fn whole(self) -> Option<u64> {
+        match self {
+            Self::Whole(number) => Some(number),
+            Self::Other(IgnoredAny) => None,
+        }
+    }
+}
+
+/// What bounds the answers of Gemini's models.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Generation {
+    #[serde(rename = "maxOutputTokens", alias = "max_output_tokens")]
+    longest: Number,
+    #[serde(rename = "candidateCount", alias = "candidate_count")]
+    answers: Number,
 }
 
 /// The body of a request.
@@ -225,6 +264,12 @@ impl<'de> Visitor<'de> for Whole<'_> {
                 }
                 (Protocol::OpenAi, "messages") => map.next_value_seed(Each(Piece::Message, &mut *found))?,
                 (Protocol::OpenAi, "tools") => map.next_value_seed(Each(Piece::ChatTool, &mut *found))?,
+                (Protocol::OpenAi, "max_tokens" | "max_completion_tokens")
+                | (Protocol::Responses, "max_output_tokens")
+                | (Protocol::Messages, "max_tokens") => {
+                    found.longest = found.longest.max(map.next_value::<Number>()?.whole());
+                }
+                (Protocol::OpenAi, "n") => found.answers = map.next_value::<Number>()?.whole(),
                 (Protocol::OpenAi, key) if CHAT_FIELDS.contains(&key) => drop(map.next_value::<IgnoredAny>()?),
                 (Protocol::OpenAi, key) if CHAT_WEB_FIELDS.contains(&key) => {
                     found.web = Some(Refusal::Web(key.to_owned()));
@@ -253,6 +298,10 @@ impl<'de> Visitor<'de> for Whole<'_> {
                 // What is counted may stand in it whole.
                 (Protocol::Gemini, "generateContentRequest" | "generate_content_request") => {
                     map.next_value_seed(Whole { protocol: self.protocol, found: &mut *found })?;
+                }
+                (Protocol::Gemini, "generationConfig" | "generation_config") => {
+                    let Generation { longest, answers } = map.next_value::<Option<Generation>>()?.unwrap_or_default();
+                    (found.longest, found.answers) = (longest.whole(), answers.whole());
                 }
                 (Protocol::Gemini, key) if GEMINI_FIELDS.contains(&key) => drop(map.next_value::<IgnoredAny>()?),
                 (_, key) => return Err(found.refuse(Refusal::Field(key.to_owned()))),
@@ -510,7 +559,7 @@ fn is_remote(text: &str) -> bool {
 /// A field's name, which is copied only where it holds escapes.
 struct Text<'a>(Cow<'a, str>);
 
-impl<'de: 'a, 'a> serde::Deserialize<'de> for Text<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Name;
         impl<'de> Visitor<'de> for Name {
@@ -542,13 +591,13 @@ mod tests {
     fn chat(change: impl FnOnce(&mut Value)) -> Result<Option<String>, Refusal> {
         let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "hello https://a.org"}]});
         change(&mut body);
-        read(Protocol::OpenAi, body.to_string().as_bytes(), false)
+        read(Protocol::OpenAi, body.to_string().as_bytes(), false).map(|asked| asked.model)
     }
 
     fn gemini(change: impl FnOnce(&mut Value)) -> Result<Option<String>, Refusal> {
         let mut body = json!({"contents": [{"role": "user", "parts": [{"text": "hello https://a.org"}]}]});
         change(&mut body);
-        read(Protocol::Gemini, body.to_string().as_bytes(), false)
+        read(Protocol::Gemini, body.to_string().as_bytes(), false).map(|asked| asked.model)
     }
 
     fn responses(change: impl FnOnce(&mut Value)) -> Result<Option<String>, Refusal> {
@@ -560,7 +609,7 @@ mod tests {
         ], "tools": [{"type": "function", "name": "f", "parameters": {"default": "https://a.org"}},
             {"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "g"}]}]});
         change(&mut body);
-        read(Protocol::Responses, body.to_string().as_bytes(), false)
+        read(Protocol::Responses, body.to_string().as_bytes(), false).map(|asked| asked.model)
     }
 
     #[test]
@@ -606,7 +655,7 @@ mod tests {
         ], "tools": [{"name": "f", "input_schema": {"default": "https://a.org"}}, {"type": "custom", "name": "g"},
             {"type": "bash_20250124", "name": "bash"}]});
         change(&mut body);
-        read(Protocol::Messages, body.to_string().as_bytes(), false)
+        read(Protocol::Messages, body.to_string().as_bytes(), false).map(|asked| asked.model)
     }
 
     #[test]
@@ -670,6 +719,24 @@ mod tests {
     }
 
     #[test]
+    fn what_bounds_the_answer_is_read_and_the_rest_is_the_providers_to_judge() {
+        let answer = |protocol, body: Value| read(protocol, body.to_string().as_bytes(), false).unwrap().answer;
+        let chat = |body| answer(Protocol::OpenAi, body);
+        assert_eq!(chat(json!({"model": "m", "max_tokens": 100})), Some(100));
+        assert_eq!(chat(json!({"model": "m", "max_completion_tokens": 7, "n": 3, "max_tokens": null})), Some(21));
+        assert_eq!(chat(json!({"model": "m", "max_tokens": u64::MAX, "n": 2})), Some(u64::MAX));
+        for other in [json!(-1), json!(1.5), json!("many"), json!([1])] {
+            assert_eq!(chat(json!({"model": "m", "max_tokens": other, "n": 2})), None);
+        }
+        assert_eq!(answer(Protocol::Responses, json!({"model": "m", "max_output_tokens": 8})), Some(8));
+        assert_eq!(answer(Protocol::Messages, json!({"model": "m", "max_tokens": 9})), Some(9));
+        let gemini = |body| answer(Protocol::Gemini, body);
+        assert_eq!(gemini(json!({"generationConfig": {"maxOutputTokens": 5, "candidateCount": 2, "x": 1}})), Some(10));
+        assert_eq!(gemini(json!({"generation_config": {"max_output_tokens": 5}})), Some(5));
+        assert_eq!(gemini(json!({"generationConfig": null})), None);
+    }
+
+    #[test]
     fn what_the_provider_would_do_by_itself_is_refused_unless_the_web_is_open() {
         let web = |name: &str| Err(Refusal::Web(name.to_owned()));
         for field in CHAT_WEB_FIELDS {
@@ -684,7 +751,7 @@ mod tests {
         let nested = json!({"generateContentRequest": {"contents": [], "tools": [{"googleSearch": {}}]}});
         assert_eq!(gemini(|body| *body = nested), web("googleSearch"));
         let open = json!({"contents": [], "tools": [{"googleSearch": {}}]}).to_string();
-        assert_eq!(read(Protocol::Gemini, open.as_bytes(), true), Ok(None));
+        assert_eq!(read(Protocol::Gemini, open.as_bytes(), true), Ok(Asked::default()));
     }
 
     #[test]

@@ -10,7 +10,6 @@
 
 mod grant;
 mod inspect;
-mod ledger;
 mod refusal;
 mod route;
 mod serve;
@@ -18,7 +17,7 @@ mod upstream;
 mod usage;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -35,12 +34,14 @@ use self::refusal::Refusal;
 pub(super) use self::serve::serve;
 pub use self::{
     grant::Grant,
-    ledger::Ledger,
     upstream::{BadUpstream, Upstream},
-    usage::Tokens,
 };
 use super::head::Head;
-use crate::ids::{Address, digest, random};
+pub use crate::ledger::Tokens;
+use crate::{
+    ids::{Address, digest, random},
+    ledger::Ledger,
+};
 
 /// Bytes of randomness in a token.
 const TOKEN: usize = 24;
@@ -75,7 +76,7 @@ pub fn admits(head: &Head, body: &[u8], web: bool) -> Result<(String, Option<Str
         let (route, _) = route::read(head)?;
         let model = match &route {
             route::Route::List(_) => None,
-            asks => Some(serve::model(asks, inspect::read(asks.protocol(), body, web)?)?),
+            asks => Some(serve::model(asks, inspect::read(asks.protocol(), body, web)?.model)?),
         };
         Ok((route.path(), model))
     };
@@ -89,6 +90,10 @@ pub struct Seen {
     pub requests: u64,
     /// Their tokens, as far as they have ended.
     pub tokens: Tokens,
+    /// The same by model.
+    pub by_model: BTreeMap<String, Tokens>,
+    /// Signs of life in their answers: it grows while one is being said, each second at most.
+    pub heard: u64,
     /// Requests in a row, up to now, that came to nothing for a reason that may pass: 429, 5xx, no answer. Others leave it
     /// as it is.
     pub failures: u32,
@@ -96,6 +101,10 @@ pub struct Seen {
     pub failure: Option<Failure>,
     /// The last sentence with which the door itself refused a request.
     pub refusal: Option<String>,
+    /// The day's tokens are used up; the sentence that says so.
+    pub over: Option<String>,
+    /// What the room is to be told, the last one: its tokens come near their end.
+    pub warning: Option<String>,
 }
 
 /// How a request failed at an upstream.
@@ -117,7 +126,7 @@ struct Inner {
     upstreams: Vec<Upstream>,
     /// Whether providers may be asked to reach into the web.
     web: bool,
-    /// Where tokens are counted for good, and how many there are.
+    /// Where tokens are reserved and settled.
     ledger: Option<Ledger>,
     /// What makes tokens that nobody guesses: the same after a restart of the server.
     seed: String,
@@ -154,9 +163,9 @@ struct Entry {
 
 impl ModelDoor {
     /// A door to these upstreams; of two that have a model of one name the first is asked. With `web`, providers may
-    /// search the web and fetch addresses for whoever asks a model. Tokens are counted in `ledger`.
+    /// search the web and fetch addresses for whoever asks a model. Tokens are reserved in `ledger`.
     pub fn new(upstreams: Vec<Upstream>, web: bool, ledger: Option<Ledger>) -> Self {
-        let seed = ledger.as_ref().map_or_else(|| random(TOKEN), |ledger| ledger.store.secret().to_owned());
+        let seed = ledger.as_ref().map_or_else(|| random(TOKEN), |ledger| ledger.store().secret().to_owned());
         Self { inner: Arc::new(Inner { upstreams, web, ledger, seed, ..Inner::default() }) }
     }
 

@@ -17,6 +17,7 @@ use crate::{
         denial::{Denial, MARK},
         hosts::Host,
     },
+    ledger::Refused,
     text,
 };
 
@@ -59,13 +60,8 @@ pub(super) enum Refusal {
     RemoteUrl,
     #[error("There is no model `{}` here. {}", text::one_line(asked, NAMED), known_sentence(known))]
     UnknownModel { asked: String, known: Vec<String> },
-    #[error(
-        "{whose} used {limit} tokens today, which is all that a day has ({setting}). Coding agents can go on tomorrow, UTC; \
-         the operator can allow more."
-    )]
-    Budget { whose: &'static str, limit: u64, setting: &'static str },
-    #[error("The server cannot count tokens now, so it sends no request. Try again later.")]
-    NoLedger,
+    #[error(transparent)]
+    Ledger(#[from] Refused),
     #[error("{host} knows no model `{}`. It knows {}.", text::one_line(asked, NAMED), known.join(", "))]
     NotThere { host: Host, asked: String, known: Vec<String> },
     #[error("{0} answered with a redirect, which is not followed.")]
@@ -96,9 +92,9 @@ impl Refusal {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Key => StatusCode::UNAUTHORIZED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Crowded | Self::NoLedger => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Crowded | Self::Ledger(Refused::Busy(_) | Refused::Uncounted) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Query | Self::Compressed | Self::Malformed(_) | Self::Field(_) => StatusCode::BAD_REQUEST,
-            Self::Tool(_) | Self::Web(_) | Self::RemoteUrl | Self::Budget { .. } => StatusCode::FORBIDDEN,
+            Self::Tool(_) | Self::Web(_) | Self::RemoteUrl | Self::Ledger(Refused::Over(_)) => StatusCode::FORBIDDEN,
             Self::Redirect(_) => StatusCode::BAD_GATEWAY,
             Self::Denied(denial) => denial.status(),
         }
@@ -120,8 +116,9 @@ impl Refusal {
             Self::Web(_) => "web search",
             Self::RemoteUrl => "remote address",
             Self::UnknownModel { .. } | Self::NotThere { .. } => "unknown model",
-            Self::Budget { .. } => "budget",
-            Self::NoLedger => "no ledger",
+            Self::Ledger(Refused::Over(_)) => "budget",
+            Self::Ledger(Refused::Busy(_)) => "budget held by others",
+            Self::Ledger(Refused::Uncounted) => "no ledger",
             Self::Redirect(_) => "redirect",
             Self::Denied(denial) => denial.reason(),
         }

@@ -18,7 +18,8 @@ use tokio::{
 };
 
 use super::{
-    Entry, Failure, Ledger, ModelDoor, Protocol, SPACE_UNIT, Tokens, inspect,
+    Entry, Failure, ModelDoor, Protocol, SPACE_UNIT, Tokens,
+    inspect::{self, Asked},
     refusal::Refusal,
     route::{self, Route, Verb},
     upstream::{self, Upstream},
@@ -32,6 +33,7 @@ use crate::{
         downstream::{Gone, Manner, Reader, Writer},
         head::{Framing, Head},
     },
+    ledger::{BYTES_PER_TOKEN, Refused, Reservation},
     text,
 };
 
@@ -110,7 +112,7 @@ impl Request<'_> {
         };
         let mut call = Call {
             audit: &link.audit,
-            ledger: self.door.inner.ledger.as_ref(),
+            reservation: None,
             entry: &entry,
             route: &route,
             to: None,
@@ -132,7 +134,12 @@ impl Request<'_> {
                 entry.saw(|seen| fail(seen, refusal.status().as_u16(), refusal.to_string()));
             } else {
                 link.audit.refused(Some(&entry.grant), refusal.reason());
-                entry.saw(|seen| seen.refusal = Some(refusal.to_string()));
+                entry.saw(|seen| {
+                    seen.refusal = Some(refusal.to_string());
+                    if matches!(refusal, Refusal::Ledger(Refused::Over(_))) {
+                        seen.over.clone_from(&seen.refusal);
+                    }
+                });
             }
         }
         ended
@@ -155,10 +162,19 @@ impl Request<'_> {
         }
         let mut space = Space::new(&self.door.inner.space, &entry.space);
         let body = self.body(&mut space, reader, writer).await?;
-        let model = model(route, inspect::read(route.protocol(), &body, self.door.inner.web)?)?;
+        let Asked { model: named, answer } = inspect::read(route.protocol(), &body, self.door.inner.web)?;
+        let model = model(route, named)?;
         let upstream = self.door.upstream(route.protocol(), &model)?;
-        if let Some(ledger) = call.ledger {
-            ledger.permit(&entry.grant).await?;
+        if let Some(ledger) = &self.door.inner.ledger {
+            let (asked, answer) = match route {
+                Route::Gemini { verb: Verb::Count, .. } => (0, Some(0)),
+                _ => (body.len() as u64 / BYTES_PER_TOKEN, answer),
+            };
+            let reservation = ledger.reserve(entry.grant.spender(&model), asked, answer).await?;
+            if let Some(warning) = reservation.warnings.last() {
+                entry.saw(|seen| seen.warning = Some(warning.clone()));
+            }
+            call.reservation = Some(reservation);
         }
         (call.to, call.asked) = (Some((upstream, model.clone())), body.len());
         entry.saw(|seen| seen.requests += 1);
@@ -179,7 +195,8 @@ impl Request<'_> {
             }
             let events = answer.headers().get(header::CONTENT_TYPE).is_some_and(is_events);
             let scan = call.scan.insert(Scan::new(route.protocol(), events));
-            let answered = writer.respond(answer.map(|body| Tap::new(body, scan)), manner).await;
+            let sign = || entry.saw(|seen| seen.heard += 1);
+            let answered = writer.respond(answer.map(|body| Tap::new(body, scan, sign)), manner).await;
             match (&answered, scan.broken) {
                 (Ok(_), _) => entry.saw(|seen| seen.failures = 0),
                 (Err(Gone), true) => {
@@ -316,7 +333,8 @@ impl Space {
 /// A request of somebody who has a pass. Dropping it counts its tokens and writes the log's line, however it has ended.
 struct Call<'a> {
     audit: &'a Audit,
-    ledger: Option<&'a Ledger>,
+    /// What is held for it, from when it is sent.
+    reservation: Option<Reservation>,
     entry: &'a Entry,
     route: &'a Route,
     /// Where it was sent, and to which model there; `None` where it was not.
@@ -349,10 +367,13 @@ impl Drop for Call<'_> {
     fn drop(&mut self) {
         let tokens = self.tokens();
         let Some((upstream, model)) = &self.to else { return };
-        if let Some(ledger) = self.ledger {
-            ledger.add(&self.entry.grant, model, tokens);
+        if let Some(reservation) = self.reservation.take() {
+            reservation.settle(tokens);
         }
-        self.entry.saw(|seen| seen.tokens.add(tokens));
+        self.entry.saw(|seen| {
+            seen.tokens += tokens;
+            *seen.by_model.entry(model.clone()).or_default() += tokens;
+        });
         self.audit.model_call(&ModelCall {
             grant: &self.entry.grant,
             host: upstream.host(),

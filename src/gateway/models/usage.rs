@@ -5,41 +5,24 @@
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::Protocol;
+use crate::ledger::{BYTES_PER_TOKEN, Tokens};
 
 /// The longest event that is looked into, and the longest answer in one piece: beyond it an answer passes uncounted, and
 /// its tokens are estimated.
 const MAX_LINE: usize = 1024 * 1024;
 const MAX_WHOLE: usize = 8 * 1024 * 1024;
 
-/// Bytes of text that a token takes, roughly; only where the upstream says nothing.
-const BYTES_PER_TOKEN: u64 = 4;
-
-/// Tokens of requests, as their upstreams count them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tokens {
-    /// Tokens of the prompts, cached ones included.
-    pub input: u64,
-    /// Of `input`, those that the upstream's cache served.
-    pub cached: u64,
-    /// Tokens of the answers, thoughts included.
-    pub output: u64,
-}
-
-impl Tokens {
-    /// Adds those of another request.
-    pub(super) fn add(&mut self, other: Self) {
-        self.input = self.input.saturating_add(other.input);
-        self.cached = self.cached.saturating_add(other.cached);
-        self.output = self.output.saturating_add(other.output);
-    }
-}
+/// Between two signs that an answer is being said.
+const SIGNS: Duration = Duration::from_secs(1);
 
 /// The tokens as they stand in an answer of any protocol.
 #[derive(Default, Deserialize)]
@@ -150,6 +133,11 @@ impl Scan {
         self.held = line;
     }
 
+    /// Returns how far the answer has come. It grows by what a model says, and not by what keeps a connection alive.
+    fn said(&self) -> u64 {
+        if self.events { self.count } else { self.held.len() as u64 }
+    }
+
     /// Gemini tells them with each piece, each time for all so far.
     fn read_tokens(&mut self, json: &[u8]) {
         if !json.windows(6).any(|six| six == b"\"usage") {
@@ -204,19 +192,30 @@ impl Scan {
     }
 }
 
-/// An answer's body that is looked at as it passes.
-pub(super) struct Tap<'s> {
+/// An answer's body that is looked at as it passes. `sign` is called while it is being said, each second at most.
+pub(super) struct Tap<'s, F> {
     body: reqwest::Body,
     scan: &'s mut Scan,
+    sign: F,
+    next: Instant,
 }
 
-impl<'s> Tap<'s> {
-    pub(super) fn new(body: reqwest::Body, scan: &'s mut Scan) -> Self {
-        Self { body, scan }
+impl<'s, F: FnMut() + Unpin> Tap<'s, F> {
+    pub(super) fn new(body: reqwest::Body, scan: &'s mut Scan, sign: F) -> Self {
+        Self { body, scan, sign, next: Instant::now() }
+    }
+
+    fn look(&mut self, data: &[u8]) {
+        let before = self.scan.said();
+        self.scan.feed(data);
+        if self.scan.said() > before && self.next <= Instant::now() {
+            self.next = Instant::now() + SIGNS;
+            (self.sign)();
+        }
     }
 }
 
-impl Body for Tap<'_> {
+impl<F: FnMut() + Unpin> Body for Tap<'_, F> {
     type Data = Bytes;
     type Error = reqwest::Error;
 
@@ -228,7 +227,7 @@ impl Body for Tap<'_> {
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    self.scan.feed(data);
+                    self.look(data);
                 }
             }
             Some(Err(_)) => self.scan.broken = true,
@@ -304,6 +303,18 @@ mod tests {
         // A line too long to be looked into is one event.
         let long = [b"data: ".as_slice(), &vec![b'x'; MAX_LINE + 1], b"\n\n"].concat();
         assert_eq!(scan(Protocol::OpenAi, true, &long, 4096).output, 1);
+    }
+
+    #[test]
+    fn what_keeps_a_connection_alive_is_nothing_said() {
+        let mut scan = Scan::new(Protocol::OpenAi, true);
+        scan.feed(b": alive\n\n: alive\n\nevent: ping\n\n");
+        assert_eq!(scan.said(), 0);
+        scan.feed(b"data: {\"choices\":[]}\n\n");
+        assert_eq!(scan.said(), 1);
+        let mut whole = Scan::new(Protocol::Gemini, false);
+        whole.feed(b"{\"a\"");
+        assert_eq!(whole.said(), 4);
     }
 
     proptest! {

@@ -62,6 +62,8 @@ pub(super) struct Driver {
 struct Open {
     /// Its name.
     id: Option<TurnId>,
+    /// Who asked.
+    sender: String,
     /// Names it in the log.
     span: Option<Span>,
     /// Cancelled when the turn is to stop; `None` once the machine has been told of that.
@@ -220,10 +222,11 @@ impl Driver {
                 }
             }
             Action::Answer { turn, bot, end } => self.answer(turn, &bot, end).await?,
-            Action::CarryOut { event, thread, order, doing } => {
+            Action::CarryOut { event, sender, thread, order, doing } => {
                 if let Some(bot) = self.bot(&order.bot) {
                     let doing = doing.line(store.clock().millis());
-                    let asked = Asked { event, thread, bot, text: order.text, doing };
+                    let local = self.hub.inner.ports.is_local(&self.address.room);
+                    let asked = Asked { event, sender, local, thread, bot, text: order.text, doing };
                     self.side.begin(&self.hub, &self.address, asked);
                 }
             }
@@ -276,7 +279,7 @@ impl Driver {
         let id = TurnId(txn(&self.address, &entry.event, "turn"));
         let message = self.message(&entry.event, &entry.sender, text, pictures).await?;
         // Before it is open in the store, so that whoever closes it there finds it here.
-        self.turn = Open::new(&id);
+        self.turn = Open::new(&id, &entry.sender);
         self.mail.set_turn(Some((id.clone(), self.turn.stopping.clone())));
         let events = std::iter::once(entry.event.clone()).chain(others).collect();
         if !store.open_turn(&self.conversation(&*bot), &id, events, bot.line(&message)).await? {
@@ -291,7 +294,7 @@ impl Driver {
 
     /// Resumes a turn that a crash interrupted; returns `None` if it is not open any more.
     async fn resume(&mut self, turn: Turn, stop: bool) -> Result<Option<Turn>, StoreError> {
-        self.turn = Open::new(&turn.id);
+        self.turn = Open::new(&turn.id, &turn.sender);
         self.mail.set_turn(Some((turn.id.clone(), self.turn.stopping.clone())));
         // Read after `set_turn`: if the room is left later than this, that stops the turn through the mailbox.
         if !self.hub.inner.store.is_open(&turn.id).await? {
@@ -317,6 +320,7 @@ impl Driver {
         let job = TurnJob {
             at: self.conversation(&*bot),
             turn,
+            person: self.turn.sender.clone(),
             start,
             steering,
             progress,
@@ -352,11 +356,20 @@ impl Driver {
 }
 
 impl Open {
-    fn new(id: &TurnId) -> Self {
+    fn new(id: &TurnId, sender: &str) -> Self {
         let stopping = CancellationToken::new();
         let (steer, steering) = mpsc::channel(STEER);
         let (span, id, stop) = (Some(id.span()), Some(id.clone()), Some(stopping.clone()));
-        Self { id, span, stop, steer: Some(steer), steering: Some(steering), stopping, ..Self::default() }
+        Self {
+            id,
+            sender: sender.to_owned(),
+            span,
+            stop,
+            steer: Some(steer),
+            steering: Some(steering),
+            stopping,
+            ..Self::default()
+        }
     }
 
     /// Returns the log span of the open turn.

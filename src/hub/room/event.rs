@@ -129,6 +129,8 @@ pub(super) enum Action {
     CarryOut {
         /// Its event.
         event: EventId,
+        /// Who gave it.
+        sender: String,
         /// The thread in which it was given.
         thread: Option<EventId>,
         /// The order.

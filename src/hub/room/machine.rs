@@ -199,7 +199,7 @@ impl Machine {
     fn carry_out(&mut self, entry: &Entry, order: Order, out: &mut Out) {
         let (event, thread, doing) = (entry.event.clone(), entry.thread.clone(), self.doing.clone());
         self.orders.insert(event.clone(), thread.clone());
-        out.push(Action::CarryOut { event, thread, order, doing });
+        out.push(Action::CarryOut { event, sender: entry.sender.clone(), thread, order, doing });
     }
 
     fn order_ended(&mut self, event: EventId, panicked: bool, out: &mut Out) {

@@ -65,6 +65,10 @@ impl Side {
 /// An order with the event that gave it.
 pub(super) struct Asked {
     pub(super) event: EventId,
+    /// Who gave it.
+    pub(super) sender: String,
+    /// Whether they sit at this machine.
+    pub(super) local: bool,
     pub(super) thread: Option<EventId>,
     pub(super) bot: Arc<dyn Bot>,
     /// The order's text.
@@ -75,9 +79,9 @@ pub(super) struct Asked {
 
 /// Carries an order out and puts the reply into the outbox.
 async fn carry_out(hub: &AccountHub, address: &Address, asked: Asked) -> Result<(), StoreError> {
-    let Asked { event, thread, bot, text, doing } = asked;
+    let Asked { event, sender, local, thread, bot, text, doing } = asked;
     let at = Conversation { address: address.clone(), bot: bot.name().clone() };
-    let reply_text = time::timeout(LIMIT, bot.carry_out(Order { at, text, doing })).await;
+    let reply_text = time::timeout(LIMIT, bot.carry_out(Order { at, sender, local, text, doing })).await;
     reply(hub, address, event, thread, reply_text.unwrap_or_else(|_| strings::commands::TOO_SLOW.to_owned())).await
 }
 

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use super::{Action, Line, Machine, Out, Phase, Progress, Request, limits};
 use crate::{
     llm::{Remedy, ToldTokens},
-    orchestrator::compaction::{self, Measures, Plan},
+    orchestrator::{
+        compaction::{self, Measures, Plan},
+        context::tokens,
+    },
     strings::turns,
 };
 
@@ -54,6 +57,7 @@ impl Machine {
             out.push(Action::Ask(Request {
                 number: self.requests,
                 messages: Arc::new(plan.request.clone()),
+                asked: plan.request.iter().map(tokens).sum(),
                 tools: false,
                 max_output: None,
             }));

@@ -19,7 +19,9 @@ use wiremock::{Mock, MockServer, Request, Respond, ResponseTemplate, matchers::a
 use super::*;
 use crate::{
     clock::Clock,
+    config::{PerMillion, Price},
     ids::{Address, TurnId},
+    ledger::{DayLimits, Ledger, ORCHESTRATOR, Prices, Rules, Spending, Tokens},
     llm::{Model, ModelSettings},
     orchestrator::{
         Enclosure, Outcome, Progress, Start, Taken,
@@ -84,6 +86,7 @@ struct Rig {
     steer: mpsc::Sender<UserMessage>,
     progress: Option<mpsc::Receiver<Progress>>,
     stop: CancellationToken,
+    rules: Rules,
 }
 
 impl Rig {
@@ -94,8 +97,8 @@ impl Rig {
         Mock::given(any()).respond_with(said).mount(&server).await;
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("db"), Durability::Normal, Clock::fixed_at(1_000_000)).unwrap();
-        let rig =
-            Self { server, store, folder, steer: mpsc::channel(1).0, progress: None, stop: CancellationToken::new() };
+        let (steer, stop) = (mpsc::channel(1).0, CancellationToken::new());
+        let rig = Self { server, store, folder, steer, progress: None, stop, rules: Rules::default() };
         rig.admit("e0").await;
         let first = serde_json::to_value(said_by_anna("e0").to_line()).unwrap();
         rig.store.open_turn(&at(), &turn(), vec!["e0".into()], first).await.unwrap();
@@ -113,6 +116,12 @@ impl Rig {
         self.store.admit("coder", vec![new], vec![], None).await.unwrap();
     }
 
+    /// What was counted, once all is settled.
+    async fn spent(&self) -> Vec<Spending> {
+        self.store.take_turn().await.unwrap();
+        self.store.spending(&address(), 1).await.unwrap()
+    }
+
     fn turn(&mut self, script: Script) -> Turn {
         let mut settings = ModelSettings::new("openai/test", SecretString::from("key"));
         settings.base_url = Some(format!("{}/v1", self.server.uri()));
@@ -122,6 +131,7 @@ impl Rig {
         (self.steer, self.progress) = (steer, Some(seen));
         Turn {
             model: Model::new(settings).unwrap(),
+            ledger: Ledger::new(self.store.clone(), self.rules.clone()),
             journal: self.journal(turn()),
             tools: Toolbox::Scripted(script),
             limits: TurnLimits::default(),
@@ -133,7 +143,7 @@ impl Rig {
 
     fn journal(&self, turn: TurnId) -> Journal {
         let gallery = Gallery::new(self.folder.path().join("pictures"));
-        Journal { store: self.store.clone(), at: at(), turn, gallery }
+        Journal { store: self.store.clone(), at: at(), turn, person: "anna".to_owned(), gallery }
     }
 
     async fn run(&mut self, start: Start, script: Script) -> Outcome {
@@ -217,8 +227,9 @@ async fn a_turn_runs_from_its_message_to_its_answer() {
         ]
     );
     assert_eq!(rig.unanswered().await, 0);
-    let usage = &rig.store.usage(&address(), 1).await.unwrap()[0];
-    assert_eq!((usage.input, usage.output, usage.requests), (2000, 20, 2));
+    let spent = rig.spent().await;
+    assert_eq!((spent[0].tokens, spent[0].requests), (Tokens { input: 2000, cached: 0, output: 20 }, 2));
+    assert_eq!((spent[0].person.as_str(), spent[0].agent.as_str(), spent.len()), ("anna", ORCHESTRATOR, 1));
     let seen: Vec<String> = rig.seen().iter().map(|progress| format!("{progress:?}")).collect();
     insta::assert_snapshot!(seen.join("\n"), @r#"
     Thinking
@@ -419,6 +430,49 @@ async fn a_model_that_refuses_ends_the_turn_in_words() {
     let outcome = rig.run(Start::New, echo()).await;
     assert_eq!(outcome.ending, Ending::Failed);
     assert!(outcome.text.starts_with("The model's provider rejected the request (400)."), "{}", outcome.text);
+}
+
+#[tokio::test]
+async fn a_day_without_tokens_ends_the_turn_and_the_next_goes_on_when_more_are_allowed() {
+    let mut rig = Rig::new(&[asks(&[LS]), says("Two files.")]).await;
+    rig.rules.limits = DayLimits { room: Some(1000), person: None };
+    rig.rules.admins = vec!["@ann:a.org".to_owned()];
+    let outcome = rig.run(Start::New, echo()).await;
+    assert_eq!(outcome.ending, Ending::Limit);
+    for part in ["its 1k tokens of today", "`@ann:a.org`", "`!budget 2k`", "stays in the workspace"] {
+        assert!(outcome.text.contains(part), "{part:?} is not in {}", outcome.text);
+    }
+    assert_eq!(rig.heard().await.len(), 1, "the second request is not sent");
+    rig.store.allow_room(&address(), 1200).await.unwrap();
+    // The call's result stands in the history: the turn goes on where it was stopped.
+    let outcome = rig.run(Start::Resumed { opened: 1_000_000 }, echo()).await;
+    assert_eq!(outcome.ending, Ending::Done);
+    assert_eq!(outcome.text, "Two files.\n\n⚠️ This room has used 80 % of its 1k tokens of today.");
+    let seen = rig.progress.as_mut().unwrap();
+    let mut shown = vec![];
+    while let Ok(progress) = seen.try_recv() {
+        shown.push(format!("{progress:?}"));
+    }
+    assert!(shown.iter().any(|shown| shown.starts_with("Notice(\"This room has used 80 %")), "{shown:#?}");
+    assert_eq!(rig.spent().await[0].requests, 2);
+}
+
+#[tokio::test]
+async fn what_models_cost_stands_under_the_answer() {
+    let mut rig = Rig::new(&[asks(&[LS]), says("Two files.")]).await;
+    let price = PerMillion::try_from(100.0).unwrap();
+    let price = Price { input: price, cached: None, output: price };
+    rig.rules.prices = Prices::new([("openai/test".to_owned(), price), ("agent".to_owned(), price)]);
+    let script: Script = Arc::new(|_, _, _, _, _| {
+        Box::pin(async {
+            let mut result = result("done");
+            let used = Tokens { input: 10_000, cached: 0, output: 0 };
+            result.facts.used = vec![("agent".to_owned(), used)];
+            result
+        })
+    });
+    let outcome = rig.run(Start::New, script).await;
+    assert!(outcome.footer.contains("2 turns · 1 tool · 12k tokens · $1.20 · "), "{}", outcome.footer);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
+    ledger::Cost,
     orchestrator::{Proof, words},
     strings::turns,
 };
@@ -21,7 +22,7 @@ fn a_plain_answer_is_one_request() {
     assert_eq!(play.log(), "ask answer");
     assert_eq!(play.ended(), (Ending::Done, "It works"));
     assert_eq!(play.shown, ["Thinking", "Text(\"It \")", "Text(\"works\")"]);
-    assert_eq!(play.answer().tally.tokens, 1010);
+    assert_eq!(play.answer().tally.tokens(), 1010);
 }
 
 #[test]
@@ -40,7 +41,7 @@ fn tools_and_model_take_turns_and_everything_is_kept_before_the_next_step() {
     assert_eq!(play.shown_to_model()[5..], shown);
     play.text("All read.");
     let tally = &play.answer().tally;
-    assert_eq!((tally.rounds, tally.calls, tally.tokens), (3, 5, 3030));
+    assert_eq!((tally.rounds, tally.calls, tally.tokens()), (3, 5, 3030));
 }
 
 #[test]
@@ -463,7 +464,7 @@ fn a_crash_at_each_step_goes_on_from_the_last_line() {
     play.text("Done.");
     assert_eq!(play.log(), "result ask crash ask answer");
     let tally = &play.answer().tally;
-    assert_eq!((tally.rounds, tally.calls, tally.tokens), (2, 3, 2020), "counts survive");
+    assert_eq!((tally.rounds, tally.calls, tally.tokens()), (2, 3, 2020), "counts survive");
 }
 
 #[test]
@@ -525,7 +526,7 @@ fn the_footer_tells_files_and_tests() {
     play.text("Login works again.");
     let tally = &play.answer().tally;
     assert_eq!((tally.edits.len(), tally.edits[0].added, tally.proof), (1, 12, Proof::Green));
-    let footer = crate::orchestrator::footer(tally, Duration::from_secs(72));
+    let footer = crate::orchestrator::footer(tally, Cost::default(), Duration::from_secs(72));
     assert_eq!(footer, "src/login.rs +12 −3 · 3 turns · 2 tools · 3k tokens · 1:12");
 }
 

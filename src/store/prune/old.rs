@@ -2,13 +2,14 @@
 
 use std::{collections::HashSet, mem};
 
-use rusqlite::{Transaction, params};
+use rusqlite::{Transaction, params, params_from_iter};
 
 use super::{
     rows::{delete_inbound, delete_message, delete_outbox, delete_turn, ended_before, has_ended},
     steps::{PAGE, Page},
 };
 use crate::{
+    clock::day_of,
     ids::{Address, RoomKey},
     store::{Store, StoreError, known},
 };
@@ -35,6 +36,16 @@ pub(super) const OLD_TURNS: &str =
 pub(super) const OLD_NOTES: &str = "SELECT bot, key FROM notes WHERE noted < ?1 ORDER BY noted LIMIT ?2";
 pub(super) const OLD_LOCKED: &str = "SELECT seq, bot, event FROM locked WHERE received < ?1 ORDER BY received LIMIT ?2";
 pub(super) const UNSTAMPED_LOCKED: &str = "SELECT seq FROM locked WHERE received IS NULL LIMIT ?1";
+pub(super) const OLD_SPENT: &str =
+    "SELECT day, bot, room, person FROM spent WHERE day < ?1 ORDER BY day, bot, room, person LIMIT ?2";
+pub(super) const OLD_USAGE: &str = "SELECT bot, room, day FROM usage WHERE day < ?1 ORDER BY day LIMIT ?2";
+pub(super) const OLD_AGENT_USAGE: &str =
+    "SELECT bot, room, day, person, agent, model FROM agent_usage WHERE day < ?1 ORDER BY day LIMIT ?2";
+pub(super) const DELETE_SPENT: &str = "DELETE FROM spent WHERE day = ?1 AND bot = ?2 AND room = ?3 AND person = ?4";
+pub(super) const DELETE_USAGE: &str = "DELETE FROM usage WHERE bot = ?1 AND room = ?2 AND day = ?3";
+pub(super) const DELETE_AGENT_USAGE: &str =
+    "DELETE FROM agent_usage WHERE bot = ?1 AND room = ?2 AND day = ?3 AND person = ?4 AND agent = ?5 AND model = ?6";
+
 impl Store {
     pub(super) async fn prune_inbound(&self, before: i64) -> Result<(), StoreError> {
         let page = move |tx: &Transaction<'_>, from: &i64| {
@@ -126,6 +137,36 @@ impl Store {
             }
             self.delete(old, |tx, turn: &String| delete_turn(tx, turn)).await?;
         }
+    }
+
+    /// Deletes what days before have used.
+    pub(super) async fn prune_spending(&self, before: i64) -> Result<(), StoreError> {
+        let before = day_of(before);
+        for (select, delete) in
+            [(OLD_SPENT, DELETE_SPENT), (OLD_USAGE, DELETE_USAGE), (OLD_AGENT_USAGE, DELETE_AGENT_USAGE)]
+        {
+            loop {
+                let before = before.clone();
+                let old = self.read(move |tx| {
+                    let mut select = tx.prepare_cached(select)?;
+                    let columns = select.column_count();
+                    let rows = select.query_map(params![before, PAGE as i64], |row| {
+                        (0..columns).map(|column| row.get(column)).collect::<rusqlite::Result<Vec<String>>>()
+                    })?;
+                    Ok(rows.collect::<Result<Vec<_>, _>>()?)
+                });
+                let old = old.await?;
+                if old.is_empty() {
+                    break;
+                }
+                let delete = move |tx: &Transaction<'_>, key: &Vec<String>| {
+                    tx.prepare_cached(delete)?.execute(params_from_iter(key))?;
+                    Ok(())
+                };
+                self.delete(old, delete).await?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn prune_notes(&self, before: i64) -> Result<(), StoreError> {

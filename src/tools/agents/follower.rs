@@ -9,11 +9,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
 
-use super::super::{Steering, ToolContext, Word, exec::Follow};
+use super::super::{Steering, ToolContext, ToolProgress, Word, exec::Follow};
 use crate::{
     coding_agents::{Assigned, Run, Standing, Tokens, Wire},
     gateway::models::{Pass, Seen},
@@ -57,6 +57,10 @@ pub(super) struct Follower {
     /// Whether the process is being ended, so that another one is told something.
     ending: bool,
     steering: Steering,
+    /// Takes what the room is to be told at once.
+    progress: mpsc::Sender<ToolProgress>,
+    /// The last warning that it was told.
+    warned: Option<String>,
     tick: Instant,
     shown: String,
     /// Up to which byte of its output it has come.
@@ -93,6 +97,8 @@ impl Follower {
             logs: Vec::new(),
             ending: false,
             steering: context.steering.clone(),
+            progress: context.progress.clone(),
+            warned: None,
             tick: now + TICK,
             shown: String::new(),
             upto: 0,
@@ -224,8 +230,12 @@ impl Follow for Follower {
         tokio::select! {
             () = sleep_until(now) => self.tick = Instant::now() + TICK,
             Ok(()) = self.seen.changed() => {
-                let seen = wire(&self.seen.borrow_and_update());
-                self.run.look(seen, Instant::now());
+                let seen = self.seen.borrow_and_update().clone();
+                self.run.look(wire(&seen), Instant::now());
+                if let Some(warning) = seen.warning.filter(|warning| self.warned.as_ref() != Some(warning)) {
+                    let _ = self.progress.try_send(ToolProgress::Notice(warning.clone()));
+                    self.warned = Some(warning);
+                }
             }
             () = self.steering.changed() => {}
         }
@@ -256,6 +266,8 @@ pub(super) fn wire(seen: &Seen) -> Wire {
         requests: seen.requests,
         tokens: Tokens { input: seen.tokens.input, output: seen.tokens.output },
         refused: seen.failures,
+        heard: seen.heard,
+        over: seen.over.is_some(),
         cause: failure.map(|failure| format!("{}: {}", failure.status, failure.cause)).unwrap_or_default(),
     }
 }
