@@ -8,7 +8,7 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::StoreError;
+use super::{StoreError, schema};
 
 /// The size of a database's file, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,8 @@ impl Size {
     ///
     /// # Errors
     ///
-    /// The file is missing, is no database or is in use, or the disk is full.
+    /// The file is missing, is no database or is in use, a newer version of the program has marked it as incompatible
+    /// with this one, or the disk is full.
     pub fn compact(path: &Path) -> Result<(Self, Self), StoreError> {
         let open = |cause| StoreError::Open { path: path.to_owned(), cause };
         let mut new = path.as_os_str().to_owned();
@@ -58,6 +59,9 @@ impl Size {
         remove(&new).map_err(StoreError::File)?;
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(open)?;
         let before = Self::read(&connection).map_err(open)?;
+        if !schema::usable(&connection).map_err(open)? {
+            return Err(StoreError::Newer { path: path.to_owned() });
+        }
         // This also checkpoints and removes the write-ahead log, which must not be applied to the new file. SQLite
         // refuses it while anybody else has the database open.
         connection.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(())).map_err(open)?;

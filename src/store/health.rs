@@ -10,7 +10,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::StoreError;
+use super::{StoreError, schema};
 use crate::text;
 
 /// How long another process may hold the write lock before the check takes that for a sign that the file can be
@@ -33,13 +33,15 @@ impl Health {
     ///
     /// # Errors
     ///
-    /// The file cannot be opened or read. Damage is no error but a [`Health::Damaged`].
+    /// The file cannot be opened, read or written, or a newer version of the program has marked it as incompatible with
+    /// this one. Damage is no error but a [`Health::Damaged`].
     pub fn of(path: &Path, limit: Duration) -> Result<Self, StoreError> {
         let open = |cause| StoreError::Open { path: path.to_owned(), cause };
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(open)?;
         connection.busy_timeout(BUSY)?;
-        match check(&connection, limit) {
-            Ok(health) => Ok(health),
+        match schema::usable(&connection).and_then(|usable| usable.then(|| check(&connection, limit)).transpose()) {
+            Ok(Some(health)) => Ok(health),
+            Ok(None) => Err(StoreError::Newer { path: path.to_owned() }),
             Err(error) => match error.sqlite_error_code() {
                 Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                     Ok(Self::Damaged(shown(&error.to_string())))
@@ -86,6 +88,11 @@ impl Waiting {
 }
 
 fn check(connection: &Connection, limit: Duration) -> rusqlite::Result<Health> {
+    // SQLite falls back to reading where it must not write, and lets a transaction that writes nothing begin even then.
+    if connection.is_readonly("main")? {
+        let read_only = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY);
+        return Err(rusqlite::Error::SqliteFailure(read_only, None));
+    }
     match connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK;") {
         // Another process writes at the moment, so the file can be written.
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {}
@@ -156,6 +163,17 @@ mod tests {
             fs::write(&path, bytes).unwrap();
             assert!(matches!(Health::of(&path, LIMIT).unwrap(), Health::Damaged(_)), "{at}");
         }
+    }
+
+    #[test]
+    fn one_that_can_only_be_read_is_not_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("test.db");
+        drop(filled(&path));
+        // As SQLite opens it where the file system takes no writes.
+        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+        let error = check(&connection, LIMIT).unwrap_err();
+        assert_eq!(error.sqlite_error_code(), Some(ErrorCode::ReadOnly), "{error}");
     }
 
     #[test]

@@ -229,18 +229,29 @@ CREATE INDEX agent_usage_day ON agent_usage (day);
 /// Where a newer version notes, if it must, the oldest version of the schema whose programs may still use the database.
 const OLDEST: &str = "oldest_version";
 
-/// Brings the database to [`CURRENT`]; returns whether this program may use it. A newer database is left as it is,
-/// and may be used unless its [`OLDEST`] excludes this program.
-pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<bool> {
-    let version: usize = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? as usize;
-    if version > CURRENT {
-        let oldest = connection
-            .query_row("SELECT value FROM meta WHERE key = ?1", [OLDEST], |row| row.get::<_, String>(0))
-            .optional()?;
-        // A value that this program cannot parse is meant for newer programs and excludes it.
-        return Ok(oldest.is_none_or(|oldest| matches!(oldest.parse(), Ok(0..=CURRENT))));
+/// Returns whether this program may use the database. A newer one may be used unless its [`OLDEST`] excludes this
+/// program.
+pub(super) fn usable(connection: &Connection) -> rusqlite::Result<bool> {
+    if version(connection)? <= CURRENT {
+        return Ok(true);
     }
-    for (index, step) in MIGRATIONS.iter().enumerate().skip(version) {
+    let oldest = connection
+        .query_row("SELECT value FROM meta WHERE key = ?1", [OLDEST], |row| row.get::<_, String>(0))
+        .optional()?;
+    // A value that this program cannot parse is meant for newer programs and excludes it.
+    Ok(oldest.is_none_or(|oldest| matches!(oldest.parse(), Ok(0..=CURRENT))))
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<usize> {
+    connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).map(|version| version as usize)
+}
+
+/// Brings the database to [`CURRENT`]; returns whether this program may use it. A newer database is left as it is.
+pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<bool> {
+    if !usable(connection)? {
+        return Ok(false);
+    }
+    for (index, step) in MIGRATIONS.iter().enumerate().skip(version(connection)?) {
         let transaction = connection.transaction()?;
         transaction.execute_batch(step)?;
         transaction.pragma_update(None, "user_version", index as i64 + 1)?;

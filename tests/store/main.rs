@@ -9,8 +9,8 @@ use matrix_agent::{
     clock::Clock,
     ids::{Address, BotName, CallId, EventId, TurnId},
     store::{
-        Conversation, DayLimits, Durability, EndedCall, LockedInbound, NewInbound, NewOutbox, ORCHESTRATOR, Sealed,
-        Spender, Spending, Store, StoreError, Tokens, Verdict,
+        Conversation, DayLimits, Durability, EndedCall, Health, LockedInbound, NewInbound, NewOutbox, ORCHESTRATOR,
+        Sealed, Size, Spender, Spending, Store, StoreError, Tokens, Verdict,
     },
 };
 use rusqlite::Connection;
@@ -407,8 +407,12 @@ async fn a_newer_database_is_used_unless_it_says_that_this_program_is_too_old() 
         newer.execute("INSERT OR REPLACE INTO meta VALUES ('oldest_version', ?1)", [oldest]).unwrap();
         let opened = Store::open(&path, Durability::Normal, Clock::default());
         assert_eq!(opened.is_ok(), may, "{oldest}");
-        if let Err(error) = opened {
-            assert!(matches!(error, StoreError::Newer { .. }), "{error}");
+        drop(opened.inspect_err(|error| assert!(matches!(error, StoreError::Newer { .. }), "{error}")));
+        let healthy = Health::of(&path, Duration::from_secs(20));
+        assert_eq!(healthy.is_ok(), may, "{oldest}: {healthy:?}");
+        if !may {
+            assert!(matches!(healthy, Err(StoreError::Newer { .. })), "{healthy:?}");
+            assert!(matches!(Size::compact(&path), Err(StoreError::Newer { .. })), "{oldest}");
         }
     }
     let version: i64 = newer.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();

@@ -6,7 +6,7 @@ use super::Check;
 use crate::{
     config::Config,
     ids::FIRST_ACCOUNT,
-    store::{Health, Size, Waiting},
+    store::{Health, Size, StoreError, Waiting},
     text,
 };
 
@@ -58,6 +58,11 @@ fn check_file(path: &Path) -> Check {
             NAME,
             format!("{shown} is damaged: {what}"),
             "Stop the server, keep a copy of the file, and restore the last backup or move the file away to begin anew",
+        ),
+        Err(StoreError::Newer { .. }) => Check::bad(
+            NAME,
+            format!("a newer version of this program has used {shown}, and this one is too old for it"),
+            "Install that version again, or a newer one",
         ),
         Err(error) => Check::bad(
             NAME,
