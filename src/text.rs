@@ -171,6 +171,9 @@ pub fn short(count: u64) -> String {
 /// Returns a duration for a sentence: `350 ms`, `4.2 s`, `1 min 12 s`, `3 h 5 min`, `2 d 4 h`.
 pub fn human_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
+    if millis == 0 {
+        return "0 s".to_owned();
+    }
     if millis < 1000 {
         return format!("{millis} ms");
     }
@@ -284,7 +287,7 @@ mod tests {
     #[test]
     fn durations() {
         for (millis, text, watch) in [
-            (0, "0 ms", "0:00"),
+            (0, "0 s", "0:00"),
             (999, "999 ms", "0:00"),
             (4_210, "4.2 s", "0:04"),
             (9_949, "9.9 s", "0:09"),

@@ -148,7 +148,7 @@ fn sentence(error: &anyhow::Error) -> String {
     let mut told = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !told.contains(&cause) {
-            told = format!("{told}: {cause}");
+            told = format!("{}: {cause}", told.trim_end_matches('.'));
         }
     }
     told
@@ -156,4 +156,15 @@ fn sentence(error: &anyhow::Error) -> String {
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_with_a_cause_ends_once() {
+        let error = anyhow::anyhow!("no UTF-8").context("The prompt is no text.").context("The prompt is no text.");
+        assert_eq!(sentence(&error), "The prompt is no text: no UTF-8");
+    }
 }

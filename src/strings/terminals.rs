@@ -16,7 +16,7 @@ pub fn no_frame(cause: &str) -> String {
 /// A message says nothing.
 pub const BLANK: &str = "The message is empty. Write what is to be done.";
 
-/// A message is too long; both in KiB.
+/// A message is too long; both in KiB, the size rounded up.
 pub fn message_too_long(size: usize, limit: usize) -> String {
     format!("The message has {size} KiB; {limit} KiB can be taken.")
 }

@@ -24,7 +24,18 @@ const PREFIX: &str = "terminal:";
 pub const ROOMS: Rooms =
     Rooms { prefix: PREFIX, local: true, features: Features { edits: false, files: true, threads: false } };
 
-/// Returns the key of a terminal's room.
+/// Returns the key of a terminal's room: its name without control characters, since keys stand in logs and on terminals.
 pub fn room(name: &str) -> RoomKey {
-    RoomKey(format!("{PREFIX}{name}"))
+    let seen: String = name.chars().filter(|c| !c.is_control()).collect();
+    RoomKey(format!("{PREFIX}{seen}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rooms_key_has_no_control_characters() {
+        assert_eq!(room("a\0b\x1b[31m\nc d").as_str(), "terminal:ab[31mc d");
+    }
 }

@@ -179,7 +179,7 @@ impl Terminal {
             }
             Ok(Say::Say { id, text }) if text.trim().is_empty() => return vec![refused(Some(id), terminals::BLANK)],
             Ok(Say::Say { id, text }) if text.len() > MESSAGE => {
-                let text = terminals::message_too_long(text.len() >> 10, MESSAGE >> 10);
+                let text = terminals::message_too_long(text.len().div_ceil(1 << 10), MESSAGE >> 10);
                 return vec![refused(Some(id), &text)];
             }
             Ok(Say::Say { id, text }) => (id, Body::Said { text, thread: None, about: None }),
