@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::{
     sync::{
         broadcast::{self, error::RecvError},
-        mpsc,
+        mpsc, oneshot,
     },
     task, time,
 };
@@ -158,8 +158,9 @@ impl House {
         Ok(())
     }
 
-    /// Serves the accounts. When it returns, clients can connect, open work of an earlier process is being resumed,
-    /// and each account was tried once. One that cannot be served is logged and tried again.
+    /// Serves the accounts. Clients can connect before any account was tried, and each account is served as soon as it
+    /// can be. When it returns, open work of an earlier process is being resumed, and each account was tried once. One
+    /// that cannot be served is logged and tried again.
     ///
     /// # Errors
     ///
@@ -196,28 +197,33 @@ impl House {
         if let Some(events) = sandboxes.as_ref().and_then(Sandboxes::take_events) {
             tasks.spawn(show(events, hubs, cancel.clone()));
         }
+        // Before the accounts, so that terminals do not wait for a homeserver that hangs.
+        self.listen(Control { sandboxes: self.sandboxes.clone(), chat })?;
         let serving = Serving::new(logins.len());
-        let opening = logins.into_iter().map(|(login, hub, inbox)| async {
-            // Boxed because the SDK's futures are large and would be part of every future that starts a server.
-            (Box::pin(Matrix::open(login)).await, hub, inbox)
-        });
-        let mut opened = join_all(opening).await;
-        if !opened.is_empty() && opened.iter().all(|(matrix, ..)| matrix.has_trouble()) {
-            let (matrix, ..) = opened.swap_remove(0);
-            self.shutdown().await;
-            return Err(matrix.into_trouble().map_or_else(|| anyhow::anyhow!("No account can be served."), Into::into));
-        }
-        let (tell, failed) = mpsc::channel(1);
-        for (matrix, hub, inbox) in opened {
+        let (tell, mut failed) = mpsc::channel(1);
+        let mut tries = Vec::new();
+        for (login, hub, inbox) in logins {
             let (tell, serving, tracker, cancel) = (tell.clone(), serving.clone(), tasks.clone(), cancel.clone());
+            let (tried, first_try) = oneshot::channel();
+            tries.push(first_try);
+            // Each in a task of its own, so that an account does not wait for another one's homeserver.
             tasks.spawn(async move {
+                // Boxed because the SDK's futures are large.
+                let Some(matrix) = cancel.run_until_cancelled(Box::pin(Matrix::open(login))).await else { return };
+                // Nobody waits for either while the program ends.
+                let _ = tried.send(matrix.has_trouble());
                 if let Err(error) = Box::pin(matrix.run(hub, inbox, serving, tracker, cancel)).await {
-                    // Nobody waits for it while the program ends.
                     let _ = tell.try_send(error);
                 }
             });
         }
-        self.listen(Control { sandboxes: self.sandboxes.clone(), chat })?;
+        let tried = join_all(tries).await;
+        if !tried.is_empty() && tried.iter().all(|trouble| *trouble == Ok(true)) {
+            // The last of them to give up tells it.
+            let error = failed.recv().await;
+            self.shutdown().await;
+            return Err(error.map_or_else(|| anyhow::anyhow!("No account can be served."), Into::into));
+        }
         Ok(Server { house: self, failed })
     }
 
@@ -324,7 +330,7 @@ async fn show(mut events: mpsc::Receiver<Arrived>, hubs: Vec<AccountHub>, cancel
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{hub::Live, ids::Address, store::Durability};
+    use crate::{config, hub::Live, ids::Address, store::Durability};
 
     const LIMIT: Duration = Duration::from_secs(10);
 
@@ -368,5 +374,61 @@ mod tests {
         cancel.cancel();
         tasks.close();
         time::timeout(LIMIT, tasks.wait()).await.expect("all tasks end");
+    }
+
+    /// Returns a house in `folder`, and an account of this name at a homeserver; without a password it cannot log in.
+    fn house(folder: &std::path::Path, name: &str, homeserver: &str, password: Option<&str>) -> (House, Served) {
+        let sources = config::Sources {
+            folders: vec![],
+            ..config::Sources::new(std::collections::BTreeMap::new(), folder.to_owned(), true)
+        };
+        let mut config = config::load(&sources).config;
+        config.paths.state_dir = folder.join("state");
+        let login = Login {
+            name: name.into(),
+            homeserver: homeserver.into(),
+            user: format!("@{name}:example.org"),
+            password: password.map(|password| password.to_owned().into()),
+            refused: None,
+            state_dir: config.paths.state_dir.clone(),
+            unsigned_devices: false,
+        };
+        let served = Served { name: name.into(), bots: vec![], login: Some(login), terminals: true };
+        (House::without_sandboxes(&config, Clock::default()).unwrap(), served)
+    }
+
+    #[tokio::test]
+    async fn terminals_do_not_wait_for_a_homeserver_that_hangs() {
+        let folder = tempfile::tempdir().unwrap();
+        let hangs = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", hangs.local_addr().unwrap());
+        let (house, first) = house(folder.path(), FIRST_ACCOUNT, &address, Some("secret"));
+        let (socket, cancel, tasks) = (control_socket(&house.state_dir), house.cancel.clone(), house.tasks.clone());
+        let serving = house.serve(vec![first]);
+        let asked = async {
+            let asked = hangs.accept().await.unwrap();
+            tokio::net::UnixStream::connect(&socket).await.expect("the control socket listens meanwhile");
+            asked
+        };
+        tokio::select! {
+            served = serving => panic!("the account was tried: {}", served.is_ok()),
+            asked = time::timeout(LIMIT, asked) => drop(asked.expect("the homeserver is asked")),
+        }
+        cancel.cancel();
+        tasks.close();
+        time::timeout(LIMIT, tasks.wait()).await.expect("all tasks end");
+    }
+
+    #[tokio::test]
+    async fn a_server_of_whose_accounts_none_can_be_served_does_not_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let (house, first) = house(folder.path(), FIRST_ACCOUNT, "http://127.0.0.1:9", None);
+        let socket = control_socket(&house.state_dir);
+        let second = Login { name: "two".into(), ..first.login.clone().unwrap() };
+        let second = Served { name: "two".into(), bots: vec![], login: Some(second), terminals: false };
+        let started = time::timeout(LIMIT, house.serve(vec![first, second])).await.expect("it ends");
+        let error = started.err().expect("no account has a password").to_string();
+        assert!(error.contains("has to log in"), "{error}");
+        assert!(!socket.exists());
     }
 }

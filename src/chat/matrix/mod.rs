@@ -114,12 +114,6 @@ impl Matrix {
         Self { opened: login.open().await, login }
     }
 
-    /// Returns why there is no session if a person must fix it first; `None` if there is one, or if the homeserver is
-    /// only away.
-    pub fn into_trouble(self) -> Option<SessionError> {
-        self.opened.err().filter(|error| !error.passes(true))
-    }
-
     /// Returns whether a person must fix something before there can be a session.
     pub fn has_trouble(&self) -> bool {
         self.opened.as_ref().is_err_and(|error| !error.passes(true))
