@@ -8,7 +8,7 @@ use std::{
 };
 
 use assert_cmd::Command;
-use matrix_agent::config::{Sources, load};
+use matrix_agent::config::{PerMillion, Sources, load};
 use tempfile::TempDir;
 
 /// A home with nothing of this machine in it, in which the program runs.
@@ -445,7 +445,7 @@ fn prices_are_dollars_for_a_million_tokens_and_nothing_else() {
     let told = |model: &str| {
         prices
             .get(model)
-            .map(|price| (price.input.dollars(), price.cached.map(|it| it.dollars()), price.output.dollars()))
+            .map(|price| (price.input.dollars(), price.cached.map(PerMillion::dollars), price.output.dollars()))
     };
     assert_eq!((told("a"), told("b")), (Some((3.0, Some(0.3), 15.0)), Some((0.0, None, 1e6))));
     assert_eq!(prices.len(), 2);
@@ -459,7 +459,7 @@ fn prices_are_dollars_for_a_million_tokens_and_nothing_else() {
         ("{ input = 1, output = 1, per = 1000 }", "unknown field `per`"),
         ("3", "invalid type: integer"),
     ] {
-        let told = Place::new().file(&format!("[models.x]\nprice = {price}")).mistakes();
+        let told = Place::new().file(format!("[models.x]\nprice = {price}")).mistakes();
         let mend = "price = { input = 3, cached = 0.3, output = 15 }";
         assert!(told.contains(wrong) && told.contains(mend), "{price}: {told}");
     }

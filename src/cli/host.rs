@@ -144,7 +144,7 @@ mod tests {
         let first = Lock::take(state.path()).unwrap();
         let held = find_or(state.path(), Duration::ZERO, async || Ok(Lock::take(state.path())?)).await.unwrap_err();
         assert!(held.to_string().contains("Stop it first"), "{held}");
-        let other = find_or(state.path(), LIMIT, async || anyhow::bail!("no key")).await.map(|(): Option<()>| ());
+        let other: anyhow::Result<Option<()>> = find_or(state.path(), LIMIT, async || anyhow::bail!("no key")).await;
         assert_eq!(other.unwrap_err().to_string(), "no key");
         let refused = Notify::new();
         let second = find_or(state.path(), LIMIT, async || {
