@@ -7,7 +7,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 /// The pauses of something that is tried again without end.
 #[derive(Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     builder: ExponentialBuilder,
     pauses: ExponentialBackoff,
     longest: Duration,
@@ -15,19 +15,19 @@ pub struct Backoff {
 
 impl Backoff {
     /// Returns a backoff that begins with `first`; no pause is longer than `longest`.
-    pub fn new(first: Duration, longest: Duration) -> Self {
+    pub(crate) fn new(first: Duration, longest: Duration) -> Self {
         let builder = ExponentialBuilder::default().with_min_delay(first).with_max_delay(longest).without_max_times();
         Self { builder, pauses: builder.build(), longest }
     }
 
     /// Returns how long to wait before the next try.
-    pub fn next_pause(&mut self) -> Duration {
+    pub(crate) fn next_pause(&mut self) -> Duration {
         // The iterator has no end without a number of tries.
         self.pauses.next().unwrap_or(self.longest)
     }
 
     /// Notes a success: the next pause is the first one again.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.pauses = self.builder.build();
     }
 }

@@ -37,7 +37,7 @@ const PASSED_PREFIXES: [&str; 3] = ["XDG_", "CONTAINERS_", "LC_"];
 
 /// Returns a command that starts `program` with only these variables, without input; the child is killed when its
 /// handle is dropped.
-pub fn command(program: impl AsRef<OsStr>) -> Command {
+pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_clear().envs(env::vars_os().filter(|(name, _)| name.to_str().is_some_and(passes)));
     command.stdin(Stdio::null()).kill_on_drop(true);

@@ -8,7 +8,7 @@ const VARIABLE: &str = "MATRIX_AGENT_CRASH_AT";
 
 /// Ends the process like `kill -9` if a test named this point and it was not passed before.
 #[cfg(debug_assertions)]
-pub fn point(name: &str) {
+pub(crate) fn point(name: &str) {
     let Ok(wanted) = std::env::var(VARIABLE) else { return };
     let Some((place, folder)) = wanted.split_once(':') else { return };
     if place == name && std::fs::File::create_new(std::path::Path::new(folder).join(name)).is_ok() {

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 /// Finds the end of an object or a list that comes in pieces, without parsing it again for each piece.
 #[derive(Debug, Default)]
-pub struct Braces {
+pub(crate) struct Braces {
     depth: usize,
     in_string: bool,
     escaped: bool,
@@ -16,7 +16,7 @@ pub struct Braces {
 
 impl Braces {
     /// Takes the next piece; returns where in it the value ends, if it does. What follows is ignored.
-    pub fn feed(&mut self, piece: &[u8]) -> Option<usize> {
+    pub(crate) fn feed(&mut self, piece: &[u8]) -> Option<usize> {
         for (at, byte) in piece.iter().enumerate() {
             match byte {
                 _ if self.escaped => self.escaped = false,
@@ -37,17 +37,17 @@ impl Braces {
     }
 
     /// Returns whether a value has begun and not ended yet.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.depth > 0
     }
 
     /// Returns whether the last piece ended inside a string.
-    pub fn is_in_string(&self) -> bool {
+    pub(crate) fn is_in_string(&self) -> bool {
         self.depth > 0 && self.in_string
     }
 
     /// Returns whether a value has ended.
-    pub fn is_closed(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }
 }
@@ -55,7 +55,7 @@ impl Braces {
 /// Returns JSON text without what strict parsers refuse although it has only one meaning: invalid UTF-8 and unpaired
 /// surrogates become U+FFFD, control characters in strings are escaped, and `NaN` and `Infinity` (Python writes them)
 /// become null.
-pub fn lossy(bytes: &[u8]) -> String {
+pub(crate) fn lossy(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let mut out = String::with_capacity(text.len() + 16);
     let mut in_string = false;

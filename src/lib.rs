@@ -16,7 +16,7 @@ pub mod hub;
 
 pub mod bots;
 
-pub mod orchestrator;
+mod orchestrator;
 
 pub mod tools;
 
@@ -38,13 +38,13 @@ pub mod net;
 
 pub mod pictures;
 
-pub mod strings;
+mod strings;
 
-pub mod backoff;
-pub mod child;
+mod backoff;
+mod child;
 pub mod clock;
-pub mod crash;
+mod crash;
 pub mod ids;
-pub mod json;
+mod json;
 pub mod memory;
-pub mod text;
+mod text;

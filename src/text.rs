@@ -8,7 +8,7 @@ mod names;
 
 use std::{error::Error, iter, time::Duration};
 
-pub use names::{look_of, plain_punctuation, typeable};
+pub(crate) use names::{look_of, plain_punctuation, typeable};
 
 /// Returns `bytes` as text that is safe to show: terminal escapes and control characters are removed, invalid UTF-8
 /// is replaced, newlines and tabs stay.
@@ -17,7 +17,7 @@ pub use names::{look_of, plain_punctuation, typeable};
 /// sequence that is never closed ends with its line, so that it cannot hide the lines after it. Characters that
 /// change the direction of writing, or are invisible copies of ASCII, are removed too: people would read something
 /// else than the model. Not for callers that need a file's exact bytes.
-pub fn strip(bytes: impl AsRef<[u8]>) -> String {
+pub(crate) fn strip(bytes: impl AsRef<[u8]>) -> String {
     let bytes = bytes.as_ref();
     let mut clean = String::with_capacity(bytes.len());
     for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
@@ -60,7 +60,7 @@ fn visible(c: char) -> bool {
 
 /// Returns `text` without invisible characters (joiners, marks of direction, variation selectors, a byte order mark)
 /// and without surrounding white space.
-pub fn bare(text: &str) -> String {
+pub(crate) fn bare(text: &str) -> String {
     let is_seen = |c: &char| {
         !matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
             | '\u{fe00}'..='\u{fe0f}' | '\u{feff}')
@@ -69,13 +69,13 @@ pub fn bare(text: &str) -> String {
 }
 
 /// Returns the text that replaces `bytes` bytes that were cut out.
-pub fn cut_mark(bytes: u64) -> String {
+pub(crate) fn cut_mark(bytes: u64) -> String {
     format!("… [{bytes} bytes cut] …")
 }
 
 /// Returns `text` with its middle cut out, so that it has at most `limit` bytes. Both ends stay, the end a little
 /// longer because errors are there; the cut is between characters, at a line end if one is near.
-pub fn cut_middle(text: &str, limit: usize) -> String {
+pub(crate) fn cut_middle(text: &str, limit: usize) -> String {
     if text.len() <= limit {
         return text.to_owned();
     }
@@ -119,7 +119,7 @@ fn ceil(text: &str, at: usize) -> usize {
 
 /// Returns `text` as one clean line of at most `limit` characters: runs of white space become one space, and a longer
 /// text ends in `…`.
-pub fn one_line(text: &str, limit: usize) -> String {
+pub(crate) fn one_line(text: &str, limit: usize) -> String {
     let clean = strip(text);
     let mut line = String::new();
     let mut length = 0;
@@ -140,7 +140,7 @@ pub fn one_line(text: &str, limit: usize) -> String {
 }
 
 /// Returns a size for people: `512 B`, `1.5 KiB`, `20 GiB`.
-pub fn human_bytes(bytes: u64) -> String {
+pub(crate) fn human_bytes(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
@@ -157,7 +157,7 @@ pub fn human_bytes(bytes: u64) -> String {
 }
 
 /// Returns a count as `950`, `84k`, `1.2M`.
-pub fn short(count: u64) -> String {
+pub(crate) fn short(count: u64) -> String {
     match count {
         0..1000 => count.to_string(),
         1000..999_500 => format!("{}k", (count + 500) / 1000),
@@ -169,7 +169,7 @@ pub fn short(count: u64) -> String {
 }
 
 /// Returns a duration for a sentence: `350 ms`, `4.2 s`, `1 min 12 s`, `3 h 5 min`, `2 d 4 h`.
-pub fn human_duration(duration: Duration) -> String {
+pub(crate) fn human_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     if millis == 0 {
         return "0 s".to_owned();
@@ -194,18 +194,18 @@ pub fn human_duration(duration: Duration) -> String {
 }
 
 /// Returns an error and its causes, the innermost one last.
-pub fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+pub(crate) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     iter::successors(error.source(), |&cause| cause.source())
 }
 
 /// Returns the text of an error's innermost cause, often the only informative one: "connection refused" instead of
 /// "client error (Connect)".
-pub fn root_cause(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn root_cause(error: &(dyn Error + 'static)) -> String {
     causes(error).last().unwrap_or(error).to_string()
 }
 
 /// Returns elapsed time as on a stopwatch, for lines that are updated: `0:42`, `1:02:03`.
-pub fn stopwatch(elapsed: Duration) -> String {
+pub(crate) fn stopwatch(elapsed: Duration) -> String {
     let seconds = elapsed.as_secs();
     let (hours, minutes, seconds) = (seconds / 3600, seconds % 3600 / 60, seconds % 60);
     if hours == 0 { format!("{minutes}:{seconds:02}") } else { format!("{hours}:{minutes:02}:{seconds:02}") }

@@ -5,7 +5,7 @@ use crate::text;
 
 /// A command, written as `!word`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
+pub(crate) enum Command {
     /// Lists the commands.
     Help,
     /// Stops the running turn.
@@ -32,7 +32,7 @@ pub enum Command {
 
 /// What `!budget` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Budget {
+pub(crate) enum Budget {
     /// To see it.
     Show,
     /// So many tokens for the room today.
@@ -79,7 +79,7 @@ const WHICH: &[&str] = &["the", "all", "my", "background", "running"];
 impl Command {
     /// Parses a message; `None` means that it is work. Only a message with nothing else is a command: `!important:
     /// fix the login` and `!new colours for it` are work.
-    pub fn of(text: &str) -> Option<Self> {
+    pub(crate) fn of(text: &str) -> Option<Self> {
         let clean = text::bare(text).trim_matches(|c: char| c.is_whitespace() || AROUND.contains(&c)).to_owned();
         let command = clean.strip_prefix(MARKS).and_then(|rest| {
             if let Some(budget) = Budget::of(rest) {

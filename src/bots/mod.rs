@@ -15,13 +15,16 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-pub use coder::{Allowance, Coder};
-pub use command::{Budget, Command};
-pub use permits::{Permit, Permits};
-pub use policy::{People, Policies, Policy};
+pub(crate) use coder::{Allowance, Coder};
+pub(crate) use command::Command;
+pub(crate) use permits::Permit;
+pub use permits::Permits;
+pub(crate) use policy::Policies;
+pub use policy::{People, Policy};
 pub use upload::{SentFile, Upload};
 
-pub use crate::orchestrator::{Enclosure, Ending, Outcome, Progress, Start, Taken, TurnJob, UserMessage};
+pub(crate) use crate::orchestrator::Start;
+pub use crate::orchestrator::{Enclosure, Ending, Outcome, Progress, Taken, TurnJob, UserMessage};
 use crate::{
     ids::{Address, BotName},
     store::Conversation,

@@ -2,4 +2,4 @@
 //! tool.
 
 pub mod matrix;
-pub mod terminal;
+pub(crate) mod terminal;

@@ -14,12 +14,8 @@ mod roster;
 mod run;
 mod stream;
 
-pub use self::{
-    agent::{CodingAgent, Launch, PromptBy, Role, Session},
-    agents::CodingAgents,
-    profiles::{BadProfile, Profiles},
-    prompt::{Begun, Brief, prompt, told},
-    roster::{Assigned, Roster},
-    run::{Outcome, Run, Standing, Wire},
-    stream::Tokens,
+pub use self::{agent::CodingAgent, agents::CodingAgents, profiles::Profiles, roster::Roster, run::Outcome, run::Run};
+pub(crate) use self::{
+    agent::Launch, agent::Role, agent::Session, prompt::Begun, prompt::Brief, prompt::prompt, prompt::told,
+    roster::Assigned, run::Standing, run::Wire, stream::Tokens,
 };

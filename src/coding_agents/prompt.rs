@@ -14,7 +14,7 @@ const WORD: usize = 16 * 1024;
 
 /// What a prompt is made of.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Brief<'a> {
+pub(crate) struct Brief<'a> {
     /// The task, or what a review is to look at; may be empty for a review.
     pub task: &'a str,
     /// The plan, if there is one.
@@ -27,7 +27,7 @@ pub struct Brief<'a> {
 
 /// What an agent has left that could not go on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Begun {
+pub(crate) struct Begun {
     /// Who it was and how it ended; several, a line each.
     pub by: String,
     /// Its todo list, a line a step; empty if it had none.
@@ -60,14 +60,14 @@ While you worked on the task, people said what follows. Take it into account and
 fits. Your last answer is read alone, so give it whole.";
 
 /// Returns how an agent is told what people said while it worked.
-pub fn told(words: &[String]) -> String {
+pub(crate) fn told(words: &[String]) -> String {
     let words =
         words.iter().map(|word| format!("\n\n# Said meanwhile\n{}", crate::text::cut_middle(word.trim(), WORD)));
     TOLD.to_owned() + words.collect::<String>().as_str() + "\n"
 }
 
 /// Returns what an agent in a role is asked.
-pub fn prompt(role: Role, brief: &Brief<'_>) -> String {
+pub(crate) fn prompt(role: Role, brief: &Brief<'_>) -> String {
     let (order, heading) = match role {
         Role::Plan => (PLANS, "Task"),
         Role::Implement => (IMPLEMENTS, "Task"),

@@ -12,7 +12,7 @@ use std::{
 
 /// Why a directory cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum FolderError {
+pub(crate) enum FolderError {
     /// It, or a directory above it, belongs to somebody else.
     #[error("{} belongs to user {owner}, who could read or replace what is in it. Choose another directory, or remove it if you know who made it.", path.display())]
     Foreign {
@@ -44,7 +44,7 @@ pub enum FolderError {
 }
 
 /// Makes the directory private to this user (mode 0700); creates it and missing directories above it.
-pub fn make_private(path: &Path) -> Result<(), FolderError> {
+pub(crate) fn make_private(path: &Path) -> Result<(), FolderError> {
     let parent = path.parent().ok_or_else(|| FolderError::NotAFolder { path: path.to_owned() })?;
     DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(fail(parent))?;
     check_all_above(parent)?;
@@ -60,7 +60,7 @@ pub fn make_private(path: &Path) -> Result<(), FolderError> {
 }
 
 /// Checks whether [`make_private`] would refuse the directory, without changing anything; returns whether it exists.
-pub fn check_private(path: &Path) -> Result<bool, FolderError> {
+pub(crate) fn check_private(path: &Path) -> Result<bool, FolderError> {
     if fs::symlink_metadata(path).is_ok() {
         check_all_above(path.parent().unwrap_or(path))?;
         return open_ours(path).map(|_| true);

@@ -15,7 +15,7 @@ use super::{
 
 /// The value of a setting that nobody sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Preset {
+pub(crate) enum Preset {
     /// No value.
     Unset,
     /// This text, parsed like any other value.
@@ -26,7 +26,7 @@ pub enum Preset {
 
 /// Everything about a setting that does not depend on its type.
 #[derive(Debug)]
-pub struct About {
+pub(crate) struct About {
     /// The name of the environment variable.
     pub name: &'static str,
     /// The heading under which it is listed.
@@ -41,13 +41,14 @@ pub struct About {
     pub first: bool,
     /// What it is for, in one or two sentences; shown to operators.
     pub doc: &'static str,
-    /// Checks a value.
+    /// Checks a value: the defaults are checked by a test.
+    #[cfg(test)]
     pub check: fn(&str) -> Parsed<()>,
 }
 
 /// A setting whose value is a `T`.
 #[derive(Debug)]
-pub struct Key<T: 'static> {
+pub(crate) struct Key<T: 'static> {
     /// Everything that does not depend on the type.
     pub about: About,
     /// Reads a value.
@@ -58,7 +59,7 @@ macro_rules! keys {
     ($($group:literal { $($(#[doc = $doc:literal])+ $flags:tt $name:ident: $type:ty = $default:expr, $parse:expr;)+ })+) => {
         $($(
             $(#[doc = $doc])+
-            pub const $name: &Key<$type> = &Key {
+            pub(crate) const $name: &Key<$type> = &Key {
                 about: About {
                     name: stringify!($name),
                     group: $group,
@@ -67,6 +68,7 @@ macro_rules! keys {
                     list: keys!(@list $flags),
                     first: keys!(@first $flags),
                     doc: concat!($($doc),+).trim_ascii_start(),
+                    #[cfg(test)]
                     check: |value| {
                         let parse: fn(&str) -> Parsed<$type> = $parse;
                         parse(value).map(drop)
@@ -77,7 +79,7 @@ macro_rules! keys {
         )+)+
 
         /// Every setting, in the order in which they are shown.
-        pub const ALL: &[&About] = &[$($(&$name.about),+),+];
+        pub(crate) const ALL: &[&About] = &[$($(&$name.about),+),+];
     };
     (@secret (secret)) => { true };
     (@secret (first secret)) => { true };
@@ -225,12 +227,12 @@ keys! {
 }
 
 /// Returns the entry of `name`, in any case.
-pub fn find(name: &str) -> Option<&'static About> {
+pub(crate) fn find(name: &str) -> Option<&'static About> {
     ALL.iter().find(|about| about.name.eq_ignore_ascii_case(name)).copied()
 }
 
 /// Returns the known name that is nearest to `name`, if it is similar enough.
-pub fn nearest(name: &str) -> Option<&'static str> {
+pub(crate) fn nearest(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_uppercase();
     ALL.iter()
         .map(|about| (strsim::damerau_levenshtein(&name, about.name), about.name))
@@ -240,7 +242,7 @@ pub fn nearest(name: &str) -> Option<&'static str> {
 }
 
 /// Returns the text of `.env.example`.
-pub fn example() -> String {
+pub(crate) fn example() -> String {
     let mut text = "\
 # Settings of matrix-agent. Copy this file to `~/.config/matrix-agent/.env` (or `/etc/matrix-agent/.env`) and fill in what is
 # empty; what is commented out shows the default.

@@ -6,10 +6,10 @@
 mod accounts;
 mod dotenv;
 mod folders;
-pub mod keys;
+pub(crate) mod keys;
 mod meaning;
 mod mistakes;
-pub mod parse;
+pub(crate) mod parse;
 mod places;
 mod raw;
 mod source;
@@ -20,12 +20,14 @@ use reqwest::Url;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-pub use folders::{FolderError, check_private, make_private};
-pub use meaning::{Loaded, Setting, load};
+pub(crate) use folders::{check_private, make_private};
+pub use meaning::load;
+pub(crate) use meaning::{Loaded, Setting};
 pub(crate) use mistakes::sentence;
-pub use mistakes::{Mistake, Mistakes, Wrong};
-pub use places::{Sources, Unread};
-pub use source::Source;
+pub(crate) use mistakes::{Mistakes, Wrong};
+pub use places::Sources;
+pub(crate) use places::Unread;
+pub(crate) use source::Source;
 
 use crate::net;
 

@@ -12,7 +12,7 @@ use super::{AgentChoice, JournalSync, Part, Wrong};
 use crate::text;
 
 /// The result of every parser.
-pub type Parsed<T> = Result<T, Wrong>;
+pub(crate) type Parsed<T> = Result<T, Wrong>;
 
 /// The longest setting in bytes.
 const LONGEST: usize = 4096;

@@ -14,7 +14,7 @@ pub(super) const MARK: &str = "Matrix-Agent-Refusal";
 
 /// A refusal. Its `Display` is the body of the response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Denial {
+pub(crate) enum Denial {
     /// The host is not in the list of allowed hosts.
     #[error(
         "The sandbox may not reach {0}: it is not among the allowed hosts. \
@@ -91,7 +91,7 @@ pub enum Denial {
 
 impl Denial {
     /// Returns the HTTP status of the refusal.
-    pub fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::NotAllowed(_)
             | Self::GitHubByWeb
@@ -114,7 +114,7 @@ impl Denial {
     }
 
     /// Returns the reason phrase. Many clients show only this of a refused CONNECT, so it carries the hint.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::NotAllowed(_) => "Host not in SANDBOX_ALLOWED_HOSTS",
             Self::GitHubByWeb => "github.com is open to git clone only",

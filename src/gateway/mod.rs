@@ -40,12 +40,8 @@ use self::{
     models::ModelDoor,
     rooms::{Rooms, Slot},
 };
-pub use self::{
-    body::{BadBody, Decoded, Decoder},
-    denial::Denial,
-    hosts::{AllowedHosts, BadPattern, Host},
-    network::Network,
-};
+pub use self::{body::BadBody, body::Decoded, body::Decoder, hosts::AllowedHosts, network::Network};
+pub(crate) use self::{denial::Denial, hosts::BadPattern, hosts::Host};
 use crate::ids::Address;
 
 /// The protocol of a forwarded connection. sandboxd names it in the connection's first frame.

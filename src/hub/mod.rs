@@ -28,13 +28,13 @@ use tokio::sync::{Mutex as Lock, Notify, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
-pub use became::{Became, Part};
+pub(crate) use became::{Became, Part};
 pub use keeper::{Keeper, Retention};
-pub use message::{
-    Author, Body, Fetch, FetchFile, FetchQuote, Inbound, Live, LiveIn, NotFetched, NotQuoted, Outbound, Quoted,
-};
-pub use outbox::Outbox;
-pub use port::{Delivery, Features, Inbox, Port, Rooms, Sent, Undelivered};
+pub(crate) use message::{Author, Fetch, FetchFile, FetchQuote, LiveIn, NotFetched, NotQuoted, Quoted};
+pub use message::{Body, Inbound, Live, Outbound};
+pub(crate) use outbox::Outbox;
+pub(crate) use port::Undelivered;
+pub use port::{Delivery, Features, Inbox, Port, Rooms, Sent};
 
 pub use crate::bots::Ending;
 use crate::{

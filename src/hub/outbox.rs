@@ -45,7 +45,7 @@ const CONFIRM: Duration = Duration::from_mins(2);
 
 /// Wakes the outbox. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Outbox {
+pub(crate) struct Outbox {
     /// The rooms that have rows to send.
     wake: mpsc::Sender<Address>,
 }
@@ -63,7 +63,7 @@ impl Outbox {
     }
 
     /// Notes that a room has rows to send, or that it can be reached again.
-    pub async fn wake(&self, address: &Address) {
+    pub(crate) async fn wake(&self, address: &Address) {
         // The channel is closed only when the program ends; the rows are found at the next start.
         let _ = self.wake.send(address.clone()).await;
     }

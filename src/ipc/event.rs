@@ -13,10 +13,10 @@ use crate::{json, text};
 
 /// The newest version of our own shape that is accepted. Versions only add fields; a file with a higher one is
 /// refused.
-pub const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 1;
 
 /// The longest file in bytes.
-pub const LONGEST: usize = 1 << 20;
+pub(crate) const LONGEST: usize = 1 << 20;
 
 /// The most characters of a line.
 const LINE: usize = 200;

@@ -13,5 +13,6 @@ mod event;
 mod watcher;
 
 pub use ends::RunEnded;
-pub use event::{Event, Kind, LONGEST, Unreadable, VERSION, parse};
-pub use watcher::{Arrived, HookErrors, Ipc, Watch};
+pub use event::{Event, Kind, parse};
+pub(crate) use watcher::HookErrors;
+pub use watcher::{Arrived, Ipc, Watch};

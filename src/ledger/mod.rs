@@ -20,8 +20,9 @@ use std::{
 
 use tokio::time::timeout;
 
-pub use self::price::{Cost, Prices};
-pub use crate::store::{DayLimits, DaySums, ORCHESTRATOR, Spender, Spending, Tokens, Whose};
+pub(crate) use self::price::{Cost, Prices};
+pub use crate::store::{DayLimits, Tokens};
+pub(crate) use crate::store::{DaySums, ORCHESTRATOR, Spender, Spending, Whose};
 use crate::{
     ids::Address,
     store::{Store, StoreError, Verdict},

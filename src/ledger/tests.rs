@@ -80,6 +80,8 @@ async fn a_day_is_warned_of_at_its_end_stopped_and_goes_on_when_more_is_allowed_
     assert_eq!(today, Today { room: standing(1600, 1600), person: standing(2499, 5000) });
     clock.advance(NOON);
     assert_eq!(spend(&here, 1).await, Ok(vec![]), "the next day");
+    // What is settled is written in the order of all writes, and so before this.
+    ledger.store().note("coder", "barrier", "").await.unwrap();
     let today = ledger.today(&here.address, "@ben:a.org").await.unwrap();
     assert_eq!(today, Today { room: standing(1, 1000), person: standing(1, 2000) }, "what was allowed was for a day");
 }

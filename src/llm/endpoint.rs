@@ -24,7 +24,7 @@ pub struct SettingError {
 
 /// A parsed model string: which model, at which address, and the peculiarities of its provider.
 #[derive(Clone)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     provider: &'static Provider,
     base_url: Url,
     given: String,
@@ -34,7 +34,7 @@ pub struct Endpoint {
 
 /// Parses LiteLLM's model string (`openrouter/anthropic/claude-sonnet-4`). A `base_url` replaces the provider's; with
 /// one, a name with an unknown prefix goes to that server unchanged.
-pub fn parse_model(model: &str, base_url: Option<&str>) -> Result<Endpoint, SettingError> {
+pub(crate) fn parse_model(model: &str, base_url: Option<&str>) -> Result<Endpoint, SettingError> {
     let given = model.trim();
     let base_url = base_url.map(str::trim).filter(|url| !url.is_empty());
     let bad = |problem: String| Err(SettingError { key: "LLM_MODEL", problem });
@@ -108,22 +108,22 @@ fn read_base_url(address: &str, default_path: &str) -> Result<Url, SettingError>
 
 impl Endpoint {
     /// Returns the model string as the operator wrote it.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.given
     }
 
     /// Returns the address of the API, without a slash at the end.
-    pub fn base_url(&self) -> &str {
+    pub(crate) fn base_url(&self) -> &str {
         self.base_url.as_str().trim_end_matches('/')
     }
 
     /// Returns the environment variable that usually holds this provider's key; `None` if it needs no key.
-    pub fn key_variable(&self) -> Option<&'static str> {
+    pub(crate) fn key_variable(&self) -> Option<&'static str> {
         self.provider.key_variable
     }
 
     /// Returns whether the model is known to see pictures.
-    pub fn vision(&self) -> bool {
+    pub(crate) fn vision(&self) -> bool {
         family(&self.own_name()).is_some_and(|family| family.vision)
     }
 
@@ -146,7 +146,7 @@ impl Endpoint {
     }
 
     /// Returns the model's name for requests.
-    pub fn model(&self) -> &str {
+    pub(crate) fn model(&self) -> &str {
         &self.model
     }
 

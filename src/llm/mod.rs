@@ -35,10 +35,12 @@ mod window;
 mod wire;
 
 pub use demo_model::DemoModel;
-pub use endpoint::{Endpoint, SettingError, parse_model};
-pub use error::{LlmError, ProviderWords, Remedy, Stage, ToldTokens};
+pub(crate) use endpoint::{Endpoint, SettingError, parse_model};
+pub use error::{LlmError, Stage};
+pub(crate) use error::{Remedy, ToldTokens};
 pub use limits::ModelLimits;
-pub use message::{AssistantMessage, Chunk, Completion, Finish, Message, Part, ToolCall, ToolSpec, Usage};
+pub(crate) use message::{AssistantMessage, ToolCall};
+pub use message::{Chunk, Completion, Finish, Message, Part, ToolSpec, Usage};
 pub use meter::Meter;
 pub use model::{Model, ModelSettings};
 pub use window::{Window, WindowSource};

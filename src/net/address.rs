@@ -11,7 +11,7 @@ use reqwest::Url;
 /// Returns why `address` may not be reached ("a private address"), or `None` when it is a public one.
 ///
 /// Documentation ranges pass: they lead nowhere by themselves, and some networks give them to their mirrors.
-pub fn refusal(address: IpAddr) -> Option<&'static str> {
+pub(crate) fn refusal(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(address) => refusal_v4(address),
         IpAddr::V6(address) => refusal_v6(address),
@@ -64,7 +64,7 @@ fn v4(high: u16, low: u16) -> Ipv4Addr {
 }
 
 /// Returns whether `address` is this machine's own: one of an interface, or one that the kernel routes to itself.
-pub fn is_own(address: IpAddr) -> bool {
+pub(crate) fn is_own(address: IpAddr) -> bool {
     let plain = match address {
         IpAddr::V6(v6) if v6.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0] => {
             IpAddr::V4(v4(v6.segments()[6], v6.segments()[7]))
@@ -84,7 +84,7 @@ pub fn is_own(address: IpAddr) -> bool {
 
 /// Returns whether requests to `url` can be read on the way: over plain HTTP, and not to this machine. A name other
 /// than `localhost` may lead anywhere.
-pub fn is_plain(url: &Url) -> bool {
+pub(crate) fn is_plain(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let local = host == "localhost"
         || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback() || is_own(address));

@@ -35,7 +35,7 @@ pub fn client() -> ClientBuilder {
 /// Returns the builder of a client for one server, wherever that is. Redirects are followed to the server's own
 /// origin, and elsewhere only to public addresses: a homeserver may keep its media at a storage service, but not on
 /// this network.
-pub fn client_of(server: &Url) -> ClientBuilder {
+pub(crate) fn client_of(server: &Url) -> ClientBuilder {
     let origin = server.origin();
     let redirects = Policy::custom(move |attempt| {
         if attempt.previous().len() > REDIRECTS {

@@ -7,5 +7,6 @@
 mod address;
 mod client;
 
-pub use address::{is_own, is_plain, refusal};
-pub use client::{client, client_of};
+pub(crate) use address::{is_own, is_plain, refusal};
+pub use client::client;
+pub(crate) use client::client_of;

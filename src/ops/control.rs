@@ -43,7 +43,7 @@ const LINE: usize = 1 << 20;
 /// A client's request, in its first line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
-pub enum Request {
+pub(crate) enum Request {
     /// Joins a terminal's room.
     Chat {
         /// The room's name.
@@ -79,7 +79,7 @@ pub enum Request {
 /// The server's answer to every request but a chat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
-pub enum Answer {
+pub(crate) enum Answer {
     /// The result.
     Value {
         /// The result as JSON, for programs.
@@ -332,7 +332,7 @@ fn only(named: &str, mut found: Vec<Address>) -> Result<Address, SandboxError> {
 }
 
 /// A client for every request but a chat.
-pub struct Operator {
+pub(crate) struct Operator {
     incoming: Incoming,
     /// Dropping it disconnects, which ends what was started.
     _outgoing: Outgoing,
@@ -340,7 +340,7 @@ pub struct Operator {
 
 impl Operator {
     /// Connects and sends a request.
-    pub async fn ask(socket: &Path, request: &Request) -> anyhow::Result<Self> {
+    pub(crate) async fn ask(socket: &Path, request: &Request) -> anyhow::Result<Self> {
         let stream = UnixStream::connect(socket).await?;
         let (read, write) = stream.into_split();
         let mut incoming = FramedRead::new(read, LinesCodec::new_with_max_length(LINE));
@@ -351,13 +351,13 @@ impl Operator {
     }
 
     /// Returns the next part of the answer; `None` after the last.
-    pub async fn next(&mut self) -> anyhow::Result<Option<Answer>> {
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Option<Answer>> {
         receive(&mut self.incoming).await
     }
 }
 
 /// Returns the path of the control socket of a state directory.
-pub fn control_socket(state: &Path) -> PathBuf {
+pub(crate) fn control_socket(state: &Path) -> PathBuf {
     state.join("control.sock")
 }
 

@@ -14,13 +14,13 @@ const FILE: &str = "lock";
 
 /// Holds the lock until it is dropped or the process ends.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     _file: Flock<File>,
 }
 
 /// Why the lock was not taken.
 #[derive(Debug, thiserror::Error)]
-pub enum LockError {
+pub(crate) enum LockError {
     /// Another process holds it.
     #[error("Another matrix-agent (process {pid}) works with {}. Stop it first, or give this one another `STATE_DIR`.", state.display())]
     Held {
@@ -41,7 +41,7 @@ pub enum LockError {
 
 impl Lock {
     /// Takes the lock of a state directory.
-    pub fn take(state: &Path) -> Result<Self, LockError> {
+    pub(crate) fn take(state: &Path) -> Result<Self, LockError> {
         let io = |cause| LockError::Io { state: state.to_owned(), cause };
         let file = OpenOptions::new()
             .read(true)

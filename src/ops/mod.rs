@@ -2,14 +2,15 @@
 
 mod check_ipc;
 mod control;
-pub mod doctor;
+pub(crate) mod doctor;
 mod lock;
 mod pulse;
 mod server;
 mod settings;
 
-pub use control::{Answer, Operator, Request, control_socket};
-pub use lock::{Lock, LockError};
-pub use pulse::Pulse;
+pub(crate) use control::{Answer, Operator, Request, control_socket};
+pub(crate) use lock::{Lock, LockError};
+pub(crate) use pulse::Pulse;
 pub use server::{House, Served, Server};
-pub use settings::{Purpose, has_model, matrix_login, model_settings, other_agents, review};
+pub(crate) use settings::{Purpose, has_model, other_agents, review};
+pub use settings::{matrix_login, model_settings};

@@ -29,7 +29,7 @@ use crate::{
 
 /// What the settings are needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// For what needs only valid values: `config`, the demo, administration.
     Anything,
     /// For a chat in the terminal with the configured model.
@@ -39,7 +39,7 @@ pub enum Purpose {
 }
 
 /// Returns all mistakes in the settings for `purpose`.
-pub fn review(loaded: &Loaded, purpose: Purpose) -> Mistakes {
+pub(crate) fn review(loaded: &Loaded, purpose: Purpose) -> Mistakes {
     let mut mistakes = loaded.mistakes.clone();
     let config = &loaded.config;
     let mut add = |key: &str, wrong| {
@@ -108,7 +108,7 @@ pub fn review(loaded: &Loaded, purpose: Purpose) -> Mistakes {
 }
 
 /// Returns whether a model can be asked: a key is set, or none is needed.
-pub fn has_model(config: &Config) -> bool {
+pub(crate) fn has_model(config: &Config) -> bool {
     endpoint(config).is_ok_and(|endpoint| has_key(config, &endpoint))
 }
 
@@ -234,7 +234,7 @@ pub(super) fn agents(config: &Config, door: ModelDoor) -> CodingAgents {
 }
 
 /// Returns the coding agents that have a role and are not among the two in the image, each once.
-pub fn other_agents(config: &Config) -> Vec<Arc<CodingAgent>> {
+pub(crate) fn other_agents(config: &Config) -> Vec<Arc<CodingAgent>> {
     let profiles = profiles(config);
     let config::Agents { plan, implement, review } = &config.agents;
     let names: BTreeSet<_> =

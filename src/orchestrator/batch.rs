@@ -23,7 +23,7 @@ const DETAIL: usize = 100;
 
 /// A tool as the machine needs to know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KnownTool {
+pub(crate) struct KnownTool {
     /// Its name.
     pub name: &'static str,
     /// How it may run.
@@ -32,7 +32,7 @@ pub struct KnownTool {
 
 /// What a call came to.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct CallResult {
+pub(crate) struct CallResult {
     /// For the model; already cut to size.
     pub text: String,
     /// Whether it did what was asked.
@@ -52,7 +52,7 @@ impl CallResult {
 
 /// A call to be run now.
 #[derive(Clone, Debug, PartialEq)]
-pub struct CallToRun {
+pub(crate) struct CallToRun {
     /// Its id in the store and in the sandbox.
     pub id: CallId,
     /// The tool.

@@ -54,7 +54,7 @@ const LONG: u64 = 3000;
 
 /// Works on turns, with what all turns of a bot have in common. Cheap to clone.
 #[derive(Clone)]
-pub struct Orchestrator {
+pub(crate) struct Orchestrator {
     /// The journal.
     pub store: Store,
     /// The model.
@@ -136,7 +136,7 @@ impl Outcome {
 
 impl Orchestrator {
     /// Works on a turn to its one answer. `None`: it was abandoned, and stays open. So it does when this is dropped.
-    pub async fn run(&self, job: TurnJob) -> Option<Outcome> {
+    pub(crate) async fn run(&self, job: TurnJob) -> Option<Outcome> {
         let TurnJob { at, turn, person, start, steering, progress, stop, abandon } = job;
         let Self { store, model, sandboxes, agents, ledger, gallery, large, limits } = self.clone();
         let tools = Toolbox::Sandbox { sandboxes, agents, limits: limits.tools, vision: model.vision(), large };

@@ -20,7 +20,7 @@ use super::{
 
 /// What a turn begins or goes on with.
 #[derive(Debug)]
-pub struct TurnInput {
+pub(crate) struct TurnInput {
     /// The turn.
     pub turn: TurnId,
     /// The system message.
@@ -47,7 +47,7 @@ pub struct TurnInput {
 
 /// What happened.
 #[derive(Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// The turn begins, or goes on after a restart: the first event, and only that.
     Begin,
     /// A piece of the model's message.
@@ -96,7 +96,7 @@ pub enum Event {
 
 /// What is to be done.
 #[derive(Debug)]
-pub enum Action {
+pub(crate) enum Action {
     /// Store a line.
     Keep(Line),
     /// From now on the room's context is this.
@@ -119,7 +119,7 @@ pub enum Action {
 
 /// A request to the model.
 #[derive(Debug)]
-pub struct Request {
+pub(crate) struct Request {
     /// Its number, which comes back with its end.
     pub number: u32,
     /// The messages. Drop it before the end is handed in, else the next append copies them all.
@@ -134,7 +134,7 @@ pub struct Request {
 
 /// The turn's one answer.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// What the person reads.
     pub text: String,
     /// How the turn ended.

@@ -17,7 +17,7 @@ const FILES: usize = 3;
 
 /// What a turn used and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Requests to the model that it answered.
     pub rounds: u32,
     /// Calls that ran.
@@ -34,7 +34,7 @@ pub struct Tally {
 
 impl Tally {
     /// Returns all tokens, in and out.
-    pub fn tokens(&self) -> u64 {
+    pub(crate) fn tokens(&self) -> u64 {
         let all = self.agents.iter().map(|used| used.usage).chain([self.spent]);
         all.map(|usage| usage.input.saturating_add(usage.output)).fold(0, u64::saturating_add)
     }
@@ -59,7 +59,7 @@ impl Tally {
 }
 
 /// Returns the line under the answer. `cost`: of its tokens, as far as it is known.
-pub fn footer(tally: &Tally, cost: Cost, elapsed: Duration) -> String {
+pub(crate) fn footer(tally: &Tally, cost: Cost, elapsed: Duration) -> String {
     let mut parts: Vec<String> =
         tally.edits.iter().take(FILES).map(|edit| format!("{} +{} −{}", edit.path, edit.added, edit.removed)).collect();
     if tally.edits.len() > FILES {
@@ -81,7 +81,7 @@ pub fn footer(tally: &Tally, cost: Cost, elapsed: Duration) -> String {
 }
 
 /// Returns the same in a few words, for where little room is.
-pub fn brief(tally: &Tally, elapsed: Duration) -> String {
+pub(crate) fn brief(tally: &Tally, elapsed: Duration) -> String {
     let time = text::stopwatch(elapsed);
     if tally.calls > 0 { format!("{} · {time}", counted(tally.calls as usize, "tool")) } else { time }
 }

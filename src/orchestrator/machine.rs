@@ -38,7 +38,7 @@ use room::ContextRoom;
 
 /// The machine.
 #[derive(Debug)]
-pub struct Machine {
+pub(crate) struct Machine {
     turn: TurnId,
     tools: Vec<KnownTool>,
     limits: TurnLimits,
@@ -92,7 +92,7 @@ fn is_silent(message: &AssistantMessage) -> bool {
 
 impl Machine {
     /// Takes up a turn where its lines leave it.
-    pub fn new(input: TurnInput) -> Self {
+    pub(crate) fn new(input: TurnInput) -> Self {
         let mut replayed = TurnLedger::replay(input.stored, &input.tools);
         let mut context = Context::new(input.system, input.overhead);
         let mut history = input.history;
@@ -140,7 +140,7 @@ impl Machine {
     }
 
     /// Takes in an event and says what is to be done, in this order.
-    pub fn handle(&mut self, event: Event) -> Vec<Action> {
+    pub(crate) fn handle(&mut self, event: Event) -> Vec<Action> {
         let mut out = Out::new();
         if matches!(self.phase, Phase::Ended) {
             return out;

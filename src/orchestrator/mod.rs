@@ -27,13 +27,8 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{CallResult, CallToRun, KnownTool};
-pub use driver::{Orchestrator, Outcome, Start, TurnJob};
-pub use event::{Action, Answer, Event, Request, TurnInput};
-pub use footer::{Tally, brief, footer};
-pub use limits::{Limit, TurnLimits};
-pub use line::{CallFacts, Edit, Ending, Line, ModelUse, Note, Origin, UserMessage};
-pub use machine::Machine;
+pub(crate) use driver::{Orchestrator, Start};
+pub use driver::{Outcome, TurnJob};
+pub(crate) use limits::TurnLimits;
+pub use line::{Ending, UserMessage};
 pub use progress::{Enclosure, Progress, Taken};
-pub use prompt::system;
-pub use proof::Proof;

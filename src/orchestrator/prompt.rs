@@ -4,7 +4,7 @@
 //! Pure text. Called by the driver.
 
 /// Returns the system message.
-pub fn system(vision: bool, day: &str) -> String {
+pub(crate) fn system(vision: bool, day: &str) -> String {
     let pictures = if vision { SEES } else { BLIND };
     format!("{BODY}{pictures}\n\nToday is {day}.")
 }

@@ -11,7 +11,7 @@ use super::line::CallFacts;
 /// How far the turn's test runs back its result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Proof {
+pub(crate) enum Proof {
     /// Nothing was edited, no test was run.
     #[default]
     None,

@@ -8,4 +8,4 @@ mod gallery;
 mod prepare;
 
 pub use gallery::Gallery;
-pub use prepare::{FILE_LIMIT, NotShown, Picture, prepare};
+pub(crate) use prepare::{FILE_LIMIT, NotShown, prepare};

@@ -17,7 +17,7 @@ use zune_jpeg::JpegDecoder;
 use crate::strings::files;
 
 /// The largest file that is decoded, in bytes.
-pub const FILE_LIMIT: u64 = 32 << 20;
+pub(crate) const FILE_LIMIT: u64 = 32 << 20;
 /// The longest side of a picture that a model is shown, in pixels. Some providers refuse larger ones, the others
 /// scale them down.
 const SIDE: u32 = 2000;
@@ -41,7 +41,7 @@ static ONE_AT_A_TIME: std::sync::LazyLock<Arc<Semaphore>> = std::sync::LazyLock:
 
 /// A picture that can be shown to a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Picture {
+pub(crate) struct Picture {
     /// `image/png` or `image/jpeg`.
     pub mime: &'static str,
     /// The bytes of the file.
@@ -54,7 +54,7 @@ pub struct Picture {
 
 impl Picture {
     /// Returns a note if the picture is smaller than the original; empty otherwise.
-    pub fn note(&self) -> String {
+    pub(crate) fn note(&self) -> String {
         let ((width, height), (whole_width, whole_height)) = (self.size, self.from);
         if self.size == self.from {
             return String::new();
@@ -68,7 +68,7 @@ impl Picture {
 
 /// Why a picture is not shown; each text follows "it cannot be shown: ".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotShown {
+pub(crate) enum NotShown {
     /// The format is unknown.
     #[error("{}", files::PICTURE_UNKNOWN)]
     Unknown,
@@ -87,7 +87,7 @@ pub enum NotShown {
 }
 
 /// Prepares a file as a picture for a model.
-pub async fn prepare(file: Bytes) -> Result<Picture, NotShown> {
+pub(crate) async fn prepare(file: Bytes) -> Result<Picture, NotShown> {
     if file.len() as u64 > FILE_LIMIT {
         return Err(NotShown::TooManyBytes);
     }

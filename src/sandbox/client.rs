@@ -34,7 +34,7 @@ pub struct Sandbox {
 }
 
 /// A command that runs in a sandbox.
-pub type RunningCommand = Running;
+pub(crate) type RunningCommand = Running;
 
 /// What became of a command.
 pub enum Lookup {

@@ -42,7 +42,7 @@ pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const UNSENT: usize = 4 * 1024 * 1024;
 
 /// Looks whether the container is held from outside, frozen for instance, so that nothing in it can answer; says so then.
-pub type Holder = Box<dyn Fn() -> BoxFuture<'static, Option<SandboxError>> + Send + Sync>;
+pub(crate) type Holder = Box<dyn Fn() -> BoxFuture<'static, Option<SandboxError>> + Send + Sync>;
 
 /// What all connections of one link have in common.
 #[derive(Default)]

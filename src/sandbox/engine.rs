@@ -66,7 +66,7 @@ pub enum EngineError {
 
 /// The state of a container, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
+pub(crate) enum Condition {
     /// PID 1 runs.
     Running,
     /// PID 1 runs, frozen.
@@ -77,7 +77,7 @@ pub enum Condition {
 
 /// A container as Podman lists it.
 #[derive(Clone, Debug)]
-pub struct Listed {
+pub(crate) struct Listed {
     /// Its name.
     pub name: String,
     /// Its labels.
@@ -88,7 +88,7 @@ pub struct Listed {
 
 /// A container as Podman's inspect shows it.
 #[derive(Clone, Debug)]
-pub struct Inspected {
+pub(crate) struct Inspected {
     /// Its id, 64 hex digits.
     pub id: String,
     /// Its labels.
@@ -113,7 +113,7 @@ pub struct Inspected {
 
 /// A volume.
 #[derive(Clone, Debug)]
-pub struct Volume {
+pub(crate) struct Volume {
     /// Its name.
     pub name: String,
     /// The directory of its files on the host.
@@ -126,7 +126,7 @@ pub struct Volume {
 
 /// An image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Image {
+pub(crate) struct Image {
     /// Its id, which changes with its content.
     pub id: String,
     /// The digest of its manifest, for display; its id if it has none.
@@ -135,7 +135,7 @@ pub struct Image {
 
 /// Something that happened to a container.
 #[derive(Clone, Debug)]
-pub struct Happened {
+pub(crate) struct Happened {
     /// The container's name.
     pub name: String,
     /// What happened.
@@ -144,7 +144,7 @@ pub struct Happened {
 
 /// What may happen to a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// Its PID 1 ended, with this exit code if the event tells.
     Died(Option<i64>),
     /// It was frozen.
@@ -155,13 +155,13 @@ pub enum Change {
 
 /// The engine. Cheap to clone.
 #[derive(Clone)]
-pub struct Engine {
+pub(crate) struct Engine {
     service: Service,
 }
 
 impl Engine {
     /// Starts looking for Podman, without waiting for it. The background task runs in `tasks` and ends with `cancel`.
-    pub fn start(
+    pub(crate) fn start(
         socket: Option<PathBuf>,
         podman: PathBuf,
         state_dir: &Path,
@@ -172,27 +172,27 @@ impl Engine {
     }
 
     /// Waits until it is known whether Podman answers.
-    pub async fn reached(&self) -> Result<(), EngineError> {
+    pub(crate) async fn reached(&self) -> Result<(), EngineError> {
         self.service.client().await.map(|_| ()).map_err(EngineError::Away)
     }
 
     /// Waits until Podman answers, however long that takes; returns `false` when the server shuts down.
-    pub async fn up(&self) -> bool {
+    pub(crate) async fn up(&self) -> bool {
         self.service.up().await.is_ok()
     }
 
     /// Has the socket checked, since a request to it failed oddly.
-    pub fn suspect(&self) {
+    pub(crate) fn suspect(&self) {
         self.service.report();
     }
 
     /// Returns the socket at which Podman answers now.
-    pub async fn socket(&self) -> Result<PathBuf, EngineError> {
+    pub(crate) async fn socket(&self) -> Result<PathBuf, EngineError> {
         self.service.socket().await.map_err(EngineError::Away)
     }
 
     /// Looks an image up.
-    pub async fn image(&self, image: &str) -> Result<Image, EngineError> {
+    pub(crate) async fn image(&self, image: &str) -> Result<Image, EngineError> {
         let found = match self.docker().await?.inspect_image(image).await {
             Ok(found) => found,
             Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => {
@@ -207,7 +207,7 @@ impl Engine {
     }
 
     /// Creates a container. `image` is used in error texts only.
-    pub async fn create(&self, name: &str, image: &str, body: ContainerCreateBody) -> Result<(), EngineError> {
+    pub(crate) async fn create(&self, name: &str, image: &str, body: ContainerCreateBody) -> Result<(), EngineError> {
         let options = CreateContainerOptions { name: Some(name.to_owned()), ..Default::default() };
         match self.docker().await?.create_container(Some(options), body).await {
             Ok(created) => {
@@ -227,20 +227,20 @@ impl Engine {
     }
 
     /// Starts a container; one that runs already is no error.
-    pub async fn start_container(&self, name: &str) -> Result<(), EngineError> {
+    pub(crate) async fn start_container(&self, name: &str) -> Result<(), EngineError> {
         let started = self.docker().await?.start_container(name, None::<StartContainerOptions>).await;
         self.done("start the container", name, started)
     }
 
     /// Stops a container: SIGTERM, and SIGKILL after `grace`. One that is stopped already is no error.
-    pub async fn stop(&self, name: &str, grace: Duration) -> Result<(), EngineError> {
+    pub(crate) async fn stop(&self, name: &str, grace: Duration) -> Result<(), EngineError> {
         let options = StopContainerOptions { t: i32::try_from(grace.as_secs()).ok(), ..Default::default() };
         let stopped = self.docker().await?.stop_container(name, Some(options)).await;
         self.done("stop the container", name, stopped)
     }
 
     /// Kills a container at once, frozen or not. One that is stopped already is no error.
-    pub async fn kill(&self, name: &str) -> Result<(), EngineError> {
+    pub(crate) async fn kill(&self, name: &str) -> Result<(), EngineError> {
         let options = KillContainerOptions { signal: "SIGKILL".to_owned() };
         match self.docker().await?.kill_container(name, Some(options)).await {
             // Podman has no error code of its own for "not running".
@@ -251,19 +251,19 @@ impl Engine {
     }
 
     /// Freezes a container's processes.
-    pub async fn pause(&self, name: &str) -> Result<(), EngineError> {
+    pub(crate) async fn pause(&self, name: &str) -> Result<(), EngineError> {
         let paused = self.docker().await?.pause_container(name).await;
         self.done("pause the container", name, paused)
     }
 
     /// Lets a frozen container run on.
-    pub async fn unpause(&self, name: &str) -> Result<(), EngineError> {
+    pub(crate) async fn unpause(&self, name: &str) -> Result<(), EngineError> {
         let unpaused = self.docker().await?.unpause_container(name).await;
         self.done("unpause the container", name, unpaused)
     }
 
     /// Removes a container, running or not. One that is gone already is no error.
-    pub async fn remove(&self, name: &str) -> Result<(), EngineError> {
+    pub(crate) async fn remove(&self, name: &str) -> Result<(), EngineError> {
         let mut tries = 0;
         loop {
             let options = RemoveContainerOptions { force: true, ..Default::default() };
@@ -281,7 +281,7 @@ impl Engine {
     }
 
     /// Shows a container.
-    pub async fn inspect(&self, name: &str) -> Result<Inspected, EngineError> {
+    pub(crate) async fn inspect(&self, name: &str) -> Result<Inspected, EngineError> {
         let docker = self.docker().await?;
         let found = settled(|| docker.inspect_container(name, None::<InspectContainerOptions>)).await;
         let found = found.map_err(|error| self.failed("inspect the container", name, &error))?;
@@ -311,7 +311,7 @@ impl Engine {
     }
 
     /// Lists the containers that carry `label` (`key` or `key=value`), running or not.
-    pub async fn list(&self, label: &str) -> Result<Vec<Listed>, EngineError> {
+    pub(crate) async fn list(&self, label: &str) -> Result<Vec<Listed>, EngineError> {
         let docker = self.docker().await?;
         let options = ListContainersOptions { all: true, filters: Some(filter(label)), ..Default::default() };
         let found = settled(|| docker.list_containers(Some(options.clone()))).await;
@@ -331,7 +331,7 @@ impl Engine {
     }
 
     /// Returns a stream of what happens to containers with `label` from now on. It ends when Podman goes away.
-    pub async fn watch(&self, label: &str) -> Result<impl Stream<Item = Happened> + use<>, EngineError> {
+    pub(crate) async fn watch(&self, label: &str) -> Result<impl Stream<Item = Happened> + use<>, EngineError> {
         let mut filters = filter(label);
         filters.insert("type".to_owned(), vec!["container".to_owned()]);
         let options = EventsOptions { filters: Some(filters), ..Default::default() };
@@ -340,7 +340,7 @@ impl Engine {
     }
 
     /// Creates a volume; if the name is in use, returns the volume that has it, whoever made it.
-    pub async fn create_volume(
+    pub(crate) async fn create_volume(
         &self,
         name: &str,
         labels: HashMap<String, String>,
@@ -357,7 +357,7 @@ impl Engine {
     }
 
     /// Lists the volumes that carry `label` (`key` or `key=value`).
-    pub async fn volumes(&self, label: &str) -> Result<Vec<Volume>, EngineError> {
+    pub(crate) async fn volumes(&self, label: &str) -> Result<Vec<Volume>, EngineError> {
         let options = ListVolumesOptions { filters: Some(filter(label)) };
         let found = self.docker().await?.list_volumes(Some(options)).await;
         let found = found.map_err(|error| self.failed("list the volumes", label, &error))?;
@@ -365,7 +365,7 @@ impl Engine {
     }
 
     /// Removes a volume with all that is in it. One that is gone already is no error.
-    pub async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
+    pub(crate) async fn remove_volume(&self, name: &str) -> Result<(), EngineError> {
         match self.docker().await?.remove_volume(name, None::<RemoveVolumeOptions>).await {
             Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
             removed => self.done("remove the volume", name, removed),

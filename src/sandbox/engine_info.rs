@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// The version of the kernel's control groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Cgroups {
+pub(crate) enum Cgroups {
     /// The old hierarchies, one for each controller.
     V1,
     /// The unified hierarchy.
@@ -35,7 +35,7 @@ impl fmt::Display for Cgroups {
 
 /// What Podman says about itself.
 #[derive(Clone, Debug, Serialize)]
-pub struct EngineInfo {
+pub(crate) struct EngineInfo {
     /// Podman's version.
     pub version: String,
     /// Whether it runs without root.
@@ -64,7 +64,7 @@ pub struct EngineInfo {
 
 impl EngineInfo {
     /// Asks Podman.
-    pub async fn ask(engine: &Engine) -> Result<Self, EngineError> {
+    pub(crate) async fn ask(engine: &Engine) -> Result<Self, EngineError> {
         let doing = "tell about itself";
         let socket = engine.socket().await?;
         let podman = Podman::unix(&socket);
@@ -93,7 +93,7 @@ impl EngineInfo {
     }
 
     /// Returns the settings of limits that this machine does not enforce; empty if it enforces all.
-    pub fn unenforced(&self) -> Vec<&'static str> {
+    pub(crate) fn unenforced(&self) -> Vec<&'static str> {
         const LIMITS: [(&str, &str); 3] =
             [("memory", "SANDBOX_MEMORY"), ("cpu", "SANDBOX_CPUS"), ("pids", "SANDBOX_PIDS")];
         // Rootless Podman silently ignores limits under cgroups v1.
@@ -106,13 +106,13 @@ impl EngineInfo {
     }
 
     /// Returns whether the kernel counts each container's memory.
-    pub fn counts_memory(&self) -> bool {
+    pub(crate) fn counts_memory(&self) -> bool {
         !self.unenforced().contains(&"SANDBOX_MEMORY")
     }
 
     /// Returns whether each container can have id ranges of its own without a copy of its image. That needs root, and
     /// a kernel that maps ids on overlay mounts (5.19).
-    pub fn maps_ids_for_free(&self) -> bool {
+    pub(crate) fn maps_ids_for_free(&self) -> bool {
         let mut numbers = self.kernel.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
         let release = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         !self.rootless && self.storage_driver == "overlay" && release >= (5, 19)

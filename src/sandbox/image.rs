@@ -138,7 +138,7 @@ pub(super) async fn grow(image: &Path, part: &Path, size: u64) -> io::Result<()>
 }
 
 /// Makes an image in `folder`, mounts and unmounts it as Podman would; the error says why that does not work.
-pub async fn try_out(folder: &Path) -> io::Result<()> {
+pub(crate) async fn try_out(folder: &Path) -> io::Result<()> {
     let [from, image, at] = ["from", "image", "at"].map(|name| folder.join(name));
     for directory in [&from, &at] {
         files::make_directory(directory)?;

@@ -99,7 +99,7 @@ fn stalled(pressure: &str) -> bool {
 }
 
 /// Returns the host's memory in bytes.
-pub fn of_host() -> Option<u64> {
+pub(crate) fn of_host() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes << 10)

@@ -55,7 +55,7 @@ impl Health {
 
 /// What an account's people are still waiting for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     /// The account.
     pub account: String,
     /// Messages that no turn has claimed and nobody has answered.
@@ -70,7 +70,7 @@ impl Waiting {
     /// # Errors
     ///
     /// The file cannot be opened, or is no database of this program.
-    pub fn of(path: &Path) -> Result<Vec<Self>, StoreError> {
+    pub(crate) fn of(path: &Path) -> Result<Vec<Self>, StoreError> {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.busy_timeout(BUSY)?;
         let mut select = connection.prepare(

@@ -37,16 +37,22 @@ use tokio::sync::{Notify, oneshot};
 use log::Log;
 use readers::Readers;
 
-pub use calls::{CallRecord, EndedCall};
+pub(crate) use calls::CallRecord;
+pub use calls::EndedCall;
 pub use compact::Size;
-pub use context::History;
-pub use health::{Health, Waiting};
-pub use journal::{FoundEvent, LockedInbound, NewInbound, Standing, StoredInbound};
+pub(crate) use context::History;
+pub use health::Health;
+pub(crate) use health::Waiting;
+pub use journal::{LockedInbound, NewInbound};
+pub(crate) use journal::{Standing, StoredInbound};
 pub use known::Sealed;
-pub use outbox::{NewOutbox, OutboxRow, Tried};
-pub use rooms::{Alias, LeftRoom};
-pub use spending::{DayLimits, DaySums, ORCHESTRATOR, Spender, Spending, Sum, Tokens, Verdict, Whose};
-pub use turns::{Answered, OpenTurn, TurnState};
+pub use outbox::NewOutbox;
+pub(crate) use outbox::{OutboxRow, Tried};
+pub(crate) use rooms::{Alias, LeftRoom};
+#[cfg(test)]
+pub(crate) use spending::Sum;
+pub use spending::{DayLimits, DaySums, ORCHESTRATOR, Spender, Spending, Tokens, Verdict, Whose};
+pub(crate) use turns::{OpenTurn, TurnState};
 
 use crate::{
     clock::Clock,

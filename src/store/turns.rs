@@ -8,7 +8,7 @@ use crate::ids::{Address, BotName, EventId, TurnId};
 
 /// How far a turn has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TurnState {
+pub(crate) enum TurnState {
     /// It is being worked on.
     Open,
     /// Its answer is in the outbox.

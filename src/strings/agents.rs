@@ -1,9 +1,9 @@
 //! What a room sees of a coding agent that is told what people say while it works.
 
 /// What an agent does that was just told something; `said` is that, cut to fit a line.
-pub fn told(said: &str) -> String {
+pub(crate) fn told(said: &str) -> String {
     format!("was told “{said}”")
 }
 
 /// Stands behind what an agent does that has yet to be told something.
-pub const TOLD_NEXT: &str = "gets your word after this step";
+pub(crate) const TOLD_NEXT: &str = "gets your word after this step";

@@ -1,7 +1,7 @@
 //! The replies to commands.
 
 /// The reply to `!help`.
-pub const HELP: &str = "\
+pub(crate) const HELP: &str = "\
 I work in this room's own sandbox: tell me what to do, in your own words. Files that you send me land in `/workspace/uploads`.
 
 - `!stop` stops what I am doing; `!stop jobs` ends what runs in the background
@@ -16,40 +16,40 @@ I work in this room's own sandbox: tell me what to do, in your own words. Files 
 A message while I work is taken into the work.";
 
 /// The reply to `!new`.
-pub const NEW: &str = "A new conversation. The files in `/workspace` are as they were.";
+pub(crate) const NEW: &str = "A new conversation. The files in `/workspace` are as they were.";
 
 /// The reply to `!stop` when nothing runs.
-pub const NOTHING_RUNS: &str = "Nothing is running.";
+pub(crate) const NOTHING_RUNS: &str = "Nothing is running.";
 
 /// The reply to `!stop jobs` when there are none.
-pub const NO_JOBS: &str = "Nothing runs in the background.";
+pub(crate) const NO_JOBS: &str = "Nothing runs in the background.";
 
 /// What a stop leaves running.
-pub fn jobs_left(jobs: &str, count: usize) -> String {
+pub(crate) fn jobs_left(jobs: &str, count: usize) -> String {
     let them = if count == 1 { "it" } else { "them" };
     format!("Still running in the background: {jobs}. `!stop jobs` ends {them}.")
 }
 
 /// The reply to `!stop jobs`.
-pub fn jobs_ended(jobs: &str) -> String {
+pub(crate) fn jobs_ended(jobs: &str) -> String {
     format!("Ended, with all that it had started: {jobs}.")
 }
 
 /// The reply to a command that is not carried out in time.
-pub const TOO_SLOW: &str = "That takes too long just now. Try again in a minute.";
+pub(crate) const TOO_SLOW: &str = "That takes too long just now. Try again in a minute.";
 
 /// The reply to a `!word` that is no command.
-pub fn unknown(word: &str) -> String {
+pub(crate) fn unknown(word: &str) -> String {
     format!("I know no command `{word}`. `!help` lists them.")
 }
 
 /// The reply when a command could not be carried out.
-pub fn failed(cause: &str) -> String {
+pub(crate) fn failed(cause: &str) -> String {
     format!("That did not work: {cause}")
 }
 
 /// The reply to `!memory`: files by name, with their texts.
-pub fn memory(files: &[(&str, String)]) -> String {
+pub(crate) fn memory(files: &[(&str, String)]) -> String {
     if files.is_empty() {
         return "Nothing is kept in mind in this room yet.".to_owned();
     }
@@ -59,7 +59,7 @@ pub fn memory(files: &[(&str, String)]) -> String {
 }
 
 /// The reply to `!model`.
-pub fn model(name: &str, window: u64, source: &str, vision: bool) -> String {
+pub(crate) fn model(name: &str, window: u64, source: &str, vision: bool) -> String {
     let sees = if vision { "sees pictures" } else { "does not see pictures" };
     format!(
         "The model is `{name}`; {window} tokens fit in its context ({source}), and it {sees}. Whoever runs the server changes it \
@@ -68,7 +68,7 @@ pub fn model(name: &str, window: u64, source: &str, vision: bool) -> String {
 }
 
 /// The first line of the reply to `!status` while a turn works.
-pub fn working(what: &str, time: &str, tools: u32, now: Option<&str>) -> String {
+pub(crate) fn working(what: &str, time: &str, tools: u32, now: Option<&str>) -> String {
     let tools = match tools {
         0 => String::new(),
         1 => ", 1 tool so far".to_owned(),
@@ -79,7 +79,7 @@ pub fn working(what: &str, time: &str, tools: u32, now: Option<&str>) -> String 
 }
 
 /// The first line of the reply to `!status` while a turn waits for others.
-pub fn queued(what: &str, before: usize) -> String {
+pub(crate) fn queued(what: &str, before: usize) -> String {
     match before {
         0 => format!("Waiting with “{what}” until one of the running jobs ends; it is next."),
         _ => format!("Waiting with “{what}” until running jobs end; {before} before it."),
@@ -87,27 +87,27 @@ pub fn queued(what: &str, before: usize) -> String {
 }
 
 /// The first line of the reply to `!status` while a file is fetched.
-pub fn fetching(name: &str) -> String {
+pub(crate) fn fetching(name: &str) -> String {
     format!("Fetching the file `{name}`.")
 }
 
 /// The last line of the reply to `!status`.
-pub fn model_and_sandbox(model: &str, sandbox: &str) -> String {
+pub(crate) fn model_and_sandbox(model: &str, sandbox: &str) -> String {
     format!("Model `{model}`; sandbox {sandbox}.")
 }
 
 /// The sandbox in the reply to `!status`: there is one.
-pub fn sandbox_last_used(state: &str, ago: &str) -> String {
+pub(crate) fn sandbox_last_used(state: &str, ago: &str) -> String {
     format!("{state}, last used {ago} ago")
 }
 
 /// The sandbox in the reply to `!status`: there is none.
-pub const SANDBOX_NOT_MADE: &str = "not made yet";
+pub(crate) const SANDBOX_NOT_MADE: &str = "not made yet";
 
 /// The sandbox in the reply to `!status`: nobody can tell.
-pub fn sandbox_unseen(cause: &str) -> String {
+pub(crate) fn sandbox_unseen(cause: &str) -> String {
     format!("not to be seen ({cause})")
 }
 
 /// The sandbox in the reply to `!status`: nobody tells in time.
-pub const SANDBOX_UNSEEN_NOW: &str = "not to be seen just now";
+pub(crate) const SANDBOX_UNSEEN_NOW: &str = "not to be seen just now";

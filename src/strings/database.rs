@@ -3,13 +3,13 @@
 use std::{fmt::Display, path::Path};
 
 /// It could not be opened or brought up to date.
-pub fn not_opened(path: &Path, cause: &dyn Display) -> String {
+pub(crate) fn not_opened(path: &Path, cause: &dyn Display) -> String {
     let path = path.display();
     format!("The database {path} cannot be opened: {cause}. Check that the file and its folder belong to this user.")
 }
 
 /// A newer version has written it, and says that this one would harm it.
-pub fn newer(path: &Path) -> String {
+pub(crate) fn newer(path: &Path) -> String {
     format!(
         "The database {} belongs to a newer version of matrix-agent, which this one cannot go along with. Install that \
          version again, or put back the copy that was made before it.",
@@ -18,26 +18,26 @@ pub fn newer(path: &Path) -> String {
 }
 
 /// The disk is full.
-pub const FULL: &str = "The disk that holds the database is full. Free some space; work goes on by itself then.";
+pub(crate) const FULL: &str = "The disk that holds the database is full. Free some space; work goes on by itself then.";
 
 /// A read took longer than any read may.
-pub const SLOW: &str =
+pub(crate) const SLOW: &str =
     "The database takes too long to answer. See whether the disk is busy; what needs it is tried again.";
 
 /// SQLite failed.
-pub fn failed(cause: &dyn Display) -> String {
+pub(crate) fn failed(cause: &dyn Display) -> String {
     format!("The database failed: {cause}.")
 }
 
 /// A file on its way to a room cannot be kept or read.
-pub fn file_not_kept(cause: &dyn Display) -> String {
+pub(crate) fn file_not_kept(cause: &dyn Display) -> String {
     format!("A file that is to be sent cannot be kept in STATE_DIR: {cause}.")
 }
 
 /// A stored value cannot be read back.
-pub fn corrupt(cause: &dyn Display) -> String {
+pub(crate) fn corrupt(cause: &dyn Display) -> String {
     format!("A stored value cannot be read: {cause}.")
 }
 
 /// The program ends.
-pub const CLOSED: &str = "The database is closed.";
+pub(crate) const CLOSED: &str = "The database is closed.";

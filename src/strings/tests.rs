@@ -186,6 +186,7 @@ fn words() -> Vec<Word> {
         Fails terminals::FULL,
         Says terminals::unreadable("it is too long"),
         Says terminals::no_frame("a brace is missing"),
+        Says terminals::BLANK,
         Says terminals::message_too_long(2, 1),
         Says turns::STOPPED_BEFORE,
         Says turns::STOPPED,

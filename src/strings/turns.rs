@@ -1,37 +1,37 @@
 //! How a turn ends when the model did not say it, and what is shown meanwhile.
 
 /// The answer of a turn that was stopped before it had begun.
-pub const STOPPED_BEFORE: &str = "Stopped before I had begun.";
+pub(crate) const STOPPED_BEFORE: &str = "Stopped before I had begun.";
 
 /// The answer of a turn that was stopped.
-pub const STOPPED: &str = "Stopped. What was done so far stays in the workspace.";
+pub(crate) const STOPPED: &str = "Stopped. What was done so far stays in the workspace.";
 
 /// Shown while the conversation is summarised.
-pub const SUMMARISING: &str = "Summarising the conversation so far, to make room.";
+pub(crate) const SUMMARISING: &str = "Summarising the conversation so far, to make room.";
 
 /// Shown when the model is told to come to an end.
-pub const WRAPPING_UP: &str = "A limit is reached; wrapping up.";
+pub(crate) const WRAPPING_UP: &str = "A limit is reached; wrapping up.";
 
 /// The answer when the model has none.
-pub const NO_ANSWER: &str =
+pub(crate) const NO_ANSWER: &str =
     "The model gave no answer, even when asked again. Please try once more, perhaps in other words.";
 
 /// The answer when the model writes tool calls that its provider cannot read.
-pub const BAD_CALLS: &str = "The model's tool calls cannot be read by its provider, even when asked again. Please try once \
+pub(crate) const BAD_CALLS: &str = "The model's tool calls cannot be read by its provider, even when asked again. Please try once \
     more, or choose another model with LLM_MODEL.";
 
 /// The answer when the model's provider takes the model's away.
-pub const FILTERED: &str =
+pub(crate) const FILTERED: &str =
     "The model's provider withheld the answer (its content filter). Please put it in other words.";
 
 /// Stands before the model's thoughts where they are all that it gave.
-pub const ONLY_THOUGHT: &str = "(The model gave no answer, only its reasoning:)\n\n";
+pub(crate) const ONLY_THOUGHT: &str = "(The model gave no answer, only its reasoning:)\n\n";
 
 /// Stands behind an answer that is not whole.
-pub const ANSWER_CUT: &str = "\n\n(The answer was cut off at the model's output limit.)";
+pub(crate) const ANSWER_CUT: &str = "\n\n(The answer was cut off at the model's output limit.)";
 
 /// The answer when the model writes its calls as text again; `model` may be empty.
-pub fn calls_no_tools(model: &str) -> String {
+pub(crate) fn calls_no_tools(model: &str) -> String {
     let model = if model.is_empty() { "The model".to_owned() } else { format!("The model `{model}`") };
     format!(
         "{model}, or the server that runs it, calls no tools: it writes the calls as text, which is never run. Set LLM_MODEL \
@@ -40,47 +40,47 @@ pub fn calls_no_tools(model: &str) -> String {
 }
 
 /// How the answer of a turn begins that has reached a limit.
-pub const STOPPED_AT: &str = "I stopped at ";
+pub(crate) const STOPPED_AT: &str = "I stopped at ";
 
 /// The answer of a turn that has reached a limit, when the model did not even wrap up.
-pub fn limit_reached(limit: &str, next: &str) -> String {
+pub(crate) fn limit_reached(limit: &str, next: &str) -> String {
     format!("{STOPPED_AT}{limit}. What was done so far stays in the workspace; {next}.")
 }
 
 /// A limit: requests to the model.
-pub fn limit_of_rounds(rounds: u32) -> String {
+pub(crate) fn limit_of_rounds(rounds: u32) -> String {
     format!("the limit of {rounds} turns")
 }
 
 /// A limit: time.
-pub fn limit_of_time(time: &str) -> String {
+pub(crate) fn limit_of_time(time: &str) -> String {
     format!("the time limit of {time}")
 }
 
 /// A limit: tokens.
-pub fn limit_of_tokens(tokens: &str) -> String {
+pub(crate) fn limit_of_tokens(tokens: &str) -> String {
     format!("the limit of {tokens} tokens")
 }
 
 /// A limit: nothing changes.
-pub const LIMIT_STUCK: &str = "the point where the same calls keep giving the same results";
+pub(crate) const LIMIT_STUCK: &str = "the point where the same calls keep giving the same results";
 
 /// A limit: calls that cannot run.
-pub const LIMIT_BAD_CALLS: &str = "the limit of calls in a row that could not run";
+pub(crate) const LIMIT_BAD_CALLS: &str = "the limit of calls in a row that could not run";
 
 /// A limit: the length of the conversation.
-pub const LIMIT_CONTEXT: &str = "the end of the model's context window";
+pub(crate) const LIMIT_CONTEXT: &str = "the end of the model's context window";
 
 /// What to do after a limit that the next turn does not have yet.
-pub const NEXT_GO_ON: &str = "write “go on” to continue";
+pub(crate) const NEXT_GO_ON: &str = "write “go on” to continue";
 
 /// What to do after a limit that the next turn would reach, too.
-pub const NEXT_OTHER_WAY: &str = "tell me another way, or split the task";
+pub(crate) const NEXT_OTHER_WAY: &str = "tell me another way, or split the task";
 
 /// What to do with a conversation that is too long.
-pub const NEXT_AFRESH: &str = "start afresh with `!new`";
+pub(crate) const NEXT_AFRESH: &str = "start afresh with `!new`";
 
 /// The answer when the model could not be reached or refused; `worked`: something was done before.
-pub fn failed(why: &str, worked: bool) -> String {
+pub(crate) fn failed(why: &str, worked: bool) -> String {
     if worked { format!("{why}\n\nWhat was done so far stays in the workspace.") } else { why.to_owned() }
 }

@@ -5,17 +5,17 @@ use unicode_normalization::UnicodeNormalization;
 
 /// Returns `name` with characters that a keyboard has: composed accents, plain spaces, and nothing that is invisible
 /// or changes the direction of writing.
-pub fn typeable(name: &str) -> String {
+pub(crate) fn typeable(name: &str) -> String {
     name.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).filter(|c| !invisible(*c)).nfc().collect()
 }
 
 /// Returns a key that is equal for names that look the same to whoever types them.
-pub fn look_of(name: &str) -> String {
+pub(crate) fn look_of(name: &str) -> String {
     typeable(name).trim().chars().map(plain_punctuation).collect()
 }
 
 /// Returns the ASCII character that people and models type for `char`.
-pub fn plain_punctuation(char: char) -> char {
+pub(crate) fn plain_punctuation(char: char) -> char {
     match char {
         '\u{2018}' | '\u{2019}' | '\u{201a}' | '\u{201b}' => '\'',
         '\u{201c}'..='\u{201f}' => '"',

@@ -47,7 +47,7 @@ pub fn read(name: &str, arguments: &str) -> Call {
 
 /// Returns the tool that a name means: `functions.run_command`, `default_api:Read-File`, `run_command<|channel|>commentary`.
 /// Only what surrounds the name and how it is spelt may differ; a name that is merely near is none.
-pub fn named(name: &str) -> Option<&'static str> {
+pub(crate) fn named(name: &str) -> Option<&'static str> {
     // `to=` names the receiver where a model writes its channel into the name; else what stands before the mark counts.
     let bare = match name.rsplit_once("to=") {
         Some((_, receiver)) => receiver.split(|c: char| c.is_whitespace() || c == '<').next().unwrap_or_default(),

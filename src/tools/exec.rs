@@ -328,7 +328,7 @@ pub(super) fn whole_is_in(path: &str) -> String {
 }
 
 /// Returns the file that such a line names.
-pub fn whole_output(line: &str) -> Option<&str> {
+pub(crate) fn whole_output(line: &str) -> Option<&str> {
     line.strip_prefix(WHOLE)?.strip_suffix(']')
 }
 

@@ -3,7 +3,7 @@
 //! Pure; called by the tools that read or send files, and by the bots for what people send.
 
 /// Returns the type of a picture that models see.
-pub fn picture(bytes: &[u8]) -> Option<&'static str> {
+pub(crate) fn picture(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some("image/png"),
         [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),

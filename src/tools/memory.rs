@@ -89,7 +89,7 @@ async fn write(context: &ToolContext, sandbox: &Sandbox, path: &str, content: St
 
 /// Returns what a room's agents keep in mind, as people read it: the two files' names and texts, bounded, those without
 /// any left out.
-pub async fn files(sandbox: &Sandbox) -> Vec<(&'static str, String)> {
+pub(crate) async fn files(sandbox: &Sandbox) -> Vec<(&'static str, String)> {
     const SHOWN: u64 = 4 * 1024;
     let mut files = Vec::new();
     for name in ["AGENTS.md", "status.md"] {

@@ -44,19 +44,14 @@ use serde_json::Value;
 use similar::{Algorithm, ChangeTag, TextDiff};
 use tokio::time::Instant;
 
-pub use self::call::{Call, named, read as read_call};
-pub use self::context::{
-    Access, Attachment, Edit, Facts, Image, LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult,
-};
+pub use self::call::read as read_call;
+pub(crate) use self::call::{Call, named};
+pub(crate) use self::context::{Access, Attachment, Edit, Facts, Image};
+pub use self::context::{LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult};
 use self::error::ToolError;
-pub use self::exec::whole_output;
-pub use self::{
-    guides_seen::GuidesSeen,
-    jobs_seen::JobsSeen,
-    media::picture,
-    memory::files as memory_files,
-    steering::{Steering, Take, Word},
-};
+pub(crate) use self::exec::whole_output;
+pub use self::{guides_seen::GuidesSeen, jobs_seen::JobsSeen, steering::Steering, steering::Take, steering::Word};
+pub(crate) use self::{media::picture, memory::files as memory_files};
 use crate::{ids::CallId, llm::ToolSpec, text};
 
 /// All tools, in the order in which models see them: a fixed one, so that a provider's cache stays good.

@@ -38,10 +38,11 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, Span};
 
-pub use connected::Session;
-pub use serving::Serving;
-pub use session::{Login, SessionError};
-pub use trouble::Fault;
+pub(crate) use connected::Session;
+pub(crate) use serving::Serving;
+pub use session::Login;
+pub(crate) use session::SessionError;
+pub(crate) use trouble::Fault;
 
 use crate::{
     backoff::Backoff,

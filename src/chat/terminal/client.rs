@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::codec::{FramedRead, FramedWrite, LinesCodec};
 
-use super::frame::{Hello, PROTOCOL, SERVER_LINE, Say, ServerFrame};
+use super::frame::{ClientFrame, Hello, PROTOCOL, SERVER_LINE, ServerFrame};
 use crate::ids::{self, EventId};
 
 /// How long the client waits for a server that has gone away to come back.
@@ -40,7 +40,7 @@ const GREETING: Duration = Duration::from_secs(5);
 
 /// Why the client cannot go on.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub(crate) enum ClientError {
     /// Nothing answers on the control socket.
     #[error("No server answers at {}. Start one with `matrix-agent run`.", .0.display())]
     NoServer(PathBuf),
@@ -73,7 +73,7 @@ pub enum ClientError {
 
 /// What the client shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shown {
+pub(crate) enum Shown {
     /// A frame. The `data` of a file is the path under which it was saved.
     Frame(ServerFrame),
     /// The server went away; the client waits for it.
@@ -85,7 +85,7 @@ pub enum Shown {
 }
 
 /// A person at a terminal, in one room.
-pub struct Client {
+pub(crate) struct Client {
     socket: PathBuf,
     opening: String,
     /// Where files are saved.
@@ -95,7 +95,7 @@ pub struct Client {
     held: Option<ServerFrame>,
     /// Messages that the server has not admitted yet. They are sent again after a reconnect; the journal takes each
     /// id once.
-    unadmitted: Vec<Say>,
+    unadmitted: Vec<ClientFrame>,
     /// Messages that have no answer yet.
     open: Vec<EventId>,
     /// When the server is next asked what became of the unanswered messages.
@@ -117,7 +117,7 @@ type Link = (FramedRead<OwnedReadHalf, LinesCodec>, FramedWrite<OwnedWriteHalf, 
 impl Client {
     /// Connects to the server at `socket`. `opening` is the first line, which asks it for a chat; files are saved in
     /// `files`.
-    pub async fn connect(socket: &Path, opening: String, files: PathBuf) -> Result<Self, ClientError> {
+    pub(crate) async fn connect(socket: &Path, opening: String, files: PathBuf) -> Result<Self, ClientError> {
         let link = connect(socket, &opening).await?;
         Ok(Self {
             socket: socket.to_owned(),
@@ -137,18 +137,18 @@ impl Client {
     }
 
     /// Sends a message; returns the id under which it is answered.
-    pub async fn say(&mut self, text: String) -> Result<EventId, ClientError> {
+    pub(crate) async fn say(&mut self, text: String) -> Result<EventId, ClientError> {
         let id = EventId(ids::random(12));
-        self.send(Say::Say { id: id.clone(), text }).await?;
+        self.send(ClientFrame::Say { id: id.clone(), text }).await?;
         Ok(id)
     }
 
     /// Stops the running turn.
-    pub async fn stop(&mut self) -> Result<(), ClientError> {
-        self.send(Say::Stop { id: EventId(ids::random(12)) }).await
+    pub(crate) async fn stop(&mut self) -> Result<(), ClientError> {
+        self.send(ClientFrame::Stop { id: EventId(ids::random(12)) }).await
     }
 
-    async fn send(&mut self, say: Say) -> Result<(), ClientError> {
+    async fn send(&mut self, say: ClientFrame) -> Result<(), ClientError> {
         self.open.extend(said(&say).cloned());
         self.ask_at = Instant::now() + ASK;
         self.unadmitted.push(say.clone());
@@ -156,7 +156,7 @@ impl Client {
     }
 
     /// Writes a line. If the connection fails, `next` notices it and sends the line again on another one.
-    async fn write(&mut self, say: &Say) -> Result<(), ClientError> {
+    async fn write(&mut self, say: &ClientFrame) -> Result<(), ClientError> {
         let line = serde_json::to_string(say)?;
         if !self.broken {
             self.broken = !matches!(time::timeout(SILENCE, self.link.1.send(line)).await, Ok(Ok(())));
@@ -165,15 +165,15 @@ impl Client {
     }
 
     /// Confirms that a frame was shown, so that it is not sent again.
-    pub async fn confirm(&mut self, frame: &ServerFrame) -> Result<(), ClientError> {
+    pub(crate) async fn confirm(&mut self, frame: &ServerFrame) -> Result<(), ClientError> {
         let Some(txn) = txn_of(frame) else { return Ok(()) };
         self.shown.insert(txn.clone());
         self.unnoted.insert(txn.clone());
-        self.write(&Say::Shown { txn: txn.clone() }).await
+        self.write(&ClientFrame::Shown { txn: txn.clone() }).await
     }
 
     /// Returns what is to be shown next. Cancel-safe.
-    pub async fn next(&mut self) -> Result<Shown, ClientError> {
+    pub(crate) async fn next(&mut self) -> Result<Shown, ClientError> {
         loop {
             if self.held.is_none() && !self.read().await? {
                 return self.reconnect().await;
@@ -221,7 +221,7 @@ impl Client {
     async fn is_shown(&mut self) -> Result<bool, ClientError> {
         let again = self.held.as_ref().and_then(txn_of).filter(|txn| self.shown.contains(*txn)).cloned();
         if let Some(txn) = again {
-            self.write(&Say::Shown { txn }).await?;
+            self.write(&ClientFrame::Shown { txn }).await?;
             return Ok(false);
         }
         match &mut self.held {
@@ -266,13 +266,13 @@ impl Client {
             self.write(&say).await?;
         }
         for id in self.open.clone() {
-            self.write(&Say::Open { id }).await?;
+            self.write(&ClientFrame::Open { id }).await?;
         }
         Ok(())
     }
 
     /// Waits, for ten seconds at most, until the server has noted all confirmations, also across a restart of it.
-    pub async fn settle(&mut self) -> Result<(), ClientError> {
+    pub(crate) async fn settle(&mut self) -> Result<(), ClientError> {
         let settled = async {
             while !self.unnoted.is_empty() {
                 self.next().await?;
@@ -300,17 +300,17 @@ impl Client {
         };
         (self.broken, self.lost, self.silent_since) = (false, false, None);
         for txn in self.unnoted.clone() {
-            self.write(&Say::Shown { txn }).await?;
+            self.write(&ClientFrame::Shown { txn }).await?;
         }
         self.ask().await?;
         Ok(Shown::Back)
     }
 }
 
-fn said(say: &Say) -> Option<&EventId> {
+fn said(say: &ClientFrame) -> Option<&EventId> {
     match say {
-        Say::Say { id, .. } | Say::Stop { id } => Some(id),
-        Say::Open { .. } | Say::Shown { .. } => None,
+        ClientFrame::Say { id, .. } | ClientFrame::Stop { id } => Some(id),
+        ClientFrame::Open { .. } | ClientFrame::Shown { .. } => None,
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) const MESSAGE: usize = 256 << 10;
 /// What a client sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
-pub enum Say {
+pub(crate) enum ClientFrame {
     /// Says something in the room.
     Say {
         /// The client's id for it. If it is sent again after a broken connection, it is taken once.
@@ -46,7 +46,7 @@ pub enum Say {
 
 /// What the server says first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hello {
+pub(crate) struct Hello {
     /// The version of the server's protocol.
     pub protocol: u32,
     /// The server's version, for display.
@@ -55,7 +55,7 @@ pub struct Hello {
 
 impl Hello {
     /// Returns this program's greeting.
-    pub fn ours() -> Self {
+    pub(crate) fn ours() -> Self {
         Self { protocol: PROTOCOL, version: env!("CARGO_PKG_VERSION").into() }
     }
 }
@@ -63,7 +63,7 @@ impl Hello {
 /// What the server sends, and what `chat --json` prints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum ServerFrame {
+pub(crate) enum ServerFrame {
     /// A message is in the journal and will be answered.
     Admitted {
         /// The client's id.
@@ -118,12 +118,12 @@ pub enum ServerFrame {
         /// Its transaction id.
         txn: String,
     },
-    /// The message of a [`Say::Open`] is not answered yet.
+    /// The message of a [`ClientFrame::Open`] is not answered yet.
     Open {
         /// The client's id for it.
         id: EventId,
     },
-    /// The message of a [`Say::Open`] is unknown.
+    /// The message of a [`ClientFrame::Open`] is unknown.
     Unknown {
         /// The client's id for it.
         id: EventId,

@@ -8,9 +8,9 @@ mod client;
 mod frame;
 mod server;
 
-pub use client::{Client, ClientError, Shown};
-pub use frame::{Hello, Say, ServerFrame};
-pub use server::Terminal;
+pub(crate) use client::{Client, Shown};
+pub(crate) use frame::{Hello, ServerFrame};
+pub(crate) use server::Terminal;
 
 use crate::{
     hub::{Features, Rooms},
@@ -21,11 +21,11 @@ use crate::{
 const PREFIX: &str = "terminal:";
 
 /// The rooms of terminals: whoever sits in one sits at this machine.
-pub const ROOMS: Rooms =
+pub(crate) const ROOMS: Rooms =
     Rooms { prefix: PREFIX, local: true, features: Features { edits: false, files: true, threads: false } };
 
 /// Returns the key of a terminal's room: its name without control characters, since keys stand in logs and on terminals.
-pub fn room(name: &str) -> RoomKey {
+pub(crate) fn room(name: &str) -> RoomKey {
     let seen: String = name.chars().filter(|c| !c.is_control()).collect();
     RoomKey(format!("{PREFIX}{seen}"))
 }

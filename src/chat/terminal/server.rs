@@ -1,7 +1,7 @@
 //! The server's side of the terminal protocol: which clients are in which room, and what was shown to them.
 //!
 //! What must reach a room goes to all its clients, and is delivered once one of them has confirmed it. A client that
-//! was away loses nothing: it asks what became of its messages ([`Say::Open`]) and is told from the store.
+//! was away loses nothing: it asks what became of its messages ([`ClientFrame::Open`]) and is told from the store.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ use tokio_util::{
     sync::CancellationToken,
 };
 
-use super::frame::{CLIENT_LINE, MESSAGE, Say, ServerFrame};
+use super::frame::{CLIENT_LINE, ClientFrame, MESSAGE, ServerFrame};
 use crate::{
     hub::{AccountHub, Became, Body, Delivery, Inbound, Inbox, Live, LiveIn, Outbound, Part, Sent, Undelivered},
     ids::{EventId, RoomKey},
@@ -38,7 +38,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// The terminals' rooms. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Terminal {
+pub(crate) struct Terminal {
     state: Arc<Mutex<TerminalState>>,
     /// Held while a confirmation is stored, so that a second client that confirms the same delivery is answered after
     /// that.
@@ -82,7 +82,7 @@ impl Drop for Seat {
 
 impl Terminal {
     /// Passes what comes from the hub to the clients, until `cancel`.
-    pub async fn run(self, mut inbox: Inbox, mut live: broadcast::Receiver<LiveIn>, cancel: CancellationToken) {
+    pub(crate) async fn run(self, mut inbox: Inbox, mut live: broadcast::Receiver<LiveIn>, cancel: CancellationToken) {
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return,
@@ -104,7 +104,7 @@ impl Terminal {
     }
 
     /// Serves one client in one room, as `sender`, until it hangs up. Its first frame was read by the caller.
-    pub async fn serve<R, W>(
+    pub(crate) async fn serve<R, W>(
         &self,
         hub: &AccountHub,
         room: RoomKey,
@@ -170,20 +170,22 @@ impl Terminal {
     async fn handle(&self, hub: &AccountHub, room: &RoomKey, sender: &str, line: &str) -> Vec<ServerFrame> {
         let (event, body) = match serde_json::from_str(line) {
             Err(error) => return vec![refused(None, &terminals::no_frame(&error.to_string()))],
-            Ok(Say::Shown { txn }) => return self.confirmed(hub, txn).await.into_iter().collect(),
-            Ok(Say::Open { id }) => {
+            Ok(ClientFrame::Shown { txn }) => return self.confirmed(hub, txn).await.into_iter().collect(),
+            Ok(ClientFrame::Open { id }) => {
                 return became(hub, room, &id).await.unwrap_or_else(|error| {
                     tracing::error!(%error, "what became of a message cannot be told");
                     vec![ServerFrame::Open { id }]
                 });
             }
-            Ok(Say::Say { id, text }) if text.trim().is_empty() => return vec![refused(Some(id), terminals::BLANK)],
-            Ok(Say::Say { id, text }) if text.len() > MESSAGE => {
+            Ok(ClientFrame::Say { id, text }) if text.trim().is_empty() => {
+                return vec![refused(Some(id), terminals::BLANK)];
+            }
+            Ok(ClientFrame::Say { id, text }) if text.len() > MESSAGE => {
                 let text = terminals::message_too_long(text.len().div_ceil(1 << 10), MESSAGE >> 10);
                 return vec![refused(Some(id), &text)];
             }
-            Ok(Say::Say { id, text }) => (id, Body::Said { text, thread: None, about: None }),
-            Ok(Say::Stop { id }) => (id, Body::Stop),
+            Ok(ClientFrame::Say { id, text }) => (id, Body::Said { text, thread: None, about: None }),
+            Ok(ClientFrame::Stop { id }) => (id, Body::Stop),
         };
         let (room, sender) = (room.clone(), sender.to_owned());
         let inbound = Inbound { room, event: event.clone(), sender, body, sealed: None };

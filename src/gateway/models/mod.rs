@@ -32,10 +32,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::refusal::Refusal;
 pub(super) use self::serve::serve;
-pub use self::{
-    grant::Grant,
-    upstream::{BadUpstream, Upstream},
-};
+pub(crate) use self::upstream::BadUpstream;
+pub use self::{grant::Grant, upstream::Upstream};
 use super::head::Head;
 pub use crate::ledger::Tokens;
 use crate::{

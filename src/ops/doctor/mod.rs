@@ -21,7 +21,7 @@ use crate::config::Loaded;
 /// The result of a check in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub(crate) enum Status {
     /// It is as it should be.
     Good,
     /// It works, but somebody should look at it.
@@ -42,7 +42,7 @@ impl fmt::Display for Status {
 
 /// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Check {
+pub(crate) struct Check {
     /// The name of what was checked.
     pub name: &'static str,
     /// How well it is.
@@ -117,7 +117,7 @@ const EXAMINATIONS: &[Examination] = &[
 ];
 
 /// Runs all checks. If a setting is wrong its default is used, and the first check says so.
-pub async fn examine(loaded: Loaded) -> Vec<Check> {
+pub(crate) async fn examine(loaded: Loaded) -> Vec<Check> {
     let loaded = Arc::new(loaded);
     let mut running = JoinSet::new();
     for (place, examination) in EXAMINATIONS.iter().enumerate() {

@@ -7,12 +7,12 @@ const HEARD: usize = 16;
 
 impl Machine {
     /// Returns whether another message can be taken in.
-    pub fn listens(&self) -> bool {
+    pub(crate) fn listens(&self) -> bool {
         self.heard.len() < HEARD
     }
 
     /// Returns how many messages wait for the model, or for a call that takes them.
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.heard.len()
     }
 

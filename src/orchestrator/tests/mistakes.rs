@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::{
-    orchestrator::{Proof, words},
+    orchestrator::{proof::Proof, words},
     strings::turns,
 };
 
@@ -137,7 +137,7 @@ fn m06_a_claim_is_sent_back_across_a_crash_and_not_beyond_the_limit() {
 
 #[test]
 fn m07_nothing_volatile_stands_before_the_end_of_the_prompt() {
-    let prompt = crate::orchestrator::system(true, "2026-11-21");
+    let prompt = crate::orchestrator::prompt::system(true, "2026-11-21");
     assert_eq!(prompt.find("2026"), Some(prompt.len() - "2026-11-21.".len()));
     // That a context only grows is asserted at each request of each test here.
     let mut play = Play::new();

@@ -16,8 +16,10 @@ use crate::{
 };
 
 use super::{
-    CallFacts, CallResult, CallToRun, Edit, Ending, KnownTool, Line, Note, Origin, TurnLimits, UserMessage,
+    Ending, TurnLimits, UserMessage,
+    batch::{CallResult, CallToRun, KnownTool},
     event::{Action, Answer, Event, Request, TurnInput},
+    line::{CallFacts, Edit, Line, Note, Origin},
     machine::Machine,
 };
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::{
     ledger::Cost,
-    orchestrator::{Proof, words},
+    orchestrator::{proof::Proof, words},
     strings::turns,
 };
 
@@ -526,7 +526,7 @@ fn the_footer_tells_files_and_tests() {
     play.text("Login works again.");
     let tally = &play.answer().tally;
     assert_eq!((tally.edits.len(), tally.edits[0].added, tally.proof), (1, 12, Proof::Green));
-    let footer = crate::orchestrator::footer(tally, Cost::default(), Duration::from_secs(72));
+    let footer = crate::orchestrator::footer::footer(tally, Cost::default(), Duration::from_secs(72));
     assert_eq!(footer, "src/login.rs +12 −3 · 3 turns · 2 tools · 3k tokens · 1:12");
 }
 
