@@ -38,7 +38,7 @@ use super::{
     sync,
     trouble::{Fault, Trouble},
 };
-use crate::{crash, net};
+use crate::{crash, ids::FIRST_ACCOUNT, net};
 use files::{Files, Saved};
 
 /// How long putting a new device's keys in place may take.
@@ -126,9 +126,10 @@ impl Login {
         if *owner != self.user {
             let (store, session) = (self.files().store(), self.files().session());
             return Err(SessionError::Setup(Fault::new(
-                format!("{} holds the keys of {owner}, and MATRIX_USER is {}", store.display(), self.user),
+                format!("{} holds the keys of {owner}, and {} is {}", store.display(), self.setting("user"), self.user),
                 format!(
-                    "Set MATRIX_USER back, or move that folder and {} away to begin as a new account",
+                    "Set {} back, or move that folder and {} away to begin as a new account",
+                    self.setting("user"),
                     session.display()
                 ),
             )));
@@ -146,6 +147,14 @@ impl Login {
         let saved = Saved { session, ..saved };
         self.files().save(&saved)?;
         self.restore(saved).await
+    }
+
+    /// Returns the name of one of the account's settings, such as `MATRIX_PASSWORD` or `accounts.two.password`.
+    fn setting(&self, key: &str) -> String {
+        if self.name == FIRST_ACCOUNT {
+            return format!("MATRIX_{}", key.to_uppercase());
+        }
+        format!("accounts.{}.{key}", self.name)
     }
 
     fn files(&self) -> Files {
@@ -232,8 +241,13 @@ impl Login {
                 let _ = client.logout().await;
             }
             return Err(SessionError::Setup(Fault::new(
-                format!("the homeserver calls this account {}, and MATRIX_USER is {}", response.user_id, self.user),
-                format!("Set MATRIX_USER={}", response.user_id),
+                format!(
+                    "the homeserver calls this account {}, and {} is {}",
+                    response.user_id,
+                    self.setting("user"),
+                    self.user
+                ),
+                format!("Set {} to {}", self.setting("user"), response.user_id),
             )));
         }
         tracing::info!(user = %self.user, device = %response.device_id, "logged in");
@@ -246,8 +260,8 @@ impl Login {
         }
         self.password.as_ref().ok_or_else(|| {
             SessionError::Setup(Fault::new(
-                format!("{} has to log in, and MATRIX_PASSWORD is not set", self.user),
-                "Set MATRIX_PASSWORD; it is not needed again after the login",
+                format!("{} has to log in, and {} is not set", self.user, self.setting("password")),
+                format!("Set {}; it is not needed again after the login", self.setting("password")),
             ))
         })
     }
@@ -255,7 +269,7 @@ impl Login {
     /// Returns a client without a store.
     async fn bare_client(&self) -> Result<Client, SessionError> {
         let client = Client::builder().homeserver_url(&self.homeserver).http_client(self.http()?);
-        client.request_config(requests(Duration::ZERO)).build().await.map_err(not_built)
+        client.request_config(requests(Duration::ZERO)).build().await.map_err(|error| self.not_built(error))
     }
 
     /// Returns the HTTP client for the SDK's requests and for media.
@@ -264,7 +278,7 @@ impl Login {
         client.and_then(Result::ok).ok_or_else(|| {
             SessionError::Setup(Fault::new(
                 "no connection to the homeserver can be set up",
-                "Check MATRIX_HOMESERVER, and install this machine's `ca-certificates`",
+                format!("Check {}, and install this machine's `ca-certificates`", self.setting("homeserver")),
             ))
         })
     }
@@ -290,7 +304,7 @@ impl Login {
             .with_enable_share_history_on_invite(false)
             .build()
             .await
-            .map_err(not_built)?;
+            .map_err(|error| self.not_built(error))?;
         Ok(Session { client, base })
     }
 
@@ -298,11 +312,11 @@ impl Login {
         match error.client_api_error_kind() {
             Some(ErrorKind::Forbidden) => SessionError::Setup(Fault::new(
                 format!("the homeserver does not take the password of {}", self.user),
-                "Check MATRIX_USER and MATRIX_PASSWORD",
+                format!("Check {} and {}", self.setting("user"), self.setting("password")),
             )),
             Some(ErrorKind::UserDeactivated) => SessionError::Setup(Fault::new(
                 format!("the account {} was deactivated", self.user),
-                "Set another MATRIX_USER",
+                format!("Set another {}", self.setting("user")),
             )),
             _ => SessionError::Homeserver(error.into()),
         }
@@ -311,18 +325,21 @@ impl Login {
     fn damaged(&self, error: &dyn std::fmt::Display) -> SessionError {
         SessionError::Setup(Fault::new(
             format!("the encryption keys in {} cannot be used ({error})", self.files().store().display()),
-            "Move that folder away and set MATRIX_PASSWORD: a new device is made then, and the recovery key signs it",
+            format!(
+                "Move that folder away and set {}: a new device is made then, and the recovery key signs it",
+                self.setting("password")
+            ),
         ))
     }
-}
 
-fn not_built(error: ClientBuildError) -> SessionError {
-    match error {
-        ClientBuildError::Http(error) => SessionError::Homeserver(error.into()),
-        other => SessionError::Setup(Fault::new(
-            format!("the homeserver cannot be used ({other})"),
-            "Check MATRIX_HOMESERVER",
-        )),
+    fn not_built(&self, error: ClientBuildError) -> SessionError {
+        match error {
+            ClientBuildError::Http(error) => SessionError::Homeserver(error.into()),
+            other => SessionError::Setup(Fault::new(
+                format!("the homeserver cannot be used ({other})"),
+                format!("Check {}", self.setting("homeserver")),
+            )),
+        }
     }
 }
 

@@ -80,7 +80,8 @@ impl From<&HttpError> for Trouble {
             return match error {
                 HttpError::Reqwest(_) if words.contains("certificate") => Self::Stranger(Fault::new(
                     format!("the homeserver's certificate is not trusted ({words})"),
-                    "Check MATRIX_HOMESERVER, or have the certificate signed by an authority that this machine knows",
+                    "Check MATRIX_HOMESERVER, or `homeserver` in the account's own section, or have the certificate \
+                     signed by an authority that this machine knows",
                 )),
                 // The error's own text is the URL with its parameters; the cause is in its sources.
                 HttpError::Reqwest(failed) => {
@@ -108,8 +109,8 @@ impl From<&HttpError> for Trouble {
 
 fn stranger(words: &str) -> Trouble {
     Trouble::Stranger(Fault::new(
-        format!("what answers at MATRIX_HOMESERVER does not answer like a Matrix homeserver ({words})"),
-        "Check MATRIX_HOMESERVER",
+        format!("what answers at the homeserver's address does not answer like a Matrix homeserver ({words})"),
+        "Check MATRIX_HOMESERVER, or `homeserver` in the account's own section",
     ))
 }
 

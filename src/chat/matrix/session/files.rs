@@ -67,7 +67,7 @@ impl Files {
         serde_json::from_slice(&json).map(Some).map_err(|error| {
             SessionError::Setup(Fault::new(
                 format!("{} is damaged ({error})", path.display()),
-                "Remove it and set MATRIX_PASSWORD: the bot logs in anew, and its recovery key signs the new device",
+                "Remove it and set the account's password: it logs in anew, and its recovery key signs the new device",
             ))
         })
     }

@@ -154,7 +154,7 @@ async fn new_identity(client: &Client, password: Option<&SecretString>) -> Resul
     };
     let (Some(password), Some(user)) = (password, client.user_id()) else {
         return Err(Trouble::Lasting(
-            "a new identity needs the password: set MATRIX_PASSWORD and start again".to_owned(),
+            "a new identity needs the password: set it in the account's settings and start again".to_owned(),
         ));
     };
     let mut answer = by_password(user.as_str(), password);
