@@ -167,7 +167,7 @@ impl Request<'_> {
         let upstream = self.door.upstream(route.protocol(), &model)?;
         if let Some(ledger) = &self.door.inner.ledger {
             let (asked, answer) = match route {
-                Route::Gemini { verb: Verb::Count, .. } => (0, Some(0)),
+                Route::Gemini { verb: Verb::Count, .. } | Route::MessagesCount => (0, Some(0)),
                 _ => (body.len() as u64 / BYTES_PER_TOKEN, answer),
             };
             let reservation = ledger.reserve(entry.grant.spender(&model), asked, answer).await?;
