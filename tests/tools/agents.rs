@@ -476,7 +476,7 @@ async fn an_agent_is_told_a_word_once_no_tool_of_its_works() {
     let result = timeout(LIMIT, call).await.unwrap().unwrap();
     good(
         &result,
-        &["it was told, and went on with:\n- no, in red\n- in blue", "heard: 1", "[the whole log: /home/", ".txt, /"],
+        &["it was told, and went on with:\n- no, in red\n- in blue", "heard: 1", "[the whole log: /home/", ".log, /"],
     );
     assert_eq!(bench.running("sleep 678[9]").await, "0");
     bench.close().await;
