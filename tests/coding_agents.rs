@@ -509,9 +509,10 @@ fn a_day_that_ends_in_the_middle_of_a_run_ends_it_and_keeps_its_work() {
         Who::Orchestrator => steps(request, &[("implement", json!({"task": "Write a lot."}))]),
         Who::Gemini | Who::Qwen => match answered(request) {
             0 => Reply::calls(&[("write_file", json!({"file_path": "/workspace/first.txt", "content": "one\n"}))]),
-            _ => Reply::calls(&[(
+            // Each time another command: it takes the same one for a loop.
+            n => Reply::calls(&[(
                 "run_shell_command",
-                json!({"command": "date >> second.txt", "description": "more", "is_background": false}),
+                json!({"command": format!("echo {n} >> second.txt"), "description": "more", "is_background": false}),
             )]),
         },
     });

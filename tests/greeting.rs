@@ -72,12 +72,12 @@ fn impostor(program: &str) -> String {
     told
 }
 
-const HELLO: &str = r#"frame('{"hello":{"protocol":{"min":1,"max":1},"build":"x","boot_id":"y"}}')"#;
+const HELLO: &str = r#"frame('{"hello":{"protocol":{"min":2,"max":2},"build":"x","boot_id":"y"}}')"#;
 
 #[test]
 fn a_protocol_version_that_the_server_does_not_speak_is_told_plainly() {
-    let told = impostor(&dialler(&HELLO.replace(r#""min":1,"max":1"#, r#""min":8,"max":9"#)));
-    assert!(told.contains("the sandbox speaks protocol 8 to 9, this server 1 to 2: remove the sandbox"), "{told}");
+    let told = impostor(&dialler(&HELLO.replace(r#""min":2,"max":2"#, r#""min":8,"max":9"#)));
+    assert!(told.contains("the sandbox speaks protocol 8 to 9, this server 2 to 3: remove the sandbox"), "{told}");
 }
 
 #[test]

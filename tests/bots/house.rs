@@ -87,6 +87,7 @@ fn is_served_by_a_process_of_its_own() {
             served.push(Served { name: "echo".into(), bots: vec![echo], login: Some(login), terminals: false });
         }
         let server = house.serve(served).await.unwrap();
+        sd_notify::notify(&[sd_notify::NotifyState::Ready]).unwrap();
         terminate.recv().await;
         server.shutdown().await;
     });

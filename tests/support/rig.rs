@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
+    os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     sync::mpsc,
@@ -140,19 +141,30 @@ impl Rig {
         self.folder.path().join("s/matrix-agent.db")
     }
 
-    /// Starts the server and waits until it can be reached.
+    /// Starts the server and waits until it serves.
     pub fn serve(&self) -> Server {
         let log = self.folder.path().join("server.log");
         let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
-        let child = self.serving().stdout(Stdio::null()).stderr(file).spawn().unwrap();
-        let mut server = Server { child, log };
-        let socket = self.folder.path().join("s/control.sock");
-        wait("the server's control socket", || {
+        // It listens before its accounts are served, and tells systemd once each was tried.
+        let notify = self.folder.path().join("notify.sock");
+        let _ = std::fs::remove_file(&notify);
+        let told = UnixDatagram::bind(&notify).unwrap();
+        told.set_nonblocking(true).unwrap();
+        let mut command = self.serving();
+        command.env("NOTIFY_SOCKET", &notify).stdout(Stdio::null()).stderr(file);
+        let mut server = Server { child: command.spawn().unwrap(), log };
+        wait("the server", || {
             assert!(server.child.try_wait().unwrap().is_none(), "the server ended: {}", server.log());
-            std::os::unix::net::UnixStream::connect(&socket).is_ok()
+            is_ready(&told)
         });
         server
     }
+}
+
+/// Whether a program has told systemd that it is ready.
+fn is_ready(told: &UnixDatagram) -> bool {
+    let mut said = [0; 512];
+    std::iter::from_fn(|| told.recv(&mut said).ok().map(|length| said[..length].starts_with(b"READY=1"))).any(|is| is)
 }
 
 impl Drop for Rig {
