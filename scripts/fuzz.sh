@@ -21,7 +21,7 @@ for target in "$@"; do
     [ -d "$seeds" ] || seeds=
     if "target/debug/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
         -artifact_prefix="artifacts/$target/" "corpus/$target" ${seeds:+"$seeds"} >"$log" 2>&1; then
-        echo "$target: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") cases, $(ls "corpus/$target" | wc -l) that lead somewhere"
+        echo "$target: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") cases, $(find "corpus/$target" -type f | wc -l) that lead somewhere"
     else
         echo "$target: broken, see fuzz/$log"
         failed=1

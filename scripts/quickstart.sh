@@ -62,14 +62,18 @@ fi
 if ! serves; then
     rm -f "$state/quickstart"
     (umask 077 && mkdir -p "$state" && : >"$state/server.out")
+    # It listens before its accounts have logged in, and says in its log when each has tried to.
+    readies() { grep -c "the server is ready" "$log" 2>/dev/null || true; }
+    before=$(readies)
+    ready() { serves && [[ $(readies) != "$before" ]]; }
     setsid "$PROGRAM" --env-file "$ENV_FILE" run --log-file "$log" "${mode[@]}" </dev/null >"$state/server.out" 2>&1 &
     pid=$!
     for ((i = 0; i < 600; i++)); do
-        ! serves || break
+        ! ready || break
         kill -0 "$pid" 2>/dev/null || { tail -n 5 "$log" "$state/server.out" >&2; die "the server does not start" "Mend what it says above; \`$PROGRAM doctor\` checks what it needs"; }
         sleep 0.1
     done
-    serves || die "the server is not ready after a minute" "Its log tells why: $log"
+    ready || die "the server is not ready after a minute" "Its log tells why: $log"
     printf '%s' "$pid $inputs" >"$state/quickstart"
     note "started as process $pid; its log is $log"
 fi

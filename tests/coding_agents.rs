@@ -253,7 +253,7 @@ fn whose_model_refuses_gives_way_to_the_next() {
         (Who::Gemini, _) => Reply::gemini_text("I wrote two.txt."),
     });
     let mut rig = rig(&llm);
-    rig.set("CODING_IDLE_SECONDS", "12");
+    rig.set("CODING_IDLE_SECONDS", "20");
     rig.set("IMPLEMENT_FALLBACK", "gemini:gemini-2.5-flash");
     let _server = rig.serve();
     let (code, frames) = rig.ask("one", "Write two files, please.").finish();
@@ -564,7 +564,7 @@ fn a_model_that_refuses_is_told_with_its_words() {
         Reply::Status(429, Vec::new(), body.to_owned())
     });
     let mut rig = rig(&llm);
-    rig.set("CODING_IDLE_SECONDS", "12");
+    rig.set("CODING_IDLE_SECONDS", "20");
     let _server = rig.serve();
     let mut chat: Chat = rig.ask("one", "go");
     chat.until("the refusal", |frame| {

@@ -39,7 +39,8 @@ pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Re
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (mut server, _demo) = host::serve(configuration, Purpose::Run, args.demo_model).await?;
     let pulse = server.pulse();
-    // Without systemd nobody is told.
+    // The quickstart waits for this line, since without systemd nobody is told otherwise.
+    tracing::info!("the server is ready");
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     let ended = tokio::select! {
         _ = terminate.recv() => Ok(Outcome::Good),
