@@ -24,34 +24,35 @@ pub(super) struct Asking {
     pub(super) ledger: Ledger,
     pub(super) spender: Spender,
     pub(super) specs: Arc<[ToolSpec]>,
-    /// Takes what is streamed.
+    /// Receives the text that the model streams.
     pub(super) chunks: Arc<Chunks>,
-    /// Takes what the room is to be told.
+    /// Receives warnings for the room, such as that most of the day's tokens are used.
     pub(super) outflow: Arc<Outflow>,
 }
 
-/// Why there is no answer.
+/// Why a request has no answer.
 #[derive(Debug)]
 pub(super) enum Unanswered {
-    /// It was not sent.
+    /// The ledger did not allow its tokens, so it was not sent.
     Refused(Refused),
-    /// The model failed.
+    /// It failed for good: retries are behind it.
     Failed(LlmError),
 }
 
-/// A request's number and its end.
+/// The number of a request, and its answer or the reason that it has none.
 pub(super) type Ended = (u32, Result<Completion, Unanswered>);
 
-/// Tokens that are held for a request that was sent.
+/// Tokens that are held for a request under way. Dropping this settles them, so that a request that is cancelled
+/// counts, too.
 struct Sent {
     reservation: Option<Reservation>,
     meter: Meter,
-    /// What the provider has told.
+    /// The tokens that the provider has reported; none until the answer is whole.
     told: Usage,
 }
 
 impl Asking {
-    /// Sends a request.
+    /// Reserves the request's tokens, sends it, and waits for its answer.
     pub(super) async fn ask(self, request: Request) -> Ended {
         let Request { number, messages, asked, tools, max_output } = request;
         let mut reservation = match self.ledger.reserve(self.spender, asked, max_output).await {

@@ -1,4 +1,5 @@
-//! The calls of one message: vetted, given ids, started in an order that keeps writers alone, gathered.
+//! The calls of one message of the model: they are checked, get ids, are started in an order in which no writer runs
+//! beside another call, and their results are gathered.
 //!
 //! Readers run side by side; a writer waits for all before it and holds up all after it. Results reach the model in the
 //! order of the calls, whatever the order in which they ended. Knows no tool; called by the machine.
@@ -18,7 +19,7 @@ use super::{
     words,
 };
 
-/// Characters of the line that tells the room what a call does.
+/// The most characters of the line that tells the room what a call does.
 const DETAIL: usize = 100;
 
 /// A tool as the machine needs to know it.
@@ -30,14 +31,14 @@ pub(crate) struct KnownTool {
     pub access: Access,
 }
 
-/// What a call came to.
+/// The result of a call.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct CallResult {
-    /// For the model; already cut to size.
+    /// The text for the model, already cut to size.
     pub text: String,
     /// Whether it did what was asked.
     pub ok: bool,
-    /// What it means for a claim of "done".
+    /// The facts by which a later claim of "done" is checked.
     pub facts: CallFacts,
     /// Pictures for the model.
     pub pictures: Vec<Part>,
@@ -63,7 +64,7 @@ pub(crate) struct CallToRun {
     pub detail: String,
     /// Set when an intent is already stored: the sandbox's boot id at that time. Then the call is looked up, not run.
     pub resumed: Option<String>,
-    /// What it has taken of what people said, before the crash after which it is looked up.
+    /// The words of people that it had taken before the crash after which it is looked up.
     pub taken: Vec<Word>,
 }
 
@@ -71,7 +72,7 @@ pub(crate) struct CallToRun {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Batch {
     pub(super) slots: Vec<Slot>,
-    /// What its calls took of what people said: shown to the model after the results.
+    /// What people said and one of the calls took: the model is shown it after the results.
     pub(super) taken: Vec<Line>,
 }
 
@@ -122,7 +123,7 @@ pub(super) fn vet(message: &mut AssistantMessage, finish: Finish) -> Vec<Option<
     refusals
 }
 
-/// Returns a name that no tool has as providers take it.
+/// Returns the name of an unknown tool in a form that providers accept: at most 64 letters, digits, `_` and `-`.
 fn well_formed(name: &str) -> String {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     let name: String = name.chars().take(64).map(|c| if fits(c) { c } else { '_' }).collect();
@@ -190,7 +191,7 @@ impl Batch {
         self.slots.iter().all(|slot| matches!(slot.state, CallState::Done { .. }))
     }
 
-    /// Returns the next call that may start, marked as running.
+    /// Marks the next call that may start as running and returns it.
     pub(super) fn start_next(&mut self) -> Option<&mut Slot> {
         let mut earlier = false;
         for index in 0..self.slots.len() {
@@ -228,7 +229,8 @@ impl Slot {
         line
     }
 
-    /// Returns what the model is shown of it: the model's id of the call, the text, where it came from.
+    /// Returns what the model is shown of the result: the model's id of the call, the text, and where it came from;
+    /// `None` while the call has no result.
     pub(super) fn into_result(self) -> Option<(String, String, Origin)> {
         let CallState::Done { result: CallResult { text, ok, facts, pictures }, ran } = self.state else { return None };
         Some((self.call.id, text, Origin::Result { call: self.id, ran, ok, facts, pictures }))
@@ -323,7 +325,7 @@ mod tests {
             while let Some(slot) = batch.start_next() {
                 wave.push(slot.id.as_str().rsplit_once('-').unwrap().1.to_owned());
             }
-            // Ended one by one, the last first: a writer must wait for all of its readers.
+            // The calls of a wave end one by one, the last first: a writer must wait for all readers before it.
             for index in wave.iter().rev() {
                 batch.slots[index.parse::<usize>().unwrap()].state =
                     CallState::Done { result: CallResult::default(), ran: true };

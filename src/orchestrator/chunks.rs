@@ -1,4 +1,4 @@
-//! The text of an answer on its way from the request to the machine. Called by the driver.
+//! The text of an answer on its way from the request to the machine. `asking` puts it in, the driver takes it out.
 
 use std::{
     mem,
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::event::Event;
 use crate::llm::Chunk;
 
-/// Text on its way from the model to the machine: pieces grow together while nobody looks.
+/// Text on its way from the model to the machine: pieces that come while nobody takes them are joined into one.
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
     waiting: Mutex<Waiting>,
@@ -19,7 +19,7 @@ pub(super) struct Chunks {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// What was taken before is void.
+    /// Set when the answer begins anew: text that was taken before is void.
     restarted: bool,
     text: String,
 }
@@ -36,7 +36,7 @@ impl Chunks {
         self.more.notify_one();
     }
 
-    /// Returns what came since it was asked last.
+    /// Returns what has come since the last call.
     pub(super) fn take(&self) -> impl Iterator<Item = Event> {
         let Waiting { restarted, text } = mem::take(&mut *self.waiting());
         let restart = restarted.then_some(Event::Chunk(Chunk::Restart));

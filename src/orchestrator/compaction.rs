@@ -1,6 +1,6 @@
-//! Making room in the model's window: old outputs are masked, many at a time, for each change costs the provider's
-//! cache; only when that is not enough is the older part summarised. People's words stay verbatim, the last messages
-//! stay verbatim, and what stays never begins with a call's result.
+//! Makes room in the model's window. Old outputs are masked, many at a time, since each change costs the provider's
+//! cache; only when that is not enough is the older part summarised. People's words and the last messages stay
+//! verbatim, and what stays never begins with a call's result.
 //!
 //! Pure: plans and rewrites lines. The machine decides when, asks the model, and counts how much it helped.
 
@@ -30,15 +30,15 @@ const KEEP_WORDS: u64 = 20_000;
 const KEEP_TAIL: u64 = 20_000;
 /// A summary longer than this is cut.
 const SUMMARY_TOKENS: u64 = 8_000;
-/// Outputs and arguments in what the summariser reads, in bytes.
+/// The most bytes of an output, and of a call's arguments, in the record that the summariser reads.
 const OUTPUT_SHOWN: usize = 2_000;
 const ARGUMENTS_SHOWN: usize = 600;
-/// Below this an output is not worth masking.
+/// An output is masked only if that saves more tokens than this.
 const SMALL: u64 = 60;
-/// No path of a log is longer.
+/// A path of more bytes is not one of our logs, and is not repeated when an output is masked.
 const LONGEST_PATH: usize = 200;
 
-/// The figures for a window: small windows get their share, large ones the full measure.
+/// The limits above for one window: a large window has them in full, a small one gets its share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Measures {
     window: u64,
@@ -54,7 +54,7 @@ impl Measures {
         self.window * THRESHOLD / 100
     }
 
-    /// Returns the tokens below which no output is old: what it costs to carry it is little yet.
+    /// Returns the tokens of context below which no output is masked for its age: to carry it costs little yet.
     pub(super) fn worth_a_look(self) -> u64 {
         self.keep_recent() + self.step()
     }
@@ -144,7 +144,7 @@ fn mask_before(context: &Context, end: usize, keep: u64, least: u64) -> Option<V
     Some(masked.collect())
 }
 
-/// Returns what stands in place of an output, with the file that holds all of it.
+/// Returns the note that replaces an output; it names the file that holds the whole output, if there is one.
 fn masked(output: &str) -> String {
     let log = output.lines().rev().find_map(tools::whole_output).filter(|log| log.len() <= LONGEST_PATH);
     words::masked(output.chars().count(), log)
@@ -157,7 +157,7 @@ pub(super) struct Plan {
     pub(super) request: Vec<Message>,
     words: Vec<String>,
     tail: Vec<Line>,
-    /// Tokens that the summary may have.
+    /// The most tokens that the summary may have.
     most: u64,
 }
 
@@ -179,7 +179,7 @@ pub(super) fn plan(context: &Context, measures: Measures) -> Option<Plan> {
 }
 
 impl Plan {
-    /// Returns the new lines; without a summary the words and the last messages alone carry on.
+    /// Returns the lines of the new context. Without a summary they are people's words and the last messages alone.
     pub(super) fn finish(self, summary: Option<&str>) -> Vec<Line> {
         let mut text = words::SUMMARY_HEAD.to_owned();
         match summary {
@@ -235,7 +235,8 @@ fn tail_start(lines: &[(&Message, &Origin)], measures: Measures) -> usize {
     start
 }
 
-/// Returns people's words, the newest first to be kept, in their own order.
+/// Returns people's words in the order in which they were said, at most `most` tokens of them; the newest are kept
+/// first.
 fn words_kept(lines: &[(&Message, &Origin)], most: u64) -> Vec<String> {
     let mut all: Vec<String> = vec![];
     for (message, origin) in lines {
@@ -269,7 +270,7 @@ fn cut(text: &str, most: u64) -> String {
     if size <= most {
         return text.to_owned();
     }
-    // By share, since a character of another script costs more than an ASCII one.
+    // It is cut by its share, since a character of another script costs more than an ASCII one.
     text::cut_middle(text, (text.len() as u64 * most / size) as usize)
 }
 

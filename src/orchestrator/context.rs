@@ -16,13 +16,13 @@ use super::{
     words,
 };
 
-/// What a picture costs, at the usual size.
+/// The tokens of a picture of the usual size, about.
 const PICTURE_TOKENS: u64 = 1500;
 /// The most pictures that a request shows, and their most bytes in base64. Providers refuse requests of more than 20 to
 /// 32 MB, and more than 20 pictures of this size.
 const PICTURES: usize = 20;
 const PICTURE_BYTES: usize = 16 << 20;
-/// What a message costs besides its text.
+/// The tokens of a message besides its text, about.
 const MESSAGE_TOKENS: u64 = 4;
 
 /// The messages of one room, as the next request shows them.
@@ -30,9 +30,10 @@ const MESSAGE_TOKENS: u64 = 4;
 pub(super) struct Context {
     messages: Arc<Vec<Message>>,
     origins: Vec<Origin>,
-    /// Estimated tokens of all messages and of what every request has besides.
+    /// Estimated tokens of all messages and of the tools' descriptions.
     estimate: u64,
-    /// What the provider counted last; `None` before the first answer and after a compaction.
+    /// The tokens that the provider counted for the last request and its answer; `None` before the first answer and
+    /// after a compaction.
     measured: Option<u64>,
     /// Estimated tokens of what came after that count.
     since: u64,
@@ -78,7 +79,7 @@ impl Context {
                     }
                     self.push(Message::Assistant(message), origin);
                 }
-                // Only our own stands first.
+                // A stored system message is dropped: the first message is made anew for each turn.
                 Line { message: Message::System { .. }, .. } => {}
                 Line { message, origin } => {
                     self.close(open.take());
@@ -138,7 +139,7 @@ impl Context {
         self.tokens().max(self.estimate)
     }
 
-    /// Returns what a request carries. Cheap.
+    /// Returns the messages that a request carries. Cheap.
     pub(super) fn messages(&self) -> Arc<Vec<Message>> {
         Arc::clone(&self.messages)
     }
@@ -180,7 +181,7 @@ impl Context {
         if fitting(PICTURES, PICTURE_BYTES) == all {
             return None;
         }
-        // More go than need to: each change costs the provider's cache.
+        // More pictures are removed than necessary, since each change costs the provider's cache.
         let mut gone = all - fitting(PICTURES / 2, PICTURE_BYTES / 2).max(1);
         Some(self.noted(|| {
             let note = (gone > 0).then_some(words::PICTURE_GONE);

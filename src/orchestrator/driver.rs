@@ -42,14 +42,15 @@ use super::{
     prompt, words,
 };
 
-/// How long a turn waits for calls that are told to end. One of a sandbox that answers needs a second, and one that is
-/// being taken over after a restart some more; beyond that the room is answered, and they end behind the turn.
+/// How long a turn waits for calls that are told to end. A call whose sandbox answers needs a second, and one that is
+/// being taken over after a restart some more; beyond that the room is answered, and the calls end behind the turn.
 pub(super) const SETTLE: Duration = Duration::from_secs(15);
 
-/// What a call whose time is its own may take beside that: looking at files before and after, ending what resists.
+/// The time that a call with a limit of its own gets beside it: to look at files before and after, and to end what
+/// resists.
 const OWN_TIME_SLACK: Duration = Duration::from_mins(3);
 
-/// Tokens of a conversation that may be too long for a server of one's own.
+/// A conversation of more tokens may be too long for a self-hosted model, whose server is asked for its window then.
 const LONG: u64 = 3000;
 
 /// Works on turns, with what all turns of a bot have in common. Cheap to clone.
@@ -80,17 +81,17 @@ pub struct TurnJob {
     pub at: Conversation,
     /// The turn; its first line is stored.
     pub turn: TurnId,
-    /// Whose word it follows, by their chat protocol's name.
+    /// Who gave the message that began it, by their chat protocol's name.
     pub person: String,
     /// From the beginning, or from where a crash left it.
     pub start: Start,
-    /// What people say meanwhile. What is not taken stays unclaimed in the journal.
+    /// Receives what people say meanwhile. What is not taken from it stays unclaimed in the journal.
     pub steering: mpsc::Receiver<UserMessage>,
-    /// What is worth seeing.
+    /// Takes what the room may see of the turn.
     pub progress: mpsc::Sender<Progress>,
-    /// Somebody wants it stopped: it ends with an answer.
+    /// Cancelled when somebody wants the turn stopped: it ends with an answer.
     pub stop: CancellationToken,
-    /// The program ends: it is left as it is, to be resumed.
+    /// Cancelled when the program ends: the turn is left as it is, to be resumed.
     pub abandon: CancellationToken,
 }
 
@@ -113,7 +114,7 @@ pub struct Outcome {
     pub text: String,
     /// The line under it: what the turn took.
     pub footer: String,
-    /// The same in a few words.
+    /// The footer in a few words, for where there is little room.
     pub brief: String,
     /// How it ended.
     pub ending: Ending,
@@ -135,7 +136,8 @@ impl Outcome {
 }
 
 impl Orchestrator {
-    /// Works on a turn to its one answer. `None`: it was abandoned, and stays open. So it does when this is dropped.
+    /// Works on a turn to its one answer. Returns `None` if the turn was abandoned; it stays open then, as it also does
+    /// if this is dropped.
     pub(crate) async fn run(&self, job: TurnJob) -> Option<Outcome> {
         let TurnJob { at, turn, person, start, steering, progress, stop, abandon } = job;
         let Self { store, model, sandboxes, agents, ledger, gallery, large, limits } = self.clone();
@@ -159,7 +161,7 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// Carries it out.
+    /// Carries the turn out, to its outcome.
     pub(super) async fn run(self, start: Start) -> Outcome {
         let progress = self.progress.clone();
         let outflow = Arc::new(Outflow::default());
@@ -181,7 +183,7 @@ impl Turn {
         let specs = self.tools.specs();
         let loaded = self.journal.load(start != Start::New).await?;
         if loaded.history.iter().map(|line| tokens(&line.message)).sum::<u64>() > LONG {
-            // A moment at most, and seldom; a short conversation fits anywhere.
+            // This takes two seconds at most, and is rarely needed: a short conversation fits into any window.
             self.model.ask_window().await;
         }
         let window = self.model.context_window();
@@ -201,12 +203,12 @@ impl Turn {
             boots: loaded.boots,
             tools: known(&specs),
             window,
-            // A turn that lay still is left at least half of its time.
+            // The time in which the server was away counts, but a turn always has half of its time left.
             time_left: self.limits.time.saturating_sub(before).max(self.limits.time / 2),
             limits: self.limits,
         });
         let (waiting, words) = watch::channel(0);
-        // A call that asks waits until it is answered.
+        // A call waits for the answer to its request, so each has at most one in this channel.
         let (take, takes) = mpsc::channel(CALLS_AT_ONCE);
         let (model, address) = (self.model.name().to_owned(), self.journal.at.address.clone());
         let chunks = Arc::<Chunks>::default();
@@ -276,7 +278,7 @@ fn cost(ledger: &Ledger, model: &str, tally: &Tally) -> Cost {
     agents.chain([prices.cost(model, tokens_of(tally.spent))]).sum()
 }
 
-/// Returns what the person reads, with what they were warned of meanwhile. One that ends at a limit says more than that.
+/// Returns what the person reads, with the warnings of the turn. A turn that ends at a limit tells more than they do.
 fn with_warnings(text: String, ending: Ending, warnings: &[String]) -> String {
     if warnings.is_empty() || ending == Ending::Limit {
         return text;
@@ -284,46 +286,46 @@ fn with_warnings(text: String, ending: Ending, warnings: &[String]) -> String {
     format!("{text}\n\n⚠️ {}", warnings.join(" "))
 }
 
-/// Returns what a tool's description costs in every request.
+/// Returns the tokens that a tool's description costs in every request, about.
 fn weight(spec: &ToolSpec) -> u64 {
     text_tokens(spec.name) + text_tokens(&spec.description) + text_tokens(&spec.parameters.to_string())
 }
 
-/// What is under way.
+/// A turn under way.
 struct Driver {
     machine: Machine,
     hands: Hands,
     /// What requests are sent with.
     asking: Asking,
-    /// The window that the machine knows of.
+    /// The window that the machine was told of last, in tokens.
     window: u64,
     outflow: Arc<Outflow>,
     progress: mpsc::Sender<Progress>,
     /// `None` once the hub has closed it.
     steering: Option<mpsc::Receiver<UserMessage>>,
-    /// How many messages wait at the machine.
+    /// Tells the calls how many messages wait at the machine.
     waiting: watch::Sender<usize>,
-    /// The calls that ask for them.
+    /// Requests of running calls for the next of these messages.
     takes: mpsc::Receiver<Take>,
-    /// Those that the machine is to answer, in its order.
+    /// The requests that the machine has not answered yet, in the order in which it was given them.
     taking: VecDeque<oneshot::Sender<Word>>,
     stop: CancellationToken,
-    /// Whether the stop was handed in.
+    /// Whether the machine was told to stop.
     stopped: bool,
-    /// The request to the model.
+    /// The request to the model, if one is under way.
     request: Option<BoxFuture<'static, Ended>>,
-    /// What it has streamed since this was looked at last.
+    /// What it has streamed that the machine was not given yet.
     chunks: Arc<Chunks>,
-    /// The calls.
+    /// The running calls.
     calls: FuturesUnordered<BoxFuture<'static, (CallId, Result<CallResult, StoreError>)>>,
-    /// Ends the calls.
+    /// Cancelled to end the calls.
     cancel: CancellationToken,
     deadline: Pin<Box<Sleep>>,
-    /// How long a call may take whose time is its own.
+    /// How long a call may take that has a time limit of its own.
     own_time: Duration,
-    /// Such a call, with its beginning: the deadline was put off by [`Driver::own_time`] then.
+    /// Such a call while it runs, with its beginning: the deadline was put off by [`Driver::own_time`] then.
     apart: Option<(CallId, Instant)>,
-    /// Events that were not handed in yet.
+    /// Events that the machine was not given yet.
     events: VecDeque<Event>,
 }
 
@@ -363,7 +365,7 @@ impl Driver {
             }
             Action::Pass(word) => {
                 if let (Some(call), Some(word)) = (self.taking.pop_front(), word) {
-                    // A call that is gone has left it to the model, which is shown it all the same.
+                    // If the call is gone, nothing is lost: the model is shown the word all the same.
                     let _ = call.send(word);
                 }
             }
@@ -398,7 +400,7 @@ impl Driver {
         }
     }
 
-    /// Waits for something to happen and hands it to `events`.
+    /// Waits for something to happen and appends it to `events`.
     async fn wait(&mut self) -> Result<(), StoreError> {
         let event = tokio::select! {
             biased;
@@ -434,7 +436,7 @@ impl Driver {
                 Event::Said(message)
             }
             () = &mut self.deadline => {
-                // Over until it is armed again.
+                // It is far off until it is armed again.
                 self.deadline.as_mut().reset(Instant::now() + Duration::from_hours(24 * 365));
                 Event::TimeUp
             }
@@ -445,7 +447,7 @@ impl Driver {
     }
 
     fn model_ended(&mut self, (request, ended): Ended) {
-        // Dropping it gives back the messages, so that the next append need not copy them.
+        // Dropping the request gives back the messages, so that the next append need not copy them.
         self.request = None;
         self.events.extend(self.chunks.take());
         let window = self.asking.model.context_window();

@@ -29,7 +29,7 @@ pub(crate) struct TurnInput {
     pub overhead: u64,
     /// What the model is shown: the room's context, this turn's lines included.
     pub history: Vec<Line>,
-    /// How many of `history` a compaction has left; what follows was said after it.
+    /// How many lines at the start of `history` the last compaction has written; the others came after it.
     pub base: usize,
     /// This turn's lines alone, all of them.
     pub stored: Vec<Line>,
@@ -63,7 +63,7 @@ pub(crate) enum Event {
     ModelFailed {
         /// The request's number.
         request: u32,
-        /// What may help.
+        /// What may make another try succeed.
         remedy: Remedy,
         /// A plain sentence for the person.
         why: String,
@@ -81,12 +81,12 @@ pub(crate) enum Event {
     ToolDone {
         /// The call.
         call: CallId,
-        /// What it came to.
+        /// Its result.
         result: CallResult,
     },
     /// Somebody spoke in the room.
     Said(UserMessage),
-    /// A running call asks for what was said.
+    /// A running call asks for the next message that waits.
     Takes(CallId),
     /// The time that was armed last is over.
     TimeUp,
@@ -99,13 +99,14 @@ pub(crate) enum Event {
 pub(crate) enum Action {
     /// Store a line.
     Keep(Line),
-    /// From now on the room's context is this.
+    /// Replace the room's stored context by these lines.
     Rebase(Vec<Line>),
     /// Begin a request to the model.
     Ask(Request),
     /// Begin a call.
     Run(CallToRun),
-    /// Answer a call's [`Event::Takes`], in their order: with a word that is stored as its, or none where none waits.
+    /// Answer the oldest [`Event::Takes`] that has no answer yet: with the word that was stored as the call's, or with
+    /// `None` if no message waits.
     Pass(Option<Word>),
     /// Let `TimeUp` come after this long, instead of what was armed before.
     Arm(Duration),
@@ -124,11 +125,11 @@ pub(crate) struct Request {
     pub number: u32,
     /// The messages. Drop it before the end is handed in, else the next append copies them all.
     pub messages: Arc<Vec<Message>>,
-    /// Tokens of its prompt, about.
+    /// About how many tokens its prompt has.
     pub asked: u64,
     /// Whether tools are offered.
     pub tools: bool,
-    /// Tokens of the answer, if they are to be bounded.
+    /// The most tokens of the answer, if they are to be bounded.
     pub max_output: Option<u64>,
 }
 

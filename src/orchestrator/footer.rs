@@ -24,7 +24,7 @@ pub(crate) struct Tally {
     pub calls: u32,
     /// Tokens of the orchestrator's own model.
     pub spent: Usage,
-    /// Those of coding agents, by model.
+    /// Tokens of coding agents, by model.
     pub agents: Vec<ModelUse>,
     /// Files changed, each once, lines summed.
     pub edits: Vec<Edit>,
@@ -58,7 +58,7 @@ impl Tally {
     }
 }
 
-/// Returns the line under the answer. `cost`: of its tokens, as far as it is known.
+/// Returns the line under the answer. `cost` is what the tokens cost, as far as their prices are known.
 pub(crate) fn footer(tally: &Tally, cost: Cost, elapsed: Duration) -> String {
     let mut parts: Vec<String> =
         tally.edits.iter().take(FILES).map(|edit| format!("{} +{} −{}", edit.path, edit.added, edit.removed)).collect();
@@ -80,7 +80,7 @@ pub(crate) fn footer(tally: &Tally, cost: Cost, elapsed: Duration) -> String {
     parts.join(" · ")
 }
 
-/// Returns the same in a few words, for where little room is.
+/// Returns the line in a few words, for where there is little room.
 pub(crate) fn brief(tally: &Tally, elapsed: Duration) -> String {
     let time = text::stopwatch(elapsed);
     if tally.calls > 0 { format!("{} · {time}", counted(tally.calls as usize, "tool")) } else { time }

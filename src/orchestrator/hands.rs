@@ -51,15 +51,15 @@ pub(super) struct Hands {
     pub(super) journal: Journal,
     pub(super) outflow: Arc<Outflow>,
     pub(super) progress: mpsc::Sender<Progress>,
-    /// Ends calls that only wait: somebody has said something that the model is to be shown.
+    /// Cancelled when somebody has spoken: calls that only wait end then, so that the model is shown what was said.
     pub(super) heard: CancellationToken,
     /// How many messages wait for the model, or for a call that takes them.
     pub(super) words: watch::Receiver<usize>,
-    /// Where a call asks for them.
+    /// Takes a call's request for the next of them.
     pub(super) take: mpsc::Sender<Take>,
     /// What the model has seen of background jobs.
     pub(super) jobs: JobsSeen,
-    /// What of repositories' guides the model has seen.
+    /// The guides of repositories that the model has seen.
     pub(super) guides: GuidesSeen,
     /// Bytes of files that the turn has handed to the room.
     pub(super) sent: Arc<AtomicU64>,
@@ -70,7 +70,7 @@ pub(super) struct Hands {
 pub(super) enum Toolbox {
     /// In the room's sandbox.
     Sandbox { sandboxes: Sandboxes, agents: CodingAgents, limits: ToolLimits, vision: bool, large: LargeFiles },
-    /// In a test's own words.
+    /// By a test's own function.
     #[cfg(test)]
     Scripted(super::tests::driver::Script),
 }
@@ -86,7 +86,7 @@ impl Toolbox {
     }
 }
 
-/// Returns how the tools may run beside each other.
+/// Returns the tools with the rules by which they may run beside each other.
 pub(super) fn known(specs: &[ToolSpec]) -> Vec<KnownTool> {
     specs.iter().map(|spec| KnownTool { name: spec.name, access: tools::access(spec.name) }).collect()
 }
@@ -215,13 +215,13 @@ impl Hands {
             result.text.push_str(told);
         }
         if let Some(log) = result.log.take() {
-            // It is in the sandbox, too: the call is no worse without it.
+            // The sandbox has it, too: the call is no worse without it.
             let _ = self.enclose(format!("{}-log", call.id), Enclosure::Log(log)).await;
         }
         result
     }
 
-    /// Returns what became of it; `None` if nobody has taken it in time.
+    /// Hands something to the room. Returns what became of it, or `None` if it was not stored in time.
     async fn enclose(&self, key: String, enclosure: Enclosure) -> Option<Taken> {
         let (stored, is_stored) = oneshot::channel();
         let handed = async {

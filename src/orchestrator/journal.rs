@@ -1,7 +1,7 @@
 //! A turn's lines in the store: what each becomes there, and how they are read back.
 //!
 //! A message with calls and its calls are one transaction; so are a person's message and the claim of its event. A
-//! result is kept with its call. Knows no rule of a turn; called by the driver.
+//! result is kept with its call. Knows no rule of a turn; called by the driver, and for calls by `hands`.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -31,7 +31,7 @@ pub(super) struct Journal {
     pub(super) store: Store,
     pub(super) at: Conversation,
     pub(super) turn: TurnId,
-    /// Whose word the turn follows.
+    /// Who gave the message that began the turn, by their chat protocol's name.
     pub(super) person: String,
     pub(super) gallery: Gallery,
 }
@@ -41,7 +41,7 @@ pub(super) struct Journal {
 pub(super) struct Loaded {
     /// What the model is shown.
     pub(super) history: Vec<Line>,
-    /// How many of them a compaction has left.
+    /// How many lines at its start the last compaction has written.
     pub(super) base: usize,
     /// This turn's lines.
     pub(super) stored: Vec<Line>,
@@ -77,14 +77,14 @@ impl Journal {
         Ok(Loaded { history, base, stored, boots })
     }
 
-    /// Keeps a picture, to be shown in this room.
+    /// Stores a picture of type `mime` for this room and returns it as a part of a message.
     pub(super) async fn keep_picture(&self, mime: &str, data: Bytes) -> io::Result<Part> {
         let base64 = BASE64_STANDARD.encode(&data).into();
         let name = self.gallery.keep(&self.at.address, data).await?;
         Ok(Part::Picture { name, mime: mime.to_owned(), data: Some(base64) })
     }
 
-    /// Reads the pictures that lines name.
+    /// Reads the pictures that lines name from their files. One that cannot be read stays without data.
     async fn hang_up(&self, lines: impl Iterator<Item = &mut Line>) {
         let mut frames: Vec<_> = lines.flat_map(Line::pictures).collect();
         if frames.is_empty() {

@@ -24,11 +24,11 @@ pub(super) struct TurnLedger {
     pub(super) rounds: u32,
     /// Tokens of this turn.
     pub(super) spent: Usage,
-    /// Empty answers.
+    /// Messages of the model that were empty.
     pub(super) empty: u32,
-    /// Calls written as text.
+    /// Messages of the model that were a call written as text.
     pub(super) in_text: u32,
-    /// Whether a claim was sent back already.
+    /// Whether a claim of success was sent back already.
     pub(super) doubted: bool,
     /// Messages in a row without one call that ran.
     bad: u32,
@@ -42,23 +42,23 @@ pub(super) struct TurnLedger {
 pub(super) enum Verdict {
     /// Go on.
     Fine,
-    /// Go on, with a word.
+    /// Go on, and tell the model that it goes in circles.
     Nudge,
-    /// Wrap up.
+    /// Wrap up, since this limit is reached.
     Stop(Limit),
 }
 
-/// Where the stored lines of a turn leave it.
+/// The state of a turn, as its stored lines tell it.
 #[derive(Debug, Default)]
 pub(super) struct Replayed {
     pub(super) ledger: TurnLedger,
     /// Set when the turn was wrapping up.
     pub(super) wrap: Option<Limit>,
-    /// What hangs in the air.
+    /// What the turn was about to do.
     pub(super) open: Open,
 }
 
-/// The end of a turn's stored lines.
+/// What a turn was about to do when its stored lines end.
 #[derive(Debug, Default)]
 pub(super) enum Open {
     /// The model is to be asked.
@@ -66,11 +66,11 @@ pub(super) enum Open {
     Ask,
     /// Results are missing, or were not looked at yet.
     Batch(Box<OpenBatch>),
-    /// A text whose claim was about to be sent back.
+    /// The last message is a text whose claim was about to be sent back.
     Claim,
 }
 
-/// Calls whose results are missing.
+/// The calls of a message whose results are missing, or were not looked at yet.
 #[derive(Debug)]
 pub(super) struct OpenBatch {
     pub(super) message: AssistantMessage,
@@ -78,7 +78,8 @@ pub(super) struct OpenBatch {
     pub(super) batch: Batch,
 }
 
-/// Returns whether a message's calls waited for something that runs on; what they did besides may be new then.
+/// Returns whether one of a message's calls waited for something that runs on. What the others did may have another
+/// result each time then, so doing it again is no repetition.
 fn waited(batch: &Batch) -> bool {
     let waits = |slot: &Slot| matches!(&slot.state, CallState::Done { result, .. } if result.facts.waits);
     batch.slots.iter().any(waits)
@@ -91,7 +92,7 @@ impl TurnLedger {
         self.spent += usage;
     }
 
-    /// Takes in the results of a message's calls.
+    /// Takes in the results of a message's calls and says what they lead to.
     pub(super) fn batch(&mut self, batch: &Batch) -> Verdict {
         let mut step = Step::default();
         let mut ran_any = false;
@@ -138,7 +139,7 @@ impl TurnLedger {
         Tally { rounds: self.rounds, spent: self.spent, proof: self.evidence.proof(), ..self.tally.clone() }
     }
 
-    /// Reads a turn's lines back.
+    /// Returns the state of a turn whose stored lines these are.
     pub(super) fn replay(lines: Vec<Line>, tools: &[KnownTool]) -> Replayed {
         let mut replayed = Replayed::default();
         for line in lines {
@@ -155,7 +156,7 @@ impl TurnLedger {
                 continue;
             }
             if let Open::Batch(open) = mem::take(&mut replayed.open) {
-                // What it led to stands in the lines that follow.
+                // What the batch led to stands in the lines that follow.
                 _ = replayed.ledger.batch(&open.batch);
             }
             match (&line.message, &line.origin) {

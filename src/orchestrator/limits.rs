@@ -1,4 +1,4 @@
-//! What bounds a turn, and the figures that nobody needs to set.
+//! What bounds a turn: the limits that an operator sets, and those that nobody needs to set.
 //!
 //! Knows no clock: the driver keeps the time that the machine asks for. Called by the machine and by whoever configures it.
 
@@ -8,33 +8,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::tools::ToolLimits;
 
-/// Calls of one message that run; the rest is answered with a refusal.
+/// The most calls of one message that run; the rest is answered with a refusal.
 pub(super) const CALLS_AT_ONCE: usize = 16;
-/// Calls of one message that are kept at all.
+/// The most calls of one message that are kept at all.
 pub(super) const CALLS_KEPT: usize = 64;
-/// Messages in a row without one call that could run.
+/// Messages in a row without one call that could run before the turn wraps up.
 pub(super) const BAD_CALLS: u32 = 4;
-/// Nudges after empty answers.
+/// How often the model is asked again after empty answers.
 pub(super) const EMPTY_NUDGES: u32 = 2;
-/// Nudges after calls written as text.
+/// How often the model is asked again after calls written as text.
 pub(super) const IN_TEXT_NUDGES: u32 = 1;
 /// How long the model may take to wrap up.
 pub(super) const WRAP_UP: Duration = Duration::from_mins(1);
-/// Summaries in one turn.
+/// The most summaries in one turn.
 pub(super) const SUMMARIES: u32 = 6;
-/// Summaries in a row that hardly helped.
+/// Summaries in a row that hardly helped before no more are made.
 pub(super) const WEAK_SUMMARIES: u32 = 2;
 /// Requests refused as too long before the turn gives up.
 pub(super) const OVERFLOWS: u32 = 3;
-/// Requests whose answer was to be too long before the turn gives up.
+/// How often a turn asks for a shorter answer before it gives up.
 pub(super) const SHORTENED: u32 = 2;
-/// Bytes of text in one message of the model.
+/// The most bytes of text in one message of the model; a longer one is broken off.
 pub(super) const ANSWER_BYTES: usize = 256 * 1024;
 
 /// What a turn may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TurnLimits {
-    /// Requests to the model (`MAX_AGENT_TURNS`); wrapping up has one more.
+    /// Requests to the model (`MAX_AGENT_TURNS`); wrapping up has one more, or two if the model calls tools all the
+    /// same.
     pub rounds: u32,
     /// Time; wrapping up has a minute more.
     pub time: Duration,

@@ -20,7 +20,7 @@ use super::{limits::Limit, words};
 /// One stored message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Line {
-    /// What the model is told, or said.
+    /// The message as the model is shown it.
     pub message: Message,
     /// Where it came from.
     pub origin: Origin,
@@ -53,7 +53,7 @@ pub enum Origin {
         /// Why a call must not run, for each call; such a call has no other result.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         refused: Vec<Option<String>>,
-        /// What the request cost.
+        /// The tokens that the request used.
         #[serde(default)]
         usage: Usage,
     },
@@ -65,13 +65,13 @@ pub enum Origin {
         ran: bool,
         /// Whether it did what was asked.
         ok: bool,
-        /// What it means for a claim of "done".
+        /// The facts by which a later claim of "done" is checked.
         facts: CallFacts,
         /// Pictures that it made: shown to the model after all results of the batch.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         pictures: Vec<Part>,
     },
-    /// The pictures of a batch, once compaction has written them out.
+    /// The pictures of a batch's results, as one message: stored by a compaction alone, and else made from the results.
     Pictures,
     /// The turn's last line: the answer, or the program's note of an end without one.
     Final {
@@ -94,35 +94,35 @@ pub enum Note {
     Empty,
     /// The model's message was a call written as text, and was dropped.
     CallInText,
-    /// It goes in circles.
+    /// The model goes in circles.
     Stuck,
-    /// It claims success that no test run shows.
+    /// The model claims success that no test run shows.
     Unproven,
     /// A limit is reached.
     WrapUp {
-        /// Which.
+        /// The limit.
         limit: Limit,
     },
 }
 
-/// What a call means for a claim of "done".
+/// Facts about a call, by which a later claim of "done" is checked, and what it used.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallFacts {
     /// Files that it changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub edits: Vec<Edit>,
-    /// The outcome, if it was a test run.
+    /// Whether the tests passed, if it was a test run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tests: Option<bool>,
-    /// It only waited for something that runs on.
+    /// Whether it only waited for something that runs on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub waits: bool,
-    /// What models were used for it, beside the orchestrator's own.
+    /// Tokens that it used of models other than the orchestrator's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub used: Vec<ModelUse>,
 }
 
-/// What was used of a model.
+/// Tokens that were used of one model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelUse {
     /// The model.
@@ -137,9 +137,9 @@ pub struct ModelUse {
 pub struct Edit {
     /// Its path as the tool knows it.
     pub path: String,
-    /// Lines that came.
+    /// The number of lines added.
     pub added: u32,
-    /// Lines that went.
+    /// The number of lines removed.
     pub removed: u32,
 }
 
@@ -147,7 +147,7 @@ pub struct Edit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
-    /// The model said its say.
+    /// The model gave its answer.
     Done,
     /// The person stopped it.
     Stopped,
@@ -166,7 +166,7 @@ pub struct UserMessage {
     pub speaker: Option<String>,
     /// The words.
     pub text: String,
-    /// What they show: [`Part::Picture`]s.
+    /// The pictures that came with them, as [`Part::Picture`]s.
     pub pictures: Vec<Part>,
 }
 
@@ -207,7 +207,7 @@ impl Line {
         let (Message::Assistant(message), Origin::Final { ending }) = (&self.message, &self.origin) else {
             return self;
         };
-        // What a model has said carries the model's name.
+        // A message of a model carries the model's name; the program's sentences carry none.
         let program = message.model.is_empty() && message.calls.is_empty();
         let note = match ending {
             Ending::Stopped if program => words::NOTE_STOPPED,
@@ -235,7 +235,7 @@ impl Line {
         frames.collect()
     }
 
-    /// Returns what a call is given that has taken this line; `None` if it is nobody's word.
+    /// Returns the words as a call gets them that has taken this line; `None` if no person said it.
     pub(super) fn word(&self) -> Option<Word> {
         let (Message::User { parts }, Origin::Person { event, .. }) = (&self.message, &self.origin) else {
             return None;

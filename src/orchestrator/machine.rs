@@ -36,7 +36,7 @@ use super::{
 };
 use room::ContextRoom;
 
-/// The machine.
+/// The state of one turn.
 #[derive(Debug)]
 pub(crate) struct Machine {
     turn: TurnId,
@@ -59,13 +59,13 @@ pub(crate) struct Machine {
     summaries: u32,
     weak: u32,
     overflows: u32,
-    /// Whether room was made because of a refusal that nobody understands.
+    /// Whether room was made because of a refusal whose reason is not known.
     guessed: bool,
-    /// Times that the answer was asked for in fewer tokens.
+    /// How often the answer was asked for in fewer tokens.
     shortened: u32,
-    /// Whether the last message of the model has nothing but its reasoning for a text.
+    /// Whether the text of the model's last message is its reasoning, since it has no other.
     only_thought: bool,
-    /// What a crash has left, until the turn begins.
+    /// What the turn was about to do before a crash; used when it begins.
     open: Open,
     phase: Phase,
 }
@@ -85,7 +85,7 @@ enum Phase {
 
 type Out = Vec<Action>;
 
-/// Returns whether a person would see nothing.
+/// Returns whether a person would see nothing of a message.
 fn is_silent(message: &AssistantMessage) -> bool {
     text::strip(&message.text).trim().is_empty()
 }
@@ -99,14 +99,15 @@ impl Machine {
         if let Open::Batch(mut open) = replayed.open {
             let message = history.iter().rposition(|line| matches!(line.origin, Origin::Model { .. }));
             if let Some(message) = message.filter(|message| *message >= input.base) {
-                // Its results follow when all are there, as in a turn that was not interrupted, and then what was said.
+                // Its results follow when all are there, as in a turn that was not interrupted; what was said follows
+                // them.
                 let said = |line: &Line| matches!(line.origin, Origin::Person { .. });
                 open.batch.taken = history.drain(message..).filter(said).collect();
                 context.extend(history);
                 context.push(Message::Assistant(open.message.clone()), open.origin.clone());
                 replayed.open = Open::Batch(open);
             } else {
-                // A compaction came after it, so it was complete and had led to nothing.
+                // A compaction came after the batch, so it was complete and had led to nothing.
                 _ = replayed.ledger.batch(&open.batch);
                 context.extend(history);
                 replayed.open = Open::Ask;
@@ -165,7 +166,7 @@ impl Machine {
             Event::Refused { request, why } if request == self.requests => {
                 self.end_plainly(turns::failed(&why, self.ledger.worked()), Ending::Limit, &mut out);
             }
-            // Of a request that was given up.
+            // These belong to a request that was given up.
             Event::ModelDone { .. } | Event::ModelFailed { .. } | Event::Refused { .. } => {}
             Event::Window(tokens) => self.resize(tokens),
             Event::ToolDone { call, result } => self.tool_done(&call, result, &mut out),
@@ -236,7 +237,7 @@ impl Machine {
         self.go_on(batch, out);
     }
 
-    /// Starts what may start, or closes the batch.
+    /// Starts the calls that may start; if all have ended, closes the batch.
     fn go_on(&mut self, mut batch: Batch, out: &mut Out) {
         while let Some(slot) = batch.start_next() {
             let boot = self.boots.remove(&slot.id);
@@ -364,7 +365,7 @@ impl Machine {
 
     fn end(&mut self, message: AssistantMessage, finish: Finish, ending: Ending, out: &mut Out) {
         let cut = matches!(finish, Finish::Length | Finish::Filtered);
-        // It may relay what a command wrote, escapes and all.
+        // The text may relay what a command wrote, with terminal escapes.
         let before = if self.only_thought { turns::ONLY_THOUGHT } else { "" };
         let behind = if cut { turns::ANSWER_CUT } else { "" };
         let text = format!("{before}{}{behind}", text::strip(&message.text).trim());

@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use crate::{json, tools};
 
-/// Places at which JSON may begin that are tried.
+/// The most places at which JSON may begin that are tried.
 const CANDIDATES: usize = 64;
-/// Where a call names its tool: this far from its opening mark at most.
+/// The most bytes of a tag, and of the text behind it in which a call names its tool.
 const HEAD: usize = 300;
 /// Words of which one is in the name of each tag that opens a call in the dialects of models: Qwen, Hermes, Claude, GLM,
 /// Llama, MiniMax, DeepSeek and others.
@@ -30,20 +30,20 @@ const TAGS: [&str; 12] = [
     "call",
     "calls",
 ];
-/// The same for marks such as `<|python_tag|>`, beside all that speak of tools.
+/// The names of marks such as `<|python_tag|>` that open a call, beside those that hold a word of [`TAGS`].
 const MARKS: [&str; 6] = ["python_tag", "channel", "start", "recipient", "plugin", "content"];
 /// Words that stand between an opening mark and the tool's name.
 const FILLERS: [&str; 7] = ["function", "functions", "commentary", "analysis", "assistant", "call", "to"];
 /// Names of fenced blocks that hold calls in Python's form.
 const CALL_FENCES: [&str; 4] = ["tool_code", "tool_call", "tool_calls", "tool"];
-/// Parameters with which a call may stand flat beside its tool's name.
+/// Parameters that models write beside the tool's name, without an object around them.
 const PARAMETERS: [&str; 6] = ["command", "path", "content", "url", "old_text", "job"];
 
 /// Returns whether a text is, or ends with, the call of a tool that exists.
 pub(super) fn ends_in_call(text: &str) -> bool {
     let text = text.trim();
     if text.ends_with("&gt;") {
-        // A tag as it is written in HTML.
+        // The tag is escaped as in HTML.
         return ends_in_call(&text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\""));
     }
     let code = Code::of(text);
@@ -62,7 +62,7 @@ pub(super) fn ends_in_call(text: &str) -> bool {
         || ends_in_action(&prose)
 }
 
-/// Takes closing tags and marks off the end of a text.
+/// Returns a text without the closing tags and marks at its end.
 fn unclosed(text: &str) -> &str {
     let mut bare = text.trim_end();
     while let Some(at) = bare.ends_with(['>', ']']).then(|| bare.rfind(['<', '['])).flatten()
@@ -80,8 +80,8 @@ fn is_closing(tag: &str) -> bool {
     plain || lower.ends_with("|>") || lower.ends_with("｜>")
 }
 
-/// Returns whether a text ends in the words with which agents of a prompt alone call: `Action: run_command`, and in the next
-/// line `Action Input: ls`.
+/// Returns whether a text ends in a call in the form that a prompt teaches where there is no tool interface: a line
+/// `Action: run_command`, and in the next one `Action Input: ls`.
 fn ends_in_action(prose: &str) -> bool {
     let after = |line: Option<&str>, label: &str| {
         let (begin, rest) = line?.split_once(':')?;
@@ -123,7 +123,7 @@ impl Code {
                 }
                 Some((label, body)) if mark => {
                     ranges.push(*body..begin);
-                    // What stands behind the closing mark is the text's end then, not the fence.
+                    // If more stands behind the closing mark, the text does not end with the fence.
                     let closes = bare.trim_matches(['`', '~']).is_empty();
                     last = closes.then(|| Fence { label: label.clone(), body: *body..begin });
                     open = None;
@@ -196,13 +196,13 @@ fn is_object(text: &str) -> bool {
 }
 
 fn is_json_call(text: &str) -> bool {
-    // Python's way to write the same has other quotes.
+    // Python writes the same with other quotes.
     let other_quotes = || if text.contains('"') { String::new() } else { text.replace('\'', "\"") };
     let value = serde_json::from_str(text)
         .or_else(|_| serde_json::from_str(&json::lossy(text.as_bytes())))
         .or_else(|_| serde_json::from_str(&other_quotes()));
     value.is_ok_and(|value: Value| is_call(&value)) || {
-        // One after the other.
+        // There may be several values, one after the other.
         let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>().peekable();
         values.peek().is_some() && values.all(|value| value.is_ok_and(|value| is_call(&value)))
     }
@@ -309,7 +309,7 @@ impl<'a> Opening<'a> {
     }
 }
 
-/// Returns whether nothing but closing marks, or the end of arguments, stands at the end.
+/// Returns whether a text ends with closing marks or with the end of a call's arguments.
 fn ends_closed(rest: &str) -> bool {
     let rest = rest.trim_end_matches(['`', '\n', ' ']);
     if rest.ends_with(['>', ']'])
@@ -319,7 +319,7 @@ fn ends_closed(rest: &str) -> bool {
     }
     let json = |at: usize| {
         let mut values = serde_json::Deserializer::from_str(&rest[at..]).into_iter::<Value>().peekable();
-        // One that was cut off at the output limit is one still.
+        // Arguments that were cut off at the output limit count, too.
         values.peek().is_some() && values.all(|value| value.map_or_else(|error| error.is_eof(), |_| true))
     };
     let within = || rest.match_indices(['{', '[']).take(CANDIDATES).any(|(at, _)| json(at));

@@ -157,7 +157,7 @@ proptest! {
     ) {
         let text = pieces.concat();
         let _ = ends_in_call(&text);
-        // Whatever went before (unless it is a fence that was never closed): a sentence ends it.
+        // A sentence behind it makes any text prose, but for one with a fence that was never closed.
         let prose = format!("{text}\n```\n```\nThat is all of it.");
         let open = pieces.iter().any(|piece| piece.contains("```") || piece.contains("~~~") || piece.contains('`'));
         prop_assert!(open || !ends_in_call(&prose), "{}", prose);

@@ -2,7 +2,7 @@
 //! queue in which pieces of text grow together, the newest line of a call replaces the older, and the oldest gives way.
 //!
 //! Files for the room are the exception: they must not be lost, so the call that made one waits until it is stored.
-//! Knows no chat protocol; called by the driver, read by the hub.
+//! Knows no chat protocol. The driver calls it, and the hub receives what it hands on.
 
 use std::{
     collections::VecDeque,
@@ -14,10 +14,10 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::ids::{CallId, EventId};
 
-/// What waits at most.
+/// The most entries of the queue.
 const WAITING: usize = 64;
 
-/// What is worth seeing.
+/// Something that a turn shows of itself.
 #[derive(Debug)]
 pub enum Progress {
     /// The model is asked, for the first time or again: text that was not followed by a call or the answer is void.
@@ -53,13 +53,13 @@ pub enum Progress {
     },
     /// A plain sentence that the person should read now.
     Notice(String),
-    /// Something for the room that stays there.
+    /// A file or a log that stays in the room.
     Enclosure {
-        /// The same for the same one after a restart, so that it is sent once.
+        /// Names it. It has the same key after a restart, so that it is sent once.
         key: String,
         /// What it is.
         enclosure: Enclosure,
-        /// To be told when it is stored, or why it is not: only then the call's result is.
+        /// Told what became of it. The call's result is stored only after that.
         stored: oneshot::Sender<Taken>,
     },
 }
@@ -71,7 +71,7 @@ pub enum Enclosure {
     File {
         /// Its name, without a path.
         name: String,
-        /// Its type.
+        /// Its media type.
         mime: String,
         /// The file.
         data: Bytes,

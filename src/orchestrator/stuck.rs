@@ -1,9 +1,10 @@
-//! Going in circles: the same calls with the same results, alone or in a cycle, and one message that repeats itself.
+//! Recognises a model that goes in circles: the same calls with the same results, alone or in a cycle, or one message
+//! that repeats itself.
 //!
 //! Results count as much as calls: polling whose answer changes is no loop. In failed results digits do not count, for
 //! a time or a process id changes while the error stays; but where a command sleeps before it looks, they may be the
-//! progress that it waits for. A message of which a call waited for something that runs on is no step at all, and the world
-//! may be another one after it. Called by the machine after each batch.
+//! progress that it waits for. A message of which a call only waited for something that runs on is no step, and what is
+//! repeated after it is a new try. Called by the turn's ledger after each batch, and by the machine as text streams.
 
 use std::{
     collections::{VecDeque, hash_map::DefaultHasher},
@@ -17,14 +18,14 @@ const NUDGE: usize = 3;
 /// Repetitions after which the turn wraps up.
 const STOP: usize = 5;
 
-/// What is to be done about it.
+/// What the last steps ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It gets on.
+    /// Nothing: the model gets on.
     Fine,
-    /// Tell it.
+    /// The model is told that it repeats itself.
     Nudge,
-    /// End it.
+    /// The turn wraps up.
     Stop,
 }
 
@@ -65,7 +66,7 @@ impl Stuck {
             if repeated >= (STOP - 1) * period {
                 return Verdict::Stop;
             }
-            // Said once, as the third round closes.
+            // This is said once, as the third round closes.
             if repeated == (NUDGE - 1) * period {
                 verdict = Verdict::Nudge;
             }
@@ -84,7 +85,8 @@ impl Stuck {
     }
 }
 
-/// The stretch of text that is looked at, and the longest unit of which it may not wholly consist.
+/// The bytes at the end of a message that are checked, and the longest unit, in bytes, that must not fill them by
+/// repetition.
 const STRETCH: usize = 2048;
 const UNIT: usize = 64;
 
@@ -97,7 +99,8 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// Takes in a piece; true when the message is to be broken off.
+    /// Takes in a piece. Returns whether the message must be broken off: it has more than `most` bytes, or repeats
+    /// itself.
     pub(super) fn runs_away(&mut self, piece: &str, most: usize) -> bool {
         self.bytes += piece.len();
         self.unchecked += piece.len();

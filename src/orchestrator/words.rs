@@ -1,4 +1,5 @@
-//! Every sentence that the orchestrator says to the model, in one place and one voice. What people read is
+//! The sentences that the orchestrator says to the model, in one place and one voice. The system message stands in
+//! `prompt`, what the summariser is told in `compaction`; what people read is
 //! [`strings::turns`](crate::strings::turns).
 //!
 //! Texts only; no decisions.
@@ -104,7 +105,7 @@ pub(super) fn masked(characters: usize, log: Option<&str>) -> String {
 /// How a masked output begins.
 pub(super) const MASKED: &str = "[old output removed";
 
-/// Returns what a limit is, to be read after "reached" and by people after "I stopped at".
+/// Names a limit, to be read after "reached" by the model and after "I stopped at" by people.
 fn named(limit: Limit, limits: &TurnLimits) -> String {
     match limit {
         Limit::Rounds => turns::limit_of_rounds(limits.rounds),
@@ -116,7 +117,7 @@ fn named(limit: Limit, limits: &TurnLimits) -> String {
     }
 }
 
-/// Returns the last order to the model.
+/// Returns the order to wrap up, the last one to the model.
 pub(super) fn wrap_up(limit: Limit, limits: &TurnLimits) -> String {
     format!(
         "[matrix-agent] You have reached {}: no more calls run in this turn. Answer the person now, without calling a \

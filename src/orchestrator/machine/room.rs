@@ -1,5 +1,5 @@
-//! Making room for the next request: when, how often, and what if nothing helps. How it is done stands in
-//! `compaction`.
+//! Makes room for the next request: decides when and how often, and what happens if nothing helps. How it is done
+//! stands in `compaction`.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use crate::{
     strings::turns,
 };
 
-/// Tokens from which on a conversation is long, however large the window.
+/// A conversation of more tokens may be too long, however large the window is said to be.
 const SUSPICIOUS: u64 = 32_000;
-/// Tokens of an answer where nobody says how many are too many.
+/// The most tokens that an answer is asked for in where a provider refuses the usual number without naming another.
 const SHORT_ANSWER: u64 = 4096;
 
 /// Whether the next request fits.
@@ -26,7 +26,7 @@ pub(super) enum ContextRoom {
 }
 
 impl Machine {
-    /// Sees to it that the next request fits.
+    /// Makes the next request fit, as far as that can be done.
     pub(super) fn make_room(&mut self, out: &mut Out) -> ContextRoom {
         if let Some(lines) = self.context.with_fewer_pictures() {
             self.rebase(lines, out);
@@ -64,7 +64,7 @@ impl Machine {
             self.phase = Phase::Summarising { plan, before: self.context.tokens() };
             return ContextRoom::BeingMade;
         }
-        // Nothing is left to be gained; what still fits is tried.
+        // Nothing more can be removed; what may still fit is tried.
         if self.context.tokens() < self.window * 95 / 100 { ContextRoom::Enough } else { ContextRoom::Gone }
     }
 
@@ -83,7 +83,8 @@ impl Machine {
         self.context.rebase(lines);
     }
 
-    /// Takes in that a request was refused, and asks again where something can be done about it.
+    /// Takes in that a request was refused, and asks again where something can be done about it. Returns whether it
+    /// did.
     pub(super) fn relieve(&mut self, remedy: Remedy, out: &mut Out) -> bool {
         let wraps = self.wrap.is_some();
         match remedy {
@@ -94,7 +95,7 @@ impl Machine {
                 self.overflows += 1;
                 self.shrink(told);
             }
-            // It may be too long in words that nobody knows: whoever is refused for another reason has lost little.
+            // The request may be too long, in words that are not recognised. If the reason was another, little is lost.
             Remedy::Unknown if !wraps && !self.guessed && self.context.at_most() > self.suspicious() => {
                 self.guessed = true;
                 self.shrink(ToldTokens::default());
@@ -115,7 +116,7 @@ impl Machine {
         self.context.too_long();
         let tokens = self.context.tokens();
         let limit = match (told.limit, told.asked) {
-            // In our own measure, which may be another than the provider's.
+            // The limit is converted into our own measure, which may be another than the provider's.
             (Some(limit), Some(asked)) if asked > 0 => limit.saturating_mul(tokens) / asked,
             (Some(limit), _) => limit,
             (None, _) => tokens,

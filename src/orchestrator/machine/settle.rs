@@ -76,7 +76,7 @@ impl Machine {
         self.end(message, finish, Ending::Done, out);
     }
 
-    /// Sends a claim back.
+    /// Sends a claim of success back to the model, since no test run shows it.
     pub(super) fn doubt(&mut self, out: &mut Out) {
         self.ledger.doubted = true;
         let nudge = match self.ledger.evidence().proof() {
@@ -107,7 +107,7 @@ impl Machine {
         } else if self.bare {
             self.end_at(limit, out);
         } else {
-            // It called a tool all the same: once more, with none to call.
+            // The model called a tool all the same, so it is asked once more without tools.
             self.bare = true;
             self.ask(out);
         }
@@ -119,14 +119,14 @@ impl Machine {
         if self.ledger.in_text > limits::IN_TEXT_NUDGES {
             return self.end_plainly(turns::calls_no_tools(&message.model), Ending::Failed, out);
         }
-        // Not kept: a model that sees its slip in the history repeats it.
+        // The message is not kept: a model that sees its slip in the history repeats it.
         self.say(Note::CallInText, words::CALL_IN_TEXT.to_owned(), out);
         self.advance(out);
     }
 }
 
-/// Takes reasoning that came alone as the answer; returns whether it did. That it is none is said to the person, and not
-/// written into the model's own words.
+/// Takes the reasoning as the answer if the model wrote nothing else; returns whether it did. The person is told so,
+/// and the note is not written into the model's own words.
 fn take_thought(message: &mut AssistantMessage, finish: Finish, reasoning: &str) -> bool {
     let alone = finish == Finish::Stop && message.calls.is_empty() && is_silent(message);
     let taken = alone && !text::strip(reasoning).trim().is_empty();

@@ -23,9 +23,9 @@ enum Happening {
     Takes(u8),
     TimeUp,
     Stop,
-    /// Right now; `true`: before the intents of the running calls were stored.
+    /// The process dies now; `true`: before the intents of the running calls were stored.
     Crash(bool),
-    /// Within the next event's actions.
+    /// The process dies within the next event's actions, after so many of them.
     CrashWithin(u8),
     Late,
 }
@@ -146,7 +146,7 @@ proptest! {
             crashes += u32::from(matches!(happening, Happening::Crash(_) | Happening::CrashWithin(_)));
             play(&mut turn, &mut events, happening);
         }
-        // Whatever hangs now: a model that calls on and on, tools that end, is led to an answer by the limits alone.
+        // From here on the model calls without end and the tools end: the limits alone lead it to an answer.
         let mut steps = 0;
         while turn.answer.is_none() {
             steps += 1;
@@ -161,7 +161,7 @@ proptest! {
         // pictures were taken out; a crash repeats at most the request that it cut off, and its relief.
         let most = rounds + 6 + 3 + 2 + 2 + 1 + turn.rebased + crashes * 2 + crashes * 9;
         prop_assert!(turn.requests <= most, "{} requests", turn.requests);
-        // Each word is in the turn once, or waits for the next one; what a call was given, a line says.
+        // Each word is in the turn once, or waits for the next turn; a line tells of each word that a call was given.
         let claimed: Vec<_> = turn.stored.iter().filter_map(|line| Some(line.word()?.event)).collect();
         let waiting = turn.unclaimed.iter().map(|message| message.event.clone());
         let all: std::collections::BTreeSet<_> = claimed.iter().cloned().chain(waiting).collect();

@@ -27,7 +27,7 @@ fn m01_no_call_stays_unanswered_and_a_broken_history_is_mended_on_load() {
 
 #[test]
 fn m02_compaction_ends_after_two_weak_ones_and_never_follows_an_answer() {
-    // So small a window that what must stay fills it: no summary helps.
+    // The window is so small that what must stay fills it: no summary helps.
     let mut play = Play::with(TurnLimits { rounds: 100, ..TurnLimits::default() }, 400, vec![]);
     let mut summaries = 0;
     for round in 0..100 {

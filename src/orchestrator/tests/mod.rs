@@ -62,7 +62,7 @@ pub(super) struct Play {
     dies_after: Option<usize>,
     /// Calls that the room's earlier turns have left unanswered.
     lost: usize,
-    /// In words, one letter or more an action: for tables.
+    /// The actions and events since the last look, a word each, for tables.
     log: String,
     answer: Option<Answer>,
 }

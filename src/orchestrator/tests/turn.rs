@@ -369,7 +369,7 @@ fn a_build_that_is_waited_for_is_no_circle() {
     for _ in 0..12 {
         play.step(look.0, look.1, waits("job-1 is running. Its output so far:\n(no output)"));
     }
-    // Nor is what is done beside it.
+    // What is done beside a wait is none, either.
     for _ in 0..6 {
         play.calls(&[look, LS]);
         play.result(waits("job-1 is running. Its output so far:\n(no output)"));
@@ -379,7 +379,7 @@ fn a_build_that_is_waited_for_is_no_circle() {
     play.crash();
     play.step(look.0, look.1, waits("job-1 is running. Its output so far:\n(no output)"));
     assert_eq!(play.log(), "crash ask model run result ask");
-    // Looking at what has ended is one.
+    // To look again and again at a job that has ended is a circle.
     for _ in 0..5 {
         play.step(look.0, look.1, good("job-1 has ended."));
     }
