@@ -33,7 +33,7 @@ pub(crate) enum Command {
 /// What `!budget` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Budget {
-    /// To see it.
+    /// To see what is left.
     Show,
     /// So many tokens for the room today.
     Room(u64),
@@ -68,11 +68,11 @@ const POLITE: &[&str] = &[
 ];
 /// What may end a word.
 const END: &[char] = &['.', '!', '?', '…', ',', ';', ':'];
-/// Words beside a number of tokens that say nothing.
+/// Words beside a number of tokens that are passed over.
 const SIDE: &[&str] = &["to", "=", "tokens", "token", "today", "please", "for"];
 /// What a number of tokens begins with.
 const DIGITS: &[char] = &['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', '+', '-', '.'];
-/// More tokens than any day has.
+/// The most tokens that a day may be given.
 const MOST_TOKENS: f64 = 1e12;
 const WHICH: &[&str] = &["the", "all", "my", "background", "running"];
 
@@ -125,7 +125,7 @@ impl Budget {
             [] => Self::Show,
             [tokens] if tokens.starts_with(DIGITS) => amount(tokens).map_or(Self::Unclear, Self::Room),
             ["each", tokens] | [tokens, "each"] => amount(tokens).map_or(Self::Unclear, Self::Each),
-            // What begins like one and cannot be meant as work.
+            // This begins like a budget and cannot be meant as work.
             [word, ..] if word == "each" || word.starts_with(DIGITS) && words.len() < 3 => Self::Unclear,
             _ => return None,
         })

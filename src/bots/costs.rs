@@ -1,4 +1,4 @@
-//! What the models have cost in a room, and how many tokens its day has, as people are told of them and change them.
+//! The replies to `!cost` and `!budget`: what the models have cost in a room, and how many tokens its day has.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ const DAYS: u32 = 7;
 /// The lines of today that it shows.
 const LINES: usize = 20;
 
-/// Some of what was used.
+/// A sum over some of the requests.
 #[derive(Default)]
 struct Part {
     tokens: Tokens,
@@ -52,7 +52,7 @@ pub(super) async fn told(ledger: &Ledger, address: &Address) -> Result<String, S
     }
     text.extend(days.iter().rev().map(|(day, part)| part.line(day)));
     let today: Vec<_> = spent.iter().filter(|spent| spent.day == today).collect();
-    // One alone has the day's line already.
+    // A single line would say the same as the day's.
     if today.len() > 1 {
         text.push_str(budgets::COST_TODAY);
     }
@@ -77,7 +77,7 @@ fn standing(you: bool, Standing { used, held, limit }: Standing) -> String {
 pub(super) async fn budget(ledger: &Ledger, order: &Order, budget: Budget) -> Result<String, StoreError> {
     let Order { at, sender, local, .. } = order;
     let (store, address) = (ledger.store(), &at.address);
-    // Whoever sits at this machine runs the server.
+    // Whoever talks from the server's own terminal operates the server.
     let may = *local || ledger.rules().admins.contains(sender);
     match budget {
         Budget::Show => {

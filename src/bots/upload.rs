@@ -2,7 +2,7 @@
 //! model.
 //!
 //! Name and type come from outside: the name becomes one plain path component, the type is detected from the bytes.
-//! Called by the hub's actors with bytes that the chat protocol has fetched.
+//! Called by the coding bot with bytes that the chat protocol has fetched.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;

@@ -89,6 +89,10 @@ enum PostedKind {
 }
 
 /// Parses a file with this name.
+///
+/// # Errors
+///
+/// The file is no event that this server knows; [`Unreadable`] says why.
 pub fn parse(name: &[u8], bytes: &[u8]) -> Result<Event, Unreadable> {
     read(name, bytes).map(|(event, _)| event)
 }

@@ -125,6 +125,10 @@ struct Watched {
 
 impl Ipc {
     /// Starts the watcher. At most `queue` events wait in the channel.
+    ///
+    /// # Errors
+    ///
+    /// The kernel has no inotify instance left.
     pub fn start(
         queue: usize,
         tasks: &TaskTracker,

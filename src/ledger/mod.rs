@@ -1,10 +1,10 @@
 //! The ledger: whoever asks a model reserves tokens first, and settles what was used.
 //!
-//! Both who ask come here, the orchestrator and, for coding agents, the gateway's door to models. A request holds at its
-//! most what it may use (its prompt, and the longest answer), against the day of its room and of the person whose word it
-//! follows. It goes out while there is anything left beside what others hold, so that however many are sent at once, a limit
-//! is passed by what one of them holds and no more. The store keeps what is held and what was used, across a crash. Each
-//! request reserves by itself, so one to another model, after a fallback, is checked anew.
+//! Both who ask come here, the orchestrator and, for coding agents, the gateway's door to models. A request holds the
+//! most that it may use (its prompt, and the longest answer), against the day of its room and of the person whose
+//! message it serves. It goes out while there is anything left beside what others hold, so that however many are sent
+//! at once, a limit is passed by what one of them holds and no more. The store keeps what is held and what was used,
+//! across a crash. Each request reserves by itself, so one to another model, after a fallback, is checked anew.
 //!
 //! A day is UTC's. Money is only shown: what was used, at the prices that the operator has set. It must not know protocols,
 //! nor what a turn or an agent is.
@@ -32,13 +32,14 @@ use crate::{
 
 /// Bytes of text that a token takes, roughly; only where nobody has counted.
 pub const BYTES_PER_TOKEN: u64 = 4;
-/// Tokens of an answer of which nobody has said how long it may be.
+/// Tokens that are held for an answer whose length nobody has bounded.
 const USUAL_ANSWER: u64 = 16_384;
-/// Tokens of the longest answer that any model gives: whoever asks for more keeps no others waiting by it.
+/// The most tokens that are held for an answer: no model gives a longer one, and a larger bound must not keep others
+/// waiting.
 const LONGEST_ANSWER: u64 = 131_072;
 /// How long a request waits for others to be settled, where what they hold may be all that is left.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Rooms whose warnings are kept until a turn there ends.
+/// The most rooms whose warnings are kept until a turn there ends.
 const ROOMS: usize = 1000;
 
 /// What the operator has set.
@@ -74,7 +75,7 @@ pub enum Refused {
     /// Requests under way may use all that is left, and go on for long.
     #[error("{0}")]
     Busy(String),
-    /// They cannot be counted now.
+    /// The store could not count the tokens.
     #[error("{}", budgets::UNCOUNTED)]
     Uncounted,
 }
@@ -168,12 +169,17 @@ impl Ledger {
         self.warnings().remove(address).unwrap_or_default()
     }
 
-    /// Nothing in here can panic half-way, so a poisoned lock holds a sound table.
+    /// Locks the warnings. No change of them can panic half-way, so a poisoned lock holds a sound table.
     fn warnings(&self) -> MutexGuard<'_, HashMap<Address, Vec<String>>> {
         self.inner.warnings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns how a room's day stands, and a person's: what was used and held, each with its limit of today, if it has one.
+    /// Returns how a room's day stands, and a person's: what was used and held, each with its limit of today, if it has
+    /// one.
+    ///
+    /// # Errors
+    ///
+    /// The store could not be read.
     pub async fn today(&self, address: &Address, person: &str) -> Result<Today, StoreError> {
         let DaySums { room, person } = self.inner.store.day_sums(address, person).await?;
         let limits = self.inner.rules.limits;
@@ -190,23 +196,23 @@ impl fmt::Debug for Ledger {
     }
 }
 
-/// How today stands.
+/// How the day of a room and that of a person stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Today {
-    /// The room's.
+    /// The day of the room.
     pub room: Standing,
-    /// The person's, over all rooms.
+    /// The day of the person, over all rooms.
     pub person: Standing,
 }
 
-/// How one of its sums stands, in tokens.
+/// How a day stands, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Used.
+    /// The tokens that were used.
     pub used: u64,
-    /// Held by requests under way.
+    /// The tokens that are held by requests under way.
     pub held: u64,
-    /// As many as there are; `None`: no limit.
+    /// The tokens that the day has; `None` if there is no limit.
     pub limit: Option<u64>,
 }
 

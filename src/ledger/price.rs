@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use crate::{config::Price, store::Tokens};
 
-/// Tokens to which a price belongs.
+/// The number of tokens that a price is for.
 const PER: f64 = 1e6;
 
 /// The prices that the operator has set, by model.
@@ -18,7 +18,7 @@ pub struct Prices {
 pub struct Cost {
     /// Dollars, of those whose price is known; `None` where none is.
     dollars: Option<f64>,
-    /// There are others besides.
+    /// Whether there are tokens besides that have no price.
     more: bool,
 }
 

@@ -137,7 +137,7 @@ enum Act {
         asked: u64,
         answer: u64,
     },
-    /// One of those under way has used so many hundredths of what it holds.
+    /// A request under way has used so many hundredths of what it holds.
     Settle {
         which: prop::sample::Index,
         share: u64,
@@ -169,7 +169,7 @@ proptest! {
         runtime.block_on(async {
             let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::fixed_at(NOON));
             let mut store = open(folder.path(), &clock);
-            // By room, and by person: used, held.
+            // The tokens used and held, by room and by person.
             let mut sums: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
             let mut under_way: Vec<(i64, Vec<&str>, u64, u64)> = vec![];
             for act in acts {

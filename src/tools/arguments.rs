@@ -1,4 +1,4 @@
-//! From the object that a call holds to a tool's arguments, and from a tool's arguments to the schema that models read.
+//! Turns the object that a call holds into a tool's arguments, and a tool's arguments into the schema that models read.
 //!
 //! Knows no particular tool. What is unmistakable is accepted (a number or flag in quotes, an empty optional value); all
 //! else is told to the model, with an example.
@@ -19,7 +19,7 @@ pub(super) fn schema<T: JsonSchema>() -> Value {
     schema
 }
 
-/// Drops what only costs tokens or trips a provider.
+/// Drops what only costs tokens, or what some provider rejects.
 fn lean(schema: &mut Value) {
     let Some(object) = schema.as_object_mut() else { return };
     for key in ["title", "format", "default", "minimum", "additionalProperties"] {
@@ -49,7 +49,7 @@ pub(super) fn parse<T: JsonSchema + DeserializeOwned>(tool: &str, object: &str, 
     serde_json::from_value(Value::Object(arguments)).map_err(|why| told(&why))
 }
 
-/// Returns a number without a fraction as such.
+/// Returns a number that has no fraction as an integer.
 fn whole(number: f64) -> Option<Value> {
     (number.fract() == 0.0 && (0.0..1e15).contains(&number)).then(|| Value::from(number as u64))
 }

@@ -1,5 +1,5 @@
-//! Reads a call as a model wrote it: which tool it means, and the one object that it gives it. The only place that does;
-//! the orchestrator stores and runs what comes out of here.
+//! Reads a call as a model wrote it: which tool it means, and the one object of arguments that it gives it. Nothing
+//! else reads calls; the orchestrator stores and runs what comes out of here.
 //!
 //! Models and servers write names and arguments in many ways that leave no doubt, and those are taken. What is cut off or
 //! broken is never repaired: the model gets the parser's message, the names, an example.
@@ -14,23 +14,23 @@ use crate::{
     text,
 };
 
-/// How often arguments may be wrapped in a string.
+/// The most strings, one in the other, in which arguments may be wrapped.
 const WRAPPED: usize = 3;
-/// Under which keys some models give the arguments, as if they wrote the whole call.
+/// The keys under which some models give the arguments, as if they wrote the whole call.
 const WRAPPERS: [&str; 4] = ["arguments", "parameters", "input", "args"];
 
-/// A call, read.
+/// A call that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// The tool that is meant; `None`: there is none such.
+    /// The tool that is meant; `None` if there is no such tool.
     pub tool: Option<&'static str>,
-    /// Its arguments as one JSON object; `None`: they are none.
+    /// Its arguments as one JSON object; `None` if they cannot be read.
     pub arguments: Option<String>,
-    /// Why it must not run, for the model.
+    /// Why it must not run, in a sentence for the model; `None` if it may.
     pub refusal: Option<String>,
 }
 
-/// Reads a call.
+/// Reads a call: the tool's name and the arguments, as the model wrote them.
 pub fn read(name: &str, arguments: &str) -> Call {
     let tool = named(name).or_else(|| between_marks(name));
     let (object, broken) = match object(arguments, tool) {
@@ -54,7 +54,7 @@ pub(crate) fn named(name: &str) -> Option<&'static str> {
         None => name.split("<|").next().unwrap_or_default(),
     };
     let bare = bare.trim_matches(|c: char| !c.is_alphanumeric());
-    // What the arguments are written in may stand behind it.
+    // The name of the language in which the arguments are written may stand behind it.
     let bare = [" json", " code"].iter().find_map(|kind| bare.strip_suffix(kind)).unwrap_or(bare);
     // Kimi counts its calls behind the name.
     let bare = bare.rsplit_once(':').filter(|(_, n)| n.bytes().all(|b| b.is_ascii_digit())).map_or(bare, |(it, _)| it);
@@ -110,7 +110,7 @@ enum Why {
     Several,
 }
 
-/// Finds the one object in a text; nothing at all counts as an empty one, as some models write it.
+/// Finds the one object in a text. An empty text counts as an empty object, as some models write it.
 fn object<'a>(text: &'a str, tool: Option<&'static str>) -> Result<Cow<'a, str>, Why> {
     let bare = without_marks(text);
     let plain: Option<Map<String, Value>> = serde_json::from_str(bare).ok();
@@ -127,7 +127,7 @@ fn object<'a>(text: &'a str, tool: Option<&'static str>) -> Result<Cow<'a, str>,
     }
     match inner {
         Some(inner) => Ok(Cow::Owned(Value::Object(inner).to_string())),
-        // As it was written: the provider's cache holds these bytes.
+        // The text stays as it was written, since the provider's cache holds these bytes.
         None if plain.is_some() => Ok(Cow::Borrowed(bare)),
         None => Ok(Cow::Owned(Value::Object(object).to_string())),
     }
@@ -162,10 +162,10 @@ fn without_marks(text: &str) -> &str {
 }
 
 /// Reads all values of a text, which come one after the other where a server begins each call with `{}` or sends the
-/// whole again as it ends. A string that holds JSON is what it holds.
+/// whole again as it ends. A string that holds JSON stands for the values in it.
 fn values(text: &str, wrapped: usize) -> Result<Vec<Value>, Why> {
     let all = |text: &str| Deserializer::from_str(text).into_iter().collect::<Result<Vec<Value>, _>>();
-    // A bracket too many closes nothing.
+    // Closing brackets behind a whole value are passed over.
     let closed = || {
         let (value, behind) = text.split_at_checked(Braces::default().feed(text.as_bytes())?)?;
         let is_bracket = |c: char| c.is_whitespace() || matches!(c, '}' | ']');
@@ -187,7 +187,7 @@ fn values(text: &str, wrapped: usize) -> Result<Vec<Value>, Why> {
     Ok(values)
 }
 
-/// Returns the one object among values of which the others say nothing or the same.
+/// Returns the one object among values, of which the others must be empty or the same.
 fn only(mut values: Vec<Value>) -> Result<Map<String, Value>, Why> {
     values.retain(|value| match value {
         Value::Null => false,
@@ -199,7 +199,7 @@ fn only(mut values: Vec<Value>) -> Result<Map<String, Value>, Why> {
     match (values.pop(), values.is_empty()) {
         (None, _) => Ok(Map::new()),
         (Some(Value::Object(object)), true) => Ok(object),
-        // A list of the one object.
+        // This is a list of nothing but the object.
         (Some(Value::Array(list)), true) if list.len() == 1 && list[0].is_object() => only(list),
         (Some(_), true) => Err(Why::NoObject),
         (Some(_), false) => Err(Why::Several),

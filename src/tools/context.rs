@@ -17,7 +17,7 @@ use crate::{
     store::Store,
 };
 
-/// Files that may be large and in memory at the same time.
+/// The most large files that are in memory at the same time, over all rooms.
 const LARGE: usize = 2;
 
 /// What a call runs with.
@@ -25,11 +25,11 @@ const LARGE: usize = 2;
 pub struct ToolContext {
     /// Where the room's sandbox comes from.
     pub sandboxes: Sandboxes,
-    /// Whose sandbox.
+    /// The account and room whose sandbox it is.
     pub address: Address,
     /// The turn that it is a part of.
     pub turn: TurnId,
-    /// Whose word the turn follows, by their chat protocol's name.
+    /// Who gave the message that began the turn, by their chat protocol's name.
     pub person: String,
     /// The call; also its command's id in the sandbox.
     pub call: CallId,
@@ -37,36 +37,36 @@ pub struct ToolContext {
     pub agents: CodingAgents,
     /// Where a call keeps how far it has come, for the server that takes it up after a crash.
     pub store: Store,
-    /// Ends the call, and whatever it started, within a second.
+    /// Cancelled to end the call, and whatever it started, within a second.
     pub cancel: CancellationToken,
-    /// Somebody has said something in the room: a call that only waits ends with what there is.
+    /// Cancelled when somebody has spoken in the room: a call that only waits ends with what there is.
     pub heard: CancellationToken,
     /// What people say meanwhile, for a call that passes it on.
     pub steering: Steering,
     /// What the model has seen of background jobs.
     pub jobs: JobsSeen,
-    /// What of repositories' guides the model has seen.
+    /// The guides of repositories that the model has seen.
     pub guides: GuidesSeen,
     /// Where a file that may be large waits until there is memory for it.
     pub large: LargeFiles,
-    /// Takes what the room may see meanwhile. Full means that nobody waits for more: it is dropped.
+    /// Takes what the room may see meanwhile. If it is full, nothing waits for it, and what is shown is dropped.
     pub progress: mpsc::Sender<ToolProgress>,
-    /// What the operator set.
+    /// The limits that the operator has set.
     pub limits: ToolLimits,
     /// Whether the model sees pictures.
     pub vision: bool,
 }
 
-/// What the operator set.
+/// The limits that an operator sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ToolLimits {
-    /// How long a command may take that asks for nothing else (`COMMAND_TIMEOUT_SECONDS`).
+    /// How long a command may take that names no time (`COMMAND_TIMEOUT_SECONDS`).
     pub command: Duration,
-    /// How long one may ask for (`COMMAND_LONGEST_SECONDS`).
+    /// The longest time that a command may ask for (`COMMAND_LONGEST_SECONDS`).
     pub longest: Duration,
     /// How long a coding agent may take (`CODING_TIMEOUT_SECONDS`).
     pub coding: Duration,
-    /// How long one may be silent (`CODING_IDLE_SECONDS`).
+    /// How long a coding agent may be silent (`CODING_IDLE_SECONDS`).
     pub coding_idle: Duration,
 }
 
@@ -81,7 +81,7 @@ impl Default for ToolLimits {
 #[derive(Clone, Debug)]
 pub struct LargeFiles(Arc<Semaphore>);
 
-/// Leave for one such file to be in memory, until the last copy is dropped.
+/// A permit for one large file to be in memory, held until its last copy is dropped.
 #[derive(Clone, Debug)]
 pub struct LargeFilePermit {
     /// Given back when it is dropped.
@@ -131,12 +131,12 @@ pub enum ToolProgress {
     Notice(String),
 }
 
-/// What a call came to.
+/// The result of a call.
 #[derive(Clone, Debug, Default)]
 pub struct ToolResult {
-    /// For the model, cut to size.
+    /// The text for the model, cut to size.
     pub text: String,
-    /// For the room: one line.
+    /// One line for the room.
     pub summary: String,
     /// Whether it did what was asked.
     pub ok: bool,
@@ -144,18 +144,18 @@ pub struct ToolResult {
     pub images: Vec<Image>,
     /// Files for the room.
     pub attachments: Vec<Attachment>,
-    /// What it did in detail, for whoever in the room wants to read that: plain lines under a title.
+    /// Details of what it did, for whoever in the room wants to read them: plain lines under a title.
     pub log: Option<String>,
     /// Held as long as the files are in memory.
     pub large: Option<LargeFilePermit>,
-    /// What it means for a claim of "done".
+    /// The facts by which a later claim of "done" is checked.
     pub facts: Facts,
 }
 
 /// A picture for the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
-    /// `image/png` …
+    /// Its media type, such as `image/png`.
     pub mime: String,
     /// The file.
     pub data: Bytes,
@@ -166,22 +166,22 @@ pub struct Image {
 pub struct Attachment {
     /// Its name, without a path.
     pub name: String,
-    /// Its type.
+    /// Its media type.
     pub mime: String,
     /// The file.
     pub data: Bytes,
 }
 
-/// What a call means for a claim of "done".
+/// Facts about a call, by which a later claim of "done" is checked, and what it used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Files that it changed.
     pub edits: Vec<Edit>,
-    /// The outcome, if it was a test run.
+    /// Whether the tests passed, if it was a test run.
     pub tests: Option<bool>,
-    /// It only waited for something that runs on: to do the same again is no repetition.
+    /// Whether it only waited for something that runs on: doing the same again is no repetition then.
     pub waits: bool,
-    /// What models were used for it, as far as that was seen.
+    /// Tokens that were used of models for it, by model, as far as they were seen.
     pub used: Vec<(String, Tokens)>,
 }
 
@@ -190,9 +190,9 @@ pub struct Facts {
 pub struct Edit {
     /// Its path, relative to the workspace if it is in it.
     pub path: String,
-    /// Lines that came.
+    /// The number of lines added.
     pub added: u32,
-    /// Lines that went.
+    /// The number of lines removed.
     pub removed: u32,
 }
 
@@ -202,7 +202,7 @@ impl ToolResult {
         Self { text: text.into(), summary: summary.into(), ok: true, ..Self::default() }
     }
 
-    /// Returns a result that did not.
+    /// Returns a result that did not do what was asked.
     pub(super) fn bad(summary: impl Into<String>, text: impl Into<String>) -> Self {
         Self { text: text.into(), summary: summary.into(), ..Self::default() }
     }

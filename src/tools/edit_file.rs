@@ -24,7 +24,7 @@ const NEAREST_BYTES: usize = 3000;
 
 pub(super) struct EditFile;
 
-/// For the model.
+/// The arguments. What their comments say is what models read.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {

@@ -13,10 +13,10 @@ pub(super) enum ToolError {
     /// The turn was stopped.
     #[error("Stopped by the person. Do not repeat it unless they ask for it.")]
     Stopped,
-    /// After a crash: the sandbox knows the call, or would if it had come.
+    /// After a crash: the sandbox has not restarted and does not know the call, so it did not begin.
     #[error("Did not run: the server was restarted before it began. Make the call again if it is still wanted.")]
     NotRun,
-    /// After a crash or a lost sandbox: nobody knows.
+    /// After a crash or a lost sandbox: whether the call ran cannot be told.
     #[error(
         "unknown: the sandbox was restarted meanwhile; whether it ran, and how far, cannot be told. Check before repeating it."
     )]

@@ -16,16 +16,16 @@ use super::{
 };
 use crate::sandbox::{Captured, Command, Ended, Lookup, Process, Sandbox, SandboxError, Stdin, User};
 
-/// How long ending a command may take before its result is no longer waited for: by then its container is being ended,
-/// which may be looked at for some seconds before.
+/// How long the result of a command that is being ended is waited for. If sandboxd does not confirm the end, the
+/// container is ended instead, which takes some seconds to decide and to do.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
-/// How long it may take to keep an output that is too long to show.
+/// How long the writing of a file may take for an output that is too long to show.
 const KEEP_LIMIT: Duration = Duration::from_secs(3);
-/// How often a call goes on after a lost connection.
+/// How often a command is looked up again after a lost connection.
 const RECOVERIES: u32 = 3;
 /// How the line begins that says where a whole output is.
 const WHOLE: &str = "[the whole output: ";
-/// The room sees ten lines a second at most.
+/// The shortest time between two lines that the room sees.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 impl ToolContext {
@@ -63,20 +63,20 @@ impl ToolContext {
     }
 }
 
-/// What follows a command while it runs: reads what it writes, says what the room sees of it, and may give it up.
+/// Follows a command while it runs: reads what it writes, says what the room sees of it, and may give it up.
 pub(super) trait Follow: Send {
-    /// Returns up to which byte of its output it has taken it, to go on from there with a command that is spooled.
+    /// Returns the byte of the output up to which it has read, from which a spooled command is read on.
     fn place(&self) -> Option<u64> {
         None
     }
 
-    /// What it has written comes once more, from its beginning, as far as it was kept.
+    /// Called when the output comes once more from its beginning, as far as it was kept.
     fn anew(&mut self) {}
 
-    /// Takes what it has written; `upto` is the place behind it in the whole.
+    /// Takes a piece of the output, which ends at the byte `upto` of the whole output.
     fn take(&mut self, piece: &[u8], upto: u64);
 
-    /// Keeps what it has to know after a crash, where there is something new.
+    /// Stores what it has to know after a crash, if that has changed.
     fn keep(&mut self) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
@@ -84,18 +84,18 @@ pub(super) trait Follow: Send {
     /// Returns what the room sees of it now, if that is something new.
     fn show(&mut self) -> Option<String>;
 
-    /// Waits until something else than output makes it worth to look at again. May be dropped and called again.
+    /// Waits until something other than output makes it worthwhile to look again. May be dropped and called again.
     fn wake(&mut self) -> impl Future<Output = ()> + Send {
         std::future::pending()
     }
 
-    /// Tells, once, that it has to be ended.
+    /// Returns `true`, once, when the command has to be ended.
     fn give_up(&mut self) -> impl Future<Output = bool> + Send {
         std::future::ready(false)
     }
 }
 
-/// The newest line, also of a command that says no more.
+/// Shows the newest line of the output.
 #[derive(Default)]
 struct Newest(Option<String>);
 
@@ -132,13 +132,13 @@ pub(super) async fn follow(
     }
 }
 
-/// Takes the result of the command `id` that was started, if it was, before the server crashed: under `boot_id`.
-/// Nothing is started.
+/// Returns the result of the command `id`, if it was started before the server crashed, under `boot_id`. Nothing is
+/// started.
 pub(super) async fn resume(context: &ToolContext, id: &str, boot_id: &str) -> Result<(Sandbox, Ended), ToolError> {
     resume_following(context, id, boot_id, &mut Newest::default()).await
 }
 
-/// As [`resume`]; what it writes from now on, `follower` follows.
+/// Like [`resume`]; `follower` follows what the command writes from now on.
 pub(super) async fn resume_following(
     context: &ToolContext,
     id: &str,
@@ -152,7 +152,8 @@ pub(super) async fn resume_following(
     }
 }
 
-/// Holds a process that was found again to the most that any command may take: its own limit only sandboxd knows.
+/// Holds a process that was found again to the longest time that any command may take: only sandboxd knows its own
+/// limit.
 fn held(context: &ToolContext, mut process: Process) -> Process {
     process.hold_to(context.limits.longest.max(context.limits.command).max(context.limits.coding));
     process
@@ -194,7 +195,7 @@ async fn watch(
     }
 }
 
-/// Waits for `work` and ends the command on a stop. `None`: the connection was lost.
+/// Waits for `work`, and ends the command on a stop. Returns `None` if the connection was lost.
 async fn finish(
     context: &ToolContext,
     sandbox: &Sandbox,
@@ -212,7 +213,7 @@ async fn finish(
     }
 }
 
-/// Writes a file under the call's id. Returns where it is if a link led there.
+/// Writes a file by a command that has the call's id. Returns where the file is if a link led there.
 pub(super) async fn write(
     context: &ToolContext,
     sandbox: &Sandbox,
@@ -242,13 +243,13 @@ pub(super) async fn stop(context: &ToolContext, sandbox: &Sandbox, id: &str) -> 
     }
 }
 
-/// Ends the command on this connection, and returns what is known of it then. [`SandboxError::Disconnected`]: it may run
-/// on.
+/// Ends the command on this connection, and returns what is known of it then. After [`SandboxError::Disconnected`] it
+/// may run on.
 async fn end(sandbox: &Sandbox, id: &str) -> Result<Lookup, SandboxError> {
     let ended = async {
         sandbox.kill(id).await?;
         match sandbox.lookup(id).await {
-            // Its container was ended with it.
+            // The command's container was ended with it.
             Err(SandboxError::Disconnected) => Ok(Lookup::Unknown),
             found => found,
         }
@@ -267,7 +268,7 @@ async fn recover(
     match find(context, before.boot_id(), id, follower).await? {
         (_, Lookup::Ended(ended)) => Ok(ended),
         _ if context.cancel.is_cancelled() => Err(ToolError::Stopped),
-        // Perhaps the request was lost with the connection: as nobody can tell, nobody repeats it.
+        // The request may have been lost with the connection: as nobody can tell, nobody repeats it.
         _ => Err(ToolError::Unknown),
     }
 }
@@ -280,7 +281,7 @@ async fn find(
     follower: &mut impl Follow,
 ) -> Result<(Sandbox, Lookup), ToolError> {
     for _ in 0..RECOVERIES {
-        // Not abandoned by a stop: what still runs must be found to be ended.
+        // A stop does not end this: what still runs must be found to be ended.
         let sandbox = context.sandboxes.ensure(&context.address).await?;
         if sandbox.boot_id() != boot_id {
             return Err(ToolError::Unknown);
@@ -310,7 +311,7 @@ async fn find(
     Err(ToolError::Unknown)
 }
 
-/// Returns the output as shown, and where the whole of it is.
+/// Returns the output as the model is shown it, with the file that holds the whole of it.
 pub(super) async fn written(context: &ToolContext, sandbox: &Sandbox, id: &str, captured: &Captured) -> String {
     let shown = output::show(captured, SHOWN);
     if !shown.cut {
@@ -322,7 +323,7 @@ pub(super) async fn written(context: &ToolContext, sandbox: &Sandbox, id: &str, 
     }
 }
 
-/// Returns the line that says where a whole output is.
+/// Returns the line that names the file with a whole output.
 pub(super) fn whole_is_in(path: &str) -> String {
     format!("\n{WHOLE}{path}]")
 }
@@ -345,7 +346,7 @@ pub(super) async fn whole(context: &ToolContext, sandbox: &Sandbox, id: &str, ca
     }
 }
 
-/// Writes an output that is too long to show, and too short for the sandbox to have made a file of it, to one.
+/// Writes to a file an output that is too long to show, but too short for the sandbox to have made a file of it.
 async fn keep(sandbox: &Sandbox, id: &str, captured: &Captured) -> Option<String> {
     let path = format!("{}/.cache/matrix-agent/{id}.txt", files::HOME);
     let whole = [&captured.head[..], &captured.tail[..]].concat();

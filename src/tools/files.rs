@@ -63,7 +63,7 @@ pub(super) fn name_of(path: &str) -> String {
 pub(super) struct Named {
     /// Its path as it is.
     pub(super) path: String,
-    /// What is to be said of that; empty if nothing is.
+    /// A note for the model about a name that differs; empty if none does.
     pub(super) note: String,
     /// Whether it may be a new file in a folder whose name only looks like the given one.
     is_new: bool,
@@ -80,8 +80,8 @@ impl Named {
         Self { is_new: true, ..Self::as_given(path) }
     }
 
-    /// Returns what keeps the file from being read, if anything does; where there is none, takes the only one whose name
-    /// looks the same.
+    /// Returns what keeps the file from being read, if anything does. Where there is no file of this name, takes the
+    /// only one whose name looks the same.
     pub(super) async fn check_readable(
         &mut self,
         context: &ToolContext,
@@ -98,7 +98,7 @@ impl Named {
         }
     }
 
-    /// Reads a piece of the file; where there is none, of the only one whose name looks the same.
+    /// Reads a piece of the file or, where there is none, of the only one whose name looks the same.
     pub(super) async fn read_piece(
         &mut self,
         context: &ToolContext,
@@ -113,7 +113,7 @@ impl Named {
         read_piece(context, sandbox, &self.path, offset, limit).await
     }
 
-    /// Reads the whole file; where there is none, the only one whose name looks the same.
+    /// Reads the whole file or, where there is none, the only one whose name looks the same.
     pub(super) async fn read_whole(
         &mut self,
         context: &ToolContext,
@@ -180,13 +180,13 @@ pub(super) async fn read_piece(
     explained(path, context.unless_stopped(sandbox.read_file(path, offset, limit)).await)
 }
 
-/// What a whole file was found to be.
+/// What reading a whole file gives.
 pub(super) enum Whole {
     /// Its content.
     Content(Bytes),
-    /// Not read: so many bytes are more than was allowed.
+    /// It was not read: it has so many bytes, which is more than was allowed.
     TooLarge(u64),
-    /// There is none.
+    /// There is no such file.
     Missing,
 }
 
@@ -217,7 +217,7 @@ pub(super) async fn read_whole(
     }
 }
 
-/// Adds the next call to what went wrong with a file.
+/// Turns a problem with a file into a refusal that tells the model what to do next.
 pub(super) fn explained<T>(path: &str, result: Result<T, ToolError>) -> Result<T, ToolError> {
     result.map_err(|error| match error {
         ToolError::Sandbox(SandboxError::File { problem, .. }) => ToolError::Refused(explain(path, &problem)),
@@ -243,12 +243,12 @@ pub(super) fn through_link(path: &str, there: &str) -> String {
     format!(" {path} is a link, and what was written is in {}.", text::one_line(there, LONGEST))
 }
 
-/// The refusal of a file with a problem.
+/// Returns the refusal of a file with a problem.
 pub(super) fn refused(path: &str, problem: &FileProblem) -> ToolError {
     ToolError::Refused(explain(path, problem))
 }
 
-/// The refusal of a file that does not exist.
+/// Returns the refusal of a file that does not exist.
 pub(super) fn missing(path: &str) -> ToolError {
     refused(path, &FileProblem::NotFound)
 }

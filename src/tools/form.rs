@@ -19,18 +19,18 @@ pub(super) enum Encoding {
     Utf8,
     Utf16Le,
     Utf16Be,
-    /// Nothing that is known here.
+    /// No encoding that is known here.
     Other,
 }
 
 /// How lines end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Ends {
-    /// As usual, or there is no line end at all.
+    /// LF, or there is no line end at all.
     #[default]
     Lf,
     CrLf,
-    /// As of old: a carriage return alone.
+    /// A carriage return alone, as in very old files.
     Cr,
     /// Some lines end in CRLF, others in LF.
     Mixed,
@@ -45,12 +45,12 @@ pub(super) struct Form {
 }
 
 impl Form {
-    /// Looks at a file, or at its first bytes.
+    /// Recognises how a file is written by its bytes, or by its first ones.
     pub(super) fn of(bytes: &[u8]) -> Self {
         let encoding = match bytes {
             [0xff, 0xfe, ..] => Encoding::Utf16Le,
             [0xfe, 0xff, ..] => Encoding::Utf16Be,
-            // The last character may be cut off; a longer rest is none.
+            // The last character may be cut off; other invalid bytes mean that it is no UTF-8.
             _ => match std::str::from_utf8(bytes) {
                 Err(error) if error.error_len().is_some() => Encoding::Other,
                 _ => Encoding::Utf8,
@@ -63,8 +63,8 @@ impl Form {
         Self { encoding, bom, ends: ends.unwrap_or_default() }
     }
 
-    /// Returns a whole file as text: without its mark, and with LF where a carriage return alone ends its lines. `None`:
-    /// it is no text that could be written back as it was.
+    /// Returns a whole file as text: without its mark, and with LF where a carriage return alone ends its lines. `None`
+    /// if it is no text that could be written back as it was.
     pub(super) fn read(self, bytes: &[u8]) -> Option<String> {
         let text = decode(self.encoding, bytes)?;
         let text = text.strip_prefix(BOM).filter(|_| self.bom).unwrap_or(&text);
@@ -82,7 +82,7 @@ impl Form {
         }
     }
 
-    /// Returns `new`, which replaces all of `old`, with line ends as this form's: lines that stay keep their own.
+    /// Returns `new`, which replaces all of `old`, with this form's line ends; lines that stay keep their own.
     pub(super) fn fit(self, old: &str, new: &str) -> String {
         let new = new.strip_prefix(BOM).filter(|_| self.bom).unwrap_or(new);
         let mut text = if self.ends == Ends::Mixed { mixed(old, new, "\n") } else { self.ended(new) };
@@ -90,7 +90,7 @@ impl Form {
         text
     }
 
-    /// Returns `more`, which comes behind a text of this form, with its line ends.
+    /// Returns `more`, which is put behind a text of this form, with this form's line ends.
     pub(super) fn ended(self, more: &str) -> String {
         match self.ends {
             Ends::Lf | Ends::Mixed => more.to_owned(),
@@ -99,7 +99,7 @@ impl Form {
         }
     }
 
-    /// Returns what is not as usual, in words; empty if nothing is.
+    /// Returns in words what differs from UTF-8 with LF; empty if nothing does.
     pub(super) fn told(self) -> Vec<&'static str> {
         let encoding = match self.encoding {
             Encoding::Utf8 if self.bom => Some("a byte order mark"),

@@ -1,9 +1,9 @@
-//! What repositories want those to know who work in them (`AGENTS.md`, or `CLAUDE.md` where only that is there): the model
-//! sees it behind a call's result, once a conversation, as data.
+//! The guides that repositories have for those who work in them (`AGENTS.md`, or `CLAUDE.md` where only that is there):
+//! the model is shown each behind a call's result, once a conversation, as data.
 //!
-//! A file's text is a stranger's: it is cleaned, bounded and fenced, each line with a mark of its own, so that none of it
-//! can pass for a word of ours. A look costs some milliseconds, so one follows only upon a turn's first call and upon calls that
-//! took many times as long: those by which repositories come.
+//! A file's text is a stranger's: it is cleaned, bounded and fenced, each line with a mark of its own, so that none of
+//! it can pass for a word of ours. Looking for guides takes some milliseconds, so it is done only after a turn's first
+//! call and after calls that took many times as long, since such a call may have brought a repository.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 const ONE: usize = 6 * 1024;
 const ALL: usize = 16 * 1024;
 
-/// A text, and where it stands.
+/// A guide, and the file and folder in which it stands.
 #[derive(Debug, PartialEq, Eq)]
 struct Guide {
     name: String,
@@ -26,8 +26,8 @@ struct Guide {
     text: String,
 }
 
-/// Returns what the model is to be shown behind the result of a call that took so long; empty if that is nothing. What goes
-/// wrong costs the guides, and never the call.
+/// Returns the guides that the model is to be shown behind the result of a call that took so long; empty if there are
+/// none. An error costs the guides, and never the call.
 pub(super) async fn unseen(context: &ToolContext, took: Duration) -> String {
     if context.cancel.is_cancelled() || !context.guides.is_due(took) {
         return String::new();
@@ -53,7 +53,7 @@ async fn look(context: &ToolContext, sandbox: &Sandbox) -> Result<Vec<Guide>, To
     Ok(read(&told.1, &mark))
 }
 
-/// Reads what the script tells. What the server itself has put there is no news.
+/// Reads what the script tells. A file as the server itself has made it is left out.
 fn read(told: &str, mark: &str) -> Vec<Guide> {
     let mut guides = Vec::new();
     for part in told.split(mark).skip(1) {

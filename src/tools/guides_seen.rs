@@ -1,4 +1,4 @@
-//! What the model has seen of repositories' guides, so that each is shown once.
+//! Which guides of repositories the model has seen, so that each is shown once.
 
 use std::{
     collections::HashSet,
@@ -8,18 +8,18 @@ use std::{
 
 /// A call that took so long may have brought repositories.
 const LONG: Duration = Duration::from_millis(500);
-/// What stands before each guide; the name by which it is known again comes next.
+/// The words before each guide. The guide's name comes next, by which it is recognised in a stored conversation.
 pub(super) const HEAD: &str = "[matrix-agent] Guide ";
 
-/// What of it the model was shown in this conversation. Cheap to clone.
+/// The guides that the model was shown in this conversation. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct GuidesSeen(Arc<Mutex<Seen>>);
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// The texts' names.
+    /// The names of the guides that were shown.
     shown: HashSet<String>,
-    /// Whether this turn has looked.
+    /// Whether guides were looked for in this turn.
     looked: bool,
 }
 
@@ -31,12 +31,12 @@ impl GuidesSeen {
         Self(Arc::new(Mutex::new(Seen { shown, looked: false })))
     }
 
-    /// Tells whether to look after a call that took so long.
+    /// Returns whether guides are to be looked for after a call that took so long.
     pub(super) fn is_due(&self, took: Duration) -> bool {
         !std::mem::replace(&mut self.lock().looked, true) || took >= LONG
     }
 
-    /// Tells whether a text of this name was not shown yet, and notes that it is.
+    /// Returns whether a guide of this name was not shown yet, and notes that it is.
     pub(super) fn is_new(&self, name: &str) -> bool {
         self.lock().shown.insert(name.to_owned())
     }

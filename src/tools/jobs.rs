@@ -1,4 +1,4 @@
-//! Background commands: how one begins, how it stands, what it wrote.
+//! Jobs: commands that run in the background. Starts one, and tells how one stands and what it wrote.
 //!
 //! Called by `run_command`, which decides what a call wants.
 
@@ -24,13 +24,13 @@ const FIRST_LOOK: Duration = Duration::from_secs(1);
 const PREFIX: &str = "job-";
 /// How often a job is looked at anew when the connection breaks.
 const LOOKS: u32 = 4;
-/// A wait that has brought something ends with the next silence of this length,
+/// A wait in which a job has written something ends with the next silence of this length.
 const PAUSE: Duration = Duration::from_millis(500);
-/// or after this time, if there is none: a build that writes all the time is worth a longer look.
+/// Without such a silence the wait ends after this time: a build that writes all the time is worth a longer look.
 const LONGEST_BURST: Duration = Duration::from_secs(10);
-/// What a running job has written comes at once; after so long a silence it was all.
+/// What a running job has written already comes at once: after a silence of this length all of it was read.
 const QUIET: Duration = Duration::from_millis(200);
-/// A job that writes without a pause is read so far: more than is ever kept.
+/// The most bytes that are read of a job that writes without a pause: more than sandboxd keeps in memory.
 const LOOK_BYTES: usize = 256 * 1024;
 
 /// Returns the id of the job that a call starts: short enough for a model to copy.
@@ -38,13 +38,13 @@ pub(super) fn id_of(call: &CallId) -> String {
     format!("{PREFIX}{}", digest(&[call.as_str()], 4))
 }
 
-/// Returns the id that a model means.
+/// Returns the id that a model means, which may leave out its beginning.
 pub(super) fn id_given(given: &str) -> String {
     let given = given.trim();
     if given.starts_with(PREFIX) { given.to_owned() } else { format!("{PREFIX}{given}") }
 }
 
-/// Starts `command`, the line `line`, as a job.
+/// Starts `command`, which runs the command line `line`, as a job.
 pub(super) async fn start(
     context: &ToolContext,
     sandbox: &Sandbox,
@@ -66,7 +66,7 @@ pub(super) async fn start(
     result
 }
 
-/// Takes up the job that a call started, if it did, before the server crashed: under `boot_id`.
+/// Returns the result of a call that started a job, if it did, before the server crashed, under `boot_id`.
 pub(super) async fn resume(context: &ToolContext, line: &str, boot_id: &str) -> Result<ToolResult, ToolError> {
     let sandbox = context.sandbox().await?;
     if sandbox.boot_id() != boot_id {
@@ -107,8 +107,8 @@ async fn started(
     }
 }
 
-/// Returns how a job stands. With a `wait` it first waits so long for something that the model has not seen, or for the
-/// job's end; a word from the room ends the wait.
+/// Returns how a job stands. With a `wait` it first waits at most so long for something that the model has not seen, or
+/// for the job's end; a message in the room ends the wait.
 pub(super) async fn status(context: &ToolContext, job: &str, wait: Option<Duration>) -> Result<ToolResult, ToolError> {
     let until = wait.map(|wait| Instant::now() + wait);
     let mut tries = 1;
@@ -170,7 +170,7 @@ async fn report(context: &ToolContext, sandbox: &Sandbox, job: &str, ended: &End
     let output = exec::written(context, sandbox, &format!("{}-{job}", context.call), &ended.output).await;
     let hint = hint.map(|hint| format!("\n[{hint}]")).unwrap_or_default();
     let text = format!("{job} has ended.\n{ending}\n{output}{hint}");
-    // Having been ended is what was asked of it.
+    // A job that was ended did what was asked of it.
     let ok = matches!(ended.exit, Exit::Code(0) | Exit::Killed);
     ToolResult { ok, ..ToolResult::good(format!("{job} ended"), text) }
 }

@@ -15,7 +15,7 @@ impl JobsSeen {
         self.lock().get(job).copied().unwrap_or_default()
     }
 
-    /// Notes that they were shown up to `bytes`.
+    /// Notes that a job's output was shown up to this byte.
     pub(super) fn note(&self, job: &str, bytes: u64) {
         self.lock().insert(job.to_owned(), bytes);
     }

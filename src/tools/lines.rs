@@ -43,13 +43,13 @@ pub(super) struct LineReader {
 pub(super) struct Taken {
     /// The lines, each with its end.
     pub(super) text: String,
-    /// How many.
+    /// The number of lines.
     pub(super) lines: u64,
     /// How many of them were cut at [`LINE_CHARS`].
     pub(super) cut_lines: u64,
-    /// Lines that went by before and with them: all of the file's, if it was read to its end.
+    /// The lines that were read, those included that were skipped: all of the file's, if it was read to its end.
     pub(super) seen: u64,
-    /// The last of them is the file's last, and nothing ends it there.
+    /// Whether the last of them is the file's last and has no line end.
     pub(super) unended: bool,
 }
 
@@ -84,7 +84,7 @@ impl LineReader {
             }
             let body = part.strip_suffix(&[end]).unwrap_or(part);
             self.length += body.len() as u64;
-            // Four bytes a character at most; one more tells that there was more.
+            // A character has four bytes at most; one character more tells that the line goes on.
             let room = (LINE_CHARS * 4 + 4).saturating_sub(self.line.len());
             if self.skip == 0 {
                 self.line.extend_from_slice(&body[..body.len().min(room)]);
@@ -95,7 +95,7 @@ impl LineReader {
         }
     }
 
-    /// Takes the last line and returns all.
+    /// Takes the last line and returns what was taken.
     pub(super) fn finish(mut self) -> Taken {
         let before = self.taken;
         if self.length > 0 && self.wants_more() {
@@ -136,7 +136,7 @@ impl LineReader {
 /// Returns the lines of `file` that hold the bytes `from..to`, with some around them, under a heading that tells which
 /// they are.
 pub(super) fn snippet(file: &str, from: usize, to: usize) -> String {
-    // By bytes: what was put there may end in a character of several.
+    // Counted in bytes, since an edit may end inside a character of several.
     let line_of = |at: usize| file.as_bytes()[..at].split(|byte| *byte == b'\n').count() - 1;
     let lines: Vec<&str> = file.lines().collect();
     let first = line_of(from).saturating_sub(AROUND);

@@ -43,12 +43,12 @@ impl Tier {
     }
 }
 
-/// What to put where.
+/// An edit: which bytes to replace, and by what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Splice {
     /// Bytes of the file to replace.
     pub(super) range: Range<usize>,
-    /// What stands there afterwards.
+    /// The text that replaces them.
     pub(super) replacement: String,
     /// How the place was found.
     pub(super) tier: Tier,
@@ -65,14 +65,14 @@ impl Splice {
     }
 }
 
-/// Why there is no one place.
+/// Why an edit has no place, or no single one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Mismatch {
-    /// Nowhere.
+    /// The old text stands nowhere.
     Missing,
-    /// In more than one place.
+    /// The old text stands in more than one place.
     Ambiguous {
-        /// How many, at most [`COUNT_LIMIT`].
+        /// The number of places, at most [`COUNT_LIMIT`].
         count: usize,
         /// The lines (from 1) on which the first of them begin.
         lines: Vec<usize>,
@@ -86,7 +86,7 @@ pub(super) fn locate(file: &str, old: &str, new: &str) -> Result<Splice, Mismatc
     let whole = exact(file, old);
     if let Some(found) = one(file, &whole, Tier::Exact)? {
         let range = found..found + old.len();
-        // Whoever writes carriage returns where both kinds of line ends are means them.
+        // In a file with both kinds of line ends, carriage returns that the model wrote are meant.
         let meant = old.contains('\r') && form::ends_of(file.as_bytes()) == Ends::Mixed;
         let replacement = if meant { new.to_owned() } else { with_line_ends(file, &range, new) };
         return Ok(Splice { range, replacement, tier: Tier::Exact });
@@ -201,7 +201,7 @@ fn by_chars(file: &str, old: &str, new: &str, tier: Tier) -> Result<Option<Splic
     if one(file, &places, tier)?.is_none() {
         return Ok(None);
     }
-    // What old and new begin and end with alike stays as the file has it.
+    // The beginning and the end that the old and the new text share stay as the file has them.
     let (given, wanted) = (Plain::of(old, Tier::LineEnds).chars, Plain::of(new, Tier::LineEnds).chars);
     let head = given.iter().zip(&wanted).take_while(|(a, b)| a == b).count();
     let tail = given[head..].iter().rev().zip(wanted[head..].iter().rev()).take_while(|(a, b)| a == b).count();

@@ -2,7 +2,7 @@
 //!
 //! Pure; called by the tools that read or send files, and by the bots for what people send.
 
-/// Returns the type of a picture that models see.
+/// Returns the media type of a picture that models can see; `None` for any other file.
 pub(crate) fn picture(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some("image/png"),
@@ -13,7 +13,7 @@ pub(crate) fn picture(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Returns what a file that is no text is, in words.
+/// Returns in words what kind of file it is, for one that is no text.
 pub(super) fn kind(bytes: &[u8]) -> &'static str {
     match bytes {
         [0x7f, b'E', b'L', b'F', ..] => "an ELF program or library",
@@ -29,7 +29,7 @@ pub(super) fn kind(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// Returns the type under which a room gets a file.
+/// Returns the media type under which a room gets a file.
 pub(super) fn mime(name: &str, bytes: &[u8]) -> &'static str {
     if let Some(picture) = picture(bytes) {
         return picture;

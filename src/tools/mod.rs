@@ -1,9 +1,10 @@
 //! The tools that the model works with in its room's sandbox: one file a tool, one row a tool in [`ROWS`].
 //!
-//! Knows the sandbox's API and nothing of models, turns or rooms' protocols, and of the store no more than where a call keeps
-//! how far it has come. The orchestrator lists them
-//! ([`specs`]), reads a call ([`read_call`]), runs it ([`run`]) and, after a crash, takes up what became of one ([`resume`]). A call never fails:
-//! an error is a result that tells the model what to do next.
+//! The orchestrator lists them ([`specs`]), reads a call ([`read_call`]), runs it ([`run`]) and, after a crash, takes
+//! up what became of one ([`resume`]). A call never fails: an error is a result that tells the model what to do next.
+//!
+//! The tools know the sandboxes, the coding agents and what models of these use; of the store no more than where a call
+//! keeps how far it has come; and nothing of turns, or of rooms and their protocols.
 
 mod agents;
 mod arguments;
@@ -68,17 +69,17 @@ const ROWS: &[Row] = &[
     Row::of::<agents::Review>(),
 ];
 
-/// What a tool is.
+/// A tool: its name, its arguments, and what a call does.
 trait Tool: 'static {
-    /// As models call it.
+    /// The name by which models call it.
     const NAME: &'static str;
     /// Whether it may run beside others.
     const ACCESS: Access;
-    /// Arguments of a good call, shown with every bad one.
+    /// The arguments of a good call, shown with every bad one.
     const EXAMPLE: &'static str;
-    /// Whether it has a limit of its own, beside its turn's time.
+    /// Whether a call has a time limit of its own, by which its turn's time is extended.
     const OWN_TIME: bool = false;
-    /// What it takes. Flat, at least one property, each documented for the model where its name does not say all.
+    /// Its arguments: flat, at least one property, each documented for the model where its name does not say all.
     type Arguments: JsonSchema + DeserializeOwned + Send;
 
     /// Says when to use it, with its limits. Every request carries this: short.
@@ -87,13 +88,14 @@ trait Tool: 'static {
     /// Says in a few words what a call does, for the room.
     fn label(arguments: &Self::Arguments) -> String;
 
-    /// Does it.
+    /// Carries out a call.
     fn run(
         context: &ToolContext,
         arguments: Self::Arguments,
     ) -> impl Future<Output = Result<ToolResult, ToolError>> + Send;
 
-    /// Says what became of a call that was begun under `boot_id` when the server crashed. Never does it again.
+    /// Says what became of a call that was begun under `boot_id` when the server crashed. What only looks may be done
+    /// again, and nothing else.
     fn resume(
         context: &ToolContext,
         arguments: Self::Arguments,
@@ -134,7 +136,8 @@ pub fn access(name: &str) -> Access {
     row(name).map_or(Access::Exclusive, |row| row.access)
 }
 
-/// Tells whether a tool's time is its own, and not its turn's: a coding agent works longer than anything else.
+/// Returns whether a tool's calls have a time limit of their own beside the turn's: a coding agent works longer than
+/// anything else.
 pub fn has_own_time(name: &str) -> bool {
     row(name).is_some_and(|row| row.own_time)
 }
@@ -148,7 +151,7 @@ pub async fn run(context: &ToolContext, name: &str, arguments: &str) -> ToolResu
 }
 
 /// Says what became of a call whose beginning was recorded, under the sandbox's `boot_id`, and whose end was not. What
-/// still runs is waited for; nothing is run again.
+/// still runs is waited for; nothing that changes anything is run again.
 pub async fn resume(context: &ToolContext, name: &str, arguments: &str, boot_id: &str) -> ToolResult {
     match row(name) {
         Some(row) => (row.run)(context, arguments, Some(boot_id)).await,
@@ -156,7 +159,7 @@ pub async fn resume(context: &ToolContext, name: &str, arguments: &str, boot_id:
     }
 }
 
-/// Returns the id under which what a call has under way runs in its sandbox, by what is stored with the call.
+/// Returns the id of the command that a call has running in its sandbox, by the state that is stored with the call.
 pub fn run_under_way(call: &CallId, state: Option<Value>) -> String {
     agents::run_under_way(call, state)
 }
@@ -196,7 +199,7 @@ async fn call<T: Tool>(context: &ToolContext, text: &str, boot_id: Option<&str>)
     result
 }
 
-/// Returns how many lines came and went.
+/// Returns how many lines were added, and how many removed.
 fn changed_lines(before: &str, after: &str) -> (u32, u32) {
     let diff =
         TextDiff::configure().algorithm(Algorithm::Myers).timeout(Duration::from_millis(100)).diff_lines(before, after);

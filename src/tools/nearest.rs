@@ -15,7 +15,7 @@ const THRESHOLD: f64 = 0.45;
 pub(super) struct Nearest {
     /// The first of the lines, from 1.
     pub(super) line: usize,
-    /// They, as the file has them.
+    /// The lines, as the file has them.
     pub(super) text: String,
 }
 

@@ -85,7 +85,7 @@ fn signal_name(signal: i32) -> &'static str {
     }
 }
 
-/// Returns whether a command ended as well as it could.
+/// Returns whether a command ended with exit code 0.
 pub(super) fn succeeded(exit: &Exit) -> bool {
     *exit == Exit::Code(0)
 }
@@ -95,7 +95,7 @@ pub(super) const MARK: &str = "@@matrix-agent-";
 
 /// Returns the last line of a piece of output, for the room.
 pub(super) fn last_line(piece: &[u8]) -> Option<String> {
-    // The end of a piece of any size is enough, and cheap.
+    // The end of a piece is enough, and cheap for one of any size.
     let end = &piece[piece.len().saturating_sub(512)..];
     let clean = text::strip(end);
     let line = clean.lines().rev().find(|line| !line.trim().is_empty() && !line.starts_with(MARK))?;

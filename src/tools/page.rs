@@ -1,6 +1,8 @@
-//! Which page a model means: a URL, a port of the sandbox, or a file in it, by its path as all other tools take it.
+//! Finds the page that a model means: a URL, a port of the sandbox, or a file in it, by its path as all other tools
+//! take it.
 //!
-//! Whether a word is a path, the sandbox's files tell before its looks do. Called by `take_screenshot`.
+//! If a file has the name that was given, it is meant; only if none has does a name that looks like a host count as
+//! one. Called by `take_screenshot`.
 
 use std::fmt::Write as _;
 
@@ -11,7 +13,7 @@ use super::{
 };
 use crate::sandbox::{FileProblem, Sandbox};
 
-/// What ends the names of files that a browser shows: without a folder they look like hosts.
+/// Extensions of files that a browser shows: such a file's name, without a folder, looks like a host's.
 const PAGES: [&str; 14] =
     ["html", "htm", "xhtml", "xml", "svg", "pdf", "png", "jpg", "jpeg", "gif", "webp", "txt", "md", "json"];
 
@@ -94,7 +96,8 @@ async fn find(context: &ToolContext, sandbox: &Sandbox, path: &str) -> Result<Op
     }
 }
 
-/// Returns a URL that a browser can open: a server's own word for "every address" is none.
+/// Returns a URL that a browser can open: a server that listens on every address tells `0.0.0.0` or `[::]`, which are
+/// none.
 fn reachable(url: &str) -> String {
     url.replacen("://0.0.0.0", "://localhost", 1).replacen("://[::]", "://localhost", 1)
 }
@@ -120,7 +123,7 @@ fn is_host(given: &str) -> bool {
     port || domain && !(alone && PAGES.contains(&last))
 }
 
-/// Returns the URL of a path, each character that means something in a URL written so that it means itself.
+/// Returns the `file:` URL of a path, with the characters escaped that mean something in a URL.
 fn url_of(path: &str) -> String {
     let mut url = "file://".to_owned();
     for byte in path.bytes() {
@@ -133,7 +136,7 @@ fn url_of(path: &str) -> String {
     url
 }
 
-/// Returns a path whose special characters were written as a URL has them; `None` if they were not.
+/// Returns a path with its percent-escapes decoded; `None` if one of them is malformed.
 fn decode(path: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();

@@ -17,18 +17,18 @@ use crate::{
     text,
 };
 
-/// What one look takes.
+/// The most bytes that are read at once.
 const PIECE: u64 = 256 * 1024;
 /// The most bytes of a text in UTF-16 that is shown.
 const WIDE_LIMIT: u64 = 2 * 1024 * 1024;
-/// The mark with which a text in UTF-8 may begin.
+/// The byte order mark with which a text in UTF-8 may begin.
 const BOM: &[u8] = b"\xef\xbb\xbf";
-/// How far into a file lines are looked for.
+/// How far into a file lines are looked for, in bytes.
 const REACH: u64 = 64 * 1024 * 1024;
 
 pub(super) struct ReadFile;
 
-/// For the model.
+/// The arguments. What their comments say is what models read.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {
@@ -87,7 +87,7 @@ impl Tool for ReadFile {
     }
 
     async fn resume(context: &ToolContext, arguments: Arguments, _boot_id: &str) -> Result<ToolResult, ToolError> {
-        // It only looks.
+        // Reading changes nothing, so it is done again.
         Self::run(context, arguments).await
     }
 }
@@ -128,7 +128,7 @@ async fn read_lines(
         size = piece.size.max(at);
         ended = piece.bytes.is_empty() || at >= size;
     }
-    // The file in hand can be counted; a larger one is told by its size.
+    // The lines of a file that is at hand as a whole can be counted; of a larger one its size is told.
     let whole = first.size <= first.bytes.len() as u64;
     let total = whole.then(|| total_lines(&first.bytes, if form.ends == Ends::Cr { b'\r' } else { b'\n' }));
     let stuck = reader.wants_more() && !ended;

@@ -13,12 +13,12 @@ use crate::{
     text,
 };
 
-/// What takes so long beside a background job lets time pass for it, as `tail -f` and `wait` do.
+/// A command that takes so long beside a background job waits for it, as `tail -f` and `wait` do.
 const A_WHILE: Duration = Duration::from_secs(2);
 
 pub(super) struct RunCommand;
 
-/// For the model.
+/// The arguments. What their comments say is what models read.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {
@@ -89,7 +89,7 @@ impl Tool for RunCommand {
 
     async fn resume(context: &ToolContext, arguments: Arguments, boot_id: &str) -> Result<ToolResult, ToolError> {
         match Wanted::of(&arguments)? {
-            // Looking again changes nothing, and neither does ending what has ended.
+            // To look again changes nothing, and neither does ending what has ended.
             Wanted::Job(job) => job_of(context, &arguments, &job).await,
             Wanted::Command(line) if arguments.background => jobs::resume(context, line, boot_id).await,
             Wanted::Command(line) => {
@@ -191,7 +191,7 @@ async fn report(
     result
 }
 
-/// Returns what a model that runs into one of the usual walls should do instead.
+/// Returns a hint for a command that failed because it had no root rights.
 fn hint_for(line: &str, arguments: &Arguments, output: &str) -> Option<&'static str> {
     let no_root = !arguments.as_root
         && (line.contains("sudo ") && output.contains("sudo: ")
@@ -200,7 +200,7 @@ fn hint_for(line: &str, arguments: &Arguments, output: &str) -> Option<&'static 
     no_root.then_some("there is no sudo here: give as_root=true to install Debian packages")
 }
 
-/// Returns whether a command lets time pass before it looks at something.
+/// Returns whether a command sleeps before it looks at something.
 fn naps(line: &str) -> bool {
     line.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-').any(|word| word == "sleep")
 }

@@ -34,7 +34,7 @@ const SLOW: &str =
 
 pub(super) struct RunTests;
 
-/// For the model.
+/// The arguments. What their comments say is what models read.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {

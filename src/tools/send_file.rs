@@ -16,7 +16,7 @@ const LIMIT: u64 = 20 * 1024 * 1024;
 
 pub(super) struct SendFile;
 
-/// For the model.
+/// The arguments. What their comments say is what models read.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {

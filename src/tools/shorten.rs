@@ -1,6 +1,6 @@
-//! What a command wrote, told in fewer words: runs of lines that say little each (tests that passed, steps of a build,
-//! a progress bar, the same line again) become a count, and what is still too long loses its middle but for the lines
-//! that look like errors.
+//! Shortens what a command wrote: runs of lines that say little each (tests that passed, steps of a build, a progress
+//! bar, the same line again) become a count, and what is still too long loses its middle but for the lines that look
+//! like errors.
 //!
 //! Pure: clean text in, clean text out. Lines that look like errors are never folded. Called by `output`.
 
@@ -12,18 +12,18 @@ use std::{
 
 use crate::text;
 
-/// So many lines of a kind in a row are folded, and so many stay at each end of them.
+/// So many lines of a kind in a row are folded, and so many of them stay at each end.
 const RUN: usize = 8;
 const KEPT: usize = 2;
-/// So many where numbers go with what is folded: a short table is read.
+/// So many lines in a row that differ in their numbers alone are folded: a short table is worth reading.
 const COUNTED_RUN: usize = 16;
 /// The same line so many times in a row is told once.
 const REPEATS: usize = 4;
-/// Below this a count takes more room than what it stands for.
+/// Folding must save more bytes than this, or the count takes more room than the lines.
 const LEAST_GAIN: usize = 64;
 /// The longest line that may be folded: no step of a build is longer.
 const LINE: usize = 1000;
-/// What is shown of a line from the middle, in characters, and of how many.
+/// The most characters of a line from the middle that is shown since it looks like an error, and the most such lines.
 const ERROR_CHARS: usize = 200;
 const ERRORS: usize = 10;
 
@@ -31,11 +31,11 @@ const ERRORS: usize = 10;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Shown {
     pub(super) text: String,
-    /// Something is missing in it that a count does not tell.
+    /// Whether something is missing that no count in the text tells.
     pub(super) cut: bool,
 }
 
-/// What a line that says little is. Lines of one kind in a row are told by their number.
+/// The kind of a line that says little. A run of lines of one kind becomes a count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// A test that passed.
@@ -109,7 +109,7 @@ pub(super) fn joined(head: &str, hidden: u64, tail: &str, limit: usize) -> Shown
     let (head, tail) = (head.strip_suffix('\n').unwrap_or(head), tail);
     let size = head.len() as u64 + hidden + tail.len() as u64;
     let mark = |cut: u64| format!("\n{}\n", text::cut_mark(cut));
-    // The longest mark that can come of it.
+    // The mark is longest where all is cut.
     let Some(room) = limit.checked_sub(mark(size).len()) else {
         return Shown { text: tail_of(tail, limit).to_owned(), cut: true };
     };
@@ -162,7 +162,7 @@ fn tail_of(text: &str, limit: usize) -> &str {
     }
 }
 
-/// Returns what a line is that says little; `None` if it may say more.
+/// Returns the kind of a line that says little; `None` if the line may say more.
 fn kind(line: &str) -> Option<Kind> {
     if line.len() > LINE {
         return None;
@@ -228,7 +228,7 @@ fn counted(line: &str) -> Option<u64> {
     Some(hasher.finish())
 }
 
-/// Returns whether a line may be what somebody looks for who looks for an error.
+/// Returns whether a line looks like an error.
 fn is_error(line: &str) -> bool {
     const WORDS: [&str; 20] = [
         "error",
@@ -261,7 +261,7 @@ fn is_warning(line: &str) -> bool {
     ["warn", "deprecated", "vulnerabilities", "conflict"].iter().any(|word| line.contains(word))
 }
 
-/// How the lines begin with which builds and installations tell each of their steps.
+/// The beginnings of the lines by which builds and installations tell each of their steps.
 const STEPS: [&str; 41] = [
     "Compiling ",
     "Checking ",

@@ -1,7 +1,8 @@
 //! What people say while a call runs, for a call that can pass it on to whatever it waits for.
 //!
-//! A word waits at the turn until a call takes it. Taken, it is stored as this call's before the call gets it, and no longer
-//! a word to the turn; what no call takes, the turn shows its model once all calls have ended. Knows neither.
+//! A word waits at the turn until a call takes it. It is stored as taken by this call before the call gets it, and the
+//! turn no longer has it; what no call takes, the turn shows its model once all calls have ended. Knows neither turns
+//! nor coding agents.
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -35,8 +36,8 @@ pub struct Steering {
 }
 
 impl Steering {
-    /// Returns the way of a call: what it took before the server crashed, how many words wait at the turn, and who is asked
-    /// for them.
+    /// Returns a call's way to what people say: what it took before the server crashed, how many words wait at the
+    /// turn, and where it asks for them.
     pub fn new(call: CallId, taken: Vec<Word>, waiting: watch::Receiver<usize>, takes: mpsc::Sender<Take>) -> Self {
         Self { call, taken, waiting, takes }
     }
@@ -46,7 +47,7 @@ impl Steering {
         &self.taken
     }
 
-    /// Tells whether a word waits.
+    /// Returns whether a word waits.
     pub(crate) fn waits(&self) -> bool {
         *self.waiting.borrow() > 0
     }
@@ -54,7 +55,7 @@ impl Steering {
     /// Waits until the number of words that wait has changed. May be dropped and called again.
     pub(crate) async fn changed(&mut self) {
         if self.waiting.changed().await.is_err() {
-            // The turn is over: nothing more is said.
+            // The turn is over, so nothing more comes.
             std::future::pending::<()>().await;
         }
     }

@@ -1,7 +1,8 @@
-//! What has changed in the workspace, by `survey.sh` in the sandbox: since a call began, and since its task began.
+//! Tells what has changed in the workspace since a call began, and since its task began, by `survey.sh` in the sandbox.
 //!
-//! A task is a turn; how its files were at its beginning is kept in the sandbox, so that a restart of the server forgets
-//! nothing. Nothing of the work's own is touched. Called by the tools that let coding agents work.
+//! A task is a turn; the state of its files at its beginning is kept in the sandbox, so that a restart of the server
+//! forgets nothing. Nothing in the repositories that are worked on is touched. Called by the tools that let coding
+//! agents work, and by `guides`, whose script runs the same way.
 
 use std::time::Duration;
 
@@ -22,10 +23,10 @@ use crate::{
 const SCRIPT: &str = include_str!("survey.sh");
 /// How long one look may take.
 const LIMIT: Duration = Duration::from_mins(1);
-/// The most bytes that are read of one.
+/// The most bytes that are read of what the script tells.
 const MOST: usize = 512 * 1024;
 
-/// Keeps how the files are before a call does its work.
+/// Stores the state of the files before a call does its work.
 pub(super) async fn begin(context: &ToolContext, sandbox: &Sandbox) -> Result<(), ToolError> {
     look(context, sandbox, "begin", "begin").await.map(drop)
 }
@@ -35,14 +36,15 @@ pub(super) async fn changes(context: &ToolContext, sandbox: &Sandbox) -> Result<
     Ok(look(context, sandbox, "changes", "changes").await?.map(|told| edits(&told, &mark(context))))
 }
 
-/// Returns what was changed since the task began, or, if that is nothing, what the repositories hold that is not where
-/// they come from; empty if there is nothing or it cannot be told. `nth`: which of the call's agents asks.
+/// Returns what was changed since the task began or, if nothing was, the newest work in the repositories: what the
+/// branch has beyond its upstream, or else its last commit. It is empty if there is nothing or it cannot be told. `nth`
+/// is the place among the call's agents of the one that asks.
 pub(super) async fn diff(context: &ToolContext, sandbox: &Sandbox, nth: usize) -> Result<String, ToolError> {
     shown(context, sandbox, "diff", nth).await
 }
 
-/// Returns what was changed since the call began; empty if there is nothing or it cannot be told. `nth`: by how many of the
-/// call's agents before the last.
+/// Returns what was changed since the call began; empty if there is nothing or it cannot be told. `nth` is the place
+/// among the call's agents of the last one that worked.
 pub(super) async fn so_far(context: &ToolContext, sandbox: &Sandbox, nth: usize) -> Result<String, ToolError> {
     shown(context, sandbox, "so-far", nth).await
 }
@@ -63,7 +65,7 @@ fn mark(context: &ToolContext) -> String {
     format!("{MARK}{}", digest(&["survey", context.call.as_str()], 6))
 }
 
-/// Runs the script, as the call's command of this name; `None` if it cannot tell.
+/// Runs the script, as the command of the call that `name` names. Returns `None` if it cannot tell.
 async fn look(context: &ToolContext, sandbox: &Sandbox, what: &str, name: &str) -> Result<Option<String>, ToolError> {
     let (mark, task) = (mark(context), task(context));
     let mut command =
@@ -78,7 +80,7 @@ async fn look(context: &ToolContext, sandbox: &Sandbox, what: &str, name: &str) 
     Ok(Some(told))
 }
 
-/// Runs a script of ours to its end and returns what it tells, clean and bounded.
+/// Runs one of the server's scripts to its end and returns what it tells, clean and bounded.
 pub(super) async fn told(
     context: &ToolContext,
     sandbox: &Sandbox,
@@ -95,7 +97,7 @@ pub(super) async fn told(
     };
     let (exit, bytes) = match context.unless_stopped(work).await {
         Err(ToolError::Stopped) => {
-            // What it began must not run on behind the stop.
+            // What the call began must not run on behind the stop.
             exec::stop(context, sandbox, &id).await?;
             return Err(ToolError::Stopped);
         }

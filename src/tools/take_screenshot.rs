@@ -29,7 +29,7 @@ const ROOM_LIMIT: u64 = 20 * 1024 * 1024;
 
 pub(super) struct TakeScreenshot;
 
-/// For the model.
+/// The arguments. What their comments say is what models read.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {

@@ -19,7 +19,7 @@ const LIMIT: u64 = 2 * 1024 * 1024;
 
 pub(super) struct WriteFile;
 
-/// For the model.
+/// The arguments. What their comments say is what models read.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {
@@ -54,7 +54,7 @@ impl Tool for WriteFile {
             )));
         }
         let sandbox = context.sandbox().await?;
-        // A second file with the same look would be found by nobody.
+        // A second file whose name only looks the same could not be told from the first, so the first is written.
         let old = named.read_whole(context, &sandbox, LIMIT).await?;
         let Named { path, note, .. } = named;
         let content = match (&old, arguments.append) {
@@ -102,7 +102,7 @@ fn over(old: &[u8], content: &str, append: bool) -> Vec<u8> {
     form.write(&form.fit(&text, content))
 }
 
-/// Says what was kept that the model did not write, and what was not.
+/// Says what was kept of the old file that the model did not write, and what was not.
 fn kept(old: &[u8], content: &[u8]) -> String {
     let (before, now) = (Form::of(old).told(), Form::of(content).told());
     let words = |told: &[&str]| if told.is_empty() { "UTF-8 with LF".to_owned() } else { told.join(" and ") };

@@ -47,7 +47,7 @@ fn where_line_ends_are_mixed_each_line_keeps_its_own() {
     becomes(file, "one\ntwo\nthree", "ONE\ntwo\nTHREE", "ONE\r\ntwo\nTHREE\r\nfour\n", Tier::LineEnds);
     becomes(file, "two\nthree", "TWO\nthree", "one\r\nTWO\nthree\r\nfour\n", Tier::Exact);
     becomes(file, "one\ntwo \nthree\n", "ONE\ntwo\n3\n", "ONE\r\ntwo\n3\r\nfour\n", Tier::TrailingBlanks);
-    // Who writes them means them.
+    // Carriage returns that the model wrote are meant.
     becomes(file, "one\r\n", "one\n", "one\ntwo\nthree\r\nfour\n", Tier::Exact);
 }
 
