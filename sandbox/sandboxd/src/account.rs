@@ -34,7 +34,7 @@ pub(crate) fn prepare() -> Account {
         }
     }
     for directory in ["/workspace", &account.home] {
-        // A fresh volume belongs to root. Whatever else it belongs to has been decided by somebody.
+        // A fresh volume belongs to root. If it has another owner, somebody has decided that.
         let _ = fs::create_dir_all(directory);
         if fs::symlink_metadata(directory).is_ok_and(|it| it.is_dir() && it.uid() == 0) {
             let _ = std::os::unix::fs::lchown(directory, Some(account.uid), Some(account.gid));
@@ -59,7 +59,7 @@ fn entries(file: &str) -> impl Iterator<Item = Entry<'_>> {
 }
 
 fn find(passwd: &str, group: &str) -> Account {
-    // An entry that makes it root, or that cannot be read, is none.
+    // An entry that makes it root, or that cannot be read, does not count.
     let found = entries(passwd).find(|entry| entry.name == NAME && entry.id != 0);
     let text = |place: usize, default: &str| {
         let value = found.as_ref().and_then(|entry| entry.rest.get(place)).copied().unwrap_or_default();

@@ -1,5 +1,6 @@
 //! What is kept of a command's output: its head and its tail in memory, the middle counted, and from the moment that
-//! something would be lost, the whole in a log file that the agent can read. Called by a command's warden.
+//! something would be lost, the whole in a log file that the agent can read. Called by a command's warden, and by its
+//! spool, which makes its files in the same way.
 
 use std::{
     collections::VecDeque,
@@ -13,7 +14,7 @@ use sandboxd::protocol::{HEAD, LOG_DIR, LOG_LIMIT, TAIL};
 
 use crate::{account::Account, sys};
 
-/// How many logs are kept in the directory.
+/// The most logs that are kept in the directory.
 const LOGS: usize = 40;
 
 /// A command's output so far.
@@ -27,7 +28,7 @@ pub(crate) struct Capture {
 }
 
 enum Log {
-    /// Nothing is lost yet; where it would go, and as whom.
+    /// Nothing is lost yet. The path and the owner that the log would have.
     Unneeded {
         path: PathBuf,
         uid: u32,
@@ -38,9 +39,9 @@ enum Log {
         file: fs::File,
         written: u64,
     },
-    /// Full, or the disk is.
+    /// The log is at its limit, or the disk is full.
     Closed(PathBuf),
-    /// It could not be made, or is not wanted.
+    /// There is no log: it could not be made, or is not wanted.
     Nowhere,
 }
 
@@ -58,7 +59,7 @@ impl Capture {
         Self { log: Log::Unneeded { path, uid: account.uid, gid: account.gid }, ..Self::unlogged() }
     }
 
-    /// One without a log file.
+    /// Returns a capture without a log file.
     pub(crate) fn unlogged() -> Self {
         Self { head: Vec::new(), tail: Vec::new(), next: 0, total: 0, log: Log::Nowhere }
     }
@@ -100,7 +101,7 @@ impl Capture {
 
     fn open_log(&mut self) {
         if let Log::Unneeded { path, uid, gid } = &self.log {
-            // With the agent's rights: it may have put links in the way.
+            // The log is made with the agent's rights, since the agent may have put links in the way.
             sys::act_on_files_as(*uid, *gid);
             let opened = create(path);
             sys::act_on_files_as(0, 0);
@@ -135,7 +136,7 @@ impl Last {
         self.0.drain(..self.0.len().saturating_sub(limit));
     }
 
-    /// Returns them.
+    /// Returns the bytes.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.0.iter().copied().collect()
     }

@@ -22,7 +22,7 @@ use crate::{
     words::{Order, WORD_LIMIT, Word},
 };
 
-/// Commands at once.
+/// The most commands at the same time.
 const RUNNING: usize = 64;
 
 /// All commands of this boot.
@@ -31,7 +31,7 @@ pub(crate) struct Commands {
     /// sandboxd's own environment, which the container's maker and the image have set.
     environment: Vec<(String, String)>,
     null: OwnedFd,
-    /// By the token that its socket is polled under; in the order of their start.
+    /// The wardens, each by the token that its socket is polled under; in the order of their start.
     wardens: BTreeMap<u64, Warden>,
     next_token: u64,
     memory: Memory,
@@ -46,25 +46,25 @@ struct Warden {
     background: bool,
     line: String,
     nonce: String,
-    /// It has told how the command ended; it may still deliver output.
+    /// Whether it has told how the command ended; it may still deliver output.
     ended: bool,
 }
 
-/// A connection that a warden is to get.
+/// A connection that is to be opened for a warden.
 pub(crate) struct Dial {
     pub(crate) token: u64,
     pub(crate) opening: Opening,
     order: Order,
 }
 
-/// What comes of something that happened.
+/// What the daemon has to do after something has happened.
 #[derive(Default)]
 pub(crate) struct Outcome {
     /// Frames for the server.
     pub(crate) events: Vec<Vec<u8>>,
     /// Connections to open.
     pub(crate) dials: Vec<Dial>,
-    /// A warden is gone that has left processes behind.
+    /// Whether a warden is gone that may have left processes behind.
     pub(crate) strays: bool,
 }
 
@@ -75,7 +75,7 @@ impl Outcome {
 }
 
 impl Commands {
-    /// `first_token` and all above it are this part's to poll under.
+    /// Returns an empty table. `first_token` and all tokens above it are its own to poll under.
     pub(crate) fn new(account: Account, environment: Vec<(String, String)>, null: OwnedFd, first_token: u64) -> Self {
         Self {
             account,
@@ -133,7 +133,7 @@ impl Commands {
         }
     }
 
-    /// Has bytes written to a command's standard input.
+    /// Has a warden write bytes to its command's standard input.
     pub(crate) fn write(&self, write: Write) -> Outcome {
         let Write { id, n, key, bytes, end } = write;
         let Some(warden) = self.running(&id).and_then(|token| self.wardens.get(&token)) else { return self.recall(id) };
@@ -142,7 +142,7 @@ impl Commands {
         if fits && order.send(&warden.socket, None).is_ok() {
             return Outcome::default();
         }
-        // It has not read the last ones yet.
+        // The warden has not read the last orders yet.
         Outcome::event(&Event::Written { id, n, how: Written::Full })
     }
 
@@ -165,7 +165,7 @@ impl Commands {
         }
     }
 
-    /// Answers what runs.
+    /// Answers which commands run.
     pub(crate) fn list(&self) -> Outcome {
         let running = self.wardens.values().filter(|warden| !warden.ended);
         let running = running.map(|warden| Running {
@@ -192,7 +192,7 @@ impl Commands {
         }
     }
 
-    /// Takes what a warden has to say.
+    /// Takes the words of a warden.
     pub(crate) fn hear(&mut self, token: u64) -> Outcome {
         let mut outcome = Outcome::default();
         while let Some(warden) = self.wardens.get_mut(&token) {
@@ -224,7 +224,7 @@ impl Commands {
                 },
                 Err(error) if sys::again(&error) => break,
                 Ok(_) | Err(_) => {
-                    // It is gone: normally after its last word; otherwise somebody killed it.
+                    // The warden is gone: normally after its last word; otherwise somebody killed it.
                     let Some(warden) = self.wardens.remove(&token) else { break };
                     if !warden.ended {
                         outcome.strays = true;
@@ -254,7 +254,7 @@ impl Commands {
     }
 }
 
-/// Opens what `/dev/null` is, once for all commands.
+/// Opens `/dev/null`, once for all commands.
 pub(crate) fn null() -> io::Result<OwnedFd> {
     std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").map(OwnedFd::from)
 }

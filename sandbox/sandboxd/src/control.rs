@@ -15,13 +15,13 @@ use sandboxd::{
 
 use crate::sys::{self, Epoll, Interest};
 
-/// How long after a failed dial the next follows: from the first, doubling, to the last.
+/// The time from a failed dial to the next: the first one, which doubles up to the second.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// How long after a server declined the greeting: only another server would accept it.
+/// The time to the next dial after a server has declined the greeting: only another server would accept it.
 const DECLINED: Duration = Duration::from_secs(5);
 /// How long a server has to answer the greeting.
 const GREETING: Duration = Duration::from_secs(5);
-/// Bytes of events that wait for the server; beyond that no requests are taken.
+/// The most bytes of events that wait for the server; beyond that no requests are taken.
 const FULL: usize = 1024 * 1024;
 
 /// The connection and its state.
@@ -39,16 +39,16 @@ pub(crate) struct Control {
 }
 
 enum Handshake {
-    /// Nobody there; dialled again then.
+    /// No server is there; it is dialled again at this time.
     Away(Instant),
-    /// Greeted; answered until then.
+    /// The server was greeted, and has until this time to answer.
     Greeting(UnixStream, Instant),
     /// The server has accepted the greeting.
     Ready(UnixStream),
 }
 
 impl Control {
-    /// `token` is what the connection is polled under.
+    /// Returns a connection that is not dialled yet; it is polled under `token`.
     pub(crate) fn new(path: &Path, boot_id: String, token: u64) -> Self {
         let build = option_env!("SANDBOXD_BUILD").unwrap_or("unknown").to_owned();
         let hello = frame::encode(&Opening::Hello { protocol: protocol::SPOKEN, build, boot_id });
@@ -80,7 +80,7 @@ impl Control {
         matches!(self.state, Handshake::Ready(_))
     }
 
-    /// When [`Control::tick`] wants to be called.
+    /// Returns when [`Control::tick`] is to be called, if it is.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.state {
             Handshake::Away(at) | Handshake::Greeting(_, at) => Some(at),
@@ -122,7 +122,7 @@ impl Control {
         self.sent = 0;
     }
 
-    /// Queues an event; dropped while no server listens.
+    /// Queues an event, which is dropped while no server listens.
     pub(crate) fn send(&mut self, frame: &[u8]) {
         if self.is_ready() {
             self.outgoing.extend_from_slice(frame);
@@ -214,7 +214,7 @@ impl Control {
                 self.state = Handshake::Ready(stream);
                 Some(request)
             }
-            // Not what a server says here.
+            // A server does not say this here.
             (Handshake::Greeting(..) | Handshake::Away(_), _) => {
                 self.retry(now);
                 None

@@ -41,7 +41,7 @@ pub(crate) fn run() -> io::Result<()> {
     sys::set_habits();
     sys::reset_signals();
     let signals = sys::take_signals(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT])?;
-    // Above standard error, before all others: wardens keep it.
+    // It is opened before all others, so that it lies right above standard error: wardens keep it.
     let null = commands::null()?;
     let account = account::prepare();
     let environment =
@@ -88,11 +88,11 @@ struct Daemon {
     control: Control,
     commands: Commands,
     proxies: Proxies,
-    /// Connections for wardens that the server had no room for: tried until then.
+    /// Connections for wardens that the server had no room for, each with the time until which it is tried.
     dials: Vec<(Dial, Instant)>,
     /// When to look next for processes that a dead warden left.
     strays: Option<Instant>,
-    /// The container is being stopped, and ends then at the latest.
+    /// When the container ends at the latest, if it is being stopped.
     stopping: Option<Instant>,
     scratch: Vec<u8>,
 }
@@ -158,7 +158,7 @@ impl Daemon {
                     self.control.send(&frame::encode(&Event::Pong { n }));
                     Outcome::default()
                 }
-                // Answers to a greeting; the control connection has dealt with them.
+                // These answer a greeting; the control connection has dealt with them.
                 Request::Welcome { .. } | Request::Refused { .. } => Outcome::default(),
             };
             self.act(outcome);

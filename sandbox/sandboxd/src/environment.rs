@@ -9,9 +9,9 @@ use crate::{account, account::Account, proxy};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What the image or the container's maker may change. `CI` is not among them: it makes builds and installs do something
-/// else than they do for people. A program whose output goes to a log is read there while it runs, so Python must not
-/// hold it back. Node takes its proxy from the environment only when it is told to.
+/// The defaults that the image or the container's maker may change. `CI` is not among them: it makes builds and
+/// installs do something else than they do for people. A program whose output goes to a log is read there while it
+/// runs, so Python must not hold it back. Node takes its proxy from the environment only when it is told to.
 const DEFAULTS: [(&str, &str); 11] = [
     ("PATH", PATH),
     ("LANG", "C.UTF-8"),

@@ -23,7 +23,7 @@ use crate::sys;
 /// The most links that are followed one after the other, as in the kernel.
 const LINKS: usize = 40;
 
-/// Runs an applet and returns its exit code; what went wrong besides goes to `output` in words.
+/// Runs an applet and returns its exit code. An error that has no code of its own goes to `output` in words.
 pub(crate) fn run(arguments: &[String], input: &mut impl Read, output: &mut impl Write) -> i32 {
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let number = |text: &str| text.parse::<u64>().map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
@@ -64,7 +64,7 @@ fn list(path: &Path, limit: u64, output: &mut impl Write) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name();
         let bytes = [b"\0", name.as_bytes()].concat();
-        // Who asked sees by the length that not all are told.
+        // Who asked sees by the length that names are missing.
         left = left.saturating_sub(bytes.len() as u64);
         if left == 0 {
             break;
@@ -119,7 +119,7 @@ fn write(path: &Path, size: u64, input: &mut impl Read, output: &mut impl Write)
     Ok(())
 }
 
-/// Returns where links lead that end at nothing.
+/// Returns the path to which links lead whose last one points to nothing.
 fn end_of_links(path: &Path) -> PathBuf {
     let mut path = path.to_owned();
     for _ in 0..LINKS {
@@ -129,7 +129,7 @@ fn end_of_links(path: &Path) -> PathBuf {
     path
 }
 
-/// Removed again unless it was renamed.
+/// A temporary file: it is removed unless it was renamed.
 struct Temporary(PathBuf);
 
 impl Drop for Temporary {
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(fs::read(room.path("deep/c")).unwrap(), b"new");
         assert!(fs::symlink_metadata(room.path("a")).unwrap().is_symlink());
         assert!(String::from_utf8(told).unwrap().ends_with("/deep/c"));
-        // One that goes round has no end.
+        // A link to itself has no end.
         std::os::unix::fs::symlink("loop", room.path("loop")).unwrap();
         assert_eq!(applet(&["write", &room.path("loop"), "1"], b"x").0, 1);
     }

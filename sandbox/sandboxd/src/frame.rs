@@ -18,9 +18,9 @@ pub const PREFIX: usize = 4;
 /// What is wrong with a frame; the connection it came on is of no more use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {
-    /// The announced length, above the limit.
+    /// The announced length, which is above the limit.
     TooLong(u32),
-    /// Not the JSON that was due.
+    /// The body is not the JSON that was due.
     Malformed,
 }
 
@@ -35,7 +35,12 @@ impl fmt::Display for FrameError {
 
 impl std::error::Error for FrameError {}
 
-/// Reads the frame at the start of `buffer`. `None`: not whole yet. Otherwise the message and the bytes it took.
+/// Reads the frame at the start of `buffer`: returns the message and the bytes that it took, or `None` if the frame is
+/// not whole yet.
+///
+/// # Errors
+///
+/// The frame is longer than `limit` bytes, or holds something else.
 pub fn decode<T: DeserializeOwned>(buffer: &[u8], limit: usize) -> Result<Option<(T, usize)>, FrameError> {
     let Some((prefix, rest)) = buffer.split_first_chunk::<PREFIX>() else { return Ok(None) };
     let length = body_length(*prefix, limit)?;
@@ -44,12 +49,20 @@ pub fn decode<T: DeserializeOwned>(buffer: &[u8], limit: usize) -> Result<Option
 }
 
 /// Returns the length that `prefix` announces.
+///
+/// # Errors
+///
+/// The length is above `limit`.
 pub fn body_length(prefix: [u8; PREFIX], limit: usize) -> Result<usize, FrameError> {
     let length = u32::from_be_bytes(prefix);
     usize::try_from(length).ok().filter(|length| *length <= limit).ok_or(FrameError::TooLong(length))
 }
 
 /// Reads a frame's body.
+///
+/// # Errors
+///
+/// The body is not the JSON that was due.
 pub fn message<T: DeserializeOwned>(body: &[u8]) -> Result<T, FrameError> {
     serde_json::from_slice(body).map_err(|_| FrameError::Malformed)
 }

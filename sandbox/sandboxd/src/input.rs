@@ -1,6 +1,7 @@
-//! A command's standard input: a pipe, what waits until the command reads it, and which words to it came before.
+//! A command's standard input: a pipe, the bytes that wait until the command reads them, and the keys of the words that
+//! were taken.
 //!
-//! Where it comes from is the caller's matter: the connection of a command that has one for it ([`crate::live`]), or
+//! The caller decides where the bytes come from: the connection of a command that has one for it ([`crate::live`]), or
 //! requests, which no loss of a server ends ([`crate::warden`]).
 
 use std::{collections::VecDeque, os::fd::OwnedFd};
@@ -9,9 +10,9 @@ use sandboxd::protocol::Written;
 
 use crate::sys;
 
-/// Bytes that may wait for a command to read them.
+/// The most bytes that may wait for a command to read them.
 const WAITING: usize = 1024 * 1024;
-/// Keys of words that are remembered.
+/// The most keys of words that are remembered.
 const KEYS: usize = 1024;
 
 /// The input, if the command has one.
@@ -20,14 +21,14 @@ pub(crate) struct Input {
     /// The writing end; gone when the input has ended, or the command closed it.
     pipe: Option<OwnedFd>,
     waiting: Vec<u8>,
-    /// No more comes.
+    /// Whether no more bytes come.
     ended: bool,
-    /// The words that were taken, oldest first.
+    /// The keys of the words that were taken, oldest first.
     taken: VecDeque<String>,
 }
 
 impl Input {
-    /// `pipe` does not block.
+    /// Returns an input that feeds `pipe`, which does not block.
     pub(crate) fn new(pipe: Option<OwnedFd>) -> Self {
         Self { ended: pipe.is_none(), pipe, ..Self::default() }
     }
@@ -54,7 +55,7 @@ impl Input {
         }
     }
 
-    /// Takes a word, once by its key.
+    /// Takes a word, unless one with this key was taken before.
     pub(crate) fn word(&mut self, key: &str, bytes: &[u8], end: bool) -> Written {
         if self.taken.iter().any(|taken| taken == key) {
             return Written::Before;
@@ -77,12 +78,12 @@ impl Input {
         Written::Taken
     }
 
-    /// No more comes: it ends once what waits was read.
+    /// Notes that no more bytes come: the input ends once what waits was read.
     pub(crate) fn end(&mut self) {
         self.ended = true;
     }
 
-    /// What to poll for.
+    /// Returns what to poll for.
     pub(crate) fn poll(&self) -> libc::pollfd {
         sys::poll_entry(self.pipe.as_ref(), false, self.waits())
     }
@@ -96,7 +97,7 @@ impl Input {
         self.feed();
     }
 
-    /// Gives the command what it takes.
+    /// Gives the command as much as its pipe takes.
     pub(crate) fn feed(&mut self) {
         if let Some(pipe) = &self.pipe {
             match sys::write(pipe, &self.waiting) {

@@ -14,13 +14,13 @@ use sandboxd::protocol::{Run, User};
 
 use crate::{account::Account, sys, wall};
 
-/// Where commands run that do not say where.
+/// The directory of commands that name none.
 pub(crate) const WORKSPACE: &str = "/workspace";
-/// What the kernel prefers to end when memory runs out: commands, not sandboxd.
+/// The score by which the kernel, when memory runs out, ends commands rather than sandboxd.
 const OOM_SCORE: &[u8] = b"500";
-/// How far commands stand back behind sandboxd and their wardens. With a cgroup for each container it counts only in
-/// there, and decides whether who is to end a fork bomb gets to run beside it (measured: with 10 it took five times as
-/// long).
+/// How far commands stand back behind sandboxd and their wardens. Where each container has a cgroup, it counts only
+/// within it, and decides whether the process that ends a fork bomb gets to run beside it (measured: with 10 it took
+/// five times as long).
 const NICENESS: i32 = 19;
 
 /// A command that is ready to be started.
@@ -31,7 +31,7 @@ pub(crate) struct Launch {
     programs: Vec<CString>,
     directory: CString,
     user: User,
-    /// Where alone it may write.
+    /// The places where alone it may write; `None`: wherever its user may.
     writable: Option<Vec<String>>,
 }
 
@@ -72,13 +72,14 @@ impl Launch {
         })
     }
 
-    /// Starts it and returns its pid. `streams` are its standard input, output and error. `report` gets a few bytes if it does not come to run its program.
+    /// Starts the command and returns its pid. `streams` are its standard input, output and error. `report` gets a few
+    /// bytes if its program does not come to run.
     pub(crate) fn start(&self, account: &Account, streams: [RawFd; 3], report: RawFd) -> io::Result<i32> {
         let [input, output, errors] = streams;
         match sys::fork()? {
             sys::Fork::Parent(pid) => Ok(pid),
             sys::Fork::Child => {
-                // From here on the report is at 3.
+                // From here on the report is descriptor 3.
                 let (step, error) = match sys::keep_for_exec(&[input, output, errors, report]) {
                     Ok(()) => self.become_command(account),
                     Err(error) => (Step::Setup, error),
@@ -91,15 +92,15 @@ impl Launch {
         }
     }
 
-    /// Returns only what went wrong.
+    /// Makes this process the command; returns only if that went wrong.
     fn become_command(&self, account: &Account) -> (Step, io::Error) {
         sys::start_session(NICENESS);
-        // Without it the command would only be as likely to be chosen as sandboxd itself.
+        // If this fails, the command is only as likely to be chosen as sandboxd itself.
         let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE);
         if let Err(error) = sys::forbid_new_privileges() {
             return (Step::Setup, error);
         }
-        // Before it becomes its user, who may not open every place that is named.
+        // This comes before it becomes its user, who may not open every place that is named.
         if let Some(writable) = &self.writable
             && let Err(error) = wall::write_only_below(writable)
         {
@@ -129,7 +130,7 @@ impl Launch {
         (Step::Program, worst)
     }
 
-    /// Says what a report means.
+    /// Returns what a report means, as a sentence.
     pub(crate) fn explain(&self, report: &[u8]) -> String {
         let error = report.get(1..5).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_le_bytes);
         let system = io::Error::from_raw_os_error(error);

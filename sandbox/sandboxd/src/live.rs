@@ -11,11 +11,11 @@ use std::{
 
 use crate::{input::Input, sys};
 
-/// Output that is worth a connection at once.
+/// So many bytes of output are worth a connection at once.
 const WORTH: usize = 8 * 1024;
-/// How long less than that may wait for more.
+/// How long fewer bytes may wait for more.
 const PATIENCE: Duration = Duration::from_millis(10);
-/// Bytes that may wait to go out before the command has to.
+/// The most bytes that may wait to go out; beyond that the command has to wait.
 const FULL: usize = 64 * 1024;
 
 /// The connection, if there is one.
@@ -24,9 +24,9 @@ pub(crate) struct Live {
     /// What waits to go out, from `sent` on.
     waiting: Vec<u8>,
     sent: usize,
-    /// Since when something waits that no connection was asked for.
+    /// Since when something waits for which no connection was asked.
     since: Option<Instant>,
-    /// The server has closed its end; what it sent before may still be unread.
+    /// Whether the server has closed its end; what it sent before may still be unread.
     gone: bool,
     /// Standard input on its way from the connection to the command.
     input: Input,
@@ -38,7 +38,7 @@ enum State {
     /// PID 1 was asked to dial.
     Asked,
     On(UnixStream),
-    /// Nobody listens.
+    /// No server listens.
     Off,
 }
 
@@ -49,9 +49,10 @@ pub(crate) struct Polls {
 }
 
 impl Live {
-    /// `input`: the writing end of the command's standard input, if it has one that the server feeds.
+    /// Returns a connection that was not asked for yet. `input` is the writing end of the command's standard input, if
+    /// it has one that the server feeds.
     pub(crate) fn new(input: Option<OwnedFd>) -> Self {
-        // An input makes the connection worth it at once.
+        // A command with an input needs its connection at once.
         let since = input.is_some().then(Instant::now);
         Self { state: State::Unasked, waiting: Vec::new(), sent: 0, since, gone: false, input: Input::new(input) }
     }
@@ -67,7 +68,8 @@ impl Live {
         ask
     }
 
-    /// As [`Live::ask`], when the command has ended: what its end tells of the output needs no connection.
+    /// Like [`Live::ask`], when the command has ended: output of at most `told` bytes travels with the end and needs no
+    /// connection.
     pub(crate) fn ask_at_end(&mut self, told: usize) -> bool {
         let ask = matches!(self.state, State::Unasked) && self.waiting.len() > told;
         if ask {
@@ -76,12 +78,12 @@ impl Live {
         ask
     }
 
-    /// When [`Live::ask`] wants to be called again.
+    /// Returns when [`Live::ask`] is to be called again.
     pub(crate) fn patience(&self) -> Option<Instant> {
         self.since.filter(|_| matches!(self.state, State::Unasked)).map(|since| since + PATIENCE)
     }
 
-    /// The answer to having asked.
+    /// Takes the connection that was asked for; `None` if there is none.
     pub(crate) fn answer(&mut self, stream: Option<UnixStream>) {
         if matches!(self.state, State::Asked) {
             match stream {
@@ -138,7 +140,7 @@ impl Live {
         }
     }
 
-    /// What to poll for.
+    /// Returns what to poll for.
     pub(crate) fn polls(&self) -> Polls {
         let stream = match &self.state {
             State::On(stream) if !self.gone => Some(stream),
@@ -173,7 +175,7 @@ impl Live {
         }
     }
 
-    /// Nobody listens any more.
+    /// Gives the connection up: what waits to go out is dropped, and the input ends.
     pub(crate) fn hang_up(&mut self) {
         self.state = State::Off;
         self.waiting = Vec::new();
@@ -273,7 +275,7 @@ mod tests {
             live.push(&[1; 4096], now);
         }
         assert!(!live.full() && !live.carries() && !live.busy());
-        // Nor while there was none from the start.
+        // Nothing waits, either, if there was no server from the start.
         let mut live = Live::new(None);
         live.push(&[0; WORTH], now);
         assert!(live.ask(now));

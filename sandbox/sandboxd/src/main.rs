@@ -26,7 +26,7 @@ use std::{
     process::ExitCode,
 };
 
-/// Tries as a command what it must not be able to do, and prints why it could not; nothing if it could.
+/// Attempts, as a command, something that no command may do. Prints why it failed; nothing if it succeeded.
 fn probe(attempt: impl FnOnce() -> io::Result<()>) -> ExitCode {
     if let Err(error) = attempt() {
         let _ = write!(io::stdout(), "{error}");

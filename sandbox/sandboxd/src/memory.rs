@@ -1,15 +1,15 @@
-//! The results of commands that have ended, until too many newer ones have: a server that was away asks for them. Pure
-//! bookkeeping over encoded frames. Called by [`crate::commands`].
+//! Keeps the results of commands that have ended, until too many newer ones have: a server that was away asks for them.
+//! Pure bookkeeping over encoded frames. Called by [`crate::commands`].
 
 use std::{
     collections::{VecDeque, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
 };
 
-/// Results kept, by number and by bytes.
+/// The most results that are kept, by number and by bytes.
 const RESULTS: usize = 256;
 const BYTES: usize = 256 * 1024;
-/// Names kept of commands whose result is not: a name takes eight bytes.
+/// The most commands of which only the name is kept: a name takes eight bytes.
 const NAMES: usize = 8192;
 
 /// What is remembered of commands that have ended.

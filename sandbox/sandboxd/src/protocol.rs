@@ -33,7 +33,7 @@ pub const BINARY: &str = "/run/sandboxd";
 /// The directory in the user's home that holds whole outputs.
 pub const LOG_DIR: &str = ".cache/matrix-agent";
 
-/// What is told of a command's line, in bytes.
+/// The most bytes that are told of a command's line.
 pub const LINE_LIMIT: usize = 200;
 /// The longest id of a command.
 pub const ID_LIMIT: usize = 200;
@@ -56,13 +56,13 @@ pub const KEY_LIMIT: usize = 200;
 
 /// The file applets' exit code when there is no such file.
 pub const FILE_NOT_FOUND: i32 = 10;
-/// When it is a directory.
+/// The file applets' exit code when it is a directory.
 pub const FILE_IS_DIRECTORY: i32 = 11;
-/// When it is a pipe, a device or a socket.
+/// The file applets' exit code when it is a pipe, a device or a socket.
 pub const FILE_NOT_REGULAR: i32 = 12;
-/// When the user may not.
+/// The file applets' exit code when the user has no right to it.
 pub const FILE_DENIED: i32 = 13;
-/// When the disk is full.
+/// The file applets' exit code when the disk is full.
 pub const FILE_NO_SPACE: i32 = 14;
 
 /// A range of protocol versions, both ends included.
@@ -139,9 +139,9 @@ pub enum Request {
     Attach {
         /// The command.
         id: String,
-        /// For the stream of its output.
+        /// The nonce of the connection for its output.
         nonce: String,
-        /// From which byte of its output on, if it has a spool.
+        /// The byte of its output from which on it is wanted, if it has a spool.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         from: Option<u64>,
     },
@@ -158,7 +158,7 @@ pub enum Request {
     List,
     /// Asks for `Pong`.
     Ping {
-        /// Comes back.
+        /// Comes back in the answer.
         n: u64,
     },
 }
@@ -168,43 +168,44 @@ pub enum Request {
 pub struct Run {
     /// Unique under this boot: a second `Run` with it fails, so that nothing runs twice.
     pub id: String,
-    /// For the stream of its output, dialled when there is some (at once if `stdin`).
+    /// The nonce of the connection for its output, dialled when there is some (at once if `stdin`).
     pub nonce: String,
     /// Program and arguments; the program is looked up in the `PATH` of its environment.
     pub argv: Vec<String>,
-    /// Put on top of the default environment.
+    /// Variables that are put on top of the default environment.
     pub env: Vec<(String, String)>,
-    /// Where it runs; empty: the workspace.
+    /// The directory in which it runs; empty: the workspace.
     pub cwd: String,
-    /// As whom.
+    /// The user as whom it runs.
     pub user: User,
-    /// Ended after this time, whether or not a server is there.
+    /// It is ended after so many milliseconds, whether or not a server is there.
     pub timeout_ms: Option<u64>,
-    /// Lives until its whole tree is gone. Otherwise it ends with its main process, and what that left behind is ended.
+    /// Whether it lives until its whole tree is gone. Otherwise it ends with its main process, and what that left
+    /// behind is ended.
     pub background: bool,
-    /// Its standard input comes on the stream. Otherwise it is `/dev/null`.
+    /// Whether its standard input comes on the stream. Otherwise it is `/dev/null`.
     pub stdin: bool,
     /// The directories and files below which alone it may write, by the kernel's word; `None`: where its user may. Since
     /// version 2: an older sandboxd would let it write everywhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writable: Option<Vec<String>>,
-    /// Its streams are kept for a server that goes and comes back. Since version 3.
+    /// Set if its streams are kept for a server that goes and comes back. Since version 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spool: Option<Spool>,
 }
 
 /// A command whose streams are kept for a server that goes and comes back.
 ///
-/// Its standard output alone is its output, and lies in a spool of two files: when the newer is full, it becomes the older,
-/// and what that held is gone. Who attaches names the byte from which he wants it. While a server takes it, the command
-/// waits for a slow one and nothing is lost to it; without one the command never waits.
+/// Its standard output alone is its output, and lies in a spool of two files: when the newer is full, it becomes the
+/// older, and what that held is gone. A server that attaches names the byte from which it wants the output. While a
+/// server takes it, a slow one makes the command wait, and so misses nothing; without a server the command never waits.
 ///
 /// Its standard input is a pipe that nothing but a `Write` closes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spool {
     /// What the input begins with, at most [`INPUT_LIMIT`] bytes.
     pub input: Blob,
-    /// It goes on with what [`Request::Write`] brings. Otherwise it ends there.
+    /// Whether it goes on with what [`Request::Write`] brings. Otherwise it ends there.
     pub open: bool,
 }
 
@@ -219,7 +220,7 @@ pub struct Write {
     pub key: String,
     /// At most [`WRITE_LIMIT`] bytes, written together.
     pub bytes: Blob,
-    /// Nothing more comes.
+    /// Whether nothing more comes.
     pub end: bool,
 }
 
@@ -281,7 +282,7 @@ pub enum Event {
     Written {
         /// The command.
         id: String,
-        /// As it came.
+        /// The number in the `Write`.
         n: u64,
         /// What became of it.
         how: Written,
@@ -290,7 +291,7 @@ pub enum Event {
     Unknown {
         /// The command.
         id: String,
-        /// It did run and end, but its result is no longer kept.
+        /// Whether it did run and end, although its result is no longer kept.
         forgotten: bool,
     },
     /// What runs.
@@ -300,7 +301,7 @@ pub enum Event {
     },
     /// Answers `Ping`.
     Pong {
-        /// As it came.
+        /// The number in the `Ping`.
         n: u64,
     },
     /// A request could not be carried out.
@@ -317,7 +318,7 @@ pub enum Event {
 pub struct Running {
     /// The command.
     pub id: String,
-    /// Lives until its tree is gone.
+    /// Whether it lives until its whole tree is gone.
     pub background: bool,
     /// What it runs, cut to [`LINE_LIMIT`] bytes: its last argument, which of `bash -c` is the line. Empty where it is not
     /// told.
@@ -330,21 +331,21 @@ pub struct Running {
 pub struct Ended {
     /// The command.
     pub id: String,
-    /// How.
+    /// How it ended.
     pub exit: Exit,
     /// The first bytes of its output.
     pub head: Blob,
     /// The last bytes, as far as they are not in `head`.
     pub tail: Blob,
-    /// The bytes between.
+    /// How many bytes between them are not told.
     pub omitted: u64,
     /// Where in the sandbox the whole is (its first [`LOG_LIMIT`] bytes), if something was omitted.
     pub log: Option<String>,
-    /// Processes of its tree that were ended because its main process had.
+    /// How many processes of its tree were ended because its main process had.
     pub leftovers: u32,
-    /// Processes that could not be ended: the container has to be.
+    /// How many processes could not be ended: the container has to be.
     pub survivors: u32,
-    /// Its output went out on its stream too, as far as the server took it.
+    /// Whether its output went out on its stream too, as far as the server took it.
     pub streamed: bool,
     /// Where its output is, if it has a spool; `log` is none then.
     #[serde(default, skip_serializing_if = "Option::is_none")]

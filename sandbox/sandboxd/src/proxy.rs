@@ -25,13 +25,13 @@ pub(crate) const GIT_PORT: u16 = 3129;
 const LISTENERS: [(ProxyKind, u16); 3] =
     [(ProxyKind::Web, WEB_PORT), (ProxyKind::Git, GIT_PORT), (ProxyKind::Models, MODELS_PORT)];
 
-/// Connections at once; more wait in the kernel.
+/// The most connections at the same time; more wait in the kernel.
 const CONNECTIONS: usize = 256;
 /// How long a connection is held while the server is away.
 const HELD: Duration = Duration::from_mins(1);
 /// How soon a dial that the server had no room for is tried again.
 const RETRY: Duration = Duration::from_millis(20);
-/// How much of a connection is carried before the others have their turn.
+/// How many bytes of a connection are carried before the others have their turn.
 const TURN: usize = 256 * 1024;
 
 /// The listeners and all they have accepted.
@@ -54,7 +54,7 @@ struct Pair {
     kind: ProxyKind,
     client: TcpStream,
     server: Option<UnixStream>,
-    /// Given up then, if there is no server.
+    /// When it is given up if there is no server.
     until: Instant,
     /// From the client to the server.
     up: Flow,
@@ -66,13 +66,13 @@ struct Pair {
 #[derive(Default)]
 struct Flow {
     waiting: Vec<u8>,
-    /// The source may have more.
+    /// Whether the source may have more.
     readable: bool,
-    /// The destination may take more.
+    /// Whether the destination may take more.
     writable: bool,
-    /// The source has ended.
+    /// Whether the source has ended.
     ended: bool,
-    /// The destination has been told.
+    /// Whether the destination has been told.
     shut: bool,
 }
 
@@ -98,7 +98,7 @@ impl Proxies {
         })
     }
 
-    /// When [`Proxies::tick`] wants to be called.
+    /// Returns when [`Proxies::tick`] is to be called, if it is.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         if !self.unfinished.is_empty() {
             return Some(Instant::now());
@@ -176,7 +176,7 @@ impl Proxies {
         self.update_listeners(epoll);
     }
 
-    /// Accepts no more than there is room for.
+    /// Accepts connections only while there is room for them.
     fn update_listeners(&mut self, epoll: &Epoll) {
         let room = self.pairs.len() < CONNECTIONS;
         if room != self.accepting {

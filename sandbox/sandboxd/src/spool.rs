@@ -24,9 +24,9 @@ pub(crate) struct Spool {
     size: u64,
     older: Option<Part>,
     newer: Option<Part>,
-    /// Bytes that came.
+    /// How many bytes have come.
     end: u64,
-    /// The disk takes no more.
+    /// Whether the disk takes no more.
     broken: bool,
 }
 
@@ -38,7 +38,7 @@ struct Part {
 }
 
 impl Spool {
-    /// A spool of two files of `size` bytes, named after a command.
+    /// Returns a spool of two files of `size` bytes, named after a command.
     pub(crate) fn new(id: &str, account: &Account, size: u64) -> Self {
         let newer = capture::log_path(id, account);
         let paths = [newer.clone(), newer.with_extension("older.log")];
@@ -59,7 +59,7 @@ impl Spool {
     /// Takes output.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         if !self.broken {
-            // What the disk does not take is missing behind the files' end.
+            // Once the disk takes no more, output is counted and not kept.
             self.broken = self.write(bytes).is_err();
         }
         self.end += bytes.len() as u64;
@@ -106,13 +106,13 @@ impl Spool {
     }
 
     fn begin_file(&mut self, begin: u64) -> io::Result<()> {
-        // With the agent's rights: it may have put links in the way.
+        // The file is made with the agent's rights, since the agent may have put links in the way.
         sys::act_on_files_as(self.owner.0, self.owner.1);
         let made = match &self.newer {
             Some(_) => fs::rename(&self.paths[0], &self.paths[1]),
             None => Ok(()),
         };
-        // One that the agent has removed is read on through its descriptor.
+        // A file that the agent has removed is read on through its descriptor.
         let made = made.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) });
         let file = made.and_then(|()| capture::create(&self.paths[0]));
         sys::act_on_files_as(0, 0);

@@ -27,7 +27,7 @@ pub(crate) fn again(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-/// Readiness of many descriptors.
+/// Tells which of many descriptors are ready.
 pub(crate) struct Epoll(OwnedFd);
 
 /// What an [`Epoll`] reports.
@@ -38,18 +38,18 @@ pub(crate) struct Ready {
     pub(crate) writable: bool,
 }
 
-/// What is wanted of a descriptor.
+/// When a descriptor is reported.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interest {
-    /// Told as long as it is readable.
+    /// As long as it is readable.
     Read,
-    /// Told as long as it is readable or writable.
+    /// As long as it is readable or writable.
     ReadWrite,
-    /// Told as long as it is writable.
+    /// As long as it is writable.
     Write,
-    /// Told once each time that it becomes readable or writable.
+    /// Once each time that it becomes readable or writable.
     Edge,
-    /// Not told.
+    /// Never.
     Nothing,
 }
 
@@ -180,7 +180,7 @@ pub(crate) fn release_signals() {
     }
 }
 
-/// A pipe, closed at exec: its reading and its writing end.
+/// Makes a pipe that is closed at exec, and returns its reading and its writing end.
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut ends = [0; 2];
     // SAFETY: room for two descriptors, which are ours once made.
@@ -207,7 +207,7 @@ pub(crate) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }).map(drop)
 }
 
-/// Two connected sockets that keep the bounds of messages.
+/// Makes two connected sockets that keep the bounds of messages.
 pub(crate) fn message_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut ends = [0; 2];
     let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;

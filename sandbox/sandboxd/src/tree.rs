@@ -86,7 +86,7 @@ fn select(table: &[Process], top: impl Fn(&Process) -> bool) -> Vec<Process> {
     let mut found: Vec<Process> = table.iter().filter(|process| top(process)).copied().collect();
     let mut next = 0;
     while let Some(process) = found.get(next) {
-        // The kernel's table is read piece by piece: a number that was given anew meanwhile must not make a circle.
+        // The kernel's table is read piece by piece: a process id that was used anew meanwhile must not make a circle.
         found.extend(children.remove(&process.pid).unwrap_or_default());
         next += 1;
     }

@@ -34,19 +34,19 @@ use crate::{
 
 /// How long output is still taken after a command's main process has ended.
 const DRAIN: Duration = Duration::from_millis(100);
-/// How long processes have between SIGTERM and SIGKILL: when the command's time is up, …
+/// How long processes have between SIGTERM and SIGKILL when the command's time is up.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(1);
-/// … when somebody asked to end it (who wants to see it done within a second), …
+/// How long they have when somebody asked to end it, who wants to see it done within a second.
 const KILL_GRACE: Duration = Duration::from_millis(200);
-/// … and when the main process has ended and left them.
+/// How long they have when the main process has ended and left them.
 const LEFTOVER_GRACE: Duration = Duration::from_millis(200);
-/// More processes than this are not given that time.
+/// If there are more processes than this, they are not given that time.
 const CROWD: usize = 64;
 /// How long SIGKILL is repeated before what still lives counts as a survivor.
 const FORCE: Duration = Duration::from_secs(3);
 /// How long between two looks at a tree that is being killed.
 const SWEEP_PAUSE: Duration = Duration::from_millis(20);
-/// How long a server may take no output of a command that has ended.
+/// How long the output of a command that has ended waits for a server that takes none of it.
 const LINGER: Duration = Duration::from_secs(10);
 /// The size of a command's output pipe, and of one read from it.
 const PIPE: usize = 256 * 1024;
@@ -86,7 +86,7 @@ pub(crate) fn lost(id: &str) -> Vec<u8> {
     frame::encode(&Event::Ended(nothing(id, Exit::Signal(libc::SIGKILL))))
 }
 
-/// A command that has ended so and has written nothing.
+/// Returns how a command ended that has written nothing.
 fn nothing(id: &str, exit: Exit) -> Ended {
     Ended {
         id: id.to_owned(),
@@ -109,14 +109,14 @@ struct Warden<'a> {
     signals: OwnedFd,
     /// The command's own process, until it is collected.
     main: i32,
-    /// How it ended.
+    /// How that process ended.
     status: Option<i32>,
-    /// Nothing of the tree is left.
+    /// Whether nothing of the tree is left.
     childless: bool,
     output: Option<OwnedFd>,
-    /// Until when the output is let gather.
+    /// Until when the output is left to gather in its pipe.
     pause: Option<Instant>,
-    /// Says why its program does not run, if so.
+    /// Tells why the command's program does not run, if so.
     report: OwnedFd,
     /// Standard error, if it is kept apart.
     errors: Option<OwnedFd>,
@@ -124,9 +124,9 @@ struct Warden<'a> {
     capture: Capture,
     live: Live,
     spool: Option<Spool>,
-    /// Up to where its output went out, if it has a spool.
+    /// Up to which byte its output went out, if it has a spool.
     sent: u64,
-    /// Standard input, if it comes by requests.
+    /// Standard input, if requests bring it.
     input: Input,
     deadline: Option<Instant>,
     phase: Phase,
@@ -141,11 +141,11 @@ struct Warden<'a> {
 #[derive(Clone, Copy)]
 enum Phase {
     Running,
-    /// The main process has ended; what it left may end by itself, until then.
+    /// The main process has ended; what it left has until this time to end by itself.
     Draining(Instant),
-    /// SIGTERM was sent; SIGKILL follows then.
+    /// SIGTERM was sent; SIGKILL follows at this time.
     Asked(Instant),
-    /// SIGKILL is sent to what is left: next at the one time, for the last time at the other.
+    /// SIGKILL is sent to what is left: next at the first time, and last at the second.
     Forced(Instant, Instant),
 }
 
@@ -162,7 +162,7 @@ impl<'a> Warden<'a> {
         let errors = if run.spool.is_some() { Some(sys::pipe()?) } else { None };
         let input = if run.stdin || run.spool.is_some() { Some(sys::pipe()?) } else { None };
         if run.user == User::Agent {
-            // So that it may open /dev/stdout and /dev/stdin.
+            // The command may so open /dev/stdout and /dev/stdin.
             let ends = [input.as_ref().map(|(read, _)| read), errors.as_ref().map(|(_, write)| write)];
             for end in ends.into_iter().flatten().chain([&output_end]) {
                 sys::give(end, account.uid, account.gid)?;
@@ -327,7 +327,7 @@ impl<'a> Warden<'a> {
         [phase, self.live.patience(), self.pause].into_iter().flatten().min()
     }
 
-    /// Goes from phase to phase; tells when the last is over.
+    /// Goes from phase to phase; returns whether the last is over.
     fn over(&mut self, now: Instant) -> bool {
         if self.childless || self.main == 0 {
             return true;
@@ -362,7 +362,7 @@ impl<'a> Warden<'a> {
     fn ask_to_end(&mut self, until: Instant) -> u32 {
         let processes = tree::below(own_pid());
         tree::ask_to_end(&processes);
-        // A crowd is no program that tidies up, and each moment that it has makes it slower to end.
+        // A program that tidies up is no crowd of processes, and each moment that a crowd has makes it slower to end.
         self.phase = Phase::Asked(if processes.len() > CROWD { Instant::now() } else { until });
         processes.len() as u32
     }
@@ -472,8 +472,8 @@ impl<'a> Warden<'a> {
         0
     }
 
-    /// Takes what is left in the pipes. A process of another command may hold it open and write on: not more than was
-    /// in it.
+    /// Takes what is left in the pipes, and no more than that: a process of another command may hold them open and
+    /// write on.
     fn drain(&mut self, scratch: &mut [u8]) {
         for read in [Self::read_output, Self::read_errors] {
             let mut taken = 0;
@@ -521,7 +521,7 @@ fn no_process(error: &io::Error) -> String {
     format!("the sandbox has no room for another process ({error}): end some first")
 }
 
-/// How many processes of this container the kernel has ended for want of memory, if it tells.
+/// Returns how many processes of this container the kernel has ended for want of memory, if it tells.
 fn oom_kills() -> Option<u64> {
     let told: BTreeMap<_, _> = ["/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"]
         .iter()

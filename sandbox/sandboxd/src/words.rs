@@ -22,9 +22,9 @@ pub(crate) const ORDER_LIMIT: usize = WRITE_LIMIT + KEY_LIMIT + 16;
 pub(crate) enum Order {
     /// End the tree.
     Kill(KillCause),
-    /// The connection that was asked for (or there is none).
+    /// The connection that was asked for comes with this, unless there is none.
     Stream,
-    /// A connection that carries on with what was kept, or from a byte on.
+    /// A connection that carries on with what was kept, or with the output from a byte on.
     Attach { from: Option<u64> },
     /// Bytes for the command's standard input.
     Write { n: u64, key: String, bytes: Vec<u8>, end: bool },
@@ -82,7 +82,7 @@ pub(crate) enum Word {
     Dial,
     /// An attached connection begins with so many bytes, then so many are missing.
     Attached { head: u64, omitted: u64 },
-    /// It begins at this byte of the output.
+    /// An attached connection begins at this byte of the output.
     AttachedFrom(u64),
     /// What became of an order to write.
     Written { n: u64, how: Written },
