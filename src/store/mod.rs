@@ -30,7 +30,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OptionalExtension, Transaction};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Notify, oneshot};
 
@@ -268,8 +268,11 @@ impl Store {
 }
 
 fn connect(path: &Path, durability: Durability) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
+    let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
+    // A transaction that begins with a read and writes later does not wait for the writer's lock: SQLite fails it at
+    // once. Whoever reads the head of a log that is being written, a reader or a checkpoint, holds that lock for a moment.
+    connection.set_transaction_behavior(TransactionBehavior::Immediate);
     // `auto_vacuum` must be set before the first table is made; on an existing database it changes nothing.
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -318,6 +321,25 @@ mod tests {
         });
         has_begun.await.unwrap();
         release
+    }
+
+    #[tokio::test]
+    async fn a_write_that_reads_first_waits_for_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let store = Store::open(&path, Durability::Normal, Clock::fixed_at(1_000)).unwrap();
+        let other = Connection::open(&path).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let write = store.write(|tx| {
+            let rooms: i64 = tx.query_row("SELECT count(*) FROM rooms", [], |row| row.get(0))?;
+            tx.execute("INSERT INTO meta (key, value) VALUES ('rooms', ?1)", [rooms])?;
+            Ok(())
+        });
+        tokio::pin!(write);
+        let early = tokio::time::timeout(Duration::from_millis(100), &mut write).await;
+        assert!(early.is_err(), "it did not wait: {early:?}");
+        other.execute_batch("COMMIT").unwrap();
+        write.await.unwrap();
     }
 
     #[tokio::test]
