@@ -19,4 +19,4 @@ pub(crate) fn point(name: &str) {
 /// Does nothing in this build.
 #[cfg(not(debug_assertions))]
 #[inline]
-pub fn point(_name: &str) {}
+pub(crate) fn point(_name: &str) {}
