@@ -240,22 +240,25 @@ impl Store {
     }
 }
 
-/// Steps from room to room through an index of each table, past all rows of the same room; the `+` makes SQLite
-/// compare by both columns of the index. A room whose last rows a compaction or `!new` has hidden and pruning has
-/// deleted still has a context.
+/// Steps from room to room through an index of each table, past all rows of the same room. The next room is sought by two
+/// conditions, because SQLite seeks `(bot, room) > (?, ?)` from the first row that is equal and reads all of these. A room
+/// whose last rows a compaction or `!new` has hidden and pruning has deleted still has a context.
 pub(super) const HOMES_IN_USE: &str = "WITH RECURSIVE
      said (bot, room) AS (
          SELECT bot, room FROM (SELECT bot, room FROM messages ORDER BY bot, room LIMIT 1)
-         UNION ALL SELECT m.bot, m.room FROM said, messages m WHERE m.seq =
-             (SELECT seq FROM messages WHERE (bot, room) > (+said.bot, +said.room) ORDER BY bot, room LIMIT 1)),
+         UNION ALL SELECT m.bot, m.room FROM said, messages m WHERE m.seq = coalesce(
+             (SELECT seq FROM messages WHERE bot = said.bot AND room > said.room ORDER BY room LIMIT 1),
+             (SELECT seq FROM messages WHERE bot > said.bot ORDER BY bot, room LIMIT 1))),
      heard (bot, room) AS (
          SELECT bot, room FROM (SELECT bot, room FROM inbound ORDER BY bot, room LIMIT 1)
-         UNION ALL SELECT i.bot, i.room FROM heard, inbound i WHERE i.seq =
-             (SELECT seq FROM inbound WHERE (bot, room) > (+heard.bot, +heard.room) ORDER BY bot, room LIMIT 1)),
+         UNION ALL SELECT i.bot, i.room FROM heard, inbound i WHERE i.seq = coalesce(
+             (SELECT seq FROM inbound WHERE bot = heard.bot AND room > heard.room ORDER BY room LIMIT 1),
+             (SELECT seq FROM inbound WHERE bot > heard.bot ORDER BY bot, room LIMIT 1))),
      worked (bot, room) AS (
          SELECT bot, room FROM (SELECT bot, room FROM turns ORDER BY bot, room LIMIT 1)
-         UNION ALL SELECT t.bot, t.room FROM worked, turns t WHERE t.turn =
-             (SELECT turn FROM turns WHERE (bot, room) > (+worked.bot, +worked.room) ORDER BY bot, room LIMIT 1))
+         UNION ALL SELECT t.bot, t.room FROM worked, turns t WHERE t.turn = coalesce(
+             (SELECT turn FROM turns WHERE bot = worked.bot AND room > worked.room ORDER BY room LIMIT 1),
+             (SELECT turn FROM turns WHERE bot > worked.bot ORDER BY bot, room LIMIT 1)))
      SELECT bot, room FROM said UNION SELECT bot, room FROM heard UNION SELECT bot, room FROM worked
      UNION SELECT bot, room FROM contexts UNION SELECT bot, room FROM contexts_of_bots
      UNION SELECT r.bot, coalesce(h.home, r.room) FROM rooms r
