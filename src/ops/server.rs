@@ -3,11 +3,10 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use futures_util::future::join_all;
 use tokio::{
     sync::{
         broadcast::{self, error::RecvError},
-        mpsc, oneshot,
+        mpsc,
     },
     task, time,
 };
@@ -22,7 +21,7 @@ use super::{
 use crate::{
     bots::{Bot, Coder},
     chat::{
-        matrix::{self, Login, Matrix, Serving, SessionError},
+        matrix::{self, Login, Serving},
         terminal::{self, Terminal},
     },
     clock::Clock,
@@ -200,31 +199,17 @@ impl House {
         // Before the accounts, so that terminals do not wait for a homeserver that hangs.
         self.listen(Control { sandboxes: self.sandboxes.clone(), chat })?;
         let serving = Serving::new(logins.len());
-        let (tell, mut failed) = mpsc::channel(1);
-        let mut tries = Vec::new();
         for (login, hub, inbox) in logins {
-            let (tell, serving, tracker, cancel) = (tell.clone(), serving.clone(), tasks.clone(), cancel.clone());
-            let (tried, first_try) = oneshot::channel();
-            tries.push(first_try);
-            // Each in a task of its own, so that an account does not wait for another one's homeserver.
-            tasks.spawn(async move {
-                // Boxed because the SDK's futures are large.
-                let Some(matrix) = cancel.run_until_cancelled(Box::pin(Matrix::open(login))).await else { return };
-                // Nobody waits for either while the program ends.
-                let _ = tried.send(matrix.has_trouble());
-                if let Err(error) = Box::pin(matrix.run(hub, inbox, serving, tracker, cancel)).await {
-                    let _ = tell.try_send(error);
-                }
-            });
+            let account = matrix::run(login, hub, inbox, serving.seat(), tasks.clone(), cancel.clone());
+            // Each in a task of its own, so that an account does not wait for another one's homeserver. Boxed because
+            // the SDK's futures are large.
+            tasks.spawn(Box::pin(account));
         }
-        let tried = join_all(tries).await;
-        if !tried.is_empty() && tried.iter().all(|trouble| *trouble == Ok(true)) {
-            // The last of them to give up tells it.
-            let error = failed.recv().await;
+        if let Err(error) = serving.all_tried().await {
             self.shutdown().await;
-            return Err(error.map_or_else(|| anyhow::anyhow!("No account can be served."), Into::into));
+            return Err(error.into());
         }
-        Ok(Server { house: self, failed })
+        Ok(Server { house: self, serving })
     }
 
     /// Ends all tasks. The containers stay, and the next start takes them over.
@@ -244,8 +229,8 @@ impl House {
 /// A running server: a house with accounts.
 pub struct Server {
     house: House,
-    /// Gets the error when the last Matrix account cannot be served any more.
-    failed: mpsc::Receiver<SessionError>,
+    /// Tells when the last Matrix account cannot be served any more.
+    serving: Serving,
 }
 
 impl Server {
@@ -269,12 +254,8 @@ impl Server {
     }
 
     /// Waits until the server cannot go on, and returns why. Never returns while it can.
-    pub async fn failed(&mut self) -> anyhow::Error {
-        match self.failed.recv().await {
-            Some(error) => error.into(),
-            // Without an account none can fail.
-            None => std::future::pending().await,
-        }
+    pub async fn failed(&self) -> anyhow::Error {
+        self.serving.failed().await.into()
     }
 
     /// Returns what tells whether the server makes progress.

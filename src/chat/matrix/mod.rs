@@ -1,6 +1,6 @@
 //! Matrix: an account in its rooms.
 //!
-//! [`Matrix`] keeps one account's session and connects it with the hub: messages go into the journal (`sync.rs`,
+//! [`run`] keeps one account's session and connects it with the hub: messages go into the journal (`sync.rs`,
 //! `inbound.rs`), the rows of the outbox are sent (`deliver.rs`), and live progress becomes one message a turn that
 //! is edited (`view.rs`). Knows no tool and no sandbox.
 
@@ -38,8 +38,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, Span};
 
-pub(crate) use connected::Session;
-pub(crate) use serving::Serving;
+pub(crate) use serving::{Seat, Serving};
 pub use session::Login;
 pub(crate) use session::SessionError;
 pub(crate) use trouble::Fault;
@@ -69,14 +68,6 @@ const LOST_PAUSE: Duration = Duration::from_mins(1);
 const LONGEST_LOST: Duration = Duration::from_hours(1);
 /// How long a read receipt is delayed, so that the homeserver does not handle it before a quick answer.
 const RECEIPT: Duration = Duration::from_millis(300);
-
-/// A Matrix account that can be served.
-#[derive(Debug)]
-pub struct Matrix {
-    login: Login,
-    /// The session from the start, or why there was none.
-    opened: Result<Session, SessionError>,
-}
 
 /// What all parts of the adapter share. Cheap to clone.
 #[derive(Clone)]
@@ -109,113 +100,102 @@ impl std::ops::Deref for Adapter {
     }
 }
 
-impl Matrix {
-    /// Tries to get a session. After a failure [`Matrix::run`] tries again.
-    pub async fn open(login: Login) -> Self {
-        Self { opened: login.open().await, login }
-    }
-
-    /// Returns whether a person must fix something before there can be a session.
-    pub fn has_trouble(&self) -> bool {
-        self.opened.as_ref().is_err_and(|error| !error.passes(true))
-    }
-
-    /// Serves the rooms until `cancel`. A lost session is tried again, with growing pauses, while `serving` knows
-    /// another account that works. Fails if this was the last one.
-    pub async fn run(
-        self,
-        hub: AccountHub,
-        inbox: Inbox,
-        serving: Serving,
-        tasks: TaskTracker,
-        cancel: CancellationToken,
-    ) -> Result<(), SessionError> {
-        let inner = Inner {
-            hub,
-            scheduler: Scheduler::start(&tasks, cancel.clone()),
-            client: watch::Sender::new(None),
-            views: Mutex::default(),
-            directory: Directory::default(),
-            unsigned: Unsigned::default(),
-            asked: Mutex::default(),
-            tasks,
-            cancel,
+/// Serves an account's rooms until `cancel`. A lost session is tried again, with growing pauses, while another account
+/// works; the last one ends, and `seat` tells why.
+pub(crate) async fn run(
+    login: Login,
+    hub: AccountHub,
+    inbox: Inbox,
+    mut seat: Seat,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+) {
+    let inner = Inner {
+        hub,
+        scheduler: Scheduler::start(&tasks, cancel.clone()),
+        client: watch::Sender::new(None),
+        views: Mutex::default(),
+        directory: Directory::default(),
+        unsigned: Unsigned::default(),
+        asked: Mutex::default(),
+        tasks,
+        cancel,
+    };
+    let adapter = Adapter { inner: Arc::new(inner) };
+    adapter.spawn(deliver::run(adapter.clone(), inbox, adapter.hub.watch()));
+    let (mut opened, mut ended) = (None, None);
+    let (mut lost, mut first, mut told) = (None, true, String::new());
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    loop {
+        let open = async {
+            match (opened.take(), ended) {
+                (Some(opened), _) => Ok(opened),
+                (None, None) => login.open().await,
+                (None, Some(soft)) => login.renew(soft).await,
+            }
         };
-        let adapter = Adapter { inner: Arc::new(inner) };
-        adapter.spawn(deliver::run(adapter.clone(), inbox, adapter.hub.watch()));
-        let (mut opened, mut ended) = (Some(self.opened), None);
-        let (mut lost, mut first, mut told) = (None, true, String::new());
-        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
-        loop {
-            let open = async {
-                match (opened.take(), ended) {
-                    (Some(opened), _) => opened,
-                    (None, None) => self.login.open().await,
-                    (None, Some(soft)) => self.login.renew(soft).await,
+        let Some(session) = adapter.cancel.run_until_cancelled(Box::pin(open)).await else { return };
+        let initial = mem::take(&mut first);
+        let mut wait;
+        match session {
+            Ok(session) => {
+                (ended, lost, told) = (None, None, String::new());
+                if seat.found() {
+                    tracing::info!(account = adapter.hub.account(), "the account is served again");
                 }
-            };
-            let Some(session) = adapter.cancel.run_until_cancelled(Box::pin(open)).await else { return Ok(()) };
-            let initial = mem::take(&mut first);
-            let mut wait;
-            match session {
-                Ok(session) => {
-                    (ended, told) = (None, String::new());
-                    if lost.take().is_some() {
-                        serving.found();
-                        tracing::info!(account = adapter.hub.account(), "the account is served again");
+                let since = Instant::now();
+                adapter.client.send_replace(Some(session.client.clone()));
+                let end = sync::run(&adapter, &session, &adapter.cancel).await;
+                adapter.client.send_replace(None);
+                match end {
+                    sync::End::Cancelled => return,
+                    sync::End::LoggedOut { soft } => {
+                        tracing::warn!("the homeserver has ended the session; the bot logs in again");
+                        ended = Some(soft);
                     }
-                    let since = Instant::now();
-                    adapter.client.send_replace(Some(session.client.clone()));
-                    let end = sync::run(&adapter, &session, &adapter.cancel).await;
-                    adapter.client.send_replace(None);
-                    match end {
-                        sync::End::Cancelled => return Ok(()),
-                        sync::End::LoggedOut { soft } => {
-                            tracing::warn!("the homeserver has ended the session; the bot logs in again");
-                            ended = Some(soft);
-                        }
-                        sync::End::Store(error) => {
-                            tracing::error!(%error, "messages cannot be written down; they are read again");
-                            opened = Some(Ok(session));
-                        }
-                    }
-                    // A session that has held for long is renewed at once; one that ends again and again is not.
-                    if since.elapsed() >= LONGEST_PAUSE {
-                        backoff.reset();
-                        continue;
-                    }
-                    wait = backoff.next_pause();
-                }
-                Err(error) if error.passes(initial) => {
-                    wait = backoff.next_pause();
-                    match &error {
-                        SessionError::Homeserver(Trouble::LoggedOut { soft }) => ended = Some(*soft),
-                        SessionError::Homeserver(Trouble::Limited(asked)) => wait = wait.max(*asked),
-                        _ => {}
-                    }
-                    let words = error.to_string();
-                    if told != words {
-                        tracing::warn!(%error, "there is no session yet; it is tried again");
-                        told = words;
+                    sync::End::Store(error) => {
+                        tracing::error!(%error, "messages cannot be written down; they are read again");
+                        opened = Some(session);
                     }
                 }
-                Err(error) => {
-                    if lost.is_none() && !serving.lose() {
-                        return Err(error);
-                    }
-                    wait = lost.get_or_insert_with(|| Backoff::new(LOST_PAUSE, LONGEST_LOST)).next_pause();
-                    let words = error.to_string();
-                    if told != words {
-                        tracing::error!(account = adapter.hub.account(), %error, "the account cannot be served; others are");
-                        told = words;
-                    }
-                    ended = None;
+                // A session that has held for long is renewed at once; one that ends again and again is not.
+                if since.elapsed() >= LONGEST_PAUSE {
+                    backoff.reset();
+                    continue;
+                }
+                wait = backoff.next_pause();
+            }
+            Err(error) if error.passes(initial) => {
+                seat.tried();
+                wait = backoff.next_pause();
+                match &error {
+                    SessionError::Homeserver(Trouble::LoggedOut { soft }) => ended = Some(*soft),
+                    SessionError::Homeserver(Trouble::Limited(asked)) => wait = wait.max(*asked),
+                    _ => {}
+                }
+                let words = error.to_string();
+                if told != words {
+                    tracing::warn!(%error, "there is no session yet; it is tried again");
+                    told = words;
                 }
             }
-            tokio::select! {
-                () = adapter.cancel.cancelled() => return Ok(()),
-                () = tokio::time::sleep(wait) => {}
+            Err(error) => {
+                let error = Arc::new(error);
+                if !seat.lose(&error) {
+                    return;
+                }
+                wait = lost.get_or_insert_with(|| Backoff::new(LOST_PAUSE, LONGEST_LOST)).next_pause();
+                let words = error.to_string();
+                if told != words {
+                    tracing::error!(account = adapter.hub.account(), %error, "the account cannot be served; others are");
+                    told = words;
+                }
+                ended = None;
             }
+        }
+        tokio::select! {
+            () = adapter.cancel.cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
         }
     }
 }

@@ -1,48 +1,170 @@
 //! Counts the accounts that can be served: a lost one keeps trying while another one works.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{future::pending, mem, sync::Arc};
 
-/// The count over all Matrix accounts of a server. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Serving {
-    accounts: Arc<Mutex<usize>>,
+use tokio::sync::watch;
+
+use super::SessionError;
+
+/// The count over all Matrix accounts of a server.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    counts: watch::Sender<Counts>,
+}
+
+#[derive(Debug)]
+struct Counts {
+    /// Accounts whose first try has not ended.
+    untried: usize,
+    /// Accounts that are served or will be without anybody's help, as far as is known.
+    working: usize,
+    /// Why the last one that worked was lost.
+    failed: Option<Arc<SessionError>>,
+}
+
+/// One account's place in the count.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    counts: watch::Sender<Counts>,
+    untried: bool,
+    lost: bool,
 }
 
 impl Serving {
-    /// Starts with this many accounts, all of which count as working.
-    pub fn new(accounts: usize) -> Self {
-        Self { accounts: Arc::new(Mutex::new(accounts)) }
+    /// Starts with this many accounts, all of which count as working. Each must take its [`Serving::seat`].
+    pub(crate) fn new(accounts: usize) -> Self {
+        Self { counts: watch::Sender::new(Counts { untried: accounts, working: accounts, failed: None }) }
     }
 
-    /// Notes that one account cannot be served; returns whether another one can.
-    pub(super) fn lose(&self) -> bool {
-        self.count(|accounts| {
-            *accounts = accounts.saturating_sub(1);
-            *accounts > 0
-        })
+    /// Returns an account's place, which counts until it is dropped.
+    pub(crate) fn seat(&self) -> Seat {
+        Seat { counts: self.counts.clone(), untried: true, lost: false }
     }
 
-    /// Notes that the account can be served again.
-    pub(super) fn found(&self) {
-        self.count(|accounts| *accounts += 1);
+    /// Waits until each account was tried once.
+    ///
+    /// # Errors
+    ///
+    /// There are accounts, and none of them can be served.
+    pub(crate) async fn all_tried(&self) -> Result<(), Arc<SessionError>> {
+        self.wait_until(|counts| counts.untried == 0).await.map_or(Ok(()), Err)
     }
 
-    fn count<T>(&self, work: impl FnOnce(&mut usize) -> T) -> T {
-        work(&mut self.accounts.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Waits until no account can be served any more, and returns why. Never returns without an account.
+    pub(crate) async fn failed(&self) -> Arc<SessionError> {
+        match self.wait_until(|counts| counts.failed.is_some()).await {
+            Some(error) => error,
+            None => pending().await,
+        }
+    }
+
+    async fn wait_until(&self, holds: impl Fn(&Counts) -> bool) -> Option<Arc<SessionError>> {
+        let mut counts = self.counts.subscribe();
+        // It could only fail without a sender, and one is here.
+        counts.wait_for(|counts| holds(counts)).await.ok()?.failed.clone()
+    }
+}
+
+impl Seat {
+    /// Notes that the first try has ended.
+    pub(super) fn tried(&mut self) {
+        self.note(|_| {});
+    }
+
+    /// Notes that the account is served; returns whether it had been lost.
+    pub(super) fn found(&mut self) -> bool {
+        let was_lost = mem::take(&mut self.lost);
+        self.note(|counts| counts.working += usize::from(was_lost));
+        was_lost
+    }
+
+    /// Notes that a person must do something before the account can be served; returns whether another one works.
+    pub(super) fn lose(&mut self, error: &Arc<SessionError>) -> bool {
+        let was_lost = mem::replace(&mut self.lost, true);
+        let mut others = true;
+        self.note(|counts| {
+            counts.working -= usize::from(!was_lost);
+            others = counts.working > 0;
+            if !others {
+                counts.failed.get_or_insert_with(|| error.clone());
+            }
+        });
+        others
+    }
+
+    /// Changes the counts in one step with the end of the first try, so that nobody sees one without the other.
+    fn note(&mut self, change: impl FnOnce(&mut Counts)) {
+        let first = mem::take(&mut self.untried);
+        self.counts.send_modify(|counts| {
+            counts.untried -= usize::from(first);
+            change(counts);
+        });
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        // Nobody waits for a try of an account whose task has ended.
+        self.tried();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
-    #[test]
-    fn the_last_account_that_is_lost_is_told_apart() {
+    use tokio::time;
+
+    use super::{super::Fault, *};
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn error(what: &str) -> Arc<SessionError> {
+        Arc::new(SessionError::Setup(Fault::new(what, "mend it")))
+    }
+
+    fn seats(serving: &Serving) -> [Seat; 2] {
+        [serving.seat(), serving.seat()]
+    }
+
+    #[tokio::test]
+    async fn the_last_account_that_is_lost_tells_why() {
         let serving = Serving::new(2);
-        assert!(serving.lose());
-        assert!(!serving.lose());
-        serving.found();
-        serving.found();
-        assert!(serving.lose(), "one that came back serves on");
+        let [mut first, mut second] = seats(&serving);
+        assert!(first.lose(&error("one")));
+        assert!(first.lose(&error("one again")), "it counts once");
+        assert!(!second.lose(&error("two")));
+        let tried = time::timeout(LIMIT, serving.all_tried()).await.expect("all were tried");
+        assert_eq!(tried.unwrap_err().to_string(), "two. mend it");
+        assert_eq!(time::timeout(LIMIT, serving.failed()).await.unwrap().to_string(), "two. mend it");
+    }
+
+    #[tokio::test]
+    async fn one_that_came_back_serves_on_although_each_first_try_failed() {
+        let serving = Serving::new(2);
+        let [mut first, mut second] = seats(&serving);
+        assert!(first.lose(&error("one")));
+        assert!(first.found());
+        assert!(second.lose(&error("two")));
+        time::timeout(LIMIT, serving.all_tried()).await.expect("all were tried").expect("the first one is served");
+        assert!(!first.lose(&error("one again")));
+        assert_eq!(time::timeout(LIMIT, serving.failed()).await.unwrap().to_string(), "one again. mend it");
+    }
+
+    #[tokio::test]
+    async fn a_start_waits_for_each_account_once() {
+        let serving = Serving::new(2);
+        let [mut first, second] = seats(&serving);
+        first.tried();
+        first.tried();
+        assert!(!first.found(), "it was never lost");
+        tokio::select! {
+            biased;
+            tried = serving.all_tried() => panic!("one is not tried yet: {tried:?}"),
+            () = std::future::ready(()) => {}
+        }
+        drop(second);
+        time::timeout(LIMIT, serving.all_tried()).await.expect("nobody tries the second any more").unwrap();
+        time::timeout(LIMIT, Serving::new(0).all_tried()).await.expect("there is none").unwrap();
     }
 }
