@@ -214,6 +214,58 @@ async fn the_homeserver_is_asked_where_there_is_an_account() {
     assert!(found.says("homeserver", "does not answer like a Matrix homeserver"), "{:#}", found.json);
 }
 
+/// Starts a server that ends by itself, since its account cannot log in; returns what it says.
+fn served_in_vain(folder: &Path, settings: &[(&str, &str)]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_matrix-agent"));
+    command.env_clear().envs(settings.iter().copied()).current_dir(folder).args(["run", "--demo-model"]);
+    let output = command.timeout(std::time::Duration::from_mins(1)).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    said
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_login_is_told_until_the_settings_change_and_doctor_makes_none_of_its_own() {
+    use wiremock::{
+        Mock, MockServer, ResponseTemplate,
+        matchers::{method, path},
+    };
+    let server = MockServer::start().await;
+    let versions = ResponseTemplate::new(200).set_body_json(serde_json::json!({ "versions": ["v1.11"] }));
+    Mock::given(path("/_matrix/client/versions")).respond_with(versions).mount(&server).await;
+    let login = || path("/_matrix/client/v3/login");
+    let flows = serde_json::json!({ "flows": [{ "type": "m.login.password" }] });
+    let flows = ResponseTemplate::new(200).set_body_json(flows);
+    Mock::given(method("GET")).and(login()).respond_with(flows).mount(&server).await;
+    let refused = serde_json::json!({ "errcode": "M_FORBIDDEN", "error": "Invalid username or password" });
+    let refused = ResponseTemplate::new(403).set_body_json(refused);
+    Mock::given(method("POST")).and(login()).respond_with(refused).expect(1).mount(&server).await;
+    let url = server.uri();
+    let looks = move || {
+        let folder = folder();
+        let (state, ipc, socket) = (folder.path().join("old"), folder.path().join("ipc"), folder.path().join("none.sock"));
+        let settings = [
+            ("STATE_DIR", state.to_str().unwrap()),
+            ("IPC_BASE_DIR", ipc.to_str().unwrap()),
+            ("PODMAN_PATH", "/nowhere/podman"),
+            ("PODMAN_SOCKET", socket.to_str().unwrap()),
+            ("MATRIX_HOMESERVER", &url),
+            ("MATRIX_USER", "@bot:localhost"),
+        ];
+        let with = |password| [&settings[..], &[("MATRIX_PASSWORD", password)]].concat();
+        assert_eq!(doctor(folder.path(), &with("guess-work")).status("account"), "good", "nobody has tried it");
+        let said = served_in_vain(folder.path(), &with("guess-work"));
+        assert!(said.contains("does not take the password of @bot:localhost"), "{said}");
+        let found = doctor(folder.path(), &with("guess-work"));
+        assert_eq!((found.code, found.status("homeserver"), found.status("account")), (1, "good", "bad"));
+        assert!(found.says("account", "does not take the password of @bot:localhost"), "{:#}", found.json);
+        assert!(found.says("account", "Check MATRIX_USER and MATRIX_PASSWORD"), "{:#}", found.json);
+        assert!(!found.json.to_string().contains("guess-work"), "{:#}", found.json);
+        assert_eq!(doctor(folder.path(), &with("another")).status("account"), "good", "nobody has tried that one");
+    };
+    tokio::task::spawn_blocking(looks).await.unwrap();
+}
+
 #[test]
 fn a_real_podman_is_known() {
     let folder = folder();

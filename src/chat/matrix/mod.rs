@@ -140,6 +140,7 @@ pub(crate) async fn run(
         match session {
             Ok(session) => {
                 (ended, lost, told) = (None, None, String::new());
+                login.forget_refusal();
                 if seat.found() {
                     tracing::info!(account = adapter.hub.account(), "the account is served again");
                 }
@@ -180,6 +181,7 @@ pub(crate) async fn run(
                 }
             }
             Err(error) => {
+                login.keep_refusal(&error);
                 let error = Arc::new(error);
                 if !seat.lose(&error) {
                     return;

@@ -7,6 +7,7 @@
 mod examine;
 mod files;
 mod keys;
+mod refusal;
 mod store;
 
 use std::{io, path::PathBuf, time::Duration};

@@ -6,6 +6,7 @@ use matrix_sdk::{
     HttpError,
     ruma::api::error::{ErrorKind, RetryAfter},
 };
+use serde::{Deserialize, Serialize};
 
 use crate::text;
 
@@ -13,7 +14,7 @@ use crate::text;
 const NO_HINT: Duration = Duration::from_secs(5);
 
 /// What a person must fix. Neither part ends with a full stop.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{what}. {mend}")]
 pub struct Fault {
     /// What is wrong.

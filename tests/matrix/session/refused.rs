@@ -64,8 +64,23 @@ async fn a_login_that_cannot_work_ends_with_a_sentence() {
         assert!(said.contains(words), "{said}");
         assert!(!said.contains("guess-work"), "{said}");
         assert!(!state(&rig).join(SESSION).exists());
+        assert!(examined(&rig).contains(words), "`doctor` knows it too");
         rig.set(key, right);
     }
+    // Once it is served, nothing of that is left.
+    let _server = tokio::task::block_in_place(|| rig.serve());
+    let found = examined(&rig);
+    assert!(found.contains("is signed") && !found.contains("last try"), "{found}");
+    rig.set("MATRIX_PASSWORD", "guess-work");
+    assert!(examined(&rig).contains("is signed"), "a session needs no password");
+}
+
+/// What `doctor` finds of the account.
+fn examined(rig: &Rig) -> String {
+    let output = tokio::task::block_in_place(|| rig.run(&["doctor", "--json"]));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let account = found["checks"].as_array().unwrap().iter().find(|check| check["name"] == "account");
+    account.unwrap_or_else(|| panic!("{found:#}")).to_string()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -99,11 +99,26 @@ impl Files {
 
     /// Notes that the next device exists and its session is stored.
     pub(super) fn device_is_kept(&self) -> Result<(), SessionError> {
-        let path = self.secret("next-device");
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(SessionError::File { path, source }),
-            _ => Ok(()),
-        }
+        remove(self.secret("next-device"))
+    }
+
+    /// Reads why the account could not be served, if that is stored.
+    pub(super) fn refusal(&self) -> Result<Option<Vec<u8>>, SessionError> {
+        read(&self.refusal_file())
+    }
+
+    /// Stores why the account cannot be served.
+    pub(super) fn keep_refusal(&self, refusal: &[u8]) -> Result<(), SessionError> {
+        self.write(&self.refusal_file(), refusal)
+    }
+
+    /// Removes what is stored of that.
+    pub(super) fn forget_refusal(&self) -> Result<(), SessionError> {
+        remove(self.refusal_file())
+    }
+
+    fn refusal_file(&self) -> PathBuf {
+        self.secret("refusal.json")
     }
 
     /// Reads the recovery key, if it is stored.
@@ -209,6 +224,13 @@ fn private(folder: &Path) -> Result<(), SessionError> {
         let what = error.to_string();
         SessionError::Setup(Fault::new(what.trim_end_matches('.'), "Or set STATE_DIR to another directory"))
     })
+}
+
+fn remove(path: PathBuf) -> Result<(), SessionError> {
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(SessionError::File { path, source }),
+        _ => Ok(()),
+    }
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, SessionError> {
