@@ -540,12 +540,48 @@ fn what_is_wrong_with_an_account_is_told_by_its_name_and_no_value_of_it_is_shown
         ("[accounts.a]\npassword = \"secret\"", "it has no `user`"),
         ("[accounts.a]\nuser = \"anna\"", "accounts.a.user"),
         ("[accounts.a]\nuser = [1, 2]", "accounts.a.user"),
+        ("[accounts.a]\nuser = [1, 2]", "it cannot be a list"),
+        ("[accounts.a]\nuser = \"@a:b.org\"\npassword = [\"secret\"]", "accounts.a.password"),
+        ("[accounts.a]\nuser = \"@a:b.org\"\npassword = [\"secret\"]", "it cannot be a list. Write a text"),
+        ("[accounts.a]\nuser = \"@a:b.org\"\npassword = true", "it cannot be a boolean"),
+        ("[accounts.a]\nuser = \"@a:b.org\"\nallowed_users = [1]", "accounts.a.allowed_users"),
+        ("[accounts.a]\nuser = \"@a:b.org\"\nallowed_users = [1]", "it cannot be a list of anything but texts"),
+        ("matrix_password = [\"secret\"]", "it cannot be a list. Write a text"),
         ("[accounts.a]\nuser = \"@a:b.org\"\npasswords = \"secret\"", "accounts.a.passwords"),
         ("[accounts.a]\nuser = \"@a:b.org\"\n[accounts.b]\nuser = \"@a:b.org\"", "@a:b.org is an account already"),
     ] {
         let mistakes = Place::new().file(text).mistakes();
         assert!(mistakes.contains(told) && !mistakes.contains("secret"), "{text}: {mistakes}");
     }
+}
+
+#[test]
+fn each_account_is_shown_with_whom_it_hears_and_one_that_hears_nobody_with_the_mend() {
+    let place = Place::new()
+        .env_file("MATRIX_HOMESERVER=https://one.org\nMATRIX_USER=@bot:one.org\nMATRIX_PASSWORD=hush\n")
+        .file(
+            "[accounts.family]\nuser = \"@helper:two.org\"\nhomeserver = \"https://two.org\"\n\
+             allowed_users = [\"@bert:two.org\", \"@*:three.org\"]\nallowed_rooms = [\"#family:two.org\"]\n\
+             password = \"hush two\"\n[accounts.work]\nuser = \"@other:one.org\"\n",
+        );
+    let told = place.run(&["config"]).out();
+    let accounts: Vec<_> = told.lines().skip_while(|line| *line != "# --- Accounts ---").skip(1).collect();
+    let [first, family, work] = &accounts[..] else { panic!("{told}") };
+    assert_eq!(
+        *first,
+        "# coder: @bot:one.org at https://one.org/ with the password of ~/.config/matrix-agent/.env:3, hears nobody: Set \
+         ALLOWED_USERS to those who may command the bot"
+    );
+    assert_eq!(
+        *family,
+        "# family: @helper:two.org at https://two.org/ with the password of ~/.config/matrix-agent/matrix-agent.toml:1, \
+         hears @bert:two.org, @*:three.org in #family:two.org"
+    );
+    assert!(work.contains("without a password, hears nobody: Set accounts.work.allowed_users"), "{work}");
+    let json: serde_json::Value = serde_json::from_str(&place.run(&["config", "--json"]).out()).unwrap();
+    assert_eq!(json["accounts"][1]["hears"], serde_json::json!(["@bert:two.org", "@*:three.org"]), "{json:#}");
+    assert!(!told.contains("hush") && !json.to_string().contains("hush"));
+    assert!(!Place::new().run(&["config"]).out().contains("Accounts"), "there is none");
 }
 
 #[test]

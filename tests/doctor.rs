@@ -134,8 +134,19 @@ fn what_others_can_read_on_the_way_is_told_and_no_password_is_sent_there() {
     let all = found.json.to_string();
     assert!(all.contains("everybody on the way to http://203.0.113.7:8008"), "{:#}", found.json);
     assert!(all.contains("everybody on the way to 192.0.2.1"), "{:#}", found.json);
+    assert!(found.says("account", "Set MATRIX_HOMESERVER to an https:// address"), "{:#}", found.json);
     let allowed = [&settings[..], &[("ALLOW_PLAIN_HTTP", "true")]].concat();
     assert!(!doctor(folder.path(), &allowed).says("account", "no password is sent"));
+}
+
+#[test]
+fn an_account_that_hears_nobody_is_told() {
+    let folder = folder();
+    let account = [("MATRIX_HOMESERVER", "http://127.0.0.1:9"), ("MATRIX_USER", "@bot:b.org")];
+    let found = doctor(folder.path(), &account).json.to_string();
+    assert!(found.contains("the account `coder` hears nobody") && found.contains("Set ALLOWED_USERS"), "{found}");
+    let heard = [&account[..], &[("ALLOWED_USERS", "@anna:b.org")]].concat();
+    assert!(!doctor(folder.path(), &heard).json.to_string().contains("hears nobody"));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Configuration, Outcome};
 use crate::{
-    config::{Setting, Source, keys},
+    config::{Setting, ShownAccount, Source, keys},
     ops::Purpose,
 };
 
@@ -52,11 +52,13 @@ pub(super) fn run(args: &Args, configuration: &Configuration) -> anyhow::Result<
         }
         return Err(mistakes.into());
     }
-    let settings = configuration.settings();
+    let (settings, accounts) = (configuration.settings(), configuration.accounts());
     if args.json {
-        writeln!(out, "{:#}", json!({ "settings": settings, "unread": configuration.unread() }))?;
+        let shown = json!({ "settings": settings, "accounts": accounts, "unread": configuration.unread() });
+        writeln!(out, "{shown:#}")?;
     } else {
         out.write_all(table(settings).as_bytes())?;
+        out.write_all(list(&accounts).as_bytes())?;
         for (at, file) in configuration.unread().iter().enumerate() {
             writeln!(out, "{}# {file}; {}.", if at == 0 { "\n" } else { "" }, file.mend())?;
         }
@@ -91,4 +93,23 @@ fn table(settings: &[Setting]) -> String {
         lines.push(format!("{:names$} = {:values$} # {remark}\n", setting.key, shown(setting)));
     }
     lines.concat()
+}
+
+/// Formats the accounts as comments, so that `.env` would accept these lines, too.
+fn list(accounts: &[ShownAccount]) -> String {
+    let line = |account: &ShownAccount| {
+        let ShownAccount { name, user, homeserver, password, hears, rooms, mend } = account;
+        let password = match password {
+            Some(source) => format!("with the password of {source}"),
+            None => "without a password".to_owned(),
+        };
+        let hears = match mend {
+            Some(mend) => format!("hears nobody: {mend}"),
+            None if rooms.is_empty() => format!("hears {}", hears.join(", ")),
+            None => format!("hears {} in {}", hears.join(", "), rooms.join(", ")),
+        };
+        format!("# {name}: {user} at {homeserver} {password}, {hears}\n")
+    };
+    let lines: String = accounts.iter().map(line).collect();
+    if lines.is_empty() { lines } else { format!("\n# --- Accounts ---\n{lines}") }
 }

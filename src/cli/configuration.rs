@@ -2,7 +2,7 @@
 //! once.
 
 use crate::{
-    config::{self, Config, Loaded, Mistakes, Setting, Sources, Unread},
+    config::{self, Config, Loaded, Mistakes, Setting, ShownAccount, Sources, Unread},
     ops::{self, Purpose},
 };
 
@@ -21,6 +21,11 @@ impl Configuration {
     /// Returns every effective setting.
     pub(super) fn settings(&self) -> &[Setting] {
         &self.loaded.settings
+    }
+
+    /// Returns the Matrix accounts.
+    pub(super) fn accounts(&self) -> Vec<ShownAccount> {
+        self.loaded.accounts()
     }
 
     /// Returns files of settings that were not read although somebody might expect it.

@@ -1,10 +1,10 @@
-//! `[accounts.NAME]` in `matrix-agent.toml`: further Matrix accounts besides that of `MATRIX_USER`.
-
-use std::collections::BTreeMap;
+//! `[accounts.NAME]` in `matrix-agent.toml`: further Matrix accounts besides that of `MATRIX_USER`; and how an account's
+//! settings are called.
 
 use super::{
-    Matrix, MatrixAccount, Mistakes, People, Source, Wrong,
+    Config, Matrix, MatrixAccount, Mistakes, People, Source, Wrong,
     parse::{self, Parsed},
+    value,
 };
 use crate::{ids::FIRST_ACCOUNT, text};
 
@@ -13,11 +13,11 @@ pub(super) const TABLE: &str = "accounts";
 /// The longest name in bytes: it becomes a part of file names.
 const LONGEST: usize = 32;
 
-/// The settings of one account as typed: values by key, as they would be in the environment.
-#[derive(Clone, Debug)]
+/// The settings of one account as typed. They hold its password, so there is no `Debug`.
+#[derive(Clone)]
 pub(super) struct Typed {
     pub(super) name: String,
-    pub(super) values: BTreeMap<String, String>,
+    pub(super) entries: toml::Table,
     pub(super) source: Source,
 }
 
@@ -47,13 +47,13 @@ pub(super) fn read(
         let mut user = None;
         let mut matrix = Matrix { password: None, admin_user: None, admin_password: None, ..defaults.clone() };
         let mut people = People { rooms: vec![], ..people.clone() };
-        for (key, value) in &account.values {
+        for (key, value) in &account.entries {
             let parsed = match key.as_str() {
-                "user" => parse::user(value).map(|parsed| user = Some(parsed)),
-                "homeserver" => parse::url(value).map(|parsed| matrix.homeserver = parsed),
-                "password" => parse::password(value).map(|parsed| matrix.password = Some(parsed)),
-                "allowed_users" => parse::user_patterns(value).map(|parsed| people.allowed = parsed),
-                "allowed_rooms" => parse::rooms(value).map(|parsed| people.rooms = parsed),
+                "user" => parsed(value, parse::user).map(|parsed| user = Some(parsed)),
+                "homeserver" => parsed(value, parse::url).map(|parsed| matrix.homeserver = parsed),
+                "password" => parsed(value, parse::password).map(|parsed| matrix.password = Some(parsed)),
+                "allowed_users" => parsed_list(value, parse::user_patterns).map(|parsed| people.allowed = parsed),
+                "allowed_rooms" => parsed_list(value, parse::rooms).map(|parsed| people.rooms = parsed),
                 _ => unknown(),
             };
             if let Err(mistake) = parsed {
@@ -61,7 +61,7 @@ pub(super) fn read(
             }
         }
         match &user {
-            None if !account.values.contains_key("user") => {
+            None if !account.entries.contains_key("user") => {
                 wrong(None, Wrong::new("it has no `user`", "Write `user = \"@name:example.org\"`"));
             }
             Some(user) if users.contains(user) => {
@@ -79,6 +79,14 @@ pub(super) fn read(
     accounts
 }
 
+fn parsed<T>(value: &toml::Value, parse: fn(&str) -> Parsed<T>) -> Parsed<T> {
+    parse(&value::text(value, false)?)
+}
+
+fn parsed_list<T>(value: &toml::Value, parse: fn(&str) -> Parsed<T>) -> Parsed<T> {
+    parse(&value::text(value, true)?)
+}
+
 fn unknown() -> Parsed<()> {
     let known = "`user`, `homeserver`, `password`, `allowed_users` and `allowed_rooms`";
     Err(Wrong::new("there is no such setting of an account", format!("An account has {known}")))
@@ -91,4 +99,31 @@ fn is_name(name: &str) -> bool {
         && !name.starts_with('-')
         && name.chars().all(plain)
         && name != FIRST_ACCOUNT
+}
+
+/// Returns the name of one of an account's settings, such as `MATRIX_PASSWORD` or `accounts.two.password`.
+pub(crate) fn account_setting(account: &str, key: &str) -> String {
+    match key {
+        _ if account != FIRST_ACCOUNT => format!("{TABLE}.{account}.{key}"),
+        "allowed_users" | "allowed_rooms" => key.to_uppercase(),
+        _ => format!("MATRIX_{}", key.to_uppercase()),
+    }
+}
+
+/// Returns what is wrong with an account that hears nobody.
+pub(crate) fn hears_nobody(account: &str, people: &People) -> Option<Wrong> {
+    let setting = account_setting(account, "allowed_users");
+    let mend = match account {
+        FIRST_ACCOUNT => format!("Set {setting} to those who may command the bot"),
+        _ => format!("Set {setting} to those who may command the bot there, or ALLOWED_USERS for all accounts"),
+    };
+    people.allowed.is_empty().then(|| Wrong::new(format!("the account `{account}` hears nobody"), mend))
+}
+
+impl Config {
+    /// Returns all Matrix accounts: their names, how they log in, and whom they hear.
+    pub(crate) fn all_accounts(&self) -> impl Iterator<Item = (&str, &Matrix, &People)> {
+        let first = self.matrix.iter().map(|matrix| (FIRST_ACCOUNT, matrix, &self.people));
+        first.chain(self.accounts.iter().map(|account| (account.name.as_str(), &account.matrix, &account.people)))
+    }
 }

@@ -37,6 +37,8 @@ pub(crate) struct About {
     pub secret: bool,
     /// Whether it is a list, for which an empty value is a mistake instead of "not set".
     pub list: bool,
+    /// Whether it may have several values, so that it may be a list in `matrix-agent.toml`.
+    pub several: bool,
     /// Whether `.env.example` has it to be filled in, instead of commented out.
     pub first: bool,
     /// What it is for, in one or two sentences; shown to operators.
@@ -66,6 +68,7 @@ macro_rules! keys {
                     default: $default,
                     secret: keys!(@secret $flags),
                     list: keys!(@list $flags),
+                    several: keys!(@several $flags),
                     first: keys!(@first $flags),
                     doc: concat!($($doc),+).trim_ascii_start(),
                     #[cfg(test)]
@@ -86,6 +89,9 @@ macro_rules! keys {
     (@secret $other:tt) => { false };
     (@list (list)) => { true };
     (@list $other:tt) => { false };
+    (@several (list)) => { true };
+    (@several (several)) => { true };
+    (@several $other:tt) => { false };
     (@first (first)) => { true };
     (@first (first secret)) => { true };
     (@first $other:tt) => { false };
@@ -146,19 +152,19 @@ keys! {
         /// Its model.
         () PLAN_MODEL: String = Follows("the first of GEMINI_MODELS or QWEN_MODELS; without DASHSCOPE_API_KEY Qwen Code asks the orchestrator's model"), parse::agent_model;
         /// Who goes on with a plan where that agent is silent too long or its model refuses: agents, each with a model behind a colon if it is not its usual one, parted by commas, as in `gemini:gemini-2.5-flash, qwen`. Each is tried once, in this order.
-        () PLAN_FALLBACK: Vec<AgentChoice> = Unset, parse::agents;
+        (several) PLAN_FALLBACK: Vec<AgentChoice> = Unset, parse::agents;
         /// Which coding agent implements: as for PLAN_AGENT.
         () IMPLEMENT_AGENT: String = Text("qwen"), parse::agent;
         /// Its model.
         () IMPLEMENT_MODEL: String = Follows("as for PLAN_MODEL"), parse::agent_model;
         /// Who goes on with it where that agent cannot, as in PLAN_FALLBACK: `qwen:qwen3-coder-flash, gemini`.
-        () IMPLEMENT_FALLBACK: Vec<AgentChoice> = Unset, parse::agents;
+        (several) IMPLEMENT_FALLBACK: Vec<AgentChoice> = Unset, parse::agents;
         /// Which coding agent reviews: as for PLAN_AGENT.
         () REVIEW_AGENT: String = Text("gemini"), parse::agent;
         /// Its model.
         () REVIEW_MODEL: String = Follows("as for PLAN_MODEL"), parse::agent_model;
         /// Who goes on with a review where that agent cannot, as in PLAN_FALLBACK.
-        () REVIEW_FALLBACK: Vec<AgentChoice> = Unset, parse::agents;
+        (several) REVIEW_FALLBACK: Vec<AgentChoice> = Unset, parse::agents;
         /// Fine-grained GitHub token (contents and pull requests: write). It never enters a sandbox. No effect yet: repositories are read without it, and nothing is pushed.
         (secret) GITHUB_TOKEN: SecretString = Unset, parse::token;
     }

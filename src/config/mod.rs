@@ -12,7 +12,9 @@ mod mistakes;
 pub(crate) mod parse;
 mod places;
 mod raw;
+mod shown;
 mod source;
+mod value;
 
 use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU64, path::PathBuf, time::Duration};
 
@@ -20,6 +22,7 @@ use reqwest::Url;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+pub(crate) use accounts::{account_setting, hears_nobody};
 pub(crate) use folders::{check_private, make_private};
 pub use meaning::load;
 pub(crate) use meaning::{Loaded, Setting};
@@ -27,6 +30,7 @@ pub(crate) use mistakes::sentence;
 pub(crate) use mistakes::{Mistakes, Wrong};
 pub use places::Sources;
 pub(crate) use places::Unread;
+pub(crate) use shown::ShownAccount;
 pub(crate) use source::Source;
 
 use crate::net;

@@ -19,6 +19,7 @@ use super::{
     keys::{self, About},
     parse,
     places::{self, Sources},
+    value,
 };
 use crate::text;
 
@@ -145,9 +146,7 @@ impl Raw {
                 mistakes.add(&key, Some(source.clone()), Wrong::new("it is no table", mend));
                 continue;
             };
-            // A value that could not be in the environment is invalid for every key, and is reported there.
-            let values = entries.into_iter().map(|(key, value)| (key, plain(&value).unwrap_or_default())).collect();
-            self.accounts.push(accounts::Typed { name, values, source: source.clone() });
+            self.accounts.push(accounts::Typed { name, entries, source: source.clone() });
         }
     }
 
@@ -198,16 +197,9 @@ impl Raw {
                 unknown(name.get_ref(), source, mistakes);
                 continue;
             };
-            match plain(&value) {
-                Some(value) => self.set(about, &value, source),
-                None => mistakes.add(
-                    about.name,
-                    Some(source),
-                    Wrong::new(
-                        format!("it cannot be a {}", value.type_str()),
-                        "Write a text, a number, or a list of texts",
-                    ),
-                ),
+            match value::text(&value, about.several) {
+                Ok(value) => self.set(about, &value, source),
+                Err(wrong) => mistakes.add(about.name, Some(source), wrong),
             }
         }
     }
@@ -221,20 +213,6 @@ const MODELS: &str = "models";
 
 fn lines_before(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
-}
-
-/// Returns a TOML value as it would be in the environment.
-fn plain(value: &toml::Value) -> Option<String> {
-    match value {
-        toml::Value::String(text) => Some(text.clone()),
-        toml::Value::Integer(number) => Some(number.to_string()),
-        toml::Value::Float(number) => Some(number.to_string()),
-        toml::Value::Array(entries) if entries.is_empty() => Some("none".to_owned()),
-        toml::Value::Array(entries) => {
-            entries.iter().map(toml::Value::as_str).collect::<Option<Vec<_>>>().map(|entries| entries.join(","))
-        }
-        _ => None,
-    }
 }
 
 fn unknown(name: &str, source: Source, mistakes: &mut Mistakes) {

@@ -25,7 +25,7 @@ use crate::{
         terminal::{self, Terminal},
     },
     clock::Clock,
-    config::Config,
+    config::{Config, hears_nobody},
     gateway::{Gateway, Network, models::ModelDoor},
     hub::{Account, AccountHub, Keeper, Port, Retention},
     ids::FIRST_ACCOUNT,
@@ -236,6 +236,9 @@ pub struct Server {
 impl Server {
     /// Starts everything that is configured; the Matrix accounts only with `rooms`.
     pub async fn start(config: &Config, model: Model, rooms: bool, clock: Clock) -> anyhow::Result<Self> {
+        for wrong in config.all_accounts().filter(|_| rooms).filter_map(|(name, _, people)| hears_nobody(name, people)) {
+            tracing::warn!(mend = wrong.mend, "{}", wrong.what);
+        }
         let house = House::open(config, clock).await?;
         let Some(coder) = house.coder(config, model) else { return house.serve(vec![]).await };
         let first = Served {

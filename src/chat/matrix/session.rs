@@ -39,7 +39,7 @@ use super::{
     sync,
     trouble::{Fault, Trouble},
 };
-use crate::{crash, ids::FIRST_ACCOUNT, net};
+use crate::{config::account_setting, crash, net};
 use files::{Files, Saved};
 
 /// How long putting a new device's keys in place may take.
@@ -152,10 +152,7 @@ impl Login {
 
     /// Returns the name of one of the account's settings, such as `MATRIX_PASSWORD` or `accounts.two.password`.
     fn setting(&self, key: &str) -> String {
-        if self.name == FIRST_ACCOUNT {
-            return format!("MATRIX_{}", key.to_uppercase());
-        }
-        format!("accounts.{}.{key}", self.name)
+        account_setting(&self.name, key)
     }
 
     fn files(&self) -> Files {

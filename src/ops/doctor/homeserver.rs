@@ -5,24 +5,22 @@ use futures_util::future::join_all;
 use super::Check;
 use crate::{
     chat::matrix::Fault,
-    config::{Config, Matrix},
-    ids::FIRST_ACCOUNT,
+    config::{Config, Matrix, People, hears_nobody},
     net,
     ops::settings,
 };
 
 pub(super) async fn check(config: &Config) -> Vec<Check> {
-    let first = config.matrix.iter().map(|matrix| (FIRST_ACCOUNT, matrix));
-    let others = config.accounts.iter().map(|account| (account.name.as_str(), &account.matrix));
     // At the same time, so that a homeserver that hangs hides no other.
-    let found = join_all(first.chain(others).map(|(name, matrix)| check_one(config, name, matrix))).await;
-    found.into_iter().flatten().collect()
+    let checks = config.all_accounts().map(|(name, matrix, people)| check_one(config, name, matrix, people));
+    join_all(checks).await.into_iter().flatten().collect()
 }
 
-async fn check_one(config: &Config, name: &str, matrix: &Matrix) -> Vec<Check> {
+async fn check_one(config: &Config, name: &str, matrix: &Matrix, people: &People) -> Vec<Check> {
     // Boxed because the SDK's futures are large.
     let found = Box::pin(settings::login(config, name, matrix).examine()).await;
     let mut checks = vec![check_of("homeserver", found.homeserver), check_of("account", found.account)];
+    checks.extend(hears_nobody(name, people).map(|wrong| Check::warning("account", wrong.what, wrong.mend)));
     if net::is_plain(&matrix.homeserver) {
         checks.push(Check::warning(
             "homeserver",
