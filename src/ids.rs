@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tracing::{Span, error_span};
 
-/// The target of the spans that name rooms and turns in the log. Their level is `error`, so that any filter that
+/// The target of the spans that name accounts, rooms and turns in the log. Their level is `error`, so that any filter that
 /// enables the target enables all of them.
 pub const SPANS: &str = "matrix_agent::spans";
 
@@ -78,6 +78,11 @@ impl TurnId {
 /// The name of the first account. For a long time it was the only one, so what is named after a room alone belongs to
 /// it.
 pub const FIRST_ACCOUNT: &str = "coder";
+
+/// Returns the log span of an account's work that belongs to none of its rooms. It is a root span, as a room's is.
+pub fn span_of_account(account: &str) -> Span {
+    error_span!(target: SPANS, parent: None, "account", %account)
+}
 
 /// A room as one account knows it: what an actor owns, the key of most tables, and the owner of a sandbox. Two
 /// accounts in one room share nothing.

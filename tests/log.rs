@@ -1,4 +1,4 @@
-//! The server's log: each line that concerns a room says which, and each line of a turn says which turn.
+//! The server's log: each line that concerns an account or a room says which, and each line of a turn says which turn.
 
 mod support;
 
@@ -10,6 +10,7 @@ use support::{
     rig::{BARE, Rig, answers, block_on, wait},
     scripted_llm::{Reply, ScriptedLlm},
 };
+use wiremock::{Mock, MockServer, ResponseTemplate, matchers::path};
 
 /// Somebody other than sandboxd at the room's socket, and a host that is not allowed at the gateway.
 const MISCHIEF: &str = "perl -MSocket -e 'socket(my $s, PF_UNIX, SOCK_STREAM, 0); \
@@ -98,6 +99,43 @@ fn each_line_of_a_rooms_work_names_the_room_and_of_a_turns_the_turn() {
     let turns: BTreeSet<_> =
         lines.iter().filter_map(|line| line.spans.split_once("turn{")).map(|turn| turn.1).collect();
     assert_eq!(turns.len(), 3, "each turn has its own name: {turns:?}");
+}
+
+/// A homeserver that knows logins by password and answers each so.
+async fn homeserver(status: u16, errcode: &str) -> MockServer {
+    let server = MockServer::start().await;
+    let versions = ResponseTemplate::new(200).set_body_json(json!({ "versions": ["v1.11"] }));
+    Mock::given(path("/_matrix/client/versions")).respond_with(versions).mount(&server).await;
+    let answer = ResponseTemplate::new(status).set_body_json(json!({ "errcode": errcode, "error": "not now" }));
+    Mock::given(path("/_matrix/client/v3/login")).respond_with(answer).mount(&server).await;
+    server
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_line_of_an_accounts_work_names_the_account() {
+    let llm = ScriptedLlm::start().await;
+    let (away, refuses) = (homeserver(500, "M_UNKNOWN").await, homeserver(403, "M_FORBIDDEN").await);
+    let mut rig = Rig::new(BARE, llm.base_url());
+    for (key, value) in [("MATRIX_HOMESERVER", &*away.uri()), ("MATRIX_USER", "@a:b.org"), ("MATRIX_PASSWORD", "x")] {
+        rig.set(key, value);
+    }
+    rig.configure(&format!(
+        "[accounts.two]\nuser = \"@two:b.org\"\nhomeserver = \"{}\"\npassword = \"y\"\n",
+        refuses.uri()
+    ));
+    let log = tokio::task::block_in_place(|| rig.serve().stop());
+    let lines: Vec<_> = log.lines().filter_map(Line::read).filter(|line| line.module == "chat").collect();
+    let nameless: Vec<_> = lines.iter().filter(|line| !line.spans.contains(" account{account=")).collect();
+    assert!(nameless.is_empty(), "lines that name no account: {nameless:#?}");
+    for (account, says) in [
+        ("coder", "there is no session yet"),
+        ("coder", "the account `coder` hears nobody"),
+        ("two", "the account cannot be served"),
+        ("two", "the account `two` hears nobody"),
+    ] {
+        let span = format!(" account{{account={account}}}: matrix_agent::");
+        assert!(log.lines().any(|line| line.contains(&span) && line.contains(says)), "{account}: {says}: {log}");
+    }
 }
 
 /// Ends the room's container as an operator might.

@@ -31,7 +31,7 @@ pub(super) const SERVER: &str = "warn,matrix_agent=info";
 /// async-openai logs what it cannot decode, which may be a prompt; the SDK's HTTP client logs expected answers as
 /// errors.
 const NEVER: &str = ",async_openai=off,matrix_sdk::http_client=off";
-/// The level of the spans that name rooms and turns, which are shown on each line whatever is selected.
+/// The level of the spans that name accounts, rooms and turns, which are shown on each line whatever is selected.
 const ALWAYS: &str = "error";
 /// What other subcommands log, since their output says what matters.
 pub(super) const QUIET: &str = "error";

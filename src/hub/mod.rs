@@ -26,7 +26,7 @@ use std::{
 
 use tokio::sync::{Mutex as Lock, Notify, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 pub(crate) use became::{Became, Part};
 pub use keeper::{Keeper, Retention};
@@ -129,7 +129,7 @@ impl AccountHub {
             cancel,
         };
         let hub = Self { inner: Arc::new(inner) };
-        hub.inner.tasks.spawn(hub.clone().sweep());
+        hub.inner.tasks.spawn(hub.clone().sweep().instrument(hub.span()));
         for address in hub.inner.store.rooms_with_unsent(hub.account()).await? {
             hub.inner.outbox.wake(&address).await;
         }
@@ -142,6 +142,11 @@ impl AccountHub {
     /// Returns the account's name.
     pub fn account(&self) -> &str {
         &self.inner.account
+    }
+
+    /// Returns the log span of the account's work that belongs to none of its rooms.
+    pub(crate) fn span(&self) -> Span {
+        ids::span_of_account(self.account())
     }
 
     /// Returns a room of this account.

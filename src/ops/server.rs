@@ -11,6 +11,7 @@ use tokio::{
     task, time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
 
 use super::{
     control::{Control, control_socket},
@@ -25,10 +26,10 @@ use crate::{
         terminal::{self, Terminal},
     },
     clock::Clock,
-    config::{Config, hears_nobody},
+    config::{Config, Wrong, hears_nobody},
     gateway::{Gateway, Network, models::ModelDoor},
     hub::{Account, AccountHub, Keeper, Port, Retention},
-    ids::FIRST_ACCOUNT,
+    ids::{FIRST_ACCOUNT, span_of_account},
     ipc::Arrived,
     ledger::Ledger,
     llm::Model,
@@ -183,12 +184,14 @@ impl House {
             let (store, keeper) = (self.store.clone(), keeper.clone());
             let hub = AccountHub::start(account, store, keeper, tasks.clone(), cancel.clone()).await?;
             if let Some(sandboxes) = &sandboxes {
-                tasks.spawn(pass_on_notices(sandboxes.notices(), hub.clone(), cancel.clone()));
+                let passing = pass_on_notices(sandboxes.notices(), hub.clone(), cancel.clone());
+                tasks.spawn(passing.instrument(hub.span()));
             }
             hubs.push(hub.clone());
             if terminals {
                 let terminal = Terminal::default();
-                tasks.spawn(terminal.clone().run(from_terminals, hub.watch(), cancel.clone()));
+                let running = terminal.clone().run(from_terminals, hub.watch(), cancel.clone());
+                tasks.spawn(running.instrument(hub.span()));
                 chat = Some((hub.clone(), terminal));
             }
             logins.extend(login.map(|login| (login, hub, from_rooms)));
@@ -200,10 +203,11 @@ impl House {
         self.listen(Control { sandboxes: self.sandboxes.clone(), chat })?;
         let serving = Serving::new(logins.len());
         for (login, hub, inbox) in logins {
+            let span = hub.span();
             let account = matrix::run(login, hub, inbox, serving.seat(), tasks.clone(), cancel.clone());
             // Each in a task of its own, so that an account does not wait for another one's homeserver. Boxed because
             // the SDK's futures are large.
-            tasks.spawn(Box::pin(account));
+            tasks.spawn(Box::pin(account).instrument(span));
         }
         if let Err(error) = serving.all_tried().await {
             self.shutdown().await;
@@ -236,8 +240,10 @@ pub struct Server {
 impl Server {
     /// Starts everything that is configured; the Matrix accounts only with `rooms`.
     pub async fn start(config: &Config, model: Model, rooms: bool, clock: Clock) -> anyhow::Result<Self> {
-        for wrong in config.all_accounts().filter(|_| rooms).filter_map(|(name, _, people)| hears_nobody(name, people)) {
-            tracing::warn!(mend = wrong.mend, "{}", wrong.what);
+        for (name, _, people) in config.all_accounts().filter(|_| rooms) {
+            if let Some(Wrong { what, mend }) = hears_nobody(name, people) {
+                span_of_account(name).in_scope(|| tracing::warn!(mend, "{what}"));
+            }
         }
         let house = House::open(config, clock).await?;
         let Some(coder) = house.coder(config, model) else { return house.serve(vec![]).await };

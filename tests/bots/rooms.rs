@@ -212,6 +212,19 @@ async fn an_account_of_the_configuration_is_served_beside_the_first_and_hears_it
     assert!(answer.body().contains("heard: good day") && !answer.body().contains("second"), "{answer:?}");
     assert_eq!(answers_of(&town.anna, &town.bot, &unheard), 0, "bert is listed for the other account only");
     assert_eq!(answers_of(&bert, &helper, &not_heard), 0, "and anna for the first");
+
+    // With two of them, a line of the log that names neither account nor room could be about either.
+    let log = town.log();
+    let chat: Vec<_> = log.lines().filter(|line| line.contains(" matrix_agent::chat::")).collect();
+    let nameless: Vec<_> =
+        chat.iter().filter(|line| !line.contains(" room{room=") && !line.contains(" account{account=")).collect();
+    assert!(nameless.is_empty(), "{nameless:#?}");
+    for account in ["coder", "family"] {
+        for says in ["logged in", "messages are read"] {
+            let span = format!(" account{{account={account}}}: ");
+            assert!(chat.iter().any(|line| line.contains(&span) && line.contains(says)), "{account}: {says}: {log}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -142,7 +142,7 @@ pub(crate) async fn run(
                 (ended, lost, told) = (None, None, String::new());
                 login.forget_refusal();
                 if seat.found() {
-                    tracing::info!(account = adapter.hub.account(), "the account is served again");
+                    tracing::info!("the account is served again");
                 }
                 let since = Instant::now();
                 adapter.client.send_replace(Some(session.client.clone()));
@@ -189,7 +189,7 @@ pub(crate) async fn run(
                 wait = lost.get_or_insert_with(|| Backoff::new(LOST_PAUSE, LONGEST_LOST)).next_pause();
                 let words = error.to_string();
                 if told != words {
-                    tracing::error!(account = adapter.hub.account(), %error, "the account cannot be served; others are");
+                    tracing::error!(%error, "the account cannot be served; others are");
                     told = words;
                 }
                 ended = None;
