@@ -140,6 +140,31 @@ fn what_others_can_read_on_the_way_is_told_and_no_password_is_sent_there() {
 }
 
 #[test]
+fn a_state_directory_that_can_only_be_read_is_told() {
+    let folder = folder();
+    let state = folder.path().join("old");
+    fs::create_dir(&state).unwrap();
+    let looks = |mount: &str| {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &format!("{mount} exec \"$0\" doctor --json"), env!("CARGO_BIN_EXE_matrix-agent")]);
+        command.env_clear().env("PATH", std::env::var("PATH").unwrap()).env("HOME", folder.path());
+        command.env("STATE_DIR", &state).env("IPC_BASE_DIR", folder.path().join("ipc")).env("PODMAN_PATH", "/nowhere/podman");
+        let output = command.env("PODMAN_SOCKET", "/nowhere/sock").output().unwrap();
+        let json = serde_json::from_slice(&output.stdout);
+        let said = || String::from_utf8_lossy(&output.stderr);
+        Found { code: output.status.code().unwrap(), json: json.unwrap_or_else(|error| panic!("{error}: {}", said())) }
+    };
+    if !nix::unistd::geteuid().is_root() {
+        return; // Only root can make a file system read-only here.
+    }
+    assert_eq!(looks("").status("state directory"), "good");
+    let found = looks("mount --bind \"$STATE_DIR\" \"$STATE_DIR\" && mount -o remount,bind,ro \"$STATE_DIR\" &&");
+    assert_eq!((found.code, found.status("state directory")), (1, "bad"), "{:#}", found.json);
+    assert!(found.says("state directory", "Read-only file system"), "{:#}", found.json);
+    assert!(found.says("state directory", "Or set STATE_DIR to another directory"), "{:#}", found.json);
+}
+
+#[test]
 fn an_account_that_hears_nobody_is_told() {
     let folder = folder();
     let account = [("MATRIX_HOMESERVER", "http://127.0.0.1:9"), ("MATRIX_USER", "@bot:b.org")];

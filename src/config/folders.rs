@@ -63,13 +63,25 @@ pub(crate) fn make_private(path: &Path) -> Result<(), FolderError> {
 pub(crate) fn check_private(path: &Path) -> Result<bool, FolderError> {
     if fs::symlink_metadata(path).is_ok() {
         check_all_above(path.parent().unwrap_or(path))?;
-        return open_ours(path).map(|_| true);
+        let owner = open_ours(path)?.metadata().map_err(fail(path))?.uid();
+        return match check_writable(path) {
+            // The owner gets the right to write from `make_private`.
+            Err(FolderError::Io { cause, .. })
+                if cause.kind() == io::ErrorKind::PermissionDenied && owner == nix::unistd::geteuid().as_raw() =>
+            {
+                Ok(true)
+            }
+            checked => checked.map(|()| true),
+        };
     }
     let existing = path.ancestors().find(|above| above.exists()).unwrap_or(path);
     check_all_above(existing)?;
-    nix::unistd::access(existing, nix::unistd::AccessFlags::W_OK)
-        .map_err(|errno| fail(existing)(errno.into()))
-        .map(|()| false)
+    check_writable(existing).map(|()| false)
+}
+
+/// Checks whether this user can make files in the directory: its file system may be read-only, too.
+fn check_writable(path: &Path) -> Result<(), FolderError> {
+    nix::unistd::access(path, nix::unistd::AccessFlags::W_OK).map_err(|errno| fail(path)(errno.into()))
 }
 
 fn fail(path: &Path) -> impl FnOnce(io::Error) -> FolderError + use<> {
