@@ -135,6 +135,19 @@ fn what_others_can_read_on_the_way_is_told_and_no_password_is_sent_there() {
     assert!(all.contains("everybody on the way to http://203.0.113.7:8008"), "{:#}", found.json);
     assert!(all.contains("everybody on the way to 192.0.2.1"), "{:#}", found.json);
     assert!(found.says("account", "Set MATRIX_HOMESERVER to an https:// address"), "{:#}", found.json);
+    // Another account's homeserver has a setting of its own.
+    let config = folder.path().join("config/matrix-agent");
+    fs::create_dir_all(&config).unwrap();
+    let account = "[accounts.two]\nuser = \"@two:b.org\"\nhomeserver = \"http://203.0.113.8\"\npassword = \"hush\"\n";
+    fs::write(config.join("matrix-agent.toml"), account).unwrap();
+    let both = doctor(folder.path(), &settings);
+    let of_two = |check: &&Value| check["what"].as_str().unwrap().contains("http://203.0.113.8");
+    let mends: Vec<_> =
+        both.json["checks"].as_array().unwrap().iter().filter(of_two).map(|check| &check["mend"]).collect();
+    let named =
+        mends.iter().filter(|mend| mend.to_string().contains("Set accounts.two.homeserver to an https:// address"));
+    assert_eq!(named.count(), 2, "no password is sent, and what is read on the way: {mends:#?}");
+    fs::remove_dir_all(folder.path().join("config")).unwrap();
     let allowed = [&settings[..], &[("ALLOW_PLAIN_HTTP", "true")]].concat();
     assert!(!doctor(folder.path(), &allowed).says("account", "no password is sent"));
 }
@@ -146,9 +159,18 @@ fn a_state_directory_that_can_only_be_read_is_told() {
     fs::create_dir(&state).unwrap();
     let looks = |mount: &str| {
         let mut command = std::process::Command::new("unshare");
-        command.args(["--mount", "sh", "-c", &format!("{mount} exec \"$0\" doctor --json"), env!("CARGO_BIN_EXE_matrix-agent")]);
+        command.args([
+            "--mount",
+            "sh",
+            "-c",
+            &format!("{mount} exec \"$0\" doctor --json"),
+            env!("CARGO_BIN_EXE_matrix-agent"),
+        ]);
         command.env_clear().env("PATH", std::env::var("PATH").unwrap()).env("HOME", folder.path());
-        command.env("STATE_DIR", &state).env("IPC_BASE_DIR", folder.path().join("ipc")).env("PODMAN_PATH", "/nowhere/podman");
+        command
+            .env("STATE_DIR", &state)
+            .env("IPC_BASE_DIR", folder.path().join("ipc"))
+            .env("PODMAN_PATH", "/nowhere/podman");
         let output = command.env("PODMAN_SOCKET", "/nowhere/sock").output().unwrap();
         let json = serde_json::from_slice(&output.stdout);
         let said = || String::from_utf8_lossy(&output.stderr);
@@ -279,7 +301,8 @@ async fn a_refused_login_is_told_until_the_settings_change_and_doctor_makes_none
     let url = server.uri();
     let looks = move || {
         let folder = folder();
-        let (state, ipc, socket) = (folder.path().join("old"), folder.path().join("ipc"), folder.path().join("none.sock"));
+        let (state, ipc, socket) =
+            (folder.path().join("old"), folder.path().join("ipc"), folder.path().join("none.sock"));
         let settings = [
             ("STATE_DIR", state.to_str().unwrap()),
             ("IPC_BASE_DIR", ipc.to_str().unwrap()),

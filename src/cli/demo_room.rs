@@ -25,7 +25,7 @@ use tokio::{signal, time::timeout};
 use transcript::{Line, Transcript};
 
 use super::{Configuration, Outcome, host};
-use crate::{config, net, ops::Purpose, text};
+use crate::{config, ids::FIRST_ACCOUNT, net, ops::Purpose, text};
 
 /// The room's name; an existing room of that name is used again.
 const NAME: &str = "matrix-agent demo";
@@ -80,7 +80,7 @@ impl Person {
         let (Some(user), Some(password)) = (&matrix.admin_user, &matrix.admin_password) else {
             bail!("MATRIX_ADMIN_USER and MATRIX_ADMIN_PASSWORD are not both set. They are who speaks in the demo.");
         };
-        if let Some(refused) = matrix.password_refused() {
+        if let Some(refused) = matrix.password_refused(FIRST_ACCOUNT) {
             bail!("{} {}", config::sentence(&refused.what), config::sentence(&refused.mend));
         }
         let bot = UserId::parse(&matrix.user).context("MATRIX_USER is no Matrix user ID.")?;

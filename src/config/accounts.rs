@@ -110,6 +110,12 @@ pub(crate) fn account_setting(account: &str, key: &str) -> String {
     }
 }
 
+/// Returns what to do about an account whose homeserver is reached in plain HTTP.
+pub(crate) fn use_https(account: &str) -> String {
+    let setting = account_setting(account, "homeserver");
+    format!("Set {setting} to an https:// address, or to http://127.0.0.1:8008 if it runs on this machine")
+}
+
 /// Returns what is wrong with an account that hears nobody.
 pub(crate) fn hears_nobody(account: &str, people: &People) -> Option<Wrong> {
     let setting = account_setting(account, "allowed_users");

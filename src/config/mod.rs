@@ -22,7 +22,7 @@ use reqwest::Url;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-pub(crate) use accounts::{account_setting, hears_nobody};
+pub(crate) use accounts::{account_setting, hears_nobody, use_https};
 pub(crate) use folders::{check_private, make_private};
 pub use meaning::load;
 pub(crate) use meaning::{Loaded, Setting};
@@ -329,14 +329,14 @@ pub struct Paths {
 }
 
 impl Matrix {
-    /// Returns why no password is sent to the homeserver, and what to do about it; `None` if it may be sent.
-    pub fn password_refused(&self) -> Option<Wrong> {
+    /// Returns why no password is sent to the homeserver of the account of this name, and what to do about it; `None` if
+    /// it may be sent.
+    pub fn password_refused(&self, account: &str) -> Option<Wrong> {
         let refused = net::is_plain(&self.homeserver) && !self.allow_plain_http;
         refused.then(|| {
             Wrong::new(
                 format!("no password is sent to {}, since everybody on the way could read it", self.homeserver),
-                "Set MATRIX_HOMESERVER to an https:// address, or to http://127.0.0.1:8008 if it runs on this machine; on a \
-                 network that you trust set ALLOW_PLAIN_HTTP=true",
+                format!("{}; on a network that you trust set ALLOW_PLAIN_HTTP=true", use_https(account)),
             )
         })
     }

@@ -134,7 +134,7 @@ pub(super) fn login(config: &Config, name: &str, matrix: &Matrix) -> Login {
         homeserver: matrix.homeserver.to_string(),
         user: matrix.user.clone(),
         password: matrix.password.clone(),
-        refused: matrix.password_refused().map(|wrong| Fault::new(wrong.what, wrong.mend)),
+        refused: matrix.password_refused(name).map(|wrong| Fault::new(wrong.what, wrong.mend)),
         state_dir: config.paths.state_dir.clone(),
         unsigned_devices: matrix.unsigned_devices,
     }

@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use super::Check;
 use crate::{
     chat::matrix::Fault,
-    config::{Config, Matrix, People, hears_nobody},
+    config::{Config, Matrix, People, hears_nobody, use_https},
     net,
     ops::settings,
 };
@@ -28,7 +28,7 @@ async fn check_one(config: &Config, name: &str, matrix: &Matrix, people: &People
                 "everybody on the way to {} can read the session's token and what is not encrypted",
                 matrix.homeserver
             ),
-            "Set MATRIX_HOMESERVER to an https:// address, or to http://127.0.0.1:8008 if it runs on this machine",
+            use_https(name),
         ));
     }
     checks
