@@ -20,3 +20,7 @@ pub(crate) const BLANK: &str = "The message is empty. Write what is to be done."
 pub(crate) fn message_too_long(size: usize, limit: usize) -> String {
     format!("The message has {size} KiB; {limit} KiB can be taken.")
 }
+
+/// A message was not taken, since the disk is full.
+pub(crate) const DISK_FULL: &str =
+    "The disk that holds the database is full, so the message was not taken. Free some space and send it again.";

@@ -187,6 +187,7 @@ fn words() -> Vec<Word> {
         Says terminals::unreadable("it is too long"),
         Says terminals::no_frame("a brace is missing"),
         Says terminals::BLANK,
+        Says terminals::DISK_FULL,
         Says terminals::message_too_long(2, 1),
         Says turns::STOPPED_BEFORE,
         Says turns::STOPPED,

@@ -191,6 +191,8 @@ impl Terminal {
         let inbound = Inbound { room, event: event.clone(), sender, body, sealed: None };
         vec![match hub.admit(vec![inbound], None).await {
             Ok(_) => ServerFrame::Admitted { id: event },
+            // What the server does by itself is tried again; this message is not.
+            Err(StoreError::Full) => refused(Some(event), terminals::DISK_FULL),
             Err(error) => refused(Some(event), &error.to_string()),
         }]
     }
