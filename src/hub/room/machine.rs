@@ -342,7 +342,7 @@ impl Machine {
         let CutOff { turn, bot, served, claimed } = cut_off;
         let stop = claimed.iter().any(|entry| match &entry.meaning {
             Meaning::Stop { .. } => true,
-            Meaning::Change(change) => change.text.is_none() && change.target == turn.asked,
+            Meaning::Change(change) => change.stops || change.takes_back(&turn.asked),
             _ => false,
         });
         out.push(Action::Resume { turn, stop });

@@ -102,11 +102,18 @@ pub(super) struct Change {
     pub(super) target: EventId,
     /// Its new text; `None` if it is redacted.
     pub(super) text: Option<String>,
+    /// Whether the new text asks for a stop.
+    pub(super) stops: bool,
     /// What the journal knows of that message.
     pub(super) found: Found,
 }
 
 impl Change {
+    /// Returns whether it takes this message back.
+    pub(super) fn takes_back(&self, event: &EventId) -> bool {
+        self.text.is_none() && self.target == *event
+    }
+
     /// Returns what the model is told of the change that `sender` made to a message with these words.
     pub(super) fn told(&self, sender: &str, words: &str) -> String {
         let old = text::one_line(words, SHOWN);
@@ -168,6 +175,10 @@ impl Meaning {
             }
         };
         let speaker = if local { Speaker::Local } else { Speaker::Person(&event.sender) };
+        let stops = |text: &str| {
+            let wanted = bots.wants(speaker, &Said { text, has_file: false });
+            matches!(wanted, Ok(Some((_, Intent::Stop))))
+        };
         let wanted = |text: String, file: Option<FileSent>, about| {
             let said = Said { text: &text, has_file: file.is_some() };
             let (bot, intent) = match bots.wants(speaker, &said) {
@@ -191,9 +202,12 @@ impl Meaning {
             Body::Edited { target, text } => {
                 // A message without words asks for nothing any more.
                 let text = (!text.trim().is_empty()).then_some(text);
-                (Self::Change(Change { target, text, found: Found::Nothing }), None)
+                let stops = text.as_deref().is_some_and(stops);
+                (Self::Change(Change { target, text, stops, found: Found::Nothing }), None)
             }
-            Body::Redacted { target } => (Self::Change(Change { target, text: None, found: Found::Nothing }), None),
+            Body::Redacted { target } => {
+                (Self::Change(Change { target, text: None, stops: false, found: Found::Nothing }), None)
+            }
             Body::Stop => (Self::Stop { before: vec![] }, None),
             Body::Locked { .. } => (Self::Broken, None),
         }

@@ -77,13 +77,17 @@ impl Driver {
     }
 
     /// Returns what is to be done about an edit that came before its message was answered and that the turn has not
-    /// read: the answer is to the old text, so the bot is asked about the new one. `None` for every other change.
+    /// read: the answer is to the old text, so the bot is asked about the new one. `None` for every other change, such as
+    /// a stop that came too late.
     async fn missed(
         &self,
         event: &StoredInbound,
         change: &Change,
     ) -> Result<Option<(Option<EventId>, Work)>, StoreError> {
         let (Some(new), Found::Message(target)) = (&change.text, &change.found) else { return Ok(None) };
+        if change.stops {
+            return Ok(None);
+        }
         let Standing::Claimed(turn) = &target.standing else { return Ok(None) };
         let answered = self.hub.inner.store.answered(turn).await?;
         let missed = answered.filter(|answered| event.received <= answered.at && new.trim() != target.words.trim());

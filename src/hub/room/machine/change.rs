@@ -37,7 +37,7 @@ impl Machine {
             || matches!(&*phase, Phase::Ordering(order) if *order == change.target);
         match (&target.standing, &mut *phase) {
             (Standing::Claimed(turn), Phase::Turn(running)) if *turn == running.turn.id => {
-                if change.text.is_none() && change.target == running.turn.asked {
+                if change.stops || change.takes_back(&running.turn.asked) {
                     self.stop_turn(running, vec![entry.event.clone()], out);
                 } else {
                     out.push(told_turn(entry, change, target));
@@ -45,7 +45,11 @@ impl Machine {
             }
             // The message was handed to the turn, which has not read it yet.
             (Standing::Waiting, Phase::Turn(running)) if running.has(&change.target) => {
-                out.push(told_turn(entry, change, target));
+                if change.stops {
+                    self.stop_turn(running, vec![entry.event.clone(), change.target.clone()], out);
+                } else {
+                    out.push(told_turn(entry, change, target));
+                }
             }
             // If an order that runs became work, it would be answered twice.
             (Standing::Waiting, _) if under_way && change.text.is_some() => out.push(done()),
@@ -53,6 +57,8 @@ impl Machine {
                 match (&change.text, &target.edited) {
                     (Some(_), Some(body)) => {
                         self.offer_again(&change.target, phase, out);
+                        // It may be a stop or an order now, so the journal is read for these again.
+                        (self.looked, self.unlooked) = (0, true);
                         out.push(Action::Rewrite {
                             target: change.target.clone(),
                             body: body.clone(),

@@ -251,11 +251,12 @@ impl World {
                 (caption.clone(), Some(file))
             }
             Sent::Edit { target, text } => {
-                let (target, text) = (target.clone(), Some(text.clone()));
-                return Meaning::Change(Change { target, text, found: Found::Nothing });
+                let (target, text, stops) = (target.clone(), Some(text.clone()), text == "!stop");
+                return Meaning::Change(Change { target, text, stops, found: Found::Nothing });
             }
             Sent::Redaction { target } => {
-                return Meaning::Change(Change { target: target.clone(), text: None, found: Found::Nothing });
+                let (target, text, stops) = (target.clone(), None, false);
+                return Meaning::Change(Change { target, text, stops, found: Found::Nothing });
             }
             Sent::Voice => return Meaning::Unsupported("voice messages".into()),
         };

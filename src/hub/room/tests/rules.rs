@@ -255,3 +255,72 @@ fn edits_and_redactions_during_a_turn() {
         ],
     );
 }
+
+#[test]
+fn an_edit_into_a_stop_ends_the_turn() {
+    let begun: Step = (|w| w.says("a", "fix it"), &["open a", "start a"]);
+    let handed: Step = (|w| w.says("b", "and that"), &["hand over b: and that"]);
+    holds(
+        "of the question",
+        &[
+            begun,
+            handed,
+            (|w| w.edits("e", "a", "!stop"), &["claim e", "stop"]),
+            (|w| w.turn_ends(), &["answer a: Stopped", "open b", "start b"]),
+            (|w| w.turn_ends(), &["answer b: Done"]),
+        ],
+    );
+    holds(
+        "of what the turn has read",
+        &[
+            begun,
+            handed,
+            (|w| w.bot_reads(), &[]),
+            (|w| w.edits("e", "b", "!stop"), &["claim e", "stop"]),
+            (|w| w.turn_ends(), &["answer a: Stopped"]),
+        ],
+    );
+    holds(
+        "of what was handed over",
+        &[
+            begun,
+            handed,
+            (|w| w.edits("e", "b", "!stop"), &["claim e b", "stop"]),
+            (|w| w.turn_ends(), &["answer a: Stopped"]),
+        ],
+    );
+    holds(
+        "of what was not",
+        &[
+            begun,
+            handed,
+            (|w| w.says("c", "/ask something"), &[]),
+            (|w| w.edits("e", "c", "!stop"), &["rewrite c: !stop", "claim c b", "stop"]),
+            (|w| w.turn_ends(), &["answer a: Stopped"]),
+        ],
+    );
+    holds(
+        "across a crash",
+        &[
+            begun,
+            (|w| w.edits("e", "a", "!stop"), &["claim e", "stop"]),
+            (|w| w.crash(), &["resume a", "start a"]),
+            (|w| w.turn_ends(), &["answer a: Stopped"]),
+        ],
+    );
+    holds(
+        "of what waits behind another for a permit",
+        &[
+            (
+                |w| {
+                    w.before = Some(1);
+                    w.says("a", "fix it")
+                },
+                &["a waits behind 1"],
+            ),
+            (|w| w.says("b", "and that"), &[]),
+            (|w| w.edits("e", "b", "!stop"), &["rewrite b: !stop", "open a", "answer a: Stopped"]),
+        ],
+    );
+    holds("too late", &[begun, (|w| w.turn_ends(), &["answer a: Done"]), (|w| w.edits("e", "a", "!stop"), &[])]);
+}
