@@ -15,12 +15,8 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{
-    ProxyKind,
-    denial::Denial,
-    hosts::Host,
-    models::{Grant, Tokens},
-};
+use super::{ProxyKind, denial::Denial, hosts::Host, models::grant::Grant};
+use crate::ledger::Tokens;
 
 /// Writes the log of one connection.
 pub(super) struct Audit {
