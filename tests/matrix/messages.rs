@@ -58,7 +58,7 @@ async fn a_thread_is_answered_in_the_thread_and_a_reply_without_what_it_quotes()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_runs_is_told_of_an_edit_and_stopped_by_a_redaction_and_what_was_answered_stays() {
+async fn what_runs_is_told_of_an_edit_and_stopped_by_a_redaction_or_a_stop_and_what_was_answered_stays() {
     let town = Town::start().await;
     let gate = Arc::new(Notify::new());
     town.llm.when("in red").after(&gate).reply_calls(&[("run_command", json!({"command": "true"}))]);
@@ -86,4 +86,12 @@ async fn what_runs_is_told_of_an_edit_and_stopped_by_a_redaction_and_what_was_an
     let answer = town.anna.answer_to(&asked).await;
     assert!(answer.body().contains("Stopped"), "{answer:?}");
     town.llm.cancelled(1).await;
+
+    town.llm.when("wait once more").reply(Reply::Hang);
+    let asked = town.anna.say(&room, "wait once more").await;
+    town.llm.arrived(4).await;
+    town.anna.edit(&room, &asked, "!stop").await;
+    let answer = town.anna.answer_to(&asked).await;
+    assert!(answer.body().contains("Stopped"), "{answer:?}");
+    town.llm.cancelled(2).await;
 }

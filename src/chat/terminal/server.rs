@@ -191,9 +191,7 @@ impl Terminal {
         let inbound = Inbound { room, event: event.clone(), sender, body, sealed: None };
         vec![match hub.admit(vec![inbound], None).await {
             Ok(_) => ServerFrame::Admitted { id: event },
-            // What the server does by itself is tried again; this message is not.
-            Err(StoreError::Full) => refused(Some(event), terminals::DISK_FULL),
-            Err(error) => refused(Some(event), &error.to_string()),
+            Err(error) => not_taken(event, &error),
         }]
     }
 
@@ -326,6 +324,14 @@ fn confirm(done: oneshot::Sender<Result<Sent, Undelivered>>, txn: String) {
     let _ = done.send(Ok(Sent { event: EventId(txn), noted }));
 }
 
+/// Tells why a message could not be stored. Unlike the server's own work it is not tried again.
+fn not_taken(id: EventId, error: &StoreError) -> ServerFrame {
+    match error {
+        StoreError::Full => refused(Some(id), terminals::DISK_FULL),
+        error => refused(Some(id), &error.to_string()),
+    }
+}
+
 fn refused(id: Option<EventId>, text: &str) -> ServerFrame {
     ServerFrame::Refused { id, text: text.to_owned() }
 }
@@ -336,4 +342,20 @@ async fn send<W: AsyncWrite + Unpin>(
 ) -> anyhow::Result<()> {
     outgoing.send(serde_json::to_string(frame)?).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_full_disk_keeps_from_being_taken_is_to_be_sent_again() {
+        let told = |error| match not_taken("e".into(), &error) {
+            ServerFrame::Refused { id: Some(_), text } => text,
+            other => panic!("{other:?}"),
+        };
+        let text = told(StoreError::Full);
+        assert!(text.contains("send it again") && !text.contains("by itself"), "{text}");
+        assert_eq!(told(StoreError::Closed), StoreError::Closed.to_string());
+    }
 }
