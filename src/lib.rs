@@ -28,6 +28,8 @@ pub mod sandbox;
 pub mod gateway;
 pub mod ipc;
 
+pub mod github;
+
 pub mod ledger;
 
 pub mod store;

@@ -6,6 +6,7 @@ pub(crate) mod budgets;
 pub(crate) mod commands;
 pub(crate) mod database;
 pub(crate) mod files;
+pub(crate) mod github;
 pub(crate) mod models;
 pub(crate) mod rooms;
 pub(crate) mod sandboxes;

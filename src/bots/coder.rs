@@ -10,6 +10,7 @@ use tracing::Instrument;
 
 use crate::{
     coding_agents::CodingAgents,
+    github::GitHub,
     ids::{Address, BotName},
     ledger::Ledger,
     llm::Model,
@@ -42,6 +43,22 @@ pub struct Allowance {
     pub at_once: usize,
 }
 
+/// What the bot works with.
+pub struct Means {
+    /// The tokens of all who ask models.
+    pub ledger: Ledger,
+    /// The rooms' sandboxes.
+    pub sandboxes: Sandboxes,
+    /// The coding agents.
+    pub agents: CodingAgents,
+    /// The way to GitHub.
+    pub github: GitHub,
+    /// The orchestrator's model.
+    pub model: Model,
+    /// The pictures that models are shown.
+    pub gallery: Gallery,
+}
+
 /// The coding bot. Cheap to clone.
 #[derive(Clone)]
 pub struct Coder {
@@ -58,18 +75,11 @@ struct Inner {
 
 impl Coder {
     /// Returns the bot.
-    pub fn new(
-        ledger: Ledger,
-        sandboxes: Sandboxes,
-        agents: CodingAgents,
-        model: Model,
-        gallery: Gallery,
-        policy: Policy,
-        allowance: Allowance,
-    ) -> Self {
+    pub fn new(means: Means, policy: Policy, allowance: Allowance) -> Self {
+        let Means { ledger, sandboxes, agents, github, model, gallery } = means;
         let Allowance { turn: limits, at_once } = allowance;
         let (store, large) = (ledger.store().clone(), LargeFiles::default());
-        let orchestrator = Orchestrator { store, model, sandboxes, agents, ledger, gallery, large, limits };
+        let orchestrator = Orchestrator { store, model, sandboxes, agents, github, ledger, gallery, large, limits };
         let inner = Inner { name: BotName::from(NAME), permits: Permits::new(at_once), orchestrator };
         Self { policy, inner: Arc::new(inner) }
     }

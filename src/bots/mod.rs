@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-pub(crate) use coder::{Allowance, Coder};
+pub(crate) use coder::{Allowance, Coder, Means};
 pub(crate) use command::Command;
 pub(crate) use permits::Permit;
 pub use permits::Permits;

@@ -165,8 +165,14 @@ keys! {
         () REVIEW_MODEL: String = Follows("as for PLAN_MODEL"), parse::agent_model;
         /// Who goes on with a review where that agent cannot, as in PLAN_FALLBACK.
         (several) REVIEW_FALLBACK: Vec<AgentChoice> = Unset, parse::agents;
-        /// Fine-grained GitHub token (contents and pull requests: write). It never enters a sandbox. No effect yet: repositories are read without it, and nothing is pushed.
+        /// Number (or client id) of a GitHub App, which gets short tokens for one repository each. Better than GITHUB_TOKEN, and used in its place.
+        () GITHUB_APP_ID: String = Unset, parse::app_id;
+        /// File with the App's private key in PEM, as GitHub gives it. It never enters a sandbox.
+        () GITHUB_APP_KEY: PathBuf = Unset, parse::path;
+        /// Fine-grained GitHub token (contents and pull requests: write; issues: write for comments). It never enters a sandbox.
         (secret) GITHUB_TOKEN: SecretString = Unset, parse::token;
+        /// Repositories for which that key may be used in every room, to read them, to push branches `agent/…` and to open pull requests: `owner/name` or `owner/*`, parted by commas; `none` for none. Others are read as far as they are public.
+        (list) GITHUB_REPOS: Vec<String> = Text("none"), parse::list;
     }
     "Sandboxes" {
         /// The podman program, as a name on the PATH or a whole path.

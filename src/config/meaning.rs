@@ -5,8 +5,8 @@ use std::{net::IpAddr, path::PathBuf};
 use serde::Serialize;
 
 use super::{
-    AgentChoice, AgentRole, Agents, Config, Credentials, Limits, Llm, Matrix, Mistakes, Paths, People, Provider,
-    Sandbox, Source, Sources, Unread, accounts,
+    AgentChoice, AgentRole, Agents, Config, GitHub, Limits, Llm, Matrix, Mistakes, Paths, People, Provider, Sandbox,
+    Source, Sources, Unread, accounts,
     keys::{self, About, Key, Preset},
     raw::Raw,
 };
@@ -81,7 +81,12 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
             base_url: reader.value(keys::QWEN_BASE_URL),
             models: reader.value(keys::QWEN_MODELS),
         },
-        credentials: Credentials { github: reader.optional(keys::GITHUB_TOKEN) },
+        github: GitHub {
+            app: reader.optional(keys::GITHUB_APP_ID),
+            app_key: reader.optional(keys::GITHUB_APP_KEY),
+            token: reader.optional(keys::GITHUB_TOKEN),
+            repositories: reader.value(keys::GITHUB_REPOS),
+        },
         sandbox: Sandbox {
             podman_path: reader.value(keys::PODMAN_PATH),
             podman_socket: reader.folder(keys::PODMAN_SOCKET, podman_socket(sources)),

@@ -44,8 +44,8 @@ pub struct Config {
     pub gemini: Provider,
     /// Qwen's models, for coding agents.
     pub qwen: Provider,
-    /// Secrets for GitHub. Nothing uses them yet: the gateway adds no credentials.
-    pub credentials: Credentials,
+    /// The key for GitHub, and where it may be used.
+    pub github: GitHub,
     /// The sandboxes.
     pub sandbox: Sandbox,
     /// The account of `MATRIX_USER`; `None` if that is not set.
@@ -139,11 +139,17 @@ pub struct Provider {
     pub models: Vec<String>,
 }
 
-/// Secrets of the operator for GitHub.
+/// The operator's key for GitHub, and where it may be used.
 #[derive(Clone, Debug)]
-pub struct Credentials {
+pub struct GitHub {
+    /// The number of a GitHub App, and the file with its key.
+    pub app: Option<String>,
+    /// See `app`.
+    pub app_key: Option<PathBuf>,
     /// A fine-grained token.
-    pub github: Option<SecretString>,
+    pub token: Option<SecretString>,
+    /// Repositories for which it may be used in every room: `owner/name` or `owner/*`.
+    pub repositories: Vec<String>,
 }
 
 /// Which coding agent does what.

@@ -57,6 +57,11 @@ pub(super) fn model(value: &str) -> Parsed<String> {
     word(value, "openrouter/anthropic/claude-sonnet-4")
 }
 
+/// The number or the client id of a GitHub App.
+pub(super) fn app_id(value: &str) -> Parsed<String> {
+    word(value, "123456")
+}
+
 /// The name of a coding agent's model, which becomes an argument of its command.
 pub(super) fn agent_model(value: &str) -> Parsed<String> {
     const EXAMPLE: &str = "gemini-2.5-pro";

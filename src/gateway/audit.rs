@@ -15,12 +15,19 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{ProxyKind, denial::Denial, hosts::Host, models::grant::Grant};
-use crate::ledger::Tokens;
+use super::{
+    ProxyKind,
+    denial::Denial,
+    hosts::Host,
+    models::{Grant, Tokens},
+    rooms::RefusedHosts,
+};
 
 /// Writes the log of one connection.
 pub(super) struct Audit {
     pub(super) kind: ProxyKind,
+    /// Takes the hosts that are refused.
+    pub(super) refused: RefusedHosts,
 }
 
 impl Audit {
@@ -37,6 +44,11 @@ impl Audit {
             _ => (None, None, None),
         };
         let quiet = matches!(denial, Denial::NotAllowed(host) if host.is_browser_noise());
+        if let Denial::NotAllowed(host) = denial
+            && !quiet
+        {
+            self.refused.note(host);
+        }
         let host = host.map(tracing::field::display);
         let address = address.map(tracing::field::display);
         let (kind, why) = (self.kind, Why(denial));
@@ -95,6 +107,11 @@ impl std::fmt::Display for Why<'_> {
             Denial::Address { why, .. } => write!(f, "resolves to {why}"),
             // The name of a repository is part of a path, which is never logged.
             Denial::NoRepository(_) => f.write_str("no public repository"),
+            Denial::NotGranted(_) => f.write_str("push not granted"),
+            // Written by us, with no more of the sandbox's than how a finding begins.
+            Denial::Push(why) => why.fmt(f),
+            Denial::Pack(why) => why.fmt(f),
+            Denial::Key(why) => why.fmt(f),
             other => f.write_str(other.reason()),
         }
     }

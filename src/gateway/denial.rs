@@ -7,7 +7,11 @@ use std::net::IpAddr;
 
 use hyper::StatusCode;
 
-use super::{body::BadBody, head::BadHead, hosts::Host};
+use super::{body::BadBody, head::BadHead, hosts::Host, pack::BadPack, push::BadPush};
+use crate::{
+    github::{GitHubError, Repository},
+    text,
+};
 
 /// The header by which `sandbox/screenshot.mjs` tells a refusal from a site's own response.
 pub(super) const MARK: &str = "Matrix-Agent-Refusal";
@@ -28,6 +32,12 @@ pub(crate) enum Denial {
          The operator can open all of it by adding github.com to SANDBOX_ALLOWED_HOSTS."
     )]
     GitHubByWeb,
+    /// GitHub's API was asked for.
+    #[error(
+        "The sandbox does not reach GitHub's API, so gh does not work here: git clones, fetches and pushes branches agent/…, and the \
+         tool `github` opens pull requests, comments and tells what the checks say."
+    )]
+    GitHubApi,
     /// The port is neither 443 (CONNECT) nor 80.
     #[error("The sandbox may not reach port {1} of {0}: only HTTPS on port 443 and plain HTTP on port 80 are open.")]
     Port(Host, u16),
@@ -68,16 +78,35 @@ pub(crate) enum Denial {
     /// The request has a path where a proxy needs an absolute URI.
     #[error("This is an HTTP proxy: it takes `CONNECT host:443` or `http://host/path`.")]
     NotAServer,
-    /// A push to GitHub was attempted.
-    #[error("The sandbox may only read from GitHub: pushes are refused, and nothing was sent.")]
-    Push,
-    /// The request to GitHub is neither a clone nor a fetch.
+    /// A push to a repository that is not granted.
     #[error(
-        "This way to GitHub is for git only, and only for cloning and fetching: `git clone https://github.com/OWNER/REPO`."
+        "The sandbox may not push to {0}, and nothing was sent: it is not among the repositories that may be pushed to \
+         here. The operator can add it to GITHUB_REPOS."
     )]
-    NotARead,
+    NotGranted(Repository),
+    /// A push whose body is encoded, so that it cannot be looked through.
+    #[error("A push may not be encoded (Content-Encoding), and nothing was sent: use git as it comes.")]
+    Encoded,
+    /// A push is too large; holds the limit in bytes.
+    #[error("A push may have {} at most, and nothing was sent: push fewer commits at a time, or smaller files.", text::human_bytes(*.0 as u64))]
+    LargePush(usize),
+    /// A push that would set something else than the agents' own branches.
+    #[error("The push was refused, and nothing was sent: {0}.")]
+    Push(#[from] BadPush),
+    /// A push that brings something that must not leave.
+    #[error("The push was refused, and nothing was sent: {0}.")]
+    Pack(#[from] BadPack),
+    /// GitHub does not take the key, or does not let it do that.
+    #[error(transparent)]
+    Key(#[from] GitHubError),
+    /// The request to GitHub is none of git's.
+    #[error("This way to GitHub is for git only, to clone, fetch and push: `git clone https://github.com/OWNER/REPO`.")]
+    NotGit,
     /// The repository is not public, or does not exist.
-    #[error("GitHub shows no public repository at {0}: it does not exist, or it is private.")]
+    #[error(
+        "GitHub shows no public repository at {0}: it does not exist, or it is private. The operator can open private ones \
+         by GITHUB_REPOS."
+    )]
     NoRepository(String),
     /// A redirect from GitHub leads elsewhere.
     #[error("GitHub answered with a redirect to another place, which is not followed.")]
@@ -95,10 +124,16 @@ impl Denial {
         match self {
             Self::NotAllowed(_)
             | Self::GitHubByWeb
+            | Self::GitHubApi
             | Self::Port(..)
             | Self::Address { .. }
-            | Self::Push
-            | Self::NotARead => StatusCode::FORBIDDEN,
+            | Self::NotGranted(_)
+            | Self::Push(_)
+            | Self::Pack(_)
+            | Self::Key(_)
+            | Self::NotGit => StatusCode::FORBIDDEN,
+            Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::LargePush(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unresolved(_) | Self::Unreachable(_) | Self::Broken(_) | Self::Redirect | Self::NoTls => {
                 StatusCode::BAD_GATEWAY
             }
@@ -117,7 +152,8 @@ impl Denial {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::NotAllowed(_) => "Host not in SANDBOX_ALLOWED_HOSTS",
-            Self::GitHubByWeb => "github.com is open to git clone only",
+            Self::GitHubByWeb => "github.com is open to git alone",
+            Self::GitHubApi => "Not open; use git, and the tool github",
             Self::Port(..) => "Only ports 443 and 80 are open",
             Self::Address { .. } => "Address never open to sandboxes",
             _ => self.status().canonical_reason().unwrap_or("Refused"),

@@ -1,8 +1,9 @@
-//! git's route to GitHub: the two smart-HTTP requests that read a public repository, and no others.
+//! git's route to GitHub: the smart-HTTP requests that read a repository or push to it, and no others.
 //!
 //! `insteadOf` in the sandbox's git configuration sends git here, to `/github.com/OWNER/REPO…` in plain HTTP; the
-//! gateway asks GitHub over TLS. No credentials are forwarded or added, so that only public repositories answer. It
-//! must not know the host list. `Gateway::serve` calls it for each connection of the kind `git`.
+//! gateway asks GitHub over TLS. No credentials are forwarded. The operator's key is added for repositories that are granted
+//! to the room, and only those may be pushed to: into the agents' own branches (`push`), after all that is to leave was
+//! looked through (`pack`). It must not know the host list. `Gateway::serve` calls it for each connection of the kind `git`.
 
 use std::{
     error::Error,
@@ -10,27 +11,34 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
     header::{self, HeaderName, HeaderValue},
 };
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use tokio::time::timeout;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use super::{
     GatewayLimits, Link,
-    body::Upload,
     denial::Denial,
-    downstream::{Reader, Writer},
+    downstream::{Manner, Reader, Writer},
     exchange::{Ended, exchange},
     head::{Framing, Head, Target},
     hosts::Host,
     network::Network,
+    pack::{self, BadPack},
+    push::Push,
 };
-use crate::{net, text};
+use crate::{
+    github::{GitHubError, Repository},
+    net, text,
+};
 
 const GITHUB: &str = "github.com";
-const REQUEST_TYPE: &str = "application/x-git-upload-pack-request";
 
 /// The request headers that are forwarded to GitHub. All others are dropped, above all `Authorization` and `Cookie`.
 const REQUEST_LINES: [HeaderName; 6] = [
@@ -46,25 +54,31 @@ const REQUEST_LINES: [HeaderName; 6] = [
 const ANSWER_LINES: [HeaderName; 5] =
     [header::CACHE_CONTROL, header::CONTENT_ENCODING, header::CONTENT_TYPE, header::EXPIRES, header::PRAGMA];
 
+/// The most bytes of a push, which is held in memory while it is looked through, and how many of all rooms are at the same
+/// time.
+const MAX_PUSH: usize = 32 * 1024 * 1024;
+const PUSHES: usize = 8;
+
 /// The client for GitHub.
-pub(super) struct GitHub {
+pub(super) struct Client {
     network: Network,
     resolve: Duration,
     connect: Duration,
     idle: Duration,
     /// Made at first use: it loads the machine's certificates, and a machine without any still serves everything
     /// else.
-    client: OnceLock<Result<reqwest::Client, Denial>>,
+    http: OnceLock<Result<reqwest::Client, Denial>>,
+    pushes: Semaphore,
 }
 
-impl GitHub {
+impl Client {
     pub(super) fn new(network: Network, limits: &GatewayLimits) -> Self {
         let GatewayLimits { resolve, connect, idle, .. } = *limits;
-        Self { network, resolve, connect, idle, client: OnceLock::new() }
+        Self { network, resolve, connect, idle, http: OnceLock::new(), pushes: Semaphore::new(PUSHES) }
     }
 
-    fn client(&self) -> Result<&reqwest::Client, Denial> {
-        let made = self.client.get_or_init(|| {
+    fn http(&self) -> Result<&reqwest::Client, Denial> {
+        let made = self.http.get_or_init(|| {
             self.build().map_err(|error| {
                 tracing::error!(%error, cause = error.source().map(tracing::field::display), "no TLS client for GitHub");
                 Denial::NoTls
@@ -88,8 +102,14 @@ impl GitHub {
         client.build()
     }
 
-    async fn ask(&self, read: &Read, headers: &HeaderMap, upload: Upload) -> Result<reqwest::Response, Denial> {
-        let mut request = self.client()?.request(read.method(), read.url());
+    async fn ask(
+        &self,
+        asked: &Asked,
+        headers: &HeaderMap,
+        token: Option<&SecretString>,
+        body: impl Into<reqwest::Body>,
+    ) -> Result<reqwest::Response, Denial> {
+        let mut request = self.http()?.request(asked.method(), asked.url());
         for name in REQUEST_LINES {
             for value in headers.get_all(&name) {
                 request = request.header(name.clone(), value.clone());
@@ -97,8 +117,11 @@ impl GitHub {
         }
         let agent = headers.get(header::USER_AGENT).filter(|agent| agent.as_bytes().starts_with(b"git/"));
         request = request.header(header::USER_AGENT, agent.cloned().unwrap_or(HeaderValue::from_static("git/2")));
-        if read.asks_for_pack {
-            request = request.body(reqwest::Body::wrap(upload));
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, basic(token)?);
+        }
+        if asked.has_body {
+            request = request.body(body);
         }
         match timeout(self.idle, request.send()).await {
             Ok(Ok(response)) => Ok(response),
@@ -106,6 +129,14 @@ impl GitHub {
             Err(_) => Err(Denial::Silent(github())),
         }
     }
+}
+
+/// The header by which git itself would carry a token.
+fn basic(token: &SecretString) -> Result<HeaderValue, Denial> {
+    let pair = BASE64_STANDARD.encode(format!("x-access-token:{}", token.expose_secret()));
+    let mut value = HeaderValue::try_from(format!("Basic {pair}")).map_err(|_| GitHubError::BadKey)?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 fn github() -> Host {
@@ -147,48 +178,65 @@ impl Resolve for CheckedResolver {
     }
 }
 
-/// One of the two requests that are allowed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Read {
-    /// `OWNER/REPO`, with `.git` if the sandbox wrote that.
-    repository: String,
-    /// `true` for `git-upload-pack`, `false` for `info/refs`.
-    asks_for_pack: bool,
+/// What git wants of a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Service {
+    /// To clone or fetch.
+    Fetch,
+    Push,
 }
 
-impl Read {
+impl Service {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Fetch => "git-upload-pack",
+            Self::Push => "git-receive-pack",
+        }
+    }
+}
+
+/// One of the four requests that are known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Asked {
+    /// `OWNER/REPO`, with `.git` if the sandbox wrote that.
+    path: String,
+    /// What is meant by that.
+    repository: Repository,
+    service: Service,
+    /// `true` for the service itself, `false` for `info/refs`, which comes before.
+    has_body: bool,
+}
+
+impl Asked {
     fn of(head: &Head) -> Result<Self, Denial> {
-        let Target::Origin { path } = &head.target else { return Err(Denial::NotARead) };
-        let rest = path.strip_prefix("/github.com/").ok_or(Denial::NotARead)?;
-        let read = Self::parse(rest)
-            .ok_or_else(|| if rest.contains("git-receive-pack") { Denial::Push } else { Denial::NotARead })?;
-        let typed = head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == REQUEST_TYPE);
-        let fits = if read.asks_for_pack { typed } else { matches!(head.framing, Framing::None | Framing::Length(0)) };
-        if head.method == read.method() && fits { Ok(read) } else { Err(Denial::NotARead) }
+        let Target::Origin { path } = &head.target else { return Err(Denial::NotGit) };
+        let asked = path.strip_prefix("/github.com/").and_then(Self::parse).ok_or(Denial::NotGit)?;
+        let kind = format!("application/x-{}-request", asked.service.name());
+        let typed = head.headers.get(header::CONTENT_TYPE).is_some_and(|given| *given == *kind);
+        let fits = if asked.has_body { typed } else { matches!(head.framing, Framing::None | Framing::Length(0)) };
+        if head.method == asked.method() && fits { Ok(asked) } else { Err(Denial::NotGit) }
     }
 
     /// Parses what follows `github.com/` in a URL. Nothing is decoded, so that nothing can hide in an encoding.
     fn parse(path: &str) -> Option<Self> {
-        let (path, asks_for_pack) = match path.strip_suffix("/info/refs?service=git-upload-pack") {
-            Some(repository) => (repository, false),
-            None => (path.strip_suffix("/git-upload-pack")?, true),
-        };
-        let (owner, name) = path.split_once('/')?;
-        let is_name = |text: &str, extra: &[u8]| {
-            (1..=100).contains(&text.len())
-                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || extra.contains(&byte))
-        };
-        let sound = is_name(owner, b"-_") && is_name(name, b"-_.") && !matches!(name, "." | ".." | ".git");
-        sound.then(|| Self { repository: path.to_owned(), asks_for_pack })
+        let (path, service, has_body) = [Service::Fetch, Service::Push].into_iter().find_map(|service| {
+            let name = service.name();
+            let refs = path.strip_suffix(name).and_then(|path| path.strip_suffix("/info/refs?service="));
+            refs.map(|path| (path, service, false)).or_else(|| {
+                let path = path.strip_suffix(name)?.strip_suffix('/')?;
+                Some((path, service, true))
+            })
+        })?;
+        Some(Self { path: path.to_owned(), repository: Repository::parse(path)?, service, has_body })
     }
 
     fn method(&self) -> Method {
-        if self.asks_for_pack { Method::POST } else { Method::GET }
+        if self.has_body { Method::POST } else { Method::GET }
     }
 
     fn url(&self) -> String {
-        let what = if self.asks_for_pack { "git-upload-pack" } else { "info/refs?service=git-upload-pack" };
-        format!("https://{GITHUB}/{}/{what}", self.repository)
+        let refs = if self.has_body { "" } else { "info/refs?service=" };
+        format!("https://{GITHUB}/{}/{refs}{}", self.path, self.service.name())
     }
 }
 
@@ -199,8 +247,13 @@ pub(super) async fn serve(link: &Link<'_>, reader: &mut Reader, writer: &mut Wri
     while let Some(head) = reader.head(quiet, limits.head).await {
         quiet = limits.keep_alive;
         writer.next();
-        let checked = head.and_then(|head| Read::of(&head).map(|read| (read, head)));
-        let (read, head) = match checked {
+        let checked = async {
+            let head = head?;
+            let asked = Asked::of(&head)?;
+            let token = token(link, &asked).await?;
+            Ok::<_, Denial>((head, asked, token))
+        };
+        let (head, asked, token) = match checked.await {
             Ok(checked) => checked,
             Err(denial) => {
                 link.audit.denied(&denial);
@@ -211,18 +264,12 @@ pub(super) async fn serve(link: &Link<'_>, reader: &mut Reader, writer: &mut Wri
                 return;
             }
         };
-        let meters = (reader.meter(), writer.meter());
-        let mut passage = None;
-        let ended = exchange(reader, writer, &head, |upload| {
-            let (passage, headers, read) = (&mut passage, &head.headers, &read);
-            async move {
-                let response = link.github.ask(read, headers, upload).await?;
-                let address = response.remote_addr().map(|address| address.ip());
-                *passage = Some(link.audit.allowed(&github(), 443, address).metered(meters));
-                answer(read, response)
-            }
-        })
-        .await;
+        let request = Request { link, head: &head, asked: &asked, token: token.as_ref() };
+        let ended = if asked.service == Service::Push && asked.has_body {
+            request.push(reader, writer).await
+        } else {
+            request.pass(reader, writer).await
+        };
         match ended {
             Ended::KeepAlive => {}
             Ended::Close => return,
@@ -234,39 +281,172 @@ pub(super) async fn serve(link: &Link<'_>, reader: &mut Reader, writer: &mut Wri
     }
 }
 
-/// Turns GitHub's response into the one for the sandbox.
-fn answer(read: &Read, response: reqwest::Response) -> Result<Response<reqwest::Body>, Denial> {
-    let status = response.status();
-    // For a repository that it does not show, GitHub asks for a password, for which git would prompt in vain.
-    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND) {
-        let repository = format!("{GITHUB}/{}", read.repository);
-        return Err(Denial::NoRepository(repository));
+/// Returns the key for a request, if the room may use it there. What is public can be read without.
+async fn token(link: &Link<'_>, asked: &Asked) -> Result<Option<SecretString>, Denial> {
+    let Asked { repository, service, .. } = asked;
+    let (github, is_push) = (link.github, *service == Service::Push);
+    if !github.lists(repository) {
+        return if is_push { Err(Denial::NotGranted(repository.clone())) } else { Ok(None) };
     }
-    let location = if status.is_redirection() {
-        let there = response.headers().get(header::LOCATION).and_then(|there| there.to_str().ok());
-        Some(there.and_then(|there| redirect(read, there)).ok_or(Denial::Redirect)?)
-    } else {
-        None
-    };
-    let mut response: Response<reqwest::Body> = response.into();
-    let from = std::mem::take(response.headers_mut());
-    for name in ANSWER_LINES {
-        for value in from.get_all(&name) {
-            response.headers_mut().append(name.clone(), value.clone());
+    match github.token(repository).await {
+        Ok(token) => Ok(Some(token)),
+        Err(GitHubError::NoKey | GitHubError::NotInstalled(_)) if !is_push => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// One request that may be made.
+struct Request<'a> {
+    link: &'a Link<'a>,
+    head: &'a Head,
+    asked: &'a Asked,
+    token: Option<&'a SecretString>,
+}
+
+impl Request<'_> {
+    /// Passes it on, both directions at the same time.
+    async fn pass(&self, reader: &mut Reader, writer: &mut Writer) -> Ended {
+        let meters = (reader.meter(), writer.meter());
+        let mut passage = None;
+        exchange(reader, writer, self.head, |upload| {
+            let passage = &mut passage;
+            async move {
+                let body = reqwest::Body::wrap(upload);
+                let response = self.link.client.ask(self.asked, &self.head.headers, self.token, body).await?;
+                let address = response.remote_addr().map(|address| address.ip());
+                *passage = Some(self.link.audit.allowed(&github(), 443, address).metered(meters));
+                self.answer(response)
+            }
+        })
+        .await
+    }
+
+    /// Takes a push whole, looks through it, and only then sends it.
+    async fn push(&self, reader: &mut Reader, writer: &mut Writer) -> Ended {
+        let (link, manner) = (self.link, Manner::of(self.head));
+        let meters = (reader.meter(), writer.meter());
+        let idle = link.policy.limits.idle;
+        let asked = async {
+            // One of a room, and so many of all, are in memory.
+            let permits = async { (link.slot.pushes.acquire().await, link.client.pushes.acquire().await) };
+            let _permits = timeout(idle, permits).await.map_err(|_| Denial::Silent(github()))?;
+            let body = self.whole(reader, writer).await?;
+            let push = Push::read(&body)?;
+            if let Err(why) = self.look(&push, &body).await {
+                link.audit.denied(&why);
+                return Ok(refused(&push, &why).map(reqwest::Body::wrap));
+            }
+            let response = link.client.ask(self.asked, &self.head.headers, self.token, body).await?;
+            let address = response.remote_addr().map(|address| address.ip());
+            let passage = link.audit.allowed(&github(), 443, address).metered(meters);
+            let (repository, branches) = (&self.asked.repository, push.branches());
+            tracing::info!(%repository, branches, status = response.status().as_u16(), "pushed");
+            let response = self.answer(response)?;
+            // Noted when the answer has come whole.
+            drop(passage);
+            Ok::<_, Denial>(response)
+        };
+        match asked.await {
+            Ok(response) => match writer.respond(response, manner).await {
+                Ok(true) => Ended::KeepAlive,
+                _ => Ended::Close,
+            },
+            Err(denial) => {
+                // The connection is closed after this, so it does not matter whether the sandbox reads it.
+                let _ = writer.refuse(&denial, false).await;
+                Ended::Denied(denial)
+            }
         }
     }
-    if let Some(location) = location {
-        response.headers_mut().insert(header::LOCATION, location);
+
+    /// Reads the whole body of a push.
+    async fn whole(&self, reader: &mut Reader, writer: &mut Writer) -> Result<Bytes, Denial> {
+        if self.head.headers.contains_key(header::CONTENT_ENCODING) {
+            return Err(Denial::Encoded);
+        }
+        if matches!(self.head.framing, Framing::Length(length) if length > MAX_PUSH as u64) {
+            return Err(Denial::LargePush(MAX_PUSH));
+        }
+        let idle = self.link.policy.limits.idle;
+        if self.head.expects_continue && writer.raw(b"HTTP/1.1 100 Continue\r\n\r\n").await.is_err() {
+            return Err(Denial::Slow);
+        }
+        let mut left = MAX_PUSH;
+        let read = reader.whole(self.head.framing, |length| match left.checked_sub(length) {
+            Some(rest) => {
+                left = rest;
+                Ok(())
+            }
+            None => Err(Denial::LargePush(MAX_PUSH)),
+        });
+        timeout(idle, read).await.map_err(|_| Denial::Slow)?
     }
-    Ok(response)
+
+    /// Looks through a push.
+    async fn look(&self, push: &Push, body: &Bytes) -> Result<(), Denial> {
+        push.check()?;
+        let Some(update) = push.updates.first() else { return Ok(()) };
+        let (pack, id) = (body.slice(push.pack..), update.new.len() / 2);
+        // A task that panics is one that could not read it.
+        let looked = spawn_blocking(move || pack::check(&pack, id)).await;
+        Ok(looked.unwrap_or(Err(BadPack::Malformed))?)
+    }
+
+    /// Turns GitHub's response into the one for the sandbox.
+    fn answer(&self, response: reqwest::Response) -> Result<Response<reqwest::Body>, Denial> {
+        let (status, repository) = (response.status(), &self.asked.repository);
+        // For a repository that it does not show, GitHub asks for a password, for which git would prompt in vain.
+        match (status, self.token.is_some()) {
+            (StatusCode::UNAUTHORIZED, true) => {
+                self.link.github.token_refused(repository);
+                return Err(GitHubError::BadKey.into());
+            }
+            (StatusCode::FORBIDDEN, true) => return Err(GitHubError::Scope(repository.clone()).into()),
+            (StatusCode::NOT_FOUND, true) => return Err(GitHubError::Gone(repository.clone()).into()),
+            (StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND, false) => {
+                return Err(Denial::NoRepository(format!("{GITHUB}/{}", self.asked.path)));
+            }
+            _ => {}
+        }
+        let location = if status.is_redirection() {
+            let there = response.headers().get(header::LOCATION).and_then(|there| there.to_str().ok());
+            Some(there.and_then(|there| redirect(self.asked, there)).ok_or(Denial::Redirect)?)
+        } else {
+            None
+        };
+        let mut response: Response<reqwest::Body> = response.into();
+        let from = std::mem::take(response.headers_mut());
+        for name in ANSWER_LINES {
+            for value in from.get_all(&name) {
+                response.headers_mut().append(name.clone(), value.clone());
+            }
+        }
+        if let Some((there, location)) = location {
+            // Under its new name it has to be granted, too.
+            if self.token.is_some() && !self.link.github.lists(&there) {
+                return Err(GitHubError::Moved(repository.clone()).into());
+            }
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+        Ok(response)
+    }
+}
+
+/// Returns the answer by which git tells its user that a push is refused.
+fn refused(push: &Push, why: &Denial) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(push.refused(&why.to_string())));
+    let kind = HeaderValue::from_static("application/x-git-receive-pack-result");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
 }
 
 /// Sends git to a renamed repository through this route, if the redirect leads to the same request there.
-fn redirect(read: &Read, location: &str) -> Option<HeaderValue> {
+fn redirect(asked: &Asked, location: &str) -> Option<(Repository, HeaderValue)> {
     let there = location.strip_prefix("https://github.com/").or_else(|| location.strip_prefix('/'))?;
-    let there = Read::parse(there).filter(|there| there.asks_for_pack == read.asks_for_pack)?;
+    let there =
+        Asked::parse(there).filter(|there| (there.service, there.has_body) == (asked.service, asked.has_body))?;
     let path = there.url().replacen("https:/", "", 1);
-    HeaderValue::try_from(path).ok()
+    Some((there.repository, HeaderValue::try_from(path).ok()?))
 }
 
 #[cfg(test)]
@@ -274,13 +454,21 @@ mod tests {
     use super::*;
     use crate::gateway::head;
 
-    fn read(line: &str) -> Result<Read, Denial> {
-        let text = format!("{line} HTTP/1.1\r\nContent-Type: {REQUEST_TYPE}\r\n\r\n");
-        Read::of(&head::parse(text.as_bytes()).unwrap())
+    fn read(line: &str) -> Result<Asked, Denial> {
+        let service = line.rsplit(['/', '=']).next().unwrap();
+        let text = format!("{line} HTTP/1.1\r\nContent-Type: application/x-{service}-request\r\n\r\n");
+        Asked::of(&head::parse(text.as_bytes()).unwrap())
     }
 
     #[test]
-    fn the_two_reads_pass() {
+    fn the_four_requests_pass() {
+        for (line, service, has_body) in [
+            ("GET /github.com/a/b/info/refs?service=git-receive-pack", Service::Push, false),
+            ("POST /github.com/a/b/git-receive-pack", Service::Push, true),
+        ] {
+            let asked = read(line).unwrap();
+            assert_eq!((asked.service, asked.has_body, asked.repository.as_str()), (service, has_body, "a/b"));
+        }
         let refs = read("GET /github.com/acme/site.git/info/refs?service=git-upload-pack").unwrap();
         assert_eq!(refs.url(), "https://github.com/acme/site.git/info/refs?service=git-upload-pack");
         let pack = read("POST /github.com/acme_x/my-site.v2/git-upload-pack").unwrap();
@@ -288,15 +476,11 @@ mod tests {
     }
 
     #[test]
-    fn pushes_are_named_and_all_else_is_refused() {
+    fn all_else_is_refused() {
         for line in [
-            "GET /github.com/a/b/info/refs?service=git-receive-pack",
-            "POST /github.com/a/b/git-receive-pack",
             "POST /github.com/a/b/git-receive-pack/git-upload-pack",
-        ] {
-            assert_eq!(read(line), Err(Denial::Push), "{line}");
-        }
-        for line in [
+            "POST /github.com/a/b/info/refs?service=git-receive-pack",
+            "GET /github.com/a/b/git-receive-pack",
             "POST /github.com/a/b/info/refs?service=git-upload-pack",
             "GET /github.com/a/b/git-upload-pack",
             "PUT /github.com/a/b/git-upload-pack",
@@ -318,16 +502,16 @@ mod tests {
             "GET http://github.com/a/b/info/refs?service=git-upload-pack",
             "CONNECT github.com:443",
         ] {
-            assert_eq!(read(line), Err(Denial::NotARead), "{line}");
+            assert_eq!(read(line), Err(Denial::NotGit), "{line}");
         }
     }
 
     #[test]
     fn the_requests_have_their_types_and_no_others() {
-        let of = |text: &str| Read::of(&head::parse(text.as_bytes()).unwrap());
-        assert_eq!(of("POST /github.com/a/b/git-upload-pack HTTP/1.1\r\n\r\n"), Err(Denial::NotARead));
+        let of = |text: &str| Asked::of(&head::parse(text.as_bytes()).unwrap());
+        assert_eq!(of("POST /github.com/a/b/git-upload-pack HTTP/1.1\r\n\r\n"), Err(Denial::NotGit));
         let with_body = "GET /github.com/a/b/info/refs?service=git-upload-pack HTTP/1.1\r\nContent-Length: 3\r\n\r\n";
-        assert_eq!(of(with_body), Err(Denial::NotARead));
+        assert_eq!(of(with_body), Err(Denial::NotGit));
     }
 
     #[test]
@@ -338,7 +522,7 @@ mod tests {
             "https://github.com/c/d.git/info/refs?service=git-upload-pack",
             "/c/d.git/info/refs?service=git-upload-pack",
         ] {
-            assert_eq!(redirect(&refs, there).unwrap(), new);
+            assert_eq!(redirect(&refs, there).unwrap().1, new);
         }
         for there in [
             "https://github.com.evil.org/c/d/info/refs?service=git-upload-pack",

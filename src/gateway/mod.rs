@@ -24,6 +24,8 @@ pub mod hello;
 mod hosts;
 pub mod models;
 mod network;
+pub mod pack;
+pub mod push;
 mod rooms;
 mod tunnel;
 mod web;
@@ -36,13 +38,13 @@ use tracing::Instrument;
 
 use self::{
     audit::Audit,
-    git::GitHub,
+    git::Client,
     models::ModelDoor,
-    rooms::{Rooms, Slot},
+    rooms::{RefusedHosts, Rooms, Slot},
 };
 pub use self::{body::BadBody, body::Decoded, body::Decoder, hosts::AllowedHosts, network::Network};
 pub(crate) use self::{denial::Denial, hosts::BadPattern, hosts::Host};
-use crate::ids::Address;
+use crate::{github::GitHub, ids::Address};
 
 /// The protocol of a forwarded connection. sandboxd names it in the connection's first frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -123,13 +125,14 @@ impl Default for GatewayLimits {
 pub struct Gateway {
     inner: Arc<Inner>,
     models: ModelDoor,
+    github: GitHub,
 }
 
 struct Inner {
     policy: GatewayPolicy,
     network: Network,
     rooms: Rooms,
-    github: GitHub,
+    client: Client,
     cancel: CancellationToken,
 }
 
@@ -138,6 +141,8 @@ struct Link<'a> {
     address: &'a Address,
     policy: &'a GatewayPolicy,
     network: &'a Network,
+    client: &'a Client,
+    /// The operator's key, and for which repositories.
     github: &'a GitHub,
     slot: &'a Slot,
     audit: Audit,
@@ -147,8 +152,16 @@ impl Gateway {
     /// Returns a gateway with this policy, without models. All its connections end when `cancel` is cancelled.
     pub fn new(policy: GatewayPolicy, network: Network, cancel: CancellationToken) -> Self {
         let rooms = Rooms::new(policy.limits.per_room, policy.limits.overall, policy.limits.lookups_per_room);
-        let github = GitHub::new(network.clone(), &policy.limits);
-        Self { inner: Arc::new(Inner { policy, network, rooms, github, cancel }), models: ModelDoor::default() }
+        let client = Client::new(network.clone(), &policy.limits);
+        let inner = Arc::new(Inner { policy, network, rooms, client, cancel });
+        Self { inner, models: ModelDoor::default(), github: GitHub::default() }
+    }
+
+    /// Adds the operator's key for GitHub; without it, public repositories are read and nothing is pushed.
+    #[must_use]
+    pub fn with_github(mut self, github: GitHub) -> Self {
+        self.github = github;
+        self
     }
 
     /// Adds the way to models; without it, requests to models are refused.
@@ -158,23 +171,28 @@ impl Gateway {
         self
     }
 
+    /// Returns hosts that a room was refused because they are not allowed, as far as they are remembered.
+    pub fn refused_hosts(&self, address: &Address) -> Vec<String> {
+        self.inner.rooms.refused_hosts(address)
+    }
+
     /// Serves one forwarded connection to its end. Failures are told to the sandbox and logged.
     pub async fn serve(&self, address: &Address, kind: ProxyKind, stream: UnixStream) {
         self.serve_in_span(address, kind, stream).instrument(address.span()).await;
     }
 
     async fn serve_in_span(&self, address: &Address, kind: ProxyKind, stream: UnixStream) {
-        let Inner { policy, network, rooms, github, cancel } = &*self.inner;
+        let Inner { policy, network, rooms, client, cancel } = &*self.inner;
         let (mut reader, mut writer) = downstream::split(stream, policy.limits.idle);
-        let audit = Audit { kind };
         let Some(slot) = rooms.enter(address) else {
             let busy = Denial::Busy(policy.limits.per_room);
-            audit.denied(&busy);
+            Audit { kind, refused: RefusedHosts::default() }.denied(&busy);
             // Writing the refusal must not occupy for long what it was refused for.
             let _ = tokio::time::timeout(Duration::from_secs(1), writer.refuse(&busy, false)).await;
             return;
         };
-        let link = Link { address, policy, network, github, slot: &slot, audit };
+        let audit = Audit { kind, refused: slot.refused.clone() };
+        let link = Link { address, policy, network, client, github: &self.github, slot: &slot, audit };
         let serving = async {
             match kind {
                 ProxyKind::Web => web::serve(&link, reader, writer).await,

@@ -3,16 +3,20 @@
 //! It must not know what goes over the connections. Called by `Gateway::serve` and by `web`.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::Semaphore;
 
+use super::hosts::Host;
 use crate::ids::Address;
 
 /// When so many rooms are remembered, those without connections are forgotten.
 const REMEMBERED: usize = 256;
+
+/// Refused hosts that are remembered of a room.
+const REFUSED: usize = 32;
 
 /// The bounds of all rooms.
 #[derive(Debug)]
@@ -27,6 +31,25 @@ pub(super) struct Rooms {
 struct Room {
     connections: Arc<Semaphore>,
     lookups: Arc<Semaphore>,
+    pushes: Arc<Semaphore>,
+    refused: RefusedHosts,
+}
+
+/// Hosts that a room was refused because they are not allowed, as many as are remembered. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RefusedHosts(Arc<Mutex<BTreeSet<String>>>);
+
+impl RefusedHosts {
+    pub(super) fn note(&self, host: &Host) {
+        let mut hosts = self.lock();
+        if hosts.len() < REFUSED {
+            hosts.insert(host.to_string());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The right to one connection, given back when it is dropped.
@@ -34,6 +57,10 @@ struct Room {
 pub(super) struct Slot {
     /// Permits for name lookups. Each is held until the system's resolver has really ended.
     pub(super) lookups: Arc<Semaphore>,
+    /// The permit for a push that is held in memory.
+    pub(super) pushes: Arc<Semaphore>,
+    /// Takes the hosts that the room is refused.
+    pub(super) refused: RefusedHosts,
     _overall: tokio::sync::OwnedSemaphorePermit,
     _room: tokio::sync::OwnedSemaphorePermit,
 }
@@ -50,7 +77,15 @@ impl Rooms {
         let room = self.room(&mut rooms, address);
         let own = Arc::clone(&room.connections).try_acquire_owned().ok()?;
         let overall = Arc::clone(&self.overall).try_acquire_owned().ok()?;
-        Some(Slot { lookups: Arc::clone(&room.lookups), _overall: overall, _room: own })
+        let (lookups, pushes) = (Arc::clone(&room.lookups), Arc::clone(&room.pushes));
+        let refused = room.refused.clone();
+        Some(Slot { lookups, pushes, refused, _overall: overall, _room: own })
+    }
+
+    /// Returns the hosts that the room was refused, in the order of their names. A room that was idle for long has none.
+    pub(super) fn refused_hosts(&self, address: &Address) -> Vec<String> {
+        let rooms = self.lock();
+        rooms.get(address).map(|room| room.refused.lock().iter().cloned().collect()).unwrap_or_default()
     }
 
     fn room<'a>(&self, rooms: &'a mut HashMap<Address, Room>, address: &Address) -> &'a mut Room {
@@ -62,6 +97,8 @@ impl Rooms {
         rooms.entry(address.clone()).or_insert_with(|| Room {
             connections: Arc::new(Semaphore::new(self.per_room)),
             lookups: Arc::new(Semaphore::new(self.lookups)),
+            pushes: Arc::new(Semaphore::new(1)),
+            refused: RefusedHosts::default(),
         })
     }
 
@@ -98,6 +135,19 @@ mod tests {
         assert!(rooms.enter(&coder).is_none() && rooms.enter(&talk).is_none(), "each has had its one");
         let _lookup = Arc::clone(&ours.lookups).try_acquire_owned().unwrap();
         assert_eq!((ours.lookups.available_permits(), theirs.lookups.available_permits()), (0, 1));
+    }
+
+    #[test]
+    fn refused_hosts_are_remembered_each_once_and_not_without_end() {
+        let rooms = Rooms::new(1, 3, 1);
+        let room = Address::of_first("a");
+        let slot = rooms.enter(&room).unwrap();
+        for number in (0..REFUSED * 2).chain([0, 1]) {
+            slot.refused.note(&Host::Name(format!("h{number:02}.org")));
+        }
+        let hosts = rooms.refused_hosts(&room);
+        assert_eq!((hosts.len(), hosts[0].as_str()), (REFUSED, "h00.org"));
+        assert!(rooms.refused_hosts(&Address::of_first("b")).is_empty());
     }
 
     #[test]

@@ -91,8 +91,11 @@ async fn refuse(link: &Link<'_>, reader: &mut Reader, writer: &mut Writer, denia
 /// Decides by host and port alone.
 fn permit(link: &Link<'_>, host: &Host, port: u16, open_port: u16) -> Result<(), Denial> {
     if !link.policy.allowed_hosts.allows(host) {
-        let github = matches!(host, Host::Name(name) if name == "github.com");
-        return Err(if github { Denial::GitHubByWeb } else { Denial::NotAllowed(host.clone()) });
+        return Err(match host {
+            Host::Name(name) if name == "github.com" => Denial::GitHubByWeb,
+            Host::Name(name) if name == "api.github.com" => Denial::GitHubApi,
+            _ => Denial::NotAllowed(host.clone()),
+        });
     }
     if port != open_port {
         return Err(Denial::Port(host.clone(), port));

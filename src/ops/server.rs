@@ -20,7 +20,7 @@ use super::{
     settings,
 };
 use crate::{
-    bots::{Bot, Coder},
+    bots::{Bot, Coder, Means},
     chat::{
         matrix::{self, Login, Serving},
         terminal::{self, Terminal},
@@ -28,6 +28,7 @@ use crate::{
     clock::Clock,
     config::{Config, Wrong, hears_nobody},
     gateway::{Gateway, Network, models::ModelDoor},
+    github::GitHub,
     hub::{Account, AccountHub, Keeper, Port, Retention},
     ids::{FIRST_ACCOUNT, span_of_account},
     ipc::Arrived,
@@ -58,6 +59,7 @@ pub struct House {
     ledger: Ledger,
     /// The coding agents' way to their models.
     models: ModelDoor,
+    github: GitHub,
     gallery: Gallery,
     retention: Retention,
     tasks: TaskTracker,
@@ -92,7 +94,8 @@ impl House {
             house.models.expect(&address, &tools::run_under_way(&call, state));
         }
         let gateway = Gateway::new(settings::gateway(config)?, Network::system(), house.cancel.child_token());
-        let gateway = gateway.with_models(house.models.clone());
+        house.github = settings::github(config, house.store.clock().clone())?;
+        let gateway = gateway.with_models(house.models.clone()).with_github(house.github.clone());
         let options = settings::sandboxes(config, house.store.instance(), house.store.clock().clone());
         crate::config::make_private(&options.ipc_dir)?;
         house.sandboxes = Some(Sandboxes::open(options, gateway, &house.cancel).await?);
@@ -113,6 +116,7 @@ impl House {
             store,
             sandboxes: None,
             models: ModelDoor::default(),
+            github: GitHub::default(),
             gallery,
             retention,
             tasks,
@@ -124,15 +128,15 @@ impl House {
 
     /// Returns the coding bot of this house; `None` without sandboxes.
     pub fn coder(&self, config: &Config, model: Model) -> Option<Coder> {
-        Some(Coder::new(
-            self.ledger.clone(),
-            self.sandboxes.clone()?,
-            settings::agents(config, self.models.clone()),
+        let means = Means {
+            ledger: self.ledger.clone(),
+            sandboxes: self.sandboxes.clone()?,
+            agents: settings::agents(config, self.models.clone()),
+            github: self.github.clone(),
             model,
-            self.gallery.clone(),
-            settings::policy(&config.people),
-            settings::allowance(config),
-        ))
+            gallery: self.gallery.clone(),
+        };
+        Some(Coder::new(means, settings::policy(&config.people), settings::allowance(config)))
     }
 
     /// Returns the store, for bots with data of their own.

@@ -3,7 +3,7 @@
 //!
 //! Called by `cli` for every subcommand, and by `doctor`.
 
-use std::{collections::BTreeSet, num::NonZeroU64, sync::Arc};
+use std::{collections::BTreeSet, fs, io, num::NonZeroU64, sync::Arc};
 
 use reqwest::Url;
 use secrecy::SecretString;
@@ -18,6 +18,7 @@ use crate::{
         AllowedHosts, BadPattern, GatewayPolicy,
         models::{BadUpstream, ModelDoor, Protocol, Upstream},
     },
+    github::{App, BadAppKey, BadRepository, GitHub, Key, Repositories},
     ids::FIRST_ACCOUNT,
     ledger::{DayLimits, Ledger, Prices, Rules},
     llm::{self, Endpoint, ModelSettings, SettingError, parse_model},
@@ -104,7 +105,55 @@ pub(crate) fn review(loaded: &Loaded, purpose: Purpose) -> Mistakes {
     if let Err(error) = AllowedHosts::parse(&config.sandbox.allowed_hosts) {
         add("SANDBOX_ALLOWED_HOSTS", Wrong::new(error.to_string(), ""));
     }
+    let github = &config.github;
+    match github_key(config) {
+        // Others than the server's user cannot read the file, and need not.
+        Err(GitHubMistake::File(_)) if purpose == Purpose::Anything => {}
+        Ok(_) => {}
+        Err(GitHubMistake::Half) if github.app.is_none() => {
+            add("GITHUB_APP_ID", Wrong::new("it is not set, and GITHUB_APP_KEY is", "Set both or neither"));
+        }
+        Err(GitHubMistake::Half) => {
+            add("GITHUB_APP_KEY", Wrong::new("it is not set, and GITHUB_APP_ID is", "Set both or neither"));
+        }
+        Err(error) => add("GITHUB_APP_KEY", Wrong::new(error.to_string(), "Download a new one in the App's settings")),
+    }
+    if let Err(error) = Repositories::parse(&github.repositories) {
+        add("GITHUB_REPOS", Wrong::new(error.to_string(), ""));
+    }
     mistakes
+}
+
+/// Why there is no key for GitHub though one was meant.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum GitHubMistake {
+    /// One of the App's two settings is missing.
+    #[error("GITHUB_APP_ID and GITHUB_APP_KEY are set both or not at all")]
+    Half,
+    /// The key's file cannot be read.
+    #[error("the file cannot be read: {0}")]
+    File(#[from] io::Error),
+    /// It holds no key.
+    #[error(transparent)]
+    Key(#[from] BadAppKey),
+    /// The list of repositories.
+    #[error(transparent)]
+    Repositories(#[from] BadRepository),
+}
+
+/// Returns the key for GitHub, if one is set.
+fn github_key(config: &Config) -> Result<Option<Key>, GitHubMistake> {
+    let config::GitHub { app, app_key, token, .. } = &config.github;
+    match (app, app_key) {
+        (Some(app), Some(file)) => Ok(Some(Key::App(App::new(app, &fs::read_to_string(file)?)?))),
+        (None, None) => Ok(token.clone().map(Key::Token)),
+        _ => Err(GitHubMistake::Half),
+    }
+}
+
+/// Returns the server's way to GitHub. It fails only for settings that [`review`] has refused.
+pub(super) fn github(config: &Config, clock: Clock) -> Result<GitHub, GitHubMistake> {
+    Ok(GitHub::new(github_key(config)?, Repositories::parse(&config.github.repositories)?, clock))
 }
 
 /// Returns whether a model can be asked: a key is set, or none is needed.

@@ -17,13 +17,14 @@ use tracing::Instrument;
 
 use crate::{
     coding_agents::CodingAgents,
+    github::GitHub,
     ids::{CallId, TurnId},
     ledger::{Cost, Ledger, ORCHESTRATOR},
     llm::{Message, Model, ToolSpec},
     pictures::Gallery,
     sandbox::Sandboxes,
     store::{Conversation, Store, StoreError},
-    tools::{self, GuidesSeen, JobsSeen, LargeFiles, Take, Word},
+    tools::{self, GuidesSeen, JobsSeen, LargeFiles, Take, TestsSeen, Word},
 };
 
 use super::{
@@ -64,6 +65,8 @@ pub(crate) struct Orchestrator {
     pub sandboxes: Sandboxes,
     /// The coding agents.
     pub agents: CodingAgents,
+    /// The way to GitHub.
+    pub github: GitHub,
     /// Where tokens are reserved and settled.
     pub ledger: Ledger,
     /// Where pictures are kept.
@@ -140,8 +143,9 @@ impl Orchestrator {
     /// if this is dropped.
     pub(crate) async fn run(&self, job: TurnJob) -> Option<Outcome> {
         let TurnJob { at, turn, person, start, steering, progress, stop, abandon } = job;
-        let Self { store, model, sandboxes, agents, ledger, gallery, large, limits } = self.clone();
-        let tools = Toolbox::Sandbox { sandboxes, agents, limits: limits.tools, vision: model.vision(), large };
+        let Self { store, model, sandboxes, agents, github, ledger, gallery, large, limits } = self.clone();
+        let (vision, limits_of_tools) = (model.vision(), limits.tools);
+        let tools = Toolbox::Sandbox { sandboxes, agents, github, limits: limits_of_tools, vision, large };
         let journal = Journal { store, at, turn, person, gallery };
         let turn = Turn { model, ledger, journal, tools, limits, steering, progress, stop };
         abandon.run_until_cancelled_owned(Box::pin(turn.run(start))).await
@@ -231,6 +235,7 @@ impl Turn {
                 words,
                 take,
                 jobs: JobsSeen::default(),
+                tests: TestsSeen::default(),
                 guides,
                 sent: Arc::default(),
             },

@@ -19,12 +19,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     coding_agents::CodingAgents,
+    github::GitHub,
     ledger::Tokens,
     llm::{ToolSpec, Usage},
     sandbox::Sandboxes,
     store::StoreError,
     tools::{
-        self, Attachment, Facts, GuidesSeen, JobsSeen, LargeFiles, Steering, Take, ToolContext, ToolLimits,
+        self, Attachment, Facts, GuidesSeen, JobsSeen, LargeFiles, Steering, Take, TestsSeen, ToolContext, ToolLimits,
         ToolProgress, ToolResult,
     },
 };
@@ -61,6 +62,8 @@ pub(super) struct Hands {
     pub(super) jobs: JobsSeen,
     /// The guides of repositories that the model has seen.
     pub(super) guides: GuidesSeen,
+    /// What was tested.
+    pub(super) tests: TestsSeen,
     /// Bytes of files that the turn has handed to the room.
     pub(super) sent: Arc<AtomicU64>,
 }
@@ -69,7 +72,14 @@ pub(super) struct Hands {
 #[derive(Clone)]
 pub(super) enum Toolbox {
     /// In the room's sandbox.
-    Sandbox { sandboxes: Sandboxes, agents: CodingAgents, limits: ToolLimits, vision: bool, large: LargeFiles },
+    Sandbox {
+        sandboxes: Sandboxes,
+        agents: CodingAgents,
+        github: GitHub,
+        limits: ToolLimits,
+        vision: bool,
+        large: LargeFiles,
+    },
     /// By a test's own function.
     #[cfg(test)]
     Scripted(super::tests::driver::Script),
@@ -79,9 +89,9 @@ impl Toolbox {
     /// Returns what the model is told of the tools.
     pub(super) fn specs(&self) -> Vec<ToolSpec> {
         match self {
-            Self::Sandbox { limits, vision, .. } => tools::specs(limits, *vision),
+            Self::Sandbox { github, limits, vision, .. } => tools::specs(limits, *vision, github.has_key()),
             #[cfg(test)]
-            Self::Scripted(_) => tools::specs(&ToolLimits::default(), false),
+            Self::Scripted(_) => tools::specs(&ToolLimits::default(), false, false),
         }
     }
 }
@@ -150,7 +160,7 @@ impl Hands {
         let steering = Steering::new(call.id.clone(), taken, words, take);
         let work = async {
             match &self.tools {
-                Toolbox::Sandbox { sandboxes, agents, limits, vision, large } => {
+                Toolbox::Sandbox { sandboxes, agents, github, limits, vision, large } => {
                     let context = ToolContext {
                         sandboxes: sandboxes.clone(),
                         address: self.journal.at.address.clone(),
@@ -158,12 +168,14 @@ impl Hands {
                         person: self.journal.person.clone(),
                         call: call.id.clone(),
                         agents: agents.clone(),
+                        github: github.clone(),
                         store: self.journal.store.clone(),
                         cancel,
                         heard: self.heard.clone(),
                         steering,
                         jobs: self.jobs.clone(),
                         guides: self.guides.clone(),
+                        tests: self.tests.clone(),
                         large: large.clone(),
                         progress: lines,
                         limits: *limits,

@@ -81,7 +81,7 @@ pub(super) struct Fleet {
     /// Podman.
     pub(super) engine: Engine,
     /// Serves the sandboxes' proxied connections.
-    gateway: Gateway,
+    pub(super) gateway: Gateway,
     /// Reads the events of all sandboxes; `None` if the kernel has no inotify instance left.
     pub(super) ipc: Option<Ipc>,
     /// The receiver of events, until somebody takes it.

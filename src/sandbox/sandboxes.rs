@@ -156,6 +156,11 @@ impl Sandboxes {
         reconcile::remove_gone(&self.fleet).await;
     }
 
+    /// Returns hosts that programs in the room's sandbox were refused because they are not allowed.
+    pub fn refused_hosts(&self, address: &Address) -> Vec<String> {
+        self.fleet.gateway.refused_hosts(address)
+    }
+
     /// Returns a receiver of notices for rooms: that a disk is full, that a sandbox was paused.
     pub fn notices(&self) -> broadcast::Receiver<Notice> {
         self.fleet.notices()

@@ -8,9 +8,12 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{error::ToolError, guides_seen::GuidesSeen, jobs_seen::JobsSeen, steering::Steering};
+use super::{
+    error::ToolError, guides_seen::GuidesSeen, jobs_seen::JobsSeen, steering::Steering, tests_seen::TestsSeen,
+};
 use crate::{
     coding_agents::CodingAgents,
+    github::GitHub,
     ids::{Address, CallId, TurnId},
     ledger::Tokens,
     sandbox::Sandboxes,
@@ -35,6 +38,8 @@ pub struct ToolContext {
     pub call: CallId,
     /// The coding agents.
     pub agents: CodingAgents,
+    /// The way to GitHub.
+    pub github: GitHub,
     /// Where a call keeps how far it has come, for the server that takes it up after a crash.
     pub store: Store,
     /// Cancelled to end the call, and whatever it started, within a second.
@@ -47,6 +52,8 @@ pub struct ToolContext {
     pub jobs: JobsSeen,
     /// The guides of repositories that the model has seen.
     pub guides: GuidesSeen,
+    /// What was tested in this turn.
+    pub tests: TestsSeen,
     /// Where a file that may be large waits until there is memory for it.
     pub large: LargeFiles,
     /// Takes what the room may see meanwhile. If it is full, nothing waits for it, and what is shown is dropped.

@@ -2,7 +2,7 @@
 //!
 //! Called by every tool; `mod.rs` makes results of them.
 
-use crate::sandbox::SandboxError;
+use crate::{github::GitHubError, sandbox::SandboxError};
 
 /// Why a call did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,9 @@ pub(super) enum ToolError {
     /// After a crash: the sandbox has run too much since to remember the result.
     #[error("It ran to its end, but its result is no longer kept. Look at what it did before repeating it.")]
     Forgotten,
+    /// GitHub did not do what was asked.
+    #[error(transparent)]
+    GitHub(#[from] GitHubError),
     /// The sandbox did not do its part.
     #[error("The sandbox failed: {0}.")]
     Sandbox(#[from] SandboxError),
@@ -39,6 +42,7 @@ impl ToolError {
             Self::NotRun => "did not run".to_owned(),
             Self::Unknown => "unknown outcome".to_owned(),
             Self::Forgotten => "result no longer known".to_owned(),
+            Self::GitHub(error) => error.to_string(),
             Self::Sandbox(error) => error.to_string(),
         }
     }

@@ -15,6 +15,7 @@ mod error;
 mod exec;
 mod files;
 mod form;
+mod github;
 mod guides;
 mod guides_seen;
 mod jobs;
@@ -34,6 +35,7 @@ mod shorten;
 mod steering;
 mod survey;
 mod take_screenshot;
+mod tests_seen;
 mod write_file;
 
 use std::{future::Future, time::Duration};
@@ -51,7 +53,10 @@ pub(crate) use self::context::{Access, Attachment, Edit, Facts, Image};
 pub use self::context::{LargeFiles, ToolContext, ToolLimits, ToolProgress, ToolResult};
 use self::error::ToolError;
 pub(crate) use self::exec::whole_output;
-pub use self::{guides_seen::GuidesSeen, jobs_seen::JobsSeen, steering::Steering, steering::Take, steering::Word};
+pub use self::{
+    guides_seen::GuidesSeen, jobs_seen::JobsSeen, steering::Steering, steering::Take, steering::Word,
+    tests_seen::TestsSeen,
+};
 pub(crate) use self::{media::picture, memory::files as memory_files};
 use crate::{ids::CallId, llm::ToolSpec, text};
 
@@ -67,6 +72,7 @@ const ROWS: &[Row] = &[
     Row::of::<agents::Plan>(),
     Row::of::<agents::Implement>(),
     Row::of::<agents::Review>(),
+    Row::of::<github::GitHub>(),
 ];
 
 /// A tool: its name, its arguments, and what a call does.
@@ -126,9 +132,10 @@ impl Row {
     }
 }
 
-/// Returns what models are told of the tools.
-pub fn specs(limits: &ToolLimits, vision: bool) -> Vec<ToolSpec> {
-    ROWS.iter().map(|row| (row.spec)(limits, vision)).collect()
+/// Returns what models are told of the tools; of GitHub only where the server has a key for it.
+pub fn specs(limits: &ToolLimits, vision: bool, github: bool) -> Vec<ToolSpec> {
+    let offered = |row: &&Row| github || row.name != github::GitHub::NAME;
+    ROWS.iter().filter(offered).map(|row| (row.spec)(limits, vision)).collect()
 }
 
 /// Returns whether a tool may run beside others.
@@ -216,13 +223,13 @@ mod tests {
 
     #[test]
     fn what_models_are_told_is_settled() {
-        let specs = specs(&ToolLimits::default(), true);
+        let specs = specs(&ToolLimits::default(), true, true);
         insta::assert_json_snapshot!("specs", specs);
     }
 
     #[test]
     fn every_tool_fits_every_provider() {
-        let all = specs(&ToolLimits::default(), true);
+        let all = specs(&ToolLimits::default(), true, true);
         assert!(all.len() <= 12);
         for spec in &all {
             let schema = &spec.parameters;
@@ -234,8 +241,9 @@ mod tests {
                 assert!(["string", "integer", "boolean"].contains(&kind), "{}.{name}", spec.name);
             }
         }
-        let size = serde_json::to_string(&all).expect("is JSON").len();
-        assert!(size < 3600, "{size} bytes are in every request");
+        let size = |specs: &[ToolSpec]| serde_json::to_string(specs).expect("is JSON").len();
+        let (usual, all) = (size(&specs(&ToolLimits::default(), true, false)), size(&all));
+        assert!(usual < 3600 && all < usual + 400, "{usual} bytes are in every request, {all} with GitHub");
     }
 
     #[test]

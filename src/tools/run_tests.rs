@@ -88,6 +88,7 @@ impl Tool for RunTests {
 /// Returns the result, with where the whole output is if it does not show all.
 async fn told(context: &ToolContext, sandbox: &Sandbox, path: &str, ended: &Ended) -> Result<ToolResult, ToolError> {
     let (mut result, cut) = report(path, &mark_of(context), ended)?;
+    context.tests.note(&result.text);
     if cut && let Some(log) = exec::whole(context, sandbox, context.call.as_str(), &ended.output).await {
         result.text.push_str(&exec::whole_is_in(&log));
     }

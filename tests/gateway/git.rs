@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Output, Stdio},
+    process::Output,
     sync::{Arc, Mutex},
 };
 
@@ -10,13 +10,20 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, StatusCode, body::Incoming, header, service::service_fn};
 use hyper_util::rt::TokioIo;
-use matrix_agent::gateway::{GatewayLimits, ProxyKind};
+use matrix_agent::{
+    clock::Clock,
+    gateway::{GatewayLimits, ProxyKind},
+    github::{self, Key, Repositories},
+};
 use tempfile::TempDir;
-use tokio::{io::AsyncWriteExt, process::Command};
+use tokio::process::Command;
 
-use crate::door::{Authority, Door, ask, soon};
+use crate::{
+    door::{Authority, Door, ask, soon},
+    support::{self, github::TOKEN},
+};
 
-/// GitHub with one public repository, `acme/site`.
+/// GitHub with a public repository, `acme/site`, and a private one, `acme/private`.
 struct GitHub {
     door: Door,
     folder: TempDir,
@@ -38,7 +45,10 @@ impl GitHub {
             git(&work, &["commit", "-q", "-m", "more"]).await;
         }
         git(&work, &["clone", "-q", "--bare", ".", root.join("acme/site").to_str().unwrap()]).await;
-        git(&root.join("acme/site"), &["config", "http.receivepack", "true"]).await;
+        git(&work, &["clone", "-q", "--bare", ".", root.join("acme/private").to_str().unwrap()]).await;
+        for name in ["acme/site", "acme/private"] {
+            git(&root.join(name), &["config", "http.receivepack", "true"]).await;
+        }
 
         let authority = Authority::new();
         let mut door = Door::with_root(&[], GatewayLimits::default(), Some(&authority.pem()));
@@ -61,6 +71,33 @@ impl GitHub {
         door.name("github.com", &["203.0.113.5"]);
         door.route("203.0.113.5:0", server);
         Self { door, folder, requests, server }
+    }
+
+    /// The same with the operator's key for these repositories.
+    async fn granting(repositories: &[&str]) -> Self {
+        let mut github = Self::new().await;
+        let key = Some(Key::Token(TOKEN.into()));
+        let way = github::GitHub::new(key, Repositories::parse(repositories).unwrap(), Clock::default());
+        github.door.gateway = github.door.gateway.clone().with_github(way);
+        github
+    }
+
+    /// A clone of the private repository, made through the door, with one more commit.
+    async fn clone_with(&mut self, file: &str, content: &[u8]) -> PathBuf {
+        let here = self.folder.path().to_owned();
+        let output = self.git(&here, &["clone", "-q", "https://github.com/acme/private", "clone"]).await;
+        assert!(output.status.success(), "{}", said(&output));
+        let clone = self.path("clone");
+        std::fs::write(clone.join(file), content).unwrap();
+        git(&clone, &["add", "."]).await;
+        git(&clone, &["commit", "-q", "-m", "work"]).await;
+        clone
+    }
+
+    /// What the private repository's names stand at.
+    async fn refs(&self) -> String {
+        let output = run(&self.path("root/acme/private"), &["for-each-ref"]).await;
+        String::from_utf8(output.stdout).unwrap()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -119,7 +156,12 @@ async fn answer(
     let path = parts.uri.path();
     let query = parts.uri.query().unwrap_or_default();
     let plain = |status: StatusCode| Response::builder().status(status);
-    let response = if path.starts_with("/acme/private") {
+    let is_known = of("authorization") == support::github::basic(TOKEN);
+    let is_push = format!("{path}?{query}").contains("git-receive-pack");
+    let response = if let Some(status) = path.strip_prefix("/acme/status-") {
+        let status = StatusCode::from_bytes(&status.as_bytes()[..3]).unwrap();
+        plain(status).body(Full::from("whatever GitHub says"))
+    } else if !is_known && (is_push || path.starts_with("/acme/private")) {
         plain(StatusCode::UNAUTHORIZED).header(header::WWW_AUTHENTICATE, "Basic realm=\"GitHub\"").body(Full::default())
     } else if let Some(rest) = path.strip_prefix("/acme/old/") {
         let new = format!("https://github.com/acme/site/{rest}?{query}");
@@ -127,32 +169,7 @@ async fn answer(
     } else if path.starts_with("/acme/astray") {
         plain(StatusCode::FOUND).header(header::LOCATION, "https://evil.org/x").body(Full::default())
     } else {
-        let mut backend = Command::new("git")
-            .arg("http-backend")
-            .envs([("GIT_HTTP_EXPORT_ALL", "1"), ("REQUEST_METHOD", parts.method.as_str()), ("PATH_INFO", path)])
-            .envs([("QUERY_STRING", query), ("CONTENT_TYPE", &of("content-type")), ("REMOTE_USER", "x")])
-            .envs([("HTTP_CONTENT_ENCODING", of("content-encoding")), ("HTTP_GIT_PROTOCOL", of("git-protocol"))])
-            .env("CONTENT_LENGTH", body.len().to_string())
-            .env("GIT_PROJECT_ROOT", &root)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut input = backend.stdin.take().unwrap();
-        let feed = async move { drop(input.write_all(&body).await) };
-        let (output, ()) = tokio::join!(backend.wait_with_output(), feed);
-        let output = output.unwrap().stdout;
-        let end = output.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
-        let mut response = plain(StatusCode::OK);
-        for line in String::from_utf8_lossy(&output[..end]).lines() {
-            let (name, value) = line.split_once(": ").unwrap();
-            response = match name {
-                "Status" => response.status(value[..3].parse::<u16>().unwrap()),
-                _ => response.header(name, value),
-            };
-        }
-        response.body(Full::from(output[end + 4..].to_vec()))
+        return Ok(support::github::backend(&root, &parts, body).await);
     };
     Ok(response.unwrap())
 }
@@ -191,13 +208,109 @@ async fn a_request_in_chunks_arrives_whole() {
 }
 
 #[tokio::test]
-async fn a_push_is_refused_and_nothing_is_sent() {
-    let mut github = GitHub::new().await;
+async fn a_push_to_what_is_not_granted_is_refused_and_nothing_is_sent() {
+    let mut github = GitHub::granting(&["acme/private"]).await;
     let work = github.path("work");
     let output = github.git(&work, &["push", "https://github.com/acme/site", "HEAD:refs/heads/agent/x"]).await;
     assert!(!output.status.success());
-    assert!(said(&output).contains("may only read from GitHub: pushes are refused"), "{}", said(&output));
+    assert!(said(&output).contains("may not push to acme/site, and nothing was sent"), "{}", said(&output));
     assert_eq!(github.requests(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_granted_repository_is_cloned_fetched_and_pushed_to_and_the_key_stays_outside() {
+    let mut github = GitHub::granting(&["acme/*"]).await;
+    // Large enough for git to ask first and then send it in chunks.
+    let large: Vec<u8> = (0..3_000_000_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let clone = github.clone_with("large", &large).await;
+    let mut heard = String::new();
+    for (nth, reference) in ["HEAD:refs/heads/agent/x", "HEAD:refs/heads/agent/login/2"].iter().enumerate() {
+        std::fs::write(clone.join("small"), nth.to_string()).unwrap();
+        git(&clone, &["add", "."]).await;
+        git(&clone, &["commit", "-q", "-m", "more"]).await;
+        let output = github.git(&clone, &["push", "origin", reference]).await;
+        assert!(output.status.success(), "{}", said(&output));
+        heard.push_str(&said(&output));
+    }
+    let head = run(&clone, &["rev-parse", "HEAD"]).await.stdout;
+    let refs = github.refs().await;
+    assert!(refs.contains("refs/heads/agent/x"), "{refs}");
+    let there = format!("{} commit\trefs/heads/agent/login/2", String::from_utf8(head).unwrap().trim());
+    assert!(refs.contains(&there), "{refs}");
+    git(&github.path("root/acme/private"), &["fsck", "--full"]).await;
+    let output = github.git(&clone, &["fetch", "origin"]).await;
+    assert!(output.status.success(), "{}", said(&output));
+    let grep = std::process::Command::new("grep").args(["-r", TOKEN]).arg(&clone).output().unwrap();
+    assert!(grep.stdout.is_empty() && !heard.contains(TOKEN), "{grep:?}");
+    // Where nothing is granted, nobody gets it.
+    assert!(github.requests().iter().all(|request| request.contains("authorization")), "{:?}", github.requests());
+}
+
+#[tokio::test]
+async fn each_push_that_may_not_be_is_refused_and_the_remote_is_as_it_was() {
+    let mut github = GitHub::granting(&["acme/private"]).await;
+    let secret = format!("ghp_{}", ('a'..='z').chain('0'..='9').collect::<String>());
+    let clone = github.clone_with("settings", b"x = 1\n").await;
+    let pushed = github.git(&clone, &["push", "-q", "origin", "HEAD:refs/heads/agent/kept"]).await;
+    assert!(pushed.status.success(), "{}", said(&pushed));
+    let before = github.refs().await;
+    git(&clone, &["tag", "v1"]).await;
+    git(&clone, &["checkout", "-q", "-b", "leaks"]).await;
+    std::fs::write(clone.join("settings"), format!("x = 1\nkey = {secret}\n")).unwrap();
+    git(&clone, &["commit", "-q", "-a", "-m", "leaks"]).await;
+    std::fs::write(clone.join("settings"), "x = 1\n").unwrap();
+    git(&clone, &["commit", "-q", "-a", "-m", "hides it"]).await;
+    git(&clone, &["checkout", "-q", "-b", "large", "main"]).await;
+    std::fs::write(clone.join("large"), vec![0; 11 << 20]).unwrap();
+    git(&clone, &["add", "."]).await;
+    git(&clone, &["commit", "-q", "-m", "large"]).await;
+    for (arguments, says) in [
+        (&["main:refs/heads/main"][..], "only branches whose names begin with `agent/`"),
+        (&["--force", "main:refs/heads/other"], "only branches whose names begin with `agent/`"),
+        (&["main:refs/heads/agent/x", "main:refs/heads/y"], "only branches whose names begin with `agent/`"),
+        (&["v1"], "only branches whose names begin with `agent/`"),
+        (&["v1:refs/tags/agent/v1"], "only branches whose names begin with `agent/`"),
+        (&["--delete", "refs/heads/agent/kept"], "no branch may be deleted"),
+        (&["--push-option=x", "main:refs/heads/agent/x"], "does not support push options"),
+        (&["leaks:refs/heads/agent/x"], "looks like a GitHub token (`ghp_…`"),
+        (&["large:refs/heads/agent/x"], "a file in it has 11 MiB"),
+    ] {
+        let output = github.git(&clone, &[&["push", "origin"], arguments].concat()).await;
+        let words = said(&output);
+        assert!(!output.status.success() && words.contains(says), "{arguments:?}: {words}");
+        assert!(!words.contains(&secret), "{words}");
+        assert_eq!(github.refs().await, before, "{arguments:?}");
+    }
+    let push = "POST /github.com/acme/private/git-receive-pack HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\
+                Content-Type: application/x-git-receive-pack-request\r\n\r\nabc";
+    let answer = ask(&mut github.door.open(ProxyKind::Git), push.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 415 ") && answer.contains("may not be encoded"), "{answer}");
+    let large = push.replace("Content-Encoding: gzip\r\n", "").replace("Length: 3", "Length: 33554433");
+    let answer = ask(&mut github.door.open(ProxyKind::Git), large.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("32 MiB at most"), "{answer}");
+    assert_eq!(github.refs().await, before);
+    let sent = github
+        .requests()
+        .iter()
+        .filter(|request| request.starts_with("POST") && request.contains("receive-pack"))
+        .count();
+    assert_eq!(sent, 1, "nothing but the first push was sent: {:?}", github.requests());
+}
+
+#[tokio::test]
+async fn what_github_refuses_is_told_with_the_mend() {
+    let mut github = GitHub::granting(&["acme/status-401", "acme/status-403", "acme/status-404", "acme/old"]).await;
+    let here = github.folder.path().to_owned();
+    for (name, says) in [
+        ("status-401", "GitHub does not take the server's key any more"),
+        ("status-403", "It needs the permissions “contents”"),
+        ("status-404", "GitHub shows no acme/status-404 to the server's key"),
+        ("old", "acme/old has moved. Use its new name"),
+    ] {
+        let url = format!("https://github.com/acme/{name}");
+        let output = github.git(&here, &["clone", "-q", &url, "clone"]).await;
+        assert!(!output.status.success() && said(&output).contains(says), "{name}: {}", said(&output));
+    }
 }
 
 #[tokio::test]
@@ -256,7 +369,7 @@ async fn other_shapes_get_a_plain_sentence() {
     {
         let mut stream = github.door.open(ProxyKind::Git);
         let answer = ask(&mut stream, format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await;
-        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("only for cloning and fetching"), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("for git only"), "{answer}");
     }
     assert_eq!(github.requests(), Vec::<String>::new());
 }

@@ -74,6 +74,7 @@ async fn hosts_that_are_not_listed_are_refused_in_plain_words() {
         ("CONNECT [2606:4700::1]:443", 403, "[2606:4700::1]: it is not among"),
         ("GET http://evil.org/", 403, "SANDBOX_ALLOWED_HOSTS"),
         ("CONNECT github.com:443", 403, "git clone https://github.com/OWNER/REPO"),
+        ("CONNECT api.github.com:443", 403, "the tool `github` opens pull requests"),
         ("CONNECT pypi.org:22", 403, "port 22 of pypi.org"),
         ("CONNECT evil.org:80", 403, "evil.org: it is not among the allowed hosts"),
         ("GET http://pypi.org:8080/", 403, "port 8080 of pypi.org"),

@@ -5,6 +5,7 @@
 pub mod bot;
 pub mod coding_agents;
 pub mod element;
+pub mod github;
 pub mod hosted;
 pub mod person;
 pub mod proxy;

@@ -14,11 +14,13 @@ use matrix_agent::{
         AllowedHosts, Gateway, GatewayPolicy, Network,
         models::{ModelDoor, Protocol},
     },
+    github::GitHub,
     ids::{self, Address, CallId, TurnId},
     sandbox::{SandboxOptions, Sandboxes},
     store::{Durability, Store},
     tools::{
-        self, GuidesSeen, JobsSeen, LargeFiles, Steering, Take, ToolContext, ToolLimits, ToolProgress, ToolResult, Word,
+        self, GuidesSeen, JobsSeen, LargeFiles, Steering, Take, TestsSeen, ToolContext, ToolLimits, ToolProgress,
+        ToolResult, Word,
     },
 };
 use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt::PeerCredentials};
@@ -42,12 +44,18 @@ pub(crate) struct Bench {
     pub(crate) address: Address,
     jobs: JobsSeen,
     agents: CodingAgents,
+    pub(crate) github: GitHub,
     pub(crate) store: Store,
     _state: TempDir,
 }
 
 impl Bench {
     pub(crate) async fn open(image: &str) -> Self {
+        Self::behind(image, gateway()).await
+    }
+
+    /// One whose way out is this gateway.
+    pub(crate) async fn behind(image: &str, gateway: Gateway) -> Self {
         let state = tempfile::Builder::new().prefix("ma-tools").tempdir_in("/tmp").unwrap();
         let options = SandboxOptions {
             state_dir: state.path().to_owned(),
@@ -68,10 +76,19 @@ impl Bench {
             clock: Clock::default(),
             ca_bundle: None,
         };
-        let sandboxes = open(&options).await;
+        let sandboxes = Sandboxes::open(options.clone(), gateway, &CancellationToken::new()).await.unwrap();
         let address = Address::of_first(format!("tools:{}", ids::random(4)));
         let store = Store::open(&state.path().join("db"), Durability::Normal, Clock::default()).unwrap();
-        Self { store, sandboxes, options, address, jobs: JobsSeen::default(), agents: agents(), _state: state }
+        Self {
+            store,
+            sandboxes,
+            options,
+            address,
+            jobs: JobsSeen::default(),
+            agents: agents(),
+            github: GitHub::default(),
+            _state: state,
+        }
     }
 
     pub(crate) fn context(&self) -> (ToolContext, mpsc::Receiver<ToolProgress>) {
@@ -86,12 +103,14 @@ impl Bench {
             person: "@ann:a.org".to_owned(),
             call,
             agents: self.agents.clone(),
+            github: self.github.clone(),
             store: self.store.clone(),
             cancel: CancellationToken::new(),
             heard: CancellationToken::new(),
             steering,
             jobs: self.jobs.clone(),
             guides: GuidesSeen::default(),
+            tests: TestsSeen::default(),
             large: LargeFiles::default(),
             progress,
             limits: ToolLimits {
@@ -200,10 +219,12 @@ fn podman(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+fn gateway() -> Gateway {
+    Gateway::new(GatewayPolicy::new(AllowedHosts::standard()), Network::system(), CancellationToken::new())
+}
+
 pub(crate) async fn open(options: &SandboxOptions) -> Sandboxes {
-    let gateway =
-        Gateway::new(GatewayPolicy::new(AllowedHosts::standard()), Network::system(), CancellationToken::new());
-    Sandboxes::open(options.clone(), gateway, &CancellationToken::new()).await.unwrap()
+    Sandboxes::open(options.clone(), gateway(), &CancellationToken::new()).await.unwrap()
 }
 
 pub(crate) async fn run(context: &ToolContext, name: &str, arguments: &Value) -> ToolResult {

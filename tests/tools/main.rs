@@ -5,7 +5,13 @@
 mod agents;
 mod bench;
 mod commands;
+#[expect(dead_code, reason = "the gateway's own tests use the rest")]
+#[path = "../gateway/door.rs"]
+mod door;
 mod environment;
 mod files;
+mod github;
 mod jobs;
 mod pages;
+#[path = "../support/mod.rs"]
+mod support;

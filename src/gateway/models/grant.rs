@@ -12,7 +12,7 @@ pub struct Grant {
     pub address: Address,
     /// The turn, for the log.
     pub turn: TurnId,
-    /// Whose word it follows, as the chat protocol names this person; `None` if nobody's.
+    /// Whose word it follows, by his chat protocol's name; `None` where nobody's.
     pub person: Option<String>,
     /// The agent, by the name under which its tokens are counted: `qwen`.
     pub agent: String,
