@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::{Instant, sleep};
+
 use super::{
     SandboxError,
     engine::{Condition, EngineError},
@@ -13,6 +15,12 @@ use crate::strings::sandboxes as words;
 
 /// How long a stop waits before it kills. sandboxd needs a second at most.
 const STOP_GRACE: Duration = Duration::from_secs(3);
+
+/// How long a container's PID 1 must be gone until it is believed that Podman will not notice: of one that has just ended it
+/// learns within moments.
+const GONE: Duration = Duration::from_secs(2);
+/// How often it is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Notes that `room` does not run any more, and wakes those who wait for a place.
 pub(super) fn release(fleet: &Fleet, room: &Room) {
@@ -33,6 +41,14 @@ pub(super) async fn note_if_ended(fleet: &Fleet, room: &Room, container: &mut Co
             tracing::warn!(container = name, "a sandbox was removed by somebody else");
             room.note_container(container, None);
         }
+        Ok(seen) if seen.condition == Condition::Gone => match discard_if_gone(fleet, room, container).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                tracing::warn!(container = name, %error, "a sandbox whose processes are gone cannot be removed");
+                return;
+            }
+        },
         Ok(_) | Err(_) => return,
     }
     room.forget_link();
@@ -65,7 +81,11 @@ pub(super) async fn end(fleet: &Fleet, room: &Room, container: &mut Container) -
     if let Some(name) = container.name.clone() {
         match fleet.engine.kill(&name).await {
             Err(EngineError::NotFound(_)) => room.note_container(container, None),
-            killed => killed?,
+            killed => {
+                if !discard_if_gone(fleet, room, container).await? {
+                    killed?;
+                }
+            }
         }
     }
     release(fleet, room);
@@ -90,4 +110,27 @@ pub(super) async fn discard(fleet: &Fleet, room: &Room, container: &mut Containe
         room.note_container(container, None);
     }
     Ok(())
+}
+
+/// Removes a container of which Podman goes on believing that it runs, although its processes are gone, and returns whether it
+/// was one. Podman can neither stop nor start it; the next start makes another one, with the same files.
+pub(super) async fn discard_if_gone(
+    fleet: &Fleet,
+    room: &Room,
+    container: &mut Container,
+) -> Result<bool, SandboxError> {
+    let Some(name) = container.name.clone() else { return Ok(false) };
+    let since = Instant::now();
+    while matches!(fleet.engine.inspect(&name).await, Ok(seen) if seen.condition == Condition::Gone) {
+        if since.elapsed() >= GONE {
+            tracing::warn!(
+                container = name,
+                "a sandbox's processes are gone, and Podman does not know: it is made anew"
+            );
+            discard(fleet, room, container).await?;
+            return Ok(true);
+        }
+        sleep(LOOK).await;
+    }
+    Ok(false)
 }

@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -71,6 +72,9 @@ pub(crate) enum Condition {
     Running,
     /// PID 1 runs, frozen.
     Paused,
+    /// Podman believes that PID 1 runs, but there is no such process. That passes by itself when it has just ended; it stays
+    /// so where the process that watched it for Podman was killed too, and then the container can only be removed.
+    Gone,
     /// PID 1 does not run; the container can be started.
     Stopped,
 }
@@ -286,7 +290,11 @@ impl Engine {
         let found = settled(|| docker.inspect_container(name, None::<InspectContainerOptions>)).await;
         let found = found.map_err(|error| self.failed("inspect the container", name, &error))?;
         let state = found.state.unwrap_or_default();
+        let pid = state.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0);
         let condition = match state.status {
+            Some(ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::PAUSED) if pid.is_some_and(is_gone) => {
+                Condition::Gone
+            }
             Some(ContainerStateStatusEnum::RUNNING) => Condition::Running,
             Some(ContainerStateStatusEnum::PAUSED) => Condition::Paused,
             _ => Condition::Stopped,
@@ -300,7 +308,7 @@ impl Engine {
             id: found.id.unwrap_or_default(),
             labels: found.config.and_then(|config| config.labels).unwrap_or_default(),
             condition,
-            pid: state.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0),
+            pid,
             exit_code: state.exit_code.unwrap_or_default(),
             started_at: state.started_at.unwrap_or_default(),
             image: found.image.unwrap_or_default(),
@@ -443,6 +451,15 @@ fn happened(event: EventMessage) -> Option<Happened> {
         _ => return None,
     };
     Some(Happened { name: attributes.get("name")?.clone(), what })
+}
+
+/// Tells whether a process of the host has ended, by its pid.
+fn is_gone(pid: u32) -> bool {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        // The state stands behind the program's name, which may hold anything.
+        Ok(stat) => stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X'])),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 #[cfg(test)]

@@ -11,13 +11,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 use super::{
     Link, LinkState, Sandbox, SandboxError,
     creation::{create, mend, wanted},
-    ending::{abandon, discard, end, note_if_ended, release},
+    ending::{abandon, discard, discard_if_gone, end, note_if_ended, release},
     engine::{Condition, EngineError},
     events,
     fleet::Fleet,
@@ -32,6 +32,9 @@ const GREETING_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long the sandboxd of an adopted container has to connect again; it tries at least each second.
 const REDIAL_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long Podman has to tell that a container has ended whose PID 1 is gone.
+const ENDED_LIMIT: Duration = Duration::from_secs(1);
 
 /// Starts the room's sandbox, or returns the one that another call has started meanwhile.
 pub(super) async fn start(fleet: Arc<Fleet>, room: Arc<Room>) -> Result<Sandbox, SandboxError> {
@@ -88,7 +91,11 @@ async fn run(fleet: &Arc<Fleet>, room: &Arc<Room>, container: &mut Container) ->
             Err(error) => mend(fleet, room, container, error).await?,
             Ok(()) => {
                 container.fresh = false;
-                return greet(fleet, room, &name).await;
+                match greet(fleet, room, &name).await {
+                    // It did not start: Podman believes that it ran already.
+                    Err(SandboxError::Died { .. }) if discard_if_gone(fleet, room, container).await? => {}
+                    greeted => return greeted,
+                }
             }
         }
     }
@@ -144,6 +151,7 @@ async fn greeting(
     limit: Duration,
 ) -> Result<Sandbox, SandboxError> {
     let deadline = Instant::now() + limit;
+    let mut gone = false;
     loop {
         let ended = room.ended.notified();
         let seen = tokio::select! {
@@ -155,6 +163,13 @@ async fn greeting(
         };
         match seen.condition {
             Condition::Running => {}
+            // Podman tells within a moment that it has ended, if it ever does.
+            Condition::Gone if gone => return Err(SandboxError::Died { exit_code: seen.exit_code }),
+            Condition::Gone => {
+                gone = true;
+                let _ = timeout(ENDED_LIMIT, ended).await;
+                continue;
+            }
             Condition::Paused => {
                 room.set_paused(true);
                 return Err(SandboxError::Paused { container: name.to_owned() });
@@ -174,7 +189,7 @@ async fn greeting(
 /// Takes over a container that runs already, from an earlier server of this state directory.
 pub(super) async fn adopt(fleet: &Arc<Fleet>, room: &Arc<Room>, name: &str) -> Result<(), SandboxError> {
     let seen = fleet.engine.inspect(name).await?;
-    if seen.condition == Condition::Stopped {
+    if matches!(seen.condition, Condition::Stopped | Condition::Gone) {
         return Ok(());
     }
     bind(fleet, room)?;

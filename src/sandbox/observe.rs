@@ -153,7 +153,7 @@ pub(super) async fn observe(fleet: &Fleet, room: &Room) -> Result<Observation, S
     Ok(Observation {
         address: room.address.clone(),
         container,
-        running: seen.condition != Condition::Stopped,
+        running: matches!(seen.condition, Condition::Running | Condition::Paused),
         paused: seen.condition == Condition::Paused,
         uptime_seconds: uptime(&seen),
         image: seen.labels.get(spec::IMAGE).cloned().unwrap_or_else(|| seen.image.clone()),
@@ -221,7 +221,8 @@ fn same_id(a: &str, b: &str) -> bool {
 }
 
 fn uptime(seen: &Inspected) -> Option<u64> {
-    let started: jiff::Timestamp = seen.started_at.parse().ok().filter(|_| seen.condition != Condition::Stopped)?;
+    let started: jiff::Timestamp =
+        seen.started_at.parse().ok().filter(|_| !matches!(seen.condition, Condition::Stopped | Condition::Gone))?;
     u64::try_from((Clock::default().millis() - started.as_millisecond()) / 1000).ok()
 }
 

@@ -16,7 +16,7 @@ use tracing::Instrument;
 
 use super::{
     SandboxError,
-    ending::{note_if_ended, release},
+    ending::{discard_if_gone, note_if_ended, release},
     engine::{Change, Condition, Happened, Listed},
     files::Record,
     fleet::{Adoption, Fleet},
@@ -170,11 +170,22 @@ async fn compare(fleet: &Arc<Fleet>, room: Arc<Room>, found: &Listed) {
                 room.forget_link();
                 release(fleet, &room);
             }
+            if !room.is_running()
+                && let Err(error) = discard_if_gone(fleet, &room, &mut container).await
+            {
+                tracing::warn!(%error, "a sandbox whose processes are gone cannot be removed");
+            }
         }
         (Condition::Stopped, true) => note_if_ended(fleet, &room, &mut container).await,
         // The event of a pause may have been missed.
-        (Condition::Running | Condition::Paused, true) => room.set_paused(found.condition == Condition::Paused),
-        (Condition::Stopped, false) => {}
+        (Condition::Running | Condition::Paused, true) => {
+            room.set_paused(found.condition == Condition::Paused);
+            if room.connection().is_none() {
+                // Its processes may be gone without Podman's knowledge.
+                note_if_ended(fleet, &room, &mut container).await;
+            }
+        }
+        (Condition::Stopped | Condition::Gone, _) => {}
     }
 }
 

@@ -81,6 +81,30 @@ async fn what_others_do_to_a_container_is_noticed() {
     assert_eq!(house.volumes().len(), 1, "a volume in use is not pruned");
 }
 
+/// Whoever watches a container for Podman may be killed with it, by the kernel or by an operator: for Podman it runs on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_whose_processes_are_gone_is_made_anew_with_its_files() {
+    let house = House::new();
+    let mut fleet = house.open().await;
+    let room = house.room("gone");
+    sh(&fleet.ensure(&room).await.unwrap(), "echo kept > file").await;
+    for comes_back in [false, true] {
+        let name = house.containers().into_iter().next().unwrap();
+        let pids = podman(&["inspect", "--format", "{{.State.ConmonPid}} {{.State.Pid}}", &name]);
+        for pid in pids.split_whitespace() {
+            signal(pid.parse().unwrap(), Signal::SIGKILL);
+        }
+        if comes_back {
+            fleet.shutdown().await;
+            fleet = house.open().await;
+        } else {
+            assert_eq!(podman(&["inspect", "--format", "{{.State.Status}}", &name]).trim(), "running");
+        }
+        let sandbox = timeout(Duration::from_secs(15), fleet.ensure(&room)).await.unwrap().unwrap();
+        assert_eq!(sh(&sandbox, "cat file").await, "kept");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_start_says_why() {
     let house = House::with(|options| options.image = "localhost/no-such-image:latest".into());
