@@ -2,11 +2,11 @@
 //! operator's key.
 //!
 //! An agent gets a [`Pass`] for one run. Its token is the only key in the sandbox; it is worth something in one room, until the
-//! pass is dropped, and here alone. Open are some protocols' requests to generate, count and list ([`route`]), for the
-//! models that the operator has set up ([`Upstream`]); what a provider would fetch or run by itself is not ([`inspect`]).
+//! pass is dropped, and here alone. Open are some protocols' requests to generate, count and list (`route`), for the
+//! models that the operator has set up ([`Upstream`]); what a provider would fetch or run by itself is not (`inspect`).
 //!
 //! It must not know what agents are, how they are run, or what is said: whoever runs one opens a pass and watches what is
-//! seen of it ([`Pass::seen`]). `Gateway::serve` calls [`serve`] with each connection of the kind `models`.
+//! seen of it ([`Pass::seen`]). `Gateway::serve` calls `serve` with each connection of the kind `models`.
 
 mod grant;
 mod inspect;
