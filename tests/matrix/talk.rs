@@ -10,6 +10,7 @@ use crate::support::{
     person::Person,
     replies::Reply,
     scripted_llm::{results, user_texts},
+    seen::Shown,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,7 +56,7 @@ async fn a_quick_answer_leaves_no_progress_message_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_during_work_steers_it_and_a_reaction_shows_that_it_was_seen() {
+async fn a_message_during_work_steers_it_and_a_reaction_shows_that_it_was_taken() {
     let town = Town::start().await;
     let gate = Arc::new(Notify::new());
     town.llm
@@ -67,14 +68,15 @@ async fn a_message_during_work_steers_it_and_a_reaction_shows_that_it_was_seen()
     let asked = town.anna.say(&room, "begin").await;
     town.llm.arrived(1).await;
     let steer = town.anna.say(&room, "in blue please").await;
-    town.anna
-        .shows(&room, "the reaction", |shown| {
-            shown
-                .iter()
-                .any(|message| message.id == steer && message.reactions.contains(&(town.bot.clone(), "👀".into())))
-        })
-        .await;
+    let is_taken = |shown: &[Shown]| {
+        shown.iter().any(|message| message.id == steer && message.reactions.contains(&(town.bot.clone(), "👀".into())))
+    };
+    // What comes next shows that nothing came between.
+    let asked_more = town.anna.say(&room, "!help").await;
+    town.anna.answer_to(&asked_more).await;
+    assert!(!is_taken(&town.anna.shown(&room)), "it waits for the model");
     gate.notify_one();
+    town.anna.shows(&room, "the reaction", is_taken).await;
     assert!(town.anna.answer_to(&asked).await.body().contains("in blue"));
     let texts = user_texts(town.llm.requests().last().unwrap());
     assert!(texts.iter().any(|text| text.contains("in blue please")), "{texts:#?}");

@@ -91,7 +91,7 @@ pub(super) fn follow(adapter: &Adapter, LiveIn { address, live, .. }: LiveIn) {
         Live::Queued { asked, thread, .. } if !adapter.views().contains_key(&room) => {
             start(adapter, &room, asked, thread.as_ref());
         }
-        Live::Heard { said } => react(adapter, &room, said, SEEN),
+        Live::Seen { said } => react(adapter, &room, said, SEEN),
         Live::Ended { .. } => {
             // The closing row of the outbox says how the turn ended.
             let ended = adapter.views().remove(&room);
