@@ -3,7 +3,10 @@
 
 mod support;
 
-use std::time::Instant;
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use support::{
@@ -365,7 +368,7 @@ fn a_run_goes_on_when_the_server_was_killed() {
 fn nothing_of_a_run_is_lost_or_seen_twice_when_the_server_was_killed() {
     // In the place of the CLI: what it writes is counted in tokens.
     let program = r#"#!/bin/bash
-cat > /dev/null
+read -r; read -r
 spends() { echo '{"type":"assistant","message":{"content":[{"type":"tool_use","id":"'$1'","name":"write_file","input":{"file_path":"step-'$1'"}}],"usage":{"input_tokens":30000,"output_tokens":0}}}'; }
 echo '{"type":"system","subtype":"init","session_id":"a","model":"m"}'
 spends 1
@@ -468,21 +471,23 @@ fn a_word_that_steers_reaches_an_agent_at_work() {
 fn a_word_after_an_agent_s_last_stays_a_word_to_the_turn() {
     let llm = block_on(ScriptedLlm::start());
     // It has said its last, and takes its time to end.
-    let agent = r#"mkdir -p ~/.local/bin; cat > ~/.local/bin/qwen <<'END'
+    let agent = r#"mkdir -p ~/.local/bin; cat > ~/.local/bin/gemini <<'END'
 #!/bin/sh
 cat > /dev/null
-echo '{"type":"system","subtype":"init","session_id":"a","model":"m"}'
-echo '{"type":"assistant","message":{"content":[{"type":"tool_use","id":"1","name":"write_file","input":{"file_path":"x"}}]}}'
-echo '{"type":"user","message":{"content":[{"type":"tool_result","tool_use_id":"1","is_error":false}]}}'
-echo '{"type":"result","subtype":"success","is_error":false,"result":"All done."}'
+echo '{"type":"init","session_id":"a","model":"m"}'
+echo '{"type":"tool_use","tool_name":"write_file","tool_id":"1","parameters":{"file_path":"x"}}'
+echo '{"type":"tool_result","tool_id":"1","status":"success","output":"x"}'
+echo '{"type":"message","role":"assistant","content":"All done.","delta":true}'
+echo '{"type":"result","status":"success","stats":{"total_tokens":2,"input_tokens":1,"output_tokens":1}}'
 until [ -e /tmp/go ]; do sleep 0.05; done
 END
-chmod +x ~/.local/bin/qwen"#;
+chmod +x ~/.local/bin/gemini"#;
     llm.otherwise(move |request| {
         let arguments = json!({ "command": agent });
         steps(request, &[("run_command", arguments), ("implement", json!({"task": "Paint it."}))])
     });
-    let rig = rig(&llm);
+    let mut rig = rig(&llm);
+    rig.set("IMPLEMENT_AGENT", "gemini");
     let _server = rig.serve();
     let mut chat = rig.ask("one", "Paint it.");
     chat.until("the agent's work", |frame| frame["line"].as_str().is_some_and(|line| line.contains("write file x")));
@@ -497,6 +502,62 @@ chmod +x ~/.local/bin/qwen"#;
     let (last, told) = (requests.last().unwrap(), results(requests.last().unwrap()));
     assert!(told[1].contains("All done.") && !told[1].contains("was told"), "{}", told[1]);
     assert!(user_texts(last).last().unwrap().contains("in blue, please"), "{last:#}");
+}
+
+/// Qwen Code is asked again without a start: by the same process, whose key is good only while a call runs, and which is gone
+/// once the turn is over.
+#[test]
+fn a_second_call_of_a_task_finds_qwen_awake() {
+    const KEY: &str = "key=$(tr '\\0' '\\n' < /proc/$(pgrep -of input-forma[t])/environ | sed -n 's/^OPENAI_API_KEY=//p'); \
+        curl -s -o /dev/null -w '%{http_code}' -H \"authorization: Bearer $key\" http://127.0.0.1:3130/v1/models";
+    let llm = block_on(ScriptedLlm::start());
+    let times: Arc<Mutex<Vec<(Who, Instant)>>> = Arc::default();
+    let noted = Arc::clone(&times);
+    llm.otherwise(move |request| {
+        noted.lock().unwrap().push((who(request), Instant::now()));
+        match who(request) {
+            Who::Aside | Who::Gemini => aside(request),
+            Who::Orchestrator => steps(
+                request,
+                &[
+                    ("implement", json!({"task": "Write one."})),
+                    ("run_command", json!({ "command": KEY })),
+                    ("implement", json!({"task": "Write two."})),
+                ],
+            ),
+            Who::Qwen => {
+                let file = if user_texts(request).concat().contains("Write two.") { "two" } else { "one" };
+                let command = format!("{{ echo $PPID; {KEY}; }} > {file}");
+                let arguments = json!({"command": command, "description": "write", "is_background": false});
+                match (file, answered(request)) {
+                    ("one", 0) | ("two", 1) => Reply::calls(&[("run_shell_command", arguments)]),
+                    ("one", _) | ("two", 2) => Reply::text(&format!("Wrote {file}.")),
+                    (_, count) => Reply::text(&format!("It has forgotten what it did: {count}.")),
+                }
+            }
+        }
+    });
+    let rig = rig(&llm);
+    let _server = rig.serve();
+    let (code, frames) = rig.ask("one", "Write two files.").finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+    let requests = llm.requests();
+    let told = results(requests.iter().rfind(|request| who(request) == Who::Orchestrator).unwrap());
+    assert!(told[0].contains("Wrote one.") && told[2].contains("Wrote two."), "{told:#?}");
+    assert!(told[1].ends_with("401"), "between calls the key is void: {}", told[1]);
+    let files = exec(&rig, "cat one; echo; cat two");
+    let lines: Vec<_> = files.lines().collect();
+    assert!(lines[..2] == lines[2..] && lines[1] == "200", "one process, whose key was good: {files}");
+    assert_eq!(exec(&rig, "pgrep -fc input-forma[t]").trim(), "0");
+
+    let times = times.lock().unwrap();
+    let starts: Vec<_> = times
+        .windows(2)
+        .filter(|pair| (pair[0].0, pair[1].0) == (Who::Orchestrator, Who::Qwen))
+        .map(|pair| pair[1].1 - pair[0].1)
+        .collect();
+    eprintln!("from the orchestrator's call to the agent's first request: {starts:?}");
+    assert!(starts.len() == 2 && starts[1] < Duration::from_secs(1), "{starts:?}");
 }
 
 /// The room's day ends in the middle of a run: what was written stays, and the next turn goes on once more is allowed.

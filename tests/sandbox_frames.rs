@@ -31,7 +31,7 @@ prop_compose! {
         spool in any::<Option<(Vec<u8>, bool)>>(),
     ) -> Run {
         let user = if root { User::Root } else { User::Agent };
-        let spool = spool.map(|(input, open)| Spool { input: Blob(input), open });
+        let spool = spool.map(|(input, open)| Spool { input: Blob(input), open, idle_ms: None });
         Run { id, nonce: "n".into(), argv, env, cwd, user, timeout_ms, background, stdin, writable, spool }
     }
 }

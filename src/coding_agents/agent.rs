@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::Deserialize;
 
-use super::stream::Dialect;
+use super::{asking, stream::Dialect};
 use crate::{gateway::models::Protocol, ids::digest, text};
 
 /// Where sandboxd carries requests to models, from inside the sandbox. No slash at its end.
@@ -80,6 +80,9 @@ pub struct CodingAgent {
     /// … or goes on with one, …
     #[serde(default)]
     continues: Vec<String>,
+    /// … of one that stays when it has answered ([`asking`]) and takes more on its standard input; none: it cannot, …
+    #[serde(default)]
+    stays: Vec<String>,
     /// … and what stands last.
     #[serde(default)]
     last: Vec<String>,
@@ -122,6 +125,8 @@ pub struct Launch<'a> {
     pub model: &'a str,
     /// Its session.
     pub session: &'a Session,
+    /// Whether its process is one that stays: only where it can ([`CodingAgent::can_stay`]).
+    pub stays: bool,
     /// What it shows at the door: good for this run only.
     pub key: &'a str,
 }
@@ -134,16 +139,23 @@ impl CodingAgent {
             Session::New(_) => &self.begins,
             Session::Continued(_) => &self.continues,
         };
-        let arguments = [&self.arguments, mode, session, &self.last].into_iter().flatten();
+        let stays = if launch.stays { &self.stays[..] } else { &[] };
+        let arguments = [&self.arguments[..], mode, session, stays, &self.last].into_iter().flatten();
         let filled = arguments.map(|argument| launch.fill(argument));
         let mut command: Vec<_> = [self.program.clone()].into_iter().chain(filled).collect();
         match self.prompt {
+            _ if launch.stays => (command, Some(asking::first(&prompt))),
             PromptBy::Stdin => (command, Some(prompt)),
             PromptBy::Argument => {
                 command.push(text::cut_middle(&prompt, ARGUMENT));
                 (command, None)
             }
         }
+    }
+
+    /// Tells whether its process can stay when it has answered, to be told and asked more.
+    pub fn can_stay(&self) -> bool {
+        !self.stays.is_empty()
     }
 
     /// Tells whether it can go on with a session.
@@ -169,6 +181,11 @@ impl CodingAgent {
         }
         if self.name.trim().is_empty() || self.name.chars().count() > NAME || self.name.chars().any(char::is_control) {
             return Some(format!("name must be a name of at most {NAME} characters"));
+        }
+        if self.can_stay() && !matches!(self.dialect, Dialect::Qwen | Dialect::Claude) {
+            return Some(
+                "stays is for the formats `qwen` and `claude`, which take what they are asked line by line".to_owned(),
+            );
         }
         let odd = self.exit.keys().find(|code| code.parse::<u8>().is_err());
         odd.map(|code| format!("exit has codes from 0 to 255, and `{}` is none", text::one_line(code, 20)))
@@ -261,10 +278,14 @@ mod tests {
         let profiles = Profiles::new([].into_iter());
         for agent in profiles.names().iter().filter_map(|name| profiles.of(name)) {
             for (role, session) in &cases {
-                let launch = Launch { role: *role, model: "the-model", session, key: "the-key" };
+                let launch = Launch { role: *role, model: "the-model", session, stays: false, key: "the-key" };
                 let (command, stdin) = agent.command(&launch, "the prompt".to_owned());
                 assert_eq!(stdin.as_deref(), Some("the prompt"));
                 all.push(format!("{role}: {}", command.join(" ")));
+                if agent.can_stay() {
+                    let (command, _) = agent.command(&Launch { stays: true, ..launch }, String::new());
+                    all.push(format!("{role}, to stay: {}", command.join(" ")));
+                }
                 all.extend(agent.environment(&launch).iter().map(|(name, value)| format!("    {name}={value}")));
             }
         }
@@ -277,7 +298,7 @@ mod tests {
         let table: toml::Table = text.parse().unwrap();
         let agent: CodingAgent = table.try_into().unwrap();
         let session = Session::New("new".to_owned());
-        let launch = Launch { role: Role::Plan, model: "m", session: &session, key: "k" };
+        let launch = Launch { role: Role::Plan, model: "m", session: &session, stays: false, key: "k" };
         let (command, stdin) = agent.command(&launch, "x\n".repeat(100_000));
         assert_eq!((&command[..2], stdin), (&["x".to_owned(), "--".to_owned()][..], None));
         assert!(command[2].len() < 128 * 1024 && command.len() == 3, "{}", command[2].len());

@@ -7,6 +7,7 @@
 
 mod agent;
 mod agents;
+pub(crate) mod asking;
 mod profiles;
 mod prompt;
 mod record;

@@ -91,7 +91,7 @@ impl House {
         let mut house = Self::without_sandboxes(config, clock)?;
         house.models = settings::models(config, house.ledger.clone())?;
         for (address, call, state) in house.store.calls_under_way().await? {
-            house.models.expect(&address, &tools::run_under_way(&call, state));
+            house.models.expect(&address, &tools::key_in_use(&call, state));
         }
         let gateway = Gateway::new(settings::gateway(config)?, Network::system(), house.cancel.child_token());
         house.github = settings::github(config, house.store.clock().clone())?;

@@ -263,6 +263,7 @@ impl Turn {
             // Nothing may run on without a journal.
             driver.cancel().await;
         }
+        driver.hands.turn_ended().await;
         let answer = answer?;
         let elapsed = before + began.elapsed();
         let cost = cost(&self.ledger, &model, &answer.tally);

@@ -130,6 +130,15 @@ impl Hands {
         Ok(CallResult { text, ok: result.ok, facts, pictures })
     }
 
+    /// Ends what the turn's calls have left running for each other.
+    pub(super) async fn turn_ended(&self) {
+        match &self.tools {
+            Toolbox::Sandbox { sandboxes, .. } => tools::turn_ended(sandboxes, &self.journal.at.address).await,
+            #[cfg(test)]
+            Toolbox::Scripted(_) => {}
+        }
+    }
+
     /// Returns the sandbox's boot id, or why nothing can run.
     async fn boot(&self, call: &CallToRun, cancel: &CancellationToken) -> Result<String, ToolResult> {
         if let Some(boot) = &call.resumed {

@@ -120,21 +120,22 @@ impl Sandbox {
     /// Returns what sandboxd is asked to keep of a command, if it is one whose streams are kept.
     fn spool(&self, command: &Command) -> Result<Option<Spool>, SandboxError> {
         let declined = |why: &str| Err(SandboxError::Declined(why.to_owned()));
-        let (input, open) = match (&command.stdin, command.spooled) {
-            (Stdin::Kept(_), false) => return declined("its standard input can only be kept if it is spooled"),
+        let (input, idle) = match (&command.stdin, command.spooled) {
+            (Stdin::Kept { .. }, false) => return declined("its standard input can only be kept if it is spooled"),
             (_, false) => return Ok(None),
             (_, true) if !self.spools() => return Err(SandboxError::Older),
             (Stdin::Stream, true) => {
                 return declined("it is spooled, so its standard input does not come on its stream");
             }
-            (Stdin::Null, true) => (Bytes::new(), false),
-            (Stdin::Bytes(bytes), true) => (bytes.clone(), false),
-            (Stdin::Kept(bytes), true) => (bytes.clone(), true),
+            (Stdin::Null, true) => (Bytes::new(), None),
+            (Stdin::Bytes(bytes), true) => (bytes.clone(), None),
+            (Stdin::Kept { begins, idle }, true) => (begins.clone(), Some(*idle)),
         };
         if input.len() > protocol::INPUT_LIMIT {
             return Err(SandboxError::TooLarge(input.len()));
         }
-        Ok(Some(Spool { input: Blob(input.to_vec()), open }))
+        let idle_ms = idle.map(|idle| idle.as_millis() as u64);
+        Ok(Some(Spool { input: Blob(input.to_vec()), open: idle.is_some(), idle_ms }))
     }
 
     /// Finds a command of this boot again.

@@ -62,5 +62,6 @@ pub use options::SandboxOptions;
 pub use process::{Captured, Command, Ended, Process, Stdin};
 pub use room::{SandboxState, SandboxSummary};
 pub use sandboxd::protocol::{Exit, KillCause, ProxyKind, User};
+pub(crate) use sandboxd::protocol::{LOG_DIR, WRITE_LIMIT};
 pub use sandboxes::Sandboxes;
 pub use spooled::Word;

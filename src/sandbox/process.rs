@@ -72,9 +72,13 @@ pub enum Stdin {
     Bytes(Bytes),
     /// What [`Process::write`] brings, until [`Process::close_stdin`].
     Stream,
-    /// These bytes, then what [`super::Sandbox::write`] brings, until that says that it is the end. For a command that is
-    /// spooled.
-    Kept(Bytes),
+    /// First some bytes, then what [`super::Sandbox::write`] brings. For a command that is spooled.
+    Kept {
+        /// The first bytes.
+        begins: Bytes,
+        /// It ends when for so long nothing was written to it and the command has written nothing.
+        idle: Duration,
+    },
 }
 
 /// How a command ended.
@@ -240,9 +244,10 @@ impl Process {
         self
     }
 
-    /// Notes that a spooled process's output comes from byte `from` on, of which `asked` was asked for.
+    /// Notes that a spooled process's output comes from byte `from` on, of which `asked` was asked for. It comes from a later one
+    /// where what lies between is lost, and from an earlier one where no more was written.
     pub(super) fn from(mut self, from: u64, asked: u64) -> Self {
-        self.written = asked;
+        self.written = asked.min(from);
         self.gap = from.checked_sub(asked).filter(|missing| *missing > 0).map(|missing| (0, missing));
         self
     }
@@ -412,7 +417,7 @@ impl Process {
                 });
                 Input::Closed
             }
-            Input::Waiting(Stdin::Null | Stdin::Kept(_)) | Input::Open(_) | Input::Closed => Input::Closed,
+            Input::Waiting(Stdin::Null | Stdin::Kept { .. }) | Input::Open(_) | Input::Closed => Input::Closed,
         };
     }
 

@@ -108,6 +108,11 @@ impl Sandboxes {
         Ok(self.fleet.known(address).and_then(|room| room.connection()))
     }
 
+    /// Returns the room's sandbox if this server is connected to it.
+    pub fn connected(&self, address: &Address) -> Option<Sandbox> {
+        self.fleet.known(address)?.connection()
+    }
+
     /// Lists the sandboxes, ordered by account and room.
     pub async fn list(&self) -> Result<Vec<SandboxSummary>, SandboxError> {
         self.fleet.adoption().await?;

@@ -14,7 +14,7 @@ use super::{
     files,
     output::{self, SHOWN},
 };
-use crate::sandbox::{Captured, Command, Ended, Lookup, Process, Sandbox, SandboxError, Stdin, User};
+use crate::sandbox::{Captured, Command, Ended, Lookup, Process, Sandbox, SandboxError, Stdin, User, Word};
 
 /// How long the result of a command that is being ended is waited for. If sandboxd does not confirm the end, the
 /// container is ended instead, which takes some seconds to decide and to do.
@@ -89,10 +89,27 @@ pub(super) trait Follow: Send {
         std::future::pending()
     }
 
-    /// Returns `true`, once, when the command has to be ended.
-    fn give_up(&mut self) -> impl Future<Output = bool> + Send {
-        std::future::ready(false)
+    /// Returns what is to be done with it now.
+    fn wish(&mut self) -> impl Future<Output = Wish> + Send {
+        std::future::ready(Wish::Nothing)
     }
+
+    /// Takes what became of the word that it wished to be told to it.
+    fn told(&mut self, _word: Word) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+}
+
+/// What is to be done with a command that is followed.
+pub(super) enum Wish {
+    /// It is followed on.
+    Nothing,
+    /// It is ended.
+    End,
+    /// It is left running: what it was followed for is over.
+    Leave,
+    /// These bytes are written to its standard input, once for their key.
+    Tell { key: String, bytes: Bytes },
 }
 
 /// Shows the newest line of the output.
@@ -111,44 +128,58 @@ impl Follow for Newest {
 
 /// Runs `command` to its end.
 pub(super) async fn run(context: &ToolContext, sandbox: &Sandbox, command: Command) -> Result<Ended, ToolError> {
-    follow(context, sandbox, command, &mut Newest::default()).await
+    follow(context, sandbox, command, &mut Newest::default()).await?.ok_or(ToolError::Unknown)
 }
 
-/// Runs `command` to its end, followed by `follower`.
+/// Runs `command` to its end, followed by `follower`; `None`: that has left it running.
 pub(super) async fn follow(
     context: &ToolContext,
     sandbox: &Sandbox,
     command: Command,
     follower: &mut impl Follow,
-) -> Result<Ended, ToolError> {
+) -> Result<Option<Ended>, ToolError> {
     let id = command.id.clone();
-    let ended = {
-        let work = async { watch(context, sandbox, sandbox.spawn(command).await?, follower).await };
-        finish(context, sandbox, &id, work).await?
+    let process = async { sandbox.spawn(command).await };
+    follow_on(context, sandbox, &id, process, follower).await
+}
+
+/// As [`follow`], for the command `id` which runs already or is about to, once `process` is there.
+pub(super) async fn follow_on(
+    context: &ToolContext,
+    sandbox: &Sandbox,
+    id: &str,
+    process: impl Future<Output = Result<Process, SandboxError>>,
+    follower: &mut impl Follow,
+) -> Result<Option<Ended>, ToolError> {
+    let followed = {
+        let work = async { watch(context, sandbox, process.await?, follower).await };
+        finish(context, sandbox, id, work).await?
     };
-    match ended {
-        Some(ended) => Ok(ended),
-        None => recover(context, sandbox, &id, follower).await,
+    match followed {
+        Some(followed) => Ok(followed),
+        None => recover(context, sandbox, id, follower).await,
     }
 }
 
 /// Returns the result of the command `id`, if it was started before the server crashed, under `boot_id`. Nothing is
 /// started.
 pub(super) async fn resume(context: &ToolContext, id: &str, boot_id: &str) -> Result<(Sandbox, Ended), ToolError> {
-    resume_following(context, id, boot_id, &mut Newest::default()).await
+    let (sandbox, ended) = resume_following(context, id, boot_id, &mut Newest::default()).await?;
+    Ok((sandbox, ended.ok_or(ToolError::Unknown)?))
 }
 
-/// Like [`resume`]; `follower` follows what the command writes from now on.
+/// As [`resume`]; what it writes from now on, `follower` follows. `None`: that has left it running.
 pub(super) async fn resume_following(
     context: &ToolContext,
     id: &str,
     boot_id: &str,
     follower: &mut impl Follow,
-) -> Result<(Sandbox, Ended), ToolError> {
+) -> Result<(Sandbox, Option<Ended>), ToolError> {
     match find(context, boot_id, id, follower).await? {
-        (sandbox, Lookup::Ended(ended)) => Ok((sandbox, ended)),
-        (_, Lookup::Forgotten) => Err(ToolError::Forgotten),
-        (_, Lookup::Unknown | Lookup::Running(_)) => Err(ToolError::NotRun),
+        (sandbox, Found::Ended(ended)) => Ok((sandbox, Some(ended))),
+        (sandbox, Found::Left) => Ok((sandbox, None)),
+        (_, Found::Forgotten) => Err(ToolError::Forgotten),
+        (_, Found::Unknown) => Err(ToolError::NotRun),
     }
 }
 
@@ -159,13 +190,13 @@ fn held(context: &ToolContext, mut process: Process) -> Process {
     process
 }
 
-/// Follows a process to its end and shows the room what it does.
+/// Follows a process to its end, or until it is left, and shows the room what it does.
 async fn watch(
     context: &ToolContext,
     sandbox: &Sandbox,
     mut process: Process,
     follower: &mut impl Follow,
-) -> Result<Ended, SandboxError> {
+) -> Result<Option<Ended>, SandboxError> {
     let mut is_new = true;
     let mut next = Instant::now();
     loop {
@@ -185,12 +216,22 @@ async fn watch(
                     follower.take(&piece, process.written());
                     is_new = true;
                 }
-                None => return process.wait().await,
+                None => return process.wait().await.map(Some),
             },
         }
         follower.keep().await;
-        if follower.give_up().await {
-            sandbox.kill(process.id()).await?;
+        match follower.wish().await {
+            Wish::Nothing => {}
+            Wish::End => sandbox.kill(process.id()).await?,
+            Wish::Leave => return Ok(None),
+            Wish::Tell { key, bytes } => {
+                let word = match sandbox.write(process.id(), &key, bytes, false).await {
+                    // It may have been taken: who finds the command again tells it once more.
+                    Err(SandboxError::Disconnected) => return Err(SandboxError::Disconnected),
+                    word => word.unwrap_or(Word::Closed),
+                };
+                follower.told(word).await;
+            }
         }
     }
 }
@@ -200,16 +241,16 @@ async fn finish(
     context: &ToolContext,
     sandbox: &Sandbox,
     id: &str,
-    work: impl Future<Output = Result<Ended, SandboxError>>,
-) -> Result<Option<Ended>, ToolError> {
-    let ended = tokio::select! {
+    work: impl Future<Output = Result<Option<Ended>, SandboxError>>,
+) -> Result<Option<Option<Ended>>, ToolError> {
+    let followed = tokio::select! {
         biased;
-        () = context.cancel.cancelled() => return stop(context, sandbox, id).await.map(Some),
-        ended = work => ended,
+        () = context.cancel.cancelled() => return stop(context, sandbox, id).await.map(|ended| Some(Some(ended))),
+        followed = work => followed,
     };
-    match ended {
+    match followed {
         Err(SandboxError::Disconnected) => Ok(None),
-        ended => Ok(Some(ended?)),
+        followed => Ok(Some(followed?)),
     }
 }
 
@@ -227,7 +268,7 @@ pub(super) async fn write(
             Err(ToolError::Stopped)
         }
         Err(ToolError::Sandbox(SandboxError::Disconnected)) => {
-            let ended = recover(context, sandbox, id, &mut Newest::default()).await?;
+            let ended = recover(context, sandbox, id, &mut Newest::default()).await?.ok_or(ToolError::Unknown)?;
             if output::succeeded(&ended.exit) { Ok(None) } else { Err(ToolError::Unknown) }
         }
         written => files::explained(path, written),
@@ -238,7 +279,9 @@ pub(super) async fn write(
 pub(super) async fn stop(context: &ToolContext, sandbox: &Sandbox, id: &str) -> Result<Ended, ToolError> {
     match end(sandbox, id).await {
         Ok(Lookup::Ended(ended)) => Ok(ended),
-        Err(SandboxError::Disconnected) => recover(context, sandbox, id, &mut Newest::default()).await,
+        Err(SandboxError::Disconnected) => {
+            recover(context, sandbox, id, &mut Newest::default()).await?.ok_or(ToolError::Unknown)
+        }
         _ => Err(ToolError::Stopped),
     }
 }
@@ -264,12 +307,35 @@ async fn recover(
     before: &Sandbox,
     id: &str,
     follower: &mut impl Follow,
-) -> Result<Ended, ToolError> {
+) -> Result<Option<Ended>, ToolError> {
     match find(context, before.boot_id(), id, follower).await? {
-        (_, Lookup::Ended(ended)) => Ok(ended),
+        (_, Found::Ended(ended)) => Ok(Some(ended)),
+        (_, Found::Left) => Ok(None),
         _ if context.cancel.is_cancelled() => Err(ToolError::Stopped),
         // The request may have been lost with the connection: as nobody can tell, nobody repeats it.
         _ => Err(ToolError::Unknown),
+    }
+}
+
+/// What became of a command that was found again.
+enum Found {
+    /// It has ended.
+    Ended(Ended),
+    /// Whoever followed it has left it running.
+    Left,
+    /// It has ended too long ago.
+    Forgotten,
+    /// It is not known.
+    Unknown,
+}
+
+impl From<Lookup> for Found {
+    fn from(found: Lookup) -> Self {
+        match found {
+            Lookup::Ended(ended) => Self::Ended(ended),
+            Lookup::Forgotten => Self::Forgotten,
+            Lookup::Running(_) | Lookup::Unknown => Self::Unknown,
+        }
     }
 }
 
@@ -279,7 +345,7 @@ async fn find(
     boot_id: &str,
     id: &str,
     follower: &mut impl Follow,
-) -> Result<(Sandbox, Lookup), ToolError> {
+) -> Result<(Sandbox, Found), ToolError> {
     for _ in 0..RECOVERIES {
         // A stop does not end this: what still runs must be found to be ended.
         let sandbox = context.sandboxes.ensure(&context.address).await?;
@@ -292,14 +358,15 @@ async fn find(
                     if !goes_on {
                         follower.anew();
                     }
-                    watch(context, &sandbox, held(context, process), follower).await.map(Lookup::Ended)
+                    let followed = watch(context, &sandbox, held(context, process), follower).await?;
+                    Ok(followed.map_or(Found::Left, Found::Ended))
                 }
-                (found, _) => Ok(found),
+                (found, _) => Ok(found.into()),
             }
         };
         let found = tokio::select! {
             biased;
-            () = context.cancel.cancelled() => end(&sandbox, id).await,
+            () = context.cancel.cancelled() => end(&sandbox, id).await.map(Found::from),
             found = work => found,
         };
         match found {

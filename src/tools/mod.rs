@@ -1,4 +1,4 @@
-//! The tools that the model works with in its room's sandbox: one file a tool, one row a tool in [`ROWS`].
+//! The tools that the model works with in its room's sandbox: one file a tool, one row a tool in `ROWS`.
 //!
 //! The orchestrator lists them ([`specs`]), reads a call ([`read_call`]), runs it ([`run`]) and, after a crash, takes
 //! up what became of one ([`resume`]). A call never fails: an error is a result that tells the model what to do next.
@@ -58,7 +58,12 @@ pub use self::{
     tests_seen::TestsSeen,
 };
 pub(crate) use self::{media::picture, memory::files as memory_files};
-use crate::{ids::CallId, llm::ToolSpec, text};
+use crate::{
+    ids::{Address, CallId},
+    llm::ToolSpec,
+    sandbox::Sandboxes,
+    text,
+};
 
 /// All tools, in the order in which models see them: a fixed one, so that a provider's cache stays good.
 const ROWS: &[Row] = &[
@@ -166,9 +171,14 @@ pub async fn resume(context: &ToolContext, name: &str, arguments: &str, boot_id:
     }
 }
 
-/// Returns the id of the command that a call has running in its sandbox, by the state that is stored with the call.
-pub fn run_under_way(call: &CallId, state: Option<Value>) -> String {
-    agents::run_under_way(call, state)
+/// Returns the run after which the key is named that a coding agent uses in a call, by what is stored with the call.
+pub fn key_in_use(call: &CallId, state: Option<Value>) -> String {
+    agents::key_in_use(call, state)
+}
+
+/// Ends what a turn's calls have left running in a room's sandbox for each other: the turn is over.
+pub async fn turn_ended(sandboxes: &Sandboxes, address: &Address) {
+    agents::end_all(sandboxes, address).await;
 }
 
 fn row(name: &str) -> Option<&'static Row> {

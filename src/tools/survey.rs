@@ -15,7 +15,7 @@ use super::{
     output::MARK,
 };
 use crate::{
-    ids::digest,
+    ids::{digest, random},
     sandbox::{Command, Exit, Sandbox},
     text,
 };
@@ -70,7 +70,8 @@ async fn look(context: &ToolContext, sandbox: &Sandbox, what: &str, name: &str) 
     let (mark, task) = (mark(context), task(context));
     let mut command =
         context.command(&["sh", "-c", SCRIPT, "survey", &mark, &task, context.call.as_str(), what], LIMIT);
-    command.id = format!("{}-{name}", context.call);
+    // It may be looked at once more, by a server that takes the call up.
+    command.id = format!("{}-{name}-{}", context.call, random(4));
     let (exit, told) = told(context, sandbox, command).await?;
     let blind = told.lines().any(|line| line.strip_prefix(&*mark).is_some_and(|word| word.starts_with(" no-git")));
     if blind || !super::output::succeeded(&exit) {

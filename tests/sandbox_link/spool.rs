@@ -1,6 +1,6 @@
 //! Commands whose streams are kept for a server that goes and comes back.
 
-use std::{fmt::Write, process};
+use std::{fmt::Write, process, time::Duration};
 
 use bytes::Bytes;
 use matrix_agent::sandbox::{Command, Exit, Lookup, Process, Sandbox, SandboxError, Stdin, Word};
@@ -13,6 +13,10 @@ use crate::{
 
 fn spooled(id: &str, script: &str, stdin: Stdin) -> Command {
     Command { id: id.into(), stdin, spooled: true, ..shell(script) }
+}
+
+fn kept(begins: &'static str, idle: Duration) -> Stdin {
+    Stdin::Kept { begins: begins.into(), idle }
 }
 
 /// Finds a running command from a byte on.
@@ -41,7 +45,7 @@ fn numbers(upto: u32) -> String {
 async fn every_byte_comes_once_and_the_input_goes_on_though_the_server_was_away() {
     let (mut room, sandbox) = Room::start().await;
     let script = "while read -r word; do echo got $word; echo err $word >&2; done; seq 1 200000; exit 3";
-    let mut process = sandbox.spawn(spooled("a", script, Stdin::Kept("first\n".into()))).await.unwrap();
+    let mut process = sandbox.spawn(spooled("a", script, kept("first\n", LIMIT))).await.unwrap();
     let mut seen = read_until(&mut process, "got first\n").await;
     assert_eq!(sandbox.write("a", "1", "one\n".into(), false).await.unwrap(), Word::Taken);
     assert_eq!(sandbox.write("a", "1", "one\n".into(), false).await.unwrap(), Word::Before);
@@ -123,7 +127,7 @@ async fn a_command_waits_for_a_server_that_listens() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_kept_is_declined_and_a_short_command_needs_no_stream() {
     let (_room, sandbox) = Room::start().await;
-    for (stdin, spooled) in [(Stdin::Kept(Bytes::new()), false), (Stdin::Stream, true)] {
+    for (stdin, spooled) in [(kept("", LIMIT), false), (Stdin::Stream, true)] {
         let command = Command { stdin, spooled, ..shell("true") };
         assert!(matches!(sandbox.spawn(command).await, Err(SandboxError::Declined(_))));
     }
@@ -135,4 +139,17 @@ async fn what_cannot_be_kept_is_declined_and_a_short_command_needs_no_stream() {
     let ended = timeout(LIMIT, process.wait()).await.unwrap().unwrap();
     assert_eq!((text(&ended.output).trim(), ended.exit), ("524288", Exit::Code(0)));
     assert_eq!(ended.output.spooled.unwrap().errors, "bad\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_that_is_left_alone_ends_and_one_that_is_used_does_not() {
+    let (_room, sandbox) = Room::start().await;
+    let idle = Duration::from_secs(2);
+    // What it writes counts too.
+    let script = "for n in 1 2 3; do sleep 1; echo $n; done; read -r word; echo got $word; read -r word || echo ended";
+    let mut process = sandbox.spawn(spooled("idle", script, kept("", idle))).await.unwrap();
+    read_until(&mut process, "3\n").await;
+    assert_eq!(sandbox.write("idle", "1", "one\n".into(), false).await.unwrap(), Word::Taken);
+    assert_eq!(all_output(&mut process).await, b"got one\nended\n");
+    assert_eq!(sandbox.write("idle", "2", "two\n".into(), false).await.unwrap(), Word::Closed);
 }

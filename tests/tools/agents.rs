@@ -361,6 +361,47 @@ async fn who_is_silent_gives_way_to_the_next_who_is_told_where_it_stands() {
     bench.close().await;
 }
 
+/// The first is silent. The server is lost when that was noticed and the next one has not begun; then it is not tried again in
+/// this turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gave_way_is_followed_after_a_crash_too_and_left_out_for_the_turn() {
+    let mut bench = Bench::open(FULL).await;
+    put(
+        &bench,
+        "echo $OPENAI_MODEL >> /tmp/models; init; case $OPENAI_MODEL in own-model) sleep 3456 ;; esac; result 'Done.'",
+    )
+    .await;
+    let (mut context, mut progress) = bench.context();
+    context.limits = ToolLimits { coding_idle: Duration::from_secs(1), ..context.limits };
+    let before = context.clone();
+    let asked = json!({"task": "x"});
+    let arguments = asked.clone();
+    let call = tokio::spawn(async move { run(&before, "implement", &arguments).await });
+    until(&mut progress, "second-model goes on from there").await;
+    let boot = bench.boot_id().await;
+    call.abort();
+    let _ = call.await;
+    bench.sandboxes.shutdown().await;
+    bench.sandboxes = open(&bench.options).await;
+    let again = ToolContext { sandboxes: bench.sandboxes.clone(), ..context.clone() };
+    let result = timeout(LIMIT, tools::resume(&again, "implement", &asked.to_string(), &boot)).await.unwrap();
+    let gave_way = "Before it, and told to it:\nended: nothing was heard of it for 1.0 s: Qwen Code, own-model";
+    good(&result, &["done: Qwen Code, second-model", gave_way, "Done."]);
+
+    let (next, _progress) = bench.context_in(&again);
+    let left_out = "Before it, and told to it:\nnot tried: Qwen Code, own-model. It has given way to another one ";
+    good(&run(&next, "implement", &asked).await, &["done: Qwen Code, second-model", left_out]);
+    let (other, _progress) = bench.context();
+    let other = ToolContext { limits: context.limits, ..other };
+    good(&run(&other, "implement", &asked).await, &["done: Qwen Code, second-model", gave_way]);
+    assert_eq!(
+        bench.sh("cat /tmp/models").await,
+        "own-model\nsecond-model\nsecond-model\nown-model\nsecond-model",
+        "another turn tries it again"
+    );
+    bench.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_ends_a_run_with_all_it_started() {
     let bench = Bench::open(FULL).await;
@@ -440,7 +481,7 @@ async fn stored_place(bench: &Bench, context: &ToolContext) -> u64 {
     state["run"]["place"].as_u64().unwrap_or_default()
 }
 
-fn word(event: &str, text: &str) -> Word {
+pub(crate) fn word(event: &str, text: &str) -> Word {
     Word { event: event.into(), text: text.to_owned() }
 }
 
@@ -533,7 +574,7 @@ async fn a_word_is_told_once_when_the_server_is_lost() {
 }
 
 /// Waits until the room is shown something, and returns all that it was shown.
-async fn until(progress: &mut mpsc::Receiver<ToolProgress>, part: &str) -> Vec<String> {
+pub(crate) async fn until(progress: &mut mpsc::Receiver<ToolProgress>, part: &str) -> Vec<String> {
     let mut told = Vec::new();
     let seen = async {
         while let Some(ToolProgress::Output(line) | ToolProgress::Notice(line)) = progress.recv().await {

@@ -50,12 +50,22 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
+    /// A room whose agents end when they have answered.
     pub(crate) async fn open(image: &str) -> Self {
-        Self::behind(image, gateway()).await
+        Self::with(image, gateway(), agents(false)).await
     }
 
     /// One whose way out is this gateway.
     pub(crate) async fn behind(image: &str, gateway: Gateway) -> Self {
+        Self::with(image, gateway, agents(false)).await
+    }
+
+    /// A room whose agents stay when they have answered, as Qwen Code does by its profile.
+    pub(crate) async fn staying(image: &str) -> Self {
+        Self::with(image, gateway(), agents(true)).await
+    }
+
+    async fn with(image: &str, gateway: Gateway, agents: CodingAgents) -> Self {
         let state = tempfile::Builder::new().prefix("ma-tools").tempdir_in("/tmp").unwrap();
         let options = SandboxOptions {
             state_dir: state.path().to_owned(),
@@ -85,7 +95,7 @@ impl Bench {
             options,
             address,
             jobs: JobsSeen::default(),
-            agents: agents(),
+            agents,
             github: GitHub::default(),
             _state: state,
         }
@@ -197,7 +207,12 @@ pub(crate) fn steering(call: &CallId, taken: Vec<Word>) -> (Steering, watch::Sen
 }
 
 /// Qwen Code in every role, with models that are never asked.
-fn agents() -> CodingAgents {
+fn agents(stay: bool) -> CodingAgents {
+    let mut qwen: toml::Table = include_str!("../../src/coding_agents/profiles/qwen.toml").parse().unwrap();
+    if !stay {
+        qwen.remove("stays").unwrap();
+    }
+    let profiles = Profiles::new([("qwen", &qwen)].into_iter());
     let choice =
         |agent: &str, model: Option<&str>| AgentChoice { agent: agent.to_owned(), model: model.map(str::to_owned) };
     let qwen = || AgentRole {
@@ -206,11 +221,7 @@ fn agents() -> CodingAgents {
     };
     let gemini = AgentRole { first: choice("gemini", None), fallback: Vec::new() };
     let models = |protocol| if protocol == Protocol::OpenAi { vec!["own-model".to_owned()] } else { Vec::new() };
-    let roster = Roster::new(
-        &config::Agents { plan: gemini, implement: qwen(), review: qwen() },
-        &Profiles::new([].into_iter()),
-        models,
-    );
+    let roster = Roster::new(&config::Agents { plan: gemini, implement: qwen(), review: qwen() }, &profiles, models);
     CodingAgents::new(roster, ModelDoor::default())
 }
 

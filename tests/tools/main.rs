@@ -13,5 +13,6 @@ mod files;
 mod github;
 mod jobs;
 mod pages;
+mod staying;
 #[path = "../support/mod.rs"]
 mod support;

@@ -200,13 +200,17 @@ pub struct Run {
 /// older, and what that held is gone. A server that attaches names the byte from which it wants the output. While a
 /// server takes it, a slow one makes the command wait, and so misses nothing; without a server the command never waits.
 ///
-/// Its standard input is a pipe that nothing but a `Write` closes.
+/// Its standard input is a pipe that a `Write` closes, or the time that it is left alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spool {
     /// What the input begins with, at most [`INPUT_LIMIT`] bytes.
     pub input: Blob,
     /// Whether it goes on with what [`Request::Write`] brings. Otherwise it ends there.
     pub open: bool,
+    /// It ends too when for so long nothing was written to it and the command has written nothing. An older sandboxd, which
+    /// does not know this, leaves it open for as long as the command runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_ms: Option<u64>,
 }
 
 /// Bytes for a command's standard input.

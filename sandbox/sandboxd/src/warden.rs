@@ -128,6 +128,8 @@ struct Warden<'a> {
     sent: u64,
     /// Standard input, if requests bring it.
     input: Input,
+    /// When that ends if nothing is written to it, and the command writes nothing, until then.
+    input_until: Option<Instant>,
     deadline: Option<Instant>,
     phase: Phase,
     /// Why it was ended from outside.
@@ -208,6 +210,7 @@ impl<'a> Warden<'a> {
             spool: run.spool.is_some().then(|| Spool::new(&run.id, account, SPOOL_FILE)),
             sent: 0,
             input: own,
+            input_until: idle(run).map(|idle| now + idle),
             deadline: run.timeout_ms.map(|limit| now + Duration::from_millis(limit.min(u64::from(u32::MAX)))),
             phase: Phase::Running,
             cause,
@@ -284,6 +287,10 @@ impl<'a> Warden<'a> {
         if self.live.ask(Instant::now()) {
             Word::Dial.send(&self.pid1);
         }
+        if self.input_until.take_if(|until| Instant::now() >= *until).is_some() {
+            self.input.end();
+            self.input.feed();
+        }
         self.pause = self.pause.filter(|until| Instant::now() < *until);
         let waits = self.pause.is_some() || self.live.full() || self.behind();
         let output = self.output.as_ref().filter(|_| !waits);
@@ -324,7 +331,14 @@ impl<'a> Warden<'a> {
             Phase::Draining(until) | Phase::Asked(until) => Some(until),
             Phase::Forced(next, _) => Some(next),
         };
-        [phase, self.live.patience(), self.pause].into_iter().flatten().min()
+        [phase, self.live.patience(), self.pause, self.input_until].into_iter().flatten().min()
+    }
+
+    /// Notes that something was written to the command, or by it.
+    fn is_active(&mut self, now: Instant) {
+        if let Some(until) = &mut self.input_until {
+            *until = idle(self.run).map_or(*until, |idle| now + idle);
+        }
     }
 
     /// Goes from phase to phase; returns whether the last is over.
@@ -383,6 +397,7 @@ impl<'a> Warden<'a> {
             (Order::Attach { from }, Some(stream)) => self.attach(stream, from),
             (Order::Attach { .. }, None) => {}
             (Order::Write { n, key, bytes, end }, _) => {
+                self.is_active(Instant::now());
                 Word::Written { n, how: self.input.word(&key, &bytes, end) }.send(&self.pid1);
             }
             (Order::Kill(cause), _) => {
@@ -442,6 +457,7 @@ impl<'a> Warden<'a> {
             Ok(0) => self.output = None,
             Ok(read) => {
                 let (now, behind) = (Instant::now(), self.behind());
+                self.is_active(now);
                 self.capture.push(&scratch[..read]);
                 if let Some(spool) = &mut self.spool {
                     spool.push(&scratch[..read]);
@@ -511,6 +527,12 @@ impl<'a> Warden<'a> {
             None => Exit::Code(code),
         }
     }
+}
+
+/// How long a command's standard input stays open that is left alone.
+fn idle(run: &Run) -> Option<Duration> {
+    let spool = run.spool.as_ref().filter(|spool| spool.open)?;
+    spool.idle_ms.map(|idle| Duration::from_millis(idle.min(u64::from(u32::MAX))))
 }
 
 fn own_pid() -> i32 {

@@ -1,7 +1,8 @@
-//! Follows the processes of a coding agent's run and shows it to the room, notices what people say meanwhile, also across a crash of the server: how far it has come is
-//! kept with its call, and a server that comes back goes on from there, so that it sees each event once.
+//! Follows the processes of a coding agent's run: shows the room what it does, notices what people say meanwhile, and ends it
+//! when it has to be ended.
 //!
-//! Called by the parent alone.
+//! All that survives a crash of the server. How far the run has come is kept with its call each second, and a server that
+//! comes back goes on from there, so that it sees each event once. Called by the parent alone.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,12 +14,15 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::super::{Steering, ToolContext, ToolProgress, Word, exec::Follow};
+use super::super::{
+    Steering, ToolContext, ToolProgress, Word,
+    exec::{Follow, Wish},
+};
 use crate::{
-    coding_agents::{Assigned, Run, Standing, Tokens, Wire},
+    coding_agents::{Assigned, Run, Standing, Tokens, Wire, asking, told},
     gateway::models::{Pass, Seen},
     ids::CallId,
-    sandbox::{Captured, Sandbox},
+    sandbox::{self, Captured, Sandbox},
     store::Store,
 };
 
@@ -30,30 +34,96 @@ const KEEP: Duration = Duration::from_secs(1);
 const LOG: u64 = 9 * 1024 * 1024;
 
 /// What is kept with the call.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    /// The run's id, which its first process has in the sandbox.
-    id: String,
-    /// The id of the process that is followed, where it is another.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Kept {
+    /// The run's id.
+    pub(super) id: String,
+    /// The id of the process with which the run began, where it is another one.
+    #[serde(default)]
+    first: Option<String>,
+    /// The id of the process that is followed, where it is another one.
     #[serde(default)]
     process: Option<String>,
+    /// The run whose key that process has, where it is another one: that run has left its process to this one.
+    #[serde(default)]
+    key: Option<String>,
+    /// When that process is ended, if it is one that stays, in milliseconds since 1970.
+    #[serde(default)]
+    until: Option<i64>,
+    /// How many of the words that the call has taken the agent was told.
+    #[serde(default)]
+    told: usize,
     /// When the run began, in milliseconds since 1970.
     begun: i64,
     run: Standing,
+}
+
+impl Kept {
+    /// Returns which process the run began with.
+    pub(super) fn first(self) -> First {
+        let Self { id, first, key, until, .. } = self;
+        // Whether it is left, the run knows.
+        First { process: first.unwrap_or_else(|| id.clone()), key: key.unwrap_or(id), until, is_left: false }
+    }
+}
+
+/// Which process a run begins with, and which key that has.
+#[derive(Clone, Debug)]
+pub(super) struct First {
+    /// The process's id in the sandbox.
+    pub(super) process: String,
+    /// The run that the process was started for, after which its key is named.
+    pub(super) key: String,
+    /// Whether the process stays when it has answered, and until when at most, in milliseconds since 1970.
+    pub(super) until: Option<i64>,
+    /// Whether it is left then, for the next call.
+    pub(super) is_left: bool,
+}
+
+impl First {
+    /// A process that is named after its run, and ends when it has answered.
+    pub(super) fn ends(run: &str) -> Self {
+        Self { process: run.to_owned(), key: run.to_owned(), until: None, is_left: false }
+    }
+
+    /// Tells whether the process was started for another run, which has left it.
+    pub(super) fn was_left(&self, run: &str) -> bool {
+        self.key != run
+    }
+}
+
+/// What a process that another run has left is to be asked first.
+enum Question {
+    /// This.
+    Ask(Bytes),
+    /// It may have been asked before the server crashed, which the sandbox knows.
+    Find,
 }
 
 /// Who follows a run.
 pub(super) struct Follower {
     pub(super) run: Run,
     pub(super) seen: watch::Receiver<Seen>,
+    /// Which process the run began with.
+    pub(super) first: First,
     /// The process that is followed.
     pub(super) process: String,
     /// What the call has taken of what people said, and the agent was not told.
     pub(super) untold: Vec<Word>,
     /// What the processes before this one wrote, in files in the sandbox.
     pub(super) logs: Vec<String>,
+    /// What the process is to be asked before anything else.
+    question: Option<Question>,
+    /// Whether it turned out that the process was not asked, and cannot be.
+    unasked: bool,
+    /// How many of the words that the call has taken the agent was told.
+    told: usize,
+    /// Whether these words may have been told it already, before the server crashed: then it is told them at once.
+    hurries: bool,
     /// The run as it was when the process began.
     before: Run,
+    /// Whether the process takes no more words, although it is one that does.
+    closed: bool,
     /// Whether the process is being ended, so that another one is told something.
     ending: bool,
     steering: Steering,
@@ -71,30 +141,48 @@ pub(super) struct Follower {
     begun: Option<i64>,
     /// When it was kept last how far the run has come, and that.
     kept: Option<(Instant, Standing)>,
+    /// How long the run may take.
+    limit: Duration,
     store: Store,
     call: CallId,
-    /// The run's id, which its first process has in the sandbox.
+    /// The run's id.
     pub(super) id: String,
 }
 
-/// Returns the id of the run that is under way in a call, given what was kept with it.
-pub(in crate::tools) fn run_under_way(call: &CallId, state: Option<Value>) -> String {
+/// Returns the run after which the key is named that is used in a call, given what was kept with it.
+pub(in crate::tools) fn key_in_use(call: &CallId, state: Option<Value>) -> String {
     let kept = state.and_then(|state| serde_json::from_value(state).ok());
-    kept.map_or_else(|| call.to_string(), |kept: Kept| kept.id)
+    kept.map_or_else(|| call.to_string(), |kept: Kept| kept.key.unwrap_or(kept.id))
+}
+
+/// Returns what was kept with a call.
+pub(super) async fn kept(context: &ToolContext) -> Option<Kept> {
+    let state = context.store.call_state(&context.call).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "how far a coding agent had come cannot be read, so it is read from its beginning");
+        None
+    });
+    state.and_then(|state| serde_json::from_value(state).ok())
 }
 
 impl Follower {
     /// Follows a run that is about to begin.
-    pub(super) fn new(context: &ToolContext, assigned: &Assigned, pass: &Pass, id: String) -> Self {
-        let (now, silence) = (Instant::now(), context.limits.coding_idle);
+    pub(super) fn new(context: &ToolContext, assigned: &Assigned, pass: &Pass, id: String, first: First) -> Self {
+        let (now, silence, limit) = (Instant::now(), context.limits.coding_idle, context.limits.coding);
         let run = Run::new(Arc::clone(&assigned.agent), silence, now);
+        let run = if first.until.is_some() { run.staying(limit, first.is_left) } else { run };
         Self {
             before: run.clone(),
             run,
             seen: pass.seen(),
-            process: id.clone(),
+            process: first.process.clone(),
+            first,
             untold: Vec::new(),
             logs: Vec::new(),
+            question: None,
+            unasked: false,
+            told: 0,
+            hurries: false,
+            closed: false,
             ending: false,
             steering: context.steering.clone(),
             progress: context.progress.clone(),
@@ -105,38 +193,63 @@ impl Follower {
             followed: false,
             begun: Some(context.store.clock().millis()),
             kept: None,
+            limit,
             store: context.store.clone(),
             call: context.call.clone(),
             id,
         }
     }
 
+    /// The process runs already, has written so many bytes, and is to be asked this.
+    pub(super) fn asks(&mut self, question: String, written: u64) {
+        self.question = Some(Question::Ask(question.into()));
+        self.upto = written;
+    }
+
+    /// Returns up to which byte of its process's output it has come.
+    pub(super) fn upto(&self) -> u64 {
+        self.upto
+    }
+
+    /// Tells whether the process was not asked, and cannot be any more.
+    pub(super) fn unasked(&self) -> bool {
+        self.unasked
+    }
+
     /// Follows a process of a run that was under way when the server crashed, from where it stood. It was told `told`
-    /// and has yet to be told `untold`.
-    pub(super) async fn going_on(
+    /// when it began, and may have been told some of `more` since.
+    pub(super) fn going_on(
         context: &ToolContext,
         assigned: &Assigned,
         pass: &Pass,
-        (id, process): (String, String),
-        (told, untold): (&[Word], &[Word]),
+        (id, first, process): (String, First, String),
+        (told, more): (&[Word], &[Word]),
+        kept: Option<&Kept>,
     ) -> Self {
-        let mut follower = Self { begun: None, ..Self::new(context, assigned, pass, id) };
+        let mut follower = Self { begun: None, ..Self::new(context, assigned, pass, id, first) };
         follower.goes_on(process, told.iter().map(|word| word.text.clone()).collect());
-        follower.untold = untold.to_vec();
-        let state = context.store.call_state(&context.call).await.unwrap_or_else(|error| {
-            tracing::error!(%error, "how far a coding agent had come cannot be read, so it is read from its beginning");
-            None
-        });
-        let kept = state.and_then(|state| serde_json::from_value(state).ok());
-        let is_it = |kept: &Kept| *kept.process.as_ref().unwrap_or(&kept.id) == follower.process;
-        let Some(Kept { begun, run, .. }) = kept.filter(is_it) else { return follower };
-        let now = Instant::now();
-        let lasted = Duration::from_millis((context.store.clock().millis() - begun).max(0) as u64);
-        follower.upto = run.place();
-        let (agent, begun_at) = (Arc::clone(&assigned.agent), now.checked_sub(lasted).unwrap_or(now));
-        follower.run = Run::going_on(agent, context.limits.coding_idle, begun_at, now, run.clone());
-        follower.kept = Some((now, run));
-        Self { begun: Some(begun), ..follower }
+        follower.told = told.len();
+        let is_it = |kept: &&Kept| *kept.process.as_ref().unwrap_or(&follower.first.process) == follower.process;
+        if let Some(Kept { begun, run, told: since, .. }) = kept.filter(is_it).cloned() {
+            let now = Instant::now();
+            let lasted = Duration::from_millis((context.store.clock().millis() - begun).max(0) as u64);
+            follower.upto = run.place();
+            let (agent, begun_at) = (Arc::clone(&assigned.agent), now.checked_sub(lasted).unwrap_or(now));
+            let silence = context.limits.coding_idle;
+            let mut goes_on = Run::going_on(agent, silence, begun_at, now, run.clone());
+            if follower.first.until.is_some() {
+                goes_on = goes_on.staying(follower.limit, false);
+            }
+            follower.run = goes_on;
+            (follower.kept, follower.begun) = (Some((now, run)), Some(begun));
+            follower.told = since.clamp(told.len(), told.len() + more.len());
+        }
+        follower.untold = more[follower.told - told.len()..].to_vec();
+        follower.hurries = !follower.untold.is_empty();
+        if follower.first.was_left(&follower.id) && follower.told == 0 && !follower.run.has_begun() {
+            follower.question = Some(Question::Find);
+        }
+        follower
     }
 
     /// Another process follows, which is told these words; none for the first.
@@ -146,7 +259,26 @@ impl Follower {
         }
         self.before = self.run.clone();
         (self.process, self.ending, self.upto, self.followed) = (process, false, 0, false);
+        (self.closed, self.hurries) = (false, false);
+        self.told += self.untold.len();
         self.untold.clear();
+    }
+
+    /// Tells whether a process that has ended had begun with what waits to be told, and takes it as told then: the server was
+    /// lost after it was written.
+    pub(super) fn told_after_all(&mut self) -> bool {
+        let told = self.run.was_asked_more();
+        if told {
+            self.is_told();
+        }
+        told
+    }
+
+    fn is_told(&mut self) {
+        self.told += self.untold.len();
+        let words = self.untold.drain(..).map(|word| word.text).collect();
+        self.run.asked_again(words, Instant::now());
+        self.hurries = false;
     }
 
     /// Returns how long the run has taken, if that is known.
@@ -159,8 +291,18 @@ impl Follower {
         let Some(begun) = self.begun else { return };
         let run = self.run.standing(self.upto);
         self.kept = Some((Instant::now(), run.clone()));
-        let process = (self.process != self.id).then(|| self.process.clone());
-        let kept = match serde_json::to_value(Kept { id: self.id.clone(), process, begun, run }) {
+        let First { process: first, key, until, .. } = &self.first;
+        let kept = Kept {
+            id: self.id.clone(),
+            process: (self.process != *first).then(|| self.process.clone()),
+            first: (*first != self.id).then(|| first.clone()),
+            key: (*key != self.id).then(|| key.clone()),
+            until: *until,
+            told: self.told,
+            begun,
+            run,
+        };
+        let kept = match serde_json::to_value(kept) {
             Ok(state) => self.store.keep_call_state(&self.call, state).await,
             Err(error) => Err(error.into()),
         };
@@ -241,21 +383,59 @@ impl Follow for Follower {
         }
     }
 
-    async fn give_up(&mut self) -> bool {
+    async fn wish(&mut self) -> Wish {
         let now = Instant::now();
-        if self.run.give_up(now) {
-            return true;
+        if self.unasked {
+            return Wish::Leave;
+        }
+        if let Some(question) = &self.question {
+            let bytes = match question {
+                Question::Ask(bytes) => bytes.clone(),
+                Question::Find => Bytes::new(),
+            };
+            return Wish::Tell { key: self.id.clone(), bytes };
+        }
+        if self.run.rests() && self.untold.is_empty() {
+            return Wish::Leave;
+        }
+        let takes_words = self.first.until.is_some() && !self.closed;
+        let tells_at_once = takes_words && self.hurries && !self.ending;
+        if !tells_at_once && self.run.give_up(now) {
+            // Why, a server that takes it up has to know: another agent may have to go on.
+            self.keep_now().await;
+            return Wish::End;
         }
         let waits = !self.untold.is_empty() || self.steering.waits();
-        if !waits || self.ending || !self.run.hears(now) {
-            return false;
+        if !waits || self.ending || !(tells_at_once || self.run.hears(now)) {
+            return Wish::Nothing;
         }
-        // What is taken is the agent's, whatever happens: it is stored before the agent is ended.
-        while let Some(word) = self.steering.take().await {
+        // What is taken is the agent's, whatever happens: it is stored before the agent gets it. What it may have got is
+        // not mixed with more, so that it stays one word to the sandbox.
+        while !tells_at_once && let Some(word) = self.steering.take().await {
             self.untold.push(word);
         }
-        self.ending = !self.untold.is_empty();
-        self.ending
+        let Some(last) = self.untold.last() else { return Wish::Nothing };
+        if takes_words {
+            let words: Vec<_> = self.untold.iter().map(|word| word.text.clone()).collect();
+            return Wish::Tell { key: last.event.to_string(), bytes: asking::instead(&told(&words)).into() };
+        }
+        self.ending = true;
+        Wish::End
+    }
+
+    async fn told(&mut self, word: sandbox::Word) {
+        let is_told = word != sandbox::Word::Closed;
+        match self.question.take() {
+            // It was not asked before the crash; now that it was, with nothing, it never will be.
+            Some(Question::Find) => self.unasked = word == sandbox::Word::Taken,
+            Some(Question::Ask(_)) => self.unasked = !is_told,
+            None if is_told => {
+                self.is_told();
+                self.keep_now().await;
+            }
+            // It is ended, and another one is told.
+            None => self.closed = true,
+        }
     }
 }
 

@@ -73,6 +73,12 @@ pub(super) fn of_one(assigned: &Assigned, outcome: &Outcome, elapsed: Option<Dur
     format!("{}: {name}, {model}{took}.{}", outcome.verdict, told_words(&outcome.told))
 }
 
+/// Returns that an agent was not tried in a call, because it has given way to another one so long ago.
+pub(super) fn left_out(assigned: &Assigned, ago: Duration) -> String {
+    let (name, model) = (&assigned.agent.name, assigned.model.as_deref().unwrap_or("no model"));
+    format!("not tried: {name}, {model}. It has given way to another one {} ago.", text::human_duration(ago))
+}
+
 /// Returns what people told an agent while it worked, a line each; nothing if they told it nothing.
 fn told_words(told: &[String]) -> String {
     if told.is_empty() {

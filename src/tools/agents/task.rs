@@ -22,9 +22,21 @@ pub(super) fn session_file(role: Role, assigned: &Assigned) -> String {
     format!("{role}-{}.session", assigned.agent.program)
 }
 
+/// The process that an agent has left in a role. Another model of its is asked by another process.
+pub(super) fn process_file(role: Role, assigned: &Assigned) -> String {
+    let model = ids::digest(&["model", assigned.model.as_deref().unwrap_or_default()], 4);
+    format!("{role}-{}-{model}.process", assigned.agent.program)
+}
+
 /// What is told of a run that has given way to another agent.
 pub(super) fn given_way_file(run: &str) -> String {
     format!("{run}.given-way")
+}
+
+/// When an agent with its model has given way to another one the last time, in milliseconds since 1970.
+pub(super) fn gave_way_file(assigned: &Assigned) -> String {
+    let model = ids::digest(&["model", assigned.model.as_deref().unwrap_or_default()], 4);
+    format!("{}-{model}.gave-way", assigned.agent.program)
 }
 
 fn path(context: &ToolContext, name: &str) -> String {
