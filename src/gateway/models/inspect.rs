@@ -37,7 +37,11 @@ pub(super) struct Asked {
 /// Reads a body.
 pub(super) fn read(protocol: Protocol, body: &[u8], web: bool) -> Result<Asked, Refusal> {
     let mut found = Found::default();
-    let mut json = serde_json::Deserializer::from_slice(body);
+    // Where nothing is looked at, serde_json does not check that a text is UTF-8. Readers differ in what they make of one
+    // that is not.
+    let body = str::from_utf8(body)
+        .map_err(|error| Refusal::Malformed(format!("no UTF-8 after {} bytes", error.valid_up_to())))?;
+    let mut json = serde_json::Deserializer::from_str(body);
     let whole = Whole { protocol, found: &mut found };
     let ended = whole.deserialize(&mut json).and_then(|()| json.end());
     // A verdict ends the reading, so it comes before what the reader says of that.

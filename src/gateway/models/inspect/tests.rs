@@ -235,6 +235,8 @@ fn what_two_readers_could_take_in_two_ways_is_malformed() {
         let found = read(protocol, body.as_bytes(), true);
         assert!(matches!(found, Err(Refusal::Malformed(_))), "{body}: {found:?}");
     }
+    let broken = b"{\"messages\":[{\"role\":\"\xff\",\"content\":\"x\"}]}";
+    assert!(matches!(read(Protocol::OpenAi, broken, true), Err(Refusal::Malformed(_))), "no text");
     let deep = format!("{{\"contents\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     assert!(matches!(read(Protocol::Gemini, deep.as_bytes(), true), Err(Refusal::Malformed(_))));
 }
