@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
-    time::timeout,
+    time::{self, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -34,6 +34,9 @@ use crate::{
 
 /// How long a shutdown waits for running tasks.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long somebody who wants a sandbox while the server ends waits to be dropped.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// All rooms' sandboxes. Cheap to clone; one for each state directory.
 #[derive(Clone)]
@@ -81,7 +84,14 @@ impl Sandboxes {
         }
         let start = life::start(Arc::clone(fleet), room);
         let start = fleet.cancel.clone().run_until_cancelled_owned(start);
-        fleet.tasks.spawn(start.in_current_span()).await.ok().flatten().unwrap_or(Err(SandboxError::ShuttingDown))
+        let started = fleet.tasks.spawn(start.in_current_span()).await;
+        let started = started.ok().flatten().unwrap_or(Err(SandboxError::ShuttingDown));
+        if matches!(started, Err(SandboxError::ShuttingDown)) {
+            // Whoever waits is dropped in a moment. Until then it gets no answer, which might be written down as what a
+            // call came to that the next server takes up.
+            time::sleep(ENDING).await;
+        }
+        started
     }
 
     /// Returns, once, what a model must be told before it works on in a sandbox whose files were lost.
