@@ -21,7 +21,8 @@ const LOOK: Duration = Duration::from_secs(10);
 /// minute finds counts as lost.
 const CANARY: Duration = Duration::from_secs(5);
 
-const REBUILD: &str = "Build the image anew with `scripts/build-image.sh`, or take `hooks/` over into your own";
+const REBUILD: &str = "End the container with `podman rm --force` and its name: it is made anew, and the room's files stay. \
+    If that does not mend it, build the image anew with `scripts/build-image.sh`, or take `hooks/` over into your own";
 
 /// A coding agent whose hooks send events.
 struct Agent {
