@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use support::{
     coding_agents::{Who, answered, aside, steps, who},
     rig::{Chat, FULL, Rig, answers, block_on, wait},
-    scripted_llm::{Reply, ScriptedLlm, results, user_texts},
+    scripted_llm::{End, Reply, ScriptedLlm, results, user_texts},
 };
 
 /// A rig with the sandbox image and a key for Gemini.
@@ -360,6 +360,38 @@ fn a_run_goes_on_when_the_server_was_killed() {
         assert!(told[0].contains(part), "{part:?} is not in {}", told[0]);
     }
     assert_eq!(requests.iter().filter(|request| who(request) == Who::Qwen).count(), 2, "nothing was asked twice");
+}
+
+/// Gemini CLI's way to its model breaks with the server. Where it waits for its model it asks it once more.
+#[test]
+fn a_plan_that_waits_for_its_model_outlives_the_server() {
+    let llm = block_on(ScriptedLlm::start());
+    let asked = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&asked);
+    llm.otherwise(move |request| match who(request) {
+        Who::Aside => aside(request),
+        Who::Orchestrator => steps(request, &[("plan", json!({"task": "Wait."}))]),
+        Who::Gemini | Who::Qwen => {
+            let mut asked = count.lock().unwrap();
+            *asked += 1;
+            if *asked == 1 {
+                Reply::gemini_text("Lost.").first(0, End::Open)
+            } else {
+                Reply::gemini_text("Came through.")
+            }
+        }
+    });
+    let rig = rig(&llm);
+    let server = rig.serve();
+    let chat = rig.ask("one", "wait");
+    wait("for the plan's request", || *asked.lock().unwrap() == 1);
+    server.kill();
+    let _server = rig.serve();
+    let (code, frames) = chat.finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+    let requests = llm.requests();
+    let told = results(requests.iter().rfind(|request| who(request) == Who::Orchestrator).unwrap());
+    assert!(told[0].starts_with("done: Gemini CLI") && told[0].contains("Came through."), "{}", told[0]);
 }
 
 /// While no server is there, an agent goes on, asks its model and writes more than any buffer holds. The one that comes back

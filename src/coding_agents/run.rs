@@ -278,6 +278,10 @@ impl Run {
         match event {
             AgentEvent::Noise(line) => {
                 self.noisy = self.noisy.saturating_add(1);
+                // A line of a JavaScript program's stack tells nothing to those who did not write it.
+                if line.starts_with("at ") {
+                    return;
+                }
                 if self.noise.len() == NOISE {
                     self.noise.pop_front();
                 }

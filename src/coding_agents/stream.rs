@@ -17,7 +17,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use self::{codex::Codex, gemini::Gemini, lines::Lines, opencode::OpenCode};
+use self::{
+    codex::Codex,
+    gemini::Gemini,
+    lines::{Line, Lines},
+    opencode::OpenCode,
+};
 use crate::{json, text};
 
 /// Characters of a tool's name, of what it is used on, of a step of a todo list and of a line of noise.
@@ -26,6 +31,8 @@ const BRIEF: usize = 200;
 const SAID: usize = 64 * 1024;
 /// Bytes of a piece of what it says meanwhile.
 const PIECE: usize = 2 * 1024;
+/// Stands before the beginning of a line that is too long.
+const LEFT_OUT: &[u8] = b"(a line of more than 1 MiB, left out) ";
 /// Steps of a todo list.
 const STEPS: usize = 50;
 
@@ -214,7 +221,12 @@ impl Stream {
 }
 
 impl Reader {
-    fn line(&mut self, line: &[u8], events: &mut Vec<AgentEvent>) {
+    fn line(&mut self, line: &Line, events: &mut Vec<AgentEvent>) {
+        let line = match line {
+            Line::Whole(line) => line,
+            // What it would have told is missed, so that must not look as if nothing had been there.
+            Line::Head(head) => return events.extend(noise(&[LEFT_OUT, head].concat())),
+        };
         match value(line) {
             // As `-o json` writes them.
             Some(Value::Array(values)) => values.iter().for_each(|value| self.event(value, events)),

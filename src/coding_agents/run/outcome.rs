@@ -11,6 +11,9 @@ use crate::{
     text,
 };
 
+/// Characters of what the CLI says of why it failed.
+const CAUSE: usize = 100;
+
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -38,6 +41,17 @@ pub struct Outcome {
     pub told: Vec<String>,
 }
 
+impl Outcome {
+    /// Takes that something was to be said, as a plan or a review is: without a word there is none, and another agent may
+    /// do better.
+    pub fn must_say_something(&mut self) {
+        if self.ok && self.summary.is_empty() {
+            (self.ok, self.stalled) = (false, true);
+            "ended without a word".clone_into(&mut self.verdict);
+        }
+    }
+}
+
 impl Run {
     /// Returns what it came to, given how its process ended; `None`: it has answered and stays. `stopped`: a person wanted it to
     /// end.
@@ -54,7 +68,7 @@ impl Run {
             && ended.as_ref().is_some_and(|ended| ended.ok);
         let verdict = match exit {
             Some(exit) if !ok => self.verdict(exit, stopped, ended.as_ref()),
-            None if !ok => "failed, by its own word".to_owned(),
+            None if !ok => by_its_own_word(ended.as_ref()),
             _ => "done".to_owned(),
         };
         Outcome {
@@ -91,7 +105,7 @@ impl Run {
                     return format!("ended: nothing was heard of it for {}{but}", text::human_duration(*time));
                 }
                 Some(GivenUp::Refused(cause)) => return format!("ended: its model refuses every request ({cause})"),
-                Some(GivenUp::Over) => return "failed, by its own word".to_owned(),
+                Some(GivenUp::Over) => return by_its_own_word(ended),
                 Some(GivenUp::Late) => return self.verdict(&Exit::TimedOut, stopped, ended),
                 Some(GivenUp::Flood) => return format!("ended: it writes without end{but}"),
                 Some(GivenUp::NoTokens) | None => {}
@@ -110,11 +124,11 @@ impl Run {
             (Exit::Signal(signal), _) => format!("ended by signal {signal}"),
             (Exit::NotStarted(_) | Exit::Code(127), None) if self.session.is_none() => self.missing(),
             (Exit::NotStarted(why), _) => format!("not started: {}", text::one_line(why, 200)),
-            (Exit::Code(0), Some(_)) => "failed, by its own word".to_owned(),
+            (Exit::Code(0), Some(_)) => by_its_own_word(ended),
             (Exit::Code(0), None) => "ended without a result: whether it did its work is not known".to_owned(),
             (Exit::Code(code), _) => {
                 let means = self.agent.means(*code).map(|means| format!(": {means}")).unwrap_or_default();
-                format!("failed with exit code {code}{means}{but}")
+                format!("failed with exit code {code}{means}{}{but}", cause(ended))
             }
         }
     }
@@ -125,4 +139,15 @@ impl Run {
             self.agent.program
         )
     }
+}
+
+/// Says that a run failed although its process ended well.
+fn by_its_own_word(ended: Option<&Ended>) -> String {
+    format!("failed, by its own word{}", cause(ended))
+}
+
+/// Returns what the CLI said of why it failed, to be put behind that it did; empty if it said nothing.
+fn cause(ended: Option<&Ended>) -> String {
+    let said = ended.filter(|ended| !ended.ok).map(|ended| text::one_line(&ended.summary, CAUSE)).unwrap_or_default();
+    if said.is_empty() { said } else { format!(" ({said})") }
 }

@@ -75,7 +75,8 @@ fn success_is_a_good_exit_and_a_result_that_says_so() {
     assert_eq!(verdict_of(&[STARTED, &DONE[..40]], 0), "ended without a result: whether it did its work is not known");
     assert_eq!(verdict_of(&[STARTED], 53), "failed with exit code 53: it reached its limit of turns");
     let failed = r#"{"type":"result","subtype":"error_during_execution","is_error":true,"error":{"message":"400 no"}}"#;
-    assert_eq!(verdict_of(&[STARTED, failed], 0), "failed, by its own word");
+    assert_eq!(verdict_of(&[STARTED, failed], 0), "failed, by its own word (400 no)");
+    assert_eq!(verdict_of(&[STARTED, failed], 1), "failed with exit code 1 (400 no)");
     assert!(verdict(&["sh: qwen: not found"], &Exit::Code(127)).contains("no program `qwen`"));
     assert!(verdict(&[], &Exit::NotStarted("no such file".into())).contains("no program `qwen`"));
     for (exit, says) in [
@@ -89,6 +90,18 @@ fn success_is_a_good_exit_and_a_result_that_says_so() {
     }
     let (stopped, now) = run(&[STARTED]);
     assert_eq!(stopped.outcome(Some(&Exit::Killed), true, now).verdict, "stopped by the person");
+}
+
+#[test]
+fn a_plan_or_a_review_without_a_word_is_none() {
+    let mute = DONE.replace("All done.", "");
+    for (result, ok) in [(DONE, true), (&*mute, false)] {
+        let (run, now) = run(&[STARTED, result]);
+        let mut outcome = run.outcome(Some(&Exit::Code(0)), false, now);
+        assert!(outcome.ok && !outcome.stalled);
+        outcome.must_say_something();
+        assert_eq!((outcome.ok, outcome.stalled), (ok, !ok), "{}", outcome.verdict);
+    }
 }
 
 fn verdict_of(lines: &[&str], code: i32) -> String {
@@ -145,8 +158,9 @@ fn a_run_goes_on_from_any_place_as_if_nothing_had_been() {
 #[test]
 fn a_standard_error_that_is_apart_tells_what_went_wrong_too() {
     let (mut run, now) = run(&[STARTED]);
-    run.complain(b"Error: no key\n\n  at x\n", now);
-    assert_eq!(run.outcome(Some(&Exit::Code(1)), false, now).noise, ["Error: no key", "at x"]);
+    run.complain(b"Error: no key\n\n    at async Client.ask (file:///x.js:1:2)\n  in x\n", now);
+    let noise = run.outcome(Some(&Exit::Code(1)), false, now).noise;
+    assert_eq!(noise, ["Error: no key", "in x"], "without the stack of a program");
 }
 
 #[test]
@@ -325,7 +339,7 @@ fn a_run_that_may_stay_is_ended_after_its_result_which_counts() {
     let outcome = told(true).outcome(Some(&Exit::Killed), false, now);
     assert!(outcome.ok && outcome.verdict == "done" && !outcome.stalled, "{outcome:?}");
     let outcome = told(false).outcome(Some(&Exit::Killed), false, now);
-    assert_eq!((outcome.ok, &*outcome.verdict), (false, "failed, by its own word"));
+    assert_eq!((outcome.ok, &*outcome.verdict), (false, "failed, by its own word (All done.)"));
     assert!(!told(true).outcome(Some(&Exit::Killed), true, now).ok, "a person has stopped it");
     let mut silent = Run::new(agent("claude"), SILENCE, now);
     assert!(!silent.give_up(now + GRACE), "it has told nothing");
@@ -378,7 +392,7 @@ fn a_process_that_stays_is_left_after_a_good_answer_and_ended_after_a_bad_one() 
     let (mut run, now) = staying(&[STARTED, &DONE.replace("false", "true")]);
     assert!(!run.rests() && run.deadline() == Some(now) && run.give_up(now));
     let outcome = run.outcome(Some(&Exit::Killed), false, now);
-    assert_eq!((outcome.ok, &*outcome.verdict), (false, "failed, by its own word"));
+    assert_eq!((outcome.ok, &*outcome.verdict), (false, "failed, by its own word (All done.)"));
 }
 
 #[test]

@@ -12,6 +12,10 @@ use super::{AgentEvent, SAID, Tokens, brief, piece_of, said, target, todo};
 pub(in crate::coding_agents) struct Gemini {
     /// What the agent has said since it last used a tool.
     text: String,
+    /// The error that it has told since it last said something or used a tool. One that its end follows is why it ended,
+    /// although the CLI calls that a success: its detection of loops ends so.
+    #[serde(default)]
+    error: String,
 }
 
 impl Gemini {
@@ -27,12 +31,14 @@ impl Gemini {
                 if line["delta"] != true {
                     self.text.clear();
                 }
+                self.error.clear();
                 let room = SAID.saturating_sub(self.text.len());
                 self.text.push_str(&piece[..piece.floor_char_boundary(room)]);
                 events.push(AgentEvent::Said(piece_of(piece)));
             }
             Some("tool_use") => {
                 self.text.clear();
+                self.error.clear();
                 let parameters = &line["parameters"];
                 let (id, name) = (brief(&line["tool_id"]), brief(&line["tool_name"]));
                 events.push(AgentEvent::ToolUsed { id, name, target: target(parameters) });
@@ -43,8 +49,8 @@ impl Gemini {
                 events.push(AgentEvent::ToolEnded { id: brief(&line["tool_id"]), ok });
             }
             Some("error") => {
-                let told = brief(&line["message"]);
-                events.extend((!told.is_empty()).then_some(AgentEvent::Noise(told)));
+                self.error = brief(&line["message"]);
+                events.extend((!self.error.is_empty()).then(|| AgentEvent::Noise(self.error.clone())));
             }
             Some("result") => events.push(self.result(line)),
             _ => {}
@@ -52,10 +58,11 @@ impl Gemini {
     }
 
     fn result(&mut self, line: &Value) -> AgentEvent {
-        let ok = line["status"] == "success";
-        let text = std::mem::take(&mut self.text);
+        let (text, error) = (std::mem::take(&mut self.text), std::mem::take(&mut self.error));
+        let ok = line["status"] == "success" && error.is_empty();
         let summary = match line["error"]["message"].as_str().filter(|_| !ok) {
             Some(error) => said(error),
+            None if !error.is_empty() => error,
             None => said(&text),
         };
         let stats = &line["stats"];

@@ -107,11 +107,25 @@ fn what_is_not_whole_is_noise_and_what_is_too_long_is_left_out() {
         [&b"{\"type\":\"result\",\"status\":\"success\",\"x\":\""[..], &vec![b'a'; lines::LONGEST], b"\"}\nafter\n"]
             .concat();
     for cuts in [&[][..], &[1000], &[lines::LONGEST + 10, lines::LONGEST + 20]] {
-        assert_eq!(read(Dialect::Gemini, &long, cuts), [AgentEvent::Noise("after".to_owned())]);
+        let events: Vec<_> = read(Dialect::Gemini, &long, cuts).iter().map(told).collect();
+        let [left_out, after] = &events[..] else { panic!("{events:?}") };
+        assert!(left_out.starts_with("noise (a line of more than 1 MiB, left out) {\"type\":\"result\""), "{left_out}");
+        assert!(left_out.len() < 300 && after == "noise after", "{events:?}");
     }
     let behind = b"(node:7) Warning: x {\"type\":\"result\",\"status\":\"success\"}\n\n \n\x1b[31mError:\x1b[0m no\x07pe\n[1, 2]\n\"x\"\n7\n";
     let events: Vec<_> = read(Dialect::Gemini, behind, &[]).iter().map(told).collect();
     assert_eq!(events, ["ended ✓ “” None", "noise Error: nope", "noise \"x\"", "noise 7"]);
+}
+
+/// As Gemini CLI ends where it detects a loop.
+#[test]
+fn an_error_right_before_the_end_is_why_it_ended() {
+    let error = r#"{"type":"error","severity":"warning","message":"Loop detected, stopping execution"}"#;
+    let said = r#"{"type":"message","role":"assistant","content":"Go on.","delta":true}"#;
+    let end = r#"{"type":"result","status":"success"}"#;
+    let ended = |lines: &[&str]| told(read(Dialect::Gemini, lines.join("\n").as_bytes(), &[]).last().unwrap());
+    assert_eq!(ended(&[said, error, end]), "ended ✗ “Loop detected, stopping execution” None");
+    assert_eq!(ended(&[error, said, end]), "ended ✓ “Go on.” None");
 }
 
 #[test]

@@ -209,6 +209,9 @@ impl Job<'_> {
         let exit = ended.as_ref().map(|ended| &ended.exit);
         let stopped = context.cancel.is_cancelled() && exit == Some(&Exit::Killed);
         let mut outcome = run.outcome(exit, stopped, now);
+        if self.role != Role::Implement {
+            outcome.must_say_something();
+        }
         if !outcome.ok {
             outcome.noise.extend(refusal.map(|refusal| format!("The gateway: {refusal}")));
         }
