@@ -31,6 +31,7 @@ pub mod ipc;
 pub mod github;
 
 pub mod ledger;
+pub mod rights;
 
 pub mod store;
 

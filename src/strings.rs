@@ -8,6 +8,7 @@ pub(crate) mod database;
 pub(crate) mod files;
 pub(crate) mod github;
 pub(crate) mod models;
+pub(crate) mod rights;
 pub(crate) mod rooms;
 pub(crate) mod sandboxes;
 pub(crate) mod terminals;

@@ -16,6 +16,7 @@ use crate::{
     llm::Model,
     orchestrator::{Orchestrator, TurnLimits, UserMessage},
     pictures::Gallery,
+    rights::Rights,
     sandbox::{SandboxError, Sandboxes},
     store::StoreError,
     strings, text,
@@ -23,9 +24,9 @@ use crate::{
 };
 
 use super::{
-    Bot, Intent, Order, Outcome, Permits, Policy, Said, TurnJob,
+    Bot, Intent, Order, Outcome, Permits, Policy, Said, TurnJob, answering,
     command::Command,
-    costs, jobs,
+    costs, granting, jobs,
     upload::{self, SentFile, Upload},
 };
 
@@ -47,6 +48,8 @@ pub struct Allowance {
 pub struct Means {
     /// The tokens of all who ask models.
     pub ledger: Ledger,
+    /// Who may allow what.
+    pub rights: Rights,
     /// The rooms' sandboxes.
     pub sandboxes: Sandboxes,
     /// The coding agents.
@@ -76,10 +79,11 @@ struct Inner {
 impl Coder {
     /// Returns the bot.
     pub fn new(means: Means, policy: Policy, allowance: Allowance) -> Self {
-        let Means { ledger, sandboxes, agents, github, model, gallery } = means;
+        let Means { ledger, rights, sandboxes, agents, github, model, gallery } = means;
         let Allowance { turn: limits, at_once } = allowance;
         let (store, large) = (ledger.store().clone(), LargeFiles::default());
-        let orchestrator = Orchestrator { store, model, sandboxes, agents, github, ledger, gallery, large, limits };
+        let orchestrator =
+            Orchestrator { store, model, sandboxes, agents, github, ledger, rights, gallery, large, limits };
         let inner = Inner { name: BotName::from(NAME), permits: Permits::new(at_once), orchestrator };
         Self { policy, inner: Arc::new(inner) }
     }
@@ -116,6 +120,12 @@ impl Coder {
                 costs::told(&self.inner.orchestrator.ledger, address).await.unwrap_or_else(|error| failed(&error))
             }
             Command::Budget(budget) => costs::budget(&self.inner.orchestrator.ledger, order, budget)
+                .await
+                .unwrap_or_else(|error| failed(&error)),
+            Command::Granting(granting) => granting::carry_out(&self.inner.orchestrator.rights, order, granting)
+                .await
+                .unwrap_or_else(|error| failed(&error)),
+            Command::Answering(answer) => answering::carry_out(&self.inner.orchestrator.rights, order, answer)
                 .await
                 .unwrap_or_else(|error| failed(&error)),
             Command::Status => format!("{}\n{}", order.doing, self.standing(address).await),
@@ -182,6 +192,7 @@ impl Coder {
         // The sandbox starts while the model thinks; if that fails, the first tool call says why.
         let warm = self.inner.orchestrator.sandboxes.clone();
         let address = job.at.address.clone();
+        let open = self.inner.orchestrator.rights.begin(&address, &job.turn);
         let stop = job.stop.clone();
         let warming = async move {
             if !stop.is_cancelled() {
@@ -191,6 +202,9 @@ impl Coder {
         let warming = tokio::spawn(warming.in_current_span());
         let outcome = self.inner.orchestrator.run(job).await;
         warming.abort();
+        if outcome.is_some() {
+            open.ended().await;
+        }
         outcome
     }
 }

@@ -1,6 +1,7 @@
 //! Parses commands as people write them: on a phone, which capitalises the first letter and adds a full stop, or
 //! copied from the help with its markup. Pure.
 
+use super::{answering::Answering, granting::Granting};
 use crate::text;
 
 /// A command, written as `!word`.
@@ -22,6 +23,10 @@ pub(crate) enum Command {
     Cost,
     /// Shows what is left of today's tokens, or changes how many there are.
     Budget(Budget),
+    /// Shows what is granted to the room, or changes it.
+    Granting(Granting),
+    /// Answers a card.
+    Answering(Answering),
     /// Shows what runs.
     Status,
     /// Shows the model.
@@ -84,6 +89,12 @@ impl Command {
         let command = clean.strip_prefix(MARKS).and_then(|rest| {
             if let Some(budget) = Budget::of(rest) {
                 return Some(Self::Budget(budget));
+            }
+            if let Some(granting) = Granting::of(rest) {
+                return Some(Self::Granting(granting));
+            }
+            if let Some(answering) = Answering::of(rest) {
+                return Some(Self::Answering(answering));
             }
             let words: Vec<_> = rest.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
             let words: Vec<_> = words.into_iter().map(str::to_lowercase).collect();

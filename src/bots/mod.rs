@@ -3,9 +3,11 @@
 //! The hub knows only the trait: it keeps the journal, decides which message is handled when, and delivers the
 //! answers. A bot knows no chat protocol and sends nothing itself.
 
+mod answering;
 mod coder;
 mod command;
 mod costs;
+mod granting;
 mod jobs;
 mod permits;
 mod policy;
@@ -63,7 +65,7 @@ pub trait Bot: Send + Sync {
     /// at the next start, as it also is if this is dropped.
     fn turn(&self, job: TurnJob) -> BoxFuture<'_, Option<Outcome>>;
 
-    /// Carries out an order and returns the reply. It may be dropped and called again for the same order.
+    /// Carries out an order and returns the reply; empty for none. It may be dropped and called again for the same order.
     fn carry_out(&self, order: Order) -> BoxFuture<'_, String>;
 
     /// Saves a file that somebody sent, for later turns. The error is a part of a sentence to that person.

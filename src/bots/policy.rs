@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::rights::is_meant;
+
 /// The policy of one bot, from the settings.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -25,11 +27,7 @@ impl Policy {
     pub fn hears(&self, person: &str) -> bool {
         match &self.people {
             People::Everybody => true,
-            People::Listed(listed) => listed.iter().any(|pattern| match pattern.strip_prefix("@*:") {
-                // A server name may contain a port, but a user's local part no colon.
-                Some(server) => person.split_once(':').is_some_and(|(_, of)| of == server),
-                None => person == pattern,
-            }),
+            People::Listed(listed) => listed.iter().any(|pattern| is_meant(pattern, person)),
         }
     }
 

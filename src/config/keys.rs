@@ -121,7 +121,7 @@ keys! {
         (list) ALLOWED_ROOMS: Vec<String> = Unset, parse::rooms;
         /// Whether encrypted messages count from devices that nobody has signed, and are answered so that those can read it: `true` or `false`. Needed where a person's client knows no cross-signing; a homeserver can add such a device to anybody's account.
         () ALLOW_UNSIGNED_DEVICES: bool = Text("false"), parse::flag;
-        /// Who may use the administrator's commands, `!budget` with a number: Matrix user IDs, parted by commas.
+        /// Who may use the administrator's commands, `!budget` with a number and `!grant`: Matrix user IDs, parted by commas.
         (list) ADMIN_USERS: Vec<String> = Follows("MATRIX_ADMIN_USER"), parse::users;
     }
     "Model" {
@@ -191,6 +191,8 @@ keys! {
         () SANDBOX_DISK: u64 = Text("10g"), parse::size::<{ 64 << 20 }>;
         /// Hosts that a sandbox may reach, parted by commas: `example.org`, `*.example.org`, `default` for the package registries and GitHub's downloads, `*` for every public host, `none` for no host.
         (list) SANDBOX_ALLOWED_HOSTS: Vec<String> = Text("default"), parse::list;
+        /// Seconds for which a connection to another host waits while the room is asked whether it may be opened, up to 60; `0` asks nobody. See `docs/rights.md`.
+        () HOST_ASK_SECONDS: Duration = Text("60"), parse::up_to_a_minute;
         /// Whether coding agents may have their model's provider search the web, fetch addresses and run code for them: `true` or `false`. What is asked there passes by SANDBOX_ALLOWED_HOSTS.
         () SANDBOX_WEB_SEARCH: bool = Text("false"), parse::flag;
         /// Certificates (PEM) that sandboxes trust, for networks with a certificate authority of their own.

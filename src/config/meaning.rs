@@ -96,6 +96,7 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
             pids: reader.value(keys::SANDBOX_PIDS),
             disk: reader.value(keys::SANDBOX_DISK),
             allowed_hosts: reader.value(keys::SANDBOX_ALLOWED_HOSTS),
+            host_ask: reader.value(keys::HOST_ASK_SECONDS),
             web_search: reader.value(keys::SANDBOX_WEB_SEARCH),
             ca_bundle: reader.optional(keys::SANDBOX_CA_BUNDLE),
             idle: reader.value(keys::SANDBOX_IDLE_SECONDS),

@@ -218,6 +218,8 @@ pub struct Sandbox {
     pub disk: u64,
     /// Patterns of hosts, and the words `default` and `*`, as they were typed; the gateway parses them.
     pub allowed_hosts: Vec<String>,
+    /// How long a connection to another host waits while the room is asked; zero: it is not asked.
+    pub host_ask: Duration,
     /// Whether a model's provider may use the web for a coding agent.
     pub web_search: bool,
     /// A file with certificates that sandboxes trust.

@@ -131,6 +131,11 @@ pub(super) fn seconds<const MIN: u64>(value: &str) -> Parsed<Duration> {
     }
 }
 
+/// A time in seconds, up to a minute.
+pub(super) fn up_to_a_minute(value: &str) -> Parsed<Duration> {
+    count::<u32, 0, 60>(value).map(|seconds| Duration::from_secs(seconds.into()))
+}
+
 /// A time in hours, up to a year.
 pub(super) fn hours(value: &str) -> Parsed<Duration> {
     const YEAR: u32 = 366 * 24;

@@ -62,6 +62,22 @@ const CHROMIUM: &[&str] = &[
     "www.google.com",
 ];
 
+/// Last parts of names that are nobody's on the Internet.
+const INNER: &[&str] = &[
+    "local",
+    "localhost",
+    "localdomain",
+    "internal",
+    "intranet",
+    "lan",
+    "home",
+    "corp",
+    "private",
+    "test",
+    "invalid",
+    "onion",
+];
+
 /// A host in the spelling in which hosts are compared: lower case, no final dot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
@@ -88,6 +104,13 @@ impl Host {
             return name.parse().ok().map(|address| Self::Address(IpAddr::V4(address)));
         }
         Some(Self::Name(name))
+    }
+
+    /// Returns whether it is a name that may be somebody's on the Internet: not an address, and none of the names that mean a
+    /// network of one's own.
+    pub fn may_be_public(&self) -> bool {
+        let Self::Name(name) = self else { return false };
+        name.rsplit_once('.').is_some_and(|(_, last)| !INNER.contains(&last)) && !name.ends_with(".home.arpa")
     }
 
     /// Returns whether Chromium contacts this host by itself.

@@ -44,7 +44,7 @@ use self::{
 };
 pub use self::{body::BadBody, body::Decoded, body::Decoder, hosts::AllowedHosts, network::Network};
 pub(crate) use self::{denial::Denial, hosts::BadPattern, hosts::Host};
-use crate::{github::GitHub, ids::Address};
+use crate::{github::GitHub, ids::Address, rights::Rights};
 
 /// The protocol of a forwarded connection. sandboxd names it in the connection's first frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,6 +103,9 @@ pub struct GatewayLimits {
     pub keep_alive: Duration,
     /// How long nothing may move in either direction before the connection is closed.
     pub idle: Duration,
+    /// How long a connection to a host that is not allowed may wait until somebody in the room has opened it; with zero
+    /// nobody is asked.
+    pub ask: Duration,
 }
 
 impl Default for GatewayLimits {
@@ -116,6 +119,7 @@ impl Default for GatewayLimits {
             head: Duration::from_secs(10),
             keep_alive: Duration::from_mins(1),
             idle: Duration::from_mins(5),
+            ask: Duration::from_mins(1),
         }
     }
 }
@@ -126,6 +130,7 @@ pub struct Gateway {
     inner: Arc<Inner>,
     models: ModelDoor,
     github: GitHub,
+    rights: Option<Rights>,
 }
 
 struct Inner {
@@ -146,6 +151,8 @@ struct Link<'a> {
     github: &'a GitHub,
     slot: &'a Slot,
     audit: Audit,
+    /// Who may allow more than the policy does; `None`: nobody.
+    rights: Option<&'a Rights>,
 }
 
 impl Gateway {
@@ -154,7 +161,7 @@ impl Gateway {
         let rooms = Rooms::new(policy.limits.per_room, policy.limits.overall, policy.limits.lookups_per_room);
         let client = Client::new(network.clone(), &policy.limits);
         let inner = Arc::new(Inner { policy, network, rooms, client, cancel });
-        Self { inner, models: ModelDoor::default(), github: GitHub::default() }
+        Self { inner, models: ModelDoor::default(), github: GitHub::default(), rights: None }
     }
 
     /// Adds the operator's key for GitHub; without it, public repositories are read and nothing is pushed.
@@ -176,6 +183,13 @@ impl Gateway {
         self.inner.rooms.refused_hosts(address)
     }
 
+    /// Lets people open more than the policy does; without it, nothing is granted.
+    #[must_use]
+    pub fn with_rights(mut self, rights: Rights) -> Self {
+        self.rights = Some(rights);
+        self
+    }
+
     /// Serves one forwarded connection to its end. Failures are told to the sandbox and logged.
     pub async fn serve(&self, address: &Address, kind: ProxyKind, stream: UnixStream) {
         self.serve_in_span(address, kind, stream).instrument(address.span()).await;
@@ -192,7 +206,16 @@ impl Gateway {
             return;
         };
         let audit = Audit { kind, refused: slot.refused.clone() };
-        let link = Link { address, policy, network, client, github: &self.github, slot: &slot, audit };
+        let link = Link {
+            address,
+            policy,
+            network,
+            client,
+            github: &self.github,
+            slot: &slot,
+            audit,
+            rights: self.rights.as_ref(),
+        };
         let serving = async {
             match kind {
                 ProxyKind::Web => web::serve(&link, reader, writer).await,

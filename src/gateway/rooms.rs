@@ -18,6 +18,9 @@ const REMEMBERED: usize = 256;
 /// Refused hosts that are remembered of a room.
 const REFUSED: usize = 32;
 
+/// Connections of a room that may wait at a time until somebody has opened their host.
+const HELD: usize = 16;
+
 /// The bounds of all rooms.
 #[derive(Debug)]
 pub(super) struct Rooms {
@@ -33,6 +36,7 @@ struct Room {
     lookups: Arc<Semaphore>,
     pushes: Arc<Semaphore>,
     refused: RefusedHosts,
+    held: Arc<Semaphore>,
 }
 
 /// Hosts that a room was refused because they are not allowed, as many as are remembered. Cheap to clone.
@@ -61,6 +65,8 @@ pub(super) struct Slot {
     pub(super) pushes: Arc<Semaphore>,
     /// Takes the hosts that the room is refused.
     pub(super) refused: RefusedHosts,
+    /// Permits for waiting until somebody has opened a host.
+    pub(super) held: Arc<Semaphore>,
     _overall: tokio::sync::OwnedSemaphorePermit,
     _room: tokio::sync::OwnedSemaphorePermit,
 }
@@ -78,8 +84,9 @@ impl Rooms {
         let own = Arc::clone(&room.connections).try_acquire_owned().ok()?;
         let overall = Arc::clone(&self.overall).try_acquire_owned().ok()?;
         let (lookups, pushes) = (Arc::clone(&room.lookups), Arc::clone(&room.pushes));
+        let held = Arc::clone(&room.held);
         let refused = room.refused.clone();
-        Some(Slot { lookups, pushes, refused, _overall: overall, _room: own })
+        Some(Slot { lookups, pushes, held, refused, _overall: overall, _room: own })
     }
 
     /// Returns the hosts that the room was refused, in the order of their names. A room that was idle for long has none.
@@ -99,6 +106,7 @@ impl Rooms {
             lookups: Arc::new(Semaphore::new(self.lookups)),
             pushes: Arc::new(Semaphore::new(1)),
             refused: RefusedHosts::default(),
+            held: Arc::new(Semaphore::new(HELD)),
         })
     }
 

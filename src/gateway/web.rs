@@ -3,7 +3,7 @@
 //!
 //! It must not look into TLS or bodies. `Gateway::serve` calls it for each connection of the kind `web`.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use hyper::{
     Method, Request, Response,
@@ -13,6 +13,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Link,
@@ -23,6 +24,10 @@ use super::{
     head::{self, Framing, Head, Target},
     hosts::Host,
     tunnel,
+};
+use crate::{
+    rights::{Act, Question},
+    strings,
 };
 
 /// The most bytes of a response's head.
@@ -45,7 +50,7 @@ pub(super) async fn serve(link: &Link<'_>, mut reader: Reader, mut writer: Write
         };
         let head_only = head.method == Method::HEAD;
         let place = match (&head.target, &inside) {
-            (Target::Connect { host, port: 80 }, None) => match permit(link, host, 80, 80) {
+            (Target::Connect { host, port: 80 }, None) => match admit(link, host, 80, 80).await {
                 Ok(()) if writer.raw(tunnel::ESTABLISHED).await.is_err() => return,
                 Ok(()) => {
                     inside = Some(host.clone());
@@ -61,7 +66,7 @@ pub(super) async fn serve(link: &Link<'_>, mut reader: Reader, mut writer: Write
                 }
                 Err(denial) => Err(denial),
             },
-            (Target::Absolute { host, port, path }, None) => permit(link, host, *port, 80).map(|()| (host, path)),
+            (Target::Absolute { host, port, path }, None) => admit(link, host, *port, 80).await.map(|()| (host, path)),
             (Target::Origin { path }, Some(host)) => Ok((host, path)),
             _ => Err(Denial::NotAServer),
         };
@@ -90,7 +95,7 @@ async fn refuse(link: &Link<'_>, reader: &mut Reader, writer: &mut Writer, denia
 
 /// Decides by host and port alone.
 fn permit(link: &Link<'_>, host: &Host, port: u16, open_port: u16) -> Result<(), Denial> {
-    if !link.policy.allowed_hosts.allows(host) {
+    if !link.policy.allowed_hosts.allows(host) && !is_granted(link, host) {
         return Err(match host {
             Host::Name(name) if name == "github.com" => Denial::GitHubByWeb,
             Host::Name(name) if name == "api.github.com" => Denial::GitHubApi,
@@ -103,9 +108,52 @@ fn permit(link: &Link<'_>, host: &Host, port: u16, open_port: u16) -> Result<(),
     Ok(())
 }
 
+/// Decides by host and port; the room is asked for a host that it may open.
+async fn admit(link: &Link<'_>, host: &Host, port: u16, open_port: u16) -> Result<(), Denial> {
+    match permit(link, host, port, open_port) {
+        Err(denial @ Denial::NotAllowed(_)) if port == open_port => {
+            if is_opened(link, host).await {
+                Ok(())
+            } else {
+                Err(denial)
+            }
+        }
+        decided => decided,
+    }
+}
+
+/// Asks the room for a host, and returns whether somebody has opened it. It is not resolved before: a name can carry what
+/// nobody outside may know, and a yes opens no private address anyway.
+async fn is_opened(link: &Link<'_>, host: &Host) -> bool {
+    let (limits, Host::Name(name)) = (&link.policy.limits, host) else { return false };
+    let Some(rights) = link.rights.filter(|_| !limits.ask.is_zero()) else { return false };
+    if !host.may_be_public() || host.is_browser_noise() {
+        return false;
+    }
+    let Ok(_held) = Arc::clone(&link.slot.held).try_acquire_owned() else { return false };
+    let question = Question {
+        key: "host".to_owned(),
+        act: Act::Host(name.clone()),
+        what: strings::rights::reach(name),
+        why: rights.running(link.address),
+    };
+    // It ends with the connection's task, or by its limit.
+    let permitted = rights.permit(link.address, question, limits.ask, &CancellationToken::new()).await;
+    if let Err(refusal) = &permitted {
+        tracing::info!(%host, why = ?refusal, "a host stays closed");
+    }
+    permitted.is_ok()
+}
+
+/// Returns whether somebody has granted the host to the room. Literal addresses are the operator's to open.
+fn is_granted(link: &Link<'_>, host: &Host) -> bool {
+    let Host::Name(name) = host else { return false };
+    link.rights.is_some_and(|rights| rights.covers(link.address, &Act::Host(name.clone())))
+}
+
 /// Decides by host and port, then by address, and connects.
 async fn open(link: &Link<'_>, host: &Host, port: u16, open_port: u16) -> Result<(TcpStream, IpAddr), Denial> {
-    permit(link, host, port, open_port)?;
+    admit(link, host, port, open_port).await?;
     let limits = &link.policy.limits;
     let unresolved = || Denial::Unresolved(host.clone());
     let permit = link.slot.lookups.clone().acquire_owned();

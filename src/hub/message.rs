@@ -132,6 +132,9 @@ pub enum Outbound {
     Notice {
         /// Markdown.
         text: String,
+        /// Set if it is a card, which calls people, or the end of one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        card: Option<CardPlace>,
     },
     /// The reply to a command.
     Reply {
@@ -164,6 +167,17 @@ pub enum Outbound {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thread: Option<EventId>,
     },
+}
+
+/// Where a card is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CardPlace {
+    /// The thread of the turn for which it asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<EventId>,
+    /// The transaction id of the card that has ended, and in whose place this stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
 }
 
 /// What is worth seeing while a turn works. Live events are never stored: a client that misses one waits for the

@@ -9,6 +9,7 @@
 
 mod became;
 mod bots;
+mod cards;
 mod homes;
 mod keeper;
 mod message;
@@ -31,7 +32,7 @@ use tracing::{Instrument, Span};
 pub(crate) use became::{Became, Part};
 pub use keeper::{Keeper, Retention};
 pub(crate) use message::{Author, Fetch, FetchFile, FetchQuote, LiveIn, NotFetched, NotQuoted, Quoted};
-pub use message::{Body, Inbound, Live, Outbound};
+pub use message::{Body, CardPlace, Inbound, Live, Outbound};
 pub(crate) use outbox::Outbox;
 pub(crate) use port::Undelivered;
 pub use port::{Delivery, Features, Inbox, Port, Rooms, Sent};
@@ -41,6 +42,7 @@ use crate::{
     bots::{Bot, Policies},
     crash,
     ids::{self, Address, EventId, RoomKey, TurnId},
+    rights::Rights,
     store::{LockedInbound, NewInbound, NewOutbox, Sealed, Store, StoreError},
     strings,
 };
@@ -75,6 +77,8 @@ struct Inner {
     homes: Arc<Homes>,
     /// Decides which sandboxes stay, for all accounts.
     keeper: Keeper,
+    /// Asks people what may be done; `None` where nobody asks.
+    rights: Option<Rights>,
     /// The running actors, each with the mailbox through which it is woken.
     actors: Mutex<HashMap<Address, Arc<Mailbox>>>,
     /// Held while a left room's sandbox is removed, so that nobody rejoins the room in between.
@@ -95,6 +99,8 @@ pub struct Account {
     pub bots: Vec<Arc<dyn Bot>>,
     /// The protocols through which people reach the account.
     pub ports: Vec<Port>,
+    /// Asks people what may be done; `None` where nobody asks.
+    pub rights: Option<Rights>,
 }
 
 impl AccountHub {
@@ -106,7 +112,7 @@ impl AccountHub {
         tasks: TaskTracker,
         cancel: CancellationToken,
     ) -> Result<Self, StoreError> {
-        let Account { name: account, bots, ports } = account;
+        let Account { name: account, bots, ports, rights } = account;
         let homes = Arc::new(Homes::load(store.homes(&account).await?, keeper.encrypted()));
         let ports = Ports::new(ports);
         let (outbox, delivering) = Outbox::start(store.clone(), homes.clone(), ports.clone(), cancel.clone());
@@ -121,6 +127,7 @@ impl AccountHub {
             live: broadcast::Sender::new(WATCHED),
             homes,
             keeper,
+            rights,
             actors: Mutex::default(),
             leaving: Lock::default(),
             replays: Replays::default(),
@@ -130,6 +137,10 @@ impl AccountHub {
         };
         let hub = Self { inner: Arc::new(inner) };
         hub.inner.tasks.spawn(hub.clone().sweep().instrument(hub.span()));
+        if let Some(rights) = &hub.inner.rights {
+            // Before a turn is resumed, which may ask again.
+            rights.attach(hub.account(), hub.board()).await?;
+        }
         for address in hub.inner.store.rooms_with_unsent(hub.account()).await? {
             hub.inner.outbox.wake(&address).await;
         }
@@ -245,7 +256,7 @@ impl AccountHub {
     pub async fn tell_gap(&self, room: &RoomKey, answer: &str) -> Result<(), StoreError> {
         let home = self.address(self.inner.homes.home(room));
         let txn = ids::digest(&[self.account(), room.as_str(), answer, "gap"], 16);
-        let outbound = Outbound::Notice { text: strings::rooms::GAP.to_owned() };
+        let outbound = Outbound::Notice { text: strings::rooms::GAP.to_owned(), card: None };
         let row = NewOutbox { txn, payload: to_json(&outbound)?, file: None };
         self.inner.store.post(&home, None, row).await?;
         self.inner.outbox.wake(&home).await;

@@ -161,7 +161,7 @@ impl Courier {
                     Ok(None) => {
                         tracing::error!(txn, "a file that was to be sent is gone from STATE_DIR");
                         if let Outbound::File { name, .. } = &outbound {
-                            outbound = Outbound::Notice { text: strings::files::gone(name) };
+                            outbound = Outbound::Notice { text: strings::files::gone(name), card: None };
                         }
                         (None, None)
                     }

@@ -25,7 +25,7 @@ pub struct Rooms {
     pub features: Features,
 }
 
-/// What a chat protocol can do beyond sending a message. The hub asks for nothing else. Reactions, typing and
+/// What a chat protocol can do beyond sending a message. The hub asks for nothing else. Typing and
 /// encryption are absent, since only the protocol's own adapter deals with them.
 #[derive(Clone, Copy, Debug)]
 pub struct Features {
@@ -36,6 +36,8 @@ pub struct Features {
     pub files: bool,
     /// Whether messages can be sent into a thread ([`Outbound::Log`]).
     pub threads: bool,
+    /// Whether people can answer a card by a reaction.
+    pub reactions: bool,
 }
 
 /// One row for the chat protocol to send.
@@ -122,7 +124,7 @@ impl Ports {
     /// Returns what the protocol of a room can do. If no port serves the room now, all features count as there, since
     /// the rows wait until one does.
     pub(super) fn features(&self, room: &RoomKey) -> Features {
-        let all = Features { edits: true, files: true, threads: true };
+        let all = Features { edits: true, files: true, threads: true, reactions: false };
         self.of(room).map_or(all, |port| port.rooms.features)
     }
 

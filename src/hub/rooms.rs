@@ -32,7 +32,11 @@ impl AccountHub {
         let greeting = self.inner.bots.iter().filter(|_| greet).find_map(|bot| bot.greeting());
         let greeting = greeting
             .map(|text| {
-                Ok::<_, StoreError>(NewOutbox { txn, payload: to_json(&Outbound::Notice { text })?, file: None })
+                Ok::<_, StoreError>(NewOutbox {
+                    txn,
+                    payload: to_json(&Outbound::Notice { text, card: None })?,
+                    file: None,
+                })
             })
             .transpose()?;
         {
@@ -179,6 +183,9 @@ impl AccountHub {
         if let Err(error) = self.let_go(home, true).await {
             tracing::warn!(error, "the files of a room that was left stay for now");
             return Ok(());
+        }
+        if let Some(rights) = &self.inner.rights {
+            rights.revoke(&self.address(home.clone()), None).await?;
         }
         store.forget_room(self.account(), &left.room).await?;
         self.inner.homes.forget(home);

@@ -36,6 +36,7 @@ use crate::{
     llm::Model,
     memory,
     pictures::Gallery,
+    rights::Rights,
     sandbox::{Notice, Sandboxes},
     store::Store,
     tools,
@@ -57,6 +58,8 @@ pub struct House {
     sandboxes: Option<Sandboxes>,
     /// The tokens of all who ask models.
     ledger: Ledger,
+    /// Who may allow what.
+    rights: Rights,
     /// The coding agents' way to their models.
     models: ModelDoor,
     github: GitHub,
@@ -89,6 +92,7 @@ impl House {
     /// be away.
     pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Self> {
         let mut house = Self::without_sandboxes(config, clock)?;
+        house.rights.load().await?;
         house.models = settings::models(config, house.ledger.clone())?;
         for (address, call, state) in house.store.calls_under_way().await? {
             house.models.expect(&address, &tools::key_in_use(&call, state));
@@ -96,6 +100,7 @@ impl House {
         let gateway = Gateway::new(settings::gateway(config)?, Network::system(), house.cancel.child_token());
         house.github = settings::github(config, house.store.clock().clone())?;
         let gateway = gateway.with_models(house.models.clone()).with_github(house.github.clone());
+        let gateway = gateway.with_rights(house.rights.clone());
         let options = settings::sandboxes(config, house.store.instance(), house.store.clock().clone());
         crate::config::make_private(&options.ipc_dir)?;
         house.sandboxes = Some(Sandboxes::open(options, gateway, &house.cancel).await?);
@@ -113,6 +118,7 @@ impl House {
         let gallery = Gallery::new(config.paths.pictures());
         Ok(Self {
             ledger: settings::ledger(config, store.clone()),
+            rights: Rights::new(store.clone(), settings::roles(config)),
             store,
             sandboxes: None,
             models: ModelDoor::default(),
@@ -130,6 +136,7 @@ impl House {
     pub fn coder(&self, config: &Config, model: Model) -> Option<Coder> {
         let means = Means {
             ledger: self.ledger.clone(),
+            rights: self.rights.clone(),
             sandboxes: self.sandboxes.clone()?,
             agents: settings::agents(config, self.models.clone()),
             github: self.github.clone(),
@@ -177,6 +184,7 @@ impl House {
             Keeper::start(store, sandboxes.clone(), gallery, self.retention, tasks.clone(), cancel.clone()).await?
         };
         tasks.spawn(give_back(cancel.clone()));
+        tasks.spawn(self.rights.clone().watch(cancel.clone()));
         let (mut logins, mut chat, mut hubs) = (vec![], None, vec![]);
         for Served { name, bots, login, terminals } in accounts {
             let (at_terminals, from_terminals) = Port::new(terminal::ROOMS, QUEUE);
@@ -184,7 +192,7 @@ impl House {
             let terminals = terminals && chat.is_none();
             // Rows for rooms that are not served stay in the outbox.
             let ports = terminals.then_some(at_terminals).into_iter().chain(login.is_some().then_some(in_rooms));
-            let account = Account { name, bots, ports: ports.collect() };
+            let account = Account { name, bots, ports: ports.collect(), rights: Some(self.rights.clone()) };
             let (store, keeper) = (self.store.clone(), keeper.clone());
             let hub = AccountHub::start(account, store, keeper, tasks.clone(), cancel.clone()).await?;
             if let Some(sandboxes) = &sandboxes {
@@ -347,7 +355,7 @@ mod tests {
         let (notices, _) = broadcast::channel(8);
         let mut watched = Vec::new();
         for (name, times) in [("coder", 1), ("talk", 2)] {
-            let account = Account { name: name.into(), bots: vec![], ports: vec![] };
+            let account = Account { name: name.into(), bots: vec![], ports: vec![], rights: None };
             let (store, keeper) = (store.clone(), keeper.clone());
             let hub = AccountHub::start(account, store, keeper, tasks.clone(), cancel.clone()).await.unwrap();
             watched.push((name, hub.watch(), times));

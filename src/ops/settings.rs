@@ -10,12 +10,15 @@ use secrecy::SecretString;
 
 use crate::{
     bots::{Allowance, People, Policy},
-    chat::matrix::{Fault, Login},
+    chat::{
+        matrix::{Fault, Login},
+        terminal,
+    },
     clock::Clock,
     coding_agents::{CodingAgent, CodingAgents, Profiles, Roster},
     config::{self, Config, JournalSync, Loaded, Matrix, Mistakes, Provider, Wrong},
     gateway::{
-        AllowedHosts, BadPattern, GatewayPolicy,
+        AllowedHosts, BadPattern, GatewayLimits, GatewayPolicy,
         models::{BadUpstream, ModelDoor, Protocol, Upstream},
     },
     github::{App, BadAppKey, BadRepository, GitHub, Key, Repositories},
@@ -23,6 +26,7 @@ use crate::{
     ledger::{DayLimits, Ledger, Prices, Rules},
     llm::{self, Endpoint, ModelSettings, SettingError, parse_model},
     orchestrator,
+    rights::{Listed, Roles},
     sandbox::{SandboxOptions, memory},
     store::{Durability, Store},
     tools::ToolLimits,
@@ -214,7 +218,9 @@ pub fn model_settings(config: &Config) -> ModelSettings {
 
 /// Returns the gateway's policy. Fails only for settings that [`review`] has refused.
 pub(super) fn gateway(config: &Config) -> Result<GatewayPolicy, BadPattern> {
-    AllowedHosts::parse(&config.sandbox.allowed_hosts).map(GatewayPolicy::new)
+    let hosts = AllowedHosts::parse(&config.sandbox.allowed_hosts)?;
+    let limits = GatewayLimits { ask: config.sandbox.host_ask, ..GatewayLimits::default() };
+    Ok(GatewayPolicy { allowed_hosts: hosts, limits })
 }
 
 /// Returns the coding agents' profiles.
@@ -250,6 +256,14 @@ pub(super) fn models(config: &Config, ledger: Ledger) -> Result<ModelDoor, BadUp
 pub(super) fn ledger(config: &Config, store: Store) -> Ledger {
     let limits = DayLimits { room: config.limits.room_tokens, person: config.limits.user_tokens };
     Ledger::new(store, Rules { limits, prices: prices(config), admins: config.people.admins.clone() })
+}
+
+/// Returns who is who on each account.
+pub(super) fn roles(config: &Config) -> Roles {
+    let listed = |people: &config::People| Listed { users: people.allowed.clone(), admins: people.admins.clone() };
+    let others = config.accounts.iter().map(|account| (account.name.clone(), listed(&account.people)));
+    let accounts = [(FIRST_ACCOUNT.to_owned(), listed(&config.people))].into_iter().chain(others).collect();
+    Roles { accounts, local: vec![terminal::ROOMS.prefix] }
 }
 
 /// Returns what models cost. The orchestrator's model has two names: the operator's, and the one by which its provider and

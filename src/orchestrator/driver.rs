@@ -22,6 +22,7 @@ use crate::{
     ledger::{Cost, Ledger, ORCHESTRATOR},
     llm::{Message, Model, ToolSpec},
     pictures::Gallery,
+    rights::Rights,
     sandbox::Sandboxes,
     store::{Conversation, Store, StoreError},
     tools::{self, GuidesSeen, JobsSeen, LargeFiles, Take, TestsSeen, Word},
@@ -69,6 +70,8 @@ pub(crate) struct Orchestrator {
     pub github: GitHub,
     /// Where tokens are reserved and settled.
     pub ledger: Ledger,
+    /// Who may allow what.
+    pub rights: Rights,
     /// Where pictures are kept.
     pub gallery: Gallery,
     /// Where a turn's large files wait for memory, beside those of all other turns.
@@ -143,9 +146,9 @@ impl Orchestrator {
     /// if this is dropped.
     pub(crate) async fn run(&self, job: TurnJob) -> Option<Outcome> {
         let TurnJob { at, turn, person, start, steering, progress, stop, abandon } = job;
-        let Self { store, model, sandboxes, agents, github, ledger, gallery, large, limits } = self.clone();
+        let Self { store, model, sandboxes, agents, github, ledger, rights, gallery, large, limits } = self.clone();
         let (vision, limits_of_tools) = (model.vision(), limits.tools);
-        let tools = Toolbox::Sandbox { sandboxes, agents, github, limits: limits_of_tools, vision, large };
+        let tools = Toolbox::Sandbox { sandboxes, agents, github, rights, limits: limits_of_tools, vision, large };
         let journal = Journal { store, at, turn, person, gallery };
         let turn = Turn { model, ledger, journal, tools, limits, steering, progress, stop };
         abandon.run_until_cancelled_owned(Box::pin(turn.run(start))).await

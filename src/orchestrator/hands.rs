@@ -22,6 +22,7 @@ use crate::{
     github::GitHub,
     ledger::Tokens,
     llm::{ToolSpec, Usage},
+    rights::Rights,
     sandbox::Sandboxes,
     store::StoreError,
     tools::{
@@ -76,6 +77,7 @@ pub(super) enum Toolbox {
         sandboxes: Sandboxes,
         agents: CodingAgents,
         github: GitHub,
+        rights: Rights,
         limits: ToolLimits,
         vision: bool,
         large: LargeFiles,
@@ -169,7 +171,7 @@ impl Hands {
         let steering = Steering::new(call.id.clone(), taken, words, take);
         let work = async {
             match &self.tools {
-                Toolbox::Sandbox { sandboxes, agents, github, limits, vision, large } => {
+                Toolbox::Sandbox { sandboxes, agents, github, rights, limits, vision, large } => {
                     let context = ToolContext {
                         sandboxes: sandboxes.clone(),
                         address: self.journal.at.address.clone(),
@@ -178,6 +180,7 @@ impl Hands {
                         call: call.id.clone(),
                         agents: agents.clone(),
                         github: github.clone(),
+                        rights: rights.clone(),
                         store: self.journal.store.clone(),
                         cancel,
                         heard: self.heard.clone(),
@@ -190,6 +193,9 @@ impl Hands {
                         limits: *limits,
                         vision: *vision,
                     };
+                    // People who are asked for something meanwhile are told what wants it.
+                    let line = format!("{} {}", call.name, call.detail);
+                    let _running = rights.begin_call(&self.journal.at.address, &call.id, line);
                     if call.resumed.is_some() {
                         tools::resume(&context, &call.name, &call.arguments, boot).await
                     } else {

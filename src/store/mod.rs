@@ -5,10 +5,12 @@
 //! (`readers.rs`). The store knows ids and JSON; it must not know what a message means.
 
 mod calls;
+mod cards;
 mod compact;
 mod context;
 mod encrypted;
 mod files;
+mod grants;
 mod health;
 mod journal;
 mod known;
@@ -39,8 +41,10 @@ use readers::Readers;
 
 pub(crate) use calls::CallRecord;
 pub use calls::EndedCall;
+pub use cards::{CardState, StoredCard};
 pub use compact::Size;
 pub(crate) use context::History;
+pub use grants::StoredGrant;
 pub use health::Health;
 pub(crate) use health::Waiting;
 pub use journal::{LockedInbound, NewInbound};

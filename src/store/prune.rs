@@ -34,6 +34,7 @@ impl Store {
         self.prune_notes(before).await?;
         self.prune_locked(before).await?;
         self.prune_spending(before).await?;
+        self.prune_cards(before).await?;
         self.fold_ciphertexts(before).await?;
         self.sweep_files().await?;
         self.give_back().await?;
@@ -71,7 +72,9 @@ mod tests {
     };
 
     /// All that looks for what goes, or deletes it.
-    const QUERIES: [&str; 28] = [
+    const QUERIES: [&str; 30] = [
+        OLD_CARDS,
+        DELETE_CARD,
         FORGOTTEN_MESSAGES,
         FORGOTTEN_INBOUND,
         FORGOTTEN_OUTBOX,

@@ -155,7 +155,7 @@ impl Store {
             close_turns(tx, &home, now)?;
             let files = drop_unsent(tx, &home)?;
             prune::forget(tx, &home, None, now)?;
-            for table in ["contexts", "contexts_of_bots"] {
+            for table in ["contexts", "contexts_of_bots", "grants", "cards"] {
                 tx.execute(&format!("DELETE FROM {table} WHERE bot = ?1 AND room = ?2"), at)?;
             }
             Ok(Some(files))

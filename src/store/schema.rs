@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 /// One step a version; `PRAGMA user_version` counts those that were applied.
 const MIGRATIONS: &[&str] =
-    &[FIRST, ROOMS, FILES, CIPHERTEXTS, ENCRYPTED, BOTS, PRUNING, AGENTS, BUDGETS, STATES, LEDGER];
+    &[FIRST, ROOMS, FILES, CIPHERTEXTS, ENCRYPTED, BOTS, PRUNING, AGENTS, BUDGETS, STATES, LEDGER, GRANTS];
 
 /// The schema version of this program.
 const CURRENT: usize = MIGRATIONS.len();
@@ -224,6 +224,26 @@ INSERT INTO spent (day, bot, room, person, used)
 -- By these, what is old is found. From now on the orchestrator's tokens stand in `agent_usage`, too.
 CREATE INDEX usage_day ON usage (day);
 CREATE INDEX agent_usage_day ON agent_usage (day);
+";
+
+/// What people have granted to rooms, and what they are asked.
+const GRANTS: &str = r"
+-- `kind`: host, repository. `turn`: with which it ends; empty: with none. `until`: null without an end.
+CREATE TABLE grants (
+    bot TEXT NOT NULL, room TEXT NOT NULL, kind TEXT NOT NULL, what TEXT NOT NULL, turn TEXT NOT NULL,
+    writes INTEGER NOT NULL, granter TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER,
+    PRIMARY KEY (bot, room, kind, what, turn)
+) WITHOUT ROWID;
+
+-- Questions to people. `question` is the same when it is asked again after a crash, `txn` names its row in the outbox.
+-- `state`: open, yes, no, expired, withdrawn.
+CREATE TABLE cards (
+    code TEXT PRIMARY KEY, question TEXT NOT NULL UNIQUE, bot TEXT NOT NULL, room TEXT NOT NULL, turn TEXT NOT NULL,
+    body TEXT NOT NULL, txn TEXT NOT NULL, created INTEGER NOT NULL, until INTEGER NOT NULL,
+    state TEXT NOT NULL, answerer TEXT, closed INTEGER
+) WITHOUT ROWID;
+CREATE INDEX cards_open ON cards (bot, room) WHERE state = 'open';
+CREATE INDEX cards_closed ON cards (closed) WHERE state <> 'open';
 ";
 
 /// Where a newer version notes, if it must, the oldest version of the schema whose programs may still use the database.

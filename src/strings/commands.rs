@@ -10,6 +10,7 @@ I work in this room's own sandbox: tell me what to do, in your own words. Files 
 - `!sandbox` shows this room's sandbox as it is observed
 - `!memory` shows what the coding agents keep in mind here
 - `!model` shows the model that I think with
+- `!grants` shows what this room's sandbox may reach beyond the settings; `!grant owner/repo 2h` adds to it
 - `!cost` shows the tokens used in this room; `!budget` those that today has
 - `!help` shows this
 

@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path, time::Duration};
 
-use super::{agents, budgets, commands, database, files, models, rooms, sandboxes, terminals, turns};
+use super::{agents, budgets, commands, database, files, models, rights, rooms, sandboxes, terminals, turns};
 
 /// What is read as a part of something else needs not be a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,39 @@ fn words() -> Vec<Word> {
         Says budgets::not_yours(ann),
         Says budgets::room_allowed("1M", "500k"),
         Says budgets::people_allowed("1M", ann),
+        Says rights::NONE,
+        Frame rights::GRANTED,
+        Frame rights::granted(&"acme/site", true, "@ann:a.org", rights::LEFT_OF_TURN),
+        Part rights::left("2 h"),
+        Part rights::LEFT_OF_TURN,
+        Part rights::LEFT_FOR_EVER,
+        Says rights::grant(&"acme/site", true, rights::LEFT_FOR_EVER),
+        Fails rights::UNCLEAR,
+        Says rights::not_yours(ann),
+        Fails rights::TOO_MANY,
+        Says rights::revoked(0),
+        Says rights::revoked(1),
+        Says rights::revoked(2),
+        Fails rights::not_for_guests("push to `acme/site`"),
+        Fails rights::nobody_asks("push to `acme/site`"),
+        Fails rights::unasked("push to `acme/site`"),
+        Fails rights::refused("push to `acme/site`"),
+        Fails rights::unanswered("push to `acme/site`"),
+        Fails rights::stopped("push to `acme/site`"),
+        Fails rights::overtaken("push to `acme/site`"),
+        Part rights::reach("x.org"),
+        Part rights::ANY_USER,
+        Part rights::admins(ann),
+        Frame rights::card("reach `x.org`", "run_command npm install", ann, "K7QFB", rights::ANY_USER, true, true, "1 min"),
+        Frame rights::allowed("reach `x.org`", "@ann:a.org", Some(rights::LEFT_OF_TURN)),
+        Frame rights::denied("reach `x.org`", "@ann:a.org"),
+        Frame rights::expired("reach `x.org`"),
+        Frame rights::withdrawn("reach `x.org`"),
+        Says rights::NO_CODE,
+        Fails rights::not_open("K7QFB"),
+        Says rights::not_yours_to_answer(ann),
+        Says rights::GUESTS_ANSWER_NOTHING,
+        Fails rights::UNKNOWN,
         Frame budgets::standing(true, "84k", Some(("500k", 16)), "20k"),
         Says budgets::NO_COST,
         Frame budgets::cost(7),

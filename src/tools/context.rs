@@ -16,6 +16,7 @@ use crate::{
     github::GitHub,
     ids::{Address, CallId, TurnId},
     ledger::Tokens,
+    rights::Rights,
     sandbox::Sandboxes,
     store::Store,
 };
@@ -40,6 +41,8 @@ pub struct ToolContext {
     pub agents: CodingAgents,
     /// The way to GitHub.
     pub github: GitHub,
+    /// Who may allow what.
+    pub rights: Rights,
     /// Where a call keeps how far it has come, for the server that takes it up after a crash.
     pub store: Store,
     /// Cancelled to end the call, and whatever it started, within a second.

@@ -19,8 +19,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::small::Small;
 
-const ROOMS: Rooms =
-    Rooms { prefix: "talk/", local: false, features: Features { edits: false, files: false, threads: false } };
+const ROOMS: Rooms = Rooms {
+    prefix: "talk/",
+    local: false,
+    features: Features { edits: false, files: false, threads: false, reactions: false },
+};
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A hub of one account, and the protocol's end.
@@ -41,7 +44,7 @@ impl Desk {
         let keeper =
             Keeper::start(store.clone(), None, gallery, retention, tasks.clone(), cancel.clone()).await.unwrap();
         let (port, inbox) = Port::new(ROOMS, 16);
-        let account = Account { name: "talk".into(), bots: bots(&store), ports: vec![port] };
+        let account = Account { name: "talk".into(), bots: bots(&store), ports: vec![port], rights: None };
         let hub = AccountHub::start(account, store, keeper, tasks.clone(), cancel.clone()).await.unwrap();
         Self { hub, inbox, cancel, tasks }
     }
@@ -71,7 +74,7 @@ impl Desk {
 
 fn text_of(outbound: &Outbound) -> &str {
     match outbound {
-        Outbound::Answer { text, .. } | Outbound::Reply { text, .. } | Outbound::Notice { text } => text,
+        Outbound::Answer { text, .. } | Outbound::Reply { text, .. } | Outbound::Notice { text, .. } => text,
         other => panic!("no words: {other:?}"),
     }
 }

@@ -18,6 +18,7 @@ mod outage;
 mod people;
 mod places;
 mod quotes;
+mod rights;
 mod session;
 mod talk;
 mod trouble;

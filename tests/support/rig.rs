@@ -42,6 +42,8 @@ impl Rig {
             ("LLM_API_KEY", "sk-scripted-secret"),
             ("LLM_MODEL", "openai/scripted"),
             ("HOST_DISK_RESERVE", "100m"),
+            // A refusal is waited for by tests that are about it.
+            ("HOST_ASK_SECONDS", "0"),
             ("RUST_LOG", "matrix_agent=debug"),
         ];
         let env = env.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();

@@ -16,6 +16,7 @@ use matrix_agent::{
     },
     github::GitHub,
     ids::{self, Address, CallId, TurnId},
+    rights::{Rights, Roles},
     sandbox::{SandboxOptions, Sandboxes},
     store::{Durability, Store},
     tools::{
@@ -114,6 +115,7 @@ impl Bench {
             call,
             agents: self.agents.clone(),
             github: self.github.clone(),
+            rights: Rights::new(self.store.clone(), Roles::default()),
             store: self.store.clone(),
             cancel: CancellationToken::new(),
             heard: CancellationToken::new(),

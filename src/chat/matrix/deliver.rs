@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     crash,
-    hub::{Delivery, Fetch, Inbox, LiveIn, Outbound, Sent, Undelivered},
+    hub::{CardPlace, Delivery, Fetch, Inbox, LiveIn, Outbound, Sent, Undelivered},
     ids::{self, EventId, RoomKey},
 };
 
@@ -172,7 +172,20 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
         Outbound::Reply { text, asked, thread } => {
             related(to_content("m.text", &render::markdown(text)), thread.as_ref(), Some(asked))
         }
-        Outbound::Notice { text } => to_content("m.notice", &render::markdown(text)),
+        Outbound::Notice { text, card: None } => to_content("m.notice", &render::markdown(text)),
+        Outbound::Notice { text, card: Some(CardPlace { thread, replaces }) } => {
+            let rendered = render::markdown(text);
+            let shown = match replaces {
+                Some(card) => adapter.hub.sent_as(card).await.map_err(|error| Trouble::Away(error.to_string()))?,
+                None => None,
+            };
+            match shown.map(|event| OwnedEventId::try_from(event.as_str())) {
+                Some(Ok(event)) => edit(&event, &rendered),
+                // Phones ring for a card, and not for its end.
+                _ if replaces.is_none() => related(to_content("m.text", &rendered), thread.as_ref(), None),
+                _ => related(to_content("m.notice", &rendered), thread.as_ref(), None),
+            }
+        }
         Outbound::Log { text, asked, thread: None } => {
             related(to_content("m.notice", &render::preformatted(text)), Some(asked), None)
         }
@@ -211,7 +224,7 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
     if let Some(event) = earlier.find(txn, &content) {
         return Ok(event);
     }
-    let class = if matches!(delivery.outbound, Outbound::Notice { .. } | Outbound::Log { .. }) {
+    let class = if matches!(delivery.outbound, Outbound::Notice { card: None, .. } | Outbound::Log { .. }) {
         Class::Greeting
     } else {
         Class::Answer

@@ -14,6 +14,10 @@ use crate::{
 /// The reaction that stops a turn. Some clients add a variation selector.
 pub(super) const STOP: &str = "🛑";
 
+/// Reactions that answer a card, in any colour of skin, and what they stand for.
+const ANSWERS: [(&str, &str); 4] =
+    [("👍", "!yes CODE 👍"), ("✅", "!yes CODE 👍"), ("👎", "!no CODE 👎"), ("❌", "!no CODE 👎")];
+
 /// An event that was read.
 #[derive(Debug)]
 pub(super) struct Read<'a> {
@@ -43,6 +47,8 @@ pub(super) struct RoomFacts<'a> {
     pub(super) encrypted: bool,
     /// The event id of the running turn's progress message, if there is one.
     pub(super) progress: Option<&'a str>,
+    /// The open cards: the event of each, and its code.
+    pub(super) cards: &'a [(EventId, String)],
 }
 
 /// Returns what the hub is told about an event; `None` if nothing.
@@ -55,12 +61,18 @@ pub(super) fn read(place: RoomFacts<'_>, read: &Read<'_>) -> Option<Inbound> {
     let id: OwnedEventId = event["event_id"].as_str()?.try_into().ok()?;
     let body = match event["type"].as_str()? {
         "m.room.encrypted" if read.came == Came::Locked => Body::Locked { raw: event.clone(), until: None },
-        // Reactions are never encrypted. The worst that a forged one can do is to stop a turn.
+        // Reactions are never encrypted. The worst that a forged one can do in an encrypted room is to stop a turn.
         "m.reaction" => {
             let relation = &event["content"]["m.relates_to"];
-            let stops = relation["key"].as_str()?.trim_end_matches('\u{fe0f}') == STOP;
-            (stops && relation["event_id"].as_str() == place.progress && place.progress.is_some())
-                .then_some(Body::Stop)?
+            let key = relation["key"].as_str()?.trim_end_matches('\u{fe0f}');
+            let target = relation["event_id"].as_str()?;
+            if key == STOP {
+                (place.progress == Some(target)).then_some(Body::Stop)?
+            } else {
+                let answer = ANSWERS.iter().find(|(reaction, _)| key.starts_with(reaction))?.1;
+                let (_, code) = place.cards.iter().find(|(card, _)| !place.encrypted && card.as_str() == target)?;
+                Body::Said { text: answer.replace("CODE", code), thread: None, about: None }
+            }
         }
         "m.room.redaction" => {
             let target = event["content"]["redacts"].as_str().or(event["redacts"].as_str())?;
@@ -253,6 +265,7 @@ mod tests {
             policies: &policies,
             encrypted,
             progress: Some("$progress"),
+            cards: &[("$card".into(), "K7QFB".into())],
         };
         read(place, &Read { event, came }).map(|inbound| inbound.body)
     }
@@ -284,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn an_encrypted_room_takes_nothing_in_the_clear_but_a_stop() {
+    fn an_encrypted_room_takes_nothing_in_the_clear_but_a_stop_and_no_answer_to_a_card() {
         let hello = event("m.room.message", json!({"msgtype": "m.text", "body": "hello"}));
         assert_eq!(read_as(true, Came::Plain, &hello), None);
         assert_eq!(read_as(true, Came::Decrypted, &hello), Some(said("hello")));
@@ -296,6 +309,14 @@ mod tests {
         };
         assert_eq!(read_as(true, Came::Plain, &reaction("$progress")), Some(Body::Stop));
         assert_eq!(read_as(true, Came::Plain, &reaction("$other")), None);
+        let answer = |target: &str, key: &str| {
+            event("m.reaction", json!({"m.relates_to": {"rel_type": "m.annotation", "event_id": target, "key": key}}))
+        };
+        assert_eq!(read_as(false, Came::Plain, &answer("$card", "👍🏽")), Some(said("!yes K7QFB 👍")));
+        assert_eq!(read_as(false, Came::Plain, &answer("$card", "❌\u{fe0f}")), Some(said("!no K7QFB 👎")));
+        assert_eq!(read_as(true, Came::Plain, &answer("$card", "👍")), None, "anybody on the way can write it");
+        assert_eq!(read_as(false, Came::Plain, &answer("$other", "👍")), None);
+        assert_eq!(read_as(false, Came::Plain, &answer("$card", "🎉")), None);
         let locked = event("m.room.encrypted", json!({"algorithm": "m.megolm.v1.aes-sha2"}));
         assert_eq!(read_as(true, Came::Locked, &locked), Some(Body::Locked { raw: locked.clone(), until: None }));
     }

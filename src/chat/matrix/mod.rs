@@ -57,8 +57,11 @@ use trouble::Trouble;
 use view::View;
 
 /// The rooms of Matrix.
-pub const ROOMS: Rooms =
-    Rooms { prefix: "!", local: false, features: Features { edits: true, files: true, threads: true } };
+pub const ROOMS: Rooms = Rooms {
+    prefix: "!",
+    local: false,
+    features: Features { edits: true, files: true, threads: true, reactions: true },
+};
 /// The pause after a failed try to get a session.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);

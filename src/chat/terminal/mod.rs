@@ -21,8 +21,11 @@ use crate::{
 const PREFIX: &str = "terminal:";
 
 /// The rooms of terminals: whoever sits in one sits at this machine.
-pub(crate) const ROOMS: Rooms =
-    Rooms { prefix: PREFIX, local: true, features: Features { edits: false, files: true, threads: false } };
+pub(crate) const ROOMS: Rooms = Rooms {
+    prefix: PREFIX,
+    local: true,
+    features: Features { edits: false, files: true, threads: false, reactions: false },
+};
 
 /// Returns the key of a terminal's room: its name without control characters, since keys stand in logs and on terminals.
 pub(crate) fn room(name: &str) -> RoomKey {

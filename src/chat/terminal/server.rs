@@ -220,7 +220,7 @@ impl Terminal {
     /// Sends a delivery to the clients in its room, of which one must confirm it.
     fn deliver(&self, delivery: Delivery) {
         let Delivery { txn, address, outbound, data, done, .. } = delivery;
-        if let Outbound::Notice { text } = outbound {
+        if let Outbound::Notice { text, .. } = outbound {
             let shown = self.state().show(&address.room, &ServerFrame::Live { live: Live::Notice { text } });
             return if shown { confirm(done, txn) } else { drop(done.send(Err(Undelivered))) };
         }

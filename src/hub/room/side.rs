@@ -82,7 +82,12 @@ async fn carry_out(hub: &AccountHub, address: &Address, asked: Asked) -> Result<
     let Asked { event, sender, local, thread, bot, text, doing } = asked;
     let at = Conversation { address: address.clone(), bot: bot.name().clone() };
     let reply_text = time::timeout(LIMIT, bot.carry_out(Order { at, sender, local, text, doing })).await;
-    reply(hub, address, event, thread, reply_text.unwrap_or_else(|_| strings::commands::TOO_SLOW.to_owned())).await
+    let text = reply_text.unwrap_or_else(|_| strings::commands::TOO_SLOW.to_owned());
+    if text.is_empty() {
+        // What it did is seen elsewhere.
+        return hub.inner.store.done(&address.account, vec![event]).await;
+    }
+    reply(hub, address, event, thread, text).await
 }
 
 /// Replies to an event and marks it done, in one transaction.

@@ -33,6 +33,9 @@ pub(super) const ORPHANS: &str =
       WHERE (message, position) > (?1, ?2) ORDER BY message, position LIMIT ?3) c";
 pub(super) const OLD_TURNS: &str =
     "SELECT turn FROM turns WHERE state = 'closed' AND closed < ?1 ORDER BY closed LIMIT ?2";
+pub(super) const OLD_CARDS: &str =
+    "SELECT code FROM cards WHERE state <> 'open' AND closed < ?1 ORDER BY closed LIMIT ?2";
+pub(super) const DELETE_CARD: &str = "DELETE FROM cards WHERE code = ?1";
 pub(super) const OLD_NOTES: &str = "SELECT bot, key FROM notes WHERE noted < ?1 ORDER BY noted LIMIT ?2";
 pub(super) const OLD_LOCKED: &str = "SELECT seq, bot, event FROM locked WHERE received < ?1 ORDER BY received LIMIT ?2";
 pub(super) const UNSTAMPED_LOCKED: &str = "SELECT seq FROM locked WHERE received IS NULL LIMIT ?1";
@@ -167,6 +170,21 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Deletes questions that have ended.
+    pub(super) async fn prune_cards(&self, before: i64) -> Result<(), StoreError> {
+        loop {
+            let old: Vec<String> = self.read(move |tx| column(tx, OLD_CARDS, before)).await?;
+            if old.is_empty() {
+                return Ok(());
+            }
+            let delete = |tx: &Transaction<'_>, code: &String| {
+                tx.prepare_cached(DELETE_CARD)?.execute([code])?;
+                Ok(())
+            };
+            self.delete(old, delete).await?;
+        }
     }
 
     pub(super) async fn prune_notes(&self, before: i64) -> Result<(), StoreError> {

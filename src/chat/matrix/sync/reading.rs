@@ -41,8 +41,18 @@ pub(super) async fn read(adapter: &Adapter, room: &Room, timeline: &[HistoryEven
     };
     let progress = adapter.progress_event(&key);
     let own = room.own_user_id();
-    let place =
-        RoomFacts { room: &key, own, policies: adapter.hub.policies(), encrypted, progress: progress.as_deref() };
+    let is_reaction = |told: &HistoryEvent| {
+        told.event.raw().get_field::<String>("type").ok().flatten().as_deref() == Some("m.reaction")
+    };
+    let cards = if timeline.iter().any(is_reaction) { adapter.hub.cards(&key).await? } else { vec![] };
+    let place = RoomFacts {
+        room: &key,
+        own,
+        policies: adapter.hub.policies(),
+        encrypted,
+        progress: progress.as_deref(),
+        cards: &cards,
+    };
     Ok(timeline.iter().filter_map(|told| read_one(adapter, place, told)).collect())
 }
 

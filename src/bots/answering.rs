@@ -1,0 +1,109 @@
+//! `!yes CODE` and `!no CODE`: the answer to a card.
+
+use super::{Order, granting};
+use crate::{
+    rights::{Answered, Lasts, Rights, Role},
+    store::StoreError,
+    strings::rights,
+};
+
+/// Letters of a code.
+const CODE: usize = 5;
+/// What stands behind the code where the answer is a reaction: the card itself tells what became of it.
+pub(crate) const SILENT: &[&str] = &["👍", "👎"];
+/// What may stand around a word.
+const AROUND: &[char] = &['`', '*', '_', '"', '\'', '“', '”', '(', ')', '<', '>', '.', ',', ';', '!', '?'];
+
+/// An answer to a card.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answering {
+    /// To the card with this code.
+    Card {
+        /// The code.
+        code: String,
+        /// Whether it is a yes.
+        yes: bool,
+        /// How long a yes counts beyond the question, if it does.
+        lasts: Option<Lasts>,
+        /// Whether nothing is to be replied when it is taken.
+        silent: bool,
+    },
+    /// It has no code.
+    Unclear,
+}
+
+impl Answering {
+    /// Reads what follows the mark of a command; `None`: it is another one, or work.
+    pub(super) fn of(rest: &str) -> Option<Self> {
+        let words = rest.split_whitespace().map(|word| word.trim_matches(AROUND).to_lowercase());
+        let words: Vec<String> = words.filter(|word| !word.is_empty()).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let (verb, words) = words.split_first()?;
+        let yes = match *verb {
+            "yes" => true,
+            "no" => false,
+            _ => return None,
+        };
+        let (code, how) = match words {
+            [] => return Some(Self::Unclear),
+            [code, how @ ..] if is_code(code) => (code.to_uppercase(), how),
+            _ => return None,
+        };
+        let (lasts, silent) = match how {
+            [] => (None, false),
+            [how] if SILENT.contains(how) => (None, true),
+            ["for", how] | [how] if yes => (Some(granting::lasting(how)?), false),
+            _ => return None,
+        };
+        Some(Self::Card { code, yes, lasts, silent })
+    }
+}
+
+fn is_code(word: &str) -> bool {
+    word.len() == CODE && word.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// Carries it out, and returns the reply; empty if the card says all.
+pub(super) async fn carry_out(rights: &Rights, order: &Order, answering: Answering) -> Result<String, StoreError> {
+    let Answering::Card { code, yes, lasts, silent } = answering else {
+        return Ok(rights::NO_CODE.to_owned());
+    };
+    let at = &order.at.address;
+    Ok(match rights.answer(at, &code, &order.sender, yes, lasts).await? {
+        Answered::Ended(_) if silent => String::new(),
+        Answered::Ended(how) => how,
+        Answered::NotOpen => rights::not_open(&code),
+        Answered::NotYours(Role::Admin) => rights::not_yours_to_answer(rights.roles().admins(&at.account)),
+        Answered::NotYours(_) => rights::GUESTS_ANSWER_NOTHING.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_has_a_code_and_everything_else_is_work() {
+        let card = |yes, lasts, silent| Some(Answering::Card { code: "K7QFB".into(), yes, lasts, silent });
+        for (text, answer) in [
+            ("yes K7QFB", card(true, None, false)),
+            ("Yes k7qfb.", card(true, None, false)),
+            ("yes `K7QFB` 2h", card(true, Some(Lasts::For(Duration::from_hours(2))), false)),
+            ("yes K7QFB for 1h", card(true, Some(Lasts::For(Duration::from_hours(1))), false)),
+            ("yes K7QFB room", card(true, Some(Lasts::Room), false)),
+            ("yes K7QFB 👍", card(true, None, true)),
+            ("no K7QFB", card(false, None, false)),
+            ("no K7QFB 👎", card(false, None, true)),
+            ("yes", Some(Answering::Unclear)),
+            ("no!", Some(Answering::Unclear)),
+            ("yes please do it", None),
+            ("no K7QFB 2h", None),
+            ("yesterday K7QFB", None),
+            ("no tests needed", None),
+        ] {
+            assert_eq!(Answering::of(text), answer, "{text}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What needs a right, and the table of who may do it. Pure.
+
+use std::fmt;
+
+use super::role::Role;
+
+/// The longest name of a repository's owner, and of a repository.
+const LONGEST: usize = 100;
+
+/// A repository at GitHub: `owner/name`, in lower case, since GitHub makes no difference.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Repository(String);
+
+impl Repository {
+    /// Parses `owner/name`, also with `.git` behind it or `https://github.com/` before it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim().to_ascii_lowercase();
+        let text = text.strip_prefix("https://").unwrap_or(&text);
+        let text = text.strip_prefix("github.com/").unwrap_or(text).trim_end_matches('/');
+        let (owner, name) = text.strip_suffix(".git").unwrap_or(text).split_once('/')?;
+        let fits = |part: &str, more: &[u8]| {
+            (1..=LONGEST).contains(&part.len())
+                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
+                && !part.bytes().all(|byte| byte == b'.')
+        };
+        (fits(owner, b"-_") && fits(name, b"-_.")).then(|| Self(format!("{owner}/{name}")))
+    }
+
+    /// Returns `owner/name`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a grant is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// A host, by its name in lower case.
+    Host(String),
+    /// A repository.
+    Repository(Repository),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(host) => f.write_str(host),
+            Self::Repository(repository) => repository.fmt(f),
+        }
+    }
+}
+
+/// What somebody or something wants to do. None of it can be undone: what was read is known, what was sent is out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Act {
+    /// Read a repository with the operator's token.
+    Read(Repository),
+    /// Push to a repository.
+    Push(Repository),
+    /// Open a pull request there.
+    PullRequest(Repository),
+    /// Comment there.
+    Comment(Repository),
+    /// Let a sandbox reach a host.
+    Host(String),
+    /// Grant something to a room, or take it back.
+    Grant,
+    /// Replace the running program.
+    SelfUpdate,
+}
+
+/// Whose word an act needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// Whoever may grant; in a repository that is granted for reading, any user.
+    GrantorOrGranted,
+    /// Whoever may grant.
+    Grantor,
+    /// An administrator.
+    Admin,
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    /// The least role at whose word the question may be asked at all.
+    pub(super) asks: Role,
+    /// Whose yes it needs.
+    pub(super) needs: Needs,
+    /// Whether their own word is a yes, where nothing else was read.
+    pub(super) own_word: bool,
+}
+
+impl Act {
+    /// The table: who may do what.
+    pub(super) fn row(&self) -> Row {
+        let (asks, needs, own_word) = match self {
+            // What a program in the sandbox does is nobody's own word.
+            Self::Read(_) | Self::Host(_) | Self::Grant => (Role::User, Needs::Grantor, false),
+            Self::Push(_) => (Role::User, Needs::GrantorOrGranted, false),
+            Self::PullRequest(_) | Self::Comment(_) => (Role::User, Needs::GrantorOrGranted, true),
+            Self::SelfUpdate => (Role::Admin, Needs::Admin, false),
+        };
+        Row { asks, needs, own_word }
+    }
+
+    /// Returns what a grant that covers it is about; `None` if none can.
+    pub fn subject(&self) -> Option<Subject> {
+        match self {
+            Self::Read(repository)
+            | Self::Push(repository)
+            | Self::PullRequest(repository)
+            | Self::Comment(repository) => Some(Subject::Repository(repository.clone())),
+            Self::Host(host) => Some(Subject::Host(host.clone())),
+            Self::Grant | Self::SelfUpdate => None,
+        }
+    }
+
+    /// Returns whether it changes something at its subject.
+    pub fn writes(&self) -> bool {
+        matches!(self, Self::Push(_) | Self::PullRequest(_) | Self::Comment(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_has_one_spelling() {
+        for text in ["Acme/Site", " acme/site.git", "https://github.com/acme/Site/", "github.com/acme/site"] {
+            assert_eq!(Repository::parse(text).expect(text).as_str(), "acme/site", "{text}");
+        }
+        for text in
+            ["", "acme", "acme/", "/site", "acme/..", "acme/site/x", "ac me/x", "a\u{e9}/x", "a/x?y", "../x", "a/.git"]
+        {
+            assert_eq!(Repository::parse(text), None, "{text}");
+        }
+    }
+}
