@@ -171,7 +171,7 @@ keys! {
         () GITHUB_APP_KEY: PathBuf = Unset, parse::path;
         /// Fine-grained GitHub token (contents and pull requests: write; issues: write for comments). It never enters a sandbox.
         (secret) GITHUB_TOKEN: SecretString = Unset, parse::token;
-        /// Repositories for which that key may be used in every room, to read them, to push branches `agent/…` and to open pull requests: `owner/name` or `owner/*`, parted by commas; `none` for none. Others are read as far as they are public.
+        /// Repositories for which that key may be used in every room: to read them, and, once somebody has said yes there, to push branches `agent/…` and to open pull requests. `owner/name` or `owner/*`, parted by commas; `none` for none. Others are read as far as they are public.
         (list) GITHUB_REPOS: Vec<String> = Text("none"), parse::list;
     }
     "Sandboxes" {

@@ -81,9 +81,15 @@ pub(crate) enum Denial {
     /// A push to a repository that is not granted.
     #[error(
         "The sandbox may not push to {0}, and nothing was sent: it is not among the repositories that may be pushed to \
-         here. The operator can add it to GITHUB_REPOS."
+         here. The operator can add it to GITHUB_REPOS, or somebody who may writes `!grant {0} push 2h` in the room."
     )]
     NotGranted(Repository),
+    /// A push that nobody has said yes to.
+    #[error(
+        "The push was refused, and nothing was sent: nobody has allowed it. The tool `github` pushes and asks in the room; or \
+         somebody who may writes `!grant {0} push 2h` there."
+    )]
+    NotPermitted(Repository),
     /// A push whose body is encoded, so that it cannot be looked through.
     #[error("A push may not be encoded (Content-Encoding), and nothing was sent: use git as it comes.")]
     Encoded,
@@ -128,6 +134,7 @@ impl Denial {
             | Self::Port(..)
             | Self::Address { .. }
             | Self::NotGranted(_)
+            | Self::NotPermitted(_)
             | Self::Push(_)
             | Self::Pack(_)
             | Self::Key(_)

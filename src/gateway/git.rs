@@ -35,7 +35,9 @@ use super::{
 };
 use crate::{
     github::{GitHubError, Repository},
-    net, text,
+    net,
+    rights::{self, Act},
+    text,
 };
 
 const GITHUB: &str = "github.com";
@@ -285,7 +287,7 @@ pub(super) async fn serve(link: &Link<'_>, reader: &mut Reader, writer: &mut Wri
 async fn token(link: &Link<'_>, asked: &Asked) -> Result<Option<SecretString>, Denial> {
     let Asked { repository, service, .. } = asked;
     let (github, is_push) = (link.github, *service == Service::Push);
-    if !github.lists(repository) {
+    if !opened(link, repository) {
         return if is_push { Err(Denial::NotGranted(repository.clone())) } else { Ok(None) };
     }
     match github.token(repository).await {
@@ -293,6 +295,17 @@ async fn token(link: &Link<'_>, asked: &Asked) -> Result<Option<SecretString>, D
         Err(GitHubError::NoKey | GitHubError::NotInstalled(_)) if !is_push => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Tells whether the key may be used for a repository in a room: the operator has listed it, or somebody has granted it.
+fn opened(link: &Link<'_>, repository: &Repository) -> bool {
+    link.github.lists(repository) || is_granted(link, repository, Act::Read)
+}
+
+/// Tells whether a grant of the room covers an act in a repository.
+fn is_granted(link: &Link<'_>, repository: &Repository, act: fn(rights::Repository) -> Act) -> bool {
+    let act = rights::Repository::parse(repository.as_str()).map(act);
+    link.rights.zip(act).is_some_and(|(rights, act)| rights.covers(link.address, &act))
 }
 
 /// One request that may be made.
@@ -386,10 +399,23 @@ impl Request<'_> {
     async fn look(&self, push: &Push, body: &Bytes) -> Result<(), Denial> {
         push.check()?;
         let Some(update) = push.updates.first() else { return Ok(()) };
+        if !self.may_push(push) {
+            return Err(Denial::NotPermitted(self.asked.repository.clone()));
+        }
         let (pack, id) = (body.slice(push.pack..), update.new.len() / 2);
         // A task that panics is one that could not read it.
         let looked = spawn_blocking(move || pack::check(&pack, id)).await;
         Ok(looked.unwrap_or(Err(BadPack::Malformed))?)
+    }
+
+    /// Tells whether somebody has said yes to a push: to all of the room into the repository, or to just this one.
+    fn may_push(&self, push: &Push) -> bool {
+        let (link, repository) = (self.link, &self.asked.repository);
+        is_granted(link, repository, Act::Push)
+            || push.updates.iter().all(|update| {
+                let branch = update.name.strip_prefix("refs/heads/").unwrap_or(&update.name);
+                link.github.permits_push(link.address, repository, branch, &update.new)
+            })
     }
 
     /// Turns GitHub's response into the one for the sandbox.
@@ -423,7 +449,7 @@ impl Request<'_> {
         }
         if let Some((there, location)) = location {
             // Under its new name it has to be granted, too.
-            if self.token.is_some() && !self.link.github.lists(&there) {
+            if self.token.is_some() && !opened(self.link, &there) {
                 return Err(GitHubError::Moved(repository.clone()).into());
             }
             response.headers_mut().insert(header::LOCATION, location);

@@ -12,6 +12,7 @@ mod api;
 mod app;
 mod diff;
 mod error;
+mod permitted;
 mod repository;
 pub mod secrets;
 
@@ -19,14 +20,15 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
 
-use self::api::Api;
 pub use self::{
     acts::{Checks, Pull, Wanted},
     app::{App, BadAppKey},
     diff::{Change, Diff},
     error::GitHubError,
+    permitted::PermittedPush,
     repository::{BadRepository, Repositories, Repository},
 };
+use self::{api::Api, permitted::Permitted};
 use crate::clock::Clock;
 
 /// GitHub's API.
@@ -51,6 +53,7 @@ pub struct GitHub {
 struct Inner {
     key: Option<Key>,
     listed: Repositories,
+    permitted: Permitted,
     api: Api,
     clock: Clock,
     settle: Duration,
@@ -65,7 +68,16 @@ impl Default for GitHub {
 impl GitHub {
     /// Returns the way with this key, which may be used for the listed repositories in every room.
     pub fn new(key: Option<Key>, listed: Repositories, clock: Clock) -> Self {
-        Self { inner: Arc::new(Inner { key, listed, api: Api::new(API), clock, settle: SETTLE }) }
+        Self {
+            inner: Arc::new(Inner {
+                key,
+                listed,
+                permitted: Permitted::default(),
+                api: Api::new(API),
+                clock,
+                settle: SETTLE,
+            }),
+        }
     }
 
     /// Returns the same with its API at another place, which has `settle` after an answer that did not come: for tests, which

@@ -4,8 +4,19 @@
 pub(crate) fn not_granted(repository: &str) -> String {
     format!(
         "{repository} is not among the repositories to which work may be sent from here. The operator can add it to \
-         GITHUB_REPOS. Nothing was sent."
+         GITHUB_REPOS, or somebody who may writes `!grant {repository} 2h` in the room. Nothing was sent."
     )
+}
+
+/// What a person is asked to say yes to: a push with its pull request.
+pub(crate) fn to_propose(repository: &str, branch: &str, commit: &str, title: &str) -> String {
+    let commit: String = commit.chars().take(10).collect();
+    format!("push {branch} (commit {commit}) to {repository} and open a pull request there: “{title}”")
+}
+
+/// What a person is asked to say yes to: a comment.
+pub(crate) fn to_comment(repository: &str, number: u64, text: &str) -> String {
+    format!("comment on #{number} of {repository}: “{text}”")
 }
 
 /// Said in the room once a pull request is there.

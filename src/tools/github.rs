@@ -7,7 +7,7 @@
 mod look;
 mod push;
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use crate::{
     crash,
     github::{GitHubError, Repository, Wanted, secrets},
     ids::digest,
+    rights::{self, Act, Question, Refusal},
     strings, text,
 };
 
@@ -25,6 +26,10 @@ const LONGEST: usize = 30_000;
 const TITLE: usize = 200;
 /// The most characters of a branch's name that are made of a title.
 const SLUG: usize = 40;
+/// Characters of a comment that are shown to whoever is asked.
+const SHOWN: usize = 300;
+/// How long somebody has to say yes or no.
+const ANSWER: Duration = Duration::from_mins(30);
 /// Refused hosts that are named.
 const HOSTS: usize = 12;
 
@@ -148,7 +153,11 @@ async fn open(
         None => (prepare(context, arguments, &title).await?, None),
     };
     let repository = Repository::parse(&intent.github).ok_or(GitHubError::Strange)?;
+    let what = strings::github::to_propose(&intent.github, &intent.branch, &intent.head, &title);
+    permitted(context, &repository, Act::PullRequest, what).await?;
+    let permitted = github.permit_push(&context.address, &repository, &intent.branch, &intent.head);
     push::push(context, &repository, &intent, boot_id).await?;
+    drop(permitted);
     let diff = asked(context, github.diff(&repository, &intent.base, &intent.head)).await?;
     if diff.commits == 0 {
         return Err(ToolError::Refused(format!(
@@ -222,6 +231,8 @@ async fn comment(
         intend(context, &Intent { github, ..Intent::default() }).await?;
         repository
     };
+    let what = strings::github::to_comment(repository.as_str(), number, &text::one_line(body, SHOWN));
+    permitted(context, &repository, Act::Comment, what).await?;
     let url = asked(context, context.github.comment(&repository, number, body, context.call.as_str())).await?;
     crash::point("github-commented");
     Ok(ToolResult::good(format!("commented on #{number}"), format!("The comment is at {url}")))
@@ -253,10 +264,27 @@ async fn repository_of(context: &ToolContext, arguments: &Arguments) -> Result<R
 
 /// Returns the repository if the server's key may be used for it here.
 fn granted(context: &ToolContext, repository: Repository) -> Result<Repository, ToolError> {
-    if context.github.lists(&repository) {
+    let read = rights::Repository::parse(repository.as_str()).map(Act::Read);
+    if context.github.lists(&repository) || read.is_some_and(|read| context.rights.covers(&context.address, &read)) {
         return Ok(repository);
     }
     Err(ToolError::Refused(strings::github::not_granted(repository.as_str())))
+}
+
+/// Returns when somebody who may has said yes to an act, now or before.
+async fn permitted(
+    context: &ToolContext,
+    repository: &Repository,
+    act: fn(rights::Repository) -> Act,
+    what: String,
+) -> Result<(), ToolError> {
+    let repository = rights::Repository::parse(repository.as_str()).ok_or(GitHubError::Strange)?;
+    let (key, why) = (context.call.to_string(), context.rights.running(&context.address));
+    let question = Question { key, act: act(repository), what, why };
+    context.rights.permit(&context.address, question, ANSWER, &context.cancel).await.map_err(|refusal| match refusal {
+        Refusal::Stopped(_) => ToolError::Stopped,
+        refusal => ToolError::Refused(refusal.to_string()),
+    })
 }
 
 /// Waits for GitHub, unless somebody stops it.

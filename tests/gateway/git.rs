@@ -14,6 +14,9 @@ use matrix_agent::{
     clock::Clock,
     gateway::{GatewayLimits, ProxyKind},
     github::{self, Key, Repositories},
+    ids::Address,
+    rights::{self, Lasts, Rights, Roles, Subject},
+    store::{Durability, Store},
 };
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -78,7 +81,16 @@ impl GitHub {
         let mut github = Self::new().await;
         let key = Some(Key::Token(TOKEN.into()));
         let way = github::GitHub::new(key, Repositories::parse(repositories).unwrap(), Clock::default());
-        github.door.gateway = github.door.gateway.clone().with_github(way);
+        let store = Store::open(&github.folder.path().join("rights.db"), Durability::Normal, Clock::default()).unwrap();
+        let rights = Rights::new(store, Roles::default());
+        rights.load().await.unwrap();
+        // All of an owner's cannot be granted: there it is the one that is pushed to.
+        for repository in repositories.iter().chain(&["acme/private"]) {
+            let Some(repository) = rights::Repository::parse(repository) else { continue };
+            let subject = Subject::Repository(repository);
+            rights.grant(&Address::of_first("!room"), subject, true, "ann", Lasts::Room).await.unwrap();
+        }
+        github.door.gateway = github.door.gateway.clone().with_github(way).with_rights(rights);
         github
     }
 

@@ -46,6 +46,7 @@ pub(crate) struct Bench {
     jobs: JobsSeen,
     agents: CodingAgents,
     pub(crate) github: GitHub,
+    pub(crate) rights: Rights,
     pub(crate) store: Store,
     _state: TempDir,
 }
@@ -90,6 +91,7 @@ impl Bench {
         let sandboxes = Sandboxes::open(options.clone(), gateway, &CancellationToken::new()).await.unwrap();
         let address = Address::of_first(format!("tools:{}", ids::random(4)));
         let store = Store::open(&state.path().join("db"), Durability::Normal, Clock::default()).unwrap();
+        let rights = Rights::new(store.clone(), Roles::default());
         Self {
             store,
             sandboxes,
@@ -98,6 +100,7 @@ impl Bench {
             jobs: JobsSeen::default(),
             agents,
             github: GitHub::default(),
+            rights,
             _state: state,
         }
     }
@@ -115,7 +118,7 @@ impl Bench {
             call,
             agents: self.agents.clone(),
             github: self.github.clone(),
-            rights: Rights::new(self.store.clone(), Roles::default()),
+            rights: self.rights.clone(),
             store: self.store.clone(),
             cancel: CancellationToken::new(),
             heard: CancellationToken::new(),

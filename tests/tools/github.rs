@@ -10,6 +10,8 @@ use matrix_agent::{
     clock::Clock,
     gateway::GatewayLimits,
     github::{GitHub, Key, Repositories},
+    rights::{self, Lasts, Rights, Roles, Subject},
+    store::{Durability, Store},
     tools::{self, ToolContext, ToolProgress, ToolResult},
 };
 use serde_json::{Value, json};
@@ -31,7 +33,16 @@ struct Rig {
 }
 
 impl Rig {
+    /// Whatever is pushed, somebody has said yes to.
     async fn new() -> Self {
+        let rig = Self::unasked().await;
+        let (rights, at) = (&rig.bench.rights, &rig.bench.address);
+        let site = Subject::Repository(rights::Repository::parse("acme/site").unwrap());
+        rights.grant(at, site, true, "@ann:a.org", Lasts::Room).await.unwrap();
+        rig
+    }
+
+    async fn unasked() -> Self {
         let folder = TempDir::new().unwrap();
         let (work, bare) = (folder.path().join("work"), folder.path().join("acme/site"));
         std::fs::create_dir(&work).unwrap();
@@ -65,8 +76,12 @@ impl Rig {
         let listed = Repositories::parse(["acme/site"]).unwrap();
         let github = GitHub::new(Some(Key::Token(TOKEN.into())), listed, Clock::default());
         let github = github.at(&server.api(), Duration::from_millis(1));
-        let mut bench = Bench::behind(FULL, door.gateway.clone().with_github(github.clone())).await;
-        bench.github = github;
+        let store = Store::open(&folder.path().join("rights.db"), Durability::Normal, Clock::default()).unwrap();
+        let rights = Rights::new(store, Roles::default());
+        rights.load().await.unwrap();
+        let gateway = door.gateway.clone().with_github(github.clone()).with_rights(rights.clone());
+        let mut bench = Bench::behind(FULL, gateway).await;
+        (bench.github, bench.rights) = (github, rights);
         let rig = Self { bench, server, folder, _door: door };
         rig.bench.sh("git clone -q https://github.com/acme/site").await;
         rig.commit("src.txt", "one\ntwo\n").await;
@@ -166,6 +181,19 @@ async fn what_was_committed_becomes_one_pull_request_that_later_commits_update()
         .sh(&format!("grep -rl {TOKEN} /workspace /home/agent /etc 2>/dev/null; env | grep {TOKEN}; true"))
         .await;
     assert_eq!(found.trim(), "(no output)", "the key is nowhere inside");
+    rig.bench.close().await;
+}
+
+#[tokio::test]
+async fn nothing_leaves_that_nobody_has_said_yes_to() {
+    let rig = Rig::unasked().await;
+    let pushed = rig.bench.sh("cd site && git push origin HEAD:refs/heads/agent/x 2>&1 || true").await;
+    assert!(pushed.contains("nobody has allowed it"), "{pushed}");
+    bad(&rig.github(pull_request()).await, &["acme/site"]);
+    let comment = json!({"action": "comment", "number": 1, "body": "Mended.", "path": "site"});
+    bad(&rig.github(comment).await, &["acme/site"]);
+    assert_eq!(rig.refs(), "refs/heads/main\n");
+    assert_eq!((rig.server.pulls().len(), rig.server.comments().len()), (0, 0));
     rig.bench.close().await;
 }
 
