@@ -5,7 +5,11 @@ set -eu
 cd "$(dirname "$0")/../fuzz"
 seconds=${1:-60}
 [ $# -gt 0 ] && shift
-[ $# -gt 0 ] || set -- client_hello door event frames markdown request stream
+if [ $# -eq 0 ]; then
+    for target in fuzz_targets/*.rs; do
+        set -- "$@" "$(basename "$target" .rs)"
+    done
+fi
 export RUSTC_WRAPPER="$PWD/rustc.sh" CARGO_INCREMENTAL=0
 for target in "$@"; do
     cargo build --locked --quiet --bin "$target"

@@ -12,7 +12,7 @@ mod media;
 mod pace;
 mod progress;
 mod quote;
-mod render;
+pub mod render;
 mod rooms;
 mod scheduler;
 mod send;

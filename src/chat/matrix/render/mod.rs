@@ -16,7 +16,7 @@ mod shorten;
 mod tests;
 mod words;
 
-pub(super) use shorten::shortened;
+pub use shorten::shortened;
 
 use crate::text;
 
@@ -28,7 +28,7 @@ const FOOTER: usize = 500;
 
 /// A text as an event carries it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Rendered {
+pub struct Rendered {
     /// For clients without HTML, notifications and search: the Markdown as written, cleaned.
     pub body: String,
     /// `formatted_body`; `None` if it would say no more than the body.
@@ -36,7 +36,7 @@ pub(super) struct Rendered {
 }
 
 /// Renders a Markdown text of any length; [`shortened`] tells whether it fits into an event.
-pub(super) fn markdown(text: &str) -> Rendered {
+pub fn markdown(text: &str) -> Rendered {
     let clean = text::strip(text);
     let body = body(&clean);
     let html = html::render(&clean);

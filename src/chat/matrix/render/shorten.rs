@@ -14,7 +14,7 @@ const CUT: &str = "*This is only the beginning: the whole text is in the attache
 
 /// Returns the beginning of a text that is too long for one event, up to the end of a paragraph or line, and a
 /// sentence that the whole is attached. Returns `None` if the text fits.
-pub(in crate::chat::matrix) fn shortened(text: &str) -> Option<String> {
+pub fn shortened(text: &str) -> Option<String> {
     let clean = text::strip(text);
     if clean.len() <= LIMIT && weight(&markdown(&clean)) <= LIMIT {
         return None;
