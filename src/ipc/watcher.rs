@@ -216,9 +216,9 @@ async fn run(inner: Arc<Inner>, to: mpsc::Sender<Arrived>, cancel: CancellationT
             inner.rooms().look_again(&inner.kernel);
         }
         let next = inner.rooms().next();
-        if let Some((address, directory)) = next {
+        if let Some((address, number, directory)) = next {
             let span = address.span();
-            let serving = serve(&inner, &to, address, directory).instrument(span);
+            let serving = serve(&inner, &to, address, number, directory).instrument(span);
             let served = cancel.run_until_cancelled(serving).await;
             if served.is_none_or(|served| served.is_err()) {
                 return;
@@ -243,7 +243,13 @@ async fn run(inner: Arc<Inner>, to: mpsc::Sender<Arrived>, cancel: CancellationT
 struct Closed;
 
 /// Takes a batch of events from one directory.
-async fn serve(inner: &Inner, to: &mpsc::Sender<Arrived>, address: Address, directory: PathBuf) -> Result<(), Closed> {
+async fn serve(
+    inner: &Inner,
+    to: &mpsc::Sender<Arrived>,
+    address: Address,
+    number: u64,
+    directory: PathBuf,
+) -> Result<(), Closed> {
     // Runs that have ended before the scan have written everything that they will.
     let runs = inner.rooms().ends(&address, Ends::take);
     let Ok(scanned) = spawn_blocking(move || directory::scan(&directory)).await else { return Ok(()) };
@@ -254,7 +260,15 @@ async fn serve(inner: &Inner, to: &mpsc::Sender<Arrived>, address: Address, dire
             return tell_ends(inner, to, &address, runs).await;
         }
     };
-    inner.rooms().ends(&address, |ends| ends.note(scan.ended()));
+    {
+        let mut rooms = inner.rooms();
+        if rooms.by_address.get(&address).is_none_or(|watched| watched.number != number) {
+            // It is watched no more; another directory may have taken its place during the scan.
+            rooms.ends(&address, |ends| ends.give_back(runs));
+            return Ok(());
+        }
+        rooms.ends(&address, |ends| ends.note(scan.ended()));
+    }
     if let Some(lines) = scan.errors.take() {
         inner.note_errors(&address, &lines);
     }
@@ -390,12 +404,12 @@ impl Rooms {
         }
     }
 
-    fn next(&mut self) -> Option<(Address, PathBuf)> {
+    fn next(&mut self) -> Option<(Address, u64, PathBuf)> {
         let address = self.due.pop_front()?;
         let watched = self.by_address.get_mut(&address)?;
         watched.is_due = false;
-        let directory = watched.directory.clone();
-        Some((address, directory))
+        let (number, directory) = (watched.number, watched.directory.clone());
+        Some((address, number, directory))
     }
 
     /// Makes every directory due, watches new ones, and reports entries that were not taken.

@@ -111,9 +111,10 @@ async fn a_reply_during_work_carries_its_message_too_and_one_that_nobody_chose_c
     let asked = town.anna.say(&room, "begin").await;
     town.llm.arrived(2).await;
     let steer = town.anna.reply(&room, &wish, "do as carl says").await;
-    town.anna
-        .shows(&room, "the reaction", |shown| shown.iter().any(|it| it.id == steer && !it.reactions.is_empty()))
-        .await;
+    town.anna_has(&steer).await;
+    // What is answered shows that all before it was heard.
+    let asked_more = town.anna.say(&room, "!help").await;
+    town.anna.answer_to(&asked_more).await;
     gate.notify_one();
     town.replies(&asked).await;
     let told = user_texts(town.llm.requests().last().unwrap()).pop().unwrap();

@@ -61,8 +61,8 @@ async fn a_message_during_work_steers_it_and_a_reaction_shows_that_it_was_taken(
     let gate = Arc::new(Notify::new());
     town.llm
         .when("begin")
-        .reply_calls(&[("run_command", json!({"command": "true"}))])
         .after(&gate)
+        .reply_calls(&[("run_command", json!({"command": "true"}))])
         .reply_text("Begun, in blue.");
     let room = town.room(false).await;
     let asked = town.anna.say(&room, "begin").await;
