@@ -115,7 +115,14 @@ fn open_files(config: &Config) -> Option<Check> {
 /// Checks for Landlock, without which nothing keeps a planning or reviewing coding agent from writing.
 fn landlock() -> Check {
     const NAME: &str = "landlock";
-    let modules = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    let Ok(modules) = fs::read_to_string("/sys/kernel/security/lsm") else {
+        // In a container, or where nobody has mounted it.
+        return Check::warning(
+            NAME,
+            "the kernel's security modules cannot be read here, so it is not known whether coding agents can plan and review",
+            "`!sandbox` in a room tells, since it asks the kernel itself",
+        );
+    };
     if modules.trim().split(',').any(|module| module == "landlock") {
         Check::good(NAME, "a command in a sandbox can be kept from writing")
     } else {
