@@ -6,8 +6,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use support::{
+    coding_agents::{Who, answered, aside, steps, who},
     rig::{BARE, FULL, Rig, answers, block_on},
-    scripted_llm::{Reply, ScriptedLlm, results},
+    scripted_llm::{Reply, ScriptedLlm, results, user_texts},
 };
 
 /// A rig whose sandboxes may reach no host, and that asks in the room.
@@ -133,4 +134,51 @@ fn a_card_outlives_the_server() {
         let cards = frames.iter().filter(|frame| is_card(frame)).count();
         assert!(cards <= 1, "{point}: {frames:#?}");
     }
+}
+
+#[test]
+fn a_plan_is_carried_out_once_whoever_asked_has_approved_it() {
+    let llm = block_on(ScriptedLlm::start());
+    let implement = |plan: &str| ("implement", json!({"task": "Write it.", "plan": plan}));
+    let calls = [
+        ("implement", json!({"task": "Write it."})),
+        implement("# Hello\n\n1. Write hello.txt."),
+        implement("# Hi\n\n1. Write hi.txt."),
+        implement("# Hi\n\n1. Write hi.txt."),
+    ];
+    llm.otherwise(move |request| match who(request) {
+        Who::Aside => aside(request),
+        Who::Orchestrator => steps(request, &calls),
+        Who::Gemini => unreachable!("nobody plans"),
+        Who::Qwen if answered(request) > 0 => Reply::text("I wrote it."),
+        Who::Qwen => {
+            let name = if user_texts(request).concat().contains("1. Write hi.txt.") { "hi" } else { "hello" };
+            let file = format!("/workspace/{name}.txt");
+            Reply::calls(&[("write_file", json!({"file_path": file, "content": "hello\n"}))])
+        }
+    });
+    let mut rig = Rig::new(FULL, llm.base_url());
+    rig.set("PLAN_APPROVAL", "asker");
+    let _server = rig.serve();
+    let mut chat = rig.ask("one", "write it");
+    let card = chat.until("the first card", is_card);
+    let text = card["text"].as_str().unwrap();
+    assert!(text.contains("the plan “Hello”") && text.contains("\n> 1. Write hello.txt.\n"), "{text}");
+    let _words = rig.ask("one", "name it hi.txt");
+    let second = chat.until("the second card", |frame| is_card(frame) && frame["text"] != card["text"]);
+    assert!(second["text"].as_str().unwrap().contains("the plan “Hi”"), "{second}");
+    let late = told(&rig, &format!("!yes {}", code(&card)));
+    assert!(late.contains("No question with the code"), "{late}");
+    assert!(told(&rig, &format!("!yes {}", code(&second))).contains("Allowed by"));
+    let (_, frames) = chat.finish();
+    let cards = frames.iter().filter(|frame| is_card(frame)).count();
+    assert_eq!(cards, 2, "the same plan is not asked about again: {frames:#?}");
+    let requests = llm.requests();
+    let last = requests.iter().rfind(|request| who(request) == Who::Orchestrator).unwrap();
+    let [none, word, done, again] = results(last)[..] else { panic!("{last}") };
+    assert!(none.contains("Call plan first"), "{none}");
+    assert!(word.contains("somebody has said something"), "{word}");
+    assert!(done.contains("hi.txt") && again.contains("done: Qwen Code"), "{done} {again}");
+    let files = rig.run(&["sandbox", "exec", "one", "--", "sh", "-c", "cd /workspace && ls *.txt"]);
+    assert_eq!(String::from_utf8_lossy(&files.stdout), "hi.txt\n");
 }

@@ -2,7 +2,7 @@
 
 use super::{Order, granting};
 use crate::{
-    rights::{Answered, Lasts, Rights, Role},
+    rights::{Answered, Answerer, Lasts, Rights, Role},
     store::StoreError,
     strings::rights,
 };
@@ -74,6 +74,7 @@ pub(super) async fn carry_out(rights: &Rights, order: &Order, answering: Answeri
         Answered::Ended(how) => how,
         Answered::NotOpen => rights::not_open(&code),
         Answered::NotYours(Role::Admin) => rights::not_yours_to_answer(rights.roles().admins(&at.account)),
+        Answered::NotFor(answerer) => rights::not_for_you(answerer == Answerer::Another).to_owned(),
         Answered::NotYours(_) => rights::GUESTS_ANSWER_NOTHING.to_owned(),
     })
 }

@@ -9,7 +9,7 @@ use reqwest::Url;
 use secrecy::SecretString;
 
 use super::{
-    AgentChoice, JournalSync, Part,
+    AgentChoice, JournalSync, Part, PlanApproval,
     parse::{self, Parsed},
 };
 
@@ -153,6 +153,8 @@ keys! {
         () PLAN_MODEL: String = Follows("the first of GEMINI_MODELS or QWEN_MODELS; without DASHSCOPE_API_KEY Qwen Code asks the orchestrator's model"), parse::agent_model;
         /// Who goes on with a plan where that agent is silent too long or its model refuses: agents, each with a model behind a colon if it is not its usual one, parted by commas, as in `gemini:gemini-2.5-flash, qwen`. Each is tried once, in this order.
         (several) PLAN_FALLBACK: Vec<AgentChoice> = Unset, parse::agents;
+        /// Who has to approve a plan in the room before a coding agent carries it out: `asker` (whoever asked for the work), `second` (somebody else whom the bot takes work from), or `off`. The agent can still change files by itself.
+        () PLAN_APPROVAL: PlanApproval = Text("off"), parse::plan_approval;
         /// Which coding agent implements: as for PLAN_AGENT.
         () IMPLEMENT_AGENT: String = Text("qwen"), parse::agent;
         /// Its model.

@@ -119,6 +119,7 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
             turn_timeout: reader.value(keys::TURN_TIMEOUT_SECONDS),
             coding_timeout: reader.value(keys::CODING_TIMEOUT_SECONDS),
             coding_idle: reader.value(keys::CODING_IDLE_SECONDS),
+            plan_approval: reader.value(keys::PLAN_APPROVAL),
             agent_turns: reader.value(keys::MAX_AGENT_TURNS),
             concurrent_turns: reader.value(keys::MAX_CONCURRENT_TURNS),
             room_tokens: reader.optional(keys::ROOM_DAILY_TOKENS),

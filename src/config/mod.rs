@@ -277,6 +277,17 @@ pub struct People {
     pub rooms: Vec<String>,
 }
 
+/// Who approves a plan before a coding agent carries it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlanApproval {
+    /// Nobody needs to.
+    Off,
+    /// Who has asked for the work.
+    Asker,
+    /// Somebody else who may ask for work.
+    Second,
+}
+
 /// Limits in time and number.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -290,6 +301,8 @@ pub struct Limits {
     pub coding_timeout: Duration,
     /// Silence after which a coding agent is ended.
     pub coding_idle: Duration,
+    /// Who approves a plan before a coding agent carries it out.
+    pub plan_approval: PlanApproval,
     /// Rounds of model and tools for each message.
     pub agent_turns: u32,
     /// Turns that run at the same time, over all rooms.

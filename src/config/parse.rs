@@ -8,7 +8,7 @@ use std::{net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 use reqwest::Url;
 use secrecy::SecretString;
 
-use super::{AgentChoice, JournalSync, Part, Wrong};
+use super::{AgentChoice, JournalSync, Part, PlanApproval, Wrong};
 use crate::text;
 
 /// The result of every parser.
@@ -196,6 +196,16 @@ pub(super) fn part(value: &str) -> Parsed<Part> {
             format!("{} is not a part", quote(value)),
             "Write a percentage from `1%` to `100%`, or a size such as `8g`",
         )),
+    }
+}
+
+/// Who approves plans.
+pub(super) fn plan_approval(value: &str) -> Parsed<PlanApproval> {
+    match value.to_ascii_lowercase().as_str() {
+        "off" => Ok(PlanApproval::Off),
+        "asker" => Ok(PlanApproval::Asker),
+        "second" => Ok(PlanApproval::Second),
+        _ => Err(Wrong::new(format!("{} approves no plan", quote(value)), "Write `asker`, `second` or `off`")),
     }
 }
 

@@ -26,7 +26,7 @@ use super::{
     tunnel,
 };
 use crate::{
-    rights::{Act, Question},
+    rights::{Act, Answerer, Question},
     strings,
 };
 
@@ -136,6 +136,8 @@ async fn is_opened(link: &Link<'_>, host: &Host) -> bool {
         act: Act::Host(name.clone()),
         what: strings::rights::reach(name),
         why: rights.running(link.address),
+        details: String::new(),
+        answerer: Answerer::Anybody,
     };
     // It ends with the connection's task, or by its limit.
     let permitted = rights.permit(link.address, question, limits.ask, &CancellationToken::new()).await;

@@ -16,7 +16,7 @@ use crate::{
     },
     clock::Clock,
     coding_agents::{CodingAgent, CodingAgents, Profiles, Roster},
-    config::{self, Config, JournalSync, Loaded, Matrix, Mistakes, Provider, Wrong},
+    config::{self, Config, JournalSync, Loaded, Matrix, Mistakes, PlanApproval, Provider, Wrong},
     gateway::{
         AllowedHosts, BadPattern, GatewayLimits, GatewayPolicy,
         models::{BadUpstream, ModelDoor, Protocol, Upstream},
@@ -26,7 +26,7 @@ use crate::{
     ledger::{DayLimits, Ledger, Prices, Rules},
     llm::{self, Endpoint, ModelSettings, SettingError, parse_model},
     orchestrator,
-    rights::{Listed, Roles},
+    rights::{Answerer, Listed, Roles},
     sandbox::{SandboxOptions, memory},
     store::{Durability, Store},
     tools::ToolLimits,
@@ -362,6 +362,11 @@ fn limits(config: &Config) -> orchestrator::TurnLimits {
             longest: config.limits.command_longest,
             coding: config.limits.coding_timeout,
             coding_idle: config.limits.coding_idle,
+            approval: match config.limits.plan_approval {
+                PlanApproval::Off => None,
+                PlanApproval::Asker => Some(Answerer::Asker),
+                PlanApproval::Second => Some(Answerer::Another),
+            },
         },
         ..orchestrator::TurnLimits::default()
     }

@@ -56,7 +56,8 @@ impl fmt::Display for Subject {
     }
 }
 
-/// What somebody or something wants to do. None of it can be undone: what was read is known, what was sent is out.
+/// What somebody or something wants to do. None of it can be undone: what was read is known, what was sent is out, and
+/// what a coding agent has used is paid.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Act {
     /// Read a repository with the operator's token.
@@ -71,6 +72,8 @@ pub enum Act {
     Host(String),
     /// Grant something to a room, or take it back.
     Grant,
+    /// Have a coding agent carry a plan out, where plans have to be approved.
+    Implement,
     /// Replace the running program.
     SelfUpdate,
 }
@@ -78,6 +81,8 @@ pub enum Act {
 /// Whose word an act needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Needs {
+    /// Any user.
+    User,
     /// Whoever may grant; in a repository that is granted for reading, any user.
     GrantorOrGranted,
     /// Whoever may grant.
@@ -105,6 +110,7 @@ impl Act {
             Self::Read(_) | Self::Host(_) | Self::Grant => (Role::User, Needs::Grantor, false),
             Self::Push(_) => (Role::User, Needs::GrantorOrGranted, false),
             Self::PullRequest(_) | Self::Comment(_) => (Role::User, Needs::GrantorOrGranted, true),
+            Self::Implement => (Role::User, Needs::User, false),
             Self::SelfUpdate => (Role::Admin, Needs::Admin, false),
         };
         Row { asks, needs, own_word }
@@ -118,7 +124,7 @@ impl Act {
             | Self::PullRequest(repository)
             | Self::Comment(repository) => Some(Subject::Repository(repository.clone())),
             Self::Host(host) => Some(Subject::Host(host.clone())),
-            Self::Grant | Self::SelfUpdate => None,
+            Self::Grant | Self::Implement | Self::SelfUpdate => None,
         }
     }
 

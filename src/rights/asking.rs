@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Lasts, Question, Rights,
+    Answerer, Lasts, Question, Rights,
     card::{Card, name},
     granted::Grant,
     role::Role,
@@ -65,6 +65,8 @@ pub enum Answered {
     NotOpen,
     /// Somebody of a higher role has to answer.
     NotYours(Role),
+    /// The question is not for this person.
+    NotFor(Answerer),
 }
 
 /// The cards that are open, and where they are shown.
@@ -165,6 +167,9 @@ impl Rights {
         };
         if self.roles().of(at, person) < card.needed() {
             return Ok(Answered::NotYours(card.needed()));
+        }
+        if let Some(answerer) = card.excludes(person) {
+            return Ok(Answered::NotFor(answerer));
         }
         let now = self.inner.time.now();
         if card.until <= now {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Question,
+    Answerer, Question,
     act::{Act, Repository, Subject},
     role::Role,
 };
@@ -22,6 +22,8 @@ const LETTERS: &[u8] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
 const CODE: usize = 5;
 /// Characters of a line that comes from a sandbox.
 const LINE: usize = 300;
+/// Bytes of a question's details.
+const DETAILS: usize = 4000;
 
 /// A question that a room is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +45,14 @@ pub(super) struct Body {
     why: String,
     /// Who spoke in the turn.
     asks: Vec<String>,
+    /// What a yes is about, in more lines.
+    #[serde(default)]
+    details: String,
     /// Whether an administrator has to answer.
     admin: bool,
+    /// Who of those that may answer may do so here.
+    #[serde(default)]
+    answerer: Answerer,
     host: Option<String>,
     repository: Option<String>,
     writes: bool,
@@ -72,6 +80,8 @@ impl Card {
             what: text::one_line(&question.what, LINE),
             why: text::one_line(&question.why, LINE),
             asks,
+            details: text::cut_middle(text::strip(&question.details).trim(), DETAILS),
+            answerer: question.answerer,
             admin: needed == Role::Admin,
             host,
             repository,
@@ -91,6 +101,17 @@ impl Card {
     /// Returns the least role that may answer.
     pub(super) fn needed(&self) -> Role {
         if self.body.admin { Role::Admin } else { Role::User }
+    }
+
+    /// Returns whom the question excludes, if it is this person.
+    pub(super) fn excludes(&self, person: &str) -> Option<Answerer> {
+        let asks = self.body.asks.iter().any(|asks| asks == person);
+        let fits = match self.body.answerer {
+            Answerer::Anybody => true,
+            Answerer::Asker => asks,
+            Answerer::Another => !asks,
+        };
+        (!fits).then_some(self.body.answerer)
     }
 
     /// Returns what a grant in its place is about, and whether it changes something there.
@@ -120,10 +141,15 @@ impl Card {
 
     /// Returns what the room reads.
     pub(super) fn text(&self, admins: &[String], reactions: bool, left: Duration) -> String {
-        let Body { what, why, asks, admin, .. } = &self.body;
-        let who = if *admin { rights::admins(admins) } else { rights::ANY_USER.to_owned() };
+        let Body { what, why, asks, details, admin, answerer, .. } = &self.body;
+        let who = match answerer {
+            _ if *admin => rights::admins(admins),
+            Answerer::Anybody => rights::ANY_USER.to_owned(),
+            Answerer::Asker => rights::ASKER.to_owned(),
+            Answerer::Another => rights::ANOTHER.to_owned(),
+        };
         let lasting = self.subject().is_some();
-        rights::card(what, why, asks, &self.code, &who, reactions, lasting, &text::human_duration(left))
+        rights::card(what, why, asks, details, &self.code, &who, reactions, lasting, &text::human_duration(left))
     }
 }
 
@@ -136,6 +162,7 @@ pub(super) fn name(at: &Address, turn: &TurnId, question: &Question) -> String {
         Act::Comment(_) => "comment",
         Act::Host(_) => "host",
         Act::Grant => "grant",
+        Act::Implement => "implement",
         Act::SelfUpdate => "self_update",
     };
     let subject = question.act.subject().map(|subject| subject.to_string()).unwrap_or_default();

@@ -87,6 +87,7 @@ fn answers(act: &Act, cover: Cover, grantor: Role) -> Role {
     match act.row().needs {
         Needs::GrantorOrGranted if cover.subject => Role::User,
         Needs::GrantorOrGranted | Needs::Grantor => grantor,
+        Needs::User => Role::User,
         Needs::Admin => Role::Admin,
     }
 }
@@ -122,6 +123,7 @@ mod tests {
             Act::Comment(site()),
             Act::Host("example.org".into()),
             Act::Grant,
+            Act::Implement,
             Act::SelfUpdate,
         ]
     }
@@ -171,6 +173,7 @@ mod tests {
             let cover = Cover { act: granted && may_be_granted, subject: may_be_granted && (granted || readable) };
             let needed = match act {
                 Act::SelfUpdate => Role::Admin,
+                Act::Implement => Role::User,
                 _ if writes && cover.subject => Role::User,
                 _ => grantor,
             };

@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -76,6 +77,23 @@ pub struct Question {
     pub what: String,
     /// Who wants it and what for, in one line: a command, an agent.
     pub why: String,
+    /// What a yes is about in more lines, which are shown as a quotation; empty if `what` says all.
+    pub details: String,
+    /// Who of those that may answer may do so.
+    pub answerer: Answerer,
+}
+
+/// Who of those that may answer a question may do so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answerer {
+    /// Each of them.
+    #[default]
+    Anybody,
+    /// Who has spoken in the turn.
+    Asker,
+    /// Who has not.
+    Another,
 }
 
 /// Why something is not done. `Display` is a sentence for the model, and for whoever reads what the sandbox prints.

@@ -109,6 +109,12 @@ pub(crate) fn reach(host: &str) -> String {
 /// Who may answer a card: any user.
 pub(crate) const ANY_USER: &str = "anybody who may give me work";
 
+/// Who may answer a card: who has asked for the work.
+pub(crate) const ASKER: &str = "Whoever asked for this work";
+
+/// Who may answer a card: who has not asked for the work.
+pub(crate) const ANOTHER: &str = "Somebody else who may give me work";
+
 /// Who may answer a card: administrators.
 pub(crate) fn admins(admins: &[String]) -> String {
     match admins {
@@ -118,12 +124,13 @@ pub(crate) fn admins(admins: &[String]) -> String {
     }
 }
 
-/// A card: `what` is to be done, and `why`, for those who `asked`; `who` may answer, with this code, for as long as `left`.
+/// A card: `what` is to be done, and `why`, for those who `asked`, with `details`; `who` may answer, with this code, for as long as `left`.
 #[expect(clippy::too_many_arguments, reason = "it is one message")]
 pub(crate) fn card(
     what: &str,
     why: &str,
     asked: &[String],
+    details: &str,
     code: &str,
     who: &str,
     reactions: bool,
@@ -132,13 +139,19 @@ pub(crate) fn card(
 ) -> String {
     let asked = asked.iter().map(|person| format!("`{person}`")).collect::<Vec<_>>().join(", ");
     let wanted = if why.is_empty() { String::new() } else { format!("\nWanted by: `{}`", why.replace('`', "'")) };
+    let details = if details.is_empty() { String::new() } else { format!("\n\n{}", quoted(details)) };
     let react = if reactions { "👍 or 👎, or " } else { "" };
     let longer =
         if lasting { format!(" `!yes {code} 1h` and `!yes {code} room` allow it for longer.") } else { String::new() };
     format!(
-        "🔐 **May I? {what}**\n\nIn the work for {asked}.{wanted}\n\nAnswer with {react}`!yes {code}` or `!no {code}`, within {left}.{longer} \
+        "🔐 **May I? {what}**\n\nIn the work for {asked}.{wanted}{details}\n\nAnswer with {react}`!yes {code}` or `!no {code}`, within {left}.{longer} \
          {who} may answer."
     )
+}
+
+/// Returns text as a quotation, so that it cannot be taken for the bot's own words.
+fn quoted(text: &str) -> String {
+    text.lines().map(|line| format!("> {line}").trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
 /// What became of a card: yes.
@@ -175,6 +188,20 @@ pub(crate) fn not_open(code: &str) -> String {
 /// The reply to the answer of somebody who is no administrator.
 pub(crate) fn not_yours_to_answer(list: &[String]) -> String {
     format!("Only {} can answer that.", admins(list))
+}
+
+/// The reply to the answer of somebody who has asked for the work, or has not.
+pub(crate) fn not_for_you(another: bool) -> &'static str {
+    if another {
+        "Somebody else has to answer that: you asked for this work."
+    } else {
+        "Only whoever asked for this work can answer that."
+    }
+}
+
+/// What is done with a plan.
+pub(crate) fn carry_out(plan: &str) -> String {
+    format!("carry out the plan “{plan}”")
 }
 
 /// The reply to the answer of a guest.

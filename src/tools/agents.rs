@@ -1,9 +1,10 @@
 //! The tools `plan`, `implement` and `review`: a coding agent at work in the sandbox, followed by the room.
 //!
 //! Which agent serves which role, its command line and how its output is read, `coding_agents` knows; its way to its model
-//! is the gateway's. `job` has one call from its beginning to its result, `process` the agent's processes in it, `follower`
+//! is the gateway's. `approval` asks for leave to carry a plan out, `job` has one call from its beginning to its result, `process` the agent's processes in it, `follower`
 //! what is learnt of them, `staying` those that outlive a call, `task` what a task keeps in the sandbox between calls.
 
+mod approval;
 mod follower;
 mod job;
 mod process;
@@ -104,7 +105,9 @@ impl Tool for Implement {
     }
 
     async fn run(context: &ToolContext, arguments: TaskWithPlan) -> Result<ToolResult, ToolError> {
-        arguments.job().work(context).await
+        let Some(answerer) = context.limits.approval else { return arguments.job().work(context).await };
+        let plan = approval::approved(context, arguments.plan.as_deref(), answerer).await?;
+        Job { plan: Some(&plan), ..arguments.job() }.work(context).await
     }
 
     async fn resume(context: &ToolContext, arguments: TaskWithPlan, boot_id: &str) -> Result<ToolResult, ToolError> {

@@ -16,7 +16,7 @@ use crate::{
     github::GitHub,
     ids::{Address, CallId, TurnId},
     ledger::Tokens,
-    rights::Rights,
+    rights::{Answerer, Rights},
     sandbox::Sandboxes,
     store::Store,
 };
@@ -78,12 +78,14 @@ pub struct ToolLimits {
     pub coding: Duration,
     /// How long a coding agent may be silent (`CODING_IDLE_SECONDS`).
     pub coding_idle: Duration,
+    /// Who has to approve a plan before it is carried out (`PLAN_APPROVAL`); `None`: nobody.
+    pub approval: Option<Answerer>,
 }
 
 impl Default for ToolLimits {
     fn default() -> Self {
         let (longest, coding_idle) = (Duration::from_mins(30), Duration::from_mins(5));
-        Self { command: Duration::from_mins(2), longest, coding: longest, coding_idle }
+        Self { command: Duration::from_mins(2), longest, coding: longest, coding_idle, approval: None }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     crash,
     github::{GitHubError, Repository, Wanted, secrets},
     ids::digest,
-    rights::{self, Act, Question, Refusal},
+    rights::{self, Act, Answerer, Question, Refusal},
     strings, text,
 };
 
@@ -280,7 +280,8 @@ async fn permitted(
 ) -> Result<(), ToolError> {
     let repository = rights::Repository::parse(repository.as_str()).ok_or(GitHubError::Strange)?;
     let (key, why) = (context.call.to_string(), context.rights.running(&context.address));
-    let question = Question { key, act: act(repository), what, why };
+    let (details, answerer) = (String::new(), Answerer::Anybody);
+    let question = Question { key, act: act(repository), what, why, details, answerer };
     context.rights.permit(&context.address, question, ANSWER, &context.cancel).await.map_err(|refusal| match refusal {
         Refusal::Stopped(_) => ToolError::Stopped,
         refusal => ToolError::Refused(refusal.to_string()),

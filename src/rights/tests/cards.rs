@@ -106,6 +106,8 @@ fn question(key: &str) -> Question {
         act: Act::Push(site()),
         what: format!("push `agent/{key}` to `acme/site`"),
         why: "run_command git push".to_owned(),
+        details: String::new(),
+        answerer: Answerer::Anybody,
     }
 }
 
@@ -231,4 +233,20 @@ async fn a_yes_for_an_hour_is_a_grant() {
     assert_eq!(room.ask("b").await.expect("it ends"), Ok(()));
     let again = attached(room.folder.path(), &room.clock).await;
     assert!(again.covers(&here(), &Act::Push(site())), "it is stored");
+}
+
+#[tokio::test]
+async fn a_plan_is_approved_by_whoever_asked_or_by_somebody_else_as_it_is_set() {
+    for (answerer, not, yes) in [(Answerer::Asker, "ann", "ben"), (Answerer::Another, "ben", "ann")] {
+        let room = Room::new().await;
+        let plan = Question { act: Act::Implement, details: "1. one\n2. two".to_owned(), answerer, ..question("plan") };
+        let (rights, cancel) = (room.rights.clone(), room.cancel.clone());
+        let asked = tokio::spawn(async move { rights.permit(&here(), plan, LIMIT, &cancel).await });
+        let code = room.card().await;
+        assert_eq!(room.answer(&code, not, true).await, Answered::NotFor(answerer));
+        assert_eq!(room.answer(&code, "eve", true).await, Answered::NotYours(Role::User), "a guest answers nothing");
+        assert!(matches!(room.answer(&code, yes, true).await, Answered::Ended(_)));
+        assert_eq!(asked.await.expect("it ends"), Ok(()), "{answerer:?}");
+        assert!(room.rows().await[0].contains("\n> 1. one\n> 2. two\n"));
+    }
 }
