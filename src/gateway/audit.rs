@@ -108,6 +108,7 @@ impl std::fmt::Display for Why<'_> {
             // The name of a repository is part of a path, which is never logged.
             Denial::NoRepository(_) => f.write_str("no public repository"),
             Denial::NotGranted(_) => f.write_str("push not granted"),
+            Denial::NotReadable(_) => f.write_str("reading not granted"),
             // Written by us, with no more of the sandbox's than how a finding begins.
             Denial::Push(why) => why.fmt(f),
             Denial::Pack(why) => why.fmt(f),

@@ -32,12 +32,26 @@ pub(crate) enum Denial {
          The operator can open all of it by adding github.com to SANDBOX_ALLOWED_HOSTS."
     )]
     GitHubByWeb,
-    /// GitHub's API was asked for.
+    /// GitHub's API was asked for through the web proxy.
     #[error(
-        "The sandbox does not reach GitHub's API, so gh does not work here: git clones, fetches and pushes branches agent/…, and the \
-         tool `github` opens pull requests, comments and tells what the checks say."
+        "The sandbox reaches GitHub's API by gh only, which reads the repositories that are open to this room (`gh api repos/OWNER/REPO/…`); \
+         git clones, fetches and pushes branches agent/…, and the tool `github` opens pull requests, comments and tells what the checks say."
     )]
     GitHubApi,
+    /// `gh` wants something else than to read a repository.
+    #[error(
+        "gh only reads here, and by REST: `gh api repos/OWNER/REPO/…`, `gh run list`. The tool `github` opens pull requests, comments and \
+         tells what the checks say; git clones, fetches and pushes."
+    )]
+    NotReading,
+    /// `gh` wants to read a repository that is not open to the room.
+    #[error(
+        "gh may not read {0} here: the operator can add it to GITHUB_REPOS, or somebody who may writes `!grant {0} 2h` in the room."
+    )]
+    NotReadable(Repository),
+    /// `gh` has asked as often as it may.
+    #[error("gh has asked GitHub {0} times within an hour, which is as often as it may. Go on with git, or later.")]
+    ReadsUsedUp(u32),
     /// The port is neither 443 (CONNECT) nor 80.
     #[error("The sandbox may not reach port {1} of {0}: only HTTPS on port 443 and plain HTTP on port 80 are open.")]
     Port(Host, u16),
@@ -138,7 +152,10 @@ impl Denial {
             | Self::Push(_)
             | Self::Pack(_)
             | Self::Key(_)
+            | Self::NotReading
+            | Self::NotReadable(_)
             | Self::NotGit => StatusCode::FORBIDDEN,
+            Self::ReadsUsedUp(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::LargePush(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unresolved(_) | Self::Unreachable(_) | Self::Broken(_) | Self::Redirect | Self::NoTls => {
@@ -160,7 +177,7 @@ impl Denial {
         match self {
             Self::NotAllowed(_) => "Host not in SANDBOX_ALLOWED_HOSTS",
             Self::GitHubByWeb => "github.com is open to git alone",
-            Self::GitHubApi => "Not open; use git, and the tool github",
+            Self::GitHubApi => "Open to gh alone; use git, and the tool github",
             Self::Port(..) => "Only ports 443 and 80 are open",
             Self::Address { .. } => "Address never open to sandboxes",
             _ => self.status().canonical_reason().unwrap_or("Refused"),

@@ -298,7 +298,7 @@ async fn token(link: &Link<'_>, asked: &Asked) -> Result<Option<SecretString>, D
 }
 
 /// Tells whether the key may be used for a repository in a room: the operator has listed it, or somebody has granted it.
-fn opened(link: &Link<'_>, repository: &Repository) -> bool {
+pub(super) fn opened(link: &Link<'_>, repository: &Repository) -> bool {
     link.github.lists(repository) || is_granted(link, repository, Act::Read)
 }
 

@@ -18,6 +18,7 @@ mod body;
 mod denial;
 mod downstream;
 mod exchange;
+mod gh;
 mod git;
 pub mod head;
 pub mod hello;
@@ -55,6 +56,8 @@ pub enum ProxyKind {
     Git,
     /// Requests of coding agents to their models.
     Models,
+    /// Requests of `gh` to GitHub's API.
+    GitHub,
 }
 
 impl fmt::Display for ProxyKind {
@@ -63,6 +66,7 @@ impl fmt::Display for ProxyKind {
             Self::Web => "web",
             Self::Git => "git",
             Self::Models => "models",
+            Self::GitHub => "github",
         })
     }
 }
@@ -221,6 +225,7 @@ impl Gateway {
                 ProxyKind::Web => web::serve(&link, reader, writer).await,
                 ProxyKind::Git => git::serve(&link, &mut reader, &mut writer).await,
                 ProxyKind::Models => models::serve(&self.models, &link, &mut reader, &mut writer).await,
+                ProxyKind::GitHub => gh::serve(&link, &mut reader, &mut writer).await,
             }
         };
         tokio::select! {

@@ -5,9 +5,10 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::hosts::Host;
 use crate::ids::Address;
@@ -20,6 +21,10 @@ const REFUSED: usize = 32;
 
 /// Connections of a room that may wait at a time until somebody has opened their host.
 const HELD: usize = 16;
+
+/// Requests of a room's `gh` in an hour: GitHub takes 5000 with a key, which the server needs for its own.
+pub(super) const READS_AN_HOUR: u32 = 600;
+const HOUR: Duration = Duration::from_hours(1);
 
 /// The bounds of all rooms.
 #[derive(Debug)]
@@ -37,6 +42,7 @@ struct Room {
     pushes: Arc<Semaphore>,
     refused: RefusedHosts,
     held: Arc<Semaphore>,
+    reads: Reads,
 }
 
 /// Hosts that a room was refused because they are not allowed, as many as are remembered. Cheap to clone.
@@ -56,6 +62,26 @@ impl RefusedHosts {
     }
 }
 
+/// How often a room's `gh` may still ask GitHub in this hour. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reads(Arc<Mutex<Option<(Instant, u32)>>>);
+
+impl Reads {
+    /// Counts a request; `false`: it is one too many.
+    pub(super) fn count(&self) -> bool {
+        let mut hour = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, count) = hour.filter(|(since, _)| since.elapsed() < HOUR).unwrap_or((Instant::now(), 0));
+        *hour = Some((since, (count + 1).min(READS_AN_HOUR + 1)));
+        count < READS_AN_HOUR
+    }
+
+    /// Whether there is anything to remember.
+    fn is_used(&self) -> bool {
+        let hour = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        hour.is_some_and(|(since, _)| since.elapsed() < HOUR)
+    }
+}
+
 /// The right to one connection, given back when it is dropped.
 #[derive(Debug)]
 pub(super) struct Slot {
@@ -67,6 +93,8 @@ pub(super) struct Slot {
     pub(super) refused: RefusedHosts,
     /// Permits for waiting until somebody has opened a host.
     pub(super) held: Arc<Semaphore>,
+    /// Counts what `gh` asks.
+    pub(super) reads: Reads,
     _overall: tokio::sync::OwnedSemaphorePermit,
     _room: tokio::sync::OwnedSemaphorePermit,
 }
@@ -85,8 +113,8 @@ impl Rooms {
         let overall = Arc::clone(&self.overall).try_acquire_owned().ok()?;
         let (lookups, pushes) = (Arc::clone(&room.lookups), Arc::clone(&room.pushes));
         let held = Arc::clone(&room.held);
-        let refused = room.refused.clone();
-        Some(Slot { lookups, pushes, held, refused, _overall: overall, _room: own })
+        let (refused, reads) = (room.refused.clone(), room.reads.clone());
+        Some(Slot { lookups, pushes, held, refused, reads, _overall: overall, _room: own })
     }
 
     /// Returns the hosts that the room was refused, in the order of their names. A room that was idle for long has none.
@@ -98,7 +126,9 @@ impl Rooms {
     fn room<'a>(&self, rooms: &'a mut HashMap<Address, Room>, address: &Address) -> &'a mut Room {
         if rooms.len() >= REMEMBERED && !rooms.contains_key(address) {
             rooms.retain(|_, room| {
-                room.connections.available_permits() < self.per_room || room.lookups.available_permits() < self.lookups
+                room.connections.available_permits() < self.per_room
+                    || room.lookups.available_permits() < self.lookups
+                    || room.reads.is_used()
             });
         }
         rooms.entry(address.clone()).or_insert_with(|| Room {
@@ -107,6 +137,7 @@ impl Rooms {
             pushes: Arc::new(Semaphore::new(1)),
             refused: RefusedHosts::default(),
             held: Arc::new(Semaphore::new(HELD)),
+            reads: Reads::default(),
         })
     }
 

@@ -4,7 +4,7 @@
 
 use std::{sync::OnceLock, time::Duration};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Limited};
 use hyper::{HeaderMap, Method, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
@@ -22,6 +22,8 @@ const MOST: usize = 8 * 1024 * 1024;
 const READS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The usual type of an answer.
+const JSON: &str = "application/vnd.github+json";
 /// The API's version that is spoken.
 const VERSION: &str = "2022-11-28";
 
@@ -38,6 +40,13 @@ pub(super) struct Answer {
     pub(super) headers: HeaderMap,
     /// Null if it is no JSON.
     pub(super) body: Value,
+}
+
+/// The same as it came.
+pub(super) struct RawAnswer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
 }
 
 impl Answer {
@@ -67,12 +76,25 @@ impl Api {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Answer, GitHubError> {
+        let RawAnswer { status, headers, body } = self.ask_raw(token, method, path, JSON, body).await?;
+        Ok(Answer { status, headers, body: serde_json::from_slice(&body).unwrap_or_default() })
+    }
+
+    /// The same with an answer of any type, which `accept` asks for.
+    pub(super) async fn ask_raw(
+        &self,
+        token: &SecretString,
+        method: Method,
+        path: &str,
+        accept: &str,
+        body: Option<&Value>,
+    ) -> Result<RawAnswer, GitHubError> {
         let tries = if method == Method::GET { READS } else { 1 };
         let mut pauses = Backoff::new(PAUSE, LONGEST_PAUSE);
         let mut tried = 0;
         loop {
             tried += 1;
-            let answer = timeout(LIMIT, self.ask_once(token, method.clone(), path, body)).await;
+            let answer = timeout(LIMIT, self.ask_once(token, method.clone(), path, accept, body)).await;
             let answer = answer.unwrap_or_else(|_| Err(GitHubError::Lost("no answer in time".to_owned())));
             let is_over = !matches!(&answer, Err(GitHubError::Lost(_)))
                 && !matches!(&answer, Ok(answer) if answer.status.is_server_error());
@@ -88,8 +110,9 @@ impl Api {
         token: &SecretString,
         method: Method,
         path: &str,
+        accept: &str,
         body: Option<&Value>,
-    ) -> Result<Answer, GitHubError> {
+    ) -> Result<RawAnswer, GitHubError> {
         let lost = |error: &reqwest::Error| {
             // The error's own text holds the address, its causes' do not.
             let cause = text::one_line(&text::root_cause(error), 100);
@@ -102,7 +125,7 @@ impl Api {
             .client()?
             .request(method, format!("{}{path}", self.base))
             .header(header::AUTHORIZATION, format!("Bearer {}", token.expose_secret()))
-            .header(header::ACCEPT, "application/vnd.github+json")
+            .header(header::ACCEPT, accept)
             .header("x-github-api-version", VERSION);
         if let Some(body) = body {
             request = request.header(header::CONTENT_TYPE, "application/json").body(body.to_string());
@@ -117,7 +140,7 @@ impl Api {
                 whole.extend_from_slice(&data);
             }
         }
-        Ok(Answer { status, headers, body: serde_json::from_slice(&whole).unwrap_or_default() })
+        Ok(RawAnswer { status, headers, body: whole.freeze() })
     }
 
     fn client(&self) -> Result<&reqwest::Client, GitHubError> {

@@ -18,6 +18,8 @@ pub mod secrets;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use hyper::{Method, Response, StatusCode};
 use secrecy::SecretString;
 
 pub use self::{
@@ -109,6 +111,30 @@ impl GitHub {
             Some(Key::Token(token)) => Ok(token.clone()),
             Some(Key::App(app)) => app.token(&self.inner.api, repository, &self.inner.clock).await,
         }
+    }
+
+    /// Reads something of a repository by the API, for who may: `path` is all that follows `/repos/`, an answer of `accept`'s type.
+    ///
+    /// # Errors
+    ///
+    /// There is no key for it, or no whole answer came.
+    pub async fn read_raw(
+        &self,
+        repository: &Repository,
+        path: &str,
+        accept: &str,
+    ) -> Result<Response<Bytes>, GitHubError> {
+        let token = self.token(repository).await?;
+        let path = format!("/repos/{path}");
+        let answer = self.inner.api.ask_raw(&token, Method::GET, &path, accept, None).await?;
+        if answer.status == StatusCode::UNAUTHORIZED {
+            self.token_refused(repository);
+            return Err(GitHubError::BadKey);
+        }
+        let mut response = Response::new(answer.body);
+        *response.status_mut() = answer.status;
+        *response.headers_mut() = answer.headers;
+        Ok(response)
     }
 
     /// Notes that GitHub did not take the token of a repository, so that the next one is fetched anew.

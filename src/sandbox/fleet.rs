@@ -308,6 +308,7 @@ impl Fleet {
                     ProxyKind::Web => gateway::ProxyKind::Web,
                     ProxyKind::Git => gateway::ProxyKind::Git,
                     ProxyKind::Models => gateway::ProxyKind::Models,
+                    ProxyKind::GitHub => gateway::ProxyKind::GitHub,
                 };
                 let (gateway, address) = (fleet.gateway.clone(), address.clone());
                 fleet.supervise(async move { gateway.serve(&address, kind, stream).await });

@@ -284,3 +284,30 @@ async fn what_may_not_leave_or_cannot_is_told_and_nothing_is_opened() {
     bad(&rig.github(pull_request()).await, &["The server has no key for GitHub"]);
     rig.bench.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gh_reads_what_is_open_to_the_room_and_nothing_else() {
+    let rig = Rig::new().await;
+    let seen = rig
+        .bench
+        .sh("gh api repos/acme/site --jq .default_branch; for asked in 'api repos/acme/other' 'pr list -R acme/site' \
+             'api -X POST repos/acme/site/issues/1/comments -f body=x' 'api user' 'api repos/acme/site/../other'; do \
+             echo; echo \"$asked\"; gh $asked 2>&1; done; cat $GH_CONFIG_DIR/*; env")
+        .await;
+    for (asked, told) in [
+        ("main", ""),
+        ("api repos/acme/other", "`!grant acme/other 2h`"),
+        ("pr list -R acme/site", "The tool `github` opens pull requests"),
+        ("api -X POST repos/acme/site/issues/1/comments -f body=x", "gh only reads here"),
+        ("api user", "gh only reads here"),
+        ("api repos/acme/site/../other", "gh only reads here"),
+    ] {
+        let (_, behind) = seen.split_once(&format!("{asked}\n")).unwrap_or_else(|| panic!("{asked}: {seen}"));
+        assert!(behind.split("\n\n").next().unwrap().contains(told), "{asked}: {seen}");
+    }
+    assert!(!seen.contains(TOKEN), "the key stays outside: {seen}");
+    let asked = rig.server.requests();
+    let read: Vec<_> = asked.iter().filter(|line| line.as_str() == "GET /repos/acme/site").collect();
+    assert_eq!(read.len(), 1, "nothing but that was asked: {asked:?}");
+    assert!(rig.server.comments().is_empty());
+}

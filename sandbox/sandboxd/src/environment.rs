@@ -12,7 +12,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// The defaults that the image or the container's maker may change. `CI` is not among them: it makes builds and
 /// installs do something else than they do for people. A program whose output goes to a log is read there while it
 /// runs, so Python must not hold it back. Node takes its proxy from the environment only when it is told to.
-const DEFAULTS: [(&str, &str); 11] = [
+const DEFAULTS: [(&str, &str); 12] = [
     ("PATH", PATH),
     ("LANG", "C.UTF-8"),
     ("PYTHONUNBUFFERED", "1"),
@@ -21,6 +21,8 @@ const DEFAULTS: [(&str, &str); 11] = [
     ("PAGER", "cat"),
     ("GIT_PAGER", "cat"),
     ("GH_PAGER", "cat"),
+    // Where the image says how `gh` reaches the gateway; the agent's own settings would not.
+    ("GH_CONFIG_DIR", "/etc/gh"),
     ("MANPAGER", "cat"),
     ("GIT_TERMINAL_PROMPT", "0"),
     ("PIP_PROGRESS_BAR", "off"),

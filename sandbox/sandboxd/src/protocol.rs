@@ -21,6 +21,8 @@ pub const SPOOL_SINCE: u32 = 3;
 /// What this build speaks: its own version and the one before.
 pub const SPOKEN: Range = Range { min: PROTOCOL - 1, max: PROTOCOL };
 
+/// The abstract Unix socket on which sandboxd listens inside the container for `gh`, whose `http_unix_socket` is this behind an `@`.
+pub const GH_SOCKET: &str = "sandboxd-gh";
 /// Where sandboxd listens inside the container for requests to models, on 127.0.0.1.
 pub const MODELS_PORT: u16 = 3130;
 
@@ -117,6 +119,8 @@ pub enum ProxyKind {
     Git,
     /// Requests to language models, at [`MODELS_PORT`].
     Models,
+    /// Requests of `gh` to GitHub's API, at [`GH_SOCKET`]. A server that does not know it ends the connection.
+    GitHub,
 }
 
 /// The server's messages on the control connection.

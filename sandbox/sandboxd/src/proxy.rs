@@ -6,11 +6,15 @@ use std::{
     collections::BTreeMap,
     io,
     net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
-    os::{fd::AsRawFd, unix::net::UnixStream},
+    os::{
+        fd::{AsRawFd, RawFd},
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixListener, UnixStream},
+    },
     time::{Duration, Instant},
 };
 
-use sandboxd::protocol::{MODELS_PORT, Opening, ProxyKind};
+use sandboxd::protocol::{GH_SOCKET, MODELS_PORT, Opening, ProxyKind};
 
 use crate::{
     control::Control,
@@ -21,9 +25,11 @@ use crate::{
 pub(crate) const WEB_PORT: u16 = 3128;
 /// Where git's `insteadOf` points.
 pub(crate) const GIT_PORT: u16 = 3129;
-/// The listeners: a new route is a new row.
-const LISTENERS: [(ProxyKind, u16); 3] =
+/// The listeners on ports: a new route is a new row.
+const PORTS: [(ProxyKind, u16); 3] =
     [(ProxyKind::Web, WEB_PORT), (ProxyKind::Git, GIT_PORT), (ProxyKind::Models, MODELS_PORT)];
+/// The listeners on abstract Unix sockets.
+const SOCKETS: [(ProxyKind, &str); 1] = [(ProxyKind::GitHub, GH_SOCKET)];
 
 /// The most connections at the same time; more wait in the kernel.
 const CONNECTIONS: usize = 256;
@@ -36,7 +42,7 @@ const TURN: usize = 256 * 1024;
 
 /// The listeners and all they have accepted.
 pub(crate) struct Proxies {
-    listeners: Vec<(ProxyKind, TcpListener)>,
+    listeners: Vec<(ProxyKind, Listener)>,
     /// The listeners are polled under this and the tokens after it, connections under those from `first` on: an even
     /// one for the client's side, the next for the server's.
     first_listener: u64,
@@ -49,10 +55,80 @@ pub(crate) struct Proxies {
     accepting: bool,
 }
 
+enum Listener {
+    Port(TcpListener),
+    Socket(UnixListener),
+}
+
+/// A program's connection.
+enum Client {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    fn on_port(port: u16) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+        listener.set_nonblocking(true)?;
+        Ok(Self::Port(listener))
+    }
+
+    fn on_socket(name: &str) -> io::Result<Self> {
+        let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self::Socket(listener))
+    }
+
+    /// Takes a connection, which does not block.
+    fn accept(&self) -> io::Result<Client> {
+        match self {
+            Self::Port(listener) => {
+                let (client, _) = listener.accept()?;
+                client.set_nonblocking(true)?;
+                client.set_nodelay(true)?;
+                Ok(Client::Tcp(client))
+            }
+            Self::Socket(listener) => {
+                let (client, _) = listener.accept()?;
+                client.set_nonblocking(true)?;
+                Ok(Client::Unix(client))
+            }
+        }
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Port(listener) => listener.as_raw_fd(),
+            Self::Socket(listener) => listener.as_raw_fd(),
+        }
+    }
+}
+
+impl Client {
+    /// Tells the program that no more comes.
+    fn shut(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(client) => client.shutdown(Shutdown::Write),
+            Self::Unix(client) => client.shutdown(Shutdown::Write),
+        }
+    }
+}
+
+impl AsRawFd for Client {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(client) => client.as_raw_fd(),
+            Self::Unix(client) => client.as_raw_fd(),
+        }
+    }
+}
+
 /// A client's connection, and the one to the server that carries it.
 struct Pair {
     kind: ProxyKind,
-    client: TcpStream,
+    client: Client,
     server: Option<UnixStream>,
     /// When it is given up if there is no server.
     until: Instant,
@@ -77,12 +153,13 @@ struct Flow {
 }
 
 impl Proxies {
-    /// Listens on every port of the table.
+    /// Listens on every port and socket of the tables.
     pub(crate) fn new(epoll: &Epoll, first_listener: u64, first: u64) -> io::Result<Self> {
         let mut listeners = Vec::new();
-        for (kind, port) in LISTENERS {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
-            listener.set_nonblocking(true)?;
+        let ports = PORTS.iter().map(|(kind, port)| (*kind, Listener::on_port(*port)));
+        let sockets = SOCKETS.iter().map(|(kind, name)| (*kind, Listener::on_socket(name)));
+        for (kind, listener) in ports.chain(sockets) {
+            let listener = listener?;
             epoll.add(&listener, Interest::Read, first_listener + listeners.len() as u64)?;
             listeners.push((kind, listener));
         }
@@ -162,16 +239,13 @@ impl Proxies {
     fn accept(&mut self, listener: usize, control: &Control, epoll: &Epoll) {
         let Some((kind, listener)) = self.listeners.get(listener) else { return };
         if self.pairs.len() < CONNECTIONS
-            && let Ok((client, _)) = listener.accept()
+            && let Ok(client) = listener.accept()
         {
-            let prepared = client.set_nonblocking(true).and_then(|()| client.set_nodelay(true));
-            if prepared.is_ok() {
-                let until = Instant::now() + HELD;
-                let (up, down) = (Flow::default(), Flow::default());
-                self.pairs.insert(self.next, Pair { kind: *kind, client, server: None, until, up, down });
-                self.next += 2;
-                self.dial_held(control, epoll);
-            }
+            let until = Instant::now() + HELD;
+            let (up, down) = (Flow::default(), Flow::default());
+            self.pairs.insert(self.next, Pair { kind: *kind, client, server: None, until, up, down });
+            self.next += 2;
+            self.dial_held(control, epoll);
         }
         self.update_listeners(epoll);
     }
@@ -194,7 +268,7 @@ impl Proxies {
         let Some(server) = &pair.server else { return };
         let client = &pair.client;
         let up = pair.up.carry(client, server, || server.shutdown(Shutdown::Write), scratch);
-        let down = pair.down.carry(server, client, || client.shutdown(Shutdown::Write), scratch);
+        let down = pair.down.carry(server, client, || client.shut(), scratch);
         match (up, down) {
             (Ok(_), Ok(_)) if pair.up.shut && pair.down.shut => drop(self.pairs.remove(&number)),
             (Ok(up), Ok(down)) => {
