@@ -110,7 +110,7 @@ fn secrets_that_others_can_read_are_told() {
     let folder = folder();
     let file = folder.path().join("config/matrix-agent/.env");
     fs::create_dir_all(file.parent().unwrap()).unwrap();
-    fs::write(&file, "LLM_MODEL = ollama/none\nGITHUB_TOKEN = hush\n").unwrap();
+    fs::write(&file, "LLM_MODEL = ollama/none\nGEMINI_API_KEY = hush\n").unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let found = doctor(folder.path(), &[]);
     assert!(found.status("secrets") == "warning" && found.says("secrets", "chmod 600"), "{:#}", found.json);

@@ -160,3 +160,18 @@ async fn a_key_that_is_not_taken_is_told() {
     assert_eq!(error, GitHubError::BadKey);
     assert_eq!(GitHub::default().open_pull(&wanted("a")).await.unwrap_err(), GitHubError::NoKey);
 }
+
+#[tokio::test]
+async fn the_key_is_looked_at_before_it_is_needed() {
+    let server = ScriptedGitHub::start(None).await;
+    let listed = || Repositories::parse(["acme/site", "acme/gone", "other/*"]).unwrap();
+    let way = |token: &str| {
+        GitHub::new(Some(Key::Token(token.into())), listed(), Clock::default())
+            .at(&server.api(), Duration::from_millis(1))
+    };
+    let health = way(TOKEN).key_health().await.unwrap();
+    let gone = Repository::parse("acme/gone").unwrap();
+    assert_eq!((health.name.as_str(), health.workflows, health.ends), ("ann", false, None));
+    assert_eq!(health.closed, [(gone.clone(), GitHubError::Gone(gone))]);
+    assert_eq!(way("revoked").key_health().await, Err(GitHubError::BadKey));
+}

@@ -19,7 +19,11 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use super::{api::Api, error::GitHubError, repository::Repository};
+use super::{
+    api::{Answer, Api},
+    error::GitHubError,
+    repository::Repository,
+};
 use crate::clock::Clock;
 
 /// Seconds that a signed name may be old, since clocks differ, and for which it is good. GitHub takes ten minutes at most.
@@ -94,6 +98,12 @@ impl App {
         }
         tokens.insert(repository.clone(), token.clone());
         Ok(token.secret)
+    }
+
+    /// Asks GitHub for what it says of the App.
+    pub(super) async fn about(&self, api: &Api, clock: &Clock) -> Result<Answer, GitHubError> {
+        let signed = self.signed(clock.millis() / 1000)?;
+        api.ask(&signed, Method::GET, "/app", None).await
     }
 
     /// Drops the token of a repository.

@@ -12,6 +12,7 @@ mod api;
 mod app;
 mod diff;
 mod error;
+mod health;
 mod permitted;
 mod repository;
 pub mod secrets;
@@ -27,6 +28,7 @@ pub use self::{
     app::{App, BadAppKey},
     diff::{Change, Diff},
     error::GitHubError,
+    health::KeyHealth,
     permitted::PermittedPush,
     repository::{BadRepository, Repositories, Repository},
 };

@@ -99,6 +99,13 @@ impl Repositories {
         Ok(listed)
     }
 
+    /// Returns those that are listed by their whole name, in the order of their names.
+    pub fn whole_names(&self) -> impl Iterator<Item = Repository> {
+        let mut names: Vec<Repository> = self.exact.iter().cloned().collect();
+        names.sort();
+        names.into_iter()
+    }
+
     /// Tells whether a repository is among them.
     pub fn contains(&self, repository: &Repository) -> bool {
         self.exact.contains(repository) || self.owners.contains(repository.owner())

@@ -179,6 +179,9 @@ async fn answer(
 
 async fn api(parts: &Parts, body: &Value, state: &Mutex<State>, root: Option<&Path>) -> (u16, Value) {
     let none = (404, json!({"message": "Not Found"}));
+    if parts.uri.path() == "/user" {
+        return (200, json!({"login": "ann"}));
+    }
     let Some(path) = parts.uri.path().strip_prefix("/repos/acme/site") else { return none };
     let query = parts.uri.query().unwrap_or_default();
     let of = |name: &str| {

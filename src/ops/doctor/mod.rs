@@ -5,6 +5,7 @@
 
 mod agents;
 mod database;
+mod github;
 mod homeserver;
 mod host;
 mod model;
@@ -103,6 +104,11 @@ const EXAMINATIONS: &[Examination] = &[
         name: "coding agents",
         limit: QUICK,
         run: |loaded| Box::pin(async move { agents::check(&loaded.config) }),
+    },
+    Examination {
+        name: "GitHub",
+        limit: SLOW,
+        run: |loaded| Box::pin(async move { github::check(&loaded.config).await }),
     },
     Examination {
         name: "homeserver",
