@@ -152,3 +152,30 @@ fn a_stop_survives_the_server() {
     let left = rig.run(&["sandbox", "exec", "one", "--", "sh", "-c", "cat /proc/[0-9]*/comm"]);
     assert!(!String::from_utf8_lossy(&left.stdout).contains("sleep"), "{left:?}");
 }
+
+/// Whoever administers a sandbox while no server runs has the state directory meanwhile.
+#[test]
+fn a_command_of_the_operator_s_between_two_servers_keeps_nobody_from_an_answer() {
+    let llm = block_on(ScriptedLlm::start());
+    llm.reply(Reply::command("true")).reply_text("Ready.");
+    let gate = Arc::new(Notify::new());
+    llm.when("and now?").after(&gate).reply_text("Nobody hears that.");
+    llm.otherwise(|_| Reply::text("Now it is."));
+    let rig = Rig::new(BARE, llm.base_url());
+    let server = rig.serve();
+    rig.ask("one", "begin").finish();
+    let chat = rig.ask("one", "and now?");
+    block_on(llm.arrived(3));
+    server.kill();
+    let waits = ["sandbox", "exec", "one", "--", "sh", "-c", "touch on; until [ -e go ]; do sleep 0.1; done"];
+    let mut command = rig.command(&waits).spawn().unwrap();
+    wait("the command", || rig.run(&["sandbox", "exec", "one", "--", "test", "-e", "on"]).status.success());
+    std::thread::scope(|scope| {
+        let started = scope.spawn(|| rig.serve());
+        rig.inside("touch /workspace/go");
+        assert!(command.wait().unwrap().success());
+        let _server = started.join().unwrap();
+        let (code, frames) = chat.finish();
+        assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+    });
+}

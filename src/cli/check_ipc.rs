@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::{Configuration, Outcome, host};
-use crate::ops::{Answer, Operator, Request, control_socket};
+use crate::ops::{Answer, Operator, Request};
 
 /// Look whether what is told in the sandboxes arrives, and say what to do if not
 #[derive(Debug, clap::Args)]
@@ -17,16 +17,16 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Result<Outcome> {
     let request = Request::CheckIpc { rooms: args.containers };
-    let (state, house) = host::administer(configuration).await?;
-    let outcome = ask(&state, &request, args.json).await;
+    let (socket, house) = host::administer(configuration).await?;
+    let outcome = ask(&socket, &request, args.json).await;
     if let Some(house) = house {
         house.shutdown().await;
     }
     outcome
 }
 
-async fn ask(state: &std::path::Path, request: &Request, json: bool) -> anyhow::Result<Outcome> {
-    let mut operator = Operator::ask(&control_socket(state), request).await?;
+async fn ask(socket: &std::path::Path, request: &Request, json: bool) -> anyhow::Result<Outcome> {
+    let mut operator = Operator::ask(socket, request).await?;
     match operator.next().await? {
         Some(Answer::Value { value, text }) => {
             let mut out = io::stdout().lock();

@@ -14,7 +14,7 @@ use crate::{
     clock::Clock,
     config::ModelFacts,
     llm::{DemoModel, Model},
-    ops::{House, LockError, Purpose, Server, control_socket, model_settings},
+    ops::{House, LockError, Purpose, Server, administration_socket, control_socket, model_settings},
 };
 
 /// How long a server that has taken the state directory may take until it can be talked to.
@@ -35,34 +35,68 @@ pub(super) struct Host {
 pub(super) async fn join(configuration: &Configuration, demo_model: bool) -> anyhow::Result<Host> {
     let config = configuration.checked(Purpose::Anything)?;
     let state_dir = config.paths.state_dir.clone();
-    let hosted = find_or(&state_dir, START, async || serve(configuration, Purpose::Chat, demo_model).await).await?;
-    if hosted.is_none() && demo_model {
+    let sockets = [control_socket(&state_dir)];
+    let hosted = find_or(&sockets, START, async || serve(configuration, Purpose::Chat, demo_model).await).await?;
+    if matches!(hosted, Found::Served(_)) && demo_model {
         anyhow::bail!(
             "A server runs already, with its own model. Leave `--demo-model` away, stop the server, or give this one \
              another `STATE_DIR`."
         );
     }
-    let (server, demo) = hosted.unzip();
-    Ok(Host { state_dir, server, _demo: demo.flatten() })
+    let (server, demo) = match hosted {
+        Found::Served(_) => (None, None),
+        Found::Opened((server, demo)) => (Some(server), demo),
+    };
+    Ok(Host { state_dir, server, _demo: demo })
 }
 
-/// Opens what this process hosts, unless a server runs; then returns `None`. Of several processes that begin together
-/// one takes the state directory, and the others wait for its socket, up to `limit`.
+/// What was looked for.
+#[derive(Debug)]
+enum Found<T> {
+    /// Another process listens on this socket.
+    Served(PathBuf),
+    /// This process has opened it.
+    Opened(T),
+}
+
+/// Finds whoever listens on one of the sockets, or opens what this process hosts. Of several processes that begin together one
+/// takes the state directory, and the others wait for its socket, up to `limit`.
 async fn find_or<T>(
-    state_dir: &Path,
+    sockets: &[PathBuf],
     limit: Duration,
     open: impl AsyncFn() -> anyhow::Result<T>,
-) -> anyhow::Result<Option<T>> {
+) -> anyhow::Result<Found<T>> {
     let since = Instant::now();
     loop {
-        if serves(state_dir).await {
-            return Ok(None);
+        for socket in sockets {
+            if is_served(socket).await {
+                return Ok(Found::Served(socket.clone()));
+            }
         }
         match open().await {
-            Err(error) if since.elapsed() < limit && matches!(error.downcast_ref(), Some(LockError::Held { .. })) => {
+            Err(error) if since.elapsed() < limit && is_held(&error) => time::sleep(LOOK).await,
+            opened => return opened.map(Found::Opened),
+        }
+    }
+}
+
+fn is_held(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(LockError::Held { .. }))
+}
+
+/// Starts the server that other processes talk to. Whoever administers the sandboxes at this moment may end first.
+pub(super) async fn start(
+    configuration: &Configuration,
+    demo_model: bool,
+) -> anyhow::Result<(Server, Option<DropGuard>)> {
+    let since = Instant::now();
+    let administered = administration_socket(&configuration.checked(Purpose::Anything)?.paths.state_dir);
+    loop {
+        match serve(configuration, Purpose::Run, demo_model).await {
+            Err(error) if since.elapsed() < START && is_held(&error) && is_served(&administered).await => {
                 time::sleep(LOOK).await;
             }
-            opened => return opened.map(Some),
+            started => return started,
         }
     }
 }
@@ -93,22 +127,30 @@ pub(super) async fn serve(
     Ok((server, Some(guard)))
 }
 
-/// Finds the running server, or opens its state here only to administer it.
+/// Finds the running server, or whoever administers its state, or opens it here for that. Returns the socket to ask.
 pub(super) async fn administer(configuration: &Configuration) -> anyhow::Result<(PathBuf, Option<House>)> {
     let config = configuration.checked(Purpose::Anything)?;
     let state_dir = config.paths.state_dir.clone();
-    let house = find_or(&state_dir, START, async || {
+    let own = administration_socket(&state_dir);
+    let sockets = [control_socket(&state_dir), own.clone()];
+    let found = find_or(&sockets, START, async || {
         let house = House::open(config, Clock::default()).await?;
         house.administer()?;
         Ok(house)
+    });
+    Ok(match found.await? {
+        Found::Served(socket) => (socket, None),
+        Found::Opened(house) => (own, Some(house)),
     })
-    .await?;
-    Ok((state_dir, house))
 }
 
 /// Returns whether a server runs on this state directory.
 pub(super) async fn serves(state_dir: &Path) -> bool {
-    UnixStream::connect(control_socket(state_dir)).await.is_ok()
+    is_served(&control_socket(state_dir)).await
+}
+
+async fn is_served(socket: &Path) -> bool {
+    UnixStream::connect(socket).await.is_ok()
 }
 
 #[cfg(test)]
@@ -123,9 +165,10 @@ mod tests {
     #[tokio::test]
     async fn who_comes_second_waits_for_the_server_that_is_starting() {
         let state = tempfile::tempdir().unwrap();
+        let sockets = [control_socket(state.path())];
         let first = Lock::take(state.path()).unwrap();
         let refused = Notify::new();
-        let second = find_or(state.path(), LIMIT, async || {
+        let second = find_or(&sockets, LIMIT, async || {
             refused.notify_one();
             Ok(Lock::take(state.path())?)
         });
@@ -134,20 +177,21 @@ mod tests {
             UnixListener::bind(control_socket(state.path())).unwrap()
         };
         let (found, _listener) = time::timeout(LIMIT, async { tokio::join!(second, listens) }).await.unwrap();
-        assert!(found.unwrap().is_none(), "the first one serves");
+        assert!(matches!(found.unwrap(), Found::Served(_)), "the first one serves");
         drop(first);
     }
 
     #[tokio::test]
     async fn who_comes_second_takes_the_place_of_one_that_ends_and_waits_for_no_other_error() {
         let state = tempfile::tempdir().unwrap();
+        let sockets = [control_socket(state.path())];
         let first = Lock::take(state.path()).unwrap();
-        let held = find_or(state.path(), Duration::ZERO, async || Ok(Lock::take(state.path())?)).await.unwrap_err();
+        let held = find_or(&sockets, Duration::ZERO, async || Ok(Lock::take(state.path())?)).await.unwrap_err();
         assert!(held.to_string().contains("Stop it first"), "{held}");
-        let other: anyhow::Result<Option<()>> = find_or(state.path(), LIMIT, async || anyhow::bail!("no key")).await;
+        let other: anyhow::Result<Found<()>> = find_or(&sockets, LIMIT, async || anyhow::bail!("no key")).await;
         assert_eq!(other.unwrap_err().to_string(), "no key");
         let refused = Notify::new();
-        let second = find_or(state.path(), LIMIT, async || {
+        let second = find_or(&sockets, LIMIT, async || {
             refused.notify_one();
             Ok(Lock::take(state.path())?)
         });
@@ -156,6 +200,6 @@ mod tests {
             drop(first);
         };
         let (taken, ()) = time::timeout(LIMIT, async { tokio::join!(second, ends) }).await.unwrap();
-        assert!(taken.unwrap().is_some());
+        assert!(matches!(taken.unwrap(), Found::Opened(_)));
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{Configuration, Outcome, host};
-use crate::ops::{Pulse, Purpose};
+use crate::ops::Pulse;
 
 /// Run the server
 #[derive(Debug, clap::Args)]
@@ -37,7 +37,7 @@ impl Args {
 pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Result<Outcome> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let (server, _demo) = host::serve(configuration, Purpose::Run, args.demo_model).await?;
+    let (server, _demo) = host::start(configuration, args.demo_model).await?;
     let pulse = server.pulse();
     // The quickstart waits for this line, since without systemd nobody is told otherwise.
     tracing::info!("the server is ready");

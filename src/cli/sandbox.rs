@@ -6,7 +6,7 @@ use anyhow::bail;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 
 use super::{Configuration, Outcome, host};
-use crate::ops::{Answer, Operator, Request, control_socket};
+use crate::ops::{Answer, Operator, Request};
 
 /// List, look into, use or remove the rooms' sandboxes
 #[derive(Debug, clap::Args)]
@@ -49,16 +49,16 @@ pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Re
         Verb::Inspect { room } => Request::Observe { room },
         Verb::Rm { room } => Request::Remove { room },
     };
-    let (state, house) = host::administer(configuration).await?;
-    let outcome = ask(&state, &request, args.json).await;
+    let (socket, house) = host::administer(configuration).await?;
+    let outcome = ask(&socket, &request, args.json).await;
     if let Some(house) = house {
         house.shutdown().await;
     }
     outcome
 }
 
-async fn ask(state: &std::path::Path, request: &Request, json: bool) -> anyhow::Result<Outcome> {
-    let mut operator = Operator::ask(&control_socket(state), request).await?;
+async fn ask(socket: &std::path::Path, request: &Request, json: bool) -> anyhow::Result<Outcome> {
+    let mut operator = Operator::ask(socket, request).await?;
     let mut out = std::io::stdout().lock();
     while let Some(answer) = operator.next().await? {
         match answer {

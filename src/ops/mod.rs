@@ -8,7 +8,7 @@ mod pulse;
 mod server;
 mod settings;
 
-pub(crate) use control::{Answer, Operator, Request, control_socket};
+pub(crate) use control::{Answer, Operator, Request, administration_socket, control_socket};
 pub(crate) use lock::{Lock, LockError};
 pub(crate) use pulse::Pulse;
 pub use server::{House, Served, Server};

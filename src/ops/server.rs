@@ -1,6 +1,10 @@
 //! How the parts are wired together: what `run` serves, and what other subcommands host if no server runs.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use tokio::{
@@ -14,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 use super::{
-    control::{Control, control_socket},
+    control::{Control, administration_socket, control_socket},
     lock::Lock,
     pulse::Pulse,
     settings,
@@ -151,20 +155,20 @@ impl House {
         &self.store
     }
 
-    /// Serves the control socket for operators only.
+    /// Serves operators only, on a socket of their own.
     pub fn administer(&self) -> anyhow::Result<()> {
         if let Some(mut events) = self.sandboxes.as_ref().and_then(Sandboxes::take_events) {
             // Nobody watches a room here, but a canary arrives only while events are taken.
             let ignore = async move { while events.recv().await.is_some() {} };
             self.tasks.spawn(self.cancel.clone().run_until_cancelled_owned(ignore));
         }
-        self.listen(Control { sandboxes: self.sandboxes.clone(), chat: None })
+        let control = Control { sandboxes: self.sandboxes.clone(), chat: None };
+        self.listen(control, &administration_socket(&self.state_dir))
     }
 
-    fn listen(&self, control: Control) -> anyhow::Result<()> {
-        let path = control_socket(&self.state_dir);
+    fn listen(&self, control: Control, path: &Path) -> anyhow::Result<()> {
         let listener =
-            Control::bind(&path).with_context(|| format!("The control socket {} cannot be made.", path.display()))?;
+            Control::bind(path).with_context(|| format!("The control socket {} cannot be made.", path.display()))?;
         self.tasks.spawn(control.serve(listener, self.tasks.clone(), self.cancel.clone()));
         Ok(())
     }
@@ -212,7 +216,8 @@ impl House {
             tasks.spawn(show(events, hubs, cancel.clone()));
         }
         // Before the accounts, so that terminals do not wait for a homeserver that hangs.
-        self.listen(Control { sandboxes: self.sandboxes.clone(), chat })?;
+        let control = Control { sandboxes: self.sandboxes.clone(), chat };
+        self.listen(control, &control_socket(&self.state_dir))?;
         let serving = Serving::new(logins.len());
         for (login, hub, inbox) in logins {
             let span = hub.span();
@@ -238,7 +243,9 @@ impl House {
         if let Some(sandboxes) = self.sandboxes {
             sandboxes.shutdown().await;
         }
-        let _ = std::fs::remove_file(control_socket(&self.state_dir));
+        for socket in [control_socket(&self.state_dir), administration_socket(&self.state_dir)] {
+            let _ = std::fs::remove_file(socket);
+        }
     }
 }
 
@@ -379,7 +386,7 @@ mod tests {
     }
 
     /// Returns a house in `folder`, and an account of this name at a homeserver; without a password it cannot log in.
-    fn house(folder: &std::path::Path, name: &str, homeserver: &str, password: Option<&str>) -> (House, Served) {
+    fn house(folder: &Path, name: &str, homeserver: &str, password: Option<&str>) -> (House, Served) {
         let sources = config::Sources {
             folders: vec![],
             ..config::Sources::new(std::collections::BTreeMap::new(), folder.to_owned(), true)
