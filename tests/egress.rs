@@ -2,10 +2,7 @@
 
 mod support;
 
-use std::{
-    net::{TcpListener, UdpSocket},
-    path::Path,
-};
+use std::net::{TcpListener, UdpSocket};
 
 use serde_json::json;
 use support::{
@@ -80,10 +77,7 @@ except OSError as error:
 
 fn rig(llm: &ScriptedLlm) -> Rig {
     let mut rig = Rig::new(FULL, llm.base_url());
-    let bundle = "/etc/ssl/certs/ca-certificates.crt";
-    if std::env::var_os("SANDBOX_CA_BUNDLE").is_none() && Path::new(bundle).exists() {
-        rig.set("SANDBOX_CA_BUNDLE", bundle);
-    }
+    rig.trust_what_this_machine_trusts();
     rig
 }
 

@@ -2,8 +2,6 @@
 
 mod support;
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 use support::{
     coding_agents::{Who, answered, aside, steps, who},
@@ -38,11 +36,7 @@ fn told(rig: &Rig, command: &str) -> String {
 #[test]
 fn an_install_goes_on_once_its_host_is_opened_without_another_try() {
     let (llm, mut rig) = closed(FULL);
-    // Behind a proxy of the network's own, TLS is signed by what this machine trusts.
-    let bundle = "/etc/ssl/certs/ca-certificates.crt";
-    if std::env::var_os("SANDBOX_CA_BUNDLE").is_none() && Path::new(bundle).exists() {
-        rig.set("SANDBOX_CA_BUNDLE", bundle);
-    }
+    rig.trust_what_this_machine_trusts();
     let install = "cd /tmp && npm install --no-audit --no-fund --fetch-retries=0 is-odd@3.0.1 && ls node_modules";
     llm.reply(Reply::command(install)).reply_text("Installed.");
     let _server = rig.serve();

@@ -3,8 +3,6 @@
 
 mod support;
 
-use std::path::Path;
-
 use serde_json::json;
 use support::{
     rig::{FULL, Rig, Server, answers, block_on},
@@ -115,10 +113,7 @@ kill $model
 fn room() -> (Rig, Server) {
     let llm = block_on(ScriptedLlm::start());
     let mut rig = Rig::new(FULL, llm.base_url());
-    let bundle = "/etc/ssl/certs/ca-certificates.crt";
-    if std::env::var_os("SANDBOX_CA_BUNDLE").is_none() && Path::new(bundle).exists() {
-        rig.set("SANDBOX_CA_BUNDLE", bundle);
-    }
+    rig.trust_what_this_machine_trusts();
     let server = rig.serve();
     let named = "git config --global user.name Agent; git config --global user.email agent@localhost";
     llm.reply_calls(&[("run_command", json!({"command": named}))]).reply_text("Ready.");

@@ -15,12 +15,15 @@ use crate::support::{
     element::{Element, Encrypted, Person, Seen, Shield, Tile},
     replies::Reply,
     rig::{FULL, Rig},
+    scripted_llm::results,
     synapse::{Limits, password},
 };
 
 const EVA: &str = "@eva:localhost";
 /// What is typed into Element's picker to find 🛑.
 const STOP: &str = "octagonal";
+/// The same for 👍.
+const THUMBS_UP: &str = "thumbs up";
 
 /// One browser and one homeserver for all of it.
 #[tokio::test(flavor = "multi_thread")]
@@ -28,6 +31,10 @@ async fn people_at_element_see_work_answers_pictures_and_no_red_shield() {
     let prepare = |rig: &mut Rig| {
         rig.set("SANDBOX_IMAGE", FULL);
         rig.set("ALLOWED_USERS", &format!("{EVA},@anna:localhost"));
+        rig.set("ADMIN_USERS", EVA);
+        rig.set("SANDBOX_ALLOWED_HOSTS", "none");
+        rig.set("HOST_ASK_SECONDS", "60");
+        rig.trust_what_this_machine_trusts();
     };
     let (town, element) = tokio::join!(Town::prepared(Limits::Relaxed, prepare), Element::start("bot"));
     town.synapse.account("eva").await;
@@ -37,6 +44,7 @@ async fn people_at_element_see_work_answers_pictures_and_no_red_shield() {
     }
     let eva = element.login("eva", town.synapse.url(), "eva", &password("eva")).await;
     work_is_seen_and_stopped(&town, &eva).await;
+    a_host_is_opened_from_the_room(&town, &eva).await;
     an_encrypted_room_has_no_red_shield(&town, &eva).await;
 }
 
@@ -137,6 +145,28 @@ async fn work_is_seen_and_stopped(town: &Town, eva: &Person) {
     let stopped = eva.wait(&Seen::text("■ stopped").from(&town.bot)).await;
     assert_eq!(stopped.reactions, ["🛑1"], "{stopped:?}");
     eva.wait(&Seen::text("Stopped").from(&town.bot).notice(false)).await;
+}
+
+/// An install waits for its host, and goes on once somebody has said yes.
+async fn a_host_is_opened_from_the_room(town: &Town, eva: &Person) {
+    let install = "npm install --no-audit --no-fund --fetch-retries=0 is-odd@3.0.1 && node -e 'console.log(require(\"is-odd\")(7))'";
+    town.llm
+        .when("is-odd")
+        .reply(Reply::calls(&[("run_command", json!({"command": install, "workdir": "/workspace"}))]))
+        .reply_text("`is-odd` is installed, and it says that 7 is odd.");
+    eva.create_room("Packages", Encrypted::No, &[&town.bot]).await;
+    eva.wait(&Seen::text("!help").from(&town.bot)).await;
+    eva.send("Please install is-odd and try it.").await;
+    let card = eva.wait(&Seen::text("May I?").from(&town.bot).notice(false)).await;
+    eva.screenshot("host-asked-for.png").await;
+    eva.react("May I?", THUMBS_UP).await;
+    let opened = eva.wait(&Seen::text("Allowed by").from(&town.bot)).await;
+    assert_eq!((&opened.event_id, opened.edited), (&card.event_id, true), "{opened:?}");
+    eva.wait(&Seen::text("7 is odd").from(&town.bot).notice(false)).await;
+    eva.wait(&Seen::text("✓ done").from(&town.bot)).await;
+    eva.screenshot("host-opened.png").await;
+    let results = results(town.llm.requests().last().unwrap()).last().unwrap().to_string();
+    assert!(results.contains("exit code: 0") && results.contains("true"), "{results}");
 }
 
 /// Neither the greeting nor progress nor the answer has one, and there are some to be seen.

@@ -61,6 +61,14 @@ impl Rig {
         self.env.push((key.to_owned(), value.to_owned()));
     }
 
+    /// Lets sandboxes reach the registries also where a proxy of the network's own signs TLS by what this machine trusts.
+    pub fn trust_what_this_machine_trusts(&mut self) {
+        let bundle = "/etc/ssl/certs/ca-certificates.crt";
+        if std::env::var_os("SANDBOX_CA_BUNDLE").is_none() && Path::new(bundle).exists() {
+            self.set("SANDBOX_CA_BUNDLE", bundle);
+        }
+    }
+
     /// Writes a `matrix-agent.toml` for all that is started from now on.
     pub fn configure(&mut self, toml: &str) {
         self.config = self.folder.path().join("matrix-agent.toml");
