@@ -6,7 +6,8 @@ use std::{os::unix::process::ExitStatusExt, process::Output, time::Duration};
 
 use matrix_agent::{
     clock::Clock,
-    github::{GitHub, GitHubError, Key, Repositories, Repository, Wanted},
+    github::{GitHub, GitHubError, Key, Repositories, Wanted},
+    rights::Repository,
 };
 use support::github::{Fault, ScriptedGitHub, TOKEN};
 use tokio::process::Command;

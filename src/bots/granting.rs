@@ -84,7 +84,7 @@ fn grant(what: &str, how: &[&str]) -> Option<Granting> {
 }
 
 fn subject(word: &str) -> Option<Subject> {
-    if let Some(repository) = Repository::parse(word) {
+    if let Some(repository) = Repository::named(word) {
         return Some(Subject::Repository(repository));
     }
     let host = word.strip_prefix("https://").or_else(|| word.strip_prefix("http://")).unwrap_or(word);

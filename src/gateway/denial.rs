@@ -8,10 +8,7 @@ use std::net::IpAddr;
 use hyper::StatusCode;
 
 use super::{body::BadBody, head::BadHead, hosts::Host, pack::BadPack, push::BadPush};
-use crate::{
-    github::{GitHubError, Repository},
-    text,
-};
+use crate::{github::GitHubError, rights::Repository, text};
 
 /// The header by which `sandbox/screenshot.mjs` tells a refusal from a site's own response.
 pub(super) const MARK: &str = "Matrix-Agent-Refusal";

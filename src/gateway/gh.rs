@@ -22,7 +22,7 @@ use super::{
     hosts::Host,
     rooms::READS_AN_HOUR,
 };
-use crate::github::Repository;
+use crate::rights::Repository;
 
 /// Where `gh` believes to be.
 const API: &str = "api.github.com";

@@ -34,9 +34,9 @@ use super::{
     push::Push,
 };
 use crate::{
-    github::{GitHubError, Repository},
+    github::GitHubError,
     net,
-    rights::{self, Act},
+    rights::{Act, Repository},
     text,
 };
 
@@ -303,9 +303,8 @@ pub(super) fn opened(link: &Link<'_>, repository: &Repository) -> bool {
 }
 
 /// Tells whether a grant of the room covers an act in a repository.
-fn is_granted(link: &Link<'_>, repository: &Repository, act: fn(rights::Repository) -> Act) -> bool {
-    let act = rights::Repository::parse(repository.as_str()).map(act);
-    link.rights.zip(act).is_some_and(|(rights, act)| rights.covers(link.address, &act))
+fn is_granted(link: &Link<'_>, repository: &Repository, act: fn(Repository) -> Act) -> bool {
+    link.rights.is_some_and(|rights| rights.covers(link.address, &act(repository.clone())))
 }
 
 /// One request that may be made.

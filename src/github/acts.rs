@@ -10,8 +10,8 @@ use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{GitHub, diff::Diff, error::GitHubError, repository::Repository};
-use crate::{crash, ids::digest, text};
+use super::{GitHub, diff::Diff, error::GitHubError};
+use crate::{crash, ids::digest, rights::Repository, text};
 
 /// How often something is done until it is given up because no answer comes.
 const TRIES: u32 = 3;

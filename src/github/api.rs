@@ -11,8 +11,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
-use super::{error::GitHubError, repository::Repository};
-use crate::{backoff::Backoff, net, text};
+use super::error::GitHubError;
+use crate::{backoff::Backoff, net, rights::Repository, text};
 
 /// How long one request may take, its answer's body included.
 const LIMIT: Duration = Duration::from_secs(30);

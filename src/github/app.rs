@@ -22,9 +22,8 @@ use serde_json::{Value, json};
 use super::{
     api::{Answer, Api},
     error::GitHubError,
-    repository::Repository,
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, rights::Repository};
 
 /// Seconds that a signed name may be old, since clocks differ, and for which it is good. GitHub takes ten minutes at most.
 const SKEW: i64 = 60;

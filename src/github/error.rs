@@ -7,8 +7,7 @@ use std::time::Duration;
 use hyper::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use serde_json::Value;
 
-use super::repository::Repository;
-use crate::text;
+use crate::{rights::Repository, text};
 
 /// The most characters of GitHub's own words.
 const WORDS: usize = 300;

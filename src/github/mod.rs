@@ -13,8 +13,8 @@ mod app;
 mod diff;
 mod error;
 mod health;
+mod listed;
 mod permitted;
-mod repository;
 pub mod secrets;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -29,11 +29,11 @@ pub use self::{
     diff::{Change, Diff},
     error::GitHubError,
     health::KeyHealth,
+    listed::{BadRepository, Repositories},
     permitted::PermittedPush,
-    repository::{BadRepository, Repositories, Repository},
 };
 use self::{api::Api, permitted::Permitted};
-use crate::clock::Clock;
+use crate::{clock::Clock, rights::Repository};
 
 /// GitHub's API.
 const API: &str = "https://api.github.com";

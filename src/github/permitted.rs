@@ -3,8 +3,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{GitHub, Repository};
-use crate::ids::Address;
+use super::GitHub;
+use crate::{ids::Address, rights::Repository};
 
 /// The pushes that are being made.
 #[derive(Debug, Default)]

@@ -2,41 +2,7 @@
 
 use std::fmt;
 
-use super::role::Role;
-
-/// The longest name of a repository's owner, and of a repository.
-const LONGEST: usize = 100;
-
-/// A repository at GitHub: `owner/name`, in lower case, since GitHub makes no difference.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Repository(String);
-
-impl Repository {
-    /// Parses `owner/name`, also with `.git` behind it or `https://github.com/` before it.
-    pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim().to_ascii_lowercase();
-        let text = text.strip_prefix("https://").unwrap_or(&text);
-        let text = text.strip_prefix("github.com/").unwrap_or(text).trim_end_matches('/');
-        let (owner, name) = text.strip_suffix(".git").unwrap_or(text).split_once('/')?;
-        let fits = |part: &str, more: &[u8]| {
-            (1..=LONGEST).contains(&part.len())
-                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
-                && !part.bytes().all(|byte| byte == b'.')
-        };
-        (fits(owner, b"-_") && fits(name, b"-_.")).then(|| Self(format!("{owner}/{name}")))
-    }
-
-    /// Returns `owner/name`.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Repository {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+use super::{repository::Repository, role::Role};
 
 /// What a grant is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -131,22 +97,5 @@ impl Act {
     /// Returns whether it changes something at its subject.
     pub fn writes(&self) -> bool {
         matches!(self, Self::Push(_) | Self::PullRequest(_) | Self::Comment(_))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_repository_has_one_spelling() {
-        for text in ["Acme/Site", " acme/site.git", "https://github.com/acme/Site/", "github.com/acme/site"] {
-            assert_eq!(Repository::parse(text).expect(text).as_str(), "acme/site", "{text}");
-        }
-        for text in
-            ["", "acme", "acme/", "/site", "acme/..", "acme/site/x", "ac me/x", "a\u{e9}/x", "a/x?y", "../x", "a/.git"]
-        {
-            assert_eq!(Repository::parse(text), None, "{text}");
-        }
     }
 }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Answerer, Question,
-    act::{Act, Repository, Subject},
+    act::{Act, Subject},
+    repository::Repository,
     role::Role,
 };
 use crate::{

@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    act::{Repository, Subject},
-    history::Cover,
-};
+use super::{act::Subject, history::Cover, repository::Repository};
 use crate::{
     ids::{Address, TurnId},
     store::StoredGrant,

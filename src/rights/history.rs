@@ -112,7 +112,7 @@ pub(super) fn decide(history: &History, act: &Act, cover: Cover, grantor: Role) 
 mod tests {
     use proptest::prelude::*;
 
-    use super::{super::act::Repository, *};
+    use super::{super::repository::Repository, *};
 
     fn acts() -> Vec<Act> {
         let site = || Repository::parse("acme/site").unwrap();

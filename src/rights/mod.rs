@@ -11,6 +11,7 @@ mod card;
 mod granted;
 mod history;
 mod lasting;
+mod repository;
 mod role;
 
 use std::{
@@ -25,10 +26,11 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    act::{Act, Repository, Subject},
+    act::{Act, Subject},
     asking::{Answered, Board},
     granted::{Grant, Lasts},
     history::{Decision, Why},
+    repository::Repository,
     role::{Listed, Role, Roles, is_meant},
 };
 use self::{

@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use super::{Access, Tool, ToolContext, ToolLimits, ToolProgress, ToolResult, error::ToolError};
 use crate::{
     crash,
-    github::{GitHubError, Repository, Wanted, secrets},
+    github::{GitHubError, Wanted, secrets},
     ids::digest,
-    rights::{self, Act, Answerer, Question, Refusal},
+    rights::{Act, Answerer, Question, Refusal, Repository},
     strings, text,
 };
 
@@ -264,8 +264,8 @@ async fn repository_of(context: &ToolContext, arguments: &Arguments) -> Result<R
 
 /// Returns the repository if the server's key may be used for it here.
 fn granted(context: &ToolContext, repository: Repository) -> Result<Repository, ToolError> {
-    let read = rights::Repository::parse(repository.as_str()).map(Act::Read);
-    if context.github.lists(&repository) || read.is_some_and(|read| context.rights.covers(&context.address, &read)) {
+    let read = Act::Read(repository.clone());
+    if context.github.lists(&repository) || context.rights.covers(&context.address, &read) {
         return Ok(repository);
     }
     Err(ToolError::Refused(strings::github::not_granted(repository.as_str())))
@@ -275,13 +275,12 @@ fn granted(context: &ToolContext, repository: Repository) -> Result<Repository, 
 async fn permitted(
     context: &ToolContext,
     repository: &Repository,
-    act: fn(rights::Repository) -> Act,
+    act: fn(Repository) -> Act,
     what: String,
 ) -> Result<(), ToolError> {
-    let repository = rights::Repository::parse(repository.as_str()).ok_or(GitHubError::Strange)?;
     let (key, why) = (context.call.to_string(), context.rights.running(&context.address));
     let (details, answerer) = (String::new(), Answerer::Anybody);
-    let question = Question { key, act: act(repository), what, why, details, answerer };
+    let question = Question { key, act: act(repository.clone()), what, why, details, answerer };
     context.rights.permit(&context.address, question, ANSWER, &context.cancel).await.map_err(|refusal| match refusal {
         Refusal::Stopped(_) => ToolError::Stopped,
         refusal => ToolError::Refused(refusal.to_string()),

@@ -15,7 +15,7 @@ use matrix_agent::{
     gateway::{GatewayLimits, ProxyKind},
     github::{self, Key, Repositories},
     ids::Address,
-    rights::{self, Lasts, Rights, Roles, Subject},
+    rights::{Lasts, Repository, Rights, Roles, Subject},
     store::{Durability, Store},
 };
 use tempfile::TempDir;
@@ -86,7 +86,7 @@ impl GitHub {
         rights.load().await.unwrap();
         // All of an owner's cannot be granted: there it is the one that is pushed to.
         for repository in repositories.iter().chain(&["acme/private"]) {
-            let Some(repository) = rights::Repository::parse(repository) else { continue };
+            let Some(repository) = Repository::parse(repository) else { continue };
             let subject = Subject::Repository(repository);
             rights.grant(&Address::of_first("!room"), subject, true, "ann", Lasts::Room).await.unwrap();
         }

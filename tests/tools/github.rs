@@ -10,7 +10,7 @@ use matrix_agent::{
     clock::Clock,
     gateway::GatewayLimits,
     github::{GitHub, Key, Repositories},
-    rights::{self, Lasts, Rights, Roles, Subject},
+    rights::{Lasts, Repository, Rights, Roles, Subject},
     store::{Durability, Store},
     tools::{self, ToolContext, ToolProgress, ToolResult},
 };
@@ -37,7 +37,7 @@ impl Rig {
     async fn new() -> Self {
         let rig = Self::unasked().await;
         let (rights, at) = (&rig.bench.rights, &rig.bench.address);
-        let site = Subject::Repository(rights::Repository::parse("acme/site").unwrap());
+        let site = Subject::Repository(Repository::parse("acme/site").unwrap());
         rights.grant(at, site, true, "@ann:a.org", Lasts::Room).await.unwrap();
         rig
     }

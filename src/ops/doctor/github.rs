@@ -64,7 +64,7 @@ fn told(health: Result<KeyHealth, GitHubError>, today: Date) -> Vec<Check> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::github::Repository;
+    use crate::rights::Repository;
 
     fn lines(health: Result<KeyHealth, GitHubError>) -> Vec<String> {
         let today = "2026-03-01".parse().expect("a day");

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::super::{ToolContext, error::ToolError, files, output::MARK, survey};
 use crate::{
-    github::Repository,
     ids::{digest, random},
+    rights::Repository,
     sandbox::Sandbox,
     text,
 };

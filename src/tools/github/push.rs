@@ -8,12 +8,7 @@ use super::{
     super::{ToolContext, error::ToolError, exec, output},
     Intent, asked,
 };
-use crate::{
-    crash,
-    github::{GitHubError, Repository},
-    ids::random,
-    sandbox::Ended,
-};
+use crate::{crash, github::GitHubError, ids::random, rights::Repository, sandbox::Ended};
 
 const SCRIPT: &str = include_str!("push.sh");
 /// How long a push may take.

@@ -1,8 +1,6 @@
-//! Names of repositories, and the operator's list of them.
-//!
-//! Pure.
+//! Names of repositories. Pure.
 
-use std::{collections::HashSet, fmt};
+use std::fmt;
 
 /// The most characters of an owner's or a repository's name.
 const LONGEST: usize = 100;
@@ -25,6 +23,7 @@ impl Repository {
         let rest = [
             "https://github.com/",
             "http://github.com/",
+            "github.com/",
             "ssh://git@github.com/",
             "git@github.com:",
             "git://github.com/",
@@ -34,6 +33,11 @@ impl Repository {
             url.get(..start.len()).filter(|head| head.eq_ignore_ascii_case(start)).map(|head| &url[head.len()..])
         })?;
         Self::parse(rest)
+    }
+
+    /// Reads what a person writes: `owner/name`, or where a clone comes from.
+    pub fn named(text: &str) -> Option<Self> {
+        Self::parse(text.trim()).or_else(|| Self::of_remote(text))
     }
 
     /// Returns `owner/name`.
@@ -71,47 +75,6 @@ fn is_word(text: &str, extra: &[u8]) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || extra.contains(&byte))
 }
 
-/// An entry of `GITHUB_REPOS` that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no repository: write `owner/name`, or `owner/*` for all of an owner")]
-pub struct BadRepository(pub String);
-
-/// Repositories that the operator has listed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Repositories {
-    exact: HashSet<Repository>,
-    /// Owners, in lower case, all of whose repositories are meant.
-    owners: HashSet<String>,
-}
-
-impl Repositories {
-    /// Reads entries: `owner/name` or `owner/*`.
-    pub fn parse<S: AsRef<str>>(entries: impl IntoIterator<Item = S>) -> Result<Self, BadRepository> {
-        let mut listed = Self::default();
-        for entry in entries {
-            let entry = entry.as_ref().trim();
-            if let Some(owner) = entry.strip_suffix("/*").filter(|owner| is_owner(owner)) {
-                listed.owners.insert(owner.to_ascii_lowercase());
-            } else {
-                listed.exact.insert(Repository::parse(entry).ok_or_else(|| BadRepository(entry.to_owned()))?);
-            }
-        }
-        Ok(listed)
-    }
-
-    /// Returns those that are listed by their whole name, in the order of their names.
-    pub fn whole_names(&self) -> impl Iterator<Item = Repository> {
-        let mut names: Vec<Repository> = self.exact.iter().cloned().collect();
-        names.sort();
-        names.into_iter()
-    }
-
-    /// Tells whether a repository is among them.
-    pub fn contains(&self, repository: &Repository) -> bool {
-        self.exact.contains(repository) || self.owners.contains(repository.owner())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +87,7 @@ mod tests {
         for url in [
             "https://github.com/Acme/site",
             "https://GitHub.com/acme/site.git/",
+            "github.com/acme/site",
             "git@github.com:acme/site.git",
             "ssh://git@github.com/acme/site",
         ] {
@@ -143,6 +107,14 @@ mod tests {
         ] {
             assert_eq!(Repository::parse(no), None, "{no}");
         }
+        for (text, there) in [
+            (" Acme/Site ", true),
+            ("github.com/acme/site/", true),
+            ("https://github.com/acme/site/x", false),
+            ("github.com/a.b", false),
+        ] {
+            assert_eq!(Repository::named(text), there.then(|| site.clone()), "{text}");
+        }
         for no in [
             "https://github.com.evil.org/acme/site",
             "https://gitlab.com/acme/site",
@@ -150,18 +122,6 @@ mod tests {
             "é",
         ] {
             assert_eq!(Repository::of_remote(no), None, "{no}");
-        }
-    }
-
-    #[test]
-    fn a_list_has_repositories_and_owners() {
-        let listed = Repositories::parse(["Acme/site", "tools/*"]).unwrap();
-        let has = |name| listed.contains(&Repository::parse(name).unwrap());
-        assert!(has("acme/SITE") && has("Tools/any"));
-        assert!(!has("acme/other") && !has("tools2/any"));
-        assert!(!Repositories::default().contains(&Repository::parse("acme/site").unwrap()));
-        for bad in ["*", "*/*", "acme", "https://github.com/acme/site", "a b/*", ""] {
-            assert_eq!(Repositories::parse([bad]), Err(BadRepository(bad.to_owned())), "{bad}");
         }
     }
 }
