@@ -128,11 +128,11 @@ pub enum Outbound {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thread: Option<EventId>,
     },
-    /// A message that answers nobody: a greeting, or what became of the sandbox.
+    /// A message that answers nobody: a greeting, what became of the sandbox, news of a turn.
     Notice {
         /// Markdown.
         text: String,
-        /// Set if it is a card, which calls people, or the end of one.
+        /// Set if it calls people, as a card does and news of a turn, or ends a card.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         card: Option<CardPlace>,
     },

@@ -95,14 +95,25 @@ impl House {
     /// Another process owns the state directory, a path cannot be used, or the database cannot be opened. Podman may
     /// be away.
     pub async fn open(config: &Config, clock: Clock) -> anyhow::Result<Self> {
+        Self::open_in(config, clock, Network::system(), |github| github).await
+    }
+
+    /// The same in another world: on a `network` of its own, and with the way to GitHub that `github` makes of the configured
+    /// one. For tests of the whole, which have both on this machine.
+    pub async fn open_in(
+        config: &Config,
+        clock: Clock,
+        network: Network,
+        github: impl FnOnce(GitHub) -> GitHub,
+    ) -> anyhow::Result<Self> {
         let mut house = Self::without_sandboxes(config, clock)?;
         house.rights.load().await?;
         house.models = settings::models(config, house.ledger.clone())?;
         for (address, call, state) in house.store.calls_under_way().await? {
             house.models.expect(&address, &tools::key_in_use(&call, state));
         }
-        let gateway = Gateway::new(settings::gateway(config)?, Network::system(), house.cancel.child_token());
-        house.github = settings::github(config, house.store.clock().clone())?;
+        let gateway = Gateway::new(settings::gateway(config)?, network, house.cancel.child_token());
+        house.github = github(settings::github(config, house.store.clock().clone())?);
         let gateway = gateway.with_models(house.models.clone()).with_github(house.github.clone());
         let gateway = gateway.with_rights(house.rights.clone());
         let options = settings::sandboxes(config, house.store.instance(), house.store.clock().clone());

@@ -207,16 +207,24 @@ impl Hands {
             }
         };
         tokio::pin!(work);
-        loop {
+        let show = |progress| {
+            self.outflow.push(match progress {
+                ToolProgress::Output(line) => Progress::ToolOutput { call: call.id.clone(), line },
+                ToolProgress::Notice(text) => Progress::Notice(text),
+            });
+        };
+        let result = loop {
             tokio::select! {
                 biased;
-                result = &mut work => return result,
-                Some(progress) = line.recv() => self.outflow.push(match progress {
-                    ToolProgress::Output(line) => Progress::ToolOutput { call: call.id.clone(), line },
-                    ToolProgress::Notice(text) => Progress::Notice(text),
-                }),
+                result = &mut work => break result,
+                Some(progress) = line.recv() => show(progress),
             }
+        };
+        // What it said last.
+        while let Ok(progress) = line.try_recv() {
+            show(progress);
         }
+        result
     }
 
     /// Hands a call's files to the room; the result says so if one could not be.
@@ -244,6 +252,10 @@ impl Hands {
         if let Some(log) = result.log.take() {
             // The sandbox has it, too: the call is no worse without it.
             let _ = self.enclose(format!("{}-log", call.id), Enclosure::Log(log)).await;
+        }
+        if let Some(news) = result.told.take() {
+            // Where it is not stored, the model knows it.
+            let _ = self.enclose(format!("{}-news", call.id), Enclosure::News(news)).await;
         }
         result
     }

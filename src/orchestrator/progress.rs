@@ -53,7 +53,7 @@ pub enum Progress {
     },
     /// A plain sentence that the person should read now.
     Notice(String),
-    /// A file or a log that stays in the room.
+    /// A file, a log or a message that stays in the room.
     Enclosure {
         /// Names it. It has the same key after a restart, so that it is sent once.
         key: String,
@@ -78,6 +78,8 @@ pub enum Enclosure {
     },
     /// What a call did in detail: plain lines under a title.
     Log(String),
+    /// What came of a call that people should know whatever the answer says: Markdown.
+    News(String),
 }
 
 /// What became of an enclosure.

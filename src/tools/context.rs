@@ -158,6 +158,8 @@ pub struct ToolResult {
     pub attachments: Vec<Attachment>,
     /// Details of what it did, for whoever in the room wants to read them: plain lines under a title.
     pub log: Option<String>,
+    /// What the room is told of it by the server itself, in a message that stays: Markdown.
+    pub told: Option<String>,
     /// Held as long as the files are in memory.
     pub large: Option<LargeFilePermit>,
     /// The facts by which a later claim of "done" is checked.

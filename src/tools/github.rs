@@ -12,7 +12,7 @@ use std::{future::Future, time::Duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Access, Tool, ToolContext, ToolLimits, ToolProgress, ToolResult, error::ToolError};
+use super::{Access, Tool, ToolContext, ToolLimits, ToolResult, error::ToolError};
 use crate::{
     crash,
     github::{GitHubError, Wanted, secrets},
@@ -178,14 +178,13 @@ async fn open(
     let checks = asked(context, github.checks(&repository, &intent.head)).await;
     let checks = checks.map_or_else(|error| format!("not known: {error}"), |checks| checks.to_string());
     let told = strings::github::pull(pull.number, &pull.url, pull.opened, &diff.sum(), &checks);
-    let _ = context.progress.try_send(ToolProgress::Notice(told));
     let verb = if pull.opened { "opened" } else { "was open and has the new commits" };
     let dirty = match intent.dirty {
         0 => String::new(),
         files => format!("\n[{files} changed files in {} are not committed, so they are not in it.]", intent.root),
     };
     let number = pull.number;
-    Ok(ToolResult::good(
+    let result = ToolResult::good(
         format!("pull request #{number} {}", if pull.opened { "opened" } else { "updated" }),
         format!(
             "Pull request #{number} {verb}: {}\nBranch {} into {} of {repository}, at {}\n{}\nChecks: {checks}{dirty}\nGive the \
@@ -196,7 +195,8 @@ async fn open(
             intent.head,
             diff.lines()
         ),
-    ))
+    );
+    Ok(ToolResult { told: Some(told), ..result })
 }
 
 /// Looks at the clone, and stores what is to be done with it.

@@ -17,19 +17,16 @@ use matrix_agent::{
     gateway::{AllowedHosts, Gateway, GatewayLimits, GatewayPolicy, Network, ProxyKind},
     ids::Address,
 };
-use rcgen::{CertifiedIssuer, KeyPair};
-use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
-};
+use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixStream},
     task::JoinSet,
     time::timeout,
 };
-use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
+
+pub(crate) use crate::support::tls::Authority;
 
 /// How long a test waits for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -196,56 +193,6 @@ impl Recorded {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
         self.0.lock().unwrap()
-    }
-}
-
-/// A certificate authority for the servers here.
-pub(crate) struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl Authority {
-    pub(crate) fn new() -> Self {
-        let mut params = rcgen::CertificateParams::default();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, "An authority for tests");
-        Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
-    }
-
-    pub(crate) fn pem(&self) -> String {
-        self.issuer.pem()
-    }
-
-    /// A TLS server's side for `name`.
-    pub(crate) fn acceptor(&self, name: &str) -> TlsAcceptor {
-        let key = KeyPair::generate().unwrap();
-        let params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap());
-        TlsAcceptor::from(Arc::new(config.unwrap()))
-    }
-
-    /// A TLS client's side that trusts this authority only.
-    pub(crate) fn client(&self, with_name: bool) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.pem().as_bytes()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.enable_sni = with_name;
-        Arc::new(config)
-    }
-
-    pub(crate) fn connector(&self, with_name: bool) -> TlsConnector {
-        TlsConnector::from(self.client(with_name))
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod bot;
 pub mod coding_agents;
 pub mod element;
+pub mod forge;
 pub mod github;
 pub mod hosted;
 pub mod person;
@@ -14,6 +15,7 @@ pub mod rig;
 pub mod scripted_llm;
 pub mod seen;
 pub mod synapse;
+pub mod tls;
 pub mod wire;
 
 /// A scripted model, and a rig that asks it and has a bare sandbox.

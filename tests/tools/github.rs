@@ -1,11 +1,7 @@
 //! From a commit in the sandbox to a pull request: the real git behind the gateway, against a GitHub on this machine.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, StatusCode, body::Incoming, service::service_fn};
-use hyper_util::rt::TokioIo;
 use matrix_agent::{
     clock::Clock,
     gateway::GatewayLimits,
@@ -20,15 +16,18 @@ use tokio::time::timeout;
 
 use crate::{
     bench::{Bench, FULL, LIMIT, bad, good, run},
-    door::{Authority, Door},
-    support::github::{Fault, ScriptedGitHub, TOKEN, backend, basic},
+    door::Door,
+    support::{
+        forge::Forge,
+        github::{Fault, TOKEN},
+    },
 };
 
 /// A room whose sandbox has a clone of `acme/site` with one commit more, and GitHub.
 struct Rig {
     bench: Bench,
-    server: ScriptedGitHub,
-    folder: TempDir,
+    forge: Forge,
+    _folder: TempDir,
     _door: Door,
 }
 
@@ -43,46 +42,21 @@ impl Rig {
     }
 
     async fn unasked() -> Self {
-        let folder = TempDir::new().unwrap();
-        let (work, bare) = (folder.path().join("work"), folder.path().join("acme/site"));
-        std::fs::create_dir(&work).unwrap();
-        for arguments in [
-            &["init", "-q", "-b", "main"][..],
-            &["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "first"],
-            &["clone", "-q", "--bare", ".", bare.to_str().unwrap()],
-        ] {
-            git(&work, arguments);
-        }
-        git(&bare, &["config", "http.receivepack", "true"]);
-        let authority = Authority::new();
-        let mut door = Door::with_root(&[], GatewayLimits::default(), Some(&authority.pem()));
-        let (acceptor, root) = (authority.acceptor("github.com"), folder.path().to_owned());
-        let way_in = door
-            .server(move |stream| {
-                let (acceptor, root) = (acceptor.clone(), root.clone());
-                async move {
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service = service_fn(move |request| answer(request, root.clone()));
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                }
-            })
-            .await
-            .address;
+        let forge = Forge::with("README.md", "A site.\n").await;
+        let door = Door::with_root(&[], GatewayLimits::default(), Some(&forge.pem));
         door.name("github.com", &["203.0.113.5"]);
-        door.route("203.0.113.5:0", way_in);
-        let server = ScriptedGitHub::start(Some(folder.path().to_owned())).await;
+        door.route("203.0.113.5:0", forge.git);
+        let folder = TempDir::new().unwrap();
         let listed = Repositories::parse(["acme/site"]).unwrap();
         let github = GitHub::new(Some(Key::Token(TOKEN.into())), listed, Clock::default());
-        let github = github.at(&server.api(), Duration::from_millis(1));
+        let github = github.at(&forge.api.api(), Duration::from_millis(1));
         let store = Store::open(&folder.path().join("rights.db"), Durability::Normal, Clock::default()).unwrap();
         let rights = Rights::new(store, Roles::default());
         rights.load().await.unwrap();
         let gateway = door.gateway.clone().with_github(github.clone()).with_rights(rights.clone());
         let mut bench = Bench::behind(FULL, gateway).await;
         (bench.github, bench.rights) = (github, rights);
-        let rig = Self { bench, server, folder, _door: door };
+        let rig = Self { bench, forge, _folder: folder, _door: door };
         rig.bench.sh("git clone -q https://github.com/acme/site").await;
         rig.commit("src.txt", "one\ntwo\n").await;
         rig
@@ -106,24 +80,8 @@ impl Rig {
     }
 
     fn refs(&self) -> String {
-        git(&self.folder.path().join("acme/site"), &["for-each-ref", "--format=%(refname)"])
+        self.forge.git(&["for-each-ref", "--format=%(refname)"])
     }
-}
-
-fn git(folder: &PathBuf, arguments: &[&str]) -> String {
-    let output = std::process::Command::new("git").args(arguments).current_dir(folder).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Only who has the token reads or pushes: the repository is private.
-async fn answer(request: Request<Incoming>, root: PathBuf) -> Result<Response<Full<Bytes>>, hyper::Error> {
-    let (parts, body) = request.into_parts();
-    let body = body.collect().await?.to_bytes();
-    if parts.headers.get("authorization").is_none_or(|key| *key != *basic(TOKEN)) {
-        return Ok(Response::builder().status(StatusCode::UNAUTHORIZED).body(Full::default()).unwrap());
-    }
-    Ok(backend(&root, &parts, body).await)
 }
 
 fn pull_request() -> Value {
@@ -134,7 +92,7 @@ fn pull_request() -> Value {
 async fn what_was_committed_becomes_one_pull_request_that_later_commits_update() {
     let rig = Rig::new().await;
     rig.bench.sh("cd site && echo draft > draft.txt; curl -s https://evil.example/ || true").await;
-    let (mut context, mut progress) = rig.context().await;
+    let (mut context, _progress) = rig.context().await;
     context.tests = tools::TestsSeen::default();
     let (tests, _progress) = rig.bench.context_in(&context);
     let tests = ToolContext { tests: context.tests.clone(), ..tests };
@@ -150,10 +108,9 @@ async fn what_was_committed_becomes_one_pull_request_that_later_commits_update()
             "[1 changed files in /workspace/site are not committed",
         ],
     );
-    let notices: Vec<_> = std::iter::from_fn(|| progress.try_recv().ok()).collect();
     let told = "Pull request #1 is open: https://github.com/acme/site/pull/1 · 1 file +2 −0 · checks: 1 failed: test (1 of 3 failed); 1 running";
-    assert!(notices.contains(&ToolProgress::Notice(told.to_owned())), "{notices:?}");
-    let [title, body, branch, base, _] = &rig.server.pulls()[0];
+    assert_eq!(result.told.as_deref(), Some(told));
+    let [title, body, branch, base, _] = &rig.forge.api.pulls()[0];
     assert!(branch.starts_with("agent/fix-the-login-"), "{branch}");
     assert_eq!((title.as_str(), base.as_str()), ("Fix the login", "main"));
     for part in [
@@ -165,17 +122,17 @@ async fn what_was_committed_becomes_one_pull_request_that_later_commits_update()
         assert!(body.contains(part), "{part}: {body}");
     }
     assert_eq!(rig.refs(), format!("refs/heads/{branch}\nrefs/heads/main\n"));
-    let message = git(&rig.folder.path().join("acme/site"), &["log", "-1", "--format=%B", branch]);
+    let message = rig.forge.git(&["log", "-1", "--format=%B", branch]);
     assert!(message.contains("Co-authored-by: @ann:a.org <ann.a.org@chat.invalid>"), "{message}");
 
     rig.commit("more.txt", "three\n").await;
     let result = rig.github(pull_request()).await;
     good(&result, &["Pull request #1 was open and has the new commits", "3 files +4 −0"]);
-    assert_eq!((rig.server.pulls().len(), rig.refs().lines().count()), (1, 2));
+    assert_eq!((rig.forge.api.pulls().len(), rig.refs().lines().count()), (1, 2));
 
     good(&rig.github(json!({"action": "comment", "number": 1, "body": "Mended.", "path": "site"})).await, &["#c1"]);
     good(&rig.github(json!({"action": "checks", "number": 1})).await, &["#1 is open", "1 of 3 failed"]);
-    assert_eq!(rig.server.comments().len(), 1);
+    assert_eq!(rig.forge.api.comments().len(), 1);
     let found = rig
         .bench
         .sh(&format!("grep -rl {TOKEN} /workspace /home/agent /etc 2>/dev/null; env | grep {TOKEN}; true"))
@@ -193,14 +150,14 @@ async fn nothing_leaves_that_nobody_has_said_yes_to() {
     let comment = json!({"action": "comment", "number": 1, "body": "Mended.", "path": "site"});
     bad(&rig.github(comment).await, &["acme/site"]);
     assert_eq!(rig.refs(), "refs/heads/main\n");
-    assert_eq!((rig.server.pulls().len(), rig.server.comments().len()), (0, 0));
+    assert_eq!((rig.forge.api.pulls().len(), rig.forge.api.comments().len()), (0, 0));
     rig.bench.close().await;
 }
 
 #[tokio::test]
 async fn a_server_that_dies_on_the_way_ends_it_once_when_it_comes_back() {
     let rig = Rig::new().await;
-    let (boot, bare) = (rig.bench.boot_id().await, rig.folder.path().join("acme/site"));
+    let boot = rig.bench.boot_id().await;
     for (nth, held) in [
         "GET /repos/acme/site/git/ref/heads/agent/",
         "GET /repos/acme/site/compare/",
@@ -214,31 +171,31 @@ async fn a_server_that_dies_on_the_way_ends_it_once_when_it_comes_back() {
         rig.bench.sh("cd site && git checkout -q main").await;
         rig.commit("src.txt", &format!("{held}\n")).await;
         let (context, _progress) = rig.context().await;
-        rig.server.fail(held, Fault::Held);
+        rig.forge.api.fail(held, Fault::Held);
         let arguments = pull_request();
         tokio::select! {
             result = run(&context, "github", &arguments) => panic!("it is held at {held}: {}", result.text),
-            held = timeout(LIMIT, rig.server.is_held()) => held.unwrap(),
+            held = timeout(LIMIT, rig.forge.api.is_held()) => held.unwrap(),
         }
         // What comes back has the same store and the same sandbox.
         let again = ToolContext { sandboxes: rig.bench.sandboxes.clone(), ..context };
         let result = timeout(LIMIT, tools::resume(&again, "github", &arguments.to_string(), &boot)).await.unwrap();
         good(&result, &[&format!("Pull request #{} opened", nth + 1)]);
-        assert_eq!(rig.server.pulls().len(), nth + 1, "at {held}");
-        let branch = &rig.server.pulls()[nth][2];
+        assert_eq!(rig.forge.api.pulls().len(), nth + 1, "at {held}");
+        let branch = &rig.forge.api.pulls()[nth][2];
         let inside = rig.bench.sh("cd site && git rev-parse HEAD").await;
-        assert_eq!(git(&bare, &["rev-parse", branch]).trim(), inside.trim(), "at {held}");
+        assert_eq!(rig.forge.git(&["rev-parse", branch]).trim(), inside.trim(), "at {held}");
     }
     let (context, _progress) = rig.context().await;
     let arguments = json!({"action": "comment", "number": 1, "body": "Mended.", "path": "site"});
-    rig.server.fail("POST /repos/acme/site/issues/1/comments", Fault::Held);
+    rig.forge.api.fail("POST /repos/acme/site/issues/1/comments", Fault::Held);
     tokio::select! {
         result = run(&context, "github", &arguments) => panic!("it is held: {}", result.text),
-        held = timeout(LIMIT, rig.server.is_held()) => held.unwrap(),
+        held = timeout(LIMIT, rig.forge.api.is_held()) => held.unwrap(),
     }
     let result = timeout(LIMIT, tools::resume(&context, "github", &arguments.to_string(), &boot)).await.unwrap();
     good(&result, &["#c1"]);
-    assert_eq!(rig.server.comments().len(), 1);
+    assert_eq!(rig.forge.api.comments().len(), 1);
     rig.bench.close().await;
 }
 
@@ -262,16 +219,15 @@ async fn what_may_not_leave_or_cannot_is_told_and_nothing_is_opened() {
 
     // Somebody else has the branch.
     good(&rig.github(pull_request()).await, &["#1 opened"]);
-    let branch = rig.server.pulls()[0][2].clone();
-    let bare = rig.folder.path().join("acme/site");
-    let tree = git(&bare, &["rev-parse", "main^{tree}"]);
+    let branch = rig.forge.api.pulls()[0][2].clone();
+    let tree = rig.forge.git(&["rev-parse", "main^{tree}"]);
     let identity = ["-c", "user.name=b", "-c", "user.email=b@b"];
-    let other = git(&bare, &[&identity[..], &["commit-tree", "-p", &branch, "-m", "theirs", tree.trim()]].concat());
-    git(&bare, &["update-ref", &format!("refs/heads/{branch}"), other.trim()]);
+    let other = rig.forge.git(&[&identity[..], &["commit-tree", "-p", &branch, "-m", "theirs", tree.trim()]].concat());
+    rig.forge.git(&["update-ref", &format!("refs/heads/{branch}"), other.trim()]);
     rig.commit("more.txt", "three\n").await;
     let result = rig.github(pull_request()).await;
     bad(&result, &[&format!("Somebody else has pushed to {branch} meanwhile: GitHub has {}", &other[..10])]);
-    assert_eq!(git(&bare, &["rev-parse", &branch]), other);
+    assert_eq!(rig.forge.git(&["rev-parse", &branch]), other);
 
     rig.bench.sh("cd site && git checkout -q -b leak main").await;
     rig.commit("settings", &secret).await;
@@ -279,7 +235,7 @@ async fn what_may_not_leave_or_cannot_is_told_and_nothing_is_opened() {
         &rig.github(pull_request()).await,
         &["The push to agent/", "a file or message in it holds what looks like a GitHub token"],
     );
-    assert_eq!(rig.server.pulls().len(), 1);
+    assert_eq!(rig.forge.api.pulls().len(), 1);
     rig.bench.github = GitHub::default();
     bad(&rig.github(pull_request()).await, &["The server has no key for GitHub"]);
     rig.bench.close().await;
@@ -306,8 +262,8 @@ async fn gh_reads_what_is_open_to_the_room_and_nothing_else() {
         assert!(behind.split("\n\n").next().unwrap().contains(told), "{asked}: {seen}");
     }
     assert!(!seen.contains(TOKEN), "the key stays outside: {seen}");
-    let asked = rig.server.requests();
+    let asked = rig.forge.api.requests();
     let read: Vec<_> = asked.iter().filter(|line| line.as_str() == "GET /repos/acme/site").collect();
     assert_eq!(read.len(), 1, "nothing but that was asked: {asked:?}");
-    assert!(rig.server.comments().is_empty());
+    assert!(rig.forge.api.comments().is_empty());
 }

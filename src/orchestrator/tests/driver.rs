@@ -403,6 +403,31 @@ async fn a_file_is_stored_before_the_result_that_tells_of_it() {
 }
 
 #[tokio::test]
+async fn what_a_call_says_last_is_shown_and_its_news_are_stored() {
+    let mut rig = Rig::new(&[asks(&[("github", "{}")]), says("Opened.")]).await;
+    let script: Script = Arc::new(|_, _, _, lines, _| {
+        lines.try_send(ToolProgress::Notice("at last".into())).unwrap();
+        Box::pin(async { ToolResult { told: Some("#1 is open".into()), ..result("opened") } })
+    });
+    let turn_to_run = rig.turn(script);
+    let mut progress = rig.progress.take().unwrap();
+    let work = tokio::spawn(turn_to_run.run(Start::New));
+    let (mut noticed, mut stored_news) = (false, false);
+    while !(noticed && stored_news) {
+        match timeout(LIMIT, progress.recv()).await.unwrap().unwrap() {
+            Progress::Notice(text) => noticed |= text == "at last",
+            Progress::Enclosure { key, enclosure: Enclosure::News(text), stored } => {
+                assert_eq!((key.as_str(), text.as_str()), ("6892e655d3c528ba-1-0-news", "#1 is open"));
+                stored.send(Taken::Stored).unwrap();
+                stored_news = true;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(timeout(LIMIT, work).await.unwrap().unwrap().text, "Opened.");
+}
+
+#[tokio::test]
 async fn a_file_that_nobody_takes_is_told_to_the_model() {
     let mut rig = Rig::new(&[asks(&[("send_file", r#"{"path":"a.pdf"}"#)]), says("It could not be sent.")]).await;
     let script: Script = Arc::new(|_, _, _, _, _| {

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     bots::{Enclosure, Outcome, Taken},
     crash,
-    hub::{Ending, Features, Live, Outbound, to_json},
+    hub::{Ending, Features, Live, Outbound, message::CardPlace, to_json},
     ids::{BotName, EventId, TurnId},
     store::{NewOutbox, StoreError},
     strings,
@@ -134,7 +134,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Stores a file or log that the turn sends to the room.
+    /// Stores what the turn sends to the room beside its answer.
     pub(super) async fn enclose(&self, turn: &Turn, enclosed: Enclosed) -> Result<(), StoreError> {
         let Enclosed { key, enclosure, stored } = enclosed;
         let (features, thread) = (self.features(), turn.thread.clone());
@@ -153,6 +153,9 @@ impl Driver {
             }
             Enclosure::Log(text) if features.threads => {
                 (Outbound::Log { text, asked: turn.asked.clone(), thread }, None)
+            }
+            Enclosure::News(text) => {
+                (Outbound::Notice { text, card: Some(CardPlace { thread, replaces: None }) }, None)
             }
             Enclosure::File { .. } | Enclosure::Log(_) => {
                 let _ = stored.send(Taken::NotHere);
