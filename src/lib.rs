@@ -37,6 +37,7 @@ pub mod store;
 
 pub mod config;
 
+pub mod http;
 pub mod net;
 
 pub mod pictures;

@@ -3,7 +3,11 @@
 //! `.env.example`, `config`, the hints for unknown keys and the typed [`super::Config`] are made from it. A new
 //! setting is one entry here and one line in `meaning.rs`.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use reqwest::Url;
 use secrecy::SecretString;
@@ -175,6 +179,12 @@ keys! {
         (secret) GITHUB_TOKEN: SecretString = Unset, parse::token;
         /// Repositories for which that key may be used in every room: to read them, and, once somebody has said yes there, to push branches `agent/…` and to open pull requests. `owner/name` or `owner/*`, parted by commas; `none` for none. Others are read as far as they are public.
         (list) GITHUB_REPOS: Vec<String> = Text("none"), parse::list;
+    }
+    "HTTP" {
+        /// Where the HTTP server listens, for webhooks: a port, then on this machine alone, or an address with a port. Not set: nowhere. It speaks plain HTTP; put a proxy with TLS in front (`docs/github.md`).
+        () HTTP_LISTEN: SocketAddr = Unset, parse::listen;
+        /// The public names by which it may be asked, parted by commas: `agent.example.org` opens all paths, `agent.example.org/webhook` what is below that one. `none`: only this machine asks.
+        (list) HTTP_NAMES: Vec<String> = Text("none"), parse::list;
     }
     "Sandboxes" {
         /// The podman program, as a name on the PATH or a whole path.

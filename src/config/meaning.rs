@@ -5,8 +5,8 @@ use std::{net::IpAddr, path::PathBuf};
 use serde::Serialize;
 
 use super::{
-    AgentChoice, AgentRole, Agents, Config, GitHub, Limits, Llm, Matrix, Mistakes, Paths, People, Provider, Sandbox,
-    Source, Sources, Unread, accounts,
+    AgentChoice, AgentRole, Agents, Config, GitHub, Http, Limits, Llm, Matrix, Mistakes, Paths, People, Provider,
+    Sandbox, Source, Sources, Unread, accounts,
     keys::{self, About, Key, Preset},
     raw::Raw,
 };
@@ -87,6 +87,7 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
             token: reader.optional(keys::GITHUB_TOKEN),
             repositories: reader.value(keys::GITHUB_REPOS),
         },
+        http: Http { listen: reader.optional(keys::HTTP_LISTEN), names: reader.value(keys::HTTP_NAMES) },
         sandbox: Sandbox {
             podman_path: reader.value(keys::PODMAN_PATH),
             podman_socket: reader.folder(keys::PODMAN_SOCKET, podman_socket(sources)),

@@ -16,7 +16,13 @@ mod shown;
 mod source;
 mod value;
 
-use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU64, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU64,
+    path::PathBuf,
+    time::Duration,
+};
 
 use reqwest::Url;
 use secrecy::SecretString;
@@ -46,6 +52,8 @@ pub struct Config {
     pub qwen: Provider,
     /// The key for GitHub, and where it may be used.
     pub github: GitHub,
+    /// The HTTP server.
+    pub http: Http,
     /// The sandboxes.
     pub sandbox: Sandbox,
     /// The account of `MATRIX_USER`; `None` if that is not set.
@@ -150,6 +158,15 @@ pub struct GitHub {
     pub token: Option<SecretString>,
     /// Repositories for which it may be used in every room: `owner/name` or `owner/*`.
     pub repositories: Vec<String>,
+}
+
+/// The HTTP server.
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// Where it listens; `None`: nowhere.
+    pub listen: Option<SocketAddr>,
+    /// The public names by which it may be asked, each with the path that it opens, as they were typed; `http` parses them.
+    pub names: Vec<String>,
 }
 
 /// Which coding agent does what.

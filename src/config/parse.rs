@@ -3,7 +3,12 @@
 //! Pure; used through the table in `keys.rs`. Error texts quote values through `quote`, since a secret may have
 //! been pasted to the wrong key.
 
-use std::{net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use reqwest::Url;
 use secrecy::SecretString;
@@ -216,6 +221,18 @@ pub(super) fn ip(value: &str) -> Parsed<IpAddr> {
             format!("{} is not an IP address", quote(value)),
             "Write the address alone, such as `203.0.113.7`; for a host name set MATRIX_HOMESERVER, MATRIX_USER and \
              MATRIX_ADMIN_USER instead",
+        )
+    })
+}
+
+/// Where to listen: a port of this machine's loopback, or an address with a port.
+pub(super) fn listen(value: &str) -> Parsed<SocketAddr> {
+    let port = value.strip_prefix("localhost:").unwrap_or(value);
+    let here = u16::from_str(port).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    here.or_else(|_| SocketAddr::from_str(value)).map_err(|_| {
+        Wrong::new(
+            format!("{} is no address to listen at", quote(value)),
+            "Write a port, such as `8090`, or an address with a port, such as `127.0.0.1:8090`",
         )
     })
 }
@@ -495,6 +512,21 @@ mod tests {
         assert_eq!(list("a, b  c,").unwrap(), ["a", "b", "c"]);
         assert_eq!(list("none").unwrap(), [""; 0]);
         assert!(list(" , ").is_err());
+    }
+
+    #[test]
+    fn a_port_alone_is_loopbacks() {
+        for (text, address) in [
+            ("8090", "127.0.0.1:8090"),
+            ("localhost:8090", "127.0.0.1:8090"),
+            ("0.0.0.0:80", "0.0.0.0:80"),
+            ("[::1]:8090", "[::1]:8090"),
+        ] {
+            assert_eq!(listen(text).unwrap().to_string(), address);
+        }
+        for text in ["", "70000", "example.org:80", "127.0.0.1", "http://127.0.0.1:80", ":80"] {
+            assert!(listen(text).is_err(), "{text}");
+        }
     }
 
     #[test]

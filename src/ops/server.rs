@@ -33,6 +33,7 @@ use crate::{
     config::{Config, Wrong, hears_nobody},
     gateway::{Gateway, Network, models::ModelDoor},
     github::GitHub,
+    http::HttpServer,
     hub::{Account, AccountHub, Keeper, Port, Retention},
     ids::{FIRST_ACCOUNT, span_of_account},
     ipc::Arrived,
@@ -69,6 +70,8 @@ pub struct House {
     github: GitHub,
     gallery: Gallery,
     retention: Retention,
+    /// The HTTP server, if one is set up, until it serves.
+    http: Option<HttpServer>,
     tasks: TaskTracker,
     cancel: CancellationToken,
     state_dir: PathBuf,
@@ -140,6 +143,7 @@ impl House {
             github: GitHub::default(),
             gallery,
             retention,
+            http: None,
             tasks,
             cancel,
             state_dir,
@@ -159,6 +163,16 @@ impl House {
             gallery: self.gallery.clone(),
         };
         Some(Coder::new(means, settings::policy(&config.people), settings::allowance(config)))
+    }
+
+    /// Listens for HTTP, if the settings say so; it is served with the accounts.
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be listened at.
+    pub async fn listen_http(&mut self, config: &Config) -> anyhow::Result<()> {
+        self.http = settings::http(config).await?;
+        Ok(())
     }
 
     /// Returns the store, for bots with data of their own.
@@ -191,8 +205,8 @@ impl House {
     /// # Errors
     ///
     /// There are accounts with a login, and none of them can be served.
-    pub async fn serve(self, accounts: Vec<Served>) -> anyhow::Result<Server> {
-        let (tasks, cancel) = (&self.tasks, &self.cancel);
+    pub async fn serve(mut self, accounts: Vec<Served>) -> anyhow::Result<Server> {
+        let (tasks, cancel) = (&self.tasks.clone(), &self.cancel.clone());
         let (store, sandboxes) = (self.store.clone(), self.sandboxes.clone());
         let keeper = {
             let gallery = self.gallery.clone();
@@ -229,6 +243,9 @@ impl House {
         // Before the accounts, so that terminals do not wait for a homeserver that hangs.
         let control = Control { sandboxes: self.sandboxes.clone(), chat };
         self.listen(control, &control_socket(&self.state_dir))?;
+        if let Some(http) = self.http.take() {
+            tasks.spawn(http.serve(cancel.clone()));
+        }
         let serving = Serving::new(logins.len());
         for (login, hub, inbox) in logins {
             let span = hub.span();
@@ -275,7 +292,10 @@ impl Server {
                 span_of_account(name).in_scope(|| tracing::warn!(mend, "{what}"));
             }
         }
-        let house = House::open(config, clock).await?;
+        let mut house = House::open(config, clock).await?;
+        if rooms {
+            house.listen_http(config).await?;
+        }
         let Some(coder) = house.coder(config, model) else { return house.serve(vec![]).await };
         let first = Served {
             name: FIRST_ACCOUNT.to_owned(),

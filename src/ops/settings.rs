@@ -22,6 +22,7 @@ use crate::{
         models::{BadUpstream, ModelDoor, Protocol, Upstream},
     },
     github::{App, BadAppKey, BadRepository, GitHub, Key, Repositories},
+    http::{HttpServer, Names},
     ids::FIRST_ACCOUNT,
     ledger::{DayLimits, Ledger, Prices, Rules},
     llm::{self, Endpoint, ModelSettings, SettingError, parse_model},
@@ -125,7 +126,16 @@ pub(crate) fn review(loaded: &Loaded, purpose: Purpose) -> Mistakes {
     if let Err(error) = Repositories::parse(&github.repositories) {
         add("GITHUB_REPOS", Wrong::new(error.to_string(), ""));
     }
+    if let Err(error) = Names::parse(&config.http.names) {
+        add("HTTP_NAMES", Wrong::new(error.to_string(), ""));
+    }
     mistakes
+}
+
+/// Returns the HTTP server, which listens from now on, if one is set up.
+pub(super) async fn http(config: &Config) -> anyhow::Result<Option<HttpServer>> {
+    let Some(listen) = config.http.listen else { return Ok(None) };
+    Ok(Some(HttpServer::bind(listen, Names::parse(&config.http.names)?).await?))
 }
 
 /// Why there is no key for GitHub though one was meant.

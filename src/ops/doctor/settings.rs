@@ -4,6 +4,7 @@
 use std::{
     fs,
     io::Read,
+    net::SocketAddr,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -20,6 +21,7 @@ pub(super) fn check(loaded: &Loaded) -> Vec<Check> {
     checks.extend(loaded.unread.iter().map(|file| Check::warning("settings", file.to_string(), file.mend())));
     checks.extend(secrets(loaded));
     checks.push(hosts(config));
+    checks.extend(config.http.listen.map(|address| http(address, &config.http.names)));
     checks.extend(config.sandbox.ca_bundle.as_deref().map(ca_bundle));
     checks.push(folder("state directory", "STATE_DIR", &config.paths.state_dir));
     checks.push(folder("IPC directory", "IPC_BASE_DIR", &config.paths.ipc_base_dir));
@@ -76,6 +78,21 @@ fn hosts(config: &Config) -> Check {
     }
     let what = if hosts.is_empty() { "none: sandboxes reach no host".to_owned() } else { hosts.join(", ") };
     Check::good("allowed hosts", what)
+}
+
+fn http(address: SocketAddr, names: &[String]) -> Check {
+    const NAME: &str = "HTTP";
+    if !address.ip().to_canonical().is_loopback() {
+        return Check::warning(
+            NAME,
+            format!(
+                "at {address} other machines reach it in plain HTTP, which everybody on the way can read and change"
+            ),
+            "Set HTTP_LISTEN to the port alone, and let a proxy with TLS on this machine pass requests on",
+        );
+    }
+    let by = if names.is_empty() { "asked by this machine alone".to_owned() } else { names.join(", ") };
+    Check::good(NAME, format!("{address}, {by}"))
 }
 
 fn ca_bundle(path: &Path) -> Check {

@@ -1,0 +1,260 @@
+//! The one HTTP server: who may ask for what, by which name, in bounded time and memory.
+//!
+//! Whoever has pages gives them as [`Pages`]; nothing here knows what they are for, and nothing here logs anybody in. It speaks
+//! plain HTTP, for a proxy on the same machine that speaks TLS with the world.
+
+mod names;
+
+use std::{convert::Infallible, fmt, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body};
+use http_body_util::{BodyExt, Limited};
+use hyper::{
+    HeaderMap, Request, Response, StatusCode, body::Incoming, header, server::conn::http1, service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+
+pub use self::names::{BadName, Names};
+use self::names::{Opens, is_below, is_local, name_of};
+use crate::text;
+
+/// Connections at the same time; whoever comes then waits in the kernel's queue.
+const CONNECTIONS: usize = 64;
+/// How long a request's head may take to come, also after the request before it on the same connection.
+const HEAD: Duration = Duration::from_secs(10);
+/// How long its body may take to come.
+const BODY: Duration = Duration::from_secs(20);
+/// How long its pages may take to begin an answer.
+const ANSWER: Duration = Duration::from_secs(30);
+/// The most bytes of a head.
+const HEAD_BYTES: usize = 16 * 1024;
+/// How long the requests under way have when the server ends.
+const GRACE: Duration = Duration::from_secs(2);
+/// The pause after a connection that the system could not accept.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Headers by which a proxy says that it passes on what somebody else asks for.
+const PASSED_ON: [&str; 4] = ["x-forwarded-for", "x-forwarded-host", "forwarded", "via"];
+
+/// Pages, or an interface of another kind.
+#[derive(Clone, Debug)]
+pub struct Pages {
+    /// The path at and below which they are: `/webhook/github`.
+    pub path: &'static str,
+    /// The most bytes of a request's body. A larger one is refused before it is read.
+    pub largest: usize,
+    /// What answers, by whole paths. It gets bodies that were read whole; its own may come as a stream, however long.
+    pub router: Router,
+}
+
+/// The address cannot be listened at.
+#[derive(Debug, thiserror::Error)]
+#[error("HTTP cannot be served at {address} ({cause}); set HTTP_LISTEN to an address of this machine that is free")]
+pub struct NotBound {
+    address: SocketAddr,
+    cause: io::Error,
+}
+
+/// The server, before it serves.
+pub struct HttpServer {
+    listener: TcpListener,
+    address: SocketAddr,
+    names: Names,
+    pages: Vec<Pages>,
+}
+
+impl HttpServer {
+    /// Listens, so that nobody is turned away from now on; answers come with [`HttpServer::serve`].
+    ///
+    /// # Errors
+    ///
+    /// The address is not this machine's, or is taken.
+    pub async fn bind(address: SocketAddr, names: Names) -> Result<Self, NotBound> {
+        let bound = async {
+            let listener = TcpListener::bind(address).await?;
+            let address = listener.local_addr()?;
+            Ok(Self { listener, address, names, pages: Vec::new() })
+        };
+        bound.await.map_err(|cause| NotBound { address, cause })
+    }
+
+    /// Returns where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Adds pages. Of two with paths below each other, the longer path has what is below it.
+    pub fn add(&mut self, pages: Pages) {
+        self.pages.push(pages);
+    }
+
+    /// Serves until `cancel`; then requests under way are answered, for a moment.
+    pub async fn serve(self, cancel: CancellationToken) {
+        let Self { listener, address, names, mut pages } = self;
+        pages.sort_by_key(|pages| std::cmp::Reverse(pages.path.len()));
+        tracing::info!(%address, "HTTP is served");
+        let (site, places, connections) =
+            (Arc::new(Site { names, pages }), Arc::new(Semaphore::new(CONNECTIONS)), TaskTracker::new());
+        loop {
+            let next = async {
+                let place = Arc::clone(&places).acquire_owned().await.ok()?;
+                Some((place, listener.accept().await))
+            };
+            match cancel.run_until_cancelled(next).await {
+                None | Some(None) => break,
+                Some(Some((place, Ok((stream, peer))))) => {
+                    let (site, cancel) = (Arc::clone(&site), cancel.clone());
+                    connections.spawn(async move {
+                        serve_one(site, stream, peer, cancel).await;
+                        drop(place);
+                    });
+                }
+                Some(Some((_, Err(error)))) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+        drop(listener);
+        connections.close();
+        connections.wait().await;
+    }
+}
+
+impl fmt::Debug for HttpServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpServer").field("address", &self.address).field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+async fn serve_one(site: Arc<Site>, stream: TcpStream, peer: SocketAddr, cancel: CancellationToken) {
+    let service = service_fn(move |request| {
+        let site = Arc::clone(&site);
+        async move { Ok::<_, Infallible>(site.answer(request, peer).await) }
+    });
+    let mut protocol = http1::Builder::new();
+    protocol.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
+    let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = cancel.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            // What is cut off then is told nothing, and asks again.
+            timeout(GRACE, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an HTTP connection broke");
+    }
+}
+
+/// What is served.
+struct Site {
+    names: Names,
+    /// Those with the longest paths first.
+    pages: Vec<Pages>,
+}
+
+impl Site {
+    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+        let path = request.uri().path();
+        let pages = match self.opened(&request, peer) {
+            Err((status, why)) => return refusal(status, &why),
+            Ok(()) => self.pages.iter().find(|pages| is_below(path, pages.path)),
+        };
+        let Some(pages) = pages else {
+            return refusal(StatusCode::NOT_FOUND, "There is nothing at this path.");
+        };
+        match whole(request, pages.largest).await {
+            Err((status, why)) => refusal(status, &why),
+            Ok(request) => {
+                let answer = pages.router.clone().oneshot(request);
+                match timeout(ANSWER, answer).await {
+                    Ok(Ok(response)) => response,
+                    Ok(Err(never)) => match never {},
+                    Err(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, "The server is too slow now. Try again later."),
+                }
+            }
+        }
+    }
+
+    /// Returns whether the name by which the server is asked opens the path.
+    fn opened(&self, request: &Request<Incoming>, peer: SocketAddr) -> Result<(), (StatusCode, String)> {
+        let Some(name) = asked_by(request).as_deref().and_then(name_of) else {
+            return Err((StatusCode::BAD_REQUEST, "The request does not name one host.".to_owned()));
+        };
+        // Whoever sits at this machine, unless a proxy speaks for somebody else: that may have passed on any name.
+        if is_local(&name) && peer.ip().to_canonical().is_loopback() && !is_passed_on(request.headers()) {
+            return Ok(());
+        }
+        match self.names.opens(&name, request.uri().path()) {
+            Opens::Path => Ok(()),
+            Opens::Others => Err((StatusCode::NOT_FOUND, "There is nothing at this path under this name.".to_owned())),
+            Opens::Nothing => {
+                let name = text::one_line(&name, 80);
+                let why = format!("`{name}` is none of this server's names. The operator lists them in HTTP_NAMES.");
+                Err((StatusCode::MISDIRECTED_REQUEST, why))
+            }
+        }
+    }
+}
+
+/// Returns the host that a request names, if it names one.
+fn asked_by(request: &Request<Incoming>) -> Option<String> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => Some(host.to_str().ok()?.to_owned()),
+        (Some(_), Some(_)) => return None,
+        (None, _) => None,
+    };
+    request.uri().authority().map(ToString::to_string).or(host)
+}
+
+fn is_passed_on(headers: &HeaderMap) -> bool {
+    PASSED_ON.iter().any(|name| headers.contains_key(*name))
+}
+
+/// Reads a request's body, up to `largest` bytes.
+async fn whole(request: Request<Incoming>, largest: usize) -> Result<Request<Body>, (StatusCode, String)> {
+    let too_large = || {
+        let most = text::human_bytes(largest as u64);
+        (StatusCode::PAYLOAD_TOO_LARGE, format!("The request is too large: {most} is the limit here."))
+    };
+    let (parts, body) = request.into_parts();
+    let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > largest as u64) {
+        return Err(too_large());
+    }
+    match timeout(BODY, Limited::new(body, largest).collect()).await {
+        Ok(Ok(read)) => Ok(Request::from_parts(parts, Body::from(read.to_bytes()))),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "The request broke off.".to_owned())),
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "The request did not come in time.".to_owned())),
+    }
+}
+
+/// Returns an answer that is a plain sentence.
+pub fn told(status: StatusCode, sentence: &str) -> Response<Body> {
+    let mut response = Response::new(Body::from(format!("{sentence}\n")));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Returns an answer after which nothing more is read from the connection.
+fn refusal(status: StatusCode, sentence: &str) -> Response<Body> {
+    let mut response = told(status, sentence);
+    response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    response
+}
+
+#[cfg(test)]
+mod tests;
