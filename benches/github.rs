@@ -23,12 +23,20 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::io::ReaderStream;
 
 use door::Door;
-use support::{Times, end, row, run, table, tls::Authority};
+use measures::{Times, end, row, run, table};
+use support::tls::Authority;
 
 #[expect(dead_code, reason = "the gateway's tests use the rest")]
 #[path = "../tests/gateway/door.rs"]
 mod door;
-mod support;
+#[path = "support/mod.rs"]
+mod measures;
+/// What the door needs of the tests' support.
+#[expect(dead_code, unreachable_pub, reason = "tests use the rest, from elsewhere")]
+mod support {
+    #[path = "../../tests/support/tls.rs"]
+    pub mod tls;
+}
 
 /// Files of a MiB each, of which the repository is made; nothing in them can be compressed.
 const FILES: usize = 100;

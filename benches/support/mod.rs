@@ -24,8 +24,6 @@ use tokio_util::sync::CancellationToken;
 
 pub mod bare;
 pub mod stamps;
-#[path = "../../tests/support/tls.rs"]
-pub mod tls;
 
 /// A bare Debian: what the sandbox's start costs does not depend on what its image holds.
 pub const IMAGE: &str = "docker.io/library/debian:trixie-slim";
