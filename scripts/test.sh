@@ -26,7 +26,7 @@ test_synapse
 
 stage "format, scripts, spelling, dependencies"
 cargo fmt --all --check || die "the format is off" "Run: cargo fmt --all"
-{ shellcheck -x scripts/*.sh .ci/run sandbox/image/*.sh tests/element/*.sh && shellcheck -s sh src/tools/*.sh src/tools/*/*.sh; } || die "shellcheck found something" "Mend it; a rule that is wrong here gets a comment that says why"
+{ shellcheck -x scripts/*.sh .ci/run sandbox/image/*.sh tests/element/*.sh && shellcheck -s sh src/environments/*.sh src/tools/*.sh src/tools/*/*.sh; } || die "shellcheck found something" "Mend it; a rule that is wrong here gets a comment that says why"
 service=$(mktemp -d)/matrix-agent.service
 sed 's|^ExecStart=[^ ]*|ExecStart=/bin/true|' systemd/matrix-agent.service >"$service"
 quietly "systemd would not take the service" "Mend systemd/matrix-agent.service" systemd-analyze verify "$service"

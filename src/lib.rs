@@ -21,6 +21,7 @@ mod orchestrator;
 pub mod tools;
 
 pub mod coding_agents;
+pub mod environments;
 
 pub mod llm;
 pub mod sandbox;

@@ -5,6 +5,7 @@ pub(crate) mod agents;
 pub(crate) mod budgets;
 pub(crate) mod commands;
 pub(crate) mod database;
+pub(crate) mod environments;
 pub(crate) mod files;
 pub(crate) mod github;
 pub(crate) mod models;

@@ -10,6 +10,7 @@ use tracing::Instrument;
 
 use crate::{
     coding_agents::CodingAgents,
+    environments::Environments,
     github::GitHub,
     ids::{Address, BotName},
     ledger::Ledger,
@@ -54,6 +55,8 @@ pub struct Means {
     pub sandboxes: Sandboxes,
     /// The coding agents.
     pub agents: CodingAgents,
+    /// What repositories need to be worked on; `None`: nothing is set up for them.
+    pub environments: Option<Environments>,
     /// The way to GitHub.
     pub github: GitHub,
     /// The orchestrator's model.
@@ -79,11 +82,22 @@ struct Inner {
 impl Coder {
     /// Returns the bot.
     pub fn new(means: Means, policy: Policy, allowance: Allowance) -> Self {
-        let Means { ledger, rights, sandboxes, agents, github, model, gallery } = means;
+        let Means { ledger, rights, sandboxes, agents, environments, github, model, gallery } = means;
         let Allowance { turn: limits, at_once } = allowance;
         let (store, large) = (ledger.store().clone(), LargeFiles::default());
-        let orchestrator =
-            Orchestrator { store, model, sandboxes, agents, github, ledger, rights, gallery, large, limits };
+        let orchestrator = Orchestrator {
+            store,
+            model,
+            sandboxes,
+            agents,
+            environments,
+            github,
+            ledger,
+            rights,
+            gallery,
+            large,
+            limits,
+        };
         let inner = Inner { name: BotName::from(NAME), permits: Permits::new(at_once), orchestrator };
         Self { policy, inner: Arc::new(inner) }
     }

@@ -209,6 +209,10 @@ keys! {
         () SANDBOX_WEB_SEARCH: bool = Text("false"), parse::flag;
         /// Certificates (PEM) that sandboxes trust, for networks with a certificate authority of their own.
         () SANDBOX_CA_BUNDLE: PathBuf = Unset, parse::path;
+        /// Disk space of what is kept of repositories' setups (`.matrix-agent/setup.sh`), all together; what was not used for longest goes first. `0`: no repository is set up by the server. See `docs/environments.md`.
+        () ENVIRONMENTS_DISK: u64 = Text("10g"), parse::size::<0>;
+        /// File, closed to others (`chmod 600`), with what repositories' setups are given as environment variables: `owner/name NAME=value`, one a line. No sandbox of a room gets it.
+        () SETUP_SECRETS: PathBuf = Unset, parse::path;
         /// Seconds without work after which a sandbox is stopped. Its files stay, and the next message starts it again.
         () SANDBOX_IDLE_SECONDS: Duration = Text("1800"), parse::seconds::<10>;
         /// Memory that all sandboxes may use together, as a part of the host's or as a size. When it gets short, the one used least recently is stopped; what is at work is not, and whoever wants to start waits.

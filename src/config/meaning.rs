@@ -100,6 +100,8 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
             host_ask: reader.value(keys::HOST_ASK_SECONDS),
             web_search: reader.value(keys::SANDBOX_WEB_SEARCH),
             ca_bundle: reader.optional(keys::SANDBOX_CA_BUNDLE),
+            environments: reader.value(keys::ENVIRONMENTS_DISK),
+            setup_secrets: reader.optional(keys::SETUP_SECRETS),
             idle: reader.value(keys::SANDBOX_IDLE_SECONDS),
             memory_total: reader.value(keys::SANDBOX_MEMORY_TOTAL),
             max_running: reader.value(keys::MAX_RUNNING_SANDBOXES),

@@ -241,6 +241,10 @@ pub struct Sandbox {
     pub web_search: bool,
     /// A file with certificates that sandboxes trust.
     pub ca_bundle: Option<PathBuf>,
+    /// The most bytes that are kept of repositories' setups; 0: nothing is set up.
+    pub environments: u64,
+    /// The file with what setups are given.
+    pub setup_secrets: Option<PathBuf>,
     /// Time without work after which a sandbox is stopped.
     pub idle: Duration,
     /// Memory that all of them may use together.

@@ -31,6 +31,7 @@ use crate::{
     },
     clock::Clock,
     config::{Config, Wrong, hears_nobody},
+    environments::Environments,
     gateway::{Gateway, Network, models::ModelDoor},
     github::GitHub,
     http::HttpServer,
@@ -61,6 +62,8 @@ pub struct House {
     store: Store,
     /// `None` if no bot works in sandboxes.
     sandboxes: Option<Sandboxes>,
+    /// What repositories need to be worked on; `None`: nothing is set up for them.
+    environments: Option<Environments>,
     /// The tokens of all who ask models.
     ledger: Ledger,
     /// Who may allow what.
@@ -121,7 +124,9 @@ impl House {
         let gateway = gateway.with_rights(house.rights.clone());
         let options = settings::sandboxes(config, house.store.instance(), house.store.clock().clone());
         crate::config::make_private(&options.ipc_dir)?;
-        house.sandboxes = Some(Sandboxes::open(options, gateway, &house.cancel).await?);
+        let sandboxes = Sandboxes::open(options, gateway, &house.cancel).await?;
+        house.environments = settings::environments(config, sandboxes.clone())?;
+        house.sandboxes = Some(sandboxes);
         Ok(house)
     }
 
@@ -139,6 +144,7 @@ impl House {
             rights: Rights::new(store.clone(), settings::roles(config)),
             store,
             sandboxes: None,
+            environments: None,
             models: ModelDoor::default(),
             github: GitHub::default(),
             gallery,
@@ -158,6 +164,7 @@ impl House {
             rights: self.rights.clone(),
             sandboxes: self.sandboxes.clone()?,
             agents: settings::agents(config, self.models.clone()),
+            environments: self.environments.clone(),
             github: self.github.clone(),
             model,
             gallery: self.gallery.clone(),

@@ -17,6 +17,7 @@ use crate::{
     clock::Clock,
     coding_agents::{CodingAgent, CodingAgents, Profiles, Roster},
     config::{self, Config, JournalSync, Loaded, Matrix, Mistakes, PlanApproval, Provider, Wrong},
+    environments::{EnvironmentOptions, Environments},
     gateway::{
         AllowedHosts, BadPattern, GatewayLimits, GatewayPolicy,
         models::{BadUpstream, ModelDoor, Protocol, Upstream},
@@ -28,7 +29,7 @@ use crate::{
     llm::{self, Endpoint, ModelSettings, SettingError, parse_model},
     orchestrator,
     rights::{Answerer, Listed, Roles},
-    sandbox::{SandboxOptions, memory},
+    sandbox::{SandboxOptions, Sandboxes, memory},
     store::{Durability, Store},
     tools::ToolLimits,
 };
@@ -350,6 +351,13 @@ pub(super) fn sandboxes(config: &Config, instance: &str, clock: Clock) -> Sandbo
         clock,
         ca_bundle: sandbox.ca_bundle,
     }
+}
+
+/// Opens the environments of repositories, unless they are given no disk.
+pub(super) fn environments(config: &Config, sandboxes: Sandboxes) -> io::Result<Option<Environments>> {
+    let (bound, secrets) = (config.sandbox.environments, config.sandbox.setup_secrets.clone());
+    let options = EnvironmentOptions { folder: config.paths.state_dir.join("environments"), bound, secrets };
+    (bound > 0).then(|| Environments::open(sandboxes, options)).transpose()
 }
 
 /// Returns how much memory all sandboxes may use together, in bytes; no bound if the host's memory is unknown.

@@ -17,6 +17,7 @@ use tracing::Instrument;
 
 use crate::{
     coding_agents::CodingAgents,
+    environments::Environments,
     github::GitHub,
     ids::{CallId, TurnId},
     ledger::{Cost, Ledger, ORCHESTRATOR},
@@ -66,6 +67,8 @@ pub(crate) struct Orchestrator {
     pub sandboxes: Sandboxes,
     /// The coding agents.
     pub agents: CodingAgents,
+    /// What repositories need to be worked on.
+    pub environments: Option<Environments>,
     /// The way to GitHub.
     pub github: GitHub,
     /// Where tokens are reserved and settled.
@@ -146,9 +149,19 @@ impl Orchestrator {
     /// if this is dropped.
     pub(crate) async fn run(&self, job: TurnJob) -> Option<Outcome> {
         let TurnJob { at, turn, person, start, steering, progress, stop, abandon } = job;
-        let Self { store, model, sandboxes, agents, github, ledger, rights, gallery, large, limits } = self.clone();
+        let Self { store, model, sandboxes, agents, environments, github, ledger, rights, gallery, large, limits } =
+            self.clone();
         let (vision, limits_of_tools) = (model.vision(), limits.tools);
-        let tools = Toolbox::Sandbox { sandboxes, agents, github, rights, limits: limits_of_tools, vision, large };
+        let tools = Toolbox::Sandbox {
+            sandboxes,
+            agents,
+            environments,
+            github,
+            rights,
+            limits: limits_of_tools,
+            vision,
+            large,
+        };
         let journal = Journal { store, at, turn, person, gallery };
         let turn = Turn { model, ledger, journal, tools, limits, steering, progress, stop };
         abandon.run_until_cancelled_owned(Box::pin(turn.run(start))).await

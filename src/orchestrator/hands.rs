@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     coding_agents::CodingAgents,
+    environments::Environments,
     github::GitHub,
     ledger::Tokens,
     llm::{ToolSpec, Usage},
@@ -76,6 +77,7 @@ pub(super) enum Toolbox {
     Sandbox {
         sandboxes: Sandboxes,
         agents: CodingAgents,
+        environments: Option<Environments>,
         github: GitHub,
         rights: Rights,
         limits: ToolLimits,
@@ -171,7 +173,7 @@ impl Hands {
         let steering = Steering::new(call.id.clone(), taken, words, take);
         let work = async {
             match &self.tools {
-                Toolbox::Sandbox { sandboxes, agents, github, rights, limits, vision, large } => {
+                Toolbox::Sandbox { sandboxes, agents, environments, github, rights, limits, vision, large } => {
                     let context = ToolContext {
                         sandboxes: sandboxes.clone(),
                         address: self.journal.at.address.clone(),
@@ -179,6 +181,7 @@ impl Hands {
                         person: self.journal.person.clone(),
                         call: call.id.clone(),
                         agents: agents.clone(),
+                        environments: environments.clone(),
                         github: github.clone(),
                         rights: rights.clone(),
                         store: self.journal.store.clone(),

@@ -94,6 +94,8 @@ pub(super) struct Fleet {
     pub(super) fixed: PathBuf,
     /// All accounts' rooms that have, had or want a container or volume.
     rooms: Mutex<HashMap<Address, Arc<Room>>>,
+    /// The workshops that are open, each with the room for which it works.
+    workshops: Mutex<HashMap<Address, Address>>,
     /// Which rooms have which id ranges on the host.
     ids: Mutex<IdRanges>,
     /// The image, as last looked up.
@@ -160,6 +162,7 @@ impl Fleet {
             seccomp,
             fixed,
             rooms: Mutex::default(),
+            workshops: Mutex::default(),
             ids: Mutex::default(),
             image: Mutex::default(),
             info: Mutex::default(),
@@ -205,6 +208,15 @@ impl Fleet {
 
     pub(super) fn rooms(&self) -> MutexGuard<'_, HashMap<Address, Arc<Room>>> {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn workshops(&self) -> MutexGuard<'_, HashMap<Address, Address>> {
+        self.workshops.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the room as which a sandbox goes out: its own, or that for which a workshop works.
+    pub(super) fn goes_out_as(&self, address: &Address) -> Address {
+        self.workshops().get(address).unwrap_or(address).clone()
     }
 
     /// Returns the room, which need not be known yet.

@@ -112,7 +112,10 @@ fn bind(fleet: &Arc<Fleet>, room: &Arc<Room>) -> Result<(), SandboxError> {
     opened.map_err(|source| SandboxError::Socket { path: directory.clone(), source })?;
     // The link and its connections know no room, so this span names it in their lines of the log. It is not the
     // turn's span, since the link outlives the turn.
-    let link = room.address.span().in_scope(|| Link::bind(&directory, fleet.proxies(&room.address), &fleet.cancel))?;
+    let link = room
+        .address
+        .span()
+        .in_scope(|| Link::bind(&directory, fleet.proxies(&fleet.goes_out_as(&room.address)), &fleet.cancel))?;
     let (weak, asked) = (Arc::downgrade(fleet), Arc::downgrade(room));
     link.ask_when_silent(Box::new(move || {
         let (fleet, room) = (weak.upgrade(), asked.upgrade());

@@ -50,6 +50,7 @@ mod spooled;
 mod streams;
 mod usage;
 mod work;
+mod workshop;
 
 pub(crate) use client::{FileSlice, RunningCommand};
 pub use client::{Lookup, Sandbox};
@@ -65,3 +66,4 @@ pub use sandboxd::protocol::{Exit, KillCause, ProxyKind, User};
 pub(crate) use sandboxd::protocol::{LOG_DIR, WRITE_LIMIT};
 pub use sandboxes::Sandboxes;
 pub use spooled::Word;
+pub use workshop::Workshop;

@@ -264,7 +264,7 @@ pub(super) async fn remove_gone(fleet: &Arc<Fleet>) {
 
 async fn remove_if_gone(fleet: &Fleet, room: &Room, existing: &HashSet<Address>) {
     let mark = mark(fleet, room);
-    if existing.contains(&room.address) {
+    if existing.contains(&room.address) || fleet.workshops().contains_key(&room.address) {
         let _ = fs::remove_file(&mark); // the file need not exist
         return;
     }

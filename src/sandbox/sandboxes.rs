@@ -24,6 +24,7 @@ use super::{
     options::SandboxOptions,
     reconcile,
     room::SandboxSummary,
+    workshop::Workshop,
 };
 use crate::{
     clock::Clock,
@@ -92,6 +93,16 @@ impl Sandboxes {
             time::sleep(ENDING).await;
         }
         started
+    }
+
+    /// Opens a workshop for a room.
+    pub fn workshop(&self, address: &Address) -> Workshop {
+        Workshop::open(&self.fleet, address)
+    }
+
+    /// Returns the id of the image of which sandboxes are made, which changes with its content.
+    pub async fn image_id(&self) -> Result<String, SandboxError> {
+        Ok(self.fleet.image().await?.id)
     }
 
     /// Returns, once, what a model must be told before it works on in a sandbox whose files were lost.

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     coding_agents::CodingAgents,
+    environments::Environments,
     github::GitHub,
     ids::{Address, CallId, TurnId},
     ledger::Tokens,
@@ -39,6 +40,8 @@ pub struct ToolContext {
     pub call: CallId,
     /// The coding agents.
     pub agents: CodingAgents,
+    /// What repositories need to be worked on; `None`: nothing is set up for them.
+    pub environments: Option<Environments>,
     /// The way to GitHub.
     pub github: GitHub,
     /// Who may allow what.

@@ -11,6 +11,7 @@ mod arguments;
 mod call;
 mod context;
 mod edit_file;
+mod environment;
 mod error;
 mod exec;
 mod files;
@@ -212,7 +213,9 @@ async fn call<T: Tool>(context: &ToolContext, text: &str, boot_id: Option<&str>)
         let brief = text::one_line(&error.brief(), 120);
         ToolResult::bad(format!("{label}: {brief}"), error.to_string())
     });
-    result.text.push_str(&guides::unseen(context, began.elapsed()).await);
+    let took = began.elapsed();
+    result.text.push_str(&environment::brought(context, text, took).await);
+    result.text.push_str(&guides::unseen(context, took).await);
     result
 }
 

@@ -10,6 +10,7 @@ use matrix_agent::{
     clock::Clock,
     coding_agents::{CodingAgents, Profiles, Roster},
     config::{self, AgentChoice, AgentRole},
+    environments::Environments,
     gateway::{
         AllowedHosts, Gateway, GatewayPolicy, Network,
         models::{ModelDoor, Protocol},
@@ -45,6 +46,7 @@ pub(crate) struct Bench {
     pub(crate) address: Address,
     jobs: JobsSeen,
     agents: CodingAgents,
+    pub(crate) environments: Option<Environments>,
     pub(crate) github: GitHub,
     pub(crate) rights: Rights,
     pub(crate) store: Store,
@@ -67,7 +69,16 @@ impl Bench {
         Self::with(image, gateway(), agents(true)).await
     }
 
+    /// One whose way out is this gateway, and whose sandboxes take so much of the disk.
+    pub(crate) async fn with_disk(image: &str, gateway: Gateway, disk: u64) -> Self {
+        Self::of(image, gateway, agents(false), disk).await
+    }
+
     async fn with(image: &str, gateway: Gateway, agents: CodingAgents) -> Self {
+        Self::of(image, gateway, agents, 20 << 30).await
+    }
+
+    async fn of(image: &str, gateway: Gateway, agents: CodingAgents, disk: u64) -> Self {
         let state = tempfile::Builder::new().prefix("ma-tools").tempdir_in("/tmp").unwrap();
         let options = SandboxOptions {
             state_dir: state.path().to_owned(),
@@ -79,7 +90,7 @@ impl Bench {
             memory: 1 << 30,
             cpus: 2.0,
             pids: 256,
-            disk: 20 << 30,
+            disk,
             idle: Duration::from_hours(1),
             memory_total: u64::MAX,
             max_running: 4,
@@ -99,6 +110,7 @@ impl Bench {
             address,
             jobs: JobsSeen::default(),
             agents,
+            environments: None,
             github: GitHub::default(),
             rights,
             _state: state,
@@ -117,6 +129,7 @@ impl Bench {
             person: "@ann:a.org".to_owned(),
             call,
             agents: self.agents.clone(),
+            environments: self.environments.clone(),
             github: self.github.clone(),
             rights: self.rights.clone(),
             store: self.store.clone(),
@@ -230,7 +243,7 @@ fn agents(stay: bool) -> CodingAgents {
     CodingAgents::new(roster, ModelDoor::default())
 }
 
-fn podman(arguments: &[&str]) -> String {
+pub(crate) fn podman(arguments: &[&str]) -> String {
     let output = std::process::Command::new("podman").args(arguments).output().expect("podman is there");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -13,6 +13,7 @@ mod files;
 mod github;
 mod jobs;
 mod pages;
+mod setups;
 mod staying;
 #[path = "../support/mod.rs"]
 mod support;

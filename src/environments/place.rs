@@ -1,0 +1,201 @@
+//! A repository in a sandbox that says how it is set up, as a script in that sandbox tells of it (`look.sh`).
+//!
+//! What a room's sandbox tells is a claim and no more: it says which environment is looked for. What is kept is made of
+//! what the workshop's own clone tells.
+
+use std::time::Duration;
+
+use super::EnvironmentError;
+use crate::{
+    github::Repository,
+    ids::{digest, random},
+    sandbox::{Captured, Command, Exit, Sandbox, Stdin, User},
+    text,
+};
+
+const SCRIPT: &str = include_str!("look.sh");
+/// How long one look may take.
+const LIMIT: Duration = Duration::from_secs(10);
+/// The most repositories of a workspace that are looked at.
+const MOST: usize = 8;
+/// The most characters of a name, a path and a remote.
+const LONGEST: usize = 200;
+/// Changed when what is kept no longer means the same.
+const FORMAT: &str = "environment-1";
+
+/// A repository with a script that sets it up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The folder's name in the workspace.
+    pub(super) folder: String,
+    /// The script's path in the repository.
+    pub(super) script: String,
+    /// Where it comes from: `https://…`, without any credentials.
+    pub(super) url: String,
+    /// A digest of the script and the files that fix versions.
+    pub(super) state: String,
+}
+
+impl Place {
+    /// Returns how people call the repository: `owner/name` at GitHub, else host and path.
+    pub fn repository(&self) -> String {
+        self.at_github().map_or_else(
+            || self.url.trim_start_matches("https://").to_owned(),
+            |repository| repository.as_str().to_owned(),
+        )
+    }
+
+    /// Returns its script's path in the repository.
+    pub fn script(&self) -> &str {
+        &self.script
+    }
+
+    /// Returns its name at GitHub, if it is there.
+    pub(super) fn at_github(&self) -> Option<Repository> {
+        Repository::of_remote(&self.url)
+    }
+
+    /// Returns the name of its environment in sandboxes of this image.
+    pub(super) fn key(&self, image: &str) -> String {
+        digest(&[FORMAT, image, &self.url, &self.folder, &self.script, &self.state], 16)
+    }
+
+    /// Reads a line of the script; `None` if it is none, or names what is not set up from here.
+    fn read(line: &str, mark: &str) -> Option<Self> {
+        let mut fields = line.strip_prefix(mark)?.strip_prefix('\t')?.split('\t');
+        let mut next = || fields.next().filter(|field| (1..=LONGEST).contains(&field.len()));
+        let (folder, script, remote, state) = (next()?, next()?, next()?, next()?);
+        let plain = |text: &str, more: &[u8]| {
+            text.bytes().all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
+                && !text.starts_with(['-', '.'])
+        };
+        let is_path = script.split('/').all(|part| !part.is_empty() && part != ".." && !part.starts_with('-'));
+        let is_script = is_path && plain(script.trim_start_matches('.'), b"._-/");
+        let is_state = state.len() == 64 && state.bytes().all(|byte| byte.is_ascii_hexdigit());
+        (plain(folder, b"._-") && is_script && is_state).then_some(())?;
+        let own = |text: &str| text.to_owned();
+        Some(Self { folder: own(folder), script: own(script), url: url_of(remote)?, state: own(state) })
+    }
+}
+
+/// Returns from where a remote can be cloned by whoever has no key: only where the other side shows who it is.
+fn url_of(remote: &str) -> Option<String> {
+    if let Some(repository) = Repository::of_remote(remote) {
+        return Some(format!("https://github.com/{repository}"));
+    }
+    let rest = remote.strip_prefix("https://")?.trim_end_matches('/');
+    let (host, path) = rest.split_once('/')?;
+    let plain = |text: &str, more: &[u8]| {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
+    };
+    let is_url = plain(host, b".-:") && plain(path, b"._-/~+") && path.split('/').all(|part| part != "..");
+    is_url.then(|| format!("https://{}/{path}", host.to_ascii_lowercase()))
+}
+
+/// Looks at the folder `only` of a sandbox's workspace, or at all that were not looked at before.
+pub(super) async fn look(sandbox: &Sandbox, only: Option<&str>) -> Result<Vec<Place>, EnvironmentError> {
+    let mark = format!("@@{}", random(8));
+    let (exit, output) = run(sandbox, "look", &["sh", "-c", SCRIPT, "look", &mark, only.unwrap_or_default()]).await?;
+    let told = text::strip(&output.head);
+    let places: Vec<_> = told.lines().filter_map(|line| Place::read(line, &mark)).take(MOST).collect();
+    tracing::debug!(?exit, ?places, "looked for repositories that say how they are set up");
+    Ok(places)
+}
+
+/// Notes in a sandbox that a folder was looked at.
+pub(super) async fn note(sandbox: &Sandbox, place: &Place, key: &str) -> Result<(), EnvironmentError> {
+    let file = format!("/workspace/{}/.git/matrix-agent-environment", place.folder);
+    run(sandbox, "note", &["sh", "-c", r#"printf '%s\n' "$2" > "$1""#, "note", &file, key]).await.map(drop)
+}
+
+/// Runs a short script of ours as the agent's user.
+async fn run(sandbox: &Sandbox, name: &str, argv: &[&str]) -> Result<(Exit, Captured), EnvironmentError> {
+    let ended = sandbox.spawn(command(name, argv, LIMIT)).await?.wait().await?;
+    Ok((ended.exit, ended.output))
+}
+
+/// Returns a command of the agent's user.
+pub(super) fn command(name: &str, argv: &[&str], limit: Duration) -> Command {
+    Command {
+        id: format!("environment-{name}-{}", random(8)),
+        argv: argv.iter().map(|&word| word.to_owned()).collect(),
+        env: Vec::new(),
+        cwd: String::new(),
+        user: User::Agent,
+        stdin: Stdin::Null,
+        timeout: Some(limit),
+        background: false,
+        writable: None,
+        spooled: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(folder: &str, script: &str, remote: &str) -> Option<Place> {
+        Place::read(&format!("@@m\t{folder}\t{script}\t{remote}\t{}", "a".repeat(64)), "@@m")
+    }
+
+    #[test]
+    fn a_repository_is_known_by_where_it_comes_from() {
+        let of = |remote: &str| {
+            line("site", ".matrix-agent/setup.sh", remote).map(|place| (place.url.clone(), place.repository()))
+        };
+        let site = Some(("https://github.com/acme/site".to_owned(), "acme/site".to_owned()));
+        for remote in
+            ["https://github.com/acme/site.git", "git@github.com:Acme/Site", "ssh://git@github.com/acme/site/"]
+        {
+            assert_eq!(of(remote), site, "{remote}");
+        }
+        let elsewhere = Some(("https://git.example.org/a/b.git".to_owned(), "git.example.org/a/b.git".to_owned()));
+        assert_eq!(of("https://Git.Example.org/a/b.git"), elsewhere);
+        for remote in [
+            "",
+            "/srv/site",
+            "http://example.org/a",
+            "https://u:p@example.org/a",
+            "https://x.org/../a",
+            "file:///x",
+            "ext::sh -c x",
+        ] {
+            assert_eq!(of(remote), None, "{remote}");
+        }
+    }
+
+    #[test]
+    fn what_could_become_another_word_is_left_out() {
+        let remote = "https://github.com/acme/site";
+        for (folder, script) in [
+            ("-site", "a.sh"),
+            ("..", "a.sh"),
+            ("a b", "a.sh"),
+            ("site", "../a.sh"),
+            ("site", "/a.sh"),
+            ("site", "-x"),
+            ("site", "a;b"),
+            ("", "a.sh"),
+        ] {
+            assert_eq!(line(folder, script, remote), None, "{folder} {script}");
+        }
+        assert!(line("site", "scripts/set-up.sh", remote).is_some());
+        assert_eq!(Place::read("@@m\tsite\ta.sh\thttps://github.com/a/b\tshort", "@@m"), None);
+        assert_eq!(Place::read("site\ta.sh", "@@m"), None);
+    }
+
+    #[test]
+    fn every_part_of_a_state_counts() {
+        let place = line("site", "a.sh", "https://github.com/acme/site").unwrap();
+        let key = place.key("sha256:1");
+        assert_eq!(key, place.key("sha256:1"));
+        let others = [
+            place.key("sha256:2"),
+            Place { folder: "other".into(), ..place.clone() }.key("sha256:1"),
+            Place { script: "b.sh".into(), ..place.clone() }.key("sha256:1"),
+            Place { url: "https://github.com/acme/other".into(), ..place.clone() }.key("sha256:1"),
+            Place { state: "b".repeat(64), ..place }.key("sha256:1"),
+        ];
+        assert!(!others.contains(&key));
+    }
+}

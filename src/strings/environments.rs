@@ -1,0 +1,76 @@
+//! Environments of repositories: what rooms and models are told. Those without a full stop are clauses, which follow
+//! upon what was not done.
+
+use std::{fmt::Display, io, path::Path};
+
+/// Told in the room when a script begins.
+pub(crate) fn begins(repository: &str, script: &str) -> String {
+    format!("setting up {repository} by its {script}: once, later clones have it at once")
+}
+
+/// Told in the room, and to the model, when there is no environment.
+pub(crate) fn not_there(repository: &str, why: &dyn Display) -> String {
+    format!("{repository} was not set up: {why}")
+}
+
+/// Told to the model once it is there.
+pub(crate) fn there(repository: &str, script: &str, size: &str, made: bool, seconds: u64) -> String {
+    let how = if made {
+        format!("Its {script} was run on a fresh clone ({seconds} s)")
+    } else {
+        format!("Its {script} had been run on a fresh clone before")
+    };
+    format!(
+        "{repository} is set up. {how}, and what that left in /home/agent and beside the files of the repository is in \
+         place here ({size}): it needs no second installation."
+    )
+}
+
+/// The clone's state is not that of which environments are made.
+pub(crate) const OTHER_STATE: &str =
+    "its script and lock files here are not those of its default branch, of which environments are made";
+
+/// It has just failed.
+pub(crate) const FAILED_BEFORE: &str = "that has failed within the last ten minutes and is not tried again yet";
+
+/// A script that has failed, with its last lines.
+pub(crate) fn failed(how: &str, lines: &[String]) -> String {
+    format!("its script {how}{}", quoted(lines))
+}
+
+/// A repository that cannot be cloned.
+pub(crate) fn not_cloned(lines: &[String]) -> String {
+    format!("it could not be cloned anew{}", quoted(lines))
+}
+
+/// What it left is too large.
+pub(crate) fn too_large(bound: &str) -> String {
+    format!("what its script left is larger than {bound} (ENVIRONMENTS_DISK)")
+}
+
+/// What it left holds a secret.
+pub(crate) fn holds_secret(name: &str) -> String {
+    format!("its script left {name} in a file, where whoever works here could read it, so that nothing of it was kept")
+}
+
+/// It could not be unpacked.
+pub(crate) fn not_unpacked(why: &str) -> String {
+    format!("what is kept of it could not be unpacked whole ({why})")
+}
+
+/// The folder of what is kept fails.
+pub(crate) fn not_kept(error: &io::Error) -> String {
+    format!("the server's disk failed ({error})")
+}
+
+/// The file with secrets fails.
+pub(crate) fn secrets_file(file: &Path, why: &str) -> String {
+    format!("the operator's {} (SETUP_SECRETS) cannot be used: {why}", file.display())
+}
+
+fn quoted(lines: &[String]) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    lines.iter().fold(". It said:".to_owned(), |text, line| text + "\n| " + line.as_str())
+}
