@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::EnvironmentError;
 use crate::{
-    github::Repository,
     ids::{digest, random},
+    rights::Repository,
     sandbox::{Captured, Command, Exit, Sandbox, Stdin, User},
     text,
 };
