@@ -33,7 +33,10 @@ use super::{
     message::{AssistantMessage, Chunk, Completion, Finish, Message, Part, ToolSpec},
     meter::Meter,
     refusal,
-    request::{self, Request},
+    request::{
+        self, Request,
+        fields::{self, RefusedFields},
+    },
     retry::Schedule,
     servers,
     watch::{Fault, Watch},
@@ -96,6 +99,7 @@ struct Inner {
     /// Set once its provider has said that it sees no pictures, whatever its name suggests.
     blind: AtomicBool,
     window: window::KnownWindow,
+    refused_fields: RefusedFields,
     limits: ModelLimits,
     clock: Clock,
 }
@@ -117,6 +121,7 @@ impl Model {
                 target: Arc::new(Target::new(endpoint.base_url(), &settings.key)?),
                 vision: settings.vision.unwrap_or_else(|| endpoint.vision()),
                 blind: AtomicBool::new(false),
+                refused_fields: RefusedFields::default(),
                 window: window::KnownWindow::new(settings.context_window, endpoint.window()),
                 endpoint,
                 http,
@@ -188,7 +193,11 @@ impl Model {
         meter: &Meter,
         on_chunk: &mut (dyn FnMut(Chunk) + Send),
     ) -> Result<Completion, LlmError> {
-        let request = request::build(&self.inner.endpoint, self.vision(), messages, tools, max_output);
+        let mut request = request::build(&self.inner.endpoint, self.vision(), messages, tools, max_output);
+        let refused_fields = &self.inner.refused_fields;
+        fields::all()
+            .filter(|field| refused_fields.contains(*field))
+            .for_each(|field| request.leave_out(field, refused_fields));
         let limits = &self.inner.limits;
         let mut schedule = Schedule::new(limits);
         let end = Instant::now() + limits.whole;
@@ -204,6 +213,15 @@ impl Model {
                 completion => return completion,
             };
             self.learn(&error);
+            if let Some(field) = fields::refused(&error).filter(|field| request.has(*field)) {
+                tracing::warn!(model = self.name(), ?field, "the model refuses a field, which is left out from now on");
+                refused_fields.add(field);
+                request.leave_out(field, refused_fields);
+                if shown {
+                    on_chunk(Chunk::Restart);
+                }
+                continue;
+            }
             let wait = schedule.next(&error).filter(|wait| Instant::now() + *wait < end);
             let Some(wait) = wait else { return Err(error) };
             tracing::warn!(model = self.name(), %error, wait_ms = wait.as_millis() as u64, "asking the model again");

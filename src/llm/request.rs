@@ -5,6 +5,8 @@
 //! result without a call, a user message between results, arguments that are no JSON, a tool's name with odd
 //! characters.
 
+pub(super) mod fields;
+
 use std::{borrow::Cow, sync::LazyLock};
 
 use serde::{Serialize, de::IgnoredAny};

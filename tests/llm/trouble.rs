@@ -282,3 +282,34 @@ async fn a_long_conversation_is_written_fast() {
     }
     assert!(best < Duration::from_millis(100), "{best:?}");
 }
+
+#[tokio::test]
+async fn a_field_that_is_refused_by_its_name_is_left_out_from_then_on() {
+    let llm = ScriptedLlm::start().await;
+    let refuses = |said: &str| json!({"error": {"message": said}}).to_string();
+    llm.status(400, &[], &refuses("Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."))
+        .status(422, &[], &refuses("stream_options: Extra inputs are not permitted"))
+        .reply_text("Here I am.")
+        .reply_text("And again.")
+        .status(400, &[], &refuses("stream_options: Extra inputs are not permitted"))
+        .reply_text("Never asked for.");
+    let model = model(&llm, "hosted_vllm/x");
+    let answer = async || {
+        let tools: &[ToolSpec] = &[];
+        model.complete(&ask("hello"), tools, Some(100), &Meter::new(1), &mut |_| {}).await
+    };
+    assert_eq!(answer().await.expect("an answer").message.text, "Here I am.");
+    assert_eq!(answer().await.expect("an answer").message.text, "And again.");
+    let limits = |request: &serde_json::Value| {
+        ["max_tokens", "max_completion_tokens", "stream_options"].map(|field| request.get(field).is_some())
+    };
+    let sent: Vec<_> = llm.requests().iter().map(limits).collect();
+    assert_eq!(
+        sent,
+        [[true, false, true], [false, true, true], [false, true, false], [false, true, false]],
+        "each is asked about once"
+    );
+    let error = answer().await.expect_err("a refusal of what was not sent");
+    assert!(matches!(error, LlmError::Refused { status: 400, .. }), "{error}");
+    assert_eq!(llm.requests().len(), 5);
+}
