@@ -141,6 +141,25 @@ fn is_first_account(account: &str) -> bool {
     account == FIRST_ACCOUNT
 }
 
+/// Begins the name of a person at GitHub among the senders of messages; no name of a chat protocol begins so.
+const AT_GITHUB: &str = "github:";
+
+/// Returns the name of a person at GitHub, or of a repository that speaks for itself, as the sender of a message.
+pub fn at_github(login: &str) -> String {
+    format!("{AT_GITHUB}{login}")
+}
+
+/// Returns whether the sender of a message is somebody at GitHub. Only the server itself says such a thing of anybody.
+pub fn is_at_github(sender: &str) -> bool {
+    sender.starts_with(AT_GITHUB)
+}
+
+/// Returns the name at GitHub of the sender of a message, if it is a person there.
+pub fn login(sender: &str) -> Option<&str> {
+    let login = sender.strip_prefix(AT_GITHUB)?;
+    login.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-').then_some(login)
+}
+
 /// Returns the first `bytes` bytes (at most 32) of the SHA-256 of `parts`, in hex. Each part ends with a NUL, so that
 /// `["ab", "c"]` and `["a", "bc"]` differ.
 pub fn digest(parts: &[&str], bytes: usize) -> String {

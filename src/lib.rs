@@ -11,6 +11,7 @@ pub mod cli;
 pub mod ops;
 
 pub mod chat;
+pub mod tasks;
 
 pub mod hub;
 

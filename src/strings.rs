@@ -12,6 +12,7 @@ pub(crate) mod models;
 pub(crate) mod rights;
 pub(crate) mod rooms;
 pub(crate) mod sandboxes;
+pub(crate) mod tasks;
 pub(crate) mod terminals;
 pub(crate) mod told;
 pub(crate) mod turns;

@@ -39,7 +39,8 @@ pub(crate) struct About {
     pub default: Preset,
     /// Whether its value is never shown.
     pub secret: bool,
-    /// Whether it is a list, for which an empty value is a mistake instead of "not set".
+    /// Whether it is a list, or a secret without which something would stand open: an empty value is a mistake then, and not the
+    /// same as none.
     pub list: bool,
     /// Whether it may have several values, so that it may be a list in `matrix-agent.toml`.
     pub several: bool,
@@ -90,8 +91,10 @@ macro_rules! keys {
     };
     (@secret (secret)) => { true };
     (@secret (first secret)) => { true };
+    (@secret (filled secret)) => { true };
     (@secret $other:tt) => { false };
     (@list (list)) => { true };
+    (@list (filled secret)) => { true };
     (@list $other:tt) => { false };
     (@several (list)) => { true };
     (@several (several)) => { true };
@@ -179,6 +182,16 @@ keys! {
         (secret) GITHUB_TOKEN: SecretString = Unset, parse::token;
         /// Repositories for which that key may be used in every room: to read them, and, once somebody has said yes there, to push branches `agent/…` and to open pull requests. `owner/name` or `owner/*`, parted by commas; `none` for none. Others are read as far as they are public.
         (list) GITHUB_REPOS: Vec<String> = Text("none"), parse::list;
+    }
+    "Tasks from GitHub" {
+        /// The webhook's secret, or the whole path of a file that holds it: at least 16 characters, as `openssl rand -hex 32` makes them. With it, issues that somebody labels become tasks (`docs/github.md`); needs HTTP_LISTEN and a key for GitHub. Not set: there is no webhook.
+        (filled secret) GITHUB_WEBHOOK_SECRET: SecretString = Unset, parse::webhook_secret;
+        /// The label by which somebody who may write to a repository of GITHUB_REPOS makes an issue a task.
+        () GITHUB_TASK_LABEL: String = Text("agent-task"), parse::words;
+        /// Who is invited to the rooms of tasks: Matrix user IDs, parted by commas; `none` for nobody.
+        (list) GITHUB_TASK_PEOPLE: Vec<String> = Follows("ADMIN_USERS, and if nobody is there, the names in ALLOWED_USERS"), parse::users;
+        /// How often failed checks of a pull request begin work on it by themselves; `0`: only when somebody asks.
+        () GITHUB_FIX_ROUNDS: u32 = Text("0"), parse::count::<_, 0, 20>;
     }
     "HTTP" {
         /// Where the HTTP server listens, for webhooks: a port, then on this machine alone, or an address with a port. Not set: nowhere. It speaks plain HTTP; put a proxy with TLS in front (`docs/github.md`).

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     AgentChoice, AgentRole, Agents, Config, GitHub, Http, Limits, Llm, Matrix, Mistakes, Paths, People, Provider,
-    Sandbox, Source, Sources, Unread, accounts,
+    Sandbox, Source, Sources, Tasks, Unread, accounts,
     keys::{self, About, Key, Preset},
     raw::Raw,
 };
@@ -67,6 +67,7 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
     let shown = (!admins.is_empty()).then(|| (admins.join(","), "ADMIN_USERS"));
     let allowed = reader.or_follows(keys::ALLOWED_USERS, shown).unwrap_or_default();
     let people = People { allowed, admins, rooms: reader.optional(keys::ALLOWED_ROOMS).unwrap_or_default() };
+    let tasks = tasks(reader, &people);
     let Reader { raw, mistakes, .. } = reader;
     let accounts = accounts::read(&raw.accounts, matrix.as_ref(), &defaults, &people, mistakes);
     Config {
@@ -87,6 +88,7 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
             token: reader.optional(keys::GITHUB_TOKEN),
             repositories: reader.value(keys::GITHUB_REPOS),
         },
+        tasks,
         http: Http { listen: reader.optional(keys::HTTP_LISTEN), names: reader.value(keys::HTTP_NAMES) },
         sandbox: Sandbox {
             podman_path: reader.value(keys::PODMAN_PATH),
@@ -136,6 +138,21 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
             ipc_base_dir: reader.value(keys::IPC_BASE_DIR),
             journal_sync: reader.value(keys::JOURNAL_SYNC),
         },
+    }
+}
+
+fn tasks(reader: &mut Reader, people: &People) -> Tasks {
+    let named = |user: &&String| !user.starts_with("@*:");
+    let (from, follows): (_, Vec<_>) = match &*people.admins {
+        [] => ("ALLOWED_USERS", people.allowed.iter().filter(named).cloned().collect()),
+        admins => ("ADMIN_USERS", admins.to_vec()),
+    };
+    let follows = (!follows.is_empty()).then(|| (follows.join(","), from));
+    Tasks {
+        secret: reader.optional(keys::GITHUB_WEBHOOK_SECRET),
+        label: reader.value(keys::GITHUB_TASK_LABEL),
+        people: reader.or_follows(keys::GITHUB_TASK_PEOPLE, follows).unwrap_or_default(),
+        rounds: reader.value(keys::GITHUB_FIX_ROUNDS),
     }
 }
 

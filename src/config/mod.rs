@@ -52,6 +52,8 @@ pub struct Config {
     pub qwen: Provider,
     /// The key for GitHub, and where it may be used.
     pub github: GitHub,
+    /// What becomes of GitHub's events.
+    pub tasks: Tasks,
     /// The HTTP server.
     pub http: Http,
     /// The sandboxes.
@@ -158,6 +160,19 @@ pub struct GitHub {
     pub token: Option<SecretString>,
     /// Repositories for which it may be used in every room: `owner/name` or `owner/*`.
     pub repositories: Vec<String>,
+}
+
+/// What becomes of GitHub's events.
+#[derive(Clone, Debug)]
+pub struct Tasks {
+    /// The webhook's secret, or the path of a file with it; `None`: there is no webhook.
+    pub secret: Option<SecretString>,
+    /// The label that makes an issue a task.
+    pub label: String,
+    /// Who is invited to tasks' rooms.
+    pub people: Vec<String>,
+    /// Turns that failed checks of a pull request begin.
+    pub rounds: u32,
 }
 
 /// The HTTP server.

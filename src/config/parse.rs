@@ -113,6 +113,17 @@ pub(super) fn token(value: &str) -> Parsed<SecretString> {
     ))
 }
 
+/// The secret of a webhook, or the path of a file with it.
+pub(super) fn webhook_secret(value: &str) -> Parsed<SecretString> {
+    const SHORTEST: usize = 16;
+    if value.starts_with('/') || value.len() >= SHORTEST {
+        return token(value);
+    }
+    let what =
+        if value.trim().is_empty() { "it is empty, so that anybody could send events" } else { "it is too short" };
+    Err(Wrong::new(what, "Write what `openssl rand -hex 32` prints here and at GitHub, or remove the line"))
+}
+
 /// A whole number between two bounds.
 pub(super) fn count<T: TryFrom<u32>, const MIN: u32, const MAX: u32>(value: &str) -> Parsed<T> {
     let mend = || format!("Write a whole number from {MIN} to {MAX}");

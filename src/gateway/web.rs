@@ -132,6 +132,7 @@ async fn is_opened(link: &Link<'_>, host: &Host) -> bool {
     }
     let Ok(_held) = Arc::clone(&link.slot.held).try_acquire_owned() else { return false };
     let question = Question {
+        for_task: false,
         key: "host".to_owned(),
         act: Act::Host(name.clone()),
         what: strings::rights::reach(name),

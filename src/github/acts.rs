@@ -218,7 +218,12 @@ impl GitHub {
         Ok(checks)
     }
 
-    async fn read(&self, repository: &Repository, path: &str) -> Result<Value, GitHubError> {
+    /// Returns whether this server, or another one like it, wrote a text: it has the mark of an act.
+    pub fn wrote(text: &str) -> bool {
+        text.contains(MARK)
+    }
+
+    pub(super) async fn read(&self, repository: &Repository, path: &str) -> Result<Value, GitHubError> {
         self.ask(repository, Method::GET, path, None).await
     }
 
@@ -279,9 +284,12 @@ impl fmt::Display for Checks {
     }
 }
 
+/// Begins each mark.
+const MARK: &str = "<!-- matrix-agent ";
+
 /// The mark by which an act is found again. It tells a stranger nothing.
 fn mark(act: &str) -> String {
-    format!("<!-- matrix-agent {} -->", digest(&["act", act], 12))
+    format!("{MARK}{} -->", digest(&["act", act], 12))
 }
 
 fn pull(answer: &Value, opened: bool) -> Option<Pull> {
@@ -310,7 +318,7 @@ fn numbered(error: GitHubError, repository: &Repository, number: u64) -> GitHubE
 }
 
 /// Encodes a name for a path or a query; slashes and colons may stand in both.
-fn encoded(name: &str) -> String {
+pub(super) fn encoded(name: &str) -> String {
     name.bytes().fold(String::new(), |mut text, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~/:".contains(&byte) {
             text.push(byte as char);

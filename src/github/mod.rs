@@ -14,6 +14,7 @@ mod diff;
 mod error;
 mod health;
 mod listed;
+mod people;
 mod permitted;
 pub mod secrets;
 
@@ -30,6 +31,7 @@ pub use self::{
     error::GitHubError,
     health::KeyHealth,
     listed::{BadRepository, Repositories},
+    people::ReviewComment,
     permitted::PermittedPush,
 };
 use self::{api::Api, permitted::Permitted};

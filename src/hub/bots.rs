@@ -23,6 +23,9 @@ pub(super) enum Speaker<'a> {
     Local,
     /// A person in a room, by their name in that protocol.
     Person(&'a str),
+    /// Somebody at GitHub who may write to the repository of which they speak. What they write is work for the bot that has a
+    /// sandbox, never an order.
+    AtGitHub,
 }
 
 /// A bot that wants a message, and what it means to that bot.
@@ -53,6 +56,8 @@ impl Bots {
             let hears = match speaker {
                 Speaker::Local => true,
                 Speaker::Person(person) => bot.policy().hears(person),
+                Speaker::AtGitHub if bot.owns_sandbox() => return Ok(Some((Arc::clone(bot), Intent::Work))),
+                Speaker::AtGitHub => false,
             };
             if !hears {
                 continue;

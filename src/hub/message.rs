@@ -263,13 +263,42 @@ pub enum Live {
     },
 }
 
-/// A request to a chat protocol for what a message brings along. Made when the bot is about to need it.
+/// A request to a chat protocol: for what a message brings along, made when the bot is about to need it, or for a room.
 #[derive(Debug)]
 pub enum Fetch {
     /// A file that somebody sent.
     File(FetchFile),
     /// The message to which it replies.
     Quote(FetchQuote),
+    /// A room that is to be there.
+    Room(MakeRoom),
+}
+
+/// A room that is to be made, unless it was before.
+#[derive(Debug)]
+pub struct MakeRoom {
+    /// Names it among all rooms that this account makes, for ever: letters, digits and `-`.
+    pub key: String,
+    /// What people see as its name.
+    pub name: String,
+    /// Who is to come, by their names in that protocol.
+    pub people: Vec<String>,
+    /// Gets the room, or why there is none.
+    pub done: oneshot::Sender<Result<RoomKey, NotMade>>,
+}
+
+/// Why there is no room.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotMade {
+    /// The chat server does not answer now.
+    #[error("the chat server does not answer now")]
+    Away,
+    /// It refuses.
+    #[error("the chat server makes no room: {0}")]
+    Refused(String),
+    /// No protocol is served in which there could be one.
+    #[error("there is no chat in which a room could be made")]
+    Nowhere,
 }
 
 /// A file that somebody sent.

@@ -31,7 +31,9 @@ use tracing::{Instrument, Span};
 
 pub(crate) use became::{Became, Part};
 pub use keeper::{Keeper, Retention};
-pub(crate) use message::{Author, Fetch, FetchFile, FetchQuote, LiveIn, NotFetched, NotQuoted, Quoted};
+pub(crate) use message::{
+    Author, Fetch, FetchFile, FetchQuote, LiveIn, MakeRoom, NotFetched, NotMade, NotQuoted, Quoted,
+};
 pub use message::{Body, CardPlace, Inbound, Live, Outbound};
 pub(crate) use outbox::Outbox;
 pub(crate) use port::Undelivered;

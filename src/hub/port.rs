@@ -38,6 +38,8 @@ pub struct Features {
     pub threads: bool,
     /// Whether people can answer a card by a reaction.
     pub reactions: bool,
+    /// Whether it can make rooms ([`Fetch::Room`]).
+    pub rooms: bool,
 }
 
 /// One row for the chat protocol to send.
@@ -92,7 +94,7 @@ pub struct Port {
 pub struct Inbox {
     /// What must be sent once.
     pub deliveries: mpsc::Receiver<Delivery>,
-    /// Requests for the files and quotes that messages bring along.
+    /// Requests for the files and quotes that messages bring along, and for rooms.
     pub fetches: mpsc::Receiver<Fetch>,
 }
 
@@ -124,7 +126,7 @@ impl Ports {
     /// Returns what the protocol of a room can do. If no port serves the room now, all features count as there, since
     /// the rows wait until one does.
     pub(super) fn features(&self, room: &RoomKey) -> Features {
-        let all = Features { edits: true, files: true, threads: true, reactions: false };
+        let all = Features { edits: true, files: true, threads: true, reactions: false, rooms: false };
         self.of(room).map_or(all, |port| port.rooms.features)
     }
 
@@ -141,6 +143,17 @@ impl Ports {
         if let Some(port) = self.of(room) {
             let _ = port.fetches.send(fetch).await;
         }
+    }
+
+    /// Returns the protocol that can make rooms, if one is served.
+    pub(super) fn maker(&self) -> Option<&mpsc::Sender<Fetch>> {
+        self.all.iter().find(|port| port.rooms.features.rooms).map(|port| &port.fetches)
+    }
+
+    /// Returns the key of a room at this machine, if people can come to one.
+    pub(super) fn local_room(&self, name: &str) -> Option<RoomKey> {
+        let port = self.all.iter().find(|port| port.rooms.local)?;
+        Some(RoomKey(format!("{}{name}", port.rooms.prefix)))
     }
 
     fn of(&self, room: &RoomKey) -> Option<&Port> {

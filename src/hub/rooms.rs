@@ -9,10 +9,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{self, MissedTickBehavior};
+use tokio::{
+    sync::oneshot,
+    time::{self, MissedTickBehavior},
+};
 use tracing::Instrument;
 
-use super::{AccountHub, Outbound, room::Mailbox, to_json};
+use super::{AccountHub, Fetch, MakeRoom, NotMade, Outbound, room::Mailbox, to_json};
 use crate::{
     ids::{self, Address, EventId, RoomKey},
     store::{LeftRoom, NewOutbox, StoreError},
@@ -22,6 +25,8 @@ use crate::{
 const LOOK: Duration = Duration::from_mins(1);
 /// How long somebody who comes back waits for a removal that is under way.
 const COME_BACK: Duration = Duration::from_secs(10);
+/// How long a protocol may take to make a room.
+const MAKE: Duration = Duration::from_mins(1);
 
 impl AccountHub {
     /// Notes that the account is in a room now. With `greet`, the first bot that has a greeting greets the room, once
@@ -110,6 +115,39 @@ impl AccountHub {
     /// Returns whether a room, or the home that it uses, was encrypted once.
     pub fn is_encrypted(&self, room: &RoomKey) -> bool {
         self.inner.homes.is_encrypted(room)
+    }
+
+    /// Returns a room that is made for something, the same one however often it is asked for: in a protocol that can make
+    /// rooms, with these people invited; else, or if it is nobody, at this machine, by its `short` name. `key` names it for ever and is not to be
+    /// guessed, `name` is for people.
+    pub async fn make_room(&self, short: &str, key: &str, name: &str, people: &[String]) -> Result<RoomKey, NotMade> {
+        // A room to which nobody is invited is left at once.
+        let Some(maker) = self.inner.ports.maker().filter(|_| !people.is_empty()) else {
+            return self.inner.ports.local_room(short).ok_or(NotMade::Nowhere);
+        };
+        let (done, made) = oneshot::channel();
+        let wanted = MakeRoom { key: key.to_owned(), name: name.to_owned(), people: people.to_vec(), done };
+        let asked = async {
+            let _ = maker.send(Fetch::Room(wanted)).await;
+            made.await
+        };
+        // Without an answer it is asked for again, and found.
+        time::timeout(MAKE, asked).await.map_or(Err(NotMade::Away), |made| made.unwrap_or(Err(NotMade::Away)))
+    }
+
+    /// Returns whether a room was made for a task.
+    pub fn is_for_task(&self, room: &RoomKey) -> bool {
+        let home = self.address(self.inner.homes.home(room));
+        self.inner.rights.as_ref().is_some_and(|rights| rights.task(&home).is_some())
+    }
+
+    /// Tells a room something that answers nobody, once for each `txn`.
+    pub async fn tell(&self, room: &RoomKey, txn: String, text: String) -> Result<(), StoreError> {
+        let home = self.address(self.inner.homes.home(room));
+        let row = NewOutbox { txn, payload: to_json(&Outbound::Notice { text, card: None })?, file: None };
+        self.inner.store.post(&home, None, row).await?;
+        self.inner.outbox.wake(&home).await;
+        Ok(())
     }
 
     /// Returns the rooms in which the account is.

@@ -45,6 +45,7 @@ use crate::{
     rights::Rights,
     sandbox::{Notice, Sandboxes},
     store::Store,
+    tasks::{TaskRules, Tasks},
     tools,
 };
 
@@ -75,6 +76,8 @@ pub struct House {
     retention: Retention,
     /// The HTTP server, if one is set up, until it serves.
     http: Option<HttpServer>,
+    /// By which rules issues become tasks, if they do.
+    task_rules: Option<TaskRules>,
     tasks: TaskTracker,
     cancel: CancellationToken,
     state_dir: PathBuf,
@@ -150,6 +153,7 @@ impl House {
             gallery,
             retention,
             http: None,
+            task_rules: None,
             tasks,
             cancel,
             state_dir,
@@ -172,13 +176,14 @@ impl House {
         Some(Coder::new(means, settings::policy(&config.people), settings::allowance(config)))
     }
 
-    /// Listens for HTTP, if the settings say so; it is served with the accounts.
+    /// Listens for HTTP, if the settings say so; it is served with the accounts, and GitHub's webhook there if that is set up.
     ///
     /// # Errors
     ///
-    /// The address cannot be listened at.
+    /// The address cannot be listened at, or the webhook's secret cannot be read.
     pub async fn listen_http(&mut self, config: &Config) -> anyhow::Result<()> {
         self.http = settings::http(config).await?;
+        self.task_rules = settings::tasks(config)?;
         Ok(())
     }
 
@@ -244,15 +249,21 @@ impl House {
             }
             logins.extend(login.map(|login| (login, hub, from_rooms)));
         }
+        if let Some(mut http) = self.http.take() {
+            let (store, github, rights) = (self.store.clone(), self.github.clone(), self.rights.clone());
+            let rules = self.task_rules.take();
+            if let Some(issues) = rules.and_then(|rules| Tasks::new(store, github, rights, hubs.clone(), rules)) {
+                http.add(issues.pages());
+                tasks.spawn(issues.run(cancel.clone()));
+            }
+            tasks.spawn(http.serve(cancel.clone()));
+        }
         if let Some(events) = sandboxes.as_ref().and_then(Sandboxes::take_events) {
             tasks.spawn(show(events, hubs, cancel.clone()));
         }
         // Before the accounts, so that terminals do not wait for a homeserver that hangs.
         let control = Control { sandboxes: self.sandboxes.clone(), chat };
         self.listen(control, &control_socket(&self.state_dir))?;
-        if let Some(http) = self.http.take() {
-            tasks.spawn(http.serve(cancel.clone()));
-        }
         let serving = Serving::new(logins.len());
         for (login, hub, inbox) in logins {
             let span = hub.span();

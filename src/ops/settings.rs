@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, fs, io, num::NonZeroU64, sync::Arc};
 
 use reqwest::Url;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     bots::{Allowance, People, Policy},
@@ -31,6 +31,7 @@ use crate::{
     rights::{Answerer, Listed, Roles},
     sandbox::{SandboxOptions, Sandboxes, memory},
     store::{Durability, Store},
+    tasks::TaskRules,
     tools::ToolLimits,
 };
 
@@ -130,7 +131,54 @@ pub(crate) fn review(loaded: &Loaded, purpose: Purpose) -> Mistakes {
     if let Err(error) = Names::parse(&config.http.names) {
         add("HTTP_NAMES", Wrong::new(error.to_string(), ""));
     }
+    if config.tasks.secret.is_some() {
+        match webhook_secret(config) {
+            Err(WebhookMistake::File(_)) if purpose == Purpose::Anything => {}
+            Ok(_) => {}
+            Err(error) => {
+                add("GITHUB_WEBHOOK_SECRET", Wrong::new(error.to_string(), "Write it anew there and at GitHub"));
+            }
+        }
+        if config.http.listen.is_none() {
+            let what = "it is not set, and GITHUB_WEBHOOK_SECRET is, so that no event would come";
+            let mend = "Write a port, such as `8090`, and let a proxy pass `/webhook/github` on to it";
+            add("HTTP_LISTEN", Wrong::new(what, mend));
+        }
+        if matches!(github_key(config), Ok(None)) {
+            let what = "it is not set, and GITHUB_WEBHOOK_SECRET is: nobody could tell who may write to a repository";
+            add("GITHUB_APP_ID", Wrong::new(what, "Set it with GITHUB_APP_KEY, or set GITHUB_TOKEN"));
+        }
+    }
     mistakes
+}
+
+/// Why the webhook has no secret though one was meant.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WebhookMistake {
+    /// The file cannot be read.
+    #[error("the file cannot be read: {0}")]
+    File(#[from] io::Error),
+    /// It holds too little.
+    #[error("the file holds fewer than 16 characters, so that the secret could be guessed")]
+    Short,
+}
+
+/// Returns the webhook's secret, if there is to be a webhook.
+fn webhook_secret(config: &Config) -> Result<Option<SecretString>, WebhookMistake> {
+    const SHORTEST: usize = 16;
+    let Some(secret) = &config.tasks.secret else { return Ok(None) };
+    if !secret.expose_secret().starts_with('/') {
+        return Ok(Some(secret.clone()));
+    }
+    let text = SecretString::from(fs::read_to_string(secret.expose_secret())?);
+    let text = text.expose_secret().trim();
+    if text.len() < SHORTEST { Err(WebhookMistake::Short) } else { Ok(Some(SecretString::from(text))) }
+}
+
+/// Returns the rules by which issues become tasks, if there is a webhook. It fails only for settings that [`review`] has refused.
+pub(super) fn tasks(config: &Config) -> Result<Option<TaskRules>, WebhookMistake> {
+    let config::Tasks { label, people, rounds, .. } = config.tasks.clone();
+    Ok(webhook_secret(config)?.map(|secret| TaskRules { secret, label, people, rounds }))
 }
 
 /// Returns the HTTP server, which listens from now on, if one is set up.

@@ -13,6 +13,7 @@ mod history;
 mod lasting;
 mod repository;
 mod role;
+mod task;
 
 use std::{
     collections::HashMap,
@@ -32,15 +33,17 @@ pub use self::{
     history::{Decision, Why},
     repository::Repository,
     role::{Listed, Role, Roles, is_meant},
+    task::Task,
 };
 use self::{
     asking::Desk,
     granted::Granted,
     history::{Cover, History, decide},
     lasting::Lasting,
+    task::Tasks,
 };
 use crate::{
-    ids::{Address, CallId, TurnId},
+    ids::{Address, CallId, TurnId, is_at_github},
     store::{CardState, Store, StoreError, StoredCard},
     strings::rights,
 };
@@ -56,6 +59,8 @@ struct Inner {
     roles: Roles,
     time: Lasting,
     granted: Granted,
+    /// What rooms are for.
+    tasks: Tasks,
     /// The turn that is open in each room.
     turns: Mutex<HashMap<Address, TurnNow>>,
     desk: Desk,
@@ -83,6 +88,8 @@ pub struct Question {
     pub details: String,
     /// Who of those that may answer may do so.
     pub answerer: Answerer,
+    /// Whether it is what the room's task is for ([`Task`]).
+    pub for_task: bool,
 }
 
 /// Who of those that may answer a question may do so.
@@ -145,16 +152,17 @@ impl Rights {
     /// Returns the rights of a store, of whose grants none counts before [`Rights::load`].
     pub fn new(store: Store, roles: Roles) -> Self {
         let time = Lasting::new(store.clock().clone());
-        let (granted, turns, desk) = (Granted::default(), Mutex::default(), Desk::default());
-        Self { inner: Arc::new(Inner { store, roles, time, granted, turns, desk }) }
+        let (granted, tasks, turns, desk) = (Granted::default(), Tasks::default(), Mutex::default(), Desk::default());
+        Self { inner: Arc::new(Inner { store, roles, time, granted, tasks, turns, desk }) }
     }
 
     /// Reads what was granted before. What has ended meanwhile is deleted.
     pub async fn load(&self) -> Result<(), StoreError> {
-        let Inner { store, time, granted, .. } = &*self.inner;
+        let Inner { store, time, granted, tasks, .. } = &*self.inner;
         time.not_before(store.latest_time().await?);
         store.end_grants(time.now()).await?;
         granted.load(store.grants().await?);
+        tasks.load(store.tasks().await?);
         Ok(())
     }
 
@@ -201,7 +209,7 @@ impl Rights {
     /// Decides about an act in a room, by the turn that is open there; nobody is asked.
     pub async fn check(&self, at: &Address, act: &Act) -> Result<Decision, StoreError> {
         let turn = self.turn_at(at).await?;
-        self.decided(at, turn.as_ref(), act, None).await
+        self.decided(at, turn.as_ref(), act, false, None).await
     }
 
     /// Returns `Ok` when something may be done now, after asking a person if need be, for `limit` at most.
@@ -239,7 +247,8 @@ impl Rights {
             };
             let state = card.as_ref().map(|card| card.state);
             let what = || question.what.clone();
-            let needed = match (self.decided(at, turn.as_ref(), &question.act, card).await?, state) {
+            let decided = self.decided(at, turn.as_ref(), &question.act, question.for_task, card).await?;
+            let needed = match (decided, state) {
                 (Decision::Allowed, _) => return Ok(Ok(())),
                 (Decision::Refused(Why::Asker(_)), _) => return Ok(Err(Refusal::Asker(what()))),
                 (Decision::Refused(Why::NobodyAsks), _) => return Ok(Err(Refusal::NobodyAsks(what()))),
@@ -284,13 +293,22 @@ impl Rights {
         at: &Address,
         turn: Option<&TurnId>,
         act: &Act,
+        for_task: bool,
         card: Option<StoredCard>,
     ) -> Result<Decision, StoreError> {
         let history = match turn {
             Some(turn) => self.history(at, turn, card).await?,
             None => History::default(),
         };
-        Ok(decide(&history, act, self.cover(at, act), self.inner.roles.grantor(at)))
+        let mut cover = self.cover(at, act);
+        if let Some(task) = self.task(at) {
+            if matches!(act, Act::Grant | Act::SelfUpdate) {
+                return Ok(Decision::Refused(Why::Asker(Role::Admin)));
+            }
+            // Whoever labelled the issue has said yes to this.
+            cover.act |= for_task && turn.is_some() && task.is_about(act);
+        }
+        Ok(decide(&history, act, cover, self.inner.roles.grantor(at)))
     }
 
     /// Returns who has spoken in a turn, whether its model has read anything else, and who has said yes by a card.
@@ -305,8 +323,9 @@ impl Rights {
                 history.confirmed(self.inner.roles.of(at, &by));
             }
             history.spoke(self.inner.roles.of(at, &said.sender));
-            // Somebody's words come along with it: those of the message to which it replies, or a file's.
-            if said.body["about"].is_string() || said.body["kind"] == "file" {
+            // Somebody's words come along with it: those of the message to which it replies, or a file's. What is written at
+            // GitHub is nobody's word here.
+            if said.body["about"].is_string() || said.body["kind"] == "file" || is_at_github(&said.sender) {
                 history.read_outside();
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::ids::Address;
+use crate::ids::{Address, is_at_github};
 
 /// How entitled somebody is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +36,10 @@ pub struct Roles {
 impl Roles {
     /// Returns the role of a person in a room.
     pub fn of(&self, at: &Address, person: &str) -> Role {
+        if is_at_github(person) {
+            // They may write to the repository of which they speak: nobody else's words get here from there.
+            return Role::User;
+        }
         if self.local.iter().any(|prefix| at.room.as_str().starts_with(prefix)) {
             return Role::Admin;
         }
@@ -91,6 +95,8 @@ mod tests {
             (&room, "@ben:a.org.evil", Role::Guest),
             (&room, "anybody", Role::Guest),
             (&here, "anybody", Role::Admin),
+            (&here, "github:ann", Role::User),
+            (&room, "github:ann", Role::User),
             (&talk, "@ann:a.org", Role::Guest),
         ] {
             assert_eq!(roles.of(at, person), role, "{at} {person}");

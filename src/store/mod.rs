@@ -23,6 +23,7 @@ mod rooms;
 mod schema;
 mod sealed;
 mod spending;
+mod tasks;
 mod turns;
 
 use std::{
@@ -56,6 +57,7 @@ pub(crate) use rooms::{Alias, LeftRoom};
 #[cfg(test)]
 pub(crate) use spending::Sum;
 pub use spending::{DayLimits, DaySums, ORCHESTRATOR, Spender, Spending, Tokens, Verdict, Whose};
+pub use tasks::{StoredPull, StoredTask, Taken};
 pub(crate) use turns::{OpenTurn, TurnState};
 
 use crate::{

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 /// One step a version; `PRAGMA user_version` counts those that were applied.
 const MIGRATIONS: &[&str] =
-    &[FIRST, ROOMS, FILES, CIPHERTEXTS, ENCRYPTED, BOTS, PRUNING, AGENTS, BUDGETS, STATES, LEDGER, GRANTS];
+    &[FIRST, ROOMS, FILES, CIPHERTEXTS, ENCRYPTED, BOTS, PRUNING, AGENTS, BUDGETS, STATES, LEDGER, GRANTS, TASKS];
 
 /// The schema version of this program.
 const CURRENT: usize = MIGRATIONS.len();
@@ -244,6 +244,30 @@ CREATE TABLE cards (
 ) WITHOUT ROWID;
 CREATE INDEX cards_open ON cards (bot, room) WHERE state = 'open';
 CREATE INDEX cards_closed ON cards (closed) WHERE state <> 'open';
+";
+
+/// Issues that are worked on, and what GitHub tells of them.
+const TASKS: &str = r"
+-- What GitHub has sent and nobody has acted on yet. The digests of all that ever came are in `known`.
+CREATE TABLE hooks (seq INTEGER PRIMARY KEY, event TEXT NOT NULL, received INTEGER NOT NULL);
+
+-- Issues that became tasks, each with its room; never pruned. `told`: the last row of the outbox of which the issue was told.
+CREATE TABLE tasks (
+    repository TEXT NOT NULL, issue INTEGER NOT NULL, bot TEXT NOT NULL, room TEXT NOT NULL,
+    labeller TEXT NOT NULL, since INTEGER NOT NULL, told INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (repository, issue)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX tasks_room ON tasks (bot, room);
+
+-- Pull requests that were opened from rooms; never pruned. `thread`: null if it was asked for outside of threads. `rounds`: turns
+-- that failed checks have begun, the last one over the commit `head`.
+CREATE TABLE pulls (
+    repository TEXT NOT NULL, number INTEGER NOT NULL, branch TEXT NOT NULL, url TEXT NOT NULL,
+    bot TEXT NOT NULL, room TEXT NOT NULL, thread TEXT, opened INTEGER NOT NULL,
+    rounds INTEGER NOT NULL DEFAULT 0, head TEXT,
+    PRIMARY KEY (repository, number)
+) WITHOUT ROWID;
+CREATE INDEX pulls_branch ON pulls (repository, branch);
 ";
 
 /// Where a newer version notes, if it must, the oldest version of the schema whose programs may still use the database.

@@ -15,9 +15,10 @@ use serde::{Deserialize, Serialize};
 use super::{Access, Tool, ToolContext, ToolLimits, ToolResult, error::ToolError};
 use crate::{
     crash,
-    github::{GitHubError, Wanted, secrets},
-    ids::digest,
-    rights::{Act, Answerer, Question, Refusal, Repository},
+    github::{GitHubError, Pull, Wanted, secrets},
+    ids::{EventId, digest, login},
+    rights::{Act, Answerer, Question, Refusal, Repository, Task},
+    store::StoredPull,
     strings, text,
 };
 
@@ -154,7 +155,8 @@ async fn open(
     };
     let repository = Repository::parse(&intent.github).ok_or(GitHubError::Strange)?;
     let what = strings::github::to_propose(&intent.github, &intent.branch, &intent.head, &title);
-    permitted(context, &repository, Act::PullRequest, what).await?;
+    let for_task = task_of(context, &repository).is_some_and(|task| task.branch() == intent.branch);
+    permitted(context, &repository, Act::PullRequest, what, for_task).await?;
     let permitted = github.permit_push(&context.address, &repository, &intent.branch, &intent.head);
     push::push(context, &repository, &intent, boot_id).await?;
     drop(permitted);
@@ -175,6 +177,7 @@ async fn open(
     };
     let pull = asked(context, github.open_pull(&wanted)).await?;
     crash::point("github-opened");
+    remember(context, &repository, &intent.branch, &pull).await?;
     let checks = asked(context, github.checks(&repository, &intent.head)).await;
     let checks = checks.map_or_else(|error| format!("not known: {error}"), |checks| checks.to_string());
     let told = strings::github::pull(pull.number, &pull.url, pull.opened, &diff.sum(), &checks);
@@ -205,7 +208,11 @@ async fn prepare(context: &ToolContext, arguments: &Arguments, title: &str) -> R
     let clone = look::look(context, &sandbox, arguments.path.as_deref(), &trailer(&context.person)).await?;
     let repository = granted(context, clone.repository()?)?;
     let base = asked(context, context.github.default_branch(&repository)).await?;
-    let branch = if clone.branch.starts_with("agent/") { clone.branch } else { branch(context, title) };
+    let branch = match task_of(context, &repository) {
+        Some(task) => task.branch(),
+        None if clone.branch.starts_with("agent/") => clone.branch,
+        None => branch(context, title),
+    };
     let intent =
         Intent { github: repository.to_string(), branch, head: clone.head, base, root: clone.root, dirty: clone.dirty };
     intend(context, &intent).await?;
@@ -232,7 +239,8 @@ async fn comment(
         repository
     };
     let what = strings::github::to_comment(repository.as_str(), number, &text::one_line(body, SHOWN));
-    permitted(context, &repository, Act::Comment, what).await?;
+    let for_task = task_of(context, &repository).is_some_and(|task| task.issue == number);
+    permitted(context, &repository, Act::Comment, what, for_task).await?;
     let url = asked(context, context.github.comment(&repository, number, body, context.call.as_str())).await?;
     crash::point("github-commented");
     Ok(ToolResult::good(format!("commented on #{number}"), format!("The comment is at {url}")))
@@ -271,16 +279,39 @@ fn granted(context: &ToolContext, repository: Repository) -> Result<Repository, 
     Err(ToolError::Refused(strings::github::not_granted(repository.as_str())))
 }
 
+/// Returns what the room is for, if that is an issue of the repository.
+fn task_of(context: &ToolContext, repository: &Repository) -> Option<Task> {
+    context.rights.task(&context.address).filter(|task| task.repository == *repository)
+}
+
+/// Stores where a pull request comes from, so that what GitHub tells of it later gets there.
+async fn remember(context: &ToolContext, repository: &Repository, branch: &str, pull: &Pull) -> Result<(), ToolError> {
+    let asked = context.store.claimed(&context.turn).await.map_err(|error| unstored(context, &error))?;
+    let thread = asked.first().and_then(|said| said.body["thread"].as_str()).map(EventId::from);
+    let pull = StoredPull {
+        repository: repository.to_string(),
+        number: pull.number,
+        branch: branch.to_owned(),
+        url: pull.url.clone(),
+        at: context.address.clone(),
+        thread,
+        rounds: 0,
+        head: None,
+    };
+    context.store.add_pull(pull).await.map_err(|error| unstored(context, &error))
+}
+
 /// Returns when somebody who may has said yes to an act, now or before.
 async fn permitted(
     context: &ToolContext,
     repository: &Repository,
     act: fn(Repository) -> Act,
     what: String,
+    for_task: bool,
 ) -> Result<(), ToolError> {
     let (key, why) = (context.call.to_string(), context.rights.running(&context.address));
     let (details, answerer) = (String::new(), Answerer::Anybody);
-    let question = Question { key, act: act(repository.clone()), what, why, details, answerer };
+    let question = Question { key, act: act(repository.clone()), what, why, details, answerer, for_task };
     context.rights.permit(&context.address, question, ANSWER, &context.cancel).await.map_err(|refusal| match refusal {
         Refusal::Stopped(_) => ToolError::Stopped,
         refusal => ToolError::Refused(refusal.to_string()),
@@ -323,6 +354,9 @@ fn with_facts(context: &ToolContext, body: &str) -> String {
 
 /// Returns the line that makes a person an author of a commit beside the agent. The address belongs to nobody.
 fn trailer(person: &str) -> String {
+    if let Some(login) = login(person) {
+        return format!("Co-authored-by: {login} <{login}@users.noreply.github.com>");
+    }
     let name = text::one_line(person, 100).replace(['<', '>', '"'], "");
     let local: String = name
         .trim_start_matches('@')
@@ -361,6 +395,8 @@ mod tests {
     #[test]
     fn who_asked_is_an_author_with_an_address_that_is_nobodys() {
         assert_eq!(trailer("@ann:a.org"), "Co-authored-by: @ann:a.org <ann.a.org@chat.invalid>");
+        assert_eq!(trailer("github:ann"), "Co-authored-by: ann <ann@users.noreply.github.com>");
+        assert_eq!(trailer("github:a/b"), "Co-authored-by: github:a/b <github.a.b@chat.invalid>");
         assert_eq!(trailer("a\n<b@c.org>"), "Co-authored-by: a b@c.org <a.b.c.org@chat.invalid>");
     }
 

@@ -22,7 +22,7 @@ use super::small::Small;
 const ROOMS: Rooms = Rooms {
     prefix: "talk/",
     local: false,
-    features: Features { edits: false, files: false, threads: false, reactions: false },
+    features: Features { edits: false, files: false, threads: false, reactions: false, rooms: false },
 };
 const LIMIT: Duration = Duration::from_secs(20);
 

@@ -263,6 +263,9 @@ async fn api(parts: &Parts, body: &Value, state: &Mutex<State>, root: Option<&Pa
             None => none,
         };
     }
+    if let Some(login) = path.strip_prefix("/collaborators/").and_then(|rest| rest.strip_suffix("/permission")) {
+        return (200, json!({"permission": if login == "stranger" { "read" } else { "write" }}));
+    }
     let number = path.strip_prefix("/issues/").and_then(|rest| rest.strip_suffix("/comments"));
     let Some(number) = number.and_then(|number| number.parse::<u64>().ok()).filter(|number| *number < 100) else {
         return none;

@@ -17,7 +17,7 @@ use tracing::Instrument;
 
 use self::earlier::Earlier;
 use super::{
-    Adapter, ROOMS, media, quote, render,
+    Adapter, ROOMS, making, media, quote, render,
     scheduler::{Class, Unsent},
     send::{edit, joined_room, never_in_the_clear, related, send_raw, to_content},
     trouble::Trouble,
@@ -26,7 +26,7 @@ use super::{
 use crate::{
     crash,
     hub::{CardPlace, Delivery, Fetch, Inbox, LiveIn, Outbound, Sent, Undelivered},
-    ids::{self, EventId, RoomKey},
+    ids::{self, EventId, RoomKey, is_at_github},
 };
 
 /// The name of the file that holds the whole of an answer that was shortened in its message.
@@ -89,6 +89,7 @@ pub(super) async fn run(adapter: Adapter, mut inbox: Inbox, mut live: broadcast:
             },
             Some(fetch) = inbox.fetches.recv() => match fetch {
                 Fetch::File(file) => adapter.spawn(media::fetch(adapter.client(), file)),
+                Fetch::Room(wanted) => adapter.spawn(making::make(adapter.clone(), wanted)),
                 Fetch::Quote(quote) => {
                     let span = adapter.hub.address(quote.room.clone()).span();
                     adapter.spawn(quote::fetch(adapter.clone(), quote).instrument(span));
@@ -154,7 +155,11 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
     let content = match &delivery.outbound {
         Outbound::Answer { text, footer, asked, sender, thread, .. } => {
             let short = render::shortened(text);
-            let called = if is_for_two(&room) { None } else { Some((&**sender, display_name(&room, sender).await)) };
+            let called = if is_for_two(&room) || is_at_github(sender) {
+                None
+            } else {
+                Some((&**sender, display_name(&room, sender).await))
+            };
             let called = called.as_ref().map(|(id, name)| (*id, &**name));
             let rendered = render::answer(called, short.as_deref().unwrap_or(text), footer);
             let mut content = related(to_content("m.text", &rendered), thread.as_ref(), Some(asked));

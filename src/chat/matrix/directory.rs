@@ -18,6 +18,7 @@ use matrix_sdk::{
 use tokio::time::{self, Instant};
 
 use super::Adapter;
+use crate::ids::RoomKey;
 
 /// How long an answer counts before the directory is asked again.
 const HOLDS: Duration = Duration::from_mins(10);
@@ -50,10 +51,12 @@ impl Directory {
 impl Adapter {
     /// Returns whether the bot may work in a room, by the answers at hand.
     pub(super) fn opens(&self, room: &RoomId) -> bool {
-        self.directory.known(|known| {
-            let named: Vec<_> = known.rooms.values().map(|id| id.as_str()).collect();
-            self.hub.policies().opens(room.as_str(), &named)
-        })
+        // What the bot has made itself for a task needs no place in the list.
+        self.hub.is_for_task(&RoomKey::from(room.as_str()))
+            || self.directory.known(|known| {
+                let named: Vec<_> = known.rooms.values().map(|id| id.as_str()).collect();
+                self.hub.policies().opens(room.as_str(), &named)
+            })
     }
 
     /// The same, but asks the directory first if the answers at hand do not allow the room.

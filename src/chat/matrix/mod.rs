@@ -8,6 +8,7 @@ mod connected;
 mod deliver;
 mod directory;
 mod inbound;
+mod making;
 mod media;
 mod pace;
 mod progress;
@@ -60,7 +61,7 @@ use view::View;
 pub const ROOMS: Rooms = Rooms {
     prefix: "!",
     local: false,
-    features: Features { edits: true, files: true, threads: true, reactions: true },
+    features: Features { edits: true, files: true, threads: true, reactions: true, rooms: true },
 };
 /// The pause after a failed try to get a session.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);

@@ -128,7 +128,7 @@ pub(super) fn leave_or_follow(adapter: &Adapter, room: &Room, departed: bool) {
     let (room, adapter, spawning, span) = (room.clone(), adapter.clone(), adapter, adapter.span(room.room_id()));
     let looking = async move {
         match successor {
-            None if alone || unserved(&adapter, &room).await => {
+            None if (alone || unserved(&adapter, &room).await) && !awaits(&adapter, &room).await => {
                 tracing::info!("nobody whom the bot serves is left in the room; it leaves");
                 leave(&room).await;
             }
@@ -153,6 +153,13 @@ async fn unserved(adapter: &Adapter, room: &Room) -> bool {
             false
         }
     }
+}
+
+/// Returns whether somebody whom the bot hears is invited and may still come, as to a room that it has made.
+async fn awaits(adapter: &Adapter, room: &Room) -> bool {
+    let invited = again(|| async { room.members(RoomMemberships::INVITE).await.map_err(Trouble::from) });
+    let invited = invited.await.unwrap_or_default();
+    invited.iter().any(|member| adapter.hub.policies().hears(member.user_id().as_str()))
 }
 
 fn is_in(client: &Client, room: &RoomId) -> bool {

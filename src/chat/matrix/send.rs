@@ -88,6 +88,8 @@ pub(super) fn related(mut content: Value, thread: Option<&EventId>, asked: Optio
 }
 
 fn relation(thread: Option<&EventId>, asked: Option<&EventId>) -> Value {
+    // What was not asked in a room is no event there.
+    let asked = asked.filter(|asked| asked.as_str().starts_with('$'));
     match (thread, asked) {
         (Some(thread), asked) => json!({
             "rel_type": "m.thread", "event_id": thread, "is_falling_back": true,

@@ -24,7 +24,7 @@ const PREFIX: &str = "terminal:";
 pub(crate) const ROOMS: Rooms = Rooms {
     prefix: PREFIX,
     local: true,
-    features: Features { edits: false, files: true, threads: false, reactions: false },
+    features: Features { edits: false, files: true, threads: false, reactions: false, rooms: false },
 };
 
 /// Returns the key of a terminal's room: its name without control characters, since keys stand in logs and on terminals.

@@ -8,7 +8,7 @@ use crate::{
         Body,
         bots::{Bots, Panicked, Speaker},
     },
-    ids::{BotName, EventId},
+    ids::{BotName, EventId, is_at_github},
     store::{Standing, StoredInbound},
     strings, text,
 };
@@ -174,7 +174,11 @@ impl Meaning {
                 return (Self::Broken, None);
             }
         };
-        let speaker = if local { Speaker::Local } else { Speaker::Person(&event.sender) };
+        let speaker = match &*event.sender {
+            sender if is_at_github(sender) => Speaker::AtGitHub,
+            _ if local => Speaker::Local,
+            sender => Speaker::Person(sender),
+        };
         let stops = |text: &str| {
             let wanted = bots.wants(speaker, &Said { text, has_file: false });
             matches!(wanted, Ok(Some((_, Intent::Stop))))

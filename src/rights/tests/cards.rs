@@ -102,6 +102,7 @@ async fn attached(folder: &Path, clock: &Clock) -> Rights {
 
 fn question(key: &str) -> Question {
     Question {
+        for_task: false,
         key: key.to_owned(),
         act: Act::Push(site()),
         what: format!("push `agent/{key}` to `acme/site`"),

@@ -130,3 +130,25 @@ async fn the_turns_speakers_and_what_its_model_has_read_decide() {
     let _second = rights.begin(&at, &TurnId::from("t2"));
     assert_eq!(decided().await, Decision::Ask(Role::User), "the model has read the turn before");
 }
+
+#[tokio::test]
+async fn a_label_is_a_yes_for_its_own_repository_and_makes_nobody_an_administrator() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rights = open(folder.path(), Clock::fixed_at(1_000)).await;
+    let (at, turn) = (here(), TurnId::from("t"));
+    let (pull, other) = (Act::PullRequest(site()), Act::Push(Repository::parse("acme/other").expect("a name")));
+    rights.add_task(&at, Task { repository: site(), issue: 12 });
+    say(&rights, "t", "e1", "github:ann", json!({})).await;
+    let _open = rights.begin(&at, &turn);
+    let decided =
+        async |act: &Act, for_task| rights.decided(&at, Some(&turn), act, for_task, None).await.expect("it is decided");
+    assert_eq!(decided(&pull, true).await, Decision::Allowed);
+    assert_eq!(decided(&pull, false).await, Decision::Ask(Role::Admin), "another branch");
+    assert_eq!(decided(&other, true).await, Decision::Ask(Role::Admin), "another repository");
+    say(&rights, "t", "e2", "ann", json!({})).await;
+    for act in [Act::Grant, Act::SelfUpdate] {
+        assert_eq!(decided(&act, true).await, Decision::Refused(Why::Asker(Role::Admin)));
+    }
+    say(&rights, "t", "e3", "eve", json!({})).await;
+    assert_eq!(decided(&pull, true).await, Decision::Refused(Why::Asker(Role::User)), "a guest takes part");
+}

@@ -40,6 +40,7 @@ pub(super) async fn approved(
     };
     let first = plan.lines().map(|line| line.trim_matches(['#', '*', ' '])).find(|line| !line.is_empty());
     let question = Question {
+        for_task: false,
         key: ids::digest(&[&plan], 16),
         act: Act::Implement,
         what: strings::rights::carry_out(&text::one_line(first.unwrap_or_default(), TITLE)),
