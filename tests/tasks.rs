@@ -195,6 +195,15 @@ fn commented(issue: u64, id: u64, by: &str, text: &str) -> Value {
     })
 }
 
+fn reviewed(id: u64, by: &str) -> Value {
+    json!({
+        "action": "submitted",
+        "review": {"id": id, "body": "Nearly.", "user": {"login": by, "type": "User"}, "author_association": "MEMBER"},
+        "pull_request": {"number": 1},
+        "repository": {"full_name": "acme/site"},
+    })
+}
+
 fn failed(commit: &str, name: &str) -> Value {
     json!({
         "action": "completed",
@@ -237,6 +246,31 @@ fn a_label_becomes_a_pull_request_and_a_failed_check_is_mended_once() {
     assert_eq!((world.branch(), world.forge.api.pulls().len()), (second, 1));
     let asked = world.llm.requests().last().unwrap().to_string();
     assert!(asked.contains("[github:ben commented on issue #12:]") && !asked.contains("check `late`"), "{asked}");
+}
+
+#[test]
+fn a_review_is_one_piece_of_work_and_of_what_was_closed_the_room_is_told() {
+    let world = World::new();
+    let server = world.rig.serve();
+    assert_eq!(world.send("issues", "1", &labeled(12, "Fix the login", "ben", "MEMBER")), 202);
+    world.wait_for("the pull request", &server, || world.comments(12).len() == 2);
+    assert_eq!(world.send("pull_request_review", "2", &reviewed(1, "stranger")), 202);
+    assert_eq!(world.send("pull_request_review", "3", &reviewed(2, "ben")), 202);
+    world.wait_for("the answer", &server, || world.comments(12).len() == 3);
+    let asked = world.llm.requests().last().unwrap()["messages"].as_array().unwrap().last().unwrap().to_string();
+    assert!(asked.contains("Nearly.") && asked.contains("fix.txt:1:\\nSay what was wrong."), "{asked}");
+    assert!(!asked.contains("Our own answer") && !asked.contains("github:stranger"), "{asked}");
+
+    world.forge.api.close(1);
+    let requests = world.llm.requests().len();
+    assert_eq!(world.send("check_run", "4", &failed(&world.branch(), "test")), 202);
+    assert_eq!(world.send("pull_request_review", "5", &reviewed(3, "ben")), 202);
+    world.wait_for("the room's notices", &server, || {
+        let database = rusqlite::Connection::open(world.rig.database()).unwrap();
+        let told = "SELECT count(*) FROM outbox WHERE payload LIKE '%was closed meanwhile: nothing is done%'";
+        database.query_row(told, [], |row| row.get::<_, u32>(0)).unwrap() == 2
+    });
+    assert_eq!(world.llm.requests().len(), requests, "nothing is done about them");
 }
 
 #[test]

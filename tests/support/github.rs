@@ -263,6 +263,11 @@ async fn api(parts: &Parts, body: &Value, state: &Mutex<State>, root: Option<&Pa
             None => none,
         };
     }
+    if path.starts_with("/pulls/") && path.contains("/reviews/") && path.ends_with("/comments") {
+        let comment = |text: &str| json!({"path": "fix.txt", "line": 1, "body": text});
+        let ours = comment("Our own answer.\n\n<!-- matrix-agent 12 -->");
+        return (200, json!([comment("Say what was wrong."), ours]));
+    }
     if let Some(login) = path.strip_prefix("/collaborators/").and_then(|rest| rest.strip_suffix("/permission")) {
         return (200, json!({"permission": if login == "stranger" { "read" } else { "write" }}));
     }
