@@ -4,7 +4,8 @@
 //! archive first. What a killed server has left unfinished is removed when the folder is opened.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::SystemTime,
@@ -22,10 +23,31 @@ pub(super) struct Record {
     pub(super) repository: String,
     /// The script that made it.
     pub(super) script: String,
-    /// The archive's size in bytes.
+    /// The archives' size in bytes.
     pub(super) bytes: u64,
+    /// Whether there is one for root.
+    #[serde(default)]
+    pub(super) system: bool,
     /// How many seconds the script took.
     pub(super) seconds: u64,
+}
+
+/// One of an environment's archives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Archive {
+    /// What is unpacked as the agent's user. Every environment has it.
+    Agent,
+    /// What is unpacked as root.
+    System,
+}
+
+impl Archive {
+    fn ending(self) -> &'static str {
+        match self {
+            Self::Agent => "tar",
+            Self::System => "system",
+        }
+    }
 }
 
 /// The folder.
@@ -36,11 +58,18 @@ pub(super) struct Kept {
     bound: u64,
 }
 
-/// An environment that is being written. Dropped, it was never there.
+/// An archive that is being written. Dropped, it was never there.
 pub(super) struct Part {
-    /// The unfinished archive.
-    pub(super) path: PathBuf,
-    key: String,
+    path: PathBuf,
+    finished: PathBuf,
+    file: fs::File,
+}
+
+impl Part {
+    /// Writes the next bytes.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)
+    }
 }
 
 impl Drop for Part {
@@ -56,8 +85,8 @@ impl Kept {
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
         for entry in fs::read_dir(&folder)?.flatten() {
             let path = entry.path();
-            let (archive, record) = (path.with_extension("tar"), path.with_extension("json"));
-            if !(archive.exists() && record.exists() && (path == archive || path == record)) {
+            let [agent, system, record] = ["tar", "system", "json"].map(|ending| path.with_extension(ending));
+            if !(agent.exists() && record.exists() && [agent, system, record].contains(&path)) {
                 fs::remove_file(&path)?;
             }
         }
@@ -70,29 +99,34 @@ impl Kept {
         self.path(key, "tar").exists().then(|| serde_json::from_slice(&record).ok())?
     }
 
-    /// Opens an environment's archive and notes that it is used.
-    pub(super) fn read(&self, key: &str, now: SystemTime) -> io::Result<fs::File> {
-        let file = fs::File::open(self.path(key, "tar"))?;
+    /// Opens an archive and notes that it is used.
+    pub(super) fn read(&self, key: &str, archive: Archive, now: SystemTime) -> io::Result<fs::File> {
+        let file = fs::File::open(self.path(key, archive.ending()))?;
         file.set_modified(now)?;
         Ok(file)
     }
 
-    /// Begins an environment.
-    pub(super) fn begin(&self, key: &str) -> io::Result<(Part, fs::File)> {
-        let part = Part { path: self.path(key, "part"), key: key.to_owned() };
-        let file = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&part.path)?;
-        Ok((part, file))
+    /// Begins an archive.
+    pub(super) fn begin(&self, key: &str, archive: Archive) -> io::Result<Part> {
+        let finished = self.path(key, archive.ending());
+        let path = self.path(key, &format!("{}-part", archive.ending()));
+        let file = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        Ok(Part { path, finished, file })
     }
 
     /// Makes what was written count, and lets go of those that were used longest ago where there are too many.
-    pub(super) fn keep(&self, part: &Part, file: &fs::File, record: &Record, now: SystemTime) -> io::Result<()> {
-        file.sync_all()?;
-        file.set_modified(now)?;
-        let (fresh, key) = (self.path(&part.key, "new"), &part.key);
+    pub(super) fn keep(&self, key: &str, parts: &[Part], record: &Record, now: SystemTime) -> io::Result<()> {
+        for part in parts {
+            part.file.set_modified(now)?;
+            part.file.sync_all()?;
+        }
+        let fresh = self.path(key, "new");
         let mut about = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        io::Write::write_all(&mut about, &serde_json::to_vec(record)?)?;
+        about.write_all(&serde_json::to_vec(record)?)?;
         about.sync_all()?;
-        fs::rename(&part.path, self.path(key, "tar"))?;
+        for part in parts {
+            fs::rename(&part.path, &part.finished)?;
+        }
         fs::rename(&fresh, self.path(key, "json"))?;
         fs::File::open(&self.folder)?.sync_all()?;
         self.prune(key)
@@ -101,6 +135,7 @@ impl Kept {
     /// Lets go of an environment.
     pub(super) fn remove(&self, key: &str) -> io::Result<()> {
         fs::remove_file(self.path(key, "json"))?;
+        let _ = fs::remove_file(self.path(key, "system")); // few have one
         fs::remove_file(self.path(key, "tar"))
     }
 
@@ -150,7 +185,7 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write, time::Duration};
+    use std::time::Duration;
 
     use super::*;
 
@@ -159,10 +194,14 @@ mod tests {
     }
 
     fn put(kept: &Kept, key: &str, bytes: u64, used: u64) {
-        let (part, mut file) = kept.begin(key).unwrap();
-        file.write_all(&vec![0; bytes as usize]).unwrap();
-        let record = Record { repository: "acme/site".into(), script: "a.sh".into(), bytes, seconds: 1 };
-        kept.keep(&part, &file, &record, at(used)).unwrap();
+        let parts = [Archive::Agent, Archive::System].map(|archive| {
+            let mut part = kept.begin(key, archive).unwrap();
+            part.write(&vec![0; bytes as usize / 2]).unwrap();
+            part
+        });
+        let (repository, script) = ("acme/site".to_owned(), "a.sh".to_owned());
+        let record = Record { repository, script, bytes, system: true, seconds: 1 };
+        kept.keep(key, &parts, &record, at(used)).unwrap();
     }
 
     fn keys(kept: &Kept) -> Vec<String> {
@@ -175,7 +214,7 @@ mod tests {
         let kept = Kept::open(folder.path().join("kept"), 250).unwrap();
         put(&kept, "a", 100, 1);
         put(&kept, "b", 100, 2);
-        drop(kept.read("a", at(3)).unwrap());
+        drop(kept.read("a", Archive::Agent, at(3)).unwrap());
         put(&kept, "c", 100, 4);
         assert_eq!(keys(&kept), ["c", "a"]);
         assert!(kept.find("b").is_none());
@@ -189,15 +228,15 @@ mod tests {
         let open = || Kept::open(folder.path().join("kept"), 1000).unwrap();
         let kept = open();
         put(&kept, "whole", 1, 1);
-        let (part, _file) = kept.begin("part").unwrap();
+        let part = kept.begin("part", Archive::Agent).unwrap();
         std::mem::forget(part); // as a kill does
-        for name in ["archive.tar", "record.json", "record.new"] {
+        for name in ["archive.tar", "other.system", "record.json", "record.new"] {
             fs::write(folder.path().join("kept").join(name), b"{}").unwrap();
         }
         let kept = open();
         assert_eq!(keys(&kept), ["whole"]);
-        assert_eq!(fs::read_dir(folder.path().join("kept")).unwrap().count(), 2);
-        drop(kept.begin("part").unwrap());
-        assert_eq!(fs::read_dir(folder.path().join("kept")).unwrap().count(), 2, "what is dropped was never there");
+        assert_eq!(fs::read_dir(folder.path().join("kept")).unwrap().count(), 3);
+        drop(kept.begin("part", Archive::System).unwrap());
+        assert_eq!(fs::read_dir(folder.path().join("kept")).unwrap().count(), 3, "what is dropped was never there");
     }
 }

@@ -4,28 +4,30 @@
 //! environment that others get. Secrets are in the environment of the script and of what it starts; sandboxd ends all of
 //! these with the script, before anything is packed.
 
-use std::{
-    fs,
-    io::Write,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret;
 use tokio::task::spawn_blocking;
 
 use super::{
     EnvironmentError,
-    kept::{Kept, Record},
+    kept::{Archive, Kept, Part, Record},
     place::{self, Place},
     secrets::{Search, Secret},
 };
 use crate::{
     clock::Clock,
-    sandbox::{Ended, Exit, Sandbox, User},
+    sandbox::{Command, Ended, Exit, Sandbox, User},
     text,
 };
 
 const PACK: &str = include_str!("pack.sh");
+const PACK_SYSTEM: &str = include_str!("pack_system.sh");
+/// The script for root, and the file by which is told what was changed since it began. File times stand still for some
+/// milliseconds.
+const SYSTEM: &str = ".matrix-agent/system.sh";
+const BEGUN: &str = "/root/.setup-begun";
+const BEGIN: &str = r#": > "$1" && sleep 0.1 && exec bash "$2""#;
 /// How long cloning, and packing, may take.
 const CLONE_LIMIT: Duration = Duration::from_mins(10);
 const PACK_LIMIT: Duration = Duration::from_mins(10);
@@ -46,7 +48,7 @@ pub(super) struct Making<'a> {
 }
 
 impl Making<'_> {
-    /// Clones the repository and runs its script; returns how long that took.
+    /// Clones the repository and runs its scripts; returns how long these took.
     pub(super) async fn set_up(&self) -> Result<Duration, EnvironmentError> {
         let Place { folder, script, url, .. } = self.place;
         let at = format!("/workspace/{folder}");
@@ -58,22 +60,32 @@ impl Making<'_> {
         if !place::look(self.sandbox, Some(folder)).await?.contains(self.place) {
             return Err(EnvironmentError::OtherState);
         }
-        let mut command = place::command("setup", &["bash", script], self.limit);
-        command.cwd = at;
-        let given = self.secrets.iter().map(|it| (it.name.clone(), it.value.expose_secret().to_owned()));
-        command.env.extend(given);
         let begun = Instant::now();
-        let ended = self.sandbox.spawn(command).await?.wait().await?;
-        if ended.exit != Exit::Code(0) {
-            return Err(EnvironmentError::Failed { how: how(&ended.exit, self.limit), lines: self.last_lines(&ended) });
+        if self.place.system {
+            let argv = ["sh", "-c", BEGIN, "begin", BEGUN, SYSTEM];
+            let command = Command { user: User::Root, ..place::command("system", &argv, self.limit) };
+            self.run(SYSTEM, command).await?;
         }
-        if !self.sandbox.running().await?.is_empty() {
-            return Err(EnvironmentError::Failed { how: "left something running".to_owned(), lines: Vec::new() });
-        }
+        self.run(script, place::command("setup", &["bash", script], self.limit)).await?;
         Ok(begun.elapsed())
     }
 
-    /// Packs what it has left, and keeps it.
+    /// Runs a script to its end, and sees that nothing of it runs on.
+    async fn run(&self, script: &str, mut command: Command) -> Result<(), EnvironmentError> {
+        command.cwd = format!("/workspace/{}", self.place.folder);
+        command.env.extend(self.secrets.iter().map(|it| (it.name.clone(), it.value.expose_secret().to_owned())));
+        let failed = |how, lines| Err(EnvironmentError::Failed { script: script.to_owned(), how, lines });
+        let ended = self.sandbox.spawn(command).await?.wait().await?;
+        if ended.exit != Exit::Code(0) {
+            return failed(how(&ended.exit, self.limit), self.last_lines(&ended));
+        }
+        if !self.sandbox.running().await?.is_empty() {
+            return failed("left something running".to_owned(), Vec::new());
+        }
+        Ok(())
+    }
+
+    /// Packs what they have left, and keeps it.
     pub(super) async fn keep(
         &self,
         kept: &Kept,
@@ -81,43 +93,49 @@ impl Making<'_> {
         took: Duration,
         clock: &Clock,
     ) -> Result<Record, EnvironmentError> {
-        let (part, file) = kept.begin(key)?;
-        let (bytes, file) = self.pack(file, kept).await?;
-        let Place { script, .. } = self.place;
-        let record =
-            Record { repository: self.place.repository(), script: script.clone(), bytes, seconds: took.as_secs() };
-        kept.keep(&part, &file, &record, clock.file_date())?;
+        let Place { folder, script, system, .. } = self.place;
+        let pack = ["sh", "-c", PACK, "pack", folder];
+        let mut parts = vec![self.pack(&pack, kept.begin(key, Archive::Agent)?, kept.bound()).await?];
+        if *system {
+            let left = kept.bound() - parts[0].0;
+            let pack = ["sh", "-c", PACK_SYSTEM, "pack", BEGUN];
+            parts.push(self.pack(&pack, kept.begin(key, Archive::System)?, left).await?);
+        }
+        let bytes = parts.iter().map(|(bytes, _)| bytes).sum();
+        let parts: Vec<_> = parts.into_iter().map(|(_, part)| part).collect();
+        let (repository, script) = (self.place.repository(), script.clone());
+        let record = Record { repository, script, bytes, system: *system, seconds: took.as_secs() };
+        kept.keep(key, &parts, &record, clock.file_date())?;
         Ok(record)
     }
 
-    /// Writes the archive and looks for secrets in it; returns its size.
-    async fn pack(&self, mut file: fs::File, kept: &Kept) -> Result<(u64, fs::File), EnvironmentError> {
-        let mut command = place::command("pack", &["sh", "-c", PACK, "pack", &self.place.folder], PACK_LIMIT);
-        command.user = User::Root;
+    /// Writes an archive of at most `bound` bytes and looks for secrets in it; returns its size.
+    async fn pack(&self, argv: &[&str], mut part: Part, bound: u64) -> Result<(u64, Part), EnvironmentError> {
+        let command = Command { user: User::Root, ..place::command("pack", argv, PACK_LIMIT) };
         let mut process = self.sandbox.spawn(command).await?;
         let mut search = Search::new(self.secrets);
         let mut bytes = 0;
         while let Some(piece) = process.next().await {
             bytes += piece.len() as u64;
-            if bytes > kept.bound() {
-                return Err(EnvironmentError::TooLarge(kept.bound()));
+            if bytes > bound {
+                return Err(EnvironmentError::TooLarge(bound));
             }
-            let (found, back);
-            (found, file, search, back) = spawn_blocking(move || {
+            let (found, written);
+            (found, written, part, search) = spawn_blocking(move || {
                 let found = search.find(&piece).map(str::to_owned);
-                let written = file.write_all(&piece);
-                (found, file, search, written)
+                let written = part.write(&piece);
+                (found, written, part, search)
             })
             .await
             .map_err(std::io::Error::other)?;
-            back?;
+            written?;
             if let Some(name) = found {
                 return Err(EnvironmentError::HoldsSecret(name));
             }
         }
         match process.wait().await?.exit {
-            Exit::Code(0) => Ok((bytes, file)),
-            exit => Err(EnvironmentError::Failed { how: format!("could not be packed ({exit:?})"), lines: Vec::new() }),
+            Exit::Code(0) => Ok((bytes, part)),
+            exit => Err(EnvironmentError::NotPacked(how(&exit, PACK_LIMIT))),
         }
     }
 

@@ -12,6 +12,7 @@ mod secrets;
 
 use std::{
     collections::HashMap,
+    fs::File,
     io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -24,16 +25,21 @@ use tokio::{sync::Mutex as Lock, task::spawn_blocking};
 
 pub use self::place::Place;
 use self::{
-    kept::{Kept, Record},
+    kept::{Archive, Kept, Record},
     making::Making,
 };
 use crate::{
     ids::Address,
-    sandbox::{Exit, Sandbox, SandboxError, Sandboxes, Stdin},
+    sandbox::{Command, Exit, Sandbox, SandboxError, Sandboxes, Stdin, User},
     strings::environments as words,
     text,
 };
 
+/// Unpacks what is the agent's. What is there already stays as it is.
+const UNPACK: [&str; 6] = ["tar", "--extract", "--file=-", "--directory=/", "--skip-old-files", "--no-same-owner"];
+/// Unpacks what is root's, and notes in the system that it is there.
+const UNPACK_SYSTEM: &str = "tar --extract --file=- --directory=/ --numeric-owner --same-permissions --keep-directory-symlink \
+    && mkdir -p /var/lib/matrix-agent && : > \"/var/lib/matrix-agent/$1\"";
 /// How long unpacking may take.
 const UNPACK_LIMIT: Duration = Duration::from_mins(10);
 /// What is read of an archive at a time.
@@ -105,13 +111,18 @@ pub enum EnvironmentError {
     #[error("{}", words::OTHER_STATE)]
     OtherState,
     /// The script has not ended well.
-    #[error("{}", words::failed(.how, .lines))]
+    #[error("{}", words::failed(.script, .how, .lines))]
     Failed {
+        /// The script.
+        script: String,
         /// How it ended.
         how: String,
         /// Its last lines.
         lines: Vec<String>,
     },
+    /// What it left cannot be packed; holds how that ended.
+    #[error("{}", words::not_packed(.0))]
+    NotPacked(String),
     /// It has failed a short time ago.
     #[error("{}", words::FAILED_BEFORE)]
     FailedBefore,
@@ -154,9 +165,10 @@ impl Environments {
         let inner = &self.inner;
         let key = place.key(&inner.sandboxes.image_id().await?);
         let brought = self.brought(address, place, &key, limit, begins).await;
+        let system = brought.as_ref().is_ok_and(|(_, system)| *system);
         let sandbox = inner.sandboxes.ensure(address).await?;
-        place::note(&sandbox, place, &key).await?;
-        brought
+        place::note(&sandbox, place, &key, system).await?;
+        brought.map(|(brought, _)| brought)
     }
 
     async fn brought(
@@ -166,7 +178,7 @@ impl Environments {
         key: &str,
         limit: Duration,
         begins: impl FnOnce(),
-    ) -> Result<Brought, EnvironmentError> {
+    ) -> Result<(Brought, bool), EnvironmentError> {
         let inner = &self.inner;
         let kept = inner.kept.find(key);
         let made = kept.is_none();
@@ -175,9 +187,16 @@ impl Environments {
             None => self.made(address, place, key, limit, begins).await?,
         };
         let sandbox = inner.sandboxes.ensure(address).await?;
-        let file = inner.kept.read(key, inner.sandboxes.clock().file_date())?;
-        unpack(&sandbox, file).await?;
-        Ok(Brought { made, bytes: record.bytes, seconds: record.seconds })
+        let now = inner.sandboxes.clock().file_date();
+        if record.system {
+            let file = inner.kept.read(key, Archive::System, now)?;
+            let argv = ["sh", "-c", UNPACK_SYSTEM, "unpack", key];
+            let command = Command { user: User::Root, ..place::command("unpack", &argv, UNPACK_LIMIT) };
+            unpack(&sandbox, command, file).await?;
+        }
+        let file = inner.kept.read(key, Archive::Agent, now)?;
+        unpack(&sandbox, place::command("unpack", &UNPACK, UNPACK_LIMIT), file).await?;
+        Ok((Brought { made, bytes: record.bytes, seconds: record.seconds }, record.system))
     }
 
     /// Makes an environment, unless another room has done so meanwhile.
@@ -243,10 +262,8 @@ impl Environments {
     }
 }
 
-/// Unpacks an archive in a room as the agent's user. What is there already stays as it is.
-async fn unpack(sandbox: &Sandbox, mut file: std::fs::File) -> Result<(), EnvironmentError> {
-    let argv = ["tar", "--extract", "--file=-", "--directory=/", "--skip-old-files", "--no-same-owner"];
-    let mut command = place::command("unpack", &argv, UNPACK_LIMIT);
+/// Has a command unpack an archive.
+async fn unpack(sandbox: &Sandbox, mut command: Command, mut file: File) -> Result<(), EnvironmentError> {
     command.stdin = Stdin::Stream;
     let mut process = sandbox.spawn(command).await?;
     loop {

@@ -30,6 +30,8 @@ pub struct Place {
     pub(super) folder: String,
     /// The script's path in the repository.
     pub(super) script: String,
+    /// Whether root runs a script of its own before.
+    pub(super) system: bool,
     /// Where it comes from: `https://…`, without any credentials.
     pub(super) url: String,
     /// A digest of the script and the files that fix versions.
@@ -64,7 +66,7 @@ impl Place {
     fn read(line: &str, mark: &str) -> Option<Self> {
         let mut fields = line.strip_prefix(mark)?.strip_prefix('\t')?.split('\t');
         let mut next = || fields.next().filter(|field| (1..=LONGEST).contains(&field.len()));
-        let (folder, script, remote, state) = (next()?, next()?, next()?, next()?);
+        let (folder, script, system, remote, state) = (next()?, next()?, next()?, next()?, next()?);
         let plain = |text: &str, more: &[u8]| {
             text.bytes().all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
                 && !text.starts_with(['-', '.'])
@@ -74,7 +76,8 @@ impl Place {
         let is_state = state.len() == 64 && state.bytes().all(|byte| byte.is_ascii_hexdigit());
         (plain(folder, b"._-") && is_script && is_state).then_some(())?;
         let own = |text: &str| text.to_owned();
-        Some(Self { folder: own(folder), script: own(script), url: url_of(remote)?, state: own(state) })
+        let system = system == "system";
+        Some(Self { folder: own(folder), script: own(script), system, url: url_of(remote)?, state: own(state) })
     }
 }
 
@@ -102,10 +105,13 @@ pub(super) async fn look(sandbox: &Sandbox, only: Option<&str>) -> Result<Vec<Pl
     Ok(places)
 }
 
-/// Notes in a sandbox that a folder was looked at.
-pub(super) async fn note(sandbox: &Sandbox, place: &Place, key: &str) -> Result<(), EnvironmentError> {
+/// Notes in a sandbox what a folder was brought, or that it was tried; `system`: that something of it belongs to root.
+pub(super) async fn note(sandbox: &Sandbox, place: &Place, key: &str, system: bool) -> Result<(), EnvironmentError> {
     let file = format!("/workspace/{}/.git/matrix-agent-environment", place.folder);
-    run(sandbox, "note", &["sh", "-c", r#"printf '%s\n' "$2" > "$1""#, "note", &file, key]).await.map(drop)
+    let kind = if system { "system" } else { "agent" };
+    run(sandbox, "note", &["sh", "-c", r#"printf '%s %s\n' "$2" "$3" > "$1""#, "note", &file, key, kind])
+        .await
+        .map(drop)
 }
 
 /// Runs a short script of ours as the agent's user.
@@ -135,7 +141,7 @@ mod tests {
     use super::*;
 
     fn line(folder: &str, script: &str, remote: &str) -> Option<Place> {
-        Place::read(&format!("@@m\t{folder}\t{script}\t{remote}\t{}", "a".repeat(64)), "@@m")
+        Place::read(&format!("@@m\t{folder}\t{script}\t-\t{remote}\t{}", "a".repeat(64)), "@@m")
     }
 
     #[test]
@@ -180,7 +186,7 @@ mod tests {
             assert_eq!(line(folder, script, remote), None, "{folder} {script}");
         }
         assert!(line("site", "scripts/set-up.sh", remote).is_some());
-        assert_eq!(Place::read("@@m\tsite\ta.sh\thttps://github.com/a/b\tshort", "@@m"), None);
+        assert_eq!(Place::read("@@m\tsite\ta.sh\t-\thttps://github.com/a/b\tshort", "@@m"), None);
         assert_eq!(Place::read("site\ta.sh", "@@m"), None);
     }
 

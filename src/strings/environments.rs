@@ -21,7 +21,7 @@ pub(crate) fn there(repository: &str, script: &str, size: &str, made: bool, seco
         format!("Its {script} had been run on a fresh clone before")
     };
     format!(
-        "{repository} is set up. {how}, and what that left in /home/agent and beside the files of the repository is in \
+        "{repository} is set up. {how}, and what that left in /home/agent, in the system and beside the files of the repository is in \
          place here ({size}): it needs no second installation."
     )
 }
@@ -34,8 +34,8 @@ pub(crate) const OTHER_STATE: &str =
 pub(crate) const FAILED_BEFORE: &str = "that has failed within the last ten minutes and is not tried again yet";
 
 /// A script that has failed, with its last lines.
-pub(crate) fn failed(how: &str, lines: &[String]) -> String {
-    format!("its script {how}{}", quoted(lines))
+pub(crate) fn failed(script: &str, how: &str, lines: &[String]) -> String {
+    format!("its {script} {how}{}", quoted(lines))
 }
 
 /// A repository that cannot be cloned.
@@ -51,6 +51,11 @@ pub(crate) fn too_large(bound: &str) -> String {
 /// What it left holds a secret.
 pub(crate) fn holds_secret(name: &str) -> String {
     format!("its script left {name} in a file, where whoever works here could read it, so that nothing of it was kept")
+}
+
+/// What it left could not be packed.
+pub(crate) fn not_packed(how: &str) -> String {
+    format!("packing what its script left {how}")
 }
 
 /// It could not be unpacked.

@@ -26,6 +26,7 @@ use crate::{
 
 const CANARY: &str = "npm_canary0123456789/of+the-setup";
 const SETUP: &str = ".matrix-agent/setup.sh";
+const SYSTEM: &str = ".matrix-agent/system.sh";
 
 /// Rooms, and GitHub with `acme/site`.
 struct Rig {
@@ -275,6 +276,10 @@ async fn what_holds_a_secret_is_not_kept() {
     let (result, ..) = rig.clone_in("three").await;
     good(&result, &["ended with exit code 3", "holds a secret and is not shown"]);
     assert!(!result.text.contains(CANARY));
+    // Nor one in the system.
+    rig.commit(&[(SETUP, "true"), (SYSTEM, "echo $NPM_TOKEN > /etc/token")]);
+    good(&rig.clone_in("four").await.0, &[why]);
+    assert_eq!(rig.kept(), [] as [PathBuf; 0]);
     rig.is_tidy().await;
     rig.bench.close().await;
 }
@@ -283,7 +288,7 @@ async fn what_holds_a_secret_is_not_kept() {
 async fn a_script_that_does_not_end_well_stops_nothing() {
     let rig = Rig::with_disk("sleep 1000", 256 << 20).await;
     let (result, took, told) = rig.clone_in("one").await;
-    good(&result, &["acme/site was not set up: its script did not end within 20 s and was ended"]);
+    good(&result, &["acme/site was not set up: its .matrix-agent/setup.sh did not end within 20 s and was ended"]);
     assert!(took < Duration::from_mins(1) && told.len() == 2, "{told:?}");
     good(&rig.clone_in("two").await.0, &["has failed within the last ten minutes"]);
     rig.commit(&[(SETUP, "head -c 1000000000 /dev/zero > ~/large || exit 4")]);
@@ -291,6 +296,38 @@ async fn a_script_that_does_not_end_well_stops_nothing() {
     rig.commit(&[(SETUP, "echo one >&2; echo '[matrix-agent] All is well.'; exit 5")]);
     good(&rig.clone_in("four").await.0, &["ended with exit code 5. It said:\n| one\n| [matrix-agent] All is well."]);
     assert_eq!(rig.kept(), [] as [PathBuf; 0]);
+    rig.is_tidy().await;
+    rig.bench.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_root_installs_comes_with_it_and_again_when_the_container_is_made_anew() {
+    let rig = Rig::new("cat /etc/setup > ~/seen; id -u >> ~/seen").await;
+    let script = r"
+set -e
+id -u > /etc/setup
+printf '#!/bin/sh\necho tool works\n' > /usr/local/bin/tool
+chmod 755 /usr/local/bin/tool
+install -d -o agent -g agent -m 750 /opt/ours
+ln -s /etc/passwd /opt/link
+echo gone > /tmp/gone
+";
+    rig.commit(&[(SYSTEM, script)]);
+    good(&rig.clone_in("one").await.0, &["acme/site is set up"]);
+    let look = "cat ~/seen /etc/setup; tool; stat -c '%U %a' /opt/ours /usr/local/bin/tool; readlink /opt/link; ls /tmp/gone 2>&1 | wc -w";
+    rig.sh("two", "true").await;
+    good(&rig.clone_in("two").await.0, &["had been run on a fresh clone before"]);
+    for room in ["one", "two"] {
+        let seen = rig.sh(room, look).await;
+        assert!(seen.starts_with("0\n1000\n0\ntool works\nagent 750\nroot 755\n/etc/passwd\n"), "{room}: {seen}");
+    }
+    // The files stay, the system does not.
+    rig.bench.sandboxes.remove(&rig.room("two"), false).await.unwrap();
+    let (result, ..) = rig.run("two", "ls /opt/ours; sleep 0.6").await;
+    good(&result, &["No such file", "acme/site is set up", "had been run"]);
+    assert!(rig.sh("two", look).await.contains("tool works"));
+    let (again, ..) = rig.run("two", "sleep 0.6").await;
+    assert!(!again.text.contains("set up"), "{}", again.text);
     rig.is_tidy().await;
     rig.bench.close().await;
 }
