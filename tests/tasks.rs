@@ -118,6 +118,13 @@ impl World {
         self.forge.git(&["rev-parse", "agent/gh-12"]).trim().to_owned()
     }
 
+    /// How often the rooms were told something with these words.
+    fn told(&self, words: &str) -> u32 {
+        let database = rusqlite::Connection::open(self.rig.database()).unwrap();
+        let count = "SELECT count(*) FROM outbox WHERE instr(payload, ?1)";
+        database.query_row(count, [words], |row| row.get(0)).unwrap()
+    }
+
     fn wait_for(&self, what: &str, server: &support::rig::Server, holds: impl Fn() -> bool) {
         let begun = std::time::Instant::now();
         wait(what, || {
@@ -244,7 +251,9 @@ fn a_label_becomes_a_pull_request_and_a_failed_check_is_mended_once() {
     world.wait_for("the answer", &server, || world.comments(12).len() == 4);
     assert!(world.comments(12)[3].contains("Which page, please?"), "{:?}", world.comments(12));
     assert_eq!((world.branch(), world.forge.api.pulls().len()), (second, 1));
-    let asked = world.llm.requests().last().unwrap().to_string();
+    let asked = world.llm.requests().iter().map(Value::to_string).collect::<String>();
+    assert!(asked.contains("This is round 1 of 1") && !asked.contains("This is round 2"), "there is no second round");
+    assert_eq!(world.told("I have tried to mend its checks 1 times"), 1);
     assert!(asked.contains("[github:ben commented on issue #12:]") && !asked.contains("check `late`"), "{asked}");
 }
 
@@ -265,11 +274,7 @@ fn a_review_is_one_piece_of_work_and_of_what_was_closed_the_room_is_told() {
     let requests = world.llm.requests().len();
     assert_eq!(world.send("check_run", "4", &failed(&world.branch(), "test")), 202);
     assert_eq!(world.send("pull_request_review", "5", &reviewed(3, "ben")), 202);
-    world.wait_for("the room's notices", &server, || {
-        let database = rusqlite::Connection::open(world.rig.database()).unwrap();
-        let told = "SELECT count(*) FROM outbox WHERE payload LIKE '%was closed meanwhile: nothing is done%'";
-        database.query_row(told, [], |row| row.get::<_, u32>(0)).unwrap() == 2
-    });
+    world.wait_for("the room's notices", &server, || world.told("was closed meanwhile: nothing is done") == 2);
     assert_eq!(world.llm.requests().len(), requests, "nothing is done about them");
 }
 
