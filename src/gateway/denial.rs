@@ -121,8 +121,8 @@ pub(crate) enum Denial {
     NotGit,
     /// The repository is not public, or does not exist.
     #[error(
-        "GitHub shows no public repository at {0}: it does not exist, or it is private. The operator can open private ones \
-         by GITHUB_REPOS."
+        "GitHub shows no public repository at {0}: it does not exist, or it is private and nobody here has opened it. The operator \
+         opens private ones by GITHUB_REPOS, somebody who may by `!grant OWNER/REPO 2h` in the room."
     )]
     NoRepository(String),
     /// A redirect from GitHub leads elsewhere.

@@ -21,6 +21,7 @@ use hyper::{
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     GatewayLimits, Link,
@@ -36,8 +37,8 @@ use super::{
 use crate::{
     github::GitHubError,
     net,
-    rights::{Act, Repository},
-    text,
+    rights::{Act, Answerer, Decision, Question, Repository},
+    strings, text,
 };
 
 const GITHUB: &str = "github.com";
@@ -324,10 +325,19 @@ impl Request<'_> {
             let passage = &mut passage;
             async move {
                 let body = reqwest::Body::wrap(upload);
-                let response = self.link.client.ask(self.asked, &self.head.headers, self.token, body).await?;
+                let (asked, headers) = (self.asked, &self.head.headers);
+                let mut response = self.link.client.ask(asked, headers, self.token, body).await?;
+                let mut given = None;
+                if self.is_hidden(response.status()) {
+                    given = self.given().await;
+                }
+                if given.is_some() {
+                    let nothing = reqwest::Body::default();
+                    response = self.link.client.ask(asked, headers, given.as_ref(), nothing).await?;
+                }
                 let address = response.remote_addr().map(|address| address.ip());
                 *passage = Some(self.link.audit.allowed(&github(), 443, address).metered(meters));
-                self.answer(response)
+                self.answer(response, self.token.is_some() || given.is_some())
             }
         })
         .await
@@ -353,7 +363,7 @@ impl Request<'_> {
             let passage = link.audit.allowed(&github(), 443, address).metered(meters);
             let (repository, branches) = (&self.asked.repository, push.branches());
             tracing::info!(%repository, branches, status = response.status().as_u16(), "pushed");
-            let response = self.answer(response)?;
+            let response = self.answer(response, self.token.is_some())?;
             // Noted when the answer has come whole.
             drop(passage);
             Ok::<_, Denial>(response)
@@ -417,11 +427,48 @@ impl Request<'_> {
             })
     }
 
-    /// Turns GitHub's response into the one for the sandbox.
-    fn answer(&self, response: reqwest::Response) -> Result<Response<reqwest::Body>, Denial> {
+    /// Tells whether an answer may hide a repository that the key would show.
+    fn is_hidden(&self, status: StatusCode) -> bool {
+        let is_first = self.asked.service == Service::Fetch && !self.asked.has_body;
+        is_first && self.token.is_none() && matches!(status, StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND)
+    }
+
+    /// Asks the room whether the sandbox may read a repository with the key, and returns the key after a yes. Nobody is asked about
+    /// what the key does not show, nor is the key asked about what nobody here could open.
+    async fn given(&self) -> Option<SecretString> {
+        let (link, repository) = (self.link, &self.asked.repository);
+        let limit = link.policy.limits.ask;
+        let rights = link.rights.filter(|_| !limit.is_zero() && link.github.has_key())?;
+        let act = Act::Read(repository.clone());
+        if !matches!(rights.check(link.address, &act).await, Ok(Decision::Ask(_))) {
+            return None;
+        }
+        let _held = Arc::clone(&link.slot.held).try_acquire_owned().ok()?;
+        if !link.slot.reads.count() || !link.github.shows(repository).await {
+            return None;
+        }
+        let question = Question {
+            key: "read".to_owned(),
+            act,
+            what: strings::rights::read(repository),
+            why: rights.running(link.address),
+            details: String::new(),
+            answerer: Answerer::Anybody,
+            for_task: false,
+        };
+        // It ends with the connection's task, or by its limit.
+        if let Err(refusal) = rights.permit(link.address, question, limit, &CancellationToken::new()).await {
+            tracing::info!(%repository, why = ?refusal, "a repository stays closed");
+            return None;
+        }
+        link.github.token(repository).await.ok()
+    }
+
+    /// Turns GitHub's response into the one for the sandbox; `keyed`: to a request with the key.
+    fn answer(&self, response: reqwest::Response, keyed: bool) -> Result<Response<reqwest::Body>, Denial> {
         let (status, repository) = (response.status(), &self.asked.repository);
         // For a repository that it does not show, GitHub asks for a password, for which git would prompt in vain.
-        match (status, self.token.is_some()) {
+        match (status, keyed) {
             (StatusCode::UNAUTHORIZED, true) => {
                 self.link.github.token_refused(repository);
                 return Err(GitHubError::BadKey.into());
@@ -448,7 +495,7 @@ impl Request<'_> {
         }
         if let Some((there, location)) = location {
             // Under its new name it has to be granted, too.
-            if self.token.is_some() && !opened(self.link, &there) {
+            if keyed && !opened(self.link, &there) {
                 return Err(GitHubError::Moved(repository.clone()).into());
             }
             response.headers_mut().insert(header::LOCATION, location);

@@ -1,4 +1,4 @@
-//! What is done at GitHub, each once: a pull request, a comment; and what is asked there.
+//! What is done at GitHub, each once: a pull request, a comment, an answer to a thread; and what is asked there.
 //!
 //! An act is named by whoever wants it, always by the same name. Before it is done, and again whenever its answer does not come,
 //! GitHub is asked whether it was done: a pull request is found by its branch, a comment by a mark that holds the act's name.
@@ -10,7 +10,7 @@ use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{GitHub, diff::Diff, error::GitHubError};
+use super::{GitHub, api::GRAPHQL, diff::Diff, error::GitHubError};
 use crate::{crash, ids::digest, rights::Repository, text};
 
 /// How often something is done until it is given up because no answer comes.
@@ -46,8 +46,12 @@ pub struct Pull {
     pub number: u64,
     /// Its page.
     pub url: String,
+    /// Its branch.
+    pub branch: String,
     /// The branch's head, as the pull request has it.
     pub head: String,
+    /// Whether its branch is in another repository.
+    pub foreign: bool,
     /// Whether it is open.
     pub open: bool,
     /// Whether this act opened it; else it was there.
@@ -70,6 +74,11 @@ impl GitHub {
     pub async fn default_branch(&self, repository: &Repository) -> Result<String, GitHubError> {
         let answer = self.read(repository, "").await?;
         answer["default_branch"].as_str().map(str::to_owned).ok_or(GitHubError::Strange)
+    }
+
+    /// Tells whether the key shows a repository.
+    pub async fn shows(&self, repository: &Repository) -> bool {
+        self.read(repository, "").await.is_ok()
     }
 
     /// Returns the commit at which a branch stands; `None` if there is no such branch.
@@ -152,15 +161,42 @@ impl GitHub {
         body: &str,
         act: &str,
     ) -> Result<String, GitHubError> {
+        let comments = format!("/issues/{number}/comments");
+        self.say(repository, number, &comments, &comments, body, act).await
+    }
+
+    /// Answers a thread of a pull request's comments, which is named by its first comment, unless the act was done before; returns
+    /// the answer's page.
+    pub async fn reply(
+        &self,
+        repository: &Repository,
+        number: u64,
+        thread: u64,
+        body: &str,
+        act: &str,
+    ) -> Result<String, GitHubError> {
+        let comments = format!("/pulls/{number}/comments");
+        self.say(repository, number, &comments, &format!("{comments}/{thread}/replies"), body, act).await
+    }
+
+    /// Says something at `path`, unless it is already found in `list`.
+    async fn say(
+        &self,
+        repository: &Repository,
+        number: u64,
+        list: &str,
+        path: &str,
+        body: &str,
+        act: &str,
+    ) -> Result<String, GitHubError> {
         let mark = mark(act);
         let asked = json!({ "body": format!("{body}\n\n{mark}") });
-        let path = format!("/issues/{number}/comments");
         let mut last = GitHubError::Strange;
         for tried in 0..=TRIES {
             if tried > 0 {
                 sleep(self.inner.settle).await;
             }
-            let found = self.comment_with(repository, number, &mark).await?;
+            let found = self.comment_with(repository, number, list, &mark).await?;
             crash::point("github-comment-looked");
             if let Some(url) = found {
                 return Ok(url);
@@ -168,7 +204,7 @@ impl GitHub {
             if tried == TRIES {
                 break;
             }
-            let answer = self.write(repository, &path, &asked).await;
+            let answer = self.write(repository, path, &asked).await;
             crash::point("github-comment-sent");
             match answer {
                 Ok(answer) => return page(&answer).ok_or(GitHubError::Strange),
@@ -184,10 +220,11 @@ impl GitHub {
         &self,
         repository: &Repository,
         number: u64,
+        list: &str,
         mark: &str,
     ) -> Result<Option<String>, GitHubError> {
         for nth in 1..=PAGES {
-            let path = format!("/issues/{number}/comments?per_page=100&page={nth}");
+            let path = format!("{list}?per_page=100&page={nth}");
             let answer = self.read(repository, &path).await.map_err(|error| numbered(error, repository, number))?;
             let comments = answer.as_array().ok_or(GitHubError::Strange)?;
             let ours = |comment: &&Value| comment["body"].as_str().is_some_and(|body| body.contains(mark));
@@ -224,11 +261,15 @@ impl GitHub {
     }
 
     pub(super) async fn read(&self, repository: &Repository, path: &str) -> Result<Value, GitHubError> {
-        self.ask(repository, Method::GET, path, None).await
+        self.ask(repository, Method::GET, &format!("/repos/{repository}{path}"), None).await
     }
 
     async fn write(&self, repository: &Repository, path: &str, body: &Value) -> Result<Value, GitHubError> {
-        self.ask(repository, Method::POST, path, Some(body)).await
+        self.ask(repository, Method::POST, &format!("/repos/{repository}{path}"), Some(body)).await
+    }
+
+    pub(super) async fn query(&self, repository: &Repository, body: &Value) -> Result<Value, GitHubError> {
+        self.ask(repository, Method::POST, GRAPHQL, Some(body)).await
     }
 
     async fn ask(
@@ -239,8 +280,7 @@ impl GitHub {
         body: Option<&Value>,
     ) -> Result<Value, GitHubError> {
         let token = self.token(repository).await?;
-        let path = format!("/repos/{repository}{path}");
-        let answer = self.inner.api.ask(&token, method, &path, body).await?;
+        let answer = self.inner.api.ask(&token, method, path, body).await?;
         if answer.status == StatusCode::UNAUTHORIZED {
             self.token_refused(repository);
         }
@@ -296,7 +336,9 @@ fn pull(answer: &Value, opened: bool) -> Option<Pull> {
     Some(Pull {
         number: answer["number"].as_u64()?,
         url: page(answer)?,
+        branch: answer["head"]["ref"].as_str()?.to_owned(),
         head: answer["head"]["sha"].as_str()?.to_owned(),
+        foreign: answer["head"]["repo"]["full_name"] != answer["base"]["repo"]["full_name"],
         open: answer["state"] == "open",
         opened,
     })

@@ -1,6 +1,7 @@
 //! GitHub's REST API: one request and its answer, bounded in time and size.
 //!
-//! Knows no act and decides nothing. A request that only reads is sent again where no answer came; any other is sent once.
+//! Knows no act and decides nothing. A request that only reads is sent again where no answer came; any other is sent once. By
+//! GraphQL it is only read.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -26,6 +27,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const JSON: &str = "application/vnd.github+json";
 /// The API's version that is spoken.
 const VERSION: &str = "2022-11-28";
+/// Where GraphQL is asked.
+pub(super) const GRAPHQL: &str = "/graphql";
 
 /// Where the API is.
 pub(super) struct Api {
@@ -89,7 +92,7 @@ impl Api {
         accept: &str,
         body: Option<&Value>,
     ) -> Result<RawAnswer, GitHubError> {
-        let tries = if method == Method::GET { READS } else { 1 };
+        let tries = if method == Method::GET || path == GRAPHQL { READS } else { 1 };
         let mut pauses = Backoff::new(PAUSE, LONGEST_PAUSE);
         let mut tried = 0;
         loop {

@@ -1,4 +1,4 @@
-//! What a branch changes, as GitHub counts it.
+//! What a branch changes, as GitHub counts it, or git in the sandbox.
 //!
 //! Pure.
 
@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::text;
 
-/// Files that are shown; GitHub tells 300 at most.
-const SHOWN: usize = 12;
+/// Files that are shown.
+const SHOWN: usize = 10;
 /// The most characters of a path.
 const PATH: usize = 80;
 
@@ -16,7 +16,13 @@ const PATH: usize = 80;
 pub struct Diff {
     /// Commits that the base does not have.
     pub commits: u64,
-    /// Changed files, as many as GitHub tells.
+    /// Changed files; GitHub tells 300 at most.
+    pub files: u64,
+    /// Lines that came, in all of them.
+    pub added: u64,
+    /// Lines that went.
+    pub removed: u64,
+    /// The first of the files.
     pub changes: Vec<Change>,
 }
 
@@ -31,34 +37,50 @@ pub struct Change {
     pub removed: u64,
 }
 
+impl Change {
+    /// Returns a change whose path is cleaned.
+    pub fn new(path: &str, added: u64, removed: u64) -> Self {
+        Self { path: text::one_line(path, PATH), added, removed }
+    }
+}
+
 impl Diff {
     /// Reads the comparison of two commits.
     pub(super) fn read(answer: &Value) -> Option<Self> {
-        let files = answer["files"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let changes = files.iter().map(|file| Change {
-            path: text::one_line(file["filename"].as_str().unwrap_or("?"), PATH),
-            added: file["additions"].as_u64().unwrap_or_default(),
-            removed: file["deletions"].as_u64().unwrap_or_default(),
-        });
-        Some(Self { commits: answer["ahead_by"].as_u64()?, changes: changes.collect() })
+        let mut diff = Self { commits: answer["ahead_by"].as_u64()?, ..Self::default() };
+        for file in answer["files"].as_array().into_iter().flatten() {
+            let count = |name: &str| file[name].as_u64().unwrap_or_default();
+            let (added, removed) = (count("additions"), count("deletions"));
+            diff.files += 1;
+            diff.added += added;
+            diff.removed += removed;
+            diff.show(Change::new(file["filename"].as_str().unwrap_or("?"), added, removed));
+        }
+        Some(diff)
+    }
+
+    /// Adds a file to those that are shown, unless there are enough.
+    pub fn show(&mut self, change: Change) {
+        if self.changes.len() < SHOWN {
+            self.changes.push(change);
+        }
     }
 
     /// Returns the sum in one line: `3 files +12 −4`.
     pub fn sum(&self) -> String {
-        let (added, removed) =
-            self.changes.iter().fold((0, 0), |(added, removed), file| (added + file.added, removed + file.removed));
-        let files = if self.changes.len() == 1 { "file" } else { "files" };
-        format!("{} {files} +{added} −{removed}", self.changes.len())
+        let Self { files, added, removed, .. } = self;
+        format!("{files} {} +{added} −{removed}", if *files == 1 { "file" } else { "files" })
     }
 
     /// Returns the sum and a line for each of the first files.
     pub fn lines(&self) -> String {
         let mut lines = self.sum();
-        for Change { path, added, removed } in self.changes.iter().take(SHOWN) {
+        for Change { path, added, removed } in &self.changes {
             lines.extend(["\n", path, &format!(" +{added} −{removed}")]);
         }
-        if self.changes.len() > SHOWN {
-            lines.extend(["\n", &format!("… and {} more", self.changes.len() - SHOWN)]);
+        match self.files.saturating_sub(self.changes.len() as u64) {
+            0 => {}
+            more => lines.extend(["\n", &format!("… and {more} more")]),
         }
         lines
     }
@@ -79,7 +101,11 @@ mod tests {
         assert_eq!(diff.lines(), "2 files +4 −2\nsrc/a.rs +2 −1\nb c +2 −1");
         let many: Vec<_> = (0..40).map(|number| file(&format!("f{number}"))).collect();
         let many = Diff::read(&json!({"ahead_by": 1, "files": many})).unwrap();
-        assert!(many.lines().ends_with("… and 28 more") && many.lines().lines().count() == SHOWN + 2);
+        assert!(
+            many.lines().starts_with("40 files +80 −40\n")
+                && many.lines().ends_with("… and 30 more")
+                && many.lines().lines().count() == SHOWN + 2
+        );
         assert_eq!(Diff::read(&json!({"message": "Not Found"})), None);
     }
 }

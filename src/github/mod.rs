@@ -1,7 +1,7 @@
 //! What the server itself says to GitHub: with which key, for which repositories, and each act once.
 //!
 //! Knows GitHub's API and nothing of sandboxes, turns or chats. `gateway` asks for a [`GitHub::token`] for git's requests, the
-//! tool `github` acts by [`GitHub::open_pull`], [`GitHub::comment`] and [`GitHub::checks`]. The key stays here: no caller but the
+//! tool `github` acts by [`GitHub::open_pull`], [`GitHub::comment`], [`GitHub::reply`], [`GitHub::reviews`] and [`GitHub::checks`]. The key stays here: no caller but the
 //! gateway's client gets it, and no error holds a word of it.
 //!
 //! Nothing is done twice. Whoever acts names the act by its call; a pull request is found again by the branch that it is of, a
@@ -16,6 +16,7 @@ mod health;
 mod listed;
 mod people;
 mod permitted;
+mod reviews;
 pub mod secrets;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -33,6 +34,7 @@ pub use self::{
     listed::{BadRepository, Repositories},
     people::ReviewComment,
     permitted::PermittedPush,
+    reviews::{Review, Reviews, Thread, Verdict},
 };
 use self::{api::Api, permitted::Permitted};
 use crate::{clock::Clock, rights::Repository};

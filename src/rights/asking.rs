@@ -151,7 +151,7 @@ impl Rights {
     }
 
     /// Takes a person's answer to the card with this code in a room. `lasts` is how long a yes is to count for all that a
-    /// grant can cover; `None`: for the question alone, and for a host until the turn ends.
+    /// grant can cover; `None`: for the question alone, and for a host or for reading until the turn ends.
     pub async fn answer(
         &self,
         at: &Address,
@@ -176,7 +176,7 @@ impl Rights {
             self.end(&card, CardState::Expired, None, None).await?;
             return Ok(Answered::NotOpen);
         }
-        let lasts = lasts.or_else(|| card.is_host().then(|| Lasts::Turn(card.turn.clone())));
+        let lasts = lasts.or_else(|| card.opens().then(|| Lasts::Turn(card.turn.clone())));
         let grant = card
             .subject()
             .zip(lasts.filter(|_| yes))

@@ -122,9 +122,9 @@ impl Card {
         host.or_else(repository).map(|subject| (subject, self.body.writes))
     }
 
-    /// Returns whether a yes opens a host: one that says no more counts until the turn ends.
-    pub(super) fn is_host(&self) -> bool {
-        self.body.host.is_some()
+    /// Returns whether a yes opens something to a program that will use it again: one that says no more counts until the turn ends.
+    pub(super) fn opens(&self) -> bool {
+        self.subject().is_some_and(|(_, writes)| !writes)
     }
 
     pub(super) fn thread(&self) -> Option<&str> {

@@ -116,9 +116,14 @@ impl Granted {
     ) -> Cover {
         let rooms = self.read();
         let grants = rooms.get(at).into_iter().flatten();
-        grants
-            .filter(|grant| grant.subject == *subject && grant.holds(now, open))
-            .fold(Cover::default(), |cover, grant| Cover { act: cover.act || grant.writes || !writes, subject: true })
+        grants.filter(|grant| grant.subject == *subject && grant.holds(now, open)).fold(
+            Cover::default(),
+            |cover, grant| Cover {
+                act: cover.act || grant.writes || !writes,
+                // Whoever lets this work read it has said nothing of who may say yes to more.
+                subject: cover.subject || grant.turn.is_none(),
+            },
+        )
     }
 
     /// Returns the grants of a room that are in force.

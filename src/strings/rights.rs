@@ -106,6 +106,11 @@ pub(crate) fn reach(host: &str) -> String {
     format!("let the sandbox reach `{host}`")
 }
 
+/// What a sandbox wants: to read a private repository.
+pub(crate) fn read(repository: &dyn Display) -> String {
+    format!("let the sandbox read the private repository `{repository}`")
+}
+
 /// Who may answer a card: any user.
 pub(crate) const ANY_USER: &str = "anybody who may give me work";
 

@@ -1,4 +1,4 @@
-//! `github`: what was committed in the sandbox becomes a pull request; comments, and what the checks say.
+//! `github`: what was committed in the sandbox becomes a pull request; comments, what the checks say, and rounds with reviewers.
 //!
 //! Branch, commit and push happen in the sandbox by git, and the gateway looks through what leaves; the rest is asked of GitHub from
 //! here. What is to be done is stored with the call before it begins, so that a server that comes back ends it: the push is
@@ -6,12 +6,14 @@
 
 mod look;
 mod push;
+mod rounds;
 
 use std::{future::Future, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::look::Worktree;
 use super::{Access, Tool, ToolContext, ToolLimits, ToolResult, error::ToolError};
 use crate::{
     crash,
@@ -27,8 +29,6 @@ const LONGEST: usize = 30_000;
 const TITLE: usize = 200;
 /// The most characters of a branch's name that are made of a title.
 const SLUG: usize = 40;
-/// Characters of a comment that are shown to whoever is asked.
-const SHOWN: usize = 300;
 /// How long somebody has to say yes or no.
 const ANSWER: Duration = Duration::from_mins(30);
 /// Refused hosts that are named.
@@ -62,6 +62,9 @@ struct Intent {
     root: String,
     /// Files that are changed there and not committed.
     dirty: usize,
+    /// What the push changes, in lines; empty for a comment.
+    #[serde(default)]
+    diff: String,
 }
 
 impl Tool for GitHub {
@@ -72,8 +75,8 @@ impl Tool for GitHub {
     type Arguments = Arguments;
 
     fn description(_limits: &ToolLimits, _vision: bool) -> String {
-        "action pull_request (title, body): push your commits to a branch agent/… and open or update it; comment (number, \
-         body); checks (number)."
+        "action pull_request (title, body): push your commits to agent/… and open or update it; comment (number, body); \
+         checks (number); reviews (number); answer (number, body of lines `thread N: …`): push, then reply."
             .to_owned()
     }
 
@@ -107,8 +110,10 @@ async fn work(context: &ToolContext, arguments: &Arguments, boot_id: Option<&str
         "pull_request" => open(context, arguments, stored.zip(boot_id)).await,
         "comment" => comment(context, arguments, stored).await,
         "checks" => checks(context, arguments).await,
+        "reviews" => rounds::read(context, arguments).await,
+        "answer" => rounds::answer(context, arguments, stored.zip(boot_id)).await,
         other => Err(ToolError::Refused(format!(
-            "action `{}` is not known: it is pull_request, comment or checks. Nothing was sent.",
+            "action `{}` is not known: it is pull_request, comment, checks, reviews or answer. Nothing was sent.",
             text::one_line(other, 40)
         ))),
     }
@@ -155,8 +160,9 @@ async fn open(
     };
     let repository = Repository::parse(&intent.github).ok_or(GitHubError::Strange)?;
     let what = strings::github::to_propose(&intent.github, &intent.branch, &intent.head, &title);
+    let details = strings::github::verbatim(&format!("{}\n\n{title}\n\n{body}", intent.diff));
     let for_task = task_of(context, &repository).is_some_and(|task| task.branch() == intent.branch);
-    permitted(context, &repository, Act::PullRequest, what, for_task).await?;
+    permitted(context, &repository, Act::PullRequest, what, details, for_task).await?;
     let permitted = github.permit_push(&context.address, &repository, &intent.branch, &intent.head);
     push::push(context, &repository, &intent, boot_id).await?;
     drop(permitted);
@@ -210,11 +216,12 @@ async fn prepare(context: &ToolContext, arguments: &Arguments, title: &str) -> R
     let base = asked(context, context.github.default_branch(&repository)).await?;
     let branch = match task_of(context, &repository) {
         Some(task) => task.branch(),
-        None if clone.branch.starts_with("agent/") => clone.branch,
+        None if clone.branch.starts_with("agent/") => clone.branch.clone(),
         None => branch(context, title),
     };
-    let intent =
-        Intent { github: repository.to_string(), branch, head: clone.head, base, root: clone.root, dirty: clone.dirty };
+    let diff = strings::github::to_leave(clone.diff()?.commits, &clone.diff()?.lines());
+    let Worktree { head, root, dirty, .. } = clone;
+    let intent = Intent { github: repository.to_string(), branch, head, base, root, dirty, diff };
     intend(context, &intent).await?;
     Ok(intent)
 }
@@ -238,9 +245,9 @@ async fn comment(
         intend(context, &Intent { github, ..Intent::default() }).await?;
         repository
     };
-    let what = strings::github::to_comment(repository.as_str(), number, &text::one_line(body, SHOWN));
+    let what = strings::github::to_comment(repository.as_str(), number);
     let for_task = task_of(context, &repository).is_some_and(|task| task.issue == number);
-    permitted(context, &repository, Act::Comment, what, for_task).await?;
+    permitted(context, &repository, Act::Comment, what, strings::github::verbatim(body), for_task).await?;
     let url = asked(context, context.github.comment(&repository, number, body, context.call.as_str())).await?;
     crash::point("github-commented");
     Ok(ToolResult::good(format!("commented on #{number}"), format!("The comment is at {url}")))
@@ -255,9 +262,11 @@ async fn checks(context: &ToolContext, arguments: &Arguments) -> Result<ToolResu
     let pull = asked(context, context.github.pull(&repository, number)).await?;
     let checks = asked(context, context.github.checks(&repository, &pull.head)).await?;
     let state = if pull.open { "open" } else { "closed" };
+    let reviews = asked(context, context.github.reviews(&repository, number)).await?;
+    let reviews = rounds::state(context, &reviews);
     let mut result = ToolResult::good(
         format!("checks of #{number}: {checks}"),
-        format!("#{number} is {state}, at {}. Checks: {checks}\n{}", pull.head, pull.url),
+        format!("#{number} is {state}, at {}. Checks: {checks}. Reviews: {reviews}\n{}", pull.head, pull.url),
     );
     result.facts.waits = checks.running > 0;
     Ok(result)
@@ -307,10 +316,11 @@ async fn permitted(
     repository: &Repository,
     act: fn(Repository) -> Act,
     what: String,
+    details: String,
     for_task: bool,
 ) -> Result<(), ToolError> {
     let (key, why) = (context.call.to_string(), context.rights.running(&context.address));
-    let (details, answerer) = (String::new(), Answerer::Anybody);
+    let answerer = Answerer::Anybody;
     let question = Question { key, act: act(repository.clone()), what, why, details, answerer, for_task };
     context.rights.permit(&context.address, question, ANSWER, &context.cancel).await.map_err(|refusal| match refusal {
         Refusal::Stopped(_) => ToolError::Stopped,

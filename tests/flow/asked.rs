@@ -29,23 +29,23 @@ fn proposes(request: &Value) -> Reply {
     }
 }
 
-fn is_card(frame: &Value) -> bool {
+pub(crate) fn is_card(frame: &Value) -> bool {
     frame["kind"] == "notice" && frame["text"].as_str().is_some_and(|text| text.contains("May I?"))
 }
 
-fn code(card: &Value) -> String {
+pub(crate) fn code(card: &Value) -> String {
     let (_, behind) = card["text"].as_str().unwrap().split_once("`!yes ").unwrap();
     behind.split('`').next().unwrap().to_owned()
 }
 
-async fn rig(forge: &Forge) -> (ScriptedLlm, Rig) {
+pub(crate) async fn rig(forge: &Forge) -> (ScriptedLlm, Rig) {
     let llm = ScriptedLlm::start().await;
     let mut rig = Rig::new(FULL, llm.base_url());
     house::serve_with(&mut rig, forge);
     (llm, rig)
 }
 
-fn told(rig: &Rig, command: &str) -> String {
+pub(crate) fn told(rig: &Rig, command: &str) -> String {
     let (_, frames) = rig.ask("one", command).finish();
     frames.iter().find(|frame| frame["event"] == "reply").unwrap()["text"].as_str().unwrap().to_owned()
 }
@@ -68,7 +68,13 @@ async fn what_a_person_asks_for_becomes_a_pull_request_once_she_has_said_yes() {
         let mut chat = rig.ask("one", "fix the login of acme/site");
         let card = chat.until("the card", is_card);
         let text = card["text"].as_str().unwrap();
-        for part in ["push agent/fix-the-login-", "to acme/site", "“Fix the login”"] {
+        for part in [
+            "push agent/fix-the-login-",
+            "to acme/site",
+            "“Fix the login”",
+            "> 1 commit, 1 file +2 −0\n> login.txt +2 −0\n",
+            "The cookie was set too late.",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert_eq!((forge.branches().len(), forge.api.pulls().len()), (0, 0), "nothing leaves before the yes");

@@ -5,6 +5,7 @@
 
 mod asked;
 mod house;
+mod kills;
 mod rooms;
 #[path = "../support/mod.rs"]
 mod support;

@@ -43,14 +43,14 @@ impl Board for Wall {
     }
 }
 
-struct Town {
+pub(crate) struct Town {
     _folder: tempfile::TempDir,
     store: Store,
-    rights: Rights,
+    pub(crate) rights: Rights,
 }
 
 impl Town {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("db"), Durability::Normal, Clock::default()).unwrap();
         let listed = Listed { users: vec!["ben".into()], admins: vec!["ann".into()] };
@@ -60,7 +60,7 @@ impl Town {
     }
 
     /// Opens a turn in a room, in which this person has asked for something.
-    async fn asks(&self, room: &str, who: &str) -> OpenTurn {
+    pub(crate) async fn asks(&self, room: &str, who: &str) -> OpenTurn {
         let (at, turn, event) = (Address::of_first(room), TurnId(format!("t{room}")), EventId(format!("e{room}")));
         let body = json!({"kind": "said", "text": "fetch it"});
         let new = NewInbound { room: room.into(), event: event.clone(), sender: who.into(), body, target: None };
@@ -70,8 +70,13 @@ impl Town {
         self.rights.begin(&at, &turn)
     }
 
+    /// How many cards are open.
+    pub(crate) async fn cards(&self) -> usize {
+        self.store.open_cards("coder").await.unwrap().len()
+    }
+
     /// Waits for the code of the room's card.
-    async fn code(&self, room: &str) -> String {
+    pub(crate) async fn code(&self, room: &str) -> String {
         let there = async {
             loop {
                 let cards = self.store.open_cards("coder").await.unwrap();

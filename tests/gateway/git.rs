@@ -4,6 +4,7 @@ use std::{
     path::{Path, PathBuf},
     process::Output,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -15,15 +16,19 @@ use matrix_agent::{
     gateway::{GatewayLimits, ProxyKind},
     github::{self, Key, Repositories},
     ids::Address,
-    rights::{Lasts, Repository, Rights, Roles, Subject},
+    rights::{Answered, Lasts, Repository, Rights, Role, Roles, Subject},
     store::{Durability, Store},
 };
 use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::{
+    asking::Town,
     door::{Authority, Door, ask, soon},
-    support::{self, github::TOKEN},
+    support::{
+        self,
+        github::{ScriptedGitHub, TOKEN},
+    },
 };
 
 /// GitHub with a public repository, `acme/site`, and a private one, `acme/private`.
@@ -333,6 +338,72 @@ async fn a_private_repository_is_said_not_to_be_public() {
     let words = said(&output);
     assert!(words.contains("GitHub shows no public repository at github.com/acme/private.git"), "{words}");
     assert!(!words.contains("Username"), "{words}");
+}
+
+/// What somebody reads of a repository that is not open.
+const HIDDEN: &str = "GitHub shows no public repository at github.com/acme/";
+
+/// A room that may be asked, and a key that no repository is listed for.
+async fn unlisted() -> (GitHub, Town, ScriptedGitHub) {
+    let (mut github, town, api) = (GitHub::new().await, Town::new().await, ScriptedGitHub::start(None).await);
+    let way = github::GitHub::new(Some(Key::Token(TOKEN.into())), Repositories::default(), Clock::default());
+    let way = way.at(&api.api(), Duration::from_millis(1));
+    github.door.gateway = github.door.gateway.clone().with_github(way).with_rights(town.rights.clone());
+    (github, town, api)
+}
+
+impl GitHub {
+    async fn clones(&mut self, name: &str, folder: &str) -> Output {
+        let here = self.folder.path().to_owned();
+        self.git(&here, &["clone", "-q", &format!("https://github.com/acme/{name}"), folder]).await
+    }
+}
+
+#[tokio::test]
+async fn a_clone_of_a_private_repository_goes_on_once_somebody_has_said_yes() {
+    let (mut github, town, api) = unlisted().await;
+    let output = github.clones("private", "a").await;
+    assert!(said(&output).contains(HIDDEN), "nobody works: {}", said(&output));
+    let _turn = town.asks("!room", "ben").await;
+    let output = github.clones("nothing", "b").await;
+    assert!(said(&output).contains(HIDDEN), "the key does not show it: {}", said(&output));
+    assert!(github.clones("site", "c").await.status.success(), "what is public needs nobody");
+    assert_eq!((town.cards().await, api.requests()), (0, vec!["GET /repos/acme/nothing".to_owned()]));
+    let room = Address::of_first("!room");
+    let yes = async {
+        let code = town.code("!room").await;
+        town.rights.answer(&room, &code, "ann", true, None).await.unwrap()
+    };
+    let (output, _) = tokio::join!(github.clones("private", "d"), yes);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(github.clones("private", "e").await.status.success(), "until the work is done");
+    let output = github.git(&github.path("d"), &["push", "-q", "origin", "HEAD:refs/heads/agent/x"]).await;
+    assert!(!output.status.success() && said(&output).contains("nobody has allowed it"), "{}", said(&output));
+    assert!(!github.requests().iter().any(|request| request.starts_with("POST /acme/private/git-receive-pack")));
+}
+
+#[tokio::test]
+async fn after_a_no_a_private_repository_is_not_asked_for_again_and_a_guest_asks_for_none() {
+    let (mut github, town, api) = unlisted().await;
+    let _guest = town.asks("!room", "eve").await;
+    let output = github.clones("private", "a").await;
+    assert!(said(&output).contains(HIDDEN), "{}", said(&output));
+    assert_eq!((town.cards().await, api.requests().len()), (0, 0), "GitHub is not asked with the key either");
+
+    let (mut github, town, _api) = unlisted().await;
+    let _turn = town.asks("!room", "ben").await;
+    let room = Address::of_first("!room");
+    let no = async {
+        let code = town.code("!room").await;
+        assert_eq!(town.rights.answer(&room, &code, "ben", true, None).await.unwrap(), Answered::NotYours(Role::Admin));
+        town.rights.answer(&room, &code, "ann", false, None).await.unwrap()
+    };
+    let (output, _) = tokio::join!(github.clones("private", "a"), no);
+    assert!(said(&output).contains(HIDDEN), "{}", said(&output));
+    // Nobody would answer now.
+    let output = github.clones("private", "b").await;
+    assert!(said(&output).contains(HIDDEN), "{}", said(&output));
+    assert_eq!(town.cards().await, 0);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::Command,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -17,7 +17,7 @@ use hyper::{Request, Response, StatusCode, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use matrix_agent::{gateway::Network, github::GitHub};
 use tempfile::TempDir;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, sync::Notify, task::JoinSet};
 
 use super::{
     github::{ScriptedGitHub, TOKEN, backend, basic},
@@ -41,7 +41,34 @@ pub struct Forge {
     pub git: SocketAddr,
     /// The authority of its certificate.
     pub pem: String,
+    pushes: Arc<Pushes>,
     _tasks: JoinSet<()>,
+}
+
+/// How the next push goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Push {
+    /// It has arrived whole, and nothing is done.
+    Arrived,
+    /// All is done, and no answer comes.
+    Done,
+}
+
+/// The push that is held.
+#[derive(Default)]
+struct Pushes {
+    next: Mutex<Option<Push>>,
+    held: Notify,
+}
+
+impl Pushes {
+    /// Holds the push for ever, if it is to be held here.
+    async fn pass(&self, here: Push) {
+        if self.next.lock().unwrap().take_if(|next| *next == here).is_some() {
+            self.held.notify_one();
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 impl Forge {
@@ -66,13 +93,15 @@ impl Forge {
         let git = listener.local_addr().unwrap();
         let mut tasks = JoinSet::new();
         let root = folder.clone();
+        let pushes = Arc::<Pushes>::default();
+        let passing = pushes.clone();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, root) = (acceptor.clone(), root.path().to_owned());
+                let (acceptor, root, pushes) = (acceptor.clone(), root.path().to_owned(), passing.clone());
                 connections.spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service = service_fn(move |request| answer(request, root.clone()));
+                    let service = service_fn(move |request| answer(request, root.clone(), pushes.clone()));
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
                         .await;
@@ -80,7 +109,7 @@ impl Forge {
             }
         });
         let api = ScriptedGitHub::start(Some(folder.path().to_owned())).await;
-        Self { api, folder, git, pem: authority.pem(), _tasks: tasks }
+        Self { api, folder, git, pem: authority.pem(), pushes, _tasks: tasks }
     }
 
     /// Tells a rig's server where all this is, and that the repository is listed.
@@ -96,6 +125,16 @@ impl Forge {
         ] {
             rig.set(key, value);
         }
+    }
+
+    /// Holds the next push for ever.
+    pub fn hold(&self, push: Push) {
+        *self.pushes.next.lock().unwrap() = Some(push);
+    }
+
+    /// Waits until a push is held.
+    pub async fn is_held(&self) {
+        self.pushes.held.notified().await;
     }
 
     /// Runs git in the repository, and returns what it says.
@@ -128,13 +167,23 @@ pub fn way(github: GitHub) -> GitHub {
 }
 
 /// Only who has the token reads or pushes.
-async fn answer(request: Request<Incoming>, root: PathBuf) -> Result<Response<Full<Bytes>>, hyper::Error> {
+async fn answer(
+    request: Request<Incoming>,
+    root: PathBuf,
+    pushes: Arc<Pushes>,
+) -> Result<Response<Full<Bytes>>, hyper::Error> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
     if parts.headers.get("authorization").is_none_or(|key| *key != *basic(TOKEN)) {
         return Ok(Response::builder().status(StatusCode::UNAUTHORIZED).body(Full::default()).unwrap());
     }
-    Ok(backend(&root, &parts, body).await)
+    if !parts.uri.path().ends_with("/git-receive-pack") {
+        return Ok(backend(&root, &parts, body).await);
+    }
+    pushes.pass(Push::Arrived).await;
+    let response = backend(&root, &parts, body).await;
+    pushes.pass(Push::Done).await;
+    Ok(response)
 }
 
 fn run(folder: &PathBuf, arguments: &[&str]) -> String {

@@ -40,12 +40,44 @@ struct State {
     pulls: Vec<[String; 5]>,
     /// Number and text.
     comments: Vec<(u64, String)>,
+    /// Threads of review comments.
+    threads: Vec<Thread>,
+    /// Reviews, as GraphQL tells them.
+    reviews: Vec<Value>,
     requests: Vec<String>,
     /// Faults of the next requests that begin with these words.
     faults: Vec<(String, Fault)>,
 }
 
+/// Review comments on one place.
+#[derive(Clone, Debug)]
+struct Thread {
+    path: String,
+    resolved: bool,
+    /// Who said what.
+    said: Vec<(String, String)>,
+}
+
 impl State {
+    /// What GraphQL tells of a pull request.
+    fn reviewed(&self, number: usize) -> Value {
+        let Some(pull) = self.pulls.get(number.wrapping_sub(1)) else { return Value::Null };
+        let threads = self.threads.iter().enumerate().map(|(at, thread)| {
+            let said = thread.said.iter().enumerate().map(|(nth, (by, body))| {
+                json!({"databaseId": 100 * (at + 1) + nth, "author": {"login": by}, "body": body})
+            });
+            let comments: Vec<Value> = said.collect();
+            json!({"isResolved": thread.resolved, "isOutdated": false, "path": thread.path, "line": 1, "comments": {"nodes": comments}})
+        });
+        let threads: Vec<Value> = threads.collect();
+        json!({
+            "author": {"login": "matrix-agent"},
+            "body": pull[1],
+            "reviews": {"nodes": self.reviews},
+            "reviewThreads": {"nodes": threads},
+        })
+    }
+
     /// Opens a pull request and returns its number, unless its branch has an open one.
     fn open(&mut self, pull: &[String; 5]) -> Option<usize> {
         if self.pulls.iter().any(|known| known[2] == pull[2] && known[4] == "open") {
@@ -117,6 +149,30 @@ impl ScriptedGitHub {
         self.state.lock().unwrap().comments.clone()
     }
 
+    /// Has a reviewer begin a thread; returns the number of its comment.
+    pub fn review_comment(&self, by: &str, path: &str, body: &str) -> u64 {
+        let threads = &mut self.state.lock().unwrap().threads;
+        threads.push(Thread { path: path.to_owned(), resolved: false, said: vec![(by.to_owned(), body.to_owned())] });
+        100 * threads.len() as u64
+    }
+
+    /// Resolves the thread of a comment.
+    pub fn resolve(&self, comment: u64) {
+        self.state.lock().unwrap().threads[comment as usize / 100 - 1].resolved = true;
+    }
+
+    /// Returns what was said in the thread of a comment, the comment first.
+    pub fn thread(&self, comment: u64) -> Vec<String> {
+        let said = self.state.lock().unwrap().threads[comment as usize / 100 - 1].said.clone();
+        said.into_iter().map(|(_, body)| body).collect()
+    }
+
+    /// Has somebody with this standing (`MEMBER`, `NONE`) review: `APPROVED`, `CHANGES_REQUESTED`.
+    pub fn review(&self, by: &str, standing: &str, verdict: &str, body: &str) {
+        let review = json!({"author": {"login": by}, "authorAssociation": standing, "state": verdict, "body": body});
+        self.state.lock().unwrap().reviews.push(review);
+    }
+
     /// Returns the requests that came: method and path.
     pub fn requests(&self) -> Vec<String> {
         self.state.lock().unwrap().requests.clone()
@@ -182,7 +238,13 @@ async fn api(parts: &Parts, body: &Value, state: &Mutex<State>, root: Option<&Pa
     if parts.uri.path() == "/user" {
         return (200, json!({"login": "ann"}));
     }
-    let Some(path) = parts.uri.path().strip_prefix("/repos/acme/site") else { return none };
+    if parts.uri.path() == "/graphql" {
+        let number = body["variables"]["number"].as_u64().unwrap_or_default() as usize;
+        let pull = state.lock().unwrap().reviewed(number);
+        return (200, json!({"data": {"repository": {"pullRequest": pull}}}));
+    }
+    let known = ["/repos/acme/site", "/repos/acme/private"];
+    let Some(path) = known.iter().find_map(|known| parts.uri.path().strip_prefix(known)) else { return none };
     let query = parts.uri.query().unwrap_or_default();
     let of = |name: &str| {
         query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default().to_owned()
@@ -200,7 +262,8 @@ async fn api(parts: &Parts, body: &Value, state: &Mutex<State>, root: Option<&Pa
         json!({
             "number": number,
             "html_url": format!("https://github.com/acme/site/pull/{number}"),
-            "head": {"sha": head_of(&pull[2]).await},
+            "head": {"ref": pull[2], "sha": head_of(&pull[2]).await, "repo": {"full_name": "acme/site"}},
+            "base": {"ref": pull[3], "repo": {"full_name": "acme/site"}},
             "body": pull[1],
             "state": pull[4],
         })
@@ -256,6 +319,33 @@ async fn api(parts: &Parts, body: &Value, state: &Mutex<State>, root: Option<&Pa
         }
         return (200, Value::Array(found));
     }
+    let (page_size, page_number) = (of("per_page").parse().unwrap_or(30), of("page").parse().unwrap_or(1));
+    if let Some(rest) = path.strip_prefix("/pulls/").and_then(|rest| rest.split_once("/comments")).map(|(_, rest)| rest)
+    {
+        let threads = &mut state.lock().unwrap().threads;
+        let shown = |at: usize, body: &str| json!({"html_url": format!("https://github.com/acme/site/pull/1#r{at}"), "body": body});
+        if parts.method == Method::GET {
+            let all = threads.iter().flat_map(|thread| &thread.said).enumerate();
+            return (
+                200,
+                all.skip((page_number - 1) * page_size)
+                    .take(page_size)
+                    .map(|(at, (_, body))| shown(at, body))
+                    .collect(),
+            );
+        }
+        let id = rest
+            .strip_prefix('/')
+            .and_then(|rest| rest.strip_suffix("/replies"))
+            .and_then(|id| id.parse::<usize>().ok());
+        let Some(thread) = id.filter(|id| id % 100 == 0).and_then(|id| threads.get_mut((id / 100).wrapping_sub(1)))
+        else {
+            return none;
+        };
+        let reply = text(&body["body"]);
+        thread.said.push(("matrix-agent".to_owned(), reply.clone()));
+        return (201, shown(0, &reply));
+    }
     if let Some(number) = path.strip_prefix("/pulls/").and_then(|number| number.parse::<usize>().ok()) {
         let pull = state.lock().unwrap().pulls.get(number.wrapping_sub(1)).cloned();
         return match pull {
@@ -282,10 +372,9 @@ async fn api(parts: &Parts, body: &Value, state: &Mutex<State>, root: Option<&Pa
         state.comments.push((number, comment.clone()));
         return (201, page(state.comments.len(), &comment));
     }
-    let size: usize = of("per_page").parse().unwrap_or(30);
-    let before = (of("page").parse().unwrap_or(1) - 1) * size;
+    let before = (page_number - 1) * page_size;
     let own = state.comments.iter().enumerate().filter(|(_, comment)| comment.0 == number);
-    (200, own.skip(before).take(size).map(|(at, comment)| page(at + 1, &comment.1)).collect())
+    (200, own.skip(before).take(page_size).map(|(at, comment)| page(at + 1, &comment.1)).collect())
 }
 
 /// Answers a request of git by `git http-backend`, with the repositories in `root`.

@@ -243,6 +243,11 @@ impl Server {
         self.log()
     }
 
+    /// Whether it is gone.
+    pub fn is_dead(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits until it is gone by itself.
     pub fn died(&mut self) -> ExitStatus {
         let mut status = None;

@@ -200,6 +200,59 @@ async fn a_server_that_dies_on_the_way_ends_it_once_when_it_comes_back() {
 }
 
 #[tokio::test]
+async fn reviewers_are_read_as_one_batch_and_answered_once_each_after_one_push() {
+    let rig = Rig::new().await;
+    good(&rig.github(pull_request()).await, &["#1 opened"]);
+    let api = &rig.forge.api;
+    let (first, done) =
+        (api.review_comment("rev", "src.txt", "Why two?"), api.review_comment("rev", "src.txt", "Old."));
+    let second = api.review_comment("lee", "README.md", "A word more.");
+    api.resolve(done);
+    api.review("ann", "OWNER", "APPROVED", "");
+    api.review("lee", "MEMBER", "APPROVED", "");
+    api.review("rev", "MEMBER", "CHANGES_REQUESTED", "Nearly.");
+    let state = "changes requested by rev; approved by lee; does not count the approval of ann (asked for it)";
+    let read = rig.github(json!({"action": "reviews", "number": 1, "path": "site"})).await;
+    let threads = [
+        format!("thread {first} at src.txt:1\nrev: Why two?"),
+        format!("thread {second} at README.md:1\nlee: A word more."),
+    ];
+    good(&read, &[state, "2 unresolved threads", &threads[0], &threads[1], "rev requests changes: Nearly."]);
+    assert!(!read.text.contains("Old."), "{}", read.text);
+    good(&rig.github(json!({"action": "checks", "number": 1, "path": "site"})).await, &["1 of 3 failed", state]);
+
+    rig.commit("src.txt", "one\n").await;
+    let body = format!("thread {first}: One is enough now.\nthread {second}: Added.");
+    let arguments = json!({"action": "answer", "number": 1, "path": "site", "body": body});
+    // An answer does not come, and the server dies after the first reply.
+    api.fail(&format!("POST /repos/acme/site/pulls/1/comments/{first}/replies"), Fault::LostAfter);
+    api.fail(&format!("POST /repos/acme/site/pulls/1/comments/{second}/replies"), Fault::Held);
+    let (boot, (context, _progress)) = (rig.bench.boot_id().await, rig.context().await);
+    tokio::select! {
+        result = run(&context, "github", &arguments) => panic!("it is held: {}", result.text),
+        held = timeout(LIMIT, api.is_held()) => held.unwrap(),
+    }
+    let result = timeout(LIMIT, tools::resume(&context, "github", &arguments.to_string(), &boot)).await.unwrap();
+    good(&result, &["2 threads of #1 are answered"]);
+    assert!(result.told.as_deref().unwrap().contains("acme/site/pull/1 is at "), "{:?}", result.told);
+    for (thread, body) in [(first, "One is enough now."), (second, "Added.")] {
+        let said = api.thread(thread);
+        assert!(said.len() == 2 && said[1].starts_with(body), "{said:?}");
+    }
+    let inside = rig.bench.sh("cd site && git rev-parse HEAD").await;
+    assert_eq!(rig.forge.git(&["rev-parse", &api.pulls()[0][2]]).trim(), inside.trim());
+
+    let unknown = json!({"action": "answer", "number": 1, "path": "site", "body": "thread 7: x"});
+    bad(&rig.github(unknown).await, &["0 of 1 threads are answered", "Thread 7 is not"]);
+    bad(&rig.github(json!({"action": "answer", "number": 1})).await, &["needs number, and a body"]);
+    rig.bench.sh("cd site && git switch -q main").await;
+    bad(&rig.github(arguments.clone()).await, &["which is not checked out: `git switch agent/"]);
+    api.close(1);
+    bad(&rig.github(arguments).await, &["#1 is closed. Nothing was sent."]);
+    rig.bench.close().await;
+}
+
+#[tokio::test]
 async fn what_may_not_leave_or_cannot_is_told_and_nothing_is_opened() {
     let mut rig = Rig::new().await;
     let secret = format!("ghp_{}", ('a'..='z').chain('0'..='9').collect::<String>());

@@ -115,6 +115,9 @@ async fn the_turns_speakers_and_what_its_model_has_read_decide() {
     assert_eq!(decided().await, Decision::Allowed, "her own word, and nothing else was read");
     say(&rights, "t1", "e2", "ben", json!({})).await;
     assert_eq!(decided().await, Decision::Ask(Role::Admin), "somebody lesser has spoken since");
+    let (read, of_turn) = (Subject::Repository(site()), Lasts::Turn(TurnId::from("t1")));
+    rights.grant(&at, read, false, "ann", of_turn).await.expect("a grant");
+    assert_eq!(decided().await, Decision::Ask(Role::Admin), "what this work may read is not granted to the room");
     rights.grant(&at, Subject::Repository(site()), false, "ann", Lasts::For(HOUR)).await.expect("a grant");
     assert_eq!(decided().await, Decision::Allowed, "in a repository that is granted, a user's word is enough");
     say(&rights, "t1", "e3", "ben", json!({"about": "$q"})).await;

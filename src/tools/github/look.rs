@@ -3,10 +3,11 @@
 //! All of it is the sandbox's word. It is believed as far as that: what is pushed the gateway looks through, and what a branch
 //! holds GitHub is asked. Called by the parent alone.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use super::super::{ToolContext, error::ToolError, files, output::MARK, survey};
 use crate::{
+    github::{Change, Diff},
     ids::{digest, random},
     rights::Repository,
     sandbox::Sandbox,
@@ -30,9 +31,21 @@ pub(super) struct Worktree {
     pub(super) dirty: usize,
     /// The last commit; empty if there is none.
     pub(super) head: String,
+    /// What a push would change; `None` if it was not asked.
+    diff: Option<Diff>,
 }
 
 impl Worktree {
+    /// Returns what a push would change, by the sandbox's own count.
+    pub(super) fn diff(&self) -> Result<&Diff, ToolError> {
+        self.diff.as_ref().ok_or_else(|| {
+            ToolError::Refused(format!(
+                "What a push from {} would change could not be counted with git and awk. Nothing was sent.",
+                files::shown(&self.root)
+            ))
+        })
+    }
+
     /// Returns where it comes from, if that is a repository at GitHub.
     pub(super) fn repository(&self) -> Result<Repository, ToolError> {
         Repository::of_remote(&self.remote).ok_or_else(|| {
@@ -46,7 +59,7 @@ impl Worktree {
     }
 }
 
-/// Looks at a clone. With a trailer, its last commit gets that first.
+/// Looks at a clone. With a trailer, its last commit gets that first, and it is counted what a push would change.
 pub(super) async fn look(
     context: &ToolContext,
     sandbox: &Sandbox,
@@ -70,6 +83,7 @@ pub(super) async fn look(
 /// Reads what the script says.
 fn read(told: &str, mark: &str) -> Result<Worktree, &'static str> {
     let mut clone = Worktree::default();
+    let mut diff = Diff::default();
     for line in told.lines() {
         let Some(said) = line.strip_prefix(mark).map(str::trim) else { continue };
         let (what, rest) = said.split_once(' ').unwrap_or((said, ""));
@@ -83,11 +97,28 @@ fn read(told: &str, mark: &str) -> Result<Worktree, &'static str> {
             "branch" => rest.clone_into(&mut clone.branch),
             "dirty" => clone.dirty = rest.parse().unwrap_or_default(),
             "head" => rest.clone_into(&mut clone.head),
+            "commits" => diff.commits = rest.parse().unwrap_or_default(),
+            "change" => {
+                let (added, rest) = number(rest);
+                let (removed, path) = number(rest);
+                diff.show(Change::new(path, added, removed));
+            }
+            "changed" => {
+                let (files, rest) = number(rest);
+                let (added, rest) = number(rest);
+                clone.diff = Some(Diff { files, added, removed: number(rest).0, ..mem::take(&mut diff) });
+            }
             _ => {}
         }
     }
     let is_id = matches!(clone.head.len(), 40 | 64) && clone.head.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_id && !clone.root.is_empty() { Ok(clone) } else { Err("git does not say what is there") }
+}
+
+/// Splits a number off.
+fn number(text: &str) -> (u64, &str) {
+    let (number, rest) = text.split_once(' ').unwrap_or((text, ""));
+    (number.parse().unwrap_or_default(), rest)
 }
 
 #[cfg(test)]
@@ -98,11 +129,14 @@ mod tests {
     fn what_the_script_says_is_read_and_nothing_else() {
         let head = "1".repeat(40);
         let told = format!(
-            "@@m root /workspace/site\n@@x root /evil\n@@m remote https://github.com/Acme/site.git\n@@m dirty 2\n@@m branch main\n@@m head {head}\n"
+            "@@m root /workspace/site\n@@x root /evil\n@@m remote https://github.com/Acme/site.git\n@@m dirty 2\n@@m commits 2\n@@m change 3 1 a b\u{1b}[0m.rs\n@@m changed 41 30 10\n@@m branch main\n@@m head {head}\n"
         );
         let clone = read(&told, "@@m").unwrap();
         assert_eq!((clone.root.as_str(), clone.dirty, clone.branch.as_str()), ("/workspace/site", 2, "main"));
         assert_eq!(clone.repository().unwrap().as_str(), "acme/site");
+        assert_eq!(clone.diff().unwrap().commits, 2);
+        assert_eq!(clone.diff().unwrap().lines(), "41 files +30 −10\na b.rs +3 −1\n… and 40 more");
+        assert!(Worktree::default().diff().is_err(), "what was not counted is not shown as nothing");
         assert_eq!(read("@@m root /w\n@@m no-commit\n", "@@m"), Err("there is no commit yet"));
         assert_eq!(read(&told.replace(&head, "; rm -rf /"), "@@m"), Err("git does not say what is there"));
         let elsewhere = Worktree { remote: "https://gitlab.com/a/b".into(), ..clone };

@@ -90,6 +90,7 @@ mod tests {
             base: "main".into(),
             root: "/workspace/site".into(),
             dirty: 0,
+            diff: String::new(),
         };
         let ended = Ended { exit: Exit::Code(code), output: Captured { head: said.into(), ..Captured::default() } };
         failed(&ended, &intent, there.map(str::to_owned)).to_string()
