@@ -93,18 +93,25 @@ async fn a_homeserver_that_goes_away_during_a_turn_gets_the_answer_when_it_is_ba
     }
 }
 
+/// How often the log says that messages cannot be read, that they cannot be sent, and that they still cannot be read.
+fn troubles(hosted: &Hosted) -> [usize; 3] {
+    ["messages cannot be read now", "messages cannot be sent now", "messages still cannot be read"]
+        .map(|words| hosted.logged(words))
+}
+
 /// The server hears nothing for an hour, and then, within a minute, that the homeserver answers again.
+/// `before`: what was logged before it was away.
 async fn an_hour_without(
     hosted: &Hosted,
     proxy: &Proxy,
+    before: [usize; 3],
     away: impl Future<Output = ()>,
     back: impl Future<Output = ()>,
 ) {
-    let words = ["messages cannot be read now", "messages cannot be sent now", "messages still cannot be read"];
-    let before = words.map(|words| hosted.logged(words));
     away.await;
     tokio::task::block_in_place(|| hosted.pass(Duration::from_hours(1)));
-    let [read, sent, tries] = std::array::from_fn(|at| hosted.logged(words[at]) - before[at]);
+    let after = troubles(hosted);
+    let [read, sent, tries] = std::array::from_fn(|at| after[at] - before[at]);
     assert!(read == 1 && sent <= 1, "it is told once: {}", hosted.log());
     assert!((30..80).contains(&tries), "it is tried about once in a minute, not {tries} times");
     back.await;
@@ -142,7 +149,7 @@ async fn an_hour_without_a_homeserver_costs_no_message() {
         town.synapse.stop().await;
         gate.notify_one();
     };
-    an_hour_without(&hosted, &proxy, away, town.synapse.restart()).await;
+    an_hour_without(&hosted, &proxy, troubles(&hosted), away, town.synapse.restart()).await;
     town.answered_once(&plain, &asked).await;
 
     let asked = town.anna.say(&sealed, "it hangs").await;
@@ -151,14 +158,14 @@ async fn an_hour_without_a_homeserver_costs_no_message() {
         town.synapse.freeze().await;
         gate.notify_one();
     };
-    an_hour_without(&hosted, &proxy, away, town.synapse.thaw()).await;
+    an_hour_without(&hosted, &proxy, troubles(&hosted), away, town.synapse.thaw()).await;
     town.answered_once(&sealed, &asked).await;
 
     drop(hosted);
     let asked = town.anna.say(&sealed, "it is away at the start").await;
     town.synapse.stop().await;
     let hosted = host(&mut town);
-    an_hour_without(&hosted, &proxy, async {}, town.synapse.restart()).await;
+    an_hour_without(&hosted, &proxy, [0; 3], async {}, town.synapse.restart()).await;
     town.answered_once(&sealed, &asked).await;
 }
 
