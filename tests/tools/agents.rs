@@ -581,10 +581,12 @@ pub(crate) async fn until(progress: &mut mpsc::Receiver<ToolProgress>, part: &st
             let is_there = line.contains(part);
             told.push(line);
             if is_there {
-                return told;
+                return;
             }
         }
         panic!("the call has ended");
     };
-    timeout(LIMIT, seen).await.unwrap_or_else(|_| panic!("waited for {part}"))
+    let seen = timeout(LIMIT, seen).await;
+    assert!(seen.is_ok(), "waited for {part}, and was shown {told:#?}");
+    told
 }
