@@ -55,43 +55,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_one_whatever_their_case_and_ending() {
-        let site = Repository::parse("Acme/Site.git").unwrap();
-        assert_eq!((site.as_str(), site.owner(), site.name()), ("acme/site", "acme", "site"));
-        assert_eq!(Repository::parse("acme/site"), Some(site.clone()));
-        for url in [
-            "https://github.com/Acme/site",
-            "https://GitHub.com/acme/site.git/",
-            "git@github.com:acme/site.git",
-            "ssh://git@github.com/acme/site",
-        ] {
-            assert_eq!(Repository::of_remote(url), Some(site.clone()), "{url}");
-        }
-        for no in [
-            "",
-            "acme",
-            "acme/",
-            "/site",
-            "acme/site/x",
-            "acme/..",
-            "acme/.git",
-            "ac.me/site",
-            "acme/s ite",
-            "acme/%73",
-        ] {
-            assert_eq!(Repository::parse(no), None, "{no}");
-        }
-        for no in [
-            "https://github.com.evil.org/acme/site",
-            "https://gitlab.com/acme/site",
-            "https://x@github.com/acme/site",
-            "é",
-        ] {
-            assert_eq!(Repository::of_remote(no), None, "{no}");
-        }
-    }
-
-    #[test]
     fn a_list_has_repositories_and_owners() {
         let listed = Repositories::parse(["Acme/site", "tools/*"]).unwrap();
         let has = |name| listed.contains(&Repository::parse(name).unwrap());
