@@ -108,6 +108,9 @@ pub enum EnvironmentError {
     #[error("{}", words::not_cloned(.0))]
     NotCloned(Vec<String>),
     /// The room's clone is not in the state of the default branch.
+    /// The room may not clone the repository, or nobody knows; holds the reason.
+    #[error("{}", words::not_readable(.0))]
+    NotReadable(String),
     #[error("{}", words::OTHER_STATE)]
     OtherState,
     /// The script has not ended well.
@@ -151,8 +154,8 @@ impl Environments {
         place::look(sandbox, None).await
     }
 
-    /// Brings a repository's environment into a room; makes it first if it is not kept, of which `begins` is told. Where
-    /// it fails the room's clone stays as it is, and is not tried again.
+    /// Brings a repository's environment into a room that may clone the repository now; makes it first if it is not kept, of
+    /// which `begins` is told. Where it fails the room's clone stays as it is, and is not tried again; another clone is.
     ///
     /// Dropped, it ends what it has begun.
     pub async fn bring(
@@ -182,15 +185,20 @@ impl Environments {
         let inner = &self.inner;
         let kept = inner.kept.find(key);
         let made = kept.is_none();
-        let record = match kept {
-            Some(record) => record,
-            None => self.made(address, place, key, limit, begins).await?,
+        let record = if let Some(record) = kept {
+            record
+        } else {
+            let record = self.made(address, place, key, limit, begins).await?;
+            // That took its time, in which a grant may have ended.
+            self.check(address, place).await?;
+            record
         };
         let sandbox = inner.sandboxes.ensure(address).await?;
         let now = inner.sandboxes.clock().file_date();
         if record.system {
             let file = inner.kept.read(key, Archive::System, now)?;
             let argv = ["sh", "-c", UNPACK_SYSTEM, "unpack", key];
+        self.check(address, place).await?;
             let command = Command { user: User::Root, ..place::command("unpack", &argv, UNPACK_LIMIT) };
             unpack(&sandbox, command, file).await?;
         }
@@ -210,6 +218,12 @@ impl Environments {
     ) -> Result<Record, EnvironmentError> {
         let inner = &self.inner;
         let turn = Arc::clone(locked(&inner.making).entry(key.to_owned()).or_default());
+    /// Sees that the room may clone the repository now: what its sandbox tells is a claim.
+    async fn check(&self, address: &Address, place: &Place) -> Result<(), EnvironmentError> {
+        let may = self.inner.sandboxes.may_clone(address, &place.url).await;
+        may.map_err(|denial| EnvironmentError::NotReadable(denial.to_string()))
+    }
+
         let made = {
             let _alone = turn.lock().await;
             match inner.kept.find(key) {

@@ -38,6 +38,11 @@ pub(crate) fn failed(script: &str, how: &str, lines: &[String]) -> String {
     format!("its {script} {how}{}", quoted(lines))
 }
 
+/// A repository that the room may not read, or of which that is not known.
+pub(crate) fn not_readable(why: &str) -> String {
+    format!("this room cannot clone it now. {why}")
+}
+
 /// A repository that cannot be cloned.
 pub(crate) fn not_cloned(lines: &[String]) -> String {
     format!("it could not be cloned anew{}", quoted(lines))
