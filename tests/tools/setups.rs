@@ -231,6 +231,11 @@ ln -s / node_modules/root
     let there = rig.sh("one", look).await;
     assert!(there.trim_end().ends_with("export X=1\nbeside\n{}3000\n/etc/hostname"), "{there}");
 
+    let sandbox = rig.bench.sandboxes.ensure(&rig.room("one")).await.unwrap();
+    let here = rig.bench.environments.as_ref().unwrap().here(&sandbox).await.unwrap();
+    assert_eq!((here.len(), here[0].folder.as_str(), here[0].repository.as_str()), (1, "site", "acme/site"));
+    assert!(here[0].bytes > 60_000_000);
+
     // Those who were there before keep what they have.
     rig.sh("two", "echo mine > ~/.bashrc").await;
     let (second, took, told) = rig.clone_in("two").await;
@@ -396,11 +401,6 @@ async fn no_room_puts_its_own_script_before_the_secrets() {
     rig.bench.close().await;
 }
 
-/// Returns SHA-256 in hex, as `sha256sum` does.
-fn sha256(text: &str) -> String {
-    let mut child = std::process::Command::new("sha256sum")
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
 #[tokio::test(flavor = "multi_thread")]
 async fn only_a_room_that_may_clone_a_repository_gets_what_was_made_of_it() {
     let script = "echo private > ~/.made";
@@ -443,6 +443,11 @@ async fn only_a_room_that_may_clone_a_repository_gets_what_was_made_of_it() {
     rig.bench.close().await;
 }
 
+/// Returns SHA-256 in hex, as `sha256sum` does.
+fn sha256(text: &str) -> String {
+    let mut child = std::process::Command::new("sha256sum")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();
