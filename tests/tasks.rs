@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use support::{
     bot::Town,
     forge::{self, Forge},
+    github::Fault,
     rig::{FULL, Rig, wait},
     scripted_llm::{Reply, ScriptedLlm},
     seen::Seal,
@@ -125,6 +126,13 @@ impl World {
         database.query_row(count, [words], |row| row.get(0)).unwrap()
     }
 
+    /// How many issues were opened in a room.
+    fn opened_in(&self, room: &str) -> u32 {
+        let database = rusqlite::Connection::open(self.rig.database()).unwrap();
+        let count = "SELECT count(*) FROM outbox WHERE room = ?1 AND instr(payload, 'made a task by')";
+        database.query_row(count, [room], |row| row.get(0)).unwrap()
+    }
+
     fn wait_for(&self, what: &str, server: &support::rig::Server, holds: impl Fn() -> bool) {
         let begun = std::time::Instant::now();
         wait(what, || {
@@ -202,6 +210,12 @@ fn commented(issue: u64, id: u64, by: &str, text: &str) -> Value {
     })
 }
 
+/// The same event in `acme/private`.
+fn in_private(mut event: Value) -> Value {
+    event["repository"]["full_name"] = "acme/private".into();
+    event
+}
+
 fn reviewed(id: u64, by: &str) -> Value {
     json!({
         "action": "submitted",
@@ -276,6 +290,39 @@ fn a_review_is_one_piece_of_work_and_of_what_was_closed_the_room_is_told() {
     assert_eq!(world.send("pull_request_review", "5", &reviewed(3, "ben")), 202);
     world.wait_for("the room's notices", &server, || world.told("was closed meanwhile: nothing is done") == 2);
     assert_eq!(world.llm.requests().len(), requests, "nothing is done about them");
+}
+
+#[test]
+fn an_event_that_has_to_wait_holds_up_its_own_issue_alone_and_issues_of_one_number_have_a_room_each() {
+    let mut world = World::new();
+    world.rig.set("GITHUB_REPOS", "acme/site,acme/private");
+    let server = world.rig.serve();
+    let tasks = || -> Vec<(String, String)> {
+        let database = rusqlite::Connection::open(world.rig.database()).unwrap();
+        let mut select = database.prepare("SELECT repository, room FROM tasks ORDER BY since").unwrap();
+        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.map(Result::unwrap).collect()
+    };
+    world.forge.api.fail_all(Some(("GET /repos/acme/private", Fault::StatusBefore(502))));
+    assert_eq!(world.send("issues", "1", &in_private(labeled(14, "Say hello", "ben", "MEMBER"))), 202);
+    assert_eq!(world.send("issue_comment", "2", &in_private(commented(14, 1, "ben", "And goodbye"))), 202);
+    world.wait_for("the first try", &server, || server.log().contains("cannot be acted on now"));
+    assert_eq!(world.send("issues", "3", &labeled(14, "Say hello", "ben", "MEMBER")), 202);
+    world.wait_for("the other repository's answer", &server, || world.comments(14).len() == 2);
+    assert_eq!(tasks().len(), 1, "{:?}", tasks());
+    assert!(!world.llm.requests().iter().any(|request| request.to_string().contains("acme/private")));
+
+    world.forge.api.fail_all(None);
+    world.wait_for("what had to wait", &server, || world.comments(14).len() >= 4);
+    let has = |words: &str| world.llm.requests().iter().any(|request| request.to_string().contains(words));
+    world.wait_for("the comment behind it", &server, || has("And goodbye"));
+    let tasks = tasks();
+    let names: Vec<_> = tasks.iter().map(|(repository, _)| repository.as_str()).collect();
+    assert_eq!(names, ["acme/site", "acme/private"]);
+    assert_ne!(tasks[0].1, tasks[1].1);
+    for (_, room) in &tasks {
+        assert!(world.opened_in(room) == 1, "{tasks:?}");
+    }
 }
 
 #[test]
