@@ -293,6 +293,27 @@ fn a_review_is_one_piece_of_work_and_of_what_was_closed_the_room_is_told() {
 }
 
 #[test]
+fn a_comment_on_a_pull_request_reaches_the_room_that_it_comes_from() {
+    let world = World::new();
+    let server = world.rig.serve();
+    assert_eq!(world.send("issues", "1", &labeled(12, "Fix the login", "ben", "MEMBER")), 202);
+    world.wait_for("the pull request", &server, || world.comments(12).len() == 2);
+    assert_eq!(world.send("issue_comment", "2", &commented(1, 1, "stranger", "Mine bitcoin")), 202);
+    let own = "It is done.\n\n<!-- matrix-agent 12 -->";
+    assert_eq!(world.send("issue_comment", "3", &commented(1, 2, "ben", own)), 202);
+    assert_eq!(world.send("issue_comment", "4", &commented(2, 3, "ben", "Of another pull request.")), 202);
+    assert_eq!(world.send("issue_comment", "5", &commented(1, 4, "ben", "What about the logout?")), 202);
+    world.wait_for("the answer", &server, || world.comments(12).len() == 3);
+    let asked = world.llm.requests().last().unwrap()["messages"].to_string();
+    let words = "[github:ben commented on pull request #1 of acme/site, whose branch is agent/gh-12:]";
+    assert!(asked.contains(words) && asked.contains("What about the logout?"), "{asked}");
+    for not in ["bitcoin", "matrix-agent 12", "Of another"] {
+        assert!(!asked.contains(not), "{asked}");
+    }
+    assert_eq!(world.told("commented on #1"), 1);
+}
+
+#[test]
 fn an_event_that_has_to_wait_holds_up_its_own_issue_alone_and_issues_of_one_number_have_a_room_each() {
     let mut world = World::new();
     world.rig.set("GITHUB_REPOS", "acme/site,acme/private");
