@@ -408,6 +408,28 @@ fn one_of_each_wherever_it_is_killed() {
     }
 }
 
+#[test]
+fn a_failed_check_is_mended_once_wherever_it_is_killed() {
+    for point in ["round-counted", "round-begun"] {
+        let mut world = World::new();
+        let crash = format!("{point}:{}", world.rig.path().display());
+        world.rig.set("MATRIX_AGENT_CRASH_AT", &crash);
+        let mut server = world.rig.serve();
+        assert_eq!(world.send("issues", "1", &labeled(12, "Fix the login", "ben", "MEMBER")), 202);
+        world.wait_for("the pull request", &server, || world.comments(12).len() == 2);
+        let first = world.branch();
+        world.send("check_run", "2", &failed(&first, "test"));
+        assert_eq!(server.died().signal(), Some(9), "at {point}");
+        let server = world.rig.serve();
+        world.wait_for("the round's end", &server, || world.comments(12).len() == 3);
+        let commits = world.forge.git(&["log", "--format=%s", "main..agent/gh-12"]);
+        assert_eq!(commits, "Mend\nFix\n", "at {point}");
+        assert_eq!(world.forge.pushes(), 2, "at {point}");
+        assert_eq!(world.told("The check `test` of #1 failed. I look into it."), 1, "at {point}");
+        assert_eq!(world.forge.api.pulls().len(), 1, "at {point}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn over_matrix_a_task_has_a_room_of_its_own_to_which_people_are_invited() {
     let (forge, synapse, llm) =
