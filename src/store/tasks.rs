@@ -172,6 +172,23 @@ impl Store {
         .await
     }
 
+    /// Returns the tasks in whose rooms turns have ended of which their issues were not told.
+    pub async fn tasks_with_news(&self) -> Result<Vec<StoredTask>, StoreError> {
+        self.read(|tx| {
+            // Both halves have an index of their own.
+            let mut select = tx.prepare_cached(
+                "SELECT repository, issue, bot, room, labeller, told FROM tasks
+                 WHERE EXISTS (SELECT 1 FROM outbox WHERE outbox.bot = tasks.bot AND outbox.room = tasks.room
+                               AND seq > told AND sent IS NULL AND payload ->> '$.kind' = 'answer')
+                    OR EXISTS (SELECT 1 FROM outbox WHERE outbox.bot = tasks.bot AND outbox.room = tasks.room
+                               AND seq > told AND sent IS NOT NULL AND payload ->> '$.kind' = 'answer')
+                 ORDER BY since",
+            )?;
+            select.query_map([], read_task)?.map(|row| Ok(row?)).collect()
+        })
+        .await
+    }
+
     /// Returns the rows of the outbox that end turns in a room, after a row: each with its number, transaction id and payload.
     pub async fn answers_after(&self, at: &Address, seq: i64) -> Result<Vec<(i64, String, Value)>, StoreError> {
         let at = at.clone();
