@@ -9,7 +9,7 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    bots::{Allowance, People, Policy},
+    bots::{Allowance, People, Places, Policy},
     chat::{
         matrix::{Fault, Login},
         terminal,
@@ -277,7 +277,9 @@ pub(super) fn login(config: &Config, name: &str, matrix: &Matrix) -> Login {
 
 /// Returns whom the coding bot hears on an account, and in which rooms.
 pub(super) fn policy(people: &config::People) -> Policy {
-    Policy { people: People::Listed(people.allowed.clone()), rooms: people.rooms.clone() }
+    let rooms = people.rooms.clone();
+    let places = if rooms.is_empty() { Places::Anywhere } else { Places::Listed(rooms) };
+    Policy::new(People::Listed(people.allowed.clone()), places)
 }
 
 /// Returns the settings of the model's client.

@@ -2,6 +2,7 @@
 
 use super::{Tasks, acting::Undone, event::Person};
 use crate::{
+    bots::Addressed,
     crash,
     github::GitHub,
     hub::{AccountHub, Body, Inbound},
@@ -124,7 +125,7 @@ pub(super) async fn say(
         room: at.room.clone(),
         event: EventId(at_github(name)),
         sender: sender.to_owned(),
-        body: Body::Said { text, thread, about: None },
+        body: Body::Said { text, thread, about: None, addressed: Addressed::default() },
         sealed: None,
     };
     hub.admit(vec![inbound], None).await.map(drop)
