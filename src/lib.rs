@@ -23,6 +23,7 @@ pub mod tools;
 
 pub mod coding_agents;
 pub mod environments;
+pub mod inference;
 
 pub mod llm;
 pub mod sandbox;

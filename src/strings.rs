@@ -3,12 +3,12 @@
 
 pub(crate) mod agents;
 pub(crate) mod budgets;
-pub(crate) mod chat;
 pub(crate) mod commands;
 pub(crate) mod database;
 pub(crate) mod environments;
 pub(crate) mod files;
 pub(crate) mod github;
+pub(crate) mod localbot;
 pub(crate) mod models;
 pub(crate) mod rights;
 pub(crate) mod rooms;

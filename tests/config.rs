@@ -131,6 +131,7 @@ fn what_is_in_effect_is_shown_with_its_source_and_no_secret() {
         .env_file("VPS_IP = 203.0.113.7\nMATRIX_PASSWORD = 'hush # hush'\nLLM_MODEL = ollama/qwen3\n")
         .set("LLM_API_KEY", "hush-hush-hush")
         .set("STATE_DIR", "/srv/agent")
+        .set("LOCALBOT_DIR", "/srv/registry")
         .set("PODMAN_SOCKET", "unix:///run/podman.sock");
     let ran = place.run(&["config"]);
     assert_eq!(ran.code(), 0, "{}", ran.err());
@@ -207,18 +208,6 @@ fn run_and_chat_demand_a_model() {
         let ran = place.run(&["config", "--for", "run"]);
         assert_eq!(ran.code(), 0, "{}", ran.err());
     }
-}
-
-#[test]
-fn a_server_that_cannot_start_tells_all_that_it_lacks_at_once() {
-    let place = Place::new().set("SANDBOX_CPUS", "many").set("GITHUB_WEBHOOK_SECRET", "/nothing/here");
-    let ran = place.set("HTTP_NAMES", "agent.example.org").run(&["run"]);
-    assert_eq!(ran.code(), 2, "{}", ran.err());
-    for key in ["SANDBOX_CPUS", "GITHUB_WEBHOOK_SECRET", "HTTP_LISTEN", "GITHUB_APP_ID", "LLM_API_KEY"] {
-        assert!(ran.err().contains(&format!("  {key}")), "{key}: {}", ran.err());
-    }
-    let nameless = Place::new().set("HTTP_NAMES", "agent.example.org").mistakes();
-    assert!(nameless.contains("HTTP_LISTEN: it is not set, and HTTP_NAMES is"), "{nameless}");
 }
 
 #[test]

@@ -28,6 +28,7 @@ use super::{
     Bot, Intent, Order, Outcome, Permits, Policy, Said, TurnJob, answering,
     command::Command,
     costs, granting, jobs,
+    localbot::{Asker, LocalBot},
     upload::{self, SentFile, Upload},
 };
 
@@ -63,6 +64,8 @@ pub struct Means {
     pub model: Model,
     /// The pictures that models are shown.
     pub gallery: Gallery,
+    /// What carries the `/lb` commands out.
+    pub local: LocalBot,
 }
 
 /// The coding bot. Cheap to clone.
@@ -77,12 +80,13 @@ struct Inner {
     name: BotName,
     permits: Permits,
     orchestrator: Orchestrator,
+    local: LocalBot,
 }
 
 impl Coder {
     /// Returns the bot.
     pub fn new(means: Means, policy: Policy, allowance: Allowance) -> Self {
-        let Means { ledger, rights, sandboxes, agents, environments, github, model, gallery } = means;
+        let Means { ledger, rights, sandboxes, agents, environments, github, model, gallery, local } = means;
         let Allowance { turn: limits, at_once } = allowance;
         let (store, large) = (ledger.store().clone(), LargeFiles::default());
         let orchestrator = Orchestrator {
@@ -98,7 +102,7 @@ impl Coder {
             large,
             limits,
         };
-        let inner = Inner { name: BotName::from(NAME), permits: Permits::new(at_once), orchestrator };
+        let inner = Inner { name: BotName::from(NAME), permits: Permits::new(at_once), orchestrator, local };
         Self { policy, inner: Arc::new(inner) }
     }
 
@@ -126,7 +130,7 @@ impl Coder {
                 Err(error) => strings::commands::failed(&error.to_string()),
             },
             Command::Sandbox => match self.inner.orchestrator.sandboxes.observe(address).await {
-                Ok(observed) => format!("{observed}{}", self.set_up(address).await),
+                Ok(observed) => observed.to_string(),
                 Err(error) => strings::commands::failed(&error.to_string()),
             },
             Command::Memory => self.memory(address).await,
@@ -142,6 +146,7 @@ impl Coder {
             Command::Answering(answer) => answering::carry_out(&self.inner.orchestrator.rights, order, answer)
                 .await
                 .unwrap_or_else(|error| failed(&error)),
+            Command::Local(command) => self.inner.local.carry_out(&command, Asker::Authorised).await,
             Command::Status => format!("{}\n{}", order.doing, self.standing(address).await),
             Command::Model => {
                 let model = &self.inner.orchestrator.model;
@@ -167,20 +172,6 @@ impl Coder {
             Err(_) => strings::commands::SANDBOX_UNSEEN_NOW.to_owned(),
         };
         strings::commands::model_and_sandbox(self.inner.orchestrator.model.name(), &sandbox)
-    }
-
-    /// Returns a line for each repository whose environment was brought into the room; none if its sandbox does not run.
-    async fn set_up(&self, address: &Address) -> String {
-        let Orchestrator { environments, sandboxes, .. } = &self.inner.orchestrator;
-        let look = async {
-            let sandbox = sandboxes.running(address).await.ok().flatten()?;
-            environments.as_ref()?.here(&sandbox).await.ok()
-        };
-        let here = time::timeout(LOOK, look).await.ok().flatten().unwrap_or_default();
-        let lines = here
-            .iter()
-            .map(|here| strings::environments::here(&here.repository, &here.folder, &text::human_bytes(here.bytes)));
-        lines.collect()
     }
 
     /// Returns the memory files of the room's agents; makes no sandbox for that if the room has none.

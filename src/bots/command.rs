@@ -1,7 +1,7 @@
 //! Parses commands as people write them: on a phone, which capitalises the first letter and adds a full stop, or
 //! copied from the help with its markup. Pure.
 
-use super::{answering::Answering, granting::Granting};
+use super::{answering::Answering, granting::Granting, localbot::LocalCommand};
 use crate::text;
 
 /// A command, written as `!word`.
@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Granting(Granting),
     /// Answers a card.
     Answering(Answering),
+    /// About the inference servers.
+    Local(LocalCommand),
     /// Shows what runs.
     Status,
     /// Shows the model.
@@ -95,6 +97,9 @@ impl Command {
             }
             if let Some(answering) = Answering::of(rest) {
                 return Some(Self::Answering(answering));
+            }
+            if let Some(local) = LocalCommand::of(rest) {
+                return Some(Self::Local(local));
             }
             let words: Vec<_> = rest.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
             let words: Vec<_> = words.into_iter().map(str::to_lowercase).collect();

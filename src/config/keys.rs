@@ -264,6 +264,8 @@ keys! {
         () STATE_DIR: PathBuf = Follows("`/var/lib/matrix-agent` as root, else `$XDG_STATE_HOME/matrix-agent`"), parse::socket_folder;
         /// Directory in which the sandboxes' IPC events arrive.
         () IPC_BASE_DIR: PathBuf = Text("/tmp/sandbox-ipc"), parse::path;
+        /// Directory of `inference-endpoints.json`, `localbot-models.json` and `localbot-rooms.json`, the registry of inference servers of your own (`docs/inference.md`); they are read again when they change.
+        () LOCALBOT_DIR: PathBuf = Follows("`/etc/matrix-agent` as root, else `$XDG_CONFIG_HOME/matrix-agent`"), parse::path;
         /// `normal`: a killed process loses nothing, a power cut may lose the last instants. `full`: neither does, and each write waits for the disk.
         () JOURNAL_SYNC: JournalSync = Text("normal"), parse::journal_sync;
     }

@@ -136,6 +136,7 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
         paths: Paths {
             state_dir: reader.folder(keys::STATE_DIR, state_dir(sources)),
             ipc_base_dir: reader.value(keys::IPC_BASE_DIR),
+            localbot_dir: reader.folder(keys::LOCALBOT_DIR, localbot_dir(sources)),
             journal_sync: reader.value(keys::JOURNAL_SYNC),
         },
     }
@@ -221,6 +222,15 @@ fn state_dir(sources: &Sources) -> PathBuf {
     // so, but the working directory is never used.
     let state = sources.path("XDG_STATE_HOME").or_else(|| Some(sources.path("HOME")?.join(".local/state")));
     state.map_or_else(|| PathBuf::from(SYSTEM), |state| state.join("matrix-agent"))
+}
+
+fn localbot_dir(sources: &Sources) -> PathBuf {
+    const SYSTEM: &str = "/etc/matrix-agent";
+    let own = || sources.path("XDG_CONFIG_HOME").or_else(|| Some(sources.path("HOME")?.join(".config")));
+    match own() {
+        Some(config) if !sources.root => config.join("matrix-agent"),
+        _ => PathBuf::from(SYSTEM),
+    }
 }
 
 fn podman_socket(sources: &Sources) -> PathBuf {

@@ -381,6 +381,8 @@ pub struct Paths {
     pub state_dir: PathBuf,
     /// The directory in which the sandboxes' IPC events arrive.
     pub ipc_base_dir: PathBuf,
+    /// The registry of inference servers.
+    pub localbot_dir: PathBuf,
     /// How much a commit to the database waits for the disk.
     pub journal_sync: JournalSync,
 }

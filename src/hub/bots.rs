@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    bots::{Bot, Intent, Said},
+    bots::{Bot, Intent, People, Said},
     ids::BotName,
 };
 
@@ -55,7 +55,10 @@ impl Bots {
         for bot in self.iter() {
             let hears = match speaker {
                 Speaker::Local => true,
-                Speaker::Person(person) => bot.policy().hears(person),
+                // The protocol has let in only what the bot takes from whoever passes by, and `intent` says it again.
+                Speaker::Person(person) => {
+                    bot.policy().hears(person) || matches!(bot.policy().people, People::Passing(_))
+                }
                 Speaker::AtGitHub if bot.owns_sandbox() => return Ok(Some((Arc::clone(bot), Intent::Work))),
                 Speaker::AtGitHub => false,
             };

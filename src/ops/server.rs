@@ -24,7 +24,7 @@ use super::{
     settings,
 };
 use crate::{
-    bots::{Bot, Coder, Means, chat},
+    bots::{Bot, Coder, Guests, LocalBot, Means},
     chat::{
         matrix::{self, Login, Serving},
         terminal::{self, Terminal},
@@ -37,6 +37,7 @@ use crate::{
     http::HttpServer,
     hub::{Account, AccountHub, Keeper, Port, Retention},
     ids::{FIRST_ACCOUNT, span_of_account},
+    inference::Inference,
     ipc::Arrived,
     ledger::Ledger,
     llm::Model,
@@ -72,6 +73,8 @@ pub struct House {
     /// The coding agents' way to their models.
     models: ModelDoor,
     github: GitHub,
+    /// What carries the `/lb` commands out.
+    local: LocalBot,
     gallery: Gallery,
     retention: Retention,
     /// The HTTP server, if one is set up, until it serves.
@@ -142,7 +145,9 @@ impl House {
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let retention = Retention { files: config.limits.room_grace, rows: config.limits.retention };
         let gallery = Gallery::new(config.paths.pictures());
+        let inference = Inference::new(config.paths.localbot_dir.clone())?;
         Ok(Self {
+            local: LocalBot::new(inference, store.clone()),
             ledger: settings::ledger(config, store.clone()),
             rights: Rights::new(store.clone(), settings::roles(config)),
             store,
@@ -172,8 +177,14 @@ impl House {
             github: self.github.clone(),
             model,
             gallery: self.gallery.clone(),
+            local: self.local.clone(),
         };
         Some(Coder::new(means, settings::policy(&config.people), settings::allowance(config)))
+    }
+
+    /// Returns the bot that takes `/lbn` from guests; it stands behind the coding bot on its account.
+    pub fn guests(&self) -> Guests {
+        Guests::new(self.local.clone())
     }
 
     /// Listens for HTTP, if the settings say so; it is served with the accounts, and GitHub's webhook there if that is set up.
@@ -190,11 +201,6 @@ impl House {
     /// Returns the store, for bots with data of their own.
     pub fn store(&self) -> &Store {
         &self.store
-    }
-
-    /// Returns what chat bots of this house work with.
-    pub fn means_of_chat(&self) -> chat::Means {
-        chat::Means { store: self.store.clone(), gallery: self.gallery.clone() }
     }
 
     /// Serves operators only, on a socket of their own.
@@ -231,6 +237,10 @@ impl House {
         };
         tasks.spawn(give_back(cancel.clone()));
         tasks.spawn(self.rights.clone().watch(cancel.clone()));
+        let bots = accounts
+            .iter()
+            .flat_map(|account| account.bots.iter().map(|bot| (account.name.clone(), bot.name().clone())));
+        self.local.serves(bots.collect());
         let (mut logins, mut chat, mut hubs) = (vec![], None, vec![]);
         for Served { name, bots, login, terminals } in accounts {
             let (at_terminals, from_terminals) = Port::new(terminal::ROOMS, QUEUE);
@@ -320,15 +330,16 @@ impl Server {
             house.listen_http(config).await?;
         }
         let Some(coder) = house.coder(config, model) else { return house.serve(vec![]).await };
+        let guests: Arc<dyn Bot> = Arc::new(house.guests());
         let first = Served {
             name: FIRST_ACCOUNT.to_owned(),
-            bots: vec![Arc::new(coder.clone())],
+            bots: vec![Arc::new(coder.clone()), guests.clone()],
             login: settings::matrix_login(config).filter(|_| rooms),
             terminals: true,
         };
         let others = config.accounts.iter().filter(|_| rooms).map(|account| Served {
             name: account.name.clone(),
-            bots: vec![Arc::new(coder.hearing(settings::policy(&account.people)))],
+            bots: vec![Arc::new(coder.hearing(settings::policy(&account.people))), guests.clone()],
             login: Some(settings::login(config, &account.name, &account.matrix)),
             terminals: false,
         });

@@ -3,13 +3,13 @@
 //!
 //! Called by `cli` for every subcommand, and by `doctor`.
 
-use std::{collections::BTreeSet, fs, io, net::SocketAddr, num::NonZeroU64, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, fs, io, num::NonZeroU64, sync::Arc};
 
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    bots::{Allowance, People, Places, Policy},
+    bots::{Allowance, People, Policy},
     chat::{
         matrix::{Fault, Login},
         terminal,
@@ -17,7 +17,7 @@ use crate::{
     clock::Clock,
     coding_agents::{CodingAgent, CodingAgents, Profiles, Roster},
     config::{self, Config, JournalSync, Loaded, Matrix, Mistakes, PlanApproval, Provider, Wrong},
-    environments::{self, BadSecrets, EnvironmentOptions, Environments},
+    environments::{EnvironmentOptions, Environments},
     gateway::{
         AllowedHosts, BadPattern, GatewayLimits, GatewayPolicy,
         models::{BadUpstream, ModelDoor, Protocol, Upstream},
@@ -112,14 +112,6 @@ pub(crate) fn review(loaded: &Loaded, purpose: Purpose) -> Mistakes {
     if let Err(error) = AllowedHosts::parse(&config.sandbox.allowed_hosts) {
         add("SANDBOX_ALLOWED_HOSTS", Wrong::new(error.to_string(), ""));
     }
-    if let Some(file) = &config.sandbox.setup_secrets {
-        match environments::find(file) {
-            // Others than the server's user cannot look for it, and need not.
-            Err(BadSecrets::Unreadable(_)) if purpose == Purpose::Anything => {}
-            Ok(()) => {}
-            Err(error) => add("SETUP_SECRETS", Wrong::new(format!("{}: {error}", file.display()), error.mend())),
-        }
-    }
     let github = &config.github;
     match github_key(config) {
         // Others than the server's user cannot read the file, and need not.
@@ -138,10 +130,6 @@ pub(crate) fn review(loaded: &Loaded, purpose: Purpose) -> Mistakes {
     }
     if let Err(error) = Names::parse(&config.http.names) {
         add("HTTP_NAMES", Wrong::new(error.to_string(), ""));
-    }
-    if config.http.listen.is_none() && !config.http.names.is_empty() {
-        let what = "it is not set, and HTTP_NAMES is, so that nobody could ask by these names";
-        add("HTTP_LISTEN", Wrong::new(what, "Write a port, such as `8090`, or remove HTTP_NAMES"));
     }
     if config.tasks.secret.is_some() {
         match webhook_secret(config) {
@@ -193,20 +181,9 @@ pub(super) fn tasks(config: &Config) -> Result<Option<TaskRules>, WebhookMistake
     Ok(webhook_secret(config)?.map(|secret| TaskRules { secret, label, people, rounds }))
 }
 
-/// Returns what is wrong with an address at which other machines reach the HTTP server.
-pub(super) fn heard_elsewhere(address: SocketAddr) -> Option<Wrong> {
-    let what =
-        format!("at {address} other machines reach HTTP in the clear, which everybody on the way can read and change");
-    let mend = "Set HTTP_LISTEN to the port alone, and let a proxy with TLS on this machine pass requests on";
-    (!address.ip().to_canonical().is_loopback()).then(|| Wrong::new(what, mend))
-}
-
 /// Returns the HTTP server, which listens from now on, if one is set up.
 pub(super) async fn http(config: &Config) -> anyhow::Result<Option<HttpServer>> {
     let Some(listen) = config.http.listen else { return Ok(None) };
-    if let Some(Wrong { what, mend }) = heard_elsewhere(listen) {
-        tracing::warn!(mend, "{what}");
-    }
     Ok(Some(HttpServer::bind(listen, Names::parse(&config.http.names)?).await?))
 }
 
@@ -277,9 +254,7 @@ pub(super) fn login(config: &Config, name: &str, matrix: &Matrix) -> Login {
 
 /// Returns whom the coding bot hears on an account, and in which rooms.
 pub(super) fn policy(people: &config::People) -> Policy {
-    let rooms = people.rooms.clone();
-    let places = if rooms.is_empty() { Places::Anywhere } else { Places::Listed(rooms) };
-    Policy::new(People::Listed(people.allowed.clone()), places)
+    Policy { people: People::Listed(people.allowed.clone()), rooms: people.rooms.clone() }
 }
 
 /// Returns the settings of the model's client.
@@ -429,13 +404,8 @@ pub(super) fn sandboxes(config: &Config, instance: &str, clock: Clock) -> Sandbo
 /// Opens the environments of repositories, unless they are given no disk.
 pub(super) fn environments(config: &Config, sandboxes: Sandboxes) -> io::Result<Option<Environments>> {
     let (bound, secrets) = (config.sandbox.environments, config.sandbox.setup_secrets.clone());
-    let options = EnvironmentOptions { folder: environments_folder(config), bound, secrets };
+    let options = EnvironmentOptions { folder: config.paths.state_dir.join("environments"), bound, secrets };
     (bound > 0).then(|| Environments::open(sandboxes, options)).transpose()
-}
-
-/// Returns where environments of repositories are kept.
-pub(super) fn environments_folder(config: &Config) -> PathBuf {
-    config.paths.state_dir.join("environments")
 }
 
 /// Returns how much memory all sandboxes may use together, in bytes; no bound if the host's memory is unknown.

@@ -92,32 +92,58 @@ impl Store {
     pub async fn replace_context(&self, at: &Conversation, messages: Vec<Value>) -> Result<(), StoreError> {
         let (at, now) = (at.clone(), self.clock.millis());
         let is_over = messages.is_empty();
-        let replaced = self.write(move |tx| {
-            let (account, room) = (&at.address.account, at.address.room.as_str());
-            let text = serde_json::to_string(&messages)?;
-            match answerer(&at.bot) {
-                None => tx.execute(
-                    "INSERT INTO contexts (bot, room, upto, messages)
-                     VALUES (?1, ?2, (SELECT coalesce(max(seq), 0) FROM messages WHERE bot = ?1 AND room = ?2), ?3)
-                     ON CONFLICT (bot, room) DO UPDATE SET upto = excluded.upto, messages = excluded.messages",
-                    params![account, room, text],
-                )?,
-                Some(bot) => tx.execute(
-                    "INSERT INTO contexts_of_bots (bot, room, answerer, upto, messages)
-                     VALUES (?1, ?2, ?4, (SELECT coalesce(max(seq), 0) FROM messages WHERE bot = ?1 AND room = ?2), ?3)
-                     ON CONFLICT (bot, room, answerer)
-                     DO UPDATE SET upto = excluded.upto, messages = excluded.messages",
-                    params![account, room, text, bot],
-                )?,
-            };
-            if is_over { prune::forget(tx, &at.address, Some(&at.bot), now) } else { Ok(()) }
-        });
-        replaced.await?;
+        self.write(move |tx| replace(tx, &at, &messages, now)).await?;
         if is_over {
             self.forgetting.notify_one();
         }
         Ok(())
     }
+
+    /// Gives a conversation up unless one of its turns is open, whose messages belong together. Returns whether it did.
+    pub async fn end_conversation(&self, at: &Conversation) -> Result<bool, StoreError> {
+        let (at, now) = (at.clone(), self.clock.millis());
+        let ended = self.write(move |tx| {
+            let works: bool = tx
+                .prepare_cached(
+                    "SELECT EXISTS (SELECT 1 FROM turns
+                     WHERE bot = ?1 AND room = ?2 AND answerer IS ?3 AND state = 'open')",
+                )?
+                .query_row(params![at.address.account, at.address.room.as_str(), answerer(&at.bot)], |row| {
+                    row.get(0)
+                })?;
+            if !works {
+                replace(tx, &at, &[], now)?;
+            }
+            Ok(!works)
+        });
+        let ended = ended.await?;
+        if ended {
+            self.forgetting.notify_one();
+        }
+        Ok(ended)
+    }
+}
+
+/// Replaces a conversation's context; without messages it is given up.
+fn replace(tx: &Transaction<'_>, at: &Conversation, messages: &[Value], now: i64) -> Result<(), StoreError> {
+    let (account, room) = (&at.address.account, at.address.room.as_str());
+    let text = serde_json::to_string(messages)?;
+    match answerer(&at.bot) {
+        None => tx.execute(
+            "INSERT INTO contexts (bot, room, upto, messages)
+             VALUES (?1, ?2, (SELECT coalesce(max(seq), 0) FROM messages WHERE bot = ?1 AND room = ?2), ?3)
+             ON CONFLICT (bot, room) DO UPDATE SET upto = excluded.upto, messages = excluded.messages",
+            params![account, room, text],
+        )?,
+        Some(bot) => tx.execute(
+            "INSERT INTO contexts_of_bots (bot, room, answerer, upto, messages)
+             VALUES (?1, ?2, ?4, (SELECT coalesce(max(seq), 0) FROM messages WHERE bot = ?1 AND room = ?2), ?3)
+             ON CONFLICT (bot, room, answerer)
+             DO UPDATE SET upto = excluded.upto, messages = excluded.messages",
+            params![account, room, text, bot],
+        )?,
+    };
+    if messages.is_empty() { prune::forget(tx, &at.address, Some(&at.bot), now) } else { Ok(()) }
 }
 
 /// All texts of a room that may name a picture: messages, results of calls, and the messages of compactions.

@@ -4,7 +4,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod chat;
 mod house;
 mod protocol;
 mod rooms;

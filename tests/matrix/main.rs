@@ -10,6 +10,7 @@ mod commands;
 mod crash;
 mod element;
 mod files;
+mod guests;
 mod hostile;
 mod lies;
 mod locked;

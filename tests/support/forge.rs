@@ -6,10 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::Command,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -62,8 +59,6 @@ pub enum Push {
 struct Pushes {
     next: Mutex<Option<Push>>,
     held: Notify,
-    /// How many were done.
-    done: AtomicUsize,
 }
 
 impl Pushes {
@@ -142,11 +137,6 @@ impl Forge {
         self.pushes.held.notified().await;
     }
 
-    /// Returns how many pushes were done.
-    pub fn pushes(&self) -> usize {
-        self.pushes.done.load(Ordering::SeqCst)
-    }
-
     /// Runs git in the repository, and returns what it says.
     pub fn git(&self, arguments: &[&str]) -> String {
         run(&self.folder.path().join("acme/site"), arguments)
@@ -192,7 +182,6 @@ async fn answer(
     }
     pushes.pass(Push::Arrived).await;
     let response = backend(&root, &parts, body).await;
-    pushes.done.fetch_add(1, Ordering::SeqCst);
     pushes.pass(Push::Done).await;
     Ok(response)
 }

@@ -5,7 +5,6 @@
 
 mod agents;
 mod database;
-mod environments;
 mod github;
 mod homeserver;
 mod host;
@@ -110,11 +109,6 @@ const EXAMINATIONS: &[Examination] = &[
         name: "GitHub",
         limit: SLOW,
         run: |loaded| Box::pin(async move { github::check(&loaded.config).await }),
-    },
-    Examination {
-        name: "environments",
-        limit: QUICK,
-        run: |loaded| Box::pin(async move { environments::check(&loaded.config) }),
     },
     Examination {
         name: "homeserver",

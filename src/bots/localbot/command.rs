@@ -1,0 +1,74 @@
+//! Parses the `/lb` commands. Pure.
+
+use crate::text;
+
+/// A command about the inference servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LocalCommand {
+    /// Lists the commands.
+    Help,
+    /// Shows the active endpoint.
+    Status,
+    /// Lists the models.
+    Models,
+    /// Begins the session of the named room anew.
+    New(String),
+    /// Lists the endpoints.
+    Endpoints,
+    /// Measures the active endpoint.
+    Performance,
+}
+
+/// The longest name that is looked for.
+const NAME: usize = 80;
+/// What may end a word.
+const END: &[char] = &['.', '!', '?', '…', ',', ';', ':'];
+
+impl LocalCommand {
+    /// Reads what follows the mark of a command; `None`: it is another one, or work.
+    pub(crate) fn of(rest: &str) -> Option<Self> {
+        let rest = rest.trim();
+        let (word, name) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+        // What goes on in another line is more than a command.
+        if name.trim().contains('\n') {
+            return None;
+        }
+        let word = word.trim_end_matches(END).to_lowercase();
+        let name = text::one_line(name.trim().trim_end_matches(END), NAME);
+        Some(match (word.as_str(), name.is_empty()) {
+            ("lbn", _) => Self::New(name),
+            ("lbh", true) => Self::Help,
+            ("lbs", true) => Self::Status,
+            ("lbm", true) => Self::Models,
+            ("lbe", true) => Self::Endpoints,
+            ("lbp", true) => Self::Performance,
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_taken_as_people_write_them() {
+        for (text, command) in [
+            ("lbs", Some(LocalCommand::Status)),
+            ("LBE.", Some(LocalCommand::Endpoints)),
+            ("lbm", Some(LocalCommand::Models)),
+            ("lbn  llmlab.", Some(LocalCommand::New("llmlab".into()))),
+            ("lbn", Some(LocalCommand::New(String::new()))),
+            ("lbn a b", Some(LocalCommand::New("a b".into()))),
+            ("lbh", Some(LocalCommand::Help)),
+            ("lbp!", Some(LocalCommand::Performance)),
+            ("lbs is slow: mend it", None),
+            ("lbn x\nand then fix the tests", None),
+            ("lb", None),
+            ("lbx", None),
+            ("", None),
+        ] {
+            assert_eq!(LocalCommand::of(text), command, "{text:?}");
+        }
+    }
+}
