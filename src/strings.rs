@@ -3,6 +3,7 @@
 
 pub(crate) mod agents;
 pub(crate) mod budgets;
+pub(crate) mod chat;
 pub(crate) mod commands;
 pub(crate) mod database;
 pub(crate) mod environments;

@@ -67,6 +67,24 @@ fn what_is_missing_is_told_and_hides_nothing_else() {
 }
 
 #[test]
+fn the_file_with_what_setups_are_given_is_looked_through() {
+    let folder = folder();
+    let file = folder.path().join("secrets");
+    let found = || doctor(folder.path(), &[("SETUP_SECRETS", file.to_str().unwrap())]);
+    let missing = found();
+    assert!(missing.says("settings", "there is no such file") && missing.status("environments") == "good");
+    fs::create_dir(&file).unwrap();
+    assert!(found().says("settings", "it is no file"));
+    fs::remove_dir(&file).unwrap();
+    fs::write(&file, "acme/site NPM_TOKEN=canary-value\nNPM_TOKEN=canary-value\n").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let found = found();
+    assert_eq!((found.status("settings"), found.says("environments", "none is kept yet")), ("good", true));
+    assert!(found.json.to_string().contains("line 2 is none of `owner/name NAME=value`"), "{:#}", found.json);
+    assert!(!found.json.to_string().contains("canary-value"));
+}
+
+#[test]
 fn a_podman_that_hangs_hides_nothing_else() {
     let folder = folder();
     let socket = folder.path().join("hangs.sock");

@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use support::{
     bot::Town,
     forge::{self, Forge},
+    github::Fault,
     rig::{FULL, Rig, wait},
     scripted_llm::{Reply, ScriptedLlm},
     seen::Seal,
@@ -125,6 +126,13 @@ impl World {
         database.query_row(count, [words], |row| row.get(0)).unwrap()
     }
 
+    /// How many issues were opened in a room.
+    fn opened_in(&self, room: &str) -> u32 {
+        let database = rusqlite::Connection::open(self.rig.database()).unwrap();
+        let count = "SELECT count(*) FROM outbox WHERE room = ?1 AND instr(payload, 'made a task by')";
+        database.query_row(count, [room], |row| row.get(0)).unwrap()
+    }
+
     fn wait_for(&self, what: &str, server: &support::rig::Server, holds: impl Fn() -> bool) {
         let begun = std::time::Instant::now();
         wait(what, || {
@@ -200,6 +208,12 @@ fn commented(issue: u64, id: u64, by: &str, text: &str) -> Value {
         "comment": {"id": id, "body": text, "user": {"login": by, "type": "User"}, "author_association": "MEMBER"},
         "repository": {"full_name": "acme/site"},
     })
+}
+
+/// The same event in `acme/private`.
+fn in_private(mut event: Value) -> Value {
+    event["repository"]["full_name"] = "acme/private".into();
+    event
 }
 
 fn reviewed(id: u64, by: &str) -> Value {
@@ -279,6 +293,60 @@ fn a_review_is_one_piece_of_work_and_of_what_was_closed_the_room_is_told() {
 }
 
 #[test]
+fn a_comment_on_a_pull_request_reaches_the_room_that_it_comes_from() {
+    let world = World::new();
+    let server = world.rig.serve();
+    assert_eq!(world.send("issues", "1", &labeled(12, "Fix the login", "ben", "MEMBER")), 202);
+    world.wait_for("the pull request", &server, || world.comments(12).len() == 2);
+    assert_eq!(world.send("issue_comment", "2", &commented(1, 1, "stranger", "Mine bitcoin")), 202);
+    let own = "It is done.\n\n<!-- matrix-agent 12 -->";
+    assert_eq!(world.send("issue_comment", "3", &commented(1, 2, "ben", own)), 202);
+    assert_eq!(world.send("issue_comment", "4", &commented(2, 3, "ben", "Of another pull request.")), 202);
+    assert_eq!(world.send("issue_comment", "5", &commented(1, 4, "ben", "What about the logout?")), 202);
+    world.wait_for("the answer", &server, || world.comments(12).len() == 3);
+    let asked = world.llm.requests().last().unwrap()["messages"].to_string();
+    let words = "[github:ben commented on pull request #1 of acme/site, whose branch is agent/gh-12:]";
+    assert!(asked.contains(words) && asked.contains("What about the logout?"), "{asked}");
+    for not in ["bitcoin", "matrix-agent 12", "Of another"] {
+        assert!(!asked.contains(not), "{asked}");
+    }
+    assert_eq!(world.told("commented on #1"), 1);
+}
+
+#[test]
+fn an_event_that_has_to_wait_holds_up_its_own_issue_alone_and_issues_of_one_number_have_a_room_each() {
+    let mut world = World::new();
+    world.rig.set("GITHUB_REPOS", "acme/site,acme/private");
+    let server = world.rig.serve();
+    let tasks = || -> Vec<(String, String)> {
+        let database = rusqlite::Connection::open(world.rig.database()).unwrap();
+        let mut select = database.prepare("SELECT repository, room FROM tasks ORDER BY since").unwrap();
+        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.map(Result::unwrap).collect()
+    };
+    world.forge.api.fail_all(Some(("GET /repos/acme/private", Fault::StatusBefore(502))));
+    assert_eq!(world.send("issues", "1", &in_private(labeled(14, "Say hello", "ben", "MEMBER"))), 202);
+    assert_eq!(world.send("issue_comment", "2", &in_private(commented(14, 1, "ben", "And goodbye"))), 202);
+    world.wait_for("the first try", &server, || server.log().contains("cannot be acted on now"));
+    assert_eq!(world.send("issues", "3", &labeled(14, "Say hello", "ben", "MEMBER")), 202);
+    world.wait_for("the other repository's answer", &server, || world.comments(14).len() == 2);
+    assert_eq!(tasks().len(), 1, "{:?}", tasks());
+    assert!(!world.llm.requests().iter().any(|request| request.to_string().contains("acme/private")));
+
+    world.forge.api.fail_all(None);
+    world.wait_for("what had to wait", &server, || world.comments(14).len() >= 4);
+    let has = |words: &str| world.llm.requests().iter().any(|request| request.to_string().contains(words));
+    world.wait_for("the comment behind it", &server, || has("And goodbye"));
+    let tasks = tasks();
+    let names: Vec<_> = tasks.iter().map(|(repository, _)| repository.as_str()).collect();
+    assert_eq!(names, ["acme/site", "acme/private"]);
+    assert_ne!(tasks[0].1, tasks[1].1);
+    for (_, room) in &tasks {
+        assert!(world.opened_in(room) == 1, "{tasks:?}");
+    }
+}
+
+#[test]
 fn who_may_not_is_not_heard_and_nothing_forged_or_repeated_is_acted_on() {
     let world = World::new();
     let server = world.rig.serve();
@@ -336,6 +404,28 @@ fn one_of_each_wherever_it_is_killed() {
         world.wait_for(point, &server, || world.comments(12).len() == 2);
         let comments = world.comments(12);
         assert!(comments[0].starts_with(BEGUN) && comments[1] == DONE, "at {point}: {comments:?}");
+        assert_eq!(world.forge.api.pulls().len(), 1, "at {point}");
+    }
+}
+
+#[test]
+fn a_failed_check_is_mended_once_wherever_it_is_killed() {
+    for point in ["round-counted", "round-begun"] {
+        let mut world = World::new();
+        let crash = format!("{point}:{}", world.rig.path().display());
+        world.rig.set("MATRIX_AGENT_CRASH_AT", &crash);
+        let mut server = world.rig.serve();
+        assert_eq!(world.send("issues", "1", &labeled(12, "Fix the login", "ben", "MEMBER")), 202);
+        world.wait_for("the pull request", &server, || world.comments(12).len() == 2);
+        let first = world.branch();
+        world.send("check_run", "2", &failed(&first, "test"));
+        assert_eq!(server.died().signal(), Some(9), "at {point}");
+        let server = world.rig.serve();
+        world.wait_for("the round's end", &server, || world.comments(12).len() == 3);
+        let commits = world.forge.git(&["log", "--format=%s", "main..agent/gh-12"]);
+        assert_eq!(commits, "Mend\nFix\n", "at {point}");
+        assert_eq!(world.forge.pushes(), 2, "at {point}");
+        assert_eq!(world.told("The check `test` of #1 failed. I look into it."), 1, "at {point}");
         assert_eq!(world.forge.api.pulls().len(), 1, "at {point}");
     }
 }

@@ -130,7 +130,7 @@ impl Coder {
                 Err(error) => strings::commands::failed(&error.to_string()),
             },
             Command::Sandbox => match self.inner.orchestrator.sandboxes.observe(address).await {
-                Ok(observed) => observed.to_string(),
+                Ok(observed) => format!("{observed}{}", self.set_up(address).await),
                 Err(error) => strings::commands::failed(&error.to_string()),
             },
             Command::Memory => self.memory(address).await,
@@ -172,6 +172,20 @@ impl Coder {
             Err(_) => strings::commands::SANDBOX_UNSEEN_NOW.to_owned(),
         };
         strings::commands::model_and_sandbox(self.inner.orchestrator.model.name(), &sandbox)
+    }
+
+    /// Returns a line for each repository whose environment was brought into the room; none if its sandbox does not run.
+    async fn set_up(&self, address: &Address) -> String {
+        let Orchestrator { environments, sandboxes, .. } = &self.inner.orchestrator;
+        let look = async {
+            let sandbox = sandboxes.running(address).await.ok().flatten()?;
+            environments.as_ref()?.here(&sandbox).await.ok()
+        };
+        let here = time::timeout(LOOK, look).await.ok().flatten().unwrap_or_default();
+        let lines = here
+            .iter()
+            .map(|here| strings::environments::here(&here.repository, &here.folder, &text::human_bytes(here.bytes)));
+        lines.collect()
     }
 
     /// Returns the memory files of the room's agents; makes no sandbox for that if the room has none.

@@ -4,18 +4,21 @@
 //! answers. A bot knows no chat protocol and sends nothing itself.
 
 mod answering;
+pub mod chat;
 mod coder;
 mod command;
 mod costs;
 mod granting;
 mod jobs;
 mod localbot;
+pub(crate) mod names;
 mod permits;
 mod policy;
 mod upload;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub(crate) use coder::{Allowance, Coder, Means};
@@ -24,7 +27,7 @@ pub use localbot::{Guests, LocalBot};
 pub(crate) use permits::Permit;
 pub use permits::Permits;
 pub(crate) use policy::Policies;
-pub use policy::{Passers, People, Policy};
+pub use policy::{Passers, People, Places, Policy};
 pub use upload::{SentFile, Upload};
 
 pub(crate) use crate::orchestrator::Start;
@@ -53,6 +56,11 @@ pub trait Bot: Send + Sync {
     /// Returns what a message means to it; `None` passes the message to the next bot. It may be called again for the
     /// same message at any time and must return the same.
     fn intent(&self, said: &Said<'_>) -> Option<Intent>;
+
+    /// Returns a message's words as it takes them, for instance without its own name.
+    fn words(&self, said: &Said<'_>) -> String {
+        said.text.to_owned()
+    }
 
     /// Returns its greeting for a room that it has just joined.
     fn greeting(&self) -> Option<String>;
@@ -93,6 +101,31 @@ pub struct Said<'a> {
     pub text: &'a str,
     /// Whether it brings a file along.
     pub has_file: bool,
+    /// Who sent it, by their chat protocol's name.
+    pub sender: &'a str,
+    /// What tells, besides its words, that the account is meant.
+    pub addressed: &'a Addressed,
+}
+
+/// What tells that a message is meant for the account, as far as its chat protocol knows: the journal keeps it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addressed {
+    /// Whether it mentions the account in a way of the protocol.
+    #[serde(default)]
+    pub mentioned: bool,
+    /// Whether it replies to something that the account has said.
+    #[serde(default)]
+    pub replied: bool,
+    /// What stands in its text for the account.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+}
+
+impl Addressed {
+    /// Returns whether nothing tells it.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What a message means to a bot.

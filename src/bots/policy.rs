@@ -1,4 +1,4 @@
-//! Whom a bot hears, and where. Fail-closed: a person who is not listed is not heard. Pure.
+//! Whom a bot hears, and where. Fail-closed: a person who is not listed is not heard, nor is one who is ignored. Pure.
 
 use std::{fmt, sync::Arc};
 
@@ -9,8 +9,19 @@ use crate::rights::is_meant;
 pub struct Policy {
     /// Whom it hears.
     pub people: People,
-    /// The rooms by id or alias; if empty, every room to which somebody whom it hears has invited it.
-    pub rooms: Vec<String>,
+    /// Whom of these it does not hear all the same, such as other bots; patterns as in [`People::Listed`].
+    pub ignored: Vec<String>,
+    /// Where it works.
+    pub places: Places,
+}
+
+/// Where a bot works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Places {
+    /// In every room to which somebody whom it hears has invited it.
+    Anywhere,
+    /// In these rooms alone, by id or alias; without one it works nowhere.
+    Listed(Vec<String>),
 }
 
 /// Whom a bot hears.
@@ -40,22 +51,42 @@ impl fmt::Debug for Passers {
     }
 }
 
+impl People {
+    /// Returns whether this person is among them.
+    pub fn include(&self, person: &str) -> bool {
+        match self {
+            Self::Everybody => true,
+            Self::Passing(_) => false,
+            Self::Listed(listed) => listed.iter().any(|pattern| is_meant(pattern, person)),
+        }
+    }
+}
+
+impl Places {
+    fn listed(&self) -> &[String] {
+        match self {
+            Self::Anywhere => &[],
+            Self::Listed(rooms) => rooms,
+        }
+    }
+}
+
 impl Policy {
+    /// Returns the policy of a bot that hears these people, ignores nobody and works in these places.
+    pub fn new(people: People, places: Places) -> Self {
+        Self { people, ignored: vec![], places }
+    }
+
     /// Returns whether it hears this person.
     pub fn hears(&self, person: &str) -> bool {
-        match &self.people {
-            People::Everybody => true,
-            People::Passing(_) => false,
-            People::Listed(listed) => listed.iter().any(|pattern| is_meant(pattern, person)),
-        }
+        self.people.include(person) && !self.ignored.iter().any(|pattern| is_meant(pattern, person))
     }
 
     /// Returns whether it works in this room. `named` are the rooms to which its aliases lead.
     pub fn opens(&self, room: &str, named: &[&str]) -> bool {
-        if matches!(self.people, People::Passing(_)) {
-            return false;
-        }
-        self.rooms.is_empty() || self.rooms.iter().any(|listed| listed == room) || named.contains(&room)
+        self.places == Places::Anywhere
+            || self.places.listed().iter().any(|listed| listed == room)
+            || self.aliases().next().is_some() && named.contains(&room)
     }
 
     /// Returns whether it takes these words from anybody in this room.
@@ -65,7 +96,7 @@ impl Policy {
 
     /// Returns the aliases among its rooms.
     pub fn aliases(&self) -> impl Iterator<Item = &str> {
-        self.rooms.iter().map(String::as_str).filter(|room| room.starts_with('#'))
+        self.places.listed().iter().map(String::as_str).filter(|room| room.starts_with('#'))
     }
 }
 
@@ -106,14 +137,21 @@ impl Policies {
 mod tests {
     use super::*;
 
-    fn policy(people: &[&str], rooms: &[&str]) -> Policy {
-        let owned = |list: &[&str]| list.iter().map(|entry| (*entry).to_owned()).collect();
-        Policy { people: People::Listed(owned(people)), rooms: owned(rooms) }
+    fn owned(list: &[&str]) -> Vec<String> {
+        list.iter().map(|entry| (*entry).to_owned()).collect()
+    }
+
+    fn hearing(people: &[&str]) -> Policy {
+        Policy::new(People::Listed(owned(people)), Places::Anywhere)
+    }
+
+    fn working_in(rooms: &[&str]) -> Policy {
+        Policy::new(People::Everybody, Places::Listed(owned(rooms)))
     }
 
     #[test]
     fn only_listed_people_are_heard_and_a_pattern_is_a_whole_server() {
-        let listed = policy(&["@anna:a.org", "@*:b.org", "@*:c.org:8448"], &[]);
+        let listed = hearing(&["@anna:a.org", "@*:b.org", "@*:c.org:8448"]);
         for heard in ["@anna:a.org", "@any:b.org", "@any:c.org:8448"] {
             assert!(listed.hears(heard), "{heard}");
         }
@@ -122,16 +160,16 @@ mod tests {
         {
             assert!(!listed.hears(stranger), "{stranger}");
         }
-        assert!(!policy(&[], &[]).hears("@anna:a.org"), "no list is nobody");
-        assert!(Policy { people: People::Everybody, rooms: vec![] }.hears("@anna:a.org"));
+        assert!(!hearing(&[]).hears("@anna:a.org"), "no list is nobody");
+        assert!(working_in(&[]).hears("@anna:a.org"));
     }
 
     #[test]
     fn whoever_passes_by_may_say_certain_words_in_certain_rooms_and_nothing_follows_from_it() {
         let passers = Passers { rooms: Arc::new(|room| room == "!open:a.org"), words: |text| text == "!again" };
         let all = Policies::new([
-            policy(&["@anna:a.org"], &["!b:a.org"]),
-            Policy { people: People::Passing(passers), rooms: vec![] },
+            Policy { places: Places::Listed(owned(&["!b:a.org"])), ..hearing(&["@anna:a.org"]) },
+            Policy::new(People::Passing(passers), Places::Listed(vec![])),
         ]);
         assert!(all.takes("!open:a.org", "!again"));
         assert!(!all.takes("!open:a.org", "hello") && !all.takes("!b:a.org", "!again"));
@@ -140,10 +178,20 @@ mod tests {
     }
 
     #[test]
-    fn rooms_are_open_unless_some_are_listed() {
-        assert!(policy(&[], &[]).opens("!a:a.org", &[]));
-        assert!(policy(&[], &["!a:a.org"]).opens("!a:a.org", &[]));
-        let by_alias = policy(&[], &["#work:a.org", "!b:a.org"]);
+    fn whoever_is_ignored_is_not_heard_whatever_else_holds() {
+        let everybody = Policy { ignored: owned(&["@qwen:a.org", "@*:bots.org"]), ..working_in(&[]) };
+        assert!(everybody.hears("@anna:a.org"));
+        assert!(!everybody.hears("@qwen:a.org") && !everybody.hears("@any:bots.org"));
+        let listed = Policy { ignored: owned(&["@qwen:a.org"]), ..hearing(&["@*:a.org"]) };
+        assert!(listed.hears("@anna:a.org") && !listed.hears("@qwen:a.org"));
+    }
+
+    #[test]
+    fn where_rooms_are_listed_no_other_is_open_and_no_list_is_no_room() {
+        assert!(hearing(&[]).opens("!a:a.org", &[]), "anywhere");
+        assert!(!working_in(&[]).opens("!a:a.org", &["!a:a.org"]), "nowhere");
+        assert!(working_in(&["!a:a.org"]).opens("!a:a.org", &[]));
+        let by_alias = working_in(&["#work:a.org", "!b:a.org"]);
         assert!(by_alias.opens("!a:a.org", &["!a:a.org"]) && !by_alias.opens("!a:a.org", &[]));
         assert_eq!(by_alias.aliases().collect::<Vec<_>>(), ["#work:a.org"]);
         assert!(!by_alias.opens("!c:a.org", &["!a:a.org"]));

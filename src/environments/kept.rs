@@ -4,6 +4,7 @@
 //! archive first. What a killed server has left unfinished is removed when the folder is opened.
 
 use std::{
+    cmp::Reverse,
     fs,
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
@@ -30,6 +31,19 @@ pub(super) struct Record {
     pub(super) system: bool,
     /// How many seconds the script took.
     pub(super) seconds: u64,
+}
+
+/// An environment that is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name in the folder.
+    pub(super) key: String,
+    /// How people call the repository.
+    pub repository: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// When it was brought into a room last, or made.
+    pub used: SystemTime,
 }
 
 /// One of an environment's archives.
@@ -95,8 +109,7 @@ impl Kept {
 
     /// Returns what is known of an environment; `None` if it is not kept.
     pub(super) fn find(&self, key: &str) -> Option<Record> {
-        let record = fs::read(self.path(key, "json")).ok()?;
-        self.path(key, "tar").exists().then(|| serde_json::from_slice(&record).ok())?
+        find(&self.folder, key)
     }
 
     /// Opens an archive and notes that it is used.
@@ -144,43 +157,52 @@ impl Kept {
         self.bound
     }
 
-    /// Returns the environments, the one that was used last first: their keys, records and times.
-    pub(super) fn list(&self) -> io::Result<Vec<(String, Record, SystemTime)>> {
-        let mut list = Vec::new();
-        for entry in fs::read_dir(&self.folder)?.flatten() {
-            let path = entry.path();
-            let is_archive = path.extension().is_some_and(|extension| extension == "tar");
-            let Some(key) = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| is_archive) else { continue };
-            if let Some(record) = self.find(key) {
-                list.push((key.to_owned(), record, entry.metadata()?.modified()?));
-            }
-        }
-        list.sort_by_key(|(key, _, used)| (std::cmp::Reverse(*used), key.clone()));
-        Ok(list)
-    }
-
     /// Removes those that were used longest ago until the bounds hold, `newest` apart.
     fn prune(&self, newest: &str) -> io::Result<()> {
         let (mut number, mut bytes) = (0, 0);
-        let mut list = self.list()?;
-        list.sort_by_key(|(key, ..)| key != newest);
-        for (key, record, _) in list {
+        let mut list = list(&self.folder)?;
+        list.sort_by_key(|listed| listed.key != newest);
+        for listed in list {
             number += 1;
-            bytes += record.bytes;
-            if key != newest && (number > MOST || bytes > self.bound) {
+            bytes += listed.bytes;
+            if listed.key != newest && (number > MOST || bytes > self.bound) {
                 tracing::info!(
-                    repository = record.repository,
+                    repository = listed.repository,
                     "an environment that was not used for long is let go of"
                 );
-                self.remove(&key)?;
+                self.remove(&listed.key)?;
             }
         }
         Ok(())
     }
 
     fn path(&self, key: &str, ending: &str) -> PathBuf {
-        Path::new(&self.folder).join(format!("{key}.{ending}"))
+        path(&self.folder, key, ending)
     }
+}
+
+/// Lists what is kept in a folder, what was used last first, and changes nothing.
+pub(super) fn list(folder: &Path) -> io::Result<Vec<Listed>> {
+    let mut list = Vec::new();
+    for entry in fs::read_dir(folder)?.flatten() {
+        let path = entry.path();
+        let is_archive = path.extension().is_some_and(|extension| extension == "tar");
+        let Some(key) = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| is_archive) else { continue };
+        if let Some(Record { repository, bytes, .. }) = find(folder, key) {
+            list.push(Listed { key: key.to_owned(), repository, bytes, used: entry.metadata()?.modified()? });
+        }
+    }
+    list.sort_by_key(|listed| (Reverse(listed.used), listed.key.clone()));
+    Ok(list)
+}
+
+fn find(folder: &Path, key: &str) -> Option<Record> {
+    let record = fs::read(path(folder, key, "json")).ok()?;
+    path(folder, key, "tar").exists().then(|| serde_json::from_slice(&record).ok())?
+}
+
+fn path(folder: &Path, key: &str, ending: &str) -> PathBuf {
+    folder.join(format!("{key}.{ending}"))
 }
 
 #[cfg(test)]
@@ -205,7 +227,7 @@ mod tests {
     }
 
     fn keys(kept: &Kept) -> Vec<String> {
-        kept.list().unwrap().into_iter().map(|(key, ..)| key).collect()
+        list(&kept.folder).unwrap().into_iter().map(|listed| listed.key).collect()
     }
 
     #[test]

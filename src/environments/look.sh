@@ -16,7 +16,7 @@ for folder in /workspace/*/; do
     folder=${folder%/}
     name=${folder#/workspace/}
     [ -d "$folder/.git" ] || continue
-    if [ -z "$only" ] && read -r key kind 2>/dev/null < "$folder/.git/matrix-agent-environment"; then
+    if [ -z "$only" ] && read -r key kind _ 2>/dev/null < "$folder/.git/matrix-agent-environment"; then
         # What root installed is lost when the container is made anew.
         { [ "$kind" = system ] && [ ! -e "/var/lib/matrix-agent/$key" ]; } || continue
     fi

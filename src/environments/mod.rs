@@ -14,7 +14,7 @@ use std::{
     collections::HashMap,
     fs::File,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -23,7 +23,11 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::{sync::Mutex as Lock, task::spawn_blocking};
 
-pub use self::place::Place;
+pub use self::{
+    kept::Listed,
+    place::{Here, Place},
+    secrets::BadSecrets,
+};
 use self::{
     kept::{Archive, Kept, Record},
     making::Making,
@@ -97,13 +101,16 @@ pub enum EnvironmentError {
     #[error("{}", words::not_kept(.0))]
     Disk(#[from] io::Error),
     /// The file with secrets cannot be used.
-    #[error("{}", words::secrets_file(.file, .why))]
+    #[error("{}", words::secrets_file(.file, .why, .why.mend()))]
     Secrets {
         /// The file.
         file: PathBuf,
         /// What is wrong with it.
-        why: String,
+        why: BadSecrets,
     },
+    /// The room may not clone the repository, or nobody knows; holds the reason.
+    #[error("{}", words::not_readable(.0))]
+    NotReadable(String),
     /// The repository cannot be cloned; holds git's last lines.
     #[error("{}", words::not_cloned(.0))]
     NotCloned(Vec<String>),
@@ -151,8 +158,8 @@ impl Environments {
         place::look(sandbox, None).await
     }
 
-    /// Brings a repository's environment into a room; makes it first if it is not kept, of which `begins` is told. Where
-    /// it fails the room's clone stays as it is, and is not tried again.
+    /// Brings a repository's environment into a room that may clone the repository now; makes it first if it is not kept, of
+    /// which `begins` is told. Where it fails the room's clone stays as it is, and is not tried again; another clone is.
     ///
     /// Dropped, it ends what it has begun.
     pub async fn bring(
@@ -167,8 +174,15 @@ impl Environments {
         let brought = self.brought(address, place, &key, limit, begins).await;
         let system = brought.as_ref().is_ok_and(|(_, system)| *system);
         let sandbox = inner.sandboxes.ensure(address).await?;
-        place::note(&sandbox, place, &key, system).await?;
+        let bytes = brought.as_ref().ok().map(|(brought, _)| brought.bytes);
+        place::note(&sandbox, place, &key, system, bytes).await?;
         brought.map(|(brought, _)| brought)
+    }
+
+    /// Returns what was brought into a room's workspace, as its sandbox tells: of which repository, into which folder, and how
+    /// many bytes.
+    pub async fn here(&self, sandbox: &Sandbox) -> Result<Vec<Here>, EnvironmentError> {
+        place::here(sandbox).await
     }
 
     async fn brought(
@@ -180,11 +194,16 @@ impl Environments {
         begins: impl FnOnce(),
     ) -> Result<(Brought, bool), EnvironmentError> {
         let inner = &self.inner;
+        self.check(address, place).await?;
         let kept = inner.kept.find(key);
         let made = kept.is_none();
-        let record = match kept {
-            Some(record) => record,
-            None => self.made(address, place, key, limit, begins).await?,
+        let record = if let Some(record) = kept {
+            record
+        } else {
+            let record = self.made(address, place, key, limit, begins).await?;
+            // That took its time, in which a grant may have ended.
+            self.check(address, place).await?;
+            record
         };
         let sandbox = inner.sandboxes.ensure(address).await?;
         let now = inner.sandboxes.clock().file_date();
@@ -197,6 +216,12 @@ impl Environments {
         let file = inner.kept.read(key, Archive::Agent, now)?;
         unpack(&sandbox, place::command("unpack", &UNPACK, UNPACK_LIMIT), file).await?;
         Ok((Brought { made, bytes: record.bytes, seconds: record.seconds }, record.system))
+    }
+
+    /// Sees that the room may clone the repository now: what its sandbox tells is a claim.
+    async fn check(&self, address: &Address, place: &Place) -> Result<(), EnvironmentError> {
+        let may = self.inner.sandboxes.may_clone(address, &place.url).await;
+        may.map_err(|denial| EnvironmentError::NotReadable(denial.to_string()))
     }
 
     /// Makes an environment, unless another room has done so meanwhile.
@@ -245,7 +270,8 @@ impl Environments {
         let inner = &self.inner;
         // Only of GitHub's the server itself has made sure whom it speaks with.
         let secrets = match (&inner.secrets, place.at_github()) {
-            (Some(file), Some(repository)) => secrets::of(file, repository.as_str())?,
+            (Some(file), Some(repository)) => secrets::of(file, repository.as_str())
+                .map_err(|why| EnvironmentError::Secrets { file: file.clone(), why })?,
             _ => Vec::new(),
         };
         let workshop = inner.sandboxes.workshop(address);
@@ -260,6 +286,21 @@ impl Environments {
     fn has_failed(&self, key: &str) -> bool {
         locked(&self.inner.failed).get(key).is_some_and(|since| since.elapsed() < AGAIN)
     }
+}
+
+/// Lists what is kept in a folder, what was used last first, and changes nothing.
+pub fn list(folder: &Path) -> io::Result<Vec<Listed>> {
+    kept::list(folder)
+}
+
+/// Looks through the file with what setups are given, and returns how many there are.
+pub fn look_through(secrets: &Path) -> Result<usize, BadSecrets> {
+    secrets::all(secrets).map(|all| all.len())
+}
+
+/// Looks whether there is a file with what setups are given.
+pub fn find(secrets: &Path) -> Result<(), BadSecrets> {
+    secrets::exists(secrets).map(drop)
 }
 
 /// Has a command unpack an archive.

@@ -14,6 +14,11 @@ use crate::{
 };
 
 const SCRIPT: &str = include_str!("look.sh");
+/// Tells the notes in a workspace, a line each: folder, key, kind; then bytes and repository if something was brought.
+const NOTES: &str = r#"cd /workspace || exit
+for note in */.git/matrix-agent-environment; do
+    [ -f "$note" ] && printf '%s %s\n' "${note%%/*}" "$(head -n 1 "$note" | head -c 400)"
+done | head -c 65536"#;
 /// How long one look may take.
 const LIMIT: Duration = Duration::from_secs(10);
 /// The most repositories of a workspace that are looked at.
@@ -36,6 +41,17 @@ pub struct Place {
     pub(super) url: String,
     /// A digest of the script and the files that fix versions.
     pub(super) state: String,
+}
+
+/// What was brought into a room, as its sandbox tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Here {
+    /// The folder's name in the workspace.
+    pub folder: String,
+    /// How people call the repository.
+    pub repository: String,
+    /// How many bytes were brought.
+    pub bytes: u64,
 }
 
 impl Place {
@@ -95,6 +111,19 @@ fn url_of(remote: &str) -> Option<String> {
     is_url.then(|| format!("https://{}/{path}", host.to_ascii_lowercase()))
 }
 
+impl Here {
+    /// Reads a note with its folder before it; `None` if nothing was brought there, or it is no note.
+    fn read(line: &str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let mut next = || words.next().filter(|word| (1..=LONGEST).contains(&word.len()));
+        let (folder, _key, _kind, bytes, repository) = (next()?, next()?, next()?, next()?, next()?);
+        let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+        let is_note = words.next().is_none() && plain(folder) && plain(repository);
+        let (folder, repository) = (folder.to_owned(), repository.to_owned());
+        is_note.then_some(Self { folder, repository, bytes: bytes.parse().ok()? })
+    }
+}
+
 /// Looks at the folder `only` of a sandbox's workspace, or at all that were not looked at before.
 pub(super) async fn look(sandbox: &Sandbox, only: Option<&str>) -> Result<Vec<Place>, EnvironmentError> {
     let mark = format!("@@{}", random(8));
@@ -105,13 +134,26 @@ pub(super) async fn look(sandbox: &Sandbox, only: Option<&str>) -> Result<Vec<Pl
     Ok(places)
 }
 
-/// Notes in a sandbox what a folder was brought, or that it was tried; `system`: that something of it belongs to root.
-pub(super) async fn note(sandbox: &Sandbox, place: &Place, key: &str, system: bool) -> Result<(), EnvironmentError> {
+/// Notes in a sandbox that a folder was brought so many bytes, or that it was tried; `system`: that something of it belongs to
+/// root.
+pub(super) async fn note(
+    sandbox: &Sandbox,
+    place: &Place,
+    key: &str,
+    system: bool,
+    bytes: Option<u64>,
+) -> Result<(), EnvironmentError> {
     let file = format!("/workspace/{}/.git/matrix-agent-environment", place.folder);
     let kind = if system { "system" } else { "agent" };
-    run(sandbox, "note", &["sh", "-c", r#"printf '%s %s\n' "$2" "$3" > "$1""#, "note", &file, key, kind])
-        .await
-        .map(drop)
+    let brought = bytes.map(|bytes| format!(" {bytes} {}", place.repository())).unwrap_or_default();
+    let noted = format!("{key} {kind}{brought}");
+    run(sandbox, "note", &["sh", "-c", r#"printf '%s\n' "$2" > "$1""#, "note", &file, &noted]).await.map(drop)
+}
+
+/// Returns what the notes in a sandbox's workspace tell of what was brought there.
+pub(super) async fn here(sandbox: &Sandbox) -> Result<Vec<Here>, EnvironmentError> {
+    let (_, output) = run(sandbox, "here", &["sh", "-c", NOTES]).await?;
+    Ok(text::strip(&output.head).lines().filter_map(Here::read).take(MOST).collect())
 }
 
 /// Runs a short script of ours as the agent's user.
@@ -188,6 +230,22 @@ mod tests {
         assert!(line("site", "scripts/set-up.sh", remote).is_some());
         assert_eq!(Place::read("@@m\tsite\ta.sh\t-\thttps://github.com/a/b\tshort", "@@m"), None);
         assert_eq!(Place::read("site\ta.sh", "@@m"), None);
+    }
+
+    #[test]
+    fn a_note_tells_what_was_brought() {
+        let site = Here { folder: "site".into(), repository: "acme/site".into(), bytes: 57 };
+        assert_eq!(Here::read("site 0123abcd system 57 acme/site"), Some(site));
+        for line in [
+            "site 0123abcd agent",
+            "site 0123abcd",
+            "site 0123abcd agent x acme/site",
+            "site 0123abcd agent 57 acme/site more",
+            "site 0123abcd agent 57 a\u{202e}b",
+            "",
+        ] {
+            assert_eq!(Here::read(line), None, "{line}");
+        }
     }
 
     #[test]

@@ -4,13 +4,18 @@
 //! encodings. Who can write to the repository's default branch can hide one from it; such scripts are whom the operator has
 //! trusted with it.
 
-use std::{fmt::Write as _, fs, io, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    fmt::Write as _,
+    fs::{self, Metadata},
+    io,
+    os::unix::fs::MetadataExt,
+    path::Path,
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use memchr::memmem::Finder;
 use secrecy::{ExposeSecret, SecretString};
-
-use super::EnvironmentError;
+use thiserror::Error;
 
 /// The shortest value: a shorter one would be found everywhere.
 const SHORTEST: usize = 8;
@@ -28,34 +33,79 @@ pub(super) struct Secret {
     pub(super) value: SecretString,
 }
 
-/// Reads what a repository's setup is given. A file that others may read is refused.
-pub(super) fn of(file: &Path, repository: &str) -> Result<Vec<Secret>, EnvironmentError> {
-    let wrong = |why: String| EnvironmentError::Secrets { file: file.to_owned(), why };
-    let about = fs::metadata(file).map_err(|error| wrong(error.to_string()))?;
+/// Why the file cannot be used: a clause, which holds no word of it.
+#[derive(Debug, Error)]
+pub enum BadSecrets {
+    /// It is not there.
+    #[error("there is no such file")]
+    Missing,
+    /// It is a folder, or something else that is no file.
+    #[error("it is no file")]
+    NoFile,
+    /// Others may read it.
+    #[error("other users of this machine may read it")]
+    Open,
+    /// It is longer than any list of secrets.
+    #[error("it has more than {} KiB", FILE / 1024)]
+    TooLong,
+    /// It cannot be read; holds the reason.
+    #[error("it cannot be read ({0})")]
+    Unreadable(#[from] io::Error),
+    /// A line is no secret; holds its number and what is wrong.
+    #[error("line {0} {1}")]
+    Line(usize, &'static str),
+}
+
+impl BadSecrets {
+    /// Returns what to do about it, in a sentence without its full stop.
+    pub fn mend(&self) -> &'static str {
+        match self {
+            Self::Missing => "Make the file, or unset SETUP_SECRETS",
+            Self::NoFile => "Name the file itself",
+            Self::Open => "Run `chmod 600` on it",
+            Self::TooLong => "Keep only lines `owner/name NAME=value` in it",
+            Self::Unreadable(_) => "Let the server's user read it, as UTF-8 text",
+            Self::Line(..) => "Write `owner/name NAME=value` there",
+        }
+    }
+}
+
+/// Looks whether there is such a file, without reading it.
+pub(super) fn exists(file: &Path) -> Result<Metadata, BadSecrets> {
+    match fs::metadata(file) {
+        Ok(about) if about.is_file() => Ok(about),
+        Ok(_) => Err(BadSecrets::NoFile),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(BadSecrets::Missing),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reads what a repository's setup is given.
+pub(super) fn of(file: &Path, repository: &str) -> Result<Vec<Secret>, BadSecrets> {
+    let all = all(file)?.into_iter().filter(|(named, _)| named.eq_ignore_ascii_case(repository));
+    Ok(all.map(|(_, secret)| secret).collect())
+}
+
+/// Reads the whole file: repositories, and what their setups are given. One that others may read is refused.
+pub(super) fn all(file: &Path) -> Result<Vec<(String, Secret)>, BadSecrets> {
+    let about = exists(file)?;
     if about.mode() & 0o077 != 0 {
-        return Err(wrong("others may read it; `chmod 600` it".to_owned()));
+        return Err(BadSecrets::Open);
     }
     if about.len() > FILE {
-        return Err(wrong("it is too long".to_owned()));
+        return Err(BadSecrets::TooLong);
     }
-    let text = fs::read_to_string(file).map_err(|error: io::Error| wrong(error.to_string()))?;
-    let mut secrets = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let (named, secret) = read(line).map_err(|why| wrong(format!("line {}: {why}", number + 1)))?;
-        if named.eq_ignore_ascii_case(repository) {
-            secrets.push(secret);
-        }
-    }
-    Ok(secrets)
+    let text = SecretString::from(fs::read_to_string(file)?);
+    let lines = text.expose_secret().lines().map(str::trim).enumerate();
+    lines
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        .map(|(number, line)| read(line).map_err(|why| BadSecrets::Line(number + 1, why)))
+        .collect()
 }
 
 /// Reads `owner/name NAME=value`. No error holds a part of the line.
-fn read(line: &str) -> Result<(&str, Secret), String> {
-    let form = || "write `owner/name NAME=value`".to_owned();
+fn read(line: &str) -> Result<(String, Secret), &'static str> {
+    let form = || "is none of `owner/name NAME=value`";
     let (repository, rest) = line.split_once(char::is_whitespace).ok_or_else(form)?;
     let (name, value) = rest.trim_start().split_once('=').ok_or_else(form)?;
     let is_name = !name.is_empty()
@@ -65,9 +115,9 @@ fn read(line: &str) -> Result<(&str, Secret), String> {
         return Err(form());
     }
     if !(SHORTEST..=LONGEST).contains(&value.len()) {
-        return Err(format!("a value has {SHORTEST} to {LONGEST} bytes"));
+        return Err("has a value of fewer than 8 or more than 4096 bytes");
     }
-    Ok((repository, Secret { name: name.to_owned(), value: value.into() }))
+    Ok((repository.to_owned(), Secret { name: name.to_owned(), value: value.into() }))
 }
 
 /// Looks for secrets in bytes that come in pieces.
@@ -191,7 +241,7 @@ mod tests {
         assert_eq!(shown, [("NPM_TOKEN", "first-value=1")]);
         assert!(of(&file, "acme/none").unwrap().is_empty());
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(of(&file, "acme/site").unwrap_err().to_string().contains("chmod 600"));
+        assert!(matches!(of(&file, "acme/site"), Err(BadSecrets::Open)));
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         for line in [
             "acme/site",

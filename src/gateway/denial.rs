@@ -125,6 +125,9 @@ pub(crate) enum Denial {
          opens private ones by GITHUB_REPOS, somebody who may by `!grant OWNER/REPO 2h` in the room."
     )]
     NoRepository(String),
+    /// What is asked of a repository without a key is not answered.
+    #[error("{0} does not show it without a key, and the server has none that is open to this room.")]
+    NotPublic(Host),
     /// A redirect from GitHub leads elsewhere.
     #[error("GitHub answered with a redirect to another place, which is not followed.")]
     Redirect,
@@ -165,7 +168,7 @@ impl Denial {
             Self::Head(BadHead::Expectation) => StatusCode::EXPECTATION_FAILED,
             Self::Head(_) | Self::Body(_) | Self::NotAServer => StatusCode::BAD_REQUEST,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
-            Self::NoRepository(_) => StatusCode::NOT_FOUND,
+            Self::NoRepository(_) | Self::NotPublic(_) => StatusCode::NOT_FOUND,
         }
     }
 

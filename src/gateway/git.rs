@@ -18,7 +18,10 @@ use hyper::{
     HeaderMap, Method, Response, StatusCode,
     header::{self, HeaderName, HeaderValue},
 };
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{
+    Url,
+    dns::{Addrs, Name, Resolve, Resolving},
+};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +35,7 @@ use super::{
     hosts::Host,
     network::Network,
     pack::{self, BadPack},
+    public::Public,
     push::Push,
 };
 use crate::{
@@ -72,12 +76,22 @@ pub(super) struct Client {
     /// else.
     http: OnceLock<Result<reqwest::Client, Denial>>,
     pushes: Semaphore,
+    /// What was seen to need no key.
+    pub(super) public: Public,
 }
 
 impl Client {
     pub(super) fn new(network: Network, limits: &GatewayLimits) -> Self {
         let GatewayLimits { resolve, connect, idle, .. } = *limits;
-        Self { network, resolve, connect, idle, http: OnceLock::new(), pushes: Semaphore::new(PUSHES) }
+        Self {
+            network,
+            resolve,
+            connect,
+            idle,
+            http: OnceLock::new(),
+            pushes: Semaphore::new(PUSHES),
+            public: Public::default(),
+        }
     }
 
     fn http(&self) -> Result<&reqwest::Client, Denial> {
@@ -105,6 +119,16 @@ impl Client {
         client.build()
     }
 
+    /// Asks without a key what a git repository holds, wherever it is, and waits for the head of the answer alone.
+    pub(super) async fn look(&self, refs: &Url, host: &Host, limit: Duration) -> Result<reqwest::Response, Denial> {
+        let request =
+            self.http()?.get(refs.clone()).header(header::USER_AGENT, "git/2").header("git-protocol", "version=2");
+        match timeout(limit, request.send()).await {
+            Ok(answer) => answer.map_err(|error| denial_of(&error, host)),
+            Err(_) => Err(Denial::Silent(host.clone())),
+        }
+    }
+
     async fn ask(
         &self,
         asked: &Asked,
@@ -128,7 +152,7 @@ impl Client {
         }
         match timeout(self.idle, request.send()).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(denial_of(&error)),
+            Ok(Err(error)) => Err(denial_of(&error, &github())),
             Err(_) => Err(Denial::Silent(github())),
         }
     }
@@ -147,18 +171,18 @@ fn github() -> Host {
 }
 
 /// Returns the resolver's refusal if it is among the error's causes, else the kind of failure.
-fn denial_of(error: &reqwest::Error) -> Denial {
+fn denial_of(error: &reqwest::Error, host: &Host) -> Denial {
     // The error's own text contains the URL, its causes' texts do not.
     let causes: Vec<_> = text::causes(error).collect();
     if let Some(denial) = causes.iter().find_map(|cause| cause.downcast_ref::<Denial>()) {
         return denial.clone();
     }
     let causes = causes.iter().map(ToString::to_string).collect::<Vec<_>>().join(": ");
-    tracing::warn!(%causes, "gateway: GitHub failed");
+    tracing::warn!(%host, %causes, "gateway: a request of git's failed");
     match () {
-        () if error.is_connect() => Denial::Unreachable(github()),
-        () if error.is_timeout() => Denial::Silent(github()),
-        () => Denial::Broken(github()),
+        () if error.is_connect() => Denial::Unreachable(host.clone()),
+        () if error.is_timeout() => Denial::Silent(host.clone()),
+        () => Denial::Broken(host.clone()),
     }
 }
 
@@ -253,7 +277,7 @@ pub(super) async fn serve(link: &Link<'_>, reader: &mut Reader, writer: &mut Wri
         let checked = async {
             let head = head?;
             let asked = Asked::of(&head)?;
-            let token = token(link, &asked).await?;
+            let token = key_for(link, &asked.repository, asked.service).await?;
             Ok::<_, Denial>((head, asked, token))
         };
         let (head, asked, token) = match checked.await {
@@ -284,10 +308,14 @@ pub(super) async fn serve(link: &Link<'_>, reader: &mut Reader, writer: &mut Wri
     }
 }
 
+/// Returns the key with which a room may read a repository; `None`: it can read what is public.
+pub(super) async fn key_to_read(link: &Link<'_>, repository: &Repository) -> Result<Option<SecretString>, Denial> {
+    key_for(link, repository, Service::Fetch).await
+}
+
 /// Returns the key for a request, if the room may use it there. What is public can be read without.
-async fn token(link: &Link<'_>, asked: &Asked) -> Result<Option<SecretString>, Denial> {
-    let Asked { repository, service, .. } = asked;
-    let (github, is_push) = (link.github, *service == Service::Push);
+async fn key_for(link: &Link<'_>, repository: &Repository, service: Service) -> Result<Option<SecretString>, Denial> {
+    let (github, is_push) = (link.github, service == Service::Push);
     if !opened(link, repository) {
         return if is_push { Err(Denial::NotGranted(repository.clone())) } else { Ok(None) };
     }
@@ -328,8 +356,12 @@ impl Request<'_> {
                 let (asked, headers) = (self.asked, &self.head.headers);
                 let mut response = self.link.client.ask(asked, headers, self.token, body).await?;
                 let mut given = None;
-                if self.is_hidden(response.status()) {
-                    given = self.given().await;
+                if self.is_plain_read() {
+                    let url = format!("https://{GITHUB}/{}", self.asked.repository);
+                    self.link.client.public.note(&url, response.status().is_success());
+                    if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND) {
+                        given = self.given().await;
+                    }
                 }
                 if given.is_some() {
                     let nothing = reqwest::Body::default();
@@ -427,10 +459,9 @@ impl Request<'_> {
             })
     }
 
-    /// Tells whether an answer may hide a repository that the key would show.
-    fn is_hidden(&self, status: StatusCode) -> bool {
-        let is_first = self.asked.service == Service::Fetch && !self.asked.has_body;
-        is_first && self.token.is_none() && matches!(status, StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND)
+    /// Tells whether it is a first question without the key, which GitHub answers for what is public.
+    fn is_plain_read(&self) -> bool {
+        self.asked.service == Service::Fetch && !self.asked.has_body && self.token.is_none()
     }
 
     /// Asks the room whether the sandbox may read a repository with the key, and returns the key after a yes. Nobody is asked about

@@ -15,6 +15,7 @@
 
 mod audit;
 mod body;
+mod cloning;
 mod denial;
 mod downstream;
 mod exchange;
@@ -26,6 +27,7 @@ mod hosts;
 pub mod models;
 mod network;
 pub mod pack;
+mod public;
 pub mod push;
 mod rooms;
 mod tunnel;
@@ -200,26 +202,16 @@ impl Gateway {
     }
 
     async fn serve_in_span(&self, address: &Address, kind: ProxyKind, stream: UnixStream) {
-        let Inner { policy, network, rooms, client, cancel } = &*self.inner;
-        let (mut reader, mut writer) = downstream::split(stream, policy.limits.idle);
-        let Some(slot) = rooms.enter(address) else {
-            let busy = Denial::Busy(policy.limits.per_room);
-            Audit { kind, refused: RefusedHosts::default() }.denied(&busy);
-            // Writing the refusal must not occupy for long what it was refused for.
-            let _ = tokio::time::timeout(Duration::from_secs(1), writer.refuse(&busy, false)).await;
-            return;
+        let (mut reader, mut writer) = downstream::split(stream, self.inner.policy.limits.idle);
+        let slot = match self.enter(address, kind) {
+            Ok(slot) => slot,
+            Err(busy) => {
+                // Writing the refusal must not occupy for long what it was refused for.
+                let _ = tokio::time::timeout(Duration::from_secs(1), writer.refuse(&busy, false)).await;
+                return;
+            }
         };
-        let audit = Audit { kind, refused: slot.refused.clone() };
-        let link = Link {
-            address,
-            policy,
-            network,
-            client,
-            github: &self.github,
-            slot: &slot,
-            audit,
-            rights: self.rights.as_ref(),
-        };
+        let link = self.link(address, kind, &slot);
         let serving = async {
             match kind {
                 ProxyKind::Web => web::serve(&link, reader, writer).await,
@@ -229,9 +221,34 @@ impl Gateway {
             }
         };
         tokio::select! {
-            () = cancel.cancelled() => {}
+            () = self.inner.cancel.cancelled() => {}
             () = serving => {}
         }
+    }
+
+    /// Tells whether a room may clone a repository (`https://…`) now, as git in its sandbox would be told. Asks nobody in the room.
+    pub(crate) async fn may_clone(&self, address: &Address, url: &str) -> Result<(), Denial> {
+        let checking = async {
+            let slot = self.enter(address, ProxyKind::Git)?;
+            let link = self.link(address, ProxyKind::Git, &slot);
+            cloning::check(&link, url).await.inspect_err(|denial| link.audit.denied(denial))
+        };
+        checking.instrument(address.span()).await
+    }
+
+    /// Takes a slot for a connection of a room.
+    fn enter(&self, address: &Address, kind: ProxyKind) -> Result<Slot, Denial> {
+        self.inner.rooms.enter(address).ok_or_else(|| {
+            let busy = Denial::Busy(self.inner.policy.limits.per_room);
+            Audit { kind, refused: RefusedHosts::default() }.denied(&busy);
+            busy
+        })
+    }
+
+    fn link<'a>(&'a self, address: &'a Address, kind: ProxyKind, slot: &'a Slot) -> Link<'a> {
+        let Inner { policy, network, client, .. } = &*self.inner;
+        let audit = Audit { kind, refused: slot.refused.clone() };
+        Link { address, policy, network, client, github: &self.github, slot, audit, rights: self.rights.as_ref() }
     }
 }
 

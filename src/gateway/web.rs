@@ -94,7 +94,7 @@ async fn refuse(link: &Link<'_>, reader: &mut Reader, writer: &mut Writer, denia
 }
 
 /// Decides by host and port alone.
-fn permit(link: &Link<'_>, host: &Host, port: u16, open_port: u16) -> Result<(), Denial> {
+pub(super) fn permit(link: &Link<'_>, host: &Host, port: u16, open_port: u16) -> Result<(), Denial> {
     if !link.policy.allowed_hosts.allows(host) && !is_granted(link, host) {
         return Err(match host {
             Host::Name(name) if name == "github.com" => Denial::GitHubByWeb,

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use tracing::Span;
 
 use crate::{
-    bots::Ending,
+    bots::{Addressed, Ending},
     ids::{Address, EventId, RoomKey, TurnId},
     store::Sealed,
 };
@@ -40,6 +40,9 @@ pub enum Body {
         /// The message to which it replies, if the person chose one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         about: Option<EventId>,
+        /// What tells that the account is meant.
+        #[serde(default, skip_serializing_if = "Addressed::is_nothing")]
+        addressed: Addressed,
     },
     /// Sent a file.
     File {
@@ -59,6 +62,9 @@ pub enum Body {
         /// The message to which it replies, if the person chose one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         about: Option<EventId>,
+        /// What tells that the account is meant.
+        #[serde(default, skip_serializing_if = "Addressed::is_nothing")]
+        addressed: Addressed,
     },
     /// Sent something that no bot can work with: a voice message, a location, a poll.
     Unsupported {
@@ -74,6 +80,9 @@ pub enum Body {
         target: EventId,
         /// Its new text.
         text: String,
+        /// What tells now that the account is meant.
+        #[serde(default, skip_serializing_if = "Addressed::is_nothing")]
+        addressed: Addressed,
     },
     /// Redacted an earlier message of their own.
     Redacted {
@@ -91,6 +100,13 @@ pub enum Body {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<i64>,
     },
+}
+
+impl Body {
+    /// Returns a message of these words and nothing else.
+    pub fn said(text: impl Into<String>) -> Self {
+        Self::Said { text: text.into(), thread: None, about: None, addressed: Addressed::default() }
+    }
 }
 
 /// What must reach a room exactly once. It is frozen when the outbox stores it.

@@ -24,7 +24,7 @@ use super::{
     settings,
 };
 use crate::{
-    bots::{Bot, Coder, Guests, LocalBot, Means},
+    bots::{Bot, Coder, Guests, LocalBot, Means, chat},
     chat::{
         matrix::{self, Login, Serving},
         terminal::{self, Terminal},
@@ -201,6 +201,11 @@ impl House {
     /// Returns the store, for bots with data of their own.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Returns what chat bots of this house work with.
+    pub fn means_of_chat(&self) -> chat::Means {
+        chat::Means { store: self.store.clone(), gallery: self.gallery.clone() }
     }
 
     /// Serves operators only, on a socket of their own.

@@ -3,13 +3,13 @@
 //!
 //! Called by `cli` for every subcommand, and by `doctor`.
 
-use std::{collections::BTreeSet, fs, io, num::NonZeroU64, sync::Arc};
+use std::{collections::BTreeSet, fs, io, net::SocketAddr, num::NonZeroU64, path::PathBuf, sync::Arc};
 
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    bots::{Allowance, People, Policy},
+    bots::{Allowance, People, Places, Policy},
     chat::{
         matrix::{Fault, Login},
         terminal,
@@ -17,7 +17,7 @@ use crate::{
     clock::Clock,
     coding_agents::{CodingAgent, CodingAgents, Profiles, Roster},
     config::{self, Config, JournalSync, Loaded, Matrix, Mistakes, PlanApproval, Provider, Wrong},
-    environments::{EnvironmentOptions, Environments},
+    environments::{self, BadSecrets, EnvironmentOptions, Environments},
     gateway::{
         AllowedHosts, BadPattern, GatewayLimits, GatewayPolicy,
         models::{BadUpstream, ModelDoor, Protocol, Upstream},
@@ -111,6 +111,14 @@ pub(crate) fn review(loaded: &Loaded, purpose: Purpose) -> Mistakes {
     }
     if let Err(error) = AllowedHosts::parse(&config.sandbox.allowed_hosts) {
         add("SANDBOX_ALLOWED_HOSTS", Wrong::new(error.to_string(), ""));
+    }
+    if let Some(file) = &config.sandbox.setup_secrets {
+        match environments::find(file) {
+            // Others than the server's user cannot look for it, and need not.
+            Err(BadSecrets::Unreadable(_)) if purpose == Purpose::Anything => {}
+            Ok(()) => {}
+            Err(error) => add("SETUP_SECRETS", Wrong::new(format!("{}: {error}", file.display()), error.mend())),
+        }
     }
     let github = &config.github;
     match github_key(config) {
@@ -254,7 +262,9 @@ pub(super) fn login(config: &Config, name: &str, matrix: &Matrix) -> Login {
 
 /// Returns whom the coding bot hears on an account, and in which rooms.
 pub(super) fn policy(people: &config::People) -> Policy {
-    Policy { people: People::Listed(people.allowed.clone()), rooms: people.rooms.clone() }
+    let rooms = people.rooms.clone();
+    let places = if rooms.is_empty() { Places::Anywhere } else { Places::Listed(rooms) };
+    Policy::new(People::Listed(people.allowed.clone()), places)
 }
 
 /// Returns the settings of the model's client.
@@ -404,8 +414,13 @@ pub(super) fn sandboxes(config: &Config, instance: &str, clock: Clock) -> Sandbo
 /// Opens the environments of repositories, unless they are given no disk.
 pub(super) fn environments(config: &Config, sandboxes: Sandboxes) -> io::Result<Option<Environments>> {
     let (bound, secrets) = (config.sandbox.environments, config.sandbox.setup_secrets.clone());
-    let options = EnvironmentOptions { folder: config.paths.state_dir.join("environments"), bound, secrets };
+    let options = EnvironmentOptions { folder: environments_folder(config), bound, secrets };
     (bound > 0).then(|| Environments::open(sandboxes, options)).transpose()
+}
+
+/// Returns where environments of repositories are kept.
+pub(super) fn environments_folder(config: &Config) -> PathBuf {
+    config.paths.state_dir.join("environments")
 }
 
 /// Returns how much memory all sandboxes may use together, in bytes; no bound if the host's memory is unknown.

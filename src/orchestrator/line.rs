@@ -168,6 +168,8 @@ pub struct UserMessage {
     pub text: String,
     /// The pictures that came with them, as [`Part::Picture`]s.
     pub pictures: Vec<Part>,
+    /// The thread in which they were said.
+    pub thread: Option<EventId>,
 }
 
 impl UserMessage {

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    gateway::Gateway,
+    gateway::{Denial, Gateway},
     ids::Address,
     ipc::{Arrived, HookErrors, RunEnded},
 };
@@ -185,6 +185,11 @@ impl Sandboxes {
     /// Returns hosts that programs in the room's sandbox were refused because they are not allowed.
     pub fn refused_hosts(&self, address: &Address) -> Vec<String> {
         self.fleet.gateway.refused_hosts(address)
+    }
+
+    /// Tells whether a room may clone a repository (`https://…`) now; `Err`: why git in its sandbox could not.
+    pub(crate) async fn may_clone(&self, address: &Address, url: &str) -> Result<(), Denial> {
+        self.fleet.gateway.may_clone(address, url).await
     }
 
     /// Returns a receiver of notices for rooms: that a disk is full, that a sandbox was paused.

@@ -57,7 +57,7 @@ pub(crate) use rooms::{Alias, LeftRoom};
 #[cfg(test)]
 pub(crate) use spending::Sum;
 pub use spending::{DayLimits, DaySums, ORCHESTRATOR, Spender, Spending, Tokens, Verdict, Whose};
-pub use tasks::{StoredPull, StoredTask, Taken};
+pub use tasks::{StoredHook, StoredPull, StoredTask, Taken};
 pub(crate) use turns::{OpenTurn, TurnState};
 
 use crate::{

@@ -47,6 +47,19 @@ pub struct StoredPull {
     pub head: Option<String>,
 }
 
+/// An event that GitHub has sent and that waits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredHook {
+    /// Its place in the order in which they came.
+    pub seq: i64,
+    /// What it is about: `owner/name#12`, an issue or a pull request, or else a branch.
+    pub about: String,
+    /// The event.
+    pub event: Value,
+    /// When it came, in milliseconds since 1970.
+    pub received: i64,
+}
+
 /// What became of an event that GitHub has sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
@@ -83,13 +96,29 @@ impl Store {
         .await
     }
 
-    /// Returns the oldest event that waits, with its number and when it came, in milliseconds since 1970.
-    pub async fn next_hook(&self) -> Result<Option<(i64, Value, i64)>, StoreError> {
-        self.read(|tx| {
-            let mut select = tx.prepare_cached("SELECT seq, event, received FROM hooks ORDER BY seq LIMIT 1")?;
-            let row =
-                select.query_row([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get(2)?))).optional()?;
-            row.map(|(seq, event, received)| Ok((seq, serde_json::from_str(&event)?, received))).transpose()
+    /// Returns the oldest event that waits and is about none of `but`.
+    pub async fn next_hook(&self, but: Vec<String>) -> Result<Option<StoredHook>, StoreError> {
+        self.read(move |tx| {
+            // A check names a branch, of which the pull request may be known.
+            let mut select = tx.prepare_cached(
+                "SELECT seq, about, event, received FROM (
+                     SELECT seq, event, received, coalesce(event ->> '$.repository', '') || '#' || coalesce(
+                         event ->> '$.issue', event ->> '$.pull',
+                         (SELECT max(number) FROM pulls
+                          WHERE repository = event ->> '$.repository' AND branch = event ->> '$.branch'),
+                         event ->> '$.branch', '') AS about
+                     FROM hooks)
+                 WHERE about NOT IN (SELECT value FROM json_each(?1)) ORDER BY seq LIMIT 1",
+            )?;
+            let row = select
+                .query_row([serde_json::to_string(&but)?], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?, row.get(3)?))
+                })
+                .optional()?;
+            row.map(|(seq, about, event, received)| {
+                Ok(StoredHook { seq, about, event: serde_json::from_str(&event)?, received })
+            })
+            .transpose()
         })
         .await
     }
@@ -138,6 +167,23 @@ impl Store {
         self.read(|tx| {
             let mut select =
                 tx.prepare_cached("SELECT repository, issue, bot, room, labeller, told FROM tasks ORDER BY since")?;
+            select.query_map([], read_task)?.map(|row| Ok(row?)).collect()
+        })
+        .await
+    }
+
+    /// Returns the tasks in whose rooms turns have ended of which their issues were not told.
+    pub async fn tasks_with_news(&self) -> Result<Vec<StoredTask>, StoreError> {
+        self.read(|tx| {
+            // Both halves have an index of their own.
+            let mut select = tx.prepare_cached(
+                "SELECT repository, issue, bot, room, labeller, told FROM tasks
+                 WHERE EXISTS (SELECT 1 FROM outbox WHERE outbox.bot = tasks.bot AND outbox.room = tasks.room
+                               AND seq > told AND sent IS NULL AND payload ->> '$.kind' = 'answer')
+                    OR EXISTS (SELECT 1 FROM outbox WHERE outbox.bot = tasks.bot AND outbox.room = tasks.room
+                               AND seq > told AND sent IS NOT NULL AND payload ->> '$.kind' = 'answer')
+                 ORDER BY since",
+            )?;
             select.query_map([], read_task)?.map(|row| Ok(row?)).collect()
         })
         .await

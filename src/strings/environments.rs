@@ -38,6 +38,11 @@ pub(crate) fn failed(script: &str, how: &str, lines: &[String]) -> String {
     format!("its {script} {how}{}", quoted(lines))
 }
 
+/// A repository that the room may not read, or of which that is not known.
+pub(crate) fn not_readable(why: &str) -> String {
+    format!("this room cannot clone it now. {why}")
+}
+
 /// A repository that cannot be cloned.
 pub(crate) fn not_cloned(lines: &[String]) -> String {
     format!("it could not be cloned anew{}", quoted(lines))
@@ -69,8 +74,13 @@ pub(crate) fn not_kept(error: &io::Error) -> String {
 }
 
 /// The file with secrets fails.
-pub(crate) fn secrets_file(file: &Path, why: &str) -> String {
-    format!("the operator's {} (SETUP_SECRETS) cannot be used: {why}", file.display())
+pub(crate) fn secrets_file(file: &Path, why: &dyn Display, mend: &str) -> String {
+    format!("the operator's {} (SETUP_SECRETS) cannot be used: {why}. {mend}", file.display())
+}
+
+/// What was brought into a room, as a line of what is observed there.
+pub(crate) fn here(repository: &str, folder: &str, size: &str) -> String {
+    format!("\nset up    {repository} in /workspace/{folder} ({size})")
 }
 
 fn quoted(lines: &[String]) -> String {

@@ -41,6 +41,18 @@ pub(crate) fn comment(issue: u64, author: &str, text: &str) -> String {
     format!("[github:{author} commented on issue #{issue}:]\n\n{text}")
 }
 
+/// A comment on a pull request, told in its room.
+pub(crate) fn commented_on(number: u64, author: &str, text: &str) -> String {
+    format!("github:{author} commented on #{number}:\n\n{}", quoted(text))
+}
+
+/// A comment on a pull request as the model gets it.
+pub(crate) fn pull_comment(repository: &str, number: u64, branch: &str, author: &str, text: &str) -> String {
+    format!(
+        "[github:{author} commented on pull request #{number} of {repository}, whose branch is {branch}:]\n\n{text}"
+    )
+}
+
 /// What an issue is told when a turn has ended.
 pub(crate) fn ended(answered: bool, pull: Option<&str>, answer: &str) -> String {
     let begin = match (answered, pull) {

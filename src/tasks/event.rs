@@ -182,7 +182,7 @@ fn failed(
 
 /// Returns whether a branch may be one of ours.
 fn is_agents(branch: &str) -> bool {
-    branch.starts_with("agent/") && branch.len() <= 255
+    branch.starts_with("agent/") && branch.len() <= 255 && !branch.contains(char::is_control)
 }
 
 fn json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, BadEvent> {

@@ -1,7 +1,8 @@
-//! An issue becomes a task, and what is written at it later reaches the task. Whoever may not write to the repository is not heard.
+//! An issue becomes a task, and what is written at it, or at a pull request, later reaches its room. Whoever may not write to the repository is not heard.
 
 use super::{Tasks, acting::Undone, event::Person};
 use crate::{
+    bots::Addressed,
     crash,
     github::GitHub,
     hub::{AccountHub, Body, Inbound},
@@ -75,7 +76,7 @@ impl Tasks {
         digest(&["room", self.store.instance(), repository.as_str(), &issue.to_string()], 16)
     }
 
-    /// Passes a comment on to the task of its issue.
+    /// Passes a comment on to the task of its issue, or to where its pull request comes from.
     pub(super) async fn commented(
         &self,
         repository: &Repository,
@@ -84,18 +85,29 @@ impl Tasks {
         text: &str,
         author: &Person,
     ) -> Result<(), Undone> {
-        let Some(task) = self.store.task(repository.as_str(), issue).await? else { return Ok(()) };
+        // GitHub counts both together, and calls both issues here.
+        let task = self.store.task(repository.as_str(), issue).await?;
+        let pull = self.store.pull(repository.as_str(), issue).await?;
+        let by = &author.login;
+        let (at, thread, told, said) = match (task, pull) {
+            (Some(task), _) => (task.at, None, tasks::commented(by, text), tasks::comment(issue, by, text)),
+            (None, Some(pull)) => {
+                let said = tasks::pull_comment(repository.as_str(), issue, &pull.branch, by, text);
+                (pull.at, pull.thread, tasks::commented_on(issue, by, text), said)
+            }
+            (None, None) => return Ok(()),
+        };
         if GitHub::wrote(text) || text.is_empty() {
             return Ok(());
         }
-        if !author.belongs || !self.github.may_write(repository, &author.login).await? {
-            tracing::warn!(%repository, issue, author = author.login, "a comment on a task is of somebody who may not");
+        if !author.belongs || !self.github.may_write(repository, by).await? {
+            tracing::warn!(%repository, issue, author = by, "a comment is of somebody who may not");
             return Ok(());
         }
-        let hub = self.hub_of(&task.at)?;
+        let hub = self.hub_of(&at)?;
         let name = digest(&["comment", repository.as_str(), &comment.to_string()], 16);
-        hub.tell(&task.at.room, format!("{name}-told"), tasks::commented(&author.login, text)).await?;
-        say(hub, &task.at, &name, &at_github(&author.login), tasks::comment(issue, &author.login, text), None).await?;
+        hub.tell(&at.room, format!("{name}-told"), told).await?;
+        say(hub, &at, &name, &at_github(by), said, thread).await?;
         Ok(())
     }
 }
@@ -113,7 +125,7 @@ pub(super) async fn say(
         room: at.room.clone(),
         event: EventId(at_github(name)),
         sender: sender.to_owned(),
-        body: Body::Said { text, thread, about: None },
+        body: Body::Said { text, thread, about: None, addressed: Addressed::default() },
         sealed: None,
     };
     hub.admit(vec![inbound], None).await.map(drop)

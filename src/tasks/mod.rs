@@ -1,7 +1,7 @@
 //! Issues at GitHub that become tasks, and what GitHub tells of pull requests that were opened from rooms.
 //!
-//! GitHub's events come by the webhook, are stored before they are confirmed, and are acted on one after another, each as often as it
-//! takes: whatever is done about one has a name, and is done once. What people write at GitHub goes into the rooms' journals like
+//! GitHub's events come by the webhook, are stored before they are confirmed, and are acted on, those about one issue one after another and
+//! each as often as it takes: whatever is done about one has a name, and is done once. What people write at GitHub goes into the rooms' journals like
 //! what they write in chat; what the bot answers goes back to the issue as a comment. Knows no chat protocol and no model.
 
 mod acting;

@@ -3,6 +3,7 @@
 
 use super::{Tasks, acting::Undone, event::Person, issues::say};
 use crate::{
+    crash,
     github::GitHub,
     ids::{at_github, digest},
     rights::Repository,
@@ -35,6 +36,7 @@ impl Tasks {
             return Ok(());
         }
         let rounds = self.store.count_round(repository.as_str(), pull.number, commit).await?;
+        crash::point("round-counted");
         if rounds > self.rules.rounds {
             hub.tell(&pull.at.room, name("enough"), tasks::enough(pull.number, check, self.rules.rounds)).await?;
             return Ok(());
@@ -42,6 +44,7 @@ impl Tasks {
         hub.tell(&pull.at.room, name(&format!("{commit}-told")), tasks::failed_told(pull.number, check)).await?;
         let text = tasks::failed(repository.as_str(), pull.number, branch, check, rounds, self.rules.rounds);
         say(hub, &pull.at, &name(commit), &at_github(repository.as_str()), text, pull.thread).await?;
+        crash::point("round-begun");
         Ok(())
     }
 

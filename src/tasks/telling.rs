@@ -59,7 +59,7 @@ impl Tasks {
     }
 
     async fn tell_all(&self) -> Result<(), Undone> {
-        for task in self.store.tasks().await? {
+        for task in self.store.tasks_with_news().await? {
             match self.tell(&task).await {
                 // Others can still be told.
                 Err(Undone::Never(why)) => {

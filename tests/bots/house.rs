@@ -4,10 +4,13 @@
 use std::{path::PathBuf, sync::Arc};
 
 use matrix_agent::{
-    bots::{Bot, Intent, People},
+    bots::{
+        Bot, Intent, People, Places, Policy,
+        chat::{self, ChatBot, Fixed},
+    },
     chat::matrix::Login,
     clock::Clock,
-    config::{Sources, load},
+    config::{Config, Sources, load},
     llm::Model,
     ops::{House, Served, matrix_login, model_settings},
 };
@@ -26,6 +29,8 @@ use super::{
 
 /// Where the second account logs in; the process is told by the environment.
 const SECOND: &str = "TEST_SECOND_ACCOUNT";
+/// Where the chat bot logs in, if there is one; the process is told by the environment.
+pub(super) const CHATTING: &str = "TEST_CHATTING_ACCOUNT";
 /// Set where the coding bot is not among the bots.
 pub(super) const WITHOUT_CODER: &str = "TEST_WITHOUT_CODER";
 
@@ -54,6 +59,15 @@ fn lb(text: &str) -> Option<Intent> {
         "/lbask" => Some(Intent::Work),
         _ => None,
     }
+}
+
+/// A bot that chats in the room `#chat` with everybody but `@qwen`, and asks the coding bot's model.
+fn chat_bot(config: &Config, house: &House) -> ChatBot {
+    let places = Places::Listed(vec!["#chat:localhost".to_owned()]);
+    let policy = Policy { ignored: vec!["@qwen:localhost".to_owned()], ..Policy::new(People::Everybody, places) };
+    let settings = chat::Settings::new("chat", policy, "llamabot");
+    let source = Fixed::new(Model::new(model_settings(config)).unwrap(), "scripted/model");
+    ChatBot::new(settings, Arc::new(source), house.means_of_chat())
 }
 
 #[test]
@@ -87,6 +101,11 @@ fn is_served_by_a_process_of_its_own() {
             let echo = Arc::new(Small::new("echo", people, house.store(), |_| Some(Intent::Work)));
             let login = Login { name: "echo".into(), user, password: Some(password("echo").into()), ..login };
             served.push(Served { name: "echo".into(), bots: vec![echo], login: Some(login), terminals: false });
+        }
+        if let (Ok(user), Some(login)) = (std::env::var(CHATTING), matrix_login(config)) {
+            let login = Login { name: "llama".into(), user, password: Some(password("llama").into()), ..login };
+            let bots: Vec<Arc<dyn Bot>> = vec![Arc::new(chat_bot(config, &house))];
+            served.push(Served { name: "llama".into(), bots, login: Some(login), terminals: false });
         }
         let server = house.serve(served).await.unwrap();
         sd_notify::notify(&[sd_notify::NotifyState::Ready]).unwrap();

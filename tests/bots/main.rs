@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod chat;
 mod house;
 mod protocol;
 mod rooms;

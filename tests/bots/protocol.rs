@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use matrix_agent::{
-    bots::{Bot, Intent, People},
+    bots::{Addressed, Bot, Intent, People},
     clock::Clock,
     hub::{
         Account, AccountHub, Body, Delivery, Ending, Features, Inbound, Inbox, Keeper, Live, Outbound, Port, Retention,
@@ -50,7 +50,7 @@ impl Desk {
     }
 
     async fn say(&self, sender: &str, event: &str, text: &str) {
-        let body = Body::Said { text: text.into(), thread: None, about: None };
+        let body = Body::said(text);
         let inbound =
             Inbound { room: "talk/one".into(), event: event.into(), sender: sender.into(), body, sealed: None };
         self.hub.admit(vec![inbound], None).await.unwrap();
@@ -130,7 +130,7 @@ async fn an_edit_that_the_answer_does_not_know_is_answered_too() {
         room: "talk/one".into(),
         event: event.into(),
         sender: "anna".into(),
-        body: Body::Edited { target: "e1".into(), text: text.into() },
+        body: Body::Edited { target: "e1".into(), text: text.into(), addressed: Addressed::default() },
         sealed: None,
     };
     desk.hub.admit(vec![edit("e2", "And that of Spain?")], None).await.unwrap();

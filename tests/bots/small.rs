@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use matrix_agent::{
     bots::{
-        Bot, Enclosure, Ending, Intent, Order, Outcome, People, Permits, Policy, Progress, Said, SentFile, Taken,
-        TurnJob, Upload, UserMessage,
+        Bot, Enclosure, Ending, Intent, Order, Outcome, People, Permits, Places, Policy, Progress, Said, SentFile,
+        Taken, TurnJob, Upload, UserMessage,
     },
     ids::{Address, BotName},
     store::Store,
@@ -29,7 +29,7 @@ pub(super) struct Small {
 
 impl Small {
     pub(super) fn new(name: &str, people: People, store: &Store, means: fn(&str) -> Option<Intent>) -> Self {
-        let policy = Policy { people, rooms: vec![] };
+        let policy = Policy::new(people, Places::Anywhere);
         let permits = Permits::new(2);
         Self { name: name.into(), policy, permits, store: store.clone(), means, panics: AtomicBool::new(false) }
     }

@@ -6,7 +6,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::Command,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -59,6 +62,8 @@ pub enum Push {
 struct Pushes {
     next: Mutex<Option<Push>>,
     held: Notify,
+    /// How many were done.
+    done: AtomicUsize,
 }
 
 impl Pushes {
@@ -137,6 +142,11 @@ impl Forge {
         self.pushes.held.notified().await;
     }
 
+    /// Returns how many pushes were done.
+    pub fn pushes(&self) -> usize {
+        self.pushes.done.load(Ordering::SeqCst)
+    }
+
     /// Runs git in the repository, and returns what it says.
     pub fn git(&self, arguments: &[&str]) -> String {
         run(&self.folder.path().join("acme/site"), arguments)
@@ -182,6 +192,7 @@ async fn answer(
     }
     pushes.pass(Push::Arrived).await;
     let response = backend(&root, &parts, body).await;
+    pushes.done.fetch_add(1, Ordering::SeqCst);
     pushes.pass(Push::Done).await;
     Ok(response)
 }

@@ -47,6 +47,8 @@ struct State {
     requests: Vec<String>,
     /// Faults of the next requests that begin with these words.
     faults: Vec<(String, Fault)>,
+    /// The fault of all that begin with these.
+    always: Option<(String, Fault)>,
 }
 
 /// Review comments on one place.
@@ -129,6 +131,11 @@ impl ScriptedGitHub {
         self.state.lock().unwrap().faults.push((start.to_owned(), fault));
     }
 
+    /// Lets all requests go wrong that begin with `start`, until this is called without one.
+    pub fn fail_all(&self, start: Option<(&str, Fault)>) {
+        self.state.lock().unwrap().always = start.map(|(start, fault)| (start.to_owned(), fault));
+    }
+
     /// Waits until a request is held.
     pub async fn is_held(&self) {
         self.held.notified().await;
@@ -204,7 +211,9 @@ async fn answer(
         let mut state = state.lock().unwrap();
         state.requests.push(line.clone());
         let at = state.faults.iter().position(|(start, _)| line.starts_with(start.as_str()));
-        at.map(|at| state.faults.remove(at).1)
+        let always =
+            state.always.as_ref().filter(|(start, _)| line.starts_with(start.as_str())).map(|(_, fault)| *fault);
+        at.map(|at| state.faults.remove(at).1).or(always)
     };
     let plain = |status: u16, body: &Value| {
         let body = Full::from(body.to_string());

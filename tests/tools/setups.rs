@@ -3,16 +3,21 @@
 use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use http_body_util::BodyExt;
-use hyper::{server::conn::http1, service::service_fn};
+use http_body_util::{BodyExt, Full};
+use hyper::{Response, header::AUTHORIZATION, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use matrix_agent::{
+    clock::Clock,
     environments::{EnvironmentOptions, Environments},
     gateway::GatewayLimits,
+    github::{GitHub, Key, Repositories},
     ids::Address,
+    rights::{Lasts, Repository, Rights, Roles, Subject},
+    store::{Durability, Store},
     tools::{ToolContext, ToolLimits, ToolResult},
 };
 use serde_json::json;
@@ -21,17 +26,28 @@ use tempfile::TempDir;
 use crate::{
     bench::{Bench, FULL, good, podman, run},
     door::{Authority, Door},
-    support::github::backend,
+    support::github::{TOKEN, backend},
 };
 
 const CANARY: &str = "npm_canary0123456789/of+the-setup";
 const SETUP: &str = ".matrix-agent/setup.sh";
 const SYSTEM: &str = ".matrix-agent/system.sh";
 
+/// How GitHub answers for `acme/site`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    ToAll,
+    ToTheKey,
+    /// It is broken.
+    Not,
+}
+
 /// Rooms, and GitHub with `acme/site`.
 struct Rig {
     bench: Bench,
     folder: TempDir,
+    shown: Arc<Mutex<Shown>>,
+    rights: Rights,
     _door: Door,
 }
 
@@ -45,15 +61,25 @@ impl Rig {
         let authority = Authority::new();
         let mut door = Door::with_root(&[], GatewayLimits::default(), Some(&authority.pem()));
         let (acceptor, root) = (authority.acceptor("github.com"), folder.path().to_owned());
+        let shown = Arc::new(Mutex::new(Shown::ToAll));
+        let shows = shown.clone();
         let way_in = door
             .server(move |stream| {
-                let (acceptor, root) = (acceptor.clone(), root.clone());
+                let (acceptor, root, shows) = (acceptor.clone(), root.clone(), shows.clone());
                 async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-                        let root = root.clone();
+                        let (root, shown) = (root.clone(), *shows.lock().unwrap());
                         async move {
                             let (parts, body) = request.into_parts();
+                            let refusal = match shown {
+                                Shown::Not => Some(502),
+                                Shown::ToTheKey if !parts.headers.contains_key(AUTHORIZATION) => Some(401),
+                                Shown::ToTheKey | Shown::ToAll => None,
+                            };
+                            if let Some(status) = refusal {
+                                return Ok(Response::builder().status(status).body(Full::default()).unwrap());
+                            }
                             let body = body.collect().await?.to_bytes();
                             Ok::<_, hyper::Error>(backend(&root, &parts, body).await)
                         }
@@ -65,7 +91,11 @@ impl Rig {
             .address;
         door.name("github.com", &["203.0.113.5"]);
         door.route("203.0.113.5:0", way_in);
-        let mut bench = Bench::with_disk(FULL, door.gateway.clone(), disk).await;
+        let store = Store::open(&folder.path().join("rights.db"), Durability::Normal, Clock::default()).unwrap();
+        let rights = Rights::new(store, Roles::default());
+        let github = GitHub::new(Some(Key::Token(TOKEN.into())), Repositories::default(), Clock::default());
+        let gateway = door.gateway.clone().with_github(github).with_rights(rights.clone());
+        let mut bench = Bench::with_disk(FULL, gateway, disk).await;
         let options = EnvironmentOptions {
             folder: folder.path().join("kept"),
             bound: 1 << 30,
@@ -75,7 +105,7 @@ impl Rig {
         std::fs::write(&secrets, format!("acme/site NPM_TOKEN={CANARY}\nacme/other OTHER={CANARY}\n")).unwrap();
         std::fs::set_permissions(&secrets, PermissionsExt::from_mode(0o600)).unwrap();
         bench.environments = Some(Environments::open(bench.sandboxes.clone(), options).unwrap());
-        let rig = Self { bench, folder, _door: door };
+        let rig = Self { bench, folder, shown, rights, _door: door };
         let work = rig.folder.path().join("work");
         std::fs::create_dir(&work).unwrap();
         git(&work, &["init", "-q", "-b", "main"]);
@@ -128,6 +158,21 @@ impl Rig {
         let (result, ..) = self.run(room, command).await;
         assert!(result.ok, "{command}: {}", result.text);
         result.text.strip_prefix("exit code: 0\n").unwrap().to_owned()
+    }
+
+    /// Has a room without a clone claim to have one, and returns what it is told.
+    async fn claim(&self, room: &str, script: &str) -> String {
+        let claim = format!(
+            "rm -rf site ~/.made && mkdir -p site/.matrix-agent && cd site && git init -q && printf '{{}}' > package-lock.json && \
+             printf '%s' '{script}' > {SETUP} && git add . && git remote add origin https://github.com/acme/site # clone"
+        );
+        let (result, ..) = self.run(room, &claim).await;
+        assert!(result.ok, "{}", result.text);
+        result.text
+    }
+
+    fn show(&self, shown: Shown) {
+        *self.shown.lock().unwrap() = shown;
     }
 
     fn kept(&self) -> Vec<PathBuf> {
@@ -185,6 +230,11 @@ ln -s / node_modules/root
     let look = "cat ~/.made ~/.bashrc ../workspace/beside site/package-lock.json; ls site/node_modules/dep site/node_modules | grep -c js; readlink ~/out";
     let there = rig.sh("one", look).await;
     assert!(there.trim_end().ends_with("export X=1\nbeside\n{}3000\n/etc/hostname"), "{there}");
+
+    let sandbox = rig.bench.sandboxes.ensure(&rig.room("one")).await.unwrap();
+    let here = rig.bench.environments.as_ref().unwrap().here(&sandbox).await.unwrap();
+    assert_eq!((here.len(), here[0].folder.as_str(), here[0].repository.as_str()), (1, "site", "acme/site"));
+    assert!(here[0].bytes > 60_000_000);
 
     // Those who were there before keep what they have.
     rig.sh("two", "echo mine > ~/.bashrc").await;
@@ -348,6 +398,48 @@ async fn no_room_puts_its_own_script_before_the_secrets() {
     rig.commit(&[]);
     good(&rig.clone_in("three").await.0, &["acme/site is set up. Its tools/prepare.sh was run"]);
     rig.sh("three", "ls ~/prepared").await;
+    rig.bench.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_room_that_may_clone_a_repository_gets_what_was_made_of_it() {
+    let script = "echo private > ~/.made";
+    let rig = Rig::new(script).await;
+    rig.show(Shown::ToTheKey);
+    let site = Subject::Repository(Repository::parse("acme/site").unwrap());
+    let grant = async |room: &str| {
+        rig.rights.grant(&rig.room(room), site.clone(), false, "@ann:a.org", Lasts::Room).await.unwrap()
+    };
+    let has = async |room: &str| rig.sh(room, "cat ~/.made 2>/dev/null || true").await.contains("private");
+    grant("granted").await;
+    good(&rig.clone_in("granted").await.0, &["acme/site is set up. Its .matrix-agent/setup.sh was run"]);
+    assert!(has("granted").await);
+
+    let closed = "acme/site was not set up: this room cannot clone it now. github.com does not show it without a key";
+    let kept = "acme/site is set up. Its .matrix-agent/setup.sh had been run";
+    let told = rig.claim("other", script).await;
+    assert!(told.contains(closed) && !has("other").await, "{told}");
+    // Nor is anything made for it.
+    let told = rig.claim("other", "echo another > ~/.made").await;
+    assert!(told.contains(closed), "{told}");
+    grant("other").await;
+    let told = rig.claim("other", script).await;
+    assert!(told.contains(kept) && has("other").await, "{told}");
+    rig.rights.revoke(&rig.room("other"), Some(&site)).await.unwrap();
+    let told = rig.claim("other", script).await;
+    assert!(told.contains(closed) && !has("other").await, "{told}");
+
+    rig.show(Shown::Not);
+    let told = rig.claim("third", script).await;
+    assert!(
+        told.contains("this room cannot clone it now. github.com ended the connection without a usable answer."),
+        "{told}"
+    );
+    assert!(!has("third").await);
+    rig.show(Shown::ToAll);
+    let told = rig.claim("third", script).await;
+    assert!(told.contains(kept) && has("third").await, "{told}");
+    rig.is_tidy().await;
     rig.bench.close().await;
 }
 

@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::{Asker, LocalBot, LocalCommand};
 use crate::{
     bots::{
-        Bot, Ending, Intent, Order, Outcome, People, Permits, Policy, Said, SentFile, TurnJob, Upload, UserMessage,
-        command::Command, policy::Passers,
+        Bot, Ending, Intent, Order, Outcome, People, Permits, Places, Policy, Said, SentFile, TurnJob, Upload,
+        UserMessage, command::Command, policy::Passers,
     },
     ids::{Address, BotName},
     strings,
@@ -33,7 +33,7 @@ impl Guests {
     pub fn new(local: LocalBot) -> Self {
         let registry = local.inference.registry().clone();
         let passers = Passers { rooms: Arc::new(move |room| registry.is_public(room)), words: is_reset };
-        let policy = Policy { people: People::Passing(passers), rooms: vec![] };
+        let policy = Policy::new(People::Passing(passers), Places::Listed(vec![]));
         Self { local, name: BotName::from(NAME), policy, permits: Permits::new(1) }
     }
 }

@@ -5,7 +5,7 @@ use matrix_sdk::ruma::{OwnedEventId, OwnedUserId, UserId};
 use serde_json::Value;
 
 use crate::{
-    bots::Policies,
+    bots::{Addressed, Policies, names},
     hub::{Body, Inbound},
     ids::{EventId, RoomKey},
     text,
@@ -75,7 +75,7 @@ pub(super) fn read(place: RoomFacts<'_>, read: &Read<'_>) -> Option<Inbound> {
             } else {
                 let answer = ANSWERS.iter().find(|(reaction, _)| key.starts_with(reaction))?.1;
                 let (_, code) = place.cards.iter().find(|(card, _)| !place.encrypted && card.as_str() == target)?;
-                Body::Said { text: answer.replace("CODE", code), thread: None, about: None }
+                Body::said(answer.replace("CODE", code))
             }
         }
         "m.room.redaction" => {
@@ -103,22 +103,23 @@ pub(super) fn read(place: RoomFacts<'_>, read: &Read<'_>) -> Option<Inbound> {
 fn message(own: &UserId, sender: &UserId, content: &Value) -> Option<Body> {
     let relation = &content["m.relates_to"];
     if relation["rel_type"] == "m.replace" {
-        let text = spoken(sender, &content["m.new_content"])?;
-        return Some(Body::Edited { target: relation["event_id"].as_str()?.into(), text });
+        let content = &content["m.new_content"];
+        let (text, addressed) = (spoken(sender, content)?, addressed(own, content));
+        return Some(Body::Edited { target: relation["event_id"].as_str()?.into(), text, addressed });
     }
     let (thread, about) = (thread(content), about(content));
     Some(match content["msgtype"].as_str()? {
         "m.text" | "m.emote" => {
             let text = spoken(sender, content).filter(|text| !text.trim().is_empty())?;
             let command = command_to(own, content, &text);
-            Body::Said { text: command.unwrap_or(text), thread, about }
+            Body::Said { text: command.unwrap_or(text), thread, about, addressed: addressed(own, content) }
         }
         // Notices are sent by programs; answering them makes two bots answer each other for ever.
         "m.notice" => return None,
         // `verification.rs` handles verifications.
         kind if kind.starts_with("m.key.verification.") => return None,
         "m.audio" if !content["org.matrix.msc3245.voice"].is_null() => unsupported("voice messages", content),
-        "m.image" | "m.file" | "m.audio" | "m.video" => file(content, thread, about)?,
+        "m.image" | "m.file" | "m.audio" | "m.video" => file(content, thread, about, addressed(own, content))?,
         "m.location" => unsupported("locations", content),
         _ => unsupported("messages of this kind", content),
     })
@@ -128,13 +129,13 @@ fn message(own: &UserId, sender: &UserId, content: &Value) -> Option<Body> {
 pub(super) fn words(sender: &UserId, content: &Value) -> Option<Body> {
     let kind = content["msgtype"].as_str().unwrap_or_default();
     if matches!(kind, "m.image" | "m.file" | "m.audio" | "m.video") {
-        return file(content, None, None);
+        return file(content, None, None, Addressed::default());
     }
     let text = spoken(sender, content).or_else(|| Some(content["org.matrix.msc1767.text"].as_str()?.to_owned()));
-    Some(Body::Said { text: text.filter(|text| !text.trim().is_empty())?, thread: None, about: None })
+    Some(Body::said(text.filter(|text| !text.trim().is_empty())?))
 }
 
-fn file(content: &Value, thread: Option<EventId>, about: Option<EventId>) -> Option<Body> {
+fn file(content: &Value, thread: Option<EventId>, about: Option<EventId>, addressed: Addressed) -> Option<Body> {
     let body = content["body"].as_str().unwrap_or_default();
     let (name, caption) = match content["filename"].as_str() {
         Some(name) if name != body => (name, body),
@@ -155,7 +156,20 @@ fn file(content: &Value, thread: Option<EventId>, about: Option<EventId>) -> Opt
         caption: caption.to_owned(),
         thread,
         about,
+        addressed,
     })
+}
+
+/// Returns what tells that the bot is meant: it is among those whom the sender's client names, a link of the text leads to
+/// it, or its id stands there, whole or without the server. What is repeated of an answered message does not count.
+fn addressed(own: &UserId, content: &Value) -> Addressed {
+    let text = said(content).unwrap_or_default();
+    let named = content["m.mentions"]["user_ids"].as_array().is_some_and(|ids| ids.iter().any(|id| id == own.as_str()));
+    let ids =
+        [own.to_string(), format!("@{}", own.localpart())].into_iter().filter(|id| names::find(&text, id).is_some());
+    let names: Vec<_> = ids.chain(shown(own, content)).chain(linked(&text, own)).collect();
+    // Whether it replies to the bot is known only to who knows what the bot has said.
+    Addressed { mentioned: named || !names.is_empty(), replied: false, names }
 }
 
 fn unsupported(what: &str, content: &Value) -> Body {
@@ -230,16 +244,22 @@ fn strip_name<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 /// HTML.
 fn names(own: &UserId, content: &Value) -> Vec<String> {
     let mut names = vec![own.to_string(), format!("@{}", own.localpart()), own.localpart().to_owned()];
-    for anchor in content["formatted_body"].as_str().unwrap_or_default().split("href=\"").skip(1) {
-        let shown = anchor.split_once('"').filter(|(url, _)| leads_to(url, own));
-        let shown = shown.and_then(|(_, rest)| rest.split_once('>')?.1.split_once("</a>"));
-        names.extend(shown.map(|(shown, _)| {
-            let shown = shown.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&#39;", "'");
-            text::bare(&shown.replace("&amp;", "&"))
-        }));
-    }
-    names.retain(|name| !name.is_empty());
+    names.extend(shown(own, content));
     names
+}
+
+/// Returns what the client displays for links to the bot.
+fn shown(own: &UserId, content: &Value) -> Vec<String> {
+    let html = content["formatted_body"].as_str().unwrap_or_default();
+    // What is repeated of an answered message may link to the bot, too.
+    let html = html.rsplit_once("</mx-reply>").map_or(html, |(_, html)| html);
+    let anchors = html.split("href=\"").skip(1).filter_map(|anchor| {
+        let (_, rest) = anchor.split_once('"').filter(|(url, _)| leads_to(url, own))?;
+        let (shown, _) = rest.split_once('>')?.1.split_once("</a>")?;
+        let shown = shown.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&#39;", "'");
+        Some(text::bare(&shown.replace("&amp;", "&")))
+    });
+    anchors.filter(|shown| !shown.is_empty()).collect()
 }
 
 /// Returns the Markdown links to the bot with which a text begins and ends.
@@ -266,10 +286,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::bots::{People, Policy};
+    use crate::bots::{People, Places, Policy};
 
     fn read_as(encrypted: bool, came: Came, event: &Value) -> Option<Body> {
-        let policies = Policies::new([Policy { people: People::Listed(vec!["@anna:a.org".into()]), rooms: vec![] }]);
+        let policies = Policies::new([Policy::new(People::Listed(vec!["@anna:a.org".into()]), Places::Anywhere)]);
         let room = RoomKey::from("!room:a.org");
         let place = RoomFacts {
             room: &room,
@@ -293,7 +313,15 @@ mod tests {
     }
 
     fn said(text: &str) -> Body {
-        Body::Said { text: text.into(), thread: None, about: None }
+        Body::said(text)
+    }
+
+    fn in_thread(text: &str, thread: Option<EventId>, about: Option<EventId>) -> Body {
+        Body::Said { text: text.into(), thread, about, addressed: Addressed::default() }
+    }
+
+    fn edited(text: &str) -> Body {
+        Body::Edited { target: "$old".into(), text: text.into(), addressed: Addressed::default() }
     }
 
     #[test]
@@ -337,7 +365,7 @@ mod tests {
     fn edits_redactions_threads_and_replies_are_told_apart() {
         let edit = json!({"msgtype": "m.text", "body": "* new", "m.new_content": {"msgtype": "m.text", "body": "new"},
             "m.relates_to": {"rel_type": "m.replace", "event_id": "$old"}});
-        assert_eq!(plain(edit), Some(Body::Edited { target: "$old".into(), text: "new".into() }));
+        assert_eq!(plain(edit), Some(edited("new")));
         for redaction in [
             event("m.room.redaction", json!({"redacts": "$old"})),
             json!({"type": "m.room.redaction", "sender": "@anna:a.org", "event_id": "$e", "redacts": "$old", "content": {}}),
@@ -347,7 +375,7 @@ mod tests {
         }
         let threaded =
             json!({"msgtype": "m.text", "body": "x", "m.relates_to": {"rel_type": "m.thread", "event_id": "$root"}});
-        assert_eq!(plain(threaded), Some(Body::Said { text: "x".into(), thread: Some("$root".into()), about: None }));
+        assert_eq!(plain(threaded), Some(in_thread("x", Some("$root".into()), None)));
     }
 
     #[test]
@@ -371,7 +399,7 @@ mod tests {
             let content = json!({"msgtype": "m.text", "body": body, "formatted_body": html, "m.relates_to": relation});
             let thread = relation["event_id"].as_str().map(EventId::from);
             let about = about.then(|| EventId::from("$q"));
-            assert_eq!(plain(content), Some(Body::Said { text: text.into(), thread, about }), "{body:?} {relation}");
+            assert_eq!(plain(content), Some(in_thread(text, thread, about)), "{body:?} {relation}");
         }
     }
 
@@ -380,7 +408,7 @@ mod tests {
         assert_eq!(plain(json!({"msgtype": "m.emote", "body": "waves"})), Some(said("* anna waves")));
         let edit = json!({"msgtype": "m.emote", "body": "* nods", "m.new_content": {"msgtype": "m.emote", "body": "nods"},
             "m.relates_to": {"rel_type": "m.replace", "event_id": "$old"}});
-        assert_eq!(plain(edit), Some(Body::Edited { target: "$old".into(), text: "* anna nods".into() }));
+        assert_eq!(plain(edit), Some(edited("* anna nods")));
     }
 
     #[test]
@@ -404,7 +432,10 @@ mod tests {
             ("A & B !stop jobs", format!("<p>{} !stop jobs</p>", pill("A &amp; B")), "!stop jobs"),
         ] {
             let content = json!({"msgtype": "m.text", "body": body, "formatted_body": html});
-            assert_eq!(plain(content), Some(said(command)), "{body}");
+            let Some(Body::Said { text, addressed, .. }) = plain(content) else { panic!("it is said: {body}") };
+            // Its bare name is ordinary words; whether these call a bot is for the bot to decide.
+            let bare = ["bot, !stop", "Bot: !Stop.", "!stop, bot"].contains(&body);
+            assert_eq!((&*text, addressed.mentioned), (command, !bare), "{body}");
         }
         let reply = json!({"msgtype": "m.text", "body": "> <@bot:a.org> working\n\n@bot: !stop",
             "formatted_body": format!("<mx-reply>x</mx-reply>{}: !stop", pill("bot")),
@@ -426,6 +457,42 @@ mod tests {
     }
 
     #[test]
+    fn who_means_the_bot_is_known_by_the_clients_word_a_link_or_an_id() {
+        let pill = "<a href=\"https://matrix.to/#/@bot:a.org\">Llama</a>";
+        let fallback = format!("<mx-reply><blockquote>{pill} wrote</blockquote></mx-reply>");
+        let reply = json!({"m.in_reply_to": {"event_id": "$q"}});
+        let named = json!({"user_ids": ["@bot:a.org"]});
+        let others = json!({"user_ids": ["@anna:a.org"]});
+        let none = json!({});
+        for (body, html, mentions, relation, mentioned, names) in [
+            ("hello", "", &none, &none, false, vec![]),
+            ("hello", "", &others, &none, false, vec![]),
+            ("hello", "", &named, &none, true, vec![]),
+            ("Llama: hello", pill, &named, &none, true, vec!["Llama"]),
+            ("Llama: hello", pill, &none, &none, true, vec!["Llama"]),
+            ("@bot hello", "", &none, &none, true, vec!["@bot"]),
+            ("@bot:a.org hello", "", &none, &none, true, vec!["@bot:a.org"]),
+            ("@bot:b.org hello", "", &none, &none, false, vec![]),
+            ("@bot2 hello", "", &none, &none, false, vec![]),
+            ("a robot", "", &none, &none, false, vec![]),
+            ("> <@bot:a.org> @bot said\n\nno", "", &none, &reply, false, vec![]),
+            ("> <@bot:a.org> x\n\nno", &fallback, &none, &reply, false, vec![]),
+            ("> <@eve:a.org> x\n\n@bot yes", &format!("{fallback}@bot yes"), &none, &reply, true, vec!["@bot"]),
+        ] {
+            let said = |body: &str| json!({"msgtype": "m.text", "body": body, "formatted_body": html, "m.mentions": mentions, "m.relates_to": relation});
+            let expected =
+                Addressed { mentioned, replied: false, names: names.into_iter().map(str::to_owned).collect() };
+            let Some(Body::Said { addressed, .. }) = plain(said(body)) else { panic!("it is said: {body}") };
+            assert_eq!(addressed, expected, "{body} {html} {mentions}");
+            // Of an edit the new words count: to the old ones somebody may have reacted already.
+            let edit = json!({"msgtype": "m.text", "body": "* @bot", "m.mentions": named, "m.new_content": said(body),
+                "m.relates_to": {"rel_type": "m.replace", "event_id": "$old"}});
+            let Some(Body::Edited { addressed, .. }) = plain(edit) else { panic!("it is an edit: {body}") };
+            assert_eq!(addressed, expected, "the edit to {body}");
+        }
+    }
+
+    #[test]
     fn files_keep_what_it_takes_to_fetch_them_and_the_rest_is_named() {
         let file = plain(json!({"msgtype": "m.image", "body": "look", "filename": "a.png", "url": "mxc://a/b",
             "info": {"mimetype": "image/png", "size": 7}}));
@@ -437,6 +504,7 @@ mod tests {
             caption: "look".into(),
             thread: None,
             about: None,
+            addressed: Addressed::default(),
         };
         assert_eq!(file, Some(expected));
         assert_eq!(plain(json!({"msgtype": "m.file", "body": "a"})), None, "nothing to fetch");

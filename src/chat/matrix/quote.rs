@@ -114,10 +114,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::bots::{People, Policy};
+    use crate::bots::{People, Places, Policy};
 
     fn read_plain(event: &Value, encrypted: bool) -> Result<Quoted, NotQuoted> {
-        let policies = Policies::new([Policy { people: People::Listed(vec!["@anna:a.org".into()]), rooms: vec![] }]);
+        let policies = Policies::new([Policy::new(People::Listed(vec!["@anna:a.org".into()]), Places::Anywhere)]);
         let event = TimelineEvent::from_plaintext(Raw::new(event).unwrap().cast_unchecked());
         read(&event, user_id!("@bot:a.org"), &policies, encrypted)
     }
@@ -141,7 +141,7 @@ mod tests {
             ("@anna:a.org", true, Author::Unproven),
         ] {
             let quoted = read_plain(&event(sender, text("words")), encrypted).unwrap();
-            let body = Body::Said { text: "words".into(), thread: None, about: None };
+            let body = Body::said("words");
             assert_eq!(quoted, Quoted { sender: sender.into(), author, body });
         }
     }

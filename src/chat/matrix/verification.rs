@@ -119,10 +119,10 @@ mod tests {
     use matrix_sdk::ruma::{device_id, user_id};
 
     use super::*;
-    use crate::bots::{People, Policy};
+    use crate::bots::{People, Places, Policy};
 
     fn policies() -> Policies {
-        Policies::new([Policy { people: People::Listed(vec!["@anna:a.org".into()]), rooms: vec![] }])
+        Policies::new([Policy::new(People::Listed(vec!["@anna:a.org".into()]), Places::Anywhere)])
     }
 
     #[test]

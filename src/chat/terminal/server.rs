@@ -184,7 +184,7 @@ impl Terminal {
                 let text = terminals::message_too_long(text.len().div_ceil(1 << 10), MESSAGE >> 10);
                 return vec![refused(Some(id), &text)];
             }
-            Ok(ClientFrame::Say { id, text }) => (id, Body::Said { text, thread: None, about: None }),
+            Ok(ClientFrame::Say { id, text }) => (id, Body::said(text)),
             Ok(ClientFrame::Stop { id }) => (id, Body::Stop),
         };
         let (room, sender) = (room.clone(), sender.to_owned());

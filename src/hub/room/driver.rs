@@ -203,14 +203,14 @@ impl Driver {
                 self.reply_to_machine(Event::Opened(turn));
             }
             Action::Start { turn, bot, start } => self.start(turn, &bot, start),
-            Action::HandOver { event, sender, text, pictures } => {
-                let message = self.message(&event, &sender, text, pictures).await?;
+            Action::HandOver { event, sender, text, pictures, thread } => {
+                let message = self.message(&event, &sender, text, pictures, thread).await?;
                 if self.turn.hand_over(message) {
                     self.show(Live::Heard { said: event });
                 }
             }
             Action::Tell { event, text } => {
-                self.turn.hand_over(UserMessage { event, speaker: None, text, pictures: vec![] });
+                self.turn.hand_over(UserMessage { event, speaker: None, text, pictures: vec![], thread: None });
             }
             Action::Claim { turn, events } => {
                 store.claim(&self.address, &turn, events).await?;
@@ -277,7 +277,7 @@ impl Driver {
         let Some(bot) = self.bot(&bot) else { return Ok(None) };
         let store = self.hub.inner.store.clone();
         let id = TurnId(txn(&self.address, &entry.event, "turn"));
-        let message = self.message(&entry.event, &entry.sender, text, pictures).await?;
+        let message = self.message(&entry.event, &entry.sender, text, pictures, entry.thread.clone()).await?;
         // Before it is open in the store, so that whoever closes it there finds it here.
         self.turn = Open::new(&id, &entry.sender);
         self.mail.set_turn(Some((id.clone(), self.turn.stopping.clone())));
@@ -344,10 +344,11 @@ impl Driver {
         sender: &str,
         text: String,
         pictures: Vec<Part>,
+        thread: Option<EventId>,
     ) -> Result<UserMessage, StoreError> {
         let several = self.hub.inner.store.others_spoke(&self.address, sender).await?;
         let speaker = several.then(|| sender.to_owned());
-        Ok(UserMessage { event: event.clone(), speaker, text, pictures })
+        Ok(UserMessage { event: event.clone(), speaker, text, pictures, thread })
     }
 
     fn show(&self, live: Live) {

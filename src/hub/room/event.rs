@@ -99,6 +99,8 @@ pub(super) enum Action {
         text: String,
         /// What the model is shown of that.
         pictures: Vec<Part>,
+        /// The thread in which it was said.
+        thread: Option<EventId>,
     },
     /// Tell the turn about a change. If its queue is full, the change waits in the journal.
     Tell {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    bots::{Intent, Said},
+    bots::{Addressed, Intent, Said},
     hub::{
         Body,
         bots::{Bots, Panicked, Speaker},
@@ -102,6 +102,8 @@ pub(super) struct Change {
     pub(super) target: EventId,
     /// Its new text; `None` if it is redacted.
     pub(super) text: Option<String>,
+    /// What tells now that the account is meant.
+    pub(super) addressed: Addressed,
     /// Whether the new text asks for a stop.
     pub(super) stops: bool,
     /// What the journal knows of that message.
@@ -179,16 +181,17 @@ impl Meaning {
             _ if local => Speaker::Local,
             sender => Speaker::Person(sender),
         };
-        let stops = |text: &str| {
-            let wanted = bots.wants(speaker, &Said { text, has_file: false });
+        let sender = &*event.sender;
+        let stops = |text: &str, addressed: &Addressed| {
+            let wanted = bots.wants(speaker, &Said { text, has_file: false, sender, addressed });
             matches!(wanted, Ok(Some((_, Intent::Stop))))
         };
-        let wanted = |text: String, file: Option<FileSent>, about| {
-            let said = Said { text: &text, has_file: file.is_some() };
-            let (bot, intent) = match bots.wants(speaker, &said) {
+        let wanted = |text: String, file: Option<FileSent>, about, addressed: &Addressed| {
+            let said = Said { text: &text, has_file: file.is_some(), sender, addressed };
+            let (bot, intent, text) = match bots.wants(speaker, &said) {
                 Err(Panicked) => return Self::Broken,
                 Ok(None) => return Self::Nothing,
-                Ok(Some((bot, intent))) => (bot.name().clone(), intent),
+                Ok(Some((bot, intent))) => (bot.name().clone(), intent, bot.words(&said)),
             };
             match intent {
                 Intent::Stop => Self::Stop { before: vec![] },
@@ -198,19 +201,20 @@ impl Meaning {
             }
         };
         match body {
-            Body::Said { text, thread, about } => (wanted(text, None, about), thread),
-            Body::File { name, mime, size, source, caption, thread, about } => {
-                (wanted(caption, Some(FileSent { name, mime, size, source }), about), thread)
+            Body::Said { text, thread, about, addressed } => (wanted(text, None, about, &addressed), thread),
+            Body::File { name, mime, size, source, caption, thread, about, addressed } => {
+                (wanted(caption, Some(FileSent { name, mime, size, source }), about, &addressed), thread)
             }
             Body::Unsupported { what, thread } => (Self::Unsupported(what), thread),
-            Body::Edited { target, text } => {
+            Body::Edited { target, text, addressed } => {
                 // A message without words asks for nothing any more.
                 let text = (!text.trim().is_empty()).then_some(text);
-                let stops = text.as_deref().is_some_and(stops);
-                (Self::Change(Change { target, text, stops, found: Found::Nothing }), None)
+                let stops = text.as_deref().is_some_and(|text| stops(text, &addressed));
+                (Self::Change(Change { target, text, addressed, stops, found: Found::Nothing }), None)
             }
             Body::Redacted { target } => {
-                (Self::Change(Change { target, text: None, stops: false, found: Found::Nothing }), None)
+                let addressed = Addressed::default();
+                (Self::Change(Change { target, text: None, addressed, stops: false, found: Found::Nothing }), None)
             }
             Body::Stop => (Self::Stop { before: vec![] }, None),
             Body::Locked { .. } => (Self::Broken, None),
@@ -231,12 +235,17 @@ pub(super) fn thread(body: &Value) -> Option<EventId> {
     }
 }
 
-/// Returns a stored body with another text; `None` if its kind has no text.
-pub(super) fn with_text(body: &Value, text: &str) -> Option<Body> {
+/// Returns a stored body with another text, and with what tells now that the account is meant; `None` if its kind has no
+/// text. What it replies to stays, which an edit does not tell.
+pub(super) fn with_text(body: &Value, text: &str, addressed: &Addressed) -> Option<Body> {
+    let now = |before: Addressed| Addressed { replied: before.replied, ..addressed.clone() };
     match serde_json::from_value(body.clone()).ok()? {
-        Body::Said { thread, about, .. } => Some(Body::Said { text: text.to_owned(), thread, about }),
-        Body::File { name, mime, size, source, thread, about, .. } => {
-            Some(Body::File { name, mime, size, source, caption: text.to_owned(), thread, about })
+        Body::Said { thread, about, addressed, .. } => {
+            Some(Body::Said { text: text.to_owned(), thread, about, addressed: now(addressed) })
+        }
+        Body::File { name, mime, size, source, thread, about, addressed, .. } => {
+            let (caption, addressed) = (text.to_owned(), now(addressed));
+            Some(Body::File { name, mime, size, source, caption, thread, about, addressed })
         }
         _ => None,
     }

@@ -5,6 +5,7 @@
 
 mod agents;
 mod database;
+mod environments;
 mod github;
 mod homeserver;
 mod host;
@@ -109,6 +110,11 @@ const EXAMINATIONS: &[Examination] = &[
         name: "GitHub",
         limit: SLOW,
         run: |loaded| Box::pin(async move { github::check(&loaded.config).await }),
+    },
+    Examination {
+        name: "environments",
+        limit: QUICK,
+        run: |loaded| Box::pin(async move { environments::check(&loaded.config) }),
     },
     Examination {
         name: "homeserver",

@@ -411,7 +411,7 @@ pub(super) fn shorter() -> Remedy {
 }
 
 pub(super) fn said(event: &str, text: &str) -> UserMessage {
-    UserMessage { event: event.into(), speaker: Some("anna".into()), text: text.into(), pictures: vec![] }
+    UserMessage { event: event.into(), speaker: Some("anna".into()), text: text.into(), pictures: vec![], thread: None }
 }
 
 pub(super) fn calling(calls: &[(&str, &str)]) -> AssistantMessage {

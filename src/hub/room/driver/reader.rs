@@ -126,7 +126,7 @@ impl Driver {
             return Ok(if own { Found::Locked } else { Found::Nothing });
         };
         let body = &found.inbound.body;
-        let edited = change.text.as_ref().and_then(|text| with_text(body, text));
+        let edited = change.text.as_ref().and_then(|text| with_text(body, text, &change.addressed));
         Ok(Found::Message(Target {
             standing: found.standing,
             thread: thread(body),

@@ -167,7 +167,8 @@ impl Machine {
             };
             running.handed.insert(entry.event.clone());
             (running.offered, running.handed_until) = (entry.seq, entry.seq);
-            out.push(Action::HandOver { event: entry.event, sender: entry.sender, text, pictures });
+            let Entry { event, sender, thread, .. } = entry;
+            out.push(Action::HandOver { event, sender, text, pictures, thread });
         } else if let Meaning::Order(order) = &entry.meaning
             && order.between_turns
             && order.bot == running.bot

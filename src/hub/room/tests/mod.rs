@@ -18,7 +18,7 @@ use super::{
     meaning::{Change, Entry, FileSent, Found, Meaning, Order, Target, Work},
 };
 use crate::{
-    bots::{Ending, Outcome, Progress},
+    bots::{Addressed, Ending, Outcome, Progress},
     hub::Live,
     ids::{BotName, EventId, TurnId},
     store::Standing,
@@ -252,11 +252,23 @@ impl World {
             }
             Sent::Edit { target, text } => {
                 let (target, text, stops) = (target.clone(), Some(text.clone()), text == "!stop");
-                return Meaning::Change(Change { target, text, stops, found: Found::Nothing });
+                return Meaning::Change(Change {
+                    target,
+                    text,
+                    addressed: Addressed::default(),
+                    stops,
+                    found: Found::Nothing,
+                });
             }
             Sent::Redaction { target } => {
                 let (target, text, stops) = (target.clone(), None, false);
-                return Meaning::Change(Change { target, text, stops, found: Found::Nothing });
+                return Meaning::Change(Change {
+                    target,
+                    text,
+                    addressed: Addressed::default(),
+                    stops,
+                    found: Found::Nothing,
+                });
             }
             Sent::Voice => return Meaning::Unsupported("voice messages".into()),
         };

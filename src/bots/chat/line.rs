@@ -1,0 +1,75 @@
+//! What a conversation stores: one line for each message. Fields and variants may be added, never renamed.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    bots::UserMessage,
+    ids::EventId,
+    llm::{AssistantMessage, Part},
+};
+
+/// One stored line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "line", rename_all = "snake_case")]
+pub(super) enum Line {
+    /// What somebody said to the bot.
+    Asked {
+        /// Words and pictures.
+        parts: Vec<Part>,
+        /// The thread in which they said it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thread: Option<EventId>,
+    },
+    /// What the bot answered.
+    Answered {
+        /// The model's message, without its reasoning.
+        message: AssistantMessage,
+        /// The thread in which it was asked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thread: Option<EventId>,
+        /// How many tokens the request had.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        counted: Option<Counted>,
+    },
+    /// What was asked last came to nothing, and is not asked again.
+    Void {
+        /// The thread in which it was asked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thread: Option<EventId>,
+    },
+}
+
+/// How many tokens a request had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Counted {
+    /// As they were guessed.
+    pub(super) guessed: u64,
+    /// As the provider has told.
+    pub(super) told: u64,
+}
+
+impl Line {
+    /// Returns what is stored of what somebody said.
+    pub(super) fn asked(message: &UserMessage) -> Self {
+        let text = match &message.speaker {
+            Some(speaker) => format!("{speaker}: {}", message.text),
+            None => message.text.clone(),
+        };
+        let parts = std::iter::once(Part::Text { text }).chain(message.pictures.iter().cloned()).collect();
+        Self::Asked { parts, thread: message.thread.clone() }
+    }
+
+    /// Returns the thread to which it belongs.
+    pub(super) fn thread(&self) -> Option<&EventId> {
+        match self {
+            Self::Asked { thread, .. } | Self::Answered { thread, .. } | Self::Void { thread } => thread.as_ref(),
+        }
+    }
+
+    /// Returns it as it is stored.
+    pub(super) fn to_json(&self) -> Value {
+        // Lines are plain data: nothing in them can fail to become JSON.
+        serde_json::to_value(self).unwrap_or_default()
+    }
+}

@@ -1,0 +1,250 @@
+//! A bot that chats: it answers whoever calls it with what a model says, without tools and without a sandbox.
+//!
+//! It knows nothing of who serves the model ([`Source`]) and of how messages come. Each thread of a room is a conversation
+//! of its own. Fail-closed: its [`Policy`] should list its rooms, and where it is not called it does nothing.
+
+mod failure;
+mod history;
+mod line;
+mod pictures;
+mod source;
+mod turn;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{FutureExt, future::BoxFuture};
+use serde_json::Value;
+
+pub use source::{Fixed, Ready, Refused, Source};
+
+use super::{
+    Bot, Ending, Intent, Order, Outcome, Permits, Policy, Said, SentFile, TurnJob, Upload, UserMessage, names,
+};
+use crate::{
+    ids::{Address, BotName},
+    pictures::Gallery,
+    store::Store,
+    strings,
+};
+use line::Line;
+
+/// What makes a chat bot, beside its model.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its name in the store, which must not change.
+    pub name: BotName,
+    /// Whom it hears, and where.
+    pub policy: Policy,
+    /// What people call it in their messages, in any case: the first of these is shown in its help. With `@` before it, each
+    /// counts as well. What the chat protocol itself calls the account need not be among them.
+    pub called: Vec<String>,
+    /// What the model is told before every conversation; may be empty.
+    pub system_prompt: String,
+    /// How many turns of a conversation the model is told of, beside the question.
+    pub history_turns: usize,
+    /// The longest answer in tokens; `None` leaves that to the provider.
+    pub max_tokens: Option<u64>,
+    /// How many answers may be under way at the same time, over all rooms; others wait in order.
+    pub at_once: usize,
+    /// Whether models that can leave out their thinking are told to.
+    pub no_thinking: bool,
+}
+
+impl Settings {
+    /// Returns the settings of a bot that is called `called`, with defaults for all else.
+    pub fn new(name: impl Into<BotName>, policy: Policy, called: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            policy,
+            called: vec![called.into()],
+            system_prompt: String::new(),
+            history_turns: 4,
+            max_tokens: Some(600),
+            at_once: 1,
+            no_thinking: false,
+        }
+    }
+}
+
+/// What a chat bot works with.
+#[derive(Clone, Debug)]
+pub struct Means {
+    /// Keeps its conversations.
+    pub store: Store,
+    /// Keeps the pictures that its model is shown.
+    pub gallery: Gallery,
+}
+
+/// A bot that chats.
+pub struct ChatBot {
+    settings: Settings,
+    /// All that it is called, with `@` and without.
+    names: Vec<String>,
+    permits: Permits,
+    source: Arc<dyn Source>,
+    means: Means,
+}
+
+/// What a message to the bot means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Help,
+    Reset,
+    Stop,
+    Answer,
+}
+
+impl Wish {
+    /// Reads what was said to the bot, without its name.
+    fn of(words: &str) -> Self {
+        let word = words.trim_matches(|c: char| c.is_whitespace() || matches!(c, '.' | '!' | '/' | '`')).to_lowercase();
+        match &*word {
+            "" | "help" | "?" | "h" => Self::Help,
+            "reset" => Self::Reset,
+            "stop" => Self::Stop,
+            _ => Self::Answer,
+        }
+    }
+}
+
+impl ChatBot {
+    /// Returns a bot that asks the models of a source.
+    pub fn new(settings: Settings, source: Arc<dyn Source>, means: Means) -> Self {
+        let called = settings.called.iter().filter(|name| !name.is_empty());
+        let names = called.flat_map(|name| [name.clone(), format!("@{}", name.trim_start_matches('@'))]).collect();
+        let permits = Permits::new(settings.at_once.max(1));
+        Self { settings, names, permits, source, means }
+    }
+
+    /// Returns whether a message is for it.
+    fn is_called(&self, said: &Said<'_>) -> bool {
+        let addressed = said.addressed;
+        addressed.mentioned || addressed.replied || self.names.iter().any(|name| names::find(said.text, name).is_some())
+    }
+
+    async fn obey(&self, order: Order) -> String {
+        match Wish::of(&order.text) {
+            Wish::Reset => match self.means.store.replace_context(&order.at, vec![]).await {
+                Ok(()) => {
+                    self.forget_pictures(&order.at.address).await;
+                    strings::chat::RESET.to_owned()
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a conversation could not be forgotten");
+                    strings::chat::NOT_RESET.to_owned()
+                }
+            },
+            _ => strings::chat::help(self.settings.called.first().map_or("", String::as_str)),
+        }
+    }
+}
+
+impl Bot for ChatBot {
+    fn name(&self) -> &BotName {
+        &self.settings.name
+    }
+
+    fn policy(&self) -> &Policy {
+        &self.settings.policy
+    }
+
+    fn permits(&self) -> &Permits {
+        &self.permits
+    }
+
+    fn owns_sandbox(&self) -> bool {
+        false
+    }
+
+    fn intent(&self, said: &Said<'_>) -> Option<Intent> {
+        if !self.is_called(said) {
+            return None;
+        }
+        if said.has_file {
+            return Some(Intent::Work);
+        }
+        Some(match Wish::of(&self.words(said)) {
+            Wish::Help => Intent::Order,
+            Wish::Reset => Intent::OrderBetweenTurns,
+            Wish::Stop => Intent::Stop,
+            Wish::Answer => Intent::Work,
+        })
+    }
+
+    fn words(&self, said: &Said<'_>) -> String {
+        let all: Vec<_> = self.names.iter().chain(&said.addressed.names).cloned().collect();
+        names::without(said.text, &all)
+    }
+
+    fn greeting(&self) -> Option<String> {
+        None
+    }
+
+    fn line(&self, message: &UserMessage) -> Value {
+        Line::asked(message).to_json()
+    }
+
+    fn stopped(&self) -> Outcome {
+        Outcome::plain(Ending::Stopped, strings::chat::STOPPED)
+    }
+
+    fn turn(&self, job: TurnJob) -> BoxFuture<'_, Option<Outcome>> {
+        async move {
+            let abandon = job.abandon.clone();
+            abandon.run_until_cancelled(Box::pin(self.answer(job))).await?
+        }
+        .boxed()
+    }
+
+    fn carry_out(&self, order: Order) -> BoxFuture<'_, String> {
+        self.obey(order).boxed()
+    }
+
+    fn keep_file<'a>(
+        &'a self,
+        at: &'a Address,
+        sent: &'a SentFile,
+        bytes: Bytes,
+    ) -> BoxFuture<'a, Result<Upload, String>> {
+        self.keep_picture(at, sent, bytes).boxed()
+    }
+
+    fn left_running<'a>(&'a self, _: &'a Address) -> BoxFuture<'a, Option<String>> {
+        async { None }.boxed()
+    }
+
+    fn let_go<'a>(&'a self, at: &'a Address, with_files: bool) -> BoxFuture<'a, Result<(), String>> {
+        async move {
+            if with_files {
+                self.forget_pictures(at).await;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_to_it_is_work_unless_it_is_one_of_few_words() {
+        for (words, wish) in [
+            ("", Wish::Help),
+            ("?", Wish::Help),
+            ("h", Wish::Help),
+            ("Help!", Wish::Help),
+            ("!reset", Wish::Reset),
+            ("Reset.", Wish::Reset),
+            ("stop", Wish::Stop),
+            ("help me with this", Wish::Answer),
+            ("reset the router, how?", Wish::Answer),
+            ("hi", Wish::Answer),
+            ("2?", Wish::Answer),
+        ] {
+            assert_eq!(Wish::of(words), wish, "{words}");
+        }
+    }
+}

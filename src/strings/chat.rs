@@ -1,0 +1,92 @@
+//! What chat bots say besides their models' words. None of it repeats a provider's words.
+
+/// What a bot that chats can be asked; `name` is what it is called.
+pub(crate) fn help(name: &str) -> String {
+    format!(
+        "Mention me and ask: `{name}: why is the sky blue?` I know the last things that were said to me here, in each thread \
+         its own; `{name}: reset` lets me forget them. `{name}: stop` ends the answer that I am giving."
+    )
+}
+
+/// The reply to `reset`.
+pub(crate) const RESET: &str = "I have forgotten what was said here.";
+
+/// What it was asked to forget is still there.
+pub(crate) const NOT_RESET: &str = "I could not forget what was said here; please try again.";
+
+/// The answer of a turn that was stopped.
+pub(crate) const STOPPED: &str = "Stopped.";
+
+/// The model had nothing to say.
+pub(crate) const EMPTY: &str = "The model gave an empty answer. Please ask again, perhaps in other words.";
+
+/// The model has reasoned until its limit.
+pub(crate) const ONLY_THOUGHT: &str =
+    "The model came to its limit before it answered: it had only been thinking. Please ask for less.";
+
+/// Stands behind an answer that is not whole.
+pub(crate) const CUT: &str = "\n\n(The answer was cut off at its longest length.)";
+
+/// The model's answer does not end.
+pub(crate) const ENDLESS: &str = "The model's answer grew beyond all bounds and was cut off. Please ask for less.";
+
+/// The provider's filter has taken the answer.
+pub(crate) const FILTERED: &str = "The model's provider withheld the answer. Please put it in other words.";
+
+/// The provider is not reached.
+pub(crate) const UNREACHABLE: &str = "I cannot reach the model just now. Please try again in a while.";
+
+/// The provider takes no more for now; it says to wait so long.
+pub(crate) fn rate_limited(wait: &str) -> String {
+    format!("The model's provider takes no more questions just now; please try again in {wait}.")
+}
+
+/// The provider has trouble of its own.
+pub(crate) fn unavailable(status: Option<u16>) -> String {
+    match status {
+        Some(status) => format!("The model's provider has trouble ({status}); please try again in a minute."),
+        None => "The model's provider has trouble; please try again in a minute.".to_owned(),
+    }
+}
+
+/// The provider does not accept how it is asked.
+pub(crate) fn refused(status: u16) -> String {
+    format!("The model's provider refused the question ({status}); whoever runs me can see why in my log.")
+}
+
+/// The provider does not accept the settings.
+pub(crate) const MISCONFIGURED: &str =
+    "The model's provider does not accept me; whoever runs me can see why in my log.";
+
+/// Too much was said.
+pub(crate) const TOO_LONG: &str =
+    "That is more than the model can read at once. Please ask for less, or say `reset` to me.";
+
+/// The provider takes no pictures.
+pub(crate) const NO_PICTURES: &str =
+    "The model cannot read the pictures here. Say `reset` to me, and ask without them.";
+
+/// Nothing came in time.
+pub(crate) const SLOW: &str = "The model took too long to answer. Please try again, or ask for less.";
+
+/// The answer broke off.
+pub(crate) const BROKEN_OFF: &str = "The model's answer broke off in the middle. Please ask again.";
+
+/// What came is no answer.
+pub(crate) const NO_ANSWER: &str = "What the model's provider sent is no answer. Please try again in a while.";
+
+/// Stands under an answer: who gave it, how fast, and what it took.
+pub(crate) fn footer(label: &str, per_second: f64, prompt: u64, total: u64) -> String {
+    format!("{label} · {per_second:.0} tok/s · {prompt} prompt, {total} total tokens")
+}
+
+/// A bot that chats takes pictures only.
+pub(crate) const ONLY_PICTURES: &str = "I can look at pictures only";
+
+/// Nor those, if its model does not see.
+pub(crate) const SEES_NOTHING: &str = "my model reads words only";
+
+/// A picture, as the model is told of it.
+pub(crate) fn picture(name: &str) -> String {
+    format!("[a picture: {name}]")
+}
