@@ -211,6 +211,18 @@ fn run_and_chat_demand_a_model() {
 }
 
 #[test]
+fn a_server_that_cannot_start_tells_all_that_it_lacks_at_once() {
+    let place = Place::new().set("SANDBOX_CPUS", "many").set("GITHUB_WEBHOOK_SECRET", "/nothing/here");
+    let ran = place.set("HTTP_NAMES", "agent.example.org").run(&["run"]);
+    assert_eq!(ran.code(), 2, "{}", ran.err());
+    for key in ["SANDBOX_CPUS", "GITHUB_WEBHOOK_SECRET", "HTTP_LISTEN", "GITHUB_APP_ID", "LLM_API_KEY"] {
+        assert!(ran.err().contains(&format!("  {key}")), "{key}: {}", ran.err());
+    }
+    let nameless = Place::new().set("HTTP_NAMES", "agent.example.org").mistakes();
+    assert!(nameless.contains("HTTP_LISTEN: it is not set, and HTTP_NAMES is"), "{nameless}");
+}
+
+#[test]
 fn names_that_nobody_knows_are_mistakes_in_the_files_only() {
     let mistakes = Place::new().env_file("SANDBOX_MEMROY = 1g\nTOTALLY_ELSE = 1\nc2VjcmV0c2VjcmV0 =\n").mistakes();
     assert!(

@@ -90,7 +90,9 @@ pub(super) async fn start(
     demo_model: bool,
 ) -> anyhow::Result<(Server, Option<DropGuard>)> {
     let since = Instant::now();
-    let administered = administration_socket(&configuration.checked(Purpose::Anything)?.paths.state_dir);
+    // The demo model needs no settings of another one. All mistakes are told at once.
+    let needed = if demo_model { Purpose::Anything } else { Purpose::Run };
+    let administered = administration_socket(&configuration.checked(needed)?.paths.state_dir);
     loop {
         match serve(configuration, Purpose::Run, demo_model).await {
             Err(error) if since.elapsed() < START && is_held(&error) && is_served(&administered).await => {

@@ -240,7 +240,9 @@ pub(super) fn ip(value: &str) -> Parsed<IpAddr> {
 pub(super) fn listen(value: &str) -> Parsed<SocketAddr> {
     let port = value.strip_prefix("localhost:").unwrap_or(value);
     let here = u16::from_str(port).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    here.or_else(|_| SocketAddr::from_str(value)).map_err(|_| {
+    let address = here.or_else(|_| SocketAddr::from_str(value)).ok();
+    // Port 0 would be another one at each start, which no proxy could find.
+    address.filter(|address| address.port() != 0).ok_or_else(|| {
         Wrong::new(
             format!("{} is no address to listen at", quote(value)),
             "Write a port, such as `8090`, or an address with a port, such as `127.0.0.1:8090`",
@@ -535,7 +537,7 @@ mod tests {
         ] {
             assert_eq!(listen(text).unwrap().to_string(), address);
         }
-        for text in ["", "70000", "example.org:80", "127.0.0.1", "http://127.0.0.1:80", ":80"] {
+        for text in ["", "70000", "example.org:80", "127.0.0.1", "http://127.0.0.1:80", ":80", "0", "127.0.0.1:0"] {
             assert!(listen(text).is_err(), "{text}");
         }
     }

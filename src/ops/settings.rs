@@ -139,6 +139,10 @@ pub(crate) fn review(loaded: &Loaded, purpose: Purpose) -> Mistakes {
     if let Err(error) = Names::parse(&config.http.names) {
         add("HTTP_NAMES", Wrong::new(error.to_string(), ""));
     }
+    if config.http.listen.is_none() && !config.http.names.is_empty() {
+        let what = "it is not set, and HTTP_NAMES is, so that nobody could ask by these names";
+        add("HTTP_LISTEN", Wrong::new(what, "Write a port, such as `8090`, or remove HTTP_NAMES"));
+    }
     if config.tasks.secret.is_some() {
         match webhook_secret(config) {
             Err(WebhookMistake::File(_)) if purpose == Purpose::Anything => {}
@@ -189,9 +193,20 @@ pub(super) fn tasks(config: &Config) -> Result<Option<TaskRules>, WebhookMistake
     Ok(webhook_secret(config)?.map(|secret| TaskRules { secret, label, people, rounds }))
 }
 
+/// Returns what is wrong with an address at which other machines reach the HTTP server.
+pub(super) fn heard_elsewhere(address: SocketAddr) -> Option<Wrong> {
+    let what =
+        format!("at {address} other machines reach HTTP in the clear, which everybody on the way can read and change");
+    let mend = "Set HTTP_LISTEN to the port alone, and let a proxy with TLS on this machine pass requests on";
+    (!address.ip().to_canonical().is_loopback()).then(|| Wrong::new(what, mend))
+}
+
 /// Returns the HTTP server, which listens from now on, if one is set up.
 pub(super) async fn http(config: &Config) -> anyhow::Result<Option<HttpServer>> {
     let Some(listen) = config.http.listen else { return Ok(None) };
+    if let Some(Wrong { what, mend }) = heard_elsewhere(listen) {
+        tracing::warn!(mend, "{what}");
+    }
     Ok(Some(HttpServer::bind(listen, Names::parse(&config.http.names)?).await?))
 }
 

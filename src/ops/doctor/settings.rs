@@ -11,8 +11,8 @@ use std::{
 
 use super::Check;
 use crate::{
-    config::{self, Config, Loaded, Source},
-    ops::{Purpose, review},
+    config::{self, Config, Loaded, Source, Wrong},
+    ops::{Purpose, review, settings::heard_elsewhere},
 };
 
 pub(super) fn check(loaded: &Loaded) -> Vec<Check> {
@@ -82,14 +82,8 @@ fn hosts(config: &Config) -> Check {
 
 fn http(address: SocketAddr, names: &[String]) -> Check {
     const NAME: &str = "HTTP";
-    if !address.ip().to_canonical().is_loopback() {
-        return Check::warning(
-            NAME,
-            format!(
-                "at {address} other machines reach it in plain HTTP, which everybody on the way can read and change"
-            ),
-            "Set HTTP_LISTEN to the port alone, and let a proxy with TLS on this machine pass requests on",
-        );
+    if let Some(Wrong { what, mend }) = heard_elsewhere(address) {
+        return Check::warning(NAME, what, mend);
     }
     let by = if names.is_empty() { "asked by this machine alone".to_owned() } else { names.join(", ") };
     Check::good(NAME, format!("{address}, {by}"))
