@@ -61,7 +61,8 @@ pub(super) async fn check(link: &Link<'_>, url: &str) -> Result<(), Denial> {
 
 /// Returns where a repository is cloned from to which a redirect leads.
 fn moved(asked: &Url, location: &str) -> Option<String> {
-    let there = asked.join(location).ok().filter(|there| there.scheme() == "https" && there.username().is_empty())?;
+    let is_fit = |there: &Url| there != asked && there.scheme() == "https" && there.username().is_empty();
+    let there = asked.join(location).ok().filter(is_fit)?;
     there.as_str().strip_suffix(REFS).map(str::to_owned)
 }
 
