@@ -1,29 +1,25 @@
-//! What the gateway adds on the way to GitHub: to a clone of 100 MB, beside the same clone from the same server directly, in turns;
-//! and how long it takes to look whether a grant covers something.
+//! What the way to GitHub costs: what the gateway adds to a clone of 100 MB, beside the same clone from the same server directly,
+//! in turns; what a repository's environment adds to a clone, beside unpacking as much in the same sandbox; and how long
+//! it takes to look whether a grant covers something.
 
-use std::{convert::Infallible, path::Path, process::Stdio, time::Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
-use futures_util::TryStreamExt;
-use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
-use hyper::{Request, Response, body::Bytes, body::Frame, body::Incoming, service::service_fn};
-use hyper_util::rt::TokioIo;
 use matrix_agent::{
     clock::Clock,
+    environments::{EnvironmentOptions, Environments},
     gateway::{GatewayLimits, ProxyKind},
     ids::Address,
     rights::{Act, Lasts, Rights, Roles, Subject},
+    sandbox::{SandboxOptions, Sandboxes},
     store::{Durability, Store},
 };
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::TcpStream,
-    process::Command,
-};
-use tokio_rustls::TlsAcceptor;
-use tokio_util::io::ReaderStream;
 
 use door::Door;
-use measures::{Times, end, row, run, table};
+use measures::{House, Times, end, output, row, run, table};
+use server::{git, serve};
 use support::tls::Authority;
 
 #[expect(dead_code, reason = "the gateway's tests use the rest")]
@@ -31,6 +27,8 @@ use support::tls::Authority;
 mod door;
 #[path = "support/mod.rs"]
 mod measures;
+#[path = "support/git.rs"]
+mod server;
 /// What the door needs of the tests' support.
 #[expect(dead_code, unreachable_pub, reason = "tests use the rest, from elsewhere")]
 mod support {
@@ -42,14 +40,21 @@ mod support {
 const FILES: usize = 100;
 const CLONES: usize = 12;
 const CHECKS: usize = 200_000;
-
-type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+/// Rooms into which an environment is brought.
+const ROOMS: usize = 12;
+/// What the repository's setup leaves, 60 MB: 3,000 files of 20 KB that compress as code does, by half.
+const SETUP: &str = "mkdir node_modules && cd node_modules && \
+    for file in $(seq 3000); do head -c 7500 /dev/urandom | base64 -w 76 | head -c 10000 > $file.js; head -c 10000 /dev/zero >> $file.js; done";
+/// The image in which git knows the way to GitHub.
+const AGENT: &str = "localhost/matrix-agent-sandbox:latest";
+const SETUP_LIMIT: Duration = Duration::from_mins(5);
 
 fn main() {
     run(async {
         let started = Instant::now();
         table("The way to GitHub");
         clone().await;
+        environment().await;
         grant().await;
         end(started);
     });
@@ -58,12 +63,12 @@ fn main() {
 async fn clone() {
     let folder = tempfile::tempdir().unwrap();
     let work = folder.path().join("work");
-    std::fs::create_dir(&work).unwrap();
+    fs::create_dir(&work).unwrap();
     git(&work, &["init", "-q", "-b", "main"]).await;
     for number in 0..FILES {
         let mut content = vec![0; 1 << 20];
-        std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom").unwrap(), &mut content).unwrap();
-        std::fs::write(work.join(format!("file{number}")), content).unwrap();
+        std::io::Read::read_exact(&mut fs::File::open("/dev/urandom").unwrap(), &mut content).unwrap();
+        fs::write(work.join(format!("file{number}")), content).unwrap();
     }
     git(&work, &["add", "."]).await;
     git(&work, &["commit", "-q", "-m", "all"]).await;
@@ -81,7 +86,7 @@ async fn clone() {
     door.name("github.com", &["203.0.113.5"]);
     door.route("203.0.113.5:0", servers[0]);
     let pem = folder.path().join("ca.pem");
-    std::fs::write(&pem, authority.pem()).unwrap();
+    fs::write(&pem, authority.pem()).unwrap();
     let gateway = format!("http://{}/github.com", door.listen(ProxyKind::Git).await);
     let directly = format!("https://localhost:{}", servers[1].port());
 
@@ -96,7 +101,7 @@ async fn clone() {
             if number > 1 {
                 times.since(start);
             }
-            std::fs::remove_dir_all(folder.path().join("clone")).unwrap();
+            fs::remove_dir_all(folder.path().join("clone")).unwrap();
         }
     }
     row(
@@ -108,62 +113,66 @@ async fn clone() {
     );
 }
 
-async fn serve(stream: TcpStream, acceptor: TlsAcceptor, root: std::path::PathBuf) {
-    let Ok(stream) = acceptor.accept(stream).await else { return };
-    let service = service_fn(move |request| {
-        let root = root.clone();
-        async move { Ok::<_, Infallible>(backend(request, &root).await) }
-    });
-    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-}
+/// Rooms that clone a repository whose environment is kept.
+async fn environment() {
+    let house = House::new("bench-env");
+    let folder = house.directory.path();
+    let work = folder.join("work");
+    fs::create_dir_all(work.join(".matrix-agent")).unwrap();
+    git(&work, &["init", "-q", "-b", "main"]).await;
+    fs::write(work.join(".matrix-agent/setup.sh"), SETUP).unwrap();
+    fs::write(work.join(".gitignore"), "node_modules\n").unwrap();
+    git(&work, &["add", "."]).await;
+    git(&work, &["commit", "-q", "-m", "all"]).await;
+    git(&work, &["clone", "-q", "--bare", ".", folder.join("root/acme/site").to_str().unwrap()]).await;
 
-/// Answers by `git http-backend`, as it writes.
-async fn backend(request: Request<Incoming>, root: &Path) -> Response<Body> {
-    let (parts, body) = request.into_parts();
-    let body = body.collect().await.unwrap().to_bytes();
-    let of = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let mut backend = Command::new("git")
-        .arg("http-backend")
-        .envs([
-            ("GIT_HTTP_EXPORT_ALL", "1"),
-            ("REQUEST_METHOD", parts.method.as_str()),
-            ("PATH_INFO", parts.uri.path()),
-        ])
-        .envs([("QUERY_STRING", parts.uri.query().unwrap_or_default()), ("CONTENT_TYPE", &of("content-type"))])
-        .envs([("HTTP_CONTENT_ENCODING", of("content-encoding")), ("HTTP_GIT_PROTOCOL", of("git-protocol"))])
-        .env("CONTENT_LENGTH", body.len().to_string())
-        .env("GIT_PROJECT_ROOT", root)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    backend.stdin.take().unwrap().write_all(&body).await.unwrap();
-    let mut output = BufReader::with_capacity(64 * 1024, backend.stdout.take().unwrap());
-    tokio::spawn(async move { backend.wait().await });
-    let mut response = Response::builder();
-    let mut line = String::new();
-    while output.read_line(&mut line).await.unwrap() > 2 {
-        let (name, value) = line.trim_end().split_once(": ").unwrap();
-        response = match name {
-            "Status" => response.status(value[..3].parse::<u16>().unwrap()),
-            _ => response.header(name, value),
-        };
-        line.clear();
+    let authority = Authority::new();
+    let mut door = Door::with_root(&[], GatewayLimits::default(), Some(&authority.pem()));
+    let (acceptor, root) = (authority.acceptor("github.com"), folder.join("root"));
+    let server = door.server(move |stream| serve(stream, acceptor.clone(), root.clone())).await.address;
+    door.name("github.com", &["203.0.113.5"]);
+    door.route("203.0.113.5:0", server);
+    let options = SandboxOptions { image: AGENT.to_owned(), ..house.options() };
+    let fleet = Sandboxes::open(options, door.gateway.clone(), &door.cancel).await.unwrap();
+    let kept = EnvironmentOptions { folder: folder.join("kept"), bound: 1 << 30, secrets: None };
+    let environments = Environments::open(fleet.clone(), kept).unwrap();
+
+    let (mut ours, mut theirs) = (Times::new(), Times::new());
+    let mut bytes = 0;
+    for number in 0..ROOMS {
+        let room = house.room(&format!("r{number}"));
+        let sandbox = fleet.ensure(&room).await.unwrap();
+        output(&sandbox, &["git", "clone", "-q", "https://github.com/acme/site"]).await;
+        let start = Instant::now();
+        let places = environments.look(&sandbox).await.unwrap();
+        let brought = environments.bring(&room, &places[0], SETUP_LIMIT, || ()).await.unwrap();
+        // The first room has it made.
+        if !brought.made {
+            ours.since(start);
+        }
+        bytes = brought.bytes;
+        output(&sandbox, &["tar", "--create", "--file=/tmp/all.tar", "--directory=/workspace/site", "node_modules"])
+            .await;
+        output(&sandbox, &["mkdir", "/workspace/again"]).await;
+        let start = Instant::now();
+        output(&sandbox, &["tar", "--extract", "--file=/tmp/all.tar", "--directory=/workspace/again"]).await;
+        theirs.since(start);
+        let there = output(
+            &sandbox,
+            &["sh", "-c", "ls /workspace/site/node_modules /workspace/again/node_modules | grep -c js"],
+        )
+        .await;
+        assert_eq!(there, "6000");
+        fleet.remove(&room, true).await.unwrap();
     }
-    let pieces = ReaderStream::with_capacity(output, 64 * 1024).map_ok(Frame::data);
-    response.body(BodyExt::boxed_unsync(StreamBody::new(pieces))).unwrap()
-}
-
-async fn git(folder: &Path, arguments: &[&str]) {
-    let status = Command::new("git")
-        .args(["-c", "user.name=a", "-c", "user.email=a@b"])
-        .args(arguments)
-        .current_dir(folder)
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .envs([("GIT_CONFIG_GLOBAL", "/dev/null"), ("GIT_CONFIG_NOSYSTEM", "1")])
-        .status();
-    assert!(status.await.unwrap().success(), "{arguments:?}");
+    fleet.shutdown().await;
+    row(
+        &format!("an environment of {} MB in 3,000 files, the median of {}", bytes / 1_000_000, ours.count()),
+        "≤ 300 ms",
+        &format!("{:.0} ms", ours.median()),
+        &format!("unpacking it in the sandbox {:.0} ms", theirs.median()),
+        &format!("{:.2} ×", ours.median() / theirs.median()),
+    );
 }
 
 /// A room with as many grants as one may have.
