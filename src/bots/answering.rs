@@ -28,7 +28,7 @@ pub(crate) enum Answering {
         /// Whether nothing is to be replied when it is taken.
         silent: bool,
     },
-    /// It has no code.
+    /// It has no code, or says something else besides. It is no work all the same: the model must not see an open card's code.
     Unclear,
 }
 
@@ -44,18 +44,18 @@ impl Answering {
             "no" => false,
             _ => return None,
         };
-        let (code, how) = match words {
-            [] => return Some(Self::Unclear),
-            [code, how @ ..] if is_code(code) => (code.to_uppercase(), how),
-            _ => return None,
-        };
+        Some(Self::with_code(yes, words).unwrap_or(Self::Unclear))
+    }
+
+    fn with_code(yes: bool, words: &[&str]) -> Option<Self> {
+        let (code, how) = words.split_first().filter(|(code, _)| is_code(code))?;
         let (lasts, silent) = match how {
             [] => (None, false),
             [how] if SILENT.contains(how) => (None, true),
             ["for", how] | [how] if yes => (Some(granting::lasting(how)?), false),
             _ => return None,
         };
-        Some(Self::Card { code, yes, lasts, silent })
+        Some(Self::Card { code: code.to_uppercase(), yes, lasts, silent })
     }
 }
 
@@ -66,7 +66,7 @@ fn is_code(word: &str) -> bool {
 /// Carries it out, and returns the reply; empty if the card says all.
 pub(super) async fn carry_out(rights: &Rights, order: &Order, answering: Answering) -> Result<String, StoreError> {
     let Answering::Card { code, yes, lasts, silent } = answering else {
-        return Ok(rights::NO_CODE.to_owned());
+        return Ok(rights::UNREADABLE_ANSWER.to_owned());
     };
     let at = &order.at.address;
     Ok(match rights.answer(at, &code, &order.sender, yes, lasts).await? {
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_has_a_code_and_everything_else_is_work() {
+    fn what_begins_like_an_answer_is_one_or_is_told_to_be_unclear() {
         let card = |yes, lasts, silent| Some(Answering::Card { code: "K7QFB".into(), yes, lasts, silent });
         for (text, answer) in [
             ("yes K7QFB", card(true, None, false)),
@@ -99,10 +99,17 @@ mod tests {
             ("no K7QFB 👎", card(false, None, true)),
             ("yes", Some(Answering::Unclear)),
             ("no!", Some(Answering::Unclear)),
-            ("yes please do it", None),
-            ("no K7QFB 2h", None),
+            ("yes please do it", Some(Answering::Unclear)),
+            ("no K7QFB 2h", Some(Answering::Unclear)),
+            ("yes K7QFB 0h", Some(Answering::Unclear)),
+            ("yes K7QFB -1h", Some(Answering::Unclear)),
+            ("yes K7QFB 1y", Some(Answering::Unclear)),
+            ("yes K7QFB 99999999999999999999h", Some(Answering::Unclear)),
+            ("yes K7QFB room please", Some(Answering::Unclear)),
+            ("yes K7QFBB", Some(Answering::Unclear)),
+            ("no tests needed", Some(Answering::Unclear)),
             ("yesterday K7QFB", None),
-            ("no tests needed", None),
+            ("nothing K7QFB", None),
         ] {
             assert_eq!(Answering::of(text), answer, "{text}");
         }

@@ -84,7 +84,7 @@ fn words() -> Vec<Word> {
         Frame rights::denied("reach `x.org`", "@ann:a.org"),
         Frame rights::expired("reach `x.org`"),
         Frame rights::withdrawn("reach `x.org`"),
-        Says rights::NO_CODE,
+        Says rights::UNREADABLE_ANSWER,
         Fails rights::not_open("K7QFB"),
         Says rights::not_yours_to_answer(ann),
         Says rights::GUESTS_ANSWER_NOTHING,
