@@ -4,6 +4,7 @@
 //! plain HTTP, for a proxy on the same machine that speaks TLS with the world.
 
 mod names;
+mod places;
 
 use std::{convert::Infallible, fmt, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -15,18 +16,20 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 pub use self::names::{BadName, Names};
-use self::names::{Opens, is_below, is_local, name_of};
+use self::{
+    names::{Opens, is_below, is_local, name_of},
+    places::{Place, Places},
+};
 use crate::text;
 
-/// Connections at the same time; whoever comes then waits in the kernel's queue.
-const CONNECTIONS: usize = 64;
+/// Connections at the same time. One more takes the place of that which has longest sent no whole request.
+const CONNECTIONS: usize = 128;
 /// How long a request's head may take to come, also after the request before it on the same connection.
 const HEAD: Duration = Duration::from_secs(10);
 /// How long its body may take to come.
@@ -100,22 +103,18 @@ impl HttpServer {
         pages.sort_by_key(|pages| std::cmp::Reverse(pages.path.len()));
         tracing::info!(%address, "HTTP is served");
         let (site, places, connections) =
-            (Arc::new(Site { names, pages }), Arc::new(Semaphore::new(CONNECTIONS)), TaskTracker::new());
+            (Arc::new(Site { names, pages }), Places::new(CONNECTIONS), TaskTracker::new());
         loop {
             let next = async {
-                let place = Arc::clone(&places).acquire_owned().await.ok()?;
-                Some((place, listener.accept().await))
+                let accepted = listener.accept().await?;
+                Ok::<_, io::Error>((accepted, places.take().await))
             };
             match cancel.run_until_cancelled(next).await {
-                None | Some(None) => break,
-                Some(Some((place, Ok((stream, peer))))) => {
-                    let (site, cancel) = (Arc::clone(&site), cancel.clone());
-                    connections.spawn(async move {
-                        serve_one(site, stream, peer, cancel).await;
-                        drop(place);
-                    });
+                None => break,
+                Some(Ok(((stream, peer), place))) => {
+                    connections.spawn(serve_one(Arc::clone(&site), stream, peer, place, cancel.clone()));
                 }
-                Some(Some((_, Err(error)))) => {
+                Some(Err(error)) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     sleep(PAUSE).await;
                 }
@@ -133,16 +132,16 @@ impl fmt::Debug for HttpServer {
     }
 }
 
-async fn serve_one(site: Arc<Site>, stream: TcpStream, peer: SocketAddr, cancel: CancellationToken) {
-    let service = service_fn(move |request| {
-        let site = Arc::clone(&site);
-        async move { Ok::<_, Infallible>(site.answer(request, peer).await) }
-    });
+async fn serve_one(site: Arc<Site>, stream: TcpStream, peer: SocketAddr, place: Place, cancel: CancellationToken) {
+    let (site, place) = (&*site, &place);
+    let service =
+        service_fn(move |request| async move { Ok::<_, Infallible>(site.answer(request, peer, place).await) });
     let mut protocol = http1::Builder::new();
     protocol.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
     let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = place.lost() => return tracing::debug!("an HTTP connection gave way to another one"),
         () = cancel.cancelled() => {
             connection.as_mut().graceful_shutdown();
             // What is cut off then is told nothing, and asks again.
@@ -162,7 +161,7 @@ struct Site {
 }
 
 impl Site {
-    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr, place: &Place) -> Response<Body> {
         let path = request.uri().path();
         let pages = match self.opened(&request, peer) {
             Err((status, why)) => return refusal(status, &why),
@@ -174,6 +173,7 @@ impl Site {
         match whole(request, pages.largest).await {
             Err((status, why)) => refusal(status, &why),
             Ok(request) => {
+                let _held = place.answering();
                 let answer = pages.router.clone().oneshot(request);
                 match timeout(ANSWER, answer).await {
                     Ok(Ok(response)) => response,

@@ -107,6 +107,25 @@ async fn nobody_holds_a_connection_by_sending_slowly() {
 }
 
 #[tokio::test]
+async fn who_sends_slowly_keeps_nobody_out() {
+    let rig = Rig::new().await;
+    let mut slow = Vec::new();
+    for number in 0..2 * CONNECTIONS {
+        let mut stream = rig.connect().await;
+        let length = if number % 2 == 0 { "" } else { "Content-Length: 9\r\n\r\nhalf" };
+        stream
+            .write_all(format!("POST /echo HTTP/1.1\r\nHost: agent.example.org\r\n{length}").as_bytes())
+            .await
+            .unwrap();
+        slow.push(stream);
+    }
+    for _ in 0..3 {
+        let answer = timeout(HEAD / 2, rig.ask("agent.example.org", "/echo", "", "hello")).await;
+        assert_eq!(status(&answer.expect("those who send slowly are waited for")), "200");
+    }
+}
+
+#[tokio::test]
 async fn connections_are_bounded_and_the_end_waits_for_nobody() {
     let rig = Rig::new().await;
     let mut held = Vec::new();

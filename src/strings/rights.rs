@@ -181,8 +181,7 @@ pub(crate) fn withdrawn(what: &str) -> String {
 }
 
 /// The reply to an answer without a code, or with more than a code and a time.
-pub(crate) const UNREADABLE_ANSWER: &str =
-    "That answers no question. Write the code that stands in it, as in `!yes K7QFB`, `!yes K7QFB 2h`, `!yes K7QFB room` or `!no K7QFB`.";
+pub(crate) const UNREADABLE_ANSWER: &str = "That answers no question. Write the code that stands in it, as in `!yes K7QFB`, `!yes K7QFB 2h`, `!yes K7QFB room` or `!no K7QFB`.";
 
 /// The reply to an answer to a card that is not open.
 pub(crate) fn not_open(code: &str) -> String {
