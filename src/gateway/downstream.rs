@@ -203,6 +203,16 @@ impl Reader {
         (self.half, self.buffer)
     }
 
+    /// Returns once the sandbox has closed its direction. What comes before that is kept for the next read, as far as a piece.
+    pub(super) async fn closed(&mut self) {
+        while self.buffer.len() < PIECE {
+            if !matches!(self.fill().await, Ok(1..)) {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
     async fn fill(&mut self) -> Result<usize, Gone> {
         self.buffer.reserve(PIECE);
         let mut piece = (&mut self.half).take(PIECE as u64);

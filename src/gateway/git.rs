@@ -24,7 +24,6 @@ use reqwest::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::{
     GatewayLimits, Link,
@@ -37,6 +36,7 @@ use super::{
     pack::{self, BadPack},
     public::Public,
     push::Push,
+    waiting,
 };
 use crate::{
     github::GitHubError,
@@ -468,13 +468,11 @@ impl Request<'_> {
     /// what the key does not show, nor is the key asked about what nobody here could open.
     async fn given(&self) -> Option<SecretString> {
         let (link, repository) = (self.link, &self.asked.repository);
-        let limit = link.policy.limits.ask;
-        let rights = link.rights.filter(|_| !limit.is_zero() && link.github.has_key())?;
+        let rights = link.rights.filter(|_| !link.policy.limits.ask.is_zero() && link.github.has_key())?;
         let act = Act::Read(repository.clone());
         if !matches!(rights.check(link.address, &act).await, Ok(Decision::Ask(_))) {
             return None;
         }
-        let _held = Arc::clone(&link.slot.held).try_acquire_owned().ok()?;
         if !link.slot.reads.count() || !link.github.shows(repository).await {
             return None;
         }
@@ -487,9 +485,7 @@ impl Request<'_> {
             answerer: Answerer::Anybody,
             for_task: false,
         };
-        // It ends with the connection's task, or by its limit.
-        if let Err(refusal) = rights.permit(link.address, question, limit, &CancellationToken::new()).await {
-            tracing::info!(%repository, why = ?refusal, "a repository stays closed");
+        if !waiting::permits(link, rights, question).await {
             return None;
         }
         link.github.token(repository).await.ok()

@@ -31,6 +31,7 @@ mod public;
 pub mod push;
 mod rooms;
 mod tunnel;
+mod waiting;
 mod web;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -157,6 +158,8 @@ struct Link<'a> {
     github: &'a GitHub,
     slot: &'a Slot,
     audit: Audit,
+    /// Ends what outlives the connection.
+    cancel: &'a CancellationToken,
     /// Who may allow more than the policy does; `None`: nobody.
     rights: Option<&'a Rights>,
 }
@@ -246,9 +249,10 @@ impl Gateway {
     }
 
     fn link<'a>(&'a self, address: &'a Address, kind: ProxyKind, slot: &'a Slot) -> Link<'a> {
-        let Inner { policy, network, client, .. } = &*self.inner;
+        let Inner { policy, network, client, cancel, .. } = &*self.inner;
         let audit = Audit { kind, refused: slot.refused.clone() };
-        Link { address, policy, network, client, github: &self.github, slot, audit, rights: self.rights.as_ref() }
+        let rights = self.rights.as_ref();
+        Link { address, policy, network, client, github: &self.github, slot, audit, cancel, rights }
     }
 }
 

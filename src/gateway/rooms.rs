@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{sync::Semaphore, time::Instant};
 
-use super::hosts::Host;
+use super::{hosts::Host, waiting::Waiting};
 use crate::ids::Address;
 
 /// When so many rooms are remembered, those without connections are forgotten.
@@ -18,9 +18,6 @@ const REMEMBERED: usize = 256;
 
 /// Refused hosts that are remembered of a room.
 const REFUSED: usize = 32;
-
-/// Connections of a room that may wait at a time until somebody has opened their host.
-const HELD: usize = 16;
 
 /// Requests of a room's `gh` in an hour: GitHub takes 5000 with a key, which the server needs for its own.
 pub(super) const READS_AN_HOUR: u32 = 600;
@@ -41,7 +38,7 @@ struct Room {
     lookups: Arc<Semaphore>,
     pushes: Arc<Semaphore>,
     refused: RefusedHosts,
-    held: Arc<Semaphore>,
+    waiting: Waiting,
     reads: Reads,
 }
 
@@ -91,8 +88,8 @@ pub(super) struct Slot {
     pub(super) pushes: Arc<Semaphore>,
     /// Takes the hosts that the room is refused.
     pub(super) refused: RefusedHosts,
-    /// Permits for waiting until somebody has opened a host.
-    pub(super) held: Arc<Semaphore>,
+    /// What the room is being asked.
+    pub(super) waiting: Waiting,
     /// Counts what `gh` asks.
     pub(super) reads: Reads,
     _overall: tokio::sync::OwnedSemaphorePermit,
@@ -112,9 +109,8 @@ impl Rooms {
         let own = Arc::clone(&room.connections).try_acquire_owned().ok()?;
         let overall = Arc::clone(&self.overall).try_acquire_owned().ok()?;
         let (lookups, pushes) = (Arc::clone(&room.lookups), Arc::clone(&room.pushes));
-        let held = Arc::clone(&room.held);
-        let (refused, reads) = (room.refused.clone(), room.reads.clone());
-        Some(Slot { lookups, pushes, held, refused, reads, _overall: overall, _room: own })
+        let (refused, waiting, reads) = (room.refused.clone(), room.waiting.clone(), room.reads.clone());
+        Some(Slot { lookups, pushes, waiting, refused, reads, _overall: overall, _room: own })
     }
 
     /// Returns the hosts that the room was refused, in the order of their names. A room that was idle for long has none.
@@ -136,7 +132,7 @@ impl Rooms {
             lookups: Arc::new(Semaphore::new(self.lookups)),
             pushes: Arc::new(Semaphore::new(1)),
             refused: RefusedHosts::default(),
-            held: Arc::new(Semaphore::new(HELD)),
+            waiting: Waiting::default(),
             reads: Reads::default(),
         })
     }

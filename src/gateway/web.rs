@@ -3,7 +3,7 @@
 //!
 //! It must not look into TLS or bodies. `Gateway::serve` calls it for each connection of the kind `web`.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use hyper::{
     Method, Request, Response,
@@ -13,7 +13,6 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::JoinSet, time::timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::{
     Link,
@@ -23,7 +22,7 @@ use super::{
     exchange::{Ended, exchange},
     head::{self, Framing, Head, Target},
     hosts::Host,
-    tunnel,
+    tunnel, waiting,
 };
 use crate::{
     rights::{Act, Answerer, Question},
@@ -50,7 +49,7 @@ pub(super) async fn serve(link: &Link<'_>, mut reader: Reader, mut writer: Write
         };
         let head_only = head.method == Method::HEAD;
         let place = match (&head.target, &inside) {
-            (Target::Connect { host, port: 80 }, None) => match admit(link, host, 80, 80).await {
+            (Target::Connect { host, port: 80 }, None) => match waited(link, &mut reader, host, 80, 80).await {
                 Ok(()) if writer.raw(tunnel::ESTABLISHED).await.is_err() => return,
                 Ok(()) => {
                     inside = Some(host.clone());
@@ -58,15 +57,23 @@ pub(super) async fn serve(link: &Link<'_>, mut reader: Reader, mut writer: Write
                 }
                 Err(denial) => Err(denial),
             },
-            (Target::Connect { host, port }, None) => match open(link, host, *port, 443).await {
-                Ok((upstream, address)) => {
-                    let mut passage = link.audit.allowed(host, *port, Some(address));
-                    let times = (limits.head, limits.idle);
-                    return tunnel::run(reader, writer, upstream, host, &mut passage, times).await;
+            (Target::Connect { host, port }, None) => {
+                let opened = match waited(link, &mut reader, host, *port, 443).await {
+                    Ok(()) => connect(link, host, *port).await,
+                    Err(denial) => Err(denial),
+                };
+                match opened {
+                    Ok((upstream, address)) => {
+                        let mut passage = link.audit.allowed(host, *port, Some(address));
+                        let times = (limits.head, limits.idle);
+                        return tunnel::run(reader, writer, upstream, host, &mut passage, times).await;
+                    }
+                    Err(denial) => Err(denial),
                 }
-                Err(denial) => Err(denial),
-            },
-            (Target::Absolute { host, port, path }, None) => admit(link, host, *port, 80).await.map(|()| (host, path)),
+            }
+            (Target::Absolute { host, port, path }, None) => {
+                waited(link, &mut reader, host, *port, 80).await.map(|()| (host, path))
+            }
             (Target::Origin { path }, Some(host)) => Ok((host, path)),
             _ => Err(Denial::NotAServer),
         };
@@ -108,6 +115,15 @@ pub(super) fn permit(link: &Link<'_>, host: &Host, port: u16, open_port: u16) ->
     Ok(())
 }
 
+/// Decides as [`admit`], but does not let a program that has given up wait on.
+async fn waited(link: &Link<'_>, reader: &mut Reader, host: &Host, port: u16, open_port: u16) -> Result<(), Denial> {
+    tokio::select! {
+        biased;
+        decided = admit(link, host, port, open_port) => decided,
+        () = reader.closed() => Err(Denial::NotAllowed(host.clone())),
+    }
+}
+
 /// Decides by host and port; the room is asked for a host that it may open.
 async fn admit(link: &Link<'_>, host: &Host, port: u16, open_port: u16) -> Result<(), Denial> {
     match permit(link, host, port, open_port) {
@@ -130,7 +146,6 @@ async fn is_opened(link: &Link<'_>, host: &Host) -> bool {
     if !host.may_be_public() || host.is_browser_noise() {
         return false;
     }
-    let Ok(_held) = Arc::clone(&link.slot.held).try_acquire_owned() else { return false };
     let question = Question {
         for_task: false,
         key: "host".to_owned(),
@@ -140,12 +155,7 @@ async fn is_opened(link: &Link<'_>, host: &Host) -> bool {
         details: String::new(),
         answerer: Answerer::Anybody,
     };
-    // It ends with the connection's task, or by its limit.
-    let permitted = rights.permit(link.address, question, limits.ask, &CancellationToken::new()).await;
-    if let Err(refusal) = &permitted {
-        tracing::info!(%host, why = ?refusal, "a host stays closed");
-    }
-    permitted.is_ok()
+    waiting::permits(link, rights, question).await
 }
 
 /// Returns whether somebody has granted the host to the room. Literal addresses are the operator's to open.
@@ -154,9 +164,8 @@ fn is_granted(link: &Link<'_>, host: &Host) -> bool {
     link.rights.is_some_and(|rights| rights.covers(link.address, &Act::Host(name.clone())))
 }
 
-/// Decides by host and port, then by address, and connects.
-async fn open(link: &Link<'_>, host: &Host, port: u16, open_port: u16) -> Result<(TcpStream, IpAddr), Denial> {
-    admit(link, host, port, open_port).await?;
+/// Decides by address, and connects.
+async fn connect(link: &Link<'_>, host: &Host, port: u16) -> Result<(TcpStream, IpAddr), Denial> {
     let limits = &link.policy.limits;
     let unresolved = || Denial::Unresolved(host.clone());
     let permit = link.slot.lookups.clone().acquire_owned();
@@ -189,7 +198,8 @@ impl Kept {
     }
 
     async fn connect(&mut self, link: &Link<'_>, host: &Host) -> Result<Upstream, Denial> {
-        let (stream, address) = open(link, host, 80, 80).await?;
+        admit(link, host, 80, 80).await?;
+        let (stream, address) = connect(link, host, 80).await?;
         let mut client = http1::Builder::new();
         client.max_buf_size(MAX_ANSWER_HEAD).max_headers(MAX_ANSWER_LINES);
         let broken = |_| Denial::Broken(host.clone());

@@ -48,6 +48,9 @@ use crate::{
     strings::rights,
 };
 
+/// Nobody is asked with less than this part of a question's time, the rest of which went by behind another card.
+const LEAST: u32 = 3;
+
 /// Decides what may be done. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct Rights {
@@ -273,6 +276,10 @@ impl Rights {
             }
             let Some(turn) = turn else { return Ok(Err(Refusal::NobodyAsks(what()))) };
             let left = deadline.saturating_duration_since(Instant::now());
+            // Nobody could answer it in so short a time; it may be asked later.
+            if left < limit / LEAST {
+                return Ok(Err(Refusal::Unasked(what())));
+            }
             if self.ask(at, &turn, &question, needed, left, cancel).await? == CardState::Open {
                 return Ok(Err(Refusal::Unasked(what())));
             }

@@ -121,6 +121,32 @@ async fn it_goes_on_after_a_yes_and_the_name_was_not_looked_up_before() {
 }
 
 #[tokio::test]
+async fn programs_that_give_up_and_try_again_share_one_question_and_keep_no_other_out() {
+    let town = Town::new().await;
+    let mut door = door(&town).await;
+    let _turn = town.asks("!room", "ben").await;
+    for _ in 0..100 {
+        let mut stream = door.open(ProxyKind::Web);
+        stream.write_all(b"CONNECT dead.example.org:443 HTTP/1.1\r\n\r\n").await.unwrap();
+        // What has given up is refused at once, so that it holds no connection of the room's.
+        stream.shutdown().await.unwrap();
+        assert!(rest(&mut stream).await.contains("not among the allowed hosts"));
+    }
+    let mut live = door.open(ProxyKind::Web);
+    live.write_all(GET).await.unwrap();
+    let at = Address::of_first("!room");
+    let code = town.code("!room").await;
+    assert_eq!(town.store.open_cards("coder").await.unwrap().len(), 1, "one card at a time");
+    town.rights.answer(&at, &code, "ann", false, None).await.unwrap();
+    let mut next = town.code("!room").await;
+    while next == code {
+        next = town.code("!room").await;
+    }
+    town.rights.answer(&at, &next, "ann", true, None).await.unwrap();
+    assert!(rest(&mut live).await.ends_with("hello"));
+}
+
+#[tokio::test]
 async fn nobody_is_asked_for_a_guest_nor_for_what_no_yes_opens_nor_when_nobody_works() {
     let town = Town::new().await;
     let mut door = door(&town).await;

@@ -157,6 +157,28 @@ async fn another_act_needs_another_yes_and_one_card_is_open_at_a_time() {
 }
 
 #[tokio::test]
+async fn nobody_is_asked_for_a_moment_only_and_what_was_not_asked_may_be_later() {
+    let room = Room::new().await;
+    let first = room.ask("a");
+    let code = room.card().await;
+    let limit = Duration::from_secs(3);
+    let (begun, at) = (Instant::now(), here());
+    let second = room.rights.permit(&at, question("b"), limit, &room.cancel);
+    let answered = async {
+        // The store has times of its own, which a clock that jumps would end.
+        time::sleep_until(begun + limit * 7 / 10).await;
+        room.answer(&code, "ann", true).await;
+    };
+    let (second, ()) = tokio::join!(second, answered);
+    first.await.expect("it ends").expect("a yes");
+    assert!(matches!(second, Err(Refusal::Unasked(_))), "less than a third of its time is left: {second:?}");
+    let again = room.ask("b");
+    let code = room.card().await;
+    room.answer(&code, "ann", true).await;
+    again.await.expect("it ends").expect("a yes");
+}
+
+#[tokio::test]
 async fn who_was_asked_before_a_crash_is_not_asked_again() {
     let mut room = Room::new().await;
     let asked = room.ask("a");
