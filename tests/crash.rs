@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::{os::unix::process::ExitStatusExt, sync::Arc};
+use std::{os::unix::process::ExitStatusExt, process::Stdio, sync::Arc};
 
 use serde_json::{Value, json};
 use support::{
@@ -178,4 +178,36 @@ fn a_command_of_the_operator_s_between_two_servers_keeps_nobody_from_an_answer()
         let (code, frames) = chat.finish();
         assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
     });
+}
+
+#[test]
+fn commands_of_the_operator_s_without_a_server_end_each_for_itself_or_say_that_nobody_knows() {
+    let llm = block_on(ScriptedLlm::start());
+    llm.reply(Reply::command("true")).reply_text("Ready.");
+    let rig = Rig::new(BARE, llm.base_url());
+    let server = rig.serve();
+    rig.ask("one", "begin").finish();
+    server.kill();
+    let start = |name: &str| {
+        let script = format!("touch {name}; until [ -e go-{name} ]; do sleep 0.1; done; touch done-{name}; exit 7");
+        let mut command = rig.command(&["sandbox", "exec", "one", "--", "sh", "-c", &script]);
+        let started = command.stderr(Stdio::piped()).spawn().unwrap();
+        let there = ["sandbox", "exec", "one", "--", "test", "-e", name];
+        wait(name, || rig.run(&there).status.success());
+        started
+    };
+    // The first one serves the others.
+    let (first, second) = (start("a"), start("b"));
+    rig.inside("touch /workspace/go-a");
+    rig.inside("until [ -e /workspace/done-a ]; do sleep 0.05; done");
+    rig.inside("touch /workspace/go-b");
+    for command in [second, first] {
+        assert_eq!(command.wait_with_output().unwrap().status.code(), Some(7));
+    }
+    let (mut first, second) = (start("c"), start("d"));
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let second = second.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(second.status.code() == Some(1) && said.contains("what became of it is not known"), "{second:?}");
 }

@@ -48,7 +48,7 @@ pub(crate) enum Granting {
 impl Granting {
     /// Reads what follows the mark of a command; `None`: it is another one, or work.
     pub(super) fn of(rest: &str) -> Option<Self> {
-        let words: Vec<String> = rest.split_whitespace().map(|word| word.trim_matches(AROUND).to_lowercase()).collect();
+        let words: Vec<String> = rest.split_whitespace().map(bare).collect();
         let mut words = words.iter().map(String::as_str).filter(|word| !word.is_empty());
         let verb = words.next()?;
         let words: Vec<String> = words.filter(|word| !SIDE.contains(word)).fold(vec![], |mut words, word| {
@@ -64,6 +64,10 @@ impl Granting {
             ("grants", []) => Some(Self::Show),
             ("revoke", ["all"]) => Some(Self::RevokeAll),
             ("revoke", [what]) => Some(subject(what).map_or(Self::Unclear, Self::Revoke)),
+            ("grants", _) => Some(Self::Unclear),
+            ("revoke", several) if several.iter().all(|word| *word == "all" || subject(word).is_some()) => {
+                Some(Self::Unclear)
+            }
             ("grant", [what, how @ ..]) if how.len() <= 2 => Some(grant(what, how).unwrap_or(Self::Unclear)),
             ("grant" | "revoke", []) => Some(Self::Unclear),
             _ => None,
@@ -73,14 +77,22 @@ impl Granting {
 
 fn grant(what: &str, how: &[&str]) -> Option<Granting> {
     let subject = subject(what)?;
-    let (mut writes, mut lasts) = (false, Lasts::For(USUAL));
+    let (mut writes, mut lasts) = (false, None);
     for word in how {
         match *word {
             "push" | "write" if matches!(subject, Subject::Repository(_)) => writes = true,
-            word => lasts = lasting(word)?,
+            // Of two times nobody knows which is meant.
+            word => lasts = Some(lasting(word).filter(|_| lasts.is_none())?),
         }
     }
-    Some(Granting::Grant { subject, writes, lasts })
+    Some(Granting::Grant { subject, writes, lasts: lasts.unwrap_or(Lasts::For(USUAL)) })
+}
+
+/// Returns a word without what may stand around it. The star of a pattern stays: there are no grants for patterns.
+fn bare(word: &str) -> String {
+    let bare = word.trim_matches(AROUND);
+    let star = if word.contains("*.") { "*." } else { "" };
+    format!("{star}{}", bare.to_lowercase())
 }
 
 fn subject(word: &str) -> Option<Subject> {
@@ -196,6 +208,12 @@ mod tests {
             "grant a/b 0h",
             "grant x.org push",
             "grant a/b 999999h",
+            "grant a/b 2h room",
+            "grant *.example.org 2h",
+            "grant `*.example.org`",
+            "grants of acme/site",
+            "revoke all all",
+            "revoke acme/site acme/tools",
         ] {
             assert_eq!(Granting::of(unclear), Some(Granting::Unclear), "{unclear}");
         }

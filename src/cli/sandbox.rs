@@ -4,6 +4,7 @@ use std::io::Write;
 
 use anyhow::bail;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use tokio::signal;
 
 use super::{Configuration, Outcome, host};
 use crate::ops::{Answer, Operator, Request};
@@ -22,7 +23,7 @@ pub(super) struct Args {
 enum Verb {
     /// Lists all sandboxes
     List,
-    /// Runs a command in a room's sandbox
+    /// Runs a command in a room's sandbox, as its agent, with empty standard input; its output and its errors come together
     Exec {
         /// The room as `list` shows it, its sandbox's name, or the name of a terminal's room
         room: String,
@@ -50,8 +51,17 @@ pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Re
         Verb::Rm { room } => Request::Remove { room },
     };
     let (socket, house) = host::administer(configuration).await?;
-    let outcome = ask(&socket, &request, args.json).await;
+    let outcome = tokio::select! {
+        outcome = ask(&socket, &request, args.json) => outcome,
+        // Whoever serves the socket sees that nobody asks any more, and ends the command.
+        _ = signal::ctrl_c() => Ok(Outcome::Interrupted),
+    };
     if let Some(house) = house {
+        // Others may have come meanwhile, whose commands run on.
+        tokio::select! {
+            () = house.administered() => {}
+            _ = signal::ctrl_c() => {}
+        }
         house.shutdown().await;
     }
     outcome
@@ -62,12 +72,17 @@ async fn ask(socket: &std::path::Path, request: &Request, json: bool) -> anyhow:
     let mut out = std::io::stdout().lock();
     while let Some(answer) = operator.next().await? {
         match answer {
-            Answer::Value { value, .. } if json => writeln!(out, "{value}")?,
-            Answer::Value { text, .. } => writeln!(out, "{}", text.trim_end())?,
+            Answer::Value { value, text } => {
+                let text = if json { value.to_string() } else { text };
+                writeln!(out, "{}", text.trim_end())?;
+                return Ok(Outcome::Good);
+            }
             Answer::Output { data } => out.write_all(&BASE64.decode(data)?)?,
             Answer::Exit { code } => return Ok(Outcome::Code(u8::try_from(code).unwrap_or(1))),
             Answer::Failed { text } => bail!(text),
         }
     }
-    Ok(Outcome::Good)
+    bail!(
+        "The server has ended before this was done, so what became of it is not known. `matrix-agent sandbox list` shows what is there."
+    )
 }

@@ -46,6 +46,12 @@ pub(crate) enum Denial {
         "gh may not read {0} here: the operator can add it to GITHUB_REPOS, or somebody who may writes `!grant {0} 2h` in the room."
     )]
     NotReadable(Repository),
+    /// GitHub keeps what `gh` wants elsewhere.
+    #[error(
+        "GitHub keeps this elsewhere, where gh cannot go from here: so it is with whole logs and archives, and with repositories that \
+         were renamed. The tool `github` tells what failed in a check; git fetches files."
+    )]
+    KeptElsewhere,
     /// `gh` has asked as often as it may.
     #[error("gh has asked GitHub {0} times within an hour, which is as often as it may. Go on with git, or later.")]
     ReadsUsedUp(u32),
@@ -155,6 +161,7 @@ impl Denial {
             | Self::NotReading
             | Self::NotReadable(_)
             | Self::NotGit => StatusCode::FORBIDDEN,
+            Self::KeptElsewhere => StatusCode::NOT_FOUND,
             Self::ReadsUsedUp(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::LargePush(_) => StatusCode::PAYLOAD_TOO_LARGE,

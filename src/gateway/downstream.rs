@@ -210,7 +210,7 @@ impl Reader {
                 return;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn fill(&mut self) -> Result<usize, Gone> {

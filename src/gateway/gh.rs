@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
-    Method, Response,
+    Method, Response, StatusCode,
     header::{self, HeaderName, HeaderValue},
 };
 use serde_json::json;
@@ -86,6 +86,9 @@ async fn answer(link: &Link<'_>, head: &Head) -> Result<Response<Full<Bytes>>, D
     // It is noted with its bytes once it is over.
     drop(link.audit.allowed(&Host::Name(API.to_owned()), 443, None));
     let (parts, body) = read.into_parts();
+    if parts.status.is_redirection() && parts.status != StatusCode::NOT_MODIFIED {
+        return Err(Denial::KeptElsewhere);
+    }
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = parts.status;
     for name in ANSWER_LINES {

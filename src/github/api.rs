@@ -6,7 +6,7 @@
 use std::{sync::OnceLock, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{HeaderMap, Method, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
@@ -138,7 +138,10 @@ impl Api {
         let mut whole = BytesMut::new();
         let mut body = Limited::new(reqwest::Body::from(response), MOST);
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| GitHubError::Lost("its answer broke off".to_owned()))?;
+            let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
+                true => GitHubError::TooLarge,
+                false => GitHubError::Lost("its answer broke off".to_owned()),
+            })?;
             if let Ok(data) = frame.into_data() {
                 whole.extend_from_slice(&data);
             }

@@ -81,6 +81,11 @@ pub enum GitHubError {
         "GitHub does not answer properly at the moment ({0}). Whatever was asked is not known to be done; try again later."
     )]
     Lost(String),
+    /// The answer is larger than what is taken of one.
+    #[error(
+        "GitHub's answer is larger than 8 MiB, which is as much as is taken. Ask for less: a page, or a single file."
+    )]
+    TooLarge,
     /// What came is none of GitHub's answers.
     #[error("GitHub's answer could not be understood. Try again later.")]
     Strange,

@@ -130,7 +130,7 @@ impl Control {
     }
 
     /// Serves clients until `cancel`.
-    pub(super) async fn serve(self, listener: UnixListener, tasks: TaskTracker, cancel: CancellationToken) {
+    pub(super) async fn serve(self, listener: UnixListener, clients: TaskTracker, cancel: CancellationToken) {
         loop {
             let stream = tokio::select! {
                 () = cancel.cancelled() => return,
@@ -144,7 +144,7 @@ impl Control {
                 },
             };
             let (control, cancel) = (self.clone(), cancel.clone());
-            tasks.spawn(async move {
+            clients.spawn(async move {
                 tokio::select! {
                     () = cancel.cancelled() => {}
                     result = control.client(stream, &cancel) => if let Err(error) = result {
@@ -281,7 +281,11 @@ impl Administration {
                 }
             }
         }
-        let why = match process.wait().await?.exit {
+        let ended = match process.wait().await {
+            Ok(ended) => ended,
+            Err(error) => return fail(&mut outgoing, &error.to_string()).await,
+        };
+        let why = match ended.exit {
             Exit::Code(code) => return send(&mut outgoing, &Answer::Exit { code }).await,
             Exit::Signal(signal) => return send(&mut outgoing, &Answer::Exit { code: 128 + signal }).await,
             Exit::TimedOut => "The command took too long and was ended.".into(),

@@ -82,6 +82,8 @@ pub struct House {
     /// By which rules issues become tasks, if they do.
     task_rules: Option<TaskRules>,
     tasks: TaskTracker,
+    /// Who is served by the control socket.
+    clients: TaskTracker,
     cancel: CancellationToken,
     state_dir: PathBuf,
     _lock: Lock,
@@ -160,6 +162,7 @@ impl House {
             http: None,
             task_rules: None,
             tasks,
+            clients: TaskTracker::new(),
             cancel,
             state_dir,
             _lock: lock,
@@ -219,10 +222,17 @@ impl House {
         self.listen(control, &administration_socket(&self.state_dir))
     }
 
+    /// Waits until nobody asks any more. Whoever comes later is turned away.
+    pub async fn administered(&self) {
+        let _ = std::fs::remove_file(administration_socket(&self.state_dir));
+        self.clients.close();
+        self.clients.wait().await;
+    }
+
     fn listen(&self, control: Control, path: &Path) -> anyhow::Result<()> {
         let listener =
             Control::bind(path).with_context(|| format!("The control socket {} cannot be made.", path.display()))?;
-        self.tasks.spawn(control.serve(listener, self.tasks.clone(), self.cancel.clone()));
+        self.tasks.spawn(control.serve(listener, self.clients.clone(), self.cancel.clone()));
         Ok(())
     }
 
@@ -303,7 +313,9 @@ impl House {
     pub async fn shutdown(self) {
         self.cancel.cancel();
         self.tasks.close();
-        if time::timeout(GRACE, self.tasks.wait()).await.is_err() {
+        self.clients.close();
+        let ended = async { tokio::join!(self.tasks.wait(), self.clients.wait()) };
+        if time::timeout(GRACE, ended).await.is_err() {
             tracing::warn!("some tasks did not end in time");
         }
         if let Some(sandboxes) = self.sandboxes {
