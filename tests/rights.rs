@@ -120,6 +120,10 @@ fn a_card_outlives_the_server() {
         let _server = rig.serve();
         if card.is_none() {
             let seen = chat.until("the card", is_card);
+            for order in ["!status", "!grants"] {
+                let open = told(&rig, order);
+                assert!(open.contains(&format!("Write `!yes {}` or", code(&seen))), "who comes later sees it: {open}");
+            }
             assert!(told(&rig, &format!("!yes {} room", code(&seen))).contains("Allowed by"));
         }
         let (code, frames) = chat.finish();
@@ -136,6 +140,7 @@ fn a_plan_is_carried_out_once_whoever_asked_has_approved_it() {
     let implement = |plan: &str| ("implement", json!({"task": "Write it.", "plan": plan}));
     let calls = [
         ("implement", json!({"task": "Write it."})),
+        implement(&format!("# Long\n\n{}", "1. Write.\n".repeat(1200))),
         implement("# Hello\n\n1. Write hello.txt."),
         implement("# Hi\n\n1. Write hi.txt."),
         implement("# Hi\n\n1. Write hi.txt."),
@@ -169,8 +174,9 @@ fn a_plan_is_carried_out_once_whoever_asked_has_approved_it() {
     assert_eq!(cards, 2, "the same plan is not asked about again: {frames:#?}");
     let requests = llm.requests();
     let last = requests.iter().rfind(|request| who(request) == Who::Orchestrator).unwrap();
-    let [none, word, done, again] = results(last)[..] else { panic!("{last}") };
+    let [none, long, word, done, again] = results(last)[..] else { panic!("{last}") };
     assert!(none.contains("Call plan first"), "{none}");
+    assert!(long.contains("too long to be shown whole"), "{long}");
     assert!(word.contains("somebody has said something"), "{word}");
     assert!(done.contains("hi.txt") && again.contains("done: Qwen Code"), "{done} {again}");
     let files = rig.run(&["sandbox", "exec", "one", "--", "sh", "-c", "cd /workspace && ls *.txt"]);

@@ -147,7 +147,10 @@ impl Coder {
                 .await
                 .unwrap_or_else(|error| failed(&error)),
             Command::Local(command) => self.inner.local.carry_out(&command, Asker::Authorised).await,
-            Command::Status => format!("{}\n{}", order.doing, self.standing(address).await),
+            Command::Status => {
+                let open = granting::open(&self.inner.orchestrator.rights, address);
+                format!("{open}{}\n{}", order.doing, self.standing(address).await)
+            }
             Command::Model => {
                 let model = &self.inner.orchestrator.model;
                 model.ask_window().await;

@@ -64,12 +64,11 @@ impl Granting {
             ("grants", []) => Some(Self::Show),
             ("revoke", ["all"]) => Some(Self::RevokeAll),
             ("revoke", [what]) => Some(subject(what).map_or(Self::Unclear, Self::Revoke)),
-            ("grants", _) => Some(Self::Unclear),
             ("revoke", several) if several.iter().all(|word| *word == "all" || subject(word).is_some()) => {
                 Some(Self::Unclear)
             }
             ("grant", [what, how @ ..]) if how.len() <= 2 => Some(grant(what, how).unwrap_or(Self::Unclear)),
-            ("grant" | "revoke", []) => Some(Self::Unclear),
+            ("grant" | "revoke", []) | ("grants", _) => Some(Self::Unclear),
             _ => None,
         }
     }
@@ -155,12 +154,16 @@ pub(super) async fn carry_out(rights: &Rights, order: &Order, granting: Granting
 
 fn show(rights: &Rights, at: &Address) -> String {
     let all = rights.granted(at);
-    if all.is_empty() {
-        return rights::NONE.to_owned();
-    }
     let lines =
         all.iter().map(|(grant, time)| rights::granted(&grant.subject, grant.writes, &grant.by, &left(grant, *time)));
-    [rights::GRANTED.to_owned()].into_iter().chain(lines).collect()
+    let lines: String = lines.collect();
+    let granted = if lines.is_empty() { rights::NONE.to_owned() } else { format!("{}{lines}", rights::GRANTED) };
+    format!("{}{granted}", open(rights, at))
+}
+
+/// Says what the room is being asked, for whoever has come since or has lost sight of the card; empty if nothing.
+pub(super) fn open(rights: &Rights, at: &Address) -> String {
+    rights.questions_at(at).iter().map(|(what, code)| rights::open(what, code)).collect()
 }
 
 /// Says how long a grant lasts that has this much time left.

@@ -161,7 +161,6 @@ impl Denial {
             | Self::NotReading
             | Self::NotReadable(_)
             | Self::NotGit => StatusCode::FORBIDDEN,
-            Self::KeptElsewhere => StatusCode::NOT_FOUND,
             Self::ReadsUsedUp(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::LargePush(_) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -175,7 +174,7 @@ impl Denial {
             Self::Head(BadHead::Expectation) => StatusCode::EXPECTATION_FAILED,
             Self::Head(_) | Self::Body(_) | Self::NotAServer => StatusCode::BAD_REQUEST,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
-            Self::NoRepository(_) | Self::NotPublic(_) => StatusCode::NOT_FOUND,
+            Self::NoRepository(_) | Self::NotPublic(_) | Self::KeptElsewhere => StatusCode::NOT_FOUND,
         }
     }
 

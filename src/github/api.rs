@@ -138,9 +138,12 @@ impl Api {
         let mut whole = BytesMut::new();
         let mut body = Limited::new(reqwest::Body::from(response), MOST);
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
-                true => GitHubError::TooLarge,
-                false => GitHubError::Lost("its answer broke off".to_owned()),
+            let frame = frame.map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    GitHubError::TooLarge
+                } else {
+                    GitHubError::Lost("its answer broke off".to_owned())
+                }
             })?;
             if let Ok(data) = frame.into_data() {
                 whole.extend_from_slice(&data);

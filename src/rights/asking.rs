@@ -150,6 +150,12 @@ impl Rights {
         Ok(found)
     }
 
+    /// Returns the questions that are open in a room: what may be done, and the code.
+    pub fn questions_at(&self, at: &Address) -> Vec<(String, String)> {
+        let open = self.inner.desk.of(|card| card.at == *at).into_iter();
+        open.map(|card| (card.what().to_owned(), card.code)).collect()
+    }
+
     /// Takes a person's answer to the card with this code in a room. `lasts` is how long a yes is to count for all that a
     /// grant can cover; `None`: for the question alone, and for a host or for reading until the turn ends.
     pub async fn answer(

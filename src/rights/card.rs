@@ -24,7 +24,7 @@ const CODE: usize = 5;
 /// Characters of a line that comes from a sandbox.
 const LINE: usize = 300;
 /// Bytes of a question's details.
-const DETAILS: usize = 4000;
+pub(crate) const DETAILS: usize = 12_000;
 
 /// A question that a room is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::card::DETAILS;
 pub use self::{
     act::{Act, Subject},
     asking::{Answered, Board},

@@ -15,6 +15,11 @@ pub(crate) fn granted(what: &dyn Display, writes: bool, by: &str, left: &str) ->
     format!("- `{what}`{may}, by `{by}`, {left}\n")
 }
 
+/// A question that is open in a room.
+pub(crate) fn open(what: &str, code: &str) -> String {
+    format!("❓ This waits for an answer: {what}? Write `!yes {code}` or `!no {code}`.\n\n")
+}
+
 /// How long a grant still lasts.
 pub(crate) fn left(time: &str) -> String {
     format!("for another {time}")

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     ids,
-    rights::{Act, Answerer, Question, Refusal},
+    rights::{Act, Answerer, DETAILS, Question, Refusal},
     strings, text,
 };
 
@@ -38,6 +38,12 @@ pub(super) async fn approved(
                 .to_owned(),
         ));
     };
+    if plan.len() > DETAILS {
+        return Err(ToolError::Refused(format!(
+            "Nothing was run: a person approves a plan before it is carried out, and this one is too long to be shown whole. Have it \
+             written in {DETAILS} bytes at most, or in parts."
+        )));
+    }
     let first = plan.lines().map(|line| line.trim_matches(['#', '*', ' '])).find(|line| !line.is_empty());
     let question = Question {
         for_task: false,
