@@ -32,6 +32,19 @@ pub(super) fn read(text: &str) -> (Vec<Line>, Vec<usize>) {
     (lines, broken)
 }
 
+/// Returns a value as a line has it, in quotes where it needs them. Line breaks are written as `\\n`.
+pub(super) fn quoted(value: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "@!:/._-,+{}[]".contains(c);
+    if !value.is_empty() && value.chars().all(plain) {
+        return value.to_owned();
+    }
+    if !value.contains(['\'', '\n', '\r']) {
+        return format!("'{value}'");
+    }
+    let escaped = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    format!("\"{escaped}\"")
+}
+
 fn setting(line: &str) -> Option<(&str, String)> {
     let (key, value) = line.split_once('=')?;
     let key = key.trim();
@@ -122,6 +135,11 @@ mod tests {
         #[test]
         fn never_panics(text in any::<String>()) {
             read(&text);
+        }
+
+        #[test]
+        fn what_is_quoted_is_read_again(value in "[^\r\u{85}\u{2028}\u{2029}]{0,60}") {
+            prop_assert_eq!(one(&format!("KEY = {}", quoted(&value))).map(|(_, value)| value), Some(value));
         }
 
         #[test]

@@ -62,6 +62,60 @@ pub(crate) struct Key<T: 'static> {
     pub parse: fn(&str) -> Parsed<T>,
 }
 
+/// The settings that files of one kind hold.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Table {
+    /// The settings, in the order in which they are shown.
+    pub keys: &'static [&'static About],
+    /// The file that lists them all.
+    pub listed_in: &'static str,
+}
+
+impl Table {
+    /// Returns the entry of `name`, in any case.
+    pub(super) fn find(&self, name: &str) -> Option<&'static About> {
+        self.keys.iter().find(|about| about.name.eq_ignore_ascii_case(name)).copied()
+    }
+
+    /// Returns the known name that is nearest to `name`, if it is similar enough.
+    pub(super) fn nearest(&self, name: &str) -> Option<&'static str> {
+        let name = name.to_ascii_uppercase();
+        self.keys
+            .iter()
+            .map(|about| (strsim::damerau_levenshtein(&name, about.name), about.name))
+            .min()
+            .filter(|(distance, known)| *distance <= known.len().min(name.len()) / 4)
+            .map(|(_, known)| known)
+    }
+
+    /// Appends all settings as a file has them, with what they are for.
+    pub(super) fn write(&self, text: &mut String) {
+        let mut group = "";
+        for about in self.keys {
+            if about.group != group {
+                group = about.group;
+                text.extend(["\n# --- ", group, " ---\n"]);
+            }
+            text.push('\n');
+            comment(text, about.doc);
+            match about.default {
+                Follows(from) => comment(text, &format!("Default: {from}.")),
+                Unset | Text(_) => {}
+            }
+            text.push_str(if about.first { "" } else { "# " });
+            text.extend([about.name, " ="]);
+            if let Text(default) = about.default {
+                text.extend([" ", default]);
+            }
+            text.push('\n');
+        }
+    }
+}
+
+/// The settings of `.env`, of `matrix-agent.toml` and of the environment.
+pub(super) const ENV: Table = Table { keys: ALL, listed_in: ".env.example" };
+
+/// Makes a constant of each setting, and `ALL` of them.
 macro_rules! keys {
     ($($group:literal { $($(#[doc = $doc:literal])+ $flags:tt $name:ident: $type:ty = $default:expr, $parse:expr;)+ })+) => {
         $($(
@@ -103,6 +157,8 @@ macro_rules! keys {
     (@first (first secret)) => { true };
     (@first $other:tt) => { false };
 }
+
+pub(super) use keys;
 
 use Preset::{Follows, Text, Unset};
 
@@ -199,6 +255,10 @@ keys! {
         /// The public names by which it may be asked, parted by commas: `agent.example.org` opens all paths, `agent.example.org/webhook` what is below that one. `none`: only this machine asks.
         (list) HTTP_NAMES: Vec<String> = Text("none"), parse::list;
     }
+    "Chat bots" {
+        /// Whether the cloud bots are served: bots that answer when somebody mentions them, each from a file of its own, `STATE_DIR/secrets/cloud-bot-NAME.env` (`docs/cloud-bots.md`): `true` or `false`. `matrix-agent cloud-bot add NAME` makes one.
+        () ENABLE_CLOUD_BOTS: bool = Text("false"), parse::flag;
+    }
     "Sandboxes" {
         /// The podman program, as a name on the PATH or a whole path.
         () PODMAN_PATH: PathBuf = Text("podman"), parse::program;
@@ -271,21 +331,6 @@ keys! {
     }
 }
 
-/// Returns the entry of `name`, in any case.
-pub(crate) fn find(name: &str) -> Option<&'static About> {
-    ALL.iter().find(|about| about.name.eq_ignore_ascii_case(name)).copied()
-}
-
-/// Returns the known name that is nearest to `name`, if it is similar enough.
-pub(crate) fn nearest(name: &str) -> Option<&'static str> {
-    let name = name.to_ascii_uppercase();
-    ALL.iter()
-        .map(|about| (strsim::damerau_levenshtein(&name, about.name), about.name))
-        .min()
-        .filter(|(distance, known)| *distance <= known.len().min(name.len()) / 4)
-        .map(|(_, known)| known)
-}
-
 /// Returns the text of `.env.example`.
 pub(crate) fn example() -> String {
     let mut text = "\
@@ -295,25 +340,7 @@ pub(crate) fn example() -> String {
 # `matrix-agent config` shows what is in effect and names every mistake.
 "
     .to_owned();
-    let mut group = "";
-    for about in ALL {
-        if about.group != group {
-            group = about.group;
-            text.extend(["\n# --- ", group, " ---\n"]);
-        }
-        text.push('\n');
-        comment(&mut text, about.doc);
-        match about.default {
-            Follows(from) => comment(&mut text, &format!("Default: {from}.")),
-            Unset | Text(_) => {}
-        }
-        text.push_str(if about.first { "" } else { "# " });
-        text.extend([about.name, " ="]);
-        if let Text(default) = about.default {
-            text.extend([" ", default]);
-        }
-        text.push('\n');
-    }
+    ENV.write(&mut text);
     text
 }
 
@@ -349,17 +376,17 @@ mod tests {
     fn names_are_unique_and_found() {
         for about in ALL {
             assert_eq!(ALL.iter().filter(|other| other.name == about.name).count(), 1, "{}", about.name);
-            assert_eq!(find(&about.name.to_lowercase()).map(|found| found.name), Some(about.name));
+            assert_eq!(ENV.find(&about.name.to_lowercase()).map(|found| found.name), Some(about.name));
             assert!(about.doc.ends_with('.'), "{}", about.name);
         }
     }
 
     #[test]
     fn near_names_are_found_and_far_ones_not() {
-        assert_eq!(nearest("LLM_APIKEY"), Some("LLM_API_KEY"));
-        assert_eq!(nearest("llm_modle"), Some("LLM_MODEL"));
-        assert_eq!(nearest("MAX_TURNS"), None);
-        assert_eq!(nearest("DATABASE_URL"), None);
-        assert_eq!(nearest(""), None);
+        assert_eq!(ENV.nearest("LLM_APIKEY"), Some("LLM_API_KEY"));
+        assert_eq!(ENV.nearest("llm_modle"), Some("LLM_MODEL"));
+        assert_eq!(ENV.nearest("MAX_TURNS"), None);
+        assert_eq!(ENV.nearest("DATABASE_URL"), None);
+        assert_eq!(ENV.nearest(""), None);
     }
 }

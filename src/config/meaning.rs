@@ -2,32 +2,15 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use serde::Serialize;
+use reqwest::Url;
 
 use super::{
-    AgentChoice, AgentRole, Agents, Config, GitHub, Http, Limits, Llm, Matrix, Mistakes, Paths, People, Provider,
-    Sandbox, Source, Sources, Tasks, Unread, accounts,
-    keys::{self, About, Key, Preset},
+    AgentChoice, AgentRole, Agents, CloudBotRules, Config, GitHub, Http, Limits, Llm, Matrix, Mistakes, Paths, People,
+    Provider, Sandbox, Setting, Source, Sources, Tasks, Unread, accounts,
+    keys::{self, Key},
     raw::Raw,
+    reader::Reader,
 };
-
-/// An effective setting.
-#[derive(Clone, Debug, Serialize)]
-pub struct Setting {
-    /// The key.
-    pub key: &'static str,
-    /// The heading under which it is listed.
-    #[serde(skip)]
-    pub group: &'static str,
-    /// The value as text; `None` for a secret or without a value.
-    pub value: Option<String>,
-    /// Whether it is a secret.
-    pub secret: bool,
-    /// Whether it has a value.
-    pub set: bool,
-    /// Where the value comes from.
-    pub source: Source,
-}
 
 /// The settings with the mistakes in them.
 #[derive(Clone, Debug)]
@@ -62,6 +45,7 @@ pub fn load(sources: &Sources) -> Loaded {
 
 fn read(reader: &mut Reader, sources: &Sources) -> Config {
     let (matrix, defaults, admin) = matrix(reader);
+    let cloud_bots = cloud_bots(reader, &defaults);
     let admin = admin.map(|user| (user, "MATRIX_ADMIN_USER"));
     let admins = reader.or_follows(keys::ADMIN_USERS, admin).unwrap_or_default();
     let shown = (!admins.is_empty()).then(|| (admins.join(","), "ADMIN_USERS"));
@@ -110,6 +94,7 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
         },
         matrix,
         accounts,
+        cloud_bots,
         people,
         agents: Agents {
             plan: agents(reader, keys::PLAN_AGENT, keys::PLAN_MODEL, keys::PLAN_FALLBACK),
@@ -205,6 +190,25 @@ fn matrix(reader: &mut Reader) -> (Option<Matrix>, Matrix, Option<String>) {
     (user.map(|user| Matrix { user, ..defaults.clone() }), defaults, admin)
 }
 
+/// The homeserver of cloud bots that name none, where none is known here.
+const ANY_HOMESERVER: &str = "http://127.0.0.1:8448";
+
+/// Reads what holds for all cloud bots. Their homeserver is ours only if we have one: a default would be a stranger's.
+fn cloud_bots(reader: &mut Reader, defaults: &Matrix) -> CloudBotRules {
+    let enabled = reader.value(keys::ENABLE_CLOUD_BOTS);
+    let name = keys::MATRIX_HOMESERVER.about.name;
+    let ours = reader.settings.iter().any(|setting| setting.key == name && setting.source != Source::Default);
+    let any = Url::parse(ANY_HOMESERVER).unwrap_or_else(|_| unreachable!("a test reads it"));
+    let administrator = defaults.admin_user.clone().zip(defaults.admin_password.clone()).filter(|_| ours);
+    CloudBotRules {
+        enabled,
+        administrator,
+        homeserver: if ours { defaults.homeserver.clone() } else { any },
+        allow_plain_http: defaults.allow_plain_http,
+        unsigned_devices: defaults.unsigned_devices,
+    }
+}
+
 /// Returns an address as URLs and Matrix names contain it.
 fn host(ip: IpAddr) -> String {
     match ip {
@@ -239,95 +243,4 @@ fn podman_socket(sources: &Sources) -> PathBuf {
     }
     let runtime = sources.path("XDG_RUNTIME_DIR");
     runtime.unwrap_or_else(|| PathBuf::from(format!("/run/user/{}", nix::unistd::geteuid()))).join("podman/podman.sock")
-}
-
-struct Reader {
-    raw: Raw,
-    settings: Vec<Setting>,
-    mistakes: Mistakes,
-}
-
-impl Reader {
-    /// Returns the parsed value, if one was typed and is valid.
-    fn typed<T>(&mut self, key: &Key<T>) -> Option<T> {
-        let typed = self.raw.get(&key.about)?.clone();
-        match (key.parse)(&typed.text) {
-            Ok(value) => {
-                self.note(&key.about, Some(typed.text), typed.source);
-                Some(value)
-            }
-            Err(wrong) => {
-                self.mistakes.add(key.about.name, Some(typed.source), wrong);
-                None
-            }
-        }
-    }
-
-    /// Reads a setting that may have no value.
-    fn optional<T>(&mut self, key: &Key<T>) -> Option<T> {
-        let value = self.typed(key);
-        if value.is_none() {
-            self.note(&key.about, None, Source::Default);
-        }
-        value
-    }
-
-    /// Reads a setting with a default in the table.
-    fn value<T>(&mut self, key: &Key<T>) -> T {
-        if let Some(value) = self.typed(key) {
-            return value;
-        }
-        let Preset::Text(text) = key.about.default else {
-            unreachable!("{} has a default in the table: a test loads all settings", key.about.name)
-        };
-        self.note(&key.about, Some(text.to_owned()), Source::Default);
-        (key.parse)(text).unwrap_or_else(|_| unreachable!("a test parses every default of the table"))
-    }
-
-    /// Reads a setting that follows from another one, if that is set.
-    fn or_follows<T>(&mut self, key: &Key<T>, follows: Option<(String, &'static str)>) -> Option<T> {
-        if let Some(value) = self.typed(key) {
-            return Some(value);
-        }
-        let Some((text, from)) = follows else {
-            self.note(&key.about, None, Source::Default);
-            return None;
-        };
-        let value = (key.parse)(&text).ok();
-        self.note(&key.about, Some(text), Source::Follows(from));
-        value
-    }
-
-    /// Reads a setting that follows from another one, and else has a default in the table.
-    fn value_or_follows<T>(&mut self, key: &Key<T>, follows: Option<(String, &'static str)>) -> T {
-        if follows.is_none() {
-            return self.value(key);
-        }
-        self.or_follows(key, follows).unwrap_or_else(|| self.value(key))
-    }
-
-    /// Reads a path whose default depends on who runs the program. The default is checked too, since a home
-    /// directory's path may be too long for sockets.
-    fn folder(&mut self, key: &Key<PathBuf>, default: PathBuf) -> PathBuf {
-        if let Some(value) = self.typed(key) {
-            return value;
-        }
-        let text = default.to_string_lossy().into_owned();
-        if let Err(wrong) = (key.parse)(&text) {
-            self.mistakes.add(key.about.name, Some(Source::Default), wrong);
-        }
-        self.note(&key.about, Some(text), Source::Default);
-        default
-    }
-
-    fn note(&mut self, about: &About, value: Option<String>, source: Source) {
-        self.settings.push(Setting {
-            key: about.name,
-            group: about.group,
-            set: value.is_some(),
-            value: value.filter(|_| !about.secret),
-            secret: about.secret,
-            source,
-        });
-    }
 }

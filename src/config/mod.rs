@@ -4,6 +4,7 @@
 //! mistakes to the same [`Mistakes`]. `cli` reads the settings once at the start; the modules get their typed parts.
 
 mod accounts;
+mod cloud_bots;
 mod dotenv;
 mod folders;
 pub(crate) mod keys;
@@ -12,6 +13,7 @@ mod mistakes;
 pub(crate) mod parse;
 mod places;
 mod raw;
+mod reader;
 mod shown;
 mod source;
 mod value;
@@ -29,13 +31,16 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 pub(crate) use accounts::{account_setting, hears_nobody, use_https};
+pub use cloud_bots::{CloudBot, CloudBots, RefusedBot, Thinking, Unwritten};
+pub(crate) use cloud_bots::{account_of_bot, cloud_bot_setting};
 pub(crate) use folders::{check_private, make_private};
+pub(crate) use meaning::Loaded;
 pub use meaning::load;
-pub(crate) use meaning::{Loaded, Setting};
 pub(crate) use mistakes::sentence;
 pub(crate) use mistakes::{Mistakes, Wrong};
 pub use places::Sources;
 pub(crate) use places::Unread;
+pub(crate) use reader::Setting;
 pub(crate) use shown::ShownAccount;
 pub(crate) use source::Source;
 
@@ -62,6 +67,8 @@ pub struct Config {
     pub matrix: Option<Matrix>,
     /// The further accounts.
     pub accounts: Vec<MatrixAccount>,
+    /// What holds for all cloud bots.
+    pub cloud_bots: CloudBotRules,
     /// Who may do what.
     pub people: People,
     /// Which coding agent does what.
@@ -300,6 +307,22 @@ pub struct MatrixAccount {
     pub people: People,
     /// Where it was set.
     pub source: Source,
+}
+
+/// What holds for all cloud bots; the rest is in each one's own file, which [`CloudBots::read`] reads.
+#[derive(Clone, Debug)]
+pub struct CloudBotRules {
+    /// Whether they are served.
+    pub enabled: bool,
+    /// The homeserver of those that name none.
+    pub homeserver: Url,
+    /// The administrator of that homeserver, who makes accounts there, with the password; `None` if it is not ours or one of
+    /// the two is not set.
+    pub administrator: Option<(String, SecretString)>,
+    /// Whether a token may be sent to a homeserver elsewhere over plain HTTP.
+    pub allow_plain_http: bool,
+    /// Whether messages from devices that nobody has signed count.
+    pub unsigned_devices: bool,
 }
 
 /// Who may do what. An empty list of users means nobody.

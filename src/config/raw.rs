@@ -16,7 +16,7 @@ use toml::Spanned;
 
 use super::{
     AgentProfile, Mistakes, ModelFacts, Price, Source, Wrong, accounts, dotenv,
-    keys::{self, About},
+    keys::{self, About, Table},
     parse,
     places::{self, Sources},
     value,
@@ -56,7 +56,7 @@ impl Raw {
             raw.add_file(&path, &text, mistakes);
         }
         if let Some((path, text)) = open(sources, sources.env_file.as_deref(), places::ENV_FILE, mistakes) {
-            raw.add_env_file(&path, &text, mistakes);
+            raw.add_env_file(&path, &text, keys::ENV, mistakes);
         }
         for about in keys::ALL {
             match sources.environment.get(&OsString::from(about.name)).map(|value| value.to_str()) {
@@ -68,6 +68,13 @@ impl Raw {
                 None => {}
             }
         }
+        raw
+    }
+
+    /// Reads a file of `KEY = value` lines that holds the settings of `table` and nothing else; it is shown as `path`.
+    pub(super) fn of_file(path: &Path, text: &str, table: Table, mistakes: &mut Mistakes) -> Self {
+        let mut raw = Self::default();
+        raw.add_env_file(path, text, table, mistakes);
         raw
     }
 
@@ -95,7 +102,7 @@ impl Raw {
         }
     }
 
-    fn add_env_file(&mut self, path: &Path, text: &str, mistakes: &mut Mistakes) {
+    fn add_env_file(&mut self, path: &Path, text: &str, table: Table, mistakes: &mut Mistakes) {
         let (lines, broken) = dotenv::read(text);
         for line in broken {
             let source = Source::EnvFile { path: path.to_owned(), line };
@@ -107,9 +114,9 @@ impl Raw {
         }
         for line in lines {
             let source = Source::EnvFile { path: path.to_owned(), line: line.number };
-            match keys::find(&line.key) {
+            match table.find(&line.key) {
                 Some(about) => self.set(about, &line.value, source),
-                None => unknown(&line.key, source, mistakes),
+                None => unknown(&line.key, table, source, mistakes),
             }
         }
     }
@@ -193,8 +200,8 @@ impl Raw {
                 self.add_profiles(value, &source, mistakes);
                 continue;
             }
-            let Some(about) = keys::find(name.get_ref()) else {
-                unknown(name.get_ref(), source, mistakes);
+            let Some(about) = keys::ENV.find(name.get_ref()) else {
+                unknown(name.get_ref(), keys::ENV, source, mistakes);
                 continue;
             };
             match value::text(&value, about.several) {
@@ -215,13 +222,14 @@ fn lines_before(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
 }
 
-fn unknown(name: &str, source: Source, mistakes: &mut Mistakes) {
+fn unknown(name: &str, table: Table, source: Source, mistakes: &mut Mistakes) {
     // A stray line of a secret can look like a key, so a name unlike ours is not repeated.
     let like_ours = name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
-    let (name, mend) = match keys::nearest(name) {
+    let list = format!("Remove the line; `{}` lists all settings", table.listed_in);
+    let (name, mend) = match table.nearest(name) {
         Some(known) => (name, format!("Did you mean {known}? If not, remove the line")),
-        None if like_ours => (name, "Remove the line; `.env.example` lists all settings".to_owned()),
-        None => ("(unknown)", "Remove the line; `.env.example` lists all settings".to_owned()),
+        None if like_ours => (name, list),
+        None => ("(unknown)", list),
     };
     mistakes.add(name, Some(source), Wrong::new("there is no such setting", mend));
 }
