@@ -69,6 +69,14 @@ pub(crate) fn parse_model(model: &str, base_url: Option<&str>) -> Result<Endpoin
     })
 }
 
+/// Returns the model string of a model that the endpoint at `base_url` knows by the name `model`, whatever that begins with.
+pub(crate) fn model_string(model: &str, base_url: &str) -> String {
+    let given = base_url.trim_end_matches('/');
+    let owner =
+        PROVIDERS.iter().find(|provider| provider.base_url.is_some_and(|own| own.trim_end_matches('/') == given));
+    format!("{}/{model}", owner.map_or("openai", |provider| provider.prefix))
+}
+
 const EXAMPLE: &str = "openrouter/anthropic/claude-sonnet-4";
 
 fn unknown_prefix(given: &str, prefix: &str) -> String {

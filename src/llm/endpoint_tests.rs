@@ -127,3 +127,17 @@ fn who_is_asked_for_the_window() {
         assert_eq!(parse(model, base).asking(), asking, "{model}");
     }
 }
+
+#[test]
+fn a_name_that_an_endpoint_knows_is_sent_as_it_is() {
+    for (name, base_url) in [
+        ("openai/gpt-oss-120b", "https://api.groq.com/openai/v1"),
+        ("meta-llama/llama-3.3-70b-instruct:free", "https://openrouter.ai/api/v1/"),
+        ("gpt-5", "https://api.openai.com/v1"),
+        ("qwen3", "http://127.0.0.1:8080/v1"),
+    ] {
+        let endpoint = parse_model(&model_string(name, base_url), Some(base_url)).unwrap();
+        assert_eq!((endpoint.model(), endpoint.base_url()), (name, base_url.trim_end_matches('/')));
+    }
+    assert_eq!(model_string("a/b", "https://openrouter.ai/api/v1"), "openrouter/a/b");
+}

@@ -35,7 +35,7 @@ mod window;
 mod wire;
 
 pub use demo_model::DemoModel;
-pub(crate) use endpoint::{Endpoint, SettingError, parse_model};
+pub(crate) use endpoint::{Endpoint, SettingError, model_string, parse_model};
 pub use error::{LlmError, Stage};
 pub(crate) use error::{Remedy, ToldTokens};
 pub use limits::ModelLimits;
@@ -43,4 +43,5 @@ pub(crate) use message::{AssistantMessage, ToolCall};
 pub use message::{Chunk, Completion, Finish, Message, Part, ToolSpec, Usage};
 pub use meter::Meter;
 pub use model::{Model, ModelSettings};
+pub use servers::Listed;
 pub use window::{Window, WindowSource};

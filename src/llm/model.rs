@@ -4,6 +4,7 @@
 //! Dropping the future of [`Model::complete`] closes the connection, upon which providers stop generating.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     pin::pin,
     sync::{
@@ -18,7 +19,7 @@ use futures_util::{
     StreamExt,
     future::{self, Either},
 };
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
@@ -38,7 +39,7 @@ use super::{
         fields::{self, RefusedFields},
     },
     retry::Schedule,
-    servers,
+    servers::{self, Listed},
     watch::{Fault, Watch},
     window::{self, Window},
     wire::StreamChunk,
@@ -58,6 +59,10 @@ pub struct ModelSettings {
     pub vision: Option<bool>,
     /// The size of its context in tokens; `None` leaves that to its name and its server.
     pub context_window: Option<u64>,
+    /// The sampling temperature; `None` leaves that to the provider.
+    pub temperature: Option<f64>,
+    /// Headers that requests carry besides, by their names in small letters. None may be one that the client makes itself.
+    pub headers: BTreeMap<String, SecretString>,
     /// Time limits and retries.
     pub limits: ModelLimits,
     /// The clock for dates in `Retry-After`.
@@ -73,6 +78,8 @@ impl ModelSettings {
             key,
             vision: None,
             context_window: None,
+            temperature: None,
+            headers: BTreeMap::new(),
             limits: ModelLimits::default(),
             clock: Clock::default(),
         }
@@ -100,6 +107,7 @@ struct Inner {
     blind: AtomicBool,
     window: window::KnownWindow,
     refused_fields: RefusedFields,
+    temperature: Option<f64>,
     limits: ModelLimits,
     clock: Clock,
 }
@@ -118,10 +126,11 @@ impl Model {
         })?;
         Ok(Self {
             inner: Arc::new(Inner {
-                target: Arc::new(Target::new(endpoint.base_url(), &settings.key)?),
+                target: Arc::new(Target::new(endpoint.base_url(), &settings.key, &settings.headers)?),
                 vision: settings.vision.unwrap_or_else(|| endpoint.vision()),
                 blind: AtomicBool::new(false),
                 refused_fields: RefusedFields::default(),
+                temperature: settings.temperature,
                 window: window::KnownWindow::new(settings.context_window, endpoint.window()),
                 endpoint,
                 http,
@@ -194,6 +203,7 @@ impl Model {
         on_chunk: &mut (dyn FnMut(Chunk) + Send),
     ) -> Result<Completion, LlmError> {
         let mut request = request::build(&self.inner.endpoint, self.vision(), messages, tools, max_output);
+        request.temperature = self.inner.temperature;
         let refused_fields = &self.inner.refused_fields;
         fields::all()
             .filter(|field| refused_fields.contains(*field))
@@ -244,6 +254,11 @@ impl Model {
     fn bad_call(&self, said: ProviderWords) -> Completion {
         let message = AssistantMessage { text: said.0, model: self.name().to_owned(), ..AssistantMessage::default() };
         Completion { message, finish: Finish::BadCall, usage: None, reasoning: String::new() }
+    }
+
+    /// Looks whether its endpoint can be reached, takes the key and has the model, by its list of models, which costs nothing.
+    pub async fn look_up(&self) -> Listed {
+        servers::look_up(&self.inner.http, &self.inner.endpoint, &self.inner.target.headers()).await
     }
 
     /// Asks for a single token, once, to check address, key and model. Returns how long it took.
@@ -375,9 +390,19 @@ struct Target {
 }
 
 impl Target {
-    fn new(base_url: &str, key: &SecretString) -> Result<Self, SettingError> {
+    fn new(base_url: &str, key: &SecretString, more: &BTreeMap<String, SecretString>) -> Result<Self, SettingError> {
         let key = SecretString::from(key.expose_secret().trim());
         let mut headers = HeaderMap::new();
+        for (name, value) in more {
+            let pair =
+                HeaderName::from_bytes(name.as_bytes()).ok().zip(HeaderValue::from_str(value.expose_secret()).ok());
+            let (name, mut value) = pair.ok_or_else(|| SettingError {
+                key: "EXTRA_HEADERS_JSON",
+                problem: "a name or a value in it cannot be a header".to_owned(),
+            })?;
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
         if !key.expose_secret().is_empty() {
             let bearer = format!("Bearer {}", key.expose_secret());
             let mut bearer = HeaderValue::from_str(&bearer).map_err(|_| SettingError {

@@ -35,6 +35,8 @@ pub(super) struct Request<'a> {
     max_tokens: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_completion_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) temperature: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -154,6 +156,7 @@ pub(super) fn build<'a>(
         parallel_tool_calls: (quirks.ask_parallel && asked).then_some(true),
         max_tokens: max_output.filter(|_| classic),
         max_completion_tokens: max_output.filter(|_| !classic),
+        temperature: None,
     }
 }
 

@@ -7,13 +7,16 @@
 use std::time::Duration;
 
 use futures_util::future::join;
-use reqwest::{Client, RequestBuilder, header::HeaderMap};
+use reqwest::{Client, RequestBuilder, Response, header::HeaderMap};
 use serde_json::{Value, json};
 
 use super::{endpoint::Endpoint, providers::Asking, window::Answer};
+use crate::text;
 
 /// How long all questions together may take.
 pub(super) const WITHIN: Duration = Duration::from_secs(2);
+/// How long the list of models may take where somebody waits for it.
+const LOOKED_UP: Duration = Duration::from_secs(15);
 /// The most bytes of an answer. A list of many hundred models is not read.
 const MOST: usize = 1 << 20;
 
@@ -65,8 +68,48 @@ pub(super) async fn ask(http: &Client, endpoint: &Endpoint, headers: &HeaderMap)
     tokio::time::timeout(WITHIN, answer).await.unwrap_or(Answer::Nothing)
 }
 
+/// What an endpoint's list of models says of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// It has the model.
+    Has,
+    /// It has others.
+    HasOthers,
+    /// It answers, and shows no list.
+    Answers,
+    /// It does not take the key.
+    NoKey,
+    /// It cannot be reached; the words tell why.
+    Away(String),
+}
+
+/// Reads the endpoint's list of models, which costs nothing.
+pub(super) async fn look_up(http: &Client, endpoint: &Endpoint, headers: &HeaderMap) -> Listed {
+    let request = http.get(format!("{}/models", endpoint.base_url())).headers(headers.clone());
+    let answer = match request.timeout(LOOKED_UP).send().await {
+        Ok(answer) => answer,
+        // The error's own text holds the address, its causes' do not.
+        Err(error) => return Listed::Away(text::one_line(&text::root_cause(&error), 100)),
+    };
+    if matches!(answer.status().as_u16(), 401 | 403) {
+        return Listed::NoKey;
+    }
+    let status = answer.status();
+    if status.is_server_error() {
+        return Listed::Away(format!("it answers with status {}", status.as_u16()));
+    }
+    let list = if status.is_success() { body(answer).await } else { None };
+    let entries = list.as_ref().and_then(|list| list["data"].as_array().or_else(|| list.as_array()));
+    let Some(entries) = entries.filter(|entries| !entries.is_empty()) else { return Listed::Answers };
+    let names = |entry: &Value, name| [&entry["id"], &entry["name"]].iter().any(|known| known.as_str() == Some(name));
+    if entries.iter().any(|entry| names(entry, endpoint.model())) { Listed::Has } else { Listed::HasOthers }
+}
+
 async fn read(request: RequestBuilder) -> Option<Value> {
-    let mut answer = request.send().await.ok().filter(|answer| answer.status().is_success())?;
+    body(request.send().await.ok().filter(|answer| answer.status().is_success())?).await
+}
+
+async fn body(mut answer: Response) -> Option<Value> {
     let mut body = Vec::new();
     while let Some(piece) = answer.chunk().await.ok()? {
         body.extend_from_slice(&piece);

@@ -18,9 +18,10 @@ pub(in crate::llm) enum Field {
     ReasoningContent = 1 << 5,
     ReasoningDetails = 1 << 6,
     ExtraContent = 1 << 7,
+    Temperature = 1 << 8,
 }
 
-const NAMES: [(&str, Field); 8] = [
+const NAMES: [(&str, Field); 9] = [
     ("max_tokens", Field::MaxTokens),
     ("max_completion_tokens", Field::MaxCompletionTokens),
     ("stream_options", Field::StreamOptions),
@@ -29,6 +30,7 @@ const NAMES: [(&str, Field); 8] = [
     ("reasoning_content", Field::ReasoningContent),
     ("reasoning_details", Field::ReasoningDetails),
     ("extra_content", Field::ExtraContent),
+    ("temperature", Field::Temperature),
 ];
 
 /// Returns all of them.
@@ -95,6 +97,7 @@ impl Request<'_> {
             Field::MaxCompletionTokens => self.max_completion_tokens.is_some(),
             Field::StreamOptions => self.stream_options.is_some(),
             Field::ParallelToolCalls => self.parallel_tool_calls.is_some(),
+            Field::Temperature => self.temperature.is_some(),
             Field::CacheControl => in_messages(|message| message.content.is_marked()),
             Field::ReasoningContent => in_messages(|message| message.reasoning_content.is_some()),
             Field::ReasoningDetails => in_messages(|message| message.reasoning_details.is_some()),
@@ -121,6 +124,7 @@ impl Request<'_> {
             }
             Field::StreamOptions => self.stream_options = None,
             Field::ParallelToolCalls => self.parallel_tool_calls = None,
+            Field::Temperature => self.temperature = None,
             Field::CacheControl => self.messages.iter_mut().for_each(|message| message.content.unmark()),
             Field::ReasoningContent => self.messages.iter_mut().for_each(|message| message.reasoning_content = None),
             Field::ReasoningDetails => self.messages.iter_mut().for_each(|message| message.reasoning_details = None),
@@ -168,6 +172,10 @@ mod tests {
             (
                 "body -> messages -> 1 -> reasoning_details: additional properties are not allowed",
                 Some(Field::ReasoningDetails),
+            ),
+            (
+                "Unsupported value: 'temperature' does not support 0.7 with this model. Only the default (1) value is supported.",
+                Some(Field::Temperature),
             ),
             ("max_tokens must be at least 1", None),
             ("The model `x` does not exist", None),
