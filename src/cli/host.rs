@@ -14,7 +14,7 @@ use crate::{
     clock::Clock,
     config::ModelFacts,
     llm::{DemoModel, Model},
-    ops::{House, LockError, Purpose, Server, administration_socket, control_socket, model_settings},
+    ops::{House, LockError, Purpose, Server, administration_socket, control_socket, model_settings, only_cloud_bots},
 };
 
 /// How long a server that has taken the state directory may take until it can be talked to.
@@ -112,6 +112,9 @@ pub(super) async fn serve(
     let rooms = purpose == Purpose::Run;
     if !demo_model {
         let config = configuration.checked(purpose)?;
+        if rooms && only_cloud_bots(config) {
+            return Ok((Server::start_cloud_bots(config, Clock::default()).await?, None));
+        }
         return Ok((Server::start(config, Model::new(model_settings(config))?, rooms, Clock::default()).await?, None));
     }
     let config = configuration.checked(Purpose::Anything)?;

@@ -18,6 +18,7 @@ use tokio::{
         UnixListener, UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
+    sync::broadcast::error::RecvError,
     time,
 };
 use tokio_util::{
@@ -27,9 +28,14 @@ use tokio_util::{
 };
 use tracing::Instrument;
 
-use super::check_ipc;
+use super::{
+    check_ipc,
+    cloud_bots::{CloudBots, Shown},
+    recent,
+};
 use crate::{
     chat::terminal::{self, Hello, Terminal},
+    config::account_of_bot,
     hub::AccountHub,
     ids::{self, Address, FIRST_ACCOUNT},
     sandbox::{Command, Exit, SandboxError, SandboxSummary, Sandboxes, Stdin, User},
@@ -66,6 +72,22 @@ pub(crate) enum Request {
     Remove {
         /// The room as the list shows it, its sandbox's name, or a terminal room's name.
         room: String,
+    },
+    /// Lists the cloud bots with what they do.
+    CloudBots,
+    /// Looks at the cloud bots' files at once, and lists them then.
+    LookAtCloudBots,
+    /// Begins a cloud bot anew, from its file.
+    RestartCloudBot {
+        /// Its name.
+        name: String,
+    },
+    /// Reads the newest lines of the log about a cloud bot.
+    CloudBotLog {
+        /// Its name.
+        name: String,
+        /// Whether further lines are sent as they come, until the client hangs up.
+        follow: bool,
     },
     /// Runs a command in a sandbox.
     Exec {
@@ -111,6 +133,8 @@ pub(super) struct Control {
     pub(super) sandboxes: Option<Sandboxes>,
     /// `None` if this process only administers sandboxes.
     pub(super) chat: Option<(AccountHub, Terminal)>,
+    /// `None` if this process serves none.
+    pub(super) cloud_bots: Option<CloudBots>,
 }
 
 type Incoming = FramedRead<OwnedReadHalf, LinesCodec>;
@@ -176,7 +200,23 @@ impl Control {
                 terminal.serve(hub, room, name, incoming, outgoing, cancel.clone()).instrument(span).await;
                 Ok(())
             }
-            (Request::Chat { .. }, None) => fail(&mut outgoing, "This process only administers sandboxes.").await,
+            (Request::Chat { .. }, None) => {
+                fail(&mut outgoing, "No bot answers in the terminal here: this process serves other things.").await
+            }
+            (Request::CloudBotLog { name, follow }, _) => show_log(&name, follow, incoming, outgoing).await,
+            (request @ (Request::CloudBots | Request::LookAtCloudBots | Request::RestartCloudBot { .. }), _) => {
+                let Some(bots) = &self.cloud_bots else {
+                    let why = "This server serves no cloud bots. Set ENABLE_CLOUD_BOTS=true and start it again.";
+                    return fail(&mut outgoing, why).await;
+                };
+                match of_cloud_bots(bots, request).await {
+                    Ok(shown) => {
+                        send(&mut outgoing, &Answer::Value { value: serde_json::json!(shown), text: String::new() })
+                            .await
+                    }
+                    Err(why) => fail(&mut outgoing, &why).await,
+                }
+            }
             (request, _) => {
                 let Some(sandboxes) = self.sandboxes.clone() else {
                     return fail(&mut outgoing, "No bot of this server works in sandboxes.").await;
@@ -186,6 +226,43 @@ impl Control {
             }
         }
     }
+}
+
+/// Sends the newest lines of the log about a cloud bot, and with `follow` those that come later.
+async fn show_log(name: &str, follow: bool, mut incoming: Incoming, mut outgoing: Outgoing) -> anyhow::Result<()> {
+    let account = account_of_bot(name);
+    let (lines, mut fresh) = recent::of(&account);
+    let piece = |line: &str| Answer::Output { data: BASE64.encode(format!("{line}\n")) };
+    for line in lines {
+        send(&mut outgoing, &piece(&line)).await?;
+    }
+    while follow {
+        tokio::select! {
+            line = fresh.recv() => match line {
+                Ok((of, line)) if of == account => send(&mut outgoing, &piece(&line)).await?,
+                Ok(_) => {}
+                Err(RecvError::Lagged(missed)) => {
+                    send(&mut outgoing, &piece(&format!("({missed} lines of all bots were left out)"))).await?;
+                }
+                Err(RecvError::Closed) => break,
+            },
+            // The client has hung up.
+            _ = incoming.next() => break,
+        }
+    }
+    Ok(())
+}
+
+/// Does what is asked of the cloud bots, and returns them as they are then.
+async fn of_cloud_bots(bots: &CloudBots, request: Request) -> Result<Vec<Shown>, String> {
+    match request {
+        Request::RestartCloudBot { name } if !bots.restart(&name).await => {
+            return Err(format!("There is no cloud bot `{name}` that could begin anew; `cloud-bot status` tells why."));
+        }
+        Request::LookAtCloudBots => bots.look().await,
+        _ => {}
+    }
+    Ok(bots.shown().await)
 }
 
 /// The operators' access to sandboxes.
@@ -234,7 +311,12 @@ impl Administration {
                 let room = room.to_string();
                 Answer::Value { text: format!("Removed the sandbox of {room}."), value: room.into() }
             }
-            Request::Chat { .. } | Request::Exec { .. } => Answer::Failed { text: "Not a question.".into() },
+            Request::Chat { .. }
+            | Request::Exec { .. }
+            | Request::CloudBots
+            | Request::CloudBotLog { .. }
+            | Request::LookAtCloudBots
+            | Request::RestartCloudBot { .. } => Answer::Failed { text: "Not a question.".into() },
         })
     }
 

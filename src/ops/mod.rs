@@ -1,16 +1,19 @@
 //! Running the service: the lock, the control socket, the health checks, and how the parts are wired together.
 
 mod check_ipc;
+mod cloud_bots;
 mod control;
 pub(crate) mod doctor;
 mod lock;
 mod pulse;
+pub(crate) mod recent;
 mod server;
 mod settings;
 
+pub(crate) use cloud_bots::{Shown, shown, shown_refused};
 pub(crate) use control::{Answer, Operator, Request, administration_socket, control_socket};
 pub(crate) use lock::{Lock, LockError};
 pub(crate) use pulse::Pulse;
 pub use server::{House, Served, Server};
-pub(crate) use settings::{Purpose, has_model, other_agents, review};
+pub(crate) use settings::{Purpose, cloud_login, has_model, only_cloud_bots, other_agents, review};
 pub use settings::{matrix_login, model_settings};

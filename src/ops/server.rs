@@ -18,6 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 use super::{
+    cloud_bots::CloudBots,
     control::{Control, administration_socket, control_socket},
     lock::Lock,
     pulse::Pulse,
@@ -79,6 +80,8 @@ pub struct House {
     retention: Retention,
     /// The HTTP server, if one is set up, until it serves.
     http: Option<HttpServer>,
+    /// The settings by which cloud bots are served, if they are.
+    cloud_bots: Option<Config>,
     /// By which rules issues become tasks, if they do.
     task_rules: Option<TaskRules>,
     tasks: TaskTracker,
@@ -160,6 +163,7 @@ impl House {
             gallery,
             retention,
             http: None,
+            cloud_bots: None,
             task_rules: None,
             tasks,
             clients: TaskTracker::new(),
@@ -201,6 +205,11 @@ impl House {
         Ok(())
     }
 
+    /// Serves the cloud bots besides, if the settings say so.
+    pub fn serve_cloud_bots(&mut self, config: &Config) {
+        self.cloud_bots = config.cloud_bots.enabled.then(|| config.clone());
+    }
+
     /// Returns the store, for bots with data of their own.
     pub fn store(&self) -> &Store {
         &self.store
@@ -218,7 +227,7 @@ impl House {
             let ignore = async move { while events.recv().await.is_some() {} };
             self.tasks.spawn(self.cancel.clone().run_until_cancelled_owned(ignore));
         }
-        let control = Control { sandboxes: self.sandboxes.clone(), chat: None };
+        let control = Control { sandboxes: self.sandboxes.clone(), chat: None, cloud_bots: None };
         self.listen(control, &administration_socket(&self.state_dir))
     }
 
@@ -256,11 +265,11 @@ impl House {
             .iter()
             .flat_map(|account| account.bots.iter().map(|bot| (account.name.clone(), bot.name().clone())));
         self.local.serves(bots.collect());
-        let (mut logins, mut chat, mut hubs) = (vec![], None, vec![]);
+        let (mut logins, mut terminals_of, mut hubs) = (vec![], None, vec![]);
         for Served { name, bots, login, terminals } in accounts {
             let (at_terminals, from_terminals) = Port::new(terminal::ROOMS, QUEUE);
             let (in_rooms, from_rooms) = Port::new(matrix::ROOMS, QUEUE);
-            let terminals = terminals && chat.is_none();
+            let terminals = terminals && terminals_of.is_none();
             // Rows for rooms that are not served stay in the outbox.
             let ports = terminals.then_some(at_terminals).into_iter().chain(login.is_some().then_some(in_rooms));
             let account = Account { name, bots, ports: ports.collect(), rights: Some(self.rights.clone()) };
@@ -275,7 +284,7 @@ impl House {
                 let terminal = Terminal::default();
                 let running = terminal.clone().run(from_terminals, hub.watch(), cancel.clone());
                 tasks.spawn(running.instrument(hub.span()));
-                chat = Some((hub.clone(), terminal));
+                terminals_of = Some((hub.clone(), terminal));
             }
             logins.extend(login.map(|login| (login, hub, from_rooms)));
         }
@@ -291,8 +300,15 @@ impl House {
         if let Some(events) = sandboxes.as_ref().and_then(Sandboxes::take_events) {
             tasks.spawn(show(events, hubs, cancel.clone()));
         }
+        let cloud_bots = match self.cloud_bots.take() {
+            Some(config) => {
+                let means = chat::Means { store: self.store.clone(), gallery: self.gallery.clone() };
+                Some(CloudBots::start(config, means, keeper, tasks, cancel.clone()).await)
+            }
+            None => None,
+        };
         // Before the accounts, so that terminals do not wait for a homeserver that hangs.
-        let control = Control { sandboxes: self.sandboxes.clone(), chat };
+        let control = Control { sandboxes: self.sandboxes.clone(), chat: terminals_of, cloud_bots: cloud_bots.clone() };
         self.listen(control, &control_socket(&self.state_dir))?;
         let serving = Serving::new(logins.len());
         for (login, hub, inbox) in logins {
@@ -305,6 +321,9 @@ impl House {
         if let Err(error) = serving.all_tried().await {
             self.shutdown().await;
             return Err(error.into());
+        }
+        if let Some(bots) = cloud_bots {
+            bots.tried().await;
         }
         Ok(Server { house: self, serving })
     }
@@ -345,6 +364,7 @@ impl Server {
         let mut house = House::open(config, clock).await?;
         if rooms {
             house.listen_http(config).await?;
+            house.serve_cloud_bots(config);
         }
         let Some(coder) = house.coder(config, model) else { return house.serve(vec![]).await };
         let guests: Arc<dyn Bot> = Arc::new(house.guests());
@@ -361,6 +381,14 @@ impl Server {
             terminals: false,
         });
         house.serve([first].into_iter().chain(others).collect()).await
+    }
+
+    /// Starts the cloud bots alone: without Podman, and without a model of the coding agent.
+    pub async fn start_cloud_bots(config: &Config, clock: Clock) -> anyhow::Result<Self> {
+        tracing::info!("only the cloud bots are served: neither MATRIX_USER nor a model of the coding agent is set");
+        let mut house = House::without_sandboxes(config, clock)?;
+        house.serve_cloud_bots(config);
+        house.serve(vec![]).await
     }
 
     /// Waits until the server cannot go on, and returns why. Never returns while it can.
@@ -483,6 +511,8 @@ mod tests {
             refused: None,
             state_dir: config.paths.state_dir.clone(),
             unsigned_devices: false,
+            begun: None,
+            watchdog: None,
         };
         let served = Served { name: name.into(), bots: vec![], login: Some(login), terminals: true };
         (House::without_sandboxes(&config, Clock::default()).unwrap(), served)

@@ -9,14 +9,14 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    bots::{Allowance, People, Places, Policy},
+    bots::{Allowance, People, Places, Policy, chat},
     chat::{
-        matrix::{Fault, Login},
+        matrix::{Begun, Fault, Login},
         terminal,
     },
     clock::Clock,
     coding_agents::{CodingAgent, CodingAgents, Profiles, Roster},
-    config::{self, Config, JournalSync, Loaded, Matrix, Mistakes, PlanApproval, Provider, Wrong},
+    config::{self, CloudBot, Config, JournalSync, Loaded, Matrix, Mistakes, PlanApproval, Provider, Wrong},
     environments::{self, BadSecrets, EnvironmentOptions, Environments},
     gateway::{
         AllowedHosts, BadPattern, GatewayLimits, GatewayPolicy,
@@ -26,7 +26,7 @@ use crate::{
     http::{HttpServer, Names},
     ids::FIRST_ACCOUNT,
     ledger::{DayLimits, Ledger, Prices, Rules},
-    llm::{self, Endpoint, ModelSettings, SettingError, parse_model},
+    llm::{self, Endpoint, LlmError, Model, ModelSettings, SettingError, model_string, parse_model},
     orchestrator,
     rights::{Answerer, Listed, Roles},
     sandbox::{SandboxOptions, Sandboxes, memory},
@@ -56,6 +56,8 @@ pub(crate) fn review(loaded: &Loaded, purpose: Purpose) -> Mistakes {
         }
     };
     match endpoint(config) {
+        // The coding agent is not served then, so it needs no model.
+        Ok(_) if purpose == Purpose::Run && only_cloud_bots(config) => {}
         Ok(endpoint) if purpose != Purpose::Anything && !has_key(config, &endpoint) => {
             let mend = "Write the key into `.env`, or choose a model of your own with LLM_MODEL (`ollama/…`, \
                         `llama-cpp/…`) or LLM_BASE_URL";
@@ -272,7 +274,68 @@ pub(super) fn login(config: &Config, name: &str, matrix: &Matrix) -> Login {
         refused: matrix.password_refused(name).map(|wrong| Fault::new(wrong.what, wrong.mend)),
         state_dir: config.paths.state_dir.clone(),
         unsigned_devices: matrix.unsigned_devices,
+        begun: None,
+        watchdog: None,
     }
+}
+
+/// Returns how a cloud bot's account logs in.
+pub(crate) fn cloud_login(config: &Config, bot: &CloudBot) -> Login {
+    let file = bot.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Login {
+        name: bot.account(),
+        homeserver: bot.homeserver.to_string(),
+        user: bot.user.clone(),
+        password: None,
+        begun: Some(Begun { token: bot.token.clone(), file }),
+        refused: None,
+        state_dir: config.paths.state_dir.clone(),
+        unsigned_devices: config.cloud_bots.unsigned_devices,
+        watchdog: Some(bot.watchdog),
+    }
+}
+
+/// Returns a cloud bot's settings, and its model.
+pub(super) fn cloud_bot(bot: &CloudBot) -> Result<(chat::Settings, chat::Fixed), LlmError> {
+    let name = bot.user.trim_start_matches('@').split(':').next().unwrap_or_default();
+    let called = bot.called.clone().unwrap_or_else(|| name.to_owned());
+    let policy =
+        Policy { ignored: bot.known_bots.clone(), ..Policy::new(People::Everybody, Places::Listed(bot.rooms.clone())) };
+    let settings = chat::Settings {
+        system_prompt: bot.system_prompt.clone().unwrap_or_default(),
+        history_turns: bot.history_turns,
+        max_tokens: Some(bot.max_tokens.into()),
+        at_once: bot.at_once,
+        no_thinking: bot.disable_thinking,
+        ..chat::Settings::new(bot.account().as_str(), policy, called)
+    };
+    let provider = bot.provider.clone().or_else(|| bot.base_url.host_str().map(str::to_owned)).unwrap_or_default();
+    let source = chat::Fixed::new(Model::new(cloud_model(bot))?, format!("{provider}/{}", bot.model));
+    Ok((settings, source))
+}
+
+/// Returns the settings of a cloud bot's model.
+pub(super) fn cloud_model(bot: &CloudBot) -> ModelSettings {
+    let (url, usual) = (bot.base_url.as_str(), llm::ModelLimits::default());
+    let limits = llm::ModelLimits {
+        first_token: usual.first_token.min(bot.timeout),
+        idle: usual.idle.min(bot.timeout),
+        whole: bot.timeout,
+        ..usual
+    };
+    ModelSettings {
+        base_url: Some(url.to_owned()),
+        temperature: Some(bot.temperature),
+        headers: bot.headers.clone(),
+        limits,
+        ..ModelSettings::new(model_string(&bot.model, url), bot.api_key.clone())
+    }
+}
+
+/// Returns whether the server serves cloud bots alone: they are enabled, and neither an account nor a model of the coding
+/// agent is set.
+pub(crate) fn only_cloud_bots(config: &Config) -> bool {
+    config.cloud_bots.enabled && config.all_accounts().next().is_none() && !has_model(config)
 }
 
 /// Returns whom the coding bot hears on an account, and in which rooms.

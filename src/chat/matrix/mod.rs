@@ -4,6 +4,7 @@
 //! `inbound.rs`), the rows of the outbox are sent (`deliver.rs`), and live progress becomes one message a turn that
 //! is edited (`view.rs`). Knows no tool and no sandbox.
 
+mod accounts;
 mod connected;
 mod deliver;
 mod directory;
@@ -39,9 +40,10 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, Span};
 
-pub(crate) use serving::{Seat, Serving};
-pub use session::Login;
+pub(crate) use accounts::{Administrator, Homeserver};
+pub(crate) use serving::{Seat, Serving, Standing};
 pub(crate) use session::SessionError;
+pub use session::{Begun, Login};
 pub(crate) use trouble::Fault;
 
 use crate::{
@@ -150,14 +152,17 @@ pub(crate) async fn run(
                 }
                 let since = Instant::now();
                 adapter.client.send_replace(Some(session.client.clone()));
-                let end = sync::run(&adapter, &session, &adapter.cancel).await;
+                let end = sync::run(&adapter, &session, login.watchdog, &adapter.cancel).await;
                 adapter.client.send_replace(None);
                 match end {
                     sync::End::Cancelled => return,
                     sync::End::LoggedOut { soft } => {
-                        tracing::warn!("the homeserver has ended the session; the bot logs in again");
+                        if login.begun.is_none() {
+                            tracing::warn!("the homeserver has ended the session; the bot logs in again");
+                        }
                         ended = Some(soft);
                     }
+                    sync::End::Silent => tracing::warn!("nothing has come for too long; the stream is begun anew"),
                     sync::End::Store(error) => {
                         tracing::error!(%error, "messages cannot be written down; they are read again");
                         opened = Some(session);
@@ -171,9 +176,10 @@ pub(crate) async fn run(
                 wait = backoff.next_pause();
             }
             Err(error) if error.passes(initial) => {
-                seat.tried();
+                let error = Arc::new(error);
+                seat.tried(&error);
                 wait = backoff.next_pause();
-                match &error {
+                match &*error {
                     SessionError::Homeserver(Trouble::LoggedOut { soft }) => ended = Some(*soft),
                     SessionError::Homeserver(Trouble::Limited(asked)) => wait = wait.max(*asked),
                     _ => {}
@@ -197,6 +203,10 @@ pub(crate) async fn run(
                     told = words;
                 }
                 ended = None;
+                // Another token comes with other settings, and so with another call.
+                if let SessionError::Refused(_) = &*error {
+                    return adapter.cancel.cancelled().await;
+                }
             }
         }
         tokio::select! {

@@ -1,4 +1,5 @@
-//! Counts the accounts that can be served: a lost one keeps trying while another one works.
+//! Counts the accounts that can be served: a lost one keeps trying while another one works. An account without which the
+//! server goes on is counted alone.
 
 use std::{future::pending, mem, sync::Arc};
 
@@ -20,6 +21,21 @@ struct Counts {
     working: usize,
     /// Why the last one that worked was lost.
     failed: Option<Arc<SessionError>>,
+    /// Whether the server goes on without any.
+    spared: bool,
+    /// Why there is no session now, as far as the last try tells.
+    trouble: Option<Arc<SessionError>>,
+}
+
+/// How one account stands.
+#[derive(Clone, Debug)]
+pub(crate) enum Standing {
+    /// It was not tried yet.
+    Beginning,
+    /// There is no session now; the error tells why.
+    Away(Arc<SessionError>),
+    /// It has a session.
+    Served,
 }
 
 /// One account's place in the count.
@@ -33,7 +49,26 @@ pub(crate) struct Seat {
 impl Serving {
     /// Starts with this many accounts, all of which count as working. Each must take its [`Serving::seat`].
     pub(crate) fn new(accounts: usize) -> Self {
-        Self { counts: watch::Sender::new(Counts { untried: accounts, working: accounts, failed: None }) }
+        Self::of(accounts, false)
+    }
+
+    /// Starts with one account without which the server goes on, and which keeps trying whatever happens.
+    pub(crate) fn of_one_spared() -> Self {
+        Self::of(1, true)
+    }
+
+    fn of(accounts: usize, spared: bool) -> Self {
+        let counts = Counts { untried: accounts, working: accounts, failed: None, spared, trouble: None };
+        Self { counts: watch::Sender::new(counts) }
+    }
+
+    /// Returns how the one account stands.
+    pub(crate) fn standing(&self) -> Standing {
+        match &*self.counts.borrow() {
+            Counts { trouble: Some(error), .. } => Standing::Away(error.clone()),
+            Counts { untried: 0, .. } => Standing::Served,
+            _ => Standing::Beginning,
+        }
     }
 
     /// Returns an account's place, which counts until it is dropped.
@@ -66,15 +101,18 @@ impl Serving {
 }
 
 impl Seat {
-    /// Notes that the first try has ended.
-    pub(super) fn tried(&mut self) {
-        self.note(|_| {});
+    /// Notes that a try has ended without a session, for a reason that may pass.
+    pub(super) fn tried(&mut self, error: &Arc<SessionError>) {
+        self.note(|counts| counts.trouble = Some(error.clone()));
     }
 
     /// Notes that the account is served; returns whether it had been lost.
     pub(super) fn found(&mut self) -> bool {
         let was_lost = mem::take(&mut self.lost);
-        self.note(|counts| counts.working += usize::from(was_lost));
+        self.note(|counts| {
+            counts.working += usize::from(was_lost);
+            counts.trouble = None;
+        });
         was_lost
     }
 
@@ -83,8 +121,9 @@ impl Seat {
         let was_lost = mem::replace(&mut self.lost, true);
         let mut others = true;
         self.note(|counts| {
+            counts.trouble = Some(error.clone());
             counts.working -= usize::from(!was_lost);
-            others = counts.working > 0;
+            others = counts.spared || counts.working > 0;
             if !others {
                 counts.failed.get_or_insert_with(|| error.clone());
             }
@@ -105,7 +144,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         // Nobody waits for a try of an account whose task has ended.
-        self.tried();
+        self.note(|_| {});
     }
 }
 
@@ -152,11 +191,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_that_is_spared_keeps_trying_and_tells_how_it_stands() {
+        let serving = Serving::of_one_spared();
+        let mut seat = serving.seat();
+        assert!(matches!(serving.standing(), Standing::Beginning));
+        assert!(seat.lose(&error("one")), "it goes on");
+        time::timeout(LIMIT, serving.all_tried()).await.expect("it was tried").unwrap();
+        assert!(matches!(serving.standing(), Standing::Away(why) if why.to_string() == "one. mend it"));
+        assert!(seat.found());
+        assert!(matches!(serving.standing(), Standing::Served));
+    }
+
+    #[tokio::test]
     async fn a_start_waits_for_each_account_once() {
         let serving = Serving::new(2);
         let [mut first, second] = seats(&serving);
-        first.tried();
-        first.tried();
+        first.tried(&error("away"));
+        first.tried(&error("away"));
         assert!(!first.found(), "it was never lost");
         tokio::select! {
             biased;

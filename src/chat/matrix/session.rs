@@ -1,9 +1,11 @@
 //! The account's session: its login, its device, its keys.
 //!
-//! It logs in by password once; after that the session is restored. The device signs itself; if the store is lost,
+//! It logs in by password once, or takes a session that somebody has begun for it (`begun.rs`); after that the session is
+//! restored. The device signs itself; if the store is lost,
 //! the recovery key, kept beside the session, lets a new device sign itself too (`keys.rs`). All files are for this
 //! user alone (`files.rs`). The state directory's lock ensures that one process opens the store.
 
+mod begun;
 mod examine;
 mod files;
 mod keys;
@@ -12,6 +14,7 @@ mod store;
 
 use std::{io, path::PathBuf, time::Duration};
 
+use futures_util::{FutureExt, future::BoxFuture};
 use matrix_sdk::{
     Client, ClientBuildError, ThreadingSupport,
     authentication::matrix::MatrixSession,
@@ -40,6 +43,7 @@ use super::{
     trouble::{Fault, Trouble},
 };
 use crate::{config::account_setting, crash, net};
+pub use begun::Begun;
 use files::{Files, Saved};
 
 /// How long putting a new device's keys in place may take.
@@ -58,12 +62,16 @@ pub struct Login {
     pub user: String,
     /// Its password, for the first login and for a session that was lost.
     pub password: Option<SecretString>,
+    /// The session that was begun for it; without one it logs in by password.
+    pub begun: Option<Begun>,
     /// Why the password must not be sent to the homeserver, if so.
     pub refused: Option<Fault>,
     /// The server's state directory.
     pub state_dir: PathBuf,
     /// Whether messages from devices that nobody has signed count.
     pub unsigned_devices: bool,
+    /// How long the homeserver's stream may bring nothing until it is begun anew; `None`: for ever.
+    pub watchdog: Option<Duration>,
 }
 
 /// Why there is no session.
@@ -83,6 +91,9 @@ pub enum SessionError {
     /// A person must do something first.
     #[error(transparent)]
     Setup(Fault),
+    /// The homeserver takes the token no more, so that only another one helps.
+    #[error(transparent)]
+    Refused(Fault),
 }
 
 impl SessionError {
@@ -91,7 +102,7 @@ impl SessionError {
     pub(super) fn passes(&self, first: bool) -> bool {
         match self {
             Self::Homeserver(Trouble::Stranger(_)) => !first,
-            Self::Homeserver(Trouble::Lasting(_)) | Self::File { .. } | Self::Setup(_) => false,
+            Self::Homeserver(Trouble::Lasting(_)) | Self::File { .. } | Self::Setup(_) | Self::Refused(_) => false,
             Self::Homeserver(Trouble::Away(_) | Trouble::Limited(_) | Trouble::LoggedOut { .. }) => true,
         }
     }
@@ -105,19 +116,28 @@ enum Way {
     Replace(Saved),
     /// By restoring this one.
     Restore(Saved),
+    /// By taking the one whose token was given, in place of this one.
+    Take(Saved),
 }
 
 impl Login {
     /// Restores the session, or logs in. The session has not synced yet.
-    pub async fn open(&self) -> Result<Session, SessionError> {
-        match self.way()? {
-            Way::LogIn => self.log_in(vec![]).await,
-            Way::Replace(saved) => {
-                tracing::warn!(folder = %self.files().store().display(), "the encryption keys are gone; a new device is made");
-                self.replace(saved).await
+    ///
+    /// Boxed, as the compiler would otherwise look through all of the SDK's types at each caller.
+    pub fn open(&self) -> BoxFuture<'_, Result<Session, SessionError>> {
+        let opening = async {
+            match self.way()? {
+                Way::LogIn => self.log_in(vec![]).await,
+                Way::Replace(saved) => {
+                    let folder = self.files().store();
+                    tracing::warn!(folder = %folder.display(), "the encryption keys are gone; a new device is made");
+                    self.replace(saved).await
+                }
+                Way::Restore(saved) => self.restore(saved).await,
+                Way::Take(saved) => self.take(saved).await,
             }
-            Way::Restore(saved) => self.restore(saved).await,
-        }
+        };
+        opening.boxed()
     }
 
     /// Decides how to get a session.
@@ -135,11 +155,22 @@ impl Login {
                 ),
             )));
         }
+        let is_kept = |begun: &Begun| begun.token.expose_secret() == saved.session.tokens.access_token;
+        if self.begun.as_ref().is_some_and(|begun| !is_kept(begun)) {
+            return Ok(Way::Take(saved));
+        }
         Ok(if self.files().has_store() { Way::Restore(saved) } else { Way::Replace(saved) })
     }
 
     /// Makes a new session after the homeserver has ended the last one. With `soft` the device still exists.
-    pub async fn renew(&self, soft: bool) -> Result<Session, SessionError> {
+    pub fn renew(&self, soft: bool) -> BoxFuture<'_, Result<Session, SessionError>> {
+        self.renewed(soft).boxed()
+    }
+
+    async fn renewed(&self, soft: bool) -> Result<Session, SessionError> {
+        if let Some(begun) = &self.begun {
+            return Err(SessionError::Refused(begun.refused(&self.user)));
+        }
         let Some(saved) = self.files().saved()? else { return self.log_in(vec![]).await };
         if !soft || !self.files().has_store() {
             return self.replace(saved).await;
@@ -150,9 +181,17 @@ impl Login {
         self.restore(saved).await
     }
 
+    /// Removes what is stored of the account's session, which must have ended. Its recovery key stays.
+    pub fn forget(&self) -> Result<(), SessionError> {
+        self.files().forget()
+    }
+
     /// Returns the name of one of the account's settings, such as `MATRIX_PASSWORD` or `accounts.two.password`.
     fn setting(&self, key: &str) -> String {
-        account_setting(&self.name, key)
+        match &self.begun {
+            Some(begun) => begun.setting(key),
+            None => account_setting(&self.name, key),
+        }
     }
 
     fn files(&self) -> Files {
@@ -171,6 +210,10 @@ impl Login {
             let password = self.password().ok();
             let keys = keys::put_in_place(&session, &files, password, !saved.ready);
             saved.ready = time::timeout(KEYS, keys).await.map_err(slow)??;
+            if !saved.ready && password.is_none() && self.begun.is_some() {
+                let fault = self.unsigned();
+                tracing::warn!(mend = fault.mend, "{}", fault.what);
+            }
             if let Some(password) = password.filter(|_| !saved.lost.is_empty()) {
                 keys::forget(&session, &saved.lost, password).await;
                 saved.lost.clear();
@@ -204,8 +247,16 @@ impl Login {
 
     /// Logs in as a new device, which replaces these.
     async fn log_in(&self, lost: Vec<OwnedDeviceId>) -> Result<Session, SessionError> {
-        let session = self.session(self.files().next_device()?).await?;
+        let session = match &self.begun {
+            Some(begun) => self.begun_anew(begun).await?,
+            None => self.session(self.files().next_device()?).await?,
+        };
         crash::point("logged-in");
+        self.keep(session, lost).await
+    }
+
+    /// Stores the session of a new device, and restores it.
+    async fn keep(&self, session: MatrixSession, lost: Vec<OwnedDeviceId>) -> Result<Session, SessionError> {
         // In this order, so that a kill in between leaves no session with another device's store.
         self.files().put_store_aside()?;
         crash::point("put-aside");
@@ -218,7 +269,9 @@ impl Login {
 
     /// Makes a new device in place of one whose keys are lost.
     async fn replace(&self, mut saved: Saved) -> Result<Session, SessionError> {
-        saved.lost.push(saved.session.meta.device_id);
+        if self.begun.is_none() {
+            saved.lost.push(saved.session.meta.device_id);
+        }
         self.log_in(saved.lost).await
     }
 

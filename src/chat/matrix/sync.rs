@@ -18,6 +18,7 @@ mod unsigned;
 
 use std::{
     collections::{HashMap, HashSet},
+    future::pending,
     mem,
     time::Duration,
 };
@@ -68,12 +69,19 @@ pub(super) enum End {
         /// Whether the device still exists at the homeserver, so that only a new token is needed.
         soft: bool,
     },
+    /// Nothing has come for too long, though the homeserver answers a request at least each half minute.
+    Silent,
     /// The store failed.
     Store(StoreError),
 }
 
-/// Reads until the program or the session ends.
-pub(super) async fn run(adapter: &Adapter, session: &Session, cancel: &CancellationToken) -> End {
+/// Reads until the program or the session ends, or until no answer was taken for as long as `watchdog` says.
+pub(super) async fn run(
+    adapter: &Adapter,
+    session: &Session,
+    watchdog: Option<Duration>,
+    cancel: &CancellationToken,
+) -> End {
     let mut reader = match Reader::new(adapter, session).await {
         Ok(reader) => reader,
         Err(error) => return End::Store(error),
@@ -83,8 +91,15 @@ pub(super) async fn run(adapter: &Adapter, session: &Session, cancel: &Cancellat
     let mut told = HashSet::new();
     loop {
         let begins = reader.first;
+        let silent = async {
+            match watchdog {
+                Some(limit) => time::sleep(limit).await,
+                None => pending().await,
+            }
+        };
         let taken = tokio::select! {
             () = cancel.cancelled() => return End::Cancelled,
+            () = silent => return End::Silent,
             taken = reader.next() => taken,
         };
         let wait = match &taken {

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 
 use tracing_subscriber::fmt::{MakeWriter, writer::BoxMakeWriter};
 
+use crate::ops::recent;
+
 /// The longest line, in bytes.
 pub(super) const LONGEST: usize = 8 * 1024;
 
@@ -39,6 +41,7 @@ impl<W: Write> Write for Line<W> {
             write!(line, " … {} bytes cut", text.len() - LONGEST)?;
         }
         line.push(b'\n');
+        recent::note(&line);
         self.0.write_all(&line)?;
         Ok(event.len())
     }

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use super::Check;
 use crate::{
-    config::Config,
+    config::{CloudBot, CloudBots, Config, account_of_bot},
     ids::FIRST_ACCOUNT,
     store::{Health, Size, StoreError, Waiting},
     text,
@@ -21,7 +21,12 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     let path = config.paths.database();
     let owner = owner(&config.paths.state_dir);
     // SQLite blocks; a panic in this task is caught where the check's task is awaited.
-    let accounts: Vec<_> = config.accounts.iter().map(|account| account.name.clone()).collect();
+    let mut accounts: Vec<_> = config.accounts.iter().map(|account| account.name.clone()).collect();
+    if config.cloud_bots.enabled {
+        let CloudBots { bots, refused } = CloudBots::read(config);
+        accounts.extend(bots.iter().map(CloudBot::account));
+        accounts.extend(refused.iter().map(|refused| account_of_bot(&refused.name)));
+    }
     let looked = move || [check_file(&path)].into_iter().chain(left_alone(&path, &accounts)).collect();
     let database = tokio::task::spawn_blocking(looked).await;
     let mut checks: Vec<_> =

@@ -4,6 +4,7 @@
 //! never fails: its result is a [`Check`]. Called by `cli`.
 
 mod agents;
+mod cloud_bots;
 mod database;
 mod environments;
 mod github;
@@ -18,6 +19,7 @@ use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 use serde::Serialize;
 use tokio::{task::JoinSet, time};
 
+use super::only_cloud_bots;
 use crate::config::Loaded;
 
 /// The result of a check in one word.
@@ -74,6 +76,8 @@ type Found = Pin<Box<dyn Future<Output = Vec<Check>> + Send>>;
 /// A row of the list: what is checked, the time limit, and the function.
 struct Examination {
     name: &'static str,
+    /// Whether only the coding agent needs it.
+    coder: bool,
     limit: Duration,
     run: fn(Arc<Loaded>) -> Found,
 }
@@ -85,29 +89,39 @@ const SLOW: Duration = Duration::from_secs(40);
 
 /// The checks, in the order in which they are shown.
 const EXAMINATIONS: &[Examination] = &[
-    Examination { name: "settings", limit: QUICK, run: |loaded| Box::pin(async move { settings::check(&loaded) }) },
+    Examination {
+        name: "settings",
+        coder: false,
+        limit: QUICK,
+        run: |loaded| Box::pin(async move { settings::check(&loaded) }),
+    },
     Examination {
         name: "podman",
+        coder: true,
         limit: SLOW,
         run: |loaded| Box::pin(async move { podman::check(&loaded.config).await }),
     },
     Examination {
         name: "disk",
+        coder: false,
         limit: QUICK,
         run: |loaded| Box::pin(async move { host::check(&loaded.config).await }),
     },
     Examination {
         name: "model",
+        coder: true,
         limit: SLOW,
         run: |loaded| Box::pin(async move { model::check(&loaded.config).await }),
     },
     Examination {
         name: "coding agents",
+        coder: true,
         limit: QUICK,
         run: |loaded| Box::pin(async move { agents::check(&loaded.config) }),
     },
     Examination {
         name: "GitHub",
+        coder: true,
         limit: SLOW,
         run: |loaded| Box::pin(async move { github::check(&loaded.config).await }),
     },
@@ -118,11 +132,19 @@ const EXAMINATIONS: &[Examination] = &[
     },
     Examination {
         name: "homeserver",
+        coder: false,
         limit: SLOW,
         run: |loaded| Box::pin(async move { homeserver::check(&loaded.config).await }),
     },
     Examination {
+        name: "cloud bots",
+        coder: false,
+        limit: SLOW,
+        run: |loaded| Box::pin(async move { cloud_bots::check(&loaded.config).await }),
+    },
+    Examination {
         name: "database",
+        coder: false,
         limit: SLOW,
         run: |loaded| Box::pin(async move { database::check(&loaded.config).await }),
     },
@@ -130,17 +152,20 @@ const EXAMINATIONS: &[Examination] = &[
 
 /// Runs all checks. If a setting is wrong its default is used, and the first check says so.
 pub(crate) async fn examine(loaded: Loaded) -> Vec<Check> {
+    let alone = only_cloud_bots(&loaded.config);
     let loaded = Arc::new(loaded);
     let mut running = JoinSet::new();
-    for (place, examination) in EXAMINATIONS.iter().enumerate() {
+    let needed: Vec<&'static Examination> =
+        EXAMINATIONS.iter().filter(|examination| !(alone && examination.coder)).collect();
+    for (place, examination) in needed.iter().copied().enumerate() {
         let found = (examination.run)(loaded.clone());
         running.spawn(async move { (place, time::timeout(examination.limit, found).await) });
     }
-    let mut checks: Vec<Option<Vec<Check>>> = EXAMINATIONS.iter().map(|_| None).collect();
+    let mut checks: Vec<Option<Vec<Check>>> = needed.iter().map(|_| None).collect();
     while let Some(ended) = running.join_next().await {
         // A check that panicked leaves its place empty, which is reported below.
         if let Ok((place, found)) = ended {
-            let examination = &EXAMINATIONS[place];
+            let examination = needed[place];
             checks[place] = Some(found.unwrap_or_else(|_| {
                 let what = format!("no result within {} s", examination.limit.as_secs());
                 vec![Check::bad(examination.name, what, "Look whether the machine or what is asked there hangs")]
@@ -150,6 +175,6 @@ pub(crate) async fn examine(loaded: Loaded) -> Vec<Check> {
     let lost = |examination: &Examination| {
         vec![Check::bad(examination.name, "the check itself failed", "Report this with the lines above it, please")]
     };
-    let found = checks.into_iter().zip(EXAMINATIONS);
+    let found = checks.into_iter().zip(needed);
     found.flat_map(|(checks, examination)| checks.unwrap_or_else(|| lost(examination))).collect()
 }

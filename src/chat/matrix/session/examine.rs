@@ -2,17 +2,10 @@
 
 use std::time::Duration;
 
-use matrix_sdk::{
-    ruma::{
-        OwnedUserId,
-        api::client::{discovery::get_supported_versions, keys::get_keys, session::get_login_types},
-    },
-    store::RoomLoadSettings,
-};
-use serde_json::Value;
+use matrix_sdk::ruma::api::client::{discovery::get_supported_versions, session::get_login_types};
 use tokio::time;
 
-use super::{Fault, Login, SessionError, Trouble, Way, files::Saved};
+use super::{Fault, Login, SessionError, Trouble, Way, begun::Published, files::Saved};
 
 /// How long the homeserver may take to return the bot's own keys.
 const KEYS: Duration = Duration::from_secs(20);
@@ -31,9 +24,13 @@ impl Login {
     pub async fn examine(&self) -> Examined {
         let way = self.way();
         let restores = matches!(way, Ok(Way::Restore(_)));
-        let homeserver = self.examine_homeserver(!restores).await.map_err(|error| self.fault(&error));
+        let homeserver =
+            self.examine_homeserver(!restores && self.begun.is_none()).await.map_err(|error| self.fault(&error));
         let account = match (&way, &homeserver) {
             (Ok(Way::Restore(saved)), Ok(_)) => self.examine_device(saved).await,
+            (Ok(way @ (Way::LogIn | Way::Take(_))), Ok(_)) if let Some(begun) = &self.begun => {
+                self.of_token(begun).await.and_then(|_| self.examine_way(way))
+            }
             _ => way.and_then(|way| self.examine_way(&way)),
         };
         let account = account.map_err(|error| self.fault(&error));
@@ -52,36 +49,33 @@ impl Login {
         if time::timeout(KEYS, self.is_signed(saved)).await.map_err(slow)?? {
             return Ok(format!("{user} is logged in as device {device}, which is signed"));
         }
+        Err(SessionError::Setup(self.unsigned()))
+    }
+
+    /// Returns what to do about a device that the account has not signed.
+    pub(super) fn unsigned(&self) -> Fault {
         let key = self.files().recovery_key_file();
-        Err(SessionError::Setup(Fault::new(
-            format!("the bot's own device {device} is not signed, so nobody can read its answers in encrypted rooms"),
-            format!(
+        let what = "the bot's own device is not signed, so nobody can read its answers in encrypted rooms";
+        let mend = match &self.begun {
+            None => format!(
                 "Set {}, move {} away if it is there, and start the server again: it signs its device then",
                 self.setting("password"),
                 key.display()
             ),
-        )))
+            Some(_) => format!(
+                "Write the account's recovery key to {} (mode 0600) and start the bot again, or let `matrix-agent cloud-bot add` \
+                 log in by password",
+                key.display()
+            ),
+        };
+        Fault::new(what, mend)
     }
 
-    /// Asks the homeserver which keys it gives to others.
+    /// Asks the homeserver whether the account has signed its device.
     async fn is_signed(&self, saved: &Saved) -> Result<bool, SessionError> {
-        let client = self.bare_client().await?;
-        let session = saved.session.clone();
-        client
-            .matrix_auth()
-            .restore_session(session, RoomLoadSettings::default())
-            .await
-            .map_err(|error| self.damaged(&error))?;
-        let Ok(user) = OwnedUserId::try_from(self.user.as_str()) else { return Ok(false) };
-        let mut asked = get_keys::v3::Request::new();
-        asked.device_keys.insert(user.clone(), vec![]);
-        let told = client.send(asked).await.map_err(Trouble::from)?;
-        let json = |raw: &str| serde_json::from_str::<Value>(raw).unwrap_or_default();
-        let device = told.device_keys.get(&user).and_then(|devices| devices.get(&saved.session.meta.device_id));
-        let device = device.map(|keys| json(keys.json().get())).unwrap_or_default();
-        let signing = told.self_signing_keys.get(&user).map(|keys| json(keys.json().get())).unwrap_or_default();
+        let Published { device, signing } = self.published(&saved.session).await?;
         let signing = signing["keys"].as_object().into_iter().flat_map(|keys| keys.keys());
-        Ok(signing.into_iter().any(|key| device["signatures"][user.as_str()][key].is_string()))
+        Ok(signing.into_iter().any(|key| device["signatures"][self.user.as_str()][key].is_string()))
     }
 
     async fn examine_homeserver(&self, logs_in: bool) -> Result<String, SessionError> {
@@ -107,12 +101,17 @@ impl Login {
     fn examine_way(&self, way: &Way) -> Result<String, SessionError> {
         let user = &self.user;
         Ok(match way {
-            Way::LogIn => {
+            Way::LogIn | Way::Take(_) if self.begun.is_some() => {
+                format!("the session of {user} begins at the next start")
+            }
+            Way::LogIn | Way::Take(_) => {
                 self.password()?;
                 format!("{user} logs in at the first start")
             }
             Way::Replace(_) => {
-                self.password()?;
+                if self.begun.is_none() {
+                    self.password()?;
+                }
                 format!("{user} makes a new device at the next start, because the last one's keys are gone")
             }
             Way::Restore(saved) => format!("{user} is logged in as device {}", saved.session.meta.device_id),

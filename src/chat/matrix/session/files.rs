@@ -167,6 +167,19 @@ impl Files {
         Ok(store)
     }
 
+    /// Removes the session and the SDK's databases. The recovery key stays: it signs a later device of the account.
+    pub(super) fn forget(&self) -> Result<(), SessionError> {
+        remove(self.session())?;
+        self.device_is_kept()?;
+        self.forget_refusal()?;
+        remove(self.secret("store-key"))?;
+        let store = self.store();
+        match fs::remove_dir_all(&store) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(SessionError::File { path: store, source }),
+            _ => Ok(()),
+        }
+    }
+
     /// Gives the store's files mode 0600. Files that SQLite adds later get the mode of their database.
     pub(super) fn tighten_store(&self) -> Result<(), SessionError> {
         let store = self.store();

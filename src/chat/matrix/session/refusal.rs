@@ -44,29 +44,36 @@ impl Login {
         let told = || {
             Fault::new(
                 format!("{what} (so it was at the server's last try)"),
-                format!("{mend}; then start the server again"),
+                // Whoever has a session that was begun elsewhere is tried again when its file changes.
+                if self.begun.is_some() { mend } else { format!("{mend}; then start the server again") },
             )
         };
         (refusal.settings == self.digest()).then(told)
     }
 
     fn digest(&self) -> String {
-        let password = self.password.as_ref().map_or("", |password| password.expose_secret());
+        let password = self.begun.as_ref().map(|begun| &begun.token).or(self.password.as_ref());
+        let password = password.map_or("", |password| password.expose_secret());
         ids::digest(&[&self.homeserver, &self.user, password], SETTINGS)
     }
 
     /// Returns what a person can do about an error.
     pub(super) fn fault(&self, error: &SessionError) -> Fault {
         match error {
-            SessionError::Setup(fault) | SessionError::Homeserver(Trouble::Stranger(fault)) => fault.clone(),
+            SessionError::Setup(fault)
+            | SessionError::Refused(fault)
+            | SessionError::Homeserver(Trouble::Stranger(fault)) => fault.clone(),
             SessionError::File { .. } => Fault::new(
                 error.to_string(),
                 "Check that it belongs to the user who runs the server, or run this as that user",
             ),
-            SessionError::Homeserver(trouble @ Trouble::LoggedOut { .. }) => Fault::new(
-                format!("{trouble} of {}", self.user),
-                format!("Start the server with {} set: it logs in again", self.setting("password")),
-            ),
+            SessionError::Homeserver(trouble @ Trouble::LoggedOut { .. }) => match &self.begun {
+                Some(begun) => begun.refused(&self.user),
+                None => Fault::new(
+                    format!("{trouble} of {}", self.user),
+                    format!("Start the server with {} set: it logs in again", self.setting("password")),
+                ),
+            },
             SessionError::Homeserver(trouble @ Trouble::Lasting(_)) => Fault::new(
                 trouble.to_string(),
                 format!(
@@ -101,6 +108,8 @@ mod tests {
             refused: None,
             state_dir: folder.to_owned(),
             unsigned_devices: false,
+            begun: None,
+            watchdog: None,
         }
     }
 

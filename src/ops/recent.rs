@@ -1,0 +1,123 @@
+//! The newest lines of the log about each cloud bot, for `cloud-bot logs`: wherever the log goes, they are here.
+//!
+//! One for the process, as the log is. Bounded by accounts, lines and bytes.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::broadcast;
+
+/// How the names of the accounts begin whose lines are kept.
+const KEPT: &str = "cloud-";
+/// The most accounts, and the most lines and bytes of each.
+const ACCOUNTS: usize = 128;
+const LINES: usize = 400;
+const BYTES: usize = 128 << 10;
+/// Lines that somebody who follows may be behind; then the oldest are left out.
+const BEHIND: usize = 256;
+
+/// The lines of this process.
+static RECENT: LazyLock<Recent> = LazyLock::new(Recent::default);
+
+struct Recent {
+    kept: Mutex<BTreeMap<String, Kept>>,
+    fresh: broadcast::Sender<(String, String)>,
+}
+
+#[derive(Default)]
+struct Kept {
+    lines: VecDeque<String>,
+    bytes: usize,
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self { kept: Mutex::default(), fresh: broadcast::Sender::new(BEHIND) }
+    }
+}
+
+/// Keeps a line of the log, if it is about a cloud bot.
+pub(crate) fn note(line: &[u8]) {
+    RECENT.note(line);
+}
+
+/// Returns the newest lines of an account, and all that come later, each with its account.
+pub(super) fn of(account: &str) -> (Vec<String>, broadcast::Receiver<(String, String)>) {
+    RECENT.of(account)
+}
+
+impl Recent {
+    fn note(&self, line: &[u8]) {
+        let plain = if line.contains(&0x1b) { strip_ansi_escapes::strip(line) } else { line.to_vec() };
+        let line = String::from_utf8_lossy(plain.trim_ascii_end()).into_owned();
+        let Some(account) = account_of(&line) else { return };
+        let mut all = self.kept();
+        if !all.contains_key(account) && all.len() >= ACCOUNTS {
+            return;
+        }
+        let kept = all.entry(account.to_owned()).or_default();
+        kept.bytes += line.len();
+        kept.lines.push_back(line.clone());
+        while kept.lines.len() > LINES || kept.bytes > BYTES {
+            kept.bytes -= kept.lines.pop_front().map_or(kept.bytes, |oldest| oldest.len());
+        }
+        // Under the lock, so that whoever begins to follow gets each line once.
+        let _ = self.fresh.send((account.to_owned(), line));
+    }
+
+    fn of(&self, account: &str) -> (Vec<String>, broadcast::Receiver<(String, String)>) {
+        let all = self.kept();
+        let lines = all.get(account).map(|kept| kept.lines.iter().cloned().collect());
+        (lines.unwrap_or_default(), self.fresh.subscribe())
+    }
+
+    fn kept(&self) -> MutexGuard<'_, BTreeMap<String, Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns the account that the line's first span names, by itself or with a room.
+fn account_of(line: &str) -> Option<&str> {
+    let marks = ["account{account=", "room{room="].map(|mark| line.find(mark).map(|at| at + mark.len()));
+    let named = &line[marks.into_iter().flatten().min()?..];
+    let named = named.split(['/', '}', ' ']).next()?.trim_matches('"');
+    (named.starts_with(KEPT) && named.len() <= 64).then_some(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bots_newest_lines_are_kept_and_nobody_elses() {
+        let recent = Recent::default();
+        recent.note(b"2026-11-30T00:00:00Z  INFO account{account=cloud-llama}: matrix_agent: one\n");
+        recent.note(b"2026-11-30T00:00:00Z  WARN \x1b[1mroom\x1b[0m\x1b[1m{\x1b[0m\x1b[3mroom\x1b[0m\x1b[2m=\x1b[0mcloud-llama/!a:b\x1b[1m}\x1b[0m: two\n");
+        recent.note(b"2026-11-30T00:00:00Z  INFO room{room=!a:b}: of the first account, about cloud-llama\n");
+        recent.note(b"2026-11-30T00:00:00Z  INFO account{account=cloud-qwen}: another's\n");
+        let (lines, mut fresh) = recent.of("cloud-llama");
+        assert_eq!(lines.len(), 2);
+        assert!(lines[0].ends_with("one") && lines[1].ends_with("room{room=cloud-llama/!a:b}: two"), "{lines:?}");
+        recent.note(b"x account{account=cloud-llama}: three\n");
+        let (account, line) = fresh.try_recv().unwrap();
+        assert_eq!((account.as_str(), line.ends_with("three")), ("cloud-llama", true));
+        assert!(recent.of("cloud-none").0.is_empty());
+    }
+
+    #[test]
+    fn they_are_bounded() {
+        let recent = Recent::default();
+        for number in 0..10_000 {
+            recent.note(format!("account{{account=cloud-{}}}: {number} {}", number % 300, "x".repeat(900)).as_bytes());
+        }
+        for _ in 0..1000 {
+            recent.note(format!("account{{account=cloud-0}}: {}", "x".repeat(8000)).as_bytes());
+        }
+        let all = recent.kept();
+        assert_eq!(all.len(), ACCOUNTS);
+        assert!(all.values().all(|kept| kept.lines.len() <= LINES && kept.bytes <= BYTES));
+        assert_eq!(all["cloud-0"].bytes, all["cloud-0"].lines.iter().map(String::len).sum::<usize>());
+    }
+}
