@@ -5,6 +5,7 @@
 
 mod chat;
 mod check_ipc;
+mod cloud_bot;
 mod compact;
 mod config;
 mod configuration;
@@ -13,6 +14,7 @@ mod demo_room;
 mod doctor;
 mod host;
 mod log;
+mod prompt;
 mod run;
 mod sandbox;
 mod view;
@@ -53,6 +55,7 @@ enum Command {
     Chat(chat::Args),
     Demo(demo::Args),
     Sandbox(sandbox::Args),
+    CloudBot(cloud_bot::Args),
     Doctor(doctor::Args),
     CheckIpc(check_ipc::Args),
     Config(config::Args),
@@ -65,6 +68,7 @@ async fn dispatch(command: Command, configuration: Configuration) -> anyhow::Res
         Command::Chat(args) => chat::run(args, &configuration).await,
         Command::Demo(args) => demo::run(args, &configuration).await,
         Command::Sandbox(args) => sandbox::run(args, &configuration).await,
+        Command::CloudBot(args) => cloud_bot::run(args, &configuration).await,
         Command::CheckIpc(args) => check_ipc::run(args, &configuration).await,
         Command::Config(args) => config::run(&args, &configuration),
         Command::Compact(args) => compact::run(args, &configuration).await,

@@ -168,7 +168,7 @@ impl CloudBots {
         let stamp = |name: OsString| {
             let found = fs::metadata(folder.join(&name)).ok();
             let found = found.map(|it| (it.ino(), it.len(), it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec()));
-            format!("{name:?} {found:?}")
+            format!("{} {found:?}", name.display())
         };
         file::names(&folder).map(|names| names.into_iter().map(stamp).collect()).unwrap_or_default()
     }

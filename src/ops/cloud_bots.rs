@@ -39,7 +39,7 @@ pub(super) struct CloudBots {
 }
 
 struct Inner {
-    config: Config,
+    config: Box<Config>,
     means: Means,
     keeper: Keeper,
     cancel: CancellationToken,
@@ -85,7 +85,7 @@ pub(crate) struct Shown {
 impl CloudBots {
     /// Begins all bots whose files are good, and looks after the files until `cancel`.
     pub(super) async fn start(
-        config: Config,
+        config: Box<Config>,
         means: Means,
         keeper: Keeper,
         tasks: &TaskTracker,

@@ -236,7 +236,10 @@ async fn show_log(name: &str, follow: bool, mut incoming: Incoming, mut outgoing
     for line in lines {
         send(&mut outgoing, &piece(&line)).await?;
     }
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         tokio::select! {
             line = fresh.recv() => match line {
                 Ok((of, line)) if of == account => send(&mut outgoing, &piece(&line)).await?,
@@ -244,13 +247,12 @@ async fn show_log(name: &str, follow: bool, mut incoming: Incoming, mut outgoing
                 Err(RecvError::Lagged(missed)) => {
                     send(&mut outgoing, &piece(&format!("({missed} lines of all bots were left out)"))).await?;
                 }
-                Err(RecvError::Closed) => break,
+                Err(RecvError::Closed) => return Ok(()),
             },
             // The client has hung up.
-            _ = incoming.next() => break,
+            _ = incoming.next() => return Ok(()),
         }
     }
-    Ok(())
 }
 
 /// Does what is asked of the cloud bots, and returns them as they are then.

@@ -81,7 +81,7 @@ pub struct House {
     /// The HTTP server, if one is set up, until it serves.
     http: Option<HttpServer>,
     /// The settings by which cloud bots are served, if they are.
-    cloud_bots: Option<Config>,
+    cloud_bots: Option<Box<Config>>,
     /// By which rules issues become tasks, if they do.
     task_rules: Option<TaskRules>,
     tasks: TaskTracker,
@@ -207,7 +207,7 @@ impl House {
 
     /// Serves the cloud bots besides, if the settings say so.
     pub fn serve_cloud_bots(&mut self, config: &Config) {
-        self.cloud_bots = config.cloud_bots.enabled.then(|| config.clone());
+        self.cloud_bots = config.cloud_bots.enabled.then(|| Box::new(config.clone()));
     }
 
     /// Returns the store, for bots with data of their own.
@@ -303,7 +303,8 @@ impl House {
         let cloud_bots = match self.cloud_bots.take() {
             Some(config) => {
                 let means = chat::Means { store: self.store.clone(), gallery: self.gallery.clone() };
-                Some(CloudBots::start(config, means, keeper, tasks, cancel.clone()).await)
+                // Boxed because it is large.
+                Some(Box::pin(CloudBots::start(config, means, keeper, tasks, cancel.clone())).await)
             }
             None => None,
         };

@@ -127,6 +127,7 @@ const EXAMINATIONS: &[Examination] = &[
     },
     Examination {
         name: "environments",
+        coder: true,
         limit: QUICK,
         run: |loaded| Box::pin(async move { environments::check(&loaded.config) }),
     },

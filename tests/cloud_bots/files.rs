@@ -1,0 +1,113 @@
+//! Bots come, begin anew and go by their files and by `cloud-bot`, while the others answer.
+
+use std::os::unix::fs::MetadataExt;
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_closed_homeserver_a_bot_is_added_with_its_account_beside_a_running_server() {
+    let mut place = Place::new().await;
+    place.answers_all();
+    place.serve();
+    assert!(place.log().contains("only the cloud bots are served"), "{}", place.log());
+    let template = place.rig.path().join("s/secrets/cloud-bot-example.env.template");
+    assert!(place.log().contains("cloud-bot-example.env.template") && template.exists());
+    assert_eq!(template.metadata().unwrap().mode() & 0o7777, 0o600);
+
+    let room = place.room(true).await;
+    let added = place.cloud_bot(&["add", "llama"], &place.settings("@llama:localhost", room.as_str()));
+    assert!(added.status.success(), "{}", out(&added));
+    assert!(out(&added).contains("The account @llama:localhost is made."), "{}", out(&added));
+    assert_eq!(place.file("llama").metadata().unwrap().mode() & 0o7777, 0o600);
+    let path = "/_synapse/admin/v1/users/@llama:localhost/override_ratelimit";
+    let lifted = place.synapse.admin(Method::GET, path, json!({})).await;
+    assert_eq!(lifted, json!({"messages_per_second": 0, "burst_count": 0}));
+
+    place.served("llama");
+    place.invite(&room, "@llama:localhost").await;
+    place.is_answered(&room, "llama", true).await;
+    assert_eq!(place.llm.headers(1)["authorization"], "Bearer sk-of-the-bot");
+
+    // A second time it is there already, and nothing is overwritten.
+    let before = fs::read(place.file("llama")).unwrap();
+    let again = place.cloud_bot(&["add", "llama"], &place.settings("@llama:localhost", room.as_str()));
+    assert!(!again.status.success() && out(&again).contains("exists already"), "{}", out(&again));
+    assert_eq!(fs::read(place.file("llama")).unwrap(), before);
+
+    // Its lines are in its log, and no secret is.
+    let logs = out(&place.cloud_bot(&["logs", "llama"], ""));
+    assert!(logs.contains("messages are read"), "{logs}");
+    let token = String::from_utf8(before).unwrap();
+    let token = token.lines().find_map(|line| line.strip_prefix("BOT_TOKEN = ")).unwrap();
+    assert!(!place.log().contains(token) && !place.log().contains("sk-of-the-bot"));
+
+    let removed = place.cloud_bot(&["remove", "llama", "--yes"], "");
+    assert!(removed.status.success() && out(&removed).contains("is logged out"), "{}", out(&removed));
+    assert!(!place.file("llama").exists() && !place.rig.path().join("s/matrix/cloud-llama").exists());
+    let who = "/_matrix/client/v3/account/whoami";
+    assert_eq!(place.synapse.call(Method::GET, who, Some(token), None).await.0, 401, "its token is void");
+    assert_eq!(place.status("llama"), Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_become_a_bot_leaves_nothing_behind() {
+    let place = Place::new().await;
+    let settings = place.settings("@llama:localhost", "none");
+    for (name, settings, told) in [
+        ("llama", settings.replace("sk-of-the-bot", "your-api-key"), "LLM_API_KEY"),
+        ("llama", format!("{settings}SHOE_SIZE=42\n"), "line 6 is no setting"),
+        ("llama", settings.replace("LLM_MODEL=tiny\n", ""), "LLM_MODEL: it is not set."),
+        ("../llama", settings.clone(), "cannot name a bot"),
+        // Of another server there is nobody who could make it.
+        ("llama", settings.replace(":localhost", ":elsewhere.org"), "BOT_PASSWORD is not among the settings"),
+    ] {
+        let output = place.cloud_bot(&["add", name], &settings);
+        assert!(!output.status.success() && out(&output).contains(told), "{told}: {}", out(&output));
+        assert!(!place.file("llama").exists());
+    }
+    let path = "/_synapse/admin/v2/users/@llama:localhost";
+    let (status, _) = place.synapse.call(Method::GET, path, Some("none"), None).await;
+    assert_ne!(status, 200, "no account was made");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_file_keeps_no_other_bot_away_and_one_begins_anew_while_the_other_answers() {
+    let mut place = Place::new().await;
+    place.answers_all();
+    let (one, two) = (place.room(false).await, place.room(false).await);
+    let (llama, qwen) = (place.bot("llama", &one).await, place.bot("qwen", &two).await);
+    place.write("broken", "BOT_TOKEN=x\nLLM_TEMPERATURE=warm\n");
+    let mismatch = place.token("qwen").await;
+    place.synapse.account("other").await;
+    place.write("other", &format!("{}BOT_TOKEN={mismatch}\n", place.settings("@other:localhost", one.as_str())));
+    place.serve();
+    let log = place.log();
+    assert!(log.contains("LLM_TEMPERATURE (cloud-bot-broken.env:2)") && log.contains("it is not served"), "{log}");
+    let told = "BOT_TOKEN in cloud-bot-other.env is a token of @qwen:localhost, and BOT_MXID in cloud-bot-other.env is @other:localhost";
+    assert!(log.contains(told), "{log}");
+    assert!(!log.contains(&mismatch), "no token is logged");
+    place.invite(&one, &llama).await;
+    place.invite(&two, &qwen).await;
+    place.is_answered(&one, "llama", false).await;
+    place.is_answered(&two, "qwen", false).await;
+    let status = place.cloud_bot(&["status"], "");
+    assert!(!status.status.success() && out(&status).contains("cloud-bot-broken.env"), "{}", out(&status));
+
+    // Qwen's answer is under way while llama begins anew.
+    let gate = std::sync::Arc::new(tokio::sync::Notify::new());
+    place.llm.when("slowly").after(&gate).reply_text("It came at last.");
+    let asked = place.anna.say(&two, "@qwen slowly, please").await;
+    place.llm.arrived(3).await;
+    let restarted = place.cloud_bot(&["restart", "llama"], "");
+    assert!(place.log().contains("the bot begins anew"), "{}", out(&restarted));
+    place.served("llama");
+    place.is_answered(&one, "llama", false).await;
+    gate.notify_one();
+    let answer = place.anna.answer_to(&asked).await;
+    assert!(answer.body().contains("It came at last."), "{answer:?}");
+
+    // The mended file is taken up by itself.
+    let token = place.token("other").await;
+    place.write("other", &format!("{}BOT_TOKEN={token}\n", place.settings("@other:localhost", one.as_str())));
+    place.served("other");
+}
