@@ -46,6 +46,7 @@ cargo clippy --locked --workspace --all-targets --quiet -- "${level[@]}" || die 
 stage "the sandbox image, and Element in it"
 scripts/build-image.sh
 test_element
+scripts/llama-image.sh || note "the tests with a real llama-server are left out"
 
 stage "building the tests"
 cargo nextest run --locked --workspace --no-run --cargo-quiet || die "the tests do not build" "Mend what the compiler says above"

@@ -28,7 +28,7 @@ use super::{
     Bot, Intent, Order, Outcome, Permits, Policy, Said, TurnJob, answering,
     command::Command,
     costs, granting, jobs,
-    localbot::{Asker, LocalBot},
+    localbot::{Asker, LocalBot, PATIENCE},
     upload::{self, SentFile, Upload},
 };
 
@@ -291,6 +291,11 @@ impl Bot for Coder {
 
     fn turn(&self, job: TurnJob) -> BoxFuture<'_, Option<Outcome>> {
         self.work(job).boxed()
+    }
+
+    fn patience(&self, order: &Order) -> Duration {
+        let local = matches!(Command::of(&order.text), Some(Command::Local(_)));
+        if local { PATIENCE } else { Duration::from_mins(1) }
     }
 
     fn carry_out(&self, order: Order) -> BoxFuture<'_, String> {

@@ -16,6 +16,8 @@ mod permits;
 mod policy;
 mod upload;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -74,6 +76,11 @@ pub trait Bot: Send + Sync {
     /// Works on a turn to its one answer. Returns `None` if the program ends; the turn stays open then and is resumed
     /// at the next start, as it also is if this is dropped.
     fn turn(&self, job: TurnJob) -> BoxFuture<'_, Option<Outcome>>;
+
+    /// Returns how long an order may take; most are a matter of an instant.
+    fn patience(&self, _order: &Order) -> Duration {
+        Duration::from_mins(1)
+    }
 
     /// Carries out an order and returns the reply; empty for none. It may be dropped and called again for the same order.
     fn carry_out(&self, order: Order) -> BoxFuture<'_, String>;

@@ -13,8 +13,8 @@ use super::Configuration;
 use crate::{
     clock::Clock,
     config::ModelFacts,
-    llm::{DemoModel, Model},
-    ops::{House, LockError, Purpose, Server, administration_socket, control_socket, model_settings, only_cloud_bots},
+    llm::DemoModel,
+    ops::{House, LockError, Purpose, Server, administration_socket, control_socket, only_cloud_bots},
 };
 
 /// How long a server that has taken the state directory may take until it can be talked to.
@@ -115,7 +115,7 @@ pub(super) async fn serve(
         if rooms && only_cloud_bots(config) {
             return Ok((Server::start_cloud_bots(config, Clock::default()).await?, None));
         }
-        return Ok((Server::start(config, Model::new(model_settings(config))?, rooms, Clock::default()).await?, None));
+        return Ok((Server::start(config, rooms, Clock::default()).await?, None));
     }
     let config = configuration.checked(Purpose::Anything)?;
     let cancel = CancellationToken::new();
@@ -128,7 +128,7 @@ pub(super) async fn serve(
     config.llm.base_url = Some(demo.base_url().parse()?);
     config.llm.facts = ModelFacts::default();
     (config.gemini.api_key, config.qwen.api_key) = (None, None);
-    let server = Server::start(&config, Model::new(model_settings(&config))?, rooms, Clock::default()).await?;
+    let server = Server::start(&config, rooms, Clock::default()).await?;
     Ok((server, Some(guard)))
 }
 

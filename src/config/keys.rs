@@ -190,7 +190,7 @@ keys! {
     "Model" {
         /// API key of the orchestrator's model. Not needed for `ollama/…` and `llama-cpp/…`.
         (first secret) LLM_API_KEY: SecretString = Unset, parse::token;
-        /// The model, in LiteLLM's form: `openrouter/…`, `anthropic/…`, `gemini/…`, `openai/…`, `dashscope/…`, `ollama/…`, `llama-cpp/…`.
+        /// The model, in LiteLLM's form: `openrouter/…`, `anthropic/…`, `gemini/…`, `openai/…`, `dashscope/…`, `ollama/…`, `llama-cpp/…`; or one of the registry in LOCALBOT_DIR: `localbot/ALIAS`, `localbot/ENDPOINT`, or `localbot/` for the first endpoint that is online.
         () LLM_MODEL: String = Text("openrouter/anthropic/claude-sonnet-4"), parse::model;
         /// Base URL of an OpenAI-compatible endpoint, up to where `/chat/completions` follows, for a server of your own.
         () LLM_BASE_URL: Url = Follows("the provider's own"), parse::url;

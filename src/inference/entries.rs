@@ -1,6 +1,6 @@
 //! What stands in the three files of the registry. Pure: text in, entries or mistakes out.
 
-use std::{env, fs, io, os::unix::fs::MetadataExt, path::PathBuf};
+use std::{env, fs, io, os::unix::fs::MetadataExt, path::PathBuf, time::Duration};
 
 use reqwest::Url;
 use secrecy::SecretString;
@@ -87,6 +87,8 @@ pub struct Endpoint {
     pub(super) models_dir: Option<String>,
     /// How many bytes its models may take together.
     pub(super) memory: Option<u64>,
+    /// How long one of its models may take to be loaded.
+    pub(super) load_limit: Option<Duration>,
 }
 
 impl Endpoint {
@@ -170,6 +172,7 @@ pub(super) fn endpoints(text: &str, faults: &mut Faults) -> Vec<Endpoint> {
         "unit",
         "modelsDir",
         "memory",
+        "loadSeconds",
     ];
     let whole: Value = match serde_json::from_str(text) {
         Ok(whole) => whole,
@@ -214,12 +217,13 @@ pub(super) fn endpoints(text: &str, faults: &mut Faults) -> Vec<Endpoint> {
             fields.fault(if unit.is_some() { "ssh" } else { "unit" }, "`ssh` and `unit` are set both or not at all");
         }
         let memory = fields.size("memory");
+        let load_limit = fields.whole("loadSeconds").map(Duration::from_secs);
         let (Some(id), Some(kind), Some(url)) = (id, kind, url) else { continue };
         if all.iter().any(|other| other.id.eq_ignore_ascii_case(&id)) {
             fields.fault("id", "another endpoint has it, too");
         }
         let name = name.unwrap_or_else(|| id.clone());
-        all.push(Endpoint { id, name, kind, url, priority, key, ssh, unit, models_dir, memory });
+        all.push(Endpoint { id, name, kind, url, priority, key, ssh, unit, models_dir, memory, load_limit });
     }
     all.sort_by_key(|endpoint| endpoint.priority);
     all

@@ -142,12 +142,14 @@ fn router(props: &Value, list: &Value) -> Online {
         };
         let arguments: Vec<_> = status["args"].as_array()?.iter().filter_map(Value::as_str).take(MOST).collect();
         let after = |names: &[&str]| Some(*arguments.get(arguments.iter().position(|word| names.contains(word))? + 1)?);
-        let context = [&entry["meta"]["n_ctx"], &entry["context_length"]].into_iter().find_map(Value::as_u64);
+        // `context_length` is what the model could hold, not what it is given.
+        let given = || after(&["--ctx-size", "-c"])?.parse().ok().filter(|size| *size > 0);
+        let context = entry["meta"]["n_ctx"].as_u64().or_else(given).or_else(|| entry["context_length"].as_u64());
         Some(Served {
             id: name(&entry["id"])?,
             file: after(&["--model", "-m"]).map(|file| text::one_line(file, NAME)),
             state,
-            context: context.or_else(|| after(&["--ctx-size", "-c"])?.parse().ok()).filter(|size| *size > 0),
+            context,
             bytes: entry["meta"]["size"].as_u64(),
         })
     });

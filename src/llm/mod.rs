@@ -4,7 +4,7 @@
 //! validates settings with [`parse_model`].
 //!
 //! ```text
-//! complete() → request.rs (body) → async-openai → guard.rs (HTTP) → events.rs (clean events) → wire.rs (chunks) → assemble.rs → Completion
+//! routed.rs → model.rs: complete() → request.rs (body) → async-openai → guard.rs (HTTP) → events.rs (clean events) → wire.rs (chunks) → assemble.rs → Completion
 //!      ↑ retry.rs                                      ↓ refusal.rs → LlmError
 //! ```
 
@@ -28,6 +28,7 @@ mod providers;
 mod refusal;
 mod request;
 mod retry;
+mod routed;
 mod servers;
 mod think;
 mod watch;
@@ -42,6 +43,7 @@ pub use limits::ModelLimits;
 pub(crate) use message::{AssistantMessage, ToolCall};
 pub use message::{Chunk, Completion, Finish, Message, Part, ToolSpec, Usage};
 pub use meter::Meter;
-pub use model::{Model, ModelSettings};
+pub use model::ModelSettings;
+pub use routed::{Choice, Chosen, Model, Route};
 pub use servers::Listed;
 pub use window::{Window, WindowSource};

@@ -46,7 +46,7 @@ use super::{
 };
 use crate::{clock::Clock, net, text};
 
-/// The settings of a [`Model`].
+/// The settings of a [`Model`](super::Model).
 #[derive(Clone, Debug)]
 pub struct ModelSettings {
     /// LiteLLM's model string.
@@ -89,12 +89,12 @@ impl ModelSettings {
 /// How long the usage may take after the model has ended its answer.
 const TAIL: Duration = Duration::from_secs(2);
 const NO_JSON: LlmError = LlmError::Broken("an event that is no JSON");
-/// The time limit of [`Model::probe`], shorter because `doctor` has more to check.
+/// The time limit of [`One::probe`], shorter because `doctor` has more to check.
 const PROBE_WITHIN: Duration = Duration::from_secs(30);
 
-/// A configured model. Cheap to clone; clones share their connections.
+/// A model at its address. Cheap to clone; clones share their connections.
 #[derive(Clone)]
-pub struct Model {
+pub(super) struct One {
     inner: Arc<Inner>,
 }
 
@@ -112,9 +112,9 @@ struct Inner {
     clock: Clock,
 }
 
-impl Model {
+impl One {
     /// Makes a model from its settings; sends nothing yet.
-    pub fn new(settings: ModelSettings) -> Result<Self, LlmError> {
+    pub(super) fn new(settings: ModelSettings) -> Result<Self, LlmError> {
         let endpoint = parse_model(&settings.model, settings.base_url.as_deref())?;
         let mut http = net::client().connect_timeout(settings.limits.connect);
         if endpoint.is_loopback() {
@@ -141,28 +141,23 @@ impl Model {
     }
 
     /// Returns the model string as the operator wrote it.
-    pub fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         self.inner.endpoint.name()
     }
 
     /// Returns whether it sees pictures.
-    pub fn vision(&self) -> bool {
+    pub(super) fn vision(&self) -> bool {
         self.inner.vision && !self.inner.blind.load(Ordering::Relaxed)
     }
 
-    /// Returns the size of its context in tokens.
-    pub fn context_window(&self) -> u64 {
-        self.window().tokens
-    }
-
     /// Returns the size of its context, and where that is known from.
-    pub fn window(&self) -> Window {
+    pub(super) fn window(&self) -> Window {
         self.inner.window.window()
     }
 
     /// Asks its server for the size of its context, if it can be asked and was not asked lately. Takes at most two
     /// seconds; may be dropped.
-    pub async fn ask_window(&self) {
+    pub(super) async fn ask_window(&self) {
         let inner = &*self.inner;
         if inner.window.wants_to_ask() {
             let answer = servers::ask(&inner.http, &inner.endpoint, &inner.target.headers()).await;
@@ -170,14 +165,8 @@ impl Model {
         }
     }
 
-    /// Asks the model to continue `messages`. Pieces are passed to `on_chunk` as they come; the whole answer is
-    /// returned.
-    ///
-    /// An answer that fails for a reason that passes (429, 5xx, a lost connection, a stream that breaks off or is empty) is
-    /// asked for again, after words too: nothing was done on it yet, and [`Chunk::Restart`] takes back what was shown. An
-    /// answer that grows beyond all bounds is cut off as [`Finish::Length`]. What all that has used beside the completion's own
-    /// usage is on the `meter`.
-    pub async fn complete(
+    /// As [`Model::complete`](super::Model::complete).
+    pub(super) async fn complete(
         &self,
         messages: &[Message],
         tools: &[ToolSpec],
@@ -257,12 +246,12 @@ impl Model {
     }
 
     /// Looks whether its endpoint can be reached, takes the key and has the model, by its list of models, which costs nothing.
-    pub async fn look_up(&self) -> Listed {
+    pub(super) async fn look_up(&self) -> Listed {
         servers::look_up(&self.inner.http, &self.inner.endpoint, &self.inner.target.headers()).await
     }
 
     /// Asks for a single token, once, to check address, key and model. Returns how long it took.
-    pub async fn probe(&self) -> Result<Duration, LlmError> {
+    pub(super) async fn probe(&self) -> Result<Duration, LlmError> {
         let started = Instant::now();
         let messages = [Message::User { parts: vec![Part::Text { text: "ping".to_owned() }] }];
         let request = request::build(&self.inner.endpoint, false, &messages, &[], Some(1));
@@ -375,7 +364,7 @@ fn transport(error: &reqwest::Error) -> String {
     text::root_cause(error).chars().filter(|c| !c.is_control()).take(120).collect()
 }
 
-impl fmt::Debug for Model {
+impl fmt::Debug for One {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Model({:?})", self.inner.endpoint)
     }

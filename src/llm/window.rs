@@ -15,6 +15,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::providers::LOCAL_WINDOW;
+
 /// A smaller number is not believed to be a context size.
 const LEAST: u64 = 1024;
 /// The pause between two questions to a server, which may be restarted with another size.
@@ -54,6 +56,13 @@ pub struct Window {
     pub tokens: u64,
     /// Where it is known from.
     pub source: WindowSource,
+}
+
+impl Window {
+    /// Returns what is assumed of a server of which nothing is known yet.
+    pub(super) fn of_a_local_server() -> Self {
+        Self { tokens: LOCAL_WINDOW, source: WindowSource::Guess }
+    }
 }
 
 /// A server's answer about a model's context.

@@ -15,5 +15,7 @@ pub(crate) use control::{Answer, Operator, Request, administration_socket, contr
 pub(crate) use lock::{Lock, LockError};
 pub(crate) use pulse::Pulse;
 pub use server::{House, Served, Server};
-pub(crate) use settings::{Purpose, cloud_login, has_model, only_cloud_bots, other_agents, review};
+pub(crate) use settings::{
+    Purpose, cloud_login, has_endpoint, has_model, model, only_cloud_bots, other_agents, review,
+};
 pub use settings::{matrix_login, model_settings};

@@ -74,6 +74,8 @@ pub struct House {
     /// The coding agents' way to their models.
     models: ModelDoor,
     github: GitHub,
+    /// The operator's own inference servers.
+    inference: Inference,
     /// What carries the `/lb` commands out.
     local: LocalBot,
     gallery: Gallery,
@@ -150,9 +152,10 @@ impl House {
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let retention = Retention { files: config.limits.room_grace, rows: config.limits.retention };
         let gallery = Gallery::new(config.paths.pictures());
-        let inference = Inference::new(config.paths.localbot_dir.clone())?;
+        let inference = Inference::new(config.paths.localbot_dir.clone(), tasks.clone(), cancel.child_token())?;
         Ok(Self {
-            local: LocalBot::new(inference, store.clone()),
+            local: LocalBot::new(inference.clone(), store.clone()),
+            inference,
             ledger: settings::ledger(config, store.clone()),
             rights: Rights::new(store.clone(), settings::roles(config)),
             store,
@@ -356,7 +359,7 @@ pub struct Server {
 
 impl Server {
     /// Starts everything that is configured; the Matrix accounts only with `rooms`.
-    pub async fn start(config: &Config, model: Model, rooms: bool, clock: Clock) -> anyhow::Result<Self> {
+    pub async fn start(config: &Config, rooms: bool, clock: Clock) -> anyhow::Result<Self> {
         for (name, _, people) in config.all_accounts().filter(|_| rooms) {
             if let Some(Wrong { what, mend }) = hears_nobody(name, people) {
                 span_of_account(name).in_scope(|| tracing::warn!(mend, "{what}"));
@@ -367,6 +370,7 @@ impl Server {
             house.listen_http(config).await?;
             house.serve_cloud_bots(config);
         }
+        let model = settings::model(config, &house.inference)?;
         let Some(coder) = house.coder(config, model) else { return house.serve(vec![]).await };
         let guests: Arc<dyn Bot> = Arc::new(house.guests());
         let first = Served {

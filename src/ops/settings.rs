@@ -25,6 +25,7 @@ use crate::{
     github::{App, BadAppKey, BadRepository, GitHub, Key, Repositories},
     http::{HttpServer, Names},
     ids::FIRST_ACCOUNT,
+    inference::{self, Inference},
     ledger::{DayLimits, Ledger, Prices, Rules},
     llm::{self, Endpoint, LlmError, Model, ModelSettings, SettingError, model_string, parse_model},
     orchestrator,
@@ -58,6 +59,8 @@ pub(crate) fn review(loaded: &Loaded, purpose: Purpose) -> Mistakes {
     match endpoint(config) {
         // The coding agent is not served then, so it needs no model.
         Ok(_) if purpose == Purpose::Run && only_cloud_bots(config) => {}
+        // The registry may change at any time, and tells its mistakes by itself.
+        _ if is_local(config) => {}
         Ok(endpoint) if purpose != Purpose::Anything && !has_key(config, &endpoint) => {
             let mend = "Write the key into `.env`, or choose a model of your own with LLM_MODEL (`ollama/…`, \
                         `llama-cpp/…`) or LLM_BASE_URL";
@@ -244,8 +247,27 @@ pub(super) fn github(config: &Config, clock: Clock) -> Result<GitHub, GitHubMist
     Ok(GitHub::new(github_key(config)?, Repositories::parse(&config.github.repositories)?, clock))
 }
 
+/// Returns whether the orchestrator's model is one of the registry of inference servers.
+pub(crate) fn is_local(config: &Config) -> bool {
+    config.llm.model.starts_with(inference::PREFIX)
+}
+
+/// Returns the orchestrator's model: at its address, or of the registry.
+pub(crate) fn model(config: &Config, inference: &Inference) -> Result<Model, LlmError> {
+    let settings = model_settings(config);
+    if is_local(config) { Ok(inference.model(settings)) } else { Model::new(settings) }
+}
+
+/// Returns whether the coding agents can ask the orchestrator's model, which has to have one address.
+pub(crate) fn has_endpoint(config: &Config) -> bool {
+    !is_local(config) && has_model(config)
+}
+
 /// Returns whether a model can be asked: a key is set, or none is needed.
 pub(crate) fn has_model(config: &Config) -> bool {
+    if is_local(config) {
+        return true;
+    }
     endpoint(config).is_ok_and(|endpoint| has_key(config, &endpoint))
 }
 

@@ -8,9 +8,12 @@ pub(crate) const HELP: &str = "\
 
 `/lbs` — status: active endpoint, model, sessions
 `/lbm` — list the models
+`/lbm <alias>` — switch to a model
 `/lbn <room>` — begin a room's session anew
 `/lbe` — endpoints and whether they are online
 `/lbp` — measure the active endpoint
+`/lbl` — last lines of the inference server's log
+`/lbq` — requests that are answered and that wait
 `/lbh` — this
 
 `!lbs` and so on mean the same.";
@@ -96,6 +99,108 @@ pub(crate) fn listed_facts(context: Option<&str>, speeds: Option<&str>) -> Optio
     let parts: Vec<_> =
         [context.map(|size| format!("{size} ctx")), speeds.map(str::to_owned)].into_iter().flatten().collect();
     (!parts.is_empty()).then(|| format!("  {}", parts.join(" | ")))
+}
+
+/// No model has that alias.
+pub(crate) fn unknown_model(said: &str) -> String {
+    format!("❌ Unknown model: {said}. Use /lbm to list.")
+}
+
+/// Several models' aliases begin so.
+pub(crate) fn several_models(said: &str, aliases: &[String]) -> String {
+    format!("❌ {said} could be {}. Use one of them.", aliases.join(" or "))
+}
+
+/// A model is being switched to, and is loaded.
+pub(crate) fn switched(said: &str, file: &str, context: Option<&str>) -> String {
+    let context = context.map(|size| format!("\n📐 Context: {size} tokens")).unwrap_or_default();
+    format!("{}\n✅ Model loaded: {file}{context}", switching(said))
+}
+
+/// A model is being switched to.
+pub(crate) fn switching(said: &str) -> String {
+    format!("🔄 Switching to {said}...")
+}
+
+/// The server of a model is not reached.
+pub(crate) fn no_server(kind: &str, why: &str) -> String {
+    format!("❌ Could not connect to {kind} server\n   {why}")
+}
+
+/// A model is not loaded; which one serves on.
+pub(crate) fn not_switched(why: &str, serving: Option<&str>) -> String {
+    let serving = serving.map(|model| format!("\n   {model} serves on.")).unwrap_or_default();
+    format!("❌ Model failed to load: {why}{serving}")
+}
+
+/// A server does not have the model and cannot load it.
+pub(crate) fn not_served(endpoint: &str) -> String {
+    format!(
+        "{endpoint} does not have it, and can load no other: set `ssh` and `unit` in inference-endpoints.json, or run llama-server as a router"
+    )
+}
+
+/// There is no endpoint for a model.
+pub(crate) fn no_endpoint_for(alias: &str, kind: &str) -> String {
+    format!("❌ No {kind} endpoint is set up for {alias}. Add one to inference-endpoints.json.")
+}
+
+/// A model does not fit.
+pub(crate) const NO_ROOM: &str = "it does not fit beside the models that are pinned";
+/// A model's turn did not come.
+pub(crate) const WAITED: &str = "the models before it were in use for too long";
+/// A server of one model.
+pub(crate) fn only_its_own(endpoint: &str) -> String {
+    format!("{endpoint} serves only what it was started with")
+}
+/// A server's unit serves another file than it was to.
+pub(crate) const SERVES_ANOTHER: &str = "it serves another model; does its unit set the model by itself?";
+/// A load goes on and on.
+pub(crate) const STILL_LOADING: &str = "it is still being loaded";
+/// A load has failed by the server's own word.
+pub(crate) const LOAD_FAILED: &str = "the server could not load it; its log says why";
+/// A path in the registry could mean something to a shell.
+pub(crate) const BAD_PATH: &str = "the file's name has characters that are not passed on to a shell";
+/// An endpoint has no way to its machine.
+pub(crate) const NO_SSH: &str = "it has no `ssh` and `unit` in inference-endpoints.json";
+/// `ssh` is not there.
+pub(crate) fn ssh_not_started(cause: &str) -> String {
+    format!("`ssh` could not be started: {cause}")
+}
+
+/// A model does not answer in time.
+pub(crate) fn not_ready(limit: Duration, last: &str) -> String {
+    format!("it did not answer within {} s ({last})", limit.as_secs())
+}
+
+/// The head of the reply to `/lbq`.
+pub(crate) const QUEUE: &str = "⏳ LocalBot Queue";
+
+/// A model in the queue.
+pub(crate) fn queued(model: &str, answering: usize, waiting: Option<(usize, u64)>, loading: bool) -> String {
+    let loading = if loading { ", loading" } else { "" };
+    let waiting =
+        waiting.map(|(count, seconds)| format!(", {count} waiting (first for {seconds} s)")).unwrap_or_default();
+    format!("   {model}: {answering} answering{waiting}{loading}")
+}
+
+/// Nothing is asked of an endpoint.
+pub(crate) const QUEUE_EMPTY: &str = "   nothing is asked";
+
+/// What a server itself says of its slots.
+pub(crate) fn slots(busy: usize, all: usize) -> String {
+    format!("   {busy} of {all} slots busy")
+}
+
+/// The last lines of a server's log.
+pub(crate) fn log(endpoint: &str, lines: &str) -> String {
+    // A fence in the log must not end the block.
+    format!("📜 Log: {endpoint}\n\n~~~~\n{}\n~~~~", lines.replace("~~~~", "~~~"))
+}
+
+/// A server's log is not to be had.
+pub(crate) fn no_log(endpoint: &str, why: &str) -> String {
+    format!("❌ The log of {endpoint} cannot be read: {why}")
 }
 
 /// An endpoint in the list, online or not.
@@ -207,3 +312,8 @@ pub(crate) const BAD_KEY: &str = "Its API key holds characters that no key has";
 
 /// Why a guest's file is not kept.
 pub(crate) const NO_FILES: &str = "I take no files from guests";
+
+/// Why a model of the registry cannot be asked: it names none.
+pub(crate) const NOBODY: &str = "the registry has no such endpoint or model";
+/// Why an endpoint cannot be asked.
+pub(crate) const NOT_THERE: &str = "it does not have the model";

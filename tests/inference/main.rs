@@ -4,6 +4,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod own;
+mod real;
 mod told;
 
 use std::fs;

@@ -12,8 +12,7 @@ use std::{
 use matrix_agent::{
     clock::Clock,
     config::{self, Config, Sources},
-    llm::Model,
-    ops::{Server, model_settings},
+    ops::Server,
 };
 use tokio::{sync::mpsc as queue, task::spawn_blocking, time};
 
@@ -83,8 +82,7 @@ impl Drop for Hosted {
 
 async fn live(config: Config, ready: &mpsc::Sender<()>, mut passing: queue::UnboundedReceiver<Pass>) {
     let clock = Clock::fixed_at(Clock::default().millis());
-    let model = Model::new(model_settings(&config)).unwrap();
-    let server = Server::start(&config, model, true, clock.clone()).await.unwrap();
+    let server = Server::start(&config, true, clock.clone()).await.unwrap();
     ready.send(()).unwrap();
     while let Some((duration, done)) = passing.recv().await {
         time::pause();

@@ -17,6 +17,12 @@ pub(crate) enum LocalCommand {
     Endpoints,
     /// Measures the active endpoint.
     Performance,
+    /// Switches to the named model.
+    Switch(String),
+    /// Shows the last lines of the active server's log.
+    Log,
+    /// Shows who is answered and who waits.
+    Queue,
 }
 
 /// The longest name that is looked for.
@@ -40,6 +46,9 @@ impl LocalCommand {
             ("lbh", true) => Self::Help,
             ("lbs", true) => Self::Status,
             ("lbm", true) => Self::Models,
+            ("lbm", false) => Self::Switch(name),
+            ("lbl", true) => Self::Log,
+            ("lbq", true) => Self::Queue,
             ("lbe", true) => Self::Endpoints,
             ("lbp", true) => Self::Performance,
             _ => return None,
@@ -57,6 +66,9 @@ mod tests {
             ("lbs", Some(LocalCommand::Status)),
             ("LBE.", Some(LocalCommand::Endpoints)),
             ("lbm", Some(LocalCommand::Models)),
+            ("lbm q3", Some(LocalCommand::Switch("q3".into()))),
+            ("Lbq", Some(LocalCommand::Queue)),
+            ("lbl", Some(LocalCommand::Log)),
             ("lbn  llmlab.", Some(LocalCommand::New("llmlab".into()))),
             ("lbn", Some(LocalCommand::New(String::new()))),
             ("lbn a b", Some(LocalCommand::New("a b".into()))),

@@ -6,8 +6,12 @@
 mod command;
 mod guests;
 mod sessions;
+mod switch;
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 pub(crate) use command::LocalCommand;
 pub use guests::Guests;
@@ -19,6 +23,9 @@ use crate::{
     strings::localbot,
     text,
 };
+
+/// How long a command may take: a large model is read from a disk, twice if the first time comes to nothing.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(12);
 
 /// Who gave a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +68,9 @@ impl LocalBot {
             LocalCommand::Models => self.models(&snapshot).await,
             LocalCommand::Endpoints => self.endpoints(&snapshot).await,
             LocalCommand::Performance => self.performance(&snapshot).await,
+            LocalCommand::Switch(model) => self.switch(&snapshot, model).await,
+            LocalCommand::Queue => self.queue(&snapshot).await,
+            LocalCommand::Log => self.log(&snapshot).await,
         }
     }
 
@@ -125,7 +135,7 @@ impl LocalBot {
         let probed = self.inference.probe(snapshot).await;
         let Some((endpoint, online)) = inference::active(&probed) else { return self.none_online(&probed) };
         let Some(served) = online.loaded().next() else { return localbot::nothing_loaded(&endpoint.name) };
-        match self.inference.measure(endpoint, &served.id).await {
+        match self.inference.measure(endpoint, served).await {
             Ok(measured) => localbot::measured(
                 &endpoint.name,
                 inference::shown_name(served.name()),

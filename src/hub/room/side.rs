@@ -1,6 +1,6 @@
 //! Orders that are carried out beside a running turn, so that a slow one holds up neither the turn nor a stop.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use tokio::{
     task::{Id, JoinSet},
@@ -15,9 +15,6 @@ use crate::{
     store::{Conversation, NewOutbox, StoreError},
     strings,
 };
-
-/// How long an order may take.
-const LIMIT: Duration = Duration::from_mins(1);
 
 /// The running orders. If this is dropped they are aborted; their events still wait in the journal, so they are
 /// carried out again.
@@ -81,7 +78,8 @@ pub(super) struct Asked {
 async fn carry_out(hub: &AccountHub, address: &Address, asked: Asked) -> Result<(), StoreError> {
     let Asked { event, sender, local, thread, bot, text, doing } = asked;
     let at = Conversation { address: address.clone(), bot: bot.name().clone() };
-    let reply_text = time::timeout(LIMIT, bot.carry_out(Order { at, sender, local, text, doing })).await;
+    let order = Order { at, sender, local, text, doing };
+    let reply_text = time::timeout(bot.patience(&order), bot.carry_out(order)).await;
     let text = reply_text.unwrap_or_else(|_| strings::commands::TOO_SLOW.to_owned());
     if text.is_empty() {
         // What it did is seen elsewhere.

@@ -1,7 +1,9 @@
 //! Checks the model: asks it for one token.
 
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
 use super::Check;
-use crate::{config::Config, llm::Model, net, ops, text};
+use crate::{config::Config, inference::Inference, net, ops, text};
 
 const NAME: &str = "model";
 
@@ -29,9 +31,13 @@ async fn probe(config: &Config) -> Check {
             "Write the key into `.env`; until then `matrix-agent demo` and `chat --demo-model` work without one",
         );
     }
-    let answered = match Model::new(ops::model_settings(config)) {
-        Ok(model) => model.probe().await,
-        Err(error) => Err(error),
+    let cancel = CancellationToken::new();
+    let inference = Inference::new(config.paths.localbot_dir.clone(), TaskTracker::new(), cancel.clone());
+    let _ends_with_this = cancel.drop_guard();
+    let answered = match inference.map(|inference| ops::model(config, &inference)) {
+        Ok(Ok(model)) => model.probe().await,
+        Ok(Err(error)) => Err(error),
+        Err(error) => return Check::bad(NAME, format!("`{name}` cannot be asked"), error.to_string()),
     };
     match answered {
         Ok(took) => Check::good(NAME, format!("`{name}` answered after {}", text::human_duration(took))),
