@@ -33,7 +33,7 @@ pub use policy::{Passers, People, Places, Policy};
 pub use upload::{SentFile, Upload};
 
 pub(crate) use crate::orchestrator::Start;
-pub use crate::orchestrator::{Enclosure, Ending, Outcome, Progress, Taken, TurnJob, UserMessage};
+pub use crate::orchestrator::{Enclosure, Ending, Outcome, Progress, Taken, Thoughts, TurnJob, UserMessage};
 use crate::{
     ids::{Address, BotName},
     store::Conversation,
@@ -54,6 +54,12 @@ pub trait Bot: Send + Sync {
 
     /// Returns whether it works in sandboxes; then they are kept for the rooms of its accounts.
     fn owns_sandbox(&self) -> bool;
+
+    /// Returns whether its answers are shown as they come, in the message that becomes the answer; if not, what its turns do is
+    /// shown beside their answers.
+    fn streams(&self) -> bool {
+        false
+    }
 
     /// Returns what a message means to it; `None` passes the message to the next bot. It may be called again for the
     /// same message at any time and must return the same.

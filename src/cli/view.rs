@@ -83,6 +83,8 @@ impl View {
             Live::Queued { before, .. } => self.progress(&format!("waiting: {before} before this one")),
             Live::Heard { .. } => Ok(()),
             Live::Seen { .. } => self.note("(taken into the work)"),
+            // The answer follows whole.
+            Live::Draft { .. } => Ok(()),
             Live::Thinking => {
                 self.take_back()?;
                 self.progress("thinking")

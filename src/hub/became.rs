@@ -41,7 +41,9 @@ impl AccountHub {
             // Its conversation was given up, and the answer with it.
             Standing::Claimed(turn) if !store.has_turn(turn).await? => return Ok(Became::Unknown),
             Standing::Claimed(turn) => store.rows_of_turn(turn).await?,
-            Standing::Done => store.row(&txn(&home, event, "reply")).await?.into_iter().collect(),
+            Standing::Done | Standing::PassedOver => {
+                store.row(&txn(&home, event, "reply")).await?.into_iter().collect()
+            }
         };
         let mut parts = Vec::with_capacity(rows.len());
         for row in rows {
@@ -50,7 +52,7 @@ impl AccountHub {
         let ends = |part: &Part| matches!(part.outbound, Outbound::Answer { .. } | Outbound::Reply { .. });
         Ok(match parts.iter().any(ends) {
             true => Became::Answered(parts),
-            false if matches!(found.standing, Standing::Done) => Became::Unknown,
+            false if matches!(found.standing, Standing::Done | Standing::PassedOver) => Became::Unknown,
             false => Became::Open,
         })
     }

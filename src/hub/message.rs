@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use tracing::Span;
 
 use crate::{
-    bots::{Addressed, Ending},
+    bots::{Addressed, Ending, Thoughts},
     ids::{Address, EventId, RoomKey, TurnId},
     store::Sealed,
 };
@@ -131,6 +131,12 @@ pub enum Outbound {
         /// The thread of the event that asked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thread: Option<EventId>,
+        /// Whether it was shown as it came: it takes the place of that message, if there is one.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        streamed: bool,
+        /// What the model has thought.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        thoughts: Option<Thoughts>,
     },
     /// The final text of a turn's progress message, if the protocol made one. Sent after the answer.
     Closing {
@@ -234,6 +240,11 @@ pub enum Live {
     Text {
         /// The piece.
         delta: String,
+    },
+    /// The turn's answer is shown as it comes: this is all of it so far, and may be empty.
+    Draft {
+        /// Markdown.
+        text: String,
     },
     /// The model is asked, for the first time or again. Text that was shown since the last call or answer is void.
     Thinking,

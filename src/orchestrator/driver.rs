@@ -7,6 +7,7 @@
 use std::{collections::VecDeque, mem, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -116,6 +117,16 @@ pub enum Start {
     },
 }
 
+/// What a model has thought before it answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Thoughts {
+    /// Its words.
+    pub text: String,
+    /// Whether they are folded away, instead of hidden behind a spoiler.
+    #[serde(default)]
+    pub folded: bool,
+}
+
 /// How a turn ended: its one answer, which the hub stores and sends in one transaction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
@@ -125,6 +136,8 @@ pub struct Outcome {
     pub footer: String,
     /// The footer in a few words, for where there is little room.
     pub brief: String,
+    /// What the model has thought, if people may look at that.
+    pub thoughts: Option<Thoughts>,
     /// How it ended.
     pub ending: Ending,
     /// The conversation's last line of this turn, as it is stored.
@@ -134,7 +147,7 @@ pub struct Outcome {
 impl Outcome {
     /// Returns the outcome of a turn that ended with these words and nothing else.
     pub fn plain(ending: Ending, text: impl Into<String>) -> Self {
-        Self { text: text.into(), footer: String::new(), brief: String::new(), ending, line: None }
+        Self { text: text.into(), footer: String::new(), brief: String::new(), thoughts: None, ending, line: None }
     }
 
     /// Returns the outcome of a turn that was stopped before it had begun.
@@ -289,7 +302,7 @@ impl Turn {
             tokens = answer.tally.tokens(), "the turn is answered"
         );
         let text = with_warnings(answer.text, answer.ending, &self.ledger.take_warnings(&address));
-        Ok(Outcome { text, footer, brief, ending: answer.ending, line: Some(answer.line.to_json()) })
+        Ok(Outcome { text, footer, brief, thoughts: None, ending: answer.ending, line: Some(answer.line.to_json()) })
     }
 }
 

@@ -28,7 +28,7 @@ mod words;
 mod tests;
 
 pub(crate) use driver::{Orchestrator, Start};
-pub use driver::{Outcome, TurnJob};
+pub use driver::{Outcome, Thoughts, TurnJob};
 pub(crate) use limits::TurnLimits;
 pub use line::{Ending, UserMessage};
 pub use progress::{Enclosure, Progress, Taken};

@@ -24,6 +24,8 @@ pub enum Progress {
     Thinking,
     /// A piece of the model's text.
     Text(String),
+    /// The answer so far, whole, of a bot that shows it as it comes; empty before its first word.
+    Draft(String),
     /// A message was taken into the turn.
     Seen(EventId),
     /// A call has begun.

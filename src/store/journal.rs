@@ -58,7 +58,12 @@ pub enum Standing {
     Claimed(TurnId),
     /// It was handled without a turn.
     Done,
+    /// Nobody wanted it.
+    PassedOver,
 }
+
+/// What the column `done` holds for an event that nobody wanted; 1 for one that was handled.
+const PASSED_OVER: i64 = 2;
 
 /// An event in the journal.
 #[derive(Clone, Debug, PartialEq)]
@@ -234,17 +239,19 @@ impl Store {
             )?;
             let mut rows = select.query([&account, &event.0])?;
             let Some(row) = rows.next()? else { return Ok(None) };
-            let standing = match (row.get::<_, Option<String>>(6)?, row.get(7)?) {
+            let standing = match (row.get::<_, Option<String>>(6)?, row.get::<_, i64>(7)?) {
                 (Some(turn), _) => Standing::Claimed(turn.into()),
-                (None, true) => Standing::Done,
-                (None, false) => Standing::Waiting,
+                (None, 0) => Standing::Waiting,
+                (None, PASSED_OVER) => Standing::PassedOver,
+                (None, _) => Standing::Done,
             };
             Ok(Some(FoundEvent { inbound: read(row)??, room: RoomKey(row.get(5)?), standing }))
         })
         .await
     }
 
-    /// Replaces the body of a waiting event and marks the event `change` as done.
+    /// Replaces the body of an event that waits, or that nobody wanted, which waits again then; marks the event `change` as
+    /// done.
     pub async fn rewrite(
         &self,
         account: &str,
@@ -256,8 +263,9 @@ impl Store {
         self.write(move |tx| {
             let body = serde_json::to_string(&body)?;
             tx.execute(
-                "UPDATE inbound SET body = ?3 WHERE bot = ?1 AND event = ?2 AND turn IS NULL AND done = 0",
-                [&account, &event.0, &body],
+                "UPDATE inbound SET body = ?3, done = 0
+                 WHERE bot = ?1 AND event = ?2 AND turn IS NULL AND done IN (0, ?4)",
+                params![account, event.as_str(), body, PASSED_OVER],
             )?;
             done(tx, &account, &[change])
         })
@@ -268,6 +276,19 @@ impl Store {
     pub async fn done(&self, account: &str, events: Vec<EventId>) -> Result<(), StoreError> {
         let account = account.to_owned();
         self.write(move |tx| done(tx, &account, &events)).await
+    }
+
+    /// Marks an event that nobody wants.
+    pub async fn pass_over(&self, account: &str, event: &EventId) -> Result<(), StoreError> {
+        let (account, event) = (account.to_owned(), event.clone());
+        self.write(move |tx| {
+            tx.prepare_cached(
+                "UPDATE inbound SET done = ?3 WHERE bot = ?1 AND event = ?2 AND turn IS NULL AND done = 0",
+            )?
+            .execute(params![account, event.as_str(), PASSED_OVER])?;
+            Ok(())
+        })
+        .await
     }
 
     /// Returns whether anybody else than `sender` has written in a room.

@@ -4,6 +4,7 @@
 //! that every method is one transaction and nothing blocks the async runtime. Reads have connections of their own
 //! (`readers.rs`). The store knows ids and JSON; it must not know what a message means.
 
+mod asks;
 mod calls;
 mod cards;
 mod compact;
@@ -40,6 +41,7 @@ use tokio::sync::{Notify, oneshot};
 use log::Log;
 use readers::Readers;
 
+pub use asks::{Ceilings, MayAsk, Span};
 pub(crate) use calls::CallRecord;
 pub use calls::EndedCall;
 pub use cards::{CardState, StoredCard};

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 /// One step a version; `PRAGMA user_version` counts those that were applied.
 const MIGRATIONS: &[&str] =
-    &[FIRST, ROOMS, FILES, CIPHERTEXTS, ENCRYPTED, BOTS, PRUNING, AGENTS, BUDGETS, STATES, LEDGER, GRANTS, TASKS];
+    &[FIRST, ROOMS, FILES, CIPHERTEXTS, ENCRYPTED, BOTS, PRUNING, AGENTS, BUDGETS, STATES, LEDGER, GRANTS, TASKS, ASKS];
 
 /// The schema version of this program.
 const CURRENT: usize = MIGRATIONS.len();
@@ -268,6 +268,17 @@ CREATE TABLE pulls (
     PRIMARY KEY (repository, number)
 ) WITHOUT ROWID;
 CREATE INDEX pulls_branch ON pulls (repository, branch);
+";
+
+/// How often models were asked.
+const ASKS: &str = r"
+-- One row a request of a bot that chats, for a day. `key`: who shares its ceilings; `failed`: it counts for its minute alone.
+CREATE TABLE asks (
+    seq INTEGER PRIMARY KEY, key TEXT NOT NULL, person TEXT NOT NULL, at INTEGER NOT NULL,
+    failed INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX asks_key ON asks (key, at);
+CREATE INDEX asks_at ON asks (at);
 ";
 
 /// Where a newer version notes, if it must, the oldest version of the schema whose programs may still use the database.

@@ -17,6 +17,27 @@ pub(crate) const NOT_RESET: &str = "I could not forget what was said here; pleas
 /// The answer of a turn that was stopped.
 pub(crate) const STOPPED: &str = "Stopped.";
 
+/// Stands behind an answer that was stopped.
+pub(crate) const STOPPED_BEHIND: &str = "\n\n(Stopped.)";
+
+/// The room's answers come too fast for people.
+pub(crate) const LOOP: &str = "I have answered 20 times within a minute here, as if programs were answering each other: I am silent until \
+    somebody whom I know asks me, or it has been quiet for a minute.";
+
+/// The windows of [`ceiling`].
+pub(crate) const A_MINUTE: &str = "a minute";
+pub(crate) const A_DAY: &str = "a day";
+
+/// A ceiling is reached; `own` is one person's.
+pub(crate) fn ceiling(most: u32, span: &str, own: bool, wait: &str) -> String {
+    let whom = if own { "You may ask me" } else { "I may ask the model" };
+    let times = if most == 1 { "once".to_owned() } else { format!("{most} times") };
+    format!("{whom} {times} {span}, and that is used up; please try again in {wait}.")
+}
+
+/// The ceilings cannot be looked up.
+pub(crate) const UNCOUNTED: &str = "I cannot look up how often the model may be asked; please try again in a while.";
+
 /// The model had nothing to say.
 pub(crate) const EMPTY: &str = "The model gave an empty answer. Please ask again, perhaps in other words.";
 

@@ -1,15 +1,19 @@
 //! A chat bot on an account of its own, in real rooms: whom it answers, where, and what becomes of the rest.
 
+use std::{os::unix::process::ExitStatusExt, time::Duration};
+
 use matrix_sdk::ruma::{OwnedRoomId, api::client::room::create_room::v3::Request};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     house::{CHATTING, serve_house},
+    rooms::is_settled,
     support::{
         bot::Town,
         person::Person,
+        rig::wait,
         scripted_llm::{Reply, ScriptedLlm, user_texts},
-        seen::Seen,
+        seen::{Seen, Shown},
         synapse::{Limits, Synapse},
     },
 };
@@ -38,10 +42,28 @@ async fn room(by: &Person, encrypted: bool, with: &[&str]) -> OwnedRoomId {
     by.client.create_room(request).await.unwrap().room_id().to_owned()
 }
 
-/// What the bot has answered to an event.
-async fn answer(person: &Person, llama: &str, asked: &str) -> Seen {
+/// What the bot replies to an order.
+async fn reply(person: &Person, llama: &str, asked: &str) -> Seen {
     let fits = |it: &Seen| it.is_message() && it.sender == llama && it.reply_to() == asked;
-    person.wait_after(asked, "the chat bot's answer", fits).await
+    person.wait_after(asked, "the chat bot's reply", fits).await
+}
+
+/// The bot's whole answer with these words in it, as the room shows it.
+async fn answer(person: &Person, room: &OwnedRoomId, llama: &str, words: &str) -> Shown {
+    let is_it = |it: &&Shown| it.sender == llama && it.body.contains(words) && it.body.contains("scripted/model");
+    let shown = person.shows(room, words, |shown| shown.iter().any(|it| is_it(&it))).await;
+    shown.iter().find(is_it).unwrap().clone()
+}
+
+/// What was last said to the model, said back.
+fn echo(request: &Value) -> Reply {
+    Reply::text(&format!("heard: {}", user_texts(request).last().unwrap()))
+}
+
+/// The same answer, with a pause between its pieces.
+fn slowly(reply: Reply, pause: Duration) -> Reply {
+    let Reply::Stream(events, _) = reply else { panic!("it is no stream") };
+    Reply::Bytes("text/event-stream", events.into_iter().map(String::into_bytes).collect(), pause)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,23 +80,91 @@ async fn it_answers_whoever_calls_it_in_its_room_and_nothing_else() {
     bert.accept(&room).await;
     anna.joined(&room, &llama).await;
     let ignored = anna.say(&room, "nothing for you").await;
-    let asked = bert.say(&room, "llamabot: what is up?").await;
-    let first = answer(&bert, &llama, &asked).await;
-    assert!(first.body().contains("heard: @bert:localhost: what is up?"), "{first:?}");
-    assert!(!first.body().contains("nothing for you"), "what does not call it is no part of the conversation");
+    bert.say(&room, "llamabot: what is up?").await;
+    let first = answer(&bert, &room, &llama, "heard: @bert:localhost: what is up?").await;
+    assert!(!first.body.contains("nothing for you"), "what does not call it is no part of the conversation");
     // By the account's name, in another case, and at the end.
-    for words in ["@llama hello", "Hello, LLAMABOT!", "@llama:localhost: hello", "what does llamabot say?"] {
-        let asked = anna.say(&room, words).await;
-        assert!(answer(anna, &llama, &asked).await.body().contains("heard: "), "{words}");
+    for (words, said) in [
+        ("@llama one", "one"),
+        ("Two, LLAMABOT!", "Two"),
+        ("@llama:localhost: three", "three"),
+        ("what does llamabot say?", "what does llamabot say?"),
+    ] {
+        anna.say(&room, words).await;
+        answer(anna, &room, &llama, &format!("@anna:localhost: {said}\n")).await;
     }
     let help = anna.say(&room, "@llama ?").await;
-    assert!(answer(anna, &llama, &help).await.body().contains("Mention me and ask"));
+    assert!(reply(anna, &llama, &help).await.body().contains("Mention me and ask"));
     let reset = anna.say(&room, "llamabot reset").await;
-    assert!(answer(anna, &llama, &reset).await.body().contains("forgotten"));
-    let asked = anna.say(&room, "llamabot, and now?").await;
-    let afresh = answer(anna, &llama, &asked).await;
-    assert!(afresh.body().contains("heard: and now?\n"), "{afresh:?}");
-    assert!(!anna.events().iter().any(|seen| seen.sender == llama && seen.reply_to() == ignored));
+    assert!(reply(anna, &llama, &reset).await.body().contains("forgotten"));
+    anna.say(&room, "llamabot, and now?").await;
+    answer(anna, &room, &llama, "heard: and now?\n").await;
+
+    // An edit that calls it is answered once, whatever is edited then.
+    for edit in ["llamabot: edited", "llamabot: edited again"] {
+        anna.edit(&room, &ignored, edit).await;
+        if edit.ends_with("edited") {
+            answer(anna, &room, &llama, "edited\n").await;
+        }
+    }
+    anna.say(&room, "llamabot: the end").await;
+    answer(anna, &room, &llama, "the end\n").await;
+    let to_edited = anna.events().into_iter().filter(|it| it.sender == llama && it.reply_to() == ignored);
+    assert_eq!(to_edited.count(), 1);
+    assert!(!town.llm.requests().iter().any(|request| request.to_string().contains("edited again")));
     let log = town.log();
     assert!(log.contains("a question") && !log.contains("what is up"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_comes_as_edits_of_one_message_and_the_last_one_calls_who_asked() {
+    let (town, llama) = town().await;
+    town.llm.otherwise(|request| slowly(echo(request), Duration::from_millis(900)));
+    let anna = &town.anna;
+    let bert = Person::new(&town.synapse, "bert").await;
+    let room = room(anna, true, &[&llama, &bert.id]).await;
+    bert.accept(&room).await;
+    anna.joined(&room, &llama).await;
+    let root = bert.say(&room, "a topic").await;
+    let asked = bert.say_in_thread(&room, &root, "@llama what is the capital of France, and why?").await;
+    answer(&bert, &room, &llama, "heard: @bert:localhost: what is the capital of France, and why?").await;
+
+    let of_llama: Vec<_> =
+        anna.events().into_iter().filter(|it| it.sender == llama && it.kind == "m.room.message").collect();
+    let (first, edits) = of_llama.split_first().expect("it has answered");
+    assert!(first.msgtype() == "m.notice" && first.is_message() && first.reply_to() == asked, "{first:?}");
+    assert_eq!((first.relation(), first.target()), ("m.thread", &*root));
+    assert!(edits.iter().all(|edit| edit.relation() == "m.replace" && edit.target() == first.id), "{edits:?}");
+    let (last, before) = edits.split_last().expect("it was edited");
+    assert!(last.mentions(&bert.id) && last.msgtype() == "m.text", "{last:?}");
+    assert!(!before.iter().chain([first]).any(|it| it.mentions(&bert.id)), "nobody is called before it is whole");
+    assert!(first.body().ends_with('…') || first.body().contains("thinking"), "{first:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_point_there_is_one_answer() {
+    let (mut town, llama) = town().await;
+    town.llm.otherwise(|request| slowly(echo(request), Duration::from_millis(250)));
+    let room = room(&town.anna, false, &[&llama]).await;
+    town.anna.joined(&room, &llama).await;
+    let points = ["journaled", "claimed", "shown", "queued", "sent", "answered"];
+    for point in points {
+        let folder = town.rig.path().to_str().unwrap().to_owned();
+        town.rig.set("MATRIX_AGENT_CRASH_AT", &format!("{point}:{folder}"));
+        tokio::task::block_in_place(|| wait("all is noted as sent", || is_settled(&town.rig)));
+        drop(town.server.take());
+        town.serve();
+        town.anna.say(&room, &format!("llamabot: a question at {point}")).await;
+        let mut server = town.server.take().unwrap();
+        let status = tokio::task::block_in_place(|| server.died());
+        assert_eq!(status.signal(), Some(9), "at {point}: {}", server.log());
+        town.serve();
+        answer(&town.anna, &room, &llama, &format!("heard: a question at {point}\n")).await;
+    }
+    let shown = town.anna.shown(&room);
+    for point in points {
+        let answers: Vec<_> = shown.iter().filter(|it| it.sender == llama && it.body.contains(point)).collect();
+        assert_eq!(answers.len(), 1, "at {point}: {answers:#?}");
+    }
+    assert_eq!(shown.iter().filter(|it| it.sender == llama).count(), points.len(), "no draft is left: {shown:#?}");
 }

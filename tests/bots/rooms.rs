@@ -113,7 +113,7 @@ async fn beside_a_running_turn_orders_are_carried_out_and_another_bots_work_wait
 }
 
 /// Whether nothing is left to be sent and no turn is open.
-fn is_settled(rig: &Rig) -> bool {
+pub(super) fn is_settled(rig: &Rig) -> bool {
     let store = rusqlite::Connection::open(rig.database()).unwrap();
     let select = "SELECT NOT EXISTS (SELECT 1 FROM outbox WHERE sent IS NULL)
                       AND NOT EXISTS (SELECT 1 FROM turns WHERE state <> 'closed')";

@@ -4,6 +4,7 @@
 //! of its own. Fail-closed: its [`Policy`] should list its rooms, and where it is not called it does nothing.
 
 mod failure;
+mod guard;
 mod history;
 mod line;
 mod pictures;
@@ -19,14 +20,15 @@ use serde_json::Value;
 pub use source::{Fixed, Ready, Refused, Source};
 
 use super::{
-    Bot, Ending, Intent, Order, Outcome, Permits, Policy, Said, SentFile, TurnJob, Upload, UserMessage, names,
+    Bot, Ending, Intent, Order, Outcome, People, Permits, Policy, Said, SentFile, TurnJob, Upload, UserMessage, names,
 };
 use crate::{
     ids::{Address, BotName},
     pictures::Gallery,
-    store::Store,
+    store::{Ceilings, Store},
     strings,
 };
+use guard::Guard;
 use line::Line;
 
 /// What makes a chat bot, beside its model.
@@ -49,13 +51,37 @@ pub struct Settings {
     pub at_once: usize,
     /// Whether models that can leave out their thinking are told to.
     pub no_thinking: bool,
+    /// How people are shown what the model has thought.
+    pub thinking: Thinking,
+    /// With which other bots it shares its ceilings: the name of a group, or a digest of the key that they ask with; never the
+    /// key itself.
+    pub quota: String,
+    /// How often its model may be asked by all who share the quota.
+    pub ceilings: Ceilings,
+    /// How often one person may ask it, within that.
+    pub ceilings_of_person: Ceilings,
+    /// People who are surely no programs: what they ask ends the suspicion that two programs answer each other.
+    pub listed: People,
+}
+
+/// How people are shown what a model has thought before it answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thinking {
+    /// Not at all.
+    Hidden,
+    /// Behind a spoiler.
+    Spoiler,
+    /// Folded away.
+    Folded,
 }
 
 impl Settings {
     /// Returns the settings of a bot that is called `called`, with defaults for all else.
     pub fn new(name: impl Into<BotName>, policy: Policy, called: impl Into<String>) -> Self {
+        let name = name.into();
         Self {
-            name: name.into(),
+            quota: name.to_string(),
+            name,
             policy,
             called: vec![called.into()],
             system_prompt: String::new(),
@@ -63,6 +89,10 @@ impl Settings {
             max_tokens: Some(600),
             at_once: 1,
             no_thinking: false,
+            thinking: Thinking::Spoiler,
+            ceilings: Ceilings::default(),
+            ceilings_of_person: Ceilings::default(),
+            listed: People::Listed(vec![]),
         }
     }
 }
@@ -82,6 +112,7 @@ pub struct ChatBot {
     /// All that it is called, with `@` and without.
     names: Vec<String>,
     permits: Permits,
+    guard: Guard,
     source: Arc<dyn Source>,
     means: Means,
 }
@@ -114,7 +145,7 @@ impl ChatBot {
         let called = settings.called.iter().filter(|name| !name.is_empty());
         let names = called.flat_map(|name| [name.clone(), format!("@{}", name.trim_start_matches('@'))]).collect();
         let permits = Permits::new(settings.at_once.max(1));
-        Self { settings, names, permits, source, means }
+        Self { settings, names, permits, guard: Guard::default(), source, means }
     }
 
     /// Returns whether a message is for it.
@@ -155,6 +186,10 @@ impl Bot for ChatBot {
 
     fn owns_sandbox(&self) -> bool {
         false
+    }
+
+    fn streams(&self) -> bool {
+        true
     }
 
     fn intent(&self, said: &Said<'_>) -> Option<Intent> {

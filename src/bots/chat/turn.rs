@@ -1,17 +1,20 @@
 //! One turn of a chat bot: one request, one answer.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
 
 use super::{
-    ChatBot, Ready, TurnJob, failure,
+    ChatBot, Ready, Thinking, TurnJob, failure,
+    guard::Pass,
     history::{Cut, Transcript},
     line::{Counted, Line},
 };
 use crate::{
-    bots::{Ending, Outcome},
+    bots::{Ending, Outcome, Progress, Thoughts},
     ids,
-    llm::{Completion, Finish, LlmError, Message, Meter, Model, Part, Usage},
-    store::{Conversation, StoreError},
+    llm::{Chunk, Completion, Finish, Message, Meter, Model, Part, Usage},
+    store::{Conversation, MayAsk, Span, StoreError},
     strings, text,
 };
 
@@ -31,6 +34,13 @@ const NO_THINKING: &str = "/no_think";
 /// What those models' names contain.
 const CAN_LEAVE_IT: &[&str] = &["qwen", "deepseek-r1"];
 
+/// The most bytes of an answer that are shown before it is whole, and how often at most.
+const SHOWN: usize = 16 << 10;
+const SHOW_EVERY: Duration = Duration::from_millis(50);
+
+/// The answer so far.
+type Draft = watch::Sender<String>;
+
 impl ChatBot {
     /// Answers the open question of a conversation. Returns `None` if the conversation cannot be read; the turn stays open.
     pub(super) async fn answer(&self, job: TurnJob) -> Option<Outcome> {
@@ -42,30 +52,121 @@ impl ChatBot {
             }
         };
         log_question(&transcript.question);
-        let stop = job.stop.clone();
-        let asked = stop.run_until_cancelled(self.ask(&job, &transcript)).await;
-        let thread = transcript.thread.clone();
-        let mut outcome = asked.unwrap_or_else(|| Outcome::plain(Ending::Stopped, strings::chat::STOPPED));
-        outcome.line = outcome.line.or_else(|| Some(Line::Void { thread }.to_json()));
+        let draft = Draft::default();
+        let asked = job.stop.run_until_cancelled(self.ask(&job, &transcript, &draft)).await;
+        let mut outcome = asked.unwrap_or_else(|| stopped(&draft.borrow()));
+        outcome.line = outcome.line.or_else(|| Some(Line::Void { thread: transcript.thread }.to_json()));
         Some(outcome)
     }
 
-    async fn ask(&self, job: &TurnJob, transcript: &Transcript) -> Outcome {
-        let Ready { model, label, guard: _guard } = match self.source.ready(&|_| {}).await {
+    /// Asks the model, unless something speaks against it.
+    async fn ask(&self, job: &TurnJob, transcript: &Transcript, draft: &Draft) -> Outcome {
+        let (settings, store) = (&self.settings, &self.means.store);
+        match self.guard.pass(&job.at.address, settings.listed.include(&job.person), tokio::time::Instant::now()) {
+            Pass::Answer => {}
+            Pass::Tell => {
+                tracing::warn!(
+                    "programs seem to answer each other here: nothing is answered until a listed person asks"
+                );
+                return Outcome::plain(Ending::Limit, strings::chat::LOOP);
+            }
+            Pass::Silent => return Outcome::plain(Ending::Limit, ""),
+        }
+        let asked = store.ask(&settings.quota, &job.person, settings.ceilings, settings.ceilings_of_person).await;
+        let id = match asked {
+            Ok(MayAsk::Yes { id }) => id,
+            Ok(MayAsk::No { span, most, own, wait }) => {
+                let wait = text::human_duration(Duration::from_millis(wait.unsigned_abs()).max(Duration::from_secs(1)));
+                let span = match span {
+                    Span::Minute => strings::chat::A_MINUTE,
+                    Span::Day => strings::chat::A_DAY,
+                };
+                return Outcome::plain(Ending::Limit, strings::chat::ceiling(most, span, own, &wait));
+            }
+            Err(error) => {
+                tracing::error!(%error, "how often the model was asked cannot be counted");
+                return Outcome::plain(Ending::Failed, strings::chat::UNCOUNTED);
+            }
+        };
+        let outcome = self.ask_model(job, transcript, draft).await;
+        if outcome.ending == Ending::Failed
+            && let Err(error) = store.ask_failed(id).await
+        {
+            tracing::warn!(%error, "a request that failed still counts for the day");
+        }
+        outcome
+    }
+
+    async fn ask_model(&self, job: &TurnJob, transcript: &Transcript, draft: &Draft) -> Outcome {
+        // From here on the room sees the answer as it comes, and before it that the model thinks.
+        let _ = job.progress.send(Progress::Draft(String::new())).await;
+        // A sentence that nobody takes is of no use later.
+        let tell = |sentence: String| drop(job.progress.try_send(Progress::Notice(sentence)));
+        let Ready { model, label, guard: _guard } = match self.source.ready(&tell).await {
             Ok(ready) => ready,
             Err(refused) => return Outcome::plain(Ending::Failed, refused.0),
         };
         let Cut { mut messages, guessed } = self.request(transcript, &model);
         self.hang_up(&job.at.address, &mut messages).await;
-        let (begun, meter) = (Instant::now(), Meter::new(guessed));
-        let completion = model.complete(&messages, &[], self.settings.max_tokens, &meter, &mut |_| {}).await;
+        let (meter, mut first) = (Meter::new(guessed), None);
+        let mut on_chunk = |chunk| {
+            first.get_or_insert_with(Instant::now);
+            match chunk {
+                Chunk::Text(piece) => draft.send_modify(|text| text.push_str(&piece)),
+                Chunk::Restart => draft.send_modify(String::clear),
+                Chunk::Reasoning | Chunk::CallStarted(_) => {}
+            }
+        };
+        let completion = {
+            let asking = model.complete(&messages, &[], self.settings.max_tokens, &meter, &mut on_chunk);
+            let showing = show(draft.subscribe(), job);
+            tokio::select! {
+                completion = asking => completion,
+                () = showing => return Outcome::plain(Ending::Failed, strings::chat::ENDLESS),
+            }
+        };
         match completion {
-            Ok(completion) => answered(completion, transcript, guessed, &footer(&label, begun)),
+            Ok(completion) => self.answered(completion, transcript, guessed, &label, first),
             Err(error) => {
                 tracing::warn!(model = model.name(), %error, "the model gave no answer");
-                failed(&error)
+                Outcome::plain(Ending::Failed, failure::told(&error))
             }
         }
+    }
+
+    fn answered(
+        &self,
+        completion: Completion,
+        transcript: &Transcript,
+        guessed: u64,
+        label: &str,
+        first: Option<Instant>,
+    ) -> Outcome {
+        let Completion { message, finish, usage, reasoning } = completion;
+        let thoughts = match self.settings.thinking {
+            Thinking::Hidden => None,
+            shown => Some(Thoughts { text: reasoning, folded: shown == Thinking::Folded }),
+        };
+        let thoughts = thoughts.filter(|thoughts| !thoughts.text.trim().is_empty());
+        if message.text.is_empty() {
+            let why = match finish {
+                Finish::Filtered => strings::chat::FILTERED,
+                _ if thoughts.is_some() => strings::chat::ONLY_THOUGHT,
+                _ => strings::chat::EMPTY,
+            };
+            return Outcome { thoughts, ..Outcome::plain(Ending::Failed, why) };
+        }
+        if message.text.len() > MOST {
+            return Outcome::plain(Ending::Failed, strings::chat::ENDLESS);
+        }
+        let mut text = message.text.clone();
+        if finish == Finish::Length {
+            text.push_str(strings::chat::CUT);
+        }
+        let footer = usage.map_or_else(|| label.to_owned(), |usage| footer(label, usage, first));
+        let counted = usage.map(|usage| Counted { guessed, told: usage.input });
+        let line = Line::Answered { message, thread: transcript.thread.clone(), counted };
+        Outcome { footer, thoughts, line: Some(line.to_json()), ..Outcome::plain(Ending::Done, text) }
     }
 
     /// Reads a conversation, and gives up its oldest lines if there are too many.
@@ -110,43 +211,33 @@ fn log_question(question: &[Part]) {
     tracing::info!(sha256 = ids::digest(&words, 6), length, "a question");
 }
 
-fn failed(error: &LlmError) -> Outcome {
-    Outcome::plain(Ending::Failed, failure::told(error))
-}
-
-fn answered(
-    completion: Completion,
-    transcript: &Transcript,
-    guessed: u64,
-    footer: &dyn Fn(Option<Usage>) -> String,
-) -> Outcome {
-    let Completion { message, finish, usage, reasoning } = completion;
-    let thread = transcript.thread.clone();
-    if message.text.is_empty() {
-        let why = match finish {
-            Finish::Filtered => strings::chat::FILTERED,
-            _ if !reasoning.trim().is_empty() => strings::chat::ONLY_THOUGHT,
-            _ => strings::chat::EMPTY,
+/// Shows the room an answer as it comes. Ends when there is more of it than any answer should have.
+async fn show(mut draft: watch::Receiver<String>, job: &TurnJob) {
+    while draft.changed().await.is_ok() {
+        let (length, text) = {
+            let text = draft.borrow_and_update();
+            (text.len(), text[..text.floor_char_boundary(SHOWN)].to_owned())
         };
-        return Outcome::plain(Ending::Failed, why);
+        if length > MOST {
+            return;
+        }
+        // The room may be gone; then the turn ends by itself.
+        let _ = job.progress.send(Progress::Draft(text)).await;
+        tokio::time::sleep(SHOW_EVERY).await;
     }
-    if message.text.len() > MOST {
-        return Outcome::plain(Ending::Failed, strings::chat::ENDLESS);
-    }
-    let mut text = message.text.clone();
-    if finish == Finish::Length {
-        text.push_str(strings::chat::CUT);
-    }
-    let counted = usage.map(|usage| Counted { guessed, told: usage.input });
-    let line = Line::Answered { message, thread, counted }.to_json();
-    Outcome { text, footer: footer(usage), brief: String::new(), ending: Ending::Done, line: Some(line) }
+    std::future::pending().await
 }
 
-/// Returns what is written under an answer, once its tokens are known.
-fn footer(label: &str, begun: Instant) -> impl Fn(Option<Usage>) -> String {
-    move |usage| {
-        let Some(usage) = usage else { return label.to_owned() };
-        let seconds = begun.elapsed().as_secs_f64().max(0.001);
-        strings::chat::footer(label, usage.output as f64 / seconds, usage.input, usage.input + usage.output)
+/// Returns the outcome of a turn that somebody stopped, with what was shown of its answer.
+fn stopped(draft: &str) -> Outcome {
+    match draft.trim_end() {
+        "" => Outcome::plain(Ending::Stopped, strings::chat::STOPPED),
+        draft => Outcome::plain(Ending::Stopped, format!("{draft}{}", strings::chat::STOPPED_BEHIND)),
     }
+}
+
+/// Returns what is written under an answer that began at `first`.
+fn footer(label: &str, usage: Usage, first: Option<Instant>) -> String {
+    let seconds = first.map_or(0.0, |first| first.elapsed().as_secs_f64()).max(0.001);
+    strings::chat::footer(label, usage.output as f64 / seconds, usage.input, usage.input + usage.output)
 }

@@ -19,7 +19,7 @@ use self::earlier::Earlier;
 use super::{
     Adapter, ROOMS, making, media, quote, render,
     scheduler::{Class, Unsent},
-    send::{edit, joined_room, never_in_the_clear, related, send_raw, to_content},
+    send::{edit, edit_to, joined_room, never_in_the_clear, related, send_raw, to_content},
     trouble::Trouble,
     view,
 };
@@ -153,19 +153,27 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
     }
     let txn = &delivery.txn;
     let content = match &delivery.outbound {
-        Outbound::Answer { text, footer, asked, sender, thread, .. } => {
-            let short = render::shortened(text);
-            let called = if is_for_two(&room) || is_at_github(sender) {
-                None
-            } else {
-                Some((&**sender, display_name(&room, sender).await))
+        Outbound::Answer { text, footer, asked, sender, thread, streamed, thoughts, .. } => {
+            let draft = if *streamed { draft(adapter, &room, asked, thread.as_ref()).await? } else { None };
+            let short = match draft {
+                Some(_) => render::shortened_for_edit(text),
+                None => render::shortened(text),
             };
+            let two = is_for_two(&room);
+            let called =
+                if two || is_at_github(sender) { None } else { Some((&**sender, display_name(&room, sender).await)) };
             let called = called.as_ref().map(|(id, name)| (*id, &**name));
             let rendered = render::answer(called, short.as_deref().unwrap_or(text), footer);
-            let mut content = related(to_content("m.text", &rendered), thread.as_ref(), Some(asked));
-            if let Some((id, _)) = called {
-                content["m.mentions"] = json!({ "user_ids": [id] });
+            let rendered = render::with_thoughts(rendered, thoughts.as_ref().map(|it| (&*it.text, it.folded)));
+            let mut new = to_content("m.text", &rendered);
+            // An edit calls nobody but whom it mentions, also in a room for two.
+            if let Some(id) = called.map(|(id, _)| id).or_else(|| draft.as_ref().map(|_| &**sender)) {
+                new["m.mentions"] = json!({ "user_ids": [id] });
             }
+            let content = match &draft {
+                Some(event) => edit_to(event, new),
+                None => related(new, thread.as_ref(), Some(asked)),
+            };
             let whole = ids::digest(&[txn, "whole"], 16);
             // The file is sent before the answer, so that whoever sees the answer finds the file, too.
             if short.is_some() && earlier.find(txn, &content).or_else(|| earlier.find(&whole, &Value::Null)).is_none() {
@@ -235,6 +243,26 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
         Class::Answer
     };
     post(adapter, class, &room, txn, content).await
+}
+
+/// Returns the message in which an answer was shown as it came, if there is one.
+async fn draft(
+    adapter: &Adapter,
+    room: &Room,
+    asked: &EventId,
+    thread: Option<&EventId>,
+) -> Result<Option<OwnedEventId>, Trouble> {
+    let key = RoomKey::from(room.room_id().as_str());
+    // Waits for an edit that is being sent, which notes the event of the message.
+    adapter.scheduler.settle(&key, asked.as_str()).await;
+    let Some(noted) = view::noted(adapter, asked).await? else { return Ok(None) };
+    if let Ok(event) = OwnedEventId::try_from(noted) {
+        return Ok(Some(event));
+    }
+    // The message was begun, and its event id was never noted: sending again with the same transaction id returns it.
+    let begun = view::txn_of(adapter, &key, asked);
+    let content = related(to_content("m.notice", &render::markdown("…")), thread, Some(asked));
+    post(adapter, Class::Answer, room, &begun, content).await.map(Some)
 }
 
 /// Returns a made-up event id for a row that sends nothing, so that the outbox can close it.

@@ -27,6 +27,8 @@ const FOLLOWED: usize = 32;
 const WIDTH: usize = 180;
 /// The most characters of what a call does, and of the model's words in the first line.
 const BRIEF: usize = 80;
+/// The most bytes of an answer that is shown as it comes: an edit holds its text four times.
+const DRAFT: usize = 8 << 10;
 /// A line break that starts no new paragraph.
 const BREAK: &str = "  \n";
 
@@ -43,6 +45,8 @@ pub(super) struct Progress {
     tools: u32,
     /// The first line of the model's current message.
     words: Words,
+    /// The answer so far, if it is shown as it comes.
+    draft: Option<String>,
     /// Running calls, oldest first, at most [`FOLLOWED`].
     running: Vec<Running>,
     /// The last calls and sentences as finished lines, oldest first.
@@ -80,6 +84,7 @@ impl Progress {
             told: false,
             tools: 0,
             words: Words::Growing(String::new()),
+            draft: None,
             running: Vec::new(),
             done: VecDeque::new(),
         }
@@ -107,6 +112,7 @@ impl Progress {
             Live::Thinking => {
                 matches!(std::mem::replace(&mut self.words, Words::Growing(String::new())), Words::Whole(_))
             }
+            Live::Draft { text } => self.draft.replace(text.clone()).as_ref() != Some(text),
             Live::Text { delta } => self.words.grow(delta),
             Live::ToolStarted { call, name, detail } => {
                 self.words.end();
@@ -166,19 +172,42 @@ impl Progress {
     /// Returns whether the turn is worth a progress message; a quick answer should leave none behind. Once `true`, it
     /// stays `true`. Without an event it becomes `true` [`QUICK`] after the start.
     pub(super) fn worth(&self, now: Instant) -> bool {
-        self.tools > 0 || self.told || now.duration_since(self.started) >= QUICK
+        self.tools > 0
+            || self.told
+            || self.draft.as_ref().is_some_and(|draft| !draft.trim().is_empty())
+            || now.duration_since(self.started) >= QUICK
     }
 
-    /// Returns the message's text `now`, as Markdown: at most seven lines of at most 200 characters.
+    /// Returns whether it becomes the turn's answer.
+    pub(super) fn is_draft(&self) -> bool {
+        self.draft.is_some()
+    }
+
+    /// Returns the message's text `now`, as Markdown: at most seven lines of at most 200 characters, or the beginning of the
+    /// answer.
     pub(super) fn text(&self, now: Instant) -> String {
         if let Some(before) = self.queued {
             return if before == 0 { "⏳ next in line".to_owned() } else { format!("⏳ {before} before this one") };
+        }
+        if let Some(draft) = &self.draft {
+            return self.answering(draft, now);
         }
         let mut lines = vec![self.head(now)];
         let running = self.running();
         lines.extend(self.done.iter().skip((self.done.len() + running.len()).saturating_sub(LINES)).cloned());
         lines.extend(running);
         lines.join(BREAK)
+    }
+
+    /// Returns an answer that is not whole yet. Before its first word it tells that the model thinks, and since when.
+    fn answering(&self, draft: &str, now: Instant) -> String {
+        if draft.trim().is_empty() {
+            let seconds = now.duration_since(self.started).as_secs();
+            let head = format!("💭 thinking … {seconds} s");
+            return self.done.iter().cloned().chain([head]).collect::<Vec<_>>().join(BREAK);
+        }
+        let begins = &draft[..draft.floor_char_boundary(DRAFT)];
+        format!("{} …", begins.trim_end())
     }
 
     /// Returns the first line: what the turn does now, the number of calls, the time.

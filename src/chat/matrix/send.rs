@@ -100,11 +100,15 @@ fn relation(thread: Option<&EventId>, asked: Option<&EventId>) -> Value {
     }
 }
 
-/// Returns the content that edits a message.
+/// Returns the content that edits a notice.
 pub(super) fn edit(event: &matrix_sdk::ruma::EventId, rendered: &Rendered) -> Value {
-    let new = to_content("m.notice", rendered);
+    edit_to(event, to_content("m.notice", rendered))
+}
+
+/// Returns the content that puts another content in the place of a message. Whom it mentions is called by the edit.
+pub(super) fn edit_to(event: &matrix_sdk::ruma::EventId, new: Value) -> Value {
     let mut content = new.clone();
-    content["body"] = format!("* {}", rendered.body).into();
+    content["body"] = format!("* {}", new["body"].as_str().unwrap_or_default()).into();
     content["m.new_content"] = new;
     content["m.relates_to"] = json!({ "rel_type": "m.replace", "event_id": event });
     content

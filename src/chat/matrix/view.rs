@@ -161,9 +161,9 @@ fn show(adapter: &Adapter, view: &Arc<View>) {
 
 async fn send(adapter: &Adapter, view: &View) -> Result<(), Failed<Trouble>> {
     let Some(room) = joined_room(adapter, &view.room) else { return Ok(()) };
-    let (text, event) = {
+    let (text, event, is_draft) = {
         let state = view.state();
-        (state.progress.text(Instant::now()), state.event.clone())
+        (state.progress.text(Instant::now()), state.event.clone(), state.progress.is_draft())
     };
     let rendered = render::markdown(&text);
     let event = match event {
@@ -175,7 +175,8 @@ async fn send(adapter: &Adapter, view: &View) -> Result<(), Failed<Trouble>> {
         send_raw(adapter, &room, None, edit(&event, &rendered)).await?;
         event
     } else {
-        let content = related(to_content("m.notice", &rendered), view.thread.as_ref(), None);
+        let content =
+            related(to_content("m.notice", &rendered), view.thread.as_ref(), Some(&view.asked).filter(|_| is_draft));
         // The message may arrive without our knowing it, so that sending began is noted before.
         note(adapter, view, "").await;
         let event = send_raw(adapter, &room, Some(&txn_of(adapter, &view.room, &view.asked)), content).await?;

@@ -239,6 +239,7 @@ impl Driver {
             Action::Acknowledge { entry, bot, saved, brought } => self.acknowledge(entry, &bot, saved, brought).await?,
             Action::Reply { event, thread, text } => self.reply(event, thread, text).await?,
             Action::NothingToStop { event, thread } => self.nothing_to_stop(event, thread).await?,
+            Action::PassOver(event) => store.pass_over(&account, &event).await?,
             Action::Done(event) => store.done(&account, vec![event]).await?,
             Action::Unlock { target, change } => {
                 store.unlock(&account, &target, None).await?;

@@ -178,6 +178,8 @@ pub(super) enum Action {
     },
     /// Mark an event as done without a reply.
     Done(EventId),
+    /// Mark an event that no bot wants. It waits again if an edit gives it another text.
+    PassOver(EventId),
     /// Give up a locked message, and mark the event `change` as done.
     Unlock {
         /// The message.

@@ -366,6 +366,7 @@ fn dismiss(entry: &Entry, out: &mut Out) {
     out.push(match &entry.meaning {
         Meaning::Unsupported(what) => Action::Reply { event, thread, text: strings::rooms::unsupported(what) },
         Meaning::Broken => Action::Reply { event, thread, text: strings::rooms::INTERNAL.to_owned() },
+        Meaning::Nothing => Action::PassOver(event),
         _ => Action::Done(event),
     });
 }

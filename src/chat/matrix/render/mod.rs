@@ -16,12 +16,15 @@ mod shorten;
 mod tests;
 mod words;
 
-pub use shorten::shortened;
+pub use shorten::{shortened, shortened_for_edit};
 
 use crate::text;
 
 /// The longest display name in a mention, in characters.
 const NAME: usize = 64;
+
+/// The most bytes of what a model has thought.
+const THOUGHTS: usize = 3 << 10;
 
 /// The longest footer, in characters.
 const FOOTER: usize = 500;
@@ -76,6 +79,20 @@ pub(super) fn answer(mention: Option<(&str, &str)>, text: &str, footer: &str) ->
     let body = body.trim().to_owned();
     let html = (html != html::plain(&body)).then_some(html);
     Rendered { body, html }
+}
+
+/// Puts what a model has thought before its answer: behind a spoiler, or folded away. Clients without HTML are not shown it.
+pub(super) fn with_thoughts(answer: Rendered, thoughts: Option<(&str, bool)>) -> Rendered {
+    let Some((thoughts, folded)) = thoughts.filter(|(text, _)| !text.trim().is_empty()) else { return answer };
+    let cut = text::cut_middle(text::strip(thoughts).trim(), THOUGHTS);
+    let words = words::escape(&words::defuse(&cut)).replace('\n', "<br>");
+    let hidden = if folded {
+        format!("<details><summary>thinking</summary>{words}</details>")
+    } else {
+        format!("<blockquote><span data-mx-spoiler=\"thinking\">{words}</span></blockquote>")
+    };
+    let html = answer.html.unwrap_or_else(|| html::plain(&answer.body));
+    Rendered { html: Some(format!("{hidden}{html}")), body: answer.body }
 }
 
 /// Returns a file's name as a body that pings nobody.

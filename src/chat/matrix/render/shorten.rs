@@ -9,23 +9,35 @@ use crate::text;
 /// stay below 12 KB.
 pub(super) const LIMIT: usize = 32 * 1024;
 
+/// The same for an edit, which carries its text twice.
+const LIMIT_OF_EDIT: usize = 14 * 1024;
+
 /// Follows a text that was cut.
 const CUT: &str = "*This is only the beginning: the whole text is in the attached file.*";
 
 /// Returns the beginning of a text that is too long for one event, up to the end of a paragraph or line, and a
 /// sentence that the whole is attached. Returns `None` if the text fits.
 pub fn shortened(text: &str) -> Option<String> {
+    shortened_to(text, LIMIT)
+}
+
+/// The same for an event that edits another one.
+pub fn shortened_for_edit(text: &str) -> Option<String> {
+    shortened_to(text, LIMIT_OF_EDIT)
+}
+
+fn shortened_to(text: &str, limit: usize) -> Option<String> {
     let clean = text::strip(text);
-    if clean.len() <= LIMIT && weight(&markdown(&clean)) <= LIMIT {
+    if clean.len() <= limit && weight(&markdown(&clean)) <= limit {
         return None;
     }
-    let mut wished = (LIMIT / 2).min(clean.len());
+    let mut wished = (limit / 2).min(clean.len());
     loop {
         let start = clean[..cut_at(&clean, wished)].trim_end();
         let short = format!("{start}{}\n\n{CUT}", html::closing(start)).trim_start_matches('\n').to_owned();
         // The size of the HTML depends on the markup, not on the length alone, so each cut is measured. If `wished`
         // is 0, only the sentence is left.
-        if wished == 0 || weight(&markdown(&short)) <= LIMIT {
+        if wished == 0 || weight(&markdown(&short)) <= limit {
             return Some(short);
         }
         wished = wished * 3 / 4;

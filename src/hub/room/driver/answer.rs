@@ -30,6 +30,7 @@ impl Driver {
         };
         let ending = outcome.ending;
         let features = self.features();
+        let streamed = features.edits && bot_served.as_ref().is_some_and(|bot| bot.streams());
         let row = |part: &str, outbound: &Outbound| {
             let payload = to_json(outbound)?;
             Ok::<_, StoreError>(NewOutbox { txn: txn(&self.address, &turn.asked, part), payload, file: None })
@@ -43,6 +44,7 @@ impl Driver {
         }
         let claimed = self.hub.inner.store.claimed(&turn.id).await?;
         let others = claimed.into_iter().map(|event| event.event).filter(|event| *event != turn.asked).collect();
+        let silent = text.is_empty();
         let answer = Outbound::Answer {
             text,
             footer: outcome.footer,
@@ -51,11 +53,15 @@ impl Driver {
             others,
             sender: turn.sender,
             thread: turn.thread.clone(),
+            streamed,
+            thoughts: outcome.thoughts,
         };
         let closing =
             Outbound::Closing { asked: turn.asked.clone(), ending, footer: outcome.brief, thread: turn.thread };
-        let mut rows = vec![row("answer", &answer)?];
-        if features.edits {
+        // An outcome without words is none for the room; it ends what was shown of the turn.
+        let mut rows = if silent { vec![] } else { vec![row("answer", &answer)?] };
+        // An answer that was shown as it came ends the message in which it was.
+        if features.edits && (!streamed || silent) {
             rows.push(row("closing", &closing)?);
         }
         let message = outcome.line;

@@ -53,7 +53,9 @@ impl Machine {
             }
             // If an order that runs became work, it would be answered twice.
             (Standing::Waiting, _) if under_way && change.text.is_some() => out.push(done()),
-            (Standing::Waiting, _) => {
+            (Standing::PassedOver, _) if change.text.is_none() => out.push(done()),
+            // A bot may want what nobody wanted before.
+            (Standing::Waiting | Standing::PassedOver, _) => {
                 match (&change.text, &target.edited) {
                     (Some(_), Some(body)) => {
                         self.offer_again(&change.target, phase, out);

@@ -187,6 +187,7 @@ impl Machine {
         out.push(Action::Show(match progress {
             Progress::Thinking => Live::Thinking,
             Progress::Text(delta) => Live::Text { delta },
+            Progress::Draft(text) => Live::Draft { text },
             Progress::Seen(said) => {
                 // The turn has taken a message, so there is room for another one.
                 running.offering = true;

@@ -111,7 +111,7 @@ impl World {
                 self.note(format!("nothing to stop {event}"));
                 self.reply(&event);
             }
-            Action::Done(event) => self.done(&event),
+            Action::Done(event) | Action::PassOver(event) => self.done(&event),
             Action::Unlock { change, .. } => self.done(&change),
             Action::Rewrite { target, body, change } => {
                 let text = body.as_str().unwrap().to_owned();

@@ -129,7 +129,7 @@ fn each_is_answered_once(world: &World) {
         let once = match &row.standing {
             Standing::Waiting => false,
             Standing::Claimed(_) => row.replies == 0 && !row.dropped,
-            Standing::Done => {
+            Standing::Done | Standing::PassedOver => {
                 row.replies + usize::from(row.dropped) == usize::from(!changes && !nothing) || row.dropped
             }
         };
