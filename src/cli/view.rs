@@ -81,10 +81,9 @@ impl View {
                 self.progress("working")
             }
             Live::Queued { before, .. } => self.progress(&format!("waiting: {before} before this one")),
-            Live::Heard { .. } => Ok(()),
+            // Of a draft the answer follows whole.
+            Live::Heard { .. } | Live::Draft { .. } => Ok(()),
             Live::Seen { .. } => self.note("(taken into the work)"),
-            // The answer follows whole.
-            Live::Draft { .. } => Ok(()),
             Live::Thinking => {
                 self.take_back()?;
                 self.progress("thinking")

@@ -24,14 +24,14 @@ use crate::{
     },
     github::{App, BadAppKey, BadRepository, GitHub, Key, Repositories},
     http::{HttpServer, Names},
-    ids::FIRST_ACCOUNT,
+    ids::{FIRST_ACCOUNT, digest},
     inference::{self, Inference},
     ledger::{DayLimits, Ledger, Prices, Rules},
     llm::{self, Endpoint, LlmError, Model, ModelSettings, SettingError, model_string, parse_model},
     orchestrator,
     rights::{Answerer, Listed, Roles},
     sandbox::{SandboxOptions, Sandboxes, memory},
-    store::{Durability, Store},
+    store::{Ceilings, Durability, Store},
     tasks::TaskRules,
     tools::ToolLimits,
 };
@@ -329,6 +329,17 @@ pub(super) fn cloud_bot(bot: &CloudBot) -> Result<(chat::Settings, chat::Fixed),
         max_tokens: Some(bot.max_tokens.into()),
         at_once: bot.at_once,
         no_thinking: bot.disable_thinking,
+        thinking: match bot.thinking {
+            config::Thinking::Spoiler => chat::Thinking::Spoiler,
+            config::Thinking::Details => chat::Thinking::Folded,
+            config::Thinking::Hidden => chat::Thinking::Hidden,
+        },
+        // Neither is a name that a key could be read from.
+        quota: match &bot.group {
+            Some(group) => format!("group:{group}"),
+            None => format!("key:{}", digest(&[bot.base_url.as_str(), bot.api_key.expose_secret()], 16)),
+        },
+        ceilings: Ceilings { minute: Some(bot.per_minute), day: Some(bot.per_day) },
         ..chat::Settings::new(bot.account().as_str(), policy, called)
     };
     let provider = bot.provider.clone().or_else(|| bot.base_url.host_str().map(str::to_owned)).unwrap_or_default();
@@ -343,6 +354,8 @@ pub(super) fn cloud_model(bot: &CloudBot) -> ModelSettings {
         first_token: usual.first_token.min(bot.timeout),
         idle: usual.idle.min(bot.timeout),
         whole: bot.timeout,
+        // Each attempt would count at the provider, and a person would rather be told.
+        attempts: 1,
         ..usual
     };
     ModelSettings {

@@ -137,10 +137,8 @@ impl Store {
         let (address, turn, outcome, now) = (address.clone(), turn.clone(), outcome.to_owned(), self.clock.millis());
         self.write(move |tx| {
             // What has nothing to be sent is closed at once.
-            let (state, closed) = match replies.is_empty() {
-                true => (TurnState::Closed, Some(now)),
-                false => (TurnState::Answered, None),
-            };
+            let (state, closed) =
+                if replies.is_empty() { (TurnState::Closed, Some(now)) } else { (TurnState::Answered, None) };
             let changed = tx.execute(
                 "UPDATE turns SET state = ?2, outcome = ?3, closed = ?4 WHERE turn = ?1 AND state = 'open'",
                 params![turn.as_str(), state.as_str(), outcome, closed],

@@ -278,12 +278,13 @@ impl Person {
     }
 
     /// Waits for the answer to what one said: the new text of somebody else that replies to it, stands in its thread
-    /// or mentions one.
+    /// or mentions one, also as an edit of what was shown of it before.
     pub async fn answer_to(&self, asked: &str) -> Seen {
         let room = self.wait_for("the question", |event| event.id == asked).await.room;
         self.wait_after(asked, "the answer", |event| {
             event.room == room
-                && event.is_message()
+                && event.kind == "m.room.message"
+                && (event.is_message() || event.mentions(&self.id))
                 && event.sender != self.id
                 && event.msgtype() == "m.text"
                 && (event.reply_to() == asked || event.target() == asked || event.mentions(&self.id))

@@ -225,7 +225,7 @@ async fn show(mut draft: watch::Receiver<String>, job: &TurnJob) {
         let _ = job.progress.send(Progress::Draft(text)).await;
         tokio::time::sleep(SHOW_EVERY).await;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Returns the outcome of a turn that somebody stopped, with what was shown of its answer.
