@@ -83,7 +83,9 @@ async fn three_dead_endpoints_are_told_within_the_limit_of_a_probe() {
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = endless.accept().await {
             tokio::spawn(async move {
-                use tokio::io::AsyncWriteExt;
+                use tokio::io::{AsyncReadExt, AsyncWriteExt};
+                // An answer that comes before its question is none.
+                let _ = stream.read(&mut [0; 4096]).await;
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n{").await;
                 let piece = vec![b' '; 65_536];
                 while stream.write_all(&piece).await.is_ok() {}
