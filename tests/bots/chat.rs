@@ -130,7 +130,7 @@ async fn an_answer_comes_as_edits_of_one_message_and_the_last_one_calls_who_aske
     answer(&bert, &room, &llama, "heard: what is the capital of France, and why?").await;
 
     let of_llama: Vec<_> =
-        anna.events().into_iter().filter(|it| it.sender == llama && it.kind == "m.room.message").collect();
+        bert.events().into_iter().filter(|it| it.sender == llama && it.kind == "m.room.message").collect();
     let (first, edits) = of_llama.split_first().expect("it has answered");
     assert!(first.msgtype() == "m.notice" && first.is_message() && first.reply_to() == asked, "{first:?}");
     assert_eq!((first.relation(), first.target()), ("m.thread", &*root));
