@@ -192,11 +192,12 @@ fn commands_of_the_operator_s_without_a_server_end_each_for_itself_or_say_that_n
         let script = format!("touch {name}; until [ -e go-{name} ]; do sleep 0.1; done; touch done-{name}; exit 7");
         let mut command = rig.command(&["sandbox", "exec", "one", "--", "sh", "-c", &script]);
         let started = command.stderr(Stdio::piped()).spawn().unwrap();
+        // The first one serves the others; whoever looks for it must not come before it.
+        wait("whoever serves", || rig.path().join("s/sandboxes.sock").exists());
         let there = ["sandbox", "exec", "one", "--", "test", "-e", name];
         wait(name, || rig.run(&there).status.success());
         started
     };
-    // The first one serves the others.
     let (first, second) = (start("a"), start("b"));
     rig.inside("touch /workspace/go-a");
     rig.inside("until [ -e /workspace/done-a ]; do sleep 0.05; done");

@@ -1,13 +1,16 @@
 //! `matrix-agent sandbox`: lists, inspects, uses and removes the rooms' sandboxes.
 
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
 use anyhow::bail;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use tokio::signal;
+use tokio::{signal, time};
 
 use super::{Configuration, Outcome, host};
 use crate::ops::{Answer, Operator, Request};
+
+/// How long it takes at most until somebody who has their answer is not served any more.
+const MOMENT: Duration = Duration::from_millis(500);
 
 /// List, look into, use or remove the rooms' sandboxes
 #[derive(Debug, clap::Args)]
@@ -57,9 +60,14 @@ pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Re
         _ = signal::ctrl_c() => Ok(Outcome::Interrupted),
     };
     if let Some(house) = house {
-        // Others may have come meanwhile, whose commands run on.
+        // The one whose answer has come may be served still, for a moment.
+        let _ = time::timeout(MOMENT, house.unasked()).await;
+        if house.is_asked() {
+            let told = "Other commands in sandboxes are served by this one, which ends with them; Ctrl-C ends all.";
+            let _ = writeln!(std::io::stderr(), "{told}");
+        }
         tokio::select! {
-            () = house.administered() => {}
+            () = house.unasked() => {}
             _ = signal::ctrl_c() => {}
         }
         house.shutdown().await;

@@ -234,9 +234,13 @@ impl House {
         self.listen(control, &administration_socket(&self.state_dir))
     }
 
-    /// Waits until nobody asks any more. Whoever comes later is turned away.
-    pub async fn administered(&self) {
-        let _ = std::fs::remove_file(administration_socket(&self.state_dir));
+    /// Returns whether somebody is served by the control socket.
+    pub fn is_asked(&self) -> bool {
+        !self.clients.is_empty()
+    }
+
+    /// Waits until nobody is.
+    pub async fn unasked(&self) {
         self.clients.close();
         self.clients.wait().await;
     }
