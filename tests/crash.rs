@@ -3,7 +3,11 @@
 
 mod support;
 
-use std::{os::unix::process::ExitStatusExt, process::Stdio, sync::Arc};
+use std::{
+    os::unix::{net::UnixStream, process::ExitStatusExt},
+    process::Stdio,
+    sync::Arc,
+};
 
 use serde_json::{Value, json};
 use support::{
@@ -153,6 +157,12 @@ fn a_stop_survives_the_server() {
     assert!(!String::from_utf8_lossy(&left.stdout).contains("sleep"), "{left:?}");
 }
 
+/// Waits until a command of the operator's has the state directory. It serves those that come after it and stays until they have ended,
+/// so that a test whose next command came first would wait for the very command that it is to let go.
+fn served_by_the_first(rig: &Rig) {
+    wait("whoever serves", || UnixStream::connect(rig.path().join("s/sandboxes.sock")).is_ok());
+}
+
 /// Whoever administers a sandbox while no server runs has the state directory meanwhile.
 #[test]
 fn a_command_of_the_operator_s_between_two_servers_keeps_nobody_from_an_answer() {
@@ -169,6 +179,7 @@ fn a_command_of_the_operator_s_between_two_servers_keeps_nobody_from_an_answer()
     server.kill();
     let waits = ["sandbox", "exec", "one", "--", "sh", "-c", "touch on; until [ -e go ]; do sleep 0.1; done"];
     let mut command = rig.command(&waits).spawn().unwrap();
+    served_by_the_first(&rig);
     wait("the command", || rig.run(&["sandbox", "exec", "one", "--", "test", "-e", "on"]).status.success());
     std::thread::scope(|scope| {
         let started = scope.spawn(|| rig.serve());
@@ -177,6 +188,25 @@ fn a_command_of_the_operator_s_between_two_servers_keeps_nobody_from_an_answer()
         let _server = started.join().unwrap();
         let (code, frames) = chat.finish();
         assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+    });
+}
+
+/// Whoever administers sandboxes holds the state directory a little longer than its socket.
+#[test]
+fn a_server_that_comes_while_another_process_ends_waits_for_its_place() {
+    let llm = block_on(ScriptedLlm::start());
+    llm.otherwise(|_| Reply::text("Here."));
+    let rig = Rig::new(BARE, llm.base_url());
+    rig.serve().kill();
+    let held = std::fs::File::open(rig.path().join("s/lock")).unwrap();
+    held.lock().unwrap();
+    std::thread::scope(|scope| {
+        let started = scope.spawn(|| rig.serve());
+        let log = || std::fs::read_to_string(rig.path().join("server.log")).unwrap();
+        wait("that it waits", || log().contains("waiting for another process"));
+        held.unlock().unwrap();
+        let _server = started.join().unwrap();
+        assert_eq!(answers(&rig.ask("one", "please").finish().1).len(), 1);
     });
 }
 
@@ -192,8 +222,7 @@ fn commands_of_the_operator_s_without_a_server_end_each_for_itself_or_say_that_n
         let script = format!("touch {name}; until [ -e go-{name} ]; do sleep 0.1; done; touch done-{name}; exit 7");
         let mut command = rig.command(&["sandbox", "exec", "one", "--", "sh", "-c", &script]);
         let started = command.stderr(Stdio::piped()).spawn().unwrap();
-        // The first one serves the others; whoever looks for it must not come before it.
-        wait("whoever serves", || rig.path().join("s/sandboxes.sock").exists());
+        served_by_the_first(&rig);
         let there = ["sandbox", "exec", "one", "--", "test", "-e", name];
         wait(name, || rig.run(&there).status.success());
         started

@@ -84,7 +84,8 @@ fn is_held(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(LockError::Held { .. }))
 }
 
-/// Starts the server that other processes talk to. Whoever administers the sandboxes at this moment may end first.
+/// Starts the server that other processes talk to. Whoever else has the state directory at this moment and is no server, as who
+/// administers the sandboxes, may end first, up to [`START`].
 pub(super) async fn start(
     configuration: &Configuration,
     demo_model: bool,
@@ -92,10 +93,14 @@ pub(super) async fn start(
     let since = Instant::now();
     // The demo model needs no settings of another one. All mistakes are told at once.
     let needed = if demo_model { Purpose::Anything } else { Purpose::Run };
-    let administered = administration_socket(&configuration.checked(needed)?.paths.state_dir);
+    let server = control_socket(&configuration.checked(needed)?.paths.state_dir);
+    let mut told = false;
     loop {
         match serve(configuration, Purpose::Run, demo_model).await {
-            Err(error) if since.elapsed() < START && is_held(&error) && is_served(&administered).await => {
+            Err(error) if since.elapsed() < START && is_held(&error) && !is_served(&server).await => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!("waiting for another process that works with the state directory");
+                }
                 time::sleep(LOOK).await;
             }
             started => return started,
