@@ -25,10 +25,11 @@ use crate::{
 };
 
 use super::{
-    Bot, Intent, Order, Outcome, Permits, Policy, Said, TurnJob, answering,
+    Addressed, Bot, Intent, Order, Outcome, Permits, Policy, Said, TurnJob, answering,
     command::Command,
     costs, granting, jobs,
     localbot::{Asker, LocalBot, PATIENCE},
+    neighbours::Neighbours,
     upload::{self, SentFile, Upload},
 };
 
@@ -66,6 +67,8 @@ pub struct Means {
     pub gallery: Gallery,
     /// What carries the `/lb` commands out.
     pub local: LocalBot,
+    /// The server's other bots.
+    pub neighbours: Neighbours,
 }
 
 /// The coding bot. Cheap to clone.
@@ -81,12 +84,14 @@ struct Inner {
     permits: Permits,
     orchestrator: Orchestrator,
     local: LocalBot,
+    neighbours: Neighbours,
 }
 
 impl Coder {
     /// Returns the bot.
     pub fn new(means: Means, policy: Policy, allowance: Allowance) -> Self {
-        let Means { ledger, rights, sandboxes, agents, environments, github, model, gallery, local } = means;
+        let Means { ledger, rights, sandboxes, agents, environments, github, model, gallery, local, neighbours } =
+            means;
         let Allowance { turn: limits, at_once } = allowance;
         let (store, large) = (ledger.store().clone(), LargeFiles::default());
         let orchestrator = Orchestrator {
@@ -102,7 +107,8 @@ impl Coder {
             large,
             limits,
         };
-        let inner = Inner { name: BotName::from(NAME), permits: Permits::new(at_once), orchestrator, local };
+        let inner =
+            Inner { name: BotName::from(NAME), permits: Permits::new(at_once), orchestrator, local, neighbours };
         Self { policy, inner: Arc::new(inner) }
     }
 
@@ -267,6 +273,12 @@ impl Bot for Coder {
     }
 
     fn intent(&self, said: &Said<'_>) -> Option<Intent> {
+        let Addressed { mentioned, replied, others, .. } = said.addressed;
+        let neighbours = &self.inner.neighbours;
+        let for_another = !mentioned && !replied && others.iter().any(|other| neighbours.is_one(other));
+        if for_another || neighbours.is_one(said.sender) {
+            return None;
+        }
         // A file's caption is about the file, never a command.
         let command = if said.has_file { None } else { Command::of(said.text) };
         Some(match command {

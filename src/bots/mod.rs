@@ -12,6 +12,7 @@ mod granting;
 mod jobs;
 mod localbot;
 pub(crate) mod names;
+mod neighbours;
 mod permits;
 mod policy;
 mod upload;
@@ -26,6 +27,7 @@ use serde_json::Value;
 pub(crate) use coder::{Allowance, Coder, Means};
 pub(crate) use command::Command;
 pub use localbot::{Guests, LocalBot};
+pub use neighbours::Neighbours;
 pub(crate) use permits::Permit;
 pub use permits::Permits;
 pub(crate) use policy::Policies;
@@ -132,6 +134,9 @@ pub struct Addressed {
     /// What stands in its text for the account.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
+    /// Whom else it mentions, or calls by `@name` at its beginning.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
 }
 
 impl Addressed {

@@ -144,6 +144,7 @@ impl CloudBots {
         let gone: Vec<_> = served.bots.keys().filter(|name| !kept(name)).cloned().collect();
         for running in gone.iter().filter_map(|name| served.bots.remove(name)).collect::<Vec<_>>() {
             running.hub.span().in_scope(|| tracing::info!("the bot's file is gone; it is served no more"));
+            self.inner.means.neighbours.moves_out(&running.bot.account());
             running.end().await;
         }
         for bot in bots {
@@ -214,6 +215,8 @@ impl CloudBots {
         let (tasks, stop) = (TaskTracker::new(), cancel.child_token());
         let hub = AccountHub::start(account, means.store.clone(), keeper.clone(), tasks.clone(), stop.clone()).await?;
         let (login, serving) = (settings::cloud_login(config, &bot), Serving::of_one_spared());
+        let name = bot.called.iter().map(|name| format!("@{}", name.trim_start_matches('@')));
+        means.neighbours.moves_in(bot.account(), login.called().into_iter().chain(name));
         let running = matrix::run(login, hub.clone(), inbox, serving.seat(), tasks.clone(), stop.clone());
         // Boxed because the SDK's futures are large.
         tasks.spawn(Box::pin(running).instrument(hub.span()));

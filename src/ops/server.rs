@@ -25,7 +25,7 @@ use super::{
     settings,
 };
 use crate::{
-    bots::{Bot, Coder, Guests, LocalBot, Means, chat},
+    bots::{Bot, Coder, Guests, LocalBot, Means, Neighbours, chat},
     chat::{
         matrix::{self, Login, Serving},
         terminal::{self, Terminal},
@@ -78,6 +78,8 @@ pub struct House {
     inference: Inference,
     /// What carries the `/lb` commands out.
     local: LocalBot,
+    /// The bots of all accounts, by the names by which they are called.
+    neighbours: Neighbours,
     gallery: Gallery,
     retention: Retention,
     /// The HTTP server, if one is set up, until it serves.
@@ -158,6 +160,7 @@ impl House {
             inference,
             ledger: settings::ledger(config, store.clone()),
             rights: Rights::new(store.clone(), settings::roles(config)),
+            neighbours: Neighbours::default(),
             store,
             sandboxes: None,
             environments: None,
@@ -188,6 +191,7 @@ impl House {
             model,
             gallery: self.gallery.clone(),
             local: self.local.clone(),
+            neighbours: self.neighbours.clone(),
         };
         Some(Coder::new(means, settings::policy(&config.people), settings::allowance(config)))
     }
@@ -220,7 +224,7 @@ impl House {
 
     /// Returns what chat bots of this house work with.
     pub fn means_of_chat(&self) -> chat::Means {
-        chat::Means { store: self.store.clone(), gallery: self.gallery.clone() }
+        chat::Means { store: self.store.clone(), gallery: self.gallery.clone(), neighbours: self.neighbours.clone() }
     }
 
     /// Serves operators only, on a socket of their own.
@@ -272,6 +276,18 @@ impl House {
             .iter()
             .flat_map(|account| account.bots.iter().map(|bot| (account.name.clone(), bot.name().clone())));
         self.local.serves(bots.collect());
+        // The bots know each other before any of them hears anything, or takes up what it heard before.
+        for Served { name, login, .. } in &accounts {
+            self.neighbours.moves_in(name.clone(), login.iter().flat_map(Login::called));
+        }
+        let cloud_bots = match self.cloud_bots.take() {
+            Some(config) => {
+                let means = self.means_of_chat();
+                // Boxed because it is large.
+                Some(Box::pin(CloudBots::start(config, means, keeper.clone(), tasks, cancel.clone())).await)
+            }
+            None => None,
+        };
         let (mut logins, mut terminals_of, mut hubs) = (vec![], None, vec![]);
         for Served { name, bots, login, terminals } in accounts {
             let (at_terminals, from_terminals) = Port::new(terminal::ROOMS, QUEUE);
@@ -307,14 +323,6 @@ impl House {
         if let Some(events) = sandboxes.as_ref().and_then(Sandboxes::take_events) {
             tasks.spawn(show(events, hubs, cancel.clone()));
         }
-        let cloud_bots = match self.cloud_bots.take() {
-            Some(config) => {
-                let means = chat::Means { store: self.store.clone(), gallery: self.gallery.clone() };
-                // Boxed because it is large.
-                Some(Box::pin(CloudBots::start(config, means, keeper, tasks, cancel.clone())).await)
-            }
-            None => None,
-        };
         // Before the accounts, so that terminals do not wait for a homeserver that hangs.
         let control = Control { sandboxes: self.sandboxes.clone(), chat: terminals_of, cloud_bots: cloud_bots.clone() };
         self.listen(control, &control_socket(&self.state_dir))?;

@@ -116,7 +116,7 @@ pub struct Shown {
     pub id: String,
     /// Who sent it.
     pub sender: String,
-    /// `m.text`, `m.notice`, `m.file` …
+    /// `m.text`, `m.notice`, `m.file` …, of its newest form.
     pub msgtype: String,
     /// Its newest text; empty when it was taken back.
     pub body: String,
@@ -169,6 +169,9 @@ pub(super) fn show<'a>(events: impl Iterator<Item = &'a Seen> + Clone) -> Vec<Sh
             "m.replace" if event.sender == message.sender && !message.redacted => {
                 message.edits += 1;
                 event.body().clone_into(&mut message.body);
+                if let Some(kind) = event.content["m.new_content"]["msgtype"].as_str() {
+                    kind.clone_into(&mut message.msgtype);
+                }
                 message.html = event.content["m.new_content"]["formatted_body"].as_str().map(ToOwned::to_owned);
             }
             "m.annotation" => {

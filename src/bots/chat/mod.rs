@@ -20,7 +20,8 @@ use serde_json::Value;
 pub use source::{Fixed, Ready, Refused, Source};
 
 use super::{
-    Bot, Ending, Intent, Order, Outcome, People, Permits, Policy, Said, SentFile, TurnJob, Upload, UserMessage, names,
+    Bot, Ending, Intent, Neighbours, Order, Outcome, People, Permits, Policy, Said, SentFile, TurnJob, Upload,
+    UserMessage, names,
 };
 use crate::{
     ids::{Address, BotName},
@@ -104,6 +105,8 @@ pub struct Means {
     pub store: Store,
     /// Keeps the pictures that its model is shown.
     pub gallery: Gallery,
+    /// The server's other bots.
+    pub neighbours: Neighbours,
 }
 
 /// A bot that chats.
@@ -193,7 +196,7 @@ impl Bot for ChatBot {
     }
 
     fn intent(&self, said: &Said<'_>) -> Option<Intent> {
-        if !self.is_called(said) {
+        if !self.is_called(said) || self.means.neighbours.is_one(said.sender) {
             return None;
         }
         if said.has_file {

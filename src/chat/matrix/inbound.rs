@@ -1,6 +1,8 @@
 //! Turns an event of a room into what the hub is told. Pure: JSON in, [`Body`] out. Events come from strangers: one
 //! without the expected shape is ignored.
 
+use std::collections::BTreeSet;
+
 use matrix_sdk::ruma::{OwnedEventId, OwnedUserId, UserId};
 use serde_json::Value;
 
@@ -13,6 +15,9 @@ use crate::{
 
 /// The reaction that stops a turn. Some clients add a variation selector.
 pub(super) const STOP: &str = "🛑";
+
+/// The most accounts that are kept of those whom a message mentions.
+const MENTIONS: usize = 32;
 
 /// Reactions that answer a card, in any colour of skin, and what they stand for.
 const ANSWERS: [(&str, &str); 4] =
@@ -169,7 +174,25 @@ fn addressed(own: &UserId, content: &Value) -> Addressed {
         [own.to_string(), format!("@{}", own.localpart())].into_iter().filter(|id| names::find(&text, id).is_some());
     let names: Vec<_> = ids.chain(shown(own, content)).chain(linked(&text, own)).collect();
     // Whether it replies to the bot is known only to who knows what the bot has said.
-    Addressed { mentioned: named || !names.is_empty(), replied: false, names }
+    Addressed { mentioned: named || !names.is_empty(), replied: false, names, others: others(own, content, &text) }
+}
+
+/// Returns who else is meant: those whom the sender's client names or the text links to, and whom it calls at its beginning.
+fn others(own: &UserId, content: &Value, text: &str) -> Vec<String> {
+    let named = content["m.mentions"]["user_ids"].as_array().into_iter().flatten();
+    let named = named.filter_map(|id| Some(id.as_str()?.to_owned()));
+    let called = text
+        .trim_start()
+        .split([' ', '\u{a0}', '\n', ','])
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches([':', '?', '!']);
+    let called = Some(called).filter(|called| called.len() > 1 && called.starts_with('@')).map(str::to_owned);
+    let linked = written(content).split("href=\"").skip(1).filter_map(|rest| led_to(rest.split_once('"')?.0));
+    let all = named.chain(called).chain(linked.filter(|id| id.starts_with('@')));
+    let own = [own.to_string(), format!("@{}", own.localpart())];
+    let others: BTreeSet<_> = all.filter(|id| id.len() <= 255 && !own.contains(id)).take(MENTIONS).collect();
+    others.into_iter().collect()
 }
 
 fn unsupported(what: &str, content: &Value) -> Body {
@@ -248,12 +271,15 @@ fn names(own: &UserId, content: &Value) -> Vec<String> {
     names
 }
 
+/// Returns a message's HTML without what is repeated of an answered message, which may have links of its own.
+fn written(content: &Value) -> &str {
+    let html = content["formatted_body"].as_str().unwrap_or_default();
+    html.rsplit_once("</mx-reply>").map_or(html, |(_, html)| html)
+}
+
 /// Returns what the client displays for links to the bot.
 fn shown(own: &UserId, content: &Value) -> Vec<String> {
-    let html = content["formatted_body"].as_str().unwrap_or_default();
-    // What is repeated of an answered message may link to the bot, too.
-    let html = html.rsplit_once("</mx-reply>").map_or(html, |(_, html)| html);
-    let anchors = html.split("href=\"").skip(1).filter_map(|anchor| {
+    let anchors = written(content).split("href=\"").skip(1).filter_map(|anchor| {
         let (_, rest) = anchor.split_once('"').filter(|(url, _)| leads_to(url, own))?;
         let (shown, _) = rest.split_once('>')?.1.split_once("</a>")?;
         let shown = shown.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&#39;", "'");
@@ -273,10 +299,15 @@ fn linked(text: &str, own: &UserId) -> Vec<String> {
     first.into_iter().chain(last).collect()
 }
 
-/// Returns whether a link leads to the bot; some clients percent-encode it.
+/// Returns whether a link leads to the bot.
 fn leads_to(url: &str, own: &UserId) -> bool {
+    led_to(url).as_deref() == Some(own.as_str())
+}
+
+/// Returns to whom or what of Matrix a link leads; some clients percent-encode it.
+fn led_to(url: &str) -> Option<String> {
     let url = url.replace("%40", "@").replace("%3A", ":").replace("%3a", ":").replace("%23", "#");
-    url.strip_prefix("https://matrix.to/#/") == Some(own.as_str())
+    url.strip_prefix("https://matrix.to/#/").map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -480,9 +511,9 @@ mod tests {
             ("> <@eve:a.org> x\n\n@bot yes", &format!("{fallback}@bot yes"), &none, &reply, true, vec!["@bot"]),
         ] {
             let said = |body: &str| json!({"msgtype": "m.text", "body": body, "formatted_body": html, "m.mentions": mentions, "m.relates_to": relation});
-            let expected =
-                Addressed { mentioned, replied: false, names: names.into_iter().map(str::to_owned).collect() };
             let Some(Body::Said { addressed, .. }) = plain(said(body)) else { panic!("it is said: {body}") };
+            let names = names.into_iter().map(str::to_owned).collect();
+            let expected = Addressed { mentioned, replied: false, names, others: addressed.others.clone() };
             assert_eq!(addressed, expected, "{body} {html} {mentions}");
             // Of an edit the new words count: to the old ones somebody may have reacted already.
             let edit = json!({"msgtype": "m.text", "body": "* @bot", "m.mentions": named, "m.new_content": said(body),
@@ -490,6 +521,31 @@ mod tests {
             let Some(Body::Edited { addressed, .. }) = plain(edit) else { panic!("it is an edit: {body}") };
             assert_eq!(addressed, expected, "the edit to {body}");
         }
+    }
+
+    #[test]
+    fn whom_else_a_message_means_is_known_by_the_clients_word_a_link_or_its_beginning() {
+        let pill = |id: &str| format!("<a href=\"https://matrix.to/#/{id}\">Somebody</a>");
+        let fallback = format!("<mx-reply><blockquote>{}</blockquote></mx-reply>no", pill("@eve:a.org"));
+        for (body, html, mentions, others) in [
+            ("hello", String::new(), json!([]), vec![]),
+            ("hello", String::new(), json!(["@llama:a.org", "@bot:a.org", 7]), vec!["@llama:a.org"]),
+            ("Somebody: hello", pill("%40llama%3Aa.org"), json!([]), vec!["@llama:a.org"]),
+            ("look", format!("{}{}", pill("#room:a.org"), pill("@bot:a.org")), json!([]), vec![]),
+            ("@llama: hello", String::new(), json!([]), vec!["@llama"]),
+            ("@llama:a.org, hello", String::new(), json!([]), vec!["@llama:a.org"]),
+            ("@bot ask @llama", String::new(), json!([]), vec![]),
+            ("mail me@a.org or @ home", String::new(), json!([]), vec![]),
+            ("no", fallback, json!([]), vec![]),
+        ] {
+            let said = json!({"msgtype": "m.text", "body": body, "formatted_body": html, "m.mentions": {"user_ids": mentions}});
+            let Some(Body::Said { addressed, .. }) = plain(said) else { panic!("it is said: {body}") };
+            assert_eq!(addressed.others, others, "{body} {html}");
+        }
+        let many: Vec<_> = (0..1000).map(|n| format!("@{n}:a.org")).collect();
+        let said = json!({"msgtype": "m.text", "body": "all", "m.mentions": {"user_ids": many}});
+        let Some(Body::Said { addressed, .. }) = plain(said) else { panic!("it is said") };
+        assert_eq!(addressed.others.len(), MENTIONS);
     }
 
     #[test]

@@ -74,6 +74,14 @@ pub struct Login {
     pub watchdog: Option<Duration>,
 }
 
+impl Login {
+    /// Returns by which names people call the account: its user id, whole and without the server.
+    pub(crate) fn called(&self) -> Vec<String> {
+        let short = self.user.split(':').next().unwrap_or_default();
+        vec![self.user.clone(), short.to_owned()]
+    }
+}
+
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {

@@ -1,0 +1,170 @@
+//! All bots in one process and most of them in one room: the coding agent and its `/lb` commands, two cloud bots. Each message
+//! is answered once, by the one for whom it was meant, wherever the server is killed.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
+};
+
+use futures_util::future::join_all;
+use matrix_sdk::ruma::OwnedRoomId;
+use reqwest::Method;
+use serde_json::{Value, json};
+use support::{
+    bot::Town,
+    replies::Reply,
+    rig::Rig,
+    scripted_llm::{ScriptedLlm, user_texts},
+    seen::Shown,
+    synapse::{Limits, Synapse, password},
+};
+
+/// Where the server is killed, by whichever bot comes there first.
+const POINTS: [&str; 8] = ["synced", "admitted", "claimed", "asked", "shown", "queued", "sent", "answered"];
+/// The cloud bots.
+const CLOUD: [&str; 2] = ["alpha", "beta"];
+
+/// The process with all its bots, and Anna's room.
+struct Scene {
+    town: Town,
+    room: OwnedRoomId,
+}
+
+/// A token of a new login.
+async fn token(synapse: &Synapse, name: &str) -> String {
+    let user = json!({"type": "m.id.user", "user": name});
+    let body = json!({"type": "m.login.password", "identifier": user, "password": password(name)});
+    let (status, answer) = synapse.call(Method::POST, "/_matrix/client/v3/login", None, Some(body)).await;
+    assert_eq!(status, 200, "{answer}");
+    answer["access_token"].as_str().unwrap().to_owned()
+}
+
+/// Writes a file that only its owner may read, in folders that only its owner may enter.
+fn write(rig: &Rig, name: &str, text: &str) {
+    let (state, secrets) = (rig.path().join("s"), rig.path().join("s/secrets"));
+    fs::create_dir_all(&secrets).unwrap();
+    for folder in [state, secrets.clone()] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    let file = secrets.join(name);
+    fs::write(&file, text).unwrap();
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Says which model was asked what.
+fn echo(request: &Value) -> Reply {
+    Reply::text(&format!("{} heard {:?}.", request["model"].as_str().unwrap(), user_texts(request).last().unwrap()))
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let (synapse, llm) = tokio::join!(Synapse::start(Limits::Relaxed), ScriptedLlm::start());
+        llm.otherwise(echo);
+        let (url, mut files) = (llm.base_url().to_owned(), Vec::new());
+        for name in CLOUD {
+            let (user, token) = (synapse.account(name).await, token(&synapse, name).await);
+            let model = format!("LLM_BASE_URL={url}\nLLM_MODEL={name}-model\nLLM_API_KEY=sk-{name}\n");
+            files.push((name, format!("BOT_MXID={user}\nBOT_TOKEN={token}\n{model}")));
+        }
+        let mut town = Town::on(synapse, llm, |rig| {
+            rig.set("ENABLE_CLOUD_BOTS", "true");
+            let folder = rig.path().join("localbot");
+            fs::create_dir_all(&folder).unwrap();
+            let endpoint = json!({"id": "gone", "type": "llama-cpp", "url": "http://127.0.0.1:9"});
+            fs::write(folder.join("inference-endpoints.json"), json!({"endpoints": [endpoint]}).to_string()).unwrap();
+            rig.set("LOCALBOT_DIR", folder.to_str().unwrap());
+        })
+        .await;
+        let room = town.room(false).await;
+        drop(town.server.take());
+        for (name, file) in files {
+            write(
+                &town.rig,
+                &format!("cloud-bot-{name}.env"),
+                &format!("{file}RATE_LIMIT_RPM=1000\nALLOWED_ROOMS={room}\n"),
+            );
+        }
+        town.serve();
+        for name in CLOUD {
+            let bot = format!("@{name}:localhost");
+            town.anna.invite(&room, &bot).await;
+            town.anna.joined(&room, &bot).await;
+        }
+        Self { town, room }
+    }
+
+    /// Kills the server at a point of what comes of a message to each bot, starts it again, and sees that each has one answer.
+    async fn at(&mut self, point: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        self.town.rig.set("MATRIX_AGENT_CRASH_AT", &format!("{point}:{}", folder.path().display()));
+        drop(self.town.server.take());
+        self.town.serve();
+        let asked = self.ask(&format!("at {point}")).await;
+        let mut server = self.town.server.take().unwrap();
+        let status = tokio::task::block_in_place(|| server.died());
+        assert_eq!(status.signal(), Some(9), "at {point}: {}", server.log());
+        self.town.serve();
+        self.is_answered(&asked, point).await;
+        // What each says next comes behind all that it said before.
+        let last = self.ask(&format!("after {point}")).await;
+        self.is_answered(&last, point).await;
+        self.each_once(&asked, point);
+    }
+
+    /// Asks each bot something, all at once.
+    async fn ask(&self, what: &str) -> Vec<Asked> {
+        let coder = &self.town.bot;
+        let questions = [
+            (coder.clone(), format!("the coder {what}?"), ["scripted heard", what]),
+            ("@alpha:localhost".to_owned(), format!("@alpha are you {what}?"), ["alpha-model heard", what]),
+            ("@beta:localhost".to_owned(), format!("@beta are you {what}?"), ["beta-model heard", what]),
+            (coder.clone(), "!lbe".to_owned(), ["Inference Endpoints", "127.0.0.1:9"]),
+        ];
+        let say = async |(bot, text, answer): (String, String, [&str; 2])| {
+            let event = self.town.anna.say(&self.room, &text).await;
+            Asked { event, bot, answer: answer.map(str::to_owned) }
+        };
+        join_all(questions.into_iter().map(say)).await
+    }
+
+    async fn is_answered(&self, asked: &[Asked], point: &str) {
+        for Asked { event, bot, answer } in asked {
+            let is_there = |shown: &[Shown]| {
+                let since = shown.iter().skip_while(|shown| shown.id != *event);
+                since
+                    .filter(|it| it.sender == *bot && it.msgtype == "m.text")
+                    .any(|it| answer.iter().all(|part| it.body.contains(part)))
+            };
+            self.town.anna.shows(&self.room, &format!("at {point}: {bot} with {answer:?}"), is_there).await;
+        }
+    }
+
+    /// Sees that what was said since has one answer each, and nothing else came but progress.
+    fn each_once(&self, asked: &[Asked], point: &str) {
+        let shown = self.town.anna.shown(&self.room);
+        let first = shown.iter().position(|shown| asked.iter().any(|asked| asked.event == shown.id)).unwrap();
+        let said = shown[first..].iter().filter(|shown| shown.sender != self.town.anna.id && shown.msgtype == "m.text");
+        let said: Vec<_> = said.map(|shown| (&shown.sender, &shown.body)).collect();
+        assert_eq!(said.len(), 2 * asked.len(), "at {point}: {said:#?}");
+    }
+}
+
+/// A question.
+struct Asked {
+    event: String,
+    /// Who is to answer it.
+    bot: String,
+    /// What the answer holds.
+    answer: [String; 2],
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_point_each_answers_what_was_meant_for_it_once() {
+    let mut scene = Scene::new().await;
+    for point in POINTS {
+        scene.at(point).await;
+    }
+}
