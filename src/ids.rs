@@ -187,9 +187,27 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// Reads bytes in hex, of either case; `None` if it is none.
+pub fn of_hex(hex: &str) -> Option<Vec<u8>> {
+    if !hex.len().is_multiple_of(2) || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).ok()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_in_hex_are_read_again() {
+        assert_eq!(of_hex(&hex(b"\x00\xffab")).as_deref(), Some(&b"\x00\xffab"[..]));
+        assert_eq!(of_hex("AbCd"), Some(vec![0xab, 0xcd]));
+        assert_eq!(of_hex(""), Some(vec![]));
+        for none in ["a", "zz", "+1", "é", "a b "] {
+            assert_eq!(of_hex(none), None, "{none}");
+        }
+    }
 
     fn talk(room: &str) -> Address {
         Address { account: "talk".into(), room: room.into() }

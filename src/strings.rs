@@ -14,6 +14,7 @@ pub(crate) mod models;
 pub(crate) mod rights;
 pub(crate) mod rooms;
 pub(crate) mod sandboxes;
+pub(crate) mod talk;
 pub(crate) mod tasks;
 pub(crate) mod terminals;
 pub(crate) mod told;

@@ -2,4 +2,5 @@
 //! tool.
 
 pub mod matrix;
+pub mod nextcloud;
 pub(crate) mod terminal;

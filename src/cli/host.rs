@@ -14,7 +14,7 @@ use crate::{
     clock::Clock,
     config::ModelFacts,
     llm::DemoModel,
-    ops::{House, LockError, Purpose, Server, administration_socket, control_socket, only_cloud_bots},
+    ops::{House, LockError, Purpose, Server, administration_socket, control_socket, only_chat_bots},
 };
 
 /// How long a server that has taken the state directory may take until it can be talked to.
@@ -117,8 +117,8 @@ pub(super) async fn serve(
     let rooms = purpose == Purpose::Run;
     if !demo_model {
         let config = configuration.checked(purpose)?;
-        if rooms && only_cloud_bots(config) {
-            return Ok((Server::start_cloud_bots(config, Clock::default()).await?, None));
+        if rooms && only_chat_bots(config) {
+            return Ok((Server::start_chat_bots(config, Clock::default()).await?, None));
         }
         return Ok((Server::start(config, rooms, Clock::default()).await?, None));
     }

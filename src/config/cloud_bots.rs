@@ -3,9 +3,9 @@
 //! Nothing is taken from `.env` or the environment, so that no key meets another one's address. A file with a mistake is
 //! refused whole, and the bots of the others are served.
 
-mod file;
+pub(super) mod file;
 mod keys;
-mod values;
+pub(super) mod values;
 mod written;
 
 use std::{
@@ -20,7 +20,7 @@ use std::{
 use reqwest::Url;
 use secrecy::SecretString;
 
-use super::{Config, Mistakes, Wrong, make_private};
+use super::{Config, Mistakes, Wrong, make_private, reading::Reading};
 use crate::{ids, net, text};
 
 /// How the names of their files begin and end.
@@ -306,7 +306,7 @@ fn read(name: &str, path: &Path, config: &Config) -> Result<CloudBot, Mistakes> 
 /// Reads the text of one bot's file.
 fn parse(name: &str, path: &Path, text: &str, config: &Config) -> Result<CloudBot, Mistakes> {
     let rules = &config.cloud_bots;
-    let mut reader = keys::Reading::new(Path::new(&file::shown(path)), text);
+    let mut reader = Reading::new(Path::new(&file::shown(path)), text, keys::BOT);
     let homeserver = reader.optional(keys::HS_URL).unwrap_or_else(|| rules.homeserver.clone());
     if net::is_plain(&homeserver) && !rules.allow_plain_http {
         let what = format!("no token is sent to {homeserver}, since everybody on the way could read it");

@@ -258,6 +258,8 @@ keys! {
     "Chat bots" {
         /// Whether the cloud bots are served: bots that answer when somebody mentions them, each from a file of its own, `STATE_DIR/secrets/cloud-bot-NAME.env` (`docs/cloud-bots.md`): `true` or `false`. `matrix-agent cloud-bot add NAME` makes one.
         () ENABLE_CLOUD_BOTS: bool = Text("false"), parse::flag;
+        /// File with the settings of the Nextcloud Talk bot, which is served if the file is there (`docs/nextcloud-talk.md`).
+        () NEXTCLOUD_TALK_FILE: PathBuf = Follows("`STATE_DIR/secrets/nextcloud-talk.env` if that is there"), parse::path;
     }
     "Sandboxes" {
         /// The podman program, as a name on the PATH or a whole path.

@@ -122,6 +122,8 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
             state_dir: reader.folder(keys::STATE_DIR, state_dir(sources)),
             ipc_base_dir: reader.value(keys::IPC_BASE_DIR),
             localbot_dir: reader.folder(keys::LOCALBOT_DIR, localbot_dir(sources)),
+            talk_file: reader.optional(keys::NEXTCLOUD_TALK_FILE),
+            credentials: sources.path("CREDENTIALS_DIRECTORY"),
             journal_sync: reader.value(keys::JOURNAL_SYNC),
         },
     }

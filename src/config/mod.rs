@@ -14,8 +14,10 @@ pub(crate) mod parse;
 mod places;
 mod raw;
 mod reader;
+mod reading;
 mod shown;
 mod source;
+mod talk;
 mod value;
 
 use std::{
@@ -43,6 +45,8 @@ pub(crate) use places::Unread;
 pub(crate) use reader::Setting;
 pub(crate) use shown::ShownAccount;
 pub(crate) use source::Source;
+pub(crate) use talk::TALK_ACCOUNTS;
+pub use talk::{RefusedTalk, Talk, TalkCoder};
 
 use crate::net;
 
@@ -406,6 +410,10 @@ pub struct Paths {
     pub ipc_base_dir: PathBuf,
     /// The registry of inference servers.
     pub localbot_dir: PathBuf,
+    /// The file of the Nextcloud Talk bot's settings, if it is named; else it is where [`Talk::path`] says.
+    pub talk_file: Option<PathBuf>,
+    /// Where systemd has put the service's credentials.
+    pub credentials: Option<PathBuf>,
     /// How much a commit to the database waits for the disk.
     pub journal_sync: JournalSync,
 }

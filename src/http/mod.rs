@@ -58,10 +58,19 @@ pub struct Pages {
 
 /// The address cannot be listened at.
 #[derive(Debug, thiserror::Error)]
-#[error("HTTP cannot be served at {address} ({cause}); set HTTP_LISTEN to an address of this machine that is free")]
+#[error("HTTP cannot be served at {address} ({cause}); set {setting} to an address of this machine that is free")]
 pub struct NotBound {
     address: SocketAddr,
     cause: io::Error,
+    setting: &'static str,
+}
+
+impl NotBound {
+    /// Returns it with the name of another setting from which the address is.
+    #[must_use]
+    pub fn of(self, setting: &'static str) -> Self {
+        Self { setting, ..self }
+    }
 }
 
 /// The server, before it serves.
@@ -84,7 +93,7 @@ impl HttpServer {
             let address = listener.local_addr()?;
             Ok(Self { listener, address, names, pages: Vec::new() })
         };
-        bound.await.map_err(|cause| NotBound { address, cause })
+        bound.await.map_err(|cause| NotBound { address, cause, setting: "HTTP_LISTEN" })
     }
 
     /// Returns where it listens.

@@ -17,6 +17,8 @@ pub struct BadName(pub String);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
     entries: Vec<Entry>,
+    /// Whether every name opens all paths.
+    any: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,16 +58,25 @@ impl Names {
             let text = text.as_ref().trim();
             entry(text).ok_or_else(|| BadName(text.to_owned()))
         });
-        Ok(Self { entries: entries.collect::<Result<_, _>>()? })
+        Ok(Self { entries: entries.collect::<Result<_, _>>()?, any: false })
+    }
+
+    /// Returns what lets a server be asked by every name. Only for pages that take nothing but what carries a signature: a
+    /// browser that was led to them by a stranger's name has none.
+    pub fn every() -> Self {
+        Self { entries: Vec::new(), any: true }
     }
 
     /// Returns whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && !self.any
     }
 
     /// Returns what a name opens that stands in a request, as [`name_of`] returns it.
     pub(super) fn opens(&self, name: &str, path: &str) -> Opens {
+        if self.any {
+            return Opens::Path;
+        }
         let mut own = self.entries.iter().filter(|entry| entry.name == name).peekable();
         if own.peek().is_none() {
             return Opens::Nothing;
@@ -133,6 +144,7 @@ mod tests {
             assert_eq!(names.opens(name, path), opens, "{name} {path}");
         }
         assert_eq!(Names::default().opens("agent.example.org", "/"), Opens::Nothing);
+        assert_eq!(Names::every().opens("agent.example.org", "/"), Opens::Path);
     }
 
     #[test]

@@ -9,13 +9,12 @@ mod pulse;
 pub(crate) mod recent;
 mod server;
 mod settings;
+mod talk;
 
 pub(crate) use cloud_bots::{Shown, shown, shown_refused};
 pub(crate) use control::{Answer, Operator, Request, administration_socket, control_socket};
 pub(crate) use lock::{Lock, LockError};
 pub(crate) use pulse::Pulse;
 pub use server::{House, Served, Server};
-pub(crate) use settings::{
-    Purpose, cloud_login, has_endpoint, has_model, model, only_cloud_bots, other_agents, review,
-};
+pub(crate) use settings::{Purpose, cloud_login, has_endpoint, has_model, model, only_chat_bots, other_agents, review};
 pub use settings::{matrix_login, model_settings};

@@ -22,7 +22,7 @@ use super::{
     control::{Control, administration_socket, control_socket},
     lock::Lock,
     pulse::Pulse,
-    settings,
+    settings, talk,
 };
 use crate::{
     bots::{Bot, Coder, Guests, LocalBot, Means, Neighbours, chat},
@@ -31,7 +31,7 @@ use crate::{
         terminal::{self, Terminal},
     },
     clock::Clock,
-    config::{Config, Wrong, hears_nobody},
+    config::{Config, Talk, Wrong, hears_nobody},
     environments::Environments,
     gateway::{Gateway, Network, models::ModelDoor},
     github::GitHub,
@@ -86,6 +86,8 @@ pub struct House {
     http: Option<HttpServer>,
     /// The settings by which cloud bots are served, if they are.
     cloud_bots: Option<Box<Config>>,
+    /// The Nextcloud Talk bot, if there is one, until it is served.
+    talk: Option<talk::Listening>,
     /// By which rules issues become tasks, if they do.
     task_rules: Option<TaskRules>,
     tasks: TaskTracker,
@@ -170,6 +172,7 @@ impl House {
             retention,
             http: None,
             cloud_bots: None,
+            talk: None,
             task_rules: None,
             tasks,
             clients: TaskTracker::new(),
@@ -215,6 +218,18 @@ impl House {
     /// Serves the cloud bots besides, if the settings say so.
     pub fn serve_cloud_bots(&mut self, config: &Config) {
         self.cloud_bots = config.cloud_bots.enabled.then(|| Box::new(config.clone()));
+    }
+
+    /// Listens for Nextcloud, if its file says so; the bot is served with the accounts, and `coder` in its conversations there. A file
+    /// that cannot be used is told in the log, and the others are served.
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be listened at.
+    pub async fn listen_for_talk(&mut self, config: &Config, coder: Option<&Coder>) -> anyhow::Result<()> {
+        let shared = self.http.as_ref().map(HttpServer::address);
+        self.talk = talk::Listening::begin(config, coder, shared).await?;
+        Ok(())
     }
 
     /// Returns the store, for bots with data of their own.
@@ -311,7 +326,19 @@ impl House {
             }
             logins.extend(login.map(|login| (login, hub, from_rooms)));
         }
-        if let Some(mut http) = self.http.take() {
+        let mut http = self.http.take();
+        if let Some(talk) = self.talk.take() {
+            let means = talk::Means { chat: self.means_of_chat(), keeper: keeper.clone(), rights: self.rights.clone() };
+            let of_talk = talk.serve(means, http.as_mut(), tasks, cancel).await?;
+            for hub in of_talk {
+                if let Some(sandboxes) = &sandboxes {
+                    let passing = pass_on_notices(sandboxes.notices(), hub.clone(), cancel.clone());
+                    tasks.spawn(passing.instrument(hub.span()));
+                }
+                hubs.push(hub);
+            }
+        }
+        if let Some(mut http) = http {
             let (store, github, rights) = (self.store.clone(), self.github.clone(), self.rights.clone());
             let rules = self.task_rules.take();
             if let Some(issues) = rules.and_then(|rules| Tasks::new(store, github, rights, hubs.clone(), rules)) {
@@ -384,6 +411,9 @@ impl Server {
         }
         let model = settings::model(config, &house.inference)?;
         let Some(coder) = house.coder(config, model) else { return house.serve(vec![]).await };
+        if rooms {
+            house.listen_for_talk(config, Some(&coder)).await?;
+        }
         let guests: Arc<dyn Bot> = Arc::new(house.guests());
         let first = Served {
             name: FIRST_ACCOUNT.to_owned(),
@@ -400,11 +430,18 @@ impl Server {
         house.serve([first].into_iter().chain(others).collect()).await
     }
 
-    /// Starts the cloud bots alone: without Podman, and without a model of the coding agent.
-    pub async fn start_cloud_bots(config: &Config, clock: Clock) -> anyhow::Result<Self> {
-        tracing::info!("only the cloud bots are served: neither MATRIX_USER nor a model of the coding agent is set");
+    /// Starts the bots that only chat, those of the cloud and of Nextcloud Talk: without Podman, and without a model of the coding
+    /// agent.
+    pub async fn start_chat_bots(config: &Config, clock: Clock) -> anyhow::Result<Self> {
+        let which = match (config.cloud_bots.enabled, Talk::is_set_up(config)) {
+            (true, false) => "the cloud bots are",
+            (false, _) => "the Nextcloud Talk bot is",
+            (true, true) => "the cloud bots and the Nextcloud Talk bot are",
+        };
+        tracing::info!("only {which} served: neither MATRIX_USER nor a model of the coding agent is set");
         let mut house = House::without_sandboxes(config, clock)?;
         house.serve_cloud_bots(config);
+        house.listen_for_talk(config, None).await?;
         house.serve(vec![]).await
     }
 

@@ -3,7 +3,7 @@
 //!
 //! Called by `cli` for every subcommand, and by `doctor`.
 
-use std::{collections::BTreeSet, fs, io, net::SocketAddr, num::NonZeroU64, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, fs, io, net::SocketAddr, num::NonZeroU64, path::PathBuf, sync::Arc, time::Duration};
 
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
@@ -16,7 +16,10 @@ use crate::{
     },
     clock::Clock,
     coding_agents::{CodingAgent, CodingAgents, Profiles, Roster},
-    config::{self, CloudBot, Config, JournalSync, Loaded, Matrix, Mistakes, PlanApproval, Provider, Wrong},
+    config::{
+        self, CloudBot, Config, JournalSync, Loaded, Matrix, Mistakes, PlanApproval, Provider, TALK_ACCOUNTS, Talk,
+        TalkCoder, Wrong,
+    },
     environments::{self, BadSecrets, EnvironmentOptions, Environments},
     gateway::{
         AllowedHosts, BadPattern, GatewayLimits, GatewayPolicy,
@@ -32,6 +35,7 @@ use crate::{
     rights::{Answerer, Listed, Roles},
     sandbox::{SandboxOptions, Sandboxes, memory},
     store::{Ceilings, Durability, Store},
+    strings,
     tasks::TaskRules,
     tools::ToolLimits,
 };
@@ -58,7 +62,7 @@ pub(crate) fn review(loaded: &Loaded, purpose: Purpose) -> Mistakes {
     };
     match endpoint(config) {
         // The coding agent is not served then, so it needs no model.
-        Ok(_) if purpose == Purpose::Run && only_cloud_bots(config) => {}
+        Ok(_) if purpose == Purpose::Run && only_chat_bots(config) => {}
         // The registry may change at any time, and tells its mistakes by itself.
         _ if is_local(config) => {}
         Ok(endpoint) if purpose != Purpose::Anything && !has_key(config, &endpoint) => {
@@ -144,6 +148,22 @@ pub(crate) fn review(loaded: &Loaded, purpose: Purpose) -> Mistakes {
     if let Err(error) = Names::parse(&config.http.names) {
         add("HTTP_NAMES", Wrong::new(error.to_string(), ""));
     }
+    // Where others are served, they start, and the log tells.
+    if purpose == Purpose::Run
+        && only_chat_bots(config)
+        && !config.cloud_bots.enabled
+        && let Err(refused) = Talk::read(config)
+    {
+        for mistake in refused.mistakes.iter() {
+            let wrong = Wrong::new(mistake.what.clone(), mistake.mend.clone());
+            mistakes.add(&mistake.key, mistake.source.clone(), wrong);
+        }
+    }
+    let mut add = |key: &str, wrong| {
+        if !mistakes.has(key) {
+            mistakes.add(key, loaded.source(key), wrong);
+        }
+    };
     if config.http.listen.is_none() && !config.http.names.is_empty() {
         let what = "it is not set, and HTTP_NAMES is, so that nobody could ask by these names";
         add("HTTP_LISTEN", Wrong::new(what, "Write a port, such as `8090`, or remove HTTP_NAMES"));
@@ -349,28 +369,81 @@ pub(super) fn cloud_bot(bot: &CloudBot) -> Result<(chat::Settings, chat::Fixed),
 
 /// Returns the settings of a cloud bot's model.
 pub(super) fn cloud_model(bot: &CloudBot) -> ModelSettings {
-    let (url, usual) = (bot.base_url.as_str(), llm::ModelLimits::default());
-    let limits = llm::ModelLimits {
-        first_token: usual.first_token.min(bot.timeout),
-        idle: usual.idle.min(bot.timeout),
-        whole: bot.timeout,
-        // Each attempt would count at the provider, and a person would rather be told.
-        attempts: 1,
-        ..usual
-    };
+    let url = bot.base_url.as_str();
     ModelSettings {
         base_url: Some(url.to_owned()),
         temperature: Some(bot.temperature),
         headers: bot.headers.clone(),
-        limits,
+        limits: limits_of_chat(bot.timeout),
         ..ModelSettings::new(model_string(&bot.model, url), bot.api_key.clone())
     }
 }
 
-/// Returns whether the server serves cloud bots alone: they are enabled, and neither an account nor a model of the coding
-/// agent is set.
-pub(crate) fn only_cloud_bots(config: &Config) -> bool {
-    config.cloud_bots.enabled && config.all_accounts().next().is_none() && !has_model(config)
+/// Returns the limits of a model of a bot that only chats, whose answer may take so long.
+fn limits_of_chat(timeout: Duration) -> llm::ModelLimits {
+    let usual = llm::ModelLimits::default();
+    llm::ModelLimits {
+        first_token: usual.first_token.min(timeout),
+        idle: usual.idle.min(timeout),
+        whole: timeout,
+        // Each attempt would count at the provider, and a person would rather be told.
+        attempts: 1,
+        ..usual
+    }
+}
+
+/// Returns the settings of the Nextcloud Talk bot, and its model.
+pub(super) fn talk(talk: &Talk) -> Result<(chat::Settings, chat::Fixed), LlmError> {
+    let people = if talk.users.is_empty() { People::Everybody } else { People::Listed(at_nextcloud(&talk.users)) };
+    let policy = Policy::new(people, Places::Anywhere);
+    let settings = chat::Settings {
+        system_prompt: strings::talk::prompt(&talk.called, talk.system_prompt.as_deref()),
+        history_turns: talk.history_turns,
+        max_tokens: None,
+        at_once: 4,
+        // Talk has nothing to fold thoughts away.
+        thinking: chat::Thinking::Hidden,
+        listed: People::Listed(at_nextcloud(&talk.users)),
+        // The name alone may be a word of what people say, such as a greeting.
+        ..chat::Settings::new(TALK_ACCOUNTS[0], policy, format!("@{}", talk.called))
+    };
+    Ok((settings, chat::Fixed::new(Model::new(talk_model(talk))?, talk.model.clone())))
+}
+
+/// Returns the settings of the Nextcloud Talk bot's model.
+pub(super) fn talk_model(talk: &Talk) -> ModelSettings {
+    let url = talk.base_url.as_str();
+    let key = talk.api_key.clone().unwrap_or_else(|| SecretString::from(""));
+    ModelSettings {
+        base_url: Some(url.to_owned()),
+        limits: limits_of_chat(talk.timeout),
+        ..ModelSettings::new(model_string(&talk.model, url), key)
+    }
+}
+
+/// Returns whom the coding agent hears in Nextcloud Talk.
+pub(super) fn talk_coder(coder: &TalkCoder) -> Policy {
+    Policy::new(People::Listed(at_nextcloud(&coder.users)), Places::Anywhere)
+}
+
+/// Returns the ids of users of Nextcloud, as Talk tells who says something.
+fn at_nextcloud(users: &[String]) -> Vec<String> {
+    users.iter().map(|user| format!("users/{user}")).collect()
+}
+
+/// Returns the coding agent's settings in Nextcloud Talk, if it is to work there.
+fn coder_in_talk(config: &Config) -> Option<TalkCoder> {
+    // A file that cannot be used is told where the bot would be served.
+    Talk::read(config).ok().flatten()?.coder
+}
+
+/// Returns whether the server serves bots that only chat, those of the cloud or of Nextcloud Talk: neither an account nor a model
+/// of the coding agent is set, nor is it to work in Nextcloud Talk.
+pub(crate) fn only_chat_bots(config: &Config) -> bool {
+    (config.cloud_bots.enabled || Talk::is_set_up(config))
+        && config.all_accounts().next().is_none()
+        && !has_model(config)
+        && coder_in_talk(config).is_none()
 }
 
 /// Returns whom the coding bot hears on an account, and in which rooms.
@@ -444,7 +517,12 @@ pub(super) fn ledger(config: &Config, store: Store) -> Ledger {
 pub(super) fn roles(config: &Config) -> Roles {
     let listed = |people: &config::People| Listed { users: people.allowed.clone(), admins: people.admins.clone() };
     let others = config.accounts.iter().map(|account| (account.name.clone(), listed(&account.people)));
-    let accounts = [(FIRST_ACCOUNT.to_owned(), listed(&config.people))].into_iter().chain(others).collect();
+    let in_talk = coder_in_talk(config).map(|coder| {
+        let listed = Listed { users: at_nextcloud(&coder.users), admins: vec![] };
+        (TALK_ACCOUNTS[1].to_owned(), listed)
+    });
+    let first = (FIRST_ACCOUNT.to_owned(), listed(&config.people));
+    let accounts = [first].into_iter().chain(others).chain(in_talk).collect();
     Roles { accounts, local: vec![terminal::ROOMS.prefix] }
 }
 

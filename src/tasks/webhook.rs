@@ -38,7 +38,7 @@ impl Secret {
 
     /// Returns whether this is the signature of these bytes; how long that takes tells nothing.
     fn has_signed(&self, body: &[u8], signature: &str) -> bool {
-        let tag = signature.strip_prefix("sha256=").and_then(bytes_of);
+        let tag = signature.strip_prefix("sha256=").and_then(ids::of_hex);
         tag.is_some_and(|tag| hmac::verify(&self.0, body, &tag).is_ok())
     }
 }
@@ -100,14 +100,6 @@ impl Tasks {
             }
         }
     }
-}
-
-/// Reads bytes in hex.
-fn bytes_of(hex: &str) -> Option<Vec<u8>> {
-    if hex.len() != 64 || !hex.is_ascii() {
-        return None;
-    }
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).ok()).collect()
 }
 
 #[cfg(test)]

@@ -29,12 +29,12 @@ pub(super) fn names(folder: &Path) -> io::Result<Vec<OsString>> {
 }
 
 /// Returns a file's name as it is shown.
-pub(super) fn shown(path: &Path) -> String {
+pub(in crate::config) fn shown(path: &Path) -> String {
     text::one_line(&path.file_name().unwrap_or(path.as_os_str()).to_string_lossy(), 80)
 }
 
 /// Reads a file, unless others could have read or written it.
-pub(super) fn text(path: &Path) -> Result<String, Wrong> {
+pub(in crate::config) fn text(path: &Path) -> Result<String, Wrong> {
     let read = || {
         // A pipe that nobody writes to must not hold everything up.
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
@@ -74,7 +74,7 @@ fn open_to_others(path: &Path, metadata: &fs::Metadata) -> Option<Wrong> {
 }
 
 /// Returns what to do about a file or folder that cannot be read.
-pub(super) fn unreadable(error: &io::Error) -> Wrong {
+pub(in crate::config) fn unreadable(error: &io::Error) -> Wrong {
     Wrong::new(format!("it cannot be read ({error})"), "Check that it belongs to the user who runs the server")
 }
 

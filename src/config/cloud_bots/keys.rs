@@ -1,21 +1,18 @@
-//! The table of a cloud bot's settings, and how its file is read by it.
+//! The table of a cloud bot's settings.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use reqwest::Url;
 use secrecy::SecretString;
 
 use super::{
     super::{
-        Mistakes, Wrong,
         keys::{
             About, Key,
             Preset::{Follows, Text, Unset},
             Table, keys,
         },
         parse,
-        raw::Raw,
-        reader::Reader,
     },
     Thinking, values,
 };
@@ -79,46 +76,3 @@ keys! {
 
 /// The settings of a cloud bot.
 pub(super) const BOT: Table = Table { keys: ALL, listed_in: super::TEMPLATE };
-
-/// A bot's file on its way to its meaning.
-pub(super) struct Reading(Reader);
-
-impl Reading {
-    /// Begins with the text of the file, which is shown by this name.
-    pub(super) fn new(shown: &Path, text: &str) -> Self {
-        let mut mistakes = Mistakes::default();
-        let raw = Raw::of_file(shown, text, BOT, &mut mistakes);
-        Self(Reader { raw, settings: Vec::new(), mistakes })
-    }
-
-    /// Reads a setting that may have no value.
-    pub(super) fn optional<T>(&mut self, key: &Key<T>) -> Option<T> {
-        self.0.optional(key)
-    }
-
-    /// Reads a setting with a default in the table.
-    pub(super) fn value<T>(&mut self, key: &Key<T>) -> T {
-        self.0.value(key)
-    }
-
-    /// Reads a setting without which there is no bot.
-    pub(super) fn needed<T>(&mut self, key: &Key<T>) -> Option<T> {
-        let value = self.0.optional(key);
-        if value.is_none() && !self.0.mistakes.has(key.about.name) {
-            self.wrong(key, Wrong::new("it is not set", format!("Write it: {}", key.about.doc.trim_end_matches('.'))));
-        }
-        value
-    }
-
-    /// Notes a mistake that is found later.
-    pub(super) fn wrong<T>(&mut self, key: &Key<T>, wrong: Wrong) {
-        let source = self.0.settings.iter().find(|setting| setting.key == key.about.name && setting.set);
-        let source = source.map(|setting| setting.source.clone());
-        self.0.mistakes.add(key.about.name, source, wrong);
-    }
-
-    /// Returns all mistakes, if there are some.
-    pub(super) fn finish(self) -> Result<(), Mistakes> {
-        if self.0.mistakes.is_empty() { Ok(()) } else { Err(self.0.mistakes) }
-    }
-}

@@ -24,7 +24,7 @@ const NOT_OURS: [&str; 6] =
     ["host", "content-length", "content-type", "transfer-encoding", "connection", "authorization"];
 
 /// A key or token; not the words that stand for one in examples.
-pub(super) fn credential(value: &str) -> Parsed<SecretString> {
+pub(in crate::config) fn credential(value: &str) -> Parsed<SecretString> {
     if is_placeholder(value) {
         return Err(Wrong::new("it is still a placeholder", "Write the real one in its place"));
     }
@@ -43,7 +43,7 @@ fn is_placeholder(value: &str) -> bool {
 }
 
 /// A name that people read.
-pub(super) fn name(value: &str) -> Parsed<String> {
+pub(in crate::config) fn name(value: &str) -> Parsed<String> {
     let name = parse::words(value)?;
     if name.chars().count() <= LONGEST_NAME {
         return Ok(name);
@@ -61,7 +61,7 @@ pub(super) fn group(value: &str) -> Parsed<String> {
 }
 
 /// A text of several lines.
-pub(super) fn prompt(value: &str) -> Parsed<String> {
+pub(in crate::config) fn prompt(value: &str) -> Parsed<String> {
     if value.len() > LONGEST_PROMPT {
         let mend = format!("Write at most {LONGEST_PROMPT} bytes");
         return Err(Wrong::new(format!("it has {} bytes", value.len()), mend));
@@ -88,7 +88,7 @@ pub(super) fn temperature(value: &str) -> Parsed<f64> {
 }
 
 /// How long an answer may take.
-pub(super) fn timeout(value: &str) -> Parsed<Duration> {
+pub(in crate::config) fn timeout(value: &str) -> Parsed<Duration> {
     parse::count::<u32, 1, 3600>(value).map(|seconds| Duration::from_secs(seconds.into()))
 }
 

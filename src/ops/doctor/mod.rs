@@ -13,13 +13,14 @@ mod host;
 mod model;
 mod podman;
 mod settings;
+mod talk;
 
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use tokio::{task::JoinSet, time};
 
-use super::only_cloud_bots;
+use super::only_chat_bots;
 use crate::config::Loaded;
 
 /// The result of a check in one word.
@@ -144,6 +145,12 @@ const EXAMINATIONS: &[Examination] = &[
         run: |loaded| Box::pin(async move { cloud_bots::check(&loaded.config).await }),
     },
     Examination {
+        name: "Nextcloud Talk",
+        coder: false,
+        limit: SLOW,
+        run: |loaded| Box::pin(async move { talk::check(&loaded.config).await }),
+    },
+    Examination {
         name: "database",
         coder: false,
         limit: SLOW,
@@ -153,7 +160,7 @@ const EXAMINATIONS: &[Examination] = &[
 
 /// Runs all checks. If a setting is wrong its default is used, and the first check says so.
 pub(crate) async fn examine(loaded: Loaded) -> Vec<Check> {
-    let alone = only_cloud_bots(&loaded.config);
+    let alone = only_chat_bots(&loaded.config);
     let loaded = Arc::new(loaded);
     let mut running = JoinSet::new();
     let needed: Vec<&'static Examination> =
