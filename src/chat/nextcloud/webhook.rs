@@ -119,7 +119,7 @@ impl Talk {
             // The bot may have been added while the server was away, or removed and added again.
             hub.joined(&room, &EventId::from("seen"), false).await?;
         }
-        let addressed = Addressed { mentioned: self.direct.contains(&conversation), replied, names: vec![] };
+        let addressed = Addressed { mentioned: self.direct.contains(&conversation), replied, ..Addressed::default() };
         let about = quote.map(|quote| EventId(quote.id.to_string()));
         let body = Body::Said { text, thread: None, about, addressed };
         let inbound = Inbound { room, event, sender: who, body, sealed: None };
