@@ -1,22 +1,28 @@
-//! All bots in one process and most of them in one room: the coding agent and its `/lb` commands, two cloud bots. Each message
-//! is answered once, by the one for whom it was meant, wherever the server is killed.
+//! All bots in one process, and in one room those of Matrix: the coding agent with its `/lb` commands, two cloud bots, and the bot of
+//! Nextcloud Talk. Each message is answered once, by the one for whom it was meant, wherever the server is killed.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../talk/nextcloud.rs"]
+#[allow(dead_code, reason = "the other tests use the rest")]
+mod nextcloud;
+
 use std::{
     fs,
+    net::TcpListener,
     os::unix::{fs::PermissionsExt, process::ExitStatusExt},
 };
 
 use futures_util::future::join_all;
 use matrix_sdk::ruma::OwnedRoomId;
+use nextcloud::{Nextcloud, SECRET, Webhook, said};
 use reqwest::Method;
 use serde_json::{Value, json};
 use support::{
     bot::Town,
     replies::Reply,
-    rig::Rig,
+    rig::{Rig, wait},
     scripted_llm::{ScriptedLlm, user_texts},
     seen::Shown,
     synapse::{Limits, Synapse, password},
@@ -31,6 +37,8 @@ const CLOUD: [&str; 2] = ["alpha", "beta"];
 struct Scene {
     town: Town,
     room: OwnedRoomId,
+    nextcloud: Nextcloud,
+    webhook: Webhook,
 }
 
 /// A token of a new login.
@@ -87,13 +95,17 @@ impl Scene {
                 &format!("{file}RATE_LIMIT_RPM=1000\nALLOWED_ROOMS={room}\n"),
             );
         }
+        let nextcloud = Nextcloud::start();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let of_talk = format!("NEXTCLOUD_URL={}\nBOT_SECRET={SECRET}\nBOT_PORT={port}\n", nextcloud.url());
+        write(&town.rig, "nextcloud-talk.env", &format!("{of_talk}MODEL_BASE_URL={url}\nMODEL_NAME=halo-model\n"));
         town.serve();
         for name in CLOUD {
             let bot = format!("@{name}:localhost");
             town.anna.invite(&room, &bot).await;
             town.anna.joined(&room, &bot).await;
         }
-        Self { town, room }
+        Self { town, room, nextcloud, webhook: Webhook(port) }
     }
 
     /// Kills the server at a point of what comes of a message to each bot, starts it again, and sees that each has one answer.
@@ -102,16 +114,42 @@ impl Scene {
         self.town.rig.set("MATRIX_AGENT_CRASH_AT", &format!("{point}:{}", folder.path().display()));
         drop(self.town.server.take());
         self.town.serve();
-        let asked = self.ask(&format!("at {point}")).await;
+        let (at, after) = (format!("at {point}"), format!("after {point}"));
+        // Nextcloud tells its message in vain if the server dies first.
+        self.ask_in_talk(&at);
+        let asked = self.ask(&at).await;
         let mut server = self.town.server.take().unwrap();
         let status = tokio::task::block_in_place(|| server.died());
         assert_eq!(status.signal(), Some(9), "at {point}: {}", server.log());
         self.town.serve();
         self.is_answered(&asked, point).await;
         // What each says next comes behind all that it said before.
-        let last = self.ask(&format!("after {point}")).await;
+        self.ask_in_talk(&at);
+        self.ask_in_talk(&after);
+        let last = self.ask(&after).await;
         self.is_answered(&last, point).await;
         self.each_once(&asked, point);
+        self.is_answered_in_talk(&[at, after]);
+    }
+
+    /// Asks the bot of Talk something, as a message of its own; again it is the same.
+    fn ask_in_talk(&self, what: &str) {
+        let number = what.bytes().fold(0, |sum: u64, byte| sum * 31 % 1_000_003 + u64::from(byte));
+        self.webhook.tell(&said("n3xtc10ud", number, "users/ada", &format!("@Halo are you {what}?")));
+    }
+
+    /// Waits until the last of these was answered in Talk, and sees that each was, once. An answer that says of itself that it may stand
+    /// there already does not count: Talk knows none again, so one that it took in the instant of the kill comes twice.
+    fn is_answered_in_talk(&self, asked: &[String]) {
+        let answers = |what: &String| {
+            let posted = self.nextcloud.posted();
+            let answers = posted.iter().filter(|it| it.text.contains("halo-model heard") && it.text.contains(what));
+            answers.filter(|it| !it.text.contains("this may stand here already")).count()
+        };
+        tokio::task::block_in_place(|| {
+            wait("the answer in Talk", || asked.last().is_none_or(|last| answers(last) > 0))
+        });
+        assert_eq!(asked.iter().map(answers).collect::<Vec<_>>(), vec![1; asked.len()], "{asked:?}");
     }
 
     /// Asks each bot something, all at once.
