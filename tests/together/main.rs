@@ -5,7 +5,7 @@
 mod support;
 
 #[path = "../talk/nextcloud.rs"]
-#[allow(dead_code, reason = "the other tests use the rest")]
+#[expect(dead_code, reason = "the other tests use the rest")]
 mod nextcloud;
 
 use std::{
@@ -147,7 +147,7 @@ impl Scene {
             answers.filter(|it| !it.text.contains("this may stand here already")).count()
         };
         tokio::task::block_in_place(|| {
-            wait("the answer in Talk", || asked.last().is_none_or(|last| answers(last) > 0))
+            wait("the answer in Talk", || asked.last().is_none_or(|last| answers(last) > 0));
         });
         assert_eq!(asked.iter().map(answers).collect::<Vec<_>>(), vec![1; asked.len()], "{asked:?}");
     }
