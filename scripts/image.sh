@@ -10,7 +10,11 @@ build_image() {
     local what=$1 image=$2 gigabytes=$3 fresh=$4 context=$5
     shift 5
     local label=org.matrix-agent.inputs log inputs was before after step mend
-    log=$REPO/target/${image//[^a-z0-9-]/-}-build.log
+    log=$LOGS/${image//[^a-z0-9-]/-}-build.log
+    if [[ -n $DRY_RUN ]] && { ! have podman || ! podman image exists "$BASE_IMAGE"; }; then
+        note "would: fetch $BASE_IMAGE and build $what $image of it"
+        return 0
+    fi
     have podman || die "podman is not installed" "Run scripts/quickstart.sh, or: apt-get install podman"
     "$REPO/scripts/base-image.sh" "$BASE_IMAGE"
 
@@ -21,6 +25,10 @@ build_image() {
     was=$(podman image inspect --format "{{index .Labels \"$label\"}}" "$image" 2>/dev/null || true)
     if [[ -z $fresh && $was == "$inputs" ]]; then
         note "$what $image is up to date"
+        return 0
+    fi
+    if [[ -n $DRY_RUN ]]; then
+        note "would: build $what $image"
         return 0
     fi
     before=$(podman image inspect --format '{{.Id}}' "$image" 2>/dev/null || true)

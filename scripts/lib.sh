@@ -4,10 +4,13 @@
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export PODMAN_IGNORE_CGROUPSV1_WARNING=1 # doctor tells about old cgroups, once and with the mend
-SCRIPTS_LOG=${SCRIPTS_LOG:-$REPO/target/scripts.log}
+LOGS=${LOGS_DIRECTORY:-$REPO/target} # systemd's for its own
+SCRIPTS_LOG=${SCRIPTS_LOG:-$LOGS/scripts.log}
 STAGE_STARTED=$SECONDS
 STAGE_NAME=
 STAGES=()
+
+DRY_RUN= # with `--dry-run`: nothing is changed, and what would be is told
 
 have() { command -v "$1" >/dev/null 2>&1; }
 note() { printf '  %s\n' "$*"; }
@@ -16,6 +19,21 @@ note() { printf '  %s\n' "$*"; }
 die() {
     printf '✗ %s. %s\n' "$1" "$2" >&2
     exit 1
+}
+
+# show_help: a script's first comment is its help.
+show_help() { sed -n '2,/^[^#]/ s/^# \{0,1\}//p' "$0"; }
+
+# change WHAT COMMAND…: does it and says so, or says that it would.
+change() {
+    local what=$1
+    shift
+    if [[ -n $DRY_RUN ]]; then
+        note "would: $what"
+    else
+        note "$what"
+        "$@"
+    fi
 }
 
 clock() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
@@ -294,3 +312,44 @@ link_settings() {
 
 # A password that nobody has to type.
 new_password() { head -c 18 /dev/urandom | base64 | tr '+/' '-_'; }
+
+# tell_login HOMESERVER ADMINISTRATOR BOT: how a client reaches the homeserver.
+tell_login() {
+    local port=${1##*:}
+    cat <<TOLD
+
+Log in with Element (or any Matrix client):
+  homeserver  $1
+  user        $2
+  password    MATRIX_ADMIN_PASSWORD in .env
+Then invite $3 to a room, and write what is to be done.
+TOLD
+    [[ $1 == http://127.0.0.1:* ]] || return 0
+    cat <<TOLD
+It listens on this machine alone. From elsewhere:
+  a tunnel    ssh -L $port:127.0.0.1:$port $(id -un)@$(hostname), then the same address there
+  a proxy     one that speaks TLS, for phones: with Caddy the two words \`reverse_proxy 127.0.0.1:$port\` under your domain
+  a network   that you trust: scripts/setup-synapse.sh --listen ADDRESS (nothing is encrypted on the way)
+TOLD
+}
+
+# state_dir: where the server keeps its state, as the program has it.
+state_dir() {
+    local own
+    own=$(setting STATE_DIR)
+    if [[ -n $own ]]; then
+        printf '%s' "$own"
+    elif [[ $EUID -eq 0 ]]; then
+        printf /var/lib/matrix-agent
+    else
+        printf '%s' "${XDG_STATE_HOME:-$HOME/.local/state}/matrix-agent"
+    fi
+}
+
+# taken STATE: whether a server works with this state directory.
+taken() { [[ -e $1/lock ]] && ! flock --nonblock "$1/lock" true; }
+
+# Runs a command where the rooms' user ids exist: for rootless Podman, in its user namespace.
+with_ids() {
+    if [[ $EUID -eq 0 ]]; then "$@"; else podman unshare "$@"; fi
+}

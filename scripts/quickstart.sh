@@ -32,7 +32,7 @@ scripts/build-image.sh
 
 stage "the homeserver"
 case $(setting MATRIX_HOMESERVER) in
-    "" | http://127.0.0.1:* | http://localhost:* | "http://$(setting VPS_IP):"*) scripts/setup-synapse.sh "$@" ;;
+    "" | http://127.0.0.1:* | http://localhost:* | "http://$(setting VPS_IP):"*) LOGIN_IS_TOLD=later scripts/setup-synapse.sh "$@" ;;
     *) note "yours: $(setting MATRIX_HOMESERVER)" ;;
 esac
 
@@ -84,25 +84,8 @@ printf '\n'
 program demo --room </dev/null ||
     die "the demo did not end well" "See what it says above; \`$PROGRAM doctor\` checks what it needs"
 
-homeserver=$(in_effect MATRIX_HOMESERVER)
-port=${homeserver##*:}
-cat <<TOLD
-
-Log in with Element (or any Matrix client):
-  homeserver  $homeserver
-  user        $(in_effect MATRIX_ADMIN_USER)
-  password    MATRIX_ADMIN_PASSWORD in .env
-Then invite $(in_effect MATRIX_USER) to a room, and write what is to be done.
-TOLD
-if [[ $homeserver == http://127.0.0.1:* ]]; then
-    cat <<TOLD
-It listens on this machine alone. From elsewhere:
-  a tunnel    ssh -L $port:127.0.0.1:$port $(id -un)@$(hostname), then the same address there
-  a proxy     one that speaks TLS, for phones: with Caddy the two words \`reverse_proxy 127.0.0.1:$port\` under your domain
-  a network   that you trust: scripts/setup-synapse.sh --listen ADDRESS (nothing is encrypted on the way)
-TOLD
-fi
+tell_login "$(in_effect MATRIX_HOMESERVER)" "$(in_effect MATRIX_ADMIN_USER)" "$(in_effect MATRIX_USER)"
 if ((${#mode[@]})); then
     printf '\nThe demo model works there, which is no real one. Put LLM_API_KEY into .env, and run this script again.\n'
 fi
-printf '%s\n' "The server runs until this machine stops, or \`kill $pid\`; as a service: systemd/matrix-agent.service."
+printf '%s\n' "The server runs until this machine stops, or \`kill $pid\`; as a service: sudo scripts/install-service.sh."

@@ -2,11 +2,14 @@
 # A Matrix homeserver of one's own on this machine: Synapse in a Podman container, for loopback alone unless told
 # otherwise, without federation and with registration closed; and the accounts of the bot and of the person who
 # administers it. Run it again at any time: what is there stays as it is.
-#   ./scripts/setup-synapse.sh [--listen ADDRESS] [--port PORT]
-#     --listen   who else may reach it: 0.0.0.0 or an address of this machine; 127.0.0.1 takes that back
-#     --port     instead of 8008
+#   ./scripts/setup-synapse.sh [--listen ADDRESS] [--port PORT] [--fresh] [--dry-run]
+#     --listen    who else may reach it: 0.0.0.0 or an address of this machine; 127.0.0.1 takes that back
+#     --port      instead of 8008
+#     --fresh     build its image anew, with the newest Debian packages; if it does not answer then, the old image serves
+#     --dry-run   only say what would be done
 # It reads MATRIX_USER, MATRIX_PASSWORD, MATRIX_ADMIN_USER, MATRIX_ADMIN_PASSWORD and VPS_IP from .env, and writes what is
-# missing there. Container and volume are named by SYNAPSE_NAME (matrix-agent-synapse).
+# missing there. Container and volume are named by SYNAPSE_NAME (matrix-agent-synapse). Where scripts/install-service.sh
+# has made it a service, that one is started anew when something has changed.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -15,18 +18,21 @@ set -euo pipefail
 
 NAME=${SYNAPSE_NAME:-matrix-agent-synapse}
 IMAGE=localhost/matrix-agent-synapse:latest
-USAGE="Usage: scripts/setup-synapse.sh [--listen ADDRESS] [--port PORT]"
-listen='' port=''
+listen='' port='' fresh=''
 
 while (($# > 0)); do
     case $1 in
-        --listen | --port) (($# > 1)) || die "$1 needs a value" "$USAGE" ;;
-        *) die "$1 is not known" "$USAGE" ;;
+        --listen | --port) (($# > 1)) || die "$1 needs a value" "scripts/setup-synapse.sh --help lists the options" ;;&
+        --listen) listen=$2 && shift ;;
+        --port) port=$2 && shift ;;
+        --fresh) fresh=yes ;;
+        --dry-run) DRY_RUN=yes ;;
+        -h | --help) show_help && exit 0 ;;
+        *) die "$1 is not known" "scripts/setup-synapse.sh --help lists the options" ;;
     esac
-    [[ $1 == --listen ]] && listen=$2 || port=$2
-    shift 2
+    shift
 done
-[[ -z $port || $port =~ ^[0-9]{1,5}$ && $port -ge 1 && $port -le 65535 ]] || die "--port $port is no port" "$USAGE"
+[[ -z $port || $port =~ ^[0-9]{1,5}$ && $port -ge 1 && $port -le 65535 ]] || die "--port $port is no port" "Give a number from 1 to 65535"
 [[ -z $listen || $listen =~ ^[0-9.]+$ || $listen == *:* ]] ||
     die "--listen $listen is no IP address" "Give one of this machine (\`ip address\` lists them), or 0.0.0.0 for all"
 
@@ -59,11 +65,28 @@ esac
 
 # ---- the container ----
 
-mkdir -p "$REPO/target"
+image_id() { podman image inspect --format '{{.Id}}' "$IMAGE" 2>/dev/null || true; }
+# Whether systemd starts it.
+is_service() { have systemctl && systemctl cat synapse.service >/dev/null 2>&1; }
+
+cd "$REPO"
+mapfile -t inputs < <(find scripts/synapse -type f ! -name '*.pyc')
+if [[ -n $DRY_RUN ]]; then
+    build_image "the homeserver's image" "$IMAGE" 2 "$fresh" scripts/synapse "${inputs[@]}"
+    note "would: have Synapse for names that end in :$server listen on ${listen:-127.0.0.1, or where it does now}, port ${port:-8008, or the one it has}"
+    note "would: start it ($(is_service && printf 'synapse.service' || printf 'the container %s' "$NAME")), unless it runs with these settings"
+    note "would: make the accounts $user and $admin unless they are there, and free $user from the rate limits"
+    for key in MATRIX_HOMESERVER MATRIX_USER MATRIX_PASSWORD MATRIX_ADMIN_USER MATRIX_ADMIN_PASSWORD; do
+        [[ -n $(setting "$key") ]] || note "would: write $key into $ENV_FILE"
+    done
+    exit 0
+fi
+
+mkdir -p "$LOGS"
 have podman || install_podman
 configure_podman
-mapfile -t inputs < <(find "$REPO/scripts/synapse" -type f ! -name '*.pyc')
-build_image "the homeserver's image" "$IMAGE" 2 "" "$REPO/scripts/synapse" "${inputs[@]}"
+before=$(image_id)
+build_image "the homeserver's image" "$IMAGE" 2 "$fresh" scripts/synapse "${inputs[@]}"
 
 inside=(podman run --rm --interactive --network host --cap-drop=all --volume "$NAME:/data" "$IMAGE")
 told=$(printf 'SERVER_NAME=%s\nLISTEN=%s\nPORT=%s\n' "$server" "$listen" "$port" |
@@ -81,24 +104,50 @@ port=$(value port)
 addresses=$(value addresses)
 url=http://127.0.0.1:$port
 
-wanted=$(podman image inspect --format '{{.Id}}' "$IMAGE")-$(value config)
-state=$(podman container inspect --format "{{.State.Status}} {{index .Config.Labels \"org.matrix-agent.inputs\"}}" "$NAME" 2>/dev/null || true)
-if [[ $state == "running $wanted" ]]; then
+# Whether it runs, of this image, and since its settings last changed.
+runs() {
+    local status image since
+    read -r status image since < <(podman container inspect \
+        --format '{{.State.Status}} {{.Image}} {{.State.StartedAt.Unix}}' "$NAME" 2>/dev/null) || return 1
+    [[ $status == running && $image == "$(image_id)" ]] && ((since >= $(value changed)))
+}
+# Starts it, and waits until it answers.
+start() {
+    if is_service; then
+        systemctl restart synapse.service || return 1
+    else
+        podman rm --force --time 10 "$NAME" >/dev/null 2>&1 || true
+        # The host's network: it listens on this machine's loopback, and Podman's own networks may not be installed.
+        podman run --detach --name "$NAME" --restart always --network host --cap-drop=all \
+            --security-opt no-new-privileges --read-only --tmpfs /tmp --pids-limit 256 --stop-timeout 10 \
+            --log-driver k8s-file --log-opt max-size=10mb --volume "$NAME:/data" "$IMAGE" || return 1
+    fi
+    podman exec "$NAME" /opt/synapse/bin/python /opt/synapse/setup.py answers && return 0
+    podman logs --tail 10 "$NAME"
+    return 1
+}
+
+if runs; then
     note "Synapse runs: $url"
 else
-    podman rm --force --time 10 "$NAME" >/dev/null 2>&1 || true
-    if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-        die "port $port is taken by another program" "Stop it (\`ss -ltnp\` names it), or choose another port: --port 8009"
+    if ! is_service; then
+        podman stop --ignore --time 10 "$NAME" >/dev/null 2>&1 || true
+        if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+            die "port $port is taken by another program" "Stop it (\`ss -ltnp\` names it), or choose another port: --port 8009"
+        fi
     fi
-    # The host's network: it listens on this machine's loopback, and Podman's own networks may not be installed.
-    quietly "Podman could not start Synapse" "Mend what it says above, then try again" \
-        podman run --detach --name "$NAME" --restart always --network host --cap-drop=all \
-        --security-opt no-new-privileges --read-only --tmpfs /tmp --pids-limit 256 --stop-timeout 10 \
-        --log-driver k8s-file --log-opt max-size=10mb --label "org.matrix-agent.inputs=$wanted" \
-        --volume "$NAME:/data" "$IMAGE"
+    if ! start >"$SCRIPTS_LOG" 2>&1; then
+        tail -n 15 "$SCRIPTS_LOG" | sed 's/^/    /' >&2
+        if [[ -n $before && $before != "$(image_id)" ]] && podman tag "$before" "$IMAGE" 2>/dev/null && start >/dev/null 2>&1; then
+            die "Synapse does not answer with its new image" "The old one serves again; what the new one said is above"
+        fi
+        die "Synapse does not answer" "Mend what it says above, then try again"
+    fi
     note "Synapse started: $url"
 fi
-if [[ -d /run/systemd/system && $EUID -eq 0 ]]; then
+if is_service; then
+    :
+elif [[ -d /run/systemd/system && $EUID -eq 0 ]]; then
     systemctl --quiet enable podman-restart.service 2>/dev/null ||
         note "after a reboot, start it with: podman start $NAME"
 else
@@ -124,3 +173,4 @@ for address in $addresses; do
     [[ $address == 127.0.0.1 || $address == ::1 ]] ||
         note "it listens on $address too: passwords and unencrypted rooms travel there in the clear; a reverse proxy with TLS is better"
 done
+[[ -n ${LOGIN_IS_TOLD:-} ]] || tell_login "$url" "$admin" "$user"

@@ -3,9 +3,10 @@ line is seen by everybody.
 
   setup.py configure   writes /data/homeserver.yaml, and /data/secrets.yaml once; prints what is in effect
   setup.py accounts    waits for Synapse, makes the accounts, frees the bot from the rate limits
+  setup.py answers     waits for Synapse; reads nothing
+  setup.py copy        writes /data/homeserver.db.copy while Synapse runs; reads nothing
 """
 
-import hashlib
 import hmac
 import json
 import os
@@ -44,7 +45,11 @@ def fail(sentence):
 
 
 def write(path, text):
-    """Writes a file that is there whole or not at all, and that nobody else reads."""
+    """Writes a file that is there whole or not at all, and that nobody else reads. One that says so already stays."""
+    if os.path.exists(path):
+        with open(path) as file:
+            if file.read() == text:
+                return
     part = path + ".part"
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
@@ -104,11 +109,8 @@ def configure(want):
         seed = encode_base64(secrets.token_bytes(32))
         made = {key: secrets.token_urlsafe(32) for key in ("registration_shared_secret", "macaroon_secret_key", "form_secret")}
         write(SECRETS, yaml.safe_dump({"signing_key": "ed25519 a_1 " + seed, **made}))
-    digest = hashlib.sha256()
-    for path in (CONFIG, SECRETS):
-        with open(path, "rb") as file:
-            digest.update(file.read())
-    print(f"port={port}\naddresses={' '.join(addresses)}\nconfig={digest.hexdigest()[:32]}")
+    changed = int(max(os.path.getmtime(path) for path in (CONFIG, SECRETS)))
+    print(f"port={port}\naddresses={' '.join(addresses)}\nchanged={changed}")
 
 
 class Refused(Exception):
@@ -199,8 +201,23 @@ def accounts(want):
     call("POST", path, {"messages_per_second": 0, "burst_count": 0}, token)
 
 
+def copy():
+    """Copies the database as it is at one moment, by SQLite's backup API."""
+    part = DATABASE + ".copy"
+    if os.path.exists(part):
+        os.remove(part)
+    source, target = sqlite3.connect(f"file:{DATABASE}?mode=ro", uri=True), sqlite3.connect(part)
+    source.backup(target)
+    target.close()
+    source.close()
+
+
 def main():
     os.umask(0o077)
+    alone = {"answers": wait, "copy": copy}.get(sys.argv[1])
+    if alone:
+        alone()
+        return
     want = dict(line.rstrip("\n").split("=", 1) for line in sys.stdin)
     try:
         {"configure": configure, "accounts": accounts}[sys.argv[1]](want)

@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# Writes a backup of this machine's matrix-agent while it runs: a folder of archives that nobody else may read.
+#   sudo ./scripts/backup.sh [--to DIRECTORY] [--keep N] [--rooms] [--secrets] [--dry-run]
+#     --to        where backups are kept (/var/backups/matrix-agent; without root, ~/.local/share/matrix-agent-backups)
+#     --keep      remove older ones afterwards, so that this many remain
+#     --rooms     the rooms' files too: what is in /workspace and in the agent's home
+#     --secrets   settings, passwords and keys too, with the recovery key of the bot's encrypted rooms
+#     --dry-run   only say what would be written
+# What is in it: the database (conversations, what is to be sent), pictures and files that are still to be sent, and the
+# homeserver of scripts/setup-synapse.sh. What is not: images, environments, and the bot's Matrix session, since a restored
+# machine gets a device of its own. Without --secrets keep .env and STATE_DIR/secrets elsewhere: the bot cannot read again
+# what was written in encrypted rooms without its recovery key. Files that change meanwhile are copied as they are then.
+# scripts/restore.sh brings it back.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+umask 077
+
+HOMESERVER=${SYNAPSE_NAME:-matrix-agent-synapse}
+to=/var/backups/matrix-agent
+[[ $EUID -eq 0 ]] || to=${XDG_DATA_HOME:-$HOME/.local/share}/matrix-agent-backups
+keep='' rooms='' secrets=''
+while (($# > 0)); do
+    case $1 in
+        --to | --keep) (($# > 1)) || die "$1 needs a value" "scripts/backup.sh --help lists the options" ;;&
+        --to) to=$2 && shift ;;
+        --keep) keep=$2 && shift ;;
+        --rooms) rooms=yes ;;
+        --secrets) secrets=yes ;;
+        --dry-run) DRY_RUN=yes ;;
+        -h | --help) show_help && exit 0 ;;
+        *) die "$1 is not known" "scripts/backup.sh --help lists the options" ;;
+    esac
+    shift
+done
+[[ -z $keep || $keep =~ ^[1-9][0-9]*$ ]] || die "--keep $keep is no number of backups" "Give 1 or more"
+state=$(state_dir)
+[[ -r $state/matrix-agent.db ]] || die "there is no database in $state that this user can read" "Set STATE_DIR, or run this as the server's user"
+have sqlite3 || die "sqlite3 is not installed" "Run: apt-get install sqlite3"
+
+name=matrix-agent-$(date -u +%Y-%m-%dT%H%M%SZ)
+backup=$to/$name
+part=$to/.part-$name
+trap 'rm -rf "$part"' EXIT
+[[ -n $DRY_RUN ]] || mkdir -p "$part"
+
+database() {
+    sqlite3 "file:$state/matrix-agent.db?mode=ro" ".timeout 60000" ".backup '$part/matrix-agent.db'" &&
+        [[ $(sqlite3 "$part/matrix-agent.db" "PRAGMA quick_check") == ok ]]
+}
+change "copy the database" quietly "the database cannot be copied" "Mend what it says above" database
+
+present=()
+for folder in pictures outgoing terminal; do
+    [[ ! -d $state/$folder ]] || present+=("$folder")
+done
+# A file that goes away meanwhile is no mistake.
+archive() {
+    local code=0
+    tar --warning=no-file-removed --warning=no-file-changed --ignore-failed-read -czf "$@" || code=$?
+    ((code < 2))
+}
+[[ ${#present[@]} -eq 0 ]] || change "pack ${present[*]}" archive "$part/state.tar.gz" -C "$state" "${present[@]}"
+
+# The running database's own files are in the middle of something; a copy takes their place.
+LEFT_OUT=(homeserver.db homeserver.db-wal homeserver.db-shm)
+[[ -n $secrets ]] || LEFT_OUT+=(secrets.yaml operator.token)
+homeserver() {
+    local work=$part/homeserver
+    mkdir "$work" && podman exec "$HOMESERVER" /opt/synapse/bin/python /opt/synapse/setup.py copy || return 1
+    podman volume export "$HOMESERVER" | with_ids tar -x --numeric-owner --same-permissions "${LEFT_OUT[@]/#/--exclude=}" -C "$work" || return 1
+    podman exec "$HOMESERVER" rm -f /data/homeserver.db.copy &&
+        with_ids find "$work" -mindepth 1 -maxdepth 1 -printf '%P\0' |
+        with_ids tar -c --numeric-owner -C "$work" --null -T - | gzip >"$work.tar.gz" && with_ids rm -rf "$work"
+}
+if ! have podman || ! podman volume exists "$HOMESERVER"; then
+    note "there is no homeserver of scripts/setup-synapse.sh here"
+elif [[ $(podman container inspect --format '{{.State.Status}}' "$HOMESERVER" 2>/dev/null) != running ]]; then
+    die "the homeserver does not run" "Start it (systemctl start synapse, or podman start $HOMESERVER): its database is copied by itself"
+else
+    change "copy the homeserver" quietly "the homeserver cannot be copied" "Mend what it says above" homeserver
+fi
+
+# room RECORD: packs a room's files; an image is mounted by Podman for that unless it is.
+room() {
+    local record=$1 files packed volume code=0
+    files=${record%.json}
+    packed=$part/rooms/${files##*/}.tar.gz
+    mkdir -p "$part/rooms" && cp "$record" "$part/rooms/" || return 1
+    if [[ -d $files ]]; then
+        with_ids tar --ignore-failed-read --numeric-owner -C "$files" -c . | gzip >"$packed"
+    elif [[ -f $files.ext4 ]]; then
+        volume=$(podman volume ls --quiet | xargs -r podman volume inspect --format '{{.Name}} {{index .Options "device"}}' |
+            awk -v image="$files.ext4" '$2 == image {print $1}')
+        [[ -n $volume ]] || return 0 # no sandbox ever had it
+        stat -c %s "$files.ext4" >"$part/rooms/${files##*/}.size" && podman volume mount "$volume" || return 1
+        podman volume export "$volume" | gzip >"$packed" || code=1
+        podman volume unmount "$volume" && return "$code"
+    fi
+}
+if [[ -n $rooms ]]; then
+    for record in "$state"/workspaces/*.json; do
+        [[ -e $record ]] || continue
+        change "pack the files of $(sed -nE 's/.*"room":"([^"]*)".*/\1/p' "$record")" \
+            quietly "a room's files cannot be packed" "Mend what it says above, or leave --rooms out" room "$record"
+    done
+fi
+
+keys() {
+    local settings
+    settings=$(readlink -f "$ENV_FILE")
+    mkdir "$part/secrets" "$part/secrets/etc"
+    if [[ ${settings%/*} == */matrix-agent ]]; then
+        cp -R "${settings%/*}/." "$part/secrets/etc"
+    elif [[ -r $settings ]]; then
+        cp "$settings" "$part/secrets/etc/.env"
+    fi
+    [[ ! -d $state/secrets ]] || cp -R "$state/secrets" "$part/secrets/state"
+    # The session of this machine's device, and the key of its store.
+    rm -f "$part"/secrets/state/matrix-*-session.json "$part"/secrets/state/matrix-*-store-key
+    tar -C "$part/secrets" -czf "$part/secrets.tar.gz" .
+    rm -rf "$part/secrets"
+}
+[[ -z $secrets ]] || change "pack settings and keys" keys
+
+finish() {
+    printf 'format=1\nmade=%s\nhost=%s\n' "$(date -u +%FT%TZ)" "$(hostname)" >"$part/about"
+    find "$part" -type d -exec chmod 700 {} + -o -exec chmod 600 {} +
+    sync -f "$part"
+    mv "$part" "$backup"
+}
+change "keep it as $backup" finish
+[[ -n $DRY_RUN ]] || note "$(du -sh "$backup" | cut -f1)"
+
+if [[ -n $keep ]]; then
+    mapfile -t old < <(find "$to" -maxdepth 1 -name 'matrix-agent-????-??-??T??????Z' 2>/dev/null | sort -r | tail -n "+$((keep + 1))")
+    for one in "${old[@]}"; do change "remove $one" rm -rf -- "$one"; done
+fi

@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Takes the service away that scripts/install-service.sh has made. Data stay unless you say otherwise.
+#   sudo ./scripts/uninstall.sh [--purge] [--yes] [--dry-run]
+#     --purge     remove the data too, after a question: the server's state, its rooms' files and containers, the homeserver
+#                 with all its accounts and messages, and the settings. Backups stay.
+#     --yes       do not ask
+#     --dry-run   only say what would be done
+# Without --purge the settings stay in /etc/matrix-agent, the state in /var/lib/matrix-agent, and the homeserver's volume in
+# Podman: scripts/install-service.sh goes on with them.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+HOMESERVER=${SYNAPSE_NAME:-matrix-agent-synapse}
+purge='' yes=''
+while (($# > 0)); do
+    case $1 in
+        --purge) purge=yes ;;
+        --yes) yes=yes ;;
+        --dry-run) DRY_RUN=yes ;;
+        -h | --help) show_help && exit 0 ;;
+        *) die "$1 is not known" "scripts/uninstall.sh --help lists the options" ;;
+    esac
+    shift
+done
+if [[ $EUID -eq 0 ]]; then
+    etc=/etc/matrix-agent units=/etc/systemd/system quadlets=/etc/containers/systemd
+    files=(/usr/local/bin/matrix-agent /usr/local/lib/matrix-agent)
+    control=(systemctl)
+else
+    etc=${XDG_CONFIG_HOME:-$HOME/.config}/matrix-agent units=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
+    quadlets=${XDG_CONFIG_HOME:-$HOME/.config}/containers/systemd
+    files=("$HOME/.local/bin/matrix-agent" "${XDG_DATA_HOME:-$HOME/.local/share}/matrix-agent")
+    control=(systemctl --user)
+    [[ -n $DRY_RUN || -e $units/matrix-agent.service ]] || die "you have no service of your own" "For the system's: sudo scripts/uninstall.sh"
+fi
+state=$(state_dir)
+
+if [[ -n $purge && -z $yes && -z $DRY_RUN ]]; then
+    printf 'This removes for ever: %s (conversations, rooms'"'"' files, keys), %s, and the homeserver %s with all its messages.\n' "$state" "$etc" "$HOMESERVER"
+    [[ -t 0 ]] || die "nobody is there to be asked" "Say --yes, if you are sure"
+    read -r -p "Type \`purge\` to go on: " answer
+    [[ $answer == purge ]] || die "nothing was removed" "Run it again to be asked again"
+fi
+
+here=()
+for unit in matrix-agent.service matrix-agent-{backup,images}.{timer,service} synapse.service; do
+    [[ ! -e $units/$unit ]] || here+=("$unit")
+done
+if [[ ${#here[@]} -gt 0 ]]; then
+    change "stop ${here[*]}" "${control[@]}" --quiet disable --now "${here[@]}"
+fi
+if [[ -e $quadlets/synapse.container ]]; then
+    change "stop synapse.service" "${control[@]}" stop synapse.service
+    files+=("$quadlets/synapse.container")
+fi
+files+=("${here[@]/#/$units/}" "$units"/matrix-agent{,-images}.service.d/10-synapse.conf "$etc/update.env")
+
+remove() {
+    rm -rf -- "$1"
+    # What is empty now was made for it.
+    rmdir --ignore-fail-on-non-empty -- "$(dirname "$1")" 2>/dev/null || true
+}
+for file in "${files[@]}"; do
+    [[ ! -e $file ]] || change "remove $file" remove "$file"
+done
+change "have systemd read its units" "${control[@]}" daemon-reload
+
+# The sandboxes live on without a server; the next one finds them.
+if [[ -z $purge ]]; then
+    note "kept: $state, $etc$(! have podman || ! podman volume exists "$HOMESERVER" || printf ', the volume %s' "$HOMESERVER")"
+    exit 0
+fi
+
+! taken "$state" || die "a server runs on $state (process $(<"$state/lock")), and it is not systemd's" "Stop it, then run this again"
+# Containers and volumes bear the name of the server that made them, which stands in its database; another server's stay.
+containers() {
+    local instance=$1 one
+    podman ps --all --quiet --filter "label=matrix-agent.instance=$instance" | xargs -r podman rm --force --time 2 >/dev/null
+    for one in $(podman volume ls --quiet --filter "label=matrix-agent.instance=$instance") \
+        $(podman volume ls --quiet --filter "label=matrix-agent.ipc=$instance"); do
+        podman volume rm "$one" >/dev/null
+    done
+}
+homeserver() { podman rm --force --ignore --time 10 "$HOMESERVER" >/dev/null && podman volume rm "$HOMESERVER" >/dev/null; }
+if have podman; then
+    instance=
+    if [[ -e $state/matrix-agent.db ]]; then
+        have sqlite3 || die "sqlite3 is not installed, so it is not known which containers are this server's" "Run: apt-get install sqlite3"
+        instance=$(sqlite3 "file:$state/matrix-agent.db?mode=ro" "SELECT value FROM meta WHERE key = 'instance'")
+    fi
+    [[ ! $instance =~ ^[0-9a-f]+$ ]] || change "remove the sandboxes of this server" containers "$instance"
+    ! podman volume exists "$HOMESERVER" || change "remove the homeserver $HOMESERVER with its volume" homeserver
+fi
+for one in "$state" "$etc"; do
+    [[ ! -e $one ]] || change "remove $one" with_ids rm -rf -- "$one"
+done
+note "backups, Podman, its images and the accounts' clients are as they were"
