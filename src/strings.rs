@@ -7,6 +7,7 @@ pub(crate) mod chat;
 pub(crate) mod commands;
 pub(crate) mod database;
 pub(crate) mod environments;
+pub(crate) mod exobot;
 pub(crate) mod files;
 pub(crate) mod github;
 pub(crate) mod localbot;

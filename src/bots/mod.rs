@@ -8,6 +8,7 @@ pub mod chat;
 mod coder;
 mod command;
 mod costs;
+pub mod exobot;
 mod granting;
 mod jobs;
 mod localbot;

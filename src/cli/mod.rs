@@ -3,6 +3,7 @@
 //!
 //! The top layer; `main.rs` calls [`main`]. Only this module may write to standard output.
 
+mod account;
 mod chat;
 mod check_ipc;
 mod cloud_bot;
@@ -12,6 +13,7 @@ mod configuration;
 mod demo;
 mod demo_room;
 mod doctor;
+mod exobot;
 mod host;
 mod log;
 mod prompt;
@@ -56,6 +58,7 @@ enum Command {
     Demo(demo::Args),
     Sandbox(sandbox::Args),
     CloudBot(cloud_bot::Args),
+    Exobot(exobot::Args),
     Doctor(doctor::Args),
     CheckIpc(check_ipc::Args),
     Config(config::Args),
@@ -69,6 +72,7 @@ async fn dispatch(command: Command, configuration: Configuration) -> anyhow::Res
         Command::Demo(args) => demo::run(args, &configuration).await,
         Command::Sandbox(args) => sandbox::run(args, &configuration).await,
         Command::CloudBot(args) => cloud_bot::run(args, &configuration).await,
+        Command::Exobot(args) => exobot::run(args, &configuration).await,
         Command::CheckIpc(args) => check_ipc::run(args, &configuration).await,
         Command::Config(args) => config::run(&args, &configuration),
         Command::Compact(args) => compact::run(args, &configuration).await,

@@ -93,6 +93,13 @@ pub struct CloudBot {
 #[error("{0}")]
 pub struct Unwritten(String);
 
+impl Unwritten {
+    /// Returns the error with this cause.
+    pub(super) fn of(cause: String) -> Self {
+        Self(cause)
+    }
+}
+
 /// How a model's thoughts are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Thinking {
@@ -258,7 +265,7 @@ pub(crate) fn account_of_bot(name: &str) -> String {
 
 /// Returns the name of one of a cloud bot's settings, such as `BOT_TOKEN in cloud-bot-llama.env`, by that of an account's:
 /// `user`, `homeserver` or `password`.
-pub(crate) fn cloud_bot_setting(file: &str, key: &str) -> String {
+pub(super) fn cloud_bot_setting(file: &str, key: &str) -> String {
     let key = match key {
         "user" => keys::BOT_MXID.about.name,
         "homeserver" => keys::HS_URL.about.name,

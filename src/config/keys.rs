@@ -14,6 +14,7 @@ use secrecy::SecretString;
 
 use super::{
     AgentChoice, JournalSync, Part, PlanApproval,
+    cloud_bots::values,
     parse::{self, Parsed},
 };
 
@@ -260,6 +261,48 @@ keys! {
         () ENABLE_CLOUD_BOTS: bool = Text("false"), parse::flag;
         /// File with the settings of the Nextcloud Talk bot, which is served if the file is there (`docs/nextcloud-talk.md`).
         () NEXTCLOUD_TALK_FILE: PathBuf = Follows("`STATE_DIR/secrets/nextcloud-talk.env` if that is there"), parse::path;
+    }
+    "exobot" {
+        /// Whether exobot is served: a bot whose model runs on this machine, with a llama-server and a model of your own (`docs/exobot.md`): `true` or `false`. `matrix-agent exobot login` makes its account and logs in.
+        () ENABLE_EXOBOT: bool = Text("false"), parse::flag;
+        /// The part of its Matrix user ID before the colon, by which people call it.
+        () EXOBOT_LOCALPART: String = Text("exobot"), parse::localpart;
+        /// llama.cpp's `llama-server`, built for this machine's processor: a whole path, or a name on the PATH.
+        () LLAMA_SERVER_BIN: PathBuf = Unset, parse::program;
+        /// In its place: a container image whose entry point is llama-server, which Podman has already.
+        () LLAMA_SERVER_IMAGE: String = Unset, parse::image;
+        /// The model: a GGUF file.
+        () MODEL_PATH: PathBuf = Unset, parse::path;
+        /// Rooms in which exobot works: room IDs or aliases, parted by commas. Without one it works nowhere and declines every invite.
+        (list) EXOBOT_ALLOWED_ROOMS: Vec<String> = Text("none"), values::rooms;
+        /// Matrix user IDs of other bots in its rooms, parted by commas, which it never answers.
+        (list) EXOBOT_KNOWN_BOTS: Vec<String> = Text("none"), parse::users;
+        /// Seconds without a question after which the model is unloaded. What was said last is kept, so that waking does not read it again.
+        () IDLE_UNLOAD_SECONDS: Duration = Text("900"), parse::seconds::<10>;
+        /// Whether the model stays loaded, from the server's start: `true` or `false`.
+        () LLAMA_KEEP_WARM: bool = Text("false"), parse::flag;
+        /// Percent of its memory, or of its processors' load, from which this machine is too busy for the model: it is unloaded, and questions are declined. `0`: that is not looked at.
+        () EXOBOT_PRESSURE_PERCENT: u32 = Text("85"), parse::count::<_, 0, 100>;
+        /// Whether exobot may put a word into a lively conversation without being asked, every half hour at most: `true` or `false`.
+        () INTERJECT_ENABLED: bool = Text("false"), parse::flag;
+        /// Whether it brings a topic into a room in which nobody has said anything for a day: `true` or `false`.
+        () SEED_ENABLED: bool = Text("false"), parse::flag;
+        /// Whether it takes up a conversation that has been quiet for an hour, every six hours at most: `true` or `false`.
+        () REVIVE_ENABLED: bool = Text("false"), parse::flag;
+        /// Whether it begins conversations with other bots, which it does not do yet: `false`.
+        () CROSSBOT_ENABLED: bool = Text("false"), parse::off;
+        /// Whether a small page to chat with exobot's model is served besides: `true` or `false`. It has no login of its own; needs ENABLE_EXOBOT.
+        () EXOBOT_UI: bool = Text("false"), parse::flag;
+        /// Where the page listens: a port, then on this machine alone, or an address with a port.
+        () EXOBOT_UI_LISTEN: SocketAddr = Text("8091"), parse::listen;
+        /// Whether the page may be reached from other machines without a proxy, in the clear and without a login: `true` or `false`. Without it an address of EXOBOT_UI_LISTEN that is not this machine's own is refused.
+        () EXOBOT_UI_OPEN: bool = Text("false"), parse::flag;
+        /// The public name of the page, behind a proxy that asks who comes (`matrix-agent exobot ui --print-proxy`).
+        () EXOBOT_UI_HOST_PUBLIC: String = Follows("`ai.DOMAIN`"), parse::host_name;
+        /// The domain of this server's public names.
+        () DOMAIN: String = Unset, parse::host_name;
+        /// Not used here: the original's name of the Linux in which its llama-server runs. Paths are this machine's.
+        () EXOBOT_PROOT_DISTRO: () = Unset, parse::no_distro;
     }
     "Sandboxes" {
         /// The podman program, as a name on the PATH or a whole path.

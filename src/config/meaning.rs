@@ -5,8 +5,8 @@ use std::{net::IpAddr, path::PathBuf};
 use reqwest::Url;
 
 use super::{
-    AgentChoice, AgentRole, Agents, CloudBotRules, Config, GitHub, Http, Limits, Llm, Matrix, Mistakes, Paths, People,
-    Provider, Sandbox, Setting, Source, Sources, Tasks, Unread, accounts,
+    AgentChoice, AgentRole, Agents, CloudBotRules, Config, Exobot, GitHub, Http, Limits, Llm, Matrix, Mistakes, Paths,
+    People, Provider, Sandbox, Setting, Source, Sources, Tasks, Unread, accounts,
     keys::{self, Key},
     raw::Raw,
     reader::Reader,
@@ -46,6 +46,7 @@ pub fn load(sources: &Sources) -> Loaded {
 fn read(reader: &mut Reader, sources: &Sources) -> Config {
     let (matrix, defaults, admin) = matrix(reader);
     let cloud_bots = cloud_bots(reader, &defaults);
+    let exobot = exobot(reader, matrix.as_ref(), &defaults);
     let admin = admin.map(|user| (user, "MATRIX_ADMIN_USER"));
     let admins = reader.or_follows(keys::ADMIN_USERS, admin).unwrap_or_default();
     let shown = (!admins.is_empty()).then(|| (admins.join(","), "ADMIN_USERS"));
@@ -95,6 +96,7 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
         matrix,
         accounts,
         cloud_bots,
+        exobot,
         people,
         agents: Agents {
             plan: agents(reader, keys::PLAN_AGENT, keys::PLAN_MODEL, keys::PLAN_FALLBACK),
@@ -208,6 +210,34 @@ fn cloud_bots(reader: &mut Reader, defaults: &Matrix) -> CloudBotRules {
         homeserver: if ours { defaults.homeserver.clone() } else { any },
         allow_plain_http: defaults.allow_plain_http,
         unsigned_devices: defaults.unsigned_devices,
+    }
+}
+
+fn exobot(reader: &mut Reader, first: Option<&Matrix>, defaults: &Matrix) -> Exobot {
+    // Only its mistakes count.
+    reader.optional(keys::EXOBOT_PROOT_DISTRO);
+    reader.value(keys::CROSSBOT_ENABLED);
+    let domain = reader.optional(keys::DOMAIN).map(|domain| (format!("ai.{domain}"), "DOMAIN"));
+    let ours = first.map(|first| &first.user).or(defaults.admin_user.as_ref());
+    Exobot {
+        enabled: reader.value(keys::ENABLE_EXOBOT),
+        localpart: reader.value(keys::EXOBOT_LOCALPART),
+        server: ours.and_then(|user| user.split_once(':')).map(|(_, server)| server.to_owned()),
+        binary: reader.optional(keys::LLAMA_SERVER_BIN),
+        image: reader.optional(keys::LLAMA_SERVER_IMAGE),
+        model: reader.optional(keys::MODEL_PATH),
+        rooms: reader.value(keys::EXOBOT_ALLOWED_ROOMS),
+        known_bots: reader.value(keys::EXOBOT_KNOWN_BOTS),
+        idle: reader.value(keys::IDLE_UNLOAD_SECONDS),
+        keep_warm: reader.value(keys::LLAMA_KEEP_WARM),
+        pressure: Some(reader.value(keys::EXOBOT_PRESSURE_PERCENT)).filter(|percent| *percent > 0),
+        interject: reader.value(keys::INTERJECT_ENABLED),
+        seed: reader.value(keys::SEED_ENABLED),
+        revive: reader.value(keys::REVIVE_ENABLED),
+        ui: reader.value(keys::EXOBOT_UI),
+        ui_listen: reader.value(keys::EXOBOT_UI_LISTEN),
+        ui_open: reader.value(keys::EXOBOT_UI_OPEN),
+        ui_public: reader.or_follows(keys::EXOBOT_UI_HOST_PUBLIC, domain),
     }
 }
 

@@ -6,6 +6,7 @@
 mod accounts;
 mod cloud_bots;
 mod dotenv;
+mod exobot;
 mod folders;
 pub(crate) mod keys;
 mod meaning;
@@ -33,8 +34,9 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 pub(crate) use accounts::{account_setting, hears_nobody, use_https};
+pub(crate) use cloud_bots::account_of_bot;
 pub use cloud_bots::{CloudBot, CloudBots, RefusedBot, Thinking, Unwritten};
-pub(crate) use cloud_bots::{account_of_bot, cloud_bot_setting};
+pub use exobot::{ExobotAccount, RefusedExobot};
 pub(crate) use folders::{check_private, make_private};
 pub(crate) use meaning::Loaded;
 pub use meaning::load;
@@ -73,6 +75,8 @@ pub struct Config {
     pub accounts: Vec<MatrixAccount>,
     /// What holds for all cloud bots.
     pub cloud_bots: CloudBotRules,
+    /// The bot whose model runs on this machine.
+    pub exobot: Exobot,
     /// Who may do what.
     pub people: People,
     /// Which coding agent does what.
@@ -329,6 +333,47 @@ pub struct CloudBotRules {
     pub unsigned_devices: bool,
 }
 
+/// The bot whose model runs on this machine. Its account is in a file of its own, which [`ExobotAccount::read`] reads.
+#[derive(Clone, Debug)]
+pub struct Exobot {
+    /// Whether it is served.
+    pub enabled: bool,
+    /// The part of its Matrix user id before the colon, by which people call it.
+    pub localpart: String,
+    /// The server part of its user id, if it is that of accounts of ours.
+    pub server: Option<String>,
+    /// The program that serves its model.
+    pub binary: Option<PathBuf>,
+    /// The container image that does so in its place.
+    pub image: Option<String>,
+    /// The model's file.
+    pub model: Option<PathBuf>,
+    /// The rooms in which it works, by id or alias; if empty, none.
+    pub rooms: Vec<String>,
+    /// Users who are ignored, since they are bots.
+    pub known_bots: Vec<String>,
+    /// How long the model stays loaded without a question.
+    pub idle: Duration,
+    /// Whether it stays loaded always.
+    pub keep_warm: bool,
+    /// Percent of memory or processors in use from which the model is left asleep; `None`: that is not looked at.
+    pub pressure: Option<u32>,
+    /// Whether it may put a word into a lively conversation.
+    pub interject: bool,
+    /// Whether it brings topics into rooms in which nobody talks.
+    pub seed: bool,
+    /// Whether it takes up conversations that fell asleep.
+    pub revive: bool,
+    /// Whether a page to chat with it is served.
+    pub ui: bool,
+    /// Where the page listens.
+    pub ui_listen: SocketAddr,
+    /// Whether that may be where other machines reach it.
+    pub ui_open: bool,
+    /// The page's public name.
+    pub ui_public: Option<String>,
+}
+
 /// Who may do what. An empty list of users means nobody.
 #[derive(Clone, Debug)]
 pub struct People {
@@ -427,6 +472,26 @@ impl Matrix {
             Wrong::new(
                 format!("no password is sent to {}, since everybody on the way could read it", self.homeserver),
                 format!("{}; on a network that you trust set ALLOW_PLAIN_HTTP=true", use_https(account)),
+            )
+        })
+    }
+}
+
+/// Returns the name of one of the settings of an account whose file this is, such as `BOT_TOKEN in cloud-bot-llama.env`, by that
+/// of an account's: `user`, `homeserver` or `password`.
+pub(crate) fn begun_setting(file: &str, key: &str) -> String {
+    exobot::setting(file, key).unwrap_or_else(|| cloud_bots::cloud_bot_setting(file, key))
+}
+
+impl Exobot {
+    /// Returns why its page is not served where it is to listen; `None` if it may be.
+    pub fn page_refused(&self) -> Option<Wrong> {
+        let is_own = self.ui_listen.ip().to_canonical().is_loopback();
+        (!is_own && !self.ui_open).then(|| {
+            Wrong::new(
+                format!("at {} everybody who reaches this machine could use the page, which has no login", self.ui_listen),
+                "Set EXOBOT_UI_LISTEN to the port alone, and let a proxy that asks who comes pass requests on; on a network \
+                 that you trust set EXOBOT_UI_OPEN=true as well",
             )
         })
     }

@@ -325,6 +325,41 @@ pub(super) fn user(value: &str) -> Parsed<String> {
     Err(Wrong::new(format!("{} is not a Matrix user", quote(&value)), "Write it like `@name:server.example`"))
 }
 
+/// A public name of a host.
+pub(super) fn host_name(value: &str) -> Parsed<String> {
+    let value = words(value)?.to_ascii_lowercase();
+    let is_label = |label: &str| {
+        let plain = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        (1..=63).contains(&label.len()) && plain && !label.starts_with('-') && !label.ends_with('-')
+    };
+    if value.len() <= 253 && value.contains('.') && value.split('.').all(is_label) {
+        return Ok(value);
+    }
+    Err(Wrong::new(format!("{} is no public name", quote(&value)), "Write it like `example.org`, without `https://`"))
+}
+
+/// The part of a Matrix user before the colon.
+pub(super) fn localpart(value: &str) -> Parsed<String> {
+    let value = words(value)?;
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._=-/+".contains(c);
+    if (1..=64).contains(&value.len()) && value.chars().all(plain) {
+        return Ok(value);
+    }
+    let what = format!("{} cannot begin a Matrix user ID", quote(&value));
+    Err(Wrong::new(what, "Write it without `@` and server, in small letters, such as `exobot`"))
+}
+
+/// A flag for what does not exist here yet: nobody shall believe that it is on.
+pub(super) fn off(value: &str) -> Parsed<bool> {
+    if flag(value)? { Err(Wrong::new("that is not offered yet", "Write `false`")) } else { Ok(false) }
+}
+
+/// What the original calls the Linux beside Android's in which its programs run; there is none here.
+pub(super) fn no_distro(_: &str) -> Parsed<()> {
+    let mend = "Remove it, and write paths of this machine to LLAMA_SERVER_BIN and MODEL_PATH; a llama-server of another Linux runs as a container image, LLAMA_SERVER_IMAGE";
+    Err(Wrong::new("programs are started on this machine itself, and in no proot distribution", mend))
+}
+
 /// A list of Matrix users.
 pub(super) fn users(value: &str) -> Parsed<Vec<String>> {
     list(value)?.iter().map(|entry| user(entry)).collect()
@@ -586,5 +621,19 @@ mod tests {
         fn sizes_survive_their_own_notation(bytes in 1_u64..(1 << 50)) {
             prop_assert_eq!(size::<1>(&bytes.to_string()), Ok(bytes));
         }
+    }
+
+    #[test]
+    fn names_of_hosts_and_accounts_are_plain() {
+        assert_eq!(host_name("AI.Example.org").unwrap(), "ai.example.org");
+        for bad in ["", "localhost", "https://a.org", "a..org", "-a.org", "a.org:80", "a_b.org", "a.org/x"] {
+            assert!(host_name(bad).is_err(), "{bad}");
+        }
+        assert_eq!(localpart("exo.bot-2").unwrap(), "exo.bot-2");
+        for bad in ["", "@exobot", "exobot:a.org", "Exobot", "exo bot"] {
+            assert!(localpart(bad).is_err(), "{bad}");
+        }
+        assert_eq!(off("false"), Ok(false));
+        assert!(off("true").is_err() && off("maybe").is_err());
     }
 }

@@ -12,6 +12,7 @@ mod bots;
 mod cards;
 mod homes;
 mod keeper;
+mod lately;
 mod message;
 mod notes;
 mod outbox;
@@ -31,6 +32,7 @@ use tracing::{Instrument, Span};
 
 pub(crate) use became::{Became, Part};
 pub use keeper::{Keeper, Retention};
+pub use lately::Heard;
 pub(crate) use message::{
     Author, Fetch, FetchFile, FetchQuote, LiveIn, MakeRoom, NotFetched, NotMade, NotQuoted, Quoted,
 };

@@ -8,9 +8,11 @@
 //! route.rs     a model of the registry as everybody's model
 //! router.rs    a lease on a model → queue.rs (the rules) → load.rs → ssh.rs
 //! probe.rs, bench.rs, load.rs  questions to servers → http.rs
+//! engine/      a llama-server that we start ourselves and put to sleep
 //! ```
 
 mod bench;
+pub mod engine;
 mod entries;
 mod fields;
 mod http;

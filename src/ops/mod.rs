@@ -4,6 +4,8 @@ mod check_ipc;
 mod cloud_bots;
 mod control;
 pub(crate) mod doctor;
+mod engaging;
+mod exobot;
 mod lock;
 mod pulse;
 pub(crate) mod recent;
@@ -16,5 +18,7 @@ pub(crate) use control::{Answer, Operator, Request, administration_socket, contr
 pub(crate) use lock::{Lock, LockError};
 pub(crate) use pulse::Pulse;
 pub use server::{House, Served, Server};
-pub(crate) use settings::{Purpose, cloud_login, has_endpoint, has_model, model, only_chat_bots, other_agents, review};
+pub(crate) use settings::{
+    Purpose, cloud_login, exobot_login, has_endpoint, has_model, model, only_chat_bots, other_agents, review,
+};
 pub use settings::{matrix_login, model_settings};

@@ -20,6 +20,7 @@ use tracing::Instrument;
 use super::{
     cloud_bots::CloudBots,
     control::{Control, administration_socket, control_socket},
+    exobot,
     lock::Lock,
     pulse::Pulse,
     settings, talk,
@@ -88,6 +89,8 @@ pub struct House {
     cloud_bots: Option<Box<Config>>,
     /// The Nextcloud Talk bot, if there is one, until it is served.
     talk: Option<talk::Listening>,
+    /// The settings by which exobot is served, if it is.
+    exobot: Option<Box<Config>>,
     /// By which rules issues become tasks, if they do.
     task_rules: Option<TaskRules>,
     tasks: TaskTracker,
@@ -173,6 +176,7 @@ impl House {
             http: None,
             cloud_bots: None,
             talk: None,
+            exobot: None,
             task_rules: None,
             tasks,
             clients: TaskTracker::new(),
@@ -230,6 +234,11 @@ impl House {
         let shared = self.http.as_ref().map(HttpServer::address);
         self.talk = talk::Listening::begin(config, coder, shared).await?;
         Ok(())
+    }
+
+    /// Serves exobot besides, if the settings say so.
+    pub fn serve_exobot(&mut self, config: &Config) {
+        self.exobot = config.exobot.enabled.then(|| Box::new(config.clone()));
     }
 
     /// Returns the store, for bots with data of their own.
@@ -303,6 +312,20 @@ impl House {
             }
             None => None,
         };
+        let exobots_account = match self.exobot.take() {
+            Some(config) => {
+                let means = self.means_of_chat();
+                match Box::pin(exobot::start(&config, means, keeper.clone(), tasks, cancel.clone())).await {
+                    Ok(serving) => Some(serving),
+                    // The others are served.
+                    Err(error) => {
+                        tracing::error!("exobot is not served: {error:#}");
+                        None
+                    }
+                }
+            }
+            None => None,
+        };
         let (mut logins, mut terminals_of, mut hubs) = (vec![], None, vec![]);
         for Served { name, bots, login, terminals } in accounts {
             let (at_terminals, from_terminals) = Port::new(terminal::ROOMS, QUEUE);
@@ -368,6 +391,9 @@ impl House {
         if let Some(bots) = cloud_bots {
             bots.tried().await;
         }
+        if let Some(serving) = exobots_account {
+            exobot::tried(&serving).await;
+        }
         Ok(Server { house: self, serving })
     }
 
@@ -408,6 +434,7 @@ impl Server {
         if rooms {
             house.listen_http(config).await?;
             house.serve_cloud_bots(config);
+            house.serve_exobot(config);
         }
         let model = settings::model(config, &house.inference)?;
         let Some(coder) = house.coder(config, model) else { return house.serve(vec![]).await };
@@ -430,17 +457,20 @@ impl Server {
         house.serve([first].into_iter().chain(others).collect()).await
     }
 
-    /// Starts the bots that only chat, those of the cloud and of Nextcloud Talk: without Podman, and without a model of the coding
-    /// agent.
+    /// Starts the bots that only chat, those of the cloud and of Nextcloud Talk and exobot: without Podman, and without a model of
+    /// the coding agent.
     pub async fn start_chat_bots(config: &Config, clock: Clock) -> anyhow::Result<Self> {
-        let which = match (config.cloud_bots.enabled, Talk::is_set_up(config)) {
-            (true, false) => "the cloud bots are",
-            (false, _) => "the Nextcloud Talk bot is",
-            (true, true) => "the cloud bots and the Nextcloud Talk bot are",
-        };
+        let which = [
+            ("the cloud bots are", config.cloud_bots.enabled),
+            ("exobot is", config.exobot.enabled),
+            ("the Nextcloud Talk bot is", Talk::is_set_up(config)),
+        ];
+        let which: Vec<_> = which.into_iter().filter(|(_, is_served)| *is_served).map(|(which, _)| which).collect();
+        let which = which.join(" and ");
         tracing::info!("only {which} served: neither MATRIX_USER nor a model of the coding agent is set");
         let mut house = House::without_sandboxes(config, clock)?;
         house.serve_cloud_bots(config);
+        house.serve_exobot(config);
         house.listen_for_talk(config, None).await?;
         house.serve(vec![]).await
     }

@@ -9,7 +9,7 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    bots::{Allowance, People, Places, Policy, chat},
+    bots::{Allowance, People, Places, Policy, chat, exobot},
     chat::{
         matrix::{Begun, Fault, Login},
         terminal,
@@ -17,8 +17,8 @@ use crate::{
     clock::Clock,
     coding_agents::{CodingAgent, CodingAgents, Profiles, Roster},
     config::{
-        self, CloudBot, Config, JournalSync, Loaded, Matrix, Mistakes, PlanApproval, Provider, TALK_ACCOUNTS, Talk,
-        TalkCoder, Wrong,
+        self, CloudBot, Config, ExobotAccount, JournalSync, Loaded, Matrix, Mistakes, PlanApproval, Provider,
+        TALK_ACCOUNTS, Talk, TalkCoder, Wrong,
     },
     environments::{self, BadSecrets, EnvironmentOptions, Environments},
     gateway::{
@@ -367,6 +367,37 @@ pub(super) fn cloud_bot(bot: &CloudBot) -> Result<(chat::Settings, chat::Fixed),
     Ok((settings, source))
 }
 
+/// Returns how exobot's account logs in.
+pub(crate) fn exobot_login(config: &Config, account: &ExobotAccount) -> Login {
+    let file = ExobotAccount::path(config).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Login {
+        name: ExobotAccount::NAME.to_owned(),
+        homeserver: account.homeserver.to_string(),
+        user: account.user.clone(),
+        password: None,
+        begun: Some(Begun { token: account.token.clone(), file }),
+        refused: None,
+        state_dir: config.paths.state_dir.clone(),
+        unsigned_devices: config.cloud_bots.unsigned_devices,
+        watchdog: None,
+    }
+}
+
+/// Returns exobot's settings.
+pub(super) fn exobot(config: &Config, account: &ExobotAccount) -> chat::Settings {
+    let config::Exobot { rooms, known_bots, .. } = config.exobot.clone();
+    let policy = Policy { ignored: known_bots, ..Policy::new(People::Everybody, Places::Listed(rooms)) };
+    let called = account.user.trim_start_matches('@').split(':').next().unwrap_or_default();
+    chat::Settings {
+        system_prompt: exobot::SYSTEM_PROMPT.to_owned(),
+        modes: exobot::modes(),
+        // It has one conversation at a time, and a second would wait at its server, where its time would pass.
+        at_once: 1,
+        listed: People::Listed(config.people.allowed.clone()),
+        ..chat::Settings::new(ExobotAccount::NAME, policy, called)
+    }
+}
+
 /// Returns the settings of a cloud bot's model.
 pub(super) fn cloud_model(bot: &CloudBot) -> ModelSettings {
     let url = bot.base_url.as_str();
@@ -437,10 +468,10 @@ fn coder_in_talk(config: &Config) -> Option<TalkCoder> {
     Talk::read(config).ok().flatten()?.coder
 }
 
-/// Returns whether the server serves bots that only chat, those of the cloud or of Nextcloud Talk: neither an account nor a model
-/// of the coding agent is set, nor is it to work in Nextcloud Talk.
+/// Returns whether the server serves bots that only chat, those of the cloud or of Nextcloud Talk or exobot: neither an account nor
+/// a model of the coding agent is set, nor is it to work in Nextcloud Talk.
 pub(crate) fn only_chat_bots(config: &Config) -> bool {
-    (config.cloud_bots.enabled || Talk::is_set_up(config))
+    (config.cloud_bots.enabled || config.exobot.enabled || Talk::is_set_up(config))
         && config.all_accounts().next().is_none()
         && !has_model(config)
         && coder_in_talk(config).is_none()

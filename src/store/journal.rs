@@ -291,6 +291,26 @@ impl Store {
         .await
     }
 
+    /// Returns the newest events of a room, oldest first, at most `most`, of those among the account's newest 20,000.
+    pub async fn newest(&self, address: &Address, most: usize) -> Result<Vec<StoredInbound>, StoreError> {
+        const SEARCHED: i64 = 20_000;
+        let address = address.clone();
+        self.read(move |tx| {
+            // By their places in the journal, backwards: that ends with the last one needed.
+            let mut select = tx.prepare_cached(
+                "SELECT seq, event, sender, body, received FROM inbound NOT INDEXED
+                 WHERE seq > (SELECT coalesce(max(seq), 0) FROM inbound) - ?3 AND bot = ?1 AND room = ?2
+                 ORDER BY seq DESC LIMIT ?4",
+            )?;
+            let parameters = params![address.account, address.room.as_str(), SEARCHED, most as i64];
+            let rows = select.query_map(parameters, read)?;
+            let mut newest = rows.map(|row| row?).collect::<Result<Vec<_>, StoreError>>()?;
+            newest.reverse();
+            Ok(newest)
+        })
+        .await
+    }
+
     /// Returns whether anybody else than `sender` has written in a room.
     pub async fn others_spoke(&self, address: &Address, sender: &str) -> Result<bool, StoreError> {
         let (address, sender) = (address.clone(), sender.to_owned());

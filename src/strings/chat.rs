@@ -111,3 +111,22 @@ pub(crate) const SEES_NOTHING: &str = "my model reads words only";
 pub(crate) fn picture(name: &str) -> String {
     format!("[a picture: {name}]")
 }
+
+/// What the modes are, for the help: each begins with its word.
+pub(crate) fn modes(name: &str, words: &str, usual: &str) -> String {
+    format!(
+        "Begin with {words} to choose how long I may think and write: `{name}: fast what is a monad?` Otherwise it is {usual}."
+    )
+}
+
+/// Stands behind an answer whose time was up.
+pub(crate) fn out_of_time(limit: &str) -> String {
+    format!("\n\n(Cut off after {limit}, which is this mode's limit.)")
+}
+
+/// The time was up before a word came.
+pub(crate) fn no_time(limit: &str) -> String {
+    format!(
+        "I found no answer within {limit}, which is this mode's limit. Please ask for less, or choose a longer mode."
+    )
+}

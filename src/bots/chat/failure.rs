@@ -8,7 +8,7 @@ use crate::{llm::LlmError, strings::chat, text};
 const A_WHILE: Duration = Duration::from_mins(1);
 
 /// Returns the sentence for why a model gave no answer.
-pub(super) fn told(error: &LlmError) -> String {
+pub(in crate::bots) fn told(error: &LlmError) -> String {
     match error {
         LlmError::Unreachable { .. } => chat::UNREACHABLE.to_owned(),
         LlmError::RateLimited { wait, .. } => chat::rate_limited(&text::human_duration(wait.unwrap_or(A_WHILE))),

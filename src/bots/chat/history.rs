@@ -22,6 +22,8 @@ pub(super) struct Transcript {
     pub(super) question: Vec<Part>,
     /// Its thread.
     pub(super) thread: Option<EventId>,
+    /// The word of its mode, if one was chosen.
+    pub(super) mode: Option<String>,
     /// By how much requests are larger than they are guessed to be.
     correction: f64,
 }
@@ -40,11 +42,12 @@ impl Transcript {
     pub(super) fn of(lines: Vec<Line>) -> Self {
         let asked = lines.iter().rev().find(|line| matches!(line, Line::Asked { .. }));
         let thread = asked.and_then(Line::thread).cloned();
+        let mode = asked.and_then(Line::mode).map(str::to_owned);
         let counted = lines.iter().rev().find_map(|line| match line {
             Line::Answered { counted, .. } => *counted,
             _ => None,
         });
-        let mut all = Self { exchanges: vec![], question: vec![], thread, correction: correction(counted) };
+        let mut all = Self { exchanges: vec![], question: vec![], thread, mode, correction: correction(counted) };
         for line in lines.into_iter().filter(|line| line.thread() == all.thread.as_ref()).collect::<Vec<_>>() {
             match line {
                 Line::Asked { parts, .. } => all.question.extend(parts),
@@ -119,7 +122,7 @@ mod tests {
     }
 
     fn asked(words: &str, thread: Option<&str>) -> Line {
-        Line::Asked { parts: vec![text(words)], thread: thread.map(EventId::from) }
+        Line::Asked { parts: vec![text(words)], thread: thread.map(EventId::from), mode: None }
     }
 
     fn answered(words: &str, thread: Option<&str>) -> Line {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::modes::{self, Mode};
 use crate::{
     bots::UserMessage,
     ids::EventId,
@@ -20,6 +21,9 @@ pub(super) enum Line {
         /// The thread in which they said it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thread: Option<EventId>,
+        /// The word of the mode that they chose.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mode: Option<String>,
     },
     /// What the bot answered.
     Answered {
@@ -50,20 +54,30 @@ pub(super) struct Counted {
 }
 
 impl Line {
-    /// Returns what is stored of what somebody said.
-    pub(super) fn asked(message: &UserMessage) -> Self {
+    /// Returns what is stored of what somebody said to a bot with these modes.
+    pub(super) fn asked(message: &UserMessage, modes: &[Mode]) -> Self {
+        let (mode, words) = modes::read(&message.text, modes);
+        let words = if mode.is_some() { words } else { message.text.as_str() };
         let text = match &message.speaker {
-            Some(speaker) => format!("{speaker}: {}", message.text),
-            None => message.text.clone(),
+            Some(speaker) => format!("{speaker}: {words}"),
+            None => words.to_owned(),
         };
         let parts = std::iter::once(Part::Text { text }).chain(message.pictures.iter().cloned()).collect();
-        Self::Asked { parts, thread: message.thread.clone() }
+        Self::Asked { parts, thread: message.thread.clone(), mode: mode.map(|mode| mode.word.to_owned()) }
     }
 
     /// Returns the thread to which it belongs.
     pub(super) fn thread(&self) -> Option<&EventId> {
         match self {
             Self::Asked { thread, .. } | Self::Answered { thread, .. } | Self::Void { thread } => thread.as_ref(),
+        }
+    }
+
+    /// Returns the word of the mode in which something is asked.
+    pub(super) fn mode(&self) -> Option<&str> {
+        match self {
+            Self::Asked { mode, .. } => mode.as_deref(),
+            Self::Answered { .. } | Self::Void { .. } => None,
         }
     }
 

@@ -7,6 +7,7 @@ mod failure;
 mod guard;
 mod history;
 mod line;
+mod modes;
 mod pictures;
 mod source;
 mod turn;
@@ -17,6 +18,8 @@ use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use serde_json::Value;
 
+pub(super) use failure::told as failed;
+pub use modes::Mode;
 pub use source::{Fixed, Ready, Refused, Source};
 
 use super::{
@@ -48,6 +51,9 @@ pub struct Settings {
     pub history_turns: usize,
     /// The longest answer in tokens; `None` leaves that to the provider.
     pub max_tokens: Option<u64>,
+    /// The modes in which it can be asked; the first is the usual one. A mode's limits take the place of the bot's own,
+    /// which hold if there is none.
+    pub modes: Vec<Mode>,
     /// How many answers may be under way at the same time, over all rooms; others wait in order.
     pub at_once: usize,
     /// Whether models that can leave out their thinking are told to.
@@ -88,6 +94,7 @@ impl Settings {
             system_prompt: String::new(),
             history_turns: 4,
             max_tokens: Some(600),
+            modes: vec![],
             at_once: 1,
             no_thinking: false,
             thinking: Thinking::Spoiler,
@@ -169,7 +176,19 @@ impl ChatBot {
                     strings::chat::NOT_RESET.to_owned()
                 }
             },
-            _ => strings::chat::help(self.settings.called.first().map_or("", String::as_str)),
+            _ => self.help(),
+        }
+    }
+}
+
+impl ChatBot {
+    fn help(&self) -> String {
+        let name = self.settings.called.first().map_or("", String::as_str);
+        let help = strings::chat::help(name);
+        let words: Vec<_> = self.settings.modes.iter().map(|mode| format!("`{}`", mode.word)).collect();
+        match words.first() {
+            Some(usual) => format!("{help}\n\n{}", strings::chat::modes(name, &words.join(", "), usual)),
+            None => help,
         }
     }
 }
@@ -202,7 +221,8 @@ impl Bot for ChatBot {
         if said.has_file {
             return Some(Intent::Work);
         }
-        Some(match Wish::of(&self.words(said)) {
+        let words = self.words(said);
+        Some(match Wish::of(modes::read(&words, &self.settings.modes).1) {
             Wish::Help => Intent::Order,
             Wish::Reset => Intent::OrderBetweenTurns,
             Wish::Stop => Intent::Stop,
@@ -220,7 +240,7 @@ impl Bot for ChatBot {
     }
 
     fn line(&self, message: &UserMessage) -> Value {
-        Line::asked(message).to_json()
+        Line::asked(message, &self.settings.modes).to_json()
     }
 
     fn stopped(&self) -> Outcome {

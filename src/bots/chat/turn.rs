@@ -13,7 +13,7 @@ use super::{
 use crate::{
     bots::{Ending, Outcome, Progress, Thoughts},
     ids,
-    llm::{Chunk, Completion, Finish, Message, Meter, Model, Part, Usage},
+    llm::{AssistantMessage, Chunk, Completion, Finish, Message, Meter, Model, Part, Usage},
     store::{Conversation, MayAsk, Span, StoreError},
     strings, text,
 };
@@ -37,6 +37,15 @@ const CAN_LEAVE_IT: &[&str] = &["qwen", "deepseek-r1"];
 /// The most bytes of an answer that are shown before it is whole, and how often at most.
 const SHOWN: usize = 16 << 10;
 const SHOW_EVERY: Duration = Duration::from_millis(50);
+
+/// How far the answer to a question may go: as its mode says, or the bot's settings.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    tokens: Option<u64>,
+    turns: usize,
+    no_thinking: bool,
+    time: Option<Duration>,
+}
 
 /// The answer so far.
 type Draft = watch::Sender<String>;
@@ -106,7 +115,8 @@ impl ChatBot {
             Ok(ready) => ready,
             Err(refused) => return Outcome::plain(Ending::Failed, refused.0),
         };
-        let Cut { mut messages, guessed } = self.request(transcript, &model);
+        let limits = self.limits(transcript.mode.as_deref());
+        let Cut { mut messages, guessed } = self.request(transcript, &model, limits);
         self.hang_up(&job.at.address, &mut messages).await;
         let (meter, mut first) = (Meter::new(guessed), None);
         let mut on_chunk = |chunk| {
@@ -118,11 +128,13 @@ impl ChatBot {
             }
         };
         let completion = {
-            let asking = model.complete(&messages, &[], self.settings.max_tokens, &meter, &mut on_chunk);
+            let asking = model.complete(&messages, &[], limits.tokens, &meter, &mut on_chunk);
             let showing = show(draft.subscribe(), job);
             tokio::select! {
                 completion = asking => completion,
                 () = showing => return Outcome::plain(Ending::Failed, strings::chat::ENDLESS),
+                // Whatever the server is told of limits: some count only from a line's end, some not at all.
+                limit = overdue(limits.time) => return out_of_time(&draft.borrow(), limit, transcript, model.name()),
             }
         };
         match completion {
@@ -180,10 +192,30 @@ impl ChatBot {
         Ok(Transcript::of(lines.collect()))
     }
 
-    fn request(&self, transcript: &Transcript, model: &Model) -> Cut {
-        let answer = self.settings.max_tokens.unwrap_or(ANSWER);
+    /// Returns the limits of a mode; those of the usual one if there is none of this word, and of the bot if it has none.
+    fn limits(&self, word: Option<&str>) -> Limits {
+        let settings = &self.settings;
+        let chosen = settings.modes.iter().find(|mode| Some(mode.word) == word);
+        match chosen.or(settings.modes.first()) {
+            Some(mode) => Limits {
+                tokens: Some(mode.max_tokens),
+                turns: mode.history_turns,
+                no_thinking: settings.no_thinking || !mode.thinks,
+                time: Some(mode.time),
+            },
+            None => Limits {
+                tokens: settings.max_tokens,
+                turns: settings.history_turns,
+                no_thinking: settings.no_thinking,
+                time: None,
+            },
+        }
+    }
+
+    fn request(&self, transcript: &Transcript, model: &Model, limits: Limits) -> Cut {
+        let answer = limits.tokens.unwrap_or(ANSWER);
         let room = model.context_window().saturating_sub(answer + SPARE);
-        let mut cut = transcript.request(&self.settings.system_prompt, self.settings.history_turns, room);
+        let mut cut = transcript.request(&self.settings.system_prompt, limits.turns, room);
         let name = model.name().to_lowercase();
         let Some(Message::User { parts }) = cut.messages.last_mut() else { return cut };
         for part in parts.iter_mut() {
@@ -191,7 +223,7 @@ impl ChatBot {
                 *text = text::cut_middle(text, LONGEST);
             }
         }
-        if self.settings.no_thinking && CAN_LEAVE_IT.iter().any(|known| name.contains(known)) {
+        if limits.no_thinking && CAN_LEAVE_IT.iter().any(|known| name.contains(known)) {
             parts.push(Part::Text { text: NO_THINKING.to_owned() });
         }
         cut
@@ -228,6 +260,30 @@ async fn show(mut draft: watch::Receiver<String>, job: &TurnJob) {
     std::future::pending::<()>().await;
 }
 
+/// Waits until the time of an answer is up, and returns how much it was.
+async fn overdue(time: Option<Duration>) -> Duration {
+    match time {
+        Some(time) => {
+            tokio::time::sleep(time).await;
+            time
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns the outcome of a turn whose time is up, with what there is of its answer.
+fn out_of_time(draft: &str, limit: Duration, transcript: &Transcript, model: &str) -> Outcome {
+    let limit = text::human_duration(limit);
+    let draft = draft.trim_end();
+    if draft.is_empty() {
+        return Outcome::plain(Ending::Failed, strings::chat::no_time(&limit));
+    }
+    let message = AssistantMessage { text: draft.to_owned(), model: model.to_owned(), ..AssistantMessage::default() };
+    let line = Line::Answered { message, thread: transcript.thread.clone(), counted: None };
+    let text = format!("{draft}{}", strings::chat::out_of_time(&limit));
+    Outcome { line: Some(line.to_json()), ..Outcome::plain(Ending::Done, text) }
+}
+
 /// Returns the outcome of a turn that somebody stopped, with what was shown of its answer.
 fn stopped(draft: &str) -> Outcome {
     match draft.trim_end() {
@@ -240,4 +296,20 @@ fn stopped(draft: &str) -> Outcome {
 fn footer(label: &str, usage: Usage, first: Option<Instant>) -> String {
     let seconds = first.map_or(0.0, |first| first.elapsed().as_secs_f64()).max(0.001);
     strings::chat::footer(label, usage.output as f64 / seconds, usage.input, usage.input + usage.output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_there_is_when_the_time_is_up_is_the_answer() {
+        let (transcript, limit) = (Transcript::of(vec![]), Duration::from_secs(25));
+        let cut = out_of_time("half an ans ", limit, &transcript, "m");
+        assert_eq!((cut.ending, cut.line.is_some()), (Ending::Done, true));
+        assert!(cut.text.starts_with("half an ans\n\n(") && cut.text.contains("25 s"), "{}", cut.text);
+        let nothing = out_of_time(" \n", limit, &transcript, "m");
+        assert_eq!((nothing.ending, nothing.line.is_some()), (Ending::Failed, false));
+        assert!(nothing.text.contains("25 s"), "{}", nothing.text);
+    }
 }

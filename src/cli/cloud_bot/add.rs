@@ -5,27 +5,25 @@ use std::{
     fs::File,
     io::{self, Read, Write},
     path::Path,
-    time::Duration,
 };
 
 use anyhow::{Context, anyhow, bail};
-use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::time;
 
 use super::{ask, only, show};
 use crate::{
-    chat::matrix::{Administrator, Homeserver, Login},
-    cli::{Outcome, host, prompt},
+    chat::matrix::Homeserver,
+    cli::{
+        Outcome,
+        account::{self, Account},
+        host, prompt,
+    },
     config::{CloudBot, CloudBots, Config},
-    ids,
     ops::{Request, cloud_login},
 };
 
 /// The most bytes of settings.
 const LARGEST: u64 = 64 << 10;
-/// How long putting the new device's keys in place may take.
-const KEYS: Duration = Duration::from_mins(2);
 /// How the bot's device is called in its account's list.
 const DEVICE: &str = "matrix-agent (cloud bot)";
 /// Stands for the token while the settings are checked before the login.
@@ -54,18 +52,12 @@ pub(super) async fn run(name: &str, file: Option<&Path>, config: &Config) -> any
         CloudBots::check(config, name, &CloudBot::file_of(&settings)).map_err(|refused| anyhow!("{refused}"))?;
     let homeserver = Homeserver::at(&bot.homeserver).map_err(|fault| anyhow!("{fault}."))?;
     if !has_token {
-        let password = account(&homeserver, &bot, password, config).await?;
-        let token = homeserver.log_in(&bot.user, &password, DEVICE).await.map_err(|fault| anyhow!("{fault}."))?;
-        settings.insert("BOT_TOKEN".to_owned(), token.expose_secret().to_owned());
-        bot.token = token;
-        // Here, while the password is known: with it the device can always be signed.
-        let login = Login { password: Some(password), ..cloud_login(config, &bot) };
-        let begun = time::timeout(KEYS, Box::pin(login.open())).await;
-        if let Err(error) = begun.context("The homeserver takes too long.").and_then(|begun| Ok(begun.map(drop)?)) {
-            let _ = homeserver.log_out(&bot.token).await;
-            login.forget()?;
-            return Err(error);
-        }
+        let shown = bot.called.as_deref().unwrap_or(&bot.name);
+        let account = Account { user: &bot.user, shown, homeserver: &bot.homeserver, setting: CloudBot::PASSWORD };
+        let password = account.password(&homeserver, password, config).await?;
+        bot.token = homeserver.log_in(&bot.user, &password, DEVICE).await.map_err(|fault| anyhow!("{fault}."))?;
+        settings.insert("BOT_TOKEN".to_owned(), bot.token.expose_secret().to_owned());
+        account::begin(&homeserver, &bot.token, password, cloud_login(config, &bot)).await?;
     }
     let path = CloudBot::write(config, name, &CloudBot::file_of(&settings))?;
     tell(name, &path, &bot, config).await
@@ -123,65 +115,4 @@ async fn ask_for_missing(settings: &mut Settings, name: &str, config: &Config) -
     }
     settings.retain(|_, value| !value.is_empty());
     Ok(())
-}
-
-/// Makes the account where we may, and returns its password.
-async fn account(
-    homeserver: &Homeserver,
-    bot: &CloudBot,
-    password: Option<SecretString>,
-    config: &Config,
-) -> anyhow::Result<SecretString> {
-    let rules = &config.cloud_bots;
-    let ours = rules.administrator.as_ref().filter(|(admin, _)| {
-        let server = |user: &str| user.split_once(':').map(|(_, server)| server.to_owned());
-        is_same(&rules.homeserver, &bot.homeserver) && server(admin) == server(&bot.user)
-    });
-    if let Some((user, admin_password)) = ours {
-        match homeserver.administrator(user, admin_password).await {
-            Ok(administrator) => {
-                let made = made(&administrator, bot, password.clone()).await;
-                administrator.end().await;
-                if let Some(password) = made? {
-                    return Ok(password);
-                }
-            }
-            Err(fault) => {
-                writeln!(io::stderr(), "No account can be made by {user}: {fault}.")?;
-            }
-        }
-    }
-    match password {
-        Some(password) => Ok(password),
-        None if prompt::is_person() => prompt::ask_hidden(&format!("The password of {}", bot.user)).await,
-        None => bail!("{} has to log in, and {} is not among the settings.", bot.user, CloudBot::PASSWORD),
-    }
-}
-
-/// Makes the account unless it is there, and frees it from the limits of rates. Returns its password; `None` if the account
-/// was there and its password must be asked for.
-async fn made(
-    administrator: &Administrator<'_>,
-    bot: &CloudBot,
-    password: Option<SecretString>,
-) -> anyhow::Result<Option<SecretString>> {
-    let fail = |fault| anyhow!("{fault}.");
-    let there = administrator.has_account(&bot.user).await.map_err(fail)?;
-    let password = if there {
-        password
-    } else {
-        let password = password.unwrap_or_else(|| SecretString::from(ids::random(24)));
-        administrator
-            .make_account(&bot.user, &password, bot.called.as_deref().unwrap_or(&bot.name))
-            .await
-            .map_err(fail)?;
-        writeln!(io::stderr(), "The account {} is made.", bot.user)?;
-        Some(password)
-    };
-    administrator.lift_limits(&bot.user).await.map_err(fail)?;
-    Ok(password)
-}
-
-fn is_same(one: &Url, other: &Url) -> bool {
-    one.origin() == other.origin()
 }

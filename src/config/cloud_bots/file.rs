@@ -79,7 +79,7 @@ pub(in crate::config) fn unreadable(error: &io::Error) -> Wrong {
 }
 
 /// Writes a file that is there whole or not at all, and that nobody else reads.
-pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
+pub(in crate::config) fn write(path: &Path, text: &str) -> io::Result<()> {
     let fresh = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
     file.write_all(text.as_bytes())?;

@@ -73,7 +73,7 @@ pub(in crate::config) fn prompt(value: &str) -> Parsed<String> {
 }
 
 /// A list of rooms, which may be empty.
-pub(super) fn rooms(value: &str) -> Parsed<Vec<String>> {
+pub(in crate::config) fn rooms(value: &str) -> Parsed<Vec<String>> {
     if parse::list(value)?.is_empty() { Ok(Vec::new()) } else { parse::rooms(value) }
 }
 

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use super::Check;
 use crate::{
-    config::{CloudBot, CloudBots, Config, account_of_bot},
+    config::{CloudBot, CloudBots, Config, ExobotAccount, account_of_bot},
     ids::FIRST_ACCOUNT,
     store::{Health, Size, StoreError, Waiting},
     text,
@@ -26,6 +26,9 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
         let CloudBots { bots, refused } = CloudBots::read(config);
         accounts.extend(bots.iter().map(CloudBot::account));
         accounts.extend(refused.iter().map(|refused| account_of_bot(&refused.name)));
+    }
+    if config.exobot.enabled {
+        accounts.push(ExobotAccount::NAME.to_owned());
     }
     let looked = move || [check_file(&path)].into_iter().chain(left_alone(&path, &accounts)).collect();
     let database = tokio::task::spawn_blocking(looked).await;

@@ -7,6 +7,7 @@ mod agents;
 mod cloud_bots;
 mod database;
 mod environments;
+mod exobot;
 mod github;
 mod homeserver;
 mod host;
@@ -149,6 +150,12 @@ const EXAMINATIONS: &[Examination] = &[
         coder: false,
         limit: SLOW,
         run: |loaded| Box::pin(async move { talk::check(&loaded.config).await }),
+    },
+    Examination {
+        name: "exobot",
+        coder: false,
+        limit: SLOW,
+        run: |loaded| Box::pin(async move { exobot::check(&loaded.config).await }),
     },
     Examination {
         name: "database",

@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use super::{Fault, Login, Saved, Session, SessionError, Trouble};
-use crate::config::cloud_bot_setting;
+use crate::config::begun_setting;
 
 /// A session that was begun for an account.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub struct Begun {
 impl Begun {
     /// Returns the name of one of the account's settings, such as `BOT_TOKEN in cloud-bot-llama.env`.
     pub(super) fn setting(&self, key: &str) -> String {
-        cloud_bot_setting(&self.file, key)
+        begun_setting(&self.file, key)
     }
 
     /// Returns what to do about a token that the homeserver takes no more.

@@ -1,0 +1,93 @@
+//! Checks exobot: its account, the program and the file of its model, and its rooms.
+
+use super::Check;
+use crate::{
+    chat::matrix::{Fault, Homeserver},
+    config::{Config, ExobotAccount},
+    inference::engine::{Binary, Looked, look},
+    ops::{exobot, settings},
+};
+
+const NAME: &str = "exobot";
+
+pub(super) async fn check(config: &Config) -> Vec<Check> {
+    if !config.exobot.enabled {
+        let what = "it has an account, and ENABLE_EXOBOT is not set, so that it is not served";
+        let is_there = ExobotAccount::path(config).exists();
+        return is_there.then(|| Check::warning(NAME, what, "Set ENABLE_EXOBOT=true")).into_iter().collect();
+    }
+    let mut checks = vec![model(config).await];
+    match ExobotAccount::read(config) {
+        Ok(account) => checks.extend(examined(config, &account).await),
+        Err(refused) => checks.extend(refused.0.iter().map(|mistake| {
+            let what = format!("it is not served: {}: {}", mistake.key, mistake.what);
+            Check::bad(NAME, what, if mistake.mend.is_empty() { "Mend the setting" } else { &mistake.mend })
+        })),
+    }
+    checks
+}
+
+/// Looks at what serves its model, and starts nothing.
+async fn model(config: &Config) -> Check {
+    let options = match exobot::options(config, "") {
+        Ok(options) => options,
+        Err(missing) => {
+            return Check::bad(NAME, missing.to_string(), "See docs/exobot.md for what you have to bring along");
+        }
+    };
+    let shown = match &options.binary {
+        Binary::Native(path) => path.display().to_string(),
+        Binary::Image { image, .. } => image.clone(),
+    };
+    let looked = tokio::task::spawn_blocking(move || look(&options)).await;
+    match looked {
+        Ok(Looked::Good) => {
+            Check::good(NAME, format!("{shown} and the model are there; the first question starts them"))
+        }
+        Ok(Looked::NoProgram(why)) => {
+            Check::bad(NAME, why, "Build llama.cpp on this machine, and set LLAMA_SERVER_BIN")
+        }
+        Ok(Looked::NoModel(why)) => Check::bad(NAME, why, "Set MODEL_PATH to a GGUF file"),
+        Err(_) => Check::bad(NAME, "the check itself failed", "Try again"),
+    }
+}
+
+async fn examined(config: &Config, account: &ExobotAccount) -> Vec<Check> {
+    // Boxed because the SDK's futures are large.
+    let login = settings::exobot_login(config, account);
+    let examined = Box::pin(login.examine()).await;
+    let works = examined.homeserver.is_ok() && examined.account.is_ok();
+    let mut checks: Vec<_> = examined.homeserver.err().map(bad).into_iter().collect();
+    checks.push(examined.account.map_or_else(bad, |what| Check::good(NAME, what)));
+    if works {
+        checks.push(rooms(config, account).await);
+    }
+    checks
+}
+
+fn bad(fault: Fault) -> Check {
+    Check::bad(NAME, fault.what, fault.mend)
+}
+
+async fn rooms(config: &Config, account: &ExobotAccount) -> Check {
+    let rooms = &config.exobot.rooms;
+    if rooms.is_empty() {
+        let what = "it works nowhere, since EXOBOT_ALLOWED_ROOMS names no room";
+        return Check::warning(NAME, what, "Write its rooms to EXOBOT_ALLOWED_ROOMS");
+    }
+    let joined = match Homeserver::at(&account.homeserver) {
+        Ok(homeserver) => homeserver.joined_rooms(&account.token).await,
+        Err(fault) => Err(fault),
+    };
+    let joined = match joined {
+        Ok(joined) => joined,
+        Err(fault) => return bad(fault),
+    };
+    // Where an alias leads is not asked; such a room is told by its number only.
+    let missing: Vec<_> =
+        rooms.iter().filter(|room| room.starts_with('!') && !joined.contains(room)).cloned().collect();
+    if missing.is_empty() {
+        return Check::good(NAME, format!("is in {} rooms, {} are listed", joined.len(), rooms.len()));
+    }
+    Check::warning(NAME, format!("is not in {} yet", missing.join(", ")), format!("Invite {}", account.user))
+}

@@ -1,0 +1,143 @@
+//! Serves exobot: an account of its own, whose model is a child of this process.
+
+use std::{path::PathBuf, sync::Arc, thread, time::Duration};
+
+use tokio::time;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument;
+
+use super::{engaging::Speaker, settings};
+use crate::{
+    bots::{
+        chat::{ChatBot, Means},
+        exobot::{self, Enabled, Sleeper},
+    },
+    chat::matrix::{self, Serving},
+    config::{CloudBots, Config, Exobot, ExobotAccount, Wrong, make_private},
+    http::{HttpServer, Names},
+    hub::{Account, AccountHub, Keeper, Port},
+    inference::engine::{Binary, Engine, Options},
+};
+
+/// How long a start waits for its first try.
+const FIRST_TRY: Duration = Duration::from_secs(20);
+/// Deliveries, and files to fetch, that may be queued for its account.
+const QUEUE: usize = 256;
+
+/// Why exobot cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unserved {
+    /// Nothing serves its model.
+    #[error("neither LLAMA_SERVER_BIN nor LLAMA_SERVER_IMAGE is set: exobot needs a llama-server of yours")]
+    NoServer,
+    /// Both do.
+    #[error("LLAMA_SERVER_BIN and LLAMA_SERVER_IMAGE are both set: keep one of them")]
+    TwoServers,
+    /// It has none.
+    #[error("MODEL_PATH is not set: exobot needs a GGUF file of yours")]
+    NoModel,
+    /// Its account is another bot's.
+    #[error("{0} is the account of the cloud bot `{1}`: give exobot an account of its own")]
+    Taken(String, String),
+}
+
+/// Begins its account and its engine; returns what tells how the account stands.
+///
+/// # Errors
+///
+/// Its settings or its file are wrong, or the system refuses something.
+pub(super) async fn start(
+    config: &Config,
+    means: Means,
+    keeper: Keeper,
+    tasks: &TaskTracker,
+    cancel: CancellationToken,
+) -> anyhow::Result<Serving> {
+    let account = ExobotAccount::read(config)?;
+    if config.cloud_bots.enabled
+        && let Some(bot) = CloudBots::read(config).bots.into_iter().find(|bot| bot.user == account.user)
+    {
+        return Err(Unserved::Taken(bot.user, bot.name).into());
+    }
+    let options = options(config, means.store.instance())?;
+    make_private(&options.folder)?;
+    let engine = Engine::start(options, tasks, cancel.clone())?;
+    if config.exobot.ui {
+        serve_page(&config.exobot, engine.clone(), tasks, cancel.clone()).await;
+    }
+    let chat = settings::exobot(config, &account);
+    let policy = chat.policy.clone();
+    let bot = ChatBot::new(chat, Arc::new(Sleeper::new(engine.clone())), means.clone());
+    let (port, inbox) = Port::new(matrix::ROOMS, QUEUE);
+    let (login, serving) = (settings::exobot_login(config, &account), Serving::of_one_spared());
+    let name = ExobotAccount::NAME.to_owned();
+    means.neighbours.moves_in(name.clone(), login.called());
+    let served = Account { name, bots: vec![Arc::new(bot)], ports: vec![port], rights: None };
+    let hub = AccountHub::start(served, means.store, keeper, tasks.clone(), cancel.clone()).await?;
+    let Exobot { interject, seed, revive, .. } = config.exobot;
+    let enabled = Enabled { interject, seed, revive };
+    if enabled.any() {
+        let speaking = Speaker { hub: hub.clone(), engine, policy, enabled }.run();
+        tasks.spawn(cancel.clone().run_until_cancelled_owned(speaking.instrument(hub.span())));
+    }
+    let running = matrix::run(login, hub.clone(), inbox, serving.seat(), tasks.clone(), cancel);
+    // Boxed because the SDK's futures are large.
+    tasks.spawn(Box::pin(running).instrument(hub.span()));
+    Ok(serving)
+}
+
+/// Serves the page to chat with its model, if it may be served. The bot is served without it, too.
+async fn serve_page(settings: &Exobot, engine: Engine, tasks: &TaskTracker, cancel: CancellationToken) {
+    if let Some(Wrong { what, mend }) = settings.page_refused() {
+        return tracing::error!(mend, "exobot's page is not served: {what}");
+    }
+    let names = match Names::parse(&settings.ui_public) {
+        Ok(names) => names,
+        Err(error) => return tracing::error!(%error, "exobot's page is not served: EXOBOT_UI_HOST_PUBLIC is no name"),
+    };
+    match HttpServer::bind(settings.ui_listen, names).await {
+        Ok(mut server) => {
+            server.add(exobot::pages(engine));
+            tracing::info!(address = %server.address(), "exobot's page is served");
+            tasks.spawn(server.serve(cancel));
+        }
+        Err(error) => {
+            let address = settings.ui_listen;
+            tracing::error!(%address, %error, "exobot's page is not served: set EXOBOT_UI_LISTEN to a port that is free");
+        }
+    }
+}
+
+/// Waits until its account was tried once, or takes long.
+pub(super) async fn tried(serving: &Serving) {
+    if time::timeout(FIRST_TRY, serving.all_tried()).await.is_err() {
+        tracing::warn!("exobot's account could not be tried in time; it is tried further");
+    }
+}
+
+/// Returns where its engine keeps what it needs.
+pub(super) fn folder(config: &Config) -> PathBuf {
+    config.paths.state_dir.join("exobot")
+}
+
+/// Returns what its engine is made of.
+///
+/// # Errors
+///
+/// A setting without which there is none is missing.
+pub(super) fn options(config: &Config, instance: &str) -> Result<Options, Unserved> {
+    let Exobot { binary, image, model, idle, keep_warm, pressure, .. } = config.exobot.clone();
+    let binary = match (binary, image) {
+        (Some(path), None) => Binary::Native(path),
+        (None, Some(image)) => {
+            let podman = config.sandbox.podman_path.clone();
+            Binary::Image { image, podman, name: format!("matrix-agent-exobot-{instance}") }
+        }
+        (None, None) => return Err(Unserved::NoServer),
+        (Some(_), Some(_)) => return Err(Unserved::TwoServers),
+    };
+    // The answer of another bot should not wait for this one's: a processor is left, where there are several.
+    let threads = thread::available_parallelism().map_or(1, usize::from).saturating_sub(1).max(1);
+    let model = model.ok_or(Unserved::NoModel)?;
+    Ok(Options { binary, model, folder: folder(config), idle: (!keep_warm).then_some(idle), threads, pressure })
+}

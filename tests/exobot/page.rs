@@ -1,0 +1,94 @@
+//! The page to chat with exobot's model, as a browser asks for it; and what becomes of the child when the server is killed.
+
+use matrix_agent::net;
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+
+use super::{Lab, support::rig::wait};
+
+fn browser() -> Client {
+    net::client().no_proxy().build().unwrap()
+}
+
+/// What one question brings: the names of the events, without repetition, and the last one's data.
+async fn ask(page: &str, question: &str) -> (Vec<String>, Value) {
+    let response = browser()
+        .post(format!("{page}/chat"))
+        .header("content-type", "application/json")
+        .body(json!({"mode": "fast", "question": question}).to_string())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let text = response.text().await.unwrap();
+    let field = |name: &'static str| text.lines().filter_map(move |line| line.strip_prefix(name)).map(str::to_owned);
+    let mut events: Vec<_> = field("event: ").collect();
+    events.dedup();
+    (events, serde_json::from_str(&field("data: ").next_back().unwrap()).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_wakes_the_model_streams_its_answer_and_takes_no_other_sites_word() {
+    let mut lab = Lab::new("none");
+    let page = lab.with_page();
+    let server = tokio::task::block_in_place(|| lab.rig.serve());
+    let client = browser();
+    let shown = client.get(&page).send().await.unwrap();
+    let policy = shown.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(policy.contains("default-src 'none'") && shown.text().await.unwrap().contains("<textarea"), "{policy}");
+    for path in ["page.js", "page.css"] {
+        assert_eq!(client.get(format!("{page}/{path}")).send().await.unwrap().status(), StatusCode::OK, "{path}");
+    }
+    let status = client.get(format!("{page}/status")).send().await.unwrap();
+    assert_eq!(status.status(), StatusCode::ACCEPTED);
+    assert_eq!(serde_json::from_str::<Value>(&status.text().await.unwrap()).unwrap()["status"], "asleep");
+
+    let form = client.post(format!("{page}/chat")).body(r#"{"question": "hello"}"#).send().await.unwrap();
+    assert_eq!(form.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let foreign = client.get(&page).header("host", "attacker.example").send().await.unwrap();
+    assert_eq!(foreign.status(), StatusCode::MISDIRECTED_REQUEST);
+    assert_eq!(lab.events(), Vec::<String>::new(), "none of that has woken it");
+
+    let (events, last) = ask(&page, "hello").await;
+    assert_eq!(events, ["state", "awake", "delta", "done"]);
+    assert_eq!(last["text"], "I am awake.");
+    assert!(last["footer"].as_str().unwrap().starts_with("tiny-model · "), "{last}");
+    assert_eq!(lab.events()[1..], ["asked for 100"]);
+    let status = client.get(format!("{page}/status")).send().await.unwrap();
+    assert_eq!(status.status(), StatusCode::OK);
+
+    // Killed, the server cannot end its child; the kernel does.
+    assert_eq!(lab.alive().len(), 1);
+    server.kill();
+    tokio::task::block_in_place(|| wait("the child's end", || lab.alive().is_empty()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_others_could_reach_is_not_served_unless_told_twice() {
+    let mut lab = Lab::new("none");
+    let page = lab.with_page();
+    let port = page.rsplit_once(':').unwrap().1.to_owned();
+    lab.rig.set("EXOBOT_UI_LISTEN", &format!("0.0.0.0:{port}"));
+    let server = tokio::task::block_in_place(|| lab.rig.serve());
+    assert!(browser().get(&page).send().await.is_err());
+    let log = tokio::task::block_in_place(|| server.stop());
+    assert!(log.contains("exobot's page is not served") && log.contains("EXOBOT_UI_OPEN"), "{log}");
+
+    lab.rig.set("EXOBOT_UI_OPEN", "true");
+    let server = tokio::task::block_in_place(|| lab.rig.serve());
+    assert_eq!(browser().get(&page).send().await.unwrap().status(), StatusCode::OK);
+    tokio::task::block_in_place(|| server.stop());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_that_breaks_is_one_plain_sentence() {
+    let mut lab = Lab::new("breaks");
+    let page = lab.with_page();
+    let server = tokio::task::block_in_place(|| lab.rig.serve());
+    let (events, last) = ask(&page, "hello").await;
+    assert_eq!(events.last().map(String::as_str), Some("failed"));
+    let told = last["text"].as_str().unwrap();
+    assert!(!told.is_empty() && !told.contains("127.0.0.1") && !told.contains("os error"), "{told}");
+    tokio::task::block_in_place(|| server.stop());
+}

@@ -1,0 +1,107 @@
+//! exobot in rooms of a real homeserver.
+
+use std::{
+    io::Write,
+    process::{Output, Stdio},
+};
+
+use reqwest::Method;
+use serde_json::json;
+
+use super::{
+    Lab,
+    support::{
+        person::Person,
+        rig::wait,
+        synapse::{Limits, Synapse, password},
+    },
+};
+
+fn login(lab: &Lab, input: &str) -> Output {
+    tokio::task::block_in_place(|| {
+        let mut command = lab.rig.command(&["exobot", "login"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_logs_in_wakes_answers_in_its_modes_sleeps_and_wakes_with_what_was_said() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let synapse = Synapse::start(Limits::Relaxed).await;
+    let anna = Person::new(&synapse, "anna").await;
+    synapse.admin(Method::GET, "/_synapse/admin/v2/users?limit=1", json!({})).await;
+    let mut lab = Lab::new("none");
+    let room = anna.create_room(true, &[]).await;
+    let other = anna.create_room(false, &[]).await;
+    for (key, value) in [
+        ("MATRIX_HOMESERVER", synapse.url()),
+        ("MATRIX_ADMIN_USER", "@operator:localhost"),
+        ("MATRIX_ADMIN_PASSWORD", &password("operator")),
+        ("EXOBOT_ALLOWED_ROOMS", room.as_str()),
+    ] {
+        lab.rig.set(key, value);
+    }
+    let output = login(&lab, "");
+    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && told.contains("@exobot:localhost is logged in"), "{told}");
+    let token = std::fs::read_to_string(lab.token_file()).unwrap();
+    let token = token.lines().find_map(|line| line.strip_prefix("EXOBOT_TOKEN = ")).unwrap().to_owned();
+    assert!(!told.contains(&token), "{told}");
+    assert_eq!(std::fs::metadata(lab.token_file()).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let server = tokio::task::block_in_place(|| lab.rig.serve());
+    let bot = "@exobot:localhost";
+    anna.invite(&other, bot).await;
+    anna.member(&other, bot, "leave").await;
+    anna.invite(&room, bot).await;
+    anna.joined(&room, bot).await;
+    assert_eq!(lab.events(), Vec::<String>::new(), "nobody has asked yet");
+
+    let asked = anna.say(&room, "@exobot fast: are you awake?").await;
+    let answer = anna.answer_to(&asked).await;
+    assert!(answer.body().contains("I am awake.") && answer.body().contains("tiny-model"), "{answer:?}");
+    let asked = anna.say(&room, "@exobot deepreason: and now?").await;
+    anna.answer_to(&asked).await;
+    let events = lab.events();
+    assert_eq!(events[1..], ["asked for 100", "asked for 600"], "one start, and the modes' limits");
+
+    tokio::task::block_in_place(|| wait("the model to sleep", || lab.alive().is_empty()));
+    assert_eq!(lab.events()[3..], ["save"]);
+    let asked = anna.say(&room, "@exobot what did I say?").await;
+    assert!(anna.answer_to(&asked).await.body().contains("I am awake."));
+    assert_eq!(lab.events()[5..], ["restore", "asked for 250"]);
+
+    let log = tokio::task::block_in_place(|| server.stop());
+    assert!(lab.alive().is_empty(), "the child ends with the server");
+    assert!(!log.contains(&token) && !log.contains("are you awake"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_cannot_be_loaded_is_told_in_the_room_and_not_in_the_servers_words() {
+    let synapse = Synapse::start(Limits::Relaxed).await;
+    let anna = Person::new(&synapse, "anna").await;
+    synapse.admin(Method::GET, "/_synapse/admin/v2/users?limit=1", json!({})).await;
+    let mut lab = Lab::new("sigill");
+    let room = anna.create_room(false, &[]).await;
+    for (key, value) in [
+        ("MATRIX_HOMESERVER", synapse.url()),
+        ("MATRIX_ADMIN_USER", "@operator:localhost"),
+        ("MATRIX_ADMIN_PASSWORD", &password("operator")),
+        ("EXOBOT_ALLOWED_ROOMS", room.as_str()),
+    ] {
+        lab.rig.set(key, value);
+    }
+    assert!(login(&lab, "").status.success());
+    let server = tokio::task::block_in_place(|| lab.rig.serve());
+    anna.invite(&room, "@exobot:localhost").await;
+    anna.joined(&room, "@exobot:localhost").await;
+    let asked = anna.say(&room, "@exobot hello").await;
+    let answer = anna.answer_to(&asked).await;
+    assert!(answer.body().contains("was built for another processor"), "{answer:?}");
+    let log = tokio::task::block_in_place(|| server.stop());
+    assert_eq!(log.matches("is given up until somebody asks again").count(), 1, "{log}");
+}
