@@ -36,6 +36,7 @@ pub mod github;
 pub mod ledger;
 pub mod rights;
 
+mod audit;
 pub mod store;
 
 pub mod config;

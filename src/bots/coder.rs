@@ -9,6 +9,7 @@ use tokio::time;
 use tracing::Instrument;
 
 use crate::{
+    audit::Deed,
     coding_agents::CodingAgents,
     environments::Environments,
     github::GitHub,
@@ -311,7 +312,13 @@ impl Bot for Coder {
     }
 
     fn carry_out(&self, order: Order) -> BoxFuture<'_, String> {
-        async move { self.command(&order).await }.boxed()
+        async move {
+            let told = self.command(&order).await;
+            let word = order.text.split_whitespace().next().unwrap_or_default();
+            self.inner.orchestrator.rights.note(&order.at.address, Deed::new("order", word, "done").by(&order.sender));
+            told
+        }
+        .boxed()
     }
 
     fn keep_file<'a>(

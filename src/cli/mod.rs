@@ -4,6 +4,7 @@
 //! The top layer; `main.rs` calls [`main`]. Only this module may write to standard output.
 
 mod account;
+mod audit;
 mod chat;
 mod check_ipc;
 mod cloud_bot;
@@ -62,6 +63,7 @@ enum Command {
     Doctor(doctor::Args),
     CheckIpc(check_ipc::Args),
     Config(config::Args),
+    Audit(audit::Args),
     Compact(compact::Args),
 }
 
@@ -75,6 +77,7 @@ async fn dispatch(command: Command, configuration: Configuration) -> anyhow::Res
         Command::Exobot(args) => exobot::run(args, &configuration).await,
         Command::CheckIpc(args) => check_ipc::run(args, &configuration).await,
         Command::Config(args) => config::run(&args, &configuration),
+        Command::Audit(args) => audit::run(args, &configuration).await,
         Command::Compact(args) => compact::run(args, &configuration).await,
         Command::Doctor(args) => doctor::run(args, configuration).await,
     }

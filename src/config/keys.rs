@@ -185,6 +185,8 @@ keys! {
         (list) ALLOWED_ROOMS: Vec<String> = Unset, parse::rooms;
         /// Whether encrypted messages count from devices that nobody has signed, and are answered so that those can read it: `true` or `false`. Needed where a person's client knows no cross-signing; a homeserver can add such a device to anybody's account.
         () ALLOW_UNSIGNED_DEVICES: bool = Text("false"), parse::flag;
+        /// The ID of a room of the bot's that is told once a day how far the audit log has come (`docs/operating.md`), so that nobody can write it anew unseen. Not set: no room is.
+        () AUDIT_ROOM: String = Unset, parse::room;
         /// Who may use the administrator's commands, `!budget` with a number and `!grant`: Matrix user IDs, parted by commas.
         (list) ADMIN_USERS: Vec<String> = Follows("MATRIX_ADMIN_USER"), parse::users;
     }

@@ -74,6 +74,7 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
             repositories: reader.value(keys::GITHUB_REPOS),
         },
         tasks,
+        audit_room: reader.optional(keys::AUDIT_ROOM),
         http: Http { listen: reader.optional(keys::HTTP_LISTEN), names: reader.value(keys::HTTP_NAMES) },
         sandbox: Sandbox {
             podman_path: reader.value(keys::PODMAN_PATH),

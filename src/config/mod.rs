@@ -67,6 +67,8 @@ pub struct Config {
     pub tasks: Tasks,
     /// The HTTP server.
     pub http: Http,
+    /// The room that is told each day how far the audit log has come.
+    pub audit_room: Option<String>,
     /// The sandboxes.
     pub sandbox: Sandbox,
     /// The account of `MATRIX_USER`; `None` if that is not set.
@@ -501,6 +503,11 @@ impl Paths {
     /// Returns the database's file.
     pub fn database(&self) -> PathBuf {
         self.state_dir.join("matrix-agent.db")
+    }
+
+    /// Returns the directory of the audit log.
+    pub fn audit(&self) -> PathBuf {
+        self.state_dir.join("audit")
     }
 
     /// Returns the directory of the pictures that models are shown.

@@ -374,6 +374,16 @@ pub(super) fn user_patterns(value: &str) -> Parsed<Vec<String>> {
     list(value)?.into_iter().map(check).collect()
 }
 
+/// The id of a Matrix room.
+pub(super) fn room(value: &str) -> Parsed<String> {
+    let is_id = value.strip_prefix('!').is_some_and(|id| !id.is_empty() && !id.starts_with(':'));
+    if value.len() > 255 || !is_id {
+        let mend = "Write its id like `!id:server.example`; a client shows it in the room's advanced settings";
+        return Err(Wrong::new(format!("{} is not the id of a Matrix room", quote(value)), mend));
+    }
+    Ok(value.to_owned())
+}
+
 /// A list of Matrix rooms: `!id:server`, `!id` as in newer room versions, or `#alias:server`. `none` is refused,
 /// since an empty list would open every room.
 pub(super) fn rooms(value: &str) -> Parsed<Vec<String>> {

@@ -1,4 +1,4 @@
-//! The gateway's log: one line for each decision, with host, port, address, verdict and bytes, in the span of the
+//! The gateway's log, and its lines of the audit log: one for each decision, with host, port, address, verdict and bytes, in the span of the
 //! room; for models also the agent's run and its tokens.
 //!
 //! It must not be given paths, queries, headers or bodies: they may carry secrets. Used by `web`, `tunnel`, `git` and
@@ -22,10 +22,13 @@ use super::{
     models::{Grant, Tokens},
     rooms::RefusedHosts,
 };
+use crate::{audit::Deed, ids::Address, rights::Rights};
 
 /// Writes the log of one connection.
 pub(super) struct Audit {
     pub(super) kind: ProxyKind,
+    /// The room, and who notes what was done there; `None`: nobody.
+    pub(super) noted: Option<(Address, Rights)>,
     /// Takes the hosts that are refused.
     pub(super) refused: RefusedHosts,
 }
@@ -48,6 +51,10 @@ impl Audit {
             && !quiet
         {
             self.refused.note(host);
+        }
+        if let Some((at, rights)) = self.noted.as_ref().filter(|_| !quiet) {
+            let about = host.map(ToString::to_string).unwrap_or_default();
+            rights.note(at, Deed::new("host", about, format!("refused: {}", Why(denial))));
         }
         let host = host.map(tracing::field::display);
         let address = address.map(tracing::field::display);
@@ -87,6 +94,7 @@ impl Audit {
         tracing::debug!(%kind, %host, port, address = shown, verdict = "allowed", "gateway: begins");
         Passage {
             kind,
+            noted: self.noted.clone(),
             host: host.clone(),
             port,
             dialled: address,
@@ -137,6 +145,7 @@ pub(super) struct ModelCall<'a> {
 /// A connection that was allowed.
 pub(super) struct Passage {
     kind: ProxyKind,
+    noted: Option<(Address, Rights)>,
     host: Host,
     port: u16,
     dialled: Option<IpAddr>,
@@ -163,7 +172,10 @@ impl Passage {
 
 impl Drop for Passage {
     fn drop(&mut self) {
-        let Self { kind, host, port, verdict, .. } = self;
+        let Self { kind, host, port, verdict, noted, .. } = self;
+        if let Some((at, rights)) = noted {
+            rights.note(at, Deed::new("host", format!("{host}:{port}"), *verdict));
+        }
         let address = self.dialled.map(tracing::field::display);
         let (sent, received) = (self.up.load(Ordering::Relaxed), self.down.load(Ordering::Relaxed));
         let millis = self.begun.elapsed().as_millis() as u64;

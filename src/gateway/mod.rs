@@ -243,15 +243,16 @@ impl Gateway {
     fn enter(&self, address: &Address, kind: ProxyKind) -> Result<Slot, Denial> {
         self.inner.rooms.enter(address).ok_or_else(|| {
             let busy = Denial::Busy(self.inner.policy.limits.per_room);
-            Audit { kind, refused: RefusedHosts::default() }.denied(&busy);
+            Audit { kind, noted: None, refused: RefusedHosts::default() }.denied(&busy);
             busy
         })
     }
 
     fn link<'a>(&'a self, address: &'a Address, kind: ProxyKind, slot: &'a Slot) -> Link<'a> {
         let Inner { policy, network, client, cancel, .. } = &*self.inner;
-        let audit = Audit { kind, refused: slot.refused.clone() };
         let rights = self.rights.as_ref();
+        let noted = rights.map(|rights| (address.clone(), rights.clone()));
+        let audit = Audit { kind, noted, refused: slot.refused.clone() };
         Link { address, policy, network, client, github: &self.github, slot, audit, cancel, rights }
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod recent;
 mod server;
 mod settings;
 mod talk;
+mod witness;
 
 pub(crate) use cloud_bots::{Shown, shown, shown_refused};
 pub(crate) use control::{Answer, Operator, Request, administration_socket, control_socket};

@@ -23,9 +23,10 @@ use super::{
     exobot,
     lock::Lock,
     pulse::Pulse,
-    settings, talk,
+    settings, talk, witness,
 };
 use crate::{
+    audit::Audit,
     bots::{Bot, Coder, Guests, LocalBot, Means, Neighbours, chat},
     chat::{
         matrix::{self, Login, Serving},
@@ -38,7 +39,7 @@ use crate::{
     github::GitHub,
     http::HttpServer,
     hub::{Account, AccountHub, Keeper, Port, Retention},
-    ids::{FIRST_ACCOUNT, span_of_account},
+    ids::{FIRST_ACCOUNT, RoomKey, span_of_account},
     inference::Inference,
     ipc::Arrived,
     ledger::Ledger,
@@ -82,6 +83,9 @@ pub struct House {
     /// The bots of all accounts, by the names by which they are called.
     neighbours: Neighbours,
     gallery: Gallery,
+    audit: Audit,
+    /// The room that is told how far the audit log has come.
+    audit_room: Option<RoomKey>,
     retention: Retention,
     /// The HTTP server, if one is set up, until it serves.
     http: Option<HttpServer>,
@@ -156,6 +160,7 @@ impl House {
         crate::config::make_private(&state_dir)?;
         let lock = Lock::take(&state_dir)?;
         let store = Store::open(&config.paths.database(), settings::durability(config), clock)?;
+        let audit = Audit::open(&config.paths.audit(), store.clock().clone())?;
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let retention = Retention { files: config.limits.room_grace, rows: config.limits.retention };
         let gallery = Gallery::new(config.paths.pictures());
@@ -164,7 +169,7 @@ impl House {
             local: LocalBot::new(inference.clone(), store.clone()),
             inference,
             ledger: settings::ledger(config, store.clone()),
-            rights: Rights::new(store.clone(), settings::roles(config)),
+            rights: Rights::new(store.clone(), settings::roles(config)).with_audit(audit.clone()),
             neighbours: Neighbours::default(),
             store,
             sandboxes: None,
@@ -172,6 +177,8 @@ impl House {
             models: ModelDoor::default(),
             github: GitHub::default(),
             gallery,
+            audit,
+            audit_room: config.audit_room.as_deref().map(RoomKey::from),
             retention,
             http: None,
             cloud_bots: None,
@@ -369,6 +376,10 @@ impl House {
                 tasks.spawn(issues.run(cancel.clone()));
             }
             tasks.spawn(http.serve(cancel.clone()));
+        }
+        if let Some(room) = self.audit_room.clone() {
+            let clock = self.store.clock().clone();
+            tasks.spawn(witness::run(self.audit.clone(), room, hubs.clone(), clock, cancel.clone()));
         }
         if let Some(events) = sandboxes.as_ref().and_then(Sandboxes::take_events) {
             tasks.spawn(show(events, hubs, cancel.clone()));

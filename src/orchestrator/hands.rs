@@ -18,9 +18,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    audit::Deed,
     coding_agents::CodingAgents,
     environments::Environments,
     github::GitHub,
+    ids,
     ledger::Tokens,
     llm::{ToolSpec, Usage},
     rights::Rights,
@@ -118,6 +120,7 @@ impl Hands {
             }
         };
         let result = self.hand_over(&call, result).await;
+        self.note(&call, result.ok);
         let ended = Progress::ToolEnded { call: call.id, summary: result.summary, ok: result.ok };
         self.outflow.push(ended);
         let (mut text, mut pictures) = (result.text, Vec::new());
@@ -132,6 +135,19 @@ impl Hands {
         }
         let facts = facts(result.facts);
         Ok(CallResult { text, ok: result.ok, facts, pictures })
+    }
+
+    /// Notes the call in the audit log.
+    fn note(&self, call: &CallToRun, ok: bool) {
+        match &self.tools {
+            Toolbox::Sandbox { rights, .. } => {
+                let digest = ids::digest(&[&call.arguments], 16);
+                let deed = Deed::new("tool", call.name.as_str(), if ok { "done" } else { "failed" });
+                rights.note(&self.journal.at.address, Deed { digest, ..deed.by(&self.journal.person) });
+            }
+            #[cfg(test)]
+            Toolbox::Scripted(_) => {}
+        }
     }
 
     /// Ends what the turn's calls have left running for each other.

@@ -23,8 +23,9 @@ use super::{
     role::Role,
 };
 use crate::{
+    audit::Deed,
     crash,
-    ids::{Address, EventId, TurnId},
+    ids::{self, Address, EventId, TurnId},
     store::{CardState, NewOutbox, StoreError, StoredCard},
     strings::rights,
     text,
@@ -189,6 +190,11 @@ impl Rights {
             .map(|((subject, writes), lasts)| Grant::new(subject, writes, person, now, lasts));
         let state = if yes { CardState::Yes } else { CardState::No };
         let ended = self.end(&card, state, Some(person), grant).await?;
+        if ended.is_some() {
+            let digest = ids::digest(&[card.what()], 16);
+            let deed = Deed::new("answer", code, if yes { "yes" } else { "no" }).by(person);
+            self.note(at, Deed { digest, ..deed });
+        }
         Ok(ended.map_or(Answered::NotOpen, Answered::Ended))
     }
 

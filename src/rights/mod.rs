@@ -44,6 +44,7 @@ use self::{
     task::Tasks,
 };
 use crate::{
+    audit::{Audit, Deed},
     ids::{Address, CallId, TurnId, is_at_github},
     store::{CardState, Store, StoreError, StoredCard},
     strings::rights,
@@ -56,6 +57,7 @@ const LEAST: u32 = 3;
 #[derive(Clone)]
 pub struct Rights {
     inner: Arc<Inner>,
+    audit: Audit,
 }
 
 struct Inner {
@@ -157,7 +159,8 @@ impl Rights {
     pub fn new(store: Store, roles: Roles) -> Self {
         let time = Lasting::new(store.clock().clone());
         let (granted, tasks, turns, desk) = (Granted::default(), Tasks::default(), Mutex::default(), Desk::default());
-        Self { inner: Arc::new(Inner { store, roles, time, granted, tasks, turns, desk }) }
+        let inner = Arc::new(Inner { store, roles, time, granted, tasks, turns, desk });
+        Self { inner, audit: Audit::default() }
     }
 
     /// Reads what was granted before. What has ended meanwhile is deleted.
@@ -192,6 +195,18 @@ impl Rights {
             let open = self.turns().get(at).map(|now| now.turn.clone());
             self.inner.granted.cover(at, &subject, act.writes(), self.inner.time.now(), open.as_ref())
         })
+    }
+
+    /// Returns the same, noting deeds in a log.
+    #[must_use]
+    pub(crate) fn with_audit(self, audit: Audit) -> Self {
+        Self { audit, ..self }
+    }
+
+    /// Notes what was done in a room, with the turn that is open there.
+    pub(crate) fn note(&self, at: &Address, deed: Deed) {
+        let turn = self.turns().get(at).map(|now| now.turn.to_string()).unwrap_or_default();
+        self.audit.note(Deed { room: at.to_string(), turn, ..deed });
     }
 
     /// Notes that a call of the room's turn runs, and what it does, until the returned value is dropped.
@@ -357,11 +372,15 @@ impl Rights {
         self.inner.store.grant(grant.stored(at), now).await?;
         self.inner.granted.add(at, grant.clone(), now);
         tracing::info!(%by, what = %grant.subject, writes, until = ?grant.until, "something is granted to the room");
+        let outcome = if writes { "granted, to write" } else { "granted" };
+        self.note(at, Deed::new("grant", grant.subject.to_string(), outcome).by(by));
         Ok(grant)
     }
 
     /// Takes back what was granted to a room: all about `subject`, or all. Returns how many grants there were.
     pub async fn revoke(&self, at: &Address, subject: Option<&Subject>) -> Result<usize, StoreError> {
+        let about = subject.map_or_else(|| "all".to_owned(), ToString::to_string);
+        self.note(at, Deed::new("grant", about, "revoked"));
         // In memory first, so that none is in force that is gone from the store.
         self.inner.granted.remove(at, |grant| subject.is_none_or(|subject| grant.subject == *subject));
         self.inner.store.revoke(at, subject.map(granted::names)).await

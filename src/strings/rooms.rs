@@ -14,6 +14,13 @@ pub(crate) const CANNOT_VERIFY: &str = "I am a program, and cannot compare emoji
 /// Said to a room in which more was said while the bot was away than it reads.
 pub(crate) const GAP: &str = "So much was said here while I was away that I have not read the oldest of it. If something of that was for me, please say it again.";
 
+/// Says how far the audit log has come.
+pub(crate) fn audit_head(head: &str) -> String {
+    format!(
+        "The audit log has come to this line: `{head}`. `matrix-agent audit verify --head \"…\"` shows whether it still holds it."
+    )
+}
+
 /// The answer when the program itself failed; the log has the cause.
 pub(crate) const INTERNAL: &str = "Something went wrong on my side, and I could not finish this. The log of the server has the cause; ask again to go on.";
 
