@@ -1,5 +1,5 @@
-//! All bots in one process, and in one room those of Matrix: the coding agent with its `/lb` commands, two cloud bots, and the bot of
-//! Nextcloud Talk. Each message is answered once, by the one for whom it was meant, wherever the server is killed.
+//! All bots in one process, and in one room those of Matrix: the coding agent with its `/lb` commands, two cloud bots and exobot; and the
+//! bot of Nextcloud Talk. Each message is answered once, by the one for whom it was meant, wherever the server is killed.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -62,6 +62,32 @@ fn write(rig: &Rig, name: &str, text: &str) {
     fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
+/// Gives exobot a stand-in for llama-server.
+fn wakes_a_fake(rig: &mut Rig) {
+    let fake = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/fake_llama.py");
+    let path = |name: &str| rig.path().join(name);
+    let (program, model, events) = (path("llama-server"), path("tiny-model.gguf"), path("events"));
+    fs::write(&model, [&b"GGUF\x03\0\0\0"[..], &[0; 64]].concat()).unwrap();
+    fs::write(&program, format!("#!/bin/sh\nexec python3 {fake} none {} \"$@\"\n", events.display())).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+    for (key, value) in [
+        ("LLAMA_SERVER_BIN", program.to_str().unwrap()),
+        ("MODEL_PATH", model.to_str().unwrap()),
+        ("IDLE_UNLOAD_SECONDS", "60"),
+        // A machine that is busy with other tests is short of processors.
+        ("EXOBOT_PRESSURE_PERCENT", "0"),
+    ] {
+        rig.set(key, value);
+    }
+}
+
+/// Returns how many of exobot's children live.
+fn children(rig: &Rig) -> usize {
+    let events = fs::read_to_string(rig.path().join("events")).unwrap_or_default();
+    let lives = |pid: &&str| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    events.lines().filter_map(|event| event.strip_prefix("started ")).filter(lives).count()
+}
+
 /// Says which model was asked what.
 fn echo(request: &Value) -> Reply {
     Reply::text(&format!("{} heard {:?}.", request["model"].as_str().unwrap(), user_texts(request).last().unwrap()))
@@ -77,6 +103,7 @@ impl Scene {
             let model = format!("LLM_BASE_URL={url}\nLLM_MODEL={name}-model\nLLM_API_KEY=sk-{name}\n");
             files.push((name, format!("BOT_MXID={user}\nBOT_TOKEN={token}\n{model}")));
         }
+        let (exobot, exobot_token) = (synapse.account("exobot").await, token(&synapse, "exobot").await);
         let mut town = Town::on(synapse, llm, |rig| {
             rig.set("ENABLE_CLOUD_BOTS", "true");
             let folder = rig.path().join("localbot");
@@ -84,6 +111,7 @@ impl Scene {
             let endpoint = json!({"id": "gone", "type": "llama-cpp", "url": "http://127.0.0.1:9"});
             fs::write(folder.join("inference-endpoints.json"), json!({"endpoints": [endpoint]}).to_string()).unwrap();
             rig.set("LOCALBOT_DIR", folder.to_str().unwrap());
+            wakes_a_fake(rig);
         })
         .await;
         let room = town.room(false).await;
@@ -95,12 +123,16 @@ impl Scene {
                 &format!("{file}RATE_LIMIT_RPM=1000\nALLOWED_ROOMS={room}\n"),
             );
         }
+        let exobot = format!("EXOBOT_MXID={exobot}\nEXOBOT_TOKEN={exobot_token}\nHS_URL={}\n", town.synapse.url());
+        write(&town.rig, "exobot.env", &exobot);
+        town.rig.set("EXOBOT_ALLOWED_ROOMS", room.as_str());
+        town.rig.set("ENABLE_EXOBOT", "true");
         let nextcloud = Nextcloud::start();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let of_talk = format!("NEXTCLOUD_URL={}\nBOT_SECRET={SECRET}\nBOT_PORT={port}\n", nextcloud.url());
         write(&town.rig, "nextcloud-talk.env", &format!("{of_talk}MODEL_BASE_URL={url}\nMODEL_NAME=halo-model\n"));
         town.serve();
-        for name in CLOUD {
+        for name in CLOUD.into_iter().chain(["exobot"]) {
             let bot = format!("@{name}:localhost");
             town.anna.invite(&room, &bot).await;
             town.anna.joined(&room, &bot).await;
@@ -111,9 +143,12 @@ impl Scene {
     /// Kills the server at a point of what comes of a message to each bot, starts it again, and sees that each has one answer.
     async fn at(&mut self, point: &str) {
         let folder = tempfile::tempdir().unwrap();
-        self.town.rig.set("MATRIX_AGENT_CRASH_AT", &format!("{point}:{}", folder.path().display()));
+        // It is killed only once this folder is there: at its start it takes up what the bots have said last.
+        let armed = folder.path().join("armed");
+        self.town.rig.set("MATRIX_AGENT_CRASH_AT", &format!("{point}:{}", armed.display()));
         drop(self.town.server.take());
         self.town.serve();
+        fs::create_dir(&armed).unwrap();
         let (at, after) = (format!("at {point}"), format!("after {point}"));
         // Nextcloud tells its message in vain if the server dies first.
         self.ask_in_talk(&at);
@@ -159,6 +194,7 @@ impl Scene {
             (coder.clone(), format!("the coder {what}?"), ["scripted heard", what]),
             ("@alpha:localhost".to_owned(), format!("@alpha are you {what}?"), ["alpha-model heard", what]),
             ("@beta:localhost".to_owned(), format!("@beta are you {what}?"), ["beta-model heard", what]),
+            ("@exobot:localhost".to_owned(), format!("@exobot are you {what}?"), ["I am awake", ""]),
             (coder.clone(), "!lbe".to_owned(), ["Inference Endpoints", "127.0.0.1:9"]),
         ];
         let say = async |(bot, text, answer): (String, String, [&str; 2])| {
@@ -204,5 +240,9 @@ async fn killed_at_any_point_each_answers_what_was_meant_for_it_once() {
     let mut scene = Scene::new().await;
     for point in POINTS {
         scene.at(point).await;
+        assert!(children(&scene.town.rig) <= 1, "at {point} a child was left behind");
     }
+    let server = scene.town.server.take().unwrap();
+    tokio::task::block_in_place(|| server.stop());
+    assert_eq!(children(&scene.town.rig), 0, "a child was left behind at the end");
 }
