@@ -55,6 +55,10 @@ else
     state=/var/lib/matrix-agent
     control=(systemctl)
 fi
+if [[ -z $root && -z $DRY_RUN ]]; then
+    "${control[@]}" show-environment >/dev/null 2>&1 ||
+        die "${control[*]} reaches no systemd" "Log in as this user (not by su or sudo); on a small system also: apt-get install dbus-user-session"
+fi
 
 # place FILE TO MODE: a file that is there whole or not at all, unless it is the same already.
 place() {
@@ -187,14 +191,14 @@ else
     note "this clone is on no branch, so it is not noted where updates come from"
 fi
 
-# place_unit NAME: a unit; those of users are started by another target, and stand in a folder of their own.
+# place_unit NAME: a unit; those of users are started by another target, and have no rights that could be taken away.
 place_unit() {
     if [[ -z $rootless ]]; then
         place "systemd/$1" "$units/$1" 644
     elif [[ -e systemd/user/$1 ]]; then
         place "systemd/user/$1" "$units/$1" 644
     else
-        sed "s|^WantedBy=multi-user.target|WantedBy=default.target|; s|/usr/local/lib/matrix-agent|$library|g; s|^RequiresMountsFor=.*||" \
+        sed "s|^WantedBy=multi-user.target|WantedBy=default.target|; s|/usr/local/lib/matrix-agent|$library|g; /^RequiresMountsFor=\|^Environment=HOME=\|^Protect/d" \
             "systemd/$1" | place_text "$units/$1" 644
     fi
 }

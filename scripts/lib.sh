@@ -5,6 +5,7 @@
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export PODMAN_IGNORE_CGROUPSV1_WARNING=1 # doctor tells about old cgroups, once and with the mend
 LOGS=${LOGS_DIRECTORY:-$REPO/target} # systemd's for its own
+[[ $EUID -ne 0 || -O $REPO ]] || LOGS=${LOGS_DIRECTORY:-/var/log/matrix-agent} # root leaves nothing in another's clone
 SCRIPTS_LOG=${SCRIPTS_LOG:-$LOGS/scripts.log}
 STAGE_STARTED=$SECONDS
 STAGE_NAME=
@@ -258,6 +259,12 @@ test_synapse() {
 test_element() { "$REPO/tests/element/run.sh" build; }
 
 ENV_FILE=$REPO/.env
+
+# check_settings: install-service.sh leaves a link to the service's settings.
+check_settings() {
+    [[ ! -L $ENV_FILE || -r $ENV_FILE ]] ||
+        die "$ENV_FILE leads to $(readlink "$ENV_FILE"), which this user cannot read" "Those are the service's settings: use sudo, or remove the link to have settings of your own here"
+}
 
 # setting KEY: its value as the program sees it: of the environment, else of .env.
 setting() {

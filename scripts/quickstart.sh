@@ -10,6 +10,7 @@ cd "$REPO"
 PROGRAM=target/quick/matrix-agent
 
 check_system
+check_settings
 
 stage "Podman"
 [[ -x $PROGRAM ]] || check_disk "$REPO" 5 "the build"

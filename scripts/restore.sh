@@ -8,8 +8,8 @@
 # First install as on the old machine, as far as scripts/quickstart.sh or scripts/install-service.sh need it; then stop the
 # server (systemctl stop matrix-agent synapse) and restore. The bot logs in as a new device at its next start, which its
 # recovery key signs (a backup with --secrets has it; else bring STATE_DIR/secrets/matrix-coder-recovery-key back by hand).
-# Answers that were on their way when the backup was made are looked for in their rooms before they are sent again. What
-# happened after the backup the server does not know: a question that it answered then may be answered a second time.
+# Not covered yet: what happened after the backup is not known to the restored server. A question that was answered then may
+# be answered a second time, and what was to be sent is sent as after any change of the device, once it is not found in its room.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"

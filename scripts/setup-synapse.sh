@@ -36,6 +36,8 @@ done
 [[ -z $listen || $listen =~ ^[0-9.]+$ || $listen == *:* ]] ||
     die "--listen $listen is no IP address" "Give one of this machine (\`ip address\` lists them), or 0.0.0.0 for all"
 
+check_settings
+
 # ---- who ----
 
 host=$(setting VPS_IP)
@@ -114,7 +116,11 @@ runs() {
 # Starts it, and waits until it answers.
 start() {
     if is_service; then
-        systemctl restart synapse.service || return 1
+        systemctl reset-failed synapse.service 2>/dev/null || true
+        systemctl restart synapse.service || {
+            journalctl --quiet --no-pager --lines 10 --output cat --unit synapse.service
+            return 1
+        }
     else
         podman rm --force --time 10 "$NAME" >/dev/null 2>&1 || true
         # The host's network: it listens on this machine's loopback, and Podman's own networks may not be installed.
@@ -165,7 +171,10 @@ if ! printf 'USER=%s\nPASSWORD=%s\nADMIN_USER=%s\nADMIN_PASSWORD=%s\n' "$user" "
     { podman logs --tail 10 "$NAME" 2>&1; tail -n 5 "$SCRIPTS_LOG"; } | sed 's/^/    /' >&2
     die "the accounts could not be made" "Mend what Synapse says above, then try again (its log: podman logs $NAME)"
 fi
-[[ $homeserver == "$url" ]] || settle MATRIX_HOMESERVER "$url"
+if [[ $homeserver != "$url" ]]; then
+    settle MATRIX_HOMESERVER "$url"
+    ! is_service || note "the bot's server goes on with the old address until: systemctl restart matrix-agent"
+fi
 [[ -n $(setting MATRIX_USER) ]] || settle MATRIX_USER "$user"
 [[ -n $(setting MATRIX_ADMIN_USER) ]] || settle MATRIX_ADMIN_USER "$admin"
 

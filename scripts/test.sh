@@ -16,7 +16,7 @@ install_podman
 grant_id_range
 configure_podman
 check_podman
-install_packages git shellcheck systemd e2fsprogs
+install_packages git shellcheck systemd e2fsprogs sqlite3
 ensure_rust fmt clippy
 cargo_tool nextest 0.9.143
 cargo_tool deny 0.20.2

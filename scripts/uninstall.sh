@@ -32,7 +32,7 @@ else
     quadlets=${XDG_CONFIG_HOME:-$HOME/.config}/containers/systemd
     files=("$HOME/.local/bin/matrix-agent" "${XDG_DATA_HOME:-$HOME/.local/share}/matrix-agent")
     control=(systemctl --user)
-    [[ -n $DRY_RUN || -e $units/matrix-agent.service ]] || die "you have no service of your own" "For the system's: sudo scripts/uninstall.sh"
+    [[ -n $DRY_RUN || -n $purge || -e $units/matrix-agent.service ]] || die "you have no service of your own" "For the system's: sudo scripts/uninstall.sh"
 fi
 state=$(state_dir)
 
@@ -54,7 +54,7 @@ if [[ -e $quadlets/synapse.container ]]; then
     change "stop synapse.service" "${control[@]}" stop synapse.service
     files+=("$quadlets/synapse.container")
 fi
-files+=("${here[@]/#/$units/}" "$units"/matrix-agent{,-images}.service.d/10-synapse.conf "$etc/update.env")
+files+=("${here[@]/#/$units/}" "$units"/matrix-agent{,-images}.service.d/10-synapse.conf)
 
 remove() {
     rm -rf -- "$1"
@@ -91,6 +91,11 @@ if have podman; then
     fi
     [[ ! $instance =~ ^[0-9a-f]+$ ]] || change "remove the sandboxes of this server" containers "$instance"
     ! podman volume exists "$HOMESERVER" || change "remove the homeserver $HOMESERVER with its volume" homeserver
+fi
+# The link that install-service.sh has left.
+clone=$(sed -n 's/^UPDATE_SOURCE=//p' "$etc/update.env" 2>/dev/null || true)
+if [[ -n $clone && -L $clone/.env && $(readlink "$clone/.env") == "$etc/.env" ]]; then
+    change "remove the link $clone/.env" rm -f "$clone/.env"
 fi
 for one in "$state" "$etc"; do
     [[ ! -e $one ]] || change "remove $one" with_ids rm -rf -- "$one"

@@ -179,6 +179,33 @@ fn settings_that_do_not_suffice_change_nothing() {
 }
 
 #[test]
+fn a_homeserver_is_planned_without_making_anything() {
+    let place = Place::new();
+    let planned = place.run("setup-synapse.sh", &["--dry-run"]);
+    assert_eq!(planned.code, 0, "{planned:?}");
+    assert!(planned.out.contains("would: write MATRIX_PASSWORD into"), "{planned:?}");
+    assert!(!place.path("clone/.env").exists() && !place.path("clone/target").exists());
+    for (settings, arguments, said) in [
+        ("", ["--port", "70000"], "--port 70000 is no port"),
+        ("", ["--listen", "example.org"], "is no IP address"),
+        ("MATRIX_HOMESERVER = https://matrix.example.org\n", ["--port", "8008"], "names another homeserver"),
+        ("MATRIX_USER = @bot:one\nMATRIX_ADMIN_USER = @me:two\n", ["--port", "8008"], "are of two servers"),
+    ] {
+        place.settings(settings);
+        let refused = place.run("setup-synapse.sh", &[&arguments[..], &["--dry-run"]].concat());
+        assert!(refused.code == 1 && refused.err.contains(said), "{refused:?}");
+    }
+}
+
+#[test]
+fn settings_of_the_service_are_not_written_over_by_another_user() {
+    let place = Place::new();
+    std::os::unix::fs::symlink("/etc/matrix-agent-is-not-here/.env", place.path("clone/.env")).unwrap();
+    let refused = place.run("setup-synapse.sh", &["--dry-run"]);
+    assert!(refused.code == 1 && refused.err.contains("this user cannot read"), "{refused:?}");
+}
+
+#[test]
 fn a_backup_is_private_and_comes_back_once() {
     let place = Place::new();
     place.settings(SETTINGS);
