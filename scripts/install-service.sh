@@ -96,10 +96,11 @@ fi
 
 # ---- the program ----
 
-# What is built here is built by whoever owns the clone: root needs no compiler.
+# as_owner FILE COMMAND…: runs it as whoever owns the file: root needs no compiler.
 as_owner() {
     local owner
-    owner=$(stat -c %U "$REPO")
+    owner=$(stat -c %U "$1")
+    shift
     if [[ $EUID -ne 0 || $owner == root ]]; then
         "$@"
     else
@@ -112,7 +113,9 @@ if [[ -z $binary ]]; then
     binary=target/quick/matrix-agent
     # shellcheck disable=SC2016 # the owner's home
     build=(bash -c 'PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH exec cargo build --locked --profile quick --bin matrix-agent </dev/null')
-    change "build it, as $(stat -c %U "$REPO")" as_owner "${build[@]}" ||
+    built=$REPO
+    [[ ! -d target ]] || built=$REPO/target # quickstart may have built as root
+    change "build it, as $(stat -c %U "$built")" as_owner "$built" "${build[@]}" ||
         die "the program does not build" "Mend what the compiler says above, or run scripts/quickstart.sh first, which installs Rust; --binary takes one that is built"
 fi
 if [[ -x $binary ]]; then
@@ -184,7 +187,7 @@ if [[ ! $ENV_FILE -ef $SETTINGS ]]; then
     [[ -n $root ]] || change "leave a link to it in $ENV_FILE" leave_link
 fi
 
-branch=$(as_owner git -C "$REPO" symbolic-ref --quiet --short HEAD 2>/dev/null || true)
+branch=$(as_owner "$REPO" git -C "$REPO" symbolic-ref --quiet --short HEAD 2>/dev/null || true)
 if [[ -n $branch ]]; then
     printf 'UPDATE_SOURCE=%s\nUPDATE_BRANCH=%s\n' "$REPO" "$branch" | place_text "$etc/update.env" 644
 else

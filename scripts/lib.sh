@@ -356,6 +356,18 @@ state_dir() {
 # taken STATE: whether a server works with this state directory.
 taken() { [[ -e $1/lock ]] && ! flock --nonblock "$1/lock" true; }
 
+# instance_of STATE: the server's name, which its containers and volumes bear; another server's stay alone.
+instance_of() {
+    local name
+    name=$(sqlite3 "file:$1/matrix-agent.db?mode=ro" "SELECT value FROM meta WHERE key = 'instance'" 2>/dev/null || true)
+    [[ ! $name =~ ^[0-9a-f]+$ ]] || printf '%s' "$name"
+}
+
+# remove_sandboxes INSTANCE: the containers; what is in /workspace and at home is not in them.
+remove_sandboxes() {
+    podman ps --all --quiet --filter "label=matrix-agent.instance=$1" | xargs -r podman rm --force --time 2 >/dev/null
+}
+
 # Runs a command where the rooms' user ids exist: for rootless Podman, in its user namespace.
 with_ids() {
     if [[ $EUID -eq 0 ]]; then "$@"; else podman unshare "$@"; fi

@@ -77,6 +77,11 @@ put_aside() {
         mv "$one" "$aside/${one#"$state"/}"
     done
 }
+# A sandbox that still runs has the old files.
+instance=$(instance_of "$state")
+if [[ -n $instance && -d $backup/rooms ]] && have podman; then
+    change "remove the sandboxes, which have the old files" remove_sandboxes "$instance"
+fi
 [[ ${#ours[@]} -eq 0 ]] || change "put what is in $state aside, in $aside" put_aside
 [[ -n $DRY_RUN ]] || mkdir -p "$state/secrets" "$state/workspaces"
 [[ ! -e $backup/state.tar.gz ]] || change "bring back pictures and files" tar -xzf "$backup/state.tar.gz" -C "$state" --no-same-owner

@@ -73,23 +73,20 @@ if [[ -z $purge ]]; then
 fi
 
 ! taken "$state" || die "a server runs on $state (process $(<"$state/lock")), and it is not systemd's" "Stop it, then run this again"
-# Containers and volumes bear the name of the server that made them, which stands in its database; another server's stay.
-containers() {
-    local instance=$1 one
-    podman ps --all --quiet --filter "label=matrix-agent.instance=$instance" | xargs -r podman rm --force --time 2 >/dev/null
-    for one in $(podman volume ls --quiet --filter "label=matrix-agent.instance=$instance") \
-        $(podman volume ls --quiet --filter "label=matrix-agent.ipc=$instance"); do
+sandboxes() {
+    local one
+    remove_sandboxes "$1"
+    for one in $(podman volume ls --quiet --filter "label=matrix-agent.instance=$1") \
+        $(podman volume ls --quiet --filter "label=matrix-agent.ipc=$1"); do
         podman volume rm "$one" >/dev/null
     done
 }
 homeserver() { podman rm --force --ignore --time 10 "$HOMESERVER" >/dev/null && podman volume rm "$HOMESERVER" >/dev/null; }
 if have podman; then
-    instance=
-    if [[ -e $state/matrix-agent.db ]]; then
-        have sqlite3 || die "sqlite3 is not installed, so it is not known which containers are this server's" "Run: apt-get install sqlite3"
-        instance=$(sqlite3 "file:$state/matrix-agent.db?mode=ro" "SELECT value FROM meta WHERE key = 'instance'")
-    fi
-    [[ ! $instance =~ ^[0-9a-f]+$ ]] || change "remove the sandboxes of this server" containers "$instance"
+    [[ ! -e $state/matrix-agent.db ]] || have sqlite3 ||
+        die "sqlite3 is not installed, so it is not known which containers are this server's" "Run: apt-get install sqlite3"
+    instance=$(instance_of "$state")
+    [[ -z $instance ]] || change "remove the sandboxes of this server" sandboxes "$instance"
     ! podman volume exists "$HOMESERVER" || change "remove the homeserver $HOMESERVER with its volume" homeserver
 fi
 # The link that install-service.sh has left.
