@@ -62,23 +62,25 @@ archive() {
 }
 [[ ${#present[@]} -eq 0 ]] || change "pack ${present[*]}" archive "$part/state.tar.gz" -C "$state" "${present[@]}"
 
-# The running database's own files are in the middle of something; a copy takes their place.
-LEFT_OUT=(homeserver.db homeserver.db-wal homeserver.db-shm)
-[[ -n $secrets ]] || LEFT_OUT+=(secrets.yaml operator.token)
+# A running homeserver's database is in the middle of something: a copy takes its place.
+runs() { [[ $(podman container inspect --format '{{.State.Status}}' "$HOMESERVER" 2>/dev/null) == running ]]; }
 homeserver() {
-    local work=$part/homeserver
-    mkdir "$work" && podman exec "$HOMESERVER" /opt/synapse/bin/python /opt/synapse/setup.py copy || return 1
-    podman volume export "$HOMESERVER" | with_ids tar -x --numeric-owner --same-permissions "${LEFT_OUT[@]/#/--exclude=}" -C "$work" || return 1
-    podman exec "$HOMESERVER" rm -f /data/homeserver.db.copy &&
-        with_ids find "$work" -mindepth 1 -maxdepth 1 -printf '%P\0' |
+    local work=$part/homeserver out=()
+    [[ -n $secrets ]] || out=(secrets.yaml operator.token)
+    if runs; then
+        podman exec "$HOMESERVER" /opt/synapse/bin/python /opt/synapse/setup.py copy || return 1
+        out+=(homeserver.db homeserver.db-wal homeserver.db-shm)
+    fi
+    mkdir "$work" &&
+        podman volume export "$HOMESERVER" | with_ids tar -x --numeric-owner --same-permissions "${out[@]/#/--exclude=}" -C "$work" || return 1
+    ! runs || podman exec "$HOMESERVER" rm -f /data/homeserver.db.copy || return 1
+    with_ids find "$work" -mindepth 1 -maxdepth 1 -printf '%P\0' |
         with_ids tar -c --numeric-owner -C "$work" --null -T - | gzip >"$work.tar.gz" && with_ids rm -rf "$work"
 }
-if ! have podman || ! podman volume exists "$HOMESERVER"; then
-    note "there is no homeserver of scripts/setup-synapse.sh here"
-elif [[ $(podman container inspect --format '{{.State.Status}}' "$HOMESERVER" 2>/dev/null) != running ]]; then
-    die "the homeserver does not run" "Start it (systemctl start synapse, or podman start $HOMESERVER): its database is copied by itself"
-else
+if have podman && podman volume exists "$HOMESERVER"; then
     change "copy the homeserver" quietly "the homeserver cannot be copied" "Mend what it says above" homeserver
+else
+    note "there is no homeserver of scripts/setup-synapse.sh here"
 fi
 
 # room RECORD: packs a room's files; an image is mounted by Podman for that unless it is.

@@ -92,7 +92,7 @@ homeserver() {
     [[ -z $volume ]] || podman volume rm "$volume" || return 1
     podman volume create "$HOMESERVER" && gunzip -c "$backup/homeserver.tar.gz" | podman volume import "$HOMESERVER" - &&
         data=$(podman volume inspect --format '{{.Mountpoint}}' "$HOMESERVER") &&
-        with_ids mv "$data/homeserver.db.copy" "$data/homeserver.db" &&
+        { ! with_ids test -e "$data/homeserver.db.copy" || with_ids mv "$data/homeserver.db.copy" "$data/homeserver.db"; } &&
         with_ids chown --reference="$data/homeserver.yaml" "$data"
 }
 [[ ! -e $backup/homeserver.tar.gz ]] || change "bring back the homeserver in the volume $HOMESERVER" \

@@ -34,6 +34,9 @@ sed -i 's#^\(Exec[A-Za-z]*=-\{0,1\}\)[^ ]*#\1/bin/true#' "$units"/*.service
 quietly "systemd would not take a unit" "Mend it in systemd/" systemd-analyze verify "$units"/*
 mkdir "$units/user" && sed 's#^ExecStart=[^ ]*#ExecStart=/bin/true#' systemd/user/matrix-agent.service >"$units/user/matrix-agent.service"
 quietly "systemd would not take the unit of users" "Mend it in systemd/user/" env XDG_RUNTIME_DIR="$units" systemd-analyze verify --user "$units/user/matrix-agent.service"
+quadlet=/usr/libexec/podman/quadlet # from Podman 4.4 on
+[[ ! -x $quadlet ]] || quietly "Podman would not take the homeserver's Quadlet" "Mend systemd/synapse.container" \
+    env QUADLET_UNIT_DIRS="$REPO/systemd" "$quadlet" -dryrun
 typos || die "words are misspelt" "Mend them, or name them in typos.toml"
 quietly "the dependencies could not be fetched" "Check that crates.io is reachable, then try again" cargo fetch --locked
 quietly "a dependency is unused" "Take it out of its Cargo.toml" cargo machete
