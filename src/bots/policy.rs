@@ -11,6 +11,8 @@ pub struct Policy {
     pub people: People,
     /// Whom of these it does not hear all the same, such as other bots; patterns as in [`People::Listed`].
     pub ignored: Vec<String>,
+    /// Whose words it wants to know though it does not hear them: they are kept, and mean nothing. Patterns, too.
+    pub overheard: Vec<String>,
     /// Where it works.
     pub places: Places,
 }
@@ -74,12 +76,17 @@ impl Places {
 impl Policy {
     /// Returns the policy of a bot that hears these people, ignores nobody and works in these places.
     pub fn new(people: People, places: Places) -> Self {
-        Self { people, ignored: vec![], places }
+        Self { people, ignored: vec![], overheard: vec![], places }
     }
 
     /// Returns whether it hears this person.
     pub fn hears(&self, person: &str) -> bool {
         self.people.include(person) && !self.ignored.iter().any(|pattern| is_meant(pattern, person))
+    }
+
+    /// Returns whether it wants to know this person's words without hearing them.
+    pub fn overhears(&self, person: &str) -> bool {
+        !self.hears(person) && self.overheard.iter().any(|pattern| is_meant(pattern, person))
     }
 
     /// Returns whether it works in this room. `named` are the rooms to which its aliases lead.
@@ -115,6 +122,11 @@ impl Policies {
     /// Returns whether a bot hears this person.
     pub fn hears(&self, person: &str) -> bool {
         self.all.iter().any(|policy| policy.hears(person))
+    }
+
+    /// Returns whether no bot hears this person, and one wants to know their words.
+    pub fn overhears(&self, person: &str) -> bool {
+        !self.hears(person) && self.all.iter().any(|policy| policy.overhears(person))
     }
 
     /// Returns whether a bot takes these words from anybody in this room.
@@ -184,6 +196,16 @@ mod tests {
         assert!(!everybody.hears("@qwen:a.org") && !everybody.hears("@any:bots.org"));
         let listed = Policy { ignored: owned(&["@qwen:a.org"]), ..hearing(&["@*:a.org"]) };
         assert!(listed.hears("@anna:a.org") && !listed.hears("@qwen:a.org"));
+    }
+
+    #[test]
+    fn whoever_is_overheard_is_not_heard() {
+        let bots = || owned(&["@qwen:a.org", "@*:bots.org"]);
+        let policy = Policy { ignored: bots(), overheard: bots(), ..working_in(&[]) };
+        assert!(policy.overhears("@qwen:a.org") && policy.overhears("@any:bots.org"));
+        assert!(!policy.hears("@qwen:a.org") && !policy.overhears("@anna:a.org"));
+        let both = Policies::new([policy.clone(), hearing(&["@qwen:a.org"])]);
+        assert!(both.hears("@qwen:a.org") && !both.overhears("@qwen:a.org"), "one of the bots hears it");
     }
 
     #[test]

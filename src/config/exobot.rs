@@ -259,4 +259,20 @@ mod tests {
         assert!(load("debian").mistakes.to_string().contains("LLAMA_SERVER_IMAGE"));
         assert!(!load("").mistakes.has("EXOBOT_PROOT_DISTRO"), "empty, it means this machine in the original, too");
     }
+
+    #[test]
+    fn who_talks_with_bots_needs_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let load = |bots: &str| {
+            let lines = [("CROSSBOT_ENABLED", "true"), ("EXOBOT_KNOWN_BOTS", bots)];
+            let environment = lines.map(|(key, value)| (key.into(), value.into()));
+            load(&Sources {
+                folders: vec![],
+                ..Sources::new(BTreeMap::from(environment), folder.path().to_owned(), true)
+            })
+        };
+        assert!(load("").mistakes.has("CROSSBOT_ENABLED"));
+        let loaded = load("@qwen:a.org");
+        assert!(loaded.config.exobot.cross && !loaded.mistakes.has("CROSSBOT_ENABLED"));
+    }
 }

@@ -291,8 +291,8 @@ keys! {
         () SEED_ENABLED: bool = Text("false"), parse::flag;
         /// Whether it takes up a conversation that has been quiet for an hour, every six hours at most: `true` or `false`.
         () REVIVE_ENABLED: bool = Text("false"), parse::flag;
-        /// Whether it begins conversations with other bots, which it does not do yet: `false`.
-        () CROSSBOT_ENABLED: bool = Text("false"), parse::off;
+        /// Whether it talks with another bot of EXOBOT_KNOWN_BOTS now and then, three rounds every six hours at most: `true` or `false`.
+        () CROSSBOT_ENABLED: bool = Text("false"), parse::flag;
         /// Whether a small page to chat with exobot's model is served besides: `true` or `false`. It has no login of its own; needs ENABLE_EXOBOT.
         () EXOBOT_UI: bool = Text("false"), parse::flag;
         /// Where the page listens: a port, then on this machine alone, or an address with a port.

@@ -6,7 +6,7 @@ use reqwest::Url;
 
 use super::{
     AgentChoice, AgentRole, Agents, CloudBotRules, Config, Exobot, GitHub, Http, Limits, Llm, Matrix, Mistakes, Paths,
-    People, Provider, Sandbox, Setting, Source, Sources, Tasks, Unread, accounts,
+    People, Provider, Sandbox, Setting, Source, Sources, Tasks, Unread, Wrong, accounts,
     keys::{self, Key},
     raw::Raw,
     reader::Reader,
@@ -217,9 +217,13 @@ fn cloud_bots(reader: &mut Reader, defaults: &Matrix) -> CloudBotRules {
 fn exobot(reader: &mut Reader, first: Option<&Matrix>, defaults: &Matrix) -> Exobot {
     // Only its mistakes count.
     reader.optional(keys::EXOBOT_PROOT_DISTRO);
-    reader.value(keys::CROSSBOT_ENABLED);
     let domain = reader.optional(keys::DOMAIN).map(|domain| (format!("ai.{domain}"), "DOMAIN"));
     let ours = first.map(|first| &first.user).or(defaults.admin_user.as_ref());
+    let (known_bots, cross) = (reader.value(keys::EXOBOT_KNOWN_BOTS), reader.value(keys::CROSSBOT_ENABLED));
+    if cross && known_bots.is_empty() {
+        let mend = "Name the bots with which it may talk in EXOBOT_KNOWN_BOTS";
+        reader.mistakes.add(keys::CROSSBOT_ENABLED.about.name, None, Wrong::new("there is no bot to talk with", mend));
+    }
     Exobot {
         enabled: reader.value(keys::ENABLE_EXOBOT),
         localpart: reader.value(keys::EXOBOT_LOCALPART),
@@ -228,13 +232,14 @@ fn exobot(reader: &mut Reader, first: Option<&Matrix>, defaults: &Matrix) -> Exo
         image: reader.optional(keys::LLAMA_SERVER_IMAGE),
         model: reader.optional(keys::MODEL_PATH),
         rooms: reader.value(keys::EXOBOT_ALLOWED_ROOMS),
-        known_bots: reader.value(keys::EXOBOT_KNOWN_BOTS),
+        known_bots,
         idle: reader.value(keys::IDLE_UNLOAD_SECONDS),
         keep_warm: reader.value(keys::LLAMA_KEEP_WARM),
         pressure: Some(reader.value(keys::EXOBOT_PRESSURE_PERCENT)).filter(|percent| *percent > 0),
         interject: reader.value(keys::INTERJECT_ENABLED),
         seed: reader.value(keys::SEED_ENABLED),
         revive: reader.value(keys::REVIVE_ENABLED),
+        cross,
         ui: reader.value(keys::EXOBOT_UI),
         ui_listen: reader.value(keys::EXOBOT_UI_LISTEN),
         ui_open: reader.value(keys::EXOBOT_UI_OPEN),

@@ -366,6 +366,8 @@ pub struct Exobot {
     pub seed: bool,
     /// Whether it takes up conversations that fell asleep.
     pub revive: bool,
+    /// Whether it may talk with the known bots.
+    pub cross: bool,
     /// Whether a page to chat with it is served.
     pub ui: bool,
     /// Where the page listens.

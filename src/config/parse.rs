@@ -349,11 +349,6 @@ pub(super) fn localpart(value: &str) -> Parsed<String> {
     Err(Wrong::new(what, "Write it without `@` and server, in small letters, such as `exobot`"))
 }
 
-/// A flag for what does not exist here yet: nobody shall believe that it is on.
-pub(super) fn off(value: &str) -> Parsed<bool> {
-    if flag(value)? { Err(Wrong::new("that is not offered yet", "Write `false`")) } else { Ok(false) }
-}
-
 /// What the original calls the Linux beside Android's in which its programs run; there is none here.
 pub(super) fn no_distro(_: &str) -> Parsed<()> {
     let mend = "Remove it, and write paths of this machine to LLAMA_SERVER_BIN and MODEL_PATH; a llama-server of another Linux runs as a container image, LLAMA_SERVER_IMAGE";
@@ -643,7 +638,5 @@ mod tests {
         for bad in ["", "@exobot", "exobot:a.org", "Exobot", "exo bot"] {
             assert!(localpart(bad).is_err(), "{bad}");
         }
-        assert_eq!(off("false"), Ok(false));
-        assert!(off("true").is_err() && off("maybe").is_err());
     }
 }

@@ -51,7 +51,7 @@ impl Board for CardBoard {
         thread: Option<EventId>,
         replaces: Option<String>,
     ) -> Result<NewOutbox, StoreError> {
-        let outbound = Outbound::Notice { text, card: Some(CardPlace { thread, replaces }) };
+        let outbound = Outbound::Notice { text, card: Some(CardPlace { thread, replaces, calls: None }) };
         Ok(NewOutbox { txn, payload: to_json(&outbound)?, file: None })
     }
 

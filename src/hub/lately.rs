@@ -20,7 +20,8 @@ pub struct Heard {
 }
 
 impl AccountHub {
-    /// Returns the newest messages of a room, oldest first, out of its `most` newest events. What was taken back is left out.
+    /// Returns the newest messages of a room, oldest first, out of its `most` newest events, those of whom a bot overhears too.
+    /// What was taken back is left out.
     pub async fn heard_lately(&self, room: &RoomKey, most: usize) -> Result<Vec<Heard>, StoreError> {
         let home = self.address(self.inner.homes.home(room));
         let events = self.inner.store.newest(&home, most).await?;
@@ -28,29 +29,35 @@ impl AccountHub {
             let body = serde_json::from_value(event.body).ok()?;
             Some((event.event, event.sender, body, event.received))
         });
-        Ok(read(events.collect()))
+        Ok(read(events.collect(), |sender| self.policies().overhears(sender)))
     }
 }
 
 /// Reads events, oldest first.
-fn read(events: Vec<(EventId, String, Body, i64)>) -> Vec<Heard> {
-    let (mut edits, mut taken_back) = (HashMap::new(), HashSet::new());
-    for (_, sender, body, _) in &events {
+fn read(events: Vec<(EventId, String, Body, i64)>, overheard: impl Fn(&str) -> bool) -> Vec<Heard> {
+    let (mut edits, mut taken_back, mut said) = (HashMap::new(), HashSet::new(), HashSet::new());
+    for (event, sender, body, _) in &events {
         match body {
             // Only who wrote a message can have edited it.
             Body::Edited { target, text, .. } => drop(edits.insert((target.clone(), sender.clone()), text.clone())),
             Body::Redacted { target } => drop(taken_back.insert(target.clone())),
+            Body::Said { .. } => drop(said.insert(event.clone())),
             _ => {}
         }
     }
-    let said = events.into_iter().filter_map(|(event, sender, body, at)| match body {
+    let heard = events.into_iter().filter_map(|(event, sender, body, at)| match body {
         Body::Said { text, .. } if !taken_back.contains(&event) => {
             let text = edits.remove(&(event, sender.clone())).unwrap_or(text);
             Some(Heard { sender, text, at })
         }
+        // What a bot shows as it comes is a notice, which nobody keeps, until the answer takes its place.
+        Body::Edited { target, .. } if overheard(&sender) && !said.contains(&target) => {
+            let text = edits.remove(&(target, sender.clone()))?;
+            Some(Heard { sender, text, at })
+        }
         _ => None,
     });
-    said.collect()
+    heard.collect()
 }
 
 #[cfg(test)]
@@ -66,14 +73,21 @@ mod tests {
             text: text.to_owned(),
             addressed: Addressed::default(),
         };
-        let heard = read(vec![
-            event("$1", "@a:x", Body::said("one")),
-            event("$2", "@b:x", Body::said("secret")),
-            event("$3", "@a:x", edit("$1", "first")),
-            event("$4", "@b:x", edit("$1", "not mine")),
-            event("$5", "@b:x", Body::Redacted { target: "$2".into() }),
-            event("$6", "@b:x", Body::Stop),
-        ]);
-        assert_eq!(heard, [Heard { sender: "@a:x".to_owned(), text: "first".to_owned(), at: 7 }]);
+        let heard = read(
+            vec![
+                event("$1", "@a:x", Body::said("one")),
+                event("$2", "@b:x", Body::said("secret")),
+                event("$3", "@a:x", edit("$1", "first")),
+                event("$4", "@b:x", edit("$1", "not mine")),
+                event("$5", "@b:x", Body::Redacted { target: "$2".into() }),
+                event("$6", "@b:x", Body::Stop),
+                event("$7", "@a:x", edit("$0", "of long ago")),
+                event("$8", "@bot:x", edit("$draft", "almost")),
+                event("$9", "@bot:x", edit("$draft", "done")),
+            ],
+            |sender| sender == "@bot:x",
+        );
+        let of = |sender: &str, text: &str| Heard { sender: sender.to_owned(), text: text.to_owned(), at: 7 };
+        assert_eq!(heard, [of("@a:x", "first"), of("@bot:x", "done")]);
     }
 }

@@ -200,6 +200,9 @@ pub struct CardPlace {
     /// The transaction id of the card that has ended, and in whose place this stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<String>,
+    /// Whom it calls in particular, by their name in the protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls: Option<String>,
 }
 
 /// What is worth seeing while a turn works. Live events are never stored: a client that misses one waits for the

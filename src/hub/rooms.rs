@@ -15,7 +15,7 @@ use tokio::{
 };
 use tracing::Instrument;
 
-use super::{AccountHub, Fetch, MakeRoom, NotMade, Outbound, room::Mailbox, to_json};
+use super::{AccountHub, CardPlace, Fetch, MakeRoom, NotMade, Outbound, room::Mailbox, to_json};
 use crate::{
     ids::{self, Address, EventId, RoomKey},
     store::{LeftRoom, NewOutbox, StoreError},
@@ -143,8 +143,18 @@ impl AccountHub {
 
     /// Tells a room something that answers nobody, once for each `txn`.
     pub async fn tell(&self, room: &RoomKey, txn: String, text: String) -> Result<(), StoreError> {
+        self.post(room, txn, Outbound::Notice { text, card: None }).await
+    }
+
+    /// Says something in a room that answers nobody and calls `person`, once for each `txn`.
+    pub async fn call(&self, room: &RoomKey, txn: String, text: String, person: String) -> Result<(), StoreError> {
+        let card = Some(CardPlace { thread: None, replaces: None, calls: Some(person) });
+        self.post(room, txn, Outbound::Notice { text, card }).await
+    }
+
+    async fn post(&self, room: &RoomKey, txn: String, outbound: Outbound) -> Result<(), StoreError> {
         let home = self.address(self.inner.homes.home(room));
-        let row = NewOutbox { txn, payload: to_json(&Outbound::Notice { text, card: None })?, file: None };
+        let row = NewOutbox { txn, payload: to_json(&outbound)?, file: None };
         self.inner.store.post(&home, None, row).await?;
         self.inner.outbox.wake(&home).await;
         Ok(())

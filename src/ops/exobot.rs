@@ -9,7 +9,7 @@ use tracing::Instrument;
 use super::{engaging::Speaker, settings};
 use crate::{
     bots::{
-        chat::{ChatBot, Means},
+        chat::{ChatBot, Means, Source},
         exobot::{self, Enabled, Sleeper},
     },
     chat::matrix::{self, Serving},
@@ -67,17 +67,22 @@ pub(super) async fn start(
     }
     let chat = settings::exobot(config, &account);
     let policy = chat.policy.clone();
-    let bot = ChatBot::new(chat, Arc::new(Sleeper::new(engine.clone())), means.clone());
+    let source: Arc<dyn Source> = Arc::new(Sleeper::new(engine));
+    let bot = ChatBot::new(chat, Arc::clone(&source), means.clone());
     let (port, inbox) = Port::new(matrix::ROOMS, QUEUE);
     let (login, serving) = (settings::exobot_login(config, &account), Serving::of_one_spared());
     let name = ExobotAccount::NAME.to_owned();
-    means.neighbours.moves_in(name.clone(), login.called());
+    if config.exobot.cross {
+        means.neighbours.moves_in_to_talk(name.clone(), login.called());
+    } else {
+        means.neighbours.moves_in(name.clone(), login.called());
+    }
     let served = Account { name, bots: vec![Arc::new(bot)], ports: vec![port], rights: None };
     let hub = AccountHub::start(served, means.store, keeper, tasks.clone(), cancel.clone()).await?;
-    let Exobot { interject, seed, revive, .. } = config.exobot;
-    let enabled = Enabled { interject, seed, revive };
+    let Exobot { interject, seed, revive, cross, .. } = config.exobot;
+    let enabled = Enabled { interject, seed, revive, cross };
     if enabled.any() {
-        let speaking = Speaker { hub: hub.clone(), engine, policy, enabled }.run();
+        let speaking = Speaker::new(hub.clone(), source, policy, enabled).run();
         tasks.spawn(cancel.clone().run_until_cancelled_owned(speaking.instrument(hub.span())));
     }
     let running = matrix::run(login, hub.clone(), inbox, serving.seat(), tasks.clone(), cancel);

@@ -385,8 +385,10 @@ pub(crate) fn exobot_login(config: &Config, account: &ExobotAccount) -> Login {
 
 /// Returns exobot's settings.
 pub(super) fn exobot(config: &Config, account: &ExobotAccount) -> chat::Settings {
-    let config::Exobot { rooms, known_bots, .. } = config.exobot.clone();
-    let policy = Policy { ignored: known_bots, ..Policy::new(People::Everybody, Places::Listed(rooms)) };
+    let config::Exobot { rooms, known_bots, cross, .. } = config.exobot.clone();
+    // Bots are never answered; to talk with them it has to know what they say.
+    let overheard = if cross { known_bots.clone() } else { vec![] };
+    let policy = Policy { ignored: known_bots, overheard, ..Policy::new(People::Everybody, Places::Listed(rooms)) };
     let called = account.user.trim_start_matches('@').split(':').next().unwrap_or_default();
     chat::Settings {
         system_prompt: exobot::SYSTEM_PROMPT.to_owned(),

@@ -215,7 +215,7 @@ impl Bot for ChatBot {
     }
 
     fn intent(&self, said: &Said<'_>) -> Option<Intent> {
-        if !self.is_called(said) || self.means.neighbours.is_one(said.sender) {
+        if !self.is_called(said) || self.means.neighbours.is_unanswered(said.sender) {
             return None;
         }
         if said.has_file {

@@ -5,12 +5,12 @@ use crate::{
     text,
 };
 
-const SECOND: i64 = 1_000;
+pub(super) const SECOND: i64 = 1_000;
 const HOUR: i64 = 3_600 * SECOND;
 /// A conversation into which it may put a word: so many messages of so many people within so long.
 const MESSAGES: usize = 3;
 const PEOPLE: usize = 2;
-const LIVELY: i64 = 600 * SECOND;
+pub(super) const LIVELY: i64 = 600 * SECOND;
 /// The time between two such words.
 const BETWEEN: i64 = 1_800 * SECOND;
 /// A room without a word for so long gets a topic, as often at most.
@@ -46,16 +46,18 @@ pub struct Enabled {
     pub seed: bool,
     /// [`Engagement::Revive`].
     pub revive: bool,
+    /// [`Crossing`](super::Crossing): to talk with another bot.
+    pub cross: bool,
 }
 
 impl Enabled {
     /// Returns whether any is.
     pub fn any(self) -> bool {
-        self.interject || self.seed || self.revive
+        self.interject || self.seed || self.revive || self.cross
     }
 }
 
-/// A message of a person; messages of bots are not among them.
+/// A message of a person, or of another bot.
 #[derive(Clone, Copy, Debug)]
 pub struct Said<'a> {
     /// Who said it.
@@ -79,11 +81,17 @@ pub struct Lately {
     pub spoke: i64,
 }
 
-/// Returns why it should speak up in a room now, if it should. `said` is what people said there last, oldest first.
+/// Returns whether so long a pause is over since what was done `before`, if it was ever done.
+pub(super) fn is_over(before: Option<i64>, pause: i64, now: i64) -> bool {
+    before.is_none_or(|before| now - before >= pause)
+}
+
+/// Returns why it should speak up in a room now, if it should. `said` is what people said there last, oldest first; bots are
+/// not among them.
 pub fn due(enabled: Enabled, said: &[Said<'_>], lately: Lately, now: i64) -> Option<Engagement> {
     let newest = said.last().map(|said| said.at);
     let still = now - newest.map_or(lately.spoke, |newest| newest.max(lately.spoke));
-    let is_over = |before: Option<i64>, pause: i64| before.is_none_or(|before| now - before >= pause);
+    let is_over = |before, pause| is_over(before, pause, now);
     // What it has said itself is nothing to go on about.
     let has_news = newest.is_some_and(|newest| newest > lately.spoke);
     let interject = || {
@@ -143,7 +151,7 @@ mod tests {
     use super::*;
 
     const NOW: i64 = 1_000 * HOUR;
-    const ALL: Enabled = Enabled { interject: true, seed: true, revive: true };
+    const ALL: Enabled = Enabled { interject: true, seed: true, revive: true, cross: true };
     const NEVER: Lately = Lately { interjected: None, seeded: 0, revived: None, spoke: 0 };
 
     fn said(all: &[(&'static str, i64)]) -> Vec<Said<'static>> {

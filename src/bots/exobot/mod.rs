@@ -1,5 +1,6 @@
 //! exobot: a chat bot whose model sleeps on this machine until somebody asks.
 
+mod crossing;
 mod engaging;
 mod ui;
 
@@ -10,6 +11,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use super::chat::{Mode, Ready, Refused, Source};
 use crate::inference::engine::Engine;
 
+pub use crossing::{Crossing, Next, partner};
 pub use engaging::{Enabled, Engagement, Lately, Said, due, request, spoken};
 pub use ui::pages;
 

@@ -186,7 +186,7 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
             related(to_content("m.text", &render::markdown(text)), thread.as_ref(), Some(asked))
         }
         Outbound::Notice { text, card: None } => to_content("m.notice", &render::markdown(text)),
-        Outbound::Notice { text, card: Some(CardPlace { thread, replaces }) } => {
+        Outbound::Notice { text, card: Some(CardPlace { thread, replaces, calls }) } => {
             let rendered = render::markdown(text);
             let shown = match replaces {
                 Some(card) => adapter.hub.sent_as(card).await.map_err(|error| Trouble::Away(error.to_string()))?,
@@ -195,7 +195,13 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
             match shown.map(|event| OwnedEventId::try_from(event.as_str())) {
                 Some(Ok(event)) => edit(&event, &rendered),
                 // Phones ring for a card, and not for its end.
-                _ if replaces.is_none() => related(to_content("m.text", &rendered), thread.as_ref(), None),
+                _ if replaces.is_none() => {
+                    let mut content = to_content("m.text", &rendered);
+                    if let Some(person) = calls {
+                        content["m.mentions"] = json!({ "user_ids": [person] });
+                    }
+                    related(content, thread.as_ref(), None)
+                }
                 _ => related(to_content("m.notice", &rendered), thread.as_ref(), None),
             }
         }

@@ -98,11 +98,21 @@ pub(super) fn read(place: RoomFacts<'_>, read: &Read<'_>) -> Option<Inbound> {
         Body::Said { text, .. } => place.policies.takes(place.room.as_str(), text),
         _ => false,
     };
-    if !heard && !words(&body) {
+    let overheard = place.policies.overhears(sender.as_str()) && is_speech(&event["content"], &body);
+    if !heard && !overheard && !words(&body) {
         return None;
     }
     let room = place.room.clone();
     Some(Inbound { room, event: id.as_str().into(), sender: sender.to_string(), body, sealed: None })
+}
+
+/// Returns whether a message is what somebody says, and not what a bot shows while it works: that is a notice.
+fn is_speech(content: &Value, body: &Body) -> bool {
+    match body {
+        Body::Said { .. } => true,
+        Body::Edited { .. } => content["m.new_content"]["msgtype"] == "m.text",
+        _ => false,
+    }
 }
 
 fn message(own: &UserId, sender: &UserId, content: &Value) -> Option<Body> {
@@ -353,6 +363,43 @@ mod tests {
 
     fn edited(text: &str) -> Body {
         Body::Edited { target: "$old".into(), text: text.into(), addressed: Addressed::default() }
+    }
+
+    #[test]
+    fn a_link_that_another_bot_writes_calls_the_account() {
+        let words = crate::chat::matrix::render::markdown("[@bot:a.org](https://matrix.to/#/@bot:a.org): hello");
+        let content = crate::chat::matrix::send::to_content("m.text", &words);
+        let Some(Body::Said { addressed, .. }) = plain(content) else { panic!("it is said") };
+        assert!(addressed.mentioned && addressed.others.is_empty(), "{addressed:?}");
+    }
+
+    #[test]
+    fn what_an_overheard_bot_says_is_kept_and_nothing_else_of_it() {
+        let bots = vec!["@qwen:a.org".to_owned()];
+        let everybody = Policy::new(People::Everybody, Places::Anywhere);
+        let policies = Policies::new([Policy { ignored: bots.clone(), overheard: bots, ..everybody }]);
+        let read_of = |event: &Value| {
+            let (room, own) = (RoomKey::from("!room:a.org"), user_id!("@bot:a.org"));
+            let (room, policies) = (&room, &policies);
+            let place = RoomFacts { room, own, policies, encrypted: false, progress: Some("$progress"), cards: &[] };
+            read(place, &Read { event, came: Came::Plain }).map(|inbound| inbound.body)
+        };
+        let of = |kind: &str, content: Value| {
+            let mut event = event(kind, content);
+            event["sender"] = json!("@qwen:a.org");
+            read_of(&event)
+        };
+        let edit = |kind: &str| {
+            let relation = json!({"rel_type": "m.replace", "event_id": "$old"});
+            json!({"msgtype": kind, "body": "* red", "m.new_content": {"msgtype": kind, "body": "red"}, "m.relates_to": relation})
+        };
+        assert_eq!(of("m.room.message", json!({"msgtype": "m.text", "body": "red"})), Some(said("red")));
+        assert_eq!(of("m.room.message", edit("m.text")), Some(edited("red")));
+        assert_eq!(of("m.room.message", edit("m.notice")), None, "it is not done yet");
+        assert_eq!(of("m.room.message", json!({"msgtype": "m.image", "body": "a.png", "url": "mxc://a.org/a"})), None);
+        assert_eq!(of("m.room.redaction", json!({"redacts": "$old"})), None);
+        let stop = json!({"m.relates_to": {"rel_type": "m.annotation", "event_id": "$progress", "key": "🛑"}});
+        assert_eq!(of("m.reaction", stop), None);
     }
 
     #[test]

@@ -161,7 +161,7 @@ impl Driver {
                 (Outbound::Log { text, asked: turn.asked.clone(), thread }, None)
             }
             Enclosure::News(text) => {
-                (Outbound::Notice { text, card: Some(CardPlace { thread, replaces: None }) }, None)
+                (Outbound::Notice { text, card: Some(CardPlace { thread, replaces: None, calls: None }) }, None)
             }
             Enclosure::File { .. } | Enclosure::Log(_) => {
                 let _ = stored.send(Taken::NotHere);
