@@ -121,7 +121,12 @@ pub(crate) fn modes(name: &str, words: &str, usual: &str) -> String {
 
 /// Stands behind an answer whose time was up.
 pub(crate) fn out_of_time(limit: &str) -> String {
-    format!("\n\n(Cut off after {limit}, which is this mode's limit.)")
+    format!("\n\n({})", cut_off(limit))
+}
+
+/// The time was up before an answer was whole.
+pub(crate) fn cut_off(limit: &str) -> String {
+    format!("Cut off after {limit}, which is this mode's limit.")
 }
 
 /// The time was up before a word came.

@@ -82,6 +82,22 @@ impl Transcript {
     }
 }
 
+/// Returns the request for an answer to somebody in no room, where these questions were answered before, oldest first. Of
+/// these it has at most `turns`, and as many as fit into `room` tokens with all else.
+pub(in crate::bots) fn request(
+    instructions: &str,
+    before: &[(String, String)],
+    question: &str,
+    turns: usize,
+    room: u64,
+) -> Vec<Message> {
+    let part = |text: &str| vec![Part::Text { text: text.to_owned() }];
+    let answer = |text: &str| AssistantMessage { text: text.to_owned(), ..AssistantMessage::default() };
+    let exchanges = before.iter().map(|(asked, answered)| (part(asked), answer(answered))).collect();
+    let asked = Transcript { exchanges, question: part(question), thread: None, mode: None, correction: 1.0 };
+    asked.request(instructions, turns, room).messages
+}
+
 /// Returns by how much a request is larger than it is guessed to be, after what a provider has told of one.
 fn correction(counted: Option<Counted>) -> f64 {
     let of = |Counted { guessed, told }| (told as f64 / (guessed as f64).max(1.0)).clamp(1.0 / MOST, MOST);

@@ -19,8 +19,10 @@ use futures_util::{FutureExt, future::BoxFuture};
 use serde_json::Value;
 
 pub(super) use failure::told as failed;
+pub(super) use history::request;
 pub use modes::Mode;
 pub use source::{Fixed, Ready, Refused, Source};
+pub(super) use turn::without_thinking;
 
 use super::{
     Bot, Ending, Intent, Neighbours, Order, Outcome, People, Permits, Policy, Said, SentFile, TurnJob, Upload,

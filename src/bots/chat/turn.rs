@@ -216,17 +216,26 @@ impl ChatBot {
         let answer = limits.tokens.unwrap_or(ANSWER);
         let room = model.context_window().saturating_sub(answer + SPARE);
         let mut cut = transcript.request(&self.settings.system_prompt, limits.turns, room);
-        let name = model.name().to_lowercase();
         let Some(Message::User { parts }) = cut.messages.last_mut() else { return cut };
         for part in parts.iter_mut() {
             if let Part::Text { text } = part {
                 *text = text::cut_middle(text, LONGEST);
             }
         }
-        if limits.no_thinking && CAN_LEAVE_IT.iter().any(|known| name.contains(known)) {
-            parts.push(Part::Text { text: NO_THINKING.to_owned() });
+        if limits.no_thinking {
+            without_thinking(&mut cut.messages, model);
         }
         cut
+    }
+}
+
+/// Tells a model that can leave out its thinking to do so.
+pub(in crate::bots) fn without_thinking(request: &mut [Message], model: &Model) {
+    let name = model.name().to_lowercase();
+    if let Some(Message::User { parts }) = request.last_mut()
+        && CAN_LEAVE_IT.iter().any(|known| name.contains(known))
+    {
+        parts.push(Part::Text { text: NO_THINKING.to_owned() });
     }
 }
 

@@ -25,10 +25,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{SYSTEM_PROMPT, modes};
 use crate::{
-    bots::chat::{Mode, failed},
+    bots::chat::{Mode, failed, request, without_thinking},
     http::{Pages, told},
-    inference::engine::{Engine, Standing},
-    llm::{AssistantMessage, Chunk, Message, Meter, Part},
+    inference::engine::{CONTEXT, Engine, Standing},
+    llm::{Chunk, Finish, Message, Meter},
     strings, text,
 };
 
@@ -42,11 +42,13 @@ const AT_ONCE: usize = 4;
 const EVENTS: usize = 1_024;
 /// After so long without an event a comment is sent, so that no proxy takes the stream for dead.
 const ALIVE: Duration = Duration::from_secs(10);
+/// Tokens of the context that are kept free, since how many a text has is guessed.
+const SPARE: u64 = 256;
 /// How long a wake that nobody has asked anything yet is followed.
 const WAKE: Duration = Duration::from_millis(500);
 
 /// What a browser lets the page do: speak with this server and nobody else.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
                       form-action 'none'; frame-ancestors 'none'";
 
 struct Ui {
@@ -75,6 +77,7 @@ pub fn pages(engine: Engine) -> Pages {
         .route("/", get(|| async { file("text/html; charset=utf-8", include_str!("ui/page.html")) }))
         .route("/page.css", get(|| async { file("text/css; charset=utf-8", include_str!("ui/page.css")) }))
         .route("/page.js", get(|| async { file("text/javascript; charset=utf-8", include_str!("ui/page.js")) }))
+        .route("/icon.svg", get(|| async { file("image/svg+xml", include_str!("ui/icon.svg")) }))
         .route("/status", get(|State(ui): State<Arc<Ui>>| async move { standing(&ui) }))
         .route("/wake", post(wake))
         .route(
@@ -191,7 +194,10 @@ async fn answer(ui: Arc<Ui>, asked: Asked, events: mpsc::Sender<Bytes>, _place: 
     };
     send("awake", json!({}));
     let Some(mode) = ui.modes.iter().find(|mode| mode.word == asked.mode).or(ui.modes.first()) else { return };
-    let messages = messages(&asked, mode);
+    let mut messages = messages(&asked, mode);
+    if !mode.thinks {
+        without_thinking(&mut messages, &lease.model);
+    }
     let (meter, mut first) = (Meter::new(1), None);
     let mut on_chunk = |chunk| {
         first.get_or_insert_with(Instant::now);
@@ -213,31 +219,34 @@ async fn answer(ui: Arc<Ui>, asked: Asked, events: mpsc::Sender<Bytes>, _place: 
                     strings::chat::footer(&lease.label, speed, usage.input, usage.input + usage.output)
                 },
             );
-            send("done", json!({ "text": completion.message.text, "footer": footer }));
+            let mut text = completion.message.text;
+            if completion.finish == Finish::Length {
+                text.push_str(strings::chat::CUT);
+            }
+            send("done", json!({ "text": text, "footer": footer }));
         }
         Ok(Err(error)) => {
             tracing::warn!(%error, "the model gave no answer to a page");
             send("failed", json!({ "text": failed(&error) }));
         }
-        Err(_) => send("failed", json!({ "text": strings::chat::no_time(&text::human_duration(mode.time)) })),
+        Err(_) => {
+            let limit = text::human_duration(mode.time);
+            let told = if first.is_some() { strings::chat::cut_off(&limit) } else { strings::chat::no_time(&limit) };
+            send("failed", json!({ "text": told }));
+        }
     }
 }
 
-/// Returns what the model is asked: as many turns as the mode tells it of.
+/// Returns what the model is asked: as many turns as the mode tells it of, and as its context has room for.
 fn messages(asked: &Asked, mode: &Mode) -> Vec<Message> {
-    let user = |text: &str| Message::User { parts: vec![Part::Text { text: text.to_owned() }] };
-    let kept = asked.before.len().saturating_sub(mode.history_turns);
-    let turns = asked.before[kept..].iter().flat_map(|(question, answer)| {
-        let answer = AssistantMessage { text: answer.clone(), ..AssistantMessage::default() };
-        [user(question), Message::Assistant(answer)]
-    });
-    let system = Message::System { text: SYSTEM_PROMPT.to_owned() };
-    [system].into_iter().chain(turns).chain([user(asked.question.trim())]).collect()
+    let room = CONTEXT.saturating_sub(mode.max_tokens + SPARE);
+    request(SYSTEM_PROMPT, &asked.before, asked.question.trim(), mode.history_turns, room)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llm::Part;
 
     #[test]
     fn the_model_is_told_of_as_many_turns_as_the_mode_says() {
@@ -259,6 +268,18 @@ mod tests {
         };
         assert_eq!(told("normal"), ["system", "now?"]);
         assert_eq!(told("reason"), ["system", "q3", "a3", "q4", "a4", "now?"]);
+        let before = vec![("q".repeat(9_000), "a".to_owned()), ("q".to_owned(), "a".to_owned())];
+        let asked = Asked { mode: String::new(), question: "now?".to_owned(), before };
+        assert_eq!(messages(&asked, &modes()[3]).len(), 4, "a turn that does not fit is left out");
+    }
+
+    #[test]
+    fn the_page_offers_each_mode() {
+        let page = include_str!("ui/page.html");
+        for mode in modes() {
+            assert!(page.contains(&format!(">{}</option>", mode.word)), "{}", mode.word);
+        }
+        assert_eq!(page.matches("<option").count(), modes().len());
     }
 
     #[test]

@@ -2,38 +2,69 @@
 
 const find = (id) => document.getElementById(id);
 const [said, form, question, mode, stop, send, standing] = ["said", "ask", "question", "mode", "stop", "send", "standing"].map(find);
+const LOOK_MS = 5000;
+const LOOK_SOON_MS = 500;
 // What was said, as pairs of question and answer. It lives as long as the page.
 const before = [];
 let asking = null;
+let looking = null;
+
+// Keeps the end in view, unless somebody has scrolled away from it.
+function following(change) {
+  const isAtEnd = said.scrollHeight - said.scrollTop - said.clientHeight < 40;
+  change();
+  if (isAtEnd) said.scrollTop = said.scrollHeight;
+}
 
 function show(kind, text) {
   const article = document.createElement("article");
   article.className = kind;
   article.textContent = text;
   said.append(article);
-  article.scrollIntoView({ block: "end" });
+  said.scrollTop = said.scrollHeight;
   return article;
+}
+
+function stand(status, text) {
+  standing.dataset.status = status;
+  standing.textContent = text;
 }
 
 function seconds(millis) {
   return millis < 9950 ? `${(millis / 1000).toFixed(1)} s` : `${Math.round(millis / 1000)} s`;
 }
 
-async function look() {
-  if (document.hidden || asking) return;
-  try {
-    const told = await (await fetch("status")).json();
-    const takes = told.expected_ms ? ` (waking takes about ${seconds(told.expected_ms)})` : "";
-    standing.dataset.status = told.status;
-    standing.textContent = {
-      up: `${told.model} is awake`,
-      asleep: `${told.model} sleeps${takes}`,
-      starting: `${told.model} is waking up${takes}`,
-      failed: told.why,
-    }[told.status];
-  } catch {
-    standing.textContent = "The server is away";
+function tell(told) {
+  const takes = told.expected_ms ? ` (that takes about ${seconds(told.expected_ms)})` : "";
+  const texts = {
+    up: `${told.model} is awake`,
+    asleep: `${told.model} sleeps until you ask`,
+    starting: `${told.model} is waking up${takes}`,
+    failed: told.why,
+  };
+  stand(told.status, texts[told.status]);
+}
+
+// Asks how the model stands, again and again.
+async function look(request) {
+  clearTimeout(looking);
+  if (!document.hidden && !asking) {
+    try {
+      const told = await (await fetch(request ?? "status")).json();
+      if (!asking) tell(told);
+    } catch {
+      if (!asking) stand("away", "The server is away");
+    }
   }
+  clearTimeout(looking);
+  looking = setTimeout(look, standing.dataset.status === "starting" ? LOOK_SOON_MS : LOOK_MS);
+}
+
+// Whoever begins to write will ask soon.
+function wake() {
+  if (standing.dataset.status !== "asleep" || asking) return;
+  stand("starting", "…");
+  look(new Request("wake", { method: "POST", headers: { "Content-Type": "application/json" }, body: "{}" }));
 }
 
 // Reads the events of a stream one by one.
@@ -57,15 +88,15 @@ async function* events(response) {
 async function ask(words) {
   show("asked", words);
   const article = show("answer", "");
-  const fail = (text) => {
-    article.classList.add("failed");
-    article.textContent = text;
-  };
   let answer = "";
   let ended = false;
+  const fail = (text) => {
+    ended = true;
+    article.classList.add("failed");
+    following(() => (article.textContent = answer ? `${answer}\n\n(${text})` : text));
+  };
   asking = new AbortController();
-  send.disabled = true;
-  stop.hidden = false;
+  [send.hidden, stop.hidden] = [true, false];
   article.setAttribute("aria-busy", "true");
   try {
     const response = await fetch("chat", {
@@ -75,47 +106,39 @@ async function ask(words) {
       signal: asking.signal,
     });
     if (!response.ok) {
-      ended = true;
-      fail(await response.text());
+      fail((await response.text()).trim());
       return;
     }
     for await (const [event, told] of events(response)) {
       if (event === "state") {
-        standing.dataset.status = "starting";
-        standing.textContent = told.text;
+        stand("starting", told.text);
       } else if (event === "awake") {
-        standing.dataset.status = "up";
-        standing.textContent = "Awake";
+        stand("up", "Awake");
       } else if (event === "thinking") {
-        standing.textContent = "Thinking…";
+        stand("up", "Thinking…");
       } else if (event === "restart") {
         answer = "";
       } else if (event === "delta") {
         answer += told.text;
-        article.textContent = answer;
-        article.scrollIntoView({ block: "end" });
+        following(() => (article.textContent = answer));
       } else if (event === "done") {
         ended = true;
         answer = told.text || answer;
-        article.textContent = answer || "(The model had nothing to say.)";
         const footer = document.createElement("small");
         footer.textContent = told.footer;
-        article.append(footer);
-        before.push([words, answer]);
+        following(() => article.replaceChildren(answer || "(The model had nothing to say.)", footer));
+        if (answer) before.push([words, answer]);
       } else if (event === "failed") {
-        ended = true;
-        fail(answer ? `${answer}\n\n(${told.text})` : told.text);
+        fail(told.text);
       }
     }
-    if (!ended) fail(`${answer}\n\n(The answer broke off. Please ask again.)`.trim());
+    if (!ended) fail("The answer broke off. Please ask again.");
   } catch (error) {
-    fail(error.name === "AbortError" ? `${answer}\n\n(Stopped.)`.trim() : "The server cannot be reached.");
+    fail(error.name === "AbortError" ? "Stopped." : "The server cannot be reached.");
   } finally {
     asking = null;
-    send.disabled = false;
-    stop.hidden = true;
+    [send.hidden, stop.hidden] = [false, true];
     article.removeAttribute("aria-busy");
-    question.focus();
     look();
   }
 }
@@ -127,16 +150,20 @@ form.addEventListener("submit", (event) => {
   question.value = "";
   ask(words);
 });
+question.addEventListener("input", wake);
 question.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
     form.requestSubmit();
   }
 });
+function abort() {
+  asking?.abort();
+  question.focus();
+}
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") asking?.abort();
+  if (event.key === "Escape") abort();
 });
-stop.addEventListener("click", () => asking?.abort());
-document.addEventListener("visibilitychange", look);
-setInterval(look, 5000);
+stop.addEventListener("click", abort);
+document.addEventListener("visibilitychange", () => look());
 look();
