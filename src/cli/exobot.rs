@@ -18,7 +18,7 @@ use super::{
 use crate::{
     chat::matrix::Homeserver,
     config::{Config, Exobot, ExobotAccount, sentence},
-    ops::{Purpose, exobot_login},
+    ops::{Answer, Operator, Purpose, Request, ShownExobot, control_socket, exobot_login},
 };
 
 /// The most bytes of a password on standard input.
@@ -30,7 +30,7 @@ const DEVICE: &str = "matrix-agent (exobot)";
 /// Stands for the token while all else is checked before the login.
 const NOT_YET: &str = "token-of-the-login";
 
-/// Log exobot in, the bot whose model runs on this machine, and say where its page is
+/// Log exobot in, the bot whose model runs on this machine; show what it does, and where its page is
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -46,6 +46,12 @@ enum Verb {
         #[arg(long, value_name = "@NAME:SERVER")]
         user: Option<String>,
     },
+    /// Shows what its account and its model do, or why they do nothing
+    Status {
+        /// Prints JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Says where the page to chat with its model is
     Ui {
         /// Prints a proxy's settings for its public name, and how to let only some people in
@@ -58,6 +64,7 @@ pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Re
     let config = configuration.checked(Purpose::Anything)?;
     match args.verb {
         Verb::Login { user } => login(config, user).await,
+        Verb::Status { json } => status(config, json).await,
         Verb::Ui { print_proxy } => page(&config.exobot, print_proxy),
     }
 }
@@ -95,6 +102,22 @@ async fn login(config: &Config, user: Option<String>) -> anyhow::Result<Outcome>
     account::begin(&homeserver, &exobot.token, password, exobot_login(config, &exobot)).await?;
     let path = exobot.write(config)?;
     tell(config, &exobot, &path)
+}
+
+/// Shows how the server that runs says it stands.
+async fn status(config: &Config, json: bool) -> anyhow::Result<Outcome> {
+    let socket = control_socket(&config.paths.state_dir);
+    let Ok(mut operator) = Operator::ask(&socket, &Request::Exobot).await else {
+        bail!("No server runs here. Start it with `matrix-agent run`.");
+    };
+    let (value, text) = match operator.next().await? {
+        Some(Answer::Value { value, text }) => (value, text),
+        Some(Answer::Failed { text }) => bail!(text),
+        _ => bail!("The server hung up."),
+    };
+    let shown: ShownExobot = serde_json::from_value(value.clone())?;
+    writeln!(io::stdout().lock(), "{}", if json { value.to_string() } else { text })?;
+    Ok(if shown.served { Outcome::Good } else { Outcome::Bad })
 }
 
 /// Says where the page is, or what a proxy needs.

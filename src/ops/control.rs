@@ -7,6 +7,7 @@ use std::{
     io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -31,6 +32,7 @@ use tracing::Instrument;
 use super::{
     check_ipc,
     cloud_bots::{CloudBots, Shown},
+    exobot::ServedExobot,
     recent,
 };
 use crate::{
@@ -89,6 +91,8 @@ pub(crate) enum Request {
         /// Whether further lines are sent as they come, until the client hangs up.
         follow: bool,
     },
+    /// Tells what exobot and its model do.
+    Exobot,
     /// Runs a command in a sandbox.
     Exec {
         /// The room as the list shows it, its sandbox's name, or a terminal room's name.
@@ -135,6 +139,8 @@ pub(super) struct Control {
     pub(super) chat: Option<(AccountHub, Terminal)>,
     /// `None` if this process serves none.
     pub(super) cloud_bots: Option<CloudBots>,
+    /// `None` if this process serves none.
+    pub(super) exobot: Option<Arc<ServedExobot>>,
 }
 
 type Incoming = FramedRead<OwnedReadHalf, LinesCodec>;
@@ -216,6 +222,18 @@ impl Control {
                     }
                     Err(why) => fail(&mut outgoing, &why).await,
                 }
+            }
+            (Request::Exobot, _) => {
+                let Some(exobot) = &self.exobot else {
+                    return fail(
+                        &mut outgoing,
+                        "This server serves no exobot. Set ENABLE_EXOBOT=true and start it again.",
+                    )
+                    .await;
+                };
+                let shown = exobot.shown().await;
+                let (value, text) = (serde_json::json!(shown), shown.to_string());
+                send(&mut outgoing, &Answer::Value { value, text }).await
             }
             (request, _) => {
                 let Some(sandboxes) = self.sandboxes.clone() else {
@@ -316,6 +334,7 @@ impl Administration {
             Request::Chat { .. }
             | Request::Exec { .. }
             | Request::CloudBots
+            | Request::Exobot
             | Request::CloudBotLog { .. }
             | Request::LookAtCloudBots
             | Request::RestartCloudBot { .. } => Answer::Failed { text: "Not a question.".into() },

@@ -1,7 +1,8 @@
 //! Serves exobot: an account of its own, whose model is a child of this process.
 
-use std::{path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, thread, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use tokio::time;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
@@ -16,7 +17,8 @@ use crate::{
     config::{CloudBots, Config, Exobot, ExobotAccount, Wrong, make_private},
     http::{HttpServer, Names},
     hub::{Account, AccountHub, Keeper, Port},
-    inference::engine::{Binary, Engine, Options},
+    inference::engine::{Binary, Engine, Options, Standing},
+    text,
 };
 
 /// How long a start waits for its first try.
@@ -41,18 +43,106 @@ pub(crate) enum Unserved {
     Taken(String, String),
 }
 
-/// Begins its account and its engine; returns what tells how the account stands.
-///
-/// # Errors
-///
-/// Its settings or its file are wrong, or the system refuses something.
-pub(super) async fn start(
+/// exobot, as far as it is served.
+pub(super) enum ServedExobot {
+    /// It is.
+    Running(Running),
+    /// It is not; with why.
+    Refused(String),
+}
+
+/// What is served.
+pub(super) struct Running {
+    user: String,
+    hub: AccountHub,
+    serving: Serving,
+    engine: Engine,
+}
+
+/// How exobot stands, as operators see it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ShownExobot {
+    /// Its Matrix account; none if it is not served.
+    pub user: Option<String>,
+    /// Whether it has a session.
+    pub served: bool,
+    /// What its account does, or why it does nothing.
+    pub account: String,
+    /// What its model does; none if it is not served.
+    pub model: Option<String>,
+}
+
+impl fmt::Display for ShownExobot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(user) = &self.user else { return write!(f, "exobot is not served: {}", self.account) };
+        write!(f, "{user}: {}", self.account)?;
+        self.model.iter().try_for_each(|model| write!(f, "\n{model}"))
+    }
+}
+
+impl ServedExobot {
+    /// Begins its account and its engine. What speaks against that is told in the log: the others are served.
+    pub(super) async fn start(
+        config: &Config,
+        means: Means,
+        keeper: Keeper,
+        tasks: &TaskTracker,
+        cancel: CancellationToken,
+    ) -> Self {
+        match start(config, means, keeper, tasks, cancel).await {
+            Ok(running) => Self::Running(running),
+            Err(error) => {
+                tracing::error!("exobot is not served: {error:#}");
+                Self::Refused(format!("{error:#}"))
+            }
+        }
+    }
+
+    /// Waits until its account was tried once, or takes long.
+    pub(super) async fn tried(&self) {
+        if let Self::Running(Running { serving, .. }) = self
+            && time::timeout(FIRST_TRY, serving.all_tried()).await.is_err()
+        {
+            tracing::warn!("exobot's account could not be tried in time; it is tried further");
+        }
+    }
+
+    /// Returns how it stands.
+    pub(super) async fn shown(&self) -> ShownExobot {
+        let Running { user, hub, serving, engine } = match self {
+            Self::Running(running) => running,
+            Self::Refused(why) => {
+                return ShownExobot { user: None, served: false, account: why.clone(), model: None };
+            }
+        };
+        let rooms = hub.rooms().await.map_or(0, |rooms| rooms.len());
+        let (served, account) = match serving.standing() {
+            matrix::Standing::Served => (true, format!("serves {rooms} rooms")),
+            matrix::Standing::Beginning => (false, "begins".to_owned()),
+            matrix::Standing::Away(error) => (false, error.to_string()),
+        };
+        let takes = |expected: Option<Duration>| {
+            expected
+                .map_or_else(String::new, |expected| format!(" (that takes about {})", text::human_duration(expected)))
+        };
+        let does = match engine.standing() {
+            Standing::Asleep(expected) => format!("sleeps until it is asked; then it wakes{}", takes(expected)),
+            Standing::Waking(expected) => format!("is waking up{}", takes(expected)),
+            Standing::Up => "is awake".to_owned(),
+            Standing::Failed(failure) => format!("has failed: {failure}"),
+        };
+        let model = Some(format!("Its model, {}, {does}", engine.label()));
+        ShownExobot { user: Some(user.clone()), served, account, model }
+    }
+}
+
+async fn start(
     config: &Config,
     means: Means,
     keeper: Keeper,
     tasks: &TaskTracker,
     cancel: CancellationToken,
-) -> anyhow::Result<Serving> {
+) -> anyhow::Result<Running> {
     let account = ExobotAccount::read(config)?;
     if config.cloud_bots.enabled
         && let Some(bot) = CloudBots::read(config).bots.into_iter().find(|bot| bot.user == account.user)
@@ -67,7 +157,7 @@ pub(super) async fn start(
     }
     let chat = settings::exobot(config, &account);
     let policy = chat.policy.clone();
-    let source: Arc<dyn Source> = Arc::new(Sleeper::new(engine));
+    let source: Arc<dyn Source> = Arc::new(Sleeper::new(engine.clone()));
     let bot = ChatBot::new(chat, Arc::clone(&source), means.clone());
     let (port, inbox) = Port::new(matrix::ROOMS, QUEUE);
     let (login, serving) = (settings::exobot_login(config, &account), Serving::of_one_spared());
@@ -88,7 +178,7 @@ pub(super) async fn start(
     let running = matrix::run(login, hub.clone(), inbox, serving.seat(), tasks.clone(), cancel);
     // Boxed because the SDK's futures are large.
     tasks.spawn(Box::pin(running).instrument(hub.span()));
-    Ok(serving)
+    Ok(Running { user: account.user, hub, serving, engine })
 }
 
 /// Serves the page to chat with its model, if it may be served. The bot is served without it, too.
@@ -110,13 +200,6 @@ async fn serve_page(settings: &Exobot, engine: Engine, tasks: &TaskTracker, canc
             let address = settings.ui_listen;
             tracing::error!(%address, %error, "exobot's page is not served: set EXOBOT_UI_LISTEN to a port that is free");
         }
-    }
-}
-
-/// Waits until its account was tried once, or takes long.
-pub(super) async fn tried(serving: &Serving) {
-    if time::timeout(FIRST_TRY, serving.all_tried()).await.is_err() {
-        tracing::warn!("exobot's account could not be tried in time; it is tried further");
     }
 }
 

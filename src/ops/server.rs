@@ -20,7 +20,7 @@ use tracing::Instrument;
 use super::{
     cloud_bots::CloudBots,
     control::{Control, administration_socket, control_socket},
-    exobot,
+    exobot::ServedExobot,
     lock::Lock,
     pulse::Pulse,
     settings, talk, witness,
@@ -265,7 +265,7 @@ impl House {
             let ignore = async move { while events.recv().await.is_some() {} };
             self.tasks.spawn(self.cancel.clone().run_until_cancelled_owned(ignore));
         }
-        let control = Control { sandboxes: self.sandboxes.clone(), chat: None, cloud_bots: None };
+        let control = Control { sandboxes: self.sandboxes.clone(), chat: None, cloud_bots: None, exobot: None };
         self.listen(control, &administration_socket(&self.state_dir))
     }
 
@@ -319,17 +319,12 @@ impl House {
             }
             None => None,
         };
-        let exobots_account = match self.exobot.take() {
+        let exobot = match self.exobot.take() {
             Some(config) => {
                 let means = self.means_of_chat();
-                match Box::pin(exobot::start(&config, means, keeper.clone(), tasks, cancel.clone())).await {
-                    Ok(serving) => Some(serving),
-                    // The others are served.
-                    Err(error) => {
-                        tracing::error!("exobot is not served: {error:#}");
-                        None
-                    }
-                }
+                Some(Arc::new(
+                    Box::pin(ServedExobot::start(&config, means, keeper.clone(), tasks, cancel.clone())).await,
+                ))
             }
             None => None,
         };
@@ -385,7 +380,12 @@ impl House {
             tasks.spawn(show(events, hubs, cancel.clone()));
         }
         // Before the accounts, so that terminals do not wait for a homeserver that hangs.
-        let control = Control { sandboxes: self.sandboxes.clone(), chat: terminals_of, cloud_bots: cloud_bots.clone() };
+        let control = Control {
+            sandboxes: self.sandboxes.clone(),
+            chat: terminals_of,
+            cloud_bots: cloud_bots.clone(),
+            exobot: exobot.clone(),
+        };
         self.listen(control, &control_socket(&self.state_dir))?;
         let serving = Serving::new(logins.len());
         for (login, hub, inbox) in logins {
@@ -402,8 +402,8 @@ impl House {
         if let Some(bots) = cloud_bots {
             bots.tried().await;
         }
-        if let Some(serving) = exobots_account {
-            exobot::tried(&serving).await;
+        if let Some(exobot) = exobot {
+            exobot.tried().await;
         }
         Ok(Server { house: self, serving })
     }
