@@ -26,7 +26,8 @@ impl Lab {
         let path = |name: &str| rig.path().join(name);
         let (program, model, events) = (path("llama-server"), path("tiny-model.gguf"), path("events"));
         fs::write(&model, [&b"GGUF\x03\0\0\0"[..], &[0; 64]].concat()).unwrap();
-        let script = format!("#!/bin/sh\nexec python3 {FAKE} {fault} {} \"$@\"\n", events.display());
+        let script =
+            format!("#!/bin/sh\necho started $$ >>{0}\nexec python3 {FAKE} {fault} {0} \"$@\"\n", events.display());
         fs::write(&program, script).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
         for (key, value) in [

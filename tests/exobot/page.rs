@@ -4,6 +4,8 @@ use matrix_agent::net;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
 use super::{Lab, support::rig::wait};
 
 fn browser() -> Client {
@@ -58,6 +60,12 @@ async fn the_page_wakes_the_model_streams_its_answer_and_takes_no_other_sites_wo
     let status = client.get(format!("{page}/status")).send().await.unwrap();
     assert_eq!(status.status(), StatusCode::OK);
 
+    // Its homeserver is away, its model is not.
+    let status = tokio::task::block_in_place(|| lab.rig.command(&["exobot", "status"]).output().unwrap());
+    let told = String::from_utf8(status.stdout).unwrap();
+    assert!(!status.status.success() && told.starts_with("@exobot:localhost: "), "{told}");
+    assert!(told.ends_with("Its model, tiny-model, is awake\n"), "{told}");
+
     // Killed, the server cannot end its child; the kernel does.
     assert_eq!(lab.alive().len(), 1);
     server.kill();
@@ -91,4 +99,41 @@ async fn a_child_that_breaks_is_one_plain_sentence() {
     let told = last["text"].as_str().unwrap();
     assert!(!told.is_empty() && !told.contains("127.0.0.1") && !told.contains("os error"), "{told}");
     tokio::task::block_in_place(|| server.stop());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_open_questions_and_a_huge_one_leave_the_page_usable() {
+    let mut lab = Lab::new("never");
+    let page = lab.with_page();
+    let server = tokio::task::block_in_place(|| lab.rig.serve());
+    let address = page.strip_prefix("http://").unwrap();
+    let body = r#"{"mode": "fast", "question": "hello"}"#;
+    let head = format!("POST /chat HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json");
+    let request = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let mut open = vec![];
+    for _ in 0..1_000 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // It may have been closed in favour of others.
+        let _ = stream.write_all(request.as_bytes()).await;
+        open.push(stream);
+    }
+    let client = browser();
+    let status = client.get(format!("{page}/status")).send().await.unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&status.text().await.unwrap()).unwrap()["status"], "starting");
+    let ask = |body: String| {
+        let request = client.post(format!("{page}/chat")).header("content-type", "application/json").body(body);
+        async move { request.send().await.unwrap().status() }
+    };
+    assert_eq!(ask(body.to_owned()).await, StatusCode::SERVICE_UNAVAILABLE, "four wait already");
+    assert_eq!(ask("x".repeat(1 << 20)).await, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(ask(json!({"question": "x".repeat(7_000)}).to_string()).await, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(ask("{".to_owned()).await, StatusCode::BAD_REQUEST);
+    drop(open);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while ask(body.to_owned()).await != StatusCode::OK {
+        assert!(std::time::Instant::now() < end, "who has gone still waits");
+        tokio::task::yield_now().await;
+    }
+    tokio::task::block_in_place(|| server.stop());
+    assert!(lab.alive().is_empty());
 }

@@ -68,7 +68,9 @@ fn wakes_a_fake(rig: &mut Rig) {
     let path = |name: &str| rig.path().join(name);
     let (program, model, events) = (path("llama-server"), path("tiny-model.gguf"), path("events"));
     fs::write(&model, [&b"GGUF\x03\0\0\0"[..], &[0; 64]].concat()).unwrap();
-    fs::write(&program, format!("#!/bin/sh\nexec python3 {fake} none {} \"$@\"\n", events.display())).unwrap();
+    let events = events.display();
+    let script = format!("#!/bin/sh\necho started $$ >>{events}\nexec python3 {fake} none {events} \"$@\"\n");
+    fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
     for (key, value) in [
         ("LLAMA_SERVER_BIN", program.to_str().unwrap()),

@@ -30,7 +30,8 @@ impl Lab {
         let path = |name: &str| folder.path().join(name);
         fs::write(path("tiny-model.gguf"), [&b"GGUF\x03\0\0\0"[..], &[0; 64]].concat()).unwrap();
         let events = path("events");
-        let script = format!("#!/bin/sh\nexec python3 {FAKE} {fault} {} \"$@\"\n", events.display());
+        let script =
+            format!("#!/bin/sh\necho started $$ >>{0}\nexec python3 {FAKE} {fault} {0} \"$@\"\n", events.display());
         fs::write(path("llama-server"), script).unwrap();
         fs::set_permissions(path("llama-server"), fs::Permissions::from_mode(0o700)).unwrap();
         let options = Options {
