@@ -1,6 +1,6 @@
 //! Serves exobot: an account of its own, whose model is a child of this process.
 
-use std::{fmt, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::time;
@@ -186,7 +186,12 @@ async fn serve_page(settings: &Exobot, engine: Engine, tasks: &TaskTracker, canc
     if let Some(Wrong { what, mend }) = settings.page_refused() {
         return tracing::error!(mend, "exobot's page is not served: {what}");
     }
-    let names = match Names::parse(&settings.ui_public) {
+    let own = settings.ui_listen.ip();
+    let own = (!own.is_unspecified()).then(|| match own {
+        IpAddr::V4(own) => own.to_string(),
+        IpAddr::V6(own) => format!("[{own}]"),
+    });
+    let names = match Names::parse(settings.ui_public.iter().chain(&own)) {
         Ok(names) => names,
         Err(error) => return tracing::error!(%error, "exobot's page is not served: EXOBOT_UI_HOST_PUBLIC is no name"),
     };
