@@ -14,12 +14,44 @@ const BETWEEN: &[char] = &[':', ',', ';', ' ', '\u{a0}', '\t', '\n', '\r'];
 pub(crate) fn find(text: &str, name: &str) -> Option<Range<usize>> {
     text.char_indices().find_map(|(start, _)| {
         let before = text[..start].chars().next_back();
-        if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '@') {
+        if before.is_some_and(|c| c.is_alphanumeric() || "_@/-=+".contains(c)) {
             return None;
         }
         let end = start + prefix(&text[start..], name)?;
         ends_there(&text[end..], name).then_some(start..end)
     })
+}
+
+/// Returns a text without what is only shown in it: code, and what somebody else has said. Who is named there is not called.
+pub(crate) fn said(text: &str) -> String {
+    let (mut said, mut fence) = (String::with_capacity(text.len()), None);
+    for line in text.lines() {
+        let begun = line.trim_start();
+        let mark = ["```", "~~~"].into_iter().find(|mark| begun.starts_with(mark));
+        match (fence, mark) {
+            (None, Some(mark)) => fence = Some(mark),
+            (Some(open), Some(mark)) if open == mark => fence = None,
+            (Some(_), _) => {}
+            (None, None) if begun.starts_with('>') => {}
+            (None, None) => {
+                let mut line = line.to_owned();
+                while line.contains("``") {
+                    line = line.replace("``", "`");
+                }
+                // Every second part stands between marks, unless the last mark is alone.
+                let parts: Vec<_> = line.split('`').collect();
+                let all_closed = parts.len() % 2 == 1;
+                for (index, part) in parts.iter().enumerate() {
+                    if index % 2 == 0 || (!all_closed && index + 1 == parts.len()) {
+                        said.push_str(part);
+                    }
+                    said.push(' ');
+                }
+            }
+        }
+        said.push('\n');
+    }
+    said
 }
 
 /// Returns what is said to whoever is called by these names: a text without those at its beginning and its end, and
@@ -102,6 +134,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_is_named_in_code_or_in_what_somebody_else_has_said_is_not_called() {
+        for (text, is_called) in [
+            ("@llama hello", true),
+            ("`@llama` hello", false),
+            ("run `pull @llama`, @llama", true),
+            ("an open ` mark, @llama", true),
+            ("> @llama hello\nwho was that?", false),
+            ("```\n@llama\n```\nwhat is this?", false),
+            ("```\nx\n```\n@llama what is this?", true),
+            ("~~~\n```\n@llama\n~~~", false),
+            ("``@llama``", false),
+        ] {
+            assert_eq!(find(&said(text), "@llama").is_some(), is_called, "{text}");
+        }
+    }
+
+    #[test]
     fn a_name_is_found_as_a_whole_word() {
         for (text, name) in [
             ("llama", "llama"),
@@ -130,6 +179,9 @@ mod tests {
             ("@llama:other.org hello", "@llama"),
             ("@llama2 hello", "@llama"),
             ("mail@llama.org", "@llama"),
+            ("https://example.org/@llama", "@llama"),
+            ("my-llama", "llama"),
+            ("models/llama", "llama"),
             ("@llama:example.org.evil", "@llama:example.org"),
             ("", "llama"),
             ("llama", ""),

@@ -5,7 +5,7 @@
 //! since the files contain nothing else; the environment belongs to everybody, so unknown names in it are not.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fs::{self, File},
     io::{self, Read},
@@ -75,6 +75,17 @@ impl Raw {
     pub(super) fn of_file(path: &Path, text: &str, table: Table, mistakes: &mut Mistakes) -> Self {
         let mut raw = Self::default();
         raw.add_env_file(path, text, table, mistakes);
+        let mut seen = BTreeSet::new();
+        for line in dotenv::read(text).0.into_iter().filter(|line| !line.value.is_empty()) {
+            if table.find(&line.key).is_some_and(|about| !seen.insert(about.name)) {
+                let source = Source::EnvFile { path: path.to_owned(), line: line.number };
+                mistakes.add(
+                    &line.key,
+                    Some(source),
+                    Wrong::new("it stands in the file twice", "Keep one of the lines"),
+                );
+            }
+        }
         raw
     }
 

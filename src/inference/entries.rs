@@ -213,6 +213,9 @@ pub(super) fn endpoints(text: &str, faults: &mut Faults) -> Vec<Endpoint> {
             }
         };
         let [ssh, unit, models_dir] = ["ssh", "unit", "modelsDir"].map(|name| fields.plain(name));
+        if unit.as_deref().is_some_and(|unit| unit.contains('/') || unit.starts_with('.')) {
+            fields.fault("unit", "write the unit's name alone, such as `llama.service`");
+        }
         if unit.is_some() != ssh.is_some() {
             fields.fault(if unit.is_some() { "ssh" } else { "unit" }, "`ssh` and `unit` are set both or not at all");
         }

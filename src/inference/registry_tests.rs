@@ -190,3 +190,19 @@ fn everybody_may_reset_what_is_public() {
     assert!(!registry.is_public("!a:x"), "the file is read again");
     assert_eq!(registry.read().room("A").unwrap().agent, ("coder".to_owned(), "coder".to_owned()));
 }
+
+#[test]
+fn a_pipe_holds_nobody_up_and_a_unit_is_a_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Registry::new(folder.path().to_owned());
+    let path = folder.path().join(ENDPOINTS);
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(registry.read().mistakes[0].contains("it is no file"), "{:?}", registry.read().mistakes);
+    fs::remove_file(&path).unwrap();
+    for unit in ["../../etc/x.service", "x/../y.service", "..", ".hidden"] {
+        let endpoint = serde_json::json!({"id": "a", "type": "llama-cpp", "url": "http://127.0.0.1:9", "ssh": "a@b", "unit": unit});
+        fs::write(&path, serde_json::json!({"endpoints": [endpoint]}).to_string()).unwrap();
+        let mistakes = registry.read().mistakes;
+        assert!(mistakes[0].contains("the unit's name alone"), "{unit}: {mistakes:?}");
+    }
+}

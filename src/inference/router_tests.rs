@@ -269,7 +269,8 @@ async fn an_ssh_that_fails_leaves_the_model_before_serving() {
     let program = ssh(folder.path(), "echo 'Host key verification failed.' >&2\nexit 255\n");
     let (inference, endpoint, [_, b]) = inference(folder.path(), &url, PLACE, program);
     let failed = inference.lease(&endpoint, &b).await.unwrap_err();
-    let unreachable = LoadFault::Unreachable("Host key verification failed.".to_owned());
+    let unreachable =
+        LoadFault::Unreachable("SSH does not reach its machine: Host key verification failed.".to_owned());
     assert_eq!(failed, NoLease::Failed { why: unreachable, serving: Some("a".to_owned()) });
 
     // The unit comes back with another model than was asked for, or with none.
@@ -288,8 +289,15 @@ async fn a_log_is_read_over_ssh() {
     assert_eq!(inference.log(&endpoint, 20).await.unwrap(), "srv  init: ready\n");
     let asked = fs::read_to_string(folder.path().join("asked")).unwrap();
     assert!(asked.contains("journalctl --no-pager --output=cat --lines=20 --unit=llama-server.service"), "{asked}");
+    ssh(folder.path(), "trap '' PIPE; head -c 3000000 /dev/zero | tr '\\0' x; exit 0\n");
+    assert_eq!(inference.log(&endpoint, 20).await.unwrap().len(), 64 * 1024, "what has no end is cut");
+    ssh(folder.path(), "exit 3\n");
+    assert!(inference.log(&endpoint, 20).await.unwrap_err().to_string().contains("ended with code 3 and said nothing"));
     ssh(folder.path(), "echo 'Permission denied (publickey).' >&2; exit 255\n");
-    assert_eq!(inference.log(&endpoint, 20).await.unwrap_err().to_string(), "Permission denied (publickey).");
+    assert_eq!(
+        inference.log(&endpoint, 20).await.unwrap_err().to_string(),
+        "SSH does not reach its machine: Permission denied (publickey)."
+    );
     let (inference, endpoint, _) = self::inference(folder.path(), "http://127.0.0.1:9", "", "ssh".into());
     assert!(inference.log(&endpoint, 20).await.unwrap_err().to_string().contains("no `ssh` and `unit`"));
 }

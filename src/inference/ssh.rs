@@ -3,9 +3,18 @@
 //! `ssh` asks nobody for a password and talks to no machine whose key it does not know. What is put into its command line
 //! are words of the registry that mean nothing to a shell (`entries.rs`).
 
-use std::{path::PathBuf, process::Output, time::Duration};
+use std::{
+    io,
+    path::PathBuf,
+    process::{Output, Stdio},
+    time::Duration,
+};
 
-use tokio::time;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::Command,
+    time,
+};
 
 use super::entries::{Endpoint, LocalModel};
 use crate::{child, strings::localbot, text};
@@ -16,6 +25,8 @@ const CONNECT: &str = "10";
 const LIMIT: Duration = Duration::from_mins(1);
 /// The most bytes of a log.
 const LOG: u32 = 16_000;
+/// The most bytes that a command there may say.
+const MOST: u64 = 64 * 1024;
 /// The most characters of a program's own words.
 const WORDS: usize = 200;
 
@@ -91,7 +102,7 @@ impl Ssh {
             .args(["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o"])
             .arg(format!("ConnectTimeout={CONNECT}"))
             .args(["-o", "ClearAllForwardings=yes", "--", destination, script]);
-        let output = match time::timeout(LIMIT, command.output()).await {
+        let output = match time::timeout(LIMIT, output(command)).await {
             Err(_) => return Err(SshFault::Unreachable(localbot::no_answer_within(LIMIT))),
             Ok(Err(error)) => return Err(SshFault::Unreachable(localbot::ssh_not_started(&error.to_string()))),
             Ok(Ok(output)) => output,
@@ -103,8 +114,30 @@ impl Ssh {
         let line = words.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
         let line = text::one_line(line, WORDS);
         // `ssh` itself ends so; a command there may, too, and is then told as a connection that failed.
-        Err(if output.status.code() == Some(255) { SshFault::Unreachable(line) } else { SshFault::Failed(line) })
+        Err(match (output.status.code(), line.is_empty()) {
+            (Some(255), _) => SshFault::Unreachable(localbot::ssh_away(&line)),
+            (code, true) => SshFault::Failed(localbot::silent(code.unwrap_or_default())),
+            (_, false) => SshFault::Failed(line),
+        })
     }
+}
+
+/// Runs a program, and returns what it has said, of each of both outputs the first [`MOST`] bytes.
+async fn output(mut command: Command) -> io::Result<Output> {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (stdout, stderr) = tokio::try_join!(read(stdout), read(stderr))?;
+    // One that says more is cut off: nobody reads on.
+    let status = child.wait().await?;
+    Ok(Output { status, stdout, stderr })
+}
+
+async fn read(from: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(from) = from {
+        from.take(MOST).read_to_end(&mut bytes).await?;
+    }
+    Ok(bytes)
 }
 
 fn place(endpoint: &Endpoint) -> Result<(&str, &str), SshFault> {

@@ -163,6 +163,15 @@ pub(crate) const LOAD_FAILED: &str = "the server could not load it; its log says
 pub(crate) const BAD_PATH: &str = "the file's name has characters that are not passed on to a shell";
 /// An endpoint has no way to its machine.
 pub(crate) const NO_SSH: &str = "it has no `ssh` and `unit` in inference-endpoints.json";
+/// `ssh` does not reach an endpoint's machine, in its own words.
+pub(crate) fn ssh_away(words: &str) -> String {
+    let words = if words.is_empty() { "it does not say why" } else { words };
+    format!("SSH does not reach its machine: {words}")
+}
+/// A command on an endpoint's machine has failed without a word.
+pub(crate) fn silent(code: i32) -> String {
+    format!("the command there ended with code {code} and said nothing")
+}
 /// `ssh` is not there.
 pub(crate) fn ssh_not_started(cause: &str) -> String {
     format!("`ssh` could not be started: {cause}")

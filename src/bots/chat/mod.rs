@@ -163,7 +163,11 @@ impl ChatBot {
     /// Returns whether a message is for it.
     fn is_called(&self, said: &Said<'_>) -> bool {
         let addressed = said.addressed;
-        addressed.mentioned || addressed.replied || self.names.iter().any(|name| names::find(said.text, name).is_some())
+        if addressed.mentioned || addressed.replied {
+            return true;
+        }
+        let text = names::said(said.text);
+        self.names.iter().any(|name| names::find(&text, name).is_some())
     }
 
     async fn obey(&self, order: Order) -> String {

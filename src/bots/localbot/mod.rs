@@ -59,18 +59,26 @@ impl LocalBot {
     /// Carries a command out and returns the reply.
     pub(crate) async fn carry_out(&self, command: &LocalCommand, asker: Asker) -> String {
         let snapshot = self.inference.registry().read();
+        let reply = self.reply(&snapshot, command, asker).await;
+        match asker {
+            Asker::Authorised => told(reply, &snapshot),
+            Asker::Guest => reply,
+        }
+    }
+
+    async fn reply(&self, snapshot: &Snapshot, command: &LocalCommand, asker: Asker) -> String {
         match command {
-            LocalCommand::New(room) => self.reset(&snapshot, room, asker).await,
+            LocalCommand::New(room) => self.reset(snapshot, room, asker).await,
             // Whoever wires another command to guests by mistake gets nothing.
             _ if asker == Asker::Guest => String::new(),
             LocalCommand::Help => localbot::HELP.to_owned(),
-            LocalCommand::Status => self.status(&snapshot).await,
-            LocalCommand::Models => self.models(&snapshot).await,
-            LocalCommand::Endpoints => self.endpoints(&snapshot).await,
-            LocalCommand::Performance => self.performance(&snapshot).await,
-            LocalCommand::Switch(model) => self.switch(&snapshot, model).await,
-            LocalCommand::Queue => self.queue(&snapshot).await,
-            LocalCommand::Log => self.log(&snapshot).await,
+            LocalCommand::Status => self.status(snapshot).await,
+            LocalCommand::Models => self.models(snapshot).await,
+            LocalCommand::Endpoints => self.endpoints(snapshot).await,
+            LocalCommand::Performance => self.performance(snapshot).await,
+            LocalCommand::Switch(model) => self.switch(snapshot, model).await,
+            LocalCommand::Queue => self.queue(snapshot).await,
+            LocalCommand::Log => self.log(snapshot).await,
         }
     }
 
@@ -88,12 +96,12 @@ impl LocalBot {
             None => lines.push(self.none_online(&probed)),
         }
         lines.extend([String::new(), localbot::sessions(sessions, &text::short(tokens))]);
-        told(lines, snapshot)
+        lines.join("\n")
     }
 
     async fn models(&self, snapshot: &Snapshot) -> String {
         if snapshot.models.is_empty() {
-            return told(vec![localbot::no_models(&self.folder())], snapshot);
+            return localbot::no_models(&self.folder());
         }
         let probed = self.inference.probe(snapshot).await;
         let active = inference::active(&probed);
@@ -109,12 +117,12 @@ impl LocalBot {
             lines.extend([String::new(), localbot::listed(&model.alias, &model.name, is_active(model))]);
             lines.extend(localbot::listed_facts(context.as_deref(), speeds.as_deref()));
         }
-        told(lines, snapshot)
+        lines.join("\n")
     }
 
     async fn endpoints(&self, snapshot: &Snapshot) -> String {
         if snapshot.endpoints.is_empty() {
-            return told(vec![localbot::no_endpoints(&self.folder())], snapshot);
+            return localbot::no_endpoints(&self.folder());
         }
         let probed = self.inference.probe(snapshot).await;
         let mut lines = vec![localbot::ENDPOINTS.to_owned()];
@@ -128,7 +136,7 @@ impl LocalBot {
         }
         let count = probed.iter().filter(|probed| probed.found.is_ok()).count();
         lines.extend([String::new(), localbot::online(count, probed.len())]);
-        told(lines, snapshot)
+        lines.join("\n")
     }
 
     async fn performance(&self, snapshot: &Snapshot) -> String {
@@ -182,10 +190,10 @@ fn online_lines(snapshot: &Snapshot, kind: inference::Kind, online: &Online) -> 
 }
 
 /// Returns a reply with the mistakes of the registry behind it.
-fn told(mut lines: Vec<String>, snapshot: &Snapshot) -> String {
-    if !snapshot.mistakes.is_empty() {
-        lines.push(String::new());
-        lines.extend(snapshot.mistakes.iter().map(|mistake| localbot::mistake(mistake)));
+fn told(reply: String, snapshot: &Snapshot) -> String {
+    if snapshot.mistakes.is_empty() {
+        return reply;
     }
-    lines.join("\n")
+    let mistakes = snapshot.mistakes.iter().map(|mistake| localbot::mistake(mistake));
+    [reply, String::new()].into_iter().chain(mistakes).collect::<Vec<_>>().join("\n")
 }

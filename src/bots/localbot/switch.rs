@@ -1,6 +1,6 @@
 //! `/lbm ALIAS`, `/lbq` and `/lbl`: what is loaded is changed, and what servers do is told.
 
-use super::{LocalBot, told};
+use super::LocalBot;
 use crate::{
     inference::{self, Endpoint, LoadFault, LocalModel, NoLease, NotOne, Snapshot, Standing},
     strings::localbot,
@@ -49,7 +49,7 @@ impl LocalBot {
     /// Returns who is answered and who waits.
     pub(super) async fn queue(&self, snapshot: &Snapshot) -> String {
         if snapshot.endpoints.is_empty() {
-            return told(vec![localbot::no_endpoints(&self.folder())], snapshot);
+            return localbot::no_endpoints(&self.folder());
         }
         let mut lines = vec![localbot::QUEUE.to_owned()];
         let slots = snapshot.endpoints.iter().map(|endpoint| self.inference.slots(endpoint));
@@ -62,7 +62,7 @@ impl LocalBot {
             lines.extend(slots.map(|(busy, all)| localbot::slots(busy, all)));
             lines.extend(if asked.is_empty() { vec![localbot::QUEUE_EMPTY.to_owned()] } else { asked });
         }
-        told(lines, snapshot)
+        lines.join("\n")
     }
 
     /// Returns the last lines of the active server's log; of the first endpoint's if none is online.

@@ -174,16 +174,19 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
                 Some(event) => edit_to(event, new),
                 None => related(new, thread.as_ref(), Some(asked)),
             };
-            let whole = ids::digest(&[txn, "whole"], 16);
-            // The file is sent before the answer, so that whoever sees the answer finds the file, too.
-            if short.is_some() && earlier.find(txn, &content).or_else(|| earlier.find(&whole, &Value::Null)).is_none() {
-                let file = media::upload(adapter, &room, &whole, WHOLE, "text/markdown", text.as_bytes()).await?;
-                post(adapter, Class::Answer, &room, &whole, related(file, thread.as_ref(), None)).await?;
+            if short.is_some() {
+                attach(adapter, &room, txn, &earlier, &content, text, thread.as_ref()).await?;
             }
             content
         }
         Outbound::Reply { text, asked, thread } => {
-            related(to_content("m.text", &render::markdown(text)), thread.as_ref(), Some(asked))
+            let short = render::shortened(text);
+            let rendered = render::markdown(short.as_deref().unwrap_or(text));
+            let content = related(to_content("m.text", &rendered), thread.as_ref(), Some(asked));
+            if short.is_some() {
+                attach(adapter, &room, txn, &earlier, &content, text, thread.as_ref()).await?;
+            }
+            content
         }
         Outbound::Notice { text, card: None } => to_content("m.notice", &render::markdown(text)),
         Outbound::Notice { text, card: Some(CardPlace { thread, replaces, calls }) } => {
@@ -249,6 +252,25 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
         Class::Answer
     };
     post(adapter, class, &room, txn, content).await
+}
+
+/// Sends the whole text of a message that is too long for one as a file before it, so that whoever sees the message finds the file,
+/// too; unless one of them was sent earlier.
+async fn attach(
+    adapter: &Adapter,
+    room: &Room,
+    txn: &str,
+    earlier: &Earlier,
+    content: &Value,
+    text: &str,
+    thread: Option<&EventId>,
+) -> Result<(), Trouble> {
+    let whole = ids::digest(&[txn, "whole"], 16);
+    if earlier.find(txn, content).or_else(|| earlier.find(&whole, &Value::Null)).is_none() {
+        let file = media::upload(adapter, room, &whole, WHOLE, "text/markdown", text.as_bytes()).await?;
+        post(adapter, Class::Answer, room, &whole, related(file, thread, None)).await?;
+    }
+    Ok(())
 }
 
 /// Returns the message in which an answer was shown as it came, if there is one.

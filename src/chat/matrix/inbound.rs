@@ -180,8 +180,9 @@ fn file(content: &Value, thread: Option<EventId>, about: Option<EventId>, addres
 fn addressed(own: &UserId, content: &Value) -> Addressed {
     let text = said(content).unwrap_or_default();
     let named = content["m.mentions"]["user_ids"].as_array().is_some_and(|ids| ids.iter().any(|id| id == own.as_str()));
+    let called = names::said(&text);
     let ids =
-        [own.to_string(), format!("@{}", own.localpart())].into_iter().filter(|id| names::find(&text, id).is_some());
+        [own.to_string(), format!("@{}", own.localpart())].into_iter().filter(|id| names::find(&called, id).is_some());
     let names: Vec<_> = ids.chain(shown(own, content)).chain(linked(&text, own)).collect();
     // Whether it replies to the bot is known only to who knows what the bot has said.
     Addressed { mentioned: named || !names.is_empty(), replied: false, names, others: others(own, content, &text) }

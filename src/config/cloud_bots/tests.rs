@@ -49,7 +49,11 @@ impl Place {
 
     /// Returns the bot of this text.
     fn bot(&self, more: &str) -> CloudBot {
-        self.write("cloud-bot-llama.env", format!("{NEEDED}{more}"));
+        self.bot_of(&format!("{NEEDED}{more}"))
+    }
+
+    fn bot_of(&self, text: &str) -> CloudBot {
+        self.write("cloud-bot-llama.env", text);
         let CloudBots { mut bots, refused } = self.read();
         assert!(refused.is_empty(), "{refused:?}");
         bots.pop().unwrap()
@@ -161,11 +165,25 @@ fn placeholders_are_no_keys() {
     for key in ["BOT_TOKEN", "LLM_API_KEY"] {
         for value in ["REPLACE_ME", "your-api-key", "<key>", "gsk_xxxxxxxx", "changeme", "sk-...", "***", "placeholder"]
         {
-            let shown = place.refusal(format!("{NEEDED}{key}={value}\n"));
+            let shown = place.refusal(format!("{}{key}={value}\n", without(key)));
             assert!(shown.contains(key) && shown.contains("placeholder"), "{value}: {shown}");
         }
     }
-    assert_eq!(place.bot("LLM_API_KEY=none\n").api_key.expose_secret(), "none", "for endpoints without keys");
+    let bot = place.bot_of(&format!("{}LLM_API_KEY=none\n", without("LLM_API_KEY")));
+    assert_eq!(bot.api_key.expose_secret(), "none", "for endpoints without keys");
+}
+
+/// What a bot needs but this key.
+fn without(key: &str) -> String {
+    let others = NEEDED.lines().filter(|line| !line.starts_with(key));
+    others.flat_map(|line| [line, "\n"]).collect()
+}
+
+#[test]
+fn a_key_that_stands_there_twice_is_a_mistake() {
+    let shown = Place::new().refusal(format!("{NEEDED}LLM_API_KEY=sk-another-secret\n"));
+    assert!(shown.contains("LLM_API_KEY") && shown.contains("stands in the file twice"), "{shown}");
+    assert!(!shown.contains("another-secret"), "{shown}");
 }
 
 #[test]

@@ -13,8 +13,11 @@ use crate::{
     hub::{AccountHub, Outbound, to_json},
     ids::{self, Address, EventId, SPANS},
     store::{Conversation, NewOutbox, StoreError},
-    strings,
+    strings, text,
 };
+
+/// The most bytes of a reply to an order; of more, the middle is cut out.
+const REPLY: usize = 256 * 1024;
 
 /// The running orders. If this is dropped they are aborted; their events still wait in the journal, so they are
 /// carried out again.
@@ -109,6 +112,7 @@ pub(super) fn reply_row(
     thread: Option<EventId>,
     text: String,
 ) -> Result<NewOutbox, StoreError> {
+    let text = if text.len() > REPLY { text::cut_middle(&text, REPLY) } else { text };
     let outbound = Outbound::Reply { text, asked: asked.clone(), thread };
     Ok(NewOutbox { txn: txn(address, asked, "reply"), payload: to_json(&outbound)?, file: None })
 }
