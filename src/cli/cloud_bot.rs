@@ -126,7 +126,10 @@ fn show(bots: &[Shown], json: bool, states: bool) -> anyhow::Result<Outcome> {
 }
 
 async fn logs(config: &Config, name: String, follow: bool) -> anyhow::Result<Outcome> {
-    CloudBot::path(config, &name).map_err(|wrong| anyhow::anyhow!("{}. {}.", wrong.what, wrong.mend))?;
+    let path = CloudBot::path(config, &name).map_err(|wrong| anyhow::anyhow!("{}. {}.", wrong.what, wrong.mend))?;
+    if !path.exists() {
+        bail!("There is no cloud bot `{name}`: {} does not exist.", path.display());
+    }
     let socket = control_socket(&config.paths.state_dir);
     let Ok(mut operator) = Operator::ask(&socket, &Request::CloudBotLog { name, follow }).await else {
         bail!("{NO_SERVER} Lines of earlier servers are in their log.")

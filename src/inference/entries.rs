@@ -186,6 +186,7 @@ pub(super) fn endpoints(text: &str, faults: &mut Faults) -> Vec<Endpoint> {
         return vec![];
     };
     let mut all: Vec<Endpoint> = Vec::new();
+    not_more(list.len(), "endpoints", faults);
     for (index, value) in list.iter().enumerate().take(MOST) {
         let place = format!("endpoints[{index}]");
         let Some(mut fields) = Fields::of(place, value, &known, faults) else { continue };
@@ -237,7 +238,9 @@ pub(super) fn models(text: &str, faults: &mut Faults) -> Vec<LocalModel> {
     let known =
         ["alias", "name", "context", "vramFit", "speeds", "endpoint", "path", "fileSize", "pinned", "notes", "params"];
     let mut all: Vec<LocalModel> = Vec::new();
-    for (key, value) in members(text, "models", faults).iter().take(MOST) {
+    let members = members(text, "models", faults);
+    not_more(members.len(), "models", faults);
+    for (key, value) in members.iter().take(MOST) {
         let place = format!("models.\"{key}\"");
         let named = key.split_once('/').and_then(|(kind, file)| Some((Kind::of(kind)?, file)));
         let Some((kind, file)) = named.filter(|(_, file)| !file.is_empty()) else {
@@ -275,7 +278,9 @@ fn speeds(fields: &mut Fields<'_>) -> Speeds {
 pub(super) fn rooms(text: &str, faults: &mut Faults) -> Vec<MappedRoom> {
     let known = ["agentId", "roomName", "publicReset"];
     let mut all: Vec<MappedRoom> = Vec::new();
-    for (room, value) in members(text, "rooms", faults).iter().take(MOST) {
+    let members = members(text, "rooms", faults);
+    not_more(members.len(), "rooms", faults);
+    for (room, value) in members.iter().take(MOST) {
         let place = format!("rooms.\"{room}\"");
         if room.trim().is_empty() || room.chars().any(char::is_whitespace) {
             faults.add(&place, "that is no room's id");
@@ -319,6 +324,13 @@ impl Fields<'_> {
         }
         self.fault(field, "letters, digits and `-_./@:+=,` may stand there, and no `-` at its beginning");
         None
+    }
+}
+
+/// Tells that a file has more entries than are read.
+fn not_more(count: usize, name: &str, faults: &mut Faults) {
+    if count > MOST {
+        faults.add(name, format_args!("it has {count} entries, and {MOST} are the most"));
     }
 }
 

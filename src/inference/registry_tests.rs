@@ -206,3 +206,14 @@ fn a_pipe_holds_nobody_up_and_a_unit_is_a_name() {
         assert!(mistakes[0].contains("the unit's name alone"), "{unit}: {mistakes:?}");
     }
 }
+
+#[test]
+fn more_than_is_read_is_a_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoints: Vec<_> = (0..201)
+        .map(|n| serde_json::json!({"id": format!("e{n}"), "type": "vllm", "url": "http://127.0.0.1:9"}))
+        .collect();
+    fs::write(folder.path().join(ENDPOINTS), serde_json::json!({"endpoints": endpoints}).to_string()).unwrap();
+    let mistakes = Registry::new(folder.path().to_owned()).read().mistakes;
+    assert!(mistakes[0].contains("201 entries, and 200 are the most"), "{mistakes:?}");
+}
