@@ -47,6 +47,12 @@ async fn on_a_closed_homeserver_a_bot_is_added_with_its_account_beside_a_running
     let who = "/_matrix/client/v3/account/whoami";
     assert_eq!(place.synapse.call(Method::GET, who, Some(token), None).await.0, 401, "its token is void");
     assert_eq!(place.status("llama"), Value::Null);
+
+    // Nobody knows its password any more, and its account is a bot's.
+    let added = place.cloud_bot(&["add", "llama"], &place.settings("@llama:localhost", room.as_str()));
+    assert!(added.status.success(), "{}", out(&added));
+    place.served("llama");
+    place.is_answered(&room, "llama", true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,6 +27,8 @@ pub(crate) enum LocalCommand {
 
 /// The longest name that is looked for.
 const NAME: usize = 80;
+/// What may stand around a name.
+const QUOTES: &[char] = &['"', '\'', '`', '“', '”', '„'];
 /// What may end a word.
 const END: &[char] = &['.', '!', '?', '…', ',', ';', ':'];
 
@@ -40,7 +42,7 @@ impl LocalCommand {
             return None;
         }
         let word = word.trim_end_matches(END).to_lowercase();
-        let name = text::one_line(name.trim().trim_end_matches(END), NAME);
+        let name = text::one_line(name.trim().trim_end_matches(END).trim_matches(QUOTES), NAME);
         Some(match (word.as_str(), name.is_empty()) {
             ("lbn", _) => Self::New(name),
             ("lbh", true) => Self::Help,
@@ -71,6 +73,8 @@ mod tests {
             ("lbl", Some(LocalCommand::Log)),
             ("lbn  llmlab.", Some(LocalCommand::New("llmlab".into()))),
             ("lbn", Some(LocalCommand::New(String::new()))),
+            ("lbm \"q3\"", Some(LocalCommand::Switch("q3".into()))),
+            ("lbm `q3`.", Some(LocalCommand::Switch("q3".into()))),
             ("lbn a b", Some(LocalCommand::New("a b".into()))),
             ("lbh", Some(LocalCommand::Help)),
             ("lbp!", Some(LocalCommand::Performance)),

@@ -16,6 +16,8 @@ use crate::{net, text};
 const LIMIT: Duration = Duration::from_secs(30);
 /// The largest answer in bytes.
 const LARGEST: usize = 1 << 20;
+/// How accounts are marked that are made for bots; Synapse knows this kind of user.
+const BOT: &str = "bot";
 
 /// A homeserver, to be asked as nobody yet.
 #[derive(Debug)]
@@ -140,11 +142,11 @@ impl Homeserver {
 }
 
 impl Administrator<'_> {
-    /// Returns whether there is an account.
+    /// Returns whether there is an account that is somebody's: one that was made for a bot may be made anew.
     pub(crate) async fn has_account(&self, user: &str) -> Result<bool, Fault> {
         let Answer(status, answer) = self.ask(Method::GET, &path_of(user), None).await?;
         match status {
-            200 => Ok(answer["deactivated"].as_bool() != Some(true)),
+            200 => Ok(answer["deactivated"].as_bool() != Some(true) && answer["user_type"] != BOT),
             404 => Ok(false),
             _ => Err(self.homeserver.refused("look for accounts", status, &answer)),
         }
@@ -153,7 +155,10 @@ impl Administrator<'_> {
     /// Makes an account with this password, which people see under the name `shown`.
     pub(crate) async fn make_account(&self, user: &str, password: &SecretString, shown: &str) -> Result<(), Fault> {
         let password = password.expose_secret();
-        let body = json!({ "password": password, "displayname": shown, "deactivated": false });
+        // What else is logged in to an account that was a bot's before stays so.
+        let body = json!({
+            "password": password, "displayname": shown, "deactivated": false, "user_type": BOT, "logout_devices": false,
+        });
         let Answer(status, answer) = self.ask(Method::PUT, &path_of(user), Some(body)).await?;
         if matches!(status, 200 | 201) {
             Ok(())
