@@ -101,17 +101,16 @@ async fn send(talk: &Talk, hub: &AccountHub, delivery: &Delivery) -> Result<(), 
         }
         let again = if progress.perhaps_more { strings::talk::PERHAPS_AGAIN } else { "" };
         let most = talk.max_length.load(Ordering::Relaxed).max(SHORTEST);
-        let piece = split::first(&text[progress.sent..], most - again.chars().count());
-        let words = &text[progress.sent..progress.sent + piece.end];
-        let behind = Progress { sent: progress.sent + piece.next, perhaps_more: false };
-        if words.trim().is_empty() {
+        let piece = split::piece(&text, progress.sent, most - again.chars().count());
+        let behind = Progress { sent: piece.next, perhaps_more: false };
+        if piece.words.trim().is_empty() {
             progress = behind;
             continue;
         }
         hub.note(&note, &Progress { perhaps_more: true, ..progress }.shown()).await.map_err(noted)?;
         // Each message of a row has a name of its own.
         let reference = ids::digest(&[&delivery.txn, &progress.sent.to_string()], 32);
-        let message = format!("{again}{words}");
+        let message = format!("{again}{piece}");
         let post = Post { message: &message, reply_to: reply_to.filter(|_| progress.sent == 0), reference: &reference };
         let result = talk.api.send(conversation, &post).await;
         crash::point("sent");
@@ -192,17 +191,22 @@ fn words(outbound: &Outbound) -> Option<(String, Option<&EventId>)> {
     Some((calling_nobody(&text), asked))
 }
 
-/// Returns a text that does not call everybody in the conversation, which a model might be talked into.
+/// Returns a text that does not call everybody in the conversation, which a model might be talked into: `@all` gets a character in
+/// its middle that nobody sees.
 fn calling_nobody(text: &str) -> String {
-    // A word joiner, which nobody sees.
+    let calls_all = |words: &str| {
+        let words = words.trim_start_matches('"');
+        ["all", "here"].iter().any(|all| {
+            let called = words.get(..all.len()).is_some_and(|word| word.eq_ignore_ascii_case(all));
+            called && !words[all.len()..].starts_with(|next: char| next.is_alphanumeric() || matches!(next, '_' | '-'))
+        })
+    };
     let mut calm = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('@') {
         let (before, from) = rest.split_at(at + 1);
         calm.push_str(before);
-        let name = from.trim_start_matches('"');
-        if ["all", "here"].iter().any(|word| name.get(..word.len()).is_some_and(|name| name.eq_ignore_ascii_case(word)))
-        {
+        if calls_all(from) {
             calm.push('\u{2060}');
         }
         rest = from;
@@ -254,7 +258,9 @@ mod tests {
             ("hello @All", "hello @\u{2060}All"),
             ("@\"all\"", "@\u{2060}\"all\""),
             ("a@all, @here", "a@\u{2060}all, @\u{2060}here"),
+            ("@ALL.", "@\u{2060}ALL."),
             ("@ada and @al", "@ada and @al"),
+            ("@AllArgsConstructor @all-hands @hereby", "@AllArgsConstructor @all-hands @hereby"),
             ("no one", "no one"),
             ("@", "@"),
         ] {
