@@ -47,6 +47,8 @@ struct Script {
     refused: usize,
     /// Whether messages with a message to which they reply are refused.
     lost_parents: bool,
+    /// Whether a page stands in the way of messages, with this status.
+    page: Option<u16>,
     /// What the bot was given.
     features: u64,
     /// The most characters of a message.
@@ -128,6 +130,11 @@ impl Nextcloud {
         lock(&self.script).unknown = unknown;
     }
 
+    /// Answers messages with a page from now on, or takes them again.
+    pub(super) fn shows_page(&self, status: Option<u16>) {
+        lock(&self.script).page = status;
+    }
+
     pub(super) fn lose_parents(&self) {
         lock(&self.script).lost_parents = true;
     }
@@ -187,6 +194,11 @@ async fn message(
     if let Some(refused) = refused(&mut script, &headers, &text) {
         return refused;
     }
+    if let Some(status) = script.page {
+        let status = StatusCode::from_u16(status).unwrap();
+        return (status, [("location", "/login"), ("content-type", "text/html")], "<html>Welcome</html>")
+            .into_response();
+    }
     if text.trim().is_empty() || script.lost_parents && body["replyTo"].is_u64() {
         return answer(StatusCode::BAD_REQUEST);
     }
@@ -221,7 +233,7 @@ async fn features(State(script): State<Arc<Mutex<Script>>>, headers: HeaderMap, 
     if let Some(refused) = refused(&mut script, &headers, body["token"].as_str().unwrap_or_default()) {
         return refused;
     }
-    Json(json!({"ocs": {"data": {"features": script.features}}})).into_response()
+    Json(json!({"ocs": {"meta": {"status": "ok"}, "data": {"features": script.features}}})).into_response()
 }
 
 /// Answers as Talk does: the status, and nothing that tells more.

@@ -95,7 +95,8 @@ impl Api {
     ///
     /// The machine's certificates cannot be read.
     pub(crate) fn new(nextcloud: &Url, secret: &SecretString) -> Result<Self, reqwest::Error> {
-        let client = net::client_of(nextcloud).connect_timeout(CONNECT);
+        // It follows no redirect: the page to which one leads would answer, and knows nothing of the message.
+        let client = net::client().connect_timeout(CONNECT);
         // A proxy of the system does not lead to this machine.
         let here = nextcloud.host_str().is_some_and(|host| matches!(host, "localhost" | "127.0.0.1" | "[::1]"));
         let client = if here { client.no_proxy() } else { client };
@@ -190,12 +191,14 @@ impl Api {
 fn verdict(status: StatusCode, wait: Option<Duration>, body: &Value) -> Result<(), TalkError> {
     let told = &body["ocs"]["meta"];
     match status.as_u16() {
-        _ if status.is_success() => Ok(()),
+        201 => Ok(()),
+        _ if status.is_success() && told.is_object() => Ok(()),
         401 | 403 => Err(TalkError::Unknown),
         413 => Err(TalkError::TooLong),
         429 => Err(TalkError::Limited(wait.map(|wait| wait.min(LONGEST_WAIT)))),
         // A server in maintenance; a proxy whose Nextcloud has ended says 502 or 504, and that may have been in between.
         503 => Err(TalkError::Away("503".to_owned())),
+        other @ 300..=399 => Err(TalkError::Away(format!("{other}: it redirects, so NEXTCLOUD_URL is not its address"))),
         other @ 500.. => Err(TalkError::Lost(other.to_string())),
         // Somebody else than Talk says so, or it is switched off while it is brought up to date (998).
         other if !told.is_object() || told["statuscode"] == 998 => {
@@ -222,7 +225,7 @@ mod tests {
             verdict(StatusCode::from_u16(status).unwrap(), Some(Duration::from_secs(5)), &body)
         };
         let talk = r#"{"ocs":{"meta":{"status":"failure","statuscode":404},"data":null}}"#;
-        assert_eq!((of(201, talk), of(200, "")), (Ok(()), Ok(())));
+        assert_eq!((of(201, ""), of(200, talk)), (Ok(()), Ok(())));
         assert_eq!(of(401, ""), Err(TalkError::Unknown));
         assert_eq!(of(404, talk), Err(TalkError::Gone));
         assert_eq!(of(413, ""), Err(TalkError::TooLong));
@@ -230,7 +233,8 @@ mod tests {
         assert_eq!(of(400, talk), Err(TalkError::Refused(400)));
         let switched_off = talk.replace("404", "998");
         let html = "<html>an untrusted domain";
-        for (status, body) in [(503, ""), (404, ""), (404, html), (400, html), (302, ""), (404, switched_off.as_str())]
+        for (status, body) in
+            [(503, ""), (404, ""), (404, html), (400, html), (302, ""), (200, html), (404, switched_off.as_str())]
         {
             assert!(matches!(of(status, body), Err(TalkError::Away(_))), "{status} {body}");
         }
