@@ -306,7 +306,8 @@ impl House {
         let bots = accounts
             .iter()
             .flat_map(|account| account.bots.iter().map(|bot| (account.name.clone(), bot.name().clone())));
-        self.local.serves(bots.collect());
+        let of_talk = self.talk.iter().flat_map(talk::Listening::bots);
+        self.local.serves(bots.chain(of_talk).collect());
         // The bots know each other before any of them hears anything, or takes up what it heard before.
         for Served { name, login, .. } in &accounts {
             self.neighbours.moves_in(name.clone(), login.iter().flat_map(Login::called));

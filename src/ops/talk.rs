@@ -17,6 +17,7 @@ use crate::{
     config::{self, Config, TALK_ACCOUNTS},
     http::{HttpServer, Names},
     hub::{Account, AccountHub, Inbox, Keeper, Port},
+    ids::BotName,
     rights::Rights,
 };
 
@@ -89,6 +90,13 @@ impl Listening {
             Some(bound.map_err(|error| error.of("BOT_HOST or BOT_PORT"))?)
         };
         Ok(Some(Self { settings, http, coder }))
+    }
+
+    /// Returns its bots, by account.
+    pub(super) fn bots(&self) -> impl Iterator<Item = (String, BotName)> {
+        let [chat, coder] = TALK_ACCOUNTS;
+        let coding = self.coder.as_ref().map(|bot| (coder.to_owned(), bot.name().clone()));
+        [(chat.to_owned(), BotName::from(chat))].into_iter().chain(coding)
     }
 
     /// Serves the bot; returns the hubs of its accounts. On the server with other pages its own are at [`PATH`].
