@@ -57,6 +57,11 @@ impl AccountHub {
         })
     }
 
+    /// Returns whether an event was taken before, also if its row was pruned since.
+    pub async fn knows(&self, event: &EventId) -> Result<bool, StoreError> {
+        self.inner.store.knows(self.account(), event).await
+    }
+
     /// Returns whether the outbox row with this transaction id has not been sent yet.
     pub async fn is_undelivered(&self, txn: &str) -> Result<bool, StoreError> {
         self.inner.store.is_unsent(txn).await

@@ -250,6 +250,12 @@ impl Store {
         .await
     }
 
+    /// Returns whether an event was taken before, also if its row was pruned since.
+    pub async fn knows(&self, account: &str, event: &EventId) -> Result<bool, StoreError> {
+        let (account, event) = (account.to_owned(), event.clone());
+        self.read(move |tx| has(tx, &account, &event)).await
+    }
+
     /// Replaces the body of an event that waits, or that nobody wanted, which waits again then; marks the event `change` as
     /// done.
     pub async fn rewrite(

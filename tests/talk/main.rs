@@ -98,6 +98,13 @@ impl Place {
         wait("the last answer", || self.nextcloud.posted().iter().any(is_end));
     }
 
+    /// Whether a conversation counts as left.
+    fn has_left(&self, conversation: &str) -> bool {
+        let database = rusqlite::Connection::open(self.rig.database()).unwrap();
+        let left = "SELECT missed IS NOT NULL FROM rooms WHERE room = 'talk:' || ?1";
+        database.query_row(left, [conversation], |row| row.get(0)).unwrap()
+    }
+
     /// How many rows of the outbox wait.
     fn unsent(&self) -> u32 {
         let database = rusqlite::Connection::open(self.rig.database()).unwrap();
@@ -201,7 +208,7 @@ fn a_replay_is_known_after_a_restart_too() {
     let signed = signature(SECRET, &random, join.as_bytes());
     assert_eq!(place.webhook.send(&random, &signed, join.as_bytes()), 202);
     assert_eq!(place.webhook.tell(&hello), 202);
-    place.posted(1);
+    wait("that it was sent to be noted", || place.posted(1).len() == 1 && place.unsent() == 0);
     server.kill();
     let _server = place.serve();
     assert_eq!(place.webhook.tell(&hello), 409);
@@ -211,6 +218,22 @@ fn a_replay_is_known_after_a_restart_too() {
     assert_eq!(place.webhook.tell(&moved("Join", "abc1")), 202);
     place.ask_last("abc1", 2);
     assert_eq!(place.nextcloud.posted().len(), 2);
+}
+
+#[test]
+fn what_is_repeated_does_not_bring_a_conversation_back_that_was_left() {
+    let place = Place::new();
+    let _server = place.serve();
+    let chat = said("abc1", 1, "users/ada", "nothing for the bot");
+    assert_eq!(place.webhook.tell(&chat), 202);
+    assert!(!place.has_left("abc1"));
+    assert_eq!(place.webhook.tell(&moved("Leave", "abc1")), 202);
+    assert!(place.has_left("abc1"));
+    assert_eq!(place.webhook.tell(&chat), 409);
+    assert!(place.has_left("abc1"));
+    // Nextcloud may not have told that the bot was added again.
+    assert_eq!(place.webhook.tell(&said("abc1", 2, "users/ada", "still nothing")), 202);
+    assert!(!place.has_left("abc1"));
 }
 
 #[test]
@@ -351,6 +374,23 @@ fn where_it_is_not_known_it_stops_after_a_few_tries_and_says_so_once() {
     assert!(posted.iter().all(|posted| !posted.text.contains(PERHAPS)), "a refusal is no doubt: {posted:?}");
 }
 
+/// A proxy, a login page or a captive portal has not taken the message, whatever its status.
+#[test]
+fn a_page_in_place_of_an_answer_loses_no_message() {
+    for status in [200, 302, 404, 503] {
+        let place = Place::new();
+        place.llm.otherwise(echo);
+        place.nextcloud.shows_page(Some(status));
+        let server = place.serve();
+        assert_eq!(place.webhook.tell(&said("abc1", 1, "users/ada", "@Halo hello")), 202);
+        wait("a second try", || place.nextcloud.asked() >= 3);
+        place.nextcloud.shows_page(None);
+        let posted = place.posted(1);
+        assert!(posted[0].text.starts_with("heard: hello"), "{status}: {posted:?}");
+        assert!(server.log().contains("it is tried again"), "{status}: {}", server.log());
+    }
+}
+
 #[test]
 fn nextcloud_is_answered_at_once_while_the_model_is_slow() {
     let place = Place::new();
@@ -438,8 +478,11 @@ fn the_coding_agent_works_in_its_conversation_for_its_users() {
         }
         echo(request)
     });
-    let base_url = place.llm.base_url().to_owned();
+    let (base_url, folder) = (place.llm.base_url().to_owned(), place.rig.path().to_str().unwrap().to_owned());
+    let rooms = json!({"rooms": {"talk:abc1": {"roomName": "world", "agentId": "talk/talk"}}});
+    fs::write(place.rig.path().join("localbot-rooms.json"), rooms.to_string()).unwrap();
     for (key, value) in [
+        ("LOCALBOT_DIR", folder.as_str()),
         ("LLM_BASE_URL", base_url.as_str()),
         ("LLM_API_KEY", "sk-scripted-secret"),
         ("LLM_MODEL", "openai/scripted"),
@@ -458,4 +501,8 @@ fn the_coding_agent_works_in_its_conversation_for_its_users() {
     assert_eq!(webhook.tell(&said("abc1", 3, "users/bert", "@Halo hello")), 202);
     let posted = place.posted(2);
     assert!(posted[1].text.starts_with("heard: hello"), "{posted:?}");
+    // Its users may clear what the chat bot remembers elsewhere.
+    assert_eq!(webhook.tell(&said("work1", 4, "users/ada", "!lbn world")), 202);
+    let posted = place.posted(3);
+    assert!(posted[2].text.contains("session reset (world)"), "{posted:?}");
 }

@@ -15,7 +15,7 @@ mod webhook;
 use std::{
     collections::HashSet,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -88,7 +88,7 @@ pub(crate) struct Talk {
     second: Option<(HashSet<String>, AccountHub)>,
     /// The most characters of a message.
     max_length: AtomicUsize,
-    /// The conversations that have been seen since the start, or since the bot was added.
+    /// The conversations in which the bot is known to be, as far as this process was told.
     seen: Mutex<HashSet<RoomKey>>,
     requests: Semaphore,
 }
@@ -191,17 +191,25 @@ impl Talk {
         }
     }
 
-    /// Returns whether a conversation was not seen before, and remembers it.
-    fn is_new(&self, room: &RoomKey) -> bool {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+    fn has_seen(&self, room: &RoomKey) -> bool {
+        self.seen().contains(room)
+    }
+
+    /// Remembers that the bot is in a conversation.
+    fn see(&self, room: &RoomKey) {
+        let mut seen = self.seen();
         if seen.len() >= REMEMBERED {
             seen.clear();
         }
-        seen.insert(room.clone())
+        seen.insert(room.clone());
     }
 
     fn forget(&self, room: &RoomKey) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(room);
+        self.seen().remove(room);
+    }
+
+    fn seen(&self) -> MutexGuard<'_, HashSet<RoomKey>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

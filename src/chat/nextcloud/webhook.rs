@@ -22,7 +22,7 @@ use crate::{
     bots::Addressed,
     crash,
     http::{Pages, told},
-    hub::{AccountHub, Author, Became, Body, Inbound, NotQuoted, Quoted},
+    hub::{AccountHub, Author, Body, Inbound, NotQuoted, Quoted},
     ids::{self, EventId, RoomKey},
     store::StoreError,
 };
@@ -110,14 +110,14 @@ impl Talk {
             let noted = json!({"who": quote.who, "own": replied, "text": quote.text});
             hub.note(&quote_key(&room, &quote.id.to_string()), &noted.to_string()).await?;
         }
-        if self.is_new(&room) {
+        if !self.has_seen(&room) {
             // What is repeated must not bring a conversation back that was left.
-            if !matches!(hub.became(&room, &event).await?, Became::Unknown) {
-                self.forget(&room);
+            if hub.knows(&event).await? {
                 return Ok(Taken::Known);
             }
             // The bot may have been added while the server was away, or removed and added again.
             hub.joined(&room, &EventId::from("seen"), false).await?;
+            self.see(&room);
         }
         let addressed = Addressed { mentioned: self.direct.contains(&conversation), replied, ..Addressed::default() };
         let about = quote.map(|quote| EventId(quote.id.to_string()));
@@ -143,7 +143,7 @@ impl Talk {
             self.standing.forgive(conversation);
             hub.note(OWN, own).await?;
             hub.joined(&room, &EventId(digest), true).await?;
-            self.is_new(&room);
+            self.see(&room);
         } else {
             span.in_scope(|| tracing::info!("the bot was removed from the conversation"));
             self.forget(&room);
