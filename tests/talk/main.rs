@@ -4,113 +4,28 @@
 mod support;
 
 mod nextcloud;
+mod place;
 
 use std::{
     collections::HashSet,
     fs,
-    io::Write,
     net::TcpListener,
-    os::unix::{
-        fs::{OpenOptionsExt, PermissionsExt},
-        process::ExitStatusExt,
-    },
-    path::PathBuf,
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     process::Output,
     sync::Arc,
 };
 
-use nextcloud::{Nextcloud, Posted, SECRET, Webhook, moved, replied, said, signature};
+use nextcloud::{Posted, SECRET, moved, replied, said, signature};
+use place::Place;
 use serde_json::{Value, json};
 use support::{
-    rig::{BARE, Rig, Server, block_on, wait},
-    scripted_llm::{Reply, ScriptedLlm, user_texts},
+    rig::{block_on, wait},
+    scripted_llm::{Reply, user_texts},
 };
 use tokio::sync::Notify;
 
 /// The mark of a message that may have been sent before.
 const PERHAPS: &str = "this may stand here already";
-
-/// A Nextcloud, a model, and a state directory for the Talk bot alone.
-struct Place {
-    nextcloud: Nextcloud,
-    llm: ScriptedLlm,
-    rig: Rig,
-    webhook: Webhook,
-}
-
-impl Place {
-    fn new() -> Self {
-        Self::with("")
-    }
-
-    /// A place whose bot has these settings besides.
-    fn with(more: &str) -> Self {
-        let (nextcloud, llm) = (Nextcloud::start(), block_on(ScriptedLlm::start()));
-        let mut rig = Rig::new(BARE, "");
-        for (key, value) in [
-            // No model of the coding agent, and Podman is not there either.
-            ("LLM_API_KEY", ""),
-            ("LLM_MODEL", ""),
-            ("PODMAN_PATH", "/nowhere/podman"),
-            ("PODMAN_SOCKET", "/nowhere/podman.sock"),
-            // Of ours, not of Nextcloud's.
-            ("ALLOWED_USERS", "@anna:example.org"),
-        ] {
-            rig.set(key, value);
-        }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let place = Self { nextcloud, llm, rig, webhook: Webhook(port) };
-        place.write(&format!("BOT_SECRET={SECRET}\n{more}"));
-        place
-    }
-
-    fn file(&self) -> PathBuf {
-        self.rig.path().join("s/secrets/nextcloud-talk.env")
-    }
-
-    /// Writes the bot's file.
-    fn write(&self, more: &str) {
-        let (path, url, model) = (self.file(), self.nextcloud.url(), self.llm.base_url());
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        for folder in [path.parent().unwrap(), path.parent().unwrap().parent().unwrap()] {
-            fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
-        }
-        let mut file = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&path).unwrap();
-        let port = self.webhook.0;
-        write!(file, "NEXTCLOUD_URL={url}\nMODEL_BASE_URL={model}\nMODEL_NAME=tiny\nBOT_PORT={port}\n{more}").unwrap();
-    }
-
-    fn serve(&self) -> Server {
-        self.rig.serve()
-    }
-
-    /// Waits until the bot has sent so many messages, and returns all of them.
-    fn posted(&self, count: usize) -> Vec<Posted> {
-        wait(&format!("{count} messages"), || self.nextcloud.posted().len() >= count);
-        self.nextcloud.posted()
-    }
-
-    /// Asks something and waits for its answer, behind which all others have come.
-    fn ask_last(&self, conversation: &str, id: u64) {
-        self.llm.when("the last one").reply_text("this is the end");
-        assert_eq!(self.webhook.tell(&said(conversation, id, "users/ada", "@Halo the last one")), 202);
-        let is_end = |posted: &Posted| posted.text.starts_with("this is the end");
-        wait("the last answer", || self.nextcloud.posted().iter().any(is_end));
-    }
-
-    /// Whether a conversation counts as left.
-    fn has_left(&self, conversation: &str) -> bool {
-        let database = rusqlite::Connection::open(self.rig.database()).unwrap();
-        let left = "SELECT missed IS NOT NULL FROM rooms WHERE room = 'talk:' || ?1";
-        database.query_row(left, [conversation], |row| row.get(0)).unwrap()
-    }
-
-    /// How many rows of the outbox wait.
-    fn unsent(&self) -> u32 {
-        let database = rusqlite::Connection::open(self.rig.database()).unwrap();
-        database.query_row("SELECT count(*) FROM outbox WHERE sent IS NULL", [], |row| row.get(0)).unwrap()
-    }
-}
 
 /// What was last said to the model, said back.
 fn echo(request: &Value) -> Reply {

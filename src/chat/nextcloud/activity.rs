@@ -150,7 +150,7 @@ fn quote(parent: &Value) -> Option<Quote> {
     Some(Quote {
         id: number(&object["id"])?,
         who: actor(&parent["actor"])?,
-        name: text::one_line(parent["actor"]["name"].as_str().unwrap_or_default(), LONGEST_NAME),
+        name: shown(parent["actor"]["name"].as_str().unwrap_or_default()),
         text: content(object, LONGEST_QUOTE)?,
     })
 }
@@ -186,7 +186,7 @@ fn resolved(message: &str, parameters: &Value, longest: usize) -> String {
 
 /// Returns what stands for something in a text.
 fn name_of(object: &Value) -> Option<String> {
-    let name = text::one_line(object["name"].as_str()?, LONGEST_NAME);
+    let name = shown(object["name"].as_str()?);
     Some(match object["type"].as_str()? {
         "user" | "guest" | "email" | "federated_user" | "user-group" | "circle" | "bot" => format!("@{name}"),
         // Everybody in the conversation, by whose name they are called.
@@ -194,6 +194,11 @@ fn name_of(object: &Value) -> Option<String> {
         "highlight" => name,
         _ => format!("[{name}]"),
     })
+}
+
+/// Returns a name as it is shown. It may stand in a text very often, so no more of it is looked at than can be shown.
+fn shown(name: &str) -> String {
+    text::one_line(&name[..name.floor_char_boundary(4 * LONGEST_NAME)], LONGEST_NAME)
 }
 
 #[cfg(test)]

@@ -198,7 +198,9 @@ fn verdict(status: StatusCode, wait: Option<Duration>, body: &Value) -> Result<(
         429 => Err(TalkError::Limited(wait.map(|wait| wait.min(LONGEST_WAIT)))),
         // A server in maintenance; a proxy whose Nextcloud has ended says 502 or 504, and that may have been in between.
         503 => Err(TalkError::Away("503".to_owned())),
-        other @ 300..=399 => Err(TalkError::Away(format!("{other}: it redirects, so NEXTCLOUD_URL is not its address"))),
+        other @ 300..=399 => {
+            Err(TalkError::Away(format!("{other}: it redirects, so NEXTCLOUD_URL is not its address")))
+        }
         other @ 500.. => Err(TalkError::Lost(other.to_string())),
         // Somebody else than Talk says so, or it is switched off while it is brought up to date (998).
         other if !told.is_object() || told["statuscode"] == 998 => {

@@ -1,5 +1,7 @@
 //! Checks the Nextcloud Talk bot: its file, the server and what it was given there, its model.
 
+use std::collections::BTreeSet;
+
 use futures_util::future::join;
 
 use super::Check;
@@ -62,7 +64,7 @@ async fn server(talk: &Talk) -> Vec<Check> {
         checks.push(Check::warning(NAME, what, "Write an https:// address to NEXTCLOUD_URL"));
     }
     let coder = talk.coder.iter().flat_map(|coder| &coder.conversations);
-    let known: Vec<_> = talk.direct.iter().chain(coder).collect();
+    let known: BTreeSet<_> = talk.direct.iter().chain(coder).collect();
     if !capabilities.tells_features || known.is_empty() {
         let why = if capabilities.tells_features {
             "it tells what a bot was given in conversations of DIRECT_CONVERSATIONS and CODER_CONVERSATIONS only"
