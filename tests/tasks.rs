@@ -425,7 +425,7 @@ fn a_failed_check_is_mended_once_wherever_it_is_killed() {
         let commits = world.forge.git(&["log", "--format=%s", "main..agent/gh-12"]);
         assert_eq!(commits, "Mend\nFix\n", "at {point}");
         assert_eq!(world.forge.pushes(), 2, "at {point}");
-        assert_eq!(world.told("The check `test` of #1 failed. I look into it."), 1, "at {point}");
+        assert_eq!(world.told("The check `test` of #1 failed. I am looking into it."), 1, "at {point}");
         assert_eq!(world.forge.api.pulls().len(), 1, "at {point}");
     }
 }

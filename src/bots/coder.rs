@@ -327,7 +327,8 @@ impl Bot for Coder {
         sent: &'a SentFile,
         bytes: Bytes,
     ) -> BoxFuture<'a, Result<Upload, String>> {
-        self.save(at, sent, bytes).boxed()
+        let told = |cause: String| strings::files::not_saved(&text::one_line(&sent.name, 100), &cause);
+        async move { self.save(at, sent, bytes).await.map_err(told) }.boxed()
     }
 
     fn left_running<'a>(&'a self, at: &'a Address) -> BoxFuture<'a, Option<String>> {

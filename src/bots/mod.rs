@@ -94,7 +94,7 @@ pub trait Bot: Send + Sync {
     /// Carries out an order and returns the reply; empty for none. It may be dropped and called again for the same order.
     fn carry_out(&self, order: Order) -> BoxFuture<'_, String>;
 
-    /// Saves a file that somebody sent, for later turns. The error is a part of a sentence to that person.
+    /// Saves a file that somebody sent, for later turns. The error is a sentence to that person.
     fn keep_file<'a>(
         &'a self,
         at: &'a Address,

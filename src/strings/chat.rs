@@ -41,9 +41,13 @@ pub(crate) const UNCOUNTED: &str = "I cannot look up how often the model may be 
 /// The model had nothing to say.
 pub(crate) const EMPTY: &str = "The model gave an empty answer. Please ask again, perhaps in other words.";
 
-/// The model has reasoned until its limit.
+/// The model has reasoned and said nothing.
 pub(crate) const ONLY_THOUGHT: &str =
-    "The model came to its limit before it answered: it had only been thinking. Please ask for less.";
+    "The model only thought, and gave no answer. Please ask again, perhaps in other words.";
+
+/// The model has reasoned until its limit.
+pub(crate) const USED_UP: &str =
+    "The model thought until it had used up the longest answer that it may give. Please ask for less at once.";
 
 /// Stands behind an answer that is not whole.
 pub(crate) const CUT: &str = "\n\n(The answer was cut off at its longest length.)";
@@ -101,11 +105,17 @@ pub(crate) fn footer(label: &str, per_second: f64, prompt: u64, total: u64) -> S
     format!("{label} · {per_second:.0} tok/s · {prompt} prompt, {total} total tokens")
 }
 
-/// A bot that chats takes pictures only.
-pub(crate) const ONLY_PICTURES: &str = "I can look at pictures only";
+/// The reply to a file at which the bot does not look.
+pub(crate) fn not_seen(name: &str, why: &str) -> String {
+    format!("I have not looked at `{name}`: {why}.")
+}
 
-/// Nor those, if its model does not see.
-pub(crate) const SEES_NOTHING: &str = "my model reads words only";
+/// Why: a bot that chats takes pictures only.
+pub(crate) const ONLY_PICTURES: &str =
+    "it is no picture, and I take no other files; send what matters of it as a message";
+
+/// Why: nor those, if its model does not see.
+pub(crate) const SEES_NOTHING: &str = "my model reads words only; send what matters of it as a message";
 
 /// A picture, as the model is told of it.
 pub(crate) fn picture(name: &str) -> String {

@@ -5,7 +5,7 @@ use std::{fmt::Display, io, path::Path};
 
 /// Told in the room when a script begins.
 pub(crate) fn begins(repository: &str, script: &str) -> String {
-    format!("setting up {repository} by its {script}: once, later clones have it at once")
+    format!("setting up {repository} with its {script}; that is done once, and later clones have it ready")
 }
 
 /// Told in the room, and to the model, when there is no environment.
@@ -28,10 +28,10 @@ pub(crate) fn there(repository: &str, script: &str, size: &str, made: bool, seco
 
 /// The clone's state is not that of which environments are made.
 pub(crate) const OTHER_STATE: &str =
-    "its script and lock files here are not those of its default branch, of which environments are made";
+    "its script or lock files here differ from those of its default branch, and only that one is set up";
 
 /// It has just failed.
-pub(crate) const FAILED_BEFORE: &str = "that has failed within the last ten minutes and is not tried again yet";
+pub(crate) const FAILED_BEFORE: &str = "its script failed within the last ten minutes, and is not run again yet";
 
 /// A script that has failed, with its last lines.
 pub(crate) fn failed(script: &str, how: &str, lines: &[String]) -> String {
@@ -70,7 +70,7 @@ pub(crate) fn not_unpacked(why: &str) -> String {
 
 /// The folder of what is kept fails.
 pub(crate) fn not_kept(error: &io::Error) -> String {
-    format!("the server's disk failed ({error})")
+    format!("the server could not read or write what it keeps ({error})")
 }
 
 /// The file with secrets fails.

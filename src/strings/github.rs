@@ -3,8 +3,8 @@
 /// A repository for which the key may not be used.
 pub(crate) fn not_granted(repository: &str) -> String {
     format!(
-        "{repository} is not among the repositories to which work may be sent from here. The operator can add it to \
-         GITHUB_REPOS, or somebody who may writes `!grant {repository} 2h` in the room. Nothing was sent."
+        "Nothing was sent: {repository} is not among the repositories to which work may be sent from here. The operator can add it to \
+         GITHUB_REPOS, or somebody who may writes `!grant {repository} 2h` in the room."
     )
 }
 

@@ -30,12 +30,12 @@ pub(crate) const KEPT: &str = "what it said before holds until that is mended";
 
 /// No endpoint is in the registry.
 pub(crate) fn no_endpoints(folder: &str) -> String {
-    format!("❌ No endpoints are set up. Write them into `{folder}/inference-endpoints.json`")
+    format!("❌ No endpoints are set up. Write them into `{folder}/inference-endpoints.json`.")
 }
 
 /// No model is in the registry.
 pub(crate) fn no_models(folder: &str) -> String {
-    format!("❌ No models are set up. Write them into `{folder}/localbot-models.json`")
+    format!("❌ No models are set up. Write them into `{folder}/localbot-models.json`.")
 }
 
 /// A mistake in the registry, in a line of its own.
@@ -45,7 +45,10 @@ pub(crate) fn mistake(mistake: &str) -> String {
 
 /// None of the endpoints is online.
 pub(crate) fn none_online(count: usize) -> String {
-    format!("❌ None of {count} endpoints is online. Use /lbe to see why.")
+    match count {
+        1 => "❌ The only endpoint is not online. Use /lbe to see why.".to_owned(),
+        _ => format!("❌ None of {count} endpoints is online. Use /lbe to see why."),
+    }
 }
 
 /// The active endpoint.
@@ -108,7 +111,7 @@ pub(crate) fn unknown_model(said: &str) -> String {
 
 /// Several models' aliases begin so.
 pub(crate) fn several_models(said: &str, aliases: &[String]) -> String {
-    format!("❌ {said} could be {}. Use one of them.", aliases.join(" or "))
+    format!("❌ {said} could be {}. Use /lbm with one of these.", aliases.join(" or "))
 }
 
 /// A model is being switched to, and is loaded.
@@ -129,7 +132,7 @@ pub(crate) fn no_server(kind: &str, why: &str) -> String {
 
 /// A model is not loaded; which one serves on.
 pub(crate) fn not_switched(why: &str, serving: Option<&str>) -> String {
-    let serving = serving.map(|model| format!("\n   {model} serves on.")).unwrap_or_default();
+    let serving = serving.map(|model| format!("\n   {model} keeps serving.")).unwrap_or_default();
     format!("❌ Model failed to load: {why}{serving}")
 }
 
@@ -189,7 +192,7 @@ pub(crate) const QUEUE: &str = "⏳ LocalBot Queue";
 pub(crate) fn queued(model: &str, answering: usize, waiting: Option<(usize, u64)>, loading: bool) -> String {
     let loading = if loading { ", loading" } else { "" };
     let waiting =
-        waiting.map(|(count, seconds)| format!(", {count} waiting (first for {seconds} s)")).unwrap_or_default();
+        waiting.map(|(count, seconds)| format!(", {count} waiting (the first for {seconds} s)")).unwrap_or_default();
     format!("   {model}: {answering} answering{waiting}{loading}")
 }
 
@@ -277,12 +280,12 @@ pub(crate) fn reset(room: &str, tokens: &str) -> String {
 
 /// The room's bot is at work.
 pub(crate) fn busy(room: &str) -> String {
-    format!("❌ The bot is answering in {room}. Try again when it has ended, or stop it there with `!stop`.")
+    format!("❌ The bot is answering in {room}. Try again when it is done, or stop it there with `!stop`.")
 }
 
 /// The room's bot is not one of ours.
 pub(crate) fn no_such_bot(room: &str, agent: &str, known: &str) -> String {
-    format!("❌ localbot-rooms.json names `{agent}` for {room}, and there is no such bot here. There are: {known}")
+    format!("❌ localbot-rooms.json names `{agent}` for {room}, and there is no such bot here. The bots here: {known}")
 }
 
 /// A reset has failed.
@@ -301,7 +304,7 @@ pub(crate) fn status(status: u16, words: &str) -> String {
         401 | 403 => "The API key is refused",
         404 => "Not found",
         429 => "Too many requests",
-        500.. => "The server has an error",
+        500.. => "The server has trouble",
         _ => "Refused",
     };
     let words = if words.is_empty() { String::new() } else { format!(": {words}") };
@@ -319,8 +322,8 @@ pub(crate) const NO_CONNECTION: &str = "No connection in time";
 /// A key cannot be sent.
 pub(crate) const BAD_KEY: &str = "Its API key holds characters that no key has";
 
-/// Why a guest's file is not kept.
-pub(crate) const NO_FILES: &str = "I take no files from guests";
+/// The reply to a guest's file.
+pub(crate) const NO_FILES: &str = "Your file was not saved: I take files only from those who may give me work.";
 
 /// Why a model of the registry cannot be asked: it names none.
 pub(crate) const NOBODY: &str = "the registry has no such endpoint or model";

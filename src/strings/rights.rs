@@ -120,10 +120,10 @@ pub(crate) fn read(repository: &dyn Display) -> String {
 pub(crate) const ANY_USER: &str = "anybody who may give me work";
 
 /// Who may answer a card: who has asked for the work.
-pub(crate) const ASKER: &str = "Whoever asked for this work";
+pub(crate) const ASKER: &str = "whoever asked for this work";
 
 /// Who may answer a card: who has not asked for the work.
-pub(crate) const ANOTHER: &str = "Somebody else who may give me work";
+pub(crate) const ANOTHER: &str = "somebody else who may give me work";
 
 /// Who may answer a card: administrators.
 pub(crate) fn admins(admins: &[String]) -> String {
@@ -155,7 +155,7 @@ pub(crate) fn card(
         if lasting { format!(" `!yes {code} 1h` and `!yes {code} room` allow it for longer.") } else { String::new() };
     format!(
         "🔐 **May I? {what}**\n\nIn the work for {asked}.{wanted}{details}\n\nAnswer with {react}`!yes {code}` or `!no {code}`, within {left}.{longer} \
-         {who} may answer."
+         Who may answer: {who}."
     )
 }
 

@@ -4,7 +4,8 @@
 pub(crate) const BEGUN: &str = "I am working on this. I ask here if something is not clear; whoever may write to this repository can answer by a comment.";
 
 /// In place of an answer that may hold a secret.
-pub(crate) const IN_THE_ROOM: &str = "What I have to say is in the task's room: it holds what looks like a secret.";
+pub(crate) const IN_THE_ROOM: &str =
+    "What I have to say stands in the task's room, and not here: it holds what looks like a secret.";
 
 /// The name of a task's room.
 pub(crate) fn room(repository: &str, issue: u64, title: &str) -> String {
@@ -66,7 +67,7 @@ pub(crate) fn ended(answered: bool, pull: Option<&str>, answer: &str) -> String 
 
 /// A failed check, told in the room.
 pub(crate) fn failed_told(number: u64, check: &str) -> String {
-    format!("The check `{}` of #{number} failed. I look into it.", code(check))
+    format!("The check `{}` of #{number} failed. I am looking into it.", code(check))
 }
 
 /// A failed check as the model gets it.
@@ -103,7 +104,7 @@ pub(crate) fn closed_for(number: u64, author: &str) -> String {
 
 /// A review, told in the room.
 pub(crate) fn reviewed_told(number: u64, author: &str) -> String {
-    format!("github:{author} reviewed #{number}. I look into it.")
+    format!("github:{author} reviewed #{number}. I am looking into it.")
 }
 
 /// A review as the model gets it.

@@ -200,7 +200,7 @@ async fn a_session_is_reset_with_its_tokens_told_unless_its_bot_is_at_work() {
     let told = lab.told("/lbn planning");
     assert_eq!(
         told,
-        "❌ localbot-rooms.json names `coder/nobody` for planning, and there is no such bot here. There are: `coder/coder`, `coder/lbn`"
+        "❌ localbot-rooms.json names `coder/nobody` for planning, and there is no such bot here. The bots here: `coder/coder`, `coder/lbn`"
     );
 
     let mut wire = tokio::task::block_in_place(|| {

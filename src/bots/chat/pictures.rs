@@ -16,20 +16,21 @@ use crate::{
 const NAME: usize = 100;
 
 impl ChatBot {
-    /// Keeps a picture that somebody sent. The error is a part of a sentence to that person.
+    /// Keeps a picture that somebody sent. The error is a sentence to that person.
     pub(super) async fn keep_picture(&self, at: &Address, sent: &SentFile, bytes: Bytes) -> Result<Upload, String> {
+        let shown = text::one_line(&sent.name, NAME);
+        let not_seen = |why: &str| strings::chat::not_seen(&shown, why);
         if !self.source.sees() {
-            return Err(strings::chat::SEES_NOTHING.to_owned());
+            return Err(not_seen(strings::chat::SEES_NOTHING));
         }
         if !sent.mime.starts_with("image/") {
-            return Err(strings::chat::ONLY_PICTURES.to_owned());
+            return Err(not_seen(strings::chat::ONLY_PICTURES));
         }
-        let picture = pictures::prepare(bytes).await.map_err(|why| why.to_string())?;
+        let picture = pictures::prepare(bytes).await.map_err(|why| not_seen(&why.to_string()))?;
         let name = self.means.gallery.keep(at, picture.data.clone()).await.map_err(|error| {
             tracing::error!(%error, "a picture is not kept");
-            strings::files::PICTURE_NOT_STORED.to_owned()
+            not_seen(strings::files::PICTURE_NOT_STORED)
         })?;
-        let shown = text::one_line(&sent.name, NAME);
         let picture = Part::Picture { name, mime: picture.mime.to_owned(), data: None };
         Ok(Upload { text: strings::chat::picture(&shown), path: shown, picture: Some(picture), unshown: None })
     }

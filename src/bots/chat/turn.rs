@@ -155,15 +155,17 @@ impl ChatBot {
         first: Option<Instant>,
     ) -> Outcome {
         let Completion { message, finish, usage, reasoning } = completion;
+        let has_thought = !reasoning.trim().is_empty();
         let thoughts = match self.settings.thinking {
             Thinking::Hidden => None,
             shown => Some(Thoughts { text: reasoning, folded: shown == Thinking::Folded }),
         };
-        let thoughts = thoughts.filter(|thoughts| !thoughts.text.trim().is_empty());
+        let thoughts = thoughts.filter(|_| has_thought);
         if message.text.is_empty() {
             let why = match finish {
                 Finish::Filtered => strings::chat::FILTERED,
-                _ if thoughts.is_some() => strings::chat::ONLY_THOUGHT,
+                Finish::Length => strings::chat::USED_UP,
+                _ if has_thought => strings::chat::ONLY_THOUGHT,
                 _ => strings::chat::EMPTY,
             };
             return Outcome { thoughts, ..Outcome::plain(Ending::Failed, why) };

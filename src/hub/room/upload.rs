@@ -47,8 +47,5 @@ pub(super) async fn upload(
     };
     let sent = SentFile { event, name: file.name, mime: file.mime, again };
     let saved = bot.keep_file(address, &sent, bytes.into()).await;
-    saved.map_err(|cause| {
-        tracing::warn!(%cause, "a file was not saved");
-        strings::files::not_saved(&name, &cause)
-    })
+    saved.inspect_err(|told| tracing::warn!(%told, "a file was not saved"))
 }
