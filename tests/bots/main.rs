@@ -9,4 +9,5 @@ mod house;
 mod protocol;
 mod rooms;
 mod small;
+mod talking;
 mod terminal;

@@ -19,37 +19,44 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::small::Small;
 
-const ROOMS: Rooms = Rooms {
-    prefix: "talk/",
-    local: false,
-    features: Features { edits: false, files: false, threads: false, reactions: false, rooms: false },
-};
+pub(super) const NO_FEATURES: Features =
+    Features { edits: false, files: false, threads: false, reactions: false, rooms: false };
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A hub of one account, and the protocol's end.
-struct Desk {
-    hub: AccountHub,
-    inbox: Inbox,
+pub(super) struct Desk {
+    pub(super) hub: AccountHub,
+    pub(super) inbox: Inbox,
     cancel: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Desk {
     async fn open(folder: &tempfile::TempDir, bots: impl FnOnce(&Store) -> Vec<Arc<dyn Bot>>) -> Self {
+        Self::with(folder, NO_FEATURES, |store, _| bots(&store)).await
+    }
+
+    /// A desk at which the protocol can do this.
+    pub(super) async fn with(
+        folder: &tempfile::TempDir,
+        features: Features,
+        bots: impl FnOnce(Store, Gallery) -> Vec<Arc<dyn Bot>>,
+    ) -> Self {
         let store = Store::open(&folder.path().join("db"), Durability::Normal, Clock::default()).unwrap();
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
         let hour = Duration::from_hours(1);
         let retention = Retention { files: hour, rows: hour };
         let gallery = Gallery::new(folder.path().join("pictures"));
+        let bots = bots(store.clone(), gallery.clone());
         let keeper =
             Keeper::start(store.clone(), None, gallery, retention, tasks.clone(), cancel.clone()).await.unwrap();
-        let (port, inbox) = Port::new(ROOMS, 16);
-        let account = Account { name: "talk".into(), bots: bots(&store), ports: vec![port], rights: None };
+        let (port, inbox) = Port::new(Rooms { prefix: "talk/", local: false, features }, 16);
+        let account = Account { name: "talk".into(), bots, ports: vec![port], rights: None };
         let hub = AccountHub::start(account, store, keeper, tasks.clone(), cancel.clone()).await.unwrap();
         Self { hub, inbox, cancel, tasks }
     }
 
-    async fn say(&self, sender: &str, event: &str, text: &str) {
+    pub(super) async fn say(&self, sender: &str, event: &str, text: &str) {
         let body = Body::said(text);
         let inbound =
             Inbound { room: "talk/one".into(), event: event.into(), sender: sender.into(), body, sealed: None };
@@ -57,7 +64,7 @@ impl Desk {
     }
 
     /// The next thing to send, and confirms it.
-    async fn next(&mut self) -> Outbound {
+    pub(super) async fn next(&mut self) -> Outbound {
         let delivery = timeout(LIMIT, self.inbox.deliveries.recv()).await.expect("a delivery").unwrap();
         let Delivery { txn, outbound, done, .. } = delivery;
         let (noted, _) = oneshot::channel();
@@ -65,7 +72,7 @@ impl Desk {
         outbound
     }
 
-    async fn end(self) {
+    pub(super) async fn end(self) {
         self.cancel.cancel();
         self.tasks.close();
         timeout(LIMIT, self.tasks.wait()).await.expect("all tasks end");

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod failing;
 mod files;
 mod memory;
 mod token;

@@ -6,7 +6,7 @@ use super::{
     preformatted,
     properties::{MULTIPLE, calls_room, check},
     shorten::{LIMIT, shortened, weight},
-    words,
+    with_thoughts, words,
 };
 
 fn html(text: &str) -> String {
@@ -365,4 +365,22 @@ fn what_is_long_only_as_html_is_shortened_too() {
 #[test]
 fn endings_are_sorted() {
     assert!(words::ENDINGS.is_sorted());
+}
+
+#[test]
+fn thoughts_stand_before_the_answer_hidden_and_are_only_text() {
+    let answer = || answer(None, "*Four.*", "");
+    let shown = |thoughts| with_thoughts(answer(), thoughts);
+    let Rendered { body, html } = shown(Some(("a <b>bold</b>\n</span> thought", false)));
+    let hidden = "a &lt;b&gt;bold&lt;/b&gt;<br>&lt;/span&gt; thought";
+    let spoiler =
+        format!("<blockquote><span data-mx-spoiler=\"thinking\">{hidden}</span></blockquote><p><em>Four.</em></p>");
+    assert_eq!((&*body, html), ("*Four.*", Some(spoiler)));
+    let folded = format!("<details><summary>thinking</summary>{hidden}</details><p><em>Four.</em></p>");
+    assert_eq!(shown(Some(("a <b>bold</b>\n</span> thought", true))).html, Some(folded));
+    for none in [None, Some((" \n", false))] {
+        assert_eq!(shown(none).html, answer().html);
+    }
+    let pings = shown(Some(("ask @room", false))).html.unwrap_or_default();
+    assert!(!pings.contains("@room"), "{pings}");
 }
