@@ -2,7 +2,11 @@
 //! store.
 
 use super::AccountHub;
-use crate::{clock::Clock, store::StoreError};
+use crate::{
+    clock::Clock,
+    ids::{EventId, RoomKey},
+    store::StoreError,
+};
 
 impl AccountHub {
     /// Stores a value under a key, in place of an older one. It is pruned like old turns.
@@ -18,6 +22,11 @@ impl AccountHub {
     /// Deletes the value under a key.
     pub async fn forget_note(&self, key: &str) -> Result<(), StoreError> {
         self.inner.store.forget(self.account(), key).await
+    }
+
+    /// Returns whether the account has said this in a room, as far as that is still known.
+    pub async fn has_said(&self, room: &RoomKey, event: &EventId) -> Result<bool, StoreError> {
+        self.inner.store.is_own(&self.address(self.inner.homes.home(room)), event).await
     }
 
     /// Returns the protocol's sync position as of the last [`AccountHub::admit`].

@@ -103,6 +103,20 @@ impl Store {
         .await
     }
 
+    /// Returns whether an event is one that was sent for the account into this room: a row, or a message that a note holds
+    /// because it is changed later.
+    pub async fn is_own(&self, address: &Address, event: &EventId) -> Result<bool, StoreError> {
+        let (address, event) = (address.clone(), event.clone());
+        self.read(move |tx| {
+            let mut select = tx.prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM outbox WHERE bot = ?1 AND room = ?2 AND sent IS NOT NULL AND sent = ?3)
+                     OR EXISTS (SELECT 1 FROM notes WHERE bot = ?1 AND value = ?3)",
+            )?;
+            Ok(select.query_row(params![address.account, address.room.as_str(), event.as_str()], |row| row.get(0))?)
+        })
+        .await
+    }
+
     /// Notes that a device is about to send a row. Only the first attempt is kept.
     pub async fn trying(&self, txn: &str, device: &str) -> Result<(), StoreError> {
         let (txn, device, now) = (txn.to_owned(), device.to_owned(), self.clock.millis());

@@ -142,6 +142,27 @@ async fn an_answer_comes_as_edits_of_one_message_and_the_last_one_calls_who_aske
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reply_to_its_message_calls_it_where_the_client_names_nobody() {
+    let (town, llama) = town().await;
+    town.llm.otherwise(|request| Reply::text(&format!("heard: {}", user_texts(request).join(" + "))));
+    let anna = &town.anna;
+    let room = room(anna, false, &[&llama]).await;
+    anna.joined(&room, &llama).await;
+    let own = anna.say(&room, "llamabot: what is up?").await;
+    let first = answer(anna, &room, &llama, "what is up?\n").await;
+    anna.reply(&room, &own, "to myself").await;
+    let relation = json!({"m.in_reply_to": {"event_id": first.id}});
+    let unnamed = json!({"msgtype": "m.text", "body": "not for you", "m.relates_to": relation, "m.mentions": {}});
+    anna.send(&room, "m.room.message", unnamed).await;
+    anna.reply(&room, &first.id, "and why?").await;
+    answer(anna, &room, &llama, "and why?\n").await;
+    let asked = town.llm.requests();
+    assert_eq!(asked.len(), 2);
+    let told = asked[1].to_string();
+    assert!(!told.contains("to myself") && !told.contains("not for you"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_point_there_is_one_answer() {
     let (mut town, llama) = town().await;
     town.llm.otherwise(|request| slowly(echo(request), Duration::from_millis(250)));

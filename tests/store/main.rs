@@ -120,6 +120,10 @@ async fn a_turn_has_one_terminal_reply_and_closes_when_it_was_sent() {
     assert_eq!(rig.store.open_turns(&rig.at).await.unwrap(), []);
     rig.store.sent(unsent.seq, &"sent1".into()).await.unwrap();
     assert_eq!(rig.store.next_unsent(&rig.at).await.unwrap(), None);
+    rig.store.note("coder", "shown", "shown1").await.unwrap();
+    for (event, own) in [("sent1", true), ("shown1", true), ("e1", false)] {
+        assert_eq!(rig.store.is_own(&rig.at, &event.into()).await.unwrap(), own, "{event}");
+    }
 }
 
 #[tokio::test]

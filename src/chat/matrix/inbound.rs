@@ -184,7 +184,7 @@ fn addressed(own: &UserId, content: &Value) -> Addressed {
     let ids =
         [own.to_string(), format!("@{}", own.localpart())].into_iter().filter(|id| names::find(&called, id).is_some());
     let names: Vec<_> = ids.chain(shown(own, content)).chain(linked(&text, own)).collect();
-    // Whether it replies to the bot is known only to who knows what the bot has said.
+    // Whether it replies to the bot is found out by who knows what the bot has said (`sync/reading.rs`).
     Addressed { mentioned: named || !names.is_empty(), replied: false, names, others: others(own, content, &text) }
 }
 

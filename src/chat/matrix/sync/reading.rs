@@ -17,7 +17,11 @@ use super::{
     NotTaken, deadline,
     history::HistoryEvent,
 };
-use crate::{bots::Policies, hub::Inbound, ids::RoomKey};
+use crate::{
+    bots::Policies,
+    hub::{Body, Inbound},
+    ids::RoomKey,
+};
 
 /// Returns what of a room's events the hub is told.
 pub(super) async fn read(adapter: &Adapter, room: &Room, timeline: &[HistoryEvent]) -> Result<Vec<Inbound>, NotTaken> {
@@ -53,7 +57,29 @@ pub(super) async fn read(adapter: &Adapter, room: &Room, timeline: &[HistoryEven
         progress: progress.as_deref(),
         cards: &cards,
     };
-    Ok(timeline.iter().filter_map(|told| read_one(adapter, place, told)).collect())
+    let mut all = Vec::new();
+    for told in timeline {
+        if let Some(mut inbound) = read_one(adapter, place, told) {
+            note_reply(adapter, told, &mut inbound).await?;
+            all.push(inbound);
+        }
+    }
+    Ok(all)
+}
+
+/// Notes that a message replies to something that the account has said, where the sender's client does not say at all whom it
+/// means: one that does names whom it answers, unless the sender has taken that out.
+async fn note_reply(adapter: &Adapter, told: &HistoryEvent, inbound: &mut Inbound) -> Result<(), NotTaken> {
+    let (Body::Said { about: Some(about), addressed, .. } | Body::File { about: Some(about), addressed, .. }) =
+        &mut inbound.body
+    else {
+        return Ok(());
+    };
+    let content = told.event.raw().get_field::<Value>("content").ok().flatten().unwrap_or_default();
+    if !content["m.mentions"].is_object() {
+        addressed.replied = adapter.hub.has_said(&inbound.room, about).await?;
+    }
+    Ok(())
 }
 
 /// Returns whether a person whom the bot hears has encrypted an event, which shows that the room is encrypted.
