@@ -311,6 +311,13 @@ impl Bot for Coder {
         if local { PATIENCE } else { Duration::from_mins(1) }
     }
 
+    fn meanwhile(&self, order: &Order) -> Option<String> {
+        match Command::of(&order.text)? {
+            Command::Local(command) => self.inner.local.meanwhile(&command),
+            _ => None,
+        }
+    }
+
     fn carry_out(&self, order: Order) -> BoxFuture<'_, String> {
         async move {
             let told = self.command(&order).await;

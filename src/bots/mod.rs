@@ -38,7 +38,7 @@ pub use upload::{SentFile, Upload};
 pub(crate) use crate::orchestrator::Start;
 pub use crate::orchestrator::{Enclosure, Ending, Outcome, Progress, Taken, Thoughts, TurnJob, UserMessage};
 use crate::{
-    ids::{Address, BotName},
+    ids::{Address, BotName, EventId},
     store::Conversation,
 };
 
@@ -89,6 +89,12 @@ pub trait Bot: Send + Sync {
     /// Returns how long an order may take; most are a matter of an instant.
     fn patience(&self, _order: &Order) -> Duration {
         Duration::from_mins(1)
+    }
+
+    /// Returns what is replied at once to an order that takes long. Where messages can be changed it is shown until the reply
+    /// takes its place; elsewhere it is not shown.
+    fn meanwhile(&self, _order: &Order) -> Option<String> {
+        None
     }
 
     /// Carries out an order and returns the reply; empty for none. It may be dropped and called again for the same order.
@@ -165,6 +171,8 @@ pub enum Intent {
 pub struct Order {
     /// The conversation in which it was given.
     pub at: Conversation,
+    /// The thread in which it was given.
+    pub thread: Option<EventId>,
     /// Who gave it, by their chat protocol's name.
     pub sender: String,
     /// Whether they sit at this machine.

@@ -167,6 +167,9 @@ pub enum Outbound {
         /// The thread of the event that asked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thread: Option<EventId>,
+        /// The transaction id of what was replied meanwhile, and in whose place this stands.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replaces: Option<String>,
     },
     /// The detailed log of a turn's call, which is sent where it disturbs nobody: into the thread of the question or,
     /// if that was asked in a thread, there as a file.

@@ -273,7 +273,7 @@ impl AccountHub {
         let Some((room, sender)) = self.inner.store.locked_event(self.account(), event).await? else { return Ok(()) };
         let home = self.address(self.inner.homes.home(&room));
         let text = strings::rooms::UNREADABLE.to_owned();
-        let outbound = Outbound::Reply { text, asked: event.clone(), thread };
+        let outbound = Outbound::Reply { text, asked: event.clone(), thread, replaces: None };
         // The outbox takes a transaction id once, so the sender is told again only when that row has been pruned.
         let txn = ids::digest(&[self.account(), home.room.as_str(), &sender, "unreadable"], 16);
         let row = NewOutbox { txn, payload: to_json(&outbound)?, file: None };

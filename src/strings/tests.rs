@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, fs, io, path::Path, time::Duration};
 
 use super::{
-    agents, budgets, chat, commands, database, environments, files, github, localbot, models, rights, rooms, sandboxes,
-    talk, tasks, terminals, turns,
+    agents, budgets, chat, commands, database, environments, exobot, files, github, localbot, models, rights, rooms,
+    sandboxes, talk, tasks, terminals, turns,
 };
 
 /// What stands in the topics and is not read by anybody.
@@ -83,6 +83,9 @@ fn words() -> Vec<Word> {
         Says budgets::room_allowed("1M", "500k"),
         Says budgets::people_allowed("1M", ann),
         Says chat::help("llamabot"),
+        Says chat::modes("exobot", "`fast` or `reason`", "normal"),
+        Frame chat::out_of_time("40 s"),
+        Fails chat::no_time("40 s"),
         Says chat::RESET,
         Fails chat::NOT_RESET,
         Says chat::STOPPED,
@@ -222,6 +225,20 @@ fn words() -> Vec<Word> {
         Part files::PICTURE_TOO_MANY_BYTES,
         Part files::PICTURE_BUSY,
         Part files::PICTURE_NOT_STORED,
+        Says exobot::waking(Some("20 s")),
+        Says exobot::waking(None),
+        Fails exobot::SHORT_OF_MEMORY,
+        Fails exobot::BUSY_MACHINE,
+        Fails exobot::backing_off("20 s"),
+        Fails exobot::degraded(exobot::DIED),
+        Says exobot::NOT_STARTED,
+        Says exobot::NO_MODEL,
+        Says exobot::ILLEGAL,
+        Says exobot::TOO_SLOW,
+        Says exobot::DIED,
+        Fails exobot::CROWDED,
+        Fails exobot::ENDING,
+        Fails exobot::WAITED,
         Fails github::not_granted("acme/site"),
         Part github::to_propose("acme/site", "agent/x", "0123456789abcdef", "Mend it"),
         Part github::to_comment("acme/site", 7),

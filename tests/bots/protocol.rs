@@ -57,7 +57,12 @@ impl Desk {
     }
 
     pub(super) async fn say(&self, sender: &str, event: &str, text: &str) {
-        let body = Body::said(text);
+        self.say_in(None, sender, event, text).await;
+    }
+
+    pub(super) async fn say_in(&self, thread: Option<&str>, sender: &str, event: &str, text: &str) {
+        let (text, addressed) = (text.to_owned(), Addressed::default());
+        let body = Body::Said { text, thread: thread.map(EventId::from), about: None, addressed };
         let inbound =
             Inbound { room: "talk/one".into(), event: event.into(), sender: sender.into(), body, sealed: None };
         self.hub.admit(vec![inbound], None).await.unwrap();
@@ -123,6 +128,27 @@ async fn a_protocol_is_asked_for_nothing_that_it_cannot_do() {
     desk.say("anna", "e2", "hello").await;
     assert_eq!(text_of(&desk.next().await), "echo heard: hello");
     desk.end().await;
+}
+
+#[tokio::test]
+async fn an_order_that_takes_long_is_replied_to_at_once_where_that_can_become_the_result() {
+    for edits in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let bots = |store: Store, _| -> Vec<Arc<dyn Bot>> {
+            vec![Arc::new(Small::new("echo", People::Everybody, &store, |_| Some(Intent::Order)))]
+        };
+        let mut desk = Desk::with(&folder, Features { edits, ..NO_FEATURES }, bots).await;
+        desk.say("anna", "e1", "slow: load it").await;
+        if edits {
+            let meanwhile = desk.next().await;
+            assert!(matches!(&meanwhile, Outbound::Reply { text, replaces: None, .. } if text == "It takes a while."));
+        }
+        let Outbound::Reply { text, replaces, asked, .. } = desk.next().await else { panic!("it is a reply") };
+        assert_eq!((&*text, replaces.is_some(), asked), ("echo did: slow: load it", edits, "e1".into()));
+        desk.say("anna", "e2", "quick").await;
+        assert_eq!(text_of(&desk.next().await), "echo did: quick");
+        desk.end().await;
+    }
 }
 
 #[tokio::test]

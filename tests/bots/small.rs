@@ -124,6 +124,10 @@ impl Bot for Small {
         .boxed()
     }
 
+    fn meanwhile(&self, order: &Order) -> Option<String> {
+        order.text.starts_with("slow").then(|| "It takes a while.".to_owned())
+    }
+
     fn carry_out(&self, order: Order) -> BoxFuture<'_, String> {
         async move { format!("{} did: {}", self.name, order.text) }.boxed()
     }

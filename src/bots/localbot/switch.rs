@@ -1,6 +1,6 @@
 //! `/lbm ALIAS`, `/lbq` and `/lbl`: what is loaded is changed, and what servers do is told.
 
-use super::LocalBot;
+use super::{LocalBot, LocalCommand};
 use crate::{
     inference::{self, Endpoint, LoadFault, LocalModel, NoLease, NotOne, Snapshot, Standing},
     strings::localbot,
@@ -11,6 +11,13 @@ use crate::{
 const LINES: u32 = 20;
 
 impl LocalBot {
+    /// Returns what is told while a command of somebody who may give it is carried out.
+    pub(crate) fn meanwhile(&self, command: &LocalCommand) -> Option<String> {
+        let LocalCommand::Switch(said) = command else { return None };
+        let snapshot = self.inference.registry().read();
+        snapshot.model(said).ok().map(|model| localbot::switching(&model.alias))
+    }
+
     /// Loads a model, and returns the reply.
     pub(super) async fn switch(&self, snapshot: &Snapshot, said: &str) -> String {
         let model = match snapshot.model(said) {
@@ -80,4 +87,31 @@ impl LocalBot {
 fn line(standing: &Standing) -> String {
     let waiting = standing.waiting.map(|(count, time)| (count, time.as_secs()));
     localbot::queued(inference::file_name(&standing.model), standing.answering, waiting, standing.loading)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+    use super::*;
+    use crate::{
+        clock::Clock,
+        inference::Inference,
+        store::{Durability, Store},
+    };
+
+    #[tokio::test]
+    async fn only_a_switch_to_a_known_model_is_told_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let models = r#"{"models": {"llama-cpp/q.gguf": {"alias": "q3", "name": "Qwen3"}}}"#;
+        fs::write(folder.path().join("localbot-models.json"), models).unwrap();
+        let inference = Inference::new(folder.path().to_owned(), TaskTracker::new(), CancellationToken::new()).unwrap();
+        let store = Store::open(&folder.path().join("db"), Durability::Normal, Clock::default()).unwrap();
+        let local = LocalBot::new(inference, store);
+        let switch = |said: &str| local.meanwhile(&LocalCommand::Switch(said.to_owned()));
+        assert_eq!(switch("Q3").as_deref(), Some("🔄 Switching to q3..."));
+        assert_eq!((switch("other"), local.meanwhile(&LocalCommand::Models)), (None, None));
+    }
 }

@@ -179,10 +179,17 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
             }
             content
         }
-        Outbound::Reply { text, asked, thread } => {
-            let short = render::shortened(text);
-            let rendered = render::markdown(short.as_deref().unwrap_or(text));
-            let content = related(to_content("m.text", &rendered), thread.as_ref(), Some(asked));
+        Outbound::Reply { text, asked, thread, replaces } => {
+            let shown = shown_as(adapter, replaces.as_deref()).await?;
+            let short = match shown {
+                Some(_) => render::shortened_for_edit(text),
+                None => render::shortened(text),
+            };
+            let new = to_content("m.text", &render::markdown(short.as_deref().unwrap_or(text)));
+            let content = match &shown {
+                Some(event) => edit_to(event, new),
+                None => related(new, thread.as_ref(), Some(asked)),
+            };
             if short.is_some() {
                 attach(adapter, &room, txn, &earlier, &content, text, thread.as_ref()).await?;
             }
@@ -191,12 +198,8 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
         Outbound::Notice { text, card: None } => to_content("m.notice", &render::markdown(text)),
         Outbound::Notice { text, card: Some(CardPlace { thread, replaces, calls }) } => {
             let rendered = render::markdown(text);
-            let shown = match replaces {
-                Some(card) => adapter.hub.sent_as(card).await.map_err(|error| Trouble::Away(error.to_string()))?,
-                None => None,
-            };
-            match shown.map(|event| OwnedEventId::try_from(event.as_str())) {
-                Some(Ok(event)) => edit(&event, &rendered),
+            match shown_as(adapter, replaces.as_deref()).await? {
+                Some(event) => edit(&event, &rendered),
                 // Phones ring for a card, and not for its end.
                 _ if replaces.is_none() => {
                     let mut content = to_content("m.text", &rendered);
@@ -271,6 +274,13 @@ async fn attach(
         post(adapter, Class::Answer, room, &whole, related(file, thread, None)).await?;
     }
     Ok(())
+}
+
+/// Returns the event as which a row was sent, if it was.
+async fn shown_as(adapter: &Adapter, txn: Option<&str>) -> Result<Option<OwnedEventId>, Trouble> {
+    let Some(txn) = txn else { return Ok(None) };
+    let sent = adapter.hub.sent_as(txn).await.map_err(|error| Trouble::Away(error.to_string()))?;
+    Ok(sent.and_then(|event| OwnedEventId::try_from(event.as_str()).ok()))
 }
 
 /// Returns the message in which an answer was shown as it came, if there is one.

@@ -81,14 +81,35 @@ pub(super) struct Asked {
 async fn carry_out(hub: &AccountHub, address: &Address, asked: Asked) -> Result<(), StoreError> {
     let Asked { event, sender, local, thread, bot, text, doing } = asked;
     let at = Conversation { address: address.clone(), bot: bot.name().clone() };
-    let order = Order { at, sender, local, text, doing };
+    let order = Order { at, sender, local, text, doing, thread: thread.clone() };
+    let meanwhile = bot.meanwhile(&order).filter(|_| hub.inner.ports.features(&address.room).edits);
+    let replaces = match meanwhile {
+        Some(text) => Some(reply_meanwhile(hub, address, &event, thread.clone(), text).await?),
+        None => None,
+    };
     let reply_text = time::timeout(bot.patience(&order), bot.carry_out(order)).await;
     let text = reply_text.unwrap_or_else(|_| strings::commands::TOO_SLOW.to_owned());
     if text.is_empty() {
         // What it did is seen elsewhere.
         return hub.inner.store.done(&address.account, vec![event]).await;
     }
-    reply(hub, address, event, thread, text).await
+    let row = reply_row(address, &event, thread, text, replaces)?;
+    store_reply(hub, address, event, row).await
+}
+
+/// Replies to an event with what is true until its order is carried out; returns that reply's transaction id.
+async fn reply_meanwhile(
+    hub: &AccountHub,
+    address: &Address,
+    asked: &EventId,
+    thread: Option<EventId>,
+    text: String,
+) -> Result<String, StoreError> {
+    let row = NewOutbox { txn: txn(address, asked, "meanwhile"), ..reply_row(address, asked, thread, text, None)? };
+    let id = row.txn.clone();
+    hub.inner.store.post(address, None, row).await?;
+    hub.inner.outbox.wake(address).await;
+    Ok(id)
 }
 
 /// Replies to an event and marks it done, in one transaction.
@@ -99,7 +120,11 @@ pub(super) async fn reply(
     thread: Option<EventId>,
     text: String,
 ) -> Result<(), StoreError> {
-    let row = reply_row(address, &asked, thread, text)?;
+    let row = reply_row(address, &asked, thread, text, None)?;
+    store_reply(hub, address, asked, row).await
+}
+
+async fn store_reply(hub: &AccountHub, address: &Address, asked: EventId, row: NewOutbox) -> Result<(), StoreError> {
     hub.inner.store.reply(address, vec![asked], vec![row]).await?;
     hub.inner.outbox.wake(address).await;
     Ok(())
@@ -111,9 +136,10 @@ pub(super) fn reply_row(
     asked: &EventId,
     thread: Option<EventId>,
     text: String,
+    replaces: Option<String>,
 ) -> Result<NewOutbox, StoreError> {
     let text = if text.len() > REPLY { text::cut_middle(&text, REPLY) } else { text };
-    let outbound = Outbound::Reply { text, asked: asked.clone(), thread };
+    let outbound = Outbound::Reply { text, asked: asked.clone(), thread, replaces };
     Ok(NewOutbox { txn: txn(address, asked, "reply"), payload: to_json(&outbound)?, file: None })
 }
 

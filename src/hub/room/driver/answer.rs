@@ -104,7 +104,7 @@ impl Driver {
         let Some(bot) = self.bot(bot) else { return Ok(()) };
         let Entry { event, sender, thread, .. } = entry;
         let message = self.message(&event, &sender, brought.behind(""), brought.pictures, thread.clone()).await?;
-        let reply = side::reply_row(&self.address, &event, thread, saved)?;
+        let reply = side::reply_row(&self.address, &event, thread, saved, None)?;
         let line = (bot.name().clone(), TurnId(txn(&self.address, &event, "file")), bot.line(&message));
         self.hub.inner.store.reply_and_keep(&self.address, vec![event], vec![reply], Some(line)).await?;
         self.wake_outbox().await;
