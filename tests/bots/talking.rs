@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use matrix_agent::{
     bots::{
-        People, Places, Policy, Thoughts,
+        Bot, Neighbours, People, Places, Policy, Thoughts,
         chat::{ChatBot, Fixed, Means, Settings, Thinking},
     },
     hub::{Ending, Features, Live, Outbound},
@@ -33,7 +33,10 @@ struct Talk {
     desk: Desk,
     llm: ScriptedLlm,
     asked: usize,
-    _folder: tempfile::TempDir,
+    features: Features,
+    settings: Settings,
+    model: ModelSettings,
+    folder: tempfile::TempDir,
 }
 
 /// How a question was answered.
@@ -58,18 +61,31 @@ impl Talk {
             ..ModelSettings::new("openai/scripted", KEY.into())
         };
         set(&mut settings, &mut model);
-        let source = Arc::new(Fixed::new(Model::new(model).unwrap(), "scripted/model"));
-        let bots = |store, gallery| -> Vec<Arc<dyn matrix_agent::bots::Bot>> {
-            vec![Arc::new(ChatBot::new(settings, source, Means { store, gallery }))]
-        };
-        let desk = Desk::with(&folder, features, bots).await;
-        Self { desk, llm, asked: 0, _folder: folder }
+        let desk = desk(&folder, features, settings.clone(), model.clone()).await;
+        Self { desk, llm, asked: 0, features, settings, model, folder }
+    }
+
+    /// Ends the program, and begins it anew.
+    async fn restart(self) -> Self {
+        let Self { desk: old, folder, features, settings, model, .. } = self;
+        old.end().await;
+        let desk = desk(&folder, features, settings.clone(), model.clone()).await;
+        Self { desk, features, settings, model, folder, ..self }
     }
 
     async fn ask(&mut self, words: &str) -> Answer {
+        self.ask_in(None, "anna", words).await
+    }
+
+    /// Says something to the bot.
+    async fn say_in(&mut self, thread: Option<&str>, person: &str, words: &str) {
         self.asked += 1;
+        self.desk.say_in(thread, person, &format!("e{}", self.asked), &format!("llamabot: {words}")).await;
+    }
+
+    async fn ask_in(&mut self, thread: Option<&str>, person: &str, words: &str) -> Answer {
         let mut seen = self.desk.hub.watch();
-        self.desk.say("anna", &format!("e{}", self.asked), &format!("llamabot: {words}")).await;
+        self.say_in(thread, person, words).await;
         let sent = self.desk.next().await;
         let whole = format!("{sent:?}");
         assert!(!whole.contains(KEY) && !whole.contains(WORDS), "{words}: {whole}");
@@ -90,6 +106,15 @@ impl Talk {
         assert!(self.desk.inbox.deliveries.try_recv().is_err(), "each question has one answer");
         self.desk.end().await;
     }
+}
+
+/// A desk with one chat bot.
+async fn desk(folder: &tempfile::TempDir, features: Features, settings: Settings, model: ModelSettings) -> Desk {
+    let source = Arc::new(Fixed::new(Model::new(model).unwrap(), "scripted/model"));
+    let bots = |store, gallery| -> Vec<Arc<dyn Bot>> {
+        vec![Arc::new(ChatBot::new(settings, source, Means { store, gallery, neighbours: Neighbours::default() }))]
+    };
+    Desk::with(folder, features, bots).await
 }
 
 /// A stream of these deltas, which ends in this way.
@@ -306,5 +331,61 @@ async fn what_fails_does_not_count_for_the_day_and_the_ceiling_is_told() {
     let begins = "I may ask the model once a day, and that is used up; please try again in ";
     assert!(told.ending == Ending::Limit && told.text.starts_with(begins), "{told:?}");
     assert_eq!(talk.llm.requests().len(), 2);
+    talk.end().await;
+}
+
+#[tokio::test]
+async fn a_loop_of_programs_ends_also_over_a_restart_until_a_listed_person_asks() {
+    let listed = People::Listed(vec!["anna".into()]);
+    let mut talk = Talk::begin(EDITS, |settings, _| settings.listed = listed).await;
+    talk.llm.otherwise(|_| Reply::text("And you?"));
+    for number in 0..20 {
+        assert_eq!(talk.ask_in(None, "relay", "and you?").await.ending, Ending::Done, "{number}");
+    }
+    let told = talk.ask_in(None, "relay", "and you?").await;
+    assert!(
+        told.ending == Ending::Limit && told.text.starts_with("I have answered 20 times within a minute"),
+        "{told:?}"
+    );
+    let mut talk = talk.restart().await;
+    talk.say_in(None, "relay", "and you?").await;
+    assert!(matches!(talk.desk.next().await, Outbound::Closing { .. }), "the room knows why");
+    for person in ["anna", "relay"] {
+        assert_eq!(talk.ask_in(None, person, "and now?").await.text, "And you?", "{person}");
+    }
+    assert_eq!(talk.llm.requests().len(), 22);
+    talk.end().await;
+}
+
+#[tokio::test]
+async fn one_person_may_have_a_ceiling_within_that_of_all() {
+    let ceilings = Ceilings { minute: Some(1), day: None };
+    let mut talk = Talk::begin(EDITS, |settings, _| settings.ceilings_of_person = ceilings).await;
+    talk.llm.otherwise(|_| Reply::text("Yes."));
+    assert_eq!(talk.ask("one?").await.text, "Yes.");
+    let told = talk.ask("two?").await;
+    assert!(told.text.starts_with("You may ask me once a minute, and that is used up;"), "{told:?}");
+    assert_eq!(talk.ask_in(None, "bert", "and I?").await.text, "Yes.");
+    talk.end().await;
+}
+
+#[tokio::test]
+async fn a_reset_in_a_thread_forgets_that_thread_alone() {
+    let mut talk = Talk::begin(EDITS, |_, _| {}).await;
+    talk.llm.otherwise(|_| Reply::text("Yes."));
+    let asked_last = |talk: &Talk| user_texts(&talk.llm.requests().pop().unwrap());
+    talk.ask("one").await;
+    talk.ask_in(Some("thread"), "anna", "two").await;
+    talk.say_in(Some("thread"), "anna", "reset").await;
+    let Outbound::Reply { text, .. } = talk.desk.next().await else { panic!("it is a reply") };
+    assert_eq!(text, "I have forgotten what was said here.");
+    talk.ask_in(Some("thread"), "anna", "three").await;
+    assert_eq!(asked_last(&talk), ["three"]);
+    talk.ask("four").await;
+    assert_eq!(asked_last(&talk), ["one", "four"]);
+    talk.say_in(None, "anna", "reset").await;
+    talk.desk.next().await;
+    talk.ask_in(Some("thread"), "anna", "five").await;
+    assert_eq!(asked_last(&talk), ["three", "five"]);
     talk.end().await;
 }

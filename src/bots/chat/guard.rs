@@ -1,23 +1,14 @@
-//! Ends loops: two programs that answer each other (bridges, relays, a second instance of a bot) would go on for ever. Pure, but
-//! for the memory of it.
+//! Ends loops: two programs that answer each other (bridges, relays, a second instance of a bot) would go on for ever. Pure.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::collections::VecDeque;
 
-use tokio::time::Instant;
-
-use crate::ids::Address;
+use serde::{Deserialize, Serialize};
 
 /// Answers in a room within [`WITHIN`], without a listed person in between, after which the bot falls silent there.
 const MOST: usize = 20;
-const WITHIN: Duration = Duration::from_mins(1);
-/// After so long without a question the bot answers there again.
-const QUIET: Duration = Duration::from_mins(1);
-/// Rooms that are remembered.
-const ROOMS: usize = 512;
+const WITHIN: i64 = 60_000;
+/// After so long without a question the bot answers there again, in milliseconds as above.
+const QUIET: i64 = 60_000;
 
 /// What becomes of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,46 +21,36 @@ pub(super) enum Pass {
     Silent,
 }
 
-/// What was answered lately, room by room.
-#[derive(Debug, Default)]
-pub(super) struct Guard {
-    rooms: Mutex<HashMap<Address, Lately>>,
-}
-
-#[derive(Debug)]
-struct Lately {
-    answers: VecDeque<Instant>,
+/// What was answered lately in a room. It is stored, so that a restart begins no loop anew. Times are milliseconds since 1970.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Lately {
+    answers: VecDeque<i64>,
     is_silent: bool,
-    asked: Instant,
+    asked: i64,
 }
 
-impl Guard {
+impl Lately {
     /// Takes a question; `listed` says whether a person asks who is surely no program.
-    pub(super) fn pass(&self, at: &Address, listed: bool, now: Instant) -> Pass {
-        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
-        if rooms.len() >= ROOMS && !rooms.contains_key(at) {
-            rooms.retain(|_, lately| now.duration_since(lately.asked) < QUIET);
-        }
-        if rooms.len() >= ROOMS && !rooms.contains_key(at) {
+    pub(super) fn pass(&mut self, listed: bool, now: i64) -> Pass {
+        if listed {
+            *self = Self::default();
             return Pass::Answer;
         }
-        let new = || Lately { answers: VecDeque::new(), is_silent: false, asked: now };
-        let lately = rooms.entry(at.clone()).or_insert_with(new);
-        if listed || now.duration_since(lately.asked) >= QUIET {
-            *lately = new();
+        if now - self.asked >= QUIET {
+            *self = Self::default();
         }
-        lately.asked = now;
-        while lately.answers.front().is_some_and(|answer| now.duration_since(*answer) >= WITHIN) {
-            lately.answers.pop_front();
+        self.asked = now;
+        while self.answers.front().is_some_and(|answer| now - answer >= WITHIN) {
+            self.answers.pop_front();
         }
-        if lately.is_silent {
+        if self.is_silent {
             return Pass::Silent;
         }
-        if lately.answers.len() >= MOST {
-            lately.is_silent = true;
+        if self.answers.len() >= MOST {
+            self.is_silent = true;
             return Pass::Tell;
         }
-        lately.answers.push_back(now);
+        self.answers.push_back(now);
         Pass::Answer
     }
 }
@@ -80,32 +61,31 @@ mod tests {
 
     #[test]
     fn who_answers_too_often_falls_silent_until_a_person_comes_or_all_is_quiet() {
-        let (guard, here, there) = (Guard::default(), Address::of_first("!a:a.org"), Address::of_first("!b:a.org"));
-        let start = Instant::now();
-        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut here = Lately::default();
+        let at = |second: i64| 1_700_000_000_000 + 1_000 * second;
         for second in 0..20 {
-            assert_eq!(guard.pass(&here, false, at(second)), Pass::Answer, "{second}");
+            assert_eq!(here.pass(false, at(second)), Pass::Answer, "{second}");
         }
-        assert_eq!(guard.pass(&here, false, at(20)), Pass::Tell);
+        assert_eq!(here.pass(false, at(20)), Pass::Tell);
         for second in 21..200 {
-            assert_eq!(guard.pass(&here, false, at(second)), Pass::Silent, "the loop goes on, at {second}");
+            let stored = serde_json::to_string(&here).unwrap();
+            here = serde_json::from_str(&stored).unwrap();
+            assert_eq!(here.pass(false, at(second)), Pass::Silent, "the loop goes on, at {second}");
         }
-        assert_eq!(guard.pass(&there, false, at(200)), Pass::Answer, "another room has nothing to do with it");
-        assert_eq!(guard.pass(&here, true, at(201)), Pass::Answer);
-        assert_eq!(guard.pass(&here, false, at(202)), Pass::Answer);
-        for second in 203..222 {
-            guard.pass(&here, false, at(second));
+        assert_eq!(here.pass(true, at(201)), Pass::Answer);
+        for second in 202..222 {
+            assert_eq!(here.pass(false, at(second)), Pass::Answer, "{second}");
         }
-        assert_eq!(guard.pass(&here, false, at(222)), Pass::Silent);
-        assert_eq!(guard.pass(&here, false, at(290)), Pass::Answer, "all was quiet");
+        assert_eq!(here.pass(false, at(222)), Pass::Tell);
+        assert_eq!(here.pass(false, at(223)), Pass::Silent);
+        assert_eq!(here.pass(false, at(290)), Pass::Answer, "all was quiet");
     }
 
     #[test]
     fn slow_questions_are_answered_for_ever() {
-        let (guard, here) = (Guard::default(), Address::of_first("!a:a.org"));
-        let start = Instant::now();
+        let mut here = Lately::default();
         for question in 0..200 {
-            assert_eq!(guard.pass(&here, false, start + Duration::from_secs(3 * question)), Pass::Answer);
+            assert_eq!(here.pass(false, 3_000 * question), Pass::Answer);
         }
     }
 }

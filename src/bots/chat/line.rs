@@ -81,6 +81,12 @@ impl Line {
         }
     }
 
+    /// Returns whether a picture belongs to it.
+    pub(super) fn shows(&self) -> bool {
+        let Self::Asked { parts, .. } = self else { return false };
+        parts.iter().any(|part| !matches!(part, Part::Text { .. }))
+    }
+
     /// Returns it as it is stored.
     pub(super) fn to_json(&self) -> Value {
         // Lines are plain data: nothing in them can fail to become JSON.

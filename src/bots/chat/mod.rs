@@ -31,10 +31,9 @@ use super::{
 use crate::{
     ids::{Address, BotName},
     pictures::Gallery,
-    store::{Ceilings, Store},
+    store::{Ceilings, Store, StoreError},
     strings,
 };
-use guard::Guard;
 use line::Line;
 
 /// What makes a chat bot, beside its model.
@@ -124,7 +123,6 @@ pub struct ChatBot {
     /// All that it is called, with `@` and without.
     names: Vec<String>,
     permits: Permits,
-    guard: Guard,
     source: Arc<dyn Source>,
     means: Means,
 }
@@ -157,7 +155,7 @@ impl ChatBot {
         let called = settings.called.iter().filter(|name| !name.is_empty());
         let names = called.flat_map(|name| [name.clone(), format!("@{}", name.trim_start_matches('@'))]).collect();
         let permits = Permits::new(settings.at_once.max(1));
-        Self { settings, names, permits, guard: Guard::default(), source, means }
+        Self { settings, names, permits, source, means }
     }
 
     /// Returns whether a message is for it.
@@ -172,11 +170,8 @@ impl ChatBot {
 
     async fn obey(&self, order: Order) -> String {
         match Wish::of(&order.text) {
-            Wish::Reset => match self.means.store.replace_context(&order.at, vec![]).await {
-                Ok(()) => {
-                    self.forget_pictures(&order.at.address).await;
-                    strings::chat::RESET.to_owned()
-                }
+            Wish::Reset => match self.forget(&order).await {
+                Ok(()) => strings::chat::RESET.to_owned(),
                 Err(error) => {
                     tracing::error!(%error, "a conversation could not be forgotten");
                     strings::chat::NOT_RESET.to_owned()
@@ -196,6 +191,20 @@ impl ChatBot {
             Some(usual) => format!("{help}\n\n{}", strings::chat::modes(name, &words.join(", "), usual)),
             None => help,
         }
+    }
+
+    /// Forgets what was said in the thread in which an order was given, or outside of all threads.
+    async fn forget(&self, order: &Order) -> Result<(), StoreError> {
+        let store = &self.means.store;
+        let lines = store.history(&order.at).await?.into_iter();
+        let lines = lines.filter_map(|line| serde_json::from_value::<Line>(line.message).ok());
+        let kept: Vec<_> = lines.filter(|line| line.thread() != order.thread.as_ref()).collect();
+        store.replace_context(&order.at, kept.iter().map(Line::to_json).collect()).await?;
+        // Pictures are kept by room. Those of threads that are still known are needed.
+        if !kept.iter().any(Line::shows) {
+            self.forget_pictures(&order.at.address).await;
+        }
+        Ok(())
     }
 }
 

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::{
-    ChatBot, Ready, Thinking, TurnJob, failure,
-    guard::Pass,
+    ChatBot, Ready, Settings, Thinking, TurnJob, failure,
+    guard::{Lately, Pass},
     history::{Cut, Transcript},
     line::{Counted, Line},
 };
 use crate::{
     bots::{Ending, Outcome, Progress, Thoughts},
-    ids,
+    ids::{self, Address},
     llm::{AssistantMessage, Chunk, Completion, Finish, Message, Meter, Model, Part, Usage},
     store::{Conversation, MayAsk, Span, StoreError},
     strings, text,
@@ -71,15 +71,16 @@ impl ChatBot {
     /// Asks the model, unless something speaks against it.
     async fn ask(&self, job: &TurnJob, transcript: &Transcript, draft: &Draft) -> Outcome {
         let (settings, store) = (&self.settings, &self.means.store);
-        match self.guard.pass(&job.at.address, settings.listed.include(&job.person), tokio::time::Instant::now()) {
-            Pass::Answer => {}
-            Pass::Tell => {
+        match self.pass(job).await {
+            Err(error) => tracing::warn!(%error, "what was answered here lately is not known"),
+            Ok(Pass::Answer) => {}
+            Ok(Pass::Tell) => {
                 tracing::warn!(
                     "programs seem to answer each other here: nothing is answered until a listed person asks"
                 );
                 return Outcome::plain(Ending::Limit, strings::chat::LOOP);
             }
-            Pass::Silent => return Outcome::plain(Ending::Limit, ""),
+            Ok(Pass::Silent) => return Outcome::plain(Ending::Limit, ""),
         }
         let asked = store.ask(&settings.quota, &job.person, settings.ceilings, settings.ceilings_of_person).await;
         let id = match asked {
@@ -104,6 +105,21 @@ impl ChatBot {
             tracing::warn!(%error, "a request that failed still counts for the day");
         }
         outcome
+    }
+
+    /// Returns whether a question is answered, after what was answered in its room lately.
+    async fn pass(&self, job: &TurnJob) -> Result<Pass, StoreError> {
+        let (Settings { name, listed, .. }, store) = (&self.settings, &self.means.store);
+        let Address { account, room } = &job.at.address;
+        let key = format!("lately:{name}:{room}");
+        let noted = store.noted(account, &key).await?;
+        let before: Lately = noted.and_then(|noted| serde_json::from_str(&noted).ok()).unwrap_or_default();
+        let mut lately = before.clone();
+        let pass = lately.pass(listed.include(&job.person), store.clock().millis());
+        if lately != before {
+            store.note(account, &key, &serde_json::to_string(&lately)?).await?;
+        }
+        Ok(pass)
     }
 
     async fn ask_model(&self, job: &TurnJob, transcript: &Transcript, draft: &Draft) -> Outcome {
