@@ -15,6 +15,8 @@ pub struct Policy {
     pub overheard: Vec<String>,
     /// Where it works.
     pub places: Places,
+    /// Whether it leaves a room in which it does not work, once it is mentioned there.
+    pub leaves: bool,
 }
 
 /// Where a bot works.
@@ -74,9 +76,9 @@ impl Places {
 }
 
 impl Policy {
-    /// Returns the policy of a bot that hears these people, ignores nobody and works in these places.
+    /// Returns the policy of a bot that hears these people, ignores nobody, works in these places and stays in others.
     pub fn new(people: People, places: Places) -> Self {
-        Self { people, ignored: vec![], overheard: vec![], places }
+        Self { people, ignored: vec![], overheard: vec![], places, leaves: false }
     }
 
     /// Returns whether it hears this person.
@@ -127,6 +129,11 @@ impl Policies {
     /// Returns whether no bot hears this person, and one wants to know their words.
     pub fn overhears(&self, person: &str) -> bool {
         !self.hears(person) && self.all.iter().any(|policy| policy.overhears(person))
+    }
+
+    /// Returns whether none of the bots wants to stay in a room in which none works, once one is mentioned there.
+    pub fn leave_others(&self) -> bool {
+        self.all.iter().all(|policy| policy.leaves)
     }
 
     /// Returns whether a bot takes these words from anybody in this room.

@@ -9,8 +9,8 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 
 use super::{Configuration, Outcome, host, prompt};
 use crate::{
-    chat::matrix::Homeserver,
-    config::{CloudBot, CloudBots, Config},
+    chat::matrix::{Homeserver, forget_session},
+    config::{CloudBot, CloudBots, Config, account_of_bot},
     ops::{Answer, Operator, Purpose, Request, Shown, cloud_login, control_socket, shown, shown_refused},
 };
 
@@ -187,6 +187,10 @@ async fn remove(config: &Config, name: &str, yes: bool) -> anyhow::Result<Outcom
             Err(fault) => writeln!(out, "{} could not be logged out: {fault}.", bot.user)?,
         }
         cloud_login(config, &bot).forget()?;
+    } else {
+        forget_session(&config.paths.state_dir, &account_of_bot(name))?;
+        let mend = "log it out with another client of its account";
+        writeln!(out, "Its file has mistakes, so that it could not be logged out at its homeserver: {mend}.")?;
     }
     writeln!(out, "The bot `{name}` is removed; its settings are in {}.", aside.display())?;
     Ok(Outcome::Good)

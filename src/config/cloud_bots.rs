@@ -20,7 +20,7 @@ use std::{
 use reqwest::Url;
 use secrecy::SecretString;
 
-use super::{Config, Mistakes, Wrong, make_private, reading::Reading};
+use super::{Config, LOCAL_MODEL, Mistakes, Wrong, make_private, reading::Reading};
 use crate::{ids, net, text};
 
 /// How the names of their files begin and end.
@@ -50,11 +50,11 @@ pub struct CloudBot {
     pub called: Option<String>,
     /// What is shown of its provider below answers; `None`: the endpoint's host.
     pub provider: Option<String>,
-    /// The OpenAI-compatible endpoint, up to where `/chat/completions` follows.
-    pub base_url: Url,
+    /// The OpenAI-compatible endpoint, up to where `/chat/completions` follows; `None` if its model is one of the registry.
+    pub base_url: Option<Url>,
     /// The model's name as it is sent.
     pub model: String,
-    /// The endpoint's key.
+    /// The endpoint's key; empty if its model is one of the registry.
     pub api_key: SecretString,
     /// Stands before every conversation.
     pub system_prompt: Option<String>,
@@ -76,7 +76,11 @@ pub struct CloudBot {
     pub per_minute: u32,
     /// Requests in a day.
     pub per_day: u32,
-    /// Bots of the same group share these two; `None`: it has them alone.
+    /// Requests that one person may cause in a minute, within those; `None`: all of them.
+    pub per_minute_of_sender: Option<u32>,
+    /// Requests that one person may cause in a day, likewise.
+    pub per_day_of_sender: Option<u32>,
+    /// Bots of the same group share the first two; `None`: it has them alone.
     pub group: Option<String>,
     /// Requests at the same time.
     pub at_once: usize,
@@ -321,6 +325,16 @@ fn parse(name: &str, path: &Path, text: &str, config: &Config) -> Result<CloudBo
                     trust set ALLOW_PLAIN_HTTP=true in `.env`";
         reader.wrong(keys::HS_URL, Wrong::new(what, mend));
     }
+    let model = reader.needed(keys::LLM_MODEL).unwrap_or_default();
+    let (base_url, api_key) = if model.starts_with(LOCAL_MODEL) {
+        if reader.optional(keys::LLM_BASE_URL).is_some() {
+            let mend = format!("Remove it, or write a name to LLM_MODEL that does not begin with `{LOCAL_MODEL}`");
+            reader.wrong(keys::LLM_BASE_URL, Wrong::new("the registry says where its models are", mend));
+        }
+        (None, None)
+    } else {
+        (reader.needed(keys::LLM_BASE_URL), reader.needed(keys::LLM_API_KEY))
+    };
     // What is missing is a mistake, so that no bot is returned with what stands for it here.
     let bot = CloudBot {
         name: name.to_owned(),
@@ -330,10 +344,10 @@ fn parse(name: &str, path: &Path, text: &str, config: &Config) -> Result<CloudBo
         user: reader.needed(keys::BOT_MXID).unwrap_or_default(),
         called: reader.optional(keys::BOT_NAME),
         provider: reader.optional(keys::LLM_PROVIDER),
-        base_url: reader.needed(keys::LLM_BASE_URL).unwrap_or_else(|| homeserver.clone()),
+        base_url,
         homeserver,
-        model: reader.needed(keys::LLM_MODEL).unwrap_or_default(),
-        api_key: reader.needed(keys::LLM_API_KEY).unwrap_or_default(),
+        model,
+        api_key: api_key.unwrap_or_default(),
         system_prompt: reader.optional(keys::LLM_SYSTEM_PROMPT),
         max_tokens: reader.value(keys::LLM_MAX_TOKENS),
         temperature: reader.value(keys::LLM_TEMPERATURE),
@@ -344,6 +358,8 @@ fn parse(name: &str, path: &Path, text: &str, config: &Config) -> Result<CloudBo
         rooms: reader.value(keys::ALLOWED_ROOMS),
         per_minute: reader.value(keys::RATE_LIMIT_RPM),
         per_day: reader.value(keys::RATE_LIMIT_RPD),
+        per_minute_of_sender: reader.optional(keys::RATE_LIMIT_SENDER_RPM),
+        per_day_of_sender: reader.optional(keys::RATE_LIMIT_SENDER_RPD),
         group: reader.optional(keys::RATE_LIMIT_GROUP),
         at_once: reader.value(keys::LLM_CONCURRENT_MAX),
         known_bots: reader.value(keys::KNOWN_BOT_MXIDS),

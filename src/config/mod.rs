@@ -52,6 +52,9 @@ pub use talk::{RefusedTalk, Talk, TalkCoder};
 
 use crate::net;
 
+/// What a model's name begins with that is one of the registry of inference servers.
+pub(crate) const LOCAL_MODEL: &str = "localbot/";
+
 /// The typed settings.
 #[derive(Clone, Debug)]
 pub struct Config {

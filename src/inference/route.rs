@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     Inference,
@@ -18,12 +18,13 @@ use super::{
     router::{Lease, NoLease, Wanted},
 };
 use crate::{
+    config, ids,
     llm::{Choice, Chosen, LlmError, Model, ModelSettings, Route},
     strings::localbot,
 };
 
 /// What a model's name begins with that is one of the registry; alone it is the active endpoint's.
-pub const PREFIX: &str = "localbot/";
+pub const PREFIX: &str = config::LOCAL_MODEL;
 /// What a router says of a model that it believes to be loaded and does not reach.
 const LOST: &str = "Could not establish connection";
 /// The attempts at one server before the next is asked.
@@ -34,8 +35,8 @@ pub(super) struct LocalRoute {
     inference: Inference,
     /// What every server's client is made of, but for its name, address and key.
     settings: ModelSettings,
-    /// The clients, by address and model.
-    models: Mutex<HashMap<(String, String), Model>>,
+    /// The clients, by address and model, each with a digest of the key that it sends.
+    models: Mutex<HashMap<(String, String), (String, Model)>>,
     /// Who was chosen last.
     last: Mutex<Option<Model>>,
 }
@@ -93,8 +94,10 @@ impl LocalRoute {
     /// Returns the client for a model at an endpoint.
     fn client(&self, endpoint: &Endpoint, model: &str) -> Result<Model, LlmError> {
         let at = (endpoint.url.clone(), model.to_owned());
+        let key = endpoint.key().ok().flatten().unwrap_or_else(|| SecretString::from(""));
+        let of_key = ids::digest(&[key.expose_secret()], 16);
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = models.get(&at) {
+        if let Some((_, client)) = models.get(&at).filter(|(sent, _)| *sent == of_key) {
             return Ok(client.clone());
         }
         let provider = match endpoint.kind {
@@ -106,12 +109,12 @@ impl LocalRoute {
         let mut settings = ModelSettings {
             model: format!("{provider}/{model}"),
             base_url: Some(format!("{}/v1", endpoint.url)),
-            key: endpoint.key().ok().flatten().unwrap_or_else(|| SecretString::from("")),
+            key,
             ..self.settings.clone()
         };
         settings.limits.attempts = ATTEMPTS;
         let client = Model::new(settings)?;
-        models.insert(at, client.clone());
+        models.insert(at, (of_key, client.clone()));
         Ok(client)
     }
 }

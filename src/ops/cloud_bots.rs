@@ -21,6 +21,7 @@ use crate::{
     config::{CloudBot, CloudBots as Files, Config, RefusedBot},
     hub::{Account, AccountHub, Keeper, Port},
     ids::span_of_account,
+    inference::Inference,
 };
 
 /// How often their files are looked at.
@@ -40,6 +41,7 @@ pub(super) struct CloudBots {
 
 struct Inner {
     config: Box<Config>,
+    inference: Inference,
     means: Means,
     keeper: Keeper,
     cancel: CancellationToken,
@@ -86,13 +88,14 @@ impl CloudBots {
     /// Begins all bots whose files are good, and looks after the files until `cancel`.
     pub(super) async fn start(
         config: Box<Config>,
+        inference: Inference,
         means: Means,
         keeper: Keeper,
         tasks: &TaskTracker,
         cancel: CancellationToken,
     ) -> Self {
         let served = Mutex::default();
-        let bots = Self { inner: Arc::new(Inner { config, means, keeper, cancel, served }) };
+        let bots = Self { inner: Arc::new(Inner { config, inference, means, keeper, cancel, served }) };
         bots.look().await;
         let served = bots.served().await;
         if served.bots.is_empty() && served.refused.is_empty() {
@@ -207,8 +210,8 @@ impl CloudBots {
     }
 
     async fn started(&self, bot: CloudBot) -> anyhow::Result<Running> {
-        let Inner { config, means, keeper, cancel, .. } = &*self.inner;
-        let (chat, source) = settings::cloud_bot(&bot)?;
+        let Inner { config, inference, means, keeper, cancel, .. } = &*self.inner;
+        let (chat, source) = settings::cloud_bot(config, &bot, inference)?;
         let (port, inbox) = Port::new(matrix::ROOMS, QUEUE);
         let answers = Arc::new(ChatBot::new(chat, Arc::new(source), means.clone()));
         let account = Account { name: bot.account(), bots: vec![answers], ports: vec![port], rights: None };
@@ -237,11 +240,11 @@ impl Running {
 
 /// Returns a bot that is not served.
 pub(crate) fn shown(bot: &CloudBot) -> Shown {
-    let host = bot.base_url.host_str().unwrap_or_default();
+    let host = bot.base_url.as_ref().and_then(|url| url.host_str());
     Shown {
         name: bot.name.clone(),
         user: Some(bot.user.clone()),
-        model: Some(format!("{} at {host}", bot.model)),
+        model: Some(host.map_or_else(|| bot.model.clone(), |host| format!("{} at {host}", bot.model))),
         allowed: bot.rooms.len(),
         rooms: 0,
         served: false,

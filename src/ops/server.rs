@@ -314,9 +314,9 @@ impl House {
         }
         let cloud_bots = match self.cloud_bots.take() {
             Some(config) => {
-                let means = self.means_of_chat();
+                let (inference, means) = (self.inference.clone(), self.means_of_chat());
                 // Boxed because it is large.
-                Some(Box::pin(CloudBots::start(config, means, keeper.clone(), tasks, cancel.clone())).await)
+                Some(Box::pin(CloudBots::start(config, inference, means, keeper.clone(), tasks, cancel.clone())).await)
             }
             None => None,
         };

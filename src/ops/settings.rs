@@ -338,11 +338,18 @@ pub(crate) fn cloud_login(config: &Config, bot: &CloudBot) -> Login {
 }
 
 /// Returns a cloud bot's settings, and its model.
-pub(super) fn cloud_bot(bot: &CloudBot) -> Result<(chat::Settings, chat::Fixed), LlmError> {
+pub(super) fn cloud_bot(
+    config: &Config,
+    bot: &CloudBot,
+    inference: &Inference,
+) -> Result<(chat::Settings, chat::Fixed), LlmError> {
     let name = bot.user.trim_start_matches('@').split(':').next().unwrap_or_default();
     let called = bot.called.clone().unwrap_or_else(|| name.to_owned());
-    let policy =
-        Policy { ignored: bot.known_bots.clone(), ..Policy::new(People::Everybody, Places::Listed(bot.rooms.clone())) };
+    let policy = Policy {
+        ignored: bot.known_bots.clone(),
+        leaves: true,
+        ..Policy::new(People::Everybody, Places::Listed(bot.rooms.clone()))
+    };
     let settings = chat::Settings {
         system_prompt: bot.system_prompt.clone().unwrap_or_default(),
         history_turns: bot.history_turns,
@@ -355,16 +362,23 @@ pub(super) fn cloud_bot(bot: &CloudBot) -> Result<(chat::Settings, chat::Fixed),
             config::Thinking::Hidden => chat::Thinking::Hidden,
         },
         // Neither is a name that a key could be read from.
-        quota: match &bot.group {
-            Some(group) => format!("group:{group}"),
-            None => format!("key:{}", digest(&[bot.base_url.as_str(), bot.api_key.expose_secret()], 16)),
+        quota: match (&bot.group, &bot.base_url) {
+            (Some(group), _) => format!("group:{group}"),
+            (None, Some(url)) => format!("key:{}", digest(&[url.as_str(), bot.api_key.expose_secret()], 16)),
+            (None, None) => format!("bot:{}", bot.account()),
         },
         ceilings: Ceilings { minute: Some(bot.per_minute), day: Some(bot.per_day) },
+        ceilings_of_person: Ceilings { minute: bot.per_minute_of_sender, day: bot.per_day_of_sender },
+        listed: People::Listed(config.people.allowed.clone()),
         ..chat::Settings::new(bot.account().as_str(), policy, called)
     };
-    let provider = bot.provider.clone().or_else(|| bot.base_url.host_str().map(str::to_owned)).unwrap_or_default();
-    let source = chat::Fixed::new(Model::new(cloud_model(bot))?, format!("{provider}/{}", bot.model));
-    Ok((settings, source))
+    let host = || bot.base_url.as_ref().and_then(|url| url.host_str()).map(str::to_owned);
+    // A model of the registry names its provider itself.
+    let label = match bot.provider.clone().or_else(host) {
+        Some(provider) => format!("{provider}/{}", bot.model),
+        None => bot.model.clone(),
+    };
+    Ok((settings, chat::Fixed::new(cloud_model(bot, inference)?, label)))
 }
 
 /// Returns how exobot's account logs in.
@@ -388,7 +402,8 @@ pub(super) fn exobot(config: &Config, account: &ExobotAccount) -> chat::Settings
     let config::Exobot { rooms, known_bots, cross, .. } = config.exobot.clone();
     // Bots are never answered; to talk with them it has to know what they say.
     let overheard = if cross { known_bots.clone() } else { vec![] };
-    let policy = Policy { ignored: known_bots, overheard, ..Policy::new(People::Everybody, Places::Listed(rooms)) };
+    let here = Policy::new(People::Everybody, Places::Listed(rooms));
+    let policy = Policy { ignored: known_bots, overheard, leaves: true, ..here };
     let called = account.user.trim_start_matches('@').split(':').next().unwrap_or_default();
     chat::Settings {
         system_prompt: exobot::SYSTEM_PROMPT.to_owned(),
@@ -400,15 +415,18 @@ pub(super) fn exobot(config: &Config, account: &ExobotAccount) -> chat::Settings
     }
 }
 
-/// Returns the settings of a cloud bot's model.
-pub(super) fn cloud_model(bot: &CloudBot) -> ModelSettings {
-    let url = bot.base_url.as_str();
-    ModelSettings {
-        base_url: Some(url.to_owned()),
+/// Returns a cloud bot's model: at its address, or of the registry.
+pub(super) fn cloud_model(bot: &CloudBot, inference: &Inference) -> Result<Model, LlmError> {
+    let settings = |model: String| ModelSettings {
+        base_url: bot.base_url.as_ref().map(ToString::to_string),
         temperature: Some(bot.temperature),
         headers: bot.headers.clone(),
         limits: limits_of_chat(bot.timeout),
-        ..ModelSettings::new(model_string(&bot.model, url), bot.api_key.clone())
+        ..ModelSettings::new(model, bot.api_key.clone())
+    };
+    match &bot.base_url {
+        Some(url) => Model::new(settings(model_string(&bot.model, url.as_str()))),
+        None => Ok(inference.model(settings(bot.model.clone()))),
     }
 }
 

@@ -117,3 +117,110 @@ async fn a_broken_file_keeps_no_other_bot_away_and_one_begins_anew_while_the_oth
     place.write("other", &format!("{}BOT_TOKEN={token}\n", place.settings("@other:localhost", one.as_str())));
     place.served("other");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mentioned_in_a_room_that_is_not_its_any_more_it_leaves() {
+    let mut place = Place::new().await;
+    place.answers_all();
+    let (one, two) = (place.room(false).await, place.room(false).await);
+    let user = place.synapse.account("llama").await;
+    let token = place.token("llama").await;
+    let text = |place: &Place, rooms: &str| format!("{}BOT_TOKEN={token}\n", place.settings(&user, rooms));
+    place.write("llama", &text(&place, &format!("{one},{two}")));
+    place.serve();
+    for room in [&one, &two] {
+        place.invite(room, &user).await;
+        place.is_answered(room, "llama", false).await;
+    }
+    place.write("llama", &text(&place, one.as_str()));
+    tokio::task::block_in_place(|| wait("the bot begins anew", || place.log().contains("the bot begins anew")));
+    place.served("llama");
+    place.anna.say(&two, "nothing for anybody").await;
+    place.is_answered(&one, "llama", false).await;
+    let left = |it: &Seen| it.room == two && it.raw["state_key"] == *user && it.content["membership"] == "leave";
+    assert!(!place.anna.events().iter().any(left), "nobody has called it there");
+    place.anna.say(&two, "@llama are you still here?").await;
+    place.anna.member(&two, &user, "leave").await;
+    assert_eq!(place.llm.requests().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_may_think_with_a_model_of_the_registry_whose_key_may_change() {
+    let mut place = Place::new().await;
+    place.answers_all();
+    place.llm.lists(&["tiny"]);
+    let folder = place.rig.path().join("lab");
+    fs::create_dir(&folder).unwrap();
+    place.rig.set("LOCALBOT_DIR", folder.to_str().unwrap());
+    let key = |key: &str| {
+        let path = folder.join("key");
+        let file = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
+        file.unwrap().write_all(key.as_bytes()).unwrap();
+    };
+    key("sk-first");
+    let url = place.llm.base_url().trim_end_matches("/v1");
+    let lab = json!({"id": "lab", "type": "vllm", "url": url, "apiKeyFile": folder.join("key")});
+    fs::write(folder.join("inference-endpoints.json"), json!({"endpoints": [lab]}).to_string()).unwrap();
+    let room = place.room(false).await;
+    let user = place.synapse.account("llama").await;
+    let token = place.token("llama").await;
+    place
+        .write("llama", &format!("BOT_TOKEN={token}\nBOT_MXID={user}\nLLM_MODEL=localbot/lab\nALLOWED_ROOMS={room}\n"));
+    place.serve();
+    place.invite(&room, &user).await;
+    let answer = place.is_answered(&room, "llama", false).await;
+    assert!(answer.body().contains("localbot/lab"), "{answer:?}");
+    let sent = |place: &Place, request| place.llm.headers(request)["authorization"].to_str().unwrap().to_owned();
+    assert_eq!((sent(&place, 1), &place.llm.requests()[0]["model"]), ("Bearer sk-first".to_owned(), &json!("tiny")));
+    key("sk-second");
+    place.is_answered(&room, "llama", false).await;
+    assert_eq!(sent(&place, 2), "Bearer sk-second");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn removing_a_bot_whose_file_is_refused_leaves_no_session_behind() {
+    let mut place = Place::new().await;
+    place.answers_all();
+    let room = place.room(false).await;
+    let user = place.bot("llama", &room).await;
+    place.serve();
+    place.invite(&room, &user).await;
+    place.is_answered(&room, "llama", false).await;
+    let session = place.rig.path().join("s/secrets/matrix-cloud-llama-session.json");
+    assert!(session.exists());
+    place.server.take();
+    place.write("llama", "LLM_TEMPERATURE=warm\n");
+    let removed = place.cloud_bot(&["remove", "llama", "--yes"], "");
+    assert!(removed.status.success() && out(&removed).contains("log it out with another client"), "{}", out(&removed));
+    assert!(!place.file("llama").exists() && !session.exists(), "{}", out(&removed));
+    assert!(!place.rig.path().join("s/matrix/cloud-llama").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes as long as the watchdog waits at least: `cargo nextest run --test cloud_bots --run-ignored only`"]
+async fn a_stream_of_which_nothing_comes_is_begun_anew() {
+    let mut place = Place::new().await;
+    place.answers_all();
+    let proxy = support::proxy::Proxy::before(&mut place.rig);
+    let room = place.room(false).await;
+    let user = place.synapse.account("llama").await;
+    let token = place.token("llama").await;
+    let text = format!("{}BOT_TOKEN={token}\nSYNC_WATCHDOG_S=45\n", place.settings(&user, room.as_str()));
+    place.write("llama", &text);
+    place.serve();
+    place.invite(&room, &user).await;
+    place.is_answered(&room, "llama", false).await;
+    let mut held = false;
+    proxy.rule(move |asked| {
+        let holds = asked.is_sync() && !std::mem::replace(&mut held, true);
+        holds.then(|| support::proxy::Fault::Held(std::sync::Arc::default()))
+    });
+    // Until the request that is under way has ended, its answer comes.
+    place.is_answered(&room, "llama", false).await;
+    let asked = place.anna.say(&room, "@llama are you still here?").await;
+    tokio::task::block_in_place(|| {
+        wait("a new stream", || place.log().contains("the stream is begun anew"));
+    });
+    let answer = place.anna.answer_to(&asked).await;
+    assert!(answer.body().contains("It is here."), "{answer:?}");
+}

@@ -115,6 +115,11 @@ fn is_speech(content: &Value, body: &Body) -> bool {
     }
 }
 
+/// Returns whether an event is a message of somebody else that means the account.
+pub(super) fn mentions(own: &UserId, event: &Value) -> bool {
+    event["type"] == "m.room.message" && event["sender"] != own.as_str() && addressed(own, &event["content"]).mentioned
+}
+
 fn message(own: &UserId, sender: &UserId, content: &Value) -> Option<Body> {
     let relation = &content["m.relates_to"];
     if relation["rel_type"] == "m.replace" {

@@ -42,8 +42,8 @@ use tracing::{Instrument, Span};
 
 pub(crate) use accounts::{Administrator, Homeserver};
 pub(crate) use serving::{Seat, Serving, Standing};
-pub(crate) use session::SessionError;
 pub use session::{Begun, Login};
+pub(crate) use session::{SessionError, forget_session};
 pub(crate) use trouble::Fault;
 
 use crate::{

@@ -53,6 +53,18 @@ pub(super) fn invited(adapter: &Adapter, room: Room) {
     spawning.spawn(joining.instrument(span));
 }
 
+/// Leaves a room in which no bot of the account works, unless an alias leads there now.
+pub(super) fn leave_other(adapter: &Adapter, room: Room) {
+    let (adapter, spawning, span) = (adapter.clone(), adapter, adapter.span(room.room_id()));
+    let leaving = async move {
+        if !adapter.opens_now(&room).await {
+            tracing::warn!("the bot was mentioned in a room that ALLOWED_ROOMS does not list, and leaves it");
+            leave(&room).await;
+        }
+    };
+    spawning.spawn(leaving.instrument(span));
+}
+
 /// Notes that the bot is in a room now, and greets it once.
 pub(super) async fn entered(adapter: &Adapter, room: &Room) -> Result<(), StoreError> {
     let key = RoomKey::from(room.room_id().as_str());

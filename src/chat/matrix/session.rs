@@ -12,7 +12,11 @@ mod keys;
 mod refusal;
 mod store;
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use matrix_sdk::{
@@ -104,6 +108,12 @@ pub enum SessionError {
     Refused(Fault),
 }
 
+/// Removes what is stored of the session of an account by its name in the store; the session must have ended. The account's
+/// recovery key stays.
+pub(crate) fn forget_session(state_dir: &Path, account: &str) -> Result<(), SessionError> {
+    Files::new(state_dir, account).forget()
+}
+
 impl SessionError {
     /// Returns whether trying again may help. If something else than a homeserver answers, that is a mistake in the
     /// settings at the `first` login; later it may be a proxy that runs while its homeserver does not.
@@ -189,9 +199,9 @@ impl Login {
         self.restore(saved).await
     }
 
-    /// Removes what is stored of the account's session, which must have ended. Its recovery key stays.
+    /// Removes what is stored of the account's session, which must have ended ([`forget_session`]).
     pub fn forget(&self) -> Result<(), SessionError> {
-        self.files().forget()
+        forget_session(&self.state_dir, &self.name)
     }
 
     /// Returns the name of one of the account's settings, such as `MATRIX_PASSWORD` or `accounts.two.password`.

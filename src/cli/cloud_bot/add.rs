@@ -18,7 +18,7 @@ use crate::{
         account::{self, Account},
         host, prompt,
     },
-    config::{CloudBot, CloudBots, Config},
+    config::{CloudBot, CloudBots, Config, LOCAL_MODEL},
     ops::{Request, cloud_login},
 };
 
@@ -101,17 +101,21 @@ async fn ask_for_missing(settings: &mut Settings, name: &str, config: &Config) -
     let user = server.map(|(_, server)| format!("@{name}:{server}"));
     for (key, question, usual) in [
         ("BOT_MXID", "The bot's Matrix account", user.as_deref()),
+        ("LLM_MODEL", "The model's name (or localbot/ALIAS for one of your own servers)", None),
         ("LLM_BASE_URL", "The model's endpoint (https://api.groq.com/openai/v1)", None),
-        ("LLM_MODEL", "The model's name", None),
+        ("LLM_API_KEY", "The endpoint's API key", None),
         ("ALLOWED_ROOMS", "Rooms in which it works (ids or aliases, parted by commas)", Some("none")),
     ] {
-        if !settings.contains_key(key) {
-            settings.insert(key.to_owned(), prompt::ask(question, usual).await?);
+        // The registry has the address of its models, and the key.
+        let local = settings.get("LLM_MODEL").is_some_and(|model| model.starts_with(LOCAL_MODEL));
+        if settings.contains_key(key) || local && matches!(key, "LLM_BASE_URL" | "LLM_API_KEY") {
+            continue;
         }
-    }
-    if !settings.contains_key("LLM_API_KEY") {
-        let key = prompt::ask_hidden("The endpoint's API key").await?;
-        settings.insert("LLM_API_KEY".to_owned(), key.expose_secret().to_owned());
+        let value = match key {
+            "LLM_API_KEY" => prompt::ask_hidden(question).await?.expose_secret().to_owned(),
+            _ => prompt::ask(question, usual).await?,
+        };
+        settings.insert(key.to_owned(), value);
     }
     settings.retain(|_, value| !value.is_empty());
     Ok(())

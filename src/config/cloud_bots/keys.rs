@@ -37,9 +37,9 @@ keys! {
         () SYNC_WATCHDOG_S: Duration = Text("300"), values::watchdog;
     }
     "Model" {
-        /// Base URL of an OpenAI-compatible endpoint, up to where `/chat/completions` follows: `https://api.groq.com/openai/v1`.
+        /// Base URL of an OpenAI-compatible endpoint, up to where `/chat/completions` follows: `https://api.groq.com/openai/v1`. Not for a model of the registry.
         (first) LLM_BASE_URL: Url = Unset, parse::url;
-        /// The model's name as it is sent to the endpoint.
+        /// The model's name as it is sent to the endpoint; or a model of the registry in LOCALBOT_DIR, which needs neither LLM_BASE_URL nor LLM_API_KEY: `localbot/ALIAS`, `localbot/ENDPOINT`, or `localbot/` for the first endpoint that is online.
         (first) LLM_MODEL: String = Unset, parse::model;
         /// The endpoint's API key; any word where the endpoint needs none, such as `none`.
         (first secret) LLM_API_KEY: SecretString = Unset, values::credential;
@@ -69,6 +69,10 @@ keys! {
         () RATE_LIMIT_RPD: u32 = Text("800"), parse::count::<_, 1, 100_000_000>;
         /// A word that all bots with the same key have here: they share these two limits.
         () RATE_LIMIT_GROUP: String = Unset, values::group;
+        /// Requests that one person may cause in a minute, within RATE_LIMIT_RPM.
+        () RATE_LIMIT_SENDER_RPM: u32 = Unset, parse::count::<_, 1, 1_000_000>;
+        /// Requests that one person may cause in a day, within RATE_LIMIT_RPD.
+        () RATE_LIMIT_SENDER_RPD: u32 = Unset, parse::count::<_, 1, 100_000_000>;
         /// Requests at the same time; others wait for their turn.
         () LLM_CONCURRENT_MAX: usize = Text("1"), parse::count::<_, 1, 100>;
     }

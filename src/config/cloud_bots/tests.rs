@@ -84,6 +84,19 @@ fn what_nobody_writes_has_the_defaults_of_the_page() {
     assert_eq!((bot.watchdog.as_secs(), bot.thinking, bot.disable_thinking), (300, Thinking::Spoiler, false));
     assert!(bot.rooms.is_empty() && bot.known_bots.is_empty() && bot.headers.is_empty());
     assert_eq!((bot.called, bot.provider, bot.system_prompt, bot.group), (None, None, None, None));
+    assert_eq!((bot.per_minute_of_sender, bot.per_day_of_sender), (None, None));
+}
+
+#[test]
+fn a_model_of_the_registry_needs_no_address_and_no_key() {
+    let text = "BOT_TOKEN=syt_hush_token\nBOT_MXID=@llama:example.org\nLLM_MODEL=localbot/q3\n";
+    let place = Place::new();
+    place.write("cloud-bot-llama.env", text);
+    let bot = place.read().bots.pop().expect("it can be served");
+    assert_eq!((bot.model.as_str(), bot.base_url.as_ref()), ("localbot/q3", None));
+    assert!(bot.api_key.expose_secret().is_empty());
+    let told = place.refusal(format!("{text}LLM_BASE_URL=https://api.example.org/v1\n"));
+    assert!(told.contains("LLM_BASE_URL") && told.contains("the registry says where its models are"), "{told}");
 }
 
 #[test]
@@ -92,7 +105,7 @@ fn every_key_is_read() {
         "HS_URL=https://hs.example.org\nBOT_NAME=llamabot\nLLM_PROVIDER=groq\nLLM_SYSTEM_PROMPT=\"Be kind.\\nBe short.\"\n\
          LLM_MAX_TOKENS=1500\nLLM_TEMPERATURE=0\nLLM_TIMEOUT_S=90\nHISTORY_TURNS=0\nLLM_DISABLE_THINKING=true\n\
          SHOW_THINKING=details\nALLOWED_ROOMS='!a:example.org, #b:example.org'\nRATE_LIMIT_RPM=3\nRATE_LIMIT_RPD=4\n\
-         RATE_LIMIT_GROUP=groq\nLLM_CONCURRENT_MAX=2\nKNOWN_BOT_MXIDS=@qwen:example.org\nSYNC_WATCHDOG_S=120\n\
+         RATE_LIMIT_SENDER_RPM=2\nRATE_LIMIT_SENDER_RPD=3\nRATE_LIMIT_GROUP=groq\nLLM_CONCURRENT_MAX=2\nKNOWN_BOT_MXIDS=@qwen:example.org\nSYNC_WATCHDOG_S=120\n\
          EXTRA_HEADERS_JSON={\"HTTP-Referer\": \"https://example.org\", \"X-Title\": \"Ours\"}\n",
     );
     assert_eq!(bot.homeserver.as_str(), "https://hs.example.org/");
@@ -102,6 +115,7 @@ fn every_key_is_read() {
     assert_eq!((bot.disable_thinking, bot.thinking), (true, Thinking::Details));
     assert_eq!(bot.rooms, ["!a:example.org", "#b:example.org"]);
     assert_eq!((bot.per_minute, bot.per_day, bot.group.as_deref(), bot.at_once), (3, 4, Some("groq"), 2));
+    assert_eq!((bot.per_minute_of_sender, bot.per_day_of_sender), (Some(2), Some(3)));
     assert_eq!((bot.known_bots, bot.watchdog.as_secs()), (vec!["@qwen:example.org".to_owned()], 120));
     assert_eq!(bot.headers["x-title"].expose_secret(), "Ours");
 }

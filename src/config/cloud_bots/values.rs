@@ -94,7 +94,7 @@ pub(in crate::config) fn timeout(value: &str) -> Parsed<Duration> {
 
 /// How long a stream may bring nothing. A homeserver holds a request for half a minute while there is nothing new.
 pub(super) fn watchdog(value: &str) -> Parsed<Duration> {
-    parse::count::<u32, 60, 86_400>(value).map(|seconds| Duration::from_secs(seconds.into()))
+    parse::count::<u32, 45, 86_400>(value).map(|seconds| Duration::from_secs(seconds.into()))
 }
 
 /// How thoughts are shown.

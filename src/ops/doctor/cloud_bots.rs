@@ -1,12 +1,13 @@
 //! Checks the cloud bots: each one's file, account, endpoint and rooms.
 
 use futures_util::future::{join, join_all};
+use tokio_util::sync::CancellationToken;
 
 use super::Check;
 use crate::{
     chat::matrix::{Fault, Homeserver},
     config::{CloudBot, CloudBots, Config},
-    llm::{Listed, Model},
+    llm::Listed,
     net,
     ops::settings,
 };
@@ -40,7 +41,7 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
 async fn check_one(config: &Config, bot: &CloudBot) -> Vec<Check> {
     // Boxed because the SDK's futures are large.
     let login = settings::cloud_login(config, bot);
-    let (account, endpoint) = join(Box::pin(login.examine()), endpoint(bot)).await;
+    let (account, endpoint) = join(Box::pin(login.examine()), endpoint(config, bot)).await;
     let works = account.homeserver.is_ok() && account.account.is_ok();
     let mut checks = vec![];
     // That the homeserver answers is told with the account.
@@ -60,12 +61,16 @@ fn bad(bot: &CloudBot, fault: Fault) -> Check {
     Check::bad(NAME, format!("`{}`: {}", bot.name, fault.what), fault.mend)
 }
 
-async fn endpoint(bot: &CloudBot) -> Check {
+async fn endpoint(config: &Config, bot: &CloudBot) -> Check {
     let (name, model, file) = (&bot.name, &bot.model, bot.file.display());
-    let host = bot.base_url.host_str().unwrap_or_default();
-    let listed = match Model::new(settings::cloud_model(bot)) {
-        Ok(model) => model.look_up().await,
-        Err(error) => return Check::bad(NAME, format!("`{name}`: {}", error.user_text()), format!("Mend {file}")),
+    let host = bot.base_url.as_ref().and_then(|url| url.host_str()).unwrap_or("the registry of inference servers");
+    let cancel = CancellationToken::new();
+    let inference = super::model::inference(config, &cancel);
+    let _ends_with_this = cancel.drop_guard();
+    let listed = match inference.map(|inference| settings::cloud_model(bot, &inference)) {
+        Ok(Ok(model)) => model.look_up().await,
+        Ok(Err(error)) => return Check::bad(NAME, format!("`{name}`: {}", error.user_text()), format!("Mend {file}")),
+        Err(error) => return Check::bad(NAME, format!("`{name}`: its model cannot be asked"), error.to_string()),
     };
     match listed {
         Listed::NoKey => {
@@ -80,7 +85,7 @@ async fn endpoint(bot: &CloudBot) -> Check {
             let what = format!("`{name}`: {host} does not list `{model}`");
             Check::warning(NAME, what, format!("Check LLM_MODEL in {file}; some endpoints serve more than they list"))
         }
-        Listed::Has | Listed::Answers if net::is_plain(&bot.base_url) => {
+        Listed::Has | Listed::Answers if bot.base_url.as_ref().is_some_and(net::is_plain) => {
             let what =
                 format!("`{name}`: everybody on the way to {host} can read the key and what is said in its rooms");
             Check::warning(NAME, what, format!("Write an https:// address to LLM_BASE_URL in {file}"))

@@ -22,6 +22,11 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     checks
 }
 
+/// Returns the operator's inference servers, for a check that ends with `cancel`.
+pub(super) fn inference(config: &Config, cancel: &CancellationToken) -> reqwest::Result<Inference> {
+    Inference::new(config.paths.localbot_dir.clone(), TaskTracker::new(), cancel.clone())
+}
+
 async fn probe(config: &Config) -> Check {
     let name = &config.llm.model;
     if !ops::has_model(config) {
@@ -32,7 +37,7 @@ async fn probe(config: &Config) -> Check {
         );
     }
     let cancel = CancellationToken::new();
-    let inference = Inference::new(config.paths.localbot_dir.clone(), TaskTracker::new(), cancel.clone());
+    let inference = inference(config, &cancel);
     let _ends_with_this = cancel.drop_guard();
     let answered = match inference.map(|inference| ops::model(config, &inference)) {
         Ok(Ok(model)) => model.probe().await,

@@ -12,6 +12,7 @@ use super::{
     super::{
         Adapter,
         inbound::{self, Came, Read, RoomFacts},
+        rooms,
         trouble::Trouble,
     },
     NotTaken, deadline,
@@ -25,7 +26,17 @@ use crate::{
 
 /// Returns what of a room's events the hub is told.
 pub(super) async fn read(adapter: &Adapter, room: &Room, timeline: &[HistoryEvent]) -> Result<Vec<Inbound>, NotTaken> {
-    if timeline.is_empty() || !adapter.opens(room.room_id()) {
+    if timeline.is_empty() {
+        return Ok(vec![]);
+    }
+    if !adapter.opens(room.room_id()) {
+        let mentioned = |told: &HistoryEvent| {
+            let event = serde_json::from_str(told.event.raw().json().get());
+            event.is_ok_and(|event| inbound::mentions(room.own_user_id(), &event))
+        };
+        if adapter.hub.policies().leave_others() && timeline.iter().any(mentioned) {
+            rooms::leave_other(adapter, room.clone());
+        }
         return Ok(vec![]);
     }
     let key = RoomKey::from(room.room_id().as_str());
