@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod figures;
 #[path = "../talk/nextcloud.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]
 mod nextcloud;
