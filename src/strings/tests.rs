@@ -283,6 +283,8 @@ fn words() -> Vec<Word> {
         Part localbot::LOAD_FAILED,
         Part localbot::BAD_PATH,
         Part localbot::NO_SSH,
+        Frame localbot::ssh_away("no route to host"),
+        Part localbot::silent(3),
         Part localbot::ssh_not_started("no such file"),
         Part localbot::not_ready(minute, localbot::STILL_LOADING),
         Frame localbot::QUEUE,
