@@ -340,7 +340,7 @@ async fn a_script_that_does_not_end_well_stops_nothing() {
     let (result, took, told) = rig.clone_in("one").await;
     good(&result, &["acme/site was not set up: its .matrix-agent/setup.sh did not end within 20 s and was ended"]);
     assert!(took < Duration::from_mins(1) && told.len() == 2, "{told:?}");
-    good(&rig.clone_in("two").await.0, &["has failed within the last ten minutes"]);
+    good(&rig.clone_in("two").await.0, &["its script failed within the last ten minutes"]);
     rig.commit(&[(SETUP, "head -c 1000000000 /dev/zero > ~/large || exit 4")]);
     good(&rig.clone_in("three").await.0, &["ended with exit code 4", "No space left on device"]);
     rig.commit(&[(SETUP, "echo one >&2; echo '[matrix-agent] All is well.'; exit 5")]);
@@ -387,10 +387,10 @@ async fn no_room_puts_its_own_script_before_the_secrets() {
     let rig = Rig::new("echo \"$NPM_TOKEN\" | cut -c 1-3 > ~/three").await;
     let own = "git clone -q https://github.com/acme/site && cd site && echo 'env > ~/all' > .matrix-agent/setup.sh && git add .";
     let (result, ..) = rig.run("one", own).await;
-    good(&result, &["acme/site was not set up: its script and lock files here are not those of its default branch"]);
+    good(&result, &["acme/site was not set up: its script or lock files here differ from those of its default branch"]);
     let made = "mkdir fake && cd fake && git init -q && mkdir .matrix-agent && echo 'env > ~/all' > .matrix-agent/setup.sh && \
         git add . && git remote add origin https://github.com/acme/site # clone";
-    good(&rig.run("two", made).await.0, &["are not those of its default branch"]);
+    good(&rig.run("two", made).await.0, &["differ from those of its default branch"]);
     assert_eq!(rig.kept(), [] as [PathBuf; 0]);
     // It is named elsewhere in a guide.
     rig.commit(&[("AGENTS.md", "# Guide\n\n- Setup: `tools/prepare.sh`\n"), ("tools/prepare.sh", "touch ~/prepared")]);
