@@ -5,6 +5,7 @@ mod support;
 
 mod browser;
 mod page;
+mod pictured;
 mod real;
 mod rooms;
 

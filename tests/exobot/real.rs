@@ -17,10 +17,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::support::rig::wait;
 
-const IMAGE: &str = "localhost/matrix-agent-llama:latest";
+pub(super) const IMAGE: &str = "localhost/matrix-agent-llama:latest";
 const LIMIT: Duration = Duration::from_mins(2);
 /// Names a model of one's own, with which waking is measured.
-const MODEL: &str = "EXOBOT_GGUF";
+pub(super) const MODEL: &str = "EXOBOT_GGUF";
 
 /// The tiny model, out of the image; `None` where there is no image.
 fn model(folder: &Path) -> Option<PathBuf> {

@@ -17,7 +17,7 @@ use super::{
     },
 };
 
-fn login(lab: &Lab, input: &str) -> Output {
+pub(super) fn login(lab: &Lab, input: &str) -> Output {
     tokio::task::block_in_place(|| {
         let mut command = lab.rig.command(&["exobot", "login"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
