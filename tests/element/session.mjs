@@ -128,8 +128,17 @@ export class Session {
   async react({ nonce, search }, limit) {
     const page = this.#page;
     const tile = page.locator(".mx_EventTile", { hasText: nonce }).last();
-    await tile.hover({ timeout: limit });
-    await tile.getByRole("button", { name: "React", exact: true }).click({ timeout: limit });
+    const until = Date.now() + limit;
+    for (;;) {
+      await tile.hover({ timeout: limit });
+      try {
+        await tile.getByRole("button", { name: "React", exact: true }).click({ timeout: 2000 });
+        break;
+      } catch (error) {
+        // What comes meanwhile moves the message away from under the mouse; then it is pointed at again.
+        if (Date.now() > until) throw error;
+      }
+    }
     await page.fill(".mx_EmojiPicker_search input", search, { timeout: limit });
     await page.click(".mx_EmojiPicker .mx_EmojiPicker_item_wrapper", { timeout: limit });
     await tile.locator(".mx_ReactionsRowButton_selected").first().waitFor({ timeout: limit });

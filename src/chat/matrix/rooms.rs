@@ -140,7 +140,7 @@ pub(super) fn leave_or_follow(adapter: &Adapter, room: &Room, departed: bool) {
     let (room, adapter, spawning, span) = (room.clone(), adapter.clone(), adapter, adapter.span(room.room_id()));
     let looking = async move {
         match successor {
-            None if (alone || unserved(&adapter, &room).await) && !awaits(&adapter, &room).await => {
+            None if unserved(&adapter, &room).await => {
                 tracing::info!("nobody whom the bot serves is left in the room; it leaves");
                 leave(&room).await;
             }
@@ -151,9 +151,11 @@ pub(super) fn leave_or_follow(adapter: &Adapter, room: &Room, departed: bool) {
     spawning.spawn(looking.instrument(span));
 }
 
-/// Returns whether nobody whom the bot hears is in the room; `false` if that is not known.
+/// Returns whether nobody whom the bot hears is in the room or invited, as to one that it has made; `false` if that is not known.
+/// Both are asked at once: who was invited when the room seemed empty may have come meanwhile.
 async fn unserved(adapter: &Adapter, room: &Room) -> bool {
-    let members = again(|| async { room.members(RoomMemberships::JOIN).await.map_err(Trouble::from) });
+    let here = RoomMemberships::JOIN | RoomMemberships::INVITE;
+    let members = again(|| async { room.members(here).await.map_err(Trouble::from) });
     match members.await {
         Ok(members) => {
             // A pattern may match the bot itself.
@@ -165,13 +167,6 @@ async fn unserved(adapter: &Adapter, room: &Room) -> bool {
             false
         }
     }
-}
-
-/// Returns whether somebody whom the bot hears is invited and may still come, as to a room that it has made.
-async fn awaits(adapter: &Adapter, room: &Room) -> bool {
-    let invited = again(|| async { room.members(RoomMemberships::INVITE).await.map_err(Trouble::from) });
-    let invited = invited.await.unwrap_or_default();
-    invited.iter().any(|member| adapter.hub.policies().hears(member.user_id().as_str()))
 }
 
 fn is_in(client: &Client, room: &RoomId) -> bool {
