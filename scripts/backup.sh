@@ -65,15 +65,19 @@ archive() {
 # A running homeserver's database is in the middle of something: a copy takes its place.
 runs() { [[ $(podman container inspect --format '{{.State.Status}}' "$HOMESERVER" 2>/dev/null) == running ]]; }
 homeserver() {
-    local work=$part/homeserver out=()
+    local work=$part/homeserver out=() data
+    data=$(podman volume inspect --format '{{.Mountpoint}}' "$HOMESERVER") || return 1
     [[ -n $secrets ]] || out=(secrets.yaml operator.token)
-    if runs; then
+    if with_ids test -d "$data/postgres"; then
+        out+=(postgres) # its files are in the middle of something
+        podman exec "$HOMESERVER-db" sh -c 'pg_dump --format=custom synapse >/data/homeserver.pgdump' || return 1
+    elif runs; then
         podman exec "$HOMESERVER" /opt/synapse/bin/python /opt/synapse/setup.py copy || return 1
         out+=(homeserver.db homeserver.db-wal homeserver.db-shm)
     fi
     mkdir "$work" &&
         podman volume export "$HOMESERVER" | with_ids tar -x --numeric-owner --same-permissions "${out[@]/#/--exclude=}" -C "$work" || return 1
-    ! runs || podman exec "$HOMESERVER" rm -f /data/homeserver.db.copy || return 1
+    with_ids rm -f "$data/homeserver.db.copy" "$data/homeserver.pgdump" || return 1
     with_ids find "$work" -mindepth 1 -maxdepth 1 -printf '%P\0' |
         with_ids tar -c --numeric-owner -C "$work" --null -T - | gzip >"$work.tar.gz" && with_ids rm -rf "$work"
 }

@@ -221,6 +221,12 @@ case $(in_effect MATRIX_HOMESERVER) in
                 place_unit synapse.service
                 started=(synapse.service "${started[@]}")
             fi
+            data=$(podman volume inspect --format '{{.Mountpoint}}' matrix-agent-synapse)
+            if with_ids test -d "$data/postgres"; then
+                place_unit synapse-db.service
+                started=(synapse-db.service "${started[@]}")
+                printf '[Unit]\nRequires=synapse-db.service\nAfter=synapse-db.service\n' | place_text "$units/synapse.service.d/10-database.conf" 644
+            fi
             printf '[Unit]\nWants=synapse.service\nAfter=synapse.service\n' | place_text "$units/matrix-agent.service.d/10-synapse.conf" 644
             printf '[Service]\nExecStart=%s/scripts/setup-synapse.sh --fresh\n' "$library" |
                 place_text "$units/matrix-agent-images.service.d/10-synapse.conf" 644
@@ -289,7 +295,10 @@ run_unit() {
         }
     fi
 }
-if [[ -n $quadlet || ${started[0]} == synapse.service ]]; then
+if [[ " ${started[*]} " == *" synapse-db.service "* ]]; then
+    run_unit synapse-db.service "$units/synapse-db.service"
+fi
+if [[ -n $quadlet || " ${started[*]} " == *" synapse.service "* ]]; then
     run_unit synapse.service "$units/synapse.service" "${quadlet:-/nowhere}"
 fi
 run_unit matrix-agent.service "$program" "$units/matrix-agent.service" "$SETTINGS" "$etc/matrix-agent.toml"

@@ -59,8 +59,10 @@ done
 volume=''
 if [[ -e $backup/homeserver.tar.gz ]]; then
     have podman || die "podman is not installed" "Run scripts/quickstart.sh, or: apt-get install podman"
-    [[ $(podman container inspect --format '{{.State.Status}}' "$HOMESERVER" 2>/dev/null) != running ]] ||
-        die "the homeserver runs" "Stop it: systemctl stop synapse, or podman stop $HOMESERVER"
+    for one in "$HOMESERVER" "$HOMESERVER-db"; do
+        [[ $(podman container inspect --format '{{.State.Status}}' "$one" 2>/dev/null) != running ]] ||
+            die "the homeserver runs ($one)" "Stop it: systemctl stop synapse synapse-db, or podman stop $one"
+    done
     ! podman volume exists "$HOMESERVER" || volume=$HOMESERVER
 fi
 if [[ -z $force && ( -e $state/matrix-agent.db || -n $volume ) ]]; then
@@ -88,7 +90,7 @@ fi
 
 homeserver() {
     local data
-    podman rm --force --ignore --time 10 "$HOMESERVER" || return 1
+    podman rm --force --ignore --time 10 "$HOMESERVER" "$HOMESERVER-db" || return 1
     [[ -z $volume ]] || podman volume rm "$volume" || return 1
     podman volume create "$HOMESERVER" && gunzip -c "$backup/homeserver.tar.gz" | podman volume import "$HOMESERVER" - &&
         data=$(podman volume inspect --format '{{.Mountpoint}}' "$HOMESERVER") &&

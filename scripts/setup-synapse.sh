@@ -2,13 +2,15 @@
 # A Matrix homeserver of one's own on this machine: Synapse in a Podman container, for loopback alone unless told
 # otherwise, without federation and with registration closed; and the accounts of the bot and of the person who
 # administers it. Run it again at any time: what is there stays as it is.
-#   ./scripts/setup-synapse.sh [--listen ADDRESS] [--port PORT] [--fresh] [--dry-run]
+#   ./scripts/setup-synapse.sh [--listen ADDRESS] [--port PORT] [--postgres] [--fresh] [--dry-run]
 #     --listen    who else may reach it: 0.0.0.0 or an address of this machine; 127.0.0.1 takes that back
 #     --port      instead of 8008
+#     --postgres  keep its data in PostgreSQL, in a container of its own, from the beginning on; without it in SQLite
 #     --fresh     build its image anew, with the newest Debian packages; if it does not answer then, the old image serves
 #     --dry-run   only say what would be done
 # It reads MATRIX_USER, MATRIX_PASSWORD, MATRIX_ADMIN_USER, MATRIX_ADMIN_PASSWORD and VPS_IP from .env, and writes what is
-# missing there. Container and volume are named by SYNAPSE_NAME (matrix-agent-synapse). Where scripts/install-service.sh
+# missing there. Container and volume are named by SYNAPSE_NAME (matrix-agent-synapse), the database's container the same with
+# `-db`; its files are in that volume, too. Where scripts/install-service.sh
 # has made it a service, that one is started anew when something has changed.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -18,7 +20,9 @@ set -euo pipefail
 
 NAME=${SYNAPSE_NAME:-matrix-agent-synapse}
 IMAGE=localhost/matrix-agent-synapse:latest
-listen='' port='' fresh=''
+DATABASE=$NAME-db
+DATABASE_IMAGE=localhost/matrix-agent-postgres:latest
+listen='' port='' fresh='' postgres=''
 
 while (($# > 0)); do
     case $1 in
@@ -26,6 +30,7 @@ while (($# > 0)); do
         --listen) listen=$2 && shift ;;
         --port) port=$2 && shift ;;
         --fresh) fresh=yes ;;
+        --postgres) postgres=yes ;;
         --dry-run) DRY_RUN=yes ;;
         -h | --help) show_help && exit 0 ;;
         *) die "$1 is not known" "scripts/setup-synapse.sh --help lists the options" ;;
@@ -67,15 +72,17 @@ esac
 
 # ---- the container ----
 
-image_id() { podman image inspect --format '{{.Id}}' "$IMAGE" 2>/dev/null || true; }
-# Whether systemd starts it.
-is_service() { have systemctl && systemctl cat synapse.service >/dev/null 2>&1; }
+image_id() { podman image inspect --format '{{.Id}}' "${1:-$IMAGE}" 2>/dev/null || true; }
+# Whether systemd starts it, or the other unit that is given.
+is_service() { have systemctl && systemctl cat "${1:-synapse.service}" >/dev/null 2>&1; }
 
 cd "$REPO"
 mapfile -t inputs < <(find scripts/synapse -type f ! -name '*.pyc')
 if [[ -n $DRY_RUN ]]; then
     build_image "the homeserver's image" "$IMAGE" 2 "$fresh" scripts/synapse "${inputs[@]}"
+    [[ -z $postgres ]] || build_image "the database's image" "$DATABASE_IMAGE" 2 "$fresh" scripts/postgres scripts/postgres/*
     note "would: have Synapse for names that end in :$server listen on ${listen:-127.0.0.1, or where it does now}, port ${port:-8008, or the one it has}"
+    [[ -z $postgres ]] || note "would: keep its data in PostgreSQL, in the container $DATABASE, which has no network; unless there are data in SQLite, which is refused"
     note "would: start it ($(is_service && printf 'synapse.service' || printf 'the container %s' "$NAME")), unless it runs with these settings"
     note "would: make the accounts $user and $admin unless they are there, and free $user from the rate limits"
     for key in MATRIX_HOMESERVER MATRIX_USER MATRIX_PASSWORD MATRIX_ADMIN_USER MATRIX_ADMIN_PASSWORD; do
@@ -91,11 +98,12 @@ before=$(image_id)
 build_image "the homeserver's image" "$IMAGE" 2 "$fresh" scripts/synapse "${inputs[@]}"
 
 inside=(podman run --rm --interactive --network host --cap-drop=all --volume "$NAME:/data" "$IMAGE")
-told=$(printf 'SERVER_NAME=%s\nLISTEN=%s\nPORT=%s\n' "$server" "$listen" "$port" |
+told=$(printf 'SERVER_NAME=%s\nLISTEN=%s\nPORT=%s\nPOSTGRES=%s\n' "$server" "$listen" "$port" "$postgres" |
     "${inside[@]}" /opt/synapse/setup.py configure 2>"$SCRIPTS_LOG") || {
     problem=$(sed -n 's/^error: //p' "$SCRIPTS_LOG" | tail -n 1)
     case $problem in
-        *"was made for"*) die "$problem" "Name the users in .env accordingly; or begin anew, without its rooms: podman rm -f $NAME; podman volume rm $NAME" ;;
+        *"was made for"*) die "$problem" "Name the users in .env accordingly; or begin anew, without its rooms: podman rm -f --ignore $NAME $DATABASE; podman volume rm $NAME" ;;
+        *"in SQLite"*) die "$problem" "Leave --postgres out; or begin anew, without its rooms: podman rm -f --ignore $NAME $DATABASE; podman volume rm $NAME" ;;
         *"cannot be used"*) die "$problem" "\`ip address\` lists the addresses of this machine; 0.0.0.0 is all of them" ;;
     esac
     tail -n 5 "$SCRIPTS_LOG" | sed 's/^/    /' >&2
@@ -105,6 +113,42 @@ value() { sed -n "s/^$1=//p" <<<"$told"; }
 port=$(value port)
 addresses=$(value addresses)
 url=http://127.0.0.1:$port
+
+# The database is there before the homeserver asks for it.
+database_runs() {
+    local status image
+    read -r status image < <(podman container inspect --format '{{.State.Status}} {{.Image}}' "$DATABASE" 2>/dev/null) || return 1
+    [[ $status == running && $image == "$(image_id "$DATABASE_IMAGE")" ]]
+}
+start_database() {
+    if is_service synapse-db.service; then
+        systemctl restart synapse-db.service # and with it the homeserver, which needs it
+    else
+        podman rm --force --ignore --time 60 "$DATABASE" && podman run --detach --name "$DATABASE" --restart always --network none \
+            --cap-drop=all --security-opt no-new-privileges --read-only --tmpfs /tmp --pids-limit 256 --stop-timeout 60 \
+            --log-driver k8s-file --log-opt max-size=10mb --volume "$NAME:/data" "$DATABASE_IMAGE"
+    fi && podman exec "$DATABASE" /opt/database.sh answers
+}
+load_dump() {
+    podman exec --interactive "$DATABASE" sh -c 'exec /opt/database.sh load </data/homeserver.pgdump' &&
+        podman exec "$DATABASE" rm /data/homeserver.pgdump
+}
+if [[ -n $(value postgres) ]]; then
+    build_image "the database's image" "$DATABASE_IMAGE" 2 "$fresh" scripts/postgres scripts/postgres/*
+    if database_runs; then
+        note "PostgreSQL runs: $DATABASE"
+    else
+        start_database >"$SCRIPTS_LOG" 2>&1 || {
+            podman logs --tail 10 "$DATABASE" 2>&1 | cat "$SCRIPTS_LOG" - | tail -n 15 | sed 's/^/    /' >&2
+            die "PostgreSQL does not answer" "Mend what it says above, then try again"
+        }
+        note "PostgreSQL started: $DATABASE"
+    fi
+    if [[ -n $(value dump) ]]; then
+        quietly "the backup's data could not be read into PostgreSQL" "Mend what it says above, then try again" load_dump
+        note "read the backup's data into it"
+    fi
+fi
 
 # Whether it runs, of this image, and since its settings last changed.
 runs() {
@@ -151,13 +195,15 @@ else
     fi
     note "Synapse started: $url"
 fi
+restarts=("$NAME")
+[[ -z $(value postgres) ]] || restarts=("$DATABASE" "$NAME")
 if is_service; then
     :
 elif [[ -d /run/systemd/system && $EUID -eq 0 ]]; then
     systemctl --quiet enable podman-restart.service 2>/dev/null ||
-        note "after a reboot, start it with: podman start $NAME"
+        note "after a reboot, start it with: podman start ${restarts[*]}"
 else
-    note "after a reboot, start it with: podman start $NAME"
+    note "after a reboot, start it with: podman start ${restarts[*]}"
 fi
 
 # ---- the accounts ----

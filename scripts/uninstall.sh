@@ -44,7 +44,7 @@ if [[ -n $purge && -z $yes && -z $DRY_RUN ]]; then
 fi
 
 here=()
-for unit in matrix-agent.service matrix-agent-{backup,images}.{timer,service} synapse.service; do
+for unit in matrix-agent.service matrix-agent-{backup,images}.{timer,service} synapse.service synapse-db.service; do
     [[ ! -e $units/$unit ]] || here+=("$unit")
 done
 if [[ ${#here[@]} -gt 0 ]]; then
@@ -54,7 +54,7 @@ if [[ -e $quadlets/synapse.container ]]; then
     change "stop synapse.service" "${control[@]}" stop synapse.service
     files+=("$quadlets/synapse.container")
 fi
-files+=("${here[@]/#/$units/}" "$units"/matrix-agent{,-images}.service.d/10-synapse.conf)
+files+=("${here[@]/#/$units/}" "$units"/matrix-agent{,-images}.service.d/10-synapse.conf "$units"/synapse.service.d/10-database.conf)
 
 remove() {
     rm -rf -- "$1"
@@ -81,7 +81,7 @@ sandboxes() {
         podman volume rm "$one" >/dev/null
     done
 }
-homeserver() { podman rm --force --ignore --time 10 "$HOMESERVER" >/dev/null && podman volume rm "$HOMESERVER" >/dev/null; }
+homeserver() { podman rm --force --ignore --time 10 "$HOMESERVER" "$HOMESERVER-db" >/dev/null && podman volume rm "$HOMESERVER" >/dev/null; }
 if have podman; then
     [[ ! -e $state/matrix-agent.db ]] || have sqlite3 ||
         die "sqlite3 is not installed, so it is not known which containers are this server's" "Run: apt-get install sqlite3"

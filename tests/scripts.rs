@@ -184,6 +184,10 @@ fn a_homeserver_is_planned_without_making_anything() {
     let planned = place.run("setup-synapse.sh", &["--dry-run"]);
     assert_eq!(planned.code, 0, "{planned:?}");
     assert!(planned.out.contains("would: write MATRIX_PASSWORD into"), "{planned:?}");
+    assert!(!planned.out.contains("PostgreSQL"), "{planned:?}");
+    let beside = place.run("setup-synapse.sh", &["--postgres", "--dry-run"]);
+    assert_eq!(beside.code, 0, "{beside:?}");
+    assert!(beside.out.contains("in PostgreSQL, in the container no-such-homeserver-db"), "{beside:?}");
     assert!(!place.path("clone/.env").exists() && !place.path("clone/target").exists());
     for (settings, arguments, said) in [
         ("", ["--port", "70000"], "--port 70000 is no port"),

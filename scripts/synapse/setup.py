@@ -21,6 +21,7 @@ import urllib.parse
 import urllib.request
 
 import bcrypt
+import psycopg2
 import yaml
 from unpaddedbase64 import encode_base64
 
@@ -29,6 +30,9 @@ CONFIG = DATA + "homeserver.yaml"
 SECRETS = DATA + "secrets.yaml"
 TOKEN = DATA + "operator.token"
 DATABASE = DATA + "homeserver.db"
+# Where PostgreSQL's socket and its files are, and what scripts/restore.sh has left for it.
+POSTGRES = DATA + "postgres"
+DUMP = DATA + "homeserver.pgdump"
 # Seconds that Synapse may take until it answers.
 PATIENCE = 60
 
@@ -69,6 +73,9 @@ def configure(want):
     if old.get("server_name", name) != name:
         fail(f"this Synapse was made for names that end in :{old['server_name']}, and :{name} is wanted")
     listener = old.get("listeners", [{}])[0]
+    engine = old.get("database", {}).get("name") or ("psycopg2" if want["POSTGRES"] else "sqlite3")
+    if want["POSTGRES"] and engine == "sqlite3":
+        fail("this Synapse keeps its data in SQLite, which setup-synapse.sh does not turn into PostgreSQL's")
     port = int(want["PORT"] or listener.get("port", 8008))
     listen = want["LISTEN"]
     if listen:
@@ -92,7 +99,10 @@ def configure(want):
     config = {
         "server_name": name,
         "listeners": [listener],
-        "database": {"name": "sqlite3", "args": {"database": DATABASE}},
+        "database": {
+            "sqlite3": {"name": "sqlite3", "args": {"database": DATABASE}},
+            "psycopg2": {"name": "psycopg2", "args": {"user": "synapse", "dbname": "synapse", "host": POSTGRES}},
+        }[engine],
         "media_store_path": DATA + "media",
         "log_config": DATA + "log.yaml",
         "enable_registration": False,
@@ -111,6 +121,7 @@ def configure(want):
         write(SECRETS, yaml.safe_dump({"signing_key": "ed25519 a_1 " + seed, **made}))
     changed = int(max(os.path.getmtime(path) for path in (CONFIG, SECRETS)))
     print(f"port={port}\naddresses={' '.join(addresses)}\nchanged={changed}")
+    print(f"postgres={'yes' if engine == 'psycopg2' else ''}\ndump={'yes' if os.path.exists(DUMP) else ''}")
 
 
 class Refused(Exception):
@@ -167,9 +178,15 @@ def operator():
 
 
 def stored_hash(user):
-    database = sqlite3.connect(f"file:{DATABASE}?mode=ro", uri=True)
-    row = database.execute("SELECT password_hash FROM users WHERE name = ?", (user,)).fetchone()
-    database.close()
+    database = read_yaml(CONFIG)["database"]
+    if database["name"] == "psycopg2":
+        connection, mark = psycopg2.connect(**database["args"]), "%s"
+    else:
+        connection, mark = sqlite3.connect(f"file:{DATABASE}?mode=ro", uri=True), "?"
+    cursor = connection.cursor()
+    cursor.execute(f"SELECT password_hash FROM users WHERE name = {mark}", (user,))
+    row = cursor.fetchone()
+    connection.close()
     return row
 
 
@@ -202,7 +219,9 @@ def accounts(want):
 
 
 def copy():
-    """Copies the database as it is at one moment, by SQLite's backup API."""
+    """Copies the database as it is at one moment, by SQLite's backup API; PostgreSQL is asked for a dump."""
+    if not os.path.exists(DATABASE):
+        return
     part = DATABASE + ".copy"
     if os.path.exists(part):
         os.remove(part)
