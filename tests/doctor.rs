@@ -66,6 +66,70 @@ fn what_is_missing_is_told_and_hides_nothing_else() {
     }
 }
 
+/// What monitors a machine knows the checks by these.
+#[test]
+fn each_check_has_an_id_that_stays() {
+    let folder = folder();
+    let found = doctor(folder.path(), &[]);
+    let ids: Vec<_> =
+        found.json["checks"].as_array().unwrap().iter().map(|check| check["id"].as_str().unwrap()).collect();
+    for id in [
+        "settings",
+        "allowed-hosts",
+        "state-directory",
+        "ipc-directory",
+        "podman",
+        "disk-of-the-state",
+        "model",
+        "github",
+    ] {
+        assert!(ids.contains(&id), "{id} in {ids:?}");
+    }
+    assert_eq!(found.check("podman")["fixable"], false);
+}
+
+#[test]
+fn secrets_that_others_can_read_are_closed_and_nothing_else_is_changed() {
+    let folder = folder();
+    let state = folder.path().join("state");
+    let [secret, template, setups, bundle] =
+        ["state/secrets/matrix-coder-session.json", "state/secrets/x.env.template", "setups", "ca.crt"]
+            .map(|name| folder.path().join(name));
+    fs::create_dir_all(secret.parent().unwrap()).unwrap();
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
+    for (file, mode) in [(&secret, 0o644), (&template, 0o644), (&setups, 0o640), (&bundle, 0o600)] {
+        fs::write(file, "-----BEGIN CERTIFICATE-----\n").unwrap();
+        fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let settings = [
+        ("STATE_DIR", state.as_path()),
+        ("IPC_BASE_DIR", &folder.path().join("ipc")),
+        ("PODMAN_SOCKET", &folder.path().join("none.sock")),
+        ("PODMAN_PATH", Path::new("/nowhere/podman")),
+        ("XDG_CONFIG_HOME", &folder.path().join("config")),
+        ("SETUP_SECRETS", &setups),
+        ("SANDBOX_CA_BUNDLE", &bundle),
+    ];
+    let run = |arguments: &[&str]| -> Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_matrix-agent"));
+        let output = command.env_clear().envs(settings).current_dir(folder.path()).args(arguments).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let status = |found: &Value, id: &str| {
+        found["checks"].as_array().unwrap().iter().find(|check| check["id"] == id).map(|check| check["status"].clone())
+    };
+    let found = run(&["doctor", "--json"]);
+    assert_eq!((status(&found, "secrets"), status(&found, "ca-bundle")), (Some("warning".into()), Some("bad".into())));
+    assert_eq!(found["mended"].as_array().unwrap().len(), 0, "{found:#}");
+    let mode = |file: &Path| fs::metadata(file).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&secret), mode(&bundle)), (0o644, 0o600), "without --fix it only looks");
+    let fixed = run(&["doctor", "--json", "--fix"]);
+    assert_eq!((status(&fixed, "secrets"), status(&fixed, "ca-bundle")), (None, Some("good".into())), "{fixed:#}");
+    assert_eq!([&secret, &setups, &bundle, &template].map(|file| mode(file)), [0o600, 0o600, 0o604, 0o644]);
+    assert_eq!(fixed["mended"].as_array().unwrap().len(), 3, "{fixed:#}");
+    assert_eq!(run(&["doctor", "--json", "--fix"])["mended"].as_array().unwrap().len(), 0, "nothing is left to do");
+}
+
 #[test]
 fn the_file_with_what_setups_are_given_is_looked_through() {
     let folder = folder();

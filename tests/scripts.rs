@@ -292,3 +292,32 @@ fn only_so_many_backups_are_kept() {
         "{left:?}"
     );
 }
+
+#[test]
+fn a_shell_completes_the_words_and_there_is_a_manual_page_for_each_command() {
+    let place = Place::new();
+    let program = env!("CARGO_BIN_EXE_matrix-agent");
+    let script = format!(
+        "source <({program} completions bash) && COMP_WORDS=(matrix-agent com) COMP_CWORD=1 \
+         && \"$(complete -p matrix-agent | grep -o '_matrix[^ ]*')\" matrix-agent com matrix-agent \
+         && printf '%s\n' \"${{COMPREPLY[@]}}\""
+    );
+    let completed = Command::new("bash").args(["-c", &script]).output().unwrap();
+    let words = String::from_utf8_lossy(&completed.stdout);
+    assert_eq!(words.lines().collect::<Vec<_>>(), ["compact", "completions"], "{completed:?}");
+    let pages = place.path("man/man1");
+    let written = Command::new(program).arg("man").arg(&pages).output().unwrap();
+    assert!(written.status.success(), "{written:?}");
+    let names: Vec<_> = fs::read_dir(&pages).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    for page in
+        ["matrix-agent.1", "matrix-agent-doctor.1", "matrix-agent-cloud-bot-add.1", "matrix-agent-audit-verify.1"]
+    {
+        assert!(names.iter().any(|name| name == page), "{page} in {names:?}");
+        assert_eq!(mode(&pages.join(page)) & 0o777, 0o644, "everybody reads {page}");
+    }
+    let page = fs::read_to_string(pages.join("matrix-agent-cloud-bot-add.1")).unwrap();
+    assert!(page.contains(".TH") && page.contains("matrix\\-agent cloud\\-bot add"), "{page}");
+    fs::write(place.path("file"), "").unwrap();
+    let refused = ran(Command::new(program).arg("man").arg(place.path("file/x")).output().unwrap());
+    assert!(refused.code == 1 && refused.err.contains("The manual pages cannot be written to"), "{refused:?}");
+}

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Configuration, Outcome};
 use crate::{
@@ -16,18 +16,43 @@ pub(super) struct Args {
     /// Prints JSON
     #[arg(long)]
     json: bool,
+    /// Mends what can be mended without harm, such as secrets that other users can read, and looks again
+    #[arg(long)]
+    fix: bool,
 }
 
 pub(super) async fn run(args: Args, configuration: Configuration) -> anyhow::Result<Outcome> {
-    let checks = examine(configuration.into_loaded()).await;
+    let loaded = configuration.into_loaded();
+    let mut checks = examine(loaded.clone()).await;
+    let mended = if args.fix { mend(&checks) } else { Vec::new() };
+    if !mended.is_empty() {
+        checks = examine(loaded).await;
+    }
     let worst = checks.iter().map(|check| check.status).max().unwrap_or(Status::Good);
     let mut out = io::stdout().lock();
     if args.json {
-        writeln!(out, "{:#}", json!({ "status": worst, "checks": checks }))?;
+        let checks: Vec<_> = checks.iter().map(shown).collect();
+        writeln!(out, "{:#}", json!({ "status": worst, "checks": checks, "mended": mended }))?;
     } else {
+        for line in &mended {
+            writeln!(out, "🔧 {}", sentence(line))?;
+        }
         out.write_all(lines(&checks).as_bytes())?;
     }
     Ok(if worst == Status::Bad { Outcome::Bad } else { Outcome::Good })
+}
+
+/// Mends what can be mended without harm, and returns what was done, or why it could not be.
+fn mend(checks: &[Check]) -> Vec<String> {
+    let fixes = checks.iter().filter_map(|check| check.fix.as_ref());
+    fixes.flat_map(|fix| fix.carry_out().unwrap_or_else(|why| vec![why])).collect()
+}
+
+/// Returns a check for programs, which know it by its `id`.
+fn shown(check: &Check) -> Value {
+    let mut shown = json!(check);
+    (shown["id"], shown["fixable"]) = (check.id().into(), check.fix.is_some().into());
+    shown
 }
 
 fn lines(checks: &[Check]) -> String {
@@ -45,5 +70,9 @@ fn lines(checks: &[Check]) -> String {
         (0, warnings) => format!("It will work; {warnings} to look at (⚠️)."),
         (bad, _) => format!("Something will not work; {bad} to mend (❌)."),
     });
+    if checks.iter().any(|check| check.fix.is_some()) {
+        let names: Vec<_> = checks.iter().filter(|check| check.fix.is_some()).map(|check| check.name).collect();
+        lines.push(format!("`matrix-agent doctor --fix` mends this: {}.", names.join(", ")));
+    }
     lines.join("\n") + "\n"
 }

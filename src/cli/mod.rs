@@ -9,6 +9,7 @@ mod chat;
 mod check_ipc;
 mod cloud_bot;
 mod compact;
+mod completions;
 mod config;
 mod configuration;
 mod demo;
@@ -17,6 +18,7 @@ mod doctor;
 mod exobot;
 mod host;
 mod log;
+mod man;
 mod prompt;
 mod run;
 mod sandbox;
@@ -65,6 +67,8 @@ enum Command {
     Config(config::Args),
     Audit(audit::Args),
     Compact(compact::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 async fn dispatch(command: Command, configuration: Configuration) -> anyhow::Result<Outcome> {
@@ -79,6 +83,8 @@ async fn dispatch(command: Command, configuration: Configuration) -> anyhow::Res
         Command::Config(args) => config::run(&args, &configuration),
         Command::Audit(args) => audit::run(args, &configuration).await,
         Command::Compact(args) => compact::run(args, &configuration).await,
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
         Command::Doctor(args) => doctor::run(args, configuration).await,
     }
 }

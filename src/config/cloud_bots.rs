@@ -149,7 +149,7 @@ impl CloudBots {
     /// Reads all files, whether cloud bots are enabled or not, and changes nothing. Files that are none of a bot are not
     /// looked at.
     pub fn read(config: &Config) -> Self {
-        let folder = secrets(config);
+        let folder = config.paths.secrets();
         let mut found = Self::default();
         let names = match file::names(&folder) {
             Ok(names) => names,
@@ -175,7 +175,7 @@ impl CloudBots {
 
     /// Returns a value that changes when one of the files does, by what the file system says of them.
     pub fn stamp(config: &Config) -> Vec<String> {
-        let folder = secrets(config);
+        let folder = config.paths.secrets();
         let stamp = |name: OsString| {
             let found = fs::metadata(folder.join(&name)).ok();
             let found = found.map(|it| (it.ino(), it.len(), it.mtime(), it.mtime_nsec(), it.ctime(), it.ctime_nsec()));
@@ -229,12 +229,12 @@ impl CloudBot {
         if !is_name(name) {
             return Err(bad_name(&text::one_line(name, 80)));
         }
-        Ok(secrets(config).join(format!("{BEGINS}{name}{ENDS}")))
+        Ok(config.paths.secrets().join(format!("{BEGINS}{name}{ENDS}")))
     }
 
     /// Returns the path of the file that shows how a bot's file is written.
     pub fn template_path(config: &Config) -> PathBuf {
-        secrets(config).join(TEMPLATE)
+        config.paths.secrets().join(TEMPLATE)
     }
 
     /// Writes that file; returns where it is.
@@ -243,7 +243,7 @@ impl CloudBot {
     ///
     /// The directory is not private or cannot be made so, or the file cannot be written.
     pub fn write_template(config: &Config) -> Result<PathBuf, Unwritten> {
-        make_private(&secrets(config)).map_err(|error| Unwritten(error.to_string()))?;
+        make_private(&config.paths.secrets()).map_err(|error| Unwritten(error.to_string()))?;
         let path = Self::template_path(config);
         file::write(&path, &Self::template()).map_err(|error| Unwritten(format!("{}: {error}", path.display())))?;
         Ok(path)
@@ -276,11 +276,6 @@ pub(super) fn cloud_bot_setting(file: &str, key: &str) -> String {
         _ => keys::BOT_TOKEN.about.name,
     };
     format!("{key} in {file}")
-}
-
-/// Returns the directory of the files.
-fn secrets(config: &Config) -> PathBuf {
-    config.paths.state_dir.join("secrets")
 }
 
 /// Returns the bot's name in that of its file.

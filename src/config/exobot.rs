@@ -84,7 +84,7 @@ impl ExobotAccount {
 
     /// Returns where its file is.
     pub fn path(config: &Config) -> PathBuf {
-        config.paths.state_dir.join("secrets").join(FILE)
+        config.paths.secrets().join(FILE)
     }
 
     /// Returns the user id that follows from the settings, if one does.
@@ -175,7 +175,7 @@ impl ExobotAccount {
     pub fn write(&self, config: &Config) -> Result<PathBuf, Unwritten> {
         let path = Self::path(config);
         let failed = |error: &dyn fmt::Display| Unwritten::of(format!("{}: {error}", path.display()));
-        make_private(&config.paths.state_dir.join("secrets")).map_err(|error| failed(&error))?;
+        make_private(&config.paths.secrets()).map_err(|error| failed(&error))?;
         let mut text = "# exobot's account. `matrix-agent exobot login` writes this file.\n".to_owned();
         for (key, value) in [
             (EXOBOT_TOKEN.about.name, self.token.expose_secret()),

@@ -515,6 +515,11 @@ impl Paths {
         self.state_dir.join("audit")
     }
 
+    /// Returns the directory of what nobody else may read: keys, sessions, the files of bots with their tokens.
+    pub fn secrets(&self) -> PathBuf {
+        self.state_dir.join("secrets")
+    }
+
     /// Returns the directory of the pictures that models are shown.
     pub fn pictures(&self) -> PathBuf {
         self.state_dir.join("pictures")

@@ -100,7 +100,7 @@ impl std::error::Error for RefusedTalk {}
 impl Talk {
     /// Returns the path of the file.
     pub fn path(config: &Config) -> PathBuf {
-        config.paths.talk_file.clone().unwrap_or_else(|| config.paths.state_dir.join("secrets").join(FILE))
+        config.paths.talk_file.clone().unwrap_or_else(|| config.paths.secrets().join(FILE))
     }
 
     /// Returns whether the bot is to be served: its file is named, or is there.

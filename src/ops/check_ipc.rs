@@ -111,7 +111,7 @@ pub(super) fn text(reports: &[Report]) -> String {
     for Report { container, address, checks } in reports {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{container} ({address})");
-        for Check { name, status, what, mend } in checks {
+        for Check { name, status, what, mend, .. } in checks {
             let gap = if *status == Status::Warning { "  " } else { " " };
             let _ = writeln!(text, "  {status}{gap}{name:<12}  {}", sentence(what));
             if let Some(mend) = mend {

@@ -28,12 +28,12 @@ impl Place {
         let sources = Sources { folders: vec![], ..Sources::new(environment, folder.path().to_owned(), true) };
         let mut config = load(&sources).config;
         config.paths.state_dir = folder.path().join("state");
-        fs::create_dir_all(secrets(&config)).unwrap();
+        fs::create_dir_all(config.paths.secrets()).unwrap();
         Self { folder, config }
     }
 
     fn path(&self, file: &str) -> PathBuf {
-        secrets(&self.config).join(file)
+        self.config.paths.secrets().join(file)
     }
 
     fn write(&self, file: &str, text: impl AsRef<[u8]>) -> PathBuf {
@@ -254,7 +254,7 @@ fn names_are_safe_and_other_files_are_left_alone() {
     }
     assert!(CloudBot::path(&place.config, "../evil").is_err());
     assert_eq!(CloudBot::path(&place.config, "llama").unwrap(), place.path("cloud-bot-llama.env"));
-    fs::remove_dir_all(secrets(&place.config)).unwrap();
+    fs::remove_dir_all(place.config.paths.secrets()).unwrap();
     assert!(place.read().refused.is_empty(), "without a folder there is no bot and no mistake");
     assert!(place.folder.path().exists());
 }

@@ -58,7 +58,7 @@ impl CloudBot {
     /// The directory is not private or cannot be made so, there is such a file, or it cannot be written.
     pub fn write(config: &Config, name: &str, text: &str) -> Result<PathBuf, Unwritten> {
         let path = Self::path(config, name).map_err(|wrong| Unwritten(wrong.what))?;
-        make_private(&super::secrets(config)).map_err(|error| Unwritten(error.to_string()))?;
+        make_private(&config.paths.secrets()).map_err(|error| Unwritten(error.to_string()))?;
         if path.exists() {
             return Err(Unwritten(format!("{} exists already", path.display())));
         }
@@ -90,7 +90,7 @@ impl CloudBots {
     /// Its file would be refused.
     pub fn check(config: &Config, name: &str, text: &str) -> Result<CloudBot, RefusedBot> {
         let mut all = Self::read(config);
-        let file = super::secrets(config).join(format!("{}{name}{}", super::BEGINS, super::ENDS));
+        let file = config.paths.secrets().join(format!("{}{name}{}", super::BEGINS, super::ENDS));
         let refused = |mistakes| RefusedBot { name: name.to_owned(), file: file.clone(), mistakes };
         let bot = parse(name, &file, text, config).map_err(refused)?;
         all.refused.clear();

@@ -8,6 +8,7 @@ mod cloud_bots;
 mod database;
 mod environments;
 mod exobot;
+mod fix;
 mod github;
 mod homeserver;
 mod host;
@@ -20,6 +21,8 @@ use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use tokio::{task::JoinSet, time};
+
+pub(crate) use fix::Fix;
 
 use super::only_chat_bots;
 use crate::config::Loaded;
@@ -57,19 +60,33 @@ pub(crate) struct Check {
     pub what: String,
     /// What to do about it, in a sentence without its full stop.
     pub mend: Option<String>,
+    /// How `doctor --fix` does it, where that can do no harm.
+    #[serde(skip)]
+    pub fix: Option<Fix>,
 }
 
 impl Check {
     pub(super) fn good(name: &'static str, what: impl Into<String>) -> Self {
-        Self { name, status: Status::Good, what: what.into(), mend: None }
+        Self { name, status: Status::Good, what: what.into(), mend: None, fix: None }
     }
 
     pub(super) fn warning(name: &'static str, what: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { name, status: Status::Warning, what: what.into(), mend: Some(mend.into()) }
+        Self { name, status: Status::Warning, what: what.into(), mend: Some(mend.into()), fix: None }
     }
 
     pub(super) fn bad(name: &'static str, what: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { name, status: Status::Bad, what: what.into(), mend: Some(mend.into()) }
+        Self { name, status: Status::Bad, what: what.into(), mend: Some(mend.into()), fix: None }
+    }
+
+    pub(super) fn with_fix(self, fix: Fix) -> Self {
+        Self { fix: Some(fix), ..self }
+    }
+
+    /// Returns what was checked as programs name it: its name in small letters and digits, the words joined by `-`. It
+    /// stays the same in all versions, as the name does.
+    pub(crate) fn id(&self) -> String {
+        let words = self.name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        words.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("-")
     }
 }
 

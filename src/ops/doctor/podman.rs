@@ -11,7 +11,7 @@ use std::{
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Check, host};
+use super::{Check, Fix, host};
 use crate::{
     config::{Config, Part},
     ids,
@@ -26,6 +26,8 @@ use crate::{
 
 /// The oldest version of Podman with which the sandboxes were tried.
 const TRIED: (u32, u32) = (4, 3);
+/// The line of `/etc/subuid` and `/etc/subgid` that sets ids aside for rooms, as Podman's documentation has it.
+const IDS: &str = "containers:2147483647:2147483648";
 /// The number of ids of each room.
 const RANGE: u64 = 65_536;
 
@@ -169,13 +171,17 @@ fn memory(info: &EngineInfo, config: &Config, together: u64) -> Check {
 fn ids_of_rooms(info: &EngineInfo, uids: &str, gids: &str, config: &Config) -> Check {
     const NAME: &str = "user namespaces";
     let rooms = count(uids, &["containers"]).min(count(gids, &["containers"])) / RANGE;
-    let mend = "echo containers:2147483647:2147483648 | sudo tee -a /etc/subuid /etc/subgid";
+    let mend = format!("echo {IDS} | sudo tee -a /etc/subuid /etc/subgid");
     if rooms == 0 {
-        return Check::bad(
-            NAME,
-            "no ids are set aside for `containers` in /etc/subuid and /etc/subgid, so no room can have its own",
-            mend,
-        );
+        let none = "no ids are set aside for `containers` in /etc/subuid and /etc/subgid, so no room can have its own";
+        let check = Check::bad(NAME, none, mend);
+        // Beside a line that is too small another one would have to be fitted in by a person.
+        let is_named = |text: &str| text.lines().any(|line| line.trim().starts_with("containers:"));
+        if is_named(uids) || is_named(gids) {
+            return check;
+        }
+        let files = ["/etc/subuid", "/etc/subgid"].map(PathBuf::from).into();
+        return check.with_fix(Fix::Append { files, line: IDS.to_owned() });
     }
     if rooms < config.sandbox.max_running as u64 {
         return Check::bad(NAME, format!("ids for {rooms} rooms only, fewer than MAX_RUNNING_SANDBOXES"), mend);
@@ -348,7 +354,9 @@ mod tests {
         assert_eq!(check.status, Status::Warning);
         assert!(check.what.contains("SANDBOX_MEMORY") && check.mend.unwrap().contains("v2"));
         let config = config();
-        assert_eq!(ids_of_rooms(&info(), "", "", &config).status, Status::Bad);
+        let none = ids_of_rooms(&info(), "", "", &config);
+        assert!(none.status == Status::Bad && matches!(none.fix, Some(Fix::Append { .. })), "{none:?}");
+        assert_eq!(ids_of_rooms(&info(), "containers:1:2", "", &config).fix, None, "there is one already");
         let few = "containers:100000:131072";
         assert!(ids_of_rooms(&info(), few, few, &config).what.contains("2 rooms"));
         let many = "containers:2147483647:2147483648";

@@ -2,6 +2,7 @@
 //! directories.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::Read,
     net::SocketAddr,
@@ -9,9 +10,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::Check;
+use super::{Check, Fix};
 use crate::{
-    config::{self, Config, Loaded, Source, Wrong},
+    config::{self, Config, Loaded, Source, Talk, Wrong},
     ops::{Purpose, review, settings::heard_elsewhere},
 };
 
@@ -44,19 +45,21 @@ fn mistakes(loaded: &Loaded) -> Vec<Check> {
     vec![Check::good("settings", format!("no mistakes, {set} set; `matrix-agent config` shows them"))]
 }
 
-/// Finds files with secrets that others than their owner can read.
+/// Finds files with secrets that others than their owner can read: those that settings come from, those that they name, and
+/// what is in the folder of secrets.
 fn secrets(loaded: &Loaded) -> Option<Check> {
+    let config = &loaded.config;
     let settings = loaded.settings.iter().filter(|setting| setting.secret).map(|setting| &setting.source);
-    let accounts = loaded.config.accounts.iter().filter(|account| account.matrix.password.is_some());
-    let mut open: Vec<PathBuf> = settings
-        .chain(accounts.map(|account| &account.source))
-        .filter_map(|source| match source {
-            Source::EnvFile { path, .. } | Source::File { path, .. } => Some(path.clone()),
-            _ => None,
-        })
-        .filter(|path| fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o077 != 0))
-        .collect();
-    open.dedup();
+    let accounts = config.accounts.iter().filter(|account| account.matrix.password.is_some());
+    let sources = settings.chain(accounts.map(|account| &account.source)).filter_map(|source| match source {
+        Source::EnvFile { path, .. } | Source::File { path, .. } => Some(path.clone()),
+        _ => None,
+    });
+    let named = config.sandbox.setup_secrets.iter().cloned().chain([Talk::path(config)]);
+    let folder = fs::read_dir(config.paths.secrets()).into_iter().flatten().flatten().map(|entry| entry.path());
+    let folder = folder.filter(|path| path.extension().is_none_or(|extension| extension != "template"));
+    let is_open = |path: &PathBuf| fs::metadata(path).is_ok_and(|about| about.is_file() && about.mode() & 0o077 != 0);
+    let open: BTreeSet<PathBuf> = sources.chain(named).chain(folder).filter(is_open).collect();
     let names = open.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ");
     (!open.is_empty()).then(|| {
         Check::warning(
@@ -64,6 +67,7 @@ fn secrets(loaded: &Loaded) -> Option<Check> {
             format!("other users of this machine can read the secrets in {names}"),
             format!("chmod 600 {names}"),
         )
+        .with_fix(Fix::Close(open.into_iter().collect()))
     })
 }
 
@@ -113,7 +117,8 @@ fn ca_bundle(path: &Path) -> Check {
     }
     // In a sandbox with an id range of its own even root counts as others for this file.
     if fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 == 0) {
-        return Check::bad(NAME, format!("sandboxes cannot read {shown}"), format!("chmod o+r {shown}"));
+        return Check::bad(NAME, format!("sandboxes cannot read {shown}"), format!("chmod o+r {shown}"))
+            .with_fix(Fix::LetRead(path.to_owned()));
     }
     Check::good(NAME, format!("{shown}, {count} certificates"))
 }
