@@ -8,8 +8,8 @@
 # First install as on the old machine, as far as scripts/quickstart.sh or scripts/install-service.sh need it; then stop the
 # server (systemctl stop matrix-agent synapse) and restore. The bot logs in as a new device at its next start, which its
 # recovery key signs (a backup with --secrets has it; else bring STATE_DIR/secrets/matrix-coder-recovery-key back by hand).
-# Not covered yet: what happened after the backup is not known to the restored server. A question that was answered then may
-# be answered a second time, and what was to be sent is sent as after any change of the device, once it is not found in its room.
+# What happened after the backup is not known to the restored server. What is to be sent from that time is looked for in its room
+# first; but a question that was answered then is worked on once more, with all that its tools do.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -144,6 +144,10 @@ keys() {
 [[ ! -e $backup/secrets.tar.gz ]] || change "bring back keys" keys
 
 # The database is last: with it the server takes up the rest.
-database() { install -m 600 "$backup/matrix-agent.db" "$state/matrix-agent.db.part" && mv "$state/matrix-agent.db.part" "$state/matrix-agent.db"; }
+# By the empty file beside it the server knows that it comes from a backup (src/store/restored.rs).
+database() {
+    : >"$state/matrix-agent.db.restored" && install -m 600 "$backup/matrix-agent.db" "$state/matrix-agent.db.part" &&
+        mv "$state/matrix-agent.db.part" "$state/matrix-agent.db"
+}
 change "bring back the database" database
 note "now start the homeserver, if it came back (scripts/setup-synapse.sh), and the server (systemctl start matrix-agent)"

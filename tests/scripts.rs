@@ -229,6 +229,7 @@ fn a_backup_is_private_and_comes_back_once() {
     let said: String = database.query_row("SELECT what FROM said", [], |row| row.get(0)).unwrap();
     assert_eq!(said, "hello");
     assert_eq!(mode(&place.path("state/matrix-agent.db")), 0o600);
+    assert!(place.path("state/matrix-agent.db.restored").exists(), "the server has to know it");
     assert!(place.path("state/secrets/matrix-coder-recovery-key").exists());
     assert!(!place.path("state/secrets/matrix-coder-session.json").exists(), "a restored machine is another device");
 

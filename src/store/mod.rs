@@ -20,6 +20,7 @@ mod notes;
 mod outbox;
 mod prune;
 mod readers;
+mod restored;
 mod rooms;
 mod schema;
 mod sealed;
@@ -188,6 +189,7 @@ impl Store {
             return Err(StoreError::Newer { path: path.to_owned() });
         }
         spending::settle_left(&mut connection).map_err(fail)?;
+        restored::note(path, &mut connection, &clock)?;
         let instance = made_once(&connection, "instance", 8).map_err(fail)?;
         let secret = made_once(&connection, "secret", 32).map_err(fail)?;
         let files = files::folder(path);

@@ -4,7 +4,7 @@
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde_json::Value;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, restored};
 use crate::ids::{Address, EventId, RoomKey, TurnId};
 
 /// A row that is to be sent.
@@ -170,14 +170,17 @@ pub(super) fn put(
     rows: &[NewOutbox],
     now: i64,
 ) -> Result<(), StoreError> {
+    let (device, at) =
+        if restored::may_have_sent(tx, turn, now)? { (Some(restored::DEVICE), Some(0)) } else { (None, None) };
     let mut insert = tx.prepare_cached(
-        "INSERT INTO outbox (txn, bot, room, turn, payload, file, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-         ON CONFLICT (txn) DO NOTHING",
+        "INSERT INTO outbox (txn, bot, room, turn, payload, file, created, tried_by, tried_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (txn) DO NOTHING",
     )?;
     for row in rows {
         let payload = serde_json::to_string(&row.payload)?;
         let turn = turn.map(TurnId::as_str);
-        insert.execute(params![row.txn, address.account, address.room.as_str(), turn, payload, row.file, now])?;
+        let room = address.room.as_str();
+        insert.execute(params![row.txn, address.account, room, turn, payload, row.file, now, device, at])?;
     }
     Ok(())
 }

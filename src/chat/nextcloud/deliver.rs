@@ -94,6 +94,8 @@ async fn send(talk: &Talk, hub: &AccountHub, delivery: &Delivery) -> Result<(), 
     };
     let note = format!("sent {}", delivery.txn);
     let mut progress = Progress::read(hub.noted(&note).await.map_err(noted)?.as_deref(), &text);
+    // Talk's own tries are in the note; this one is of before a backup came back.
+    progress.perhaps_more |= progress.sent == 0 && delivery.tried.is_some();
     let mut reply_to = asked.and_then(message_of);
     while progress.sent < text.len() {
         if !talk.standing.lets(conversation, Instant::now()) || begun.elapsed() > AT_A_TIME {

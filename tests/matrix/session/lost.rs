@@ -1,6 +1,8 @@
 //! An account whose files are gone, each or several: a new device in its place, and people see who it is.
 
-use std::fs;
+use std::{fs, sync::Arc};
+
+use tokio::sync::Notify;
 
 use super::{RECOVERY, SESSION, STORE, killed::killed, state, text, times, until};
 use crate::support::{bot::Town, seen::Seen};
@@ -80,4 +82,46 @@ async fn a_lost_recovery_key_is_replaced_and_with_the_store_gone_too_there_is_a_
     assert_eq!(town.identity().await, identity);
     town.is_answered(&room, true).await;
     assert_eq!(times(&town.log(), "the account has a new identity"), 0);
+}
+
+/// A machine is lost and comes back from a backup, made while a question was being answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_after_a_backup_is_not_answered_twice() {
+    let mut town = Town::start().await;
+    let (sealed, open) = (town.room(true).await, town.room(false).await);
+    let backup = town.rig.path().join("backup.db");
+    let database = town.rig.database();
+    let gate = Arc::new(Notify::new());
+    town.llm.matching(|_| true).after(&gate).reply_text("It is here.");
+    town.answers_all();
+    let during = town.anna.say(&open, "Asked before the backup?").await;
+    town.llm.arrived(1).await;
+    rusqlite::Connection::open(&database).unwrap().execute("VACUUM INTO ?1", [backup.to_str().unwrap()]).unwrap();
+    gate.notify_one();
+    town.has_answered(&during, false).await;
+    let after = [town.anna.say(&open, "And after it?").await, town.anna.say(&sealed, "And here?").await];
+    town.has_answered(&after[0], false).await;
+    town.has_answered(&after[1], true).await;
+
+    town.kill();
+    for gone in ["matrix-agent.db", "matrix-agent.db-wal", "matrix-agent.db-shm", SESSION] {
+        fs::remove_file(state(&town.rig).join(gone)).unwrap();
+    }
+    fs::remove_dir_all(state(&town.rig).join(STORE)).unwrap();
+    fs::copy(&backup, &database).unwrap();
+    fs::write(state(&town.rig).join("matrix-agent.db.restored"), "").unwrap();
+    let asked_so_far = town.llm.requests().len();
+    let missed = town.anna.say(&open, "Asked while it was away?").await;
+    town.serve();
+    town.has_answered(&missed, false).await;
+    until("all of it was worked on again", || town.llm.requests().len() >= asked_so_far + 3);
+    town.is_answered(&open, false).await;
+    town.is_answered(&sealed, true).await;
+    let answers = |question: &str| {
+        let is_one = |event: &&Seen| event.is_message() && event.msgtype() == "m.text" && event.reply_to() == question;
+        town.anna.events().iter().filter(is_one).count()
+    };
+    for question in [&during, &after[0], &after[1], &missed] {
+        assert_eq!(answers(question), 1, "{question}");
+    }
 }
