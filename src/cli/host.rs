@@ -5,16 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use secrecy::SecretString;
 use tokio::{net::UnixStream, time};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Configuration;
 use crate::{
     clock::Clock,
-    config::ModelFacts,
     llm::DemoModel,
-    ops::{House, LockError, Purpose, Server, administration_socket, control_socket, only_chat_bots},
+    ops::{House, LockError, Purpose, Server, administration_socket, control_socket, only_chat_bots, with_demo_model},
 };
 
 /// How long a server that has taken the state directory may take until it can be talked to.
@@ -126,13 +124,7 @@ pub(super) async fn serve(
     let cancel = CancellationToken::new();
     let guard = cancel.clone().drop_guard();
     let demo = DemoModel::start(cancel).await?;
-    // Coding agents use the demo model too.
-    let mut config = config.clone();
-    config.llm.model = format!("openai/{}", DemoModel::MODEL);
-    config.llm.api_key = Some(SecretString::from("demo"));
-    config.llm.base_url = Some(demo.base_url().parse()?);
-    config.llm.facts = ModelFacts::default();
-    (config.gemini.api_key, config.qwen.api_key) = (None, None);
+    let config = with_demo_model(config, &demo)?;
     let server = Server::start(&config, rooms, Clock::default()).await?;
     Ok((server, Some(guard)))
 }

@@ -1,5 +1,6 @@
 //! Running the service: the lock, the control socket, the health checks, and how the parts are wired together.
 
+pub(crate) mod canary;
 mod check_ipc;
 mod cloud_bots;
 mod control;
@@ -22,5 +23,6 @@ pub(crate) use pulse::Pulse;
 pub use server::{House, Served, Server};
 pub(crate) use settings::{
     Purpose, cloud_login, exobot_login, has_endpoint, has_model, model, only_chat_bots, other_agents, review,
+    with_demo_model,
 };
 pub use settings::{matrix_login, model_settings};

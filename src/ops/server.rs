@@ -253,6 +253,16 @@ impl House {
         &self.store
     }
 
+    /// Returns the sandboxes; `None` if no bot works in any.
+    pub(super) fn sandboxes(&self) -> Option<&Sandboxes> {
+        self.sandboxes.as_ref()
+    }
+
+    /// Returns the operator's own inference servers.
+    pub(super) fn inference(&self) -> &Inference {
+        &self.inference
+    }
+
     /// Returns what chat bots of this house work with.
     pub fn means_of_chat(&self) -> chat::Means {
         chat::Means { store: self.store.clone(), gallery: self.gallery.clone(), neighbours: self.neighbours.clone() }

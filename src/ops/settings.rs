@@ -17,8 +17,8 @@ use crate::{
     clock::Clock,
     coding_agents::{CodingAgent, CodingAgents, Profiles, Roster},
     config::{
-        self, CloudBot, Config, ExobotAccount, JournalSync, Loaded, Matrix, Mistakes, PlanApproval, Provider,
-        TALK_ACCOUNTS, Talk, TalkCoder, Wrong,
+        self, CloudBot, Config, ExobotAccount, JournalSync, Loaded, Matrix, Mistakes, ModelFacts, PlanApproval,
+        Provider, TALK_ACCOUNTS, Talk, TalkCoder, Wrong,
     },
     environments::{self, BadSecrets, EnvironmentOptions, Environments},
     gateway::{
@@ -30,7 +30,7 @@ use crate::{
     ids::{FIRST_ACCOUNT, digest},
     inference::{self, Inference},
     ledger::{DayLimits, Ledger, Prices, Rules},
-    llm::{self, Endpoint, LlmError, Model, ModelSettings, SettingError, model_string, parse_model},
+    llm::{self, DemoModel, Endpoint, LlmError, Model, ModelSettings, SettingError, model_string, parse_model},
     orchestrator,
     rights::{Answerer, Listed, Roles},
     sandbox::{SandboxOptions, Sandboxes, memory},
@@ -663,6 +663,17 @@ pub(super) fn environments(config: &Config, sandboxes: Sandboxes) -> io::Result<
 /// Returns where environments of repositories are kept.
 pub(super) fn environments_folder(config: &Config) -> PathBuf {
     config.paths.state_dir.join("environments")
+}
+
+/// Returns the settings with the built-in demo model in place of the configured one, also for coding agents.
+pub(crate) fn with_demo_model(config: &Config, demo: &DemoModel) -> anyhow::Result<Config> {
+    let mut config = config.clone();
+    config.llm.model = format!("openai/{}", DemoModel::MODEL);
+    config.llm.api_key = Some(SecretString::from("demo"));
+    config.llm.base_url = Some(demo.base_url().parse()?);
+    config.llm.facts = ModelFacts::default();
+    (config.gemini.api_key, config.qwen.api_key) = (None, None);
+    Ok(config)
 }
 
 /// Returns how much memory all sandboxes may use together, in bytes; no bound if the host's memory is unknown.

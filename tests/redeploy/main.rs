@@ -1,0 +1,6 @@
+//! A newer version takes the place of the one that runs, or the one that runs goes on.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod canary;
