@@ -5,7 +5,7 @@
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export PODMAN_IGNORE_CGROUPSV1_WARNING=1 # doctor tells about old cgroups, once and with the mend
 LOGS=${LOGS_DIRECTORY:-$REPO/target} # systemd's for its own
-[[ $EUID -ne 0 || -O $REPO ]] || LOGS=${LOGS_DIRECTORY:-/var/log/matrix-agent} # root leaves nothing in another's clone
+[[ $EUID -ne 0 || -O $REPO && $REPO != /usr/* ]] || LOGS=${LOGS_DIRECTORY:-/var/log/matrix-agent} # root leaves nothing in another's clone or a package
 SCRIPTS_LOG=${SCRIPTS_LOG:-$LOGS/scripts.log}
 STAGE_STARTED=$SECONDS
 STAGE_NAME=

@@ -26,7 +26,7 @@ test_synapse
 
 stage "format, scripts, spelling, dependencies"
 cargo fmt --all --check || die "the format is off" "Run: cargo fmt --all"
-{ shellcheck -x scripts/*.sh .ci/run sandbox/image/*.sh scripts/postgres/*.sh tests/element/*.sh && shellcheck -s sh src/environments/*.sh src/tools/*.sh src/tools/*/*.sh; } || die "shellcheck found something" "Mend it; a rule that is wrong here gets a comment that says why"
+{ shellcheck -x scripts/*.sh .ci/run sandbox/image/*.sh scripts/postgres/*.sh packaging/deb/* tests/element/*.sh && shellcheck -s sh src/environments/*.sh src/tools/*.sh src/tools/*/*.sh; } || die "shellcheck found something" "Mend it; a rule that is wrong here gets a comment that says why"
 # Programs that this machine may lack do not matter here.
 units=$(mktemp -d)
 cp systemd/*.service systemd/*.timer "$units"

@@ -107,9 +107,16 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn every_script_says_what_it_does_and_refuses_what_it_does_not_know() {
     let place = Place::new();
-    for script in
-        ["install-service.sh", "uninstall.sh", "backup.sh", "restore.sh", "setup-synapse.sh", "build-image.sh"]
-    {
+    for script in [
+        "install-service.sh",
+        "uninstall.sh",
+        "backup.sh",
+        "restore.sh",
+        "setup-synapse.sh",
+        "build-image.sh",
+        "package-deb.sh",
+        "server-image.sh",
+    ] {
         let help = place.run(script, &["--help"]);
         assert_eq!(help.code, 0, "{script}: {help:?}");
         assert!(help.out.contains("--dry-run") && help.out.contains(script), "{script}: {help:?}");
