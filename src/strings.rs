@@ -1,6 +1,7 @@
 //! The words that people read, in one voice: short, plain, says what to do next. One file a topic. Knows nothing of who
 //! says them, nor of any setting's value: what is particular comes as an argument.
 
+pub(crate) mod admin;
 pub(crate) mod agents;
 pub(crate) mod budgets;
 pub(crate) mod chat;

@@ -168,6 +168,22 @@ pub(crate) fn short(count: u64) -> String {
     }
 }
 
+/// Reads a count as people write it: `500k`, `1.5M`, `200,000`; `None` unless it is from 1 to a million millions.
+pub(crate) fn amount(word: &str) -> Option<u64> {
+    const MOST: f64 = 1e12;
+    let word = word.to_lowercase();
+    let word = word.strip_prefix('+').unwrap_or(&word).replace([',', '_'], "");
+    let (number, unit) = match word.strip_suffix(['k', 'm']) {
+        Some(number) if word.ends_with('k') => (number, 1e3),
+        Some(number) => (number, 1e6),
+        None => (word.as_str(), 1.0),
+    };
+    // `inf`, `nan` and `1e9` are numbers to a computer only.
+    let plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let count = number.parse::<f64>().ok().filter(|_| plain)? * unit;
+    (1.0..=MOST).contains(&count).then_some(count.round() as u64)
+}
+
 /// Returns a duration for a sentence: `350 ms`, `4.2 s`, `1 min 12 s`, `3 h 5 min`, `2 d 4 h`.
 pub(crate) fn human_duration(duration: Duration) -> String {
     let millis = duration.as_millis();

@@ -18,15 +18,17 @@ use crate::{
     llm::Model,
     orchestrator::{Orchestrator, TurnLimits, UserMessage},
     pictures::Gallery,
-    rights::Rights,
+    rights::{Rights, Role},
     sandbox::{SandboxError, Sandboxes},
     store::StoreError,
-    strings, text,
+    strings::{self, admin as words},
+    text,
     tools::{self, LargeFiles},
 };
 
 use super::{
-    Addressed, Bot, Intent, Order, Outcome, Permits, Policy, Said, TurnJob, answering,
+    Addressed, AdminOrder, Administration, Bot, Intent, Order, Outcome, Permits, Policy, Said, Told, TurnJob,
+    answering,
     command::Command,
     costs, granting, jobs,
     localbot::{Asker, LocalBot, PATIENCE},
@@ -70,6 +72,8 @@ pub struct Means {
     pub local: LocalBot,
     /// The server's other bots.
     pub neighbours: Neighbours,
+    /// The way to whoever runs the whole server.
+    pub(crate) administration: Administration,
 }
 
 /// The coding bot. Cheap to clone.
@@ -86,13 +90,25 @@ struct Inner {
     orchestrator: Orchestrator,
     local: LocalBot,
     neighbours: Neighbours,
+    administration: Administration,
 }
 
 impl Coder {
     /// Returns the bot.
     pub fn new(means: Means, policy: Policy, allowance: Allowance) -> Self {
-        let Means { ledger, rights, sandboxes, agents, environments, github, model, gallery, local, neighbours } =
-            means;
+        let Means {
+            ledger,
+            rights,
+            sandboxes,
+            agents,
+            environments,
+            github,
+            model,
+            gallery,
+            local,
+            neighbours,
+            administration,
+        } = means;
         let Allowance { turn: limits, at_once } = allowance;
         let (store, large) = (ledger.store().clone(), LargeFiles::default());
         let orchestrator = Orchestrator {
@@ -108,8 +124,8 @@ impl Coder {
             large,
             limits,
         };
-        let inner =
-            Inner { name: BotName::from(NAME), permits: Permits::new(at_once), orchestrator, local, neighbours };
+        let (name, permits) = (BotName::from(NAME), Permits::new(at_once));
+        let inner = Inner { name, permits, orchestrator, local, neighbours, administration };
         Self { policy, inner: Arc::new(inner) }
     }
 
@@ -153,6 +169,7 @@ impl Coder {
             Command::Answering(answer) => answering::carry_out(&self.inner.orchestrator.rights, order, answer)
                 .await
                 .unwrap_or_else(|error| failed(&error)),
+            Command::Admin(asked) => self.administer(order, &asked).await,
             Command::Local(command) => self.inner.local.carry_out(&command, Asker::Authorised).await,
             Command::Status => {
                 let open = granting::open(&self.inner.orchestrator.rights, address);
@@ -165,6 +182,19 @@ impl Coder {
                 strings::commands::model(model.name(), window.tokens, &window.source.to_string(), model.vision())
             }
             Command::Unknown(word) => strings::commands::unknown(&word),
+        }
+    }
+
+    async fn administer(&self, order: &Order, asked: &AdminOrder) -> String {
+        let role = self.inner.orchestrator.rights.roles().of(&order.at.address, &order.sender);
+        if !order.local && role != Role::Admin {
+            return words::NOT_YOURS.to_owned();
+        }
+        match self.inner.administration.administrator() {
+            Some(administrator) => match administrator.carry_out(asked, &order.sender).await {
+                Ok(Told { text, .. }) | Err(text) => text,
+            },
+            None => words::NOT_YET.to_owned(),
         }
     }
 

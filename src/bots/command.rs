@@ -1,7 +1,12 @@
 //! Parses commands as people write them: on a phone, which capitalises the first letter and adds a full stop, or
 //! copied from the help with its markup. Pure.
 
-use super::{answering::Answering, granting::Granting, localbot::LocalCommand};
+use super::{
+    admin::{self, AdminOrder},
+    answering::Answering,
+    granting::Granting,
+    localbot::LocalCommand,
+};
 use crate::text;
 
 /// A command, written as `!word`.
@@ -27,6 +32,8 @@ pub(crate) enum Command {
     Granting(Granting),
     /// Answers a card.
     Answering(Answering),
+    /// About the whole server.
+    Admin(AdminOrder),
     /// About the inference servers.
     Local(LocalCommand),
     /// Shows what runs.
@@ -79,8 +86,6 @@ const END: &[char] = &['.', '!', '?', '…', ',', ';', ':'];
 const SIDE: &[&str] = &["to", "=", "tokens", "token", "today", "please", "for"];
 /// What a number of tokens begins with.
 const DIGITS: &[char] = &['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', '+', '-', '.'];
-/// The most tokens that a day may be given.
-const MOST_TOKENS: f64 = 1e12;
 const WHICH: &[&str] = &["the", "all", "my", "background", "running"];
 
 impl Command {
@@ -94,6 +99,9 @@ impl Command {
             }
             if let Some(granting) = Granting::of(rest) {
                 return Some(Self::Granting(granting));
+            }
+            if let Some(order) = admin::order(rest) {
+                return Some(Self::Admin(order));
             }
             if let Some(answering) = Answering::of(rest) {
                 return Some(Self::Answering(answering));
@@ -139,27 +147,13 @@ impl Budget {
         let words: Vec<_> = words.map(|word| word.trim_end_matches(END)).filter(|word| !SIDE.contains(word)).collect();
         Some(match words[..] {
             [] => Self::Show,
-            [tokens] if tokens.starts_with(DIGITS) => amount(tokens).map_or(Self::Unclear, Self::Room),
-            ["each", tokens] | [tokens, "each"] => amount(tokens).map_or(Self::Unclear, Self::Each),
+            [tokens] if tokens.starts_with(DIGITS) => text::amount(tokens).map_or(Self::Unclear, Self::Room),
+            ["each", tokens] | [tokens, "each"] => text::amount(tokens).map_or(Self::Unclear, Self::Each),
             // This begins like a budget and cannot be meant as work.
             [word, ..] if word == "each" || word.starts_with(DIGITS) && words.len() < 3 => Self::Unclear,
             _ => return None,
         })
     }
-}
-
-/// Reads a number of tokens as people write it: `500k`, `1.5M`, `200,000`.
-fn amount(word: &str) -> Option<u64> {
-    let word = word.strip_prefix('+').unwrap_or(word).replace([',', '_'], "");
-    let (number, unit) = match word.strip_suffix(['k', 'm']) {
-        Some(number) if word.ends_with('k') => (number, 1e3),
-        Some(number) => (number, 1e6),
-        None => (word.as_str(), 1.0),
-    };
-    // `inf`, `nan` and `1e9` are numbers to a computer only.
-    let plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let tokens = number.parse::<f64>().ok().filter(|_| plain)? * unit;
-    (1.0..=MOST_TOKENS).contains(&tokens).then_some(tokens.round() as u64)
 }
 
 fn all(words: &[&str], of: &[&str]) -> bool {
@@ -238,6 +232,8 @@ mod tests {
             ("!model?", Command::Model),
             ("`!sandbox`", Command::Sandbox),
             ("!memory", Command::Memory),
+            ("!admin status", Command::Admin(AdminOrder::Status)),
+            ("/Admin", Command::Admin(AdminOrder::Unclear)),
             ("!frobnicate", Command::Unknown("!frobnicate".into())),
             ("\u{200b}!frobnicate ", Command::Unknown("!frobnicate".into())),
         ] {

@@ -3,6 +3,7 @@
 //! The hub knows only the trait: it keeps the journal, decides which message is handled when, and delivers the
 //! answers. A bot knows no chat protocol and sends nothing itself.
 
+mod admin;
 mod answering;
 pub mod chat;
 mod coder;
@@ -25,6 +26,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(crate) use admin::{AdminOrder, Administration, Administrator, Told};
 pub(crate) use coder::{Allowance, Coder, Means};
 pub(crate) use command::Command;
 pub use localbot::{Guests, LocalBot};

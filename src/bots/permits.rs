@@ -23,6 +23,8 @@ struct Queue {
 
 struct Taken {
     limit: usize,
+    /// Whether none is given out now.
+    held: bool,
     running: usize,
     /// The id of the next permit.
     next: u64,
@@ -40,8 +42,14 @@ pub struct Permit {
 impl Permits {
     /// Returns `limit` permits.
     pub fn new(limit: usize) -> Self {
-        let state = Taken { limit, running: 0, next: 0, waiting: VecDeque::new() };
+        let state = Taken { limit, held: false, running: 0, next: 0, waiting: VecDeque::new() };
         Self { queue: Arc::new(Queue { state: Mutex::new(state), moved: watch::Sender::new(()) }) }
+    }
+
+    /// Gives none out from now on, or again. Those that are taken stay.
+    pub(crate) fn hold(&self, held: bool) {
+        self.queue.state().held = held;
+        self.queue.moved.send_replace(());
     }
 
     /// Joins the queue at its end.
@@ -65,7 +73,7 @@ impl Permit {
             let mut state = self.queue.state();
             // A permit that is not taken yet is in the queue.
             let before = state.waiting.iter().position(|id| *id == self.id)?;
-            if before >= state.limit.saturating_sub(state.running) {
+            if state.held || before >= state.limit.saturating_sub(state.running) {
                 return Some(before);
             }
             state.waiting.remove(before);
@@ -119,6 +127,17 @@ mod tests {
         assert_eq!(places[2].before(), Some(1), "the last one does not overtake");
         assert_eq!(places[1].before(), None);
         assert_eq!(places[2].before(), Some(0));
+    }
+
+    #[test]
+    fn none_is_given_out_while_they_are_held() {
+        let all = Permits::new(2);
+        let (mut first, mut second) = (all.enter(), all.enter());
+        assert_eq!(first.before(), None);
+        all.hold(true);
+        assert_eq!((first.before(), second.before()), (None, Some(0)));
+        all.hold(false);
+        assert_eq!(second.before(), None);
     }
 
     #[tokio::test]

@@ -5,9 +5,12 @@ mod add;
 use std::io::{self, Write};
 
 use anyhow::bail;
-use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 
-use super::{Configuration, Outcome, host, prompt};
+use super::{
+    Configuration, Outcome,
+    admin::{NO_SERVER, logs as logs_of},
+    host, prompt,
+};
 use crate::{
     chat::matrix::{Homeserver, forget_session},
     config::{CloudBot, CloudBots, Config, account_of_bot},
@@ -97,8 +100,6 @@ async fn ask(config: &Config, request: &Request) -> anyhow::Result<Vec<Shown>> {
     }
 }
 
-const NO_SERVER: &str = "No server runs here. Start it with `matrix-agent run`.";
-
 fn only(bots: Vec<Shown>, name: &str) -> Vec<Shown> {
     bots.into_iter().filter(|bot| bot.name == name).collect()
 }
@@ -130,28 +131,7 @@ async fn logs(config: &Config, name: String, follow: bool) -> anyhow::Result<Out
     if !path.exists() {
         bail!("There is no cloud bot `{name}`: {} does not exist.", path.display());
     }
-    let socket = control_socket(&config.paths.state_dir);
-    let Ok(mut operator) = Operator::ask(&socket, &Request::CloudBotLog { name, follow }).await else {
-        bail!("{NO_SERVER} Lines of earlier servers are in their log.")
-    };
-    let reading = async {
-        while let Some(answer) = operator.next().await? {
-            match answer {
-                Answer::Output { data } => {
-                    let mut out = io::stdout().lock();
-                    out.write_all(&BASE64.decode(data)?)?;
-                    out.flush()?;
-                }
-                Answer::Failed { text } => bail!(text),
-                _ => {}
-            }
-        }
-        Ok(Outcome::Good)
-    };
-    tokio::select! {
-        read = reading => read,
-        _ = tokio::signal::ctrl_c() => Ok(Outcome::Interrupted),
-    }
+    logs_of(&control_socket(&config.paths.state_dir), &Request::CloudBotLog { name, follow }).await
 }
 
 async fn remove(config: &Config, name: &str, yes: bool) -> anyhow::Result<Outcome> {

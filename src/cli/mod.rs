@@ -4,6 +4,7 @@
 //! The top layer; `main.rs` calls [`main`]. Only this module may write to standard output.
 
 mod account;
+mod admin;
 mod audit;
 mod chat;
 mod check_ipc;
@@ -62,6 +63,7 @@ enum Command {
     Sandbox(sandbox::Args),
     CloudBot(cloud_bot::Args),
     Exobot(exobot::Args),
+    Admin(admin::Args),
     Doctor(doctor::Args),
     CheckIpc(check_ipc::Args),
     Config(config::Args),
@@ -79,6 +81,7 @@ async fn dispatch(command: Command, configuration: Configuration) -> anyhow::Res
         Command::Sandbox(args) => sandbox::run(args, &configuration).await,
         Command::CloudBot(args) => cloud_bot::run(args, &configuration).await,
         Command::Exobot(args) => exobot::run(args, &configuration).await,
+        Command::Admin(args) => admin::run(args, &configuration).await,
         Command::CheckIpc(args) => check_ipc::run(args, &configuration).await,
         Command::Config(args) => config::run(&args, &configuration),
         Command::Audit(args) => audit::run(args, &configuration).await,

@@ -17,7 +17,7 @@ use tokio::time::{self, MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
-use super::homes::Encrypted;
+use super::{accounts::Accounts, homes::Encrypted};
 use crate::{
     ids::Address,
     pictures::Gallery,
@@ -53,6 +53,7 @@ struct Inner {
     retention: Retention,
     kept: Mutex<Kept>,
     encrypted: Encrypted,
+    accounts: Accounts,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
@@ -102,7 +103,8 @@ impl Keeper {
     ) -> Result<Self, StoreError> {
         let kept = Mutex::default();
         let encrypted = Encrypted::load(store.encrypted().await?);
-        let inner = Inner { store, sandboxes, gallery, retention, kept, encrypted, tasks, cancel };
+        let accounts = Accounts::default();
+        let inner = Inner { store, sandboxes, gallery, retention, kept, encrypted, accounts, tasks, cancel };
         let keeper = Self { inner: Arc::new(inner) };
         keeper.inner.tasks.spawn(keeper.clone().run());
         Ok(keeper)
@@ -111,6 +113,11 @@ impl Keeper {
     /// Returns how long the files of a room that was left are kept.
     pub(super) fn grace(&self) -> Duration {
         self.inner.retention.files
+    }
+
+    /// Returns the accounts that are served now.
+    pub(crate) fn accounts(&self) -> &Accounts {
+        &self.inner.accounts
     }
 
     /// Returns the set of encrypted rooms, which all accounts share.

@@ -7,6 +7,7 @@
 //! [`Keeper`] does what concerns all accounts at once. `chat/` calls the hub, which knows no protocol: it hands out
 //! [`Delivery`], [`Fetch`] and [`LiveIn`].
 
+mod accounts;
 mod became;
 mod bots;
 mod cards;
@@ -30,6 +31,7 @@ use tokio::sync::{Mutex as Lock, Notify, broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, Span};
 
+pub(crate) use accounts::Accounts;
 pub(crate) use became::{Became, Part};
 pub use keeper::{Keeper, Retention};
 pub use lately::Heard;
@@ -140,6 +142,7 @@ impl AccountHub {
             cancel,
         };
         let hub = Self { inner: Arc::new(inner) };
+        hub.inner.keeper.accounts().add(&hub);
         hub.inner.tasks.spawn(hub.clone().sweep().instrument(hub.span()));
         if let Some(rights) = &hub.inner.rights {
             // Before a turn is resumed, which may ask again.

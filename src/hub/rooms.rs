@@ -213,7 +213,7 @@ impl AccountHub {
         let grace = self.inner.keeper.grace().as_millis() as i64;
         let over = left.cleared || store.clock().millis() - left.since >= grace;
         // A turn that is just ending would write into what is cleared. Its actor wakes the sweep when it has ended.
-        let works = self.mailbox(&home).is_some_and(|mail| mail.has_turn());
+        let works = self.mailbox(&home).is_some_and(|mail| mail.turn().is_some());
         if over && !works {
             self.clear(left, &home).await?;
         } else if let Err(error) = self.let_go(&home, false).await {

@@ -36,6 +36,7 @@ use super::{
     recent,
 };
 use crate::{
+    bots::{AdminOrder, Administrator, Told},
     chat::terminal::{self, Hello, Terminal},
     config::account_of_bot,
     hub::AccountHub,
@@ -91,6 +92,16 @@ pub(crate) enum Request {
         /// Whether further lines are sent as they come, until the client hangs up.
         follow: bool,
     },
+    /// What administrators ask of the whole server.
+    Admin {
+        /// What.
+        order: AdminOrder,
+    },
+    /// Reads the newest lines of the server's log.
+    Log {
+        /// Whether further lines are sent as they come, until the client hangs up.
+        follow: bool,
+    },
     /// Tells what exobot and its model do.
     Exobot,
     /// Runs a command in a sandbox.
@@ -141,6 +152,8 @@ pub(super) struct Control {
     pub(super) cloud_bots: Option<CloudBots>,
     /// `None` if this process serves none.
     pub(super) exobot: Option<Arc<ServedExobot>>,
+    /// `None` if this process only administers sandboxes.
+    pub(super) admin: Option<Arc<dyn Administrator>>,
 }
 
 type Incoming = FramedRead<OwnedReadHalf, LinesCodec>;
@@ -209,7 +222,19 @@ impl Control {
             (Request::Chat { .. }, None) => {
                 fail(&mut outgoing, "No bot answers in the terminal here: this process serves other things.").await
             }
-            (Request::CloudBotLog { name, follow }, _) => show_log(&name, follow, incoming, outgoing).await,
+            (Request::CloudBotLog { name, follow }, _) => {
+                show_log(&account_of_bot(&name), follow, incoming, outgoing).await
+            }
+            (Request::Log { follow }, _) => show_log(recent::SERVER, follow, incoming, outgoing).await,
+            (Request::Admin { order }, _) => {
+                let Some(admin) = &self.admin else {
+                    return fail(&mut outgoing, "This process only administers sandboxes: no server runs here.").await;
+                };
+                match admin.carry_out(&order, &name).await {
+                    Ok(Told { text, value }) => send(&mut outgoing, &Answer::Value { value, text }).await,
+                    Err(why) => fail(&mut outgoing, &why).await,
+                }
+            }
             (request @ (Request::CloudBots | Request::LookAtCloudBots | Request::RestartCloudBot { .. }), _) => {
                 let Some(bots) = &self.cloud_bots else {
                     let why = "This server serves no cloud bots. Set ENABLE_CLOUD_BOTS=true and start it again.";
@@ -246,10 +271,9 @@ impl Control {
     }
 }
 
-/// Sends the newest lines of the log about a cloud bot, and with `follow` those that come later.
-async fn show_log(name: &str, follow: bool, mut incoming: Incoming, mut outgoing: Outgoing) -> anyhow::Result<()> {
-    let account = account_of_bot(name);
-    let (lines, mut fresh) = recent::of(&account);
+/// Sends the newest lines of the log about a cloud bot's account, or of the whole server's, and with `follow` those that come later.
+async fn show_log(account: &str, follow: bool, mut incoming: Incoming, mut outgoing: Outgoing) -> anyhow::Result<()> {
+    let (lines, mut fresh) = recent::of(account);
     let piece = |line: &str| Answer::Output { data: BASE64.encode(format!("{line}\n")) };
     for line in lines {
         send(&mut outgoing, &piece(&line)).await?;
@@ -260,7 +284,7 @@ async fn show_log(name: &str, follow: bool, mut incoming: Incoming, mut outgoing
     loop {
         tokio::select! {
             line = fresh.recv() => match line {
-                Ok((of, line)) if of == account => send(&mut outgoing, &piece(&line)).await?,
+                Ok((of, line)) if account == recent::SERVER || of == account => send(&mut outgoing, &piece(&line)).await?,
                 Ok(_) => {}
                 Err(RecvError::Lagged(missed)) => {
                     send(&mut outgoing, &piece(&format!("({missed} lines of all bots were left out)"))).await?;
@@ -333,6 +357,8 @@ impl Administration {
             }
             Request::Chat { .. }
             | Request::Exec { .. }
+            | Request::Admin { .. }
+            | Request::Log { .. }
             | Request::CloudBots
             | Request::Exobot
             | Request::CloudBotLog { .. }

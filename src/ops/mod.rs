@@ -1,5 +1,6 @@
 //! Running the service: the lock, the control socket, the health checks, and how the parts are wired together.
 
+mod admin;
 pub(crate) mod canary;
 mod check_ipc;
 mod cloud_bots;

@@ -1,9 +1,10 @@
-//! The newest lines of the log about each cloud bot, for `cloud-bot logs`: wherever the log goes, they are here.
+//! The newest lines of the log, all and those about each cloud bot, for `admin logs` and `cloud-bot logs`: wherever the log goes, they
+//! are here.
 //!
 //! One for the process, as the log is. Bounded by accounts, lines and bytes.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
@@ -11,6 +12,8 @@ use tokio::sync::broadcast;
 
 /// How the names of the accounts begin whose lines are kept.
 const KEPT: &str = "cloud-";
+/// Stands for all lines, beside the accounts' names.
+pub(super) const SERVER: &str = "";
 /// The most accounts, and the most lines and bytes of each.
 const ACCOUNTS: usize = 128;
 const LINES: usize = 400;
@@ -38,7 +41,7 @@ impl Default for Recent {
     }
 }
 
-/// Keeps a line of the log, if it is about a cloud bot.
+/// Keeps a line of the log.
 pub(crate) fn note(line: &[u8]) {
     RECENT.note(line);
 }
@@ -52,19 +55,16 @@ impl Recent {
     fn note(&self, line: &[u8]) {
         let plain = if line.contains(&0x1b) { strip_ansi_escapes::strip(line) } else { line.to_vec() };
         let line = String::from_utf8_lossy(plain.trim_ascii_end()).into_owned();
-        let Some(account) = account_of(&line) else { return };
+        let account = account_of(&line).unwrap_or(SERVER).to_owned();
         let mut all = self.kept();
-        if !all.contains_key(account) && all.len() >= ACCOUNTS {
-            return;
-        }
-        let kept = all.entry(account.to_owned()).or_default();
-        kept.bytes += line.len();
-        kept.lines.push_back(line.clone());
-        while kept.lines.len() > LINES || kept.bytes > BYTES {
-            kept.bytes -= kept.lines.pop_front().map_or(kept.bytes, |oldest| oldest.len());
+        for of in BTreeSet::from([SERVER, &account]) {
+            // One place more is the server's own, which is taken first.
+            if all.contains_key(of) || all.len() <= ACCOUNTS {
+                all.entry(of.to_owned()).or_default().push(line.clone());
+            }
         }
         // Under the lock, so that whoever begins to follow gets each line once.
-        let _ = self.fresh.send((account.to_owned(), line));
+        let _ = self.fresh.send((account, line));
     }
 
     fn of(&self, account: &str) -> (Vec<String>, broadcast::Receiver<(String, String)>) {
@@ -75,6 +75,16 @@ impl Recent {
 
     fn kept(&self) -> MutexGuard<'_, BTreeMap<String, Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn push(&mut self, line: String) {
+        self.bytes += line.len();
+        self.lines.push_back(line);
+        while self.lines.len() > LINES || self.bytes > BYTES {
+            self.bytes -= self.lines.pop_front().map_or(self.bytes, |oldest| oldest.len());
+        }
     }
 }
 
@@ -104,6 +114,7 @@ mod tests {
         let (account, line) = fresh.try_recv().unwrap();
         assert_eq!((account.as_str(), line.ends_with("three")), ("cloud-llama", true));
         assert!(recent.of("cloud-none").0.is_empty());
+        assert_eq!(recent.of(SERVER).0.len(), 5, "all lines are the server's");
     }
 
     #[test]
@@ -116,7 +127,7 @@ mod tests {
             recent.note(format!("account{{account=cloud-0}}: {}", "x".repeat(8000)).as_bytes());
         }
         let all = recent.kept();
-        assert_eq!(all.len(), ACCOUNTS);
+        assert_eq!(all.len(), ACCOUNTS + 1);
         assert!(all.values().all(|kept| kept.lines.len() <= LINES && kept.bytes <= BYTES));
         assert_eq!(all["cloud-0"].bytes, all["cloud-0"].lines.iter().map(String::len).sum::<usize>());
     }

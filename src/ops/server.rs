@@ -18,6 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 use super::{
+    admin::Admin,
     cloud_bots::CloudBots,
     control::{Control, administration_socket, control_socket},
     exobot::ServedExobot,
@@ -27,7 +28,7 @@ use super::{
 };
 use crate::{
     audit::Audit,
-    bots::{Bot, Coder, Guests, LocalBot, Means, Neighbours, chat},
+    bots::{Administration, Administrator, Bot, Coder, Guests, LocalBot, Means, Neighbours, chat},
     chat::{
         matrix::{self, Login, Serving},
         terminal::{self, Terminal},
@@ -82,6 +83,8 @@ pub struct House {
     local: LocalBot,
     /// The bots of all accounts, by the names by which they are called.
     neighbours: Neighbours,
+    /// The way of bots to whoever runs the server.
+    administration: Administration,
     gallery: Gallery,
     audit: Audit,
     /// The room that is told how far the audit log has come.
@@ -171,6 +174,7 @@ impl House {
             ledger: settings::ledger(config, store.clone()),
             rights: Rights::new(store.clone(), settings::roles(config)).with_audit(audit.clone()),
             neighbours: Neighbours::default(),
+            administration: Administration::default(),
             store,
             sandboxes: None,
             environments: None,
@@ -206,6 +210,7 @@ impl House {
             gallery: self.gallery.clone(),
             local: self.local.clone(),
             neighbours: self.neighbours.clone(),
+            administration: self.administration.clone(),
         };
         Some(Coder::new(means, settings::policy(&config.people), settings::allowance(config)))
     }
@@ -275,7 +280,8 @@ impl House {
             let ignore = async move { while events.recv().await.is_some() {} };
             self.tasks.spawn(self.cancel.clone().run_until_cancelled_owned(ignore));
         }
-        let control = Control { sandboxes: self.sandboxes.clone(), chat: None, cloud_bots: None, exobot: None };
+        let control =
+            Control { sandboxes: self.sandboxes.clone(), chat: None, cloud_bots: None, exobot: None, admin: None };
         self.listen(control, &administration_socket(&self.state_dir))
     }
 
@@ -312,6 +318,14 @@ impl House {
             Keeper::start(store, sandboxes.clone(), gallery, self.retention, tasks.clone(), cancel.clone()).await?
         };
         tasks.spawn(give_back(cancel.clone()));
+        let admin: Arc<dyn Administrator> = Arc::new(Admin {
+            accounts: keeper.accounts().clone(),
+            ledger: self.ledger.clone(),
+            rights: self.rights.clone(),
+            sandboxes: sandboxes.clone(),
+            since: time::Instant::now(),
+        });
+        self.administration.opens(admin.clone());
         tasks.spawn(self.rights.clone().watch(cancel.clone()));
         let bots = accounts
             .iter()
@@ -396,6 +410,7 @@ impl House {
             chat: terminals_of,
             cloud_bots: cloud_bots.clone(),
             exobot: exobot.clone(),
+            admin: Some(admin),
         };
         self.listen(control, &control_socket(&self.state_dir))?;
         let serving = Serving::new(logins.len());

@@ -126,6 +126,11 @@ impl Granted {
         )
     }
 
+    /// Returns the rooms that have grants, or had some that have ended.
+    pub(super) fn rooms(&self) -> Vec<Address> {
+        self.read().keys().cloned().collect()
+    }
+
     /// Returns the grants of a room that are in force.
     pub(super) fn of(&self, at: &Address, now: i64, open: Option<&TurnId>) -> Vec<Grant> {
         self.read().get(at).into_iter().flatten().filter(|grant| grant.holds(now, open)).cloned().collect()

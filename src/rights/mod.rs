@@ -395,6 +395,14 @@ impl Rights {
         all.map(|grant| (grant.until.map(left), grant)).map(|(left, grant)| (grant, left)).collect()
     }
 
+    /// Returns the rooms to which something is granted, in their order.
+    pub(crate) fn rooms_with_grants(&self) -> Vec<Address> {
+        let mut rooms = self.inner.granted.rooms();
+        rooms.retain(|at| !self.granted(at).is_empty());
+        rooms.sort_by_cached_key(ToString::to_string);
+        rooms
+    }
+
     fn turns(&self) -> MutexGuard<'_, HashMap<Address, TurnNow>> {
         self.inner.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }

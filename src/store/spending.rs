@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use tokio::sync::Notify;
 
 use super::{Store, StoreError};
-use crate::ids::Address;
+use crate::ids::{Address, RoomKey};
 
 /// The agent under whose name the orchestrator's own requests are counted.
 pub const ORCHESTRATOR: &str = "orchestrator";
@@ -240,6 +240,22 @@ impl Store {
         self.read(move |tx| {
             let room = sum(tx, [&day, &address.account, address.room.as_str(), ""])?;
             Ok(DaySums { room, person: sum(tx, [&day, "", "", &person])? })
+        })
+        .await
+    }
+
+    /// Returns what each room has used today, in tokens; the most first.
+    pub async fn spent_today(&self) -> Result<Vec<(Address, u64)>, StoreError> {
+        let day = self.clock.day();
+        self.read(move |tx| {
+            let mut select = tx.prepare_cached(
+                "SELECT bot, room, used FROM spent WHERE day = ?1 AND room <> '' AND used > 0 ORDER BY used DESC",
+            )?;
+            let rows = select.query_map([&day], |row| {
+                let address = Address { account: row.get(0)?, room: RoomKey(row.get(1)?) };
+                Ok((address, row.get::<_, i64>(2)?.max(0) as u64))
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
         })
         .await
     }

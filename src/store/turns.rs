@@ -118,6 +118,16 @@ impl Store {
         .await
     }
 
+    /// Returns when a turn was opened, in milliseconds since 1970, if it is known.
+    pub async fn opened(&self, turn: &TurnId) -> Result<Option<i64>, StoreError> {
+        let turn = turn.clone();
+        self.read(move |tx| {
+            let mut select = tx.prepare_cached("SELECT opened FROM turns WHERE turn = ?1")?;
+            Ok(select.query_row([turn.as_str()], |row| row.get(0)).optional()?)
+        })
+        .await
+    }
+
     /// Appends a message to the turn's conversation.
     pub async fn append_message(&self, address: &Address, turn: &TurnId, message: Value) -> Result<(), StoreError> {
         let (address, turn, now) = (address.clone(), turn.clone(), self.clock.millis());

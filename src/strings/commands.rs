@@ -12,6 +12,7 @@ I work in this room's own sandbox: tell me what to do, in your own words. Files 
 - `!model` shows the model that I think with
 - `!grants` shows what this room's sandbox may reach beyond the settings; `!grant owner/repo 2h` adds to it
 - `!cost` shows the tokens used in this room; `!budget` those that today has
+- `!admin` is for those who run the server
 - `!help` shows this
 
 A message while I work is taken into the work.";

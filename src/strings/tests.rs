@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, fs, io, path::Path, time::Duration};
 
 use super::{
-    agents, budgets, chat, commands, database, environments, exobot, files, github, localbot, models, rights, rooms,
-    sandboxes, talk, tasks, terminals, turns,
+    admin, agents, budgets, chat, commands, database, environments, exobot, files, github, localbot, models, rights,
+    rooms, sandboxes, talk, tasks, terminals, turns,
 };
 
 /// What stands in the topics and is not read by anybody.
@@ -184,6 +184,21 @@ fn words() -> Vec<Word> {
         Frame budgets::cost_of("qwen", "m", "@ann:a.org"),
         Frame commands::HELP,
         Says commands::NEW,
+        Frame admin::HELP,
+        Fails admin::NOT_YOURS,
+        Fails admin::NOT_YET,
+        Fails admin::no_room("!r:example.org"),
+        Fails admin::several_rooms("!r"),
+        Says admin::nothing_runs("`!r:example.org`"),
+        Says admin::stopped("`!r:example.org`"),
+        Says admin::draining(0),
+        Says admin::draining(1),
+        Says admin::draining(3),
+        Says admin::NOT_DRAINING,
+        Says admin::NO_ROOMS,
+        Says admin::NO_TOKENS,
+        Says admin::NO_GRANTS,
+        Says admin::NO_LINES,
         Says commands::NOTHING_RUNS,
         Says commands::NO_JOBS,
         Says commands::jobs_left("`npm run dev`", 1),

@@ -16,7 +16,7 @@ use crate::support::{
 
 impl Town {
     /// Says something and returns what it is answered.
-    async fn told(&self, room: &OwnedRoomId, text: &str) -> String {
+    pub(crate) async fn told(&self, room: &OwnedRoomId, text: &str) -> String {
         let asked = self.anna.say(room, text).await;
         self.replies(&asked).await.body().to_owned()
     }

@@ -57,9 +57,9 @@ impl Mailbox {
         }
     }
 
-    /// Returns whether a turn runs or is about to.
-    pub(super) fn has_turn(&self) -> bool {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    /// Returns the turn that runs or is about to.
+    pub(super) fn turn(&self) -> Option<TurnId> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(turn, _)| turn.clone())
     }
 
     /// Sets the turn that runs.

@@ -1,0 +1,145 @@
+//! `!admin …`: how people write it. What it does, it does for the whole server, which is not a bot's: whoever runs the server carries
+//! it out ([`Administrator`]).
+
+use std::sync::{Arc, OnceLock};
+
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::text::amount;
+
+/// What may stand around a word.
+const AROUND: &[char] = &['`', '*', '_', '"', '“', '”', '<', '>', '(', ')', '.', ',', ';', '?'];
+
+/// What is asked of the server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub(crate) enum AdminOrder {
+    /// How it stands.
+    Status,
+    /// Its rooms.
+    Rooms,
+    /// To end the turn that runs in a room.
+    Stop {
+        /// The room as [`AdminOrder::Rooms`] shows it, or a part of that which no other has.
+        room: String,
+    },
+    /// To begin no turn any more, or again.
+    Drain {
+        /// Whether turns may begin again.
+        off: bool,
+    },
+    /// What rooms have used of today's tokens, or to let a room have so many.
+    Budget {
+        /// The room, and its tokens.
+        allow: Option<(String, u64)>,
+    },
+    /// What is granted to rooms.
+    Grants,
+    /// The newest lines of the log.
+    Logs,
+    /// Something that cannot be read.
+    Unclear,
+}
+
+/// The answer: for people, and for programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// For people, in Markdown's plainest form.
+    pub(crate) text: String,
+    /// For programs.
+    pub(crate) value: Value,
+}
+
+/// Whoever runs the server.
+pub(crate) trait Administrator: Send + Sync {
+    /// Carries an order out. `by` is who gave it. The error is a sentence.
+    fn carry_out<'a>(&'a self, order: &'a AdminOrder, by: &'a str) -> BoxFuture<'a, Result<Told, String>>;
+}
+
+/// The way to the administrator, which is there once the server serves. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Administration(Arc<OnceLock<Arc<dyn Administrator>>>);
+
+impl Administration {
+    /// Sets who carries orders out. The first one stays.
+    pub(crate) fn opens(&self, administrator: Arc<dyn Administrator>) {
+        let _ = self.0.set(administrator);
+    }
+
+    /// Returns who carries orders out.
+    pub(super) fn administrator(&self) -> Option<&dyn Administrator> {
+        self.0.get().map(|administrator| &**administrator)
+    }
+}
+
+/// Reads what follows the mark of a command; `None`: it is another one, or work.
+pub(super) fn order(rest: &str) -> Option<AdminOrder> {
+    let words = rest.split_whitespace().map(|word| word.trim_matches(AROUND));
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    let [admin, words @ ..] = &words[..] else { return None };
+    if !admin.eq_ignore_ascii_case("admin") {
+        return None;
+    }
+    let verb = words.first().map(|word| word.to_lowercase());
+    let order = match (verb.as_deref(), &words[words.len().min(1)..]) {
+        (Some("status"), []) => AdminOrder::Status,
+        (Some("rooms"), []) => AdminOrder::Rooms,
+        (Some("stop"), [room]) => AdminOrder::Stop { room: (*room).to_owned() },
+        (Some("drain"), []) => AdminOrder::Drain { off: false },
+        (Some("drain"), [off]) if off.eq_ignore_ascii_case("off") => AdminOrder::Drain { off: true },
+        (Some("budget"), []) => AdminOrder::Budget { allow: None },
+        (Some("budget"), [room, tokens]) => match amount(tokens) {
+            Some(tokens) => AdminOrder::Budget { allow: Some(((*room).to_owned(), tokens)) },
+            None => AdminOrder::Unclear,
+        },
+        (Some("grants"), []) => AdminOrder::Grants,
+        (Some("logs"), []) => AdminOrder::Logs,
+        _ => AdminOrder::Unclear,
+    };
+    Some(order)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn orders_are_read_as_people_write_them() {
+        let stop = |room: &str| AdminOrder::Stop { room: room.into() };
+        for (text, read) in [
+            ("admin status", AdminOrder::Status),
+            ("Admin  Status.", AdminOrder::Status),
+            ("admin `rooms`", AdminOrder::Rooms),
+            ("admin stop !r:example.org", stop("!r:example.org")),
+            ("admin stop `talk/!R:x`.", stop("talk/!R:x")),
+            ("admin drain", AdminOrder::Drain { off: false }),
+            ("admin drain OFF", AdminOrder::Drain { off: true }),
+            ("admin budget", AdminOrder::Budget { allow: None }),
+            ("admin budget !r:x 1.5M", AdminOrder::Budget { allow: Some(("!r:x".into(), 1_500_000)) }),
+            ("admin grants?", AdminOrder::Grants),
+            ("admin logs", AdminOrder::Logs),
+        ] {
+            assert_eq!(order(text), Some(read), "{text}");
+        }
+        for unclear in
+            ["admin", "admin help", "admin stop", "admin stop a b", "admin budget !r:x", "admin budget !r:x lots"]
+        {
+            assert_eq!(order(unclear), Some(AdminOrder::Unclear), "{unclear}");
+        }
+        for other in ["", "status", "administrate it", "stop admin"] {
+            assert_eq!(order(other), None, "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_written_is_read(text in any::<String>()) {
+            order(&text);
+            order(&format!("admin {text}"));
+        }
+    }
+}
