@@ -136,11 +136,15 @@ fn text_of(path: &Path) -> Result<String, Wrong> {
 /// Reads a file of at most `largest` bytes, whoever may read it.
 fn open_text(path: &Path, largest: u64) -> Result<String, Wrong> {
     let read = || {
+        let file = file::open(path)?;
+        if !file.metadata()?.is_file() {
+            return Ok(None);
+        }
         let mut bytes = Vec::new();
-        fs::File::open(path)?.take(largest + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        file.take(largest + 1).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
     };
-    let bytes = read().map_err(|error: io::Error| file::unreadable(&error))?;
+    let bytes = read().map_err(|error: io::Error| file::unreadable(&error))?.ok_or_else(|| file::no_file(path))?;
     if bytes.len() as u64 > largest {
         let what = format!("the file is larger than {}", text::human_bytes(largest));
         return Err(Wrong::new(what, "Keep only what belongs there in it"));

@@ -498,13 +498,14 @@ impl Server {
     /// the coding agent.
     pub async fn start_chat_bots(config: &Config, clock: Clock) -> anyhow::Result<Self> {
         let which = [
-            ("the cloud bots are", config.cloud_bots.enabled),
-            ("exobot is", config.exobot.enabled),
-            ("the Nextcloud Talk bot is", Talk::is_set_up(config)),
+            ("the cloud bots", config.cloud_bots.enabled),
+            ("exobot", config.exobot.enabled),
+            ("the Nextcloud Talk bot", Talk::is_set_up(config)),
         ];
         let which: Vec<_> = which.into_iter().filter(|(_, is_served)| *is_served).map(|(which, _)| which).collect();
+        let are = if which.len() > 1 || config.cloud_bots.enabled { "are" } else { "is" };
         let which = which.join(" and ");
-        tracing::info!("only {which} served: neither MATRIX_USER nor a model of the coding agent is set");
+        tracing::info!("only {which} {are} served: neither MATRIX_USER nor a model of the coding agent is set");
         let mut house = House::without_sandboxes(config, clock)?;
         house.serve_cloud_bots(config);
         house.serve_exobot(config);

@@ -150,8 +150,7 @@ pub(crate) fn review(loaded: &Loaded, purpose: Purpose) -> Mistakes {
     }
     // Where others are served, they start, and the log tells.
     if purpose == Purpose::Run
-        && only_chat_bots(config)
-        && !config.cloud_bots.enabled
+        && only_talk(config)
         && let Err(refused) = Talk::read(config)
     {
         for mistake in refused.mistakes.iter() {
@@ -495,6 +494,11 @@ pub(crate) fn only_chat_bots(config: &Config) -> bool {
         && config.all_accounts().next().is_none()
         && !has_model(config)
         && coder_in_talk(config).is_none()
+}
+
+/// Returns whether the server serves the Nextcloud Talk bot and nobody else.
+pub(super) fn only_talk(config: &Config) -> bool {
+    only_chat_bots(config) && !config.cloud_bots.enabled && !config.exobot.enabled
 }
 
 /// Returns whom the coding bot hears on an account, and in which rooms.

@@ -64,7 +64,7 @@ impl Listening {
     ///
     /// # Errors
     ///
-    /// The address cannot be listened at.
+    /// The address cannot be listened at, and nobody else is served. Where others are, the log tells it.
     pub(super) async fn begin(
         config: &Config,
         coder: Option<&Coder>,
@@ -86,8 +86,17 @@ impl Listening {
             None
         } else {
             // Whatever its name is there: a request counts by its signature alone.
-            let bound = HttpServer::bind(settings.listen, Names::every()).await;
-            Some(bound.map_err(|error| error.of("BOT_HOST or BOT_PORT"))?)
+            match HttpServer::bind(settings.listen, Names::every())
+                .await
+                .map_err(|error| error.of("BOT_HOST or BOT_PORT"))
+            {
+                Ok(server) => Some(server),
+                Err(error) if settings::only_talk(config) => return Err(error.into()),
+                Err(error) => {
+                    tracing::error!("the Nextcloud Talk bot is not served; the others are: {error}");
+                    return Ok(None);
+                }
+            }
         };
         Ok(Some(Self { settings, http, coder }))
     }

@@ -289,6 +289,24 @@ fn where_it_is_not_known_it_stops_after_a_few_tries_and_says_so_once() {
     assert!(posted.iter().all(|posted| !posted.text.contains(PERHAPS)), "a refusal is no doubt: {posted:?}");
 }
 
+/// It may stand there: each further try would show it once more.
+#[test]
+fn an_answer_that_may_have_been_taken_is_not_sent_again_at_once() {
+    let place = Place::new();
+    place.llm.otherwise(echo);
+    place.nextcloud.loses_answers(true);
+    let server = place.serve();
+    assert_eq!(place.webhook.tell(&said("abc1", 1, "users/ada", "@Halo hello")), 202);
+    wait("the message", || place.nextcloud.posted().len() == 1);
+    wait("its loss", || server.log().contains("answer is lost"));
+    place.nextcloud.loses_answers(false);
+    // Other conversations do not wait for this one.
+    assert_eq!(place.webhook.tell(&said("other", 2, "users/ada", "@Halo hello there")), 202);
+    let posted = place.posted(2);
+    let of = |conversation: &str| posted.iter().filter(|posted| posted.conversation == conversation).count();
+    assert_eq!((of("abc1"), of("other"), place.unsent()), (1, 1, 1), "{posted:?}");
+}
+
 /// A proxy, a login page or a captive portal has not taken the message, whatever its status.
 #[test]
 fn a_page_in_place_of_an_answer_loses_no_message() {

@@ -47,6 +47,7 @@ struct Script {
     refused: usize,
     /// Whether messages with a message to which they reply are refused.
     lost_parents: bool,
+    lost_answers: bool,
     /// Whether a page stands in the way of messages, with this status.
     page: Option<u16>,
     /// What the bot was given.
@@ -135,6 +136,11 @@ impl Nextcloud {
         lock(&self.script).page = status;
     }
 
+    /// Takes messages and answers that it has failed from now on, or says the truth again.
+    pub(super) fn loses_answers(&self, lost: bool) {
+        lock(&self.script).lost_answers = lost;
+    }
+
     pub(super) fn lose_parents(&self) {
         lock(&self.script).lost_parents = true;
     }
@@ -208,7 +214,7 @@ async fn message(
     }
     let reference = body["referenceId"].as_str().unwrap_or_default().to_owned();
     script.posted.push(Posted { conversation, text, reply_to: body["replyTo"].as_u64(), reference });
-    answer(StatusCode::CREATED)
+    answer(if script.lost_answers { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::CREATED })
 }
 
 async fn reaction(

@@ -13,8 +13,11 @@ use tokio::time;
 use super::signature::{Secret, Signed};
 use crate::{net, text};
 
-/// How long one request may take, its answer's body included.
+/// How long a request may take that asks for something, the answer's body included.
 const LIMIT: Duration = Duration::from_secs(15);
+/// The same of one that sends a message. A loaded Nextcloud that has taken it may tell everybody's phone before it answers, and who
+/// does not wait for that sends it once more.
+const SENDING: Duration = Duration::from_secs(90);
 /// How long the connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
 /// The most bytes of an answer: the capabilities of a server with all its apps are some hundred KiB.
@@ -117,7 +120,7 @@ impl Api {
             body["replyTo"] = reply_to.into();
         }
         let path = format!("{BOTS}/{conversation}/message");
-        self.call(Method::POST, &path, Some((&body, message))).await.map(drop)
+        self.call_within(SENDING, Method::POST, &path, Some((&body, message))).await.map(drop)
     }
 
     /// Reacts to a message.
@@ -155,6 +158,17 @@ impl Api {
 
     /// Sends a request, signed over a text if it has a body, and returns the answer, which is null if it is no JSON.
     async fn call(&self, method: Method, path: &str, body: Option<(&Value, &str)>) -> Result<Value, TalkError> {
+        self.call_within(LIMIT, method, path, body).await
+    }
+
+    /// The same, within another time.
+    async fn call_within(
+        &self,
+        limit: Duration,
+        method: Method,
+        path: &str,
+        body: Option<(&Value, &str)>,
+    ) -> Result<Value, TalkError> {
         let mut request = self.client.request(method, format!("{}/{path}", self.base));
         request = request.header("OCS-APIRequest", "true").header(ACCEPT, "application/json");
         if let Some((body, signed)) = body {
@@ -182,8 +196,8 @@ impl Api {
             verdict(status, wait.map(Duration::from_secs), &body)?;
             Ok::<Value, TalkError>(body)
         };
-        let slow = |_| TalkError::Lost(format!("none came within {} s", LIMIT.as_secs()));
-        time::timeout(LIMIT, answer).await.map_err(slow)?
+        let slow = |_| TalkError::Lost(format!("none came within {} s", limit.as_secs()));
+        time::timeout(limit, answer).await.map_err(slow)?
     }
 }
 

@@ -15,7 +15,7 @@ use super::{
     Talk,
     api::{Post, TalkError},
     conversation_of, message_of, split,
-    standing::Told,
+    standing::{MOST_LOST, Told},
 };
 use crate::{
     crash,
@@ -25,7 +25,7 @@ use crate::{
     strings,
 };
 
-/// How long one row may be sent; a longer one goes on when it is handed out again.
+/// After this time no further message of a row is begun; it goes on when it is handed out again.
 const AT_A_TIME: Duration = Duration::from_mins(1);
 /// The shortest that a server's longest message is taken to be, in characters.
 const SHORTEST: usize = 200;
@@ -37,6 +37,8 @@ struct Progress {
     sent: usize,
     /// Whether what follows may have been sent, too.
     perhaps_more: bool,
+    /// How often the answer to what follows was lost.
+    lost: u32,
 }
 
 /// A row was not sent whole; it is handed out again.
@@ -104,7 +106,7 @@ async fn send(talk: &Talk, hub: &AccountHub, delivery: &Delivery) -> Result<(), 
         let again = if progress.perhaps_more { strings::talk::PERHAPS_AGAIN } else { "" };
         let most = talk.max_length.load(Ordering::Relaxed).max(SHORTEST);
         let piece = split::piece(&text, progress.sent, most - again.chars().count());
-        let behind = Progress { sent: piece.next, perhaps_more: false };
+        let behind = Progress { sent: piece.next, ..Progress::default() };
         if piece.words.trim().is_empty() {
             progress = behind;
             continue;
@@ -120,7 +122,19 @@ async fn send(talk: &Talk, hub: &AccountHub, delivery: &Delivery) -> Result<(), 
         match result {
             Ok(()) => progress = behind,
             // What follows is as uncertain as before.
-            Err(TalkError::Lost(_)) => return Err(Unsent),
+            Err(TalkError::Lost(_)) => {
+                progress = Progress { perhaps_more: true, lost: progress.lost + 1, ..progress };
+                if progress.lost < MOST_LOST {
+                    talk.standing.lost(conversation, progress.lost, Instant::now());
+                    hub.note(&note, &progress.shown()).await.map_err(noted)?;
+                    return Err(Unsent);
+                }
+                tracing::error!(
+                    tries = progress.lost,
+                    "a message is not tried again: Nextcloud never said what became of it"
+                );
+                progress = behind;
+            }
             Err(TalkError::TooLong) if most > SHORTEST => {
                 talk.max_length.store(most / 2, Ordering::Relaxed);
                 tracing::info!(most = most / 2, "Nextcloud takes shorter messages than it says");
@@ -130,7 +144,7 @@ async fn send(talk: &Talk, hub: &AccountHub, delivery: &Delivery) -> Result<(), 
             Err(error @ (TalkError::Gone | TalkError::Refused(_) | TalkError::TooLong)) => {
                 // It would be refused for ever, and hold up all that follows.
                 tracing::error!(%error, "a message is given up");
-                progress = Progress { sent: text.len(), perhaps_more: false };
+                progress = Progress { sent: text.len(), ..Progress::default() };
             }
             Err(TalkError::Away(_) | TalkError::Unknown | TalkError::Limited(_)) => {
                 hub.note(&note, &progress.shown()).await.map_err(noted)?;
@@ -221,18 +235,24 @@ impl Progress {
     /// Reads what was noted of a row with this text.
     fn read(noted: Option<&str>, text: &str) -> Self {
         let read = noted.and_then(|noted| {
-            let (sent, perhaps_more) = match noted.strip_suffix(" and perhaps more") {
-                Some(sent) => (sent, true),
-                None => (noted, false),
+            let (sent, perhaps_more) = match noted.split_once(" and perhaps more") {
+                Some((sent, lost)) => (sent, Some(lost)),
+                None => (noted, None),
             };
             let sent = sent.parse().ok().filter(|sent| text.is_char_boundary(*sent))?;
-            Some(Self { sent, perhaps_more })
+            let lost = perhaps_more.and_then(|lost| lost.strip_prefix(", lost ")?.parse().ok()).unwrap_or_default();
+            Some(Self { sent, perhaps_more: perhaps_more.is_some(), lost })
         });
         read.unwrap_or_default()
     }
 
     fn shown(self) -> String {
-        format!("{}{}", self.sent, if self.perhaps_more { " and perhaps more" } else { "" })
+        let Self { sent, perhaps_more, lost } = self;
+        match (perhaps_more, lost) {
+            (false, _) => sent.to_string(),
+            (true, 0) => format!("{sent} and perhaps more"),
+            (true, lost) => format!("{sent} and perhaps more, lost {lost}"),
+        }
     }
 }
 
@@ -243,9 +263,12 @@ mod tests {
     #[test]
     fn what_is_noted_is_read_again_and_nonsense_is_the_beginning() {
         let text = "äb";
-        for progress in
-            [Progress::default(), Progress { sent: 2, perhaps_more: true }, Progress { sent: 3, perhaps_more: false }]
-        {
+        for progress in [
+            Progress::default(),
+            Progress { sent: 2, perhaps_more: true, lost: 0 },
+            Progress { sent: 2, perhaps_more: true, lost: 4 },
+            Progress { sent: 3, perhaps_more: false, lost: 0 },
+        ] {
             assert_eq!(Progress::read(Some(&progress.shown()), text), progress);
         }
         for nonsense in [None, Some(""), Some("x"), Some("1"), Some("4"), Some("-1 and perhaps more")] {

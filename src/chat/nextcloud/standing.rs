@@ -18,6 +18,17 @@ const MOST: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(30);
 /// Conversations whose refusals are remembered. With more, nothing is sent anywhere.
 const CONVERSATIONS: usize = 1000;
+/// How long nothing is sent into a conversation after a message whose answer was lost, once, twice, and so on: the message may be
+/// there, and each further try may show it once more.
+const AFTER_LOSS: [Duration; 5] = [
+    Duration::from_secs(30),
+    Duration::from_mins(2),
+    Duration::from_mins(10),
+    Duration::from_hours(1),
+    Duration::from_hours(6),
+];
+/// After so many losses a message is given up.
+pub(super) const MOST_LOST: u32 = AFTER_LOSS.len() as u32 + 1;
 
 /// What became of the requests so far.
 #[derive(Debug, Default)]
@@ -27,6 +38,10 @@ pub(super) struct Standing(Mutex<State>);
 struct State {
     /// Refusals (401) in a row, by conversation.
     refused: HashMap<String, u32>,
+    /// Whether the server refused the bot when it last said who that is to it.
+    unknown: bool,
+    /// Until when nothing is sent into a conversation, because a message's answer was lost there.
+    lost: HashMap<String, Instant>,
     /// Nothing is sent any more, anywhere.
     stopped: bool,
     /// Until when nothing is sent.
@@ -55,6 +70,7 @@ impl Standing {
         !state.stopped
             && state.until.is_none_or(|until| now >= until)
             && state.refused.get(conversation).is_none_or(|count| *count < MOST)
+            && state.lost.get(conversation).is_none_or(|until| now >= *until)
     }
 
     /// Notes what became of a request; returns what is new about it to the operator.
@@ -62,6 +78,7 @@ impl Standing {
         let mut state = self.state();
         match result {
             Err(TalkError::Unknown) => {
+                state.unknown = true;
                 if state.refused.len() >= CONVERSATIONS && !state.refused.contains_key(conversation) {
                     return (!mem::replace(&mut state.stopped, true)).then_some(Told::Stopped);
                 }
@@ -70,7 +87,7 @@ impl Standing {
                 (*count == MOST).then_some(Told::Refused)
             }
             // It says so once it was refused too often: whoever goes on is shut out for a day.
-            Err(TalkError::Limited(_)) if !state.refused.is_empty() => {
+            Err(TalkError::Limited(_)) if state.unknown => {
                 (!mem::replace(&mut state.stopped, true)).then_some(Told::Stopped)
             }
             Err(TalkError::Limited(wait)) => {
@@ -83,10 +100,20 @@ impl Standing {
             // An answer of a server that works.
             Ok(()) | Err(TalkError::Gone | TalkError::TooLong | TalkError::Refused(_)) => {
                 state.refused.remove(conversation);
+                state.unknown = false;
+                state.lost.remove(conversation);
                 state.until = None;
                 mem::take(&mut state.away).then_some(Told::Works)
             }
         }
+    }
+
+    /// Notes that the answer to a message was lost, for the `count`th time; nothing is sent into its conversation for a while.
+    pub(super) fn lost(&self, conversation: &str, count: u32, now: Instant) {
+        let pause = AFTER_LOSS[(count.max(1) as usize - 1).min(AFTER_LOSS.len() - 1)];
+        let mut state = self.state();
+        state.lost.retain(|_, until| *until > now);
+        state.lost.insert(conversation.to_owned(), now + pause);
     }
 
     /// Lets something be sent into a conversation again, since the bot was added to it anew.
@@ -129,6 +156,28 @@ mod tests {
         assert!(!standing.lets("a", now) && !standing.lets("c", now + Duration::from_hours(100)));
         standing.forgive("a");
         assert!(!standing.lets("a", now), "only a new start begins anew");
+    }
+
+    #[test]
+    fn a_429_where_the_bot_is_known_ends_nothing_though_one_conversation_refuses_it() {
+        let (standing, now) = (Standing::default(), Instant::now());
+        for _ in 0..MOST {
+            standing.note("gone", UNKNOWN, now);
+        }
+        standing.note("b", Ok(()), now);
+        standing.note("c", Err(&TalkError::Limited(Some(Duration::from_secs(2)))), now);
+        assert!(standing.lets("d", now + Duration::from_secs(2)) && !standing.lets("gone", now + PAUSE));
+    }
+
+    #[test]
+    fn after_each_lost_answer_a_conversation_rests_longer_and_others_do_not() {
+        let (standing, mut now) = (Standing::default(), Instant::now());
+        for (count, pause) in (1..).zip(AFTER_LOSS) {
+            standing.lost("a", count, now);
+            assert!(!standing.lets("a", now + pause - Duration::from_secs(1)) && standing.lets("b", now));
+            now += pause;
+            assert!(standing.lets("a", now));
+        }
     }
 
     #[test]

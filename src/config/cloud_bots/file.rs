@@ -36,8 +36,7 @@ pub(in crate::config) fn shown(path: &Path) -> String {
 /// Reads a file, unless others could have read or written it.
 pub(in crate::config) fn text(path: &Path) -> Result<String, Wrong> {
     let read = || {
-        // A pipe that nobody writes to must not hold everything up.
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let file = open(path)?;
         let metadata = file.metadata()?;
         if let Some(wrong) = open_to_others(path, &metadata) {
             return Ok(Err(wrong));
@@ -56,10 +55,20 @@ pub(in crate::config) fn text(path: &Path) -> Result<String, Wrong> {
     if text.contains('\0') { Err(no_text()) } else { Ok(text) }
 }
 
+/// Opens a file for reading. A pipe to which nobody writes holds nothing up.
+pub(in crate::config) fn open(path: &Path) -> io::Result<fs::File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
+}
+
+/// Returns what to do about something that is no file.
+pub(in crate::config) fn no_file(path: &Path) -> Wrong {
+    Wrong::new("it is no file", format!("Remove {}, and write a file there", path.display()))
+}
+
 fn open_to_others(path: &Path, metadata: &fs::Metadata) -> Option<Wrong> {
     let shown = path.display();
     if !metadata.is_file() {
-        return Some(Wrong::new("it is no file", format!("Remove {shown}, and write a file of settings there")));
+        return Some(no_file(path));
     }
     let us = nix::unistd::geteuid().as_raw();
     if ![0, us].contains(&metadata.uid()) {
@@ -75,7 +84,13 @@ fn open_to_others(path: &Path, metadata: &fs::Metadata) -> Option<Wrong> {
 
 /// Returns what to do about a file or folder that cannot be read.
 pub(in crate::config) fn unreadable(error: &io::Error) -> Wrong {
-    Wrong::new(format!("it cannot be read ({error})"), "Check that it belongs to the user who runs the server")
+    match error.kind() {
+        io::ErrorKind::NotFound => Wrong::new("there is no such file", "Write it, or name the one that is meant"),
+        io::ErrorKind::IsADirectory => Wrong::new("it is a folder", "Name a file"),
+        _ => {
+            Wrong::new(format!("it cannot be read ({error})"), "Check that it belongs to the user who runs the server")
+        }
+    }
 }
 
 /// Writes a file that is there whole or not at all, and that nobody else reads.

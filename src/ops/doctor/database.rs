@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use super::Check;
 use crate::{
-    config::{CloudBot, CloudBots, Config, ExobotAccount, account_of_bot},
+    config::{CloudBot, CloudBots, Config, ExobotAccount, TALK_ACCOUNTS, Talk, account_of_bot},
     ids::FIRST_ACCOUNT,
     store::{Health, Size, StoreError, Waiting},
     text,
@@ -30,7 +30,17 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     if config.exobot.enabled {
         accounts.push(ExobotAccount::NAME.to_owned());
     }
-    let looked = move || [check_file(&path)].into_iter().chain(left_alone(&path, &accounts)).collect();
+    if Talk::is_set_up(config) {
+        accounts.extend(TALK_ACCOUNTS.map(str::to_owned));
+    }
+    let looked = move || {
+        let mut checks = vec![check_file(&path)];
+        // A file that cannot be read has been reported by then.
+        let waiting = if path.exists() { Waiting::of(&path).unwrap_or_default() } else { vec![] };
+        checks.extend(held_back(&waiting));
+        checks.extend(left_alone(waiting, &accounts));
+        checks
+    };
     let database = tokio::task::spawn_blocking(looked).await;
     let mut checks: Vec<_> =
         database.unwrap_or_else(|_| vec![Check::bad(NAME, "the check itself failed", "Try again")]);
@@ -86,10 +96,17 @@ fn wasted(path: &Path) -> Option<u64> {
     (!size.gives_back && size.free >= WASTE && size.free >= size.file / 3).then_some(size.free)
 }
 
+/// Tells of answers that Nextcloud has not taken: it is away, or has refused the bot, which the server's log tells.
+fn held_back(waiting: &[Waiting]) -> Option<Check> {
+    let answers: u64 = waiting.iter().filter(|it| TALK_ACCOUNTS.contains(&&*it.account)).map(|it| it.answers).sum();
+    let mend = "Look again in a minute. If they are still there: `matrix-agent admin logs` tells why; if the bot was refused, install it anew \
+                with `occ talk:bot:install`, and start the server again";
+    (answers > 0)
+        .then(|| Check::warning("Nextcloud Talk", format!("{answers} answers wait until Nextcloud takes them"), mend))
+}
+
 /// Finds accounts that are no longer configured although people wait for an answer there.
-fn left_alone(path: &Path, accounts: &[String]) -> Vec<Check> {
-    // A file that cannot be read has been reported already.
-    let waiting = if path.exists() { Waiting::of(path).unwrap_or_default() } else { vec![] };
+fn left_alone(waiting: Vec<Waiting>, accounts: &[String]) -> Vec<Check> {
     let gone = waiting.into_iter().filter(|it| it.account != FIRST_ACCOUNT && !accounts.contains(&it.account));
     gone.map(|Waiting { account, messages, answers }| {
         let account = text::one_line(&account, 40);
