@@ -5,7 +5,7 @@
 
 use std::{
     env,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     io,
     os::unix::process::CommandExt,
     process::{ExitStatus, Stdio},
@@ -77,18 +77,32 @@ pub(crate) struct Tied {
     errors: Option<ChildStderr>,
 }
 
+/// What becomes of a child when this process is gone, however it ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AtOurEnd {
+    /// The signal that the child gets at once, from the kernel; SIGKILL if `None`.
+    pub(crate) signal: Option<Signal>,
+    /// A command that ends what has left its process group, such as a container; empty for none.
+    pub(crate) then: Vec<OsString>,
+}
+
+/// Kills a process group once its standard input ends, which it does with us, and runs what it was given besides. The kernel's signal
+/// reaches the child alone: a script that does not `exec` leaves its program behind.
+const GUARDIAN: &str = "trap '' TERM INT HUP; read -r end; kill -KILL \"-$1\"; shift; [ $# = 0 ] || exec \"$@\"";
+
 /// What is known of a child that has just been started: its number and, if that was piped, its standard error.
 type Started = io::Result<(Pid, Option<std::process::ChildStderr>)>;
 
 impl Tied {
-    /// Starts a program, which the kernel sends the signal `at_our_end` when this process is gone, also by `kill -9`.
-    pub(crate) async fn start(command: Command, at_our_end: Signal) -> io::Result<Self> {
+    /// Starts a program that ends when this process is gone, also by `kill -9`, with all of its group.
+    pub(crate) async fn start(command: Command, at_our_end: AtOurEnd) -> io::Result<Self> {
         let (mut command, us) = (command.into_std(), getpid());
+        let signal = at_our_end.signal.unwrap_or(Signal::SIGKILL);
         command.process_group(0);
         // SAFETY: between fork and exec only system calls are made, and nothing is allocated.
         unsafe {
             command.pre_exec(move || {
-                prctl::set_pdeathsig(at_our_end)?;
+                prctl::set_pdeathsig(signal)?;
                 // We may have ended before that was asked for, and then no signal comes.
                 if getppid() == us { Ok(()) } else { Err(Errno::ECHILD.into()) }
             });
@@ -99,7 +113,8 @@ impl Tied {
         let noted = Arc::clone(&reaped);
         // The kernel's signal comes with the end of the *thread* that has started the child. One of the runtime's may end at
         // any time, so this one has nothing else to do and waits for the child.
-        thread::Builder::new().name("child".to_owned()).spawn(move || attend(command, started, &tell, &noted))?;
+        let attend = move || attend(command, &at_our_end.then, started, &tell, &noted);
+        thread::Builder::new().name("child".to_owned()).spawn(attend)?;
         let gone = |_| io::Error::other("the thread that starts programs has ended");
         let (pid, errors) = is_started.await.map_err(gone)??;
         let mut child = Self { pid, reaped, ended, errors: None };
@@ -136,6 +151,7 @@ impl Drop for Tied {
 /// Starts a child, and waits until it has ended. Blocks.
 fn attend(
     mut command: std::process::Command,
+    then: &[OsString],
     started: oneshot::Sender<Started>,
     tell: &watch::Sender<Option<ExitStatus>>,
     reaped: &Mutex<bool>,
@@ -146,6 +162,10 @@ fn attend(
     };
     let pid = Pid::from_raw(child.id().cast_signed());
     let errors = child.stderr.take();
+    let guardian = guard(pid, then);
+    if let Err(error) = &guardian {
+        tracing::warn!(%error, "what a child starts would outlive a server that is killed");
+    }
     if started.send(Ok((pid, errors))).is_err() {
         // Whoever wanted it is gone.
         let _ = killpg(pid, Signal::SIGKILL);
@@ -157,7 +177,19 @@ fn attend(
     let _ = killpg(pid, Signal::SIGKILL);
     let status = child.wait();
     *reaped = true;
+    if let Ok(mut guardian) = guardian {
+        // Before its number may be another group's.
+        let _ = guardian.kill();
+        let _ = guardian.wait();
+    }
     tell.send_replace(status.ok());
+}
+
+/// Starts the one that ends a group and what `then` ends, once this process is gone.
+fn guard(group: Pid, then: &[OsString]) -> io::Result<std::process::Child> {
+    let mut guardian = command("/bin/sh").into_std();
+    guardian.args(["-c", GUARDIAN, "guardian", &group.to_string()]).args(then).process_group(0);
+    guardian.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
 }
 
 fn passes(name: &str) -> bool {
@@ -189,7 +221,7 @@ mod tests {
 
         let mut command = command("/bin/sh");
         command.args(["-c", script]).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = Tied::start(command, Signal::SIGKILL).await.unwrap();
+        let mut child = Tied::start(command, AtOurEnd::default()).await.unwrap();
         let mut line = String::new();
         let mut read = BufReader::new(child.take_errors().unwrap());
         tokio::time::timeout(LIMIT, read.read_line(&mut line)).await.expect("a line").unwrap();
@@ -229,7 +261,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_started_is_told() {
-        let error = Tied::start(command("/no/such/program"), Signal::SIGKILL).await.unwrap_err();
+        let error = Tied::start(command("/no/such/program"), AtOurEnd::default()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 
@@ -240,7 +272,8 @@ mod tests {
     #[tokio::test]
     async fn a_process_with_a_tied_child_waits_to_be_killed() {
         if env::var_os(VICTIM).is_some() {
-            let (_child, line) = script("echo $$ >&2; sleep 1000").await;
+            // As a script that starts its program without `exec`.
+            let (_child, line) = script("sleep 1000 & echo $$ $! >&2; wait").await;
             #[expect(clippy::print_stdout, reason = "whoever kills this one reads it")]
             {
                 println!("child {line}");
@@ -260,9 +293,11 @@ mod tests {
             .spawn()
             .unwrap();
         let mut said = BufReader::new(us.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let pid = said.find_map(|line| Some(line.split_once("child ")?.1.to_owned())).expect("its number");
+        let pids = said.find_map(|line| Some(line.split_once("child ")?.1.to_owned())).expect("their numbers");
         us.kill().unwrap();
         us.wait().unwrap();
-        until_gone(&pid);
+        for pid in pids.split(' ') {
+            until_gone(pid);
+        }
     }
 }

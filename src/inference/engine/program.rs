@@ -3,6 +3,7 @@
 //! Its key travels in the environment, where other users of this machine cannot read it; with it, only we can ask the model.
 
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -13,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::{process::Command, time};
 
 use super::{Binary, CONTEXT, Failure, LONGEST_ANSWER, Options, tail::Tail};
-use crate::child::{self, Tied};
+use crate::child::{self, AtOurEnd, Tied};
 
 /// Where a container finds the model, and keeps conversations.
 const MODEL_INSIDE: &str = "/exobot/model.gguf";
@@ -56,13 +57,13 @@ impl Program {
         Tied::start(command, at_our_end).await.map_err(not_started)
     }
 
-    /// Returns the command, and the signal that it is sent if we are gone.
-    fn command(&self, port: u16, key: &SecretString) -> (Command, Signal) {
-        let (mut command, signal) = match &self.binary {
+    /// Returns the command, and how it ends if we are gone.
+    fn command(&self, port: u16, key: &SecretString) -> (Command, AtOurEnd) {
+        let (mut command, at_our_end) = match &self.binary {
             Binary::Native(path) => {
                 let mut command = child::command(path);
                 command.args(self.arguments(port, &self.model, &self.slots));
-                (command, Signal::SIGKILL)
+                (command, AtOurEnd::default())
             }
             Binary::Image { image, podman, name } => {
                 let mut command = child::command(podman);
@@ -74,17 +75,18 @@ impl Program {
                 command.arg(mount(&self.slots, SLOTS_INSIDE, ""));
                 command.args(["--env", KEY, "--env", NO_CACHE.0, image]);
                 command.args(self.arguments(port, Path::new(MODEL_INSIDE), Path::new(SLOTS_INSIDE)));
-                // Podman passes this one on to the container; killed, it would leave that behind.
-                (command, Signal::SIGTERM)
+                // Podman passes this signal on to the container; where that does not heed it, it is removed.
+                let then = [podman.into(), "rm".into()].into_iter().chain(removal(name).map(OsString::from)).collect();
+                (command, AtOurEnd { signal: Some(Signal::SIGTERM), then })
             }
         };
         command.env(KEY, key.expose_secret()).env(NO_CACHE.0, NO_CACHE.1);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
-        (command, signal)
+        (command, at_our_end)
     }
 
     /// Returns llama-server's arguments. Its port is always among them, since its default differs between versions.
-    fn arguments(&self, port: u16, model: &Path, slots: &Path) -> Vec<std::ffi::OsString> {
+    fn arguments(&self, port: u16, model: &Path, slots: &Path) -> Vec<OsString> {
         let number = |number: u64| number.to_string().into();
         vec![
             "--model".into(),
@@ -121,10 +123,7 @@ impl Program {
     pub(super) async fn kill(&self, child: &Tied) {
         if let Binary::Image { podman, name, .. } = &self.binary {
             let mut command = child::command(podman);
-            command
-                .args(["rm", "--force", "--ignore", "--time", "0", name])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null());
+            command.arg("rm").args(removal(name)).stdout(Stdio::null()).stderr(Stdio::null());
             match time::timeout(REMOVE, command.status()).await {
                 Ok(Ok(status)) if status.success() => {}
                 ended => tracing::warn!(name, ?ended, "the model's container could not be removed"),
@@ -151,6 +150,11 @@ impl Program {
         let last = tail.last();
         Failure::Ended(if last.is_empty() { status.to_string() } else { format!("{status}: {last}") })
     }
+}
+
+/// Returns the arguments by which Podman removes a container, running or not.
+fn removal(name: &str) -> [&str; 5] {
+    ["--force", "--ignore", "--time", "0", name]
 }
 
 /// Returns whether there is a program at this path, or of this name on the PATH, that we may start.
