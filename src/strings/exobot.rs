@@ -8,6 +8,9 @@ pub(crate) fn waking(expected: Option<&str>) -> String {
     }
 }
 
+/// A start of the model has failed, and others are tried.
+pub(crate) const WAKING_AGAIN: &str = "My model did not start. I try again, which may take a few minutes.";
+
 /// This machine has no memory left for a model.
 pub(crate) const SHORT_OF_MEMORY: &str =
     "The machine on which I live is short of memory just now, so I stay asleep. Please try again in a while.";

@@ -243,6 +243,7 @@ fn words() -> Vec<Word> {
         Part files::PICTURE_NOT_STORED,
         Says exobot::waking(Some("20 s")),
         Says exobot::waking(None),
+        Says exobot::WAKING_AGAIN,
         Fails exobot::SHORT_OF_MEMORY,
         Fails exobot::BUSY_MACHINE,
         Fails exobot::backing_off("20 s"),

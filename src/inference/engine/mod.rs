@@ -308,6 +308,10 @@ impl Engine {
                 Err(_) => None,
             };
             tell(exobot::waking(expected.map(text::human_duration).as_deref()));
+            // Further starts are tried; in the end whoever waits is let in or refused.
+            if standing.wait_for(|now| matches!(now, Standing::Failed(_))).await.is_ok() {
+                tell(exobot::WAKING_AGAIN.to_owned());
+            }
             std::future::pending::<Infallible>().await
         };
         let waiting = async {
