@@ -1,7 +1,7 @@
 //! What the Nextcloud Talk bot says besides its model's words.
 
 /// Stands before a message that may have been sent before.
-pub(crate) const PERHAPS_AGAIN: &str = "(I was interrupted here, so this may stand here already.)\n\n";
+pub(crate) const PERHAPS_AGAIN: &str = "(I do not know whether this arrived, so it may stand here already.)\n\n";
 
 /// The reaction to a message that was heard.
 pub(crate) const HEARD: &str = "👀";

@@ -87,6 +87,7 @@ async fn who_waits_is_told_their_place_and_may_think_again() {
     assert_eq!(town.place(&asked, "⏳ next in line").await.target(), root, "the place is told in the thread");
     let last = anna.say(&third, "the third question").await;
     let waits = town.place(&last, "⏳ 1 before this one").await;
+    assert_eq!(waits.reply_to(), last, "where several wait, each sees which place is whose");
 
     assert!(town.told(&busy, "!status").await.contains("Working on “hold the only place” for 0:"));
     assert!(town.told(&second, "!status").await.contains("Waiting with “the second question”"));

@@ -25,7 +25,7 @@ use support::{
 use tokio::sync::Notify;
 
 /// The mark of a message that may have been sent before.
-const PERHAPS: &str = "this may stand here already";
+const PERHAPS: &str = "it may stand here already";
 
 /// What was last said to the model, said back.
 fn echo(request: &Value) -> Reply {

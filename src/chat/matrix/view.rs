@@ -161,9 +161,9 @@ fn show(adapter: &Adapter, view: &Arc<View>) {
 
 async fn send(adapter: &Adapter, view: &View) -> Result<(), Failed<Trouble>> {
     let Some(room) = joined_room(adapter, &view.room) else { return Ok(()) };
-    let (text, event, is_draft) = {
+    let (text, event, is_reply) = {
         let state = view.state();
-        (state.progress.text(Instant::now()), state.event.clone(), state.progress.is_draft())
+        (state.progress.text(Instant::now()), state.event.clone(), state.progress.is_reply())
     };
     let rendered = render::markdown(&text);
     let event = match event {
@@ -176,7 +176,7 @@ async fn send(adapter: &Adapter, view: &View) -> Result<(), Failed<Trouble>> {
         event
     } else {
         let content =
-            related(to_content("m.notice", &rendered), view.thread.as_ref(), Some(&view.asked).filter(|_| is_draft));
+            related(to_content("m.notice", &rendered), view.thread.as_ref(), Some(&view.asked).filter(|_| is_reply));
         // The message may arrive without our knowing it, so that sending began is noted before.
         note(adapter, view, "").await;
         let event = send_raw(adapter, &room, Some(&txn_of(adapter, &view.room, &view.asked)), content).await?;
