@@ -182,7 +182,7 @@ impl Scene {
         let answers = |what: &String| {
             let posted = self.nextcloud.posted();
             let answers = posted.iter().filter(|it| it.text.contains("halo-model heard") && it.text.contains(what));
-            answers.filter(|it| !it.text.contains("this may stand here already")).count()
+            answers.filter(|it| !it.text.contains("it may stand here already")).count()
         };
         tokio::task::block_in_place(|| {
             wait("the answer in Talk", || asked.last().is_none_or(|last| answers(last) > 0));

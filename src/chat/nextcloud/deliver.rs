@@ -135,9 +135,11 @@ async fn send(talk: &Talk, hub: &AccountHub, delivery: &Delivery) -> Result<(), 
                 );
                 progress = behind;
             }
-            Err(TalkError::TooLong) if most > SHORTEST => {
-                talk.max_length.store(most / 2, Ordering::Relaxed);
-                tracing::info!(most = most / 2, "Nextcloud takes shorter messages than it says");
+            // A message that is short is refused for another reason, by a proxy perhaps, and says nothing of others.
+            Err(TalkError::TooLong) if message.chars().count() > SHORTEST => {
+                let most = (message.chars().count() / 2).max(SHORTEST);
+                talk.max_length.store(most, Ordering::Relaxed);
+                tracing::info!(most, "Nextcloud takes shorter messages than it says");
             }
             // The message to which it replies may be gone.
             Err(TalkError::Refused(_)) if post.reply_to.is_some() => reply_to = None,
