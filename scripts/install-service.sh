@@ -120,17 +120,10 @@ if [[ -z $binary ]]; then
 fi
 if [[ -x $binary ]]; then
     # The service has none of this shell's variables, so they must not hide what is missing.
-    validate() { env -i "PATH=$PATH" "HOME=$HOME" "STATE_DIR=$state" "$binary" --env-file "$ENV_FILE" config --for run; }
+    validate() { env -i "PATH=$PATH" "HOME=$HOME" "STATE_DIR=$root$state" "$binary" --env-file "$ENV_FILE" config --for run; }
     shown=$(validate) || die "the settings do not suffice for a server" "Mend in $ENV_FILE what it says above"
     in_effect() { sed -nE "s/^$1 +=[[:space:]]*([^[:space:]#]*).*/\1/p" <<<"$shown"; }
-    if [[ -z $(in_effect MATRIX_USER) ]]; then
-        [[ $(in_effect ENABLE_CLOUD_BOTS) == true || -n $(in_effect NEXTCLOUD_TALK_FILE) ]] ||
-            die "MATRIX_USER is not set, so the service would be in no room" "Run scripts/setup-synapse.sh, or name the bot's account in $ENV_FILE"
-    elif [[ -z $(in_effect MATRIX_PASSWORD) && ! -e $root$state/secrets/matrix-coder-session.json ]]; then
-        die "MATRIX_PASSWORD is not set, and no session is stored in $state" "Write the password of $(in_effect MATRIX_USER) into $ENV_FILE"
-    fi
     note "$ENV_FILE suffices"
-    [[ -n $(setting GEMINI_API_KEY) ]] || note "GEMINI_API_KEY is not set: Qwen Code plans and reviews in place of Gemini CLI"
     own=$(unset STATE_DIR && setting STATE_DIR)
     [[ -z $own || ${own%/} == "$state" ]] || die "STATE_DIR is $own, and the service has its state in $state" \
         "Stop the server, move that directory there, and take STATE_DIR out of $ENV_FILE"

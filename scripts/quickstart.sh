@@ -45,7 +45,7 @@ in_effect() { program config | sed -nE "s/^$1 +=[[:space:]]*([^[:space:]]*).*/\1
 state=$(in_effect STATE_DIR)
 log=$state/server.log
 mode=()
-program config --for run >/dev/null 2>&1 || mode=(--demo-model)
+{ program config --for run || program config --for chat; } >/dev/null 2>&1 || mode=(--demo-model)
 inputs=$({ cat "$PROGRAM" "$ENV_FILE" && env | grep -E '^(LLM|MATRIX|SANDBOX|STATE|IPC|PODMAN)_' | sort; } | sha256sum)
 serves() { [[ -S $state/control.sock ]] && ! flock --nonblock "$state/lock" true; }
 if serves; then

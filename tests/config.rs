@@ -205,9 +205,32 @@ fn run_and_chat_demand_a_model() {
         Place::new().set("LLM_MODEL", "llama-cpp/anything"),
         Place::new().set("LLM_MODEL", "my-model").set("LLM_BASE_URL", "http://127.0.0.1:8000/v1"),
     ] {
-        let ran = place.run(&["config", "--for", "run"]);
+        let ran = place.run(&["config", "--for", "chat"]);
         assert_eq!(ran.code(), 0, "{}", ran.err());
     }
+}
+
+#[test]
+fn a_server_in_rooms_needs_an_account_and_a_password_or_a_session() {
+    let place = || {
+        let place = Place::new().set("LLM_API_KEY", "key");
+        let state = place.path().join("state").to_str().unwrap().to_owned();
+        place.set("STATE_DIR", state)
+    };
+    let account = || place().set("MATRIX_HOMESERVER", "https://example.org").set("MATRIX_USER", "@bot:example.org");
+    let ran = place().run(&["config", "--for", "run"]);
+    assert!(ran.code() == 2 && ran.err().contains("MATRIX_USER: it is not set"), "{}", ran.err());
+    let ran = account().run(&["config", "--for", "run"]);
+    assert!(ran.code() == 2 && ran.err().contains("MATRIX_PASSWORD: it is not set"), "{}", ran.err());
+    let ran = account().set("MATRIX_PASSWORD", "hush").run(&["config", "--for", "run"]);
+    assert_eq!(ran.code(), 0, "{}", ran.err());
+    assert!(ran.err().contains("GEMINI_API_KEY is not set"), "{}", ran.err());
+    let stored = account();
+    let secrets = stored.folder.path().join("state/secrets");
+    fs::create_dir_all(&secrets).unwrap();
+    fs::write(secrets.join("matrix-coder-session.json"), "{}").unwrap();
+    let ran = stored.run(&["config", "--for", "run"]);
+    assert_eq!(ran.code(), 0, "{}", ran.err());
 }
 
 #[test]

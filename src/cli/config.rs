@@ -25,9 +25,9 @@ pub(super) struct Args {
     example: bool,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum For {
-    /// The server
+    /// The server, in rooms: a model, an account, and its password or a stored session
     Run,
     /// The agent in the terminal
     Chat,
@@ -41,18 +41,23 @@ pub(super) fn run(args: &Args, configuration: &Configuration) -> anyhow::Result<
         out.write_all(keys::example().as_bytes())?;
         return Ok(Outcome::Good);
     }
-    let purpose = match args.purpose {
-        Some(For::Run) => Purpose::Run,
-        Some(For::Chat) => Purpose::Chat,
-        Some(For::Demo) | None => Purpose::Anything,
+    let checked = match args.purpose {
+        Some(For::Run) => configuration.check_rooms(),
+        Some(For::Chat) => configuration.check(Purpose::Chat),
+        Some(For::Demo) | None => configuration.check(Purpose::Anything),
     };
-    if let Err(mistakes) = configuration.check(purpose) {
+    if let Err(mistakes) = checked {
         if args.json {
             writeln!(out, "{:#}", json!({ "mistakes": mistakes }))?;
         }
         return Err(mistakes.into());
     }
     let (settings, accounts) = (configuration.settings(), configuration.accounts());
+    if args.purpose == Some(For::Run) && settings.iter().any(|setting| setting.key == "GEMINI_API_KEY" && !setting.set)
+    {
+        let told = "warning: GEMINI_API_KEY is not set: Qwen Code plans and reviews in place of Gemini CLI.";
+        writeln!(io::stderr(), "{told}")?;
+    }
     if args.json {
         let shown = json!({ "settings": settings, "accounts": accounts, "unread": configuration.unread() });
         writeln!(out, "{shown:#}")?;

@@ -39,6 +39,13 @@ impl Configuration {
         if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
     }
 
+    /// Checks whether the settings suffice for a server that somebody reaches in a room.
+    pub(super) fn check_rooms(&self) -> Result<(), Mistakes> {
+        self.check(Purpose::Run)?;
+        let mistakes = ops::review_rooms(&self.loaded);
+        if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
+    }
+
     /// Returns the settings if they suffice for `purpose`.
     pub(super) fn checked(&self, purpose: Purpose) -> Result<&Config, Mistakes> {
         self.check(purpose).map(|()| &self.loaded.config)

@@ -24,6 +24,6 @@ pub(crate) use pulse::Pulse;
 pub use server::{House, Served, Server};
 pub(crate) use settings::{
     Purpose, cloud_login, exobot_login, has_endpoint, has_model, model, only_chat_bots, other_agents, review,
-    with_demo_model,
+    review_rooms, with_demo_model,
 };
 pub use settings::{matrix_login, model_settings};

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::{
     bots::{Allowance, People, Places, Policy, chat, exobot},
     chat::{
-        matrix::{Begun, Fault, Login},
+        matrix::{Begun, Fault, Login, has_session},
         terminal,
     },
     clock::Clock,
@@ -499,6 +499,28 @@ pub(crate) fn only_chat_bots(config: &Config) -> bool {
 /// Returns whether the server serves the Nextcloud Talk bot and nobody else.
 pub(super) fn only_talk(config: &Config) -> bool {
     only_chat_bots(config) && !config.cloud_bots.enabled && !config.exobot.enabled
+}
+
+/// Returns what a server needs besides so that somebody reaches it in a room: an account, and its password or a session. A server for
+/// the terminal alone runs without.
+pub(crate) fn review_rooms(loaded: &Loaded) -> Mistakes {
+    let (config, mut mistakes) = (&loaded.config, Mistakes::default());
+    if only_chat_bots(config) {
+        return mistakes;
+    }
+    if config.all_accounts().next().is_none() && coder_in_talk(config).is_none() {
+        let mend = "Run `scripts/setup-synapse.sh`, or name the bot's account";
+        mistakes.add("MATRIX_USER", None, Wrong::new("it is not set, so the server would be in no room", mend));
+    }
+    for (name, matrix, _) in config.all_accounts() {
+        if matrix.password.is_none() && !has_session(&config.paths.state_dir, name) {
+            let key =
+                if name == FIRST_ACCOUNT { "MATRIX_PASSWORD".to_owned() } else { format!("accounts.{name}.password") };
+            let what = format!("it is not set, and {} has no stored session to go on with", matrix.user);
+            mistakes.add(&key, None, Wrong::new(what, format!("Write the password of {}", matrix.user)));
+        }
+    }
+    mistakes
 }
 
 /// Returns whom the coding bot hears on an account, and in which rooms.

@@ -43,7 +43,7 @@ use tracing::{Instrument, Span};
 pub(crate) use accounts::{Administrator, Homeserver};
 pub(crate) use serving::{Seat, Serving, Standing};
 pub use session::{Begun, Login};
-pub(crate) use session::{SessionError, forget_session};
+pub(crate) use session::{SessionError, forget_session, has_session};
 pub(crate) use trouble::Fault;
 
 use crate::{

@@ -108,6 +108,11 @@ pub enum SessionError {
     Refused(Fault),
 }
 
+/// Returns whether a session of an account is stored, so that it needs no password.
+pub(crate) fn has_session(state_dir: &Path, account: &str) -> bool {
+    Files::new(state_dir, account).session().exists()
+}
+
 /// Removes what is stored of the session of an account by its name in the store; the session must have ended. The account's
 /// recovery key stays.
 pub(crate) fn forget_session(state_dir: &Path, account: &str) -> Result<(), SessionError> {
