@@ -32,6 +32,10 @@ audit:
 image:
     scripts/build-image.sh
 
+# Makes a book of docs/, in target/book.
+book:
+    mdbook build docs
+
 # Measures, and prints the tables of README.md.
 bench:
     cargo bench --profile release

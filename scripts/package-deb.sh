@@ -29,7 +29,7 @@ if [[ -n $DRY_RUN ]]; then
 fi
 
 have dpkg-deb || die "this system has no dpkg-deb" "Packages are made on Debian or Ubuntu"
-install_packages dpkg-dev # finds which libraries the program needs
+install_packages dpkg-dev xz-utils # the first finds which libraries the program needs
 # shellcheck disable=SC2119 # no components wanted
 ensure_rust
 cargo_tool deb 3.8.0
@@ -67,6 +67,6 @@ program=$tree/usr/bin/matrix-agent
 chmod -R u=rwX,go=rX "$tree"
 
 stage "the package"
-quietly "cargo-deb could not make the package" "Mend what it says above" cargo deb --locked --no-build --no-strip --output target/debian/
+quietly "cargo-deb could not make the package" "Mend what it says above" cargo deb --locked --no-build --no-strip --compress-system --output target/debian/
 end_stage
 note "$(tail -n 1 "$SCRIPTS_LOG")"

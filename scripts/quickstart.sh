@@ -2,15 +2,49 @@
 # From a fresh Debian 12, 13 or Ubuntu 24.04 to an agent in a Matrix room: installs what is missing, builds the program and
 # the sandbox image, starts a homeserver and the server, shows one real job in a room, and says how to log in. Run it again
 # at any time: what is there stays as it is, and a server of an older build or older settings is started anew.
-#   ./scripts/quickstart.sh [--listen ADDRESS] [--port PORT]      (of the homeserver; see setup-synapse.sh)
+#   ./scripts/quickstart.sh [--listen ADDRESS] [--port PORT] [--postgres] [--dry-run]
+#     --listen, --port, --postgres   for the homeserver: setup-synapse.sh --help tells
+#     --dry-run                      only say what would be done
+# The first time takes 13 to 17 minutes on two processors, nearly all of it the program's build.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 cd "$REPO"
 PROGRAM=target/quick/matrix-agent
 
+homeserver=()
+while (($# > 0)); do
+    case $1 in
+        --listen | --port) (($# > 1)) || die "$1 needs a value" "scripts/quickstart.sh --help lists the options" ;;&
+        --listen | --port) homeserver+=("$1" "$2") && shift ;;
+        --postgres) homeserver+=("$1") ;;
+        --dry-run) DRY_RUN=yes ;;
+        -h | --help) show_help && exit 0 ;;
+        *) die "$1 is not known" "scripts/quickstart.sh --help lists the options" ;;
+    esac
+    shift
+done
+
+# The homeserver is ours unless the settings name another.
+ours() {
+    case $(setting MATRIX_HOMESERVER) in
+        "" | http://127.0.0.1:* | http://localhost:* | "http://$(setting VPS_IP):"*) ;;
+        *) note "the homeserver is yours: $(setting MATRIX_HOMESERVER)" && return 1 ;;
+    esac
+}
+
 check_system
 check_settings
+if [[ -n $DRY_RUN ]]; then
+    have podman || note "would: install Podman"
+    rust_suffices || note "would: install Rust"
+    note "would: build $PROGRAM, unless it is up to date"
+    scripts/build-image.sh --dry-run
+    ! ours || scripts/setup-synapse.sh "${homeserver[@]}" --dry-run
+    note "would: start the server, or start it anew if it is an older build or has older settings, and show a job in a room"
+    exit 0
+fi
+[[ -x $PROGRAM ]] || note "The first time takes a quarter of an hour on two processors, since the program is built from its sources; then seconds."
 
 stage "Podman"
 [[ -x $PROGRAM ]] || check_disk "$REPO" 5 "the build"
@@ -24,18 +58,25 @@ stage "Rust"
 # shellcheck disable=SC2119 # no components wanted
 ensure_rust
 
-stage "the program"
+stage "the program, and meanwhile the sandbox image"
+scripts/base-image.sh # which may ask for a password
+image_log=$(mktemp)
+set -m # a process group of its own, so that it ends as a whole
+SCRIPTS_LOG=$LOGS/image.log scripts/build-image.sh >"$image_log" 2>&1 </dev/null &
+image=$!
+set +m
+trap 'kill -- "-$image" 2>/dev/null || true; rm -f "$image_log"' EXIT
 cargo build --locked --profile quick --bin matrix-agent </dev/null ||
     die "the program does not build" "Mend what the compiler says above; if crates could not be fetched, check the network"
 
-stage "the sandbox image"
-scripts/build-image.sh
+stage "the rest of the sandbox image"
+tail -f --pid "$image" -n +1 "$image_log" # what it has said so far, and what it still says
+wait "$image"
+trap - EXIT
+rm -f "$image_log"
 
 stage "the homeserver"
-case $(setting MATRIX_HOMESERVER) in
-    "" | http://127.0.0.1:* | http://localhost:* | "http://$(setting VPS_IP):"*) LOGIN_IS_TOLD=later scripts/setup-synapse.sh "$@" ;;
-    *) note "yours: $(setting MATRIX_HOMESERVER)" ;;
-esac
+! ours || LOGIN_IS_TOLD=later scripts/setup-synapse.sh "${homeserver[@]}"
 
 stage "the server"
 link_settings

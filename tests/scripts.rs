@@ -116,6 +116,7 @@ fn every_script_says_what_it_does_and_refuses_what_it_does_not_know() {
         "build-image.sh",
         "package-deb.sh",
         "server-image.sh",
+        "quickstart.sh",
     ] {
         let help = place.run(script, &["--help"]);
         assert_eq!(help.code, 0, "{script}: {help:?}");
