@@ -179,10 +179,12 @@ fn tell(config: &Config, exobot: &ExobotAccount, path: &std::path::Path) -> anyh
     let mut out = io::stdout().lock();
     writeln!(out, "{} is logged in; its token is in {}.", exobot.user, path.display())?;
     let settings = &config.exobot;
+    let own = settings.registry_model.is_none();
     let missing: Vec<_> = [
         (!settings.enabled).then_some("ENABLE_EXOBOT=true"),
-        (settings.binary.is_none() && settings.image.is_none()).then_some("LLAMA_SERVER_BIN (or LLAMA_SERVER_IMAGE)"),
-        settings.model.is_none().then_some("MODEL_PATH"),
+        (own && settings.binary.is_none() && settings.image.is_none())
+            .then_some("LLAMA_SERVER_BIN (or LLAMA_SERVER_IMAGE)"),
+        (own && settings.model.is_none()).then_some("MODEL_PATH"),
         settings.rooms.is_empty().then_some("EXOBOT_ALLOWED_ROOMS"),
     ]
     .into_iter()

@@ -275,6 +275,8 @@ keys! {
         () LLAMA_SERVER_IMAGE: String = Unset, parse::image;
         /// The model: a GGUF file.
         () MODEL_PATH: PathBuf = Unset, parse::path;
+        /// In place of a llama-server and a model of its own: a model of the registry in LOCALBOT_DIR (`docs/inference.md`), `localbot/ALIAS`, `localbot/ENDPOINT`, or `localbot/` for the first endpoint that is online.
+        () EXOBOT_MODEL: String = Unset, parse::registry_model;
         /// Rooms in which exobot works: room IDs or aliases, parted by commas. Without one it works nowhere and declines every invite.
         (list) EXOBOT_ALLOWED_ROOMS: Vec<String> = Text("none"), values::rooms;
         /// Matrix user IDs of other bots in its rooms, parted by commas, which it never answers.

@@ -231,6 +231,7 @@ fn exobot(reader: &mut Reader, first: Option<&Matrix>, defaults: &Matrix) -> Exo
         binary: reader.optional(keys::LLAMA_SERVER_BIN),
         image: reader.optional(keys::LLAMA_SERVER_IMAGE),
         model: reader.optional(keys::MODEL_PATH),
+        registry_model: reader.optional(keys::EXOBOT_MODEL),
         rooms: reader.value(keys::EXOBOT_ALLOWED_ROOMS),
         known_bots,
         idle: reader.value(keys::IDLE_UNLOAD_SECONDS),

@@ -353,6 +353,8 @@ pub struct Exobot {
     pub image: Option<String>,
     /// The model's file.
     pub model: Option<PathBuf>,
+    /// A model of the registry in place of all three.
+    pub registry_model: Option<String>,
     /// The rooms in which it works, by id or alias; if empty, none.
     pub rooms: Vec<String>,
     /// Users who are ignored, since they are bots.

@@ -77,6 +77,16 @@ pub(super) fn agent_model(value: &str) -> Parsed<String> {
     Ok(model)
 }
 
+/// A model of the registry of inference servers.
+pub(super) fn registry_model(value: &str) -> Parsed<String> {
+    const EXAMPLE: &str = "localbot/nemo30b";
+    let model = word(value, EXAMPLE)?;
+    if model.starts_with("localbot/") {
+        return Ok(model);
+    }
+    Err(Wrong::new(format!("{} names no model of the registry", quote(&model)), format!("Write it like `{EXAMPLE}`")))
+}
+
 /// A reference to an image.
 pub(super) fn image(value: &str) -> Parsed<String> {
     let value = word(value, "matrix-agent-sandbox:latest")?;

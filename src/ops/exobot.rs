@@ -17,7 +17,10 @@ use crate::{
     config::{CloudBots, Config, Exobot, ExobotAccount, Wrong, make_private},
     http::{HttpServer, Names},
     hub::{Account, AccountHub, Keeper, Port},
-    inference::engine::{Binary, Engine, Options, Standing},
+    inference::{
+        Inference,
+        engine::{Binary, Engine, Options, Standing},
+    },
     text,
 };
 
@@ -38,6 +41,11 @@ pub(crate) enum Unserved {
     /// It has none.
     #[error("MODEL_PATH is not set: exobot needs a GGUF file of yours")]
     NoModel,
+    /// It is to ask a model of the registry and to serve one of its own.
+    #[error(
+        "EXOBOT_MODEL is set beside LLAMA_SERVER_BIN, LLAMA_SERVER_IMAGE or MODEL_PATH: keep the one or the others"
+    )]
+    TwoModels,
     /// Its account is another bot's.
     #[error("{0} is the account of the cloud bot `{1}`: give exobot an account of its own")]
     Taken(String, String),
@@ -85,11 +93,12 @@ impl ServedExobot {
     pub(super) async fn start(
         config: &Config,
         means: Means,
+        inference: &Inference,
         keeper: Keeper,
         tasks: &TaskTracker,
         cancel: CancellationToken,
     ) -> Self {
-        match start(config, means, keeper, tasks, cancel).await {
+        match start(config, means, inference, keeper, tasks, cancel).await {
             Ok(running) => Self::Running(running),
             Err(error) => {
                 tracing::error!("exobot is not served: {error:#}");
@@ -139,6 +148,7 @@ impl ServedExobot {
 async fn start(
     config: &Config,
     means: Means,
+    inference: &Inference,
     keeper: Keeper,
     tasks: &TaskTracker,
     cancel: CancellationToken,
@@ -149,9 +159,7 @@ async fn start(
     {
         return Err(Unserved::Taken(bot.user, bot.name).into());
     }
-    let options = options(config, means.store.instance())?;
-    make_private(&options.folder)?;
-    let engine = Engine::start(options, tasks, cancel.clone())?;
+    let engine = engine(config, means.store.instance(), inference, tasks, cancel.clone())?;
     if config.exobot.ui {
         serve_page(&config.exobot, engine.clone(), tasks, cancel.clone()).await;
     }
@@ -179,6 +187,23 @@ async fn start(
     // Boxed because the SDK's futures are large.
     tasks.spawn(Box::pin(running).instrument(hub.span()));
     Ok(Running { user: account.user, hub, serving, engine })
+}
+
+/// Returns what serves its model: a child of its own, or the registry.
+fn engine(
+    config: &Config,
+    instance: &str,
+    inference: &Inference,
+    tasks: &TaskTracker,
+    cancel: CancellationToken,
+) -> anyhow::Result<Engine> {
+    if let Some(name) = registry_model(config)? {
+        let label = name.trim_start_matches("localbot/");
+        return Ok(Engine::elsewhere(settings::exobot_model(name, inference), label, tasks, cancel));
+    }
+    let options = options(config, instance)?;
+    make_private(&options.folder)?;
+    Ok(Engine::start(options, tasks, cancel)?)
 }
 
 /// Serves the page to chat with its model, if it may be served. The bot is served without it, too.
@@ -211,6 +236,19 @@ async fn serve_page(settings: &Exobot, engine: Engine, tasks: &TaskTracker, canc
 /// Returns where its engine keeps what it needs.
 pub(super) fn folder(config: &Config) -> PathBuf {
     config.paths.state_dir.join("exobot")
+}
+
+/// Returns the model of the registry that it asks, if it is to ask one.
+///
+/// # Errors
+///
+/// It is to serve one of its own, too.
+pub(super) fn registry_model(config: &Config) -> Result<Option<&str>, Unserved> {
+    let Exobot { binary, image, model, registry_model, .. } = &config.exobot;
+    match registry_model {
+        Some(_) if binary.is_some() || image.is_some() || model.is_some() => Err(Unserved::TwoModels),
+        name => Ok(name.as_deref()),
+    }
 }
 
 /// Returns what its engine is made of.

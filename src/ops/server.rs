@@ -348,7 +348,15 @@ impl House {
             Some(config) => {
                 let means = self.means_of_chat();
                 Some(Arc::new(
-                    Box::pin(ServedExobot::start(&config, means, keeper.clone(), tasks, cancel.clone())).await,
+                    Box::pin(ServedExobot::start(
+                        &config,
+                        means,
+                        &self.inference,
+                        keeper.clone(),
+                        tasks,
+                        cancel.clone(),
+                    ))
+                    .await,
                 ))
             }
             None => None,

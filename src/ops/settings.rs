@@ -414,6 +414,13 @@ pub(super) fn exobot(config: &Config, account: &ExobotAccount) -> chat::Settings
     }
 }
 
+/// Returns the model of the registry that exobot asks in place of one of its own.
+pub(super) fn exobot_model(name: &str, inference: &Inference) -> Model {
+    // Each mode has a time of its own, the longest of which is this.
+    let limits = limits_of_chat(Duration::from_mins(3));
+    inference.model(ModelSettings { limits, ..ModelSettings::new(name.to_owned(), SecretString::from("")) })
+}
+
 /// Returns a cloud bot's model: at its address, or of the registry.
 pub(super) fn cloud_model(bot: &CloudBot, inference: &Inference) -> Result<Model, LlmError> {
     let settings = |model: String| ModelSettings {

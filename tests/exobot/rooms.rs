@@ -13,6 +13,7 @@ use super::{
     support::{
         person::Person,
         rig::wait,
+        scripted_llm::{Reply, ScriptedLlm},
         synapse::{Limits, Synapse, password},
     },
 };
@@ -104,4 +105,45 @@ async fn a_model_that_cannot_be_loaded_is_told_in_the_room_and_not_in_the_server
     assert!(answer.body().contains("was built for another processor"), "{answer:?}");
     let log = tokio::task::block_in_place(|| server.stop());
     assert_eq!(log.matches("is given up until somebody asks again").count(), 1, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_of_the_registry_is_asked_in_place_of_one_of_its_own() {
+    let (synapse, llm) = tokio::join!(Synapse::start(Limits::Relaxed), ScriptedLlm::start());
+    llm.lists(&["far-away"]);
+    llm.otherwise(|_| Reply::text("From somewhere else."));
+    let anna = Person::new(&synapse, "anna").await;
+    synapse.admin(Method::GET, "/_synapse/admin/v2/users?limit=1", json!({})).await;
+    let mut lab = Lab::new("none");
+    let room = anna.create_room(false, &[]).await;
+    let registry = lab.rig.path().join("registry");
+    std::fs::create_dir_all(&registry).unwrap();
+    let endpoint = json!({"id": "far", "type": "vllm", "url": llm.base_url().trim_end_matches("/v1")});
+    std::fs::write(registry.join("inference-endpoints.json"), json!({"endpoints": [endpoint]}).to_string()).unwrap();
+    for (key, value) in [
+        ("MATRIX_HOMESERVER", synapse.url()),
+        ("MATRIX_ADMIN_USER", "@operator:localhost"),
+        ("MATRIX_ADMIN_PASSWORD", &password("operator")),
+        ("EXOBOT_ALLOWED_ROOMS", room.as_str()),
+        ("LOCALBOT_DIR", registry.to_str().unwrap()),
+        ("EXOBOT_MODEL", "localbot/far"),
+    ] {
+        lab.rig.set(key, value);
+    }
+    assert!(login(&lab, "").status.success());
+    // One of the two it must be.
+    let server = tokio::task::block_in_place(|| lab.rig.serve());
+    assert!(server.log().contains("keep the one or the others"), "{}", server.log());
+    server.kill();
+    for key in ["LLAMA_SERVER_BIN", "MODEL_PATH"] {
+        lab.rig.set(key, "");
+    }
+    let _server = tokio::task::block_in_place(|| lab.rig.serve());
+    anna.invite(&room, "@exobot:localhost").await;
+    anna.joined(&room, "@exobot:localhost").await;
+    let asked = anna.say(&room, "@exobot fast: where are you?").await;
+    let answer = anna.answer_to(&asked).await;
+    assert!(answer.body().contains("From somewhere else.") && answer.body().contains("far"), "{answer:?}");
+    assert_eq!(llm.requests()[0]["max_tokens"], 100);
+    assert_eq!(lab.events(), Vec::<String>::new(), "nothing was started");
 }

@@ -271,6 +271,29 @@ impl Engine {
         Self::with_rules(options, rules, tasks, cancel)
     }
 
+    /// Returns an engine for a model that somebody else serves: it is always awake, and nothing is started for it.
+    pub fn elsewhere(model: Model, label: &str, tasks: &TaskTracker, cancel: CancellationToken) -> Self {
+        let (commands, mut asked) = mpsc::channel::<Command>(64);
+        let (done, mut gone) = mpsc::unbounded_channel();
+        let (tell, standing) = watch::channel(Standing::Up);
+        tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    command = asked.recv() => match command {
+                        // Whoever waits no more has said so.
+                        Some(Command { answer, .. }) => drop(answer.send(Ok(model.clone()))),
+                        None => break,
+                    },
+                    Some(_) = gone.recv() => {}
+                    () = cancel.cancelled() => break,
+                }
+            }
+            drop(tell);
+        });
+        let turns = Arc::new(Semaphore::new(1));
+        Self { commands, done, standing, next: Arc::default(), turns, label: label.into() }
+    }
+
     fn with_rules(
         options: Options,
         rules: Rules,

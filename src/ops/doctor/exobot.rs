@@ -1,10 +1,13 @@
 //! Checks exobot: its account, the program and the file of its model, and its rooms.
 
+use tokio_util::sync::CancellationToken;
+
 use super::Check;
 use crate::{
     chat::matrix::{Fault, Homeserver},
     config::{Config, ExobotAccount},
     inference::engine::{Binary, Looked, look},
+    llm::Listed,
     ops::{exobot, settings},
 };
 
@@ -29,6 +32,11 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
 
 /// Looks at what serves its model, and starts nothing.
 async fn model(config: &Config) -> Check {
+    match exobot::registry_model(config) {
+        Ok(None) => {}
+        Ok(Some(name)) => return of_registry(config, name).await,
+        Err(two) => return Check::bad(NAME, two.to_string(), "See docs/exobot.md"),
+    }
     let options = match exobot::options(config, "") {
         Ok(options) => options,
         Err(missing) => {
@@ -49,6 +57,25 @@ async fn model(config: &Config) -> Check {
         }
         Ok(Looked::NoModel(why)) => Check::bad(NAME, why, "Set MODEL_PATH to a GGUF file"),
         Err(_) => Check::bad(NAME, "the check itself failed", "Try again"),
+    }
+}
+
+/// Asks the registry for the model that exobot asks.
+async fn of_registry(config: &Config, name: &str) -> Check {
+    let cancel = CancellationToken::new();
+    let inference = super::model::inference(config, &cancel);
+    let _ends_with_this = cancel.drop_guard();
+    match inference {
+        Ok(inference) => match settings::exobot_model(name, &inference).look_up().await {
+            Listed::Has | Listed::Answers => Check::good(NAME, format!("`{name}` of the registry answers")),
+            Listed::Away(why) => {
+                Check::bad(NAME, format!("`{name}` cannot be used now: {why}"), "Check it with `/lbe` in a room")
+            }
+            Listed::NoKey | Listed::HasOthers => {
+                Check::bad(NAME, format!("the registry has no `{name}`"), "Check EXOBOT_MODEL and `/lbm` in a room")
+            }
+        },
+        Err(error) => Check::bad(NAME, "its model cannot be asked", error.to_string()),
     }
 }
 
