@@ -1,9 +1,10 @@
 //! A chat bot on an account of its own, in real rooms: whom it answers, where, and what becomes of the rest.
 
-use std::{os::unix::process::ExitStatusExt, time::Duration};
+use std::{os::unix::process::ExitStatusExt, sync::Arc, time::Duration};
 
 use matrix_sdk::ruma::{OwnedRoomId, api::client::room::create_room::v3::Request};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use super::{
     house::{CHATTING, serve_house},
@@ -114,6 +115,26 @@ async fn it_answers_whoever_calls_it_in_its_room_and_nothing_else() {
 
     let log = town.log();
     assert!(log.contains("a question") && !log.contains("what is up"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_calls_it_no_more_is_taken_back() {
+    let (town, llama) = town().await;
+    let gate = Arc::new(Notify::new());
+    town.llm.when("slowly").after(&gate).reply_text("This comes too late.");
+    town.llm.otherwise(echo);
+    let anna = &town.anna;
+    let room = room(anna, false, &[&llama]).await;
+    anna.joined(&room, &llama).await;
+    let asked = anna.say(&room, "@llama answer slowly").await;
+    town.llm.arrived(1).await;
+    anna.edit(&room, &asked, "never mind").await;
+    town.llm.cancelled(1).await;
+    anna.say(&room, "@llama and now?").await;
+    answer(anna, &room, &llama, "heard: and now?").await;
+    let requests = town.llm.requests();
+    assert_eq!(requests.len(), 2, "{requests:#?}");
+    assert!(!requests[1].to_string().contains("never mind"), "{:#}", requests[1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

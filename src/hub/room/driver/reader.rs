@@ -66,6 +66,7 @@ impl Driver {
             Meaning::Stop { before } => *before = self.work_before(event.seq).await?,
             Meaning::Change(change) => {
                 change.found = self.find(&event.sender, change).await?;
+                self.withdraw(event, change);
                 if let Some((thread, work)) = self.missed(event, change).await? {
                     let words = change.text.take().unwrap_or_default();
                     return Ok(Entry { thread, words, meaning: Meaning::Work(work), ..entry });
@@ -74,6 +75,16 @@ impl Driver {
             _ => {}
         }
         Ok(entry)
+    }
+
+    /// Takes an edit whose new words are for none of the bots, so that somebody else is meant now, for a message that is taken back.
+    fn withdraw(&self, event: &StoredInbound, change: &mut Change) {
+        let Found::Message(target) = &mut change.found else { return };
+        let Some(body) = &target.edited else { return };
+        let edited = StoredInbound { body: body.clone(), ..event.clone() };
+        if matches!(self.entry(&edited).meaning, Meaning::Nothing) {
+            (change.text, target.edited) = (None, None);
+        }
     }
 
     /// Returns what is to be done about an edit that came before its message was answered and that the turn has not
