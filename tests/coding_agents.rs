@@ -120,6 +120,41 @@ fn a_task_is_planned_done_and_reviewed_and_the_room_watches() {
     assert_eq!(found, "", "{found}");
 }
 
+#[test]
+fn an_agent_asks_the_same_servers_of_the_registry_as_the_orchestrator() {
+    let (busy, llm) = (block_on(ScriptedLlm::start()), block_on(ScriptedLlm::start()));
+    busy.lists(&["Busy-7B"]);
+    busy.otherwise(|_| Reply::Status(503, Vec::new(), r#"{"error":{"message":"no slot"}}"#.to_owned()));
+    llm.lists(&["Lab-30B"]);
+    llm.otherwise(|request| match who(request) {
+        Who::Aside => aside(request),
+        Who::Orchestrator => steps(request, &[("implement", json!({"task": "Write hello.txt."}))]),
+        Who::Gemini => Reply::gemini_text("There is no key for me."),
+        Who::Qwen => match answered(request) {
+            0 => Reply::calls(&[("write_file", json!({"file_path": "/workspace/hello.txt", "content": "hello\n"}))]),
+            _ => Reply::text("I wrote hello.txt."),
+        },
+    });
+    let mut rig = Rig::new(FULL, "");
+    let registry = rig.path().join("registry");
+    std::fs::create_dir(&registry).unwrap();
+    let endpoint = |id: &str, priority: u64, llm: &ScriptedLlm| json!({"id": id, "type": "vllm", "url": llm.base_url().trim_end_matches("/v1"), "priority": priority});
+    let endpoints = json!({"endpoints": [endpoint("busy", 1, &busy), endpoint("lab", 2, &llm)]});
+    std::fs::write(registry.join("inference-endpoints.json"), endpoints.to_string()).unwrap();
+    rig.set("LOCALBOT_DIR", registry.to_str().unwrap());
+    rig.set("LLM_MODEL", "localbot/");
+    let server = rig.serve();
+    let (code, frames) = rig.ask("one", "Write hello.txt, please.").finish();
+    assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+    assert_eq!(exec(&rig, "cat hello.txt"), "hello\n", "{}", server.log());
+    let requests = llm.requests();
+    let of_agent: Vec<_> = requests.iter().filter(|request| who(request) == Who::Qwen).collect();
+    assert!(!of_agent.is_empty() && of_agent.iter().all(|request| request["model"] == "Lab-30B"), "{of_agent:#?}");
+    assert!(busy.requests().iter().any(|request| who(request) == Who::Qwen), "the first one was asked before");
+    let told = results(requests.iter().rfind(|request| who(request) == Who::Orchestrator).unwrap());
+    assert!(told[0].contains("done: Qwen Code, localbot/ ("), "{told:?}");
+}
+
 /// The gateway is the only way out, and it logs every host that is asked for.
 #[test]
 fn the_agents_dial_no_host_but_their_models() {

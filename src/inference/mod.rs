@@ -38,7 +38,7 @@ pub use load::LoadFault;
 pub use probe::{ModelState, Online, PROBE, Probed, Served};
 pub use queue::Standing;
 pub use registry::{ENDPOINTS, MODELS, NotOne, ROOMS, Registry, Snapshot};
-pub use route::PREFIX;
+pub use route::{Choosing, PREFIX, Place};
 pub use router::{Lease, NoLease};
 pub use ssh::SshFault;
 
@@ -133,6 +133,11 @@ impl Inference {
     /// `localbot/ENDPOINT`, or `localbot/` for the active endpoint.
     pub fn model(&self, settings: ModelSettings) -> Model {
         Model::routed(Arc::new(route::LocalRoute::new(self.clone(), settings)))
+    }
+
+    /// Begins to choose who answers one request for such a model, for whoever does not ask it as a [`Model`].
+    pub fn choose(&self, model: &str) -> Choosing {
+        Choosing::new(self.clone(), model)
     }
 
     /// Returns what each model of an endpoint does for us.

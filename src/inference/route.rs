@@ -1,5 +1,5 @@
 //! A model of the registry as everybody's model: for each request an endpoint is chosen, a lease waited for, and where one
-//! does not answer the next one asked.
+//! does not answer the next one asked. [`Choosing`] does the same for whoever sends requests by other ways.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -55,42 +55,6 @@ impl LocalRoute {
         Self { inference, settings, models: Mutex::default(), last: Mutex::default() }
     }
 
-    fn wanted(&self) -> &str {
-        self.settings.model.strip_prefix(PREFIX).unwrap_or_default()
-    }
-
-    /// Returns who might answer, the first ones first.
-    fn candidates(&self, snapshot: &Snapshot) -> VecDeque<Candidate> {
-        let wanted = self.wanted();
-        let mut endpoints: VecDeque<_> = snapshot.endpoints.iter().cloned().collect();
-        if let Some(at) = endpoints.iter().position(|endpoint| endpoint.id.eq_ignore_ascii_case(wanted)) {
-            let named = endpoints.remove(at);
-            if let Some(named) = named {
-                endpoints.push_front(named);
-            }
-        } else if !wanted.is_empty() {
-            let Ok(model) = snapshot.model(wanted) else { return VecDeque::new() };
-            let serves = |endpoint: &Endpoint| {
-                endpoint.kind == model.kind && model.endpoint.as_ref().is_none_or(|own| *own == endpoint.id)
-            };
-            endpoints.retain(serves);
-            return endpoints.into_iter().map(|endpoint| Candidate { endpoint, model: Some(model.clone()) }).collect();
-        }
-        endpoints.into_iter().map(|endpoint| Candidate { endpoint, model: None }).collect()
-    }
-
-    /// Waits for a candidate's model.
-    async fn lease(&self, candidate: &Candidate) -> Result<Lease, NoLease> {
-        let Candidate { endpoint, model } = candidate;
-        if let Some(model) = model {
-            return self.inference.lease(endpoint, model).await;
-        }
-        let online = self.inference.look(endpoint).await.map_err(NoLease::Offline)?;
-        let snapshot = self.inference.registry().read();
-        let id = usual(&snapshot, endpoint, &online).ok_or(NoLease::NotServed)?;
-        self.inference.inner.router.lease(endpoint, Wanted::Named(&id)).await
-    }
-
     /// Returns the client for a model at an endpoint.
     fn client(&self, endpoint: &Endpoint, model: &str) -> Result<Model, LlmError> {
         let at = (endpoint.url.clone(), model.to_owned());
@@ -119,6 +83,26 @@ impl LocalRoute {
     }
 }
 
+/// Returns who might answer for a model of the registry, the first ones first.
+fn candidates(snapshot: &Snapshot, name: &str) -> VecDeque<Candidate> {
+    let wanted = name.strip_prefix(PREFIX).unwrap_or_default();
+    let mut endpoints: VecDeque<_> = snapshot.endpoints.iter().cloned().collect();
+    if let Some(at) = endpoints.iter().position(|endpoint| endpoint.id.eq_ignore_ascii_case(wanted)) {
+        let named = endpoints.remove(at);
+        if let Some(named) = named {
+            endpoints.push_front(named);
+        }
+    } else if !wanted.is_empty() {
+        let Ok(model) = snapshot.model(wanted) else { return VecDeque::new() };
+        let serves = |endpoint: &Endpoint| {
+            endpoint.kind == model.kind && model.endpoint.as_ref().is_none_or(|own| *own == endpoint.id)
+        };
+        endpoints.retain(serves);
+        return endpoints.into_iter().map(|endpoint| Candidate { endpoint, model: Some(model.clone()) }).collect();
+    }
+    endpoints.into_iter().map(|endpoint| Candidate { endpoint, model: None }).collect()
+}
+
 /// Returns what an endpoint answers with if nobody says which: what it has loaded, else what the registry names first of
 /// all that it could load, else the first.
 fn usual(snapshot: &Snapshot, endpoint: &Endpoint, online: &Online) -> Option<String> {
@@ -135,8 +119,7 @@ impl Route for LocalRoute {
     }
 
     fn begin(&self) -> Box<dyn Choice + '_> {
-        let left = self.candidates(&self.inference.registry().read());
-        Box::new(Choosing { route: self, left, asked: None, mended: false, why: None })
+        Box::new(OfModels { route: self, choosing: Choosing::new(self.inference.clone(), &self.settings.model) })
     }
 
     fn likely(&self) -> Option<Model> {
@@ -144,16 +127,18 @@ impl Route for LocalRoute {
             return Some(last.clone());
         }
         let snapshot = self.inference.registry().read();
-        let Candidate { endpoint, model } = self.candidates(&snapshot).into_iter().next()?;
+        let Candidate { endpoint, model } = candidates(&snapshot, &self.settings.model).into_iter().next()?;
         let of_kind = || snapshot.models.iter().find(|model| model.kind == endpoint.kind).cloned();
         let model = model.or_else(of_kind)?;
         self.client(&endpoint, names::stem(&model.file)).ok()
     }
 }
 
-/// The choice for one request.
-struct Choosing<'r> {
-    route: &'r LocalRoute,
+/// The choice of who answers one request for a model of the registry.
+pub struct Choosing {
+    inference: Inference,
+    /// The model's name in full.
+    name: String,
     left: VecDeque<Candidate>,
     /// Who was chosen last, with the lease that their answer needs.
     asked: Option<(Candidate, Arc<Lease>)>,
@@ -163,10 +148,31 @@ struct Choosing<'r> {
     why: Option<LlmError>,
 }
 
-impl Choosing<'_> {
-    async fn choose(&mut self, failed: Option<&LlmError>) -> Option<Result<Chosen, LlmError>> {
+/// Where a request is answered.
+pub struct Place {
+    /// The server.
+    pub endpoint: Endpoint,
+    /// Keeps the model loaded there, and says by which name; held until the answer is over.
+    pub lease: Arc<Lease>,
+}
+
+impl Place {
+    /// Returns the server's key. If it needs one that cannot be read, the registry tells that, and the server refuses.
+    pub fn key(&self) -> Option<SecretString> {
+        self.endpoint.key().ok().flatten()
+    }
+}
+
+impl Choosing {
+    pub(super) fn new(inference: Inference, name: &str) -> Self {
+        let left = candidates(&inference.registry().read(), name);
+        Self { inference, name: name.to_owned(), left, asked: None, mended: false, why: None }
+    }
+
+    /// Returns who answers, at first and after each one that has `failed` in these words; `None` if that was the last.
+    pub async fn next(&mut self, failed: Option<&str>) -> Option<Result<Place, LlmError>> {
         if let Some((candidate, lease)) = self.asked.take()
-            && failed.is_some_and(|error| error.to_string().contains(LOST))
+            && failed.is_some_and(|why| why.contains(LOST))
             && !self.mended
         {
             self.mended = true;
@@ -174,37 +180,61 @@ impl Choosing<'_> {
             self.left.push_front(candidate);
         }
         while let Some(candidate) = self.left.pop_front() {
-            let lease = match self.route.lease(&candidate).await {
-                Ok(lease) => Arc::new(lease),
-                Err(why) => {
-                    tracing::warn!(
-                        endpoint = candidate.endpoint.id,
-                        ?why,
-                        "an endpoint of the registry cannot be asked"
-                    );
-                    self.why = Some(unreachable(&candidate.endpoint, &why));
-                    continue;
+            let endpoint = candidate.endpoint.clone();
+            match self.lease(&candidate).await {
+                Ok(lease) => {
+                    let lease = Arc::new(lease);
+                    self.asked = Some((candidate, Arc::clone(&lease)));
+                    return Some(Ok(Place { endpoint, lease }));
                 }
-            };
-            let model = match self.route.client(&candidate.endpoint, lease.model()) {
-                Ok(model) => model,
-                Err(error) => return Some(Err(error)),
-            };
-            *self.route.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(model.clone());
-            self.asked = Some((candidate, Arc::clone(&lease)));
-            return Some(Ok(Chosen { model, guard: Box::new(lease) }));
+                Err(why) => {
+                    tracing::warn!(endpoint = endpoint.id, ?why, "an endpoint of the registry cannot be asked");
+                    self.why = Some(unreachable(&endpoint, &why));
+                }
+            }
         }
         // Nobody was asked at all: why the last one was not is the answer.
         if failed.is_some() {
             return None;
         }
-        let nobody =
-            || LlmError::Unreachable { host: self.route.settings.model.clone(), why: localbot::NOBODY.to_owned() };
+        let nobody = || LlmError::Unreachable { host: self.name.clone(), why: localbot::NOBODY.to_owned() };
         Some(Err(self.why.take().unwrap_or_else(nobody)))
+    }
+
+    /// Waits for a candidate's model.
+    async fn lease(&self, candidate: &Candidate) -> Result<Lease, NoLease> {
+        let Candidate { endpoint, model } = candidate;
+        if let Some(model) = model {
+            return self.inference.lease(endpoint, model).await;
+        }
+        let online = self.inference.look(endpoint).await.map_err(NoLease::Offline)?;
+        let snapshot = self.inference.registry().read();
+        let id = usual(&snapshot, endpoint, &online).ok_or(NoLease::NotServed)?;
+        self.inference.inner.router.lease(endpoint, Wanted::Named(&id)).await
     }
 }
 
-impl Choice for Choosing<'_> {
+/// The choice for one request of everybody's model.
+struct OfModels<'r> {
+    route: &'r LocalRoute,
+    choosing: Choosing,
+}
+
+impl OfModels<'_> {
+    async fn choose(&mut self, failed: Option<&LlmError>) -> Option<Result<Chosen, LlmError>> {
+        let failed = failed.map(ToString::to_string);
+        let chosen = match self.choosing.next(failed.as_deref()).await? {
+            Ok(Place { endpoint, lease }) => self.route.client(&endpoint, lease.model()).map(|model| {
+                *self.route.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(model.clone());
+                Chosen { model, guard: Box::new(lease) }
+            }),
+            Err(error) => Err(error),
+        };
+        Some(chosen)
+    }
+}
+
+impl Choice for OfModels<'_> {
     fn next<'a>(&'a mut self, failed: Option<&'a LlmError>) -> BoxFuture<'a, Option<Result<Chosen, LlmError>>> {
         self.choose(failed).boxed()
     }

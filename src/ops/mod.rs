@@ -8,6 +8,7 @@ mod control;
 pub(crate) mod doctor;
 mod engaging;
 mod exobot;
+mod local_models;
 mod lock;
 mod pulse;
 pub(crate) mod recent;
@@ -23,7 +24,7 @@ pub(crate) use lock::{Lock, LockError};
 pub(crate) use pulse::Pulse;
 pub use server::{House, Served, Server};
 pub(crate) use settings::{
-    Purpose, cloud_login, exobot_login, has_endpoint, has_model, model, only_chat_bots, other_agents, review,
-    review_rooms, with_demo_model,
+    Purpose, cloud_login, exobot_login, has_model, model, only_chat_bots, other_agents, review, review_rooms,
+    with_demo_model,
 };
 pub use settings::{matrix_login, model_settings};

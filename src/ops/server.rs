@@ -141,7 +141,7 @@ impl House {
     ) -> anyhow::Result<Self> {
         let mut house = Self::without_sandboxes(config, clock)?;
         house.rights.load().await?;
-        house.models = settings::models(config, house.ledger.clone())?;
+        house.models = settings::models(config, house.ledger.clone(), &house.inference)?;
         for (address, call, state) in house.store.calls_under_way().await? {
             house.models.expect(&address, &tools::key_in_use(&call, state));
         }

@@ -23,7 +23,7 @@ use crate::{
     environments::{self, BadSecrets, EnvironmentOptions, Environments},
     gateway::{
         AllowedHosts, BadPattern, GatewayLimits, GatewayPolicy,
-        models::{BadUpstream, ModelDoor, Protocol, Upstream},
+        models::{BadUpstream, Chosen, ModelDoor, Protocol, Upstream},
     },
     github::{App, BadAppKey, BadRepository, GitHub, Key, Repositories},
     http::{HttpServer, Names},
@@ -31,6 +31,7 @@ use crate::{
     inference::{self, Inference},
     ledger::{DayLimits, Ledger, Prices, Rules},
     llm::{self, DemoModel, Endpoint, LlmError, Model, ModelSettings, SettingError, model_string, parse_model},
+    ops::local_models::LocalModel,
     orchestrator,
     rights::{Answerer, Listed, Roles},
     sandbox::{SandboxOptions, Sandboxes, memory},
@@ -268,18 +269,13 @@ pub(super) fn github(config: &Config, clock: Clock) -> Result<GitHub, GitHubMist
 
 /// Returns whether the orchestrator's model is one of the registry of inference servers.
 pub(crate) fn is_local(config: &Config) -> bool {
-    config.llm.model.starts_with(inference::PREFIX)
+    is_of_registry(&config.llm.model)
 }
 
 /// Returns the orchestrator's model: at its address, or of the registry.
 pub(crate) fn model(config: &Config, inference: &Inference) -> Result<Model, LlmError> {
     let settings = model_settings(config);
     if is_local(config) { Ok(inference.model(settings)) } else { Model::new(settings) }
-}
-
-/// Returns whether the coding agents can ask the orchestrator's model, which has to have one address.
-pub(crate) fn has_endpoint(config: &Config) -> bool {
-    !is_local(config) && has_model(config)
 }
 
 /// Returns whether a model can be asked: a key is set, or none is needed.
@@ -568,7 +564,7 @@ fn profiles(config: &Config) -> Profiles {
 }
 
 /// Returns the coding agents' way to their models. It fails only for settings that [`review`] has refused.
-pub(super) fn models(config: &Config, ledger: Ledger) -> Result<ModelDoor, BadUpstream> {
+pub(super) fn models(config: &Config, ledger: Ledger, inference: &Inference) -> Result<ModelDoor, BadUpstream> {
     let mut upstreams = Vec::new();
     let endpoint = endpoint(config).ok().filter(|endpoint| has_key(config, endpoint));
     let own = endpoint.as_ref().map(Endpoint::model);
@@ -588,7 +584,12 @@ pub(super) fn models(config: &Config, ledger: Ledger) -> Result<ModelDoor, BadUp
             upstreams.push(Upstream::new(protocol, &base, config.llm.api_key.clone(), models)?);
         }
     }
-    Ok(ModelDoor::new(upstreams, config.sandbox.web_search, Some(ledger)))
+    let chosen = [Protocol::OpenAi, Protocol::Responses, Protocol::Messages].into_iter().flat_map(|protocol| {
+        let own = is_local(config).then(|| config.llm.model.clone());
+        let names = own.into_iter().chain(of_roles(config, protocol).filter(|model| is_of_registry(model)));
+        names.map(move |name| Chosen::new(protocol, name.clone(), Arc::new(LocalModel::new(inference.clone(), name))))
+    });
+    Ok(ModelDoor::new(upstreams, config.sandbox.web_search, Some(ledger)).with_chosen(chosen.collect()))
 }
 
 /// Returns the ledger of what models use.
@@ -625,13 +626,23 @@ fn prices(config: &Config) -> Prices {
     Prices::new(prices)
 }
 
-/// Returns the models of the roles whose agents use this API, without the orchestrator's own.
+/// Returns the models of the roles whose agents use this API, without the orchestrator's own and those of the registry.
 fn chosen(config: &Config, protocol: Protocol, own: Option<&str>) -> Vec<String> {
+    of_roles(config, protocol).filter(|model| own != Some(model) && !is_of_registry(model)).collect()
+}
+
+/// Returns the models of the roles whose agents use this API.
+fn of_roles(config: &Config, protocol: Protocol) -> impl Iterator<Item = String> {
     let profiles = profiles(config);
     let config::Agents { plan, implement, review } = &config.agents;
     let choices = [plan, implement, review].into_iter().flat_map(config::AgentRole::all);
-    let choices = choices.filter(|choice| profiles.of(&choice.agent).is_some_and(|agent| agent.protocol == protocol));
-    choices.filter_map(|choice| choice.model.clone()).filter(|model| own != Some(model)).collect()
+    choices
+        .filter(move |choice| profiles.of(&choice.agent).is_some_and(|agent| agent.protocol == protocol))
+        .filter_map(|choice| choice.model.clone())
+}
+
+fn is_of_registry(model: &str) -> bool {
+    model.starts_with(inference::PREFIX)
 }
 
 /// Returns the coding agents with their roles.

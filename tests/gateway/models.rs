@@ -1,12 +1,16 @@
 //! The way to models through real sockets, with a scripted model behind it.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use futures_util::{FutureExt, future::BoxFuture};
 use matrix_agent::{
     clock::Clock,
     gateway::{
         GatewayLimits, ProxyKind,
-        models::{Failure, Grant, ModelDoor, Pass, Protocol, Seen, Tokens, Upstream},
+        models::{Choice, Chosen, Failure, Grant, ModelDoor, Pass, Protocol, Seen, Server, Servers, Tokens, Upstream},
     },
     ids::{Address, random},
     ledger::{DayLimits, Ledger, Rules},
@@ -551,4 +555,87 @@ async fn a_run_has_the_same_token_again_after_a_restart_and_no_other_has_it() {
     assert_eq!(token(first.clone()), same);
     assert_ne!(token(Grant { run: "another".to_owned(), ..first.clone() }), same);
     assert_ne!(token(Grant { address: Address::of_first("!other"), ..first }), same);
+}
+
+/// Servers that are asked in their order, each with a name of its own for the model; what became of each is noted.
+struct InOrder {
+    servers: Vec<(&'static str, String)>,
+    noted: Arc<Mutex<Vec<String>>>,
+}
+
+struct Left<'a> {
+    of: &'a InOrder,
+    next: usize,
+}
+
+struct Held(Arc<Mutex<Vec<String>>>, &'static str);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().push(format!("{} is let go", self.1));
+    }
+}
+
+impl Servers for InOrder {
+    fn begin(&self) -> Box<dyn Choice + '_> {
+        Box::new(Left { of: self, next: 0 })
+    }
+}
+
+impl Choice for Left<'_> {
+    fn next<'a>(&'a mut self, failed: Option<&'a str>) -> BoxFuture<'a, Option<Result<Server, String>>> {
+        let noted = &self.of.noted;
+        noted.lock().unwrap().extend(failed.map(|why| format!("failed: {why}")));
+        let Some((model, base)) = self.of.servers.get(self.next) else {
+            let nobody = failed.is_none().then(|| Err("Nobody is at home.".to_owned()));
+            return async move { nobody }.boxed();
+        };
+        self.next += 1;
+        let guard = Box::new(Held(noted.clone(), model));
+        let server =
+            Server { base: Url::parse(base).unwrap(), key: Some(KEY.into()), model: (*model).to_owned(), guard };
+        async move { Some(Ok(server)) }.boxed()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_servers_are_chosen_the_next_one_answers_for_one_that_does_not() {
+    let away = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (busy, good) = (ScriptedLlm::start().await, ScriptedLlm::start().await);
+    busy.status(503, &[], r#"{"error": {"message": "loading"}}"#).status(400, &[], r#"{"error": "no"}"#);
+    good.reply_text("Hello.");
+    let noted = Arc::new(Mutex::new(vec![]));
+    let servers = vec![
+        ("away.gguf", format!("http://{away}/v1")),
+        ("busy.gguf", busy.base_url().to_owned()),
+        ("good.gguf", good.base_url().to_owned()),
+    ];
+    let servers = Arc::new(InOrder { servers, noted: noted.clone() });
+    let none = Arc::new(InOrder { servers: vec![], noted: Arc::default() });
+    let chosen = vec![
+        Chosen::new(Protocol::OpenAi, "localbot/any".to_owned(), servers),
+        Chosen::new(Protocol::OpenAi, "localbot/none".to_owned(), none),
+    ];
+    let models = ModelDoor::new(vec![], false, None).with_chosen(chosen);
+    assert_eq!(models.models(Protocol::OpenAi), ["localbot/any", "localbot/none"]);
+    let mut house = House::through(busy, &models, GatewayLimits::default());
+    let (status, told) = house.post("/v1/chat/completions", &chat("localbot/any")).await;
+    assert!(status == 200 && told.contains("llo."), "{status} {told}");
+    assert_eq!([&house.llm, &good].map(|llm| llm.requests()[0]["model"].clone()), ["busy.gguf", "good.gguf"]);
+    assert_eq!(good.headers(1)["authorization"], format!("Bearer {KEY}"));
+    let seen = house.seen(|seen| seen.tokens.output > 0).await;
+    assert_eq!((seen.requests, seen.failures, seen.by_model.len()), (1, 0, 1), "{seen:?}");
+    // Each lets go what it holds before the next one is asked for.
+    let noted = std::mem::take(&mut *noted.lock().unwrap());
+    let told = noted.iter().map(String::as_str).collect::<Vec<_>>();
+    let [first, why, second, "failed: loading", "good.gguf is let go"] = told[..] else { panic!("{told:?}") };
+    assert!(why.contains("does not answer"), "{why}");
+    assert_eq!([first, second], ["away.gguf is let go", "busy.gguf is let go"]);
+
+    // What the next server would refuse, too, is the answer.
+    assert_eq!(house.post("/v1/chat/completions", &chat("localbot/any")).await.0, 400);
+    assert_eq!(good.requests().len(), 1);
+    let (status, told) = house.post("/v1/chat/completions", &chat("localbot/none")).await;
+    assert!(status == 502 && told.contains("Nobody is at home."), "{status} {told}");
+    assert_eq!(house.seen(|seen| seen.failures == 1).await.failure.unwrap().status, 502);
 }

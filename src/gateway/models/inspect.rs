@@ -59,7 +59,7 @@ pub(super) fn read(protocol: Protocol, body: &[u8], web: bool) -> Result<Asked, 
 }
 
 /// Says where JSON is wrong, without quoting it.
-fn place(error: &serde_json::Error) -> String {
+pub(super) fn place(error: &serde_json::Error) -> String {
     format!("line {}, column {}", error.line(), error.column())
 }
 

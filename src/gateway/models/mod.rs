@@ -3,7 +3,7 @@
 //!
 //! An agent gets a [`Pass`] for one run. Its token is the only key in the sandbox; it is worth something in one room, until the
 //! pass is dropped, and here alone. Open are some protocols' requests to generate, count and list (`route`), for the
-//! models that the operator has set up ([`Upstream`]); what a provider would fetch or run by itself is not (`inspect`).
+//! models that the operator has set up ([`Upstream`], [`Chosen`]); what a provider would fetch or run by itself is not (`inspect`).
 //!
 //! It must not know what agents are, how they are run, or what is said: whoever runs one opens a pass and watches what is
 //! seen of it ([`Pass::seen`]). `Gateway::serve` calls `serve` with each connection of the kind `models`.
@@ -13,6 +13,7 @@ mod inspect;
 mod refusal;
 mod route;
 mod serve;
+mod servers;
 mod upstream;
 mod usage;
 
@@ -30,10 +31,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::refusal::Refusal;
 pub(super) use self::serve::serve;
 pub(crate) use self::upstream::BadUpstream;
-pub use self::{grant::Grant, upstream::Upstream};
+pub use self::{
+    grant::Grant,
+    servers::{Choice, Chosen, Server, Servers},
+    upstream::Upstream,
+};
+use self::{refusal::Refusal, servers::Line};
 use super::head::Head;
 pub use crate::ledger::Tokens;
 use crate::{
@@ -121,7 +126,9 @@ pub struct ModelDoor {
 }
 
 struct Inner {
-    upstreams: Vec<Upstream>,
+    upstreams: Vec<Arc<Upstream>>,
+    /// Models whose servers are chosen for each request.
+    chosen: Vec<Chosen>,
     /// Whether providers may be asked to reach into the web.
     web: bool,
     /// Where tokens are reserved and settled.
@@ -139,6 +146,7 @@ impl Default for Inner {
     fn default() -> Self {
         Self {
             upstreams: Vec::new(),
+            chosen: Vec::new(),
             web: false,
             ledger: None,
             seed: random(TOKEN),
@@ -164,17 +172,27 @@ impl ModelDoor {
     /// search the web and fetch addresses for whoever asks a model. Tokens are reserved in `ledger`.
     pub fn new(upstreams: Vec<Upstream>, web: bool, ledger: Option<Ledger>) -> Self {
         let seed = ledger.as_ref().map_or_else(|| random(TOKEN), |ledger| ledger.store().secret().to_owned());
+        let upstreams = upstreams.into_iter().map(Arc::new).collect();
         Self { inner: Arc::new(Inner { upstreams, web, ledger, seed, ..Inner::default() }) }
+    }
+
+    /// The same door with models whose servers are chosen for each request. Nobody may have opened it yet.
+    #[must_use]
+    pub fn with_chosen(mut self, chosen: Vec<Chosen>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.chosen = chosen;
+        }
+        self
     }
 
     /// Returns the models that can be asked in this way, the usual one first.
     pub fn models(&self, protocol: Protocol) -> Vec<String> {
+        let upstreams = self.inner.upstreams.iter().filter(|upstream| upstream.protocol == protocol);
+        let chosen = self.inner.chosen.iter().filter(|chosen| chosen.protocol == protocol);
         let mut models: Vec<String> = Vec::new();
-        for upstream in self.inner.upstreams.iter().filter(|upstream| upstream.protocol == protocol) {
-            for model in &upstream.models {
-                if !models.contains(model) {
-                    models.push(model.clone());
-                }
+        for model in upstreams.flat_map(|upstream| &upstream.models).chain(chosen.map(|chosen| &chosen.model)) {
+            if !models.contains(model) {
+                models.push(model.clone());
             }
         }
         models
@@ -221,11 +239,16 @@ impl ModelDoor {
         timeout(RETURN, found).await.ok().flatten().ok_or(Refusal::Key)
     }
 
-    fn upstream(&self, protocol: Protocol, model: &str) -> Result<&Upstream, Refusal> {
+    /// Returns who may answer a request for a model.
+    fn line(&self, protocol: Protocol, model: &str) -> Result<Line<'_>, Refusal> {
         let mut upstreams = self.inner.upstreams.iter();
-        let found = upstreams
+        let one = upstreams
             .find(|upstream| upstream.protocol == protocol && upstream.models.iter().any(|known| known == model));
-        found.ok_or_else(|| Refusal::UnknownModel { asked: model.to_owned(), known: self.models(protocol) })
+        let mut chosen = self.inner.chosen.iter();
+        let several = chosen.find(|chosen| chosen.protocol == protocol && chosen.model == model);
+        one.map(|upstream| Line::One(Some(Arc::clone(upstream))))
+            .or_else(|| several.map(Chosen::line))
+            .ok_or_else(|| Refusal::UnknownModel { asked: model.to_owned(), known: self.models(protocol) })
     }
 
     fn expected(&self) -> MutexGuard<'_, HashSet<String>> {
@@ -240,7 +263,8 @@ impl ModelDoor {
 
 impl fmt::Debug for ModelDoor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ModelDoor").field("upstreams", &self.inner.upstreams).finish_non_exhaustive()
+        let Inner { upstreams, chosen, .. } = &*self.inner;
+        f.debug_struct("ModelDoor").field("upstreams", upstreams).field("chosen", chosen).finish_non_exhaustive()
     }
 }
 

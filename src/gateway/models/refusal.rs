@@ -64,6 +64,8 @@ pub(super) enum Refusal {
     Ledger(#[from] Refused),
     #[error("{host} knows no model `{}`. It knows {}.", text::one_line(asked, NAMED), known.join(", "))]
     NotThere { host: Host, asked: String, known: Vec<String> },
+    #[error("{0}")]
+    NoServer(String),
     #[error("{0} answered with a redirect, which is not followed.")]
     Redirect(Host),
     #[error(transparent)]
@@ -95,7 +97,7 @@ impl Refusal {
             Self::Crowded | Self::Ledger(Refused::Busy(_) | Refused::Uncounted) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Query | Self::Compressed | Self::Malformed(_) | Self::Field(_) => StatusCode::BAD_REQUEST,
             Self::Tool(_) | Self::Web(_) | Self::RemoteUrl | Self::Ledger(Refused::Over(_)) => StatusCode::FORBIDDEN,
-            Self::Redirect(_) => StatusCode::BAD_GATEWAY,
+            Self::NoServer(_) | Self::Redirect(_) => StatusCode::BAD_GATEWAY,
             Self::Denied(denial) => denial.status(),
         }
     }
@@ -119,6 +121,7 @@ impl Refusal {
             Self::Ledger(Refused::Over(_)) => "budget",
             Self::Ledger(Refused::Busy(_)) => "budget held by others",
             Self::Ledger(Refused::Uncounted) => "no ledger",
+            Self::NoServer(_) => "no server",
             Self::Redirect(_) => "redirect",
             Self::Denied(denial) => denial.reason(),
         }

@@ -22,7 +22,8 @@ use super::{
     inspect::{self, Asked},
     refusal::Refusal,
     route::{self, Route, Verb},
-    upstream::{self, Upstream},
+    servers::Answered,
+    upstream::{Upstream, cause},
     usage::{Scan, Tap},
 };
 use crate::{
@@ -34,13 +35,10 @@ use crate::{
         head::{Framing, Head},
     },
     ledger::{BYTES_PER_TOKEN, Refused, Reservation},
-    text,
 };
 
 /// The most bytes of a request's body: a million tokens of text and some pictures.
 const MAX_BODY: usize = 32 * 1024 * 1024;
-/// The most characters of a failure's cause.
-const MAX_CAUSE: usize = 200;
 
 /// Why a request came to no whole answer.
 enum Stop {
@@ -128,11 +126,13 @@ impl Request<'_> {
             ended = self.exchange(&mut call, reader, writer) => ended,
         };
         if let Err(Stop::Refused(refusal)) = &ended {
-            if call.to.is_some() {
-                // It was sent, so this is the upstream's failure.
+            let nobody = matches!(refusal, Refusal::NoServer(_));
+            if call.to.is_some() || nobody {
+                // It was sent, or would have been, so this is the upstream's failure.
                 call.status = refusal.status().as_u16();
                 entry.saw(|seen| fail(seen, refusal.status().as_u16(), refusal.to_string()));
-            } else {
+            }
+            if call.to.is_none() {
                 link.audit.refused(Some(&entry.grant), refusal.reason());
                 entry.saw(|seen| {
                     seen.refusal = Some(refusal.to_string());
@@ -164,7 +164,7 @@ impl Request<'_> {
         let body = self.body(&mut space, reader, writer).await?;
         let Asked { model: named, answer } = inspect::read(route.protocol(), &body, self.door.inner.web)?;
         let model = model(route, named)?;
-        let upstream = self.door.upstream(route.protocol(), &model)?;
+        let mut line = self.door.line(route.protocol(), &model)?;
         if let Some(ledger) = &self.door.inner.ledger {
             let (asked, answer) = match route {
                 Route::Gemini { verb: Verb::Count, .. } | Route::MessagesCount => (0, Some(0)),
@@ -176,11 +176,13 @@ impl Request<'_> {
             }
             call.reservation = Some(reservation);
         }
-        (call.to, call.asked) = (Some((upstream, model.clone())), body.len());
+        call.asked = body.len();
         entry.saw(|seen| seen.requests += 1);
         let answering = async {
-            let answer = upstream.ask(route, &self.head.headers, body, self.limits).await?;
-            let (status, mut answer) = upstream::clean(answer);
+            let to = |upstream: &Arc<Upstream>| call.to = Some((Arc::clone(upstream), model.clone()));
+            let answered = line.ask(route, &self.head.headers, &body, self.limits, to).await?;
+            // Whatever else it holds is held until the answer is over.
+            let Answered { upstream, status, answer, failure, guard: _held } = answered;
             call.status = status.as_u16();
             if status == StatusCode::NOT_FOUND {
                 let known = upstream.known(&model, self.limits).await;
@@ -188,8 +190,7 @@ impl Request<'_> {
                     return Err(Refusal::NotThere { host: upstream.host().clone(), asked: model, known }.into());
                 }
             }
-            if !status.is_success() {
-                let body = upstream.failure(&mut answer).await;
+            if let Some(body) = failure {
                 entry.saw(|seen| fail(seen, status.as_u16(), cause(&body)));
                 return writer.respond(answer.map(|_| Full::from(body)), manner).await.map_err(|Gone| Stop::Gone);
             }
@@ -284,21 +285,6 @@ fn fail(seen: &mut super::Seen, status: u16, cause: String) {
     seen.failure = Some(Failure { status, cause });
 }
 
-/// The upstream's own words about a failure, in one line.
-fn cause(body: &[u8]) -> String {
-    let json: Option<Value> = serde_json::from_slice(body).ok();
-    // Gemini's streams tell an error as a list of one.
-    let told = json.as_ref().map(|json| json.get(0).unwrap_or(json)).and_then(|json| {
-        let error = json.get("error").unwrap_or(json);
-        error.as_str().or_else(|| error.get("message")?.as_str())
-    });
-    let line = told.map_or_else(
-        || text::one_line(String::from_utf8_lossy(body).as_ref(), MAX_CAUSE),
-        |told| text::one_line(told, MAX_CAUSE),
-    );
-    if line.is_empty() { "it gave no reason".to_owned() } else { line }
-}
-
 /// Room for one body, given back when dropped.
 struct Space {
     all: Arc<Semaphore>,
@@ -338,7 +324,7 @@ struct Call<'a> {
     entry: &'a Entry,
     route: &'a Route,
     /// Where it was sent, and to which model there; `None` where it was not.
-    to: Option<(&'a Upstream, String)>,
+    to: Option<(Arc<Upstream>, String)>,
     /// Bytes of its body.
     asked: usize,
     /// The answer's status; 0 without one.
@@ -366,10 +352,11 @@ impl Call<'_> {
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         let tokens = self.tokens();
-        let Some((upstream, model)) = &self.to else { return };
         if let Some(reservation) = self.reservation.take() {
-            reservation.settle(tokens);
+            // What nobody was asked costs nothing.
+            reservation.settle(if self.to.is_some() { tokens } else { Tokens::default() });
         }
+        let Some((upstream, model)) = &self.to else { return };
         self.entry.saw(|seen| {
             seen.tokens += tokens;
             *seen.by_model.entry(model.clone()).or_default() += tokens;

@@ -50,6 +50,8 @@ const FAILURE_LIMIT: Duration = Duration::from_secs(10);
 /// The most bytes of that list, and the most of its names that are told.
 const MAX_LIST: usize = 1024 * 1024;
 const MOST_KNOWN: usize = 12;
+/// The most characters of a failure's cause.
+const MAX_CAUSE: usize = 200;
 
 /// An address, its key and its models.
 #[derive(Debug)]
@@ -238,6 +240,21 @@ fn names(protocol: Protocol, list: &Value) -> Vec<String> {
     let models = models.as_array().into_iter().flatten().filter(writes);
     let names = models.filter_map(|model| model[name].as_str()).map(|name| name.trim_start_matches("models/"));
     names.filter(|name| is_model(name.rsplit('/').next().unwrap_or_default())).map(str::to_owned).collect()
+}
+
+/// The upstream's own words about a failure, in one line.
+pub(super) fn cause(body: &[u8]) -> String {
+    let json: Option<Value> = serde_json::from_slice(body).ok();
+    // Gemini's streams tell an error as a list of one.
+    let told = json.as_ref().map(|json| json.get(0).unwrap_or(json)).and_then(|json| {
+        let error = json.get("error").unwrap_or(json);
+        error.as_str().or_else(|| error.get("message")?.as_str())
+    });
+    let line = told.map_or_else(
+        || text::one_line(String::from_utf8_lossy(body).as_ref(), MAX_CAUSE),
+        |told| text::one_line(told, MAX_CAUSE),
+    );
+    if line.is_empty() { "it gave no reason".to_owned() } else { line }
 }
 
 /// Leaves on an answer only what is for the client.

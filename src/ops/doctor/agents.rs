@@ -19,7 +19,7 @@ struct Key<'a> {
 }
 
 pub(super) fn check(config: &Config) -> Vec<Check> {
-    let own = if ops::has_endpoint(config) {
+    let own = if ops::has_model(config) {
         format!("Qwen Code asks `{}`, the orchestrator's model, with its key", config.llm.model)
     } else {
         "Qwen Code has no model to ask".to_owned()
@@ -44,7 +44,7 @@ pub(super) fn check(config: &Config) -> Vec<Check> {
         },
     ];
     let others = ops::other_agents(config).into_iter().map(|agent| {
-        let asks = if ops::has_endpoint(config) {
+        let asks = if ops::has_model(config) {
             format!("asks `{}`, the orchestrator's model, with its key and no login", config.llm.model)
         } else {
             "has no model to ask".to_owned()
