@@ -22,7 +22,7 @@ mod upload;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, future::BoxFuture};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -109,6 +109,12 @@ pub trait Bot: Send + Sync {
         sent: &'a SentFile,
         bytes: Bytes,
     ) -> BoxFuture<'a, Result<Upload, String>>;
+
+    /// Forgets a message that its sender has taken back after it was dealt with, so that no model is told of it again. The error
+    /// is for the log.
+    fn forget<'a>(&'a self, _at: &'a Conversation, _event: &'a EventId) -> BoxFuture<'a, Result<(), String>> {
+        async { Ok(()) }.boxed()
+    }
 
     /// Returns a sentence about what keeps running in a room although its turn was stopped; `None` if nothing does.
     fn left_running<'a>(&'a self, at: &'a Address) -> BoxFuture<'a, Option<String>>;

@@ -23,32 +23,7 @@ impl Store {
     /// it.
     pub async fn history(&self, at: &Conversation) -> Result<Vec<History>, StoreError> {
         let at = at.clone();
-        self.read(move |tx| {
-            let (account, room, bot) = (&at.address.account, at.address.room.as_str(), answerer(&at.bot));
-            let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-            let base: Option<(i64, String)> = match bot {
-                None => tx
-                    .prepare_cached("SELECT upto, messages FROM contexts WHERE bot = ?1 AND room = ?2")?
-                    .query_row(params![account, room], row),
-                Some(bot) => tx
-                    .prepare_cached(
-                        "SELECT upto, messages FROM contexts_of_bots WHERE bot = ?1 AND room = ?2 AND answerer = ?3",
-                    )?
-                    .query_row(params![account, room, bot], row),
-            }
-            .optional()?;
-            let (upto, kept) = match base {
-                Some((upto, text)) => (upto, serde_json::from_str::<Vec<Value>>(&text)?),
-                None => (0, Vec::new()),
-            };
-            // A conversation that was given up is not shown, also while it is still being deleted.
-            let upto = upto.max(prune::forgotten_until(tx, &at)?);
-            let mut history: Vec<History> =
-                kept.into_iter().map(|message| History { turn: None, message, calls: Vec::new() }).collect();
-            read(tx, "m.seq > ?3 AND m.answerer IS ?4", params![account, room, upto, bot], &mut history)?;
-            Ok(history)
-        })
-        .await
+        self.read(move |tx| history(tx, &at)).await
     }
 
     /// Returns all messages of a turn, oldest first, including those that a compaction during it hides from the
@@ -99,6 +74,28 @@ impl Store {
         Ok(())
     }
 
+    /// Replaces the context of a conversation by what `edit` makes of its messages, with nothing in between; `None` leaves it as
+    /// it is. Returns whether it was replaced.
+    pub async fn edit_context(
+        &self,
+        at: &Conversation,
+        edit: impl FnOnce(Vec<Value>) -> Option<Vec<Value>> + Send + 'static,
+    ) -> Result<bool, StoreError> {
+        let (at, now) = (at.clone(), self.clock.millis());
+        let (edited, is_over) = self
+            .write(move |tx| {
+                let messages = history(tx, &at)?.into_iter().map(|line| line.message).collect();
+                let Some(messages) = edit(messages) else { return Ok((false, false)) };
+                replace(tx, &at, &messages, now)?;
+                Ok((true, messages.is_empty()))
+            })
+            .await?;
+        if is_over {
+            self.forgetting.notify_one();
+        }
+        Ok(edited)
+    }
+
     /// Gives a conversation up unless one of its turns is open, whose messages belong together. Returns whether it did.
     pub async fn end_conversation(&self, at: &Conversation) -> Result<bool, StoreError> {
         let (at, now) = (at.clone(), self.clock.millis());
@@ -122,6 +119,33 @@ impl Store {
         }
         Ok(ended)
     }
+}
+
+/// Reads a conversation's context.
+fn history(tx: &Transaction<'_>, at: &Conversation) -> Result<Vec<History>, StoreError> {
+    let (account, room, bot) = (&at.address.account, at.address.room.as_str(), answerer(&at.bot));
+    let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let base: Option<(i64, String)> = match bot {
+        None => tx
+            .prepare_cached("SELECT upto, messages FROM contexts WHERE bot = ?1 AND room = ?2")?
+            .query_row(params![account, room], row),
+        Some(bot) => tx
+            .prepare_cached(
+                "SELECT upto, messages FROM contexts_of_bots WHERE bot = ?1 AND room = ?2 AND answerer = ?3",
+            )?
+            .query_row(params![account, room, bot], row),
+    }
+    .optional()?;
+    let (upto, kept) = match base {
+        Some((upto, text)) => (upto, serde_json::from_str::<Vec<Value>>(&text)?),
+        None => (0, Vec::new()),
+    };
+    // A conversation that was given up is not shown, also while it is still being deleted.
+    let upto = upto.max(prune::forgotten_until(tx, at)?);
+    let mut history: Vec<History> =
+        kept.into_iter().map(|message| History { turn: None, message, calls: Vec::new() }).collect();
+    read(tx, "m.seq > ?3 AND m.answerer IS ?4", params![account, room, upto, bot], &mut history)?;
+    Ok(history)
 }
 
 /// Replaces a conversation's context; without messages it is given up.

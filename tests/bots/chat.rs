@@ -138,6 +138,50 @@ async fn a_question_that_calls_it_no_more_is_taken_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_is_deleted_is_not_told_to_the_model_again_nor_is_its_answer() {
+    let (town, llama) = town().await;
+    town.llm.otherwise(echo);
+    let anna = &town.anna;
+    let room = room(anna, false, &[&llama]).await;
+    anna.joined(&room, &llama).await;
+    anna.say(&room, "@llama I like tea").await;
+    answer(anna, &room, &llama, "heard: I like tea").await;
+    let asked = anna.say(&room, "@llama my pin is 4711").await;
+    answer(anna, &room, &llama, "heard: my pin is 4711").await;
+    anna.redact(&room, &asked).await;
+    anna.say(&room, "@llama and now?").await;
+    answer(anna, &room, &llama, "heard: and now?").await;
+    let told = town.llm.requests()[2].to_string();
+    assert!(told.contains("heard: I like tea") && !told.contains("4711"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_deleted_while_it_comes_ends_there() {
+    let (town, llama) = town().await;
+    town.llm.hang_after(2, Reply::text("This is an answer that nobody wants to read to its end."));
+    town.llm.otherwise(echo);
+    let anna = &town.anna;
+    let room = room(anna, false, &[&llama]).await;
+    anna.joined(&room, &llama).await;
+    let asked = anna.say(&room, "@llama tell me").await;
+    let begun = |it: &Seen| it.is_message() && it.sender == llama && it.reply_to() == asked;
+    let begun = anna.wait_after(&asked, "the beginning of an answer", begun).await;
+    // Something of it is there, so that nothing more comes by itself.
+    anna.wait_after(&asked, "more of it", |it| it.target() == begun.id && it.relation() == "m.replace").await;
+    anna.redact(&room, &begun.id).await;
+    town.llm.cancelled(1).await;
+    anna.say(&room, "@llama and now?").await;
+    answer(anna, &room, &llama, "heard: and now?").await;
+    let events = anna.events();
+    let deleted = events.iter().position(|it| it.kind == "m.room.redaction").expect("it was deleted");
+    let after: Vec<_> = events[deleted..].iter().filter(|it| it.sender == llama && it.target() == begun.id).collect();
+    assert_eq!(after.len(), 0, "nothing is written into what was deleted: {after:#?}");
+    let shown: Vec<_> = anna.shown(&room).into_iter().filter(|it| it.sender == llama).collect();
+    assert!(!shown.iter().any(|it| it.body.contains("answer that nobody")), "{shown:#?}");
+    assert!(!town.llm.requests()[1].to_string().contains("tell me"), "what came to nothing is not asked again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_comes_as_edits_of_one_message_and_the_last_one_calls_who_asked() {
     let (town, llama) = town().await;
     town.llm.otherwise(|request| slowly(echo(request), Duration::from_millis(900)));

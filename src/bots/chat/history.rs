@@ -82,6 +82,26 @@ impl Transcript {
     }
 }
 
+/// Takes what somebody said out of a conversation, with all that was asked together with it and what was answered, which may say it
+/// again; `None` if it is not there.
+pub(super) fn without(mut lines: Vec<Line>, event: &EventId) -> Option<Vec<Line>> {
+    let at = lines.iter().position(|line| line.came_by(event))?;
+    let thread = lines[at].thread().cloned();
+    let ends = |line: &Line| line.thread() == thread.as_ref() && !matches!(line, Line::Asked { .. });
+    let Some(end) = lines[at..].iter().position(&ends).map(|after| at + after) else {
+        // It was not answered yet.
+        lines.remove(at);
+        return Some(lines);
+    };
+    let begin = lines[..at].iter().rposition(ends).map_or(0, |before| before + 1);
+    let mut index = 0..;
+    lines.retain(|line| {
+        let within = index.next().is_some_and(|index| (begin..=end).contains(&index));
+        !within || line.thread() != thread.as_ref()
+    });
+    Some(lines)
+}
+
 /// Returns the request for an answer to somebody in no room, where these questions were answered before, oldest first. Of
 /// these it has at most `turns`, and as many as fit into `room` tokens with all else.
 pub(in crate::bots) fn request(
@@ -138,7 +158,8 @@ mod tests {
     }
 
     fn asked(words: &str, thread: Option<&str>) -> Line {
-        Line::Asked { parts: vec![text(words)], thread: thread.map(EventId::from), mode: None }
+        let event = Some(EventId(format!("${words}")));
+        Line::Asked { parts: vec![text(words)], thread: thread.map(EventId::from), mode: None, event }
     }
 
     fn answered(words: &str, thread: Option<&str>) -> Line {
@@ -179,6 +200,30 @@ mod tests {
         let mut lines = lines;
         lines.push(asked("more there", Some("$t")));
         assert_eq!(of(&lines), ["system Be kind.", "in a thread", "-> there", "more there"]);
+    }
+
+    #[test]
+    fn what_is_taken_back_leaves_with_its_answer_and_nothing_else_does() {
+        let lines = vec![
+            asked("one", None),
+            answered("first", None),
+            asked("a picture", None),
+            asked("in a thread", Some("$t")),
+            asked("two", None),
+            answered("second", None),
+            answered("there", Some("$t")),
+            asked("three", None),
+        ];
+        let left = |event: &str| {
+            let left = without(lines.clone(), &EventId::from(event))?;
+            Some(left.iter().map(|line| lines.iter().position(|all| all == line).unwrap()).collect::<Vec<_>>())
+        };
+        assert_eq!(left("$one"), Some(vec![2, 3, 4, 5, 6, 7]));
+        assert_eq!(left("$two"), Some(vec![0, 1, 3, 6, 7]), "the picture was asked about");
+        assert_eq!(left("$a picture"), left("$two"));
+        assert_eq!(left("$in a thread"), Some(vec![0, 1, 2, 4, 5, 7]));
+        assert_eq!(left("$three"), Some(vec![0, 1, 2, 3, 4, 5, 6]), "it is open");
+        assert_eq!(left("$else"), None);
     }
 
     #[test]

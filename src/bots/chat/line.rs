@@ -24,6 +24,9 @@ pub(super) enum Line {
         /// The word of the mode that they chose.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mode: Option<String>,
+        /// The event by which it came; older lines do not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        event: Option<EventId>,
     },
     /// What the bot answered.
     Answered {
@@ -63,7 +66,8 @@ impl Line {
             None => words.to_owned(),
         };
         let parts = std::iter::once(Part::Text { text }).chain(message.pictures.iter().cloned()).collect();
-        Self::Asked { parts, thread: message.thread.clone(), mode: mode.map(|mode| mode.word.to_owned()) }
+        let (thread, mode) = (message.thread.clone(), mode.map(|mode| mode.word.to_owned()));
+        Self::Asked { parts, thread, mode, event: Some(message.event.clone()) }
     }
 
     /// Returns the thread to which it belongs.
@@ -79,6 +83,11 @@ impl Line {
             Self::Asked { mode, .. } => mode.as_deref(),
             Self::Answered { .. } | Self::Void { .. } => None,
         }
+    }
+
+    /// Returns whether it came by this event.
+    pub(super) fn came_by(&self, sought: &EventId) -> bool {
+        matches!(self, Self::Asked { event: Some(event), .. } if event == sought)
     }
 
     /// Returns whether a picture belongs to it.

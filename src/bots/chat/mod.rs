@@ -29,9 +29,9 @@ use super::{
     UserMessage, names,
 };
 use crate::{
-    ids::{Address, BotName},
+    ids::{Address, BotName, EventId},
     pictures::Gallery,
-    store::{Ceilings, Store, StoreError},
+    store::{Ceilings, Conversation, Store, StoreError},
     strings,
 };
 use line::Line;
@@ -195,14 +195,31 @@ impl ChatBot {
 
     /// Forgets what was said in the thread in which an order was given, or outside of all threads.
     async fn forget(&self, order: &Order) -> Result<(), StoreError> {
-        let store = &self.means.store;
-        let lines = store.history(&order.at).await?.into_iter();
-        let lines = lines.filter_map(|line| serde_json::from_value::<Line>(line.message).ok());
-        let kept: Vec<_> = lines.filter(|line| line.thread() != order.thread.as_ref()).collect();
-        store.replace_context(&order.at, kept.iter().map(Line::to_json).collect()).await?;
-        // Pictures are kept by room. Those of threads that are still known are needed.
-        if !kept.iter().any(Line::shows) {
-            self.forget_pictures(&order.at.address).await;
+        let thread = order.thread.clone();
+        self.keep(&order.at, move |mut lines| {
+            lines.retain(|line| line.thread() != thread.as_ref());
+            Some(lines)
+        })
+        .await
+    }
+
+    /// Keeps of a conversation what `kept` returns; all of it if that is nothing.
+    async fn keep(
+        &self,
+        at: &Conversation,
+        kept: impl FnOnce(Vec<Line>) -> Option<Vec<Line>> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let edit = move |messages: Vec<Value>| {
+            let lines = messages.into_iter().filter_map(|message| serde_json::from_value(message).ok());
+            Some(kept(lines.collect())?.iter().map(Line::to_json).collect())
+        };
+        if self.means.store.edit_context(at, edit).await? {
+            let left = self.means.store.history(at).await?.into_iter();
+            let mut left = left.filter_map(|line| serde_json::from_value::<Line>(line.message).ok());
+            // Pictures are kept by room. Those of threads that are still known are needed.
+            if !left.any(|line| line.shows()) {
+                self.forget_pictures(&at.address).await;
+            }
         }
         Ok(())
     }
@@ -281,6 +298,15 @@ impl Bot for ChatBot {
         bytes: Bytes,
     ) -> BoxFuture<'a, Result<Upload, String>> {
         self.keep_picture(at, sent, bytes).boxed()
+    }
+
+    fn forget<'a>(&'a self, at: &'a Conversation, event: &'a EventId) -> BoxFuture<'a, Result<(), String>> {
+        let event = event.clone();
+        async move {
+            let kept = self.keep(at, move |lines| history::without(lines, &event));
+            kept.await.map_err(|error| error.to_string())
+        }
+        .boxed()
     }
 
     fn left_running<'a>(&'a self, _: &'a Address) -> BoxFuture<'a, Option<String>> {

@@ -203,8 +203,8 @@ impl ChatBot {
     async fn transcript(&self, at: &Conversation) -> Result<Transcript, StoreError> {
         let history = self.means.store.history(at).await?;
         if history.len() > LINES {
-            let kept = history.iter().skip(history.len() - LINES_KEPT).map(|line| line.message.clone()).collect();
-            self.means.store.replace_context(at, kept).await?;
+            let kept = |mut lines: Vec<_>| Some(lines.split_off(lines.len().saturating_sub(LINES_KEPT)));
+            self.means.store.edit_context(at, kept).await?;
         }
         let lines = history.into_iter().filter_map(|line| serde_json::from_value(line.message).ok());
         Ok(Transcript::of(lines.collect()))

@@ -247,6 +247,7 @@ impl Driver {
             }
             Action::Rewrite { target, body, change } => store.rewrite(&account, &target, body, &change).await?,
             Action::Drop { target, thread, change } => self.drop_question(target, thread, change).await?,
+            Action::Forget { target, change } => self.forget(target, change).await?,
             Action::Show(live) => self.show(live),
             Action::Enclose { turn, enclosed } => self.enclose(&turn, enclosed).await?,
         }

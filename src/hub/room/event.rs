@@ -205,6 +205,13 @@ pub(super) enum Action {
         /// The redaction.
         change: EventId,
     },
+    /// Have the bots forget a message that was taken back once it had been answered, and mark the event `change` as done.
+    Forget {
+        /// The message.
+        target: EventId,
+        /// The redaction.
+        change: EventId,
+    },
     /// Show the room something.
     Show(Live),
     /// Send the room a file or log of the turn.

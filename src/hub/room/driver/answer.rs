@@ -140,6 +140,17 @@ impl Driver {
         Ok(())
     }
 
+    /// Has the bots forget a message that was taken back.
+    pub(super) async fn forget(&self, target: EventId, change: EventId) -> Result<(), StoreError> {
+        for bot in self.hub.inner.bots.iter() {
+            let at = self.conversation(&**bot);
+            if let Err(error) = bot.forget(&at, &target).await {
+                tracing::warn!(bot = %bot.name(), error, "a message that was taken back could not be forgotten");
+            }
+        }
+        self.hub.inner.store.done(&self.address.account, vec![change]).await
+    }
+
     /// Stores what the turn sends to the room beside its answer.
     pub(super) async fn enclose(&self, turn: &Turn, enclosed: Enclosed) -> Result<(), StoreError> {
         let Enclosed { key, enclosure, stored } = enclosed;

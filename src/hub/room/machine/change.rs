@@ -18,7 +18,7 @@ use crate::{
 
 impl Machine {
     /// Handles a change: a message that waits is changed or dropped, a running turn is told, an answered message
-    /// stays.
+    /// stays, but the bots that can forget it do when it is taken back.
     pub(super) fn change(&mut self, entry: &Entry, change: &Change, out: &mut Out) {
         let mut phase = mem::take(&mut self.phase);
         match &change.found {
@@ -78,6 +78,9 @@ impl Machine {
                     // The message is read again, since its new text may mean something else.
                     *phase = Phase::Between;
                 }
+            }
+            (Standing::Claimed(_) | Standing::Done, _) if change.text.is_none() => {
+                out.push(Action::Forget { target: change.target.clone(), change: entry.event.clone() });
             }
             (Standing::Claimed(_) | Standing::Done, _) => out.push(done()),
         }

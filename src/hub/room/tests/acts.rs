@@ -133,6 +133,10 @@ impl World {
                     self.done(&change);
                 }
             }
+            Action::Forget { target, change } => {
+                self.note(format!("forget {target}"));
+                self.done(&change);
+            }
             Action::Show(Live::Queued { asked, before, .. }) => self.note(format!("{asked} waits behind {before}")),
             Action::Show(Live::Ended { .. }) => self.note("waits no more".into()),
             Action::Show(_) | Action::Enclose { .. } => {}

@@ -250,7 +250,7 @@ fn edits_and_redactions_during_a_turn() {
         &[
             begun,
             (|w| w.turn_ends(), &["answer a: Done"]),
-            (|w| w.redacts("r", "a"), &[]),
+            (|w| w.redacts("r", "a"), &["forget a"]),
             (|w| w.edits("e", "a", "fix that"), &[]),
         ],
     );
