@@ -33,8 +33,8 @@ pub use localbot::{Guests, LocalBot};
 pub use neighbours::Neighbours;
 pub(crate) use permits::Permit;
 pub use permits::Permits;
-pub(crate) use policy::Policies;
 pub use policy::{Passers, People, Places, Policy};
+pub(crate) use policy::{Policies, note_of_alias};
 pub use upload::{SentFile, Upload};
 
 pub(crate) use crate::orchestrator::Start;

@@ -109,6 +109,11 @@ impl Policy {
     }
 }
 
+/// Returns the key under which an account's store notes the room to which an alias last led.
+pub(crate) fn note_of_alias(alias: &str) -> String {
+    format!("alias:{alias}")
+}
+
 /// The policies of all bots of an account: what one of them hears goes into the journal. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Policies {

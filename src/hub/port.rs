@@ -123,6 +123,11 @@ impl Ports {
         self.of(room).is_some_and(|port| port.rooms.local)
     }
 
+    /// Returns whether the people in a room are elsewhere; `false` if no port serves the room now.
+    pub(super) fn is_remote(&self, room: &RoomKey) -> bool {
+        self.of(room).is_some_and(|port| !port.rooms.local)
+    }
+
     /// Returns what the protocol of a room can do. If no port serves the room now, all features count as there, since
     /// the rows wait until one does.
     pub(super) fn features(&self, room: &RoomKey) -> Features {

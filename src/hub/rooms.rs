@@ -17,6 +17,7 @@ use tracing::Instrument;
 
 use super::{AccountHub, CardPlace, Fetch, MakeRoom, NotMade, Outbound, room::Mailbox, to_json};
 use crate::{
+    bots::{Bot, note_of_alias},
     ids::{self, Address, EventId, RoomKey},
     store::{LeftRoom, NewOutbox, StoreError},
 };
@@ -133,6 +134,27 @@ impl AccountHub {
         };
         // Without an answer it is asked for again, and found.
         time::timeout(MAKE, asked).await.map_or(Err(NotMade::Away), |made| made.unwrap_or(Err(NotMade::Away)))
+    }
+
+    /// Returns whether a bot works in the room in which the people of a home are, as far as can be told without asking anybody: what
+    /// waits for a bot may come from a time in which it did.
+    pub(super) async fn works_in(&self, bot: &dyn Bot, home: &Address) -> bool {
+        let room = self.inner.homes.current(&home.room);
+        if !self.inner.ports.is_remote(&home.room) || self.is_for_task(&room) {
+            return true;
+        }
+        let (store, mut named) = (&self.inner.store, vec![]);
+        for alias in bot.policy().aliases() {
+            match store.noted(self.account(), &note_of_alias(alias)).await {
+                Ok(led) => named.extend(led),
+                Err(error) => {
+                    tracing::warn!(alias, %error, "where an alias leads is not known");
+                    return true;
+                }
+            }
+        }
+        let named: Vec<_> = named.iter().map(String::as_str).collect();
+        bot.policy().opens(room.as_str(), &named)
     }
 
     /// Returns whether a room was made for a task.

@@ -1,8 +1,10 @@
 //! Bots come, begin anew and go by their files and by `cloud-bot`, while the others answer.
 
-use std::os::unix::fs::MetadataExt;
+use std::{os::unix::fs::MetadataExt, sync::Arc};
 
-use super::*;
+use tokio::sync::Notify;
+
+use super::{support::scripted_llm::user_texts, *};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_closed_homeserver_a_bot_is_added_with_its_account_beside_a_running_server() {
@@ -100,7 +102,7 @@ async fn a_broken_file_keeps_no_other_bot_away_and_one_begins_anew_while_the_oth
     assert!(!status.status.success() && out(&status).contains("cloud-bot-broken.env"), "{}", out(&status));
 
     // Qwen's answer is under way while llama begins anew.
-    let gate = std::sync::Arc::new(tokio::sync::Notify::new());
+    let gate = Arc::new(Notify::new());
     place.llm.when("slowly").after(&gate).reply_text("It came at last.");
     let asked = place.anna.say(&two, "@qwen slowly, please").await;
     place.llm.arrived(3).await;
@@ -142,6 +144,35 @@ async fn mentioned_in_a_room_that_is_not_its_any_more_it_leaves() {
     place.anna.say(&two, "@llama are you still here?").await;
     place.anna.member(&two, &user, "leave").await;
     assert_eq!(place.llm.requests().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_that_is_taken_off_its_list_during_an_answer_gets_none() {
+    let mut place = Place::new().await;
+    let gate = Arc::new(Notify::new());
+    place.llm.when("slowly").after(&gate).reply_text("This comes too late.");
+    place.answers_all();
+    let (room, other) = (place.room(false).await, place.room(false).await);
+    let user = place.synapse.account("llama").await;
+    let token = place.token("llama").await;
+    let write = |rooms: &str| place.write("llama", &format!("{}BOT_TOKEN={token}\n", place.settings(&user, rooms)));
+    write(&format!("{room},{other}"));
+    place.serve();
+    place.invite(&room, &user).await;
+    place.invite(&other, &user).await;
+    place.anna.say(&room, "@llama answer slowly").await;
+    place.llm.arrived(1).await;
+    // This waits behind it.
+    place.anna.say(&room, "@llama and slowly again").await;
+    let write = |rooms: &str| place.write("llama", &format!("{}BOT_TOKEN={token}\n", place.settings(&user, rooms)));
+    write(other.as_str());
+    let told = || place.log().matches("does not work in this room any more").count() == 2;
+    tokio::task::block_in_place(|| wait("the end of both questions", told));
+    place.is_answered(&other, "llama", false).await;
+    let asked: Vec<_> = place.llm.requests().iter().flat_map(user_texts).collect();
+    assert_eq!(asked.iter().filter(|text| text.contains("slowly")).count(), 1, "{asked:?}");
+    let shown = place.anna.shown(&room);
+    assert!(!shown.iter().any(|it| it.sender == user && it.body.contains("too late")), "{shown:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,7 +244,7 @@ async fn a_stream_of_which_nothing_comes_is_begun_anew() {
     let mut held = false;
     proxy.rule(move |asked| {
         let holds = asked.is_sync() && !std::mem::replace(&mut held, true);
-        holds.then(|| support::proxy::Fault::Held(std::sync::Arc::default()))
+        holds.then(|| support::proxy::Fault::Held(Arc::default()))
     });
     // Until the request that is under way has ended, its answer comes.
     place.is_answered(&room, "llama", false).await;

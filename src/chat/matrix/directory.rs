@@ -18,7 +18,7 @@ use matrix_sdk::{
 use tokio::time::{self, Instant};
 
 use super::Adapter;
-use crate::ids::RoomKey;
+use crate::{bots::note_of_alias, ids::RoomKey};
 
 /// How long an answer counts before the directory is asked again.
 const HOLDS: Duration = Duration::from_mins(10);
@@ -35,11 +35,6 @@ pub(super) struct Directory {
 struct Known {
     rooms: HashMap<String, OwnedRoomId>,
     asked: Option<Instant>,
-}
-
-/// Returns the key under which the hub notes the room to which an alias last led.
-fn note_of(alias: &str) -> String {
-    format!("alias:{alias}")
 }
 
 impl Directory {
@@ -79,7 +74,7 @@ impl Adapter {
             known.rooms.clone()
         });
         for alias in self.hub.policies().aliases() {
-            let note = note_of(alias);
+            let note = note_of_alias(alias);
             let found = match resolve(client, alias).await {
                 Found::Room(room) => {
                     if let Err(error) = self.hub.note(&note, room.as_str()).await {

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     bots::{Bot, Outcome, Permit, Progress, Start, TurnJob, UserMessage},
     crash,
-    hub::{AccountHub, Live},
+    hub::{AccountHub, Ending, Live},
     ids::{Address, BotName, EventId, TurnId},
     llm::Part,
     store::{Conversation, StoreError},
@@ -330,7 +330,14 @@ impl Driver {
             abandon: self.hub.inner.cancel.child_token(),
         };
         self.turn.seen = Some(seen);
-        let work = async move { bot.turn(job).await };
+        let (hub, address) = (self.hub.clone(), self.address.clone());
+        let work = async move {
+            if !hub.works_in(&*bot, &address).await {
+                tracing::warn!(bot = %bot.name(), "the bot does not work in this room any more, so it answers nothing");
+                return Some(Outcome::plain(Ending::Stopped, ""));
+            }
+            bot.turn(job).await
+        };
         self.turn.work = Some(AbortOnDropHandle::new(tokio::spawn(work.in_current_span())));
     }
 
