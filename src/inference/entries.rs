@@ -4,11 +4,11 @@ use std::{env, fs, io, os::unix::fs::MetadataExt, path::PathBuf, time::Duration}
 
 use reqwest::Url;
 use secrecy::SecretString;
-use serde::de::DeserializeSeed;
+use serde::{Deserialize, de::DeserializeSeed};
 use serde_json::Value;
 
 use super::{
-    fields::{Faults, Fields, Members, Under},
+    fields::{Faults, Fields, Members, Twice, Under, unknown},
     names,
 };
 
@@ -174,14 +174,8 @@ pub(super) fn endpoints(text: &str, faults: &mut Faults) -> Vec<Endpoint> {
         "memory",
         "loadSeconds",
     ];
-    let whole: Value = match serde_json::from_str(text) {
-        Ok(whole) => whole,
-        Err(error) => {
-            faults.add("", error);
-            return vec![];
-        }
-    };
-    let Some(list) = whole["endpoints"].as_array() else {
+    let Some(list) = whole::<Value>(text, "endpoints", faults) else { return vec![] };
+    let Some(list) = list.as_array() else {
         faults.add("endpoints", "write a list there");
         return vec![];
     };
@@ -276,7 +270,7 @@ fn speeds(fields: &mut Fields<'_>) -> Speeds {
 
 /// Reads `localbot-rooms.json`, in its order.
 pub(super) fn rooms(text: &str, faults: &mut Faults) -> Vec<MappedRoom> {
-    let known = ["agentId", "roomName", "publicReset"];
+    let known = ["agentId", "roomName", "publicReset", "notes"];
     let mut all: Vec<MappedRoom> = Vec::new();
     let members = members(text, "rooms", faults);
     not_more(members.len(), "rooms", faults);
@@ -336,16 +330,25 @@ fn not_more(count: usize, name: &str, faults: &mut Faults) {
 
 /// Returns the members of the object that a file has under this name, in their order.
 fn members(text: &str, name: &str, faults: &mut Faults) -> Vec<(String, Value)> {
+    whole(text, name, faults).map_or_else(Vec::new, |Members(members)| members)
+}
+
+/// Returns what a file's object has under this name; nothing else belongs into it, and nothing stands twice.
+fn whole<T: for<'de> Deserialize<'de>>(text: &str, name: &str, faults: &mut Faults) -> Option<T> {
+    // What is no JSON is told below.
+    let _ = Twice::new(faults).deserialize(&mut serde_json::Deserializer::from_str(text));
     let mut reader = serde_json::Deserializer::from_str(text);
-    match Under(name).deserialize(&mut reader).and_then(|found| reader.end().map(|()| found)) {
-        Ok(Some(Members(members))) => members,
-        Ok(None) => {
-            faults.add("", format_args!("it has no `{name}`"));
-            vec![]
+    match Under::new(name).deserialize(&mut reader).and_then(|found| reader.end().map(|()| found)) {
+        Ok((found, others)) => {
+            unknown("", others.iter(), &[name, "notes"], faults);
+            if found.is_none() {
+                faults.add("", format_args!("it has no `{name}`"));
+            }
+            found
         }
         Err(error) => {
             faults.add("", error);
-            vec![]
+            None
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Reads a JSON object field by field, so that a mistake is named by its place, as in `endpoints[0].url`. Pure.
+//!
+//! A field that is not known is a mistake, and so is one that stands there twice: whoever wrote it believes that it does
+//! something. What begins with `_`, `$` or `x-` is a note of theirs.
 
-use std::fmt;
+use std::{collections::HashSet, fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::Value;
 
@@ -36,37 +39,6 @@ impl Faults {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Members(pub(super) Vec<(String, Value)>);
 
-/// Reads the object that the file has under this name; `None` if it has none.
-pub(super) struct Under<'a>(pub(super) &'a str);
-
-impl<'de> DeserializeSeed<'de> for Under<'_> {
-    type Value = Option<Members>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Under<'_> {
-    type Value = Option<Members>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(name) = map.next_key::<String>()? {
-            if name == self.0 {
-                found = Some(map.next_value()?);
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(found)
-    }
-}
-
 impl<'de> Deserialize<'de> for Members {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct InOrder;
@@ -89,6 +61,141 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
+/// Reads what the file's object has under this name, and the names of all else in it.
+pub(super) struct Under<'a, T> {
+    name: &'a str,
+    what: PhantomData<T>,
+}
+
+impl<'a, T> Under<'a, T> {
+    pub(super) fn new(name: &'a str) -> Self {
+        Self { name, what: PhantomData }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for Under<'_, T> {
+    type Value = (Option<T>, Vec<String>);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Under<'_, T> {
+    type Value = (Option<T>, Vec<String>);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut found, mut others) = (None, vec![]);
+        while let Some(name) = map.next_key::<String>()? {
+            if name == self.name {
+                found = Some(map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+                others.push(name);
+            }
+        }
+        Ok((found, others))
+    }
+}
+
+/// Looks for fields that stand twice in one object, at any depth.
+pub(super) struct Twice<'f> {
+    /// The value's place in the file; empty for the whole.
+    place: String,
+    faults: &'f mut Faults,
+}
+
+impl<'f> Twice<'f> {
+    pub(super) fn new(faults: &'f mut Faults) -> Self {
+        Self { place: String::new(), faults }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Twice<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Twice<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut seen = HashSet::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            let name_there = if plain { name.clone() } else { format!("\"{name}\"") };
+            let place = if self.place.is_empty() { name_there } else { format!("{}.{name_there}", self.place) };
+            if !seen.insert(name) {
+                self.faults.add(&place, "it stands there twice");
+            }
+            map.next_value_seed(Twice { place, faults: self.faults })?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        for index in 0.. {
+            let place = format!("{}[{index}]", self.place);
+            if list.next_element_seed(Twice { place, faults: self.faults })?.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+/// Names the fields that are none of `known`.
+pub(super) fn unknown<'n>(place: &str, names: impl Iterator<Item = &'n String>, known: &[&str], faults: &mut Faults) {
+    let noted = |name: &str| name.starts_with(['_', '$']) || name.starts_with("x-");
+    for name in names.filter(|name| !known.contains(&name.as_str()) && !noted(name)) {
+        let place = if place.is_empty() { name.clone() } else { format!("{place}.{name}") };
+        let near = |known: &&&str| strsim::damerau_levenshtein(known, name) <= 2 && name.len() > 3;
+        match known.iter().find(near) {
+            Some(near) => faults.add(&place, format_args!("there is no such field; did you mean `{near}`?")),
+            None => faults.add(&place, format_args!("there is no such field, only {}", names_of(known))),
+        }
+    }
+}
+
+fn names_of(known: &[&str]) -> String {
+    known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
 /// The fields of one entry.
 pub(super) struct Fields<'a> {
     place: String,
@@ -97,19 +204,13 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Begins with an entry that has to be an object with no field that is nearly one of `known`: what is unknown
-    /// otherwise is somebody else's.
+    /// Begins with an entry that has to be an object with no other fields than `known`.
     pub(super) fn of(place: String, value: &'a Value, known: &[&str], faults: &'a mut Faults) -> Option<Self> {
         let Some(object) = value.as_object() else {
             faults.add(&place, "it is no object");
             return None;
         };
-        for name in object.keys().filter(|name| !known.contains(&name.as_str())) {
-            let near = |known: &&&str| strsim::damerau_levenshtein(known, name) <= 2 && name.len() > 3;
-            if let Some(near) = known.iter().find(near) {
-                faults.add(&format!("{place}.{name}"), format_args!("there is no such field; did you mean `{near}`?"));
-            }
-        }
+        unknown(&place, object.keys(), known, faults);
         Some(Self { place, value, faults })
     }
 

@@ -87,7 +87,18 @@ fn a_mistake_is_named_by_its_file_and_field() {
         |fields: &str| format!(r#"{{"rooms": {{"!a:x": {{"roomName": "a", "agentId": "coder/coder", {fields}}}}}}}"#);
     let long = "x".repeat(2000);
     for (file, text, told) in [
-        (ENDPOINTS, "[]".to_owned(), "endpoints: write a list there"),
+        (ENDPOINTS, "[]".to_owned(), "an object"),
+        (ENDPOINTS, r#"{"endpoints": {}}"#.to_owned(), "endpoints: write a list there"),
+        (ENDPOINTS, endpoint(r#""apiKey": "sk-1""#), "endpoints[0].apiKey: there is no such field, only `id`, `name`"),
+        (ENDPOINTS, endpoint(r#""id": "b""#), "endpoints[0].id: it stands there twice"),
+        (ENDPOINTS, ONE.replacen('{', r#"{"version": 1, "#, 1), "version: there is no such field, only `endpoints`"),
+        (MODELS, model(r#""alias": "b""#), "models.\"ollama/a\".alias: it stands there twice"),
+        (MODELS, model(r#""speeds": {"fast": 1}"#), "models.\"ollama/a\".speeds.fast: there is no such field"),
+        (
+            MODELS,
+            r#"{"models": {"ollama/a": {"alias": "a"}, "ollama/a": {"alias": "b"}}}"#.to_owned(),
+            "models.\"ollama/a\": it stands there twice",
+        ),
         (ENDPOINTS, r#"{"endpoints": [7]}"#.to_owned(), "endpoints[0]: it is no object"),
         (
             ENDPOINTS,
