@@ -18,6 +18,11 @@ pub(crate) const HELP: &str = "\
 
 `!lbs` and so on mean the same.";
 
+/// How a command is written.
+pub(crate) fn written_so(command: &str) -> String {
+    format!("❌ Write `{command}` and nothing else; `/lbh` lists the commands.")
+}
+
 /// The head of the reply to `/lbs`.
 pub(crate) const STATUS: &str = "🤖 LocalBot Status";
 /// The head of the reply to `/lbm`.

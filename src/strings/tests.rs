@@ -266,6 +266,7 @@ fn words() -> Vec<Word> {
         Frame github::pull(7, "https://github.com/acme/site/pull/7", true, "+3 −0", "2 passed"),
         Frame github::body("It works.", "@ann:a.org", &[], &["x.org".to_owned()]),
         Frame localbot::HELP,
+        Fails localbot::written_so("/lbs"),
         Frame localbot::STATUS,
         Frame localbot::MODELS,
         Frame localbot::ENDPOINTS,

@@ -72,6 +72,7 @@ impl LocalBot {
             // Whoever wires another command to guests by mistake gets nothing.
             _ if asker == Asker::Guest => String::new(),
             LocalCommand::Help => localbot::HELP.to_owned(),
+            LocalCommand::Usage(command) => localbot::written_so(command),
             LocalCommand::Status => self.status(snapshot).await,
             LocalCommand::Models => self.models(snapshot).await,
             LocalCommand::Endpoints => self.endpoints(snapshot).await,
