@@ -154,7 +154,13 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
     let txn = &delivery.txn;
     let content = match &delivery.outbound {
         Outbound::Answer { text, footer, asked, sender, thread, streamed, thoughts, .. } => {
-            let draft = if *streamed { draft(adapter, &room, asked, thread.as_ref()).await? } else { None };
+            let draft = if *streamed { draft(adapter, &room, asked, thread.as_ref()).await? } else { Draft::None };
+            let draft = match draft {
+                // Whoever has deleted the beginning does not want the rest.
+                Draft::Deleted => return event_of(txn),
+                Draft::Shown(event) => Some(event),
+                Draft::None => None,
+            };
             let short = match draft {
                 Some(_) => render::shortened_for_edit(text),
                 None => render::shortened(text),
@@ -233,7 +239,7 @@ async fn send(adapter: &Adapter, delivery: &Delivery) -> Result<OwnedEventId, Tr
             adapter.scheduler.settle(key, asked.as_str()).await;
             let progress = view::noted(adapter, asked).await?;
             let rendered = render::markdown(&super::progress::closing(*ending, footer));
-            let Some(progress) = progress else { return event_of(txn) };
+            let Some(progress) = progress.filter(|noted| noted != view::DELETED) else { return event_of(txn) };
             let progress = if let Ok(progress) = OwnedEventId::try_from(progress) {
                 progress
             } else {
@@ -283,24 +289,32 @@ async fn shown_as(adapter: &Adapter, txn: Option<&str>) -> Result<Option<OwnedEv
     Ok(sent.and_then(|event| OwnedEventId::try_from(event.as_str()).ok()))
 }
 
-/// Returns the message in which an answer was shown as it came, if there is one.
-async fn draft(
-    adapter: &Adapter,
-    room: &Room,
-    asked: &EventId,
-    thread: Option<&EventId>,
-) -> Result<Option<OwnedEventId>, Trouble> {
+/// The message in which an answer is shown as it comes.
+enum Draft {
+    /// There is none.
+    None,
+    /// This one.
+    Shown(OwnedEventId),
+    /// Somebody has deleted it.
+    Deleted,
+}
+
+/// Returns the message in which an answer was shown as it came.
+async fn draft(adapter: &Adapter, room: &Room, asked: &EventId, thread: Option<&EventId>) -> Result<Draft, Trouble> {
     let key = RoomKey::from(room.room_id().as_str());
     // Waits for an edit that is being sent, which notes the event of the message.
     adapter.scheduler.settle(&key, asked.as_str()).await;
-    let Some(noted) = view::noted(adapter, asked).await? else { return Ok(None) };
+    let Some(noted) = view::noted(adapter, asked).await? else { return Ok(Draft::None) };
+    if noted == view::DELETED {
+        return Ok(Draft::Deleted);
+    }
     if let Ok(event) = OwnedEventId::try_from(noted) {
-        return Ok(Some(event));
+        return Ok(Draft::Shown(event));
     }
     // The message was begun, and its event id was never noted: sending again with the same transaction id returns it.
     let begun = view::txn_of(adapter, &key, asked);
     let content = related(to_content("m.notice", &render::markdown("…")), thread, Some(asked));
-    post(adapter, Class::Answer, room, &begun, content).await.map(Some)
+    post(adapter, Class::Answer, room, &begun, content).await.map(Draft::Shown)
 }
 
 /// Returns a made-up event id for a row that sends nothing, so that the outbox can close it.

@@ -52,6 +52,8 @@ pub(super) struct RoomFacts<'a> {
     pub(super) encrypted: bool,
     /// The event id of the running turn's progress message, if there is one.
     pub(super) progress: Option<&'a str>,
+    /// Whether an answer is shown in that message as it comes.
+    pub(super) drafts: bool,
     /// The open cards: the event of each, and its code.
     pub(super) cards: &'a [(EventId, String)],
 }
@@ -64,7 +66,8 @@ pub(super) fn read(place: RoomFacts<'_>, read: &Read<'_>) -> Option<Inbound> {
         return None;
     }
     let heard = place.policies.hears(sender.as_str());
-    if !heard && event["type"] != "m.room.message" {
+    let unwanted = place.drafts && place.progress.is_some() && redacted(event) == place.progress;
+    if !heard && event["type"] != "m.room.message" && !unwanted {
         return None;
     }
     let id: OwnedEventId = event["event_id"].as_str()?.try_into().ok()?;
@@ -83,10 +86,10 @@ pub(super) fn read(place: RoomFacts<'_>, read: &Read<'_>) -> Option<Inbound> {
                 Body::said(answer.replace("CODE", code))
             }
         }
-        "m.room.redaction" => {
-            let target = event["content"]["redacts"].as_str().or(event["redacts"].as_str())?;
-            Body::Redacted { target: target.into() }
-        }
+        // Whoever may delete an answer that is being written wants no more of it. The homeserver has let them, and the worst
+        // that a forged one can do is to stop a turn.
+        "m.room.redaction" if unwanted => Body::Stop,
+        "m.room.redaction" => Body::Redacted { target: redacted(event)?.into() },
         _ if place.encrypted && read.came != Came::Decrypted => return None,
         "m.room.message" => message(place.own, &sender, &event["content"])?,
         "m.sticker" => unsupported("stickers", &event["content"]),
@@ -99,11 +102,17 @@ pub(super) fn read(place: RoomFacts<'_>, read: &Read<'_>) -> Option<Inbound> {
         _ => false,
     };
     let overheard = place.policies.overhears(sender.as_str()) && is_speech(&event["content"], &body);
-    if !heard && !overheard && !words(&body) {
+    if !heard && !overheard && !unwanted && !words(&body) {
         return None;
     }
     let room = place.room.clone();
     Some(Inbound { room, event: id.as_str().into(), sender: sender.to_string(), body, sealed: None })
+}
+
+/// Returns the event that a redaction deletes; `None` if it is none.
+pub(super) fn redacted(event: &Value) -> Option<&str> {
+    let target = event["content"]["redacts"].as_str().or(event["redacts"].as_str());
+    target.filter(|_| event["type"] == "m.room.redaction")
 }
 
 /// Returns whether a message is what somebody says, and not what a bot shows while it works: that is a notice.
@@ -344,6 +353,7 @@ mod tests {
             policies: &policies,
             encrypted,
             progress: Some("$progress"),
+            drafts: true,
             cards: &[("$card".into(), "K7QFB".into())],
         };
         read(place, &Read { event, came }).map(|inbound| inbound.body)
@@ -387,7 +397,8 @@ mod tests {
         let read_of = |event: &Value| {
             let (room, own) = (RoomKey::from("!room:a.org"), user_id!("@bot:a.org"));
             let (room, policies) = (&room, &policies);
-            let place = RoomFacts { room, own, policies, encrypted: false, progress: Some("$progress"), cards: &[] };
+            let progress = Some("$progress");
+            let place = RoomFacts { room, own, policies, encrypted: false, progress, drafts: true, cards: &[] };
             read(place, &Read { event, came: Came::Plain }).map(|inbound| inbound.body)
         };
         let of = |kind: &str, content: Value| {
@@ -457,6 +468,14 @@ mod tests {
             let body = read_as(false, Came::Plain, &redaction);
             assert_eq!(body, Some(Body::Redacted { target: "$old".into() }));
         }
+        let deleted = |sender: &str, target: &str| {
+            let mut event = event("m.room.redaction", json!({"redacts": target}));
+            event["sender"] = json!(sender);
+            read_as(true, Came::Plain, &event)
+        };
+        assert_eq!(deleted("@moderator:a.org", "$progress"), Some(Body::Stop));
+        assert_eq!(deleted("@anna:a.org", "$progress"), Some(Body::Stop));
+        assert_eq!(deleted("@moderator:a.org", "$old"), None, "whoever is not heard changes nothing else");
         let threaded =
             json!({"msgtype": "m.text", "body": "x", "m.relates_to": {"rel_type": "m.thread", "event_id": "$root"}});
         assert_eq!(plain(threaded), Some(in_thread("x", Some("$root".into()), None)));

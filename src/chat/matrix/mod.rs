@@ -244,9 +244,9 @@ impl Adapter {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the event id of the running turn's progress message, if there is one.
-    fn progress_event(&self, room: &RoomKey) -> Option<String> {
-        self.views().get(room).and_then(|view| view.event())
+    /// Returns what the room sees of its running turn, if it sees any.
+    fn view(&self, room: &RoomKey) -> Option<Arc<View>> {
+        self.views().get(room).cloned()
     }
 
     /// Sends read receipts for messages.

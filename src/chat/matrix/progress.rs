@@ -178,10 +178,15 @@ impl Progress {
             || now.duration_since(self.started) >= QUICK
     }
 
+    /// Returns whether an answer is shown as it comes.
+    pub(super) fn is_draft(&self) -> bool {
+        self.draft.is_some()
+    }
+
     /// Returns whether the message is sent as a reply: it becomes the answer, or says which place its question has, while others
     /// wait beside it.
     pub(super) fn is_reply(&self) -> bool {
-        self.draft.is_some() || self.queued.is_some()
+        self.is_draft() || self.queued.is_some()
     }
 
     /// Returns the message's text `now`, as Markdown: at most seven lines of at most 200 characters, or the beginning of the

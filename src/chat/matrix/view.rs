@@ -53,7 +53,12 @@ struct ViewState {
     shown: String,
     /// Whether the bot is shown as typing.
     typing: bool,
+    /// Whether somebody has deleted the message. Then it is not sent again.
+    deleted: bool,
 }
+
+/// What is noted in place of the event of a message that was deleted.
+pub(super) const DELETED: &str = "deleted";
 
 /// Returns the key under which the event of a turn's progress message is noted.
 fn note_of(asked: &EventId) -> String {
@@ -61,7 +66,7 @@ fn note_of(asked: &EventId) -> String {
 }
 
 /// Returns the event of a question's progress message, also of an earlier process. It is empty if sending began and
-/// it is not known whether the message arrived.
+/// it is not known whether the message arrived, and [`DELETED`] once that was deleted.
 pub(super) async fn noted(adapter: &Adapter, asked: &EventId) -> Result<Option<String>, Trouble> {
     adapter.hub.noted(&note_of(asked)).await.map_err(|error| Trouble::Away(error.to_string()))
 }
@@ -75,6 +80,17 @@ pub(super) fn txn_of(adapter: &Adapter, room: &RoomKey, asked: &EventId) -> Stri
 impl View {
     fn state(&self) -> MutexGuard<'_, ViewState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns whether an answer is shown as it comes.
+    pub(super) fn is_draft(&self) -> bool {
+        self.state().progress.is_draft()
+    }
+
+    /// Shows no more of the turn, since somebody has deleted the message.
+    pub(super) async fn deleted(&self, adapter: &Adapter) {
+        self.state().deleted = true;
+        note(adapter, self, DELETED).await;
     }
 
     /// Returns the progress message's event, once it was sent.
@@ -120,7 +136,13 @@ fn start(adapter: &Adapter, room: &RoomKey, asked: &EventId, thread: Option<&Eve
     if views.get(room).is_some_and(|view| view.asked == *asked) {
         return;
     }
-    let state = ViewState { progress: Progress::new(Instant::now()), event: None, shown: String::new(), typing: false };
+    let state = ViewState {
+        progress: Progress::new(Instant::now()),
+        event: None,
+        shown: String::new(),
+        typing: false,
+        deleted: false,
+    };
     let view =
         Arc::new(View { room: room.clone(), asked: asked.clone(), thread: thread.cloned(), state: Mutex::new(state) });
     views.insert(room.clone(), Arc::clone(&view));
@@ -148,7 +170,8 @@ async fn tick(adapter: &Adapter, view: &Arc<View>) {
 fn show(adapter: &Adapter, view: &Arc<View>) {
     {
         let (state, now) = (view.state(), Instant::now());
-        if !state.progress.worth(now) && state.event.is_none() || state.progress.text(now) == state.shown {
+        let unworthy = !state.progress.worth(now) && state.event.is_none();
+        if unworthy || state.deleted || state.progress.text(now) == state.shown {
             return;
         }
     }
@@ -163,12 +186,18 @@ async fn send(adapter: &Adapter, view: &View) -> Result<(), Failed<Trouble>> {
     let Some(room) = joined_room(adapter, &view.room) else { return Ok(()) };
     let (text, event, is_reply) = {
         let state = view.state();
+        if state.deleted {
+            return Ok(());
+        }
         (state.progress.text(Instant::now()), state.event.clone(), state.progress.is_reply())
     };
     let rendered = render::markdown(&text);
     let event = match event {
         // After a restart the message may exist already.
-        None => noted(adapter, &view.asked).await.map_err(Failed::Other)?.and_then(|event| event.try_into().ok()),
+        None => match noted(adapter, &view.asked).await.map_err(Failed::Other)?.as_deref() {
+            Some(DELETED) => return Ok(()),
+            event => event.and_then(|event| event.try_into().ok()),
+        },
         known => known,
     };
     let event = if let Some(event) = event {

@@ -54,7 +54,15 @@ pub(super) async fn read(adapter: &Adapter, room: &Room, timeline: &[HistoryEven
         }
         encrypted
     };
-    let progress = adapter.progress_event(&key);
+    let view = adapter.view(&key);
+    let progress = view.as_ref().and_then(|view| view.event());
+    let is_gone = |told: &HistoryEvent| {
+        let event: Value = serde_json::from_str(told.event.raw().json().get()).unwrap_or_default();
+        progress.is_some() && inbound::redacted(&event) == progress.as_deref()
+    };
+    if let Some(view) = view.as_ref().filter(|view| view.is_draft() && timeline.iter().any(is_gone)) {
+        view.deleted(adapter).await;
+    }
     let own = room.own_user_id();
     let is_reaction = |told: &HistoryEvent| {
         told.event.raw().get_field::<String>("type").ok().flatten().as_deref() == Some("m.reaction")
@@ -66,6 +74,7 @@ pub(super) async fn read(adapter: &Adapter, room: &Room, timeline: &[HistoryEven
         policies: adapter.hub.policies(),
         encrypted,
         progress: progress.as_deref(),
+        drafts: view.is_some_and(|view| view.is_draft()),
         cards: &cards,
     };
     let mut all = Vec::new();
