@@ -2,9 +2,13 @@
 
 use std::{os::unix::fs::MetadataExt, sync::Arc};
 
+use matrix_sdk::{attachment::AttachmentConfig, ruma::events::room::message::TextMessageEventContent};
 use tokio::sync::Notify;
 
 use super::{support::scripted_llm::user_texts, *};
+
+/// A picture of one point.
+const POINT: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0\0\0\x1f\x15\xc4\x89\0\0\0\nIDATx\x9cc\0\x01\0\0\x05\0\x01\r\n-\xb4\0\0\0\0IEND\xaeB`\x82";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_closed_homeserver_a_bot_is_added_with_its_account_beside_a_running_server() {
@@ -173,6 +177,31 @@ async fn a_room_that_is_taken_off_its_list_during_an_answer_gets_none() {
     assert_eq!(asked.iter().filter(|text| text.contains("slowly")).count(), 1, "{asked:?}");
     let shown = place.anna.shown(&room);
     assert!(!shown.iter().any(|it| it.sender == user && it.body.contains("too late")), "{shown:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_goes_to_a_model_that_sees_with_the_question_below_it() {
+    let mut place = Place::new().await;
+    place.answers_all();
+    let room = place.room(true).await;
+    let user = place.synapse.account("llama").await;
+    let token = place.token("llama").await;
+    let seeing = place.settings(&user, room.as_str()).replace("LLM_MODEL=tiny", "LLM_MODEL=gpt-4-vision");
+    place.write("llama", &format!("{seeing}BOT_TOKEN={token}\n"));
+    place.serve();
+    place.invite(&room, &user).await;
+    let caption = TextMessageEventContent::plain("@llama what is this?");
+    let (config, kind) = (AttachmentConfig::new().caption(Some(caption)), "image/png".parse().unwrap());
+    let there = place.anna.room(&room);
+    let sent = there.send_attachment("point.png", &kind, POINT.to_vec(), config);
+    let asked = sent.await.unwrap().event_id.to_string();
+    let answer = place.anna.answer_to(&asked).await;
+    assert!(answer.body().contains("It is here."), "{answer:?}");
+    let request = &place.llm.requests()[0];
+    let parts = request["messages"].as_array().unwrap().last().unwrap()["content"].as_array().unwrap();
+    let picture = parts.iter().find_map(|part| part["image_url"]["url"].as_str()).expect("a picture");
+    assert!(picture.starts_with("data:image/"), "{picture}");
+    assert!(parts.iter().any(|part| part["text"].as_str().is_some_and(|text| text.contains("what is this?"))));
 }
 
 #[tokio::test(flavor = "multi_thread")]

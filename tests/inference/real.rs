@@ -15,7 +15,12 @@ use serde_json::json;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::Lab;
-use crate::support::rig::{BARE, LIMIT, Rig};
+use crate::support::{
+    bot::Town,
+    rig::{BARE, LIMIT, Rig},
+    seen::Shown,
+    synapse::Limits,
+};
 
 const IMAGE: &str = "localhost/matrix-agent-llama:latest";
 /// What the random models are called.
@@ -121,6 +126,38 @@ async fn a_router_is_switched_from_the_chat() {
     }
     assert_eq!(lab.told("/lbm xyz"), "❌ Unknown model: xyz. Use /lbm to list.");
     tokio::task::block_in_place(|| server.stop());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_is_switched_from_a_room_of_a_homeserver() {
+    let Some(llama) = Llama::start(&ROUTER) else { return };
+    let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+    let town = Town::prepared(Limits::Relaxed, |rig| {
+        let folder = rig.path().join("lab");
+        std::fs::create_dir(&folder).unwrap();
+        let endpoints = json!({"endpoints": [{"id": "real", "type": "llama-cpp", "url": llama.url}]});
+        std::fs::write(folder.join("inference-endpoints.json"), endpoints.to_string()).unwrap();
+        std::fs::write(folder.join("localbot-models.json"), MODELS).unwrap();
+        rig.set("LOCALBOT_DIR", folder.to_str().unwrap());
+    });
+    let town = town.await;
+    let inference = Inference::new(town.rig.path().join("lab"), tasks, cancel.clone()).unwrap();
+    let endpoint = &inference.registry().read().endpoints[0];
+    let end = Instant::now() + LIMIT;
+    while inference.look(endpoint).await.is_err() {
+        assert!(Instant::now() < end, "{}", llama.log());
+    }
+    let room = town.room(true).await;
+    for alias in ["a", "b"] {
+        town.anna.say(&room, &format!("!lbm {alias}")).await;
+        let start = format!("🔄 Switching to {alias}...\n✅ Model loaded: tiny-{alias}\n");
+        let switched = |it: &Shown| it.sender == town.bot && it.body.starts_with(&start);
+        town.anna.shows(&room, "that it is loaded", |shown| shown.iter().any(switched)).await;
+        let online = inference.look(endpoint).await.unwrap();
+        let loaded: Vec<_> = online.loaded().map(|served| &*served.id).collect();
+        assert!(loaded.len() == 1 && loaded[0].contains(&format!("tiny-{alias}")), "{loaded:?} {}", llama.log());
+    }
+    cancel.cancel();
 }
 
 #[tokio::test(flavor = "multi_thread")]
