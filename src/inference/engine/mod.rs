@@ -31,6 +31,7 @@ use std::{
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    task::spawn_blocking,
     time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -211,18 +212,28 @@ pub enum Looked {
     Good,
     /// There is no such program.
     NoProgram(String),
+    /// Podman does not have the image.
+    NoImage(String),
     /// The model's file is none.
     NoModel(String),
 }
 
-/// Looks whether the program and the model of an engine are there. Blocks. An image is not looked for.
-pub fn look(options: &Options) -> Looked {
-    if let Binary::Native(path) = &options.binary
-        && !program::is_there(path)
-    {
-        return Looked::NoProgram(format!("there is no program {}", path.display()));
+/// Looks whether the program, or the image, and the model of an engine are there. Takes some seconds at most.
+pub async fn look(options: &Options) -> Looked {
+    match &options.binary {
+        Binary::Native(path) if !program::is_there(path) => {
+            return Looked::NoProgram(format!("there is no program {}", path.display()));
+        }
+        Binary::Native(_) => {}
+        Binary::Image { image, podman, .. } => {
+            if let Some(why) = program::lacks(podman, image).await {
+                return Looked::NoImage(why);
+            }
+        }
     }
-    gguf::look(&options.model).map_or_else(Looked::NoModel, |_| Looked::Good)
+    let model = options.model.clone();
+    let looked = spawn_blocking(move || gguf::look(&model)).await;
+    looked.unwrap_or_else(|error| Err(error.to_string())).map_or_else(Looked::NoModel, |_| Looked::Good)
 }
 
 /// The model, which stays loaded, and answers nobody else, until this is dropped.

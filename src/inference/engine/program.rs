@@ -24,7 +24,7 @@ const KEY: &str = "LLAMA_API_KEY";
 /// Some versions keep gigabytes of old conversations in memory unless they are told not to. As a variable, since others
 /// refuse options that they do not know.
 const NO_CACHE: (&str, &str) = ("LLAMA_ARG_CACHE_RAM", "0");
-/// How long Podman may take to remove a container.
+/// How long Podman may take to remove a container, and to say whether it has an image.
 const REMOVE: Duration = Duration::from_secs(20);
 /// What a shell, or Podman, makes of a program that died of SIGILL.
 const DIED_OF_SIGILL: i32 = 128 + 4;
@@ -167,6 +167,19 @@ pub(super) fn is_there(path: &Path) -> bool {
     std::env::split_paths(&folders).any(|folder| is_program(&folder.join(path)))
 }
 
+/// Returns why Podman cannot start this image; `None` if it can.
+pub(super) async fn lacks(podman: &Path, image: &str) -> Option<String> {
+    let mut command = child::command(podman);
+    command.args(["image", "exists", image]).stdout(Stdio::null()).stderr(Stdio::null());
+    match time::timeout(REMOVE, command.status()).await {
+        Ok(Ok(status)) if status.success() => None,
+        Ok(Ok(status)) if status.code() == Some(1) => Some(format!("Podman has no image {image}")),
+        Ok(Ok(status)) => Some(format!("Podman cannot be asked for the image {image} ({status})")),
+        Ok(Err(error)) => Some(format!("Podman cannot be asked for the image {image}: {}: {error}", podman.display())),
+        Err(_) => Some(format!("Podman cannot be asked for the image {image}: it does not answer")),
+    }
+}
+
 /// Returns Podman's option that lets a container see a path of the host. No path of ours holds a comma.
 fn mount(from: &Path, to: &str, options: &str) -> String {
     format!("--mount=type=bind,source={},target={to}{options}", from.display())
@@ -177,6 +190,14 @@ mod tests {
     use std::{ffi::OsStr, os::unix::process::ExitStatusExt};
 
     use super::*;
+
+    #[tokio::test]
+    async fn an_image_that_podman_lacks_is_told() {
+        let lacks = async |podman: &str| lacks(podman.as_ref(), "llama:latest").await;
+        assert_eq!(lacks("true").await, None);
+        assert_eq!(lacks("false").await.unwrap(), "Podman has no image llama:latest");
+        assert!(lacks("/nowhere/podman").await.unwrap().contains("/nowhere/podman: No such file"));
+    }
 
     fn options(binary: Binary) -> Options {
         Options { binary, model: "/m/tiny.gguf".into(), folder: "/s".into(), idle: None, threads: 3, pressure: None }

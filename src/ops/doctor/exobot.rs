@@ -47,16 +47,11 @@ async fn model(config: &Config) -> Check {
         Binary::Native(path) => path.display().to_string(),
         Binary::Image { image, .. } => image.clone(),
     };
-    let looked = tokio::task::spawn_blocking(move || look(&options)).await;
-    match looked {
-        Ok(Looked::Good) => {
-            Check::good(NAME, format!("{shown} and the model are there; the first question starts them"))
-        }
-        Ok(Looked::NoProgram(why)) => {
-            Check::bad(NAME, why, "Build llama.cpp on this machine, and set LLAMA_SERVER_BIN")
-        }
-        Ok(Looked::NoModel(why)) => Check::bad(NAME, why, "Set MODEL_PATH to a GGUF file"),
-        Err(_) => Check::bad(NAME, "the check itself failed", "Try again"),
+    match look(&options).await {
+        Looked::Good => Check::good(NAME, format!("{shown} and the model are there; the first question starts them")),
+        Looked::NoProgram(why) => Check::bad(NAME, why, "Build llama.cpp on this machine, and set LLAMA_SERVER_BIN"),
+        Looked::NoImage(why) => Check::bad(NAME, why, "Fetch it with `podman pull` as whom the server runs as"),
+        Looked::NoModel(why) => Check::bad(NAME, why, "Set MODEL_PATH to a GGUF file"),
     }
 }
 
