@@ -48,6 +48,8 @@ pub mod pictures;
 
 mod strings;
 
+mod metrics;
+
 mod backoff;
 mod child;
 pub mod clock;

@@ -34,6 +34,12 @@ pub fn give_back() -> Option<u64> {
     resident()
 }
 
+/// Returns how many bytes of the process are in memory.
+pub fn resident_bytes() -> Option<u64> {
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+    resident()?.checked_mul(u64::try_from(page).ok()?)
+}
+
 /// Returns how many pages of the process are in memory.
 pub fn resident() -> Option<u64> {
     let pages = std::fs::read_to_string("/proc/self/statm").ok()?;

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     gateway::models::{Grant, ModelDoor, Pass},
     ids::Address,
+    metrics::AGENTS,
 };
 
 /// Rooms that are remembered to have been told who stands in.
@@ -29,6 +30,9 @@ pub struct CodingAgents {
 impl CodingAgents {
     /// Puts together who serves which role, and the door through which they reach their models.
     pub fn new(roster: Roster, door: ModelDoor) -> Self {
+        for assigned in [Role::Plan, Role::Implement, Role::Review].iter().flat_map(|role| roster.of(*role)) {
+            AGENTS.add(&assigned.agent.program);
+        }
         Self { roster: Arc::new(roster), door, told: Arc::default() }
     }
 

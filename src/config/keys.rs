@@ -253,9 +253,9 @@ keys! {
         () GITHUB_FIX_ROUNDS: u32 = Text("0"), parse::count::<_, 0, 20>;
     }
     "HTTP" {
-        /// Where the HTTP server listens, for webhooks: a port, then on this machine alone, or an address with a port. Not set: nowhere. It speaks plain HTTP; put a proxy with TLS in front (`docs/github.md`).
+        /// Where the HTTP server listens, for webhooks and for those who watch the server (`docs/watching.md`): a port, then on this machine alone, or an address with a port. Not set: nowhere. It speaks plain HTTP; put a proxy with TLS in front (`docs/github.md`).
         () HTTP_LISTEN: SocketAddr = Unset, parse::listen;
-        /// The public names by which it may be asked, parted by commas: `agent.example.org` opens all paths, `agent.example.org/webhook` what is below that one. `none`: only this machine asks.
+        /// The public names by which it may be asked, parted by commas: `agent.example.org` opens all webhooks, `agent.example.org/webhook` what is below that path, and what is for operators only a name that names it, such as `agent.example.org/metrics`. `none`: only this machine asks.
         (list) HTTP_NAMES: Vec<String> = Text("none"), parse::list;
     }
     "Chat bots" {

@@ -50,6 +50,8 @@ const PASSED_ON: [&str; 4] = ["x-forwarded-for", "x-forwarded-host", "forwarded"
 pub struct Pages {
     /// The path at and below which they are: `/webhook/github`.
     pub path: &'static str,
+    /// Whether a public name opens them only where it names their path, not by opening all.
+    pub private: bool,
     /// The most bytes of a request's body. A larger one is refused before it is read.
     pub largest: usize,
     /// What answers, by whole paths. It gets bodies that were read whole; its own may come as a stream, however long.
@@ -172,10 +174,10 @@ struct Site {
 impl Site {
     async fn answer(&self, request: Request<Incoming>, peer: SocketAddr, place: &Place) -> Response<Body> {
         let path = request.uri().path();
-        let pages = match self.opened(&request, peer) {
-            Err((status, why)) => return refusal(status, &why),
-            Ok(()) => self.pages.iter().find(|pages| is_below(path, pages.path)),
-        };
+        let pages = self.pages.iter().find(|pages| is_below(path, pages.path));
+        if let Err((status, why)) = self.opened(&request, peer, pages.is_some_and(|pages| pages.private)) {
+            return refusal(status, &why);
+        }
         let Some(pages) = pages else {
             return refusal(StatusCode::NOT_FOUND, "There is nothing at this path.");
         };
@@ -193,16 +195,20 @@ impl Site {
         }
     }
 
-    /// Returns whether the name by which the server is asked opens the path.
-    fn opened(&self, request: &Request<Incoming>, peer: SocketAddr) -> Result<(), (StatusCode, String)> {
-        let Some(name) = asked_by(request).as_deref().and_then(name_of) else {
+    /// Returns whether the name by which the server is asked opens the path, and nobody else's page asks.
+    fn opened(&self, request: &Request<Incoming>, peer: SocketAddr, private: bool) -> Result<(), (StatusCode, String)> {
+        let asked = asked_by(request);
+        let Some(name) = asked.as_deref().and_then(name_of) else {
             return Err((StatusCode::BAD_REQUEST, "The request does not name one host.".to_owned()));
         };
+        if !request.method().is_safe() && is_foreign(request.headers(), asked.as_deref().unwrap_or_default()) {
+            return Err((StatusCode::FORBIDDEN, "Another site's page may not change anything here.".to_owned()));
+        }
         // Whoever sits at this machine, unless a proxy speaks for somebody else: that may have passed on any name.
         if is_local(&name) && peer.ip().to_canonical().is_loopback() && !is_passed_on(request.headers()) {
             return Ok(());
         }
-        match self.names.opens(&name, request.uri().path()) {
+        match self.names.opens(&name, request.uri().path(), private) {
             Opens::Path => Ok(()),
             Opens::Others => Err((StatusCode::NOT_FOUND, "There is nothing at this path under this name.".to_owned())),
             Opens::Nothing => {
@@ -223,6 +229,18 @@ fn asked_by(request: &Request<Incoming>) -> Option<String> {
         (None, _) => None,
     };
     request.uri().authority().map(ToString::to_string).or(host)
+}
+
+/// Returns whether a browser says that the page of another site, or of another port, has sent this to `asked`.
+fn is_foreign(headers: &HeaderMap, asked: &str) -> bool {
+    let plain = |host: &str| {
+        let usual = host.strip_suffix(":443").or_else(|| host.strip_suffix(":80"));
+        usual.unwrap_or(host).to_ascii_lowercase()
+    };
+    headers.get_all(header::ORIGIN).iter().any(|origin| {
+        let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+        host.is_none_or(|host| plain(host) != plain(asked))
+    })
 }
 
 fn is_passed_on(headers: &HeaderMap) -> bool {

@@ -73,15 +73,17 @@ impl Names {
     }
 
     /// Returns what a name opens that stands in a request, as [`name_of`] returns it.
-    pub(super) fn opens(&self, name: &str, path: &str) -> Opens {
-        if self.any {
+    /// A `private` path is opened by a name alone that names it, or a path above it.
+    pub(super) fn opens(&self, name: &str, path: &str, private: bool) -> Opens {
+        if self.any && !private {
             return Opens::Path;
         }
         let mut own = self.entries.iter().filter(|entry| entry.name == name).peekable();
         if own.peek().is_none() {
             return Opens::Nothing;
         }
-        if own.any(|entry| is_below(path, &entry.path)) { Opens::Path } else { Opens::Others }
+        let opens = |entry: &Entry| is_below(path, &entry.path) && !(private && entry.path.is_empty());
+        if own.any(opens) { Opens::Path } else { Opens::Others }
     }
 }
 
@@ -141,10 +143,13 @@ mod tests {
             ("dash.example.org", "*", Opens::Others),
             ("evil.example.org", "/webhook/github", Opens::Nothing),
         ] {
-            assert_eq!(names.opens(name, path), opens, "{name} {path}");
+            assert_eq!(names.opens(name, path, false), opens, "{name} {path}");
         }
-        assert_eq!(Names::default().opens("agent.example.org", "/"), Opens::Nothing);
-        assert_eq!(Names::every().opens("agent.example.org", "/"), Opens::Path);
+        assert_eq!(Names::default().opens("agent.example.org", "/", false), Opens::Nothing);
+        assert_eq!(Names::every().opens("agent.example.org", "/", false), Opens::Path);
+        assert_eq!(names.opens("dash.example.org", "/metrics", true), Opens::Others, "it names no path");
+        assert_eq!(names.opens("agent.example.org", "/talk", true), Opens::Path, "it names this one");
+        assert_eq!(Names::every().opens("agent.example.org", "/", true), Opens::Nothing);
     }
 
     #[test]

@@ -20,9 +20,9 @@ impl Rig {
         let names = Names::parse(["agent.example.org/echo"]).unwrap();
         let mut server = HttpServer::bind("127.0.0.1:0".parse().unwrap(), names).await.unwrap();
         let echo = Router::new().route("/echo", post(|body: Bytes| async move { body }));
-        server.add(Pages { path: "/echo", largest: 1000, router: echo });
+        server.add(Pages { path: "/echo", private: false, largest: 1000, router: echo });
         let slow = Router::new().route("/slow", post(|| async { std::future::pending::<()>().await }));
-        server.add(Pages { path: "/slow", largest: 0, router: slow });
+        server.add(Pages { path: "/slow", private: false, largest: 0, router: slow });
         let (address, cancel) = (server.address(), CancellationToken::new());
         let serving = tokio::spawn(server.serve(cancel.clone()));
         Self { address, cancel, serving }
@@ -67,6 +67,12 @@ async fn it_answers_by_its_names_alone_and_each_name_opens_its_own_paths() {
         // A proxy that passes any name on must not open what is for this machine.
         ("localhost", "/echo", "X-Forwarded-For: 203.0.113.9\r\n", "421"),
         ("localhost", "/echo", "Host: agent.example.org\r\n", "400"),
+        // A page of this server may change things here, wherever it was reached; another one may not.
+        (&here, "/echo", &format!("Origin: http://{here}\r\n"), "200"),
+        ("agent.example.org:443", "/echo", "Origin: https://agent.example.org\r\n", "200"),
+        ("agent.example.org", "/echo", "Origin: https://evil.example.org\r\n", "403"),
+        (&here, "/echo", "Origin: http://127.0.0.1:1\r\n", "403"),
+        (&here, "/echo", "Origin: null\r\n", "403"),
         ("a b", "/echo", "", "400"),
     ] {
         let answer = rig.ask(host, path, more, "hello").await;

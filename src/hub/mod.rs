@@ -48,6 +48,7 @@ use crate::{
     bots::{Bot, Policies},
     crash,
     ids::{self, Address, EventId, RoomKey, TurnId},
+    metrics::BOTS,
     rights::Rights,
     store::{LockedInbound, NewInbound, NewOutbox, Sealed, Store, StoreError},
     strings,
@@ -119,6 +120,9 @@ impl AccountHub {
         cancel: CancellationToken,
     ) -> Result<Self, StoreError> {
         let Account { name: account, bots, ports, rights } = account;
+        for bot in &bots {
+            BOTS.add(bot.name().as_str());
+        }
         let homes = Arc::new(Homes::load(store.homes(&account).await?, keeper.encrypted()));
         let ports = Ports::new(ports);
         let (outbox, delivering) = Outbox::start(store.clone(), homes.clone(), ports.clone(), cancel.clone());

@@ -25,7 +25,7 @@ use nix::{
 };
 
 use super::event::{self, Event, LONGEST, Unreadable};
-use crate::{clock::Clock, text};
+use crate::{clock::Clock, metrics, text};
 
 /// The most events of one scan; then other rooms have their turn.
 const BATCH: usize = 128;
@@ -148,6 +148,7 @@ impl Scan {
             if stamp_of(&now) != *stamp {
                 continue;
             }
+            metrics::ipc_lag(age(&now));
             match unlinkat(&self.directory, &**name, UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}
                 Err(error) => return Err(error.into()),

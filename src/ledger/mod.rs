@@ -25,6 +25,7 @@ pub use crate::store::{DayLimits, Tokens};
 pub(crate) use crate::store::{DaySums, ORCHESTRATOR, Spender, Spending, Whose};
 use crate::{
     ids::Address,
+    metrics::{self, AGENTS, Use},
     store::{Store, StoreError, Verdict},
     strings::budgets,
     text,
@@ -83,6 +84,7 @@ pub enum Refused {
 impl Ledger {
     /// Returns the ledger of a store.
     pub fn new(store: Store, rules: Rules) -> Self {
+        AGENTS.add(ORCHESTRATOR);
         Self { inner: Arc::new(Inner { store, rules, warnings: Mutex::default() }) }
     }
 
@@ -146,7 +148,8 @@ impl Ledger {
                 Entry::Vacant(_) => {}
             }
         }
-        Reservation { store: self.inner.store.clone(), id: Some(id), asked, warnings }
+        let (agent, model) = (spender.agent.clone(), spender.model.clone());
+        Reservation { inner: Arc::clone(&self.inner), id: Some(id), agent, model, asked, warnings }
     }
 
     fn over(&self, spender: &Spender, whose: Whose, limit: u64) -> String {
@@ -217,11 +220,13 @@ pub struct Standing {
 }
 
 /// Tokens that are held for one request. Dropped, it is settled at what was asked: the prompt was read in any case.
-#[derive(Debug)]
 #[must_use]
 pub struct Reservation {
-    store: Store,
+    inner: Arc<Inner>,
     id: Option<i64>,
+    /// Who asks.
+    agent: String,
+    model: String,
     asked: u64,
     /// What the room is to be told now.
     pub warnings: Vec<String>,
@@ -235,8 +240,17 @@ impl Reservation {
 
     fn end(&mut self, tokens: Tokens) {
         if let Some(id) = self.id.take() {
-            self.store.settle(id, tokens);
+            let (Tokens { input, cached, output }, Self { agent, model, .. }) = (tokens, &*self);
+            let cost = self.inner.rules.prices.cost(model, tokens).dollars();
+            metrics::used(Use { agent, model, input, cached, output, cost });
+            self.inner.store.settle(id, tokens);
         }
+    }
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation").field("id", &self.id).field("asked", &self.asked).finish_non_exhaustive()
     }
 }
 

@@ -46,6 +46,11 @@ impl Prices {
 }
 
 impl Cost {
+    /// Returns the dollars of what has a price.
+    pub fn dollars(self) -> Option<f64> {
+        self.dollars
+    }
+
     /// Returns whether any of it has a price.
     pub fn is_known(self) -> bool {
         self.dollars.is_some()

@@ -169,6 +169,23 @@ impl ProviderWords {
 }
 
 impl LlmError {
+    /// Returns what it is, in a word of a few, for counting.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Setting(_) => "setting",
+            Self::Unreachable { .. } => "unreachable",
+            Self::KeyRefused(_) | Self::Forbidden(_) => "key",
+            Self::NoCredit(_) => "credit",
+            Self::UnknownModel { .. } => "model",
+            Self::RateLimited { .. } => "rate_limit",
+            Self::Overflow { .. } | Self::AnswerTooLong { .. } => "too_long",
+            Self::Slow { .. } => "timeout",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Pictures { .. } | Self::Redirected | Self::Refused { .. } => "refused",
+            Self::Cut | Self::Garbled(_) | Self::Broken(_) | Self::BadCall(_) => "broken",
+        }
+    }
+
     /// Returns whether a shorter conversation would help. Never `true` for a rate limit.
     pub fn is_overflow(&self) -> bool {
         matches!(self, Self::Overflow { .. })

@@ -44,7 +44,11 @@ use super::{
     window::{self, Window},
     wire::StreamChunk,
 };
-use crate::{clock::Clock, net, text};
+use crate::{
+    clock::Clock,
+    metrics::{self, MODELS},
+    net, text,
+};
 
 /// The settings of a [`Model`](super::Model).
 #[derive(Clone, Debug)]
@@ -116,6 +120,7 @@ impl One {
     /// Makes a model from its settings; sends nothing yet.
     pub(super) fn new(settings: ModelSettings) -> Result<Self, LlmError> {
         let endpoint = parse_model(&settings.model, settings.base_url.as_deref())?;
+        MODELS.add(endpoint.name());
         let mut http = net::client().connect_timeout(settings.limits.connect);
         if endpoint.is_loopback() {
             http = http.no_proxy();
@@ -177,10 +182,13 @@ impl One {
         let mut answer = pin!(self.ask_until_answered(messages, tools, max_output, meter, on_chunk));
         // Beside the request: a server that is slow to say how much it holds keeps nobody waiting.
         let asking = pin!(self.ask_window());
-        match future::select(answer.as_mut(), asking).await {
+        let begun = Instant::now();
+        let answered = match future::select(answer.as_mut(), asking).await {
             Either::Left((answered, _)) => answered,
             Either::Right(((), answer)) => answer.await,
-        }
+        };
+        metrics::asked(self.name(), answered.as_ref().err().map(LlmError::kind), begun.elapsed());
+        answered
     }
 
     async fn ask_until_answered(

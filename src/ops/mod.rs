@@ -14,6 +14,7 @@ mod pulse;
 pub(crate) mod recent;
 mod server;
 mod settings;
+mod status;
 mod talk;
 mod witness;
 

@@ -24,7 +24,9 @@ use super::{
     exobot::ServedExobot,
     lock::Lock,
     pulse::Pulse,
-    settings, talk, witness,
+    settings,
+    status::Status,
+    talk, witness,
 };
 use crate::{
     audit::Audit,
@@ -396,7 +398,10 @@ impl House {
                 hubs.push(hub);
             }
         }
+        let serving = Serving::new(logins.len());
         if let Some(mut http) = http {
+            let status = Status::new(self.store.clone(), serving.clone(), sandboxes.clone(), cancel.clone());
+            status.pages().into_iter().for_each(|pages| http.add(pages));
             let (store, github, rights) = (self.store.clone(), self.github.clone(), self.rights.clone());
             let rules = self.task_rules.take();
             if let Some(issues) = rules.and_then(|rules| Tasks::new(store, github, rights, hubs.clone(), rules)) {
@@ -421,7 +426,6 @@ impl House {
             admin: Some(admin),
         };
         self.listen(control, &control_socket(&self.state_dir))?;
-        let serving = Serving::new(logins.len());
         for (login, hub, inbox) in logins {
             let span = hub.span();
             let account = matrix::run(login, hub, inbox, serving.seat(), tasks.clone(), cancel.clone());
@@ -515,6 +519,7 @@ impl Server {
         let which = which.join(" and ");
         tracing::info!("only {which} {are} served: neither MATRIX_USER nor a model of the coding agent is set");
         let mut house = House::without_sandboxes(config, clock)?;
+        house.http = settings::http(config).await?;
         house.serve_cloud_bots(config);
         house.serve_exobot(config);
         house.listen_for_talk(config, None).await?;

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,7 @@ use crate::{
     ids,
     ledger::Tokens,
     llm::{ToolSpec, Usage},
+    metrics,
     rights::Rights,
     sandbox::Sandboxes,
     store::StoreError,
@@ -110,6 +111,7 @@ pub(super) fn known(specs: &[ToolSpec]) -> Vec<KnownTool> {
 impl Hands {
     /// Runs a call, or finds out what became of it. Fails only when the store does.
     pub(super) async fn run(self, call: CallToRun, cancel: CancellationToken) -> Result<CallResult, StoreError> {
+        let begun = Instant::now();
         let result = match self.boot(&call, &cancel).await {
             Err(refusal) => refusal,
             Ok(boot) => {
@@ -121,6 +123,7 @@ impl Hands {
         };
         let result = self.hand_over(&call, result).await;
         self.note(&call, result.ok);
+        metrics::call_ended(tools::known(&call.name), result.ok, begun.elapsed());
         let ended = Progress::ToolEnded { call: call.id, summary: result.summary, ok: result.ok };
         self.outflow.push(ended);
         let (mut text, mut pictures) = (result.text, Vec::new());

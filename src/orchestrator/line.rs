@@ -157,6 +157,18 @@ pub enum Ending {
     Limit,
 }
 
+impl Ending {
+    /// Returns it in a word, as it is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+            Self::Limit => "limit",
+        }
+    }
+}
+
 /// What a person said.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UserMessage {

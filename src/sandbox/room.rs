@@ -64,6 +64,9 @@ pub enum SandboxState {
 }
 
 impl SandboxState {
+    /// All states.
+    pub(crate) const ALL: [Self; 4] = [Self::Running, Self::Starting, Self::Paused, Self::Stopped];
+
     /// Returns the state in a word.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -17,6 +17,7 @@ mod health;
 mod journal;
 mod known;
 mod log;
+mod looking;
 mod notes;
 mod outbox;
 mod prune;
@@ -159,6 +160,8 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 pub struct Store {
     /// The connections that read. They are closed before the writer: the last connection checkpoints the log.
     readers: Arc<Readers>,
+    /// The connection of those who look on.
+    looking_on: Arc<Readers>,
     /// The writer's queue.
     jobs: mpsc::SyncSender<Job>,
     /// The checkpoints of the write-ahead log.
@@ -210,6 +213,7 @@ impl Store {
             .map_err(|_| StoreError::Closed)?;
         Ok(Self {
             readers: Readers::new(path),
+            looking_on: Readers::looking_on(path),
             jobs,
             log,
             forgetting: Arc::default(),
@@ -247,6 +251,14 @@ impl Store {
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.readers.read(work).await
+    }
+
+    /// The same for who only looks on, on a connection of its own, so that nobody who works waits for it.
+    async fn look<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.looking_on.read(work).await
     }
 
     /// Runs a transaction on the writer's thread.

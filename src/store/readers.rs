@@ -20,6 +20,8 @@ const AT_ONCE: usize = 4;
 /// The most time a read may take, including its wait for a connection. The longest read, a room's whole conversation,
 /// takes some milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);
+/// The same for who looks on: a transaction that is open for long keeps the log from being folded.
+const LOOKING: Duration = Duration::from_secs(3);
 /// The page cache of each connection, in KiB.
 const CACHE: i64 = 512;
 
@@ -29,22 +31,32 @@ pub(super) struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     places: Arc<Semaphore>,
+    limit: Duration,
 }
 
 impl Readers {
     /// Returns a pool for the database at `path`, which must exist in WAL mode by the first read.
     pub(super) fn new(path: &Path) -> Arc<Self> {
-        let places = Arc::new(Semaphore::new(AT_ONCE));
-        Arc::new(Self { path: path.to_owned(), idle: Mutex::default(), places })
+        Self::of(path, AT_ONCE, LIMIT)
     }
 
-    /// Runs `work` in one read transaction. A read that takes longer than [`LIMIT`], or whose caller is gone, is
+    /// Returns one connection for whoever looks on: it takes none from those who work.
+    pub(super) fn looking_on(path: &Path) -> Arc<Self> {
+        Self::of(path, 1, LOOKING)
+    }
+
+    fn of(path: &Path, at_once: usize, limit: Duration) -> Arc<Self> {
+        let places = Arc::new(Semaphore::new(at_once));
+        Arc::new(Self { path: path.to_owned(), idle: Mutex::default(), places, limit })
+    }
+
+    /// Runs `work` in one read transaction. A read that takes longer than the pool allows, or whose caller is gone, is
     /// interrupted.
     pub(super) async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.read_within(LIMIT, work).await
+        self.read_within(self.limit, work).await
     }
 
     async fn read_within<T: Send + 'static>(

@@ -49,7 +49,7 @@ pub(super) fn pages(tasks: Arc<Tasks>) -> Pages {
         let tasks = tasks.clone();
         async move { tasks.take(&headers, &body).await }
     };
-    Pages { path: PATH, largest: LARGEST, router: Router::new().route(PATH, post(take)) }
+    Pages { path: PATH, private: false, largest: LARGEST, router: Router::new().route(PATH, post(take)) }
 }
 
 impl Tasks {

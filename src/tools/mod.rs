@@ -155,6 +155,11 @@ pub fn has_own_time(name: &str) -> bool {
     row(name).is_some_and(|row| row.own_time)
 }
 
+/// Returns the name of a tool that there is, as the table has it.
+pub(crate) fn known(name: &str) -> Option<&'static str> {
+    row(name).map(|row| row.name)
+}
+
 /// Runs a call to its end. Cancelled, it ends what it started and returns within seconds.
 pub async fn run(context: &ToolContext, name: &str, arguments: &str) -> ToolResult {
     match row(name) {

@@ -85,7 +85,7 @@ pub fn pages(engine: Engine) -> Pages {
             post(|State(ui): State<Arc<Ui>>, headers: HeaderMap, body: Bytes| async move { chat(ui, &headers, &body) }),
         )
         .with_state(ui);
-    Pages { path: "/", largest: LARGEST, router }
+    Pages { path: "/", private: false, largest: LARGEST, router }
 }
 
 fn file(kind: &'static str, text: &'static str) -> Response<Body> {

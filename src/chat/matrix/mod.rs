@@ -152,7 +152,10 @@ pub(crate) async fn run(
                 }
                 let since = Instant::now();
                 adapter.client.send_replace(Some(session.client.clone()));
-                let end = sync::run(&adapter, &session, login.watchdog, &adapter.cancel).await;
+                let end =
+                    sync::run(&adapter, &session, login.watchdog, &mut |synced| seat.reads(synced), &adapter.cancel)
+                        .await;
+                seat.reads(false);
                 adapter.client.send_replace(None);
                 match end {
                     sync::End::Cancelled => return,

@@ -28,7 +28,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::queues::{InFlight, Next, Queues};
-use crate::ids::RoomKey;
+use crate::{ids::RoomKey, metrics};
 
 /// The classes of sends, by priority. Progress has [`Scheduler::progress`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +137,9 @@ impl Scheduler {
         });
         let replaced = self.shared.queues().queue((room.clone(), key.to_owned()), attempt, Instant::now());
         self.shared.wake.notify_one();
+        if replaced.is_some() {
+            metrics::edit_held_back();
+        }
         // Foreign code in a dropped state is run here, where no lock is held; so everywhere below.
         drop(replaced);
     }
@@ -208,6 +211,7 @@ impl Pass {
 
     /// Notes that the send was refused for its rate; `again` is the state of progress to try again.
     fn limited(self, pause: Duration, again: Option<Attempt>) {
+        metrics::send_refused();
         let dropped = self.shared.queues().limited(&self.sending, pause, again, Instant::now());
         drop(dropped);
     }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::SessionError;
 
 /// The count over all Matrix accounts of a server.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Serving {
     counts: watch::Sender<Counts>,
 }
@@ -17,6 +17,10 @@ pub(crate) struct Serving {
 struct Counts {
     /// Accounts whose first try has not ended.
     untried: usize,
+    /// Accounts whose messages are read as they come.
+    synced: usize,
+    /// All accounts.
+    all: usize,
     /// Accounts that are served or will be without anybody's help, as far as is known.
     working: usize,
     /// Why the last one that worked was lost.
@@ -43,6 +47,7 @@ pub(crate) enum Standing {
 pub(crate) struct Seat {
     counts: watch::Sender<Counts>,
     untried: bool,
+    synced: bool,
     lost: bool,
 }
 
@@ -58,7 +63,15 @@ impl Serving {
     }
 
     fn of(accounts: usize, spared: bool) -> Self {
-        let counts = Counts { untried: accounts, working: accounts, failed: None, spared, trouble: None };
+        let counts = Counts {
+            untried: accounts,
+            synced: 0,
+            all: accounts,
+            working: accounts,
+            failed: None,
+            spared,
+            trouble: None,
+        };
         Self { counts: watch::Sender::new(counts) }
     }
 
@@ -71,9 +84,16 @@ impl Serving {
         }
     }
 
+    /// Returns of how many accounts messages are read as they come, of how many, and why there was no session at the last
+    /// failure, as far as there is none now.
+    pub(crate) fn synced(&self) -> (usize, usize, Option<Arc<SessionError>>) {
+        let counts = self.counts.borrow();
+        (counts.synced, counts.all, counts.trouble.clone())
+    }
+
     /// Returns an account's place, which counts until it is dropped.
     pub(crate) fn seat(&self) -> Seat {
-        Seat { counts: self.counts.clone(), untried: true, lost: false }
+        Seat { counts: self.counts.clone(), untried: true, synced: false, lost: false }
     }
 
     /// Waits until each account was tried once.
@@ -131,6 +151,14 @@ impl Seat {
         others
     }
 
+    /// Notes whether messages are read as they come.
+    pub(super) fn reads(&mut self, synced: bool) {
+        let before = mem::replace(&mut self.synced, synced);
+        if before != synced {
+            self.counts.send_modify(|counts| counts.synced = counts.synced + usize::from(synced) - usize::from(before));
+        }
+    }
+
     /// Changes the counts in one step with the end of the first try, so that nobody sees one without the other.
     fn note(&mut self, change: impl FnOnce(&mut Counts)) {
         let first = mem::take(&mut self.untried);
@@ -144,6 +172,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         // Nobody waits for a try of an account whose task has ended.
+        self.reads(false);
         self.note(|_| {});
     }
 }
@@ -200,6 +229,23 @@ mod tests {
         assert!(matches!(serving.standing(), Standing::Away(why) if why.to_string() == "one. mend it"));
         assert!(seat.found());
         assert!(matches!(serving.standing(), Standing::Served));
+    }
+
+    #[tokio::test]
+    async fn an_account_counts_as_synced_while_its_messages_are_read() {
+        let serving = Serving::new(2);
+        let [mut first, mut second] = seats(&serving);
+        assert_eq!(serving.synced().0, 0);
+        first.found();
+        first.reads(true);
+        first.reads(true);
+        second.reads(true);
+        assert_eq!(serving.synced().0, 2);
+        second.reads(false);
+        second.tried(&error("two"));
+        assert!(matches!(serving.synced(), (1, 2, Some(why)) if why.to_string() == "two. mend it"));
+        drop(first);
+        assert_eq!(serving.synced().0, 0);
     }
 
     #[tokio::test]

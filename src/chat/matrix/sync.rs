@@ -75,11 +75,13 @@ pub(super) enum End {
     Store(StoreError),
 }
 
-/// Reads until the program or the session ends, or until no answer was taken for as long as `watchdog` says.
+/// Reads until the program or the session ends, or until no answer was taken for as long as `watchdog` says. `reads` is told
+/// whether messages are read as they come.
 pub(super) async fn run(
     adapter: &Adapter,
     session: &Session,
     watchdog: Option<Duration>,
+    reads: &mut (dyn FnMut(bool) + Send),
     cancel: &CancellationToken,
 ) -> End {
     let mut reader = match Reader::new(adapter, session).await {
@@ -111,6 +113,7 @@ pub(super) async fn run(
                     tracing::info!(rooms = reader.joined.len(), "messages are read");
                 }
                 if begins && !reader.first {
+                    reads(true);
                     adapter.reachable(&session.client).await;
                 }
                 backoff.reset();
@@ -120,6 +123,7 @@ pub(super) async fn run(
             Err(NotTaken::Trouble(Trouble::Limited(wait))) => backoff.next_pause().max(*wait),
             Err(_) => backoff.next_pause(),
         };
+        reads(false);
         if let Err(trouble) = taken {
             if told.insert(trouble.kind()) {
                 tracing::warn!(%trouble, "messages cannot be read now; it is tried again");

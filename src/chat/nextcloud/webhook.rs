@@ -49,7 +49,7 @@ pub(super) fn pages(talk: &Arc<Talk>, alone: bool) -> Pages {
         };
         router = router.route(path, post(take));
     }
-    Pages { path: if alone { "/" } else { PATH }, largest: LARGEST, router }
+    Pages { path: if alone { "/" } else { PATH }, private: false, largest: LARGEST, router }
 }
 
 impl Talk {

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     gateway::{GatewayLimits, Host, denial::Denial},
+    metrics::MODELS,
     net, text,
 };
 
@@ -91,6 +92,9 @@ impl Upstream {
         key: Option<SecretString>,
         models: Vec<String>,
     ) -> Result<Self, BadUpstream> {
+        for model in &models {
+            MODELS.add(model);
+        }
         let plain = matches!(base.scheme(), "http" | "https")
             && base.username().is_empty()
             && base.password().is_none()

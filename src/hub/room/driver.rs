@@ -27,6 +27,7 @@ use crate::{
     hub::{AccountHub, Ending, Live},
     ids::{Address, BotName, EventId, TurnId},
     llm::Part,
+    metrics,
     store::{Conversation, StoreError},
 };
 
@@ -74,6 +75,8 @@ struct Open {
     steering: Option<mpsc::Receiver<UserMessage>>,
     /// The same token as `stop`, which the bot takes a clone of.
     stopping: CancellationToken,
+    /// Counts it while it runs.
+    counted: Option<metrics::Running>,
     /// The turn's progress.
     seen: Option<mpsc::Receiver<Progress>>,
     /// The bot's task. If the store fails, it is aborted with the driver, and the turn is resumed from the journal.
@@ -330,6 +333,7 @@ impl Driver {
             abandon: self.hub.inner.cancel.child_token(),
         };
         self.turn.seen = Some(seen);
+        self.turn.counted = Some(metrics::Running::of(bot.name().as_str()));
         let (hub, address) = (self.hub.clone(), self.address.clone());
         let work = async move {
             if !hub.works_in(&*bot, &address).await {

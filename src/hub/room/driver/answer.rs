@@ -1,5 +1,7 @@
 //! Writes a room's answers: each reply is put into the outbox in the transaction that marks its event done.
 
+use std::time::Duration;
+
 use super::{
     super::{
         brought::Brought,
@@ -14,6 +16,7 @@ use crate::{
     crash,
     hub::{Ending, Features, Live, Outbound, message::CardPlace, to_json},
     ids::{BotName, EventId, TurnId},
+    metrics,
     store::{NewOutbox, StoreError},
     strings,
 };
@@ -65,10 +68,11 @@ impl Driver {
             rows.push(row("closing", &closing)?);
         }
         let message = outcome.line;
-        let name = to_json(&ending)?;
-        let name = name.as_str().unwrap_or_default();
         let (store, address) = (&self.hub.inner.store, &self.address);
-        let answered = store.answer_turn(address, &turn.id, name, message.clone(), rows).await?;
+        let answered = store.answer_turn(address, &turn.id, ending.as_str(), message.clone(), rows).await?;
+        let took = store.clock().millis().saturating_sub(turn.opened);
+        let took = Duration::from_millis(u64::try_from(took).unwrap_or_default());
+        metrics::turn_ended(bot.as_str(), ending.as_str(), took);
         if answered {
             crash::point("queued");
         } else {

@@ -1,0 +1,32 @@
+//! Looking at the server from outside: what it tells machines, and the page on which people look on. The real binary, real Podman,
+//! a scripted model.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod machines;
+
+use std::net::TcpListener;
+
+use matrix_agent::net;
+use reqwest::Client;
+
+use support::rig::Rig;
+
+/// Gives the server a free port; returns its address.
+fn with_port(rig: &mut Rig) -> String {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    rig.set("HTTP_LISTEN", &port);
+    format!("http://127.0.0.1:{port}")
+}
+
+fn client() -> Client {
+    net::client().no_proxy().build().unwrap()
+}
+
+/// Asks by a public name, or by none; returns the status and the text.
+async fn get(address: &str, name: Option<&str>) -> (u16, String) {
+    let request = name.into_iter().fold(client().get(address), |request, name| request.header("host", name));
+    let response = request.send().await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
+}
