@@ -20,6 +20,11 @@ pub fn day_of(millis: i64) -> String {
     Timestamp::from_millisecond(millis).unwrap_or_default().strftime("%Y-%m-%d").to_string()
 }
 
+/// Returns the minute (UTC) of a time in milliseconds since 1970, as `2026-11-21 09:05`.
+pub fn minute_of(millis: i64) -> String {
+    Timestamp::from_millisecond(millis).unwrap_or_default().strftime("%Y-%m-%d %H:%M").to_string()
+}
+
 /// Tells the time. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Clock {
@@ -59,7 +64,7 @@ impl Clock {
 
     /// Returns the minute (UTC) as `2026-11-21 09:05`.
     pub fn minute(&self) -> String {
-        Timestamp::from_millisecond(self.millis()).unwrap_or_default().strftime("%Y-%m-%d %H:%M").to_string()
+        minute_of(self.millis())
     }
 
     /// Returns the time in the type of file dates.

@@ -42,6 +42,7 @@ pub mod store;
 pub mod config;
 
 pub mod http;
+pub mod links;
 pub mod net;
 
 pub mod pictures;

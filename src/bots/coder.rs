@@ -15,6 +15,7 @@ use crate::{
     github::GitHub,
     ids::{Address, BotName},
     ledger::Ledger,
+    links::{Links, Opens},
     llm::Model,
     orchestrator::{Orchestrator, TurnLimits, UserMessage},
     pictures::Gallery,
@@ -74,6 +75,8 @@ pub struct Means {
     pub neighbours: Neighbours,
     /// The way to whoever runs the whole server.
     pub(crate) administration: Administration,
+    /// Makes links to turns' logs; `None`: they are shown nowhere.
+    pub links: Option<Links>,
 }
 
 /// The coding bot. Cheap to clone.
@@ -91,6 +94,7 @@ struct Inner {
     local: LocalBot,
     neighbours: Neighbours,
     administration: Administration,
+    links: Option<Links>,
 }
 
 impl Coder {
@@ -108,6 +112,7 @@ impl Coder {
             local,
             neighbours,
             administration,
+            links,
         } = means;
         let Allowance { turn: limits, at_once } = allowance;
         let (store, large) = (ledger.store().clone(), LargeFiles::default());
@@ -125,7 +130,7 @@ impl Coder {
             limits,
         };
         let (name, permits) = (BotName::from(NAME), Permits::new(at_once));
-        let inner = Inner { name, permits, orchestrator, local, neighbours, administration };
+        let inner = Inner { name, permits, orchestrator, local, neighbours, administration, links };
         Self { policy, inner: Arc::new(inner) }
     }
 
@@ -157,6 +162,7 @@ impl Coder {
                 Err(error) => strings::commands::failed(&error.to_string()),
             },
             Command::Memory => self.memory(address).await,
+            Command::Link => self.link(address).await.unwrap_or_else(|error| failed(&error)),
             Command::Cost => {
                 costs::told(&self.inner.orchestrator.ledger, address).await.unwrap_or_else(|error| failed(&error))
             }
@@ -196,6 +202,16 @@ impl Coder {
             },
             None => words::NOT_YET.to_owned(),
         }
+    }
+
+    /// Returns a link to the log of the room's newest turn.
+    async fn link(&self, address: &Address) -> Result<String, StoreError> {
+        let Some(links) = &self.inner.links else { return Ok(strings::commands::NO_LINKS.to_owned()) };
+        let newest = self.inner.orchestrator.store.newest_turn(address).await?;
+        Ok(newest.map_or_else(
+            || strings::commands::NO_TURN.to_owned(),
+            |turn| strings::commands::link(&links.to_turn(&turn), &text::human_duration(Opens::Turn.lasts())),
+        ))
     }
 
     /// Returns the model and the sandbox's state in one line.

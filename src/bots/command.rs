@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Sandbox,
     /// Shows the memory of the room's coding agents.
     Memory,
+    /// Gives a link to the log of the room's newest turn.
+    Link,
     /// Shows the tokens used.
     Cost,
     /// Shows what is left of today's tokens, or changes how many there are.
@@ -123,6 +125,7 @@ impl Command {
             ["new"] => Self::New,
             ["sandbox"] => Self::Sandbox,
             ["memory"] => Self::Memory,
+            ["link"] => Self::Link,
             ["cost"] => Self::Cost,
             ["status"] => Self::Status,
             ["model"] => Self::Model,

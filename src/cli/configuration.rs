@@ -2,7 +2,7 @@
 //! once.
 
 use crate::{
-    config::{self, Config, Loaded, Mistakes, Setting, ShownAccount, Sources, Unread},
+    config::{self, Config, Loaded, LogFormat, Mistakes, Setting, ShownAccount, Sources, Unread},
     ops::{self, Purpose},
 };
 
@@ -49,6 +49,11 @@ impl Configuration {
     /// Returns the settings if they suffice for `purpose`.
     pub(super) fn checked(&self, purpose: Purpose) -> Result<&Config, Mistakes> {
         self.check(purpose).map(|()| &self.loaded.config)
+    }
+
+    /// Returns how the log is written.
+    pub(super) fn log_format(&self) -> LogFormat {
+        self.loaded.config.paths.log_format
     }
 
     /// Returns whether a model is configured.

@@ -15,13 +15,13 @@ use std::{
 
 use tracing::Subscriber;
 use tracing_subscriber::{
-    EnvFilter, Registry,
+    EnvFilter, Layer, Registry,
     fmt::{self, writer::BoxMakeWriter},
     layer::SubscriberExt,
     util::SubscriberInitExt,
 };
 
-use crate::ids::SPANS;
+use crate::{config::LogFormat, ids::SPANS};
 use file::LogFile;
 pub(super) use flood::Flood;
 use lines::Lines;
@@ -37,7 +37,7 @@ const ALWAYS: &str = "error";
 pub(super) const QUIET: &str = "error";
 
 /// Starts the log, on standard error or in `file`. [`Flood::tell`] reports lines that were left out.
-pub(super) fn start(usual: &str, file: Option<&Path>) -> io::Result<Flood> {
+pub(super) fn start(usual: &str, file: Option<&Path>, format: LogFormat) -> io::Result<Flood> {
     let chosen = std::env::var("RUST_LOG").ok().filter(|directives| !directives.is_empty());
     let filter = filter(chosen.as_deref().unwrap_or(usual));
     let flood = Flood::default();
@@ -45,7 +45,7 @@ pub(super) fn start(usual: &str, file: Option<&Path>) -> io::Result<Flood> {
         Some(file) => (BoxMakeWriter::new(LogFile::open(file)?), false),
         None => (BoxMakeWriter::new(io::stderr), io::stderr().is_terminal()),
     };
-    subscriber(writer, colours, filter, flood.clone()).init();
+    subscriber(writer, format, colours, filter, flood.clone()).init();
     Ok(flood)
 }
 
@@ -56,8 +56,19 @@ fn filter(directives: &str) -> EnvFilter {
 }
 
 /// Returns the subscriber that writes the lines which `filter` and `flood` let through.
-fn subscriber(writer: BoxMakeWriter, colours: bool, filter: EnvFilter, flood: Flood) -> impl Subscriber + Send + Sync {
-    let lines = fmt::layer().with_ansi(colours).with_writer(Lines(writer));
+fn subscriber(
+    writer: BoxMakeWriter,
+    format: LogFormat,
+    colours: bool,
+    filter: EnvFilter,
+    flood: Flood,
+) -> impl Subscriber + Send + Sync {
+    let lines = fmt::layer().with_writer(Lines { writer, format });
+    let lines = match format {
+        LogFormat::Pretty => lines.with_ansi(colours).boxed(),
+        // The room and the turn are in the list of spans.
+        LogFormat::Json => lines.json().with_current_span(false).boxed(),
+    };
     Registry::default().with(filter).with(flood).with(lines)
 }
 
@@ -90,10 +101,14 @@ mod tests {
 
     /// Returns what is logged of it with these directives.
     fn logged_of(directives: &str, events: impl FnOnce(&Flood)) -> String {
+        logged_as(LogFormat::Pretty, directives, events)
+    }
+
+    fn logged_as(format: LogFormat, directives: &str, events: impl FnOnce(&Flood)) -> String {
         let (written, flood) = (Written::default(), Flood::default());
         let writer = written.clone();
         let writer = BoxMakeWriter::new(move || writer.clone());
-        let subscriber = subscriber(writer, false, filter(directives), flood.clone());
+        let subscriber = subscriber(writer, format, false, filter(directives), flood.clone());
         tracing::subscriber::with_default(subscriber, || events(&flood));
         String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
     }
@@ -152,6 +167,26 @@ mod tests {
         });
         assert!(log.lines().count() < 600, "{} lines", log.lines().count());
         assert!(log.contains("left out"), "{log}");
+    }
+
+    #[test]
+    fn as_json_each_line_is_an_object_with_its_room_and_turn_however_long_it_would_be() {
+        let room = Address { account: "talk".into(), room: "!a:x".into() };
+        let log = logged_as(LogFormat::Json, "info", |flood| {
+            let long = "x\n".repeat(1 << 19);
+            room.span()
+                .in_scope(|| TurnId::from("t1").span().in_scope(|| tracing::warn!(why = %long, "it has failed")));
+            for _ in 0..1000 {
+                tracing::warn!(room = "!a:x", "turned away");
+            }
+            flood.tell();
+        });
+        let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(log.lines().all(|line| line.len() <= lines::LONGEST), "a line is too long");
+        let spans = lines[0]["spans"].as_array().unwrap();
+        assert_eq!((&spans[0]["room"], &spans[1]["turn"]), (&"talk/!a:x".into(), &"t1".into()), "{}", lines[0]);
+        assert_eq!(lines[0]["fields"]["message"], "it has failed");
+        assert!(lines.last().unwrap()["fields"].to_string().contains("turned away"), "{log}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod compact;
 mod completions;
 mod config;
 mod configuration;
+mod dashboard;
 mod demo;
 mod demo_room;
 mod doctor;
@@ -37,7 +38,7 @@ use configuration::Configuration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::{
-    config::{Mistakes, Sources},
+    config::{LogFormat, Mistakes, Sources},
     memory,
 };
 
@@ -63,6 +64,7 @@ enum Command {
     Sandbox(sandbox::Args),
     CloudBot(cloud_bot::Args),
     Exobot(exobot::Args),
+    Dashboard(dashboard::Args),
     Admin(admin::Args),
     Doctor(doctor::Args),
     CheckIpc(check_ipc::Args),
@@ -81,6 +83,7 @@ async fn dispatch(command: Command, configuration: Configuration) -> anyhow::Res
         Command::Sandbox(args) => sandbox::run(args, &configuration).await,
         Command::CloudBot(args) => cloud_bot::run(args, &configuration).await,
         Command::Exobot(args) => exobot::run(args, &configuration).await,
+        Command::Dashboard(args) => dashboard::run(args, &configuration).await,
         Command::Admin(args) => admin::run(args, &configuration).await,
         Command::CheckIpc(args) => check_ipc::run(args, &configuration).await,
         Command::Config(args) => config::run(&args, &configuration),
@@ -134,13 +137,13 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
     // Databases, logs and sockets are for this user alone; what others need gets its mode explicitly.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     memory::be_sparing();
-    let (usual, file) = match &cli.command {
-        Command::Run(args) => (log::SERVER, args.log_file()),
-        _ => (log::QUIET, None),
-    };
-    let flood = log::start(usual, file).context("the log file cannot be written")?;
-    raise_open_files();
     let configuration = Configuration::read(&Sources::of_process(cli.env_file, cli.config_file)?);
+    let (usual, file, format) = match &cli.command {
+        Command::Run(args) => (log::SERVER, args.log_file(), configuration.log_format()),
+        _ => (log::QUIET, None, LogFormat::Pretty),
+    };
+    let flood = log::start(usual, file, format).context("the log file cannot be written")?;
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         tokio::select! {

@@ -13,7 +13,7 @@ use reqwest::Url;
 use secrecy::SecretString;
 
 use super::{
-    AgentChoice, JournalSync, Part, PlanApproval,
+    AgentChoice, JournalSync, LogFormat, Part, PlanApproval,
     cloud_bots::values,
     parse::{self, Parsed},
 };
@@ -377,6 +377,8 @@ keys! {
         () LOCALBOT_DIR: PathBuf = Follows("`/etc/matrix-agent` as root, else `$XDG_CONFIG_HOME/matrix-agent`"), parse::path;
         /// `normal`: a killed process loses nothing, a power cut may lose the last instants. `full`: neither does, and each write waits for the disk.
         () JOURNAL_SYNC: JournalSync = Text("normal"), parse::journal_sync;
+        /// How the server writes its log: `pretty`, lines for people, or `json`, an object a line for programs. What is in it, RUST_LOG says.
+        () LOG_FORMAT: LogFormat = Text("pretty"), parse::log_format;
     }
 }
 

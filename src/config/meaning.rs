@@ -128,6 +128,7 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
             talk_file: reader.optional(keys::NEXTCLOUD_TALK_FILE),
             credentials: sources.path("CREDENTIALS_DIRECTORY"),
             journal_sync: reader.value(keys::JOURNAL_SYNC),
+            log_format: reader.value(keys::LOG_FORMAT),
         },
     }
 }

@@ -470,6 +470,8 @@ pub struct Paths {
     pub credentials: Option<PathBuf>,
     /// How much a commit to the database waits for the disk.
     pub journal_sync: JournalSync,
+    /// How the server writes its log.
+    pub log_format: LogFormat,
 }
 
 impl Matrix {
@@ -526,6 +528,15 @@ impl Paths {
     pub fn pictures(&self) -> PathBuf {
         self.state_dir.join("pictures")
     }
+}
+
+/// How the server writes its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Pretty,
+    /// A JSON object a line.
+    Json,
 }
 
 /// How much a commit to the database waits for the disk.

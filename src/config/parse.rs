@@ -13,7 +13,7 @@ use std::{
 use reqwest::Url;
 use secrecy::SecretString;
 
-use super::{AgentChoice, JournalSync, Part, PlanApproval, Wrong};
+use super::{AgentChoice, JournalSync, LogFormat, Part, PlanApproval, Wrong};
 use crate::text;
 
 /// The result of every parser.
@@ -458,6 +458,14 @@ pub(super) fn agents(value: &str) -> Parsed<Vec<AgentChoice>> {
         Ok(AgentChoice { agent: agent(cli)?, model: model.map(agent_model).transpose()? })
     };
     list(value)?.into_iter().map(choice).collect()
+}
+
+pub(super) fn log_format(value: &str) -> Parsed<LogFormat> {
+    match value {
+        "pretty" => Ok(LogFormat::Pretty),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(Wrong::new(format!("{} is no format of the log", quote(value)), "Write `pretty` or `json`")),
+    }
 }
 
 pub(super) fn journal_sync(value: &str) -> Parsed<JournalSync> {

@@ -103,6 +103,11 @@ impl HttpServer {
         self.address
     }
 
+    /// Returns the public names that open private pages at this path.
+    pub fn opening(&self, path: &str) -> Vec<String> {
+        self.names.opening(path)
+    }
+
     /// Adds pages. Of two with paths below each other, the longer path has what is below it.
     pub fn add(&mut self, pages: Pages) {
         self.pages.push(pages);

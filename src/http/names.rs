@@ -72,6 +72,18 @@ impl Names {
         self.entries.is_empty() && !self.any
     }
 
+    /// Returns the names that open a private path, each once.
+    pub fn opening(&self, path: &str) -> Vec<String> {
+        let opens = |entry: &&Entry| !entry.path.is_empty() && is_below(path, &entry.path);
+        let mut names: Vec<String> = Vec::new();
+        for Entry { name, .. } in self.entries.iter().filter(opens) {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        names
+    }
+
     /// Returns what a name opens that stands in a request, as [`name_of`] returns it.
     /// A `private` path is opened by a name alone that names it, or a path above it.
     pub(super) fn opens(&self, name: &str, path: &str, private: bool) -> Opens {

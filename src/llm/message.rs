@@ -31,6 +31,18 @@ pub enum Message {
     },
 }
 
+/// Returns the texts of a message's pieces, and a word for each picture.
+pub(crate) fn words(parts: &[Part]) -> String {
+    let words: Vec<_> = parts
+        .iter()
+        .map(|part| match part {
+            Part::Text { text } => text.as_str(),
+            Part::Image { .. } | Part::Picture { .. } => "(a picture)",
+        })
+        .collect();
+    words.join("\n")
+}
+
 /// A piece of a user message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]

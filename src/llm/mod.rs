@@ -40,7 +40,7 @@ pub(crate) use endpoint::{Endpoint, SettingError, model_string, parse_model};
 pub use error::{LlmError, Stage};
 pub(crate) use error::{Remedy, ToldTokens};
 pub use limits::ModelLimits;
-pub(crate) use message::{AssistantMessage, ToolCall};
+pub(crate) use message::{AssistantMessage, ToolCall, words};
 pub use message::{Chunk, Completion, Finish, Message, Part, ToolSpec, Usage};
 pub use meter::Meter;
 pub use model::ModelSettings;

@@ -41,6 +41,7 @@ use crate::{
     config::account_of_bot,
     hub::AccountHub,
     ids::{self, Address, FIRST_ACCOUNT},
+    links::Links,
     sandbox::{Command, Exit, SandboxError, SandboxSummary, Sandboxes, Stdin, User},
 };
 
@@ -104,6 +105,8 @@ pub(crate) enum Request {
     },
     /// Tells what exobot and its model do.
     Exobot,
+    /// Makes links by which an operator comes into the dashboard.
+    Dashboard,
     /// Runs a command in a sandbox.
     Exec {
         /// The room as the list shows it, its sandbox's name, or a terminal room's name.
@@ -152,6 +155,8 @@ pub(super) struct Control {
     pub(super) cloud_bots: Option<CloudBots>,
     /// `None` if this process serves none.
     pub(super) exobot: Option<Arc<ServedExobot>>,
+    /// `None` if this process serves no dashboard.
+    pub(super) links: Option<Links>,
     /// `None` if this process only administers sandboxes.
     pub(super) admin: Option<Arc<dyn Administrator>>,
 }
@@ -247,6 +252,16 @@ impl Control {
                     }
                     Err(why) => fail(&mut outgoing, &why).await,
                 }
+            }
+            (Request::Dashboard, _) => {
+                let Some(links) = &self.links else {
+                    let why =
+                        "This server has no dashboard. Set HTTP_LISTEN, such as HTTP_LISTEN=8090, and start it again.";
+                    return fail(&mut outgoing, why).await;
+                };
+                let links = links.entrances();
+                let text = links.join("\n");
+                send(&mut outgoing, &Answer::Value { value: serde_json::json!({ "links": links }), text }).await
             }
             (Request::Exobot, _) => {
                 let Some(exobot) = &self.exobot else {
@@ -361,6 +376,7 @@ impl Administration {
             | Request::Log { .. }
             | Request::CloudBots
             | Request::Exobot
+            | Request::Dashboard
             | Request::CloudBotLog { .. }
             | Request::LookAtCloudBots
             | Request::RestartCloudBot { .. } => Answer::Failed { text: "Not a question.".into() },

@@ -5,6 +5,7 @@ pub(crate) mod canary;
 mod check_ipc;
 mod cloud_bots;
 mod control;
+mod dashboard;
 pub(crate) mod doctor;
 mod engaging;
 mod exobot;

@@ -90,9 +90,10 @@ impl Kept {
 
 /// Returns the account that the line's first span names, by itself or with a room.
 fn account_of(line: &str) -> Option<&str> {
-    let marks = ["account{account=", "room{room="].map(|mark| line.find(mark).map(|at| at + mark.len()));
+    let marks = ["account{account=", "room{room=", "{\"account\":\"", "{\"room\":\""]
+        .map(|mark| line.find(mark).map(|at| at + mark.len()));
     let named = &line[marks.into_iter().flatten().min()?..];
-    let named = named.split(['/', '}', ' ']).next()?.trim_matches('"');
+    let named = named.split(['/', '}', ' ', '"']).find(|part| !part.is_empty())?;
     (named.starts_with(KEPT) && named.len() <= 64).then_some(named)
 }
 
@@ -107,6 +108,10 @@ mod tests {
         recent.note(b"2026-11-30T00:00:00Z  WARN \x1b[1mroom\x1b[0m\x1b[1m{\x1b[0m\x1b[3mroom\x1b[0m\x1b[2m=\x1b[0mcloud-llama/!a:b\x1b[1m}\x1b[0m: two\n");
         recent.note(b"2026-11-30T00:00:00Z  INFO room{room=!a:b}: of the first account, about cloud-llama\n");
         recent.note(b"2026-11-30T00:00:00Z  INFO account{account=cloud-qwen}: another's\n");
+        recent.note(
+            br#"{"level":"INFO","fields":{"message":"as JSON"},"spans":[{"room":"cloud-json/!a:b","name":"room"}]}"#,
+        );
+        assert_eq!(recent.of("cloud-json").0.len(), 1);
         let (lines, mut fresh) = recent.of("cloud-llama");
         assert_eq!(lines.len(), 2);
         assert!(lines[0].ends_with("one") && lines[1].ends_with("room{room=cloud-llama/!a:b}: two"), "{lines:?}");
@@ -114,7 +119,7 @@ mod tests {
         let (account, line) = fresh.try_recv().unwrap();
         assert_eq!((account.as_str(), line.ends_with("three")), ("cloud-llama", true));
         assert!(recent.of("cloud-none").0.is_empty());
-        assert_eq!(recent.of(SERVER).0.len(), 5, "all lines are the server's");
+        assert_eq!(recent.of(SERVER).0.len(), 6, "all lines are the server's");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::{
     admin::Admin,
     cloud_bots::CloudBots,
     control::{Control, administration_socket, control_socket},
+    dashboard::{Dashboard, Running, Sources},
     exobot::ServedExobot,
     lock::Lock,
     pulse::Pulse,
@@ -46,6 +47,7 @@ use crate::{
     inference::Inference,
     ipc::Arrived,
     ledger::Ledger,
+    links::{DASHBOARD, Links},
     llm::Model,
     memory,
     pictures::Gallery,
@@ -92,6 +94,8 @@ pub struct House {
     /// The room that is told how far the audit log has come.
     audit_room: Option<RoomKey>,
     retention: Retention,
+    /// Makes links to the dashboard, if there is an HTTP server.
+    links: Option<Links>,
     /// The HTTP server, if one is set up, until it serves.
     http: Option<HttpServer>,
     /// The settings by which cloud bots are served, if they are.
@@ -186,6 +190,7 @@ impl House {
             audit,
             audit_room: config.audit_room.as_deref().map(RoomKey::from),
             retention,
+            links: None,
             http: None,
             cloud_bots: None,
             talk: None,
@@ -213,6 +218,7 @@ impl House {
             local: self.local.clone(),
             neighbours: self.neighbours.clone(),
             administration: self.administration.clone(),
+            links: self.links.clone(),
         };
         Some(Coder::new(means, settings::policy(&config.people), settings::allowance(config)))
     }
@@ -228,8 +234,18 @@ impl House {
     ///
     /// The address cannot be listened at, or the webhook's secret cannot be read.
     pub async fn listen_http(&mut self, config: &Config) -> anyhow::Result<()> {
-        self.http = settings::http(config).await?;
+        self.watch_http(config).await?;
         self.task_rules = settings::tasks(config)?;
+        Ok(())
+    }
+
+    /// Listens for HTTP for those who watch the server, if the settings say so.
+    async fn watch_http(&mut self, config: &Config) -> anyhow::Result<()> {
+        self.http = settings::http(config).await?;
+        self.links = self.http.as_ref().map(|http| {
+            let (secret, clock) = (self.store.secret(), self.store.clock().clone());
+            Links::new(secret, clock, http.address(), &http.opening(DASHBOARD))
+        });
         Ok(())
     }
 
@@ -282,8 +298,14 @@ impl House {
             let ignore = async move { while events.recv().await.is_some() {} };
             self.tasks.spawn(self.cancel.clone().run_until_cancelled_owned(ignore));
         }
-        let control =
-            Control { sandboxes: self.sandboxes.clone(), chat: None, cloud_bots: None, exobot: None, admin: None };
+        let control = Control {
+            sandboxes: self.sandboxes.clone(),
+            chat: None,
+            cloud_bots: None,
+            exobot: None,
+            admin: None,
+            links: None,
+        };
         self.listen(control, &administration_socket(&self.state_dir))
     }
 
@@ -402,6 +424,25 @@ impl House {
         if let Some(mut http) = http {
             let status = Status::new(self.store.clone(), serving.clone(), sandboxes.clone(), cancel.clone());
             status.pages().into_iter().for_each(|pages| http.add(pages));
+            if let Some(links) = self.links.clone() {
+                let running = Running::default();
+                for hub in &hubs {
+                    tasks.spawn(running.clone().follow(hub.watch(), cancel.clone()));
+                }
+                let sources = Sources {
+                    store: self.store.clone(),
+                    status,
+                    serving: serving.clone(),
+                    sandboxes: sandboxes.clone(),
+                    cloud_bots: cloud_bots.clone(),
+                    exobot: exobot.clone(),
+                    inference: self.inference.clone(),
+                    limits: self.ledger.rules().limits,
+                    running,
+                    probed: Arc::default(),
+                };
+                http.add(Dashboard::new(sources, links).pages());
+            }
             let (store, github, rights) = (self.store.clone(), self.github.clone(), self.rights.clone());
             let rules = self.task_rules.take();
             if let Some(issues) = rules.and_then(|rules| Tasks::new(store, github, rights, hubs.clone(), rules)) {
@@ -424,6 +465,7 @@ impl House {
             cloud_bots: cloud_bots.clone(),
             exobot: exobot.clone(),
             admin: Some(admin),
+            links: self.links.clone(),
         };
         self.listen(control, &control_socket(&self.state_dir))?;
         for (login, hub, inbox) in logins {
@@ -519,7 +561,7 @@ impl Server {
         let which = which.join(" and ");
         tracing::info!("only {which} {are} served: neither MATRIX_USER nor a model of the coding agent is set");
         let mut house = House::without_sandboxes(config, clock)?;
-        house.http = settings::http(config).await?;
+        house.watch_http(config).await?;
         house.serve_cloud_bots(config);
         house.serve_exobot(config);
         house.listen_for_talk(config, None).await?;

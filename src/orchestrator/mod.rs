@@ -31,4 +31,5 @@ pub(crate) use driver::{Orchestrator, Start};
 pub use driver::{Outcome, Thoughts, TurnJob};
 pub(crate) use limits::TurnLimits;
 pub use line::{Ending, UserMessage};
+pub(crate) use line::{Line, Origin};
 pub use progress::{Enclosure, Progress, Taken};

@@ -64,6 +64,6 @@ pub use process::{Captured, Command, Ended, Process, Stdin};
 pub use room::{SandboxState, SandboxSummary};
 pub use sandboxd::protocol::{Exit, KillCause, ProxyKind, User};
 pub(crate) use sandboxd::protocol::{LOG_DIR, WRITE_LIMIT};
-pub use sandboxes::Sandboxes;
+pub use sandboxes::{SandboxLimits, Sandboxes};
 pub use spooled::Word;
 pub use workshop::Workshop;

@@ -41,6 +41,8 @@ pub struct SandboxSummary {
     pub state: SandboxState,
     /// Seconds since it was last used, as far as this server knows.
     pub idle_seconds: u64,
+    /// Bytes of memory that it used when that was looked at last, while it runs.
+    pub memory_used: Option<u64>,
 }
 
 impl fmt::Display for SandboxSummary {
@@ -303,7 +305,10 @@ impl Room {
             SandboxState::Starting
         };
         let name = self.container_name()?;
-        Some(SandboxSummary { address: self.address.clone(), name, state, idle_seconds: self.idle().as_secs() })
+        let used = self.memory_used.load(Ordering::SeqCst);
+        let memory_used = Some(used).filter(|used| *used > 0 && self.is_running());
+        let idle_seconds = self.idle().as_secs();
+        Some(SandboxSummary { address: self.address.clone(), name, state, idle_seconds, memory_used })
     }
 
     /// Sets which container there is, and its spec label.

@@ -39,6 +39,23 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 /// How long somebody who wants a sandbox while the server ends waits to be dropped.
 const ENDING: Duration = Duration::from_secs(5);
 
+/// What sandboxes may use at most: each of them, and all together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SandboxLimits {
+    /// Bytes of memory of one.
+    pub memory: u64,
+    /// Processors of one.
+    pub cpus: f64,
+    /// Processes and threads of one.
+    pub pids: u32,
+    /// Bytes on the disk of one.
+    pub disk: u64,
+    /// How many may run.
+    pub running: usize,
+    /// Bytes of memory of all that run.
+    pub memory_total: u64,
+}
+
 /// All rooms' sandboxes. Cheap to clone; one for each state directory.
 #[derive(Clone)]
 pub struct Sandboxes {
@@ -140,6 +157,19 @@ impl Sandboxes {
         let mut list: Vec<_> = self.fleet.rooms().values().filter_map(|room| room.summary()).collect();
         list.sort_by(|a, b| a.address.cmp(&b.address));
         Ok(list)
+    }
+
+    /// Returns what sandboxes may use at most.
+    pub fn limits(&self) -> SandboxLimits {
+        let options = &self.fleet.options;
+        SandboxLimits {
+            memory: options.memory,
+            cpus: options.cpus,
+            pids: options.pids,
+            disk: options.disk,
+            running: options.max_running,
+            memory_total: options.memory_total,
+        }
     }
 
     /// Returns the rooms that have files but no container, found by their address or by the sandbox's former name.

@@ -181,7 +181,7 @@ const TEXTS: [&str; 4] = [
 
 /// Reads messages with their calls. `which` is the condition that selects them; its first two parameters are account
 /// and room.
-fn read(
+pub(super) fn read(
     tx: &Transaction<'_>,
     which: &'static str,
     key: &[&dyn ToSql],

@@ -71,27 +71,7 @@ impl Store {
 
     /// Returns all grants, in the order of their rooms and names.
     pub async fn grants(&self) -> Result<Vec<StoredGrant>, StoreError> {
-        self.read(|tx| {
-            let mut select = tx.prepare_cached(
-                "SELECT bot, room, kind, what, turn, writes, granter, since, until FROM grants
-                 ORDER BY bot, room, kind, what, turn",
-            )?;
-            let rows = select.query_map([], |row| {
-                let turn: String = row.get(4)?;
-                Ok(StoredGrant {
-                    at: Address { account: row.get(0)?, room: RoomKey(row.get(1)?) },
-                    kind: row.get(2)?,
-                    what: row.get(3)?,
-                    turn: (!turn.is_empty()).then_some(TurnId(turn)),
-                    writes: row.get(5)?,
-                    by: row.get(6)?,
-                    since: row.get(7)?,
-                    until: row.get(8)?,
-                })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-        .await
+        self.read(all).await
     }
 
     /// Returns the latest time that was stored, in milliseconds since 1970; 0 if none was.
@@ -120,6 +100,28 @@ impl Store {
         })
         .await
     }
+}
+
+/// Returns all grants, in the order of their rooms and names.
+pub(super) fn all(tx: &Transaction<'_>) -> Result<Vec<StoredGrant>, StoreError> {
+    let mut select = tx.prepare_cached(
+        "SELECT bot, room, kind, what, turn, writes, granter, since, until FROM grants
+         ORDER BY bot, room, kind, what, turn",
+    )?;
+    let rows = select.query_map([], |row| {
+        let turn: String = row.get(4)?;
+        Ok(StoredGrant {
+            at: Address { account: row.get(0)?, room: RoomKey(row.get(1)?) },
+            kind: row.get(2)?,
+            what: row.get(3)?,
+            turn: (!turn.is_empty()).then_some(TurnId(turn)),
+            writes: row.get(5)?,
+            by: row.get(6)?,
+            since: row.get(7)?,
+            until: row.get(8)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// Stores a grant, in place of one for the same thing.

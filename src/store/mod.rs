@@ -57,6 +57,7 @@ pub(crate) use health::Waiting;
 pub use journal::{LockedInbound, NewInbound};
 pub(crate) use journal::{Standing, StoredInbound};
 pub use known::Sealed;
+pub(crate) use looking::{Overview, ShownTurn};
 pub use outbox::NewOutbox;
 pub(crate) use outbox::{OutboxRow, Tried};
 pub(crate) use rooms::{Alias, LeftRoom};

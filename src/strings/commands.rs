@@ -9,6 +9,7 @@ I work in this room's own sandbox: tell me what to do, in your own words. Files 
 - `!new` begins a new conversation; the files stay
 - `!sandbox` shows this room's sandbox as it is observed
 - `!memory` shows what the coding agents keep in mind here
+- `!link` gives a link to the log of what I did last, for a day
 - `!model` shows the model that I think with
 - `!grants` shows what this room's sandbox may reach beyond the settings; `!grant owner/repo 2h` adds to it
 - `!cost` shows the tokens used in this room; `!budget` those that today has
@@ -22,6 +23,17 @@ pub(crate) const NEW: &str = "A new conversation. The files in `/workspace` are 
 
 /// The reply to `!stop` when nothing runs.
 pub(crate) const NOTHING_RUNS: &str = "Nothing is running.";
+
+/// The reply to `!link`.
+pub(crate) fn link(link: &str, lasts: &str) -> String {
+    format!("Whoever has this link sees the log of my newest turn here, for {lasts}: {link}")
+}
+
+/// The reply to `!link` before the first turn.
+pub(crate) const NO_TURN: &str = "I have done nothing in this room yet.";
+
+/// The reply to `!link` where there is no dashboard.
+pub(crate) const NO_LINKS: &str = "This server shows no logs: its operator can set `HTTP_LISTEN`.";
 
 /// The reply to `!stop jobs` when there are none.
 pub(crate) const NO_JOBS: &str = "Nothing runs in the background.";

@@ -165,3 +165,23 @@ fn a_server_whose_homeserver_is_away_lives_and_is_not_ready() {
     assert_eq!(block_on(get(&format!("{address}/healthz"), None)).0, 200);
     drop(server);
 }
+
+#[test]
+fn the_dashboard_for_grafana_shows_all_metrics_and_no_others() {
+    let file = include_str!("../../dashboards/grafana.json");
+    let dashboard: serde_json::Value = serde_json::from_str(file).unwrap();
+    let mut shown = BTreeSet::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap() {
+            let expression = target["expr"].as_str().unwrap();
+            let words = expression.split(|char: char| !char.is_ascii_alphanumeric() && char != '_');
+            let begins = ["matrix_agent_", "gen_ai_client_", "process_"];
+            for metric in words.filter(|word| begins.iter().any(|begin| word.starts_with(begin))) {
+                let base = ["_bucket", "_sum", "_count"].iter().find_map(|part| metric.strip_suffix(part));
+                shown.insert(base.unwrap_or(metric).to_owned());
+            }
+        }
+    }
+    let exported = LABELS.iter().map(|(metric, _)| *metric).chain([LAG]).map(str::to_owned).collect();
+    assert_eq!(shown, exported);
+}

@@ -5,11 +5,13 @@
 mod support;
 
 mod machines;
+mod page;
 
 use std::net::TcpListener;
 
 use matrix_agent::net;
 use reqwest::Client;
+use serde_json::Value;
 
 use support::rig::Rig;
 
@@ -29,4 +31,11 @@ async fn get(address: &str, name: Option<&str>) -> (u16, String) {
     let request = name.into_iter().fold(client().get(address), |request, name| request.header("host", name));
     let response = request.send().await.unwrap();
     (response.status().as_u16(), response.text().await.unwrap())
+}
+
+/// What the bot has said last, as an answer or as the reply to a command.
+fn said(frames: &[Value]) -> String {
+    let of_bot = |frame: &&Value| frame["event"] == "answer" || frame["event"] == "reply";
+    let last = frames.iter().rev().find(of_bot).unwrap_or_else(|| panic!("{frames:?}"));
+    last["text"].as_str().unwrap().to_owned()
 }

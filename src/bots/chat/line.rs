@@ -7,7 +7,7 @@ use super::modes::{self, Mode};
 use crate::{
     bots::UserMessage,
     ids::EventId,
-    llm::{AssistantMessage, Part},
+    llm::{self, AssistantMessage, Part},
 };
 
 /// One stored line.
@@ -45,6 +45,24 @@ pub(super) enum Line {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thread: Option<EventId>,
     },
+}
+
+/// What a stored line says, for who looks at it later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Spoken {
+    /// Whether the bot has said it.
+    pub(crate) by_bot: bool,
+    /// The words.
+    pub(crate) text: String,
+}
+
+/// Returns what a stored line of a bot that chats says; `None` if it is none, or says nothing.
+pub(crate) fn spoken(line: &Value) -> Option<Spoken> {
+    match serde_json::from_value(line.clone()).ok()? {
+        Line::Asked { parts, .. } => Some(Spoken { by_bot: false, text: llm::words(&parts) }),
+        Line::Answered { message, .. } => Some(Spoken { by_bot: true, text: message.text }),
+        Line::Void { .. } => None,
+    }
 }
 
 /// How many tokens a request had.

@@ -20,6 +20,7 @@ use serde_json::Value;
 
 pub(super) use failure::told as failed;
 pub(super) use history::request;
+pub(crate) use line::{Spoken, spoken};
 pub use modes::Mode;
 pub use source::{Fixed, Ready, Refused, Source};
 pub(super) use turn::without_thinking;

@@ -1,0 +1,32 @@
+//! `matrix-agent dashboard`: prints a link by which an operator comes into the dashboard.
+
+use std::io::{self, Write};
+
+use anyhow::{Context, bail};
+
+use super::{Configuration, Outcome};
+use crate::ops::{Answer, Operator, Purpose, Request, control_socket};
+
+/// Print a link to the dashboard of the running server, which is good for ten minutes
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Result<Outcome> {
+    let config = configuration.checked(Purpose::Anything)?;
+    let mut operator = Operator::ask(&control_socket(&config.paths.state_dir), &Request::Dashboard)
+        .await
+        .context("No server runs that could be asked. Start it with `matrix-agent run`.")?;
+    match operator.next().await? {
+        Some(Answer::Value { value, text }) => {
+            let shown = if args.json { format!("{value:#}") } else { text };
+            writeln!(io::stdout().lock(), "{shown}")?;
+            Ok(Outcome::Good)
+        }
+        Some(Answer::Failed { text }) => bail!(text),
+        _ => bail!("The server gave no answer."),
+    }
+}

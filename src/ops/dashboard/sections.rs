@@ -1,0 +1,345 @@
+//! The parts of the page, each by itself, so that one that changes is sent alone. Pure.
+
+use std::time::Duration;
+
+use super::{
+    gather::{Endpoint, Gathered},
+    html::Html,
+};
+use crate::{
+    clock::minute_of,
+    ids::TurnId,
+    sandbox::SandboxSummary,
+    store::{Overview, ShownTurn},
+    text::{human_bytes, human_duration, short},
+};
+
+/// The most characters of a name, and of what somebody has asked.
+const NAME: usize = 120;
+const ASKED: usize = 160;
+/// The most characters of why something is as it is.
+const WHY: usize = 300;
+
+/// A part of the page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Section {
+    pub(super) id: &'static str,
+    title: &'static str,
+    /// What stands below its title.
+    pub(super) inner: Html,
+}
+
+impl Section {
+    fn new(id: &'static str, title: &'static str, write: impl FnOnce(&mut Html)) -> Self {
+        let mut inner = Html::default();
+        write(&mut inner);
+        Self { id, title, inner }
+    }
+
+    /// Writes it with its title.
+    pub(super) fn whole(&self, page: &mut Html) {
+        page.raw("<section aria-labelledby=\"h-").raw(self.id).raw("\"><h2 id=\"h-").raw(self.id).raw("\">");
+        page.raw(self.title).raw("</h2><div id=\"").raw(self.id).raw("\">").add(&self.inner).raw("</div></section>");
+    }
+}
+
+/// Returns all parts in their order.
+pub(super) fn of(all: &Gathered) -> Vec<Section> {
+    let mut sections = vec![Section::new("health", "Health", |html| health(all, html))];
+    match &all.overview {
+        Ok(overview) => {
+            sections.push(Section::new("running", "Running turns", |html| running(overview, &all.lines, html)));
+            sections.push(Section::new("failed", "Recent failures", |html| failed(overview, html)));
+            sections.push(Section::new("rooms", "Rooms", |html| rooms(overview, html)));
+            sections.push(Section::new("tokens", "Tokens today", |html| tokens(overview, all, html)));
+            sections.push(Section::new("grants", "Grants", |html| grants(overview, all.now, html)));
+        }
+        Err(error) => sections.push(Section::new("running", "Running turns", |html| {
+            html.raw("<p class=\"bad\">").line(&error.to_string(), WHY).raw("</p>");
+        })),
+    }
+    sections.insert(2.min(sections.len()), Section::new("sandboxes", "Sandboxes", |html| sandboxes(all, html)));
+    sections.insert(3.min(sections.len()), Section::new("bots", "Bots and models", |html| bots(all, html)));
+    sections
+}
+
+fn health(all: &Gathered, html: &mut Html) {
+    match &all.ready {
+        Ok(()) => html.raw("<p class=\"good\">It serves.</p>"),
+        Err(why) => html.raw("<p class=\"bad\">").line(why, WHY).raw("</p>"),
+    };
+    html.raw("<dl>");
+    if let Ok(overview) = &all.overview {
+        fact(html, "messages that wait", overview.queued.messages);
+        fact(html, "answers that are not sent", overview.queued.answers);
+        fact(html, "running turns", overview.open.len());
+    }
+    let (synced, accounts) = all.accounts;
+    if accounts > 0 {
+        fact(html, "Matrix accounts that follow their homeserver", format_args!("{synced} of {accounts}"));
+    }
+    html.raw("</dl>");
+}
+
+fn fact(html: &mut Html, name: &'static str, value: impl std::fmt::Display) {
+    html.raw("<div><dt>").raw(name).raw("</dt><dd>").value(value).raw("</dd></div>");
+}
+
+fn running(overview: &Overview, lines: &[Option<String>], html: &mut Html) {
+    if overview.open.is_empty() {
+        html.raw("<p>Nothing runs.</p>");
+        return;
+    }
+    html.raw("<ul class=\"turns\">");
+    for (turn, line) in overview.open.iter().zip(lines) {
+        html.raw("<li>");
+        head(turn, html);
+        if let Some(line) = line {
+            html.raw("<p class=\"now\">").line(line, ASKED).raw("</p>");
+        }
+        html.raw("</li>");
+    }
+    html.raw("</ul>");
+}
+
+fn failed(overview: &Overview, html: &mut Html) {
+    if overview.failed.is_empty() {
+        html.raw("<p>None.</p>");
+        return;
+    }
+    html.raw("<ul class=\"turns\">");
+    for turn in &overview.failed {
+        html.raw("<li>");
+        head(turn, html);
+        html.raw("</li>");
+    }
+    html.raw("</ul>");
+}
+
+/// Writes what a turn is about, with the link to its log.
+fn head(turn: &ShownTurn, html: &mut Html) {
+    html.raw("<a href=\"");
+    link(&turn.turn, html);
+    html.raw("\">");
+    match asked(turn) {
+        Some(words) if !words.trim().is_empty() => html.line(&words, ASKED),
+        _ => html.raw("(no words)"),
+    };
+    html.raw("</a><p class=\"where\">");
+    time(turn.opened, html);
+    html.raw(" · ").line(&turn.bot, NAME).raw(" · ").line(&turn.at.to_string(), NAME);
+    if let Some(asker) = &turn.asker {
+        html.raw(" · ").line(asker, NAME);
+    }
+    match turn.outcome.as_deref() {
+        Some("limit") => html.raw(" · <span class=\"bad\">at a limit</span>"),
+        Some("failed") => html.raw(" · <span class=\"bad\">failed</span>"),
+        _ => html.raw(""),
+    };
+    html.raw("</p>");
+}
+
+/// Returns what somebody has asked: the text of a message, or what came with a file.
+pub(super) fn asked(turn: &ShownTurn) -> Option<String> {
+    let asked = turn.asked.as_ref()?;
+    ["text", "caption"].iter().find_map(|field| asked.get(field)?.as_str().map(str::to_owned))
+}
+
+pub(super) fn link(turn: &TurnId, html: &mut Html) {
+    html.raw("/dashboard/turn/").line(turn.as_str(), NAME);
+}
+
+pub(super) fn time(millis: i64, html: &mut Html) {
+    html.raw("<time>").value(minute_of(millis)).raw("</time>");
+}
+
+fn rooms(overview: &Overview, html: &mut Html) {
+    if overview.rooms.is_empty() {
+        html.raw("<p>None yet.</p>");
+        return;
+    }
+    table(html, &["Room", "Turns", "Last turn"]);
+    for room in &overview.rooms {
+        html.raw("<tr><td>").line(&room.at.to_string(), NAME).raw("</td><td>").value(room.turns).raw("</td><td>");
+        match &room.newest {
+            Some((turn, opened)) => {
+                html.raw("<a href=\"");
+                link(turn, html);
+                html.raw("\">");
+                time(*opened, html);
+                html.raw("</a>");
+            }
+            None => {
+                html.raw("none");
+            }
+        }
+        html.raw("</td></tr>");
+    }
+    html.raw("</tbody></table></div>");
+}
+
+fn table(html: &mut Html, columns: &[&'static str]) {
+    html.raw("<div class=\"wide\"><table><thead><tr>");
+    for column in columns {
+        html.raw("<th scope=\"col\">").raw(column).raw("</th>");
+    }
+    html.raw("</tr></thead><tbody>");
+}
+
+fn sandboxes(all: &Gathered, html: &mut Html) {
+    let list = match &all.sandboxes {
+        None => {
+            html.raw("<p>No bot works in sandboxes.</p>");
+            return;
+        }
+        Some(Err(why)) => {
+            html.raw("<p class=\"bad\">").line(why, WHY).raw("</p>");
+            return;
+        }
+        Some(Ok(list)) => list,
+    };
+    if let Some(limits) = &all.sandbox_limits {
+        html.raw("<p class=\"where\">Each has at most ").value(human_bytes(limits.memory)).raw(" of memory, ");
+        html.value(limits.cpus).raw(" processors, ").value(limits.pids).raw(" processes and ");
+        html.value(human_bytes(limits.disk)).raw(" of disk; ").value(limits.running).raw(" may run, with ");
+        html.value(human_bytes(limits.memory_total)).raw(" of memory together.</p>");
+    }
+    if list.is_empty() {
+        html.raw("<p>There are none.</p>");
+        return;
+    }
+    table(html, &["Room", "State", "Memory", "Unused for"]);
+    let mut list: Vec<&SandboxSummary> = list.iter().collect();
+    list.sort_by_key(|sandbox| sandbox.idle_seconds);
+    for sandbox in list.iter().take(50) {
+        html.raw("<tr><td>").line(&sandbox.address.to_string(), NAME).raw("</td><td>").raw(sandbox.state.as_str());
+        html.raw("</td><td>");
+        match (sandbox.memory_used, &all.sandbox_limits) {
+            (Some(used), Some(limits)) => {
+                html.raw("<meter max=\"").value(limits.memory).raw("\" value=\"").value(used).raw("\"></meter> ");
+                html.value(human_bytes(used));
+            }
+            _ => {
+                html.raw("–");
+            }
+        }
+        html.raw("</td><td>").value(human_duration(Duration::from_secs(sandbox.idle_seconds / 60 * 60)));
+        html.raw("</td></tr>");
+    }
+    html.raw("</tbody></table></div>");
+}
+
+fn bots(all: &Gathered, html: &mut Html) {
+    table(html, &["Who", "How"]);
+    for bot in all.cloud_bots.iter().flatten() {
+        let model = bot.model.as_deref().unwrap_or_default();
+        row(html, &format!("{} {model}", bot.name), bot.served, &bot.state);
+    }
+    if let Some(exobot) = &all.exobot {
+        let how = [Some(exobot.account.as_str()), exobot.model.as_deref()];
+        let how: Vec<_> = how.into_iter().flatten().collect();
+        row(html, "exobot", exobot.served, &how.join(". "));
+    }
+    for Endpoint { name, url, found } in &all.endpoints {
+        let name = format!("{name} {url}");
+        match found {
+            Some(Ok(loaded)) if loaded.is_empty() => row(html, &name, true, "answers, with no model loaded"),
+            Some(Ok(loaded)) => row(html, &name, true, &format!("answers with {}", loaded.join(", "))),
+            Some(Err(why)) => row(html, &name, false, why),
+            None => row(html, &name, true, "is being asked"),
+        }
+    }
+    html.raw("</tbody></table></div>");
+    if all.cloud_bots.iter().flatten().next().is_none() && all.exobot.is_none() && all.endpoints.is_empty() {
+        *html = Html::default();
+        html.raw("<p>No cloud bot, no exobot and no inference server is set up, or they are being changed.</p>");
+    }
+}
+
+fn row(html: &mut Html, name: &str, good: bool, how: &str) {
+    html.raw("<tr><td>").line(name, NAME).raw("</td><td class=\"").raw(if good { "good" } else { "bad" }).raw("\">");
+    html.line(how, WHY).raw("</td></tr>");
+}
+
+fn tokens(overview: &Overview, all: &Gathered, html: &mut Html) {
+    if overview.days.is_empty() {
+        html.raw("<p>None were used.</p>");
+        return;
+    }
+    table(html, &["Room or person", "Used", "Held", "Limit"]);
+    for day in &overview.days {
+        let (name, usual) = match (&day.at, &day.person) {
+            (Some(at), _) => (at.to_string(), all.limits.room),
+            (None, person) => (person.clone().unwrap_or_default(), all.limits.person),
+        };
+        html.raw("<tr><td>").line(&name, NAME).raw("</td><td>").value(short(day.used)).raw("</td><td>");
+        html.value(short(day.held)).raw("</td><td>");
+        match day.allowed.or(usual) {
+            Some(limit) => {
+                html.raw("<meter max=\"").value(limit).raw("\" value=\"").value(day.used).raw("\"></meter> ");
+                html.value(short(limit));
+            }
+            None => {
+                html.raw("none");
+            }
+        }
+        html.raw("</td></tr>");
+    }
+    html.raw("</tbody></table></div>");
+}
+
+fn grants(overview: &Overview, now: i64, html: &mut Html) {
+    let good: Vec<_> = overview.grants.iter().filter(|grant| grant.until.is_none_or(|until| until > now)).collect();
+    if good.is_empty() {
+        html.raw("<p>None.</p>");
+        return;
+    }
+    table(html, &["Room", "What", "By", "Until"]);
+    for grant in good.into_iter().take(50) {
+        html.raw("<tr><td>").line(&grant.at.to_string(), NAME).raw("</td><td>").line(&grant.kind, NAME).raw(" ");
+        html.line(&grant.what, NAME).raw(if grant.writes { ", also to write" } else { "" }).raw("</td><td>");
+        html.line(&grant.by, NAME).raw("</td><td>");
+        match (grant.until, &grant.turn) {
+            (Some(until), _) => time(until, html),
+            (None, Some(_)) => {
+                html.raw("the turn’s end");
+            }
+            (None, None) => {
+                html.raw("it is taken back");
+            }
+        }
+        html.raw("</td></tr>");
+    }
+    html.raw("</tbody></table></div>");
+}
+
+/// Returns how one comes in.
+pub(super) fn entrance() -> Html {
+    let mut html = Html::default();
+    html.raw(concat!(
+        "<main class=\"alone\"><h1>matrix-agent</h1><p>Ask for a link on the server, and open it here:</p>",
+        "<pre>matrix-agent dashboard</pre>",
+        "<form id=\"enter\" method=\"post\" action=\"/dashboard/enter\" enctype=\"text/plain\">",
+        "<label for=\"pass\">Or enter what stands behind the link’s #</label>",
+        "<input id=\"pass\" name=\"pass\" type=\"password\" autocomplete=\"off\" required>",
+        "<button>Come in</button></form></main>"
+    ));
+    html
+}
+
+/// Returns that a pass is not taken.
+pub(super) fn refused() -> Html {
+    let mut html = Html::default();
+    html.raw("<main class=\"alone\"><h1>matrix-agent</h1><p class=\"bad\">This link is none of this server’s, or it has expired.</p>");
+    html.raw(
+        "<p>Ask for another one: <code>matrix-agent dashboard</code>, or <code>!link</code> in the room.</p></main>",
+    );
+    html
+}
+
+/// Returns that a turn is not there.
+pub(super) fn gone() -> Html {
+    let mut html = Html::default();
+    html.raw("<main class=\"alone\"><h1>matrix-agent</h1><p>Nothing is kept of this turn any more.</p></main>");
+    html
+}
