@@ -14,6 +14,7 @@ use super::{
         person::Person,
         rig::wait,
         scripted_llm::{Reply, ScriptedLlm},
+        seen::Seen,
         synapse::{Limits, Synapse, password},
     },
 };
@@ -107,15 +108,13 @@ async fn a_model_that_cannot_be_loaded_is_told_in_the_room_and_not_in_the_server
     assert_eq!(log.matches("is given up until somebody asks again").count(), 1, "{log}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_model_of_the_registry_is_asked_in_place_of_one_of_its_own() {
-    let (synapse, llm) = tokio::join!(Synapse::start(Limits::Relaxed), ScriptedLlm::start());
+/// A scripted model in the registry, and a lab whose exobot asks it and has an account at the homeserver.
+async fn elsewhere(synapse: &Synapse, rooms: &str, known_bots: &str) -> (Lab, ScriptedLlm) {
+    let llm = ScriptedLlm::start().await;
     llm.lists(&["far-away"]);
-    llm.otherwise(|_| Reply::text("From somewhere else."));
-    let anna = Person::new(&synapse, "anna").await;
+    // Makes the administrator.
     synapse.admin(Method::GET, "/_synapse/admin/v2/users?limit=1", json!({})).await;
     let mut lab = Lab::new("none");
-    let room = anna.create_room(false, &[]).await;
     let registry = lab.rig.path().join("registry");
     std::fs::create_dir_all(&registry).unwrap();
     let endpoint = json!({"id": "far", "type": "vllm", "url": llm.base_url().trim_end_matches("/v1")});
@@ -124,13 +123,24 @@ async fn a_model_of_the_registry_is_asked_in_place_of_one_of_its_own() {
         ("MATRIX_HOMESERVER", synapse.url()),
         ("MATRIX_ADMIN_USER", "@operator:localhost"),
         ("MATRIX_ADMIN_PASSWORD", &password("operator")),
-        ("EXOBOT_ALLOWED_ROOMS", room.as_str()),
+        ("EXOBOT_ALLOWED_ROOMS", rooms),
+        ("EXOBOT_KNOWN_BOTS", known_bots),
         ("LOCALBOT_DIR", registry.to_str().unwrap()),
         ("EXOBOT_MODEL", "localbot/far"),
     ] {
         lab.rig.set(key, value);
     }
     assert!(login(&lab, "").status.success());
+    (lab, llm)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_of_the_registry_is_asked_in_place_of_one_of_its_own() {
+    let synapse = Synapse::start(Limits::Relaxed).await;
+    let anna = Person::new(&synapse, "anna").await;
+    let room = anna.create_room(false, &[]).await;
+    let (mut lab, llm) = elsewhere(&synapse, room.as_str(), "none").await;
+    llm.otherwise(|_| Reply::text("From somewhere else."));
     // One of the two it must be.
     let server = tokio::task::block_in_place(|| lab.rig.serve());
     assert!(server.log().contains("keep the one or the others"), "{}", server.log());
@@ -146,4 +156,35 @@ async fn a_model_of_the_registry_is_asked_in_place_of_one_of_its_own() {
     assert!(answer.body().contains("From somewhere else.") && answer.body().contains("far"), "{answer:?}");
     assert_eq!(llm.requests()[0]["max_tokens"], 100);
     assert_eq!(lab.events(), Vec::<String>::new(), "nothing was started");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_talks_with_another_bot_where_nobody_else_does() {
+    let synapse = Synapse::start(Limits::Relaxed).await;
+    let (anna, qwen) = (Person::new(&synapse, "anna").await, Person::new(&synapse, "qwen").await);
+    let still = anna.create_room(false, &[&qwen.id]).await;
+    let lively = anna.create_room(false, &[&qwen.id]).await;
+    for room in [&still, &lively] {
+        qwen.accept(room).await;
+    }
+    let (mut lab, llm) = elsewhere(&synapse, &format!("{still},{lively}"), &qwen.id).await;
+    llm.when("Begin a conversation").reply_text("Do machines dream?");
+    for (key, value) in [("LLAMA_SERVER_BIN", ""), ("MODEL_PATH", ""), ("CROSSBOT_ENABLED", "true")] {
+        lab.rig.set(key, value);
+    }
+    let _server = tokio::task::block_in_place(|| lab.rig.serve());
+    let exobot = "@exobot:localhost";
+    for room in [&still, &lively] {
+        anna.invite(room, exobot).await;
+        anna.joined(room, exobot).await;
+    }
+    anna.say(&lively, "I am here.").await;
+    for room in [&lively, &still] {
+        qwen.say(room, "I have counted to a million.").await;
+    }
+    // Its rooms are looked at every half minute.
+    let begins = |it: &Seen| it.is_message() && it.sender == exobot && it.body().contains("Do machines dream?");
+    let begun = qwen.wait_for("a conversation", begins).await;
+    assert!(begun.room == still && begun.mentions(&qwen.id), "{begun:?}");
+    assert_eq!(llm.requests().len(), 1, "people are not interrupted");
 }
