@@ -182,7 +182,8 @@ fi
 
 branch=$(as_owner "$REPO" git -C "$REPO" symbolic-ref --quiet --short HEAD 2>/dev/null || true)
 if [[ -n $branch ]]; then
-    printf 'UPDATE_SOURCE=%s\nUPDATE_BRANCH=%s\n' "$REPO" "$branch" | place_text "$etc/update.env" 644
+    printf 'UPDATE_SOURCE=%s\nUPDATE_BRANCH=%s\nUPDATE_PROGRAM=%s\nUPDATE_MANAGER=%s\n' \
+        "$REPO" "$branch" "${program#"$root"}" "$([[ -n $rootless ]] && echo user || echo system)" | place_text "$etc/update.env" 644
 else
     note "this clone is on no branch, so it is not noted where updates come from"
 fi
@@ -198,8 +199,14 @@ place_unit() {
             "systemd/$1" | place_text "$units/$1" 644
     fi
 }
-started=(matrix-agent.service matrix-agent-backup.timer matrix-agent-images.timer)
-for unit in matrix-agent.service matrix-agent-{backup,images}.{service,timer}; do place_unit "$unit"; done
+started=(matrix-agent.service matrix-agent-backup.timer matrix-agent-images.timer matrix-agent-redeploy.path)
+for unit in matrix-agent.service matrix-agent-{backup,images}.{service,timer} matrix-agent-redeploy.{service,path}; do place_unit "$unit"; done
+# Where the server and whoever replaces its program leave each other word; it says that updates are set up.
+if [[ -n $branch && ! -d $root$state/redeploy ]]; then
+    change "make $state/redeploy" install -d -m 700 "$root$state" "$root$state/redeploy"
+fi
+# What this script installs is what serves, and no longer what an update has brought.
+[[ ! -e $root$state/redeploy/installed.json ]] || change "forget which commit the last update has brought" rm -f "$root$state/redeploy/installed.json"
 
 # A homeserver of setup-synapse.sh's becomes a service, too. Restarting it does not restart the server, which waits for it.
 quadlet=
@@ -295,7 +302,7 @@ if [[ -n $quadlet || " ${started[*]} " == *" synapse.service "* ]]; then
     run_unit synapse.service "$units/synapse.service" "${quadlet:-/nowhere}"
 fi
 run_unit matrix-agent.service "$program" "$units/matrix-agent.service" "$SETTINGS" "$etc/matrix-agent.toml"
-change "start its timers" "${control[@]}" start matrix-agent-{backup,images}.timer
+change "start its timers" "${control[@]}" start matrix-agent-{backup,images}.timer matrix-agent-redeploy.path
 end_stage
 [[ -z $DRY_RUN ]] || exit 0
 cat <<TOLD
@@ -303,5 +310,5 @@ cat <<TOLD
 It runs. Its log:   journalctl ${rootless:+--user }-u matrix-agent -f
 Its settings:       $SETTINGS, then: ${control[*]} restart matrix-agent
 Its state:          $state; what it needs: matrix-agent doctor
-To update it:       git pull, then this script again. More: docs/operating.md
+To update it:       scripts/deploy.sh. More: docs/operating.md
 TOLD

@@ -25,12 +25,12 @@ while (($# > 0)); do
 done
 if [[ $EUID -eq 0 ]]; then
     etc=/etc/matrix-agent units=/etc/systemd/system quadlets=/etc/containers/systemd
-    files=(/usr/local/bin/matrix-agent /usr/local/lib/matrix-agent)
+    files=(/usr/local/bin/matrix-agent{,.previous,.new,.redeploying} /usr/local/lib/matrix-agent)
     control=(systemctl)
 else
     etc=${XDG_CONFIG_HOME:-$HOME/.config}/matrix-agent units=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
     quadlets=${XDG_CONFIG_HOME:-$HOME/.config}/containers/systemd
-    files=("$HOME/.local/bin/matrix-agent" "${XDG_DATA_HOME:-$HOME/.local/share}/matrix-agent")
+    files=("$HOME/.local/bin/matrix-agent"{,.previous,.new,.redeploying} "${XDG_DATA_HOME:-$HOME/.local/share}/matrix-agent")
     control=(systemctl --user)
     [[ -n $DRY_RUN || -n $purge || -e $units/matrix-agent.service ]] || die "you have no service of your own" "For the system's: sudo scripts/uninstall.sh"
 fi
@@ -44,7 +44,7 @@ if [[ -n $purge && -z $yes && -z $DRY_RUN ]]; then
 fi
 
 here=()
-for unit in matrix-agent.service matrix-agent-{backup,images}.{timer,service} synapse.service synapse-db.service; do
+for unit in matrix-agent.service matrix-agent-{backup,images}.{timer,service} matrix-agent-redeploy.{path,service} synapse.service synapse-db.service; do
     [[ ! -e $units/$unit ]] || here+=("$unit")
 done
 if [[ ${#here[@]} -gt 0 ]]; then

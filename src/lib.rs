@@ -46,6 +46,7 @@ pub mod links;
 pub mod net;
 
 pub mod pictures;
+pub mod updates;
 
 mod strings;
 

@@ -21,6 +21,7 @@ pub(crate) mod tasks;
 pub(crate) mod terminals;
 pub(crate) mod told;
 pub(crate) mod turns;
+pub(crate) mod updates;
 
 #[cfg(test)]
 mod tests;

@@ -109,6 +109,7 @@ fn every_script_says_what_it_does_and_refuses_what_it_does_not_know() {
     let place = Place::new();
     for script in [
         "install-service.sh",
+        "deploy.sh",
         "uninstall.sh",
         "backup.sh",
         "restore.sh",

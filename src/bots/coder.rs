@@ -25,6 +25,7 @@ use crate::{
     strings::{self, admin as words},
     text,
     tools::{self, LargeFiles},
+    updates::Updates,
 };
 
 use super::{
@@ -65,6 +66,8 @@ pub struct Means {
     pub environments: Option<Environments>,
     /// The way to GitHub.
     pub github: GitHub,
+    /// Where a newer version of the program is asked for; `None`: it is installed by hand.
+    pub updates: Option<Updates>,
     /// The orchestrator's model.
     pub model: Model,
     /// The pictures that models are shown.
@@ -107,6 +110,7 @@ impl Coder {
             agents,
             environments,
             github,
+            updates,
             model,
             gallery,
             local,
@@ -123,6 +127,7 @@ impl Coder {
             agents,
             environments,
             github,
+            updates,
             ledger,
             rights,
             gallery,

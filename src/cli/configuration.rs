@@ -1,6 +1,8 @@
 //! The settings for subcommands: each says for what it needs them, and gets the typed settings or every mistake at
 //! once.
 
+use std::{ffi::OsString, path::PathBuf};
+
 use crate::{
     config::{self, Config, Loaded, LogFormat, Mistakes, Setting, ShownAccount, Sources, Unread},
     ops::{self, Purpose},
@@ -10,17 +12,32 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Configuration {
     loaded: Loaded,
+    /// Where the settings were looked for.
+    sources: Sources,
 }
 
 impl Configuration {
     /// Reads all layers; mistakes are reported by the methods below.
     pub(super) fn read(sources: &Sources) -> Self {
-        Self { loaded: config::load(sources) }
+        Self { loaded: config::load(sources), sources: sources.clone() }
     }
 
     /// Returns every effective setting.
     pub(super) fn settings(&self) -> &[Setting] {
         &self.loaded.settings
+    }
+
+    /// Returns the path of a file that lies beside the settings; `None` if there are none.
+    pub(super) fn beside(&self, name: &str) -> Option<PathBuf> {
+        self.sources.beside(name)
+    }
+
+    /// Returns the options that name the files of settings, for another program that is to read the same.
+    pub(super) fn options(&self) -> Vec<OsString> {
+        let files = [("--env-file", &self.sources.env_file), ("--config-file", &self.sources.file)];
+        let named = files.into_iter().filter_map(|(option, file)| Some((option, file.as_ref()?)));
+        let file = |file: &PathBuf| self.sources.working_directory.join(file).into_os_string();
+        named.flat_map(|(option, named)| [option.into(), file(named)]).collect()
     }
 
     /// Returns the Matrix accounts.

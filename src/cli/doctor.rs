@@ -69,7 +69,9 @@ fn shown(check: &Check) -> Value {
 }
 
 async fn fly(configuration: &Configuration) -> anyhow::Result<Outcome> {
-    let config = configuration.checked(Purpose::Anything)?;
+    // What the server would be started with has to suffice for it; without a model the demo model is one.
+    let needed = if configuration.has_model() { Purpose::Run } else { Purpose::Anything };
+    let config = configuration.checked(needed)?;
     let (mut out, began) = (io::stdout(), Instant::now());
     // Whoever reads this may have gone; the job is done all the same.
     canary::fly(config, |stage, took| drop(writeln!(out, "{stage:<8} {:>7.2} s", took.as_secs_f64()))).await?;

@@ -22,6 +22,7 @@ mod host;
 mod log;
 mod man;
 mod prompt;
+mod redeploy;
 mod run;
 mod sandbox;
 mod view;
@@ -67,6 +68,7 @@ enum Command {
     Dashboard(dashboard::Args),
     Admin(admin::Args),
     Doctor(doctor::Args),
+    Redeploy(redeploy::Args),
     CheckIpc(check_ipc::Args),
     Config(config::Args),
     Audit(audit::Args),
@@ -92,6 +94,7 @@ async fn dispatch(command: Command, configuration: Configuration) -> anyhow::Res
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::Doctor(args) => doctor::run(args, configuration).await,
+        Command::Redeploy(args) => redeploy::run(args, &configuration).await,
     }
 }
 
@@ -140,6 +143,7 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
     let configuration = Configuration::read(&Sources::of_process(cli.env_file, cli.config_file)?);
     let (usual, file, format) = match &cli.command {
         Command::Run(args) => (log::SERVER, args.log_file(), configuration.log_format()),
+        Command::Redeploy(args) if args.carries_out() => (log::SERVER, None, configuration.log_format()),
         _ => (log::QUIET, None, LogFormat::Pretty),
     };
     let flood = log::start(usual, file, format).context("the log file cannot be written")?;

@@ -99,6 +99,13 @@ impl Sources {
         })
     }
 
+    /// Returns the path of a file in the directory that is read, or beside the file that replaces `.env`; `None` if there is neither.
+    pub fn beside(&self, name: &str) -> Option<PathBuf> {
+        let named = self.env_file.as_ref().map(|file| self.working_directory.join(file));
+        let folder = named.as_deref().map_or_else(|| self.folder(), Path::parent);
+        folder.map(|folder| folder.join(name))
+    }
+
     /// Returns the files that somebody might expect to be read: those in the working directory, and the service's if
     /// only root can read them.
     pub(super) fn unread(&self) -> Vec<Unread> {

@@ -168,6 +168,18 @@ impl AccountHub {
         self.post(room, txn, Outbound::Notice { text, card: None }).await
     }
 
+    /// Says something in a thread of a room, or outside of threads, that answers nobody and calls people, once for each `txn`.
+    pub async fn tell_in_thread(
+        &self,
+        room: &RoomKey,
+        thread: Option<EventId>,
+        txn: String,
+        text: String,
+    ) -> Result<(), StoreError> {
+        let card = Some(CardPlace { thread, replaces: None, calls: None });
+        self.post(room, txn, Outbound::Notice { text, card }).await
+    }
+
     /// Says something in a room that answers nobody and calls `person`, once for each `txn`.
     pub async fn call(&self, room: &RoomKey, txn: String, text: String, person: String) -> Result<(), StoreError> {
         let card = Some(CardPlace { thread: None, replaces: None, calls: Some(person) });

@@ -13,6 +13,8 @@ mod local_models;
 mod lock;
 mod pulse;
 pub(crate) mod recent;
+mod redeploy;
+mod redeploy_told;
 mod server;
 mod settings;
 mod status;
@@ -24,6 +26,7 @@ pub(crate) use control::{Answer, Operator, Request, administration_socket, contr
 pub(crate) use exobot::ShownExobot;
 pub(crate) use lock::{Lock, LockError};
 pub(crate) use pulse::Pulse;
+pub(crate) use redeploy::{Redeploy, RedeployError};
 pub use server::{House, Served, Server};
 pub(crate) use settings::{
     Purpose, cloud_login, exobot_login, has_model, model, only_chat_bots, other_agents, review, review_rooms,

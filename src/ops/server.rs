@@ -25,7 +25,7 @@ use super::{
     exobot::ServedExobot,
     lock::Lock,
     pulse::Pulse,
-    settings,
+    redeploy_told, settings,
     status::Status,
     talk, witness,
 };
@@ -56,6 +56,7 @@ use crate::{
     store::Store,
     tasks::{TaskRules, Tasks},
     tools,
+    updates::Updates,
 };
 
 /// Deliveries, and files to fetch, that may be queued for a chat protocol.
@@ -213,6 +214,7 @@ impl House {
             agents: settings::agents(config, self.models.clone()),
             environments: self.environments.clone(),
             github: self.github.clone(),
+            updates: Updates::of(&self.state_dir).set_up(),
             model,
             gallery: self.gallery.clone(),
             local: self.local.clone(),
@@ -455,6 +457,8 @@ impl House {
             let clock = self.store.clock().clone();
             tasks.spawn(witness::run(self.audit.clone(), room, hubs.clone(), clock, cancel.clone()));
         }
+        let updates = Updates::of(&self.state_dir);
+        tasks.spawn(redeploy_told::run(updates, hubs.clone(), cancel.clone()));
         if let Some(events) = sandboxes.as_ref().and_then(Sandboxes::take_events) {
             tasks.spawn(show(events, hubs, cancel.clone()));
         }

@@ -284,7 +284,7 @@ mod tests {
           null,
           "Not run: the arguments of run_command are no JSON object (EOF while parsing a string at line 1 column 15). They seem to be cut off: write long texts in several smaller calls. Send one, for example {\"command\":\"ls -la\"}",
           "Not run: the arguments of run_command are no JSON object (it is some other JSON value). Send one, for example {\"command\":\"ls -la\"}",
-          "Not run: there is no tool `no such tool`. The tools are: run_command, read_file, write_file, edit_file, run_tests, take_screenshot, send_file, plan, implement, review, github.",
+          "Not run: there is no tool `no such tool`. The tools are: run_command, read_file, write_file, edit_file, run_tests, take_screenshot, send_file, plan, implement, review, github, self_update.",
           null,
           null
         ]

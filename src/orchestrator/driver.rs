@@ -24,10 +24,11 @@ use crate::{
     ledger::{Cost, Ledger, ORCHESTRATOR},
     llm::{Message, Model, ToolSpec},
     pictures::Gallery,
-    rights::Rights,
+    rights::{Rights, Role},
     sandbox::Sandboxes,
     store::{Conversation, Store, StoreError},
     tools::{self, GuidesSeen, JobsSeen, LargeFiles, Take, TestsSeen, Word},
+    updates::Updates,
 };
 
 use super::{
@@ -72,6 +73,8 @@ pub(crate) struct Orchestrator {
     pub environments: Option<Environments>,
     /// The way to GitHub.
     pub github: GitHub,
+    /// Where a newer version of the program is asked for; `None`: it is installed by hand.
+    pub updates: Option<Updates>,
     /// Where tokens are reserved and settled.
     pub ledger: Ledger,
     /// Who may allow what.
@@ -162,14 +165,29 @@ impl Orchestrator {
     /// if this is dropped.
     pub(crate) async fn run(&self, job: TurnJob) -> Option<Outcome> {
         let TurnJob { at, turn, person, start, steering, progress, stop, abandon } = job;
-        let Self { store, model, sandboxes, agents, environments, github, ledger, rights, gallery, large, limits } =
-            self.clone();
+        let Self {
+            store,
+            model,
+            sandboxes,
+            agents,
+            environments,
+            github,
+            updates,
+            ledger,
+            rights,
+            gallery,
+            large,
+            limits,
+        } = self.clone();
+        // Nobody else can do anything with it.
+        let updates = updates.filter(|_| rights.roles().of(&at.address, &person) == Role::Admin);
         let (vision, limits_of_tools) = (model.vision(), limits.tools);
         let tools = Toolbox::Sandbox {
             sandboxes,
             agents,
             environments,
             github,
+            updates,
             rights,
             limits: limits_of_tools,
             vision,

@@ -33,6 +33,7 @@ use crate::{
         self, Attachment, Facts, GuidesSeen, JobsSeen, LargeFiles, Steering, Take, TestsSeen, ToolContext, ToolLimits,
         ToolProgress, ToolResult,
     },
+    updates::Updates,
 };
 
 use super::{
@@ -82,6 +83,7 @@ pub(super) enum Toolbox {
         agents: CodingAgents,
         environments: Option<Environments>,
         github: GitHub,
+        updates: Option<Updates>,
         rights: Rights,
         limits: ToolLimits,
         vision: bool,
@@ -96,9 +98,11 @@ impl Toolbox {
     /// Returns what the model is told of the tools.
     pub(super) fn specs(&self) -> Vec<ToolSpec> {
         match self {
-            Self::Sandbox { github, limits, vision, .. } => tools::specs(limits, *vision, github.has_key()),
+            Self::Sandbox { github, updates, limits, vision, .. } => {
+                tools::specs(limits, *vision, github.has_key(), updates.is_some())
+            }
             #[cfg(test)]
-            Self::Scripted(_) => tools::specs(&ToolLimits::default(), false, false),
+            Self::Scripted(_) => tools::specs(&ToolLimits::default(), false, false, false),
         }
     }
 }
@@ -192,7 +196,17 @@ impl Hands {
         let steering = Steering::new(call.id.clone(), taken, words, take);
         let work = async {
             match &self.tools {
-                Toolbox::Sandbox { sandboxes, agents, environments, github, rights, limits, vision, large } => {
+                Toolbox::Sandbox {
+                    sandboxes,
+                    agents,
+                    environments,
+                    github,
+                    updates,
+                    rights,
+                    limits,
+                    vision,
+                    large,
+                } => {
                     let context = ToolContext {
                         sandboxes: sandboxes.clone(),
                         address: self.journal.at.address.clone(),
@@ -202,6 +216,7 @@ impl Hands {
                         agents: agents.clone(),
                         environments: environments.clone(),
                         github: github.clone(),
+                        updates: updates.clone(),
                         rights: rights.clone(),
                         store: self.journal.store.clone(),
                         cancel,

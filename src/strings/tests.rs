@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, io, path::Path, time::Duration};
 
 use super::{
     admin, agents, budgets, chat, commands, database, environments, exobot, files, github, localbot, models, rights,
-    rooms, sandboxes, talk, tasks, terminals, turns,
+    rooms, sandboxes, talk, tasks, terminals, turns, updates,
 };
 
 /// What stands in the topics and is not read by anybody.
@@ -473,6 +473,16 @@ fn words() -> Vec<Word> {
         Part turns::NEXT_OTHER_WAY,
         Part turns::NEXT_AFRESH,
         Says turns::failed("The model's answer broke off in the middle. Try again.", true),
+        Part updates::THE_ONE_BEFORE,
+        Part updates::version("0123456789abcdef", "Mend the login"),
+        Says updates::built("`0123456789` (Mend the login)"),
+        Says updates::done("`0123456789`", Some("Its units have changed, too.")),
+        Says updates::kept("`0123456789`", "it does not build"),
+        Says updates::back("`0123456789`", "it has not become ready within 30 s"),
+        Fails updates::stuck("`0123456789`", "the old program cannot be put back"),
+        Part updates::REPLACE,
+        Part updates::to_replace("0123456789abcdef", "Mend the login", 2),
+        Part updates::step(true),
     ]
 }
 

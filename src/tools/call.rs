@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn no_tool_has_a_parameter_that_would_be_taken_for_a_wrapper() {
-        for spec in super::super::specs(&super::super::ToolLimits::default(), true, true) {
+        for spec in super::super::specs(&super::super::ToolLimits::default(), true, true, true) {
             for wrapper in WRAPPERS {
                 assert!(spec.parameters["properties"].get(wrapper).is_none(), "{}.{wrapper}", spec.name);
             }
@@ -395,7 +395,7 @@ mod tests {
             call.refusal.as_deref(),
             Some(
                 "Not run: there is no tool `read_files`. Do you mean `read_file`? The tools are: run_command, read_file, \
-                 write_file, edit_file, run_tests, take_screenshot, send_file, plan, implement, review, github."
+                 write_file, edit_file, run_tests, take_screenshot, send_file, plan, implement, review, github, self_update."
             )
         );
         assert!(unknown("x").starts_with("Not run: there is no tool `x`. The tools are"));

@@ -20,6 +20,7 @@ use crate::{
     rights::{Answerer, Rights},
     sandbox::Sandboxes,
     store::Store,
+    updates::Updates,
 };
 
 /// The most large files that are in memory at the same time, over all rooms.
@@ -44,6 +45,8 @@ pub struct ToolContext {
     pub environments: Option<Environments>,
     /// The way to GitHub.
     pub github: GitHub,
+    /// Where a newer version of the program is asked for; `None` where nobody in this turn may.
+    pub updates: Option<Updates>,
     /// Who may allow what.
     pub rights: Rights,
     /// Where a call keeps how far it has come, for the server that takes it up after a crash.

@@ -31,6 +31,7 @@ mod page;
 mod read_file;
 mod run_command;
 mod run_tests;
+mod self_update;
 mod send_file;
 mod shorten;
 mod steering;
@@ -79,6 +80,7 @@ const ROWS: &[Row] = &[
     Row::of::<agents::Implement>(),
     Row::of::<agents::Review>(),
     Row::of::<github::GitHub>(),
+    Row::of::<self_update::SelfUpdate>(),
 ];
 
 /// A tool: its name, its arguments, and what a call does.
@@ -138,9 +140,12 @@ impl Row {
     }
 }
 
-/// Returns what models are told of the tools; of GitHub only where the server has a key for it.
-pub fn specs(limits: &ToolLimits, vision: bool, github: bool) -> Vec<ToolSpec> {
-    let offered = |row: &&Row| github || row.name != github::GitHub::NAME;
+/// Returns what models are told of the tools; of GitHub only where the server has a key for it, and of updates only where somebody may
+/// ask for one.
+pub fn specs(limits: &ToolLimits, vision: bool, github: bool, updates: bool) -> Vec<ToolSpec> {
+    let offered = |row: &&Row| {
+        (github || row.name != github::GitHub::NAME) && (updates || row.name != self_update::SelfUpdate::NAME)
+    };
     ROWS.iter().filter(offered).map(|row| (row.spec)(limits, vision)).collect()
 }
 
@@ -241,13 +246,13 @@ mod tests {
 
     #[test]
     fn what_models_are_told_is_settled() {
-        let specs = specs(&ToolLimits::default(), true, true);
+        let specs = specs(&ToolLimits::default(), true, true, true);
         insta::assert_json_snapshot!("specs", specs);
     }
 
     #[test]
     fn every_tool_fits_every_provider() {
-        let all = specs(&ToolLimits::default(), true, true);
+        let all = specs(&ToolLimits::default(), true, true, true);
         assert!(all.len() <= 12);
         for spec in &all {
             let schema = &spec.parameters;
@@ -260,8 +265,8 @@ mod tests {
             }
         }
         let size = |specs: &[ToolSpec]| serde_json::to_string(specs).expect("is JSON").len();
-        let (usual, all) = (size(&specs(&ToolLimits::default(), true, false)), size(&all));
-        assert!(usual < 3600 && all < usual + 460, "{usual} bytes are in every request, {all} with GitHub");
+        let (usual, all) = (size(&specs(&ToolLimits::default(), true, false, false)), size(&all));
+        assert!(usual < 3600 && all < usual + 960, "{usual} bytes are in every request, {all} with GitHub and updates");
     }
 
     #[test]

@@ -3,4 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod asked;
 mod canary;
+mod machine;
+mod switch;

@@ -131,6 +131,7 @@ impl Bench {
             agents: self.agents.clone(),
             environments: self.environments.clone(),
             github: self.github.clone(),
+            updates: None,
             rights: self.rights.clone(),
             store: self.store.clone(),
             cancel: CancellationToken::new(),
