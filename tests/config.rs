@@ -424,7 +424,7 @@ fn directories_follow_from_who_runs_it() {
     let paths = |sources: &Sources| {
         let loaded = load(sources);
         assert!(loaded.mistakes.is_empty(), "{}", loaded.mistakes);
-        (loaded.config.paths.state_dir, loaded.config.sandbox.podman_socket)
+        (loaded.config.paths.state_dir, loaded.config.sandbox.podman_socket.unwrap())
     };
     let pair = |state: &str, socket: &str| (PathBuf::from(state), PathBuf::from(socket));
     let home = ("HOME", "/home/me");

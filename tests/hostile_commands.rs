@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 use support::{
-    rig::{BARE, FULL, Rig, answers, block_on, wait},
+    rig::{BARE, FULL, RUNTIME, Rig, answers, block_on, wait},
     scripted_llm::{ScriptedLlm, results},
 };
 
@@ -39,12 +39,27 @@ fn run_in(image: &str, hostile: &Value, look: &str) -> [String; 2] {
     [told[0].to_owned(), told[1].to_owned()]
 }
 
+/// What the model is told in place of that where gVisor runs the sandbox: who uses up its memory there ends all of it, as does
+/// root who kills PID 1, and segments that nobody has attached stay. The next command finds it started anew.
+fn under_gvisor(name: &str) -> Option<&'static [&'static str]> {
+    let ended = matches!(
+        name,
+        "one_that_fills_the_memory"
+            | "one_that_fills_the_memory_as_root"
+            | "one_that_leaves_segments_of_shared_memory"
+            | "one_that_kills_all_it_can_as_root"
+    );
+    let is_gvisor = std::env::var(RUNTIME).is_ok_and(|runtime| runtime == "runsc");
+    (ended && is_gvisor).then_some(&["the sandbox was restarted meanwhile"])
+}
+
 macro_rules! hostile {
     ($($name:ident: $arguments:tt => $words:expr)*) => {$(
         #[test]
         fn $name() {
             let [told, after] = run(&json!($arguments), LEFT);
-            for word in $words {
+            let words = $words;
+            for word in under_gvisor(stringify!($name)).unwrap_or(&words) {
                 assert!(told.contains(word), "{word}: {told}");
             }
             assert!(told.len() < 11 * 1024, "{}", told.len());

@@ -98,7 +98,7 @@ proptest! {
         prop_assume!(!["web", "git", "models"].contains(&kind.as_str()));
         let opening = format!(r#"{{"proxy":{{"kind":"{kind}"}}}}"#);
         prop_assert_eq!(frame::message::<Opening>(opening.as_bytes()), Err(FrameError::Malformed));
-        let known = Opening::Proxy { kind: ProxyKind::Web };
+        let known = Opening::Proxy { kind: ProxyKind::Web, proof: None };
         prop_assert_eq!(frame::message::<Opening>(br#"{"proxy":{"kind":"web"}}"#), Ok(known));
     }
 

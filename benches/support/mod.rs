@@ -59,6 +59,7 @@ impl House {
             image: IMAGE.to_owned(),
             podman_socket: Some(self.directory.path().join("podman.sock")),
             podman_path: "podman".into(),
+            runtime: None,
             memory: 1 << 30,
             cpus: 2.0,
             pids: 256,

@@ -13,7 +13,7 @@ use reqwest::Url;
 use secrecy::SecretString;
 
 use super::{
-    AgentChoice, JournalSync, LogFormat, Part, PlanApproval,
+    AgentChoice, JournalSync, LogFormat, Part, PlanApproval, SandboxRuntime,
     cloud_bots::values,
     parse::{self, Parsed},
 };
@@ -312,7 +312,9 @@ keys! {
         /// The podman program, as a name on the PATH or a whole path.
         () PODMAN_PATH: PathBuf = Text("podman"), parse::program;
         /// Podman's API socket. If nothing answers there, the server starts `podman system service` itself.
-        () PODMAN_SOCKET: PathBuf = Follows("`/run/podman/podman.sock` as root, else `$XDG_RUNTIME_DIR/podman/podman.sock`"), parse::socket;
+        () PODMAN_SOCKET: PathBuf = Follows("`/run/podman/podman.sock` as root, else `$XDG_RUNTIME_DIR/podman/podman.sock`; one of the server's own with SANDBOX_RUNTIME"), parse::socket;
+        /// What runs the sandboxes: `runc` or `crun`, on this machine's kernel, or `runsc` (gVisor), with a kernel of its own between the two, slower and as root only. The server starts a Podman of its own for it (`docs/runtimes.md`). Unset: what Podman's own settings say.
+        () SANDBOX_RUNTIME: SandboxRuntime = Unset, parse::runtime;
         /// Image of the sandboxes.
         () SANDBOX_IMAGE: String = Text("matrix-agent-sandbox:latest"), parse::image;
         /// Memory of each sandbox.

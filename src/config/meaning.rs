@@ -53,6 +53,7 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
     let allowed = reader.or_follows(keys::ALLOWED_USERS, shown).unwrap_or_default();
     let people = People { allowed, admins, rooms: reader.optional(keys::ALLOWED_ROOMS).unwrap_or_default() };
     let tasks = tasks(reader, &people);
+    let runtime = reader.optional(keys::SANDBOX_RUNTIME);
     let Reader { raw, mistakes, .. } = reader;
     let accounts = accounts::read(&raw.accounts, matrix.as_ref(), &defaults, &people, mistakes);
     Config {
@@ -78,7 +79,11 @@ fn read(reader: &mut Reader, sources: &Sources) -> Config {
         http: Http { listen: reader.optional(keys::HTTP_LISTEN), names: reader.value(keys::HTTP_NAMES) },
         sandbox: Sandbox {
             podman_path: reader.value(keys::PODMAN_PATH),
-            podman_socket: reader.folder(keys::PODMAN_SOCKET, podman_socket(sources)),
+            podman_socket: match runtime {
+                Some(_) => reader.optional(keys::PODMAN_SOCKET),
+                None => Some(reader.folder(keys::PODMAN_SOCKET, podman_socket(sources))),
+            },
+            runtime,
             image: reader.value(keys::SANDBOX_IMAGE),
             memory: reader.value(keys::SANDBOX_MEMORY),
             cpus: reader.value(keys::SANDBOX_CPUS),

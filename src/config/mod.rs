@@ -256,8 +256,10 @@ pub struct AgentProfile {
 pub struct Sandbox {
     /// The podman program.
     pub podman_path: PathBuf,
-    /// Podman's API socket.
-    pub podman_socket: PathBuf,
+    /// Podman's API socket; `None`: the server's own Podman, which has its own runtime.
+    pub podman_socket: Option<PathBuf>,
+    /// What runs the containers; `None`: what Podman's own settings say.
+    pub runtime: Option<SandboxRuntime>,
     /// The image.
     pub image: String,
     /// Memory in bytes.
@@ -537,6 +539,17 @@ pub enum LogFormat {
     Pretty,
     /// A JSON object a line.
     Json,
+}
+
+/// What runs the sandboxes' containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SandboxRuntime {
+    /// runc.
+    Runc,
+    /// crun.
+    Crun,
+    /// gVisor's runsc.
+    Runsc,
 }
 
 /// How much a commit to the database waits for the disk.

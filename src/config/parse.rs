@@ -13,7 +13,7 @@ use std::{
 use reqwest::Url;
 use secrecy::SecretString;
 
-use super::{AgentChoice, JournalSync, LogFormat, Part, PlanApproval, Wrong};
+use super::{AgentChoice, JournalSync, LogFormat, Part, PlanApproval, SandboxRuntime, Wrong};
 use crate::text;
 
 /// The result of every parser.
@@ -468,6 +468,20 @@ pub(super) fn log_format(value: &str) -> Parsed<LogFormat> {
     }
 }
 
+/// What runs the sandboxes' containers.
+pub(super) fn runtime(value: &str) -> Parsed<SandboxRuntime> {
+    match value {
+        "runc" => Ok(SandboxRuntime::Runc),
+        "crun" => Ok(SandboxRuntime::Crun),
+        "runsc" => Ok(SandboxRuntime::Runsc),
+        _ => Err(Wrong::new(
+            format!("{} is no runtime with which sandboxes run", quote(value)),
+            "Write `runc`, `crun` or `runsc`, or leave it out for Podman's own",
+        )),
+    }
+}
+
+/// How much a commit waits for the disk.
 pub(super) fn journal_sync(value: &str) -> Parsed<JournalSync> {
     match value {
         "normal" => Ok(JournalSync::Normal),

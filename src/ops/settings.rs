@@ -18,7 +18,7 @@ use crate::{
     coding_agents::{CodingAgent, CodingAgents, Profiles, Roster},
     config::{
         self, CloudBot, Config, ExobotAccount, JournalSync, Loaded, Matrix, Mistakes, ModelFacts, PlanApproval,
-        Provider, TALK_ACCOUNTS, Talk, TalkCoder, Wrong,
+        Provider, SandboxRuntime, TALK_ACCOUNTS, Talk, TalkCoder, Wrong,
     },
     environments::{self, BadSecrets, EnvironmentOptions, Environments},
     gateway::{
@@ -34,7 +34,7 @@ use crate::{
     ops::local_models::LocalModel,
     orchestrator,
     rights::{Answerer, Listed, Roles},
-    sandbox::{SandboxOptions, Sandboxes, memory},
+    sandbox::{Runtime, SandboxOptions, Sandboxes, memory},
     store::{Ceilings, Durability, Store},
     strings,
     tasks::TaskRules,
@@ -681,8 +681,9 @@ pub(super) fn sandboxes(config: &Config, instance: &str, clock: Clock) -> Sandbo
         ipc_dir: config.paths.ipc_base_dir.clone(),
         instance: instance.to_owned(),
         image: sandbox.image,
-        podman_socket: Some(sandbox.podman_socket),
+        podman_socket: sandbox.podman_socket,
         podman_path: sandbox.podman_path,
+        runtime: runtime(config),
         memory: sandbox.memory,
         cpus: sandbox.cpus,
         pids: sandbox.pids,
@@ -695,6 +696,15 @@ pub(super) fn sandboxes(config: &Config, instance: &str, clock: Clock) -> Sandbo
         clock,
         ca_bundle: sandbox.ca_bundle,
     }
+}
+
+/// Returns what runs the sandboxes' containers; `None`: what Podman's own settings say.
+pub(super) fn runtime(config: &Config) -> Option<Runtime> {
+    config.sandbox.runtime.map(|runtime| match runtime {
+        SandboxRuntime::Runc => Runtime::Runc,
+        SandboxRuntime::Crun => Runtime::Crun,
+        SandboxRuntime::Runsc => Runtime::Runsc,
+    })
 }
 
 /// Opens the environments of repositories, unless they are given no disk.

@@ -20,6 +20,7 @@ use super::{
     id_range::{self, IdRange},
     image, mounts, name, prepare,
     room::{Container, Room, RoomVolume},
+    runtime,
     spec::{self, ContainerPlan},
 };
 
@@ -31,9 +32,9 @@ pub(super) fn wanted(fleet: &Fleet, room: &Room, container: &Container, image: &
     let directory = fleet.directory(room);
     let (volume, files) = roots(fleet, room, container)?;
     let name = container.name.as_deref()?;
-    let body =
-        spec::container(&fleet.options, &place(fleet, room, container, name, (volume, &files), &directory, image));
-    body.labels?.remove(spec::SPEC)
+    let proof = proof(fleet, room).ok()?;
+    let place = place(fleet, room, container, name, (volume, &files), &directory, image);
+    spec::container(&fleet.options, &ContainerPlan { proof: proof.as_deref(), ..place }).labels?.remove(spec::SPEC)
 }
 
 /// Returns the name of the volume, if there is one, and the directory of the files.
@@ -43,6 +44,14 @@ fn roots<'a>(fleet: &Fleet, room: &Room, container: &'a Container) -> Option<(Op
         return Some((None, files.directory));
     }
     container.volume.as_ref().map(|volume| (Some(volume.name.as_str()), volume.mountpoint.clone()))
+}
+
+/// Returns by what the room's sandboxd will be known, if not by its pid.
+fn proof(fleet: &Fleet, room: &Room) -> Result<Option<String>, SandboxError> {
+    match fleet.options.runtime {
+        Some(runtime) if !runtime.shows_pids() => fleet.proof(room).map(Some),
+        _ => Ok(None),
+    }
 }
 
 fn place<'a>(
@@ -62,6 +71,7 @@ fn place<'a>(
         events: events::source(fleet, room, name),
         ids: container.ids(),
         quota: fleet.quota.load(Ordering::SeqCst),
+        proof: None,
         sandboxd: &fleet.sandboxd,
         seccomp: &fleet.seccomp,
         fixed: &fleet.fixed,
@@ -81,6 +91,7 @@ pub(super) async fn create(
         volume(fleet, room, container).await?;
     }
     let directory = fleet.directory(room);
+    let proof = proof(fleet, room)?;
     let mut image = image.clone();
     let mut names: Vec<_> = container.volume.iter().map(|volume| volume.name.clone()).collect();
     names.extend(name::candidates(&fleet.options.instance, &room.address));
@@ -92,6 +103,7 @@ pub(super) async fn create(
         let (volume, files) = roots(fleet, room, container).ok_or_else(missing)?;
         events::make(fleet, room, &name).await?;
         let place = place(fleet, room, container, &name, (volume, &files), &directory, &image);
+        let place = ContainerPlan { proof: proof.as_deref(), ..place };
         let body = spec::container(&fleet.options, &place);
         let label = body.labels.as_ref().and_then(|labels| labels.get(spec::SPEC)).cloned();
         match fleet.engine.create(&name, &fleet.options.image, body).await {
@@ -157,7 +169,9 @@ async fn volume(fleet: &Fleet, room: &Room, container: &mut Container) -> Result
         let places: Vec<_> = places.chain(spec::part_directories(&made.mountpoint)).collect();
         let bound = spawn_blocking(move || places.iter().try_for_each(|place| files::make_directory(place))).await;
         let bound = bound.unwrap_or_else(|error| Err(io::Error::other(error)));
-        bound.map_err(|source| SandboxError::Volume { path: made.mountpoint.clone(), source })?;
+        let above = made.mountpoint.parent().map(Path::to_owned);
+        let passed = bound.and_then(|()| runtime::let_pass(fleet.options.runtime, above.as_slice()));
+        passed.map_err(|source| SandboxError::Volume { path: made.mountpoint.clone(), source })?;
         let image = Some(files.image.clone());
         container.volume = Some(RoomVolume { name: made.name, mountpoint: made.mountpoint, ids, image });
         return Ok(());

@@ -27,7 +27,7 @@ use thiserror::Error;
 use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{event_mount, service::Service};
+use super::{event_mount, runtime::Runtime, service::Service};
 use crate::{strings::sandboxes as words, text};
 
 /// How often a removal that Podman refused is tried again, and the pause between two tries.
@@ -168,11 +168,12 @@ impl Engine {
     pub(crate) fn start(
         socket: Option<PathBuf>,
         podman: PathBuf,
+        runtime: Option<Runtime>,
         state_dir: &Path,
         tasks: &TaskTracker,
         cancel: CancellationToken,
     ) -> Self {
-        Self { service: Service::start(socket, podman, state_dir, tasks, cancel) }
+        Self { service: Service::start(socket, podman, runtime, state_dir, tasks, cancel) }
     }
 
     /// Waits until it is known whether Podman answers.

@@ -82,7 +82,7 @@ impl EngineInfo {
             cgroups: if host.cgroup_version.as_deref() == Some("v2") { Cgroups::V2 } else { Cgroups::V1 },
             controllers: host.cgroup_controllers.unwrap_or_default(),
             cgroup_manager: host.cgroup_manager.unwrap_or_default(),
-            runtime: host.oci_runtime.and_then(|runtime| runtime.name).unwrap_or_default(),
+            runtime: base_name(&host.oci_runtime.and_then(|runtime| runtime.name).unwrap_or_default()),
             storage_driver: store.graph_driver_name.unwrap_or_default(),
             graph_root: store.graph_root.unwrap_or_default().into(),
             volume_path: store.volume_path.unwrap_or_default().into(),
@@ -119,9 +119,19 @@ impl EngineInfo {
     }
 }
 
+/// Returns a runtime's name, as which Podman gives the path where it was started with one.
+fn base_name(runtime: &str) -> String {
+    runtime.rsplit('/').next().unwrap_or_default().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_runtime_is_known_by_its_name_also_where_podman_has_its_path() {
+        assert_eq!((base_name("crun"), base_name("/state/runtime/runsc")), ("crun".to_owned(), "runsc".to_owned()));
+    }
 
     fn info() -> EngineInfo {
         EngineInfo {

@@ -66,6 +66,14 @@ pub enum SandboxError {
     /// Podman did not do what it was asked.
     #[error(transparent)]
     Engine(#[from] super::engine::EngineError),
+    /// The Podman at the operator's socket runs containers with something else than the operator has chosen.
+    #[error("{}", words::other_runtime(.runtime, .wanted))]
+    OtherRuntime {
+        /// What it runs them with.
+        runtime: String,
+        /// What was chosen.
+        wanted: &'static str,
+    },
     /// What earlier servers left could not be read.
     #[error("{}", words::not_listed(.0))]
     NotListed(String),

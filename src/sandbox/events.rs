@@ -30,6 +30,7 @@ use super::{
     options::SandboxOptions,
     program::{Program, remove_directory},
     room::Room,
+    runtime,
     space::Usage,
     usage::{self, Places},
 };
@@ -89,8 +90,10 @@ pub(super) async fn make(fleet: &Fleet, room: &Room, container: &str) -> Result<
     match source(fleet, room, container) {
         Source::Volume(name) => {
             let mountpoint = volume(fleet, &name).await?;
-            let (link, to) = (place.clone(), mountpoint);
-            let linked = spawn_blocking(move || lead(&link, &to)).await;
+            let (link, to, runtime) = (place.clone(), mountpoint, fleet.options.runtime);
+            let above = to.parent().map(Path::to_owned);
+            let opened = move || runtime::let_pass(runtime, above.as_slice()).and_then(|()| lead(&link, &to));
+            let linked = spawn_blocking(opened).await;
             linked.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed)
         }
         Source::Directory(directory) => {

@@ -32,7 +32,7 @@ use super::{
     options::SandboxOptions,
     queue::Queue,
     room::Room,
-    seccomp,
+    runtime, seccomp, sockets,
 };
 use crate::{
     gateway::{self, Gateway},
@@ -138,12 +138,16 @@ impl Fleet {
     ) -> Result<Arc<Self>, SandboxError> {
         let tasks = TaskTracker::new();
         let sandboxd = prepare(&options.state_dir)?;
-        let seccomp = seccomp::install(&options.state_dir)?;
+        let seccomp = seccomp::install(&options.state_dir, options.runtime)?;
         let fixed = fixed::install(&options.state_dir)?;
         let files = Files::open(&options.state_dir);
         let files = files.map_err(|source| SandboxError::Files { path: options.state_dir.clone(), source })?;
+        let state = &options.state_dir;
+        let passed = [state.clone(), state.join("rooms"), fixed.clone(), state.join("workspaces")];
+        runtime::let_pass(options.runtime, &passed)
+            .map_err(|source| SandboxError::Install { path: state.clone(), source })?;
         let (socket, podman) = (options.podman_socket.clone(), options.podman_path.clone());
-        let engine = Engine::start(socket, podman, &options.state_dir, &tasks, cancel.clone());
+        let engine = Engine::start(socket, podman, options.runtime, &options.state_dir, &tasks, cancel.clone());
         let memory = Memory::new(options.memory_total);
         let (ipc, arriving) = Ipc::start(EVENTS, &tasks, cancel.clone())
             .inspect_err(|error| {
@@ -241,6 +245,12 @@ impl Fleet {
     /// Returns the directory with the host's end of a room's socket.
     pub(super) fn directory(&self, room: &Room) -> PathBuf {
         room.directory(&self.options.state_dir)
+    }
+
+    /// Returns the proof by which the room's sandboxd is known where the kernel does not show its pid.
+    pub(super) fn proof(&self, room: &Room) -> Result<String, SandboxError> {
+        sockets::proof(&self.options.state_dir, &room.address)
+            .map_err(|source| SandboxError::Socket { path: self.directory(room), source })
     }
 
     /// Returns the number from which this server's choice of id ranges starts.

@@ -145,10 +145,19 @@ fn in_memory(path: &Path) -> bool {
     statfs(path).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC)
 }
 
-/// Reads the device of the workspace from PID 1's mounts, which nobody in the sandbox can change.
+/// Reads the device of the workspace from the sandbox's mounts, which nobody in it can change.
 fn device_of_workspace(pid: u32) -> io::Result<u64> {
-    device_of(&fs::read_to_string(format!("/proc/{pid}/mountinfo"))?, spec::WORKSPACE)
-        .ok_or_else(|| io::Error::other("the sandbox has no workspace"))
+    let mounts = mounts(pid).ok_or_else(|| io::Error::other("the sandbox has no workspace"))?;
+    device_of(&mounts, spec::WORKSPACE).ok_or_else(|| io::Error::other("the device of the workspace cannot be read"))
+}
+
+/// Returns the mounts of the sandbox: those of PID 1; under gVisor, whose own process stands for that and has none of them,
+/// those of the process that opens files for it.
+fn mounts(pid: u32) -> Option<String> {
+    let read = |pid: u32| fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok();
+    let has_workspace = |mounts: &String| mount_of(mounts, spec::WORKSPACE).is_some();
+    let others = || Cgroup::of(pid).map(|cgroup| cgroup.processes()).unwrap_or_default();
+    read(pid).filter(has_workspace).or_else(|| others().into_iter().filter_map(read).find(has_workspace))
 }
 
 fn device_of(mountinfo: &str, point: &str) -> Option<u64> {
@@ -158,8 +167,7 @@ fn device_of(mountinfo: &str, point: &str) -> Option<u64> {
 
 /// Returns whether the kernel refuses writes to the workspace because the disk below it has failed.
 pub(super) fn workspace_has_failed(pid: u32) -> bool {
-    let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
-    has_failed(&mounts, spec::WORKSPACE)
+    mounts(pid).is_some_and(|mounts| has_failed(&mounts, spec::WORKSPACE))
 }
 
 /// The options after the dash are the file system's, not the mount's.

@@ -25,6 +25,8 @@ use super::{
     limit::admit,
     prepare::{prepare, remove_files},
     room::{Container, Room},
+    runtime::Runtime,
+    spec,
 };
 
 /// How long a started container's sandboxd has to greet: thirty starts at once on two slow processors need seconds.
@@ -71,8 +73,9 @@ pub(super) async fn start(fleet: Arc<Fleet>, room: Arc<Room>) -> Result<Sandbox,
 /// Creates the container if need be, starts it and waits for the greeting.
 async fn run(fleet: &Arc<Fleet>, room: &Arc<Room>, container: &mut Container) -> Result<Sandbox, SandboxError> {
     let image = fleet.image().await?;
+    serves_runtime(fleet).await?;
     prepare(fleet, room, container).await?;
-    bind(fleet, room)?; // first, because sandboxd connects as soon as it runs
+    bind(fleet, room, fleet.options.runtime)?; // first, because sandboxd connects as soon as it runs
     if container.name.is_some() && container.spec != wanted(fleet, room, container, &image) {
         tracing::info!("image or limits changed: the container is made anew, its files stay");
         discard(fleet, room, container).await?;
@@ -102,8 +105,19 @@ async fn run(fleet: &Arc<Fleet>, room: &Arc<Room>, container: &mut Container) ->
     Err(EngineError::NotFound(room.address.to_string()).into())
 }
 
-/// Makes the room's socket.
-fn bind(fleet: &Arc<Fleet>, room: &Arc<Room>) -> Result<(), SandboxError> {
+/// Checks that the Podman which answers runs sandboxes as the operator has chosen: one at a socket of the operator's has a
+/// runtime of its own.
+async fn serves_runtime(fleet: &Fleet) -> Result<(), SandboxError> {
+    let Some(wanted) = fleet.options.runtime else { return Ok(()) };
+    let runtime = fleet.info().await?.runtime;
+    if runtime == wanted.name() {
+        return Ok(());
+    }
+    Err(SandboxError::OtherRuntime { runtime, wanted: wanted.name() })
+}
+
+/// Makes the room's socket, for a container that this runtime runs.
+fn bind(fleet: &Arc<Fleet>, room: &Arc<Room>, runtime: Option<Runtime>) -> Result<(), SandboxError> {
     let directory = fleet.directory(room);
     // Open to all, since the container's root has an id unknown to the host; the directory above keeps all others
     // out.
@@ -116,6 +130,9 @@ fn bind(fleet: &Arc<Fleet>, room: &Arc<Room>) -> Result<(), SandboxError> {
         .address
         .span()
         .in_scope(|| Link::bind(&directory, fleet.proxies(&fleet.goes_out_as(&room.address)), &fleet.cancel))?;
+    if !runtime.is_none_or(Runtime::shows_pids) {
+        link.demand(fleet.proof(room)?);
+    }
     let (weak, asked) = (Arc::downgrade(fleet), Arc::downgrade(room));
     link.ask_when_silent(Box::new(move || {
         let (fleet, room) = (weak.upgrade(), asked.upgrade());
@@ -195,7 +212,7 @@ pub(super) async fn adopt(fleet: &Arc<Fleet>, room: &Arc<Room>, name: &str) -> R
     if matches!(seen.condition, Condition::Stopped | Condition::Gone) {
         return Ok(());
     }
-    bind(fleet, room)?;
+    bind(fleet, room, spec::runtime(&seen.labels))?;
     room.set_running(true);
     room.memory_used.store(fleet.memory.expected(fleet.options.memory), Ordering::SeqCst);
     room.note_pid(seen.pid);

@@ -1,7 +1,8 @@
 //! One room's socket: takes the connections that the room's sandboxd dials, and nobody else's.
 //!
-//! A connection counts only if its peer is the container's PID 1 as the kernel tells it, and even then nothing it says
-//! is believed: frames are bounded, waits have limits, the number of connections that have not said yet what they are
+//! A connection counts only if its peer is the container's PID 1 as the kernel tells it. Where a runtime hides the
+//! sandbox's processes from the kernel, it counts if it shows the proof that PID 1 alone was given ([`Link::demand`]).
+//! Even then nothing it says is believed: frames are bounded, waits have limits, the number of connections that have not said yet what they are
 //! is bounded, and a fault is this room's alone. Knows no Podman: whoever runs the container says which pid to expect
 //! ([`Link::set_peer`]) and ends the container when told to ([`LinkState::MustEnd`]). Called by the fleet.
 
@@ -9,10 +10,11 @@ use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use sandboxd::{
     frame,
     protocol::{self, Opening, ProxyKind, Range, Request},
@@ -43,6 +45,9 @@ const PEER_LIMIT: Duration = Duration::from_secs(10);
 /// than some hundred connections in a second, and sandboxd, which stands in the same queue, waits an instant.
 const STRANGERS: u32 = 32;
 const STRANGERS_PAUSE: Duration = Duration::from_millis(50);
+/// Where strangers are known only by what they say, each keeps its place among the pending for so long, which costs the host
+/// no more.
+const STRANGER_KEPT: Duration = Duration::from_millis(100);
 /// How long it may take to say what it is.
 const OPENING_LIMIT: Duration = Duration::from_secs(5);
 
@@ -78,6 +83,8 @@ pub struct ProxyStream {
 struct LinkInner {
     /// The pid that may connect.
     peer: watch::Sender<Option<u32>>,
+    /// What a connection has to show in place of that pid, which then only tells whether the container runs.
+    proof: OnceLock<String>,
     /// How the connection stands.
     state: watch::Sender<LinkState>,
     /// Where proxied connections go.
@@ -105,6 +112,7 @@ impl Link {
         let common = Common { cancel: cancel.clone(), ..Common::default() };
         let inner = Arc::new(LinkInner {
             peer: watch::Sender::new(None),
+            proof: OnceLock::new(),
             state: watch::Sender::new(LinkState::Waiting),
             proxies,
             waiting: Semaphore::new(WAITING),
@@ -118,6 +126,11 @@ impl Link {
     /// Says whom to ask when sandboxd does not answer in time. The first one stays.
     pub fn ask_when_silent(&self, holder: Holder) {
         let _ = self.inner.common.holder.set(holder);
+    }
+
+    /// Lets connections in by this proof, whatever pid the kernel tells. Called before any pid is set; the first one stays.
+    pub fn demand(&self, proof: String) {
+        let _ = self.inner.proof.set(proof);
     }
 
     /// Says which process may connect: the container's PID 1, by its pid on the host. Connections wait until this is
@@ -196,13 +209,28 @@ impl LinkInner {
     /// that is, nobody is turned away.
     fn turns_away(&self, stream: &UnixStream, expected: Option<u32>) -> bool {
         let peer = stream.peer_cred().ok().and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok());
-        if expected.is_none() || (peer.is_some() && peer == expected) {
+        if self.proof.get().is_some() || expected.is_none() || (peer.is_some() && peer == expected) {
             return false;
         }
+        self.tell_of_stranger(peer, expected);
+        true
+    }
+
+    /// Returns whether an opening comes from another process than the one that was given the proof. The nonce of a stream is
+    /// one in itself.
+    fn is_strangers(&self, opening: &Opening) -> bool {
+        let (Some(proof), Opening::Hello { proof: shown, .. } | Opening::Proxy { proof: shown, .. }) =
+            (self.proof.get(), opening)
+        else {
+            return false;
+        };
+        shown.as_ref().is_none_or(|shown| verify_slices_are_equal(shown.as_bytes(), proof.as_bytes()).is_err())
+    }
+
+    fn tell_of_stranger(&self, peer: Option<u32>, expected: Option<u32>) {
         let why = words::NOT_PID_1;
         tracing::warn!(?peer, ?expected, "{why}");
         *self.turned_away() = Some(why.to_owned());
-        true
     }
 
     fn fault(&self, why: String) {
@@ -273,21 +301,26 @@ async fn greet(mut stream: UnixStream, permit: OwnedSemaphorePermit, link: Arc<L
     if link.turns_away(&stream, expected) {
         return;
     }
-    let opening = match timeout(OPENING_LIMIT, read_opening(&mut stream)).await {
-        Ok(Ok(opening)) => opening,
-        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+    let read = timeout(OPENING_LIMIT, read_opening(&mut stream)).await;
+    let opening = match (read, link.proof.get()) {
+        (Ok(Ok(opening)), _) if !link.is_strangers(&opening) => opening,
+        (Ok(Err(error)), None) if error.kind() == io::ErrorKind::InvalidData => {
             return link.fault(words::not_sandboxd(&error.to_string()));
         }
         // It hung up or said nothing: it will dial again.
-        Ok(Err(_)) | Err(_) => return,
+        (_, None) => return,
+        (_, Some(_)) => {
+            link.tell_of_stranger(None, expected);
+            return tokio::time::sleep(STRANGER_KEPT).await;
+        }
     };
     match opening {
-        Opening::Hello { protocol, build, boot_id } => {
+        Opening::Hello { protocol, build, boot_id, proof: _ } => {
             drop(permit);
             control(stream, protocol, build, boot_id, link).await;
         }
         Opening::Stream { nonce } => link.common.streams.deliver(&nonce, stream),
-        Opening::Proxy { kind } => {
+        Opening::Proxy { kind, proof: _ } => {
             drop(permit);
             // These wait by themselves: if the gateway is slow, that must not keep sandboxd from coming back.
             let Ok(_waiting) = link.waiting.try_acquire() else {

@@ -17,6 +17,7 @@ use super::{
     engine::{Condition, Inspected},
     fleet::Fleet,
     room::Room,
+    runtime::Runtime,
     spec, usage,
 };
 use crate::{clock::Clock, ids::Address};
@@ -41,6 +42,8 @@ pub struct Observation {
     pub running: bool,
     /// Whether it is frozen.
     pub paused: bool,
+    /// The name of the runtime that runs it.
+    pub runtime: String,
     /// When it was started last, in RFC 3339.
     pub started_at: String,
     /// Seconds since that start, while it runs.
@@ -61,7 +64,7 @@ pub struct Observation {
     pub inside: Option<Inside>,
 }
 
-/// PID 1 as seen from the host.
+/// PID 1 as seen from the host; under gVisor its own process, in which the sandbox is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Outside {
     /// Its pid on the host.
@@ -143,10 +146,11 @@ pub(super) async fn observe(fleet: &Fleet, room: &Room) -> Result<Observation, S
         }
     });
     let inside = match room.connection().filter(|_| seen.condition == Condition::Running) {
-        Some(sandbox) => Inside::of(&sandbox).await.ok(),
+        Some(sandbox) => Inside::of(&sandbox, spec::runtime(&seen.labels)).await.ok(),
         None => None,
     };
     let info = fleet.info().await?;
+    let runtime = spec::runtime(&seen.labels).map_or_else(|| info.runtime.clone(), |chosen| chosen.name().to_owned());
     let places = disk::places(fleet, &info, room, &seen);
     let disk_used = usage::measure(&places, COUNT_LIMIT).await.ok().map(|taken| taken.bytes);
     let current = fleet.look_up_image().await.ok();
@@ -155,6 +159,7 @@ pub(super) async fn observe(fleet: &Fleet, room: &Room) -> Result<Observation, S
         container,
         running: matches!(seen.condition, Condition::Running | Condition::Paused),
         paused: seen.condition == Condition::Paused,
+        runtime,
         uptime_seconds: uptime(&seen),
         image: seen.labels.get(spec::IMAGE).cloned().unwrap_or_else(|| seen.image.clone()),
         image_is_current: current.is_some_and(|image| same_id(&image.id, &seen.image)),
@@ -186,7 +191,7 @@ impl Outside {
 }
 
 impl Inside {
-    async fn of(sandbox: &Sandbox) -> Result<Self, SandboxError> {
+    async fn of(sandbox: &Sandbox, runtime: Option<Runtime>) -> Result<Self, SandboxError> {
         let (status, devices, commands, namespace, write) = tokio::join!(
             sandbox.read_file("/proc/self/status", 0, PROBE),
             sandbox.read_file("/proc/self/net/dev", 0, PROBE),
@@ -199,7 +204,8 @@ impl Inside {
             uid: status.uid,
             gid: status.gid,
             capabilities: status.capabilities,
-            no_new_privileges: status.no_new_privileges,
+            // gVisor says nothing of it: there no program's mode gives rights to whoever starts it.
+            no_new_privileges: status.no_new_privileges || runtime == Some(Runtime::Runsc),
             seccomp: status.seccomp,
             user_namespace: namespace.into(),
             write_held_back: write.into(),

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use super::runtime::Runtime;
 use crate::clock::Clock;
 
 /// What the fleet must be told. Sizes are in bytes.
@@ -20,6 +21,8 @@ pub struct SandboxOptions {
     pub podman_socket: Option<PathBuf>,
     /// The podman program (`PODMAN_PATH`), which starts the API service if no socket answers.
     pub podman_path: PathBuf,
+    /// What runs the containers (`SANDBOX_RUNTIME`); `None`: what Podman's own settings say.
+    pub runtime: Option<Runtime>,
     /// Memory of one sandbox, swap included (`SANDBOX_MEMORY`).
     pub memory: u64,
     /// Processors of one sandbox (`SANDBOX_CPUS`).

@@ -30,6 +30,13 @@ pub(super) struct Program {
     command: Command,
 }
 
+/// Finds a program of the host.
+pub(super) fn find(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let places = env::split_paths(&path).chain(env::split_paths(PATH)).collect::<Vec<PathBuf>>();
+    places.iter().map(|place| place.join(name)).find(|program| program.is_absolute() && program.is_file())
+}
+
 impl Program {
     /// Returns a program for the server's own files.
     pub(super) fn new(name: &str) -> Self {
@@ -52,9 +59,7 @@ impl Program {
 
     /// Returns whether the program exists.
     pub(super) fn exists(name: &str) -> bool {
-        let path = env::var_os("PATH").unwrap_or_default();
-        let places = env::split_paths(&path).chain(env::split_paths(PATH)).collect::<Vec<PathBuf>>();
-        places.iter().any(|place| place.join(name).is_file())
+        find(name).is_some()
     }
 
     pub(super) fn arg(&mut self, argument: impl AsRef<OsStr>) -> &mut Self {

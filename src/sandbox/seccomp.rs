@@ -6,26 +6,48 @@
 //! programs fall back. The fleet writes it to the disk, and `spec.rs` puts it into each container that Podman
 //! creates.
 
-use std::path::{Path, PathBuf};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
 
-use super::{embed, error::SandboxError};
+use serde_json::Value;
+
+use super::{embed, error::SandboxError, runtime::Runtime};
 use crate::ids::digest;
 
 static PROFILE: &str = include_str!("seccomp.json");
 
+/// Returns the profile for a runtime. gVisor answers whatever a profile refuses with EPERM, upon which the C library makes
+/// no threads, while it falls back to `clone`, whose flags are checked, if `clone3` is answered as ours does. So there `clone3`
+/// is open: the namespaces that it could make are gVisor's alone, and mounts stay closed in them.
+fn profile(runtime: Option<Runtime>) -> Cow<'static, str> {
+    if runtime.is_none_or(Runtime::shows_pids) {
+        return Cow::Borrowed(PROFILE);
+    }
+    let mut profile: Value = serde_json::from_str(PROFILE).unwrap_or_default();
+    let rules = profile.get_mut("syscalls").and_then(Value::as_array_mut).into_iter().flatten();
+    for rule in rules.filter_map(Value::as_object_mut) {
+        if rule.get("names").is_some_and(|names| *names == serde_json::json!(["clone3"])) {
+            rule.insert("action".to_owned(), "SCMP_ACT_ALLOW".into());
+            rule.remove("errnoRet");
+        }
+    }
+    Cow::Owned(profile.to_string())
+}
+
 /// Writes the profile to `state_dir` unless it is there, and returns its path. The name contains its digest, so that
 /// a changed profile changes the container's spec and the container is made anew.
-pub(super) fn install(state_dir: &Path) -> Result<PathBuf, SandboxError> {
-    let path = state_dir.join(format!("seccomp-{}.json", digest(&[PROFILE], 6)));
-    embed::put(&path, PROFILE.as_bytes(), 0o644)?;
+pub(super) fn install(state_dir: &Path, runtime: Option<Runtime>) -> Result<PathBuf, SandboxError> {
+    let profile = profile(runtime);
+    let path = state_dir.join(format!("seccomp-{}.json", digest(&[&profile], 6)));
+    embed::put(&path, profile.as_bytes(), 0o644)?;
     Ok(path)
 }
 
 #[cfg(test)]
 mod tests {
     use std::{collections::BTreeSet, fs};
-
-    use serde_json::Value;
 
     use super::*;
 
@@ -113,11 +135,21 @@ mod tests {
     }
 
     #[test]
+    fn under_gvisor_the_same_is_allowed_and_clone3() {
+        let (host, gvisor) = (profile(Some(Runtime::Crun)), profile(Some(Runtime::Runsc)));
+        assert_eq!(host, PROFILE);
+        let gvisor: Value = serde_json::from_str(&gvisor).unwrap();
+        let differ = rules().into_iter().zip(gvisor["syscalls"].as_array().unwrap()).filter(|(a, b)| a != *b);
+        let differ: Vec<_> = differ.map(|(_, rule)| (names(rule), rule["action"].as_str().unwrap())).collect();
+        assert_eq!(differ, [(BTreeSet::from(["clone3"]), "SCMP_ACT_ALLOW")]);
+    }
+
+    #[test]
     fn it_is_named_by_what_it_holds_and_mended_when_damaged() {
         let directory = tempfile::tempdir().unwrap();
-        let path = install(directory.path()).unwrap();
+        let path = install(directory.path(), None).unwrap();
         fs::write(&path, "{}").unwrap();
-        assert_eq!(install(directory.path()).unwrap(), path);
+        assert_eq!(install(directory.path(), None).unwrap(), path);
         assert_eq!(fs::read_to_string(&path).unwrap(), PROFILE);
     }
 }

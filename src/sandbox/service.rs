@@ -1,4 +1,5 @@
-//! Finds Podman: its API socket, or `podman system service`, started here if no socket answers. Tries again with
+//! Finds Podman: its API socket, or `podman system service`, started here if no socket answers, and always where the
+//! operator has chosen a runtime, which is an engine's and so not that of the machine's socket. Tries again with
 //! growing pauses after Podman went away. Knows nothing of containers: `engine.rs` gets the client for each request
 //! here, and reports a request that could not be sent.
 
@@ -19,6 +20,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::runtime::Runtime;
 use crate::{child, text};
 
 /// The Docker-compatible API version that every Podman since 3.4 speaks. It is fixed, which saves a request.
@@ -70,21 +72,24 @@ pub(super) struct Service {
 
 impl Service {
     /// Starts looking for Podman: at `socket` or else the usual places, then by starting `podman` as a service on a
-    /// socket in `state_dir`.
+    /// socket in `state_dir`. With a `runtime` there are no usual places.
     pub(super) fn start(
         socket: Option<PathBuf>,
         podman: PathBuf,
+        runtime: Option<Runtime>,
         state_dir: &Path,
         tasks: &TaskTracker,
         cancel: CancellationToken,
     ) -> Self {
         let (sender, contact) = watch::channel(Contact::Unknown);
         let trouble = Arc::new(Notify::new());
-        let own = state_dir.join("podman.sock");
+        let places = if runtime.is_some() { Vec::new() } else { usual_places() };
         let keeper = Keeper {
-            places: socket.map_or_else(usual_places, |socket| vec![socket]),
-            own,
+            places: socket.map_or(places, |socket| vec![socket]),
+            own: own_socket(state_dir, runtime),
+            state_dir: state_dir.to_owned(),
             podman,
+            runtime,
             child: None,
             sender,
             trouble: Arc::clone(&trouble),
@@ -134,6 +139,15 @@ impl Service {
     }
 }
 
+/// Returns the socket of a service that we start. A server that was killed leaves its service behind for a minute, so each
+/// runtime has a socket of its own.
+pub(crate) fn own_socket(state_dir: &Path, runtime: Option<Runtime>) -> PathBuf {
+    match runtime {
+        Some(runtime) => state_dir.join(format!("podman-{}.sock", runtime.name())),
+        None => state_dir.join("podman.sock"),
+    }
+}
+
 /// The sockets of the current user in the units of distributions.
 fn usual_places() -> Vec<PathBuf> {
     if geteuid().is_root() {
@@ -148,7 +162,10 @@ fn usual_places() -> Vec<PathBuf> {
 struct Keeper {
     places: Vec<PathBuf>,
     own: PathBuf,
+    state_dir: PathBuf,
     podman: PathBuf,
+    /// What the service that we start runs containers with; `None`: what Podman's own settings say.
+    runtime: Option<Runtime>,
     /// The `podman system service` that we started, if any. Killed when dropped.
     child: Option<Child>,
     sender: watch::Sender<Contact>,
@@ -212,12 +229,13 @@ impl Keeper {
         for place in self.places.iter().chain([&self.own]) {
             match connect(place).await {
                 Ok(docker) => return Ok((docker, place.clone())),
-                Err(cause) if why.is_empty() => why = cause,
+                Err(cause) if why.is_empty() && *place != self.own => why = cause,
                 Err(_) => {}
             }
         }
         match self.serve().await {
             Ok(docker) => Ok((docker, self.own.clone())),
+            Err(cause) if why.is_empty() => Err(cause),
             Err(cause) => Err(format!("{why}, and {cause}")),
         }
     }
@@ -226,7 +244,11 @@ impl Keeper {
     async fn serve(&mut self) -> Result<Docker, String> {
         let _ = std::fs::remove_file(&self.own); // a stale socket: nothing has answered there
         let program = self.podman.display();
-        let mut child = child::command(&self.podman)
+        let mut command = child::command(&self.podman);
+        if let Some(runtime) = self.runtime {
+            command.arg("--runtime").arg(runtime.install(&self.state_dir).await.map_err(|error| error.to_string())?);
+        }
+        let mut child = command
             .args(["system", "service", &format!("--time={SERVICE_IDLE}")])
             .arg(format!("unix://{}", self.own.display()))
             // conmon writes an empty file `oom` to the directory in which Podman was started when a container runs

@@ -3,14 +3,20 @@
 //! The whole path of a socket has at most 108 bytes, so the names are short: 8 hex digits. So short a digest of the
 //! room's id could be made to collide, since whoever makes rooms can try many ids: two rooms would share a directory,
 //! and one could block the other's sandbox. So the name is random, and stored in a file that is named by the room's
-//! long digest.
+//! long digest. Beside it lies the room's proof, for containers whose processes the kernel does not show: never in the
+//! directory, which the container sees.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use crate::ids::{Address, random};
+
+/// The bytes of a proof, before they are written in hex.
+const PROOF: usize = 32;
 
 /// The most names that are tried until one is free.
 const TRIES: usize = 100;
@@ -30,10 +36,33 @@ pub(super) fn directory(state_dir: &Path, address: &Address) -> PathBuf {
     rooms.join(name)
 }
 
-/// Removes a room's directory and its stored name.
+/// Returns the proof by which a room's sandboxd is known. It is made once and stored: a container is given it when it is
+/// created, and keeps it for life. A lost one is made anew, and then the container is, as its spec changes.
+pub(super) fn proof(state_dir: &Path, address: &Address) -> io::Result<String> {
+    let file = name_file(&state_dir.join("rooms"), address).with_extension("proof");
+    let is_proof = |text: &String| text.len() == 2 * PROOF && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if let Some(proof) = fs::read_to_string(&file).ok().filter(is_proof) {
+        return Ok(proof);
+    }
+    let (proof, part) = (random(PROOF), file.with_extension("proof-part"));
+    match fs::remove_file(&part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::File::options().write(true).create_new(true).mode(0o600).open(&part)?.write_all(proof.as_bytes())?;
+    fs::rename(part, file)?;
+    Ok(proof)
+}
+
+/// Removes a room's directory, its stored name and its proof.
 pub(super) fn remove(state_dir: &Path, address: &Address, directory: &Path) -> io::Result<()> {
     fs::remove_dir_all(directory)?;
-    fs::remove_file(name_file(&state_dir.join("rooms"), address))
+    let name = name_file(&state_dir.join("rooms"), address);
+    match fs::remove_file(name.with_extension("proof")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::remove_file(name)
 }
 
 fn name_file(rooms: &Path, address: &Address) -> PathBuf {
@@ -142,6 +171,26 @@ mod tests {
         fs::create_dir(&one).unwrap();
         remove(state.path(), &coder, &one).unwrap();
         assert_eq!(directory(state.path(), &talk), two, "it stays when the other goes");
+    }
+
+    #[test]
+    fn a_proof_stays_is_the_rooms_own_and_closed_to_others_and_goes_with_it() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let (state, room) = (state(), Address::of_first("!r:x"));
+        let own = proof(state.path(), &room).unwrap();
+        assert_eq!((own.len(), &proof(state.path(), &room).unwrap()), (64, &own));
+        assert_ne!(own, proof(state.path(), &Address::of_first("!s:x")).unwrap());
+        let file = name_file(&state.path().join("rooms"), &room).with_extension("proof");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(&file, "cut").unwrap();
+        let anew = proof(state.path(), &room).unwrap();
+        assert!(anew.len() == 64 && anew != own, "a damaged one is made anew");
+        let directory = directory(state.path(), &room);
+        assert!(!file.starts_with(&directory));
+        fs::create_dir(&directory).unwrap();
+        remove(state.path(), &room, &directory).unwrap();
+        assert!(!file.exists());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::{
     fixed,
     id_range::IdRange,
     options::SandboxOptions,
+    runtime::Runtime,
 };
 use crate::ids::{Address, FIRST_ACCOUNT, RoomKey, digest};
 
@@ -24,6 +25,8 @@ pub(super) const INSTANCE: &str = "matrix-agent.instance";
 const ACCOUNT: &str = "matrix-agent.account";
 /// Label: the room to which it belongs.
 const ROOM: &str = "matrix-agent.room";
+/// Label: the runtime that runs the container, if the operator has chosen one.
+const RUNTIME: &str = "matrix-agent.runtime";
 /// Label: the digest of the image from which the container was made.
 pub(super) const IMAGE: &str = "matrix-agent.image";
 /// Label: a digest of everything that this file decides. A container with another digest is made anew at its next
@@ -74,6 +77,11 @@ const SYSCTLS: [(&str, &str); 1] = [("kernel.shm_rmid_forced", "1")];
 /// container fails to start where the host's hard limits are lower than Podman's.
 const ULIMITS: [(&str, i64, i64); 2] = [("nofile", 1024, 20_000), ("nproc", 16_384, 16_384)];
 
+/// Where the host does not see a sandbox's own processes, `nproc` bounds them, for each of its users. Above that, the host's
+/// count holds what the runtime needs for them, at most so many for each and so many besides: that count ends the runtime,
+/// and with it the sandbox.
+const HIDDEN_PIDS: (i64, i64) = (4, 256);
+
 /// What a room's container is made with.
 #[derive(Clone, Debug)]
 pub(super) struct ContainerPlan<'a> {
@@ -91,6 +99,8 @@ pub(super) struct ContainerPlan<'a> {
     pub(super) ids: Option<IdRange>,
     /// Whether the file system can set a quota on the writable layer.
     pub(super) quota: bool,
+    /// By what the room's sandboxd is known, where the kernel does not show its pid.
+    pub(super) proof: Option<&'a str>,
     /// sandboxd's binary on the host.
     pub(super) sandboxd: &'a Path,
     /// Our seccomp profile on the host.
@@ -117,13 +127,22 @@ pub(super) fn container(options: &SandboxOptions, plan: &ContainerPlan<'_>) -> C
         working_dir: Some(WORKSPACE.to_owned()),
         entrypoint: Some(vec![protocol::BINARY.to_owned()]),
         cmd: Some(Vec::new()),
-        env: Some(environment(options)),
+        env: Some(environment(options, plan.proof)),
         stop_signal: Some("SIGTERM".to_owned()),
         host_config: Some(host_config(options, plan)),
         ..Default::default()
     };
-    let spec = digest(&[&serde_json::to_string(&body).unwrap_or_default()], 8);
-    body.labels = Some(labels(options, plan.address, &[(IMAGE, plan.image_digest), (SPEC, &spec)]));
+    let decided = serde_json::to_string(&body).unwrap_or_default();
+    let mut more = vec![(IMAGE, plan.image_digest)];
+    let spec = match options.runtime.map(Runtime::name) {
+        Some(runtime) => {
+            more.push((RUNTIME, runtime));
+            digest(&[&decided, runtime], 8)
+        }
+        None => digest(&[&decided], 8),
+    };
+    more.push((SPEC, &spec));
+    body.labels = Some(labels(options, plan.address, &more));
     body
 }
 
@@ -146,6 +165,11 @@ pub(super) fn owner(labels: &HashMap<String, String>) -> Option<Address> {
     Some(Address { account, room })
 }
 
+/// Returns the runtime that was chosen for a container with these labels; `None`: Podman's own.
+pub(super) fn runtime(labels: &HashMap<String, String>) -> Option<Runtime> {
+    labels.get(RUNTIME).and_then(|name| Runtime::named(name))
+}
+
 /// Returns whether these labels are those of this server's room.
 pub(super) fn is_of(labels: &HashMap<String, String>, options: &SandboxOptions, address: &Address) -> bool {
     labels.get(INSTANCE) == Some(&options.instance) && owner(labels).as_ref() == Some(address)
@@ -153,6 +177,8 @@ pub(super) fn is_of(labels: &HashMap<String, String>, options: &SandboxOptions, 
 
 fn host_config(options: &SandboxOptions, plan: &ContainerPlan<'_>) -> HostConfig {
     let memory = i64::try_from(options.memory).unwrap_or(i64::MAX);
+    let pids = i64::from(options.pids);
+    let hidden = !options.runtime.is_none_or(Runtime::shows_pids);
     HostConfig {
         userns_mode: plan.ids.map(IdRange::userns_mode),
         cap_drop: Some(vec!["ALL".to_owned()]),
@@ -163,16 +189,15 @@ fn host_config(options: &SandboxOptions, plan: &ContainerPlan<'_>) -> HostConfig
         memory: Some(memory),
         memory_swap: Some(memory), // memory and swap together, so there is no swap
         nano_cpus: Some((options.cpus * 1e9).round() as i64),
-        pids_limit: Some(i64::from(options.pids)),
+        pids_limit: Some(if hidden { pids * HIDDEN_PIDS.0 + HIDDEN_PIDS.1 } else { pids }),
         shm_size: Some(SHM.min(memory / SHM_PART)),
         sysctls: Some(SYSCTLS.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
         ulimits: Some(
             ULIMITS
                 .iter()
-                .map(|(name, soft, hard)| ResourcesUlimits {
-                    name: Some((*name).to_owned()),
-                    soft: Some(*soft),
-                    hard: Some(*hard),
+                .map(|&(name, soft, hard)| {
+                    let (soft, hard) = if hidden && name == "nproc" { (pids, pids) } else { (soft, hard) };
+                    ResourcesUlimits { name: Some(name.to_owned()), soft: Some(soft), hard: Some(hard) }
                 })
                 .collect(),
         ),
@@ -220,11 +245,9 @@ fn mount(typ: MountType, source: &Path, target: &str, read_only: bool) -> Mount 
     }
 }
 
-fn environment(options: &SandboxOptions) -> Vec<String> {
-    if options.ca_bundle.is_none() {
-        return Vec::new();
-    }
-    CA_VARIABLES.iter().map(|name| format!("{name}={CA_BUNDLE}")).collect()
+fn environment(options: &SandboxOptions, proof: Option<&str>) -> Vec<String> {
+    let certificates = options.ca_bundle.iter().flat_map(|_| CA_VARIABLES.map(|name| format!("{name}={CA_BUNDLE}")));
+    certificates.chain(proof.map(|proof| format!("{}={proof}", protocol::PROOF))).collect()
 }
 
 #[cfg(test)]
@@ -242,6 +265,7 @@ mod tests {
             image: "image:latest".into(),
             podman_socket: None,
             podman_path: "podman".into(),
+            runtime: None,
             memory: 1 << 30,
             cpus: 1.5,
             pids: 256,
@@ -265,6 +289,7 @@ mod tests {
             events: Source::Volume("ipc-0a1b2c3d".to_owned()),
             ids: IdRange::from_label("2147614719"),
             quota: false,
+            proof: None,
             sandboxd: Path::new("/state/sandboxd"),
             seccomp: Path::new("/state/seccomp-0a.json"),
             fixed: Path::new("/state/fixed"),
@@ -306,6 +331,20 @@ mod tests {
         assert!(!is_of(&ours, &SandboxOptions { instance: "there".into(), ..options() }, &coder));
     }
 
+    /// What differs under gVisor; the rest of the request is the same.
+    #[test]
+    fn where_the_host_sees_no_processes_a_proof_is_given_and_their_number_is_held_inside() {
+        let room = Address::of_first("!r:x");
+        let runsc = SandboxOptions { runtime: Some(Runtime::Runsc), ..options() };
+        let body = container(&runsc, &ContainerPlan { proof: Some("0a1b"), ..plan(&room) });
+        assert!(body.env.unwrap().contains(&"MATRIX_AGENT_PROOF=0a1b".to_owned()));
+        assert_eq!(runtime(&body.labels.unwrap()), Some(Runtime::Runsc));
+        let host = body.host_config.unwrap();
+        assert_eq!(host.pids_limit, Some(4 * 256 + 256));
+        let processes = host.ulimits.unwrap().into_iter().find(|limit| limit.name.as_deref() == Some("nproc")).unwrap();
+        assert_eq!((processes.soft, processes.hard), (Some(256), Some(256)));
+    }
+
     #[test]
     fn rootless_podman_has_one_namespace_for_all() {
         let room = Address::of_first("!r:x");
@@ -323,6 +362,8 @@ mod tests {
         assert_ne!(before, spec(&SandboxOptions { pids: 512, ..options() }, &plan(&room)));
         assert_ne!(before, spec(&options(), &ContainerPlan { image: "sha256:33", ..plan(&room) }));
         assert_ne!(before, spec(&options(), &ContainerPlan { quota: true, ..plan(&room) }));
+        assert_ne!(before, spec(&options(), &ContainerPlan { proof: Some("lost"), ..plan(&room) }));
+        assert_ne!(before, spec(&SandboxOptions { runtime: Some(Runtime::Crun), ..options() }, &plan(&room)));
         assert_ne!(
             before,
             spec(&options(), &ContainerPlan { seccomp: Path::new("/state/seccomp-0b.json"), ..plan(&room) })

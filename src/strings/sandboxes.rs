@@ -203,6 +203,66 @@ pub(crate) fn not_sandboxd(cause: &str) -> String {
 /// Somebody else in the sandbox has taken sandboxd's place at the socket.
 pub(crate) const NOT_PID_1: &str = "a process in the sandbox that is not its PID 1 connected and was turned away";
 
+/// Which wall stands: gVisor's.
+pub(crate) const WALL_OWN_KERNEL: &str = "gVisor gives each sandbox a kernel of its own, between it and this machine's";
+
+/// Which wall stands: the usual one.
+pub(crate) const WALL_SHARED_KERNEL: &str =
+    "sandboxes share this machine's kernel, of which seccomp leaves them a part";
+
+/// There is no such runtime.
+pub(crate) fn runtime_missing(name: &str) -> String {
+    format!("there is no `{name}`, with which SANDBOX_RUNTIME has sandboxes run")
+}
+
+/// A runtime cannot be used.
+pub(crate) fn runtime_broken(path: &Path, cause: &str) -> String {
+    format!("`{}`, with which SANDBOX_RUNTIME has sandboxes run, cannot be used ({cause})", path.display())
+}
+
+/// What to do about either.
+pub(crate) const RUNTIME_MEND: &str = "install it, or unset SANDBOX_RUNTIME";
+
+/// gVisor is not made for rootless Podman.
+pub(crate) const RUNSC_ROOTLESS: &str = "runsc runs no sandboxes for rootless Podman";
+
+/// What to do about it.
+pub(crate) const RUNSC_ROOTLESS_MEND: &str = "run the server as root, or unset SANDBOX_RUNTIME";
+
+/// gVisor cannot pass to the state directory.
+pub(crate) fn runsc_closed(path: &Path) -> String {
+    format!(
+        "other users cannot enter {}, so gVisor, which is none of root's then, gets nothing from STATE_DIR below",
+        path.display()
+    )
+}
+
+/// What to do about it.
+pub(crate) const RUNSC_CLOSED_MEND: &str =
+    "set STATE_DIR to a folder such as /var/lib/matrix-agent, or unset SANDBOX_RUNTIME";
+
+/// A release of gVisor is too old.
+pub(crate) fn runsc_too_old(path: &Path, version: &str) -> String {
+    format!("`{}` is too old for sandboxes, or does not tell how old it is ({version})", path.display())
+}
+
+/// gVisor runs nothing here.
+pub(crate) fn runsc_fails(cause: &str) -> String {
+    format!("runsc runs nothing on this machine ({cause})")
+}
+
+/// What to do about either.
+pub(crate) const RUNSC_MEND: &str =
+    "install a release of gVisor from July 2024 or later, which Debian 13 has, or unset SANDBOX_RUNTIME";
+
+/// The Podman at the operator's socket has another runtime than the operator wants.
+pub(crate) fn other_runtime(runtime: &str, wanted: &str) -> String {
+    format!(
+        "the Podman at PODMAN_SOCKET runs containers with {runtime}, and SANDBOX_RUNTIME is {wanted}: unset PODMAN_SOCKET, so \
+         that the server starts a Podman of its own, or start the one there with `--runtime`"
+    )
+}
+
 /// Podman does not answer.
 pub(crate) fn podman_away(cause: &str) -> String {
     format!("Podman does not answer: {cause}; it is tried again by itself, and `matrix-agent doctor` tells more")

@@ -11,7 +11,7 @@ use matrix_agent::{
     clock::Clock,
     gateway::{AllowedHosts, Gateway, GatewayPolicy, Network, models::ModelDoor},
     ids::{Address, random},
-    sandbox::{Command, Ended, Exit, Sandbox, SandboxOptions, SandboxState, Sandboxes, Stdin, User},
+    sandbox::{Command, Ended, Exit, Runtime, Sandbox, SandboxOptions, SandboxState, Sandboxes, Stdin, User},
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -39,6 +39,10 @@ impl House {
             .with_test_writer()
             .try_init();
         let directory = tempfile::Builder::new().prefix("fleet").tempdir().unwrap();
+        if runtime().is_some() {
+            // gVisor is one of the others when it passes to the state directory.
+            must(Program::new("chmod").arg("711").arg(directory.path()));
+        }
         let options = SandboxOptions {
             state_dir: directory.path().to_owned(),
             ipc_dir: directory.path().join("ipc"),
@@ -46,6 +50,7 @@ impl House {
             image: IMAGE.to_owned(),
             podman_socket: None,
             podman_path: "podman".into(),
+            runtime: runtime(),
             memory: 512 << 20,
             cpus: 1.5,
             pids: 128,
@@ -180,6 +185,16 @@ impl Drop for Disk {
         // The storage mounts its own directories onto themselves.
         let _ = Program::new("umount").args(["--recursive", "--lazy"]).arg(self.path("")).output();
     }
+}
+
+/// The runtime with which these tests are run, if not Podman's own.
+pub(crate) fn runtime() -> Option<Runtime> {
+    Some(match std::env::var("TEST_SANDBOX_RUNTIME").ok()?.as_str() {
+        "runc" => Runtime::Runc,
+        "crun" => Runtime::Crun,
+        "runsc" => Runtime::Runsc,
+        other => panic!("no runtime: {other}"),
+    })
 }
 
 pub(crate) fn must(program: &mut Program) {

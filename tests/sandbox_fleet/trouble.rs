@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::Command as Program, time::Duration};
 
-use matrix_agent::sandbox::{Command, Exit, Lookup, SandboxError, SandboxState};
+use matrix_agent::sandbox::{Command, Exit, Lookup, Runtime, SandboxError, SandboxState};
 use nix::sys::signal::Signal;
 use tokio::time::{sleep, timeout};
 
@@ -118,6 +118,29 @@ async fn what_cannot_start_says_why() {
     let error = fleet.ensure(&house.room("b")).await.unwrap_err().to_string();
     assert!(error.contains("ended while it was starting (exit code 1)"), "{error}");
     assert!(matches!(fleet.list().await.unwrap()[0].state, SandboxState::Stopped));
+}
+
+/// An engine has one runtime, so one that is somebody else's has its own, whatever the settings say.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_podman_with_another_runtime_than_the_chosen_one_makes_no_sandbox() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("podman.sock");
+    let at = format!("unix://{}", socket.display());
+    let mut service = Program::new("podman").args(["system", "service", "--time=0", &at]).spawn().unwrap();
+    let up = async {
+        while !socket.exists() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(LIMIT, up).await.unwrap();
+    let info = podman(&["info", "--format", "{{.Host.OCIRuntime.Name}}"]);
+    let other = if info.trim() == "crun" { Runtime::Runc } else { Runtime::Crun };
+    let house = House::with(|options| (options.podman_socket, options.runtime) = (Some(socket.clone()), Some(other)));
+    let error = house.open().await.ensure(&house.room("other")).await.unwrap_err().to_string();
+    assert!(error.contains("unset PODMAN_SOCKET") && error.contains(info.trim()), "{error}");
+    assert!(house.containers().is_empty());
+    service.kill().unwrap();
+    service.wait().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use std::{
 use matrix_agent::sandbox::{Command, Exit, Link, LinkState, Lookup, SandboxError, User};
 use sandboxd::{
     frame,
-    protocol::{Event, Opening, Range, Request, Run},
+    protocol::{Event, Opening, ProxyKind, Range, Request, Run},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -34,7 +34,7 @@ async fn pretend(first: &[u8]) -> (tempfile::TempDir, Link, UnixStream) {
 
 fn hello(min: u32, max: u32) -> Vec<u8> {
     let (build, boot_id) = ("b".into(), "boot".into());
-    frame::encode(&Opening::Hello { protocol: Range { min, max }, build, boot_id })
+    frame::encode(&Opening::Hello { protocol: Range { min, max }, build, boot_id, proof: None })
 }
 
 async fn fault(link: &Link) -> String {
@@ -172,6 +172,41 @@ async fn only_the_container_s_first_process_may_connect() {
     assert!(hung_up(&mut poser).await);
     let error = link.connected(Duration::from_millis(50)).await.unwrap_err().to_string();
     assert!(error.contains("that is not its PID 1 connected and was turned away"), "{error}");
+}
+
+/// Where the kernel tells no pids of sandboxes, who shows the proof is sandboxd, and nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_proof_is_demanded_it_counts_and_not_the_pid() {
+    let dir = tempfile::tempdir().unwrap();
+    let (sender, mut proxies) = mpsc::channel(1);
+    let link = Link::bind(dir.path(), sender, &CancellationToken::new()).unwrap();
+    link.demand("0a1b".to_owned());
+    link.set_peer(Some(1));
+    let open = async |opening: &[u8]| {
+        let mut stream = UnixStream::connect(dir.path().join("sock")).await.unwrap();
+        stream.write_all(opening).await.unwrap();
+        stream
+    };
+    let hello = |proof: Option<&str>| {
+        let (protocol, build, boot_id) = (Range { min: 2, max: 3 }, "b".into(), "boot".into());
+        frame::encode(&Opening::Hello { protocol, build, boot_id, proof: proof.map(str::to_owned) })
+    };
+    let proxy =
+        |proof: Option<&str>| frame::encode(&Opening::Proxy { kind: ProxyKind::Web, proof: proof.map(str::to_owned) });
+    for proof in [None, Some(""), Some("0a1c"), Some("0a1b0")] {
+        for opening in [hello(proof), proxy(proof)] {
+            assert!(hung_up(&mut open(&opening).await).await, "{proof:?}");
+        }
+    }
+    assert!(hung_up(&mut open(b"\0\0\0\x02{}").await).await, "and what is no opening");
+    let error = link.connected(Duration::from_millis(50)).await.unwrap_err().to_string();
+    assert!(error.contains("that is not its PID 1 connected and was turned away"), "{error}");
+    assert!(proxies.try_recv().is_err());
+
+    let _control = open(&hello(Some("0a1b"))).await;
+    link.connected(LIMIT).await.unwrap();
+    let _proxied = open(&proxy(Some("0a1b"))).await;
+    timeout(LIMIT, proxies.recv()).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
+    os::unix::fs::PermissionsExt,
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
@@ -15,6 +16,8 @@ use serde_json::Value;
 pub const BARE: &str = "docker.io/library/debian:trixie-slim";
 /// The sandbox image with all its tools.
 pub const FULL: &str = "localhost/matrix-agent-sandbox:latest";
+/// The variable by which these tests are run with another runtime (`docs/runtimes.md`).
+pub const RUNTIME: &str = "TEST_SANDBOX_RUNTIME";
 /// No wait in a test is longer.
 pub const LIMIT: Duration = Duration::from_mins(1);
 
@@ -33,6 +36,8 @@ impl Rig {
     pub fn new(image: &str, base_url: &str) -> Self {
         // A Unix socket's path has 108 bytes at most.
         let folder = tempfile::Builder::new().prefix("ma-").tempdir_in("/tmp").unwrap();
+        // gVisor is one of the others when it passes to the state directory.
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
         let (state, ipc) = (folder.path().join("s"), folder.path().join("ipc"));
         let env = [
             ("STATE_DIR", state.to_str().unwrap()),
@@ -46,7 +51,8 @@ impl Rig {
             ("HOST_ASK_SECONDS", "0"),
             ("RUST_LOG", "matrix_agent=debug"),
         ];
-        let env = env.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let runtime = std::env::var(RUNTIME).ok().map(|runtime| ("SANDBOX_RUNTIME".to_owned(), runtime));
+        let env = env.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).chain(runtime).collect();
         Self { folder, env, house: None, config: "/dev/null".into() }
     }
 

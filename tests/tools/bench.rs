@@ -87,6 +87,7 @@ impl Bench {
             image: image.to_owned(),
             podman_socket: std::env::var_os("PODMAN_SOCKET").map(PathBuf::from),
             podman_path: "podman".into(),
+            runtime: None,
             memory: 1 << 30,
             cpus: 2.0,
             pids: 256,

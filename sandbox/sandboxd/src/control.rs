@@ -10,7 +10,7 @@ use std::{
 
 use sandboxd::{
     frame,
-    protocol::{self, Opening, Request},
+    protocol::{self, Opening, ProxyKind, Request},
 };
 
 use crate::sys::{self, Epoll, Interest};
@@ -28,6 +28,8 @@ const FULL: usize = 1024 * 1024;
 pub(crate) struct Control {
     path: PathBuf,
     hello: Vec<u8>,
+    /// What shows the server that a connection is ours, if the kernel does not.
+    proof: Option<String>,
     token: u64,
     /// What the connection is polled for.
     interest: Interest,
@@ -49,12 +51,13 @@ enum Handshake {
 
 impl Control {
     /// Returns a connection that is not dialled yet; it is polled under `token`.
-    pub(crate) fn new(path: &Path, boot_id: String, token: u64) -> Self {
+    pub(crate) fn new(path: &Path, boot_id: String, proof: Option<String>, token: u64) -> Self {
         let build = option_env!("SANDBOXD_BUILD").unwrap_or("unknown").to_owned();
-        let hello = frame::encode(&Opening::Hello { protocol: protocol::SPOKEN, build, boot_id });
+        let hello = frame::encode(&Opening::Hello { protocol: protocol::SPOKEN, build, boot_id, proof: proof.clone() });
         Self {
             path: path.to_owned(),
             hello,
+            proof,
             token,
             interest: Interest::Read,
             state: Handshake::Away(Instant::now()),
@@ -63,6 +66,11 @@ impl Control {
             outgoing: Vec::new(),
             sent: 0,
         }
+    }
+
+    /// Opens a connection to the server for one that a program made to a listener.
+    pub(crate) fn open_proxy(&self, kind: ProxyKind) -> io::Result<UnixStream> {
+        self.open(&Opening::Proxy { kind, proof: self.proof.clone() })
     }
 
     /// Opens another connection to the server, if there is one that accepted the greeting.

@@ -9,7 +9,7 @@ use std::{
 
 use sandboxd::{
     frame,
-    protocol::{Event, ROOM_DIR, Request, SOCKET},
+    protocol::{Event, PROOF, ROOM_DIR, Request, SOCKET},
 };
 
 use crate::{
@@ -38,6 +38,8 @@ const STRAYS: Duration = Duration::from_millis(20);
 /// Runs until the container is stopped.
 pub(crate) fn run() -> io::Result<()> {
     sys::hide();
+    // First of all, so that neither a command's environment nor `/proc/1/environ` ever shows it.
+    let proof = sys::take_variable(PROOF);
     sys::set_habits();
     sys::reset_signals();
     let signals = sys::take_signals(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT])?;
@@ -46,11 +48,12 @@ pub(crate) fn run() -> io::Result<()> {
     let account = account::prepare();
     let environment =
         env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let environment = environment.filter(|(name, _)| name != PROOF);
     let epoll = Epoll::new()?;
     epoll.add(&signals, Interest::Read, SIGNALS)?;
     let boot_id = format!("{:032x}", u128::from_ne_bytes(sys::random()?));
     let mut daemon = Daemon {
-        control: Control::new(&Path::new(ROOM_DIR).join(SOCKET), boot_id, CONTROL),
+        control: Control::new(&Path::new(ROOM_DIR).join(SOCKET), boot_id, proof, CONTROL),
         commands: Commands::new(account, environment.collect(), null, COMMANDS),
         proxies: Proxies::new(&epoll, LISTENERS, PROXIES)?,
         epoll,

@@ -30,6 +30,9 @@ pub const MODELS_PORT: u16 = 3130;
 pub const ROOM_DIR: &str = "/run/matrix-agent";
 /// The socket's name in that directory.
 pub const SOCKET: &str = "sock";
+/// The variable of the container's environment that holds a proof, where the kernel cannot tell the server who connects:
+/// sandboxd shows it in the openings that are its own, and hides it from all else in the container.
+pub const PROOF: &str = "MATRIX_AGENT_PROOF";
 /// Where sandboxd itself is mounted, read-only.
 pub const BINARY: &str = "/run/sandboxd";
 /// The directory in the user's home that holds whole outputs.
@@ -96,16 +99,22 @@ pub enum Opening {
         build: String,
         /// Made anew at each start of the container: commands are known under one boot only.
         boot_id: String,
+        /// What [`PROOF`] held, if it was given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        proof: Option<String>,
     },
     /// A command's bytes: its output this way, its standard input the other.
     Stream {
-        /// The nonce of the request that asked for it.
+        /// The nonce of the request that asked for it, which is its proof too.
         nonce: String,
     },
     /// One connection that a program in the sandbox made to a listener of sandboxd.
     Proxy {
         /// Which listener.
         kind: ProxyKind,
+        /// What [`PROOF`] held, if it was given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        proof: Option<String>,
     },
 }
 

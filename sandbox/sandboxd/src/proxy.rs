@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sandboxd::protocol::{GH_SOCKET, MODELS_PORT, Opening, ProxyKind};
+use sandboxd::protocol::{GH_SOCKET, MODELS_PORT, ProxyKind};
 
 use crate::{
     control::Control,
@@ -219,7 +219,7 @@ impl Proxies {
             return;
         }
         for (number, pair) in self.pairs.iter_mut().filter(|(_, pair)| pair.server.is_none()) {
-            match control.open(&Opening::Proxy { kind: pair.kind }) {
+            match control.open_proxy(pair.kind) {
                 Ok(server) => {
                     let polled = epoll
                         .add(&server, Interest::Edge, number + 1)

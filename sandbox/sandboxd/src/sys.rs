@@ -363,6 +363,33 @@ pub(crate) fn hide() {
     let _ = control(libc::PR_SET_DUMPABLE, 0);
 }
 
+/// Returns a variable of the environment, and leaves blanks in its place: `/proc` shows the memory in which the kernel has put
+/// it. Called before there are threads.
+pub(crate) fn take_variable(name: &str) -> Option<String> {
+    let value = std::env::var(name).ok();
+    let mut wanted = name.as_bytes().to_vec();
+    wanted.push(b'=');
+    // SAFETY: `environ` is a list of C strings that ends with a null, in memory that is this process's to write, and no other
+    // thread reads it. Their lengths stay; what follows the name becomes blanks.
+    unsafe {
+        unsafe extern "C" {
+            static environ: *mut *mut libc::c_char;
+        }
+        let mut entry = environ;
+        while !entry.is_null() && !(*entry).is_null() {
+            let length = libc::strlen(*entry);
+            let text = std::slice::from_raw_parts_mut((*entry).cast::<u8>(), length);
+            if text.starts_with(&wanted) {
+                for byte in &mut text[wanted.len()..] {
+                    ptr::write_volatile(byte, b' ');
+                }
+            }
+            entry = entry.add(1);
+        }
+    }
+    value
+}
+
 /// Gives every new file the usual mode, and writes no core files.
 pub(crate) fn set_habits() {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -17,9 +17,10 @@ use crate::{
     ids,
     ops::settings,
     sandbox::{
-        self,
+        self, Runtime,
         engine::{Engine, EngineError},
         engine_info::{Cgroups, EngineInfo},
+        own_socket,
     },
     text,
 };
@@ -42,17 +43,28 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
             )];
         }
     };
+    let runtime = settings::runtime(config);
+    let tried = match runtime {
+        Some(runtime) => runtime.try_out(&config.paths.state_dir).await.map(Some),
+        None => Ok(None),
+    };
+    let tried = match tried {
+        Ok(version) => version,
+        // Podman does not start with it, so there is nobody to be asked.
+        Err(unusable) => return vec![Check::bad("runtime", unusable.what(), sentence(unusable.mend()))],
+    };
     let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
     let _stop = cancel.clone().drop_guard();
     let sandbox = &config.sandbox;
     let engine = Engine::start(
-        Some(sandbox.podman_socket.clone()),
+        sandbox.podman_socket.clone().or_else(|| Some(own_socket(&config.paths.state_dir, runtime))),
         sandbox.podman_path.clone(),
+        runtime,
         &folder.0,
         &tasks,
         cancel.clone(),
     );
-    let checks = ask(&engine, config, &folder.0).await;
+    let checks = ask(&engine, config, tried.as_deref(), &folder.0).await;
     // A service that was started here must end before its directory is removed.
     cancel.cancel();
     tasks.close();
@@ -60,20 +72,24 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     checks
 }
 
-async fn ask(engine: &Engine, config: &Config, folder: &Path) -> Vec<Check> {
+async fn ask(engine: &Engine, config: &Config, version: Option<&str>, folder: &Path) -> Vec<Check> {
     let socket = match engine.socket().await {
         Ok(socket) => socket,
         Err(error) => return vec![away(&error)],
     };
-    let usual = &config.sandbox.podman_socket;
-    let way = if socket == *usual {
-        format!("answers at {}", usual.display())
-    } else {
-        format!("nothing answers at {}, but the server can start its service itself", usual.display())
+    let usual = config.sandbox.podman_socket.as_ref().filter(|usual| socket != **usual);
+    let way = match (usual, settings::runtime(config)) {
+        (Some(usual), _) => {
+            format!("nothing answers at {}, but the server can start its service itself", usual.display())
+        }
+        (None, Some(_)) if config.sandbox.podman_socket.is_none() => {
+            "the server starts a service of its own".to_owned()
+        }
+        (None, _) => format!("answers at {}", socket.display()),
     };
     let mut checks = match EngineInfo::ask(engine).await {
         Ok(info) => {
-            let mut checks = facts(&info, &way, config);
+            let mut checks = facts(&info, &way, version, config);
             let root = nix::unistd::geteuid().is_root();
             let tried = if info.rootless || !root { None } else { Some(sandbox::try_images(folder).await) };
             checks.push(files(info.rootless, tried));
@@ -94,12 +110,12 @@ fn away(error: &EngineError) -> Check {
     Check::bad("podman", what.trim_end_matches('.'), mend)
 }
 
-fn facts(info: &EngineInfo, way: &str, config: &Config) -> Vec<Check> {
+fn facts(info: &EngineInfo, way: &str, version: Option<&str>, config: &Config) -> Vec<Check> {
     let file = |path| fs::read_to_string(path).unwrap_or_default();
     let (uids, gids) = (file("/etc/subuid"), file("/etc/subgid"));
     vec![
-        version(info, way),
-        runtime(info),
+        podman(info, way),
+        runtime(info, version, settings::runtime(config)),
         limits(info),
         memory(info, config, settings::memory_total(config)),
         if info.rootless { own_ids(&uids, &gids, &user()) } else { ids_of_rooms(info, &uids, &gids, config) },
@@ -107,7 +123,7 @@ fn facts(info: &EngineInfo, way: &str, config: &Config) -> Vec<Check> {
     ]
 }
 
-fn version(info: &EngineInfo, way: &str) -> Check {
+fn podman(info: &EngineInfo, way: &str) -> Check {
     let what = format!("{}, {}; {way}", info.version, if info.rootless { "rootless" } else { "rootful" });
     let mut numbers = info.version.split('.').filter_map(|number| number.parse::<u32>().ok());
     if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < TRIED {
@@ -120,8 +136,20 @@ fn version(info: &EngineInfo, way: &str) -> Check {
     Check::good("podman", what)
 }
 
-fn runtime(info: &EngineInfo) -> Check {
-    let what = format!("{}, seccomp {}", info.runtime, if info.seccomp { "on" } else { "off" });
+/// Says which wall stands. `version` is what the chosen runtime says of itself.
+fn runtime(info: &EngineInfo, version: Option<&str>, chosen: Option<Runtime>) -> Check {
+    let seccomp = if info.seccomp { "on" } else { "off" };
+    let what = format!("{}, seccomp {seccomp}", version.unwrap_or(&info.runtime));
+    let runs = Runtime::named(&info.runtime);
+    if chosen.is_some_and(|chosen| chosen.name() != info.runtime) {
+        let mend = "Unset PODMAN_SOCKET, so that the server starts a Podman of its own, or start the one there with `--runtime`";
+        return Check::bad("runtime", format!("{}, and not what SANDBOX_RUNTIME says", info.runtime), mend);
+    }
+    if chosen.is_none() && runs.is_some_and(|runs| !runs.shows_pids()) {
+        let what = format!("{} by Podman's own settings, with which no sandbox can be spoken to", info.runtime);
+        return Check::bad("runtime", what, format!("Set SANDBOX_RUNTIME={}", info.runtime));
+    }
+    let what = format!("{what}: {}", sandbox::wall(&info.runtime));
     if info.seccomp {
         return Check::good("runtime", what);
     }
@@ -269,6 +297,12 @@ fn image(digest: Result<String, EngineError>, name: &str) -> Check {
     }
 }
 
+/// Returns a mend as a sentence of its own.
+fn sentence(mend: &str) -> String {
+    let mut letters = mend.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
 /// A directory for the socket of a service started here, removed with its content when dropped.
 struct Scratch(PathBuf);
 
@@ -324,9 +358,12 @@ mod tests {
     #[test]
     fn a_machine_as_it_should_be() {
         let ids = "root:1:2\ncontainers:2147483647:2147483648\n";
-        for check in
-            [version(&info(), "x"), runtime(&info()), limits(&info()), ids_of_rooms(&info(), ids, ids, &config())]
-        {
+        for check in [
+            podman(&info(), "x"),
+            runtime(&info(), None, None),
+            limits(&info()),
+            ids_of_rooms(&info(), ids, ids, &config()),
+        ] {
             assert_eq!(check.status, Status::Good, "{check:?}");
         }
     }
@@ -347,8 +384,18 @@ mod tests {
     #[test]
     fn what_is_missing_is_told_with_its_mend() {
         let old = EngineInfo { version: "3.4.4".into(), ..info() };
-        assert_eq!(version(&old, "x").status, Status::Warning);
-        assert_eq!(runtime(&EngineInfo { seccomp: false, ..info() }).status, Status::Bad);
+        assert_eq!(podman(&old, "x").status, Status::Warning);
+        assert_eq!(runtime(&EngineInfo { seccomp: false, ..info() }, None, None).status, Status::Bad);
+        let gvisor = EngineInfo { runtime: "runsc".into(), ..info() };
+        let check = runtime(&gvisor, Some("runsc version 1"), Some(Runtime::Runsc));
+        assert!(check.status == Status::Good && check.what.contains("a kernel of its own"), "{check:?}");
+        let check = runtime(&info(), Some("runsc version 1"), Some(Runtime::Runsc));
+        assert!(check.status == Status::Bad && check.mend.unwrap().contains("PODMAN_SOCKET"), "another Podman's");
+        let check = runtime(&gvisor, None, None);
+        assert!(
+            check.status == Status::Bad && check.mend.unwrap().ends_with("SANDBOX_RUNTIME=runsc"),
+            "nobody chose it"
+        );
         let rootless = EngineInfo { rootless: true, cgroups: Cgroups::V1, ..info() };
         let check = limits(&rootless);
         assert_eq!(check.status, Status::Warning);

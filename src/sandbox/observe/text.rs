@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::{Attempt, Observation};
+use crate::sandbox::runtime::{Runtime, wall};
 use crate::text::{human_bytes, human_duration};
 
 impl fmt::Display for Observation {
@@ -22,6 +23,8 @@ impl fmt::Display for Observation {
         if !self.address.is_of_first() {
             writeln!(f, "account   {}", self.address.account)?;
         }
+        writeln!(f, "wall      {}: {}", self.runtime, wall(&self.runtime))?;
+        let hidden = Runtime::named(&self.runtime).is_some_and(|runtime| !runtime.shows_pids());
         match &self.inside {
             Some(inside) => {
                 writeln!(
@@ -38,7 +41,8 @@ impl fmt::Display for Observation {
             None => writeln!(f, "agent     nothing to see: sandboxd does not answer now")?,
         }
         if let Some(outside) = &self.outside {
-            writeln!(f, "root      {}", rights(&outside.capabilities, outside.no_new_privileges))?;
+            let whose = if hidden { "gVisor" } else { "root" };
+            writeln!(f, "{whose:<9} {}", rights(&outside.capabilities, outside.no_new_privileges))?;
             writeln!(f, "on host   pid {}, uid {}, {}", outside.pid, outside.uid, mapping(&outside.uid_map))?;
             if self.inside.is_none() {
                 writeln!(f, "network   {}", network(&outside.interfaces))?;
@@ -118,6 +122,7 @@ mod tests {
             id: "abc".into(),
             running: true,
             paused: false,
+            runtime: "crun".into(),
             started_at: String::new(),
             uptime_seconds: Some(3720),
             image: "sha256:1".into(),
@@ -144,6 +149,7 @@ mod tests {
         };
         insta::assert_snapshot!(observation, @r"
         sandbox-r-x · running for 1 h 2 min
+        wall      crun: sandboxes share this machine's kernel, of which seccomp leaves them a part
         agent     nothing to see: sandboxd does not answer now
         root      may CHOWN, KILL, cannot gain more
         on host   pid 42, uid 2147614719, ids 0… are 2147614719… there (65536)
