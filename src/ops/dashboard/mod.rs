@@ -233,7 +233,8 @@ fn respond(status: StatusCode, kind: &'static str, body: Body) -> Response<Body>
         (header::CONTENT_TYPE, kind),
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
+        // By `no-referrer` a browser would send the entrance's form with `Origin: null`, which is refused.
+        (header::REFERRER_POLICY, "same-origin"),
         (header::CACHE_CONTROL, "no-store"),
     ];
     for (name, value) in fixed {
