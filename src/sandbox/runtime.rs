@@ -237,6 +237,7 @@ mod tests {
     #[test]
     fn a_closed_folder_above_the_state_directory_is_named() {
         let closed = tempfile::tempdir().unwrap();
+        fs::set_permissions(closed.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let state = closed.path().join("state");
         assert_eq!(enterable(&state), Err(Unusable::Closed(closed.path().to_owned())));
         let_pass(Some(Runtime::Crun), &[closed.path().to_owned()]).unwrap();

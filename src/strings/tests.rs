@@ -201,7 +201,7 @@ fn words() -> Vec<Word> {
         Says admin::NO_LINES,
         Says commands::NOTHING_RUNS,
         Says commands::NO_JOBS,
-        Says commands::link("http://127.0.0.1:8090/dashboard#t.1", "24 hours"),
+        Frame commands::link("http://127.0.0.1:8090/dashboard#t.1", "24 hours"),
         Says commands::NO_TURN,
         Fails commands::NO_LINKS,
         Says commands::jobs_left("`npm run dev`", 1),

@@ -68,13 +68,15 @@ async function onADesk() {
   let bytes = 0;
   for (let at = 0; at < 5; at++) {
     const loads = [];
-    const note = (response) => response.url().includes("/live") || loads.push(response.body().then((body) => body.length));
+    // What Chromium has let go of already counts nothing; another of the five has it.
+    const note = (response) => response.url().includes("/live") || loads.push(response.body().then((body) => body.length, () => 0));
     page.on("response", note);
     await page.reload();
     await isLive(page);
     page.off("response", note);
     bytes = Math.max(bytes, (await Promise.all(loads)).reduce((sum, more) => sum + more, 0));
-    paints.push(await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0].startTime));
+    const paint = await page.waitForFunction(() => performance.getEntriesByName("first-contentful-paint")[0]?.startTime);
+    paints.push(await paint.jsonValue());
   }
   console.log(`first paint ${paints.map(Math.round).sort((a, b) => a - b)} ms, ${bytes} bytes`);
   assert.ok(bytes > 0 && bytes <= MOST_BYTES, `${bytes} bytes`);
@@ -112,7 +114,7 @@ async function onAPhone(state) {
   await log.getByText("The checkout adds VAT now").waitFor();
   assert.ok(await fits(log), "the log is wider than a phone");
   await log.locator("summary").first().tap();
-  await log.getByText("12 passed").waitFor();
+  await log.locator(".result", { hasText: "12 passed" }).waitFor();
   await log.screenshot({ path: join(out, "turn.png") });
   await log.goto(link.split("#")[0]);
   await log.getByText("Ask for a link on the server").waitFor();

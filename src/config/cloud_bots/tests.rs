@@ -220,7 +220,7 @@ fn a_file_that_is_none_is_told_and_the_others_are_served() {
     assert!(place.read().refused.pop().unwrap().to_string().contains("it is no file"), "and nobody waits for it");
     fs::remove_file(&path).unwrap();
     symlink("/nowhere", &path).unwrap();
-    assert!(place.read().refused.pop().unwrap().to_string().contains("it cannot be read"));
+    assert!(place.read().refused.pop().unwrap().to_string().contains("there is no such file"));
 }
 
 #[test]
