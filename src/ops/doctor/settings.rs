@@ -12,7 +12,7 @@ use std::{
 
 use super::{Check, Fix};
 use crate::{
-    config::{self, Config, Loaded, Source, Talk, Wrong},
+    config::{self, Config, Loaded, Source, Wrong},
     ops::{Purpose, review, settings::heard_elsewhere},
 };
 
@@ -55,7 +55,8 @@ fn secrets(loaded: &Loaded) -> Option<Check> {
         Source::EnvFile { path, .. } | Source::File { path, .. } => Some(path.clone()),
         _ => None,
     });
-    let named = config.sandbox.setup_secrets.iter().cloned().chain([Talk::path(config)]);
+    // Nextcloud Talk's file may be open to all if it holds no secret; its own check tells that.
+    let named = config.sandbox.setup_secrets.iter().cloned();
     let folder = fs::read_dir(config.paths.secrets()).into_iter().flatten().flatten().map(|entry| entry.path());
     let folder = folder.filter(|path| path.extension().is_none_or(|extension| extension != "template"));
     let is_open = |path: &PathBuf| fs::metadata(path).is_ok_and(|about| about.is_file() && about.mode() & 0o077 != 0);
