@@ -10,22 +10,14 @@ use tracing::Instrument;
 
 use crate::{
     audit::Deed,
-    coding_agents::CodingAgents,
-    environments::Environments,
-    github::GitHub,
     ids::{Address, BotName},
-    ledger::Ledger,
     links::{Links, Opens},
-    llm::Model,
-    orchestrator::{Orchestrator, TurnLimits, UserMessage},
-    pictures::Gallery,
-    rights::{Rights, Role},
-    sandbox::{SandboxError, Sandboxes},
+    orchestrator::{Orchestrator, UserMessage},
+    rights::Role,
+    sandbox::SandboxError,
     store::StoreError,
     strings::{self, admin as words},
-    text,
-    tools::{self, LargeFiles},
-    updates::Updates,
+    text, tools,
 };
 
 use super::{
@@ -43,41 +35,18 @@ const LOOK: Duration = Duration::from_secs(5);
 /// The bot's name in the store.
 const NAME: &str = "coder";
 
-/// Limits of the bot.
-#[derive(Clone, Debug)]
-pub struct Allowance {
-    /// The limits of one turn.
-    pub turn: TurnLimits,
+/// What the bot works with.
+pub(crate) struct Means {
+    /// What works on its turns.
+    pub orchestrator: Orchestrator,
     /// The number of turns that run at the same time, over all rooms.
     pub at_once: usize,
-}
-
-/// What the bot works with.
-pub struct Means {
-    /// The tokens of all who ask models.
-    pub ledger: Ledger,
-    /// Who may allow what.
-    pub rights: Rights,
-    /// The rooms' sandboxes.
-    pub sandboxes: Sandboxes,
-    /// The coding agents.
-    pub agents: CodingAgents,
-    /// What repositories need to be worked on; `None`: nothing is set up for them.
-    pub environments: Option<Environments>,
-    /// The way to GitHub.
-    pub github: GitHub,
-    /// Where a newer version of the program is asked for; `None`: it is installed by hand.
-    pub updates: Option<Updates>,
-    /// The orchestrator's model.
-    pub model: Model,
-    /// The pictures that models are shown.
-    pub gallery: Gallery,
     /// What carries the `/lb` commands out.
     pub local: LocalBot,
     /// The server's other bots.
     pub neighbours: Neighbours,
     /// The way to whoever runs the whole server.
-    pub(crate) administration: Administration,
+    pub administration: Administration,
     /// Makes links to turns' logs; `None`: they are shown nowhere.
     pub links: Option<Links>,
 }
@@ -102,38 +71,8 @@ struct Inner {
 
 impl Coder {
     /// Returns the bot.
-    pub fn new(means: Means, policy: Policy, allowance: Allowance) -> Self {
-        let Means {
-            ledger,
-            rights,
-            sandboxes,
-            agents,
-            environments,
-            github,
-            updates,
-            model,
-            gallery,
-            local,
-            neighbours,
-            administration,
-            links,
-        } = means;
-        let Allowance { turn: limits, at_once } = allowance;
-        let (store, large) = (ledger.store().clone(), LargeFiles::default());
-        let orchestrator = Orchestrator {
-            store,
-            model,
-            sandboxes,
-            agents,
-            environments,
-            github,
-            updates,
-            ledger,
-            rights,
-            gallery,
-            large,
-            limits,
-        };
+    pub(crate) fn new(means: Means, policy: Policy) -> Self {
+        let Means { orchestrator, at_once, local, neighbours, administration, links } = means;
         let (name, permits) = (BotName::from(NAME), Permits::new(at_once));
         let inner = Inner { name, permits, orchestrator, local, neighbours, administration, links };
         Self { policy, inner: Arc::new(inner) }

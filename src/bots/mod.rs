@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub(crate) use admin::{AdminOrder, Administration, Administrator, Told};
-pub(crate) use coder::{Allowance, Coder, Means};
+pub(crate) use coder::{Coder, Means};
 pub(crate) use command::Command;
 pub use localbot::{Guests, LocalBot};
 pub use neighbours::Neighbours;

@@ -33,7 +33,7 @@ pub(super) const ANSWER_BYTES: usize = 256 * 1024;
 
 /// What a turn may use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TurnLimits {
+pub(crate) struct TurnLimits {
     /// Requests to the model (`MAX_AGENT_TURNS`); wrapping up has one more, or two if the model calls tools all the
     /// same.
     pub rounds: u32,

@@ -32,12 +32,13 @@ use crate::{
     ledger::Ledger,
     links::{DASHBOARD, Links},
     llm::Model,
+    orchestrator::Orchestrator,
     pictures::Gallery,
     rights::Rights,
     sandbox::Sandboxes,
     store::Store,
     tasks::TaskRules,
-    tools,
+    tools::{self, LargeFiles},
     updates::Updates,
 };
 
@@ -182,7 +183,8 @@ impl House {
 
     /// Returns the coding bot of this house; `None` without sandboxes.
     pub fn coder(&self, config: &Config, model: Model) -> Option<Coder> {
-        let means = Means {
+        let orchestrator = Orchestrator {
+            store: self.store.clone(),
             ledger: self.ledger.clone(),
             rights: self.rights.clone(),
             sandboxes: self.sandboxes.clone()?,
@@ -192,12 +194,18 @@ impl House {
             updates: Updates::of(&self.state_dir).set_up(),
             model,
             gallery: self.gallery.clone(),
+            large: LargeFiles::default(),
+            limits: settings::turn_limits(config),
+        };
+        let means = Means {
+            orchestrator,
+            at_once: config.limits.concurrent_turns,
             local: self.local.clone(),
             neighbours: self.neighbours.clone(),
             administration: self.administration.clone(),
             links: self.links.clone(),
         };
-        Some(Coder::new(means, settings::policy(&config.people), settings::allowance(config)))
+        Some(Coder::new(means, settings::policy(&config.people)))
     }
 
     /// Returns the bot that takes `/lbn` from guests; it stands behind the coding bot on its account.

@@ -11,7 +11,7 @@ mod web;
 use std::{io, path::PathBuf};
 
 use crate::{
-    bots::{Allowance, People, Places, Policy},
+    bots::{People, Places, Policy},
     chat::{
         matrix::{Fault, Login},
         terminal,
@@ -150,13 +150,8 @@ pub(super) fn memory_total(config: &Config) -> u64 {
     config.sandbox.memory_total.of(memory::of_host().unwrap_or(u64::MAX))
 }
 
-/// Returns the limits of the coding bot.
-pub(super) fn allowance(config: &Config) -> Allowance {
-    Allowance { turn: limits(config), at_once: config.limits.concurrent_turns }
-}
-
 /// Returns the limits of a turn.
-fn limits(config: &Config) -> orchestrator::TurnLimits {
+pub(super) fn turn_limits(config: &Config) -> orchestrator::TurnLimits {
     orchestrator::TurnLimits {
         rounds: config.limits.agent_turns,
         time: config.limits.turn_timeout,
