@@ -11,7 +11,11 @@ use std::{convert::Infallible, fmt, io, net::SocketAddr, pin::pin, sync::Arc, ti
 use axum::{Router, body::Body};
 use http_body_util::{BodyExt, Limited};
 use hyper::{
-    HeaderMap, Request, Response, StatusCode, body::Incoming, header, server::conn::http1, service::service_fn,
+    HeaderMap, Request, Response, StatusCode,
+    body::Incoming,
+    header::{self, HeaderName, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -44,6 +48,10 @@ const GRACE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(200);
 /// Headers by which a proxy says that it passes on what somebody else asks for.
 const PASSED_ON: [&str; 4] = ["x-forwarded-for", "x-forwarded-host", "forwarded", "via"];
+
+/// What a browser lets the page do: speak with this server and nobody else.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
+                      form-action 'self'; frame-ancestors 'none'";
 
 /// Pages, or an interface of another kind.
 #[derive(Clone, Debug)]
@@ -271,20 +279,39 @@ async fn whole(request: Request<Incoming>, largest: usize) -> Result<Request<Bod
     }
 }
 
+/// Returns a page, or a file or an answer that belongs to one, of this kind (`Content-Type`): the browser lets it speak with this server
+/// alone, and keeps nothing.
+pub fn part_of_page(status: StatusCode, kind: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let fixed: [(HeaderName, &'static str); 5] = [
+        (header::CONTENT_TYPE, kind),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        // By `no-referrer` a browser would send a form with `Origin: null`, which is refused.
+        (header::REFERRER_POLICY, "same-origin"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    for (name, value) in fixed {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
 /// Returns an answer that is a plain sentence.
 pub fn told(status: StatusCode, sentence: &str) -> Response<Body> {
     let mut response = Response::new(Body::from(format!("{sentence}\n")));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
 /// Returns an answer after which nothing more is read from the connection.
 fn refusal(status: StatusCode, sentence: &str) -> Response<Body> {
     let mut response = told(status, sentence);
-    response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
 

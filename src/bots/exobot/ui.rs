@@ -11,7 +11,7 @@ use axum::{
     Router,
     body::{Body, Bytes},
     extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header},
+    http::{HeaderMap, Response, StatusCode},
     routing::{get, post},
 };
 use futures_util::stream;
@@ -26,7 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{SYSTEM_PROMPT, modes};
 use crate::{
     bots::chat::{Mode, failed, request, without_thinking},
-    http::{Pages, told},
+    http::{Pages, part_of_page, told},
     inference::engine::{CONTEXT, Engine, Standing},
     llm::{Chunk, Finish, Message, Meter},
     strings, text,
@@ -46,10 +46,6 @@ const ALIVE: Duration = Duration::from_secs(10);
 const SPARE: u64 = 256;
 /// How long a wake that nobody has asked anything yet is followed.
 const WAKE: Duration = Duration::from_millis(500);
-
-/// What a browser lets the page do: speak with this server and nobody else.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
-                      form-action 'none'; frame-ancestors 'none'";
 
 struct Ui {
     engine: Engine,
@@ -89,24 +85,7 @@ pub fn pages(engine: Engine) -> Pages {
 }
 
 fn file(kind: &'static str, text: &'static str) -> Response<Body> {
-    respond(StatusCode::OK, kind, Body::from(text))
-}
-
-fn respond(status: StatusCode, kind: &'static str, body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    let fixed: [(HeaderName, &'static str); 5] = [
-        (header::CONTENT_TYPE, kind),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    let headers = response.headers_mut();
-    for (name, value) in fixed {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
-    response
+    part_of_page(StatusCode::OK, kind, Body::from(text))
 }
 
 /// Tells how the model stands: 200 if it answers, else 202.
@@ -124,7 +103,7 @@ fn standing(ui: &Ui) -> Response<Body> {
         "expected_ms": standing.expected().map(|expected| expected.as_millis() as u64),
         "model": ui.engine.label(),
     });
-    respond(status, "application/json", Body::from(value.to_string()))
+    part_of_page(status, "application/json", Body::from(value.to_string()))
 }
 
 /// Begins to wake the model, and tells how it stands.
@@ -176,7 +155,7 @@ fn chat(ui: Arc<Ui>, headers: &HeaderMap, body: &[u8]) -> Response<Body> {
         };
         Some((Ok::<_, Infallible>(event), (sent, answering)))
     });
-    respond(StatusCode::OK, "text/event-stream", Body::from_stream(stream))
+    part_of_page(StatusCode::OK, "text/event-stream", Body::from_stream(stream))
 }
 
 /// Returns an event as the page reads it. JSON has no line breaks of its own.
@@ -245,6 +224,8 @@ fn messages(asked: &Asked, mode: &Mode) -> Vec<Message> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::{HeaderName, HeaderValue};
+
     use super::*;
     use crate::llm::Part;
 

@@ -23,7 +23,7 @@ use axum::{
 use futures_util::stream;
 use hyper::{
     HeaderMap, Response, StatusCode,
-    header::{self, HeaderName, HeaderValue},
+    header::{self, HeaderValue},
 };
 use serde_json::{Map, Value, json};
 use tokio::{
@@ -34,7 +34,7 @@ use tokio::{
 pub(super) use self::{gather::Sources, running::Running};
 use self::{html::Html, sections::Section};
 use crate::{
-    http::{Pages, told},
+    http::{Pages, part_of_page, told},
     ids::TurnId,
     links::{DASHBOARD, Links, Opens},
 };
@@ -50,10 +50,6 @@ const ALIVE: Duration = Duration::from_secs(10);
 /// The cookies of those who have come in, and of those who may see one turn.
 const SESSION: &str = "matrix_agent_session";
 const TURN: &str = "matrix_agent_turn";
-
-/// What a browser lets the page do: speak with this server and nobody else.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
-                      form-action 'self'; frame-ancestors 'none'";
 
 /// The dashboard.
 pub(super) struct Dashboard {
@@ -71,7 +67,8 @@ impl Dashboard {
 
     /// Returns the pages.
     pub(super) fn pages(self: &Arc<Self>) -> Pages {
-        let file = |kind, text: &'static str| get(move || async move { respond(StatusCode::OK, kind, text.into()) });
+        let file =
+            |kind, text: &'static str| get(move || async move { part_of_page(StatusCode::OK, kind, text.into()) });
         let router = Router::new()
             .route(DASHBOARD, get(overview))
             .route("/dashboard/enter", post(enter))
@@ -130,7 +127,7 @@ async fn enter(State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap, body
     } else {
         return page(StatusCode::FORBIDDEN, &sections::refused());
     };
-    let mut response = respond(StatusCode::SEE_OTHER, "text/plain; charset=utf-8", Body::empty());
+    let mut response = part_of_page(StatusCode::SEE_OTHER, "text/plain; charset=utf-8", Body::empty());
     let values = [(header::LOCATION, HeaderValue::try_from(to)), (header::SET_COOKIE, HeaderValue::try_from(cookie))];
     for (name, value) in values {
         let Ok(value) = value else { return told(StatusCode::BAD_REQUEST, "The link is none of this server's.") };
@@ -169,7 +166,7 @@ async fn follow(State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap) -> 
         let event = follower.news().await;
         Some((Ok::<_, Infallible>(event), follower))
     });
-    respond(StatusCode::OK, "text/event-stream", Body::from_stream(stream))
+    part_of_page(StatusCode::OK, "text/event-stream", Body::from_stream(stream))
 }
 
 /// A page that is open.
@@ -223,24 +220,7 @@ fn set_cookie(name: &str, pass: &str, path: &str, opens: Opens, headers: &Header
 fn page(status: StatusCode, body: &Html) -> Response<Body> {
     let mut whole = Html::default();
     whole.raw(include_str!("ui/head.html")).add(body).raw("</body></html>\n");
-    respond(status, "text/html; charset=utf-8", Body::from(whole.as_str().to_owned()))
-}
-
-fn respond(status: StatusCode, kind: &'static str, body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    let fixed: [(HeaderName, &'static str); 5] = [
-        (header::CONTENT_TYPE, kind),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        // By `no-referrer` a browser would send the entrance's form with `Origin: null`, which is refused.
-        (header::REFERRER_POLICY, "same-origin"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    for (name, value) in fixed {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    response
+    part_of_page(status, "text/html; charset=utf-8", Body::from(whole.as_str().to_owned()))
 }
 
 #[cfg(test)]
