@@ -4,15 +4,30 @@
 //! A pass stands behind the `#` of a link, so that no browser sends it to anybody but the dashboard's own page, and no server that looks
 //! at a link for a preview gets it. Must not know what is shown.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 
-use crate::{clock::Clock, ids::TurnId};
+use crate::{
+    clock::Clock,
+    ids::{self, TurnId},
+};
 
 /// Where the dashboard is.
 pub(crate) const DASHBOARD: &str = "/dashboard";
+/// The file with the key by which passes are known, in the folder of secrets: what a backup without secrets holds opens nothing.
+const FILE: &str = "dashboard-key";
+/// The key's length, in bytes.
+const KEY: usize = 32;
 /// How far a clock may have gone back since a pass was made.
 const BACK: Duration = Duration::from_mins(1);
 
@@ -54,17 +69,27 @@ pub struct Links {
 
 #[derive(Debug)]
 struct Inner {
-    key: hmac::Key,
+    key: RwLock<hmac::Key>,
+    file: PathBuf,
     clock: Clock,
     /// Where the dashboard is, as people reach it, without a slash at the end: the best one first.
     places: Vec<String>,
 }
 
 impl Links {
-    /// Returns what makes links to the server at `address`, which has these public names for its dashboard; `secret` is this
-    /// installation's.
-    pub(crate) fn new(secret: &str, clock: Clock, address: SocketAddr, names: &[String]) -> Self {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, format!("dashboard {secret}").as_bytes());
+    /// Returns what makes links to the server at `address`, which has these public names for its dashboard. The key lies in the folder
+    /// `secrets`, and is made if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// The key cannot be read or written.
+    pub(crate) fn open(secrets: &Path, clock: Clock, address: SocketAddr, names: &[String]) -> io::Result<Self> {
+        let file = secrets.join(FILE);
+        let key = match fs::read(&file) {
+            Ok(text) if text.len() >= KEY => key_of(&text),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => make_key(&file)?,
+        };
         let here = match address.ip() {
             ip if ip.is_unspecified() => format!("http://127.0.0.1:{}", address.port()),
             _ => format!("http://{address}"),
@@ -75,7 +100,7 @@ impl Links {
             Err(_) => format!("https://{name}"),
         });
         let places = named.chain([here]).map(|place| place + DASHBOARD).collect();
-        Self { inner: Arc::new(Inner { key, clock, places }) }
+        Ok(Self { inner: Arc::new(Inner { key: RwLock::new(key), file, clock, places }) })
     }
 
     /// Returns the link by which an operator comes in, for each address of the dashboard.
@@ -90,10 +115,25 @@ impl Links {
         format!("{place}#{}", self.pass(Opens::Turn, turn.as_str()))
     }
 
+    /// Makes another key: whoever is in has to come in again, and no link that was given opens anything.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written; the old one counts then.
+    pub(crate) fn sign_out(&self) -> io::Result<()> {
+        let key = make_key(&self.inner.file)?;
+        *self.inner.key.write().unwrap_or_else(PoisonError::into_inner) = key;
+        Ok(())
+    }
+
+    fn key(&self) -> hmac::Key {
+        self.inner.key.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Makes a pass for what `about` names, if it opens one thing of several.
     pub(crate) fn pass(&self, opens: Opens, about: &str) -> String {
         let claim = format!("{}.{:x}.{}", opens.letter(), self.inner.clock.millis(), BASE64.encode(about));
-        let tag = hmac::sign(&self.inner.key, claim.as_bytes());
+        let tag = hmac::sign(&self.key(), claim.as_bytes());
         format!("{claim}.{}", BASE64.encode(tag))
     }
 
@@ -101,7 +141,7 @@ impl Links {
     pub(crate) fn check(&self, opens: Opens, pass: &str) -> Option<String> {
         let (claim, tag) = pass.rsplit_once('.')?;
         let tag = BASE64.decode(tag).ok()?;
-        hmac::verify(&self.inner.key, claim.as_bytes(), &tag).ok()?;
+        hmac::verify(&self.key(), claim.as_bytes(), &tag).ok()?;
         let mut parts = claim.split('.');
         let (letter, made, about) = (parts.next()?, parts.next()?, parts.next()?);
         let age = self.inner.clock.millis().checked_sub(i64::from_str_radix(made, 16).ok()?)?;
@@ -111,22 +151,44 @@ impl Links {
     }
 }
 
+fn key_of(text: &[u8]) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, text)
+}
+
+/// Makes a key in this file, which nobody but its owner can read; it is the old one or the new one, whatever happens.
+fn make_key(file: &Path) -> io::Result<hmac::Key> {
+    let (text, fresh) = (ids::random(KEY), file.with_added_extension("new"));
+    let mut new = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    new.write_all(text.as_bytes())?;
+    new.sync_all()?;
+    fs::rename(&fresh, file)?;
+    File::open(file.parent().unwrap_or(file))?.sync_all()?;
+    Ok(key_of(text.as_bytes()))
+}
+
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
 
-    fn links(secret: &str, clock: &Clock) -> Links {
-        Links::new(secret, clock.clone(), "0.0.0.0:8090".parse().unwrap(), &["dash.example.org".to_owned()])
+    fn links(secrets: &TempDir, clock: &Clock) -> Links {
+        let names = ["dash.example.org".to_owned()];
+        Links::open(secrets.path(), clock.clone(), "0.0.0.0:8090".parse().unwrap(), &names).unwrap()
+    }
+
+    fn folder() -> TempDir {
+        tempfile::tempdir().unwrap()
     }
 
     #[test]
     fn a_pass_opens_its_own_thing_for_its_own_time() {
         let clock = Clock::fixed_at(1_700_000_000_000);
-        let ours = links("secret", &clock);
+        let ours = links(&folder(), &clock);
         let pass = ours.pass(Opens::Turn, "t1");
         assert_eq!(ours.check(Opens::Turn, &pass).as_deref(), Some("t1"));
         assert_eq!(ours.check(Opens::All, &pass), None, "it opens one turn");
-        assert_eq!(links("another", &clock).check(Opens::Turn, &pass), None, "another server's");
+        assert_eq!(links(&folder(), &clock).check(Opens::Turn, &pass), None, "another server's");
         clock.advance(Opens::Turn.lasts().as_millis() as i64 - 1);
         assert!(ours.check(Opens::Turn, &pass).is_some());
         clock.advance(1);
@@ -136,9 +198,28 @@ mod tests {
     }
 
     #[test]
+    fn the_key_lasts_over_a_restart_until_everybody_is_signed_out() {
+        let (secrets, clock) = (folder(), Clock::fixed_at(1_700_000_000_000));
+        let first = links(&secrets, &clock);
+        let pass = first.pass(Opens::All, "");
+        let again = links(&secrets, &clock);
+        assert!(again.check(Opens::All, &pass).is_some(), "the same after a restart");
+        again.sign_out().unwrap();
+        assert_eq!(again.check(Opens::All, &pass), None);
+        let after = links(&secrets, &clock);
+        assert_eq!(after.check(Opens::All, &pass), None, "also after a restart");
+        assert!(after.check(Opens::All, &again.pass(Opens::All, "")).is_some());
+        // A key that was cut off is none.
+        fs::write(secrets.path().join(FILE), "x").unwrap();
+        let cut = links(&secrets, &clock);
+        assert_ne!(fs::read(secrets.path().join(FILE)).unwrap(), b"x");
+        assert_eq!(cut.check(Opens::All, &again.pass(Opens::All, "")), None);
+    }
+
+    #[test]
     fn no_byte_of_a_pass_can_be_changed() {
         let clock = Clock::fixed_at(1_700_000_000_000);
-        let links = links("secret", &clock);
+        let links = links(&folder(), &clock);
         let pass = links.pass(Opens::Turn, "t1");
         for at in 0..pass.len() {
             for other in ["A", ".", "z", "0"] {
@@ -155,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_link_leads_to_the_public_name_and_the_operator_is_told_of_all() {
-        let links = links("secret", &Clock::fixed_at(0));
+        let links = links(&folder(), &Clock::fixed_at(0));
         assert!(links.to_turn(&"t1".into()).starts_with("https://dash.example.org/dashboard#t."));
         let entrances = links.entrances();
         assert!(entrances[1].starts_with("http://127.0.0.1:8090/dashboard#e."), "{entrances:?}");

@@ -96,11 +96,17 @@ fn secrets_that_others_can_read_are_closed_and_nothing_else_is_changed() {
         ["state/secrets/matrix-coder-session.json", "state/secrets/x.env.template", "setups", "ca.crt"]
             .map(|name| folder.path().join(name));
     fs::create_dir_all(secret.parent().unwrap()).unwrap();
-    fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
-    for (file, mode) in [(&secret, 0o644), (&template, 0o644), (&setups, 0o640), (&bundle, 0o600)] {
+    let [deeper, strange, link] =
+        ["state/secrets/old/key", "strange", "state/secrets/link"].map(|name| folder.path().join(name));
+    fs::create_dir(deeper.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink(&strange, link).unwrap();
+    for (file, mode) in
+        [(&secret, 0o644), (&template, 0o644), (&setups, 0o640), (&bundle, 0o600), (&deeper, 0o666), (&strange, 0o644)]
+    {
         fs::write(file, "-----BEGIN CERTIFICATE-----\n").unwrap();
         fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
     }
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).unwrap();
     let settings = [
         ("STATE_DIR", state.as_path()),
         ("IPC_BASE_DIR", &folder.path().join("ipc")),
@@ -120,13 +126,16 @@ fn secrets_that_others_can_read_are_closed_and_nothing_else_is_changed() {
     };
     let found = run(&["doctor", "--json"]);
     assert_eq!((status(&found, "secrets"), status(&found, "ca-bundle")), (Some("warning".into()), Some("bad".into())));
+    assert_eq!(status(&found, "state-directory"), Some("warning".into()), "others can write there: {found:#}");
     assert_eq!(found["mended"].as_array().unwrap().len(), 0, "{found:#}");
     let mode = |file: &Path| fs::metadata(file).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&secret), mode(&bundle)), (0o644, 0o600), "without --fix it only looks");
     let fixed = run(&["doctor", "--json", "--fix"]);
     assert_eq!((status(&fixed, "secrets"), status(&fixed, "ca-bundle")), (None, Some("good".into())), "{fixed:#}");
-    assert_eq!([&secret, &setups, &bundle, &template].map(|file| mode(file)), [0o600, 0o600, 0o604, 0o644]);
-    assert_eq!(fixed["mended"].as_array().unwrap().len(), 3, "{fixed:#}");
+    let modes = [&secret, &setups, &bundle, &template, &deeper, &state].map(|file| mode(file));
+    assert_eq!(modes, [0o600, 0o600, 0o604, 0o644, 0o600, 0o700]);
+    assert_eq!(mode(&strange), 0o644, "what a link leads to is not in the folder");
+    assert_eq!(fixed["mended"].as_array().unwrap().len(), 5, "{fixed:#}");
     assert_eq!(run(&["doctor", "--json", "--fix"])["mended"].as_array().unwrap().len(), 0, "nothing is left to do");
 }
 
@@ -239,6 +248,7 @@ fn a_state_directory_that_can_only_be_read_is_told() {
     let folder = folder();
     let state = folder.path().join("old");
     fs::create_dir(&state).unwrap();
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
     let looks = |mount: &str| {
         let mut command = std::process::Command::new("unshare");
         command.args([

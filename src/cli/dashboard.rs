@@ -13,13 +13,17 @@ pub(super) struct Args {
     /// Prints JSON
     #[arg(long)]
     json: bool,
+    /// Signs out whoever is in, and makes all links worthless that were given before, those of `!link` too
+    #[arg(long)]
+    sign_out: bool,
 }
 
 pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Result<Outcome> {
     let config = configuration.checked(Purpose::Anything)?;
-    let mut operator = Operator::ask(&control_socket(&config.paths.state_dir), &Request::Dashboard)
-        .await
-        .context("No server runs that could be asked. Start it with `matrix-agent run`.")?;
+    let mut operator =
+        Operator::ask(&control_socket(&config.paths.state_dir), &Request::Dashboard { sign_out: args.sign_out })
+            .await
+            .context("No server runs that could be asked. Start it with `matrix-agent run`.")?;
     match operator.next().await? {
         Some(Answer::Value { value, text }) => {
             let shown = if args.json { format!("{value:#}") } else { text };

@@ -6,13 +6,17 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use tokio::signal::{
+    ctrl_c,
+    unix::{SignalKind, signal},
+};
 
 use super::{Configuration, Outcome};
 use crate::{
     config::sentence,
     ops::{
         Purpose, canary,
-        doctor::{Check, Status, examine},
+        doctor::{Check, Fix, Status, examine},
     },
     text,
 };
@@ -58,7 +62,7 @@ pub(super) async fn run(args: Args, configuration: Configuration) -> anyhow::Res
 /// Mends what can be mended without harm, and returns what was done, or why it could not be.
 fn mend(checks: &[Check]) -> Vec<String> {
     let fixes = checks.iter().filter_map(|check| check.fix.as_ref());
-    fixes.flat_map(|fix| fix.carry_out().unwrap_or_else(|why| vec![why])).collect()
+    fixes.flat_map(Fix::carry_out).collect()
 }
 
 /// Returns a check for programs, which know it by its `id`.
@@ -74,7 +78,15 @@ async fn fly(configuration: &Configuration) -> anyhow::Result<Outcome> {
     let config = configuration.checked(needed)?;
     let (mut out, began) = (io::stdout(), Instant::now());
     // Whoever reads this may have gone; the job is done all the same.
-    canary::fly(config, |stage, took| drop(writeln!(out, "{stage:<8} {:>7.2} s", took.as_secs_f64()))).await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    // What it has made is removed then, too.
+    let ended = async {
+        tokio::select! {
+            _ = ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    canary::fly(config, ended, |stage, took| drop(writeln!(out, "{stage:<8} {:>7.2} s", took.as_secs_f64()))).await?;
     writeln!(out, "The canary lives: {}.", text::human_duration(began.elapsed()))?;
     Ok(Outcome::Good)
 }

@@ -153,7 +153,10 @@ impl CloudBots {
         let mut found = Self::default();
         let names = match file::names(&folder) {
             Ok(names) => names,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return found,
+            // Without a folder there are none; whether it may be one is told of the state directory.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return found;
+            }
             Err(error) => {
                 found.refuse(&folder, None, file::unreadable(&error));
                 return found;

@@ -6,24 +6,28 @@
 
 use std::{
     env, fmt, fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    process,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use anyhow::{Context, anyhow};
 use nix::unistd::geteuid;
 use tokio::{task, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     control::{Request, control_socket},
+    lock::Lock,
     server::{House, Served, Server},
     settings::{self, with_demo_model},
 };
 use crate::{
     chat::terminal::{Client, ServerFrame, Shown},
     clock::Clock,
-    config::{Config, Paths},
+    config::{Config, Paths, make_private},
     hub::{Ending, Live},
     llm::DemoModel,
     sandbox::Sandboxes,
@@ -91,19 +95,31 @@ pub(crate) struct Failed {
     cause: String,
 }
 
-/// Does the job with these settings; `done` is told each stage that was well, with its time.
+/// Does the job with these settings, unless `ended` comes before; `done` is told each stage that was well, with its time.
 ///
 /// # Errors
 ///
 /// The first stage that failed, or took longer than it may. Nothing is left then either.
-pub(crate) async fn fly(config: &Config, mut done: impl FnMut(Stage, Duration)) -> Result<(), Failed> {
-    let place = Place::new();
+pub(crate) async fn fly(
+    config: &Config,
+    ended: impl Future<Output = ()>,
+    mut done: impl FnMut(Stage, Duration),
+) -> Result<(), Failed> {
     let mut flight = Flight { stage: Stage::Copy, since: Instant::now(), done: &mut done };
-    // Boxed because it is large, like what it waits for.
-    let flown = Box::pin(flight.all(config, &place)).await;
-    if let Err(error) = Box::pin(place.clear(config)).await {
-        tracing::warn!(%error, "what the canary has left in {} cannot be removed", place.folder.display());
-    }
+    // Boxed because they are large, like what they wait for.
+    let flown = match flight.within(Box::pin(Place::take(config))).await {
+        Ok(place) => {
+            let flown = tokio::select! {
+                flown = Box::pin(flight.all(config, &place)) => flown,
+                () = ended => Err(anyhow!("it was told to end")),
+            };
+            if let Err(error) = Box::pin(clear(&place.folder, config)).await {
+                tracing::warn!(%error, "what the canary has left in {} cannot be removed", place.folder.display());
+            }
+            flown
+        }
+        Err(error) => Err(error),
+    };
     flown.map_err(|error| Failed { stage: flight.stage, cause: told(&error) })
 }
 
@@ -117,54 +133,81 @@ fn told(error: &anyhow::Error) -> String {
     text::one_line(&told.join(": "), 400)
 }
 
-/// Where the copy lives: one directory a user, so that what a killed canary has left is found by the next.
+/// How the names of the directories begin in which canaries work.
+const BEGINS: &str = "matrix-agent-canary-";
+
+/// Where the copy lives: a directory of this process alone, which it holds locked, so that several canaries do not meet and what a
+/// killed one has left is known as such by the next.
 struct Place {
     folder: PathBuf,
+    _lock: Lock,
 }
 
 impl Place {
-    fn new() -> Self {
+    /// Makes the directory, and removes those that killed canaries have left.
+    async fn take(config: &Config) -> anyhow::Result<Self> {
         let base = env::var_os("TMPDIR").map(PathBuf::from).filter(|path| path.is_absolute());
         let base = base.unwrap_or_else(|| "/var/tmp".into());
-        Self { folder: base.join(format!("matrix-agent-canary-{}", geteuid())) }
+        for left in left_in(&base)? {
+            // One that works holds its lock.
+            if let Ok(_lock) = Lock::take(&left) {
+                clear(&left, config).await.with_context(|| format!("{} cannot be removed", left.display()))?;
+            }
+        }
+        // It bears its name once it is locked, before which nobody takes it for one that was left.
+        let (new, folder) =
+            (base.join(format!(".{BEGINS}{}", process::id())), base.join(format!("{BEGINS}{}", process::id())));
+        make_private(&new)?;
+        let lock = Lock::take(&new)?;
+        fs::rename(&new, &folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+        Ok(Self { folder, _lock: lock })
     }
+}
 
-    /// Returns the settings of the server that works here: everything that is live or reaches anybody is elsewhere or off.
-    fn settings(&self, config: &Config) -> Config {
-        let mut config = config.clone();
-        let paths = &config.paths;
-        config.paths = Paths {
-            state_dir: self.folder.join("state"),
-            ipc_base_dir: self.folder.join("ipc"),
-            localbot_dir: self.folder.join("inference"),
-            ..paths.clone()
+/// Returns the settings of the server that works in `folder`: everything that is live or reaches anybody is elsewhere or off.
+fn settings_in(folder: &Path, config: &Config) -> Config {
+    let mut config = config.clone();
+    let paths = &config.paths;
+    config.paths = Paths {
+        state_dir: folder.join("state"),
+        ipc_base_dir: folder.join("ipc"),
+        localbot_dir: folder.join("inference"),
+        ..paths.clone()
+    };
+    (config.matrix, config.audit_room) = (None, None);
+    config.accounts.clear();
+    (config.cloud_bots.enabled, config.exobot.enabled) = (false, false);
+    config.sandbox.environments = 0;
+    (config.limits.room_tokens, config.limits.user_tokens) = (None, None);
+    config
+}
+
+/// Returns the directories of this user's canaries.
+fn left_in(base: &Path) -> io::Result<Vec<PathBuf>> {
+    let ours = |entry: &fs::DirEntry| {
+        let about = entry.metadata().ok().filter(fs::Metadata::is_dir)?;
+        (entry.file_name().to_str()?.starts_with(BEGINS) && about.uid() == geteuid().as_raw()).then(|| entry.path())
+    };
+    Ok(fs::read_dir(base)?.flatten().filter_map(|entry| ours(&entry)).collect())
+}
+
+/// Removes the sandbox and the directory. Only the canary's own installation is ever opened here.
+async fn clear(folder: &Path, config: &Config) -> anyhow::Result<()> {
+    let config = settings_in(folder, config);
+    // A copy that cannot be opened has never had a sandbox.
+    if config.paths.database().exists()
+        && let Ok(house) = House::open(&config, Clock::default()).await
+    {
+        let removed = match house.sandboxes() {
+            Some(sandboxes) => remove_all(sandboxes).await,
+            None => Ok(()),
         };
-        (config.matrix, config.audit_room) = (None, None);
-        config.accounts.clear();
-        (config.cloud_bots.enabled, config.exobot.enabled) = (false, false);
-        config.sandbox.environments = 0;
-        (config.limits.room_tokens, config.limits.user_tokens) = (None, None);
-        config
+        house.shutdown().await;
+        removed?;
     }
-
-    /// Removes the sandbox and the directory. Only the canary's own installation is ever opened here.
-    async fn clear(&self, config: &Config) -> anyhow::Result<()> {
-        let config = self.settings(config);
-        // A copy that cannot be opened has never had a sandbox.
-        if config.paths.database().exists()
-            && let Ok(house) = House::open(&config, Clock::default()).await
-        {
-            let removed = match house.sandboxes() {
-                Some(sandboxes) => remove_all(sandboxes).await,
-                None => Ok(()),
-            };
-            house.shutdown().await;
-            removed?;
-        }
-        match fs::remove_dir_all(&self.folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        }
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
     }
 }
 
@@ -199,10 +242,8 @@ impl<F: FnMut(Stage, Duration)> Flight<'_, F> {
     }
 
     async fn all(&mut self, live: &Config, place: &Place) -> anyhow::Result<()> {
-        self.within(Box::pin(place.clear(live))).await?;
-        let config = place.settings(live);
-        crate::config::make_private(&place.folder)?;
-        crate::config::make_private(&config.paths.state_dir)?;
+        let config = settings_in(&place.folder, live);
+        make_private(&config.paths.state_dir)?;
         let (from, to) = (live.paths.database(), config.paths.database());
         if from.exists() {
             let copied = task::spawn_blocking(move || store::copy(&from, &to));

@@ -105,8 +105,12 @@ pub(crate) enum Request {
     },
     /// Tells what exobot and its model do.
     Exobot,
-    /// Makes links by which an operator comes into the dashboard.
-    Dashboard,
+    /// Makes links by which an operator comes into the dashboard; before, whoever is in is signed out, if that is asked.
+    Dashboard {
+        /// Whether nobody stays in, and no link that was given opens anything.
+        #[serde(default)]
+        sign_out: bool,
+    },
     /// Runs a command in a sandbox.
     Exec {
         /// The room as the list shows it, its sandbox's name, or a terminal room's name.
@@ -253,12 +257,16 @@ impl Control {
                     Err(why) => fail(&mut outgoing, &why).await,
                 }
             }
-            (Request::Dashboard, _) => {
+            (Request::Dashboard { sign_out }, _) => {
                 let Some(links) = &self.links else {
                     let why =
                         "This server has no dashboard. Set HTTP_LISTEN, such as HTTP_LISTEN=8090, and start it again.";
                     return fail(&mut outgoing, why).await;
                 };
+                if sign_out && let Err(error) = links.sign_out() {
+                    let why = format!("Nobody is signed out: the dashboard's key cannot be written ({error}).");
+                    return fail(&mut outgoing, &why).await;
+                }
                 let links = links.entrances();
                 let text = links.join("\n");
                 send(&mut outgoing, &Answer::Value { value: serde_json::json!({ "links": links }), text }).await
@@ -376,7 +384,7 @@ impl Administration {
             | Request::Log { .. }
             | Request::CloudBots
             | Request::Exobot
-            | Request::Dashboard
+            | Request::Dashboard { .. }
             | Request::CloudBotLog { .. }
             | Request::LookAtCloudBots
             | Request::RestartCloudBot { .. } => Answer::Failed { text: "Not a question.".into() },

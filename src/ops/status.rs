@@ -20,6 +20,7 @@ use crate::{
     metrics::{self, Looked},
     sandbox::{SandboxState, Sandboxes},
     store::Store,
+    strings::database,
 };
 
 /// How long a beat may take, and what else is asked.
@@ -86,6 +87,9 @@ impl Status {
             return Err("The server is ending.".to_owned());
         }
         self.lives().await?;
+        if !self.store.has_space() {
+            return Err(database::FULL.to_owned());
+        }
         let (synced, all, why) = self.serving.synced();
         if synced < all {
             let why = why.map_or_else(|| "no messages have come from there yet".to_owned(), |why| why.to_string());

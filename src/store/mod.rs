@@ -37,6 +37,7 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::statvfs::statvfs;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Notify, oneshot};
@@ -229,6 +230,14 @@ impl Store {
     /// Returns the id of this installation, which is created once.
     pub fn instance(&self) -> &str {
         &self.instance
+    }
+
+    /// Returns whether the disk that holds the database has space for some more rows; yes, if it does not say.
+    pub(crate) fn has_space(&self) -> bool {
+        const SOME: u64 = 1 << 20;
+        // The folder of files is made when there is one; it lies beside the database.
+        let folder = self.files.parent().unwrap_or(&self.files);
+        statvfs(folder).map_or(true, |disk| disk.blocks_available() * disk.fragment_size() >= SOME)
     }
 
     /// Returns the secret of this installation, from which keys are derived that stay the same after a restart.

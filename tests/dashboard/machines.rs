@@ -1,6 +1,10 @@
 //! `/healthz`, `/readyz` and `/metrics`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Write,
+};
 
 use prometheus_parse::{Sample, Scrape, Value};
 use serde_json::json;
@@ -143,6 +147,29 @@ fn a_server_without_podman_lives_and_is_not_ready_and_says_why() {
     assert_eq!(block_on(get(&format!("{address}/healthz"), None)).0, 200);
     let (_, text) = block_on(get(&format!("{address}/metrics"), None));
     assert!(text.contains("\nmatrix_agent_ready 0\n"), "{text}");
+    drop(server);
+}
+
+#[test]
+fn a_server_whose_disk_is_full_lives_and_is_not_ready_until_there_is_space() {
+    let (_llm, mut rig) = scripted();
+    let address = with_port(&mut rig);
+    let state = rig.database().parent().unwrap().to_owned();
+    let script = "mkdir -p \"$STATE_DIR\" && mount -t tmpfs -o size=24m,mode=700 none \"$STATE_DIR\" && exec \"$0\" --env-file /dev/null run";
+    rig.serve_with("unshare".into(), &["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_matrix-agent")]);
+    let server = rig.serve();
+    let ready = || block_on(get(&format!("{address}/readyz"), None));
+    assert_eq!(ready().0, 200);
+    // The disk as the server sees it.
+    let inside = format!("/proc/{}/root{}/fill", server.pid(), state.display());
+    let mut fill = fs::File::create(&inside).unwrap();
+    while fill.write_all(&[0; 4096]).is_ok() {}
+    let (status, why) = ready();
+    assert!(status == 503 && why.contains("disk that holds the database is full"), "{status} {why}");
+    assert_eq!(block_on(get(&format!("{address}/healthz"), None)).0, 200);
+    fs::remove_file(inside).unwrap();
+    drop(fill);
+    assert_eq!(ready().0, 200);
     drop(server);
 }
 

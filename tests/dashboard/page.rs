@@ -1,5 +1,7 @@
 //! The dashboard as somebody asks for it who is no browser: who may see what, and that nothing hostile becomes markup.
 
+use std::time::Duration;
+
 use reqwest::{Response, StatusCode};
 
 use super::{
@@ -14,6 +16,8 @@ use super::{
 
 /// The most bytes of all that the page is made of.
 const LARGEST: usize = 50 << 10;
+/// How long what has to come may take.
+const LIMIT: Duration = Duration::from_secs(30);
 const HOSTILE: &str = "<img src=x onerror=alert(1)>\"'&\u{202e}</main><script>alert(2)</script>";
 
 /// The pass in the link that a command has printed, or a bot has written.
@@ -148,6 +152,34 @@ fn a_link_to_a_turn_opens_its_log_alone() {
         let renamed = cookie.replace("matrix_agent_turn", "matrix_agent_session");
         assert_eq!(see(&address, "/dashboard", &renamed).await.0, 401);
     });
+}
+
+#[test]
+fn signing_out_ends_what_is_open_and_no_earlier_link_opens_anything() {
+    let (llm, mut rig) = scripted();
+    let address = with_port(&mut rig);
+    llm.otherwise(|_| Reply::text("Here."));
+    let server = rig.serve();
+    rig.ask("one", "please").finish();
+    let before = entrance(&rig);
+    let session = block_on(async { cookie(&enter(&address, &before, None).await) });
+    block_on(async {
+        let request = client().get(format!("{address}/dashboard/live")).header("cookie", &session);
+        let mut open = request.send().await.unwrap();
+        assert!(open.chunk().await.unwrap().is_some(), "the page is told what there is");
+        let told = rig.run(&["dashboard", "--sign-out"]);
+        let after = pass(&String::from_utf8(told.stdout).unwrap());
+        let ended = async { while open.chunk().await.unwrap().is_some() {} };
+        tokio::time::timeout(LIMIT, ended).await.expect("the open page is let go");
+        assert_eq!(see(&address, "/dashboard", &session).await.0, 401);
+        assert_eq!(enter(&address, &before, None).await.status(), 403);
+        assert_eq!(enter(&address, &after, None).await.status(), 303);
+    });
+    // What a backup without secrets holds opens nothing: the key is not in the database.
+    let key = std::fs::read_to_string(rig.database().with_file_name("secrets/dashboard-key")).unwrap();
+    let database = std::fs::read(rig.database()).unwrap();
+    assert!(!database.windows(key.len()).any(|part| part == key.as_bytes()));
+    drop(server);
 }
 
 #[test]

@@ -1,7 +1,17 @@
 //! `doctor --canary`: this program on a copy of what another one works with.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+};
 
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
 
@@ -26,6 +36,47 @@ fn fly(rig: &Rig, settings: &[(&str, &str)]) -> (i32, String, String) {
 
 fn stages(said: &str) -> Vec<&str> {
     said.lines().filter_map(|line| line.split_whitespace().next().filter(|_| line.ends_with(" s"))).collect()
+}
+
+/// Begins one, with this folder for the copy; returns it once its first stage is done.
+fn begin(rig: &Rig, folder: &Path) -> Child {
+    let mut command = rig.command(&["doctor", "--canary"]);
+    let mut child = command.env("TMPDIR", folder).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("copy"), "{line}");
+    child
+}
+
+#[test]
+fn canaries_do_not_meet_and_what_one_that_was_ended_has_left_goes() {
+    let llm = block_on(ScriptedLlm::start());
+    let rig = Rig::new(BARE, llm.base_url());
+    let folder = rig.path().join("c");
+    fs::create_dir_all(&folder).unwrap();
+    let left = || fs::read_dir(&folder).unwrap().count();
+    let mut killed = begin(&rig, &folder);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert_eq!(left(), 1, "nobody could remove it");
+    // The next removes it, and meets nobody who works.
+    thread::scope(|scope| {
+        let flown = [(); 2].map(|()| {
+            scope.spawn(|| {
+                let output = rig.command(&["doctor", "--canary"]).env("TMPDIR", &folder).output().unwrap();
+                (output.status.code(), String::from_utf8(output.stderr).unwrap())
+            })
+        });
+        for flown in flown {
+            let (code, errors) = flown.join().unwrap();
+            assert_eq!(code, Some(0), "{errors}");
+        }
+    });
+    assert_eq!(left(), 0);
+    let mut ended = begin(&rig, &folder);
+    signal::kill(Pid::from_raw(ended.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(ended.wait().unwrap().code(), Some(1));
+    assert_eq!(left(), 0, "one that is told to end removes its own");
 }
 
 /// All that is in the database.

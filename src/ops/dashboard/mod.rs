@@ -158,12 +158,15 @@ async fn follow(State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap) -> 
     if !dashboard.has_come_in(&headers) {
         return told(StatusCode::UNAUTHORIZED, "The pass has expired. Ask `matrix-agent dashboard` for another link.");
     }
+    let pass = cookie(&headers, SESSION).unwrap_or_default().to_owned();
     let Ok(place) = Arc::clone(&dashboard.followers).try_acquire_owned() else {
         return told(StatusCode::SERVICE_UNAVAILABLE, "Too many pages are open. Close one of them.");
     };
-    let follower = Follower { dashboard, seen: Vec::new(), _place: place };
+    let follower = Follower { dashboard, pass, seen: Vec::new(), _place: place };
     let stream = stream::unfold(follower, |mut follower| async move {
         let event = follower.news().await;
+        // A page that stays open outlasts neither its pass nor a signing out.
+        follower.dashboard.links.check(Opens::All, &follower.pass)?;
         Some((Ok::<_, Infallible>(event), follower))
     });
     part_of_page(StatusCode::OK, "text/event-stream", Body::from_stream(stream))
@@ -172,6 +175,8 @@ async fn follow(State(dashboard): State<Arc<Dashboard>>, headers: HeaderMap) -> 
 /// A page that is open.
 struct Follower {
     dashboard: Arc<Dashboard>,
+    /// By which it was let in.
+    pass: String,
     /// What it was told last.
     seen: Vec<Section>,
     _place: OwnedSemaphorePermit,

@@ -55,6 +55,10 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
 fn check_file(path: &Path) -> Check {
     let shown = path.display();
     let Ok(metadata) = fs::metadata(path) else {
+        if fs::symlink_metadata(path).is_ok() {
+            let what = format!("{shown} is a link that leads to nothing");
+            return Check::bad(NAME, what, "Bring back what it leads to, or remove the link to begin anew");
+        }
         return Check::good(NAME, format!("{shown} (made at the first start)"));
     };
     let size = text::human_bytes(metadata.len());

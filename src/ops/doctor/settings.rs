@@ -16,6 +16,9 @@ use crate::{
     ops::{Purpose, review, settings::heard_elsewhere},
 };
 
+/// So many folders deep secrets are looked for.
+const DEEPEST: usize = 4;
+
 pub(super) fn check(loaded: &Loaded) -> Vec<Check> {
     let config = &loaded.config;
     let mut checks = mistakes(loaded);
@@ -57,10 +60,10 @@ fn secrets(loaded: &Loaded) -> Option<Check> {
     });
     // Nextcloud Talk's file may be open to all if it holds no secret; its own check tells that.
     let named = config.sandbox.setup_secrets.iter().cloned();
-    let folder = fs::read_dir(config.paths.secrets()).into_iter().flatten().flatten().map(|entry| entry.path());
-    let folder = folder.filter(|path| path.extension().is_none_or(|extension| extension != "template"));
+    // Where one of these is a link, what it leads to is read.
+    let real = sources.chain(named).filter_map(|path| fs::canonicalize(path).ok());
     let is_open = |path: &PathBuf| fs::metadata(path).is_ok_and(|about| about.is_file() && about.mode() & 0o077 != 0);
-    let open: BTreeSet<PathBuf> = sources.chain(named).chain(folder).filter(is_open).collect();
+    let open: BTreeSet<PathBuf> = real.chain(below(&config.paths.secrets(), DEEPEST)).filter(is_open).collect();
     let names = open.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ");
     (!open.is_empty()).then(|| {
         Check::warning(
@@ -70,6 +73,20 @@ fn secrets(loaded: &Loaded) -> Option<Check> {
         )
         .with_fix(Fix::Close(open.into_iter().collect()))
     })
+}
+
+/// Returns the files in a folder and those in it, without templates. What a link leads to is not the folder's.
+fn below(folder: &Path, deepest: usize) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() && deepest > 0 => files.extend(below(&entry.path(), deepest - 1)),
+            Ok(kind) if kind.is_file() => files.push(entry.path()),
+            _ => {}
+        }
+    }
+    files.retain(|path| path.extension().is_none_or(|extension| extension != "template"));
+    files
 }
 
 fn hosts(config: &Config) -> Check {
@@ -125,7 +142,14 @@ fn ca_bundle(path: &Path) -> Check {
 }
 
 fn folder(name: &'static str, key: &str, path: &Path) -> Check {
+    let mode = fs::symlink_metadata(path).map_or(0, |about| about.mode());
     match config::check_private(path) {
+        // Passing through is harmless, and needed by some runtimes of containers.
+        Ok(true) if mode & 0o066 != 0 => {
+            let what = format!("other users of this machine can look into {}, or write there", path.display());
+            Check::warning(name, what, format!("chmod go-rw {}", path.display()))
+                .with_fix(Fix::Close(vec![path.to_owned()]))
+        }
         Ok(true) => Check::good(name, path.display().to_string()),
         Ok(false) => Check::good(name, format!("{} (made at the first start)", path.display())),
         Err(error) => {

@@ -227,10 +227,12 @@ impl House {
     /// Listens for HTTP for those who watch the server, if the settings say so.
     async fn watch_http(&mut self, config: &Config) -> anyhow::Result<()> {
         self.http = settings::http(config).await?;
-        self.links = self.http.as_ref().map(|http| {
-            let (secret, clock) = (self.store.secret(), self.store.clock().clone());
-            Links::new(secret, clock, http.address(), &http.opening(DASHBOARD))
-        });
+        if let Some(http) = &self.http {
+            let (secrets, clock) = (config.paths.secrets(), self.store.clock().clone());
+            crate::config::make_private(&secrets)?;
+            let links = Links::open(&secrets, clock, http.address(), &http.opening(DASHBOARD));
+            self.links = Some(links.with_context(|| format!("The dashboard has no key in {}.", secrets.display()))?);
+        }
         Ok(())
     }
 
