@@ -6,7 +6,6 @@
 //! message sockets ([`Order`], [`Word`]). Called by PID 1's [`crate::commands`].
 
 use std::{
-    collections::BTreeMap,
     fs, io,
     os::{
         fd::{AsRawFd, OwnedFd},
@@ -136,7 +135,7 @@ struct Warden<'a> {
     cause: Option<Exit>,
     leftovers: u32,
     survivors: u32,
-    /// The kernel's count of processes that it ended for want of memory, before the command began.
+    /// The kernel's count of processes that it had ended for want of memory when the command began.
     oom_kills: Option<u64>,
 }
 
@@ -515,12 +514,8 @@ impl<'a> Warden<'a> {
         let code = libc::WEXITSTATUS(status);
         // A shell that lost its child to SIGKILL tells so by its code.
         let suspicious = signal == Some(libc::SIGKILL) || signal.is_none() && code == 128 + libc::SIGKILL;
-        let out_of_memory = suspicious
-            && match (self.oom_kills, oom_kills()) {
-                (Some(before), Some(after)) => after > before,
-                // The kernel does not tell: then it is the likeliest sender of a SIGKILL.
-                _ => signal.is_some(),
-            };
+        // Without a count there is no such end: gVisor, which has none, goes as a whole when its memory is used up.
+        let out_of_memory = suspicious && self.oom_kills.zip(oom_kills()).is_some_and(|(before, after)| after > before);
         match signal {
             _ if out_of_memory => Exit::OutOfMemory,
             Some(signal) => Exit::Signal(signal),
@@ -543,13 +538,15 @@ fn no_process(error: &io::Error) -> String {
     format!("the sandbox has no room for another process ({error}): end some first")
 }
 
-/// Returns how many processes of this container the kernel has ended for want of memory, if it tells.
+/// Where the kernel counts the processes that it has ended for want of memory: those of this container, by either version of
+/// control groups, or, where no container has a count, those of the whole machine.
+const OOM_KILLS: [&str; 3] =
+    ["/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control", "/proc/vmstat"];
+
+/// Returns how many processes the kernel has ended for want of memory, if it counts them.
 fn oom_kills() -> Option<u64> {
-    let told: BTreeMap<_, _> = ["/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"]
-        .iter()
-        .find_map(|path| fs::read_to_string(path).ok())?
-        .lines()
-        .filter_map(|line| line.split_once(' ').map(|(name, count)| (name.to_owned(), count.trim().to_owned())))
-        .collect();
-    told.get("oom_kill")?.parse().ok()
+    OOM_KILLS.iter().find_map(|path| {
+        let told = fs::read_to_string(path).ok()?;
+        told.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+    })
 }
