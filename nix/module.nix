@@ -45,6 +45,24 @@ let
     name: builtins.match "(.*_)?(API_KEY|PASSWORD|SECRET|TOKEN)" name != null
   ) (lib.attrNames cfg.settings);
 
+  # A runtime that is chosen needs a Podman of its own (docs/runtimes.md).
+  runtime = if cfg.settings ? PODMAN_SOCKET then null else cfg.settings.SANDBOX_RUNTIME or null;
+  podmanSocket = "/run/matrix-agent-podman/podman.sock";
+  runtimePackages = {
+    runsc = pkgs.gvisor;
+    crun = pkgs.crun;
+    runc = pkgs.runc;
+  };
+  # With the flags of scripts/gvisor/runsc, and its name, by which Podman knows it.
+  runsc = pkgs.writeTextFile {
+    name = "runsc";
+    executable = true;
+    destination = "/bin/runsc";
+    text = lib.replaceStrings [ "exec runsc" ] [ "exec ${pkgs.gvisor}/bin/runsc" ] (
+      builtins.readFile ../scripts/gvisor/runsc
+    );
+  };
+
   configFile = (pkgs.formats.toml { }).generate "matrix-agent.toml" cfg.structure;
 in
 {
@@ -149,12 +167,14 @@ in
         pkgs.e2fsprogs
         pkgs.openssh
         pkgs.podman
-      ];
+      ]
+      ++ lib.optional (runtime != null) runtimePackages.${runtime};
 
       environment = {
         STATE_DIR = "/var/lib/matrix-agent";
         IPC_BASE_DIR = "/run/matrix-agent/ipc";
       }
+      // lib.optionalAttrs (runtime != null) { PODMAN_SOCKET = podmanSocket; }
       // lib.mapAttrs (_: text) cfg.settings;
 
       # The reasons stand in systemd/matrix-agent.service.
@@ -205,6 +225,30 @@ in
         SystemCallArchitectures = "native";
         SystemCallFilter = "@system-service";
         SystemCallErrorNumber = "EPERM";
+      };
+    };
+
+    systemd.sockets.matrix-agent-podman = mkIf (runtime != null) {
+      description = "Podman with the runtime of matrix-agent's sandboxes";
+      wantedBy = [ "sockets.target" ];
+      listenStreams = [ podmanSocket ];
+      socketConfig = {
+        SocketMode = "0600";
+        DirectoryMode = "0700";
+      };
+    };
+
+    systemd.services.matrix-agent-podman = mkIf (runtime != null) {
+      description = "Podman with the runtime of matrix-agent's sandboxes";
+      requires = [ "matrix-agent-podman.socket" ];
+      after = [ "matrix-agent-podman.socket" ];
+      serviceConfig = {
+        Type = "exec";
+        ExecStart = "${config.virtualisation.podman.package}/bin/podman --runtime ${
+          if runtime == "runsc" then "${runsc}/bin/runsc" else lib.getExe runtimePackages.${runtime}
+        } system service";
+        KillMode = "process";
+        Delegate = "yes";
       };
     };
   };

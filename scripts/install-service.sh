@@ -134,6 +134,16 @@ else
     in_effect() { setting "$1"; }
 fi
 
+# A runtime that is chosen needs a Podman of its own, which the server's unit has too few rights to start; one that PODMAN_SOCKET
+# names already is the operator's.
+own_podman=/run/matrix-agent-podman/podman.sock
+case $rootless$(in_effect PODMAN_SOCKET) in
+    '' | "$own_podman") runtime=$(in_effect SANDBOX_RUNTIME) ;;
+    *) runtime='' ;;
+esac
+[[ -z $runtime || -n $root || -n $DRY_RUN ]] || have "$runtime" ||
+    die "SANDBOX_RUNTIME is $runtime, and that is not installed" "Install it (docs/runtimes.md), then run this script again"
+
 # ---- what the machine needs ----
 
 stage "Podman and the sandbox image"
@@ -174,6 +184,11 @@ if ! diff -rq --no-dereference -x target "$tree" "$library" >/dev/null 2>&1; the
 fi
 
 [[ -n $DRY_RUN || -d $etc ]] || (umask 077 && mkdir -p "$etc")
+if [[ -n $runtime && -z $(in_effect PODMAN_SOCKET) ]]; then
+    change "write PODMAN_SOCKET into $ENV_FILE" settle PODMAN_SOCKET "$own_podman"
+elif [[ -z $runtime && $(in_effect PODMAN_SOCKET) == "$own_podman" ]]; then
+    change "take PODMAN_SOCKET out of $ENV_FILE" settle PODMAN_SOCKET ''
+fi
 if [[ ! $ENV_FILE -ef $SETTINGS ]]; then
     place "$ENV_FILE" "$SETTINGS" 600
     leave_link() { rm -f "$ENV_FILE" && ln -s "$SETTINGS" "$ENV_FILE"; }
@@ -201,6 +216,19 @@ place_unit() {
 }
 started=(matrix-agent.service matrix-agent-backup.timer matrix-agent-images.timer matrix-agent-redeploy.path)
 for unit in matrix-agent.service matrix-agent-{backup,images}.{service,timer} matrix-agent-redeploy.{service,path}; do place_unit "$unit"; done
+if [[ -n $runtime ]]; then
+    for unit in matrix-agent-podman.{socket,service}; do place_unit "$unit"; done
+    started=(matrix-agent-podman.socket "${started[@]}")
+    [[ $runtime != runsc ]] || runtime=${library#"$root"}/scripts/gvisor/runsc
+    printf 'RUNTIME=%s\n' "$runtime" | place_text "$etc/podman.env" 644
+elif [[ -e $units/matrix-agent-podman.socket ]]; then
+    take_away() {
+        "${control[@]}" ${root:+--root "$root"} --quiet disable matrix-agent-podman.socket
+        [[ -n $root ]] || "${control[@]}" stop matrix-agent-podman.{socket,service}
+        rm -f "$units"/matrix-agent-podman.{socket,service} "$etc/podman.env"
+    }
+    change "take matrix-agent-podman away" take_away
+fi
 # Where the server and whoever replaces its program leave each other word; it says that updates are set up.
 if [[ -n $branch && ! -d $root$state/redeploy ]]; then
     change "make $state/redeploy" install -d -m 700 "$root$state" "$root$state/redeploy"
@@ -300,6 +328,11 @@ if [[ " ${started[*]} " == *" synapse-db.service "* ]]; then
 fi
 if [[ -n $quadlet || " ${started[*]} " == *" synapse.service "* ]]; then
     run_unit synapse.service "$units/synapse.service" "${quadlet:-/nowhere}"
+fi
+if [[ -n $runtime ]] && ! up_to_date matrix-agent-podman.socket "$units"/matrix-agent-podman.{socket,service} "$etc/podman.env"; then
+    # The sandboxes live on meanwhile.
+    change "end the Podman that runs them" "${control[@]}" stop matrix-agent-podman.{socket,service}
+    run_unit matrix-agent-podman.socket "$units/matrix-agent-podman.socket"
 fi
 run_unit matrix-agent.service "$program" "$units/matrix-agent.service" "$SETTINGS" "$etc/matrix-agent.toml"
 change "start its timers" "${control[@]}" start matrix-agent-{backup,images}.timer matrix-agent-redeploy.path

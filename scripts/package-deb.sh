@@ -50,10 +50,10 @@ install -m 755 "$binary" "$tree/usr/bin/matrix-agent"
 strip "$tree/usr/bin/matrix-agent"
 
 # What the timers run, and what the images are made of.
-find Containerfile .containerignore .env.example Cargo.toml hooks sandbox scripts/synapse scripts/postgres \
+find Containerfile .containerignore .env.example Cargo.toml hooks sandbox scripts/synapse scripts/postgres scripts/gvisor \
     -path sandbox/sandboxd -prune -o -type f ! -name '*.pyc' -print0 | tar -c --null --no-recursion -T - | tar -x -C "$library" --no-same-owner
 cp scripts/{lib,image,base-image,build-image,setup-synapse,backup,restore,uninstall}.sh "$library/scripts"
-for unit in systemd/matrix-agent{,-backup,-images}.service systemd/matrix-agent-{backup,images}.timer; do
+for unit in systemd/matrix-agent{,-backup,-images,-podman}.service systemd/matrix-agent-{backup,images}.timer systemd/matrix-agent-podman.socket; do
     sed 's|/usr/local/lib/matrix-agent/docs|/usr/share/doc/matrix-agent|; s|/usr/local/|/usr/|g' "$unit" >"$tree/usr/lib/systemd/system/${unit##*/}"
 done
 cp docs/*.md README.md ARCHITECTURE.md CHANGELOG.md "$docs"

@@ -44,7 +44,7 @@ if [[ -n $purge && -z $yes && -z $DRY_RUN ]]; then
 fi
 
 here=()
-for unit in matrix-agent.service matrix-agent-{backup,images}.{timer,service} matrix-agent-redeploy.{path,service} synapse.service synapse-db.service; do
+for unit in matrix-agent.service matrix-agent-{backup,images}.{timer,service} matrix-agent-redeploy.{path,service} matrix-agent-podman.{socket,service} synapse.service synapse-db.service; do
     [[ ! -e $units/$unit ]] || here+=("$unit")
 done
 if [[ ${#here[@]} -gt 0 ]]; then

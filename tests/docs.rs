@@ -307,14 +307,18 @@ fn what_troubleshooting_quotes_is_what_the_program_says() {
 #[test]
 fn the_module_for_nixos_closes_what_the_unit_closes() {
     let module = fs::read_to_string(repository().join("nix/module.nix")).unwrap();
-    let unit = fs::read_to_string(repository().join("systemd/matrix-agent.service")).unwrap();
-    let service = unit.split("[Service]").nth(1).unwrap().split("[Install]").next().unwrap();
     let mut compared = 0;
-    for (key, value) in service.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('=')) {
-        // These name other paths there, or several.
-        if !["ExecStart", "LoadCredential", "Environment"].contains(&key) {
-            assert!(module.contains(&format!(" {key} = \"{value}\";")), "nix/module.nix lacks {key}={value}");
-            compared += 1;
+    for unit in ["matrix-agent.service", "matrix-agent-podman.service", "matrix-agent-podman.socket"] {
+        let text = fs::read_to_string(repository().join("systemd").join(unit)).unwrap();
+        let section = text.split("[Service]\n").chain(text.split("[Socket]\n").skip(1)).nth(1).unwrap();
+        let section = section.split("[Install]").next().unwrap();
+        let lines = section.lines().filter(|line| !line.starts_with('#'));
+        for (key, value) in lines.filter_map(|line| line.split_once('=')) {
+            // These name other paths there, or several.
+            if !["ExecStart", "LoadCredential", "Environment", "EnvironmentFile", "ListenStream"].contains(&key) {
+                assert!(module.contains(&format!(" {key} = \"{value}\";")), "nix/module.nix lacks {key}={value}");
+                compared += 1;
+            }
         }
     }
     assert!(compared > 30, "{compared}");

@@ -163,6 +163,45 @@ fn a_service_is_put_in_place_once() {
 }
 
 #[test]
+fn a_runtime_that_is_chosen_gets_a_podman_of_its_own_for_as_long_as_it_is() {
+    const OWN: &str = "PODMAN_SOCKET = /run/matrix-agent-podman/podman.sock\n";
+    let place = Place::new();
+    let machine = place.path("machine");
+    let (etc, units) = (machine.join("etc/matrix-agent"), machine.join("etc/systemd/system"));
+    let install = |more: &str| {
+        let _ = fs::remove_file(etc.join(".env"));
+        place.settings(&format!("{SETTINGS}{more}"));
+        let installed = place.install(&[]);
+        assert_eq!(installed.code, 0, "{more}: {installed:?}");
+        let settings = fs::read_to_string(etc.join(".env")).unwrap();
+        assert_eq!(settings, fs::read_to_string(place.path("clone/.env")).unwrap(), "{more}");
+        let runtime = fs::read_to_string(etc.join("podman.env")).ok();
+        let wanted = fs::symlink_metadata(units.join("sockets.target.wants/matrix-agent-podman.socket")).is_ok();
+        for unit in ["matrix-agent-podman.socket", "matrix-agent-podman.service"] {
+            assert_eq!(units.join(unit).exists(), wanted, "{more}: {unit}");
+        }
+        assert_eq!(runtime.is_some(), wanted, "{more}");
+        (settings, runtime.unwrap_or_default())
+    };
+    let (settings, runtime) = install("SANDBOX_RUNTIME = runsc\n");
+    assert!(settings.ends_with(OWN), "{settings}");
+    let script = runtime.strip_prefix("RUNTIME=/").unwrap().trim_end();
+    let unit = fs::read_to_string(units.join("matrix-agent-podman.service")).unwrap();
+    assert!(script.ends_with("/runsc") && unit.contains(&format!("\nEnvironment=RUNTIME=/{script}\n")), "{script}");
+    assert_eq!(mode(&machine.join(script)), 0o755);
+    let again = place.install(&[]);
+    assert!(again.code == 0 && !again.out.contains("write ") && !again.out.contains("take "), "{again:?}");
+
+    assert_eq!(install(&format!("SANDBOX_RUNTIME = crun\n{OWN}")).1, "RUNTIME=crun\n");
+    // The operator's own, whatever runs there.
+    let (settings, runtime) = install("SANDBOX_RUNTIME = crun\nPODMAN_SOCKET = /run/mine.sock\n");
+    assert!(settings.ends_with("\nPODMAN_SOCKET = /run/mine.sock\n") && runtime.is_empty(), "{settings}");
+    install("SANDBOX_RUNTIME = runsc\n");
+    let (settings, _) = install(OWN);
+    assert!(settings.ends_with("\nPODMAN_SOCKET = \n"), "{settings}");
+}
+
+#[test]
 fn settings_that_do_not_suffice_change_nothing() {
     let place = Place::new();
     let none = place.install(&[]);

@@ -247,6 +247,11 @@ mod tests {
     }
 
     #[test]
+    fn what_the_service_gives_podman_has_the_same_flags() {
+        assert!(include_str!("../../scripts/gvisor/runsc").contains(&format!("\nexec runsc {FLAGS} \"$@\"\n")));
+    }
+
+    #[test]
     fn each_is_known_by_its_name() {
         for runtime in [Runtime::Runc, Runtime::Crun, Runtime::Runsc] {
             assert_eq!(Runtime::named(runtime.name()), Some(runtime));
