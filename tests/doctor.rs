@@ -89,6 +89,15 @@ fn each_check_has_an_id_that_stays() {
 }
 
 #[test]
+fn under_gvisor_no_agent_plans_whatever_this_machines_kernel_can() {
+    let folder = folder();
+    let found = doctor(folder.path(), &[("SANDBOX_RUNTIME", "runsc")]);
+    assert!(found.status("landlock") == "warning" && found.says("landlock", "gVisor cannot keep"), "{:#}", found.json);
+    let found = doctor(folder.path(), &[("SANDBOX_RUNTIME", "crun")]);
+    assert!(!found.says("landlock", "gVisor"), "{:#}", found.json);
+}
+
+#[test]
 fn secrets_that_others_can_read_are_closed_and_nothing_else_is_changed() {
     let folder = folder();
     let state = folder.path().join("state");

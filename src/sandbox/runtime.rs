@@ -69,6 +69,12 @@ impl Runtime {
         !matches!(self, Self::Runsc)
     }
 
+    /// Returns whether a command in a sandbox can be kept from writing, if this machine's kernel can do that: gVisor's has no
+    /// Landlock.
+    pub(crate) const fn has_landlock(self) -> bool {
+        !matches!(self, Self::Runsc)
+    }
+
     /// Returns the path that Podman is to be given. For runsc that is a script in `state_dir` that calls it with our
     /// flags: what Podman itself can be told of flags it would give to other containers' runtimes, too.
     pub(super) async fn install(self, state_dir: &Path) -> Result<PathBuf, Unusable> {

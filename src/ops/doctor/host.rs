@@ -8,7 +8,7 @@ use std::{
 use nix::sys::statvfs::{Statvfs, statvfs};
 
 use super::Check;
-use crate::{config::Config, text};
+use crate::{config::Config, ops::settings, sandbox::Runtime, text};
 
 pub(super) async fn check(config: &Config) -> Vec<Check> {
     let paths = [("disk of the state", config.paths.state_dir.as_path())];
@@ -18,7 +18,7 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     let looked = tokio::task::spawn_blocking(move || {
         let mut checks: Vec<Check> = disks.iter().map(|(name, path)| disk(name, path, &config)).collect();
         checks.extend(open_files(&config));
-        checks.push(landlock());
+        checks.push(landlock(settings::runtime(&config)));
         checks
     });
     looked.await.unwrap_or_default()
@@ -112,9 +112,17 @@ fn open_files(config: &Config) -> Option<Check> {
     })
 }
 
-/// Checks for Landlock, without which nothing keeps a planning or reviewing coding agent from writing.
-fn landlock() -> Check {
+/// Checks for Landlock, without which nothing keeps a planning or reviewing coding agent from writing: in the kernel of the
+/// sandboxes, which is the machine's or gVisor's.
+fn landlock(runtime: Option<Runtime>) -> Check {
     const NAME: &str = "landlock";
+    if runtime.is_some_and(|runtime| !runtime.has_landlock()) {
+        return Check::warning(
+            NAME,
+            "gVisor cannot keep a command in a sandbox from writing, so no coding agent plans or reviews",
+            "Set SANDBOX_RUNTIME to crun or runc if they shall; implementing works with gVisor, too",
+        );
+    }
     let Ok(modules) = fs::read_to_string("/sys/kernel/security/lsm") else {
         // In a container, or where nobody has mounted it.
         return Check::warning(
