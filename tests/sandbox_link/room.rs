@@ -18,10 +18,15 @@ use tokio_util::sync::CancellationToken;
 /// How long anything in these tests may take that is not what they measure.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
+/// What a sandboxd under gVisor is known by.
+const KEY: &str = "0a1b";
+
 pub(crate) struct Room {
     name: String,
     dir: TempDir,
     _state: TempDir,
+    /// What Podman is given as the runtime with which these tests are run (`docs/runtimes.md`), if not its own.
+    runtime: Option<PathBuf>,
     link: Option<Link>,
     pub(crate) proxies: mpsc::Receiver<ProxyStream>,
 }
@@ -35,8 +40,9 @@ impl Room {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
         let binary = embed::install(state.path()).expect("sandboxd");
         let name = format!("sandboxd-test-{}-{}", process::id(), matrix_agent::ids::random(4));
+        let runtime = runtime(state.path());
         let (link, proxies) = bind(dir.path());
-        let mut room = Self { name, dir, _state: state, link: Some(link), proxies };
+        let mut room = Self { name, dir, _state: state, runtime, link: Some(link), proxies };
         room.podman_run(&binary);
         let sandbox = room.connect().await;
         (room, sandbox)
@@ -46,9 +52,11 @@ impl Room {
         let room = format!("{}:{}:ro", self.dir.path().display(), protocol::ROOM_DIR);
         let binary = format!("{}:{}:ro", binary.display(), protocol::BINARY);
         let capabilities = "CHOWN,DAC_OVERRIDE,FOWNER,SETUID,SETGID,KILL";
-        podman(&[
-            "run",
-            "--detach",
+        // As `sandbox/spec.rs` has it: the host counts other processes than gVisor.
+        let (pids, processes) = if is_gvisor() { (1280, 256) } else { (256, 16384) };
+        let proof = format!("--env={}={KEY}", protocol::PROOF);
+        let run = ["run", "--detach"].into_iter().chain(is_gvisor().then_some(&*proof));
+        let options = [
             "--name",
             &self.name,
             "--userns=auto:size=65536",
@@ -58,11 +66,11 @@ impl Room {
             "--cap-drop=all",
             "--cap-add",
             capabilities,
-            "--pids-limit=256",
+            &format!("--pids-limit={pids}"),
             "--memory=256m",
             "--shm-size=64m",
             "--ulimit=nofile=1024:20000",
-            "--ulimit=nproc=16384:16384",
+            &format!("--ulimit=nproc={processes}:{processes}"),
             "--mount=type=tmpfs,destination=/workspace",
             "--volume",
             &room,
@@ -70,11 +78,12 @@ impl Room {
             &binary,
             "docker.io/library/debian:trixie-slim",
             protocol::BINARY,
-        ]);
+        ];
+        self.podman_alone(&run.chain(options).collect::<Vec<_>>());
     }
 
     async fn connect(&mut self) -> Sandbox {
-        let pid = podman(&["inspect", "--format", "{{.State.Pid}}", &self.name]);
+        let pid = self.podman(&["inspect", "--format", "{{.State.Pid}}"]);
         let link = self.link.as_ref().expect("a link");
         link.set_peer(Some(String::from_utf8_lossy(&pid.stdout).trim().parse().expect("a pid")));
         link.connected(LIMIT).await.expect("sandboxd's greeting")
@@ -82,10 +91,6 @@ impl Room {
 
     pub(crate) fn link(&self) -> &Link {
         self.link.as_ref().expect("a link")
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.name
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -112,28 +117,68 @@ impl Room {
 
     /// Runs a `podman` command about this container.
     pub(crate) fn podman(&self, arguments: &[&str]) -> Output {
-        podman(&arguments.iter().copied().chain([self.name.as_str()]).collect::<Vec<_>>())
+        self.podman_alone(&arguments.iter().copied().chain([self.name.as_str()]).collect::<Vec<_>>())
+    }
+
+    /// Runs something in the container with no help of sandboxd.
+    pub(crate) fn aside(&self, script: &str) {
+        self.podman_alone(&["exec", "--user=1000", &self.name, "sh", "-c", script]);
+    }
+
+    fn podman_alone(&self, arguments: &[&str]) -> Output {
+        let output = self.command(arguments).output().expect("podman is installed");
+        assert!(output.status.success(), "podman {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output
+    }
+
+    fn command(&self, arguments: &[&str]) -> process::Command {
+        let mut command = process::Command::new("podman");
+        // When memory runs out, conmon leaves an empty file `oom` where Podman was started.
+        command.current_dir(std::env::temp_dir());
+        if let Some(runtime) = &self.runtime {
+            command.arg("--runtime").arg(runtime);
+        }
+        command.args(arguments);
+        command
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        let _ = process::Command::new("podman").args(["rm", "--force", "--time=0", "--volumes", &self.name]).output();
+        let _ = self.command(&["rm", "--force", "--time=0", "--volumes", &self.name]).output();
     }
 }
 
 fn bind(dir: &Path) -> (Link, mpsc::Receiver<ProxyStream>) {
     let (sender, receiver) = mpsc::channel(8);
-    (Link::bind(dir, sender, &CancellationToken::new()).expect("a socket"), receiver)
+    let link = Link::bind(dir, sender, &CancellationToken::new()).expect("a socket");
+    if is_gvisor() {
+        link.demand(KEY.to_owned());
+    }
+    (link, receiver)
 }
 
-fn podman(arguments: &[&str]) -> Output {
-    // When memory runs out, conmon leaves an empty file `oom` where Podman was started.
-    let folder = std::env::temp_dir();
-    let output =
-        process::Command::new("podman").args(arguments).current_dir(folder).output().expect("podman is installed");
-    assert!(output.status.success(), "podman {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output
+/// Whether these tests are run with gVisor.
+pub(crate) fn is_gvisor() -> bool {
+    std::env::var("TEST_SANDBOX_RUNTIME").is_ok_and(|runtime| runtime == "runsc")
+}
+
+/// What Podman is given as the runtime with which these tests are run, if they are run with another than its own.
+fn runtime(folder: &Path) -> Option<PathBuf> {
+    let name = std::env::var("TEST_SANDBOX_RUNTIME").ok()?;
+    let path = std::env::var_os("PATH").expect("a search path");
+    let program = std::env::split_paths(&path).map(|folder| folder.join(&name)).find(|path| path.exists());
+    let program = program.unwrap_or_else(|| panic!("there is no {name} in the PATH"));
+    if !is_gvisor() {
+        return Some(program);
+    }
+    // gVisor is one of the others when it passes to sandboxd's binary.
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o711)).expect("its mode");
+    let flags = include_str!("../../scripts/gvisor/runsc").rsplit_once("exec runsc ").expect("its last line").1;
+    let script = folder.join(name);
+    fs::write(&script, format!("#!/bin/sh\nexec {} {flags}", program.display())).expect("a script");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("its mode");
+    Some(script)
 }
 
 /// A command of the agent's shell.

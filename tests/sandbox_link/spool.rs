@@ -1,6 +1,6 @@
 //! Commands whose streams are kept for a server that goes and comes back.
 
-use std::{fmt::Write, process, time::Duration};
+use std::{fmt::Write, time::Duration};
 
 use bytes::Bytes;
 use matrix_agent::sandbox::{Command, Exit, Lookup, Process, Sandbox, SandboxError, Stdin, Word};
@@ -25,12 +25,6 @@ async fn from(sandbox: &Sandbox, id: &str, byte: u64) -> Process {
         (Lookup::Running(process), true) => process,
         _ => panic!("{id} does not run with a spool"),
     }
-}
-
-/// Runs something in the container with no help of sandboxd.
-fn aside(room: &Room, script: &str) {
-    let arguments = ["exec", "--user=1000", room.name(), "sh", "-c", script];
-    assert!(process::Command::new("podman").args(arguments).output().unwrap().status.success());
 }
 
 /// Numbers on lines, which tell their place.
@@ -90,10 +84,10 @@ async fn a_full_spool_loses_its_oldest_and_says_how_much_and_nothing_waits_for_a
         until [ -e /tmp/end ]; do sleep 0.02; done; echo last";
     drop(sandbox.spawn(spooled("a", script, Stdin::Null)).await.unwrap());
     room.drop_link();
-    aside(&room, "touch /tmp/go; until [ -e /tmp/written ]; do sleep 0.02; done");
+    room.aside("touch /tmp/go; until [ -e /tmp/written ]; do sleep 0.02; done");
     let sandbox = room.relink().await;
     let mut process = from(&sandbox, "a", 0).await;
-    aside(&room, "touch /tmp/end");
+    room.aside("touch /tmp/end");
     let read = String::from_utf8(all_output(&mut process).await).unwrap();
     let whole = numbers(1_700_000) + "last\n";
     assert_eq!(process.written(), whole.len() as u64);
