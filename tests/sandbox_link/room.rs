@@ -52,8 +52,8 @@ impl Room {
         let room = format!("{}:{}:ro", self.dir.path().display(), protocol::ROOM_DIR);
         let binary = format!("{}:{}:ro", binary.display(), protocol::BINARY);
         let capabilities = "CHOWN,DAC_OVERRIDE,FOWNER,SETUID,SETGID,KILL";
-        // As `sandbox/spec.rs` has it: the host counts other processes than gVisor.
-        let (pids, processes) = if is_gvisor() { (1280, 256) } else { (256, 16384) };
+        // As `sandbox/spec.rs` has it: the host counts other processes than gVisor, which needs memory for each.
+        let (pids, processes, memory) = if is_gvisor() { (1280, 256, 512) } else { (256, 16384, 256) };
         let proof = format!("--env={}={KEY}", protocol::PROOF);
         let run = ["run", "--detach"].into_iter().chain(is_gvisor().then_some(&*proof));
         let options = [
@@ -67,7 +67,7 @@ impl Room {
             "--cap-add",
             capabilities,
             &format!("--pids-limit={pids}"),
-            "--memory=256m",
+            &format!("--memory={memory}m"),
             "--shm-size=64m",
             "--ulimit=nofile=1024:20000",
             &format!("--ulimit=nproc={processes}:{processes}"),

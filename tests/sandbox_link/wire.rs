@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::room::{LIMIT, Room, command, output, shell};
+use crate::room::{LIMIT, Room, command, is_gvisor, output, shell};
 
 /// A link whose peer is this very process, and a connection to it.
 async fn pretend(first: &[u8]) -> (tempfile::TempDir, Link, UnixStream) {
@@ -163,6 +163,9 @@ async fn only_the_container_s_first_process_may_connect() {
     assert!(hung_up(&mut poser).await);
     assert_eq!(output(&sandbox, command(&["echo", "there"])).await, "there\n");
 
+    if is_gvisor() {
+        return; // it is not known by its pid there
+    }
     // When nobody better comes, the poser is named.
     room.drop_link();
     let link = room.rebind();

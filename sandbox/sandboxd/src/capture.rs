@@ -102,9 +102,7 @@ impl Capture {
     fn open_log(&mut self) {
         if let Log::Unneeded { path, uid, gid } = &self.log {
             // The log is made with the agent's rights, since the agent may have put links in the way.
-            sys::act_on_files_as(*uid, *gid);
-            let opened = create(path);
-            sys::act_on_files_as(0, 0);
+            let opened = sys::with_rights_of(*uid, *gid, || create(path));
             let path = path.clone();
             self.log = opened.map_or(Log::Nowhere, |file| Log::Open { path, file, written: 0 });
             let Parts { head, tail, .. } = self.parts();

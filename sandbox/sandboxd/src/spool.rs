@@ -107,15 +107,15 @@ impl Spool {
 
     fn begin_file(&mut self, begin: u64) -> io::Result<()> {
         // The file is made with the agent's rights, since the agent may have put links in the way.
-        sys::act_on_files_as(self.owner.0, self.owner.1);
-        let made = match &self.newer {
-            Some(_) => fs::rename(&self.paths[0], &self.paths[1]),
-            None => Ok(()),
-        };
-        // A file that the agent has removed is read on through its descriptor.
-        let made = made.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) });
-        let file = made.and_then(|()| capture::create(&self.paths[0]));
-        sys::act_on_files_as(0, 0);
+        let file = sys::with_rights_of(self.owner.0, self.owner.1, || {
+            let made = match &self.newer {
+                Some(_) => fs::rename(&self.paths[0], &self.paths[1]),
+                None => Ok(()),
+            };
+            // A file that the agent has removed is read on through its descriptor.
+            made.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
+            capture::create(&self.paths[0])
+        });
         self.older = self.newer.take();
         self.newer = Some(Part { file: file?, begin, length: 0 });
         Ok(())

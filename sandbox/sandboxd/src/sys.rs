@@ -405,13 +405,21 @@ pub(crate) fn set_habits() {
     }
 }
 
-/// Opens files as this user from now on, until called with 0.
-pub(crate) fn act_on_files_as(uid: u32, gid: u32) {
+/// Does something with files with the rights of this user, and not at all if they cannot be taken on. Nobody can signal or
+/// trace this process meanwhile: its real and saved ids stay. (`setfsuid`, which is made for this, is missing in gVisor, and
+/// does not say so.)
+pub(crate) fn with_rights_of<T>(uid: u32, gid: u32, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    const SAME: u32 = u32::MAX;
     // SAFETY: these take no pointer.
-    unsafe {
-        libc::setfsgid(gid);
-        libc::setfsuid(uid);
-    }
+    let (user, group) = unsafe { (libc::geteuid(), libc::getegid()) };
+    // SAFETY: takes no pointer.
+    let become_user = |uid| check(unsafe { libc::setresuid(SAME, uid, SAME) });
+    // SAFETY: takes no pointer.
+    let join_group = |gid| check(unsafe { libc::setresgid(SAME, gid, SAME) });
+    join_group(gid)?;
+    let done = become_user(uid).and_then(|_| work());
+    become_user(user).and_then(|_| join_group(group))?;
+    done
 }
 
 /// Puts `fds` at 0, 1, … for the next program, the last of them closed when it starts, and closes all others. None of
