@@ -269,6 +269,28 @@ fn a_second_server_says_who_holds_the_state_directory() {
 }
 
 #[test]
+fn a_server_on_a_copy_of_a_database_in_use_leaves_its_sandboxes_alone() {
+    let (llm, rig) = scripted();
+    llm.reply(Reply::calls(&[("run_command", json!({"command": "true"}))])).reply_text("Done.");
+    let server = rig.serve();
+    rig.ask("one", "please").finish();
+    let copy = rig.path().join("copy");
+    std::fs::create_dir(&copy).unwrap();
+    let backup = format!(".backup '{}'", copy.join("matrix-agent.db").display());
+    assert!(std::process::Command::new("sqlite3").arg(rig.database()).arg(backup).status().unwrap().success());
+    let refused = rig.command(&["run"]).env("STATE_DIR", &copy).output().unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        !refused.status.success() && said.contains(&format!("another matrix-agent (process {})", server.pid())),
+        "{said}"
+    );
+    // Without that server it is what was moved, or brought back.
+    drop(server);
+    let listed = rig.command(&["sandbox", "list"]).env("STATE_DIR", &copy).output().unwrap();
+    assert!(String::from_utf8_lossy(&listed.stdout).contains("terminal:one"), "{listed:?}");
+}
+
+#[test]
 fn a_model_that_is_away_is_said_plainly_and_the_next_question_works() {
     let (llm, mut rig) = scripted();
     rig.set("LLM_BASE_URL", "http://127.0.0.1:9/v1");

@@ -1,9 +1,9 @@
 //! The lock of a state directory: one process owns its database, its sandboxes and its sockets.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{Read, Seek, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -70,6 +70,19 @@ impl Lock {
             Err((_, errno)) => Err(io(errno.into())),
         }
     }
+
+    /// Returns the process that holds a state directory's lock, from the kernel's list of locks: taking the lock to find
+    /// out would turn away a server that starts at that moment.
+    pub(crate) fn owner(state: &Path) -> Option<u32> {
+        let lock = fs::metadata(state.join(FILE)).ok()?;
+        let (major, minor) = (nix::sys::stat::major(lock.dev()), nix::sys::stat::minor(lock.dev()));
+        let file = format!("{major:02x}:{minor:02x}:{}", lock.ino());
+        let locks = fs::read_to_string("/proc/locks").ok()?;
+        let line =
+            locks.lines().find(|line| line.contains("FLOCK") && line.split_whitespace().any(|word| word == file))?;
+        // `1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF`
+        line.split_whitespace().nth(4)?.parse().ok()
+    }
 }
 
 #[cfg(test)]
@@ -84,5 +97,16 @@ mod tests {
         assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
         drop(first);
         Lock::take(state.path()).unwrap();
+    }
+
+    #[test]
+    fn the_owner_of_the_lock_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Lock::owner(folder.path()), None);
+        let file = File::create(folder.path().join("lock")).unwrap();
+        file.lock().unwrap();
+        assert_eq!(Lock::owner(folder.path()), Some(std::process::id()));
+        drop(file);
+        assert_eq!(Lock::owner(folder.path()), None);
     }
 }

@@ -6,9 +6,9 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{BUSY, StoreError};
 
-/// What belongs to the installation and not to its data: its containers carry the one as a label, its keys are made of the
-/// other. A store makes its own when it finds none.
-const OF_THE_INSTALLATION: &str = "DELETE FROM meta WHERE key IN ('instance', 'secret')";
+/// What belongs to the installation and not to its data: the id that its containers carry as a label, the secret of which its keys are
+/// made, and where it is. A store makes its own when it finds none.
+const OF_THE_INSTALLATION: &str = "DELETE FROM meta WHERE key IN ('instance', 'secret', 'home')";
 
 /// Copies a database as it is at this moment, while others may read and write it, into the file `to`, which must not exist.
 /// The copy has everything but the installation's id and secret, so that whoever opens it takes nothing of the installation's

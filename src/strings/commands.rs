@@ -95,8 +95,8 @@ pub(crate) fn working(what: &str, time: &str, tools: u32, now: Option<&str>) -> 
 /// The first line of the reply to `!status` while a turn waits for others.
 pub(crate) fn queued(what: &str, before: usize) -> String {
     match before {
-        0 => format!("Waiting with “{what}” until one of the running jobs ends; it is next."),
-        _ => format!("Waiting with “{what}” until running jobs end; {before} before it."),
+        0 => format!("Waiting with “{what}”; it is next."),
+        _ => format!("Waiting with “{what}”; {before} before it."),
     }
 }
 

@@ -1,11 +1,12 @@
 //! Checks the database: can it be opened and written, is it intact, and which process uses it?
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use super::Check;
 use crate::{
     config::{CloudBot, CloudBots, Config, ExobotAccount, TALK_ACCOUNTS, Talk, account_of_bot},
     ids::FIRST_ACCOUNT,
+    ops::Lock,
     store::{Health, Size, StoreError, Waiting},
     text,
 };
@@ -19,7 +20,7 @@ const WASTE: u64 = 64 << 20;
 
 pub(super) async fn check(config: &Config) -> Vec<Check> {
     let path = config.paths.database();
-    let owner = owner(&config.paths.state_dir);
+    let owner = Lock::owner(&config.paths.state_dir);
     // SQLite blocks; a panic in this task is caught where the check's task is awaited.
     let mut accounts: Vec<_> = config.accounts.iter().map(|account| account.name.clone()).collect();
     if config.cloud_bots.enabled {
@@ -123,18 +124,6 @@ fn left_alone(waiting: Vec<Waiting>, accounts: &[String]) -> Vec<Check> {
     .collect()
 }
 
-/// Returns the process that holds a state directory's lock, from the kernel's list of locks: taking the lock to find
-/// out would turn away a server that starts at that moment.
-fn owner(state: &Path) -> Option<u32> {
-    let lock = fs::metadata(state.join("lock")).ok()?;
-    let (major, minor) = (nix::sys::stat::major(lock.dev()), nix::sys::stat::minor(lock.dev()));
-    let file = format!("{major:02x}:{minor:02x}:{}", lock.ino());
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    let line = locks.lines().find(|line| line.contains("FLOCK") && line.split_whitespace().any(|word| word == file))?;
-    // `1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF`
-    line.split_whitespace().nth(4)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,16 +154,5 @@ mod tests {
         drop(connection);
         Size::compact(&path).unwrap();
         assert_eq!(check_file(&path).status, Status::Good);
-    }
-
-    #[test]
-    fn the_owner_of_the_lock_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(owner(folder.path()), None);
-        let file = fs::File::create(folder.path().join("lock")).unwrap();
-        file.lock().unwrap();
-        assert_eq!(owner(folder.path()), Some(std::process::id()));
-        drop(file);
-        assert_eq!(owner(folder.path()), None);
     }
 }

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -36,7 +36,7 @@ use crate::{
     pictures::Gallery,
     rights::Rights,
     sandbox::Sandboxes,
-    store::Store,
+    store::{self, Store},
     tasks::TaskRules,
     tools::{self, LargeFiles},
     updates::Updates,
@@ -145,6 +145,7 @@ impl House {
         let state_dir = config.paths.state_dir.clone();
         crate::config::make_private(&state_dir)?;
         let lock = Lock::take(&state_dir)?;
+        refuse_copy(&config.paths.database())?;
         let store = Store::open(&config.paths.database(), settings::durability(config), clock)?;
         let audit = Audit::open(&config.paths.audit(), store.clock().clone())?;
         let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
@@ -313,4 +314,19 @@ impl House {
         self.tasks.spawn(control.serve(listener, self.clients.clone(), self.cancel.clone()));
         Ok(())
     }
+}
+
+/// Refuses a database that is a copy of one with which another server works now: it would take that one's sandboxes for its own.
+fn refuse_copy(database: &Path) -> anyhow::Result<()> {
+    if let Some(home) = store::copied_from(database)
+        && let Some(pid) = Lock::owner(&home)
+    {
+        bail!(
+            "{} is a copy of the database in {}, with which another matrix-agent (process {pid}) works: both would take the same \
+             sandboxes for their own. Stop that one first.",
+            database.display(),
+            home.display()
+        );
+    }
+    Ok(())
 }
