@@ -4,6 +4,7 @@
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
+[[ ${1:-} != -h && ${1:-} != --help ]] || { show_help && exit 0; }
 
 # debian:trixie-slim (13.6) of 2026-08-04. A registry keeps what a digest names, so every build starts from the same
 # files; `apt-get upgrade` in the Containerfile brings what was mended since.

@@ -2,6 +2,7 @@
 # Fuzzes the targets in fuzz/ with the stable compiler and no other tool, each for some seconds, and says how many cases it
 # tried: scripts/fuzz.sh [SECONDS] [TARGET…]. What breaks one is left in fuzz/artifacts/, what it has learnt in fuzz/corpus/.
 set -eu
+case ${1:-} in -h | --help) sed -n '2,3s/^# //p' "$0" && exit 0 ;; esac
 cd "$(dirname "$0")/../fuzz"
 seconds=${1:-60}
 [ $# -gt 0 ] && shift

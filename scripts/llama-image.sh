@@ -7,6 +7,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=scripts/image.sh
 . "$(dirname "$0")/image.sh"
+[[ ${1:-} != -h && ${1:-} != --help ]] || { show_help && exit 0; }
 cd "$REPO"
 
 build_image "the tests' llama-server" matrix-agent-llama:latest 2 "" scripts/llama scripts/llama/Containerfile scripts/llama/tiny.py \

@@ -5,6 +5,7 @@
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
+[[ ${1:-} != -h && ${1:-} != --help ]] || { show_help && exit 0; }
 cd "$REPO"
 export PATH="$PATH:$TOOLS/bin"
 
