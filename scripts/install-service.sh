@@ -42,6 +42,7 @@ if [[ -n $rootless ]]; then
     etc=$root${XDG_CONFIG_HOME:-$HOME/.config}/matrix-agent
     units=$root${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
     program=$root$HOME/.local/bin/matrix-agent
+    share=$root${XDG_DATA_HOME:-$HOME/.local/share}
     library=$root${XDG_DATA_HOME:-$HOME/.local/share}/matrix-agent
     quadlets=$root${XDG_CONFIG_HOME:-$HOME/.config}/containers/systemd
     state=${XDG_STATE_HOME:-$HOME/.local/state}/matrix-agent
@@ -50,6 +51,7 @@ else
     etc=$root/etc/matrix-agent
     units=$root/etc/systemd/system
     program=$root/usr/local/bin/matrix-agent
+    share=$root/usr/local/share
     library=$root/usr/local/lib/matrix-agent
     quadlets=$root/etc/containers/systemd
     state=/var/lib/matrix-agent
@@ -173,7 +175,8 @@ stage "the files"
 [[ ! -x $binary ]] || place "$binary" "$program" 755
 # What the timers run and what the images are made of, so that root runs nothing that somebody else can change.
 tree=$(mktemp -d)
-trap 'rm -rf "$tree"' EXIT
+told=$(mktemp -d)
+trap 'rm -rf "$tree" "$told"' EXIT
 find Containerfile .containerignore .env.example Cargo.toml hooks sandbox scripts systemd docs/operating.md \
     -path sandbox/sandboxd -prune -o -type f ! -name '*.pyc' -print0 | tar -c --null --no-recursion -T - | tar -x -C "$tree" --no-same-owner
 ln -s "${SETTINGS#"$root"}" "$tree/.env"
@@ -181,6 +184,25 @@ chmod -R u=rwX,go=rX "$tree"
 if ! diff -rq --no-dereference -x target "$tree" "$library" >/dev/null 2>&1; then
     replace() { mkdir -p "$(dirname "$library")" && rm -rf "$library" && cp -R "$tree" "$library"; }
     change "write $library" replace
+fi
+
+# What shells complete, and the manual pages: the program writes them itself.
+if [[ -x $binary ]]; then
+    mkdir -p "$told"/{bash-completion/completions,zsh/site-functions,fish/vendor_completions.d,man/man1}
+    "$binary" completions bash >"$told/bash-completion/completions/matrix-agent"
+    "$binary" completions zsh >"$told/zsh/site-functions/_matrix-agent"
+    "$binary" completions fish >"$told/fish/vendor_completions.d/matrix-agent.fish"
+    "$binary" man "$told/man/man1" >/dev/null
+    chmod -R u=rwX,go=rX "$told"
+    digests() { help_files "$1" | sed "s|^$1/||" | (cd "$1" && xargs -r sha256sum); }
+    if [[ ! -d $share ]] || [[ $(digests "$told") != "$(digests "$share")" ]]; then
+        tell() {
+            help_files "$share" | xargs -r -d '\n' rm -f --
+            mkdir -p "$share"
+            cp -R "$told"/. "$share"
+        }
+        change "write what shells complete, and the manual pages, below $share" tell
+    fi
 fi
 
 [[ -n $DRY_RUN || -d $etc ]] || (umask 077 && mkdir -p "$etc")

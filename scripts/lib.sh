@@ -353,6 +353,15 @@ state_dir() {
     fi
 }
 
+# help_files SHARE: what shells complete, and the manual pages, below a share directory, as far as they are there.
+help_files() {
+    local file
+    for file in "$1/bash-completion/completions/matrix-agent" "$1/zsh/site-functions/_matrix-agent" \
+        "$1/fish/vendor_completions.d/matrix-agent.fish" "$1"/man/man1/matrix-agent{,-*}.1; do
+        [[ ! -e $file ]] || printf '%s\n' "$file"
+    done
+}
+
 # taken STATE: whether a server works with this state directory.
 taken() { [[ -e $1/lock ]] && ! flock --nonblock "$1/lock" true; }
 

@@ -26,12 +26,12 @@ done
 if [[ $EUID -eq 0 ]]; then
     etc=/etc/matrix-agent units=/etc/systemd/system quadlets=/etc/containers/systemd
     files=(/usr/local/bin/matrix-agent{,.previous,.new,.redeploying} /usr/local/lib/matrix-agent)
-    control=(systemctl)
+    control=(systemctl) share=/usr/local/share
 else
     etc=${XDG_CONFIG_HOME:-$HOME/.config}/matrix-agent units=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
     quadlets=${XDG_CONFIG_HOME:-$HOME/.config}/containers/systemd
     files=("$HOME/.local/bin/matrix-agent"{,.previous,.new,.redeploying} "${XDG_DATA_HOME:-$HOME/.local/share}/matrix-agent")
-    control=(systemctl --user)
+    control=(systemctl --user) share=${XDG_DATA_HOME:-$HOME/.local/share}
     [[ -n $DRY_RUN || -n $purge || -e $units/matrix-agent.service ]] || die "you have no service of your own" "For the system's: sudo scripts/uninstall.sh"
 fi
 state=$(state_dir)
@@ -64,6 +64,9 @@ remove() {
 for file in "${files[@]}"; do
     [[ ! -e $file ]] || change "remove $file" remove "$file"
 done
+mapfile -t helps < <(help_files "$share")
+remove_helps() { for file in "${helps[@]}"; do remove "$file"; done; }
+[[ ${#helps[@]} -eq 0 ]] || change "remove what shells complete, and the manual pages, below $share" remove_helps
 change "have systemd read its units" "${control[@]}" daemon-reload
 
 # The sandboxes live on without a server; the next one finds them.

@@ -151,6 +151,20 @@ fn a_service_is_put_in_place_once() {
     let library = machine.join("usr/local/lib/matrix-agent");
     assert!(library.join("scripts/backup.sh").exists() && library.join("Containerfile").exists());
     assert_eq!(fs::metadata(library.join("scripts/backup.sh")).unwrap().mode() & 0o022, 0, "others could change it");
+    let share = machine.join("usr/local/share");
+    let completed = fs::read_to_string(share.join("bash-completion/completions/matrix-agent")).unwrap();
+    assert!(completed.contains("complete -F"), "{completed}");
+    let page = share.join("man/man1/matrix-agent-redeploy.1");
+    assert_eq!(mode(&page), 0o644);
+    // What the script that takes the service away removes there is all that was put there.
+    let list = format!(". {}/scripts/lib.sh && help_files {}", place.path("clone").display(), share.display());
+    let listed = Command::new("bash").args(["-c", &list]).output().unwrap();
+    let (listed, files) = (String::from_utf8(listed.stdout).unwrap(), place.seen("machine/usr/local/share"));
+    assert_eq!(
+        listed.lines().count(),
+        files.iter().filter(|line| line.contains(" 644 ")).count(),
+        "{listed}{files:#?}"
+    );
 
     let after = place.seen("machine");
     let second = place.install(&[]);
@@ -160,6 +174,12 @@ fn a_service_is_put_in_place_once() {
     let changed: Vec<_> = place.seen("machine").into_iter().filter(|line| !after.contains(line)).collect();
     // systemd makes its links anew.
     assert!(changed.iter().all(|line| line.contains(".wants")), "{changed:?}");
+
+    // A page of a command that is there no more goes.
+    let gone = page.with_file_name("matrix-agent-gone.1");
+    fs::rename(&page, &gone).unwrap();
+    let third = place.install(&[]);
+    assert!(third.code == 0 && page.exists() && !gone.exists(), "{third:?}");
 }
 
 #[test]

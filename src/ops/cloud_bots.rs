@@ -17,7 +17,7 @@ use tracing::Instrument;
 use super::settings;
 use crate::{
     bots::chat::{ChatBot, Means},
-    chat::matrix::{self, Serving, Standing},
+    chat::matrix::{self, Line, Serving, Standing},
     config::{CloudBot, CloudBots as Files, Config, RefusedBot},
     hub::{Account, AccountHub, Keeper, Port},
     ids::span_of_account,
@@ -220,7 +220,8 @@ impl CloudBots {
         let (login, serving) = (settings::cloud_login(config, &bot), Serving::of_one_spared());
         let name = bot.called.iter().map(|name| format!("@{}", name.trim_start_matches('@')));
         means.neighbours.moves_in(bot.account(), login.called().into_iter().chain(name));
-        let running = matrix::run(login, hub.clone(), inbox, serving.seat(), tasks.clone(), stop.clone());
+        let running =
+            matrix::run(login, hub.clone(), inbox, serving.seat(), Line::default(), tasks.clone(), stop.clone());
         // Boxed because the SDK's futures are large.
         tasks.spawn(Box::pin(running).instrument(hub.span()));
         Ok(Running { bot, hub, serving, tasks, stop })

@@ -33,6 +33,7 @@ use super::{
     check_ipc,
     cloud_bots::{CloudBots, Shown},
     exobot::ServedExobot,
+    lines::Lines,
     recent,
 };
 use crate::{
@@ -47,6 +48,8 @@ use crate::{
 
 /// How long a client may take to send its request.
 const OPENING: Duration = Duration::from_secs(10);
+/// How the refusal of what is no request begins, by which a newer client knows an older server.
+pub(super) const NO_REQUEST: &str = "That is no request";
 /// The longest line before the request is known, in bytes.
 const LINE: usize = 1 << 20;
 
@@ -111,6 +114,8 @@ pub(crate) enum Request {
         #[serde(default)]
         sign_out: bool,
     },
+    /// Has each account send a message through its homeserver to itself, and tells which came back.
+    Echo,
     /// Runs a command in a sandbox.
     Exec {
         /// The room as the list shows it, its sandbox's name, or a terminal room's name.
@@ -159,6 +164,8 @@ pub(super) struct Control {
     pub(super) cloud_bots: Option<CloudBots>,
     /// `None` if this process serves none.
     pub(super) exobot: Option<Arc<ServedExobot>>,
+    /// The accounts' lines to their homeservers.
+    pub(super) lines: Lines,
     /// `None` if this process serves no dashboard.
     pub(super) links: Option<Links>,
     /// `None` if this process only administers sandboxes.
@@ -219,7 +226,7 @@ impl Control {
         let Some(line) = time::timeout(OPENING, incoming.next()).await? else { return Ok(()) };
         let request = match serde_json::from_str(&line?) {
             Ok(request) => request,
-            Err(error) => return fail(&mut outgoing, &format!("That is no request: {error}.")).await,
+            Err(error) => return fail(&mut outgoing, &format!("{NO_REQUEST}: {error}.")).await,
         };
         match (request, &self.chat) {
             (Request::Chat { room }, Some((hub, terminal))) => {
@@ -270,6 +277,10 @@ impl Control {
                 let links = links.entrances();
                 let text = links.join("\n");
                 send(&mut outgoing, &Answer::Value { value: serde_json::json!({ "links": links }), text }).await
+            }
+            (Request::Echo, _) => {
+                let value = serde_json::to_value(self.lines.echo().await)?;
+                send(&mut outgoing, &Answer::Value { value, text: String::new() }).await
             }
             (Request::Exobot, _) => {
                 let Some(exobot) = &self.exobot else {
@@ -385,6 +396,7 @@ impl Administration {
             | Request::CloudBots
             | Request::Exobot
             | Request::Dashboard { .. }
+            | Request::Echo
             | Request::CloudBotLog { .. }
             | Request::LookAtCloudBots
             | Request::RestartCloudBot { .. } => Answer::Failed { text: "Not a question.".into() },

@@ -13,7 +13,7 @@ use crate::{
         chat::{ChatBot, Means, Source},
         exobot::{self, Enabled, Sleeper},
     },
-    chat::matrix::{self, Serving},
+    chat::matrix::{self, Line, Serving},
     config::{CloudBots, Config, Exobot, ExobotAccount, Wrong, make_private},
     http::{HttpServer, Names},
     hub::{Account, AccountHub, Keeper, Port},
@@ -183,7 +183,7 @@ async fn start(
         let speaking = Speaker::new(hub.clone(), source, policy, enabled).run();
         tasks.spawn(cancel.clone().run_until_cancelled_owned(speaking.instrument(hub.span())));
     }
-    let running = matrix::run(login, hub.clone(), inbox, serving.seat(), tasks.clone(), cancel);
+    let running = matrix::run(login, hub.clone(), inbox, serving.seat(), Line::default(), tasks.clone(), cancel);
     // Boxed because the SDK's futures are large.
     tasks.spawn(Box::pin(running).instrument(hub.span()));
     Ok(Running { user: account.user, hub, serving, engine })

@@ -9,6 +9,7 @@ mod dashboard;
 pub(crate) mod doctor;
 mod engaging;
 mod exobot;
+mod lines;
 mod local_models;
 mod lock;
 mod pulse;

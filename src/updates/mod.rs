@@ -147,6 +147,9 @@ pub struct Record {
     /// The image that goes with it, if one does.
     #[serde(default)]
     pub image: Option<Image>,
+    /// The accounts for which messages went both ways over Matrix before the switch, and have to go so after it.
+    #[serde(default)]
+    pub over_matrix: Vec<String>,
     /// Why it goes back, if it does.
     #[serde(default)]
     pub why: Option<String>,

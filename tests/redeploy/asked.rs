@@ -1,6 +1,6 @@
 //! `self_update`: an administrator asks in a room, says yes to the commit, and reads what became of it.
 
-use std::{fs, thread};
+use std::fs;
 
 use serde_json::{Value, json};
 
@@ -26,43 +26,23 @@ fn llm() -> ScriptedLlm {
 }
 
 /// Whether models are offered it in a request.
-fn is_offered(request: &Value) -> bool {
+pub(crate) fn is_offered(request: &Value) -> bool {
     request["tools"].as_array().unwrap().iter().any(|tool| tool["function"]["name"] == "self_update")
-}
-
-/// Plays the path unit's part: a request is carried out as soon as it is there.
-fn watched<T>(machine: &Machine, work: impl FnOnce() -> T) -> T {
-    let request = machine.path("s/redeploy/request.json");
-    let done = std::sync::atomic::AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                if request.exists() {
-                    machine.systemctl(&["start", "matrix-agent-redeploy.service"]);
-                }
-                thread::park_timeout(std::time::Duration::from_millis(20));
-            }
-        });
-        let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
-        worked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
 }
 
 /// Asks for it, and answers the card; returns what the chat came to.
 fn update(machine: &Machine, yes: bool) -> String {
-    watched(machine, || {
-        let mut chat = machine.ask("one", "Update yourself, please.");
-        let card = chat.until("the card", |frame| {
-            frame["text"].as_str().is_some_and(|text| text.contains("replace this server's own program"))
-        });
-        let text = card["text"].as_str().unwrap();
-        let order = text.split('`').find(|part| part.starts_with(if yes { "!yes " } else { "!no " })).unwrap();
-        machine.ask("one", order).finish();
-        let (_, frames) = chat.finish();
-        assert_eq!(answers(&frames).len(), 1, "{frames:#?}");
-        format!("{text}\n{}", answers(&frames)[0]["text"].as_str().unwrap())
-    })
+    let _watched = machine.watched();
+    let mut chat = machine.ask("one", "Update yourself, please.");
+    let card = chat.until("the card", |frame| {
+        frame["text"].as_str().is_some_and(|text| text.contains("replace this server's own program"))
+    });
+    let text = card["text"].as_str().unwrap();
+    let order = text.split('`').find(|part| part.starts_with(if yes { "!yes " } else { "!no " })).unwrap();
+    machine.ask("one", order).finish();
+    let (_, frames) = chat.finish();
+    assert_eq!(answers(&frames).len(), 1, "{frames:#?}");
+    format!("{text}\n{}", answers(&frames)[0]["text"].as_str().unwrap())
 }
 
 fn machine(llm: &ScriptedLlm) -> Machine {

@@ -6,6 +6,12 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -167,24 +173,27 @@ impl Machine {
         names
     }
 
-    fn prepared(&self, mut command: Command) -> Command {
-        let path = format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap());
-        command.env_clear().env("PATH", path).env("HOME", "/root").env("TMPDIR", self.path("c"));
-        command.env("STATE_DIR", self.path("s")).current_dir(self.rig.path()).stdin(Stdio::null());
-        command
+    fn prepared(&self, command: Command) -> Command {
+        prepared(self.rig.path(), command)
     }
 
     pub(crate) fn systemctl(&self, arguments: &[&str]) {
-        let mut command = Command::new(self.path("bin/systemctl"));
-        assert!(
-            self.prepared({
-                command.args(arguments);
-                command
-            })
-            .status()
-            .unwrap()
-            .success()
-        );
+        assert!(systemctl(self.rig.path(), arguments).status().unwrap().success());
+    }
+
+    /// Plays the path unit's part until the result is dropped: a request is carried out as soon as it is there.
+    pub(crate) fn watched(&self) -> Watched {
+        let (here, over) = (self.rig.path().to_owned(), Arc::new(AtomicBool::new(false)));
+        let is_over = over.clone();
+        let unit = thread::spawn(move || {
+            while !is_over.load(Ordering::Relaxed) {
+                if here.join("s/redeploy/request.json").exists() {
+                    let _ = systemctl(&here, &["start", "matrix-agent-redeploy.service"]).status();
+                }
+                thread::park_timeout(Duration::from_millis(20));
+            }
+        });
+        Watched { over, unit: Some(unit) }
     }
 
     /// `matrix-agent redeploy` of the installed program.
@@ -256,9 +265,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        let mut stop = Command::new(self.path("bin/systemctl"));
-        stop.args(["kill", "--signal=SIGKILL", "matrix-agent.service"]);
-        let _ = self.prepared(stop).status();
+        let _ = systemctl(self.rig.path(), &["kill", "--signal=SIGKILL", "matrix-agent.service"]).status();
         if std::thread::panicking() {
             let log = fs::read_to_string(self.path("s/redeploy/build.log")).unwrap_or_default();
             #[expect(clippy::print_stderr, reason = "it is read where a test has failed")]
@@ -267,6 +274,32 @@ impl Drop for Machine {
             }
         }
     }
+}
+
+/// A path unit that is played.
+pub(crate) struct Watched {
+    over: Arc<AtomicBool>,
+    unit: Option<JoinHandle<()>>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        let _ = self.unit.take().map(JoinHandle::join);
+    }
+}
+
+fn prepared(here: &Path, mut command: Command) -> Command {
+    let path = format!("{}:{}", here.join("bin").display(), std::env::var("PATH").unwrap());
+    command.env_clear().env("PATH", path).env("HOME", "/root").env("TMPDIR", here.join("c"));
+    command.env("STATE_DIR", here.join("s")).current_dir(here).stdin(Stdio::null());
+    command
+}
+
+fn systemctl(here: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(here.join("bin/systemctl"));
+    command.args(arguments);
+    prepared(here, command)
 }
 
 fn version(program: &Path) -> String {

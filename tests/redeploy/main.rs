@@ -6,4 +6,5 @@ mod support;
 mod asked;
 mod canary;
 mod machine;
+mod rooms;
 mod switch;

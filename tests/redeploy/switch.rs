@@ -59,8 +59,17 @@ fn the_next_version_takes_the_place_and_a_turn_goes_on() {
     assert!(check.code == 0 && check.out.contains(&commit[..10]) && check.out.contains("Version 2"), "{check:?}");
     assert_eq!((machine.installed().as_str(), machine.starts()), ("1", 1), "looking changes nothing");
 
+    let (completed, page) =
+        (machine.path("share/bash-completion/completions/matrix-agent"), machine.path("share/man/man1/matrix-agent.1"));
+    for file in [&completed, &page] {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, "old").unwrap();
+    }
     let ran = machine.redeploy(&["--room", "terminal:one"]);
     assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(fs::read_to_string(&completed).unwrap().contains("complete -F"), "the shell completes the old words");
+    assert!(fs::read_to_string(&page).unwrap().contains(".TH"), "the page is the old one");
+    assert!(!machine.path("share/zsh").exists() && !machine.path("share/fish").exists(), "nobody has asked for them");
     assert!(ran.out.contains("trying it on a copy") && ran.out.ends_with("It serves.\n"), "{ran:?}");
     assert_eq!((machine.installed().as_str(), machine.previous().as_str(), machine.starts()), ("2", "1", 2));
     assert_eq!(machine.beside(), ["matrix-agent", "matrix-agent.previous"]);

@@ -9,6 +9,7 @@ mod connected;
 mod deliver;
 mod directory;
 mod inbound;
+mod line;
 mod making;
 mod media;
 mod pace;
@@ -36,11 +37,11 @@ use matrix_sdk::{
     Client,
     ruma::{OwnedRoomId, RoomId},
 };
-use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, Span};
 
 pub(crate) use accounts::{Administrator, Homeserver};
+pub(crate) use line::Line;
 pub(crate) use serving::{Seat, Serving, Standing};
 pub use session::{Begun, Login};
 pub(crate) use session::{SessionError, forget_session, has_session};
@@ -84,8 +85,8 @@ struct Adapter {
 struct Inner {
     hub: AccountHub,
     scheduler: Scheduler,
-    /// The SDK's client, while there is a session.
-    client: watch::Sender<Option<Client>>,
+    /// The way to the homeserver, while there is a session.
+    line: Line,
     /// The rooms with a running turn.
     views: Mutex<HashMap<RoomKey, Arc<View>>>,
     /// The rooms of the aliases in `ALLOWED_ROOMS`.
@@ -107,19 +108,20 @@ impl std::ops::Deref for Adapter {
 }
 
 /// Serves an account's rooms until `cancel`. A lost session is tried again, with growing pauses, while another account
-/// works; the last one ends, and `seat` tells why.
+/// works; the last one ends, and `seat` tells why. By `line` it can be tried whether messages go both ways.
 pub(crate) async fn run(
     login: Login,
     hub: AccountHub,
     inbox: Inbox,
     mut seat: Seat,
+    line: Line,
     tasks: TaskTracker,
     cancel: CancellationToken,
 ) {
     let inner = Inner {
         hub,
         scheduler: Scheduler::start(&tasks, cancel.clone()),
-        client: watch::Sender::new(None),
+        line,
         views: Mutex::default(),
         directory: Directory::default(),
         unsigned: Unsigned::default(),
@@ -151,12 +153,12 @@ pub(crate) async fn run(
                     tracing::info!("the account is served again");
                 }
                 let since = Instant::now();
-                adapter.client.send_replace(Some(session.client.clone()));
+                adapter.line.lead_to(Some(session.client.clone()));
                 let end =
                     sync::run(&adapter, &session, login.watchdog, &mut |synced| seat.reads(synced), &adapter.cancel)
                         .await;
                 seat.reads(false);
-                adapter.client.send_replace(None);
+                adapter.line.lead_to(None);
                 match end {
                     sync::End::Cancelled => return,
                     sync::End::LoggedOut { soft } => {
@@ -236,7 +238,7 @@ impl Adapter {
 
     /// Returns the SDK's client, if there is a session now.
     fn client(&self) -> Option<Client> {
-        self.client.borrow().clone()
+        self.line.client()
     }
 
     fn views(&self) -> MutexGuard<'_, HashMap<RoomKey, Arc<View>>> {

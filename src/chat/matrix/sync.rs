@@ -232,6 +232,7 @@ impl<'a> Reader<'a> {
             tracing::warn!("parts of the homeserver's answer are malformed; they are left out, and the rest is read");
         }
         verification::by_device(self.adapter, &self.session.client, &answer.to_device);
+        self.adapter.line.hear(&answer.to_device);
         self.back_up();
         Ok(answer)
     }

@@ -5,6 +5,8 @@
 //! each step begins, so that whoever is started after a kill ends it, by the program that served at the beginning.
 
 mod git;
+mod help;
+mod over_matrix;
 mod rules;
 mod run;
 mod service;
@@ -228,6 +230,7 @@ impl Redeploy {
             old: self.workshop().installed().unwrap_or_default(),
             new: None,
             image: None,
+            over_matrix: vec![],
             why: None,
             outcome: None,
         };
@@ -255,9 +258,9 @@ impl Redeploy {
             crate::crash::point(named(step, false));
             let result = match step {
                 Step::Build => workshop.build(&mut record).await,
-                Step::Try => workshop.try_out(&record).await,
+                Step::Try => workshop.try_out(&mut record).await,
                 Step::Switch => workshop.switch(&record).await,
-                Step::Await => workshop.await_ready().await,
+                Step::Await => workshop.await_ready(&record).await,
                 Step::Back => workshop.back(&record).await,
                 Step::Ended => Ok(()),
             };
@@ -276,6 +279,7 @@ impl Redeploy {
             let new = matches!(outcome, Some(Outcome::Done { .. }));
             if new {
                 self.note_installed(record)?;
+                help::renew(&self.source.program).await;
             }
             self.workshop().settle(Some(record), new).await;
         }
@@ -319,6 +323,7 @@ impl Redeploy {
             old,
             new: None,
             image: None,
+            over_matrix: vec![],
             why: None,
             outcome: Some(outcome),
         };

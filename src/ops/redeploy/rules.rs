@@ -114,8 +114,21 @@ mod tests {
     fn record() -> Record {
         let request = Request { id: "r".into(), wanted: Wanted::Back, tell: vec![] };
         let (commit, subject, from, old) = (String::new(), String::new(), String::new(), "old".into());
-        let (new, image, why, outcome) = (None, None, None, None);
-        Record { request, commit, subject, from, step: Step::Build, begun: 1, old, new, image, why, outcome }
+        let (new, image, over_matrix, why, outcome) = (None, None, vec![], None, None);
+        Record {
+            request,
+            commit,
+            subject,
+            from,
+            step: Step::Build,
+            begun: 1,
+            old,
+            new,
+            image,
+            over_matrix,
+            why,
+            outcome,
+        }
     }
 
     proptest! {

@@ -13,7 +13,7 @@ use nix::sys::statvfs::statvfs;
 use sha2::{Digest, Sha256};
 use tokio::{process::Command, time};
 
-use super::{git::Git, run, service::Service, source::Source};
+use super::{git::Git, over_matrix, run, service::Service, source::Source};
 use crate::{
     child, ids, text,
     updates::{Image, Record, Updates, Wanted},
@@ -148,13 +148,15 @@ impl Workshop<'_> {
         run::output(command, QUICK).await
     }
 
-    /// Has the new program look at the settings, and work on a copy of the state.
-    pub(super) async fn try_out(&self, record: &Record) -> Result<(), String> {
+    /// Has the new program look at the settings, and work on a copy of the state; notes what the old one can do over Matrix.
+    pub(super) async fn try_out(&self, record: &mut Record) -> Result<(), String> {
         let mut command = self.program(&self.source.beside(NEW), &["doctor", "--canary"]);
         if let Some(image) = &record.image {
             command.env("SANDBOX_IMAGE", &image.tag);
         }
-        run::logged(command, &self.log(), TRY).await.map_err(|why| format!("its canary has failed: {why}"))
+        run::logged(command, &self.log(), TRY).await.map_err(|why| format!("its canary has failed: {why}"))?;
+        record.over_matrix = over_matrix::accounts(self.state).await;
+        Ok(())
     }
 
     /// Returns a command of a version of the program, with the service's settings.
@@ -198,8 +200,10 @@ impl Workshop<'_> {
         self.service().restart().await
     }
 
-    pub(super) async fn await_ready(&self) -> Result<(), String> {
-        self.service().become_ready().await
+    /// Waits until the new program is ready, and has done over Matrix what the old one could do.
+    pub(super) async fn await_ready(&self, record: &Record) -> Result<(), String> {
+        self.service().become_ready().await?;
+        over_matrix::prove(self.state, &record.over_matrix).await
     }
 
     /// Puts the old program and its image back, and begins it unless it serves.

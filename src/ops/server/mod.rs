@@ -13,6 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     control::{Control, administration_socket},
+    lines::Lines,
     lock::Lock,
     settings, talk,
 };
@@ -292,6 +293,7 @@ impl House {
             cloud_bots: None,
             exobot: None,
             admin: None,
+            lines: Lines::default(),
             links: None,
         };
         self.listen(control, &administration_socket(&self.state_dir))

@@ -26,6 +26,7 @@ use crate::{
         control::{Control, administration_socket, control_socket},
         dashboard::{Dashboard, Running, Sources},
         exobot::ServedExobot,
+        lines::Lines,
         pulse::Pulse,
         redeploy_told, settings,
         status::Status,
@@ -78,11 +79,11 @@ impl House {
         tasks.spawn(self.rights.clone().watch(cancel.clone()));
         self.introduce(&accounts);
         let chat_bots = self.start_chat_bots(&keeper).await;
-        let (mut logins, mut terminals_of, mut hubs) = (vec![], None, vec![]);
+        let (mut logins, mut terminals_of, mut hubs, mut lines) = (vec![], None, vec![], Lines::default());
         for served in accounts {
             let Begun { hub, login, terminal } = self.begin(served, terminals_of.is_none(), &keeper).await?;
             terminals_of = terminals_of.or(terminal.map(|terminal| (hub.clone(), terminal)));
-            logins.extend(login.map(|(login, inbox)| (login, hub.clone(), inbox)));
+            logins.extend(login.map(|(login, inbox)| (login, lines.begin(hub.account()), hub.clone(), inbox)));
             hubs.push(hub);
         }
         let mut http = self.http.take();
@@ -112,12 +113,13 @@ impl House {
             cloud_bots: chat_bots.cloud_bots.clone(),
             exobot: chat_bots.exobot.clone(),
             admin: Some(admin),
+            lines,
             links: self.links.clone(),
         };
         self.listen(control, &control_socket(&self.state_dir))?;
-        for (login, hub, inbox) in logins {
+        for (login, line, hub, inbox) in logins {
             let span = hub.span();
-            let account = matrix::run(login, hub, inbox, serving.seat(), tasks.clone(), cancel.clone());
+            let account = matrix::run(login, hub, inbox, serving.seat(), line, tasks.clone(), cancel.clone());
             // Each in a task of its own, so that an account does not wait for another one's homeserver. Boxed because
             // the SDK's futures are large.
             tasks.spawn(Box::pin(account).instrument(span));
