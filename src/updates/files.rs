@@ -69,7 +69,11 @@ fn written<T: Serialize>(path: &Path, value: &T) -> Result<PathBuf, UpdateError>
         file.write_all(&text)?;
         file.sync_all()
     };
-    put().map_err(fail(&new))?;
+    put().map_err(|cause| {
+        // On a full disk an empty one would stay.
+        let _ = fs::remove_file(&new);
+        fail(&new)(cause)
+    })?;
     Ok(new)
 }
 

@@ -5,6 +5,7 @@ mod support;
 
 mod asked;
 mod canary;
+mod full;
 mod machine;
 mod rooms;
 mod switch;

@@ -154,6 +154,12 @@ impl Redeploy {
         };
         if let Some(mut record) = record.filter(|record| record.step != Step::Ended) {
             rules::taken_up(&mut record);
+            // Without a record each start would do the same again; where the old program serves, that would only disturb it.
+            if let Err(error) = self.updates.keep_record(&record)
+                && self.workshop().old_serves(&record).await
+            {
+                return Err(error.into());
+            }
             return self.drive(record).await;
         }
         let request = match self.updates.asked() {
@@ -240,7 +246,8 @@ impl Redeploy {
         self.drive(record).await
     }
 
-    /// Does one step after the other. What is about to be done is on the disk before it begins.
+    /// Does one step after the other. What is about to be done is on the disk before it begins; where the disk takes no record, no
+    /// switch is begun, and one that was is brought to its end all the same.
     async fn drive(&self, mut record: Record) -> Result<Option<Outcome>, RedeployError> {
         let workshop = self.workshop();
         loop {
@@ -252,7 +259,12 @@ impl Redeploy {
                 crate::crash::point("redeploy-ended");
                 return self.clear_up(Some(record)).await;
             }
-            self.updates.keep_record(&record)?;
+            if let Err(error) = self.updates.keep_record(&record) {
+                if rules::unrecorded(&mut record, error.to_string()) {
+                    continue;
+                }
+                tracing::error!(%error, "how far an update has come cannot be kept; it is brought to its end");
+            }
             tracing::info!(step = ?record.step, begun = record.begun, "an update");
             let step = record.step;
             crate::crash::point(named(step, false));

@@ -105,7 +105,7 @@ impl Workshop<'_> {
         let new = self.source.beside(NEW);
         if let Wanted::Back = record.request.wanted {
             let previous = self.source.beside(PREVIOUS);
-            place(&previous, &new).map_err(|error| unusable(&previous, &error))?;
+            place(&previous, &new).map_err(|error| unmade(&new, &previous, &error))?;
             record.new = Some(digest(&new).map_err(|error| unusable(&new, &error))?);
             record.image = self.image_of("previous", false).await?;
             return Ok(());
@@ -117,7 +117,7 @@ impl Workshop<'_> {
         cargo.args(["build", "--release", "--locked", "--bin", "matrix-agent"]);
         run::logged(cargo, &log, BUILD).await.map_err(|why| format!("it does not build: {why}"))?;
         let built = target.join("release/matrix-agent");
-        place(&built, &new).map_err(|error| unusable(&built, &error))?;
+        place(&built, &new).map_err(|error| unmade(&new, &built, &error))?;
         record.new = Some(digest(&new).map_err(|error| unusable(&new, &error))?);
         record.image = self.image_of(&record.commit[..12.min(record.commit.len())], true).await?;
         if let Some(image) = &record.image {
@@ -202,6 +202,10 @@ impl Workshop<'_> {
 
     /// Waits until the new program is ready, and has done over Matrix what the old one could do.
     pub(super) async fn await_ready(&self, record: &Record) -> Result<(), String> {
+        // A record that could not be kept has been behind.
+        if Some(self.installed()?) != record.new {
+            return Err("it is not in its place".to_owned());
+        }
         self.service().become_ready().await?;
         over_matrix::prove(self.state, &record.over_matrix).await
     }
@@ -225,6 +229,12 @@ impl Workshop<'_> {
             .become_ready()
             .await
             .map_err(|why| format!("the old program does not become ready either: {why}"))
+    }
+
+    /// Returns whether the old program is in its place and serves.
+    pub(super) async fn old_serves(&self, record: &Record) -> bool {
+        self.installed().is_ok_and(|installed| installed == record.old)
+            && self.service().is_ready().await.unwrap_or(false)
     }
 
     fn put_back(&self) -> io::Result<()> {
@@ -314,13 +324,20 @@ fn unusable(path: &Path, error: &io::Error) -> String {
     format!("{} cannot be used: {error}", path.display())
 }
 
+fn unmade(to: &Path, from: &Path, error: &io::Error) -> String {
+    format!("{} cannot be made of {}: {error}", to.display(), from.display())
+}
+
 /// Copies a program to a place of root's, whole and on the disk.
 fn place(from: &Path, to: &Path) -> io::Result<()> {
     let part = to.with_added_extension("part");
-    fs::copy(from, &part)?;
-    fs::set_permissions(&part, fs::Permissions::from_mode(0o755))?;
-    File::open(&part)?.sync_all()?;
-    rename(&part, to)
+    let copy = || {
+        fs::copy(from, &part)?;
+        fs::set_permissions(&part, fs::Permissions::from_mode(0o755))?;
+        File::open(&part)?.sync_all()?;
+        rename(&part, to)
+    };
+    copy().inspect_err(|_| drop(fs::remove_file(&part)))
 }
 
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
