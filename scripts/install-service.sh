@@ -154,7 +154,7 @@ if [[ -n $root ]]; then
 elif [[ -n $DRY_RUN ]]; then
     have podman || note "would: install podman"
 else
-    have podman || install_podman
+    install_podman
     grant_id_range
     configure_podman
     check_podman
