@@ -51,6 +51,7 @@ async fn look(updates: &Updates, accounts: &[AccountHub]) -> Result<(), TellErro
     if now == said || record.request.tell.is_empty() {
         return Ok(());
     }
+    let mut unsent = false;
     for (what, text, is_said) in [("built", built, said.built), ("ended", ended, said.ended)] {
         let Some(text) = text.filter(|_| !is_said) else { continue };
         for Tell { account, room, thread } in &record.request.tell {
@@ -59,8 +60,13 @@ async fn look(updates: &Updates, accounts: &[AccountHub]) -> Result<(), TellErro
                 continue;
             };
             let txn = ids::digest(&["update", id, what, account, room.as_str()], 16);
-            hub.tell_in_thread(room, thread.clone(), txn, text.clone()).await?;
+            hub.tell_in_thread(room, thread.clone(), txn.clone(), text.clone()).await?;
+            unsent |= hub.is_undelivered(&txn).await?;
         }
+    }
+    // Whoever replaces this server waits a moment for this word, for what is still in the outbox then comes after the restart.
+    if unsent && !now.ended {
+        return Ok(());
     }
     updates.keep_said(&now)?;
     Ok(())

@@ -267,7 +267,7 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         let _ = systemctl(self.rig.path(), &["kill", "--signal=SIGKILL", "matrix-agent.service"]).status();
-        if std::thread::panicking() {
+        if thread::panicking() {
             let log = fs::read_to_string(self.path("s/redeploy/build.log")).unwrap_or_default();
             #[expect(clippy::print_stderr, reason = "it is read where a test has failed")]
             {
