@@ -94,8 +94,8 @@ pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Re
         return Ok(Outcome::Good);
     }
     let tell = args.room.iter().map(|room| tell(room)).collect();
-    let request = redeploy.ask(wanted, tell)?;
-    let mut carried = redeploy.carrying_out().spawn().context("systemctl cannot be started.")?;
+    let request = redeploy.ask(wanted, tell).await?;
+    let mut carried = redeploy.carrying_out().await.spawn().context("systemctl cannot be started.")?;
     // It goes on when this one is interrupted.
     let mut shown = None;
     loop {

@@ -292,14 +292,16 @@ fn what_must_not_be_done_is_told_before_anything_changes() {
 
     // Another one is under way.
     fs::create_dir_all(machine.path("s/redeploy")).unwrap();
-    symlink("/dev/null", machine.path("s/redeploy/request.json")).unwrap();
-    let ran = machine.redeploy(&[]);
-    assert!(ran.code == 1 && ran.err.contains("Another update is under way"), "{ran:?}");
-    fs::remove_file(machine.path("s/redeploy/request.json")).unwrap();
     let held = fs::File::create(machine.path("s/redeploy/lock")).unwrap();
     held.lock().unwrap();
     let ran = machine.redeploy(&["--carry-out"]);
     assert!(ran.code == 1 && ran.err.contains("carried out at this moment"), "{ran:?}");
+    symlink("/dev/null", machine.path("s/redeploy/request.json")).unwrap();
+    let ran = machine.redeploy(&[]);
+    assert!(ran.code == 1 && ran.err.contains("Another update is under way"), "{ran:?}");
+    // It was seen to that the other one goes on.
+    wait("the other one's tries", || machine.oneshot().matches("ended badly").count() == 6);
+    fs::remove_file(machine.path("s/redeploy/request.json")).unwrap();
     drop(held);
     assert_eq!((machine.installed().as_str(), machine.starts()), ("1", 2));
     // And by its name, what is not on the branch.
@@ -324,6 +326,19 @@ fn a_record_that_cannot_be_read_ends_with_the_old_one() {
     assert_eq!(machine.beside(), ["matrix-agent"]);
     serves(&machine);
     wait("the room's news", || machine.told().last().is_some_and(|told| told.starts_with('❌')));
+}
+
+/// A service that ends well is started as often as it is asked for, also within the time in which systemd counts.
+#[test]
+fn the_tenth_update_of_an_hour_is_done_like_the_first() {
+    let llm = llm();
+    let mut machine = machine(&llm);
+    for _ in 0..10 {
+        machine.publish("broken", GOOD);
+        let ran = machine.redeploy(&[]);
+        assert!(ran.code == 1 && ran.out.contains("it does not build"), "{ran:?}");
+    }
+    assert_eq!(machine.starts(), 1);
 }
 
 /// An image of the test's own, under all its names.

@@ -100,8 +100,10 @@ impl Redeploy {
     }
 
     /// Returns what systemd is asked for to have the request carried out.
-    pub(crate) fn carrying_out(&self) -> tokio::process::Command {
-        Service { of_user: self.source.of_user }.carry_out()
+    pub(crate) async fn carrying_out(&self) -> tokio::process::Command {
+        let service = Service { of_user: self.source.of_user };
+        service.forgive().await;
+        service.carry_out()
     }
 
     /// Looks what an update would bring, and whether it could be done. Changes nothing but what the clone knows of its remote.
@@ -126,14 +128,19 @@ impl Redeploy {
         workshop.git().look(installed.as_deref(), named).await.map_err(RedeployError::Refused)
     }
 
-    /// Asks for a commit in place of what serves, or for what served before.
-    pub(crate) fn ask(&self, wanted: Wanted, tell: Vec<Tell>) -> Result<Request, RedeployError> {
+    /// Asks for a commit in place of what serves, or for what served before. Where another update was asked for before, which nobody may
+    /// be carrying out, that one is gone on with.
+    pub(crate) async fn ask(&self, wanted: Wanted, tell: Vec<Tell>) -> Result<Request, RedeployError> {
         let previous = self.source.beside("previous");
         if wanted == Wanted::Back && !previous.exists() {
             return Err(RedeployError::NothingBefore(previous));
         }
         let request = Request { id: ids::random(8), wanted, tell };
-        self.updates.ask(&request)?;
+        let asked = self.updates.ask(&request);
+        if let Err(UpdateError::Busy) = asked {
+            self.workshop().service().go_on().await;
+        }
+        asked?;
         Ok(request)
     }
 
@@ -145,6 +152,12 @@ impl Redeploy {
     /// Another process does it, or the files cannot be used.
     pub(crate) async fn carry_out(&self) -> Result<Option<Outcome>, RedeployError> {
         let _lock = self.lock()?;
+        let outcome = self.carried_out().await?;
+        self.workshop().service().forgive().await;
+        Ok(outcome)
+    }
+
+    async fn carried_out(&self) -> Result<Option<Outcome>, RedeployError> {
         let record = match self.updates.record() {
             Ok(record) => record,
             Err(UpdateError::Broken { cause, .. }) => {

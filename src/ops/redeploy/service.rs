@@ -9,7 +9,8 @@ use crate::{child, text};
 
 /// The units.
 const SERVER: &str = "matrix-agent.service";
-pub(super) const REDEPLOY: &str = "matrix-agent-redeploy.service";
+const REDEPLOY: &str = "matrix-agent-redeploy.service";
+const WATCH: &str = "matrix-agent-redeploy.path";
 /// How long a program may take to become ready.
 const READY: Duration = Duration::from_secs(30);
 /// How long it has to stay ready, so that one that dies at once is not taken for well.
@@ -123,6 +124,21 @@ impl Service {
             }
             time::sleep(LOOK).await;
         }
+    }
+
+    /// Lets the oneshot be started again: systemd counts its good starts with the bad ones, gives up at too many of both, and no longer
+    /// watches for requests then.
+    pub(super) async fn forgive(self) {
+        let _ = self.say(&["reset-failed", REDEPLOY]).await;
+        if self.say(&["is-failed", "--quiet", WATCH]).await.is_ok() {
+            let _ = self.say(&["start", "--no-block", WATCH]).await;
+        }
+    }
+
+    /// Has the oneshot do what is asked for; returns before it has.
+    pub(super) async fn go_on(self) {
+        self.forgive().await;
+        let _ = self.say(&["start", "--no-block", REDEPLOY]).await;
     }
 
     /// Has the oneshot do what is asked for, and waits until it has ended.
