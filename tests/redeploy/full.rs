@@ -99,10 +99,11 @@ fn full(lines: &str, starts: usize) {
     assert_eq!((machine.installed().as_str(), machine.starts()), ("1", starts), "{ran:?}");
     serves(&machine);
     assert_eq!(machine.starts(), starts, "nothing goes on starting it");
-    // Once there is space, what was asked for is brought to its end, and the next one may come.
+    // Once there is space, whoever asks again has that one brought to its end, and the next one may come.
     fs::remove_file(machine.path("s/redeploy/filled")).unwrap();
-    machine.systemctl(&["start", "matrix-agent-redeploy.service"]);
-    assert!(!machine.path("s/redeploy/request.json").exists());
+    let ran = machine.redeploy(&[]);
+    assert!(ran.code == 1 && ran.err.contains("Another update is under way"), "{ran:?}");
+    wait("its end", || !machine.path("s/redeploy/request.json").exists());
     machine.publish("", GOOD);
     let ran = machine.redeploy(&[]);
     assert_eq!((ran.code, machine.installed().as_str()), (0, "3"), "{ran:?}");
