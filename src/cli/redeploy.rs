@@ -18,6 +18,8 @@ use crate::{
 
 /// How often it is looked how far it has come.
 const LOOK: Duration = Duration::from_millis(200);
+/// How long whoever carries it out may take to clear up behind it, so that the next one is not refused.
+const CLEARED: Duration = Duration::from_mins(1);
 
 /// Put a newer version in the place of the one that serves; whatever fails, the one that serves goes on
 #[derive(Debug, clap::Args)]
@@ -112,6 +114,7 @@ pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Re
             let _ = writeln!(out, "{}", told(record));
         }
         if let Some(outcome) = record.and_then(|record| record.outcome) {
+            let _ = time::timeout(CLEARED, carried.wait()).await;
             return Ok(if matches!(outcome, updates::Outcome::Done { .. }) { Outcome::Good } else { Outcome::Bad });
         }
         if let Some(status) = ended {

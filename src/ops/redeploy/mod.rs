@@ -304,9 +304,11 @@ impl Redeploy {
             let new = matches!(outcome, Some(Outcome::Done { .. }));
             if new {
                 self.note_installed(record)?;
-                help::renew(&self.source.program).await;
             }
             self.workshop().settle(Some(record), new).await;
+            if new {
+                help::renew(&self.source.program).await;
+            }
         }
         self.updates.answered()?;
         Ok(outcome)
