@@ -172,7 +172,9 @@ async fn an_administrator_has_it_replaced_in_a_thread_and_other_rooms_lose_nothi
     fs::write(machine.path("go"), "").unwrap();
 
     town.answered_once(bert, &third, &meanwhile).await;
-    let done = town.says(anna, &room, "✅ I run as").await;
+    // The answer quotes it, and may come first.
+    let is_done = |seen: &Seen| seen.room == room && seen.is_message() && seen.body().starts_with("✅ I run as");
+    let done = anna.wait_for("the new one's word", is_done).await;
     assert!(in_thread(&done) && done.body().contains(&commit[..10]), "{done:?}");
     let answer = anna.answer_to(&asked).await;
     assert!(in_thread(&answer) && answer.body().contains("It came to this: ✅ I run as"), "{answer:?}");
