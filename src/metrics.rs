@@ -35,7 +35,7 @@ const NAMES: usize = 64;
 pub(crate) static MODELS: Closed = Closed::new();
 /// The bots that are served.
 pub(crate) static BOTS: Closed = Closed::new();
-/// The orchestrator, and the programs of the coding agents.
+/// The orchestrator, the programs of the coding agents, and the bots that only chat.
 pub(crate) static AGENTS: Closed = Closed::new();
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::default);
@@ -209,7 +209,7 @@ impl Default for Metrics {
         );
         registry.register(
             "gen_ai_client_token_usage",
-            "Tokens of each request by the orchestrator and coding agents",
+            "Tokens of each request by the orchestrator, coding agents and bots that only chat",
             all.tokens.clone(),
         );
         registry.register("matrix_agent_cached_tokens", "Input tokens that were cached", all.cached.clone());

@@ -2,13 +2,23 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::{AccountHub, Inner};
+use tokio::sync::broadcast;
+
+use super::{AccountHub, Inner, LiveIn, WATCHED};
 use crate::ids::{Address, RoomKey, TurnId};
 
 /// The accounts of a server. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Accounts {
     state: Arc<Mutex<State>>,
+    /// Broadcasts the live events of all accounts, also of those that come later.
+    live: broadcast::Sender<LiveIn>,
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        Self { state: Arc::default(), live: broadcast::Sender::new(WATCHED) }
+    }
 }
 
 #[derive(Default)]
@@ -42,6 +52,23 @@ impl Accounts {
     /// Returns the accounts' names, in the order in which they came.
     pub(crate) fn names(&self) -> Vec<String> {
         self.hubs().iter().map(|hub| hub.account().to_owned()).collect()
+    }
+
+    /// Returns what people call the room in which those of a home are, if the account's protocol has told it.
+    pub(crate) fn name_of(&self, home: &Address) -> Option<String> {
+        self.hubs().iter().filter(|hub| hub.account() == home.account).find_map(|hub| hub.name_of(&home.room))
+    }
+
+    /// Returns a receiver of the live events of all accounts from now on. One that lags behind loses the oldest.
+    pub(crate) fn watch(&self) -> broadcast::Receiver<LiveIn> {
+        self.live.subscribe()
+    }
+
+    /// Shows a live event to whoever watches all accounts.
+    pub(super) fn show(&self, shown: &LiveIn) {
+        if self.live.receiver_count() > 0 {
+            let _ = self.live.send(shown.clone());
+        }
     }
 
     /// Returns the turns that run.

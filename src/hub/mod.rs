@@ -15,6 +15,7 @@ mod homes;
 mod keeper;
 mod lately;
 mod message;
+mod names;
 mod notes;
 mod outbox;
 mod port;
@@ -55,6 +56,7 @@ use crate::{
 };
 use bots::Bots;
 use homes::Homes;
+use names::RoomNames;
 use port::Ports;
 use replays::Replays;
 use room::Mailbox;
@@ -82,6 +84,8 @@ struct Inner {
     live: broadcast::Sender<LiveIn>,
     /// Maps each upgraded room to the room whose sandbox and conversation it uses.
     homes: Arc<Homes>,
+    /// What people call its rooms.
+    names: RoomNames,
     /// Decides which sandboxes stay, for all accounts.
     keeper: Keeper,
     /// Asks people what may be done; `None` where nobody asks.
@@ -136,6 +140,7 @@ impl AccountHub {
             outbox,
             live: broadcast::Sender::new(WATCHED),
             homes,
+            names: RoomNames::default(),
             keeper,
             rights,
             actors: Mutex::default(),
@@ -316,7 +321,9 @@ impl AccountHub {
     /// if nobody watches.
     fn show(&self, home: &Address, turn: Option<TurnId>, live: Live) {
         let address = Address { account: home.account.clone(), room: self.inner.homes.current(&home.room) };
-        let _ = self.inner.live.send(LiveIn { address, turn, live });
+        let shown = LiveIn { address, turn, live };
+        self.inner.keeper.accounts().show(&shown);
+        let _ = self.inner.live.send(shown);
     }
 
     /// Wakes a room's actor, or starts it.

@@ -64,6 +64,7 @@ impl AccountHub {
         if self.inner.homes.current(&home.room) != *room {
             return self.inner.store.leave_old(self.account(), room).await;
         }
+        self.name_room(room, None);
         let turns = self.inner.store.leave(&home, room).await?;
         if let Some(mail) = self.mailbox(&home.room) {
             mail.stop(&turns);

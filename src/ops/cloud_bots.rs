@@ -22,6 +22,7 @@ use crate::{
     hub::{Account, AccountHub, Keeper, Port},
     ids::span_of_account,
     inference::Inference,
+    store::RoomCounts,
 };
 
 /// How often their files are looked at.
@@ -177,10 +178,16 @@ impl CloudBots {
 
     /// Returns all of them.
     pub(super) async fn shown(&self) -> Vec<Shown> {
+        let counts = self.inner.means.store.room_counts().await.unwrap_or_default();
+        self.shown_with(&counts).await
+    }
+
+    /// Returns all of them, for somebody who knows in how many rooms each is.
+    pub(super) async fn shown_with(&self, counts: &RoomCounts) -> Vec<Shown> {
         let served = self.served().await;
         let mut all = Vec::new();
         for (name, running) in &served.bots {
-            let rooms = running.hub.rooms().await.map_or(0, |rooms| rooms.len());
+            let rooms = counts.of(running.hub.account());
             let (is_served, mut state) = match running.serving.standing() {
                 Standing::Served => (true, format!("serves {rooms} rooms")),
                 Standing::Beginning => (false, "begins".to_owned()),

@@ -265,11 +265,14 @@ fn share(fleet: &Fleet) -> Usage {
     Usage { bytes, inodes: bytes / image::BYTES_AN_INODE }
 }
 
-async fn count(fleet: &Fleet, info: &EngineInfo, room: &Room) -> Result<Usage, SandboxError> {
+/// Counts what a sandbox takes, and notes it for those who look on.
+pub(super) async fn count(fleet: &Fleet, info: &EngineInfo, room: &Room) -> Result<Usage, SandboxError> {
     let failed = |source| SandboxError::Counting { source };
     let name = room.container_name().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
     let places = places(fleet, info, room, &fleet.engine.inspect(&name).await?);
-    usage::measure(&places, COUNT_LIMIT).await.map_err(failed)
+    let taken = usage::measure(&places, COUNT_LIMIT).await.map_err(failed)?;
+    room.note_disk(Some(taken.bytes));
+    Ok(taken)
 }
 
 /// Ends the commands of a sandbox that is above its share, and tells its room.

@@ -16,7 +16,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, broadcast, mpsc, watch},
+    sync::{Mutex as Lock, Notify, broadcast, mpsc, watch},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -110,6 +110,8 @@ pub(super) struct Fleet {
     pub(super) freed: Notify,
     /// The memory that all sandboxes use.
     pub(super) memory: Memory,
+    /// Held while files are counted for those who look on.
+    pub(super) counting: Arc<Lock<()>>,
     /// The queue of starts that wait for a place.
     pub(super) queue: Queue,
     /// Where rooms' files lie.
@@ -174,6 +176,7 @@ impl Fleet {
             adoption: watch::Sender::new(Adoption::Pending),
             freed: Notify::new(),
             memory,
+            counting: Arc::default(),
             queue: Queue::default(),
             files,
             quota: AtomicBool::new(false),

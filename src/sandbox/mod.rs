@@ -7,6 +7,7 @@
 mod cgroup;
 mod client;
 mod connection;
+mod counting;
 mod creation;
 mod disk;
 pub mod embed;

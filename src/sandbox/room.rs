@@ -43,6 +43,8 @@ pub struct SandboxSummary {
     pub idle_seconds: u64,
     /// Bytes of memory that it used when that was looked at last, while it runs.
     pub memory_used: Option<u64>,
+    /// Bytes that it took on the disk when its files were counted last.
+    pub disk_used: Option<u64>,
 }
 
 impl fmt::Display for SandboxSummary {
@@ -108,10 +110,19 @@ pub(super) struct Room {
     memory: Mutex<Option<MemoryGroup>>,
     /// The memory that it used when last measured, in bytes.
     pub(super) memory_used: AtomicU64,
+    /// When its files were counted last, and the bytes that they took.
+    disk: Mutex<Option<Counted>>,
     /// Whether its files were lost and the model has not been told yet.
     lost: AtomicBool,
     /// Notified when Podman reports the end of its PID 1.
     pub(super) ended: Notify,
+}
+
+/// A count of a room's files.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    at: Instant,
+    bytes: Option<u64>,
 }
 
 /// What is known of a room's container and volume.
@@ -176,6 +187,7 @@ impl Room {
             pid: AtomicU32::new(0),
             memory: Mutex::default(),
             memory_used: AtomicU64::new(0),
+            disk: Mutex::default(),
             lost: AtomicBool::new(false),
             ended: Notify::new(),
         }
@@ -262,6 +274,23 @@ impl Room {
         locked(&self.memory).clone()
     }
 
+    /// Notes a count of its files; `None` if that has failed, which leaves the last one.
+    pub(super) fn note_disk(&self, bytes: Option<u64>) {
+        let mut disk = locked(&self.disk);
+        let bytes = bytes.or(disk.and_then(|counted| counted.bytes));
+        *disk = Some(Counted { at: Instant::now(), bytes });
+    }
+
+    /// Returns how long ago its files were counted.
+    pub(super) fn disk_counted(&self) -> Option<Duration> {
+        locked(&self.disk).map(|counted| counted.at.elapsed())
+    }
+
+    /// Returns the bytes that it took on the disk when its files were counted last.
+    pub(super) fn disk_used(&self) -> Option<u64> {
+        locked(&self.disk).and_then(|counted| counted.bytes)
+    }
+
     pub(super) fn set_stopping(&self, stopping: bool) {
         self.stopping.store(stopping, Ordering::SeqCst);
     }
@@ -308,7 +337,8 @@ impl Room {
         let used = self.memory_used.load(Ordering::SeqCst);
         let memory_used = Some(used).filter(|used| *used > 0 && self.is_running());
         let idle_seconds = self.idle().as_secs();
-        Some(SandboxSummary { address: self.address.clone(), name, state, idle_seconds, memory_used })
+        let disk_used = self.disk_used();
+        Some(SandboxSummary { address: self.address.clone(), name, state, idle_seconds, memory_used, disk_used })
     }
 
     /// Sets which container there is, and its spec label.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::{
-    Sandbox, SandboxError, disk, events,
+    Sandbox, SandboxError, counting, disk, events,
     fleet::{Fleet, Notice},
     life, limit, name,
     observe::{self, Observation},
@@ -157,6 +157,11 @@ impl Sandboxes {
         let mut list: Vec<_> = self.fleet.rooms().values().filter_map(|room| room.summary()).collect();
         list.sort_by(|a, b| a.address.cmp(&b.address));
         Ok(list)
+    }
+
+    /// Has the files of those counted whose counts are old, one after the other. Returns at once; the list has the counts as they come.
+    pub(crate) fn count_files(&self) {
+        counting::refresh(&self.fleet);
     }
 
     /// Returns what sandboxes may use at most.

@@ -1,7 +1,9 @@
 //! What whoever looks on from outside is told: the dashboard, and Prometheus. All of it is read on the connection of those who look
 //! on, so no turn waits for it.
 
-use rusqlite::{OptionalExtension, Row, params};
+use std::collections::BTreeMap;
+
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde_json::Value;
 
 use super::{FIRST_BOT, History, Store, StoreError, StoredGrant, context, grants};
@@ -48,6 +50,17 @@ pub(crate) struct ShownRoom {
     pub(crate) newest: Option<(TurnId, i64)>,
 }
 
+/// In how many rooms each account is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RoomCounts(BTreeMap<String, usize>);
+
+impl RoomCounts {
+    /// Returns the number of an account's rooms.
+    pub(crate) fn of(&self, account: &str) -> usize {
+        self.0.get(account).copied().unwrap_or_default()
+    }
+}
+
 /// A day's tokens of a room, or of a person over all rooms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ShownDay {
@@ -74,10 +87,22 @@ pub(crate) struct Overview {
     pub(crate) failed: Vec<ShownTurn>,
     /// Rooms, those with the newest turns first.
     pub(crate) rooms: Vec<ShownRoom>,
+    /// In how many rooms each account is.
+    pub(crate) joined: RoomCounts,
     /// Today's tokens, the most used first.
     pub(crate) days: Vec<ShownDay>,
     /// What is granted.
     pub(crate) grants: Vec<StoredGrant>,
+}
+
+impl Overview {
+    /// Returns the rooms that it shows, some of them more than once.
+    pub(crate) fn places(&self) -> impl Iterator<Item = &Address> {
+        let turns = self.open.iter().chain(&self.failed).map(|turn| &turn.at);
+        let rooms = self.rooms.iter().map(|room| &room.at);
+        let days = self.days.iter().filter_map(|day| day.at.as_ref());
+        turns.chain(rooms).chain(days).chain(self.grants.iter().map(|grant| &grant.at))
+    }
 }
 
 /// The columns of [`turn`], and the tables from which they are.
@@ -89,6 +114,11 @@ impl Store {
     /// Returns how much waits.
     pub(crate) async fn queued(&self) -> Result<Queued, StoreError> {
         self.look(|tx| Ok(queued(tx)?)).await
+    }
+
+    /// Returns in how many rooms each account is.
+    pub(crate) async fn room_counts(&self) -> Result<RoomCounts, StoreError> {
+        self.look(|tx| Ok(room_counts(tx)?)).await
     }
 
     /// Returns what a dashboard shows, `most` rows of each kind.
@@ -128,6 +158,7 @@ impl Store {
                 open: turns("t.state = 'open' ORDER BY t.opened")?,
                 failed: turns("t.state <> 'open' AND t.outcome IN ('failed', 'limit') ORDER BY t.opened DESC")?,
                 rooms: rooms.collect::<Result<_, _>>()?,
+                joined: room_counts(tx)?,
                 days: days.collect::<Result<_, _>>()?,
                 grants: grants::all(tx)?,
             })
@@ -163,7 +194,13 @@ impl Store {
     }
 }
 
-fn queued(tx: &rusqlite::Transaction<'_>) -> rusqlite::Result<Queued> {
+fn room_counts(tx: &Transaction<'_>) -> rusqlite::Result<RoomCounts> {
+    let mut select = tx.prepare_cached("SELECT bot, count(*) FROM rooms WHERE missed IS NULL GROUP BY bot")?;
+    let rows = select.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as usize)))?;
+    Ok(RoomCounts(rows.collect::<Result<_, _>>()?))
+}
+
+fn queued(tx: &Transaction<'_>) -> rusqlite::Result<Queued> {
     let count = |query: &str| tx.prepare_cached(query)?.query_row([], |row| row.get::<_, i64>(0));
     Ok(Queued {
         messages: count("SELECT count(*) FROM inbound WHERE turn IS NULL AND done = 0")? as u64,

@@ -60,7 +60,7 @@ pub(crate) use home::copied_from;
 pub use journal::{LockedInbound, NewInbound};
 pub(crate) use journal::{Standing, StoredInbound};
 pub use known::Sealed;
-pub(crate) use looking::{Overview, ShownTurn};
+pub(crate) use looking::{Overview, RoomCounts, ShownTurn};
 pub use outbox::NewOutbox;
 pub(crate) use outbox::{OutboxRow, Tried};
 pub(crate) use rooms::{Alias, LeftRoom};

@@ -7,21 +7,13 @@ mod support;
 mod browser;
 mod machines;
 mod page;
-
-use std::net::TcpListener;
+mod rooms;
 
 use matrix_agent::net;
 use reqwest::Client;
 use serde_json::Value;
 
-use support::rig::Rig;
-
-/// Gives the server a free port; returns its address.
-fn with_port(rig: &mut Rig) -> String {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-    rig.set("HTTP_LISTEN", &port);
-    format!("http://127.0.0.1:{port}")
-}
+use support::looker::with_port;
 
 fn client() -> Client {
     net::client().no_proxy().build().unwrap()

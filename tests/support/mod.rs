@@ -8,6 +8,7 @@ pub mod element;
 pub mod forge;
 pub mod github;
 pub mod hosted;
+pub mod looker;
 pub mod person;
 pub mod proxy;
 pub mod replies;

@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     ids::{Address, BotName, EventId},
+    metrics::AGENTS,
     pictures::Gallery,
     store::{Ceilings, Conversation, Store, StoreError},
     strings,
@@ -153,6 +154,7 @@ impl Wish {
 impl ChatBot {
     /// Returns a bot that asks the models of a source.
     pub fn new(settings: Settings, source: Arc<dyn Source>, means: Means) -> Self {
+        AGENTS.add(settings.name.as_str());
         let called = settings.called.iter().filter(|name| !name.is_empty());
         let names = called.flat_map(|name| [name.clone(), format!("@{}", name.trim_start_matches('@'))]).collect();
         let permits = Permits::new(settings.at_once.max(1));

@@ -14,6 +14,7 @@ use crate::{
     bots::{Ending, Outcome, Progress, Thoughts},
     ids::{self, Address},
     llm::{AssistantMessage, Chunk, Completion, Finish, Message, Meter, Model, Part, Usage},
+    metrics::{self, Use},
     store::{Conversation, MayAsk, Span, StoreError},
     strings, text,
 };
@@ -154,11 +155,22 @@ impl ChatBot {
             }
         };
         match completion {
-            Ok(completion) => self.answered(completion, transcript, guessed, &label, first),
+            Ok(completion) => {
+                self.count(&model, completion.usage);
+                self.answered(completion, transcript, guessed, &label, first)
+            }
             Err(error) => {
                 tracing::warn!(model = model.name(), %error, "the model gave no answer");
                 Outcome::plain(Ending::Failed, failure::told(&error))
             }
+        }
+    }
+
+    /// Counts the tokens of a request, which cost nobody a budget.
+    fn count(&self, model: &Model, usage: Option<Usage>) {
+        if let Some(Usage { input, cached, output }) = usage {
+            let agent = self.settings.name.as_str();
+            metrics::used(Use { agent, model: model.name(), input, cached, output, cost: None });
         }
     }
 

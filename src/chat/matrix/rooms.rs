@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use matrix_sdk::{
-    Client, Room, RoomMemberships, RoomState,
+    Client, Room, RoomDisplayName, RoomMemberships, RoomState,
     ruma::{OwnedRoomId, RoomId},
 };
 use tokio::time;
@@ -81,6 +81,12 @@ pub(super) async fn entered(adapter: &Adapter, room: &Room) -> Result<(), StoreE
     // Without its own join event, the room's id stands for it; then only the first join is greeted.
     let joined = own.unwrap_or_else(|| EventId::from(room.room_id().as_str()));
     adapter.hub.joined(&key, &joined, adapter.opens(room.room_id())).await
+}
+
+/// Tells the hub what people call a room, as the SDK has worked it out from what the homeserver told last.
+pub(super) fn named(adapter: &Adapter, room: &Room) {
+    let name = room.cached_display_name().filter(|name| *name != RoomDisplayName::Empty).map(|name| name.to_string());
+    adapter.hub.name_room(&RoomKey::from(room.room_id().as_str()), name.as_deref());
 }
 
 /// Notes that a room is encrypted, which counts from now on whatever the homeserver says.

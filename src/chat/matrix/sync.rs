@@ -264,6 +264,7 @@ impl<'a> Reader<'a> {
             if news.rights {
                 opened.push(RoomKey::from(id.as_str()));
             }
+            rooms::named(self.adapter, &room);
             changed.push((room, news.departed));
         }
         let some = !events.is_empty();
@@ -285,6 +286,7 @@ impl<'a> Reader<'a> {
             // The SDK took rooms from an answer that a kill has kept from the hub.
             for room in self.session.client.joined_rooms() {
                 self.entered(&room).await?;
+                rooms::named(self.adapter, &room);
                 if !response.rooms.joined.contains_key(room.room_id()) {
                     changed.push((room, false));
                 }

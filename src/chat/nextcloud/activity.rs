@@ -31,6 +31,8 @@ pub enum Activity {
         conversation: String,
         /// The bot's own id.
         own: String,
+        /// What people call the conversation; may be empty.
+        called: String,
     },
     /// The bot was removed from a conversation.
     Left {
@@ -46,6 +48,8 @@ pub enum Activity {
 pub struct Message {
     /// The conversation's token: letters and digits.
     pub conversation: String,
+    /// What people call the conversation; may be empty.
+    pub called: String,
     /// Its number at the server.
     pub id: u64,
     /// Who wrote it, by their id: `users/ada`, `guests/…`.
@@ -109,6 +113,7 @@ pub fn read(body: &[u8]) -> Result<Activity, NotRead> {
         // Talk before 23 leaves the name of a message with an attachment empty. Others are the system's.
         "Create" if matches!(object["name"].as_str(), None | Some("" | "message")) => Activity::Said(Message {
             conversation: token(&target["id"]).ok_or(NotRead::Part("target.id"))?,
+            called: shown(target["name"].as_str().unwrap_or_default()),
             id: number(&object["id"]).ok_or(NotRead::Part("object.id"))?,
             who: actor(&activity["actor"]).ok_or(NotRead::Part("actor.id"))?,
             text: content(object, LONGEST).ok_or(NotRead::Part("object.content"))?,
@@ -117,6 +122,7 @@ pub fn read(body: &[u8]) -> Result<Activity, NotRead> {
         "Join" => Activity::Joined {
             conversation: token(&object["id"]).ok_or(NotRead::Part("object.id"))?,
             own: actor(&activity["actor"]).ok_or(NotRead::Part("actor.id"))?,
+            called: shown(object["name"].as_str().unwrap_or_default()),
         },
         "Leave" => Activity::Left { conversation: token(&object["id"]).ok_or(NotRead::Part("object.id"))? },
         // A reaction tells which text somebody liked, and not who wrote that: nothing can be allowed by it.
@@ -241,6 +247,7 @@ mod tests {
             message,
             Message {
                 conversation: "n3xtc10ud".into(),
+                called: "world".into(),
                 id: 1567,
                 who: "users/ada-lovelace".into(),
                 text: "hi @all !".into(),
@@ -294,7 +301,11 @@ mod tests {
         let here = json!({"type": "Collection", "id": "n3xtc10ud", "name": "world"});
         assert_eq!(
             of(json!({"type": "Join", "actor": own, "object": here})),
-            Ok(Activity::Joined { conversation: "n3xtc10ud".into(), own: "bots/bot-a78f".into() })
+            Ok(Activity::Joined {
+                conversation: "n3xtc10ud".into(),
+                own: "bots/bot-a78f".into(),
+                called: "world".into()
+            })
         );
         assert_eq!(
             of(json!({"type": "Leave", "actor": own, "object": here})),

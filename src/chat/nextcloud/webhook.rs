@@ -62,7 +62,9 @@ impl Talk {
         }
         let taken = match activity::read(body) {
             Ok(Activity::Said(message)) => self.said(message, body).await,
-            Ok(Activity::Joined { conversation, own }) => self.moved(&conversation, Some(&own), signature).await,
+            Ok(Activity::Joined { conversation, own, called }) => {
+                self.moved(&conversation, Some((&own, &called)), signature).await
+            }
             Ok(Activity::Left { conversation }) => self.moved(&conversation, None, signature).await,
             Ok(Activity::Other) => Ok(Taken::Nothing),
             Err(error) => {
@@ -103,7 +105,7 @@ impl Talk {
         event: EventId,
         message: Message,
     ) -> Result<Taken, StoreError> {
-        let Message { conversation, who, text, quote, .. } = message;
+        let Message { conversation, called, who, text, quote, .. } = message;
         let mut replied = false;
         if let Some(quote) = &quote {
             replied = self.is_own(hub, quote).await?;
@@ -122,15 +124,19 @@ impl Talk {
         let addressed = Addressed { mentioned: self.direct.contains(&conversation), replied, ..Addressed::default() };
         let about = quote.map(|quote| EventId(quote.id.to_string()));
         let body = Body::Said { text, thread: None, about, addressed };
-        let inbound = Inbound { room, event, sender: who, body, sealed: None };
+        let inbound = Inbound { room: room.clone(), event, sender: who, body, sealed: None };
         let new = hub.admit(vec![inbound], None).await?;
         crash::point("taken");
+        // What comes again may have an old name.
+        if !new.is_empty() {
+            hub.name_room(&room, Some(&called));
+        }
         Ok(if new.is_empty() { Taken::Known } else { Taken::New })
     }
 
-    /// Notes that the bot was added to a conversation, with its own id, or removed from it. Nothing in the request tells two of
+    /// Notes that the bot was added to a conversation, with its own id and the conversation's name, or removed from it. Nothing in the request tells two of
     /// these apart but its signature.
-    async fn moved(&self, conversation: &str, own: Option<&str>, signature: &str) -> Result<Taken, StoreError> {
+    async fn moved(&self, conversation: &str, own: Option<(&str, &str)>, signature: &str) -> Result<Taken, StoreError> {
         let (hub, room) = (self.hub(conversation), room_of(conversation));
         let digest = ids::digest(&[&signature.to_ascii_lowercase()], 16);
         let key = format!("hook {digest}");
@@ -138,11 +144,12 @@ impl Talk {
             return Ok(Taken::Known);
         }
         let span = hub.address(room.clone()).span();
-        if let Some(own) = own {
+        if let Some((own, called)) = own {
             span.in_scope(|| tracing::info!("the bot was added to the conversation"));
             self.standing.forgive(conversation);
             hub.note(OWN, own).await?;
             hub.joined(&room, &EventId(digest), true).await?;
+            hub.name_room(&room, Some(called));
             self.see(&room);
         } else {
             span.in_scope(|| tracing::info!("the bot was removed from the conversation"));

@@ -2,6 +2,7 @@
 //! such.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,7 +15,8 @@ use tokio::{
 use super::{super::status::Status, Running};
 use crate::{
     chat::matrix::Serving,
-    ids::TurnId,
+    hub::Accounts,
+    ids::{Address, TurnId},
     inference::{Inference, Probed},
     ledger::DayLimits,
     ops::{
@@ -35,6 +37,7 @@ const PROBED: Duration = Duration::from_secs(30);
 /// Whom the dashboard asks.
 pub(in crate::ops) struct Sources {
     pub(in crate::ops) store: Store,
+    pub(in crate::ops) accounts: Accounts,
     pub(in crate::ops) status: Arc<Status>,
     pub(in crate::ops) serving: Serving,
     pub(in crate::ops) sandboxes: Option<Sandboxes>,
@@ -63,6 +66,8 @@ pub(super) struct Gathered {
     /// Matrix accounts that follow their homeserver, of how many.
     pub(super) accounts: (usize, usize),
     pub(super) overview: Result<Overview, StoreError>,
+    /// What people call the rooms that are shown, as far as that is known.
+    pub(super) names: BTreeMap<Address, String>,
     /// What open turns do, in the order of the overview.
     pub(super) lines: Vec<Option<String>>,
     /// `None`: no bot works in sandboxes. `Err`: they cannot be listed now.
@@ -88,6 +93,7 @@ impl Sources {
     pub(super) async fn gather(&self) -> Gathered {
         let sandboxes = async {
             let all = self.sandboxes.as_ref()?;
+            all.count_files();
             Some(match timeout(MOMENT, all.list()).await {
                 Ok(listed) => listed.map_err(|error| error.to_string()),
                 Err(_) => Err("Podman does not answer now.".to_owned()),
@@ -97,25 +103,35 @@ impl Sources {
             let slow = || Err("The server needs long to tell whether it is ready.".to_owned());
             timeout(MOMENT, self.status.ready()).await.unwrap_or_else(|_| slow())
         };
-        let cloud_bots = async { timeout(MOMENT, self.cloud_bots.as_ref()?.shown()).await.ok() };
-        let exobot = async { timeout(MOMENT, self.exobot.as_ref()?.shown()).await.ok() };
-        let (ready, overview, sandboxes, cloud_bots, exobot) =
-            tokio::join!(ready, self.store.overview(ROWS), sandboxes, cloud_bots, exobot);
+        let (ready, overview, sandboxes) = tokio::join!(ready, self.store.overview(ROWS), sandboxes);
+        let joined = overview.as_ref().map(|overview| overview.joined.clone()).unwrap_or_default();
+        let cloud_bots = match &self.cloud_bots {
+            Some(bots) => timeout(MOMENT, bots.shown_with(&joined)).await.ok(),
+            None => None,
+        };
         let open = overview.as_ref().map(|overview| overview.open.as_slice()).unwrap_or_default();
         let (synced, all, _) = self.serving.synced();
         Gathered {
             now: self.store.clock().millis(),
             ready,
             accounts: (synced, all),
+            names: self.names(overview.as_ref().ok(), sandboxes.as_ref().and_then(|listed| listed.as_deref().ok())),
             lines: open.iter().map(|turn| self.running.line(&turn.turn)).collect(),
             overview,
             sandboxes,
             sandbox_limits: self.sandboxes.as_ref().map(Sandboxes::limits),
             cloud_bots,
-            exobot,
+            exobot: self.exobot.as_ref().map(|exobot| exobot.shown_with(&joined)),
             endpoints: self.endpoints(),
             limits: self.limits,
         }
+    }
+
+    /// Returns what people call the rooms that are shown.
+    fn names(&self, overview: Option<&Overview>, sandboxes: Option<&[SandboxSummary]>) -> BTreeMap<Address, String> {
+        let of_sandboxes = sandboxes.into_iter().flatten().map(|sandbox| &sandbox.address);
+        let shown: BTreeSet<_> = overview.into_iter().flat_map(Overview::places).chain(of_sandboxes).collect();
+        shown.into_iter().filter_map(|at| Some((at.clone(), self.accounts.name_of(at)?))).collect()
     }
 
     /// Returns what the inference servers have said last, and has them asked anew if that is long ago.

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use tokio::sync::{
@@ -22,16 +23,22 @@ const TURNS: usize = 256;
 /// The most characters of a line.
 const LINE: usize = 160;
 
+/// What a turn does, and since when.
+struct Noted {
+    line: String,
+    at: Instant,
+}
+
 /// What turns do now. Cheap to clone.
 #[derive(Clone, Default)]
 pub(in crate::ops) struct Running {
-    lines: Arc<Mutex<BTreeMap<TurnId, String>>>,
+    lines: Arc<Mutex<BTreeMap<TurnId, Noted>>>,
     /// Changes whenever a line does.
     changed: watch::Sender<()>,
 }
 
 impl Running {
-    /// Follows an account until `cancel`.
+    /// Follows all accounts until `cancel`.
     pub(in crate::ops) async fn follow(self, mut live: broadcast::Receiver<LiveIn>, cancel: CancellationToken) {
         loop {
             match cancel.run_until_cancelled(live.recv()).await {
@@ -61,10 +68,15 @@ impl Running {
         };
         let line = text::one_line(&line, LINE);
         let mut lines = self.lines();
-        if lines.len() >= TURNS && !lines.contains_key(&turn) {
-            return;
+        // A turn that was given up may have ended without a word: the one that has been silent for longest gives way.
+        if lines.len() >= TURNS
+            && !lines.contains_key(&turn)
+            && let Some(silent) = lines.iter().min_by_key(|(_, noted)| noted.at).map(|(turn, _)| turn.clone())
+        {
+            lines.remove(&silent);
         }
-        if lines.insert(turn, line.clone()).is_none_or(|before| before != line) {
+        let noted = Noted { line: line.clone(), at: Instant::now() };
+        if lines.insert(turn, noted).is_none_or(|before| before.line != line) {
             drop(lines);
             self.changed.send_modify(|()| ());
         }
@@ -72,7 +84,7 @@ impl Running {
 
     /// Returns what a turn does; `None` if that is not known.
     pub(super) fn line(&self, turn: &TurnId) -> Option<String> {
-        self.lines().get(turn).cloned()
+        self.lines().get(turn).map(|noted| noted.line.clone())
     }
 
     /// Returns what tells of changes from now on.
@@ -80,7 +92,7 @@ impl Running {
         self.changed.subscribe()
     }
 
-    fn lines(&self) -> MutexGuard<'_, BTreeMap<TurnId, String>> {
+    fn lines(&self) -> MutexGuard<'_, BTreeMap<TurnId, Noted>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -105,5 +117,6 @@ mod tests {
             running.note(format!("t{number}").into(), &Live::Thinking);
         }
         assert_eq!(running.lines().len(), TURNS);
+        assert!(running.line(&"t999".into()).is_some(), "those that were silent for longest gave way");
     }
 }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     clock::minute_of,
-    ids::TurnId,
+    ids::{Address, TurnId},
     sandbox::SandboxSummary,
     store::{Overview, ShownTurn},
     text::{human_bytes, human_duration, short},
@@ -48,11 +48,11 @@ pub(super) fn of(all: &Gathered) -> Vec<Section> {
     let mut sections = vec![Section::new("health", "Health", |html| health(all, html))];
     match &all.overview {
         Ok(overview) => {
-            sections.push(Section::new("running", "Running turns", |html| running(overview, &all.lines, html)));
-            sections.push(Section::new("failed", "Recent failures", |html| failed(overview, html)));
-            sections.push(Section::new("rooms", "Rooms", |html| rooms(overview, html)));
+            sections.push(Section::new("running", "Running turns", |html| running(overview, all, html)));
+            sections.push(Section::new("failed", "Recent failures", |html| failed(overview, all, html)));
+            sections.push(Section::new("rooms", "Rooms", |html| rooms(overview, all, html)));
             sections.push(Section::new("tokens", "Tokens today", |html| tokens(overview, all, html)));
-            sections.push(Section::new("grants", "Grants", |html| grants(overview, all.now, html)));
+            sections.push(Section::new("grants", "Grants", |html| grants(overview, all, html)));
         }
         Err(error) => sections.push(Section::new("running", "Running turns", |html| {
             html.raw("<p class=\"bad\">").line(&error.to_string(), WHY).raw("</p>");
@@ -85,15 +85,15 @@ fn fact(html: &mut Html, name: &'static str, value: impl std::fmt::Display) {
     html.raw("<div><dt>").raw(name).raw("</dt><dd>").value(value).raw("</dd></div>");
 }
 
-fn running(overview: &Overview, lines: &[Option<String>], html: &mut Html) {
+fn running(overview: &Overview, all: &Gathered, html: &mut Html) {
     if overview.open.is_empty() {
         html.raw("<p>Nothing runs.</p>");
         return;
     }
     html.raw("<ul class=\"turns\">");
-    for (turn, line) in overview.open.iter().zip(lines) {
+    for (turn, line) in overview.open.iter().zip(&all.lines) {
         html.raw("<li>");
-        head(turn, html);
+        head(turn, all, html);
         if let Some(line) = line {
             html.raw("<p class=\"now\">").line(line, ASKED).raw("</p>");
         }
@@ -102,7 +102,7 @@ fn running(overview: &Overview, lines: &[Option<String>], html: &mut Html) {
     html.raw("</ul>");
 }
 
-fn failed(overview: &Overview, html: &mut Html) {
+fn failed(overview: &Overview, all: &Gathered, html: &mut Html) {
     if overview.failed.is_empty() {
         html.raw("<p>None.</p>");
         return;
@@ -110,14 +110,14 @@ fn failed(overview: &Overview, html: &mut Html) {
     html.raw("<ul class=\"turns\">");
     for turn in &overview.failed {
         html.raw("<li>");
-        head(turn, html);
+        head(turn, all, html);
         html.raw("</li>");
     }
     html.raw("</ul>");
 }
 
 /// Writes what a turn is about, with the link to its log.
-fn head(turn: &ShownTurn, html: &mut Html) {
+fn head(turn: &ShownTurn, all: &Gathered, html: &mut Html) {
     html.raw("<a href=\"");
     link(&turn.turn, html);
     html.raw("\">");
@@ -127,7 +127,8 @@ fn head(turn: &ShownTurn, html: &mut Html) {
     };
     html.raw("</a><p class=\"where\">");
     time(turn.opened, html);
-    html.raw(" · ").line(&turn.bot, NAME).raw(" · ").line(&turn.at.to_string(), NAME);
+    html.raw(" · ").line(&turn.bot, NAME).raw(" · ");
+    place(&turn.at, all, html);
     if let Some(asker) = &turn.asker {
         html.raw(" · ").line(asker, NAME);
     }
@@ -137,6 +138,21 @@ fn head(turn: &ShownTurn, html: &mut Html) {
         _ => html.raw(""),
     };
     html.raw("</p>");
+}
+
+/// Writes a room as people call it, with the account if that is not the first one; by its id if it has no name.
+fn place(at: &Address, all: &Gathered, html: &mut Html) {
+    match all.names.get(at) {
+        Some(name) => {
+            html.raw("<span title=\"").line(&at.to_string(), NAME).raw("\">").line(name, NAME).raw("</span>");
+            if !at.is_of_first() {
+                html.raw(" (").line(&at.account, NAME).raw(")");
+            }
+        }
+        None => {
+            html.line(&at.to_string(), NAME);
+        }
+    }
 }
 
 /// Returns what somebody has asked: the text of a message, or what came with a file.
@@ -153,14 +169,20 @@ pub(super) fn time(millis: i64, html: &mut Html) {
     html.raw("<time>").value(minute_of(millis)).raw("</time>");
 }
 
-fn rooms(overview: &Overview, html: &mut Html) {
+fn rooms(overview: &Overview, all: &Gathered, html: &mut Html) {
     if overview.rooms.is_empty() {
         html.raw("<p>None yet.</p>");
         return;
     }
     table(html, &["Room", "Turns", "Last turn"]);
     for room in &overview.rooms {
-        html.raw("<tr><td>").line(&room.at.to_string(), NAME).raw("</td><td>").value(room.turns).raw("</td><td>");
+        html.raw("<tr><td>");
+        if let Some(name) = all.names.get(&room.at) {
+            html.line(name, NAME).raw("<p class=\"where\">").line(&room.at.to_string(), NAME).raw("</p>");
+        } else {
+            html.line(&room.at.to_string(), NAME);
+        }
+        html.raw("</td><td>").value(room.turns).raw("</td><td>");
         match &room.newest {
             Some((turn, opened)) => {
                 html.raw("<a href=\"");
@@ -208,25 +230,33 @@ fn sandboxes(all: &Gathered, html: &mut Html) {
         html.raw("<p>There are none.</p>");
         return;
     }
-    table(html, &["Room", "State", "Memory", "Unused for"]);
+    table(html, &["Room", "State", "Memory", "Disk", "Unused for"]);
     let mut list: Vec<&SandboxSummary> = list.iter().collect();
     list.sort_by_key(|sandbox| sandbox.idle_seconds);
     for sandbox in list.iter().take(50) {
-        html.raw("<tr><td>").line(&sandbox.address.to_string(), NAME).raw("</td><td>").raw(sandbox.state.as_str());
+        html.raw("<tr><td>");
+        place(&sandbox.address, all, html);
+        html.raw("</td><td>").raw(sandbox.state.as_str()).raw("</td><td>");
+        share(sandbox.memory_used, all.sandbox_limits.map(|limits| limits.memory), html);
         html.raw("</td><td>");
-        match (sandbox.memory_used, &all.sandbox_limits) {
-            (Some(used), Some(limits)) => {
-                html.raw("<meter max=\"").value(limits.memory).raw("\" value=\"").value(used).raw("\"></meter> ");
-                html.value(human_bytes(used));
-            }
-            _ => {
-                html.raw("–");
-            }
-        }
+        share(sandbox.disk_used, all.sandbox_limits.map(|limits| limits.disk), html);
         html.raw("</td><td>").value(human_duration(Duration::from_secs(sandbox.idle_seconds / 60 * 60)));
         html.raw("</td></tr>");
     }
     html.raw("</tbody></table></div>");
+}
+
+/// Writes how much of its share a sandbox uses.
+fn share(used: Option<u64>, most: Option<u64>, html: &mut Html) {
+    match (used, most) {
+        (Some(used), Some(most)) => {
+            html.raw("<meter max=\"").value(most).raw("\" value=\"").value(used).raw("\"></meter> ");
+            html.value(human_bytes(used));
+        }
+        _ => {
+            html.raw("–");
+        }
+    }
 }
 
 fn bots(all: &Gathered, html: &mut Html) {
@@ -268,11 +298,18 @@ fn tokens(overview: &Overview, all: &Gathered, html: &mut Html) {
     }
     table(html, &["Room or person", "Used", "Held", "Limit"]);
     for day in &overview.days {
-        let (name, usual) = match (&day.at, &day.person) {
-            (Some(at), _) => (at.to_string(), all.limits.room),
-            (None, person) => (person.clone().unwrap_or_default(), all.limits.person),
+        html.raw("<tr><td>");
+        let usual = match (&day.at, &day.person) {
+            (Some(at), _) => {
+                place(at, all, html);
+                all.limits.room
+            }
+            (None, person) => {
+                html.line(person.as_deref().unwrap_or_default(), NAME);
+                all.limits.person
+            }
         };
-        html.raw("<tr><td>").line(&name, NAME).raw("</td><td>").value(short(day.used)).raw("</td><td>");
+        html.raw("</td><td>").value(short(day.used)).raw("</td><td>");
         html.value(short(day.held)).raw("</td><td>");
         match day.allowed.or(usual) {
             Some(limit) => {
@@ -288,15 +325,18 @@ fn tokens(overview: &Overview, all: &Gathered, html: &mut Html) {
     html.raw("</tbody></table></div>");
 }
 
-fn grants(overview: &Overview, now: i64, html: &mut Html) {
-    let good: Vec<_> = overview.grants.iter().filter(|grant| grant.until.is_none_or(|until| until > now)).collect();
+fn grants(overview: &Overview, all: &Gathered, html: &mut Html) {
+    let good = overview.grants.iter().filter(|grant| grant.until.is_none_or(|until| until > all.now));
+    let good: Vec<_> = good.collect();
     if good.is_empty() {
         html.raw("<p>None.</p>");
         return;
     }
     table(html, &["Room", "What", "By", "Until"]);
     for grant in good.into_iter().take(50) {
-        html.raw("<tr><td>").line(&grant.at.to_string(), NAME).raw("</td><td>").line(&grant.kind, NAME).raw(" ");
+        html.raw("<tr><td>");
+        place(&grant.at, all, html);
+        html.raw("</td><td>").line(&grant.kind, NAME).raw(" ");
         html.line(&grant.what, NAME).raw(if grant.writes { ", also to write" } else { "" }).raw("</td><td>");
         html.line(&grant.by, NAME).raw("</td><td>");
         match (grant.until, &grant.turn) {

@@ -18,7 +18,7 @@ use crate::{
     clock::Clock,
     config::{Config, Talk, Wrong, hears_nobody},
     http::HttpServer,
-    hub::{Account, AccountHub, Inbox, Keeper, Port},
+    hub::{Account, AccountHub, Accounts, Inbox, Keeper, Port},
     ids::{FIRST_ACCOUNT, span_of_account},
     ops::{
         admin::Admin,
@@ -96,7 +96,7 @@ impl House {
         }
         let serving = Serving::new(logins.len());
         if let Some(http) = http {
-            self.serve_http(http, &hubs, &chat_bots, &serving);
+            self.serve_http(http, keeper.accounts(), &hubs, &chat_bots, &serving);
         }
         if let Some(room) = self.audit_room.clone() {
             let clock = self.store.clock().clone();
@@ -213,17 +213,23 @@ impl House {
     }
 
     /// Serves what is there for machines and people that look at the server, and GitHub's webhook.
-    fn serve_http(&mut self, mut http: HttpServer, hubs: &[AccountHub], chat_bots: &ChatBots, serving: &Serving) {
+    fn serve_http(
+        &mut self,
+        mut http: HttpServer,
+        accounts: &Accounts,
+        hubs: &[AccountHub],
+        chat_bots: &ChatBots,
+        serving: &Serving,
+    ) {
         let (tasks, cancel) = (self.tasks.clone(), self.cancel.clone());
         let status = Status::new(self.store.clone(), serving.clone(), self.sandboxes.clone(), cancel.clone());
         status.pages().into_iter().for_each(|pages| http.add(pages));
         if let Some(links) = self.links.clone() {
             let running = Running::default();
-            for hub in hubs {
-                tasks.spawn(running.clone().follow(hub.watch(), cancel.clone()));
-            }
+            tasks.spawn(running.clone().follow(accounts.watch(), cancel.clone()));
             let sources = Sources {
                 store: self.store.clone(),
+                accounts: accounts.clone(),
                 status,
                 serving: serving.clone(),
                 sandboxes: self.sandboxes.clone(),
