@@ -3,18 +3,17 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
     process::Stdio,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use matrix_agent::ids::random;
-use serde_json::{Value, json};
-
 use rig::{BARE, Chat, Rig};
-use support::{Times, end, memory, row, table};
+use support::{
+    Times, end, memory,
+    model::{self, Answer},
+    row, table,
+};
 
 #[expect(dead_code, unreachable_pub, reason = "as in the tests, of which this is a part")]
 #[path = "../tests/support/rig.rs"]
@@ -93,16 +92,9 @@ struct State {
 
 impl Model {
     fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
-        std::thread::spawn(move || {
-            for connection in listener.incoming().map_while(Result::ok) {
-                let state = Arc::clone(&shared);
-                std::thread::spawn(move || serve(connection, &state));
-            }
-        });
+        let base_url = model::serve(move |request, answer| reply(request.len(), answer, &shared));
         Self { base_url, state, times: Mutex::default() }
     }
 
@@ -118,70 +110,24 @@ impl Model {
     }
 }
 
-/// Answers the requests of one connection.
-fn serve(connection: TcpStream, state: &Mutex<State>) {
-    connection.set_nodelay(true).unwrap();
-    let (mut reader, mut writer) = (BufReader::new(connection.try_clone().unwrap()), connection);
-    while let Some(length) = read_head(&mut reader) {
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).unwrap();
-        let arrived = Instant::now();
-        let mut state = state.lock().unwrap();
-        if let Some(sent) = state.sent.take() {
-            state.taken.push(arrived - sent);
-        }
-        state.longest = state.longest.max(length);
-        state.calls += 1;
-        let number = state.calls;
-        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-        writer.write_all(head.as_bytes()).unwrap();
-        let (delta, reason) = if number <= CALLS { (call(number), "tool_calls") } else { (word(), "stop") };
-        writer
-            .write_all(&chunk(&event(&json!({"choices": [{"index": 0, "delta": delta, "finish_reason": null}]}))))
-            .unwrap();
-        let mut last = event(&json!({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}));
-        last.push_str(&event(&json!({"choices": [], "usage": {"prompt_tokens": 60_000, "completion_tokens": 10}})));
-        last += "data: [DONE]\n\n";
-        let mut last = chunk(&last);
-        last.extend_from_slice(b"0\r\n\r\n");
-        state.sent = (number <= CALLS).then(Instant::now); // before the write: ours is what the write costs, too
-        drop(state);
-        writer.write_all(&last).unwrap();
+/// Answers a request of this length.
+fn reply(length: usize, answer: &mut Answer, state: &Mutex<State>) {
+    let arrived = Instant::now();
+    let mut state = state.lock().unwrap();
+    if let Some(sent) = state.sent.take() {
+        state.taken.push(arrived - sent);
     }
-}
-
-/// Reads a request's head and returns how long its body is; `None`: the connection has ended.
-fn read_head(reader: &mut BufReader<TcpStream>) -> Option<usize> {
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        match line.trim_end().split_once(": ") {
-            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.parse().ok()?,
-            None if line.trim_end().is_empty() => return Some(length),
-            _ => {}
-        }
-    }
-}
-
-fn call(number: usize) -> Value {
+    state.longest = state.longest.max(length);
+    state.calls += 1;
+    let number = state.calls;
     // Each another line, for the same call with the same result again and again would be a loop.
-    let arguments = json!({"command": format!("true {number}")}).to_string();
-    let id = format!("call_{}", random(6));
-    json!({"role": "assistant", "content": null,
-        "tool_calls": [{"index": 0, "id": id, "type": "function", "function": {"name": "run_command", "arguments": arguments}}]})
-}
-
-fn word() -> Value {
-    json!({"role": "assistant", "content": "Done."})
-}
-
-fn event(value: &Value) -> String {
-    format!("data: {value}\n\n")
-}
-
-fn chunk(text: &str) -> Vec<u8> {
-    format!("{:x}\r\n{text}\r\n", text.len()).into_bytes()
+    let (delta, reason) = match number {
+        1..=CALLS => (model::command(&format!("true {number}")), "tool_calls"),
+        _ => (model::text("Done."), "stop"),
+    };
+    answer.begin(&delta);
+    let last = Answer::last(reason, 60_000);
+    state.sent = (number <= CALLS).then(Instant::now); // before the write: ours is what the write costs, too
+    drop(state);
+    answer.write(&last);
 }

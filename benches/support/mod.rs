@@ -23,7 +23,9 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 pub mod bare;
+pub mod model;
 pub mod stamps;
+pub mod terminal;
 
 /// A bare Debian: what the sandbox's start costs does not depend on what its image holds.
 pub const IMAGE: &str = "docker.io/library/debian:trixie-slim";
