@@ -5,7 +5,7 @@ mod support;
 use std::{collections::BTreeSet, fs, process::Command};
 
 use matrix_agent::ids::Address;
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{
     rig::{BARE, Rig, answers, block_on, wait},
     scripted_llm::{Reply, ScriptedLlm},
@@ -99,6 +99,50 @@ fn each_line_of_a_rooms_work_names_the_room_and_of_a_turns_the_turn() {
     let turns: BTreeSet<_> =
         lines.iter().filter_map(|line| line.spans.split_once("turn{")).map(|turn| turn.1).collect();
     assert_eq!(turns.len(), 3, "each turn has its own name: {turns:?}");
+}
+
+/// Stands in the model's key, in what people say, in a tool's call and its result, and in the answer.
+const CANARY: &str = "canary";
+
+#[test]
+fn in_both_forms_the_log_of_a_real_turn_holds_neither_a_secret_nor_what_was_said() {
+    let llm = block_on(ScriptedLlm::start());
+    let mut rig = Rig::new(BARE, llm.base_url());
+    rig.set("LLM_API_KEY", &format!("sk-{CANARY}-key"));
+    llm.when("in vain").reply(Reply::Status(401, vec![], format!("{{\"error\": \"{CANARY} of the provider\"}}")));
+    llm.otherwise(|request| {
+        let last = request["messages"].as_array().unwrap().last().unwrap();
+        match last["role"].as_str() {
+            Some("tool") => Reply::text(&format!("The {CANARY} sings.")),
+            _ => Reply::command(&format!("echo {CANARY} >&2; echo {CANARY} > file; cat file; cat no-{CANARY}")),
+        }
+    });
+    for format in ["json", "pretty"] {
+        rig.set("LOG_FORMAT", format);
+        let server = rig.serve();
+        let start = server.log().len();
+        let (code, frames) = rig.ask("one", &format!("Where is the {CANARY} in {format}?")).finish();
+        assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+        assert_eq!(rig.ask("two", &format!("in vain, {CANARY}")).finish().0, 1);
+        assert!(serde_json::to_string(&frames).unwrap().contains(CANARY), "it was said: {frames:#?}");
+        let log = server.stop()[start..].to_owned();
+        assert!(!log.contains(CANARY), "{log}");
+        let of_turn = |line: &str| line.contains("the turn is answered");
+        assert_eq!(log.lines().filter(|line| of_turn(line)).count(), 1, "{log}");
+        if format == "json" {
+            for line in log.lines() {
+                let read: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+                assert!(read["timestamp"].is_string() && read["level"].is_string(), "{line}");
+                assert!(read["fields"]["message"].is_string() && read["target"].is_string(), "{line}");
+                let of =
+                    |field: &str| read["spans"].as_array().into_iter().flatten().find_map(|span| span[field].as_str());
+                let module = read["target"].as_str().unwrap_or_default().split("::").nth(1).unwrap_or_default();
+                let in_turn = matches!(module, "llm" | "orchestrator" | "tools");
+                assert!(!in_turn || of("turn").is_some(), "{line}");
+                assert!(!in_turn || of("room").is_some_and(|room| room.starts_with("terminal:")), "{line}");
+            }
+        }
+    }
 }
 
 /// A homeserver that knows logins by password and answers each so.

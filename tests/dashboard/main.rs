@@ -5,6 +5,7 @@
 mod support;
 
 mod browser;
+mod flood;
 mod machines;
 mod page;
 mod rooms;
