@@ -1,6 +1,9 @@
 //! The only source of wall-clock time. Timers use `tokio::time`, which tests can pause; dates that are stored or
 //! shown come from here, so that tests can set them.
 
+mod jumps;
+mod lasting;
+
 use std::{
     fmt,
     sync::{
@@ -11,6 +14,9 @@ use std::{
 };
 
 use jiff::Timestamp;
+
+use jumps::Jumps;
+pub(crate) use lasting::Lasting;
 
 /// Milliseconds of a day.
 const DAY: i64 = 24 * 60 * 60 * 1000;
@@ -30,12 +36,14 @@ pub fn minute_of(millis: i64) -> String {
 pub struct Clock {
     /// The time that a test has set, in milliseconds since 1970; `None` for the system's clock.
     fixed: Option<Arc<AtomicI64>>,
+    /// Whether it was set lately.
+    jumps: Arc<Jumps>,
 }
 
 impl Clock {
     /// Returns a clock that stands at `millis` until [`Clock::advance`] moves it.
     pub fn fixed_at(millis: i64) -> Self {
-        Self { fixed: Some(Arc::new(AtomicI64::new(millis))) }
+        Self { fixed: Some(Arc::new(AtomicI64::new(millis))), jumps: Arc::default() }
     }
 
     /// Returns milliseconds since 1970.

@@ -18,7 +18,7 @@ use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 
 use crate::{
-    clock::Clock,
+    clock::Lasting,
     ids::{self, TurnId},
 };
 
@@ -71,7 +71,8 @@ pub struct Links {
 struct Inner {
     key: RwLock<hmac::Key>,
     file: PathBuf,
-    clock: Clock,
+    /// A clock that is set back lengthens no pass.
+    time: Lasting,
     /// Where the dashboard is, as people reach it, without a slash at the end: the best one first.
     places: Vec<String>,
 }
@@ -83,7 +84,7 @@ impl Links {
     /// # Errors
     ///
     /// The key cannot be read or written.
-    pub(crate) fn open(secrets: &Path, clock: Clock, address: SocketAddr, names: &[String]) -> io::Result<Self> {
+    pub(crate) fn open(secrets: &Path, time: Lasting, address: SocketAddr, names: &[String]) -> io::Result<Self> {
         let file = secrets.join(FILE);
         let key = match fs::read(&file) {
             Ok(text) if text.len() >= KEY => key_of(&text),
@@ -100,7 +101,7 @@ impl Links {
             Err(_) => format!("https://{name}"),
         });
         let places = named.chain([here]).map(|place| place + DASHBOARD).collect();
-        Ok(Self { inner: Arc::new(Inner { key: RwLock::new(key), file, clock, places }) })
+        Ok(Self { inner: Arc::new(Inner { key: RwLock::new(key), file, time, places }) })
     }
 
     /// Returns the link by which an operator comes in, for each address of the dashboard.
@@ -132,7 +133,7 @@ impl Links {
 
     /// Makes a pass for what `about` names, if it opens one thing of several.
     pub(crate) fn pass(&self, opens: Opens, about: &str) -> String {
-        let claim = format!("{}.{:x}.{}", opens.letter(), self.inner.clock.millis(), BASE64.encode(about));
+        let claim = format!("{}.{:x}.{}", opens.letter(), self.inner.time.now(), BASE64.encode(about));
         let tag = hmac::sign(&self.key(), claim.as_bytes());
         format!("{claim}.{}", BASE64.encode(tag))
     }
@@ -144,7 +145,7 @@ impl Links {
         hmac::verify(&self.key(), claim.as_bytes(), &tag).ok()?;
         let mut parts = claim.split('.');
         let (letter, made, about) = (parts.next()?, parts.next()?, parts.next()?);
-        let age = self.inner.clock.millis().checked_sub(i64::from_str_radix(made, 16).ok()?)?;
+        let age = self.inner.time.now().checked_sub(i64::from_str_radix(made, 16).ok()?)?;
         let good = age >= -(BACK.as_millis() as i64) && age < opens.lasts().as_millis() as i64;
         let about = String::from_utf8(BASE64.decode(about).ok()?).ok()?;
         (letter == opens.letter() && good).then_some(about)
@@ -171,10 +172,11 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::clock::Clock;
 
     fn links(secrets: &TempDir, clock: &Clock) -> Links {
         let names = ["dash.example.org".to_owned()];
-        Links::open(secrets.path(), clock.clone(), "0.0.0.0:8090".parse().unwrap(), &names).unwrap()
+        Links::open(secrets.path(), Lasting::new(clock.clone()), "0.0.0.0:8090".parse().unwrap(), &names).unwrap()
     }
 
     fn folder() -> TempDir {
@@ -184,7 +186,8 @@ mod tests {
     #[test]
     fn a_pass_opens_its_own_thing_for_its_own_time() {
         let clock = Clock::fixed_at(1_700_000_000_000);
-        let ours = links(&folder(), &clock);
+        let secrets = folder();
+        let ours = links(&secrets, &clock);
         let pass = ours.pass(Opens::Turn, "t1");
         assert_eq!(ours.check(Opens::Turn, &pass).as_deref(), Some("t1"));
         assert_eq!(ours.check(Opens::All, &pass), None, "it opens one turn");
@@ -194,7 +197,9 @@ mod tests {
         clock.advance(1);
         assert_eq!(ours.check(Opens::Turn, &pass), None, "it is too old");
         clock.advance(-2 * Opens::Turn.lasts().as_millis() as i64);
-        assert_eq!(ours.check(Opens::Turn, &pass), None, "it was made in the future");
+        assert_eq!(ours.check(Opens::Turn, &pass), None, "a clock that is set back brings nothing back");
+        let before = links(&secrets, &Clock::fixed_at(1_600_000_000_000));
+        assert_eq!(before.check(Opens::Turn, &pass), None, "it was made in the future");
     }
 
     #[test]

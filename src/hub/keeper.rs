@@ -29,6 +29,8 @@ use crate::{
 const LOOK: Duration = Duration::from_mins(1);
 /// Passes between two prunings of old rows: one day.
 const PRUNE: u64 = 24 * 60;
+/// Passes between two notes of what the clock shows.
+const NOTE: u64 = 10;
 
 /// How long data that nobody needs any more is kept.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +58,32 @@ struct Inner {
     accounts: Accounts,
     tasks: TaskTracker,
     cancel: CancellationToken,
+}
+
+/// Counts passes, and says what each of them does.
+#[derive(Debug, Default)]
+struct Passes {
+    number: u64,
+    /// Whether pruning is due and waits for a clock that is believed.
+    is_due: bool,
+}
+
+/// What a pass does besides.
+#[derive(Debug, PartialEq, Eq)]
+struct Pass {
+    /// Old rows are pruned.
+    prunes: bool,
+    /// What the clock shows is noted. What is not believed must not be believed after a restart for having been noted.
+    notes: bool,
+}
+
+impl Passes {
+    fn next(&mut self, is_believed: bool) -> Pass {
+        self.is_due |= self.number.is_multiple_of(PRUNE);
+        let notes = is_believed && self.number.is_multiple_of(NOTE);
+        self.number += 1;
+        Pass { prunes: is_believed && mem::take(&mut self.is_due), notes }
+    }
 }
 
 /// The homes that may have a sandbox.
@@ -176,14 +204,20 @@ impl Keeper {
         let (store, cancel) = (&self.inner.store, &self.inner.cancel);
         let mut ticks = time::interval(LOOK); // ticks at once, then each time
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut looks = 0_u64;
+        let mut passes = Passes::default();
         loop {
             let is_time = tokio::select! {
                 () = cancel.cancelled() => return,
                 () = store.something_forgotten() => false,
                 _ = ticks.tick() => {
-                    looks += 1;
-                    (looks - 1).is_multiple_of(PRUNE)
+                    // Asked each time, so that it notices each time that the clock was set.
+                    let next = passes.next(store.clock().is_believed());
+                    if next.notes
+                        && let Err(error) = store.note_clock().await
+                    {
+                        tracing::warn!(%error, "what the clock shows cannot be noted");
+                    }
+                    next.prunes
                 }
             };
             let pruned = async {
@@ -236,6 +270,18 @@ mod tests {
         assert_eq!(kept.homes, [old.clone(), new.clone()].into());
         kept.clear(&old);
         assert_eq!(kept.homes, [new].into());
+    }
+
+    #[test]
+    fn nothing_is_pruned_and_no_time_noted_while_the_clock_is_not_believed() {
+        let mut passes = Passes::default();
+        for _ in 0..3 * NOTE {
+            assert_eq!(passes.next(false), Pass { prunes: false, notes: false });
+        }
+        assert_eq!(passes.next(true), Pass { prunes: true, notes: true }, "what was due is made up for");
+        let rest: Vec<_> = (3 * NOTE + 1..=PRUNE).map(|_| passes.next(true)).collect();
+        assert_eq!(rest.iter().filter(|pass| pass.prunes).count(), 1, "and again after a day");
+        assert_eq!(rest.iter().filter(|pass| pass.notes).count() as u64, PRUNE / NOTE - 3);
     }
 
     #[tokio::test]

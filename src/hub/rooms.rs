@@ -246,7 +246,12 @@ impl AccountHub {
         }
         let home = self.inner.homes.home(&left.room);
         let grace = self.inner.keeper.grace().as_millis() as i64;
-        let over = left.cleared || store.clock().millis() - left.since >= grace;
+        let (now, is_believed) = (store.clock().millis(), store.clock().is_believed());
+        if is_believed && left.since > now {
+            // It was left while the clock was wrong.
+            store.left_at_last(self.account(), &left.room).await?;
+        }
+        let over = left.cleared || is_over(left.since, now, is_believed, grace);
         // A turn that is just ending would write into what is cleared. Its actor wakes the sweep when it has ended.
         let works = self.mailbox(&home).is_some_and(|mail| mail.turn().is_some());
         if over && !works {
@@ -284,5 +289,24 @@ impl AccountHub {
             bot.let_go(&home, with_files).await?;
         }
         Ok(())
+    }
+}
+
+/// Returns whether the files of a room that was left `since` are kept no longer; a clock that was just set says nothing of that.
+fn is_over(since: i64, now: i64, is_believed: bool, grace: i64) -> bool {
+    is_believed && now - since >= grace
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_jumps_costs_no_left_room_its_files() {
+        let (since, day) = (1_796_000_000_000, 24 * 60 * 60 * 1000);
+        assert!(!is_over(since, since + day - 1, true, day));
+        assert!(is_over(since, since + day, true, day));
+        assert!(!is_over(since, since + 365 * day, false, day), "it was set a year ahead");
+        assert!(!is_over(since, since - 365 * day, true, day));
     }
 }

@@ -228,6 +228,8 @@ impl Turn {
         let clock = self.journal.store.clock().clone();
         let before = match start {
             Start::New => Duration::ZERO,
+            // A clock that was set says nothing of how long it has worked.
+            Start::Resumed { .. } if !clock.is_believed() => Duration::ZERO,
             Start::Resumed { opened } => Duration::from_millis((clock.millis() - opened).max(0) as u64),
         };
         let began = Instant::now();

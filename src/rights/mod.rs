@@ -10,7 +10,6 @@ mod asking;
 mod card;
 mod granted;
 mod history;
-mod lasting;
 mod repository;
 mod role;
 mod task;
@@ -40,11 +39,11 @@ use self::{
     asking::Desk,
     granted::Granted,
     history::{Cover, History, decide},
-    lasting::Lasting,
     task::Tasks,
 };
 use crate::{
     audit::{Audit, Deed},
+    clock::Lasting,
     ids::{Address, CallId, TurnId, is_at_github},
     store::{CardState, Store, StoreError, StoredCard},
     strings::rights,
@@ -157,7 +156,7 @@ pub struct RunningCall {
 impl Rights {
     /// Returns the rights of a store, of whose grants none counts before [`Rights::load`].
     pub fn new(store: Store, roles: Roles) -> Self {
-        let time = Lasting::new(store.clock().clone());
+        let time = store.lasting().clone();
         let (granted, tasks, turns, desk) = (Granted::default(), Tasks::default(), Mutex::default(), Desk::default());
         let inner = Arc::new(Inner { store, roles, time, granted, tasks, turns, desk });
         Self { inner, audit: Audit::default() }
@@ -166,7 +165,6 @@ impl Rights {
     /// Reads what was granted before. What has ended meanwhile is deleted.
     pub async fn load(&self) -> Result<(), StoreError> {
         let Inner { store, time, granted, tasks, .. } = &*self.inner;
-        time.not_before(store.latest_time().await?);
         store.end_grants(time.now()).await?;
         granted.load(store.grants().await?);
         tasks.load(store.tasks().await?);

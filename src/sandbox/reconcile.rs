@@ -277,9 +277,12 @@ async fn remove_if_gone(fleet: &Fleet, room: &Room, existing: &HashSet<Address>)
         let _ = fs::remove_file(&mark);
         return;
     }
-    let now = fleet.options.clock.file_date();
+    let (now, is_believed) = (fleet.options.clock.file_date(), fleet.options.clock.is_believed());
+    // A mark of a time that is still to come was made while the clock was wrong.
+    let since = since
+        .and_then(|since| if since > now && is_believed { Err(io::ErrorKind::NotFound.into()) } else { Ok(since) });
     let gone_for = since.as_ref().ok().and_then(|since| now.duration_since(*since).ok());
-    let overdue = gone_for.is_some_and(|time| time > fleet.options.grace);
+    let overdue = is_believed && gone_for.is_some_and(|time| time > fleet.options.grace);
     if !has_container && !overdue && since.is_ok() {
         return;
     }

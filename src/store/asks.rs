@@ -1,7 +1,8 @@
 //! How often models were asked, within a minute and within a day, so that ceilings hold across restarts. Both windows slide.
 //!
 //! Ceilings are shared by all who ask with the same key. A request that failed counts for its minute, since providers count it
-//! too, and is given back to the day.
+//! too, and is given back to the day. The time is that which never goes back: a clock that is set back leaves no window full for
+//! ever.
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -59,7 +60,7 @@ impl Store {
         of_key: Ceilings,
         of_person: Ceilings,
     ) -> Result<MayAsk, StoreError> {
-        let (key, person, now) = (key.to_owned(), person.to_owned(), self.clock.millis());
+        let (key, person, now) = (key.to_owned(), person.to_owned(), self.lasting.now());
         self.write(move |tx| {
             tx.prepare_cached("DELETE FROM asks WHERE at <= ?1")?.execute([now - DAY])?;
             for (span, own, most) in [

@@ -1,12 +1,12 @@
 //! What people have granted to rooms, and the latest time that was seen, by which grants end.
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Transaction, params};
 
 use super::{Store, StoreError};
 use crate::ids::{Address, RoomKey, TurnId};
 
 /// Where the latest time is kept, in milliseconds since 1970.
-const LATEST: &str = "latest_time";
+pub(super) const LATEST: &str = "latest_time";
 
 /// A grant as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,16 +72,6 @@ impl Store {
     /// Returns all grants, in the order of their rooms and names.
     pub async fn grants(&self) -> Result<Vec<StoredGrant>, StoreError> {
         self.read(all).await
-    }
-
-    /// Returns the latest time that was stored, in milliseconds since 1970; 0 if none was.
-    pub async fn latest_time(&self) -> Result<i64, StoreError> {
-        self.read(|tx| {
-            let mut select = tx.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
-            let latest: Option<String> = select.query_row([LATEST], |row| row.get(0)).optional()?;
-            Ok(latest.and_then(|latest| latest.parse().ok()).unwrap_or(0))
-        })
-        .await
     }
 
     /// Returns whether the model of a turn has been shown more than the words of those who speak in it: an earlier turn, or the

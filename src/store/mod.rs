@@ -29,6 +29,7 @@ mod schema;
 mod sealed;
 mod spending;
 mod tasks;
+mod times;
 mod turns;
 
 use std::{
@@ -71,7 +72,7 @@ pub use tasks::{StoredHook, StoredPull, StoredTask, Taken};
 pub(crate) use turns::{OpenTurn, TurnState};
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, Lasting},
     ids::{self, Address, BotName},
     strings::database,
 };
@@ -176,6 +177,8 @@ pub struct Store {
     settled: Arc<Notify>,
     /// Stamps rows.
     clock: Clock,
+    /// Tells by when what lasts for a time has ended.
+    lasting: Lasting,
     /// The directory for files that are to be sent.
     files: Arc<Path>,
     /// The id of this installation, which its containers carry as a label.
@@ -199,6 +202,7 @@ impl Store {
         }
         spending::settle_left(&mut connection).map_err(fail)?;
         restored::note(path, &mut connection, &clock)?;
+        let lasting = times::begin(&connection, &clock).map_err(fail)?;
         let instance = made_once(&connection, "instance", 8).map_err(fail)?;
         let secret = made_once(&connection, "secret", 32).map_err(fail)?;
         home::settle(&connection, path).map_err(fail)?;
@@ -224,6 +228,7 @@ impl Store {
             forgetting: Arc::default(),
             settled: Arc::default(),
             clock,
+            lasting,
             files: files.into(),
             instance: instance.into(),
             secret: secret.into(),
@@ -251,6 +256,11 @@ impl Store {
     /// Returns the clock that stamps the rows.
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// Returns the time by which what lasts for a time ends: it never goes back.
+    pub(crate) fn lasting(&self) -> &Lasting {
+        &self.lasting
     }
 
     /// Waits until the writer's thread has run what was queued before; changes nothing.

@@ -5,6 +5,7 @@
 //! has ended does not begin again, and what a compaction hides is never shown again. For events and ciphertexts the
 //! fact that they were taken is kept (`known.rs`).
 
+mod ahead;
 mod ciphertexts;
 mod forgotten;
 mod old;
@@ -26,6 +27,7 @@ impl Store {
     pub async fn prune(&self, keep: Duration) -> Result<HashSet<Address>, StoreError> {
         let before = self.clock.millis() - keep.as_millis() as i64;
         let mut rooms = self.finish_forgetting().await?;
+        self.set_right().await?;
         self.prune_inbound(before).await?;
         self.prune_outbox(before).await?;
         rooms.extend(self.prune_messages(before).await?);

@@ -94,6 +94,19 @@ impl Store {
         Ok(open)
     }
 
+    /// Notes that a room that was left was left now at last: what the clock showed then is still to come.
+    pub async fn left_at_last(&self, account: &str, room: &RoomKey) -> Result<(), StoreError> {
+        let (account, room, now) = (account.to_owned(), room.clone(), self.clock.millis());
+        self.write(move |tx| {
+            tx.execute(
+                "UPDATE rooms SET missed = ?3 WHERE bot = ?1 AND room = ?2 AND missed > ?3",
+                params![account, room.as_str(), now],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Notes that the account has left a room that another one has followed. Its home is not touched.
     pub async fn leave_old(&self, account: &str, room: &RoomKey) -> Result<(), StoreError> {
         let (account, room) = (account.to_owned(), room.clone());

@@ -172,9 +172,10 @@ impl Tasks {
             Ok(event) => self.carry_out(event).await,
             Err(error) => Err(Undone::Never(format!("a newer version has stored it: {error}"))),
         };
-        let age = self.store.clock().millis() - received;
+        let clock = self.store.clock();
+        let is_old = clock.is_believed() && clock.millis() - received >= TRIED;
         let done = match carried_out {
-            Err(Undone::Later(why)) if age < TRIED => return (about, Err(why)),
+            Err(Undone::Later(why)) if !is_old => return (about, Err(why)),
             Err(error) => {
                 tracing::error!(about, %error, "an event of GitHub is given up");
                 self.store.hook_done(seq).await

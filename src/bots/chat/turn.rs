@@ -116,7 +116,7 @@ impl ChatBot {
         let noted = store.noted(account, &key).await?;
         let before: Lately = noted.and_then(|noted| serde_json::from_str(&noted).ok()).unwrap_or_default();
         let mut lately = before.clone();
-        let pass = lately.pass(listed.include(&job.person), store.clock().millis());
+        let pass = lately.pass(listed.include(&job.person), store.lasting().now());
         if lately != before {
             store.note(account, &key, &serde_json::to_string(&lately)?).await?;
         }

@@ -230,9 +230,9 @@ impl House {
     async fn watch_http(&mut self, config: &Config) -> anyhow::Result<()> {
         self.http = settings::http(config).await?;
         if let Some(http) = &self.http {
-            let (secrets, clock) = (config.paths.secrets(), self.store.clock().clone());
+            let (secrets, time) = (config.paths.secrets(), self.store.lasting().clone());
             crate::config::make_private(&secrets)?;
-            let links = Links::open(&secrets, clock, http.address(), &http.opening(DASHBOARD));
+            let links = Links::open(&secrets, time, http.address(), &http.opening(DASHBOARD));
             self.links = Some(links.with_context(|| format!("The dashboard has no key in {}.", secrets.display()))?);
         }
         Ok(())

@@ -36,7 +36,8 @@ impl Earlier {
         let mut earlier = Self::default();
         let device = room.client().device_id().map(ToString::to_string).unwrap_or_default();
         let Some(tried) = tried else { return Ok(earlier) };
-        let age = Duration::from_millis(u64::try_from(now - tried.at).unwrap_or_default());
+        // Of a time that is still to come nobody knows how long ago it was.
+        let age = u64::try_from(now - tried.at).map_or(Duration::MAX, Duration::from_millis);
         if tried.device == device && age < REMEMBERED {
             return Ok(earlier);
         }

@@ -1,31 +1,31 @@
-//! The time by which grants and questions end: it never goes back.
+//! The time by which grants, questions, passes and ceilings end: it never goes back.
 //!
 //! The wall clock may be set back, before a start too, and the monotonic clock stands still while the machine sleeps. So the
 //! time is the latest that either has shown, and the store keeps the latest that was seen. A clock that was set forward ends
 //! things early; then somebody is asked again.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-use crate::clock::Clock;
+use super::Clock;
 
-/// Tells the time, in milliseconds since 1970.
-#[derive(Debug)]
-pub(super) struct Lasting {
+/// Tells the time, in milliseconds since 1970. Cheap to clone; all clones tell the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Lasting {
     clock: Clock,
     /// The latest time, and when it was that.
-    latest: Mutex<(i64, Instant)>,
+    latest: Arc<Mutex<(i64, Instant)>>,
 }
 
 impl Lasting {
-    pub(super) fn new(clock: Clock) -> Self {
-        let latest = (clock.millis(), Instant::now());
-        Self { clock, latest: Mutex::new(latest) }
+    pub(crate) fn new(clock: Clock) -> Self {
+        let latest = Arc::new(Mutex::new((clock.millis(), Instant::now())));
+        Self { clock, latest }
     }
 
     /// Notes that it was this late before.
-    pub(super) fn not_before(&self, time: i64) {
+    pub(crate) fn not_before(&self, time: i64) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         if time > latest.0 {
             *latest = (time, Instant::now());
@@ -33,7 +33,7 @@ impl Lasting {
     }
 
     /// Returns the time.
-    pub(super) fn now(&self) -> i64 {
+    pub(crate) fn now(&self) -> i64 {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let (before, at) = *latest;
         let here = Instant::now();
