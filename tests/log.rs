@@ -109,7 +109,6 @@ fn in_both_forms_the_log_of_a_real_turn_holds_neither_a_secret_nor_what_was_said
     let llm = block_on(ScriptedLlm::start());
     let mut rig = Rig::new(BARE, llm.base_url());
     rig.set("LLM_API_KEY", &format!("sk-{CANARY}-key"));
-    llm.when("in vain").reply(Reply::Status(401, vec![], format!("{{\"error\": \"{CANARY} of the provider\"}}")));
     llm.otherwise(|request| {
         let last = request["messages"].as_array().unwrap().last().unwrap();
         match last["role"].as_str() {
@@ -119,6 +118,7 @@ fn in_both_forms_the_log_of_a_real_turn_holds_neither_a_secret_nor_what_was_said
     });
     for format in ["json", "pretty"] {
         rig.set("LOG_FORMAT", format);
+        llm.when("in vain").reply(Reply::Status(401, vec![], format!("{{\"error\": \"{CANARY} of the provider\"}}")));
         let server = rig.serve();
         let start = server.log().len();
         let (code, frames) = rig.ask("one", &format!("Where is the {CANARY} in {format}?")).finish();

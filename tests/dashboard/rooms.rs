@@ -56,7 +56,9 @@ async fn rooms_have_the_names_that_people_see_and_each_bots_turn_is_followed() {
     let page = looker.until("the running turn", |page| part(page, "running").contains("writes")).await;
     let running = part(&page, "running");
     assert!(running.contains(&format!("title=\"cloud-llama/{room}\">{SHOWN}</span> (cloud-llama)")), "{running}");
-    let page = looker.until("the count of files", |page| part(page, "sandboxes").contains("MiB</td><td>0 s")).await;
+    // Its disk's meter has the limit of SANDBOX_DISK.
+    let counted = |page: &str| part(page, "sandboxes").contains("<meter max=\"10737418240\" value=\"");
+    let page = looker.until("the count of files", counted).await;
     let rooms = part(&page, "rooms");
     assert!(rooms.contains(&format!("<td>{SHOWN}<p class=\"where\">{room}</p></td>")), "{rooms}");
     assert!(part(&page, "bots").contains("serves 1 rooms"), "{page}");
