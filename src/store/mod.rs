@@ -62,6 +62,8 @@ pub use journal::{LockedInbound, NewInbound};
 pub(crate) use journal::{Standing, StoredInbound};
 pub use known::Sealed;
 pub(crate) use looking::{Overview, RoomCounts, ShownTurn};
+#[cfg(test)]
+pub(crate) use looking::{ShownDay, ShownRoom};
 pub use outbox::NewOutbox;
 pub(crate) use outbox::{OutboxRow, Tried};
 pub(crate) use rooms::{Alias, LeftRoom};

@@ -14,9 +14,12 @@ use crate::{
     text::{human_bytes, human_duration, short},
 };
 
+/// The most rows of what is looked at most, and of the rest: the whole page has 50 KB at most.
+const MOST: usize = 20;
+const FEW: usize = 10;
 /// The most characters of a name, and of what somebody has asked.
-const NAME: usize = 120;
-const ASKED: usize = 160;
+const NAME: usize = 80;
+const ASKED: usize = 120;
 /// The most characters of why something is as it is.
 const WHY: usize = 300;
 
@@ -108,7 +111,7 @@ fn failed(overview: &Overview, all: &Gathered, html: &mut Html) {
         return;
     }
     html.raw("<ul class=\"turns\">");
-    for turn in &overview.failed {
+    for turn in overview.failed.iter().take(FEW) {
         html.raw("<li>");
         head(turn, all, html);
         html.raw("</li>");
@@ -208,6 +211,13 @@ fn table(html: &mut Html, columns: &[&'static str]) {
     html.raw("</tr></thead><tbody>");
 }
 
+/// Says how many rows are not shown.
+fn more(all: usize, shown: usize, html: &mut Html) {
+    if all > shown {
+        html.raw("<p class=\"where\">and ").value(all - shown).raw(" more</p>");
+    }
+}
+
 fn sandboxes(all: &Gathered, html: &mut Html) {
     let list = match &all.sandboxes {
         None => {
@@ -233,7 +243,7 @@ fn sandboxes(all: &Gathered, html: &mut Html) {
     table(html, &["Room", "State", "Memory", "Disk", "Unused for"]);
     let mut list: Vec<&SandboxSummary> = list.iter().collect();
     list.sort_by_key(|sandbox| sandbox.idle_seconds);
-    for sandbox in list.iter().take(50) {
+    for sandbox in list.iter().take(MOST) {
         html.raw("<tr><td>");
         place(&sandbox.address, all, html);
         html.raw("</td><td>").raw(sandbox.state.as_str()).raw("</td><td>");
@@ -244,6 +254,7 @@ fn sandboxes(all: &Gathered, html: &mut Html) {
         html.raw("</td></tr>");
     }
     html.raw("</tbody></table></div>");
+    more(list.len(), MOST, html);
 }
 
 /// Writes how much of its share a sandbox uses.
@@ -297,7 +308,7 @@ fn tokens(overview: &Overview, all: &Gathered, html: &mut Html) {
         return;
     }
     table(html, &["Room or person", "Used", "Held", "Limit"]);
-    for day in &overview.days {
+    for day in overview.days.iter().take(FEW) {
         html.raw("<tr><td>");
         let usual = match (&day.at, &day.person) {
             (Some(at), _) => {
@@ -333,7 +344,7 @@ fn grants(overview: &Overview, all: &Gathered, html: &mut Html) {
         return;
     }
     table(html, &["Room", "What", "By", "Until"]);
-    for grant in good.into_iter().take(50) {
+    for grant in good.iter().take(FEW) {
         html.raw("<tr><td>");
         place(&grant.at, all, html);
         html.raw("</td><td>").line(&grant.kind, NAME).raw(" ");
@@ -351,6 +362,7 @@ fn grants(overview: &Overview, all: &Gathered, html: &mut Html) {
         html.raw("</td></tr>");
     }
     html.raw("</tbody></table></div>");
+    more(good.len(), FEW, html);
 }
 
 /// Returns how one comes in.
@@ -382,4 +394,108 @@ pub(super) fn gone() -> Html {
     let mut html = Html::default();
     html.raw("<main class=\"alone\"><h1>matrix-agent</h1><p>Nothing is kept of this turn any more.</p></main>");
     html
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        sandbox::{SandboxLimits, SandboxState},
+        store::{DayLimits, ShownDay, ShownRoom, StoredGrant},
+    };
+
+    /// As many bytes as all files of the page may have.
+    const FILES: usize = 12 << 10;
+
+    /// A house in which everything is there that can be shown, and more.
+    fn full() -> Gathered {
+        let room = |number: usize| Address::of_first(format!("!{number:0>18}:matrix.example.org"));
+        let turn = |number: usize| ShownTurn {
+            turn: TurnId(format!("{number:0>32}")),
+            at: room(number),
+            bot: "coder".into(),
+            outcome: Some("failed".into()),
+            opened: 1_796_000_000_000,
+            closed: None,
+            asker: Some("@somebody-else:matrix.example.org".into()),
+            asked: Some(serde_json::json!({"text": "What is asked, in some words. ".repeat(10)})),
+        };
+        let all = |count| (0..count).map(turn).collect::<Vec<_>>();
+        let days = |number| ShownDay { at: Some(room(number)), person: None, used: 123_456, held: 1, allowed: None };
+        let grant = |number| StoredGrant {
+            at: room(number),
+            kind: "host".into(),
+            what: "packages.example.org".into(),
+            writes: true,
+            by: "@anna:matrix.example.org".into(),
+            since: 0,
+            until: None,
+            turn: None,
+        };
+        let overview = Overview {
+            open: all(20),
+            failed: all(20),
+            rooms: (0..20)
+                .map(|number| ShownRoom { at: room(number), turns: 99, newest: Some((turn(number).turn, 0)) })
+                .collect(),
+            days: (0..20).map(days).collect(),
+            grants: (0..500).map(grant).collect(),
+            ..Overview::default()
+        };
+        let sandbox = |number| SandboxSummary {
+            address: room(number),
+            name: String::new(),
+            state: SandboxState::Running,
+            idle_seconds: 10,
+            memory_used: Some(123_456_789),
+            disk_used: Some(1_234_567_890),
+        };
+        Gathered {
+            now: 0,
+            ready: Ok(()),
+            accounts: (1, 1),
+            overview: Ok(overview),
+            names: (0..500).map(|number| (room(number), "What people call this <room> of theirs".to_owned())).collect(),
+            lines: vec![Some("run_command: cargo test --workspace --all-features -- --nocapture".to_owned()); 20],
+            sandboxes: Some(Ok((0..500).map(sandbox).collect())),
+            sandbox_limits: Some(SandboxLimits {
+                memory: 1 << 31,
+                cpus: 2.0,
+                pids: 512,
+                disk: 10 << 30,
+                running: 128,
+                memory_total: 1 << 34,
+            }),
+            cloud_bots: None,
+            exobot: None,
+            endpoints: vec![],
+            limits: DayLimits::default(),
+        }
+    }
+
+    fn page_of(all: &Gathered) -> String {
+        let mut page = Html::default();
+        of(all).iter().for_each(|section| section.whole(&mut page));
+        page.as_str().to_owned()
+    }
+
+    #[test]
+    fn a_full_house_fits_into_the_page() {
+        let page = page_of(&full());
+        assert!(page.len() + FILES <= 50 << 10, "{} bytes", page.len());
+        assert!(page.contains("and 480 more") && page.contains("and 490 more"), "{page}");
+    }
+
+    #[test]
+    fn a_room_is_named_as_people_name_it_and_its_id_is_there_too() {
+        let page = page_of(&full());
+        let id = "!000000000000000000:matrix.example.org";
+        assert!(page.contains(&format!("<td>What people call this &lt;room&gt; of theirs<p class=\"where\">{id}</p>")));
+        assert!(page.contains(&format!("<span title=\"{id}\">What people call this &lt;room&gt; of theirs</span>")));
+        let mut other = full();
+        other.names = BTreeMap::new();
+        assert!(page_of(&other).contains(&format!("<td>{id}</td>")));
+    }
 }
