@@ -133,7 +133,9 @@ fn ask(
     let mut due = begun + pause.mul_f64(room as f64 / rooms as f64);
     let mut number = 0;
     while due < until {
-        let late = Instant::now() > due + pause / 10;
+        let late = Instant::now() > due;
+        // Nobody asks twice at once for having waited.
+        due = due.max(Instant::now());
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         let what = if (number + room).is_multiple_of(COMMANDS) { "run a command" } else { "say something" };
         let time = person.ask(&format!("{what}, for the {number}th time"));
@@ -142,8 +144,7 @@ fn ask(
         minute.late += usize::from(late);
         drop(minute);
         number += 1;
-        // Nobody asks twice at once for having waited.
-        due = (due + pause).max(Instant::now());
+        due += pause;
     }
     number
 }
@@ -169,6 +170,12 @@ fn tell_once(database: &Path, asked: u64) -> bool {
     let connection =
         rusqlite::Connection::open_with_flags(database, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     let count = |query: &str| connection.query_row(query, [], |row| row.get::<_, i64>(0)).unwrap().unsigned_abs();
+    // The last confirmations may be on their way.
+    rig::wait("the answers to be noted as sent", || {
+        count("SELECT count(*) FROM outbox WHERE sent IS NULL")
+            + count("SELECT count(*) FROM turns WHERE state <> 'closed'")
+            == 0
+    });
     let questions = count("SELECT count(*) FROM inbound");
     let done = count("SELECT count(*) FROM turns WHERE state = 'closed' AND outcome = 'done'");
     let answers = count("SELECT count(DISTINCT turn) FROM outbox WHERE sent IS NOT NULL");

@@ -118,7 +118,7 @@ fn in_both_forms_the_log_of_a_real_turn_holds_neither_a_secret_nor_what_was_said
     });
     for format in ["json", "pretty"] {
         rig.set("LOG_FORMAT", format);
-        llm.when("in vain").reply(Reply::Status(401, vec![], format!("{{\"error\": \"{CANARY} of the provider\"}}")));
+        llm.when("in vain").reply(Reply::Status(401, vec![], "{}".to_owned()));
         let server = rig.serve();
         let start = server.log().len();
         let (code, frames) = rig.ask("one", &format!("Where is the {CANARY} in {format}?")).finish();
@@ -185,7 +185,7 @@ async fn each_line_of_an_accounts_work_names_the_account() {
 /// Ends the room's container as an operator might.
 fn end_container(rig: &Rig) {
     let listed = rig.run(&["sandbox", "list", "--json"]);
-    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
     let name = listed[0]["name"].as_str().unwrap_or_else(|| panic!("{}", json!(listed)));
     assert!(Command::new("podman").args(["kill", name]).output().unwrap().status.success());
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::support::{
     bot::Town,
     looker::{Looker, part, with_port},
-    replies::Reply,
+    replies::{End, Reply},
     synapse::{Limits, password},
 };
 
@@ -24,7 +24,8 @@ async fn rooms_have_the_names_that_people_see_and_each_bots_turn_is_followed() {
     })
     .await;
     town.llm.when("look").reply(Reply::command("head -c 30M /dev/zero > big; sync")).reply_text("I have looked.");
-    town.llm.when("a story").hang_after(1, Reply::text("It was a dark night."));
+    let Reply::Stream(events, _) = Reply::text("It was a dark night.") else { unreachable!("a text is a stream") };
+    town.llm.when("a story").reply(Reply::Stream(events[..2].to_vec(), End::Open));
     let room = town.room(false).await;
     town.anna.state(&room, "m.room.name", "", json!({"name": NAME})).await;
     let asked = town.anna.say(&room, "look").await;

@@ -36,7 +36,7 @@ fn the_dashboard_names_its_conversations_and_shows_what_its_turns_do_and_its_tok
         let metrics = looker.see("/metrics").await;
         for (kind, count) in [("input", 1), ("output", 1)] {
             let sample = format!(
-                "gen_ai_client_token_usage_count{{gen_ai_token_type=\"{kind}\",gen_ai_request_model=\"tiny\",gen_ai_agent_name=\"talk\"}} {count}"
+                "gen_ai_client_token_usage_count{{gen_ai_token_type=\"{kind}\",gen_ai_request_model=\"openai/tiny\",gen_ai_agent_name=\"talk\"}} {count}"
             );
             assert!(metrics.contains(&sample), "no {sample} in {metrics}");
         }
