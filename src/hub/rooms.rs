@@ -19,7 +19,7 @@ use super::{AccountHub, CardPlace, Fetch, MakeRoom, NotMade, Outbound, room::Mai
 use crate::{
     bots::{Bot, note_of_alias},
     ids::{self, Address, EventId, RoomKey},
-    store::{LeftRoom, NewOutbox, StoreError},
+    store::{LeftRoom, NewOutbox, RoomCounts, StoreError},
 };
 
 /// The pause between two sweeps of the rooms that were left.
@@ -198,6 +198,11 @@ impl AccountHub {
     /// Returns the rooms in which the account is.
     pub async fn rooms(&self) -> Result<Vec<RoomKey>, StoreError> {
         self.inner.store.joined_rooms(self.account()).await
+    }
+
+    /// Returns in how many rooms each account of the server is, for those who look on.
+    pub(crate) async fn room_counts(&self) -> Result<RoomCounts, StoreError> {
+        self.inner.store.room_counts().await
     }
 
     /// Tells the keeper that a home may have a sandbox from now on, if one of the bots works in one. Never waits.

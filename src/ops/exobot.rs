@@ -21,7 +21,7 @@ use crate::{
         Inference,
         engine::{Binary, Engine, Options, Standing},
     },
-    store::{RoomCounts, Store},
+    store::RoomCounts,
     text,
 };
 
@@ -64,7 +64,6 @@ pub(super) enum ServedExobot {
 pub(super) struct Running {
     user: String,
     hub: AccountHub,
-    store: Store,
     serving: Serving,
     engine: Engine,
 }
@@ -121,7 +120,7 @@ impl ServedExobot {
     /// Returns how it stands.
     pub(super) async fn shown(&self) -> ShownExobot {
         let counts = match self {
-            Self::Running(running) => running.store.room_counts().await.unwrap_or_default(),
+            Self::Running(running) => running.hub.room_counts().await.unwrap_or_default(),
             Self::Refused(_) => RoomCounts::default(),
         };
         self.shown_with(&counts)
@@ -129,7 +128,7 @@ impl ServedExobot {
 
     /// Returns how it stands, for somebody who knows in how many rooms it is.
     pub(super) fn shown_with(&self, counts: &RoomCounts) -> ShownExobot {
-        let Running { user, hub, serving, engine, .. } = match self {
+        let Running { user, hub, serving, engine } = match self {
             Self::Running(running) => running,
             Self::Refused(why) => {
                 return ShownExobot { user: None, served: false, account: why.clone(), model: None };
@@ -187,8 +186,7 @@ async fn start(
         means.neighbours.moves_in(name.clone(), login.called());
     }
     let served = Account { name, bots: vec![Arc::new(bot)], ports: vec![port], rights: None };
-    let store = means.store;
-    let hub = AccountHub::start(served, store.clone(), keeper, tasks.clone(), cancel.clone()).await?;
+    let hub = AccountHub::start(served, means.store, keeper, tasks.clone(), cancel.clone()).await?;
     let Exobot { interject, seed, revive, cross, .. } = config.exobot;
     let enabled = Enabled { interject, seed, revive, cross };
     if enabled.any() {
@@ -198,7 +196,7 @@ async fn start(
     let running = matrix::run(login, hub.clone(), inbox, serving.seat(), Line::default(), tasks.clone(), cancel);
     // Boxed because the SDK's futures are large.
     tasks.spawn(Box::pin(running).instrument(hub.span()));
-    Ok(Running { user: account.user, hub, store, serving, engine })
+    Ok(Running { user: account.user, hub, serving, engine })
 }
 
 /// Returns what serves its model: a child of its own, or the registry.

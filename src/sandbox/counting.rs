@@ -51,10 +51,11 @@ mod tests {
         room.note_container(&mut *room.container.lock().await, Some(("name", None)));
         assert!(is_due(&room));
         room.note_disk(Some(1));
-        tokio::time::advance(OLD - Duration::from_secs(1)).await;
+        let moment = Duration::from_secs(1);
+        tokio::time::advance(OLD.saturating_sub(moment)).await;
         room.touch();
         assert!(!is_due(&room));
-        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::time::advance(moment).await;
         assert!(is_due(&room), "it was used since");
         room.note_disk(None);
         assert_eq!(room.disk_used(), Some(1), "a count that fails does not make the last one forgotten");

@@ -477,7 +477,9 @@ mod tests {
 
     fn page_of(all: &Gathered) -> String {
         let mut page = Html::default();
-        of(all).iter().for_each(|section| section.whole(&mut page));
+        for section in of(all) {
+            section.whole(&mut page);
+        }
         page.as_str().to_owned()
     }
 
