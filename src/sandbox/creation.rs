@@ -101,6 +101,10 @@ pub(super) async fn create(
     loop {
         let missing = || SandboxError::from(EngineError::NotFound(name.clone()));
         let (volume, files) = roots(fleet, room, container).ok_or_else(missing)?;
+        if volume.is_none() {
+            runtime::let_pass(fleet.options.runtime, std::slice::from_ref(&files))
+                .map_err(|source| SandboxError::Files { path: files.clone(), source })?;
+        }
         events::make(fleet, room, &name).await?;
         let place = place(fleet, room, container, &name, (volume, &files), &directory, &image);
         let place = ContainerPlan { proof: proof.as_deref(), ..place };
@@ -169,8 +173,7 @@ async fn volume(fleet: &Fleet, room: &Room, container: &mut Container) -> Result
         let places: Vec<_> = places.chain(spec::part_directories(&made.mountpoint)).collect();
         let bound = spawn_blocking(move || places.iter().try_for_each(|place| files::make_directory(place))).await;
         let bound = bound.unwrap_or_else(|error| Err(io::Error::other(error)));
-        let above = made.mountpoint.parent().map(Path::to_owned);
-        let passed = bound.and_then(|()| runtime::let_pass(fleet.options.runtime, above.as_slice()));
+        let passed = bound.and_then(|()| runtime::let_pass_to_volume(fleet.options.runtime, &made.mountpoint));
         passed.map_err(|source| SandboxError::Volume { path: made.mountpoint.clone(), source })?;
         let image = Some(files.image.clone());
         container.volume = Some(RoomVolume { name: made.name, mountpoint: made.mountpoint, ids, image });

@@ -91,13 +91,15 @@ pub(super) async fn make(fleet: &Fleet, room: &Room, container: &str) -> Result<
         Source::Volume(name) => {
             let mountpoint = volume(fleet, &name).await?;
             let (link, to, runtime) = (place.clone(), mountpoint, fleet.options.runtime);
-            let above = to.parent().map(Path::to_owned);
-            let opened = move || runtime::let_pass(runtime, above.as_slice()).and_then(|()| lead(&link, &to));
+            let opened = move || runtime::let_pass_to_volume(runtime, &to).and_then(|()| lead(&link, &to));
             let linked = spawn_blocking(opened).await;
             linked.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(failed)
         }
         Source::Directory(directory) => {
+            let runtime = fleet.options.runtime;
             let made = spawn_blocking(move || {
+                let above = directory.parent().map(Path::to_owned);
+                runtime::let_pass(runtime, above.as_slice())?;
                 if fs::symlink_metadata(&directory).is_ok_and(|there| there.is_symlink()) {
                     fs::remove_file(&directory)?; // a link from when Podman could mount
                 }

@@ -199,6 +199,12 @@ pub(super) fn let_pass(runtime: Option<Runtime>, folders: &[PathBuf]) -> io::Res
     folders.iter().try_for_each(|folder| fs::set_permissions(folder, fs::Permissions::from_mode(0o711)))
 }
 
+/// The same for the folders above a volume of Podman's: its own, and that of all volumes, which Podman 5 closes to others.
+pub(super) fn let_pass_to_volume(runtime: Option<Runtime>, mountpoint: &Path) -> io::Result<()> {
+    let above: Vec<_> = mountpoint.ancestors().skip(1).take(2).map(Path::to_owned).collect();
+    let_pass(runtime, &above)
+}
+
 /// Checks that others can pass through all folders above the state directory.
 fn enterable(state_dir: &Path) -> Result<(), Unusable> {
     let passable = |folder: &&Path| fs::metadata(folder).is_ok_and(|folder| folder.permissions().mode() & 0o001 != 0);

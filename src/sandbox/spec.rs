@@ -68,6 +68,8 @@ const SHM: i64 = 256 << 20;
 /// `/dev/shm` gets at most one such part of the sandbox's memory: its content counts as memory and outlives the
 /// command that wrote it, so a full one must leave enough for the next command.
 const SHM_PART: i64 = 4;
+/// What Podman forbids in it by itself.
+const SHM_OPTIONS: &str = "noexec,nosuid,nodev";
 
 /// System V shared memory has no files that could be deleted; with this setting a segment is freed with the last
 /// process that has it attached.
@@ -179,6 +181,7 @@ fn host_config(options: &SandboxOptions, plan: &ContainerPlan<'_>) -> HostConfig
     let memory = i64::try_from(options.memory).unwrap_or(i64::MAX);
     let pids = i64::from(options.pids);
     let hidden = !options.runtime.is_none_or(Runtime::shows_pids);
+    let shm = SHM.min(memory / SHM_PART);
     HostConfig {
         userns_mode: plan.ids.map(IdRange::userns_mode),
         cap_drop: Some(vec!["ALL".to_owned()]),
@@ -190,7 +193,10 @@ fn host_config(options: &SandboxOptions, plan: &ContainerPlan<'_>) -> HostConfig
         memory_swap: Some(memory), // memory and swap together, so there is no swap
         nano_cpus: Some((options.cpus * 1e9).round() as i64),
         pids_limit: Some(if hidden { pids * HIDDEN_PIDS.0 + HIDDEN_PIDS.1 } else { pids }),
-        shm_size: Some(SHM.min(memory / SHM_PART)),
+        shm_size: Some(shm),
+        // What Podman makes for it otherwise lies in a folder that Podman 5 closes, and gVisor opens with the sandbox's ids.
+        tmpfs: hidden
+            .then(|| HashMap::from([("/dev/shm".to_owned(), format!("rw,size={shm},mode=1777,{SHM_OPTIONS}"))])),
         sysctls: Some(SYSCTLS.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
         ulimits: Some(
             ULIMITS
@@ -343,6 +349,7 @@ mod tests {
         assert_eq!(host.pids_limit, Some(4 * 256 + 256));
         let processes = host.ulimits.unwrap().into_iter().find(|limit| limit.name.as_deref() == Some("nproc")).unwrap();
         assert_eq!((processes.soft, processes.hard), (Some(256), Some(256)));
+        assert_eq!(host.tmpfs.unwrap()["/dev/shm"], "rw,size=268435456,mode=1777,noexec,nosuid,nodev");
     }
 
     #[test]
