@@ -206,9 +206,20 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
     kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
 }
 
+/// The socket of a Podman that this house's fleet starts.
+pub(crate) fn own_socket(house: &House) -> PathBuf {
+    let name = house.options.runtime.map_or_else(String::new, |runtime| format!("-{}", runtime.name()));
+    house.directory.path().join(format!("podman{name}.sock"))
+}
+
+/// Whether these tests are run with gVisor.
+pub(crate) fn is_gvisor() -> bool {
+    runtime() == Some(Runtime::Runsc)
+}
+
 /// Finds the Podman service that serves this house.
 pub(crate) fn service_of(house: &House) -> u32 {
-    let socket = format!("unix://{}", house.directory.path().join("podman.sock").display());
+    let socket = format!("unix://{}", own_socket(house).display());
     let pids =
         std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let serves = |pid: &u32| {
