@@ -34,7 +34,7 @@ const COMMANDS: u64 = 5;
 const WINDOW: usize = 40_000;
 /// Bytes of a token, as the model counts them.
 const TOKEN: usize = 4;
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 fn main() -> ExitCode {
     let chosen = |name: &str, usual: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
