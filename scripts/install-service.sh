@@ -14,6 +14,7 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 cd "$REPO"
+umask 022 # the service reads what root writes here; what is secret has its own mode
 
 binary='' rootless='' root=''
 while (($# > 0)); do
@@ -205,7 +206,7 @@ if [[ -x $binary ]]; then
     fi
 fi
 
-[[ -n $DRY_RUN || -d $etc ]] || (umask 077 && mkdir -p "$etc")
+[[ -n $DRY_RUN || -d $etc ]] || install -d -m 700 "$etc"
 if [[ -n $runtime && -z $(in_effect PODMAN_SOCKET) ]]; then
     change "write PODMAN_SOCKET into $ENV_FILE" settle PODMAN_SOCKET "$own_podman"
 elif [[ -z $runtime && $(in_effect PODMAN_SOCKET) == "$own_podman" ]]; then
@@ -298,8 +299,9 @@ if [[ -n $rootless ]]; then
     # So that the service runs without a login, and every room can have 65,536 user ids of its own.
     [[ -e /var/lib/systemd/linger/$(id -un) ]] || change "let your services run while you are not logged in" as_root loginctl enable-linger "$(id -un)"
     for kind in uid gid; do
-        if (($(awk -F: -v me="$(id -un)" '$1 == me {sum += $3} END {print sum + 0}' "/etc/sub$kind") < 16777216)); then
-            first=$(awk -F: 'BEGIN {end = 524288} $2 + $3 > end {end = $2 + $3} END {print end}' "/etc/sub$kind")
+        if (($(own_ids "/etc/sub$kind") < 16777216)); then
+            first=$(free_ids 16777216 "/etc/sub$kind") ||
+                die "/etc/sub$kind has no 16,777,216 ids in a row that nobody has" "Take a range out of it that nobody needs, then run this script again"
             change "add 16,777,216 ids to /etc/sub$kind" as_root usermod "--add-sub${kind}s" "$first-$((first + 16777215))" "$(id -un)"
             migrate=yes
         fi

@@ -148,6 +148,29 @@ grant_id_range() {
     done
 }
 
+# The ranges of /etc/subuid and its like, read by bash, whose numbers are exact: an awk may write large ones as 4.29497e+09.
+# own_ids FILE: how many ids this user has.
+own_ids() {
+    local owner first count all=0 name
+    name=$(id -un)
+    while IFS=: read -r owner first count; do
+        [[ ($owner == "$name" || $owner == "$UID") && $first:$count =~ ^[0-9]{1,10}:[0-9]{1,10}$ ]] || continue
+        all=$((all + 10#$count))
+    done <"$1"
+    printf '%d' "$all"
+}
+
+# free_ids COUNT FILE: the first of so many ids in a row that nobody has.
+free_ids() {
+    local first=524288 from count
+    while read -r from count; do
+        # The ranges come in order, so what lies before this one is free.
+        ((first + $1 > from)) || break
+        ((from + count <= first)) || first=$((from + count))
+    done < <(sed -nE 's/^[^:]*:0*([0-9]{1,10}):0*([0-9]{1,10})$/\1 \2/p' "$2" | sort -n)
+    ((first + $1 - 1 <= 4294967294)) && printf '%d' "$first" # one more is no id
+}
+
 # Where Podman's own defaults cannot work on this machine, and only there, a file says otherwise.
 configure_podman() {
     local file=/etc/containers hard text=
@@ -362,13 +385,56 @@ help_files() {
     done
 }
 
+# state_fault DIRECTORY: why it cannot be removed as a server's state, which STATE_DIR only says; nothing if it can be.
+state_fault() {
+    local real home
+    real=$(realpath -m -- "$1")
+    if [[ $real =~ ^/([^/]*|var/[^/]*|(usr|etc|boot|proc|sys|dev)/.*)$ ]]; then
+        printf 'is a folder of the system'
+        return
+    fi
+    while IFS= read -r home; do
+        [[ $home/ != "$real"/* ]] || { printf 'holds the home %s' "$home" && return; }
+    done < <(getent passwd | cut -d: -f6 && printf '%s\n' "$HOME")
+    [[ $REPO/ != "$real"/* ]] || { printf 'holds these scripts' && return; }
+    [[ -f $real/matrix-agent.db || -f $real/lock ]] || printf 'has neither the database nor the lock of a server'
+}
+
 # taken STATE: whether a server works with this state directory.
 taken() { [[ -e $1/lock ]] && ! flock --nonblock "$1/lock" true; }
+
+# database_uri FILE OPTIONS: a database for sqlite3 that must be there: of a bare path it makes an empty one, and in one of its
+# own addresses `?`, `#` and `%` mean something.
+database_uri() {
+    local path=$1
+    [[ $path == /* ]] || path=$PWD/$path
+    path=${path//%/%25} path=${path//\?/%3f}
+    printf 'file://%s?%s' "${path//\#/%23}" "$2"
+}
+
+# database_fault FILE: why a copy of the database is of no use; nothing if it is whole and a server's. It is not changed.
+database_fault() {
+    local address lost
+    [[ -f $1 && -s $1 ]] || { printf 'is missing or empty' && return; }
+    address=$(database_uri "$1" 'mode=ro&immutable=1')
+    [[ $(sqlite3 "$address" "PRAGMA integrity_check" 2>/dev/null) == ok ]] || { printf 'is damaged' && return; }
+    # The tables of its first version (src/store/schema.rs).
+    lost=$(sqlite3 "$address" "WITH ours (name) AS (VALUES ('meta'), ('inbound'), ('positions'), ('turns'), ('messages'), ('contexts'),
+        ('calls'), ('outbox'), ('usage')) SELECT group_concat(name, ', ') FROM ours WHERE name NOT IN (SELECT name FROM sqlite_master)") ||
+        lost='all of them'
+    [[ -z $lost ]] || printf 'is no database of matrix-agent (it lacks the tables %s)' "$lost"
+}
+
+# sums FOLDER: the list of a backup: a line for each file in it.
+sums() { (cd "$1" && find . -type f ! -path ./SHA256SUMS -printf '%P\0' | LC_ALL=C sort -z | xargs -0r sha256sum --); }
+
+# own_folder FILE: whether the file of settings lies in a folder that has nothing but settings; a clone may have the same name.
+own_folder() { [[ ${1%/*} == */matrix-agent && ! -e ${1%/*}/scripts/lib.sh ]]; }
 
 # instance_of STATE: the server's name, which its containers and volumes bear; another server's stay alone.
 instance_of() {
     local name
-    name=$(sqlite3 "file:$1/matrix-agent.db?mode=ro" "SELECT value FROM meta WHERE key = 'instance'" 2>/dev/null || true)
+    name=$(sqlite3 "$(database_uri "$1/matrix-agent.db" mode=ro)" "SELECT value FROM meta WHERE key = 'instance'" 2>/dev/null || true)
     [[ ! $name =~ ^[0-9a-f]+$ ]] || printf '%s' "$name"
 }
 

@@ -37,7 +37,7 @@ while (($# > 0)); do
     esac
     shift
 done
-[[ -z $port || $port =~ ^[0-9]{1,5}$ && $port -ge 1 && $port -le 65535 ]] || die "--port $port is no port" "Give a number from 1 to 65535"
+[[ -z $port || $port =~ ^[1-9][0-9]{0,4}$ && $port -le 65535 ]] || die "--port $port is no port" "Give a number from 1 to 65535"
 [[ -z $listen || $listen =~ ^[0-9.]+$ || $listen == *:* ]] ||
     die "--listen $listen is no IP address" "Give one of this machine (\`ip address\` lists them), or 0.0.0.0 for all"
 

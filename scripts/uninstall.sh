@@ -24,18 +24,23 @@ while (($# > 0)); do
     shift
 done
 if [[ $EUID -eq 0 ]]; then
-    etc=/etc/matrix-agent units=/etc/systemd/system quadlets=/etc/containers/systemd
+    etc=/etc/matrix-agent own=/var/lib/matrix-agent units=/etc/systemd/system quadlets=/etc/containers/systemd
     files=(/usr/local/bin/matrix-agent{,.previous,.new,.redeploying} /usr/local/lib/matrix-agent)
     control=(systemctl) share=/usr/local/share
 else
     etc=${XDG_CONFIG_HOME:-$HOME/.config}/matrix-agent units=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
-    quadlets=${XDG_CONFIG_HOME:-$HOME/.config}/containers/systemd
+    own=${XDG_STATE_HOME:-$HOME/.local/state}/matrix-agent quadlets=${XDG_CONFIG_HOME:-$HOME/.config}/containers/systemd
     files=("$HOME/.local/bin/matrix-agent"{,.previous,.new,.redeploying} "${XDG_DATA_HOME:-$HOME/.local/share}/matrix-agent")
     control=(systemctl --user) share=${XDG_DATA_HOME:-$HOME/.local/share}
     [[ -n $DRY_RUN || -n $purge || -e $units/matrix-agent.service ]] || die "you have no service of your own" "For the system's: sudo scripts/uninstall.sh"
 fi
-state=$(state_dir)
-
+# The service has its state where install-service.sh demands it; only a server without one may have it elsewhere.
+state=$own
+[[ -e $units/matrix-agent.service ]] || state=$(state_dir)
+if [[ -n $purge && -e $state && $state != "$own" ]]; then
+    fault=$(state_fault "$state")
+    [[ -z $fault ]] || die "STATE_DIR is $state, which $fault, so it is not removed" "Say where the server's state is: STATE_DIR=/path scripts/uninstall.sh --purge"
+fi
 if [[ -n $purge && -z $yes && -z $DRY_RUN ]]; then
     printf 'This removes for ever: %s (conversations, rooms'"'"' files, keys), %s, and the homeserver %s with all its messages.\n' "$state" "$etc" "$HOMESERVER"
     [[ -t 0 ]] || die "nobody is there to be asked" "Say --yes, if you are sure"
@@ -98,6 +103,8 @@ if [[ -n $clone && -L $clone/.env && $(readlink "$clone/.env") == "$etc/.env" ]]
     change "remove the link $clone/.env" rm -f "$clone/.env"
 fi
 for one in "$state" "$etc"; do
-    [[ ! -e $one ]] || change "remove $one" with_ids rm -rf -- "$one"
+    linked=''
+    [[ ! -L $one ]] || linked=$(readlink -f -- "$one")
+    [[ ! -e $one ]] || change "remove $one${linked:+, which is $linked}" with_ids rm -rf -- "$one" ${linked:+"$linked"}
 done
 note "backups, Podman, its images and the accounts' clients are as they were"
