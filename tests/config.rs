@@ -217,7 +217,8 @@ fn a_server_in_rooms_needs_an_account_and_a_password_or_a_session() {
         let state = place.path().join("state").to_str().unwrap().to_owned();
         place.set("STATE_DIR", state)
     };
-    let account = || place().set("MATRIX_HOMESERVER", "https://example.org").set("MATRIX_USER", "@bot:example.org");
+    let unheard = || place().set("MATRIX_HOMESERVER", "https://example.org").set("MATRIX_USER", "@bot:example.org");
+    let account = || unheard().set("MATRIX_ADMIN_USER", "@me:example.org");
     let ran = place().run(&["config", "--for", "run"]);
     assert!(ran.code() == 2 && ran.err().contains("MATRIX_USER: it is not set"), "{}", ran.err());
     let ran = account().run(&["config", "--for", "run"]);
@@ -225,6 +226,14 @@ fn a_server_in_rooms_needs_an_account_and_a_password_or_a_session() {
     let ran = account().set("MATRIX_PASSWORD", "hush").run(&["config", "--for", "run"]);
     assert_eq!(ran.code(), 0, "{}", ran.err());
     assert!(ran.err().contains("GEMINI_API_KEY is not set"), "{}", ran.err());
+    let ran = unheard().set("MATRIX_PASSWORD", "hush").run(&["config", "--for", "run"]);
+    assert!(ran.code() == 2 && ran.err().contains("ALLOWED_USERS: the account `coder` hears nobody"), "{}", ran.err());
+    let plain = || account().set("MATRIX_PASSWORD", "hush").set("MATRIX_HOMESERVER", "http://example.org");
+    let ran = plain().run(&["config", "--for", "run"]);
+    let told = "MATRIX_HOMESERVER: no password is sent to http://example.org";
+    assert!(ran.code() == 2 && ran.err().contains(told), "{}", ran.err());
+    let ran = plain().set("ALLOW_PLAIN_HTTP", "true").run(&["config", "--for", "run"]);
+    assert_eq!(ran.code(), 0, "{}", ran.err());
     let stored = account();
     let secrets = stored.folder.path().join("state/secrets");
     fs::create_dir_all(&secrets).unwrap();

@@ -27,7 +27,7 @@ pub(super) struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum For {
-    /// The server, in rooms: a model, an account, and its password or a stored session
+    /// The server, in rooms: a model, an account that hears somebody, and its password or a stored session
     Run,
     /// The agent in the terminal
     Chat,

@@ -3,7 +3,7 @@
 use crate::{
     chat::matrix::has_session,
     coding_agents::Profiles,
-    config::{Config, Loaded, Mistakes, Talk, Wrong},
+    config::{Config, Loaded, Mistakes, Talk, Wrong, account_setting, hears_nobody},
     environments::{self, BadSecrets},
     gateway::{
         AllowedHosts,
@@ -202,8 +202,8 @@ impl Review<'_> {
     }
 }
 
-/// Returns what a server needs besides so that somebody reaches it in a room: an account, and its password or a session. A server for
-/// the terminal alone runs without.
+/// Returns what a server needs besides so that somebody reaches it in a room: an account, its password or a session, a homeserver to
+/// which the password may be sent, and somebody to hear. A server for the terminal alone runs without.
 pub(crate) fn review_rooms(loaded: &Loaded) -> Mistakes {
     let (config, mut mistakes) = (&loaded.config, Mistakes::default());
     if only_chat_bots(config) {
@@ -213,7 +213,13 @@ pub(crate) fn review_rooms(loaded: &Loaded) -> Mistakes {
         let mend = "Run `scripts/setup-synapse.sh`, or name the bot's account";
         mistakes.add("MATRIX_USER", None, Wrong::new("it is not set, so the server would be in no room", mend));
     }
-    for (name, matrix, _) in config.all_accounts() {
+    for (name, matrix, people) in config.all_accounts() {
+        if let Some(refused) = matrix.password_refused(name) {
+            mistakes.add(&account_setting(name, "homeserver"), None, refused);
+        }
+        if let Some(deaf) = hears_nobody(name, people) {
+            mistakes.add(&account_setting(name, "allowed_users"), None, deaf);
+        }
         if matrix.password.is_none() && !has_session(&config.paths.state_dir, name) {
             let key =
                 if name == FIRST_ACCOUNT { "MATRIX_PASSWORD".to_owned() } else { format!("accounts.{name}.password") };
