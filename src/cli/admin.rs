@@ -53,6 +53,7 @@ enum Verb {
         wait: Option<u64>,
     },
     /// Shows what the rooms have used of today's tokens, or lets a room have so many
+    #[command(override_usage = "matrix-agent admin budget [ROOM TOKENS] [OPTIONS]")]
     Budget {
         /// The room
         #[arg(requires = "tokens")]

@@ -13,6 +13,8 @@ use clap_mangen::Man;
 
 use super::{Cli, Outcome};
 
+const PROGRAM: &str = env!("CARGO_PKG_NAME");
+
 /// Write the manual pages into a folder, one for each command: `matrix-agent man /usr/local/share/man/man1`
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -39,7 +41,9 @@ fn write(folder: &Path) -> io::Result<()> {
         let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
         let page = folder.join(format!("{name}.1"));
         let mut text = Vec::new();
-        Man::new(command.clone()).render(&mut text)?;
+        // Of a command's own name and the usual words in the header's middle there is too much for 80 columns.
+        let source = format!("{PROGRAM} {}", env!("CARGO_PKG_VERSION"));
+        Man::new(command.clone()).source(source).manual(PROGRAM).render(&mut text)?;
         fs::write(&page, text)?;
         fs::set_permissions(&page, fs::Permissions::from_mode(0o644))?;
         commands.extend(command.get_subcommands().filter(|sub| sub.get_name() != "help").cloned());
