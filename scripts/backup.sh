@@ -6,8 +6,8 @@
 #     --rooms     the rooms' files too: what is in /workspace and in the agent's home
 #     --secrets   settings, passwords and keys too, with the recovery key of the bot's encrypted rooms
 #     --dry-run   only say what would be written
-# What is in it: the database (conversations, what is to be sent), pictures and files that are still to be sent, and the
-# homeserver of scripts/setup-synapse.sh. What is not: images, environments, and the bot's Matrix session, since a restored
+# What is in it: the database (conversations, what is to be sent), the audit log, pictures and files that are still to be sent,
+# the homeserver of scripts/setup-synapse.sh, and SHA256SUMS, the list of all that (`sha256sum --check`). What is not: images, environments, and the bot's Matrix session, since a restored
 # machine gets a device of its own. Without --secrets keep .env and STATE_DIR/secrets elsewhere: the bot cannot read again
 # what was written in encrypted rooms without its recovery key. Files that change meanwhile are copied as they are then.
 # scripts/restore.sh brings it back.
@@ -33,20 +33,30 @@ while (($# > 0)); do
     esac
     shift
 done
-[[ -z $keep || $keep =~ ^[1-9][0-9]*$ ]] || die "--keep $keep is no number of backups" "Give 1 or more"
+[[ -z $keep || $keep =~ ^[1-9][0-9]{0,5}$ ]] || die "--keep $keep is no number of backups" "Give 1 or more"
 state=$(state_dir)
 [[ -r $state/matrix-agent.db ]] || die "there is no database in $state that this user can read" "Set STATE_DIR, or run this as the server's user"
 have sqlite3 || die "sqlite3 is not installed" "Run: apt-get install sqlite3"
 
-name=matrix-agent-$(date -u +%Y-%m-%dT%H%M%SZ)
-backup=$to/$name
-part=$to/.part-$name
-trap 'rm -rf "$part"' EXIT
-[[ -n $DRY_RUN ]] || mkdir -p "$part"
+part=
+cleared() {
+    # The homeserver's files may belong to ids that this user has only in Podman's namespace.
+    [[ -z $part ]] || rm -rf -- "$part" 2>/dev/null || with_ids rm -rf -- "$part"
+}
+trap cleared EXIT
+if [[ -z $DRY_RUN ]]; then
+    # Of two at once both would have the homeserver copied to the same place.
+    exec {alone}<"$state"
+    flock --nonblock "$alone" || { note "another backup is being written; this one waits for it" && flock --timeout 7200 "$alone"; } ||
+        die "the other backup does not end" "Look what it does (ps ax | grep backup.sh), then try again"
+    { mkdir -p "$to" && part=$(mktemp -d "$to/.part-XXXXXXXX"); } || die "$to cannot be written" "Choose another place with --to"
+fi
 
 database() {
-    sqlite3 "file:$state/matrix-agent.db?mode=ro" ".timeout 60000" ".backup '$part/matrix-agent.db'" &&
-        [[ $(sqlite3 "$part/matrix-agent.db" "PRAGMA quick_check") == ok ]]
+    local fault
+    (cd "$part" && sqlite3 "$(database_uri "$state/matrix-agent.db" mode=ro)" ".timeout 60000" ".backup matrix-agent.db") || return 1
+    fault=$(database_fault "$part/matrix-agent.db")
+    [[ -z $fault ]] || { printf 'its copy %s\n' "$fault" && return 1; }
 }
 change "copy the database" quietly "the database cannot be copied" "Mend what it says above" database
 
@@ -60,7 +70,15 @@ archive() {
     tar --warning=no-file-removed --warning=no-file-changed --ignore-failed-read -czf "$@" || code=$?
     ((code < 2))
 }
-[[ ${#present[@]} -eq 0 ]] || change "pack ${present[*]}" archive "$part/state.tar.gz" -C "$state" "${present[@]}"
+pack() {
+    local audit=() one
+    # How far the audit log has come is read before the log, so that it is never ahead of it.
+    for one in "$state"/audit "$state"/audit/head "$state"/audit/*.jsonl; do
+        [[ ! -e $one ]] || audit+=("${one#"$state"/}")
+    done
+    archive "$part/state.tar.gz" -C "$state" --no-recursion "${audit[@]}" --recursion "${present[@]}"
+}
+[[ ${#present[@]} -eq 0 && ! -d $state/audit ]] || change "pack the audit log, pictures and files" quietly "they cannot be packed" "Mend what it says above" pack
 
 # A running homeserver's database is in the middle of something: a copy takes its place.
 runs() { [[ $(podman container inspect --format '{{.State.Status}}' "$HOMESERVER" 2>/dev/null) == running ]]; }
@@ -97,7 +115,7 @@ room() {
         with_ids tar --ignore-failed-read --numeric-owner -C "$files" -c . | gzip >"$packed"
     elif [[ -f $files.ext4 ]]; then
         volume=$(podman volume ls --quiet | xargs -r podman volume inspect --format '{{.Name}} {{index .Options "device"}}' |
-            awk -v image="$files.ext4" '$2 == image {print $1}')
+            IMAGE=$files.ext4 awk '{ name = $1; sub(/^[^ ]* /, "") } $0 == ENVIRON["IMAGE"] { print name }') || return 1
         [[ -n $volume ]] || return 0 # no sandbox ever had it
         stat -c %s "$files.ext4" >"$part/rooms/${files##*/}.size" && podman volume mount "$volume" || return 1
         podman volume export "$volume" | gzip >"$packed" || code=1
@@ -112,31 +130,49 @@ if [[ -n $rooms ]]; then
     done
 fi
 
+# The folder that the program reads: the file's own, or the one in which quickstart has left a link to it.
+settings=$(readlink -m -- "$ENV_FILE")
+usual=${XDG_CONFIG_HOME:-$HOME/.config}/matrix-agent/.env
+if ! own_folder "$settings" && [[ $usual -ef $settings ]]; then settings=$usual; fi
+
 keys() {
-    local settings
-    settings=$(readlink -f "$ENV_FILE")
-    mkdir "$part/secrets" "$part/secrets/etc"
-    if [[ ${settings%/*} == */matrix-agent ]]; then
-        cp -R "${settings%/*}/." "$part/secrets/etc"
+    local one to=$part/secrets
+    mkdir "$to" "$to/etc" || return 1
+    if own_folder "$settings"; then
+        cp -R "${settings%/*}/." "$to/etc" || return 1
+        # A link's file may not be there on another machine.
+        while IFS= read -r -d '' one; do
+            if [[ -f ${settings%/*}/$one ]]; then
+                cp -L --remove-destination "${settings%/*}/$one" "$to/etc/$one" || return 1
+            else
+                rm "$to/etc/$one" || return 1 # of a link to a folder or to nothing there is nothing to keep
+            fi
+        done < <(find "$to/etc" -type l -printf '%P\0')
     elif [[ -r $settings ]]; then
-        cp "$settings" "$part/secrets/etc/.env"
+        cp "$settings" "$to/etc/.env" || return 1
     fi
-    [[ ! -d $state/secrets ]] || cp -R "$state/secrets" "$part/secrets/state"
+    mkdir "$to/state" && { [[ ! -d $state/secrets ]] || cp -R "$state/secrets/." "$to/state"; } || return 1
     # The session of this machine's device, and the key of its store.
-    rm -f "$part"/secrets/state/matrix-*-session.json "$part"/secrets/state/matrix-*-store-key
-    tar -C "$part/secrets" -czf "$part/secrets.tar.gz" .
-    rm -rf "$part/secrets"
+    rm -f "$to"/state/matrix-*-session.json "$to"/state/matrix-*-store-key
+    tar -C "$to" -czf "$to.tar.gz" etc state && rm -rf "$to"
 }
-[[ -z $secrets ]] || change "pack settings and keys" keys
+[[ -z $secrets ]] || change "pack settings and keys" quietly "they cannot be packed" "Mend what it says above" keys
 
 finish() {
-    printf 'format=1\nmade=%s\nhost=%s\n' "$(date -u +%FT%TZ)" "$(hostname)" >"$part/about"
-    find "$part" -type d -exec chmod 700 {} + -o -exec chmod 600 {} +
-    sync -f "$part"
-    mv "$part" "$backup"
+    local name
+    {
+        printf 'format=1\nmade=%s\nhost=%s\nlist=SHA256SUMS\n' "$(date -u +%FT%TZ)" "$(hostname)"
+        ! own_folder "$settings" || printf 'settings=%s\n' "${settings%/*}"
+    } >"$part/about" && sums "$part" >"$part/SHA256SUMS" &&
+        find "$part" -type d -exec chmod 700 {} + -o -exec chmod 600 {} + && sync -f "$part" || return 1
+    # Its name is taken by making it, so that it is nobody else's.
+    until name=$to/matrix-agent-$(date -u +%Y-%m-%dT%H%M%SZ) && mkdir "$name"; do
+        [[ -e $name ]] && sleep 1 || return 1
+    done
+    mv -T "$part" "$name" && backup=$name part=
 }
-change "keep it as $backup" finish
-[[ -n $DRY_RUN ]] || note "$(du -sh "$backup" | cut -f1)"
+change "keep it in $to" quietly "it cannot be kept" "Mend what it says above" finish
+[[ -n $DRY_RUN ]] || note "$backup: $(du -sh "$backup" | cut -f1)"
 
 if [[ -n $keep ]]; then
     mapfile -t old < <(find "$to" -maxdepth 1 -name 'matrix-agent-????-??-??T??????Z' 2>/dev/null | sort -r | tail -n "+$((keep + 1))")

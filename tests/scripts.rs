@@ -55,11 +55,17 @@ impl Place {
     }
 
     fn run(&self, script: &str, arguments: &[&str]) -> Ran {
+        self.run_with(script, arguments, "")
+    }
+
+    /// Runs a script with a folder before those in which programs are looked for.
+    fn run_with(&self, script: &str, arguments: &[&str], programs: &str) -> Ran {
         let mut command = Command::new(self.path("clone/scripts").join(script));
-        command.env_clear().env("HOME", self.path("home")).env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin");
+        command.env_clear().env("HOME", self.path("home"));
+        command.env("PATH", format!("{programs}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"));
         command.env("SYNAPSE_NAME", "no-such-homeserver");
         if script != "install-service.sh" {
-            command.env("STATE_DIR", self.path("state"));
+            command.env("STATE_DIR", self.path(STATE));
         }
         ran(command.args(arguments).output().unwrap())
     }
@@ -78,21 +84,58 @@ impl Place {
         lines
     }
 
-    /// A database such as a server leaves, and a backup of it; returns the backup's folder.
-    fn backed_up(&self) -> PathBuf {
-        fs::create_dir_all(self.path("state/secrets")).unwrap();
-        fs::write(self.path("state/secrets/matrix-coder-recovery-key"), "EsTR key").unwrap();
-        fs::write(self.path("state/secrets/matrix-coder-session.json"), "{}").unwrap();
-        let database = rusqlite::Connection::open(self.path("state/matrix-agent.db")).unwrap();
+    /// What a server leaves in its state directory. The database stays open, as a server's is.
+    fn served(&self) -> rusqlite::Connection {
+        let state = self.path(STATE);
+        for (name, text) in [
+            ("secrets/matrix-coder-recovery-key", "EsTR key"),
+            ("secrets/matrix-coder-session.json", "{}"),
+            ("audit/2026-11.jsonl", "{}\n"),
+            ("audit/head", "1 ab\n"),
+            ("pictures/one", "picture"),
+            ("workspaces/r1/file", "written"),
+            ("workspaces/r1.json", r#"{"room":"!r1:example.org"}"#),
+        ] {
+            let path = state.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        std::os::unix::fs::symlink("/usr/bin/python3", state.join("workspaces/r1/link")).unwrap();
+        let database = rusqlite::Connection::open(state.join("matrix-agent.db")).unwrap();
+        let tables = ["inbound", "positions", "turns", "messages", "contexts", "calls", "outbox", "usage"]
+            .map(|table| format!("CREATE TABLE {table} (what);"));
+        let meta = "CREATE TABLE meta (key, value); INSERT INTO meta VALUES ('said', 'hello');";
+        database.execute_batch(&format!("PRAGMA journal_mode=WAL; {} {meta}", tables.concat())).unwrap();
         database
-            .execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE said (what); INSERT INTO said VALUES ('hello');")
-            .unwrap();
+    }
+
+    /// Makes a backup of it; returns the backup's folder.
+    fn backed_up(&self) -> PathBuf {
+        let _database = self.served();
         let to = self.path("backups");
-        // The database is open, as a server's is.
-        let ran = self.run("backup.sh", &["--secrets", "--to", to.to_str().unwrap()]);
+        let ran = self.run("backup.sh", &["--secrets", "--rooms", "--to", to.to_str().unwrap()]);
         assert_eq!(ran.code, 0, "{ran:?}");
         fs::read_dir(to).unwrap().next().unwrap().unwrap().path()
     }
+
+    /// All that is in the state directory, without what SQLite puts beside a database that is open.
+    fn state(&self) -> Vec<String> {
+        let of_sqlite = |line: &String| line.contains("-wal ") || line.contains("-shm ");
+        self.seen(STATE).into_iter().filter(|line| !of_sqlite(line) && !line.starts_with(&self.folder_line())).collect()
+    }
+
+    /// How the line of the state directory itself begins, whose time changes with each file that is unpacked in it.
+    fn folder_line(&self) -> String {
+        format!("{} ", self.path(STATE).display())
+    }
+}
+
+/// The state directory: sqlite3 and the shell read these signs otherwise.
+const STATE: &str = "st'ate ?a#b%41";
+
+fn said_in(database: &Path) -> String {
+    let database = rusqlite::Connection::open(database).unwrap();
+    database.query_row("SELECT value FROM meta WHERE key = 'said'", [], |row| row.get(0)).unwrap()
 }
 
 fn ran(output: Output) -> Ran {
@@ -145,6 +188,7 @@ fn a_service_is_put_in_place_once() {
     assert_eq!(fs::read_to_string(&settings).unwrap(), SETTINGS);
     assert_eq!(mode(&settings), 0o600);
     assert_eq!(mode(settings.parent().unwrap()), 0o700);
+    assert_eq!(mode(&machine.join("etc")), 0o755, "nobody could use the machine");
     assert_eq!(mode(&machine.join("usr/local/bin/matrix-agent")), 0o755);
     let enabled = machine.join("etc/systemd/system/multi-user.target.wants/matrix-agent.service");
     assert!(fs::symlink_metadata(enabled).is_ok(), "it is not started at boot");
@@ -286,28 +330,36 @@ fn a_backup_is_private_and_comes_back_once() {
         let mode = line.split(' ').nth(2).unwrap();
         assert!(mode.ends_with("00"), "others may read it: {line}");
     }
+    assert_eq!(said_in(&backup.join("matrix-agent.db")), "hello");
+    let listed = Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(&backup).output();
+    let listed = ran(listed.unwrap());
+    assert!(listed.code == 0 && listed.out.contains("matrix-agent.db: OK"), "{listed:?}");
     let named = backup.to_str().unwrap();
     let there = place.run("restore.sh", &[named]);
     assert!(there.code == 1 && there.err.contains("holds a database already"), "{there:?}");
 
-    fs::rename(place.path("state"), place.path("old")).unwrap();
+    fs::rename(place.path(STATE), place.path("old")).unwrap();
     let back = place.run("restore.sh", &[named]);
     assert_eq!(back.code, 0, "{back:?}");
-    let database = rusqlite::Connection::open(place.path("state/matrix-agent.db")).unwrap();
-    let said: String = database.query_row("SELECT what FROM said", [], |row| row.get(0)).unwrap();
-    assert_eq!(said, "hello");
-    assert_eq!(mode(&place.path("state/matrix-agent.db")), 0o600);
-    assert!(place.path("state/matrix-agent.db.restored").exists(), "the server has to know it");
-    assert!(place.path("state/secrets/matrix-coder-recovery-key").exists());
-    assert!(!place.path("state/secrets/matrix-coder-session.json").exists(), "a restored machine is another device");
+    let state = place.path(STATE);
+    assert_eq!(said_in(&state.join("matrix-agent.db")), "hello");
+    assert_eq!(mode(&state.join("matrix-agent.db")), 0o600);
+    assert!(state.join("matrix-agent.db.restored").exists(), "the server has to know it");
+    for name in
+        ["secrets/matrix-coder-recovery-key", "audit/head", "audit/2026-11.jsonl", "pictures/one", "workspaces/r1/file"]
+    {
+        assert_eq!(fs::read(state.join(name)).unwrap(), fs::read(place.path("old").join(name)).unwrap(), "{name}");
+    }
+    assert_eq!(fs::read_link(state.join("workspaces/r1/link")).unwrap(), Path::new("/usr/bin/python3"));
+    assert!(!state.join("secrets/matrix-coder-session.json").exists(), "a restored machine is another device");
 
     let forced = place.run("restore.sh", &[named, "--force"]);
     assert_eq!(forced.code, 0, "{forced:?}");
-    let aside = place
-        .seen("state")
-        .into_iter()
-        .any(|line| line.contains("before-restore-") && line.contains("matrix-agent.db "));
-    assert!(aside, "what was there is kept");
+    for name in ["matrix-agent.db ", "audit/head ", "recovery-key ", "workspaces/r1/file "] {
+        let aside = |line: &String| line.contains("before-restore-") && line.contains(name);
+        assert!(place.state().iter().any(aside), "{name} is kept");
+    }
+    assert!(!place.state().iter().any(|line| line.contains("restoring-")), "{:?}", place.state());
 }
 
 #[test]
@@ -315,26 +367,233 @@ fn nothing_is_restored_beside_a_server_or_from_a_damaged_backup() {
     let place = Place::new();
     place.settings(SETTINGS);
     let backup = place.backed_up();
-    let named = backup.to_str().unwrap();
     let lock = nix::fcntl::Flock::lock(
-        fs::File::create(place.path("state/lock")).unwrap(),
+        fs::File::create(place.path(STATE).join("lock")).unwrap(),
         nix::fcntl::FlockArg::LockExclusiveNonblock,
     );
-    let runs = place.run("restore.sh", &[named, "--force"]);
+    let runs = place.run("restore.sh", &[backup.to_str().unwrap(), "--force"]);
     assert!(runs.code == 1 && runs.err.contains("a server runs on"), "{runs:?}");
     drop(lock);
 
-    let before = place.seen("state");
-    let packed = backup.join("secrets.tar.gz");
-    let whole = fs::read(&packed).unwrap();
-    fs::write(&packed, &whole[..whole.len() / 2]).unwrap();
-    let damaged = place.run("restore.sh", &[named, "--force"]);
-    assert!(damaged.code == 1 && damaged.err.contains("is damaged"), "{damaged:?}");
-    fs::write(&packed, whole).unwrap();
-    fs::write(backup.join("matrix-agent.db"), "no database").unwrap();
-    let damaged = place.run("restore.sh", &[named, "--force"]);
-    assert!(damaged.code == 1 && damaged.err.contains("is damaged"), "{damaged:?}");
-    assert_eq!(place.seen("state"), before);
+    let before = place.state();
+    const OLD: &str = "rm SHA256SUMS && sed -i /^list=/d about && ";
+    for (listed, harm, said) in [
+        (true, "rm matrix-agent.db", "matrix-agent.db is missing"),
+        (true, ": >matrix-agent.db", "matrix-agent.db is not as it was written"),
+        (true, "rm rooms/r1.tar.gz", "rooms/r1.tar.gz is missing"),
+        (true, "rm -r rooms", "rooms/r1.json is missing; rooms/r1.tar.gz is missing"),
+        (true, "printf x >>state.tar.gz", "state.tar.gz is not as it was written"),
+        (true, "cp state.tar.gz homeserver.tar.gz", "homeserver.tar.gz is not in the list"),
+        (true, ": >SHA256SUMS", "matrix-agent.db is not in the list"),
+        (true, "rm SHA256SUMS", "SHA256SUMS, the list of what is in it, is missing"),
+        (true, "ln -s /etc/passwd link", "link is neither a file nor a folder"),
+        (false, "rm matrix-agent.db", "is missing or empty"),
+        (false, ": >matrix-agent.db", "is missing or empty"),
+        (false, "echo no database >matrix-agent.db", "is damaged"),
+        (false, "sqlite3 matrix-agent.db 'DROP TABLE turns'", "it lacks the tables turns"),
+        (false, "truncate -s 200 secrets.tar.gz", "secrets.tar.gz is damaged"),
+        (false, "echo hello | gzip >secrets.tar.gz", "secrets.tar.gz is cut off"),
+        (false, "gunzip state.tar.gz && truncate -s 2560 state.tar && gzip state.tar", "state.tar.gz is cut off"),
+        (false, "tar -czPf state.tar.gz --transform 's,^about,../../evil,' about", "would write ../../evil"),
+        (false, "tar -czPf state.tar.gz --transform 's,^about,/evil,' about", "would write /evil"),
+        (false, "mkdir etc && ln -s /etc/shadow etc/x && tar -czf secrets.tar.gz etc", "holds etc/x, which leads out"),
+        (false, "mkdir etc && ln -s ../state/x etc/x && tar -czf secrets.tar.gz etc", "holds etc/x, which leads out"),
+        (false, "echo 'a[$(touch pwned)]' >rooms/r1.size", "r1.size is no size"),
+    ] {
+        let copy = place.path("harmed");
+        let script = format!(
+            "rm -rf {0} && cp -R {1} {0} && cd {0} && {2}{harm}",
+            copy.display(),
+            backup.display(),
+            if listed { "" } else { OLD }
+        );
+        let harmed = Command::new("bash").args(["-c", &script]).output().unwrap();
+        assert!(harmed.status.success(), "{harm}: {harmed:?}");
+        let refused = place.run("restore.sh", &[copy.to_str().unwrap(), "--force"]);
+        assert!(refused.code == 1 && refused.err.contains(said), "{harm}: {refused:?}");
+        assert_eq!(place.state(), before, "{harm}");
+        assert!(!copy.join("pwned").exists(), "{harm}");
+    }
+    let script = format!("cd {} && {OLD} true", backup.display());
+    assert!(Command::new("bash").args(["-c", &script]).output().unwrap().status.success());
+    let old = place.run("restore.sh", &[backup.to_str().unwrap(), "--force"]);
+    assert!(old.code == 0 && old.out.contains("has no list of what is in it"), "{old:?}");
+}
+
+#[test]
+fn a_restore_that_fails_in_the_middle_leaves_what_was_there() {
+    let place = Place::new();
+    place.settings(SETTINGS);
+    let backup = place.backed_up();
+    let before = place.state();
+    let programs = place.path("programs");
+    fs::create_dir_all(&programs).unwrap();
+    // The last step, the third file that is moved, and what is unpacked.
+    for (program, text, said) in [
+        ("sync", "exit 1".to_owned(), "✗ it cannot be brought back"),
+        (
+            "mv",
+            "case $* in *restoring-*audit*) echo full; exit 1;; esac; exec /usr/bin/mv \"$@\"".to_owned(),
+            "✗ they cannot be brought back",
+        ),
+        (
+            "mv",
+            "case $* in *workspaces/r1.json*) echo full; exit 1;; esac; exec /usr/bin/mv \"$@\"".to_owned(),
+            "✗ it cannot be put aside",
+        ),
+        (
+            "tar",
+            "case $* in *-xzf*secrets*) echo full; exit 2;; esac; exec /usr/bin/tar \"$@\"".to_owned(),
+            "✗ the backup cannot be unpacked",
+        ),
+    ] {
+        let file = programs.join(program);
+        fs::write(&file, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        let failed = place.run_with("restore.sh", &[backup.to_str().unwrap(), "--force"], programs.to_str().unwrap());
+        assert!(failed.code == 1 && failed.err.contains(said), "{failed:?}");
+        assert_eq!(failed.err.matches('✗').count(), 1, "{failed:?}");
+        assert!(failed.err.contains("what was there is as it was"), "{failed:?}");
+        assert_eq!(place.state(), before, "{program}: {text}");
+        fs::remove_file(file).unwrap();
+    }
+}
+
+#[test]
+fn all_settings_come_back_to_a_new_machine_and_a_clone_is_no_folder_of_settings() {
+    let place = Place::new();
+    let etc = place.path("etc/matrix-agent");
+    fs::create_dir_all(etc.join("more")).unwrap();
+    fs::write(place.path("key"), "pem").unwrap();
+    for (name, text) in [(".env", SETTINGS), ("matrix-agent.toml", "[models]\n"), ("more/file", "more")] {
+        fs::write(etc.join(name), text).unwrap();
+    }
+    std::os::unix::fs::symlink(place.path("key"), etc.join("app.pem")).unwrap();
+    std::os::unix::fs::symlink(etc.join(".env"), place.path("clone/.env")).unwrap();
+    let backup = place.backed_up();
+    for (gone, link) in [("etc", true), ("etc", false)] {
+        fs::remove_dir_all(place.path(gone)).unwrap();
+        fs::remove_dir_all(place.path(STATE)).unwrap();
+        let _ = fs::remove_file(place.path("key"));
+        if !link {
+            fs::remove_file(place.path("clone/.env")).unwrap();
+        }
+        let back = place.run("restore.sh", &[backup.to_str().unwrap()]);
+        assert_eq!(back.code, 0, "{back:?}");
+        for (name, text) in
+            [(".env", SETTINGS), ("matrix-agent.toml", "[models]\n"), ("more/file", "more"), ("app.pem", "pem")]
+        {
+            assert_eq!(fs::read_to_string(etc.join(name)).unwrap(), text, "{name}: {back:?}");
+        }
+        assert_eq!(fs::read_link(place.path("clone/.env")).unwrap(), etc.join(".env"));
+        assert!(!place.path(STATE).join("settings-of-the-backup").exists());
+    }
+    let again = place.run("restore.sh", &[backup.to_str().unwrap(), "--force"]);
+    assert!(again.code == 0 && again.out.contains("the settings here stay as they are"), "{again:?}");
+    assert!(place.path(STATE).join("settings-of-the-backup/matrix-agent.toml").exists());
+
+    // A clone of the usual name.
+    let place = Place::new();
+    place.settings(SETTINGS);
+    fs::rename(place.path("clone"), place.path("matrix-agent")).unwrap();
+    std::os::unix::fs::symlink("matrix-agent", place.path("clone")).unwrap();
+    let script = place.path("matrix-agent/scripts/backup.sh");
+    let _database = place.served();
+    let mut command = Command::new(script);
+    command.env_clear().env("HOME", place.path("home")).env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin");
+    command.env("SYNAPSE_NAME", "no-such-homeserver").env("STATE_DIR", place.path(STATE));
+    let made = ran(command.args(["--secrets", "--to"]).arg(place.path("backups")).output().unwrap());
+    assert_eq!(made.code, 0, "{made:?}");
+    let backup = fs::read_dir(place.path("backups")).unwrap().next().unwrap().unwrap().path();
+    let packed = Command::new("tar").arg("-tzf").arg(backup.join("secrets.tar.gz")).output().unwrap();
+    let packed = String::from_utf8(packed.stdout).unwrap();
+    let names: Vec<_> = packed.lines().filter(|name| name.starts_with("etc")).collect();
+    assert_eq!(names, ["etc/", "etc/.env"]);
+}
+
+#[test]
+fn two_backups_at_once_are_two_backups() {
+    let place = Place::new();
+    place.settings(SETTINGS);
+    let _database = place.served();
+    let to = place.path("backups");
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let made = place.run("backup.sh", &["--to", to.to_str().unwrap()]);
+                assert_eq!(made.code, 0, "{made:?}");
+            });
+        }
+    });
+    let made: Vec<_> = fs::read_dir(to).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(made.len(), 3, "{made:?}");
+    for backup in made {
+        assert_eq!(said_in(&backup.join("matrix-agent.db")), "hello");
+    }
+}
+
+/// What a function of `scripts/lib.sh` says, and how it ends.
+fn of_the_library(place: &Place, call: &str) -> (String, bool) {
+    let script = format!("set -euo pipefail; . {}/scripts/lib.sh; {call}", place.path("clone").display());
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    (String::from_utf8(output.stdout).unwrap(), output.status.success())
+}
+
+#[test]
+fn ids_are_taken_where_nobody_has_any_and_where_there_are_some() {
+    let place = Place::new();
+    let file = place.path("subuid");
+    for (ranges, first) in [
+        ("", "524288"),
+        ("me:100000:65536\n", "524288"),
+        // What quickstart writes as root reaches to the last id.
+        ("containers:2147483647:2147483648\n", "524288"),
+        ("me:524288:65536\nyou:600000:1\ncontainers:2147483647:2147483648\n", "600001"),
+        ("you:17301504:5\nme:524288:16777216\n", "17301509"),
+        ("me:524288:4277665791\n", "4278190079"),
+    ] {
+        fs::write(&file, ranges).unwrap();
+        let found = of_the_library(&place, &format!("free_ids 16777216 {}", file.display()));
+        assert_eq!(found, (first.to_owned(), true), "{ranges}");
+    }
+    for full in ["me:524288:4277665792\n", "a:524288:2147483647\ncontainers:2147483647:2147483648\n"] {
+        fs::write(&file, full).unwrap();
+        let found = of_the_library(&place, &format!("free_ids 16777216 {}", file.display()));
+        assert_eq!(found, (String::new(), false), "{full}");
+    }
+    let uid = nix::unistd::getuid();
+    fs::write(&file, format!("{uid}:2147483647:2147483648\n{uid}:100000:65536\nnobody-else:1:5\n")).unwrap();
+    let own = of_the_library(&place, &format!("own_ids {}", file.display()));
+    assert_eq!(own, ("2147549184".to_owned(), true));
+}
+
+#[test]
+fn only_what_is_a_servers_state_is_removed_with_it() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("home")).unwrap();
+    fs::create_dir_all(place.path("data")).unwrap();
+    fs::write(place.path("data/lock"), "").unwrap();
+    let clone = place.path("clone");
+    let (clone, home, other, data) = (clone.as_path(), place.path("home"), place.path("machine"), place.path("data"));
+    for (state, said) in [
+        (Path::new("/"), Some("is a folder of the system")),
+        (Path::new("/home"), Some("is a folder of the system")),
+        (Path::new("/var/lib/../lib"), Some("is a folder of the system")),
+        (clone, Some("holds these scripts")),
+        (home.as_path(), Some("holds the home")),
+        (place.folder.path(), Some("holds")),
+        (other.as_path(), Some("has neither the database nor the lock")),
+        (data.as_path(), None),
+    ] {
+        let mut command = Command::new(place.path("clone/scripts/uninstall.sh"));
+        command.env_clear().env("HOME", place.path("home")).env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin");
+        command.env("SYNAPSE_NAME", "no-such-homeserver").env("STATE_DIR", state);
+        let asked = ran(command.args(["--purge", "--dry-run"]).output().unwrap());
+        match said {
+            Some(said) => assert!(asked.code == 1 && asked.err.contains(said), "{}: {asked:?}", state.display()),
+            None => assert!(asked.out.contains(&format!("would: remove {}", state.display())), "{asked:?}"),
+        }
+    }
 }
 
 #[test]
@@ -384,6 +643,15 @@ fn a_shell_completes_the_words_and_there_is_a_manual_page_for_each_command() {
         assert!(names.iter().any(|name| name == page), "{page} in {names:?}");
         assert_eq!(mode(&pages.join(page)) & 0o777, 0o644, "everybody reads {page}");
     }
+    for name in &names {
+        let page = fs::read_to_string(pages.join(name)).unwrap();
+        let header = page.lines().find(|line| line.starts_with(".TH")).unwrap();
+        let (title, version) = (name.to_str().unwrap().strip_suffix(".1").unwrap(), env!("CARGO_PKG_VERSION"));
+        assert!(header.replace('\\', "").contains(&format!("\"matrix-agent {version}\" matrix-agent")), "{header}");
+        assert!(2 * (title.len() + 3) + "matrix-agent".len() < 78, "{title} has no room in the header of 80 columns");
+    }
+    let page = fs::read_to_string(pages.join("matrix-agent-admin-budget.1")).unwrap();
+    assert!(page.contains("[ROOM TOKENS]") && !page.contains("[\\fIROOM\\fR]"), "{page}");
     let page = fs::read_to_string(pages.join("matrix-agent-cloud-bot-add.1")).unwrap();
     assert!(page.contains(".TH") && page.contains("matrix\\-agent cloud\\-bot add"), "{page}");
     fs::write(place.path("file"), "").unwrap();
