@@ -7,10 +7,10 @@
 #     --secrets   settings, passwords and keys too, with the recovery key of the bot's encrypted rooms
 #     --dry-run   only say what would be written
 # What is in it: the database (conversations, what is to be sent), the audit log, pictures and files that are still to be sent,
-# the homeserver of scripts/setup-synapse.sh, and SHA256SUMS, the list of all that (`sha256sum --check`). What is not: images, environments, and the bot's Matrix session, since a restored
-# machine gets a device of its own. Without --secrets keep .env and STATE_DIR/secrets elsewhere: the bot cannot read again
-# what was written in encrypted rooms without its recovery key. Files that change meanwhile are copied as they are then.
-# scripts/restore.sh brings it back.
+# the homeserver of scripts/setup-synapse.sh, and SHA256SUMS, the list of all that. What is not: images, environments, and the
+# bot's Matrix session, since a restored machine gets a device of its own. Without --secrets keep .env and STATE_DIR/secrets
+# elsewhere: the bot cannot read again what was written in encrypted rooms without its recovery key. Files that change meanwhile
+# are copied as they are then. scripts/restore.sh brings it back.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
