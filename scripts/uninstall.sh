@@ -89,7 +89,11 @@ sandboxes() {
         podman volume rm "$one" >/dev/null
     done
 }
-homeserver() { podman rm --force --ignore --time 10 "$HOMESERVER" "$HOMESERVER-db" >/dev/null && podman volume rm "$HOMESERVER" >/dev/null; }
+# With it goes what scripts/restore.sh has put aside.
+homeserver() {
+    podman rm --force --ignore --time 10 "$HOMESERVER" "$HOMESERVER-db" >/dev/null
+    podman volume ls --quiet | grep -E "^${HOMESERVER//./\\.}(-before-restore-.*)?\$" | xargs -r podman volume rm >/dev/null
+}
 if have podman; then
     [[ ! -e $state/matrix-agent.db ]] || have sqlite3 ||
         die "sqlite3 is not installed, so it is not known which containers are this server's" "Run: apt-get install sqlite3"
