@@ -438,9 +438,14 @@ instance_of() {
     [[ ! $name =~ ^[0-9a-f]+$ ]] || printf '%s' "$name"
 }
 
-# remove_sandboxes INSTANCE: the containers; what is in /workspace and at home is not in them.
+# remove_sandboxes INSTANCE STATE: the containers; what is in /workspace and at home is not in them. A copy of the database elsewhere
+# has the same name, so those count that have something of this state directory.
 remove_sandboxes() {
-    podman ps --all --quiet --filter "label=matrix-agent.instance=$1" | xargs -r podman rm --force --time 2 >/dev/null
+    # shellcheck disable=SC2016 # Podman's variables
+    podman ps --all --quiet --filter "label=matrix-agent.instance=$1" |
+        xargs -r podman container inspect --format '{{$id := .ID}}{{range .Mounts}}{{$id}} {{.Source}}{{println}}{{end}}' |
+        STATE=$(realpath -m -- "$2")/ awk 'index(substr($0, index($0, " ") + 1), ENVIRON["STATE"]) == 1 && !seen[$1]++ { print $1 }' |
+        xargs -r podman rm --force --time 2 >/dev/null
 }
 
 # Runs a command where the rooms' user ids exist: for rootless Podman, in its user namespace.

@@ -215,7 +215,7 @@ put_aside() {
 # A sandbox that still runs has the old files.
 instance=$(instance_of "$state")
 if [[ -n $instance && -d $backup/rooms ]] && have podman; then
-    change "remove the sandboxes, which have the old files" quietly "they cannot be removed" "Mend what it says above" remove_sandboxes "$instance"
+    change "remove the sandboxes, which have the old files" quietly "they cannot be removed" "Mend what it says above" remove_sandboxes "$instance" "$state"
 fi
 [[ ${#ours[@]} -eq 0 ]] || change "put what is in $state aside, in $aside" quietly "it cannot be put aside" "Mend what it says above" put_aside
 

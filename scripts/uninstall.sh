@@ -83,11 +83,13 @@ fi
 ! taken "$state" || die "a server runs on $state (process $(<"$state/lock")), and it is not systemd's" "Stop it, then run this again"
 sandboxes() {
     local one
-    remove_sandboxes "$1"
-    for one in $(podman volume ls --quiet --filter "label=matrix-agent.instance=$1") \
-        $(podman volume ls --quiet --filter "label=matrix-agent.ipc=$1"); do
-        podman volume rm "$one" >/dev/null
+    remove_sandboxes "$1" "$state"
+    for one in $(podman volume ls --quiet --filter "label=matrix-agent.instance=$1"); do
+        [[ $(podman volume inspect --format '{{index .Options "device"}}' "$one") != "$(realpath -m -- "$state")"/* ]] ||
+            podman volume rm "$one" >/dev/null
     done
+    # Those that are in use are another server's with the same database.
+    podman volume ls --quiet --filter "label=matrix-agent.ipc=$1" | xargs -r podman volume rm >/dev/null 2>&1 || true
 }
 # With it goes what scripts/restore.sh has put aside.
 homeserver() {
