@@ -49,7 +49,8 @@ if [[ -e $backup/SHA256SUMS ]]; then
         { seen[name] = 1 }
         !(name in sum) { print name " is not in the list"; next }
         sum[name] != substr($0, 1, 64) { print name " is not as it was written" }
-        END { for (name in sum) if (!(name in seen)) print name " is missing" }' | sort | paste -sd ';' | sed 's/;/; /g')
+        END { for (name in sum) if (!(name in seen)) print name " is missing" }' | sort | paste -sd ';' | sed 's/;/; /g') ||
+        damaged "$backup cannot be read"
     [[ -z $odd ]] || damaged "$backup is not what SHA256SUMS lists: $odd"
 elif grep -qsx list=SHA256SUMS "$backup/about"; then
     damaged "$backup/SHA256SUMS, the list of what is in it, is missing"
@@ -130,6 +131,8 @@ pour() { content "$1" -exec mv -t "$(podman volume inspect --format '{{.Mountpoi
 take_back() {
     local code=$? at failed=''
     trap - EXIT
+    trap '' INT TERM HUP # half of it back would be worse
+    set +e
     if [[ -z $done ]]; then
         for ((at = ${#moved_to[@]} - 1; at >= 0; at--)); do
             mv -T -- "${moved_to[at]}" "${moved_from[at]}" 2>/dev/null || with_ids mv -T -- "${moved_to[at]}" "${moved_from[at]}" || failed=yes
