@@ -362,6 +362,9 @@ fn a_backup_is_private_and_comes_back_once() {
     assert!(!place.state().iter().any(|line| line.contains("restoring-")), "{:?}", place.state());
 }
 
+/// Makes a backup such as they were before there was a list.
+const OLD: &str = "rm SHA256SUMS && sed -i /^list=/d about && ";
+
 #[test]
 fn nothing_is_restored_beside_a_server_or_from_a_damaged_backup() {
     let place = Place::new();
@@ -376,7 +379,6 @@ fn nothing_is_restored_beside_a_server_or_from_a_damaged_backup() {
     drop(lock);
 
     let before = place.state();
-    const OLD: &str = "rm SHA256SUMS && sed -i /^list=/d about && ";
     for (listed, harm, said) in [
         (true, "rm matrix-agent.db", "matrix-agent.db is missing"),
         (true, ": >matrix-agent.db", "matrix-agent.db is not as it was written"),
