@@ -55,14 +55,14 @@ impl Place {
     }
 
     fn run(&self, script: &str, arguments: &[&str]) -> Ran {
-        self.run_with(script, arguments, "")
+        self.run_with(script, arguments, "/usr/local/bin")
     }
 
     /// Runs a script with a folder before those in which programs are looked for.
     fn run_with(&self, script: &str, arguments: &[&str], programs: &str) -> Ran {
         let mut command = Command::new(self.path("clone/scripts").join(script));
         command.env_clear().env("HOME", self.path("home"));
-        command.env("PATH", format!("{programs}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"));
+        command.env("PATH", format!("{programs}:/usr/bin:/bin:/usr/sbin:/sbin"));
         command.env("SYNAPSE_NAME", "no-such-homeserver");
         if script != "install-service.sh" {
             command.env("STATE_DIR", self.path(STATE));
@@ -118,15 +118,11 @@ impl Place {
         fs::read_dir(to).unwrap().next().unwrap().unwrap().path()
     }
 
-    /// All that is in the state directory, without what SQLite puts beside a database that is open.
+    /// All that is in the state directory with its size and mode, without what SQLite puts beside a database that is open.
     fn state(&self) -> Vec<String> {
-        let of_sqlite = |line: &String| line.contains("-wal ") || line.contains("-shm ");
-        self.seen(STATE).into_iter().filter(|line| !of_sqlite(line) && !line.starts_with(&self.folder_line())).collect()
-    }
-
-    /// How the line of the state directory itself begins, whose time changes with each file that is unpacked in it.
-    fn folder_line(&self) -> String {
-        format!("{} ", self.path(STATE).display())
+        let of_sqlite = |line: &str| line.contains("-wal ") || line.contains("-shm ");
+        let lines = self.seen(&format!("{STATE}/")).into_iter().filter(|line| !of_sqlite(line));
+        lines.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
     }
 }
 
