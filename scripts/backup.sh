@@ -53,8 +53,9 @@ if [[ -z $DRY_RUN ]]; then
 fi
 
 database() {
-    local fault
-    (cd "$part" && sqlite3 "$(database_uri "$state/matrix-agent.db" mode=ro)" ".timeout 60000" ".backup matrix-agent.db") || return 1
+    local fault address
+    address=$(database_uri "$state/matrix-agent.db" mode=ro)
+    (cd "$part" && sqlite3 "$address" ".timeout 60000" ".backup matrix-agent.db") || return 1
     fault=$(database_fault "$part/matrix-agent.db")
     [[ -z $fault ]] || { printf 'its copy %s\n' "$fault" && return 1; }
 }

@@ -294,4 +294,4 @@ database() {
 }
 change "bring back the database" quietly "it cannot be brought back" "Mend what it says above" database
 done=yes
-note "now start the homeserver, if it came back (scripts/setup-synapse.sh), and the server (systemctl start matrix-agent)"
+[[ -n $DRY_RUN ]] || note "now start the homeserver, if it came back (scripts/setup-synapse.sh), and the server (systemctl start matrix-agent)"
