@@ -41,9 +41,9 @@ fn write(folder: &Path) -> io::Result<()> {
         let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
         let page = folder.join(format!("{name}.1"));
         let mut text = Vec::new();
-        // Of a command's own name and the usual words in the header's middle there is too much for 80 columns.
+        // Beside a command's name, twice, there is no room for words in the header's middle, and what is empty is left out.
         let source = format!("{PROGRAM} {}", env!("CARGO_PKG_VERSION"));
-        Man::new(command.clone()).source(source).manual(PROGRAM).render(&mut text)?;
+        Man::new(command.clone()).date(" ").source(source).manual(" ").render(&mut text)?;
         fs::write(&page, text)?;
         fs::set_permissions(&page, fs::Permissions::from_mode(0o644))?;
         commands.extend(command.get_subcommands().filter(|sub| sub.get_name() != "help").cloned());
