@@ -47,7 +47,7 @@ struct Town {
     bert: Person,
     bot: String,
     /// The last one to go, for the others speak to it.
-    _synapse: Synapse,
+    synapse: Synapse,
 }
 
 impl Town {
@@ -77,7 +77,7 @@ impl Town {
             fs::create_dir_all(rig.path().join("s/redeploy")).unwrap();
             Machine::new(rig)
         });
-        Self { machine, llm, anna, bert, bot, _synapse: synapse }
+        Self { machine, llm, anna, bert, bot, synapse }
     }
 
     /// A room of somebody's, in which the bot has greeted.
@@ -198,7 +198,7 @@ async fn nobody_else_is_offered_it_and_who_calls_it_all_the_same_is_refused() {
     let mut town = Town::new().await;
     block_in_place(|| town.machine.publish("", GOOD));
     let Town { machine, llm, anna, bert, .. } = &town;
-    let _watched = machine.watched();
+    let watched = machine.watched();
     let room = town.room(bert, false).await;
     let asked = bert.say(&room, UPDATE).await;
     let answer = bert.answer_to(&asked).await;
@@ -212,7 +212,7 @@ async fn nobody_else_is_offered_it_and_who_calls_it_all_the_same_is_refused() {
     let left: Vec<_> =
         fs::read_dir(machine.path("s/redeploy")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(left.is_empty() && machine.installed() == "1", "{left:?}");
-    drop(_watched);
+    drop(watched);
 
     // From the command line a room is told, too.
     let ran = block_in_place(|| machine.redeploy(&["--room", room.as_str()]));
@@ -286,7 +286,7 @@ async fn one_that_sends_nothing_over_matrix_gives_the_place_back() {
 async fn a_homeserver_that_is_away_does_not_keep_a_new_version_away() {
     let mut town = Town::new().await;
     block_in_place(|| town.machine.publish("", GOOD));
-    let Town { machine, bert, _synapse: synapse, .. } = &town;
+    let Town { machine, bert, synapse, .. } = &town;
     let room = town.room(bert, false).await;
     synapse.stop().await;
     let ran = block_in_place(|| machine.redeploy(&["--room", room.as_str()]));
