@@ -128,7 +128,7 @@ fn in_both_forms_the_log_of_a_real_turn_holds_neither_a_secret_nor_what_was_said
         let log = server.stop()[start..].to_owned();
         assert!(!log.contains(CANARY), "{log}");
         let of_turn = |line: &str| line.contains("the turn is answered");
-        assert_eq!(log.lines().filter(|line| of_turn(line)).count(), 1, "{log}");
+        assert_eq!(log.lines().filter(|line| of_turn(line)).count(), 2, "{log}");
         if format == "json" {
             for line in log.lines() {
                 let read: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));

@@ -124,6 +124,7 @@ mod tests {
     const FEW: Ceilings = Ceilings { minute: Some(2), day: Some(3) };
     const ANY: Ceilings = Ceilings { minute: None, day: None };
 
+    // The tests' own time stands: moments that go by count, too.
     fn store(folder: &tempfile::TempDir, clock: &Clock) -> Store {
         Store::open(&folder.path().join("db"), Durability::Normal, clock.clone()).unwrap()
     }
@@ -136,7 +137,7 @@ mod tests {
         MayAsk::No { span, most, own, wait }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn windows_slide_are_shared_by_a_key_and_survive_a_restart() {
         let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::fixed_at(1_000_000_000));
         let first = store(&folder, &clock);
@@ -165,7 +166,7 @@ mod tests {
         assert!(matches!(ask(&again, "a", "anna").await, MayAsk::Yes { .. }));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn each_person_has_a_ceiling_of_their_own() {
         let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::fixed_at(1_000_000_000));
         let store = store(&folder, &clock);
