@@ -1,9 +1,16 @@
 //! Where updates come from and where they go: `update.env`, which `scripts/install-service.sh` writes.
 
 use std::{
-    fs, io,
+    fs::OpenOptions,
+    io::{self, Read},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
+
+use nix::unistd::geteuid;
+
+/// The most bytes of it that are read.
+const LARGEST: u64 = 64 << 10;
 
 /// What the file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +36,14 @@ pub(crate) enum SourceError {
         /// What the system said.
         cause: io::Error,
     },
+    /// Others can change what it says.
+    #[error("{} can be changed by other users, and says which program runs as this one. Look at what it says, then: `chown {owner} {path}` and `chmod 600 {path}`.", path.display(), path = path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Whose it has to be.
+        owner: u32,
+    },
     /// A line is missing or wrong.
     #[error("{key} in {} is {problem}. `scripts/install-service.sh` writes that file anew.", path.display())]
     Wrong {
@@ -44,7 +59,14 @@ pub(crate) enum SourceError {
 impl Source {
     /// Reads the file.
     pub(crate) fn read(path: &Path) -> Result<Self, SourceError> {
-        let text = fs::read_to_string(path).map_err(|cause| SourceError::Unread { path: path.to_owned(), cause })?;
+        let unread = |cause| SourceError::Unread { path: path.to_owned(), cause };
+        // A pipe is not waited for.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(unread)?;
+        let (about, owner) = (file.metadata().map_err(unread)?, geteuid().as_raw());
+        if ![0, owner].contains(&about.uid()) || about.mode() & 0o022 != 0 {
+            return Err(SourceError::Open { path: path.to_owned(), owner });
+        }
+        let text = io::read_to_string(file.take(LARGEST)).map_err(unread)?;
         Self::parse(&text).map_err(|(key, problem)| SourceError::Wrong { path: path.to_owned(), key, problem })
     }
 
@@ -62,8 +84,16 @@ impl Source {
         if !is_name(&branch) {
             return Err(("UPDATE_BRANCH", "no name of a branch"));
         }
-        let of_user = value("UPDATE_MANAGER").is_some_and(|manager| manager == "user");
-        Ok(Self { clone: path("UPDATE_SOURCE")?, branch, program: path("UPDATE_PROGRAM")?, of_user })
+        let of_user = match value("UPDATE_MANAGER").as_deref() {
+            None | Some("system") => false,
+            Some("user") => true,
+            Some(_) => return Err(("UPDATE_MANAGER", "neither `system` nor `user`")),
+        };
+        let program = path("UPDATE_PROGRAM")?;
+        if program.file_name().is_none_or(|name| name != env!("CARGO_PKG_NAME")) {
+            return Err(("UPDATE_PROGRAM", "no file of this program's name"));
+        }
+        Ok(Self { clone: path("UPDATE_SOURCE")?, branch, program, of_user })
     }
 
     /// Returns a file beside the program, such as the one that served before.
@@ -80,6 +110,8 @@ pub(super) fn is_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
     use super::*;
 
     #[test]
@@ -94,8 +126,23 @@ mod tests {
             (text.replace("/home/me", "me"), "UPDATE_SOURCE", "no absolute path"),
             (text.replace("main", "--upload-pack=evil"), "UPDATE_BRANCH", "no name of a branch"),
             (text.replace("UPDATE_PROGRAM", "X"), "UPDATE_PROGRAM", "missing"),
+            (text.replace("bin/matrix-agent", "bin/sh"), "UPDATE_PROGRAM", "no file of this program's name"),
+            (format!("{text}UPDATE_MANAGER=upstart\n"), "UPDATE_MANAGER", "neither `system` nor `user`"),
         ] {
             assert_eq!(Source::parse(&wrong), Err((key, problem)));
+        }
+    }
+
+    #[test]
+    fn a_file_that_others_can_change_is_not_obeyed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("update.env");
+        fs::write(&file, "UPDATE_SOURCE=/c\nUPDATE_BRANCH=main\nUPDATE_PROGRAM=/bin/matrix-agent\n").unwrap();
+        for (mode, obeyed) in [(0o600, true), (0o644, true), (0o664, false), (0o602, false)] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            let read = Source::read(&file);
+            assert_eq!(read.is_ok(), obeyed, "{mode:o}: {read:?}");
+            assert!(obeyed || matches!(read, Err(SourceError::Open { .. })));
         }
     }
 
