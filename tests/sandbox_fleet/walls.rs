@@ -1,8 +1,8 @@
 //! What keeps a sandbox apart from the others and from the host.
 
-use matrix_agent::sandbox::{Attempt, Command};
+use matrix_agent::sandbox::{Attempt, Command, Exit};
 
-use crate::house::{House, root, run, sh, shell, text};
+use crate::house::{House, is_gvisor, root, run, sh, shell, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_rooms_cannot_see_each_other() {
@@ -16,10 +16,12 @@ async fn two_rooms_cannot_see_each_other() {
     let _sleeper = a.spawn(sleeper).await.unwrap();
 
     let nobody = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null; done; \
-        ls /workspace ~ /tmp /run/volume; cat /proc/net/dev | tail -n +3 | cut -d: -f1";
+        ls /workspace ~ /tmp /run/volume";
     let seen = sh(&b, nobody).await;
     assert!(!seen.contains("4321") && !seen.contains("secret"), "{seen}");
-    assert!(seen.ends_with("lo") && seen.matches("lo").count() == 1, "one interface, the loopback: {seen}");
+    // One interface, the loopback, of which gVisor does not tell.
+    let interfaces = sh(&b, "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '").await;
+    assert_eq!(interfaces, if is_gvisor() { "" } else { "lo" });
     let seen = text(&run(&b, root("find / -xdev -name secret; ls -A /run/volume; kill -0 -1 && echo killed")).await);
     assert!(!seen.contains("secret"), "{seen}");
 
@@ -64,19 +66,24 @@ async fn the_hardening_is_what_is_observed() {
 
     let outside = seen.outside.clone().unwrap();
     let expected = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"];
-    assert_eq!(outside.capabilities, expected);
+    // What is seen from outside of gVisor is gVisor, which has more than that in its user namespace; its PID 1 has this.
+    assert!(is_gvisor() || outside.capabilities == expected, "{outside:?}");
     assert!(outside.no_new_privileges && outside.seccomp && outside.uid > 65_535);
     assert_eq!(outside.uid_map, [[0, u64::from(outside.uid), 65_536]]);
     assert_eq!(outside.interfaces, ["lo"]);
     let limits = (outside.limits.memory, outside.limits.cpus, outside.limits.pids);
-    assert_eq!(limits, (Some(512 << 20), Some(1.5), Some(128)));
+    let pids = if is_gvisor() { 4 * 128 + 256 } else { 128 };
+    assert_eq!(limits, (Some(512 << 20), Some(1.5), Some(pids)));
     assert!(seen.image.starts_with("sha256:") && seen.image_is_current);
     assert_eq!(seen.volume, house.volumes().into_iter().next());
     let text = seen.to_string();
     assert!(text.contains("uid 1000, no capabilities, cannot gain more"), "{text}");
     assert!(matches!(&inside.user_namespace, Attempt::Refused(why) if why.contains("not permitted")), "{inside:?}");
     assert!(text.contains("`unshare` of a user namespace was tried and refused: Operation not permitted"), "{text}");
-    assert!(matches!(&inside.write_held_back, Attempt::Refused(why) if why.contains("denied")), "{inside:?}");
+    match &inside.write_held_back {
+        Attempt::Refused(why) => assert!(why.contains("denied"), "{inside:?}"),
+        held => assert!(is_gvisor() && matches!(held, Attempt::Unknown), "{inside:?}"),
+    }
     serde_json::to_string(&seen).unwrap();
 
     let facts = sh(
@@ -141,7 +148,9 @@ async fn nobody_inside_makes_a_namespace_or_reaches_what_leads_out_of_containers
         for line in told.lines() {
             let unknown = ["clone3", "vsock", "io_setup"].iter().any(|name| line.starts_with(name));
             let wanted = if unknown { ": -1 38" } else { ": -1 1" };
-            assert!(line.ends_with(wanted), "{line}");
+            // In gVisor, where it makes what is gVisor's own.
+            let allowed = is_gvisor() && line.starts_with("clone3");
+            assert!(allowed || line.ends_with(wanted), "{line}");
         }
     }
     let ended = run(&sandbox, shell("unshare --user --map-root-user true")).await;
@@ -176,7 +185,9 @@ async fn the_containers_root_writes_to_nothing_on_the_host_but_what_is_counted()
         let (mount, file_system) = line.split_once(" - ")?;
         let (place, options) = (mount.split(' ').nth(4)?, mount.split(' ').nth(5)?);
         let kind = file_system.split(' ').next()?;
-        let memory = ["tmpfs", "devtmpfs", "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2"].contains(&kind);
+        // The events' place is a tmpfs of the host, which gVisor reaches as it does files.
+        let memory = ["tmpfs", "devtmpfs", "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2"].contains(&kind)
+            || is_gvisor() && place == "/workspace/.ipc";
         (options.split(',').any(|option| option == "rw") && !memory).then_some(place)
     });
     let mut writable: Vec<_> = writable.collect();
@@ -192,6 +203,12 @@ async fn a_command_and_all_that_it_starts_write_only_where_they_may() {
     let house = House::new();
     let fleet = house.open().await;
     let sandbox = fleet.ensure(&house.room("held")).await.unwrap();
+    if is_gvisor() {
+        // Its kernel cannot hold a command to places, so none is started that must be held.
+        let held = run(&sandbox, Command { writable: Some(Vec::new()), ..shell("echo x > made") }).await;
+        assert!(matches!(held.exit, Exit::NotStarted(_)), "{held:?}");
+        return;
+    }
     sh(&sandbox, "mkdir -p /tmp/mine ~/there; echo old > kept; echo old > ~/.profile2; ln -s ~/there /tmp/mine/out")
         .await;
     let tries = "
