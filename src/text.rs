@@ -53,9 +53,26 @@ fn strip_line(line: &[u8]) -> String {
 }
 
 fn visible(c: char) -> bool {
-    !(c.is_control()
-        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')  // bidirectional overrides
-        || matches!(c, '\u{e0000}'..='\u{e007f}')) // "tags": invisible copies of ASCII
+    !c.is_control() && !deceives(c)
+}
+
+/// Returns whether a character changes the direction of writing, or is an invisible copy of ASCII (a "tag").
+fn deceives(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Returns `text` without the characters that [`strip`] removes because people would read something else; terminal escapes and control
+/// characters stay.
+pub(crate) fn undeceiving(text: &str) -> String {
+    text.chars().filter(|c| !deceives(*c)).collect()
+}
+
+/// The most characters of a name in a list; Matrix has no longer ones.
+const NAME: usize = 255;
+
+/// Returns a name that somebody else has chosen (a room's, a person's) as it may stand in a line: visible, and of bounded length.
+pub(crate) fn shown_name(name: &str) -> String {
+    one_line(&typeable(name), NAME)
 }
 
 /// Returns `text` without invisible characters (joiners, marks of direction, variation selectors, a byte order mark)
@@ -168,19 +185,29 @@ pub(crate) fn short(count: u64) -> String {
     }
 }
 
-/// Reads a count as people write it: `500k`, `1.5M`, `200,000`; `None` unless it is from 1 to a million millions.
+/// Reads a count as people write it: `500k`, `1.5M`, `200,000`; `None` unless it is from 1 to a million millions. Only thousands and
+/// millions have fractions, and a comma stands only between thousands: `1.5` and `1,5M` are mistakes for something larger or smaller.
 pub(crate) fn amount(word: &str) -> Option<u64> {
     const MOST: f64 = 1e12;
     let word = word.to_lowercase();
-    let word = word.strip_prefix('+').unwrap_or(&word).replace([',', '_'], "");
+    let word = word.strip_prefix('+').unwrap_or(&word);
     let (number, unit) = match word.strip_suffix(['k', 'm']) {
         Some(number) if word.ends_with('k') => (number, 1e3),
         Some(number) => (number, 1e6),
-        None => (word.as_str(), 1.0),
+        None => (word, 1.0),
     };
+    let (whole, fraction) = number.split_once('.').map_or((number, None), |(whole, rest)| (whole, Some(rest)));
+    if unit < 1e3 && fraction.is_some() {
+        return None;
+    }
     // `inf`, `nan` and `1e9` are numbers to a computer only.
-    let plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let count = number.parse::<f64>().ok().filter(|_| plain)? * unit;
+    let plain = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+    let mut groups = whole.split([',', '_']);
+    let first = groups.next().is_some_and(plain);
+    if !first || !groups.all(|group| group.len() == 3 && plain(group)) || !fraction.is_none_or(plain) {
+        return None;
+    }
+    let count = number.replace([',', '_'], "").parse::<f64>().ok()? * unit;
     (1.0..=MOST).contains(&count).then_some(count.round() as u64)
 }
 
@@ -237,6 +264,35 @@ mod tests {
     fn counts_are_short_without_jumping() {
         let shown: Vec<_> = [0, 999, 1000, 1499, 1500, 999_499, 999_500, 1_000_000].map(short).into();
         assert_eq!(shown, ["0", "999", "1k", "1k", "2k", "999k", "1.0M", "1.0M"]);
+    }
+
+    #[test]
+    fn a_count_is_read_as_people_write_it_and_a_part_of_one_is_none() {
+        for (word, count) in [
+            ("500k", 500_000),
+            ("1.5M", 1_500_000),
+            ("+2k", 2000),
+            ("200,000", 200_000),
+            ("1_000", 1000),
+            ("1,500k", 1_500_000),
+            (".5k", 500),
+            ("7", 7),
+        ] {
+            assert_eq!(amount(word), Some(count), "{word}");
+        }
+        for word in [
+            "1.5", "0.5", "5.", "1,5", "1,5M", "1,50,000", "1.2.3k", "", "k", ".", ".k", "0", "0k", "-1", "1e9", "inf",
+            "2000000M",
+        ] {
+            assert_eq!(amount(word), None, "{word}");
+        }
+    }
+
+    #[test]
+    fn a_name_in_a_list_is_visible_and_bounded() {
+        assert_eq!(shown_name("terminal:\u{202e}toor\u{200b}\u{e0041}"), "terminal:toor");
+        assert_eq!(shown_name(&"x".repeat(3000)).chars().count(), 255);
+        assert_eq!(undeceiving("\x1b[1ma\u{202e}b\u{2066}\x1b[0m"), "\x1b[1mab\x1b[0m");
     }
 
     #[test]

@@ -7,10 +7,45 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::text::amount;
+use crate::{strings::admin as words, text::amount};
 
 /// What may stand around a word.
 const AROUND: &[char] = &['`', '*', '_', '"', '“', '”', '<', '>', '(', ')', '.', ',', ';', '?'];
+
+/// Where an order is given, which is where the answer's further orders would be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In a room.
+    Room,
+    /// On the command line.
+    CommandLine,
+}
+
+impl Place {
+    /// Returns a name as it is set apart in a list there.
+    pub(crate) fn code(self, text: &str) -> String {
+        match self {
+            Self::Room => format!("`{text}`"),
+            Self::CommandLine => text.to_owned(),
+        }
+    }
+
+    /// Returns the order that lists rooms.
+    pub(crate) fn rooms(self) -> &'static str {
+        match self {
+            Self::Room => words::ROOMS,
+            Self::CommandLine => words::ROOMS_AT_TERMINAL,
+        }
+    }
+
+    /// Returns the order that lets turns begin again.
+    pub(crate) fn drain_off(self) -> &'static str {
+        match self {
+            Self::Room => words::DRAIN_OFF,
+            Self::CommandLine => words::DRAIN_OFF_AT_TERMINAL,
+        }
+    }
+}
 
 /// What is asked of the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +74,8 @@ pub(crate) enum AdminOrder {
     Grants,
     /// The newest lines of the log.
     Logs,
+    /// To let a room have so many tokens, and how many cannot be read.
+    NoAmount,
     /// Something that cannot be read.
     Unclear,
 }
@@ -54,8 +91,9 @@ pub(crate) struct Told {
 
 /// Whoever runs the server.
 pub(crate) trait Administrator: Send + Sync {
-    /// Carries an order out. `by` is who gave it. The error is a sentence.
-    fn carry_out<'a>(&'a self, order: &'a AdminOrder, by: &'a str) -> BoxFuture<'a, Result<Told, String>>;
+    /// Carries an order out. `by` is who gave it, and `place` where, as the answer names further orders. The error is a sentence.
+    fn carry_out<'a>(&'a self, order: &'a AdminOrder, by: &'a str, place: Place)
+    -> BoxFuture<'a, Result<Told, String>>;
 }
 
 /// The way to the administrator, which is there once the server serves. Cheap to clone.
@@ -92,7 +130,7 @@ pub(super) fn order(rest: &str) -> Option<AdminOrder> {
         (Some("budget"), []) => AdminOrder::Budget { allow: None },
         (Some("budget"), [room, tokens]) => match amount(tokens) {
             Some(tokens) => AdminOrder::Budget { allow: Some(((*room).to_owned(), tokens)) },
-            None => AdminOrder::Unclear,
+            None => AdminOrder::NoAmount,
         },
         (Some("grants"), []) => AdminOrder::Grants,
         (Some("logs"), []) => AdminOrder::Logs,
@@ -122,12 +160,12 @@ mod tests {
             ("admin budget !r:x 1.5M", AdminOrder::Budget { allow: Some(("!r:x".into(), 1_500_000)) }),
             ("admin grants?", AdminOrder::Grants),
             ("admin logs", AdminOrder::Logs),
+            ("admin budget !r:x lots", AdminOrder::NoAmount),
+            ("admin budget !r:x 1.5", AdminOrder::NoAmount),
         ] {
             assert_eq!(order(text), Some(read), "{text}");
         }
-        for unclear in
-            ["admin", "admin help", "admin stop", "admin stop a b", "admin budget !r:x", "admin budget !r:x lots"]
-        {
+        for unclear in ["admin", "admin help", "admin stop", "admin stop a b", "admin budget !r:x"] {
             assert_eq!(order(unclear), Some(AdminOrder::Unclear), "{unclear}");
         }
         for other in ["", "status", "administrate it", "stop admin"] {

@@ -21,7 +21,7 @@ use crate::{
 };
 
 use super::{
-    Addressed, AdminOrder, Administration, Bot, Intent, Order, Outcome, Permits, Policy, Said, Told, TurnJob,
+    Addressed, AdminOrder, Administration, Bot, Intent, Order, Outcome, Permits, Place, Policy, Said, Told, TurnJob,
     answering,
     command::Command,
     costs, granting, jobs,
@@ -141,7 +141,7 @@ impl Coder {
             return words::NOT_YOURS.to_owned();
         }
         match self.inner.administration.administrator() {
-            Some(administrator) => match administrator.carry_out(asked, &order.sender).await {
+            Some(administrator) => match administrator.carry_out(asked, &order.sender, Place::Room).await {
                 Ok(Told { text, .. }) | Err(text) => text,
             },
             None => words::NOT_YET.to_owned(),

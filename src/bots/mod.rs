@@ -26,7 +26,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub(crate) use admin::{AdminOrder, Administration, Administrator, Told};
+pub(crate) use admin::{AdminOrder, Administration, Administrator, Place, Told};
 pub(crate) use coder::{Coder, Means};
 pub(crate) use command::Command;
 pub use localbot::{Guests, LocalBot};

@@ -6,21 +6,20 @@ use std::{
     time::Duration,
 };
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use tokio::time;
 
 use super::{Configuration, Outcome};
 use crate::{
-    bots::AdminOrder,
-    ops::{Answer, Operator, Purpose, Request, control_socket},
+    bots::{AdminOrder, Place},
+    ops::{Answer, Operator, Request, Unanswered, control_socket},
+    strings::admin::{NO_AMOUNT, draining},
     text,
 };
 
 /// How often `drain --wait` looks whether anything runs.
 const LOOK: Duration = Duration::from_secs(1);
-/// Told where no server runs.
-pub(super) const NO_SERVER: &str = "No server runs here. Start it with `matrix-agent run`.";
 
 /// Look after the running server: its rooms, what runs, budgets, grants and log
 #[derive(Debug, clap::Args)]
@@ -73,13 +72,13 @@ enum Verb {
 }
 
 fn tokens(text: &str) -> Result<u64, String> {
-    text::amount(text).ok_or_else(|| "write a number of tokens, as `500k` or `1.5M`".to_owned())
+    text::amount(text).ok_or_else(|| NO_AMOUNT.to_owned())
 }
 
 pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Result<Outcome> {
-    let socket = control_socket(&configuration.checked(Purpose::Anything)?.paths.state_dir);
+    let socket = control_socket(&configuration.state_dir()?);
     let (order, wait) = match args.verb {
-        Verb::Logs { follow } => return logs(&socket, &Request::Log { follow }).await,
+        Verb::Logs { follow } => return logs(&socket, &Request::Log { follow }, follow).await,
         Verb::Status => (AdminOrder::Status, None),
         Verb::Rooms => (AdminOrder::Rooms, None),
         Verb::Stop { room } => (AdminOrder::Stop { room }, None),
@@ -87,45 +86,40 @@ pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Re
         Verb::Budget { room, tokens } => (AdminOrder::Budget { allow: room.zip(tokens) }, None),
         Verb::Grants => (AdminOrder::Grants, None),
     };
-    let mut answer = ask(&socket, &order).await?;
+    let (mut value, mut text) = ask(&socket, order).await?;
     if let Some(limit) = wait {
         let idle = async {
-            while answer.0["running"] != 0 {
+            while value["running"] != 0 {
                 time::sleep(LOOK).await;
-                answer = ask(&socket, &order).await?;
+                // To look is no order.
+                value["running"] = ask(&socket, AdminOrder::Status).await?.0["running"].take();
             }
             anyhow::Ok(())
         };
         if let Ok(ended) = time::timeout(limit, idle).await {
             ended?;
         }
+        text = draining(value["running"].as_u64().unwrap_or_default(), Place::CommandLine.drain_off());
     }
-    let (value, text) = answer;
     let mut out = io::stdout().lock();
     if args.json {
         writeln!(out, "{value:#}")?;
     } else {
-        writeln!(out, "{}", text.replace('`', "").trim_end())?;
+        writeln!(out, "{}", text.trim_end())?;
     }
     Ok(if wait.is_some() && value["running"] != 0 { Outcome::Bad } else { Outcome::Good })
 }
 
 /// Asks the running server, and returns its answer for programs and for people.
-async fn ask(socket: &Path, order: &AdminOrder) -> anyhow::Result<(serde_json::Value, String)> {
-    let request = Request::Admin { order: order.clone() };
-    let Ok(mut operator) = Operator::ask(socket, &request).await else { bail!("{NO_SERVER}") };
-    match operator.next().await? {
-        Some(Answer::Value { value, text }) => Ok((value, text)),
-        Some(Answer::Failed { text }) => bail!(text),
-        _ => bail!("The server hung up."),
-    }
+async fn ask(socket: &Path, order: AdminOrder) -> Result<(serde_json::Value, String), Unanswered> {
+    Operator::answer(socket, &Request::Admin { order }).await
 }
 
-/// Prints lines of the running server's log, until there are no more or the person interrupts it.
-pub(super) async fn logs(socket: &Path, request: &Request) -> anyhow::Result<Outcome> {
-    let Ok(mut operator) = Operator::ask(socket, request).await else {
-        bail!("{NO_SERVER} Lines of earlier servers are in their log.")
-    };
+/// Prints lines of the running server's log, until there are no more or the person interrupts it. One that follows is not done when the
+/// server ends.
+pub(super) async fn logs(socket: &Path, request: &Request, follow: bool) -> anyhow::Result<Outcome> {
+    let mut operator =
+        Operator::ask(socket, request).await.context("Lines of earlier servers are in their log, not here")?;
     let reading = async {
         while let Some(answer) = operator.next().await? {
             match answer {
@@ -134,10 +128,11 @@ pub(super) async fn logs(socket: &Path, request: &Request) -> anyhow::Result<Out
                     out.write_all(&BASE64.decode(data)?)?;
                     out.flush()?;
                 }
-                Answer::Failed { text } => bail!(text),
+                Answer::Failed { text } => bail!(text::strip(text)),
                 _ => {}
             }
         }
+        anyhow::ensure!(!follow, "The server has ended, and its log with it. Follow the next one's once it runs.");
         Ok(Outcome::Good)
     };
     tokio::select! {

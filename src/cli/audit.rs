@@ -10,10 +10,7 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 
 use super::{Configuration, Outcome};
-use crate::{
-    audit::{self, Head},
-    ops::Purpose,
-};
+use crate::audit::{self, Head};
 
 /// Prove that the log of who had what done is as it was written
 #[derive(Debug, clap::Args)]
@@ -38,7 +35,7 @@ pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Re
     let Audit::Verify { file, head } = args.command;
     let files = match &file {
         Some(file) => vec![file.clone()],
-        None => audit::files(&configuration.checked(Purpose::Anything)?.paths.audit())
+        None => audit::files(&configuration.audit()?)
             .context("The audit log cannot be read. Nothing was noted yet, or this user may not read it.")?,
     };
     let told = tokio::task::spawn_blocking(move || verify(&files, head.as_ref())).await??;

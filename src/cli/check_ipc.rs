@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::{Configuration, Outcome, host};
-use crate::ops::{Answer, Operator, Request};
+use crate::ops::{Operator, Request};
 
 /// Look whether what is told in the sandboxes arrives, and say what to do if not
 #[derive(Debug, clap::Args)]
@@ -26,15 +26,8 @@ pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Re
 }
 
 async fn ask(socket: &std::path::Path, request: &Request, json: bool) -> anyhow::Result<Outcome> {
-    let mut operator = Operator::ask(socket, request).await?;
-    match operator.next().await? {
-        Some(Answer::Value { value, text }) => {
-            let mut out = io::stdout().lock();
-            let shown = if json { format!("{value:#}") } else { text };
-            writeln!(out, "{}", shown.trim_end())?;
-            Ok(if value["status"] == "bad" { Outcome::Bad } else { Outcome::Good })
-        }
-        Some(Answer::Failed { text }) => anyhow::bail!(text),
-        _ => anyhow::bail!("The server gave no answer."),
-    }
+    let (value, text) = Operator::answer(socket, request).await?;
+    let shown = if json { format!("{value:#}") } else { text };
+    writeln!(io::stdout().lock(), "{}", shown.trim_end())?;
+    Ok(if value["status"] == "bad" { Outcome::Bad } else { Outcome::Good })
 }

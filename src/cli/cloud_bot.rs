@@ -2,19 +2,18 @@
 
 mod add;
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::Path,
+};
 
 use anyhow::bail;
 
-use super::{
-    Configuration, Outcome,
-    admin::{NO_SERVER, logs as logs_of},
-    host, prompt,
-};
+use super::{Configuration, Outcome, admin::logs as logs_of, host, prompt};
 use crate::{
     chat::matrix::{Homeserver, forget_session},
     config::{CloudBot, CloudBots, Config, account_of_bot},
-    ops::{Answer, Operator, Purpose, Request, Shown, cloud_login, control_socket, shown, shown_refused},
+    ops::{Operator, Purpose, Request, Shown, cloud_login, control_socket, shown, shown_refused},
 };
 
 /// Make, list, watch and remove cloud bots: bots that answer when they are mentioned
@@ -66,38 +65,33 @@ enum Verb {
 }
 
 pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Result<Outcome> {
-    let config = configuration.checked(Purpose::Anything)?;
+    let config = || configuration.checked(Purpose::Anything);
     match args.verb {
-        Verb::Add { name, settings } => add::run(&name, settings.as_deref(), config).await,
-        Verb::List => show(&all(config).await?, args.json, false),
-        Verb::Status => show(&all(config).await?, args.json, true),
-        Verb::Logs { name, follow } => logs(config, name, follow).await,
+        Verb::Add { name, settings } => add::run(&name, settings.as_deref(), config()?).await,
+        Verb::List => show(&all(config()?).await?, args.json, false),
+        Verb::Status => show(&all(config()?).await?, args.json, true),
+        Verb::Logs { name, follow } => logs(config()?, name, follow).await,
         Verb::Restart { name } => {
-            let bots = ask(config, &Request::RestartCloudBot { name: name.clone() }).await?;
+            let bots = ask(&configuration.state_dir()?, &Request::RestartCloudBot { name: name.clone() }).await?;
             show(&only(bots, &name), args.json, true)
         }
-        Verb::Remove { name, yes } => remove(config, &name, yes).await,
+        Verb::Remove { name, yes } => remove(config()?, &name, yes).await,
     }
 }
 
 /// Returns all bots: as the server knows them, or from their files if none runs.
 async fn all(config: &Config) -> anyhow::Result<Vec<Shown>> {
-    if host::serves(&config.paths.state_dir).await && config.cloud_bots.enabled {
-        return ask(config, &Request::CloudBots).await;
+    if host::serves(&config.paths.state_dir).await? && config.cloud_bots.enabled {
+        return ask(&config.paths.state_dir, &Request::CloudBots).await;
     }
     let CloudBots { bots, refused } = CloudBots::read(config);
     Ok(bots.iter().map(shown).chain(refused.iter().map(shown_refused)).collect())
 }
 
 /// Asks the running server about the bots.
-async fn ask(config: &Config, request: &Request) -> anyhow::Result<Vec<Shown>> {
-    let socket = control_socket(&config.paths.state_dir);
-    let Ok(mut operator) = Operator::ask(&socket, request).await else { bail!("{NO_SERVER}") };
-    match operator.next().await? {
-        Some(Answer::Value { value, .. }) => Ok(serde_json::from_value(value)?),
-        Some(Answer::Failed { text }) => bail!(text),
-        _ => bail!("The server hung up."),
-    }
+async fn ask(state_dir: &Path, request: &Request) -> anyhow::Result<Vec<Shown>> {
+    let (value, _) = Operator::answer(&control_socket(state_dir), request).await?;
+    Ok(serde_json::from_value(value)?)
 }
 
 fn only(bots: Vec<Shown>, name: &str) -> Vec<Shown> {
@@ -131,7 +125,7 @@ async fn logs(config: &Config, name: String, follow: bool) -> anyhow::Result<Out
     if !path.exists() {
         bail!("There is no cloud bot `{name}`: {} does not exist.", path.display());
     }
-    logs_of(&control_socket(&config.paths.state_dir), &Request::CloudBotLog { name, follow }).await
+    logs_of(&control_socket(&config.paths.state_dir), &Request::CloudBotLog { name, follow }, follow).await
 }
 
 async fn remove(config: &Config, name: &str, yes: bool) -> anyhow::Result<Outcome> {
@@ -152,9 +146,8 @@ async fn remove(config: &Config, name: &str, yes: bool) -> anyhow::Result<Outcom
     let bot = CloudBots::read(config).bots.into_iter().find(|bot| bot.name == name);
     let aside = CloudBot::put_aside(config, name)?.unwrap_or(path);
     // The server, if one runs, ends the bot before its session does.
-    let socket = control_socket(&config.paths.state_dir);
-    if let Ok(mut operator) = Operator::ask(&socket, &Request::LookAtCloudBots).await {
-        operator.next().await?;
+    if host::serves(&config.paths.state_dir).await? {
+        ask(&config.paths.state_dir, &Request::LookAtCloudBots).await?;
     }
     let mut out = io::stdout().lock();
     if let Some(bot) = bot {

@@ -1,10 +1,14 @@
 //! The settings for subcommands: each says for what it needs them, and gets the typed settings or every mistake at
 //! once.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    path::PathBuf,
+};
 
 use crate::{
-    config::{self, Config, Loaded, LogFormat, Mistakes, Setting, ShownAccount, Sources, Unread},
+    config::{self, Config, Loaded, LogFormat, Mistakes, Paths, Setting, ShownAccount, Sources, Unread},
     ops::{self, Purpose},
 };
 
@@ -66,6 +70,31 @@ impl Configuration {
     /// Returns the settings if they suffice for `purpose`.
     pub(super) fn checked(&self, purpose: Purpose) -> Result<&Config, Mistakes> {
         self.check(purpose).map(|()| &self.loaded.config)
+    }
+
+    /// Returns the state directory, for what needs nothing else: whoever looks after a server that runs is not kept from it by a mistake
+    /// in a setting that it read before. Mistakes elsewhere are told on standard error.
+    pub(super) fn state_dir(&self) -> Result<PathBuf, Mistakes> {
+        self.state().map(|paths| paths.state_dir.clone())
+    }
+
+    /// Returns the directory of the audit log, in the same way.
+    pub(super) fn audit(&self) -> Result<PathBuf, Mistakes> {
+        self.state().map(Paths::audit)
+    }
+
+    fn state(&self) -> Result<&Paths, Mistakes> {
+        let mistakes = ops::review(&self.loaded, Purpose::Anything);
+        if self.loaded.is_state_unsure {
+            return Err(mistakes);
+        }
+        if !mistakes.is_empty() {
+            let told =
+                "warning: Settings are wrong, and no server would start with them: `matrix-agent config` tells which.";
+            // If standard error is closed, nobody is there to be warned.
+            let _ = writeln!(io::stderr(), "{told}");
+        }
+        Ok(&self.loaded.config.paths)
     }
 
     /// Returns how the log is written.

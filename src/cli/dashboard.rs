@@ -2,10 +2,8 @@
 
 use std::io::{self, Write};
 
-use anyhow::{Context, bail};
-
 use super::{Configuration, Outcome};
-use crate::ops::{Answer, Operator, Purpose, Request, control_socket};
+use crate::ops::{Operator, Request, control_socket};
 
 /// Print a link to the dashboard of the running server, which is good for ten minutes
 #[derive(Debug, clap::Args)]
@@ -19,18 +17,9 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Result<Outcome> {
-    let config = configuration.checked(Purpose::Anything)?;
-    let mut operator =
-        Operator::ask(&control_socket(&config.paths.state_dir), &Request::Dashboard { sign_out: args.sign_out })
-            .await
-            .context("No server runs that could be asked. Start it with `matrix-agent run`.")?;
-    match operator.next().await? {
-        Some(Answer::Value { value, text }) => {
-            let shown = if args.json { format!("{value:#}") } else { text };
-            writeln!(io::stdout().lock(), "{shown}")?;
-            Ok(Outcome::Good)
-        }
-        Some(Answer::Failed { text }) => bail!(text),
-        _ => bail!("The server gave no answer."),
-    }
+    let socket = control_socket(&configuration.state_dir()?);
+    let (value, text) = Operator::answer(&socket, &Request::Dashboard { sign_out: args.sign_out }).await?;
+    let shown = if args.json { format!("{value:#}") } else { text };
+    writeln!(io::stdout().lock(), "{shown}")?;
+    Ok(Outcome::Good)
 }

@@ -48,7 +48,7 @@ pub(super) async fn run(configuration: &Configuration, order: &str) -> anyhow::R
     let Some(matrix) = &config.matrix else {
         bail!("MATRIX_USER is not set. Run scripts/setup-synapse.sh, or name the bot's account in `.env`.");
     };
-    if !host::serves(&config.paths.state_dir).await {
+    if !host::serves(&config.paths.state_dir).await? {
         bail!("No server runs. Start it with `matrix-agent run`, in another terminal.");
     }
     let mut person = Person::login(matrix).await?;

@@ -3,6 +3,7 @@
 use std::{
     io::{self, Read, Write},
     net::SocketAddr,
+    path::Path,
     time::Duration,
 };
 
@@ -18,7 +19,7 @@ use super::{
 use crate::{
     chat::matrix::Homeserver,
     config::{Config, Exobot, ExobotAccount, sentence},
-    ops::{Answer, Operator, Purpose, Request, ShownExobot, control_socket, exobot_login},
+    ops::{Operator, Purpose, Request, ShownExobot, control_socket, exobot_login},
 };
 
 /// The most bytes of a password on standard input.
@@ -61,11 +62,10 @@ enum Verb {
 }
 
 pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Result<Outcome> {
-    let config = configuration.checked(Purpose::Anything)?;
     match args.verb {
-        Verb::Login { user } => login(config, user).await,
-        Verb::Status { json } => status(config, json).await,
-        Verb::Ui { print_proxy } => page(&config.exobot, print_proxy),
+        Verb::Login { user } => login(configuration.checked(Purpose::Anything)?, user).await,
+        Verb::Status { json } => status(&configuration.state_dir()?, json).await,
+        Verb::Ui { print_proxy } => page(&configuration.checked(Purpose::Anything)?.exobot, print_proxy),
     }
 }
 
@@ -78,7 +78,7 @@ async fn login(config: &Config, user: Option<String>) -> anyhow::Result<Outcome>
     let mut exobot = ExobotAccount::parse(&text, config)?;
     let homeserver = Homeserver::at(&exobot.homeserver).map_err(|fault| anyhow!("{fault}."))?;
     let before = ExobotAccount::read(config).ok();
-    if before.is_some() && host::serves(&config.paths.state_dir).await {
+    if before.is_some() && host::serves(&config.paths.state_dir).await? {
         bail!("A server runs with exobot's present session. Stop it first, so that the session can be replaced.");
     }
     let given = if prompt::is_person() { None } else { password_given()? };
@@ -105,16 +105,8 @@ async fn login(config: &Config, user: Option<String>) -> anyhow::Result<Outcome>
 }
 
 /// Shows how the server that runs says it stands.
-async fn status(config: &Config, json: bool) -> anyhow::Result<Outcome> {
-    let socket = control_socket(&config.paths.state_dir);
-    let Ok(mut operator) = Operator::ask(&socket, &Request::Exobot).await else {
-        bail!("No server runs here. Start it with `matrix-agent run`.");
-    };
-    let (value, text) = match operator.next().await? {
-        Some(Answer::Value { value, text }) => (value, text),
-        Some(Answer::Failed { text }) => bail!(text),
-        _ => bail!("The server hung up."),
-    };
+async fn status(state_dir: &Path, json: bool) -> anyhow::Result<Outcome> {
+    let (value, text) = Operator::answer(&control_socket(state_dir), &Request::Exobot).await?;
     let shown: ShownExobot = serde_json::from_value(value.clone())?;
     writeln!(io::stdout().lock(), "{}", if json { value.to_string() } else { text })?;
     Ok(if shown.served { Outcome::Good } else { Outcome::Bad })
@@ -175,7 +167,7 @@ fn password_given() -> anyhow::Result<Option<SecretString>> {
 }
 
 /// Says what was made, and what is still missing.
-fn tell(config: &Config, exobot: &ExobotAccount, path: &std::path::Path) -> anyhow::Result<Outcome> {
+fn tell(config: &Config, exobot: &ExobotAccount, path: &Path) -> anyhow::Result<Outcome> {
     let mut out = io::stdout().lock();
     writeln!(out, "{} is logged in; its token is in {}.", exobot.user, path.display())?;
     let settings = &config.exobot;

@@ -5,11 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{net::UnixStream, time};
+use tokio::time;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Configuration;
 use crate::{
+    chat::terminal::{Unreached, connect},
     clock::Clock,
     llm::DemoModel,
     ops::{House, LockError, Purpose, Server, administration_socket, control_socket, only_chat_bots, with_demo_model},
@@ -31,8 +32,7 @@ pub(super) struct Host {
 
 /// Joins the server that runs on this configuration's state directory, or starts one here.
 pub(super) async fn join(configuration: &Configuration, demo_model: bool) -> anyhow::Result<Host> {
-    let config = configuration.checked(Purpose::Anything)?;
-    let state_dir = config.paths.state_dir.clone();
+    let state_dir = configuration.state_dir()?;
     let sockets = [control_socket(&state_dir)];
     let hosted = find_or(&sockets, START, async || serve(configuration, Purpose::Chat, demo_model).await).await?;
     if matches!(hosted, Found::Served(_)) && demo_model {
@@ -67,7 +67,7 @@ async fn find_or<T>(
     let since = Instant::now();
     loop {
         for socket in sockets {
-            if is_served(socket).await {
+            if is_served(socket).await? {
                 return Ok(Found::Served(socket.clone()));
             }
         }
@@ -95,7 +95,7 @@ pub(super) async fn start(
     let mut told = false;
     loop {
         match serve(configuration, Purpose::Run, demo_model).await {
-            Err(error) if since.elapsed() < START && is_held(&error) && !is_served(&server).await => {
+            Err(error) if since.elapsed() < START && is_held(&error) && !is_served(&server).await? => {
                 if !std::mem::replace(&mut told, true) {
                     tracing::info!("waiting for another process that works with the state directory");
                 }
@@ -131,12 +131,11 @@ pub(super) async fn serve(
 
 /// Finds the running server, or whoever administers its state, or opens it here for that. Returns the socket to ask.
 pub(super) async fn administer(configuration: &Configuration) -> anyhow::Result<(PathBuf, Option<House>)> {
-    let config = configuration.checked(Purpose::Anything)?;
-    let state_dir = config.paths.state_dir.clone();
+    let state_dir = configuration.state_dir()?;
     let own = administration_socket(&state_dir);
     let sockets = [control_socket(&state_dir), own.clone()];
     let found = find_or(&sockets, START, async || {
-        let house = House::open(config, Clock::default()).await?;
+        let house = House::open(configuration.checked(Purpose::Anything)?, Clock::default()).await?;
         house.administer()?;
         Ok(house)
     });
@@ -147,12 +146,17 @@ pub(super) async fn administer(configuration: &Configuration) -> anyhow::Result<
 }
 
 /// Returns whether a server runs on this state directory.
-pub(super) async fn serves(state_dir: &Path) -> bool {
+pub(super) async fn serves(state_dir: &Path) -> anyhow::Result<bool> {
     is_served(&control_socket(state_dir)).await
 }
 
-async fn is_served(socket: &Path) -> bool {
-    UnixStream::connect(socket).await.is_ok()
+/// Returns whether anybody listens on a socket, who need not answer.
+async fn is_served(socket: &Path) -> anyhow::Result<bool> {
+    match connect(socket).await {
+        Ok(_) => Ok(true),
+        Err(Unreached::NoServer(_)) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[cfg(test)]

@@ -190,6 +190,12 @@ mod tests {
     }
 
     #[test]
+    fn a_rooms_name_does_not_turn_its_line_around() {
+        let log = logged(|_| tracing::warn!(room = %"!\u{202e}toor:x", "turned away"));
+        assert!(log.contains("room=!toor:x") && !log.contains('\u{202e}'), "{log}");
+    }
+
+    #[test]
     fn a_line_is_one_line_of_bounded_length() {
         let log = logged(|_| {
             tracing::warn!(why = %"x".repeat(1 << 20), "long");

@@ -1,13 +1,20 @@
 //! `matrix-agent sandbox`: lists, inspects, uses and removes the rooms' sandboxes.
 
-use std::{io::Write, time::Duration};
+use std::{
+    io::{self, Write},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::bail;
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use tokio::{signal, time};
 
 use super::{Configuration, Outcome, host};
-use crate::ops::{Answer, Operator, Request};
+use crate::{
+    ops::{Answer, Operator, Request},
+    text,
+};
 
 /// How long it takes at most until somebody who has their answer is not served any more.
 const MOMENT: Duration = Duration::from_millis(500);
@@ -64,7 +71,7 @@ pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Re
         let _ = time::timeout(MOMENT, house.unasked()).await;
         if house.is_asked() {
             let told = "Other commands in sandboxes are served by this one, which ends with them; Ctrl-C ends all.";
-            let _ = writeln!(std::io::stderr(), "{told}");
+            let _ = writeln!(io::stderr(), "{told}");
         }
         tokio::select! {
             () = house.unasked() => {}
@@ -75,19 +82,26 @@ pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Re
     outcome
 }
 
-async fn ask(socket: &std::path::Path, request: &Request, json: bool) -> anyhow::Result<Outcome> {
+async fn ask(socket: &Path, request: &Request, json: bool) -> anyhow::Result<Outcome> {
+    if matches!(request, Request::Exec { .. }) {
+        return exec(socket, request).await;
+    }
+    let (value, text) = Operator::answer(socket, request).await?;
+    let shown = if json { value.to_string() } else { text };
+    writeln!(io::stdout().lock(), "{}", shown.trim_end())?;
+    Ok(Outcome::Good)
+}
+
+/// Passes a command's output on, byte by byte, however long it runs.
+async fn exec(socket: &Path, request: &Request) -> anyhow::Result<Outcome> {
     let mut operator = Operator::ask(socket, request).await?;
-    let mut out = std::io::stdout().lock();
+    let mut out = io::stdout().lock();
     while let Some(answer) = operator.next().await? {
         match answer {
-            Answer::Value { value, text } => {
-                let text = if json { value.to_string() } else { text };
-                writeln!(out, "{}", text.trim_end())?;
-                return Ok(Outcome::Good);
-            }
+            Answer::Value { .. } => {}
             Answer::Output { data } => out.write_all(&BASE64.decode(data)?)?,
             Answer::Exit { code } => return Ok(Outcome::Code(u8::try_from(code).unwrap_or(1))),
-            Answer::Failed { text } => bail!(text),
+            Answer::Failed { text } => bail!(text::strip(text)),
         }
     }
     bail!(

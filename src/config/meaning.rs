@@ -23,6 +23,8 @@ pub struct Loaded {
     pub mistakes: Mistakes,
     /// Files of settings that were not read although somebody might expect it.
     pub unread: Vec<Unread>,
+    /// Whether a mistake leaves open which the state directory is.
+    pub is_state_unsure: bool,
 }
 
 impl Loaded {
@@ -40,7 +42,13 @@ pub fn load(sources: &Sources) -> Loaded {
     let config = read(&mut reader, sources);
     let place = |key: &str| keys::ALL.iter().position(|about| about.name == key);
     reader.settings.sort_by_key(|setting| place(setting.key));
-    Loaded { config, settings: reader.settings, mistakes: reader.mistakes, unread: sources.unread() }
+    let Reader { raw, settings, mistakes } = reader;
+    let mut loaded = Loaded { config, settings, mistakes, unread: sources.unread(), is_state_unsure: false };
+    let state_dir = keys::STATE_DIR.about.name;
+    // The environment wins over whatever stands in a file.
+    let hidden = raw.may_hide_state && loaded.source(state_dir) != Some(Source::Environment);
+    loaded.is_state_unsure = hidden || loaded.mistakes.has(state_dir);
+    loaded
 }
 
 fn read(reader: &mut Reader, sources: &Sources) -> Config {

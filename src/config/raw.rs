@@ -46,16 +46,22 @@ pub(super) struct Raw {
     pub(super) accounts: Vec<accounts::Typed>,
     /// The table `[agents]`.
     pub(super) profiles: Vec<AgentProfile>,
+    /// Whether a file has something that could not be read and may be the state directory.
+    pub(super) may_hide_state: bool,
 }
 
 impl Raw {
     /// Reads all layers. Mistakes are added to `mistakes`.
     pub(super) fn read(sources: &Sources, mistakes: &mut Mistakes) -> Self {
         let mut raw = Self::default();
-        if let Some((path, text)) = open(sources, sources.file.as_deref(), places::FILE, mistakes) {
+        let before = mistakes.iter().count();
+        let file = open(sources, sources.file.as_deref(), places::FILE, mistakes);
+        let env_file = open(sources, sources.env_file.as_deref(), places::ENV_FILE, mistakes);
+        raw.may_hide_state = mistakes.iter().count() > before;
+        if let Some((path, text)) = file {
             raw.add_file(&path, &text, mistakes);
         }
-        if let Some((path, text)) = open(sources, sources.env_file.as_deref(), places::ENV_FILE, mistakes) {
+        if let Some((path, text)) = env_file {
             raw.add_env_file(&path, &text, keys::ENV, mistakes);
         }
         for about in keys::ALL {
@@ -116,6 +122,8 @@ impl Raw {
     fn add_env_file(&mut self, path: &Path, text: &str, table: Table, mistakes: &mut Mistakes) {
         let (lines, broken) = dotenv::read(text);
         for line in broken {
+            self.may_hide_state |=
+                text.lines().nth(line - 1).is_some_and(|line| line.to_uppercase().contains(STATE_DIR));
             let source = Source::EnvFile { path: path.to_owned(), line };
             let wrong = Wrong::new(
                 "the line is not `KEY = value`",
@@ -127,7 +135,7 @@ impl Raw {
             let source = Source::EnvFile { path: path.to_owned(), line: line.number };
             match table.find(&line.key) {
                 Some(about) => self.set(about, &line.value, source),
-                None => unknown(&line.key, table, source, mistakes),
+                None => self.unknown(&line.key, table, source, mistakes),
             }
         }
     }
@@ -191,6 +199,7 @@ impl Raw {
         let entries = match toml::from_str::<BTreeMap<Spanned<String>, toml::Value>>(text) {
             Ok(entries) => entries,
             Err(error) => {
+                self.may_hide_state |= text.lines().any(|line| line.trim().to_uppercase().starts_with(STATE_DIR));
                 let source = error.span().map(|span| at(span.start));
                 let wrong =
                     Wrong::new("the file is not valid TOML", "Mend the line, as in `llm_model = \"ollama/qwen3\"`");
@@ -212,7 +221,7 @@ impl Raw {
                 continue;
             }
             let Some(about) = keys::ENV.find(name.get_ref()) else {
-                unknown(name.get_ref(), keys::ENV, source, mistakes);
+                self.unknown(name.get_ref(), keys::ENV, source, mistakes);
                 continue;
             };
             match value::text(&value, about.several) {
@@ -221,28 +230,32 @@ impl Raw {
             }
         }
     }
+
+    fn unknown(&mut self, name: &str, table: Table, source: Source, mistakes: &mut Mistakes) {
+        // A stray line of a secret can look like a key, so a name unlike ours is not repeated.
+        let like_ours = name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+        let list = format!("Remove the line; `{}` lists all settings", table.listed_in);
+        self.may_hide_state |= table.nearest(name) == Some(STATE_DIR);
+        let (name, mend) = match table.nearest(name) {
+            Some(known) => (name, format!("Did you mean {known}? If not, remove the line")),
+            None if like_ours => (name, list),
+            None => ("(unknown)", list),
+        };
+        mistakes.add(name, Some(source), Wrong::new("there is no such setting", mend));
+    }
 }
 
 /// The table with profiles of coding agents.
 const AGENTS: &str = "agents";
+
+/// The name of the setting of the state directory.
+const STATE_DIR: &str = keys::STATE_DIR.about.name;
 
 /// The table in the file that tells of models what their names do not.
 const MODELS: &str = "models";
 
 fn lines_before(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
-}
-
-fn unknown(name: &str, table: Table, source: Source, mistakes: &mut Mistakes) {
-    // A stray line of a secret can look like a key, so a name unlike ours is not repeated.
-    let like_ours = name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
-    let list = format!("Remove the line; `{}` lists all settings", table.listed_in);
-    let (name, mend) = match table.nearest(name) {
-        Some(known) => (name, format!("Did you mean {known}? If not, remove the line")),
-        None if like_ours => (name, list),
-        None => ("(unknown)", list),
-    };
-    mistakes.add(name, Some(source), Wrong::new("there is no such setting", mend));
 }
 
 fn name_of(path: &Path) -> String {

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 
 use super::recent;
 use crate::{
-    bots::{AdminOrder, Administrator, Told},
+    bots::{AdminOrder, Administrator, Place, Told},
     hub::Accounts,
     ids::Address,
     ledger::Ledger,
@@ -72,7 +72,7 @@ impl Admin {
         Ok(Told { text, value })
     }
 
-    async fn rooms(&self) -> Result<Told, String> {
+    async fn rooms(&self, place: Place) -> Result<Told, String> {
         let rooms = self.all_rooms().await?;
         if rooms.is_empty() {
             return Ok(Told { text: words::NO_ROOMS.into(), value: json!([]) });
@@ -80,7 +80,7 @@ impl Admin {
         let line = |Room { address, runs, sandbox }: &Room| {
             let runs = runs.map_or_else(String::new, |runs| format!(", works for {}", text::human_duration(runs)));
             let sandbox = sandbox.map_or("none", SandboxState::as_str);
-            format!("- `{address}`: sandbox {sandbox}{runs}")
+            format!("- {}: sandbox {sandbox}{runs}", shown(address, place))
         };
         let mut lines: Vec<_> = rooms.iter().take(MOST).map(line).collect();
         lines.extend((rooms.len() > MOST).then(|| format!("- and {} more", rooms.len() - MOST)));
@@ -93,45 +93,47 @@ impl Admin {
         Ok(Told { text: lines.join("\n"), value: value.collect() })
     }
 
-    async fn stop(&self, named: &str, by: &str) -> Result<Told, String> {
-        let at = self.room(named).await?;
+    async fn stop(&self, named: &str, by: &str, place: Place) -> Result<Told, String> {
+        let at = self.room(named, place).await?;
         if !self.accounts.stop(&at) {
-            return Ok(Told { text: words::nothing_runs(&shown(&at)), value: json!({ "stopped": false }) });
+            return Ok(Told { text: words::nothing_runs(&shown(&at, place)), value: json!({ "stopped": false }) });
         }
         tracing::info!(%by, room = %at, "an administrator ends a turn");
-        Ok(Told { text: words::stopped(&shown(&at)), value: json!({ "stopped": true }) })
+        Ok(Told { text: words::stopped(&shown(&at, place)), value: json!({ "stopped": true }) })
     }
 
-    fn drain(&self, off: bool, by: &str) -> Told {
+    fn drain(&self, off: bool, by: &str, place: Place) -> Told {
         self.accounts.drain(!off);
         tracing::info!(%by, draining = !off, "an administrator lets turns begin, or not");
         let running = self.accounts.running().len();
-        let text = if off { words::NOT_DRAINING.to_owned() } else { words::draining(running) };
+        let text =
+            if off { words::NOT_DRAINING.to_owned() } else { words::draining(running as u64, place.drain_off()) };
         Told { text, value: json!({ "draining": !off, "running": running }) }
     }
 
-    async fn budget(&self, allow: Option<&(String, u64)>, by: &str) -> Result<Told, String> {
+    async fn budget(&self, allow: Option<&(String, u64)>, by: &str, place: Place) -> Result<Told, String> {
         let store = self.ledger.store();
         if let Some((named, tokens)) = allow {
-            let at = self.room(named).await?;
+            let at = self.room(named, place).await?;
             store.allow_room(&at, *tokens).await.map_err(failed)?;
             tracing::info!(%by, room = %at, tokens, "a room has other tokens today");
             let used = self.ledger.today(&at, "").await.map_err(failed)?.room.used;
-            let text = format!("{}: {} of {} tokens used today.", shown(&at), text::short(used), text::short(*tokens));
+            let text =
+                format!("{}: {} of {} tokens used today.", shown(&at, place), text::short(used), text::short(*tokens));
             return Ok(Told { text, value: json!({ "room": at.to_string(), "used": used, "limit": tokens }) });
         }
         let (mut lines, mut rows) = (Vec::new(), Vec::new());
         for (at, _) in store.spent_today().await.map_err(failed)?.into_iter().take(MOST) {
             let today = self.ledger.today(&at, "").await.map_err(failed)?.room;
             let of = today.limit.map_or_else(String::new, |limit| format!(" of {}", text::short(limit)));
-            lines.push(format!("- {}: {}{of} tokens", shown(&at), text::short(today.used)));
+            lines.push(format!("- {}: {}{of} tokens", shown(&at, place), text::short(today.used)));
             rows.push(json!({ "room": at.to_string(), "used": today.used, "limit": today.limit }));
         }
         let text = if lines.is_empty() { words::NO_TOKENS.to_owned() } else { lines.join("\n") };
         Ok(Told { text, value: Value::Array(rows) })
     }
 
-    fn grants(&self) -> Told {
+    fn grants(&self, place: Place) -> Told {
         let (mut lines, mut rows) = (Vec::new(), Vec::new());
         for at in self.rights.rooms_with_grants() {
             for (grant, left) in self.rights.granted(&at) {
@@ -141,7 +143,8 @@ impl Admin {
                     (None, None) => "until it is taken back".to_owned(),
                 };
                 let writes = if grant.writes { " to write" } else { "" };
-                lines.push(format!("- {}: `{}`{writes}, by {}, {ends}", shown(&at), grant.subject, grant.by));
+                let (what, by) = (place.code(&grant.subject.to_string()), text::shown_name(&grant.by));
+                lines.push(format!("- {}: {what}{writes}, by {by}, {ends}", shown(&at, place)));
                 rows.push(json!({
                     "room": at.to_string(), "subject": grant.subject.to_string(), "writes": grant.writes, "by": grant.by,
                     "left_seconds": left.map(|left| left.as_secs()),
@@ -182,31 +185,42 @@ impl Admin {
     }
 
     /// Returns the room that is named as the list shows it, or by a part of that.
-    async fn room(&self, named: &str) -> Result<Address, String> {
+    async fn room(&self, named: &str, place: Place) -> Result<Address, String> {
         let mut homes = self.ledger.store().homes_in_use().await.map_err(failed)?;
         if let Some(exact) = homes.iter().find(|home| home.to_string() == named) {
             return Ok(exact.clone());
         }
-        homes.retain(|home| !named.is_empty() && home.to_string().contains(named));
+        // A long name ends in a mark that stands for the rest.
+        let part = named.trim_end_matches('…');
+        homes.retain(|home| {
+            let name = home.to_string();
+            !part.is_empty() && (name.contains(part) || text::shown_name(&name).contains(part))
+        });
         match (homes.pop(), homes.is_empty()) {
             (Some(home), true) => Ok(home),
-            (Some(_), false) => Err(words::several_rooms(named)),
-            (None, _) => Err(words::no_room(named)),
+            (Some(_), false) => Err(words::several_rooms(&text::shown_name(named), place.rooms())),
+            (None, _) => Err(words::no_room(&text::shown_name(named), place.rooms())),
         }
     }
 }
 
 impl Administrator for Admin {
-    fn carry_out<'a>(&'a self, order: &'a AdminOrder, by: &'a str) -> BoxFuture<'a, Result<Told, String>> {
+    fn carry_out<'a>(
+        &'a self,
+        order: &'a AdminOrder,
+        by: &'a str,
+        place: Place,
+    ) -> BoxFuture<'a, Result<Told, String>> {
         async move {
             match order {
                 AdminOrder::Status => self.status().await,
-                AdminOrder::Rooms => self.rooms().await,
-                AdminOrder::Stop { room } => self.stop(room, by).await,
-                AdminOrder::Drain { off } => Ok(self.drain(*off, by)),
-                AdminOrder::Budget { allow } => self.budget(allow.as_ref(), by).await,
-                AdminOrder::Grants => Ok(self.grants()),
+                AdminOrder::Rooms => self.rooms(place).await,
+                AdminOrder::Stop { room } => self.stop(room, by, place).await,
+                AdminOrder::Drain { off } => Ok(self.drain(*off, by, place)),
+                AdminOrder::Budget { allow } => self.budget(allow.as_ref(), by, place).await,
+                AdminOrder::Grants => Ok(self.grants(place)),
                 AdminOrder::Logs => Ok(logs()),
+                AdminOrder::NoAmount => Err(words::NO_AMOUNT.to_owned()),
                 AdminOrder::Unclear => Err(words::HELP.to_owned()),
             }
         }
@@ -224,8 +238,8 @@ fn logs() -> Told {
     Told { text, value: json!(newest) }
 }
 
-fn shown(at: &Address) -> String {
-    format!("`{at}`")
+fn shown(at: &Address, place: Place) -> String {
+    place.code(&text::shown_name(&at.to_string()))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]

@@ -13,6 +13,7 @@ use crate::{
     config::sentence,
     ids::{self, Address},
     sandbox::{Command, Exit, Sandbox, SandboxError, SandboxState, SandboxSummary, Sandboxes, Stdin, User},
+    text::shown_name,
 };
 
 /// How long a probe inside may take.
@@ -110,7 +111,7 @@ pub(super) fn text(reports: &[Report]) -> String {
     let mut text = String::new();
     for Report { container, address, checks } in reports {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{container} ({address})");
+        let _ = writeln!(text, "{container} ({})", shown_name(&address.to_string()));
         for Check { name, status, what, mend, .. } in checks {
             let gap = if *status == Status::Warning { "  " } else { " " };
             let _ = writeln!(text, "  {status}{gap}{name:<12}  {}", sentence(what));

@@ -13,17 +13,14 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use futures_util::{SinkExt, StreamExt};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use tokio::{
-    net::{
-        UnixListener, UnixStream,
-        unix::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    net::{UnixListener, UnixStream},
     sync::broadcast::error::RecvError,
     time,
 };
 use tokio_util::{
-    codec::{FramedRead, FramedWrite, LinesCodec},
+    codec::{FramedRead, FramedWrite, LinesCodec, LinesCodecError},
     sync::CancellationToken,
     task::TaskTracker,
 };
@@ -37,19 +34,25 @@ use super::{
     recent,
 };
 use crate::{
-    bots::{AdminOrder, Administrator, Told},
-    chat::terminal::{self, Hello, Terminal},
+    bots::{AdminOrder, Administrator, Place, Told},
+    chat::terminal::{self, Hello, Incoming, Outgoing, Terminal, Unreached, reach},
     config::account_of_bot,
     hub::AccountHub,
     ids::{self, Address, FIRST_ACCOUNT},
     links::Links,
     sandbox::{Command, Exit, SandboxError, SandboxSummary, Sandboxes, Stdin, User},
+    text,
 };
 
 /// How long a client may take to send its request.
 const OPENING: Duration = Duration::from_secs(10);
 /// How the refusal of what is no request begins, by which a newer client knows an older server.
 pub(super) const NO_REQUEST: &str = "That is no request";
+/// How long a client hears nothing before it looks whether the server still greets anybody.
+const QUIET: Duration = Duration::from_secs(10);
+/// How long a question may take that only the server has to do with, and one that Podman has.
+const SHORT: Duration = Duration::from_mins(1);
+const LONG: Duration = Duration::from_mins(15);
 /// The longest line before the request is known, in bytes.
 const LINE: usize = 1 << 20;
 
@@ -125,6 +128,16 @@ pub(crate) enum Request {
     },
 }
 
+impl Request {
+    /// How long the one answer may take.
+    fn patience(&self) -> Duration {
+        match self {
+            Self::Sandboxes | Self::Observe { .. } | Self::CheckIpc { .. } | Self::Remove { .. } => LONG,
+            _ => SHORT,
+        }
+    }
+}
+
 /// The server's answer to every request but a chat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
@@ -171,9 +184,6 @@ pub(super) struct Control {
     /// `None` if this process only administers sandboxes.
     pub(super) admin: Option<Arc<dyn Administrator>>,
 }
-
-type Incoming = FramedRead<OwnedReadHalf, LinesCodec>;
-type Outgoing = FramedWrite<OwnedWriteHalf, LinesCodec>;
 
 impl Control {
     /// Binds the socket. The caller holds the state directory's lock, so an existing socket is left over from a
@@ -246,7 +256,7 @@ impl Control {
                 let Some(admin) = &self.admin else {
                     return fail(&mut outgoing, "This process only administers sandboxes: no server runs here.").await;
                 };
-                match admin.carry_out(&order, &name).await {
+                match admin.carry_out(&order, &name, Place::CommandLine).await {
                     Ok(Told { text, value }) => send(&mut outgoing, &Answer::Value { value, text }).await,
                     Err(why) => fail(&mut outgoing, &why).await,
                 }
@@ -387,7 +397,8 @@ impl Administration {
                 let room = self.room_with_files(&room).await?;
                 self.sandboxes.remove(&room, true).instrument(room.span()).await?;
                 let room = room.to_string();
-                Answer::Value { text: format!("Removed the sandbox of {room}."), value: room.into() }
+                let text = format!("Removed the sandbox of {}.", text::shown_name(&room));
+                Answer::Value { text, value: room.into() }
             }
             Request::Chat { .. }
             | Request::Exec { .. }
@@ -502,26 +513,70 @@ fn only(named: &str, mut found: Vec<Address>) -> Result<Address, SandboxError> {
 
 /// A client for every request but a chat.
 pub(crate) struct Operator {
+    socket: PathBuf,
     incoming: Incoming,
     /// Dropping it disconnects, which ends what was started.
     _outgoing: Outgoing,
 }
 
+/// Why a server that was asked gives no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unanswered {
+    /// It cannot be asked, or not any more.
+    #[error(transparent)]
+    Unreached(#[from] Unreached),
+    /// The connection has failed.
+    #[error("The connection to the server has failed: {0}.")]
+    Lost(#[from] LinesCodecError),
+    /// What it sends is no answer.
+    #[error("The server sent something that cannot be read: {0}.")]
+    Frame(#[from] serde_json::Error),
+    /// It refuses, and says why.
+    #[error("{0}")]
+    Refused(String),
+    /// It ended before it answered.
+    #[error(
+        "The server has ended before it answered, so what became of this is not known. Start it again, and ask again."
+    )]
+    Ended,
+    /// It answers others and not this.
+    #[error("The server has not answered this for {}, and may still do it. Its log (`matrix-agent admin logs`) may say why.", text::human_duration(*.0))]
+    Late(Duration),
+}
+
 impl Operator {
     /// Connects and sends a request.
-    pub(crate) async fn ask(socket: &Path, request: &Request) -> anyhow::Result<Self> {
-        let stream = UnixStream::connect(socket).await?;
-        let (read, write) = stream.into_split();
-        let mut incoming = FramedRead::new(read, LinesCodec::new_with_max_length(LINE));
-        let mut outgoing = FramedWrite::new(write, LinesCodec::new());
-        let _: Hello = receive(&mut incoming).await?.ok_or_else(|| anyhow::anyhow!("The server hung up."))?;
-        send(&mut outgoing, request).await?;
-        Ok(Self { incoming, _outgoing: outgoing })
+    pub(crate) async fn ask(socket: &Path, request: &Request) -> Result<Self, Unanswered> {
+        let (incoming, mut outgoing, _) = reach(socket).await?;
+        let line = serde_json::to_string(request)?;
+        // A long command may have to be read before all of it is sent.
+        time::timeout(OPENING, outgoing.send(line)).await.map_err(|_| Unreached::Silent)??;
+        Ok(Self { socket: socket.to_owned(), incoming, _outgoing: outgoing })
     }
 
-    /// Returns the next part of the answer; `None` after the last.
-    pub(crate) async fn next(&mut self) -> anyhow::Result<Option<Answer>> {
-        receive(&mut self.incoming).await
+    /// Asks what has one answer; returns it for programs and for people, in which nothing deceives a terminal.
+    pub(crate) async fn answer(socket: &Path, request: &Request) -> Result<(serde_json::Value, String), Unanswered> {
+        let limit = request.patience();
+        let asked = async {
+            match Self::ask(socket, request).await?.next().await? {
+                Some(Answer::Value { value, text }) => Ok((value, text::strip(text))),
+                Some(Answer::Failed { text }) => Err(Unanswered::Refused(text::strip(text))),
+                _ => Err(Unanswered::Ended),
+            }
+        };
+        time::timeout(limit, asked).await.unwrap_or(Err(Unanswered::Late(limit)))
+    }
+
+    /// Returns the next part of the answer; `None` after the last. It may be long in coming while the server greets others: a command
+    /// may run for hours, and one that hangs greets nobody.
+    pub(crate) async fn next(&mut self) -> Result<Option<Answer>, Unanswered> {
+        loop {
+            match time::timeout(QUIET, self.incoming.next()).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(line)) => return Ok(Some(serde_json::from_str(&line?)?)),
+                Err(_) => drop(reach(&self.socket).await?),
+            }
+        }
     }
 }
 
@@ -542,11 +597,4 @@ async fn send<T: Serialize>(outgoing: &mut Outgoing, frame: &T) -> anyhow::Resul
 
 async fn fail(outgoing: &mut Outgoing, text: &str) -> anyhow::Result<()> {
     send(outgoing, &Answer::Failed { text: text.to_owned() }).await
-}
-
-async fn receive<T: DeserializeOwned>(incoming: &mut Incoming) -> anyhow::Result<Option<T>> {
-    match incoming.next().await {
-        None => Ok(None),
-        Some(line) => Ok(Some(serde_json::from_str(&line?)?)),
-    }
 }

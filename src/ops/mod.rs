@@ -23,7 +23,7 @@ mod talk;
 mod witness;
 
 pub(crate) use cloud_bots::{Shown, shown, shown_refused};
-pub(crate) use control::{Answer, Operator, Request, administration_socket, control_socket};
+pub(crate) use control::{Answer, Operator, Request, Unanswered, administration_socket, control_socket};
 pub(crate) use exobot::ShownExobot;
 pub(crate) use lock::{Lock, LockError};
 pub(crate) use pulse::Pulse;

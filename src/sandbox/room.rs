@@ -27,7 +27,7 @@ use super::{
     id_range::IdRange,
     sockets,
 };
-use crate::{ids::Address, ipc::Watch};
+use crate::{ids::Address, ipc::Watch, text};
 
 /// A room's sandbox as it is listed.
 #[derive(Clone, Debug, Serialize)]
@@ -49,7 +49,7 @@ pub struct SandboxSummary {
 
 impl fmt::Display for SandboxSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<8}  {}  {}", self.state.as_str(), self.name, self.address)
+        write!(f, "{:<8}  {}  {}", self.state.as_str(), self.name, text::shown_name(&self.address.to_string()))
     }
 }
 

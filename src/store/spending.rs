@@ -249,7 +249,8 @@ impl Store {
         let day = self.clock.day();
         self.read(move |tx| {
             let mut select = tx.prepare_cached(
-                "SELECT bot, room, used FROM spent WHERE day = ?1 AND room <> '' AND used > 0 ORDER BY used DESC",
+                "SELECT bot, room, used FROM spent
+                 WHERE day = ?1 AND room <> '' AND person = '' AND used > 0 ORDER BY used DESC",
             )?;
             let rows = select.query_map([&day], |row| {
                 let address = Address { account: row.get(0)?, room: RoomKey(row.get(1)?) };

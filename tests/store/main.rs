@@ -267,6 +267,11 @@ async fn what_was_used_adds_up_by_day_and_old_days_go() {
     };
     let (first, second) = (("1970-01-01".to_owned(), 150, 80, 15, 2), ("1970-01-02".to_owned(), 1, 0, 1, 1));
     assert_eq!(days().await, [second.clone(), first.clone()]);
+    assert_eq!(
+        rig.store.spent_today().await.unwrap(),
+        [(rig.at.clone(), 2)],
+        "a person's part of a room's day is in it"
+    );
     assert_eq!(rig.store.spending(&rig.at, 1).await.unwrap().len(), 1, "of today alone");
     let keep = Duration::from_hours(24);
     rig.store.prune(keep).await.unwrap();

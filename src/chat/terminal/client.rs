@@ -14,15 +14,13 @@ use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
     fs,
-    net::{
-        UnixStream,
-        unix::{OwnedReadHalf, OwnedWriteHalf},
-    },
     time::{self, Instant},
 };
-use tokio_util::codec::{FramedRead, FramedWrite, LinesCodec};
 
-use super::frame::{ClientFrame, Hello, PROTOCOL, SERVER_LINE, ServerFrame};
+use super::{
+    frame::{ClientFrame, PROTOCOL, ServerFrame},
+    reach::{Incoming, Outgoing, Unreached, reach},
+};
 use crate::ids::{self, EventId};
 
 /// How long the client waits for a server that has gone away to come back.
@@ -35,15 +33,13 @@ const SETTLE: Duration = Duration::from_secs(10);
 const ASK: Duration = Duration::from_secs(15);
 /// How long a server that is connected may take to answer that question, or to accept a line.
 const SILENCE: Duration = Duration::from_mins(1);
-/// How long a server may take to send its greeting after the connection was made.
-const GREETING: Duration = Duration::from_secs(5);
 
 /// Why the client cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
-    /// Nothing answers on the control socket.
-    #[error("No server answers at {}. Start one with `matrix-agent run`.", .0.display())]
-    NoServer(PathBuf),
+    /// The server cannot be asked.
+    #[error(transparent)]
+    Unreached(#[from] Unreached),
     /// The server went away and did not come back in time.
     #[error(
         "The server went away and did not return within a minute. What you asked is in its journal: it is answered when it starts again."
@@ -112,7 +108,7 @@ pub(crate) struct Client {
     lost: bool,
 }
 
-type Link = (FramedRead<OwnedReadHalf, LinesCodec>, FramedWrite<OwnedWriteHalf, LinesCodec>);
+type Link = (Incoming, Outgoing);
 
 impl Client {
     /// Connects to the server at `socket`. `opening` is the first line, which asks it for a chat; files are saved in
@@ -323,13 +319,7 @@ fn txn_of(frame: &ServerFrame) -> Option<&String> {
 }
 
 async fn connect(socket: &Path, opening: &str) -> Result<Link, ClientError> {
-    let stream = UnixStream::connect(socket).await.map_err(|_| ClientError::NoServer(socket.to_owned()))?;
-    let (read, write) = stream.into_split();
-    let mut incoming = FramedRead::new(read, LinesCodec::new_with_max_length(SERVER_LINE));
-    let mut outgoing = FramedWrite::new(write, LinesCodec::new());
-    let greeting = time::timeout(GREETING, incoming.next()).await.ok().flatten();
-    let Some(greeting) = greeting else { return Err(ClientError::NoServer(socket.to_owned())) };
-    let hello: Hello = serde_json::from_str(&greeting?)?;
+    let (incoming, mut outgoing, hello) = reach(socket).await?;
     if hello.protocol != PROTOCOL {
         return Err(ClientError::Version(hello.version));
     }
@@ -358,7 +348,7 @@ async fn save(folder: &Path, path: &Path, data: &str) -> Result<(), ClientError>
 mod tests {
     use tokio::net::UnixListener;
 
-    use super::*;
+    use super::{super::Hello, *};
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_takes_a_question_and_says_nothing_is_an_error() {

@@ -6,10 +6,12 @@
 
 mod client;
 mod frame;
+mod reach;
 mod server;
 
 pub(crate) use client::{Client, Shown};
 pub(crate) use frame::{Hello, ServerFrame};
+pub(crate) use reach::{Incoming, Outgoing, Unreached, connect, reach};
 pub(crate) use server::Terminal;
 
 use crate::{

@@ -76,11 +76,12 @@ async fn tell(name: &str, path: &Path, bot: &CloudBot, config: &Config) -> anyho
         writeln!(out, "Set ENABLE_CLOUD_BOTS=true in `.env`, and start the server.")?;
         return Ok(Outcome::Good);
     }
-    if !host::serves(&config.paths.state_dir).await {
+    if !host::serves(&config.paths.state_dir).await? {
         writeln!(out, "Start the server: `matrix-agent run`.")?;
         return Ok(Outcome::Good);
     }
-    show(&only(ask(config, &Request::LookAtCloudBots).await?, name), false, true).map(|_| Outcome::Good)
+    show(&only(ask(&config.paths.state_dir, &Request::LookAtCloudBots).await?, name), false, true)
+        .map(|_| Outcome::Good)
 }
 
 /// Reads settings that are given in a file, or on standard input.

@@ -38,6 +38,9 @@ pub(super) struct Line<W> {
 impl<W: Write> Write for Line<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = event.strip_suffix(b"\n").unwrap_or(event);
+        // A room's name must not make its line read as something else.
+        let honest = (!text.is_ascii()).then(|| text::undeceiving(&String::from_utf8_lossy(text)));
+        let text = honest.as_ref().map_or(text, |honest| honest.as_bytes());
         // JSON has no line breaks, and half an object is none.
         let shorter = (self.format == LogFormat::Json && text.len() > LONGEST).then(|| shortened(text));
         let text = shorter.as_deref().unwrap_or(text);

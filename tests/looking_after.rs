@@ -1,0 +1,185 @@
+//! Who looks after a server from the command line: what it is told, and that nothing makes it wait for ever.
+
+mod support;
+
+use std::{
+    os::unix::process::CommandExt,
+    process::{Child, Command, Output, Stdio},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use support::{
+    rig::{BARE, Rig, Server, answers, block_on, wait},
+    scripted_llm::ScriptedLlm,
+};
+
+/// A server whose rooms of these names have asked something.
+fn serving(rooms: &[&str]) -> (ScriptedLlm, Rig, Server) {
+    let llm = block_on(ScriptedLlm::start());
+    let rig = Rig::new(BARE, llm.base_url());
+    let server = rig.serve();
+    for room in rooms {
+        llm.reply_text("Here it is.");
+        let (code, frames) = rig.ask(room, "say something").finish();
+        assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
+    }
+    (llm, rig, server)
+}
+
+fn told(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Starts it with its output kept.
+fn begun(mut command: Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits for its end; returns its exit code and what it said.
+fn ended(mut child: Child, what: &str) -> (i32, String) {
+    let mut status = None;
+    wait(what, || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    let output = child.wait_with_output().unwrap();
+    (output.status.code().unwrap(), told(&[output.stdout, output.stderr].concat()))
+}
+
+#[test]
+fn what_a_room_used_is_counted_once_and_each_room_is_listed_once() {
+    let (_llm, rig, _server) = serving(&["one", "one", "two"]);
+    let rooms = json(&rig.run(&["admin", "budget", "--json"]));
+    let used: Vec<_> = rooms.as_array().unwrap().iter().map(|room| room["used"].as_u64().unwrap()).collect();
+    assert_eq!(used.len(), 2, "{rooms:#}");
+    let status = json(&rig.run(&["admin", "status", "--json"]));
+    assert_eq!(status["tokens_today"], used.iter().sum::<u64>(), "{status:#} {rooms:#}");
+    assert_eq!(told(&rig.run(&["admin", "budget"]).stdout).lines().count(), 2);
+}
+
+#[test]
+fn it_is_told_what_could_be_typed_next_and_no_name_deceives_it() {
+    let long = "x".repeat(3000);
+    let (_llm, rig, server) = serving(&["\u{202e}toor\u{200b}", &long]);
+    let drained = told(&rig.run(&["admin", "drain", "--wait", "1"]).stdout);
+    assert!(drained.contains("`matrix-agent admin drain --off`") && !drained.contains("!admin"), "{drained}");
+    let unknown = told(&rig.run(&["admin", "stop", "nowhere"]).stderr);
+    assert!(unknown.contains("`matrix-agent admin rooms` lists them"), "{unknown}");
+    let several = told(&rig.run(&["admin", "stop", "terminal"]).stderr);
+    assert!(several.contains("as `matrix-agent admin rooms` shows it"), "{several}");
+    for refused in ["1.5", "1,5M", "lots"] {
+        let refused = rig.run(&["admin", "budget", "toor", refused]);
+        assert!(!refused.status.success() && told(&refused.stderr).contains("as `500k` or `1.5M`"), "{refused:?}");
+    }
+
+    let rooms = told(&rig.run(&["admin", "rooms"]).stdout);
+    assert!(rooms.contains("- terminal:toor: sandbox"), "{rooms}");
+    let cut = rooms.lines().find(|line| line.contains("xxx")).unwrap();
+    assert!(cut.chars().count() < 400, "{cut}");
+    let name = cut.trim_start_matches("- ").split(": ").next().unwrap();
+    for shown in [name, "terminal:toor"] {
+        let stopped = told(&rig.run(&["admin", "stop", shown]).stdout);
+        assert!(stopped.contains("Nothing runs in terminal:"), "{shown}: {stopped}");
+    }
+    let budgets = told(&rig.run(&["admin", "budget"]).stdout);
+    for shown in [rooms, budgets, told(&rig.run(&["admin", "logs"]).stdout), server.log()] {
+        assert!(!shown.contains('\u{202e}') && shown.contains("toor"), "{shown}");
+    }
+}
+
+#[test]
+fn a_server_that_hangs_and_one_that_ends_are_told_as_such() {
+    let (_llm, rig, server) = serving(&[]);
+    let mut follows = rig.command(&["admin", "logs", "--follow"]);
+    follows.env("RUST_LOG", "error");
+    let (left, pid) = (begun(follows), Pid::from_raw(server.pid().cast_signed()));
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let asked: [&[&str]; 6] = [
+        &["admin", "status"],
+        &["admin", "logs", "--follow"],
+        &["dashboard"],
+        &["cloud-bot", "restart", "none"],
+        &["sandbox", "list"],
+        &["chat", "-p", "hello"],
+    ];
+    let asked: Vec<_> = asked.iter().map(|arguments| (*arguments, begun(rig.command(arguments)))).collect();
+    for (arguments, child) in asked {
+        let (code, said) = ended(child, "the end of the wait for a server that hangs");
+        assert!(code == 1 && said.contains("does not answer"), "{arguments:?}: {code} {said}");
+    }
+    let (code, said) = ended(left, "the end of the log of a server that hangs");
+    assert!(code == 1 && said.contains("does not answer"), "{code} {said}");
+
+    kill(pid, Signal::SIGCONT).unwrap();
+    let left = begun(rig.command(&["admin", "logs", "--follow"]));
+    wait("somebody who follows", || rig.run(&["admin", "status"]).status.success());
+    server.stop();
+    let (code, said) = ended(left, "the end of the log of a server that ended");
+    assert!(code == 1 && said.contains("No server runs here") | said.contains("The server has ended"), "{code} {said}");
+}
+
+#[test]
+fn a_mistake_in_another_setting_keeps_nobody_from_a_server_that_runs() {
+    let (_llm, mut rig, _server) = serving(&["one"]);
+    rig.run(&["chat", "--room", "one", "-p", "!status"]);
+    rig.set("HOST_DISK_RESERVE", "1k");
+    rig.set("LLM_MODEL", "no/such/provider");
+    for arguments in [&["admin", "status"][..], &["admin", "drain"], &["audit", "verify"], &["sandbox", "list"]] {
+        let output = rig.run(arguments);
+        let warned = told(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        assert!(warned.contains("warning: ") && warned.contains("`matrix-agent config`"), "{arguments:?}: {warned}");
+    }
+    let dashboard = told(&rig.run(&["dashboard"]).stderr);
+    assert!(dashboard.contains("This server has no dashboard"), "{dashboard}");
+
+    // Where the server is must be known.
+    let state = rig.get("STATE_DIR").unwrap();
+    let file = rig.path().join("settings");
+    let asked = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_matrix-agent"));
+        let named = file.to_str().unwrap();
+        command.args(["--env-file", named, "--config-file", "/dev/null", "admin", "status"]).env_remove("STATE_DIR");
+        command.output().unwrap()
+    };
+    assert!(asked(&format!("STATE_DIR = {state}\nno setting\n")).status.success());
+    for unsure in [
+        format!("STATE_DIR {state}"),
+        format!("STATE_DRI = {state}"),
+        format!("STATE_DIR = {state}/{}", "x".repeat(200)),
+    ] {
+        let refused = asked(&unsure);
+        assert!(
+            refused.status.code() == Some(2) && told(&refused.stderr).contains("is wrong"),
+            "{unsure}: {refused:?}"
+        );
+    }
+}
+
+#[test]
+fn another_user_is_told_that_the_server_is_not_theirs() {
+    let (_llm, rig, _server) = serving(&[]);
+    for arguments in [&["admin", "status"][..], &["dashboard"], &["admin", "logs", "-f"], &["sandbox", "list"]] {
+        let mut command = rig.command(arguments);
+        if nix::unistd::geteuid().is_root() {
+            command.uid(65534).gid(65534);
+        } else {
+            std::fs::set_permissions(rig.path().join("s"), std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+        }
+        let output = command.output().unwrap();
+        let said = told(&output.stderr);
+        assert!(!output.status.success() && said.contains("This user may not ask the server"), "{arguments:?}: {said}");
+        assert!(said.contains("sudo") && !said.contains("No server runs"), "{said}");
+    }
+    std::fs::set_permissions(rig.path().join("s"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+}
