@@ -3,7 +3,9 @@
 mod support;
 
 use std::{
+    fs,
     os::unix::process::CommandExt,
+    path::Path,
     process::{Child, Command, Output, Stdio},
 };
 
@@ -146,7 +148,7 @@ fn a_mistake_in_another_setting_keeps_nobody_from_a_server_that_runs() {
     let state = rig.get("STATE_DIR").unwrap();
     let file = rig.path().join("settings");
     let asked = |text: &str| {
-        std::fs::write(&file, text).unwrap();
+        fs::write(&file, text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_matrix-agent"));
         let named = file.to_str().unwrap();
         command.args(["--env-file", named, "--config-file", "/dev/null", "admin", "status"]).env_remove("STATE_DIR");
@@ -174,12 +176,134 @@ fn another_user_is_told_that_the_server_is_not_theirs() {
         if nix::unistd::geteuid().is_root() {
             command.uid(65534).gid(65534);
         } else {
-            std::fs::set_permissions(rig.path().join("s"), std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+            fs::set_permissions(rig.path().join("s"), std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
         }
         let output = command.output().unwrap();
         let said = told(&output.stderr);
         assert!(!output.status.success() && said.contains("This user may not ask the server"), "{arguments:?}: {said}");
         assert!(said.contains("sudo") && !said.contains("No server runs"), "{said}");
     }
-    std::fs::set_permissions(rig.path().join("s"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    fs::set_permissions(rig.path().join("s"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+}
+
+/// The orders that the audit log has.
+fn orders(rig: &Rig) -> Vec<Value> {
+    let files = fs::read_dir(rig.path().join("s/audit")).into_iter().flatten().map(|file| file.unwrap().path());
+    let logs = files.filter(|path| path.extension().is_some_and(|it| it == "jsonl"));
+    let text: String = logs.map(|log| fs::read_to_string(log).unwrap()).collect();
+    let deeds = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    deeds.filter(|deed: &Value| deed["kind"] == "order").collect()
+}
+
+#[test]
+fn each_order_is_noted_with_which_it_is_who_gave_it_and_what_came_of_it() {
+    let (_llm, rig, _server) = serving(&["one"]);
+    let said = [
+        "!admin status",
+        "!admin drain off",
+        "!admin frobnicate-secret",
+        "!grant example.org -1h",
+        "!grant example.org 1h",
+    ];
+    for said in said {
+        assert_eq!(rig.ask("one", said).finish().0, 0, "{said}");
+    }
+    for arguments in [
+        &["admin", "drain"][..],
+        &["admin", "drain", "--off"],
+        &["admin", "budget", "terminal:one", "500k"],
+        &["admin", "stop", "nowhere"],
+        &["dashboard"],
+        &["admin", "status"],
+    ] {
+        rig.run(arguments);
+    }
+    let noted = [
+        ("!admin status", "done"),
+        ("!admin drain", "done"),
+        ("!admin", "refused"),
+        ("!grant", "refused"),
+        ("!grant", "done"),
+        ("admin drain", "done"),
+        ("admin drain", "done"),
+        ("admin budget", "done"),
+        ("admin stop", "refused"),
+        ("dashboard", "refused"),
+    ];
+    wait("the orders' lines", || orders(&rig).len() >= noted.len());
+    let orders = orders(&rig);
+    let text = format!("{orders:#?}");
+    let found: Vec<_> =
+        orders.iter().map(|deed| (deed["about"].as_str().unwrap(), deed["outcome"].as_str().unwrap())).collect();
+    assert_eq!(found, noted, "{text}");
+    assert!(
+        !text.contains("secret") && orders.iter().all(|deed| deed["digest"].as_str().unwrap().len() == 32),
+        "{text}"
+    );
+    assert!(orders[5]["digest"] != orders[6]["digest"] && orders[7]["room"] == "terminal:one", "{text}");
+    let me = nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap().name;
+    assert!(orders.iter().all(|deed| deed["who"] == serde_json::json!([me])), "{text}");
+}
+
+/// Runs `audit verify` on a file; returns whether it found all as it was written, and what it said.
+fn verified(rig: &Rig, file: &Path, more: &[&str]) -> (bool, String) {
+    let (code, said) =
+        ended(begun(rig.command(&[&["audit", "verify", file.to_str().unwrap()], more].concat())), "the check");
+    (code == 0, said)
+}
+
+#[test]
+fn a_log_whose_end_nobody_knows_is_not_called_whole_and_what_is_no_log_is_refused() {
+    let (_llm, rig, server) = serving(&["one"]);
+    for said in ["!grants", "!grants"] {
+        assert_eq!(rig.ask("one", said).finish().0, 0);
+    }
+    wait("the orders' lines", || orders(&rig).len() == 2);
+    server.stop();
+    let folder = rig.path().join("s/audit");
+    let log = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path());
+    let log = log.into_iter().find(|path| path.extension().is_some_and(|it| it == "jsonl")).unwrap();
+    let (is_whole, said) = verified(&rig, &log, &[]);
+    assert!(is_whole, "{said}");
+    let head = said.trim().rsplit(": ").next().unwrap().to_owned();
+
+    let text = fs::read_to_string(&log).unwrap();
+    let cut = rig.path().join("cut");
+    fs::create_dir(&cut).unwrap();
+    let (cut, beside) = (cut.join(log.file_name().unwrap()), cut.join("head"));
+    let shorter: Vec<_> = text.split_inclusive('\n').collect();
+    fs::write(&cut, shorter[..shorter.len() - 1].concat()).unwrap();
+    for says in [None, Some(""), Some("garbage"), Some("17 ab12")] {
+        match says {
+            Some(says) => fs::write(&beside, says).unwrap(),
+            None => assert!(!beside.exists()),
+        }
+        let (is_whole, said) = verified(&rig, &cut, &[]);
+        assert!(
+            !is_whole && said.contains("whether lines were cut off behind them cannot be told"),
+            "{says:?}: {said}"
+        );
+        assert!(said.contains("--head") && said.contains("head"), "{said}");
+        let (is_whole, said) = verified(&rig, &cut, &["--head", &head]);
+        assert!(!is_whole && said.contains("it was cut"), "{says:?}: {said}");
+        let (is_whole, said) = verified(&rig, &log, &["--head", &head]);
+        assert!(is_whole, "{said}");
+    }
+    fs::write(&cut, &text).unwrap();
+    let (is_whole, said) = verified(&rig, &cut, &["--head", &head]);
+    assert!(is_whole, "it holds what it must: {said}");
+
+    fs::write(&cut, "").unwrap();
+    let (is_whole, said) = verified(&rig, &cut, &[]);
+    assert!(!is_whole && said.contains("is empty"), "{said}");
+    let pipe = rig.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for other in [&pipe, Path::new("/dev/zero"), rig.path()] {
+        let (is_whole, said) = verified(&rig, other, &[]);
+        assert!(!is_whole && said.contains("no regular file"), "{said}");
+    }
+    let endless = fs::File::create(&cut).unwrap();
+    endless.set_len(8 << 30).unwrap();
+    let (is_whole, said) = verified(&rig, &cut, &[]);
+    assert!(!is_whole && said.contains("is longer than any line"), "{said}");
 }

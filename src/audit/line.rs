@@ -1,8 +1,10 @@
-//! The lines of an audit log and the chain that they make. Pure.
+//! The lines of an audit log and the chain that they make. It reads what it is given, a line at a time, and opens nothing.
 //!
 //! A line is JSON on one line. Its last field, `sum`, is the SHA-256 of the `sum` of the line before it and of all bytes of this line
 //! that stand before that field. So a line that was changed, taken out, put in or moved does not fit the one before it, and nobody can
 //! make it fit without writing all that follow anew.
+
+use std::io::{self, BufRead, Read};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -17,6 +19,10 @@ const SUM_LENGTH: usize = 64;
 const LONGEST: usize = 200;
 /// The most people that a line names.
 const PEOPLE: usize = 16;
+/// The longest line, in bytes: [`LONGEST`] in each of its names, each character of which may take six.
+pub(super) const LONGEST_LINE: u64 = 64 << 10;
+/// The kind of a line that says that others are missing.
+pub(super) const GAP: &str = "gap";
 
 /// Something that was done, or was to be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,9 +34,9 @@ pub(crate) struct Deed {
     pub turn: String,
     /// Who has asked for it: all who have spoken in the turn, or who gave an order.
     pub who: Vec<String>,
-    /// Its kind: `tool`, `host`, `order`, `grant`, `answer`.
+    /// Its kind: `tool`, `host`, `order`, `grant`, `answer`; `gap`, where lines are missing.
     pub kind: String,
-    /// What it was about: a tool's name, a host, an order's first word.
+    /// What it was about: a tool's name, a host, an order's word.
     pub about: String,
     /// A digest of its contents, by which they can be proven and not read.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -73,6 +79,20 @@ pub(crate) enum Why {
     /// The file ends in it.
     #[error("was cut off")]
     Cut,
+    /// It has no end in sight.
+    #[error("is longer than any line of an audit log")]
+    Long,
+}
+
+/// Why a log is not shown to be what was written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unproven {
+    /// It is not.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    /// It cannot be read.
+    #[error("it cannot be read: {0}")]
+    Unread(#[from] io::Error),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -118,8 +138,8 @@ impl Head {
         Ok(whole)
     }
 
-    /// Reads a line, without its line break, and goes on to it; returns what it follows.
-    fn read(&mut self, line: &str, begins_file: bool) -> Result<Self, Why> {
+    /// Reads a line, without its line break, and goes on to it; returns what it follows, and whether it says that lines are missing.
+    fn read(&mut self, line: &str, begins_file: bool) -> Result<(Self, bool), Why> {
         let (begun, sum) = parts(line).ok_or(Why::Shape)?;
         let read: Line = serde_json::from_str(&format!("{begun}}}")).map_err(|_| Why::Shape)?;
         if begins_file {
@@ -133,7 +153,8 @@ impl Head {
         if sum != sum_of(&self.sum, begun) {
             return Err(Why::Sum);
         }
-        Ok(std::mem::replace(self, Self { number: read.n, sum: sum.to_owned() }))
+        let before = std::mem::replace(self, Self { number: read.n, sum: sum.to_owned() });
+        Ok((before, read.deed.kind == GAP))
     }
 
     /// Returns the head as one line: `17 ab12…`.
@@ -155,30 +176,56 @@ pub(crate) struct Checked {
     pub after: Head,
     /// Its last line.
     pub head: Head,
-    /// Whether it holds the line of the head that was to be looked for; `false` if none was.
-    pub holds: bool,
+    /// How many of its lines say that others are missing.
+    pub gaps: u64,
+    /// For each head that was to be looked for, whether it holds that line.
+    pub holds: Vec<bool>,
 }
 
-/// Checks a file's lines. With `witness` it also looks whether the log holds that line: a log that was cut behind its end does not show
-/// that by itself.
+/// Checks a file's lines. It also looks whether the log holds the lines of the heads in `sought`: a log that was cut behind its end does
+/// not show that by itself.
 ///
 /// # Errors
 ///
-/// The first line that is not as it was written.
-pub(crate) fn check(file: &[u8], witness: Option<&Head>) -> Result<Checked, Broken> {
-    let broken = |place, why| Broken { place, why };
+/// The first line that is not as it was written, or why the file cannot be read.
+pub(crate) fn check(mut file: impl BufRead, sought: &[&Head]) -> Result<Checked, Unproven> {
     let mut head = Head::default();
-    let (mut after, mut holds) = (None, false);
-    for (index, line) in file.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        let place = index + 1;
-        let line = line.strip_suffix(b"\n").ok_or(broken(place, Why::Cut))?;
-        let line = std::str::from_utf8(line).map_err(|_| broken(place, Why::Shape))?;
-        let before = head.read(line, index == 0).map_err(|why| broken(place, why))?;
+    let (mut after, mut gaps, mut holds) = (None, 0, vec![false; sought.len()]);
+    for place in 1.. {
+        let Some(line) = next_line(&mut file, place)? else { break };
+        let (before, is_gap) = head.read(&line, place == 1).map_err(|why| Broken { place, why })?;
         after.get_or_insert(before);
-        holds = holds || witness == Some(&head);
+        gaps += u64::from(is_gap);
+        for (holds, sought) in holds.iter_mut().zip(sought) {
+            *holds |= **sought == head;
+        }
     }
-    let after = after.unwrap_or_default();
-    Ok(Checked { after, head, holds })
+    Ok(Checked { after: after.unwrap_or_default(), head, gaps, holds })
+}
+
+/// Returns what a file's first line says that it follows; `None` if the file is empty.
+///
+/// # Errors
+///
+/// That line is not as it was written, or the file cannot be read.
+pub(crate) fn begins_after(mut file: impl BufRead) -> Result<Option<Head>, Unproven> {
+    let Some(line) = next_line(&mut file, 1)? else { return Ok(None) };
+    let (before, _) = Head::default().read(&line, true).map_err(|why| Broken { place: 1, why })?;
+    Ok(Some(before))
+}
+
+/// Reads the line at a place in a file, without its line break; `None` at the file's end.
+fn next_line(file: &mut impl BufRead, place: usize) -> Result<Option<String>, Unproven> {
+    let broken = |why| Broken { place, why };
+    let mut line = Vec::new();
+    let length = file.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)? as u64;
+    if length == 0 {
+        return Ok(None);
+    }
+    if line.pop() != Some(b'\n') {
+        return Err(broken(if length == LONGEST_LINE { Why::Long } else { Why::Cut }).into());
+    }
+    Ok(Some(String::from_utf8(line).map_err(|_| broken(Why::Shape))?))
 }
 
 /// Returns what stands before a line's sum, and the sum.
@@ -232,6 +279,18 @@ mod tests {
         }
     }
 
+    /// Checks a file that lies in memory; says of one head whether the file holds its line.
+    fn checked(file: &[u8], witness: Option<&Head>) -> Result<(Checked, bool), Broken> {
+        match check(file, witness.as_slice()) {
+            Ok(checked) => {
+                let holds = checked.holds.first().is_some_and(|holds| *holds);
+                Ok((checked, holds))
+            }
+            Err(Unproven::Broken(broken)) => Err(broken),
+            Err(Unproven::Unread(error)) => panic!("{error}"),
+        }
+    }
+
     /// A log of so many lines, and its head.
     fn log(lines: usize) -> (Vec<u8>, Head) {
         let mut head = Head::default();
@@ -242,14 +301,37 @@ mod tests {
     #[test]
     fn a_log_is_as_it_was_written_and_another_one_goes_on_where_it_ends() {
         let (file, mut head) = log(50);
-        let checked = check(&file, Some(&head)).unwrap();
-        assert_eq!((checked.after, &checked.head, checked.holds), (Head::default(), &head, true));
+        let (found, holds) = checked(&file, Some(&head)).unwrap();
+        assert_eq!((found.after, &found.head, holds), (Head::default(), &head, true));
         let before = head.clone();
         let next = head.write("2026-12-01T00:00:00Z", &deed(50), true).unwrap();
-        let checked = check(next.as_bytes(), None).unwrap();
-        assert_eq!((checked.after, checked.head, checked.holds), (before, head.clone(), false));
+        let (found, holds) = checked(next.as_bytes(), None).unwrap();
+        assert_eq!((found.after, found.head, holds), (before.clone(), head.clone(), false));
+        assert_eq!(begins_after(next.as_bytes()).unwrap(), Some(before));
+        assert_eq!(begins_after(&b""[..]).unwrap(), None);
         assert_eq!(Head::parse(&head.shown()), Some(head));
-        assert_eq!(check(b"", None).unwrap().head, Head::default());
+        assert_eq!(checked(b"", None).unwrap().0.head, Head::default());
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_not_read_to_it_and_the_longest_one_is() {
+        let endless = io::BufReader::new(io::repeat(b'x'));
+        let Err(Unproven::Broken(broken)) = check(endless, &[]) else { panic!("it is no log") };
+        assert_eq!(broken, Broken { place: 1, why: Why::Long });
+        let long = "\u{1}".repeat(LONGEST * 2);
+        let who = vec![long.clone(); PEOPLE * 2];
+        let deed = Deed {
+            room: long.clone(),
+            turn: long.clone(),
+            who,
+            kind: long.clone(),
+            about: long.clone(),
+            digest: long.clone(),
+            outcome: long,
+        };
+        let line = Head::default().write("2026-11-30T10:00:00Z", &deed, true).unwrap();
+        assert!(line.len() as u64 <= LONGEST_LINE, "{}", line.len());
+        assert!(check(line.as_bytes(), &[]).is_ok());
     }
 
     /// Ten thousand changes of a log: of a byte, of a line's place, of its being there at all.
@@ -257,7 +339,7 @@ mod tests {
     fn every_change_is_found() {
         let (file, head) = log(40);
         let lines: Vec<_> = file.split_inclusive(|byte| *byte == b'\n').collect();
-        let is_found = |changed: &[u8]| check(changed, Some(&head)).map_or(true, |checked| !checked.holds);
+        let is_found = |changed: &[u8]| checked(changed, Some(&head)).map_or(true, |(_, holds)| !holds);
         assert!(!is_found(&file));
         let mut changes = 0;
         let mut found = |changed: Vec<u8>, what: &str| {
@@ -310,7 +392,7 @@ mod tests {
             forged.push_str(line);
             forged.push('\n');
         }
-        assert_eq!(check(forged.as_bytes(), Some(&head)), Err(Broken { place: 7, why: Why::Sum }));
+        assert_eq!(checked(forged.as_bytes(), Some(&head)), Err(Broken { place: 7, why: Why::Sum }));
     }
 
     proptest! {
@@ -321,8 +403,8 @@ mod tests {
             let deed = Deed { about: name.clone(), room: name, who: people, ..Deed::default() };
             let line = head.write("now", &deed, true).unwrap();
             prop_assert_eq!(line.matches('\n').count(), 1);
-            prop_assert_eq!(check(line.as_bytes(), Some(&head)).unwrap().holds, true);
-            let _ = check(&file, None);
+            prop_assert!(checked(line.as_bytes(), Some(&head)).unwrap().1);
+            let _ = check(&file[..], &[]);
         }
     }
 }

@@ -8,7 +8,7 @@ mod line;
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::{self, BufReader, Read, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{
@@ -18,9 +18,11 @@ use std::{
     thread,
 };
 
+use nix::fcntl::OFlag;
 use tokio::sync::{mpsc, watch};
 
-pub(crate) use line::{Deed, Head, check};
+pub(crate) use line::{Deed, Head, begins_after, check};
+use line::{GAP, LONGEST_LINE};
 
 use crate::clock::{Clock, day_of};
 
@@ -28,6 +30,8 @@ use crate::clock::{Clock, day_of};
 const WAITING: usize = 4096;
 /// The file beside the log that says how far it has come.
 const HEAD: &str = "head";
+/// The most bytes of that file that are read.
+const LONGEST_HEAD: u64 = 200;
 /// How a log's file ends; it begins with the month.
 const LOG: &str = "jsonl";
 
@@ -102,9 +106,31 @@ pub(crate) fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-/// Returns how far the log in a folder should have come, if a file beside it says that.
-pub(crate) fn witness(folder: &Path) -> Option<Head> {
-    Head::parse(&fs::read_to_string(folder.join(HEAD)).ok()?)
+/// Returns how far the log in a folder should have come, as the file beside it says; `None` if that file says nothing that can be read.
+///
+/// # Errors
+///
+/// There is no such file, or it may not be read.
+pub(crate) fn witness(folder: &Path) -> io::Result<Option<Head>> {
+    let mut text = String::new();
+    match open_regular(&folder.join(HEAD))?.take(LONGEST_HEAD).read_to_string(&mut text) {
+        Ok(_) => Ok(Head::parse(&text)),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens a regular file, and nothing that would be read for ever or waited for.
+///
+/// # Errors
+///
+/// It is none, or cannot be opened.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    Ok(file)
 }
 
 /// The log while it is written.
@@ -114,25 +140,34 @@ struct Log {
     head: Head,
     /// The newest file with its month.
     file: Option<(String, File)>,
+    /// What is to be said first: that lines are missing.
+    gap: Option<Deed>,
 }
 
 impl Log {
     fn open(folder: &Path, clock: Clock) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
-        let mut log = Self { folder: folder.to_owned(), clock, head: Head::default(), file: None };
-        let witness = witness(folder);
+        let mut log = Self { folder: folder.to_owned(), clock, head: Head::default(), file: None, gap: None };
+        let witness = witness(folder).ok().flatten();
         let files = files(folder)?;
         let Some(newest) = files.last() else { return Ok(log) };
-        let read = fs::read(newest)?;
-        let whole = read.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let file = OpenOptions::new().append(true).open(newest)?;
-        if whole < read.len() {
-            file.set_len(whole as u64)?;
-        }
-        match check(&read[..whole], None) {
+        let whole = without_cut_line(newest)?;
+        let read = BufReader::new(open_regular(newest)?.take(whole));
+        let sought: Vec<&Head> = witness.iter().collect();
+        match check(read, &sought) {
             // An empty file says nothing of those before it.
             Ok(_) if whole == 0 => log.head = witness.unwrap_or_default(),
-            Ok(checked) => log.head = checked.head,
+            Ok(checked) => {
+                // The first line of a file may be written and how far the log has come not yet.
+                let is_held = checked.holds.contains(&true) || witness.as_ref() == Some(&checked.after);
+                if let Some(witness) = witness.filter(|_| !is_held) {
+                    let outcome =
+                        format!("ends with line {}, and line {} was written", checked.head.number, witness.number);
+                    tracing::error!("the audit log {outcome}: its end was cut, or was lost with the machine's power");
+                    log.gap = Some(Deed { kind: GAP.to_owned(), outcome, ..Deed::default() });
+                }
+                log.head = checked.head;
+            }
             Err(error) => {
                 let file = newest.display();
                 tracing::error!(%error, "the audit log {file} is not as it was written; `matrix-agent audit verify` tells more");
@@ -141,17 +176,23 @@ impl Log {
         }
         let month = newest.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         // What begins an empty file must say what it follows.
-        log.file = (whole > 0).then_some((month, file));
+        log.file = if whole > 0 { Some((month, OpenOptions::new().append(true).open(newest)?)) } else { None };
         Ok(log)
     }
 
     fn run(mut self, mut waiting: mpsc::Receiver<Deed>, lost: &AtomicU64, told: &watch::Sender<Head>) {
         let mut batch = Vec::new();
+        if let Some(gap) = self.gap.take() {
+            if let Err(error) = self.write(&[gap]) {
+                tracing::error!(%error, "the audit log cannot be written");
+            }
+            told.send_replace(self.head.clone());
+        }
         while waiting.blocking_recv_many(&mut batch, WAITING) > 0 {
             let missing = lost.swap(0, Ordering::Relaxed);
             if missing > 0 {
                 let outcome = format!("{missing} lines are missing");
-                batch.insert(0, Deed { kind: "gap".to_owned(), outcome, ..Deed::default() });
+                batch.insert(0, Deed { kind: GAP.to_owned(), outcome, ..Deed::default() });
             }
             if let Err(error) = self.write(&batch) {
                 lost.fetch_add(missing + batch.len() as u64, Ordering::Relaxed);
@@ -198,10 +239,30 @@ impl Log {
     }
 }
 
+/// Takes away a line of the file's end that a crash has cut; returns how many bytes the file has then.
+fn without_cut_line(path: &Path) -> io::Result<u64> {
+    let mut file = open_regular(path)?;
+    let length = file.metadata()?.len();
+    let from = length.saturating_sub(LONGEST_LINE);
+    file.seek(SeekFrom::Start(from))?;
+    let mut end = Vec::new();
+    file.take(LONGEST_LINE).read_to_end(&mut end)?;
+    let whole = match end.iter().rposition(|byte| *byte == b'\n') {
+        Some(at) => from + at as u64 + 1,
+        None if from == 0 => 0,
+        // So long a line is none of a log's, and the check says so.
+        None => length,
+    };
+    if whole < length {
+        OpenOptions::new().append(true).open(path)?.set_len(whole)?;
+    }
+    Ok(whole)
+}
+
 #[cfg(test)]
 mod tests {
     use super::{
-        line::{Broken, Why},
+        line::{Broken, Unproven, Why},
         *,
     };
 
@@ -213,16 +274,19 @@ mod tests {
         Log::open(folder, clock.clone()).unwrap()
     }
 
+    fn said(folder: &Path) -> Head {
+        witness(folder).unwrap().unwrap()
+    }
+
     /// All files of a folder, checked, and each as going on from the one before it.
     fn checked(folder: &Path) -> Head {
-        let (files, witness) = (files(folder).unwrap(), witness(folder));
         let mut head = Head::default();
-        for file in files {
-            let checked = check(&fs::read(file).unwrap(), witness.as_ref()).unwrap();
+        for file in files(folder).unwrap() {
+            let checked = check(&fs::read(file).unwrap()[..], &[]).unwrap();
             assert_eq!(checked.after, head);
             head = checked.head;
         }
-        assert_eq!(Some(&head), witness.as_ref());
+        assert_eq!(head, said(folder));
         head
     }
 
@@ -249,12 +313,30 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::fixed_at(1_796_000_000_000);
         log(folder.path(), &clock).write(&[deed("one"), deed("two"), deed("three")]).unwrap();
-        let (file, head) = (files(folder.path()).unwrap().pop().unwrap(), witness(folder.path()));
+        let (file, head) = (files(folder.path()).unwrap().pop().unwrap(), said(folder.path()));
         let text = fs::read_to_string(&file).unwrap();
         fs::write(&file, text.replace("two", "TWO")).unwrap();
         log(folder.path(), &clock).write(&[deed("four")]).unwrap();
-        assert_eq!(check(&fs::read(&file).unwrap(), None), Err(Broken { place: 2, why: Why::Sum }));
-        assert_eq!(witness(folder.path()).unwrap().number, head.unwrap().number + 1);
+        let found = check(&fs::read(&file).unwrap()[..], &[]);
+        assert!(matches!(found, Err(Unproven::Broken(Broken { place: 2, why: Why::Sum }))), "{found:?}");
+        assert_eq!(said(folder.path()).number, head.number + 1);
+    }
+
+    #[tokio::test]
+    async fn an_end_that_was_cut_while_nobody_wrote_is_noted_and_stays_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::fixed_at(1_796_000_000_000);
+        log(folder.path(), &clock).write(&[deed("one"), deed("two"), deed("three")]).unwrap();
+        let file = files(folder.path()).unwrap().pop().unwrap();
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.split_inclusive('\n').take(2).collect::<String>()).unwrap();
+        let mut head = Audit::open(folder.path(), clock.clone()).unwrap().inner.as_ref().unwrap().head.clone();
+        let noted = head.wait_for(|head| head.number == 3);
+        tokio::time::timeout(std::time::Duration::from_secs(20), noted).await.unwrap().unwrap();
+        assert!(fs::read_to_string(&file).unwrap().contains("ends with line 2, and line 3 was written"));
+        assert_eq!(check(&fs::read(&file).unwrap()[..], &[]).unwrap().gaps, 1);
+        assert_eq!(checked(folder.path()).number, 3);
+        assert!(log(folder.path(), &clock).gap.is_none(), "it is said once");
     }
 
     #[tokio::test]

@@ -80,6 +80,35 @@ pub(crate) enum AdminOrder {
     Unclear,
 }
 
+impl AdminOrder {
+    /// Returns its words without the mark of a command, as the audit log has them.
+    pub(crate) fn words(&self) -> &'static str {
+        match self {
+            Self::Status => "admin status",
+            Self::Rooms => "admin rooms",
+            Self::Stop { .. } => "admin stop",
+            Self::Drain { .. } => "admin drain",
+            Self::Budget { .. } | Self::NoAmount => "admin budget",
+            Self::Grants => "admin grants",
+            Self::Logs => "admin logs",
+            Self::Unclear => "admin",
+        }
+    }
+
+    /// Returns whether it changes something.
+    pub(crate) fn changes(&self) -> bool {
+        matches!(self, Self::Stop { .. } | Self::Drain { .. } | Self::Budget { allow: Some(_) })
+    }
+
+    /// Returns the room that it names.
+    pub(crate) fn room(&self) -> Option<&str> {
+        match self {
+            Self::Stop { room } | Self::Budget { allow: Some((room, _)) } => Some(room),
+            _ => None,
+        }
+    }
+}
+
 /// The answer: for people, and for programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Told {

@@ -1,6 +1,6 @@
 //! `!yes CODE` and `!no CODE`: the answer to a card.
 
-use super::{Order, granting};
+use super::{Order, granting, replied::Replied};
 use crate::{
     rights::{Answered, Answerer, Lasts, Rights, Role},
     store::StoreError,
@@ -64,18 +64,20 @@ fn is_code(word: &str) -> bool {
 }
 
 /// Carries it out, and returns the reply; empty if the card says all.
-pub(super) async fn carry_out(rights: &Rights, order: &Order, answering: Answering) -> Result<String, StoreError> {
+pub(super) async fn carry_out(rights: &Rights, order: &Order, answering: Answering) -> Result<Replied, StoreError> {
     let Answering::Card { code, yes, lasts, silent } = answering else {
-        return Ok(rights::UNREADABLE_ANSWER.to_owned());
+        return Ok(Replied::refused(rights::UNREADABLE_ANSWER));
     };
     let at = &order.at.address;
     Ok(match rights.answer(at, &code, &order.sender, yes, lasts).await? {
-        Answered::Ended(_) if silent => String::new(),
-        Answered::Ended(how) => how,
-        Answered::NotOpen => rights::not_open(&code),
-        Answered::NotYours(Role::Admin) => rights::not_yours_to_answer(rights.roles().admins(&at.account)),
-        Answered::NotFor(answerer) => rights::not_for_you(answerer == Answerer::Another).to_owned(),
-        Answered::NotYours(_) => rights::GUESTS_ANSWER_NOTHING.to_owned(),
+        Answered::Ended(_) if silent => Replied::done(""),
+        Answered::Ended(how) => Replied::done(how),
+        Answered::NotOpen => Replied::refused(rights::not_open(&code)),
+        Answered::NotYours(Role::Admin) => {
+            Replied::refused(rights::not_yours_to_answer(rights.roles().admins(&at.account)))
+        }
+        Answered::NotFor(answerer) => Replied::refused(rights::not_for_you(answerer == Answerer::Another)),
+        Answered::NotYours(_) => Replied::refused(rights::GUESTS_ANSWER_NOTHING),
     })
 }
 

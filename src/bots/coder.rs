@@ -10,7 +10,7 @@ use tracing::Instrument;
 
 use crate::{
     audit::Deed,
-    ids::{Address, BotName},
+    ids::{self, Address, BotName},
     links::{Links, Opens},
     orchestrator::{Orchestrator, UserMessage},
     rights::Role,
@@ -27,6 +27,7 @@ use super::{
     costs, granting, jobs,
     localbot::{Asker, LocalBot, PATIENCE},
     neighbours::Neighbours,
+    replied::Replied,
     upload::{self, SentFile, Upload},
 };
 
@@ -84,67 +85,64 @@ impl Coder {
         Self { policy, inner: self.inner.clone() }
     }
 
-    async fn command(&self, order: &Order) -> String {
-        let address = &order.at.address;
-        // The hub asks for an order only after `intent` said that it is one.
-        match Command::of(&order.text).unwrap_or(Command::Help) {
+    async fn command(&self, order: &Order, command: Command) -> Replied {
+        let (address, rights) = (&order.at.address, &self.inner.orchestrator.rights);
+        match command {
             // A stop without a running turn is answered by the hub.
-            Command::Help | Command::Stop => strings::commands::HELP.to_owned(),
-            Command::StopJobs => match jobs::end(&self.inner.orchestrator.sandboxes, address).await {
-                Ok(ended) => ended,
-                Err(error) => strings::commands::failed(&error.to_string()),
-            },
+            Command::Help | Command::Stop => Replied::done(strings::commands::HELP),
+            Command::StopJobs => replied(jobs::end(&self.inner.orchestrator.sandboxes, address).await),
             Command::New => match self.inner.orchestrator.store.replace_context(&order.at, Vec::new()).await {
                 Ok(()) => {
                     self.forget_pictures(address).await;
-                    strings::commands::NEW.to_owned()
+                    Replied::done(strings::commands::NEW)
                 }
-                Err(error) => strings::commands::failed(&error.to_string()),
+                Err(error) => failed(&error),
             },
             Command::Sandbox => match self.inner.orchestrator.sandboxes.observe(address).await {
-                Ok(observed) => format!("{observed}{}", self.set_up(address).await),
-                Err(error) => strings::commands::failed(&error.to_string()),
+                Ok(observed) => Replied::done(format!("{observed}{}", self.set_up(address).await)),
+                Err(error) => failed(&error),
             },
-            Command::Memory => self.memory(address).await,
-            Command::Link => self.link(address).await.unwrap_or_else(|error| failed(&error)),
-            Command::Cost => {
-                costs::told(&self.inner.orchestrator.ledger, address).await.unwrap_or_else(|error| failed(&error))
+            Command::Memory => Replied::done(self.memory(address).await),
+            Command::Link => replied(self.link(address).await),
+            Command::Cost => replied(costs::told(&self.inner.orchestrator.ledger, address).await),
+            Command::Budget(budget) => {
+                let asked = costs::budget(&self.inner.orchestrator.ledger, order, budget).await;
+                asked.unwrap_or_else(|error| failed(&error))
             }
-            Command::Budget(budget) => costs::budget(&self.inner.orchestrator.ledger, order, budget)
-                .await
-                .unwrap_or_else(|error| failed(&error)),
-            Command::Granting(granting) => granting::carry_out(&self.inner.orchestrator.rights, order, granting)
-                .await
-                .unwrap_or_else(|error| failed(&error)),
-            Command::Answering(answer) => answering::carry_out(&self.inner.orchestrator.rights, order, answer)
-                .await
-                .unwrap_or_else(|error| failed(&error)),
+            Command::Granting(granting) => {
+                granting::carry_out(rights, order, granting).await.unwrap_or_else(|error| failed(&error))
+            }
+            Command::Answering(answer) => {
+                answering::carry_out(rights, order, answer).await.unwrap_or_else(|error| failed(&error))
+            }
             Command::Admin(asked) => self.administer(order, &asked).await,
-            Command::Local(command) => self.inner.local.carry_out(&command, Asker::Authorised).await,
+            Command::Local(command) => Replied::done(self.inner.local.carry_out(&command, Asker::Authorised).await),
             Command::Status => {
-                let open = granting::open(&self.inner.orchestrator.rights, address);
-                format!("{open}{}\n{}", order.doing, self.standing(address).await)
+                let open = granting::open(rights, address);
+                Replied::done(format!("{open}{}\n{}", order.doing, self.standing(address).await))
             }
             Command::Model => {
                 let model = &self.inner.orchestrator.model;
                 model.ask_window().await;
                 let window = model.window();
-                strings::commands::model(model.name(), window.tokens, &window.source.to_string(), model.vision())
+                let source = window.source.to_string();
+                Replied::done(strings::commands::model(model.name(), window.tokens, &source, model.vision()))
             }
-            Command::Unknown(word) => strings::commands::unknown(&word),
+            Command::Unknown(word) => Replied::refused(strings::commands::unknown(&word)),
         }
     }
 
-    async fn administer(&self, order: &Order, asked: &AdminOrder) -> String {
+    async fn administer(&self, order: &Order, asked: &AdminOrder) -> Replied {
         let role = self.inner.orchestrator.rights.roles().of(&order.at.address, &order.sender);
         if !order.local && role != Role::Admin {
-            return words::NOT_YOURS.to_owned();
+            return Replied::refused(words::NOT_YOURS);
         }
         match self.inner.administration.administrator() {
             Some(administrator) => match administrator.carry_out(asked, &order.sender, Place::Room).await {
-                Ok(Told { text, .. }) | Err(text) => text,
+                Ok(Told { text, .. }) => Replied::done(text),
+                Err(text) => Replied::refused(text),
             },
-            None => words::NOT_YET.to_owned(),
+            None => Replied::refused(words::NOT_YET),
         }
     }
 
@@ -242,8 +240,21 @@ impl Coder {
     }
 }
 
-fn failed(error: &StoreError) -> String {
-    strings::commands::failed(&error.to_string())
+fn failed(error: &impl ToString) -> Replied {
+    Replied::failed(strings::commands::failed(&error.to_string()))
+}
+
+fn replied(result: Result<String, impl ToString>) -> Replied {
+    result.map_or_else(|error| failed(&error), Replied::done)
+}
+
+/// Returns which order it is, as the audit log has it: its word, and nothing else that was written.
+fn about(command: &Command, text: &str) -> String {
+    match command {
+        Command::Admin(order) => format!("!{}", order.words()),
+        Command::Unknown(_) => "an unknown word".to_owned(),
+        _ => text.split_whitespace().next().unwrap_or_default().to_owned(),
+    }
 }
 
 impl Bot for Coder {
@@ -310,10 +321,14 @@ impl Bot for Coder {
 
     fn carry_out(&self, order: Order) -> BoxFuture<'_, String> {
         async move {
-            let told = self.command(&order).await;
-            let word = order.text.split_whitespace().next().unwrap_or_default();
-            self.inner.orchestrator.rights.note(&order.at.address, Deed::new("order", word, "done").by(&order.sender));
-            told
+            // The hub asks for an order only after `intent` said that it is one.
+            let command = Command::of(&order.text).unwrap_or(Command::Help);
+            let about = about(&command, &order.text);
+            let Replied { text, outcome } = self.command(&order, command).await;
+            let digest = ids::digest(&[&order.text], 16);
+            let deed = Deed { digest, ..Deed::new("order", about, outcome).by(&order.sender) };
+            self.inner.orchestrator.rights.note(&order.at.address, deed);
+            text
         }
         .boxed()
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Order, command::Budget};
+use super::{Order, command::Budget, replied::Replied};
 use crate::{
     ids::Address,
     ledger::{Cost, Ledger, ORCHESTRATOR, Spending, Standing, Tokens},
@@ -74,28 +74,28 @@ fn standing(you: bool, Standing { used, held, limit }: Standing) -> String {
 }
 
 /// Carries out `!budget`, and returns the reply.
-pub(super) async fn budget(ledger: &Ledger, order: &Order, budget: Budget) -> Result<String, StoreError> {
+pub(super) async fn budget(ledger: &Ledger, order: &Order, budget: Budget) -> Result<Replied, StoreError> {
     let Order { at, sender, local, .. } = order;
     let (store, address) = (ledger.store(), &at.address);
     // Whoever talks from the server's own terminal operates the server.
     let may = *local || ledger.rules().admins.contains(sender);
-    match budget {
+    Ok(match budget {
         Budget::Show => {
             let today = ledger.today(address, sender).await?;
-            Ok(format!("{}{}", standing(false, today.room), standing(true, today.person)))
+            Replied::done(format!("{}{}", standing(false, today.room), standing(true, today.person)))
         }
-        Budget::Unclear => Ok(budgets::UNCLEAR.to_owned()),
-        Budget::Room(_) | Budget::Each(_) if !may => Ok(budgets::not_yours(&ledger.rules().admins)),
+        Budget::Unclear => Replied::refused(budgets::UNCLEAR),
+        Budget::Room(_) | Budget::Each(_) if !may => Replied::refused(budgets::not_yours(&ledger.rules().admins)),
         Budget::Room(tokens) => {
             store.allow_room(address, tokens).await?;
             let used = ledger.today(address, sender).await?.room.used;
             tracing::info!(%sender, tokens, "a room has other tokens today");
-            Ok(budgets::room_allowed(&text::short(tokens), &text::short(used)))
+            Replied::done(budgets::room_allowed(&text::short(tokens), &text::short(used)))
         }
         Budget::Each(tokens) => {
             let people = store.allow_people(address, tokens).await?;
             tracing::info!(%sender, tokens, people = people.len(), "people have other tokens today");
-            Ok(budgets::people_allowed(&text::short(tokens), &people))
+            Replied::done(budgets::people_allowed(&text::short(tokens), &people))
         }
-    }
+    })
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Order;
+use super::{Order, replied::Replied};
 use crate::{
     gateway::Host,
     ids::Address,
@@ -132,24 +132,24 @@ fn duration(word: &str) -> Option<Duration> {
 }
 
 /// Carries it out, and returns the reply.
-pub(super) async fn carry_out(rights: &Rights, order: &Order, granting: Granting) -> Result<String, StoreError> {
+pub(super) async fn carry_out(rights: &Rights, order: &Order, granting: Granting) -> Result<Replied, StoreError> {
     let (at, sender) = (&order.at.address, &order.sender);
-    match granting {
-        Granting::Show => Ok(show(rights, at)),
-        Granting::Unclear => Ok(rights::UNCLEAR.to_owned()),
+    Ok(match granting {
+        Granting::Show => Replied::done(show(rights, at)),
+        Granting::Unclear => Replied::refused(rights::UNCLEAR),
         // Whoever may speak here may take a right away.
-        Granting::Revoke(subject) => Ok(rights::revoked(rights.revoke(at, Some(&subject)).await?)),
-        Granting::RevokeAll => Ok(rights::revoked(rights.revoke(at, None).await?)),
+        Granting::Revoke(subject) => Replied::done(rights::revoked(rights.revoke(at, Some(&subject)).await?)),
+        Granting::RevokeAll => Replied::done(rights::revoked(rights.revoke(at, None).await?)),
         Granting::Grant { .. } if rights.roles().of(at, sender) < rights.roles().grantor(at) => {
-            Ok(rights::not_yours(rights.roles().admins(&at.account)))
+            Replied::refused(rights::not_yours(rights.roles().admins(&at.account)))
         }
-        Granting::Grant { .. } if rights.granted(at).len() >= MOST => Ok(rights::TOO_MANY.to_owned()),
+        Granting::Grant { .. } if rights.granted(at).len() >= MOST => Replied::refused(rights::TOO_MANY),
         Granting::Grant { subject, writes, lasts } => {
             let time = if let Lasts::For(time) = lasts { Some(time) } else { None };
             let grant = rights.grant(at, subject, writes, sender, lasts).await?;
-            Ok(rights::grant(&grant.subject, writes, &left(&grant, time)))
+            Replied::done(rights::grant(&grant.subject, writes, &left(&grant, time)))
         }
-    }
+    })
 }
 
 fn show(rights: &Rights, at: &Address) -> String {

@@ -17,6 +17,7 @@ pub(crate) mod names;
 mod neighbours;
 mod permits;
 mod policy;
+mod replied;
 mod upload;
 
 use std::time::Duration;

@@ -34,6 +34,7 @@ use super::{
     recent,
 };
 use crate::{
+    audit::{Audit, Deed},
     bots::{AdminOrder, Administrator, Place, Told},
     chat::terminal::{self, Hello, Incoming, Outgoing, Terminal, Unreached, reach},
     config::account_of_bot,
@@ -129,6 +130,26 @@ pub(crate) enum Request {
 }
 
 impl Request {
+    /// Returns what the audit log has of it if it changes something, or lets somebody in: which order it is, and of which room.
+    fn order(&self) -> Option<(&'static str, &str)> {
+        match self {
+            Self::Admin { order } if order.changes() => Some((order.words(), order.room().unwrap_or_default())),
+            Self::Remove { room } => Some(("sandbox rm", room)),
+            Self::Exec { room, .. } => Some(("sandbox exec", room)),
+            Self::RestartCloudBot { .. } => Some(("cloud-bot restart", "")),
+            Self::Dashboard { sign_out: false } => Some(("dashboard", "")),
+            Self::Dashboard { sign_out: true } => Some(("dashboard --sign-out", "")),
+            _ => None,
+        }
+    }
+
+    /// Returns the line of the audit log for it, without its outcome, if it is to have one.
+    fn deed(&self, by: &str) -> Option<Deed> {
+        let (words, room) = self.order()?;
+        let digest = ids::digest(&[&serde_json::to_string(self).ok()?], 16);
+        Some(Deed { room: room.to_owned(), digest, ..Deed::new("order", words, "") }.by(by))
+    }
+
     /// How long the one answer may take.
     fn patience(&self) -> Duration {
         match self {
@@ -183,6 +204,8 @@ pub(super) struct Control {
     pub(super) links: Option<Links>,
     /// `None` if this process only administers sandboxes.
     pub(super) admin: Option<Arc<dyn Administrator>>,
+    /// Where it is noted what is ordered on the command line.
+    pub(super) audit: Audit,
 }
 
 impl Control {
@@ -234,9 +257,14 @@ impl Control {
         let mut outgoing = FramedWrite::new(write, LinesCodec::new());
         send(&mut outgoing, &Hello::ours()).await?;
         let Some(line) = time::timeout(OPENING, incoming.next()).await? else { return Ok(()) };
-        let request = match serde_json::from_str(&line?) {
+        let request: Request = match serde_json::from_str(&line?) {
             Ok(request) => request,
             Err(error) => return fail(&mut outgoing, &format!("{NO_REQUEST}: {error}.")).await,
+        };
+        let deed = request.deed(&name);
+        let note = |outcome: &str| {
+            let deed = deed.clone().map(|deed| Deed { outcome: outcome.to_owned(), ..deed });
+            deed.into_iter().for_each(|deed| self.audit.note(deed));
         };
         match (request, &self.chat) {
             (Request::Chat { room }, Some((hub, terminal))) => {
@@ -245,74 +273,103 @@ impl Control {
                 terminal.serve(hub, room, name, incoming, outgoing, cancel.clone()).instrument(span).await;
                 Ok(())
             }
-            (Request::Chat { .. }, None) => {
-                fail(&mut outgoing, "No bot answers in the terminal here: this process serves other things.").await
-            }
             (Request::CloudBotLog { name, follow }, _) => {
                 show_log(&account_of_bot(&name), follow, incoming, outgoing).await
             }
             (Request::Log { follow }, _) => show_log(recent::SERVER, follow, incoming, outgoing).await,
-            (Request::Admin { order }, _) => {
-                let Some(admin) = &self.admin else {
-                    return fail(&mut outgoing, "This process only administers sandboxes: no server runs here.").await;
-                };
-                match admin.carry_out(&order, &name, Place::CommandLine).await {
-                    Ok(Told { text, value }) => send(&mut outgoing, &Answer::Value { value, text }).await,
-                    Err(why) => fail(&mut outgoing, &why).await,
+            (Request::Exec { room, argv }, _) => match self.administration() {
+                Ok(administration) => administration.exec(incoming, outgoing, &room, argv, note).await,
+                Err(why) => {
+                    note("refused");
+                    fail(&mut outgoing, &why).await
                 }
-            }
-            (request @ (Request::CloudBots | Request::LookAtCloudBots | Request::RestartCloudBot { .. }), _) => {
-                let Some(bots) = &self.cloud_bots else {
-                    let why = "This server serves no cloud bots. Set ENABLE_CLOUD_BOTS=true and start it again.";
-                    return fail(&mut outgoing, why).await;
-                };
-                match of_cloud_bots(bots, request).await {
-                    Ok(shown) => {
-                        send(&mut outgoing, &Answer::Value { value: serde_json::json!(shown), text: String::new() })
-                            .await
-                    }
-                    Err(why) => fail(&mut outgoing, &why).await,
-                }
-            }
-            (Request::Dashboard { sign_out }, _) => {
-                let Some(links) = &self.links else {
-                    let why =
-                        "This server has no dashboard. Set HTTP_LISTEN, such as HTTP_LISTEN=8090, and start it again.";
-                    return fail(&mut outgoing, why).await;
-                };
-                if sign_out && let Err(error) = links.sign_out() {
-                    let why = format!("Nobody is signed out: the dashboard's key cannot be written ({error}).");
-                    return fail(&mut outgoing, &why).await;
-                }
-                let links = links.entrances();
-                let text = links.join("\n");
-                send(&mut outgoing, &Answer::Value { value: serde_json::json!({ "links": links }), text }).await
-            }
-            (Request::Echo, _) => {
-                let value = serde_json::to_value(self.lines.echo().await)?;
-                send(&mut outgoing, &Answer::Value { value, text: String::new() }).await
-            }
-            (Request::Exobot, _) => {
-                let Some(exobot) = &self.exobot else {
-                    return fail(
-                        &mut outgoing,
-                        "This server serves no exobot. Set ENABLE_EXOBOT=true and start it again.",
-                    )
-                    .await;
-                };
-                let shown = exobot.shown().await;
-                let (value, text) = (serde_json::json!(shown), shown.to_string());
-                send(&mut outgoing, &Answer::Value { value, text }).await
-            }
+            },
             (request, _) => {
-                let Some(sandboxes) = self.sandboxes.clone() else {
-                    return fail(&mut outgoing, "No bot of this server works in sandboxes.").await;
-                };
-                let terminals = self.chat.as_ref().map_or(FIRST_ACCOUNT, |(hub, _)| hub.account()).to_owned();
-                Administration { sandboxes, terminals }.serve(request, incoming, outgoing).await
+                let answer = self.answer(request, &name).await;
+                note(match &answer {
+                    Ok(_) => "done",
+                    Err(Unserved::Refused(_)) => "refused",
+                    Err(Unserved::Failed(_)) => "failed",
+                });
+                match answer {
+                    Ok(answer) => send(&mut outgoing, &answer).await,
+                    Err(why) => fail(&mut outgoing, &why.to_string()).await,
+                }
             }
         }
     }
+
+    /// Does what has one answer. `by` is who asks.
+    async fn answer(&self, request: Request, by: &str) -> Result<Answer, Unserved> {
+        match request {
+            Request::Chat { .. } => {
+                Err(refused("No bot answers in the terminal here: this process serves other things."))
+            }
+            Request::Admin { order } => {
+                let no_server = "This process only administers sandboxes: no server runs here.";
+                let admin = self.admin.as_ref().ok_or_else(|| refused(no_server))?;
+                let Told { text, value } =
+                    admin.carry_out(&order, by, Place::CommandLine).await.map_err(Unserved::Refused)?;
+                Ok(Answer::Value { value, text })
+            }
+            request @ (Request::CloudBots | Request::LookAtCloudBots | Request::RestartCloudBot { .. }) => {
+                let none = "This server serves no cloud bots. Set ENABLE_CLOUD_BOTS=true and start it again.";
+                let bots = self.cloud_bots.as_ref().ok_or_else(|| refused(none))?;
+                let shown = of_cloud_bots(bots, request).await.map_err(Unserved::Refused)?;
+                Ok(Answer::Value { value: serde_json::json!(shown), text: String::new() })
+            }
+            Request::Dashboard { sign_out } => {
+                let none =
+                    "This server has no dashboard. Set HTTP_LISTEN, such as HTTP_LISTEN=8090, and start it again.";
+                let links = self.links.as_ref().ok_or_else(|| refused(none))?;
+                if sign_out && let Err(error) = links.sign_out() {
+                    let why = format!("Nobody is signed out: the dashboard's key cannot be written ({error}).");
+                    return Err(Unserved::Failed(why));
+                }
+                let links = links.entrances();
+                let text = links.join("\n");
+                Ok(Answer::Value { value: serde_json::json!({ "links": links }), text })
+            }
+            Request::Echo => {
+                let echoes = serde_json::to_value(self.lines.echo().await);
+                let value = echoes.map_err(|error| Unserved::Failed(error.to_string()))?;
+                Ok(Answer::Value { value, text: String::new() })
+            }
+            Request::Exobot => {
+                let none = "This server serves no exobot. Set ENABLE_EXOBOT=true and start it again.";
+                let shown = self.exobot.as_ref().ok_or_else(|| refused(none))?.shown().await;
+                Ok(Answer::Value { value: serde_json::json!(shown), text: shown.to_string() })
+            }
+            request => {
+                let administration = self.administration().map_err(Unserved::Refused)?;
+                administration.answer(request).await.map_err(|error| match error {
+                    SandboxError::NoSandbox(_) | SandboxError::Ambiguous(_) => Unserved::Refused(error.to_string()),
+                    error => Unserved::Failed(error.to_string()),
+                })
+            }
+        }
+    }
+
+    fn administration(&self) -> Result<Administration, String> {
+        let sandboxes = self.sandboxes.clone().ok_or("No bot of this server works in sandboxes.")?;
+        let terminals = self.chat.as_ref().map_or(FIRST_ACCOUNT, |(hub, _)| hub.account()).to_owned();
+        Ok(Administration { sandboxes, terminals })
+    }
+}
+
+/// Why a request has no answer; a sentence.
+#[derive(Debug, thiserror::Error)]
+enum Unserved {
+    /// It asks for what there is not.
+    #[error("{0}")]
+    Refused(String),
+    /// It could not be done.
+    #[error("{0}")]
+    Failed(String),
+}
+
+fn refused(why: &str) -> Unserved {
+    Unserved::Refused(why.to_owned())
 }
 
 /// Sends the newest lines of the log about a cloud bot's account, or of the whole server's, and with `follow` those that come later.
@@ -361,16 +418,6 @@ struct Administration {
 }
 
 impl Administration {
-    async fn serve(&self, request: Request, incoming: Incoming, mut outgoing: Outgoing) -> anyhow::Result<()> {
-        match request {
-            Request::Exec { room, argv } => self.exec(incoming, outgoing, &room, argv).await,
-            request => match self.answer(request).await {
-                Ok(answer) => send(&mut outgoing, &answer).await,
-                Err(error) => fail(&mut outgoing, &error.to_string()).await,
-            },
-        }
-    }
-
     async fn answer(&self, request: Request) -> Result<Answer, SandboxError> {
         Ok(match request {
             Request::Sandboxes => {
@@ -420,6 +467,7 @@ impl Administration {
         mut outgoing: Outgoing,
         room: &str,
         argv: Vec<String>,
+        note: impl Fn(&str),
     ) -> anyhow::Result<()> {
         let started = async {
             let room = self.room(room).await?;
@@ -442,8 +490,13 @@ impl Administration {
         };
         let (sandbox, mut process, id) = match started.await {
             Ok(started) => started,
-            Err(error) => return fail(&mut outgoing, &error.to_string()).await,
+            Err(error) => {
+                note("failed");
+                return fail(&mut outgoing, &error.to_string()).await;
+            }
         };
+        // However it ends, it has begun.
+        note("done");
         loop {
             tokio::select! {
                 piece = process.next() => match piece {

@@ -295,6 +295,7 @@ impl House {
             admin: None,
             lines: Lines::default(),
             links: None,
+            audit: self.audit.clone(),
         };
         self.listen(control, &administration_socket(&self.state_dir))
     }

@@ -115,6 +115,7 @@ impl House {
             admin: Some(admin),
             lines,
             links: self.links.clone(),
+            audit: self.audit.clone(),
         };
         self.listen(control, &control_socket(&self.state_dir))?;
         for (login, line, hub, inbox) in logins {
