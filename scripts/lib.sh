@@ -94,7 +94,10 @@ check_system() {
 check_disk() {
     local directory=$1 free
     while [[ ! -d $directory ]]; do directory=$(dirname "$directory"); done
-    free=$(($(df -Pk "$directory" | awk 'NR == 2 {print $4}') / 1048576))
+    # A file system that does not tell is nobody's mistake, and with nothing to divide bash would leave this step and go on.
+    free=$(df -Pk "$directory" 2>/dev/null | awk 'NR == 2 {print $4}') || return 0
+    [[ $free =~ ^[0-9]+$ ]] || return 0
+    free=$((free / 1048576))
     ((free >= $2)) || die "$directory has $free GB free, and $3 needs $2" "Free some space there"
 }
 
