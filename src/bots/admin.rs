@@ -153,12 +153,13 @@ pub(super) fn order(rest: &str) -> Option<AdminOrder> {
     let order = match (verb.as_deref(), &words[words.len().min(1)..]) {
         (Some("status"), []) => AdminOrder::Status,
         (Some("rooms"), []) => AdminOrder::Rooms,
-        (Some("stop"), [room]) => AdminOrder::Stop { room: (*room).to_owned() },
+        // People know rooms by names, which may have several words.
+        (Some("stop"), room @ [_, ..]) => AdminOrder::Stop { room: room.join(" ") },
         (Some("drain"), []) => AdminOrder::Drain { off: false },
         (Some("drain"), [off]) if off.eq_ignore_ascii_case("off") => AdminOrder::Drain { off: true },
         (Some("budget"), []) => AdminOrder::Budget { allow: None },
-        (Some("budget"), [room, tokens]) => match amount(tokens) {
-            Some(tokens) => AdminOrder::Budget { allow: Some(((*room).to_owned(), tokens)) },
+        (Some("budget"), [room @ .., tokens]) if !room.is_empty() => match amount(tokens) {
+            Some(tokens) => AdminOrder::Budget { allow: Some((room.join(" "), tokens)) },
             None => AdminOrder::NoAmount,
         },
         (Some("grants"), []) => AdminOrder::Grants,
@@ -183,10 +184,12 @@ mod tests {
             ("admin `rooms`", AdminOrder::Rooms),
             ("admin stop !r:example.org", stop("!r:example.org")),
             ("admin stop `talk/!R:x`.", stop("talk/!R:x")),
+            ("admin stop `The new site`", stop("The new site")),
             ("admin drain", AdminOrder::Drain { off: false }),
             ("admin drain OFF", AdminOrder::Drain { off: true }),
             ("admin budget", AdminOrder::Budget { allow: None }),
             ("admin budget !r:x 1.5M", AdminOrder::Budget { allow: Some(("!r:x".into(), 1_500_000)) }),
+            ("admin budget The new site 20k", AdminOrder::Budget { allow: Some(("The new site".into(), 20_000)) }),
             ("admin grants?", AdminOrder::Grants),
             ("admin logs", AdminOrder::Logs),
             ("admin budget !r:x lots", AdminOrder::NoAmount),
@@ -194,7 +197,7 @@ mod tests {
         ] {
             assert_eq!(order(text), Some(read), "{text}");
         }
-        for unclear in ["admin", "admin help", "admin stop", "admin stop a b", "admin budget !r:x"] {
+        for unclear in ["admin", "admin help", "admin stop", "admin budget !r:x"] {
             assert_eq!(order(unclear), Some(AdminOrder::Unclear), "{unclear}");
         }
         for other in ["", "status", "administrate it", "stop admin"] {

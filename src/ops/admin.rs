@@ -80,13 +80,13 @@ impl Admin {
         let line = |Room { address, runs, sandbox }: &Room| {
             let runs = runs.map_or_else(String::new, |runs| format!(", works for {}", text::human_duration(runs)));
             let sandbox = sandbox.map_or("none", SandboxState::as_str);
-            format!("- {}: sandbox {sandbox}{runs}", shown(address, place))
+            format!("- {}: sandbox {sandbox}{runs}", self.shown(address, place))
         };
         let mut lines: Vec<_> = rooms.iter().take(MOST).map(line).collect();
         lines.extend((rooms.len() > MOST).then(|| format!("- and {} more", rooms.len() - MOST)));
         let value = rooms.iter().map(|room| {
             json!({
-                "account": room.address.account, "room": room.address.room.as_str(),
+                "account": room.address.account, "room": room.address.room.as_str(), "name": self.accounts.name_of(&room.address),
                 "sandbox": room.sandbox.map(SandboxState::as_str), "works_seconds": room.runs.map(|runs| runs.as_secs()),
             })
         });
@@ -96,10 +96,10 @@ impl Admin {
     async fn stop(&self, named: &str, by: &str, place: Place) -> Result<Told, String> {
         let at = self.room(named, place).await?;
         if !self.accounts.stop(&at) {
-            return Ok(Told { text: words::nothing_runs(&shown(&at, place)), value: json!({ "stopped": false }) });
+            return Ok(Told { text: words::nothing_runs(&self.shown(&at, place)), value: json!({ "stopped": false }) });
         }
         tracing::info!(%by, room = %at, "an administrator ends a turn");
-        Ok(Told { text: words::stopped(&shown(&at, place)), value: json!({ "stopped": true }) })
+        Ok(Told { text: words::stopped(&self.shown(&at, place)), value: json!({ "stopped": true }) })
     }
 
     fn drain(&self, off: bool, by: &str, place: Place) -> Told {
@@ -118,15 +118,19 @@ impl Admin {
             store.allow_room(&at, *tokens).await.map_err(failed)?;
             tracing::info!(%by, room = %at, tokens, "a room has other tokens today");
             let used = self.ledger.today(&at, "").await.map_err(failed)?.room.used;
-            let text =
-                format!("{}: {} of {} tokens used today.", shown(&at, place), text::short(used), text::short(*tokens));
+            let text = format!(
+                "{}: {} of {} tokens used today.",
+                self.shown(&at, place),
+                text::short(used),
+                text::short(*tokens)
+            );
             return Ok(Told { text, value: json!({ "room": at.to_string(), "used": used, "limit": tokens }) });
         }
         let (mut lines, mut rows) = (Vec::new(), Vec::new());
         for (at, _) in store.spent_today().await.map_err(failed)?.into_iter().take(MOST) {
             let today = self.ledger.today(&at, "").await.map_err(failed)?.room;
             let of = today.limit.map_or_else(String::new, |limit| format!(" of {}", text::short(limit)));
-            lines.push(format!("- {}: {}{of} tokens", shown(&at, place), text::short(today.used)));
+            lines.push(format!("- {}: {}{of} tokens", self.shown(&at, place), text::short(today.used)));
             rows.push(json!({ "room": at.to_string(), "used": today.used, "limit": today.limit }));
         }
         let text = if lines.is_empty() { words::NO_TOKENS.to_owned() } else { lines.join("\n") };
@@ -144,7 +148,7 @@ impl Admin {
                 };
                 let writes = if grant.writes { " to write" } else { "" };
                 let (what, by) = (place.code(&grant.subject.to_string()), text::shown_name(&grant.by));
-                lines.push(format!("- {}: {what}{writes}, by {by}, {ends}", shown(&at, place)));
+                lines.push(format!("- {}: {what}{writes}, by {by}, {ends}", self.shown(&at, place)));
                 rows.push(json!({
                     "room": at.to_string(), "subject": grant.subject.to_string(), "writes": grant.writes, "by": grant.by,
                     "left_seconds": left.map(|left| left.as_secs()),
@@ -184,17 +188,31 @@ impl Admin {
         Ok(rooms)
     }
 
-    /// Returns the room that is named as the list shows it, or by a part of that.
+    /// Returns how people know a room: by its name, where that is known, and always by its id.
+    fn shown(&self, at: &Address, place: Place) -> String {
+        let id = place.code(&text::shown_name(&at.to_string()));
+        match self.accounts.name_of(at) {
+            Some(name) => format!("{} ({id})", place.code(&text::shown_name(&name))),
+            None => id,
+        }
+    }
+
+    /// Returns the room that is named as the list shows it, by its id or its name, or by a part of that.
     async fn room(&self, named: &str, place: Place) -> Result<Address, String> {
         let mut homes = self.ledger.store().homes_in_use().await.map_err(failed)?;
         if let Some(exact) = homes.iter().find(|home| home.to_string() == named) {
             return Ok(exact.clone());
         }
+        let called = |home: &Address| self.accounts.name_of(home).map(|name| text::shown_name(&name));
+        if let [one] = homes.iter().filter(|home| called(home).as_deref() == Some(named)).collect::<Vec<_>>()[..] {
+            return Ok(one.clone());
+        }
         // A long name ends in a mark that stands for the rest.
         let part = named.trim_end_matches('…');
         homes.retain(|home| {
-            let name = home.to_string();
-            !part.is_empty() && (name.contains(part) || text::shown_name(&name).contains(part))
+            let id = home.to_string();
+            let names = [text::shown_name(&id), called(home).unwrap_or_default(), id];
+            !part.is_empty() && names.iter().any(|name| name.contains(part))
         });
         match (homes.pop(), homes.is_empty()) {
             (Some(home), true) => Ok(home),
@@ -236,10 +254,6 @@ fn logs() -> Told {
     let block = newest.join("\n").replace("~~~~", "~~~");
     let text = if newest.is_empty() { words::NO_LINES.to_owned() } else { format!("~~~~\n{block}\n~~~~") };
     Told { text, value: json!(newest) }
-}
-
-fn shown(at: &Address, place: Place) -> String {
-    place.code(&text::shown_name(&at.to_string()))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::support::{bot::Town, person::Person, replies::Reply, synapse::Limits};
@@ -32,11 +32,12 @@ async fn an_administrator_sees_what_runs_ends_it_and_lets_nothing_new_begin() {
     assert!(town.told(&other, "!admin").await.contains("!admin drain"));
     assert!(town.told(&other, "!admin frobnicate").await.contains("!admin drain"));
 
+    town.anna.state(&room, "m.room.name", "", json!({"name": "The new site"})).await;
     let asked = town.anna.say(&room, "work for ever").await;
     town.llm.arrived(1).await;
     let rooms = town.told(&other, "!admin rooms").await;
     let first = rooms.lines().next().unwrap().to_owned();
-    assert!(first.contains(room.as_str()) && first.contains("works for"), "{rooms}");
+    assert!(first.contains("The new site") && first.contains(room.as_str()) && first.contains("works for"), "{rooms}");
     assert!(town.told(&other, "!admin status").await.contains("1 running"));
     let (status, code) = town.admin(&["status"]);
     assert_eq!((&status["running"], &status["draining"], code), (&1.into(), &false.into(), 0), "{status:#}");
@@ -53,7 +54,7 @@ async fn an_administrator_sees_what_runs_ends_it_and_lets_nothing_new_begin() {
     assert!(named.contains("There is no room"), "{named}");
     let named = town.told(&other, "!admin stop !").await;
     assert!(named.contains("Several rooms"), "{named}");
-    assert!(town.told(&other, &format!("!admin stop {room}")).await.contains("is being ended"));
+    assert!(town.told(&other, "!admin stop The new site").await.contains("is being ended"));
     assert!(town.replies(&asked).await.body().contains("Stopped"));
     let (drained, code) = town.admin(&["drain", "--wait", "20"]);
     assert_eq!((&drained["running"], code), (&0.into(), 0), "{drained:#}");
