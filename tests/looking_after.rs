@@ -176,7 +176,7 @@ fn another_user_is_told_that_the_server_is_not_theirs() {
         if nix::unistd::geteuid().is_root() {
             command.uid(65534).gid(65534);
         } else {
-            fs::set_permissions(rig.path().join("s"), std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+            fs::set_permissions(rig.path().join("s"), std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
         }
         let output = command.output().unwrap();
         let said = told(&output.stderr);

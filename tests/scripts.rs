@@ -657,7 +657,7 @@ fn a_shell_completes_the_words_and_there_is_a_manual_page_for_each_command() {
         assert!(2 * (title.len() + "(1)".len()) < 78, "{title} has no room in the header of 80 columns");
     }
     let page = fs::read_to_string(pages.join("matrix-agent-admin-budget.1")).unwrap();
-    assert!(page.contains("[ROOM TOKENS]") && !page.contains("[\\fIROOM\\fR]"), "{page}");
+    assert!(page.contains("[ROOM TOKENS]") && !page.contains("[\\fIROOM\\fR] [\\fITOKENS\\fR]"), "{page}");
     let page = fs::read_to_string(pages.join("matrix-agent-cloud-bot-add.1")).unwrap();
     assert!(page.contains(".TH") && page.contains("matrix\\-agent cloud\\-bot add"), "{page}");
     fs::write(place.path("file"), "").unwrap();

@@ -264,7 +264,9 @@ impl Control {
         let deed = request.deed(&name);
         let note = |outcome: &str| {
             let deed = deed.clone().map(|deed| Deed { outcome: outcome.to_owned(), ..deed });
-            deed.into_iter().for_each(|deed| self.audit.note(deed));
+            if let Some(deed) = deed {
+                self.audit.note(deed);
+            }
         };
         match (request, &self.chat) {
             (Request::Chat { room }, Some((hub, terminal))) => {

@@ -52,7 +52,8 @@ struct Town {
 
 impl Town {
     async fn new() -> Self {
-        Self::prepared(|_| {}).await
+        // Boxed because it is large, as those below.
+        Box::pin(Self::prepared(|_| {})).await
     }
 
     async fn prepared(prepare: impl FnOnce(&mut Rig)) -> Self {
@@ -228,12 +229,12 @@ async fn nobody_else_is_offered_it_and_who_calls_it_all_the_same_is_refused() {
 /// say meanwhile is answered once.
 async fn broken_over_matrix(rule: impl FnMut(&Asked) -> Option<Fault> + Send + 'static, says: &str) {
     let mut proxy = None;
-    let mut town = Town::prepared(|rig| {
+    let prepared = Town::prepared(|rig| {
         let direct = rig.get("MATRIX_HOMESERVER").unwrap();
         proxy = Some((Proxy::before(rig), rig.get("MATRIX_HOMESERVER").unwrap()));
         rig.set("MATRIX_HOMESERVER", &direct);
-    })
-    .await;
+    });
+    let mut town = Box::pin(prepared).await;
     let (proxy, address) = proxy.unwrap();
     proxy.rule(rule);
     block_in_place(|| {
@@ -269,7 +270,8 @@ impl Drop for Ended {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_reads_nothing_over_matrix_gives_the_place_back() {
     let never = std::sync::Arc::new(Notify::new());
-    broken_over_matrix(move |asked| asked.is_sync().then(|| Fault::Held(never.clone())), "did not come back").await;
+    let holds = move |asked: &Asked| asked.is_sync().then(|| Fault::Held(never.clone()));
+    Box::pin(broken_over_matrix(holds, "did not come back")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -278,7 +280,7 @@ async fn one_that_sends_nothing_over_matrix_gives_the_place_back() {
         let sends = asked.path.contains("/send/") || asked.path.contains("/sendToDevice/");
         sends.then(|| Fault::Answer(403, r#"{"errcode": "M_FORBIDDEN", "error": "Not you."}"#.to_owned()))
     };
-    broken_over_matrix(refuses, "it can send nothing").await;
+    Box::pin(broken_over_matrix(refuses, "it can send nothing")).await;
 }
 
 /// What the old one cannot do is not asked of the new one.
