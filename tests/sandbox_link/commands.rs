@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::room::{LIMIT, Room, command, count, is_gvisor, output, run, shell, text};
+use crate::room::{KEY, LIMIT, Room, command, count, is_gvisor, output, run, shell, text};
 
 /// Reads a process's output until `wanted` is in it.
 pub(crate) async fn read_until(process: &mut Process, wanted: &str) -> String {
@@ -293,7 +293,7 @@ async fn root_of_the_container_can_do_what_installing_needs() {
         KILL";
     // In gVisor root can kill PID 1, and read its environment, from which it has wiped what is nobody's business.
     let more = if is_gvisor() {
-        format!("grep -a {} /proc/1/environ || echo hidden", protocol::PROOF)
+        format!("grep -a {}={KEY} /proc/1/environ || echo hidden", protocol::PROOF)
     } else {
         "kill -KILL 1; cat /proc/1/environ || echo hidden".to_owned()
     };

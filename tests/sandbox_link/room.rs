@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
 /// What a sandboxd under gVisor is known by.
-const KEY: &str = "0a1b";
+pub(crate) const KEY: &str = "0a1b";
 
 pub(crate) struct Room {
     name: String,
