@@ -271,6 +271,8 @@ impl Rights {
             ended.as_mut().enable();
             let state = self.inner.store.card(&card.question).await?.map_or(CardState::Withdrawn, |card| card.state);
             if state != CardState::Open {
+                // It may have ended before it was on the desk.
+                self.inner.desk.remove(&card.code);
                 return Ok(state);
             }
             let left = card.until.saturating_sub(self.inner.time.now()).max(0);
@@ -324,8 +326,13 @@ impl Rights {
     }
 
     /// Ends the cards of a turn that is over.
-    pub(super) async fn withdraw(&self, turn: &TurnId) {
-        for card in self.inner.desk.of(|card| card.turn == *turn) {
+    pub(super) async fn withdraw(&self, at: &Address, turn: &TurnId) {
+        // The store knows one, too, that was asked just now and is not on the desk yet.
+        let open = match self.inner.store.open_cards(&at.account).await {
+            Ok(open) => open,
+            Err(error) => return tracing::warn!(%error, "cards that nobody needs any more cannot be found"),
+        };
+        for card in open.into_iter().filter(|card| card.turn == *turn).filter_map(Card::stored) {
             if let Err(error) = self.end(&card, CardState::Withdrawn, None, None).await {
                 tracing::warn!(%error, "a card that nobody needs any more cannot be ended");
             }

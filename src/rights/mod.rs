@@ -409,7 +409,7 @@ impl Rights {
 impl OpenTurn {
     /// Ends the cards of a turn that has ended for good: nobody needs their answers.
     pub async fn ended(self) {
-        self.rights.withdraw(&self.turn).await;
+        self.rights.withdraw(&self.at, &self.turn).await;
     }
 }
 
