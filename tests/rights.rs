@@ -108,16 +108,18 @@ fn a_card_outlives_the_server() {
         rig.set("MATRIX_AGENT_CRASH_AT", &format!("{point}:{marker}"));
         let mut server = rig.serve();
         let mut chat = rig.ask("one", "fetch it");
-        let mut card = None;
+        let (mut card, mut yes) = (None, None);
         if point == "card_ended" {
             let seen = chat.until("the card", is_card);
-            let _answer = rig.ask("one", &format!("!yes {} room", code(&seen)));
+            yes = Some(rig.ask("one", &format!("!yes {} room", code(&seen))));
             card = Some(seen);
             assert!(!server.died().success());
         } else {
             assert!(!server.died().success());
         }
         let _server = rig.serve();
+        // Else its reply would come to the next who asks something.
+        yes.map(|yes| yes.finish());
         if card.is_none() {
             let seen = chat.until("the card", is_card);
             for order in ["!status", "!grants"] {
