@@ -33,6 +33,7 @@ mod times;
 mod turns;
 
 use std::{
+    panic::Location,
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread,
@@ -271,19 +272,21 @@ impl Store {
     }
 
     /// Runs a transaction that only reads, beside the writer.
-    async fn read<T: Send + 'static>(
+    #[track_caller]
+    fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.readers.read(work).await
+    ) -> impl Future<Output = Result<T, StoreError>> + Send {
+        self.readers.read(Location::caller(), work)
     }
 
     /// The same for who only looks on, on a connection of its own, so that nobody who works waits for it.
-    async fn look<T: Send + 'static>(
+    #[track_caller]
+    fn look<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.looking_on.read(work).await
+    ) -> impl Future<Output = Result<T, StoreError>> + Send {
+        self.looking_on.read(Location::caller(), work)
     }
 
     /// Runs a transaction on the writer's thread.
