@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 use support::{
-    rig::{Rig, answers, block_on},
+    rig::{Rig, answers, block_on, wait},
     scripted,
     scripted_llm::{Reply, results},
     wire::Wire,
@@ -437,6 +437,31 @@ fn a_terminal_that_sleeps_keeps_nothing_from_the_next() {
     assert_eq!(next.event("answer"), answer);
     next.confirm(&answer);
     assert_eq!(next.event("reply")["asked"], "q2");
+}
+
+/// What somebody asks for, because they were away, they may be shown before what the room is owed for longer.
+#[test]
+fn an_answer_that_was_asked_for_does_not_wait_for_what_nobody_confirms_and_does_not_come_again() {
+    let (llm, rig) = scripted();
+    llm.reply_text("Here.");
+    let _server = rig.serve();
+    let mut sleeper = Wire::join(&rig, "one");
+    sleeper.say("q1", "!help");
+    sleeper.event("reply");
+    // It confirms nothing, and so keeps what comes next.
+    sleeper.say("q2", "hello");
+    let mut answer = json!(null);
+    wait("the answer", || {
+        sleeper.tell(&json!({"do": "open", "id": "q2"}));
+        answer = sleeper.until("what became of it", |frame| frame["event"] == "answer" || frame["event"] == "open");
+        answer["event"] == "answer"
+    });
+    sleeper.confirm(&answer);
+    drop(sleeper);
+    let (code, frames) = rig.ask("one", "!cost").finish();
+    let replies: Vec<_> = frames.iter().filter(|frame| frame["event"] == "reply").collect();
+    assert_eq!((code, replies.len(), answers(&frames).len()), (0, 2, 0), "{frames:#?}");
+    assert_eq!(replies[0]["asked"], "q1", "what is owed comes first");
 }
 
 #[test]

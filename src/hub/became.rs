@@ -62,6 +62,19 @@ impl AccountHub {
         self.inner.store.knows(self.account(), event).await
     }
 
+    /// Notes that a row was shown to somebody in its room, who may have asked for it before the outbox has handed it over: it
+    /// does not come again. Returns whether it counts as sent now.
+    pub async fn was_shown(&self, room: &RoomKey, txn: &str) -> Result<bool, StoreError> {
+        let store = &self.inner.store;
+        if !store.is_unsent(txn).await? {
+            return Ok(true);
+        }
+        let home = self.address(self.inner.homes.home(room));
+        let Some(row) = store.row(txn).await?.filter(|row| row.address == home) else { return Ok(false) };
+        store.sent(row.seq, &EventId(row.txn)).await?;
+        Ok(true)
+    }
+
     /// Returns whether the outbox row with this transaction id has not been sent yet.
     pub async fn is_undelivered(&self, txn: &str) -> Result<bool, StoreError> {
         self.inner.store.is_unsent(txn).await

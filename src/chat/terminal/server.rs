@@ -170,7 +170,7 @@ impl Terminal {
     async fn handle(&self, hub: &AccountHub, room: &RoomKey, sender: &str, line: &str) -> Vec<ServerFrame> {
         let (event, body) = match serde_json::from_str(line) {
             Err(error) => return vec![refused(None, &terminals::no_frame(&error.to_string()))],
-            Ok(ClientFrame::Shown { txn }) => return self.confirmed(hub, txn).await.into_iter().collect(),
+            Ok(ClientFrame::Shown { txn }) => return self.confirmed(hub, room, txn).await.into_iter().collect(),
             Ok(ClientFrame::Open { id }) => {
                 return became(hub, room, &id).await.unwrap_or_else(|error| {
                     tracing::error!(%error, "what became of a message cannot be told");
@@ -195,9 +195,9 @@ impl Terminal {
         }]
     }
 
-    /// Handles a client's confirmation. Each client is told once it is stored, whoever confirmed first. A part that
-    /// is still to be delivered is sent to the client again, which confirms it again.
-    async fn confirmed(&self, hub: &AccountHub, txn: String) -> Option<ServerFrame> {
+    /// Handles a client's confirmation. Each client is told once it is stored, whoever confirmed first, and also when it
+    /// has asked for what the outbox has yet to deliver.
+    async fn confirmed(&self, hub: &AccountHub, room: &RoomKey, txn: String) -> Option<ServerFrame> {
         let _one_at_a_time = self.noting.lock().await;
         let unconfirmed = self.state().unconfirmed.remove(&txn);
         if let Some(unconfirmed) = unconfirmed {
@@ -207,11 +207,11 @@ impl Terminal {
                 return Some(ServerFrame::Noted { txn });
             }
         }
-        match hub.is_undelivered(&txn).await {
-            Ok(false) => Some(ServerFrame::Noted { txn }),
-            Ok(true) => None,
+        match hub.was_shown(room, &txn).await {
+            Ok(true) => Some(ServerFrame::Noted { txn }),
+            Ok(false) => None,
             Err(error) => {
-                tracing::error!(%error, "whether something was delivered cannot be told");
+                tracing::error!(%error, "what a terminal has shown cannot be noted; it comes again");
                 None
             }
         }
