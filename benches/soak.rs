@@ -1,5 +1,6 @@
 //! The server under a steady load: so many questions a second over some rooms, for an hour. Each minute a row says what it takes
-//! and how long answers take, which should not grow; at the end each question must have been answered, and once.
+//! and how long answers take, which should not grow; at the end each question must have been answered, and once. What fails is
+//! counted, with the words of the first few, and the load goes on.
 //!
 //! `MINUTES=60 cargo bench --bench soak`: without a number of minutes it does nothing, so that all benchmarks together do not take an
 //! hour more. `RATE` (questions a second, 10) and `ROOMS` (30) choose another load. Every fifth question has a command run in the room's
@@ -35,6 +36,8 @@ const WINDOW: usize = 40_000;
 /// Bytes of a token, as the model counts them.
 const TOKEN: usize = 4;
 const MINUTE: Duration = Duration::from_mins(1);
+/// Failures whose words are shown.
+const SHOWN: usize = 10;
 
 fn main() -> ExitCode {
     let chosen = |name: &str, usual: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
@@ -57,13 +60,15 @@ fn main() -> ExitCode {
     for person in &mut people {
         person.ask("run a command (the first)");
     }
-    let (begun, taken) = (Instant::now(), Arc::new(Mutex::new(Minute::default())));
+    let (begun, taken, failed) =
+        (Instant::now(), Arc::<Mutex<Minute>>::default(), Arc::<Mutex<Vec<String>>>::default());
     let asked: Vec<_> = people
         .into_iter()
         .zip(0..)
         .map(|(person, room)| {
-            let taken = Arc::clone(&taken);
-            std::thread::spawn(move || ask(person, room, rooms, rate, begun, begun + MINUTE * minutes as u32, &taken))
+            let pace = Pace { room, rooms, rate, begun, until: begun + MINUTE * minutes as u32 };
+            let (state, taken, failed) = (state.clone(), Arc::clone(&taken), Arc::clone(&failed));
+            std::thread::spawn(move || ask(person, &state, &pace, &taken, &failed))
         })
         .collect();
     let mut busy = cpu(&pid);
@@ -73,7 +78,12 @@ fn main() -> ExitCode {
         std::mem::take(&mut *taken.lock().unwrap()).tell(minute, &pid, &state, now - std::mem::replace(&mut busy, now));
     }
     let asked: u64 = asked.into_iter().map(|person| person.join().unwrap()).sum::<u64>() + rooms;
-    let good = tell_once(&rig.database(), asked);
+    let failed = std::mem::take(&mut *failed.lock().unwrap());
+    let good = tell_once(&rig.database(), asked) && failed.is_empty();
+    row("questions that failed", "0", &failed.len().to_string(), "", "");
+    for words in failed.iter().take(SHOWN) {
+        row("of these", "", words, "", "");
+    }
     end(started);
     let log = server.stop();
     let strange: Vec<_> = log.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR ")).collect();
@@ -87,6 +97,8 @@ struct Minute {
     times: Times,
     /// Questions that were asked later than they were due, since the one before had no answer yet.
     late: usize,
+    /// Questions that were not answered, or with words that something has failed.
+    failed: usize,
 }
 
 impl Minute {
@@ -98,15 +110,16 @@ impl Minute {
             return row(&format!("minute {minute}"), "", "no answer came", "", "");
         }
         let latency = format!(
-            "{} answers, {:.0} / {:.0} / {:.0} ms (p50 / p95 / longest), {} late",
+            "{} answers, {:.0} / {:.0} / {:.0} ms (p50 / p95 / longest), {} late, {} failed",
             times.count(),
             times.median(),
             times.percentile(95),
             times.percentile(100),
-            self.late
+            self.late,
+            self.failed
         );
         let memory = format!(
-            "RSS {:.1} MB ({:.1} anonymous), {} files, {} threads, database {:.1} + {:.1} MB, {:.0} % of a processor",
+            "RSS {:.1} MB ({:.2} anonymous), {} files, {} threads, database {:.1} + {:.1} MB, {:.0} % of a processor",
             memory(pid, "status", "VmRSS"),
             memory(pid, "status", "RssAnon"),
             count("fd"),
@@ -119,34 +132,47 @@ impl Minute {
     }
 }
 
-/// One person asks at their times until the end; returns how often.
-fn ask(
-    mut person: Terminal,
+/// When a person asks.
+struct Pace {
     room: u64,
     rooms: u64,
     rate: u64,
     begun: Instant,
     until: Instant,
-    taken: &Mutex<Minute>,
-) -> u64 {
-    let pause = Duration::from_secs_f64(rooms as f64 / rate as f64);
-    let mut due = begun + pause.mul_f64(room as f64 / rooms as f64);
-    let mut number = 0;
-    while due < until {
+}
+
+/// One person asks at their times until the end; returns how often the server took the question.
+fn ask(mut person: Terminal, state: &Path, pace: &Pace, taken: &Mutex<Minute>, failed: &Mutex<Vec<String>>) -> u64 {
+    let pause = Duration::from_secs_f64(pace.rooms as f64 / pace.rate as f64);
+    let mut due = pace.begun + pause.mul_f64(pace.room as f64 / pace.rooms as f64);
+    let (mut number, mut admitted) = (0, 0);
+    while due < pace.until {
         let late = Instant::now() > due;
         // Nobody asks twice at once for having waited.
         due = due.max(Instant::now());
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        let what = if (number + room).is_multiple_of(COMMANDS) { "run a command" } else { "say something" };
-        let time = person.ask(&format!("{what}, for the {number}th time"));
+        let what = if (number + pace.room).is_multiple_of(COMMANDS) { "run a command" } else { "say something" };
+        let answered = person.try_ask(&format!("{what}, for the {number}th time"));
         let mut minute = taken.lock().unwrap();
-        minute.times.add(time);
         minute.late += usize::from(late);
+        match answered {
+            Ok(time) => minute.times.add(time),
+            Err(_) => minute.failed += 1,
+        }
         drop(minute);
         number += 1;
+        admitted += 1;
         due += pause;
+        if let Err(failure) = answered {
+            admitted -= u64::from(!failure.is_taken);
+            let at = pace.begun.elapsed().as_secs();
+            failed.lock().unwrap().push(format!("room {}, second {at}: {}", pace.room, failure.words));
+            if failure.is_lost {
+                person = Terminal::join(state, &format!("room-{}", pace.room));
+            }
+        }
     }
-    number
+    admitted
 }
 
 /// Answers a request: with a call where one is asked for, then with some words.
@@ -178,10 +204,13 @@ fn tell_once(database: &Path, asked: u64) -> bool {
     });
     let questions = count("SELECT count(*) FROM inbound");
     let done = count("SELECT count(*) FROM turns WHERE state = 'closed' AND outcome = 'done'");
-    let answers = count("SELECT count(DISTINCT turn) FROM outbox WHERE sent IS NOT NULL");
-    let more = count("SELECT count(*) FROM outbox") - answers;
-    let told = format!("{questions} in the journal, {done} turns done, {answers} answers, {more} more rows");
-    let good = (questions, done, answers) == (asked, asked, asked);
+    let once = count(
+        "SELECT count(*) FROM (SELECT i.event FROM inbound i JOIN outbox o ON o.turn = i.turn
+         WHERE o.payload ->> 'kind' = 'answer' AND o.payload ->> 'asked' = i.event GROUP BY i.event HAVING count(*) = 1)",
+    );
+    let answers = count("SELECT count(*) FROM outbox WHERE payload ->> 'kind' = 'answer'");
+    let told = format!("{questions} in the journal, {once} answered once, {done} turns done, {answers} answers in all");
+    let good = (questions, once, answers) == (asked, asked, asked);
     row("questions asked, each answered once", &asked.to_string(), &told, "", if good { "yes" } else { "NO" });
     good
 }

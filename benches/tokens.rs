@@ -7,7 +7,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -19,7 +19,7 @@ use matrix_agent::ids::random;
 use serde_json::{Value, json};
 
 use rig::{BARE, Chat, Rig};
-use support::{end, row, table};
+use support::{end, model, row, table};
 
 #[expect(dead_code, unreachable_pub, reason = "as in the tests, of which this is a part")]
 #[path = "../tests/support/rig.rs"]
@@ -212,7 +212,7 @@ impl Model {
 fn serve(connection: TcpStream, script: &Mutex<Script>) {
     connection.set_nodelay(true).unwrap();
     let (mut reader, mut writer) = (BufReader::new(connection.try_clone().unwrap()), connection);
-    while let Some(length) = read_head(&mut reader) {
+    while let Some(length) = model::read_head(&mut reader) {
         let mut body = vec![0; length];
         reader.read_exact(&mut body).unwrap();
         // A server that is asked what it holds has no body, and gets no answer that it could use.
@@ -252,20 +252,4 @@ fn answer(script: &mut Script, request: &Value) -> Value {
     let call = json!({"index": 0, "id": format!("call_{}", random(6)), "type": "function",
         "function": {"name": script.tool, "arguments": arguments}});
     json!({"role": "assistant", "content": "I look at the next part.", "tool_calls": [call]})
-}
-
-/// Reads a request's head and returns how long its body is; `None`: the connection has ended.
-fn read_head(reader: &mut BufReader<TcpStream>) -> Option<usize> {
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        match line.trim_end().split_once(": ") {
-            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.parse().ok()?,
-            None if line.trim_end().is_empty() => return Some(length),
-            _ => {}
-        }
-    }
 }

@@ -60,12 +60,17 @@ fn connected(connection: TcpStream, answer: &impl Fn(&[u8], &mut Answer)) {
         if reader.read_exact(&mut body).is_err() {
             return;
         }
-        answer(&body, &mut writer);
+        if body.is_empty() {
+            // Whoever asks for the list of models.
+            writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
+        } else {
+            answer(&body, &mut writer);
+        }
     }
 }
 
 /// Reads a request's head and returns how long its body is; `None`: the connection has ended.
-fn read_head(reader: &mut BufReader<TcpStream>) -> Option<usize> {
+pub fn read_head(reader: &mut impl BufRead) -> Option<usize> {
     let mut length = 0;
     loop {
         let mut line = String::new();

@@ -19,6 +19,17 @@ pub struct Terminal {
     write: UnixStream,
 }
 
+/// Why a question was not answered as it should be.
+#[derive(Debug)]
+pub struct Failure {
+    /// What was said, or what went wrong.
+    pub words: String,
+    /// Whether the server has taken the question.
+    pub is_taken: bool,
+    /// Whether nothing comes from this connection any more.
+    pub is_lost: bool,
+}
+
 /// An answer that has come.
 pub struct Answered {
     /// The message that asked.
@@ -49,29 +60,49 @@ impl Terminal {
 
     /// Waits for the next answer, and confirms it.
     pub fn answer(&mut self) -> Answered {
-        let end = Instant::now() + LIMIT;
-        loop {
-            assert!(Instant::now() < end, "no answer came");
-            let frame = self.frame();
-            let of = |field: &str| frame[field].as_str().unwrap_or_default().to_owned();
-            match frame["event"].as_str() {
-                Some("answer") => {
-                    self.send(&json!({"do": "shown", "txn": frame["txn"]}));
-                    return Answered { asked: of("asked"), ending: of("ending"), text: of("text") };
-                }
-                Some("refused" | "unknown") => panic!("{frame}"),
-                _ => {}
-            }
-        }
+        self.next_answer().unwrap()
     }
 
     /// Asks and waits for the answer; returns how long that took.
     pub fn ask(&mut self, text: &str) -> Duration {
+        self.try_ask(text).unwrap()
+    }
+
+    /// The same, for who goes on after a failure.
+    pub fn try_ask(&mut self, text: &str) -> Result<Duration, Failure> {
         let begun = Instant::now();
         let id = self.say(text);
-        let answered = self.answer();
-        assert_eq!((answered.asked, answered.ending.as_str()), (id, "done"), "{}", answered.text);
-        begun.elapsed()
+        loop {
+            let answered = self.next_answer()?;
+            if answered.asked != id {
+                // The late answer to one that was given up.
+                continue;
+            }
+            if answered.ending == "done" {
+                return Ok(begun.elapsed());
+            }
+            let words = format!("{}: {}", answered.ending, answered.text);
+            return Err(Failure { words, is_taken: true, is_lost: false });
+        }
+    }
+
+    fn next_answer(&mut self) -> Result<Answered, Failure> {
+        let end = Instant::now() + LIMIT;
+        while Instant::now() < end {
+            let frame = self.next_frame()?;
+            let of = |field: &str| frame[field].as_str().unwrap_or_default().to_owned();
+            match frame["event"].as_str() {
+                Some("answer") => {
+                    self.send(&json!({"do": "shown", "txn": frame["txn"]}));
+                    return Ok(Answered { asked: of("asked"), ending: of("ending"), text: of("text") });
+                }
+                Some("refused" | "unknown") => {
+                    return Err(Failure { words: frame.to_string(), is_taken: false, is_lost: false });
+                }
+                _ => {}
+            }
+        }
+        Err(Failure { words: "no answer came".to_owned(), is_taken: true, is_lost: false })
     }
 
     /// Waits for a frame that fits.
@@ -80,10 +111,17 @@ impl Terminal {
     }
 
     fn frame(&mut self) -> Value {
+        self.next_frame().unwrap()
+    }
+
+    fn next_frame(&mut self) -> Result<Value, Failure> {
         let mut line = String::new();
-        let read = self.read.read_line(&mut line).expect("a frame in time");
-        assert!(read > 0, "the server has closed the connection");
-        serde_json::from_str(&line).unwrap()
+        let words = match self.read.read_line(&mut line) {
+            Ok(0) => "the server has closed the connection".to_owned(),
+            Ok(_) => return Ok(serde_json::from_str(&line).unwrap()),
+            Err(error) => format!("no frame came in time: {error}"),
+        };
+        Err(Failure { words, is_taken: true, is_lost: true })
     }
 
     fn send(&mut self, frame: &Value) {
