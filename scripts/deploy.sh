@@ -28,8 +28,8 @@ done
 if [[ -e /etc/matrix-agent/update.env ]]; then
     program=/usr/local/bin/matrix-agent
     settings=/etc/matrix-agent/.env
-    export STATE_DIR=/var/lib/matrix-agent IPC_BASE_DIR=/run/matrix-agent/ipc
-    [[ $EUID -eq 0 ]] || exec sudo "STATE_DIR=$STATE_DIR" "IPC_BASE_DIR=$IPC_BASE_DIR" "$program" --env-file "$settings" redeploy "${arguments[@]}"
+    export STATE_DIR=/var/lib/matrix-agent
+    [[ $EUID -eq 0 ]] || exec sudo "STATE_DIR=$STATE_DIR" "$program" --env-file "$settings" redeploy "${arguments[@]}"
 elif [[ $EUID -eq 0 ]]; then
     die "no service is installed: there is no /etc/matrix-agent/update.env" "Run scripts/install-service.sh first"
 else

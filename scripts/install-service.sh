@@ -139,9 +139,8 @@ fi
 
 # A runtime that is chosen needs a Podman of its own, which the server's unit has too few rights to start; one that PODMAN_SOCKET
 # names already is the operator's.
-own_podman=/run/matrix-agent-podman/podman.sock
 case $rootless$(in_effect PODMAN_SOCKET) in
-    '' | "$own_podman") runtime=$(in_effect SANDBOX_RUNTIME) ;;
+    '' | "$OWN_PODMAN") runtime=$(in_effect SANDBOX_RUNTIME) ;;
     *) runtime='' ;;
 esac
 [[ -z $runtime || -n $root || -n $DRY_RUN ]] || have "$runtime" ||
@@ -208,10 +207,11 @@ fi
 
 [[ -n $DRY_RUN || -d $etc ]] || install -d -m 700 "$etc"
 if [[ -n $runtime && -z $(in_effect PODMAN_SOCKET) ]]; then
-    change "write PODMAN_SOCKET into $ENV_FILE" settle PODMAN_SOCKET "$own_podman"
-elif [[ -z $runtime && $(in_effect PODMAN_SOCKET) == "$own_podman" ]]; then
+    change "write PODMAN_SOCKET into $ENV_FILE" settle PODMAN_SOCKET "$OWN_PODMAN"
+elif [[ -z $runtime && $(in_effect PODMAN_SOCKET) == "$OWN_PODMAN" ]]; then
     change "take PODMAN_SOCKET out of $ENV_FILE" settle PODMAN_SOCKET ''
 fi
+settle_events "systemd/${rootless:+user/}matrix-agent.service"
 if [[ ! $ENV_FILE -ef $SETTINGS ]]; then
     place "$ENV_FILE" "$SETTINGS" 600
     leave_link() { rm -f "$ENV_FILE" && ln -s "$SETTINGS" "$ENV_FILE"; }

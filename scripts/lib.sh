@@ -331,6 +331,30 @@ settle() {
     chmod 600 "$ENV_FILE"
 }
 
+# What scripts/install-service.sh writes into the settings for the service, and scripts/uninstall.sh takes out again.
+OWN_PODMAN=/run/matrix-agent-podman/podman.sock
+
+# events_of UNIT: where the service of this unit has IPC_BASE_DIR; the unit alone says so.
+events_of() { [[ ! -r $1 ]] || sed -nE 's/^Environment=(.* )?IPC_BASE_DIR=([^ ]*).*/\2/p' "$1" | sed "s|^%t/|${XDG_RUNTIME_DIR:-/run/user/$UID}/|"; }
+
+# settle_events UNIT: writes that into the settings, so that commands which are typed beside the service look where it does.
+settle_events() {
+    local there
+    there=$(events_of "$1")
+    [[ -z $there || $(unset IPC_BASE_DIR && setting IPC_BASE_DIR) == "$there" ]] ||
+        change "write IPC_BASE_DIR into $ENV_FILE" settle IPC_BASE_DIR "$there"
+}
+
+# unsettle_service UNIT: takes both out of the settings that stay when the service goes: nothing listens there, nothing makes that folder.
+unsettle_service() {
+    local key own
+    for key in PODMAN_SOCKET IPC_BASE_DIR; do
+        own=$OWN_PODMAN
+        [[ $key != IPC_BASE_DIR ]] || own=$(events_of "$1")
+        [[ -z $own || $(unset "$key" && setting "$key") != "$own" ]] || change "take $key out of $ENV_FILE" settle "$key" ''
+    done
+}
+
 # link_settings: leaves a link to this clone's .env where the program looks for it, so that its commands work from
 # everywhere. A file of one's own there stays.
 link_settings() {

@@ -5,8 +5,8 @@
 #                 with all its accounts and messages, and the settings. Backups stay.
 #     --yes       do not ask
 #     --dry-run   only say what would be done
-# Without --purge the settings stay in /etc/matrix-agent, the state in /var/lib/matrix-agent, and the homeserver's volume in
-# Podman: scripts/install-service.sh goes on with them.
+# Without --purge the settings stay in /etc/matrix-agent (but for the lines that were written there for the service), the state
+# in /var/lib/matrix-agent, and the homeserver's volume in Podman: scripts/install-service.sh goes on with them.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -61,6 +61,11 @@ if [[ -e $quadlets/synapse.container ]]; then
 fi
 files+=("${here[@]/#/$units/}" "$units"/matrix-agent{,-images}.service.d/10-synapse.conf "$units"/synapse.service.d/10-database.conf)
 
+# The settings stay for a server that is no service, which would look where nobody listens.
+if [[ -z $purge && -e $etc/.env ]]; then
+    ENV_FILE=$etc/.env
+    unsettle_service "$units/matrix-agent.service"
+fi
 remove() {
     rm -rf -- "$1"
     # What is empty now was made for it.

@@ -181,7 +181,10 @@ fn a_service_is_put_in_place_once() {
     assert_eq!(first.code, 0, "{first:?}");
     let machine = place.path("machine");
     let settings = machine.join("etc/matrix-agent/.env");
-    assert_eq!(fs::read_to_string(&settings).unwrap(), SETTINGS);
+    // Commands that are typed beside the service find the events where its unit has them.
+    let unit = fs::read_to_string(machine.join("etc/systemd/system/matrix-agent.service")).unwrap();
+    let events = unit.split_whitespace().find_map(|word| word.strip_prefix("IPC_BASE_DIR=")).unwrap();
+    assert_eq!(fs::read_to_string(&settings).unwrap(), format!("{SETTINGS}IPC_BASE_DIR = {events}\n"));
     assert_eq!(mode(&settings), 0o600);
     assert_eq!(mode(settings.parent().unwrap()), 0o700);
     assert_eq!(mode(&machine.join("etc")), 0o755, "nobody could use the machine");
@@ -244,7 +247,7 @@ fn a_runtime_that_is_chosen_gets_a_podman_of_its_own_for_as_long_as_it_is() {
         (settings, runtime.unwrap_or_default())
     };
     let (settings, runtime) = install("SANDBOX_RUNTIME = runsc\n");
-    assert!(settings.ends_with(OWN), "{settings}");
+    assert!(settings.contains(OWN), "{settings}");
     let script = runtime.strip_prefix("RUNTIME=/").unwrap().trim_end();
     let unit = fs::read_to_string(units.join("matrix-agent-podman.service")).unwrap();
     assert!(script.ends_with("/runsc") && unit.contains(&format!("\nEnvironment=RUNTIME=/{script}\n")), "{script}");
@@ -255,10 +258,32 @@ fn a_runtime_that_is_chosen_gets_a_podman_of_its_own_for_as_long_as_it_is() {
     assert_eq!(install(&format!("SANDBOX_RUNTIME = crun\n{OWN}")).1, "RUNTIME=crun\n");
     // The operator's own, whatever runs there.
     let (settings, runtime) = install("SANDBOX_RUNTIME = crun\nPODMAN_SOCKET = /run/mine.sock\n");
-    assert!(settings.ends_with("\nPODMAN_SOCKET = /run/mine.sock\n") && runtime.is_empty(), "{settings}");
+    assert!(settings.contains("\nPODMAN_SOCKET = /run/mine.sock\n") && runtime.is_empty(), "{settings}");
     install("SANDBOX_RUNTIME = runsc\n");
     let (settings, _) = install(OWN);
-    assert!(settings.ends_with("\nPODMAN_SOCKET = \n"), "{settings}");
+    assert!(settings.contains("\nPODMAN_SOCKET = \n"), "{settings}");
+}
+
+#[test]
+fn what_was_written_for_the_service_goes_out_of_the_settings_with_it() {
+    let place = Place::new();
+    let file = place.path("settings");
+    let taken_out = |unit: &str, text: &str| {
+        fs::write(&file, text).unwrap();
+        let unit = place.path("clone/systemd").join(unit);
+        let call = format!("ENV_FILE={} XDG_RUNTIME_DIR=/run/user/7 && unsettle_service {}", file.display(), unit.display());
+        assert!(of_the_library(&place, &call).1);
+        fs::read_to_string(&file).unwrap()
+    };
+    let written = "SANDBOX_RUNTIME = runsc\nPODMAN_SOCKET = /run/matrix-agent-podman/podman.sock\n\
+        IPC_BASE_DIR = /run/matrix-agent/ipc\n";
+    let left = "SANDBOX_RUNTIME = runsc\nPODMAN_SOCKET = \nIPC_BASE_DIR = \n";
+    assert_eq!(taken_out("matrix-agent.service", written), left);
+    let of_a_user = "IPC_BASE_DIR = /run/user/7/matrix-agent/ipc\n";
+    assert_eq!(taken_out("user/matrix-agent.service", of_a_user), "IPC_BASE_DIR = \n");
+    // What the operator has set stays.
+    let own = "PODMAN_SOCKET = /run/mine.sock\nIPC_BASE_DIR = /srv/ipc\n";
+    assert_eq!(taken_out("matrix-agent.service", own), own);
 }
 
 #[test]
