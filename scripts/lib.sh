@@ -465,6 +465,26 @@ instance_of() {
     [[ ! $name =~ ^[0-9a-f]+$ ]] || printf '%s' "$name"
 }
 
+# take_out FILE: removes it, and the folders that were made for it; an empty one of the system's stays.
+take_out() {
+    local folder
+    rm -rf -- "$1"
+    folder=$(dirname -- "$1")
+    case $folder in
+        *.service.d | */containers/systemd | */man/man1)
+            rmdir --ignore-fail-on-non-empty -- "$folder" 2>/dev/null || true ;;
+        */bash-completion/completions | */zsh/site-functions | */fish/vendor_completions.d)
+            rmdir --ignore-fail-on-non-empty -- "$folder" "${folder%/*}" 2>/dev/null || true ;;
+    esac
+}
+
+# run_by RUNTIME: the containers that this program runs.
+run_by() {
+    podman ps --all --quiet | xargs -r podman container inspect --format '{{.ID}} {{.OCIRuntime}}' |
+        RUNTIME=$1 awk 'substr($0, index($0, " ") + 1) == ENVIRON["RUNTIME"] { print $1 }'
+}
+remove_run_by() { run_by "$1" | xargs -r podman rm --force --time 2 >/dev/null; }
+
 # remove_sandboxes INSTANCE STATE: the containers; what is in /workspace and at home is not in them. A copy of the database elsewhere
 # has the same name, so those count that have something of this state directory.
 remove_sandboxes() {

@@ -25,13 +25,14 @@ while (($# > 0)); do
 done
 if [[ $EUID -eq 0 ]]; then
     etc=/etc/matrix-agent own=/var/lib/matrix-agent units=/etc/systemd/system quadlets=/etc/containers/systemd
-    files=(/usr/local/bin/matrix-agent{,.previous,.new,.redeploying} /usr/local/lib/matrix-agent)
-    control=(systemctl) share=/usr/local/share
+    control=(systemctl) share=/usr/local/share library=/usr/local/lib/matrix-agent run=/run
+    files=(/usr/local/bin/matrix-agent{,.previous,.new,.redeploying} "$library")
 else
     etc=${XDG_CONFIG_HOME:-$HOME/.config}/matrix-agent units=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
     own=${XDG_STATE_HOME:-$HOME/.local/state}/matrix-agent quadlets=${XDG_CONFIG_HOME:-$HOME/.config}/containers/systemd
-    files=("$HOME/.local/bin/matrix-agent"{,.previous,.new,.redeploying} "${XDG_DATA_HOME:-$HOME/.local/share}/matrix-agent")
-    control=(systemctl --user) share=${XDG_DATA_HOME:-$HOME/.local/share}
+    control=(systemctl --user) share=${XDG_DATA_HOME:-$HOME/.local/share} run=${XDG_RUNTIME_DIR:-/run/user/$UID}
+    library=$share/matrix-agent
+    files=("$HOME/.local/bin/matrix-agent"{,.previous,.new,.redeploying} "$library")
     [[ -n $DRY_RUN || -n $purge || -e $units/matrix-agent.service ]] || die "you have no service of your own" "For the system's: sudo scripts/uninstall.sh"
 fi
 # The service has its state where install-service.sh demands it; only a server without one may have it elsewhere.
@@ -60,22 +61,23 @@ if [[ -e $quadlets/synapse.container ]]; then
     files+=("$quadlets/synapse.container")
 fi
 files+=("${here[@]/#/$units/}" "$units"/matrix-agent{,-images}.service.d/10-synapse.conf "$units"/synapse.service.d/10-database.conf)
+files+=("$etc/podman.env" "$run/matrix-agent-podman")
 
 # The settings stay for a server that is no service, which would look where nobody listens.
 if [[ -z $purge && -e $etc/.env ]]; then
     ENV_FILE=$etc/.env
     unsettle_service "$units/matrix-agent.service"
 fi
-remove() {
-    rm -rf -- "$1"
-    # What is empty now was made for it.
-    rmdir --ignore-fail-on-non-empty -- "$(dirname "$1")" 2>/dev/null || true
-}
+# Without its runtime Podman could neither stop a sandbox nor remove it.
+gvisor=$library/scripts/gvisor/runsc
+if have podman && [[ -e $gvisor && -n $(run_by "$gvisor") ]]; then
+    change "remove the containers of sandboxes that gVisor runs; their files stay" remove_run_by "$gvisor"
+fi
 for file in "${files[@]}"; do
-    [[ ! -e $file ]] || change "remove $file" remove "$file"
+    [[ ! -e $file ]] || change "remove $file" take_out "$file"
 done
 mapfile -t helps < <(help_files "$share")
-remove_helps() { for file in "${helps[@]}"; do remove "$file"; done; }
+remove_helps() { for file in "${helps[@]}"; do take_out "$file"; done; }
 [[ ${#helps[@]} -eq 0 ]] || change "remove what shells complete, and the manual pages, below $share" remove_helps
 change "have systemd read its units" "${control[@]}" daemon-reload
 
@@ -113,9 +115,14 @@ clone=$(sed -n 's/^UPDATE_SOURCE=//p' "$etc/update.env" 2>/dev/null || true)
 if [[ -n $clone && -L $clone/.env && $(readlink "$clone/.env") == "$etc/.env" ]]; then
     change "remove the link $clone/.env" rm -f "$clone/.env"
 fi
-for one in "$state" "$etc"; do
+logs=()
+[[ $EUID -ne 0 ]] || logs=(/var/log/matrix-agent)
+for one in "$state" "$etc" "$run/matrix-agent" "${logs[@]}"; do
     linked=''
     [[ ! -L $one ]] || linked=$(readlink -f -- "$one")
     [[ ! -e $one ]] || change "remove $one${linked:+, which is $linked}" with_ids rm -rf -- "$one" ${linked:+"$linked"}
 done
-note "backups, Podman, its images and the accounts' clients are as they were"
+if [[ $EUID -eq 0 ]]; then
+    note "kept, since others may need them: podman.socket, /etc/containers, and the user ids of \`containers\` in /etc/subuid and /etc/subgid"
+fi
+note "backups, packages, Podman's images and the accounts' clients are as they were"

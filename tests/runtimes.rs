@@ -89,6 +89,24 @@ fn under_gvisor_sandboxd_is_known_by_a_proof_that_nobody_inside_reads() {
 }
 
 #[test]
+fn a_sandbox_that_runs_on_without_gvisor_is_not_said_to_be_in_it() {
+    let Some((llm, mut rig)) = with_gvisor() else { return };
+    rig.set("SANDBOX_RUNTIME", "");
+    let server = rig.serve();
+    assert!(!told(&llm, &rig, "cat /proc/version", false).contains("Linux version 4.4.0"));
+    server.stop();
+    rig.set("SANDBOX_RUNTIME", "runsc");
+    let _server = rig.serve();
+    let wall = || String::from_utf8(rig.run(&["sandbox", "inspect", "one"]).stdout).unwrap();
+    assert!(!told(&llm, &rig, "cat /proc/version", false).contains("Linux version 4.4.0"), "it was taken over");
+    assert!(wall().contains("wall      the default of Podman: ") && !wall().contains("gVisor"), "{}", wall());
+    let container = wall().split(' ').next().unwrap().to_owned();
+    assert!(Command::new("podman").args(["stop", "--time", "2", &container]).output().unwrap().status.success());
+    assert!(told(&llm, &rig, "cat /proc/version", false).contains("Linux version 4.4.0"));
+    assert!(wall().contains("wall      runsc: gVisor "), "{}", wall());
+}
+
+#[test]
 fn a_runtime_that_cannot_run_sandboxes_is_named_with_its_mend() {
     let (_llm, mut rig) = scripted();
     rig.set("SANDBOX_RUNTIME", "runsc");

@@ -271,7 +271,8 @@ fn what_was_written_for_the_service_goes_out_of_the_settings_with_it() {
     let taken_out = |unit: &str, text: &str| {
         fs::write(&file, text).unwrap();
         let unit = place.path("clone/systemd").join(unit);
-        let call = format!("ENV_FILE={} XDG_RUNTIME_DIR=/run/user/7 && unsettle_service {}", file.display(), unit.display());
+        let call =
+            format!("ENV_FILE={} XDG_RUNTIME_DIR=/run/user/7 && unsettle_service {}", file.display(), unit.display());
         assert!(of_the_library(&place, &call).1);
         fs::read_to_string(&file).unwrap()
     };
@@ -596,6 +597,45 @@ fn ids_are_taken_where_nobody_has_any_and_where_there_are_some() {
     fs::write(&file, format!("{uid}:2147483647:2147483648\n{uid}:100000:65536\nnobody-else:1:5\n")).unwrap();
     let own = of_the_library(&place, &format!("own_ids {}", file.display()));
     assert_eq!(own, ("2147549184".to_owned(), true));
+}
+
+#[test]
+fn folders_of_the_system_stay_when_the_last_file_in_them_goes() {
+    let place = Place::new();
+    let machine = place.path("machine");
+    for (file, left) in [
+        ("usr/local/bin/matrix-agent", "usr/local/bin"),
+        ("etc/systemd/system/matrix-agent.service", "etc/systemd/system"),
+        ("etc/systemd/system/matrix-agent.service.d/10-synapse.conf", "etc/systemd/system"),
+        ("etc/containers/systemd/synapse.container", "etc/containers"),
+        ("usr/local/share/fish/vendor_completions.d/matrix-agent.fish", "usr/local/share"),
+        ("usr/local/share/man/man1/matrix-agent.1", "usr/local/share/man"),
+    ] {
+        let (file, left) = (machine.join(file), machine.join(left));
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "").unwrap();
+        assert!(of_the_library(&place, &format!("take_out {}", file.display())).1);
+        assert_eq!(fs::read_dir(&left).map(Iterator::count).ok(), Some(0), "{}", left.display());
+        fs::remove_dir(&left).unwrap();
+    }
+}
+
+/// Without the script that runs them Podman could neither stop nor remove them.
+#[test]
+fn what_a_runtime_of_ours_runs_goes_with_it_and_nothing_else() {
+    let place = Place::new();
+    let (calls, podman) = (place.path("calls"), place.path("home/podman"));
+    fs::create_dir_all(podman.parent().unwrap()).unwrap();
+    let plays = r#"case "$1 $2" in
+        "ps --all") printf 'a1\nb2\nc3\n' ;;
+        "container inspect") printf 'a1 /usr/bin/crun\nb2 /usr/local/lib/m a/runsc\nc3 runsc\n' ;;
+        *) echo "$*" >>CALLS ;;
+        esac"#;
+    fs::write(&podman, format!("#!/bin/sh\n{}\n", plays.replace("CALLS", calls.to_str().unwrap()))).unwrap();
+    fs::set_permissions(&podman, fs::Permissions::from_mode(0o755)).unwrap();
+    let call = format!("PATH={}:$PATH; remove_run_by '/usr/local/lib/m a/runsc'", place.path("home").display());
+    assert!(of_the_library(&place, &call).1);
+    assert_eq!(fs::read_to_string(&calls).unwrap(), "rm --force --time 2 b2\n");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::{
     runtime::Runtime,
     spec, usage,
 };
-use crate::{clock::Clock, ids::Address};
+use crate::{clock::Clock, ids::Address, strings::sandboxes as words};
 
 /// The most bytes of a file that a probe inside reads.
 const PROBE: u64 = 64 * 1024;
@@ -42,7 +42,7 @@ pub struct Observation {
     pub running: bool,
     /// Whether it is frozen.
     pub paused: bool,
-    /// The name of the runtime that runs it.
+    /// The name of the runtime that runs it; `the default of Podman` if it still runs with that and another one was chosen since.
     pub runtime: String,
     /// When it was started last, in RFC 3339.
     pub started_at: String,
@@ -150,7 +150,7 @@ pub(super) async fn observe(fleet: &Fleet, room: &Room) -> Result<Observation, S
         None => None,
     };
     let info = fleet.info().await?;
-    let runtime = spec::runtime(&seen.labels).map_or_else(|| info.runtime.clone(), |chosen| chosen.name().to_owned());
+    let runtime = runtime(spec::runtime(&seen.labels), fleet.options.runtime, &info.runtime);
     let places = disk::places(fleet, &info, room, &seen);
     let disk_used = usage::measure(&places, COUNT_LIMIT).await.ok().map(|taken| taken.bytes);
     let current = fleet.look_up_image().await.ok();
@@ -171,6 +171,16 @@ pub(super) async fn observe(fleet: &Fleet, room: &Room) -> Result<Observation, S
         id: seen.id,
         started_at: seen.started_at,
     })
+}
+
+/// Returns which runtime runs a container. One that was made before a runtime was chosen keeps Podman's own until it stops, and an
+/// engine that was started with the chosen one (`engine`) does not name that; it is never gVisor, which is always chosen.
+fn runtime(made_with: Option<Runtime>, chosen: Option<Runtime>, engine: &str) -> String {
+    match (made_with, chosen) {
+        (Some(made_with), _) => made_with.name().to_owned(),
+        (None, None) => engine.to_owned(),
+        (None, Some(_)) => words::PODMANS_OWN_RUNTIME.to_owned(),
+    }
 }
 
 impl Outside {
@@ -235,6 +245,21 @@ fn uptime(seen: &Inspected) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sandbox_that_still_runs_as_before_has_not_the_wall_that_was_chosen_since() {
+        let gvisor = Some(Runtime::Runsc);
+        for (made_with, chosen, engine, running) in [
+            (None, None, "crun", "crun"),
+            (gvisor, gvisor, "runsc", "runsc"),
+            (gvisor, None, "crun", "runsc"),
+            (Some(Runtime::Crun), gvisor, "runsc", "crun"),
+            (None, gvisor, "runsc", words::PODMANS_OWN_RUNTIME),
+        ] {
+            assert_eq!(runtime(made_with, chosen, engine), running, "{made_with:?} {chosen:?}");
+        }
+        assert_eq!(super::super::runtime::wall(words::PODMANS_OWN_RUNTIME), words::WALL_SHARED_KERNEL);
+    }
 
     #[test]
     fn the_commands_with_which_we_look_do_not_count() {

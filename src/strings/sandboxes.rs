@@ -206,6 +206,9 @@ pub(crate) const NOT_PID_1: &str = "a process in the sandbox that is not its PID
 /// Which wall stands: gVisor's.
 pub(crate) const WALL_OWN_KERNEL: &str = "gVisor gives each sandbox a kernel of its own, between it and this machine's";
 
+/// The runtime of a sandbox that was made before one was chosen.
+pub(crate) const PODMANS_OWN_RUNTIME: &str = "the default of Podman";
+
 /// Which wall stands: the usual one.
 pub(crate) const WALL_SHARED_KERNEL: &str =
     "sandboxes share this machine's kernel, of which seccomp leaves them a part";

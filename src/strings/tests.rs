@@ -415,6 +415,7 @@ fn words() -> Vec<Word> {
         Part sandboxes::NOT_PID_1,
         Part sandboxes::WALL_OWN_KERNEL,
         Part sandboxes::WALL_SHARED_KERNEL,
+        Part sandboxes::PODMANS_OWN_RUNTIME,
         Part sandboxes::runtime_missing("runsc"),
         Part sandboxes::runtime_broken(path, "it is a folder"),
         Part sandboxes::RUNTIME_MEND,

@@ -9,7 +9,7 @@ use reqwest::Url;
 use secrecy::SecretString;
 
 use crate::{
-    house::{House, run, sh, shell, text},
+    house::{House, is_gvisor, run, sh, shell, text},
     support::{
         rig::FULL,
         scripted_llm::{Reply, ScriptedLlm},
@@ -99,8 +99,10 @@ async fn a_model_is_reached_with_the_key_of_a_run_and_the_real_key_is_nowhere_in
     }
     let planted = format!("echo {KEY} > /workspace/planted; PLANTED={KEY} sh -c 'sleep 1m' & {search}; kill $!");
     let found = text(&run(&sandbox, shell(&planted)).await);
+    // gVisor shows the room's own files in /run/volume, too.
+    let files = if is_gvisor() { "\n2" } else { "\n1" };
     assert!(
-        found.starts_with(|count| count != '0') && found.ends_with("\n1"),
+        found.starts_with(|count| count != '0') && found.ends_with(files),
         "the search finds what is there: {found}"
     );
 

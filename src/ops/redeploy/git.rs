@@ -35,6 +35,12 @@ struct Facts {
     named: bool,
 }
 
+/// Returns the names in what `git status --porcelain` says: each after up to two letters, of which a blank one may be missing.
+fn changed(status: &str) -> Vec<String> {
+    let name = |line: &str| line.trim_start().split_once(' ').map_or(line, |(_, name)| name).trim_start().to_owned();
+    status.lines().map(name).collect()
+}
+
 /// Returns why an update must not be done, in sentences; `None` if it may.
 fn judge(facts: &Facts) -> Option<String> {
     let branch = &facts.branch;
@@ -129,7 +135,7 @@ impl<'a> Git<'a> {
         let dirty = self.say(&["status", "--porcelain", "--untracked-files=no"]).await?;
         let facts = Facts {
             branch: branch.clone(),
-            dirty: dirty.lines().map(|line| line.trim_start_matches(['M', 'A', 'D', 'R', ' ']).to_owned()).collect(),
+            dirty: changed(&dirty),
             forward: self.is_ancestor(&from, &to).await,
             clone_forward: self.is_ancestor(&head, &to).await,
             named: named.is_some(),
@@ -224,6 +230,11 @@ mod tests {
     #[test]
     fn only_what_goes_forward_is_allowed_unless_somebody_names_it() {
         assert_eq!(judge(&facts()), None);
+        // The first line's blank is cut off.
+        assert_eq!(
+            changed("M README.md\n M ARCHITECTURE.md\nMM a b\nD  Makefile\nR  x -> y"),
+            ["README.md", "ARCHITECTURE.md", "a b", "Makefile", "x -> y"]
+        );
         let dirty = Facts { dirty: vec!["src/a.rs".into(), "b".into()], named: true, ..facts() };
         assert!(judge(&dirty).unwrap().contains("src/a.rs and 1 more is changed"));
         let diverged = Facts { clone_forward: false, ..facts() };
