@@ -121,7 +121,12 @@ fn a_server_that_hangs_and_one_that_ends_are_told_as_such() {
     let (code, said) = ended(left, "the end of the log of a server that hangs");
     assert!(code == 1 && said.contains("does not answer"), "{code} {said}");
 
+    let (what, status) = doctor(&rig, "server");
+    assert!(status == "bad" && what.contains("does not answer"), "{what}");
+
     kill(pid, Signal::SIGCONT).unwrap();
+    let (what, status) = doctor(&rig, "server");
+    assert!(status == "good" && what.contains(&format!("runs as process {pid}")), "{what}");
     let left = begun(rig.command(&["admin", "logs", "--follow"]));
     wait("somebody who follows", || rig.run(&["admin", "status"]).status.success());
     server.stop();
@@ -245,6 +250,14 @@ fn each_order_is_noted_with_which_it_is_who_gave_it_and_what_came_of_it() {
     assert!(orders.iter().all(|deed| deed["who"] == serde_json::json!([me])), "{text}");
 }
 
+/// Returns what `doctor` finds of one thing, and how well it is.
+fn doctor(rig: &Rig, id: &str) -> (String, String) {
+    let found: Value = serde_json::from_slice(&rig.run(&["doctor", "--json"]).stdout).unwrap();
+    let check = found["checks"].as_array().unwrap().iter().find(|check| check["id"] == id);
+    let check = check.unwrap_or_else(|| panic!("no {id} in {found:#}"));
+    (check["what"].as_str().unwrap().to_owned(), check["status"].as_str().unwrap().to_owned())
+}
+
 /// Runs `audit verify` on a file; returns whether it found all as it was written, and what it said.
 fn verified(rig: &Rig, file: &Path, more: &[&str]) -> (bool, String) {
     let (code, said) =
@@ -266,6 +279,8 @@ fn a_log_whose_end_nobody_knows_is_not_called_whole_and_what_is_no_log_is_refuse
     let (is_whole, said) = verified(&rig, &log, &[]);
     assert!(is_whole, "{said}");
     let head = said.trim().rsplit(": ").next().unwrap().to_owned();
+    let (what, status) = doctor(&rig, "audit-log");
+    assert!(status == "good" && what.contains("as they were written"), "{what}");
 
     let text = fs::read_to_string(&log).unwrap();
     let cut = rig.path().join("cut");
@@ -289,6 +304,11 @@ fn a_log_whose_end_nobody_knows_is_not_called_whole_and_what_is_no_log_is_refuse
         let (is_whole, said) = verified(&rig, &log, &["--head", &head]);
         assert!(is_whole, "{said}");
     }
+    fs::copy(&cut, &log).unwrap();
+    let (what, status) = doctor(&rig, "audit-log");
+    assert!(status == "bad" && what.contains("was cut"), "{what}");
+
+    fs::write(&log, &text).unwrap();
     fs::write(&cut, &text).unwrap();
     let (is_whole, said) = verified(&rig, &cut, &["--head", &head]);
     assert!(is_whole, "it holds what it must: {said}");

@@ -5,6 +5,7 @@
 //! written is counted, and a line says how much is missing.
 
 mod line;
+mod verify;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -21,8 +22,9 @@ use std::{
 use nix::fcntl::OFlag;
 use tokio::sync::{mpsc, watch};
 
-pub(crate) use line::{Deed, Head, begins_after, check};
-use line::{GAP, LONGEST_LINE};
+pub(crate) use line::{Deed, Head};
+use line::{GAP, LONGEST_LINE, check};
+pub(crate) use verify::{NotProven, verify};
 
 use crate::clock::{Clock, day_of};
 

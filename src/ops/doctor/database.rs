@@ -1,4 +1,4 @@
-//! Checks the database: can it be opened and written, is it intact, and which process uses it?
+//! Checks the database: can it be opened and written, and is it intact?
 
 use std::{fs, path::Path, time::Duration};
 
@@ -6,7 +6,6 @@ use super::Check;
 use crate::{
     config::{CloudBot, CloudBots, Config, ExobotAccount, TALK_ACCOUNTS, Talk, account_of_bot},
     ids::FIRST_ACCOUNT,
-    ops::Lock,
     store::{Health, Size, StoreError, Waiting},
     text,
 };
@@ -20,7 +19,6 @@ const WASTE: u64 = 64 << 20;
 
 pub(super) async fn check(config: &Config) -> Vec<Check> {
     let path = config.paths.database();
-    let owner = Lock::owner(&config.paths.state_dir);
     // SQLite blocks; a panic in this task is caught where the check's task is awaited.
     let mut accounts: Vec<_> = config.accounts.iter().map(|account| account.name.clone()).collect();
     if config.cloud_bots.enabled {
@@ -43,14 +41,7 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
         checks
     };
     let database = tokio::task::spawn_blocking(looked).await;
-    let mut checks: Vec<_> =
-        database.unwrap_or_else(|_| vec![Check::bad(NAME, "the check itself failed", "Try again")]);
-    let server = match owner {
-        Some(pid) => Check::good("server", format!("runs as process {pid}")),
-        None => Check::good("server", "none runs on this state directory"),
-    };
-    checks.push(server);
-    checks
+    database.unwrap_or_else(|_| vec![Check::bad(NAME, "the check itself failed", "Try again")])
 }
 
 fn check_file(path: &Path) -> Check {

@@ -4,6 +4,7 @@
 //! never fails: its result is a [`Check`]. Called by `cli`.
 
 mod agents;
+mod audit;
 mod cloud_bots;
 mod database;
 mod environments;
@@ -14,6 +15,7 @@ mod homeserver;
 mod host;
 mod model;
 mod podman;
+mod server;
 mod settings;
 mod talk;
 
@@ -179,6 +181,18 @@ const EXAMINATIONS: &[Examination] = &[
         coder: false,
         limit: SLOW,
         run: |loaded| Box::pin(async move { database::check(&loaded.config).await }),
+    },
+    Examination {
+        name: "server",
+        coder: false,
+        limit: QUICK,
+        run: |loaded| Box::pin(async move { vec![server::check(&loaded.config.paths.state_dir).await] }),
+    },
+    Examination {
+        name: "audit log",
+        coder: false,
+        limit: SLOW,
+        run: |loaded| Box::pin(async move { audit::check(&loaded.config.paths.audit()).await }),
     },
 ];
 
