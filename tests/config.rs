@@ -160,6 +160,18 @@ fn a_value_left_empty_is_not_set() {
 }
 
 #[test]
+fn a_setting_that_is_written_twice_is_a_mistake_and_an_empty_line_of_it_none() {
+    let place =
+        Place::new().env_file("MAX_AGENT_TURNS =\nLLM_API_KEY = hush\nMAX_AGENT_TURNS = 9\nexport LLM_API_KEY=hush2\n");
+    let told = place.mistakes();
+    assert!(
+        told.contains("LLM_API_KEY (~/.config/matrix-agent/.env:4): it stands in the file twice, also in line 2"),
+        "{told}"
+    );
+    assert!(!told.contains("MAX_AGENT_TURNS") && !told.contains("hush"), "{told}");
+}
+
+#[test]
 fn an_empty_list_is_never_taken_for_the_default() {
     for key in ["ALLOWED_USERS", "ADMIN_USERS", "SANDBOX_ALLOWED_HOSTS"] {
         let place = Place::new().env_file(format!("{key} =\n"));

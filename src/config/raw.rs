@@ -5,7 +5,7 @@
 //! since the files contain nothing else; the environment belongs to everybody, so unknown names in it are not.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     ffi::OsString,
     fs::{self, File},
     io::{self, Read},
@@ -81,17 +81,6 @@ impl Raw {
     pub(super) fn of_file(path: &Path, text: &str, table: Table, mistakes: &mut Mistakes) -> Self {
         let mut raw = Self::default();
         raw.add_env_file(path, text, table, mistakes);
-        let mut seen = BTreeSet::new();
-        for line in dotenv::read(text).0.into_iter().filter(|line| !line.value.is_empty()) {
-            if table.find(&line.key).is_some_and(|about| !seen.insert(about.name)) {
-                let source = Source::EnvFile { path: path.to_owned(), line: line.number };
-                mistakes.add(
-                    &line.key,
-                    Some(source),
-                    Wrong::new("it stands in the file twice", "Keep one of the lines"),
-                );
-            }
-        }
         raw
     }
 
@@ -131,10 +120,19 @@ impl Raw {
             );
             mistakes.add(&name_of(path), Some(source), wrong);
         }
+        let mut seen = BTreeMap::new();
         for line in lines {
             let source = Source::EnvFile { path: path.to_owned(), line: line.number };
             match table.find(&line.key) {
-                Some(about) => self.set(about, &line.value, source),
+                Some(about) => {
+                    // A line without a value is one of `.env.example` that nobody filled in.
+                    let earlier = (!line.value.is_empty()).then(|| seen.insert(about.name, line.number)).flatten();
+                    if let Some(earlier) = earlier {
+                        let what = format!("it stands in the file twice, also in line {earlier}");
+                        mistakes.add(about.name, Some(source.clone()), Wrong::new(what, "Keep one of the lines"));
+                    }
+                    self.set(about, &line.value, source);
+                }
                 None => self.unknown(&line.key, table, source, mistakes),
             }
         }
