@@ -129,9 +129,9 @@ pub(crate) fn modes(name: &str, words: &str, usual: &str) -> String {
     )
 }
 
-/// Stands behind an answer whose time was up.
-pub(crate) fn out_of_time(limit: &str) -> String {
-    format!("\n\n({})", cut_off(limit))
+/// Stands behind an answer that is not whole: why.
+pub(crate) fn behind(why: &str) -> String {
+    format!("\n\n({why})")
 }
 
 /// The time was up before an answer was whole.

@@ -151,7 +151,12 @@ impl ChatBot {
                 completion = asking => completion,
                 () = showing => return Outcome::plain(Ending::Failed, strings::chat::ENDLESS),
                 // Whatever the server is told of limits: some count only from a line's end, some not at all.
-                limit = overdue(limits.time) => return out_of_time(&draft.borrow(), limit, transcript, model.name()),
+                limit = overdue(limits.time) => {
+                    let limit = text::human_duration(limit);
+                    let (behind, alone) = (strings::chat::cut_off(&limit), strings::chat::no_time(&limit));
+                    let why = Unfinished { behind: &behind, alone: &alone };
+                    return unfinished(&draft.borrow(), why, transcript, model.name());
+                }
             }
         };
         match completion {
@@ -161,7 +166,8 @@ impl ChatBot {
             }
             Err(error) => {
                 tracing::warn!(model = model.name(), %error, "the model gave no answer");
-                Outcome::plain(Ending::Failed, failure::told(&error))
+                let why = failure::told(&error);
+                unfinished(&draft.borrow(), Unfinished { behind: &why, alone: &why }, transcript, model.name())
             }
         }
     }
@@ -310,16 +316,24 @@ async fn overdue(time: Option<Duration>) -> Duration {
     }
 }
 
-/// Returns the outcome of a turn whose time is up, with what there is of its answer.
-fn out_of_time(draft: &str, limit: Duration, transcript: &Transcript, model: &str) -> Outcome {
-    let limit = text::human_duration(limit);
+/// Why an answer is not whole.
+#[derive(Clone, Copy)]
+struct Unfinished<'a> {
+    /// What is said behind the part that there is.
+    behind: &'a str,
+    /// What is said if there is none.
+    alone: &'a str,
+}
+
+/// Returns the outcome of a turn whose answer is not whole, with what people have seen of it.
+fn unfinished(draft: &str, why: Unfinished<'_>, transcript: &Transcript, model: &str) -> Outcome {
     let draft = draft.trim_end();
     if draft.is_empty() {
-        return Outcome::plain(Ending::Failed, strings::chat::no_time(&limit));
+        return Outcome::plain(Ending::Failed, why.alone);
     }
     let message = AssistantMessage { text: draft.to_owned(), model: model.to_owned(), ..AssistantMessage::default() };
     let line = Line::Answered { message, thread: transcript.thread.clone(), counted: None };
-    let text = format!("{draft}{}", strings::chat::out_of_time(&limit));
+    let text = format!("{draft}{}", strings::chat::behind(why.behind));
     Outcome { line: Some(line.to_json()), ..Outcome::plain(Ending::Done, text) }
 }
 
@@ -342,13 +356,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_there_is_when_the_time_is_up_is_the_answer() {
-        let (transcript, limit) = (Transcript::of(vec![]), Duration::from_secs(25));
-        let cut = out_of_time("half an ans ", limit, &transcript, "m");
+    fn what_there_is_of_an_answer_that_does_not_become_whole_is_the_answer() {
+        let (transcript, why) = (Transcript::of(vec![]), Unfinished { behind: "Cut off.", alone: "No answer." });
+        let cut = unfinished("half an ans ", why, &transcript, "m");
         assert_eq!((cut.ending, cut.line.is_some()), (Ending::Done, true));
-        assert!(cut.text.starts_with("half an ans\n\n(") && cut.text.contains("25 s"), "{}", cut.text);
-        let nothing = out_of_time(" \n", limit, &transcript, "m");
+        assert_eq!(cut.text, "half an ans\n\n(Cut off.)");
+        let nothing = unfinished(" \n", why, &transcript, "m");
         assert_eq!((nothing.ending, nothing.line.is_some()), (Ending::Failed, false));
-        assert!(nothing.text.contains("25 s"), "{}", nothing.text);
+        assert_eq!(nothing.text, "No answer.");
     }
 }
