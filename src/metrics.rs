@@ -34,7 +34,7 @@ const NAMES: usize = 64;
 /// The models that the operator has set up.
 pub(crate) static MODELS: Closed = Closed::new();
 /// The bots that are served.
-pub(crate) static BOTS: Closed = Closed::new();
+static BOTS: Closed = Closed::new();
 /// The orchestrator, the programs of the coding agents, and the bots that only chat.
 pub(crate) static AGENTS: Closed = Closed::new();
 
@@ -242,6 +242,16 @@ pub(crate) fn text() -> String {
     // Writing to a string does not fail.
     let _ = prometheus_text::encode(&mut text, &METRICS.registry);
     text
+}
+
+/// Names a bot that is served. Its turns count from zero on, so that a rate can be told of the first one, too.
+pub(crate) fn serves(bot: &str, endings: impl IntoIterator<Item = &'static str>) {
+    BOTS.add(bot);
+    let bot = BOTS.label(bot);
+    drop(METRICS.turns_running.get_or_create(&OfBot { bot: bot.clone() }));
+    for ending in endings {
+        drop(METRICS.turns.get_or_create(&Ended { bot: bot.clone(), ending }));
+    }
 }
 
 /// A turn that is worked on, as long as this lives.

@@ -118,12 +118,15 @@ fn in_both_forms_the_log_of_a_real_turn_holds_neither_a_secret_nor_what_was_said
     });
     for format in ["json", "pretty"] {
         rig.set("LOG_FORMAT", format);
-        llm.when("in vain").reply(Reply::Status(401, vec![], "{}".to_owned()));
+        // A provider may quote what it refuses.
+        let question = format!("in vain, {CANARY}, whatever the provider says of it");
+        let quoted = json!({ "error": { "message": format!("I cannot answer “{question}” with such a key") } });
+        llm.when("in vain").reply(Reply::Status(401, vec![], quoted.to_string()));
         let server = rig.serve();
         let start = server.log().len();
         let (code, frames) = rig.ask("one", &format!("Where is the {CANARY} in {format}?")).finish();
         assert_eq!((code, answers(&frames).len()), (0, 1), "{frames:#?}");
-        assert_eq!(rig.ask("two", &format!("in vain, {CANARY}")).finish().0, 1);
+        assert_eq!(rig.ask("two", &question).finish().0, 1);
         assert!(serde_json::to_string(&frames).unwrap().contains(CANARY), "it was said: {frames:#?}");
         let log = server.stop()[start..].to_owned();
         assert!(!log.contains(CANARY), "{log}");

@@ -49,7 +49,7 @@ use crate::{
     bots::{Bot, Policies},
     crash,
     ids::{self, Address, EventId, RoomKey, TurnId},
-    metrics::BOTS,
+    metrics,
     rights::Rights,
     store::{LockedInbound, NewInbound, NewOutbox, Sealed, Store, StoreError},
     strings,
@@ -125,7 +125,7 @@ impl AccountHub {
     ) -> Result<Self, StoreError> {
         let Account { name: account, bots, ports, rights } = account;
         for bot in &bots {
-            BOTS.add(bot.name().as_str());
+            metrics::serves(bot.name().as_str(), Ending::ALL.map(Ending::as_str));
         }
         let homes = Arc::new(Homes::load(store.homes(&account).await?, keeper.encrypted()));
         let ports = Ports::new(ports);

@@ -158,6 +158,9 @@ pub enum Ending {
 }
 
 impl Ending {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Done, Self::Stopped, Self::Failed, Self::Limit];
+
     /// Returns it in a word, as it is stored.
     pub fn as_str(self) -> &'static str {
         match self {
