@@ -23,5 +23,10 @@ pub(crate) mod told;
 pub(crate) mod turns;
 pub(crate) mod updates;
 
+/// Returns a count of what has a regular plural: `1 commit`, `3 commits`.
+pub(crate) fn counted(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
 #[cfg(test)]
 mod tests;

@@ -33,7 +33,7 @@ pub(crate) use command::Command;
 pub use localbot::{Guests, LocalBot};
 pub use neighbours::Neighbours;
 pub(crate) use permits::Permit;
-pub use permits::Permits;
+pub use permits::{Permits, QueuePlace};
 pub use policy::{Passers, People, Places, Policy};
 pub(crate) use policy::{Policies, note_of_alias};
 pub use upload::{SentFile, Upload};

@@ -31,6 +31,15 @@ struct Taken {
     waiting: VecDeque<u64>,
 }
 
+/// A place in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueuePlace {
+    /// How many wait before it.
+    pub before: usize,
+    /// Whether no permit is given out now.
+    pub held: bool,
+}
+
 /// A permit, or a place in the queue for one.
 pub struct Permit {
     queue: Arc<Queue>,
@@ -63,8 +72,8 @@ impl Permits {
 }
 
 impl Permit {
-    /// Takes the permit if one is free and nobody waits before; then returns `None`, otherwise how many wait before.
-    pub fn before(&mut self) -> Option<usize> {
+    /// Takes the permit if one is free and nobody waits before; then returns `None`, otherwise its place.
+    pub fn place(&mut self) -> Option<QueuePlace> {
         if self.runs {
             return None;
         }
@@ -74,7 +83,7 @@ impl Permit {
             // A permit that is not taken yet is in the queue.
             let before = state.waiting.iter().position(|id| *id == self.id)?;
             if state.held || before >= state.limit.saturating_sub(state.running) {
-                return Some(before);
+                return Some(QueuePlace { before, held: state.held });
             }
             state.waiting.remove(before);
             state.running += 1;
@@ -84,7 +93,7 @@ impl Permit {
         None
     }
 
-    /// Waits until [`Permit::before`] may return something else.
+    /// Waits until [`Permit::place`] may return something else.
     pub async fn moved(&mut self) {
         // The sender cannot be gone: this permit keeps it alive.
         let _ = self.moved.changed().await;
@@ -115,39 +124,47 @@ impl Queue {
 mod tests {
     use super::*;
 
+    fn before(permit: &mut Permit) -> Option<usize> {
+        permit.place().map(|place| place.before)
+    }
+
     #[test]
     fn whoever_came_first_begins_first() {
         let all = Permits::new(2);
         let mut places: Vec<Permit> = (0..5).map(|_| all.enter()).collect();
-        let ahead = |places: &mut Vec<Permit>| places.iter_mut().map(Permit::before).collect::<Vec<_>>();
+        let ahead = |places: &mut Vec<Permit>| places.iter_mut().map(before).collect::<Vec<_>>();
         assert_eq!(ahead(&mut places), [None, None, Some(0), Some(1), Some(2)]);
         drop(places.remove(3));
         assert_eq!(ahead(&mut places), [None, None, Some(0), Some(1)], "one who goes away lets the others up");
         drop(places.remove(0));
-        assert_eq!(places[2].before(), Some(1), "the last one does not overtake");
-        assert_eq!(places[1].before(), None);
-        assert_eq!(places[2].before(), Some(0));
+        assert_eq!(before(&mut places[2]), Some(1), "the last one does not overtake");
+        assert_eq!(places[1].place(), None);
+        assert_eq!(before(&mut places[2]), Some(0));
     }
 
     #[test]
     fn none_is_given_out_while_they_are_held() {
         let all = Permits::new(2);
         let (mut first, mut second) = (all.enter(), all.enter());
-        assert_eq!(first.before(), None);
+        assert_eq!(first.place(), None);
+        assert_eq!(second.place(), None);
+        let mut third = all.enter();
+        assert_eq!(third.place(), Some(QueuePlace { before: 0, held: false }));
         all.hold(true);
-        assert_eq!((first.before(), second.before()), (None, Some(0)));
+        drop(first);
+        assert_eq!((second.place(), third.place()), (None, Some(QueuePlace { before: 0, held: true })));
         all.hold(false);
-        assert_eq!(second.before(), None);
+        assert_eq!(third.place(), None);
     }
 
     #[tokio::test]
     async fn who_waits_is_told_when_a_place_is_free() {
         let all = Permits::new(1);
         let (mut first, mut second) = (all.enter(), all.enter());
-        assert_eq!((first.before(), second.before()), (None, Some(0)));
+        assert_eq!((first.place(), before(&mut second)), (None, Some(0)));
         let freed = tokio::spawn(async move {
             second.moved().await;
-            second.before()
+            second.place()
         });
         drop(first);
         assert_eq!(freed.await.unwrap(), None);

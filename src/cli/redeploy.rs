@@ -13,6 +13,7 @@ use super::{Configuration, Outcome};
 use crate::{
     ids::{FIRST_ACCOUNT, RoomKey},
     ops::{Purpose, Redeploy, RedeployError},
+    strings,
     updates::{self, Found, Record, Step, Tell, UpdateError, Updates, Wanted},
 };
 
@@ -83,7 +84,8 @@ pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Re
                 return Ok(Outcome::Good);
             }
             Found::Newer(newer) => {
-                writeln!(out, "{} {} ({} commits)", short(&newer.commit), newer.subject, newer.count)?;
+                let commits = strings::counted(newer.count as u64, "commit");
+                writeln!(out, "{} {} ({commits})", short(&newer.commit), newer.subject)?;
                 for commit in &newer.commits {
                     writeln!(out, "  {commit}")?;
                 }

@@ -8,6 +8,7 @@ use std::{
 use crate::{
     chat::terminal::ServerFrame,
     hub::{Ending, Live},
+    strings::commands::HELD,
     text,
 };
 
@@ -80,6 +81,7 @@ impl View {
                 (self.started, self.tools) = (Instant::now(), 0);
                 self.progress("working")
             }
+            Live::Queued { held: true, .. } => self.progress(&format!("waiting: {HELD}")),
             Live::Queued { before, .. } => self.progress(&format!("waiting: {before} before this one")),
             // Of a draft the answer follows whole.
             Live::Heard { .. } | Live::Draft { .. } => Ok(()),

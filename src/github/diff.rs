@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use crate::text;
+use crate::{strings, text};
 
 /// Files that are shown.
 const SHOWN: usize = 10;
@@ -69,7 +69,7 @@ impl Diff {
     /// Returns the sum in one line: `3 files +12 −4`.
     pub fn sum(&self) -> String {
         let Self { files, added, removed, .. } = self;
-        format!("{files} {} +{added} −{removed}", if *files == 1 { "file" } else { "files" })
+        format!("{} +{added} −{removed}", strings::counted(*files, "file"))
     }
 
     /// Returns the sum and a line for each of the first files.

@@ -221,7 +221,7 @@ pub enum Live {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         thread: Option<EventId>,
     },
-    /// The turn waits for a permit, because as many turns run as may.
+    /// The turn waits for a permit, because as many turns run as may, or none may begin.
     Queued {
         /// The event that asked.
         asked: EventId,
@@ -230,6 +230,9 @@ pub enum Live {
         thread: Option<EventId>,
         /// How many wait before it.
         before: usize,
+        /// Whether no turn begins now, however few wait: an administrator wants it so.
+        #[serde(default)]
+        held: bool,
     },
     /// A message that was sent during a turn was handed to it. The turn takes it in at its next step; if it has no
     /// further step, the message begins a turn of its own.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::{ledger::Cost, llm::Usage, text};
+use crate::{ledger::Cost, llm::Usage, strings, text};
 
 use super::{
     line::{Edit, ModelUse},
@@ -63,16 +63,16 @@ pub(crate) fn footer(tally: &Tally, cost: Cost, elapsed: Duration) -> String {
     let mut parts: Vec<String> =
         tally.edits.iter().take(FILES).map(|edit| format!("{} +{} −{}", edit.path, edit.added, edit.removed)).collect();
     if tally.edits.len() > FILES {
-        parts.push(counted(tally.edits.len() - FILES, "more file"));
+        parts.push(strings::counted((tally.edits.len() - FILES) as u64, "more file"));
     }
     match tally.proof {
         Proof::None | Proof::Green => {}
         Proof::Unverified | Proof::Stale => parts.push("tests: not run since the last edit".to_owned()),
         Proof::Red => parts.push("tests: red".to_owned()),
     }
-    parts.push(counted(tally.rounds as usize, "turn"));
+    parts.push(strings::counted(tally.rounds.into(), "turn"));
     if tally.calls > 0 {
-        parts.push(counted(tally.calls as usize, "tool"));
+        parts.push(strings::counted(tally.calls.into(), "tool"));
     }
     parts.push(format!("{} tokens", text::short(tally.tokens())));
     parts.extend(cost.is_known().then(|| cost.to_string()));
@@ -83,11 +83,7 @@ pub(crate) fn footer(tally: &Tally, cost: Cost, elapsed: Duration) -> String {
 /// Returns the line in a few words, for where there is little room.
 pub(crate) fn brief(tally: &Tally, elapsed: Duration) -> String {
     let time = text::stopwatch(elapsed);
-    if tally.calls > 0 { format!("{} · {time}", counted(tally.calls as usize, "tool")) } else { time }
-}
-
-fn counted(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+    if tally.calls > 0 { format!("{} · {time}", strings::counted(tally.calls.into(), "tool")) } else { time }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! A day's tokens: near their end, at it, allowed anew, and what they were used for.
 
+use super::counted;
+
 /// The day's tokens cannot be counted.
 pub(crate) const UNCOUNTED: &str =
     "The server cannot count tokens now, so it sends no request to a model. Try again later.";
@@ -104,7 +106,7 @@ pub(crate) fn cost_line(
     requests: u64,
     money: &str,
 ) -> String {
-    let requests = if requests == 1 { "1 request".to_owned() } else { format!("{requests} requests") };
+    let requests = counted(requests, "request");
     let money = if money.is_empty() { String::new() } else { format!(", {money}") };
     format!("- {what}: {input} in ({cached_percent} % cached), {output} out, {requests}{money}\n")
 }

@@ -92,9 +92,13 @@ pub(crate) fn working(what: &str, time: &str, tools: u32, now: Option<&str>) -> 
     format!("Working on “{what}” for {time}{tools}{now}.")
 }
 
+/// Why a turn waits although others may not stand before it.
+pub(crate) const HELD: &str = "no work begins just now, by an administrator's order; it follows by itself";
+
 /// The first line of the reply to `!status` while a turn waits for others.
-pub(crate) fn queued(what: &str, before: usize) -> String {
+pub(crate) fn queued(what: &str, before: usize, held: bool) -> String {
     match before {
+        _ if held => format!("Waiting with “{what}”; {HELD}."),
         0 => format!("Waiting with “{what}”; it is next."),
         _ => format!("Waiting with “{what}”; {before} before it."),
     }

@@ -1,5 +1,7 @@
 //! GitHub: what the room and the readers of a pull request are told.
 
+use super::counted;
+
 /// A repository for which the key may not be used.
 pub(crate) fn not_granted(repository: &str) -> String {
     format!(
@@ -32,12 +34,12 @@ pub(crate) fn answered(number: u64, repository: &str, commit: &str, threads: usi
 }
 
 fn in_threads(count: usize) -> String {
-    format!("{count} review {}", if count == 1 { "thread" } else { "threads" })
+    counted(count as u64, "review thread")
 }
 
 /// What would leave by a push: its commits, and the files in lines.
 pub(crate) fn to_leave(commits: u64, files: &str) -> String {
-    format!("{commits} {}, {files}", if commits == 1 { "commit" } else { "commits" })
+    format!("{}, {files}", counted(commits, "commit"))
 }
 
 /// What leaves as it stands, with nothing in it that a reader does not see: in Markdown nobody sees a comment.

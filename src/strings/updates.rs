@@ -1,5 +1,7 @@
 //! What rooms are told of the program's own replacement.
 
+use super::counted;
+
 /// The version that served before the last update, in a sentence.
 pub(crate) const THE_ONE_BEFORE: &str = "the version before";
 
@@ -55,8 +57,7 @@ pub(crate) const REPLACE: &str = "replace this server's own program";
 
 /// The same with the commit, and how many come along.
 pub(crate) fn to_replace(commit: &str, subject: &str, count: usize) -> String {
-    let commits = if count == 1 { "1 commit".to_owned() } else { format!("{count} commits") };
-    format!("{REPLACE} by {}, {commits} further, and start it anew", version(commit, subject))
+    format!("{REPLACE} by {}, {} further, and start it anew", version(commit, subject), counted(count as u64, "commit"))
 }
 
 /// What is done at the moment.

@@ -11,7 +11,9 @@ use tokio::time::Instant;
 
 use self::line::{around, code, prose};
 use crate::{
+    bots::QueuePlace,
     hub::{Ending, Live},
+    strings::commands,
     text,
 };
 
@@ -38,7 +40,7 @@ pub(super) struct Progress {
     /// When the turn began to wait or to run.
     started: Instant,
     /// How many turns wait before this one; `None` while it runs.
-    queued: Option<usize>,
+    queued: Option<QueuePlace>,
     /// Whether something was shown that must not go unseen: a queue, a notice.
     told: bool,
     /// Calls that have begun.
@@ -92,9 +94,10 @@ impl Progress {
 
     /// Takes an event. Returns whether the text of [`Progress::text`] has changed, apart from the time.
     pub(super) fn update(&mut self, live: &Live, now: Instant) -> bool {
-        if let Live::Queued { before, .. } = live {
+        if let Live::Queued { before, held, .. } = live {
             self.told = true;
-            return self.queued.replace(*before) != Some(*before);
+            let place = QueuePlace { before: *before, held: *held };
+            return self.queued.replace(place) != Some(place);
         }
         if let Live::Told { .. } = live
             && self.queued.is_some()
@@ -192,8 +195,11 @@ impl Progress {
     /// Returns the message's text `now`, as Markdown: at most seven lines of at most 200 characters, or the beginning of the
     /// answer.
     pub(super) fn text(&self, now: Instant) -> String {
-        if let Some(before) = self.queued {
-            return if before == 0 { "⏳ next in line".to_owned() } else { format!("⏳ {before} before this one") };
+        match self.queued {
+            Some(QueuePlace { held: true, .. }) => return format!("⏳ {}", commands::HELD),
+            Some(QueuePlace { before: 0, .. }) => return "⏳ next in line".to_owned(),
+            Some(QueuePlace { before, .. }) => return format!("⏳ {before} before this one"),
+            None => {}
         }
         if let Some(draft) = &self.draft {
             return self.answering(draft, now);
@@ -324,7 +330,7 @@ mod tests {
     }
 
     fn queued(before: usize) -> Live {
-        Live::Queued { asked: EventId::from("$a"), thread: None, before }
+        Live::Queued { asked: EventId::from("$a"), thread: None, before, held: false }
     }
 
     /// Feeds all events and returns the lines after `seconds`.
@@ -431,6 +437,9 @@ mod tests {
         assert_eq!(progress.text(later), "⏳ 3 before this one");
         assert!(!progress.update(&queued(3), start) && progress.update(&queued(0), start));
         assert_eq!(progress.text(later), "⏳ next in line");
+        let held = Live::Queued { asked: EventId::from("$a"), thread: None, before: 0, held: true };
+        assert!(progress.update(&held, start), "who is next is told that nobody's turn comes");
+        assert!(progress.text(later).contains("no work begins"), "{}", progress.text(later));
         assert!(progress.update(&Live::Started { asked: EventId::from("$a"), thread: None }, later));
         assert_eq!(progress.text(later), "⚙️ thinking … · 0:00", "waiting is not working");
         assert!(progress.worth(later));

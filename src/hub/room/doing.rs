@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::{bots::Progress, ids::EventId, strings, text};
+use crate::{
+    bots::{Progress, QueuePlace},
+    ids::EventId,
+    strings, text,
+};
 
 /// The most characters of a message that are shown.
 const SHOWN: usize = 60;
@@ -24,8 +28,8 @@ pub(super) enum Doing {
         asked: EventId,
         /// What was asked.
         what: String,
-        /// How many turns wait before it.
-        before: usize,
+        /// Its place in the queue.
+        place: QueuePlace,
     },
     /// A turn works.
     Working {
@@ -59,7 +63,9 @@ impl Doing {
         match self {
             Self::Nothing => strings::commands::NOTHING_RUNS.to_owned(),
             Self::Fetching { name } => strings::commands::fetching(&text::one_line(name, SHOWN)),
-            Self::Queued { what, before, .. } => strings::commands::queued(&text::one_line(what, SHOWN), *before),
+            Self::Queued { what, place, .. } => {
+                strings::commands::queued(&text::one_line(what, SHOWN), place.before, place.held)
+            }
             Self::Working { what, since, tools, now } => {
                 let time = text::stopwatch(Duration::from_millis((clock - since).max(0) as u64));
                 strings::commands::working(&text::one_line(what, SHOWN), &time, *tools, now.as_deref())
@@ -85,7 +91,12 @@ mod tests {
         );
         doing.follow(&Progress::ToolEnded { call: call(), summary: String::new(), ok: true });
         assert!(doing.line(0).ends_with("for 0:00, 1 tool so far."), "{}", doing.line(0));
-        assert!(Doing::Queued { asked: EventId::from("$a"), what, before: 2 }.line(0).ends_with("2 before it."));
+        let queued = |before, held| {
+            let place = QueuePlace { before, held };
+            Doing::Queued { asked: EventId::from("$a"), what: what.clone(), place }.line(0)
+        };
+        assert!(queued(2, false).ends_with("2 before it."));
+        assert!(queued(0, true).contains("no work begins"));
         assert_eq!(Doing::Nothing.line(0), "Nothing is running.");
     }
 }

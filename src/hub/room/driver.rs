@@ -22,7 +22,7 @@ use super::{
     side::{Asked, Side, txn},
 };
 use crate::{
-    bots::{Bot, Outcome, Permit, Progress, Start, TurnJob, UserMessage},
+    bots::{Bot, Outcome, Permit, Progress, QueuePlace, Start, TurnJob, UserMessage},
     crash,
     hub::{AccountHub, Ending, Live},
     ids::{Address, BotName, EventId, TurnId},
@@ -192,9 +192,9 @@ impl Driver {
                 self.reply_to_machine(Event::Work(work));
             }
             Action::Permit(bot) => {
-                let before = self.ask_permit(&bot);
-                self.queued = before.is_some();
-                self.reply_to_machine(Event::Before(before));
+                let place = self.ask_permit(&bot);
+                self.queued = place.is_some();
+                self.reply_to_machine(Event::Queued(place));
             }
             Action::Release => (self.permit, self.queued) = (None, false),
             Action::Open(opening) => {
@@ -266,14 +266,14 @@ impl Driver {
         self.hub.inner.bots.named(name).cloned()
     }
 
-    /// Asks for a permit for a turn of the bot, or keeps the place in the queue. Returns how many wait before it;
-    /// `None` if the permit is there.
-    fn ask_permit(&mut self, bot: &BotName) -> Option<usize> {
+    /// Asks for a permit for a turn of the bot, or keeps the place in the queue. Returns that place; `None` if the
+    /// permit is there.
+    fn ask_permit(&mut self, bot: &BotName) -> Option<QueuePlace> {
         // A permit for another bot's turn is given back.
         let held = self.permit.take().filter(|(of, _)| of == bot);
         let held = held.or_else(|| Some((bot.clone(), self.bot(bot)?.permits().enter())));
         self.permit = held;
-        self.permit.as_mut().and_then(|(_, permit)| permit.before())
+        self.permit.as_mut().and_then(|(_, permit)| permit.place())
     }
 
     /// Opens a turn; returns `None` if its message does not wait any more.

@@ -9,7 +9,7 @@ use super::{
     meaning::{Entry, Order, Work},
 };
 use crate::{
-    bots::{Enclosure, Outcome, Progress, Start, Taken},
+    bots::{Enclosure, Outcome, Progress, QueuePlace, Start, Taken},
     hub::Live,
     ids::{BotName, EventId, TurnId},
     llm::Part,
@@ -28,8 +28,8 @@ pub(super) enum Event {
     Saw(Option<Entry>),
     /// Answers [`Action::LookForWork`]; `None`: nothing waits, or the turn takes nothing more for now.
     Work(Option<Entry>),
-    /// Answers [`Action::Permit`] with the number of those that wait before this room; `None` if the turn may begin.
-    Before(Option<usize>),
+    /// Answers [`Action::Permit`] with the place in the queue; `None` if the turn may begin.
+    Queued(Option<QueuePlace>),
     /// Answers [`Action::Open`] and [`Action::Resume`]; `None`: the message waits no more, or the turn is not open.
     Opened(Option<Turn>),
     /// The queue for a permit has moved.

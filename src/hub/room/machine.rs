@@ -21,6 +21,7 @@ use super::{
     meaning::{Entry, Meaning, Order, Work},
 };
 use crate::{
+    bots::QueuePlace,
     hub::Live,
     ids::{BotName, EventId},
     llm::Part,
@@ -99,7 +100,7 @@ impl Machine {
             Event::Saw(None) => self.looked_at_all(),
             Event::Saw(Some(entry)) => self.saw(entry, &mut out),
             Event::Work(found) => self.offer(found, &mut out),
-            Event::Before(before) => self.permitted(before, &mut out),
+            Event::Queued(place) => self.permitted(place, &mut out),
             Event::Opened(turn) => self.opened(turn, &mut out),
             Event::Moved => self.moved(&mut out),
             Event::Fetched(brought) => self.came(brought, &mut out),
@@ -268,14 +269,14 @@ impl Machine {
         }
     }
 
-    /// Opens the turn that has a permit now, or shows how many wait before it.
-    fn permitted(&mut self, before: Option<usize>, out: &mut Out) {
+    /// Opens the turn that has a permit now, or shows its place in the queue.
+    fn permitted(&mut self, place: Option<QueuePlace>, out: &mut Out) {
         match mem::take(&mut self.phase) {
-            Phase::Turn(running) if running.queued => self.turn_permitted(running, before, out),
-            Phase::Waiting(entry) => match before {
+            Phase::Turn(running) if running.queued => self.turn_permitted(running, place, out),
+            Phase::Waiting(entry) => match place {
                 None => self.begin(*entry, out),
-                Some(before) => {
-                    self.show_queue(&entry.event, entry.thread.as_ref(), &entry.words, before, out);
+                Some(place) => {
+                    self.show_queue(&entry.event, entry.thread.as_ref(), &entry.words, place, out);
                     self.phase = Phase::Waiting(entry);
                 }
             },
@@ -292,10 +293,11 @@ impl Machine {
         out.push(Action::Open(Opening { entry, bot, text, pictures, others: vec![], stopped: false }));
     }
 
-    fn show_queue(&mut self, asked: &EventId, thread: Option<&EventId>, what: &str, before: usize, out: &mut Out) {
-        let queued = Doing::Queued { asked: asked.clone(), what: what.to_owned(), before };
+    fn show_queue(&mut self, asked: &EventId, thread: Option<&EventId>, what: &str, place: QueuePlace, out: &mut Out) {
+        let queued = Doing::Queued { asked: asked.clone(), what: what.to_owned(), place };
         if self.doing != queued {
-            out.push(Action::Show(Live::Queued { asked: asked.clone(), thread: thread.cloned(), before }));
+            let QueuePlace { before, held } = place;
+            out.push(Action::Show(Live::Queued { asked: asked.clone(), thread: thread.cloned(), before, held }));
             self.doing = queued;
         }
     }

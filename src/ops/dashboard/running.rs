@@ -53,6 +53,7 @@ impl Running {
     fn note(&self, turn: TurnId, live: &Live) {
         let line = match live {
             Live::Started { .. } => "begins".to_owned(),
+            Live::Queued { held: true, .. } => "waits until work may begin again".to_owned(),
             Live::Queued { before, .. } => format!("waits for {before} others"),
             Live::Thinking => "asks the model".to_owned(),
             Live::Text { .. } | Live::Draft { .. } => "writes".to_owned(),

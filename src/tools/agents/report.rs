@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::{
     coding_agents::{Assigned, Outcome, Role},
     ipc::{Event, Kind, RunEnded},
-    text,
+    strings, text,
     tools::{Edit, ToolResult},
 };
 
@@ -135,7 +135,7 @@ fn list(edits: &[Edit], trespass: bool) -> String {
 
 /// Returns changes in a few words: `2 files +12 −3`.
 fn sum(edits: &[Edit]) -> String {
-    let files = if edits.len() == 1 { "1 file".to_owned() } else { format!("{} files", edits.len()) };
+    let files = strings::counted(edits.len() as u64, "file");
     let (added, removed) = edits.iter().fold((0_u64, 0_u64), |(added, removed), edit| {
         (added + u64::from(edit.added), removed + u64::from(edit.removed))
     });

@@ -11,7 +11,7 @@ use super::{
     Machine, Out, Phase, Plan, show_taken,
 };
 use crate::{
-    bots::{Progress, Start},
+    bots::{Progress, QueuePlace, Start},
     hub::Live,
     ids::{BotName, EventId},
 };
@@ -91,11 +91,11 @@ impl Machine {
         }
     }
 
-    /// Starts a resumed turn that has a permit now, or shows how many wait before it.
-    pub(super) fn turn_permitted(&mut self, mut running: Box<Running>, before: Option<usize>, out: &mut Out) {
-        if let Some(before) = before {
+    /// Starts a resumed turn that has a permit now, or shows its place in the queue.
+    pub(super) fn turn_permitted(&mut self, mut running: Box<Running>, place: Option<QueuePlace>, out: &mut Out) {
+        if let Some(place) = place {
             let turn = &running.turn;
-            self.show_queue(&turn.asked, turn.thread.as_ref(), &turn.what, before, out);
+            self.show_queue(&turn.asked, turn.thread.as_ref(), &turn.what, place, out);
             self.phase = Phase::Turn(running);
         } else {
             running.queued = false;

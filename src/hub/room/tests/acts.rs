@@ -14,7 +14,7 @@ impl World {
             Action::Permit(_) => {
                 let before = if self.memory.permitted { None } else { self.before };
                 self.memory.permitted = before.is_none();
-                self.answered(Event::Before(before));
+                self.answered(Event::Queued(before.map(|before| QueuePlace { before, held: false })));
             }
             Action::Release => self.memory.permitted = false,
             Action::Open(opening) => {

@@ -18,7 +18,7 @@ use super::{
     meaning::{Change, Entry, FileSent, Found, Meaning, Order, Target, Work},
 };
 use crate::{
-    bots::{Addressed, Ending, Outcome, Progress},
+    bots::{Addressed, Ending, Outcome, Progress, QueuePlace},
     hub::Live,
     ids::{BotName, EventId, TurnId},
     store::Standing,
