@@ -19,10 +19,11 @@ use tokio::{task, time};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    control::{Request, control_socket},
+    control::Request,
     lock::Lock,
     server::{House, Served, Server},
     settings::{self, with_demo_model},
+    sockets::control_socket,
 };
 use crate::{
     chat::terminal::{Client, ServerFrame, Shown},

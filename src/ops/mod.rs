@@ -18,12 +18,13 @@ mod redeploy;
 mod redeploy_told;
 mod server;
 mod settings;
+mod sockets;
 mod status;
 mod talk;
 mod witness;
 
 pub(crate) use cloud_bots::{Shown, shown, shown_refused};
-pub(crate) use control::{Answer, Operator, Request, Unanswered, administration_socket, control_socket};
+pub(crate) use control::{Answer, Operator, Request, Unanswered};
 pub(crate) use exobot::ShownExobot;
 pub(crate) use lock::{Lock, LockError};
 pub(crate) use pulse::Pulse;
@@ -34,3 +35,4 @@ pub(crate) use settings::{
     with_demo_model,
 };
 pub use settings::{matrix_login, model_settings};
+pub(crate) use sockets::{administration_socket, control_socket};

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Check;
 use crate::{
     chat::terminal::{Unreached, reach},
-    ops::{Lock, control_socket},
+    ops::{lock::Lock, sockets::control_socket},
 };
 
 const NAME: &str = "server";

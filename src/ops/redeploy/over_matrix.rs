@@ -6,8 +6,9 @@ use std::{path::Path, time::Duration};
 use tokio::time;
 
 use super::super::{
-    control::{Answer, NO_REQUEST, Operator, Request, control_socket},
+    control::{Answer, NO_REQUEST, Operator, Request},
     lines::{BACK, Echoes},
+    sockets::control_socket,
 };
 
 /// How long a server may take to answer beyond what the messages themselves may.

@@ -11,12 +11,7 @@ use std::{
 use anyhow::{Context, bail};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{
-    control::{Control, administration_socket},
-    lines::Lines,
-    lock::Lock,
-    settings, talk,
-};
+use super::{control::Control, lines::Lines, lock::Lock, settings, sockets::administration_socket, talk};
 use crate::{
     audit::Audit,
     bots::{Administration, Bot, Coder, Guests, LocalBot, Means, Neighbours, chat},
