@@ -87,7 +87,8 @@ impl Links {
     pub(crate) fn open(secrets: &Path, time: Lasting, address: SocketAddr, names: &[String]) -> io::Result<Self> {
         let file = secrets.join(FILE);
         let key = match fs::read(&file) {
-            Ok(text) if text.len() >= KEY => key_of(&text),
+            // Whatever else lies there is no key that anybody has drawn.
+            Ok(text) if text.len() == 2 * KEY && text.iter().all(u8::is_ascii_hexdigit) => key_of(&text),
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => make_key(&file)?,
         };
@@ -220,6 +221,9 @@ mod tests {
         let cut = links(&secrets, &clock);
         assert_ne!(fs::read(secrets.path().join(FILE)).unwrap(), b"x");
         assert_eq!(cut.check(Opens::All, &again.pass(Opens::All, "")), None);
+        fs::write(secrets.path().join(FILE), [0; 64]).unwrap();
+        links(&secrets, &clock);
+        assert_ne!(fs::read(secrets.path().join(FILE)).unwrap(), [0; 64], "what a broken disk leaves is no key");
     }
 
     #[test]

@@ -231,8 +231,17 @@ fn a_server_in_rooms_needs_an_account_and_a_password_or_a_session() {
     };
     let unheard = || place().set("MATRIX_HOMESERVER", "https://example.org").set("MATRIX_USER", "@bot:example.org");
     let account = || unheard().set("MATRIX_ADMIN_USER", "@me:example.org");
-    let ran = place().run(&["config", "--for", "run"]);
-    assert!(ran.code() == 2 && ran.err().contains("MATRIX_USER: it is not set"), "{}", ran.err());
+    let ran = place().set("LLM_API_KEY", "").run(&["config", "--for", "run"]);
+    for missing in
+        ["LLM_API_KEY: it is not set", "MATRIX_USER: it is not set", "MATRIX_PASSWORD: it is not set", "hears nobody"]
+    {
+        assert!(ran.code() == 2 && ran.err().contains(missing), "all is told at once: {}", ran.err());
+    }
+    for (key, folder) in [("STATE_DIR", "/"), ("IPC_BASE_DIR", "/tmp"), ("STATE_DIR", "/etc")] {
+        let ran = place().set(key, folder).run(&["config", "--for", "run"]);
+        let told = format!("{folder} is open to other users and holds what is not this program's");
+        assert!(ran.code() == 2 && ran.err().contains(&format!("{key} (environment): {told}")), "{}", ran.err());
+    }
     let ran = account().run(&["config", "--for", "run"]);
     assert!(ran.code() == 2 && ran.err().contains("MATRIX_PASSWORD: it is not set"), "{}", ran.err());
     let ran = account().set("MATRIX_PASSWORD", "hush").run(&["config", "--for", "run"]);

@@ -202,7 +202,7 @@ fn orders(rig: &Rig) -> Vec<Value> {
 
 #[test]
 fn each_order_is_noted_with_which_it_is_who_gave_it_and_what_came_of_it() {
-    let (_llm, rig, _server) = serving(&["one"]);
+    let (_llm, rig, _server) = serving(&["one", "one-more"]);
     let said = [
         "!admin status",
         "!admin drain off",
@@ -216,7 +216,8 @@ fn each_order_is_noted_with_which_it_is_who_gave_it_and_what_came_of_it() {
     for arguments in [
         &["admin", "drain"][..],
         &["admin", "drain", "--off"],
-        &["admin", "budget", "terminal:one", "500k"],
+        &["admin", "budget", "one", "500k"],
+        &["admin", "stop", "one-m"],
         &["admin", "stop", "nowhere"],
         &["dashboard"],
         &["admin", "status"],
@@ -232,6 +233,7 @@ fn each_order_is_noted_with_which_it_is_who_gave_it_and_what_came_of_it() {
         ("admin drain", "done"),
         ("admin drain", "done"),
         ("admin budget", "done"),
+        ("admin stop", "done"),
         ("admin stop", "refused"),
         ("dashboard", "refused"),
     ];
@@ -241,6 +243,8 @@ fn each_order_is_noted_with_which_it_is_who_gave_it_and_what_came_of_it() {
     let found: Vec<_> =
         orders.iter().map(|deed| (deed["about"].as_str().unwrap(), deed["outcome"].as_str().unwrap())).collect();
     assert_eq!(found, noted, "{text}");
+    let rooms: Vec<_> = orders[7..10].iter().map(|deed| deed["room"].as_str().unwrap()).collect();
+    assert_eq!(rooms, ["terminal:one", "terminal:one-more", "nowhere"], "the room that it was about: {text}");
     assert!(
         !text.contains("secret") && orders.iter().all(|deed| deed["digest"].as_str().unwrap().len() == 32),
         "{text}"
@@ -312,6 +316,12 @@ fn a_log_whose_end_nobody_knows_is_not_called_whole_and_what_is_no_log_is_refuse
     fs::write(&cut, &text).unwrap();
     let (is_whole, said) = verified(&rig, &cut, &["--head", &head]);
     assert!(is_whole, "it holds what it must: {said}");
+
+    fs::remove_file(&log).unwrap();
+    let gone = rig.run(&["audit", "verify"]);
+    let why = told(&gone.stderr);
+    assert!(!gone.status.success() && why.contains("is gone") && why.contains("line "), "{why}");
+    assert_eq!(doctor(&rig, "audit-log").1, "bad");
 
     fs::write(&cut, "").unwrap();
     let (is_whole, said) = verified(&rig, &cut, &[]);

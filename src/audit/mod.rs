@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 
 pub(crate) use line::{Deed, Head};
 use line::{GAP, LONGEST_LINE, check};
-pub(crate) use verify::{NotProven, verify};
+pub(crate) use verify::{NotProven, all, verify};
 
 use crate::clock::{Clock, day_of};
 

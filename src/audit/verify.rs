@@ -29,6 +29,9 @@ pub(crate) enum NotProven {
     /// There is no file.
     #[error("There is no audit log yet.")]
     Nothing,
+    /// There is no file any more.
+    #[error("The audit log is gone: the file `head` in {} says that it has come to line {lines}.", folder.display())]
+    Gone { folder: PathBuf, lines: u64 },
     /// A folder cannot be read.
     #[error("{} cannot be read: {cause}.", folder.display())]
     Folder { folder: PathBuf, cause: io::Error },
@@ -53,6 +56,23 @@ pub(crate) enum NotProven {
          that the log must hold with `--head`, as a room was told (AUDIT_ROOM), or as this command said earlier."
     )]
     NoWitness { first: u64, last: u64, why: String },
+}
+
+/// Returns the files of the log in a folder, oldest first.
+///
+/// # Errors
+///
+/// There is none, or the folder cannot be read.
+pub(crate) fn all(folder: &Path) -> Result<Vec<PathBuf>, NotProven> {
+    let files = files(folder).map_err(|cause| match cause.kind() {
+        io::ErrorKind::NotFound => NotProven::Nothing,
+        _ => NotProven::Folder { folder: folder.to_owned(), cause },
+    })?;
+    match witness(folder) {
+        _ if !files.is_empty() => Ok(files),
+        Ok(Some(head)) => Err(NotProven::Gone { folder: folder.to_owned(), lines: head.number }),
+        _ => Err(NotProven::Nothing),
+    }
 }
 
 /// Checks files, each of which goes on from the one before it, and that they hold the line `wanted`.

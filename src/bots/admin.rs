@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{strings::admin as words, text::amount};
+use crate::{ids::Address, strings::admin as words, text::amount};
 
 /// What may stand around a word.
 const AROUND: &[char] = &['`', '*', '_', '"', '“', '”', '<', '>', '(', ')', '.', ',', ';', '?'];
@@ -123,6 +123,9 @@ pub(crate) trait Administrator: Send + Sync {
     /// Carries an order out. `by` is who gave it, and `place` where, as the answer names further orders. The error is a sentence.
     fn carry_out<'a>(&'a self, order: &'a AdminOrder, by: &'a str, place: Place)
     -> BoxFuture<'a, Result<Told, String>>;
+
+    /// Returns the room that somebody names, if it is clear which.
+    fn room_named<'a>(&'a self, named: &'a str) -> BoxFuture<'a, Option<Address>>;
 }
 
 /// The way to the administrator, which is there once the server serves. Cheap to clone.

@@ -5,7 +5,6 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::Context;
 use clap::Subcommand;
 
 use super::{Configuration, Outcome};
@@ -34,8 +33,7 @@ pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Re
     let Audit::Verify { file, head } = args.command;
     let files = match &file {
         Some(file) => vec![file.clone()],
-        None => audit::files(&configuration.audit()?)
-            .context("The audit log cannot be read. Nothing was noted yet, or this user may not read it.")?,
+        None => audit::all(&configuration.audit()?)?,
     };
     let proven = tokio::task::spawn_blocking(move || audit::verify(&files, head.as_ref())).await??;
     let gaps = match proven.gaps {

@@ -62,8 +62,8 @@ impl Configuration {
 
     /// Checks whether the settings suffice for a server that somebody reaches in a room.
     pub(super) fn check_rooms(&self) -> Result<(), Mistakes> {
-        self.check(Purpose::Run)?;
-        let mistakes = ops::review_rooms(&self.loaded);
+        let mut mistakes = ops::review(&self.loaded, Purpose::Run);
+        mistakes.extend(ops::review_rooms(&self.loaded));
         if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
     }
 

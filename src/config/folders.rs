@@ -10,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::text;
+
 /// Why a directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FolderError {
@@ -27,6 +29,14 @@ pub(crate) enum FolderError {
         /// That directory.
         path: PathBuf,
     },
+    /// It is open to others and holds what is somebody else's, so it is not closed.
+    #[error("{} is open to other users and holds what is not this program's, such as `{entry}`. Choose a directory of its own.", path.display())]
+    Shared {
+        /// The directory.
+        path: PathBuf,
+        /// An entry in it.
+        entry: String,
+    },
     /// It is a link or a file.
     #[error("{} is no directory (a link is not followed). Remove it or choose another one.", path.display())]
     NotAFolder {
@@ -41,6 +51,29 @@ pub(crate) enum FolderError {
         /// What the system said.
         cause: io::Error,
     },
+}
+
+/// Makes a directory of the settings private, as [`make_private`] does, unless it is open to others and holds something, none of
+/// which has a name of `ours`: it is the system's then, or somebody's.
+pub(crate) fn take_over(path: &Path, ours: &[&str]) -> Result<(), FolderError> {
+    check_unshared(path, ours)?;
+    make_private(path)
+}
+
+/// Checks whether [`take_over`] would refuse the directory for what is in it.
+pub(crate) fn check_unshared(path: &Path, ours: &[&str]) -> Result<(), FolderError> {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
+    if !metadata.is_dir() || metadata.mode() & 0o7077 == 0 || ours.iter().any(|name| path.join(name).exists()) {
+        return Ok(());
+    }
+    for entry in fs::read_dir(path).map_err(fail(path))? {
+        let entry = entry.map_err(fail(path))?.file_name().to_string_lossy().into_owned();
+        // A disk of its own has this.
+        if entry != "lost+found" {
+            return Err(FolderError::Shared { path: path.to_owned(), entry: text::one_line(&entry, 60) });
+        }
+    }
+    Ok(())
 }
 
 /// Makes the directory private to this user (mode 0700); creates it and missing directories above it.
@@ -160,6 +193,33 @@ mod tests {
         fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
         make_private(&path).unwrap();
         assert_eq!(mode(&path), 0o700);
+    }
+
+    #[test]
+    fn what_is_open_to_all_and_holds_others_things_is_not_closed() {
+        let shared = shared();
+        for (of_it, mode_of_it, is_ours) in [
+            (&["a"][..], 0o755, false),
+            (&["a"], 0o1777, false),
+            (&["a"], 0o700, true),
+            (&[], 0o1777, true),
+            (&["lost+found"], 0o755, true),
+            (&["a", "matrix-agent.db"], 0o755, true),
+        ] {
+            let path = tempfile::tempdir_in(shared.path()).unwrap().keep();
+            of_it.iter().for_each(|name| fs::write(path.join(name), "").unwrap());
+            fs::set_permissions(&path, Permissions::from_mode(mode_of_it)).unwrap();
+            let checked = check_unshared(&path, &["matrix-agent.db"]);
+            let taken = take_over(&path, &["matrix-agent.db"]);
+            assert_eq!((checked.is_ok(), taken.is_ok()), (is_ours, is_ours), "{of_it:?} {mode_of_it:o}: {taken:?}");
+            assert_eq!(mode(&path), if is_ours { 0o700 } else { mode_of_it }, "{of_it:?}");
+        }
+        for system in ["/", "/tmp", "/etc", "/usr", "/var"] {
+            assert!(
+                matches!(check_unshared(Path::new(system), &["matrix-agent.db"]), Err(FolderError::Shared { .. })),
+                "{system}"
+            );
+        }
     }
 
     #[test]

@@ -360,9 +360,9 @@ keys! {
         /// Messages that are worked on at the same time, over all rooms; the others wait for their turn.
         () MAX_CONCURRENT_TURNS: usize = Text("8"), parse::count::<_, 1, 1000>;
         /// Tokens that the models may use for one room in a day (UTC), the orchestrator's and the coding agents' together. At 80 % the room is warned, and at the end the work stops until the next day, or until one of ADMIN_USERS allows more with `!budget`.
-        () ROOM_DAILY_TOKENS: u64 = Unset, parse::count::<_, 1, { u32::MAX }>;
+        () ROOM_DAILY_TOKENS: u64 = Unset, parse::tokens;
         /// Tokens that the models may use in a day (UTC) at one person's word, over all rooms; likewise. A message counts for whoever began the work on it.
-        () USER_DAILY_TOKENS: u64 = Unset, parse::count::<_, 1, { u32::MAX }>;
+        () USER_DAILY_TOKENS: u64 = Unset, parse::tokens;
         /// Hours that the files of a room are kept after its last person has left or the bot was removed; `0` deletes them at once.
         () ROOM_GRACE_HOURS: Duration = Text("24"), parse::hours;
         /// Days that the database keeps what nobody needs any more: the messages and turns that were answered, what a summary of the conversation stands for, and what models have used. What belongs to `!new` or to a room that was left goes sooner.

@@ -49,6 +49,12 @@ impl Mistakes {
         self.0.push(Mistake { key: key.to_owned(), source, what: wrong.what, mend: wrong.mend });
     }
 
+    /// Adds others, of whose settings nothing is known to be wrong yet.
+    pub fn extend(&mut self, others: Self) {
+        let new: Vec<_> = others.0.into_iter().filter(|mistake| !self.has(&mistake.key)).collect();
+        self.0.extend(new);
+    }
+
     /// Returns whether something is wrong with `key`.
     pub fn has(&self, key: &str) -> bool {
         self.0.iter().any(|mistake| mistake.key == key)

@@ -37,7 +37,7 @@ pub(crate) use accounts::{account_setting, hears_nobody, use_https};
 pub(crate) use cloud_bots::account_of_bot;
 pub use cloud_bots::{CloudBot, CloudBots, RefusedBot, Thinking, Unwritten};
 pub use exobot::{ExobotAccount, RefusedExobot};
-pub(crate) use folders::{check_private, make_private};
+pub(crate) use folders::{FolderError, check_private, check_unshared, make_private, take_over};
 pub(crate) use meaning::Loaded;
 pub use meaning::load;
 pub(crate) use mistakes::sentence;
@@ -511,6 +511,26 @@ impl Exobot {
 }
 
 impl Paths {
+    /// Names of which a state directory that was used before has one.
+    const OF_STATE: [&str; 3] = ["matrix-agent.db", "lock", "secrets"];
+
+    /// Makes the state directory, which only this user may enter.
+    pub(crate) fn make_state(&self) -> Result<(), FolderError> {
+        take_over(&self.state_dir, &Self::OF_STATE)
+    }
+
+    /// Makes the directory of events, which only this user may enter.
+    pub(crate) fn make_ipc(&self) -> Result<(), FolderError> {
+        take_over(&self.ipc_base_dir, &[])
+    }
+
+    /// Returns which of both directories would be refused for what is in it, by its setting, and why.
+    pub(crate) fn shared(&self) -> Vec<(&'static str, FolderError)> {
+        let state = check_unshared(&self.state_dir, &Self::OF_STATE).err().map(|error| ("STATE_DIR", error));
+        let ipc = check_unshared(&self.ipc_base_dir, &[]).err().map(|error| ("IPC_BASE_DIR", error));
+        state.into_iter().chain(ipc).collect()
+    }
+
     /// Returns the database's file.
     pub fn database(&self) -> PathBuf {
         self.state_dir.join("matrix-agent.db")

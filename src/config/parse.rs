@@ -146,6 +146,14 @@ pub(super) fn count<T: TryFrom<u32>, const MIN: u32, const MAX: u32>(value: &str
     }
 }
 
+/// A number of tokens, as `!budget` takes it.
+pub(super) fn tokens(value: &str) -> Parsed<u64> {
+    text::amount(value).ok_or_else(|| {
+        let mend = "Write a whole number, or one with `k` or `M`, such as `500k` or `1.5M`";
+        Wrong::new(format!("{} is no number of tokens", quote(value)), mend)
+    })
+}
+
 /// A time in seconds, up to a week.
 pub(super) fn seconds<const MIN: u64>(value: &str) -> Parsed<Duration> {
     const WEEK: u64 = 7 * 24 * 60 * 60;

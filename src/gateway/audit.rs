@@ -53,7 +53,7 @@ impl Audit {
             self.refused.note(host);
         }
         if let Some((at, rights)) = self.noted.as_ref().filter(|_| !quiet) {
-            let about = host.map(ToString::to_string).unwrap_or_default();
+            let about = host.map(ToString::to_string).or_else(|| self.at_github(denial)).unwrap_or_default();
             rights.note(at, Deed::new("host", about, format!("refused: {}", Why(denial))));
         }
         let host = host.map(tracing::field::display);
@@ -64,6 +64,16 @@ impl Audit {
         } else {
             tracing::info!(%kind, host, port, address, verdict = "denied", %why, "gateway");
         }
+    }
+
+    /// Returns the host of a request that needs not name it, since it can only be GitHub's.
+    fn at_github(&self, denial: &Denial) -> Option<String> {
+        let host = match (denial, self.kind) {
+            (Denial::GitHubByWeb, _) | (_, ProxyKind::Git) => "github.com",
+            (Denial::GitHubApi, _) | (_, ProxyKind::GitHub) => "api.github.com",
+            _ => return None,
+        };
+        Some(host.to_owned())
     }
 
     /// Logs that a request to a model was refused, and to whose grant it belongs, if that is known.

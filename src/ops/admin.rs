@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout};
 use super::recent;
 use crate::{
     bots::{AdminOrder, Administrator, Place, Told},
+    chat::terminal,
     hub::Accounts,
     ids::Address,
     ledger::Ledger,
@@ -204,7 +205,9 @@ impl Admin {
             return Ok(exact.clone());
         }
         let called = |home: &Address| self.accounts.name_of(home).map(|name| text::shown_name(&name));
-        if let [one] = homes.iter().filter(|home| called(home).as_deref() == Some(named)).collect::<Vec<_>>()[..] {
+        let terminal = terminal::room(named);
+        let is_exact = |home: &&Address| home.room == terminal || called(home).as_deref() == Some(named);
+        if let [one] = homes.iter().filter(is_exact).collect::<Vec<_>>()[..] {
             return Ok(one.clone());
         }
         // A long name ends in a mark that stands for the rest.
@@ -223,6 +226,10 @@ impl Admin {
 }
 
 impl Administrator for Admin {
+    fn room_named<'a>(&'a self, named: &'a str) -> BoxFuture<'a, Option<Address>> {
+        async move { self.room(named, Place::CommandLine).await.ok() }.boxed()
+    }
+
     fn carry_out<'a>(
         &'a self,
         order: &'a AdminOrder,

@@ -261,7 +261,12 @@ impl Control {
             Ok(request) => request,
             Err(error) => return fail(&mut outgoing, &format!("{NO_REQUEST}: {error}.")).await,
         };
-        let deed = request.deed(&name);
+        let mut deed = request.deed(&name);
+        if let Some(deed) = &mut deed
+            && let Some(meant) = self.meant(&request).await
+        {
+            deed.room = meant.to_string();
+        }
         let note = |outcome: &str| {
             let deed = deed.clone().map(|deed| Deed { outcome: outcome.to_owned(), ..deed });
             if let Some(deed) = deed {
@@ -298,6 +303,16 @@ impl Control {
                     Err(why) => fail(&mut outgoing, &why.to_string()).await,
                 }
             }
+        }
+    }
+
+    /// Returns the room that a request is about, if it is clear which is meant.
+    async fn meant(&self, request: &Request) -> Option<Address> {
+        match request {
+            Request::Admin { order } => self.admin.as_ref()?.room_named(order.room()?).await,
+            Request::Remove { room } => self.administration().ok()?.room_with_files(room).await.ok(),
+            Request::Exec { room, .. } => self.administration().ok()?.room(room).await.ok(),
+            _ => None,
         }
     }
 

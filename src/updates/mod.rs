@@ -20,7 +20,7 @@ pub enum UpdateError {
     )]
     Busy,
     /// A file is not what this program has written.
-    #[error("{} cannot be read: {cause}.", path.display())]
+    #[error("{} cannot be read: {cause}. Put it aside; the next update writes it anew.", path.display())]
     Broken {
         /// The file.
         path: PathBuf,

@@ -32,9 +32,12 @@ async fn what_was_done_is_in_a_log_that_shows_every_change_and_whose_end_a_room_
     town.rig.set("AUDIT_ROOM", witness.as_str());
     town.server.take().unwrap().kill();
     town.serve();
-    let ask =
-        "printf 'CONNECT denied.example:443 HTTP/1.1\\r\\nHost: denied.example:443\\r\\n\\r\\n' >&3; head -n 1 <&3";
-    let command = format!("echo a-secret-word; bash -c \"exec 3<>/dev/tcp/127.0.0.1/3128; {ask}\"");
+    let ask = |host: &str| {
+        let ask = format!("printf 'CONNECT {host}:443 HTTP/1.1\\r\\nHost: {host}:443\\r\\n\\r\\n' >&3; head -n 1 <&3");
+        format!("bash -c \"exec 3<>/dev/tcp/127.0.0.1/3128; {ask}\"")
+    };
+    let asked = ["denied.example", "github.com", "api.github.com"].map(ask).join("; ");
+    let command = format!("echo a-secret-word; {asked}; git ls-remote https://github.com/acme/closed; true");
     town.llm.reply(Reply::command(&command)).reply_text("Done.");
     let asked = town.anna.say(&room, "say a-secret-word").await;
     town.replies(&asked).await;
@@ -47,6 +50,10 @@ async fn what_was_done_is_in_a_log_that_shows_every_change_and_whose_end_a_room_
     assert!(tool["who"][0] == *town.anna.id && tool["room"] == *room.as_str() && tool["turn"] != "", "{tool}");
     let host = of("host").unwrap();
     assert!(host["about"] == "denied.example" && host["outcome"].as_str().unwrap().starts_with("refused"), "{host}");
+    let deeds = town.deeds();
+    let hosts: Vec<_> = deeds.iter().filter(|deed| deed["kind"] == "host").map(|deed| &deed["about"]).collect();
+    assert!(hosts.iter().all(|host| **host != "") && hosts.contains(&&"github.com".into()), "{hosts:?}");
+    assert!(hosts.contains(&&"api.github.com".into()), "{hosts:?}");
     assert_eq!(of("grant").unwrap()["about"], "example.org");
     assert_eq!(of("order").unwrap()["about"], "!grant");
     let text = format!("{:?}", town.deeds());

@@ -129,7 +129,7 @@ impl House {
         let gateway = gateway.with_models(house.models.clone()).with_github(house.github.clone());
         let gateway = gateway.with_rights(house.rights.clone());
         let options = settings::sandboxes(config, house.store.instance(), house.store.clock().clone());
-        crate::config::make_private(&options.ipc_dir)?;
+        config.paths.make_ipc()?;
         let sandboxes = Sandboxes::open(options, gateway, &house.cancel).await?;
         house.environments = settings::environments(config, sandboxes.clone())?;
         house.sandboxes = Some(sandboxes);
@@ -139,7 +139,7 @@ impl House {
     /// The same for bots that work in no sandbox: Podman is not needed, and the coding bot cannot be among them.
     pub fn without_sandboxes(config: &Config, clock: Clock) -> anyhow::Result<Self> {
         let state_dir = config.paths.state_dir.clone();
-        crate::config::make_private(&state_dir)?;
+        config.paths.make_state()?;
         let lock = Lock::take(&state_dir)?;
         refuse_copy(&config.paths.database())?;
         let store = Store::open(&config.paths.database(), settings::durability(config), clock)?;

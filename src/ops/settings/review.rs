@@ -41,6 +41,7 @@ pub(crate) fn review(loaded: &Loaded, purpose: Purpose) -> Mistakes {
     review.github();
     review.talk();
     review.web();
+    review.folders();
     review.mistakes
 }
 
@@ -171,6 +172,15 @@ impl Review<'_> {
         }
     }
 
+    /// Looks at what directories hold, which the server's user alone can and need do.
+    fn folders(&mut self) {
+        if self.purpose == Purpose::Run {
+            for (key, error) in self.loaded.config.paths.shared() {
+                self.add(key, Wrong::new(error.to_string(), ""));
+            }
+        }
+    }
+
     fn web(&mut self) {
         let config = &self.loaded.config;
         if let Err(error) = Names::parse(&config.http.names) {
@@ -212,6 +222,12 @@ pub(crate) fn review_rooms(loaded: &Loaded) -> Mistakes {
     if config.all_accounts().next().is_none() && coder_in_talk(config).is_none() {
         let mend = "Run `scripts/setup-synapse.sh`, or name the bot's account";
         mistakes.add("MATRIX_USER", None, Wrong::new("it is not set, so the server would be in no room", mend));
+        if loaded.source("MATRIX_PASSWORD").is_none() {
+            mistakes.add("MATRIX_PASSWORD", None, Wrong::new("it is not set", "Write the password of that account"));
+        }
+        if let Some(deaf) = hears_nobody(FIRST_ACCOUNT, &config.people) {
+            mistakes.add(&account_setting(FIRST_ACCOUNT, "allowed_users"), None, deaf);
+        }
     }
     for (name, matrix, people) in config.all_accounts() {
         if let Some(refused) = matrix.password_refused(name) {
