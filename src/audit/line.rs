@@ -337,7 +337,7 @@ mod tests {
     /// Ten thousand changes of a log: of a byte, of a line's place, of its being there at all.
     #[test]
     fn every_change_is_found() {
-        let (file, head) = log(40);
+        let (file, head) = log(16);
         let lines: Vec<_> = file.split_inclusive(|byte| *byte == b'\n').collect();
         let is_found = |changed: &[u8]| checked(changed, Some(&head)).map_or(true, |(_, holds)| !holds);
         assert!(!is_found(&file));
