@@ -23,15 +23,15 @@ pub fn be_sparing() {
     }
 }
 
-/// Returns free memory to the system, which takes some milliseconds; returns the pages that the process has then.
-/// Blocks.
+/// Returns free memory to the system, which takes some milliseconds; returns the pages that the process has of its own
+/// then. Blocks.
 pub fn give_back() -> Option<u64> {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim takes the locks that it needs.
     unsafe {
         libc::malloc_trim(0);
     }
-    resident()
+    own()
 }
 
 /// Returns how many bytes of the process are in memory.
@@ -42,6 +42,37 @@ pub fn resident_bytes() -> Option<u64> {
 
 /// Returns how many pages of the process are in memory.
 pub fn resident() -> Option<u64> {
+    Some(pages()?.0)
+}
+
+/// Returns how many pages the process has of its own. Those of files, of which the program itself is the largest, say nothing
+/// of what it has allocated.
+pub fn own() -> Option<u64> {
+    let (resident, of_files) = pages()?;
+    resident.checked_sub(of_files)
+}
+
+/// Returns how many pages of the process are in memory, and how many of these are a file's.
+fn pages() -> Option<(u64, u64)> {
     let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
-    pages.split(' ').nth(1)?.parse().ok()
+    let mut pages = pages.split(' ').skip(1).map(|number| number.parse().ok());
+    Some((pages.next()??, pages.next()??))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_allocated_is_its_own_and_the_programs_file_is_not() {
+        const BLOCK: usize = 64 << 20;
+        // No system of ours has larger pages.
+        const PAGE: usize = 64 << 10;
+        let before = own().unwrap();
+        let block = vec![1_u8; BLOCK];
+        let after = own().unwrap();
+        assert!(after >= before + (BLOCK / PAGE) as u64, "{before} {after}");
+        assert!(block.iter().all(|&byte| byte == 1), "it was there until now");
+        assert!(own().unwrap() < resident().unwrap(), "the program itself is in memory");
+    }
 }

@@ -16,14 +16,14 @@ use crate::{hub::AccountHub, ipc::Arrived, memory, sandbox::Notice};
 
 /// How often the process's memory is checked.
 const GIVE_BACK: Duration = Duration::from_secs(20);
-/// Memory is returned to the system when the process has this many times its smallest size so far.
+/// Memory is returned to the system when the process has this many times the least memory of its own so far.
 const GROWN: f64 = 1.1;
 
 /// Returns memory to the system after a load.
 pub(super) async fn give_back(cancel: CancellationToken) {
     let mut least = f64::MAX;
     while cancel.run_until_cancelled(time::sleep(GIVE_BACK)).await.is_some() {
-        let Some(before) = memory::resident() else { return };
+        let Some(before) = memory::own() else { return };
         if before as f64 > least * GROWN
             && let Ok(Some(after)) = task::spawn_blocking(memory::give_back).await
         {
