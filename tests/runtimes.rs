@@ -79,6 +79,10 @@ fn under_gvisor_sandboxd_is_known_by_a_proof_that_nobody_inside_reads() {
     assert!(seen.contains("wall      runsc: gVisor gives each sandbox a kernel of its own"), "{seen}");
     assert!(seen.contains("memory") && !seen.contains("NO LIMIT"), "{seen}");
 
+    // So an update of such a server finds that the newer program works.
+    let flown = rig.run(&["doctor", "--canary"]);
+    assert!(flown.status.success(), "{}", String::from_utf8_lossy(&flown.stderr));
+
     // The next server takes it over by the proof that is written down.
     let boot = "cat file /proc/sys/kernel/random/boot_id";
     let before = told(&llm, &rig, boot, false);

@@ -6,7 +6,7 @@
 
 use std::{
     env, fmt, fs, io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process,
     sync::Arc,
@@ -28,7 +28,7 @@ use super::{
 use crate::{
     chat::terminal::{Client, ServerFrame, Shown},
     clock::Clock,
-    config::{Config, Paths, make_private},
+    config::{Config, Paths, SandboxRuntime, make_private},
     hub::{Ending, Live},
     llm::DemoModel,
     sandbox::Sandboxes,
@@ -159,6 +159,10 @@ impl Place {
         let (new, folder) =
             (base.join(format!(".{BEGINS}{}", process::id())), base.join(format!("{BEGINS}{}", process::id())));
         make_private(&new)?;
+        if config.sandbox.runtime == Some(SandboxRuntime::Runsc) {
+            // gVisor opens what a sandbox is given as the sandbox's own user, who has to pass; the folders in it stay closed.
+            fs::set_permissions(&new, fs::Permissions::from_mode(0o711))?;
+        }
         let lock = Lock::take(&new)?;
         fs::rename(&new, &folder).with_context(|| format!("{} cannot be made", folder.display()))?;
         Ok(Self { folder, _lock: lock })
