@@ -72,12 +72,14 @@ archive() {
     ((code < 2))
 }
 pack() {
-    local audit=() one
+    local what=(--no-recursion) one
     # How far the audit log has come is read before the log, so that it is never ahead of it.
     for one in "$state"/audit "$state"/audit/head "$state"/audit/*.jsonl; do
-        [[ ! -e $one ]] || audit+=("${one#"$state"/}")
+        [[ ! -e $one ]] || what+=("${one#"$state"/}")
     done
-    archive "$part/state.tar.gz" -C "$state" --no-recursion "${audit[@]}" --recursion "${present[@]}"
+    # tar takes no option behind the last name.
+    [[ ${#present[@]} -eq 0 ]] || what+=(--recursion "${present[@]}")
+    archive "$part/state.tar.gz" -C "$state" "${what[@]}"
 }
 [[ ${#present[@]} -eq 0 && ! -d $state/audit ]] || change "pack the audit log, pictures and files" quietly "they cannot be packed" "Mend what it says above" pack
 

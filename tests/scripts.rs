@@ -544,6 +544,35 @@ fn all_settings_come_back_to_a_new_machine_and_a_clone_is_no_folder_of_settings(
 }
 
 #[test]
+fn a_server_that_never_had_some_of_its_folders_is_backed_up_and_comes_back() {
+    for gone in [
+        &["pictures"][..],
+        &["audit/head", "audit/2026-11.jsonl", "secrets"],
+        &["audit", "workspaces/r1.json"],
+        &["audit", "pictures", "secrets", "workspaces"],
+    ] {
+        let place = Place::new();
+        place.settings(SETTINGS);
+        drop(place.served());
+        let (state, old) = (place.path(STATE), place.path("old"));
+        for name in gone.iter().map(|name| state.join(name)) {
+            if name.is_dir() { fs::remove_dir_all(name) } else { fs::remove_file(name) }.unwrap();
+        }
+        let to = place.path("backups");
+        let made = place.run("backup.sh", &["--secrets", "--rooms", "--to", to.to_str().unwrap()]);
+        assert_eq!(made.code, 0, "{gone:?}: {made:?}");
+        let backup = fs::read_dir(to).unwrap().next().unwrap().unwrap().path();
+        fs::rename(&state, &old).unwrap();
+        let back = place.run("restore.sh", &[backup.to_str().unwrap()]);
+        assert_eq!(back.code, 0, "{gone:?}: {back:?}");
+        assert_eq!(said_in(&state.join("matrix-agent.db")), "hello");
+        for name in ["audit", "audit/head", "pictures"] {
+            assert_eq!(state.join(name).exists(), old.join(name).exists(), "{gone:?}: {name}");
+        }
+    }
+}
+
+#[test]
 fn two_backups_at_once_are_two_backups() {
     let place = Place::new();
     place.settings(SETTINGS);
