@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Writes a backup of this machine's matrix-agent while it runs: a folder of archives that nobody else may read.
-#   sudo ./scripts/backup.sh [--to DIRECTORY] [--keep N] [--rooms] [--secrets] [--dry-run]
+#   sudo ./scripts/backup.sh [--to DIRECTORY] [--keep N] [--rooms] [--secrets] [--env-file FILE] [--dry-run]
 #     --to        where backups are kept (/var/backups/matrix-agent; without root, ~/.local/share/matrix-agent-backups)
 #     --keep      remove older ones afterwards, so that this many remain
 #     --rooms     the rooms' files too: what is in /workspace and in the agent's home
 #     --secrets   settings, passwords and keys too, with the recovery key of the bot's encrypted rooms
+#     --env-file  the settings, where the program reads them from elsewhere (matrix-agent --env-file FILE)
 #     --dry-run   only say what would be written
 # What is in it: the database (conversations, what is to be sent), the audit log, pictures and files that are still to be sent,
 # the homeserver of scripts/setup-synapse.sh, and SHA256SUMS, the list of all that. What is not: images, environments, and the
@@ -22,9 +23,11 @@ to=/var/backups/matrix-agent
 keep='' rooms='' secrets=''
 while (($# > 0)); do
     case $1 in
-        --to | --keep) (($# > 1)) || die "$1 needs a value" "scripts/backup.sh --help lists the options" ;;&
+        --to | --keep | --env-file) (($# > 1)) || die "$1 needs a value" "scripts/backup.sh --help lists the options" ;;&
         --to) to=$2 && shift ;;
         --keep) keep=$2 && shift ;;
+        --env-file) ENV_FILE=$2 && shift
+            [[ -f $ENV_FILE && -r $ENV_FILE ]] || die "$ENV_FILE is no file that this user can read" "Name the server's settings" ;;
         --rooms) rooms=yes ;;
         --secrets) secrets=yes ;;
         --dry-run) DRY_RUN=yes ;;
@@ -35,21 +38,23 @@ while (($# > 0)); do
 done
 [[ -z $keep || $keep =~ ^[1-9][0-9]{0,5}$ ]] || die "--keep $keep is no number of backups" "Give 1 or more"
 state=$(state_dir)
+[[ ! -e $state/restoring ]] || die "a restore in $state was cut off, or is under way" "Run scripts/restore.sh again: it puts back what was there, and begins anew"
 [[ -r $state/matrix-agent.db ]] || die "there is no database in $state that this user can read" "Set STATE_DIR, or run this as the server's user"
 have sqlite3 || die "sqlite3 is not installed" "Run: apt-get install sqlite3"
 
 part=
-cleared() {
-    # The homeserver's files may belong to ids that this user has only in Podman's namespace.
-    [[ -z $part ]] || rm -rf -- "$part" 2>/dev/null || with_ids rm -rf -- "$part"
-}
+cleared() { [[ -z $part ]] || clear_away "$part"; }
 trap cleared EXIT
 if [[ -z $DRY_RUN ]]; then
     # Of two at once both would have the homeserver copied to the same place.
     exec {alone}<"$state"
-    flock --nonblock "$alone" || { note "another backup is being written; this one waits for it" && flock --timeout 7200 "$alone"; } ||
+    flock --nonblock "$alone" || { note "another backup is being written, or one is restored; this one waits for it" && flock --timeout 7200 "$alone"; } ||
         die "the other backup does not end" "Look what it does (ps ax | grep backup.sh), then try again"
-    { mkdir -p "$to" && part=$(mktemp -d "$to/.part-XXXXXXXX"); } || die "$to cannot be written" "Choose another place with --to"
+    # What was killed is left over; what is being written by another one, as for another server, is locked.
+    for one in "$state"/restoring-????????; do [[ ! -d $one ]] || clear_away "$one"; done
+    { mkdir -p "$to" && exec {place}<"$to" && flock --timeout 60 "$place" && for one in "$to"/.part-????????; do
+        [[ ! -d $one ]] || ! flock --nonblock "$one" true || clear_away "$one"
+    done && part=$(mktemp -d "$to/.part-XXXXXXXX") && exec {writing}<"$part" && flock "$writing" && exec {place}<&-; } || die "$to cannot be written" "Choose another place with --to"
 fi
 
 database() {
@@ -141,7 +146,7 @@ if ! own_folder "$settings" && [[ $usual -ef $settings ]]; then settings=$usual;
 keys() {
     local one to=$part/secrets
     mkdir "$to" "$to/etc" || return 1
-    if own_folder "$settings"; then
+    if own_folder "$settings" && [[ -d ${settings%/*} ]]; then
         cp -R "${settings%/*}/." "$to/etc" || return 1
         # A link's file may not be there on another machine.
         while IFS= read -r -d '' one; do
@@ -159,7 +164,12 @@ keys() {
     rm -f "$to"/state/matrix-*-session.json "$to"/state/matrix-*-store-key
     tar -C "$to" -czf "$to.tar.gz" etc state && rm -rf "$to"
 }
-[[ -z $secrets ]] || change "pack settings and keys" quietly "they cannot be packed" "Mend what it says above" keys
+if [[ -n $secrets && ! -r $settings ]]; then
+    change "pack keys" quietly "they cannot be packed" "Mend what it says above" keys
+    note "no settings were found in $settings, so this backup has none: name their file with --env-file, or keep them yourself"
+elif [[ -n $secrets ]]; then
+    change "pack settings and keys" quietly "they cannot be packed" "Mend what it says above" keys
+fi
 
 finish() {
     local name

@@ -460,8 +460,10 @@ own_folder() { [[ ${1%/*} == */matrix-agent && ! -e ${1%/*}/scripts/lib.sh ]]; }
 
 # instance_of STATE: the server's name, which its containers and volumes bear; another server's stay alone.
 instance_of() {
-    local name
-    name=$(sqlite3 "$(database_uri "$1/matrix-agent.db" mode=ro)" "SELECT value FROM meta WHERE key = 'instance'" 2>/dev/null || true)
+    local name how=mode=ro
+    # Where nothing waits to be read into the database, reading it leaves nothing beside it.
+    [[ -s $1/matrix-agent.db-wal ]] || how='mode=ro&immutable=1'
+    name=$(sqlite3 "$(database_uri "$1/matrix-agent.db" "$how")" "SELECT value FROM meta WHERE key = 'instance'" 2>/dev/null || true)
     [[ ! $name =~ ^[0-9a-f]+$ ]] || printf '%s' "$name"
 }
 
@@ -499,3 +501,6 @@ remove_sandboxes() {
 with_ids() {
     if [[ $EUID -eq 0 ]]; then "$@"; else podman unshare "$@"; fi
 }
+
+# clear_away PATH: what is in it may belong to ids that this user has only in Podman's namespace.
+clear_away() { rm -rf -- "$1" 2>/dev/null || with_ids rm -rf -- "$1"; }

@@ -6,7 +6,8 @@
 #                 STATE_DIR/before-restore-DATE, the homeserver's in the volume NAME-before-restore-DATE
 #     --dry-run   only say what would be done
 # All of the backup is looked at and unpacked beside what is there before anything changes; if a step fails afterwards, what was there
-# is put back. First install as on the old machine, as far as scripts/quickstart.sh or scripts/install-service.sh need it; then stop the
+# is put back; after a kill or a power cut the server does not start (STATE_DIR/restoring says so), and this script, run again, puts
+# back what was there and begins anew. First install as on the old machine, as far as scripts/quickstart.sh or scripts/install-service.sh need it; then stop the
 # server (systemctl stop matrix-agent synapse) and restore. The bot logs in as a new device at its next start, which its
 # recovery key signs (a backup with --secrets has it; else bring STATE_DIR/secrets/matrix-coder-recovery-key back by hand).
 # What happened after the backup is not known to the restored server. What is to be sent from that time is looked for in its room
@@ -78,27 +79,100 @@ for record in "$backup"/rooms/*.size; do
     [[ ! -e $record ]] || have mke2fs || die "mke2fs is not installed" "Run: apt-get install e2fsprogs"
 done
 
-state=$(state_dir)
+[[ ! -e $backup/rooms || -d $backup/rooms ]] || damaged "$backup/rooms is no folder"
+
+state=$(realpath -ms -- "$(state_dir)")
 ! taken "$state" || die "a server runs on $state (process $(<"$state/lock"))" "Stop it: systemctl stop matrix-agent, or kill it"
-now=$(date -u +%Y-%m-%dT%H%M%SZ)
-aside=$state/before-restore-$now
+# ---- alone ----
+
+# What Podman leaves running must not keep the lock.
+# shellcheck disable=SC2032 # what xargs starts ends with it
+podman() { command podman "$@" {alone}>&-; }
+if [[ -z $DRY_RUN ]]; then
+    { mkdir -p "$state" && exec {alone}<"$state"; } || die "$state cannot be written" "Run this as the server's user"
+    flock --nonblock "$alone" || die "a backup of $state is being written, or another one restored there" "Wait for its end, then try again"
+else
+    exec {alone}</dev/null
+fi
+
+# ---- every change can be taken back ----
+
+# Before the first change this file says what is put aside (old), what is new, and which volumes are made; it is there until all is in its
+# place (src/ops/lock.rs). What is aside is what was there: so it can be put back from wherever a restore was cut off, also the putting back.
+marker=$state/restoring
+
+# carry FROM TO: nothing is at TO. FROM is at one of both places as a whole at any time, also between two file systems.
+carry() {
+    local of=$1
+    [[ -d $(dirname "$2") ]] || mkdir -p -- "$(dirname "$2")" || return 1
+    if [[ $(stat -c %d -- "$1") == "$(stat -c %d -- "$(dirname "$2")")" ]]; then
+        with_owner "$of" mv -T -- "$1" "$2"
+    else
+        clear_away "$2.part" && clear_away "$1.part" && with_owner "$of" cp -a -T -- "$1" "$2.part" && sync -f "$(dirname "$2")" &&
+            with_owner "$of" mv -T -- "$2.part" "$2" && with_owner "$of" mv -T -- "$1" "$1.part" && clear_away "$1.part"
+    fi
+}
+move() { ! there "$2" && carry "$1" "$2"; }
+# Rooms' files and the homeserver's belong to ids that a user has only in Podman's namespace.
+with_owner() {
+    local of=$1
+    shift
+    if [[ -O $of ]]; then "$@"; else with_ids "$@"; fi
+}
+there() { [[ -e $1 || -L $1 ]] || { [[ $EUID -ne 0 && -e ${1%/*} && ! -x ${1%/*} ]] && with_ids test -e "$1" 2>/dev/null; }; }
+content() { with_ids find "$(podman volume inspect --format '{{.Mountpoint}}' "$1")" -mindepth 1 -maxdepth 1 "${@:2}"; }
+pour() { content "$1" -exec mv -t "$(podman volume inspect --format '{{.Mountpoint}}' "$2")" {} +; }
+
+# put_back: what the marker says; again as often as need be.
+put_back() {
+    local noted at place kept
+    mapfile -d '' noted <"$marker" || return 1
+    for ((at = 0; at + 2 < ${#noted[@]}; at += 3)); do
+        place=${noted[at + 1]} kept=${noted[at + 2]}
+        case ${noted[at]} in
+            old)
+                there "$kept" || continue
+                # A log that is another database's would be read into this one.
+                [[ $place != */matrix-agent.db ]] || rm -f -- "$place-wal" "$place-shm" || return 1
+                clear_away "$place" && carry "$kept" "$place" || return 1
+                ;;
+            new) clear_away "$place" || return 1 ;;
+            made) podman volume rm --force "$place" >/dev/null || return 1 ;;
+            emptied)
+                ! podman volume exists "$place" || [[ -n $(content "$place" -print -quit) ]] || podman volume rm "$place" >/dev/null || return 1
+                ;;
+            aside) [[ ! -d $place ]] || find "$place" -depth -type d -empty -delete || return 1 ;;
+        esac
+    done
+    sync -f "$state" && rm -- "$marker" && sync -f "$state"
+}
+
+# left_over: what was unpacked by one that was killed, and volumes that it has made and not used.
+left_over() {
+    local one
+    for one in "$state"/restoring-????????; do
+        [[ ! -d $one ]] || clear_away "$one" || return 1
+    done
+    have podman || return 0
+    while IFS= read -r one; do
+        [[ $one == "$arriving" || $one == "$HOMESERVER"-before-restore-* && -z $(content "$one" -print -quit) ]] || continue
+        podman volume rm --force "$one" >/dev/null || return 1
+    done < <(podman volume ls --quiet 2>/dev/null)
+}
+
+arriving=$HOMESERVER-restoring
+if [[ -e $marker ]]; then
+    force=yes # it was given then, if there was anything to put aside
+    change "put back what a restore that was cut off has put aside" put_back ||
+        die "not all of it could be put back; $marker is there until it is" "Mend what it says above, then run this again"
+fi
+[[ -n $DRY_RUN ]] || left_over || die "what is left of a restore that was cut off cannot be removed" "Mend what it says above, then run this again"
 
 # ---- what is there already ----
 
-ours=()
-for one in "$state"/{matrix-agent.db,matrix-agent.db-wal,matrix-agent.db-shm,matrix-agent.db.restored,matrix,audit,pictures,outgoing,terminal}; do
-    [[ ! -e $one ]] || ours+=("$one")
-done
-for one in "$state"/secrets/matrix-*-{session.json,store-key}; do
-    [[ ! -e $one ]] || ours+=("$one")
-done
-for record in "$backup"/rooms/*.json; do
-    files=$state/workspaces/$(basename "$record" .json)
-    for one in "$files" "$files".{json,ext4}; do
-        [[ ! -e $one ]] || ours+=("$one")
-    done
-done
-volume='' arriving=$HOMESERVER-restoring before=$HOMESERVER-before-restore-$now
+now=$(date -u +%Y-%m-%dT%H%M%SZ)
+aside=$state/before-restore-$now
+volume='' before=$HOMESERVER-before-restore-$now
 if [[ -e $backup/homeserver.tar.gz ]]; then
     have podman || die "podman is not installed" "Run scripts/quickstart.sh, or: apt-get install podman"
     for one in "$HOMESERVER" "$HOMESERVER-db"; do
@@ -112,43 +186,20 @@ if [[ -z $force && ( -e $state/matrix-agent.db || -n $volume ) ]]; then
         "--force puts it aside"
 fi
 
-# ---- every change can be taken back ----
-
-work='' moved_from=() moved_to=() swapped='' made='' done=''
-# move FROM TO: nothing is at TO. Back goes all of it, in the reverse order.
-move() {
-    mkdir -p "$(dirname "$2")" && [[ ! -e $2 && ! -L $2 ]] && with_owner "$1" mv -T -- "$1" "$2" && moved_from+=("$1") && moved_to+=("$2")
-}
-# Rooms' files belong to ids that a user has only in Podman's namespace.
-with_owner() {
-    local of=$1
-    shift
-    if [[ -O $of ]]; then "$@"; else with_ids "$@"; fi
-}
-content() { with_ids find "$(podman volume inspect --format '{{.Mountpoint}}' "$1")" -mindepth 1 -maxdepth 1 "${@:2}"; }
-pour() { content "$1" -exec mv -t "$(podman volume inspect --format '{{.Mountpoint}}' "$2")" {} +; }
-
+work='' marked='' done=''
 take_back() {
-    local code=$? at failed=''
+    local code=$?
     trap - EXIT
     trap '' INT TERM HUP # half of it back would be worse
     set +e
-    if [[ -z $done ]]; then
-        for ((at = ${#moved_to[@]} - 1; at >= 0; at--)); do
-            mv -T -- "${moved_to[at]}" "${moved_from[at]}" 2>/dev/null || with_ids mv -T -- "${moved_to[at]}" "${moved_from[at]}" || failed=yes
-        done
-        # What is in the volume now is the backup's only when all of the old has left it.
-        [[ $swapped != gone ]] || content "$HOMESERVER" -exec rm -rf {} + || failed=yes
-        [[ -z $swapped ]] || { pour "$before" "$HOMESERVER" && podman volume rm "$before" >/dev/null; } || failed=yes
-        [[ -z $made ]] || podman volume rm --force "$HOMESERVER" >/dev/null || failed=yes
-        [[ ! -d $aside ]] || find "$aside" -depth -type d -empty -delete
-        if [[ -n $failed ]]; then
-            printf '✗ not all that was there could be put back. The rest of it is in %s and in the volume %s\n' "$aside" "$before" >&2
-        elif [[ -n $work ]]; then
+    if [[ -n $work && -z $done ]]; then
+        if [[ -z $marked ]] || put_back; then
             printf '  what was there is as it was\n' >&2
+        else
+            printf '✗ not all that was there could be put back, and the server does not start so. Mend what it says above, then run this again\n' >&2
         fi
     fi
-    [[ ! -d $work ]] || rm -rf -- "$work" 2>/dev/null || with_ids rm -rf -- "$work"
+    [[ ! -d $work ]] || clear_away "$work"
     [[ -z $work || ! -e $backup/homeserver.tar.gz ]] || podman volume rm --force "$arriving" >/dev/null 2>&1
     exit "$code"
 }
@@ -160,7 +211,10 @@ trap 'exit 130' INT TERM HUP
 # unpack ARCHIVE FOLDER: of the server's own; nothing in it may lead out of it, since what is here is followed.
 unpack() {
     local link top
-    mkdir -p "$2" && tar -xzf "$1" -C "$2" --no-same-owner || return 1
+    mkdir -p "$2" && tar -xzf "$1" -C "$2" --no-same-owner --no-same-permissions || return 1
+    # Folders first, one by one, since below one without rights nothing is found. The fifth digit is for bits that four leave there.
+    find "$2" -type d -exec chmod 00700 {} \; && find "$2" -type f ! -path "$2/etc/*" -exec chmod 00600 {} + &&
+        find "$2" -type f -path "$2/etc/*" -exec chmod u-s,g-s,o-t,u=rwX,go= {} + || return 1
     while IFS= read -r -d '' link; do
         top=${link#"$2"/} && top=$(realpath -- "$2")/${top%%/*}
         [[ -L $link && $(realpath -m -- "$link") == "$top"/* ]] && continue
@@ -192,6 +246,23 @@ homeserver_beside() {
     ! with_ids test -e "$data/homeserver.db.copy" || with_ids mv "$data/homeserver.db.copy" "$data/homeserver.db"
 }
 
+# shapes: what is to be a folder is one, and what is to be a file; also where it goes.
+shapes() {
+    local one to
+    for one in "$work"/new/{audit,pictures,outgoing,terminal} "$work"/secrets/{etc,state} "$state"/{secrets,workspaces}; do
+        [[ ! -e $one || -d $one ]] || { printf '%s is no folder\n' "${one#"$work"/}" && return 1; }
+    done
+    for one in "$work"/new/audit/* "$work/secrets/etc/.env"; do
+        [[ ! -d $one ]] || { printf '%s is a folder\n' "${one#"$work"/}" && return 1; }
+    done
+    [[ -d $work/secrets/state ]] || return 0
+    while IFS= read -r -d '' one; do
+        to=$state/secrets/$one one=$work/secrets/state/$one
+        [[ ! -e $to ]] || [[ -d $to && -d $one || ! -d $to && ! -d $one ]] ||
+            { printf '%s is of another kind than %s\n' "${one#"$work"/}" "$to" && return 1; }
+    done < <(find "$work/secrets/state" -mindepth 1 -printf '%P\0')
+}
+
 beside() {
     local record
     mkdir "$work/new" || return 1
@@ -200,98 +271,151 @@ beside() {
     for record in "$backup"/rooms/*.tar.gz; do
         [[ ! -e $record ]] || room "$(basename "$record" .tar.gz)" || return 1
     done
+    shapes || return 1
     [[ ! -e $backup/homeserver.tar.gz ]] || homeserver_beside || return 1
     install -m 600 "$backup/matrix-agent.db" "$work/matrix-agent.db"
 }
 NOTHING="Mend what it says above, or take another backup"
 if [[ -z $DRY_RUN ]]; then
-    { mkdir -p "$state" && work=$(mktemp -d "$state/restoring-XXXXXXXX"); } || die "$state cannot be written" "Run this as the server's user"
+    work=$(mktemp -d "$state/restoring-XXXXXXXX") || die "$state cannot be written" "Run this as the server's user"
 fi
 change "unpack the backup beside what is there" quietly "the backup cannot be unpacked" "$NOTHING" beside
 
 # ---- in its place ----
 
-put_aside() {
-    local one
-    for one in "${ours[@]}"; do move "$one" "$aside/${one#"$state"/}" || return 1; done
-}
 # A sandbox that still runs has the old files.
 instance=$(instance_of "$state")
 if [[ -n $instance && -d $backup/rooms ]] && have podman; then
     change "remove the sandboxes, which have the old files" quietly "they cannot be removed" "Mend what it says above" remove_sandboxes "$instance" "$state"
 fi
-[[ ${#ours[@]} -eq 0 ]] || change "put what is in $state aside, in $aside" quietly "it cannot be put aside" "Mend what it says above" put_aside
 
-files() {
-    local one
-    for one in audit pictures outgoing terminal; do
-        [[ ! -e $work/new/$one ]] || move "$work/new/$one" "$state/$one" || return 1
+# What is there is looked for as late as this, since whoever reads a database may leave files beside it.
+old=() news=() step=() from=() to=()
+declare -A is_old=()
+leaves() {
+    if [[ -z ${is_old[$1]:-} ]] && there "$1"; then is_old["$1"]=yes old+=("$1"); fi
+}
+# comes STEP FROM TO: what is there goes aside.
+comes() {
+    leaves "$3"
+    step+=("$1") from+=("$2") to+=("$3")
+}
+bring() {
+    local at
+    for at in "${!step[@]}"; do
+        [[ ${step[at]} != "$1" ]] || move "${from[at]}" "${to[at]}" || return 1
     done
 }
-[[ ! -e $backup/state.tar.gz ]] || change "bring back the audit log, pictures and files" quietly "they cannot be brought back" "Mend what it says above" files
+
+shopt -s nullglob
+for one in "$state"/{matrix-agent.db,matrix-agent.db-wal,matrix-agent.db-shm,matrix-agent.db.restored,matrix,audit,pictures,outgoing,terminal} \
+    "$state"/secrets/matrix-*-{session.json,store-key}; do
+    leaves "$one"
+done
+for record in "$backup"/rooms/*.json; do
+    files=$state/workspaces/$(basename "$record" .json)
+    for one in "$files" "$files".{json,ext4}; do leaves "$one"; done
+done
+packed=("$backup"/rooms/*.tar.gz)
+
+# Where the settings belong: where the program reads them here, or, on a new machine, where they were on the old one.
+settings=$(readlink -m -- "$ENV_FILE")
+linked='' left=''
+was=$(sed -n 's/^settings=//p' "$backup/about" | head -n 1)
+if [[ ! -e $settings ]] && ! own_folder "$settings" && [[ $was == /* ]] && own_folder "$(realpath -m -- "$was")/.env" && [[ ! -e $was/.env ]]; then
+    settings=$was/.env linked=yes
+fi
+apart=$state/settings-of-the-backup
+
+if [[ -z $DRY_RUN ]]; then
+    for one in audit pictures outgoing terminal; do
+        [[ ! -e $work/new/$one ]] || comes files "$work/new/$one" "$state/$one"
+    done
+    for one in "$work"/workspaces/*; do comes rooms "$one" "$state/workspaces/${one##*/}"; done
+    if [[ -d $work/secrets/state ]]; then
+        while IFS= read -r -d '' one; do
+            comes keys "$work/secrets/state/$one" "$state/secrets/$one"
+        done < <(find "$work/secrets/state" ! -type d -printf '%P\0')
+    fi
+    if [[ -d $work/secrets/etc ]]; then
+        fresh='' # where there are settings already, those stay
+        [[ -e $settings ]] || fresh=yes
+        while IFS= read -r -d '' one; do
+            goes=${settings%/*}/$one
+            # In a clone there is nothing of it but .env.
+            if [[ -n $fresh ]] && ! there "$goes" && { [[ $one == .env ]] || own_folder "$settings"; }; then
+                comes keys "$work/secrets/etc/$one" "$goes"
+            else
+                left=yes
+            fi
+        done < <(find "$work/secrets/etc" ! -type d -printf '%P\0')
+        [[ -z $fresh || -z $linked || -e $ENV_FILE ]] || news+=("$ENV_FILE")
+        [[ -z $left ]] || comes keys "$work/secrets/etc" "$apart"
+    fi
+    : >"$work/restored"
+    # The database is last: with it the server takes up the rest.
+    # By the empty file beside it the server knows that it comes from a backup (src/store/restored.rs).
+    comes database "$work/restored" "$state/matrix-agent.db.restored"
+    comes database "$work/matrix-agent.db" "$state/matrix-agent.db"
+fi
+
+mark() {
+    local one data kept
+    {
+        for one in "${old[@]}"; do printf '%s\0' old "$one" "$aside/${one#"$state"/}"; done
+        for one in "${to[@]}" "${news[@]}"; do
+            [[ -n ${is_old[$one]:-} ]] || printf '%s\0' new "$one" ''
+        done
+        if [[ -n $volume ]]; then
+            podman volume create "$before" >/dev/null && data=$(podman volume inspect --format '{{.Mountpoint}}' "$volume") &&
+                kept=$(podman volume inspect --format '{{.Mountpoint}}' "$before") || return 1
+            while IFS= read -r -d '' one; do printf '%s\0' old "$data/$one" "$kept/$one"; done < <(content "$volume" -printf '%P\0')
+            while IFS= read -r -d '' one; do
+                with_ids test -e "$data/$one" || printf '%s\0' new "$data/$one" ''
+            done < <(content "$arriving" -printf '%P\0')
+            printf '%s\0' emptied "$before" ''
+        elif [[ -e $backup/homeserver.tar.gz ]]; then
+            printf '%s\0' made "$HOMESERVER" ''
+        fi
+        printf '%s\0' aside "$aside" ''
+    } >"$work/marker" && sync -f "$work" && mv -T -- "$work/marker" "$marker" && marked=yes && sync -f "$state" || return 1
+    # A server that starts now does not see it, or is seen here.
+    ! taken "$state" || { printf 'a server has started meanwhile\n' && return 1; }
+}
+change "note in $marker what is to be put aside" quietly "it cannot be noted" "Mend what it says above" mark
+
+put_aside() {
+    local one
+    for one in "${old[@]}"; do move "$one" "$aside/${one#"$state"/}" || return 1; done
+}
+[[ ${#old[@]} -eq 0 ]] || change "put what is in $state aside, in $aside" quietly "it cannot be put aside" "Mend what it says above" put_aside
+
+[[ ! -e $backup/state.tar.gz ]] || change "bring back the audit log, pictures and files" quietly "they cannot be brought back" "Mend what it says above" bring files
 
 homeserver() {
     local data
     podman rm --force --ignore --time 10 "$HOMESERVER" "$HOMESERVER-db" || return 1
-    if [[ -n $volume ]]; then
-        podman volume create "$before" && swapped=leaving && pour "$volume" "$before" && swapped=gone || return 1
-    else
-        podman volume create "$HOMESERVER" && made=yes || return 1
-    fi
+    if [[ -n $volume ]]; then pour "$volume" "$before" || return 1; else podman volume create "$HOMESERVER" || return 1; fi
     data=$(podman volume inspect --format '{{.Mountpoint}}' "$HOMESERVER") && pour "$arriving" "$HOMESERVER" &&
         with_ids chown --reference="$data/homeserver.yaml" "$data"
 }
 [[ ! -e $backup/homeserver.tar.gz ]] || change "bring back the homeserver in the volume $HOMESERVER${volume:+, and put the old one aside in $before}" \
     quietly "the homeserver cannot be brought back" "Mend what it says above" homeserver
 
-rooms() {
-    local one
-    for one in "$work"/workspaces/*; do move "$one" "$state/workspaces/${one##*/}" || return 1; done
-}
-shopt -s nullglob
-packed=("$backup"/rooms/*.tar.gz)
-[[ ${#packed[@]} -eq 0 ]] || change "bring back the rooms' files (${#packed[@]})" quietly "they cannot be brought back" "Mend what it says above" rooms
-
-# Where the settings belong: where the program reads them here, or, on a new machine, where they were on the old one.
-settings=$(readlink -m -- "$ENV_FILE")
-linked=''
-was=$(sed -n 's/^settings=//p' "$backup/about" | head -n 1)
-if [[ ! -e $settings ]] && ! own_folder "$settings" && [[ $was == /* ]] && own_folder "$(realpath -m -- "$was")/.env" && [[ ! -e $was/.env ]]; then
-    settings=$was/.env linked=yes
-fi
-apart=$state/settings-of-the-backup left=''
+[[ ${#packed[@]} -eq 0 ]] || change "bring back the rooms' files (${#packed[@]})" quietly "they cannot be brought back" "Mend what it says above" bring rooms
 
 keys() {
-    local one to
-    while IFS= read -r -d '' one; do
-        to=$state/secrets/$one
-        [[ ! -e $to && ! -L $to ]] || move "$to" "$aside/secrets/$one" || return 1
-        move "$work/secrets/state/$one" "$to" || return 1
-    done < <(find "$work/secrets/state" ! -type d -printf '%P\0' 2>/dev/null)
-    [[ -d $work/secrets/etc ]] || return 0
-    if [[ ! -e $settings ]]; then
-        while IFS= read -r -d '' one; do
-            to=${settings%/*}/$one
-            # In a clone there is nothing of it but .env.
-            if [[ ! -e $to && ! -L $to ]] && { [[ $one == .env ]] || own_folder "$settings"; }; then
-                move "$work/secrets/etc/$one" "$to" || return 1
-            fi
-        done < <(find "$work/secrets/etc" ! -type d -printf '%P\0')
-        [[ -z $linked || -e $ENV_FILE ]] || ln -s "$settings" "$ENV_FILE" || return 1
-    fi
-    [[ -n $(find "$work/secrets/etc" ! -type d -print -quit) ]] || return 0
-    [[ ! -e $apart ]] || move "$apart" "$aside/settings-of-the-backup" || return 1
-    move "$work/secrets/etc" "$apart" && left=yes
+    local one
+    bring keys || return 1
+    for one in "${news[@]}"; do ln -s "$settings" "$one" || return 1; done
 }
 [[ ! -e $backup/secrets.tar.gz ]] || change "bring back keys and settings" quietly "they cannot be brought back" "Mend what it says above" keys
 [[ -z $left ]] || note "the settings here stay as they are (${settings%/*}); those of the backup that are not among them are in $apart"
 
-# The database is last: with it the server takes up the rest.
-# By the empty file beside it the server knows that it comes from a backup (src/store/restored.rs).
 database() {
-    mkdir -p "$state/secrets" "$state/workspaces" && : >"$work/restored" && move "$work/restored" "$state/matrix-agent.db.restored" &&
-        sync -f "$work" && move "$work/matrix-agent.db" "$state/matrix-agent.db"
+    mkdir -p "$state/secrets" "$state/workspaces" && sync -f "$work" && bring database && sync -f "$state" && rm -- "$marker" || return 1
+    done=yes
+    sync -f "$state" || true # without the marker all is in its place, with it the old comes back
 }
 change "bring back the database" quietly "it cannot be brought back" "Mend what it says above" database
-done=yes
 [[ -n $DRY_RUN ]] || note "now start the homeserver, if it came back (scripts/setup-synapse.sh), and the server (systemctl start matrix-agent)"

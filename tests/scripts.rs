@@ -1,6 +1,9 @@
 //! The scripts that install, back up and remove the service: what they refuse, and that they change nothing twice. Nothing here
 //! starts a service or needs Podman; files go to a directory that stands for a machine (`--root`).
 
+#[path = "scripts/cut_off.rs"]
+mod cut_off;
+
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
@@ -60,6 +63,15 @@ impl Place {
 
     /// Runs a script with a folder before those in which programs are looked for.
     fn run_with(&self, script: &str, arguments: &[&str], programs: &str) -> Ran {
+        ran(self.output(script, arguments, programs))
+    }
+
+    /// Runs a script; returns whether it was killed.
+    fn killed(&self, script: &str, arguments: &[&str], programs: &str) -> bool {
+        self.output(script, arguments, programs).status.code().is_none()
+    }
+
+    fn output(&self, script: &str, arguments: &[&str], programs: &str) -> Output {
         let mut command = Command::new(self.path("clone/scripts").join(script));
         command.env_clear().env("HOME", self.path("home"));
         command.env("PATH", format!("{programs}:/usr/bin:/bin:/usr/sbin:/sbin"));
@@ -67,7 +79,7 @@ impl Place {
         if script != "install-service.sh" {
             command.env("STATE_DIR", self.path(STATE));
         }
-        ran(command.args(arguments).output().unwrap())
+        command.args(arguments).output().unwrap()
     }
 
     fn install(&self, more: &[&str]) -> Ran {
@@ -462,7 +474,12 @@ fn a_restore_that_fails_in_the_middle_leaves_what_was_there() {
     fs::create_dir_all(&programs).unwrap();
     // The last step, the third file that is moved, and what is unpacked.
     for (program, text, said) in [
-        ("sync", "exit 1".to_owned(), "✗ it cannot be brought back"),
+        (
+            "mv",
+            "case $* in *restoring-*matrix-agent.db*) echo full; exit 1;; esac; exec /usr/bin/mv \"$@\"".to_owned(),
+            "✗ it cannot be brought back",
+        ),
+        ("sync", "exit 1".to_owned(), "✗ it cannot be noted"),
         (
             "mv",
             "case $* in *restoring-*audit*) echo full; exit 1;; esac; exec /usr/bin/mv \"$@\"".to_owned(),

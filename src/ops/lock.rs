@@ -11,6 +11,9 @@ use nix::fcntl::{Flock, FlockArg};
 
 /// The lock's file in the state directory, which contains the owner's pid.
 const FILE: &str = "lock";
+/// The file that `scripts/restore.sh` leaves in the state directory from its first change to its last: until then the database may
+/// be away, and whoever began with an empty one would take all rooms' sandboxes for nobody's.
+const RESTORING: &str = "restoring";
 
 /// Holds the lock until it is dropped or the process ends.
 #[derive(Debug)]
@@ -29,6 +32,12 @@ pub(crate) enum LockError {
         /// The state directory.
         state: PathBuf,
     },
+    /// A backup has come back only in part.
+    #[error("A restore in {} was cut off, or is under way. If it is over, run scripts/restore.sh again with its backup: it puts back what was there, and begins anew.", state.display())]
+    Restoring {
+        /// The state directory.
+        state: PathBuf,
+    },
     /// The file cannot be used.
     #[error("The lock in {} cannot be taken: {cause}. Check that the folder belongs to this user.", state.display())]
     Io {
@@ -40,7 +49,7 @@ pub(crate) enum LockError {
 }
 
 impl Lock {
-    /// Takes the lock of a state directory.
+    /// Takes the lock of a state directory, unless a restore has not come to its end there.
     pub(crate) fn take(state: &Path) -> Result<Self, LockError> {
         let io = |cause| LockError::Io { state: state.to_owned(), cause };
         let file = OpenOptions::new()
@@ -56,6 +65,10 @@ impl Lock {
                 file.set_len(0).map_err(io)?;
                 file.rewind().map_err(io)?;
                 write!(file, "{}", std::process::id()).map_err(io)?;
+                // The script looks for the lock after it has left its file, so that one of both gives way.
+                if is_restoring(state).map_err(io)? {
+                    return Err(LockError::Restoring { state: state.to_owned() });
+                }
                 Ok(Self { _file: file })
             }
             Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
@@ -85,6 +98,15 @@ impl Lock {
     }
 }
 
+/// Returns whether a restore of a state directory has begun and not come to its end.
+pub(super) fn is_restoring(state: &Path) -> std::io::Result<bool> {
+    match fs::symlink_metadata(state.join(RESTORING)) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +118,16 @@ mod tests {
         let refused = Lock::take(state.path()).unwrap_err().to_string();
         assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
         drop(first);
+        Lock::take(state.path()).unwrap();
+    }
+
+    #[test]
+    fn nobody_works_with_a_state_directory_that_was_restored_in_part() {
+        let state = tempfile::tempdir().unwrap();
+        fs::write(state.path().join("restoring"), "").unwrap();
+        let refused = Lock::take(state.path()).unwrap_err().to_string();
+        assert!(refused.contains("run scripts/restore.sh again"), "{refused}");
+        fs::remove_file(state.path().join("restoring")).unwrap();
         Lock::take(state.path()).unwrap();
     }
 

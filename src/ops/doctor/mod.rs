@@ -15,6 +15,7 @@ mod homeserver;
 mod host;
 mod model;
 mod podman;
+mod restoring;
 mod server;
 mod settings;
 mod talk;
@@ -175,6 +176,12 @@ const EXAMINATIONS: &[Examination] = &[
         coder: false,
         limit: SLOW,
         run: |loaded| Box::pin(async move { exobot::check(&loaded.config).await }),
+    },
+    Examination {
+        name: "restore",
+        coder: false,
+        limit: QUICK,
+        run: |loaded| Box::pin(async move { restoring::check(&loaded.config) }),
     },
     Examination {
         name: "database",
