@@ -240,17 +240,21 @@ fn sandboxes(all: &Gathered, html: &mut Html) {
         html.raw("<p>There are none.</p>");
         return;
     }
-    table(html, &["Room", "State", "Memory", "Disk", "Unused for"]);
+    table(html, &["Room", "State", "Memory", "Disk"]);
     let mut list: Vec<&SandboxSummary> = list.iter().collect();
     list.sort_by_key(|sandbox| sandbox.idle_seconds);
     for sandbox in list.iter().take(MOST) {
         html.raw("<tr><td>");
         place(&sandbox.address, all, html);
-        html.raw("</td><td>").raw(sandbox.state.as_str()).raw("</td><td>");
+        html.raw("</td><td>").raw(sandbox.state.as_str());
+        if sandbox.idle_seconds >= 60 {
+            let unused = human_duration(Duration::from_secs(sandbox.idle_seconds / 60 * 60));
+            html.raw("<div class=\"where\">unused for ").value(unused).raw("</div>");
+        }
+        html.raw("</td><td>");
         share(sandbox.memory_used, all.sandbox_limits.map(|limits| limits.memory), html);
         html.raw("</td><td>");
         share(sandbox.disk_used, all.sandbox_limits.map(|limits| limits.disk), html);
-        html.raw("</td><td>").value(human_duration(Duration::from_secs(sandbox.idle_seconds / 60 * 60)));
         html.raw("</td></tr>");
     }
     html.raw("</tbody></table></div>");
@@ -261,8 +265,8 @@ fn sandboxes(all: &Gathered, html: &mut Html) {
 fn share(used: Option<u64>, most: Option<u64>, html: &mut Html) {
     match (used, most) {
         (Some(used), Some(most)) => {
-            html.raw("<meter max=\"").value(most).raw("\" value=\"").value(used).raw("\"></meter> ");
             html.value(human_bytes(used));
+            html.raw("<meter max=\"").value(most).raw("\" value=\"").value(used).raw("\"></meter>");
         }
         _ => {
             html.raw("–");
@@ -324,8 +328,8 @@ fn tokens(overview: &Overview, all: &Gathered, html: &mut Html) {
         html.value(short(day.held)).raw("</td><td>");
         match day.allowed.or(usual) {
             Some(limit) => {
-                html.raw("<meter max=\"").value(limit).raw("\" value=\"").value(day.used).raw("\"></meter> ");
                 html.value(short(limit));
+                html.raw("<meter max=\"").value(limit).raw("\" value=\"").value(day.used).raw("\"></meter>");
             }
             None => {
                 html.raw("none");
