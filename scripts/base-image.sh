@@ -4,7 +4,11 @@
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
-[[ ${1:-} != -h && ${1:-} != --help ]] || { show_help && exit 0; }
+case ${1:-} in
+    -h | --help) show_help && exit 0 ;;
+    -*) die "$1 is not known" "scripts/base-image.sh --help says how it is used" ;;
+esac
+(($# < 2)) || die "$2 is one image too many" "Name one"
 
 # debian:trixie-slim (13.6) of 2026-08-04. A registry keeps what a digest names, so every build starts from the same
 # files; `apt-get upgrade` in the Containerfile brings what was mended since.

@@ -1,5 +1,19 @@
 #!/usr/bin/env bash
 # Looks whether what coding agents' hooks tell in the sandboxes arrives: `matrix-agent check-ipc`, under the name that the
-# original gave it. Usage: scripts/check-ipc-logs.sh [CONTAINER…]
+# original gave it.
+#   scripts/check-ipc-logs.sh [CONTAINER…] [--json]
+#     --json   print JSON
+# MATRIX_AGENT names the program where it is not in PATH.
 set -euo pipefail
-exec "${MATRIX_AGENT:-matrix-agent}" check-ipc "$@"
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+for one in "$@"; do
+    case $one in
+        --json) ;;
+        -h | --help) show_help && exit 0 ;;
+        -*) die "$one is not known" "scripts/check-ipc-logs.sh --help lists the options" ;;
+    esac
+done
+program=${MATRIX_AGENT:-matrix-agent}
+have "$program" || die "there is no program $program" "Run scripts/quickstart.sh, or name it: MATRIX_AGENT=/path/to/matrix-agent"
+exec "$program" check-ipc "$@"

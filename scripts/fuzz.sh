@@ -3,9 +3,17 @@
 # tried: scripts/fuzz.sh [SECONDS] [TARGET…]. What breaks one is left in fuzz/artifacts/, what it has learnt in fuzz/corpus/.
 set -eu
 case ${1:-} in -h | --help) sed -n '2,3s/^# //p' "$0" && exit 0 ;; esac
+unknown() {
+    echo "✗ $1 is not known. scripts/fuzz.sh --help says how it is used" >&2
+    exit 1
+}
 cd "$(dirname "$0")/../fuzz"
 seconds=${1:-60}
+case $seconds in '' | *[!0-9]*) unknown "$seconds" ;; esac
 [ $# -gt 0 ] && shift
+for target in "$@"; do
+    [ -f "fuzz_targets/$target.rs" ] || unknown "$target"
+done
 if [ $# -eq 0 ]; then
     for target in fuzz_targets/*.rs; do
         set -- "$@" "$(basename "$target" .rs)"

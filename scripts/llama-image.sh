@@ -7,7 +7,11 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=scripts/image.sh
 . "$(dirname "$0")/image.sh"
-[[ ${1:-} != -h && ${1:-} != --help ]] || { show_help && exit 0; }
+case ${1:-} in
+    '') ;;
+    -h | --help) show_help && exit 0 ;;
+    *) die "$1 is not known" "scripts/llama-image.sh takes nothing" ;;
+esac
 cd "$REPO"
 
 build_image "the tests' llama-server" matrix-agent-llama:latest 2 "" scripts/llama scripts/llama/Containerfile scripts/llama/tiny.py \

@@ -180,6 +180,21 @@ fn every_script_says_what_it_does_and_refuses_what_it_does_not_know() {
 }
 
 #[test]
+fn scripts_without_a_dry_run_say_what_they_do_and_refuse_what_they_do_not_know() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("clone/fuzz")).unwrap();
+    for script in ["check-ipc-logs.sh", "base-image.sh", "llama-image.sh", "fuzz.sh"] {
+        let help = place.run_with(script, &["--help"], "/nowhere");
+        assert!(help.code == 0 && help.out.contains(script), "{script}: {help:?}");
+        let wrong = place.run_with(script, &["--nonsense"], "/nowhere");
+        assert!(wrong.code == 1 && wrong.err.contains("--nonsense is not known"), "{script}: {wrong:?}");
+        assert_eq!(wrong.err.lines().count(), 1, "{script}: {wrong:?}");
+    }
+    let none = place.run_with("check-ipc-logs.sh", &[], "/nowhere");
+    assert!(none.code == 1 && none.err.contains("there is no program matrix-agent"), "{none:?}");
+}
+
+#[test]
 fn a_service_is_put_in_place_once() {
     let place = Place::new();
     place.settings(SETTINGS);
@@ -443,6 +458,14 @@ fn nothing_is_restored_beside_a_server_or_from_a_damaged_backup() {
             "holds etc/x, which leads out",
         ),
         (false, "echo 'a[$(touch pwned)]' >rooms/r1.size", "r1.size is no size"),
+        (false, "echo x >pictures && tar -czf state.tar.gz pictures && rm pictures", "new/pictures is no folder"),
+        (false, "mkdir -p audit/head && tar -czf state.tar.gz audit && rm -r audit", "new/audit/head is a folder"),
+        (false, "mkdir -p etc/.env && tar -czf secrets.tar.gz etc && rm -r etc", "secrets/etc/.env is a folder"),
+        (
+            false,
+            "mkdir -p state/matrix-coder-recovery-key && tar -czf secrets.tar.gz state && rm -r state",
+            "matrix-coder-recovery-key is of another kind",
+        ),
     ] {
         let copy = place.path("harmed");
         let script = format!(
@@ -458,10 +481,18 @@ fn nothing_is_restored_beside_a_server_or_from_a_damaged_backup() {
         assert_eq!(place.state(), before, "{harm}");
         assert!(!copy.join("pwned").exists(), "{harm}");
     }
-    let script = format!("cd {} && {OLD} true", backup.display());
+    let loose = "mkdir -p audit state && echo x >audit/head && echo x >state/key && chmod 6777 audit audit/head state/key \
+        && tar -czf state.tar.gz audit && tar -czf secrets.tar.gz state && rm -r audit state";
+    let script = format!("cd {} && {OLD} {loose}", backup.display());
     assert!(Command::new("bash").args(["-c", &script]).output().unwrap().status.success());
     let old = place.run("restore.sh", &[backup.to_str().unwrap(), "--force"]);
     assert!(old.code == 0 && old.out.contains("has no list of what is in it"), "{old:?}");
+    for (name, expected) in [("audit", 0o700), ("audit/head", 0o600), ("secrets/key", 0o600)] {
+        assert_eq!(mode(&place.path(STATE).join(name)), expected, "{name}: modes of the archive are nobody's wish");
+    }
+    let beside = fs::read_dir(place.path(STATE)).unwrap().map(|entry| entry.unwrap().file_name());
+    let beside: Vec<_> = beside.filter(|name| name == "matrix-agent.db-wal" || name == "matrix-agent.db-shm").collect();
+    assert!(beside.is_empty(), "what the old database left: {beside:?}");
 }
 
 #[test]
