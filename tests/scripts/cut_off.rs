@@ -40,7 +40,8 @@ fn a_restore_that_is_killed_anywhere_puts_back_what_was_there_and_begins_anew() 
         fs::remove_dir_all(&state).unwrap();
         drop(place.served());
         fs::write(state.join("audit/head"), "old").unwrap();
-        fs::write(state.join("pictures/one"), "old").unwrap();
+        // What was not there is not there afterwards either.
+        fs::remove_dir_all(state.join("pictures")).unwrap();
         rusqlite::Connection::open(state.join("matrix-agent.db"))
             .and_then(|database| database.execute("UPDATE meta SET value = 'old'", []))
             .unwrap();
