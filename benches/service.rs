@@ -2,11 +2,14 @@
 //! takes with many turns, none of which may be lost.
 
 use std::{
+    io::{BufReader, Write},
+    net::TcpListener,
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -27,11 +30,15 @@ mod looker;
 #[path = "../tests/support/rig.rs"]
 mod rig;
 mod support;
+
 /// Viewers, each of whom loads the page once a second.
 const VIEWERS: usize = 50;
+const LOOK: Duration = Duration::from_secs(1);
 /// Rooms in which people ask one question after the other, and how many each asks.
 const ROOMS: usize = 4;
 const QUESTIONS: usize = 60;
+/// How often the ways of looking take turns.
+const ROUNDS: usize = 4;
 /// Turns that run when the server ends.
 const RUNNING: usize = 20;
 
@@ -51,44 +58,91 @@ fn beside_viewers() {
     let state = rig.path().join("s");
     let mut people: Vec<_> = (0..ROOMS).map(|room| Terminal::join(&state, &format!("room-{room}"))).collect();
     ask_all(&mut people, 10);
-    let alone = ask_all(&mut people, QUESTIONS);
-    let (over, loads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let eyes = rig::block_on(looker::Looker::come_in(&rig, &address));
-    let viewing = {
-        let (over, loads) = (Arc::clone(&over), Arc::clone(&loads));
-        std::thread::spawn(move || {
+    let (ours, page) = rig::block_on(async {
+        let eyes = looker::Looker::come_in(&rig, &address).await;
+        let page = eyes.see("/dashboard").await;
+        (eyes, page)
+    });
+    let bare = ours.elsewhere(&serve_bare(page));
+    let (mut alone, mut beside_bare, mut beside_ours) = (Times::default(), Times::default(), Times::default());
+    // In turns, for conversations grow.
+    for _ in 0..ROUNDS {
+        ask_all(&mut people, QUESTIONS / ROUNDS).into_iter().for_each(|time| alone.add(time));
+        for (eyes, times) in [(&bare, &mut beside_bare), (&ours, &mut beside_ours)] {
+            let viewers = Viewers::begin(eyes);
+            ask_all(&mut people, QUESTIONS / ROUNDS).into_iter().for_each(|time| times.add(time));
+            viewers.end();
+        }
+    }
+    let shown = |times: &Times| format!("{:.0} ms (p95 {:.0})", times.median(), times.percentile(95));
+    let what = format!("a turn with a command, {ROOMS} rooms at once, beside {VIEWERS} viewers, median");
+    let ratio = |times: &Times| format!("{:.2} ×", times.median() / alone.median());
+    let nobody = format!("{} (nobody looks)", shown(&alone));
+    row(&what, "≤ 1.2 ×", &shown(&beside_ours), &nobody, &ratio(&beside_ours));
+    row(
+        "the same, the page from a server that does nothing else",
+        "",
+        &shown(&beside_bare),
+        &nobody,
+        &ratio(&beside_bare),
+    );
+}
+
+/// Serves a page that is there already, for comparison; returns the address.
+fn serve_bare(page: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {}\r\n\r\n", page.len());
+    let answer: Arc<[u8]> = (head + page.as_str()).into_bytes().into();
+    std::thread::spawn(move || {
+        for connection in listener.incoming().map_while(Result::ok) {
+            let answer = Arc::clone(&answer);
+            std::thread::spawn(move || {
+                let (mut reader, mut writer) = (BufReader::new(connection.try_clone().unwrap()), connection);
+                while model::read_head(&mut reader).is_some() && writer.write_all(&answer).is_ok() {}
+            });
+        }
+    });
+    address
+}
+
+/// Viewers who look until they are told to end.
+struct Viewers {
+    over: Arc<AtomicBool>,
+    looking: JoinHandle<()>,
+}
+
+impl Viewers {
+    fn begin(eyes: &looker::Looker) -> Self {
+        let (over, eyes) = (Arc::<AtomicBool>::default(), eyes.clone());
+        let ends = Arc::clone(&over);
+        let looking = std::thread::spawn(move || {
             rig::block_on(async {
-                let views = (0..VIEWERS).map(|_| async {
-                    while !over.load(Ordering::Relaxed) {
-                        eyes.see("/dashboard").await;
-                        loads.fetch_add(1, Ordering::Relaxed);
-                        tokio::time::sleep(Duration::from_secs(1)).await;
+                let views = (0..VIEWERS).map(|number| {
+                    let (ends, eyes) = (&ends, &eyes);
+                    async move {
+                        // They do not all look at the same moment.
+                        tokio::time::sleep(LOOK.mul_f64(number as f64 / VIEWERS as f64)).await;
+                        while !ends.load(Ordering::Relaxed) {
+                            eyes.see("/dashboard").await;
+                            tokio::time::sleep(LOOK).await;
+                        }
                     }
                 });
                 futures_util::future::join_all(views).await;
             });
-        })
-    };
-    let begun = Instant::now();
-    let beside = ask_all(&mut people, QUESTIONS);
-    let rate = loads.load(Ordering::Relaxed) as f64 / begun.elapsed().as_secs_f64();
-    over.store(true, Ordering::Relaxed);
-    viewing.join().unwrap();
-    let shown = |times: &Times| format!("{:.0} ms (p95 {:.0})", times.median(), times.percentile(95));
-    row(
-        &format!(
-            "a turn with a command, {ROOMS} rooms at once, beside {VIEWERS} viewers ({rate:.0} pages a second), median"
-        ),
-        "≤ 1.2 ×",
-        &shown(&beside),
-        &format!("{} (nobody looks)", shown(&alone)),
-        &format!("{:.2} ×", beside.median() / alone.median()),
-    );
+        });
+        Self { over, looking }
+    }
+
+    fn end(self) {
+        self.over.store(true, Ordering::Relaxed);
+        self.looking.join().unwrap();
+    }
 }
 
 /// Everybody asks so many questions, one after the other.
-fn ask_all(people: &mut [Terminal], questions: usize) -> Times {
-    let mut all = Times::default();
+fn ask_all(people: &mut [Terminal], questions: usize) -> Vec<Duration> {
     std::thread::scope(|scope| {
         let asking: Vec<_> = people
             .iter_mut()
@@ -98,11 +152,8 @@ fn ask_all(people: &mut [Terminal], questions: usize) -> Times {
                 })
             })
             .collect();
-        for time in asking.into_iter().flat_map(|asking| asking.join().unwrap()) {
-            all.add(time);
-        }
-    });
-    all
+        asking.into_iter().flat_map(|asking| asking.join().unwrap()).collect()
+    })
 }
 
 fn shutdown() {

@@ -35,6 +35,11 @@ impl Looker {
         Self { client, address: address.to_owned(), cookie }
     }
 
+    /// Returns the same browser at another server.
+    pub fn elsewhere(&self, address: &str) -> Self {
+        Self { address: address.to_owned(), ..self.clone() }
+    }
+
     /// Loads a page and returns it.
     pub async fn see(&self, path: &str) -> String {
         let asked = self.client.get(format!("{}{path}", self.address)).header("cookie", &self.cookie);
