@@ -175,11 +175,6 @@ fn failures() -> Vec<(&'static str, Reply, &'static str)> {
             Reply::raw(&format!("data: {WORDS}\n\n")),
             "What the model's provider sent is no answer. Please try again in a while.",
         ),
-        (
-            "cut",
-            Reply::text("It begins well.").first(1, End::Cut),
-            "The model's answer broke off in the middle. Please ask again.",
-        ),
         ("silence", Reply::Hang, "The model took too long to answer. Please try again, or ask for less."),
         ("empty", Reply::text(""), "The model gave an empty answer. Please ask again, perhaps in other words."),
         (
@@ -221,6 +216,23 @@ async fn each_failure_is_one_plain_sentence_and_no_part_of_the_conversation() {
         let request = talk.llm.requests().pop().unwrap();
         assert_eq!(user_texts(&request), ["and now?"], "what came to nothing is not asked again");
         assert_eq!(talk.llm.requests().len(), failures().len() + 1, "each question is asked once");
+        talk.end().await;
+    }
+}
+
+#[tokio::test]
+async fn what_had_come_of_an_answer_that_broke_off_stays_and_can_be_gone_on_with() {
+    for features in [EDITS, NO_FEATURES] {
+        let mut talk = Talk::begin(features, |_, _| {}).await;
+        talk.llm.reply(Reply::text("It begins well.").first(1, End::Cut));
+        let answer = talk.ask("how does it begin?").await;
+        let told = "It be\n\n(The model's answer broke off in the middle. Please ask again.)";
+        assert_eq!((&*answer.text, answer.ending), (told, Ending::Done));
+        talk.llm.reply_text("gins well.");
+        talk.ask("go on").await;
+        let request = talk.llm.requests().pop().unwrap();
+        assert_eq!(user_texts(&request), ["how does it begin?", "go on"]);
+        assert!(request.to_string().contains("\"It be\""), "{request}");
         talk.end().await;
     }
 }
