@@ -63,14 +63,14 @@ fn beside_viewers() {
         let page = eyes.see("/dashboard").await;
         (eyes, page)
     });
-    let bare = ours.elsewhere(&serve_bare(page));
+    let bare = ours.elsewhere(&serve_bare(&page));
     let (mut alone, mut beside_bare, mut beside_ours) = (Times::default(), Times::default(), Times::default());
     // In turns, for conversations grow.
     for _ in 0..ROUNDS {
-        ask_all(&mut people, QUESTIONS / ROUNDS).into_iter().for_each(|time| alone.add(time));
+        ask_round(&mut people, &mut alone);
         for (eyes, times) in [(&bare, &mut beside_bare), (&ours, &mut beside_ours)] {
             let viewers = Viewers::begin(eyes);
-            ask_all(&mut people, QUESTIONS / ROUNDS).into_iter().for_each(|time| times.add(time));
+            ask_round(&mut people, times);
             viewers.end();
         }
     }
@@ -88,12 +88,19 @@ fn beside_viewers() {
     );
 }
 
+/// Has everybody ask their questions of a round.
+fn ask_round(people: &mut [Terminal], times: &mut Times) {
+    for time in ask_all(people, QUESTIONS / ROUNDS) {
+        times.add(time);
+    }
+}
+
 /// Serves a page that is there already, for comparison; returns the address.
-fn serve_bare(page: String) -> String {
+fn serve_bare(page: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {}\r\n\r\n", page.len());
-    let answer: Arc<[u8]> = (head + page.as_str()).into_bytes().into();
+    let answer: Arc<[u8]> = (head + page).into_bytes().into();
     std::thread::spawn(move || {
         for connection in listener.incoming().map_while(Result::ok) {
             let answer = Arc::clone(&answer);
