@@ -61,4 +61,6 @@ cargo nextest run --locked --workspace --no-run --cargo-quiet || die "the tests 
 
 end_stage
 told_stages
+# Most tests wait for containers, homeservers and browsers, so that twice as many as processors keep these at work.
+export NEXTEST_TEST_THREADS=${NEXTEST_TEST_THREADS:-$(($(nproc) * 2))}
 exec cargo nextest run --locked --workspace "$@" </dev/null
