@@ -237,7 +237,7 @@ fn a_server_in_rooms_needs_an_account_and_a_password_or_a_session() {
     {
         assert!(ran.code() == 2 && ran.err().contains(missing), "all is told at once: {}", ran.err());
     }
-    for (key, folder) in [("STATE_DIR", "/"), ("IPC_BASE_DIR", "/tmp"), ("STATE_DIR", "/etc")] {
+    for (key, folder) in [("STATE_DIR", "/"), ("IPC_BASE_DIR", "/usr"), ("STATE_DIR", "/etc")] {
         let ran = place().set(key, folder).run(&["config", "--for", "run"]);
         let told = format!("{folder} is open to other users and holds what is not this program's");
         assert!(ran.code() == 2 && ran.err().contains(&format!("{key} (environment): {told}")), "{}", ran.err());

@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::DATABASE;
 use crate::text;
 
 /// Why a directory cannot be used.
@@ -53,23 +54,25 @@ pub(crate) enum FolderError {
     },
 }
 
-/// Makes a directory of the settings private, as [`make_private`] does, unless it is open to others and holds something, none of
-/// which has a name of `ours`: it is the system's then, or somebody's.
-pub(crate) fn take_over(path: &Path, ours: &[&str]) -> Result<(), FolderError> {
-    check_unshared(path, ours)?;
+/// What people put into a state directory before a server has used it, and what a disk of its own has.
+const BEFORE_US: [&str; 3] = ["secrets", "redeploy", "lost+found"];
+
+/// Makes a directory of the settings private, as [`make_private`] does, unless it is open to others and holds what is not this
+/// program's: it is the system's then, or somebody's. With its database in it a directory is this program's.
+pub(crate) fn take_over(path: &Path) -> Result<(), FolderError> {
+    check_unshared(path)?;
     make_private(path)
 }
 
 /// Checks whether [`take_over`] would refuse the directory for what is in it.
-pub(crate) fn check_unshared(path: &Path, ours: &[&str]) -> Result<(), FolderError> {
+pub(crate) fn check_unshared(path: &Path) -> Result<(), FolderError> {
     let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
-    if !metadata.is_dir() || metadata.mode() & 0o7077 == 0 || ours.iter().any(|name| path.join(name).exists()) {
+    if !metadata.is_dir() || metadata.mode() & 0o7077 == 0 || path.join(DATABASE).exists() {
         return Ok(());
     }
     for entry in fs::read_dir(path).map_err(fail(path))? {
         let entry = entry.map_err(fail(path))?.file_name().to_string_lossy().into_owned();
-        // A disk of its own has this.
-        if entry != "lost+found" {
+        if !BEFORE_US.contains(&entry.as_str()) {
             return Err(FolderError::Shared { path: path.to_owned(), entry: text::one_line(&entry, 60) });
         }
     }
@@ -203,22 +206,20 @@ mod tests {
             (&["a"], 0o1777, false),
             (&["a"], 0o700, true),
             (&[], 0o1777, true),
-            (&["lost+found"], 0o755, true),
+            (&["lost+found", "redeploy", "secrets"], 0o755, true),
+            (&["lock", "secrets"], 0o755, false),
             (&["a", "matrix-agent.db"], 0o755, true),
         ] {
             let path = tempfile::tempdir_in(shared.path()).unwrap().keep();
             of_it.iter().for_each(|name| fs::write(path.join(name), "").unwrap());
             fs::set_permissions(&path, Permissions::from_mode(mode_of_it)).unwrap();
-            let checked = check_unshared(&path, &["matrix-agent.db"]);
-            let taken = take_over(&path, &["matrix-agent.db"]);
+            let checked = check_unshared(&path);
+            let taken = take_over(&path);
             assert_eq!((checked.is_ok(), taken.is_ok()), (is_ours, is_ours), "{of_it:?} {mode_of_it:o}: {taken:?}");
             assert_eq!(mode(&path), if is_ours { 0o700 } else { mode_of_it }, "{of_it:?}");
         }
-        for system in ["/", "/tmp", "/etc", "/usr", "/var"] {
-            assert!(
-                matches!(check_unshared(Path::new(system), &["matrix-agent.db"]), Err(FolderError::Shared { .. })),
-                "{system}"
-            );
+        for system in ["/", "/etc", "/usr", "/var"] {
+            assert!(matches!(check_unshared(Path::new(system)), Err(FolderError::Shared { .. })), "{system}");
         }
     }
 

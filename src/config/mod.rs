@@ -510,30 +510,30 @@ impl Exobot {
     }
 }
 
-impl Paths {
-    /// Names of which a state directory that was used before has one.
-    const OF_STATE: [&str; 3] = ["matrix-agent.db", "lock", "secrets"];
+/// The database's file in the state directory.
+const DATABASE: &str = "matrix-agent.db";
 
+impl Paths {
     /// Makes the state directory, which only this user may enter.
     pub(crate) fn make_state(&self) -> Result<(), FolderError> {
-        take_over(&self.state_dir, &Self::OF_STATE)
+        take_over(&self.state_dir)
     }
 
     /// Makes the directory of events, which only this user may enter.
     pub(crate) fn make_ipc(&self) -> Result<(), FolderError> {
-        take_over(&self.ipc_base_dir, &[])
+        take_over(&self.ipc_base_dir)
     }
 
     /// Returns which of both directories would be refused for what is in it, by its setting, and why.
     pub(crate) fn shared(&self) -> Vec<(&'static str, FolderError)> {
-        let state = check_unshared(&self.state_dir, &Self::OF_STATE).err().map(|error| ("STATE_DIR", error));
-        let ipc = check_unshared(&self.ipc_base_dir, &[]).err().map(|error| ("IPC_BASE_DIR", error));
+        let state = check_unshared(&self.state_dir).err().map(|error| ("STATE_DIR", error));
+        let ipc = check_unshared(&self.ipc_base_dir).err().map(|error| ("IPC_BASE_DIR", error));
         state.into_iter().chain(ipc).collect()
     }
 
     /// Returns the database's file.
     pub fn database(&self) -> PathBuf {
-        self.state_dir.join("matrix-agent.db")
+        self.state_dir.join(DATABASE)
     }
 
     /// Returns the directory of the audit log.
