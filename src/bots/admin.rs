@@ -124,8 +124,8 @@ pub(crate) trait Administrator: Send + Sync {
     fn carry_out<'a>(&'a self, order: &'a AdminOrder, by: &'a str, place: Place)
     -> BoxFuture<'a, Result<Told, String>>;
 
-    /// Returns the room that somebody names, if it is clear which.
-    fn room_named<'a>(&'a self, named: &'a str) -> BoxFuture<'a, Option<Address>>;
+    /// Returns the room that somebody on the command line names. The error is a sentence.
+    fn room_named<'a>(&'a self, named: &'a str) -> BoxFuture<'a, Result<Address, String>>;
 }
 
 /// The way to the administrator, which is there once the server serves. Cheap to clone.

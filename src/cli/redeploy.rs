@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -11,8 +11,8 @@ use tokio::time;
 
 use super::{Configuration, Outcome};
 use crate::{
-    ids::{FIRST_ACCOUNT, RoomKey},
-    ops::{Purpose, Redeploy, RedeployError},
+    ids::Address,
+    ops::{Operator, Purpose, Redeploy, RedeployError, Request, control_socket},
     strings,
     updates::{self, Found, Record, Step, Tell, UpdateError, Updates, Wanted},
 };
@@ -34,7 +34,7 @@ pub(super) struct Args {
     /// Puts the version that served before back
     #[arg(long, conflicts_with = "reference")]
     rollback: bool,
-    /// Tells this room what becomes of it; may be given again
+    /// Tells this room, as `admin rooms` lists it, what becomes of it; may be given again
     #[arg(long, value_name = "ROOM")]
     room: Vec<String>,
     /// Reads where updates come from in this file instead of `update.env` beside the settings
@@ -93,11 +93,15 @@ pub(super) async fn run(args: Args, configuration: &Configuration) -> anyhow::Re
             }
         }
     };
+    // A room that nobody could tell is refused before anything changes.
+    let mut tell = Vec::new();
+    for room in &args.room {
+        tell.push(told_room(&config.paths.state_dir, room).await?);
+    }
     if args.check {
         writeln!(out, "It can be done: `matrix-agent redeploy` does it.")?;
         return Ok(Outcome::Good);
     }
-    let tell = args.room.iter().map(|room| tell(room)).collect();
     let request = redeploy.ask(wanted, tell).await?;
     let mut carried = redeploy.carrying_out().await.spawn().context("systemctl cannot be started.")?;
     // It goes on when this one is interrupted.
@@ -133,13 +137,12 @@ fn mine(updates: &Updates, id: &str) -> Result<Option<Record>, UpdateError> {
     Ok(updates.record()?.filter(|record| record.request.id == id))
 }
 
-/// Returns a room as it was typed: of the first account, unless another one is named before it.
-fn tell(room: &str) -> Tell {
-    let (account, room) = match room.split_once('/') {
-        Some((account, room)) => (account, room),
-        None => (FIRST_ACCOUNT, room),
-    };
-    Tell { account: account.to_owned(), room: RoomKey::from(room), thread: None }
+/// Returns the room of the running server that is named.
+async fn told_room(state: &Path, room: &str) -> anyhow::Result<Tell> {
+    let request = Request::Room { room: room.to_owned() };
+    let (value, _) = Operator::answer(&control_socket(state), &request).await?;
+    let Address { account, room } = serde_json::from_value(value)?;
+    Ok(Tell { account, room, thread: None })
 }
 
 fn short(commit: &str) -> &str {

@@ -226,8 +226,8 @@ impl Admin {
 }
 
 impl Administrator for Admin {
-    fn room_named<'a>(&'a self, named: &'a str) -> BoxFuture<'a, Option<Address>> {
-        async move { self.room(named, Place::CommandLine).await.ok() }.boxed()
+    fn room_named<'a>(&'a self, named: &'a str) -> BoxFuture<'a, Result<Address, String>> {
+        self.room(named, Place::CommandLine).boxed()
     }
 
     fn carry_out<'a>(

@@ -105,6 +105,11 @@ pub(crate) enum Request {
         /// What.
         order: AdminOrder,
     },
+    /// Tells which room is meant.
+    Room {
+        /// The room as the list of `admin rooms` shows it, or a part of that which no other has.
+        room: String,
+    },
     /// Reads the newest lines of the server's log.
     Log {
         /// Whether further lines are sent as they come, until the client hangs up.
@@ -309,7 +314,7 @@ impl Control {
     /// Returns the room that a request is about, if it is clear which is meant.
     async fn meant(&self, request: &Request) -> Option<Address> {
         match request {
-            Request::Admin { order } => self.admin.as_ref()?.room_named(order.room()?).await,
+            Request::Admin { order } => self.admin.as_ref()?.room_named(order.room()?).await.ok(),
             Request::Remove { room } => self.administration().ok()?.room_with_files(room).await.ok(),
             Request::Exec { room, .. } => self.administration().ok()?.room(room).await.ok(),
             _ => None,
@@ -323,11 +328,13 @@ impl Control {
                 Err(refused("No bot answers in the terminal here: this process serves other things."))
             }
             Request::Admin { order } => {
-                let no_server = "This process only administers sandboxes: no server runs here.";
-                let admin = self.admin.as_ref().ok_or_else(|| refused(no_server))?;
                 let Told { text, value } =
-                    admin.carry_out(&order, by, Place::CommandLine).await.map_err(Unserved::Refused)?;
+                    self.admin()?.carry_out(&order, by, Place::CommandLine).await.map_err(Unserved::Refused)?;
                 Ok(Answer::Value { value, text })
+            }
+            Request::Room { room } => {
+                let at = self.admin()?.room_named(&room).await.map_err(Unserved::Refused)?;
+                Ok(Answer::Value { value: serde_json::json!(at), text: at.to_string() })
             }
             request @ (Request::CloudBots | Request::LookAtCloudBots | Request::RestartCloudBot { .. }) => {
                 let none = "This server serves no cloud bots. Set ENABLE_CLOUD_BOTS=true and start it again.";
@@ -365,6 +372,11 @@ impl Control {
                 })
             }
         }
+    }
+
+    fn admin(&self) -> Result<&Arc<dyn Administrator>, Unserved> {
+        let no_server = "This process only administers sandboxes: no server runs here.";
+        self.admin.as_ref().ok_or_else(|| refused(no_server))
     }
 
     fn administration(&self) -> Result<Administration, String> {
@@ -467,6 +479,7 @@ impl Administration {
             Request::Chat { .. }
             | Request::Exec { .. }
             | Request::Admin { .. }
+            | Request::Room { .. }
             | Request::Log { .. }
             | Request::CloudBots
             | Request::Exobot

@@ -215,7 +215,12 @@ async fn nobody_else_is_offered_it_and_who_calls_it_all_the_same_is_refused() {
     assert!(left.is_empty() && machine.installed() == "1", "{left:?}");
     drop(watched);
 
-    // From the command line a room is told, too.
+    // From the command line a room is told, too, if there is one.
+    for check in [&["--check"][..], &[]] {
+        let nowhere = block_in_place(|| machine.redeploy(&[check, &["--room", "nowhere"]].concat()));
+        assert!(nowhere.code == 1 && nowhere.err.contains("There is no room `nowhere`"), "{nowhere:?}");
+    }
+    assert_eq!(machine.installed(), "1");
     let ran = block_in_place(|| machine.redeploy(&["--room", room.as_str()]));
     assert_eq!((ran.code, machine.installed().as_str()), (0, "2"), "{ran:?}");
     town.says(bert, &room, "✅ I run as").await;
