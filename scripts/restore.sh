@@ -121,7 +121,18 @@ with_owner() {
 }
 there() { [[ -e $1 || -L $1 ]] || { [[ $EUID -ne 0 && -e ${1%/*} && ! -x ${1%/*} ]] && with_ids test -e "$1" 2>/dev/null; }; }
 content() { with_ids find "$(podman volume inspect --format '{{.Mountpoint}}' "$1")" -mindepth 1 -maxdepth 1 "${@:2}"; }
-pour() { content "$1" -exec mv -t "$(podman volume inspect --format '{{.Mountpoint}}' "$2")" {} +; }
+# In the order of their names: a database is always moved before its log.
+pour() { content "$1" -print0 | LC_ALL=C sort -z | with_ids xargs -0r mv -t "$(podman volume inspect --format '{{.Mountpoint}}' "$2")" --; }
+
+# A homeserver that starts with the machine knows nothing of a restore, and what is moved while it runs is lost.
+homeserver_stopped() {
+    local one
+    have podman || die "podman is not installed" "Run scripts/quickstart.sh, or: apt-get install podman"
+    for one in "$HOMESERVER" "$HOMESERVER-db"; do
+        [[ $(podman container inspect --format '{{.State.Status}}' "$one" 2>/dev/null) != running ]] ||
+            die "the homeserver runs ($one)" "Stop it: systemctl stop synapse synapse-db, or podman stop $one"
+    done
+}
 
 # put_back: what the marker says; again as often as need be.
 put_back() {
@@ -132,8 +143,10 @@ put_back() {
         case ${noted[at]} in
             old)
                 there "$kept" || continue
-                # A log that is another database's would be read into this one.
-                [[ $place != */matrix-agent.db ]] || rm -f -- "$place-wal" "$place-shm" || return 1
+                # A log that is another database's would be read into this one; its own comes back behind it.
+                case $place in
+                    */matrix-agent.db | */homeserver.db) clear_away "$place-wal" && clear_away "$place-shm" || return 1 ;;
+                esac
                 clear_away "$place" && carry "$kept" "$place" || return 1
                 ;;
             new) clear_away "$place" || return 1 ;;
@@ -163,6 +176,7 @@ left_over() {
 arriving=$HOMESERVER-restoring
 if [[ -e $marker ]]; then
     force=yes # it was given then, if there was anything to put aside
+    ! grep -zqxe made -e emptied "$marker" || homeserver_stopped
     change "put back what a restore that was cut off has put aside" put_back ||
         die "not all of it could be put back; $marker is there until it is" "Mend what it says above, then run this again"
 fi
@@ -174,11 +188,7 @@ now=$(date -u +%Y-%m-%dT%H%M%SZ)
 aside=$state/before-restore-$now
 volume='' before=$HOMESERVER-before-restore-$now
 if [[ -e $backup/homeserver.tar.gz ]]; then
-    have podman || die "podman is not installed" "Run scripts/quickstart.sh, or: apt-get install podman"
-    for one in "$HOMESERVER" "$HOMESERVER-db"; do
-        [[ $(podman container inspect --format '{{.State.Status}}' "$one" 2>/dev/null) != running ]] ||
-            die "the homeserver runs ($one)" "Stop it: systemctl stop synapse synapse-db, or podman stop $one"
-    done
+    homeserver_stopped
     ! podman volume exists "$HOMESERVER" || volume=$HOMESERVER
 fi
 if [[ -z $force && ( -e $state/matrix-agent.db || -n $volume ) ]]; then
@@ -369,7 +379,7 @@ mark() {
         if [[ -n $volume ]]; then
             podman volume create "$before" >/dev/null && data=$(podman volume inspect --format '{{.Mountpoint}}' "$volume") &&
                 kept=$(podman volume inspect --format '{{.Mountpoint}}' "$before") || return 1
-            while IFS= read -r -d '' one; do printf '%s\0' old "$data/$one" "$kept/$one"; done < <(content "$volume" -printf '%P\0')
+            while IFS= read -r -d '' one; do printf '%s\0' old "$data/$one" "$kept/$one"; done < <(content "$volume" -printf '%P\0' | LC_ALL=C sort -z)
             while IFS= read -r -d '' one; do
                 with_ids test -e "$data/$one" || printf '%s\0' new "$data/$one" ''
             done < <(content "$arriving" -printf '%P\0')

@@ -1,8 +1,9 @@
 //! The scripts that install, back up and remove the service: what they refuse, and that they change nothing twice. Nothing here
-//! starts a service or needs Podman; files go to a directory that stands for a machine (`--root`).
+//! starts a service; files go to a directory that stands for a machine (`--root`). Only `homeserver` needs Podman, for its volumes.
 
 mod backup;
 mod cut_off;
+mod homeserver;
 mod library;
 mod service;
 
@@ -22,6 +23,7 @@ const SETTINGS: &str = "MATRIX_HOMESERVER = https://matrix.example.org\nMATRIX_U
 /// A clone of what the scripts need, in a folder of its own, and a directory that stands for a machine.
 struct Place {
     folder: TempDir,
+    homeserver: String,
 }
 
 /// What a script came to.
@@ -48,7 +50,7 @@ impl Place {
             let copied = Command::new("cp").arg("-R").arg(repository.join(name)).arg(to).output().unwrap();
             assert!(copied.status.success(), "{copied:?}");
         }
-        Self { folder }
+        Self { folder, homeserver: "no-such-homeserver".to_owned() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -74,14 +76,30 @@ impl Place {
     }
 
     fn output(&self, script: &str, arguments: &[&str], programs: &str) -> Output {
-        let mut command = Command::new(self.path("clone/scripts").join(script));
-        command.env_clear().env("HOME", self.path("home"));
-        command.env("PATH", format!("{programs}:/usr/bin:/bin:/usr/sbin:/sbin"));
-        command.env("SYNAPSE_NAME", "no-such-homeserver");
+        let mut command = self.command(&self.path("clone/scripts").join(script), programs);
         if script != "install-service.sh" {
             command.env("STATE_DIR", self.path(STATE));
         }
         command.args(arguments).output().unwrap()
+    }
+
+    /// A program, in the environment that the scripts have.
+    fn command(&self, program: &Path, programs: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().env("HOME", self.path("home"));
+        command.env("PATH", format!("{programs}:/usr/bin:/bin:/usr/sbin:/sbin"));
+        command.env("SYNAPSE_NAME", &self.homeserver);
+        command
+    }
+
+    /// Puts a shell script in the place of a program; returns the folder in which it is found first.
+    fn programs(&self, name: &str, text: &str) -> String {
+        let programs = self.path("programs");
+        let _ = fs::remove_dir_all(&programs);
+        fs::create_dir_all(&programs).unwrap();
+        fs::write(programs.join(name), format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(programs.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        programs.to_str().unwrap().to_owned()
     }
 
     fn install(&self, more: &[&str]) -> Ran {
