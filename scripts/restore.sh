@@ -99,20 +99,25 @@ fi
 
 # Before the first change this file says what is put aside (old), what is new, and which volumes are made; it is there until all is in its
 # place (src/ops/lock.rs). What is aside is what was there: so it can be put back from wherever a restore was cut off, also the putting back.
+# What is new is noted with what it is known by, since only that is removed: somebody may have put something there meanwhile.
 marker=$state/restoring
 
-# carry FROM TO: nothing is at TO. FROM is at one of both places as a whole at any time, also between two file systems.
+# identity PATH: what a file keeps where it is moved on its file system. The number alone would soon be another file's.
+identity() { stat -c %d:%i:%W -- "$1" 2>/dev/null || with_ids stat -c %d:%i:%W -- "$1" 2>/dev/null; }
+
+# carry FROM TO [new]: nothing is at TO. FROM is at one of both places as a whole at any time, also between two file systems.
 carry() {
     local of=$1
     [[ -d $(dirname "$2") ]] || mkdir -p -- "$(dirname "$2")" || return 1
     if [[ $(stat -c %d -- "$1") == "$(stat -c %d -- "$(dirname "$2")")" ]]; then
         with_owner "$of" mv -T -- "$1" "$2"
     else
-        clear_away "$2.part" && clear_away "$1.part" && with_owner "$of" cp -a -T -- "$1" "$2.part" && sync -f "$(dirname "$2")" &&
+        clear_away "$2.part" && clear_away "$1.part" && with_owner "$of" cp -a -T -- "$1" "$2.part" &&
+            { [[ -z ${3:-} ]] || printf '%s\0' new "$2" "$(identity "$2.part")" >>"$marker"; } && sync -f "$(dirname "$2")" "$marker" &&
             with_owner "$of" mv -T -- "$2.part" "$2" && with_owner "$of" mv -T -- "$1" "$1.part" && clear_away "$1.part"
     fi
 }
-move() { ! there "$2" && carry "$1" "$2"; }
+move() { ! there "$2" && carry "$@"; }
 # Rooms' files and the homeserver's belong to ids that a user has only in Podman's namespace.
 with_owner() {
     local of=$1
@@ -134,23 +139,58 @@ homeserver_stopped() {
     done
 }
 
+# ours PLACE: whether what is there is what the restore has put there, as put_back has read it in the marker.
+ours() {
+    [[ "${brought[$1]:-} " == *" $(identity "$1") "* || -L $1 && "${brought[$1]:-} " == *" $(readlink -- "$1") "* ]]
+}
+only_ours() {
+    local one
+    ! podman volume exists "$1" || while IFS= read -r -d '' one; do
+        [[ " $2 " == *" $(identity "$one") "* ]] && continue
+        printf '✗ the volume %s holds %s, which no restore has put there. Keep a copy if somebody needs it (podman volume export), then: podman volume rm %s\n' \
+            "$1" "${one##*/}" "$1" >&2
+        return 1
+    done < <(content "$1" -print0)
+}
+
 # put_back: what the marker says; again as often as need be.
 put_back() {
-    local noted at place kept
+    local noted at place kept one part parts since
+    local -A brought=() aside_at=()
     mapfile -d '' noted <"$marker" || return 1
+    for ((at = 0; at + 2 < ${#noted[@]}; at += 3)); do
+        place=${noted[at + 1]} kept=${noted[at + 2]}
+        case ${noted[at]} in
+            old) aside_at["$place"]=$kept ;;
+            new) brought["$place"]+=" $kept" ;;
+        esac
+    done
     for ((at = 0; at + 2 < ${#noted[@]}; at += 3)); do
         place=${noted[at + 1]} kept=${noted[at + 2]}
         case ${noted[at]} in
             old)
                 there "$kept" || continue
-                # A log that is another database's would be read into this one; its own comes back behind it.
+                parts=('') since=''
+                # A log that is another database's would be read into this one; its own, if it has left at all, comes back behind it.
                 case $place in
-                    */matrix-agent.db | */homeserver.db) clear_away "$place-wal" && clear_away "$place-shm" || return 1 ;;
+                    */matrix-agent.db | */homeserver.db) parts+=(-wal -shm) ;;
                 esac
-                clear_away "$place" && carry "$kept" "$place" || return 1
+                for part in "${parts[@]}"; do
+                    one=$place$part
+                    there "$one" || continue
+                    [[ -z $part || -z ${aside_at[$one]:-} ]] || there "${aside_at[$one]}" || continue
+                    [[ -n $part ]] || ours "$one" || since=$kept.since
+                    if [[ -n $since ]]; then
+                        note "$one was put there since; it is kept in $since$part"
+                        carry "$one" "$since$part" || return 1
+                    else
+                        clear_away "$one" || return 1
+                    fi
+                done
+                carry "$kept" "$place" || return 1
                 ;;
-            new) clear_away "$place" || return 1 ;;
-            made) podman volume rm --force "$place" >/dev/null || return 1 ;;
+            new) ! ours "$place" || clear_away "$place" || return 1 ;;
+            made) only_ours "$place" "$kept" && podman volume rm --force "$place" >/dev/null || return 1 ;;
             emptied)
                 ! podman volume exists "$place" || [[ -n $(content "$place" -print -quit) ]] || podman volume rm "$place" >/dev/null || return 1
                 ;;
@@ -313,7 +353,7 @@ comes() {
 bring() {
     local at
     for at in "${!step[@]}"; do
-        [[ ${step[at]} != "$1" ]] || move "${from[at]}" "${to[at]}" || return 1
+        [[ ${step[at]} != "$1" ]] || move "${from[at]}" "${to[at]}" new || return 1
     done
 }
 
@@ -370,22 +410,19 @@ if [[ -z $DRY_RUN ]]; then
 fi
 
 mark() {
-    local one data kept
+    local one at data kept
     {
         for one in "${old[@]}"; do printf '%s\0' old "$one" "$aside/${one#"$state"/}"; done
-        for one in "${to[@]}" "${news[@]}"; do
-            [[ -n ${is_old[$one]:-} ]] || printf '%s\0' new "$one" ''
-        done
+        for at in "${!to[@]}"; do printf '%s\0' new "${to[at]}" "$(identity "${from[at]}")"; done
+        for one in "${news[@]}"; do printf '%s\0' new "$one" "$settings"; done # a link is known by where it leads
         if [[ -n $volume ]]; then
             podman volume create "$before" >/dev/null && data=$(podman volume inspect --format '{{.Mountpoint}}' "$volume") &&
                 kept=$(podman volume inspect --format '{{.Mountpoint}}' "$before") || return 1
             while IFS= read -r -d '' one; do printf '%s\0' old "$data/$one" "$kept/$one"; done < <(content "$volume" -printf '%P\0' | LC_ALL=C sort -z)
-            while IFS= read -r -d '' one; do
-                with_ids test -e "$data/$one" || printf '%s\0' new "$data/$one" ''
-            done < <(content "$arriving" -printf '%P\0')
+            while IFS= read -r -d '' one; do printf '%s\0' new "$data/${one##*/}" "$(identity "$one")"; done < <(content "$arriving" -print0)
             printf '%s\0' emptied "$before" ''
         elif [[ -e $backup/homeserver.tar.gz ]]; then
-            printf '%s\0' made "$HOMESERVER" ''
+            printf '%s\0' made "$HOMESERVER" "$(content "$arriving" -print0 | while IFS= read -r -d '' one; do identity "$one"; done | paste -sd ' ')"
         fi
         printf '%s\0' aside "$aside" ''
     } >"$work/marker" && sync -f "$work" && mv -T -- "$work/marker" "$marker" && marked=yes && sync -f "$state" || return 1

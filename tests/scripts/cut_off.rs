@@ -100,3 +100,130 @@ fn a_backup_without_settings_says_so_and_takes_those_that_are_named() {
     let named = place.run("backup.sh", &[&arguments[..], &["--env-file", file.to_str().unwrap()]].concat());
     assert!(named.code == 0 && !named.out.contains("no settings"), "{named:?}");
 }
+
+/// Restores to a machine that has nothing, killed at an `mv` before which `pattern` is matched, or behind it.
+fn killed_on_a_new_machine(place: &Place, backup: &Path, pattern: &str, moved: bool) {
+    for name in ["etc", STATE] {
+        let _ = fs::remove_dir_all(place.path(name));
+    }
+    let first = if moved { "/usr/bin/mv \"$@\"; " } else { "" };
+    let text = format!("case $* in {pattern}) {first}kill -KILL $PPID; exit 1;; esac; exec /usr/bin/mv \"$@\"");
+    let programs = place.programs("mv", &text);
+    assert!(place.killed("restore.sh", &[backup.to_str().unwrap()], &programs), "{pattern}");
+    assert!(place.path(STATE).join("restoring").exists(), "{pattern}");
+}
+
+#[test]
+fn what_somebody_has_put_where_a_restore_was_killed_is_kept() {
+    let place = Place::new();
+    // Another file system than that of the state directory, where there is one.
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), place.path("other")).unwrap();
+    for etc in [place.path("etc/matrix-agent"), place.path("other/etc/matrix-agent")] {
+        let _ = fs::remove_dir_all(place.path(STATE));
+        let _ = fs::remove_dir_all(place.path("backups"));
+        let _ = fs::remove_file(place.path("clone/.env"));
+        fs::create_dir_all(place.path("etc")).unwrap();
+        fs::create_dir_all(&etc).unwrap();
+        fs::write(etc.join(".env"), SETTINGS).unwrap();
+        std::os::unix::fs::symlink(etc.join(".env"), place.path("clone/.env")).unwrap();
+        let backup = place.backed_up();
+        let (state, named) = (place.path(STATE), backup.to_str().unwrap());
+        // Settings and a key, in the place of those that had not come yet, and of those that had.
+        for (pattern, moved) in [("*restoring-*workspaces*", false), ("*matrix-agent.db.restored", false)] {
+            let _ = fs::remove_dir_all(place.path("other/etc"));
+            killed_on_a_new_machine(&place, &backup, pattern, moved);
+            fs::create_dir_all(&etc).unwrap();
+            fs::create_dir_all(state.join("secrets")).unwrap();
+            let _ = fs::remove_file(state.join("secrets/matrix-coder-recovery-key"));
+            fs::write(etc.join("mine"), "mine").unwrap();
+            fs::rename(etc.join("mine"), etc.join(".env")).unwrap();
+            fs::write(state.join("secrets/matrix-coder-recovery-key"), "my key").unwrap();
+            let again = place.run("restore.sh", &[named]);
+            assert!(again.code == 0 && again.out.contains("the settings here stay as they are"), "{again:?}");
+            assert_eq!(fs::read_to_string(etc.join(".env")).unwrap(), "mine", "{pattern}");
+            let aside = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path());
+            let aside = aside.filter(|path| path.to_str().unwrap().contains("before-restore-"));
+            let keys: Vec<_> =
+                aside.map(|path| fs::read_to_string(path.join("secrets/matrix-coder-recovery-key")).unwrap()).collect();
+            assert_eq!(keys, ["my key"], "{pattern}");
+        }
+        // What the restore alone has put there goes, and comes anew.
+        let _ = fs::remove_dir_all(place.path("other/etc"));
+        killed_on_a_new_machine(&place, &backup, "*matrix-agent.db.restored", false);
+        assert_eq!(fs::read_to_string(etc.join(".env")).unwrap(), SETTINGS);
+        let again = place.run("restore.sh", &[named]);
+        assert!(again.code == 0 && !again.out.contains("the settings here stay"), "{again:?}");
+        assert!(!place.state().iter().any(|line| line.contains("before-restore-")), "{:?}", place.state());
+    }
+}
+
+#[test]
+fn what_comes_in_the_place_of_what_was_put_aside_is_kept_beside_it() {
+    let place = Place::new();
+    place.settings(SETTINGS);
+    let backup = place.backed_up();
+    let (state, named) = (place.path(STATE), backup.to_str().unwrap());
+    let text = "case $* in *restoring-*audit*) kill -KILL $PPID; exit 1;; esac; exec /usr/bin/mv \"$@\"";
+    assert!(place.killed("restore.sh", &[named, "--force"], &place.programs("mv", text)));
+    fs::create_dir_all(state.join("secrets")).unwrap();
+    fs::write(state.join("secrets/matrix-coder-recovery-key"), "my key").unwrap();
+    let back = place.run_with(
+        "restore.sh",
+        &[named],
+        &place.programs("tar", "case $* in *-xz*) exit 2;; esac; exec /usr/bin/tar \"$@\""),
+    );
+    assert!(back.code == 1 && back.out.contains("matrix-coder-recovery-key.since"), "{back:?}");
+    assert_eq!(fs::read_to_string(state.join("secrets/matrix-coder-recovery-key")).unwrap(), "EsTR key");
+    let kept = place.state().into_iter().find(|line| line.contains("matrix-coder-recovery-key.since ")).unwrap();
+    let kept = kept.split(".since ").next().unwrap().to_owned() + ".since";
+    assert_eq!(fs::read_to_string(kept).unwrap(), "my key");
+}
+
+#[test]
+fn a_server_that_starts_while_a_restore_begins_keeps_its_files() {
+    let place = Place::new();
+    place.settings(SETTINGS);
+    let backup = place.backed_up();
+    let state = place.path(STATE);
+    fs::remove_dir_all(&state).unwrap();
+    fs::create_dir_all(&state).unwrap();
+    fs::write(state.join("lock"), "1").unwrap();
+    // The lock is asked for before the restore, and then behind its marker.
+    let (count, database) = (place.path("count"), state.join("matrix-agent.db"));
+    let text = format!(
+        "case $* in */lock\\ true) echo x >>{0}; [ $(wc -l <{0}) -lt 2 ] || {{ echo fresh >\"{1}\"; exit 1; }};; esac; exec /usr/bin/flock \"$@\"",
+        count.display(),
+        database.display()
+    );
+    let ran = place.run_with("restore.sh", &[backup.to_str().unwrap()], &place.programs("flock", &text));
+    assert!(ran.code == 1 && ran.err.contains("a server has started meanwhile"), "{ran:?}");
+    assert_eq!(fs::read_to_string(&database).unwrap(), "fresh\n");
+    assert!(!state.join("restoring").exists(), "{ran:?}");
+}
+
+#[test]
+fn a_database_whose_log_has_not_left_yet_keeps_it() {
+    let place = Place::new();
+    place.settings(SETTINGS);
+    let backup = place.backed_up();
+    let (state, named) = (place.path(STATE), backup.to_str().unwrap());
+    fs::remove_dir_all(&state).unwrap();
+    let database = place.served();
+    database.execute("UPDATE meta SET value = 'latest'", []).unwrap();
+    // As a server that was killed leaves it.
+    for name in ["matrix-agent.db", "matrix-agent.db-wal"] {
+        fs::copy(state.join(name), place.path(name)).unwrap();
+    }
+    drop(database);
+    for name in ["matrix-agent.db", "matrix-agent.db-wal"] {
+        fs::copy(place.path(name), state.join(name)).unwrap();
+    }
+    let text = "/usr/bin/mv \"$@\"; case $* in *before-restore-*/matrix-agent.db) kill -KILL $PPID;; esac";
+    assert!(place.killed("restore.sh", &[named, "--force"], &place.programs("mv", text)));
+    assert!(!state.join("matrix-agent.db").exists());
+    let nothing = place.programs("tar", "case $* in *-xz*) exit 2;; esac; exec /usr/bin/tar \"$@\"");
+    let back = place.run_with("restore.sh", &[named], &nothing);
+    assert_eq!(back.code, 1, "{back:?}");
+    assert_eq!(said_in(&state.join("matrix-agent.db")), "latest");
+}

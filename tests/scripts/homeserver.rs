@@ -78,8 +78,8 @@ impl Home {
         }
     }
 
-    /// Kills the script when the so-manieth volume is emptied into another one, behind all of its files or but for the last.
-    fn killing(&self, at: usize, all: bool) -> String {
+    /// Kills the script when the so-manieth volume is emptied into another one, behind all of its files but for the last ones.
+    fn killing(&self, at: usize, left: usize) -> String {
         let count = self.place.path("count");
         fs::write(&count, "").unwrap();
         let count = count.display();
@@ -94,8 +94,7 @@ impl Home {
                 case $(tr '\\0' ' ' </proc/$at/cmdline) in *clone/scripts/restore.sh*) script=$at ;; esac\n\
                 at=$(sed -n 's/^PPid:[^0-9]*//p' /proc/$at/status)\n\
             done\n\
-            kill -KILL \"$script\"; exit 1",
-            left = usize::from(!all)
+            kill -KILL \"$script\"; exit 1"
         );
         self.place.programs("mv", &text)
     }
@@ -132,13 +131,13 @@ fn a_homeserver_comes_back_and_the_old_one_after_a_kill_also_where_it_was_starte
     let backup = place.backed_up();
     let (state, named) = (place.path(STATE), backup.to_str().unwrap());
     assert!(backup.join("homeserver.tar.gz").exists());
-    for (at, all) in [(1, false), (1, true), (2, false), (2, true)] {
+    for (at, left) in [(1, 3), (1, 1), (1, 0), (2, 1), (2, 0)] {
         home.remove();
         home.write(OLD);
-        assert!(place.killed("restore.sh", &[named, "--force"], &home.killing(at, all)), "{at}");
+        assert!(place.killed("restore.sh", &[named, "--force"], &home.killing(at, left)), "{at}");
         assert!(state.join("restoring").exists(), "{at}");
         // The machine starts it.
-        if at > 1 || all {
+        if at > 1 || left == 0 {
             home.write(&[("homeserver.db-wal", "another's log"), ("homeserver.db-shm", "another's")]);
         }
         let half = home.homeserver();
@@ -149,11 +148,11 @@ fn a_homeserver_comes_back_and_the_old_one_after_a_kill_also_where_it_was_starte
         let refused = place.run_with("restore.sh", &[named], &runs);
         assert!(refused.code == 1 && refused.err.contains("the homeserver runs"), "{at}: {refused:?}");
         assert!(state.join("restoring").exists(), "{at}");
-        assert_eq!(home.homeserver(), half, "{at}, {all}");
+        assert_eq!(home.homeserver(), half, "{at}, {left}");
         let back = place.run_with("restore.sh", &[named], &home.unpacks_nothing());
         assert!(back.code == 1 && back.err.contains("the backup cannot be unpacked"), "{at}: {back:?}");
-        assert_eq!(home.homeserver(), files(OLD), "{at}, {all}");
-        assert_eq!(home.volumes(), [place.homeserver.clone()], "{at}, {all}");
+        assert_eq!(home.homeserver(), files(OLD), "{at}, {left}");
+        assert_eq!(home.volumes(), [place.homeserver.clone()], "{at}, {left}");
     }
     let refused = place.run("restore.sh", &[named]);
     assert_eq!(refused.code, 1, "{refused:?}");
@@ -163,4 +162,32 @@ fn a_homeserver_comes_back_and_the_old_one_after_a_kill_also_where_it_was_starte
     let aside = home.volumes().into_iter().find(|name| name.contains("-before-restore-")).unwrap();
     assert_eq!(home.read(&aside), files(OLD));
     assert_eq!(home.volumes().len(), 2, "{:?}", home.volumes());
+}
+
+#[test]
+fn a_homeserver_that_was_made_where_a_restore_was_killed_is_not_removed() {
+    let home = Home::new("made");
+    let place = &home.place;
+    home.write(BACKED_UP);
+    let backup = place.backed_up();
+    let named = backup.to_str().unwrap();
+    home.remove();
+    for left in [1, 0] {
+        assert!(place.killed("restore.sh", &[named, "--force"], &home.killing(1, left)));
+        // What the restore alone has made goes.
+        let back = place.run_with("restore.sh", &[named], &home.unpacks_nothing());
+        assert!(back.code == 1 && back.err.contains("the backup cannot be unpacked"), "{back:?}");
+        assert!(home.volumes().is_empty(), "{:?}", home.volumes());
+    }
+    assert!(place.killed("restore.sh", &[named, "--force"], &home.killing(1, 0)));
+    home.write(&[("homeserver.log", "of another")]);
+    let half = home.homeserver();
+    let refused = place.run("restore.sh", &[named, "--force"]);
+    assert!(refused.code == 1 && refused.err.contains("podman volume rm"), "{refused:?}");
+    assert_eq!(home.homeserver(), half);
+    assert!(place.path(STATE).join("restoring").exists());
+    home.podman(&["volume", "rm", &place.homeserver]);
+    let done = place.run("restore.sh", &[named]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(home.homeserver(), files(BACKED_UP));
 }
