@@ -85,9 +85,10 @@ state=$(realpath -ms -- "$(state_dir)")
 ! taken "$state" || die "a server runs on $state (process $(<"$state/lock"))" "Stop it: systemctl stop matrix-agent, or kill it"
 # ---- alone ----
 
-# What Podman leaves running must not keep the lock.
+exec {terminal}>&2
+# What Podman leaves running must not keep the lock, nor whoever reads what is said here.
 # shellcheck disable=SC2032 # what xargs starts ends with it
-podman() { command podman "$@" {alone}>&-; }
+podman() { command podman "$@" {alone}>&- {terminal}>&-; }
 if [[ -z $DRY_RUN ]]; then
     { mkdir -p "$state" && exec {alone}<"$state"; } || die "$state cannot be written" "Run this as the server's user"
     flock --nonblock "$alone" || die "a backup of $state is being written, or another one restored there" "Wait for its end, then try again"
@@ -236,14 +237,16 @@ if [[ -z $force && ( -e $state/matrix-agent.db || -n $volume ) ]]; then
         "--force puts it aside"
 fi
 
-work='' marked='' done=''
+work='' done=''
 take_back() {
     local code=$?
     trap - EXIT
     trap '' INT TERM HUP # half of it back would be worse
     set +e
-    if [[ -n $work && -z $done ]]; then
-        if [[ -z $marked ]] || put_back; then
+    exec 2>&"$terminal" >&2 # a signal may have come where a step's words go to the log
+    # What counts is the marker itself: a signal may come between it and the next line here.
+    if [[ -n $work ]] && [[ -e $marker || -z $done ]]; then
+        if [[ ! -e $marker ]] || put_back; then
             printf '  what was there is as it was\n' >&2
         else
             printf '✗ not all that was there could be put back, and the server does not start so. Mend what it says above, then run this again\n' >&2
@@ -425,7 +428,7 @@ mark() {
             printf '%s\0' made "$HOMESERVER" "$(content "$arriving" -print0 | while IFS= read -r -d '' one; do identity "$one"; done | paste -sd ' ')"
         fi
         printf '%s\0' aside "$aside" ''
-    } >"$work/marker" && sync -f "$work" && mv -T -- "$work/marker" "$marker" && marked=yes && sync -f "$state" || return 1
+    } >"$work/marker" && sync -f "$work" && mv -T -- "$work/marker" "$marker" && sync -f "$state" || return 1
     # A server that starts now does not see it, or is seen here.
     ! taken "$state" || { printf 'a server has started meanwhile\n' && return 1; }
 }
@@ -460,8 +463,7 @@ keys() {
 [[ -z $left ]] || note "the settings here stay as they are (${settings%/*}); those of the backup that are not among them are in $apart"
 
 database() {
-    mkdir -p "$state/secrets" "$state/workspaces" && sync -f "$work" && bring database && sync -f "$state" && rm -- "$marker" || return 1
-    done=yes
+    mkdir -p "$state/secrets" "$state/workspaces" && sync -f "$work" && bring database && sync -f "$state" && done=yes && rm -- "$marker" || return 1
     sync -f "$state" || true # without the marker all is in its place, with it the old comes back
 }
 change "bring back the database" quietly "it cannot be brought back" "Mend what it says above" database

@@ -227,3 +227,30 @@ fn a_database_whose_log_has_not_left_yet_keeps_it() {
     assert_eq!(back.code, 1, "{back:?}");
     assert_eq!(said_in(&state.join("matrix-agent.db")), "latest");
 }
+
+#[test]
+fn a_restore_that_is_interrupted_says_what_it_has_come_to() {
+    let place = Place::new();
+    place.settings(SETTINGS);
+    let backup = place.backed_up();
+    let (state, named) = (place.path(STATE), backup.to_str().unwrap());
+    for (program, pattern, back) in [
+        ("mv", "*/marker*", true),
+        ("mv", "*restoring-*audit*", true),
+        ("mv", "*restoring-*matrix-agent.db\\ *", true),
+        ("rm", "--\\ */restoring", false),
+    ] {
+        fs::remove_dir_all(&state).unwrap();
+        drop(place.served());
+        fs::write(state.join("audit/head"), "old").unwrap();
+        let before = words_of(&state);
+        let text = format!("/usr/bin/{program} \"$@\"; case $* in {pattern}) kill -TERM $PPID;; esac");
+        let ran = place.run_with("restore.sh", &[named, "--force"], &place.programs(program, &text));
+        assert_eq!(ran.code, 130, "{pattern}: {ran:?}");
+        assert!(!state.join("restoring").exists(), "{pattern}: {ran:?}");
+        assert!(!ran.err.contains('✗'), "{pattern}: {ran:?}");
+        assert_eq!(ran.err.contains("what was there is as it was"), back, "{pattern}: {ran:?}");
+        assert_eq!(words_of(&state) == before, back, "{pattern}");
+        assert_eq!(fs::read_to_string(state.join("audit/head")).unwrap() == "old", back, "{pattern}");
+    }
+}
