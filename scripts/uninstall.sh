@@ -5,8 +5,9 @@
 #                 with all its accounts and messages, and the settings. Backups stay.
 #     --yes       do not ask
 #     --dry-run   only say what would be done
-# Without --purge the settings stay in /etc/matrix-agent (but for the lines that were written there for the service), the state
-# in /var/lib/matrix-agent, and the homeserver's volume in Podman: scripts/install-service.sh goes on with them.
+# Without --purge the settings stay in /etc/matrix-agent (but for the lines that were written there for the service, unless a
+# package's service has the same settings), the state in /var/lib/matrix-agent, and the homeserver's volume in Podman:
+# scripts/install-service.sh goes on with them.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -42,6 +43,9 @@ if [[ -n $purge && -e $state && $state != "$own" ]]; then
     fault=$(state_fault "$state")
     [[ -z $fault ]] || die "STATE_DIR is $state, which $fault, so it is not removed" "Say where the server's state is: STATE_DIR=/path scripts/uninstall.sh --purge"
 fi
+# Only a unit of these scripts is stopped here; a package's server, or one that was started by hand, has to end before anything goes.
+free() { ! taken "$state" || die "a server runs on $state (process $(<"$state/lock"))" "Stop it: systemctl stop matrix-agent, or kill it"; }
+if [[ -n $purge ]] && ! { [[ -e $units/matrix-agent.service ]] && "${control[@]}" --quiet is-active matrix-agent.service 2>/dev/null; }; then free; fi
 if [[ -n $purge && -z $yes && -z $DRY_RUN ]]; then
     printf 'This removes for ever: %s (conversations, rooms'"'"' files, keys), %s, and the homeserver %s with all its messages.\n' "$state" "$etc" "$HOMESERVER"
     [[ -t 0 ]] || die "nobody is there to be asked" "Say --yes, if you are sure"
@@ -61,10 +65,15 @@ if [[ -e $quadlets/synapse.container ]]; then
     files+=("$quadlets/synapse.container")
 fi
 files+=("${here[@]/#/$units/}" "$units"/matrix-agent{,-images}.service.d/10-synapse.conf "$units"/synapse.service.d/10-database.conf)
-files+=("$etc/podman.env" "$run/matrix-agent-podman")
+# A package's service goes on with the same settings, and with the Podman of its own that they name.
+packaged=''
+[[ $EUID -ne 0 || -n $purge || ! -e /usr/lib/systemd/system/matrix-agent.service ]] || packaged=yes
+[[ -n $packaged ]] || files+=("$run/matrix-agent-podman")
+# A runtime that goes with these scripts is of no use to it either.
+[[ -n $packaged ]] && ! grep -qsF "=$library/" "$etc/podman.env" || files+=("$etc/podman.env")
 
 # The settings stay for a server that is no service, which would look where nobody listens.
-if [[ -z $purge && -e $etc/.env ]]; then
+if [[ -z $purge && -z $packaged && -e $etc/.env ]]; then
     ENV_FILE=$etc/.env
     unsettle_service "$units/matrix-agent.service"
 fi
@@ -83,11 +92,12 @@ change "have systemd read its units" "${control[@]}" daemon-reload
 
 # The sandboxes live on without a server; the next one finds them.
 if [[ -z $purge ]]; then
+    [[ -z $packaged ]] || note "the package's service is here still: systemctl enable --now matrix-agent (and matrix-agent-podman.socket, if SANDBOX_RUNTIME is set) starts it"
     note "kept: $state, $etc$(! have podman || ! podman volume exists "$HOMESERVER" || printf ', the volume %s' "$HOMESERVER")"
     exit 0
 fi
 
-! taken "$state" || die "a server runs on $state (process $(<"$state/lock")), and it is not systemd's" "Stop it, then run this again"
+free # one may have started meanwhile
 sandboxes() {
     local one
     remove_sandboxes "$1" "$state"

@@ -5,6 +5,7 @@ mod backup;
 mod cut_off;
 mod homeserver;
 mod library;
+mod removal;
 mod service;
 
 use std::{
