@@ -104,7 +104,7 @@ fi
 marker=$state/restoring
 
 # identity PATH: what a file keeps where it is moved on its file system. The number alone would soon be another file's.
-identity() { stat -c %d:%i:%W -- "$1" 2>/dev/null || with_ids stat -c %d:%i:%W -- "$1" 2>/dev/null; }
+identity() { stat -c %d:%i:%.9W -- "$1" 2>/dev/null || with_ids stat -c %d:%i:%.9W -- "$1" 2>/dev/null; }
 
 # carry FROM TO [new]: nothing is at TO. FROM is at one of both places as a whole at any time, also between two file systems.
 carry() {
