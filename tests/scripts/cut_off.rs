@@ -254,3 +254,27 @@ fn a_restore_that_is_interrupted_says_what_it_has_come_to() {
         assert_eq!(fs::read_to_string(state.join("audit/head")).unwrap() == "old", back, "{pattern}");
     }
 }
+
+#[test]
+fn a_backup_that_has_waited_for_a_restore_that_was_killed_is_not_made_of_what_it_left() {
+    let place = Place::new();
+    let _database = place.served();
+    let (state, to) = (place.path(STATE), place.path("backups"));
+    let restoring = fs::File::open(&state).unwrap();
+    restoring.lock().unwrap();
+    // The backup says that it waits, and this file says that it has come so far.
+    let waits = place.path("waits");
+    let text = format!("case $* in --timeout*) : >{};; esac; exec /usr/bin/flock \"$@\"", waits.display());
+    let programs = place.programs("flock", &text);
+    let waited = std::thread::scope(|scope| {
+        let backup = scope.spawn(|| place.run_with("backup.sh", &["--to", to.to_str().unwrap()], &programs));
+        while !waits.exists() && !backup.is_finished() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        fs::write(state.join("restoring"), "").unwrap();
+        drop(restoring);
+        backup.join().unwrap()
+    });
+    assert!(waited.code == 1 && waited.err.contains("was cut off, or is under way"), "{waited:?}");
+    assert!(waits.exists() && !to.exists(), "{waited:?}");
+}
