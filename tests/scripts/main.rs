@@ -211,6 +211,10 @@ fn scripts_without_a_dry_run_say_what_they_do_and_refuse_what_they_do_not_know()
         assert!(wrong.code == 1 && wrong.err.contains("--nonsense is not known"), "{script}: {wrong:?}");
         assert_eq!(wrong.err.lines().count(), 1, "{script}: {wrong:?}");
     }
+    let echo = place.programs("matrix-agent", "echo \"$@\"");
+    let given = ["room", "--env-file", "--mine", "--config-file=my.toml", "--json"];
+    let passed = place.run_with("check-ipc-logs.sh", &given, &echo);
+    assert_eq!((passed.code, passed.out), (0, format!("check-ipc {}\n", given.join(" "))), "{}", passed.err);
     let none = place.run_with("check-ipc-logs.sh", &[], "/nowhere");
     assert!(none.code == 1 && none.err.contains("there is no program matrix-agent"), "{none:?}");
 }
