@@ -480,21 +480,24 @@ take_out() {
     esac
 }
 
+# inspected FORMAT: of the containers that are listed on standard input; one may go away meanwhile.
+inspected() { xargs -r podman container inspect --format "$1" 2>/dev/null || true; }
+
 # run_by RUNTIME: the containers that this program runs.
 run_by() {
-    podman ps --all --quiet | xargs -r podman container inspect --format '{{.ID}} {{.OCIRuntime}}' |
+    podman ps --all --quiet | inspected '{{.ID}} {{.OCIRuntime}}' |
         RUNTIME=$1 awk 'substr($0, index($0, " ") + 1) == ENVIRON["RUNTIME"] { print $1 }'
 }
-remove_run_by() { run_by "$1" | xargs -r podman rm --force --time 2 >/dev/null; }
+remove_run_by() { run_by "$1" | xargs -r podman rm --force --ignore --time 2 >/dev/null; }
 
 # remove_sandboxes INSTANCE STATE: the containers; what is in /workspace and at home is not in them. A copy of the database elsewhere
 # has the same name, so those count that have something of this state directory.
 remove_sandboxes() {
     # shellcheck disable=SC2016 # Podman's variables
     podman ps --all --quiet --filter "label=matrix-agent.instance=$1" |
-        xargs -r podman container inspect --format '{{$id := .ID}}{{range .Mounts}}{{$id}} {{.Source}}{{println}}{{end}}' |
+        inspected '{{$id := .ID}}{{range .Mounts}}{{$id}} {{.Source}}{{println}}{{end}}' |
         STATE=$(realpath -m -- "$2")/ awk 'index(substr($0, index($0, " ") + 1), ENVIRON["STATE"]) == 1 && !seen[$1]++ { print $1 }' |
-        xargs -r podman rm --force --time 2 >/dev/null
+        xargs -r podman rm --force --ignore --time 2 >/dev/null
 }
 
 # Runs a command where the rooms' user ids exist: for rootless Podman, in its user namespace.
