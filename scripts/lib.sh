@@ -337,11 +337,12 @@ OWN_PODMAN=/run/matrix-agent-podman/podman.sock
 # events_of UNIT: where the service of this unit has IPC_BASE_DIR; the unit alone says so.
 events_of() { [[ ! -r $1 ]] || sed -nE 's/^Environment=(.* )?IPC_BASE_DIR=([^ ]*).*/\2/p' "$1" | sed "s|^%t/|${XDG_RUNTIME_DIR:-/run/user/$UID}/|"; }
 
-# settle_events UNIT: writes that into the settings, so that commands which are typed beside the service look where it does.
+# settle_events UNIT: writes that into the settings, so that commands which are typed beside the service look where it does. What
+# the operator has set stays.
 settle_events() {
     local there
     there=$(events_of "$1")
-    [[ -z $there || $(unset IPC_BASE_DIR && setting IPC_BASE_DIR) == "$there" ]] ||
+    [[ -z $there || -n $(unset IPC_BASE_DIR && setting IPC_BASE_DIR) ]] ||
         change "write IPC_BASE_DIR into $ENV_FILE" settle IPC_BASE_DIR "$there"
 }
 

@@ -124,6 +124,16 @@ fn what_was_written_for_the_service_goes_out_of_the_settings_with_it() {
     // What the operator has set stays.
     let own = "PODMAN_SOCKET = /run/mine.sock\nIPC_BASE_DIR = /srv/ipc\n";
     assert_eq!(taken_out("matrix-agent.service", own), own);
+
+    // Nor is it written over at the next update.
+    let settled = |text: &str| {
+        fs::write(&file, text).unwrap();
+        let unit = place.path("clone/systemd/matrix-agent.service");
+        assert!(of_the_library(&place, &format!("ENV_FILE={} && settle_events {}", file.display(), unit.display())).1);
+        fs::read_to_string(&file).unwrap()
+    };
+    assert_eq!(settled(own), own);
+    assert_eq!(settled("IPC_BASE_DIR = \n"), "IPC_BASE_DIR = /run/matrix-agent/ipc\n");
 }
 
 #[test]
