@@ -12,7 +12,7 @@ use tokio::time;
 use super::{Configuration, Outcome};
 use crate::{
     ids::Address,
-    ops::{Operator, Purpose, Redeploy, RedeployError, Request, control_socket},
+    ops::{NO_REQUEST, Operator, Purpose, Redeploy, RedeployError, Request, Unanswered, control_socket},
     strings,
     updates::{self, Found, Record, Step, Tell, UpdateError, Updates, Wanted},
 };
@@ -137,12 +137,19 @@ fn mine(updates: &Updates, id: &str) -> Result<Option<Record>, UpdateError> {
     Ok(updates.record()?.filter(|record| record.request.id == id))
 }
 
-/// Returns the room of the running server that is named.
-async fn told_room(state: &Path, room: &str) -> anyhow::Result<Tell> {
-    let request = Request::Room { room: room.to_owned() };
-    let (value, _) = Operator::answer(&control_socket(state), &request).await?;
-    let Address { account, room } = serde_json::from_value(value)?;
-    Ok(Tell { account, room, thread: None })
+/// Returns the room of the running server that is named. To go back must not need a server that answers, nor one that knows this
+/// question: then what was typed is taken for the room's id.
+async fn told_room(state: &Path, named: &str) -> anyhow::Result<Tell> {
+    let request = Request::Room { room: named.to_owned() };
+    let address = match Operator::answer(&control_socket(state), &request).await {
+        Ok((value, _)) => serde_json::from_value(value)?,
+        Err(Unanswered::Refused(why)) if !why.starts_with(NO_REQUEST) => bail!(why),
+        Err(_) => match named.split_once('/') {
+            Some((account, room)) => Address { account: account.to_owned(), room: room.into() },
+            None => Address::of_first(named),
+        },
+    };
+    Ok(Tell { account: address.account, room: address.room, thread: None })
 }
 
 fn short(commit: &str) -> &str {

@@ -24,7 +24,7 @@ mod talk;
 mod witness;
 
 pub(crate) use cloud_bots::{Shown, shown, shown_refused};
-pub(crate) use control::{Answer, Operator, Request, Unanswered};
+pub(crate) use control::{Answer, NO_REQUEST, Operator, Request, Unanswered};
 pub(crate) use exobot::ShownExobot;
 pub(crate) use lock::{Lock, LockError};
 pub(crate) use pulse::Pulse;

@@ -205,6 +205,7 @@ fn one_that_migrates_and_dies_gives_the_place_back_and_the_data_is_kept() {
 fn killed(point: &str, lines: &str, ends: &str) {
     let llm = llm();
     let mut machine = machine(&llm);
+    assert_eq!(machine.ask("one", "hello").finish().0, 0, "the room that is told");
     machine.publish("", lines);
     machine.kill_at(point);
     let ran = machine.redeploy(&["--room", "terminal:one"]);
@@ -313,6 +314,7 @@ fn what_must_not_be_done_is_told_before_anything_changes() {
 fn a_record_that_cannot_be_read_ends_with_the_old_one() {
     let llm = llm();
     let mut machine = machine(&llm);
+    assert_eq!(machine.ask("one", "hello").finish().0, 0, "the room that is told");
     machine.publish("", r#"case "$*" in *"null run") exit 1 ;; esac"#);
     machine.kill_at("redeploy-switched");
     // The oneshot is killed behind the switch, and whoever takes it up finds nothing that it could read.

@@ -44,10 +44,9 @@ use crate::{
     sandbox::{SandboxError, Sandboxes},
 };
 
-pub(super) use protocol::NO_REQUEST;
 pub(crate) use {
     operator::{Operator, Unanswered},
-    protocol::{Answer, Request},
+    protocol::{Answer, NO_REQUEST, Request},
 };
 
 /// How long a client may take to send its request.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{audit::Deed, bots::AdminOrder, chat::terminal::Outgoing, ids};
 
 /// How the refusal of what is no request begins, by which a newer client knows an older server.
-pub(in crate::ops) const NO_REQUEST: &str = "That is no request";
+pub(crate) const NO_REQUEST: &str = "That is no request";
 /// How long a question may take that only the server has to do with, and one that Podman has.
 const SHORT: Duration = Duration::from_mins(1);
 const LONG: Duration = Duration::from_mins(15);
