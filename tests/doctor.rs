@@ -116,9 +116,12 @@ fn secrets_that_others_can_read_are_closed_and_nothing_else_is_changed() {
         fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
     }
     fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).unwrap();
+    let others = folder.path().join("ipc");
+    fs::create_dir_all(others.join("of-somebody")).unwrap();
+    fs::set_permissions(&others, fs::Permissions::from_mode(0o777)).unwrap();
     let settings = [
         ("STATE_DIR", state.as_path()),
-        ("IPC_BASE_DIR", &folder.path().join("ipc")),
+        ("IPC_BASE_DIR", others.as_path()),
         ("PODMAN_SOCKET", &folder.path().join("none.sock")),
         ("PODMAN_PATH", Path::new("/nowhere/podman")),
         ("XDG_CONFIG_HOME", &folder.path().join("config")),
@@ -143,6 +146,11 @@ fn secrets_that_others_can_read_are_closed_and_nothing_else_is_changed() {
     assert_eq!((status(&fixed, "secrets"), status(&fixed, "ca-bundle")), (None, Some("good".into())), "{fixed:#}");
     let modes = [&secret, &setups, &bundle, &template, &deeper, &state].map(|file| mode(file));
     assert_eq!(modes, [0o600, 0o600, 0o604, 0o644, 0o600, 0o700]);
+    assert_eq!(
+        (status(&fixed, "ipc-directory"), mode(&others)),
+        (Some("bad".into()), 0o777),
+        "it is not this program's"
+    );
     assert_eq!(mode(&strange), 0o644, "what a link leads to is not in the folder");
     assert_eq!(fixed["mended"].as_array().unwrap().len(), 5, "{fixed:#}");
     assert_eq!(run(&["doctor", "--json", "--fix"])["mended"].as_array().unwrap().len(), 0, "nothing is left to do");

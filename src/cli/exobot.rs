@@ -88,6 +88,7 @@ async fn login(config: &Config, user: Option<String>) -> anyhow::Result<Outcome>
         homeserver: &exobot.homeserver,
         setting: "its password on standard input",
     };
+    config.paths.make_state()?;
     let password = account.password(&homeserver, given, config).await?;
     let token = homeserver.log_in(&exobot.user, &password, DEVICE).await.map_err(|fault| anyhow!("{fault}."))?;
     if let Some(before) = before {

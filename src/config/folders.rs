@@ -55,7 +55,14 @@ pub(crate) enum FolderError {
 }
 
 /// What people put into a state directory before a server has used it, and what a disk of its own has.
-const BEFORE_US: [&str; 3] = ["secrets", "redeploy", "lost+found"];
+/// With `secrets` comes `matrix`, where a bot's account was logged in before the first start.
+const BEFORE_US: [&str; 4] = ["secrets", "matrix", "redeploy", "lost+found"];
+
+/// Returns whether other users can look into a directory of this mode, or write there. To pass through is harmless, and some runtimes
+/// of containers need it.
+pub(crate) fn is_open(mode: u32) -> bool {
+    mode & 0o066 != 0
+}
 
 /// Makes a directory of the settings private, as [`make_private`] does, unless it is open to others and holds what is not this
 /// program's: it is the system's then, or somebody's. With its database in it a directory is this program's.
@@ -67,7 +74,7 @@ pub(crate) fn take_over(path: &Path) -> Result<(), FolderError> {
 /// Checks whether [`take_over`] would refuse the directory for what is in it.
 pub(crate) fn check_unshared(path: &Path) -> Result<(), FolderError> {
     let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
-    if !metadata.is_dir() || metadata.mode() & 0o7077 == 0 || path.join(DATABASE).exists() {
+    if !metadata.is_dir() || !is_open(metadata.mode()) || path.join(DATABASE).exists() {
         return Ok(());
     }
     for entry in fs::read_dir(path).map_err(fail(path))? {
@@ -205,13 +212,17 @@ mod tests {
             (&["a"][..], 0o755, false),
             (&["a"], 0o1777, false),
             (&["a"], 0o700, true),
+            (&["a"], 0o711, true),
+            (&["a"], 0o2700, true),
             (&[], 0o1777, true),
-            (&["lost+found", "redeploy", "secrets"], 0o755, true),
+            (&["lost+found", "matrix", "redeploy", "secrets"], 0o755, true),
             (&["lock", "secrets"], 0o755, false),
             (&["a", "matrix-agent.db"], 0o755, true),
         ] {
             let path = tempfile::tempdir_in(shared.path()).unwrap().keep();
-            of_it.iter().for_each(|name| fs::write(path.join(name), "").unwrap());
+            for name in of_it {
+                fs::write(path.join(name), "").unwrap();
+            }
             fs::set_permissions(&path, Permissions::from_mode(mode_of_it)).unwrap();
             let checked = check_unshared(&path);
             let taken = take_over(&path);

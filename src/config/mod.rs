@@ -37,7 +37,7 @@ pub(crate) use accounts::{account_setting, hears_nobody, use_https};
 pub(crate) use cloud_bots::account_of_bot;
 pub use cloud_bots::{CloudBot, CloudBots, RefusedBot, Thinking, Unwritten};
 pub use exobot::{ExobotAccount, RefusedExobot};
-pub(crate) use folders::{FolderError, check_private, check_unshared, make_private, take_over};
+pub(crate) use folders::{FolderError, check_private, check_unshared, is_open, make_private, take_over};
 pub(crate) use meaning::Loaded;
 pub use meaning::load;
 pub(crate) use mistakes::sentence;

@@ -11,6 +11,20 @@ use super::{support::scripted_llm::user_texts, *};
 const POINT: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0\0\0\x1f\x15\xc4\x89\0\0\0\nIDATx\x9cc\0\x01\0\0\x05\0\x01\r\n-\xb4\0\0\0\0IEND\xaeB`\x82";
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bot_that_was_added_before_the_first_start_is_served() {
+    let mut place = Place::new().await;
+    place.answers_all();
+    let state = place.rig.path().join("s");
+    fs::remove_dir_all(&state).or_else(|error| if state.exists() { Err(error) } else { Ok(()) }).unwrap();
+    let room = place.room(true).await;
+    let added = place.cloud_bot(&["add", "llama"], &place.settings("@llama:localhost", room.as_str()));
+    assert!(added.status.success(), "{}", out(&added));
+    assert_eq!(state.metadata().unwrap().mode() & 0o7777, 0o700);
+    place.serve();
+    place.served("llama");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn on_a_closed_homeserver_a_bot_is_added_with_its_account_beside_a_running_server() {
     let mut place = Place::new().await;
     place.answers_all();

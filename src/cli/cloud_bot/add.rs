@@ -54,6 +54,7 @@ pub(super) async fn run(name: &str, file: Option<&Path>, config: &Config) -> any
     if !has_token {
         let shown = bot.called.as_deref().unwrap_or(&bot.name);
         let account = Account { user: &bot.user, shown, homeserver: &bot.homeserver, setting: CloudBot::PASSWORD };
+        config.paths.make_state()?;
         let password = account.password(&homeserver, password, config).await?;
         bot.token = homeserver.log_in(&bot.user, &password, DEVICE).await.map_err(|fault| anyhow!("{fault}."))?;
         settings.insert("BOT_TOKEN".to_owned(), bot.token.expose_secret().to_owned());

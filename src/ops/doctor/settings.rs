@@ -143,9 +143,8 @@ fn ca_bundle(path: &Path) -> Check {
 
 fn folder(name: &'static str, key: &str, path: &Path) -> Check {
     let mode = fs::symlink_metadata(path).map_or(0, |about| about.mode());
-    match config::check_private(path) {
-        // Passing through is harmless, and needed by some runtimes of containers.
-        Ok(true) if mode & 0o066 != 0 => {
+    match config::check_unshared(path).and_then(|()| config::check_private(path)) {
+        Ok(true) if config::is_open(mode) => {
             let what = format!("other users of this machine can look into {}, or write there", path.display());
             Check::warning(name, what, format!("chmod go-rw {}", path.display()))
                 .with_fix(Fix::Close(vec![path.to_owned()]))
