@@ -312,6 +312,17 @@ fn a_log_whose_end_nobody_knows_is_not_called_whole_and_what_is_no_log_is_refuse
     let (what, status) = doctor(&rig, "audit-log");
     assert!(status == "bad" && what.contains("was cut"), "{what}");
 
+    // Also where none of it is left, or a new month's file has begun behind it.
+    fs::write(&log, "").unwrap();
+    assert_eq!(doctor(&rig, "audit-log").1, "bad");
+    fs::write(&log, &text).unwrap();
+    let next = folder.join("9999-01.jsonl");
+    fs::write(&next, "").unwrap();
+    assert_eq!(doctor(&rig, "audit-log").1, "good");
+    fs::copy(&cut, &log).unwrap();
+    assert_eq!(doctor(&rig, "audit-log").1, "bad");
+    fs::remove_file(&next).unwrap();
+
     fs::write(&log, &text).unwrap();
     fs::write(&cut, &text).unwrap();
     let (is_whole, said) = verified(&rig, &cut, &["--head", &head]);
