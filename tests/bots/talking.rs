@@ -227,7 +227,7 @@ async fn what_had_come_of_an_answer_that_broke_off_stays_and_can_be_gone_on_with
         talk.llm.reply(Reply::text("It begins well.").first(1, End::Cut));
         let answer = talk.ask("how does it begin?").await;
         let told = "It be\n\n(The model's answer broke off in the middle. Please ask again.)";
-        assert_eq!((&*answer.text, answer.ending), (told, Ending::Done));
+        assert_eq!((&*answer.text, answer.ending), (told, Ending::Failed));
         talk.llm.reply_text("gins well.");
         talk.ask("go on").await;
         let request = talk.llm.requests().pop().unwrap();
@@ -336,13 +336,14 @@ async fn the_footer_says_who_answered_how_fast_and_for_how_much() {
 async fn what_fails_does_not_count_for_the_day_and_the_ceiling_is_told() {
     let ceilings = Ceilings { minute: None, day: Some(1) };
     let mut talk = Talk::begin(EDITS, |settings, _| settings.ceilings = ceilings).await;
-    talk.llm.reply(status(500, &[])).reply_text("Four.");
+    talk.llm.reply(status(500, &[])).reply(Reply::text("It is four.").first(1, End::Cut)).reply_text("Four.");
     assert_eq!(talk.ask("two and two?").await.ending, Ending::Failed);
+    assert!(talk.ask("two and two?").await.text.contains("broke off in the middle"));
     assert_eq!(talk.ask("two and two?").await.text, "Four.");
     let told = talk.ask("three and three?").await;
     let begins = "I may ask the model once a day, and that is used up; please try again in ";
     assert!(told.ending == Ending::Limit && told.text.starts_with(begins), "{told:?}");
-    assert_eq!(talk.llm.requests().len(), 2);
+    assert_eq!(talk.llm.requests().len(), 3);
     talk.end().await;
 }
 

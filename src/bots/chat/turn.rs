@@ -154,7 +154,7 @@ impl ChatBot {
                 limit = overdue(limits.time) => {
                     let limit = text::human_duration(limit);
                     let (behind, alone) = (strings::chat::cut_off(&limit), strings::chat::no_time(&limit));
-                    let why = Unfinished { behind: &behind, alone: &alone };
+                    let why = Unfinished { behind: &behind, alone: &alone, ending: Ending::Done };
                     return unfinished(&draft.borrow(), why, transcript, model.name());
                 }
             }
@@ -167,7 +167,8 @@ impl ChatBot {
             Err(error) => {
                 tracing::warn!(model = model.name(), %error, "the model gave no answer");
                 let why = failure::told(&error);
-                unfinished(&draft.borrow(), Unfinished { behind: &why, alone: &why }, transcript, model.name())
+                let why = Unfinished { behind: &why, alone: &why, ending: Ending::Failed };
+                unfinished(&draft.borrow(), why, transcript, model.name())
             }
         }
     }
@@ -323,6 +324,8 @@ struct Unfinished<'a> {
     behind: &'a str,
     /// What is said if there is none.
     alone: &'a str,
+    /// How a turn ends that has one.
+    ending: Ending,
 }
 
 /// Returns the outcome of a turn whose answer is not whole, with what people have seen of it.
@@ -334,7 +337,7 @@ fn unfinished(draft: &str, why: Unfinished<'_>, transcript: &Transcript, model: 
     let message = AssistantMessage { text: draft.to_owned(), model: model.to_owned(), ..AssistantMessage::default() };
     let line = Line::Answered { message, thread: transcript.thread.clone(), counted: None };
     let text = format!("{draft}{}", strings::chat::behind(why.behind));
-    Outcome { line: Some(line.to_json()), ..Outcome::plain(Ending::Done, text) }
+    Outcome { line: Some(line.to_json()), ..Outcome::plain(why.ending, text) }
 }
 
 /// Returns the outcome of a turn that somebody stopped, with what was shown of its answer.
@@ -357,7 +360,8 @@ mod tests {
 
     #[test]
     fn what_there_is_of_an_answer_that_does_not_become_whole_is_the_answer() {
-        let (transcript, why) = (Transcript::of(vec![]), Unfinished { behind: "Cut off.", alone: "No answer." });
+        let (transcript, why) =
+            (Transcript::of(vec![]), Unfinished { behind: "Cut off.", alone: "No answer.", ending: Ending::Done });
         let cut = unfinished("half an ans ", why, &transcript, "m");
         assert_eq!((cut.ending, cut.line.is_some()), (Ending::Done, true));
         assert_eq!(cut.text, "half an ans\n\n(Cut off.)");
