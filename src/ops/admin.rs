@@ -206,9 +206,13 @@ impl Admin {
         }
         let called = |home: &Address| self.accounts.name_of(home).map(|name| text::shown_name(&name));
         let terminal = terminal::room(named);
-        let is_exact = |home: &&Address| home.room == terminal || called(home).as_deref() == Some(named);
-        if let [one] = homes.iter().filter(is_exact).collect::<Vec<_>>()[..] {
-            return Ok(one.clone());
+        let is_called = |home: &&Address| called(home).as_deref() == Some(named);
+        let is_of_terminal = |home: &&Address| home.room == terminal;
+        for exact in [homes.iter().filter(is_called).collect::<Vec<_>>(), homes.iter().filter(is_of_terminal).collect()]
+        {
+            if let [one] = exact[..] {
+                return Ok(one.clone());
+            }
         }
         // A long name ends in a mark that stands for the rest.
         let part = named.trim_end_matches('…');

@@ -39,7 +39,7 @@ const BREAK: &str = "  \n";
 pub(super) struct Progress {
     /// When the turn began to wait or to run.
     started: Instant,
-    /// How many turns wait before this one; `None` while it runs.
+    /// Its place in the queue; `None` while it runs.
     queued: Option<QueuePlace>,
     /// Whether something was shown that must not go unseen: a queue, a notice.
     told: bool,

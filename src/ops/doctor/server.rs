@@ -25,8 +25,14 @@ pub(super) async fn check(state: &Path) -> Check {
              again",
         ),
         Err(error) => {
+            let mend = match error {
+                Unreached::Forbidden(_) => "sudo matrix-agent doctor",
+                _ => {
+                    "Look into its log (`journalctl -u matrix-agent`); if it is another version than this program, start it again"
+                }
+            };
             let what = format!("whether process {pid} answers cannot be told: {error}");
-            Check::warning(NAME, what.trim_end_matches('.'), "Run this as the server's user, or as root")
+            Check::warning(NAME, what.trim_end_matches('.'), mend)
         }
     }
 }
