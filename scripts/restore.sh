@@ -198,7 +198,7 @@ put_back() {
             aside) [[ ! -d $place ]] || find "$place" -depth -type d -empty -delete || return 1 ;;
         esac
     done
-    sync -f "$state" && rm -- "$marker" && sync -f "$state"
+    sync && rm -- "$marker" && sync -f "$state"
 }
 
 # left_over: what was unpacked by one that was killed, and volumes that it has made and not used.
@@ -462,8 +462,9 @@ keys() {
 [[ ! -e $backup/secrets.tar.gz ]] || change "bring back keys and settings" quietly "they cannot be brought back" "Mend what it says above" keys
 [[ -z $left ]] || note "the settings here stay as they are (${settings%/*}); those of the backup that are not among them are in $apart"
 
+# The homeserver's volume, rooms and settings may be on other file systems than the marker.
 database() {
-    mkdir -p "$state/secrets" "$state/workspaces" && sync -f "$work" && bring database && sync -f "$state" && done=yes && rm -- "$marker" || return 1
+    mkdir -p "$state/secrets" "$state/workspaces" && sync && bring database && sync -f "$state" && done=yes && rm -- "$marker" || return 1
     sync -f "$state" || true # without the marker all is in its place, with it the old comes back
 }
 change "bring back the database" quietly "it cannot be brought back" "Mend what it says above" database
