@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Brings back what scripts/backup.sh has written, on a machine on which no server runs.
-#   sudo ./scripts/restore.sh BACKUP [--force] [--dry-run]
+#   sudo ./scripts/restore.sh BACKUP [--force] [--env-file FILE] [--dry-run]
 #     BACKUP      the folder, as in /var/backups/matrix-agent/matrix-agent-2026-01-31T033000Z
 #     --force     even if there is a database, a homeserver or files of rooms already: they are put aside below
 #                 STATE_DIR/before-restore-DATE, the homeserver's in the volume NAME-before-restore-DATE
+#     --env-file  the settings, where the program reads them from elsewhere (matrix-agent --env-file FILE)
 #     --dry-run   only say what would be done
 # All of the backup is looked at and unpacked beside what is there before anything changes; if a step fails afterwards, what was there
 # is put back; after a kill or a power cut the server does not start (STATE_DIR/restoring says so), and this script, run again, puts
@@ -24,6 +25,9 @@ backup='' force=''
 while (($# > 0)); do
     case $1 in
         --force) force=yes ;;
+        --env-file) (($# > 1)) || die "$1 needs a value" "scripts/restore.sh --help lists the options"
+            ENV_FILE=$2 && shift
+            [[ -f $ENV_FILE && -r $ENV_FILE ]] || die "$ENV_FILE is no file that this user can read" "Name the server's settings" ;;
         --dry-run) DRY_RUN=yes ;;
         -h | --help) show_help && exit 0 ;;
         -*) die "$1 is not known" "scripts/restore.sh --help lists the options" ;;

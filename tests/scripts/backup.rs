@@ -301,3 +301,20 @@ fn only_so_many_backups_are_kept() {
         "{left:?}"
     );
 }
+
+#[test]
+fn a_server_with_settings_elsewhere_is_restored_where_they_say() {
+    let place = Place::new();
+    place.settings(SETTINGS);
+    let backup = place.backed_up();
+    let (file, state) = (place.path("mine.env"), place.path("elsewhere"));
+    fs::write(&file, format!("{SETTINGS}STATE_DIR = {}\n", state.display())).unwrap();
+    let mut command = place.command(&place.path("clone/scripts/restore.sh"), "/usr/local/bin");
+    let back = ran(command.arg(&backup).arg("--env-file").arg(&file).output().unwrap());
+    assert_eq!(back.code, 0, "{back:?}");
+    assert_eq!(said_in(&state.join("matrix-agent.db")), "hello");
+    for (more, said) in [(&["--env-file"][..], "needs a value"), (&["--env-file", "/nowhere/.env"], "is no file")] {
+        let refused = place.run("restore.sh", &[&[backup.to_str().unwrap()], more].concat());
+        assert!(refused.code == 1 && refused.err.contains(said), "{refused:?}");
+    }
+}
