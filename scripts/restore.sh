@@ -7,10 +7,11 @@
 #     --env-file  the settings, where the program reads them from elsewhere (matrix-agent --env-file FILE)
 #     --dry-run   only say what would be done
 # All of the backup is looked at and unpacked beside what is there before anything changes; if a step fails afterwards, what was there
-# is put back; after a kill or a power cut the server does not start (STATE_DIR/restoring says so), and this script, run again, puts
-# back what was there and begins anew. First install as on the old machine, as far as scripts/quickstart.sh or scripts/install-service.sh need it; then stop the
-# server (systemctl stop matrix-agent synapse) and restore. The bot logs in as a new device at its next start, which its
-# recovery key signs (a backup with --secrets has it; else bring STATE_DIR/secrets/matrix-coder-recovery-key back by hand).
+# is put back (sandboxes are made anew); after a kill or a power cut the server does not start (STATE_DIR/restoring says so), and this
+# script, run again, puts back what was there and begins anew. First install as on the old machine, as far as scripts/quickstart.sh or
+# scripts/install-service.sh need it; then stop the server (systemctl stop matrix-agent synapse) and restore. The bot logs in as a new
+# device at its next start, which its recovery key signs (a backup with --secrets has it; else bring
+# STATE_DIR/secrets/matrix-coder-recovery-key back by hand).
 # What happened after the backup is not known to the restored server. What is to be sent from that time is looked for in its room
 # first; but a question that was answered then is worked on once more, with all that its tools do.
 set -euo pipefail
@@ -241,7 +242,7 @@ if [[ -z $force && ( -e $state/matrix-agent.db || -n $volume ) ]]; then
         "--force puts it aside"
 fi
 
-work='' done=''
+work='' done='' anew=''
 take_back() {
     local code=$?
     trap - EXIT
@@ -251,7 +252,7 @@ take_back() {
     # What counts is the marker itself: a signal may come between it and the next line here.
     if [[ -n $work ]] && [[ -e $marker || -z $done ]]; then
         if [[ ! -e $marker ]] || put_back; then
-            printf '  what was there is as it was\n' >&2
+            printf '  what was there is as it was%s\n' "$anew" >&2
         else
             printf '✗ not all that was there could be put back, and the server does not start so. Mend what it says above, then run this again\n' >&2
         fi
@@ -340,11 +341,7 @@ change "unpack the backup beside what is there" quietly "the backup cannot be un
 
 # ---- in its place ----
 
-# A sandbox that still runs has the old files.
 instance=$(instance_of "$state")
-if [[ -n $instance && -d $backup/rooms ]] && have podman; then
-    change "remove the sandboxes, which have the old files" quietly "they cannot be removed" "Mend what it says above" remove_sandboxes "$instance" "$state"
-fi
 
 # What is there is looked for as late as this, since whoever reads a database may leave files beside it.
 old=() news=() step=() from=() to=()
@@ -437,6 +434,12 @@ mark() {
     ! taken "$state" || { printf 'a server has started meanwhile\n' && return 1; }
 }
 change "note in $marker what is to be put aside" quietly "it cannot be noted" "Mend what it says above" mark
+
+# A sandbox that still runs has the old files.
+sandboxes() { anew=', but for the sandboxes, which are made anew' && remove_sandboxes "$instance" "$state"; }
+if [[ -n $instance && -d $backup/rooms ]] && have podman; then
+    change "remove the sandboxes, which have the old files" quietly "they cannot be removed" "Mend what it says above" sandboxes
+fi
 
 put_aside() {
     local one

@@ -318,3 +318,26 @@ fn a_server_with_settings_elsewhere_is_restored_where_they_say() {
         assert!(refused.code == 1 && refused.err.contains(said), "{refused:?}");
     }
 }
+
+#[test]
+fn sandboxes_go_behind_the_marker_and_that_they_have_gone_is_said() {
+    let place = Place::new();
+    place.settings(SETTINGS);
+    let backup = place.backed_up();
+    let (state, calls) = (place.path(STATE), place.path("calls"));
+    rusqlite::Connection::open(state.join("matrix-agent.db"))
+        .and_then(|database| database.execute("INSERT INTO meta VALUES ('instance', 'ab')", []))
+        .unwrap();
+    let text = format!(
+        "case \"$1 $2\" in\n'ps --all') echo a1 ;;\n'container inspect') echo \"a1 {0}/workspaces/r1\" ;;\n\
+        rm*) [ ! -e \"{0}/restoring\" ] || echo marked >>{1}; exit 1 ;;\nesac",
+        state.display(),
+        calls.display()
+    );
+    let before = place.state();
+    let failed = place.run_with("restore.sh", &[backup.to_str().unwrap(), "--force"], &place.programs("podman", &text));
+    assert!(failed.code == 1 && failed.err.contains("✗ they cannot be removed"), "{failed:?}");
+    assert!(failed.err.contains("as it was, but for the sandboxes, which are made anew"), "{failed:?}");
+    assert_eq!(fs::read_to_string(&calls).unwrap(), "marked\n");
+    assert_eq!(place.state(), before);
+}
