@@ -93,9 +93,16 @@ if [[ $ENV_FILE -ef $SETTINGS ]]; then
 elif [[ ! -e $ENV_FILE ]]; then
     [[ ! -e $SETTINGS ]] || ENV_FILE=$SETTINGS
     [[ -e $ENV_FILE ]] || die "there are no settings: $ENV_FILE is missing" "Copy .env.example to .env and fill it in, or run scripts/quickstart.sh"
-elif [[ -e $SETTINGS ]] && ! cmp -s "$ENV_FILE" "$SETTINGS"; then
-    die "$ENV_FILE and $SETTINGS are both there and differ" "Remove the one that does not count (the service reads $SETTINGS)"
 fi
+copied=$(mktemp -d)
+trap 'rm -rf "$copied"' EXIT
+given=$ENV_FILE
+# one_of_two: there are not two of them, of which one would be lost.
+one_of_two() {
+    [[ ! -e $SETTINGS ]] || cmp -s "$ENV_FILE" "$SETTINGS" ||
+        die "$given and $SETTINGS are both there and differ" "Remove the one that does not count (the service reads $SETTINGS)"
+}
+[[ -n $root ]] || one_of_two
 
 # ---- the program ----
 
@@ -146,6 +153,23 @@ esac
 [[ -z $runtime || -n $root || -n $DRY_RUN ]] || have "$runtime" ||
     die "SANDBOX_RUNTIME is $runtime, and that is not installed" "Install it (docs/runtimes.md), then run this script again"
 
+# settle_service: what the service needs in its settings.
+settle_service() {
+    if [[ -n $runtime && -z $(in_effect PODMAN_SOCKET) ]]; then
+        change "write PODMAN_SOCKET into $ENV_FILE" settle PODMAN_SOCKET "$OWN_PODMAN"
+    elif [[ -z $runtime && $(in_effect PODMAN_SOCKET) == "$OWN_PODMAN" ]]; then
+        change "take PODMAN_SOCKET out of $ENV_FILE" settle PODMAN_SOCKET ''
+    fi
+    settle_events "systemd/${rootless:+user/}matrix-agent.service"
+}
+# Those of another machine are written in a copy: no service of this one uses what this clone has.
+if [[ -n $root && ! $ENV_FILE -ef $SETTINGS ]]; then
+    install -m 600 "$ENV_FILE" "$copied/.env"
+    ENV_FILE=$copied/.env
+    DRY_RUN='' settle_service >/dev/null
+    one_of_two
+fi
+
 # ---- what the machine needs ----
 
 stage "Podman and the sandbox image"
@@ -176,7 +200,7 @@ stage "the files"
 # What the timers run and what the images are made of, so that root runs nothing that somebody else can change.
 tree=$(mktemp -d)
 told=$(mktemp -d)
-trap 'rm -rf "$tree" "$told"' EXIT
+trap 'rm -rf "$tree" "$told" "$copied"' EXIT
 find Containerfile .containerignore .env.example Cargo.toml hooks sandbox scripts systemd docs/operating.md \
     -path sandbox/sandboxd -prune -o -type f ! -name '*.pyc' -print0 | tar -c --null --no-recursion -T - | tar -x -C "$tree" --no-same-owner
 ln -s "${SETTINGS#"$root"}" "$tree/.env"
@@ -206,12 +230,7 @@ if [[ -x $binary ]]; then
 fi
 
 [[ -n $DRY_RUN || -d $etc ]] || install -d -m 700 "$etc"
-if [[ -n $runtime && -z $(in_effect PODMAN_SOCKET) ]]; then
-    change "write PODMAN_SOCKET into $ENV_FILE" settle PODMAN_SOCKET "$OWN_PODMAN"
-elif [[ -z $runtime && $(in_effect PODMAN_SOCKET) == "$OWN_PODMAN" ]]; then
-    change "take PODMAN_SOCKET out of $ENV_FILE" settle PODMAN_SOCKET ''
-fi
-settle_events "systemd/${rootless:+user/}matrix-agent.service"
+[[ $ENV_FILE == "$copied"/* ]] || settle_service
 if [[ ! $ENV_FILE -ef $SETTINGS ]]; then
     place "$ENV_FILE" "$SETTINGS" 600
     leave_link() { rm -f "$ENV_FILE" && ln -s "$SETTINGS" "$ENV_FILE"; }
