@@ -135,7 +135,7 @@ content() { with_ids find "$(podman volume inspect --format '{{.Mountpoint}}' "$
 # In the order of their names: a database is always moved before its log.
 pour() { content "$1" -print0 | LC_ALL=C sort -z | with_ids xargs -0r mv -t "$(podman volume inspect --format '{{.Mountpoint}}' "$2")" --; }
 
-# A homeserver that starts with the machine knows nothing of a restore, and what is moved while it runs is lost.
+# A homeserver that is started by hand knows nothing of a restore, and what is moved while it runs is lost.
 homeserver_stopped() {
     local one
     have podman || die "podman is not installed" "Run scripts/quickstart.sh, or: apt-get install podman"

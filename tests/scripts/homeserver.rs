@@ -152,7 +152,7 @@ fn a_homeserver_comes_back_and_the_old_one_after_a_kill_also_where_it_was_starte
         let back = place.run_with("restore.sh", &[named], &home.unpacks_nothing());
         assert!(back.code == 1 && back.err.contains("the backup cannot be unpacked"), "{at}: {back:?}");
         assert_eq!(home.homeserver(), files(OLD), "{at}, {left}");
-        assert_eq!(home.volumes(), [place.homeserver.clone()], "{at}, {left}");
+        assert_eq!(home.volumes(), std::slice::from_ref(&place.homeserver), "{at}, {left}");
     }
     let refused = place.run("restore.sh", &[named]);
     assert_eq!(refused.code, 1, "{refused:?}");

@@ -169,3 +169,14 @@ fn settings_of_the_service_are_not_written_over_by_another_user() {
     let refused = place.run("setup-synapse.sh", &["--dry-run"]);
     assert!(refused.code == 1 && refused.err.contains("this user cannot read"), "{refused:?}");
 }
+
+#[test]
+fn a_homeservers_unit_waits_for_the_end_of_a_restore_that_was_cut_off() {
+    let place = Place::new();
+    for unit in ["synapse.service", "synapse-db.service", "synapse.container"] {
+        let text = fs::read_to_string(place.path("clone/systemd").join(unit)).unwrap();
+        let head = text.split("\n[").nth(1).unwrap();
+        let marker = "\nConditionPathExists=!%S/matrix-agent/restoring\n";
+        assert!(head.starts_with("Unit]") && format!("{head}\n").contains(marker), "{unit}: {head}");
+    }
+}
