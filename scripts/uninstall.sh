@@ -88,7 +88,7 @@ done
 mapfile -t helps < <(help_files "$share")
 remove_helps() { for file in "${helps[@]}"; do take_out "$file"; done; }
 [[ ${#helps[@]} -eq 0 ]] || change "remove what shells complete, and the manual pages, below $share" remove_helps
-change "have systemd read its units" "${control[@]}" daemon-reload
+[[ ! -d /run/systemd/system ]] || change "have systemd read its units" "${control[@]}" daemon-reload
 
 # The sandboxes live on without a server; the next one finds them.
 if [[ -z $purge ]]; then
@@ -124,6 +124,11 @@ fi
 clone=$(sed -n 's/^UPDATE_SOURCE=//p' "$etc/update.env" 2>/dev/null || true)
 if [[ -n $clone && -L $clone/.env && $(readlink "$clone/.env") == "$etc/.env" ]]; then
     change "remove the link $clone/.env" rm -f "$clone/.env"
+fi
+# The link that quickstart.sh has left, by which commands find the settings of this clone.
+link=${XDG_CONFIG_HOME:-$HOME/.config}/matrix-agent/.env
+if [[ -L $link && $(readlink -- "$link") == "$REPO/.env" ]]; then
+    change "remove the link $link" rm -f -- "$link"
 fi
 logs=()
 [[ $EUID -ne 0 ]] || logs=(/var/log/matrix-agent)
