@@ -30,6 +30,10 @@ const TELL_AFTER: Duration = Duration::from_secs(2);
 /// How long a sandbox may take to say what runs in it.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
+/// How long one must have been silent that is taken to hang. On a machine under load an answer may come late, and what runs in the sandbox
+/// must not be lost for that.
+const SILENCE: Duration = Duration::from_secs(20);
+
 /// How often idle sandboxes are looked for: a tenth of the idle time, within these bounds.
 const SWEEP: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
@@ -39,8 +43,10 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What runs in a sandbox.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Work {
-    /// Nothing, or sandboxd does not answer.
+    /// Nothing, or sandboxd has not answered for a while.
     None,
+    /// Sandboxd does not answer just now.
+    Unknown,
     /// Background commands only.
     Background,
     /// A command that somebody waits for.
@@ -190,6 +196,7 @@ async fn stop_if(fleet: &Arc<Fleet>, room: &Arc<Room>, idle: Duration, tolerated
     let spare = match work {
         Work::None => true,
         Work::Background => tolerated == Work::Background,
+        Work::Unknown => false,
         Work::Foreground => {
             room.touch();
             false
@@ -209,9 +216,12 @@ async fn stop_if(fleet: &Arc<Fleet>, room: &Arc<Room>, idle: Duration, tolerated
 
 async fn work(room: &Room) -> Work {
     let Some(sandbox) = room.connection() else { return Work::None };
-    match timeout(ANSWER_LIMIT, sandbox.running()).await {
+    let answer = timeout(ANSWER_LIMIT, sandbox.running()).await;
+    let silent = room.silent(answer.is_err());
+    match answer {
         Ok(Ok(commands)) if commands.iter().any(|command| !command.background) => Work::Foreground,
         Ok(Ok(commands)) if !commands.is_empty() => Work::Background,
+        Err(_) if silent < SILENCE => Work::Unknown,
         Ok(Ok(_) | Err(_)) | Err(_) => Work::None,
     }
 }

@@ -104,6 +104,8 @@ pub(super) struct Room {
     /// Whether it was paused when Podman last said so, by whomever.
     paused: AtomicBool,
     last_used: Mutex<Instant>,
+    /// Since when its sandboxd has not answered what runs in it.
+    silent_since: Mutex<Option<Instant>>,
     /// The host's pid of its PID 1 while it runs, else 0.
     pid: AtomicU32,
     /// Its memory control group while it runs.
@@ -184,6 +186,7 @@ impl Room {
             frozen: AtomicBool::new(false),
             paused: AtomicBool::new(false),
             last_used: Mutex::new(Instant::now()),
+            silent_since: Mutex::default(),
             pid: AtomicU32::new(0),
             memory: Mutex::default(),
             memory_used: AtomicU64::new(0),
@@ -225,6 +228,13 @@ impl Room {
     /// Marks it as used now.
     pub(super) fn touch(&self) {
         *locked(&self.last_used) = Instant::now();
+    }
+
+    /// Notes whether its sandboxd has left a question without an answer, and returns for how long it has left all so.
+    pub(super) fn silent(&self, unanswered: bool) -> Duration {
+        let mut since = locked(&self.silent_since);
+        *since = unanswered.then(|| since.unwrap_or_else(Instant::now));
+        since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Returns the time since it was last used.

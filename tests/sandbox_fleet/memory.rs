@@ -1,9 +1,10 @@
 //! The memory that all sandboxes use together: who makes room when it gets short, and who waits.
 
 use matrix_agent::sandbox::{Command, Process, Sandbox, SandboxState};
+use nix::sys::signal::Signal;
 use tokio::time::timeout;
 
-use crate::house::{House, LIMIT, sh, shell, until};
+use crate::house::{House, LIMIT, is_gvisor, sh, shell, signal, until};
 
 const MIB: u64 = 1 << 20;
 
@@ -88,4 +89,30 @@ async fn whoever_wants_to_start_when_all_are_at_work_waits_in_line_and_is_told()
         let sandbox = timeout(LIMIT, waits).await.unwrap().unwrap().unwrap();
         assert_eq!(sh(&sandbox, "echo up").await, "up");
     }
+}
+
+/// Under load an answer may be late, and whoever wants to start waits rather than end another's work for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_at_work_that_answers_late_is_not_taken_for_idle() {
+    if is_gvisor() {
+        return; // what is stopped so is all of gVisor
+    }
+    let house = House::with(|options| options.memory_total = 120 * MIB);
+    let fleet = house.open().await;
+    let mut notices = fleet.notices();
+    let [busy, first] = ["busy", "first"].map(|name| house.room(name));
+    let worker = fleet.ensure(&busy).await.unwrap();
+    let process = work(&worker, 110).await;
+    let pid = fleet.observe(&busy).await.unwrap().outside.unwrap().pid;
+    signal(pid, Signal::SIGSTOP);
+    let starts = tokio::spawn({
+        let (fleet, first) = (fleet.clone(), first.clone());
+        async move { fleet.ensure(&first).await }
+    });
+    let notice = timeout(LIMIT, notices.recv()).await;
+    signal(pid, Signal::SIGCONT);
+    assert!(notice.unwrap().unwrap().text.contains("memory is short"), "it waits");
+    assert!(worker.is_connected(), "what works goes on");
+    worker.kill(process.id()).await.unwrap();
+    timeout(LIMIT, starts).await.unwrap().unwrap().unwrap();
 }
