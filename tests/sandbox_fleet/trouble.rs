@@ -90,20 +90,27 @@ async fn a_container_whose_processes_are_gone_is_made_anew_with_its_files() {
     let house = House::new();
     let mut fleet = house.open().await;
     let room = house.room("gone");
-    sh(&fleet.ensure(&room).await.unwrap(), "echo kept > file").await;
+    let mut sandbox = fleet.ensure(&room).await.unwrap();
+    sh(&sandbox, "echo kept > file").await;
     for comes_back in [false, true] {
         let name = house.containers().into_iter().next().unwrap();
         let pids = podman(&["inspect", "--format", "{{.State.ConmonPid}} {{.State.Pid}}", &name]);
         for pid in pids.split_whitespace() {
             signal(pid.parse().unwrap(), Signal::SIGKILL);
         }
+        let gone = async {
+            while sandbox.is_connected() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(LIMIT, gone).await.unwrap();
         if comes_back {
             fleet.shutdown().await;
             fleet = house.open().await;
         } else {
             assert_eq!(podman(&["inspect", "--format", "{{.State.Status}}", &name]).trim(), "running");
         }
-        let sandbox = timeout(Duration::from_secs(15), fleet.ensure(&room)).await.unwrap().unwrap();
+        sandbox = timeout(Duration::from_secs(15), fleet.ensure(&room)).await.unwrap().unwrap();
         assert_eq!(sh(&sandbox, "cat file").await, "kept");
     }
 }
