@@ -38,8 +38,7 @@ while (($# > 0)); do
 done
 [[ -z $keep || $keep =~ ^[1-9][0-9]{0,5}$ ]] || die "--keep $keep is no number of backups" "Give 1 or more"
 state=$(state_dir)
-whole() { [[ ! -e $state/restoring ]] || die "a restore in $state was cut off, or is under way" "Run scripts/restore.sh again: it puts back what was there, and begins anew"; }
-whole
+check_restored "$state"
 [[ -r $state/matrix-agent.db ]] || die "there is no database in $state that this user can read" "Set STATE_DIR, or run this as the server's user"
 have sqlite3 || die "sqlite3 is not installed" "Run: apt-get install sqlite3"
 
@@ -51,7 +50,7 @@ if [[ -z $DRY_RUN ]]; then
     exec {alone}<"$state"
     flock --nonblock "$alone" || { note "another backup is being written, or one is restored; this one waits for it" && flock --timeout 7200 "$alone"; } ||
         die "the other backup does not end" "Look what it does (ps ax | grep backup.sh), then try again"
-    whole # a restore that this one has waited for may have been killed
+    check_restored "$state" # a restore that this one has waited for may have been killed
     # What was killed is left over; what is being written by another one, as for another server, is locked.
     for one in "$state"/restoring-????????; do [[ ! -d $one ]] || clear_away "$one"; done
     { mkdir -p "$to" && exec {place}<"$to" && flock --timeout 60 "$place" && for one in "$to"/.part-????????; do

@@ -404,6 +404,11 @@ state_dir() {
     fi
 }
 
+# check_restored STATE: ends where a restore has not come to its end, since its volumes and files are about to be put back.
+check_restored() {
+    [[ ! -e $1/restoring ]] || die "a restore in $1 was cut off, or is under way" "Run scripts/restore.sh again: it puts back what was there, and begins anew"
+}
+
 # help_files SHARE: what shells complete, and the manual pages, below a share directory, as far as they are there.
 help_files() {
     local file

@@ -42,6 +42,7 @@ done
     die "--listen $listen is no IP address" "Give one of this machine (\`ip address\` lists them), or 0.0.0.0 for all"
 
 check_settings
+check_restored "$(state_dir)"
 
 # ---- who ----
 

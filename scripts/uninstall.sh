@@ -69,6 +69,8 @@ files+=("${here[@]/#/$units/}" "$units"/matrix-agent{,-images}.service.d/10-syna
 packaged=''
 [[ $EUID -ne 0 || -n $purge || ! -e /usr/lib/systemd/system/matrix-agent.service ]] || packaged=yes
 [[ -n $packaged ]] || files+=("$run/matrix-agent-podman")
+# What systemd notes of when a timer last ran counts for the package's timers, too.
+[[ $EUID -ne 0 || -n $packaged ]] || files+=(/var/lib/systemd/timers/stamp-matrix-agent-{backup,images}.timer)
 # A runtime that goes with these scripts is of no use to it either.
 [[ -n $packaged ]] && ! grep -qsF "=$library/" "$etc/podman.env" || files+=("$etc/podman.env")
 

@@ -55,6 +55,8 @@ fn a_restore_that_is_killed_anywhere_puts_back_what_was_there_and_begins_anew() 
         assert!(state.join("restoring").exists(), "{at}: a server would start");
         let backed_up = place.run("backup.sh", &["--to", place.path("other").to_str().unwrap()]);
         assert_eq!(backed_up.code, 1, "{at}: {backed_up:?}");
+        let set_up = place.run("setup-synapse.sh", &["--dry-run"]);
+        assert!(set_up.code == 1 && set_up.err.contains("was cut off"), "{at}: {set_up:?}");
         // Killed once more while it puts back.
         let programs = killing(&place, 2, moved);
         place.killed("restore.sh", &[named], &programs);

@@ -42,12 +42,13 @@ fn the_settings_of_a_packages_service_stay_as_they_are() {
     .unwrap();
     let folder = place.folder.path().display();
     for (packaged, runtime, kept, left) in [
-        (true, "crun", true, "podman.env socket "),
-        (true, "/usr/local/lib/matrix-agent/scripts/gvisor/runsc", true, "socket "),
+        (true, "crun", true, "podman.env socket stamp "),
+        (true, "/usr/local/lib/matrix-agent/scripts/gvisor/runsc", true, "socket stamp "),
         (false, "crun", false, ""),
     ] {
         let words = format!(
-            "mkdir -p /etc/matrix-agent /run/matrix-agent-podman /usr/lib/systemd/system /etc/systemd/system\n\
+            "mkdir -p /etc/matrix-agent /run/matrix-agent-podman /usr/lib/systemd/system /etc/systemd/system /var/lib/systemd/timers\n\
+            touch /var/lib/systemd/timers/stamp-matrix-agent-backup.timer\n\
             cp {folder}/settings /etc/matrix-agent/.env; echo RUNTIME={runtime} >/etc/matrix-agent/podman.env\n\
             cp {folder}/clone/systemd/matrix-agent.service /etc/systemd/system\n\
             ! {packaged} || cp /etc/systemd/system/matrix-agent.service /usr/lib/systemd/system\n\
@@ -55,6 +56,7 @@ fn the_settings_of_a_packages_service_stay_as_they_are() {
             [ ! -e /etc/systemd/system/matrix-agent.service ] || echo unit\n\
             [ ! -e /etc/matrix-agent/podman.env ] || echo podman.env\n\
             [ ! -e /run/matrix-agent-podman ] || echo socket\n\
+            [ ! -e /var/lib/systemd/timers/stamp-matrix-agent-backup.timer ] || echo stamp\n\
             cp /etc/matrix-agent/.env {folder}/after"
         );
         let gone = as_root(&place, &words);
