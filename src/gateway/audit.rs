@@ -15,14 +15,8 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{
-    ProxyKind,
-    denial::Denial,
-    hosts::Host,
-    models::{Grant, Tokens},
-    rooms::RefusedHosts,
-};
-use crate::{audit::Deed, ids::Address, rights::Rights};
+use super::{ProxyKind, denial::Denial, hosts::Host, models::grant::Grant, rooms::RefusedHosts};
+use crate::{audit::Deed, ids::Address, ledger::Tokens, rights::Rights};
 
 /// Writes the log of one connection.
 pub(super) struct Audit {

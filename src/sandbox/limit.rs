@@ -217,7 +217,7 @@ async fn stop_if(fleet: &Arc<Fleet>, room: &Arc<Room>, idle: Duration, tolerated
 async fn work(room: &Room) -> Work {
     let Some(sandbox) = room.connection() else { return Work::None };
     let answer = timeout(ANSWER_LIMIT, sandbox.running()).await;
-    let silent = room.silent(answer.is_err(), SILENCE);
+    let silent = room.silent(answer.is_ok(), SILENCE);
     match answer {
         Ok(Ok(commands)) if commands.iter().any(|command| !command.background) => Work::Foreground,
         Ok(Ok(commands)) if !commands.is_empty() => Work::Background,

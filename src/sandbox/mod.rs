@@ -45,6 +45,7 @@ mod runtime;
 mod sandboxes;
 mod seccomp;
 mod service;
+mod silence;
 mod sockets;
 mod space;
 mod spec;

@@ -25,6 +25,7 @@ use super::{
     files::Record,
     hidden,
     id_range::IdRange,
+    silence::Silence,
     sockets,
 };
 use crate::{ids::Address, ipc::Watch, text};
@@ -104,8 +105,8 @@ pub(super) struct Room {
     /// Whether it was paused when Podman last said so, by whomever.
     paused: AtomicBool,
     last_used: Mutex<Instant>,
-    /// The first and the last question about what runs in it that its sandboxd has left without an answer, with none answered between.
-    unanswered: Mutex<Option<(Instant, Instant)>>,
+    /// How long its sandboxd has not said what runs in it, though it was asked.
+    silence: Mutex<Silence>,
     /// The host's pid of its PID 1 while it runs, else 0.
     pid: AtomicU32,
     /// Its memory control group while it runs.
@@ -186,7 +187,7 @@ impl Room {
             frozen: AtomicBool::new(false),
             paused: AtomicBool::new(false),
             last_used: Mutex::new(Instant::now()),
-            unanswered: Mutex::default(),
+            silence: Mutex::default(),
             pid: AtomicU32::new(0),
             memory: Mutex::default(),
             memory_used: AtomicU64::new(0),
@@ -230,15 +231,9 @@ impl Room {
         *locked(&self.last_used) = Instant::now();
     }
 
-    /// Notes whether its sandboxd has left a question without an answer, and returns for how long it has left all so. One that comes
-    /// later than `apart` after the last begins anew, since nobody knows what was between.
-    pub(super) fn silent(&self, unanswered: bool, apart: Duration) -> Duration {
-        let (now, mut noted) = (Instant::now(), locked(&self.unanswered));
-        *noted = unanswered.then(|| {
-            let before = noted.filter(|(_, last)| now.duration_since(*last) < apart);
-            (before.map_or(now, |(first, _)| first), now)
-        });
-        noted.map_or(Duration::ZERO, |(first, _)| now.duration_since(first))
+    /// Notes whether its sandboxd has answered a question, and returns for how long it has answered none; see [`Silence::note`].
+    pub(super) fn silent(&self, answered: bool, apart: Duration) -> Duration {
+        locked(&self.silence).note(answered, Instant::now(), apart)
     }
 
     /// Returns the time since it was last used.

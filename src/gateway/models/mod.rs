@@ -8,7 +8,7 @@
 //! It must not know what agents are, how they are run, or what is said: whoever runs one opens a pass and watches what is
 //! seen of it ([`Pass::seen`]). `Gateway::serve` calls `serve` with each connection of the kind `models`.
 
-mod grant;
+pub(super) mod grant;
 mod inspect;
 mod refusal;
 mod route;
