@@ -84,6 +84,7 @@ fn a_message_during_work_is_shown_to_the_model_after_the_running_calls() {
     first.until("the command's output", |frame| frame["kind"] == "tool_output");
     let mut second = rig.ask("one", "second wish");
     second.event("admitted");
+    first.until("that the turn has it", |frame| frame["kind"] == "heard");
     let go = rig.run(&["sandbox", "exec", "one", "--", "touch", "/workspace/go"]);
     assert!(go.status.success(), "{go:?}");
     let (code, frames) = first.finish();
@@ -502,7 +503,8 @@ fn a_stop_says_which_background_jobs_are_left_and_stop_jobs_ends_them() {
         let left = rig.run(&["sandbox", "exec", "one", "--", "sh", "-c", "cat /proc/[0-9]*/comm"]);
         String::from_utf8_lossy(&left.stdout).matches("sleep").count()
     };
-    assert_eq!(sleeps(), 2, "the job and what it has forked run on");
+    // A shell's child may not be `sleep` yet.
+    wait("the job and what it has forked run on", || sleeps() == 2);
     let told = |command: &str| {
         let (code, frames) = rig.ask("one", command).finish();
         let reply = frames.iter().find(|frame| frame["event"] == "reply").unwrap()["text"].as_str().unwrap().to_owned();

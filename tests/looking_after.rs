@@ -4,6 +4,7 @@ mod support;
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Output, Stdio},
@@ -127,8 +128,9 @@ fn a_server_that_hangs_and_one_that_ends_are_told_as_such() {
     kill(pid, Signal::SIGCONT).unwrap();
     let (what, status) = doctor(&rig, "server");
     assert!(status == "good" && what.contains(&format!("runs as process {pid}")), "{what}");
-    let left = begun(rig.command(&["admin", "logs", "--follow"]));
-    wait("somebody who follows", || rig.run(&["admin", "status"]).status.success());
+    let mut left = begun(rig.command(&["admin", "logs", "--follow"]));
+    let mut shown = BufReader::new(left.stdout.take().unwrap());
+    shown.read_line(&mut String::new()).unwrap();
     server.stop();
     let (code, said) = ended(left, "the end of the log of a server that ended");
     assert!(code == 1 && said.contains("No server runs here") | said.contains("The server has ended"), "{code} {said}");

@@ -5,7 +5,7 @@ mod support;
 
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     os::unix::process::ExitStatusExt,
     path::PathBuf,
     sync::Arc,
@@ -25,7 +25,7 @@ use support::{
     bot::Town,
     forge::{self, Forge},
     github::Fault,
-    rig::{FULL, Rig, wait},
+    rig::{FULL, Rig, free_port, wait},
     scripted_llm::{Reply, ScriptedLlm},
     seen::Seal,
     synapse::{Limits, Synapse},
@@ -73,7 +73,7 @@ struct World {
 /// Lets a rig serve with the webhook and this GitHub; returns the webhook's port.
 fn served(rig: &mut Rig, forge: &Forge) -> u16 {
     forge.known_to(rig);
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     for (key, value) in [
         ("SANDBOX_IMAGE", FULL),
         ("GITHUB_WEBHOOK_SECRET", SECRET),
@@ -267,7 +267,8 @@ fn a_label_becomes_a_pull_request_and_a_failed_check_is_mended_once() {
     assert_eq!((world.branch(), world.forge.api.pulls().len()), (second, 1));
     let asked = world.llm.requests().iter().map(Value::to_string).collect::<String>();
     assert!(asked.contains("This is round 1 of 1") && !asked.contains("This is round 2"), "there is no second round");
-    assert_eq!(world.told("I have tried to mend its checks 1 times"), 1);
+    let tried = "I have tried to mend its checks 1 times";
+    world.wait_for("that it was tried", &server, || world.told(tried) == 1);
     assert!(asked.contains("[github:ben commented on issue #12:]") && !asked.contains("check `late`"), "{asked}");
 }
 

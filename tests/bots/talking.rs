@@ -18,6 +18,7 @@ use super::{
     protocol::{Desk, NO_FEATURES},
     support::{
         replies::{End, Reply},
+        rig::free_port,
         scripted_llm::{ScriptedLlm, user_texts},
     },
 };
@@ -239,7 +240,7 @@ async fn what_had_come_of_an_answer_that_broke_off_stays_and_can_be_gone_on_with
 
 #[tokio::test]
 async fn a_provider_that_is_not_there_is_told_as_that() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = format!("127.0.0.1:{}", free_port());
     let mut talk = Talk::begin(EDITS, |_, model| model.base_url = Some(format!("http://{closed}/v1"))).await;
     let answer = talk.ask("are you there?").await;
     assert_eq!(answer.text, "I cannot reach the model just now. Please try again in a while.");

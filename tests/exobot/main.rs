@@ -9,9 +9,9 @@ mod pictured;
 mod real;
 mod rooms;
 
-use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
-use support::rig::{BARE, Rig};
+use support::rig::{BARE, Rig, free_port};
 
 const FAKE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/fake_llama.py");
 
@@ -59,7 +59,7 @@ impl Lab {
         fs::write(&path, "EXOBOT_TOKEN=syt_nobody\nEXOBOT_MXID=@exobot:localhost\nHS_URL=http://127.0.0.1:9\n")
             .unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        let port = free_port().to_string();
         self.rig.set("EXOBOT_UI", "true");
         self.rig.set("EXOBOT_UI_LISTEN", &port);
         format!("http://127.0.0.1:{port}")

@@ -19,16 +19,15 @@ use matrix_agent::{
 use reqwest::Url;
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use tokio::{
-    io::AsyncWriteExt,
-    net::{TcpListener, UnixStream},
-    sync::watch,
-};
+use tokio::{io::AsyncWriteExt, net::UnixStream, sync::watch};
 
 use crate::{
     door::{Door, ask, rest, soon, until},
     limits::Log,
-    support::scripted_llm::{Reply, ScriptedLlm},
+    support::{
+        rig::free_port,
+        scripted_llm::{Reply, ScriptedLlm},
+    },
 };
 
 /// What must never be seen inside.
@@ -393,7 +392,7 @@ async fn a_model_that_the_upstream_does_not_know_is_told_with_those_that_it_know
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_is_silent_away_or_elsewhere_is_told() {
     // Nobody listens there any more.
-    let away = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let away = format!("127.0.0.1:{}", free_port());
     let elsewhere = wiremock::MockServer::start().await;
     let redirect = wiremock::ResponseTemplate::new(302).insert_header("location", "http://127.0.0.1:1/");
     wiremock::Mock::given(wiremock::matchers::any()).respond_with(redirect).mount(&elsewhere).await;
@@ -408,7 +407,7 @@ async fn an_upstream_that_is_silent_away_or_elsewhere_is_told() {
         false,
         None,
     );
-    let limits = GatewayLimits { idle: Duration::from_millis(300), ..GatewayLimits::default() };
+    let limits = GatewayLimits { idle: Duration::from_secs(2), ..GatewayLimits::default() };
     let mut house = House::through(llm, &models, limits);
     for (model, status, words) in
         [("away", 502, "does not answer"), ("elsewhere", 502, "redirect"), ("silent", 504, "too long")]
@@ -600,7 +599,7 @@ impl Choice for Left<'_> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_servers_are_chosen_the_next_one_answers_for_one_that_does_not() {
-    let away = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let away = format!("127.0.0.1:{}", free_port());
     let (busy, good) = (ScriptedLlm::start().await, ScriptedLlm::start().await);
     busy.status(503, &[], r#"{"error": {"message": "loading"}}"#).status(400, &[], r#"{"error": "no"}"#);
     good.reply_text("Hello.");

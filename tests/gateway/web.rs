@@ -1,9 +1,14 @@
 //! The door to the web: what passes, what does not, and what it costs to try.
 
+use std::net::SocketAddr;
+
 use matrix_agent::gateway::{GatewayLimits, ProxyKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::door::{Door, HELLO, ask, client_hello, connect, door_to_http, door_to_tls, rest, sni, soon, until};
+use crate::{
+    door::{Door, HELLO, ask, client_hello, connect, door_to_http, door_to_tls, rest, sni, soon, until},
+    support::rig::free_port,
+};
 
 #[tokio::test]
 async fn tls_passes_to_an_allowed_host_with_half_close_both_ways() {
@@ -167,7 +172,7 @@ async fn rebinding_is_harmless() {
 #[tokio::test]
 async fn dead_addresses_are_gone_round_and_dead_hosts_said() {
     let (mut door, server, _) = door_to_http(HELLO, GatewayLimits::default()).await;
-    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let closed = SocketAddr::from(([127, 0, 0, 1], free_port()));
     door.name("deb.debian.org", &["2001:db8::9", "203.0.113.9", "203.0.113.2"]);
     door.route("[2001:db8::9]:80", closed);
     door.route("203.0.113.9:80", closed);

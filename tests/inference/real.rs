@@ -2,7 +2,6 @@
 //! image could not be built these tests say so and look at nothing.
 
 use std::{
-    net::TcpListener,
     process::Command,
     time::{Duration, Instant},
 };
@@ -17,7 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::Lab;
 use crate::support::{
     bot::Town,
-    rig::{BARE, LIMIT, Rig},
+    rig::{BARE, LIMIT, Rig, free_port},
     seen::Shown,
     synapse::Limits,
 };
@@ -46,7 +45,7 @@ impl Llama {
             }
             return None;
         }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        let port = free_port().to_string();
         // One thread: several would wait for each other on a machine whose processors are busy.
         let usual = ["--host", "127.0.0.1", "--port", &port, "--threads", "1", "--parallel", "4", "--no-webui"];
         let run = Command::new("podman")

@@ -119,11 +119,11 @@ async fn whatever_keeps_a_stream_alive_is_life() {
     ] {
         let llm = ScriptedLlm::start().await;
         let mut pieces = vec![words("I ").into_bytes()];
-        pieces.extend(vec![sign.clone().into_bytes(); 12]);
+        pieces.extend(vec![sign.clone().into_bytes(); 15]);
         pieces.push(format!("{}data: [DONE]\n\n", words("think.")).into_bytes());
-        llm.reply(Reply::Bytes("text/event-stream", pieces, Duration::from_millis(50)));
+        llm.reply(Reply::Bytes("text/event-stream", pieces, Duration::from_millis(100)));
         let mut settings = settings(&llm, "x");
-        settings.limits.idle = Duration::from_millis(300);
+        settings.limits.idle = Duration::from_secs(1);
         let (completion, _) = complete(&Model::new(settings).expect("a model")).await;
         assert_eq!(completion.map(|completion| completion.message.text), Ok("I think.".to_owned()), "{sign:?}");
     }
@@ -136,8 +136,8 @@ async fn keepalives_for_ever_end_at_the_limit_of_the_whole() {
         Reply::Bytes("text/event-stream", vec![b": keepalive\n\n".to_vec(); 1000], Duration::from_millis(20))
     });
     let mut settings = settings(&llm, "x");
-    settings.limits.idle = Duration::from_millis(200);
-    settings.limits.whole = Duration::from_millis(600);
+    settings.limits.idle = Duration::from_secs(1);
+    settings.limits.whole = Duration::from_millis(1500);
     let error = complete(&Model::new(settings).expect("a model")).await.0.expect_err("no end");
     assert!(error.user_text().starts_with("The model did not end its answer within"), "{error}");
     assert_eq!(llm.requests().len(), 1);

@@ -10,7 +10,10 @@ use serde_json::json;
 
 use crate::{
     asked::{KEY, ask, complete, failing, model, settings, stream},
-    support::scripted_llm::{End, Reply, ScriptedLlm},
+    support::{
+        rig::free_port,
+        scripted_llm::{End, Reply, ScriptedLlm},
+    },
 };
 
 #[tokio::test]
@@ -103,11 +106,12 @@ async fn every_silence_has_a_limit() {
     let llm = ScriptedLlm::start().await;
     llm.hang().hang_after(1, Reply::text("Half an answer")).reply_text("All of it.");
     let mut settings = settings(&llm, "x");
-    settings.limits.first_token = Duration::from_millis(100);
-    settings.limits.idle = Duration::from_millis(100);
-    let model = Model::new(settings).expect("a model");
-    let slow = |stage| Err(LlmError::Slow { stage, limit: Duration::from_millis(100) });
-    assert_eq!(complete(&model).await.0, slow(Stage::Begin));
+    let limit = Duration::from_millis(100);
+    settings.limits.idle = limit;
+    let model = Model::new(settings.clone()).expect("a model");
+    settings.limits.first_token = limit;
+    let slow = |stage| Err(LlmError::Slow { stage, limit });
+    assert_eq!(complete(&Model::new(settings).expect("a model")).await.0, slow(Stage::Begin));
     // One that has begun and falls silent is a connection that was lost.
     assert_eq!(complete(&model).await.0.map(|completion| completion.message.text), Ok("All of it.".to_owned()));
     llm.cancelled(2).await;
@@ -226,9 +230,7 @@ async fn connections_are_used_again() {
 
 #[tokio::test]
 async fn an_absent_provider_is_told_with_its_address() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address");
-    drop(listener);
+    let address = format!("127.0.0.1:{}", free_port());
     let mut settings = ModelSettings::new("x", String::new().into());
     settings.base_url = Some(format!("http://{address}/v1"));
     settings.limits.backoff = Duration::from_millis(1);

@@ -138,23 +138,18 @@ async fn ten_thousand_messages_lose_none_and_take_little_memory() {
     let before = memory(&town);
     // The next answer has a gap before it.
     let (here, anna) = (room.to_string(), town.anna.id.clone());
-    let cut = Arc::new(AtomicUsize::new(0));
     proxy.rule(move |asked: &Asked| {
-        if asked.path.contains("/messages") {
-            return Some(Fault::Answer(200, page(asked, &anna).to_string()));
+        asked.path.contains("/messages").then(|| Fault::Answer(200, page(asked, &anna).to_string()))
+    });
+    let mut cut = false;
+    proxy.change_syncs(move |sync| {
+        let timeline = sync.pointer_mut(&format!("/rooms/join/{here}/timeline"));
+        let said = |timeline: &&mut Value| timeline.to_string().contains("!help");
+        let Some(timeline) = timeline.filter(said) else { return };
+        if !std::mem::replace(&mut cut, true) {
+            timeline["limited"] = true.into();
+            timeline["prev_batch"] = format!("page-{MANY}").into();
         }
-        let (here, cut) = (here.clone(), cut.clone());
-        asked.is_sync().then(|| {
-            Fault::change(move |sync| {
-                let timeline = sync.pointer_mut(&format!("/rooms/join/{here}/timeline"));
-                let said = |timeline: &&mut Value| timeline.to_string().contains("!help");
-                let Some(timeline) = timeline.filter(said) else { return };
-                if cut.fetch_add(1, Ordering::Relaxed) == 0 {
-                    timeline["limited"] = true.into();
-                    timeline["prev_batch"] = format!("page-{MANY}").into();
-                }
-            })
-        })
     });
     town.anna.say(&room, "!help").await;
     town.anna.say(&room, "order-last").await;
@@ -195,24 +190,21 @@ async fn a_room_is_told_when_more_was_said_than_is_read() {
     // The history has no end, and a page one message.
     let (here, anna) = (room.to_string(), town.anna.id.clone());
     proxy.rule(move |asked: &Asked| {
-        if asked.path.contains("/messages") {
+        asked.path.contains("/messages").then(|| {
             let n: usize = rand::random_range(0..usize::MAX);
             let event = json!({"type": "m.room.message", "event_id": format!("$made-up-{n}"), "sender": "@eve:localhost",
                 "origin_server_ts": 1, "content": {"msgtype": "m.text", "body": "blah"}});
             let page = json!({"start": "a", "end": format!("page-{n}"), "chunk": [event]});
-            return Some(Fault::Answer(200, page.to_string()));
-        }
-        let (here, anna) = (here.clone(), anna.clone());
-        asked.is_sync().then(|| {
-            Fault::change(move |sync| {
-                let timeline = sync.pointer_mut(&format!("/rooms/join/{here}/timeline"));
-                let said = |timeline: &&mut Value| timeline.to_string().contains(&format!("\"sender\":\"{anna}\""));
-                if let Some(timeline) = timeline.filter(said) {
-                    timeline["limited"] = true.into();
-                    timeline["prev_batch"] = "page-0".into();
-                }
-            })
+            Fault::Answer(200, page.to_string())
         })
+    });
+    proxy.change_syncs(move |sync| {
+        let timeline = sync.pointer_mut(&format!("/rooms/join/{here}/timeline"));
+        let said = |timeline: &&mut Value| timeline.to_string().contains(&format!("\"sender\":\"{anna}\""));
+        if let Some(timeline) = timeline.filter(said) {
+            timeline["limited"] = true.into();
+            timeline["prev_batch"] = "page-0".into();
+        }
     });
     let asked = town.anna.say(&room, "!help").await;
     let told = |event: &crate::support::seen::Seen| {

@@ -41,6 +41,7 @@ impl Crashes {
     fn armed(&mut self, point: &str) {
         let folder = self.town.rig.path().to_str().unwrap().to_owned();
         self.town.rig.set("MATRIX_AGENT_CRASH_AT", &format!("{point}:{folder}"));
+        self.town.has_noted();
         drop(self.town.server.take());
         self.town.serve();
     }

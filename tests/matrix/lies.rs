@@ -82,14 +82,10 @@ async fn a_malformed_part_of_the_homeservers_answer_costs_no_message() {
             (vec!["rooms", "join", &here, "summary"], json!(8)),
         ] {
             let (at, told) = (at.iter().map(ToString::to_string).collect::<Vec<_>>(), at.join("/"));
-            proxy.rule(move |asked| {
-                let (at, wrong) = (at.clone(), wrong.clone());
-                let spoil = move |sync: &mut Value| {
-                    if sync["next_batch"].is_string() {
-                        put(sync, &at.iter().map(String::as_str).collect::<Vec<_>>(), &wrong);
-                    }
-                };
-                asked.is_sync().then(|| Fault::change(spoil))
+            proxy.change_syncs(move |sync| {
+                if sync["next_batch"].is_string() {
+                    put(sync, &at.iter().map(String::as_str).collect::<Vec<_>>(), &wrong);
+                }
             });
             let asked = town.anna.say(&room, &format!("hello to {told}")).await;
             town.replies(&asked).await;
@@ -103,10 +99,7 @@ async fn a_malformed_part_of_the_homeservers_answer_costs_no_message() {
     for folder in ["matrix", "secrets"] {
         std::fs::remove_dir_all(town.rig.path().join("s").join(folder)).unwrap();
     }
-    proxy.rule(|asked| {
-        let spoil = |sync: &mut Value| put(sync, &["account_data", "events", "-"], &json!({"content": {}}));
-        asked.is_sync().then(|| Fault::change(spoil))
-    });
+    proxy.change_syncs(|sync| put(sync, &["account_data", "events", "-"], &json!({"content": {}})));
     town.serve();
     let room = town.room(false).await;
     let asked = town.anna.say(&room, "hello again").await;
@@ -145,31 +138,30 @@ async fn the_same_ciphertext_under_a_new_event_id_runs_once() {
     let (here, anna, shared) = (room.clone(), town.anna.id.clone(), replay.clone());
     let gap = Arc::new(AtomicUsize::new(0));
     let cut = gap.clone();
+    let paged = replay.clone();
     proxy.rule(move |asked| {
-        let (here, anna, shared, cut) = (here.clone(), anna.clone(), shared.clone(), cut.clone());
-        if asked.path.contains("/messages") {
-            return Some(Fault::change(move |page| {
-                let copy = shared.lock().unwrap().copy();
+        let paged = paged.clone();
+        asked.path.contains("/messages").then(|| {
+            Fault::change(move |page| {
+                let copy = paged.lock().unwrap().copy();
                 page["chunk"].as_array_mut().unwrap().extend(copy);
-            }));
-        }
-        asked.is_sync().then(|| {
-            Fault::change(move |sync| {
-                let Some(events) = events(sync, &here) else { return };
-                let mut replay = shared.lock().unwrap();
-                let sealed = |event: &&Value| event["type"] == "m.room.encrypted" && event["sender"] == anna.as_str();
-                let Some(came) = events.iter().find(sealed).cloned() else { return };
-                if replay.message.is_none() {
-                    replay.message = Some(came);
-                } else if cut.load(Ordering::Relaxed) == 0 {
-                    if let Some(copy) = replay.copy() {
-                        events.insert(0, copy);
-                    }
-                } else {
-                    sync["rooms"]["join"][here.as_str()]["timeline"]["limited"] = true.into();
-                }
             })
         })
+    });
+    proxy.change_syncs(move |sync| {
+        let Some(events) = events(sync, &here) else { return };
+        let mut replay = shared.lock().unwrap();
+        let sealed = |event: &&Value| event["type"] == "m.room.encrypted" && event["sender"] == anna.as_str();
+        let Some(came) = events.iter().find(sealed).cloned() else { return };
+        if replay.message.is_none() {
+            replay.message = Some(came);
+        } else if cut.load(Ordering::Relaxed) == 0 {
+            if let Some(copy) = replay.copy() {
+                events.insert(0, copy);
+            }
+        } else {
+            sync["rooms"]["join"][here.as_str()]["timeline"]["limited"] = true.into();
+        }
     });
     let once = town.anna.say(&room, "run it once").await;
     town.replies(&once).await;
@@ -291,19 +283,14 @@ async fn an_invite_in_a_listed_persons_name_takes_nothing_of_an_encrypted_room_a
     town.replies(&asked).await;
     admin(&town, &sealed, &mallory).await;
     let (forger, listed) = (mallory.id.clone(), town.anna.id.clone());
-    proxy.rule(move |asked: &Asked| {
-        let (forger, listed) = (forger.clone(), listed.clone());
-        asked.is_sync().then(|| {
-            Fault::change(move |sync| {
-                for invite in sync["rooms"]["invite"].as_object_mut().into_iter().flat_map(|rooms| rooms.values_mut()) {
-                    for event in invite["invite_state"]["events"].as_array_mut().into_iter().flatten() {
-                        if event["sender"] == forger.as_str() && event["type"] == "m.room.member" {
-                            event["sender"] = listed.as_str().into();
-                        }
-                    }
+    proxy.change_syncs(move |sync| {
+        for invite in sync["rooms"]["invite"].as_object_mut().into_iter().flat_map(|rooms| rooms.values_mut()) {
+            for event in invite["invite_state"]["events"].as_array_mut().into_iter().flatten() {
+                if event["sender"] == forger.as_str() && event["type"] == "m.room.member" {
+                    event["sender"] = listed.as_str().into();
                 }
-            })
-        })
+            }
+        }
     });
     let encryption = json!({"type": "m.room.encryption", "content": {"algorithm": "m.megolm.v1.aes-sha2"}});
     let made = json!({"preset": "private_chat", "invite": [town.anna.id], "initial_state": [encryption]});
@@ -432,15 +419,10 @@ async fn an_alias_means_the_room_to_which_the_directory_leads_whatever_a_room_ca
     town.llm.otherwise(|_| Reply::text("Here."));
     let name = json!({"type": "m.room.canonical_alias", "state_key": "", "sender": town.anna.id,
         "content": {"alias": "#work:localhost", "alt_aliases": ["#work:localhost"]}});
-    proxy.rule(move |asked: &Asked| {
-        let name = name.clone();
-        asked.is_sync().then(|| {
-            Fault::change(move |sync| {
-                for invite in sync["rooms"]["invite"].as_object_mut().into_iter().flat_map(|rooms| rooms.values_mut()) {
-                    invite["invite_state"]["events"].as_array_mut().unwrap().push(name.clone());
-                }
-            })
-        })
+    proxy.change_syncs(move |sync| {
+        for invite in sync["rooms"]["invite"].as_object_mut().into_iter().flat_map(|rooms| rooms.values_mut()) {
+            invite["invite_state"]["events"].as_array_mut().unwrap().push(name.clone());
+        }
     });
     let other = town.anna.create_room(false, &[&town.bot]).await;
     town.anna.member(&other, &town.bot, "leave").await;

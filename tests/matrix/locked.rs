@@ -12,13 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::support::{
-    bot::Town,
-    person::Person,
-    proxy::{Fault, Proxy},
-    replies::Reply,
-    scripted_llm::user_texts,
-    seen::Seen,
-    synapse::Limits,
+    bot::Town, person::Person, proxy::Proxy, replies::Reply, scripted_llm::user_texts, seen::Seen, synapse::Limits,
 };
 
 /// Stands before a homeserver, and keeps the keys that a person's client sends, as long as it is told to.
@@ -167,22 +161,17 @@ async fn a_homeserver_cannot_put_words_into_somebodys_mouth() {
     let room = town.room(true).await;
     let mallory = Person::new(&town.synapse, "mallory").await;
     enters(&town, &room, &mallory).await;
-    let (here, names) = (room.clone(), [mallory.id.clone(), town.anna.id.clone()]);
+    let (here, from, to) = (room.clone(), mallory.id.clone(), town.anna.id.clone());
     let changed = Arc::new(AtomicUsize::new(0));
     let counted = changed.clone();
-    proxy.rule(move |asked| {
-        let (here, [from, to], counted) = (here.clone(), names.clone(), counted.clone());
-        asked.is_sync().then(|| {
-            Fault::change(move |sync| {
-                let events = sync.pointer_mut(&format!("/rooms/join/{here}/timeline/events"));
-                for event in events.and_then(Value::as_array_mut).into_iter().flatten() {
-                    if event["type"] == "m.room.encrypted" && event["sender"] == from {
-                        event["sender"] = to.clone().into();
-                        counted.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            })
-        })
+    proxy.change_syncs(move |sync| {
+        let events = sync.pointer_mut(&format!("/rooms/join/{here}/timeline/events"));
+        for event in events.and_then(Value::as_array_mut).into_iter().flatten() {
+            if event["type"] == "m.room.encrypted" && event["sender"] == from {
+                event["sender"] = to.clone().into();
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     });
     let said = mallory.say(&room, "do as I say").await;
     assert!(town.said_since(&room, &said).await.is_empty());

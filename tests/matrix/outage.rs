@@ -67,6 +67,7 @@ async fn a_homeserver_that_goes_away_during_a_turn_gets_the_answer_when_it_is_ba
     // The answer has reached the room, the bot does not know it, and the homeserver has forgotten its transaction id.
     for room in [&plain, &sealed] {
         let folder = town.rig.path().to_str().unwrap().to_owned();
+        town.has_noted();
         drop(town.server.take());
         // It dies once for each marker.
         let _ = std::fs::remove_file(town.rig.path().join("sent"));

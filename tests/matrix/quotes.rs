@@ -105,16 +105,17 @@ async fn a_reply_during_work_carries_its_message_too_and_one_that_nobody_chose_c
     let gate = Arc::new(Notify::new());
     let command = [("run_command", json!({"command": "true"}))];
     town.llm.when("begin").reply_calls(&command).after(&gate).reply_calls(&command);
-    town.llm.otherwise(|_| Reply::text("You are welcome."));
+    // What a reply carries is fetched first, so that it may come after what was said behind it.
+    town.llm.otherwise(move |request| {
+        let has_come = user_texts(request).concat().contains("do as carl says");
+        if has_come { Reply::text("You are welcome.") } else { Reply::calls(&command) }
+    });
     let wish = carl.say(&room, "in green").await;
     town.anna_has(&wish).await;
     let asked = town.anna.say(&room, "begin").await;
     town.llm.arrived(2).await;
     let steer = town.anna.reply(&room, &wish, "do as carl says").await;
     town.anna_has(&steer).await;
-    // What is answered shows that all before it was heard.
-    let asked_more = town.anna.say(&room, "!help").await;
-    town.anna.answer_to(&asked_more).await;
     gate.notify_one();
     town.replies(&asked).await;
     let told = user_texts(town.llm.requests().last().unwrap()).pop().unwrap();

@@ -33,6 +33,8 @@ impl Town {
         let asked = who.say(room, words).await;
         let is_card = |event: &Seen| event.sender == self.bot && event.body().contains("May I?");
         let card = self.anna.wait_after(&asked, "the card", is_card).await;
+        // A reaction counts from then on.
+        self.has_noted();
         (asked, card)
     }
 

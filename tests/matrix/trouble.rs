@@ -127,17 +127,12 @@ async fn a_room_full_of_nonsense_goes_on_working() {
         let (here, told) = (room.to_string(), event.to_string());
         let question = format!("question-{n}");
         let wanted = question.clone();
-        proxy.rule(move |asked| {
-            let (here, wanted, event) = (here.clone(), wanted.clone(), event.clone());
-            asked.is_sync().then(|| {
-                Fault::change(move |sync| {
-                    let events = sync.pointer_mut(&format!("/rooms/join/{here}/timeline/events"));
-                    let Some(events) = events.and_then(Value::as_array_mut) else { return };
-                    if events.iter().any(|event| event["content"]["body"] == wanted.as_str()) {
-                        events.insert(0, event);
-                    }
-                })
-            })
+        proxy.change_syncs(move |sync| {
+            let events = sync.pointer_mut(&format!("/rooms/join/{here}/timeline/events"));
+            let Some(events) = events.and_then(Value::as_array_mut) else { return };
+            if events.iter().any(|event| event["content"]["body"] == wanted.as_str()) {
+                events.insert(0, event.clone());
+            }
         });
         let asked = town.anna.say(&room, &question).await;
         let answer = town.anna.wait_for(&format!("the answer after {told}"), |event| event.reply_to() == asked).await;
@@ -148,21 +143,16 @@ async fn a_room_full_of_nonsense_goes_on_working() {
     // A version of rooms that came after the program, with all that a sync tells of the room.
     let next = town.anna.create_room(false, &[]).await;
     let here = next.to_string();
-    proxy.rule(move |asked| {
-        let here = here.clone();
-        asked.is_sync().then(|| {
-            Fault::change(move |sync| {
-                let Some(room) = sync.pointer_mut(&format!("/rooms/join/{here}")) else { return };
-                for part in ["timeline", "state"] {
-                    for event in room[part]["events"].as_array_mut().into_iter().flatten() {
-                        if event["type"] == "m.room.create" {
-                            event["content"]["room_version"] = "org.example.99".into();
-                            event["content"]["creator"] = 99.into();
-                        }
-                    }
+    proxy.change_syncs(move |sync| {
+        let Some(room) = sync.pointer_mut(&format!("/rooms/join/{here}")) else { return };
+        for part in ["timeline", "state"] {
+            for event in room[part]["events"].as_array_mut().into_iter().flatten() {
+                if event["type"] == "m.room.create" {
+                    event["content"]["room_version"] = "org.example.99".into();
+                    event["content"]["creator"] = 99.into();
                 }
-            })
-        })
+            }
+        }
     });
     town.anna.invite(&next, &town.bot).await;
     town.greeted(&next).await;

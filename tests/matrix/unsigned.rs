@@ -49,19 +49,14 @@ async fn a_command_from_a_device_that_nobody_signed_is_dropped_and_told_and_neve
     let events = format!("/rooms/join/{room}/timeline/events");
     let (device, kept) = (other.client.device_id().unwrap().to_string(), Arc::new(Mutex::new(None)));
     let keeps = kept.clone();
-    proxy.rule(move |request| {
-        let (events, device, keeps) = (events.clone(), device.clone(), keeps.clone());
-        request.is_sync().then(|| {
-            Fault::change(move |sync| {
-                let Some(events) = sync.pointer_mut(&events).and_then(Value::as_array_mut) else { return };
-                let mut kept = keeps.lock().unwrap();
-                if let Some(kept) = &*kept {
-                    events.insert(0, Value::clone(kept));
-                } else {
-                    *kept = events.iter().find(|event| event["content"]["device_id"] == device.as_str()).cloned();
-                }
-            })
-        })
+    proxy.change_syncs(move |sync| {
+        let Some(events) = sync.pointer_mut(&events).and_then(Value::as_array_mut) else { return };
+        let mut kept = keeps.lock().unwrap();
+        if let Some(kept) = &*kept {
+            events.insert(0, Value::clone(kept));
+        } else {
+            *kept = events.iter().find(|event| event["content"]["device_id"] == device.as_str()).cloned();
+        }
     });
     let asked = other.say(&room, "do it").await;
     town.anna.wait_for("the refusal", refuses(&town, &room, &asked)).await;

@@ -5,7 +5,7 @@ use matrix_sdk::ruma::OwnedRoomId;
 use super::{
     person::Person,
     proxy::Proxy,
-    rig::{BARE, Rig, Server},
+    rig::{BARE, Rig, Server, wait},
     scripted_llm::ScriptedLlm,
     seen::Seen,
     synapse::{Limits, Synapse, password},
@@ -100,6 +100,14 @@ impl Town {
     pub async fn replies(&self, asked: &str) -> Seen {
         let fits = |seen: &Seen| seen.is_message() && seen.msgtype() == "m.text" && seen.reply_to() == asked;
         self.anna.wait_after(asked, "the reply", fits).await
+    }
+
+    /// Waits until the bot has noted that all it has said so far has arrived; people see it before that.
+    pub fn has_noted(&self) {
+        let store = rusqlite::Connection::open(self.rig.database()).unwrap();
+        let left = || store.query_row("SELECT count(*) FROM outbox WHERE sent IS NULL", [], |row| row.get::<_, i64>(0));
+        // The bot may be writing.
+        tokio::task::block_in_place(|| wait("what is noted as sent", || left().is_ok_and(|left| left == 0)));
     }
 
     /// What comes next in a room, and so shows that nothing came before it: returns what the bot said since an event,

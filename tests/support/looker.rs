@@ -1,14 +1,12 @@
 //! Somebody who looks on: lets itself in to the dashboard with the link that the command line prints, and reads it.
 
-use std::net::TcpListener;
-
 use reqwest::Client;
 
-use super::rig::Rig;
+use super::rig::{Rig, free_port};
 
 /// Gives a server a free port for HTTP; returns its address.
 pub fn with_port(rig: &mut Rig) -> String {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = free_port().to_string();
     rig.set("HTTP_LISTEN", &port);
     format!("http://127.0.0.1:{port}")
 }

@@ -1,7 +1,7 @@
 //! Stands between the bot and its homeserver and does what networks and bad homeservers do: loses answers, delays them,
 //! replaces them, changes what is in them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::{
     Router,
@@ -61,11 +61,13 @@ impl Fault {
 }
 
 type Rule = Box<dyn FnMut(&Asked) -> Option<Fault> + Send>;
+type Change = Box<dyn FnMut(&mut Value) + Send>;
 
 struct Shared {
     upstream: String,
     http: reqwest::Client,
     rule: Mutex<Option<Rule>>,
+    syncs: Mutex<Option<Change>>,
     asked: watch::Sender<Vec<Asked>>,
 }
 
@@ -85,6 +87,7 @@ impl Proxy {
             upstream: rig.get("MATRIX_HOMESERVER").unwrap(),
             http: matrix_agent::net::client().no_proxy().build().unwrap(),
             rule: Mutex::default(),
+            syncs: Mutex::default(),
             asked: watch::Sender::default(),
         });
         rig.set("MATRIX_HOMESERVER", &url);
@@ -103,12 +106,19 @@ impl Proxy {
 
     /// From now on `rule` decides about each request; none is a request that goes through as it is.
     pub fn rule(&self, rule: impl FnMut(&Asked) -> Option<Fault> + Send + 'static) {
-        *self.shared.rule.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(rule));
+        *locked(&self.shared.rule) = Some(Box::new(rule));
+    }
+
+    /// From now on `change` is made of each answer to a sync, also to the one that the homeserver holds at this moment, which
+    /// a rule is too late for.
+    pub fn change_syncs(&self, change: impl FnMut(&mut Value) + Send + 'static) {
+        *locked(&self.shared.syncs) = Some(Box::new(change));
     }
 
     /// From now on all goes through.
     pub fn heal(&self) {
-        *self.shared.rule.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *locked(&self.shared.rule) = None;
+        *locked(&self.shared.syncs) = None;
     }
 
     /// Waits until `n` of all requests so far fit.
@@ -136,7 +146,8 @@ async fn carry(State(shared): State<Arc<Shared>>, request: Request) -> Response 
     let path = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
     let asked = Asked { method: head.method.clone(), path, body };
-    let fault = shared.rule.lock().unwrap_or_else(PoisonError::into_inner).as_mut().and_then(|rule| rule(&asked));
+    let is_sync = asked.is_sync();
+    let fault = locked(&shared.rule).as_mut().and_then(|rule| rule(&asked));
     shared.asked.send_modify(|all| all.push(asked.clone()));
     let mut change = None;
     let mut lost = false;
@@ -165,11 +176,22 @@ async fn carry(State(shared): State<Arc<Shared>>, request: Request) -> Response 
         return broken();
     }
     if let Some(change) = change {
-        let mut value = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        change(&mut value);
-        body = value.to_string().into();
+        body = changed(&body, change);
+    }
+    if is_sync && let Some(change) = locked(&shared.syncs).as_mut() {
+        body = changed(&body, change);
     }
     answer(status, body)
+}
+
+fn changed(body: &[u8], change: impl FnOnce(&mut Value)) -> Bytes {
+    let mut value = serde_json::from_slice(body).unwrap_or(Value::Null);
+    change(&mut value);
+    value.to_string().into()
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn answer(status: u16, body: Bytes) -> Response {

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
+    net::{Ipv4Addr, TcpListener},
     os::unix::fs::PermissionsExt,
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
@@ -10,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rand::Rng;
 use serde_json::Value;
 
 /// A bare Debian: enough for commands and files.
@@ -18,6 +20,8 @@ pub const BARE: &str = "docker.io/library/debian:trixie-slim";
 pub const FULL: &str = "localhost/matrix-agent-sandbox:latest";
 /// The variable by which these tests are run with another runtime (`docs/runtimes.md`).
 pub const RUNTIME: &str = "TEST_SANDBOX_RUNTIME";
+/// Ports that the kernel gives to nobody who has not asked for them, so that one is still free when it is used later.
+const PORTS: std::ops::Range<u16> = 20_000..30_000;
 /// No wait in a test is longer.
 pub const LIMIT: Duration = Duration::from_mins(1);
 
@@ -362,6 +366,15 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// The answers among the frames.
 pub fn answers(frames: &[Value]) -> Vec<&Value> {
     frames.iter().filter(|frame| frame["event"] == "answer").collect()
+}
+
+/// A port of this machine at which nobody listens.
+pub fn free_port() -> u16 {
+    let mut random = rand::rng();
+    std::iter::repeat_with(|| random.random_range(PORTS))
+        .take(100)
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .expect("a free port")
 }
 
 /// Polls until it holds, or fails the test.

@@ -4,7 +4,6 @@
 
 use std::{
     fs::File,
-    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -14,7 +13,6 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use rand::Rng;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{
@@ -24,14 +22,12 @@ use tokio::{
     time::timeout,
 };
 
-use super::rig::LIMIT;
+use super::rig::{LIMIT, free_port};
 
 /// The part of its users' names behind the colon.
 pub const SERVER: &str = "localhost";
 /// What registers the first account, which is an administrator's.
 const SHARED_SECRET: &str = "rig";
-/// Ports that the kernel gives to nobody who has not asked for them, so that one can be taken again after a restart.
-const PORTS: std::ops::Range<u16> = 20_000..30_000;
 /// Every limit that Synapse knows, as far away as it gets.
 const RELAXED: &str = r"
 x-free: &free {per_second: 10000, burst_count: 10000}
@@ -259,14 +255,6 @@ fn python() -> PathBuf {
         "Synapse {version} is not installed for the tests: run scripts/test.sh, which installs it."
     );
     python
-}
-
-fn free_port() -> u16 {
-    let mut random = rand::rng();
-    std::iter::repeat_with(|| random.random_range(PORTS))
-        .take(100)
-        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
-        .expect("a free port")
 }
 
 fn configure(folder: &Path, port: u16, limits: Limits, more: &str) {

@@ -27,6 +27,9 @@ impl Wire {
         let mut wire = Self { lines: BufReader::new(stream), seen: Vec::new(), passed: Vec::new() };
         wire.until("the greeting", |frame| !frame["protocol"].is_null());
         wire.tell(&json!({"ask": "chat", "room": room}));
+        // The answer to the first question shows that it is counted among the room's clients.
+        wire.tell(&json!({"do": "open", "id": "nobody-said-this"}));
+        wire.until("its place", |frame| frame["event"] == "unknown");
         wire
     }
 

@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::Write,
-    net::TcpListener,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::PathBuf,
 };
@@ -11,7 +10,7 @@ use std::{
 use crate::{
     nextcloud::{Nextcloud, Posted, SECRET, Webhook, said},
     support::{
-        rig::{BARE, Rig, Server, block_on, wait},
+        rig::{BARE, Rig, Server, block_on, free_port, wait},
         scripted_llm::ScriptedLlm,
     },
 };
@@ -44,7 +43,7 @@ impl Place {
         ] {
             rig.set(key, value);
         }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let place = Self { nextcloud, llm, rig, webhook: Webhook(port) };
         place.write(&format!("BOT_SECRET={SECRET}\n{more}"));
         place

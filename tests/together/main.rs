@@ -11,7 +11,6 @@ mod nextcloud;
 
 use std::{
     fs,
-    net::TcpListener,
     os::unix::{fs::PermissionsExt, process::ExitStatusExt},
 };
 
@@ -23,7 +22,7 @@ use serde_json::{Value, json};
 use support::{
     bot::Town,
     replies::Reply,
-    rig::{Rig, wait},
+    rig::{Rig, free_port, wait},
     scripted_llm::{ScriptedLlm, user_texts},
     seen::Shown,
     synapse::{Limits, Synapse, password},
@@ -131,7 +130,7 @@ impl Scene {
         town.rig.set("EXOBOT_ALLOWED_ROOMS", room.as_str());
         town.rig.set("ENABLE_EXOBOT", "true");
         let nextcloud = Nextcloud::start();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let of_talk = format!("NEXTCLOUD_URL={}\nBOT_SECRET={SECRET}\nBOT_PORT={port}\n", nextcloud.url());
         write(&town.rig, "nextcloud-talk.env", &format!("{of_talk}MODEL_BASE_URL={url}\nMODEL_NAME=halo-model\n"));
         town.serve();
