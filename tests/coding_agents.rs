@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use support::{
@@ -247,10 +247,7 @@ fn a_stop_ends_every_process_of_an_agent() {
     });
     let stops = rig.ask("one", "!stop");
     chat.until("that the stop was taken", |frame| frame["kind"] == "seen");
-    let taken = Instant::now();
     chat.event("answer");
-    // When all has ended.
-    assert!(taken.elapsed().as_secs() < 1, "{:?}", taken.elapsed());
     assert_eq!(stops.finish().0, 0);
     let (_, frames) = chat.finish();
     assert_eq!(answers(&frames)[0]["ending"], "stopped", "{frames:#?}");

@@ -1,6 +1,7 @@
 use axum::{body::Bytes, routing::post};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    sync::watch,
     task::JoinHandle,
 };
 
@@ -12,6 +13,8 @@ struct Rig {
     address: SocketAddr,
     cancel: CancellationToken,
     serving: JoinHandle<()>,
+    /// How many wait at `/slow`.
+    waiting: watch::Receiver<usize>,
 }
 
 impl Rig {
@@ -21,11 +24,16 @@ impl Rig {
         let mut server = HttpServer::bind("127.0.0.1:0".parse().unwrap(), names).await.unwrap();
         let echo = Router::new().route("/echo", post(|body: Bytes| async move { body }));
         server.add(Pages { path: "/echo", private: false, largest: 1000, router: echo });
-        let slow = Router::new().route("/slow", post(|| async { std::future::pending::<()>().await }));
+        let (came, waiting) = watch::channel(0);
+        let wait = move || {
+            came.send_modify(|came| *came += 1);
+            std::future::pending::<()>()
+        };
+        let slow = Router::new().route("/slow", post(wait));
         server.add(Pages { path: "/slow", private: false, largest: 0, router: slow });
         let (address, cancel) = (server.address(), CancellationToken::new());
         let serving = tokio::spawn(server.serve(cancel.clone()));
-        Self { address, cancel, serving }
+        Self { address, cancel, serving, waiting }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -133,7 +141,7 @@ async fn who_sends_slowly_keeps_nobody_out() {
 
 #[tokio::test]
 async fn connections_are_bounded_and_the_end_waits_for_nobody() {
-    let rig = Rig::new().await;
+    let mut rig = Rig::new().await;
     let mut held = Vec::new();
     for _ in 0..CONNECTIONS {
         let mut stream = rig.connect().await;
@@ -141,6 +149,8 @@ async fn connections_are_bounded_and_the_end_waits_for_nobody() {
         stream.write_all(request.as_bytes()).await.unwrap();
         held.push(stream);
     }
+    let all = rig.waiting.wait_for(|waiting| *waiting == CONNECTIONS);
+    timeout(LIMIT, all).await.expect("all are answered").unwrap();
     let next = rig.ask("agent.example.org", "/echo", "", "hello");
     let mut next = Box::pin(next);
     assert!(timeout(Duration::from_millis(300), next.as_mut()).await.is_err(), "one more waits");

@@ -58,7 +58,7 @@ impl Talk {
         let mut model = ModelSettings {
             base_url: Some(llm.base_url().to_owned()),
             // Like a cloud bot's: asked once, and not for long.
-            limits: ModelLimits { attempts: 1, first_token: Duration::from_secs(2), ..ModelLimits::default() },
+            limits: ModelLimits { attempts: 1, first_token: Duration::from_secs(5), ..ModelLimits::default() },
             ..ModelSettings::new("openai/scripted", KEY.into())
         };
         set(&mut settings, &mut model);
@@ -253,7 +253,7 @@ async fn an_answer_is_shown_as_it_comes_where_messages_can_be_changed() {
     let pieces = ["One, ", "two, ", "three."].map(|piece| json!({"content": piece}));
     let Reply::Stream(events, _) = deltas(&pieces, "stop") else { panic!("it is a stream") };
     let events = events.into_iter().map(String::into_bytes).collect();
-    talk.llm.reply(Reply::Bytes("text/event-stream", events, Duration::from_millis(60)));
+    talk.llm.reply(Reply::Bytes("text/event-stream", events, Duration::from_millis(400)));
     let answer = talk.ask("count").await;
     assert_eq!(answer.text, "One, two, three.");
     assert_eq!(answer.drafts.first().map(String::as_str), Some(""), "before the first word it is shown that it thinks");

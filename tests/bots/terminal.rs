@@ -4,7 +4,7 @@
 use super::{
     house::{WITHOUT_CODER, serve_house},
     support::{
-        rig::{BARE, Rig, answers},
+        rig::{BARE, Rig, answers, wait},
         scripted_llm::ScriptedLlm,
     },
 };
@@ -25,6 +25,11 @@ async fn an_open_turn_of_the_version_before_goes_on_and_its_conversation_is_know
     serve_house(&mut rig);
     tokio::task::block_in_place(|| {
         let server = rig.serve();
+        // Else the open turn may take the third question in.
+        let store = rusqlite::Connection::open(rig.database()).unwrap();
+        let open =
+            || store.query_row("SELECT count(*) FROM turns WHERE state <> 'closed'", [], |row| row.get::<_, i64>(0));
+        wait("the open turn's end", || open().is_ok_and(|open| open == 0));
         let (code, seen) = rig.ask("old", "third").finish();
         assert_eq!(code, 0, "{seen:#?}\n{}", server.log());
         let of = |asked: &str| answers(&seen).into_iter().filter(|it| it["asked"] == asked).count();

@@ -107,10 +107,10 @@ async fn a_broken_file_keeps_no_other_bot_away_and_one_begins_anew_while_the_oth
     place.synapse.account("other").await;
     place.write("other", &format!("{}BOT_TOKEN={mismatch}\n", place.settings("@other:localhost", one.as_str())));
     place.serve();
+    let told = "BOT_TOKEN in cloud-bot-other.env is a token of @qwen:localhost, and BOT_MXID in cloud-bot-other.env is @other:localhost";
+    tokio::task::block_in_place(|| wait("that the other is told", || place.log().contains(told)));
     let log = place.log();
     assert!(log.contains("LLM_TEMPERATURE (cloud-bot-broken.env:2)") && log.contains("it is not served"), "{log}");
-    let told = "BOT_TOKEN in cloud-bot-other.env is a token of @qwen:localhost, and BOT_MXID in cloud-bot-other.env is @other:localhost";
-    assert!(log.contains(told), "{log}");
     assert!(!log.contains(&mismatch), "no token is logged");
     place.invite(&one, &llama).await;
     place.invite(&two, &qwen).await;
@@ -181,7 +181,13 @@ async fn a_room_that_is_taken_off_its_list_during_an_answer_gets_none() {
     place.anna.say(&room, "@llama answer slowly").await;
     place.llm.arrived(1).await;
     // This waits behind it.
-    place.anna.say(&room, "@llama and slowly again").await;
+    let second = place.anna.say(&room, "@llama and slowly again").await;
+    let journal = rusqlite::Connection::open(place.rig.database()).unwrap();
+    let heard = || {
+        let count = "SELECT count(*) FROM inbound WHERE event = ?1";
+        journal.query_row(count, [&second], |row| row.get::<_, i64>(0)).is_ok_and(|count| count == 1)
+    };
+    tokio::task::block_in_place(|| wait("the second question", heard));
     let write = |rooms: &str| place.write("llama", &format!("{}BOT_TOKEN={token}\n", place.settings(&user, rooms)));
     write(other.as_str());
     let told = || place.log().matches("does not work in this room any more").count() == 2;

@@ -101,7 +101,7 @@ async fn three_dead_endpoints_are_told_within_the_limit_of_a_probe() {
     let started = Instant::now();
     let told = lab.told("/lbe");
     let took = started.elapsed();
-    assert!(took < Duration::from_secs(8), "a probe's limit and the start of a client: {took:?}");
+    assert!(took < Duration::from_secs(10), "less than two probes one after the other: {took:?}");
     // On a slow machine it has not come so far in the time.
     let endless =
         told.contains("❌ The answer is larger than 4 MiB") || told.matches("No answer within 5 s").count() == 2;

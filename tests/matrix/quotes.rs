@@ -108,7 +108,9 @@ async fn a_reply_during_work_carries_its_message_too_and_one_that_nobody_chose_c
     // What a reply carries is fetched first, so that it may come after what was said behind it.
     town.llm.otherwise(move |request| {
         let has_come = user_texts(request).concat().contains("do as carl says");
-        if has_come { Reply::text("You are welcome.") } else { Reply::calls(&command) }
+        // Never the same call again, since a model that repeats itself is told so.
+        let call = format!("sleep 0.1; echo {}", request["messages"].as_array().unwrap().len());
+        if has_come { Reply::text("You are welcome.") } else { Reply::command(&call) }
     });
     let wish = carl.say(&room, "in green").await;
     town.anna_has(&wish).await;

@@ -59,7 +59,7 @@ fn a_mention_is_heard_at_once_and_answered_once_by_talk_alone() {
     assert_eq!(place.llm.requests().len(), 2, "what does not call it costs nothing");
     wait("the reactions", || place.nextcloud.reactions().len() >= 2);
     let reactions = place.nextcloud.reactions();
-    assert_eq!(reactions[0], ("n3xtc10ud".to_owned(), 3, "👀".to_owned()));
+    assert!(reactions.contains(&("n3xtc10ud".to_owned(), 3, "👀".to_owned())), "{reactions:?}");
     assert_eq!(reactions.len(), 2, "{reactions:?}");
     assert!(!server.log().contains("why is the sky"), "what people say is not in the log");
 }

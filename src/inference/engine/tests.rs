@@ -135,7 +135,7 @@ async fn who_gives_up_waiting_does_not_keep_it_awake() {
 
 #[tokio::test]
 async fn one_that_is_never_healthy_is_killed_and_given_up() {
-    let lab = Lab::new("never", Some(LONG), [Duration::from_secs(1), TIMES[1], TIMES[2]]);
+    let lab = Lab::new("never", Some(LONG), [Duration::from_secs(2), TIMES[1], TIMES[2]]);
     let (refused, told) = lab.wake().await;
     assert_eq!(refused.err(), Some(Unready::Degraded(Some(Failure::Slow))));
     assert!(told.len() == 2 && told[1].contains("did not start"), "who waits is told of the failed start: {told:?}");

@@ -142,18 +142,25 @@ mod tests {
         const ROWS: u32 = 20;
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("db"), Durability::Normal, Clock::fixed_at(1_000)).unwrap();
-        let (over, turns) = (CancellationToken::new(), Arc::new(AtomicU32::new(0)));
-        let (others, is_over, taken) = (store.clone(), over.clone(), turns.clone());
+        let over = CancellationToken::new();
+        let (wanted, taken) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let (others, is_over, wants, turns) = (store.clone(), over.clone(), wanted.clone(), taken.clone());
         let others = tokio::spawn(async move {
             while !is_over.is_cancelled() {
-                others.take_turn().await.unwrap();
-                taken.fetch_add(1, Ordering::Relaxed);
+                let turns = turns.clone();
+                wants.fetch_add(1, Ordering::SeqCst);
+                others.write(move |_| Ok(turns.fetch_add(1, Ordering::SeqCst))).await.unwrap();
             }
         });
         let seen = Arc::new(Mutex::new(BTreeSet::new()));
         let noted = seen.clone();
         let slow = move |_: &Transaction<'_>, _: &u32| {
-            noted.lock().unwrap().insert(turns.load(Ordering::Relaxed));
+            let begun = Instant::now();
+            noted.lock().unwrap().insert(taken.load(Ordering::SeqCst));
+            // The next of the others is about to wait, however late its thread goes on.
+            while wanted.load(Ordering::SeqCst) == taken.load(Ordering::SeqCst) && begun.elapsed().as_secs() < 20 {
+                std::thread::yield_now();
+            }
             std::thread::sleep(HOLD);
             Ok(())
         };
