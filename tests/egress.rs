@@ -6,7 +6,7 @@ use std::net::{TcpListener, UdpSocket};
 
 use serde_json::json;
 use support::{
-    rig::{FULL, Rig, answers, block_on},
+    rig::{FULL, Rig, answers, block_on, wait},
     scripted_llm::{ScriptedLlm, results},
 };
 
@@ -232,10 +232,12 @@ fn two_rooms_cannot_see_each_other_nor_the_servers_key() {
     ]);
     llm.when("look").reply_text("Looked.");
     assert_eq!(rig.ask("a", "hide").finish().0, 0);
+    let listens = ["sandbox", "exec", "a", "--", "grep", "-q", ":1FBB ", "/proc/net/tcp"];
+    wait("that it listens", || rig.run(&listens).status.success());
     let (code, _) = rig.ask("b", "look").finish();
     let requests = llm.requests();
     let hidden = results(&requests[1]);
-    assert!(hidden[0].contains("listens"), "{hidden:?}");
+    assert!(hidden[0].contains("Running in the background"), "{hidden:?}");
     let looked = results(requests.last().unwrap());
     assert_eq!((code, looked.len()), (0, 2));
     for seen in looked {

@@ -16,7 +16,7 @@ use support::{
 
 /// Names what lives beside PID 1, the shell that asks and whatever started it; a warden may be about to go.
 const LEFT: &str = "for p in /proc/[0-9]*; do case ${p#/proc/} in 1|$$|$PPID) continue;; esac; \
-    read -r name < $p/comm && [ $name = sandboxd ] || echo left: $name; done 2> /dev/null; echo usable";
+    read -r name < $p/comm || continue; [ $name = sandboxd ] || echo left: $name; done 2> /dev/null; echo usable";
 
 /// Has the model run `hostile` in a sandbox with little of everything, and then look; returns what it was told of both.
 fn run(hostile: &Value, look: &str) -> [String; 2] {
@@ -157,7 +157,8 @@ fn one_that_knocks_at_the_servers_socket_without_end_fills_no_log() {
     // 7000 at some hundred in a second; the first 4096 wait in the kernel, and hold up nobody.
     assert!(took.is_some_and(|took| took.parse::<u64>().unwrap() > 2500), "{told}");
     let lines = server.log().matches("not its PID 1 connected and was turned away").count();
-    assert!((1..=20).contains(&lines), "{lines} lines");
+    // As many as are let through in a minute, and it may have been at work in two.
+    assert!((1..=40).contains(&lines), "{lines} lines");
     let log = server.stop();
     let sum = log.lines().find(|line| line.contains("lines were left out of the log")).expect("a sum at the end");
     assert!(sum.contains("room=terminal:hostile") && sum.contains("turned away"), "{sum}");

@@ -28,7 +28,7 @@ async fn an_open_turn_of_the_version_before_goes_on_and_its_conversation_is_know
         // Else the open turn may take the third question in.
         let store = rusqlite::Connection::open(rig.database()).unwrap();
         let open =
-            || store.query_row("SELECT count(*) FROM turns WHERE state <> 'closed'", [], |row| row.get::<_, i64>(0));
+            || store.query_row("SELECT count(*) FROM turns WHERE state = 'open'", [], |row| row.get::<_, i64>(0));
         wait("the open turn's end", || open().is_ok_and(|open| open == 0));
         let (code, seen) = rig.ask("old", "third").finish();
         assert_eq!(code, 0, "{seen:#?}\n{}", server.log());

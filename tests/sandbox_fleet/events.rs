@@ -111,7 +111,7 @@ async fn where_no_volume_can_be_mounted_a_directory_is_emptied_above_its_bound()
     assert_eq!(next(&mut events).await, (room.clone(), "from a directory".to_owned()));
     let place = place(&house, &name(&fleet, &room).await);
     assert!(fs::symlink_metadata(&place).unwrap().is_dir());
-    sh(&sandbox, "cd /workspace/.ipc; mkdir -p a/b/c; head -c 9000000 /dev/zero > a/b/c/large; chmod 700 a").await;
+    sh(&sandbox, "cd /workspace/.ipc; mkdir -p a/b/c; chmod 700 a; head -c 9000000 /dev/zero > a/b/c/large").await;
     let emptied = async {
         while fs::read_dir(&place).unwrap().count() > 0 {
             sleep(Duration::from_millis(50)).await;

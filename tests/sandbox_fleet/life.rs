@@ -14,7 +14,7 @@ use crate::house::{House, IMAGE, LIMIT, podman, root, run, sh, shell, text, unti
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_sandbox_is_stopped_and_starts_again_with_its_files() {
-    let house = House::with(|options| options.idle = Duration::from_secs(1));
+    let house = House::with(|options| options.idle = Duration::from_secs(3));
     let fleet = house.open().await;
     let room = house.room("idle");
     let sandbox = fleet.ensure(&room).await.unwrap();

@@ -216,10 +216,12 @@ async fn a_sandbox_that_somebody_else_paused_is_told_as_paused_and_left_alone() 
     let again = fleet.ensure(&room).await.unwrap();
     assert_eq!(again.boot_id(), sandbox.boot_id());
     assert_eq!(sh(&again, "echo usable").await, "usable");
-    match timeout(LIMIT, again.lookup(work.id())).await.unwrap().unwrap() {
-        Lookup::Ended(ended) => assert_eq!(ended.exit, Exit::Killed, "the stop was waiting for it"),
+    let ended = match timeout(LIMIT, again.lookup(work.id())).await.unwrap().unwrap() {
+        Lookup::Ended(ended) => ended,
+        Lookup::Running(process) => timeout(LIMIT, process.wait()).await.unwrap().unwrap(),
         _ => panic!("the stop was lost"),
-    }
+    };
+    assert_eq!(ended.exit, Exit::Killed, "the stop was waiting for it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -248,10 +250,11 @@ async fn a_commands_limit_is_held_from_outside() {
     let fleet = house.open().await;
     let room = house.room("outside");
     let sandbox = fleet.ensure(&room).await.unwrap();
-    let limited = Command { timeout: Some(Duration::from_secs(2)), ..shell("echo begun; sleep 600") };
+    let name = house.containers().into_iter().next().unwrap();
+    // Time enough to be paused before.
+    let limited = Command { timeout: Some(Duration::from_secs(8)), ..shell("echo begun; sleep 600") };
     let mut work = sandbox.spawn(limited).await.unwrap();
     assert_eq!(timeout(LIMIT, work.next()).await.unwrap().unwrap(), "begun\n");
-    let name = house.containers().into_iter().next().unwrap();
     podman(&["pause", &name]);
     let id = work.id().to_owned();
     let error = timeout(LIMIT, work.wait()).await.expect("it ends").unwrap_err();

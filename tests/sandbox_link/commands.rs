@@ -288,6 +288,7 @@ async fn root_of_the_container_can_do_what_installing_needs() {
     let (room, sandbox) = Room::start().await;
     let mut agents = sandbox.spawn(Command { id: "agents".into(), ..shell("echo up; exec sleep 4713") }).await.unwrap();
     read_until(&mut agents, "up").await;
+    timeout(LIMIT, async { while count(&sandbox, "4713").await != 1 {} }).await.unwrap();
     let script =
         "id -u; echo $HOME; install -o 7 -g 8 -m 600 /etc/passwd /usr/local/x && stat -c '%u %g %a' /usr/local/x
         kill -KILL $(grep -lx 'sleep.4713.' /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3 | head -1) && echo killed
@@ -320,7 +321,7 @@ async fn root_of_the_container_can_do_what_installing_needs() {
     let _running = sandbox.spawn(shell("trap '' TERM; sleep 60; sleep 60")).await.unwrap();
     let asked = Instant::now();
     room.podman(&["stop", "--time=5"]);
-    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     let exit = room.podman(&["inspect", "--format", "{{.State.ExitCode}}"]);
     assert_eq!(String::from_utf8_lossy(&exit.stdout).trim(), "0");
     let mut states = room.link().watch();

@@ -12,6 +12,7 @@ async fn a_page_is_photographed_for_the_model_and_the_room() {
     bad(&bench.call("take_screenshot", port.clone()).await, &["No picture", "ERR_CONNECTION_REFUSED"]);
     let server = json!({"command": "python3 -m http.server 8123", "background": true});
     good(&bench.call("run_command", server).await, &["Running in the background"]);
+    bench.sh("until curl -s localhost:8123 > /dev/null; do sleep 0.05; done").await;
     let taken = bench.call("take_screenshot", port.clone()).await;
     good(&taken, &["http://localhost:8123/ “Hello”, 1280×800 pixels", "It follows."]);
     assert_eq!(taken.summary, "screenshot of 8123: Hello");

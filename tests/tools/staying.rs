@@ -150,7 +150,7 @@ async fn a_process_that_died_or_did_something_by_itself_is_not_asked_again() {
     bench.sh("pid=$(pgrep -of bin/qwe[n]); echo noise > /proc/$pid/fd/1").await;
     good(&asks("x").await, &["Answer 1."]);
     assert_eq!(bench.running(STAYS).await, "1", "the one before is ended");
-    bench.sh("pkill -9 -f bin/qwe[n]").await;
+    bench.sh("pkill -9 -f bin/qwe[n]; while pgrep -f bin/qwe[n] > /dev/null; do sleep 0.02; done").await;
     good(&asks("x").await, &["Answer 1."]);
     assert_eq!(counts(&bench).await.0, 4);
     bench.close().await;
@@ -261,7 +261,7 @@ async fn a_word_is_told_once_wherever_the_server_is_lost() {
 
     // It answers, and its process ends, while nobody is there and nobody knows that it was told.
     bench.store.keep_call_state(&call.context.call, before).await.unwrap();
-    bench.sh("touch /tmp/go; while [ -e /tmp/go ]; do sleep 0.05; done; pkill -f bin/qwe[n]; true").await;
+    bench.sh("touch /tmp/go; while [ -e /tmp/go ] || [ $(pgrep -fc bin/qwe[n]) -gt 1 ]; do sleep 0.05; done; pkill -f bin/qwe[n]; true").await;
     call.resume(&bench, &["wait, in blue"]);
     let result = call.ended().await;
     assert!(
