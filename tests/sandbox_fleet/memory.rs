@@ -1,6 +1,9 @@
 //! The memory that all sandboxes use together: who makes room when it gets short, and who waits.
 
-use matrix_agent::sandbox::{Command, Process, Sandbox, SandboxState};
+use matrix_agent::{
+    ids::Address,
+    sandbox::{Command, Process, Sandbox, SandboxState, SandboxSummary, Sandboxes},
+};
 use nix::sys::signal::Signal;
 use tokio::time::timeout;
 
@@ -19,6 +22,13 @@ async fn work(sandbox: &Sandbox, mebibytes: u64) -> Process {
     let mut process = sandbox.spawn(Command { background: true, timeout: None, ..shell(&script) }).await.unwrap();
     assert_eq!(timeout(LIMIT, process.next()).await.unwrap().unwrap(), "full\n");
     process
+}
+
+/// Waits until so much memory is counted for a room: what was measured a moment ago still counts when another one starts.
+async fn counted(fleet: &Sandboxes, room: &Address, mebibytes: u64) {
+    let takes = |it: &SandboxSummary| it.address == *room && it.memory_used >= Some(mebibytes * MIB);
+    let counted = async { while !fleet.list().await.unwrap().iter().any(takes) {} };
+    timeout(LIMIT, counted).await.expect("its memory is counted");
 }
 
 fn house() -> House {
@@ -66,8 +76,9 @@ async fn whoever_wants_to_start_when_all_are_at_work_waits_in_line_and_is_told()
     let other = house.room("other");
     let helper = fleet.ensure(&other).await.unwrap();
     let also = work(&helper, 90).await;
+    counted(&fleet, &other, 90).await;
 
-    let start = |room: &matrix_agent::ids::Address| {
+    let start = |room: &Address| {
         let (fleet, room) = (fleet.clone(), room.clone());
         tokio::spawn(async move { fleet.ensure(&room).await })
     };
@@ -103,6 +114,7 @@ async fn one_at_work_that_answers_late_is_not_taken_for_idle() {
     let [busy, first] = ["busy", "first"].map(|name| house.room(name));
     let worker = fleet.ensure(&busy).await.unwrap();
     let process = work(&worker, 110).await;
+    counted(&fleet, &busy, 110).await;
     let pid = fleet.observe(&busy).await.unwrap().outside.unwrap().pid;
     signal(pid, Signal::SIGSTOP);
     let starts = tokio::spawn({
