@@ -232,6 +232,7 @@ fn two_rooms_cannot_see_each_other_nor_the_servers_key() {
     ]);
     llm.when("look").reply_text("Looked.");
     assert_eq!(rig.ask("a", "hide").finish().0, 0);
+    // The kernel lists ports in hexadecimal: this is 8123.
     let listens = ["sandbox", "exec", "a", "--", "grep", "-q", ":1FBB ", "/proc/net/tcp"];
     wait("that it listens", || rig.run(&listens).status.success());
     let (code, _) = rig.ask("b", "look").finish();

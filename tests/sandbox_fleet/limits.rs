@@ -200,7 +200,7 @@ async fn one_that_cannot_be_counted_counts_as_full() {
     // Podman knows no container of that name any more, so it does not say where its files are.
     let name = house.containers().into_iter().next().unwrap();
     podman(&["rename", &name, &format!("{name}-renamed")]);
-    // Counted again is it only where the disk's use has grown, from which others take away meanwhile.
+    // It is counted again once the whole disk's use has grown; other tests free space meanwhile, so it writes much.
     let fill = "for i in $(seq 40); do head -c 8M /dev/zero >> /var/tmp/half; sleep 0.05; done; sleep 600";
     assert_eq!(run(&sandbox, shell(fill)).await.exit, Exit::DiskFull);
     let notice = timeout(LIMIT, notices.recv()).await.unwrap().unwrap();

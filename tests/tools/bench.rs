@@ -268,6 +268,14 @@ pub(crate) fn good(result: &ToolResult, parts: &[&str]) {
     says(result, parts);
 }
 
+/// The id of the job that a call has started.
+#[track_caller]
+pub(crate) fn job_id(started: &ToolResult) -> &str {
+    good(started, &["Running in the background as job-"]);
+    let id = |word: &str| word.ends_with('.') && word.starts_with("job-");
+    started.text.split_whitespace().find(|word| id(word)).expect("its id is told").trim_end_matches('.')
+}
+
 #[track_caller]
 pub(crate) fn bad(result: &ToolResult, parts: &[&str]) {
     assert!(!result.ok, "{}", result.text);

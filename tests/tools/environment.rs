@@ -4,7 +4,7 @@ use serde_json::json;
 
 use tokio::time::timeout;
 
-use crate::bench::{Bench, FULL, LIMIT, good};
+use crate::bench::{Bench, FULL, LIMIT, good, job_id};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn node_reaches_the_web_through_the_gateway_and_the_sandbox_itself_directly() {
@@ -42,9 +42,7 @@ async fn a_python_server_shows_its_output_while_it_runs() {
     let bench = Bench::open(FULL).await;
     let server = "python3 -c 'import time; print(\"it listens\"); time.sleep(1000)'";
     let started = bench.call("run_command", json!({"command": server, "background": true})).await;
-    good(&started, &["Running in the background as job-"]);
-    let words = started.text.split_whitespace().filter_map(|word| word.strip_suffix('.'));
-    let job = words.into_iter().find(|word| word.starts_with("job-")).unwrap();
+    let job = job_id(&started);
     let listens = async { while !bench.call("run_command", json!({"job": job})).await.text.contains("it listens") {} };
     timeout(LIMIT, listens).await.unwrap();
     bench.close().await;

@@ -6,15 +6,12 @@ use matrix_agent::tools::{self, ToolContext, ToolResult};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use crate::bench::{Bench, LIMIT, PLAIN, bad, good, open, run};
+use crate::bench::{Bench, LIMIT, PLAIN, bad, good, job_id, open, run};
 
 /// Starts a job and returns its id.
 async fn start(bench: &Bench, line: &str) -> String {
     let started = bench.call("run_command", json!({"command": line, "background": true})).await;
-    good(&started, &["Running in the background as job-"]);
-    let id =
-        started.text.split_whitespace().find_map(|word| word.strip_suffix('.').filter(|it| it.starts_with("job-")));
-    id.expect("its id is told").to_owned()
+    job_id(&started).to_owned()
 }
 
 /// A job that says a word as soon as the file `word` is there, and ends with `end`.
